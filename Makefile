@@ -1,0 +1,35 @@
+# `make` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup python build demo test check fmt
+
+CARGO ?= cargo
+# For instance: make test TEST_FLAGS=--no-fail-fast
+TEST_FLAGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: protoc, etcd, etcdctl
+	@scripts/setup
+
+python: setup
+	@scripts/python
+
+build: setup ## build the library, palm-cli and the examples
+	$(CARGO) build --workspace --bins --examples
+
+demo: build ## watch a mesh on this machine: servers, a client, a leader that dies
+	@scripts/demo
+
+test: build python ## run all tests, with etcd processes of their own
+	$(CARGO) test --workspace $(TEST_FLAGS)
+
+check: setup ## check formatting, lints, documentation and the layers
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
+	scripts/check-layers --self-test
+	scripts/check-layers
+
+fmt: ## format the sources
+	$(CARGO) fmt --all

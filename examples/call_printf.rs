@@ -1,0 +1,20 @@
+//! Calls the server of the guide, and says how long it took.
+//!
+//! `cargo run --example call_printf -- Hello`, with etcd's URLs in `PALM_ETCD`
+
+use palm_peer::{Client, Settings};
+use std::{error::Error, time::Instant};
+
+async fn call(words: String) -> Result<(), Box<dyn Error>> {
+    let client = Client::connect(Settings::from_env()?.build()?).await?;
+    let start = Instant::now();
+    let answer = client.call("printf.printf", words).await?;
+    println!("{} (in {:?})", String::from_utf8_lossy(&answer), start.elapsed());
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words = std::env::args().nth(1).unwrap_or_else(|| "Hello".into());
+    // Any executor does; this is the smallest.
+    futures::executor::block_on(call(words))
+}

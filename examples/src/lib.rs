@@ -1,0 +1,1 @@
+//! The examples are beside this folder; `cargo run --example printf -- run` runs one.

@@ -1,0 +1,3 @@
+//! Shows and clears what a PALM mesh keeps in etcd.
+
+fn main() {}

@@ -1,0 +1,127 @@
+//! Who leads: the recipe of etcd's `clientv3/concurrency`, carried out by the candidate itself.
+//!
+//! Each candidate holds one key on its lease; the key with the lowest create revision leads. Everyone else watches the
+//! next older key only, so that a leader's end wakes one successor and not the mesh.
+
+use crate::facts::ids::{LeaseId, Revision};
+use uuid::Uuid;
+
+/// A key under `/election/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The key, whose last part is the lease.
+    pub key: String,
+    /// The lease that the key is on.
+    pub lease: LeaseId,
+    /// Whose key it is; `None` when its value is no uuid.
+    pub uuid: Option<Uuid>,
+    /// When it was put, which decides.
+    pub created: Revision,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The peer is registered under this lease: it may stand.
+    LeaseHeld(LeaseId),
+    /// The lease may have run out.
+    LeaseInDoubt,
+    /// All candidates, as etcd holds them now.
+    Listed(Vec<Candidate>),
+    /// A watched key, the predecessor's or one's own, is gone.
+    KeyGone,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Put the own key if it is absent, then list all candidates.
+    Stand(LeaseId),
+    /// Wait for the end of this key. If it is the leader's (`next_in_line`), keep a link to it as well.
+    Follow {
+        /// Whose end to wait for.
+        predecessor: Candidate,
+        /// Whether the predecessor leads.
+        next_in_line: bool,
+    },
+    /// Take up the leader's duties; every write compares this revision.
+    Lead(Revision),
+    /// Stop the leader's duties now.
+    StepDown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Out,
+    Standing(LeaseId),
+    Following(LeaseId),
+    Leading(LeaseId, Revision),
+}
+
+/// One peer's part in the election.
+#[derive(Debug)]
+pub struct Election {
+    state: State,
+}
+
+impl Election {
+    /// A peer that does not stand yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { state: State::Out }
+    }
+
+    /// The create revision of the own key while this peer leads.
+    #[must_use]
+    pub fn term(&self) -> Option<Revision> {
+        match self.state {
+            State::Leading(_, term) => Some(term),
+            _ => None,
+        }
+    }
+
+    /// Takes in what happened and says what to do, in order.
+    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+        match (event, self.state) {
+            (Event::LeaseInDoubt, _) => self.enter(State::Out, None),
+            (Event::LeaseHeld(lease), State::Leading(own, _)) if own == lease => Vec::new(),
+            (Event::LeaseHeld(lease), _)
+            | (Event::KeyGone, State::Standing(lease) | State::Following(lease) | State::Leading(lease, _)) => {
+                self.enter(State::Standing(lease), Some(Action::Stand(lease)))
+            }
+            (Event::KeyGone, State::Out) => Vec::new(),
+            (Event::Listed(candidates), _) => self.place(candidates),
+        }
+    }
+
+    fn place(&mut self, mut candidates: Vec<Candidate>) -> Vec<Action> {
+        let (State::Standing(lease) | State::Following(lease)) = self.state else {
+            return Vec::new();
+        };
+        candidates.sort_by_key(|candidate| candidate.created);
+        match candidates.iter().position(|candidate| candidate.lease == lease) {
+            // One's own key must still stand before leading.
+            None => self.enter(State::Standing(lease), Some(Action::Stand(lease))),
+            Some(0) => {
+                let term = candidates[0].created;
+                self.enter(State::Leading(lease, term), Some(Action::Lead(term)))
+            }
+            Some(place) => {
+                let predecessor = candidates.swap_remove(place - 1);
+                let follow = Action::Follow { predecessor, next_in_line: place == 1 };
+                self.enter(State::Following(lease), Some(follow))
+            }
+        }
+    }
+
+    fn enter(&mut self, state: State, action: Option<Action>) -> Vec<Action> {
+        let was_leading = self.term().is_some();
+        self.state = state;
+        let step_down = was_leading.then_some(Action::StepDown);
+        step_down.into_iter().chain(action).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+//! Whether a lease can still be relied on.
+
+use std::time::{Duration, Instant};
+
+/// Keeps track of one lease.
+///
+/// A lease counts as held until its TTL after the moment **before** the last renewal that succeeded was sent: etcd
+/// counts from when it received it, which is later. So whoever stops here stops before etcd lets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseClock {
+    ttl: Duration,
+    sent: Instant,
+}
+
+impl LeaseClock {
+    /// A lease whose grant was asked for at `sent`, with the TTL that etcd answered.
+    #[must_use]
+    pub fn granted(sent: Instant, ttl: Duration) -> Self {
+        Self { ttl, sent }
+    }
+
+    /// A renewal that was sent at `sent` succeeded. Answers may overtake each other; the latest sent counts.
+    pub fn renewed(&mut self, sent: Instant, ttl: Duration) {
+        if sent >= self.sent {
+            *self = Self { ttl, sent };
+        }
+    }
+
+    /// When the lease stops counting as held, unless it is renewed.
+    #[must_use]
+    pub fn held_until(&self) -> Instant {
+        self.sent + self.ttl
+    }
+
+    /// Whether the lease counts as held.
+    #[must_use]
+    pub fn is_held(&self, now: Instant) -> bool {
+        now < self.held_until()
+    }
+
+    /// When to send the next renewal: a third of the TTL after the last, so that two may fail.
+    #[must_use]
+    pub fn renew_at(&self) -> Instant {
+        self.sent + self.ttl / 3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(9);
+
+    #[test]
+    fn a_lease_is_held_for_its_ttl_after_the_last_renewal_was_sent() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut clock = LeaseClock::granted(start, TTL);
+        assert_eq!(clock.renew_at(), at(3));
+        assert!(clock.is_held(at(8)) && !clock.is_held(at(9)));
+        clock.renewed(at(6), TTL);
+        clock.renewed(at(3), TTL); // an older answer that arrives late changes nothing
+        assert!(clock.is_held(at(14)) && !clock.is_held(at(15)));
+        clock.renewed(at(8), Duration::ZERO);
+        assert!(!clock.is_held(at(8)));
+    }
+}

@@ -1,0 +1,13 @@
+//! What to do, and when: no waiting, no clock, no outside. `now` and events come in, actions come out, so that
+//! thousands of histories can be played through in a second.
+
+pub mod backoff;
+pub mod election;
+pub mod lease;
+pub mod logbook;
+pub mod mirror;
+pub mod pipeliner;
+pub mod registry;
+pub mod removal;
+pub mod routing;
+pub mod store;

@@ -1,0 +1,88 @@
+//! Probing: rounds over all servers, and the series of probes that a silent one gets.
+
+use super::{Action, RETRY, Registry, Token};
+use log::Level;
+use std::time::Instant;
+use uuid::Uuid;
+
+impl Registry {
+    pub(super) fn start_round(&mut self, now: Instant) {
+        self.next_round = now + self.period;
+        self.rounds += 1;
+        let count = self.servers.len();
+        if count == 0 {
+            self.log(Level::Info, "No servers found");
+            self.log_summary(0);
+            return;
+        }
+        self.log(Level::Info, format!("Found {count} servers, probing all of them"));
+        self.log(Level::Info, format!("{count} servers remaining"));
+        self.round = Some(0);
+        let uuids: Vec<Uuid> = self.servers.keys().copied().collect();
+        for uuid in uuids {
+            // A series that is under way goes on by itself.
+            if self.servers.get(&uuid).is_some_and(|e| e.probes.is_empty() && e.retry_at.is_none() && !e.gone) {
+                self.probe(uuid, now);
+            }
+        }
+    }
+
+    /// A round is over when no probe is under way and no series unfinished.
+    pub(super) fn end_round_if_over(&mut self, now: Instant) {
+        let Some(dead) = self.round else { return };
+        let overdue = now >= self.next_round;
+        let open = self.servers.values().any(|e| !e.probes.is_empty() || e.retry_at.is_some() || e.gone);
+        if !open || overdue {
+            self.round = None;
+            self.log_summary(dead);
+        }
+    }
+
+    fn log_summary(&mut self, dead: usize) {
+        self.log(Level::Info, format!("{dead} dead servers"));
+        let remaining = self.servers.len();
+        self.log(Level::Info, format!("{remaining} servers remaining"));
+    }
+
+    /// Sends a probe, and has the next one of the series follow unless an answer comes first. Each has its whole timeout,
+    /// so that a dead server is found `timeout + (misses - 1) * RETRY` after the first of them.
+    pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
+        let most = self.most_misses;
+        let token = Token(self.next_token);
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        self.next_token += 1;
+        if entry.probes.is_empty() && entry.retry_at.is_none() {
+            (entry.sent, entry.misses) = (0, 0);
+        }
+        entry.sent += 1;
+        entry.retry_at = (entry.sent < most).then_some(now + RETRY);
+        entry.probes.push((token, now + self.timeout));
+        self.actions.push(Action::Probe { uuid, endpoint: entry.record.endpoint(), token });
+    }
+
+    pub(super) fn tick_server(&mut self, uuid: Uuid, now: Instant) {
+        while let Some(token) = self.overdue_probe(uuid, now) {
+            let reason = format!("no answer within {:?}", self.timeout);
+            self.unanswered(uuid, token, reason);
+        }
+        if self.servers.get(&uuid).and_then(|entry| entry.retry_at).is_some_and(|at| now >= at) {
+            self.probe(uuid, now);
+        }
+    }
+
+    fn overdue_probe(&self, uuid: Uuid, now: Instant) -> Option<Token> {
+        let probes = &self.servers.get(&uuid)?.probes;
+        probes.iter().find(|(_, deadline)| now >= *deadline).map(|(token, _)| *token)
+    }
+
+    /// The leader stood still (it was stopped, or its machine was): nobody had a fair chance to answer. Their clocks
+    /// start again.
+    pub(super) fn forgive_pending_probes(&mut self, now: Instant) {
+        let fresh = now + self.timeout;
+        for entry in self.servers.values_mut() {
+            for (_, deadline) in &mut entry.probes {
+                *deadline = fresh;
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Carries out what the election decides: stands, follows the next older candidate, watches over the leader.
+
+use super::registration::bury;
+use crate::{
+    decisions::{backoff::backoff, election::Candidate},
+    drivers::link::Link,
+    facts::{ids::LeaseId, keys::Keys, record::Record},
+    ports::{
+        etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction},
+        timer,
+    },
+};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long a link to the leader may take to open.
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Puts the own key if it is absent, and lists all candidates; tries until etcd does it.
+pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
+    for attempt in 0.. {
+        match try_to_stand(etcd, keys, me, lease).await {
+            Ok(candidates) => return candidates,
+            Err(error) => log::debug!("standing for election must wait: {error}"),
+        }
+        let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+        timer::sleep(wait).await;
+    }
+    Vec::new()
+}
+
+async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Result<Vec<Candidate>, EtcdError> {
+    let own = keys.candidate(lease);
+    let put = Operation::put(&own, me.to_string(), Lease::Attach(lease));
+    etcd.transact(Transaction::new().absent(&own).then(put)).await?;
+    let listing = etcd.list(&keys.election()).await?;
+    Ok(listing.items.iter().filter_map(|kv| candidate(keys, kv)).collect())
+}
+
+/// A key whose last part is no lease, or another than it is on, was not put by a peer.
+fn candidate(keys: &Keys, kv: &KeyValue) -> Option<Candidate> {
+    let lease = keys.candidate_lease(&kv.key).filter(|lease| kv.lease == Some(*lease))?;
+    let uuid = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
+    Some(Candidate { key: kv.key.clone(), lease, uuid, created: kv.created })
+}
+
+/// Waits until a key is gone.
+pub async fn gone(etcd: &Etcd, key: String) {
+    let mut watch = etcd.watch(Target::Key(key));
+    let mut there = false;
+    loop {
+        match watch.next().await {
+            Change::Put { .. } => there = true,
+            Change::Listed { .. } if there => {}
+            Change::Deleted { .. } | Change::Listed { .. } => return,
+            Change::Interrupted { reason } => log::debug!("the watch on a candidate was interrupted: {reason}"),
+        }
+    }
+}
+
+/// Keeps a link to the leader, and buries it when its process is proven gone, so that the mesh need not wait for the
+/// TTL. Silence proves nothing: then the TTL decides.
+pub async fn watch_over(etcd: &Etcd, keys: &Keys, me: Uuid, leader: &Candidate) {
+    let Some(uuid) = leader.uuid else { return };
+    let mut was_there = false;
+    let mut failures = 0;
+    loop {
+        let found = etcd.get(&keys.server(uuid)).await;
+        let known = found.ok().flatten().and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
+        let Some((record, kv)) = known else { return };
+        match Link::open(&record.endpoint(), me, uuid, OPEN_WITHIN).await {
+            Ok(link) => {
+                (was_there, failures) = (true, 0);
+                link.broken().await;
+            }
+            // Only a process that was there once can be gone; the address may be wrong.
+            Err(error) if error.proves_gone() && (was_there || record.configured) => {
+                let candidate = (leader.key.as_str(), leader.created, leader.lease);
+                match bury(etcd, keys, uuid, &kv, candidate).await {
+                    Ok(true) => {
+                        log::info!(target: "registry", "Deleted server {uuid} because its process is gone");
+                        return;
+                    }
+                    Ok(false) => failures += 1,
+                    Err(error) => {
+                        failures += 1;
+                        log::warn!("the leader's process is gone, but etcd still lists it: {error}");
+                    }
+                }
+            }
+            Err(_) => failures += 1,
+        }
+        if failures > 0 {
+            let wait = backoff(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
+            timer::sleep(wait).await;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Owns the lease: renews it, and says when it can no longer be counted on.
+
+use crate::{
+    decisions::{backoff::backoff, lease::LeaseClock},
+    drivers::serving::core::lock,
+    facts::ids::LeaseId,
+    ports::{
+        etcd::{Etcd, EtcdError, EtcdErrorKind, KeepAlive},
+        timer,
+    },
+};
+use futures::{
+    channel::mpsc,
+    future::{Either, select},
+    pin_mut,
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// What became of the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseNews {
+    /// It may have run out: whoever leads stops now.
+    InDoubt,
+    /// It was in doubt, and lives.
+    HeldAgain,
+    /// etcd does not know it any more.
+    Lost,
+}
+
+/// The lease's clock, for whoever must look at it right before a write.
+pub type SharedClock = Arc<Mutex<LeaseClock>>;
+
+/// Renews the lease until it is lost.
+pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::UnboundedSender<LeaseNews>) {
+    let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
+    let mut doubted = false;
+    loop {
+        let snapshot = *lock(&clock);
+        let attempt = keeper.attempt(snapshot.renew_at());
+        pin_mut!(attempt);
+        let (sent, answer) = if doubted {
+            attempt.await
+        } else {
+            match select(attempt, timer::sleep_until(snapshot.held_until())).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(((), attempt)) => {
+                    doubted = true;
+                    let _ = tell.unbounded_send(LeaseNews::InDoubt);
+                    attempt.await
+                }
+            }
+        };
+        match answer {
+            Ok(Some(ttl)) => lock(&clock).renewed(sent, ttl),
+            Ok(None) => {
+                let _ = tell.unbounded_send(LeaseNews::Lost);
+                return;
+            }
+            Err(error) => log::debug!("the lease could not be renewed: {error}"),
+        }
+        if doubted && lock(&clock).is_held(Instant::now()) {
+            doubted = false;
+            let _ = tell.unbounded_send(LeaseNews::HeldAgain);
+        }
+    }
+}
+
+struct Keeper {
+    etcd: Etcd,
+    lease: LeaseId,
+    stream: Option<KeepAlive>,
+    failures: u32,
+}
+
+impl Keeper {
+    /// Waits until a renewal is due, and tries it. Gives the moment before it was sent, and etcd's answer.
+    async fn attempt(&mut self, due: Instant) -> (Instant, Result<Option<Duration>, EtcdError>) {
+        if self.failures == 0 {
+            timer::sleep_until(due).await;
+        } else {
+            let wait = backoff(self.failures - 1, Duration::from_millis(100), Duration::from_secs(1), fastrand::f64());
+            timer::sleep(wait).await;
+        }
+        let sent = Instant::now();
+        let answer = self.renew().await;
+        if answer.is_err() {
+            // A stream that failed once is no good any more; the next goes to another endpoint.
+            self.stream = None;
+            self.failures += 1;
+        } else {
+            self.failures = 0;
+        }
+        (sent, answer)
+    }
+
+    async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
+        if self.stream.is_none() {
+            match self.etcd.keep_alive(self.lease).await {
+                Ok(stream) => self.stream = Some(stream),
+                Err(error) if error.kind() == EtcdErrorKind::LeaseGone => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        match &mut self.stream {
+            Some(stream) => stream.renew().await,
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The peer's agent: lease, registration, election and the leader's duties, on etcd's thread.
+
+pub mod announce;
+pub mod candidacy;
+pub mod keeper;
+pub mod registration;
+mod session;
+mod vigil;
+
+use self::{
+    announce::{Announcer, Event},
+    keeper::{LeaseNews, SharedClock},
+    registration::{RegisterError, Registrar, is_passing},
+};
+use crate::{
+    Error, ErrorKind,
+    decisions::{
+        backoff::backoff,
+        election::{self, Action, Election},
+        removal::Verdict,
+    },
+    drivers::{
+        duties::farewell::SharedFarewell,
+        serving::{
+            Beat,
+            core::{Core, lock},
+        },
+    },
+    facts::{
+        ids::{LeaseId, Revision},
+        record::Record,
+    },
+    ports::{
+        etcd::{Change, Etcd, Task},
+        timer,
+    },
+};
+use futures::{
+    StreamExt as _,
+    channel::{mpsc, oneshot},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long leaving may wait for etcd; after that the lease expires by itself.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// What the serving side asks of the agent.
+#[derive(Debug)]
+pub enum Command {
+    /// Take the server out of the mesh; answered when it is, or when etcd did not do it in time.
+    Leave(oneshot::Sender<()>),
+    /// All is answered: give the lease back and end.
+    Finish(oneshot::Sender<()>),
+}
+
+/// How a peer's life in the mesh ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It left.
+    Left,
+    /// A person removed it.
+    Evicted,
+}
+
+/// What the agent hears from its own tasks.
+#[derive(Debug)]
+enum Input {
+    Lease(LeaseNews),
+    Own(Change),
+    Verdict(Verdict),
+    /// The serving loop turns again after the registry found the server mute.
+    Responsive,
+    Registered(Result<Revision, RegisterError>),
+    /// What a task of the election found, and for which of its turns.
+    Election(u64, election::Event),
+}
+
+/// A task that ends with whoever holds it.
+struct Guarded(Task<()>);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// One peer's agent.
+pub struct Agent {
+    registrar: Registrar,
+    core: Arc<Core>,
+    announcer: Arc<Announcer>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    beats: mpsc::UnboundedSender<Beat>,
+}
+
+/// A lease, and all that depends on it.
+struct Session {
+    lease: LeaseId,
+    clock: SharedClock,
+    /// When the own record was last written, as far as is known.
+    written: Revision,
+    election: Election,
+    /// Counts what the election decided; what tasks of an earlier turn find is stale.
+    turn: u64,
+    tell: mpsc::UnboundedSender<Input>,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    farewell: SharedFarewell,
+    leaving: bool,
+    tasks: Vec<Guarded>,
+    election_tasks: Vec<Guarded>,
+}
+
+impl Agent {
+    /// Registers; etcd may take as long as `join_timeout`.
+    pub async fn join(
+        etcd: Etcd,
+        core: Arc<Core>,
+        record: Record,
+        announcer: Arc<Announcer>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        beats: mpsc::UnboundedSender<Beat>,
+    ) -> Result<(Self, Joined), Error> {
+        let registrar = Registrar::new(etcd, &core.options, record);
+        let agent = Self { registrar, core, announcer, commands, beats };
+        let deadline = Instant::now() + agent.core.options.join_timeout;
+        for attempt in 0.. {
+            let error = match agent.attach(None).await {
+                Ok(joined) => return Ok((agent, joined)),
+                Err(RegisterError::Evicted) => return Err(Error::new(ErrorKind::Evicted, "removed while joining")),
+                Err(RegisterError::Etcd(error)) => error,
+            };
+            let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(1), fastrand::f64());
+            if !is_passing(&error) || Instant::now() + wait > deadline {
+                return Err(error.into());
+            }
+            timer::sleep(wait).await;
+        }
+        Err(Error::new(ErrorKind::EtcdUnreachable, "etcd was asked too often"))
+    }
+
+    /// Gets a lease and registers under it.
+    async fn attach(&self, known: Option<Revision>) -> Result<Joined, RegisterError> {
+        let (lease, clock) = self.registrar.lease(self.core.options.ttl).await?;
+        match self.registrar.register(lease, known).await {
+            Ok(written) => Ok(Joined { lease, clock, written }),
+            Err(error) => {
+                self.registrar.revoke(lease).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
+    pub async fn run(mut self, first: Joined) -> End {
+        let _vigil = Guarded(self.registrar.etcd.spawn(vigil::keep(self.beats.clone())));
+        let mut joined = first;
+        loop {
+            let written = match self.live(joined).await {
+                Ok(end) => return end,
+                Err(LeaseLost { written }) => written,
+            };
+            self.announcer.announce(Event::Detached);
+            log::warn!("the lease was lost; the server goes on serving and rejoins");
+            joined = match self.rejoin(written).await {
+                Ok(joined) => joined,
+                Err(end) => return end,
+            };
+            self.announcer.unconfigured();
+            self.announcer.announce(Event::Rejoined);
+            log::info!("rejoined as {}", self.core.uuid);
+        }
+    }
+
+    async fn rejoin(&mut self, written: Revision) -> Result<Joined, End> {
+        for attempt in 0.. {
+            match self.attach(Some(written)).await {
+                Ok(joined) => return Ok(joined),
+                Err(RegisterError::Evicted) => return Err(self.evicted()),
+                Err(RegisterError::Etcd(error)) => log::debug!("rejoining must wait: {error}"),
+            }
+            let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+            let command = timer::timeout(wait, self.commands.next()).await;
+            if let Ok(command) = command {
+                // There is nothing to take out of the mesh.
+                if let Some(Command::Leave(done) | Command::Finish(done)) = command {
+                    let _ = done.send(());
+                }
+                return Err(End::Left);
+            }
+        }
+        Err(End::Left)
+    }
+
+    fn evicted(&self) -> End {
+        log::warn!("server {} was removed by an administrator and stays out", self.core.uuid);
+        self.announcer.announce(Event::Evicted);
+        End::Evicted
+    }
+
+    /// One session, from its registration until the lease is lost.
+    async fn live(&mut self, joined: Joined) -> Result<End, LeaseLost> {
+        let lease = joined.lease;
+        let mut session = Session::start(joined, &self.registrar);
+        self.election(&mut session, election::Event::LeaseHeld(lease));
+        loop {
+            futures::select_biased! {
+                input = session.inputs.select_next_some() => {
+                    if let Some(end) = self.take_in(&mut session, input).await? {
+                        return Ok(end);
+                    }
+                }
+                command = self.commands.next() => match command {
+                    Some(Command::Leave(done)) => {
+                        self.leave(&mut session).await;
+                        let _ = done.send(());
+                    }
+                    Some(Command::Finish(done)) => {
+                        self.registrar.revoke(session.lease).await;
+                        let _ = done.send(());
+                        return Ok(End::Left);
+                    }
+                    // The peer was dropped without a word.
+                    None => {
+                        self.leave(&mut session).await;
+                        self.registrar.revoke(session.lease).await;
+                        return Ok(End::Left);
+                    }
+                },
+            }
+        }
+    }
+
+    async fn leave(&mut self, session: &mut Session) {
+        let led = session.election.term().is_some();
+        session.leaving = true;
+        session.election_tasks.clear();
+        let leaving = self.registrar.leave(session.lease, &session.farewell);
+        match timer::timeout(LEAVE_WITHIN, leaving).await {
+            // Nobody else is there to say it: the successor finds no record.
+            Ok(Ok(())) if led => {
+                log::info!(target: "registry", "Deleted server {} because it killed itself", self.core.uuid);
+            }
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!("leaving without a word, the lease will expire: {error}"),
+            Err(_) => log::warn!("leaving without a word, the lease will expire: etcd did not answer in time"),
+        }
+        self.announcer.announce(Event::Deposed);
+    }
+
+    async fn take_in(&mut self, session: &mut Session, input: Input) -> Result<Option<End>, LeaseLost> {
+        match input {
+            _ if session.leaving => {}
+            Input::Lease(LeaseNews::InDoubt) => {
+                self.election(session, election::Event::LeaseInDoubt);
+                self.announcer.announce(Event::Detached);
+                log::warn!("etcd is in doubt: the lease could not be renewed in time; the server goes on serving");
+            }
+            Input::Lease(LeaseNews::HeldAgain) => {
+                self.announcer.announce(Event::Rejoined);
+                log::info!("etcd is back: the lease lives");
+                self.election(session, election::Event::LeaseHeld(session.lease));
+            }
+            Input::Lease(LeaseNews::Lost) => return Err(LeaseLost { written: session.written }),
+            Input::Own(change) => self.own_record_changed(session, change),
+            Input::Verdict(verdict) => return self.judged(session, verdict).await,
+            Input::Responsive => session.register(&self.registrar),
+            Input::Registered(Ok(written)) => {
+                session.written = session.written.max(written);
+                self.announcer.announce(Event::Rejoined);
+            }
+            Input::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict(session).await)),
+            Input::Registered(Err(RegisterError::Etcd(error))) => {
+                log::debug!("registering anew must wait: {error}");
+                session.register(&self.registrar);
+            }
+            Input::Election(turn, event) if turn == session.turn => self.election(session, event),
+            Input::Election(..) => {}
+        }
+        Ok(None)
+    }
+
+    fn own_record_changed(&mut self, session: &mut Session, change: Change) {
+        match change {
+            Change::Put { current, .. } => {
+                session.written = session.written.max(current.modified);
+                if Record::from_json(&current.value).is_ok_and(|record| record.configured) {
+                    self.announcer.announce(Event::Configured);
+                }
+            }
+            Change::Deleted { .. } => session.investigate(&self.registrar),
+            Change::Listed { .. } => {}
+            Change::Interrupted { reason } => log::debug!("the watch on the own record was interrupted: {reason}"),
+        }
+    }
+
+    async fn judged(&mut self, session: &mut Session, verdict: Verdict) -> Result<Option<End>, LeaseLost> {
+        self.announcer.unconfigured();
+        match verdict {
+            Verdict::Evicted => return Ok(Some(self.evict(session).await)),
+            Verdict::LeaseLost => return Err(LeaseLost { written: session.written }),
+            Verdict::Reset => {
+                self.announcer.announce(Event::Detached);
+                log::info!("the mesh was reset; registering anew");
+                session.register(&self.registrar);
+            }
+            Verdict::Mute => {
+                self.announcer.announce(Event::Detached);
+                log::warn!("the registry removed this server because it did not answer; it rejoins once it does");
+                session.await_response(&self.registrar, &self.beats);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn evict(&mut self, session: &mut Session) -> End {
+        session.election_tasks.clear();
+        // The election key is on the lease, and so goes with it.
+        let _ = timer::timeout(LEAVE_WITHIN, self.registrar.revoke(session.lease)).await;
+        self.evicted()
+    }
+
+    /// Tells the election what happened, and carries out what it says.
+    fn election(&mut self, session: &mut Session, event: election::Event) {
+        for action in session.election.handle(event) {
+            session.turn += 1;
+            session.election_tasks.clear();
+            match action {
+                Action::Stand(lease) => session.stand(&self.registrar, lease),
+                Action::Follow { predecessor, next_in_line } => {
+                    session.follow(&self.registrar, predecessor, next_in_line);
+                }
+                Action::Lead(term) => {
+                    self.announcer.announce(Event::Elected);
+                    session.lead(&self.registrar, &self.core, term);
+                }
+                Action::StepDown => self.announcer.announce(Event::Deposed),
+            }
+        }
+        if session.election.term().is_none() {
+            lock(&session.farewell).take();
+        }
+    }
+}
+
+/// A registration under a lease.
+#[derive(Clone)]
+pub struct Joined {
+    lease: LeaseId,
+    clock: SharedClock,
+    written: Revision,
+}
+
+struct LeaseLost {
+    written: Revision,
+}

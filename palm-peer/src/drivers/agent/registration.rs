@@ -1,0 +1,195 @@
+//! The peer's own keys: puts them, finds out why they are gone, takes them away.
+
+use super::keeper::SharedClock;
+use crate::{
+    Options,
+    decisions::{
+        lease::LeaseClock,
+        removal::{Evidence, Verdict, judge},
+    },
+    drivers::duties::farewell::{Farewell, SharedFarewell},
+    facts::{
+        departure::{Departure, Why},
+        ids::{LeaseId, Revision},
+        keys::Keys,
+        record::Record,
+        timestamp::Timestamp,
+    },
+    ports::etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction},
+};
+use chrono::Utc;
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a note on a departure is kept.
+pub const DEPARTED_FOR: Duration = Duration::from_secs(3600);
+
+/// Why a peer could not register.
+#[derive(Debug)]
+pub enum RegisterError {
+    /// A person removed it meanwhile.
+    Evicted,
+    /// etcd did not do it.
+    Etcd(EtcdError),
+}
+
+impl From<EtcdError> for RegisterError {
+    fn from(error: EtcdError) -> Self {
+        Self::Etcd(error)
+    }
+}
+
+/// What a peer needs to write its own keys.
+#[derive(Clone)]
+pub struct Registrar {
+    /// Where.
+    pub etcd: Etcd,
+    /// Under which keys.
+    pub keys: Keys,
+    /// What.
+    pub record: Record,
+}
+
+impl Registrar {
+    /// The registrar of a server that listens at `port`.
+    pub fn new(etcd: Etcd, options: &Options, record: Record) -> Self {
+        Self { etcd, keys: options.keys(), record }
+    }
+
+    /// Gets a lease.
+    pub async fn lease(&self, ttl: Duration) -> Result<(LeaseId, SharedClock), EtcdError> {
+        let asked = Instant::now();
+        let granted = self.etcd.grant_lease(ttl).await?;
+        Ok((granted.id, Arc::new(Mutex::new(LeaseClock::granted(asked, granted.ttl)))))
+    }
+
+    /// Puts the record on `lease`, and forgets that the server ever departed, unless a person removed it since `known`,
+    /// the last revision of the record that the peer has seen.
+    pub async fn register(&self, lease: LeaseId, known: Option<Revision>) -> Result<Revision, RegisterError> {
+        let uuid = self.record.uuid;
+        let (server, departed) = (self.keys.server(uuid), self.keys.departed(uuid));
+        let json = Record { when: now(), ..self.record.clone() }.to_json();
+        loop {
+            let note = self.etcd.get(&departed).await?;
+            if note.as_ref().zip(known).is_some_and(|(note, known)| is_eviction(note, known)) {
+                return Err(RegisterError::Evicted);
+            }
+            // Nobody may slip an eviction in between.
+            let guarded = match &note {
+                Some(note) => Transaction::new().modified(&departed, note.modified),
+                None => Transaction::new().absent(&departed),
+            };
+            let outcome = self
+                .etcd
+                .transact(
+                    guarded
+                        .then(Operation::put(&server, json.as_str(), Lease::Attach(lease)))
+                        .then(Operation::delete(&departed))
+                        .or_else(Operation::get(&server)),
+                )
+                .await?;
+            if outcome.succeeded {
+                return Ok(outcome.revision);
+            }
+            // The answer to an attempt that went through may have been lost.
+            let stands = outcome.reads.into_iter().flatten().next();
+            if let Some(own) = stands.filter(|kv| kv.lease == Some(lease) && kv.value == json.as_bytes()) {
+                return Ok(own.modified);
+            }
+        }
+    }
+
+    /// Finds out why the record, last seen at `written` on `lease`, is gone.
+    pub async fn verdict(&self, written: Revision, lease: LeaseId) -> Result<Verdict, EtcdError> {
+        let uuid = self.record.uuid;
+        let departed = self.etcd.get(&self.keys.departed(uuid)).await?;
+        let departure = departed.and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified)));
+        let reset = self.etcd.get(&self.keys.reset()).await?.map(|kv| kv.modified);
+        let lease_alive = self.etcd.lease_ttl(lease).await?.is_some();
+        Ok(judge(&Evidence { written, departure, reset, lease_alive }))
+    }
+
+    /// Leaves: one transaction removes the record, with a note, and the election key; a leader takes itself out of what
+    /// it published as well.
+    pub async fn leave(&self, lease: LeaseId, farewell: &SharedFarewell) -> Result<(), EtcdError> {
+        let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
+        let farewell = Farewell::take(farewell);
+        if let Some(farewell) = farewell {
+            let published = farewell.guard(Transaction::new());
+            let leaving = farewell.write(self.leaving(published, lease, note_lease));
+            if self.etcd.transact(leaving).await?.succeeded {
+                return Ok(());
+            }
+        }
+        self.etcd.transact(self.leaving(Transaction::new(), lease, note_lease)).await.map(drop)
+    }
+
+    fn leaving(&self, transaction: Transaction, lease: LeaseId, note_lease: LeaseId) -> Transaction {
+        let uuid = self.record.uuid;
+        let note = note(Why::Itself, "it killed itself");
+        transaction
+            .then(Operation::delete(&self.keys.server(uuid)))
+            .then(Operation::delete(&self.keys.candidate(lease)))
+            .then(Operation::put(&self.keys.departed(uuid), note.to_json(), Lease::Attach(note_lease)))
+    }
+
+    /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.
+    pub async fn revoke(&self, lease: LeaseId) {
+        if let Err(error) = self.etcd.revoke_lease(lease).await {
+            log::debug!("lease {lease} was not revoked and will expire: {error}");
+        }
+    }
+}
+
+/// Removes the record and the candidacy of a peer whose process is proven gone, and revokes its lease.
+pub async fn bury(
+    etcd: &Etcd,
+    keys: &Keys,
+    uuid: Uuid,
+    record: &KeyValue,
+    candidate: (&str, Revision, LeaseId),
+) -> Result<bool, EtcdError> {
+    let (candidate_key, created, lease) = candidate;
+    let note_lease = etcd.grant_lease(DEPARTED_FOR).await?.id;
+    let buried = etcd
+        .transact(
+            Transaction::new()
+                .created(candidate_key, created)
+                .modified(&record.key, record.modified)
+                .then(Operation::delete(&record.key))
+                .then(Operation::delete(candidate_key))
+                .then(Operation::put(
+                    &keys.departed(uuid),
+                    note(Why::Registry, "its process is gone").to_json(),
+                    Lease::Attach(note_lease),
+                )),
+        )
+        .await?
+        .succeeded;
+    if buried {
+        etcd.revoke_lease(lease).await?;
+    }
+    Ok(buried)
+}
+
+/// A note on a departure, written now.
+pub fn note(why: Why, reason: &str) -> Departure {
+    Departure { why, reason: reason.to_owned(), when: now() }
+}
+
+/// The time, as records tell it.
+pub fn now() -> Timestamp {
+    Utc::now().into()
+}
+
+fn is_eviction(note: &KeyValue, known: Revision) -> bool {
+    note.modified > known && Departure::from_json(&note.value).is_some_and(|d| d.why == Why::Admin)
+}
+
+/// Whether etcd may yet do what it did not do now.
+pub fn is_passing(error: &EtcdError) -> bool {
+    matches!(error.kind(), EtcdErrorKind::Unreachable | EtcdErrorKind::Other | EtcdErrorKind::LeaseGone)
+}

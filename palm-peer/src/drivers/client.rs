@@ -1,0 +1,260 @@
+//! A client's view of the mesh, and its links.
+
+use crate::{
+    Error, ErrorKind, Options,
+    decisions::{
+        backoff::backoff,
+        routing::{Directory, power_of_two_choices},
+    },
+    drivers::{
+        link::{Link, OpenError, Reply},
+        serving::core::lock,
+    },
+    facts::{
+        message::{Failure, FailureKind, Request},
+        pipeline::{Instance, Pipeline},
+    },
+    ports::{
+        etcd::{Change, Etcd, Target, Task, Watch},
+        timer::{self, Elapsed},
+    },
+};
+use bytes::Bytes;
+use futures::channel::oneshot;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a link may take to open before another instance is tried.
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a client knows and holds.
+pub struct Mesh {
+    /// Who the client is.
+    pub uuid: Uuid,
+    /// What was set.
+    pub options: Options,
+    directory: Mutex<Arc<Directory>>,
+    links: Mutex<HashMap<Uuid, Arc<Slot>>>,
+    watching: Mutex<Option<Task<()>>>,
+}
+
+/// The place of one instance's link.
+#[derive(Default)]
+struct Slot {
+    link: Mutex<Option<Arc<Link>>>,
+    /// Held while a link is being opened, so that one is.
+    opening: futures::lock::Mutex<()>,
+}
+
+impl Slot {
+    fn current(&self) -> Option<Arc<Link>> {
+        lock(&self.link).clone().filter(|link| !link.is_broken())
+    }
+
+    fn in_flight(&self) -> usize {
+        lock(&self.link).as_ref().map_or(0, |link| link.in_flight())
+    }
+
+    async fn open(&self, instance: &Instance, client: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
+        let _opening = self.opening.lock().await;
+        if let Some(link) = self.current() {
+            return Ok(link);
+        }
+        let link = Link::open(&instance.endpoint, client, instance.uuid, time).await?;
+        *lock(&self.link) = Some(Arc::clone(&link));
+        Ok(link)
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if let Some(watching) = lock(&self.watching).take() {
+            watching.abort();
+        }
+    }
+}
+
+impl Mesh {
+    /// Learns what can be reached, and goes on learning.
+    pub async fn connect(etcd: Etcd, options: Options) -> Result<Arc<Self>, Error> {
+        let time = options.join_timeout;
+        let folder = options.keys().pipelines();
+        let mesh = Arc::new(Self {
+            uuid: Uuid::new_v4(),
+            options,
+            directory: Mutex::default(),
+            links: Mutex::default(),
+            watching: Mutex::new(None),
+        });
+        let (tell, listed) = oneshot::channel();
+        let trouble = Arc::new(Mutex::new(String::new()));
+        let watch = etcd.watch(Target::Prefix(folder.clone()));
+        let learning = learn(Arc::downgrade(&mesh), watch, folder, tell, Arc::clone(&trouble));
+        *lock(&mesh.watching) = Some(etcd.spawn(learning));
+        match timer::timeout(time, listed).await {
+            Ok(Ok(())) => Ok(mesh),
+            _ => {
+                let words = format!("etcd did not tell what can be reached within {time:?}: {}", lock(&trouble));
+                Err(Error::new(ErrorKind::EtcdUnreachable, words))
+            }
+        }
+    }
+
+    /// What can be reached now.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&lock(&self.directory))
+    }
+
+    /// Calls one function, wherever it is; elsewhere again only when it is certain that it did not run.
+    pub async fn call(
+        &self,
+        request: Request,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, (Failure, Option<Uuid>)> {
+        let most = self.options.max_payload;
+        if payload.len() > most {
+            let words = format!("a payload of {} bytes, {most} at most", payload.len());
+            return Err((Failure::new(FailureKind::TooLarge, words), None));
+        }
+        let mut avoided: Vec<Uuid> = Vec::new();
+        let mut refused: Option<(Failure, Option<Uuid>)> = None;
+        let mut rounds = 0;
+        loop {
+            let able = self.directory().resolve(&request.pipeline[0], self.uuid);
+            let able = able.map_err(|failure| refused.clone().unwrap_or((failure, None)))?;
+            let Some((instance, slot)) = self.choose(&able, &avoided) else {
+                let last = refused.clone().unwrap_or_else(|| unreachable("no instance is left to try", None));
+                if last.0.kind != FailureKind::Busy {
+                    return Err(last);
+                }
+                // All are busy: they will be less so in a while.
+                let wait = backoff(rounds, Duration::from_millis(5), Duration::from_millis(500), fastrand::f64());
+                if Instant::now() + wait >= deadline {
+                    return Err(last);
+                }
+                timer::sleep(wait).await;
+                avoided.clear();
+                rounds += 1;
+                continue;
+            };
+            match self.try_at(&instance, &slot, &request, &payload, deadline).await {
+                Ok(reply) => return Ok(reply.payload),
+                Err(Attempt::Final(failure)) => return Err((failure, Some(instance.uuid))),
+                Err(Attempt::DidNotRun(failure)) => {
+                    avoided.push(instance.uuid);
+                    refused = Some((failure, Some(instance.uuid)));
+                }
+            }
+        }
+    }
+
+    fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<(Arc<Instance>, Arc<Slot>)> {
+        let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
+        let mut links = lock(&self.links);
+        let mut slots: Vec<_> =
+            open.iter().map(|instance| Arc::clone(links.entry(instance.uuid).or_default())).collect();
+        drop(links);
+        let loads: Vec<_> = slots.iter().map(|slot| slot.in_flight()).collect();
+        let choice = power_of_two_choices(&loads, |below| fastrand::usize(..below))?;
+        Some((Arc::clone(open[choice]), slots.swap_remove(choice)))
+    }
+
+    async fn try_at(
+        &self,
+        instance: &Instance,
+        slot: &Slot,
+        request: &Request,
+        payload: &Bytes,
+        deadline: Instant,
+    ) -> Result<Reply, Attempt> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let link = match slot.current() {
+            Some(link) => link,
+            None => slot
+                .open(instance, self.uuid, left.min(OPEN_WITHIN))
+                .await
+                .map_err(|error| Attempt::DidNotRun(unreachable(&format!("{}: {error}", instance.endpoint), None).0))?,
+        };
+        let mut request = request.clone();
+        request.route = vec![instance.uuid];
+        request.timeout_ms = u64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).ok();
+        let reply = link.request(request, payload.clone()).map_err(Attempt::DidNotRun)?;
+        match timer::timeout_at(deadline, reply).await {
+            Err(Elapsed) => Err(Attempt::Final(Failure::new(FailureKind::TimedOut, "no answer before the deadline"))),
+            Ok(Err(_)) => {
+                let words = "the connection broke before the answer; the function may have run";
+                Err(Attempt::Final(Failure::new(FailureKind::Unreachable, words)))
+            }
+            Ok(Ok(mut reply)) => match reply.answer.error.take() {
+                None => Ok(reply),
+                Some(failure) => Err(match failure.kind {
+                    FailureKind::Busy | FailureKind::Leaving | FailureKind::WrongServer => Attempt::DidNotRun(failure),
+                    _ => Attempt::Final(failure),
+                }),
+            },
+        }
+    }
+
+    fn update(&self, directory: &Directory) {
+        *lock(&self.directory) = Arc::new(directory.clone());
+        // Answers under way keep their link alive until they are in.
+        lock(&self.links).retain(|uuid, _| directory.instances().any(|instance| instance.uuid == *uuid));
+    }
+}
+
+/// Why an attempt has no result, and whether the function may have run.
+enum Attempt {
+    DidNotRun(Failure),
+    Final(Failure),
+}
+
+fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
+    (Failure::new(FailureKind::Unreachable, words), server)
+}
+
+/// Follows what is published, for as long as there is a client.
+async fn learn(
+    mesh: Weak<Mesh>,
+    mut watch: Watch,
+    folder: String,
+    tell: oneshot::Sender<()>,
+    trouble: Arc<Mutex<String>>,
+) {
+    let mut directory = Directory::default();
+    let mut tell = Some(tell);
+    let mut whole = false;
+    loop {
+        match watch.next().await {
+            Change::Put { current, .. } => {
+                let server = current.key.strip_prefix(&folder).unwrap_or(&current.key).to_owned();
+                let pipeline = Pipeline::from_json(&current.value);
+                if pipeline.is_none() {
+                    log::warn!("{} holds nothing that can be read, and is ignored", current.key);
+                }
+                directory.update(&server, pipeline);
+            }
+            Change::Deleted { previous, .. } => {
+                directory.update(previous.key.strip_prefix(&folder).unwrap_or(&previous.key), None);
+            }
+            Change::Listed { .. } => whole = true,
+            Change::Interrupted { reason } => {
+                whole = false;
+                log::debug!("what can be reached may be out of date: {reason}");
+                *lock(&trouble) = reason;
+            }
+        }
+        let Some(mesh) = mesh.upgrade() else { return };
+        // A half-told list would hide what is there.
+        if whole {
+            mesh.update(&directory);
+            if let Some(tell) = tell.take() {
+                let _ = tell.send(());
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The leader's links to all servers: for probes, and to notice at once when a process ends.
+
+use crate::{
+    drivers::{
+        link::{Link, OpenError},
+        serving::core::lock,
+    },
+    facts::message::Request,
+    ports::timer,
+};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// The level from on which a server's log lines come in full.
+const LEVEL: &str = "ERROR";
+
+#[derive(Default)]
+struct Open {
+    links: HashMap<Uuid, (String, Arc<Link>)>,
+    /// Opened since the last look, to be watched for their end.
+    fresh: Vec<(Uuid, BoxFuture<'static, ()>)>,
+}
+
+/// The links of one leader.
+#[derive(Clone)]
+pub struct Links {
+    me: Uuid,
+    timeout: Duration,
+    open: Arc<Mutex<Open>>,
+}
+
+impl Links {
+    /// No link yet; each may take `timeout` to open.
+    pub fn new(me: Uuid, timeout: Duration) -> Self {
+        Self { me, timeout, open: Arc::default() }
+    }
+
+    /// Drops the links to servers that are no longer registered.
+    pub fn keep_only(&self, registered: impl Fn(Uuid) -> bool) {
+        lock(&self.open).links.retain(|uuid, _| registered(*uuid));
+    }
+
+    /// The links opened since the last call, each with a future that ends when the link breaks.
+    pub fn newly_opened(&self) -> Vec<(Uuid, BoxFuture<'static, ()>)> {
+        std::mem::take(&mut lock(&self.open).fresh)
+    }
+
+    /// Asks for the log digest.
+    pub fn probe(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = Result<String, String>> + Send + 'static {
+        let links = self.clone();
+        async move {
+            let link = links.link(uuid, &endpoint).await.map_err(|error| error.to_string())?;
+            let mut request = Request::call(format!("{uuid}._log_query"));
+            request.route = vec![uuid];
+            request.timeout_ms = u64::try_from(links.timeout.as_millis()).ok();
+            let reply = link.request(request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
+            // The registry counts the miss; this only forgets the request.
+            let reply = timer::timeout(links.timeout * 2, reply).await;
+            let reply = reply.map_err(|_| "no answer".to_owned())?.map_err(|_| "the connection broke".to_owned())?;
+            match reply.answer.error {
+                None => Ok(String::from_utf8_lossy(&reply.payload).into_owned()),
+                Some(failure) => Err(format!("{}: {}", failure.kind, failure.message)),
+            }
+        }
+    }
+
+    /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
+    pub fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
+        let links = self.clone();
+        async move { links.link(uuid, &endpoint).await.is_err_and(|error| error.proves_gone()) }
+    }
+
+    async fn link(&self, uuid: Uuid, endpoint: &str) -> Result<Arc<Link>, OpenError> {
+        if let Some(link) = self.find(uuid, endpoint) {
+            return Ok(link);
+        }
+        let opened = Link::open(endpoint, self.me, uuid, self.timeout).await?;
+        let mut open = lock(&self.open);
+        // Another probe may have opened one meanwhile; two would end each other's watch.
+        if let Some((_, link)) = open.links.get(&uuid).filter(|(at, link)| at == endpoint && !link.is_broken()) {
+            return Ok(Arc::clone(link));
+        }
+        open.fresh.push((uuid, opened.broken().boxed()));
+        open.links.insert(uuid, (endpoint.to_owned(), Arc::clone(&opened)));
+        Ok(opened)
+    }
+
+    fn find(&self, uuid: Uuid, endpoint: &str) -> Option<Arc<Link>> {
+        let open = lock(&self.open);
+        let (at, link) = open.links.get(&uuid)?;
+        (at == endpoint && !link.is_broken()).then(|| Arc::clone(link))
+    }
+}

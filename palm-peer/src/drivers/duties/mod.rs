@@ -1,0 +1,328 @@
+//! The leader's duties: carries out what registry and pipeliner decide, for one term.
+
+pub mod farewell;
+mod links;
+mod writes;
+
+use self::{
+    farewell::{Farewell, SharedFarewell},
+    links::Links,
+};
+use crate::{
+    Options,
+    decisions::{
+        pipeliner::{self, Outcome, Pipeliner, Write},
+        registry::{Action, Event, Line, Registry},
+    },
+    drivers::{agent::keeper::SharedClock, serving::core::lock},
+    facts::{
+        departure::Departure,
+        ids::{LeaseId, Revision},
+        keys::Keys,
+        pipeline::Pipeline,
+        record::Record,
+    },
+    ports::{
+        etcd::{Change, Etcd, EtcdError, KeyValue, Target, Watch},
+        timer,
+    },
+};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long what is published outlives its leader, unless a successor puts it anew.
+const PUBLISHED_FOR: Duration = Duration::from_secs(60);
+/// How long to wait before asking etcd again for what it did not do.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What entitles a peer to lead, and what it needs for it.
+#[derive(Clone)]
+pub struct Mandate {
+    /// Where.
+    pub etcd: Etcd,
+    /// Under which keys.
+    pub keys: Keys,
+    /// Who leads.
+    pub me: Uuid,
+    /// How.
+    pub options: Options,
+    /// The leader's own key of the election.
+    pub candidate: String,
+    /// When that key was created: what every write compares.
+    pub term: Revision,
+    /// The lease that the key is on.
+    pub clock: SharedClock,
+    /// What to publish on leaving.
+    pub farewell: SharedFarewell,
+}
+
+/// What ended.
+enum Done {
+    Event(Event),
+    LinkBroken(Uuid),
+    Published {
+        write: Write,
+        outcome: Outcome,
+    },
+    PublicationLost,
+    /// The fence is closed.
+    Deposed,
+    Nothing,
+}
+
+struct Leader {
+    mandate: Mandate,
+    registry: Registry,
+    pipeliner: Pipeliner,
+    publication: LeaseId,
+    links: Links,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Whether all servers are known: before, nothing is published or counted.
+    whole: bool,
+    /// How many rounds the pipeliner has listed the servers after.
+    listed: u64,
+}
+
+/// Leads until deposed. Dropping it stops all duties at once.
+pub async fn lead(mandate: Mandate) {
+    log::debug!("leading in term {}", mandate.term);
+    let (publication, pipeliner) = take_over_publication(&mandate).await;
+    let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
+    let mut leader = Leader {
+        registry: Registry::new(mandate.me, &mandate.options, Instant::now()),
+        links: Links::new(mandate.me, mandate.options.probe_timeout),
+        mandate,
+        pipeliner,
+        publication,
+        work: FuturesUnordered::new(),
+        whole: false,
+        listed: 0,
+    };
+    leader.keep_publication();
+    leader.run(&mut servers).await;
+    log::debug!("deposed");
+}
+
+/// Gets a lease for what is published, and finds out what a predecessor published.
+async fn take_over_publication(mandate: &Mandate) -> (LeaseId, Pipeliner) {
+    loop {
+        match try_to_take_over_publication(mandate).await {
+            Ok(taken) => return taken,
+            Err(error) => log::debug!("publishing must wait: {error}"),
+        }
+        timer::sleep(AGAIN).await;
+    }
+}
+
+async fn try_to_take_over_publication(mandate: &Mandate) -> Result<(LeaseId, Pipeliner), EtcdError> {
+    let folder = mandate.keys.pipelines();
+    let (granted, found) = futures::try_join!(mandate.etcd.grant_lease(PUBLISHED_FOR), mandate.etcd.list(&folder))?;
+    let names = found.items.into_iter().filter_map(|kv| Some((kv.key.strip_prefix(&folder)?.to_owned(), kv.modified)));
+    Ok((granted.id, Pipeliner::new(names)))
+}
+
+impl Leader {
+    async fn run(&mut self, servers: &mut Watch) {
+        loop {
+            let deadline = self.whole.then(|| self.registry.deadline());
+            let tick = async move {
+                match deadline {
+                    Some(deadline) => timer::sleep_until(deadline).await,
+                    None => futures::future::pending().await,
+                }
+            };
+            futures::select_biased! {
+                change = servers.next().fuse() => self.changed(change),
+                done = self.work.select_next_some() => match done {
+                    Done::Deposed => return,
+                    done => self.done(done),
+                },
+                () = Box::pin(tick).fuse() => self.tick(),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let actions = self.registry.tick(Instant::now());
+        self.perform(actions);
+    }
+
+    /// The pipeliner has its say once a period as well: when the round is over, and what it found is published.
+    fn list_servers(&mut self) {
+        let rounds = self.registry.rounds();
+        if self.listed < rounds && !self.registry.is_busy() && self.pipeliner.is_settled() {
+            self.listed = rounds;
+            pipeliner::list(self.registry.published()).iter().for_each(|line| write_line("pipeliner", line));
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let actions = self.registry.handle(event, Instant::now());
+        self.perform(actions);
+    }
+
+    fn changed(&mut self, change: Change) {
+        match change {
+            Change::Put { current, .. } => {
+                let event = self.read(current);
+                self.event(event);
+            }
+            Change::Deleted { previous, .. } => self.explain(previous),
+            Change::Listed { .. } => {
+                self.whole = true;
+                self.perform(Vec::new());
+            }
+            Change::Interrupted { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
+        }
+    }
+
+    fn read(&self, kv: KeyValue) -> Event {
+        let name = kv.key.strip_prefix(&self.mandate.keys.servers()).unwrap_or(&kv.key);
+        match Record::from_entry(name, &kv.value) {
+            Ok(record) => Event::Stands { record, modified: kv.modified, lease: kv.lease },
+            Err(broken) => Event::Broken { key: kv.key, reason: broken.to_string() },
+        }
+    }
+
+    /// Finds out why a record is gone.
+    fn explain(&mut self, gone: KeyValue) {
+        let name = gone.key.strip_prefix(&self.mandate.keys.servers()).unwrap_or(&gone.key);
+        let Ok(record) = Record::from_entry(name, &gone.value) else {
+            return self.event(Event::Mended { key: gone.key });
+        };
+        let mandate = self.mandate.clone();
+        self.work
+            .push(async move { Done::Event(writes::explain_deletion(&mandate, record.uuid, &gone).await) }.boxed());
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Event(event) => self.event(event),
+            Done::LinkBroken(uuid) => self.prove_gone(uuid),
+            Done::Published { write, outcome } => self.published(&write, outcome),
+            Done::PublicationLost => self.publish_anew(),
+            Done::Deposed | Done::Nothing => {}
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Log(line) => write_line("registry", &line),
+                Action::Probe { uuid, endpoint, token } => {
+                    let probing = self.links.probe(uuid, endpoint);
+                    self.work.push(
+                        probing
+                            .map(move |answer| {
+                                Done::Event(match answer {
+                                    Ok(digest) => Event::Answered { uuid, token, digest },
+                                    Err(reason) => Event::Unanswered { uuid, token, reason },
+                                })
+                            })
+                            .boxed(),
+                    );
+                }
+                Action::Configure { record, modified } => {
+                    let uuid = record.uuid;
+                    self.write(uuid, writes::configure(self.mandate.clone(), record, modified));
+                }
+                Action::Remove { uuid, modified, reason, revoke } => {
+                    self.write(uuid, writes::remove(self.mandate.clone(), uuid, modified, reason, revoke));
+                }
+            }
+        }
+        self.links.keep_only(|uuid| self.registry.endpoint(uuid).is_some());
+        for (uuid, broken) in self.links.newly_opened() {
+            self.work.push(broken.map(move |()| Done::LinkBroken(uuid)).boxed());
+        }
+        if self.whole {
+            self.pipeliner.want(self.registry.published());
+            self.publish();
+            self.list_servers();
+        }
+    }
+
+    fn write(&mut self, uuid: Uuid, writing: impl Future<Output = writes::Written> + Send + 'static) {
+        self.work.push(
+            writing
+                .map(move |written| match written {
+                    writes::Written::Deposed => Done::Deposed,
+                    written => Done::Event(Event::Written { uuid, done: matches!(written, writes::Written::Done(_)) }),
+                })
+                .boxed(),
+        );
+    }
+
+    fn prove_gone(&mut self, uuid: Uuid) {
+        let Some(endpoint) = self.registry.endpoint(uuid) else { return };
+        let proof = self.links.prove_gone(uuid, endpoint);
+        self.work
+            .push(proof.map(move |gone| if gone { Done::Event(Event::Gone { uuid }) } else { Done::Nothing }).boxed());
+    }
+
+    fn publish(&mut self) {
+        for write in self.pipeliner.writes() {
+            let publishing = writes::publish(self.mandate.clone(), write.clone(), self.publication);
+            self.work.push(
+                async move {
+                    match publishing.await {
+                        writes::Written::Done(revision) => Done::Published { write, outcome: Outcome::Done(revision) },
+                        writes::Written::Conflict(found) => {
+                            Done::Published { write, outcome: Outcome::Conflict(found) }
+                        }
+                        writes::Written::Deposed => Done::Deposed,
+                        writes::Written::Failed => {
+                            timer::sleep(AGAIN).await;
+                            Done::Published { write, outcome: Outcome::Failed }
+                        }
+                    }
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    fn published(&mut self, write: &Write, outcome: Outcome) {
+        if let (Outcome::Done(revision), Some(pipeline)) = (&outcome, &write.pipeline) {
+            self.prepare_farewell(*revision, pipeline);
+        }
+        self.pipeliner.written(&write.server, outcome);
+        self.perform(Vec::new());
+    }
+
+    fn prepare_farewell(&self, revision: Revision, pipeline: &Pipeline) {
+        let Mandate { me, keys, farewell, .. } = &self.mandate;
+        if pipeline.instances.iter().any(|instance| instance.uuid == *me) {
+            let key = keys.pipeline(&pipeline.server);
+            *lock(farewell) = Some(Farewell::prepare(key, revision, pipeline.clone(), *me, self.publication));
+        }
+    }
+
+    fn keep_publication(&mut self) {
+        let keeping = writes::keep_publication(self.mandate.etcd.clone(), self.publication, PUBLISHED_FOR);
+        self.work.push(keeping.map(|()| Done::PublicationLost).boxed());
+    }
+
+    /// The lease of what was published is gone, after a long trouble of etcd's: all is put again under another.
+    fn publish_anew(&mut self) {
+        // The mandate ends with the trouble, or the fence opens again: leading anew starts from what etcd holds.
+        self.work.push(async { Done::Deposed }.boxed());
+    }
+}
+
+fn write_line(target: &str, line: &Line) {
+    if line.critical {
+        log::error!(target: target, critical = true; "{}", line.text);
+    } else {
+        log::log!(target: target, line.level, "{}", line.text);
+    }
+}
+
+/// The note under a key of `/departed/`.
+fn departure_in(kv: Option<KeyValue>) -> Option<(Departure, Revision)> {
+    kv.and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified)))
+}

@@ -1,0 +1,227 @@
+//! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
+
+use crate::{
+    facts::message::{self, Answer, Failure, FailureKind, Request},
+    ports::{
+        runtime, timer,
+        zmq::{self, DealerReceiver, DealerSender, Frames},
+    },
+};
+use bytes::Bytes;
+use futures::{FutureExt as _, channel::oneshot, future::Shared};
+use std::{
+    collections::HashMap,
+    fmt, io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// Why a link could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// No process listens there.
+    Refused,
+    /// Another server listens there.
+    Impostor(Uuid),
+    /// It did not get that far; nothing is proven.
+    Failed(String),
+}
+
+impl OpenError {
+    /// Whether this proves that the process that used to answer there is gone.
+    #[must_use]
+    pub fn proves_gone(&self) -> bool {
+        matches!(self, Self::Refused | Self::Impostor(_))
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused"),
+            Self::Impostor(other) => write!(f, "server {other} answers there"),
+            Self::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// An answer as it came in.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its header.
+    pub answer: Answer,
+    /// The result.
+    pub payload: Bytes,
+}
+
+/// Why a request that was sent has no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken;
+
+type Pending = HashMap<u64, oneshot::Sender<Reply>>;
+
+/// One connection to one server.
+pub struct Link {
+    client: Uuid,
+    sender: DealerSender,
+    next: AtomicU64,
+    /// The requests under way; `None` once the link is broken.
+    pending: Mutex<Option<Pending>>,
+    broken: Shared<oneshot::Receiver<()>>,
+    close: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Link {
+    /// Connects to `endpoint` and has `server` prove that it is behind it.
+    ///
+    /// # Errors
+    /// When nobody, somebody else, or nothing that answers within `time` is there.
+    pub async fn open(endpoint: &str, client: Uuid, server: Uuid, time: Duration) -> Result<Arc<Self>, OpenError> {
+        let deadline = Instant::now() + time;
+        timer::timeout_at(deadline, Self::open_unbounded(endpoint, client, server))
+            .await
+            .unwrap_or_else(|_| Err(OpenError::Failed(format!("no answer within {time:?}"))))
+    }
+
+    async fn open_unbounded(endpoint: &str, client: Uuid, server: Uuid) -> Result<Arc<Self>, OpenError> {
+        // ZeroMQ would try again for ever where nobody listens, and so never tell.
+        let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
+        runtime::try_connect(address).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => OpenError::Refused,
+            _ => OpenError::Failed(error.to_string()),
+        })?;
+        let failed = |error: zmq::SocketError| OpenError::Failed(error.to_string());
+        let (sender, mut receiver) = zmq::connect(endpoint).await.map_err(failed)?;
+        sender.send(vec![message::encode_hello(client).into()]).map_err(failed)?;
+        let greeting = receiver.receive().await.and_then(|frames| Answer::decode(frames.first()?));
+        match greeting {
+            Some(answer) if answer.server == server => Ok(Self::start(client, sender, receiver)),
+            Some(answer) => Err(OpenError::Impostor(answer.server)),
+            None => Err(OpenError::Failed("what listens there is no PALM server".into())),
+        }
+    }
+
+    fn start(client: Uuid, sender: DealerSender, receiver: DealerReceiver) -> Arc<Self> {
+        let (tell_broken, broken) = oneshot::channel();
+        let (close, closed) = oneshot::channel();
+        let link = Arc::new(Self {
+            client,
+            sender,
+            next: AtomicU64::new(0),
+            pending: Mutex::new(Some(HashMap::new())),
+            broken: broken.shared(),
+            close: Mutex::new(Some(close)),
+        });
+        runtime::spawn(receive(Arc::downgrade(&link), receiver, closed, tell_broken));
+        link
+    }
+
+    /// How many requests wait for their answers.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lock().as_ref().map_or(0, HashMap::len)
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Waits until the connection has ended.
+    pub fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.broken.clone().map(drop)
+    }
+
+    /// Sends a request. The future gives the reply, or [`Broken`] when the connection ended first: then the function may
+    /// have run or not. Dropping it forgets the request, whose answer is then dropped.
+    ///
+    /// # Errors
+    /// `unreachable` when the link is broken already: then the function did not run.
+    pub fn request(
+        self: &Arc<Self>,
+        mut request: Request,
+        payload: Bytes,
+    ) -> Result<impl Future<Output = Result<Reply, Broken>> + Send + use<>, Failure> {
+        let idx = self.next.fetch_add(1, Ordering::Relaxed);
+        request.client = Some(self.client);
+        request.idx = Some(idx);
+        let (tell, reply) = oneshot::channel();
+        let unreachable = |words: &str| Failure::new(FailureKind::Unreachable, words);
+        self.lock().as_mut().ok_or_else(|| unreachable("the connection is broken"))?.insert(idx, tell);
+        let forget = Forget { link: Arc::clone(self), idx };
+        if let Err(error) = self.sender.send(vec![request.encode().into(), payload]) {
+            self.end();
+            return Err(unreachable(&error.to_string()));
+        }
+        Ok(async move {
+            let _forget = forget;
+            reply.await.map_err(|_| Broken)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Breaks the link: everyone who waits is told.
+    pub fn end(&self) {
+        self.lock().take();
+        self.close.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn take_in(&self, mut frames: Frames) {
+        let Some(answer) = frames.first().and_then(|header| Answer::decode(header)) else { return };
+        let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
+        if let Some(tell) = waiting {
+            let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
+            // Whoever asked may have stopped waiting.
+            let _ = tell.send(Reply { answer, payload });
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Forgets a request when nobody waits for it any more, so that it does not count as in flight.
+struct Forget {
+    link: Arc<Link>,
+    idx: u64,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        if let Some(pending) = self.link.lock().as_mut() {
+            pending.remove(&self.idx);
+        }
+    }
+}
+
+async fn receive(
+    link: std::sync::Weak<Link>,
+    mut receiver: DealerReceiver,
+    closed: oneshot::Receiver<()>,
+    tell_broken: oneshot::Sender<()>,
+) {
+    let mut closed = closed.fuse();
+    loop {
+        let frames = futures::select_biased! {
+            _ = closed => None,
+            frames = receiver.receive().fuse() => frames,
+        };
+        let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
+        link.take_in(frames);
+    }
+    if let Some(link) = link.upgrade() {
+        link.end();
+    }
+    drop(tell_broken);
+}

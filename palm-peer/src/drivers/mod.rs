@@ -1,0 +1,7 @@
+//! Loops that wait for what happens, ask the decisions, and carry out what they say.
+
+pub mod agent;
+pub mod client;
+pub mod duties;
+pub mod link;
+pub mod serving;

@@ -1,0 +1,79 @@
+//! Runs one function for one message.
+
+use super::core::Core;
+use crate::{
+    Message,
+    decisions::logbook,
+    facts::message::{Failure, FailureKind},
+    ports::timer::{self, Elapsed},
+};
+use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
+use log::Level;
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use uuid::Uuid;
+
+/// What a function of the server's author gives: the result, or the words of its error.
+pub type Outcome = Result<Bytes, String>;
+
+/// A function of the server's author.
+pub type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+/// Runs a function to its end, its panic, or the sender's deadline.
+pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
+    let deadline = message.deadline;
+    // The closure is the author's too, and may panic before it gives a future. What it left behind is its own:
+    // nothing of ours is shared with it.
+    let running = AssertUnwindSafe(async move { function(message).await }).catch_unwind();
+    match timer::timeout_at(deadline, running).await {
+        Ok(Ok(Ok(result))) => Ok(result),
+        Ok(Ok(Err(words))) => Err(Failure::new(FailureKind::Failed, words)),
+        Ok(Err(panic)) => Err(Failure::new(FailureKind::Panicked, panic_words(panic.as_ref()))),
+        Err(Elapsed) => Err(Failure::new(FailureKind::TimedOut, "the function did not end before the deadline")),
+    }
+}
+
+fn panic_words(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().copied();
+    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    words.unwrap_or("a panic without words").to_owned()
+}
+
+/// Answers a built-in function; `None` when there is none of this name.
+pub fn built_in(core: &Core, name: &str, message: Message) -> Option<Result<Bytes, Failure>> {
+    Some(match name {
+        "_ping" => Ok(core.ping().into()),
+        "_log_query" => log_query(core, &message),
+        "set" => {
+            let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
+            // The payload is a window into all that came in with it; a stored value must not hold on to the rest.
+            let value = Bytes::copy_from_slice(&message.payload);
+            core.store().set(&key, value).map(|()| key.into())
+        }
+        "append" => {
+            let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
+            core.store().append(&key, &message.payload).map(|()| key.into())
+        }
+        "get" => key_of(message).and_then(|key| core.store().get(&key)),
+        "delete" => key_of(message).and_then(|key| core.store().delete(&key).map(|()| key.into())),
+        _ => return None,
+    })
+}
+
+fn key_of(message: Message) -> Result<String, Failure> {
+    message.cache.map_or_else(
+        || {
+            String::from_utf8(message.payload.into())
+                .map_err(|_| Failure::new(FailureKind::BadMessage, "a key must be UTF-8"))
+        },
+        Ok,
+    )
+}
+
+fn log_query(core: &Core, message: &Message) -> Result<Bytes, Failure> {
+    let name = String::from_utf8_lossy(&message.payload);
+    let name = name.trim();
+    let level = if name.is_empty() { Some(Level::Error) } else { logbook::level_named(name) };
+    let unknown = || Failure::new(FailureKind::BadMessage, format!("{name:?} is no level such as WARNING"));
+    level.ok_or_else(unknown).map(|level| core.take_log(level).into())
+}

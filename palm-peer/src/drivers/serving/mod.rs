@@ -1,0 +1,307 @@
+//! The serving loop: takes requests in, runs functions on the caller's executor, sends answers out.
+
+pub mod core;
+pub mod functions;
+
+use self::core::Core;
+use crate::{
+    Message,
+    facts::{
+        message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
+        names,
+    },
+    ports::{
+        systemd::{self, Notice},
+        timer,
+        zmq::{Connection, Frames, Heard, Receiver, Sender},
+    },
+};
+use bytes::Bytes;
+use futures::{
+    FutureExt as _, StreamExt as _,
+    channel::{mpsc, oneshot},
+    future::{BoxFuture, FusedFuture},
+    stream::FuturesUnordered,
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a send to a connection whose queue is full may take before the message is given up.
+const SLOW_SEND: Duration = Duration::from_secs(5);
+/// The longest time that a request can ask for.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The agent asks whether the loop turns.
+pub type Beat = oneshot::Sender<()>;
+
+/// Where an answer goes: the connection that it was asked over, with what the answer must repeat.
+#[derive(Debug, Clone)]
+struct ReturnAddress {
+    connection: Connection,
+    /// A REQ socket puts an empty frame first, and wants it back.
+    delimiter: bool,
+    job: Option<Uuid>,
+    idx: Option<u64>,
+    stage: usize,
+}
+
+/// A request that is to be run.
+struct Task {
+    to: ReturnAddress,
+    function: functions::Function,
+    message: Message,
+}
+
+struct Finished {
+    to: ReturnAddress,
+    result: Result<Bytes, Failure>,
+    took: Duration,
+}
+
+/// One server's loop.
+pub struct Serving {
+    core: Arc<Core>,
+    sender: Sender,
+    running: FuturesUnordered<BoxFuture<'static, Finished>>,
+    queued: VecDeque<Task>,
+    /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
+    slow: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Which client greeted over which connection.
+    greeted: HashMap<Connection, Uuid>,
+}
+
+impl Serving {
+    /// A loop that answers over `sender`.
+    pub fn new(core: Arc<Core>, sender: Sender) -> Self {
+        Self {
+            core,
+            sender,
+            running: FuturesUnordered::new(),
+            queued: VecDeque::new(),
+            slow: FuturesUnordered::new(),
+            greeted: HashMap::new(),
+        }
+    }
+
+    /// Turns until `until` ends.
+    pub async fn run(
+        &mut self,
+        receiver: &mut Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        mut until: &mut (impl FusedFuture<Output = ()> + Unpin),
+    ) {
+        loop {
+            futures::select_biased! {
+                () = until => return,
+                beat = beats.select_next_some() => answer_beat(beat),
+                finished = self.running.select_next_some() => self.finish(finished),
+                () = self.slow.select_next_some() => {}
+                heard = receiver.hear().fuse() => self.hear(heard),
+            }
+        }
+    }
+
+    /// Goes on until all that was taken in is answered, at least for `least` and at most for `most`.
+    pub async fn drain(
+        &mut self,
+        receiver: &mut Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        least: Duration,
+        most: Duration,
+    ) {
+        let start = Instant::now();
+        self.run(receiver, beats, &mut timer::sleep_until(start + least).fuse()).await;
+        let mut end = timer::sleep_until(start + most).fuse();
+        while !self.is_idle() {
+            futures::select_biased! {
+                () = end => return,
+                beat = beats.select_next_some() => answer_beat(beat),
+                finished = self.running.select_next_some() => self.finish(finished),
+                () = self.slow.select_next_some() => {}
+                heard = receiver.hear().fuse() => self.hear(heard),
+            }
+        }
+    }
+
+    /// How many functions run or wait.
+    pub fn pending(&self) -> usize {
+        self.running.len() + self.queued.len()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.pending() == 0 && self.slow.is_empty()
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Disconnected(connection) => {
+                self.greeted.remove(&connection);
+            }
+            Heard::Message(connection, frames) => self.take_in(connection, frames),
+        }
+    }
+
+    fn take_in(&mut self, connection: Connection, mut frames: Frames) {
+        let delimiter = frames.len() > 1 && frames[0].is_empty();
+        if delimiter {
+            frames.remove(0);
+        }
+        let mut to = ReturnAddress { connection, delimiter, job: None, idx: None, stage: 0 };
+        let mut frames = frames.into_iter();
+        let header = frames.next().unwrap_or_default();
+        let payload = frames.next().unwrap_or_default();
+        match message::decode(&header) {
+            Ok(Incoming::Hello(client)) => {
+                self.greeted.insert(to.connection.clone(), client);
+                self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
+            }
+            Ok(Incoming::Request(request)) => {
+                (to.job, to.idx, to.stage) = (request.job, request.idx, request.stage);
+                let too_many = frames
+                    .next()
+                    .is_some()
+                    .then(|| Failure::new(FailureKind::BadMessage, "a message has two frames, a header and a payload"));
+                let started = too_many.map_or_else(|| self.start(&to, request, payload), Err);
+                if let Err(failure) = started {
+                    self.answer(&to, Err(failure));
+                }
+            }
+            Err(BadHeader { message, job, idx }) => {
+                (to.job, to.idx) = (job, idx);
+                self.answer(&to, Err(Failure::new(FailureKind::BadMessage, message)));
+            }
+        }
+    }
+
+    /// Starts, queues or at once answers a request; an error means that no function ran.
+    fn start(&mut self, to: &ReturnAddress, request: Request, payload: Bytes) -> Result<(), Failure> {
+        let arrived = Instant::now();
+        let name = self.meant_here(&request)?.to_owned();
+        let most = self.core.options.max_payload;
+        if payload.len() > most {
+            let words = format!("a payload of {} bytes, {most} at most", payload.len());
+            return Err(Failure::new(FailureKind::TooLarge, words));
+        }
+        let time = request.timeout_ms.map_or(self.core.options.timeout, Duration::from_millis).min(LONGEST);
+        let message = Message {
+            payload,
+            job: request.job,
+            idx: request.idx,
+            stage: request.stage,
+            cache: request.cache,
+            deadline: arrived + time,
+        };
+        if let Some(function) = self.core.functions.get(&name) {
+            let task = Task { to: to.clone(), function: Arc::clone(function), message };
+            return self.admit(task);
+        }
+        let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
+            let known = self.core.functions.keys().map(String::as_str).chain(names::BUILT_IN);
+            let words = format!("{} has no function {name}, only {}", self.core.name, join(known));
+            Err(Failure::new(FailureKind::NoSuchFunction, words))
+        });
+        self.answer(to, result);
+        Ok(())
+    }
+
+    /// The name of the function that is meant, if the request is meant for this server.
+    fn meant_here<'a>(&self, request: &'a Request) -> Result<&'a str, Failure> {
+        let core = &self.core;
+        let target = &request.pipeline[request.stage];
+        let (server, function) = names::split_target(target).ok_or_else(|| {
+            Failure::new(FailureKind::BadMessage, format!("{target:?} is not of the form server.function"))
+        })?;
+        let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == core.uuid);
+        if !routed || (server != core.name && server != core.uuid.to_string()) {
+            let words = format!("this is {} {}, not {target}", core.name, core.uuid);
+            return Err(Failure::new(FailureKind::WrongServer, words));
+        }
+        if request.stage + 1 < request.pipeline.len() {
+            let words = "this server passes no results on to further stages";
+            return Err(Failure::new(FailureKind::BadMessage, words));
+        }
+        Ok(function)
+    }
+
+    fn admit(&mut self, task: Task) -> Result<(), Failure> {
+        let options = &self.core.options;
+        if self.core.leaving.load(Ordering::Acquire) {
+            return Err(Failure::new(FailureKind::Leaving, "this server is leaving the mesh"));
+        }
+        if self.running.len() < options.max_in_flight {
+            self.launch(task);
+        } else if self.queued.len() < options.max_queued {
+            self.queued.push_back(task);
+        } else {
+            let words = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
+            return Err(Failure::new(FailureKind::Busy, words));
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, task: Task) {
+        self.core.began();
+        let began = Instant::now();
+        let running = functions::run(task.function, task.message);
+        let to = task.to;
+        self.running.push(running.map(move |result| Finished { to, result, took: began.elapsed() }).boxed());
+    }
+
+    fn finish(&mut self, finished: Finished) {
+        self.core.ended(finished.took);
+        let most = self.core.options.max_payload;
+        let result = finished.result.and_then(|result| match result.len() {
+            length if length > most => {
+                let words = format!("the function answered {length} bytes, {most} at most");
+                Err(Failure::new(FailureKind::TooLarge, words))
+            }
+            _ => Ok(result),
+        });
+        if let Err(failure) = &result {
+            log::debug!("a function answered {}: {}", failure.kind, failure.message);
+        }
+        self.answer(&finished.to, result);
+        while self.running.len() < self.core.options.max_in_flight {
+            let Some(task) = self.queued.pop_front() else { break };
+            self.launch(task);
+        }
+    }
+
+    fn answer(&mut self, to: &ReturnAddress, result: Result<Bytes, Failure>) {
+        let mut header = Answer::greeting(self.core.uuid);
+        (header.job, header.idx, header.stage) = (to.job, to.idx, Some(to.stage));
+        let payload = result.unwrap_or_else(|failure| {
+            self.core.failed();
+            header.error = Some(failure);
+            Bytes::new()
+        });
+        self.send(to, &header, payload);
+    }
+
+    fn send(&mut self, to: &ReturnAddress, header: &Answer, payload: Bytes) {
+        let mut frames = Vec::with_capacity(3);
+        if to.delimiter {
+            frames.push(Bytes::new());
+        }
+        frames.push(header.encode().into());
+        frames.push(payload);
+        if let Some(sending) = self.sender.send(&to.connection, frames) {
+            self.slow.push(timer::timeout(SLOW_SEND, sending).map(drop).boxed());
+        }
+    }
+}
+
+/// Only the loop itself tells systemd that it turns, so that a wedged server is restarted.
+fn answer_beat(beat: Beat) {
+    systemd::notify(Notice::Watchdog);
+    // The agent may have stopped waiting.
+    let _ = beat.send(());
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,134 @@
+//! What can go wrong, seen by a program that uses this crate.
+
+use crate::{
+    facts::{
+        message::{Failure, FailureKind},
+        settings::InvalidSetting,
+    },
+    ports::etcd::{EtcdError, EtcdErrorKind},
+};
+use std::{error, fmt};
+use uuid::Uuid;
+
+/// Why joining, serving or administering failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting, or the definition of a server, cannot be. Nothing was done.
+    Invalid,
+    /// The address to listen on cannot be bound. Nothing was written to etcd.
+    Listen,
+    /// etcd cannot be reached at any endpoint.
+    EtcdUnreachable,
+    /// etcd answered, and refused: wrong password, missing permission, a limit.
+    EtcdRefused,
+    /// A person removed this server from the mesh. It stays out; start it anew to bring it back.
+    Evicted,
+    /// The peer is being served already, or has left.
+    NotServable,
+    /// No such server is registered.
+    NotFound,
+    /// The system refused a resource, such as a thread.
+    System,
+}
+
+/// Why joining, serving or administering failed: a kind for programs, words for people, and the cause where there is one.
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn error::Error + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub(crate) fn caused(mut self, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong, for programs.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {source}"))
+    }
+}
+
+/// As `Display`, so that a `main` that returns it prints words.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<InvalidSetting> for Error {
+    fn from(setting: InvalidSetting) -> Self {
+        Self::new(ErrorKind::Invalid, setting.to_string())
+    }
+}
+
+impl From<EtcdError> for Error {
+    fn from(error: EtcdError) -> Self {
+        let kind = match error.kind() {
+            EtcdErrorKind::Unreachable => ErrorKind::EtcdUnreachable,
+            _ => ErrorKind::EtcdRefused,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Why a call has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallError {
+    kind: FailureKind,
+    message: String,
+    server: Option<Uuid>,
+}
+
+impl CallError {
+    pub(crate) fn new(failure: Failure, server: Option<Uuid>) -> Self {
+        Self { kind: failure.kind, message: failure.message, server }
+    }
+
+    /// What went wrong, for programs.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// What went wrong, in the words of whoever found out.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The server that the call went to, if it went to one.
+    #[must_use]
+    pub fn server(&self) -> Option<Uuid> {
+        self.server
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)?;
+        self.server.map_or(Ok(()), |uuid| write!(f, " (server {uuid})"))
+    }
+}
+
+impl error::Error for CallError {}

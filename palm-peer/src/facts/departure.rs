@@ -1,0 +1,41 @@
+//! Why a server left: the value of `/departed/<uuid>`.
+
+use super::timestamp::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Who removed a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    /// The peer left in an orderly way.
+    Itself,
+    /// The registry found the server dead or mute.
+    Registry,
+    /// A person removed it; it stays out.
+    Admin,
+}
+
+/// The note that whoever removes a record leaves beside it, in the same transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// Who removed the record.
+    pub why: Why,
+    /// The words after "because" in the registry's log.
+    pub reason: String,
+    /// When it was removed.
+    pub when: Timestamp,
+}
+
+impl Departure {
+    /// The JSON that etcd holds.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        super::to_json(self)
+    }
+
+    /// Reads what etcd holds; `None` when it is no departure.
+    #[must_use]
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok()
+    }
+}

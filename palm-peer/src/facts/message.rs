@@ -1,0 +1,300 @@
+//! The messages between servers and clients: a JSON header and a payload. `docs/protocol.md` is the reference.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+use uuid::Uuid;
+
+/// The version of the protocol, in every header.
+pub const VERSION: u32 = 1;
+
+/// The longest header, in bytes.
+pub const LONGEST_HEADER: usize = 64 * 1024;
+
+/// The longest words of a failure, in bytes: in JSON each may take six, and the header must hold them.
+const LONGEST_WORDS: usize = 4 * 1024;
+
+/// The longest pipeline, in stages. A header must hold the names and the route.
+pub const MOST_STAGES: usize = 64;
+
+/// What went wrong with a message. The names are part of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The message is not one of this protocol.
+    BadMessage,
+    /// The message was meant for another server than the one that got it.
+    WrongServer,
+    /// No reachable server has this name or uuid.
+    NoSuchServer,
+    /// The server has no such function.
+    NoSuchFunction,
+    /// The payload, or the function's answer, is over the limit.
+    TooLarge,
+    /// The server has as much to do as it will take; the function did not run.
+    Busy,
+    /// The server is about to leave; the function did not run.
+    Leaving,
+    /// The function ran and returned an error.
+    Failed,
+    /// The function panicked.
+    Panicked,
+    /// The deadline passed.
+    TimedOut,
+    /// The server cannot be reached, or the connection to it broke.
+    Unreachable,
+    /// The server's store has no room for the value.
+    Full,
+    /// The server's store has no such key.
+    NoSuchKey,
+    /// A kind of a newer version of the protocol.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// An error as it travels in an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong, for programs.
+    pub kind: FailureKind,
+    /// What went wrong, for people.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of this kind with these words, cut where they would not fit into a header.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > LONGEST_WORDS {
+            let end = (0..=LONGEST_WORDS).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { kind, message }
+    }
+}
+
+/// A call, or one message of a job, on its way to a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    palm: u32,
+    /// `server.function`, stage by stage.
+    pub pipeline: Vec<String>,
+    /// Which of them is meant now.
+    #[serde(default)]
+    pub stage: usize,
+    /// The instance for each stage; empty means "whoever gets this".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<Uuid>,
+    /// Who gets the answer; absent means "whoever sent this".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Uuid>,
+    /// The job that the message belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Uuid>,
+    /// The sender's number of the message; the answer carries it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idx: Option<u64>,
+    /// How much time is left for the answer, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// The key in the server's store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+}
+
+impl Request {
+    /// A request for one function, whoever gets it.
+    #[must_use]
+    pub fn call(target: impl Into<String>) -> Self {
+        Self {
+            palm: VERSION,
+            pipeline: vec![target.into()],
+            stage: 0,
+            route: Vec::new(),
+            client: None,
+            job: None,
+            idx: None,
+            timeout_ms: None,
+            cache: None,
+        }
+    }
+
+    /// The header's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        super::to_json(self).into_bytes()
+    }
+}
+
+/// What a server can be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// The greeting that opens a link: who is at the other end.
+    Hello(Uuid),
+    /// A message for a function.
+    Request(Request),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    palm: u32,
+    hello: Uuid,
+}
+
+/// The bytes of the greeting that opens a link.
+#[must_use]
+pub fn encode_hello(client: Uuid) -> Vec<u8> {
+    super::to_json(&Hello { palm: VERSION, hello: client }).into_bytes()
+}
+
+/// A header that cannot be taken, with what could be read of it, so that the sender can be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadHeader {
+    /// What is wrong with it.
+    pub message: String,
+    /// The sender's job, when it could be read.
+    pub job: Option<Uuid>,
+    /// The sender's number, when it could be read.
+    pub idx: Option<u64>,
+}
+
+/// Reads the header of a message to a server.
+///
+/// # Errors
+/// When it is too long, is no JSON of this protocol, or contradicts itself.
+pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
+    if header.len() > LONGEST_HEADER {
+        let message = format!("header of {} bytes, {LONGEST_HEADER} at most", header.len());
+        return Err(BadHeader { message, job: None, idx: None });
+    }
+    match serde_json::from_slice::<Request>(header) {
+        Ok(request) => check(request).map(Incoming::Request),
+        Err(error) => match serde_json::from_slice::<Hello>(header) {
+            Ok(hello) if hello.palm == VERSION => Ok(Incoming::Hello(hello.hello)),
+            _ => Err(describe(header, &error)),
+        },
+    }
+}
+
+fn check(request: Request) -> Result<Request, BadHeader> {
+    let stages = request.pipeline.len();
+    let message = if request.palm != VERSION {
+        format!("protocol {} is not spoken here, only {VERSION}", request.palm)
+    } else if stages == 0 || stages > MOST_STAGES {
+        format!("a pipeline has 1 to {MOST_STAGES} stages, not {stages}")
+    } else if request.stage >= stages {
+        format!("stage {} of a pipeline of {stages}", request.stage)
+    } else if !request.route.is_empty() && request.route.len() != stages {
+        format!("a route of {} for a pipeline of {stages}", request.route.len())
+    } else if request.route.is_empty() && stages > 1 {
+        "a pipeline of several stages needs a route".to_owned()
+    } else {
+        return Ok(request);
+    };
+    Err(BadHeader { message, job: request.job, idx: request.idx })
+}
+
+fn describe(header: &[u8], error: &serde_json::Error) -> BadHeader {
+    let value: Value = serde_json::from_slice(header).unwrap_or_default();
+    BadHeader {
+        message: format!("not a header of this protocol: {error}"),
+        job: value["job"].as_str().and_then(|job| job.parse().ok()),
+        idx: value["idx"].as_u64(),
+    }
+}
+
+/// The header of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    palm: u32,
+    /// The job of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Uuid>,
+    /// The number of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idx: Option<u64>,
+    /// The stage that answers; absent in the answer to a greeting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<usize>,
+    /// Who answers.
+    pub server: Uuid,
+    /// Present instead of a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+impl Answer {
+    /// The answer to a greeting.
+    #[must_use]
+    pub fn greeting(server: Uuid) -> Self {
+        Self { palm: VERSION, job: None, idx: None, stage: None, server, error: None }
+    }
+
+    /// The bytes of the header.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        super::to_json(self).into_bytes()
+    }
+
+    /// Reads the header of an answer; `None` when it is none of this protocol.
+    #[must_use]
+    pub fn decode(header: &[u8]) -> Option<Self> {
+        if header.len() > LONGEST_HEADER {
+            return None;
+        }
+        serde_json::from_slice(header).ok().filter(|answer: &Self| answer.palm == VERSION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad(header: &str) -> BadHeader {
+        decode(header.as_bytes()).expect_err(header)
+    }
+
+    #[test]
+    fn the_simplest_request_is_a_version_and_a_pipeline() {
+        let simple = decode(br#"{"palm":1,"pipeline":["printf.printf"]}"#);
+        assert_eq!(simple, Ok(Incoming::Request(Request::call("printf.printf"))));
+    }
+
+    #[test]
+    fn requests_and_greetings_survive_the_wire() {
+        let mut request = Request::call("a.b");
+        request.route = vec![Uuid::from_u128(7)];
+        request.idx = Some(9);
+        assert_eq!(decode(&request.encode()), Ok(Incoming::Request(request)));
+        let client = Uuid::from_u128(8);
+        assert_eq!(decode(&encode_hello(client)), Ok(Incoming::Hello(client)));
+    }
+
+    #[test]
+    fn bad_headers_are_told_apart_and_keep_their_number() {
+        assert!(bad("{").message.contains("not a header"));
+        assert_eq!(bad(r#"{"palm":1,"pipeline":5,"idx":7}"#).idx, Some(7));
+        assert!(bad(r#"{"palm":2,"pipeline":["a.b"]}"#).message.contains("protocol 2"));
+        assert!(bad(r#"{"palm":1,"pipeline":[]}"#).message.contains("stages"));
+        assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).message.contains("stage 1"));
+        assert!(bad(r#"{"palm":1,"pipeline":["a.b","c.d"]}"#).message.contains("route"));
+        assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":-1}"#).message.contains("not a header"));
+        assert!(bad(&" ".repeat(LONGEST_HEADER + 1)).message.contains("at most"));
+        assert!(bad(&"[".repeat(60_000)).message.contains("not a header"));
+    }
+
+    #[test]
+    fn failure_kinds_have_stable_names() {
+        assert_eq!(FailureKind::NoSuchKey.to_string(), "no_such_key");
+        let newer: FailureKind = serde_json::from_str(r#""from_the_future""#).expect("known as unknown");
+        assert_eq!(newer, FailureKind::Unknown);
+    }
+}

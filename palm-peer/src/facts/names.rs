@@ -1,0 +1,39 @@
+//! What a server, a kind or a function may be called.
+
+/// The functions that every server answers without its author naming them, in the order of the record.
+pub const BUILT_IN: [&str; 6] = ["_ping", "_log_query", "get", "set", "append", "delete"];
+
+/// The longest name, in bytes. A record holds many names, and etcd refuses values over 1.5 MiB.
+pub const LONGEST: usize = 128;
+
+/// Whether `name` can name a server, a kind or a function: ASCII letters, digits, `_` and `-`, at most
+/// [`LONGEST`]. A dot would make `server.function` ambiguous, a slash would leave the key's folder.
+#[must_use]
+pub fn is_valid(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= LONGEST
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// Splits `server.function` (or `<uuid>.function`) into its two names.
+#[must_use]
+pub fn split_target(target: &str) -> Option<(&str, &str)> {
+    target.split_once('.').filter(|(server, function)| is_valid(server) && is_valid(function))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_two_names_and_a_dot() {
+        assert_eq!(split_target("printf.printf"), Some(("printf", "printf")));
+        assert_eq!(
+            split_target("e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4.get"),
+            Some(("e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4", "get"))
+        );
+        for wrong in ["", ".", "a", "a.", ".b", "a.b.c", "a/b.c", "a b.c", "ä.b"] {
+            assert_eq!(split_target(wrong), None, "{wrong:?}");
+        }
+    }
+}

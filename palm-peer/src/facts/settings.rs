@@ -1,0 +1,435 @@
+//! Everything about a peer, a client or the CLI that can be set, with defaults.
+
+use super::keys::Keys;
+use log::LevelFilter;
+use std::{fmt, net::IpAddr, ops::Deref, path::PathBuf, time::Duration};
+
+/// Everything that can be set. Plain data: fill in what differs from the default, then [`Settings::build`].
+///
+/// Each field can also be set by name ([`Settings::set`]): the environment variable is `PALM_` and the name in
+/// capitals, the flag is `--` and the name with dashes.
+///
+/// ```
+/// use palm_peer::Settings;
+/// use std::time::Duration;
+///
+/// let options = Settings { ttl: Duration::from_secs(5), ..Settings::default() }.build()?;
+/// assert_eq!(options.ttl, Duration::from_secs(5));
+/// # Ok::<(), palm_peer::InvalidSetting>(())
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Settings {
+    /// etcd's client URLs, one for each member that may be asked. Default `http://127.0.0.1:2379`.
+    pub etcd: Vec<String>,
+    /// User and password for etcd. Default none.
+    pub user: Option<(String, String)>,
+    /// PEM file of the authority that signed etcd's certificate. Default none.
+    pub cacert: Option<PathBuf>,
+    /// PEM file of the certificate shown to etcd. Default none.
+    pub cert: Option<PathBuf>,
+    /// PEM file of that certificate's key. Default none.
+    pub key: Option<PathBuf>,
+    /// The folder of the mesh in etcd. Peers and clients with different prefixes do not see each other. Default none.
+    pub prefix: String,
+    /// The host that others reach the server at, written in its record. Default `127.0.0.1`.
+    pub ip: String,
+    /// The address to listen on. Default: `ip`, which must then be an address of this machine.
+    pub bind: Option<IpAddr>,
+    /// The port to listen on; 0 lets the system choose a free one. Default 0.
+    pub port: u16,
+    /// How long etcd keeps the record of a peer that it does not hear from. 2 s to 1 h, default 10 s. Shorter finds a
+    /// frozen peer sooner, and costs more keep-alives (one each third of it).
+    pub ttl: Duration,
+    /// How long joining may wait for etcd before it fails. Default 10 s.
+    pub join_timeout: Duration,
+    /// How often the leader probes every server. Default 10 s.
+    pub probe_period: Duration,
+    /// How long a server may take to answer a probe. Default 2 s.
+    pub probe_timeout: Duration,
+    /// How many probes in a row a server may miss before it is removed. 1 to 100, default 3.
+    pub probe_misses: u32,
+    /// How long a leaving server may finish what it is doing. Default 10 s.
+    pub drain: Duration,
+    /// How long a call may take when the caller does not say. Default 30 s.
+    pub timeout: Duration,
+    /// How many functions run at once. Default 1024.
+    pub max_in_flight: usize,
+    /// How many requests may wait for one of those; beyond, the answer is `busy`. Default 4096.
+    pub max_queued: usize,
+    /// The longest payload, in bytes, of a request or an answer. Default 64 MiB.
+    pub max_payload: usize,
+    /// The bytes that the server's own store (`set`, `append`) may hold. Default 256 MiB.
+    pub max_store: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            etcd: vec!["http://127.0.0.1:2379".into()],
+            user: None,
+            cacert: None,
+            cert: None,
+            key: None,
+            prefix: String::new(),
+            ip: "127.0.0.1".into(),
+            bind: None,
+            port: 0,
+            ttl: Duration::from_secs(10),
+            join_timeout: Duration::from_secs(10),
+            probe_period: Duration::from_secs(10),
+            probe_timeout: Duration::from_secs(2),
+            probe_misses: 3,
+            drain: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+            max_in_flight: 1024,
+            max_queued: 4096,
+            max_payload: 64 * 1024 * 1024,
+            max_store: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// Says everything but the password.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("etcd", &self.etcd)
+            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .field("prefix", &self.prefix)
+            .field("ip", &self.ip)
+            .field("bind", &self.bind)
+            .field("port", &self.port)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A setting that cannot be, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSetting {
+    name: String,
+    reason: String,
+}
+
+impl InvalidSetting {
+    fn new(name: &str, reason: impl Into<String>) -> Self {
+        Self { name: name.into(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
+impl std::error::Error for InvalidSetting {}
+
+/// The longest time that a setting may name; more is a slip of the pen.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// etcd grants no lease much shorter than this: its election timeout bounds it.
+const SHORTEST_TTL: Duration = Duration::from_secs(2);
+
+impl Settings {
+    /// The names that [`Settings::set`] knows.
+    pub const NAMES: [&'static str; 20] = [
+        "etcd",
+        "user",
+        "cacert",
+        "cert",
+        "key",
+        "prefix",
+        "ip",
+        "bind",
+        "port",
+        "ttl",
+        "join_timeout",
+        "probe_period",
+        "probe_timeout",
+        "probe_misses",
+        "drain",
+        "timeout",
+        "max_in_flight",
+        "max_queued",
+        "max_payload",
+        "max_store",
+    ];
+
+    /// The defaults, changed by the `PALM_*` variables of the environment.
+    ///
+    /// # Errors
+    /// When a variable does not hold what its setting needs; the error names the variable.
+    pub fn from_env() -> Result<Self, InvalidSetting> {
+        Self::from_lookup(|variable| std::env::var(variable).ok())
+    }
+
+    fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
+        let mut settings = Self::default();
+        for name in Self::NAMES {
+            let variable = format!("PALM_{}", name.to_ascii_uppercase());
+            if let Some(text) = lookup(&variable).filter(|text| !text.is_empty()) {
+                settings.set(name, &text).map_err(|e| InvalidSetting { name: variable, ..e })?;
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Sets one field from text: times in seconds (`2.5`), lists separated by commas, the user as `name:password`.
+    ///
+    /// # Errors
+    /// When there is no such setting, or the text is not what it needs.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), InvalidSetting> {
+        let text = text.trim();
+        let path = || Some(PathBuf::from(text));
+        match name {
+            "etcd" => self.etcd = text.split(',').map(|url| url.trim().to_owned()).collect(),
+            "user" => self.user = Some(user(text)?),
+            "cacert" => self.cacert = path(),
+            "cert" => self.cert = path(),
+            "key" => self.key = path(),
+            "prefix" => text.clone_into(&mut self.prefix),
+            "ip" => text.clone_into(&mut self.ip),
+            "bind" => self.bind = Some(parse(name, text, "an IP address")?),
+            "port" => self.port = parse(name, text, "a port (0 to 65535)")?,
+            "ttl" => self.ttl = seconds(name, text)?,
+            "join_timeout" => self.join_timeout = seconds(name, text)?,
+            "probe_period" => self.probe_period = seconds(name, text)?,
+            "probe_timeout" => self.probe_timeout = seconds(name, text)?,
+            "probe_misses" => self.probe_misses = parse(name, text, "a whole number")?,
+            "drain" => self.drain = seconds(name, text)?,
+            "timeout" => self.timeout = seconds(name, text)?,
+            "max_in_flight" => self.max_in_flight = parse(name, text, "a whole number")?,
+            "max_queued" => self.max_queued = parse(name, text, "a whole number")?,
+            "max_payload" => self.max_payload = parse(name, text, "a number of bytes")?,
+            "max_store" => self.max_store = parse(name, text, "a number of bytes")?,
+            other => return Err(InvalidSetting::new(other, "there is no such setting")),
+        }
+        Ok(())
+    }
+
+    /// Checks that the settings make sense together.
+    ///
+    /// # Errors
+    /// When one is out of its bounds or contradicts another; the error names both with their values.
+    pub fn build(self) -> Result<Options, InvalidSetting> {
+        self.check_etcd()?;
+        self.check_address()?;
+        self.check_times()?;
+        self.check_limits()?;
+        Ok(Options(self))
+    }
+
+    fn check_etcd(&self) -> Result<(), InvalidSetting> {
+        for url in &self.etcd {
+            let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            if host.is_none_or(|host| host.trim_end_matches('/').is_empty() || host.contains(char::is_whitespace)) {
+                let reason = format!("{url:?} is no URL such as http://127.0.0.1:2379");
+                return Err(InvalidSetting::new("etcd", reason));
+            }
+            if url.starts_with("http://") && self.cacert.is_some() {
+                let reason = format!("{url} is plain, but cacert is set: write https://");
+                return Err(InvalidSetting::new("etcd", reason));
+            }
+        }
+        if self.etcd.is_empty() {
+            return Err(InvalidSetting::new("etcd", "at least one URL is needed"));
+        }
+        if self.cert.is_some() != self.key.is_some() {
+            return Err(InvalidSetting::new("cert", "a certificate and its key come together: set both cert and key"));
+        }
+        if !Keys::is_valid_prefix(&self.prefix) {
+            let reason = format!("{:?} must start with / and hold no space", self.prefix);
+            return Err(InvalidSetting::new("prefix", reason));
+        }
+        Ok(())
+    }
+
+    fn check_address(&self) -> Result<(), InvalidSetting> {
+        let host = &self.ip;
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
+            return Err(InvalidSetting::new("ip", format!("{host:?} is no host")));
+        }
+        match host.parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() => {
+                let reason =
+                    format!("nobody can reach {ip}: name this machine's address, and use bind to listen on all");
+                Err(InvalidSetting::new("ip", reason))
+            }
+            Err(_) if self.bind.is_none() => Err(InvalidSetting::new(
+                "bind",
+                format!("ip is the name {host}: name the address to listen on as well"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_times(&self) -> Result<(), InvalidSetting> {
+        let times = [
+            ("ttl", self.ttl, SHORTEST_TTL),
+            ("join_timeout", self.join_timeout, Duration::from_millis(100)),
+            ("probe_period", self.probe_period, Duration::from_millis(100)),
+            ("probe_timeout", self.probe_timeout, Duration::from_millis(10)),
+            ("drain", self.drain, Duration::ZERO),
+            ("timeout", self.timeout, Duration::from_millis(1)),
+        ];
+        for (name, time, least) in times {
+            if time < least || time > LONGEST {
+                return Err(InvalidSetting::new(name, format!("{time:?} is not within {least:?} and {LONGEST:?}")));
+            }
+        }
+        if self.probe_timeout > self.probe_period {
+            let reason = format!("{:?} is longer than probe_period, {:?}", self.probe_timeout, self.probe_period);
+            return Err(InvalidSetting::new("probe_timeout", reason));
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), InvalidSetting> {
+        if !(1..=100).contains(&self.probe_misses) {
+            return Err(InvalidSetting::new("probe_misses", format!("{} is not within 1 and 100", self.probe_misses)));
+        }
+        // ZeroMQ's queue for one connection holds 100,000 messages and must never fill.
+        for (name, count, most) in
+            [("max_in_flight", self.max_in_flight, 50_000), ("max_queued", self.max_queued, 1_000_000)]
+        {
+            if count == 0 || count > most {
+                return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Settings that were checked. Read the fields of [`Settings`] through it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options(Settings);
+
+impl Options {
+    /// The address to listen on.
+    #[must_use]
+    pub fn bind_address(&self) -> IpAddr {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        self.bind.or_else(|| self.ip.parse().ok()).unwrap_or(loopback)
+    }
+
+    /// The layout of the mesh's keys.
+    #[must_use]
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::new(&self.prefix)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self(Settings::default())
+    }
+}
+
+impl Deref for Options {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
+fn parse<T: std::str::FromStr>(name: &str, text: &str, what: &str) -> Result<T, InvalidSetting> {
+    text.parse().map_err(|_| InvalidSetting::new(name, format!("{text:?} is not {what}")))
+}
+
+fn seconds(name: &str, text: &str) -> Result<Duration, InvalidSetting> {
+    let wrong = || InvalidSetting::new(name, format!("{text:?} is not a time in seconds, such as 2.5"));
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+fn user(text: &str) -> Result<(String, String), InvalidSetting> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() => Ok((name.into(), password.into())),
+        _ => Err(InvalidSetting::new("user", "written as name:password")),
+    }
+}
+
+/// The level to log at, from the text of `PALM_LOG`; `INFO` when there is none.
+///
+/// # Errors
+/// When the text names no level.
+pub fn log_level(text: Option<&str>) -> Result<LevelFilter, InvalidSetting> {
+    match text.map(|text| text.trim().to_ascii_uppercase()).as_deref() {
+        None | Some("" | "INFO") => Ok(LevelFilter::Info),
+        Some("OFF") => Ok(LevelFilter::Off),
+        Some("CRITICAL" | "ERROR") => Ok(LevelFilter::Error),
+        Some("WARNING" | "WARN") => Ok(LevelFilter::Warn),
+        Some("DEBUG") => Ok(LevelFilter::Debug),
+        Some("TRACE") => Ok(LevelFilter::Trace),
+        Some(other) => Err(InvalidSetting::new("PALM_LOG", format!("{other:?} is no level such as INFO or DEBUG"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str, text: &str) -> String {
+        let mut settings = Settings::default();
+        let set = settings.set(name, text);
+        set.and_then(|()| settings.build().map(drop)).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn the_defaults_make_sense() {
+        assert_eq!(Settings::default().build(), Ok(Options::default()));
+    }
+
+    #[test]
+    fn every_name_can_be_set_from_the_environment() {
+        let sample = |name: &str| match name {
+            "etcd" => "http://a:1, https://b:2",
+            "user" => "root:secret:with:colons",
+            "prefix" => "/staging",
+            "ip" | "bind" => "127.0.0.2",
+            _ => "7",
+        };
+        let settings = Settings::from_lookup(|variable| {
+            Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).to_owned())
+        })
+        .expect("samples fit");
+        assert_eq!(settings.etcd, ["http://a:1", "https://b:2"]);
+        assert_eq!(settings.user, Some(("root".into(), "secret:with:colons".into())));
+        assert_eq!(settings.ttl, Duration::from_secs(7));
+        assert_eq!(settings.max_store, 7);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_name_and_value() {
+        for (name, text, words) in [
+            ("etcd", "127.0.0.1:2379", "no URL"),
+            ("etcd", "", "no URL"),
+            ("ttl", "1", "ttl: 1s is not within 2s"),
+            ("ttl", "soon", "not a time"),
+            ("ttl", "-1", "not a time"),
+            ("port", "70000", "not a port"),
+            ("prefix", "staging", "must start with /"),
+            ("ip", "0.0.0.0", "nobody can reach"),
+            ("ip", "db.local", "name the address"),
+            ("bind", "db.local", "not an IP address"),
+            ("probe_timeout", "20", "longer than probe_period, 10s"),
+            ("probe_misses", "0", "within 1 and 100"),
+            ("max_in_flight", "0", "within 1 and"),
+            ("cert", "/x.pem", "set both"),
+            ("user", "root", "name:password"),
+            ("colour", "red", "no such setting"),
+        ] {
+            let error = refused(name, text);
+            assert!(error.contains(words), "{name}={text}: {error}");
+        }
+        let error = Settings::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
+        assert!(error.to_string().starts_with("PALM_PORT: "), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let settings = Settings { user: Some(("root".into(), "secret".into())), ..Settings::default() };
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+}

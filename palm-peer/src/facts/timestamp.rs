@@ -1,0 +1,53 @@
+//! Instants as PALM writes them: UTC, microseconds, no zone suffix.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::{fmt, str::FromStr, time::Duration};
+
+const FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6f";
+/// Python's `isoformat` leaves the fraction out when it is zero, so reading takes any fraction or none.
+const FORMAT_READ: &str = "%Y-%m-%dT%H:%M:%S%.f";
+
+/// A point in UTC, written as `YYYY-MM-DDTHH:MM:SS.ffffff`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(NaiveDateTime);
+
+impl Timestamp {
+    /// How long before `now` this was; zero when it lies in the future (clocks of two machines differ).
+    #[must_use]
+    pub fn age(self, now: Timestamp) -> Duration {
+        (now.0 - self.0).to_std().unwrap_or_default()
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self(at.naive_utc())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.format(FORMAT).fmt(f)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = chrono::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        NaiveDateTime::parse_from_str(text, FORMAT_READ).map(Self)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}

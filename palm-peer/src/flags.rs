@@ -1,0 +1,155 @@
+//! Command-line flags that a server's `main` can embed.
+
+use crate::{Error, InvalidSetting, Options, Peer, Server, Settings, facts::settings, logging};
+use argh::FromArgs;
+use log::LevelFilter;
+use std::process::ExitCode;
+
+/// The exit status of a server that a person removed: whoever supervises it must not start it again.
+pub const EVICTED: u8 = 77;
+
+/// run the server until SIGTERM or SIGINT
+///
+/// Each flag overrides its `PALM_*` environment variable.
+#[derive(FromArgs, Debug, Default, Clone)]
+#[argh(subcommand, name = "run")]
+pub struct Run {
+    /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
+    #[argh(option)]
+    pub etcd: Option<String>,
+    /// user for etcd, as name:password; better in the environment, as PALM_USER
+    #[argh(option)]
+    pub user: Option<String>,
+    /// PEM file of the authority that signed etcd's certificate
+    #[argh(option)]
+    pub cacert: Option<String>,
+    /// PEM file of the certificate to show to etcd
+    #[argh(option)]
+    pub cert: Option<String>,
+    /// PEM file of that certificate's key
+    #[argh(option)]
+    pub key: Option<String>,
+    /// folder of the mesh in etcd, such as /staging (default none)
+    #[argh(option)]
+    pub prefix: Option<String>,
+    /// host that others reach this server at (default 127.0.0.1)
+    #[argh(option)]
+    pub ip: Option<String>,
+    /// address to listen on (default: that of --ip)
+    #[argh(option)]
+    pub bind: Option<String>,
+    /// port to listen on (default: a free one)
+    #[argh(option)]
+    pub port: Option<String>,
+    /// seconds that etcd keeps a server it does not hear from (default 10)
+    #[argh(option)]
+    pub ttl: Option<String>,
+    /// seconds between two probes by the leader (default 10)
+    #[argh(option)]
+    pub probe_period: Option<String>,
+    /// seconds to answer a probe (default 2)
+    #[argh(option)]
+    pub probe_timeout: Option<String>,
+    /// probes in a row that make a server dead (default 3)
+    #[argh(option)]
+    pub probe_misses: Option<String>,
+    /// seconds to finish what is being done when leaving (default 10)
+    #[argh(option)]
+    pub drain: Option<String>,
+    /// log everything
+    #[argh(switch)]
+    pub debug: bool,
+    /// log what happens (the default)
+    #[argh(switch)]
+    pub info: bool,
+}
+
+impl Run {
+    /// The options: the defaults, changed by the environment, changed by the flags.
+    ///
+    /// # Errors
+    /// When a variable or flag does not hold what it should, or they contradict each other.
+    pub fn options(&self) -> Result<Options, InvalidSetting> {
+        let mut settings = Settings::from_env()?;
+        for (name, value) in [
+            ("etcd", &self.etcd),
+            ("user", &self.user),
+            ("cacert", &self.cacert),
+            ("cert", &self.cert),
+            ("key", &self.key),
+            ("prefix", &self.prefix),
+            ("ip", &self.ip),
+            ("bind", &self.bind),
+            ("port", &self.port),
+            ("ttl", &self.ttl),
+            ("probe_period", &self.probe_period),
+            ("probe_timeout", &self.probe_timeout),
+            ("probe_misses", &self.probe_misses),
+            ("drain", &self.drain),
+        ] {
+            if let Some(value) = value {
+                settings.set(name, value)?;
+            }
+        }
+        settings.build()
+    }
+
+    /// The level to log at: a flag's, or that of `PALM_LOG`, or `INFO`.
+    ///
+    /// # Errors
+    /// When `PALM_LOG` names no level.
+    pub fn log_level(&self) -> Result<LevelFilter, InvalidSetting> {
+        if self.debug {
+            return Ok(LevelFilter::Debug);
+        }
+        if self.info {
+            return Ok(LevelFilter::Info);
+        }
+        settings::log_level(std::env::var("PALM_LOG").ok().as_deref())
+    }
+
+    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM or SIGINT, leaves. Blocks the
+    /// calling thread, which runs the functions. Gives the exit status: 0 after an orderly leave, [`EVICTED`] when a person
+    /// removed the server, 1 for any other error, 2 for a wrong setting.
+    ///
+    /// ```no_run
+    /// use palm_peer::{FunctionError, Message, Server, flags::Run};
+    ///
+    /// /// answers what it is sent
+    /// #[derive(argh::FromArgs)]
+    /// struct Echo {
+    ///     #[argh(subcommand)]
+    ///     run: Run,
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     let echo: Echo = argh::from_env();
+    ///     echo.run.main(Server::new("echo").function("echo", async |m: Message| Ok::<_, FunctionError>(m.into_payload())))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn main(&self, server: Server) -> ExitCode {
+        let (level, options) = match (self.log_level(), self.options()) {
+            (Ok(level), Ok(options)) => (level, options),
+            (Err(error), _) | (_, Err(error)) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        };
+        // A logger of the program's own stays in place.
+        let _ = logging::init(level);
+        match futures::executor::block_on(serve(server, options)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                log::error!("{error}");
+                ExitCode::from(if error.kind() == crate::ErrorKind::Evicted { EVICTED } else { 1 })
+            }
+        }
+    }
+}
+
+async fn serve(server: Server, options: Options) -> Result<(), Error> {
+    let shutdown = crate::signals()?;
+    let peer: Peer = server.join(options).await?;
+    peer.serve(shutdown).await
+}

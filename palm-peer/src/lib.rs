@@ -1,0 +1,63 @@
+//! Turns an ordinary server process into a peer of a PALM mesh: discovery, health and calls, without a daemon.
+//!
+//! A program names its functions, joins, and serves. The peer inside it registers in etcd, takes part in electing a leader,
+//! and answers over ZeroMQ; the leader configures, probes and publishes all servers of the mesh.
+//!
+//! ```no_run
+//! use palm_peer::{FunctionError, Message, Options, Server};
+//!
+//! async fn shout(message: Message) -> Result<Vec<u8>, FunctionError> {
+//!     Ok(message.payload().to_ascii_uppercase())
+//! }
+//!
+//! # async fn run() -> Result<(), palm_peer::Error> {
+//! let peer = Server::new("text").function("shout", shout).join(Options::default()).await?;
+//! peer.serve(palm_peer::signals()?).await
+//! # }
+//! ```
+//!
+//! Whoever wants to call it:
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = palm_peer::Client::connect(palm_peer::Options::default()).await?;
+//! let answer = client.call("text.shout", "hello").await?;
+//! assert_eq!(answer, "HELLO");
+//! # Ok(()) }
+//! ```
+//!
+//! All futures and streams here run under any executor. The library installs no logger, prints nothing and never ends the
+//! process; [`logging`] and [`flags`] do so for programs that ask them to.
+
+mod client;
+mod decisions;
+mod drivers;
+mod error;
+mod etcd;
+mod facts;
+pub mod flags;
+pub mod logging;
+mod peer;
+mod ports;
+mod server;
+
+pub use bytes::Bytes;
+pub use client::{Call, Client, Reachable};
+pub use drivers::agent::announce::{Event, State};
+pub use error::{CallError, Error, ErrorKind};
+pub use facts::{
+    message::FailureKind,
+    settings::{InvalidSetting, Options, Settings},
+};
+pub use peer::Peer;
+pub use server::{FunctionError, Message, Server};
+
+/// A future that ends at the first SIGTERM or SIGINT from now on, for [`Peer::serve`]. From then on these signals no longer
+/// end the process by themselves.
+///
+/// # Errors
+/// [`ErrorKind::System`] when the system refuses to tell of signals.
+pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
+    ports::signal::termination()
+        .map_err(|error| Error::new(ErrorKind::System, "the system does not tell of signals").caused(error))
+}

@@ -1,0 +1,233 @@
+//! A server that has joined the mesh.
+
+use crate::{
+    Error, ErrorKind, Event, Options, State,
+    drivers::{
+        agent::{Agent, Command, End, announce::Announcer},
+        serving::{
+            Beat, Serving,
+            core::{Core, lock},
+            functions::Function,
+        },
+    },
+    facts::record::Record,
+    logging,
+    ports::{
+        systemd::{self, Notice},
+        zmq,
+    },
+};
+use chrono::Utc;
+use futures::{
+    FutureExt as _, Stream,
+    channel::{mpsc, oneshot},
+    future::select,
+    pin_mut,
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// How long a server that left goes on answering `leaving`, so that clients which have not heard yet go elsewhere, and its
+/// last answers are written before the process ends: ZeroMQ does not say when they are.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// A server that has joined the mesh. It answers while [`Peer::serve`] runs.
+///
+/// Its place in etcd is kept by a thread of its own, whatever the executor does. Dropping it without serving to the end
+/// takes the server out of the mesh, in the background.
+pub struct Peer {
+    core: Arc<Core>,
+    endpoint: String,
+    announcer: Arc<Announcer>,
+    commands: mpsc::UnboundedSender<Command>,
+    engine: Mutex<Option<Engine>>,
+}
+
+/// What serving needs, once.
+struct Engine {
+    sender: zmq::Sender,
+    receiver: zmq::Receiver,
+    beats: mpsc::UnboundedReceiver<Beat>,
+    end: oneshot::Receiver<End>,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("uuid", &self.core.uuid).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    pub(crate) async fn join(
+        name: String,
+        kind: String,
+        names: Vec<String>,
+        functions: BTreeMap<String, Function>,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let address = SocketAddr::new(options.bind_address(), options.port);
+        let (sender, receiver, bound) = zmq::listen(address)
+            .await
+            .map_err(|error| Error::new(ErrorKind::Listen, format!("cannot listen at {address}")).caused(error))?;
+        let core = Arc::new(Core::new(name, functions, options, logging::book()));
+        let record = new_record(&core, kind, names, bound.port());
+        let endpoint = record.endpoint();
+        let etcd = crate::etcd::start("palm-agent", &core.options)?;
+        let announcer = Arc::new(Announcer::new());
+        let (commands, heard) = mpsc::unbounded();
+        let (ask_beat, beats) = mpsc::unbounded();
+        let (tell_joined, joined) = oneshot::channel();
+        let (tell_end, end) = oneshot::channel();
+        let living =
+            live(etcd.clone(), Arc::clone(&core), record, Arc::clone(&announcer), heard, ask_beat, tell_joined);
+        drop(etcd.spawn(living.map(|end| drop(tell_end.send(end)))));
+        joined.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "the agent ended while joining")))?;
+        log::info!("server {} joined as {} at {endpoint}", core.name, core.uuid);
+        let engine = Mutex::new(Some(Engine { sender, receiver, beats, end }));
+        Ok(Self { core, endpoint, announcer, commands, engine })
+    }
+
+    /// The identity of this instance in the mesh.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.core.uuid
+    }
+
+    /// Where others reach it: `tcp://host:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// How it is doing now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.announcer.state()
+    }
+
+    /// What happens to it from now on. The stream ends with the peer. Events that nobody takes are kept, without bound.
+    pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
+        self.announcer.subscribe()
+    }
+
+    /// Runs the functions on the executor that polls this, until `shutdown` ends; then leaves in an orderly way: takes the
+    /// server out of the mesh, finishes what it is doing (at most `drain`), and answers `leaving` to what still arrives.
+    ///
+    /// `serve(palm_peer::signals())` ends at SIGTERM or SIGINT. Not cancel-safe: a dropped `serve` cannot be resumed, and
+    /// the server leaves the mesh when the peer is dropped, without a drain.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Evicted`] when a person removed the server, [`ErrorKind::NotServable`] when it is served already or has
+    /// left.
+    pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
+        let taken = lock(&self.engine).take();
+        let Some(Engine { sender, mut receiver, mut beats, end }) = taken else {
+            return Err(Error::new(ErrorKind::NotServable, "this peer is served already, or has left"));
+        };
+        let mut serving = Serving::new(Arc::clone(&self.core), sender);
+        let why = {
+            let shutdown = shutdown.map(|_| None);
+            pin_mut!(shutdown);
+            let mut why = None;
+            let stop = select(end.map(Some), shutdown);
+            let mut stop = stop.map(|stop| why = stop.factor_first().0).fuse();
+            serving.run(&mut receiver, &mut beats, &mut stop).await;
+            drop(stop);
+            why
+        };
+        match why {
+            Some(Ok(End::Evicted)) => {
+                self.core.leaving.store(true, Ordering::Release);
+                serving.drain(&mut receiver, &mut beats, LINGER, self.core.options.drain).await;
+                let words = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
+                Err(Error::new(ErrorKind::Evicted, words))
+            }
+            Some(_) => Err(Error::new(ErrorKind::System, "the peer's agent ended")),
+            None => {
+                self.leave(&mut serving, &mut receiver, &mut beats).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn leave(
+        &self,
+        serving: &mut Serving,
+        receiver: &mut zmq::Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+    ) {
+        systemd::notify(Notice::Stopping);
+        log::info!("leaving the mesh");
+        self.command(Command::Leave, serving, receiver, beats).await;
+        self.core.leaving.store(true, Ordering::Release);
+        if serving.pending() > 0 {
+            log::info!("finishing {} requests, for {:?} at most", serving.pending(), self.core.options.drain);
+        }
+        serving.drain(receiver, beats, LINGER, self.core.options.drain).await;
+        if serving.pending() > 0 {
+            log::warn!("{} requests were not finished within {:?}", serving.pending(), self.core.options.drain);
+        }
+        self.command(Command::Finish, serving, receiver, beats).await;
+        log::info!("left the mesh");
+    }
+
+    /// Tells the agent something, and goes on serving until it is done.
+    async fn command(
+        &self,
+        command: impl FnOnce(oneshot::Sender<()>) -> Command,
+        serving: &mut Serving,
+        receiver: &mut zmq::Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+    ) {
+        let (tell, done) = oneshot::channel();
+        if self.commands.unbounded_send(command(tell)).is_ok() {
+            // An agent that has ended has nothing left to do.
+            serving.run(receiver, beats, &mut done.map(drop).fuse()).await;
+        }
+    }
+}
+
+async fn live(
+    etcd: crate::ports::etcd::Etcd,
+    core: Arc<Core>,
+    record: Record,
+    announcer: Arc<Announcer>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    beats: mpsc::UnboundedSender<Beat>,
+    tell: oneshot::Sender<Result<(), Error>>,
+) -> End {
+    match Agent::join(etcd, core, record, announcer, commands, beats).await {
+        Ok((agent, joined)) => {
+            // Whoever asked to join may have stopped waiting; then the peer is gone, and the agent leaves.
+            let _ = tell.send(Ok(()));
+            agent.run(joined).await
+        }
+        Err(error) => {
+            let _ = tell.send(Err(error));
+            End::Left
+        }
+    }
+}
+
+fn new_record(core: &Core, kind: String, functions: Vec<String>, port: u16) -> Record {
+    Record {
+        host: core.options.ip.clone(),
+        pid: std::process::id(),
+        when: Utc::now().into(),
+        leader: None,
+        server: core.name.clone(),
+        ports: vec![port],
+        kind,
+        functions,
+        uuid: core.uuid,
+        configured: false,
+        unknown: serde_json::Map::new(),
+    }
+}

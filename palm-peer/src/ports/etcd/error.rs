@@ -1,0 +1,206 @@
+//! What can go wrong at etcd, and whether it is worth asking another member.
+
+use std::{error::Error as _, fmt, time::Duration};
+
+/// What kind of failure it was: what a caller may branch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EtcdErrorKind {
+    /// No endpoint gave an answer. Whether the request was carried out is unknown.
+    Unreachable,
+    /// etcd refused: wrong password, or no permission. Nothing was changed.
+    Denied,
+    /// Request or answer is larger than etcd or we allow. Nothing was changed.
+    TooLarge,
+    /// The lease is not there (any more). Nothing was changed.
+    LeaseGone,
+    /// The request or the settings make no sense to etcd. Nothing was changed.
+    Invalid,
+    /// Anything else that etcd said, such as "database space exceeded".
+    Other,
+}
+
+/// A request to etcd failed.
+#[derive(Debug, Clone)]
+pub struct EtcdError {
+    kind: EtcdErrorKind,
+    /// For each endpoint that was asked the last thing that went wrong.
+    reasons: Vec<(String, String)>,
+}
+
+impl EtcdError {
+    /// One endpoint gave a definite answer.
+    pub(super) fn definite(kind: EtcdErrorKind, endpoint: &str, reason: String) -> Self {
+        Self { kind, reasons: vec![(endpoint.to_owned(), reason)] }
+    }
+
+    /// All endpoints were asked in vain.
+    pub(super) fn unreachable(reasons: Vec<(String, String)>) -> Self {
+        Self { kind: EtcdErrorKind::Unreachable, reasons }
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> EtcdErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for EtcdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, advice) = match self.kind {
+            EtcdErrorKind::Unreachable => {
+                ("etcd cannot be reached", "check that etcd runs, has a leader, and listens at these endpoints")
+            }
+            EtcdErrorKind::Denied => {
+                ("etcd denied the request", "check the user, its password, and its permission on the keys")
+            }
+            EtcdErrorKind::TooLarge => (
+                "a request to etcd is too large",
+                "make it smaller, or raise etcd's --max-request-bytes and --max-txn-ops",
+            ),
+            EtcdErrorKind::LeaseGone => ("the lease is gone from etcd", "get another one"),
+            EtcdErrorKind::Invalid => (
+                "etcd cannot do what it was asked",
+                "check the settings for etcd; if they are right, this is a bug of PALM's",
+            ),
+            EtcdErrorKind::Other => ("etcd failed", "see etcd's own log"),
+        };
+        write!(f, "{what}: ")?;
+        for (place, (endpoint, reason)) in self.reasons.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{endpoint} ({reason})")?;
+        }
+        write!(f, "; {advice}")
+    }
+}
+
+impl std::error::Error for EtcdError {}
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This is the answer; another endpoint would say the same.
+    Definite(EtcdErrorKind),
+    /// Our token expired, or is older than etcd's users: authenticate again.
+    StaleToken,
+    /// The member cannot answer now, though the connection is good: ask another.
+    Elsewhere,
+    /// The connection is broken: open another, here or elsewhere.
+    Broken,
+}
+
+/// Judges a failure. etcd's codes are too coarse (one code for "too many requests" and "disk full"), so its words,
+/// which its own Go client matches too, come first.
+pub(super) fn judge(error: &etcd_client::Error) -> Verdict {
+    use etcd_client::Error;
+    match error {
+        Error::GRpcStatus(status) => {
+            judge_words(status.message()).unwrap_or_else(|| judge_code(status.code() as i32, status.message()))
+        }
+        Error::WatchError(words) | Error::LeaseKeepAliveError(words) => judge_words(words).unwrap_or(Verdict::Broken),
+        Error::IoError(_) | Error::TransportError(_) | Error::EndpointError(_) => Verdict::Broken,
+        Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
+            Verdict::Definite(EtcdErrorKind::Invalid)
+        }
+        _ => Verdict::Definite(EtcdErrorKind::Other),
+    }
+}
+
+/// The verdict that etcd's words alone allow.
+fn judge_words(words: &str) -> Option<Verdict> {
+    use EtcdErrorKind::{Denied, LeaseGone, TooLarge};
+    const TABLE: &[(&str, Verdict)] = &[
+        ("invalid auth token", Verdict::StaleToken),
+        ("revision of auth store is old", Verdict::StaleToken),
+        // No token, although authentication is on: it was switched on after we connected.
+        ("user name is empty", Verdict::StaleToken),
+        ("lease not found", Verdict::Definite(LeaseGone)),
+        ("permission denied", Verdict::Definite(Denied)),
+        ("authentication failed", Verdict::Definite(Denied)),
+        ("request is too large", Verdict::Definite(TooLarge)),
+        ("too many operations", Verdict::Definite(TooLarge)),
+        ("larger than max", Verdict::Definite(TooLarge)),
+        ("message length too large", Verdict::Definite(TooLarge)),
+        ("too many requests", Verdict::Elsewhere),
+        ("not leader", Verdict::Elsewhere),
+        ("no leader", Verdict::Elsewhere),
+        ("leader changed", Verdict::Elsewhere),
+        ("primary lessor", Verdict::Elsewhere),
+    ];
+    TABLE.iter().find(|(part, _)| words.contains(part)).map(|&(_, verdict)| verdict)
+}
+
+/// The verdict for gRPC's number of a code, when the words say nothing that we know. The code's own type is
+/// tonic's, of which this crate otherwise needs nothing.
+fn judge_code(code: i32, words: &str) -> Verdict {
+    let from_etcd = words.starts_with("etcdserver:");
+    match code {
+        // unavailable, deadline exceeded, data loss, said by etcd: this member stops, starts, or is corrupt
+        14 | 4 | 15 if from_etcd => Verdict::Elsewhere,
+        // unknown or internal, said by etcd
+        2 | 13 if from_etcd => Verdict::Definite(EtcdErrorKind::Other),
+        // cancelled, unknown, deadline exceeded, aborted, internal, unavailable: said by the transport
+        1 | 2 | 4 | 10 | 13 | 14 | 15 => Verdict::Broken,
+        // permission denied, unauthenticated
+        7 => Verdict::Definite(EtcdErrorKind::Denied),
+        16 => Verdict::StaleToken,
+        // invalid argument, not found, already exists, failed precondition
+        3 | 5 | 6 | 9 => Verdict::Definite(EtcdErrorKind::Invalid),
+        _ => Verdict::Definite(EtcdErrorKind::Other),
+    }
+}
+
+/// The failure in words, with what caused it: "connection refused" is at the end of the chain.
+pub(super) fn describe(error: &etcd_client::Error) -> String {
+    let etcd_client::Error::GRpcStatus(status) = error else {
+        return error.to_string();
+    };
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The words for an endpoint that was silent.
+pub(super) fn silence(limit: Duration) -> String {
+    format!("no answer within {limit:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcds_words_come_before_its_codes() {
+        use EtcdErrorKind::{Denied, Invalid, LeaseGone, Other, TooLarge};
+        let all = |code, words: &str| judge_words(words).unwrap_or_else(|| judge_code(code, words));
+        for (code, words, verdict) in [
+            (14, "etcdserver: leader changed", Verdict::Elsewhere),
+            (14, "etcdserver: request timed out", Verdict::Elsewhere),
+            (14, "etcdserver: server stopped", Verdict::Elsewhere),
+            (14, "tcp connect error", Verdict::Broken),
+            (2, "h2 protocol error: error reading a body from connection", Verdict::Broken),
+            (1, "operation was canceled", Verdict::Broken),
+            (8, "etcdserver: too many requests", Verdict::Elsewhere),
+            (8, "etcdserver: mvcc: database space exceeded", Verdict::Definite(Other)),
+            (8, "grpc: received message larger than max (3 vs. 2)", Verdict::Definite(TooLarge)),
+            (3, "etcdserver: request is too large", Verdict::Definite(TooLarge)),
+            (3, "etcdserver: key not found", Verdict::Definite(Invalid)),
+            (3, "etcdserver: user name is empty", Verdict::StaleToken),
+            (3, "etcdserver: authentication failed, invalid user ID or password", Verdict::Definite(Denied)),
+            (5, "etcdserver: requested lease not found", Verdict::Definite(LeaseGone)),
+            (7, "etcdserver: permission denied", Verdict::Definite(Denied)),
+            (16, "etcdserver: invalid auth token", Verdict::StaleToken),
+            (11, "etcdserver: mvcc: required revision has been compacted", Verdict::Definite(Other)),
+        ] {
+            assert_eq!(all(code, words), verdict, "{code} {words}");
+        }
+    }
+}

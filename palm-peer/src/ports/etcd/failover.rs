@@ -1,0 +1,304 @@
+//! One client an endpoint, and the turn that a request takes around them.
+//!
+//! The crate's own balancing goes on handing requests to members that are dead or frozen, so each client here knows
+//! one endpoint only, and we choose.
+
+use std::{
+    future::Future,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions, WatchClient};
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    error::{EtcdError, EtcdErrorKind, Verdict, describe, judge, silence},
+    settings::EtcdSettings,
+};
+
+/// A host that is down does not answer at all: known sooner than by the request's own limit.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often an open stream is tried with a ping. etcd closes the connection of who pings more often than its
+/// `--grpc-keepalive-min-time`, 5 s unless set (seen: with pings every second each watch broke after 4 s); nor does it
+/// bear pings when no stream is open, so there are none then.
+const PING_PERIOD: Duration = Duration::from_secs(6);
+
+/// How long the answer to a ping may take before the connection is given up.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The largest answer we take. The crate's 4 MiB would be too little for a list of a few thousand servers.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// All endpoints, and which of them to ask first.
+pub(super) struct Pool {
+    endpoints: Vec<Endpoint>,
+    /// Where the last request succeeded.
+    current: AtomicUsize,
+    options: ConnectOptions,
+    user: Option<(String, String)>,
+    request_timeout: Duration,
+    generations: AtomicU64,
+}
+
+/// One endpoint and its client, once there is one.
+struct Endpoint {
+    url: String,
+    slot: Mutex<Option<Slot>>,
+    /// Held while connecting, so that a hundred waiting requests authenticate once.
+    connecting: AsyncMutex<()>,
+}
+
+/// A client that is in use.
+struct Slot {
+    connection: Connection,
+    /// Dropped with the slot: all who hold a copy of the connection learn that it is no longer trusted.
+    _trusted: watch::Sender<()>,
+}
+
+/// A client of one endpoint.
+#[derive(Clone)]
+pub(super) struct Connection {
+    client: Client,
+    /// Closed when somebody found the connection wanting.
+    pub(super) trusted: watch::Receiver<()>,
+    pub(super) place: Place,
+}
+
+/// Which client of which endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    endpoint: usize,
+    generation: u64,
+}
+
+impl Connection {
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(super) fn kv(&self) -> KvClient {
+        self.client.kv_client().max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(super) fn watch(&self) -> WatchClient {
+        self.client.watch_client().max_decoding_message_size(MAX_ANSWER)
+    }
+}
+
+/// How one endpoint failed.
+enum Failure {
+    /// Every endpoint would fail so.
+    Definite(EtcdErrorKind, String),
+    /// Another endpoint may do better.
+    Elsewhere(String),
+}
+
+impl Pool {
+    pub(super) fn new(settings: EtcdSettings) -> Self {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keep_alive(PING_PERIOD, PING_TIMEOUT)
+            .with_keep_alive_while_idle(false)
+            // A member that lost touch with the others would else serve a watch that is silent for ever.
+            .with_require_leader(true);
+        if let Some(tls) = settings.tls {
+            let mut tls_options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
+            if let Some((certificate, key)) = tls.identity {
+                tls_options = tls_options.identity(Identity::from_pem(certificate, key));
+            }
+            options = options.with_tls(tls_options);
+        }
+        let endpoints: Vec<Endpoint> = settings
+            .endpoints
+            .into_iter()
+            .map(|url| Endpoint { url, slot: Mutex::new(None), connecting: AsyncMutex::new(()) })
+            .collect();
+        Self {
+            // A mesh that starts at once shall not fall upon one member.
+            current: AtomicUsize::new(fastrand::usize(..endpoints.len().max(1))),
+            endpoints,
+            options,
+            user: settings.user,
+            request_timeout: settings.request_timeout,
+            generations: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// Asks the endpoints in turn, beginning where the last request succeeded, until one gives an answer, good or
+    /// bad. Must run on etcd's thread.
+    pub(super) async fn turn<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
+    where
+        F: Fn(Connection) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut reasons = Vec::new();
+        for step in 0..self.endpoints.len() {
+            let index = (first + step) % self.endpoints.len();
+            let url = &self.endpoints[index].url;
+            match self.ask(index, &request).await {
+                Ok(answer) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(Failure::Definite(kind, reason)) => {
+                    return Err(EtcdError::definite(kind, url, reason));
+                }
+                Err(Failure::Elsewhere(reason)) => reasons.push((url.clone(), reason)),
+            }
+        }
+        Err(EtcdError::unreachable(reasons))
+    }
+
+    /// Asks one endpoint: a second time when the connection or the token was an old one and proved stale.
+    async fn ask<T, F, Fut>(&self, index: usize, request: &F) -> Result<T, Failure>
+    where
+        F: Fn(Connection) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let mut last = false;
+        loop {
+            let limit = Instant::now() + self.request_timeout;
+            let silent = || Failure::Elsewhere(silence(self.request_timeout));
+            let (connection, fresh) = match timeout_at(limit, self.connection(index)).await {
+                Err(_) => return Err(silent()),
+                Ok(Err(error)) => return Err(failure(&error)),
+                Ok(Ok(connection)) => connection,
+            };
+            let place = connection.place;
+            let error = match timeout_at(limit, request(connection)).await {
+                Err(_) => {
+                    self.distrust(place);
+                    return Err(silent());
+                }
+                Ok(Err(error)) => error,
+                Ok(Ok(answer)) => return Ok(answer),
+            };
+            let verdict = judge(&error);
+            if matches!(verdict, Verdict::Broken | Verdict::StaleToken) {
+                self.distrust(place);
+                if !fresh && !last {
+                    last = true;
+                    continue;
+                }
+            }
+            return Err(failure(&error));
+        }
+    }
+
+    /// The endpoint's client, and whether it is new.
+    async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
+        let endpoint = &self.endpoints[index];
+        if let Some(connection) = endpoint.connected() {
+            return Ok((connection, false));
+        }
+        let _connecting = endpoint.connecting.lock().await;
+        if let Some(connection) = endpoint.connected() {
+            return Ok((connection, false));
+        }
+        let client = self.connect(&endpoint.url).await?;
+        let (sender, trusted) = watch::channel(());
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let place = Place { endpoint: index, generation };
+        let connection = Connection { client, trusted, place };
+        *endpoint.slot() = Some(Slot { connection: connection.clone(), _trusted: sender });
+        Ok((connection, true))
+    }
+
+    /// A new client, authenticated if there is a user. Without one nothing is sent yet.
+    async fn connect(&self, url: &str) -> Result<Client, etcd_client::Error> {
+        let plain = Some(self.options.clone());
+        let Some((name, password)) = &self.user else {
+            return Client::connect([url], plain).await;
+        };
+        let options = self.options.clone().with_user(name, password);
+        match Client::connect([url], Some(options)).await {
+            // As etcd's own client does: a user may be configured before authentication is switched on.
+            Err(error) if describe(&error).contains("authentication is not enabled") => {
+                Client::connect([url], plain).await
+            }
+            result => result,
+        }
+    }
+
+    /// Lets go of a client, so that the next request there connects and authenticates anew. Streams that still run on
+    /// its connection go on, but are told.
+    pub(super) fn distrust(&self, place: Place) {
+        let mut slot = self.endpoints[place.endpoint].slot();
+        if slot.as_ref().is_some_and(|slot| slot.connection.place == place) {
+            *slot = None;
+        }
+    }
+
+    /// Lets go of a client, and begins the next turn at another endpoint.
+    pub(super) fn avoid(&self, place: Place) {
+        self.distrust(place);
+        let next = (place.endpoint + 1) % self.endpoints.len();
+        // When it fails, somebody else has moved on already.
+        let _ = self.current.compare_exchange(place.endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Begins the next turn there, as the test wants it.
+    #[cfg(test)]
+    pub(super) fn begin_at(&self, index: usize) {
+        self.current.store(index, Ordering::Relaxed);
+    }
+
+    /// Where the last request succeeded, for a test to see.
+    #[cfg(test)]
+    pub(super) fn begins_at(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Which client the endpoint has now, so that a test can call it into doubt.
+    #[cfg(test)]
+    pub(super) fn place_of(&self, index: usize) -> Option<Place> {
+        self.endpoints[index].connected().map(|connection| connection.place)
+    }
+
+    /// The error of a stream that ran at this place.
+    pub(super) fn stream_error(&self, place: Place, error: &etcd_client::Error) -> EtcdError {
+        match failure(error) {
+            Failure::Definite(kind, reason) => self.stream_failed(place, kind, reason),
+            Failure::Elsewhere(reason) => self.stream_failed(place, EtcdErrorKind::Unreachable, reason),
+        }
+    }
+
+    /// The same, in our own words.
+    pub(super) fn stream_failed(&self, place: Place, kind: EtcdErrorKind, reason: String) -> EtcdError {
+        EtcdError::definite(kind, &self.endpoints[place.endpoint].url, reason)
+    }
+}
+
+impl Endpoint {
+    /// A slot is only ever replaced as a whole, so that a panic elsewhere cannot have left it half written.
+    fn slot(&self) -> MutexGuard<'_, Option<Slot>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connected(&self) -> Option<Connection> {
+        self.slot().as_ref().map(|slot| slot.connection.clone())
+    }
+}
+
+/// What a failure at one endpoint means for the others.
+fn failure(error: &etcd_client::Error) -> Failure {
+    match judge(error) {
+        Verdict::Definite(kind) => Failure::Definite(kind, describe(error)),
+        // Here the token was new already.
+        Verdict::StaleToken => Failure::Definite(EtcdErrorKind::Denied, describe(error)),
+        Verdict::Elsewhere | Verdict::Broken => Failure::Elsewhere(describe(error)),
+    }
+}

@@ -1,0 +1,231 @@
+//! etcd: the only user of `etcd-client`, and of the `tokio` that it needs.
+//!
+//! The crate asks much of its user: it has no default timeout, sends requests to members that are dead, never resumes
+//! a watch, and needs tokio while the rest of PALM needs no particular runtime. All of that ends here. The futures of
+//! this module run on any executor: each request is a task on one thread of our own, and the caller only waits for it.
+
+mod convert;
+mod error;
+mod failover;
+mod keep_alive;
+mod pump;
+mod settings;
+mod thread;
+mod transaction;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+pub use self::{
+    error::{EtcdError, EtcdErrorKind},
+    keep_alive::KeepAlive,
+    settings::{EtcdSettings, EtcdTls},
+    thread::Task,
+    transaction::{Lease, Operation, Transaction, TxnOutcome},
+    watch::{Target, Watch},
+};
+pub use crate::decisions::mirror::{Change, KeyValue, Listing};
+
+use self::{
+    convert::{item, items, revision_of},
+    failover::{Connection, Pool},
+    thread::{Bound, Thread},
+    transaction::prefix_options,
+};
+use crate::facts::ids::LeaseId;
+
+/// A handle to etcd. Cheap to clone.
+///
+/// All clones share one thread, which ends when the last of them (and of the [`Watch`]es and [`KeepAlive`]s made by them)
+/// is dropped. Nothing is connected before the first request.
+///
+/// A request goes to one endpoint after the other until one answers. Each may take the request timeout; the time until
+/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most as many of them as there are endpoints (twice that, when
+/// connections break at the very end of their time). Dropping the future of a request gives the request up; whether
+/// etcd carries it out is then unknown.
+#[derive(Clone)]
+pub struct Etcd(Arc<Shared>);
+
+struct Shared {
+    thread: Thread,
+    pool: Arc<Pool>,
+}
+
+/// A new lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// Its number.
+    pub id: LeaseId,
+    /// Its TTL, which may be longer than what was asked for.
+    pub ttl: Duration,
+}
+
+impl Etcd {
+    /// Starts the thread; does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// When the settings contradict themselves (`InvalidInput`), or the system gives no thread.
+    pub fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
+        settings.check()?;
+        let thread = Thread::start(thread_name)?;
+        let pool = Arc::new(Pool::new(settings));
+        Ok(Self(Arc::new(Shared { thread, pool })))
+    }
+
+    /// Runs a future on etcd's thread. It must not block: leases are renewed there.
+    ///
+    /// It runs until it ends, is aborted, or the thread ends; a clone of this handle inside it keeps the thread running.
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Task::spawn(self.0.thread.handle(), future)
+    }
+
+    /// Reads one key.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
+        let key = key.to_owned();
+        self.request(move |connection| {
+            let key = key.clone();
+            async move { Ok(connection.kv().get(key, None).await?.kvs().first().and_then(item)) }
+        })
+        .await
+    }
+
+    /// Reads all keys that begin so, in their order; all keys of etcd's if empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn list(&self, prefix: &str) -> Result<Listing, EtcdError> {
+        let prefix = prefix.to_owned();
+        self.request(move |connection| {
+            let prefix = prefix.clone();
+            async move {
+                let options = prefix_options(&prefix);
+                let found = connection.kv().get(prefix, Some(options)).await?;
+                Ok(Listing { revision: revision_of(found.header()), items: items(found.kvs()) })
+            }
+        })
+        .await
+    }
+
+    /// Carries a transaction out.
+    ///
+    /// An attempt whose answer is lost is made again, so a guarded transaction may say `succeeded: false` although its
+    /// first attempt went through: see [`TxnOutcome::succeeded`]. One without guards may be carried out twice, which its
+    /// operations (put, delete) bear.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
+        self.request(move |connection| {
+            let transaction = transaction.to_etcd();
+            async move { Ok(TxnOutcome::from_etcd(&connection.kv().txn(transaction).await?)) }
+        })
+        .await
+    }
+
+    /// Gets a lease. The TTL is rounded up to whole seconds; etcd makes it longer if it is shorter than its own least.
+    ///
+    /// When an answer is lost, a second lease may exist besides: nothing lies on it, and it ends by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
+        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        self.request(move |connection| async move {
+            let granted = connection.client().lease_grant(seconds, None).await?;
+            let id = LeaseId::new(granted.id())
+                .ok_or_else(|| etcd_client::Error::Internal("etcd granted lease 0".to_owned()))?;
+            let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
+            Ok(Granted { id, ttl })
+        })
+        .await
+    }
+
+    /// Ends a lease, and every key on it. A lease that is gone already is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
+        let revoked = self
+            .request(move |connection| async move { connection.client().lease_revoke(id.value()).await.map(|_| ()) })
+            .await;
+        match revoked {
+            Err(error) if error.kind() == EtcdErrorKind::LeaseGone => Ok(()),
+            result => result,
+        }
+    }
+
+    /// How long a lease would still live without renewals, in whole seconds. `None`: it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn lease_ttl(&self, id: LeaseId) -> Result<Option<Duration>, EtcdError> {
+        let left = self
+            .request(move |connection| async move {
+                let lease = connection.client().lease_time_to_live(id.value(), None).await?;
+                // etcd says -1 for a lease that is gone.
+                Ok(u64::try_from(lease.ttl()).ok().map(Duration::from_secs))
+            })
+            .await;
+        match left {
+            Err(error) if error.kind() == EtcdErrorKind::LeaseGone => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Opens a stream of renewals to one endpoint, with a first renewal.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseGone`](EtcdErrorKind::LeaseGone) when there is no such lease; else as [`EtcdErrorKind`] says.
+    pub async fn keep_alive(&self, id: LeaseId) -> Result<KeepAlive, EtcdError> {
+        KeepAlive::open(self, id).await
+    }
+
+    /// Watches a key or a prefix, beginning with what is there.
+    #[must_use]
+    pub fn watch(&self, target: Target) -> Watch {
+        Watch::start(self.clone(), target)
+    }
+
+    /// Takes a request around the endpoints, on etcd's thread.
+    async fn request<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
+    where
+        T: Send + 'static,
+        F: Fn(Connection) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, etcd_client::Error>> + Send + 'static,
+    {
+        let pool = self.0.pool.clone();
+        let task = self.spawn(async move { pool.turn(request).await });
+        // The thread lives as long as this handle, and nobody else can abort the task: only a panic ends it early.
+        Bound(task)
+            .await
+            .unwrap_or_else(|lost| Err(EtcdError::definite(EtcdErrorKind::Other, "PALM itself", lost.to_string())))
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.0.pool
+    }
+
+    /// A future that ends after a while, on any executor.
+    fn timer(&self, after: Duration) -> impl Future<Output = ()> + Send + use<> {
+        keep_alive::timer(self.0.thread.handle(), after)
+    }
+}

@@ -1,0 +1,242 @@
+//! The task behind a watch: lists, follows, and begins anew whenever something breaks.
+
+use std::{future, sync::Arc, time::Duration};
+
+use etcd_client::{WatchRequestSender, WatchResponse, WatchResponseStream};
+use futures::{FutureExt, future::Either, pin_mut, select_biased};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    convert::{event, items, revision_of},
+    error::EtcdError,
+    failover::{Place, Pool},
+    watch::{NEWS_IN_LINE, News, Target},
+};
+use crate::{
+    decisions::{
+        backoff::backoff,
+        mirror::{Event, Listing},
+    },
+    facts::ids::Revision,
+};
+
+/// How long to wait after the first failure; a break of etcd's is felt by all at once, so even that is spread by chance.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+
+/// The most to wait, so that a watch is back soon after etcd is.
+const MOST_WAIT: Duration = Duration::from_secs(2);
+
+/// So many failures that the wait is the longest.
+pub(super) const MANY: u32 = 8;
+
+/// Waits after that many failures in a row.
+async fn calm_down(failures: u32) {
+    if let Some(attempt) = failures.checked_sub(1) {
+        sleep(backoff(attempt, FIRST_WAIT, MOST_WAIT, fastrand::f64())).await;
+    }
+}
+
+/// The task behind a watch.
+pub(super) struct Pump {
+    pub(super) pool: Arc<Pool>,
+    pub(super) target: Target,
+    pub(super) news: mpsc::Sender<News>,
+    /// In a row.
+    pub(super) failures: u32,
+    /// The reader has been told of the interruption that lasts.
+    pub(super) told: bool,
+}
+
+/// Why a round came to its end.
+enum End {
+    /// Nobody reads any more.
+    Unread,
+    /// To be begun anew.
+    Broken(String),
+}
+
+impl From<EtcdError> for End {
+    fn from(error: EtcdError) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+/// An open watch.
+struct Stream {
+    place: Place,
+    requests: WatchRequestSender,
+    answers: WatchResponseStream,
+    trusted: watch::Receiver<()>,
+}
+
+impl Pump {
+    pub(super) async fn run(mut self) {
+        loop {
+            calm_down(self.failures).await;
+            let End::Broken(reason) = self.round().await else {
+                return;
+            };
+            self.failures = self.failures.saturating_add(1);
+            if !self.told {
+                if self.news.send(News::Interruption(reason)).await.is_err() {
+                    return;
+                }
+                self.told = true;
+            }
+        }
+    }
+
+    /// Lists, then follows from the next revision on, until something breaks.
+    async fn round(&mut self) -> End {
+        let result = async {
+            let listing = self.list().await?;
+            let from = Revision(listing.revision.0 + 1);
+            self.news.send(News::Listing(listing)).await.map_err(|_| End::Unread)?;
+            self.told = false;
+            let stream = self.open(from).await?;
+            self.failures = 0;
+            Ok(self.follow(stream).await)
+        };
+        result.await.unwrap_or_else(|end| end)
+    }
+
+    async fn list(&self) -> Result<Listing, End> {
+        let target = &self.target;
+        let listing = self
+            .pool
+            .turn(|connection| async move {
+                let found = connection.kv().get(target.key(), Some(target.get_options())).await?;
+                Ok(Listing { revision: revision_of(found.header()), items: items(found.kvs()) })
+            })
+            .await?;
+        Ok(listing)
+    }
+
+    /// Opens the watch and waits until etcd says that it is there.
+    async fn open(&self, from: Revision) -> Result<Stream, End> {
+        let target = &self.target;
+        let opened = self
+            .pool
+            .turn(|connection| async move {
+                let options = target.watch_options(from);
+                let stream = connection.watch().watch(target.key(), Some(options)).await?;
+                let (requests, mut answers) = stream.split();
+                let ended = || etcd_client::Error::WatchError("the stream ended at once".to_owned());
+                let first = answers.message().await?.ok_or_else(ended)?;
+                if first.canceled() {
+                    return Err(etcd_client::Error::WatchError(words_of(&first)));
+                }
+                let (place, trusted) = (connection.place, connection.trusted);
+                Ok(Stream { place, requests, answers, trusted })
+            })
+            .await;
+        Ok(opened?)
+    }
+
+    /// Hands on what the stream brings.
+    async fn follow(&self, stream: Stream) -> End {
+        let Stream { place, mut requests, mut answers, mut trusted } = stream;
+        let mut doubted = false;
+        let mut proof: Option<Instant> = None;
+        loop {
+            let answer = {
+                let deadline = match proof {
+                    Some(limit) => Either::Left(sleep_until(limit)),
+                    None => Either::Right(future::pending()),
+                }
+                .fuse();
+                let doubt = distrusted(&mut trusted, doubted).fuse();
+                let message = answers.message().fuse();
+                pin_mut!(deadline, doubt, message);
+                select_biased! {
+                    answer = message => Some(answer),
+                    () = doubt => None,
+                    () = deadline => {
+                        self.pool.avoid(place);
+                        return End::Broken("the watch gives no sign of life".to_owned());
+                    }
+                }
+            };
+            let Some(answer) = answer else {
+                // Somebody else found this connection wanting: ask for a sign of life.
+                doubted = true;
+                proof = Some(Instant::now() + self.pool.request_timeout());
+                // A stream that cannot take the question will not answer it in time.
+                let _ = requests.request_progress().await;
+                continue;
+            };
+            proof = None;
+            if let Err(end) = self.hand_on(place, answer) {
+                return end;
+            }
+        }
+    }
+
+    /// Hands one message on, or says why the stream is over.
+    fn hand_on(&self, place: Place, answer: Result<Option<WatchResponse>, etcd_client::Error>) -> Result<(), End> {
+        let broken = |reason| {
+            self.pool.avoid(place);
+            Err(End::Broken(reason))
+        };
+        let answer = match answer {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return broken("etcd ended the watch".to_owned()),
+            Err(error) => return broken(self.pool.stream_error(place, &error).to_string()),
+        };
+        // After this etcd would be silent for ever.
+        if answer.canceled() {
+            return Err(End::Broken(format!("etcd cancelled the watch: {}", words_of(&answer))));
+        }
+        let events: Vec<Event> = answer.events().iter().filter_map(event).collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.news.try_send(News::Events(events)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                End::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
+            }
+            mpsc::error::TrySendError::Closed(_) => End::Unread,
+        })
+    }
+}
+
+/// Ends when the connection is no longer trusted, which is told once.
+async fn distrusted(trusted: &mut watch::Receiver<()>, told: bool) {
+    if told {
+        future::pending::<()>().await;
+    }
+    // Nothing is ever sent: it returns when the sender is dropped.
+    let _ = trusted.changed().await;
+}
+
+/// Why etcd cancelled a watch.
+fn words_of(answer: &WatchResponse) -> String {
+    if answer.compact_revision() > 0 {
+        return format!("history up to revision {} is compacted", answer.compact_revision());
+    }
+    match answer.cancel_reason() {
+        "" => "no reason given".to_owned(),
+        reason => reason.to_owned(),
+    }
+}
+
+/// Watches from a revision of the test's choice, without listing first, and says what broke it.
+#[cfg(test)]
+pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
+    let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
+    let pump = Pump { pool: etcd.pool().clone(), target, news, failures: 0, told: false };
+    let followed = etcd.spawn(async move {
+        match pump.open(from).await {
+            Ok(stream) => pump.follow(stream).await,
+            Err(end) => end,
+        }
+    });
+    match followed.await {
+        Ok(End::Broken(reason)) => reason,
+        Ok(End::Unread) => "unread".to_owned(),
+        Err(lost) => lost.to_string(),
+    }
+}

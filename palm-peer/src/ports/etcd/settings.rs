@@ -1,0 +1,79 @@
+//! Where etcd is and how to talk to it.
+
+use std::{fmt, io, time::Duration};
+
+/// Where etcd is, who we are to it, and how long to wait for it.
+#[derive(Clone)]
+pub struct EtcdSettings {
+    /// Every member that may be asked, as `http://host:port`, `https://host:port` or `host:port`. At least one.
+    pub endpoints: Vec<String>,
+    /// Name and password of etcd's own users, when its authentication is on. Never in the endpoints: those are shown.
+    pub user: Option<(String, String)>,
+    /// For `https` endpoints. All endpoints must be of one kind.
+    pub tls: Option<EtcdTls>,
+    /// How long one endpoint may take to answer one request. A request may take as many times this as there are
+    /// endpoints, if all of them are silent.
+    pub request_timeout: Duration,
+}
+
+impl EtcdSettings {
+    /// Long enough for an election among etcd's members to be over at the next endpoint, short enough for three
+    /// silent members to be asked within a lease of 10 s.
+    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// Settings for these endpoints, without user and TLS.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            user: None,
+            tls: None,
+            request_timeout: Self::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Refuses what could never work, or would show a password.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if self.endpoints.is_empty() {
+            return refuse("no etcd endpoint given: name at least one, such as http://127.0.0.1:2379");
+        }
+        if self.endpoints.iter().any(|endpoint| endpoint.contains('@')) {
+            return refuse("an etcd endpoint holds an '@': give user and password apart from the endpoints");
+        }
+        if self.tls.is_some() && self.endpoints.iter().any(|endpoint| endpoint.starts_with("http://")) {
+            return refuse("TLS is configured for etcd, but an endpoint begins with http://: write https://");
+        }
+        if self.request_timeout.is_zero() {
+            return refuse("the request timeout for etcd is zero: nothing could ever be answered in time");
+        }
+        Ok(())
+    }
+}
+
+/// Shows no password.
+impl fmt::Debug for EtcdSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdSettings")
+            .field("endpoints", &self.endpoints)
+            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .field("tls", &self.tls)
+            .field("request_timeout", &self.request_timeout)
+            .finish()
+    }
+}
+
+/// TLS towards etcd. All parts are PEM.
+#[derive(Clone)]
+pub struct EtcdTls {
+    /// The authorities that etcd's certificate must come from.
+    pub ca: Vec<u8>,
+    /// Our certificate and its private key, when etcd asks for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Shows no key.
+impl fmt::Debug for EtcdTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdTls").field("identity", &self.identity.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! The contract with a real etcd: each trap that is known of it and of the crate has a test that keeps it shut.
+//!
+//! The futures are driven by `futures`' bare executor: no test has a tokio context.
+
+mod auth;
+mod failing;
+mod leases;
+mod requests;
+mod tls;
+mod watches;
+mod watches_broken;
+
+use std::{future::Future, time::Duration};
+
+use super::{Change, Etcd, EtcdError, EtcdSettings, KeyValue, Watch};
+
+/// What a test waits for at most where nothing is said of the time it may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A handle to these endpoints.
+fn handle(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Etcd {
+    Etcd::start("palm-etcd", EtcdSettings::new(endpoints)).expect("a thread")
+}
+
+/// Runs a future on a bare executor, bounded in time.
+fn wait<T>(etcd: &Etcd, future: impl Future<Output = T>) -> T {
+    within(etcd, PATIENCE, future)
+}
+
+/// The same, with a bound of the test's own.
+#[track_caller]
+fn within<T>(etcd: &Etcd, bound: Duration, future: impl Future<Output = T>) -> T {
+    use futures::future::{Either, select};
+    futures::executor::block_on(async {
+        let timer = etcd.timer(bound);
+        futures::pin_mut!(future, timer);
+        match select(future, timer).await {
+            Either::Left((value, _)) => value,
+            Either::Right(_) => panic!("nothing within {bound:?}"),
+        }
+    })
+}
+
+/// Puts a key that stays.
+async fn put(etcd: &Etcd, key: &str, value: &str) -> Result<(), EtcdError> {
+    use super::{Lease, Operation, Transaction};
+    etcd.transact(Transaction::new().then(Operation::put(key, value, Lease::None))).await.map(|_| ())
+}
+
+/// A change in short: `+key=value`, `-key`, `listed`, `interrupted`.
+fn short(change: &Change) -> String {
+    let value = |item: &KeyValue| String::from_utf8_lossy(&item.value).into_owned();
+    match change {
+        Change::Put { current, .. } => format!("+{}={}", current.key, value(current)),
+        Change::Deleted { previous, .. } => format!("-{}", previous.key),
+        Change::Listed { .. } => "listed".to_owned(),
+        Change::Interrupted { .. } => "interrupted".to_owned(),
+    }
+}
+
+/// The next changes, in short, up to and with `last`.
+#[track_caller]
+fn told(etcd: &Etcd, watch: &mut Watch, last: &str) -> Vec<String> {
+    wait(etcd, async {
+        let mut changes = Vec::new();
+        while changes.last().is_none_or(|change| change != last) {
+            changes.push(short(&watch.next().await));
+        }
+        changes
+    })
+}

@@ -1,0 +1,103 @@
+//! Leases and their renewals.
+
+use std::time::Instant;
+
+use futures::executor::block_on;
+use palm_tests::{EtcdCluster, Proxy};
+
+use super::{super::*, *};
+
+const TTL: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_lease_is_granted_renewed_and_revoked_with_its_keys() {
+    let server = palm_tests::Etcd::start();
+    let etcd = handle([server.endpoint()]);
+    block_on(async {
+        let granted = etcd.grant_lease(Duration::from_millis(9500)).await.expect("a lease");
+        assert_eq!(granted.ttl, TTL, "rounded up");
+        let put = |lease| Transaction::new().then(Operation::put("/k", "x", lease));
+        etcd.transact(put(Lease::Attach(granted.id))).await.expect("a write");
+        etcd.transact(put(Lease::Keep)).await.expect("a write that keeps the lease");
+        assert_eq!(etcd.get("/k").await.expect("a read").expect("the key").lease, Some(granted.id));
+        let mut renewals = etcd.keep_alive(granted.id).await.expect("a stream");
+        for _ in 0..5 {
+            assert_eq!(renewals.renew().await.expect("a renewal"), Some(TTL));
+        }
+        assert!(etcd.lease_ttl(granted.id).await.expect("an answer").is_some());
+        etcd.revoke_lease(granted.id).await.expect("revoked");
+        assert_eq!(etcd.get("/k").await.expect("a read"), None);
+        assert_eq!(renewals.renew().await.expect("an answer"), None, "etcd says that it is gone");
+        etcd.revoke_lease(granted.id).await.expect("gone is no error");
+        assert_eq!(etcd.lease_ttl(granted.id).await.expect("an answer"), None);
+        let error = etcd.keep_alive(granted.id).await.err().expect("no such lease");
+        assert_eq!(error.kind(), EtcdErrorKind::LeaseGone);
+    });
+}
+
+#[test]
+fn renewals_over_a_broken_stream_fail_and_a_new_stream_works() {
+    let server = palm_tests::Etcd::start();
+    let between = Proxy::start(server.address());
+    let etcd = handle([between.endpoint()]);
+    block_on(async {
+        let lease = etcd.grant_lease(TTL).await.expect("a lease").id;
+        let mut renewals = etcd.keep_alive(lease).await.expect("a stream");
+        between.cut();
+        between.pass();
+        let error = renewals.renew().await.expect_err("the stream broke");
+        assert_eq!(error.kind(), EtcdErrorKind::Unreachable, "{error}");
+        renewals.renew().await.expect_err("it stays broken");
+        let mut renewals = etcd.keep_alive(lease).await.expect("a new stream");
+        assert_eq!(renewals.renew().await.expect("a renewal"), Some(TTL));
+    });
+}
+
+#[test]
+fn a_frozen_member_costs_a_renewal_one_timeout_and_the_next_stream_goes_elsewhere() {
+    let cluster = EtcdCluster::start();
+    let leader = cluster.leader();
+    let between = Proxy::start(cluster.member((leader + 1) % 3).address());
+    let etcd = handle([between.endpoint(), cluster.member(leader).endpoint()]);
+    block_on(async {
+        let lease = etcd.grant_lease(TTL).await.expect("a lease").id;
+        let mut renewals = loop {
+            etcd.pool().begin_at(0);
+            let renewals = etcd.keep_alive(lease).await.expect("a stream");
+            if etcd.pool().begins_at() == 0 {
+                break renewals;
+            }
+        };
+        between.stall();
+        let began = Instant::now();
+        renewals.renew().await.expect_err("silence");
+        assert!(began.elapsed() < Duration::from_millis(2500));
+        let began = Instant::now();
+        let mut renewals = etcd.keep_alive(lease).await.expect("a stream elsewhere");
+        assert_eq!(renewals.renew().await.expect("a renewal"), Some(TTL));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn an_answer_to_an_abandoned_renewal_is_not_taken_for_the_next() {
+    let server = palm_tests::Etcd::start();
+    let between = Proxy::start(server.address());
+    let etcd = handle([between.endpoint()]);
+    block_on(async {
+        let lease = etcd.grant_lease(TTL).await.expect("a lease").id;
+        let mut renewals = etcd.keep_alive(lease).await.expect("a stream");
+        between.stall();
+        {
+            let abandoned = renewals.renew();
+            let timer = etcd.timer(Duration::from_millis(100));
+            futures::pin_mut!(abandoned, timer);
+            let first = futures::future::select(abandoned, timer).await;
+            assert!(matches!(first, futures::future::Either::Right(_)));
+        }
+        between.pass();
+        assert_eq!(renewals.renew().await.expect("its own answer"), Some(TTL));
+        etcd.revoke_lease(lease).await.expect("revoked");
+        assert_eq!(renewals.renew().await.expect("its own answer"), None);
+    });
+}

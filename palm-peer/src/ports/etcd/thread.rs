@@ -1,0 +1,129 @@
+//! The thread on which everything that talks to etcd lives.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    thread,
+};
+
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+/// Keeps the thread running: it ends when this is dropped.
+///
+/// Nobody joins the thread, for the last handle may be dropped on the thread itself.
+pub(super) struct Thread {
+    handle: Handle,
+    /// Never sent to: dropping it is the signal.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Thread {
+    /// Starts a thread of this name.
+    pub(super) fn start(name: &str) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // The only news there can be is that the sender is gone.
+            let _ = runtime.block_on(stopped);
+            // A look-up of a name that hangs in the C library must not hold up the end.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { handle, _stop: stop })
+    }
+
+    /// Where tasks are spawned.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// A future that runs on etcd's thread, and a way to wait for it on any executor. Dropping this lets it run on.
+#[must_use = "dropping a task lets it run on unobserved"]
+pub struct Task<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Task<T> {
+    pub(super) fn spawn(handle: &Handle, future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(handle.spawn(future))
+    }
+
+    /// Stops the future where it waits next. Awaiting the task afterwards gives [`TaskLost::Aborted`], or the result if
+    /// it was finished already.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether it has come to an end of any kind.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskLost>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|result| {
+            result.map_err(|error| match error.try_into_panic() {
+                Ok(panic) => TaskLost::Panicked(words_of(&*panic)),
+                Err(_) => TaskLost::Aborted,
+            })
+        })
+    }
+}
+
+/// Why a task has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TaskLost {
+    /// It was aborted, or its thread ended.
+    Aborted,
+    /// It panicked, with these words.
+    Panicked(String),
+}
+
+impl fmt::Display for TaskLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aborted => f.write_str("the task was aborted"),
+            Self::Panicked(words) => write!(f, "the task panicked: {words}"),
+        }
+    }
+}
+
+impl std::error::Error for TaskLost {}
+
+/// The words of a panic, when it had any.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|words| (*words).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// A task that ends with whoever waits for it.
+pub(super) struct Bound<T: Send + 'static>(pub(super) Task<T>);
+
+impl<T: Send + 'static> Drop for Bound<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<T: Send + 'static> Future for Bound<T> {
+    type Output = Result<T, TaskLost>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}

@@ -1,0 +1,159 @@
+//! Several reads and writes that happen together, if certain things still hold.
+
+use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+
+use super::convert::{items, revision_of};
+use crate::{
+    decisions::mirror::KeyValue,
+    facts::ids::{LeaseId, Revision},
+};
+
+/// Comparisons, what to do if all of them hold, and what to do else. Without comparisons they hold.
+///
+/// etcd takes at most 128 operations a branch, and no key may be written twice in one branch.
+#[derive(Debug, Clone, Default)]
+#[must_use = "a transaction does nothing until it is sent"]
+pub struct Transaction {
+    compares: Vec<Compare>,
+    then: Vec<Operation>,
+    or_else: Vec<Operation>,
+}
+
+impl Transaction {
+    /// An empty transaction.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Holds if the key was created at this revision and has not been deleted since. This is how a leader's writes are
+    /// fenced: by its own key of the election.
+    pub fn created(self, key: &str, revision: Revision) -> Self {
+        self.compare(Compare::create_revision(key, CompareOp::Equal, revision.0))
+    }
+
+    /// Holds if nobody has written the key since this revision of it.
+    pub fn modified(self, key: &str, revision: Revision) -> Self {
+        self.compare(Compare::mod_revision(key, CompareOp::Equal, revision.0))
+    }
+
+    /// Holds if there is no such key.
+    pub fn absent(self, key: &str) -> Self {
+        self.compare(Compare::create_revision(key, CompareOp::Equal, 0))
+    }
+
+    /// Holds if there is such a key.
+    pub fn present(self, key: &str) -> Self {
+        self.compare(Compare::create_revision(key, CompareOp::Greater, 0))
+    }
+
+    fn compare(mut self, compare: Compare) -> Self {
+        self.compares.push(compare);
+        self
+    }
+
+    /// Does this if all comparisons hold.
+    pub fn then(mut self, operation: Operation) -> Self {
+        self.then.push(operation);
+        self
+    }
+
+    /// Does this if a comparison does not hold.
+    pub fn or_else(mut self, operation: Operation) -> Self {
+        self.or_else.push(operation);
+        self
+    }
+
+    pub(super) fn to_etcd(&self) -> Txn {
+        let branch = |operations: &[Operation]| -> Vec<TxnOp> {
+            operations.iter().map(|operation| operation.0.clone()).collect()
+        };
+        Txn::new().when(self.compares.clone()).and_then(branch(&self.then)).or_else(branch(&self.or_else))
+    }
+}
+
+/// One read or write of a transaction.
+#[derive(Debug, Clone)]
+pub struct Operation(TxnOp);
+
+impl Operation {
+    /// Puts the value under the key.
+    pub fn put(key: &str, value: impl Into<Vec<u8>>, lease: Lease) -> Self {
+        let options = match lease {
+            Lease::Attach(id) => PutOptions::new().with_lease(id.value()),
+            Lease::Keep => PutOptions::new().with_ignore_lease(),
+            Lease::None => PutOptions::new(),
+        };
+        Self(TxnOp::put(key, value, Some(options)))
+    }
+
+    /// Deletes the key, if it is there.
+    #[must_use]
+    pub fn delete(key: &str) -> Self {
+        Self(TxnOp::delete(key, None))
+    }
+
+    /// Deletes all keys that begin so. An empty prefix means every key that etcd holds.
+    #[must_use]
+    pub fn delete_prefix(prefix: &str) -> Self {
+        let options =
+            if prefix.is_empty() { DeleteOptions::new().with_all_keys() } else { DeleteOptions::new().with_prefix() };
+        Self(TxnOp::delete(prefix, Some(options)))
+    }
+
+    /// Reads the key; one of [`TxnOutcome::reads`].
+    #[must_use]
+    pub fn get(key: &str) -> Self {
+        Self(TxnOp::get(key, None))
+    }
+
+    /// Reads all keys that begin so, in their order; one of [`TxnOutcome::reads`].
+    #[must_use]
+    pub fn get_prefix(prefix: &str) -> Self {
+        Self(TxnOp::get(prefix, Some(prefix_options(prefix))))
+    }
+}
+
+/// Which lease a key is put on. There is no way to put it on lease 0 by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// The key dies with this lease.
+    Attach(LeaseId),
+    /// The key stays on the lease that it is on. [`Invalid`](super::EtcdErrorKind::Invalid) when there is no such key.
+    Keep,
+    /// The key stays until somebody deletes it. Only for keys that are meant to, such as `/reset`.
+    None,
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxnOutcome {
+    /// Whether all comparisons held.
+    ///
+    /// `false` is no proof that nothing was done: when an answer is lost, the transaction is tried again, and finds
+    /// that its own first attempt changed what it compares. Where that matters, read the keys in the other
+    /// branch and look whether the values are one's own.
+    pub succeeded: bool,
+    /// The revision of the store after the transaction: of its writes, if it wrote.
+    pub revision: Revision,
+    /// What the reads of the branch found, in the order of the reads. A key that is not there makes an empty one.
+    pub reads: Vec<Vec<KeyValue>>,
+}
+
+impl TxnOutcome {
+    pub(super) fn from_etcd(response: &TxnResponse) -> Self {
+        let reads = response
+            .op_responses()
+            .into_iter()
+            .filter_map(|answer| match answer {
+                TxnOpResponse::Get(found) => Some(items(found.kvs())),
+                _ => None,
+            })
+            .collect();
+        Self { succeeded: response.succeeded(), revision: revision_of(response.header()), reads }
+    }
+}
+
+/// To read all keys that begin so.
+pub(super) fn prefix_options(prefix: &str) -> GetOptions {
+    if prefix.is_empty() { GetOptions::new().with_all_keys() } else { GetOptions::new().with_prefix() }
+}

@@ -1,0 +1,114 @@
+//! A watch that does not end.
+
+use std::collections::BTreeMap;
+
+use etcd_client::{GetOptions, WatchOptions};
+use tokio::sync::mpsc;
+
+use super::{
+    Etcd,
+    pump::{MANY, Pump},
+    thread::Bound,
+    transaction::prefix_options,
+};
+use crate::{
+    decisions::mirror::{Change, Event, KeyValue, Listing, Mirror},
+    facts::ids::Revision,
+};
+
+/// How many pieces of news may wait for a reader. With more the watch is let go, and lists anew once the reader has
+/// caught up: so neither our memory nor etcd's grows by a reader that is slow, and the connection, which renewals of
+/// leases share, is never clogged by news that nobody reads.
+pub(super) const NEWS_IN_LINE: usize = 1024;
+
+/// What to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One key.
+    Key(String),
+    /// All keys that begin so; all keys of etcd's if empty.
+    Prefix(String),
+}
+
+impl Target {
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::Key(key) | Self::Prefix(key) => key,
+        }
+    }
+
+    pub(super) fn get_options(&self) -> GetOptions {
+        match self {
+            Self::Key(_) => GetOptions::new(),
+            Self::Prefix(prefix) => prefix_options(prefix),
+        }
+    }
+
+    pub(super) fn watch_options(&self, from: Revision) -> WatchOptions {
+        let options = match self {
+            Self::Key(_) => WatchOptions::new(),
+            Self::Prefix(prefix) if prefix.is_empty() => WatchOptions::new().with_all_keys(),
+            Self::Prefix(_) => WatchOptions::new().with_prefix(),
+        };
+        options.with_start_revision(from.0).with_progress_notify().with_fragment()
+    }
+}
+
+/// Tells what changes in a part of etcd, for as long as it is asked, and keeps a copy of that part.
+///
+/// Whatever breaks the watch, it lists anew, tells what differs, and goes on. Dropping it ends the watch at etcd.
+pub struct Watch {
+    etcd: Etcd,
+    target: Target,
+    mirror: Mirror,
+    news: mpsc::Receiver<News>,
+    pump: Bound<()>,
+}
+
+/// What the task on etcd's thread sends to the reader.
+pub(super) enum News {
+    Listing(Listing),
+    Events(Vec<Event>),
+    Interruption(String),
+}
+
+impl Watch {
+    pub(super) fn start(etcd: Etcd, target: Target) -> Self {
+        let (news, pump) = spawn(&etcd, &target, 0);
+        Self { etcd, target, mirror: Mirror::default(), news, pump }
+    }
+
+    /// The next change. Never ends and never fails; while etcd is away it waits. Cancel safe.
+    pub async fn next(&mut self) -> Change {
+        loop {
+            if let Some(change) = self.mirror.next() {
+                return change;
+            }
+            match self.news.recv().await {
+                Some(News::Listing(listing)) => self.mirror.list(listing),
+                Some(News::Events(events)) => self.mirror.events(events),
+                Some(News::Interruption(reason)) => self.mirror.interrupt(reason),
+                None => self.revive(),
+            }
+        }
+    }
+
+    /// The copy: exactly what the changes given out by [`Watch::next`] so far make it.
+    #[must_use]
+    pub fn items(&self) -> &BTreeMap<String, KeyValue> {
+        self.mirror.items()
+    }
+
+    /// The task that feeds the watch ends only by a panic, and the law "a watch never ends" holds even then.
+    fn revive(&mut self) {
+        (self.news, self.pump) = spawn(&self.etcd, &self.target, MANY);
+        self.mirror.interrupt("the watch's own task panicked, which is a bug of PALM's".to_owned());
+    }
+}
+
+/// Feeds a watch from a task on etcd's thread, so that the stream is read even while the reader is not there.
+fn spawn(etcd: &Etcd, target: &Target, failures: u32) -> (mpsc::Receiver<News>, Bound<()>) {
+    let (sender, news) = mpsc::channel(NEWS_IN_LINE);
+    let pump = Pump { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false };
+    (news, Bound(etcd.spawn(pump.run())))
+}

@@ -1,0 +1,200 @@
+//! The public face of a server: what it is called and what it can do.
+
+use crate::{
+    Error, ErrorKind, Options, Peer,
+    drivers::serving::functions::{Function, Outcome},
+    facts::names,
+    ports::runtime,
+};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use std::{collections::BTreeMap, error, future::Future, sync::Arc, time::Instant};
+use uuid::Uuid;
+
+/// What an asynchronous or blocking function may fail with: any error, whose words the caller gets.
+pub type FunctionError = Box<dyn error::Error + Send + Sync>;
+
+/// A message for a function.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub(crate) payload: Bytes,
+    pub(crate) job: Option<Uuid>,
+    pub(crate) idx: Option<u64>,
+    pub(crate) stage: usize,
+    pub(crate) cache: Option<String>,
+    pub(crate) deadline: Instant,
+}
+
+impl Message {
+    /// What was sent.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// What was sent, without a copy.
+    #[must_use]
+    pub fn into_payload(self) -> Bytes {
+        self.payload
+    }
+
+    /// The job that the message belongs to, if it belongs to one.
+    #[must_use]
+    pub fn job(&self) -> Option<Uuid> {
+        self.job
+    }
+
+    /// The sender's number of the message.
+    #[must_use]
+    pub fn idx(&self) -> Option<u64> {
+        self.idx
+    }
+
+    /// The place of this function in the pipeline, from 0.
+    #[must_use]
+    pub fn stage(&self) -> usize {
+        self.stage
+    }
+
+    /// The key in the server's store that came with the message.
+    #[must_use]
+    pub fn cache_key(&self) -> Option<&str> {
+        self.cache.as_deref()
+    }
+
+    /// Until when the sender waits. An asynchronous function is dropped then.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+/// A server: a name, a kind, and the functions that others can call.
+///
+/// ```
+/// use palm_peer::{FunctionError, Message, Server};
+///
+/// async fn shout(message: Message) -> Result<Vec<u8>, FunctionError> {
+///     Ok(message.payload().to_ascii_uppercase())
+/// }
+///
+/// let server = Server::new("text")
+///     .function("shout", shout)
+///     .blocking("count", |message: Message| Ok::<_, FunctionError>(message.payload().len().to_string()));
+/// # drop(server);
+/// ```
+#[must_use = "a server does nothing until it joins"]
+pub struct Server {
+    name: String,
+    kind: String,
+    functions: BTreeMap<String, Function>,
+    order: Vec<String>,
+    invalid: Option<String>,
+}
+
+impl Server {
+    /// A server of this name, which all its instances share. Letters, digits, `_` and `-`; wrong names are told by
+    /// [`Server::join`].
+    pub fn new(name: impl Into<String>) -> Self {
+        let mut server = Self {
+            name: name.into(),
+            kind: "registered".into(),
+            functions: BTreeMap::new(),
+            order: Vec::new(),
+            invalid: None,
+        };
+        server.check_name("a server", &server.name.clone());
+        server
+    }
+
+    /// Names the kind written in the record; `registered` unless named.
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = kind.into();
+        self.check_name("a kind", &self.kind.clone());
+        self
+    }
+
+    /// Adds an asynchronous function. It runs on the executor that serves, many at once; it must not block, and is
+    /// dropped at the sender's deadline. A panic is answered as such, and the server lives on.
+    pub fn function<F, Fut, T, E>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Message) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Into<Bytes>,
+        E: Into<FunctionError>,
+    {
+        self.add(
+            name.into(),
+            Arc::new(move |message| {
+                let running = function(message);
+                async move { outcome(running.await) }.boxed()
+            }),
+        )
+    }
+
+    /// Adds a function that blocks or computes for long. It runs on a thread of a pool. Past the sender's deadline the
+    /// answer is `timed_out`; the function itself cannot be stopped and goes on to its end.
+    pub fn blocking<F, T, E>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Message) -> Result<T, E> + Send + Sync + 'static,
+        T: Into<Bytes>,
+        E: Into<FunctionError>,
+    {
+        let function = Arc::new(function);
+        self.add(
+            name.into(),
+            Arc::new(move |message| {
+                let function = Arc::clone(&function);
+                // A panic is carried back, to be told apart from an error.
+                let work =
+                    move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outcome(function(message))));
+                async move {
+                    runtime::run_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                }
+                .boxed()
+            }),
+        )
+    }
+
+    fn add(mut self, name: String, function: Function) -> Self {
+        self.check_name("a function", &name);
+        if names::BUILT_IN.contains(&name.as_str()) || name.starts_with('_') {
+            self.invalid.get_or_insert(format!("{name:?} is taken: names with _ and the built-in ones are PALM's"));
+        }
+        if self.functions.insert(name.clone(), function).is_some() {
+            self.invalid.get_or_insert(format!("function {name:?} is there twice"));
+        }
+        self.order.push(name);
+        self
+    }
+
+    fn check_name(&mut self, what: &str, name: &str) {
+        if !names::is_valid(name) {
+            let words =
+                format!("{name:?} cannot name {what}: 1 to {} ASCII letters, digits, _ and - can", names::LONGEST);
+            self.invalid.get_or_insert(words);
+        }
+    }
+
+    /// Joins the mesh: listens, registers in etcd and stands for election. The server is reachable once
+    /// [`Peer::serve`] runs and the leader has configured it, tens of milliseconds later.
+    ///
+    /// Works under any executor. When the future is dropped before it ends, what was done is undone, in the background.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a wrong name, [`ErrorKind::Listen`] when the address cannot be bound,
+    /// [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`, [`ErrorKind::EtcdRefused`] when it
+    /// says no. Nothing is left behind.
+    pub async fn join(self, options: Options) -> Result<Peer, Error> {
+        if let Some(words) = self.invalid {
+            return Err(Error::new(ErrorKind::Invalid, words));
+        }
+        let mut names = self.order;
+        names.extend(names::BUILT_IN.map(String::from));
+        Peer::join(self.name, self.kind, names, self.functions, options).await
+    }
+}
+
+fn outcome<T: Into<Bytes>, E: Into<FunctionError>>(result: Result<T, E>) -> Outcome {
+    result.map(Into::into).map_err(|error| error.into().to_string())
+}

@@ -1,0 +1,98 @@
+//! A cluster of three etcd members.
+
+use std::time::Duration;
+
+use crate::{
+    Etcd,
+    etcd::{NotReady, START_ATTEMPTS},
+    eventually, free_port,
+};
+
+const MEMBERS: usize = 3;
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Three etcd processes that replicate each other, with etcd's default heartbeats and elections.
+///
+/// Each [`member`](Self::member) can be stopped, killed and frozen by itself.
+#[derive(Debug)]
+pub struct EtcdCluster {
+    members: Vec<Etcd>,
+}
+
+impl EtcdCluster {
+    /// Starts the members and waits until each is healthy, 1 to 2 s.
+    ///
+    /// # Panics
+    ///
+    /// When they are not healthy within 30 s; the message has the end of a log.
+    #[must_use]
+    pub fn start() -> Self {
+        (0..START_ATTEMPTS)
+            .find_map(|_| Self::try_start())
+            .unwrap_or_else(|| panic!("etcd found its ports taken {START_ATTEMPTS} times"))
+    }
+
+    fn try_start() -> Option<Self> {
+        let peers: Vec<_> =
+            (0..MEMBERS).map(|i| (format!("m{i}"), format!("http://127.0.0.1:{}", free_port()))).collect();
+        let names: Vec<_> = peers.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        let names = names.join(",");
+        let launch = |(name, url): &(String, String)| Etcd::builder().launch(name, url, &names, &["100", "1000"]);
+        let members: Vec<_> = peers.iter().map(launch).collect();
+        for member in &members {
+            match member.ready() {
+                Ok(()) => {}
+                Err(NotReady::PortTaken) => return None,
+                Err(NotReady::Failed(why)) => panic!("{why}"),
+            }
+        }
+        Some(Self { members })
+    }
+
+    /// The member `i` of 0, 1 and 2.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such member.
+    #[must_use]
+    pub fn member(&self, i: usize) -> &Etcd {
+        &self.members[i]
+    }
+
+    /// Where clients find the members, in the members' order.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(Etcd::endpoint).collect()
+    }
+
+    /// Which member leads. Members that do not answer are passed over; while none leads, it waits.
+    ///
+    /// # Panics
+    ///
+    /// When none leads for 20 s.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        eventually("one of etcd's members leads", ELECTION_TIMEOUT, || {
+            let mut leading = (0..MEMBERS).filter(|i| self.members[*i].leads() == Some(true));
+            let leader = leading.next()?;
+            leading.next().is_none().then_some(leader)
+        })
+    }
+
+    /// Hands the lead to the member `i`, and waits until it has it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no leader to hand it over, or it does not.
+    pub fn move_leader_to(&self, i: usize) {
+        let status = self.members[i].etcdctl(&["endpoint", "status", "--write-out=simple"]);
+        let id = status.split(", ").nth(1).expect("a member's id in etcd's status").to_owned();
+        let leader = self.leader();
+        if leader != i {
+            self.members[leader].etcdctl(&["move-leader", &id]);
+            eventually("etcd's lead is handed over", ELECTION_TIMEOUT, || {
+                (self.members[i].leads() == Some(true)).then_some(())
+            });
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How an etcd is started.
+
+use std::{
+    net::SocketAddr,
+    process::Command,
+    sync::{Mutex, OnceLock},
+};
+
+use super::{Etcd, NotReady};
+use crate::free_port;
+
+/// How often a start is tried again because somebody took a port between its choice and its use.
+pub(crate) const START_ATTEMPTS: usize = 5;
+
+/// What an [`Etcd`] is started with; from [`Etcd::builder`].
+#[derive(Debug, Clone, Default)]
+#[must_use = "does nothing until `start`"]
+pub struct EtcdBuilder {
+    flags: Vec<String>,
+    control_flags: Vec<String>,
+    tls: bool,
+}
+
+impl EtcdBuilder {
+    /// Adds a flag to etcd's command line, for instance `--auto-compaction-retention=1`. It wins over what the harness
+    /// sets itself.
+    pub fn arg(mut self, flag: impl Into<String>) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Adds a flag to each command line of [`Etcd::etcdctl`], for instance `--user=root:secret`.
+    pub fn etcdctl_arg(mut self, flag: impl Into<String>) -> Self {
+        self.control_flags.push(flag.into());
+        self
+    }
+
+    /// Clients speak TLS to it; its certificates are named with [`arg`](Self::arg).
+    pub fn https(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Starts etcd with one member and waits until it is healthy, some 100 ms.
+    ///
+    /// Its election timeout is a tenth of etcd's default, which makes a start quick and allows leases of 1 s instead of
+    /// 2 s; `arg("--heartbeat-interval=100")` and `arg("--election-timeout=1000")` bring back the defaults.
+    ///
+    /// # Panics
+    ///
+    /// When it is not healthy within 30 s; the message has the end of its log.
+    #[must_use]
+    pub fn start(self) -> Etcd {
+        for _ in 0..START_ATTEMPTS {
+            let peer = format!("http://127.0.0.1:{}", free_port());
+            let etcd = self.clone().launch("lone", &peer, &format!("lone={peer}"), &["10", "100"]);
+            match etcd.ready() {
+                Ok(()) => return etcd,
+                Err(NotReady::PortTaken) => {}
+                Err(NotReady::Failed(why)) => panic!("{why}"),
+            }
+        }
+        panic!("etcd found its ports taken {START_ATTEMPTS} times")
+    }
+
+    /// Starts the member `name` of a cluster, and waits for nothing. `ticks`: heartbeat and election timeout in ms.
+    pub(crate) fn launch(self, name: &str, peer: &str, members: &str, ticks: &[&str; 2]) -> Etcd {
+        let folder = tempfile::Builder::new().prefix("palm-etcd-").tempdir().expect("a temporary folder");
+        let [client, metrics] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let scheme = if self.tls { "https" } else { "http" };
+        let client_url = format!("{scheme}://{client}");
+        let mut flags = [
+            ("name", name),
+            ("data-dir", &folder.path().join("data").display().to_string()),
+            ("listen-client-urls", &client_url),
+            ("advertise-client-urls", &client_url),
+            ("listen-peer-urls", peer),
+            ("initial-advertise-peer-urls", peer),
+            ("initial-cluster", members),
+            ("listen-metrics-urls", &format!("http://{metrics}")),
+            ("heartbeat-interval", ticks[0]),
+            ("election-timeout", ticks[1]),
+            ("logger", "zap"),
+            ("log-outputs", "stderr"),
+        ]
+        .map(|(flag, value)| format!("--{flag}={value}"))
+        .to_vec();
+        flags.extend(knows_no_fsync().then(|| "--unsafe-no-fsync".to_owned()));
+        flags.extend(self.flags);
+        let etcd = Etcd {
+            folder,
+            flags,
+            control_flags: self.control_flags,
+            scheme,
+            client,
+            metrics,
+            process: Mutex::new(None),
+        };
+        etcd.launch();
+        etcd
+    }
+}
+
+/// Whether this etcd can be told not to wait for the disk, which makes tests quicker.
+fn knows_no_fsync() -> bool {
+    static KNOWS: OnceLock<bool> = OnceLock::new();
+    *KNOWS.get_or_init(|| {
+        let probe = Command::new("etcd").args(["--unsafe-no-fsync", "--version"]).output();
+        probe.is_ok_and(|probe| probe.status.success())
+    })
+}

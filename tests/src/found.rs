@@ -1,0 +1,60 @@
+//! Where cargo put the programs that a test starts.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+const BUILD: &str = "cargo build --workspace --bins --examples";
+
+/// The program `name` of this workspace, of the profile that the running test has.
+///
+/// # Panics
+///
+/// When it is not there: cargo builds a test's own package only, so the others must be built before.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    built(&[name])
+}
+
+/// The example `name` of this workspace, of the profile that the running test has.
+///
+/// # Panics
+///
+/// As [`binary`].
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    built(&["examples", name])
+}
+
+/// A Python that has pyzmq; `None` where there cannot be one, which it says aloud, so that the test can pass it over.
+///
+/// # Panics
+///
+/// When nobody has tried to make one.
+#[must_use]
+pub fn python() -> Option<PathBuf> {
+    let profile = profile();
+    let target = profile.parent().expect("a profile within the target folder");
+    if let Ok(why) = fs::read_to_string(target.join("python-skipped")) {
+        eprintln!("{}", why.trim_end());
+        return None;
+    }
+    let python = target.join("python/bin/python");
+    assert!(python.exists(), "{} is missing: run `scripts/python` first", python.display());
+    Some(python)
+}
+
+fn built(tail: &[&str]) -> PathBuf {
+    let path = profile().join(tail.iter().collect::<PathBuf>());
+    assert!(path.is_file(), "{} is missing: run `{BUILD}` first", path.display());
+    path
+}
+
+/// The folder of the profile that the running test was built with, such as `target/debug`.
+fn profile() -> PathBuf {
+    let test = env::current_exe().expect("the path of the running test");
+    let deps = test.ancestors().find(|folder| folder.ends_with("deps"));
+    let profile = deps.and_then(Path::parent);
+    profile.expect("a test that runs from the folder `deps` of a profile").to_owned()
+}

@@ -1,0 +1,46 @@
+//! Ports that nobody else takes while a test owns them.
+
+use std::{
+    collections::hash_map::RandomState,
+    fs,
+    hash::BuildHasher,
+    net::TcpListener,
+    sync::{Mutex, PoisonError},
+};
+
+/// Where the search starts; below it live the ports of well-known services.
+const LOWEST: u16 = 10_000;
+
+/// What this process has handed out, so that two tests side by side never get the same.
+static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+
+/// A loopback port that is free now, and that this process hands out only once.
+///
+/// The port lies below the range from which the kernel serves "any port": so nothing takes it while its owner is
+/// stopped for a restart, and nobody who connects to it meanwhile can end up connected to itself.
+///
+/// # Panics
+///
+/// When no such port is free.
+#[must_use]
+pub fn free_port() -> u16 {
+    let end = ephemeral_start();
+    let span = u64::from(end - LOWEST);
+    let start = RandomState::new().hash_one(std::process::id()) % span;
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let port = (0..span)
+        .map(|i| LOWEST + u16::try_from((start + i) % span).expect("below the span of ports"))
+        .find(|port| !taken.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port on 127.0.0.1");
+    taken.push(port);
+    port
+}
+
+/// The first port that the kernel hands out by itself.
+fn ephemeral_start() -> u16 {
+    fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|range| range.split_whitespace().next()?.parse().ok())
+        .filter(|start| *start > LOWEST + 1_000)
+        .unwrap_or(32_768)
+}

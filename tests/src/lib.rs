@@ -1,0 +1,39 @@
+//! A harness for tests of the mesh as a whole: real etcd processes, real server processes, and a network that
+//! the test can cut.
+//!
+//! Everything here is synchronous, uses free ports and temporary folders only, is bounded in time, and is gone
+//! when it is dropped. Several tests may run side by side. What a test needs to know to find its mistake (etcd's
+//! log, a program's output) is printed when the test panics.
+//!
+//! ```
+//! use palm_tests::{Etcd, Proxy};
+//!
+//! let etcd = Etcd::start();
+//! etcd.etcdctl(&["put", "key", "value"]);
+//! let between = Proxy::start(etcd.address());
+//! between.stall(); // whoever uses between.endpoint() now sees silence
+//! etcd.restart();
+//! assert_eq!(etcd.etcdctl(&["get", "--print-value-only", "key"]), "value\n");
+//! ```
+
+// The lints of the workspace forbid unsafe code. A harness speaks by panicking: that is how a test fails.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::missing_panics_doc, clippy::must_use_candidate)]
+
+mod child;
+mod cluster;
+mod etcd;
+mod found;
+mod free_port;
+mod metrics;
+mod process;
+mod proxy;
+pub mod systemd;
+mod timing;
+
+pub use cluster::EtcdCluster;
+pub use etcd::{Etcd, EtcdBuilder};
+pub use found::{binary, example, python};
+pub use free_port::free_port;
+pub use process::{Mark, Process, ProcessBuilder};
+pub use proxy::Proxy;
+pub use timing::{Stats, eventually, stats};

@@ -1,0 +1,209 @@
+//! A stretch of network that the test can cut.
+
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{eventually, free_port};
+
+/// A TCP proxy on a free loopback port in front of another address; at first it passes everything.
+///
+/// One of them before etcd and behind one peer cuts that peer off, while the others go on.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    listening: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    Stall,
+    Cut,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: SocketAddr,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    next: u64,
+    /// Both ends of each connection; an entry that is gone means: this connection is to end.
+    connections: HashMap<u64, Vec<TcpStream>>,
+}
+
+impl Proxy {
+    /// Puts a proxy in front of `upstream`, which need not listen yet.
+    ///
+    /// # Panics
+    ///
+    /// When no port can be bound.
+    #[must_use]
+    pub fn start(upstream: SocketAddr) -> Self {
+        let state = State { mode: Mode::Pass, next: 0, connections: HashMap::new() };
+        let shared = Arc::new(Shared { upstream, state: Mutex::new(state), changed: Condvar::new() });
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let proxy = Self { address, shared, listening: Mutex::new(None) };
+        proxy.listen();
+        proxy
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens, as a URL: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// How many connections are open through it.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.state().connections.len()
+    }
+
+    /// Lets everything through; what a stall held back arrives now.
+    pub fn pass(&self) {
+        self.turn(Mode::Pass);
+    }
+
+    /// Ends all connections and refuses new ones, as a host does on which nothing listens.
+    pub fn cut(&self) {
+        self.turn(Mode::Cut);
+    }
+
+    /// Moves no byte either way and keeps connections open, new ones too: silence, as when a cable is pulled.
+    pub fn stall(&self) {
+        self.turn(Mode::Stall);
+    }
+
+    fn turn(&self, mode: Mode) {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state();
+        state.mode = mode;
+        if mode == Mode::Cut {
+            for end in state.connections.drain().flat_map(|(_, ends)| ends) {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        let accepting = listening.take();
+        *listening = match (mode, accepting) {
+            (Mode::Cut, Some(accepting)) => {
+                // Wakes the accepting thread, which then sees the mode, ends and closes its listener.
+                let _ = TcpStream::connect(self.address);
+                let _ = accepting.join();
+                None
+            }
+            (Mode::Pass | Mode::Stall, None) => Some(self.accepting()),
+            (_, same) => same,
+        };
+    }
+
+    fn listen(&self) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.accepting());
+    }
+
+    fn accepting(&self) -> JoinHandle<()> {
+        let listener =
+            eventually("the proxy's port is free", Duration::from_secs(5), || TcpListener::bind(self.address).ok());
+        let shared = Arc::clone(&self.shared);
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Some(id) = shared.admit(&near) else { return };
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || shared.carry(id, &near));
+            }
+        })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a new connection in; `None` once the proxy is cut.
+    fn admit(&self, near: &TcpStream) -> Option<u64> {
+        let mut state = self.state();
+        if state.mode == Mode::Cut {
+            return None;
+        }
+        let id = state.next;
+        state.next += 1;
+        state.connections.insert(id, near.try_clone().into_iter().collect());
+        Some(id)
+    }
+
+    /// Waits out a stall; whether the connection is still to live.
+    fn may_move(&self, id: u64) -> bool {
+        let stalled = |state: &mut State| state.mode == Mode::Stall && state.connections.contains_key(&id);
+        let state = self.changed.wait_while(self.state(), stalled).unwrap_or_else(PoisonError::into_inner);
+        state.connections.contains_key(&id)
+    }
+
+    /// Serves one connection until it ends.
+    fn carry(&self, id: u64, near: &TcpStream) {
+        if let Some(far) = self.reach(id, near) {
+            thread::scope(|scope| {
+                scope.spawn(|| self.pump(id, &far, near));
+                self.pump(id, near, &far);
+            });
+        }
+        self.state().connections.remove(&id);
+    }
+
+    /// Connects to the other side, once the proxy passes; `None` when there is nobody, or nothing to do any more.
+    fn reach(&self, id: u64, near: &TcpStream) -> Option<TcpStream> {
+        if !self.may_move(id) {
+            return None;
+        }
+        let far = TcpStream::connect_timeout(&self.upstream, Duration::from_secs(5)).ok()?;
+        near.set_nodelay(true).and(far.set_nodelay(true)).ok()?;
+        let end = far.try_clone().ok()?;
+        self.state().connections.get_mut(&id)?.push(end);
+        Some(far)
+    }
+
+    /// Moves bytes one way until that way ends, then tells the far side so.
+    fn pump(&self, id: u64, mut from: &TcpStream, mut to: &TcpStream) {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let read = from.read(&mut buffer);
+            if !self.may_move(id) {
+                return;
+            }
+            match read {
+                Ok(n) if n > 0 && to.write_all(&buffer[..n]).is_ok() => {}
+                Ok(_) => break,
+                Err(_) => {
+                    let _ = from.shutdown(Shutdown::Both);
+                    break;
+                }
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    }
+}

@@ -1,0 +1,73 @@
+//! Waiting for what must happen, and telling how long it took.
+
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
+/// How often a condition is looked at that nobody announces.
+pub(crate) const POLL: Duration = Duration::from_millis(10);
+
+/// Asks `look` every 10 ms until it answers `Some`, and gives back what it found.
+///
+/// # Panics
+///
+/// When `timeout` has passed without an answer; the message names `what`.
+#[track_caller]
+pub fn eventually<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {timeout:?}: {what}");
+        thread::sleep(POLL);
+    }
+}
+
+/// What a row of measurements comes to; prints as one line of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// How many there were.
+    pub count: usize,
+    /// The middle one; of an even number, the upper of the two.
+    pub median: Duration,
+    /// The longest.
+    pub worst: Duration,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |d: Duration| d.as_secs_f64() * 1e3;
+        let (median, worst) = (millis(self.median), millis(self.worst));
+        write!(f, "median {median:.1} ms, worst {worst:.1} ms of {}", self.count)
+    }
+}
+
+/// Sorts `durations` and says their median and their worst.
+///
+/// # Panics
+///
+/// When there are none.
+pub fn stats(durations: &mut [Duration]) -> Stats {
+    assert!(!durations.is_empty(), "no durations to sum up");
+    durations.sort_unstable();
+    Stats { count: durations.len(), median: durations[durations.len() / 2], worst: durations[durations.len() - 1] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_and_the_worst_is_the_longest() {
+        let mut row = [30, 10, 20].map(Duration::from_millis);
+        assert_eq!(stats(&mut row).to_string(), "median 20.0 ms, worst 30.0 ms of 3");
+    }
+
+    #[test]
+    #[should_panic(expected = "the impossible")]
+    fn what_never_comes_is_named() {
+        eventually("the impossible", Duration::from_millis(30), || None::<()>);
+    }
+}
