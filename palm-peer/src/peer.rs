@@ -73,9 +73,10 @@ impl Peer {
         options: Options,
     ) -> Result<Self, Error> {
         let address = SocketAddr::new(options.bind_address(), options.port);
-        let (sender, receiver, bound) = zmq::listen(address)
-            .await
-            .map_err(|error| Error::new(ErrorKind::Listen, format!("cannot listen at {address}")).caused(error))?;
+        let (sender, receiver, bound) = zmq::listen(address).await.map_err(|error| {
+            let words = format!("cannot listen at {address} (bind and port name another address)");
+            Error::new(ErrorKind::Listen, words).caused(error)
+        })?;
         let core = Arc::new(Core::new(name, functions, options, logging::book()));
         let record = new_record(&core, kind, names, bound.port());
         let endpoint = record.endpoint();

@@ -174,7 +174,7 @@ fn two_servers_join_and_the_journal_reads_as_in_the_guide() {
 #[test]
 fn a_server_is_ready_only_once_it_is_configured() {
     // Nobody answers on this address (it is reserved for documentation), so nobody can configure the server.
-    let Some(world) = World::new("PALM_IP=192.0.2.1", "") else {
+    let Some(world) = World::new("PALM_IP=192.0.2.1\nPALM_BIND=127.0.0.1", "") else {
         return;
     };
     world.succeeds(&["start", "--no-block", SECOND]);
@@ -190,7 +190,7 @@ fn a_server_is_ready_only_once_it_is_configured() {
 
 #[test]
 fn the_journal_knows_how_urgent_a_line_is() {
-    let Some(world) = World::new("PALM_IP=192.0.2.1", "") else {
+    let Some(world) = World::new("PALM_IP=192.0.2.1\nPALM_BIND=127.0.0.1", "") else {
         return;
     };
     world.succeeds(&["start", "--no-block", SECOND]);
