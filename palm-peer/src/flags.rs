@@ -13,6 +13,8 @@ pub const EVICTED: u8 = 77;
 /// Each flag overrides its `PALM_*` environment variable.
 #[derive(FromArgs, Debug, Default, Clone)]
 #[argh(subcommand, name = "run")]
+// These comments are the help text, in which mark-up has no place.
+#[allow(rustdoc::bare_urls, clippy::doc_markdown)]
 pub struct Run {
     /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
     #[argh(option)]
@@ -132,7 +134,11 @@ impl Run {
         let (level, options) = match (self.log_level(), self.options()) {
             (Ok(level), Ok(options)) => (level, options),
             (Err(error), _) | (_, Err(error)) => {
-                eprintln!("{error}");
+                // Here it stands in for `main`, and there is no logger yet.
+                #[allow(clippy::print_stderr)]
+                {
+                    eprintln!("{error}");
+                }
                 return ExitCode::from(2);
             }
         };

@@ -1,7 +1,7 @@
 //! Turns an ordinary server process into a peer of a PALM mesh: discovery, health and calls, without a daemon.
 //!
 //! A program names its functions, joins, and serves. The peer inside it registers in etcd, takes part in electing a leader,
-//! and answers over ZeroMQ; the leader configures, probes and publishes all servers of the mesh.
+//! and answers over `ZeroMQ`; the leader configures, probes and publishes all servers of the mesh.
 //!
 //! ```no_run
 //! use palm_peer::{FunctionError, Message, Options, Server};
@@ -28,6 +28,9 @@
 //!
 //! All futures and streams here run under any executor. The library installs no logger, prints nothing and never ends the
 //! process; [`logging`] and [`flags`] do so for programs that ask them to.
+
+// A library prints nothing; its user decides what is said.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
 mod decisions;

@@ -88,7 +88,10 @@ impl Peer {
         let (tell_end, end) = oneshot::channel();
         let living =
             live(etcd.clone(), Arc::clone(&core), record, Arc::clone(&announcer), heard, ask_beat, tell_joined);
-        drop(etcd.spawn(living.map(|end| drop(tell_end.send(end)))));
+        drop(etcd.spawn(async move {
+            // Nobody waits for the end of a peer that is not served.
+            let _ = tell_end.send(living.await);
+        }));
         joined.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "the agent ended while joining")))?;
         log::info!("server {} joined as {} at {endpoint}", core.name, core.uuid);
         let engine = Mutex::new(Some(Engine { sender, receiver, beats, end }));

@@ -21,7 +21,7 @@ pub struct Write {
 }
 
 /// How a write ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It stands, since this revision.
     Done(Revision),

@@ -156,7 +156,9 @@ impl Leader {
         let rounds = self.registry.rounds();
         if self.listed < rounds && !self.registry.is_busy() && self.pipeliner.is_settled() {
             self.listed = rounds;
-            pipeliner::list(self.registry.published()).iter().for_each(|line| write_line("pipeliner", line));
+            for line in pipeliner::list(self.registry.published()) {
+                write_line("pipeliner", &line);
+            }
         }
     }
 

@@ -57,10 +57,10 @@ pub async fn remove(
     let operations =
         [Operation::delete(&key), Operation::put(&mandate.keys.departed(uuid), note, Lease::Attach(note_lease))];
     let written = fenced(&mandate, &key, Some(modified), operations).await;
-    if let (Written::Done(_), Some(lease)) = (written, revoke) {
-        if let Err(error) = mandate.etcd.revoke_lease(lease).await {
-            log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
-        }
+    if let (Written::Done(_), Some(lease)) = (written, revoke)
+        && let Err(error) = mandate.etcd.revoke_lease(lease).await
+    {
+        log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
     }
     written
 }

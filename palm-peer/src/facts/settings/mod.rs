@@ -1,5 +1,9 @@
 //! Everything about a peer, a client or the CLI that can be set, with defaults.
 
+mod check;
+#[cfg(test)]
+mod tests;
+
 use super::keys::Keys;
 use log::LevelFilter;
 use std::{fmt, net::IpAddr, ops::Deref, path::PathBuf, time::Duration};
@@ -125,11 +129,6 @@ impl fmt::Display for InvalidSetting {
 
 impl std::error::Error for InvalidSetting {}
 
-/// The longest time that a setting may name; more is a slip of the pen.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// etcd grants no lease much shorter than this: its election timeout bounds it.
-const SHORTEST_TTL: Duration = Duration::from_secs(2);
-
 impl Settings {
     /// The names that [`Settings::set`] knows.
     pub const NAMES: [&'static str; 20] = [
@@ -218,90 +217,10 @@ impl Settings {
         self.check_limits()?;
         Ok(Options(self))
     }
-
-    fn check_etcd(&self) -> Result<(), InvalidSetting> {
-        for url in &self.etcd {
-            let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-            if host.is_none_or(|host| host.trim_end_matches('/').is_empty() || host.contains(char::is_whitespace)) {
-                let reason = format!("{url:?} is no URL such as http://127.0.0.1:2379");
-                return Err(InvalidSetting::new("etcd", reason));
-            }
-            if url.starts_with("http://") && self.cacert.is_some() {
-                let reason = format!("{url} is plain, but cacert is set: write https://");
-                return Err(InvalidSetting::new("etcd", reason));
-            }
-        }
-        if self.etcd.is_empty() {
-            return Err(InvalidSetting::new("etcd", "at least one URL is needed"));
-        }
-        if self.cert.is_some() != self.key.is_some() {
-            return Err(InvalidSetting::new("cert", "a certificate and its key come together: set both cert and key"));
-        }
-        if !Keys::is_valid_prefix(&self.prefix) {
-            let reason = format!("{:?} must start with / and hold no space", self.prefix);
-            return Err(InvalidSetting::new("prefix", reason));
-        }
-        Ok(())
-    }
-
-    fn check_address(&self) -> Result<(), InvalidSetting> {
-        let host = &self.ip;
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
-            return Err(InvalidSetting::new("ip", format!("{host:?} is no host")));
-        }
-        match host.parse::<IpAddr>() {
-            Ok(ip) if ip.is_unspecified() => {
-                let reason =
-                    format!("nobody can reach {ip}: name this machine's address, and use bind to listen on all");
-                Err(InvalidSetting::new("ip", reason))
-            }
-            Err(_) if self.bind.is_none() => Err(InvalidSetting::new(
-                "bind",
-                format!("ip is the name {host}: name the address to listen on as well"),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_times(&self) -> Result<(), InvalidSetting> {
-        let times = [
-            ("ttl", self.ttl, SHORTEST_TTL),
-            ("join_timeout", self.join_timeout, Duration::from_millis(100)),
-            ("probe_period", self.probe_period, Duration::from_millis(100)),
-            ("probe_timeout", self.probe_timeout, Duration::from_millis(10)),
-            ("drain", self.drain, Duration::ZERO),
-            ("timeout", self.timeout, Duration::from_millis(1)),
-        ];
-        for (name, time, least) in times {
-            if time < least || time > LONGEST {
-                return Err(InvalidSetting::new(name, format!("{time:?} is not within {least:?} and {LONGEST:?}")));
-            }
-        }
-        if self.probe_timeout > self.probe_period {
-            let reason = format!("{:?} is longer than probe_period, {:?}", self.probe_timeout, self.probe_period);
-            return Err(InvalidSetting::new("probe_timeout", reason));
-        }
-        Ok(())
-    }
-
-    fn check_limits(&self) -> Result<(), InvalidSetting> {
-        if !(1..=100).contains(&self.probe_misses) {
-            return Err(InvalidSetting::new("probe_misses", format!("{} is not within 1 and 100", self.probe_misses)));
-        }
-        // ZeroMQ's queue for one connection holds 100,000 messages and must never fill.
-        for (name, count, most) in
-            [("max_in_flight", self.max_in_flight, 50_000), ("max_queued", self.max_queued, 1_000_000)]
-        {
-            if count == 0 || count > most {
-                return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Settings that were checked. Read the fields of [`Settings`] through it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options(Settings);
 
 impl Options {
@@ -316,12 +235,6 @@ impl Options {
     #[must_use]
     pub(crate) fn keys(&self) -> Keys {
         Keys::new(&self.prefix)
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self(Settings::default())
     }
 }
 
@@ -363,73 +276,5 @@ pub fn log_level(text: Option<&str>) -> Result<LevelFilter, InvalidSetting> {
         Some("DEBUG") => Ok(LevelFilter::Debug),
         Some("TRACE") => Ok(LevelFilter::Trace),
         Some(other) => Err(InvalidSetting::new("PALM_LOG", format!("{other:?} is no level such as INFO or DEBUG"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(name: &str, text: &str) -> String {
-        let mut settings = Settings::default();
-        let set = settings.set(name, text);
-        set.and_then(|()| settings.build().map(drop)).expect_err(text).to_string()
-    }
-
-    #[test]
-    fn the_defaults_make_sense() {
-        assert_eq!(Settings::default().build(), Ok(Options::default()));
-    }
-
-    #[test]
-    fn every_name_can_be_set_from_the_environment() {
-        let sample = |name: &str| match name {
-            "etcd" => "http://a:1, https://b:2",
-            "user" => "root:secret:with:colons",
-            "prefix" => "/staging",
-            "ip" | "bind" => "127.0.0.2",
-            _ => "7",
-        };
-        let settings = Settings::from_lookup(|variable| {
-            Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).to_owned())
-        })
-        .expect("samples fit");
-        assert_eq!(settings.etcd, ["http://a:1", "https://b:2"]);
-        assert_eq!(settings.user, Some(("root".into(), "secret:with:colons".into())));
-        assert_eq!(settings.ttl, Duration::from_secs(7));
-        assert_eq!(settings.max_store, 7);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_with_its_name_and_value() {
-        for (name, text, words) in [
-            ("etcd", "127.0.0.1:2379", "no URL"),
-            ("etcd", "", "no URL"),
-            ("ttl", "1", "ttl: 1s is not within 2s"),
-            ("ttl", "soon", "not a time"),
-            ("ttl", "-1", "not a time"),
-            ("port", "70000", "not a port"),
-            ("prefix", "staging", "must start with /"),
-            ("ip", "0.0.0.0", "nobody can reach"),
-            ("ip", "db.local", "name the address"),
-            ("bind", "db.local", "not an IP address"),
-            ("probe_timeout", "20", "longer than probe_period, 10s"),
-            ("probe_misses", "0", "within 1 and 100"),
-            ("max_in_flight", "0", "within 1 and"),
-            ("cert", "/x.pem", "set both"),
-            ("user", "root", "name:password"),
-            ("colour", "red", "no such setting"),
-        ] {
-            let error = refused(name, text);
-            assert!(error.contains(words), "{name}={text}: {error}");
-        }
-        let error = Settings::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
-        assert!(error.to_string().starts_with("PALM_PORT: "), "{error}");
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        let settings = Settings { user: Some(("root".into(), "secret".into())), ..Settings::default() };
-        assert!(!format!("{settings:?}").contains("secret"));
     }
 }
