@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod election;
+pub mod job;
 pub mod lease;
 pub mod logbook;
 pub mod mirror;
