@@ -1,0 +1,183 @@
+//! More to do than a server will take, and less time than it takes.
+
+use std::time::{Duration, Instant};
+
+use futures::{
+    StreamExt as _,
+    channel::{mpsc, oneshot},
+    executor::block_on,
+    future::join,
+};
+use palm_peer::{FailureKind, FunctionError, Message, Server, Settings};
+use palm_tests::{Etcd, eventually};
+use serde_json::{Value, json};
+
+use crate::inside::{Inside, SOON, Stranger, call, client, echo, sees, settings};
+
+/// The other end of functions that wait until they are let go.
+struct Gate(mpsc::UnboundedReceiver<oneshot::Sender<()>>);
+
+impl Gate {
+    /// A server whose function `waits` runs until its gate lets it go.
+    fn server() -> (Self, Server) {
+        let (tell, running) = mpsc::unbounded();
+        let waits = move |message: Message| {
+            let (go, gone) = oneshot::channel();
+            let told = tell.unbounded_send(go);
+            async move {
+                told?;
+                // Let go, whether by a word or because the gate is gone.
+                let _ = gone.await;
+                Ok::<_, FunctionError>(message.into_payload())
+            }
+        };
+        (Self(running), Server::new("zoo").function("waits", waits).function("echo", echo))
+    }
+
+    /// Waits until one runs; dropping what this gives lets it go.
+    fn one(&mut self) -> oneshot::Sender<()> {
+        block_on(async_std::future::timeout(SOON, self.0.next())).expect("a function runs").expect("the server lives")
+    }
+
+    fn nobody_waits(&mut self) -> bool {
+        self.0.try_recv().is_err()
+    }
+}
+
+/// One at once, and one more in the queue.
+fn narrow(etcd: &Etcd) -> Settings {
+    Settings { max_in_flight: 1, max_queued: 1, ..settings(etcd) }
+}
+
+fn request(idx: u64, more: &Value) -> String {
+    let mut header = json!({"palm": 1, "pipeline": ["zoo.waits"], "idx": idx});
+    header.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    header.to_string()
+}
+
+fn is_error(answer: &Value, idx: u64, kind: &str) -> bool {
+    answer["idx"] == idx && answer["error"]["kind"] == kind
+}
+
+#[test]
+fn beyond_what_runs_and_waits_a_server_is_busy() {
+    let etcd = Etcd::start();
+    let (mut gate, server) = Gate::server();
+    let server = Inside::start(server, narrow(&etcd));
+    let mut stranger = Stranger::at(server.peer.endpoint());
+    for idx in 0..4 {
+        stranger.say([request(idx, &Value::Null).as_str(), "x"]);
+    }
+    let first = gate.one();
+    for idx in [2, 3] {
+        let (answer, _) = stranger.answer();
+        assert!(is_error(&answer, idx, "busy"), "{answer}");
+    }
+    let (answer, payload) = stranger.ask([r#"{"palm":1,"pipeline":["zoo._ping"]}"#]);
+    assert!(answer["error"].is_null() && !payload.is_empty(), "a busy server answers pings: {answer}");
+    drop(first);
+    assert_eq!(stranger.answer().0["idx"], 0);
+    drop(gate.one());
+    let (answer, payload) = stranger.answer();
+    assert!(answer["idx"] == 1 && answer["error"].is_null() && payload == "x", "{answer}");
+    assert!(gate.nobody_waits(), "what was refused did not run");
+    stranger.say([request(4, &Value::Null)]);
+    drop(gate.one());
+    assert_eq!(stranger.answer().0["idx"], 4, "then it is as before");
+}
+
+#[test]
+fn a_client_goes_elsewhere_when_a_server_is_busy_and_waits_when_all_are() {
+    let etcd = Etcd::start();
+    let (mut gate, server) = Gate::server();
+    let first = Inside::start(server, narrow(&etcd));
+    let (mut other_gate, other) = Gate::server();
+    let second = Inside::start(other, narrow(&etcd));
+    let client = client(settings(&etcd), "zoo", 2);
+    // Fills the first by its uuid.
+    let target = format!("{}.waits", first.peer.uuid());
+    let blocked = join(async { client.call(&*target, "1").await }, async { client.call(&*target, "2").await });
+    let answers = std::thread::scope(|scope| {
+        let blocked = scope.spawn(move || block_on(blocked));
+        let one = gate.one();
+        for round in 0..20 {
+            let elsewhere = call(&client, "zoo.echo", "x");
+            assert_eq!(elsewhere.expect("one of them is free"), "x", "round {round}");
+        }
+        // All are busy: the call waits for one of them, within its deadline.
+        let target = format!("{}.echo", first.peer.uuid());
+        let error = block_on(async { client.call(&*target, "").timeout(Duration::from_millis(300)).await });
+        assert_eq!(error.expect_err("full").kind(), FailureKind::Busy);
+        let patient = scope.spawn(|| call(&client, &format!("{}.echo", first.peer.uuid()), "patient"));
+        drop(one);
+        drop(gate.one());
+        assert_eq!(patient.join().unwrap().expect("once there is room"), "patient");
+        blocked.join().unwrap()
+    });
+    assert!(answers.0.is_ok() && answers.1.is_ok(), "{answers:?}");
+    assert!(other_gate.nobody_waits());
+    drop(second);
+}
+
+#[test]
+fn a_leaving_server_finishes_its_work_and_sends_new_work_away() {
+    let etcd = Etcd::start();
+    let (mut gate, server) = Gate::server();
+    let mut server = Inside::start(server, narrow(&etcd));
+    let client = client(settings(&etcd), "zoo", 1);
+    let mut stranger = Stranger::at(server.peer.endpoint());
+    for idx in 0..2 {
+        stranger.say([request(idx, &Value::Null).as_str(), "x"]);
+    }
+    let first = gate.one();
+    server.leave();
+    sees(&client, "zoo", 0);
+    let error = call(&client, "zoo.waits", "").expect_err("gone");
+    assert_eq!(error.kind(), FailureKind::NoSuchServer, "{error}");
+    // Out of the mesh a moment before it refuses work: until then the queue is full.
+    let kind = eventually("the server says that it leaves", SOON, || {
+        let (answer, _) = stranger.ask([request(9, &Value::Null)]);
+        let kind = answer["error"]["kind"].as_str().expect("an error").to_owned();
+        (kind != "busy").then_some(kind)
+    });
+    assert_eq!(kind, "leaving");
+    drop(first);
+    assert_eq!(stranger.answer().0["idx"], 0, "what ran is finished");
+    drop(gate.one());
+    let (answer, payload) = stranger.answer();
+    assert!(answer["idx"] == 1 && answer["error"].is_null() && payload == "x", "what waited too: {answer}");
+    server.ended().expect("an orderly end");
+}
+
+#[test]
+fn a_drain_ends_though_a_function_does_not() {
+    let etcd = Etcd::start();
+    let (mut gate, server) = Gate::server();
+    let options = Settings { drain: Duration::from_millis(300), ..settings(&etcd) };
+    let mut server = Inside::start(server, options);
+    let mut stranger = Stranger::at(server.peer.endpoint());
+    stranger.say([request(0, &Value::Null)]);
+    let running = gate.one();
+    let start = Instant::now();
+    server.leave();
+    server.ended().expect("an orderly end");
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    drop(running);
+}
+
+#[test]
+fn a_deadline_is_the_sender_s_and_the_server_goes_on() {
+    let etcd = Etcd::start();
+    let (mut gate, server) = Gate::server();
+    let server = Inside::start(server, settings(&etcd));
+    let mut stranger = Stranger::at(server.peer.endpoint());
+    stranger.say([request(0, &json!({"timeout_ms": 100}))]);
+    let running = gate.one();
+    assert!(is_error(&stranger.answer().0, 0, "timed_out"));
+    assert!(running.is_canceled(), "the function was dropped");
+    // More than a server will wait is as much as it will wait.
+    stranger.say([request(1, &json!({"timeout_ms": u64::MAX}))]);
+    drop(gate.one());
+    let (answer, _) = stranger.answer();
+    assert!(answer["idx"] == 1 && answer["error"].is_null(), "{answer}");
+}

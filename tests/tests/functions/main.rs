@@ -1,0 +1,10 @@
+//! Whatever a function does and whatever a caller sends, an error of the right kind comes back and the server goes on.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod behaviour;
+mod built_ins;
+#[path = "../inside/mod.rs"]
+mod inside;
+mod limits;
+mod messages;

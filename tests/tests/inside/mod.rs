@@ -1,0 +1,136 @@
+//! Servers and clients inside the test's own process, and strangers that speak with them over ZeroMQ alone.
+
+// Each test program takes what it needs.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{channel::oneshot, executor::block_on};
+use palm_peer::{CallError, Client, Error, FunctionError, Message, Peer, Server, Settings};
+use palm_tests::{Etcd, eventually};
+use serde_json::Value;
+use std::sync::Arc;
+use zeromq::{DealerSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+
+/// Longer than anything here takes on a machine with better things to do.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// The frames of a message.
+pub type Frames = Vec<Bytes>;
+
+/// The defaults, for a mesh in this etcd.
+pub fn settings(etcd: &Etcd) -> Settings {
+    Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }
+}
+
+/// The function that every test can call to see that a server is well.
+pub async fn echo(message: Message) -> Result<Bytes, FunctionError> {
+    Ok(message.into_payload())
+}
+
+/// A server that is served on a thread of its own; dropped, it leaves the mesh.
+pub struct Inside {
+    /// The server itself.
+    pub peer: Arc<Peer>,
+    shutdown: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Inside {
+    /// Joins, serves, and waits until a leader has configured it.
+    pub fn start(server: Server, settings: Settings) -> Self {
+        let options = settings.build().expect("settings that make sense");
+        let peer = Arc::new(block_on(server.join(options)).expect("the server joins"));
+        let (shutdown, stopped) = oneshot::channel();
+        let served = Arc::clone(&peer);
+        let thread = thread::spawn(move || block_on(served.serve(stopped)));
+        let inside = Self { peer, shutdown: Some(shutdown), thread: Some(thread) };
+        eventually("the server is configured", SOON, || inside.peer.state().configured.then_some(()));
+        inside
+    }
+
+    /// Asks it to leave, and does not wait.
+    pub fn leave(&mut self) {
+        drop(self.shutdown.take());
+    }
+
+    /// Waits until it has left (ask it first), and gives what serving came to.
+    pub fn ended(mut self) -> Result<(), Error> {
+        let thread = self.thread.take().expect("served once");
+        eventually("the server has ended", SOON, || thread.is_finished().then_some(()));
+        thread.join().expect("serving does not panic")
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.leave();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A client that sees this many instances of `server`.
+pub fn client(settings: Settings, server: &str, instances: usize) -> Client {
+    let options = settings.build().expect("settings that make sense");
+    let client = block_on(Client::connect(options)).expect("the client connects");
+    sees(&client, server, instances);
+    client
+}
+
+/// Waits until the client sees this many instances of `server`.
+pub fn sees(client: &Client, server: &str, instances: usize) {
+    eventually("the client sees what is published", SOON, || {
+        let found = client.reachable().into_iter().find(|reachable| reachable.server == server);
+        (found.map_or(0, |reachable| reachable.instances) == instances).then_some(())
+    });
+}
+
+/// Calls, and waits for the answer.
+pub fn call(client: &Client, target: &str, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
+    block_on(async { client.call(target, payload).timeout(SOON).await })
+}
+
+/// A ZeroMQ socket of a program that knows nothing of PALM but its protocol.
+pub struct Stranger(DealerSocket);
+
+impl Stranger {
+    /// Connects to a server.
+    pub fn at(endpoint: &str) -> Self {
+        let mut socket = DealerSocket::new();
+        block_on(socket.connect(endpoint)).expect("somebody listens there");
+        Self(socket)
+    }
+
+    /// Sends frames.
+    pub fn say(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        let frames: Frames = frames.into_iter().map(|frame| Bytes::copy_from_slice(frame.as_ref())).collect();
+        let message = ZmqMessage::try_from(frames).expect("at least one frame");
+        block_on(self.0.send(message)).expect("the connection stands");
+    }
+
+    /// Waits for the next message.
+    pub fn hear(&mut self) -> Frames {
+        let heard = block_on(async_std::future::timeout(SOON, self.0.recv()));
+        heard.expect("an answer in time").expect("the connection stands").into_vec()
+    }
+
+    /// Waits for the next answer: its header, and the payload.
+    pub fn answer(&mut self) -> (Value, Bytes) {
+        let frames = self.hear();
+        assert_eq!(frames.len(), 2, "an answer has two frames: {frames:?}");
+        let header = serde_json::from_slice(&frames[0]).expect("the header of an answer is JSON");
+        (header, frames[1].clone())
+    }
+
+    /// Sends frames and waits for the answer.
+    pub fn ask(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) -> (Value, Bytes) {
+        self.say(frames);
+        self.answer()
+    }
+}
