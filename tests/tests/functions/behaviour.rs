@@ -180,3 +180,11 @@ fn what_does_not_exist_is_told_at_once_with_what_does() {
     let by_uuid = format!("{}.echo", server.peer.uuid());
     assert_eq!(call(&client, &by_uuid, "you").expect("by uuid"), "you");
 }
+
+/// The server used to compare its uuid as text, and so told a client that had found it that it was somebody else.
+#[test]
+fn a_uuid_in_capitals_is_the_same_uuid() {
+    let (_etcd, server, client) = mesh(Server::new("zoo"));
+    let target = format!("{}.echo", server.peer.uuid().to_string().to_uppercase());
+    assert_eq!(call(&client, &target, "you").expect("by uuid"), "you");
+}

@@ -216,7 +216,9 @@ impl Serving {
             Failure::new(FailureKind::BadMessage, format!("{target:?} is not of the form server.function"))
         })?;
         let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == core.uuid);
-        if !routed || (server != core.name && server != core.uuid.to_string()) {
+        // A uuid can be written in several ways, and clients that found it in one may send it in another.
+        let named = server == core.name || server.parse() == Ok(core.uuid);
+        if !routed || !named {
             let words = format!("this is {} {}, not {target}", core.name, core.uuid);
             return Err(Failure::new(FailureKind::WrongServer, words));
         }
