@@ -10,7 +10,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use log::Level;
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// What a function of the server's author gives: the result, or the words of its error.
@@ -19,9 +19,12 @@ pub type Outcome = Result<Bytes, String>;
 /// A function of the server's author.
 pub type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
-/// Runs a function to its end, its panic, or the sender's deadline.
+/// Runs a function to its end, its panic, or the sender's deadline; not at all when that has passed.
 pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
     let deadline = message.deadline;
+    if Instant::now() >= deadline {
+        return Err(Failure::new(FailureKind::TimedOut, "the deadline passed before the function could start"));
+    }
     // The closure is the author's too, and may panic before it gives a future. What it left behind is its own:
     // nothing of ours is shared with it.
     let running = AssertUnwindSafe(async move { function(message).await }).catch_unwind();
