@@ -175,6 +175,11 @@ pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
         let message = format!("header of {} bytes, {LONGEST_HEADER} at most", header.len());
         return Err(BadHeader { message, job: None, idx: None });
     }
+    // serde would take an array of the fields' values as well.
+    if !header.trim_ascii_start().starts_with(b"{") {
+        let message = "not a header of this protocol: it is no JSON object".to_owned();
+        return Err(BadHeader { message, job: None, idx: None });
+    }
     match serde_json::from_slice::<Request>(header) {
         Ok(request) => check(request).map(Incoming::Request),
         Err(error) => match serde_json::from_slice::<Hello>(header) {
@@ -288,6 +293,9 @@ mod tests {
         assert!(bad(r#"{"palm":1,"pipeline":["a.b","c.d"]}"#).message.contains("route"));
         assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":-1}"#).message.contains("not a header"));
         assert!(bad(&" ".repeat(LONGEST_HEADER + 1)).message.contains("at most"));
+        assert!(bad(r#"[1,["a.b"]]"#).message.contains("no JSON object"));
+        assert!(bad(r#"[1,"00000000-0000-4000-8000-000000000007"]"#).message.contains("no JSON object"));
+        assert!(bad(&r#"{"a":"#.repeat(10_000)).message.contains("not a header"));
         assert!(bad(&"[".repeat(60_000)).message.contains("not a header"));
     }
 

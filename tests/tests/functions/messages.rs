@@ -48,12 +48,13 @@ fn headers_that_are_none_are_bad_messages() {
     let long_but_good = with(json!({"x": "y".repeat(64 * 1024)}));
     for (header, words) in [
         (Bytes::from("{"), "EOF"),
-        (Bytes::from("printf.printf"), "expected"),
+        (Bytes::from("printf.printf"), "not a header"),
         (Bytes::from(vec![0xff; 100]), "not a header"),
         (Bytes::from(format!("{GOOD} {GOOD}")), "trailing"),
         (Bytes::from("[]"), "not a header"),
         (Bytes::from("null"), "not a header"),
         (Bytes::from("7"), "not a header"),
+        (Bytes::from(r#"[1,["zoo.echo"]]"#), "no JSON object"),
         (Bytes::from("{}"), "missing field"),
         (Bytes::from(r#"{"palm":1}"#), "missing field `pipeline`"),
         (Bytes::from(r#"{"pipeline":["zoo.echo"]}"#), "missing field `palm`"),
