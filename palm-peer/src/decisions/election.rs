@@ -123,5 +123,4 @@ impl Election {
 }
 
 #[cfg(test)]
-#[path = "election_tests.rs"]
 mod tests;

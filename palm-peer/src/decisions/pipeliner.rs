@@ -160,5 +160,4 @@ pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>) -> Vec<Line> {
 }
 
 #[cfg(test)]
-#[path = "pipeliner_tests.rs"]
 mod tests;

@@ -1,5 +1,10 @@
 //! The registry: configures servers, probes them, and removes the dead.
 
+mod event;
+mod round;
+
+pub use event::{Action, Event, Line, Token};
+
 use crate::facts::{
     departure::{Departure, Why},
     ids::{LeaseId, Revision},
@@ -17,136 +22,6 @@ use uuid::Uuid;
 const RETRY: Duration = Duration::from_secs(1);
 /// A timer that comes this late says that the leader itself stood still, and nothing about the servers.
 const OVERSLEPT: Duration = Duration::from_secs(1);
-
-/// A line for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// How grave it is.
-    pub level: Level,
-    /// Whether it is `CRITICAL`, a level that the guide knows and the `log` facade does not.
-    pub critical: bool,
-    /// The words.
-    pub text: String,
-}
-
-impl Line {
-    /// A line of this level.
-    pub fn new(level: Level, text: impl Into<String>) -> Self {
-        Self { level, critical: false, text: text.into() }
-    }
-
-    /// A line of the guide's highest level.
-    pub fn critical(text: impl Into<String>) -> Self {
-        Self { level: Level::Error, critical: true, text: text.into() }
-    }
-}
-
-/// Tells the answers to different probes apart, so that a stale one is discarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(u64);
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// A record stands under `/servers/`.
-    Stands {
-        /// The record.
-        record: Record,
-        /// Its mod revision.
-        modified: Revision,
-        /// The lease that it is on.
-        lease: Option<LeaseId>,
-    },
-    /// Something that is no record stands under `/servers/`.
-    Broken {
-        /// Its key.
-        key: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A record is gone.
-    Deleted {
-        /// Whose.
-        uuid: Uuid,
-        /// The last mod revision of the record that is gone.
-        written: Revision,
-        /// The note that was left.
-        departure: Option<Departure>,
-        /// Whether the mesh was reset at that moment.
-        reset: bool,
-        /// Whether etcd still knows the lease that the record was on.
-        lease_alive: bool,
-    },
-    /// Something broken under `/servers/` is gone.
-    Mended {
-        /// Its key.
-        key: String,
-    },
-    /// A probe was answered.
-    Answered {
-        /// By whom.
-        uuid: Uuid,
-        /// Which probe.
-        token: Token,
-        /// The answer to `_log_query`.
-        digest: String,
-    },
-    /// A probe could not be delivered, or its answer was an error.
-    Unanswered {
-        /// By whom.
-        uuid: Uuid,
-        /// Which probe.
-        token: Token,
-        /// Why.
-        reason: String,
-    },
-    /// A link broke, and the process is proven gone: its port refuses, or another server answers there.
-    Gone {
-        /// Whose.
-        uuid: Uuid,
-    },
-    /// A write asked for by [`Action::Configure`] or [`Action::Remove`] ended. When it succeeded, the watch tells the rest.
-    Written {
-        /// Whose record.
-        uuid: Uuid,
-        /// Whether it stands.
-        done: bool,
-    },
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Ask the server for its log digest, and say how it went with this token.
-    Probe {
-        /// Whom.
-        uuid: Uuid,
-        /// Where.
-        endpoint: String,
-        /// Which probe.
-        token: Token,
-    },
-    /// Write this record, if it is still the one of `modified`.
-    Configure {
-        /// The record to write.
-        record: Record,
-        /// What it replaces.
-        modified: Revision,
-    },
-    /// Delete the record, if it is still the one of `modified`, and leave a note.
-    Remove {
-        /// Whose.
-        uuid: Uuid,
-        /// What is deleted.
-        modified: Revision,
-        /// Why.
-        reason: &'static str,
-        /// The lease to revoke, when the process is proven gone.
-        revoke: Option<LeaseId>,
-    },
-    /// Write to the log.
-    Log(Line),
-}
 
 /// What the registry knows about one server.
 #[derive(Debug)]
@@ -447,8 +322,5 @@ impl Registry {
     }
 }
 
-mod round;
-
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;
