@@ -1,6 +1,6 @@
 //! Calls functions of the mesh.
 
-use crate::{CallError, Error, Options, drivers::client::Mesh, facts::message::Request};
+use crate::{CallError, Error, Job, Options, drivers::client::Mesh, facts::message::Request};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{
@@ -42,7 +42,7 @@ impl Client {
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         let etcd = crate::etcd::start("palm-client", &options)?;
-        Ok(Self { mesh: Mesh::connect(etcd, options).await? })
+        Ok(Self { mesh: Mesh::connect(etcd, options, Uuid::new_v4()).await? })
     }
 
     /// The client's identity, as servers see it.
@@ -62,6 +62,19 @@ impl Client {
     /// As [`FailureKind`](crate::FailureKind) says; unknown names fail at once and name what exists.
     pub fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Call<'_> {
         Call { client: self, request: Request::call(target), payload: payload.into(), time: self.mesh.options.timeout }
+    }
+
+    /// Streams messages through these functions, one after the other: see [`Job`].
+    pub fn job<T: Into<String>>(&self, pipeline: impl IntoIterator<Item = T>) -> Job {
+        Job::new(self.clone(), pipeline.into_iter().map(Into::into).collect())
+    }
+
+    pub(crate) fn mesh(&self) -> Arc<Mesh> {
+        Arc::clone(&self.mesh)
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.mesh.options
     }
 
     /// The servers that can be reached, by name, each with the functions that its instances answer, and the number of these.

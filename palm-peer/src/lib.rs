@@ -39,6 +39,7 @@ mod error;
 mod etcd;
 mod facts;
 pub mod flags;
+mod job;
 pub mod logging;
 mod peer;
 mod ports;
@@ -52,6 +53,7 @@ pub use facts::{
     message::FailureKind,
     settings::{InvalidSetting, Options, Settings},
 };
+pub use job::{Job, JobError, Progress, Results};
 pub use peer::Peer;
 pub use server::{FunctionError, Message, Server};
 

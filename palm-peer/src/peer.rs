@@ -81,6 +81,7 @@ impl Peer {
         let record = new_record(&core, kind, names, bound.port());
         let endpoint = record.endpoint();
         let etcd = crate::etcd::start("palm-agent", &core.options)?;
+        core.relay.attach(etcd.clone());
         let announcer = Arc::new(Announcer::new());
         let (commands, heard) = mpsc::unbounded();
         let (ask_beat, beats) = mpsc::unbounded();

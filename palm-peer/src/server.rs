@@ -1,8 +1,12 @@
 //! The public face of a server: what it is called and what it can do.
 
 use crate::{
-    Error, ErrorKind, Options, Peer,
-    drivers::serving::functions::{Function, Outcome},
+    CallError, Error, ErrorKind, Options, Peer,
+    drivers::serving::{
+        functions::{Function, Outcome},
+        relay::Relay,
+    },
+    facts::message::Request,
     facts::names,
     ports::runtime,
 };
@@ -23,6 +27,7 @@ pub struct Message {
     pub(crate) stage: usize,
     pub(crate) cache: Option<String>,
     pub(crate) deadline: Instant,
+    pub(crate) relay: Arc<Relay>,
 }
 
 impl Message {
@@ -60,6 +65,17 @@ impl Message {
     #[must_use]
     pub fn cache_key(&self) -> Option<&str> {
         self.cache.as_deref()
+    }
+
+    /// Calls another function of the mesh, with the time that is left. The payload may be anything; see
+    /// [`Client::call`](crate::Client::call) for how it is routed.
+    ///
+    /// # Errors
+    /// As [`FailureKind`](crate::FailureKind) says.
+    pub async fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
+        let mesh = self.relay.mesh().await.map_err(|failure| CallError::new(failure, None))?;
+        let called = mesh.call(Request::call(target), payload.into(), self.deadline).await;
+        called.map_err(|(failure, server)| CallError::new(failure, server))
     }
 
     /// Until when the sender waits. An asynchronous function is dropped then.

@@ -7,7 +7,7 @@ use crate::{
         routing::{Directory, power_of_two_choices},
     },
     drivers::{
-        link::{Link, OpenError, Reply},
+        link::{JobSinks, Link, OpenError, Reply},
         serving::core::lock,
     },
     facts::{
@@ -20,9 +20,9 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use futures::channel::oneshot;
+use futures::channel::{mpsc, oneshot};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
@@ -39,6 +39,10 @@ pub struct Mesh {
     pub options: Options,
     directory: Mutex<Arc<Directory>>,
     links: Mutex<HashMap<Uuid, Arc<Slot>>>,
+    /// Who is told when what can be reached changes.
+    listeners: Mutex<Vec<mpsc::UnboundedSender<()>>>,
+    /// Where the answers to jobs go.
+    pub jobs: JobSinks,
     watching: Mutex<Option<Task<()>>>,
 }
 
@@ -59,12 +63,18 @@ impl Slot {
         lock(&self.link).as_ref().map_or(0, |link| link.in_flight())
     }
 
-    async fn open(&self, instance: &Instance, client: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
+    async fn open(
+        &self,
+        instance: &Instance,
+        client: Uuid,
+        time: Duration,
+        jobs: JobSinks,
+    ) -> Result<Arc<Link>, OpenError> {
         let _opening = self.opening.lock().await;
         if let Some(link) = self.current() {
             return Ok(link);
         }
-        let link = Link::open(&instance.endpoint, client, instance.uuid, time).await?;
+        let link = Link::open_for_jobs(&instance.endpoint, client, instance.uuid, time, jobs).await?;
         *lock(&self.link) = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -80,14 +90,16 @@ impl Drop for Mesh {
 
 impl Mesh {
     /// Learns what can be reached, and goes on learning.
-    pub async fn connect(etcd: Etcd, options: Options) -> Result<Arc<Self>, Error> {
+    pub async fn connect(etcd: Etcd, options: Options, uuid: Uuid) -> Result<Arc<Self>, Error> {
         let time = options.join_timeout;
         let folder = options.keys().pipelines();
         let mesh = Arc::new(Self {
-            uuid: Uuid::new_v4(),
+            uuid,
             options,
             directory: Mutex::default(),
             links: Mutex::default(),
+            listeners: Mutex::default(),
+            jobs: JobSinks::default(),
             watching: Mutex::new(None),
         });
         let (tell, listed) = oneshot::channel();
@@ -109,6 +121,13 @@ impl Mesh {
         Arc::clone(&lock(&self.directory))
     }
 
+    /// Tells when what can be reached changes.
+    pub fn changes(&self) -> mpsc::UnboundedReceiver<()> {
+        let (tell, changes) = mpsc::unbounded();
+        lock(&self.listeners).push(tell);
+        changes
+    }
+
     /// Calls one function, wherever it is; elsewhere again only when it is certain that it did not run.
     pub async fn call(
         &self,
@@ -127,7 +146,7 @@ impl Mesh {
         loop {
             let able = self.directory().resolve(&request.pipeline[0], self.uuid);
             let able = able.map_err(|failure| refused.clone().unwrap_or((failure, None)))?;
-            let Some((instance, slot)) = self.choose(&able, &avoided) else {
+            let Some(instance) = self.choose(&able, &avoided) else {
                 let last = refused.clone().unwrap_or_else(|| unreachable("no instance is left to try", None));
                 if last.0.kind != FailureKind::Busy {
                     return Err(last);
@@ -142,7 +161,7 @@ impl Mesh {
                 rounds += 1;
                 continue;
             };
-            match self.try_at(&instance, &slot, &request, &payload, deadline).await {
+            match self.try_at(&instance, &request, &payload, deadline).await {
                 Ok(reply) => return Ok(reply.payload),
                 Err(Attempt::Final(failure)) => return Err((failure, Some(instance.uuid))),
                 Err(Attempt::DidNotRun(failure)) => {
@@ -153,33 +172,47 @@ impl Mesh {
         }
     }
 
-    fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<(Arc<Instance>, Arc<Slot>)> {
+    /// Picks one of these instances, by the power of two choices among those that are not avoided.
+    pub fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<Arc<Instance>> {
         let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
-        let mut links = lock(&self.links);
-        let mut slots: Vec<_> =
-            open.iter().map(|instance| Arc::clone(links.entry(instance.uuid).or_default())).collect();
+        let links = lock(&self.links);
+        let loads: Vec<_> =
+            open.iter().map(|instance| links.get(&instance.uuid).map_or(0, |slot| slot.in_flight())).collect();
         drop(links);
-        let loads: Vec<_> = slots.iter().map(|slot| slot.in_flight()).collect();
         let choice = power_of_two_choices(&loads, |below| fastrand::usize(..below))?;
-        Some((Arc::clone(open[choice]), slots.swap_remove(choice)))
+        Some(Arc::clone(open[choice]))
+    }
+
+    /// The link to an instance, if it is open.
+    pub fn open_link(&self, instance: Uuid) -> Option<Arc<Link>> {
+        let slot = lock(&self.links).get(&instance).cloned();
+        slot.and_then(|slot| slot.current())
+    }
+
+    /// The link to an instance, opened if need be.
+    ///
+    /// # Errors
+    /// When it cannot be opened in time.
+    pub async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
+        let slot = Arc::clone(lock(&self.links).entry(instance.uuid).or_default());
+        if let Some(link) = slot.current() {
+            return Ok(link);
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
+        slot.open(instance, self.uuid, left, self.jobs.clone()).await
     }
 
     async fn try_at(
         &self,
         instance: &Instance,
-        slot: &Slot,
         request: &Request,
         payload: &Bytes,
         deadline: Instant,
     ) -> Result<Reply, Attempt> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let link = match slot.current() {
-            Some(link) => link,
-            None => slot
-                .open(instance, self.uuid, left.min(OPEN_WITHIN))
-                .await
-                .map_err(|error| Attempt::DidNotRun(unreachable(&format!("{}: {error}", instance.endpoint), None).0))?,
-        };
+        let link = self
+            .link_to(instance, deadline)
+            .await
+            .map_err(|error| Attempt::DidNotRun(unreachable(&format!("{}: {error}", instance.endpoint), None).0))?;
         let mut request = request.clone();
         request.route = vec![instance.uuid];
         request.timeout_ms = u64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).ok();
@@ -203,7 +236,9 @@ impl Mesh {
     fn update(&self, directory: &Directory) {
         *lock(&self.directory) = Arc::new(directory.clone());
         // Answers under way keep their link alive until they are in.
-        lock(&self.links).retain(|uuid, _| directory.instances().any(|instance| instance.uuid == *uuid));
+        let listed: HashSet<Uuid> = directory.instances().map(|instance| instance.uuid).collect();
+        lock(&self.links).retain(|uuid, _| listed.contains(uuid));
+        lock(&self.listeners).retain(|listener| listener.unbounded_send(()).is_ok());
     }
 }
 

@@ -1,6 +1,7 @@
 //! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
 
 use crate::{
+    drivers::serving::core::lock,
     facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
         runtime, timer,
@@ -8,7 +9,11 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use futures::{FutureExt as _, channel::oneshot, future::Shared};
+use futures::{
+    FutureExt as _,
+    channel::{mpsc, oneshot},
+    future::Shared,
+};
 use std::{
     collections::HashMap,
     fmt, io,
@@ -62,12 +67,38 @@ pub struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken;
 
+/// Where the answers to a job's messages go, by job.
+#[derive(Debug, Clone, Default)]
+pub struct JobSinks(Arc<Mutex<HashMap<Uuid, mpsc::UnboundedSender<Reply>>>>);
+
+impl JobSinks {
+    /// Has the answers for `job` sent there. What is sent is bounded by what the job sends out.
+    pub fn open(&self, job: Uuid) -> mpsc::UnboundedReceiver<Reply> {
+        let (tell, answers) = mpsc::unbounded();
+        lock(&self.0).insert(job, tell);
+        answers
+    }
+
+    /// Has further answers for `job` dropped.
+    pub fn close(&self, job: Uuid) {
+        lock(&self.0).remove(&job);
+    }
+
+    fn deliver(&self, job: Uuid, reply: Reply) {
+        if let Some(tell) = lock(&self.0).get(&job) {
+            // The job may be over.
+            let _ = tell.unbounded_send(reply);
+        }
+    }
+}
+
 type Pending = HashMap<u64, oneshot::Sender<Reply>>;
 
 /// One connection to one server.
 pub struct Link {
     client: Uuid,
     sender: DealerSender,
+    jobs: JobSinks,
     next: AtomicU64,
     /// The requests under way; `None` once the link is broken.
     pending: Mutex<Option<Pending>>,
@@ -81,13 +112,32 @@ impl Link {
     /// # Errors
     /// When nobody, somebody else, or nothing that answers within `time` is there.
     pub async fn open(endpoint: &str, client: Uuid, server: Uuid, time: Duration) -> Result<Arc<Self>, OpenError> {
+        Self::open_for_jobs(endpoint, client, server, time, JobSinks::default()).await
+    }
+
+    /// As [`Link::open`], with answers to messages of jobs going to `jobs`.
+    ///
+    /// # Errors
+    /// As [`Link::open`].
+    pub async fn open_for_jobs(
+        endpoint: &str,
+        client: Uuid,
+        server: Uuid,
+        time: Duration,
+        jobs: JobSinks,
+    ) -> Result<Arc<Self>, OpenError> {
         let deadline = Instant::now() + time;
-        timer::timeout_at(deadline, Self::open_unbounded(endpoint, client, server))
+        timer::timeout_at(deadline, Self::open_unbounded(endpoint, client, server, jobs))
             .await
             .unwrap_or_else(|_| Err(OpenError::Failed(format!("no answer within {time:?}"))))
     }
 
-    async fn open_unbounded(endpoint: &str, client: Uuid, server: Uuid) -> Result<Arc<Self>, OpenError> {
+    async fn open_unbounded(
+        endpoint: &str,
+        client: Uuid,
+        server: Uuid,
+        jobs: JobSinks,
+    ) -> Result<Arc<Self>, OpenError> {
         // ZeroMQ would try again for ever where nobody listens, and so never tell.
         let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
         runtime::try_connect(address).await.map_err(|error| match error.kind() {
@@ -99,18 +149,19 @@ impl Link {
         sender.send(vec![message::encode_hello(client).into()]).map_err(failed)?;
         let greeting = receiver.receive().await.and_then(|frames| Answer::decode(frames.first()?));
         match greeting {
-            Some(answer) if answer.server == server => Ok(Self::start(client, sender, receiver)),
+            Some(answer) if answer.server == server => Ok(Self::start(client, jobs, sender, receiver)),
             Some(answer) => Err(OpenError::Impostor(answer.server)),
             None => Err(OpenError::Failed("what listens there is no PALM server".into())),
         }
     }
 
-    fn start(client: Uuid, sender: DealerSender, receiver: DealerReceiver) -> Arc<Self> {
+    fn start(client: Uuid, jobs: JobSinks, sender: DealerSender, receiver: DealerReceiver) -> Arc<Self> {
         let (tell_broken, broken) = oneshot::channel();
         let (close, closed) = oneshot::channel();
         let link = Arc::new(Self {
             client,
             sender,
+            jobs,
             next: AtomicU64::new(0),
             pending: Mutex::new(Some(HashMap::new())),
             broken: broken.shared(),
@@ -164,6 +215,21 @@ impl Link {
         })
     }
 
+    /// Sends a message of a job as it is. Its answer goes to the job, over whichever link it comes.
+    ///
+    /// # Errors
+    /// `unreachable` when the link is broken: then no function ran.
+    pub fn post(&self, request: &Request, payload: Bytes) -> Result<(), Failure> {
+        let unreachable = |words: String| Failure::new(FailureKind::Unreachable, words);
+        if self.is_broken() {
+            return Err(unreachable("the connection is broken".into()));
+        }
+        self.sender.send(vec![request.encode().into(), payload]).map_err(|error| {
+            self.end();
+            unreachable(error.to_string())
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,6 +242,10 @@ impl Link {
 
     fn take_in(&self, mut frames: Frames) {
         let Some(answer) = frames.first().and_then(|header| Answer::decode(header)) else { return };
+        if let Some(job) = answer.job {
+            let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
+            return self.jobs.deliver(job, Reply { answer, payload });
+        }
         let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
         if let Some(tell) = waiting {
             let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };

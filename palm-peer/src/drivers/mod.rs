@@ -3,5 +3,6 @@
 pub mod agent;
 pub mod client;
 pub mod duties;
+pub mod job;
 pub mod link;
 pub mod serving;

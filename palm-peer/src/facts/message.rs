@@ -132,6 +132,12 @@ impl Request {
     pub fn encode(&self) -> Vec<u8> {
         super::to_json(self).into_bytes()
     }
+
+    /// Whether another stage follows this one.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.stage + 1 < self.pipeline.len()
+    }
 }
 
 /// What a server can be sent.
@@ -201,6 +207,8 @@ fn check(request: Request) -> Result<Request, BadHeader> {
         format!("a route of {} for a pipeline of {stages}", request.route.len())
     } else if request.route.is_empty() && stages > 1 {
         "a pipeline of several stages needs a route".to_owned()
+    } else if request.client.is_none() && stages > 1 {
+        "a pipeline of several stages needs a client, which has greeted its servers".to_owned()
     } else {
         return Ok(request);
     };

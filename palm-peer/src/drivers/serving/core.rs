@@ -1,6 +1,6 @@
 //! What the serving loop, the agent and the public face share about one server.
 
-use super::functions::Function;
+use super::{functions::Function, relay::Relay};
 use crate::{
     Options,
     decisions::{logbook::Logbook, store::Store},
@@ -30,6 +30,8 @@ pub struct Core {
     pub functions: BTreeMap<String, Function>,
     /// What was set.
     pub options: Options,
+    /// The server's own way into the mesh.
+    pub relay: Arc<Relay>,
     /// Set when the server has left the mesh and takes no more work.
     pub leaving: AtomicBool,
     started: Instant,
@@ -49,8 +51,10 @@ impl Core {
         options: Options,
         log: Arc<Mutex<Logbook>>,
     ) -> Self {
+        let uuid = Uuid::new_v4();
         Self {
-            uuid: Uuid::new_v4(),
+            uuid,
+            relay: Arc::new(Relay::new(uuid, options.clone())),
             name,
             functions,
             store: Mutex::new(Store::new(options.max_store)),

@@ -2,6 +2,7 @@
 
 pub mod core;
 pub mod functions;
+pub mod relay;
 
 use self::core::Core;
 use crate::{
@@ -54,12 +55,26 @@ struct Task {
     to: ReturnAddress,
     function: functions::Function,
     message: Message,
+    onward: Option<Onward>,
+}
+
+/// Where a result goes that is not the last stage's.
+struct Onward {
+    request: Request,
+    deadline: Instant,
 }
 
 struct Finished {
     to: ReturnAddress,
     result: Result<Bytes, Failure>,
     took: Duration,
+    onward: Option<Onward>,
+}
+
+/// A message that could not be passed on.
+struct Stuck {
+    to: ReturnAddress,
+    failure: Failure,
 }
 
 /// One server's loop.
@@ -70,8 +85,11 @@ pub struct Serving {
     queued: VecDeque<Task>,
     /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// Which client greeted over which connection.
+    /// Messages being passed on over links that are not open yet.
+    onward: FuturesUnordered<BoxFuture<'static, Option<Stuck>>>,
+    /// Which client greeted over which connection, and which connection is that client's now.
     greeted: HashMap<Connection, Uuid>,
+    clients: HashMap<Uuid, Connection>,
 }
 
 impl Serving {
@@ -83,7 +101,9 @@ impl Serving {
             running: FuturesUnordered::new(),
             queued: VecDeque::new(),
             slow: FuturesUnordered::new(),
+            onward: FuturesUnordered::new(),
             greeted: HashMap::new(),
+            clients: HashMap::new(),
         }
     }
 
@@ -99,6 +119,7 @@ impl Serving {
                 () = until => return,
                 beat = beats.select_next_some() => answer_beat(beat),
                 finished = self.running.select_next_some() => self.finish(finished),
+                stuck = self.onward.select_next_some() => self.stuck(stuck),
                 () = self.slow.select_next_some() => {}
                 heard = receiver.hear().fuse() => self.hear(heard),
             }
@@ -121,6 +142,7 @@ impl Serving {
                 () = end => return,
                 beat = beats.select_next_some() => answer_beat(beat),
                 finished = self.running.select_next_some() => self.finish(finished),
+                stuck = self.onward.select_next_some() => self.stuck(stuck),
                 () = self.slow.select_next_some() => {}
                 heard = receiver.hear().fuse() => self.hear(heard),
             }
@@ -129,7 +151,7 @@ impl Serving {
 
     /// How many functions run or wait.
     pub fn pending(&self) -> usize {
-        self.running.len() + self.queued.len()
+        self.running.len() + self.queued.len() + self.onward.len()
     }
 
     fn is_idle(&self) -> bool {
@@ -139,7 +161,12 @@ impl Serving {
     fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Disconnected(connection) => {
-                self.greeted.remove(&connection);
+                // The client may have come back over another connection meanwhile.
+                if let Some(client) = self.greeted.remove(&connection)
+                    && self.clients.get(&client) == Some(&connection)
+                {
+                    self.clients.remove(&client);
+                }
             }
             Heard::Message(connection, frames) => self.take_in(connection, frames),
         }
@@ -157,10 +184,18 @@ impl Serving {
         match message::decode(&header) {
             Ok(Incoming::Hello(client)) => {
                 self.greeted.insert(to.connection.clone(), client);
+                self.clients.insert(client, to.connection.clone());
                 self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
             }
             Ok(Incoming::Request(request)) => {
                 (to.job, to.idx, to.stage) = (request.job, request.idx, request.stage);
+                // Another server passed it on; the answer goes to the client itself.
+                if request.stage > 0
+                    && let Some(connection) = request.client.and_then(|client| self.clients.get(&client))
+                {
+                    to.connection = connection.clone();
+                    to.delimiter = false;
+                }
                 let too_many = frames
                     .next()
                     .is_some()
@@ -187,16 +222,24 @@ impl Serving {
             return Err(Failure::new(FailureKind::TooLarge, words));
         }
         let time = request.timeout_ms.map_or(self.core.options.timeout, Duration::from_millis).min(LONGEST);
+        let deadline = arrived + time;
+        if self.core.leaving.load(Ordering::Acquire) && request.stage > 0 {
+            // The stages before have run: to refuse it would have them run again.
+            self.pass_on(to, request, payload, deadline, true);
+            return Ok(());
+        }
         let message = Message {
             payload,
             job: request.job,
             idx: request.idx,
             stage: request.stage,
-            cache: request.cache,
-            deadline: arrived + time,
+            cache: request.cache.clone(),
+            deadline,
+            relay: Arc::clone(&self.core.relay),
         };
+        let onward = request.goes_on().then_some(Onward { request, deadline });
         if let Some(function) = self.core.functions.get(&name) {
-            let task = Task { to: to.clone(), function: Arc::clone(function), message };
+            let task = Task { to: to.clone(), function: Arc::clone(function), message, onward };
             return self.admit(task);
         }
         let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
@@ -204,7 +247,7 @@ impl Serving {
             let words = format!("{} has no function {name}, only {}", self.core.name, join(known));
             Err(Failure::new(FailureKind::NoSuchFunction, words))
         });
-        self.answer(to, result);
+        self.conclude(to, result, onward);
         Ok(())
     }
 
@@ -221,10 +264,6 @@ impl Serving {
         if !routed || !named {
             let words = format!("this is {} {}, not {target}", core.name, core.uuid);
             return Err(Failure::new(FailureKind::WrongServer, words));
-        }
-        if request.stage + 1 < request.pipeline.len() {
-            let words = "this server passes no results on to further stages";
-            return Err(Failure::new(FailureKind::BadMessage, words));
         }
         Ok(function)
     }
@@ -249,8 +288,8 @@ impl Serving {
         self.core.began();
         let began = Instant::now();
         let running = functions::run(task.function, task.message);
-        let to = task.to;
-        self.running.push(running.map(move |result| Finished { to, result, took: began.elapsed() }).boxed());
+        let (to, onward) = (task.to, task.onward);
+        self.running.push(running.map(move |result| Finished { to, result, took: began.elapsed(), onward }).boxed());
     }
 
     fn finish(&mut self, finished: Finished) {
@@ -266,10 +305,34 @@ impl Serving {
         if let Err(failure) = &result {
             log::debug!("a function answered {}: {}", failure.kind, failure.message);
         }
-        self.answer(&finished.to, result);
+        self.conclude(&finished.to, result, finished.onward);
         while self.running.len() < self.core.options.max_in_flight {
             let Some(task) = self.queued.pop_front() else { break };
             self.launch(task);
+        }
+    }
+
+    /// A stage is done: its result goes to the next one, or to the client.
+    fn conclude(&mut self, to: &ReturnAddress, result: Result<Bytes, Failure>, onward: Option<Onward>) {
+        match (result, onward) {
+            (Ok(result), Some(Onward { mut request, deadline })) => {
+                request.stage += 1;
+                self.pass_on(to, request, result, deadline, false);
+            }
+            (result, _) => self.answer(to, result),
+        }
+    }
+
+    fn pass_on(&mut self, to: &ReturnAddress, request: Request, payload: Bytes, deadline: Instant, leaving: bool) {
+        let to = to.clone();
+        if let Some(passing) = self.core.relay.pass_on(request, payload, deadline, leaving) {
+            self.onward.push(passing.map(|passed| passed.err().map(|failure| Stuck { to, failure })).boxed());
+        }
+    }
+
+    fn stuck(&mut self, stuck: Option<Stuck>) {
+        if let Some(Stuck { to, failure }) = stuck {
+            self.answer(&to, Err(failure));
         }
     }
 

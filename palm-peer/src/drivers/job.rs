@@ -1,0 +1,354 @@
+//! Runs a job at its client: pulls messages, sends them along their routes, and takes in what comes back.
+
+use crate::{
+    decisions::{
+        job::{Action, Counts, Ending, Event, Fault, Job, Limits},
+        routing::{Directory, power_of_two_choices},
+    },
+    drivers::{
+        client::Mesh,
+        link::{Link, Reply},
+        serving::core::lock,
+    },
+    facts::{
+        message::{Failure, FailureKind, Request},
+        pipeline::Instance,
+    },
+    ports::timer::{self, Sleep},
+};
+use bytes::Bytes;
+use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
+use std::{
+    collections::{HashMap, HashSet},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long an instance that is no longer published may take to show that it still answers.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// A message that waits for links to open.
+struct Waiting {
+    idx: u64,
+    payload: Bytes,
+    deadline: Instant,
+    route: Vec<Arc<Instance>>,
+}
+
+/// One running job: a stream of what each message ended in, which drives the job while it is polled.
+pub struct Running<S> {
+    mesh: Arc<Mesh>,
+    id: Uuid,
+    pipeline: Vec<String>,
+    job: Job,
+    input: Option<S>,
+    answers: mpsc::UnboundedReceiver<Reply>,
+    changes: mpsc::UnboundedReceiver<()>,
+    directory: Arc<Directory>,
+    /// The instances of each stage.
+    able: Vec<Vec<Arc<Instance>>>,
+    /// How many messages are routed through each instance.
+    loads: HashMap<Uuid, usize>,
+    routes: HashMap<u64, Vec<Uuid>>,
+    opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
+    /// The links that the job uses, kept although their server may no longer be published, until they end.
+    links: HashMap<Uuid, Arc<Link>>,
+    /// Waits for the end of these links, and for signs of life.
+    ends: FuturesUnordered<BoxFuture<'static, (Uuid, bool)>>,
+    timer: Option<(Instant, Sleep)>,
+    progress: Arc<Mutex<Counts>>,
+}
+
+impl<S> Drop for Running<S> {
+    fn drop(&mut self) {
+        self.mesh.jobs.close(self.id);
+    }
+}
+
+impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
+    /// Starts a job.
+    ///
+    /// # Errors
+    /// When a stage names nothing that can be reached.
+    pub fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, Failure> {
+        let directory = mesh.directory();
+        let able = resolve(&directory, &pipeline, mesh.uuid)?;
+        let id = Uuid::new_v4();
+        Ok(Self {
+            answers: mesh.jobs.open(id),
+            changes: mesh.changes(),
+            mesh,
+            id,
+            pipeline,
+            job: Job::new(limits),
+            input: Some(input),
+            directory,
+            able,
+            loads: HashMap::new(),
+            routes: HashMap::new(),
+            opening: FuturesUnordered::new(),
+            links: HashMap::new(),
+            ends: FuturesUnordered::new(),
+            timer: None,
+            progress: Arc::default(),
+        })
+    }
+
+    /// How the job is getting on, to be read while it runs.
+    pub fn progress(&self) -> Arc<Mutex<Counts>> {
+        Arc::clone(&self.progress)
+    }
+
+    fn event(&mut self, event: Event) {
+        let actions = self.job.handle(event, Instant::now());
+        self.perform(actions);
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for Action::Send { idx, payload, deadline, avoid } in actions {
+            self.unload(idx);
+            match self.choose_route(&avoid) {
+                Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
+                Err(fault) => self.event(Event::NotSent { idx, fault }),
+            }
+        }
+    }
+
+    /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
+    fn choose_route(&self, avoid: &[Uuid]) -> Result<Vec<Arc<Instance>>, Fault> {
+        let choose = |(stage, able): (usize, &Vec<Arc<Instance>>)| {
+            let open: Vec<_> = able.iter().filter(|instance| !avoid.contains(&instance.uuid)).collect();
+            // To avoid the only one would be to give up.
+            let open = if open.is_empty() { able.iter().collect() } else { open };
+            let loads: Vec<_> =
+                open.iter().map(|instance| self.loads.get(&instance.uuid).copied().unwrap_or(0)).collect();
+            let choice = power_of_two_choices(&loads, |below| fastrand::usize(..below)).ok_or_else(|| Fault {
+                failure: Failure::new(
+                    FailureKind::NoSuchServer,
+                    format!("nobody answers {} now", self.pipeline[stage]),
+                ),
+                stage,
+                server: None,
+            })?;
+            Ok(Arc::clone(open[choice]))
+        };
+        self.able.iter().enumerate().map(choose).collect()
+    }
+
+    fn send(&mut self, waiting: Waiting) {
+        let closed = waiting.route.iter().any(|instance| self.mesh.open_link(instance.uuid).is_none());
+        if closed {
+            let mesh = Arc::clone(&self.mesh);
+            self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
+        } else {
+            self.post(&waiting);
+        }
+    }
+
+    fn post(&mut self, waiting: &Waiting) {
+        let route: Vec<Uuid> = waiting.route.iter().map(|instance| instance.uuid).collect();
+        for uuid in &route {
+            self.watch(*uuid);
+        }
+        let mut request = Request::call(String::new());
+        request.pipeline.clone_from(&self.pipeline);
+        request.route.clone_from(&route);
+        request.client = Some(self.mesh.uuid);
+        request.job = Some(self.id);
+        request.idx = Some(waiting.idx);
+        let left = waiting.deadline.saturating_duration_since(Instant::now());
+        request.timeout_ms = u64::try_from(left.as_millis()).ok();
+        let posted = match self.mesh.open_link(route[0]) {
+            Some(link) => link.post(&request, waiting.payload.clone()),
+            None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
+        };
+        let idx = waiting.idx;
+        match posted {
+            Ok(()) => {
+                self.load(idx, &route);
+                self.event(Event::Sent { idx, route });
+            }
+            Err(failure) => {
+                let fault = Fault { failure, stage: 0, server: Some(route[0]) };
+                self.event(Event::NotSent { idx, fault });
+            }
+        }
+    }
+
+    fn load(&mut self, idx: u64, route: &[Uuid]) {
+        for uuid in route {
+            *self.loads.entry(*uuid).or_default() += 1;
+        }
+        self.routes.insert(idx, route.to_vec());
+    }
+
+    fn unload(&mut self, idx: u64) {
+        for uuid in self.routes.remove(&idx).unwrap_or_default() {
+            if let Some(load) = self.loads.get_mut(&uuid) {
+                *load = load.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Waits for the end of the link to an instance, once.
+    fn watch(&mut self, instance: Uuid) {
+        if self.links.get(&instance).is_some_and(|link| !link.is_broken()) {
+            return;
+        }
+        if let Some(link) = self.mesh.open_link(instance) {
+            self.ends.push(link.broken().map(move |()| (instance, true)).boxed());
+            self.links.insert(instance, link);
+        }
+    }
+
+    fn take_in(&mut self, reply: Reply) {
+        let Some(idx) = reply.answer.idx else { return };
+        self.unload(idx);
+        let ending: Ending = match reply.answer.error {
+            None => Ok(reply.payload),
+            Some(failure) => {
+                Err(Fault { failure, stage: reply.answer.stage.unwrap_or(0), server: Some(reply.answer.server) })
+            }
+        };
+        self.event(Event::Answered { idx, ending });
+    }
+
+    /// What can be reached has changed: new instances take their share at once; those that are no longer published must
+    /// show that they still answer. A server that leaves does so until it is done.
+    fn directory_changed(&mut self) {
+        let directory = self.mesh.directory();
+        let before: HashSet<Uuid> = self.able.iter().flatten().map(|instance| instance.uuid).collect();
+        self.able =
+            self.pipeline.iter().map(|target| directory.resolve(target, self.mesh.uuid).unwrap_or_default()).collect();
+        let after: HashSet<Uuid> = self.able.iter().flatten().map(|instance| instance.uuid).collect();
+        self.directory = directory;
+        for instance in before.difference(&after).copied() {
+            if let Some(link) = self.links.get(&instance) {
+                self.ends.push(sign_of_life(instance, Arc::clone(link)));
+            }
+        }
+    }
+
+    /// Takes in all that has happened. Says whether something has.
+    fn take_in_all(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(reply)) = self.answers.poll_next_unpin(cx) {
+            self.take_in(reply);
+            any = true;
+        }
+        while let Poll::Ready(Some(())) = self.changes.poll_next_unpin(cx) {
+            any = true;
+            if !Arc::ptr_eq(&self.directory, &self.mesh.directory()) {
+                self.directory_changed();
+            }
+        }
+        while let Poll::Ready(Some((waiting, opened))) = self.opening.poll_next_unpin(cx) {
+            any = true;
+            match opened {
+                Ok(()) => self.post(&waiting),
+                Err(fault) => self.event(Event::NotSent { idx: waiting.idx, fault }),
+            }
+        }
+        while let Poll::Ready(Some((instance, link_ended))) = self.ends.poll_next_unpin(cx) {
+            any = true;
+            let reopened = self.links.get(&instance).is_some_and(|link| !link.is_broken());
+            if link_ended && !reopened {
+                self.links.remove(&instance);
+            }
+            self.event(Event::Gone(instance));
+        }
+        any
+    }
+
+    fn let_time_pass(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.job.deadline() else { return false };
+        if self.timer.as_ref().is_none_or(|(at, _)| *at != deadline) {
+            self.timer = Some((deadline, timer::sleep_until(deadline)));
+        }
+        let due = self.timer.as_mut().is_some_and(|(_, sleep)| sleep.poll_unpin(cx).is_ready());
+        if due {
+            self.timer = None;
+            let actions = self.job.tick(Instant::now());
+            self.perform(actions);
+        }
+        due
+    }
+
+    /// Pulls what the window has room for, as far as the input has it.
+    fn pull(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while self.job.may_pull() {
+            let Some(input) = &mut self.input else { break };
+            match input.poll_next_unpin(cx) {
+                Poll::Ready(Some(payload)) => self.event(Event::Pulled(payload)),
+                Poll::Ready(None) => {
+                    self.input = None;
+                    self.event(Event::InputEnded);
+                }
+                Poll::Pending => break,
+            }
+            any = true;
+        }
+        any
+    }
+}
+
+impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
+    type Item = (u64, Ending);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let mut any = self.take_in_all(cx);
+            any |= self.pull(cx);
+            any |= self.let_time_pass(cx);
+            let next = self.job.next();
+            *lock(&self.progress) = self.job.counts();
+            if let Some((idx, ending)) = next {
+                self.unload(idx);
+                return Poll::Ready(Some((idx, ending)));
+            }
+            if self.job.is_over() {
+                return Poll::Ready(None);
+            }
+            if !any {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+fn resolve(directory: &Directory, pipeline: &[String], client: Uuid) -> Result<Vec<Vec<Arc<Instance>>>, Failure> {
+    pipeline.iter().map(|target| directory.resolve(target, client)).collect()
+}
+
+/// The client has a link to each instance of a route: whichever stage ends the message answers over its own.
+async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Fault>) {
+    let mut opened = Ok(());
+    for (stage, instance) in waiting.route.iter().enumerate() {
+        if let Err(error) = mesh.link_to(instance, waiting.deadline).await {
+            let failure = Failure::new(FailureKind::Unreachable, format!("{}: {error}", instance.endpoint));
+            opened = Err(Fault { failure, stage, server: Some(instance.uuid) });
+            break;
+        }
+    }
+    (waiting, opened)
+}
+
+/// Ends when an instance does not answer.
+fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, bool)> {
+    async move {
+        let asked = link.request(Request::call(format!("{instance}._ping")), Bytes::new());
+        drop(link);
+        if let Ok(reply) = asked
+            && let Ok(Ok(_)) = timer::timeout(SIGN_OF_LIFE, reply).await
+        {
+            // It finishes what it has; its link ends when it is done.
+            futures::future::pending::<()>().await;
+        }
+        (instance, false)
+    }
+    .boxed()
+}

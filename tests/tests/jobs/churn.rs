@@ -1,0 +1,106 @@
+//! Servers come and go while a job runs.
+
+use super::{
+    client, collect,
+    inside::{Inside, settings},
+    letter,
+};
+use futures::{StreamExt as _, executor::block_on};
+use palm_peer::{Bytes, FunctionError, Message, Server};
+use palm_tests::{Etcd, Process, eventually, example};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// An endless input that ends when it is told to, and counts what it gave.
+fn until(stop: &Arc<AtomicUsize>) -> impl Iterator<Item = Bytes> + Send + Unpin + use<> {
+    let stop = Arc::clone(stop);
+    (0_u64..).take_while(move |_| stop.load(Ordering::Relaxed) == 0).map(|number| Bytes::from(format!("{number}:")))
+}
+
+fn counted(name: &'static str, runs: &Arc<AtomicUsize>) -> Server {
+    let runs = Arc::clone(runs);
+    Server::new(name).function("add", move |message: Message| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        async move { Ok::<_, FunctionError>([message.payload(), name.as_bytes()].concat()) }
+    })
+}
+
+/// Leaving is not failing: no error, and no function runs twice for a message.
+#[test]
+fn a_rolling_restart_is_not_felt() {
+    let etcd = Etcd::start();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let start = |name| Inside::start(counted(name, &runs), settings(&etcd));
+    let mut servers: Vec<(&str, Inside)> = ["a", "b", "c", "a", "b", "c"].map(|name| (name, start(name))).into();
+    let client = client(&etcd);
+    let stop = Arc::new(AtomicUsize::new(0));
+    let results = client.job(["a.add", "b.add", "c.add"]).window(64, 1 << 20).run_iter(until(&stop)).expect("there");
+    let progress = results.progress();
+    let consumer = std::thread::spawn(move || {
+        block_on(results.fold(0_u64, |count, (idx, result)| async move {
+            assert_eq!((idx, result.expect("leaving is not failing")), (count, format!("{idx}:abc").into()));
+            count + 1
+        }))
+    });
+    for place in 0..servers.len() {
+        let name = servers[place].0;
+        let before = progress.done();
+        eventually("the job goes on", SOON, || (progress.done() > before + 500).then_some(()));
+        // The new one is there before the old one leaves; dropping it is an orderly leave.
+        let replaced = std::mem::replace(&mut servers[place], (name, start(name)));
+        drop(replaced);
+    }
+    stop.store(1, Ordering::Relaxed);
+    let count = consumer.join().expect("no error");
+    assert_eq!(progress.retried(), 0);
+    assert_eq!(runs.load(Ordering::Relaxed) as u64, 3 * count, "a function ran again for a message");
+}
+
+#[test]
+fn killed_and_frozen_servers_cost_attempts_but_no_result() {
+    let etcd = Etcd::start();
+    let _first = Inside::start(letter("a"), settings(&etcd));
+    let start = || {
+        let server = Process::builder(example("printf")).arg("run").env("PALM_ETCD", etcd.endpoint()).start();
+        let line = server.wait_for_line(|line| line.contains(" joined as "), SOON).0;
+        (server, line)
+    };
+    let mut printers: Vec<(Process, String)> = (0..3).map(|_| start()).collect();
+    let client = client(&etcd);
+    let reachable = |count: usize| {
+        eventually("all printers can be reached", SOON, || {
+            client.reachable().iter().any(|r| r.server == "printf" && r.instances == count).then_some(())
+        });
+    };
+    reachable(3);
+    let stop = Arc::new(AtomicUsize::new(0));
+    let results = client.job(["a.add", "printf.printf", "a.add"]).run_iter(until(&stop)).expect("there");
+    let progress = results.progress();
+    let consumer = std::thread::spawn(move || collect(results));
+    for _ in 0..4 {
+        let before = progress.done();
+        eventually("the job goes on", SOON, || (progress.done() > before + 500).then_some(()));
+        let (killed, _) = printers.remove(0);
+        killed.kill();
+        printers[0].0.freeze();
+        let frozen = progress.done();
+        eventually("the others take over", SOON, || (progress.done() > frozen).then_some(()));
+        printers[0].0.thaw();
+        printers.push(start());
+        reachable(3);
+    }
+    stop.store(1, Ordering::Relaxed);
+    let results = consumer.join().expect("the job ends");
+    for (place, (idx, result)) in results.iter().enumerate() {
+        assert_eq!(*idx, place as u64, "each ends once, in order");
+        assert_eq!(result.as_ref().expect("no error"), &format!("{idx}:aa"));
+    }
+    assert_eq!(progress.failed(), 0);
+}

@@ -1,0 +1,199 @@
+//! How messages flow: order, windows, routes, errors, calls from within.
+
+use super::{
+    client, collect,
+    inside::{Inside, settings},
+    letter, numbers,
+};
+use futures::{StreamExt as _, executor::block_on, stream};
+use palm_peer::{Bytes, FailureKind, FunctionError, Message, Server};
+use palm_tests::Etcd;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+#[test]
+fn messages_flow_through_all_stages_in_order() {
+    let etcd = Etcd::start();
+    let _servers = ["a", "b", "c"].map(|name| Inside::start(letter(name), settings(&etcd)));
+    let client = client(&etcd);
+    let results = client.job(["a.add", "b.add", "c.add", "a.add"]).run_iter(numbers(2000)).expect("all are there");
+    let progress = results.progress();
+    for (place, (idx, result)) in collect(results).into_iter().enumerate() {
+        assert_eq!(idx, place as u64);
+        assert_eq!(result.expect("a result"), format!("{idx}:abca"));
+    }
+    assert_eq!((progress.sent(), progress.done(), progress.failed(), progress.retried()), (2000, 2000, 0, 0));
+}
+
+#[test]
+fn results_come_as_they_complete_when_order_is_not_asked_for() {
+    let etcd = Etcd::start();
+    let slow_first = Server::new("s").function("wait", async |message: Message| {
+        if message.idx() == Some(0) {
+            smol::Timer::after(Duration::from_millis(300)).await;
+        }
+        Ok::<_, FunctionError>(message.into_payload())
+    });
+    let _server = Inside::start(slow_first, settings(&etcd));
+    let results = collect(client(&etcd).job(["s.wait"]).unordered().run_iter(numbers(50)).expect("there"));
+    assert_eq!(results.len(), 50);
+    assert_eq!(results.last().map(|(idx, _)| *idx), Some(0), "the slow one comes last");
+}
+
+#[test]
+fn a_stage_can_be_pinned_and_load_is_shared_otherwise() {
+    let etcd = Etcd::start();
+    let whoami = || {
+        Server::new("who").function("am_i", async |message: Message| {
+            smol::Timer::after(Duration::from_millis(1)).await;
+            message.call("who._ping", "").await?;
+            Ok::<_, FunctionError>(message.into_payload())
+        })
+    };
+    let servers = [(); 3].map(|()| Inside::start(whoami(), settings(&etcd)));
+    let client = client(&etcd);
+    collect(client.job(["who.am_i"]).run_iter(numbers(300)).expect("there"));
+    let requests = |inside: &Inside| {
+        let target = format!("{}._ping", inside.peer.uuid());
+        let ping = block_on(async { client.call(target, "").await }).expect("a ping");
+        serde_json::from_slice::<serde_json::Value>(&ping).expect("JSON")["requests"].as_u64().expect("a number")
+    };
+    let shares = servers.each_ref().map(requests);
+    assert_eq!(shares.iter().sum::<u64>(), 300);
+    assert!(shares.iter().all(|share| *share > 30), "{shares:?}");
+    let pinned = format!("{}.am_i", servers[1].peer.uuid());
+    collect(client.job([pinned]).run_iter(numbers(100)).expect("there"));
+    assert_eq!(requests(&servers[1]), shares[1] + 100);
+}
+
+#[test]
+fn unknown_stages_fail_at_once_and_nothing_is_pulled() {
+    let etcd = Etcd::start();
+    let _server = Inside::start(letter("a"), settings(&etcd));
+    let client = client(&etcd);
+    let pulled = Arc::new(AtomicUsize::new(0));
+    for (pipeline, kind) in [
+        (vec!["a.add", "nobody.f"], FailureKind::NoSuchServer),
+        (vec!["a.nothing"], FailureKind::NoSuchFunction),
+        (vec!["a"], FailureKind::BadMessage),
+        (vec![], FailureKind::BadMessage),
+    ] {
+        let counter = Arc::clone(&pulled);
+        let input = numbers(10).inspect(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let error = client.job(pipeline).run_iter(input).expect_err("nothing to run it");
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+    assert_eq!(pulled.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_slow_consumer_keeps_the_input_from_being_pulled() {
+    let etcd = Etcd::start();
+    let _server = Inside::start(letter("a"), settings(&etcd));
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&pulled);
+    let input = numbers(1000).inspect(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut results = client(&etcd).job(["a.add"]).window(10, 1 << 20).run_iter(input).expect("there");
+    for taken in 1..=1000 {
+        block_on(results.next()).expect("a result").1.expect("no error");
+        let ahead = pulled.load(Ordering::Relaxed) - taken;
+        assert!(ahead <= 10, "{ahead} messages ahead of the consumer");
+    }
+    assert_eq!(block_on(results.next()), None);
+}
+
+#[test]
+fn an_input_that_waits_holds_nothing_up() {
+    let etcd = Etcd::start();
+    let _server = Inside::start(letter("a"), settings(&etcd));
+    let (feed, input) = futures::channel::mpsc::unbounded::<Bytes>();
+    let mut results = client(&etcd).job(["a.add"]).run(input).expect("there");
+    for number in 0..20 {
+        feed.unbounded_send(format!("{number}:").into()).expect("the job pulls");
+        let (idx, result) = block_on(results.next()).expect("a result");
+        assert_eq!((idx, result.expect("no error")), (number, format!("{number}:a").into()));
+    }
+    drop(feed);
+    assert_eq!(block_on(results.next()), None);
+}
+
+/// A stage that fails in the way that its message asks for.
+fn picky(name: &'static str) -> Server {
+    Server::new(name).function("f", move |message: Message| async move {
+        let text = std::str::from_utf8(message.payload())?.to_owned();
+        match text.strip_prefix(name) {
+            Some("fail") => Err(FunctionError::from("on purpose")),
+            Some("panic") => panic!("on purpose"),
+            Some("large") => Ok(Bytes::from(vec![0; 3000])),
+            Some("hang") => futures::future::pending().await,
+            _ => Ok(message.into_payload()),
+        }
+    })
+}
+
+#[test]
+fn every_error_reaches_the_client_from_every_stage() {
+    let etcd = Etcd::start();
+    let names = ["a", "b", "c"];
+    let small = |etcd: &Etcd| palm_peer::Settings { max_payload: 2000, ..settings(etcd) };
+    let servers = names.map(|name| Inside::start(picky(name), small(&etcd)));
+    let client = client(&etcd);
+    let asked: Vec<_> = names
+        .iter()
+        .enumerate()
+        .flat_map(|(stage, name)| {
+            [
+                ("fail", FailureKind::Failed),
+                ("panic", FailureKind::Panicked),
+                ("large", FailureKind::TooLarge),
+                ("hang", FailureKind::TimedOut),
+            ]
+            .map(|(how, kind)| (stage, format!("{name}{how}"), kind))
+        })
+        .collect();
+    let input: Vec<_> = asked.iter().map(|(_, text, _)| text.clone()).collect();
+    let job = client.job(["a.f", "b.f", "c.f"]).timeout(Duration::from_secs(2)).attempts(1);
+    let results = collect(job.run(stream::iter(input)).expect("all are there"));
+    for ((stage, text, kind), (_, result)) in asked.iter().zip(results) {
+        let error = result.expect_err(text);
+        assert_eq!(error.kind(), *kind, "{text}: {error}");
+        // Who hangs is not known to whoever waits.
+        if *kind != FailureKind::TimedOut {
+            assert_eq!((error.stage(), error.server()), (*stage, Some(servers[*stage].peer.uuid())), "{text}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_function_can_call_others_within_its_own_deadline() {
+    let etcd = Etcd::start();
+    let _add = Inside::start(letter("a"), settings(&etcd));
+    let outer = Server::new("outer")
+        .function("twice", async |message: Message| {
+            let once = message.call("a.add", message.payload().clone()).await?;
+            Ok::<_, FunctionError>(message.call("a.add", once).await?)
+        })
+        .function("hang", async |message: Message| Ok::<_, FunctionError>(message.call("outer.never", "").await?))
+        .function("never", async |_: Message| {
+            futures::future::pending::<()>().await;
+            Ok::<_, FunctionError>("")
+        });
+    let _outer = Inside::start(outer, settings(&etcd));
+    let client = client(&etcd);
+    assert_eq!(block_on(async { client.call("outer.twice", "x").await }).expect("both"), "xaa");
+    let start = Instant::now();
+    let error = block_on(async { client.call("outer.hang", "x").timeout(Duration::from_millis(400)).await });
+    // Either the outer function is given up first, or it passes on that the inner one was.
+    let kind = error.expect_err("it hangs").kind();
+    assert!(matches!(kind, FailureKind::TimedOut | FailureKind::Failed), "{kind}");
+    assert!(start.elapsed() < Duration::from_secs(5), "the inner call outlived the outer one's deadline");
+}
