@@ -1,7 +1,8 @@
 //! Who leads: the recipe of etcd's `clientv3/concurrency`, carried out by the candidate itself.
 //!
-//! Each candidate holds one key on its lease; the key with the lowest create revision leads. Everyone else watches the
-//! next older key only, so that a leader's end wakes one successor and not the mesh.
+//! Each candidate holds one key on its lease; the key with the lowest create revision leads. Everyone else waits for the
+//! end of the next older key, and of the one before that to learn when it is next in line. So a leader's end wakes its
+//! successor and the next in line, and not the mesh.
 
 use crate::facts::ids::{LeaseId, Revision};
 use uuid::Uuid;
@@ -28,7 +29,7 @@ pub enum Event {
     LeaseInDoubt,
     /// All candidates, as etcd holds them now.
     Listed(Vec<Candidate>),
-    /// A watched key, the predecessor's or one's own, is gone.
+    /// A watched key, one's own or that of somebody before, is gone.
     KeyGone,
 }
 
@@ -37,12 +38,13 @@ pub enum Event {
 pub enum Action {
     /// Put the own key if it is absent, then list all candidates.
     Stand(LeaseId),
-    /// Wait for the end of this key. If it is the leader's (`next_in_line`), keep a link to it as well.
+    /// Wait for the end of the predecessor's key. If it is the leader's (nobody is `ahead` of it), keep a link to it as
+    /// well; else wait for the end of the key ahead, too: then it may lead.
     Follow {
         /// Whose end to wait for.
         predecessor: Candidate,
-        /// Whether the predecessor leads.
-        next_in_line: bool,
+        /// Whom the predecessor waits for.
+        ahead: Option<Candidate>,
     },
     /// Take up the leader's duties; every write compares this revision.
     Lead(Revision),
@@ -107,8 +109,9 @@ impl Election {
                 self.enter(State::Leading(lease, term), Some(Action::Lead(term)))
             }
             Some(place) => {
-                let predecessor = candidates.swap_remove(place - 1);
-                let follow = Action::Follow { predecessor, next_in_line: place == 1 };
+                candidates.truncate(place);
+                let predecessor = candidates.remove(place - 1);
+                let follow = Action::Follow { predecessor, ahead: candidates.pop() };
                 self.enter(State::Following(lease), Some(follow))
             }
         }

@@ -329,9 +329,7 @@ impl Agent {
             session.election_tasks.clear();
             match action {
                 Action::Stand(lease) => session.stand(&self.registrar, lease),
-                Action::Follow { predecessor, next_in_line } => {
-                    session.follow(&self.registrar, predecessor, next_in_line);
-                }
+                Action::Follow { predecessor, ahead } => session.follow(&self.registrar, predecessor, ahead),
                 Action::Lead(term) => {
                     self.announcer.announce(Event::Elected);
                     session.lead(&self.registrar, &self.core, term);

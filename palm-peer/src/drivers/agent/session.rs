@@ -116,14 +116,15 @@ impl Session {
         );
     }
 
-    pub(super) fn follow(&mut self, registrar: &Registrar, predecessor: Candidate, next_in_line: bool) {
+    pub(super) fn follow(&mut self, registrar: &Registrar, predecessor: Candidate, ahead: Option<Candidate>) {
         self.stand_by(registrar, predecessor.key.clone());
         self.stand_by(registrar, registrar.keys.candidate(self.lease));
-        if next_in_line {
-            let (etcd, keys, me) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.record.uuid);
-            let watching = async move { candidacy::watch_over(&etcd, &keys, me, &predecessor).await };
-            self.election_tasks.push(Guarded(registrar.etcd.spawn(watching)));
+        if let Some(ahead) = ahead {
+            return self.stand_by(registrar, ahead.key);
         }
+        let (etcd, keys, me) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.record.uuid);
+        let watching = async move { candidacy::watch_over(&etcd, &keys, me, &predecessor).await };
+        self.election_tasks.push(Guarded(registrar.etcd.spawn(watching)));
     }
 
     pub(super) fn lead(&mut self, registrar: &Registrar, core: &Arc<Core>, term: Revision) {
