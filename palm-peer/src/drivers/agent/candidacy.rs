@@ -13,8 +13,11 @@ use crate::{
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long a link to the leader may take to open.
+/// How long a link to the leader may take to open, at most.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
+/// How long the first try may take after a link broke: a process that is being killed closes its connections before the
+/// port that it listens on, and lets in whom it will never answer.
+const REOPEN_WITHIN: Duration = Duration::from_millis(50);
 
 /// Puts the own key if it is absent, and lists all candidates; tries until etcd does it.
 pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
@@ -64,14 +67,16 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, me: Uuid, leader: &Candidate) 
     let Some(uuid) = leader.uuid else { return };
     let mut was_there = false;
     let mut failures = 0;
+    let mut patience = OPEN_WITHIN;
     loop {
         let found = etcd.get(&keys.server(uuid)).await;
         let known = found.ok().flatten().and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
         let Some((record, kv)) = known else { return };
-        match Link::open(&record.endpoint(), me, uuid, OPEN_WITHIN).await {
+        match Link::open(&record.endpoint(), me, uuid, patience).await {
             Ok(link) => {
-                (was_there, failures) = (true, 0);
+                (was_there, failures, patience) = (true, 0, REOPEN_WITHIN);
                 link.broken().await;
+                continue;
             }
             // Only a process that was there once can be gone; the address may be wrong.
             Err(error) if error.proves_gone() && (was_there || record.configured) => {
@@ -90,9 +95,8 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, me: Uuid, leader: &Candidate) 
             }
             Err(_) => failures += 1,
         }
-        if failures > 0 {
-            let wait = backoff(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
-            timer::sleep(wait).await;
-        }
+        patience = (patience * 2).min(OPEN_WITHIN);
+        let wait = backoff(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
+        timer::sleep(wait).await;
     }
 }

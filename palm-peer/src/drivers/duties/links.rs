@@ -21,6 +21,12 @@ use uuid::Uuid;
 /// The level from on which a server's log lines come in full.
 const LEVEL: &str = "ERROR";
 
+/// How long to wait for a greeting, try after try, after a link broke. A process that is being killed closes its
+/// connections before the port that it listens on: the first try may still be let in, and never be answered.
+const RECONNECT_MS: [u64; 4] = [50, 150, 300, 1000];
+/// How long to wait between these tries.
+const BETWEEN: Duration = Duration::from_millis(20);
+
 #[derive(Default)]
 struct Open {
     links: HashMap<Uuid, (String, Arc<Link>)>,
@@ -56,7 +62,7 @@ impl Links {
     pub fn probe(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = Result<String, String>> + Send + 'static {
         let links = self.clone();
         async move {
-            let link = links.link(uuid, &endpoint).await.map_err(|error| error.to_string())?;
+            let link = links.link(uuid, &endpoint, links.timeout).await.map_err(|error| error.to_string())?;
             let mut request = Request::call(format!("{uuid}._log_query"));
             request.route = vec![uuid];
             request.timeout_ms = u64::try_from(links.timeout.as_millis()).ok();
@@ -74,14 +80,23 @@ impl Links {
     /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
     pub fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
         let links = self.clone();
-        async move { links.link(uuid, &endpoint).await.is_err_and(|error| error.proves_gone()) }
+        async move {
+            for patience in RECONNECT_MS.map(Duration::from_millis) {
+                match links.link(uuid, &endpoint, patience).await {
+                    Err(error) if error.proves_gone() => return true,
+                    Err(_) => timer::sleep(BETWEEN).await,
+                    Ok(_) => return false,
+                }
+            }
+            false
+        }
     }
 
-    async fn link(&self, uuid: Uuid, endpoint: &str) -> Result<Arc<Link>, OpenError> {
+    async fn link(&self, uuid: Uuid, endpoint: &str, patience: Duration) -> Result<Arc<Link>, OpenError> {
         if let Some(link) = self.find(uuid, endpoint) {
             return Ok(link);
         }
-        let opened = Link::open(endpoint, self.me, uuid, self.timeout).await?;
+        let opened = Link::open(endpoint, self.me, uuid, patience).await?;
         let mut open = lock(&self.open);
         // Another probe may have opened one meanwhile; two would end each other's watch.
         if let Some((_, link)) = open.links.get(&uuid).filter(|(at, link)| at == endpoint && !link.is_broken()) {
