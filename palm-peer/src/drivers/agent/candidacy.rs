@@ -69,34 +69,46 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, me: Uuid, leader: &Candidate) 
     let mut failures = 0;
     let mut patience = OPEN_WITHIN;
     loop {
-        let found = etcd.get(&keys.server(uuid)).await;
-        let known = found.ok().flatten().and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
-        let Some((record, kv)) = known else { return };
-        match Link::open(&record.endpoint(), me, uuid, patience).await {
-            Ok(link) => {
-                (was_there, failures, patience) = (true, 0, REOPEN_WITHIN);
-                link.broken().await;
-                continue;
-            }
-            // Only a process that was there once can be gone; the address may be wrong.
-            Err(error) if error.proves_gone() && (was_there || record.configured) => {
-                let candidate = (leader.key.as_str(), leader.created, leader.lease);
-                match bury(etcd, keys, uuid, &kv, candidate).await {
-                    Ok(true) => {
-                        log::info!(target: "registry", "Deleted server {uuid} because its process is gone");
+        if let Ok(found) = etcd.get(&keys.server(uuid)).await {
+            let known = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
+            let Some((record, kv)) = known else { return };
+            match Link::open(&record.endpoint(), me, uuid, patience).await {
+                Ok(link) => {
+                    (was_there, failures, patience) = (true, 0, REOPEN_WITHIN);
+                    link.broken().await;
+                    continue;
+                }
+                // Only a process that was there once can be gone; the address may be wrong.
+                Err(error) if error.proves_gone() && (was_there || record.configured) => {
+                    // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
+                    // the same.
+                    let burial = etcd.spawn(bury_leader(etcd.clone(), keys.clone(), leader.clone(), uuid, kv));
+                    if burial.await == Ok(true) {
                         return;
                     }
-                    Ok(false) => failures += 1,
-                    Err(error) => {
-                        failures += 1;
-                        log::warn!("the leader's process is gone, but etcd still lists it: {error}");
-                    }
                 }
+                Err(_) => {}
             }
-            Err(_) => failures += 1,
         }
+        failures += 1;
         patience = (patience * 2).min(OPEN_WITHIN);
         let wait = backoff(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
         timer::sleep(wait).await;
+    }
+}
+
+async fn bury_leader(etcd: Etcd, keys: Keys, leader: Candidate, uuid: Uuid, record: KeyValue) -> bool {
+    let candidate = (leader.key.as_str(), leader.created, leader.lease);
+    match bury(&etcd, &keys, uuid, &record, candidate).await {
+        Ok(buried) => {
+            if buried {
+                log::info!(target: "registry", "Deleted server {uuid} because its process is gone");
+            }
+            buried
+        }
+        Err(error) => {
+            log::warn!("the leader's process is gone, but etcd still lists it: {error}");
+            false
+        }
     }
 }

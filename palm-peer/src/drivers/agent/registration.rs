@@ -170,7 +170,9 @@ pub async fn bury(
         .await?
         .succeeded;
     if buried {
-        etcd.revoke_lease(lease).await?;
+        if let Err(error) = etcd.revoke_lease(lease).await {
+            log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
+        }
     }
     Ok(buried)
 }
