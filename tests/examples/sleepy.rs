@@ -1,0 +1,24 @@
+//! A server that can be made to block the executor of its functions: `sleepy.block`, with seconds as payload.
+//!
+//! For tests: nobody else should sleep in an asynchronous function.
+
+use palm_peer::{FunctionError, Message, Server, flags::Run};
+use std::{process::ExitCode, thread, time::Duration};
+
+/// a server that falls asleep when it is told to
+#[derive(argh::FromArgs)]
+struct Sleepy {
+    #[argh(subcommand)]
+    run: Run,
+}
+
+async fn block(message: Message) -> Result<&'static str, FunctionError> {
+    let seconds: f64 = std::str::from_utf8(message.payload())?.parse()?;
+    thread::sleep(Duration::try_from_secs_f64(seconds)?);
+    Ok("awake")
+}
+
+fn main() -> ExitCode {
+    let sleepy: Sleepy = argh::from_env();
+    sleepy.run.main(Server::new("sleepy").function("block", block))
+}

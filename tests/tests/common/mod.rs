@@ -1,0 +1,183 @@
+//! A mesh under test: servers in processes of their own, and etcd's word on what became of them.
+
+// Each test file uses a part of it. A test speaks by panicking.
+#![allow(dead_code, clippy::expect_used, clippy::unwrap_used)]
+
+pub mod calls;
+pub mod history;
+
+use history::{Event, History};
+use palm_peer::{Options, Settings};
+use palm_tests::{Etcd, Process, eventually, example};
+use std::{collections::BTreeMap, ops::Deref, time::Duration};
+
+/// For what takes milliseconds on an idle machine.
+pub const SOON: Duration = Duration::from_secs(20);
+/// Flags that make the mesh notice things sooner, by the same logic.
+pub const QUICK: [&str; 6] = ["--ttl", "3", "--probe-period", "2", "--probe-timeout", "1"];
+
+/// The servers of one prefix, and all that etcd ever held for them.
+pub struct Mesh<'a> {
+    etcd: &'a Etcd,
+    prefix: String,
+    flags: Vec<String>,
+    history: History,
+}
+
+/// A server in a process of its own; it has joined.
+pub struct Server {
+    process: Process,
+    /// Its identity.
+    pub uuid: String,
+    /// Where it listens.
+    pub endpoint: String,
+}
+
+impl Deref for Server {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Server {
+    /// Those of its lines that hold `words`.
+    pub fn lines_with(&self, words: &str) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.contains(words)).collect()
+    }
+}
+
+impl<'a> Mesh<'a> {
+    /// A mesh without servers, whose servers will have these flags.
+    pub fn new(etcd: &'a Etcd, prefix: &str, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(ToString::to_string).collect();
+        Self { etcd, prefix: prefix.to_owned(), flags, history: History::follow(etcd, prefix) }
+    }
+
+    /// Starts a server that finds etcd at these URLs, and waits until it has joined.
+    pub fn start_at(&self, program: &str, etcd: &str) -> Server {
+        let process = Process::builder(example(program))
+            .args(["run", "--debug", "--etcd", etcd, "--prefix", &self.prefix])
+            .args(&self.flags)
+            .start();
+        let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [uuid, endpoint] = [words[words.len() - 3], words[words.len() - 1]].map(str::to_owned);
+        Server { process, uuid, endpoint }
+    }
+
+    /// Starts a server, and waits until it has joined.
+    pub fn start(&self, program: &str) -> Server {
+        self.start_at(program, &self.etcd.endpoint())
+    }
+
+    /// Starts servers one after the other, each once the one before is configured: the first leads, the next are in line.
+    pub fn start_in_line(&self, program: &str, count: usize) -> Vec<Server> {
+        let start = |_| {
+            let server = self.start(program);
+            self.await_published(&[&server.uuid]);
+            server
+        };
+        (0..count).map(start).collect()
+    }
+
+    /// What etcd told of the mesh.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What etcd holds now, by key without the prefix.
+    pub fn state(&self) -> BTreeMap<String, Event> {
+        self.history.state()
+    }
+
+    /// A key of the mesh.
+    pub fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// The key of the election, and the uuid, of the candidate that leads.
+    pub fn leading(&self) -> Option<(String, String)> {
+        let state = self.state();
+        let candidates = state.into_iter().filter(|(key, _)| key.starts_with("/election/"));
+        let oldest = candidates.min_by_key(|(_, candidate)| candidate.created);
+        oldest.map(|(key, candidate)| (key, candidate.value))
+    }
+
+    /// Waits until this server leads.
+    pub fn await_lead(&self, uuid: &str, within: Duration) {
+        eventually(&format!("{uuid} leads"), within, || self.leading().filter(|(_, leader)| leader == uuid));
+    }
+
+    /// Waits until all of these servers are configured by one that leads, and published.
+    pub fn await_published(&self, uuids: &[&str]) {
+        self.await_published_within(uuids, SOON);
+    }
+
+    /// As [`Mesh::await_published`], with a bound of one's own.
+    pub fn await_published_within(&self, uuids: &[&str], within: Duration) {
+        eventually(&format!("{uuids:?} are configured and published"), within, || {
+            let (_, leader) = self.leading()?;
+            let state = self.state();
+            let configured = |uuid: &&str| {
+                let record = state.get(&format!("/servers/{uuid}")).map(Event::json);
+                record.is_some_and(|record| record["configured"] == true && record["leader"] == leader.as_str())
+            };
+            let published = |uuid: &&str| state.iter().any(|(key, event)| publishes(key, event, uuid));
+            uuids.iter().all(|uuid| configured(uuid) && published(uuid)).then_some(())
+        });
+    }
+
+    /// Whether a server is registered.
+    pub fn is_registered(&self, uuid: &str) -> bool {
+        self.state().contains_key(&format!("/servers/{uuid}"))
+    }
+
+    /// Options for a client or a server within the test.
+    pub fn options(&self) -> Options {
+        self.options_at(&self.etcd.endpoint())
+    }
+
+    /// Options for a client or a server within the test that finds etcd at this URL.
+    pub fn options_at(&self, etcd: &str) -> Options {
+        let mut settings = Settings { etcd: vec![etcd.to_owned()], prefix: self.prefix.clone(), ..Settings::default() };
+        for flag in self.flags.chunks_exact(2) {
+            settings.set(&flag[0].trim_start_matches("--").replace('-', "_"), &flag[1]).expect("a flag is a setting");
+        }
+        settings.build().expect("settings of a test")
+    }
+
+    /// Removes a server as `palm-cli rm` does.
+    pub fn remove(&self, uuid: &str) {
+        let note = r#"{"why":"admin","reason":"an administrator removed it","when":"2026-01-01T00:00:00.000000"}"#;
+        let (record, departed) = (self.key("/servers/"), self.key("/departed/"));
+        transact(self.etcd, &[&format!("del {record}{uuid}"), &format!("put {departed}{uuid} '{note}'")]);
+    }
+
+    /// Resets the mesh as `palm-cli reset` does.
+    pub fn reset(&self) {
+        let folders = ["/servers/", "/election/", "/pipelines/", "/departed/"];
+        let mut operations = folders.map(|folder| format!("del --prefix {}", self.key(folder))).to_vec();
+        operations.push(format!(r#"put {} '{{"when":"2026-01-01T00:00:00.000000"}}'"#, self.key("/reset")));
+        transact(self.etcd, &operations.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// Whether this event leaves `uuid` published.
+pub fn publishes(key: &str, event: &Event, uuid: &str) -> bool {
+    key.starts_with("/pipelines/") && !event.deleted && event.value.contains(uuid)
+}
+
+/// Carries out etcdctl's operations in one transaction.
+pub fn transact(etcd: &Etcd, operations: &[&str]) {
+    let script = format!("\n{}\n\n\n", operations.join("\n"));
+    let process = Process::builder("sh")
+        .args(["-c", "printf '%s' \"$SCRIPT\" | etcdctl txn"])
+        .env("SCRIPT", script)
+        .env("ETCDCTL_API", "3")
+        .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
+        .start();
+    assert!(process.wait(SOON).success(), "etcdctl txn: {:?}", process.lines());
+    assert!(process.lines().contains(&"SUCCESS".to_owned()), "etcdctl txn: {:?}", process.lines());
+}
