@@ -40,15 +40,46 @@ struct Entry {
     retry_at: Option<Instant>,
     /// Why it could not be reached, when that has been logged.
     complaint: Option<String>,
-    /// Whether a write to its record is under way.
-    writing: bool,
-    gone: bool,
+    /// Why it is to be removed.
+    doom: Option<Doom>,
+    /// Whether a write over this record stands, of which the watch has not told yet.
+    outdated: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Doom {
+    reason: &'static str,
+    /// Whether the process is proven gone.
+    proven: bool,
 }
 
 impl Entry {
+    fn new(record: Record, modified: Revision, lease: Option<LeaseId>) -> Self {
+        Self {
+            record,
+            modified,
+            lease,
+            reached: false,
+            probes: Vec::new(),
+            sent: 0,
+            misses: 0,
+            retry_at: None,
+            complaint: None,
+            doom: None,
+            outdated: false,
+        }
+    }
+
+    /// Whether `record` is this one rewritten, and not that of a server which registered anew.
+    fn lives_on_in(&self, record: &Record, lease: Option<LeaseId>) -> bool {
+        let old = &self.record;
+        let set_back = old.configured && !record.configured;
+        old.when == record.when && self.lease == lease && old.endpoint() == record.endpoint() && !set_back
+    }
+
     /// Clients may reach it: some leader reached it, and it has not been found dead.
     fn is_published(&self) -> bool {
-        self.record.configured && !self.gone
+        self.record.configured && self.doom.is_none()
     }
 }
 
@@ -61,6 +92,9 @@ pub struct Registry {
     most_misses: u32,
     servers: BTreeMap<Uuid, Entry>,
     broken: BTreeMap<String, String>,
+    /// The records to which a write is under way, with the revision that it replaces. Outlives the entry: a server may
+    /// be deleted and back before the answer comes.
+    writing: BTreeMap<Uuid, Revision>,
     next_token: u64,
     next_round: Instant,
     /// The number of servers that died in the round under way.
@@ -80,6 +114,7 @@ impl Registry {
             most_misses: settings.probe_misses,
             servers: BTreeMap::new(),
             broken: BTreeMap::new(),
+            writing: BTreeMap::new(),
             next_token: 0,
             next_round: now,
             round: None,
@@ -102,7 +137,7 @@ impl Registry {
     /// Whether a probing round is under way, or a write to a record.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.round.is_some() || self.servers.values().any(|entry| entry.writing)
+        self.round.is_some() || !self.writing.is_empty()
     }
 
     /// How many rounds were started.
@@ -118,12 +153,12 @@ impl Registry {
             .servers
             .values()
             .flat_map(|entry| entry.probes.iter().map(|(_, deadline)| *deadline).chain(entry.retry_at));
-        let round = self.round.is_none().then_some(self.next_round);
-        series.chain(round).min().unwrap_or(self.next_round)
+        series.fold(self.next_round, Instant::min)
     }
 
     /// Takes in what happened and says what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        self.forgive_if_overslept(now);
         match event {
             Event::Stands { record, modified, lease } => self.stands(record, modified, lease, now),
             Event::Broken { key, reason } => self.broken(key, reason),
@@ -144,9 +179,7 @@ impl Registry {
 
     /// Lets time pass: sends what is due, counts what was missed, starts a round.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
-        if now > self.deadline() + OVERSLEPT {
-            self.forgive_pending_probes(now);
-        }
+        self.forgive_if_overslept(now);
         let uuids: Vec<Uuid> = self.servers.keys().copied().collect();
         for uuid in uuids {
             self.tick_server(uuid, now);
@@ -164,42 +197,23 @@ impl Registry {
 
     fn stands(&mut self, record: Record, modified: Revision, lease: Option<LeaseId>, now: Instant) {
         let uuid = record.uuid;
-        let key = self.broken.keys().find(|key| key.ends_with(&uuid.to_string())).cloned();
-        self.broken.retain(|broken, _| Some(broken) != key.as_ref());
-        let same_life = self.servers.get(&uuid).is_some_and(|old| {
-            old.record.when == record.when && old.lease == lease && old.record.endpoint() == record.endpoint()
-        });
-        if let Some(old) = self.servers.get_mut(&uuid).filter(|_| same_life) {
-            let was_configured = old.record.configured;
-            old.modified = modified;
-            old.record = record;
-            old.gone = false;
+        self.broken.retain(|key, _| !key.ends_with(&uuid.to_string()));
+        if let Some(old) = self.servers.get_mut(&uuid).filter(|old| old.lives_on_in(&record, lease)) {
+            let was_configured = std::mem::replace(&mut old.record, record).configured;
+            (old.modified, old.outdated) = (modified, false);
             if old.record.configured && !was_configured && old.record.leader == Some(self.me) {
                 self.log(Level::Info, format!("Server {uuid} configured"));
             }
-            if self.servers.get(&uuid).is_some_and(|e| e.reached) {
-                self.configure(uuid);
-            }
+            self.settle(uuid);
             return;
         }
-        let entry = Entry {
-            record,
-            modified,
-            lease,
-            reached: false,
-            probes: Vec::new(),
-            sent: 0,
-            misses: 0,
-            retry_at: None,
-            complaint: None,
-            writing: false,
-            gone: false,
-        };
-        self.servers.insert(uuid, entry);
+        self.servers.insert(uuid, Entry::new(record, modified, lease));
         self.probe(uuid, now);
     }
 
     fn broken(&mut self, key: String, reason: String) {
+        // Nothing is known any more of the server that it was of; its removal will be told as that of something broken.
+        self.servers.retain(|uuid, _| !key.ends_with(&uuid.to_string()));
         if self.broken.get(&key) != Some(&reason) {
             self.log(Level::Warn, format!("{key} holds no record of a server, and is left alone: {reason}"));
             self.broken.insert(key, reason);
@@ -249,7 +263,7 @@ impl Registry {
         if in_round {
             self.log(Level::Info, line);
         }
-        self.configure(uuid);
+        self.settle(uuid);
     }
 
     fn unanswered(&mut self, uuid: Uuid, token: Token, reason: String) {
@@ -285,39 +299,47 @@ impl Registry {
         }
     }
 
-    fn remove(&mut self, uuid: Uuid, reason: &'static str, revoke: bool) {
+    fn remove(&mut self, uuid: Uuid, reason: &'static str, proven: bool) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        entry.gone = true;
+        entry.doom = Some(Doom { reason, proven });
         entry.probes.clear();
         entry.retry_at = None;
-        if !entry.writing {
-            entry.writing = true;
-            let revoke = entry.lease.filter(|_| revoke);
-            self.actions.push(Action::Remove { uuid, modified: entry.modified, reason, revoke });
-        }
+        self.settle(uuid);
     }
 
-    fn configure(&mut self, uuid: Uuid) {
+    /// Asks for the write that the record needs, if it needs one and none is under way.
+    fn settle(&mut self, uuid: Uuid) {
         let me = self.me;
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        let right = entry.record.configured && entry.record.leader == Some(me);
-        if right || entry.writing || entry.gone {
-            return;
-        }
-        entry.writing = true;
-        let record = Record { configured: true, leader: Some(me), ..entry.record.clone() };
-        self.actions.push(Action::Configure { record, modified: entry.modified });
+        let Some(entry) = self.servers.get(&uuid).filter(|entry| !entry.outdated) else { return };
+        let (record, modified) = (&entry.record, entry.modified);
+        let action = match entry.doom {
+            _ if self.writing.contains_key(&uuid) => return,
+            Some(Doom { reason, proven }) => {
+                Action::Remove { uuid, modified, reason, revoke: entry.lease.filter(|_| proven) }
+            }
+            None if entry.reached && !(record.configured && record.leader == Some(me)) => {
+                let record = Record { configured: true, leader: Some(me), ..record.clone() };
+                Action::Configure { record, modified }
+            }
+            None => return,
+        };
+        self.writing.insert(uuid, modified);
+        self.actions.push(action);
     }
 
     /// A write that did not succeed met a change that the watch is about to tell, or an etcd in trouble: look again.
     fn written(&mut self, uuid: Uuid, done: bool, now: Instant) {
+        let replaced = self.writing.remove(&uuid);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        entry.writing = false;
         if !done {
-            entry.gone = false;
-            entry.sent = 0;
-            entry.misses = 0;
+            entry.doom = None;
+            (entry.sent, entry.misses) = (0, 0);
             entry.retry_at = Some(now + RETRY);
+        } else if replaced == Some(entry.modified) {
+            entry.outdated = true;
+        } else {
+            // The watch was quicker than the answer.
+            self.settle(uuid);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Probing: rounds over all servers, and the series of probes that a silent one gets.
 
-use super::{Action, RETRY, Registry, Token};
+use super::{Action, OVERSLEPT, RETRY, Registry, Token};
 use log::Level;
 use std::time::Instant;
 use uuid::Uuid;
@@ -21,7 +21,8 @@ impl Registry {
         let uuids: Vec<Uuid> = self.servers.keys().copied().collect();
         for uuid in uuids {
             // A series that is under way goes on by itself.
-            if self.servers.get(&uuid).is_some_and(|e| e.probes.is_empty() && e.retry_at.is_none() && !e.gone) {
+            if self.servers.get(&uuid).is_some_and(|e| e.probes.is_empty() && e.retry_at.is_none() && e.doom.is_none())
+            {
                 self.probe(uuid, now);
             }
         }
@@ -31,7 +32,7 @@ impl Registry {
     pub(super) fn end_round_if_over(&mut self, now: Instant) {
         let Some(dead) = self.round else { return };
         let overdue = now >= self.next_round;
-        let open = self.servers.values().any(|e| !e.probes.is_empty() || e.retry_at.is_some() || e.gone);
+        let open = self.servers.values().any(|e| !e.probes.is_empty() || e.retry_at.is_some() || e.doom.is_some());
         if !open || overdue {
             self.round = None;
             self.log_summary(dead);
@@ -75,14 +76,23 @@ impl Registry {
         probes.iter().find(|(_, deadline)| now >= *deadline).map(|(token, _)| *token)
     }
 
-    /// The leader stood still (it was stopped, or its machine was): nobody had a fair chance to answer. Their clocks
-    /// start again.
-    pub(super) fn forgive_pending_probes(&mut self, now: Instant) {
-        let fresh = now + self.timeout;
-        for entry in self.servers.values_mut() {
-            for (_, deadline) in &mut entry.probes {
-                *deadline = fresh;
-            }
+    /// The leader stood still (it was stopped, or its machine was): nobody had a fair chance to answer. Their series start
+    /// again, with fresh probes: the answers to the others may be lost.
+    pub(super) fn forgive_if_overslept(&mut self, now: Instant) {
+        if now <= self.deadline() + OVERSLEPT {
+            return;
+        }
+        self.next_round = self.next_round.max(now);
+        let in_series = self.servers.iter_mut().filter(|(_, e)| !e.probes.is_empty() || e.retry_at.is_some());
+        let again: Vec<Uuid> = in_series
+            .map(|(uuid, entry)| {
+                entry.probes.clear();
+                entry.retry_at = None;
+                *uuid
+            })
+            .collect();
+        for uuid in again {
+            self.probe(uuid, now);
         }
     }
 }

@@ -1,0 +1,132 @@
+//! The rounds, as the log tells them, and what time does to them.
+
+use super::*;
+
+fn info(text: &str) -> String {
+    format!("INFO:{text}")
+}
+
+#[test]
+fn an_empty_round_is_the_guides() {
+    let mut desk = Desk::new();
+    let empty = ["No servers found", "0 dead servers", "0 servers remaining"].map(info);
+    assert_eq!(lines(&desk.pass(Duration::ZERO)), empty);
+    assert_eq!(desk.pass(9_999 * MS), []);
+    assert_eq!(lines(&desk.pass(MS)), empty);
+    assert_eq!(desk.registry.rounds(), 2);
+}
+
+#[test]
+fn a_round_over_servers_that_answer_is_the_guides() {
+    let mut desk = Desk::new();
+    desk.configured(1);
+    desk.configured(2);
+    let actions = desk.pass(Duration::ZERO);
+    let mut said = lines(&actions);
+    let [one, two] = probes(&actions)[..] else { panic!("{actions:?}") };
+    assert!(desk.registry.is_busy());
+    said.extend(lines(&desk.answer(1, one)));
+    said.extend(lines(&desk.answer(2, two)));
+    assert!(!desk.registry.is_busy());
+    assert_eq!(
+        said,
+        [
+            "Found 2 servers, probing all of them".to_owned(),
+            "2 servers remaining".to_owned(),
+            format!("{}/printf/registered : b'I,D'", uuid(1)),
+            format!("{}/printf/registered : b'I,D'", uuid(2)),
+            "0 dead servers".to_owned(),
+            "2 servers remaining".to_owned(),
+        ]
+        .map(|line| info(&line))
+    );
+    assert_eq!(desk.answer(1, one), [], "an answer counts once");
+}
+
+#[test]
+fn a_server_that_dies_in_a_round_is_counted_in_it() {
+    let mut desk = Desk::new();
+    desk.configured(1);
+    desk.configured(2);
+    let tokens = probes(&desk.pass(Duration::ZERO));
+    desk.answer(2, tokens[1]);
+    assert!(removal(&desk.pass(Duration::from_secs(4))).is_some());
+    assert_eq!(desk.written(1, true), []);
+    let end = desk.deleted(1, Some((Why::Registry, "it does not answer")), false, true);
+    let said = format!("Deleted server {} because it does not answer", uuid(1));
+    assert_eq!(lines(&end), [&said, "1 dead servers", "1 servers remaining"].map(info));
+}
+
+#[test]
+fn who_dies_between_two_rounds_is_counted_in_none() {
+    let mut desk = Desk::new();
+    desk.configured(1);
+    let token = probe(&desk.pass(Duration::ZERO));
+    desk.answer(1, token);
+    assert_eq!(lines(&desk.deleted(1, Some((Why::Itself, "")), false, true)).len(), 1);
+    let empty = ["No servers found", "0 dead servers", "0 servers remaining"].map(info);
+    assert_eq!(lines(&desk.pass(Duration::from_secs(10))), empty);
+}
+
+/// A series may last longer than the period; the next round starts in time, and the series goes on by itself.
+#[test]
+fn a_round_that_is_overdue_ends_when_the_next_begins() {
+    let mut desk = Desk::new();
+    desk.registry.period = Duration::from_secs(3);
+    desk.configured(1);
+    desk.configured(2);
+    let tokens = probes(&desk.pass(Duration::ZERO));
+    desk.answer(1, tokens[0]);
+    desk.pass(2_999 * MS);
+    let next = desk.pass(MS);
+    let said: Vec<_> = lines(&next).into_iter().filter(|line| !line.starts_with("WARN")).collect();
+    let whole =
+        ["0 dead servers", "2 servers remaining", "Found 2 servers, probing all of them", "2 servers remaining"];
+    assert_eq!(said, whole.map(info));
+    assert_eq!(probes(&next).len(), 1, "only the one without a series");
+    assert_eq!(desk.registry.rounds(), 2);
+    assert!(removal(&desk.pass(Duration::from_secs(1))).is_some(), "the series kept its time");
+}
+
+#[test]
+fn a_round_waits_for_no_removal_longer_than_its_period() {
+    let mut desk = Desk::new();
+    desk.configured(1);
+    desk.pass(Duration::ZERO);
+    assert!(removal(&desk.gone(1)).is_some());
+    let said = lines(&desk.pass(Duration::from_secs(10)));
+    assert_eq!(said[..2], ["0 dead servers", "1 servers remaining"].map(info), "etcd is silent");
+    assert_eq!(desk.registry.rounds(), 2);
+}
+
+/// The leader was stopped: its clock ran, and nobody's answer reached it.
+#[test]
+fn a_leader_that_overslept_holds_it_against_nobody() {
+    let mut desk = Desk::new();
+    desk.configured(1);
+    let mut stale = probes(&desk.pass(Duration::ZERO));
+    stale.extend(probes(&desk.pass(Duration::from_secs(2))));
+    assert_eq!(stale.len(), 3);
+    desk.now += Duration::from_secs(60);
+    // The requests of all three are given up before the clock is looked at.
+    let mut actions = desk.refuse(1, stale[1], "no answer");
+    actions.extend(desk.refuse(1, stale[2], "no answer"));
+    actions.extend(desk.registry.tick(desk.now));
+    assert_eq!((removal(&actions), probes(&actions).len()), (None, 1), "{actions:?}");
+    // From here on everyone has a fair chance, and no more than that.
+    assert_eq!(removal(&desk.pass(3_999 * MS)), None);
+    assert!(removal(&desk.pass(MS)).is_some());
+}
+
+#[test]
+fn a_leader_that_overslept_a_round_starts_one_at_once() {
+    let mut desk = Desk::new();
+    desk.configured(1);
+    let token = probe(&desk.pass(Duration::ZERO));
+    desk.answer(1, token);
+    desk.now += Duration::from_secs(100);
+    let actions = desk.registry.tick(desk.now);
+    assert_eq!(probes(&actions).len(), 1);
+    assert!(desk.registry.deadline() > desk.now);
+    assert_eq!(desk.registry.rounds(), 2);
+}

@@ -1,0 +1,385 @@
+//! Random histories of a mesh under one leader after another, against a model of etcd and of the servers.
+
+use super::*;
+use fastrand::Rng;
+use std::collections::VecDeque;
+
+const SERVERS: u128 = 6;
+const TIMEOUT: Duration = Duration::from_secs(2);
+const MISSES: usize = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not started, or left.
+    Out,
+    Alive,
+    /// It does not answer, though its lease is kept.
+    Frozen,
+    Dead,
+}
+
+/// What etcd holds under one key of `/servers/`.
+#[derive(Debug, Clone)]
+struct Held {
+    /// `None`: no record.
+    record: Option<Record>,
+    modified: Revision,
+}
+
+#[derive(Debug)]
+struct Server {
+    state: State,
+    life: u32,
+}
+
+/// A probe as the model sees it, to judge removals by.
+#[derive(Debug)]
+struct Sent {
+    token: Token,
+    at: Instant,
+    refused: bool,
+}
+
+struct World {
+    seed: u64,
+    random: Rng,
+    now: Instant,
+    revision: i64,
+    term: u128,
+    registry: Registry,
+    etcd: BTreeMap<Uuid, Held>,
+    servers: BTreeMap<Uuid, Server>,
+    /// What the watch has not told the leader yet.
+    watch: VecDeque<Event>,
+    /// The probes whose requests are not given up.
+    asked: Vec<(Uuid, Token, Instant)>,
+    writes: Vec<Action>,
+    /// The probes since the last answer, or since the leader overslept.
+    unanswered: BTreeMap<Uuid, Vec<Sent>>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let now = Desk::new().now;
+        let server = |id| (uuid(id), Server { state: State::Out, life: 0 });
+        Self {
+            seed,
+            random: Rng::with_seed(seed),
+            now,
+            revision: 1,
+            term: 1_000,
+            registry: Registry::new(uuid(1_000), &Options::default(), now),
+            etcd: BTreeMap::new(),
+            servers: (1..=SERVERS).map(server).collect(),
+            watch: VecDeque::new(),
+            asked: Vec::new(),
+            writes: Vec::new(),
+            unanswered: BTreeMap::new(),
+        }
+    }
+
+    fn id(&mut self) -> Uuid {
+        uuid(self.random.u128(1..=SERVERS))
+    }
+
+    fn state(&self, id: Uuid) -> State {
+        self.servers[&id].state
+    }
+
+    fn set(&mut self, id: Uuid, state: State) {
+        self.servers.get_mut(&id).expect("a server").state = state;
+    }
+
+    fn put(&mut self, id: Uuid, record: Option<Record>) -> Revision {
+        self.revision += 1;
+        let modified = Revision(self.revision);
+        self.watch.push_back(match &record {
+            Some(record) => Event::Stands { record: record.clone(), modified, lease: Some(lease(7)) },
+            None => Event::Broken { key: format!("/servers/{id}"), reason: "EOF".into() },
+        });
+        self.etcd.insert(id, Held { record, modified });
+        modified
+    }
+
+    fn delete(&mut self, id: Uuid, why: Option<(Why, &str)>) {
+        let Some(held) = self.etcd.remove(&id) else { return };
+        self.revision += 1;
+        let when = record(1, 0).when;
+        self.watch.push_back(if held.record.is_some() {
+            Event::Deleted {
+                uuid: id,
+                written: held.modified,
+                departure: why.map(|(why, reason)| Departure { why, reason: reason.into(), when }),
+                reset: false,
+                lease_alive: false,
+            }
+        } else {
+            Event::Mended { key: format!("/servers/{id}") }
+        });
+    }
+
+    fn join(&mut self, id: Uuid) {
+        let server = self.servers.get_mut(&id).expect("a server");
+        (server.state, server.life) = (State::Alive, server.life + 1);
+        let fresh = record(id.as_u128(), server.life);
+        self.put(id, Some(fresh));
+    }
+
+    /// Something happens to a server, to its record, or to the leader.
+    fn disturb(&mut self) {
+        let id = self.id();
+        match (self.random.u8(0..13), self.state(id)) {
+            // A new process has a new uuid: who is dead stays so.
+            (0..4, State::Out | State::Alive) if !self.etcd.contains_key(&id) => self.join(id),
+            (4, State::Alive) => {
+                self.delete(id, Some((Why::Itself, "")));
+                self.set(id, State::Out);
+            }
+            (5, State::Alive) => self.set(id, State::Frozen),
+            (6, State::Frozen) => self.set(id, State::Alive),
+            (7, State::Alive | State::Frozen) => {
+                self.set(id, State::Dead);
+                if self.random.bool() {
+                    self.tell(Event::Gone { uuid: id });
+                }
+            }
+            (8, State::Dead | State::Frozen) => self.delete(id, None),
+            (9, _) if self.etcd.contains_key(&id) => drop(self.put(id, None)),
+            (10, _) => self.succeed(),
+            (11, _) => self.now += Duration::from_millis(self.random.u64(0..20_000)),
+            _ => {}
+        }
+    }
+
+    /// Another leader takes over: the writes of the last one fail from here on, and nobody waits for its probes.
+    fn succeed(&mut self) {
+        self.term += 1;
+        self.registry = Registry::new(uuid(self.term), &Options::default(), self.now);
+        self.watch.clear();
+        self.writes.clear();
+        self.asked.clear();
+        self.unanswered.clear();
+        for (id, Held { record, modified }) in self.etcd.clone() {
+            self.tell(match record {
+                Some(record) => Event::Stands { record, modified, lease: Some(lease(7)) },
+                None => Event::Broken { key: format!("/servers/{id}"), reason: "EOF".into() },
+            });
+        }
+    }
+
+    fn notice_oversleep(&mut self) {
+        if self.now > self.registry.deadline() + OVERSLEPT {
+            self.unanswered.clear();
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.notice_oversleep();
+        if let Event::Stands { record, .. } = &event {
+            let same = self.registry.servers.get(&record.uuid).is_some_and(|old| old.record.when == record.when);
+            if !same {
+                self.unanswered.remove(&record.uuid);
+            }
+        }
+        let actions = self.registry.handle(event, self.now);
+        self.perform(actions);
+    }
+
+    fn tick(&mut self) {
+        self.notice_oversleep();
+        let actions = self.registry.tick(self.now);
+        let deadline = self.registry.deadline();
+        assert!(deadline > self.now && deadline <= self.now + Duration::from_secs(10), "seed {}", self.seed);
+        self.perform(actions);
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            let target = match &action {
+                Action::Log(_) => continue,
+                Action::Probe { uuid, token, .. } => {
+                    self.asked.push((*uuid, *token, self.now));
+                    let sent = Sent { token: *token, at: self.now, refused: false };
+                    self.unanswered.entry(*uuid).or_default().push(sent);
+                    continue;
+                }
+                Action::Configure { record, .. } => record.uuid,
+                Action::Remove { uuid, reason, .. } => {
+                    self.judge(*uuid, reason);
+                    *uuid
+                }
+            };
+            assert!(!self.writes.iter().any(|write| written(write) == target), "two writes: seed {}", self.seed);
+            self.writes.push(action);
+        }
+    }
+
+    /// Law: no removal without as many misses in a row as are set, or proof.
+    fn judge(&self, id: Uuid, reason: &str) {
+        if reason == "its process is gone" {
+            return assert_eq!(self.state(id), State::Dead, "seed {}", self.seed);
+        }
+        let sent = self.unanswered.get(&id).map_or(&[][..], Vec::as_slice);
+        let misses = sent.iter().filter(|sent| sent.refused || self.now >= sent.at + TIMEOUT).count();
+        assert!(misses >= MISSES, "{id} removed after {misses} misses: seed {}", self.seed);
+    }
+
+    /// The outside does its part: what the watch, the network and etcd owe the leader comes in, or does not yet.
+    fn deliver(&mut self, calm: bool) {
+        for (id, token, at) in std::mem::take(&mut self.asked) {
+            let given_up = self.now >= at + 2 * TIMEOUT;
+            match self.state(id) {
+                _ if !calm && self.random.u8(0..3) == 0 => self.asked.push((id, token, at)),
+                State::Alive => self.answer(id, token, at),
+                State::Dead | State::Out => self.refuse(id, token, "connection refused"),
+                State::Frozen if given_up => self.refuse(id, token, "no answer"),
+                State::Frozen => self.asked.push((id, token, at)),
+            }
+        }
+        for write in std::mem::take(&mut self.writes) {
+            if !calm && self.random.bool() {
+                self.writes.push(write);
+            } else {
+                self.write(write, calm);
+            }
+        }
+        while (calm || self.random.bool()) && !self.watch.is_empty() {
+            let event = self.watch.pop_front().expect("not empty");
+            self.tell(event);
+        }
+    }
+
+    fn answer(&mut self, id: Uuid, token: Token, at: Instant) {
+        if self.now < at + TIMEOUT && self.unanswered.get(&id).is_some_and(|all| all.iter().any(|s| s.token == token)) {
+            self.unanswered.remove(&id);
+        }
+        self.tell(Event::Answered { uuid: id, token, digest: String::new() });
+    }
+
+    fn refuse(&mut self, id: Uuid, token: Token, reason: &str) {
+        let open = self.unanswered.get_mut(&id).into_iter().flatten();
+        open.filter(|sent| sent.token == token).for_each(|sent| sent.refused = true);
+        self.tell(Event::Unanswered { uuid: id, token, reason: reason.into() });
+    }
+
+    /// etcd does a write that still meets what it replaces; the answer, or the attempt, may be lost.
+    fn write(&mut self, write: Action, calm: bool) {
+        let id = written(&write);
+        let fits = |modified| self.etcd.get(&id).is_some_and(|held| held.modified == modified);
+        let lost = !calm && self.random.u8(0..4) == 0;
+        let done = match write {
+            _ if lost && self.random.bool() => false,
+            Action::Configure { record, modified } if fits(modified) => self.put(id, Some(record)) > modified,
+            Action::Remove { modified, reason, .. } if fits(modified) => {
+                self.delete(id, Some((Why::Registry, reason)));
+                true
+            }
+            _ => false,
+        };
+        // The watch may be quicker than the answer.
+        while !calm && self.random.bool() && !self.watch.is_empty() {
+            let event = self.watch.pop_front().expect("not empty");
+            self.tell(event);
+        }
+        self.tell(Event::Written { uuid: id, done: done && !lost });
+    }
+
+    /// Laws that hold whenever the leader has heard all there is: what is published stands configured in etcd, and who
+    /// stands there configured and lives is published, unless it is being removed.
+    fn check(&self) {
+        if !self.watch.is_empty() {
+            return;
+        }
+        let published: Vec<Uuid> = self.registry.published().map(|record| record.uuid).collect();
+        for id in self.servers.keys() {
+            let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
+            let configured = record.is_some_and(|record| record.configured);
+            let writing = self.writes.iter().any(|write| written(write) == *id);
+            if configured && self.state(*id) == State::Alive && !writing {
+                assert!(published.contains(id), "{id} is not published: seed {}", self.seed);
+            }
+            assert!(configured || !published.contains(id), "{id} is still published: seed {}", self.seed);
+        }
+    }
+
+    fn storm(&mut self) {
+        for _ in 0..30 {
+            self.disturb();
+            self.now += Duration::from_millis(self.random.u64(0..1_500));
+            self.deliver(false);
+            self.check();
+            if self.now >= self.registry.deadline() && self.random.u8(0..4) > 0 {
+                self.tick();
+            }
+        }
+    }
+
+    /// From here on nothing goes wrong any more: all that ought to come back does, and forty seconds pass.
+    fn calm(&mut self) {
+        for id in (1..=SERVERS).map(uuid) {
+            if self.etcd.get(&id).is_some_and(|held| held.record.is_none()) {
+                self.delete(id, None);
+            }
+            if self.state(id) == State::Frozen && self.random.bool() {
+                self.set(id, State::Alive);
+            }
+            if self.state(id) == State::Alive && !self.etcd.contains_key(&id) {
+                self.join(id);
+            }
+        }
+        let end = self.now + Duration::from_secs(40);
+        while self.now < end {
+            while !(self.writes.is_empty() && self.watch.is_empty() && self.asked_can_answer()) {
+                self.deliver(true);
+            }
+            self.check();
+            // A server that was removed and answers again comes back by itself.
+            let mute = self.servers.iter().find(|(id, s)| s.state == State::Alive && !self.etcd.contains_key(*id));
+            if let Some(id) = mute.map(|(id, _)| *id) {
+                self.join(id);
+                continue;
+            }
+            self.now = self.now.max(self.registry.deadline());
+            self.tick();
+        }
+    }
+
+    fn asked_can_answer(&self) -> bool {
+        self.asked.iter().all(|(id, _, at)| self.state(*id) == State::Frozen && self.now < *at + 2 * TIMEOUT)
+    }
+
+    /// What must be true in the end.
+    fn verdict(&self) {
+        let me = uuid(self.term);
+        for (id, server) in &self.servers {
+            let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
+            let configured = record.is_some_and(|record| record.configured && record.leader == Some(me));
+            let right = match server.state {
+                State::Alive => configured,
+                // One that never was configured may only have told a wrong address: its lease decides.
+                State::Out | State::Dead | State::Frozen => record.is_none_or(|record| !record.configured),
+            };
+            assert!(right, "{id} {server:?} {record:?}: seed {}", self.seed);
+        }
+        let known: Vec<_> = self.registry.servers.keys().collect();
+        assert_eq!(known, self.etcd.keys().collect::<Vec<_>>(), "seed {}", self.seed);
+    }
+}
+
+fn written(write: &Action) -> Uuid {
+    match write {
+        Action::Configure { record, .. } => record.uuid,
+        Action::Remove { uuid, .. } => *uuid,
+        Action::Probe { .. } | Action::Log(_) => unreachable!("no write"),
+    }
+}
+
+#[test]
+fn the_laws_hold_in_two_thousand_histories() {
+    for seed in 0..2_000 {
+        let mut world = World::new(seed);
+        world.storm();
+        world.calm();
+        world.verdict();
+    }
+}
