@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test check fmt
+.PHONY: help setup python build demo test bench check fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -23,6 +23,9 @@ demo: build ## watch a mesh on this machine: servers, a client, a leader that di
 
 test: build python ## run all tests, with etcd processes of their own
 	$(CARGO) test --workspace $(TEST_FLAGS)
+
+bench: setup ## measure what a call costs, against bare ZeroMQ (docs/benchmarks.md)
+	$(CARGO) bench -p palm-tests --bench calls
 
 check: setup ## check formatting, lints, documentation and the layers
 	$(CARGO) fmt --all --check
