@@ -28,35 +28,31 @@ const PAYLOAD: usize = 100;
 const IN_FLIGHT: [usize; 3] = [1, 16, 256];
 const SOON: Duration = Duration::from_secs(20);
 
-/// What one turn of one of the two came to.
+/// What one turn of one of the two came to: microseconds, and calls.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
-    p50: Duration,
-    p99: Duration,
+    p50: f64,
+    p99: f64,
     per_second: f64,
 }
+
+type Figure = (&'static str, fn(&Turn) -> f64);
+
+const FIGURES: [Figure; 3] =
+    [("p50, µs", |turn| turn.p50), ("p99, µs", |turn| turn.p99), ("calls/s", |turn| turn.per_second)];
 
 impl Turn {
     fn new(mut trips: Vec<Duration>, took: Duration) -> Self {
         trips.sort_unstable();
-        let quantile = |percent: usize| trips[(trips.len() * percent / 100).min(trips.len() - 1)];
+        let quantile = |percent: usize| trips[(trips.len() * percent / 100).min(trips.len() - 1)].as_secs_f64() * 1e6;
         let calls = u32::try_from(trips.len()).expect("fewer calls than that");
         Self { p50: quantile(50), p99: quantile(99), per_second: f64::from(calls) / took.as_secs_f64() }
     }
 }
 
-/// The turns of one of the two, each figure's median.
-fn median(turns: &[Turn]) -> Turn {
-    fn middle<T: PartialOrd + Copy>(turns: &[Turn], figure: impl Fn(&Turn) -> T) -> T {
-        let mut figures: Vec<T> = turns.iter().map(figure).collect();
-        figures.sort_by(|a, b| a.partial_cmp(b).expect("figures compare"));
-        figures[figures.len() / 2]
-    }
-    Turn {
-        p50: middle(turns, |turn| turn.p50),
-        p99: middle(turns, |turn| turn.p99),
-        per_second: middle(turns, |turn| turn.per_second),
-    }
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 async fn echo(message: Message) -> Result<Bytes, FunctionError> {
@@ -124,32 +120,32 @@ async fn turn_bare(socket: &mut DealerSocket, in_flight: usize, time: Duration) 
     Ok(Turn::new(trips, start.elapsed()))
 }
 
-/// Both, in turns.
-async fn compare(client: &Client, socket: &mut DealerSocket, rounds: usize, time: Duration) -> Outcome<String> {
-    let mut table =
-        String::from("| in flight | figure | bare ZeroMQ | PALM | PALM / bare |\n|---:|---|---:|---:|---:|\n");
-    for in_flight in IN_FLIGHT {
-        // Once without counting, to open what must be opened.
-        turn_palm(client, in_flight, time / 4).await?;
-        turn_bare(socket, in_flight, time / 4).await?;
-        let (mut palm, mut bare) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            bare.push(turn_bare(socket, in_flight, time).await?);
-            palm.push(turn_palm(client, in_flight, time).await?);
-        }
-        let (bare, palm) = (median(&bare), median(&palm));
-        for (figure, bare, palm) in [("p50", bare.p50, palm.p50), ("p99", bare.p99, palm.p99)] {
-            let micros = |time: Duration| time.as_secs_f64() * 1e6;
-            let (bare, palm) = (micros(bare), micros(palm));
-            writeln!(table, "| {in_flight} | {figure} | {bare:.0} µs | {palm:.0} µs | {:.2} |", palm / bare)?;
-        }
-        let (bare, palm) = (bare.per_second, palm.per_second);
-        writeln!(table, "| {in_flight} | calls/s | {bare:.0} | {palm:.0} | {:.2} |", palm / bare)?;
+/// Both, in turns. What the machine does otherwise changes from turn to turn, so each ratio is that of two neighbours.
+async fn compare(
+    client: &Client,
+    socket: &mut DealerSocket,
+    in_flight: usize,
+    rounds: usize,
+    time: Duration,
+) -> Outcome<String> {
+    // Once without counting, to open what must be opened.
+    turn_palm(client, in_flight, time).await?;
+    turn_bare(socket, in_flight, time).await?;
+    let mut pairs = Vec::new();
+    for _ in 0..rounds {
+        pairs.push((turn_bare(socket, in_flight, time).await?, turn_palm(client, in_flight, time).await?));
     }
-    Ok(table)
+    let mut rows = String::new();
+    for (figure, of) in FIGURES {
+        let middle = |what: &dyn Fn(&(Turn, Turn)) -> f64| median(pairs.iter().map(what).collect());
+        let (bare, palm) = (middle(&|(bare, _)| of(bare)), middle(&|(_, palm)| of(palm)));
+        let ratio = middle(&|(bare, palm)| of(palm) / of(bare));
+        writeln!(rows, "| {in_flight} | {figure} | {bare:.0} | {palm:.0} | {ratio:.2} |")?;
+    }
+    Ok(rows)
 }
 
-async fn bench(rounds: usize, time: Duration) -> Outcome<()> {
+async fn bench(in_flight: &[usize], rounds: usize, time: Duration) -> Outcome<()> {
     let me = env::current_exe()?;
     let etcd = Etcd::start();
     let _palm = Process::start(&me, ["serve-palm", &etcd.endpoint()]);
@@ -162,17 +158,23 @@ async fn bench(rounds: usize, time: Duration) -> Outcome<()> {
     socket.connect(&endpoint).await?;
 
     println!("{PAYLOAD} B payload, medians of {rounds} rounds of {time:?}\n");
-    println!("{}", compare(&client, &mut socket, rounds, time).await?);
+    println!("| in flight | figure | bare ZeroMQ | PALM | PALM / bare |\n|---:|---|---:|---:|---:|");
+    for in_flight in in_flight {
+        print!("{}", compare(&client, &mut socket, *in_flight, rounds, time).await?);
+    }
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; words without dashes are ours: a role, or the number of rounds and the seconds of each.
+/// `cargo bench` adds `--bench`; words without dashes are ours: a role, or the number of rounds, the seconds of each turn,
+/// and how many calls are in flight.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve-palm", etcd] => block_on(serve_palm(etcd.to_owned())),
         ["serve-bare"] => block_on(serve_bare()),
-        [rounds, seconds] => block_on(bench(rounds.parse()?, Duration::from_secs_f64(seconds.parse()?))),
-        _ => block_on(bench(7, Duration::from_secs(1))),
+        [rounds, seconds, in_flight] => {
+            block_on(bench(&[in_flight.parse()?], rounds.parse()?, Duration::from_secs_f64(seconds.parse()?)))
+        }
+        _ => block_on(bench(&IN_FLIGHT, 25, Duration::from_millis(250))),
     }
 }
