@@ -30,6 +30,7 @@ use crate::{
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use std::{
     future::Future,
+    ops::ControlFlow,
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -38,6 +39,9 @@ use uuid::Uuid;
 const PUBLISHED_FOR: Duration = Duration::from_secs(60);
 /// How long to wait before asking etcd again for what it did not do.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// How many events are taken in before what they come to is published.
+const BATCH: usize = 1000;
 
 /// What entitles a peer to lead, and what it needs for it.
 #[derive(Clone)]
@@ -74,6 +78,13 @@ enum Done {
     Nothing,
 }
 
+/// What the leader hears.
+enum Input {
+    Changed(Change),
+    Done(Done),
+    Tick,
+}
+
 struct Leader {
     mandate: Mandate,
     registry: Registry,
@@ -83,6 +94,8 @@ struct Leader {
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Whether all servers are known: before, nothing is published or counted.
     whole: bool,
+    /// Whether what is known of the servers has changed since it was last compared with what is published.
+    stale: bool,
     /// How many rounds the pipeliner has listed the servers after.
     listed: u64,
 }
@@ -100,6 +113,7 @@ pub async fn lead(mandate: Mandate) {
         publication,
         work: FuturesUnordered::new(),
         whole: false,
+        stale: false,
         listed: 0,
     };
     leader.keep_publication();
@@ -128,26 +142,65 @@ async fn try_to_take_over_publication(mandate: &Mandate) -> Result<(LeaseId, Pip
 impl Leader {
     async fn run(&mut self, servers: &mut Watch) {
         loop {
-            let deadline = self.whole.then(|| self.registry.deadline());
-            let tick = async move {
-                match deadline {
-                    Some(deadline) => timer::sleep_until(deadline).await,
-                    None => futures::future::pending().await,
-                }
-            };
-            futures::select_biased! {
-                change = servers.next().fuse() => self.changed(change),
-                done = self.work.select_next_some() => match done {
-                    Done::Deposed => return,
-                    done => self.done(done),
-                },
-                () = Box::pin(tick).fuse() => self.tick(),
+            let input = self.next(servers).await;
+            if self.take_in(input).is_break() {
+                return;
             }
+            // When a thousand servers join at once, what clients can reach is worked out once for all of them.
+            for _ in 0..BATCH {
+                let Some(input) = self.next(servers).now_or_never() else { break };
+                if self.take_in(input).is_break() {
+                    return;
+                }
+            }
+            self.settle();
         }
+    }
+
+    async fn next(&mut self, servers: &mut Watch) -> Input {
+        let deadline = self.whole.then(|| self.registry.deadline());
+        let tick = async move {
+            match deadline {
+                Some(deadline) => timer::sleep_until(deadline).await,
+                None => futures::future::pending().await,
+            }
+        };
+        futures::select_biased! {
+            change = servers.next().fuse() => Input::Changed(change),
+            done = self.work.select_next_some() => Input::Done(done),
+            () = Box::pin(tick).fuse() => Input::Tick,
+        }
+    }
+
+    fn take_in(&mut self, input: Input) -> ControlFlow<()> {
+        match input {
+            Input::Changed(change) => self.changed(change),
+            Input::Done(Done::Deposed) => return ControlFlow::Break(()),
+            Input::Done(done) => self.done(done),
+            Input::Tick => self.tick(),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// After a batch: publishes what has changed, and forgets the links of servers that are gone.
+    fn settle(&mut self) {
+        for (uuid, broken) in self.links.newly_opened() {
+            self.work.push(broken.map(move |()| Done::LinkBroken(uuid)).boxed());
+        }
+        if !self.whole {
+            return;
+        }
+        if std::mem::take(&mut self.stale) {
+            self.links.keep_only(|uuid| self.registry.endpoint(uuid).is_some());
+            self.pipeliner.want(self.registry.published());
+        }
+        self.publish();
+        self.list_servers();
     }
 
     fn tick(&mut self) {
         let actions = self.registry.tick(Instant::now());
+        self.stale |= actions.iter().any(|action| matches!(action, Action::Remove { .. }));
         self.perform(actions);
     }
 
@@ -163,6 +216,8 @@ impl Leader {
     }
 
     fn event(&mut self, event: Event) {
+        // An answer alone changes nothing that clients see.
+        self.stale |= !matches!(event, Event::Answered { .. });
         let actions = self.registry.handle(event, Instant::now());
         self.perform(actions);
     }
@@ -175,8 +230,7 @@ impl Leader {
             }
             Change::Deleted { previous, .. } => self.explain(previous),
             Change::Listed { .. } => {
-                self.whole = true;
-                self.perform(Vec::new());
+                (self.whole, self.stale) = (true, true);
             }
             Change::Interrupted { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
         }
@@ -206,7 +260,8 @@ impl Leader {
             Done::Event(event) => self.event(event),
             Done::LinkBroken(uuid) => self.prove_gone(uuid),
             Done::Published { write, outcome } => self.published(&write, outcome),
-            Done::PublicationLost => self.publish_anew(),
+            // All is put again under another lease by leading anew.
+            Done::PublicationLost => self.work.push(async { Done::Deposed }.boxed()),
             Done::Deposed | Done::Nothing => {}
         }
     }
@@ -236,15 +291,6 @@ impl Leader {
                     self.write(uuid, writes::remove(self.mandate.clone(), uuid, modified, reason, revoke));
                 }
             }
-        }
-        self.links.keep_only(|uuid| self.registry.endpoint(uuid).is_some());
-        for (uuid, broken) in self.links.newly_opened() {
-            self.work.push(broken.map(move |()| Done::LinkBroken(uuid)).boxed());
-        }
-        if self.whole {
-            self.pipeliner.want(self.registry.published());
-            self.publish();
-            self.list_servers();
         }
     }
 
@@ -293,7 +339,6 @@ impl Leader {
             self.prepare_farewell(*revision, pipeline);
         }
         self.pipeliner.written(&write.server, outcome);
-        self.perform(Vec::new());
     }
 
     fn prepare_farewell(&self, revision: Revision, pipeline: &Pipeline) {
@@ -307,12 +352,6 @@ impl Leader {
     fn keep_publication(&mut self) {
         let keeping = writes::keep_publication(self.mandate.etcd.clone(), self.publication, PUBLISHED_FOR);
         self.work.push(keeping.map(|()| Done::PublicationLost).boxed());
-    }
-
-    /// The lease of what was published is gone, after a long trouble of etcd's: all is put again under another.
-    fn publish_anew(&mut self) {
-        // The mandate ends with the trouble, or the fence opens again: leading anew starts from what etcd holds.
-        self.work.push(async { Done::Deposed }.boxed());
     }
 }
 
