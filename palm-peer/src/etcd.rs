@@ -4,15 +4,27 @@ use crate::{
     Error, ErrorKind, Options,
     ports::etcd::{Etcd, EtcdSettings, EtcdTls},
 };
-use std::{fs, path::Path};
+use std::{fs, io, path::Path, time::Duration};
+
+/// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
+const LEAST_TIME: Duration = Duration::from_millis(200);
 
 /// A handle to the etcd of `options`, with a thread of this name.
 pub fn start(thread: &str, options: &Options) -> Result<Etcd, Error> {
     let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
+    settings.request_timeout = request_timeout(options);
     settings.user.clone_from(&options.user);
     settings.tls = tls(options)?;
-    Etcd::start(thread, settings)
-        .map_err(|error| Error::new(ErrorKind::System, "the thread that talks to etcd cannot start").caused(error))
+    Etcd::start(thread, settings).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Error::new(ErrorKind::Invalid, error.to_string()),
+        _ => Error::new(ErrorKind::System, "the thread that talks to etcd cannot start").caused(error),
+    })
+}
+
+/// Each endpoint gets its turn before joining gives up: the last of them may be the only one that answers.
+fn request_timeout(options: &Options) -> Duration {
+    let endpoints = u32::try_from(options.etcd.len()).unwrap_or(u32::MAX).max(1);
+    (options.join_timeout / endpoints).max(LEAST_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
 }
 
 fn tls(options: &Options) -> Result<Option<EtcdTls>, Error> {
@@ -28,4 +40,32 @@ fn read(name: &str, path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|error| {
         Error::new(ErrorKind::Invalid, format!("{name}: cannot read {}", path.display())).caused(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+
+    #[test]
+    fn every_endpoint_gets_its_turn_within_the_join_timeout() {
+        let time = |join_timeout, endpoints| {
+            let etcd = vec!["http://127.0.0.1:1".to_owned(); endpoints];
+            let settings = Settings { etcd, join_timeout: Duration::from_millis(join_timeout), ..Settings::default() };
+            request_timeout(&settings.build().expect("settings that make sense")).as_millis()
+        };
+        assert_eq!(time(10_000, 1), 2000);
+        assert_eq!(time(10_000, 3), 2000);
+        assert_eq!(time(4000, 4), 1000);
+        assert_eq!(time(100, 3), 200);
+    }
+
+    #[test]
+    fn a_password_in_an_endpoint_is_an_invalid_setting() {
+        let etcd = vec!["http://root:secret@127.0.0.1:1".to_owned()];
+        let options = Settings { etcd, ..Settings::default() }.build().expect("settings that make sense");
+        let error = start("palm-test", &options).err().expect("an endpoint that shows a password");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::{
         routing::{Directory, power_of_two_choices},
     },
     drivers::{
+        agent::registration::is_passing,
         link::{JobSinks, Link, OpenError, Reply},
         serving::core::lock,
     },
@@ -15,14 +16,19 @@ use crate::{
         pipeline::{Instance, Pipeline},
     },
     ports::{
-        etcd::{Change, Etcd, Target, Task, Watch},
+        etcd::{Change, Etcd, EtcdError, Target, Task, Watch},
         timer::{self, Elapsed},
     },
 };
 use bytes::Bytes;
-use futures::channel::{mpsc, oneshot};
+use futures::{
+    channel::{mpsc, oneshot},
+    future::{Either, select},
+};
 use std::{
     collections::{HashMap, HashSet},
+    future,
+    pin::pin,
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
@@ -105,13 +111,17 @@ impl Mesh {
         let (tell, listed) = oneshot::channel();
         let trouble = Arc::new(Mutex::new(String::new()));
         let watch = etcd.watch(Target::Prefix(folder.clone()));
-        let learning = learn(Arc::downgrade(&mesh), watch, folder, tell, Arc::clone(&trouble));
+        let learning = learn(Arc::downgrade(&mesh), watch, folder.clone(), tell, Arc::clone(&trouble));
         *lock(&mesh.watching) = Some(etcd.spawn(learning));
-        match timer::timeout(time, listed).await {
-            Ok(Ok(())) => Ok(mesh),
+        let refused = refusal(&etcd, folder);
+        match timer::timeout(time, select(pin!(listed), pin!(refused))).await {
+            Ok(Either::Left((Ok(()), _))) => Ok(mesh),
+            Ok(Either::Right((error, _))) => Err(error.into()),
             _ => {
-                let words = format!("etcd did not tell what can be reached within {time:?}: {}", lock(&trouble));
-                Err(Error::new(ErrorKind::EtcdUnreachable, words))
+                let endpoints = mesh.options.etcd.join(", ");
+                let words =
+                    format!("etcd at {endpoints} did not tell what can be reached within {time:?}: {}", lock(&trouble));
+                Err(Error::new(ErrorKind::EtcdUnreachable, words.trim_end_matches([':', ' '])))
             }
         }
     }
@@ -242,6 +252,14 @@ impl Mesh {
     }
 }
 
+/// Ends when etcd refuses for good, such as for a wrong password: the watch would try for ever.
+async fn refusal(etcd: &Etcd, folder: String) -> EtcdError {
+    match etcd.get(&folder).await {
+        Err(error) if !is_passing(&error) => error,
+        _ => future::pending().await,
+    }
+}
+
 /// Why an attempt has no result, and whether the function may have run.
 enum Attempt {
     DidNotRun(Failure),
@@ -291,5 +309,38 @@ async fn learn(
                 let _ = tell.send(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Client, ErrorKind, Settings};
+    use futures::executor::block_on;
+    use palm_tests::{Etcd, free_port};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_wrong_password_is_told_at_once_and_is_no_outage() {
+        let etcd = Etcd::start();
+        for args in [&["user", "add", "root:secret"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+        {
+            etcd.etcdctl(args);
+        }
+        let user = Some(("root".to_owned(), "wrong".to_owned()));
+        let options = Settings { etcd: vec![etcd.endpoint()], user, ..Settings::default() }.build().expect("options");
+        let began = Instant::now();
+        let error = block_on(Client::connect(options)).expect_err("a wrong password");
+        assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
+        assert!(began.elapsed() < Duration::from_secs(8), "join_timeout is 10 s; it took {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn an_outage_names_all_endpoints() {
+        let etcd = [(); 3].map(|()| format!("http://127.0.0.1:{}", free_port())).to_vec();
+        let join_timeout = Duration::from_millis(500);
+        let options = Settings { etcd: etcd.clone(), join_timeout, ..Settings::default() }.build().expect("options");
+        let error = block_on(Client::connect(options)).expect_err("nobody listens there");
+        assert_eq!(error.kind(), ErrorKind::EtcdUnreachable, "{error}");
+        assert!(etcd.iter().all(|endpoint| error.to_string().contains(endpoint)), "{error}");
     }
 }
