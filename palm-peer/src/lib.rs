@@ -32,6 +32,7 @@
 // A library prints nothing; its user decides what is said.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod admin;
 mod client;
 mod decisions;
 mod drivers;
@@ -45,13 +46,17 @@ mod peer;
 mod ports;
 mod server;
 
+pub use admin::{Admin, Reset};
 pub use bytes::Bytes;
 pub use client::{Call, Client, Reachable};
+pub use decisions::roster::{Entry, EntryState};
 pub use drivers::agent::announce::{Event, State};
 pub use error::{CallError, Error, ErrorKind};
 pub use facts::{
     message::FailureKind,
+    record::{BrokenRecord, Record},
     settings::{InvalidSetting, Options, Settings},
+    timestamp::Timestamp,
 };
 pub use job::{Job, JobError, Progress, Results};
 pub use peer::Peer;

@@ -4,7 +4,11 @@
 //! end of the next older key, and of the one before that to learn when it is next in line. So a leader's end wakes its
 //! successor and the next in line, and not the mesh.
 
-use crate::facts::ids::{LeaseId, Revision};
+use super::mirror::KeyValue;
+use crate::facts::{
+    ids::{LeaseId, Revision},
+    keys::Keys,
+};
 use uuid::Uuid;
 
 /// A key under `/election/`.
@@ -18,6 +22,17 @@ pub struct Candidate {
     pub uuid: Option<Uuid>,
     /// When it was put, which decides.
     pub created: Revision,
+}
+
+impl Candidate {
+    /// Reads what lies under `/election/`. A key whose last part is no lease, or another than it is on, was not put by a
+    /// peer.
+    #[must_use]
+    pub fn read(keys: &Keys, kv: &KeyValue) -> Option<Self> {
+        let lease = keys.candidate_lease(&kv.key).filter(|lease| kv.lease == Some(*lease))?;
+        let uuid = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
+        Some(Self { key: kv.key.clone(), lease, uuid, created: kv.created })
+    }
 }
 
 /// What happened.

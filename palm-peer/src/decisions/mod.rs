@@ -10,5 +10,6 @@ pub mod mirror;
 pub mod pipeliner;
 pub mod registry;
 pub mod removal;
+pub mod roster;
 pub mod routing;
 pub mod store;

@@ -1,5 +1,6 @@
 //! Loops that wait for what happens, ask the decisions, and carry out what they say.
 
+pub mod admin;
 pub mod agent;
 pub mod client;
 pub mod duties;

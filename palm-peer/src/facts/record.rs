@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The longest record that is read, in bytes; a longer one is broken.
 pub const LONGEST: usize = 256 * 1024;
 
-/// What `/servers/<uuid>` holds, field by field in this order.
+/// What the mesh knows about a server: what `/servers/<uuid>` holds, field by field in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The host at which others reach the server.
@@ -34,7 +34,7 @@ pub struct Record {
     pub configured: bool,
     /// Fields of a newer version: ignored on reading, kept on rewriting.
     #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+    pub(crate) unknown: Map<String, Value>,
 }
 
 /// Why a record cannot be used.

@@ -2,7 +2,11 @@
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 const FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6f";
 /// Python's `isoformat` leaves the fraction out when it is zero, so reading takes any fraction or none.
@@ -23,6 +27,13 @@ impl Timestamp {
 impl From<DateTime<Utc>> for Timestamp {
     fn from(at: DateTime<Utc>) -> Self {
         Self(at.naive_utc())
+    }
+}
+
+/// What the system's clock says, as a record tells it.
+impl From<SystemTime> for Timestamp {
+    fn from(at: SystemTime) -> Self {
+        DateTime::<Utc>::from(at).into()
     }
 }
 

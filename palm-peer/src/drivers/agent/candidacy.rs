@@ -37,14 +37,7 @@ async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Res
     let put = Operation::put(&own, me.to_string(), Lease::Attach(lease));
     etcd.transact(Transaction::new().absent(&own).then(put)).await?;
     let listing = etcd.list(&keys.election()).await?;
-    Ok(listing.items.iter().filter_map(|kv| candidate(keys, kv)).collect())
-}
-
-/// A key whose last part is no lease, or another than it is on, was not put by a peer.
-fn candidate(keys: &Keys, kv: &KeyValue) -> Option<Candidate> {
-    let lease = keys.candidate_lease(&kv.key).filter(|lease| kv.lease == Some(*lease))?;
-    let uuid = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
-    Some(Candidate { key: kv.key.clone(), lease, uuid, created: kv.created })
+    Ok(listing.items.iter().filter_map(|kv| Candidate::read(keys, kv)).collect())
 }
 
 /// Waits until a key is gone.

@@ -1,0 +1,112 @@
+//! Administers the mesh.
+
+use crate::{
+    Entry, Error, Options,
+    drivers::admin::{Archive, Return},
+};
+use futures::{Stream, stream};
+use std::{fmt, time::Duration};
+
+/// Shows and clears what the mesh keeps in etcd. Cheap to clone. Works under any executor.
+///
+/// Every request is bounded by the options' `join_timeout`, within which each endpoint of etcd gets its turn.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), palm_peer::Error> {
+/// use palm_peer::{Admin, EntryState, Options};
+///
+/// let admin = Admin::connect(Options::default()).await?;
+/// for entry in admin.servers().await? {
+///     if entry.state == EntryState::Broken {
+///         admin.remove(&entry.name).await?;
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Admin {
+    archive: Archive,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// Makes sure that etcd answers. Writes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable), with the endpoints, when it does not within
+    /// `join_timeout`; [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
+    pub async fn connect(options: Options) -> Result<Self, Error> {
+        let archive = Archive::new(crate::etcd::start("palm-admin", &options)?, &options);
+        archive.check().await?;
+        Ok(Self { archive })
+    }
+
+    /// All entries under `/servers/`, broken ones too, and who leads, as they are at one moment.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn servers(&self) -> Result<Vec<Entry>, Error> {
+        self.archive.servers().await
+    }
+
+    /// All entries now, and again whenever a record or the leader changes. Does not poll; changes within 50 ms are told
+    /// as one. Never ends.
+    ///
+    /// An error says that etcd is away and what was told last may be out of date. The stream goes on: the next entries
+    /// come when etcd is back.
+    pub fn watch(&self) -> impl Stream<Item = Result<Vec<Entry>, Error>> + Send + Unpin + use<> {
+        let told = stream::unfold(self.archive.watch(), async |mut view| Some((view.next().await, view)));
+        Box::pin(told)
+    }
+
+    /// Takes a server out of the mesh, in one transaction; gives what was removed. The server stays out: serving ends there
+    /// with [`ErrorKind::Evicted`](crate::ErrorKind::Evicted). `name` is an entry's, so that broken ones can go as well.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is no such entry; else as
+    /// [`connect`](Self::connect): then whether it was removed is unknown, and it is safe to try again.
+    pub async fn remove(&self, name: &str) -> Result<Entry, Error> {
+        self.archive.remove(name).await
+    }
+
+    /// Clears all that the mesh keeps in etcd, in one transaction. Servers that are alive come back at once, with the uuids
+    /// that they had.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect): then whether it was cleared is unknown, and it is safe to try again.
+    pub async fn reset(&self) -> Result<Reset, Error> {
+        Ok(Reset { coming: self.archive.reset().await? })
+    }
+}
+
+/// What a reset cleared, and who came back.
+#[must_use]
+pub struct Reset {
+    coming: Return,
+}
+
+impl fmt::Debug for Reset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reset").field("removed", &self.removed().len()).finish_non_exhaustive()
+    }
+}
+
+impl Reset {
+    /// The entries that there were, broken ones too.
+    #[must_use]
+    pub fn removed(&self) -> &[Entry] {
+        &self.coming.removed
+    }
+
+    /// Waits until every server that there was is registered again, for as long as `time`; gives those that are not.
+    /// May be called again, to wait on. What was broken cannot come back, and is not waited for.
+    pub async fn missing_after(&mut self, time: Duration) -> Vec<&Entry> {
+        self.coming.wait(time).await;
+        self.coming.missing.values().collect()
+    }
+}

@@ -1,0 +1,251 @@
+//! What a person does to the mesh: looks at it, takes servers out, clears it.
+
+use super::agent::registration::{DEPARTED_FOR, note, now};
+use crate::{
+    Error, ErrorKind, Options,
+    decisions::roster::{Entry, roster},
+    facts::{
+        departure::Why,
+        ids::{LeaseId, Revision},
+        keys::Keys,
+    },
+    ports::{
+        etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction, Watch},
+        timer,
+    },
+};
+use futures::future::{Either, select};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a view of the mesh waits for more changes before it tells of the first: a server that joins makes several.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The words after "because" in the registry's log.
+const REASON: &str = "an administrator removed it";
+
+/// The mesh's part of etcd, for a person.
+#[derive(Clone)]
+pub struct Archive {
+    etcd: Etcd,
+    keys: Keys,
+    endpoints: String,
+    time: Duration,
+}
+
+impl Archive {
+    /// Nothing is asked yet.
+    pub fn new(etcd: Etcd, options: &Options) -> Self {
+        Self { etcd, keys: options.keys(), endpoints: options.etcd.join(", "), time: options.join_timeout }
+    }
+
+    /// Makes sure that etcd answers, and answers us.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.bounded(self.etcd.get(&self.keys.reset())).await.map(drop)
+    }
+
+    /// All that is stored under `/servers/`, and who leads, at one moment.
+    pub async fn servers(&self) -> Result<Vec<Entry>, Error> {
+        let (servers, election) = self.bounded(self.read(Operation::get_prefix(&self.keys.servers()))).await?;
+        Ok(roster(&self.keys, &servers, &election))
+    }
+
+    /// Takes one record out, with a note, so that its server stays out.
+    pub async fn remove(&self, name: &str) -> Result<Entry, Error> {
+        let removed = self.bounded(self.try_to_remove(name)).await?;
+        removed.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no server {name} is registered")))
+    }
+
+    async fn try_to_remove(&self, name: &str) -> Result<Option<Entry>, EtcdError> {
+        let key = format!("{}{name}", self.keys.servers());
+        let (found, election) = self.read(Operation::get(&key)).await?;
+        let Some(entry) = roster(&self.keys, &found, &election).pop() else { return Ok(None) };
+        // Only what has a uuid can be a server that asks why it is gone.
+        let uuid = name.parse::<Uuid>().ok().filter(|uuid| uuid.to_string() == name);
+        let Some(uuid) = uuid else {
+            let deletion = Transaction::new().present(&key).then(Operation::delete(&key));
+            self.etcd.transact(deletion).await?;
+            return Ok(Some(entry));
+        };
+        let lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
+        let removed = self.evict(&key, uuid, lease).await?;
+        if !removed {
+            self.etcd.revoke_lease(lease).await?;
+        }
+        Ok(removed.then_some(entry))
+    }
+
+    /// Whether it was this that removed the record.
+    async fn evict(&self, key: &str, uuid: Uuid, lease: LeaseId) -> Result<bool, EtcdError> {
+        let departed = self.keys.departed(uuid);
+        let eviction = Transaction::new()
+            .present(key)
+            .then(Operation::delete(key))
+            .then(Operation::put(&departed, note(Why::Admin, REASON).to_json(), Lease::Attach(lease)))
+            .or_else(Operation::get(&departed));
+        let outcome = self.etcd.transact(eviction).await?;
+        // The answer to an attempt that went through may have been lost: then the note is ours.
+        let noted = |note: &KeyValue| note.lease == Some(lease);
+        Ok(outcome.succeeded || outcome.reads.iter().flatten().any(noted))
+    }
+
+    /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
+    pub async fn reset(&self) -> Result<Return, Error> {
+        let keys = &self.keys;
+        let mark = serde_json::json!({ "when": now() }).to_string();
+        let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()]
+            .iter()
+            .fold(
+                Transaction::new()
+                    .then(Operation::get_prefix(&keys.servers()))
+                    .then(Operation::get_prefix(&keys.election())),
+                |transaction, folder| transaction.then(Operation::delete_prefix(folder)),
+            )
+            .then(Operation::put(&keys.reset(), mark, Lease::None));
+        let outcome = self.bounded(self.etcd.transact(clearing)).await?;
+        let (servers, election) = two(outcome.reads);
+        let removed = roster(keys, &servers, &election);
+        let missing = removed.iter().filter(|entry| entry.record.is_ok());
+        Ok(Return {
+            missing: missing.map(|entry| (entry.key.clone(), entry.clone())).collect(),
+            removed,
+            at: outcome.revision,
+            watch: self.etcd.watch(Target::Prefix(keys.servers())),
+        })
+    }
+
+    /// Follows what [`servers`](Self::servers) tells.
+    pub fn watch(&self) -> View {
+        View {
+            keys: self.keys.clone(),
+            servers: Part::new(&self.etcd, self.keys.servers()),
+            election: Part::new(&self.etcd, self.keys.election()),
+            shown: None,
+            doubted: false,
+        }
+    }
+
+    /// Reads something, and the candidates, at one moment.
+    async fn read(&self, what: Operation) -> Result<(Vec<KeyValue>, Vec<KeyValue>), EtcdError> {
+        let election = Operation::get_prefix(&self.keys.election());
+        Ok(two(self.etcd.transact(Transaction::new().then(what).then(election)).await?.reads))
+    }
+
+    /// Waits no longer than the options allow.
+    async fn bounded<T>(&self, request: impl Future<Output = Result<T, EtcdError>>) -> Result<T, Error> {
+        let answered = timer::timeout(self.time, request).await.map_err(|_| {
+            let words = format!("etcd cannot be reached: no answer within {:?} at {}", self.time, self.endpoints);
+            Error::new(ErrorKind::EtcdUnreachable, words)
+        })?;
+        Ok(answered?)
+    }
+}
+
+/// What the two reads of a transaction found.
+fn two(reads: Vec<Vec<KeyValue>>) -> (Vec<KeyValue>, Vec<KeyValue>) {
+    let mut reads = reads.into_iter();
+    (reads.next().unwrap_or_default(), reads.next().unwrap_or_default())
+}
+
+/// What follows a reset.
+pub struct Return {
+    /// What was stored before.
+    pub removed: Vec<Entry>,
+    /// By its key, each server that was there and has not come back.
+    pub missing: BTreeMap<String, Entry>,
+    /// When the reset was.
+    at: Revision,
+    watch: Watch,
+}
+
+impl Return {
+    /// Waits until nobody is missing any more, or time is up.
+    pub async fn wait(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while !self.missing.is_empty() {
+            let Ok(change) = timer::timeout_at(deadline, self.watch.next()).await else { return };
+            if let Change::Put { current, .. } = change
+                && current.created > self.at
+            {
+                self.missing.remove(&current.key);
+            }
+        }
+    }
+}
+
+/// A folder that is followed.
+struct Part {
+    watch: Watch,
+    whole: bool,
+    trouble: Option<String>,
+}
+
+impl Part {
+    fn new(etcd: &Etcd, folder: String) -> Self {
+        Self { watch: etcd.watch(Target::Prefix(folder)), whole: false, trouble: None }
+    }
+
+    fn take_in(&mut self, change: Change) {
+        match change {
+            Change::Listed { .. } => self.whole = true,
+            Change::Interrupted { reason } => {
+                self.whole = false;
+                self.trouble = Some(reason);
+            }
+            Change::Put { .. } | Change::Deleted { .. } => {}
+        }
+    }
+}
+
+/// The servers and who leads, followed.
+pub struct View {
+    keys: Keys,
+    servers: Part,
+    election: Part,
+    /// What was told last; `None` before, and while what was told may be out of date.
+    shown: Option<Vec<Entry>>,
+    /// That it may be out of date has been told.
+    doubted: bool,
+}
+
+impl View {
+    /// All entries, once and whenever they change; an error when they may be out of date from now on.
+    pub async fn next(&mut self) -> Result<Vec<Entry>, Error> {
+        loop {
+            self.change().await;
+            let settled = Instant::now() + SETTLE;
+            while timer::timeout_at(settled, self.change()).await.is_ok() {}
+            if self.servers.whole && self.election.whole {
+                let entries =
+                    roster(&self.keys, self.servers.watch.items().values(), self.election.watch.items().values());
+                (self.servers.trouble, self.election.trouble, self.doubted) = (None, None, false);
+                if self.shown.as_ref() != Some(&entries) {
+                    self.shown = Some(entries.clone());
+                    return Ok(entries);
+                }
+            } else if !self.doubted
+                && let Some(reason) = self.servers.trouble.take().or_else(|| self.election.trouble.take())
+            {
+                (self.doubted, self.shown) = (true, None);
+                return Err(Error::new(ErrorKind::EtcdUnreachable, reason));
+            }
+        }
+    }
+
+    /// Takes one change in. Cancel safe.
+    async fn change(&mut self) {
+        let (of_servers, change) = {
+            let (servers, election) = (pin!(self.servers.watch.next()), pin!(self.election.watch.next()));
+            match select(servers, election).await {
+                Either::Left((change, _)) => (true, change),
+                Either::Right((change, _)) => (false, change),
+            }
+        };
+        let part = if of_servers { &mut self.servers } else { &mut self.election };
+        part.take_in(change);
+    }
+}
