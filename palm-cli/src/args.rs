@@ -1,0 +1,269 @@
+//! The command line.
+
+use crate::failure::Failure;
+use argh::FromArgs;
+use palm_peer::{InvalidSetting, Options, Settings};
+use std::{ffi::OsString, time::Duration};
+
+/// How long etcd may take to answer: with the start of the program, within the 5 s in which palm-cli says so.
+const ETCD_WITHIN: Duration = Duration::from_secs(4);
+
+/// shows and clears what a PALM mesh keeps in etcd, and calls its functions
+///
+/// Options may stand before or behind the command; each overrides its PALM_* environment variable.
+#[derive(FromArgs, Debug)]
+#[argh(
+    error_code(0, "done"),
+    error_code(1, "could not be done; standard error says why"),
+    error_code(2, "the command line or a setting is wrong"),
+    error_code(3, "etcd cannot be reached")
+)]
+pub struct Args {
+    /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
+    #[argh(option, arg_name = "urls")]
+    etcd: Option<String>,
+    /// folder of the mesh in etcd, such as /staging (default none)
+    #[argh(option)]
+    prefix: Option<String>,
+    /// user for etcd, as name:password; better in the environment, as PALM_USER
+    #[argh(option)]
+    user: Option<String>,
+    /// PEM file of the authority that signed etcd's certificate
+    #[argh(option, arg_name = "file")]
+    cacert: Option<String>,
+    /// PEM file of the certificate to show to etcd
+    #[argh(option, arg_name = "file")]
+    cert: Option<String>,
+    /// PEM file of that certificate's key
+    #[argh(option, arg_name = "file")]
+    key: Option<String>,
+    /// what to do
+    #[argh(subcommand)]
+    pub command: Command,
+}
+
+/// The options that may stand behind the command as well.
+const EVERYWHERE: [&str; 6] = ["--etcd", "--prefix", "--user", "--cacert", "--cert", "--key"];
+
+/// What to do.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub enum Command {
+    /// Who is there.
+    Status(Status),
+    /// Take one out.
+    Rm(Rm),
+    /// Clear everything.
+    Reset(Reset),
+    /// Call a function.
+    Call(Call),
+}
+
+/// shows the servers of the mesh, or the record of one as it is stored
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status")]
+pub struct Status {
+    /// uuid of a server, or its first 4 characters or more: print this record
+    #[argh(positional)]
+    pub server: Option<String>,
+    /// print all records as one JSON array
+    #[argh(switch)]
+    pub json: bool,
+    /// go on, and print anew whenever something changes
+    #[argh(switch)]
+    pub watch: bool,
+}
+
+impl Status {
+    /// Refuses what cannot be meant.
+    pub fn check(&self) -> Result<(), Failure> {
+        let asked = [(self.server.is_some(), "a server"), (self.json, "--json"), (self.watch, "--watch")];
+        let asked: Vec<_> = asked.into_iter().filter_map(|(is_asked, name)| is_asked.then_some(name)).collect();
+        if asked.len() > 1 {
+            return Err(Failure::Usage(format!("{} do not go together", asked.join(" and "))));
+        }
+        Ok(())
+    }
+}
+
+/// takes a server out of the mesh: its process ends, and clients no longer find it
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "rm")]
+pub struct Rm {
+    /// uuid of the server, or its first 4 characters or more
+    #[argh(positional)]
+    pub server: String,
+}
+
+/// clears all that the mesh keeps in etcd; servers that are alive come back by themselves
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "reset")]
+pub struct Reset {
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
+    /// do not wait for the servers to come back
+    #[argh(switch)]
+    pub no_wait: bool,
+}
+
+/// calls a function and prints its answer, byte for byte
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "call")]
+pub struct Call {
+    /// server.function, or uuid.function for that one
+    #[argh(positional)]
+    pub target: String,
+    /// what to send (default nothing); - reads it from standard input
+    #[argh(positional)]
+    pub payload: Option<String>,
+    /// seconds that the call may take (default 30, or PALM_TIMEOUT)
+    #[argh(option, arg_name = "seconds")]
+    pub timeout: Option<String>,
+    /// key in the server's store, for get, set, append and delete
+    #[argh(option, arg_name = "key")]
+    pub cache: Option<String>,
+}
+
+impl Args {
+    /// Where etcd is and how long to wait for it; the environment's, changed by the flags.
+    pub fn options(&self) -> Result<Options, InvalidSetting> {
+        let set = Settings::from_env()?;
+        // What concerns servers alone, such as an address to listen on, must not get in the way.
+        let mut settings = Settings {
+            etcd: set.etcd,
+            prefix: set.prefix,
+            user: set.user,
+            cacert: set.cacert,
+            cert: set.cert,
+            key: set.key,
+            timeout: set.timeout,
+            max_payload: set.max_payload,
+            join_timeout: set.join_timeout.min(ETCD_WITHIN),
+            ..Settings::default()
+        };
+        let timeout = match &self.command {
+            Command::Call(call) => call.timeout.as_ref(),
+            _ => None,
+        };
+        for (name, value) in [
+            ("etcd", self.etcd.as_ref()),
+            ("prefix", self.prefix.as_ref()),
+            ("user", self.user.as_ref()),
+            ("cacert", self.cacert.as_ref()),
+            ("cert", self.cert.as_ref()),
+            ("key", self.key.as_ref()),
+            ("timeout", timeout),
+        ] {
+            if let Some(value) = value {
+                settings.set(name, value)?;
+            }
+        }
+        settings.build()
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command.
+    Args(Args),
+    /// This text.
+    Help(String),
+}
+
+/// Reads the command line, without the program's name.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    let text = |arg: OsString| {
+        arg.into_string().map_err(|arg| Failure::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
+    };
+    let args = ordered(args.into_iter().map(text).collect::<Result<_, _>>()?);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    match Args::from_args(&["palm-cli"], &args) {
+        Ok(args) => Ok(Parsed::Args(args)),
+        Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(exit.output)),
+        Err(exit) => Err(Failure::Usage(format!("{}\nRun palm-cli --help for more.", exit.output.trim_end()))),
+    }
+}
+
+/// The arguments as argh wants them: what goes for all commands in front of the command, `--name=value` apart, and the
+/// payload `-`, which it would take for an option, behind `--`.
+fn ordered(args: Vec<String>) -> Vec<String> {
+    let (mut front, mut rest, mut last) = (Vec::new(), Vec::new(), Vec::new());
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.split_once('=') {
+            _ if arg == "--" => last.extend(args.by_ref()),
+            _ if arg == "-" => last.push(arg),
+            Some((name, value)) if EVERYWHERE.contains(&name) => front.extend([name.to_owned(), value.to_owned()]),
+            Some((name, value)) if name.starts_with("--") => rest.extend([name.to_owned(), value.to_owned()]),
+            _ if EVERYWHERE.contains(&arg.as_str()) => {
+                front.push(arg);
+                front.extend(args.next());
+            }
+            _ => rest.push(arg),
+        }
+    }
+    front.append(&mut rest);
+    if !last.is_empty() {
+        front.push("--".to_owned());
+        front.append(&mut last);
+    }
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Parsed, Failure> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn args(line: &str) -> Args {
+        match parsed(line) {
+            Ok(Parsed::Args(args)) => args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_may_stand_on_either_side_of_the_command() {
+        for line in ["--etcd http://a:1 --prefix /x status", "status --etcd http://a:1 --prefix=/x"] {
+            let args = args(line);
+            assert_eq!((args.etcd.as_deref(), args.prefix.as_deref()), (Some("http://a:1"), Some("/x")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_payload_may_look_like_an_option() {
+        for (line, payload, timeout) in [
+            ("call a.b", None, None),
+            ("call a.b x=y", Some("x=y"), None),
+            ("call a.b -", Some("-"), None),
+            ("call a.b - --timeout 3", Some("-"), Some("3")),
+            ("call --timeout=3 a.b -- --etcd", Some("--etcd"), Some("3")),
+        ] {
+            let Command::Call(call) = args(line).command else { panic!("{line}") };
+            assert_eq!((call.payload.as_deref(), call.timeout.as_deref()), (payload, timeout), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_matter_of_usage() {
+        for line in ["", "stat", "status --wacht", "rm", "rm a b", "reset --yes=1", "call", "call a.b c d"] {
+            assert!(matches!(parsed(line), Err(Failure::Usage(_))), "{line}");
+        }
+        for line in ["status a --json", "status --json --watch"] {
+            let Command::Status(status) = args(line).command else { panic!("{line}") };
+            assert!(matches!(status.check(), Err(Failure::Usage(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_failure() {
+        for line in ["--help", "help", "status --help"] {
+            assert!(matches!(parsed(line), Ok(Parsed::Help(_))), "{line}");
+        }
+    }
+}

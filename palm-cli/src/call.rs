@@ -1,0 +1,32 @@
+//! `palm-cli call`: calls a function.
+
+use crate::{args::Call, failure::Failure, screen::Screen};
+use palm_peer::{Client, Options};
+use std::io::{self, Read as _};
+
+/// Does what the command line says.
+pub async fn run(call: &Call, options: Options, screen: &mut Screen) -> Result<(), Failure> {
+    let payload = match call.payload.as_deref() {
+        Some("-") => standard_input(options.max_payload)?,
+        Some(payload) => payload.as_bytes().to_owned(),
+        None => Vec::new(),
+    };
+    let client = Client::connect(options).await?;
+    let mut calling = client.call(&call.target, payload);
+    if let Some(key) = &call.cache {
+        calling = calling.cache(key);
+    }
+    let answer = calling.await?;
+    screen.raw(&answer)?;
+    // The prompt would else stand behind the answer. Where a program reads, every byte counts.
+    if screen.terminal && !answer.is_empty() { Ok(screen.end_line(&answer)?) } else { Ok(()) }
+}
+
+/// All of it, but not more than can be sent and a byte: with that one the call is refused.
+fn standard_input(most: usize) -> Result<Vec<u8>, Failure> {
+    let mut payload = Vec::new();
+    let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    let read = io::stdin().lock().take(most).read_to_end(&mut payload);
+    read.map_err(|error| Failure::CouldNot(format!("cannot read standard input: {error}")))?;
+    Ok(payload)
+}

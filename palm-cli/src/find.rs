@@ -1,0 +1,96 @@
+//! Which entry a person means.
+
+use crate::{failure::Failure, screen::harmless};
+use palm_peer::Entry;
+use std::fmt::Write as _;
+
+/// The fewest characters of a uuid that may stand for it.
+const SHORTEST: usize = 4;
+/// How many candidates are listed before the rest is only counted.
+const LISTED: usize = 20;
+
+/// The entry of this name, or the only one whose name begins so.
+pub fn find<'a>(entries: &'a [Entry], wanted: &str) -> Result<&'a Entry, Failure> {
+    let lower = wanted.to_ascii_lowercase();
+    if let Some(entry) = entries.iter().find(|entry| entry.name == wanted || entry.name == lower) {
+        return Ok(entry);
+    }
+    if wanted.chars().count() < SHORTEST {
+        let words = format!("{:?} is too short: give {SHORTEST} characters of the uuid, or more", harmless(wanted));
+        return Err(Failure::Usage(words));
+    }
+    let begins = |entry: &&Entry| entry.name.starts_with(wanted) || entry.name.starts_with(&lower);
+    let able: Vec<_> = entries.iter().filter(begins).collect();
+    let shown = harmless(wanted);
+    match able[..] {
+        [entry] => Ok(entry),
+        [] if entries.is_empty() => Err(Failure::CouldNot(format!("no server {shown}: the mesh has none"))),
+        [] => {
+            Err(Failure::CouldNot(format!("no server {shown}; there are{}", list(&entries.iter().collect::<Vec<_>>()))))
+        }
+        _ => Err(Failure::CouldNot(format!("{shown} may mean {} servers:{}", able.len(), list(&able)))),
+    }
+}
+
+fn list(entries: &[&Entry]) -> String {
+    let mut lines = String::new();
+    for entry in entries.iter().take(LISTED) {
+        // Writing to a string cannot fail.
+        let _ = write!(lines, "\n  {}", describe(entry));
+    }
+    if entries.len() > LISTED {
+        let _ = write!(lines, "\n  and {} more", entries.len() - LISTED);
+    }
+    lines
+}
+
+/// The entry in a few words: `<uuid> (printf at tcp://127.0.0.1:5555)`.
+pub fn describe(entry: &Entry) -> String {
+    let name = harmless(&entry.name);
+    match &entry.record {
+        Ok(record) => format!("{name} ({} at {})", record.server, harmless(&record.endpoint())),
+        Err(_) => format!("{name} (broken)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palm_peer::{EntryState, Record};
+
+    fn entries(names: &[&str]) -> Vec<Entry> {
+        let entry = |name: &&str| Entry {
+            key: format!("/servers/{name}"),
+            name: (*name).to_owned(),
+            stored: Vec::new(),
+            record: Record::from_json(b""),
+            state: EntryState::Broken,
+        };
+        names.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn a_whole_name_or_an_unambiguous_beginning_will_do() {
+        let entries = entries(&["abcd1111", "abcd2222", "abcd", "x", "ABCD2222-upper"]);
+        for (wanted, name) in
+            [("abcd1", "abcd1111"), ("abcd", "abcd"), ("x", "x"), ("ABCD1111", "abcd1111"), ("abcd22", "abcd2222")]
+        {
+            assert_eq!(find(&entries, wanted).map(|entry| entry.name.as_str()).ok(), Some(name), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_or_found_lists_the_candidates() {
+        let many: Vec<_> = (0..30).map(|n| format!("abcd-{n:02}")).collect();
+        let entries = entries(&many.iter().map(String::as_str).collect::<Vec<_>>());
+        let words = |wanted: &str| match find(&entries, wanted) {
+            Err(Failure::CouldNot(words)) => words,
+            other => panic!("{wanted}: {other:?}"),
+        };
+        assert!(words("abcd").starts_with("abcd may mean 30 servers:\n  abcd-00 (broken)\n"));
+        assert!(words("abcd").ends_with("\n  abcd-19 (broken)\n  and 10 more"));
+        assert!(words("printf").starts_with("no server printf; there are\n  abcd-00"));
+        assert!(matches!(find(&entries, "abc"), Err(Failure::Usage(_))));
+        assert!(matches!(find(&[], "abcd"), Err(Failure::CouldNot(words)) if words.contains("none")));
+    }
+}

@@ -1,0 +1,72 @@
+//! `palm-cli reset`: clears everything.
+
+use crate::{args::Reset, failure::Failure, find::describe, screen::Screen, table::counted};
+use palm_peer::{Admin, Options};
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    time::{Duration, Instant},
+};
+
+/// How long to wait for the servers to come back.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Does what the command line says.
+pub async fn run(reset: &Reset, options: Options, screen: &mut Screen) -> Result<(), Failure> {
+    let asks = !reset.yes;
+    if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(Failure::Usage("reset asks on a terminal; without one, say --yes".to_owned()));
+    }
+    let place = format!("{} {}", options.etcd.join(","), options.prefix);
+    let admin = Admin::connect(options).await?;
+    if asks {
+        let servers = counted(admin.servers().await?.len(), "server");
+        confirm(&format!("Clear all that the mesh keeps in etcd at {}, with {servers}?", place.trim_end()))?;
+    }
+    let mut cleared = admin.reset().await?;
+    let broken = cleared.removed().iter().filter(|entry| entry.record.is_err()).count();
+    let servers = cleared.removed().len() - broken;
+    let and_broken = if broken == 0 { String::new() } else { format!(" and {}", counted(broken, "broken record")) };
+    screen.line(&format!("Cleared the mesh of {}{and_broken}", counted(servers, "server")))?;
+    if reset.no_wait || servers == 0 {
+        return Ok(());
+    }
+    screen.flush()?;
+    let began = Instant::now();
+    let missing = cleared.missing_after(BACK_WITHIN).await;
+    let (back, took) = (servers - missing.len(), began.elapsed().min(BACK_WITHIN).as_secs_f64());
+    screen.line(&format!("{back} of {} came back within {took:.1} s", counted(servers, "server")))?;
+    for entry in missing {
+        screen.line(&format!("  missing: {}", describe(entry)))?;
+    }
+    Ok(())
+}
+
+/// Asks, and goes on only if the answer is yes.
+fn confirm(question: &str) -> Result<(), Failure> {
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stdin().lock().read_line(&mut answer));
+    match asked {
+        Ok(_) if is_yes(&answer) => Ok(()),
+        Ok(_) => Err(Failure::CouldNot("nothing was changed".to_owned())),
+        Err(error) => Err(Failure::CouldNot(format!("nothing was changed: the answer cannot be read: {error}"))),
+    }
+}
+
+/// Anything but a clear yes is a no.
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for (answer, yes) in
+            [("y\n", true), (" YES \r\n", true), ("", false), ("\n", false), ("yep\n", false), ("n", false)]
+        {
+            assert_eq!(is_yes(answer), yes, "{answer:?}");
+        }
+    }
+}

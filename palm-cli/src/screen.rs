@@ -1,0 +1,90 @@
+//! Where the answers go: standard output, and what is known about it.
+
+use palm_peer::EntryState;
+use std::{
+    env,
+    io::{self, BufWriter, IsTerminal as _, StdoutLock, Write},
+};
+
+/// Standard output.
+pub struct Screen {
+    out: BufWriter<StdoutLock<'static>>,
+    /// Whether a person looks at it.
+    pub terminal: bool,
+    color: bool,
+}
+
+impl Screen {
+    /// That of this process.
+    pub fn stdout() -> Self {
+        let out = io::stdout().lock();
+        let terminal = out.is_terminal();
+        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let unable = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self { out: BufWriter::new(out), terminal, color: terminal && !unwanted && !unable }
+    }
+
+    /// Writes a line.
+    pub fn line(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.trim_end_matches('\n').as_bytes())?;
+        self.out.write_all(b"\n")
+    }
+
+    /// Writes these bytes and no others.
+    pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
+    /// Ends the line that `bytes`, written last, left open.
+    pub fn end_line(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.ends_with(b"\n") { Ok(()) } else { self.out.write_all(b"\n") }
+    }
+
+    /// Shows what was written so far.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Begins a new picture: on a terminal, in place of the last one; elsewhere, behind it.
+    pub fn redraw(&mut self, first: bool) -> io::Result<()> {
+        match (self.terminal, first) {
+            (true, _) => self.out.write_all(b"\x1b[H\x1b[2J\x1b[3J"),
+            (false, true) => Ok(()),
+            (false, false) => self.out.write_all(b"\n"),
+        }
+    }
+
+    /// How many characters fit into a line; `None` where there is no end to it.
+    pub fn width(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| self.terminal)?;
+        Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
+    }
+
+    /// The words in the colour of a state, where there is colour.
+    pub fn state(&self, state: EntryState, words: &str) -> String {
+        self.painted(
+            match state {
+                EntryState::Leader => "1;32",
+                EntryState::Configured => "32",
+                EntryState::Broken => "31",
+                // Also what a later version may add.
+                _ => "33",
+            },
+            words,
+        )
+    }
+
+    /// The words of a heading.
+    pub fn heading(&self, words: &str) -> String {
+        self.painted("1", words)
+    }
+
+    fn painted(&self, code: &str, words: &str) -> String {
+        if self.color { format!("\x1b[{code}m{words}\x1b[0m") } else { words.to_owned() }
+    }
+}
+
+/// The text without what could steer a terminal: anybody who may write to etcd chooses it.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

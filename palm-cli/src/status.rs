@@ -1,0 +1,104 @@
+//! `palm-cli status`: who is there.
+
+use crate::{
+    args::Status,
+    failure::Failure,
+    find::find,
+    screen::{Screen, harmless},
+    table,
+};
+use futures::StreamExt as _;
+use palm_peer::{Admin, Entry};
+use std::{
+    io::{self, Write as _},
+    time::SystemTime,
+};
+
+/// Does what the command line says.
+pub async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
+    if status.watch {
+        return watch(admin, screen).await;
+    }
+    let entries = admin.servers().await?;
+    match &status.server {
+        Some(server) => record(find(&entries, server)?, screen),
+        None if status.json => Ok(json(&entries, screen)?),
+        None => Ok(picture(&entries, screen)?),
+    }
+}
+
+/// The record of one server, as it is stored.
+fn record(entry: &Entry, screen: &mut Screen) -> Result<(), Failure> {
+    if let Err(reason) = &entry.record {
+        // What is stored is shown all the same.
+        let _ = writeln!(
+            io::stderr(),
+            "palm-cli: {} is broken: {}",
+            harmless(&entry.name),
+            table::brief(&reason.to_string())
+        );
+        if screen.terminal {
+            return Ok(screen.line(&visible(&entry.stored))?);
+        }
+    }
+    screen.raw(&entry.stored)?;
+    Ok(screen.end_line(&entry.stored)?)
+}
+
+/// Bytes for a terminal, which they cannot steer.
+fn visible(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).lines().map(harmless).collect::<Vec<_>>().join("\n")
+}
+
+/// All records as one JSON array: each as it is stored, what is broken as `{"key", "broken"}`.
+fn json(entries: &[Entry], screen: &mut Screen) -> io::Result<()> {
+    screen.raw(b"[")?;
+    for (place, entry) in entries.iter().enumerate() {
+        screen.raw(if place == 0 { b"\n" } else { b",\n" })?;
+        match &entry.record {
+            Ok(_) => screen.raw(&entry.stored)?,
+            Err(reason) => {
+                let reason = table::brief(&reason.to_string());
+                let broken = serde_json::json!({ "key": entry.key, "broken": reason });
+                screen.raw(broken.to_string().as_bytes())?;
+            }
+        }
+    }
+    screen.raw(if entries.is_empty() { b"]\n" } else { b"\n]\n" })
+}
+
+/// The table and its summary.
+fn picture(entries: &[Entry], screen: &mut Screen) -> io::Result<()> {
+    if !entries.is_empty() {
+        let rows = table::rows(entries, SystemTime::now().into());
+        let (widths, width) = (table::widths(&rows), screen.width());
+        for row in &rows {
+            let text = match row.state {
+                Some(state) => row.text(&widths, width, |words| screen.state(state, words)),
+                None => screen.heading(&row.text(&widths, width, str::to_owned)),
+            };
+            screen.line(&text)?;
+        }
+    }
+    screen.line(&table::summary(entries))
+}
+
+/// The picture, and again at every change, until somebody ends it.
+async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
+    let mut changes = admin.watch();
+    let mut first = true;
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(entries) => {
+                screen.redraw(first)?;
+                picture(&entries, screen)?;
+                first = false;
+            }
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "palm-cli: this may be out of date: {error}");
+            }
+        }
+        screen.flush()?;
+    }
+    Ok(())
+}
