@@ -1,0 +1,22 @@
+//! The server of the guide under tokio: the same as under any executor.
+//!
+//! `cargo run --example printf_tokio`, with etcd's URLs in `PALM_ETCD`
+
+use palm_peer::{Bytes, FunctionError, Message, Server, Settings, logging};
+use std::error::Error;
+
+async fn printf(message: Message) -> Result<Bytes, FunctionError> {
+    log::info!("{}", String::from_utf8_lossy(message.payload()));
+    Ok(message.into_payload())
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
+    let shutdown = palm_peer::signals()?;
+    let peer = Server::new("printf").function("printf", printf).join(Settings::from_env()?.build()?).await?;
+    Ok(peer.serve(shutdown).await?)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    logging::init(log::LevelFilter::Info)?;
+    tokio::runtime::Runtime::new()?.block_on(serve())
+}

@@ -1,0 +1,162 @@
+//! One mesh test, word for word the same, under every executor that people use.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    error::Error,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt as _, channel::oneshot, future::try_join};
+use palm_peer::{Bytes, Client, Event, FailureKind, FunctionError, Message, Options, Peer, Server, Settings};
+use palm_tests::{Etcd, Process, example};
+
+/// No executor needs this long.
+const BOUND: Duration = Duration::from_secs(60);
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Two servers join, call each other from within their functions, hand over the lead and leave.
+async fn mesh(options: Options) -> Outcome {
+    let (first, stop_first, serve_first) = join(&options).await?;
+    let (second, stop_second, serve_second) = join(&options).await?;
+    let scenario = async {
+        let client = Client::connect(options.clone()).await?;
+        sees(&client, 2).await?;
+        assert!(first.state().leading && !second.state().leading, "the first candidate leads");
+        for (from, to) in [(&first, &second), (&second, &first)] {
+            let target = format!("{}.echo", to.uuid());
+            let answer = client.call(format!("{}.relay", from.uuid()), target).await?;
+            assert_eq!(answer, format!("{}.echo says hello", to.uuid()));
+            assert_eq!(client.call(format!("{}.count", to.uuid()), "12345").await?, "5");
+        }
+        let error = client.call("node.hangs", "").timeout(Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.kind(), FailureKind::TimedOut);
+
+        let mut events = second.events();
+        stop_first.send(()).expect("the first is served");
+        wait_for(&mut events, Event::Elected).await;
+        sees(&client, 1).await?;
+        assert!(second.state().leading && second.state().configured);
+        assert_eq!(client.call("node.echo", "alone").await?, "alone");
+        stop_second.send(()).expect("the second is served");
+        Ok(())
+    };
+    let serving = try_join(serve_first, serve_second);
+    try_join(serving, scenario).await?;
+    Ok(())
+}
+
+/// A server of the mesh, the word that ends it, and what serves it until then.
+async fn join(
+    options: &Options,
+) -> Result<(Arc<Peer>, oneshot::Sender<()>, impl Future<Output = Outcome> + Send + use<>), palm_peer::Error> {
+    let own = options.clone();
+    let server = Server::new("node")
+        .function("echo", async |message: Message| Ok::<_, FunctionError>(message.into_payload()))
+        .function("hangs", async |_| futures::future::pending::<Result<Bytes, FunctionError>>().await)
+        .function("relay", move |message: Message| relay(own.clone(), message))
+        .blocking("count", |message: Message| Ok::<_, FunctionError>(message.payload().len().to_string()));
+    let peer = Arc::new(server.join(options.clone()).await?);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut events = peer.events();
+    let served = Arc::clone(&peer);
+    let serve = async move {
+        let configured = async { Outcome::Ok(wait_for(&mut events, Event::Configured).await) };
+        let serving = async { Outcome::Ok(served.serve(stopped).await?) };
+        try_join(serving, configured).await.map(drop)
+    };
+    Ok((peer, stop, serve))
+}
+
+/// Calls what the payload names, from within a function.
+async fn relay(options: Options, message: Message) -> Result<String, FunctionError> {
+    let target = std::str::from_utf8(message.payload())?;
+    let client = Client::connect(options).await?;
+    let words = client.call(target, "hello").await?;
+    Ok(format!("{target} says {}", std::str::from_utf8(&words)?))
+}
+
+async fn wait_for(events: &mut (impl Stream<Item = Event> + Unpin), wanted: Event) {
+    while events.next().await.expect("the peer lives") != wanted {}
+}
+
+/// Waits until this many instances are published. (The timer is async-std's, which fires under any executor.)
+async fn sees(client: &Client, instances: usize) -> Outcome {
+    while client.reachable().first().map_or(0, |reachable| reachable.instances) != instances {
+        async_std::task::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Runs the mesh test under `executor`, on a thread of its own so that it is bounded in time.
+fn under(executor: impl FnOnce(Options) -> Outcome + Send + 'static) {
+    let etcd = Etcd::start();
+    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build().unwrap();
+    let (tell, ended) = mpsc::channel();
+    let running = thread::spawn(move || drop(tell.send(executor(options))));
+    match ended.recv_timeout(BOUND) {
+        Ok(outcome) => {
+            outcome.expect("the mesh works");
+            for folder in ["/servers/", "/election/"] {
+                assert_eq!(etcd.etcdctl(&["get", "--prefix", folder]), "", "they left in an orderly way");
+            }
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the mesh test has not ended within {BOUND:?}"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            std::panic::resume_unwind(running.join().expect_err("it ended without an outcome"));
+        }
+    }
+}
+
+#[test]
+fn under_tokio_with_many_threads() {
+    under(|options| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build()?;
+        runtime.block_on(async { tokio::spawn(mesh(options)).await? })
+    });
+}
+
+#[test]
+fn under_tokio_with_one_thread() {
+    under(|options| tokio::runtime::Builder::new_current_thread().build()?.block_on(mesh(options)));
+}
+
+#[test]
+fn under_smol() {
+    under(|options| smol::block_on(smol::spawn(mesh(options))));
+}
+
+#[test]
+fn under_async_std() {
+    under(|options| async_std::task::block_on(async_std::task::spawn(mesh(options))));
+}
+
+#[test]
+fn under_a_bare_block_on() {
+    under(|options| futures::executor::block_on(mesh(options)));
+}
+
+#[test]
+fn the_examples_serve_under_each_and_end_when_told() {
+    let etcd = Etcd::start();
+    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build().unwrap();
+    let client = futures::executor::block_on(Client::connect(options)).unwrap();
+    for name in ["printf", "printf_tokio", "printf_smol", "printf_async_std"] {
+        let args: &[&str] = if name == "printf" { &["run"] } else { &[] };
+        let server = Process::builder(example(name)).args(args).env("PALM_ETCD", etcd.endpoint()).start();
+        let bounded = async_std::future::timeout(BOUND, sees(&client, 1));
+        futures::executor::block_on(bounded).expect(name).expect(name);
+        let words = format!("Hello, {name}");
+        assert_eq!(
+            futures::executor::block_on(async { client.call("printf.printf", words.clone()).await }).expect(name),
+            words
+        );
+        server.wait_for_line(|line| line == format!("INFO:{name}:{words}"), BOUND);
+        server.terminate();
+        assert!(server.wait(BOUND).success(), "{name} leaves in an orderly way");
+        futures::executor::block_on(async_std::future::timeout(BOUND, sees(&client, 0))).expect(name).expect(name);
+    }
+}
