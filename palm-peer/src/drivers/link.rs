@@ -192,7 +192,8 @@ impl Link {
     /// have run or not. Dropping it forgets the request, whose answer is then dropped.
     ///
     /// # Errors
-    /// `unreachable` when the link is broken already: then the function did not run.
+    /// `unreachable` when the link is broken already, `bad_message` when the header is too long: then the function did
+    /// not run.
     pub fn request(
         self: &Arc<Self>,
         mut request: Request,
@@ -201,11 +202,17 @@ impl Link {
         let idx = self.next.fetch_add(1, Ordering::Relaxed);
         request.client = Some(self.client);
         request.idx = Some(idx);
+        let header = request.encode();
+        if header.len() > message::LONGEST_HEADER {
+            // The server would not read it, and so answer without the number that the answer is known by.
+            let words = format!("header of {} bytes, {} at most", header.len(), message::LONGEST_HEADER);
+            return Err(Failure::new(FailureKind::BadMessage, words));
+        }
         let (tell, reply) = oneshot::channel();
         let unreachable = |words: &str| Failure::new(FailureKind::Unreachable, words);
         self.lock().as_mut().ok_or_else(|| unreachable("the connection is broken"))?.insert(idx, tell);
         let forget = Forget { link: Arc::clone(self), idx };
-        if let Err(error) = self.sender.send(vec![request.encode().into(), payload]) {
+        if let Err(error) = self.sender.send(vec![header.into(), payload]) {
             self.end();
             return Err(unreachable(&error.to_string()));
         }

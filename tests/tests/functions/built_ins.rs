@@ -105,3 +105,12 @@ fn a_full_store_and_impossible_keys_are_told_and_change_nothing() {
     let (answer, _) = stranger.ask([r#"{"palm":1,"pipeline":["zoo.set"],"cache":"m"}"#, &"x".repeat(900)]);
     assert_eq!(answer["error"]["kind"], "full", "{answer}");
 }
+
+/// The server answers a header that it did not read without its number, so the client used to wait for its deadline.
+#[test]
+fn a_key_too_long_for_a_header_is_refused_by_the_client() {
+    let (_etcd, _server, client) = mesh(|_| {});
+    let error = store(&client, "get", &"k".repeat(70_000), "").expect_err("too long");
+    assert!(error.kind() == FailureKind::BadMessage && error.message().contains("65536 at most"), "{error}");
+    is_well(&client);
+}
