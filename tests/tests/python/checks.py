@@ -1,0 +1,127 @@
+"""What libzmq, the ZeroMQ that everybody else uses, must be able to do with a server of the test's.
+
+    checks.py CHECK ENDPOINT UUID
+
+The server is called `zoo`. Its functions: `echo`; `fails`, with the words "no such luck"; `slow`, which takes as many
+milliseconds as its payload says, and answers with it.
+"""
+
+import json
+import sys
+import time
+import uuid
+
+import zmq
+
+from call import CallError, Link, unwrap
+
+
+def expect(kind, function, *args, **fields):
+    try:
+        answer = function(*args, **fields)
+    except CallError as error:
+        assert error.kind == kind, error
+        return str(error)
+    raise AssertionError(f"no {kind} but {answer!r}")
+
+
+def answers_and_errors(endpoint, server, kind):
+    link = Link(endpoint, kind, 20)
+    assert link.call("zoo.echo", b"me") == b"me"
+    assert link.call("zoo.echo") == b""
+    assert link.call(f"{server}.echo", b"you", route=[server], client=str(uuid.uuid4())) == b"you"
+    assert "no such luck" in expect("failed", link.call, "zoo.fails")
+    assert "echo" in expect("no_such_function", link.call, "zoo.roar")
+    expect("wrong_server", link.call, "park.echo")
+    expect("wrong_server", link.call, "zoo.echo", route=[str(uuid.uuid4())])
+    expect("bad_message", link.call, "zoo.echo", palm=2)
+    expect("bad_message", link.call, "zoo.echo", stage="one")
+    expect("bad_message", link.call, "zoo.echo", cache="x" * 70_000)
+    expect("timed_out", link.call, "zoo.slow", b"2000", timeout_ms=50)
+    expect("no_such_key", link.call, "zoo.get", cache="k")
+    assert link.call("zoo.set", b"v", cache="k") == b"k"
+    assert link.call("zoo.get", cache="k") == b"v"
+    assert json.loads(link.call("zoo._ping"))["uuid"] == server
+    assert link.call("zoo.echo", b"well") == b"well"
+
+
+def dealer(endpoint, server):
+    answers_and_errors(endpoint, server, zmq.DEALER)
+
+
+def req(endpoint, server):
+    answers_and_errors(endpoint, server, zmq.REQ)
+
+
+def simplest(endpoint, server):
+    """One send_multipart, as the protocol promises; and the frames as they are."""
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVTIMEO, 20_000)
+    socket.connect(endpoint)
+    socket.send_multipart([b'{"palm":1,"pipeline":["zoo.echo"]}', b"Hello"])
+    header = f'{{"palm":1,"stage":0,"server":"{server}"}}'.encode()
+    assert socket.recv_multipart() == [header, b"Hello"]
+    socket.send_multipart([b'{"palm":1,"pipeline":["zoo.echo"]}'])
+    assert socket.recv_multipart() == [header, b""]
+    socket.send_multipart([b"", b'{"palm":1,"pipeline":["zoo.echo"]}', b"Hello"])
+    assert socket.recv_multipart() == [b"", header, b"Hello"]
+
+
+def hello(endpoint, server):
+    for kind in (zmq.DEALER, zmq.REQ):
+        link = Link(endpoint, kind, 20)
+        assert link.hello(uuid.uuid4()) == server
+        assert link.call("zoo.echo", b"me") == b"me"
+        assert link.hello(uuid.uuid4()) == server, "again, as another client"
+
+
+def big(endpoint, server):
+    limit = 64 * 1024 * 1024
+    payload = bytes(range(256)) * (limit // 256)
+    for kind in (zmq.DEALER, zmq.REQ):
+        link = Link(endpoint, kind, 60)
+        assert link.call("zoo.echo", payload) == payload
+        expect("too_large", link.call, "zoo.echo", payload + b"!")
+        assert link.call("zoo.echo", b"well") == b"well"
+
+
+def many(endpoint, server):
+    """Answers come as they are ready, each with its number."""
+    link = Link(endpoint, zmq.DEALER, 60)
+    slow = link.request("zoo.slow", b"500")
+    sent = {link.request("zoo.echo", str(n).encode()): str(n).encode() for n in range(5000)}
+    got = {}
+    while len(got) < len(sent) + 1:
+        header, result = link.receive()
+        assert header["idx"] not in got
+        got[header["idx"]] = unwrap(header, result)
+    assert list(got)[-1] == slow, "the slow one held nobody up"
+    assert got.pop(slow) == b"500" and got == sent
+
+
+def returns(endpoint, server):
+    """libzmq reconnects by itself: the test brings another server to the port once this has said `ready`."""
+    links = [Link(endpoint, kind, 20) for kind in (zmq.DEALER, zmq.REQ)]
+    for link in links:
+        assert link.hello(uuid.uuid4()) == server
+    print("ready", flush=True)
+    deadline = time.monotonic() + 60
+    link = links[0]
+    link.timeout = 0.5
+    while True:
+        try:
+            now = link.hello(uuid.uuid4())
+            if now != server:
+                break
+        except CallError:
+            assert time.monotonic() < deadline, "nobody came back"
+    link.timeout = 20
+    assert link.call(f"{now}.echo", b"back") == b"back"
+    # A REQ that had no request under way goes on as well.
+    assert links[1].call(f"{now}.echo", b"back") == b"back"
+
+
+if __name__ == "__main__":
+    check, *args = sys.argv[1:]
+    globals()[check](*args)
