@@ -23,7 +23,6 @@ async fn shout(message: Message) -> Result<String, FunctionError> {
 }
 
 /// Marked as blocking, for it would keep the executor busy over a long text.
-#[allow(clippy::needless_pass_by_value)]
 fn count(message: Message) -> Result<String, FunctionError> {
     Ok(std::str::from_utf8(message.payload())?.split_whitespace().count().to_string())
 }

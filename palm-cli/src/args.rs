@@ -1,5 +1,8 @@
 //! The command line.
 
+// The comments of the fields are the help text, in which mark-up has no place.
+#![allow(rustdoc::bare_urls, clippy::doc_markdown)]
+
 use crate::failure::Failure;
 use argh::FromArgs;
 use palm_peer::{InvalidSetting, Options, Settings};
@@ -165,6 +168,8 @@ impl Args {
 
 /// What the command line asks for.
 #[derive(Debug)]
+// One is made, once.
+#[allow(clippy::large_enum_variant)]
 pub enum Parsed {
     /// A command.
     Args(Args),

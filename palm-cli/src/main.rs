@@ -23,7 +23,7 @@ use std::{env, process::ExitCode};
 fn main() -> ExitCode {
     let mut screen = Screen::stdout();
     let outcome = run(&mut screen).and_then(|()| Ok(screen.flush()?));
-    outcome.err().map_or(ExitCode::SUCCESS, |failure| failure.tell())
+    outcome.err().map_or(ExitCode::SUCCESS, failure::Failure::tell)
 }
 
 fn run(screen: &mut Screen) -> Result<(), Failure> {

@@ -71,3 +71,8 @@ pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
     ports::signal::termination()
         .map_err(|error| Error::new(ErrorKind::System, "the system does not tell of signals").caused(error))
 }
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

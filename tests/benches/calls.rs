@@ -100,8 +100,8 @@ async fn turn_bare(socket: &mut DealerSocket, in_flight: usize, time: Duration) 
         ZmqMessage::from(payload)
     };
     let mut sent = vec![start; in_flight];
-    for slot in 0..in_flight {
-        sent[slot] = Instant::now();
+    for (slot, sent) in sent.iter_mut().enumerate() {
+        *sent = Instant::now();
         socket.send(message(slot)).await?;
     }
     let mut trips = Vec::new();

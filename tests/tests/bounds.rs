@@ -232,9 +232,9 @@ fn a_leader_that_is_cut_off_from_etcd_has_a_successor() {
             let mark = mesh.history().mark();
             let start = Instant::now();
             if stalled {
-                between.stall()
+                between.stall();
             } else {
-                between.cut()
+                between.cut();
             }
             let record = format!("/servers/{}", second.uuid);
             // It still answers, so it stays published once it is back; the successor shows in the records.

@@ -1,5 +1,7 @@
 //! The harness does what it says: else every other test means nothing.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},

@@ -76,6 +76,7 @@ fn a_server_that_a_person_removed_stays_out_and_its_process_ends_with_77() {
     let by_hand = |uuid: &str| drop(etcd.etcdctl(&["del", &mesh.key(&format!("/servers/{uuid}"))]));
     let by_command = |uuid: &str| mesh.remove(uuid);
     // Followers first, then whoever leads.
+    #[allow(clippy::type_complexity)]
     let cases: [(usize, &dyn Fn(&str)); 4] = [(4, &by_command), (3, &by_hand), (0, &by_command), (1, &by_hand)];
     for (which, remove) in cases {
         let server = &servers[which];

@@ -64,7 +64,10 @@ async fn join(
     let mut events = peer.events();
     let served = Arc::clone(&peer);
     let serve = async move {
-        let configured = async { Outcome::Ok(wait_for(&mut events, Event::Configured).await) };
+        let configured = async {
+            let _: () = wait_for(&mut events, Event::Configured).await;
+            Outcome::Ok(())
+        };
         let serving = async { Outcome::Ok(served.serve(stopped).await?) };
         try_join(serving, configured).await.map(drop)
     };

@@ -3,6 +3,8 @@
 //! Each test boots a systemd of its own. Where namespaces are not allowed (they ask for root), the tests say so and
 //! pass; with `PALM_TESTS_NEED_SYSTEMD=1` they fail instead.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 use std::{
     env, fs,
     io::{self, Write},

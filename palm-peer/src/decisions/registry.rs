@@ -277,17 +277,15 @@ impl Registry {
         entry.misses += 1;
         let endpoint = entry.record.endpoint();
         let (misses, configured) = (entry.misses, entry.record.configured);
-        if !configured {
-            if entry.complaint.as_ref() != Some(&reason) {
-                let text = format!("Server {uuid} stays unconfigured: it does not answer at {endpoint}: {reason}");
-                entry.complaint = Some(reason);
-                self.log(Level::Warn, text);
-            }
-        } else {
+        if configured {
             self.log(Level::Warn, format!("Server {uuid} missed probe {misses} of {most} at {endpoint}: {reason}"));
             if misses >= most {
                 self.remove(uuid, "it does not answer", false);
             }
+        } else if entry.complaint.as_ref() != Some(&reason) {
+            let text = format!("Server {uuid} stays unconfigured: it does not answer at {endpoint}: {reason}");
+            entry.complaint = Some(reason);
+            self.log(Level::Warn, text);
         }
     }
 

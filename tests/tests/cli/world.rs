@@ -146,8 +146,11 @@ impl World {
 /// A record of a server that does not run.
 pub fn record(uuid: &str, more: &str) -> String {
     format!(
-        r#"{{"host": "127.0.0.1", "pid": 1, "when": "2016-02-16T11:28:59.088608", "leader": null, "server": "ghost", "#
-    ) + &format!(
-        r#""ports": [1], "kind": "registered", "functions": ["f"], "uuid": "{uuid}", "configured": false{more}}}"#
+        concat!(
+            r#"{{"host": "127.0.0.1", "pid": 1, "when": "2016-02-16T11:28:59.088608", "leader": null, "server": "ghost", "#,
+            r#""ports": [1], "kind": "registered", "functions": ["f"], "uuid": "{uuid}", "configured": false{more}}}"#
+        ),
+        uuid = uuid,
+        more = more
     )
 }

@@ -49,13 +49,11 @@ fn a_rolling_restart_is_not_felt() {
             count + 1
         }))
     });
-    for place in 0..servers.len() {
-        let name = servers[place].0;
+    for (name, server) in &mut servers {
         let before = progress.done();
         eventually("the job goes on", SOON, || (progress.done() > before + 500).then_some(()));
         // The new one is there before the old one leaves; dropping it is an orderly leave.
-        let replaced = std::mem::replace(&mut servers[place], (name, start(name)));
-        drop(replaced);
+        drop(std::mem::replace(server, start(name)));
     }
     stop.store(1, Ordering::Relaxed);
     let count = consumer.join().expect("no error");

@@ -106,6 +106,8 @@ pub enum Event {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
+// A record is what most actions are about, and few live at a time.
+#[allow(clippy::large_enum_variant)]
 pub enum Action {
     /// Ask the server for its log digest, and say how it went with this token.
     Probe {

@@ -169,10 +169,8 @@ pub async fn bury(
         )
         .await?
         .succeeded;
-    if buried {
-        if let Err(error) = etcd.revoke_lease(lease).await {
-            log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
-        }
+    if buried && let Err(error) = etcd.revoke_lease(lease).await {
+        log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
     }
     Ok(buried)
 }
