@@ -42,8 +42,9 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
         let record = mesh.state().get(&format!("/servers/{}", old.uuid))?.json();
         (record["leader"] == others[0].uuid.as_str() && record["configured"] == true).then_some(())
     });
-    // What it is told to do as a follower it does: the mesh has one leader, and that is gone.
+    // All is well: the next in line leads when this leader goes.
     others[0].kill();
+    mesh.await_lead(&newcomer.uuid, SOON);
     mesh.await_published(&[&old.uuid, &newcomer.uuid]);
 }
 
@@ -59,7 +60,15 @@ fn check_writer(event: &Event, old: &Server, publication: u64) {
 
 #[test]
 fn a_leader_that_was_frozen_past_its_lease_writes_nothing_and_follows() {
-    a_leader_that_was_away_follows(|old, _| old.freeze(), |old, _| old.thaw());
+    let thaw = |old: &Server, _: &Proxy| {
+        let mark = old.mark();
+        old.thaw();
+        // It does not blame etcd.
+        let (line, _) = old.wait_for_line_after(mark, |line| line.contains("etcd is in doubt"), SOON);
+        assert!(line.contains("stood still"), "{line}");
+        old.wait_for_line_after(mark, |line| line.contains("no longer leading the mesh"), SOON);
+    };
+    a_leader_that_was_away_follows(|old, _| old.freeze(), thaw);
 }
 
 #[test]
@@ -109,7 +118,7 @@ fn a_write_that_arrives_after_its_leader_was_deposed_fails() {
     old.wait_for_line_after(mark, |line| line.contains(&probed), SOON);
     door.stall();
     etcd.etcdctl(&["del", &mesh.key(&key)]);
-    successor.wait_for_line_after(successors, |line| line.contains("leading in term"), SOON);
+    successor.wait_for_line_after(successors, |line| line.contains("leading the mesh, in term"), SOON);
     // Now it does.
     between.pass();
     old.wait_for_line_after(mark, |line| line.ends_with("Deposed"), SOON);

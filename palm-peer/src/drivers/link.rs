@@ -147,8 +147,10 @@ impl Link {
         let failed = |error: zmq::SocketError| OpenError::Failed(error.to_string());
         let (sender, mut receiver) = zmq::connect(endpoint).await.map_err(failed)?;
         sender.send(vec![message::encode_hello(client).into()]).map_err(failed)?;
-        let greeting = receiver.receive().await.and_then(|frames| Answer::decode(frames.first()?));
-        match greeting {
+        let Some(frames) = receiver.receive().await else {
+            return Err(OpenError::Failed("the connection ended before a greeting".into()));
+        };
+        match frames.first().and_then(|header| Answer::decode(header)) {
             Some(answer) if answer.server == server => Ok(Self::start(client, jobs, sender, receiver)),
             Some(answer) => Err(OpenError::Impostor(answer.server)),
             None => Err(OpenError::Failed("what listens there is no PALM server".into())),

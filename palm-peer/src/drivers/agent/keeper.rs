@@ -19,11 +19,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A timer that comes this late says that the process stood still, and nothing about etcd.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+
 /// What became of the lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseNews {
-    /// It may have run out: whoever leads stops now.
-    InDoubt,
+    /// It may have run out, for this reason: whoever leads stops now.
+    InDoubt(String),
     /// It was in doubt, and lives.
     HeldAgain,
     /// etcd does not know it any more.
@@ -37,6 +40,7 @@ pub type SharedClock = Arc<Mutex<LeaseClock>>;
 pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::UnboundedSender<LeaseNews>) {
     let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
     let mut doubted = false;
+    let mut trouble = String::from("there was no answer: etcd is slow, or this process stood still");
     loop {
         let snapshot = *lock(&clock);
         let attempt = keeper.attempt(snapshot.renew_at());
@@ -48,7 +52,13 @@ pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::Un
                 Either::Left((outcome, _)) => outcome,
                 Either::Right(((), attempt)) => {
                     doubted = true;
-                    let _ = tell.unbounded_send(LeaseNews::InDoubt);
+                    let late = Instant::now().saturating_duration_since(snapshot.held_until());
+                    let why = if late > STOOD_STILL {
+                        format!("this process, or its machine, stood still for {late:.1?} or longer")
+                    } else {
+                        trouble.clone()
+                    };
+                    let _ = tell.unbounded_send(LeaseNews::InDoubt(why));
                     attempt.await
                 }
             }
@@ -59,7 +69,10 @@ pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::Un
                 let _ = tell.unbounded_send(LeaseNews::Lost);
                 return;
             }
-            Err(error) => log::debug!("the lease could not be renewed: {error}"),
+            Err(error) => {
+                log::debug!("the lease could not be renewed: {error}");
+                trouble = error.to_string();
+            }
         }
         if doubted && lock(&clock).is_held(Instant::now()) {
             doubted = false;

@@ -253,10 +253,10 @@ impl Agent {
     async fn take_in(&mut self, session: &mut Session, input: Input) -> Result<Option<End>, LeaseLost> {
         match input {
             _ if session.leaving => {}
-            Input::Lease(LeaseNews::InDoubt) => {
+            Input::Lease(LeaseNews::InDoubt(why)) => {
                 self.election(session, election::Event::LeaseInDoubt);
                 self.announcer.announce(Event::Detached);
-                log::warn!("etcd is in doubt: the lease could not be renewed in time; the server goes on serving");
+                log::warn!("etcd is in doubt: the lease was not renewed in time; the server goes on serving: {why}");
             }
             Input::Lease(LeaseNews::HeldAgain) => {
                 self.announcer.announce(Event::Rejoined);
@@ -270,6 +270,7 @@ impl Agent {
             Input::Registered(Ok(written)) => {
                 session.written = session.written.max(written);
                 self.announcer.announce(Event::Rejoined);
+                log::info!("registered again as {}", self.core.uuid);
             }
             Input::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict(session).await)),
             Input::Registered(Err(RegisterError::Etcd(error))) => {
@@ -334,7 +335,10 @@ impl Agent {
                     self.announcer.announce(Event::Elected);
                     session.lead(&self.registrar, &self.core, term);
                 }
-                Action::StepDown => self.announcer.announce(Event::Deposed),
+                Action::StepDown => {
+                    self.announcer.announce(Event::Deposed);
+                    log::info!("no longer leading the mesh");
+                }
             }
         }
         if session.election.term().is_none() {

@@ -37,7 +37,7 @@ pub async fn keep(beats: mpsc::UnboundedSender<Beat>) {
                     return;
                 }
                 if seen {
-                    log::warn!("the executor of the functions was blocked for {:?}", asked.elapsed());
+                    log::warn!("the executor of the functions was blocked for {:.1?}", asked.elapsed());
                 }
                 seen = true;
             }

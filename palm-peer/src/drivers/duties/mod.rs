@@ -102,7 +102,7 @@ struct Leader {
 
 /// Leads until deposed. Dropping it stops all duties at once.
 pub async fn lead(mandate: Mandate) {
-    log::debug!("leading in term {}", mandate.term);
+    log::info!("leading the mesh, in term {}", mandate.term);
     let (publication, pipeliner) = take_over_publication(&mandate).await;
     let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
     let mut leader = Leader {

@@ -20,6 +20,9 @@ use crate::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+/// How long to wait before trying again to renew what lasts a minute.
+const AGAIN_LATER: Duration = Duration::from_secs(1);
+
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -148,7 +151,7 @@ async fn try_to_explain(mandate: &Mandate, uuid: Uuid, gone: &KeyValue) -> Resul
 pub async fn keep_publication(etcd: Etcd, lease: LeaseId, ttl: Duration) {
     let mut stream: Option<KeepAlive> = None;
     loop {
-        timer::sleep(if stream.is_some() { ttl / 3 } else { AGAIN }).await;
+        timer::sleep(if stream.is_some() { ttl / 3 } else { AGAIN_LATER }).await;
         let renewed = match &mut stream {
             Some(stream) => stream.renew().await,
             None => match etcd.keep_alive(lease).await {
