@@ -46,7 +46,8 @@ fn etcd_is_gone_for_half_a_minute_and_nobody_who_calls_notices() {
     let calls = Calls::start(mesh.options());
     etcd.stop();
     for server in &servers {
-        server.wait_for_line(|line| line.contains("etcd is in doubt"), SOON);
+        let (line, _) = server.wait_for_line(|line| line.contains("etcd is in doubt"), SOON);
+        assert!(line.contains(&etcd.endpoint()), "it says which etcd, and what is wrong with it: {line}");
     }
     thread::sleep(Duration::from_secs(18));
     let start = Instant::now();
