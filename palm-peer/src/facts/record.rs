@@ -41,6 +41,21 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenRecord(String);
 
+impl BrokenRecord {
+    /// The words may quote the record, which anybody wrote: too many of them are cut in the middle.
+    fn new(words: impl Into<String>) -> Self {
+        const MOST: usize = 200;
+        let words = words.into();
+        let count = words.chars().count();
+        if count <= MOST {
+            return Self(words);
+        }
+        let head: String = words.chars().take(MOST / 2).collect();
+        let tail: String = words.chars().skip(count - MOST / 2).collect();
+        Self(format!("{head}…{tail}"))
+    }
+}
+
 impl fmt::Display for BrokenRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -66,9 +81,9 @@ impl Record {
     /// When it is too long, is no JSON, lacks a field, or holds one of another type or meaning.
     pub fn from_json(json: &[u8]) -> Result<Self, BrokenRecord> {
         if json.len() > LONGEST {
-            return Err(BrokenRecord(format!("{} bytes long, {LONGEST} at most", json.len())));
+            return Err(BrokenRecord::new(format!("{} bytes long, {LONGEST} at most", json.len())));
         }
-        let record: Self = serde_json::from_slice(json).map_err(|e| BrokenRecord(e.to_string()))?;
+        let record: Self = serde_json::from_slice(json).map_err(|e| BrokenRecord::new(e.to_string()))?;
         record.check()?;
         Ok(record)
     }
@@ -80,7 +95,7 @@ impl Record {
     pub fn from_entry(name: &str, json: &[u8]) -> Result<Self, BrokenRecord> {
         let record = Self::from_json(json)?;
         if name != record.uuid.to_string() {
-            return Err(BrokenRecord(format!("its key ends in {name}, its uuid is {}", record.uuid)));
+            return Err(BrokenRecord::new(format!("its key ends in {name}, its uuid is {}", record.uuid)));
         }
         Ok(record)
     }
@@ -89,13 +104,13 @@ impl Record {
         let wrong_name =
             [&self.server, &self.kind].into_iter().chain(&self.functions).find(|name| !names::is_valid(name));
         if let Some(name) = wrong_name {
-            return Err(BrokenRecord(format!("{name:?} is no valid name")));
+            return Err(BrokenRecord::new(format!("{name:?} is no valid name")));
         }
         if self.ports.first().is_none_or(|&port| port == 0) {
-            return Err(BrokenRecord("no port to reach it at".into()));
+            return Err(BrokenRecord::new("no port to reach it at"));
         }
         if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c == '/') {
-            return Err(BrokenRecord(format!("{:?} is no host", self.host)));
+            return Err(BrokenRecord::new(format!("{:?} is no host", self.host)));
         }
         Ok(())
     }
@@ -180,6 +195,9 @@ mod tests {
         let long = GUIDE.replace("true}", &format!(r#"true, "x": "{}"}}"#, "y".repeat(1024 * 1024)));
         assert!(Record::from_json(long.as_bytes()).is_err());
         assert!(Record::from_entry("other", GUIDE.as_bytes()).is_err());
+        let wordy = GUIDE.replace("4749", &format!("\"{}\"", "ä".repeat(50_000)));
+        let error = Record::from_json(wordy.as_bytes()).expect_err("no pid").to_string();
+        assert!(error.starts_with("invalid type") && error.contains("expected u32") && error.len() < 1000, "{error}");
     }
 
     #[test]
