@@ -22,6 +22,8 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
 
     away(&old, &between);
     mesh.await_lead(&others[0].uuid, SOON);
+    let obituary = format!("Deleted server {} because its lease expired", old.uuid);
+    others[0].wait_for_line(|line| line.ends_with(&obituary), SOON);
     // There is something that the old leader would like to configure, and something that it would like to remove.
     let newcomer = mesh.start("printf");
     others[1].kill();

@@ -70,8 +70,12 @@ pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::Un
                 return;
             }
             Err(error) => {
-                log::debug!("the lease could not be renewed: {error}");
-                trouble = error.to_string();
+                // An outage repeats itself; once is enough.
+                let words = error.to_string();
+                if words != trouble {
+                    log::debug!("the lease could not be renewed: {words}");
+                    trouble = words;
+                }
             }
         }
         if doubted && lock(&clock).is_held(Instant::now()) {

@@ -16,7 +16,7 @@ use crate::{
     Error, ErrorKind,
     decisions::{
         backoff::backoff,
-        election::{self, Action, Election},
+        election::{self, Action, Candidate, Election},
         removal::Verdict,
     },
     drivers::{
@@ -103,6 +103,8 @@ struct Session {
     /// When the own record was last written, as far as is known.
     written: Revision,
     election: Election,
+    /// Whom this peer followed last: the leader before it, once it leads.
+    followed: Option<Candidate>,
     /// Counts what the election decided; what tasks of an earlier turn find is stale.
     turn: u64,
     tell: mpsc::UnboundedSender<Input>,
@@ -195,7 +197,7 @@ impl Agent {
     }
 
     fn evicted(&self) -> End {
-        log::warn!("server {} was removed by an administrator and stays out", self.core.uuid);
+        log::warn!("server {} was removed from the mesh and stays out until it is started anew", self.core.uuid);
         self.announcer.announce(Event::Evicted);
         End::Evicted
     }

@@ -36,6 +36,7 @@ impl Session {
             clock: joined.clock,
             written: joined.written,
             election: Election::new(),
+            followed: None,
             turn: 0,
             tell,
             inputs,
@@ -119,6 +120,7 @@ impl Session {
     pub(super) fn follow(&mut self, registrar: &Registrar, predecessor: Candidate, ahead: Option<Candidate>) {
         self.stand_by(registrar, predecessor.key.clone());
         self.stand_by(registrar, registrar.keys.candidate(self.lease));
+        self.followed = Some(predecessor.clone());
         if let Some(ahead) = ahead {
             return self.stand_by(registrar, ahead.key);
         }
@@ -138,6 +140,7 @@ impl Session {
             term,
             clock: Arc::clone(&self.clock),
             farewell: Arc::clone(&self.farewell),
+            predecessor: self.followed.take(),
         };
         // The fence is closed: some other candidate leads, or the key is gone.
         self.spawn_for_election(registrar, duties::lead(mandate).map(|()| Event::KeyGone));

@@ -11,6 +11,7 @@ use self::{
 use crate::{
     Options,
     decisions::{
+        election::Candidate,
         pipeliner::{self, Outcome, Pipeliner, Write},
         registry::{Action, Event, Line, Registry},
     },
@@ -62,6 +63,8 @@ pub struct Mandate {
     pub clock: SharedClock,
     /// What to publish on leaving.
     pub farewell: SharedFarewell,
+    /// Who led before, as far as this peer saw.
+    pub predecessor: Option<Candidate>,
 }
 
 /// What ended.
@@ -231,6 +234,7 @@ impl Leader {
             Change::Deleted { previous, .. } => self.explain(previous),
             Change::Listed { .. } => {
                 (self.whole, self.stale) = (true, true);
+                self.mourn();
             }
             Change::Interrupted { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
         }
@@ -253,6 +257,24 @@ impl Leader {
         let mandate = self.mandate.clone();
         self.work
             .push(async move { Done::Event(writes::explain_deletion(&mandate, record.uuid, &gone).await) }.boxed());
+    }
+
+    /// A leader that ended in silence leaves nobody who could say so but its successor.
+    fn mourn(&mut self) {
+        let Some(predecessor) = self.mandate.predecessor.take() else { return };
+        let Some(uuid) = predecessor.uuid.filter(|uuid| self.registry.endpoint(*uuid).is_none()) else { return };
+        let mandate = self.mandate.clone();
+        self.work.push(
+            async move {
+                match writes::end_of_predecessor(&mandate, uuid, predecessor.lease).await {
+                    Ok(Some(reason)) => log::info!(target: "registry", "Deleted server {uuid} because {reason}"),
+                    Ok(None) => {}
+                    Err(error) => log::debug!("how the leader before ended is not known: {error}"),
+                }
+                Done::Nothing
+            }
+            .boxed(),
+        );
     }
 
     fn done(&mut self, done: Done) {

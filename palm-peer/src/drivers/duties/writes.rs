@@ -147,6 +147,21 @@ async fn try_to_explain(mandate: &Mandate, uuid: Uuid, gone: &KeyValue) -> Resul
     Ok(Event::Deleted { uuid, written: gone.modified, departure, reset, lease_alive })
 }
 
+/// How the leader before ended, if nobody has said so yet: whoever leaves or is buried is told of at once.
+pub async fn end_of_predecessor(
+    mandate: &Mandate,
+    uuid: Uuid,
+    lease: LeaseId,
+) -> Result<Option<&'static str>, EtcdError> {
+    let Mandate { etcd, keys, .. } = mandate;
+    let note = departure_in(etcd.get(&keys.departed(uuid)).await?);
+    Ok(match note.map(|(departure, _)| departure.why) {
+        Some(Why::Admin) => Some("an administrator removed it"),
+        Some(Why::Itself | Why::Registry) => None,
+        None => etcd.lease_ttl(lease).await?.is_none().then_some("its lease expired"),
+    })
+}
+
 /// Renews the lease of what is published, until it is lost.
 pub async fn keep_publication(etcd: Etcd, lease: LeaseId, ttl: Duration) {
     let mut stream: Option<KeepAlive> = None;
