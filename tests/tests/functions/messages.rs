@@ -84,6 +84,7 @@ fn fields_of_wrong_types_are_bad_messages_that_keep_their_number() {
         (json!({"pipeline": []}), "1 to 64 stages"),
         (json!({"pipeline": vec!["zoo.echo"; 65]}), "1 to 64 stages"),
         (json!({"pipeline": ["zoo.echo", "zoo.echo"]}), "needs a route"),
+        (json!({"pipeline": ["zoo.echo", "zoo.echo"], "route": [UUID, UUID]}), "needs a client"),
         (json!({"pipeline": ["zoo"]}), "server.function"),
         (json!({"pipeline": ["zoo.echo/x"]}), "server.function"),
         (json!({"stage": 1}), "stage 1 of a pipeline of 1"),
