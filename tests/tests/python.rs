@@ -4,11 +4,11 @@
 
 mod inside;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use inside::{Inside, SOON, echo, settings};
 use palm_peer::{Bytes, FunctionError, Message, Server, Settings};
-use palm_tests::{Etcd, Process, ProcessBuilder, free_port, python};
+use palm_tests::{Etcd, Process, ProcessBuilder, eventually, free_port, python};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -88,6 +88,8 @@ fn a_connection_of_libzmq_outlives_the_server() {
     process.wait_for_line(|line| line == "ready", SOON);
     server.leave();
     server.ended().unwrap();
+    // The socket closes in the background.
+    eventually("the port is free", SOON, || TcpListener::bind(("127.0.0.1", settings.port)).ok());
     let _server = zoo(settings);
     assert!(process.wait(PATIENCE).success(), "returns in checks.py");
 }
