@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod election;
+pub mod fair_queue;
 pub mod job;
 pub mod lease;
 pub mod logbook;

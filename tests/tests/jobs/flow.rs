@@ -197,3 +197,27 @@ fn a_function_can_call_others_within_its_own_deadline() {
     assert!(matches!(kind, FailureKind::TimedOut | FailureKind::Failed), "{kind}");
     assert!(start.elapsed() < Duration::from_secs(5), "the inner call outlived the outer one's deadline");
 }
+
+/// A server with few places; what waits for one takes turns between clients.
+#[test]
+fn a_flood_does_not_starve_another_clients_call() {
+    let etcd = Etcd::start();
+    let slow = Server::new("slow").function("wait", async |message: Message| {
+        smol::Timer::after(Duration::from_millis(5)).await;
+        Ok::<_, FunctionError>(message.into_payload())
+    });
+    let few = palm_peer::Settings { max_in_flight: 4, ..settings(&etcd) };
+    let _server = Inside::start(slow, few);
+    let flooding = client(&etcd);
+    let mut flood = flooding.job(["slow.wait"]).window(2000, 1 << 20).run_iter(numbers(2000)).expect("there");
+    block_on(flood.next()).expect("a result").1.expect("no error");
+    let progress = flood.progress();
+    let consumer = std::thread::spawn(move || collect(flood));
+    let other = client(&etcd);
+    for _ in 0..10 {
+        block_on(async { other.call("slow.wait", "me").await }).expect("an answer");
+    }
+    // In the order of arrival, the first of these calls would have waited for nearly all of the flood.
+    assert!(progress.done() < 1000, "{} of the flood went before ten single calls", progress.done());
+    assert!(consumer.join().expect("the job ends").iter().all(|(_, result)| result.is_ok()));
+}

@@ -7,6 +7,7 @@ pub mod relay;
 use self::core::Core;
 use crate::{
     Message,
+    decisions::fair_queue::FairQueue,
     facts::{
         message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
         names,
@@ -25,7 +26,7 @@ use futures::{
     stream::FuturesUnordered,
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -52,6 +53,8 @@ struct ReturnAddress {
 
 /// A request that is to be run.
 struct Task {
+    /// The connection that it came over: connections take turns.
+    from: Connection,
     to: ReturnAddress,
     function: functions::Function,
     message: Message,
@@ -82,7 +85,7 @@ pub struct Serving {
     core: Arc<Core>,
     sender: Sender,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
-    queued: VecDeque<Task>,
+    queued: FairQueue<Connection, Task>,
     /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Messages being passed on over links that are not open yet.
@@ -96,10 +99,10 @@ impl Serving {
     /// A loop that answers over `sender`.
     pub fn new(core: Arc<Core>, sender: Sender) -> Self {
         Self {
+            queued: FairQueue::new(core.options.max_queued),
             core,
             sender,
             running: FuturesUnordered::new(),
-            queued: VecDeque::new(),
             slow: FuturesUnordered::new(),
             onward: FuturesUnordered::new(),
             greeted: HashMap::new(),
@@ -239,7 +242,8 @@ impl Serving {
         };
         let onward = request.goes_on().then_some(Onward { request, deadline });
         if let Some(function) = self.core.functions.get(&name) {
-            let task = Task { to: to.clone(), function: Arc::clone(function), message, onward };
+            let task =
+                Task { from: to.connection.clone(), to: to.clone(), function: Arc::clone(function), message, onward };
             return self.admit(task);
         }
         let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
@@ -275,11 +279,9 @@ impl Serving {
         }
         if self.running.len() < options.max_in_flight {
             self.launch(task);
-        } else if self.queued.len() < options.max_queued {
-            self.queued.push_back(task);
-        } else {
+        } else if let Some(refused) = self.queued.push(task.from.clone(), task) {
             let words = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
-            return Err(Failure::new(FailureKind::Busy, words));
+            self.answer(&refused.to, Err(Failure::new(FailureKind::Busy, words)));
         }
         Ok(())
     }
@@ -307,7 +309,7 @@ impl Serving {
         }
         self.conclude(&finished.to, result, finished.onward);
         while self.running.len() < self.core.options.max_in_flight {
-            let Some(task) = self.queued.pop_front() else { break };
+            let Some(task) = self.queued.pop() else { break };
             self.launch(task);
         }
     }
