@@ -6,6 +6,7 @@
 mod inside;
 
 mod churn;
+mod fire;
 mod flow;
 
 use futures::{StreamExt as _, executor::block_on};
