@@ -103,7 +103,7 @@ fn under(executor: impl FnOnce(Options) -> Outcome + Send + 'static) {
     match ended.recv_timeout(BOUND) {
         Ok(outcome) => {
             outcome.expect("the mesh works");
-            for folder in ["/servers/", "/election/"] {
+            for folder in ["/servers/", "/election/", "/pipelines/"] {
                 assert_eq!(etcd.etcdctl(&["get", "--prefix", folder]), "", "they left in an orderly way");
             }
         }

@@ -239,7 +239,7 @@ impl Agent {
         let led = session.election.term().is_some();
         session.leaving = true;
         session.election_tasks.clear();
-        let leaving = self.registrar.leave(session.lease, &session.farewell);
+        let leaving = self.registrar.leave(session.lease, led, &session.farewell);
         match timer::timeout(LEAVE_WITHIN, leaving).await {
             // Nobody else is there to say it: the successor finds no record.
             Ok(Ok(())) if led => {

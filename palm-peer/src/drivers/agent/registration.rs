@@ -12,6 +12,7 @@ use crate::{
         departure::{Departure, Why},
         ids::{LeaseId, Revision},
         keys::Keys,
+        pipeline::Pipeline,
         record::Record,
         timestamp::Timestamp,
     },
@@ -114,9 +115,12 @@ impl Registrar {
 
     /// Leaves: one transaction removes the record, with a note, and the election key; a leader takes itself out of what
     /// it published as well.
-    pub async fn leave(&self, lease: LeaseId, farewell: &SharedFarewell) -> Result<(), EtcdError> {
+    pub async fn leave(&self, lease: LeaseId, led: bool, farewell: &SharedFarewell) -> Result<(), EtcdError> {
         let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
-        let farewell = Farewell::take(farewell);
+        let farewell = match Farewell::take(farewell) {
+            None if led => self.farewell_of_predecessor().await?,
+            farewell => farewell,
+        };
         if let Some(farewell) = farewell {
             let published = farewell.guard(Transaction::new());
             let leaving = farewell.write(self.leaving(published, lease, note_lease));
@@ -125,6 +129,14 @@ impl Registrar {
             }
         }
         self.etcd.transact(self.leaving(Transaction::new(), lease, note_lease)).await.map(drop)
+    }
+
+    /// A leader that leaves before it published anything takes itself out of what its predecessor published.
+    async fn farewell_of_predecessor(&self) -> Result<Option<Farewell>, EtcdError> {
+        let key = self.keys.pipeline(&self.record.server);
+        let Some(found) = self.etcd.get(&key).await? else { return Ok(None) };
+        let pipeline = Pipeline::from_json(&found.value);
+        Ok(pipeline.map(|p| Farewell::prepare(key, found.modified, p, self.record.uuid, Lease::Keep)))
     }
 
     fn leaving(&self, transaction: Transaction, lease: LeaseId, note_lease: LeaseId) -> Transaction {

@@ -2,10 +2,7 @@
 
 use crate::{
     drivers::serving::core::lock,
-    facts::{
-        ids::{LeaseId, Revision},
-        pipeline::Pipeline,
-    },
+    facts::{ids::Revision, pipeline::Pipeline},
     ports::etcd::{Lease, Operation, Transaction},
 };
 use std::sync::{Arc, Mutex};
@@ -17,7 +14,7 @@ pub struct Farewell {
     key: String,
     replaces: Revision,
     rest: Option<Pipeline>,
-    lease: LeaseId,
+    lease: Lease,
 }
 
 /// Shared between the duties, which publish, and the agent, which leaves.
@@ -25,7 +22,7 @@ pub type SharedFarewell = Arc<Mutex<Option<Farewell>>>;
 
 impl Farewell {
     /// The farewell of `me` after `pipeline` was published under `key`.
-    pub fn prepare(key: String, replaces: Revision, mut pipeline: Pipeline, me: Uuid, lease: LeaseId) -> Self {
+    pub fn prepare(key: String, replaces: Revision, mut pipeline: Pipeline, me: Uuid, lease: Lease) -> Self {
         pipeline.instances.retain(|instance| instance.uuid != me);
         let Pipeline { functions, instances, .. } = &mut pipeline;
         functions.retain(|function| instances.iter().any(|instance| instance.functions.contains(function)));
@@ -46,7 +43,7 @@ impl Farewell {
     /// Publishes what is left.
     pub fn write(&self, transaction: Transaction) -> Transaction {
         transaction.then(match &self.rest {
-            Some(rest) => Operation::put(&self.key, rest.to_json(), Lease::Attach(self.lease)),
+            Some(rest) => Operation::put(&self.key, rest.to_json(), self.lease),
             None => Operation::delete(&self.key),
         })
     }

@@ -24,7 +24,7 @@ use crate::{
         record::Record,
     },
     ports::{
-        etcd::{Change, Etcd, EtcdError, KeyValue, Target, Watch},
+        etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Target, Watch},
         timer,
     },
 };
@@ -367,7 +367,8 @@ impl Leader {
         let Mandate { me, keys, farewell, .. } = &self.mandate;
         if pipeline.instances.iter().any(|instance| instance.uuid == *me) {
             let key = keys.pipeline(&pipeline.server);
-            *lock(farewell) = Some(Farewell::prepare(key, revision, pipeline.clone(), *me, self.publication));
+            *lock(farewell) =
+                Some(Farewell::prepare(key, revision, pipeline.clone(), *me, Lease::Attach(self.publication)));
         }
     }
 
