@@ -74,14 +74,14 @@ impl Directory {
         Ok(able)
     }
 
-    fn instances_of(&self, server: &str) -> Result<Vec<Arc<Instance>>, Failure> {
+    fn instances_of(&self, server: &str) -> Result<&[Arc<Instance>], Failure> {
         if let Some(instances) = self.servers.get(server).filter(|instances| !instances.is_empty()) {
-            return Ok(instances.clone());
+            return Ok(instances);
         }
         if let Ok(uuid) = server.parse::<Uuid>()
             && let Some(instance) = self.instances().find(|instance| instance.uuid == uuid)
         {
-            return Ok(vec![Arc::clone(instance)]);
+            return Ok(std::slice::from_ref(instance));
         }
         let known: Vec<_> = self.servers.keys().map(String::as_str).collect();
         let known = if known.is_empty() {
@@ -101,16 +101,21 @@ fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
     hasher.finish()
 }
 
-/// Chooses among `loads` (calls in flight) by the power of two choices (Mitzenmacher, 2001): of two picked at random,
-/// the less loaded. `random` gives a number below its argument. `None` when there is nothing to choose from.
-pub fn power_of_two_choices(loads: &[usize], mut random: impl FnMut(usize) -> usize) -> Option<usize> {
-    match loads.len() {
+/// Chooses among `count` by the power of two choices (Mitzenmacher, 2001): of two picked at random, the one with the lower
+/// `load` (calls in flight); no other's is asked for. `random` gives a number below its argument. `None` when there is
+/// nothing to choose from.
+pub fn power_of_two_choices(
+    count: usize,
+    load: impl Fn(usize) -> usize,
+    mut random: impl FnMut(usize) -> usize,
+) -> Option<usize> {
+    match count {
         0 => None,
         1 => Some(0),
         count => {
             let one = random(count);
             let other = (one + 1 + random(count - 1)) % count;
-            Some(if loads[other] < loads[one] { other } else { one })
+            Some(if load(other) < load(one) { other } else { one })
         }
     }
 }
@@ -174,7 +179,11 @@ mod tests {
         ];
         for (loads, numbers, choice) in table {
             let mut numbers = numbers.into_iter();
-            assert_eq!(power_of_two_choices(loads, |_| numbers.next().unwrap_or(0)), choice, "{loads:?}");
+            assert_eq!(
+                power_of_two_choices(loads.len(), |i| loads[i], |_| numbers.next().unwrap_or(0)),
+                choice,
+                "{loads:?}"
+            );
         }
     }
 }

@@ -141,7 +141,7 @@ impl Mesh {
     /// Calls one function, wherever it is; elsewhere again only when it is certain that it did not run.
     pub async fn call(
         &self,
-        request: Request,
+        mut request: Request,
         payload: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, (Failure, Option<Uuid>)> {
@@ -171,7 +171,7 @@ impl Mesh {
                 rounds += 1;
                 continue;
             };
-            match self.try_at(&instance, &request, &payload, deadline).await {
+            match self.try_at(&instance, &mut request, &payload, deadline).await {
                 Ok(reply) => return Ok(reply.payload),
                 Err(Attempt::Final(failure)) => return Err((failure, Some(instance.uuid))),
                 Err(Attempt::DidNotRun(failure)) => {
@@ -185,11 +185,8 @@ impl Mesh {
     /// Picks one of these instances, by the power of two choices among those that are not avoided.
     pub fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<Arc<Instance>> {
         let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
-        let links = lock(&self.links);
-        let loads: Vec<_> =
-            open.iter().map(|instance| links.get(&instance.uuid).map_or(0, |slot| slot.in_flight())).collect();
-        drop(links);
-        let choice = power_of_two_choices(&loads, |below| fastrand::usize(..below))?;
+        let load = |i: usize| lock(&self.links).get(&open[i].uuid).map_or(0, |slot| slot.in_flight());
+        let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below))?;
         Some(Arc::clone(open[choice]))
     }
 
@@ -215,7 +212,7 @@ impl Mesh {
     async fn try_at(
         &self,
         instance: &Instance,
-        request: &Request,
+        request: &mut Request,
         payload: &Bytes,
         deadline: Instant,
     ) -> Result<Reply, Attempt> {
@@ -223,7 +220,6 @@ impl Mesh {
             .link_to(instance, deadline)
             .await
             .map_err(|error| Attempt::DidNotRun(unreachable(&format!("{}: {error}", instance.endpoint), None).0))?;
-        let mut request = request.clone();
         request.route = vec![instance.uuid];
         request.timeout_ms = u64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).ok();
         let reply = link.request(request, payload.clone()).map_err(Attempt::DidNotRun)?;

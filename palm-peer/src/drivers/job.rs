@@ -123,9 +123,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             let open: Vec<_> = able.iter().filter(|instance| !avoid.contains(&instance.uuid)).collect();
             // To avoid the only one would be to give up.
             let open = if open.is_empty() { able.iter().collect() } else { open };
-            let loads: Vec<_> =
-                open.iter().map(|instance| self.loads.get(&instance.uuid).copied().unwrap_or(0)).collect();
-            let choice = power_of_two_choices(&loads, |below| fastrand::usize(..below)).ok_or_else(|| Fault {
+            let load = |i: usize| self.loads.get(&open[i].uuid).copied().unwrap_or(0);
+            let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
+            let choice = choice.ok_or_else(|| Fault {
                 failure: Failure::new(
                     FailureKind::NoSuchServer,
                     format!("nobody answers {} now", self.pipeline[stage]),
@@ -340,7 +340,7 @@ async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Fault
 /// Ends when an instance does not answer.
 fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, bool)> {
     async move {
-        let asked = link.request(Request::call(format!("{instance}._ping")), Bytes::new());
+        let asked = link.request(&mut Request::call(format!("{instance}._ping")), Bytes::new());
         drop(link);
         if let Ok(reply) = asked
             && let Ok(Ok(_)) = timer::timeout(SIGN_OF_LIFE, reply).await

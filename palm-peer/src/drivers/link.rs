@@ -190,7 +190,7 @@ impl Link {
         self.broken.clone().map(drop)
     }
 
-    /// Sends a request. The future gives the reply, or [`Broken`] when the connection ended first: then the function may
+    /// Sends a request, under this link's client and a number of its own. The future gives the reply, or [`Broken`] when the connection ended first: then the function may
     /// have run or not. Dropping it forgets the request, whose answer is then dropped.
     ///
     /// # Errors
@@ -198,7 +198,7 @@ impl Link {
     /// not run.
     pub fn request(
         self: &Arc<Self>,
-        mut request: Request,
+        request: &mut Request,
         payload: Bytes,
     ) -> Result<impl Future<Output = Result<Reply, Broken>> + Send + use<>, Failure> {
         let idx = self.next.fetch_add(1, Ordering::Relaxed);
@@ -213,14 +213,18 @@ impl Link {
         let (tell, reply) = oneshot::channel();
         let unreachable = |words: &str| Failure::new(FailureKind::Unreachable, words);
         self.lock().as_mut().ok_or_else(|| unreachable("the connection is broken"))?.insert(idx, tell);
-        let forget = Forget { link: Arc::clone(self), idx };
+        let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
         if let Err(error) = self.sender.send(vec![header.into(), payload]) {
             self.end();
             return Err(unreachable(&error.to_string()));
         }
         Ok(async move {
-            let _forget = forget;
-            reply.await.map_err(|_| Broken)
+            // All of it moves in, not the field alone.
+            let mut forget = forget;
+            let reply = reply.await;
+            // Whoever answered, or broke the link, has forgotten it already.
+            forget.idx = None;
+            reply.map_err(|_| Broken)
         })
     }
 
@@ -273,13 +277,16 @@ impl Drop for Link {
 /// Forgets a request when nobody waits for it any more, so that it does not count as in flight.
 struct Forget {
     link: Arc<Link>,
-    idx: u64,
+    /// `None` when there is nothing left to forget.
+    idx: Option<u64>,
 }
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        if let Some(pending) = self.link.lock().as_mut() {
-            pending.remove(&self.idx);
+        if let Some(idx) = self.idx
+            && let Some(pending) = self.link.lock().as_mut()
+        {
+            pending.remove(&idx);
         }
     }
 }

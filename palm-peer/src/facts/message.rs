@@ -130,7 +130,7 @@ impl Request {
     /// The header's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        super::to_json(self).into_bytes()
+        super::to_bytes(self)
     }
 
     /// Whether another stage follows this one.
@@ -158,7 +158,7 @@ struct Hello {
 /// The bytes of the greeting that opens a link.
 #[must_use]
 pub fn encode_hello(client: Uuid) -> Vec<u8> {
-    super::to_json(&Hello { palm: VERSION, hello: client }).into_bytes()
+    super::to_bytes(&Hello { palm: VERSION, hello: client })
 }
 
 /// A header that cannot be taken, with what could be read of it, so that the sender can be answered.
@@ -254,7 +254,7 @@ impl Answer {
     /// The bytes of the header.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        super::to_json(self).into_bytes()
+        super::to_bytes(self)
     }
 
     /// Reads the header of an answer; `None` when it is none of this protocol.

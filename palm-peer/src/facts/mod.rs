@@ -12,5 +12,15 @@ pub mod timestamp;
 
 /// JSON of plain data of our own, which cannot fail: string keys only, no foreign `Serialize`.
 fn to_json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    String::from_utf8(to_bytes(value)).unwrap_or_default()
 }
+
+/// As [`to_json`], for the wire.
+fn to_bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(TYPICAL);
+    let _ = serde_json::to_writer(&mut bytes, value);
+    bytes
+}
+
+/// What the header of a call takes, in bytes: room for it is made once.
+const TYPICAL: usize = 256;

@@ -66,7 +66,7 @@ impl Links {
             let mut request = Request::call(format!("{uuid}._log_query"));
             request.route = vec![uuid];
             request.timeout_ms = u64::try_from(links.timeout.as_millis()).ok();
-            let reply = link.request(request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
+            let reply = link.request(&mut request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
             // The registry counts the miss; this only forgets the request.
             let reply = timer::timeout(links.timeout * 2, reply).await;
             let reply = reply.map_err(|_| "no answer".to_owned())?.map_err(|_| "the connection broke".to_owned())?;
