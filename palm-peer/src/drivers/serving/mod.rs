@@ -278,7 +278,12 @@ impl Serving {
             return Err(Failure::new(FailureKind::Leaving, "this server is leaving the mesh"));
         }
         if self.running.len() < options.max_in_flight {
-            self.launch(task);
+            let mut running = self.launch(task);
+            // Many functions never wait. Those are done here; the others are looked at again where they are waited for.
+            match (&mut running).now_or_never() {
+                Some(finished) => self.finish(finished),
+                None => self.running.push(running),
+            }
         } else if let Some(refused) = self.queued.push(task.from.clone(), task) {
             let words = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
             self.answer(&refused.to, Err(Failure::new(FailureKind::Busy, words)));
@@ -286,12 +291,12 @@ impl Serving {
         Ok(())
     }
 
-    fn launch(&mut self, task: Task) {
+    fn launch(&self, task: Task) -> BoxFuture<'static, Finished> {
         self.core.began();
         let began = Instant::now();
         let running = functions::run(task.function, task.message);
         let (to, onward) = (task.to, task.onward);
-        self.running.push(running.map(move |result| Finished { to, result, took: began.elapsed(), onward }).boxed());
+        running.map(move |result| Finished { to, result, took: began.elapsed(), onward }).boxed()
     }
 
     fn finish(&mut self, finished: Finished) {
@@ -310,7 +315,8 @@ impl Serving {
         self.conclude(&finished.to, result, finished.onward);
         while self.running.len() < self.core.options.max_in_flight {
             let Some(task) = self.queued.pop() else { break };
-            self.launch(task);
+            let running = self.launch(task);
+            self.running.push(running);
         }
     }
 
