@@ -64,4 +64,42 @@ mod tests {
         clock.renewed(at(8), Duration::ZERO);
         assert!(!clock.is_held(at(8)));
     }
+
+    /// Law: whoever counts a lease as held holds it in etcd, however slow the ways there and back are, whatever is lost, and
+    /// whichever answer overtakes another.
+    #[test]
+    fn a_lease_that_counts_as_held_is_held_in_two_thousand_histories() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        for seed in 0..2_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut clock = LeaseClock::granted(start, TTL);
+            let mut expires = at(random.u64(0..500)) + TTL;
+            let mut answers: Vec<(Instant, Instant)> = Vec::new();
+            let mut sent = 0;
+            for now in (0..60_000).step_by(500) {
+                answers.retain(|(arrives, sent)| {
+                    let due = *arrives <= at(now);
+                    if due {
+                        clock.renewed(*sent, TTL);
+                    }
+                    !due
+                });
+                if clock.is_held(at(now)) {
+                    assert!(at(now) < expires, "seed {seed}");
+                }
+                if now >= sent + 3_000 && random.bool() {
+                    sent = now;
+                    let (there, back) = (random.u64(0..6_000), random.u64(0..6_000));
+                    // What is too late is refused, and what is lost on the way back renewed all the same.
+                    if at(now + there) < expires && random.u8(0..4) > 0 {
+                        expires = expires.max(at(now + there) + TTL);
+                        if random.bool() {
+                            answers.push((at(now + there + back), at(now)));
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

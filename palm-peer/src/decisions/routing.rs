@@ -168,6 +168,30 @@ mod tests {
         assert!(covered.len() > 990, "{}", covered.len());
     }
 
+    /// Laws: only who has the function is named, no more of them than a subset, and of several never the
+    /// busiest is chosen.
+    #[test]
+    fn who_is_chosen_can_do_it_and_is_not_the_busiest_in_five_hundred_meshes() {
+        for seed in 0..500 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut directory = directory(random.u128(0..6));
+            let others: Vec<_> = (100..100 + random.u128(1..60))
+                .map(|id| Instance { functions: vec![["f", "g"][random.usize(0..2)].into()], ..instance(id) })
+                .collect();
+            directory.update("b", Some(Pipeline { server: "b".into(), functions: vec![], instances: others.clone() }));
+            let able = others.iter().filter(|other| other.functions == ["g"]).count();
+            let Ok(found) = directory.resolve("b.g", Uuid::from_u128(seed.into())) else {
+                assert_eq!(able, 0, "seed {seed}");
+                continue;
+            };
+            assert_eq!(found.len(), able.min(SUBSET), "seed {seed}");
+            assert!(found.iter().all(|instance| instance.functions == ["g"]), "seed {seed}");
+            let loads: Vec<usize> = (0..found.len()).map(|i| i + 1).collect();
+            let choice = power_of_two_choices(found.len(), |i| loads[i], |below| random.usize(..below));
+            assert!(choice.is_some_and(|choice| found.len() == 1 || choice + 1 < found.len()), "seed {seed}");
+        }
+    }
+
     #[test]
     fn the_less_loaded_of_two_is_chosen() {
         let table: [(&[usize], [usize; 2], Option<usize>); 5] = [

@@ -59,8 +59,8 @@ fn changes_during_a_write_are_coalesced_into_the_next() {
 
 /// Law: whatever fails or interferes, in the end exactly what is wanted is published.
 #[test]
-fn in_the_end_what_is_wanted_is_published_in_two_thousand_histories() {
-    for seed in 0..2_000 {
+fn in_the_end_what_is_wanted_is_published_in_five_hundred_histories() {
+    for seed in 0..500 {
         let mut random = Rng::with_seed(seed);
         let mut etcd: BTreeMap<String, (Option<Pipeline>, i64)> = BTreeMap::new();
         let mut revision = 10;
