@@ -11,16 +11,23 @@ mod flow;
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client, FunctionError, JobError, Message, Results, Server};
-use palm_tests::Etcd;
+use palm_tests::{Etcd, eventually};
 
 /// What every message of a job ended in.
 fn collect(results: Results) -> Vec<(u64, Result<Bytes, JobError>)> {
     block_on(results.collect())
 }
 
+/// A client that sees all servers that have registered.
 fn client(etcd: &Etcd) -> Client {
     let options = inside::settings(etcd).build().expect("settings that make sense");
-    block_on(Client::connect(options)).expect("etcd is there")
+    let client = block_on(Client::connect(options)).expect("etcd is there");
+    let registered = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]).split_whitespace().count();
+    eventually("the client sees all servers", inside::SOON, || {
+        let seen: usize = client.reachable().iter().map(|server| server.instances).sum();
+        (seen == registered).then_some(())
+    });
+    client
 }
 
 /// A server that adds its letter to what comes through.
