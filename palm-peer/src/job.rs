@@ -3,7 +3,7 @@
 use crate::{
     Bytes, CallError, Client, FailureKind,
     decisions::job::{Counts, Ending, Fault, Limits},
-    drivers::{job::Running, serving::core::lock},
+    drivers::{job::Running, lock::lock},
 };
 use futures::{Stream, StreamExt as _};
 use std::{

@@ -6,7 +6,7 @@
 
 use crate::{
     decisions::logbook::{Entry, Logbook, level_name},
-    drivers::serving::core::lock,
+    drivers::lock::lock,
 };
 use chrono::Utc;
 use log::{Level, LevelFilter, Record};

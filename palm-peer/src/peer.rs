@@ -4,11 +4,8 @@ use crate::{
     Error, ErrorKind, Event, Options, State,
     drivers::{
         agent::{Agent, Command, End, announce::Announcer},
-        serving::{
-            Beat, Serving,
-            core::{Core, lock},
-            functions::Function,
-        },
+        lock::lock,
+        serving::{Beat, Serving, core::Core, functions::Function},
     },
     facts::record::Record,
     logging,

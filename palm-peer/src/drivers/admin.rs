@@ -1,6 +1,6 @@
 //! What a person does to the mesh: looks at it, takes servers out, clears it.
 
-use super::agent::registration::{DEPARTED_FOR, note, now};
+use super::departures::{DEPARTED_FOR, note, now};
 use crate::{
     Error, ErrorKind, Options,
     decisions::roster::{Entry, roster},

@@ -7,9 +7,8 @@ use crate::{
         routing::{Directory, power_of_two_choices},
     },
     drivers::{
-        agent::registration::is_passing,
         link::{JobSinks, Link, OpenError, Reply},
-        serving::core::lock,
+        lock::lock,
     },
     facts::{
         message::{Failure, FailureKind, Request},
@@ -251,7 +250,7 @@ impl Mesh {
 /// Ends when etcd refuses for good, such as for a wrong password: the watch would try for ever.
 async fn refusal(etcd: &Etcd, folder: String) -> EtcdError {
     match etcd.get(&folder).await {
-        Err(error) if !is_passing(&error) => error,
+        Err(error) if !error.is_passing() => error,
         _ => future::pending().await,
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     drivers::{
         client::Mesh,
         link::{Link, Reply},
-        serving::core::lock,
+        lock::lock,
     },
     facts::{
         message::{Failure, FailureKind, Request},

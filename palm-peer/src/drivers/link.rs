@@ -1,7 +1,7 @@
 //! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
 
 use crate::{
-    drivers::serving::core::lock,
+    drivers::lock::lock,
     facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
         runtime, timer,

@@ -3,7 +3,9 @@
 pub mod admin;
 pub mod agent;
 pub mod client;
+pub mod departures;
 pub mod duties;
 pub mod job;
 pub mod link;
+pub mod lock;
 pub mod serving;

@@ -1,7 +1,7 @@
 //! Tells whoever wants to know how the peer is doing: subscribers, and systemd.
 
 use crate::{
-    drivers::serving::core::lock,
+    drivers::lock::lock,
     ports::systemd::{self, Notice},
 };
 use futures::channel::mpsc;

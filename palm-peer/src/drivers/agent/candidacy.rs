@@ -1,9 +1,8 @@
 //! Carries out what the election decides: stands, follows the next older candidate, watches over the leader.
 
-use super::registration::bury;
 use crate::{
     decisions::{backoff::backoff, election::Candidate},
-    drivers::link::Link,
+    drivers::{departures::bury, link::Link},
     facts::{ids::LeaseId, keys::Keys, record::Record},
     ports::{
         etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction},

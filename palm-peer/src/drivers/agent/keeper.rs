@@ -1,8 +1,8 @@
 //! Owns the lease: renews it, and says when it can no longer be counted on.
 
 use crate::{
-    decisions::{backoff::backoff, lease::LeaseClock},
-    drivers::serving::core::lock,
+    decisions::backoff::backoff,
+    drivers::{duties::SharedClock, lock::lock},
     facts::ids::LeaseId,
     ports::{
         etcd::{Etcd, EtcdError, EtcdErrorKind, KeepAlive},
@@ -14,10 +14,7 @@ use futures::{
     future::{Either, select},
     pin_mut,
 };
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// A timer that comes this late says that the process stood still, and nothing about etcd.
 const STOOD_STILL: Duration = Duration::from_secs(1);
@@ -32,9 +29,6 @@ pub enum LeaseNews {
     /// etcd does not know it any more.
     Lost,
 }
-
-/// The lease's clock, for whoever must look at it right before a write.
-pub type SharedClock = Arc<Mutex<LeaseClock>>;
 
 /// Renews the lease until it is lost.
 pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::UnboundedSender<LeaseNews>) {

@@ -9,8 +9,8 @@ mod vigil;
 
 use self::{
     announce::{Announcer, Event},
-    keeper::{LeaseNews, SharedClock},
-    registration::{RegisterError, Registrar, is_passing},
+    keeper::LeaseNews,
+    registration::{RegisterError, Registrar},
 };
 use crate::{
     Error, ErrorKind,
@@ -20,11 +20,9 @@ use crate::{
         removal::Verdict,
     },
     drivers::{
-        duties::farewell::SharedFarewell,
-        serving::{
-            Beat,
-            core::{Core, lock},
-        },
+        duties::{SharedClock, farewell::SharedFarewell},
+        lock::lock,
+        serving::{Beat, core::Core},
     },
     facts::{
         ids::{LeaseId, Revision},
@@ -135,7 +133,7 @@ impl Agent {
                 Err(RegisterError::Etcd(error)) => error,
             };
             let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(1), fastrand::f64());
-            if !is_passing(&error) || Instant::now() + wait > deadline {
+            if !error.is_passing() || Instant::now() + wait > deadline {
                 return Err(error.into());
             }
             timer::sleep(wait).await;

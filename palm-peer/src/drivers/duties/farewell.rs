@@ -1,7 +1,7 @@
 //! What a leader that leaves has to say to clients: it is no longer there itself.
 
 use crate::{
-    drivers::serving::core::lock,
+    drivers::lock::lock,
     facts::{ids::Revision, pipeline::Pipeline},
     ports::etcd::{Lease, Operation, Transaction},
 };

@@ -3,7 +3,7 @@
 use crate::{
     drivers::{
         link::{Link, OpenError},
-        serving::core::lock,
+        lock::lock,
     },
     facts::message::Request,
     ports::timer,

@@ -12,10 +12,11 @@ use crate::{
     Options,
     decisions::{
         election::Candidate,
+        lease::LeaseClock,
         pipeliner::{self, Outcome, Pipeliner, Write},
         registry::{Action, Event, Line, Registry},
     },
-    drivers::{agent::keeper::SharedClock, serving::core::lock},
+    drivers::lock::lock,
     facts::{
         departure::Departure,
         ids::{LeaseId, Revision},
@@ -32,6 +33,7 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Futures
 use std::{
     future::Future,
     ops::ControlFlow,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -43,6 +45,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// How many events are taken in before what they come to is published.
 const BATCH: usize = 1000;
+
+/// The lease's clock, for whoever must look at it right before a write.
+pub type SharedClock = Arc<Mutex<LeaseClock>>;
 
 /// What entitles a peer to lead, and what it needs for it.
 #[derive(Clone)]

@@ -4,8 +4,8 @@ use super::{AGAIN, Mandate, departure_in};
 use crate::{
     decisions::{pipeliner::Write, registry::Event},
     drivers::{
-        agent::registration::{DEPARTED_FOR, note},
-        serving::core::lock,
+        departures::{DEPARTED_FOR, note},
+        lock::lock,
     },
     facts::{
         departure::Why,

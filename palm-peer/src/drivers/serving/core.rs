@@ -4,13 +4,14 @@ use super::{functions::Function, relay::Relay};
 use crate::{
     Options,
     decisions::{logbook::Logbook, store::Store},
+    drivers::lock::lock,
 };
 use log::Level;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -122,9 +123,4 @@ impl Core {
         })
         .to_string()
     }
-}
-
-/// Locks, whatever happened to whoever held it: nothing behind these locks is left half done.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -39,6 +39,12 @@ impl EtcdError {
         Self { kind: EtcdErrorKind::Unreachable, reasons }
     }
 
+    /// Whether etcd may yet do what it did not do now.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self.kind, EtcdErrorKind::Unreachable | EtcdErrorKind::Other | EtcdErrorKind::LeaseGone)
+    }
+
     /// What kind of failure it was.
     #[must_use]
     pub fn kind(&self) -> EtcdErrorKind {
