@@ -137,6 +137,16 @@ impl Mesh {
         changes
     }
 
+    /// Refuses a payload that is over this client's limit.
+    pub fn check_size(&self, payload: &Bytes) -> Result<(), Failure> {
+        let most = self.options.max_payload;
+        if payload.len() > most {
+            let words = format!("a payload of {} bytes, {most} at most", payload.len());
+            return Err(Failure::new(FailureKind::TooLarge, words));
+        }
+        Ok(())
+    }
+
     /// Calls one function, wherever it is; elsewhere again only when it is certain that it did not run.
     pub async fn call(
         &self,
@@ -144,11 +154,7 @@ impl Mesh {
         payload: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, (Failure, Option<Uuid>)> {
-        let most = self.options.max_payload;
-        if payload.len() > most {
-            let words = format!("a payload of {} bytes, {most} at most", payload.len());
-            return Err((Failure::new(FailureKind::TooLarge, words), None));
-        }
+        self.check_size(&payload).map_err(|failure| (failure, None))?;
         let mut avoided: Vec<Uuid> = Vec::new();
         let mut refused: Option<(Failure, Option<Uuid>)> = None;
         let mut rounds = 0;

@@ -110,6 +110,10 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     fn perform(&mut self, actions: Vec<Action>) {
         for Action::Send { idx, payload, deadline, avoid } in actions {
             self.unload(idx);
+            if let Err(failure) = self.mesh.check_size(&payload) {
+                self.event(Event::NotSent { idx, fault: Fault { failure, stage: 0, server: None } });
+                continue;
+            }
             match self.choose_route(&avoid) {
                 Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
                 Err(fault) => self.event(Event::NotSent { idx, fault }),

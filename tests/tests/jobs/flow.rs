@@ -6,7 +6,7 @@ use super::{
     letter, numbers,
 };
 use futures::{StreamExt as _, executor::block_on, stream};
-use palm_peer::{Bytes, FailureKind, FunctionError, Message, Server};
+use palm_peer::{Bytes, Client, FailureKind, FunctionError, JobError, Message, Server, Settings};
 use palm_tests::Etcd;
 use std::{
     sync::{
@@ -109,6 +109,20 @@ fn a_slow_consumer_keeps_the_input_from_being_pulled() {
         assert!(ahead <= 10, "{ahead} messages ahead of the consumer");
     }
     assert_eq!(block_on(results.next()), None);
+}
+
+#[test]
+fn a_message_over_the_clients_limit_is_refused_by_itself() {
+    let etcd = Etcd::start();
+    let _server = Inside::start(letter("a"), settings(&etcd));
+    let options = Settings { max_payload: 10, ..settings(&etcd) }.build().expect("settings that make sense");
+    let client = block_on(Client::connect(options)).expect("etcd is there");
+    let results = collect(client.job(["a.add"]).run_iter(["x", "0123456789", "01234567890", "y"]).expect("there"));
+    let ended: Vec<_> = results.iter().map(|(_, result)| result.as_ref().map_err(JobError::kind)).collect();
+    let answers = ["xa", "0123456789a", "ya"].map(Bytes::from);
+    assert_eq!(ended, [Ok(&answers[0]), Ok(&answers[1]), Err(FailureKind::TooLarge), Ok(&answers[2])]);
+    let error = results[2].1.as_ref().expect_err("too large");
+    assert_eq!((error.stage(), error.server()), (0, None));
 }
 
 #[test]
