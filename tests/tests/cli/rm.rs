@@ -13,7 +13,7 @@ fn a_removed_server_ends_and_stays_out() {
     assert_eq!(said, format!("Removed {} (printf at {})\n", gone.uuid, endpoint.expect("an endpoint")));
 
     assert_eq!(gone.process.wait(SOON).code(), Some(77), "ends as evicted");
-    gone.process.wait_for_line(|line| line.contains("removed by an administrator"), SOON);
+    gone.process.wait_for_line(|line| line.contains("removed from the mesh by an administrator"), SOON);
     stays.process.wait_for_line(
         |line| line == format!("INFO:registry:Deleted server {} because an administrator removed it", gone.uuid),
         SOON,
