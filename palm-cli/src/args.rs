@@ -6,7 +6,11 @@
 use crate::failure::Failure;
 use argh::FromArgs;
 use palm_peer::{InvalidSetting, Options, Settings};
-use std::{ffi::OsString, time::Duration};
+use std::{
+    ffi::OsString,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 
 /// How long etcd may take to answer: with the start of the program, within the 5 s in which palm-cli says so.
 const ETCD_WITHIN: Duration = Duration::from_secs(4);
@@ -60,6 +64,8 @@ pub enum Command {
     Reset(Reset),
     /// Call a function.
     Call(Call),
+    /// Send a stream of messages through functions.
+    Job(Job),
 }
 
 /// shows the servers of the mesh, or the record of one as it is stored
@@ -128,6 +134,30 @@ pub struct Call {
     pub cache: Option<String>,
 }
 
+/// streams the lines of standard input through functions, and prints the results as lines
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "job")]
+pub struct Job {
+    /// the functions, separated by commas: server.function, or uuid.function for that one
+    #[argh(positional)]
+    pub pipeline: String,
+    /// how many messages may be under way (default 1024)
+    #[argh(option, arg_name = "messages", default = "NonZeroUsize::MIN.saturating_add(1023)")]
+    pub window: NonZeroUsize,
+    /// print results as they complete, instead of in the order of the messages
+    #[argh(switch)]
+    pub unordered: bool,
+    /// messages and results end with NUL, not with a line feed
+    #[argh(switch)]
+    pub null: bool,
+    /// seconds that each message may take in all (default 30, or PALM_TIMEOUT)
+    #[argh(option, arg_name = "seconds")]
+    pub timeout: Option<String>,
+    /// how often each message is tried at most (default 3)
+    #[argh(option, arg_name = "times", default = "NonZeroU32::MIN.saturating_add(2)")]
+    pub attempts: NonZeroU32,
+}
+
 impl Args {
     /// Where etcd is and how long to wait for it; the environment's, changed by the flags.
     pub fn options(&self) -> Result<Options, InvalidSetting> {
@@ -147,6 +177,7 @@ impl Args {
         };
         let timeout = match &self.command {
             Command::Call(call) => call.timeout.as_ref(),
+            Command::Job(job) => job.timeout.as_ref(),
             _ => None,
         };
         for (name, value) in [
@@ -255,8 +286,21 @@ mod tests {
     }
 
     #[test]
+    fn a_job_has_its_limits_or_the_librarys() {
+        for (line, window, attempts) in [("job a.b", 1024, 3), ("job a.b,c.d --window=1 --attempts 1", 1, 1)] {
+            let Command::Job(job) = args(line).command else { panic!("{line}") };
+            assert_eq!((job.window.get(), job.attempts.get()), (window, attempts), "{line}");
+        }
+        for line in ["job a.b --window 0", "job a.b --window many", "job a.b --attempts 0", "job a.b --attempts -1"] {
+            assert!(matches!(parsed(line), Err(Failure::Usage(_))), "{line}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_a_matter_of_usage() {
-        for line in ["", "stat", "status --wacht", "rm", "rm a b", "reset --yes=1", "call", "call a.b c d"] {
+        for line in
+            ["", "stat", "status --wacht", "rm", "rm a b", "reset --yes=1", "call", "call a.b c d", "job", "job a.b c"]
+        {
             assert!(matches!(parsed(line), Err(Failure::Usage(_))), "{line}");
         }
         for line in ["status a --json", "status --json --watch"] {

@@ -6,6 +6,7 @@ mod args;
 mod call;
 mod failure;
 mod find;
+mod job;
 mod reset;
 mod rm;
 mod screen;
@@ -44,5 +45,6 @@ async fn carry_out(args: &Args, screen: &mut Screen) -> Result<(), Failure> {
         Command::Rm(rm) => rm::run(rm, &Admin::connect(options).await?, screen).await,
         Command::Reset(reset) => reset::run(reset, options, screen).await,
         Command::Call(call) => call::run(call, options, screen).await,
+        Command::Job(job) => job::run(job, options, screen).await,
     }
 }

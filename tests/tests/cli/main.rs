@@ -5,6 +5,7 @@
 
 mod call;
 mod exit;
+mod job;
 mod reset;
 mod rm;
 mod status;

@@ -67,3 +67,25 @@ fn a_reset_asks_and_takes_no_for_an_answer() {
     assert!(said.contains("1 of 1 server came back within"), "{said}");
     world.await_configured("", &server.uuid);
 }
+
+#[test]
+fn a_job_on_a_terminal_shows_how_it_gets_on() {
+    let world = World::new();
+    let _server = world.server_of("text", "");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), "to be\n".repeat(2000)).expect("it can be written");
+    let path = file.path().display();
+    let said = on_terminal(&world, 120, &format!("job text.shout < {path} > /dev/null"), &[], "").text(0);
+    assert!(said.contains("[====================] 100% 2000 of 2000 done, "), "{said:?}");
+    // Of a pipe the end is not known; the results come to the same terminal, each in a line of its own.
+    let said = on_terminal(&world, 120, &format!("job text.shout,text.count < {path} | sort -u"), &[], "").text(0);
+    assert!(said.contains("2\r\n"), "{said:?}");
+    let cli = binary("palm-cli");
+    let piped =
+        format!("status > /dev/null; cat {path} | '{}' --etcd {} job text.shout", cli.display(), world.etcd.endpoint());
+    let said = on_terminal(&world, 120, &piped, &[], "").text(0);
+    assert!(said.contains("2000 of 2000 done") && !said.contains('%'), "{said:?}");
+    assert_eq!(said.matches("TO BE\r\n").count(), 2000, "{said:?}");
+    let dumb = [("TERM", "dumb")];
+    assert_eq!(on_terminal(&world, 120, &format!("job text.shout < {path} > /dev/null"), &dumb, "").text(0), "");
+}

@@ -43,14 +43,20 @@ impl Outcome {
     }
 }
 
-/// Runs a program to its end, with `input` on stdin, no terminal, and 30 s at most.
-pub fn run(program: impl AsRef<OsStr>, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
+/// A command without what the test's own environment says of a mesh, and with 30 s at most.
+pub fn bounded(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=1", "30"]).arg(program).args(args);
+    command.args(["--kill-after=1", "30"]).arg(program);
     for name in ["PALM_ETCD", "PALM_PREFIX", "PALM_USER", "NO_COLOR"] {
         command.env_remove(name);
     }
-    command.envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a program to its end, with `input` on stdin, no terminal, and 30 s at most.
+pub fn run(program: impl AsRef<OsStr>, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
+    let mut command = bounded(program);
+    command.args(args).envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("timeout(1) starts");
     let mut stdin = child.stdin.take().expect("a piped stdin");
     let input = input.to_owned();
@@ -99,14 +105,18 @@ impl World {
     }
 
     pub fn server_in(&self, prefix: &str) -> Server {
-        let process = Process::builder(example("printf"))
-            .args(["run", "--etcd", &self.etcd.endpoint(), "--prefix", prefix])
-            .start();
+        self.server_of("printf", prefix)
+    }
+
+    /// Starts the server of this example and waits until clients can find it.
+    pub fn server_of(&self, name: &str, prefix: &str) -> Server {
+        let process =
+            Process::builder(example(name)).args(["run", "--etcd", &self.etcd.endpoint(), "--prefix", prefix]).start();
         let (line, _) = process.wait_for_line(|line| line.contains("joined as "), SOON);
         let uuid = line.split("joined as ").nth(1).and_then(|rest| rest.get(..36)).expect("a uuid").to_owned();
         self.await_configured(prefix, &uuid);
         eventually("the server is published", SOON, || {
-            self.stored(&format!("{prefix}/pipelines/printf")).contains(&uuid).then_some(())
+            self.stored(&format!("{prefix}/pipelines/{name}")).contains(&uuid).then_some(())
         });
         Server { process, uuid }
     }

@@ -1,0 +1,72 @@
+//! `palm-cli job`: streams messages through functions.
+
+mod bar;
+mod input;
+
+use self::{bar::Bar, input::Input};
+use crate::{
+    args,
+    failure::Failure,
+    screen::{Screen, harmless},
+};
+use futures::StreamExt as _;
+use palm_peer::{Bytes, Client, JobError, Options};
+use std::io::{self, Write as _};
+
+/// The most that is under way, in bytes: the library's default.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// How many results are taken together before they are shown. Fewer are when there are no more yet.
+const TOGETHER: usize = 256;
+
+/// What a message ended in.
+type Ended = (u64, Result<Bytes, JobError>);
+
+/// Does what the command line says.
+pub async fn run(args: &args::Job, options: Options, screen: &mut Screen) -> Result<(), Failure> {
+    let delimiter = if args.null { b'\0' } else { b'\n' };
+    let most = options.max_payload;
+    let client = Client::connect(options).await?;
+    let pipeline = args.pipeline.split(',').map(str::trim);
+    let mut job = client.job(pipeline).window(args.window.get(), MOST_BYTES).attempts(args.attempts.get());
+    if args.unordered {
+        job = job.unordered();
+    }
+    let (input, messages) = Input::standard(delimiter, most);
+    // What cannot be reached is told here, before anything is read.
+    let results = job.run(messages)?;
+    let progress = results.progress();
+    let bar = Bar::new(&progress);
+    let reading = input.start(bar.read());
+
+    let mut results = results.ready_chunks(TOGETHER);
+    while let Some(ended) = results.next().await {
+        bar.aside(screen.terminal, &ended, || show(&ended, delimiter, screen))?;
+    }
+    bar.finish();
+    reading.ended()?;
+    match progress.failed() {
+        0 => Ok(()),
+        failed => Err(Failure::CouldNot(format!("{failed} of {} failed", messages_of(progress.sent())))),
+    }
+}
+
+/// Prints the results, and says what went wrong.
+fn show(ended: &[Ended], delimiter: u8, screen: &mut Screen) -> io::Result<()> {
+    for (idx, result) in ended {
+        match result {
+            Ok(payload) => {
+                screen.raw(payload)?;
+                screen.raw(&[delimiter])?;
+            }
+            // Where nobody reads stderr either, the status must do.
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "palm-cli: message {idx}: {}", harmless(&error.to_string()));
+            }
+        }
+    }
+    screen.flush()
+}
+
+fn messages_of(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}

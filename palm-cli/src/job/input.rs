@@ -1,0 +1,118 @@
+//! Standard input as a stream of messages, read only as far as the job pulls it.
+
+use crate::failure::Failure;
+use futures::{SinkExt as _, channel::mpsc, executor::block_on};
+use palm_peer::Bytes;
+use std::{
+    io::{self, BufRead, Read as _},
+    thread,
+};
+
+/// How many messages are read ahead of the job.
+const AHEAD: usize = 16;
+
+/// An input that is not read yet.
+#[must_use = "nothing is read until `start`"]
+pub struct Input {
+    delimiter: u8,
+    most: usize,
+    messages: mpsc::Sender<Bytes>,
+}
+
+/// An input that is read.
+#[must_use = "says how reading ended"]
+pub struct Reading(Option<thread::JoinHandle<io::Result<()>>>, Option<io::Error>);
+
+impl Input {
+    /// Standard input in pieces that end with `delimiter`, which is left out. Of a piece longer than `most`, which can
+    /// not be sent, a byte more is kept: with that one it is refused.
+    pub fn standard(delimiter: u8, most: usize) -> (Self, mpsc::Receiver<Bytes>) {
+        let (messages, stream) = mpsc::channel(AHEAD);
+        (Self { delimiter, most, messages }, stream)
+    }
+
+    /// Reads on a thread of its own, for reading blocks; it waits while the job pulls nothing. `count` is told of each byte.
+    pub fn start(self, count: impl Fn(u64) + Send + 'static) -> Reading {
+        let read = move || self.read(&mut io::stdin().lock(), count);
+        match thread::Builder::new().name("stdin".to_owned()).spawn(read) {
+            Ok(thread) => Reading(Some(thread), None),
+            Err(error) => Reading(None, Some(error)),
+        }
+    }
+
+    fn read(mut self, from: &mut impl BufRead, count: impl Fn(u64)) -> io::Result<()> {
+        while let Some((message, length)) = piece(from, self.delimiter, self.most)? {
+            count(length);
+            // Feeding waits for room. Nobody takes messages any more when the program is about to end.
+            if block_on(self.messages.feed(message)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reading {
+    /// Waits for the end of the input, which the job has seen, and says whether it was one.
+    pub fn ended(self) -> Result<(), Failure> {
+        let Self(thread, error) = self;
+        let ended = error.map_or_else(|| thread.map_or(Ok(Ok(())), thread::JoinHandle::join), |error| Ok(Err(error)));
+        let cannot = |why: String| Failure::CouldNot(format!("cannot read standard input: {why}"));
+        ended.map_err(|_| cannot("its reader ended".to_owned()))?.map_err(|error| cannot(error.to_string()))
+    }
+}
+
+/// The next piece, and its whole length with its delimiter; `None` at the end. What follows the last delimiter is a piece
+/// unless it is empty.
+fn piece(from: &mut impl BufRead, delimiter: u8, most: usize) -> io::Result<Option<(Bytes, u64)>> {
+    let mut message = Vec::new();
+    // One more than can be sent, and the delimiter.
+    let enough = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(2);
+    let mut length = u64::try_from(from.take(enough).read_until(delimiter, &mut message)?).unwrap_or(u64::MAX);
+    if length == 0 {
+        return Ok(None);
+    }
+    if message.last() == Some(&delimiter) {
+        message.pop();
+    } else if length == enough {
+        message.truncate(most.saturating_add(1));
+        length = length.saturating_add(u64::try_from(from.skip_until(delimiter)?).unwrap_or(u64::MAX));
+    }
+    Ok(Some((message.into(), length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(text: &str, delimiter: u8, most: usize) -> Vec<(String, u64)> {
+        let mut from = text.as_bytes();
+        let mut pieces = Vec::new();
+        while let Some((message, length)) = piece(&mut from, delimiter, most).expect("a slice can be read") {
+            pieces.push((String::from_utf8(message.to_vec()).expect("text"), length));
+        }
+        pieces
+    }
+
+    #[test]
+    fn input_is_cut_at_its_delimiters() {
+        for (text, delimiter, wanted) in [
+            ("", b'\n', &[][..]),
+            ("\n", b'\n', &[("", 1)]),
+            ("a", b'\n', &[("a", 1)]),
+            ("a\n", b'\n', &[("a", 2)]),
+            ("a\r\n\nb", b'\n', &[("a\r", 3), ("", 1), ("b", 1)]),
+            ("a\nb\0c\0", b'\0', &[("a\nb", 4), ("c", 2)]),
+        ] {
+            let wanted: Vec<_> = wanted.iter().map(|&(piece, length)| (piece.to_owned(), length)).collect();
+            assert_eq!(pieces(text, delimiter, 100), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_too_long_only_so_much_is_kept_that_it_is_refused() {
+        let wanted = [("abc", 4), ("abcd", 5), ("abcd", 6), ("abcd", 10), ("x", 2), ("abcd", 8)];
+        let wanted: Vec<_> = wanted.iter().map(|&(piece, length)| (piece.to_owned(), length)).collect();
+        assert_eq!(pieces("abc\nabcd\nabcde\nabcdefghi\nx\nabcdefgh", b'\n', 3), wanted);
+    }
+}
