@@ -1,1 +1,56 @@
 //! The examples are beside this folder; `cargo run --example printf -- run` runs one.
+//!
+//! Here is what those need that are a whole mesh in one program. Servers are processes of their own otherwise.
+
+use futures::{channel::oneshot, executor::block_on};
+use palm_peer::{Client, Error, Options, Server};
+use std::{
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// How long a mesh may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// A server of a mesh, on a thread of this process. Dropped, it leaves the mesh.
+pub struct Hosted {
+    leave: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Hosted {
+    /// Joins the mesh and serves.
+    ///
+    /// # Errors
+    /// As [`Server::join`].
+    pub fn start(server: Server, options: Options) -> Result<Self, Error> {
+        let peer = block_on(server.join(options))?;
+        let (leave, left) = oneshot::channel();
+        let thread = thread::spawn(move || block_on(peer.serve(left)));
+        Ok(Self { leave: Some(leave), thread: Some(thread) })
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        drop(self.leave.take());
+        if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Waits until a client can reach so many instances of a server; says whether it can.
+#[must_use]
+pub fn reaches(client: &Client, server: &str, instances: usize) -> bool {
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        if client.reachable().iter().any(|found| found.server == server && found.instances >= instances) {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,177 @@
+//! Values a European call option by Monte Carlo, on many instances of one server at once.
+//!
+//! `cargo run --release --example monte_carlo -- --instances 2`, with etcd's URLs in `PALM_ETCD`. The work is cut into
+//! messages; whichever instance is free takes the next. The seed of the random numbers is in the message, so a message that
+//! is tried again on another instance gives the same result, and the value does not depend on who computed what.
+//!
+//! The instances run in this process, each one message at a time, as if each had a core of its own.
+
+use futures::{StreamExt as _, executor::block_on};
+use palm_examples::{Hosted, reaches};
+use palm_peer::{Bytes, Client, FunctionError, Message, Options, Server, Settings};
+use serde::{Deserialize, Serialize};
+use std::{
+    error::Error,
+    f64::consts::{PI, SQRT_2},
+    time::{Duration, Instant},
+};
+
+/// How many standard errors the simulation may be away from the formula.
+const AGREE_WITHIN: f64 = 4.0;
+
+/// values a European call option by Monte Carlo
+#[derive(argh::FromArgs)]
+struct Flags {
+    /// how many instances share the work (default 2)
+    #[argh(option, default = "2")]
+    instances: usize,
+    /// how many messages the work is cut into (default 100)
+    #[argh(option, default = "100")]
+    messages: u64,
+    /// how many paths a message simulates (default 20000)
+    #[argh(option, default = "20_000")]
+    paths: u32,
+}
+
+/// The right to buy at `strike` in so many `years` what costs `spot` now.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Call {
+    spot: f64,
+    strike: f64,
+    rate: f64,
+    volatility: f64,
+    years: f64,
+}
+
+/// What a message asks for.
+#[derive(Serialize, Deserialize)]
+struct Work {
+    call: Call,
+    seed: u64,
+    paths: u32,
+}
+
+/// What its paths came to, in a form that adds up.
+#[derive(Default, Serialize, Deserialize)]
+struct Sums {
+    paths: f64,
+    values: f64,
+    squares: f64,
+}
+
+impl Sums {
+    fn add(&mut self, value: f64) {
+        self.merge(&Self { paths: 1.0, values: value, squares: value * value });
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.paths += other.paths;
+        self.values += other.values;
+        self.squares += other.squares;
+    }
+
+    /// The mean, and its standard error.
+    fn estimate(&self) -> (f64, f64) {
+        let mean = self.values / self.paths;
+        let variance = (self.squares / self.paths - mean * mean).max(0.0) * self.paths / (self.paths - 1.0);
+        (mean, (variance / self.paths).sqrt())
+    }
+}
+
+/// The function of the server. It computes for long: as an asynchronous one it would keep the executor busy.
+fn price(message: Message) -> Result<Vec<u8>, FunctionError> {
+    let Work { call, seed, paths } = serde_json::from_slice(message.payload())?;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let drift = (call.rate - call.volatility * call.volatility / 2.0) * call.years;
+    let spread = call.volatility * call.years.sqrt();
+    let discount = (-call.rate * call.years).exp();
+    let mut sums = Sums::default();
+    for _ in 0..paths {
+        let end = call.spot * (drift + spread * normal(&mut random)).exp();
+        sums.add(discount * (end - call.strike).max(0.0));
+    }
+    Ok(serde_json::to_vec(&sums)?)
+}
+
+/// A random number of the standard normal distribution (Box and Muller).
+fn normal(random: &mut fastrand::Rng) -> f64 {
+    // Never 0, which has no logarithm.
+    let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
+    radius * (2.0 * PI * random.f64()).cos()
+}
+
+/// The value by the formula of Black and Scholes.
+fn black_scholes(call: Call) -> f64 {
+    let Call { spot, strike, rate, volatility, years } = call;
+    let spread = volatility * years.sqrt();
+    let d1 = ((spot / strike).ln() + (rate + volatility * volatility / 2.0) * years) / spread;
+    let below = |x: f64| f64::midpoint(1.0, erf(x / SQRT_2));
+    spot * below(d1) - strike * (-rate * years).exp() * below(d1 - spread)
+}
+
+/// The error function, by its series; exact enough for the small arguments here.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum, mut n) = (x, x, 0.0);
+    while term.abs() > f64::EPSILON * sum.abs() {
+        n += 1.0;
+        term *= -x * x / n;
+        sum += term / (2.0 * n + 1.0);
+    }
+    2.0 / PI.sqrt() * sum
+}
+
+/// Sends all the work, and adds up what comes back. In order, so that the same sum comes out to the last bit.
+async fn simulate(client: &Client, call: Call, flags: &Flags) -> Result<(Sums, Duration), Box<dyn Error>> {
+    let start = Instant::now();
+    let paths = flags.paths;
+    let work = (0..flags.messages).map(move |seed| serde_json::to_vec(&Work { call, seed, paths }).unwrap_or_default());
+    let mut results = client.job(["pricer.price"]).run_iter(work.map(Bytes::from))?;
+    let mut total = Sums::default();
+    while let Some((idx, result)) = results.next().await {
+        let sums = result.map_err(|error| format!("message {idx}: {error}"))?;
+        total.merge(&serde_json::from_slice(&sums)?);
+    }
+    Ok((total, start.elapsed()))
+}
+
+fn start_pricer(options: &Options) -> Result<Hosted, palm_peer::Error> {
+    Hosted::start(Server::new("pricer").blocking("price", price), options.clone())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let flags: Flags = argh::from_env();
+    if flags.instances == 0 || flags.messages == 0 || flags.paths < 2 {
+        return Err("there must be an instance, a message, and two paths in it".into());
+    }
+    let call = Call { spot: 100.0, strike: 105.0, rate: 0.03, volatility: 0.2, years: 1.0 };
+    let options = Settings { max_in_flight: 1, ..Settings::from_env()? }.build()?;
+    let client = block_on(Client::connect(options.clone()))?;
+
+    let mut pricers = Vec::new();
+    let mut took = Vec::new();
+    let mut sums = Sums::default();
+    // With one instance first, to compare with; the others join afterwards.
+    for instances in if flags.instances > 1 { vec![1, flags.instances] } else { vec![1] } {
+        while pricers.len() < instances {
+            pricers.push(start_pricer(&options)?);
+        }
+        if !reaches(&client, "pricer", instances) {
+            return Err("the instances do not get ready".into());
+        }
+        let (total, time) = block_on(simulate(&client, call, &flags))?;
+        println!("{:.0} paths on {instances} of {} instances in {time:.2?}", total.paths, flags.instances);
+        (sums, took) = (total, [took, vec![time.as_secs_f64()]].concat());
+    }
+    if let [one, all] = took[..] {
+        println!("speed-up: {:.2}", one / all);
+    }
+
+    let (value, error) = sums.estimate();
+    let formula = black_scholes(call);
+    println!("Monte Carlo:   {value:.4}, standard error {error:.4}");
+    println!("Black-Scholes: {formula:.4}, {:.1} standard errors away", (value - formula).abs() / error);
+    if (value - formula).abs() > AGREE_WITHIN * error {
+        return Err(format!("they are more than {AGREE_WITHIN} standard errors apart").into());
+    }
+    Ok(())
+}

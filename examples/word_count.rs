@@ -1,0 +1,94 @@
+//! Counts the words of a text with a pipeline of three servers: one splits, one normalises, one counts.
+//!
+//! `cargo run --example word_count`, or `cargo run --example word_count -- book.txt`, with etcd's URLs in `PALM_ETCD`.
+//! The three servers run in this process, so that one command shows it all; as processes of their own they would be
+//! called in the same way. The paragraphs go from server to server; this program sees their counts alone, and adds these up.
+
+use futures::{StreamExt as _, executor::block_on};
+use palm_examples::{Hosted, reaches};
+use palm_peer::{Client, FunctionError, Message, Server, Settings};
+use std::{collections::BTreeMap, error::Error, fs};
+
+/// What is counted unless a file is named: the licence, which lies beside the code.
+const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE-APACHE");
+/// How many words are shown.
+const SHOWN: usize = 10;
+
+type Counts = BTreeMap<String, u64>;
+
+/// A text into its words, one a line.
+async fn split(message: Message) -> Result<String, FunctionError> {
+    Ok(std::str::from_utf8(message.payload())?.split_whitespace().collect::<Vec<_>>().join("\n"))
+}
+
+/// Words into the form in which they are the same: small letters, nothing around them.
+async fn normalise(message: Message) -> Result<String, FunctionError> {
+    let words = std::str::from_utf8(message.payload())?.lines().map(normal);
+    Ok(words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("\n"))
+}
+
+/// Words into their counts, as JSON.
+async fn count(message: Message) -> Result<Vec<u8>, FunctionError> {
+    let mut counts = Counts::new();
+    for word in std::str::from_utf8(message.payload())?.lines() {
+        *counts.entry(word.to_owned()).or_default() += 1;
+    }
+    Ok(serde_json::to_vec(&counts)?)
+}
+
+fn normal(word: &str) -> String {
+    word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()
+}
+
+/// Streams the paragraphs of a text through the pipeline, and adds up what comes out of it.
+async fn count_words(client: &Client, text: String) -> Result<Counts, Box<dyn Error>> {
+    let paragraphs: Vec<_> = text.split("\n\n").map(str::to_owned).collect();
+    let job = client.job(["split.words", "normalise.words", "count.words"]);
+    // To a sum, it does not matter which paragraph is done first.
+    let mut results = job.unordered().run_iter(paragraphs)?;
+    let mut total = Counts::new();
+    while let Some((idx, result)) = results.next().await {
+        let counts = result.map_err(|error| format!("paragraph {idx}: {error}"))?;
+        for (word, count) in serde_json::from_slice::<Counts>(&counts)? {
+            *total.entry(word).or_default() += count;
+        }
+    }
+    Ok(total)
+}
+
+/// The same without any server, to compare with.
+fn count_here(text: &str) -> Counts {
+    let mut total = Counts::new();
+    for word in text.split_whitespace().map(normal).filter(|word| !word.is_empty()) {
+        *total.entry(word).or_default() += 1;
+    }
+    total
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args().nth(1).unwrap_or_else(|| TEXT.to_owned());
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let options = Settings::from_env()?.build()?;
+    let _servers = [
+        Hosted::start(Server::new("split").function("words", split), options.clone())?,
+        Hosted::start(Server::new("normalise").function("words", normalise), options.clone())?,
+        Hosted::start(Server::new("count").function("words", count), options.clone())?,
+    ];
+    let client = block_on(Client::connect(options))?;
+    for server in ["split", "normalise", "count"] {
+        if !reaches(&client, server, 1) {
+            return Err(format!("{server} does not get ready").into());
+        }
+    }
+    let here = count_here(&text);
+    let counts = block_on(count_words(&client, text))?;
+
+    let mut sorted: Vec<_> = counts.iter().collect();
+    // The most frequent first; of these, by the alphabet, as they are.
+    sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    for (word, count) in sorted.iter().take(SHOWN) {
+        println!("{count:>6} {word}");
+    }
+    println!("{} words, {} different ones", counts.values().sum::<u64>(), counts.len());
+    if counts == here { Ok(()) } else { Err("counted here, the words are others".into()) }
+}
