@@ -109,7 +109,9 @@ impl Future for Sleep {
 impl Sleep {
     fn forget(&mut self) {
         if let Some(key) = self.key.take() {
-            Timers::shared().lock().wakers.remove(&key);
+            // The last waker of a task takes the task with it, and its own timers: not under our lock.
+            let waker = Timers::shared().lock().wakers.remove(&key);
+            drop(waker);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! ZeroMQ sockets: the only user of the zeromq crate. What is done here and how follows from what that crate does and does
 //! not do; see "Traps" in ARCHITECTURE.md.
 
+use super::runtime;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, channel::mpsc, future::BoxFuture, select_biased};
 use std::{
@@ -67,6 +68,7 @@ pub struct Sender {
 /// # Errors
 /// When the address cannot be bound.
 pub async fn listen(address: SocketAddr) -> io::Result<(Sender, Receiver, SocketAddr)> {
+    runtime::prepare();
     let listener = TcpListener::bind(address)?;
     let bound = listener.local_addr()?;
     let mut socket = RouterSocket::new();
@@ -135,6 +137,7 @@ pub struct DealerReceiver {
 /// # Errors
 /// When the endpoint is none, its host is unknown, or the other end does not speak ZeroMQ.
 pub async fn connect(endpoint: &str) -> Result<(DealerSender, DealerReceiver), SocketError> {
+    runtime::prepare();
     let mut socket = DealerSocket::new();
     let monitor = socket.monitor();
     socket.connect(endpoint).await?;
