@@ -1,18 +1,27 @@
 //! ZeroMQ sockets: the only user of the zeromq crate. What is done here and how follows from what that crate does and does
 //! not do; see "Traps" in ARCHITECTURE.md.
 
-use super::runtime;
+use super::{runtime, timer};
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, channel::mpsc, future::BoxFuture, select_biased};
+use futures::{
+    FutureExt, StreamExt,
+    channel::{mpsc, oneshot},
+    future::BoxFuture,
+    select_biased,
+};
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 use zeromq::{
     DealerRecvHalf, DealerSendHalf, DealerSocket, RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent,
     SocketRecv, SocketSend, ZmqError, ZmqMessage,
 };
+
+/// How long a send to a connection whose queue is full may take before the message is given up.
+const SLOW_SEND: Duration = Duration::from_secs(5);
 
 /// The frames of a message.
 pub type Frames = Vec<Bytes>;
@@ -104,8 +113,8 @@ impl Receiver {
 }
 
 impl Sender {
-    /// Sends to a connection. Nearly always done on return; if the connection's queue is full, the rest is in the future
-    /// that is returned. A connection that is gone takes the message with it, as it does a moment later.
+    /// Sends to a connection. Nearly always done on return; if not, the future that is returned says when it is. A connection
+    /// that is gone takes the message with it, as it does a moment later.
     #[must_use]
     pub fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         let mut all = Vec::with_capacity(frames.len() + 1);
@@ -114,10 +123,18 @@ impl Sender {
         let message = message(all).ok()?;
         let mut socket = self.socket.clone();
         let mut sending = async move { drop(socket.send(message).await) }.boxed();
-        match (&mut sending).now_or_never() {
-            Some(()) => None,
-            None => Some(sending),
+        if (&mut sending).now_or_never().is_some() {
+            return None;
         }
+        // It may come to own a lock that whoever receives waits for without giving way, as a connection ends. So another
+        // thread goes on with it.
+        let (tell, done) = oneshot::channel();
+        runtime::spawn(async move {
+            let _ = timer::timeout(SLOW_SEND, sending).await;
+            // Whoever sent may have stopped waiting.
+            let _ = tell.send(());
+        });
+        Some(done.map(drop).boxed())
     }
 }
 

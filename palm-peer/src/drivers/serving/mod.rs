@@ -32,8 +32,6 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a send to a connection whose queue is full may take before the message is given up.
-const SLOW_SEND: Duration = Duration::from_secs(5);
 /// The longest time that a request can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -363,7 +361,7 @@ impl Serving {
         frames.push(header.encode().into());
         frames.push(payload);
         if let Some(sending) = self.sender.send(&to.connection, frames) {
-            self.slow.push(timer::timeout(SLOW_SEND, sending).map(drop).boxed());
+            self.slow.push(sending);
         }
     }
 }
