@@ -4,6 +4,7 @@ use crate::{
     Error, ErrorKind, Event, Options, State,
     drivers::{
         agent::{Agent, Command, End, announce::Announcer},
+        door::{self, Door},
         lock::lock,
         serving::{Beat, Serving, core::Core, functions::Function},
     },
@@ -11,7 +12,7 @@ use crate::{
     logging,
     ports::{
         systemd::{self, Notice},
-        zmq,
+        timer,
     },
 };
 use chrono::Utc;
@@ -27,12 +28,11 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 
-/// How long a server that left goes on answering `leaving`, so that clients which have not heard yet go elsewhere, and its
-/// last answers are written before the process ends: ZeroMQ does not say when they are.
+/// How long a server that left goes on answering `leaving` at least, so that clients which have not heard yet go elsewhere.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// A server that has joined the mesh. It answers while [`Peer::serve`] runs.
@@ -49,8 +49,9 @@ pub struct Peer {
 
 /// What serving needs, once.
 struct Engine {
-    sender: zmq::Sender,
-    receiver: zmq::Receiver,
+    door: Door,
+    sender: door::Sender,
+    receiver: door::Receiver,
     beats: mpsc::UnboundedReceiver<Beat>,
     end: oneshot::Receiver<End>,
 }
@@ -70,11 +71,12 @@ impl Peer {
         options: Options,
     ) -> Result<Self, Error> {
         let address = SocketAddr::new(options.bind_address(), options.port);
-        let (sender, receiver, bound) = zmq::listen(address).await.map_err(|error| {
+        let core = Arc::new(Core::new(name, functions, options, logging::book()));
+        let opened = Door::open(address, &core.options, Arc::clone(&core.tally)).await;
+        let (door, sender, receiver, bound) = opened.map_err(|error| {
             let words = format!("cannot listen at {address} (bind and port name another address)");
             Error::new(ErrorKind::Listen, words).caused(error)
         })?;
-        let core = Arc::new(Core::new(name, functions, options, logging::book()));
         let record = new_record(&core, kind, names, bound.port());
         let endpoint = record.endpoint();
         let etcd = crate::etcd::start("palm-agent", &core.options)?;
@@ -92,7 +94,7 @@ impl Peer {
         }));
         joined.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "the agent ended while joining")))?;
         log::info!("server {} joined as {} at {endpoint}", core.name, core.uuid);
-        let engine = Mutex::new(Some(Engine { sender, receiver, beats, end }));
+        let engine = Mutex::new(Some(Engine { door, sender, receiver, beats, end }));
         Ok(Self { core, endpoint, announcer, commands, engine })
     }
 
@@ -130,7 +132,7 @@ impl Peer {
     /// left.
     pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
         let taken = lock(&self.engine).take();
-        let Some(Engine { sender, mut receiver, mut beats, end }) = taken else {
+        let Some(Engine { door, sender, mut receiver, mut beats, end }) = taken else {
             return Err(Error::new(ErrorKind::NotServable, "this peer is served already, or has left"));
         };
         let mut serving = Serving::new(Arc::clone(&self.core), sender);
@@ -144,25 +146,30 @@ impl Peer {
             drop(stop);
             why
         };
-        match why {
+        let ended = match why {
             Some(Ok(End::Evicted)) => {
                 self.core.leaving.store(true, Ordering::Release);
-                serving.drain(&mut receiver, &mut beats, LINGER, self.core.options.drain).await;
+                self.drain(&door, &mut serving, &mut receiver, &mut beats).await;
                 let words = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
                 Err(Error::new(ErrorKind::Evicted, words))
             }
             Some(_) => Err(Error::new(ErrorKind::System, "the peer's agent ended")),
             None => {
-                self.leave(&mut serving, &mut receiver, &mut beats).await;
+                self.leave(&door, &mut serving, &mut receiver, &mut beats).await;
                 Ok(())
             }
-        }
+        };
+        // In this order: ZeroMQ takes its socket out of the folder, then the folder goes.
+        drop((serving, receiver));
+        door.close().await;
+        ended
     }
 
     async fn leave(
         &self,
+        door: &Door,
         serving: &mut Serving,
-        receiver: &mut zmq::Receiver,
+        receiver: &mut door::Receiver,
         beats: &mut mpsc::UnboundedReceiver<Beat>,
     ) {
         systemd::notify(Notice::Stopping);
@@ -172,12 +179,32 @@ impl Peer {
         if serving.pending() > 0 {
             log::info!("finishing {} requests, for {:?} at most", serving.pending(), self.core.options.drain);
         }
-        serving.drain(receiver, beats, LINGER, self.core.options.drain).await;
-        if serving.pending() > 0 {
-            log::warn!("{} requests were not finished within {:?}", serving.pending(), self.core.options.drain);
-        }
+        self.drain(door, serving, receiver, beats).await;
         self.command(Command::Finish, serving, receiver, beats).await;
         log::info!("left the mesh");
+    }
+
+    /// Finishes what was taken in, and sees its answers off.
+    async fn drain(
+        &self,
+        door: &Door,
+        serving: &mut Serving,
+        receiver: &mut door::Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+    ) {
+        let most = self.core.options.drain;
+        let end = Instant::now() + most.max(LINGER);
+        serving.drain(receiver, beats, LINGER, most).await;
+        if serving.pending() > 0 {
+            log::warn!("{} requests were not finished within {most:?}", serving.pending());
+        }
+        let settled = timer::timeout_at(end, door.settled()).map(|settled| {
+            if settled.is_err() {
+                log::warn!("some clients did not take their answers within {most:?}");
+            }
+        });
+        pin_mut!(settled);
+        serving.run(receiver, beats, &mut settled.fuse()).await;
     }
 
     /// Tells the agent something, and goes on serving until it is done.
@@ -185,7 +212,7 @@ impl Peer {
         &self,
         command: impl FnOnce(oneshot::Sender<()>) -> Command,
         serving: &mut Serving,
-        receiver: &mut zmq::Receiver,
+        receiver: &mut door::Receiver,
         beats: &mut mpsc::UnboundedReceiver<Beat>,
     ) {
         let (tell, done) = oneshot::channel();

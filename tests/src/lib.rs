@@ -29,6 +29,7 @@ mod process;
 mod proxy;
 pub mod systemd;
 mod timing;
+pub mod wire;
 
 pub use cluster::EtcdCluster;
 pub use etcd::{Etcd, EtcdBuilder};

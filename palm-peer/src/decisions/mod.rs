@@ -1,6 +1,7 @@
 //! What to do, and when: no waiting, no clock, no outside. `now` and events come in, actions come out, so that
 //! thousands of histories can be played through in a second.
 
+pub mod admission;
 pub mod backoff;
 pub mod election;
 pub mod fair_queue;
@@ -14,3 +15,4 @@ pub mod removal;
 pub mod roster;
 pub mod routing;
 pub mod store;
+pub mod zmtp;

@@ -1,10 +1,15 @@
-//! Tasks of the library's own, and plain TCP: the only user of async-std.
+//! Tasks of the library's own, and sockets: the only user of async-std.
 //!
 //! async-std's executor and reactor run on threads of their own, so what is spawned here goes on under any executor of the
 //! caller's.
 
+pub use async_std::{
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+};
+
 use async_global_executor::GlobalExecutorConfig;
-use async_std::{net::TcpStream, task};
+use async_std::task;
 use futures::future::BoxFuture;
 use std::{future::Future, io, time::Duration};
 

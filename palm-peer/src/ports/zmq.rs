@@ -11,10 +11,10 @@ use futures::{
 };
 use std::{
     fmt, io,
-    net::{SocketAddr, TcpListener},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
+pub use zeromq::Listener;
 use zeromq::{
     DealerRecvHalf, DealerSendHalf, DealerSocket, RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent,
     SocketRecv, SocketSend, ZmqError, ZmqMessage,
@@ -72,19 +72,23 @@ pub struct Sender {
     socket: RouterSendHalf,
 }
 
-/// Listens at `address`; port 0 lets the system choose. Gives the address that it listens at.
+/// Listens with a listener that is bound already.
 ///
 /// # Errors
-/// When the address cannot be bound.
-pub async fn listen(address: SocketAddr) -> io::Result<(Sender, Receiver, SocketAddr)> {
+/// When the listener cannot be taken over.
+pub async fn listen(listener: impl Into<Listener> + Send) -> io::Result<(Sender, Receiver)> {
     runtime::prepare();
-    let listener = TcpListener::bind(address)?;
-    let bound = listener.local_addr()?;
     let mut socket = RouterSocket::new();
     let monitor = socket.monitor();
     socket.bind_listener(listener).await.map_err(|e| io::Error::other(e.to_string()))?;
     let (sender, receiver) = socket.split();
-    Ok((Sender { socket: sender }, Receiver { socket: receiver, monitor }, bound))
+    Ok((Sender { socket: sender }, Receiver { socket: receiver, monitor }))
+}
+
+/// How many bytes a message of these frames has on the wire.
+#[must_use]
+pub fn wire_length(frames: &[Bytes]) -> u64 {
+    frames.iter().map(|frame| frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 }).sum()
 }
 
 impl Receiver {

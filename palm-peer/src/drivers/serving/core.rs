@@ -4,7 +4,7 @@ use super::{functions::Function, relay::Relay};
 use crate::{
     Options,
     decisions::{logbook::Logbook, store::Store},
-    drivers::lock::lock,
+    drivers::{door::tally::Tally, lock::lock},
 };
 use log::Level;
 use serde_json::json;
@@ -35,6 +35,8 @@ pub struct Core {
     pub relay: Arc<Relay>,
     /// Set when the server has left the mesh and takes no more work.
     pub leaving: AtomicBool,
+    /// What the door has seen.
+    pub tally: Arc<Tally>,
     started: Instant,
     store: Mutex<Store>,
     log: Arc<Mutex<Logbook>>,
@@ -61,6 +63,7 @@ impl Core {
             store: Mutex::new(Store::new(options.max_store)),
             options,
             leaving: AtomicBool::new(false),
+            tally: Arc::default(),
             started: Instant::now(),
             log,
             requests: AtomicU64::new(0),
@@ -120,6 +123,9 @@ impl Core {
             "in_flight": self.in_flight(),
             "p50_us": quantile(50),
             "p99_us": quantile(99),
+            "connections": self.tally.connections(),
+            "refused": self.tally.refused(),
+            "pauses": self.tally.pauses(),
         })
         .to_string()
     }

@@ -8,6 +8,7 @@ use self::core::Core;
 use crate::{
     Message,
     decisions::fair_queue::FairQueue,
+    drivers::door::{Receiver, Sender},
     facts::{
         message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
         names,
@@ -15,7 +16,7 @@ use crate::{
     ports::{
         systemd::{self, Notice},
         timer,
-        zmq::{Connection, Frames, Heard, Receiver, Sender},
+        zmq::{Connection, Frames, Heard},
     },
 };
 use bytes::Bytes;

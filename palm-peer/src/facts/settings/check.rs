@@ -80,12 +80,19 @@ impl Settings {
             return Err(InvalidSetting::new("probe_misses", format!("{} is not within 1 and 100", self.probe_misses)));
         }
         // ZeroMQ's queue for one connection holds 100,000 messages and must never fill.
-        for (name, count, most) in
-            [("max_in_flight", self.max_in_flight, 50_000), ("max_queued", self.max_queued, 1_000_000)]
-        {
+        for (name, count, most) in [
+            ("max_in_flight", self.max_in_flight, 50_000),
+            ("max_queued", self.max_queued, 1_000_000),
+            ("max_connections", self.max_connections, 1_000_000),
+            ("max_per_address", self.max_per_address, 1_000_000),
+        ] {
             if count == 0 || count > most {
                 return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
             }
+        }
+        if self.max_unread < self.max_payload {
+            let reason = format!("{} is less than max_payload, {}", self.max_unread, self.max_payload);
+            return Err(InvalidSetting::new("max_unread", reason));
         }
         Ok(())
     }

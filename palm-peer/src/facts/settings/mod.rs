@@ -64,6 +64,15 @@ pub struct Settings {
     pub max_payload: usize,
     /// The bytes that the server's own store (`set`, `append`) may hold. Default 256 MiB.
     pub max_store: usize,
+    /// How many connections a server lets in at once. Default 10,000; each takes three file descriptors.
+    pub max_connections: usize,
+    /// How many of them may come from one address. Default 4096.
+    pub max_per_address: usize,
+    /// How many bytes of answers may wait for one connection that does not take them, before it is cut off. Default 1 GiB.
+    pub max_unread: usize,
+    /// Whether there is a door before `ZeroMQ`. For measuring what it costs.
+    #[doc(hidden)]
+    pub door: bool,
 }
 
 impl Default for Settings {
@@ -89,6 +98,10 @@ impl Default for Settings {
             max_queued: 4096,
             max_payload: 64 * 1024 * 1024,
             max_store: 256 * 1024 * 1024,
+            max_connections: 10_000,
+            max_per_address: 4096,
+            max_unread: 1024 * 1024 * 1024,
+            door: true,
         }
     }
 }
@@ -131,7 +144,7 @@ impl std::error::Error for InvalidSetting {}
 
 impl Settings {
     /// The names that [`Settings::set`] knows.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 23] = [
         "etcd",
         "user",
         "cacert",
@@ -152,6 +165,9 @@ impl Settings {
         "max_queued",
         "max_payload",
         "max_store",
+        "max_connections",
+        "max_per_address",
+        "max_unread",
     ];
 
     /// The defaults, changed by the `PALM_*` variables of the environment.
@@ -201,6 +217,9 @@ impl Settings {
             "max_queued" => self.max_queued = parse(name, text, "a whole number")?,
             "max_payload" => self.max_payload = parse(name, text, "a number of bytes")?,
             "max_store" => self.max_store = parse(name, text, "a number of bytes")?,
+            "max_connections" => self.max_connections = parse(name, text, "a number")?,
+            "max_per_address" => self.max_per_address = parse(name, text, "a number")?,
+            "max_unread" => self.max_unread = parse(name, text, "a number of bytes")?,
             other => return Err(InvalidSetting::new(other, "there is no such setting")),
         }
         Ok(())

@@ -1,0 +1,147 @@
+//! What follows the handshake: messages of frames, and a PING now and then.
+
+use super::{Header, Refusal, command};
+use std::{ops::ControlFlow, time::Duration};
+
+/// The longest command that has a place after the handshake: PING with its time to live and 16 bytes of context.
+const LONGEST_COMMAND: u64 = 23;
+
+/// What a message may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The bytes of all its frames.
+    pub bytes: u64,
+    /// How many frames it has.
+    pub frames: u32,
+}
+
+impl Limits {
+    /// For a stream of our own making.
+    pub const NONE: Self = Self { bytes: u64::MAX, frames: u32::MAX };
+}
+
+/// A question whether we are still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ping {
+    /// How long the other side means to be silent at most; zero when it does not say.
+    pub silence: Duration,
+    /// The frame that answers it.
+    pub pong: Vec<u8>,
+}
+
+/// What to do with the first of the bytes that were looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// As many are parts of messages within the limits.
+    Pass(usize),
+    /// As many are a PING, which goes no further.
+    Ping(usize, Ping),
+    /// Nothing can be said of them before more have come. They are few: less than a frame's header, or a short command.
+    Incomplete,
+}
+
+/// Follows the frames of one direction of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanner {
+    limits: Limits,
+    /// How much of the current frame is to come.
+    left: u64,
+    /// Whether another frame of this message follows the current one.
+    more: bool,
+    /// Whether a frame of the current message has been seen, and the message is not complete.
+    within: bool,
+    frames: u32,
+    bytes: u64,
+    messages: u64,
+}
+
+impl Scanner {
+    /// At the start of a stream.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, left: 0, more: false, within: false, frames: 0, bytes: 0, messages: 0 }
+    }
+
+    /// How many messages have been passed, from their first byte to their last.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Whether a message has been passed in part.
+    #[must_use]
+    pub fn within_message(&self) -> bool {
+        self.within
+    }
+
+    /// How many bytes of the current frame are to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Looks at the next bytes of the stream, no further than to the end of the `most`th message from here. What is passed
+    /// counts as gone; the rest must be shown again, with what follows it.
+    ///
+    /// # Errors
+    /// At a header that announces what is over the limits or makes no sense. Nothing of it was passed.
+    pub fn step(&mut self, bytes: &[u8], most: u64) -> Result<Step, Refusal> {
+        let end = self.messages.saturating_add(most);
+        let mut at = 0;
+        while self.messages < end {
+            at += self.pass_body(bytes.len() - at);
+            if at == bytes.len() || self.messages == end {
+                break;
+            }
+            match self.header(&bytes[at..]) {
+                Ok(ControlFlow::Continue(size)) => at += size,
+                Ok(ControlFlow::Break(step)) if at == 0 => return Ok(step),
+                Err(refusal) if at == 0 => return Err(refusal),
+                _ => break,
+            }
+        }
+        Ok(if at == 0 { Step::Incomplete } else { Step::Pass(at) })
+    }
+
+    /// Passes what there is of the current frame's body.
+    fn pass_body(&mut self, there: usize) -> usize {
+        let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(there);
+        self.left -= passed as u64;
+        if self.left == 0 && self.within && !self.more {
+            (self.within, self.frames, self.bytes) = (false, 0, 0);
+            self.messages += 1;
+        }
+        passed
+    }
+
+    /// Enters the frame whose header comes next, if that is a frame of a message; changes nothing otherwise.
+    fn header(&mut self, bytes: &[u8]) -> Result<ControlFlow<Step, usize>, Refusal> {
+        let Some(header) = Header::read(bytes)? else { return Ok(ControlFlow::Break(Step::Incomplete)) };
+        if header.command {
+            return ping(bytes, header).map(ControlFlow::Break);
+        }
+        let length = self.bytes.checked_add(header.length).filter(|length| *length <= self.limits.bytes);
+        let length = length.ok_or(Refusal::TooLong)?;
+        if self.frames >= self.limits.frames {
+            return Err(Refusal::TooManyFrames);
+        }
+        (self.left, self.more, self.within) = (header.length, header.more, true);
+        (self.frames, self.bytes) = (self.frames + 1, length);
+        Ok(ControlFlow::Continue(header.size))
+    }
+}
+
+fn ping(bytes: &[u8], header: Header) -> Result<Step, Refusal> {
+    if header.length > LONGEST_COMMAND {
+        return Err(Refusal::Command);
+    }
+    let size = header.size + usize::try_from(header.length).map_err(|_| Refusal::Command)?;
+    let Some(body) = bytes.get(header.size..size) else { return Ok(Step::Incomplete) };
+    let Some((b"PING", rest)) = command(body) else { return Err(Refusal::Command) };
+    let (ttl, context) = rest.split_first_chunk().ok_or(Refusal::Command)?;
+    let silence = Duration::from_millis(100) * u32::from(u16::from_be_bytes(*ttl));
+    let mut pong = vec![4, u8::try_from(5 + context.len()).map_err(|_| Refusal::Command)?];
+    pong.extend_from_slice(b"\x04PONG");
+    pong.extend_from_slice(context);
+    Ok(Step::Ping(size, Ping { silence, pong }))
+}

@@ -1,0 +1,105 @@
+//! The opening of a connection: 64 bytes of greeting, then one READY from each side.
+
+use super::{Header, Refusal, command};
+
+/// How long a greeting is.
+pub const GREETING_LENGTH: usize = 64;
+
+/// The longest READY that is read. Those of DEALER and REQ sockets have a name, a type and an identity.
+const LONGEST_READY: u64 = 2048;
+
+/// The longest identity that ZMTP allows.
+const LONGEST_IDENTITY: usize = 255;
+
+/// What we say first: version 3.0, NULL, no server of a mechanism.
+#[must_use]
+pub fn greeting() -> [u8; GREETING_LENGTH] {
+    let mut bytes = [0; GREETING_LENGTH];
+    bytes[0] = 0xff;
+    bytes[9] = 0x7f;
+    bytes[10] = 3;
+    bytes[12..16].copy_from_slice(b"NULL");
+    bytes
+}
+
+/// What we say second: a READY of this type of socket, with an identity when there is one.
+#[must_use]
+pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
+    let mut body = b"\x05READY".to_vec();
+    let mut property = |name: &str, value: &[u8]| {
+        body.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        body.extend_from_slice(name.as_bytes());
+        body.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+        body.extend_from_slice(value);
+    };
+    property("Socket-Type", socket_type.as_bytes());
+    if let Some(identity) = identity {
+        property("Identity", identity);
+    }
+    let mut frame = vec![4, u8::try_from(body.len()).unwrap_or(u8::MAX)];
+    frame.append(&mut body);
+    frame
+}
+
+/// Looks at the greeting as far as it has come; gives whether it is complete.
+///
+/// # Errors
+/// At the first byte that no peer of ours would send.
+pub fn check_greeting(bytes: &[u8]) -> Result<bool, Refusal> {
+    let differs = |at: usize, wanted: u8| bytes.get(at).is_some_and(|byte| *byte != wanted);
+    if differs(0, 0xff) || differs(9, 0x7f) {
+        return Err(Refusal::NotZmtp);
+    }
+    if bytes.get(10).is_some_and(|version| *version < 3) {
+        return Err(Refusal::Version);
+    }
+    let mechanism = bytes.get(12..).unwrap_or_default();
+    let wanted = b"NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    if mechanism.iter().zip(wanted).any(|(byte, wanted)| byte != wanted) {
+        return Err(Refusal::Mechanism);
+    }
+    Ok(bytes.len() >= GREETING_LENGTH)
+}
+
+/// Looks at what follows the greeting as far as it has come; gives how many bytes the READY has, once it is complete.
+///
+/// # Errors
+/// When it is no READY, or not of a socket that may talk to a server.
+pub fn check_ready(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    let Some(header) = Header::read(bytes).map_err(|_| Refusal::Ready)? else { return Ok(None) };
+    if !header.command || header.length > LONGEST_READY {
+        return Err(Refusal::Ready);
+    }
+    let length = usize::try_from(header.length).map_err(|_| Refusal::Ready)?;
+    let Some(body) = bytes.get(header.size..header.size + length) else { return Ok(None) };
+    check_properties(body)?;
+    Ok(Some(header.size + length))
+}
+
+fn check_properties(body: &[u8]) -> Result<(), Refusal> {
+    let Some((b"READY", mut rest)) = command(body) else { return Err(Refusal::Ready) };
+    let mut socket_type = None;
+    while !rest.is_empty() {
+        let (name, value, after) = property(rest).ok_or(Refusal::Ready)?;
+        rest = after;
+        if name.eq_ignore_ascii_case(b"Identity") && value.len() > LONGEST_IDENTITY {
+            return Err(Refusal::Identity);
+        }
+        if name.eq_ignore_ascii_case(b"Socket-Type") && socket_type.replace(value).is_some() {
+            return Err(Refusal::Ready);
+        }
+    }
+    match socket_type {
+        Some(b"DEALER" | b"REQ") => Ok(()),
+        Some(_) => Err(Refusal::SocketType),
+        None => Err(Refusal::Ready),
+    }
+}
+
+/// The first property: name, value, and what follows it.
+fn property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name, rest) = command(bytes)?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    (!name.is_empty()).then_some((name, value, rest))
+}

@@ -1,0 +1,233 @@
+//! Every kind of opening and stream that a stranger may come up with, in any pieces.
+
+use super::{
+    Refusal,
+    frames::{Limits, Scanner, Step},
+    handshake::{check_greeting, check_ready, greeting, ready},
+};
+use fastrand::Rng;
+use std::time::Duration;
+
+const LIMITS: Limits = Limits { bytes: 1000, frames: 8 };
+
+/// What came of a whole stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    passed: Vec<u8>,
+    pongs: Vec<Vec<u8>>,
+    messages: u64,
+    refusal: Option<Refusal>,
+}
+
+/// Scans a stream that comes in these pieces, as the door does.
+fn scan(limits: Limits, pieces: &[&[u8]]) -> Outcome {
+    let mut scanner = Scanner::new(limits);
+    let mut outcome = Outcome::default();
+    let mut kept = Vec::new();
+    for piece in pieces {
+        kept.extend_from_slice(piece);
+        loop {
+            match scanner.step(&kept, u64::MAX) {
+                Ok(Step::Pass(count)) => outcome.passed.extend(kept.drain(..count)),
+                Ok(Step::Ping(count, ping)) => {
+                    outcome.pongs.push(ping.pong);
+                    kept.drain(..count);
+                }
+                Ok(Step::Incomplete) => break,
+                Err(refusal) => {
+                    outcome.refusal = Some(refusal);
+                    outcome.messages = scanner.messages();
+                    return outcome;
+                }
+            }
+        }
+        assert!(kept.len() <= 32, "only a piece of a header may be held, not {} bytes", kept.len());
+    }
+    outcome.messages = scanner.messages();
+    outcome
+}
+
+fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
+    match u8::try_from(body.len()) {
+        Ok(length) if flags & 2 == 0 => [&[flags, length], body].concat(),
+        _ => [&[flags | 2], (body.len() as u64).to_be_bytes().as_slice(), body].concat(),
+    }
+}
+
+fn ping(context: &[u8]) -> Vec<u8> {
+    frame(4, &[b"\x04PING\x00\x0a", context].concat())
+}
+
+/// A stream of well-formed frames and PINGs, sometimes with something wrong at its end.
+fn stream(rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..rng.usize(..20) {
+        match rng.u8(..10) {
+            0 => bytes.extend(ping(&vec![7; rng.usize(..=16)])),
+            1 => bytes.extend(frame(2, &[1, 2, 3])),
+            2 => bytes.extend((0..rng.usize(..12)).map(|_| rng.u8(..)).collect::<Vec<_>>()),
+            _ => bytes.extend(frame(rng.u8(..2), &vec![b'x'; rng.usize(..400)])),
+        }
+    }
+    bytes
+}
+
+fn pieces<'a>(rng: &mut Rng, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    while !bytes.is_empty() {
+        let most = if rng.bool() { 4 } else { bytes.len() };
+        let (piece, rest) = bytes.split_at(rng.usize(1..=most.min(bytes.len())));
+        pieces.push(piece);
+        bytes = rest;
+    }
+    pieces
+}
+
+#[test]
+fn it_makes_no_difference_in_which_pieces_a_stream_comes() {
+    for seed in 0..20_000 {
+        let mut rng = Rng::with_seed(seed);
+        let bytes = stream(&mut rng);
+        let whole = scan(LIMITS, &[&bytes]);
+        let pieces = pieces(&mut rng, &bytes);
+        assert_eq!(scan(LIMITS, &pieces), whole, "seed {seed}");
+    }
+}
+
+#[test]
+fn messages_can_be_passed_one_by_one_with_the_same_result() {
+    for seed in 0..5_000 {
+        let mut rng = Rng::with_seed(seed);
+        let bytes = stream(&mut rng);
+        let whole = scan(LIMITS, &[&bytes]);
+        let mut scanner = Scanner::new(LIMITS);
+        let (mut at, mut passed) = (0, Vec::new());
+        while let Ok(step) = scanner.step(&bytes[at..], 1) {
+            match step {
+                Step::Pass(count) => passed.extend_from_slice(&bytes[at..at + count]),
+                Step::Ping(..) => {}
+                Step::Incomplete => break,
+            }
+            let (Step::Pass(count) | Step::Ping(count, _)) = step else { break };
+            at += count;
+        }
+        assert_eq!((passed, scanner.messages()), (whole.passed, whole.messages), "seed {seed}");
+    }
+}
+
+#[test]
+fn garbage_is_passed_within_the_limits_or_refused_and_never_held() {
+    for seed in 0..20_000 {
+        let mut rng = Rng::with_seed(seed);
+        let bytes: Vec<u8> = (0..rng.usize(..300)).map(|_| rng.u8(..)).collect();
+        let pieces = pieces(&mut rng, &bytes);
+        let outcome = scan(LIMITS, &pieces);
+        assert!(outcome.passed.len() <= bytes.len());
+        let _ = (check_greeting(&bytes), check_ready(&bytes));
+    }
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused_with_its_header_alone() {
+    let long = |length: u64| [&[2][..], &length.to_be_bytes()].concat();
+    for (bytes, refusal) in [
+        (long(40 << 30), Refusal::TooLong),
+        (long(u64::MAX), Refusal::TooLong),
+        (long(1001), Refusal::TooLong),
+        ([frame(1, &[0; 600]), long(401)].concat(), Refusal::TooLong),
+        ([1_u8, 0].repeat(9), Refusal::TooManyFrames),
+        ([1_u8, 0].repeat(1_000_000), Refusal::TooManyFrames),
+        (vec![8, 0], Refusal::Flags),
+        (vec![0xff, 0], Refusal::Flags),
+        (vec![5, 0], Refusal::Flags),
+        (frame(4, b"\x05READY"), Refusal::Command),
+        (frame(4, b"\x04PONG"), Refusal::Command),
+        (frame(4, b"\x04PING\x00"), Refusal::Command),
+        (frame(4, b"\xffPING"), Refusal::Command),
+        (frame(4, b""), Refusal::Command),
+        (ping(&[0; 17]), Refusal::Command),
+        ([&[6][..], &(1_u64 << 62).to_be_bytes()].concat(), Refusal::Command),
+        (frame(4, b"\x09SUBSCRIBEx"), Refusal::Command),
+        (frame(4, b"\x05ERROR\x00"), Refusal::Command),
+    ] {
+        let outcome = scan(LIMITS, &[&bytes]);
+        assert_eq!(outcome.refusal, Some(refusal), "{:?}…", &bytes[..bytes.len().min(20)]);
+    }
+}
+
+#[test]
+fn what_is_at_the_limit_passes() {
+    let bytes = [frame(1, &[0; 600]), frame(0, &[0; 400]), [1, 0].repeat(7), vec![0, 0]].concat();
+    let outcome = scan(LIMITS, &[&bytes]);
+    assert_eq!((outcome.refusal, outcome.messages, outcome.passed), (None, 2, bytes));
+}
+
+#[test]
+fn a_ping_is_answered_with_its_context_and_goes_no_further() {
+    // libzmq sends it between two frames of one message, too.
+    let bytes = [frame(1, b"a"), ping(b"ctx"), frame(0, b"b")].concat();
+    let outcome = scan(LIMITS, &[&bytes]);
+    assert_eq!(outcome.pongs, [frame(4, b"\x04PONGctx")]);
+    assert_eq!(outcome.passed, [frame(1, b"a"), frame(0, b"b")].concat());
+    let Ok(Step::Ping(_, ping)) = Scanner::new(LIMITS).step(&ping(b""), 1) else { panic!("a PING") };
+    assert_eq!(ping.silence, Duration::from_secs(1));
+}
+
+#[test]
+fn our_own_opening_is_accepted_and_so_are_longer_ones() {
+    assert_eq!(check_greeting(&greeting()), Ok(true));
+    assert_eq!(check_greeting(&greeting()[..63]), Ok(false));
+    let mut newer = greeting();
+    (newer[8], newer[10], newer[11]) = (1, 3, 1);
+    assert_eq!(check_greeting(&newer), Ok(true));
+    for (kind, identity) in [("DEALER", None), ("REQ", Some(b"".as_slice())), ("DEALER", Some(b"me"))] {
+        let mut bytes = ready(kind, identity);
+        let length = bytes.len();
+        assert_eq!(check_ready(&bytes[..length - 1]), Ok(None));
+        bytes.extend_from_slice(b"more");
+        assert_eq!(check_ready(&bytes), Ok(Some(length)));
+    }
+}
+
+#[test]
+fn other_openings_are_refused_at_the_first_wrong_byte() {
+    let greeting = |at: usize, byte: u8| {
+        let mut bytes = greeting();
+        bytes[at] = byte;
+        bytes
+    };
+    for (bytes, refusal) in [
+        (b"GET / HTTP/1.1\r\n".to_vec(), Refusal::NotZmtp),
+        (b"\x16\x03\x01".to_vec(), Refusal::NotZmtp),
+        (vec![1], Refusal::NotZmtp),
+        (greeting(9, 0).to_vec(), Refusal::NotZmtp),
+        (greeting(10, 2)[..11].to_vec(), Refusal::Version),
+        (greeting(12, b'P')[..13].to_vec(), Refusal::Mechanism),
+        (greeting(16, b'X').to_vec(), Refusal::Mechanism),
+        (greeting(31, 1).to_vec(), Refusal::Mechanism),
+    ] {
+        assert_eq!(check_greeting(&bytes), Err(refusal), "{bytes:?}");
+    }
+    let property = |name: &str, value: &[u8]| {
+        let length = u32::try_from(value.len()).expect("short").to_be_bytes();
+        [&[u8::try_from(name.len()).expect("short")], name.as_bytes(), &length, value].concat()
+    };
+    let of = |properties: &[Vec<u8>]| frame(4, &[b"\x05READY".to_vec(), properties.concat()].concat());
+    let dealer = property("Socket-Type", b"DEALER");
+    for (bytes, refusal) in [
+        (of(&[]), Refusal::Ready),
+        (of(&[dealer.clone(), dealer.clone()]), Refusal::Ready),
+        (of(&[dealer.clone(), vec![3]]), Refusal::Ready),
+        (of(&[dealer.clone(), property("", b"x")]), Refusal::Ready),
+        (of(&[dealer.clone(), b"\x01x\xff\xff\xff\xff".to_vec()]), Refusal::Ready),
+        (of(&[dealer.clone(), property("Identity", &[1; 256])]), Refusal::Identity),
+        (of(&[property("Socket-Type", b"PUB")]), Refusal::SocketType),
+        (frame(0, b"hello"), Refusal::Ready),
+        (frame(4, b"\x05HELLO"), Refusal::Ready),
+        (frame(4, b""), Refusal::Ready),
+        (vec![6, 0, 0, 0, 9, 0, 0, 0, 0], Refusal::Ready),
+        (vec![0xff, 0], Refusal::Ready),
+    ] {
+        assert_eq!(check_ready(&bytes), Err(refusal), "{bytes:?}");
+    }
+}

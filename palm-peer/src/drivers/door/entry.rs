@@ -1,0 +1,199 @@
+//! How a connection gets in: the handshake with the stranger, and then one with the inner socket.
+
+use super::{
+    Shared,
+    account::Account,
+    pump::{End, Inward, Outward},
+};
+use crate::{
+    decisions::zmtp::{
+        Refusal,
+        handshake::{self, GREETING_LENGTH},
+    },
+    ports::{
+        runtime::{self, TcpStream, UnixStream},
+        timer,
+        zmq::Connection,
+    },
+};
+use futures::{
+    AsyncReadExt as _, AsyncWriteExt as _,
+    future::{Either, select},
+    pin_mut,
+};
+use std::{
+    future::poll_fn,
+    io,
+    net::{IpAddr, Shutdown},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// How long a connection may take until it is in.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// More than a greeting and the longest READY.
+const LONGEST_OPENING: usize = 4096;
+
+/// A place among the connections; given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    shared: Arc<Shared>,
+    address: IpAddr,
+}
+
+impl Place {
+    /// Takes a place.
+    pub fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, Refusal> {
+        shared.admission().enter(address)?;
+        shared.tally.opened();
+        Ok(Self { shared: Arc::clone(shared), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.admission().leave(self.address);
+        self.shared.tally.closed();
+        self.shared.ended.wake();
+    }
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub struct Guest {
+    /// The stranger's end.
+    pub tcp: TcpStream,
+    /// Our end of the connection to the inner socket.
+    pub inner: UnixStream,
+    /// Its counters.
+    pub account: Arc<Account>,
+    connection: Connection,
+    // Dropped last, when the descriptors are free again.
+    place: Place,
+}
+
+impl Guest {
+    /// Ends the connection with the stranger, and tells the inner socket that no more will come. What that still sends is to
+    /// be read to its end.
+    fn part(&self, end: End) {
+        self.account.part(if let End::Refused(refusal) = end { Some(refusal) } else { None });
+        // An end that is closed already is what is wanted.
+        let _ = self.tcp.shutdown(Shutdown::Both);
+        let _ = self.inner.shutdown(Shutdown::Write);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let shared = &self.place.shared;
+        shared.ledger.close(&self.connection);
+        if let Some(refusal) = self.account.refusal() {
+            shared.tally.refuse(refusal, self.place.address);
+        }
+    }
+}
+
+/// Lets a stranger in, if it behaves, and serves it to its end.
+pub async fn host(shared: Arc<Shared>, place: Place, tcp: TcpStream) {
+    let address = place.address;
+    let entering = enter(&shared, place, tcp);
+    pin_mut!(entering);
+    // When the door closes, whoever is not in yet stays out.
+    let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
+    match entered {
+        Ok((guest, kept)) => carry(&shared, Arc::new(guest), kept).await,
+        Err(End::Refused(refusal)) => shared.tally.refuse(refusal, address),
+        Err(End::Closed) => {}
+    }
+}
+
+async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
+    let mut outward = Outward::new(Arc::clone(&guest), Arc::clone(&shared.ledger));
+    let parting = Arc::clone(&guest);
+    runtime::spawn(async move {
+        let end = poll_fn(|cx| outward.poll(cx)).await;
+        parting.part(end);
+        poll_fn(|cx| outward.poll_rest(cx)).await;
+    });
+    let mut inward = Inward::new(Arc::clone(&guest), shared.limits, kept);
+    let end = poll_fn(|cx| inward.poll(cx)).await;
+    guest.part(end);
+}
+
+async fn enter(shared: &Shared, place: Place, mut tcp: TcpStream) -> Result<(Guest, Vec<u8>), End> {
+    let opened = timer::timeout(HANDSHAKE, open(&mut tcp)).await;
+    let kept = opened.unwrap_or(Err(Refusal::Silent.into()))?;
+    let number = shared.connections.fetch_add(1, Ordering::Relaxed);
+    let connection = Connection::copy_from_slice(&number.to_be_bytes());
+    let account = shared.ledger.open(connection.clone());
+    let connected = timer::timeout(HANDSHAKE, shared.connect(&connection)).await;
+    let connected = connected.unwrap_or(Err(Refusal::Descriptors.into()));
+    let inner = connected.inspect_err(|_| shared.ledger.close(&connection))?;
+    Ok((Guest { tcp, inner, account, connection, place }, kept))
+}
+
+/// Shakes hands with the stranger; gives what it sent beyond.
+async fn open(tcp: &mut TcpStream) -> Result<Vec<u8>, End> {
+    tcp.set_nodelay(true)?;
+    tcp.write_all(&handshake::greeting()).await?;
+    let mut seen = Vec::new();
+    while !handshake::check_greeting(&seen)? {
+        read_more(tcp, &mut seen).await?;
+    }
+    tcp.write_all(&handshake::ready("ROUTER", None)).await?;
+    seen.drain(..GREETING_LENGTH);
+    let length = loop {
+        match handshake::check_ready(&seen)? {
+            Some(length) => break length,
+            None => read_more(tcp, &mut seen).await?,
+        }
+    };
+    seen.drain(..length);
+    Ok(seen)
+}
+
+async fn read_more(tcp: &mut TcpStream, seen: &mut Vec<u8>) -> Result<(), End> {
+    let start = seen.len();
+    if start >= LONGEST_OPENING {
+        return Err(Refusal::Ready.into());
+    }
+    seen.resize(LONGEST_OPENING, 0);
+    let count = tcp.read(&mut seen[start..]).await?;
+    seen.truncate(start + count);
+    if count == 0 { Err(End::Closed) } else { Ok(()) }
+}
+
+impl Shared {
+    /// Connects to the inner socket, under an identity that no stranger chose.
+    pub async fn connect(&self, connection: &Connection) -> Result<UnixStream, End> {
+        // One at a time, so that the descriptors that were found free are there for this one: without one for its side,
+        // ZeroMQ's accepting spins.
+        let _turn = self.turn.lock().await;
+        self.descriptors(super::SPARE_TO_ENTER).await;
+        let mut inner = UnixStream::connect(&self.socket).await.map_err(|error| match error.raw_os_error() {
+            Some(super::EMFILE | super::ENFILE) => End::Refused(Refusal::Descriptors),
+            _ => End::Closed,
+        })?;
+        inner.write_all(&handshake::greeting()).await?;
+        inner.write_all(&handshake::ready("DEALER", Some(connection))).await?;
+        let mut greeting = [0; GREETING_LENGTH + 2];
+        inner.read_exact(&mut greeting).await?;
+        let mut ready = vec![0; usize::from(greeting[GREETING_LENGTH + 1])];
+        inner.read_exact(&mut ready).await?;
+        Ok(inner)
+    }
+
+    /// Whether so many descriptors are free.
+    pub fn has_descriptors(&self, count: usize) -> bool {
+        let spare: io::Result<Vec<_>> = (0..count).map(|_| self.spare.try_clone()).collect();
+        spare.is_ok()
+    }
+
+    /// Waits until so many descriptors are free.
+    pub async fn descriptors(&self, count: usize) {
+        while !self.has_descriptors(count) {
+            self.released().await;
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What the door has seen: read by `_ping`, and said in the log.
+
+use crate::{
+    decisions::{admission::Quiet, zmtp::Refusal},
+    drivers::lock::lock,
+};
+use serde_json::{Map, Value, json};
+use std::{
+    net::IpAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// Counts connections and refusals.
+#[derive(Debug, Default)]
+pub struct Tally {
+    open: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+    quiet: Mutex<Quiet>,
+    paused: AtomicU64,
+}
+
+impl Tally {
+    /// Counts a pause in accepting, and writes of it unless that was done in the last minute.
+    pub fn pause(&self, why: &str) {
+        self.paused.fetch_add(1, Ordering::Relaxed);
+        // No stranger has this address.
+        if lock(&self.quiet).may_write(IpAddr::from([0, 0, 0, 0]), Instant::now()) {
+            log::warn!("no connection is accepted for now: {why}");
+        }
+    }
+
+    /// How often accepting paused.
+    pub fn pauses(&self) -> u64 {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that was let in.
+    pub fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of one that was let in.
+    pub fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a refusal, and writes of it unless this address was written of in the last minute.
+    pub fn refuse(&self, refusal: Refusal, address: IpAddr) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+        if lock(&self.quiet).may_write(address, Instant::now()) {
+            log::warn!("refused a connection from {address}: {refusal} ({})", refusal.name());
+        }
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many were refused, by kind; kinds that never came are absent.
+    pub fn refused(&self) -> Value {
+        let counts =
+            Refusal::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize].load(Ordering::Relaxed)));
+        let seen = counts.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)));
+        Value::Object(seen.collect::<Map<_, _>>())
+    }
+}

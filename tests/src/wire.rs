@@ -1,0 +1,145 @@
+//! A stranger with a socket: what reaches a server's port, byte by byte.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// How long a wire waits for bytes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A TCP connection that says whatever the test wants it to say.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+}
+
+/// What a peer of ZMTP 3.1 with the mechanism NULL says first.
+#[must_use]
+pub fn greeting() -> [u8; 64] {
+    let mut bytes = [0; 64];
+    bytes[0] = 0xff;
+    bytes[8..12].copy_from_slice(&[1, 0x7f, 3, 1]);
+    bytes[12..16].copy_from_slice(b"NULL");
+    bytes
+}
+
+/// A frame with these flags, with a length of eight bytes where it must be.
+#[must_use]
+pub fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
+    match u8::try_from(body.len()) {
+        Ok(length) => [&[flags, length], body].concat(),
+        Err(_) => [&[flags | 2], (body.len() as u64).to_be_bytes().as_slice(), body].concat(),
+    }
+}
+
+/// A READY with these properties.
+#[must_use]
+pub fn ready(properties: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut body = b"\x05READY".to_vec();
+    for (name, value) in properties {
+        body.push(u8::try_from(name.len()).expect("a short name"));
+        body.extend_from_slice(name.as_bytes());
+        body.extend_from_slice(&u32::try_from(value.len()).expect("a short value").to_be_bytes());
+        body.extend_from_slice(value);
+    }
+    frame(4, &body)
+}
+
+impl Wire {
+    /// Connects, and says nothing.
+    ///
+    /// # Errors
+    /// As connecting.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream })
+    }
+
+    /// Connects and shakes hands as a DEALER.
+    ///
+    /// # Errors
+    /// When the other side does not do its part.
+    pub fn dealer(address: SocketAddr) -> io::Result<Self> {
+        let mut wire = Self::connect(address)?;
+        wire.send(&greeting())?;
+        wire.send(&ready(&[("Socket-Type", b"DEALER")]))?;
+        wire.stream.read_exact(&mut [0; 64])?;
+        wire.frame()?;
+        Ok(wire)
+    }
+
+    /// Says these bytes.
+    ///
+    /// # Errors
+    /// When the connection is broken, or takes nothing.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Sends a message of these frames.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn message(&mut self, frames: &[&[u8]]) -> io::Result<()> {
+        let more = |at: usize| u8::from(at + 1 < frames.len());
+        let bytes: Vec<u8> = frames.iter().enumerate().flat_map(|(at, body)| frame(more(at), body)).collect();
+        self.send(&bytes)
+    }
+
+    /// The next frame: its flags and its body.
+    ///
+    /// # Errors
+    /// When the connection ends before, or nothing comes.
+    pub fn frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut head = [0; 2];
+        self.stream.read_exact(&mut head)?;
+        let length = if head[0] & 2 == 0 {
+            u64::from(head[1])
+        } else {
+            let mut rest = [0; 8];
+            rest[0] = head[1];
+            self.stream.read_exact(&mut rest[1..])?;
+            u64::from_be_bytes(rest)
+        };
+        let mut body = vec![0; usize::try_from(length).expect("a length that fits")];
+        self.stream.read_exact(&mut body)?;
+        Ok((head[0], body))
+    }
+
+    /// The frames of the next message.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    pub fn answer(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        loop {
+            let (flags, body) = self.frame()?;
+            frames.push(body);
+            if flags & 1 == 0 {
+                return Ok(frames);
+            }
+        }
+    }
+
+    /// Reads until the other side ends the connection; says how many bytes came before.
+    ///
+    /// # Errors
+    /// When it does not end it.
+    pub fn until_end(&mut self) -> io::Result<u64> {
+        match io::copy(&mut self.stream, &mut io::sink()) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+            other => other,
+        }
+    }
+
+    /// The socket, for what is not said here.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
