@@ -198,6 +198,9 @@ impl Peer {
         if serving.pending() > 0 {
             log::warn!("{} requests were not finished within {most:?}", serving.pending());
         }
+        serving.say_goodbye();
+        // What was on its way when the others heard it still finds somebody who passes it on.
+        serving.drain(receiver, beats, LINGER, most).await;
         let settled = timer::timeout_at(end, door.settled()).map(|settled| {
             if settled.is_err() {
                 log::warn!("some clients did not take their answers within {most:?}");

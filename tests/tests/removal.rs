@@ -84,6 +84,10 @@ fn a_server_that_a_person_removed_stays_out_and_its_process_ends_with_77() {
         assert_eq!(server.wait(SOON).code(), Some(EVICTED), "{:?}", server.lines());
         server.wait_for_line(|line| line.contains("was removed from the mesh by an administrator"), SOON);
         assert!(!mesh.is_registered(&server.uuid));
+        if which > 2 {
+            let words = format!("Deleted server {} because an administrator removed it", server.uuid);
+            servers[0].wait_for_line(|line| line.ends_with(&words), SOON);
+        }
     }
     mesh.await_lead(&servers[2].uuid, SOON);
     mesh.await_published(&[&servers[2].uuid]);

@@ -61,7 +61,7 @@ struct Slot {
 
 impl Slot {
     fn current(&self) -> Option<Arc<Link>> {
-        lock(&self.link).clone().filter(|link| !link.is_broken())
+        lock(&self.link).clone().filter(|link| !link.is_broken() && !link.ended_in_order())
     }
 
     fn in_flight(&self) -> usize {

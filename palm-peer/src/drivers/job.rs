@@ -258,8 +258,12 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         }
         while let Poll::Ready(Some((instance, link_ended))) = self.ends.poll_next_unpin(cx) {
             any = true;
-            let reopened = self.links.get(&instance).is_some_and(|link| !link.is_broken());
-            if link_ended && !reopened {
+            let link = self.links.get(&instance);
+            // Leaving is not failing: whatever was routed through it goes on elsewhere.
+            if link.is_some_and(|link| link.ended_in_order()) {
+                continue;
+            }
+            if link_ended && link.is_some_and(|link| link.is_broken()) {
                 self.links.remove(&instance);
             }
             self.event(Event::Gone(instance));

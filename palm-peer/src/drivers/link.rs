@@ -19,7 +19,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -100,6 +100,8 @@ pub struct Link {
     sender: DealerSender,
     jobs: JobSinks,
     next: AtomicU64,
+    /// Whether the server said goodbye: then nothing of ours is lost with it.
+    goodbye: AtomicBool,
     /// The requests under way; `None` once the link is broken.
     pending: Mutex<Option<Pending>>,
     broken: Shared<oneshot::Receiver<()>>,
@@ -165,6 +167,7 @@ impl Link {
             sender,
             jobs,
             next: AtomicU64::new(0),
+            goodbye: AtomicBool::new(false),
             pending: Mutex::new(Some(HashMap::new())),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
@@ -183,6 +186,12 @@ impl Link {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.lock().is_none()
+    }
+
+    /// Whether the server said goodbye before the connection ended: all that it took in is answered or passed on.
+    #[must_use]
+    pub fn ended_in_order(&self) -> bool {
+        self.goodbye.load(Ordering::Acquire)
     }
 
     /// Waits until the connection has ended.
@@ -255,6 +264,10 @@ impl Link {
 
     fn take_in(&self, mut frames: Frames) {
         let Some(answer) = frames.first().and_then(|header| Answer::decode(header)) else { return };
+        if answer.bye {
+            self.goodbye.store(true, Ordering::Release);
+            return;
+        }
         if let Some(job) = answer.job {
             let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
             return self.jobs.deliver(job, Reply { answer, payload });

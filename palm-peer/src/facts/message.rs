@@ -242,13 +242,22 @@ pub struct Answer {
     /// Present instead of a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// The last word of a server that leaves, to whoever greeted it: all that it took in is answered or passed on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bye: bool,
 }
 
 impl Answer {
     /// The answer to a greeting.
     #[must_use]
     pub fn greeting(server: Uuid) -> Self {
-        Self { palm: VERSION, job: None, idx: None, stage: None, server, error: None }
+        Self { palm: VERSION, job: None, idx: None, stage: None, server, error: None, bye: false }
+    }
+
+    /// The last word of a server that leaves.
+    #[must_use]
+    pub fn goodbye(server: Uuid) -> Self {
+        Self { bye: true, ..Self::greeting(server) }
     }
 
     /// The bytes of the header.

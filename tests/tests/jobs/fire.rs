@@ -120,7 +120,10 @@ fn under_fire(seed: u64, messages: u64) {
         counter.store(number + 1, Ordering::Relaxed);
         Bytes::from(format!("{number}:"))
     });
-    let job = client.job(["a.add", "b.add", "c.add"]).window(512, 1 << 20).timeout(Duration::from_secs(60));
+    // A message that waits at a frozen server may see several others die in these seconds: on a slow machine three attempts
+    // are few.
+    let job = client.job(["a.add", "b.add", "c.add"]).attempts(8);
+    let job = job.window(512, 1 << 20).timeout(Duration::from_secs(60));
     let results = job.run_iter(input).expect("all are there");
     let progress = results.progress();
     let consumer = thread::spawn(move || {

@@ -151,6 +151,16 @@ impl Serving {
         }
     }
 
+    /// Tells whoever greeted that all is answered or passed on: what ends now is no loss.
+    pub fn say_goodbye(&mut self) {
+        let header = Answer::goodbye(self.core.uuid);
+        let connections: Vec<_> = self.greeted.keys().cloned().collect();
+        for connection in connections {
+            let to = ReturnAddress { connection, delimiter: false, job: None, idx: None, stage: 0 };
+            self.send(&to, &header, Bytes::new());
+        }
+    }
+
     /// How many functions run or wait.
     pub fn pending(&self) -> usize {
         self.running.len() + self.queued.len() + self.onward.len()
