@@ -76,6 +76,7 @@ async fn bench(rounds: usize, time: Duration) -> Outcome<()> {
             }
             // The first opened what must be opened.
             pairs.remove(0);
+            #[allow(clippy::type_complexity)]
             let middle = |of: fn(&((f64, f64), (f64, f64))) -> f64| median(pairs.iter().map(of).collect());
             let (without, with) = (middle(|(none, _)| none.0), middle(|(_, door)| door.0));
             let ratio = middle(|(none, door)| door.0 / none.0);
