@@ -143,8 +143,13 @@ impl Request {
 /// What a server can be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// The greeting that opens a link: who is at the other end.
-    Hello(Uuid),
+    /// The greeting that opens a link.
+    Hello {
+        /// Who is at the other end.
+        client: Uuid,
+        /// Whether it wants to hear a goodbye.
+        bye: bool,
+    },
     /// A message for a function.
     Request(Request),
 }
@@ -153,12 +158,14 @@ pub enum Incoming {
 struct Hello {
     palm: u32,
     hello: Uuid,
+    #[serde(default)]
+    bye: bool,
 }
 
 /// The bytes of the greeting that opens a link.
 #[must_use]
 pub fn encode_hello(client: Uuid) -> Vec<u8> {
-    super::to_bytes(&Hello { palm: VERSION, hello: client })
+    super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true })
 }
 
 /// A header that cannot be taken, with what could be read of it, so that the sender can be answered.
@@ -189,7 +196,7 @@ pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
     match serde_json::from_slice::<Request>(header) {
         Ok(request) => check(request).map(Incoming::Request),
         Err(error) => match serde_json::from_slice::<Hello>(header) {
-            Ok(hello) if hello.palm == VERSION => Ok(Incoming::Hello(hello.hello)),
+            Ok(hello) if hello.palm == VERSION => Ok(Incoming::Hello { client: hello.hello, bye: hello.bye }),
             _ => Err(describe(header, &error)),
         },
     }
@@ -297,7 +304,7 @@ mod tests {
         request.idx = Some(9);
         assert_eq!(decode(&request.encode()), Ok(Incoming::Request(request)));
         let client = Uuid::from_u128(8);
-        assert_eq!(decode(&encode_hello(client)), Ok(Incoming::Hello(client)));
+        assert_eq!(decode(&encode_hello(client)), Ok(Incoming::Hello { client, bye: true }));
     }
 
     #[test]

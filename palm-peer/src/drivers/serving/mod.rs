@@ -27,7 +27,7 @@ use futures::{
     stream::FuturesUnordered,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -92,6 +92,8 @@ pub struct Serving {
     /// Which client greeted over which connection, and which connection is that client's now.
     greeted: HashMap<Connection, Uuid>,
     clients: HashMap<Uuid, Connection>,
+    /// Who wants to hear a goodbye.
+    farewells: HashSet<Connection>,
 }
 
 impl Serving {
@@ -106,6 +108,7 @@ impl Serving {
             onward: FuturesUnordered::new(),
             greeted: HashMap::new(),
             clients: HashMap::new(),
+            farewells: HashSet::new(),
         }
     }
 
@@ -151,11 +154,10 @@ impl Serving {
         }
     }
 
-    /// Tells whoever greeted that all is answered or passed on: what ends now is no loss.
+    /// Tells whoever wants to hear it that all is answered or passed on: what ends now is no loss.
     pub fn say_goodbye(&mut self) {
         let header = Answer::goodbye(self.core.uuid);
-        let connections: Vec<_> = self.greeted.keys().cloned().collect();
-        for connection in connections {
+        for connection in std::mem::take(&mut self.farewells) {
             let to = ReturnAddress { connection, delimiter: false, job: None, idx: None, stage: 0 };
             self.send(&to, &header, Bytes::new());
         }
@@ -173,6 +175,7 @@ impl Serving {
     fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Disconnected(connection) => {
+                self.farewells.remove(&connection);
                 // The client may have come back over another connection meanwhile.
                 if let Some(client) = self.greeted.remove(&connection)
                     && self.clients.get(&client) == Some(&connection)
@@ -194,7 +197,10 @@ impl Serving {
         let header = frames.next().unwrap_or_default();
         let payload = frames.next().unwrap_or_default();
         match message::decode(&header) {
-            Ok(Incoming::Hello(client)) => {
+            Ok(Incoming::Hello { client, bye }) => {
+                if bye {
+                    self.farewells.insert(to.connection.clone());
+                }
                 self.greeted.insert(to.connection.clone(), client);
                 self.clients.insert(client, to.connection.clone());
                 self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
