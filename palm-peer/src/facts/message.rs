@@ -154,6 +154,8 @@ pub enum Incoming {
     Request(Request),
 }
 
+// The name is the protocol's.
+#[allow(clippy::struct_field_names)]
 #[derive(Serialize, Deserialize)]
 struct Hello {
     palm: u32,
