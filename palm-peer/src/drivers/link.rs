@@ -18,7 +18,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -253,13 +253,13 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending)
     }
 
     /// Breaks the link: everyone who waits is told.
     pub fn end(&self) {
         self.lock().take();
-        self.close.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.close).take();
     }
 
     fn take_in(&self, mut frames: Frames) {
@@ -268,13 +268,12 @@ impl Link {
             self.goodbye.store(true, Ordering::Release);
             return;
         }
+        let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
         if let Some(job) = answer.job {
-            let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
             return self.jobs.deliver(job, Reply { answer, payload });
         }
         let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
         if let Some(tell) = waiting {
-            let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
             // Whoever asked may have stopped waiting.
             let _ = tell.send(Reply { answer, payload });
         }

@@ -122,12 +122,19 @@ impl Serving {
         loop {
             futures::select_biased! {
                 () = until => return,
-                beat = beats.select_next_some() => answer_beat(beat),
-                finished = self.running.select_next_some() => self.finish(finished),
-                stuck = self.onward.select_next_some() => self.stuck(stuck),
-                () = self.slow.select_next_some() => {}
-                heard = receiver.hear().fuse() => self.hear(heard),
+                () = self.turn(receiver, beats).fuse() => {}
             }
+        }
+    }
+
+    /// Waits for the next thing that happens, and deals with it. Cancel-safe.
+    async fn turn(&mut self, receiver: &mut Receiver, beats: &mut mpsc::UnboundedReceiver<Beat>) {
+        futures::select_biased! {
+            beat = beats.select_next_some() => answer_beat(beat),
+            finished = self.running.select_next_some() => self.finish(finished),
+            stuck = self.onward.select_next_some() => self.stuck(stuck),
+            () = self.slow.select_next_some() => {}
+            heard = receiver.hear().fuse() => self.hear(heard),
         }
     }
 
@@ -145,11 +152,7 @@ impl Serving {
         while !self.is_idle() {
             futures::select_biased! {
                 () = end => return,
-                beat = beats.select_next_some() => answer_beat(beat),
-                finished = self.running.select_next_some() => self.finish(finished),
-                stuck = self.onward.select_next_some() => self.stuck(stuck),
-                () = self.slow.select_next_some() => {}
-                heard = receiver.hear().fuse() => self.hear(heard),
+                () = self.turn(receiver, beats).fuse() => {}
             }
         }
     }
