@@ -1,6 +1,10 @@
 //! Calls functions of the mesh.
 
-use crate::{CallError, Error, Job, Options, drivers::client::Mesh, facts::message::Request};
+use crate::{
+    CallError, Error, Job, Options,
+    drivers::{client::Mesh, dialer::Dialer},
+    facts::message::Request,
+};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{
@@ -42,7 +46,8 @@ impl Client {
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         let etcd = crate::etcd::start("palm-client", &options)?;
-        Ok(Self { mesh: Mesh::connect(etcd, options, Uuid::new_v4()).await? })
+        let dialer = Dialer::new(Uuid::new_v4(), &options);
+        Ok(Self { mesh: Mesh::connect(etcd, options, dialer).await? })
     }
 
     /// The client's identity, as servers see it.

@@ -19,7 +19,7 @@ use chrono::Utc;
 use futures::{
     FutureExt as _, Stream,
     channel::{mpsc, oneshot},
-    future::select,
+    future::{join, select},
     pin_mut,
 };
 use std::{
@@ -201,9 +201,10 @@ impl Peer {
         serving.say_goodbye();
         // What was on its way when the others heard it still finds somebody who passes it on.
         serving.drain(receiver, beats, LINGER, most).await;
-        let settled = timer::timeout_at(end, door.settled()).map(|settled| {
+        let settled = join(door.settled(), self.core.relay.flushed());
+        let settled = timer::timeout_at(end, settled).map(|settled| {
             if settled.is_err() {
-                log::warn!("some clients did not take their answers within {most:?}");
+                log::warn!("some clients or servers did not take what was sent to them within {most:?}");
             }
         });
         pin_mut!(settled);

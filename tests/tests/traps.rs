@@ -163,7 +163,7 @@ fn a_hostile_server_neither_spins_nor_kills_who_calls_it() {
         (is_silent, "no answer within 2s"),
         (speaks_http, ""),
         (hangs_up_in_the_handshake, ""),
-        (raves_after_the_handshake, "ended before a greeting"),
+        (raves_after_the_handshake, "impossible flags"),
         (answers_nonsense, "no PALM server"),
         (raves_after_the_greeting, "broke before the answer"),
         (hangs_up_after_the_greeting, "broke before the answer"),

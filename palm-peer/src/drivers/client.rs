@@ -7,7 +7,8 @@ use crate::{
         routing::{Directory, power_of_two_choices},
     },
     drivers::{
-        link::{JobSinks, Link, OpenError, Reply},
+        dialer::{Dialer, OpenError},
+        link::{JobSinks, Link, Reply},
         lock::lock,
     },
     facts::{
@@ -22,7 +23,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{
     channel::{mpsc, oneshot},
-    future::{Either, select},
+    future::{Either, join_all, select},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -42,6 +43,7 @@ pub struct Mesh {
     pub uuid: Uuid,
     /// What was set.
     pub options: Options,
+    dialer: Dialer,
     directory: Mutex<Arc<Directory>>,
     links: Mutex<HashMap<Uuid, Arc<Slot>>>,
     /// Who is told when what can be reached changes.
@@ -70,8 +72,8 @@ impl Slot {
 
     async fn open(
         &self,
+        dialer: &Dialer,
         instance: &Instance,
-        client: Uuid,
         time: Duration,
         jobs: JobSinks,
     ) -> Result<Arc<Link>, OpenError> {
@@ -79,7 +81,7 @@ impl Slot {
         if let Some(link) = self.current() {
             return Ok(link);
         }
-        let link = Link::open_for_jobs(&instance.endpoint, client, instance.uuid, time, jobs).await?;
+        let link = dialer.open_for_jobs(&instance.endpoint, instance.uuid, time, jobs).await?;
         *lock(&self.link) = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -95,11 +97,12 @@ impl Drop for Mesh {
 
 impl Mesh {
     /// Learns what can be reached, and goes on learning.
-    pub async fn connect(etcd: Etcd, options: Options, uuid: Uuid) -> Result<Arc<Self>, Error> {
+    pub async fn connect(etcd: Etcd, options: Options, dialer: Dialer) -> Result<Arc<Self>, Error> {
         let time = options.join_timeout;
         let folder = options.keys().pipelines();
         let mesh = Arc::new(Self {
-            uuid,
+            uuid: dialer.me(),
+            dialer,
             options,
             directory: Mutex::default(),
             links: Mutex::default(),
@@ -201,6 +204,12 @@ impl Mesh {
         slot.and_then(|slot| slot.current())
     }
 
+    /// Waits until the systems of the other servers have all that was sent over the links.
+    pub async fn flushed(&self) {
+        let links: Vec<_> = lock(&self.links).values().filter_map(|slot| slot.current()).collect();
+        join_all(links.iter().map(|link| link.flushed())).await;
+    }
+
     /// The link to an instance, opened if need be.
     ///
     /// # Errors
@@ -211,7 +220,7 @@ impl Mesh {
             return Ok(link);
         }
         let left = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
-        slot.open(instance, self.uuid, left, self.jobs.clone()).await
+        slot.open(&self.dialer, instance, left, self.jobs.clone()).await
     }
 
     async fn try_at(

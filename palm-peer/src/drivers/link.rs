@@ -4,8 +4,8 @@ use crate::{
     drivers::lock::lock,
     facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
-        runtime, timer,
-        zmq::{self, DealerReceiver, DealerSender, Frames},
+        dealer::{self, Frames},
+        runtime,
     },
 };
 use bytes::Bytes;
@@ -16,43 +16,12 @@ use futures::{
 };
 use std::{
     collections::HashMap,
-    fmt, io,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 use uuid::Uuid;
-
-/// Why a link could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenError {
-    /// No process listens there.
-    Refused,
-    /// Another server listens there.
-    Impostor(Uuid),
-    /// It did not get that far; nothing is proven.
-    Failed(String),
-}
-
-impl OpenError {
-    /// Whether this proves that the process that used to answer there is gone.
-    #[must_use]
-    pub fn proves_gone(&self) -> bool {
-        matches!(self, Self::Refused | Self::Impostor(_))
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused => f.write_str("connection refused"),
-            Self::Impostor(other) => write!(f, "server {other} answers there"),
-            Self::Failed(reason) => f.write_str(reason),
-        }
-    }
-}
 
 /// An answer as it came in.
 #[derive(Debug)]
@@ -97,7 +66,7 @@ type Pending = HashMap<u64, oneshot::Sender<Reply>>;
 /// One connection to one server.
 pub struct Link {
     client: Uuid,
-    sender: DealerSender,
+    sender: dealer::Sender,
     jobs: JobSinks,
     next: AtomicU64,
     /// Whether the server said goodbye: then nothing of ours is lost with it.
@@ -109,57 +78,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects to `endpoint` and has `server` prove that it is behind it.
-    ///
-    /// # Errors
-    /// When nobody, somebody else, or nothing that answers within `time` is there.
-    pub async fn open(endpoint: &str, client: Uuid, server: Uuid, time: Duration) -> Result<Arc<Self>, OpenError> {
-        Self::open_for_jobs(endpoint, client, server, time, JobSinks::default()).await
-    }
-
-    /// As [`Link::open`], with answers to messages of jobs going to `jobs`.
-    ///
-    /// # Errors
-    /// As [`Link::open`].
-    pub async fn open_for_jobs(
-        endpoint: &str,
-        client: Uuid,
-        server: Uuid,
-        time: Duration,
-        jobs: JobSinks,
-    ) -> Result<Arc<Self>, OpenError> {
-        let deadline = Instant::now() + time;
-        timer::timeout_at(deadline, Self::open_unbounded(endpoint, client, server, jobs))
-            .await
-            .unwrap_or_else(|_| Err(OpenError::Failed(format!("no answer within {time:?}"))))
-    }
-
-    async fn open_unbounded(
-        endpoint: &str,
-        client: Uuid,
-        server: Uuid,
-        jobs: JobSinks,
-    ) -> Result<Arc<Self>, OpenError> {
-        // ZeroMQ would try again for ever where nobody listens, and so never tell.
-        let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
-        runtime::try_connect(address).await.map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => OpenError::Refused,
-            _ => OpenError::Failed(error.to_string()),
-        })?;
-        let failed = |error: zmq::SocketError| OpenError::Failed(error.to_string());
-        let (sender, mut receiver) = zmq::connect(endpoint).await.map_err(failed)?;
-        sender.send(vec![message::encode_hello(client).into()]).map_err(failed)?;
-        let Some(frames) = receiver.receive().await else {
-            return Err(OpenError::Failed("the connection ended before a greeting".into()));
-        };
-        match frames.first().and_then(|header| Answer::decode(header)) {
-            Some(answer) if answer.server == server => Ok(Self::start(client, jobs, sender, receiver)),
-            Some(answer) => Err(OpenError::Impostor(answer.server)),
-            None => Err(OpenError::Failed("what listens there is no PALM server".into())),
-        }
-    }
-
-    fn start(client: Uuid, jobs: JobSinks, sender: DealerSender, receiver: DealerReceiver) -> Arc<Self> {
+    /// A link over a connection whose server has proven who it is.
+    pub fn start(client: Uuid, jobs: JobSinks, sender: dealer::Sender, receiver: dealer::Receiver) -> Arc<Self> {
         let (tell_broken, broken) = oneshot::channel();
         let (close, closed) = oneshot::channel();
         let link = Arc::new(Self {
@@ -221,9 +141,14 @@ impl Link {
         }
         let (tell, reply) = oneshot::channel();
         let unreachable = |words: &str| Failure::new(FailureKind::Unreachable, words);
-        self.lock().as_mut().ok_or_else(|| unreachable("the connection is broken"))?.insert(idx, tell);
+        let alone = {
+            let mut pending = self.lock();
+            let pending = pending.as_mut().ok_or_else(|| unreachable("the connection is broken"))?;
+            pending.insert(idx, tell);
+            pending.len() == 1
+        };
         let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
-        if let Err(error) = self.sender.send(vec![header.into(), payload]) {
+        if let Err(error) = self.sender.send(&[header.into(), payload], alone) {
             self.end();
             return Err(unreachable(&error.to_string()));
         }
@@ -246,10 +171,15 @@ impl Link {
         if self.is_broken() {
             return Err(unreachable("the connection is broken".into()));
         }
-        self.sender.send(vec![request.encode().into(), payload]).map_err(|error| {
+        self.sender.send(&[request.encode().into(), payload], false).map_err(|error| {
             self.end();
             unreachable(error.to_string())
         })
+    }
+
+    /// Waits until the server's system has all that was sent.
+    pub async fn flushed(&self) {
+        self.sender.flushed().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
@@ -305,7 +235,7 @@ impl Drop for Forget {
 
 async fn receive(
     link: std::sync::Weak<Link>,
-    mut receiver: DealerReceiver,
+    mut receiver: dealer::Receiver,
     closed: oneshot::Receiver<()>,
     tell_broken: oneshot::Sender<()>,
 ) {
@@ -313,7 +243,7 @@ async fn receive(
     loop {
         let frames = futures::select_biased! {
             _ = closed => None,
-            frames = receiver.receive().fuse() => frames,
+            frames = receiver.receive().fuse() => frames.ok(),
         };
         let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
         link.take_in(frames);

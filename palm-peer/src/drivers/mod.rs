@@ -4,6 +4,7 @@ pub mod admin;
 pub mod agent;
 pub mod client;
 pub mod departures;
+pub mod dialer;
 pub mod door;
 pub mod duties;
 pub mod job;

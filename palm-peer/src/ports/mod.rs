@@ -1,6 +1,9 @@
-//! The only places that touch the outside: one module for each crate that does.
+//! The only places that touch the outside: one module for each crate that does, and what is the same
+//! at both ends of a connection.
 
+pub mod dealer;
 pub mod etcd;
+pub mod handshake;
 pub mod runtime;
 pub mod signal;
 pub mod systemd;

@@ -11,7 +11,7 @@ pub use async_std::{
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
 use futures::future::BoxFuture;
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, time::Duration};
 
 /// How many threads the executor has at least.
 ///
@@ -43,12 +43,4 @@ pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 /// Waits on async-std's own timers; for everything but the timers' thread itself, see [`super::timer`].
 pub async fn sleep(time: Duration) {
     task::sleep(time).await;
-}
-
-/// Whether a TCP connection to `host:port` can be opened. It is closed again at once.
-///
-/// # Errors
-/// As connecting: `ConnectionRefused` says that no process listens there.
-pub async fn try_connect(address: &str) -> io::Result<()> {
-    TcpStream::connect(address).await.map(drop)
 }

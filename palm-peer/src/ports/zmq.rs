@@ -9,16 +9,9 @@ use futures::{
     future::BoxFuture,
     select_biased,
 };
-use std::{
-    fmt, io,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, time::Duration};
 pub use zeromq::Listener;
-use zeromq::{
-    DealerRecvHalf, DealerSendHalf, DealerSocket, RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent,
-    SocketRecv, SocketSend, ZmqError, ZmqMessage,
-};
+use zeromq::{RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent, SocketRecv, SocketSend, ZmqMessage};
 
 /// How long a send to a connection whose queue is full may take before the message is given up.
 const SLOW_SEND: Duration = Duration::from_secs(5);
@@ -28,28 +21,6 @@ pub type Frames = Vec<Bytes>;
 
 /// Names a connection to a router. Each connection has a fresh one; it says nothing about who is behind it.
 pub type Connection = Bytes;
-
-/// What ZeroMQ says went wrong.
-#[derive(Debug)]
-pub struct SocketError(String);
-
-impl fmt::Display for SocketError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for SocketError {}
-
-impl From<ZmqError> for SocketError {
-    fn from(error: ZmqError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-fn message(frames: Frames) -> Result<ZmqMessage, SocketError> {
-    ZmqMessage::try_from(frames).map_err(|_| SocketError("a message without frames".into()))
-}
 
 /// What a router hears.
 #[derive(Debug)]
@@ -124,7 +95,7 @@ impl Sender {
         let mut all = Vec::with_capacity(frames.len() + 1);
         all.push(to.clone());
         all.extend(frames);
-        let message = message(all).ok()?;
+        let message = ZmqMessage::try_from(all).ok()?;
         let mut socket = self.socket.clone();
         let mut sending = async move { drop(socket.send(message).await) }.boxed();
         if (&mut sending).now_or_never().is_some() {
@@ -139,58 +110,5 @@ impl Sender {
             let _ = tell.send(());
         });
         Some(done.map(drop).boxed())
-    }
-}
-
-/// The sending side of a connection to a listening socket.
-pub struct DealerSender {
-    socket: Mutex<DealerSendHalf>,
-}
-
-/// The receiving side of a connection to a listening socket.
-pub struct DealerReceiver {
-    socket: DealerRecvHalf,
-    monitor: mpsc::Receiver<SocketEvent>,
-}
-
-/// Connects to `endpoint` (`tcp://host:port`). Not bounded in time: while the connection is refused, the crate retries.
-///
-/// # Errors
-/// When the endpoint is none, its host is unknown, or the other end does not speak ZeroMQ.
-pub async fn connect(endpoint: &str) -> Result<(DealerSender, DealerReceiver), SocketError> {
-    runtime::prepare();
-    let mut socket = DealerSocket::new();
-    let monitor = socket.monitor();
-    socket.connect(endpoint).await?;
-    let (sender, receiver) = socket.split();
-    Ok((DealerSender { socket: Mutex::new(sender) }, DealerReceiver { socket: receiver, monitor }))
-}
-
-impl DealerSender {
-    /// Hands a message to the connection's queue, at once.
-    ///
-    /// # Errors
-    /// When the connection is gone, or its queue of 100,000 messages is full, which a window far below that rules out.
-    pub fn send(&self, frames: Frames) -> Result<(), SocketError> {
-        let message = message(frames)?;
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = socket.send(message).now_or_never();
-        sent.unwrap_or(Err(ZmqError::Other("the connection's queue is full"))).map_err(SocketError::from)
-    }
-}
-
-impl DealerReceiver {
-    /// Waits for the next message; `None` when the connection is gone, or no good any more: after garbage the crate gives
-    /// the same error for ever. Cancel-safe.
-    pub async fn receive(&mut self) -> Option<Frames> {
-        loop {
-            select_biased! {
-                received = self.socket.recv().fuse() => return received.ok().map(ZmqMessage::into_vec),
-                event = self.monitor.next() => match event {
-                    Some(SocketEvent::Disconnected(_)) | None => return None,
-                    Some(_) => {}
-                },
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@ use super::{Header, Refusal, command};
 use std::{ops::ControlFlow, time::Duration};
 
 /// The longest command that has a place after the handshake: PING with its time to live and 16 bytes of context.
-const LONGEST_COMMAND: u64 = 23;
+pub const LONGEST_COMMAND: u64 = 23;
 
 /// What a message may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,19 @@ pub struct Limits {
     pub frames: u32,
 }
 
+/// What a message may have beyond twice the longest payload: a header, and what REQ sockets put before it.
+const SLACK: u64 = 128 * 1024;
+
+/// How many frames a message may have. Two make sense, three with a REQ's delimiter; some more get an answer that says so.
+const MOST_FRAMES: u32 = 8;
+
 impl Limits {
+    /// For messages with payloads of at most `bytes`. What is not too far over shall still get the answer that says so.
+    #[must_use]
+    pub fn for_payloads(bytes: usize) -> Self {
+        Self { bytes: (bytes as u64).saturating_mul(2).saturating_add(SLACK), frames: MOST_FRAMES }
+    }
+
     /// For a stream of our own making.
     pub const NONE: Self = Self { bytes: u64::MAX, frames: u32::MAX };
 }
@@ -137,11 +149,19 @@ fn ping(bytes: &[u8], header: Header) -> Result<Step, Refusal> {
     }
     let size = header.size + usize::try_from(header.length).map_err(|_| Refusal::Command)?;
     let Some(body) = bytes.get(header.size..size) else { return Ok(Step::Incomplete) };
+    read_ping(body).map(|ping| Step::Ping(size, ping))
+}
+
+/// Reads a command's body: PING is the only one that has a place after the handshake.
+///
+/// # Errors
+/// When it is another one.
+pub fn read_ping(body: &[u8]) -> Result<Ping, Refusal> {
     let Some((b"PING", rest)) = command(body) else { return Err(Refusal::Command) };
     let (ttl, context) = rest.split_first_chunk().ok_or(Refusal::Command)?;
     let silence = Duration::from_millis(100) * u32::from(u16::from_be_bytes(*ttl));
     let mut pong = vec![4, u8::try_from(5 + context.len()).map_err(|_| Refusal::Command)?];
     pong.extend_from_slice(b"\x04PONG");
     pong.extend_from_slice(context);
-    Ok(Step::Ping(size, Ping { silence, pong }))
+    Ok(Ping { silence, pong })
 }

@@ -61,22 +61,28 @@ pub fn check_greeting(bytes: &[u8]) -> Result<bool, Refusal> {
     Ok(bytes.len() >= GREETING_LENGTH)
 }
 
+/// The types of sockets that may talk to a server.
+pub const ASKING: [&str; 2] = ["DEALER", "REQ"];
+
+/// The type of socket that a server has.
+pub const ANSWERING: [&str; 1] = ["ROUTER"];
+
 /// Looks at what follows the greeting as far as it has come; gives how many bytes the READY has, once it is complete.
 ///
 /// # Errors
-/// When it is no READY, or not of a socket that may talk to a server.
-pub fn check_ready(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+/// When it is no READY, or not of one of these `types` of sockets.
+pub fn check_ready(bytes: &[u8], types: &[&str]) -> Result<Option<usize>, Refusal> {
     let Some(header) = Header::read(bytes).map_err(|_| Refusal::Ready)? else { return Ok(None) };
     if !header.command || header.length > LONGEST_READY {
         return Err(Refusal::Ready);
     }
     let length = usize::try_from(header.length).map_err(|_| Refusal::Ready)?;
     let Some(body) = bytes.get(header.size..header.size + length) else { return Ok(None) };
-    check_properties(body)?;
+    check_properties(body, types)?;
     Ok(Some(header.size + length))
 }
 
-fn check_properties(body: &[u8]) -> Result<(), Refusal> {
+fn check_properties(body: &[u8], types: &[&str]) -> Result<(), Refusal> {
     let Some((b"READY", mut rest)) = command(body) else { return Err(Refusal::Ready) };
     let mut socket_type = None;
     while !rest.is_empty() {
@@ -90,7 +96,7 @@ fn check_properties(body: &[u8]) -> Result<(), Refusal> {
         }
     }
     match socket_type {
-        Some(b"DEALER" | b"REQ") => Ok(()),
+        Some(found) if types.iter().any(|wanted| wanted.as_bytes() == found) => Ok(()),
         Some(_) => Err(Refusal::SocketType),
         None => Err(Refusal::Ready),
     }

@@ -4,6 +4,7 @@
 
 pub mod frames;
 pub mod handshake;
+pub mod messages;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ pub enum Refusal {
     Mechanism,
     /// What follows the greeting is no READY as it must be.
     Ready,
-    /// It is no DEALER and no REQ.
+    /// Its socket is of a type that has no business here.
     SocketType,
     /// Its identity is longer than 255 bytes.
     Identity,
@@ -98,7 +99,7 @@ impl fmt::Display for Refusal {
             Self::Version => "it speaks a version of ZMTP before 3",
             Self::Mechanism => "its security mechanism is not NULL",
             Self::Ready => "its handshake has no proper READY",
-            Self::SocketType => "its socket is no DEALER and no REQ",
+            Self::SocketType => "its socket is of the wrong type",
             Self::Identity => "its identity is longer than 255 bytes",
             Self::Flags => "a frame has impossible flags",
             Self::TooLong => "a message is longer than the limit",

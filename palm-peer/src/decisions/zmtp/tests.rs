@@ -3,7 +3,7 @@
 use super::{
     Refusal,
     frames::{Limits, Scanner, Step},
-    handshake::{check_greeting, check_ready, greeting, ready},
+    handshake::{ASKING, check_greeting, check_ready, greeting, ready},
 };
 use fastrand::Rng;
 use std::time::Duration;
@@ -123,7 +123,7 @@ fn garbage_is_passed_within_the_limits_or_refused_and_never_held() {
         let pieces = pieces(&mut rng, &bytes);
         let outcome = scan(LIMITS, &pieces);
         assert!(outcome.passed.len() <= bytes.len());
-        let _ = (check_greeting(&bytes), check_ready(&bytes));
+        let _ = (check_greeting(&bytes), check_ready(&bytes, &ASKING));
     }
 }
 
@@ -183,9 +183,9 @@ fn our_own_opening_is_accepted_and_so_are_longer_ones() {
     for (kind, identity) in [("DEALER", None), ("REQ", Some(b"".as_slice())), ("DEALER", Some(b"me"))] {
         let mut bytes = ready(kind, identity);
         let length = bytes.len();
-        assert_eq!(check_ready(&bytes[..length - 1]), Ok(None));
+        assert_eq!(check_ready(&bytes[..length - 1], &ASKING), Ok(None));
         bytes.extend_from_slice(b"more");
-        assert_eq!(check_ready(&bytes), Ok(Some(length)));
+        assert_eq!(check_ready(&bytes, &ASKING), Ok(Some(length)));
     }
 }
 
@@ -228,6 +228,6 @@ fn other_openings_are_refused_at_the_first_wrong_byte() {
         (vec![6, 0, 0, 0, 9, 0, 0, 0, 0], Refusal::Ready),
         (vec![0xff, 0], Refusal::Ready),
     ] {
-        assert_eq!(check_ready(&bytes), Err(refusal), "{bytes:?}");
+        assert_eq!(check_ready(&bytes, &ASKING), Err(refusal), "{bytes:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     decisions::{backoff::backoff, election::Candidate},
-    drivers::{departures::bury, link::Link},
+    drivers::{departures::bury, dialer::Dialer},
     facts::{ids::LeaseId, keys::Keys, record::Record},
     ports::{
         etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction},
@@ -55,7 +55,7 @@ pub async fn gone(etcd: &Etcd, key: String) {
 
 /// Keeps a link to the leader, and buries it when its process is proven gone, so that the mesh need not wait for the
 /// TTL. Silence proves nothing: then the TTL decides.
-pub async fn watch_over(etcd: &Etcd, keys: &Keys, me: Uuid, leader: &Candidate) {
+pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Candidate) {
     let Some(uuid) = leader.uuid else { return };
     let mut was_there = false;
     let mut failures = 0;
@@ -64,7 +64,7 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, me: Uuid, leader: &Candidate) 
         if let Ok(found) = etcd.get(&keys.server(uuid)).await {
             let known = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
             let Some((record, kv)) = known else { return };
-            match Link::open(&record.endpoint(), me, uuid, patience).await {
+            match dialer.open(&record.endpoint(), uuid, patience).await {
                 Ok(link) => {
                     (was_there, failures, patience) = (true, 0, REOPEN_WITHIN);
                     link.broken().await;

@@ -330,7 +330,9 @@ impl Agent {
             session.election_tasks.clear();
             match action {
                 Action::Stand(lease) => session.stand(&self.registrar, lease),
-                Action::Follow { predecessor, ahead } => session.follow(&self.registrar, predecessor, ahead),
+                Action::Follow { predecessor, ahead } => {
+                    session.follow(&self.registrar, &self.core, predecessor, ahead);
+                }
                 Action::Lead(term) => {
                     self.announcer.announce(Event::Elected);
                     session.lead(&self.registrar, &self.core, term);

@@ -117,15 +117,21 @@ impl Session {
         );
     }
 
-    pub(super) fn follow(&mut self, registrar: &Registrar, predecessor: Candidate, ahead: Option<Candidate>) {
+    pub(super) fn follow(
+        &mut self,
+        registrar: &Registrar,
+        core: &Core,
+        predecessor: Candidate,
+        ahead: Option<Candidate>,
+    ) {
         self.stand_by(registrar, predecessor.key.clone());
         self.stand_by(registrar, registrar.keys.candidate(self.lease));
         self.followed = Some(predecessor.clone());
         if let Some(ahead) = ahead {
             return self.stand_by(registrar, ahead.key);
         }
-        let (etcd, keys, me) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.record.uuid);
-        let watching = async move { candidacy::watch_over(&etcd, &keys, me, &predecessor).await };
+        let (etcd, keys, dialer) = (registrar.etcd.clone(), registrar.keys.clone(), core.dialer.clone());
+        let watching = async move { candidacy::watch_over(&etcd, &keys, &dialer, &predecessor).await };
         self.election_tasks.push(Guarded(registrar.etcd.spawn(watching)));
     }
 
@@ -136,6 +142,7 @@ impl Session {
             keys: registrar.keys.clone(),
             me: core.uuid,
             options: core.options.clone(),
+            dialer: core.dialer.clone(),
             candidate: registrar.keys.candidate(self.lease),
             term,
             clock: Arc::clone(&self.clock),

@@ -8,9 +8,10 @@ use super::{
 use crate::{
     decisions::zmtp::{
         Refusal,
-        handshake::{self, GREETING_LENGTH},
+        handshake::{self, ASKING, GREETING_LENGTH},
     },
     ports::{
+        handshake::shake_hands,
         runtime::{self, TcpStream, UnixStream},
         timer,
         zmq::Connection,
@@ -31,9 +32,6 @@ use std::{
 
 /// How long a connection may take until it is in.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// More than a greeting and the longest READY.
-const LONGEST_OPENING: usize = 4096;
 
 /// A place among the connections; given back on drop.
 #[derive(Debug)]
@@ -121,8 +119,8 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
     guest.part(end);
 }
 
-async fn enter(shared: &Shared, place: Place, mut tcp: TcpStream) -> Result<(Guest, Vec<u8>), End> {
-    let opened = timer::timeout(HANDSHAKE, open(&mut tcp)).await;
+async fn enter(shared: &Shared, place: Place, tcp: TcpStream) -> Result<(Guest, Vec<u8>), End> {
+    let opened = timer::timeout(HANDSHAKE, open(&tcp)).await;
     let kept = opened.unwrap_or(Err(Refusal::Silent.into()))?;
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     let connection = Connection::copy_from_slice(&number.to_be_bytes());
@@ -134,34 +132,9 @@ async fn enter(shared: &Shared, place: Place, mut tcp: TcpStream) -> Result<(Gue
 }
 
 /// Shakes hands with the stranger; gives what it sent beyond.
-async fn open(tcp: &mut TcpStream) -> Result<Vec<u8>, End> {
+async fn open(tcp: &TcpStream) -> Result<Vec<u8>, End> {
     tcp.set_nodelay(true)?;
-    tcp.write_all(&handshake::greeting()).await?;
-    let mut seen = Vec::new();
-    while !handshake::check_greeting(&seen)? {
-        read_more(tcp, &mut seen).await?;
-    }
-    tcp.write_all(&handshake::ready("ROUTER", None)).await?;
-    seen.drain(..GREETING_LENGTH);
-    let length = loop {
-        match handshake::check_ready(&seen)? {
-            Some(length) => break length,
-            None => read_more(tcp, &mut seen).await?,
-        }
-    };
-    seen.drain(..length);
-    Ok(seen)
-}
-
-async fn read_more(tcp: &mut TcpStream, seen: &mut Vec<u8>) -> Result<(), End> {
-    let start = seen.len();
-    if start >= LONGEST_OPENING {
-        return Err(Refusal::Ready.into());
-    }
-    seen.resize(LONGEST_OPENING, 0);
-    let count = tcp.read(&mut seen[start..]).await?;
-    seen.truncate(start + count);
-    if count == 0 { Err(End::Closed) } else { Ok(()) }
+    Ok(shake_hands(tcp, tcp, "ROUTER", &ASKING).await?)
 }
 
 impl Shared {

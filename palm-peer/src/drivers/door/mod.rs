@@ -38,12 +38,6 @@ use std::{
     time::Duration,
 };
 
-/// What a message may have beyond twice the longest payload: a header, and what REQ sockets put before it.
-const SLACK: u64 = 128 * 1024;
-
-/// How many frames a message may have. Two make sense, three with a REQ's delimiter; some more get an answer that says so.
-const MOST_FRAMES: u32 = 8;
-
 /// How many descriptors must be free for a connection to go on to the inner socket: two for itself, and some for the program
 /// that we are part of.
 const SPARE_TO_ENTER: usize = 8;
@@ -164,7 +158,7 @@ impl Door {
             let (folder, inner) = Folder::create()?;
             let sockets = zmq::listen(inner).await?;
             let shared = Arc::new(Shared {
-                limits: limits(options),
+                limits: Limits::for_payloads(options.max_payload),
                 admission: Mutex::new(Admission::new(options.max_connections, options.max_per_address)),
                 ledger: Arc::clone(&ledger),
                 tally,
@@ -205,12 +199,6 @@ impl Door {
             folder.remove().await;
         }
     }
-}
-
-fn limits(options: &Options) -> Limits {
-    // What is not too far over the limit shall still get the answer that says so.
-    let bytes = (options.max_payload as u64).saturating_mul(2).saturating_add(SLACK);
-    Limits { bytes, frames: MOST_FRAMES }
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener) {

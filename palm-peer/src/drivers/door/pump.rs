@@ -9,7 +9,10 @@ use crate::{
         Refusal,
         frames::{Limits, Scanner, Step},
     },
-    ports::timer::{self, Sleep},
+    ports::{
+        handshake::Unopened,
+        timer::{self, Sleep},
+    },
 };
 use futures::{AsyncRead, AsyncWrite};
 use std::{
@@ -50,6 +53,15 @@ impl From<io::Error> for End {
 impl From<Refusal> for End {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<Unopened> for End {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Refused(refusal) => Self::Refused(refusal),
+            Unopened::Broken(_) => Self::Closed,
+        }
     }
 }
 

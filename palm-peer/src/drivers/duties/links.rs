@@ -2,7 +2,8 @@
 
 use crate::{
     drivers::{
-        link::{Link, OpenError},
+        dialer::{Dialer, OpenError},
+        link::Link,
         lock::lock,
     },
     facts::message::Request,
@@ -37,15 +38,15 @@ struct Open {
 /// The links of one leader.
 #[derive(Clone)]
 pub struct Links {
-    me: Uuid,
+    dialer: Dialer,
     timeout: Duration,
     open: Arc<Mutex<Open>>,
 }
 
 impl Links {
     /// No link yet; each may take `timeout` to open.
-    pub fn new(me: Uuid, timeout: Duration) -> Self {
-        Self { me, timeout, open: Arc::default() }
+    pub fn new(dialer: Dialer, timeout: Duration) -> Self {
+        Self { dialer, timeout, open: Arc::default() }
     }
 
     /// Drops the links to servers that are no longer registered.
@@ -96,7 +97,7 @@ impl Links {
         if let Some(link) = self.find(uuid, endpoint) {
             return Ok(link);
         }
-        let opened = Link::open(endpoint, self.me, uuid, patience).await?;
+        let opened = self.dialer.open(endpoint, uuid, patience).await?;
         let mut open = lock(&self.open);
         // Another probe may have opened one meanwhile; two would end each other's watch.
         if let Some((_, link)) = open.links.get(&uuid).filter(|(at, link)| at == endpoint && !link.is_broken()) {

@@ -16,7 +16,7 @@ use crate::{
         pipeliner::{self, Outcome, Pipeliner, Write},
         registry::{Action, Event, Line, Registry},
     },
-    drivers::lock::lock,
+    drivers::{dialer::Dialer, lock::lock},
     facts::{
         departure::Departure,
         ids::{LeaseId, Revision},
@@ -60,6 +60,8 @@ pub struct Mandate {
     pub me: Uuid,
     /// How.
     pub options: Options,
+    /// Opens the links to the servers.
+    pub dialer: Dialer,
     /// The leader's own key of the election.
     pub candidate: String,
     /// When that key was created: what every write compares.
@@ -115,7 +117,7 @@ pub async fn lead(mandate: Mandate) {
     let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
     let mut leader = Leader {
         registry: Registry::new(mandate.me, &mandate.options, Instant::now()),
-        links: Links::new(mandate.me, mandate.options.probe_timeout),
+        links: Links::new(mandate.dialer.clone(), mandate.options.probe_timeout),
         mandate,
         pipeliner,
         publication,

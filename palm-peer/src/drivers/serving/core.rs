@@ -4,7 +4,7 @@ use super::{functions::Function, relay::Relay};
 use crate::{
     Options,
     decisions::{logbook::Logbook, store::Store},
-    drivers::{door::tally::Tally, lock::lock},
+    drivers::{dialer::Dialer, door::tally::Tally, lock::lock},
 };
 use log::Level;
 use serde_json::json;
@@ -31,6 +31,8 @@ pub struct Core {
     pub functions: BTreeMap<String, Function>,
     /// What was set.
     pub options: Options,
+    /// Opens the server's links to others.
+    pub dialer: Dialer,
     /// The server's own way into the mesh.
     pub relay: Arc<Relay>,
     /// Set when the server has left the mesh and takes no more work.
@@ -55,9 +57,11 @@ impl Core {
         log: Arc<Mutex<Logbook>>,
     ) -> Self {
         let uuid = Uuid::new_v4();
+        let dialer = Dialer::new(uuid, &options);
         Self {
             uuid,
-            relay: Arc::new(Relay::new(uuid, options.clone())),
+            relay: Arc::new(Relay::new(dialer.clone(), options.clone())),
+            dialer,
             name,
             functions,
             store: Mutex::new(Store::new(options.max_store)),

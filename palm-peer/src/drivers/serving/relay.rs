@@ -3,7 +3,7 @@
 
 use crate::{
     Options,
-    drivers::client::Mesh,
+    drivers::{client::Mesh, dialer::Dialer},
     facts::{
         message::{Failure, FailureKind, Request},
         names,
@@ -24,7 +24,7 @@ const TRIES: usize = 3;
 
 /// A server's own way into the mesh. It learns what can be reached when it is first used.
 pub struct Relay {
-    me: Uuid,
+    dialer: Dialer,
     options: Options,
     etcd: OnceLock<Etcd>,
     mesh: OnceLock<Arc<Mesh>>,
@@ -33,14 +33,20 @@ pub struct Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("me", &self.me).finish_non_exhaustive()
+        f.debug_struct("Relay").field("me", &self.dialer.me()).finish_non_exhaustive()
     }
 }
 
 impl Relay {
-    /// The relay of the server `me`.
-    pub fn new(me: Uuid, options: Options) -> Self {
-        Self { me, options, etcd: OnceLock::new(), mesh: OnceLock::new(), connecting: futures::lock::Mutex::new(()) }
+    /// The relay of the server that `dialer` opens links for.
+    pub fn new(dialer: Dialer, options: Options) -> Self {
+        Self {
+            dialer,
+            options,
+            etcd: OnceLock::new(),
+            mesh: OnceLock::new(),
+            connecting: futures::lock::Mutex::new(()),
+        }
     }
 
     /// Tells where etcd is.
@@ -60,9 +66,16 @@ impl Relay {
         }
         let unreachable = |words: String| Failure::new(FailureKind::Unreachable, words);
         let etcd = self.etcd.get().ok_or_else(|| unreachable("this server has not joined".into()))?;
-        let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.me).await;
+        let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone()).await;
         let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
         Ok(Arc::clone(self.mesh.get_or_init(|| mesh)))
+    }
+
+    /// Waits until the systems of the other servers have all that was passed on.
+    pub async fn flushed(&self) {
+        if let Some(mesh) = self.mesh.get() {
+            mesh.flushed().await;
+        }
     }
 
     /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return where a link is open; else the rest is in the future, which ends in
@@ -98,9 +111,9 @@ impl Relay {
         let target = request.pipeline[stage].clone();
         let pinned = names::split_target(&target).is_some_and(|(server, _)| server.parse::<Uuid>().is_ok());
         // The client has links to the instances that its own uuid selects; only these can answer it.
-        let client = request.client.unwrap_or(self.me);
+        let client = request.client.unwrap_or(self.dialer.me());
         // A server that leaves must not send to itself, though it may still be published.
-        let mut avoided: Vec<Uuid> = leaving.then_some(self.me).into_iter().collect();
+        let mut avoided: Vec<Uuid> = leaving.then_some(self.dialer.me()).into_iter().collect();
         let mut last = Failure::new(FailureKind::Unreachable, format!("no instance for {target}"));
         for _ in 0..TRIES {
             let able = mesh.directory().resolve(&target, client)?;

@@ -1,0 +1,327 @@
+//! Messages to and from the bytes that follow the handshake, for the end of a connection that speaks ZMTP itself.
+
+use super::{
+    Header, Refusal,
+    frames::{LONGEST_COMMAND, Limits, Ping, read_ping},
+};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Frames longer than this are handed on as they are; shorter ones are copied together, so that one write carries many.
+const LONG_FRAME: usize = 32 * 1024;
+
+/// As much of an announced length is believed before the bytes have come.
+const BELIEVED: usize = 1024 * 1024;
+
+/// A batch's buffer that grew beyond this is not kept.
+const KEPT: usize = 1024 * 1024;
+
+/// The longest header of a frame.
+const LONGEST_FRAME_HEADER: usize = 9;
+
+/// Bytes on their way out: messages one after the other, in few pieces.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pieces: VecDeque<Bytes>,
+    /// What follows the pieces.
+    tail: Vec<u8>,
+    /// How much of the first piece is gone.
+    at: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Puts a message behind the others.
+    pub fn push(&mut self, frames: &[Bytes]) {
+        for (at, frame) in frames.iter().enumerate() {
+            self.push_header(frame.len(), at + 1 < frames.len());
+            if frame.len() > LONG_FRAME {
+                self.cut();
+                self.pieces.push_back(frame.clone());
+            } else {
+                self.tail.extend_from_slice(frame);
+            }
+            self.bytes += frame.len();
+        }
+    }
+
+    /// Puts bytes behind the others as they are: a command.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        self.bytes += bytes.len();
+    }
+
+    fn push_header(&mut self, length: usize, more: bool) {
+        let flags = u8::from(more);
+        let before = self.tail.len();
+        if let Ok(short) = u8::try_from(length) {
+            self.tail.extend_from_slice(&[flags, short]);
+        } else {
+            self.tail.push(flags | 2);
+            self.tail.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+        self.bytes += self.tail.len() - before;
+    }
+
+    /// Makes a piece of the tail.
+    fn cut(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(std::mem::take(&mut self.tail).into());
+        }
+    }
+
+    /// How many bytes are left.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether none is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The bytes that are to go next.
+    #[must_use]
+    pub fn next(&self) -> &[u8] {
+        let piece: &[u8] = self.pieces.front().map_or(&self.tail, Bytes::as_ref);
+        &piece[self.at..]
+    }
+
+    /// As many bytes of [`Batch::next`] are gone.
+    pub fn advance(&mut self, count: usize) {
+        self.at += count;
+        self.bytes -= count;
+        let Some(piece) = self.pieces.front() else {
+            if self.at == self.tail.len() {
+                self.at = 0;
+                self.tail.clear();
+                self.tail.shrink_to(KEPT);
+            }
+            return;
+        };
+        if self.at == piece.len() {
+            self.at = 0;
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A message's frames.
+    Message(Vec<Bytes>),
+    /// A question that wants its answer.
+    Ping(Ping),
+}
+
+/// The body of a frame that has come in part.
+#[derive(Debug)]
+struct Body {
+    header: Header,
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+/// Puts messages together from a stream that comes in any pieces.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    /// A frame's header that has come in part.
+    head: Vec<u8>,
+    body: Option<Body>,
+    frames: Vec<Bytes>,
+    /// The length of these and of the body.
+    bytes: u64,
+}
+
+impl Decoder {
+    /// At the start of a stream.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, head: Vec::new(), body: None, frames: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes from the front of `input` up to the end of the next message; `None` when all is taken and there is more to
+    /// come of it.
+    ///
+    /// # Errors
+    /// At a header that announces what is over the limits or makes no sense. The stream is no good any more then.
+    pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Refusal> {
+        loop {
+            if self.body.is_none() {
+                let Some(header) = self.take_header(input)? else { return Ok(None) };
+                self.body = Some(self.enter(header)?);
+            }
+            let Some(body) = self.body.take() else { return Ok(None) };
+            let (header, frame) = match take_body(body, input) {
+                Ok(whole) => whole,
+                Err(part) => {
+                    self.body = Some(part);
+                    return Ok(None);
+                }
+            };
+            if header.command {
+                return read_ping(&frame).map(|ping| Some(Incoming::Ping(ping)));
+            }
+            self.frames.push(frame);
+            if !header.more {
+                self.bytes = 0;
+                return Ok(Some(Incoming::Message(std::mem::take(&mut self.frames))));
+            }
+        }
+    }
+
+    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Header>, Refusal> {
+        if self.head.is_empty()
+            && let Some(header) = Header::read(input)?
+        {
+            *input = &input[header.size..];
+            return Ok(Some(header));
+        }
+        while self.head.len() < LONGEST_FRAME_HEADER {
+            let Some((first, rest)) = input.split_first() else { return Ok(None) };
+            self.head.push(*first);
+            *input = rest;
+            if let Some(header) = Header::read(&self.head)? {
+                self.head.clear();
+                return Ok(Some(header));
+            }
+        }
+        Err(Refusal::Flags)
+    }
+
+    /// Checks what a header announces against the limits.
+    fn enter(&mut self, header: Header) -> Result<Body, Refusal> {
+        if header.command {
+            if header.length > LONGEST_COMMAND {
+                return Err(Refusal::Command);
+            }
+        } else {
+            let bytes = self.bytes.checked_add(header.length).filter(|bytes| *bytes <= self.limits.bytes);
+            self.bytes = bytes.ok_or(Refusal::TooLong)?;
+            if self.frames.len() >= self.limits.frames as usize {
+                return Err(Refusal::TooManyFrames);
+            }
+        }
+        let length = usize::try_from(header.length).map_err(|_| Refusal::TooLong)?;
+        Ok(Body { header, length, bytes: Vec::new() })
+    }
+}
+
+/// Takes the rest of a body; gives it back when there is more to come.
+fn take_body(mut body: Body, input: &mut &[u8]) -> Result<(Header, Bytes), Body> {
+    let missing = body.length - body.bytes.len();
+    let (taken, rest) = input.split_at(missing.min(input.len()));
+    *input = rest;
+    if body.bytes.is_empty() && taken.len() == missing {
+        return Ok((body.header, Bytes::copy_from_slice(taken)));
+    }
+    if body.bytes.is_empty() {
+        body.bytes.reserve_exact(body.length.min(BELIEVED));
+    }
+    body.bytes.extend_from_slice(taken);
+    if taken.len() == missing { Ok((body.header, body.bytes.into())) } else { Err(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::frames::Scanner, *};
+    use fastrand::Rng;
+
+    const LIMITS: Limits = Limits { bytes: 200_000, frames: 4 };
+
+    fn message(rng: &mut Rng) -> Vec<Bytes> {
+        let length = |rng: &mut Rng| match rng.u8(..4) {
+            0 => 0,
+            1 => rng.usize(..300),
+            2 => rng.usize(..3000),
+            _ => rng.usize(..40_000),
+        };
+        (0..rng.usize(1..=4)).map(|_| vec![rng.u8(..); length(rng)].into()).collect()
+    }
+
+    /// All bytes of a batch, taken in any portions.
+    fn write_out(batch: &mut Batch, rng: &mut Rng) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !batch.is_empty() {
+            let count = rng.usize(1..=batch.next().len());
+            bytes.extend_from_slice(&batch.next()[..count]);
+            batch.advance(count);
+        }
+        bytes
+    }
+
+    #[test]
+    fn messages_survive_the_wire_in_any_pieces() {
+        for seed in 0..300 {
+            let mut rng = Rng::with_seed(seed);
+            let sent: Vec<_> = (0..rng.usize(1..20)).map(|_| message(&mut rng)).collect();
+            let mut batch = Batch::default();
+            for frames in &sent {
+                batch.push(frames);
+            }
+            let announced = batch.len();
+            let bytes = write_out(&mut batch, &mut rng);
+            assert_eq!(bytes.len(), announced, "seed {seed}");
+
+            let mut scanner = Scanner::new(LIMITS);
+            assert!(scanner.step(&bytes, u64::MAX).is_ok() && scanner.messages() == sent.len() as u64, "seed {seed}");
+
+            let (mut decoder, mut came, mut rest) = (Decoder::new(LIMITS), Vec::new(), &bytes[..]);
+            while !rest.is_empty() {
+                let (mut piece, after) = rest.split_at(rng.usize(1..=rest.len().min(50_000)));
+                rest = after;
+                while let Some(incoming) = decoder.decode(&mut piece).expect("a proper stream") {
+                    came.push(incoming);
+                }
+                assert!(piece.is_empty());
+            }
+            assert_eq!(came, sent.into_iter().map(Incoming::Message).collect::<Vec<_>>(), "seed {seed}");
+        }
+    }
+
+    fn refusal(stream: &[u8]) -> Option<Refusal> {
+        let mut decoder = Decoder::new(LIMITS);
+        // Byte by byte, as the worst of connections brings it.
+        stream.chunks(1).find_map(|mut piece| decoder.decode(&mut piece).err())
+    }
+
+    #[test]
+    fn what_is_over_the_limits_is_refused_at_its_header() {
+        let giant = [&[2][..], &40_000_000_000_u64.to_be_bytes()].concat();
+        assert_eq!(refusal(&giant), Some(Refusal::TooLong));
+        let body = vec![0; 150_000];
+        let in_parts = [&[3][..], &150_000_u64.to_be_bytes(), &body, &[2], &50_001_u64.to_be_bytes()].concat();
+        assert_eq!(refusal(&in_parts), Some(Refusal::TooLong));
+        assert_eq!(refusal(&[1, 0].repeat(5)), Some(Refusal::TooManyFrames));
+        assert_eq!(refusal(&[8, 0]), Some(Refusal::Flags));
+        assert_eq!(refusal(&[4, 200]), Some(Refusal::Command));
+        assert_eq!(refusal(b"\x04\x06\x05READY"), Some(Refusal::Command));
+        assert_eq!(refusal(&[0, 0].repeat(1000)), None);
+    }
+
+    #[test]
+    fn a_ping_between_two_messages_gets_its_pong() {
+        let stream = b"\x00\x01a\x04\x09\x04PING\x00\x0acc\x00\x01b";
+        let (mut decoder, mut rest) = (Decoder::new(LIMITS), &stream[..]);
+        let mut next = || decoder.decode(&mut rest).expect("a proper stream");
+        assert_eq!(next(), Some(Incoming::Message(vec![Bytes::from_static(b"a")])));
+        let Some(Incoming::Ping(ping)) = next() else { panic!("a ping") };
+        assert_eq!(ping.pong, b"\x04\x07\x04PONGcc");
+        assert_eq!(next(), Some(Incoming::Message(vec![Bytes::from_static(b"b")])));
+        assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn noise_ends_in_a_refusal_or_in_nothing() {
+        for seed in 0..2000 {
+            let mut rng = Rng::with_seed(seed);
+            let noise: Vec<u8> = (0..rng.usize(..500)).map(|_| rng.u8(..)).collect();
+            let (mut decoder, mut rest) = (Decoder::new(LIMITS), &noise[..]);
+            while let Ok(Some(_)) = decoder.decode(&mut rest) {}
+        }
+    }
+}

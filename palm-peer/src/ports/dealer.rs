@@ -1,0 +1,343 @@
+//! A DEALER over any stream of bytes: one connection to one ROUTER.
+//!
+//! It speaks ZMTP itself, where the listening side has the zeromq crate: that crate's DEALER believes what a server
+//! announces and aborts the process for it, cannot be put behind TLS, and writes each message on its own.
+
+use super::{
+    handshake::{Unopened, shake_hands},
+    timer::{self, Sleep},
+};
+use crate::decisions::zmtp::{
+    Refusal,
+    frames::Limits,
+    handshake::ANSWERING,
+    messages::{Batch, Decoder, Incoming},
+};
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncWrite, FutureExt as _, channel::oneshot};
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+/// The frames of a message.
+pub type Frames = Vec<Bytes>;
+
+/// How many bytes may wait for a connection that does not take them; one message always may. The windows of whoever sends
+/// are far below.
+const MOST_QUEUED: usize = 1024 * 1024 * 1024;
+
+/// How much is read at once, on a connection that has shown that it brings as much; few do.
+const LONG_READ: usize = 64 * 1024;
+
+/// How much is read at once otherwise.
+const SHORT_READ: usize = 4 * 1024;
+
+/// How long what waits may take to be sent after the end.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// One half of a stream of bytes.
+pub type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+
+/// The other half.
+pub type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A message could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection has ended.
+    Ended,
+    /// Too much waits for the other side to take it.
+    Full,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ended => "the connection has ended",
+            Self::Full => "the server does not take what it is sent",
+        })
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum End {
+    /// The other side closed it, or it broke.
+    Closed,
+    /// The other side sent what it must not.
+    Refused(Refusal),
+}
+
+/// The sending side of a connection. Dropped, it has what waits still sent.
+pub struct Sender {
+    outbox: Arc<Outbox>,
+}
+
+/// The receiving side of a connection.
+pub struct Receiver {
+    half: ReadHalf,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    ready: VecDeque<Frames>,
+    outbox: Arc<Outbox>,
+}
+
+/// What writes to the connection: a future that ends with it, to be run in the background.
+pub struct Writer {
+    outbox: Arc<Outbox>,
+}
+
+/// What waits to be sent, and where it goes.
+struct Outbox {
+    queue: Mutex<Queue>,
+    wire: Mutex<Wire>,
+}
+
+#[derive(Default)]
+struct Queue {
+    batch: Batch,
+    /// No more comes.
+    ended: bool,
+    /// The writer, when it waits for more.
+    writer: Option<Waker>,
+    /// Who waits until all is written.
+    flushing: Vec<oneshot::Sender<()>>,
+}
+
+/// The writing end of the stream.
+struct Wire {
+    half: WriteHalf,
+    /// What is being written.
+    batch: Batch,
+}
+
+/// Opens a connection over a stream's halves. Not bounded in time.
+///
+/// # Errors
+/// When no ROUTER is at the other end.
+pub async fn open(
+    mut read: ReadHalf,
+    mut write: WriteHalf,
+    limits: Limits,
+) -> Result<(Sender, Receiver, Writer), Unopened> {
+    let beyond = shake_hands(&mut read, &mut write, "DEALER", &ANSWERING).await?;
+    let wire = Mutex::new(Wire { half: write, batch: Batch::default() });
+    let outbox = Arc::new(Outbox { queue: Mutex::default(), wire });
+    let mut receiver = Receiver {
+        half: read,
+        decoder: Decoder::new(limits),
+        buffer: vec![0; SHORT_READ],
+        ready: VecDeque::new(),
+        outbox: Arc::clone(&outbox),
+    };
+    receiver.take_in(&beyond)?;
+    Ok((Sender { outbox: Arc::clone(&outbox) }, receiver, Writer { outbox }))
+}
+
+impl Sender {
+    /// Queues a message. `at_once` has it written by the calling thread if nothing waits before it, which saves the time
+    /// that the writer takes to wake; without it, many messages may share one write.
+    ///
+    /// # Errors
+    /// When the connection has ended, or too much waits.
+    pub fn send(&self, frames: &[Bytes], at_once: bool) -> Result<(), SendError> {
+        self.outbox.put(|batch| batch.push(frames))?;
+        if !at_once || !self.outbox.write_at_once() {
+            self.outbox.wake_writer();
+        }
+        Ok(())
+    }
+
+    /// Waits until the other side's system has all that was sent, or the connection has ended.
+    pub async fn flushed(&self) {
+        self.outbox.flushed().await;
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.outbox.end();
+    }
+}
+
+impl Receiver {
+    /// Waits for the next message. Cancel-safe.
+    ///
+    /// # Errors
+    /// With the end of the connection.
+    pub async fn receive(&mut self) -> Result<Frames, End> {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frames, End>> {
+        loop {
+            if let Some(frames) = self.ready.pop_front() {
+                return Poll::Ready(Ok(frames));
+            }
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let read = Pin::new(&mut self.half).poll_read(cx, &mut buffer);
+            let count = if let Poll::Ready(Ok(count)) = read { count } else { 0 };
+            let taken = self.take_in(&buffer[..count]);
+            if count == buffer.len() {
+                buffer.resize(LONG_READ, 0);
+            }
+            self.buffer = buffer;
+            match ready!(read) {
+                Ok(1..) => taken.map_err(End::Refused)?,
+                Ok(0) | Err(_) => return Poll::Ready(Err(End::Closed)),
+            }
+        }
+    }
+
+    fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+        while let Some(incoming) = self.decoder.decode(&mut bytes)? {
+            match incoming {
+                Incoming::Message(frames) => self.ready.push_back(frames),
+                Incoming::Ping(ping) => {
+                    // An end is noticed by reading.
+                    let _ = self.outbox.put(|batch| batch.push_raw(&ping.pong));
+                    self.outbox.wake_writer();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.outbox.end();
+    }
+}
+
+impl Writer {
+    /// Writes what is sent until the connection ends, or no more comes and all is written, or takes too long.
+    pub async fn run(self) {
+        let mut patience = None;
+        let _ = poll_fn(|cx| self.outbox.poll_write(cx, &mut patience)).await;
+        self.outbox.clear();
+        // What does not close is dropped, which closes it.
+        let _ = timer::timeout(LINGER, poll_fn(|cx| Pin::new(&mut self.outbox.wire().half).poll_close(cx))).await;
+    }
+}
+
+impl Outbox {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Batch)) -> Result<(), SendError> {
+        let mut queue = self.queue();
+        if queue.ended {
+            return Err(SendError::Ended);
+        }
+        if queue.batch.len() > MOST_QUEUED {
+            return Err(SendError::Full);
+        }
+        put(&mut queue.batch);
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.queue().ended = true;
+        self.wake_writer();
+    }
+
+    /// Gives up what could not be written.
+    fn clear(&self) {
+        self.wire().batch = Batch::default();
+        *self.queue() = Queue { ended: true, ..Queue::default() };
+    }
+
+    async fn flushed(&self) {
+        let flushed = {
+            let wire = self.wire();
+            let mut queue = self.queue();
+            if wire.batch.is_empty() && queue.batch.is_empty() {
+                return;
+            }
+            let (tell, flushed) = oneshot::channel();
+            queue.flushing.push(tell);
+            flushed
+        };
+        self.wake_writer();
+        // The writer says so, or is gone.
+        let _ = flushed.await;
+    }
+
+    fn wake_writer(&self) {
+        let writer = self.queue().writer.take();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    /// Writes what waits, if nobody else is at it. Says whether all was written.
+    fn write_at_once(&self) -> bool {
+        let mut wire = match self.wire.try_lock() {
+            Ok(wire) => wire,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        // What is left over, and what went wrong, the writer finds when it is woken.
+        matches!(self.poll_flush(&mut wire, &mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+    }
+
+    /// Writes until all is gone that was sent.
+    fn poll_flush(&self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if wire.batch.is_empty() {
+                let queue = &mut *self.queue();
+                if queue.batch.is_empty() {
+                    break;
+                }
+                std::mem::swap(&mut wire.batch, &mut queue.batch);
+            }
+            let count = ready!(Pin::new(&mut wire.half).poll_write(cx, wire.batch.next()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            wire.batch.advance(count);
+        }
+        Pin::new(&mut wire.half).poll_flush(cx)
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, patience: &mut Option<Sleep>) -> Poll<io::Result<()>> {
+        loop {
+            let flushed = self.poll_flush(&mut self.wire(), cx)?;
+            let mut queue = self.queue();
+            if queue.ended && (flushed.is_ready() && queue.batch.is_empty()) {
+                return Poll::Ready(Ok(()));
+            }
+            if queue.ended && patience.get_or_insert_with(|| timer::sleep(LINGER)).poll_unpin(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            // While the other side takes nothing, an end must be noticed too.
+            queue.writer = Some(cx.waker().clone());
+            if flushed.is_pending() {
+                return Poll::Pending;
+            }
+            if queue.batch.is_empty() {
+                // Whoever waited may have stopped waiting.
+                for tell in queue.flushing.drain(..) {
+                    let _ = tell.send(());
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! The opening of a ZMTP connection, the same at both ends of it.
+
+use crate::decisions::zmtp::{
+    Refusal,
+    handshake::{GREETING_LENGTH, check_greeting, check_ready, greeting, ready},
+};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use std::{fmt, io};
+
+/// More than a greeting and the longest READY.
+const LONGEST_OPENING: usize = 4096;
+
+/// Why a connection was not opened.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The other side is none of ours.
+    Refused(Refusal),
+    /// It broke, or was closed.
+    Broken(io::Error),
+}
+
+impl From<Refusal> for Unopened {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Broken(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Shakes hands as a socket of type `ours` with one of these types; gives what the other side sent beyond. Not bounded in
+/// time.
+///
+/// # Errors
+/// When the other side is no such socket, or goes away.
+pub async fn shake_hands(
+    mut read: impl AsyncRead + Unpin,
+    mut write: impl AsyncWrite + Unpin,
+    ours: &str,
+    theirs: &[&str],
+) -> Result<Vec<u8>, Unopened> {
+    write.write_all(&greeting()).await?;
+    write.flush().await?;
+    let mut seen = Vec::new();
+    while !check_greeting(&seen)? {
+        read_more(&mut read, &mut seen).await?;
+    }
+    write.write_all(&ready(ours, None)).await?;
+    write.flush().await?;
+    seen.drain(..GREETING_LENGTH);
+    let length = loop {
+        match check_ready(&seen, theirs)? {
+            Some(length) => break length,
+            None => read_more(&mut read, &mut seen).await?,
+        }
+    };
+    seen.drain(..length);
+    Ok(seen)
+}
+
+async fn read_more(read: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>) -> Result<(), Unopened> {
+    let start = seen.len();
+    if start >= LONGEST_OPENING {
+        return Err(Refusal::Ready.into());
+    }
+    seen.resize(LONGEST_OPENING, 0);
+    let count = read.read(&mut seen[start..]).await?;
+    seen.truncate(start + count);
+    if count == 0 { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) } else { Ok(()) }
+}
