@@ -11,21 +11,21 @@ pub use async_std::{
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
 use futures::future::BoxFuture;
-use std::{future::Future, time::Duration};
+use std::{future::Future, thread, time::Duration};
 
-/// How many threads the executor has at least.
-///
-/// ZeroMQ takes the lock of a bucket of its map of connections now by blocking a thread, now by suspending a task that is
-/// handed the lock while it sleeps. With a thread for each core, connections that come and go at one moment can block all
-/// threads of a small machine on a lock whose owner waits for a thread.
-const THREADS: usize = 8;
+/// How many threads the executor has at most, if nobody says otherwise.
+const MOST_THREADS: usize = 4;
 
-/// Sees to it that the executor has enough threads. Comes too late in a program that has used async-std before; there
-/// `ASYNC_STD_THREAD_COUNT` does it.
+/// Sees to it that the executor has few threads: half of the cores, for the other half are the caller's. Nothing here
+/// blocks its thread, and with each thread more, tasks that follow each other wake one another across threads: eight of
+/// them on two cores cost a third of all calls. Comes too late in a program that has used async-std before;
+/// `ASYNC_STD_THREAD_COUNT` has the last word.
 pub fn prepare() {
-    let threads = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT").with_min_threads(THREADS);
-    let name = || "palm-io".to_owned();
-    async_global_executor::init_with_config(threads.with_thread_name_fn(name));
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = GlobalExecutorConfig::default()
+        .with_env_var("ASYNC_STD_THREAD_COUNT")
+        .with_min_threads((cores / 2).clamp(1, MOST_THREADS));
+    async_global_executor::init_with_config(threads.with_thread_name_fn(|| "palm-io".to_owned()));
 }
 
 /// Runs a future in the background until it ends.
