@@ -2,9 +2,9 @@
 
 use crate::{
     Error, ErrorKind, Options,
-    ports::etcd::{Etcd, EtcdSettings, EtcdTls},
+    ports::etcd::{Etcd, EtcdSettings, EtcdTls, TlsSource},
 };
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 /// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
 const LEAST_TIME: Duration = Duration::from_millis(200);
@@ -27,18 +27,25 @@ fn request_timeout(options: &Options) -> Duration {
     (options.join_timeout / endpoints).max(LEAST_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
 }
 
-fn tls(options: &Options) -> Result<Option<EtcdTls>, Error> {
-    let Some(ca) = &options.cacert else { return Ok(None) };
-    let identity = match (&options.cert, &options.key) {
-        (Some(cert), Some(key)) => Some((read("cert", cert)?, read("key", key)?)),
-        _ => None,
+/// The parts of TLS towards etcd; looks at once whether its files are there.
+fn tls(options: &Options) -> Result<Option<TlsSource>, Error> {
+    // Where etcd is on the same machine, and plain, the files are for the mesh alone.
+    let plain = options.etcd.iter().all(|url| url.starts_with("http://"));
+    let Some(ca) = options.cacert.clone().filter(|_| !plain) else { return Ok(None) };
+    let identity = options.cert.clone().zip(options.key.clone());
+    let source = move || {
+        let identity =
+            identity.as_ref().map(|(cert, key)| Ok::<_, io::Error>((read("cert", cert)?, read("key", key)?)));
+        Ok(EtcdTls { ca: read("cacert", &ca)?, identity: identity.transpose()? })
     };
-    Ok(Some(EtcdTls { ca: read("cacert", ca)?, identity }))
+    source().map_err(|error: io::Error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+    Ok(Some(Arc::new(source)))
 }
 
-fn read(name: &str, path: &Path) -> Result<Vec<u8>, Error> {
+fn read(name: &str, path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path).map_err(|error| {
-        Error::new(ErrorKind::Invalid, format!("{name}: cannot read {}", path.display())).caused(error)
+        let words = format!("{name}: {} cannot be read: {error}", path.display());
+        io::Error::new(error.kind(), words)
     })
 }
 

@@ -19,6 +19,7 @@
 // The lints of the workspace forbid unsafe code. A harness speaks by panicking: that is how a test fails.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::missing_panics_doc, clippy::must_use_candidate)]
 
+mod certificates;
 mod child;
 mod cluster;
 mod etcd;
@@ -31,6 +32,7 @@ pub mod systemd;
 mod timing;
 pub mod wire;
 
+pub use certificates::{Authority, Certificate};
 pub use cluster::EtcdCluster;
 pub use etcd::{Etcd, EtcdBuilder};
 pub use found::{binary, example, python};

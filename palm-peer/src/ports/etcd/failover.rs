@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     error::{EtcdError, EtcdErrorKind, Verdict, describe, judge, silence},
-    settings::EtcdSettings,
+    settings::{EtcdSettings, EtcdTls, TlsSource},
 };
 
 /// A host that is down does not answer at all: known sooner than by the request's own limit.
@@ -43,6 +43,8 @@ pub(super) struct Pool {
     /// Where the last request succeeded.
     current: AtomicUsize,
     options: ConnectOptions,
+    /// What TLS is made of, and what that was when it could last be told.
+    tls: Option<(TlsSource, Mutex<Option<EtcdTls>>)>,
     user: Option<(String, String)>,
     request_timeout: Duration,
     generations: AtomicU64,
@@ -103,19 +105,12 @@ enum Failure {
 
 impl Pool {
     pub(super) fn new(settings: EtcdSettings) -> Self {
-        let mut options = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(PING_PERIOD, PING_TIMEOUT)
             .with_keep_alive_while_idle(false)
             // A member that lost touch with the others would else serve a watch that is silent for ever.
             .with_require_leader(true);
-        if let Some(tls) = settings.tls {
-            let mut tls_options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
-            if let Some((certificate, key)) = tls.identity {
-                tls_options = tls_options.identity(Identity::from_pem(certificate, key));
-            }
-            options = options.with_tls(tls_options);
-        }
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .into_iter()
@@ -126,6 +121,7 @@ impl Pool {
             current: AtomicUsize::new(fastrand::usize(..endpoints.len().max(1))),
             endpoints,
             options,
+            tls: settings.tls.map(|source| (source, Mutex::new(None))),
             user: settings.user,
             request_timeout: settings.request_timeout,
             generations: AtomicU64::new(0),
@@ -219,18 +215,35 @@ impl Pool {
 
     /// A new client, authenticated if there is a user. Without one nothing is sent yet.
     async fn connect(&self, url: &str) -> Result<Client, etcd_client::Error> {
-        let plain = Some(self.options.clone());
+        let plain = self.options_now();
         let Some((name, password)) = &self.user else {
-            return Client::connect([url], plain).await;
+            return Client::connect([url], Some(plain)).await;
         };
-        let options = self.options.clone().with_user(name, password);
+        let options = plain.clone().with_user(name, password);
         match Client::connect([url], Some(options)).await {
             // As etcd's own client does: a user may be configured before authentication is switched on.
             Err(error) if describe(&error).contains("authentication is not enabled") => {
-                Client::connect([url], plain).await
+                Client::connect([url], Some(plain)).await
             }
             result => result,
         }
+    }
+
+    /// The options, with the certificates of this moment.
+    fn options_now(&self) -> ConnectOptions {
+        let Some((source, last)) = &self.tls else { return self.options.clone() };
+        // Replaced as a whole, so that a panic elsewhere cannot have left it half written.
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        match source() {
+            Ok(tls) => *last = Some(tls),
+            Err(error) => log::warn!("the certificates for etcd cannot be read again, the old ones are used: {error}"),
+        }
+        let Some(tls) = last.clone() else { return self.options.clone() };
+        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
+        if let Some((certificate, key)) = tls.identity {
+            options = options.identity(Identity::from_pem(certificate, key));
+        }
+        self.options.clone().with_tls(options)
     }
 
     /// Lets go of a client, so that the next request there connects and authenticates anew. Streams that still run on

@@ -22,7 +22,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 pub use self::{
     error::{EtcdError, EtcdErrorKind},
     keep_alive::KeepAlive,
-    settings::{EtcdSettings, EtcdTls},
+    settings::{EtcdSettings, EtcdTls, TlsSource},
     thread::Task,
     transaction::{Lease, Operation, Transaction, TxnOutcome},
     watch::{Target, Watch},

@@ -1,6 +1,6 @@
 //! Where etcd is and how to talk to it.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 /// Where etcd is, who we are to it, and how long to wait for it.
 #[derive(Clone)]
@@ -9,8 +9,9 @@ pub struct EtcdSettings {
     pub endpoints: Vec<String>,
     /// Name and password of etcd's own users, when its authentication is on. Never in the endpoints: those are shown.
     pub user: Option<(String, String)>,
-    /// For `https` endpoints. All endpoints must be of one kind.
-    pub tls: Option<EtcdTls>,
+    /// For `https` endpoints. All endpoints must be of one kind. Asked for anew for each connection, for certificates are
+    /// replaced while programs run; when it fails, what it gave last is used.
+    pub tls: Option<TlsSource>,
     /// How long one endpoint may take to answer one request. A request may take as many times this as there are
     /// endpoints, if all of them are silent.
     pub request_timeout: Duration,
@@ -56,11 +57,14 @@ impl fmt::Debug for EtcdSettings {
         f.debug_struct("EtcdSettings")
             .field("endpoints", &self.endpoints)
             .field("user", &self.user.as_ref().map(|(name, _)| name))
-            .field("tls", &self.tls)
+            .field("tls", &self.tls.is_some())
             .field("request_timeout", &self.request_timeout)
             .finish()
     }
 }
+
+/// Gives the parts of TLS, as they are now.
+pub type TlsSource = Arc<dyn Fn() -> io::Result<EtcdTls> + Send + Sync>;
 
 /// TLS towards etcd. All parts are PEM.
 #[derive(Clone)]

@@ -1,67 +1,76 @@
 //! TLS towards etcd, both sides with certificates.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use futures::executor::block_on;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use palm_tests::{Authority, Certificate, Proxy};
 
 use super::{super::*, *};
 
-/// An authority of the test's own.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
+fn guarded(certificate: &Certificate) -> palm_tests::Etcd {
+    let builder = palm_tests::Etcd::builder().https();
+    certificate.etcd_flags().iter().fold(builder, palm_tests::EtcdBuilder::arg).start()
 }
 
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for 127.0.0.1, and its key.
-    fn issue(&self) -> (String, String) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
-        (params.signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
-    }
+/// A handle that shows this certificate and believes in its authority.
+fn connect(endpoint: String, files: &Certificate) -> Etcd {
+    let mut settings = EtcdSettings::new([endpoint]);
+    let files = files.clone();
+    settings.tls = Some(Arc::new(move || {
+        let identity = Some((fs::read(&files.cert)?, fs::read(&files.key)?));
+        Ok(EtcdTls { ca: fs::read(&files.ca)?, identity })
+    }));
+    Etcd::start("palm-etcd", settings).expect("a thread")
 }
 
 #[test]
 fn both_sides_prove_who_they_are() {
-    let authority = Authority::new();
-    let folder = tempfile::tempdir().expect("a folder");
-    let (certificate, key) = authority.issue();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).expect("a file");
-        path.display().to_string()
-    };
-    let server = palm_tests::Etcd::builder()
-        .https()
-        .arg(format!("--cert-file={}", file("cert.pem", &certificate)))
-        .arg(format!("--key-file={}", file("key.pem", &key)))
-        .arg(format!("--trusted-ca-file={}", file("ca.pem", &authority.pem)))
-        .arg("--client-cert-auth")
-        .start();
-    let connect = |ca: &Authority, identity: Option<(String, String)>| {
-        let mut settings = EtcdSettings::new([server.endpoint()]);
-        let identity = identity.map(|(certificate, key)| (certificate.into_bytes(), key.into_bytes()));
-        settings.tls = Some(EtcdTls { ca: ca.pem.clone().into_bytes(), identity });
-        Etcd::start("palm-etcd", settings).expect("a thread")
-    };
-    let trusted = connect(&authority, Some(authority.issue()));
+    let authority = Authority::new("etcd");
+    let server = guarded(&authority.issue("etcd", &["127.0.0.1"]));
+    let trusted = connect(server.endpoint(), &authority.issue("us", &["127.0.0.1"]));
     let mut watch = trusted.watch(Target::Prefix("/".into()));
     told(&trusted, &mut watch, "listed");
     block_on(put(&trusted, "/a", "1")).expect("a write over TLS");
     told(&trusted, &mut watch, "+/a=1");
 
-    let stranger = connect(&Authority::new(), Some(authority.issue()));
+    let strangers = Authority::new("strangers");
+    let stranger = connect(server.endpoint(), &strangers.issue("stranger", &["127.0.0.1"]));
     let shown = block_on(stranger.get("/a")).expect_err("etcd's certificate is not trusted").to_string();
     assert!(shown.to_lowercase().contains("certificate"), "{shown}");
-    let anonymous = connect(&authority, None);
+    let mut settings = EtcdSettings::new([server.endpoint()]);
+    let ca = fs::read(authority.ca()).expect("a file");
+    settings.tls = Some(Arc::new(move || Ok(EtcdTls { ca: ca.clone(), identity: None })));
+    let anonymous = Etcd::start("palm-etcd", settings).expect("a thread");
     block_on(anonymous.get("/a")).expect_err("etcd wants a certificate");
+}
+
+#[test]
+fn new_certificates_are_used_for_new_connections() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let server = guarded(&old.issue("etcd", &["127.0.0.1"]));
+    let files = old.issue("us", &["127.0.0.1"]);
+    let between = Proxy::start(server.address());
+    let etcd = connect(between.endpoint().replace("http:", "https:"), &files);
+    block_on(put(&etcd, "/a", "1")).expect("a write");
+    // Everybody moves to another authority: etcd under the same files, and we.
+    let moved = new.issue("etcd", &["127.0.0.1"]);
+    let ours = new.issue("us", &["127.0.0.1"]);
+    let replace = |from: &Certificate, to: &Certificate| {
+        for (from, to) in [(&from.ca, &to.ca), (&from.cert, &to.cert), (&from.key, &to.key)] {
+            fs::copy(from, to).expect("replaced");
+        }
+    };
+    replace(&ours, &files);
+    replace(&moved, &old.issue("etcd", &["127.0.0.1"]));
+    fs::copy(new.ca(), old.ca()).expect("replaced");
+    between.cut();
+    server.stop();
+    server.launch();
+    between.pass();
+    palm_tests::eventually("a write with the new certificates", PATIENCE, || block_on(put(&etcd, "/a", "2")).ok());
+    // For a moment a file may be missing.
+    fs::remove_file(&files.key).expect("removed");
+    between.cut();
+    between.pass();
+    palm_tests::eventually("a write without the key's file", PATIENCE, || block_on(put(&etcd, "/a", "3")).ok());
 }
