@@ -35,22 +35,25 @@ pub struct Args {
     /// user for etcd, as name:password; better in the environment, as PALM_USER
     #[argh(option)]
     user: Option<String>,
-    /// PEM file of the authority that signed etcd's certificate
+    /// PEM file of the authority that signed the certificates of etcd and of the mesh
     #[argh(option, arg_name = "file")]
     cacert: Option<String>,
-    /// PEM file of the certificate to show to etcd
+    /// PEM file of the certificate to show to etcd and servers
     #[argh(option, arg_name = "file")]
     cert: Option<String>,
     /// PEM file of that certificate's key
     #[argh(option, arg_name = "file")]
     key: Option<String>,
+    /// TLS with servers: auto (when --cacert, --cert and --key are given; the default), off, or required (with etcd too)
+    #[argh(option, arg_name = "when")]
+    tls: Option<String>,
     /// what to do
     #[argh(subcommand)]
     pub command: Command,
 }
 
 /// The options that may stand behind the command as well.
-const EVERYWHERE: [&str; 6] = ["--etcd", "--prefix", "--user", "--cacert", "--cert", "--key"];
+const EVERYWHERE: [&str; 7] = ["--etcd", "--prefix", "--user", "--cacert", "--cert", "--key", "--tls"];
 
 /// What to do.
 #[derive(FromArgs, Debug)]
@@ -170,6 +173,7 @@ impl Args {
             cacert: set.cacert,
             cert: set.cert,
             key: set.key,
+            tls: set.tls,
             timeout: set.timeout,
             max_payload: set.max_payload,
             join_timeout: set.join_timeout.min(ETCD_WITHIN),
@@ -187,6 +191,7 @@ impl Args {
             ("cacert", self.cacert.as_ref()),
             ("cert", self.cert.as_ref()),
             ("key", self.key.as_ref()),
+            ("tls", self.tls.as_ref()),
             ("timeout", timeout),
         ] {
             if let Some(value) = value {

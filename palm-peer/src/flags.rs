@@ -22,15 +22,19 @@ pub struct Run {
     /// user for etcd, as name:password; better in the environment, as PALM_USER
     #[argh(option)]
     pub user: Option<String>,
-    /// PEM file of the authority that signed etcd's certificate
+    /// PEM file of the authority that signed the certificates of etcd and of the mesh
     #[argh(option)]
     pub cacert: Option<String>,
-    /// PEM file of the certificate to show to etcd
+    /// PEM file of the certificate to show to etcd, servers and clients
     #[argh(option)]
     pub cert: Option<String>,
     /// PEM file of that certificate's key
     #[argh(option)]
     pub key: Option<String>,
+    /// TLS with servers and clients: auto (when --cacert, --cert and --key are given; the default), off, or required (with
+    /// etcd too)
+    #[argh(option)]
+    pub tls: Option<String>,
     /// folder of the mesh in etcd, such as /staging (default none)
     #[argh(option)]
     pub prefix: Option<String>,
@@ -79,6 +83,7 @@ impl Run {
             ("cacert", &self.cacert),
             ("cert", &self.cert),
             ("key", &self.key),
+            ("tls", &self.tls),
             ("prefix", &self.prefix),
             ("ip", &self.ip),
             ("bind", &self.bind),

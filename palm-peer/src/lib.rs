@@ -45,6 +45,7 @@ pub mod logging;
 mod peer;
 mod ports;
 mod server;
+mod tls;
 
 pub use admin::{Admin, Reset};
 pub use bytes::Bytes;
@@ -55,7 +56,7 @@ pub use error::{CallError, Error, ErrorKind};
 pub use facts::{
     message::FailureKind,
     record::{BrokenRecord, Record},
-    settings::{InvalidSetting, Options, Settings},
+    settings::{InvalidSetting, Options, Settings, Tls},
     timestamp::Timestamp,
 };
 pub use job::{Job, JobError, Progress, Results};

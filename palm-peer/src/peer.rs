@@ -71,8 +71,16 @@ impl Peer {
         options: Options,
     ) -> Result<Self, Error> {
         let address = SocketAddr::new(options.bind_address(), options.port);
-        let core = Arc::new(Core::new(name, functions, options, logging::book()));
-        let opened = Door::open(address, &core.options, Arc::clone(&core.tally)).await;
+        let credentials = crate::tls::credentials(&options, Some(&options.ip))?;
+        let core = Arc::new(Core::new(name, functions, options, logging::book(), credentials.clone()));
+        if core.options.is_exposed() {
+            log::warn!(
+                "whoever reaches {} can call this server and read what is said to it: name --cacert, --cert and --key \
+                 (PALM_CACERT, PALM_CERT, PALM_KEY) to have TLS, or listen on 127.0.0.1",
+                core.options.bind_address()
+            );
+        }
+        let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials).await;
         let (door, sender, receiver, bound) = opened.map_err(|error| {
             let words = format!("cannot listen at {address} (bind and port name another address)");
             Error::new(ErrorKind::Listen, words).caused(error)

@@ -169,6 +169,12 @@ impl Etcd {
         self.signal(Signal::CONT);
     }
 
+    /// What each command line of etcdctl needs to reach it, beyond its endpoint.
+    #[must_use]
+    pub fn etcdctl_flags(&self) -> &[String] {
+        &self.control_flags
+    }
+
     /// Runs `etcdctl` against it and gives back what it printed.
     ///
     /// # Panics

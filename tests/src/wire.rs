@@ -9,10 +9,10 @@ use std::{
 /// How long a wire waits for bytes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A TCP connection that says whatever the test wants it to say.
+/// A connection, over TCP or what lies on it, that says whatever the test wants it to say.
 #[derive(Debug)]
-pub struct Wire {
-    stream: TcpStream,
+pub struct Wire<S = TcpStream> {
+    stream: S,
 }
 
 /// What a peer of ZMTP 3.1 with the mechanism NULL says first.
@@ -66,11 +66,26 @@ impl Wire {
     /// When the other side does not do its part.
     pub fn dealer(address: SocketAddr) -> io::Result<Self> {
         let mut wire = Self::connect(address)?;
-        wire.send(&greeting())?;
-        wire.send(&ready(&[("Socket-Type", b"DEALER")]))?;
-        wire.stream.read_exact(&mut [0; 64])?;
-        wire.frame()?;
+        wire.shake_hands()?;
         Ok(wire)
+    }
+}
+
+impl<S: Read + Write> Wire<S> {
+    /// Says things over a stream that is open already.
+    pub fn over(stream: S) -> Self {
+        Self { stream }
+    }
+
+    /// Shakes hands as a DEALER.
+    ///
+    /// # Errors
+    /// When the other side does not do its part.
+    pub fn shake_hands(&mut self) -> io::Result<()> {
+        self.send(&greeting())?;
+        self.send(&ready(&[("Socket-Type", b"DEALER")]))?;
+        self.stream.read_exact(&mut [0; 64])?;
+        self.frame().map(drop)
     }
 
     /// Says these bytes.
@@ -78,7 +93,8 @@ impl Wire {
     /// # Errors
     /// When the connection is broken, or takes nothing.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
     }
 
     /// Sends a message of these frames.
@@ -139,7 +155,7 @@ impl Wire {
 
     /// The socket, for what is not said here.
     #[must_use]
-    pub fn stream(&self) -> &TcpStream {
+    pub fn stream(&self) -> &S {
         &self.stream
     }
 }

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod backoff;
 pub mod election;
 pub mod fair_queue;
+pub mod identity;
 pub mod job;
 pub mod lease;
 pub mod logbook;

@@ -6,9 +6,11 @@ use crate::{
     drivers::link::{JobSinks, Link},
     facts::message::{self, Answer},
     ports::{
-        dealer::{self, End},
+        dealer::{self, End, ReadHalf, WriteHalf},
+        handshake::Unopened,
         runtime::{self, TcpStream},
         timer,
+        tls::{self, Credentials},
     },
 };
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -43,6 +45,22 @@ impl fmt::Display for OpenError {
     }
 }
 
+impl From<tls::Failure> for OpenError {
+    fn from(failure: tls::Failure) -> Self {
+        Self::Failed(failure.to_string())
+    }
+}
+
+impl From<Unopened> for OpenError {
+    fn from(unopened: Unopened) -> Self {
+        Self::Failed(match &unopened {
+            // What the server thinks of our certificate comes with its first bytes.
+            Unopened::Broken(error) => tls::explain(error).map_or_else(|| unopened.to_string(), |why| why.to_string()),
+            Unopened::Refused(refusal) => refusal.to_string(),
+        })
+    }
+}
+
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -57,12 +75,13 @@ impl From<io::Error> for OpenError {
 pub struct Dialer {
     me: Uuid,
     limits: Limits,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl Dialer {
-    /// Opens links in the name of `me`.
-    pub fn new(me: Uuid, options: &Options) -> Self {
-        Self { me, limits: Limits::for_payloads(options.max_payload) }
+    /// Opens links in the name of `me`, over TLS if there are credentials.
+    pub fn new(me: Uuid, options: &Options, credentials: Option<Arc<Credentials>>) -> Self {
+        Self { me, limits: Limits::for_payloads(options.max_payload), credentials }
     }
 
     /// Who opens them.
@@ -99,8 +118,14 @@ impl Dialer {
         runtime::prepare();
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
-        let opened = dealer::open(Box::new(tcp.clone()), Box::new(tcp), self.limits).await;
-        let (sender, mut receiver, writer) = opened.map_err(|error| OpenError::Failed(error.to_string()))?;
+        let (read, write): (ReadHalf, WriteHalf) = match &self.credentials {
+            Some(credentials) => {
+                let stream = credentials.connect(tcp, host(address)).await?;
+                (Box::new(stream.clone()), Box::new(stream))
+            }
+            None => (Box::new(tcp.clone()), Box::new(tcp)),
+        };
+        let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
         runtime::spawn(writer.run());
         sender
             .send(&[message::encode_hello(self.me).into()], true)
@@ -117,4 +142,10 @@ impl Dialer {
             None => Err(OpenError::Failed("what listens there is no PALM server".into())),
         }
     }
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }

@@ -8,4 +8,5 @@ pub mod runtime;
 pub mod signal;
 pub mod systemd;
 pub mod timer;
+pub mod tls;
 pub mod zmq;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Etcd, NotReady};
-use crate::free_port;
+use crate::{Certificate, free_port};
 
 /// How often a start is tried again because somebody took a port between its choice and its use.
 pub(crate) const START_ATTEMPTS: usize = 5;
@@ -39,6 +39,13 @@ impl EtcdBuilder {
     pub fn https(mut self) -> Self {
         self.tls = true;
         self
+    }
+
+    /// Clients speak TLS to it, and show a certificate of the same authority's; etcdctl shows its own.
+    pub fn certified(mut self, certificate: &Certificate) -> Self {
+        self.flags.extend(certificate.etcd_flags());
+        self.control_flags.extend(certificate.etcdctl_flags());
+        self.https()
     }
 
     /// Starts etcd with one member and waits until it is healthy, some 100 ms.

@@ -42,6 +42,7 @@ impl History {
     pub fn follow(etcd: &Etcd, prefix: &str) -> Self {
         let watch = Process::builder("etcdctl")
             .args(["watch", "--prefix", &format!("{prefix}/"), "--rev=1", "--write-out=json"])
+            .args(etcd.etcdctl_flags())
             .env("ETCDCTL_API", "3")
             .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
             .start();

@@ -24,7 +24,7 @@ fn instead_of_a_greeting() -> Vec<(&'static str, Vec<u8>, Counter)> {
     let random: Vec<u8> = (1..1024_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
     vec![
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), Some("not_zmtp")),
-        ("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), Some("not_zmtp")),
+        ("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), Some("tls")),
         ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), Some("not_zmtp")),
         ("ZMTP 1.0", b"\x01\x00".to_vec(), Some("not_zmtp")),
         ("random bytes", random, Some("not_zmtp")),

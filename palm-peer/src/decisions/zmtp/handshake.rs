@@ -11,6 +11,12 @@ const LONGEST_READY: u64 = 2048;
 /// The longest identity that ZMTP allows.
 const LONGEST_IDENTITY: usize = 255;
 
+/// With which types of records TLS begins: what a client says first, and what a server says to whom it does not understand.
+const TLS_RECORDS: [u8; 2] = [0x16, 0x15];
+
+/// What follows, whatever the version.
+const TLS_VERSION: u8 = 3;
+
 /// What we say first: version 3.0, NULL, no server of a mechanism.
 #[must_use]
 pub fn greeting() -> [u8; GREETING_LENGTH] {
@@ -46,8 +52,14 @@ pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
 /// # Errors
 /// At the first byte that no peer of ours would send.
 pub fn check_greeting(bytes: &[u8]) -> Result<bool, Refusal> {
+    let begins_tls = bytes.first().is_some_and(|first| TLS_RECORDS.contains(first));
+    if begins_tls && bytes.get(1) == Some(&TLS_VERSION) {
+        return Err(Refusal::Tls);
+    }
     let differs = |at: usize, wanted: u8| bytes.get(at).is_some_and(|byte| *byte != wanted);
-    if differs(0, 0xff) || differs(9, 0x7f) {
+    // The first byte of TLS waits for its second.
+    let may_be_tls = begins_tls && bytes.len() == 1;
+    if !may_be_tls && (differs(0, 0xff) || differs(9, 0x7f)) {
         return Err(Refusal::NotZmtp);
     }
     if bytes.get(10).is_some_and(|version| *version < 3) {

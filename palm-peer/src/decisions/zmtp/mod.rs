@@ -15,6 +15,16 @@ use std::fmt;
 pub enum Refusal {
     /// Its first bytes are none of ZMTP.
     NotZmtp,
+    /// It speaks TLS, and we do not.
+    Tls,
+    /// It does not speak TLS, and we do.
+    NotTls,
+    /// It does not speak the version of TLS that we do.
+    TlsVersion,
+    /// It showed no certificate, or none that is accepted.
+    Certificate,
+    /// It did not accept our certificate.
+    Distrusted,
     /// It speaks ZMTP, but an older version than 3.
     Version,
     /// It asks for another mechanism than NULL.
@@ -49,8 +59,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::NotZmtp,
+        Self::Tls,
+        Self::NotTls,
+        Self::TlsVersion,
+        Self::Certificate,
+        Self::Distrusted,
         Self::Version,
         Self::Mechanism,
         Self::Ready,
@@ -73,6 +88,11 @@ impl Refusal {
     pub fn name(self) -> &'static str {
         match self {
             Self::NotZmtp => "not_zmtp",
+            Self::Tls => "tls",
+            Self::NotTls => "not_tls",
+            Self::TlsVersion => "tls_version",
+            Self::Certificate => "certificate",
+            Self::Distrusted => "distrusted",
             Self::Version => "version",
             Self::Mechanism => "mechanism",
             Self::Ready => "ready",
@@ -96,6 +116,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotZmtp => "it does not speak ZMTP",
+            Self::Tls => "it speaks TLS, which takes cacert, cert and key on this side too",
+            Self::NotTls => "it speaks no TLS, which takes cacert, cert and key on its side too",
+            Self::TlsVersion => "it does not speak TLS 1.3",
+            Self::Certificate => "it has no certificate that is accepted",
+            Self::Distrusted => "it does not accept this server's certificate",
             Self::Version => "it speaks a version of ZMTP before 3",
             Self::Mechanism => "its security mechanism is not NULL",
             Self::Ready => "its handshake has no proper READY",

@@ -198,7 +198,9 @@ fn other_openings_are_refused_at_the_first_wrong_byte() {
     };
     for (bytes, refusal) in [
         (b"GET / HTTP/1.1\r\n".to_vec(), Refusal::NotZmtp),
-        (b"\x16\x03\x01".to_vec(), Refusal::NotZmtp),
+        (b"\x16\x03\x01".to_vec(), Refusal::Tls),
+        (b"\x15\x03".to_vec(), Refusal::Tls),
+        (b"\x16\x04".to_vec(), Refusal::NotZmtp),
         (vec![1], Refusal::NotZmtp),
         (greeting(9, 0).to_vec(), Refusal::NotZmtp),
         (greeting(10, 2)[..11].to_vec(), Refusal::Version),

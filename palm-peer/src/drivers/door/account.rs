@@ -178,6 +178,15 @@ impl Ledger {
         self.settled.wake();
     }
 
+    /// Waits until every connection has ended. For one task at a time, and not beside [`settled`](Self::settled).
+    pub async fn emptied(&self) {
+        poll_fn(|cx| {
+            self.settled.register(cx.waker());
+            if lock(&self.accounts).is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     /// Waits until everything that was sent is written. For one task at a time.
     pub async fn settled(&self) {
         poll_fn(|cx| {
@@ -243,8 +252,10 @@ mod tests {
         ledger.written(&account, 1, 1);
         block_on(ledger.settled());
         ledger.send(&connection(), 10);
+        assert!(ledger.emptied().now_or_never().is_none());
         ledger.close(&connection());
         block_on(ledger.settled());
+        block_on(ledger.emptied());
         assert!(!ledger.send(&connection(), 10));
     }
 }

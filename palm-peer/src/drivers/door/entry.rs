@@ -3,6 +3,7 @@
 use super::{
     Shared,
     account::Account,
+    outside::Outside,
     pump::{End, Inward, Outward},
 };
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
         handshake::shake_hands,
         runtime::{self, TcpStream, UnixStream},
         timer,
+        tls::{Failure, FailureKind},
         zmq::Connection,
     },
 };
@@ -61,7 +63,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Guest {
     /// The stranger's end.
-    pub tcp: TcpStream,
+    pub outside: Outside,
     /// Our end of the connection to the inner socket.
     pub inner: UnixStream,
     /// Its counters.
@@ -76,8 +78,8 @@ impl Guest {
     /// be read to its end.
     fn part(&self, end: End) {
         self.account.part(if let End::Refused(refusal) = end { Some(refusal) } else { None });
+        self.outside.close();
         // An end that is closed already is what is wanted.
-        let _ = self.tcp.shutdown(Shutdown::Both);
         let _ = self.inner.shutdown(Shutdown::Write);
     }
 }
@@ -87,8 +89,35 @@ impl Drop for Guest {
         let shared = &self.place.shared;
         shared.ledger.close(&self.connection);
         if let Some(refusal) = self.account.refusal() {
-            shared.tally.refuse(refusal, self.place.address);
+            shared.tally.refuse(refusal, self.place.address, "");
         }
+    }
+}
+
+/// Why a connection was not let in.
+#[derive(Debug)]
+struct Rejected {
+    end: End,
+    /// What there is to say beyond the refusal.
+    words: String,
+}
+
+impl<T: Into<End>> From<T> for Rejected {
+    fn from(end: T) -> Self {
+        Self { end: end.into(), words: String::new() }
+    }
+}
+
+impl From<Failure> for Rejected {
+    fn from(failure: Failure) -> Self {
+        let refusal = match failure.kind {
+            FailureKind::NotTls => Refusal::NotTls,
+            FailureKind::Version => Refusal::TlsVersion,
+            FailureKind::Certificate => Refusal::Certificate,
+            FailureKind::Distrusted => Refusal::Distrusted,
+            FailureKind::Broken => return End::Closed.into(),
+        };
+        Self { end: refusal.into(), words: failure.to_string() }
     }
 }
 
@@ -101,8 +130,8 @@ pub async fn host(shared: Arc<Shared>, place: Place, tcp: TcpStream) {
     let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
     match entered {
         Ok((guest, kept)) => carry(&shared, Arc::new(guest), kept).await,
-        Err(End::Refused(refusal)) => shared.tally.refuse(refusal, address),
-        Err(End::Closed) => {}
+        Err(Rejected { end: End::Refused(refusal), words }) => shared.tally.refuse(refusal, address, &words),
+        Err(Rejected { end: End::Closed, .. }) => {}
     }
 }
 
@@ -119,22 +148,29 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
     guest.part(end);
 }
 
-async fn enter(shared: &Shared, place: Place, tcp: TcpStream) -> Result<(Guest, Vec<u8>), End> {
-    let opened = timer::timeout(HANDSHAKE, open(&tcp)).await;
-    let kept = opened.unwrap_or(Err(Refusal::Silent.into()))?;
+async fn enter(shared: &Shared, place: Place, tcp: TcpStream) -> Result<(Guest, Vec<u8>), Rejected> {
+    let arrived = timer::timeout(HANDSHAKE, arrive(shared, tcp)).await;
+    let (outside, kept) = arrived.unwrap_or(Err(Refusal::Silent.into()))?;
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     let connection = Connection::copy_from_slice(&number.to_be_bytes());
     let account = shared.ledger.open(connection.clone());
+    shared.tally.entered();
     let connected = timer::timeout(HANDSHAKE, shared.connect(&connection)).await;
     let connected = connected.unwrap_or(Err(Refusal::Descriptors.into()));
     let inner = connected.inspect_err(|_| shared.ledger.close(&connection))?;
-    Ok((Guest { tcp, inner, account, connection, place }, kept))
+    Ok((Guest { outside, inner, account, connection, place }, kept))
 }
 
-/// Shakes hands with the stranger; gives what it sent beyond.
-async fn open(tcp: &TcpStream) -> Result<Vec<u8>, End> {
+/// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.
+async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), Rejected> {
     tcp.set_nodelay(true)?;
-    Ok(shake_hands(tcp, tcp, "ROUTER", &ASKING).await?)
+    let tls = match &shared.credentials {
+        Some(credentials) => Some(credentials.accept(tcp.clone()).await?),
+        None => None,
+    };
+    let outside = Outside::new(tcp, tls);
+    let kept = shake_hands(&outside, &outside, "ROUTER", &ASKING).await?;
+    Ok((outside, kept))
 }
 
 impl Shared {

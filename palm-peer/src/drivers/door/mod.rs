@@ -6,6 +6,7 @@
 mod account;
 mod entry;
 mod folder;
+mod outside;
 mod pump;
 pub mod tally;
 
@@ -17,6 +18,7 @@ use crate::{
     ports::{
         runtime::{self, TcpListener, TcpStream, UnixStream},
         timer,
+        tls::Credentials,
         zmq::{self, Connection, Frames, Heard},
     },
 };
@@ -48,6 +50,9 @@ const SPARE_TO_ACCEPT: usize = 32;
 /// After how long it is tried again to accept when there was no descriptor left and none of ours was released.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How long closing waits for the connections to end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// Connections to the inner socket that say nothing. `ZeroMQ` treats a lone connection in a way of its own, and when that
 /// comes or goes while others do, may wait with a lock in hand for a task that waits for this lock. With these, none is alone.
 const ANCHORS: [&[u8]; 3] = [b"anchor 1", b"anchor 2", b"anchor 3"];
@@ -62,6 +67,8 @@ struct Shared {
     admission: Mutex<Admission>,
     ledger: Arc<Ledger>,
     tally: Arc<Tally>,
+    /// What TLS is made of, where it is spoken.
+    credentials: Option<Arc<Credentials>>,
     /// Numbers the connections, which makes their identities.
     connections: AtomicU64,
     /// Woken when a connection has ended.
@@ -140,7 +147,8 @@ impl Sender {
 }
 
 impl Door {
-    /// Opens a door at `address`; port 0 lets the system choose. Gives the address that it is at.
+    /// Opens a door at `address`, with TLS if there are credentials; port 0 lets the system choose. Gives the address that it
+    /// is at.
     ///
     /// # Errors
     /// When the address cannot be bound, or there is no place for the inner socket.
@@ -148,6 +156,7 @@ impl Door {
         address: SocketAddr,
         options: &Options,
         tally: Arc<Tally>,
+        credentials: Option<Arc<Credentials>>,
     ) -> io::Result<(Self, Sender, Receiver, SocketAddr)> {
         let listener = StdListener::bind(address)?;
         let bound = listener.local_addr()?;
@@ -162,6 +171,7 @@ impl Door {
                 admission: Mutex::new(Admission::new(options.max_connections, options.max_per_address)),
                 ledger: Arc::clone(&ledger),
                 tally,
+                credentials,
                 connections: AtomicU64::new(0),
                 ended: AtomicWaker::new(),
                 closing: closing.shared(),
@@ -193,8 +203,10 @@ impl Door {
 
     /// Closes the door for good, after its [`Sender`]s and its [`Receiver`] are dropped, and leaves nothing behind.
     pub async fn close(mut self) {
-        let folder = self.folder.take();
+        let (folder, ledger) = (self.folder.take(), Arc::clone(&self.ledger));
         drop(self);
+        // The other sides are told, as far as their connections have a way to; whoever does not listen is not waited for.
+        let _ = timer::timeout(LAST_WORDS, ledger.emptied()).await;
         if let Some(folder) = folder {
             folder.remove().await;
         }
@@ -231,6 +243,6 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::conver
 fn admit(shared: &Arc<Shared>, tcp: TcpStream, from: SocketAddr) {
     match Place::take(shared, from.ip()) {
         Ok(place) => runtime::spawn(entry::host(Arc::clone(shared), place, tcp)),
-        Err(refusal) => shared.tally.refuse(refusal, from.ip()),
+        Err(refusal) => shared.tally.refuse(refusal, from.ip(), ""),
     }
 }

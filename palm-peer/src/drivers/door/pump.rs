@@ -122,7 +122,8 @@ impl Rest {
         if !self.bytes.is_empty() {
             *self = Self { accepted: self.accepted, ..Self::default() };
         }
-        Poll::Ready(Ok(()))
+        // Over TLS, what was accepted may wait to be sent.
+        Pin::new(&mut to).poll_flush(cx)
     }
 }
 
@@ -208,7 +209,7 @@ impl Inward {
         let wanted = usize::try_from(self.scanner.left()).unwrap_or(LONG_READ).clamp(SHORT_READ, LONG_READ);
         let read = with_scratch(|scratch| {
             scratch[..ahead].copy_from_slice(&self.kept);
-            let count = ready!(Pin::new(&mut &guest.tcp).poll_read(cx, &mut scratch[ahead..ahead + wanted]))?;
+            let count = ready!(Pin::new(&mut &guest.outside).poll_read(cx, &mut scratch[ahead..ahead + wanted]))?;
             if count == 0 {
                 return Poll::Ready(Err(End::Closed));
             }
@@ -303,7 +304,7 @@ impl Outward {
             if guest.account.is_parting() {
                 return Poll::Ready(Err(End::Closed));
             }
-            let flushed = self.rest.poll_flush(cx, &guest.tcp)?;
+            let flushed = self.rest.poll_flush(cx, &guest.outside)?;
             if self.rest.accepted != self.seen {
                 self.seen = self.rest.accepted;
                 self.patience.renew();
@@ -340,7 +341,7 @@ impl Outward {
             return Ok(false);
         }
         let Some(pong) = guest.account.take_pong() else { return Ok(false) };
-        self.rest.write(cx, &guest.tcp, &pong)?;
+        self.rest.write(cx, &guest.outside, &pong)?;
         Ok(true)
     }
 
@@ -363,7 +364,7 @@ impl Outward {
             // A PONG has its place between two messages, so the first end of one is looked for.
             let most = if guest.account.has_pong() { 1 } else { u64::MAX };
             let Step::Pass(count) = self.scanner.step(bytes, most)? else { break };
-            self.rest.write(cx, &guest.tcp, &bytes[..count])?;
+            self.rest.write(cx, &guest.outside, &bytes[..count])?;
             self.uncounted += count as u64;
             bytes = &bytes[count..];
             self.answer_ping(cx, guest)?;

@@ -18,6 +18,7 @@ use std::{
 #[derive(Debug, Default)]
 pub struct Tally {
     open: AtomicU64,
+    entered: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
     quiet: Mutex<Quiet>,
     paused: AtomicU64,
@@ -48,11 +49,24 @@ impl Tally {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a refusal, and writes of it unless this address was written of in the last minute.
-    pub fn refuse(&self, refusal: Refusal, address: IpAddr) {
+    /// Counts a connection that goes on to `ZeroMQ`.
+    pub fn entered(&self) {
+        self.entered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many went on to `ZeroMQ`, ever: no byte of any other did.
+    pub fn entries(&self) -> u64 {
+        self.entered.load(Ordering::Relaxed)
+    }
+
+    /// Counts a refusal, and writes of it, with these words if there are any, unless this address was written of in the
+    /// last minute.
+    pub fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
         if lock(&self.quiet).may_write(address, Instant::now()) {
-            log::warn!("refused a connection from {address}: {refusal} ({})", refusal.name());
+            let why = refusal.to_string();
+            let why = if words.is_empty() { &why } else { words };
+            log::warn!("refused a connection from {address}: {why} ({})", refusal.name());
         }
     }
 

@@ -5,6 +5,7 @@ use crate::{
     Options,
     decisions::{logbook::Logbook, store::Store},
     drivers::{dialer::Dialer, door::tally::Tally, lock::lock},
+    ports::tls::Credentials,
 };
 use log::Level;
 use serde_json::json;
@@ -55,9 +56,10 @@ impl Core {
         functions: BTreeMap<String, Function>,
         options: Options,
         log: Arc<Mutex<Logbook>>,
+        credentials: Option<Arc<Credentials>>,
     ) -> Self {
         let uuid = Uuid::new_v4();
-        let dialer = Dialer::new(uuid, &options);
+        let dialer = Dialer::new(uuid, &options, credentials);
         Self {
             uuid,
             relay: Arc::new(Relay::new(dialer.clone(), options.clone())),
@@ -128,6 +130,7 @@ impl Core {
             "p50_us": quantile(50),
             "p99_us": quantile(99),
             "connections": self.tally.connections(),
+            "entered": self.tally.entries(),
             "refused": self.tally.refused(),
             "pauses": self.tally.pauses(),
         })

@@ -17,16 +17,9 @@ impl Settings {
                 let reason = format!("{url:?} is no URL such as http://127.0.0.1:2379");
                 return Err(InvalidSetting::new("etcd", reason));
             }
-            if url.starts_with("http://") && self.cacert.is_some() {
-                let reason = format!("{url} is plain, but cacert is set: write https://");
-                return Err(InvalidSetting::new("etcd", reason));
-            }
         }
         if self.etcd.is_empty() {
             return Err(InvalidSetting::new("etcd", "at least one URL is needed"));
-        }
-        if self.cert.is_some() != self.key.is_some() {
-            return Err(InvalidSetting::new("cert", "a certificate and its key come together: set both cert and key"));
         }
         if !Keys::is_valid_prefix(&self.prefix) {
             let reason = format!("{:?} must start with / and hold no space", self.prefix);

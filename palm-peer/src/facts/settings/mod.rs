@@ -3,6 +3,9 @@
 mod check;
 #[cfg(test)]
 mod tests;
+mod tls;
+
+pub use self::tls::{Tls, TlsFiles};
 
 use super::keys::Keys;
 use log::LevelFilter;
@@ -27,12 +30,14 @@ pub struct Settings {
     pub etcd: Vec<String>,
     /// User and password for etcd. Default none.
     pub user: Option<(String, String)>,
-    /// PEM file of the authority that signed etcd's certificate. Default none.
+    /// PEM file of the authority that signed the certificates of etcd and of the mesh. Default none.
     pub cacert: Option<PathBuf>,
-    /// PEM file of the certificate shown to etcd. Default none.
+    /// PEM file of the certificate shown to etcd, and to peers and clients. Default none.
     pub cert: Option<PathBuf>,
     /// PEM file of that certificate's key. Default none.
     pub key: Option<PathBuf>,
+    /// Whether peers and clients speak TLS with each other. Default: when `cacert`, `cert` and `key` are all given.
+    pub tls: Tls,
     /// The folder of the mesh in etcd. Peers and clients with different prefixes do not see each other. Default none.
     pub prefix: String,
     /// The host that others reach the server at, written in its record. Default `127.0.0.1`.
@@ -83,6 +88,7 @@ impl Default for Settings {
             cacert: None,
             cert: None,
             key: None,
+            tls: Tls::Auto,
             prefix: String::new(),
             ip: "127.0.0.1".into(),
             bind: None,
@@ -112,6 +118,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("etcd", &self.etcd)
             .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .field("tls", &self.tls)
             .field("prefix", &self.prefix)
             .field("ip", &self.ip)
             .field("bind", &self.bind)
@@ -144,12 +151,13 @@ impl std::error::Error for InvalidSetting {}
 
 impl Settings {
     /// The names that [`Settings::set`] knows.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 24] = [
         "etcd",
         "user",
         "cacert",
         "cert",
         "key",
+        "tls",
         "prefix",
         "ip",
         "bind",
@@ -202,6 +210,7 @@ impl Settings {
             "cacert" => self.cacert = path(),
             "cert" => self.cert = path(),
             "key" => self.key = path(),
+            "tls" => self.tls = parse(name, text, "auto, off or required")?,
             "prefix" => text.clone_into(&mut self.prefix),
             "ip" => text.clone_into(&mut self.ip),
             "bind" => self.bind = Some(parse(name, text, "an IP address")?),
@@ -231,6 +240,7 @@ impl Settings {
     /// When one is out of its bounds or contradicts another; the error names both with their values.
     pub fn build(self) -> Result<Options, InvalidSetting> {
         self.check_etcd()?;
+        self.check_tls()?;
         self.check_address()?;
         self.check_times()?;
         self.check_limits()?;
@@ -248,6 +258,16 @@ impl Options {
     pub fn bind_address(&self) -> IpAddr {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         self.bind.or_else(|| self.ip.parse().ok()).unwrap_or(loopback)
+    }
+
+    /// The files from which peers and clients have their TLS; `None` when they speak without.
+    pub(crate) fn mesh_tls(&self) -> Option<TlsFiles> {
+        self.tls_files()
+    }
+
+    /// Whether others than this machine can reach the server without a certificate.
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.mesh_tls().is_none() && !self.bind_address().to_canonical().is_loopback()
     }
 
     /// The layout of the mesh's keys.

@@ -18,6 +18,7 @@ fn every_name_can_be_set_from_the_environment() {
         "user" => "root:secret:with:colons",
         "prefix" => "/staging",
         "ip" | "bind" => "127.0.0.2",
+        "tls" => "required",
         _ => "7",
     };
     let settings = Settings::from_lookup(|variable| {
@@ -47,6 +48,7 @@ fn what_cannot_be_is_refused_with_its_name_and_value() {
         ("probe_misses", "0", "within 1 and 100"),
         ("max_in_flight", "0", "within 1 and"),
         ("cert", "/x.pem", "set both"),
+        ("tls", "on", "not auto, off or required"),
         ("user", "root", "name:password"),
         ("colour", "red", "no such setting"),
     ] {

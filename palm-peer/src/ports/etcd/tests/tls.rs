@@ -8,8 +8,7 @@ use palm_tests::{Authority, Certificate, Proxy};
 use super::{super::*, *};
 
 fn guarded(certificate: &Certificate) -> palm_tests::Etcd {
-    let builder = palm_tests::Etcd::builder().https();
-    certificate.etcd_flags().iter().fold(builder, palm_tests::EtcdBuilder::arg).start()
+    palm_tests::Etcd::builder().certified(certificate).start()
 }
 
 /// A handle that shows this certificate and believes in its authority.

@@ -1,0 +1,165 @@
+//! Why there is no TLS with the other side, in words for whoever must mend it.
+
+use chrono::DateTime;
+use futures_rustls::{
+    pki_types::UnixTime,
+    rustls::{AlertDescription, CertificateError, Error},
+};
+use std::{fmt, io};
+
+/// Whose fault it is that there is no TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The other side does not speak TLS.
+    NotTls,
+    /// It speaks no version, or no ciphers, that we do.
+    Version,
+    /// Its certificate is missing, or none that we accept.
+    Certificate,
+    /// It does not accept our certificate.
+    Distrusted,
+    /// It went away, or the connection broke.
+    Broken,
+}
+
+/// Why there is no TLS: the words say "it" of the other side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Whose fault it is.
+    pub kind: FailureKind,
+    words: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl Failure {
+    fn new(kind: FailureKind, words: impl Into<String>) -> Self {
+        Self { kind, words: words.into() }
+    }
+
+    /// No certificate could be for such a host.
+    pub(super) fn no_name(host: &str) -> Self {
+        Self::new(FailureKind::Certificate, format!("{host:?} is no name or address that a certificate can be for"))
+    }
+}
+
+/// What an error of a connection says about TLS, if it does.
+#[must_use]
+pub fn explain(error: &io::Error) -> Option<Failure> {
+    error.get_ref()?.downcast_ref::<Error>().map(Failure::from)
+}
+
+impl From<&io::Error> for Failure {
+    fn from(error: &io::Error) -> Self {
+        explain(error).unwrap_or_else(|| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                Self::new(FailureKind::Broken, "it ended the connection in its TLS handshake")
+            }
+            _ => Self::new(FailureKind::Broken, error.to_string()),
+        })
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let kind = match error {
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::PeerMisbehaved(_)
+            | Error::PeerSentOversizedRecord => FailureKind::NotTls,
+            Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+                FailureKind::Version
+            }
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => FailureKind::Certificate,
+            Error::AlertReceived(alert) if is_about_certificates(*alert) => FailureKind::Distrusted,
+            _ => FailureKind::Broken,
+        };
+        Self::new(kind, words_of(error))
+    }
+}
+
+fn is_about_certificates(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+            | AlertDescription::NoCertificate
+    )
+}
+
+/// What an error means, said of the other side.
+pub(super) fn words_of(error: &Error) -> String {
+    match error {
+        Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::PeerSentOversizedRecord => {
+            "it speaks no TLS, which takes cacert, cert and key on its side too".into()
+        }
+        Error::PeerIncompatible(_) => format!("it does not speak TLS 1.3 as we do ({error})"),
+        Error::NoCertificatesPresented => "it shows no certificate".into(),
+        Error::InvalidCertificate(error) => format!("its certificate is not accepted: {}", certificate_words(error)),
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => "it does not speak TLS 1.3".into(),
+        Error::AlertReceived(alert) if is_about_certificates(*alert) => {
+            format!("it does not accept our certificate: {}", alert_words(*alert))
+        }
+        error => error.to_string(),
+    }
+}
+
+fn alert_words(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateExpired => "it has expired, or is not valid yet".into(),
+        AlertDescription::CertificateRequired => "it wants one, and got none".into(),
+        AlertDescription::UnknownCA => "it knows no authority that signed it (its cacert is another)".into(),
+        AlertDescription::UnsupportedCertificate => {
+            "its extendedKeyUsage does not allow this use (serverAuth and clientAuth do)".into()
+        }
+        AlertDescription::CertificateUnknown => "it is for another mesh, or otherwise not what it wants".into(),
+        AlertDescription::BadCertificate => "it is for another name".into(),
+        alert => format!("{alert:?}"),
+    }
+}
+
+/// What is wrong with a certificate.
+pub(super) fn certificate_words(error: &CertificateError) -> String {
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => format!("it expired at {}", time(*not_after)),
+        CertificateError::Expired => "it has expired".into(),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("it is not valid before {}", time(*not_before))
+        }
+        CertificateError::UnknownIssuer => "it is not signed by the authority in cacert".into(),
+        CertificateError::BadSignature => "its signature is wrong".into(),
+        CertificateError::BadEncoding => "it is no certificate".into(),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            // They come as `DnsName("a.example")` and `IpAddress(10.0.0.1)`.
+            let bare = |name: &String| {
+                let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+                inner.trim_end_matches(')').trim_matches('"').to_owned()
+            };
+            let names: Vec<_> = presented.iter().map(bare).collect();
+            let names = if names.is_empty() { "no host".into() } else { names.join(", ") };
+            format!("it is for {names}, not for {}", expected.to_str())
+        }
+        CertificateError::InvalidPurposeContext { required, .. } => {
+            format!("its extendedKeyUsage does not allow {required}")
+        }
+        CertificateError::Other(other) => other.0.to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn time(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    DateTime::from_timestamp(seconds, 0).map_or_else(|| seconds.to_string(), |time| time.format("%FT%TZ").to_string())
+}

@@ -1,0 +1,17 @@
+//! TLS between peers: the only user of rustls, of futures-rustls above it, and of webpki below it.
+//!
+//! TLS 1.3 alone, with certificates on both sides, each of the mesh's authority. Nothing is resumed: every handshake looks
+//! at both certificates anew.
+
+mod credentials;
+mod failure;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use self::{
+    credentials::Credentials,
+    failure::{Failure, FailureKind, explain},
+    stream::Stream,
+};

@@ -1,0 +1,203 @@
+//! Whether a certificate is one of the mesh.
+
+use super::failure::{certificate_words, words_of};
+use crate::decisions::identity::{Scope, mesh_uri, scope};
+use futures_rustls::{
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    rustls::{
+        CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+        client::{
+            danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+            verify_server_cert_signed_by_trust_anchor, verify_server_name,
+        },
+        crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+        server::{
+            ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier,
+            danger::{ClientCertVerified, ClientCertVerifier},
+        },
+    },
+};
+use std::{fmt, sync::Arc};
+use webpki::EndEntityCert;
+
+/// A certificate that is for other meshes.
+#[derive(Debug)]
+pub struct WrongMesh {
+    /// For which it is.
+    of: Vec<String>,
+    /// For which it would have to be.
+    wanted: String,
+}
+
+impl fmt::Display for WrongMesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is for the mesh {}, not for {}", self.of.join(", "), self.wanted)
+    }
+}
+
+impl std::error::Error for WrongMesh {}
+
+/// Whether the certificate names this mesh; an error when it names others alone.
+fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, Error> {
+    let parsed = EndEntityCert::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    match scope(parsed.valid_uri_names(), prefix) {
+        Scope::Any => Ok(false),
+        Scope::This => Ok(true),
+        Scope::Others(of) => {
+            let wrong = WrongMesh { of, wanted: mesh_uri(prefix) };
+            Err(CertificateError::Other(OtherError(Arc::new(wrong))).into())
+        }
+    }
+}
+
+/// What is wrong with our own certificate.
+pub enum OwnFault {
+    /// Nobody would accept it.
+    Useless(String),
+    /// Those who have our authority alone would not.
+    Doubtful(String),
+}
+
+/// Looks at our own certificate as the others will.
+pub fn check_own(
+    chain: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    algorithms: WebPkiSupportedAlgorithms,
+    prefix: &str,
+    host: Option<&str>,
+) -> Result<(), OwnFault> {
+    let useless = |error: Error| {
+        OwnFault::Useless(match error {
+            Error::InvalidCertificate(error) => format!("is of no use: {}", certificate_words(&error)),
+            error => format!("is of no use: {error}"),
+        })
+    };
+    let Some((own, between)) = chain.split_first() else { return Ok(()) };
+    let parsed = ParsedCertificate::try_from(own).map_err(useless)?;
+    if !is_for_mesh(own, prefix).map_err(useless)?
+        && let Some(host) = host
+    {
+        let name = ServerName::try_from(host.to_owned());
+        let name =
+            name.map_err(|_| OwnFault::Useless(format!("cannot be for {host:?}, which is no name or address")))?;
+        verify_server_name(&parsed, &name).map_err(useless)?;
+    }
+    let now = UnixTime::now();
+    match verify_server_cert_signed_by_trust_anchor(&parsed, roots, between, now, algorithms.all) {
+        Ok(()) => Ok(()),
+        Err(
+            error @ Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ),
+        ) => Err(useless(error)),
+        Err(error) => Err(OwnFault::Doubtful(words_of(&error))),
+    }
+}
+
+/// Looks at the certificates of others, servers and clients alike.
+#[derive(Debug)]
+pub struct Verifier {
+    roots: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+    clients: Arc<dyn ClientCertVerifier>,
+    prefix: String,
+}
+
+impl Verifier {
+    /// Believes these authorities, for the mesh of this prefix.
+    ///
+    /// # Errors
+    /// When there is no authority.
+    pub fn new(
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+        prefix: &str,
+    ) -> Result<Self, VerifierBuilderError> {
+        let algorithms = provider.signature_verification_algorithms;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider).build()?;
+        Ok(Self { roots, algorithms, clients, prefix: prefix.to_owned() })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)?;
+        // A certificate that names its mesh may be used on all hosts of it.
+        if !is_for_mesh(end_entity, &self.prefix)? {
+            verify_server_name(&parsed, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.clients.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.clients.verify_client_cert(end_entity, intermediates, now)?;
+        is_for_mesh(end_entity, &self.prefix)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.clients.supported_verify_schemes()
+    }
+}
