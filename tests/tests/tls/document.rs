@@ -1,0 +1,83 @@
+//! The commands of docs/security.md work as they are pasted.
+
+use crate::common::SOON;
+use palm_tests::{Process, binary, eventually, example, free_port};
+use std::{fs, path::Path, process::Command};
+
+fn document() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
+    fs::read_to_string(path).expect("the document")
+}
+
+/// The commands in blocks of shell.
+fn scripts(document: &str) -> Vec<&str> {
+    let blocks = document.split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().expect("an end")).collect()
+}
+
+/// The words of the command lines that begin so, with another port for etcd.
+fn lines(document: &str, program: &str, port: u16) -> Vec<Vec<String>> {
+    let lines = document.lines().filter_map(|line| line.strip_prefix(&format!("    {program} ")));
+    let words = |line: &str| line.replace("2379", &port.to_string()).split_whitespace().map(str::to_owned).collect();
+    lines.map(words).collect()
+}
+
+#[test]
+fn the_commands_make_certificates_that_work() {
+    let document = document();
+    let folder = tempfile::tempdir().expect("a folder");
+    let scripts = scripts(&document);
+    assert!(scripts.len() >= 6, "{scripts:#?}");
+    for script in scripts {
+        let ran = Command::new("sh").args(["-e", "-c", script]).current_dir(folder.path()).output().expect("a shell");
+        assert!(ran.status.success(), "{script}\n{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    let start = |program: &Path, args: &[String]| {
+        let line = format!("cd {} && exec \"$@\"", folder.path().display());
+        let args = args.iter().map(String::as_str);
+        let program = program.display().to_string();
+        Process::start("sh", ["-c", &line, "sh", &program].into_iter().chain(args))
+    };
+    let port = free_port();
+    let etcd = &lines(&document, "etcd", port)[0];
+    let etcd = [etcd.clone(), vec![format!("--listen-peer-urls=http://127.0.0.1:{}", free_port())]].concat();
+    let _etcd = start(Path::new("etcd"), &etcd);
+    let servers = lines(&document, "text", port);
+    assert_eq!(servers.len(), 2);
+    let _servers: Vec<_> = servers
+        .iter()
+        .map(|args| {
+            let server = start(&example("text"), args);
+            server.wait_for_line(|line| line.contains("configured"), SOON);
+            server
+        })
+        .collect();
+    let call = &lines(&document, "palm-cli", port)[0];
+    for prefix in [None, Some("/staging")] {
+        // In the other mesh, too, a client's certificate without a URI is good.
+        let more = prefix.map(|prefix| vec!["--prefix".to_owned(), prefix.to_owned()]).unwrap_or_default();
+        let args = [call.clone(), more].concat();
+        let said = eventually("the call is answered", SOON, || {
+            let called = start(&binary("palm-cli"), &args);
+            called.wait(SOON).success().then(|| called.lines().join("\n"))
+        });
+        assert_eq!(said, "HELLO", "{prefix:?}");
+    }
+}
+
+#[test]
+fn a_client_cannot_pose_as_a_server_with_the_certificate_of_the_document() {
+    let document = document();
+    let folder = tempfile::tempdir().expect("a folder");
+    for script in scripts(&document) {
+        let ran = Command::new("sh").args(["-e", "-c", script]).current_dir(folder.path()).output().expect("a shell");
+        assert!(ran.status.success(), "{script}");
+    }
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let etcd = palm_tests::Etcd::start();
+    let args = ["run", "--etcd", &etcd.endpoint(), "--cacert", &file("ca.pem"), "--cert", &file("client.pem")];
+    let server = Process::start(example("text"), [&args[..], &["--key", &file("client.key")]].concat());
+    assert_eq!(server.wait(SOON).code(), Some(1));
+    let said = server.lines().join("\n");
+    assert!(said.contains("client.pem is of no use: it is for no host, not for 127.0.0.1"), "{said}");
+}

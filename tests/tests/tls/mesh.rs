@@ -1,0 +1,96 @@
+//! What works without TLS works with it, and with an etcd that asks for certificates.
+
+use super::{World, address, config, connect, dial, ping, try_call};
+use crate::common::{QUICK, SOON, calls::Calls};
+use futures::{StreamExt as _, executor::block_on};
+use palm_tests::{Process, binary, eventually, example};
+use rustls::version::TLS13;
+use std::time::{Duration, Instant};
+
+#[test]
+fn calls_and_the_command_line_go_through() {
+    let world = World::new();
+    let mesh = world.mesh();
+    let servers = mesh.start_in_line("text", 2);
+    let client = connect(mesh.options());
+    for server in &servers {
+        assert_eq!(try_call(&client, &format!("{}.shout", server.uuid)).expect("an answer"), "HELLO");
+    }
+    let long = "x".repeat(3_000_000);
+    let answer = block_on(client.call("text.shout", long.clone()).into_future()).expect("an answer");
+    assert_eq!(answer, long.to_uppercase());
+    let cli = |args: &[&str]| {
+        let endpoint = world.etcd.endpoint();
+        let flags = world.files.flags();
+        let where_to = ["--etcd", &endpoint, "--prefix", "/mesh", "--tls", "required"];
+        let process = Process::builder(binary("palm-cli")).args(args).args(where_to).args(flags).start();
+        let status = process.wait(SOON);
+        (status.success(), process.lines().join("\n"))
+    };
+    let (done, said) = cli(&["status"]);
+    assert!(done && servers.iter().all(|server| said.contains(&server.uuid)), "{said}");
+    assert_eq!(cli(&["call", "text.shout", "hello"]), (true, "HELLO".into()));
+}
+
+#[test]
+fn jobs_flow_from_server_to_server() {
+    let world = World::new();
+    let mesh = world.mesh();
+    let flags = world.files.flags();
+    let etcd = world.etcd.endpoint();
+    let stage = |name: &str| {
+        let args = ["run", "--etcd", &etcd, "--prefix", "/mesh", "--tls", "required"];
+        Process::builder(example("stage")).args(args).args(&flags).env("PALM_TEST_STAGE", name).start()
+    };
+    let _stages = ["a", "b", "c"].map(|name| [stage(name), stage(name)]);
+    let client = connect(mesh.options());
+    eventually("all stages can be reached", SOON, || {
+        let instances: usize = client.reachable().iter().map(|server| server.instances).sum();
+        (instances == 6).then_some(())
+    });
+    let messages = (0..2000).map(|n| format!("{n}:"));
+    let results = client.job(["a.add", "b.add", "c.add"]).run_iter(messages).expect("all are there");
+    let results: Vec<_> = block_on(results.collect());
+    assert_eq!(results.len(), 2000);
+    for (idx, result) in results {
+        assert_eq!(result.expect("a result"), format!("{idx}:abc"));
+    }
+}
+
+#[test]
+fn a_killed_leader_is_followed_within_its_bound() {
+    let world = World::new();
+    let flags = [&["--tls", "required"], &QUICK[..]].concat();
+    let mesh = world.mesh_with("/mesh", &world.files, &flags);
+    let servers = mesh.start_in_line("printf", 3);
+    let calls = Calls::start(mesh.options());
+    servers[0].kill();
+    let killed = Instant::now();
+    mesh.await_lead(&servers[1].uuid, SOON);
+    mesh.await_published(&[&servers[1].uuid, &servers[2].uuid]);
+    // The design's bound is 1 s; the lease's TTL, without which silence would have to do, is 3 s.
+    assert!(killed.elapsed() < Duration::from_secs(4), "after {:?}", killed.elapsed());
+    assert!(!mesh.is_registered(&servers[0].uuid));
+    drop(calls);
+}
+
+#[test]
+fn a_server_that_leaves_says_so_to_those_who_are_connected() {
+    let world = World::new();
+    let mesh = world.mesh();
+    let server = mesh.start("text");
+    mesh.await_published(&[&server.uuid]);
+    let client = connect(mesh.options());
+    let connections = ping(&client, &server.uuid)["connections"].as_u64().expect("a number");
+    let config = config(&world.authority.ca(), Some(&world.files), &TLS13);
+    let mut wires: Vec<_> = (0..20).map(|_| dial(address(&server.endpoint), config.clone()).expect("in")).collect();
+    eventually("all are in", SOON, || {
+        (ping(&client, &server.uuid)["connections"].as_u64() == Some(connections + 20)).then_some(())
+    });
+    server.terminate();
+    for wire in &mut wires {
+        // An end without a word is an error to rustls: it might be somebody else's doing.
+        wire.until_end().expect("an orderly end");
+    }
+    assert!(server.wait(SOON).success());
+}

@@ -1,0 +1,93 @@
+//! Who has no certificate, or a wrong one, stays out; and the next good call goes through.
+
+use super::{World, address, config, connect, dial, ping, try_call};
+use crate::common::SOON;
+use palm_tests::{
+    Authority, Certificate, eventually,
+    wire::{Wire, greeting},
+};
+use rustls::version::{TLS12, TLS13};
+use std::{io, net::SocketAddr};
+
+/// Says these bytes to a TLS port; the other side may say an alert of TLS, and ends it.
+fn plain(address: SocketAddr, bytes: &[u8]) {
+    let mut wire = Wire::connect(address).expect("a connection");
+    wire.send(bytes).expect("sent");
+    assert!(wire.until_end().expect("cut off") < 64, "it was greeted");
+}
+
+#[test]
+fn nobody_without_a_certificate_of_the_authority_gets_a_byte_to_zeromq() {
+    let world = World::new();
+    let mesh = world.mesh();
+    let server = mesh.start("text");
+    mesh.await_published(&[&server.uuid]);
+    let client = connect(mesh.options());
+    let at = address(&server.endpoint);
+    let ours = &world.authority;
+    let theirs = Authority::new("theirs");
+    let stranger = theirs.issue("stranger", &["127.0.0.1"]);
+    let expired = ours.certificate("expired").host("127.0.0.1").expired().issue();
+    let other_mesh = ours.certificate("other").host("127.0.0.1").uri("palm:/other").issue();
+    let servers_only = ours.certificate("only").host("127.0.0.1").server_only().issue();
+    let out = |own: Option<&Certificate>, version| {
+        let dialled = dial(at, config(&ours.ca(), own, version));
+        let error = dialled.map(drop).expect_err("let in");
+        assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "left waiting");
+    };
+    let hello = [0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
+    let torn = [hello.as_slice(), &[0; 4], &[0xff; 190]].concat();
+    let cases: [(&str, &str, &dyn Fn()); 12] = [
+        ("another authority", "certificate", &|| out(Some(&stranger), &TLS13)),
+        ("expired", "certificate", &|| out(Some(&expired), &TLS13)),
+        ("another mesh", "certificate", &|| out(Some(&other_mesh), &TLS13)),
+        ("for servers alone", "certificate", &|| out(Some(&servers_only), &TLS13)),
+        ("none", "certificate", &|| out(None, &TLS13)),
+        ("TLS 1.2", "tls_version", &|| out(Some(&world.files), &TLS12)),
+        ("who does not trust us", "distrusted", &|| {
+            dial(at, config(&theirs.ca(), Some(&world.files), &TLS13)).map(drop).expect_err("let in");
+        }),
+        ("plain ZMTP", "not_tls", &|| plain(at, &greeting())),
+        ("HTTP", "not_tls", &|| plain(at, b"GET / HTTP/1.1\r\n\r\n")),
+        ("zeros", "not_tls", &|| plain(at, &[0; 64])),
+        ("a torn hello", "not_tls", &|| plain(at, &torn)),
+        ("a hello and silence", "silent", &|| plain(at, &hello)),
+    ];
+    assert_eq!(try_call(&client, "text.shout").expect("an answer"), "HELLO");
+    let before = ping(&client, &server.uuid);
+    for (name, counter, act) in cases {
+        let count = || ping(&client, &server.uuid)["refused"][counter].as_u64().unwrap_or(0);
+        let counted = count();
+        act();
+        eventually(&format!("{name} is counted as {counter}"), SOON, || (count() == counted + 1).then_some(()));
+        assert_eq!(try_call(&client, "text.shout").expect(name), "HELLO");
+    }
+    let after = ping(&client, &server.uuid);
+    assert_eq!(after["entered"], before["entered"], "connections reached ZeroMQ");
+    // Who has what it takes does.
+    let mut wire = dial(at, config(&ours.ca(), Some(&world.files), &TLS13)).expect("let in");
+    wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hi"]).expect("sent");
+    assert_eq!(wire.answer().expect("an answer")[1], b"HI");
+    let entered = ping(&client, &server.uuid)["entered"].as_u64();
+    assert_eq!(entered, before["entered"].as_u64().map(|before| before + 1));
+    let refusals = server.lines_with("refused a connection from 127.0.0.1");
+    assert_eq!(refusals.len(), 1, "one address is written of once a minute: {refusals:#?}");
+    assert!(refusals[0].contains("it is not signed by the authority in cacert (certificate)"), "{refusals:?}");
+}
+
+#[test]
+fn tls_at_a_plain_port_is_known_for_what_it_is() {
+    let world = World::new();
+    let mesh = world.mesh_with("/plain", &world.files, &["--tls", "off"]);
+    let server = mesh.start("text");
+    mesh.await_published(&[&server.uuid]);
+    let client = connect(mesh.options());
+    for version in [&TLS12, &TLS13] {
+        let dialled = dial(address(&server.endpoint), config(&world.authority.ca(), Some(&world.files), version));
+        dialled.map(drop).expect_err("no TLS");
+        assert_eq!(try_call(&client, "text.shout").expect("an answer"), "HELLO");
+    }
+    assert_eq!(ping(&client, &server.uuid)["refused"]["tls"], 2);
+    let refusals = server.lines_with("refused a connection from 127.0.0.1: it speaks TLS, which takes cacert");
+    assert_eq!(refusals.len(), 1, "{refusals:#?}");
+}
