@@ -24,8 +24,9 @@ demo: build ## watch a mesh on this machine: servers, a client, a leader that di
 test: build python ## run all tests, with etcd processes of their own
 	$(CARGO) test --workspace $(TEST_FLAGS)
 
-bench: setup ## measure what a call costs, against bare ZeroMQ (docs/benchmarks.md)
+bench: setup ## measure what a call costs, against bare ZeroMQ, and what the door and TLS do (docs/benchmarks.md)
 	$(CARGO) bench -p palm-tests --bench calls
+	$(CARGO) bench -p palm-tests --bench door
 
 check: setup ## check formatting, lints, documentation and the layers
 	$(CARGO) fmt --all --check

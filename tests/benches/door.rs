@@ -1,13 +1,17 @@
-//! What the door costs: calls to a server behind its door, against the same server without one.
+//! What the door costs: calls to a server behind its door, without and with TLS, against the same server without one; and
+//! what it costs to come in.
 //!
-//! `cargo bench -p palm-tests --bench door`. Both servers are processes of their own (this program again, with another
-//! argument); the client calls them in turns, and each ratio is that of two neighbouring turns.
+//! `cargo bench -p palm-tests --bench door`. The servers are processes of their own (this program again, with other
+//! arguments); the clients call them in turns, and each ratio is that of two neighbouring turns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::{
     env,
     error::Error,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,8 +20,14 @@ use futures::{
     executor::block_on,
     future::{pending, try_join_all},
 };
-use palm_peer::{Client, FunctionError, Message, Server, Settings};
-use palm_tests::{Etcd, Process, eventually};
+use palm_peer::{Client, FunctionError, Message, Options, Server, Settings};
+use palm_tests::{Authority, Certificate, Etcd, Process, eventually, free_port, wire::Wire};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    version::TLS13,
+};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -29,19 +39,36 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-async fn serve(etcd: String, name: &str) -> Outcome<()> {
-    let options = Settings { etcd: vec![etcd], door: name == "door", ..Settings::default() }.build()?;
-    Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
+/// Settings for a server or a client of this kind: `none`, `door` or `tls`, each in a mesh of its own.
+fn settings(etcd: &str, kind: &str, files: &Path) -> Settings {
+    let mut settings = Settings { etcd: vec![etcd.to_owned()], prefix: format!("/{kind}"), ..Settings::default() };
+    settings.door = kind != "none";
+    if kind == "tls" {
+        let Certificate { ca, cert, key } = certificate(files);
+        (settings.cacert, settings.cert, settings.key) = (Some(ca), Some(cert), Some(key));
+    }
+    settings
+}
+
+fn certificate(files: &Path) -> Certificate {
+    let file = |name: &str| files.join(name);
+    Certificate { ca: file("ca.pem"), cert: file("bench.cert.pem"), key: file("bench.key.pem") }
+}
+
+async fn serve(etcd: &str, kind: &str, files: &str, port: &str) -> Outcome<()> {
+    let settings = Settings { port: port.parse()?, ..settings(etcd, kind, Path::new(files)) };
+    let options: Options = settings.build()?;
+    Ok(Server::new("bench").function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
 
 /// Calls in a second, and the median of their times in microseconds.
-async fn turn(client: &Client, target: &str, payload: &Bytes, in_flight: usize, time: Duration) -> Outcome<(f64, f64)> {
+async fn turn(client: &Client, payload: &Bytes, in_flight: usize, time: Duration) -> Outcome<(f64, f64)> {
     let start = Instant::now();
     let caller = || async {
         let mut trips = Vec::new();
         while start.elapsed() < time {
             let sent = Instant::now();
-            let answer = client.call(target, payload.clone()).await?;
+            let answer = client.call("bench.echo", payload.clone()).await?;
             trips.push(sent.elapsed().as_secs_f64() * 1e6);
             assert_eq!(answer.len(), payload.len());
         }
@@ -57,42 +84,109 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-async fn bench(rounds: usize, time: Duration) -> Outcome<()> {
-    let me = env::current_exe()?;
-    let etcd = Etcd::start();
-    let _servers = ["door", "none"].map(|name| Process::start(&me, ["serve", name, &etcd.endpoint()]));
-    let client = Client::connect(Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build()?).await?;
-    eventually("both servers can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
-    println!("medians of {rounds} rounds of {time:?}\n");
-    println!("| payload, B | in flight | calls/s without | calls/s with | ratio | p50 without, µs | p50 with, µs |");
-    println!("|---:|---:|---:|---:|---:|---:|---:|");
+/// How many milliseconds it takes to come in and be greeted, with TLS or without.
+fn come_in(at: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Outcome<f64> {
+    let start = Instant::now();
+    match tls {
+        None => drop(Wire::dealer(at)?),
+        Some(config) => {
+            let tcp: TcpStream = Wire::connect(at)?.stream().try_clone()?;
+            let session = ClientConnection::new(Arc::clone(config), ServerName::from(at.ip()))?;
+            Wire::over(StreamOwned::new(session, tcp)).shake_hands()?;
+        }
+    }
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+fn config(files: &Path) -> Outcome<Arc<ClientConfig>> {
+    let Certificate { ca, cert, key } = certificate(files);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca)?)?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(default_provider())).with_protocol_versions(&[&TLS13])?;
+    let chain = vec![CertificateDer::from_pem_file(cert)?];
+    Ok(Arc::new(
+        builder.with_root_certificates(roots).with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?,
+    ))
+}
+
+/// Calls of one kind of server: in a second, and their median time.
+type Turn = (f64, f64);
+
+async fn calls(clients: &[Client; 3], rounds: usize, time: Duration) -> Outcome<()> {
+    println!(
+        "| payload, B | in flight | calls/s without | door | TLS | door / without | TLS / without | TLS / door | p50, µs | door | TLS |"
+    );
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for (size, all) in CASES {
         let payload = Bytes::from(vec![7; size]);
         for in_flight in all {
-            let mut pairs = Vec::new();
+            let mut turns: Vec<[Turn; 3]> = Vec::new();
             for _ in 0..=rounds {
-                let none = turn(&client, "none.echo", &payload, *in_flight, time).await?;
-                pairs.push((none, turn(&client, "door.echo", &payload, *in_flight, time).await?));
+                let [none, door, tls] = clients;
+                let none = turn(none, &payload, *in_flight, time).await?;
+                let door = turn(door, &payload, *in_flight, time).await?;
+                turns.push([none, door, turn(tls, &payload, *in_flight, time).await?]);
             }
             // The first opened what must be opened.
-            pairs.remove(0);
-            #[allow(clippy::type_complexity)]
-            let middle = |of: fn(&((f64, f64), (f64, f64))) -> f64| median(pairs.iter().map(of).collect());
-            let (without, with) = (middle(|(none, _)| none.0), middle(|(_, door)| door.0));
-            let ratio = middle(|(none, door)| door.0 / none.0);
-            let (slow, slower) = (middle(|(none, _)| none.1), middle(|(_, door)| door.1));
-            println!("| {size} | {in_flight} | {without:.0} | {with:.0} | {ratio:.2} | {slow:.0} | {slower:.0} |");
+            turns.remove(0);
+            let middle = |of: &dyn Fn(&[Turn; 3]) -> f64| median(turns.iter().map(of).collect());
+            let rates = [0, 1, 2].map(|kind| middle(&|turn| turn[kind].0));
+            let ratios = [(1, 0), (2, 0), (2, 1)].map(|(one, other)| middle(&|turn| turn[one].0 / turn[other].0));
+            let trips = [0, 1, 2].map(|kind| middle(&|turn| turn[kind].1));
+            let cells = [rates.map(|rate| format!("{rate:.0}")), ratios.map(|ratio| format!("{ratio:.2}"))];
+            let cells = [cells.concat(), trips.map(|trip| format!("{trip:.0}")).to_vec()].concat();
+            println!("| {size} | {in_flight} | {} |", cells.join(" | "));
         }
     }
     Ok(())
+}
+
+fn handshakes(addresses: &[SocketAddr; 3], files: &Path, count: usize) -> Outcome<()> {
+    let config = config(files)?;
+    let (mut plain, mut tls) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        plain.push(come_in(addresses[1], None)?);
+        tls.push(come_in(addresses[2], Some(&config))?);
+    }
+    println!(
+        "\nto come in, one after the other, medians of {count}: {:.2} ms plain, {:.2} ms with TLS",
+        median(plain),
+        median(tls)
+    );
+    Ok(())
+}
+
+fn bench(rounds: usize, time: Duration) -> Outcome<()> {
+    const KINDS: [&str; 3] = ["none", "door", "tls"];
+    let me = env::current_exe()?;
+    let etcd = Etcd::start();
+    let authority = Authority::new("bench");
+    drop(authority.issue("bench", &["127.0.0.1"]));
+    let (endpoint, files) = (etcd.endpoint(), authority.folder());
+    let ports = KINDS.map(|_| free_port());
+    let start = |(kind, port): (&str, u16)| {
+        Process::start(&me, ["serve", kind, &endpoint, &files.display().to_string(), &port.to_string()])
+    };
+    let _servers: Vec<_> = KINDS.into_iter().zip(ports).map(start).collect();
+    let clients = KINDS.map(|kind| {
+        let options = settings(&endpoint, kind, files).build().expect("settings that make sense");
+        block_on(Client::connect(options)).expect("a client")
+    });
+    for client in &clients {
+        eventually("the server can be reached", SOON, || (client.reachable().len() == 1).then_some(()));
+    }
+    println!("medians of {rounds} rounds of {time:?}\n");
+    block_on(calls(&clients, rounds, time))?;
+    handshakes(&ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))), files, 20 * rounds)
 }
 
 /// `cargo bench` adds `--bench`; words without dashes are ours: a role, or the number of rounds and the seconds of each turn.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve", name, etcd] => block_on(serve(etcd.to_owned(), name)),
-        [rounds, seconds] => block_on(bench(rounds.parse()?, Duration::from_secs_f64(seconds.parse()?))),
-        _ => block_on(bench(15, Duration::from_millis(250))),
+        ["serve", kind, etcd, files, port] => block_on(serve(etcd, kind, files, port)),
+        [rounds, seconds] => bench(rounds.parse()?, Duration::from_secs_f64(seconds.parse()?)),
+        _ => bench(15, Duration::from_millis(250)),
     }
 }
