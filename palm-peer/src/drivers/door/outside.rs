@@ -23,6 +23,11 @@ impl Outside {
         Self { tcp, tls }
     }
 
+    /// How many bytes the other side's system has accepted, where these are others than were written: over TLS.
+    pub fn sent(&self) -> Option<u64> {
+        self.tls.as_ref().map(tls::Stream::sent)
+    }
+
     /// Ends the connection, and says so, if that can be said at once.
     pub fn close(&self) {
         if let Some(tls) = &self.tls {

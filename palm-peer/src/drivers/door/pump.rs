@@ -305,11 +305,13 @@ impl Outward {
                 return Poll::Ready(Err(End::Closed));
             }
             let flushed = self.rest.poll_flush(cx, &guest.outside)?;
-            if self.rest.accepted != self.seen {
-                self.seen = self.rest.accepted;
-                self.patience.renew();
-            }
             if flushed.is_pending() {
+                // Over TLS, what was accepted may not have been sent.
+                let sent = guest.outside.sent().unwrap_or(self.rest.accepted);
+                if sent != self.seen {
+                    self.seen = sent;
+                    self.patience.renew();
+                }
                 ready!(self.patience.poll(cx, STALL));
                 return Poll::Ready(Err(Refusal::Stalled.into()));
             }

@@ -9,19 +9,19 @@ use std::{
     net::Shutdown,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 /// How much is read from the system at once. rustls alone would ask for 4 KiB, which is a system call for each quarter of a
 /// record.
-const READ: usize = 64 * 1024;
+const READ: usize = 128 * 1024;
 
 /// How long the other side may take to hear why it was refused.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A connection over TLS, whose other side has proven who it is. What was written is under way once it was flushed.
@@ -36,6 +36,11 @@ impl Stream {
         Self(Arc::new(Mutex::new(stream)))
     }
 
+    /// How many bytes the system has accepted so far.
+    pub fn sent(&self) -> u64 {
+        self.lock().get_ref().0.sent
+    }
+
     fn lock(&self) -> MutexGuard<'_, TlsStream<Socket>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,7 +48,17 @@ impl Stream {
 
 impl AsyncRead for &Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.lock()).poll_read(cx, buf)
+        let mut stream = self.lock();
+        let mut count = ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
+        // rustls gives one record at a time. What is here already is taken along, so that it goes on in few pieces.
+        while count > 0 && count < buf.len() && !stream.get_ref().0.is_empty() {
+            match Pin::new(&mut *stream).poll_read(cx, &mut buf[count..]) {
+                Poll::Ready(Ok(more @ 1..)) => count += more,
+                // What this is comes again with the next read.
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -86,13 +101,29 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: TcpStream,
-    kept: Vec<u8>,
+    /// What was read, up to `end`, and taken, up to `at`. Lent by the thread; empty when all is taken.
+    buffer: Vec<u8>,
     at: usize,
+    end: usize,
+    /// How many bytes the system has accepted.
+    sent: u64,
 }
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, kept: Vec::new(), at: 0 }
+        Self { tcp, buffer: Vec::new(), at: 0, end: 0, sent: 0 }
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        written.map_ok(|count| {
+            self.sent += count as u64;
+            count
+        })
+    }
+
+    /// Whether all that was read is taken.
+    fn is_empty(&self) -> bool {
+        self.at == self.end
     }
 
     /// Waits a moment for the other side to end the connection, having heard why: to close at once what has unread bytes
@@ -115,38 +146,41 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.at == this.kept.len() {
-            // What a connection does not need now, others do.
-            (this.kept, this.at) = (Vec::new(), 0);
-            let mut scratch = SCRATCH.take();
-            scratch.resize(READ, 0);
-            let read = Pin::new(&mut &this.tcp).poll_read(cx, &mut scratch).map_ok(|count| {
-                let now = count.min(buf.len());
-                buf[..now].copy_from_slice(&scratch[..now]);
-                this.kept = scratch[now..count].to_vec();
-                now
-            });
-            SCRATCH.set(scratch);
-            return read;
+        if this.is_empty() {
+            let mut buffer = SPARE.take();
+            buffer.resize(READ, 0);
+            match Pin::new(&mut &this.tcp).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(count)) => (this.buffer, this.at, this.end) = (buffer, 0, count),
+                other => {
+                    SPARE.set(buffer);
+                    return other;
+                }
+            }
         }
-        let now = buf.len().min(this.kept.len() - this.at);
-        buf[..now].copy_from_slice(&this.kept[this.at..this.at + now]);
+        let now = buf.len().min(this.end - this.at);
+        buf[..now].copy_from_slice(&this.buffer[this.at..this.at + now]);
         this.at += now;
+        if this.is_empty() {
+            // What a connection does not need now, others do.
+            SPARE.set(std::mem::take(&mut this.buffer));
+        }
         Poll::Ready(Ok(now))
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &self.tcp).poll_write(cx, buf)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut &self.tcp).poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &self.tcp).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut &self.tcp).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,9 +8,9 @@ use crate::{
         timer::timeout,
     },
 };
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, executor::block_on, future::join};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, executor::block_on, future::join};
 use palm_tests::{Authority, Certificate, eventually};
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -178,6 +178,18 @@ fn new_files_are_used_without_a_restart_and_broken_ones_are_not() {
     good(&server, &client, "localhost");
 }
 
+/// Both ends of a connection.
+async fn pair(both: &Credentials) -> (Stream, Stream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let accepting = async { both.accept(listener.accept().await.expect("one").0).await.expect("TLS") };
+    let connecting = async {
+        let tcp = TcpStream::connect(address).await.expect("a connection");
+        both.connect(tcp, "127.0.0.1").await.expect("TLS")
+    };
+    join(accepting, connecting).await
+}
+
 #[test]
 fn much_goes_through_in_both_directions_at_once() {
     let ours = Authority::new("ours");
@@ -194,23 +206,10 @@ fn much_goes_through_in_both_directions_at_once() {
         got == much
     };
     let same = block_on(timeout(SOON, async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let serving = async {
-            carry(both.accept(listener.accept().await?.0).await.expect("TLS"))
-                .await
-                .then_some(())
-                .ok_or(io::ErrorKind::InvalidData.into())
-        };
-        let asking = async {
-            Ok::<_, io::Error>(
-                carry(both.connect(TcpStream::connect(address).await?, "127.0.0.1").await.expect("TLS")).await,
-            )
-        };
-        let (served, asked): (io::Result<()>, _) = join(serving, asking).await;
-        served.and(asked)
+        let (one, other) = pair(&both).await;
+        join(carry(one), carry(other)).await
     }));
-    assert!(same.expect("an end").expect("no error"));
+    assert_eq!(same, Ok((true, true)));
 }
 
 #[test]
@@ -245,4 +244,29 @@ fn who_speaks_no_tls_is_known_for_it() {
             assert_eq!(failure.kind, FailureKind::NotTls, "{failure}");
         }
     }
+}
+
+#[test]
+fn what_the_other_side_takes_can_be_seen_though_more_was_accepted() {
+    let ours = Authority::new("ours");
+    let both = credentials(&ours.issue("both", &["127.0.0.1"]), "");
+    let (mut writer, mut reader) = block_on(timeout(SOON, pair(&both))).expect("a connection");
+    let much = vec![7; 1 << 20];
+    let fill = |writer: &mut Stream| {
+        let mut accepted = 0_u64;
+        while let Some(Ok(count)) = writer.write(&much).now_or_never() {
+            accepted += count as u64;
+        }
+        accepted
+    };
+    let accepted = fill(&mut writer);
+    let sent = writer.sent();
+    assert!(sent > 0 && sent < accepted, "{sent} of {accepted}");
+    block_on(timeout(SOON, reader.read_exact(&mut vec![0; usize::try_from(sent).expect("small") / 2])))
+        .expect("read")
+        .expect("all");
+    eventually("more is sent", SOON, || {
+        let _ = writer.flush().now_or_never();
+        (writer.sent() > sent).then_some(())
+    });
 }
