@@ -5,11 +5,7 @@ use crate::facts::{
     names,
     pipeline::{Instance, Pipeline},
 };
-use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 /// Above this number of instances of a name, a client keeps links to a subset of this size only.
@@ -94,11 +90,17 @@ impl Directory {
 }
 
 /// The weight of an instance for a client (rendezvous hashing: Thaler and Ravishankar, 1998): each client prefers other
-/// instances, and one that leaves moves only its own clients. `DefaultHasher::new` hashes alike in every process.
+/// instances, and one that leaves moves only its own clients. Stages must come to what their client came to, whatever they
+/// are written in: so the hash (FNV-1a, then the finalizer of `MurmurHash3`) is in `docs/protocol.md`.
 fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (client, instance).hash(&mut hasher);
-    hasher.finish()
+    let bytes = client.as_bytes().iter().chain(instance.as_bytes());
+    let weight = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |weight, byte| {
+        (weight ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let weight = [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53]
+        .iter()
+        .fold(weight, |weight, multiplier| (weight ^ weight >> 33).wrapping_mul(*multiplier));
+    weight ^ weight >> 33
 }
 
 /// Chooses among `count` by the power of two choices (Mitzenmacher, 2001): of two picked at random, the one with the lower
@@ -166,6 +168,13 @@ mod tests {
         assert_ne!(subset(1), subset(2));
         let covered: std::collections::BTreeSet<_> = (0..400).flat_map(subset).collect();
         assert!(covered.len() > 990, "{}", covered.len());
+    }
+
+    #[test]
+    fn the_weight_is_that_of_the_protocol() {
+        let client = "0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11".parse().expect("a uuid");
+        let instance = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4".parse().expect("a uuid");
+        assert_eq!(rendezvous(client, instance), 0x219c_d5d6_0dea_ec57);
     }
 
     /// Laws: only who has the function is named, no more of them than a subset, and of several never the
