@@ -8,7 +8,7 @@ pub mod history;
 
 use history::{Event, History};
 use palm_peer::{Options, Settings};
-use palm_tests::{Etcd, Process, eventually, example};
+use palm_tests::{Etcd, Process, ProcessBuilder, eventually, example};
 use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
 /// For what takes milliseconds on an idle machine.
@@ -57,10 +57,13 @@ impl<'a> Mesh<'a> {
 
     /// Starts a server that finds etcd at these URLs, and waits until it has joined.
     pub fn start_at(&self, program: &str, etcd: &str) -> Server {
-        let process = Process::builder(example(program))
-            .args(["run", "--debug", "--etcd", etcd, "--prefix", &self.prefix])
-            .args(&self.flags)
-            .start();
+        let program = Process::builder(example(program)).arg("run").args(["--debug", "--etcd", etcd]).args(&self.flags);
+        self.start_program(program)
+    }
+
+    /// Starts a server that may be written in anything: it finds the mesh's prefix in its environment.
+    pub fn start_program(&self, program: ProcessBuilder) -> Server {
+        let process = program.env("PALM_PREFIX", &self.prefix).start();
         let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
         let words: Vec<_> = line.split_whitespace().collect();
         let [uuid, endpoint] = [words[words.len() - 3], words[words.len() - 1]].map(str::to_owned);
@@ -152,14 +155,16 @@ impl<'a> Mesh<'a> {
     pub fn remove(&self, uuid: &str) {
         let note = r#"{"why":"admin","reason":"an administrator removed it","when":"2026-01-01T00:00:00.000000"}"#;
         let (record, departed) = (self.key("/servers/"), self.key("/departed/"));
-        transact(self.etcd, &[&format!("del {record}{uuid}"), &format!("put {departed}{uuid} '{note}'")]);
+        // In etcdctl's own quotes: of single ones, it drops what is between them.
+        transact(self.etcd, &[&format!("del {record}{uuid}"), &format!("put {departed}{uuid} {note:?}")]);
     }
 
     /// Resets the mesh as `palm-cli reset` does.
     pub fn reset(&self) {
         let folders = ["/servers/", "/election/", "/pipelines/", "/departed/"];
         let mut operations = folders.map(|folder| format!("del --prefix {}", self.key(folder))).to_vec();
-        operations.push(format!(r#"put {} '{{"when":"2026-01-01T00:00:00.000000"}}'"#, self.key("/reset")));
+        let when = r#"{"when":"2026-01-01T00:00:00.000000"}"#;
+        operations.push(format!("put {} {when:?}", self.key("/reset")));
         transact(self.etcd, &operations.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }

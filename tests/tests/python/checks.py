@@ -68,6 +68,49 @@ def simplest(endpoint, server):
     assert socket.recv_multipart() == [b"", header, b"Hello"]
 
 
+def nonsense(endpoint, server):
+    """Each is answered with an error, and the next good call is answered well."""
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVTIMEO, 20_000)
+    socket.connect(endpoint)
+    good = b'{"palm":1,"pipeline":["zoo.echo"]}'
+    two = b'{"palm":1,"pipeline":["zoo.echo","zoo.echo"]%s}'
+    for frames in (
+        [b""],
+        [b"hello"],
+        [b"[" * 60_000],
+        [b'{"a":' * 10_000],
+        [b'["palm"]'],
+        [b'{"palm":1}'],
+        [b'{"palm":1,"pipeline":["\xff\xfe"]}'],
+        [b'{"palm":1,"pipeline":["\\ud800.echo"]}'],
+        [b'{"palm":1,"pipeline":[]}'],
+        [b'{"palm":1,"pipeline":"zoo.echo"}'],
+        [b'{"palm":1,"pipeline":["zoo"]}'],
+        [b'{"palm":1,"pipeline":["zoo.echo"],"idx":1e999}'],
+        [b'{"palm":1,"pipeline":["zoo.echo"],"idx":true}'],
+        [b'{"palm":1,"pipeline":["zoo.echo"],"idx":18446744073709551616}'],
+        [b'{"palm":1,"pipeline":["zoo.echo"],"idx":' + b"9" * 60_000 + b"}"],
+        [b'{"palm":1,"pipeline":["zoo.echo"],"route":["x"]}'],
+        [b'{"palm":1,"pipeline":["zoo.echo"],"stage":1}'],
+        [b'{"palm":1,"pipeline":["zoo.echo"],"cache":7}'],
+        [two % b""],
+        [two % b',"client":"0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11"'],
+        [b'{"palm":1,"hello":"me"}'],
+        [b'{"palm":1,"hello":null}'],
+        [b'{"palm":1,"pipeline":["zoo._log_query"]}', b"\xff"],
+        [b'{"palm":1,"pipeline":["zoo.get"]}', b"\xff"],
+        [b'{"palm":1,"pipeline":["zoo.set"],"cache":"\\ud800"}', b"v"],
+        [good, b"a", b"b"],
+    ):
+        socket.send_multipart(frames)
+        answer = json.loads(socket.recv_multipart()[0])
+        assert "error" in answer, (frames[0][:80], answer)
+        socket.send_multipart([good, b"well"])
+        assert socket.recv_multipart()[1] == b"well"
+
+
 def hello(endpoint, server):
     for kind in (zmq.DEALER, zmq.REQ):
         link = Link(endpoint, kind, 20)

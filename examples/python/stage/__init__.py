@@ -1,0 +1,313 @@
+"""A PALM server in Python, on pyzmq and docs/protocol.md: what it answers, and how it passes messages on.
+
+    from stage import Stage
+
+    stage = Stage("text")
+
+    @stage.function
+    def shout(payload):
+        return payload.upper()
+
+    stage.main()
+
+Functions take bytes and give bytes. They run on threads, so they may block, and several run at once. An exception goes
+to the client as `failed`. There is no door before this port, as there is before that of a server in Rust, and no TLS:
+keep it to networks that you trust.
+"""
+
+import argparse
+import asyncio
+import collections
+import concurrent.futures
+import json
+import logging
+import os
+import signal
+import uuid
+
+import zmq
+import zmq.asyncio
+
+from .builtin import Counters, Logbook, Store
+from .etcd import Etcd
+from .member import Member
+from .message import LONGEST_PAYLOAD, VERSION, Failure, Request
+from .message import answer_header, forward_header, is_for, read_hello, read_json
+from .relay import Relay
+
+log = logging.getLogger("peer")
+
+# How many requests may run or wait; beyond, the answer is `busy`.
+MOST_IN_FLIGHT = 5120
+# How many clients are remembered; those that greeted first are forgotten first.
+MOST_CLIENTS = 10_000
+# How many answers may wait for one client that does not read.
+MOST_UNREAD = 50_000
+# How long a leaving server may finish what it has, in seconds.
+DRAIN = 10.0
+# What was on its way when the server left still arrives for so long.
+LINGER = 0.3
+# The exit status that tells systemd not to start the server again.
+EVICTED = 77
+
+
+class Stage:
+    """A server of a mesh: one ROUTER, its functions, and its place in etcd."""
+
+    def __init__(self, name):
+        self.name = name
+        self.uuid = str(uuid.uuid4())
+        self.functions = {}
+        self.store = Store()
+        self.logbook = Logbook(self.uuid)
+        self.counters = Counters()
+        self.built_in = {
+            "_ping": lambda request: json.dumps({"uuid": self.uuid, "server": name, **self.counters.told()}).encode(),
+            "_log_query": lambda request: self.logbook.take(request.payload),
+            "get": self.store.get,
+            "set": self.store.set,
+            "append": self.store.append,
+            "delete": self.store.delete,
+        }
+        self.context = zmq.asyncio.Context()
+        self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=16)
+        # Who greeted, by client: the connection that its answers go over, and whether it wants a goodbye.
+        self.clients = collections.OrderedDict()
+        self.tasks = set()
+        self.leaving = False
+
+    def function(self, function):
+        """Adds a function of bytes to bytes; to be used as a decorator."""
+        self.functions[function.__name__] = function
+        return function
+
+    # What comes in.
+
+    async def hear(self):
+        """Takes in one message after the other. Nothing here waits for a function, so that probes are answered."""
+        while True:
+            connection, *frames = await self.router.recv_multipart()
+            # A REQ socket puts an empty frame first, and wants it back.
+            delimiter = [b""] if len(frames) > 1 and not frames[0] else []
+            self.take_in([connection, *delimiter], frames[len(delimiter):])
+
+    def take_in(self, to, frames):
+        request = Request(to, frames)
+        try:
+            fields = read_json(request.header)
+            hello = read_hello(fields)
+            if hello:
+                self.greet(to, *hello)
+                return
+            request.read(fields)
+            function = is_for(request, self.name, self.uuid)
+            if request.stage > 0 and request.client in self.clients:
+                # Another server passed it on; the answer goes to the client itself.
+                request.to = [self.clients[request.client][0]]
+            self.start(request, function)
+        except Failure as failure:
+            self.answer(request, failure)
+        except Exception as error:
+            # A mistake in here must not end the loop.
+            log.exception("a message was not understood")
+            self.answer(request, Failure("bad_message", type(error).__name__))
+
+    def greet(self, to, client, bye):
+        self.clients.pop(client, None)
+        self.clients[client] = (to[0], bye)
+        if len(self.clients) > MOST_CLIENTS:
+            self.clients.popitem(last=False)
+        self.send(to, {"palm": VERSION, "server": self.uuid}, b"")
+
+    def start(self, request, function):
+        """Starts a function, or answers at once. Raises Failure when none ran."""
+        if len(request.payload) > LONGEST_PAYLOAD:
+            raise Failure("too_large", f"a payload of {len(request.payload)} bytes, {LONGEST_PAYLOAD} at most")
+        if self.leaving and request.stage > 0:
+            # The stages before have run: to refuse it would have them run again.
+            self.spawn(self.pass_on(request, request.payload, request.stage))
+        elif function in self.functions:
+            if self.leaving:
+                raise Failure("leaving", "this server is leaving the mesh")
+            if len(self.tasks) >= MOST_IN_FLIGHT:
+                raise Failure("busy", f"{len(self.tasks)} requests run or wait")
+            self.spawn(self.run(request, self.functions[function]))
+        elif function in self.built_in:
+            result = self.built_in[function](request)
+            if request.goes_on():
+                self.spawn(self.pass_on(request, result, request.stage + 1))
+            else:
+                self.answer(request, result)
+        else:
+            known = ", ".join([*self.functions, *self.built_in])
+            raise Failure("no_such_function", f"{self.name} has no function {function}, only {known}")
+
+    def spawn(self, work):
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # What is done with it.
+
+    async def run(self, request, function):
+        """Runs a function; its result goes to the next stage, or to the client."""
+        try:
+            result = await self.result(request, function)
+        except Failure as failure:
+            self.answer(request, failure)
+            return
+        if request.goes_on():
+            await self.pass_on(request, result, request.stage + 1)
+        else:
+            self.answer(request, result)
+
+    async def result(self, request, function):
+        began = self.counters.began()
+        try:
+            # A function that has begun cannot be stopped; one that still waits for its turn does not begin.
+            running = asyncio.wrap_future(self.pool.submit(function, request.payload))
+            result = bytes(await asyncio.wait_for(running, request.time_left()))
+        except asyncio.TimeoutError:
+            raise Failure("timed_out", "the function did not end before the deadline") from None
+        except Exception as error:
+            raise Failure("failed", f"{type(error).__name__}: {error}") from error
+        finally:
+            self.counters.ended(began)
+        if len(result) > LONGEST_PAYLOAD:
+            raise Failure("too_large", f"the function answered {len(result)} bytes, {LONGEST_PAYLOAD} at most")
+        return result
+
+    async def pass_on(self, request, payload, stage):
+        """Sends a message to its stage, on another server. Only a failure to do so is answered from here."""
+        avoid = {self.uuid} if self.leaving else set()
+        try:
+            await self.relay.pass_on(forward_header(request, stage), payload, request.deadline, avoid)
+        except Failure as failure:
+            request.stage = stage
+            self.answer(request, failure)
+
+    # What goes out.
+
+    def answer(self, request, result):
+        """Answers with a result, or with a Failure."""
+        header = answer_header(request, self.uuid)
+        if isinstance(result, Failure):
+            self.counters.errors += 1
+            header["error"] = {"kind": result.kind, "message": result.message}
+            result = b""
+        self.send(request.to, header, result)
+
+    def send(self, to, header, payload):
+        frames = [*to, json.dumps(header, separators=(",", ":")).encode(), payload]
+        # Never waits: one client that does not read must not hold the others up.
+        error = self.router.send_multipart(frames, zmq.DONTWAIT).exception()
+        if error:
+            # The client is gone, or leaves too many answers unread.
+            log.debug("an answer was dropped: %s", error)
+
+    # Its life.
+
+    async def live(self, options):
+        """Joins, serves until it is told to stop, and leaves in an orderly way. Gives the exit status."""
+        loop = asyncio.get_running_loop()
+        stop = loop.create_future()
+        end = lambda why: stop.done() or stop.set_result(why)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end, 0)
+        port = self.listen(options)
+        user = options.user.split(":", 1) if options.user else None
+        etcd = Etcd(options.etcd.split(","), user, options.cacert, options.cert, options.key)
+        self.relay = Relay(self.context, etcd, options.prefix, self.uuid)
+        hearing = loop.create_task(self.hear())
+        awake = lambda: asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+        evicted = lambda: loop.call_soon_threadsafe(end, EVICTED)
+        member = Member(etcd, options.prefix, self.record(options.ip, port), options.ttl, awake, evicted)
+        await asyncio.to_thread(member.join)
+        log.info("%s joined as %s at tcp://%s:%d", self.name, self.uuid, options.ip, port)
+        status = await stop
+        await self.leave(member, evicted=status == EVICTED)
+        hearing.cancel()
+        return status
+
+    def listen(self, options):
+        self.router = self.context.socket(zmq.ROUTER)
+        # Says so when a client is gone, instead of dropping its answers silently.
+        self.router.router_mandatory = True
+        self.router.maxmsgsize = 2 * LONGEST_PAYLOAD
+        self.router.sndhwm = MOST_UNREAD
+        self.router.linger = 2000
+        self.router.ipv6 = ":" in options.ip
+        host = f"[{options.ip}]" if ":" in options.ip else options.ip
+        self.router.bind(f"tcp://{host}:{options.port or '*'}")
+        return int(self.router.last_endpoint.decode().rsplit(":", 1)[1])
+
+    def record(self, host, port):
+        """What the mesh knows about this server, with the fields in the order of the guide."""
+        return {
+            "host": host,
+            "pid": os.getpid(),
+            "when": None,
+            "leader": None,
+            "server": self.name,
+            "ports": [port],
+            "kind": "registered",
+            "functions": [*self.functions, *self.built_in],
+            "uuid": self.uuid,
+            "configured": False,
+        }
+
+    async def leave(self, member, evicted):
+        """Out of the mesh first, so that nobody new comes; then what was taken in is finished, and a goodbye is said."""
+        log.info("leaving the mesh")
+        if not evicted:
+            await self.try_to(member.leave)
+        self.leaving = True
+        await self.drain()
+        goodbye = {"palm": VERSION, "server": self.uuid, "bye": True}
+        for connection, bye in self.clients.values():
+            if bye:
+                self.send([connection], goodbye, b"")
+        await self.drain()
+        await self.try_to(member.finish)
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        log.info("left the mesh")
+
+    async def drain(self):
+        await asyncio.sleep(LINGER)
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=DRAIN)
+
+    async def try_to(self, ask_etcd):
+        try:
+            await asyncio.to_thread(ask_etcd)
+        except Exception as error:
+            log.warning("leaving without a word, the lease will expire: %s", error)
+
+    def main(self):
+        """Runs the server as a program, `run` and its flags, to its end."""
+        options = flags(self.name)
+        level = logging.DEBUG if options.debug else logging.INFO
+        logging.basicConfig(level=level, format="%(levelname)s:%(name)s:%(message)s")
+        logging.getLogger().addHandler(self.logbook)
+        status = asyncio.run(self.live(options))
+        # Functions that cannot be stopped must not keep the process.
+        self.context.destroy(linger=2000)
+        logging.shutdown()
+        os._exit(status)
+
+
+def flags(name):
+    env = lambda name, default=None: os.environ.get(f"PALM_{name}") or default
+    parser = argparse.ArgumentParser(description=f"the server {name} of a PALM mesh")
+    run = parser.add_subparsers(required=True, metavar="run").add_parser("run", help="join the mesh and serve")
+    run.add_argument("--etcd", default=env("ETCD", "http://127.0.0.1:2379"), help="etcd's URLs, separated by commas")
+    run.add_argument("--user", default=env("USER"), help="name:password for etcd; better in PALM_USER")
+    run.add_argument("--cacert", default=env("CACERT"), help="PEM file of etcd's authority")
+    run.add_argument("--cert", default=env("CERT"), help="PEM file of the certificate shown to etcd")
+    run.add_argument("--key", default=env("KEY"), help="PEM file of its key")
+    run.add_argument("--prefix", default=env("PREFIX", ""), help="the mesh's folder in etcd")
+    run.add_argument("--ip", default=env("IP", "127.0.0.1"), help="where to listen, and where others reach it")
+    run.add_argument("--port", type=int, default=int(env("PORT", 0)), help="0: any that is free")
+    run.add_argument("--ttl", type=int, default=int(env("TTL", 10)), help="seconds that etcd waits for a sign of life")
+    run.add_argument("--debug", action="store_true", help="log more")
+    return parser.parse_args()

@@ -1,0 +1,209 @@
+"""etcd's API v3 over its JSON gateway: as much of it as a server of a mesh needs, with the standard library alone.
+
+Every method that asks etcd raises EtcdError when etcd says no, and OSError when no endpoint answers.
+"""
+
+import base64
+import http.client
+import json
+import logging
+import random
+import ssl
+import time
+import urllib.error
+import urllib.request
+
+log = logging.getLogger("etcd")
+
+# How long one request may take.
+PATIENCE = 5.0
+# A watch that was silent for so long is opened anew: the machine behind it may be gone without a word.
+SILENCE = 60.0
+# How etcd says that a token has expired, or was never there.
+NEEDS_LOGIN = ("invalid auth token", "user name is empty", "revision of auth store is old")
+
+
+class EtcdError(Exception):
+    """etcd answered with an error."""
+
+
+class KeyValue:
+    """A key as etcd holds it."""
+
+    def __init__(self, kv):
+        self.key = decode(kv["key"]).decode()
+        self.value = decode(kv.get("value", ""))
+        self.modified = int(kv.get("mod_revision", 0))
+
+
+def encode(data):
+    """The gateway takes keys and values in base64."""
+    return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
+
+
+def decode(text):
+    return base64.b64decode(text)
+
+
+def put(key, value, lease):
+    """An operation of a transaction: puts a value that goes away with a lease."""
+    return {"requestPut": {"key": encode(key), "value": encode(value), "lease": str(lease)}}
+
+
+def delete(key):
+    """An operation of a transaction."""
+    return {"requestDeleteRange": {"key": encode(key)}}
+
+
+def unmodified(key, revision):
+    """A comparison of a transaction: nobody has written the key since. Revision 0: there is none."""
+    return {"key": encode(key), "target": "MOD", "result": "EQUAL", "modRevision": str(revision)}
+
+
+class Etcd:
+    """A client of one etcd, at one or more URLs. May be used from several threads."""
+
+    def __init__(self, urls, user=None, cacert=None, cert=None, key=None):
+        self.urls = [url.rstrip("/") for url in urls]
+        self.user = user
+        self.token = None
+        tls = ssl.create_default_context(cafile=cacert)
+        if cert:
+            tls.load_cert_chain(cert, key)
+        # Straight to etcd, whatever proxy the environment names for the web.
+        self.opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
+        )
+
+    def get(self, key):
+        """The key, or None."""
+        found, _ = self.range(key)
+        return found[0] if found else None
+
+    def range(self, key, folder=False):
+        """The key, or all keys that start with it; and the revision at which that was so."""
+        answer = self.ask("/v3/kv/range", the_keys(key, folder))
+        return [KeyValue(kv) for kv in answer.get("kvs", [])], int(answer["header"]["revision"])
+
+    def transact(self, compare, operations):
+        """Does all of it if all comparisons hold. The revision of its writes, or None."""
+        answer = self.ask("/v3/kv/txn", {"compare": compare, "success": operations})
+        return int(answer["header"]["revision"]) if answer.get("succeeded") else None
+
+    def grant(self, ttl):
+        """A new lease of so many seconds."""
+        return int(self.ask("/v3/lease/grant", {"TTL": str(ttl)})["ID"])
+
+    def renew(self, lease):
+        """The seconds that the lease has again; 0 when etcd does not know it any more."""
+        answer = self.ask("/v3/lease/keepalive", {"ID": str(lease)})
+        # A stream of one answer: an error comes within it.
+        if "result" not in answer:
+            raise EtcdError(f"lease {lease:x}: {answer}")
+        return int(answer["result"].get("TTL", 0))
+
+    def revoke(self, lease):
+        """Ends the lease, and deletes the keys on it."""
+        self.ask("/v3/lease/revoke", {"ID": str(lease)})
+
+    def follow(self, key, folder=False):
+        """What is there, by key, now and after each change; for ever. Whatever breaks the watch, it lists anew."""
+        there = True
+        while True:
+            try:
+                listed, revision = self.range(key, folder)
+                there = True
+                state = {kv.key: kv for kv in listed}
+                yield dict(state)
+                for event in self.events(key, folder, revision + 1):
+                    kv = KeyValue(event["kv"])
+                    if event.get("type") == "DELETE":
+                        state.pop(kv.key, None)
+                    else:
+                        state[kv.key] = kv
+                    yield dict(state)
+            except (EtcdError, OSError) as error:
+                # An outage repeats itself; once is enough.
+                if there:
+                    log.debug("the watch on %s was interrupted: %s", key, error)
+                there = False
+            time.sleep(random.uniform(0.2, 1.0))
+
+    def events(self, key, folder, start):
+        """The changes from a revision on, until the watch breaks."""
+        body = {"create_request": {**the_keys(key, folder), "start_revision": str(start)}}
+        with self.open("/v3/watch", body, SILENCE) as stream:
+            for line in whole(stream):
+                answer = json.loads(line)
+                result = answer.get("result", {})
+                # Compacted, or the token of this watch has expired.
+                if "error" in answer or result.get("canceled"):
+                    self.token = None
+                    raise EtcdError(f"the watch was cancelled: {answer}")
+                yield from result.get("events", [])
+
+    def ask(self, path, body):
+        with self.open(path, body, PATIENCE) as answer:
+            return json.loads(b"".join(whole(answer)))
+
+    def open(self, path, body, patience):
+        """Sends a request to the first endpoint that takes it; logs in where it must."""
+        if self.user and self.token is None:
+            self.log_in()
+        try:
+            return self.open_somewhere(path, body, patience)
+        except EtcdError as error:
+            if not self.user or not any(words in str(error) for words in NEEDS_LOGIN):
+                raise
+        self.log_in()
+        return self.open_somewhere(path, body, patience)
+
+    def log_in(self):
+        name, password = self.user
+        try:
+            with self.open_somewhere("/v3/auth/authenticate", {"name": name, "password": password}, PATIENCE) as answer:
+                self.token = json.loads(b"".join(whole(answer)))["token"]
+        except EtcdError as error:
+            # A user may be set before etcd asks for one.
+            if "authentication is not enabled" not in str(error):
+                raise
+            self.token = ""
+
+    def open_somewhere(self, path, body, patience):
+        last = OSError("no URL of etcd")
+        for url in self.urls:
+            headers = {"Content-Type": "application/json"}
+            # Not where the token is made: etcd would look at the old one.
+            if self.token and not path.endswith("/authenticate"):
+                headers["Authorization"] = self.token
+            request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
+            try:
+                return self.opener.open(request, timeout=patience)
+            except urllib.error.HTTPError as error:
+                words = error.read().decode(errors="replace")
+                # 503: this member has no leader, or is about to end. The next one may have.
+                if error.code != 503:
+                    raise EtcdError(f"{path}: {words}") from None
+                last = OSError(f"{url}: {words}")
+            except (OSError, http.client.HTTPException) as error:
+                last = OSError(f"{url}: {error}")
+        raise last
+
+
+def whole(stream):
+    """The whole lines of an answer; OSError when it is cut off, whatever the library calls that."""
+    try:
+        for line in stream:
+            if not line.endswith((b"\n", b"}")):
+                raise OSError("an answer of etcd's was cut off")
+            yield line
+    except http.client.HTTPException as error:
+        raise OSError(f"an answer of etcd's was cut off: {error!r}") from None
+
+
+def the_keys(key, folder):
+    """A key; or all keys that start so: up to the same text with the last byte one higher."""
+    if not folder:
+        return {"key": encode(key)}
+    first = key.encode()
+    return {"key": encode(first), "range_end": encode(first[:-1] + bytes([first[-1] + 1]))}

@@ -1,0 +1,150 @@
+"""Passes messages on to the next stage of their pipeline, over connections to other servers."""
+
+import asyncio
+import json
+import logging
+import random
+import threading
+import time
+import uuid
+
+import zmq
+
+from .member import read
+from .message import VERSION, Failure
+
+log = logging.getLogger("relay")
+
+# How many instances are tried before the client is told.
+TRIES = 3
+# How long a connection may take to open, greeting included, in seconds.
+OPEN_WITHIN = 2.0
+# Of a name with more instances than this, a client keeps connections to so many only.
+SUBSET = 32
+
+
+class Relay:
+    """A server's own way into the mesh: what is published, and connections there."""
+
+    def __init__(self, context, etcd, prefix, me):
+        self.context, self.etcd, self.me = context, etcd, me
+        self.folder = f"{prefix.rstrip('/')}/pipelines/"
+        self.published = {}
+        self.links = {}
+        threading.Thread(target=self.follow, daemon=True).start()
+
+    def follow(self):
+        for state in self.etcd.follow(self.folder, folder=True):
+            pipelines = [read(kv) for kv in state.values()]
+            # Replaced as a whole, for another thread reads it.
+            self.published = {pipeline["server"]: pipeline["instances"] for pipeline in pipelines if pipeline}
+
+    async def pass_on(self, header, payload, deadline, avoid):
+        """Sends a message to its stage: to the instance that the client chose, or to another one. `avoid`: uuids."""
+        stage = header["stage"]
+        target = header["pipeline"][stage]
+        last = f"no instance for {target}"
+        for _ in range(TRIES):
+            instance = self.choose(target, header["route"][stage], header["client"], avoid)
+            if instance is None:
+                break
+            header["route"][stage] = instance["uuid"]
+            try:
+                link = await self.link(instance)
+                left = max(1, int((deadline - time.monotonic()) * 1000))
+                link.send({**header, "timeout_ms": left}, payload)
+                return
+            except (zmq.ZMQError, asyncio.TimeoutError, OSError, ValueError) as error:
+                last = f"{instance['endpoint']}: {error or type(error).__name__}"
+                avoid = avoid | {instance["uuid"]}
+        raise Failure("unreachable", last)
+
+    def choose(self, target, meant, client, avoid):
+        """The instance that is meant, if it is published; else another one of the name. None when there is none."""
+        server, _, function = target.partition(".")
+        pinned = server not in self.published
+        every = [instance for instances in list(self.published.values()) for instance in instances]
+        named = [i for i in every if i["uuid"] == server] if pinned else self.published.get(server, [])
+        able = [instance for instance in named if function in instance["functions"]]
+        # The client has connections to those alone that its uuid selects; others could not answer it.
+        able.sort(key=lambda instance: rendezvous(client, instance["uuid"]), reverse=True)
+        open_to = [instance for instance in able[:SUBSET] if instance["uuid"] not in avoid]
+        for instance in open_to:
+            if instance["uuid"] == meant:
+                return instance
+        return random.choice(open_to) if open_to and not pinned else None
+
+    async def link(self, instance):
+        """The open connection to an instance; of several tasks that want it, one opens it."""
+        key = (instance["uuid"], instance["endpoint"])
+        opening = self.links.get(key)
+        if opening is None or (opening.done() and (opening.exception() or opening.result().closed)):
+            opening = asyncio.ensure_future(Link.open(self.context, instance, self.me))
+            self.links[key] = opening
+            self.forget_the_gone()
+        return await asyncio.shield(opening)
+
+    def forget_the_gone(self):
+        known = {i["uuid"] for instances in list(self.published.values()) for i in instances}
+        for key, opening in list(self.links.items()):
+            if key[0] not in known and opening.done():
+                del self.links[key]
+                if not opening.exception():
+                    opening.result().close()
+
+
+class Link:
+    """One connection to one server, which has proven who it is. It ends with its connection, and does not come back."""
+
+    @classmethod
+    async def open(cls, context, instance, me):
+        link = cls()
+        link.closed = False
+        link.socket = context.socket(zmq.DEALER)
+        link.socket.linger = 0
+        # Nothing is kept for who is not there, and nobody else is taken for it who comes later.
+        link.socket.immediate = True
+        link.socket.reconnect_ivl = -1
+        link.socket.ipv6 = "[" in instance["endpoint"]
+        try:
+            link.socket.connect(instance["endpoint"])
+            hello = json.dumps({"palm": VERSION, "hello": me, "bye": True}).encode()
+            await asyncio.wait_for(link.socket.send_multipart([hello, b""]), OPEN_WITHIN)
+            frames = await asyncio.wait_for(link.socket.recv_multipart(), OPEN_WITHIN)
+            if json.loads(frames[0]).get("server") != instance["uuid"]:
+                raise ValueError("another server answers there")
+        except BaseException:
+            link.close()
+            raise
+        link.listening = asyncio.ensure_future(link.listen())
+        return link
+
+    def send(self, header, payload):
+        """Hands a message to the connection; zmq.Again when it is gone, or full."""
+        frames = [json.dumps(header, separators=(",", ":")).encode(), payload]
+        self.socket.send_multipart(frames, zmq.DONTWAIT).result()
+
+    async def listen(self):
+        """Nobody answers a stage: results go to the client. A goodbye is heard, and all else is dropped."""
+        while not self.closed:
+            header, *_ = await self.socket.recv_multipart()
+            try:
+                self.closed = json.loads(header).get("bye") is True
+            except (ValueError, AttributeError, RecursionError):
+                self.closed = True
+        # What was sent before is read by the server all the same.
+        self.socket.close(linger=2000)
+
+    def close(self):
+        self.closed = True
+        self.socket.close()
+
+
+def rendezvous(client, instance):
+    """The weight of an instance for a client: docs/protocol.md, "How a client finds servers"."""
+    weight = 0xCBF29CE484222325
+    for byte in uuid.UUID(client).bytes + uuid.UUID(instance).bytes:
+        weight = (weight ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        weight = (weight ^ weight >> 33) * multiplier & 0xFFFFFFFFFFFFFFFF
+    return weight ^ weight >> 33

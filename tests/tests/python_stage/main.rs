@@ -1,0 +1,33 @@
+//! All servers are equal, whatever the language: one in Python, written from `docs/protocol.md`, in a mesh of others.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod jobs;
+mod life;
+mod protocol;
+
+use common::{Mesh, Server};
+use palm_tests::{Process, ProcessBuilder};
+use std::path::{Path, PathBuf};
+
+fn at(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The program of a server in Python, to be started at this etcd.
+fn program(python: &Path, path: &str, etcd: &str) -> ProcessBuilder {
+    let path = at(path).display().to_string();
+    Process::builder(python)
+        .args(["-B", path.as_str(), "run", "--debug", "--ttl", "3", "--etcd", etcd])
+        .env("PYTHONPATH", at("examples/python"))
+}
+
+/// Starts the example, and waits until clients can reach it.
+fn start(mesh: &Mesh, python: &Path, etcd: &str) -> Server {
+    let server = mesh.start_program(program(python, "examples/python/server.py", etcd));
+    mesh.await_published(&[&server.uuid]);
+    server
+}
