@@ -38,13 +38,14 @@ pub struct History {
 }
 
 impl History {
-    /// Follows what is under `prefix`.
-    pub fn follow(etcd: &Etcd, prefix: &str) -> Self {
+    /// Follows what is under `prefix`; as `user`, unless that is empty.
+    pub fn follow(etcd: &Etcd, prefix: &str, user: &str) -> Self {
         let watch = Process::builder("etcdctl")
             .args(["watch", "--prefix", &format!("{prefix}/"), "--rev=1", "--write-out=json"])
             .args(etcd.etcdctl_flags())
             .env("ETCDCTL_API", "3")
             .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
+            .env("ETCDCTL_USER", user)
             .start();
         Self { watch, prefix: prefix.to_owned() }
     }

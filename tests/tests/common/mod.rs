@@ -51,8 +51,13 @@ impl Server {
 impl<'a> Mesh<'a> {
     /// A mesh without servers, whose servers will have these flags.
     pub fn new(etcd: &'a Etcd, prefix: &str, flags: &[&str]) -> Self {
+        Self::as_user(etcd, prefix, flags, "")
+    }
+
+    /// As [`Mesh::new`], in an etcd that wants to know who looks, as `name:password`.
+    pub fn as_user(etcd: &'a Etcd, prefix: &str, flags: &[&str], user: &str) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self { etcd, prefix: prefix.to_owned(), flags, history: History::follow(etcd, prefix) }
+        Self { etcd, prefix: prefix.to_owned(), flags, history: History::follow(etcd, prefix, user) }
     }
 
     /// Starts a server that finds etcd at these URLs, and waits until it has joined.

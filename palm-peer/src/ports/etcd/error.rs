@@ -59,7 +59,7 @@ impl fmt::Display for EtcdError {
                 ("etcd cannot be reached", "check that etcd runs, has a leader, and listens at these endpoints")
             }
             EtcdErrorKind::Denied => {
-                ("etcd denied the request", "check the user, its password, and its permission on the keys")
+                ("etcd denied the request", "check the user, its password, and the permissions of its role")
             }
             EtcdErrorKind::TooLarge => (
                 "a request to etcd is too large",

@@ -150,12 +150,21 @@ impl Pool {
                     return Ok(answer);
                 }
                 Err(Failure::Definite(kind, reason)) => {
-                    return Err(EtcdError::definite(kind, url, reason));
+                    return Err(EtcdError::definite(kind, url, self.with_user(kind, reason)));
                 }
                 Err(Failure::Elsewhere(reason)) => reasons.push((url.clone(), reason)),
             }
         }
         Err(EtcdError::unreachable(reasons))
+    }
+
+    /// Who was denied something must know as whom it asked.
+    fn with_user(&self, kind: EtcdErrorKind, reason: String) -> String {
+        match &self.user {
+            _ if kind != EtcdErrorKind::Denied => reason,
+            Some((name, _)) => format!("{reason}, asked as {name}"),
+            None => format!("{reason}, asked as nobody"),
+        }
     }
 
     /// Asks one endpoint: a second time when the connection or the token was an old one and proved stale.
