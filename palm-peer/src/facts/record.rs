@@ -109,7 +109,7 @@ impl Record {
         if self.ports.first().is_none_or(|&port| port == 0) {
             return Err(BrokenRecord::new("no port to reach it at"));
         }
-        if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c == '/') {
+        if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
             return Err(BrokenRecord::new(format!("{:?} is no host", self.host)));
         }
         Ok(())
@@ -187,6 +187,7 @@ mod tests {
             (&GUIDE.replace("[5555]", "[70000]"), "invalid value"),
             (&GUIDE.replace(r#""printf", "ports""#, r#""a.b", "ports""#), "no valid name"),
             (&GUIDE.replace("127.0.0.1", ""), "no host"),
+            (&GUIDE.replace("127.0.0.1", "\\u001b]0;owned\\u0007"), "is no host"),
         ];
         for (json, words) in cases {
             let error = Record::from_json(json.as_bytes()).expect_err(json).to_string();
