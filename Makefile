@@ -1,10 +1,12 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test bench check fmt
+.PHONY: help setup python build demo test bench fuzz check fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
 TEST_FLAGS ?=
+# How long each of the four targets is tried.
+FUZZ_SECONDS ?= 60
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +29,9 @@ test: build python ## run all tests, with etcd processes of their own
 bench: setup ## measure what a call costs, against bare ZeroMQ, and what the door and TLS do (docs/benchmarks.md)
 	$(CARGO) bench -p palm-tests --bench calls
 	$(CARGO) bench -p palm-tests --bench door
+
+fuzz: setup ## look for bytes that break a law: nightly Rust and cargo-fuzz (CONTRIBUTING.md)
+	@scripts/fuzz $(FUZZ_SECONDS)
 
 check: setup ## check formatting, lints, documentation and the layers
 	$(CARGO) fmt --all --check

@@ -40,6 +40,11 @@ mod error;
 mod etcd;
 mod facts;
 pub mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+// It speaks by panicking, as tests do.
+#[allow(clippy::expect_used, clippy::print_stdout)]
+pub mod fuzzing;
 mod job;
 pub mod logging;
 mod peer;
