@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 /// A job about to run: a pipeline of functions, and how its messages are sent through it.
 ///
-/// The messages flow from server to server; the last one answers this client. Each is tried up to three times, on another
-/// instance when there is one, so a function may run more than once for a message; each ends in exactly one result or error.
+/// The messages flow from server to server; the last one answers this client. Each is tried up to three times
+/// ([`Job::attempts`]), on another instance when there is one, so a function may run more than once for a message; each ends
+/// in exactly one result or error.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,14 +63,25 @@ impl Job {
         self
     }
 
-    /// How often a message is tried at most; default 3, at least 1. Being refused by a busy or leaving server is no attempt.
+    /// How often a message is tried at most; default 3, at least 1.
+    ///
+    /// A message is tried again when a server that it was to go through goes down, or when a third of its time has passed
+    /// without an answer. Whether it was lost is not known then: an answer to an earlier attempt is as good as any, and a
+    /// message ends in `unreachable` only when none is answered within a third of its time after the last one went wrong. So
+    /// it survives any number of servers that die where it has been already.
+    ///
+    /// Being refused is no attempt: the server is busy or leaving, or the stage before cannot reach it. That goes on until the deadline,
+    /// with growing pauses.
+    ///
+    /// A message that takes down each server that runs it takes down no more than this. Those that went down with it do not
+    /// lose all their attempts in its company: last attempts after a loss are made one after the other.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.limits.attempts = attempts.max(1);
         self
     }
 
-    /// How long a message may take in all; the options' `timeout` unless set. An attempt that has taken a third of it is
-    /// given up for another one.
+    /// How long a message may take in all; the options' `timeout` unless set. After a third of it without an answer, another
+    /// attempt is made beside the first.
     pub fn timeout(mut self, time: Duration) -> Self {
         (self.limits.deadline, self.limits.patience) = (time, time / 3);
         self

@@ -35,7 +35,7 @@ use std::{
 use uuid::Uuid;
 
 /// How long a link may take to open before another instance is tried.
-const OPEN_WITHIN: Duration = Duration::from_secs(2);
+pub const OPEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a client knows and holds.
 pub struct Mesh {

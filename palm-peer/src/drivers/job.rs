@@ -6,7 +6,7 @@ use crate::{
         routing::{Directory, power_of_two_choices},
     },
     drivers::{
-        client::Mesh,
+        client::{Mesh, OPEN_WITHIN},
         link::{Link, Reply},
         lock::lock,
     },
@@ -50,10 +50,10 @@ pub struct Running<S> {
     directory: Arc<Directory>,
     /// The instances of each stage.
     able: Vec<Vec<Arc<Instance>>>,
-    /// How many messages are routed through each instance.
-    loads: HashMap<Uuid, usize>,
-    routes: HashMap<u64, Vec<Uuid>>,
     opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
+    /// Links being opened to instances that no message is for yet: whoever passes one on may choose them, and they must be
+    /// able to answer.
+    preparing: FuturesUnordered<BoxFuture<'static, Uuid>>,
     /// The links that the job uses, kept although their server may no longer be published, until they end.
     links: HashMap<Uuid, Arc<Link>>,
     /// Waits for the end of these links, and for signs of life.
@@ -77,24 +77,25 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let directory = mesh.directory();
         let able = resolve(&directory, &pipeline, mesh.uuid)?;
         let id = Uuid::new_v4();
-        Ok(Self {
+        let mut running = Self {
             answers: mesh.jobs.open(id),
             changes: mesh.changes(),
             mesh,
             id,
             pipeline,
-            job: Job::new(limits),
+            job: Job::new(limits, fastrand::u64(..)),
             input: Some(input),
             directory,
             able,
-            loads: HashMap::new(),
-            routes: HashMap::new(),
             opening: FuturesUnordered::new(),
+            preparing: FuturesUnordered::new(),
             links: HashMap::new(),
             ends: FuturesUnordered::new(),
             timer: None,
             progress: Arc::default(),
-        })
+        };
+        running.prepare_links();
+        Ok(running)
     }
 
     /// How the job is getting on, to be read while it runs.
@@ -109,12 +110,11 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 
     fn perform(&mut self, actions: Vec<Action>) {
         for Action::Send { idx, payload, deadline, avoid } in actions {
-            self.unload(idx);
             if let Err(failure) = self.mesh.check_size(&payload) {
                 self.event(Event::NotSent { idx, fault: Fault { failure, stage: 0, server: None } });
                 continue;
             }
-            match self.choose_route(&avoid) {
+            match self.choose_route(avoid) {
                 Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
                 Err(fault) => self.event(Event::NotSent { idx, fault }),
             }
@@ -122,12 +122,12 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     }
 
     /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
-    fn choose_route(&self, avoid: &[Uuid]) -> Result<Vec<Arc<Instance>>, Fault> {
+    fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, Fault> {
         let choose = |(stage, able): (usize, &Vec<Arc<Instance>>)| {
-            let open: Vec<_> = able.iter().filter(|instance| !avoid.contains(&instance.uuid)).collect();
+            let open: Vec<_> = able.iter().filter(|instance| avoid != Some(instance.uuid)).collect();
             // To avoid the only one would be to give up.
             let open = if open.is_empty() { able.iter().collect() } else { open };
-            let load = |i: usize| self.loads.get(&open[i].uuid).copied().unwrap_or(0);
+            let load = |i: usize| self.job.load(open[i].uuid);
             let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
             let choice = choice.ok_or_else(|| Fault {
                 failure: Failure::new(
@@ -171,10 +171,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         };
         let idx = waiting.idx;
         match posted {
-            Ok(()) => {
-                self.load(idx, &route);
-                self.event(Event::Sent { idx, route });
-            }
+            Ok(()) => self.event(Event::Sent { idx, route }),
             Err(failure) => {
                 let fault = Fault { failure, stage: 0, server: Some(route[0]) };
                 self.event(Event::NotSent { idx, fault });
@@ -182,17 +179,16 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         }
     }
 
-    fn load(&mut self, idx: u64, route: &[Uuid]) {
-        for uuid in route {
-            *self.loads.entry(*uuid).or_default() += 1;
-        }
-        self.routes.insert(idx, route.to_vec());
-    }
-
-    fn unload(&mut self, idx: u64) {
-        for uuid in self.routes.remove(&idx).unwrap_or_default() {
-            if let Some(load) = self.loads.get_mut(&uuid) {
-                *load = load.saturating_sub(1);
+    fn prepare_links(&mut self) {
+        for instance in self.able.iter().flatten() {
+            if self.mesh.open_link(instance.uuid).is_none() {
+                let (mesh, instance) = (Arc::clone(&self.mesh), Arc::clone(instance));
+                let opening = async move {
+                    // Whoever needs it will be told why there is none.
+                    let _ = mesh.link_to(&instance, Instant::now() + OPEN_WITHIN).await;
+                    instance.uuid
+                };
+                self.preparing.push(opening.boxed());
             }
         }
     }
@@ -210,7 +206,6 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 
     fn take_in(&mut self, reply: Reply) {
         let Some(idx) = reply.answer.idx else { return };
-        self.unload(idx);
         let ending: Ending = match reply.answer.error {
             None => Ok(reply.payload),
             Some(failure) => {
@@ -229,6 +224,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             self.pipeline.iter().map(|target| directory.resolve(target, self.mesh.uuid).unwrap_or_default()).collect();
         let after: HashSet<Uuid> = self.able.iter().flatten().map(|instance| instance.uuid).collect();
         self.directory = directory;
+        self.prepare_links();
         for instance in before.difference(&after).copied() {
             if let Some(link) = self.links.get(&instance) {
                 self.ends.push(sign_of_life(instance, Arc::clone(link)));
@@ -255,6 +251,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
                 Ok(()) => self.post(&waiting),
                 Err(fault) => self.event(Event::NotSent { idx: waiting.idx, fault }),
             }
+        }
+        while let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
+            self.watch(instance);
         }
         while let Poll::Ready(Some((instance, link_ended))) = self.ends.poll_next_unpin(cx) {
             any = true;
@@ -314,9 +313,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
             any |= self.let_time_pass(cx);
             let next = self.job.next();
             *lock(&self.progress) = self.job.counts();
-            if let Some((idx, ending)) = next {
-                self.unload(idx);
-                return Poll::Ready(Some((idx, ending)));
+            if next.is_some() {
+                return Poll::Ready(next);
             }
             if self.job.is_over() {
                 return Poll::Ready(None);

@@ -2,9 +2,31 @@
 //!
 //! Every message ends in exactly one result or one error. What is under way, or waits to be consumed, is bounded by the
 //! window; nothing is pulled from the input beyond it.
+//!
+//! # What an attempt is
+//!
+//! When an instance goes down, the job cannot know whether a message that was routed through it was there, had not come
+//! so far, or was past it. So it sends the message again, as another attempt, **and goes on listening for the one before**:
+//! that one counts as used up, but its answer is as good as any. Hence a message fails for want of attempts only when each
+//! of them was lost in truth: when they are used up, it waits for `patience` more for an answer to any of them.
+//!
+//! A message that brings down each server that it comes to ends, like any other, after its attempts: no more servers than
+//! that go down by it. Others that are lost with it must not use up theirs in its company, so last attempts after a loss
+//! are made one by one (`lane.rs`).
+//!
+//! An attempt that was refused is none: no function ran where it was refused.
 
-use crate::facts::message::{Failure, FailureKind};
+mod attempts;
+mod flight;
+mod lane;
+
+use self::{
+    flight::{Flight, Loads, State},
+    lane::Lane,
+};
+use crate::facts::message::Failure;
 use bytes::Bytes;
+use fastrand::Rng;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
@@ -18,11 +40,12 @@ pub struct Limits {
     pub messages: usize,
     /// How many bytes these may have, payloads and results; one message may always go.
     pub bytes: usize,
-    /// How often a message is tried at most.
+    /// How often a message is tried at most, refusals not counted.
     pub attempts: u32,
     /// How long a message may take in all.
     pub deadline: Duration,
-    /// How long an attempt may take before the next one, if there is one.
+    /// How long an attempt may take before the next one, if there is one; and how long an answer is waited for when all are
+    /// used up.
     pub patience: Duration,
     /// Whether results come in the order of the messages, or as they complete.
     pub ordered: bool,
@@ -86,7 +109,7 @@ pub enum Action {
         /// Until when an answer is of use.
         deadline: Instant,
         /// Where it failed before, to be avoided where there is a choice.
-        avoid: Vec<Uuid>,
+        avoid: Option<Uuid>,
     },
 }
 
@@ -105,30 +128,15 @@ pub struct Counts {
     pub duplicates: u64,
 }
 
-#[derive(Debug)]
-struct Flight {
-    payload: Bytes,
-    deadline: Instant,
-    attempts: u32,
-    /// Where the attempt under way goes; empty while none is.
-    route: Vec<Uuid>,
-    avoid: Vec<Uuid>,
-    /// When to try again, while no attempt is under way.
-    retry_at: Option<Instant>,
-    /// When the attempt under way is given up for another.
-    give_up_at: Option<Instant>,
-    /// How often it was put off without an attempt being counted.
-    refusals: u32,
-    last: Option<Fault>,
-}
-
 /// One job.
 #[derive(Debug)]
 pub struct Job {
     limits: Limits,
     flights: BTreeMap<u64, Flight>,
-    /// Deadlines and retries, soonest first.
+    /// When something is to be done about which of them, soonest first; one entry each.
     timers: BTreeSet<(Instant, u64)>,
+    lane: Lane,
+    loads: Loads,
     finished: BTreeMap<u64, Ending>,
     order: VecDeque<u64>,
     bytes: usize,
@@ -137,16 +145,20 @@ pub struct Job {
     input_ended: bool,
     counts: Counts,
     actions: Vec<Action>,
+    /// For the jitter.
+    random: Rng,
 }
 
 impl Job {
-    /// A job that has not begun.
+    /// A job that has not begun. The seed is for the jitter of its pauses.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, seed: u64) -> Self {
         Self {
             limits,
             flights: BTreeMap::new(),
             timers: BTreeSet::new(),
+            lane: Lane::new(limits.patience),
+            loads: Loads::default(),
             finished: BTreeMap::new(),
             order: VecDeque::new(),
             bytes: 0,
@@ -155,6 +167,7 @@ impl Job {
             input_ended: false,
             counts: Counts::default(),
             actions: Vec::new(),
+            random: Rng::with_seed(seed),
         }
     }
 
@@ -162,6 +175,12 @@ impl Job {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// How many attempts that may still be answered go through an instance.
+    #[must_use]
+    pub fn load(&self, instance: Uuid) -> usize {
+        self.loads.of(instance)
     }
 
     /// Whether the window has room for another message.
@@ -180,7 +199,8 @@ impl Job {
     /// When [`Job::tick`] is needed next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let first = self.timers.first().map(|(at, _)| *at);
+        first.into_iter().chain(self.lane.due()).min()
     }
 
     /// The next message that ended, if the consumer may have it now.
@@ -202,35 +222,31 @@ impl Job {
             Event::Pulled(payload) => self.pulled(payload, now),
             Event::InputEnded => self.input_ended = true,
             Event::Sent { idx, route } => self.sent(idx, route, now),
-            Event::NotSent { idx, fault } => self.refused(idx, fault, now),
+            Event::NotSent { idx, fault } => self.not_sent(idx, fault, now),
             Event::Answered { idx, ending } => self.answered(idx, ending, now),
             Event::Gone(instance) => self.gone(instance, now),
         }
-        std::mem::take(&mut self.actions)
+        self.move_on(now)
     }
 
     /// Lets time pass: gives up what is past its deadline, tries again what is due.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
-        while let Some((at, idx)) = self.timers.first().copied() {
-            if at > now {
-                break;
-            }
+        while let Some((at, idx)) = self.timers.first().copied()
+            && at <= now
+        {
             self.timers.remove(&(at, idx));
-            let Some(flight) = self.flights.get_mut(&idx) else { continue };
-            if now >= flight.deadline {
-                let fault = flight.last.take().unwrap_or_else(|| Fault {
-                    failure: Failure::new(FailureKind::TimedOut, "no answer before the deadline"),
-                    stage: 0,
-                    server: None,
-                });
-                self.end(idx, Err(fault));
-            } else if flight.retry_at.is_some_and(|retry| now >= retry) {
+            self.due(idx, now);
+        }
+        self.move_on(now)
+    }
+
+    /// Sends those whose turn it is, and hands out all that is to be done.
+    fn move_on(&mut self, now: Instant) -> Vec<Action> {
+        while let Some(idx) = self.lane.next(now) {
+            if self.flights.get(&idx).is_some_and(|flight| flight.state == State::InLine) {
                 self.send(idx);
-            } else if flight.give_up_at.is_some_and(|give_up| now >= give_up) {
-                let words = format!("no answer within {:?}", self.limits.patience);
-                let server = flight.route.first().copied();
-                let failure = Failure::new(FailureKind::Unreachable, words);
-                self.lost(idx, Fault { failure, stage: 0, server }, now);
+            } else {
+                self.lane.leave(idx);
             }
         }
         std::mem::take(&mut self.actions)
@@ -241,123 +257,34 @@ impl Job {
         self.next_idx += 1;
         self.counts.pulled += 1;
         self.bytes += payload.len();
-        let deadline = now + self.limits.deadline;
-        self.timers.insert((deadline, idx));
-        let flight = Flight {
-            payload,
-            deadline,
-            attempts: 1,
-            route: Vec::new(),
-            avoid: Vec::new(),
-            retry_at: None,
-            give_up_at: None,
-            refusals: 0,
-            last: None,
-        };
+        let flight = Flight::new(payload, now + self.limits.deadline);
+        self.timers.insert((flight.due, idx));
         self.flights.insert(idx, flight);
         self.send(idx);
     }
 
-    fn sent(&mut self, idx: u64, route: Vec<Uuid>, now: Instant) {
-        let give_up = now + self.limits.patience;
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
-        flight.route = route;
-        // The last attempt has all the time that is left.
-        if flight.attempts < self.limits.attempts && give_up < flight.deadline {
-            flight.give_up_at = Some(give_up);
-            self.timers.insert((give_up, idx));
-        }
-    }
-
     fn send(&mut self, idx: u64) {
-        self.stop_attempt(idx);
         let Some(flight) = self.flights.get_mut(&idx) else { return };
-        let (payload, deadline, avoid) = (flight.payload.clone(), flight.deadline, flight.avoid.clone());
+        flight.state = State::Starting;
+        let (payload, deadline, avoid) = (flight.payload.clone(), flight.deadline, flight.avoid);
         self.actions.push(Action::Send { idx, payload, deadline, avoid });
     }
 
-    /// Forgets the attempt under way, and what it or a next one waits for.
-    fn stop_attempt(&mut self, idx: u64) {
+    /// Has something done about a message then, or at its deadline, if that is sooner.
+    fn wake(&mut self, idx: u64, at: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
-        flight.route.clear();
-        for at in [flight.retry_at.take(), flight.give_up_at.take()].into_iter().flatten() {
-            self.timers.remove(&(at, idx));
-        }
-    }
-
-    fn answered(&mut self, idx: u64, ending: Ending, now: Instant) {
-        let Some(flight) = self.flights.get(&idx) else {
-            self.counts.duplicates += 1;
-            return;
-        };
-        let fault = match ending {
-            Ok(result) => return self.end(idx, Ok(result)),
-            Err(fault) => fault,
-        };
-        // What an attempt that was given up says of its instances is no news.
-        let stale = fault.server.is_some_and(|server| !flight.route.is_empty() && !flight.route.contains(&server));
-        match fault.failure.kind {
-            _ if stale && did_not_run(fault.failure.kind) => {}
-            FailureKind::Busy | FailureKind::Leaving | FailureKind::WrongServer => self.refused(idx, fault, now),
-            FailureKind::Unreachable => self.lost(idx, fault, now),
-            _ => self.end(idx, Err(fault)),
-        }
-    }
-
-    /// The message was refused before the function ran: it is tried again, and that is no attempt used up.
-    fn refused(&mut self, idx: u64, fault: Fault, now: Instant) {
-        let hopeless =
-            matches!(fault.failure.kind, FailureKind::NoSuchFunction | FailureKind::BadMessage | FailureKind::TooLarge);
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
-        if hopeless {
-            return self.end(idx, Err(fault));
-        }
-        flight.refusals += 1;
-        let wait = pause(flight.refusals);
-        self.put_off(idx, fault, now + wait);
-    }
-
-    /// The message may be lost: it is tried again as often as it may be.
-    fn lost(&mut self, idx: u64, fault: Fault, now: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
-        if flight.attempts >= self.limits.attempts {
-            return self.end(idx, Err(fault));
-        }
-        flight.attempts += 1;
-        self.counts.retried += 1;
-        self.put_off(idx, fault, now);
-    }
-
-    fn put_off(&mut self, idx: u64, fault: Fault, until: Instant) {
-        self.stop_attempt(idx);
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
-        if let Some(server) = fault.server {
-            // One place to avoid is enough: the others may be well again.
-            flight.avoid = vec![server];
-        }
-        flight.last = Some(fault);
-        // The deadline's own entry must not be taken for it.
-        let until = if until == flight.deadline { until + Duration::from_nanos(1) } else { until };
-        flight.retry_at = Some(until);
-        self.timers.insert((until, idx));
-    }
-
-    fn gone(&mut self, instance: Uuid, now: Instant) {
-        let through: Vec<(u64, usize)> = self
-            .flights
-            .iter()
-            .filter_map(|(idx, flight)| Some((*idx, flight.route.iter().position(|uuid| *uuid == instance)?)))
-            .collect();
-        for (idx, stage) in through {
-            let failure = Failure::new(FailureKind::Unreachable, "the server is gone; the function may have run");
-            self.lost(idx, Fault { failure, stage, server: Some(instance) }, now);
-        }
+        self.timers.remove(&(flight.due, idx));
+        flight.due = at.min(flight.deadline);
+        self.timers.insert((flight.due, idx));
     }
 
     fn end(&mut self, idx: u64, ending: Ending) {
-        self.stop_attempt(idx);
         let Some(flight) = self.flights.remove(&idx) else { return };
-        self.timers.remove(&(flight.deadline, idx));
+        self.timers.remove(&(flight.due, idx));
+        self.lane.leave(idx);
+        for route in &flight.routes {
+            self.loads.remove(route);
+        }
         self.bytes = self.bytes - flight.payload.len() + size(&ending);
         match &ending {
             Ok(_) => self.counts.done += 1,
@@ -370,17 +297,8 @@ impl Job {
     }
 }
 
-fn did_not_run(kind: FailureKind) -> bool {
-    matches!(kind, FailureKind::Busy | FailureKind::Leaving | FailureKind::WrongServer | FailureKind::Unreachable)
-}
-
 fn size(ending: &Ending) -> usize {
     ending.as_ref().map_or(0, Bytes::len)
-}
-
-/// The wait after the `refusals`-th refusal in a row: 2 ms, doubling up to half a second.
-fn pause(refusals: u32) -> Duration {
-    Duration::from_millis(1).saturating_mul(1 << refusals.min(9))
 }
 
 #[cfg(test)]

@@ -1,0 +1,91 @@
+//! The line for last attempts of messages with which servers went down.
+//!
+//! One of them may be what brings the servers down. Were they all sent at once, it would take its companions with it for the
+//! last time; so they go one by one, and the next one goes when the one before has ended, or has shown for a while that
+//! it does no harm.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// How long one that does not end keeps the next one waiting, at most.
+const SETTLED: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    waiting: VecDeque<u64>,
+    /// Whose attempt is under way, and until when the next one waits for it.
+    out: Option<(u64, Instant)>,
+    /// How long a whole line may take.
+    patience: Duration,
+}
+
+impl Lane {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { waiting: VecDeque::new(), out: None, patience }
+    }
+
+    pub(super) fn join(&mut self, idx: u64) {
+        self.waiting.push_back(idx);
+    }
+
+    /// This one's attempt is over, if it was its turn.
+    pub(super) fn leave(&mut self, idx: u64) {
+        if self.out.is_some_and(|(out, _)| out == idx) {
+            self.out = None;
+        }
+    }
+
+    /// Whose turn it is now, once.
+    pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
+        if self.out.is_some_and(|(_, until)| now < until) {
+            return None;
+        }
+        let next = self.waiting.pop_front()?;
+        self.out = Some((next, now + wait(self.waiting.len(), self.patience)));
+        Some(next)
+    }
+
+    /// When [`Lane::next`] has something to say again, if nobody leaves before.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.out.filter(|_| !self.waiting.is_empty()).map(|(_, until)| until)
+    }
+}
+
+/// How long the next one waits for one that does not end, with so many waiting: all must be on their way in a fourth of
+/// the patience, or a long line of slow ones would miss their deadlines.
+fn wait(waiting: usize, patience: Duration) -> Duration {
+    let share = patience / 4 / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX);
+    share.min(SETTLED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_moves_faster() {
+        for (waiting, patience, expected) in [(0, 10_000, 100), (25, 10_000, 100), (100, 10_000, 25), (1, 80, 20)] {
+            let (patience, expected) = (Duration::from_millis(patience), Duration::from_millis(expected));
+            assert_eq!(wait(waiting, patience), expected, "{waiting} with {patience:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_goes_when_the_one_before_has_ended_or_settled() {
+        let now = Instant::now();
+        let mut lane = Lane::new(Duration::from_secs(10));
+        for idx in 0..3 {
+            lane.join(idx);
+        }
+        assert_eq!((lane.next(now), lane.next(now)), (Some(0), None));
+        assert_eq!(lane.due(), Some(now + SETTLED));
+        lane.leave(7);
+        assert_eq!(lane.next(now), None, "another's end is not its end");
+        lane.leave(0);
+        assert_eq!(lane.next(now), Some(1));
+        assert_eq!(lane.next(now + SETTLED), Some(2));
+        assert_eq!((lane.due(), lane.next(now + SETTLED * 2)), (None, None));
+    }
+}
