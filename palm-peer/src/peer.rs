@@ -207,8 +207,11 @@ impl Peer {
             log::warn!("{} requests were not finished within {most:?}", serving.pending());
         }
         serving.say_goodbye();
-        // What was on its way when the others heard it still finds somebody who passes it on.
-        serving.drain(receiver, beats, LINGER, most).await;
+        // What they sent before they heard it, be it that they were frozen, still finds somebody who passes it on.
+        serving.drain(receiver, beats, Duration::ZERO, end.saturating_duration_since(Instant::now())).await;
+        if serving.parting() > 0 {
+            log::warn!("{} clients did not say goodbye within {most:?}", serving.parting());
+        }
         let settled = join(door.settled(), self.core.relay.flushed());
         let settled = timer::timeout_at(end, settled).map(|settled| {
             if settled.is_err() {

@@ -18,7 +18,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 use uuid::Uuid;
@@ -69,8 +69,9 @@ pub struct Link {
     sender: dealer::Sender,
     jobs: JobSinks,
     next: AtomicU64,
-    /// Whether the server said goodbye: then nothing of ours is lost with it.
-    goodbye: AtomicBool,
+    /// Whether the server said goodbye: then nothing of ours is lost with it. Held while something is sent, so that what we
+    /// say in return is our last word.
+    parted: Mutex<bool>,
     /// The requests under way; `None` once the link is broken.
     pending: Mutex<Option<Pending>>,
     broken: Shared<oneshot::Receiver<()>>,
@@ -87,7 +88,7 @@ impl Link {
             sender,
             jobs,
             next: AtomicU64::new(0),
-            goodbye: AtomicBool::new(false),
+            parted: Mutex::new(false),
             pending: Mutex::new(Some(HashMap::new())),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
@@ -108,10 +109,10 @@ impl Link {
         self.lock().is_none()
     }
 
-    /// Whether the server said goodbye before the connection ended: all that it took in is answered or passed on.
+    /// Whether the server said goodbye before the connection ended: all that we sent is answered or passed on, or will be.
     #[must_use]
     pub fn ended_in_order(&self) -> bool {
-        self.goodbye.load(Ordering::Acquire)
+        *lock(&self.parted)
     }
 
     /// Waits until the connection has ended.
@@ -148,10 +149,7 @@ impl Link {
             pending.len() == 1
         };
         let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
-        if let Err(error) = self.sender.send(&[header.into(), payload], alone) {
-            self.end();
-            return Err(unreachable(&error.to_string()));
-        }
+        self.hand_over(&[header.into(), payload], alone)?;
         Ok(async move {
             // All of it moves in, not the field alone.
             let mut forget = forget;
@@ -167,19 +165,35 @@ impl Link {
     /// # Errors
     /// `unreachable` when the link is broken: then no function ran.
     pub fn post(&self, request: &Request, payload: Bytes) -> Result<(), Failure> {
-        let unreachable = |words: String| Failure::new(FailureKind::Unreachable, words);
         if self.is_broken() {
-            return Err(unreachable("the connection is broken".into()));
+            return Err(Failure::new(FailureKind::Unreachable, "the connection is broken"));
         }
-        self.sender.send(&[request.encode().into(), payload], false).map_err(|error| {
+        self.hand_over(&[request.encode().into(), payload], false)
+    }
+
+    fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), Failure> {
+        let parted = lock(&self.parted);
+        if *parted {
+            return Err(Failure::new(FailureKind::Unreachable, "the server is leaving"));
+        }
+        self.sender.send(frames, alone).map_err(|error| {
             self.end();
-            unreachable(error.to_string())
+            Failure::new(FailureKind::Unreachable, error.to_string())
         })
     }
 
     /// Waits until the server's system has all that was sent.
     pub async fn flushed(&self) {
         self.sender.flushed().await;
+    }
+
+    /// Answers a goodbye.
+    fn part(&self) {
+        let mut parted = lock(&self.parted);
+        if !std::mem::replace(&mut *parted, true) {
+            // If the connection is gone, there is nobody to wait for it.
+            let _ = self.sender.send(&[message::encode_parting(self.client).into()], false);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
@@ -195,8 +209,7 @@ impl Link {
     fn take_in(&self, mut frames: Frames) {
         let Some(answer) = frames.first().and_then(|header| Answer::decode(header)) else { return };
         if answer.bye {
-            self.goodbye.store(true, Ordering::Release);
-            return;
+            return self.part();
         }
         let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
         if let Some(job) = answer.job {

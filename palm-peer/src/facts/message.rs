@@ -150,6 +150,8 @@ pub enum Incoming {
         /// Whether it wants to hear a goodbye.
         bye: bool,
     },
+    /// The answer to a goodbye: nothing more comes over this connection.
+    Parting,
     /// A message for a function.
     Request(Request),
 }
@@ -168,6 +170,18 @@ struct Hello {
 #[must_use]
 pub fn encode_hello(client: Uuid) -> Vec<u8> {
     super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Parting {
+    palm: u32,
+    bye: Uuid,
+}
+
+/// The bytes of the answer to a goodbye, which says that nothing more comes from this client.
+#[must_use]
+pub fn encode_parting(client: Uuid) -> Vec<u8> {
+    super::to_bytes(&Parting { palm: VERSION, bye: client })
 }
 
 /// A header that cannot be taken, with what could be read of it, so that the sender can be answered.
@@ -197,11 +211,16 @@ pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
     }
     match serde_json::from_slice::<Request>(header) {
         Ok(request) => check(request).map(Incoming::Request),
-        Err(error) => match serde_json::from_slice::<Hello>(header) {
-            Ok(hello) if hello.palm == VERSION => Ok(Incoming::Hello { client: hello.hello, bye: hello.bye }),
-            _ => Err(describe(header, &error)),
-        },
+        Err(error) => greeting(header).ok_or_else(|| describe(header, &error)),
     }
+}
+
+fn greeting(header: &[u8]) -> Option<Incoming> {
+    if let Ok(Hello { palm, hello, bye }) = serde_json::from_slice(header) {
+        return (palm == VERSION).then_some(Incoming::Hello { client: hello, bye });
+    }
+    let parting = serde_json::from_slice(header);
+    parting.is_ok_and(|Parting { palm, .. }| palm == VERSION).then_some(Incoming::Parting)
 }
 
 fn check(request: Request) -> Result<Request, BadHeader> {
@@ -307,6 +326,7 @@ mod tests {
         assert_eq!(decode(&request.encode()), Ok(Incoming::Request(request)));
         let client = Uuid::from_u128(8);
         assert_eq!(decode(&encode_hello(client)), Ok(Incoming::Hello { client, bye: true }));
+        assert_eq!(decode(&encode_parting(client)), Ok(Incoming::Parting));
     }
 
     #[test]

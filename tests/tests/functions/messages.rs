@@ -175,3 +175,20 @@ fn the_delimiter_of_a_req_comes_back() {
     assert_eq!(stranger.ask([hello.as_str(), "more", "frames"]).0["server"], json!(server.peer.uuid()));
     is_well(&mut stranger);
 }
+
+/// A server may pass a message on to an instance that its client does not know yet. The answer used to go to that server.
+#[test]
+fn an_answer_waits_for_a_client_that_has_not_greeted() {
+    let (_etcd, server, mut other_stage) = mesh();
+    let uuid = server.peer.uuid();
+    let header = json!({
+        "palm": 1, "pipeline": ["a.f", format!("{uuid}.echo")], "stage": 1, "route": [UUID, uuid], "client": UUID, "job": UUID, "idx": 7
+    });
+    other_stage.say([header.to_string().as_str(), "late"]);
+    is_well(&mut other_stage);
+    let mut client = Stranger::at(server.peer.endpoint());
+    let (greeting, _) = client.ask([format!(r#"{{"palm":1,"hello":"{UUID}"}}"#)]);
+    assert_eq!(greeting, json!({"palm": 1, "server": uuid}));
+    let (answer, payload) = client.answer();
+    assert_eq!((&answer["idx"], &answer["stage"], &payload[..]), (&json!(7), &json!(1), &b"late"[..]), "{answer}");
+}

@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -59,6 +59,45 @@ fn a_rolling_restart_is_not_felt() {
     let count = consumer.join().expect("no error");
     assert_eq!(progress.retried(), 0);
     assert_eq!(runs.load(Ordering::Relaxed) as u64, 3 * count, "a function ran again for a message");
+}
+
+/// A stage that stood still while the next one left used to send into a connection that had ended, and nobody knew.
+#[test]
+fn a_server_waits_with_its_end_for_a_stage_that_stands_still() {
+    let etcd = Etcd::start();
+    let stage = |name| {
+        let server = Process::builder(example("stage"));
+        let server = server.arg("run").env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", name).start();
+        server.wait_for_line(|line| line.contains(" joined as "), SOON);
+        server
+    };
+    // The first to join leads, and goes on doing so.
+    let (_leads, first, leaver) = (stage("b"), stage("a"), stage("b"));
+    let client = client(&etcd);
+    let stop = Arc::new(AtomicUsize::new(0));
+    let timeout = Duration::from_secs(60);
+    let job = client.job(["a.add", "b.add"]).window(200, 1 << 20).timeout(timeout);
+    let results = job.run_iter(until(&stop)).expect("there");
+    let progress = results.progress();
+    let consumer = std::thread::spawn(move || collect(results));
+    eventually("the job goes on", SOON, || (progress.done() > 500).then_some(()));
+    first.freeze();
+    leaver.terminate();
+    eventually("one instance is left", SOON, || {
+        client.reachable().iter().any(|r| r.server == "b" && r.instances == 1).then_some(())
+    });
+    leaver.wait_for_line(|line| line.contains("leaving the mesh"), SOON);
+    // Ten times as long as it waits for those that need no waiting.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(leaver.is_running(), "it left while another server could still send to it");
+    let (before, start) = (progress.done(), Instant::now());
+    first.thaw();
+    assert!(leaver.wait(SOON).success());
+    eventually("the job goes on", SOON, || (progress.done() > before + 1000).then_some(()));
+    assert!(start.elapsed() < timeout / 3, "it went on only when a message was given up");
+    stop.store(1, Ordering::Relaxed);
+    assert!(consumer.join().expect("the job ends").iter().all(|(_, result)| result.is_ok()));
+    assert_eq!(progress.retried(), 0, "leaving is not failing");
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! The serving loop: takes requests in, runs functions on the caller's executor, sends answers out.
 
+mod clients;
 pub mod core;
 pub mod functions;
 pub mod relay;
+mod task;
 
-use self::core::Core;
+use self::{
+    clients::Clients,
+    core::Core,
+    task::{Finished, Onward, ReturnAddress, Stuck, Task},
+};
 use crate::{
     Message,
     decisions::fair_queue::FairQueue,
@@ -27,57 +33,15 @@ use futures::{
     stream::FuturesUnordered,
 };
 use std::{
-    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use uuid::Uuid;
 
 /// The longest time that a request can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The agent asks whether the loop turns.
 pub type Beat = oneshot::Sender<()>;
-
-/// Where an answer goes: the connection that it was asked over, with what the answer must repeat.
-#[derive(Debug, Clone)]
-struct ReturnAddress {
-    connection: Connection,
-    /// A REQ socket puts an empty frame first, and wants it back.
-    delimiter: bool,
-    job: Option<Uuid>,
-    idx: Option<u64>,
-    stage: usize,
-}
-
-/// A request that is to be run.
-struct Task {
-    /// The connection that it came over: connections take turns.
-    from: Connection,
-    to: ReturnAddress,
-    function: functions::Function,
-    message: Message,
-    onward: Option<Onward>,
-}
-
-/// Where a result goes that is not the last stage's.
-struct Onward {
-    request: Request,
-    deadline: Instant,
-}
-
-struct Finished {
-    to: ReturnAddress,
-    result: Result<Bytes, Failure>,
-    took: Duration,
-    onward: Option<Onward>,
-}
-
-/// A message that could not be passed on.
-struct Stuck {
-    to: ReturnAddress,
-    failure: Failure,
-}
 
 /// One server's loop.
 pub struct Serving {
@@ -89,11 +53,7 @@ pub struct Serving {
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Messages being passed on over links that are not open yet.
     onward: FuturesUnordered<BoxFuture<'static, Option<Stuck>>>,
-    /// Which client greeted over which connection, and which connection is that client's now.
-    greeted: HashMap<Connection, Uuid>,
-    clients: HashMap<Uuid, Connection>,
-    /// Who wants to hear a goodbye.
-    farewells: HashSet<Connection>,
+    clients: Clients,
 }
 
 impl Serving {
@@ -106,9 +66,7 @@ impl Serving {
             running: FuturesUnordered::new(),
             slow: FuturesUnordered::new(),
             onward: FuturesUnordered::new(),
-            greeted: HashMap::new(),
-            clients: HashMap::new(),
-            farewells: HashSet::new(),
+            clients: Clients::default(),
         }
     }
 
@@ -157,11 +115,12 @@ impl Serving {
         }
     }
 
-    /// Tells whoever wants to hear it that all is answered or passed on: what ends now is no loss.
+    /// Tells whoever wants to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
+    /// heard it is still dealt with, until they have said that nothing more comes.
     pub fn say_goodbye(&mut self) {
         let header = Answer::goodbye(self.core.uuid);
-        for connection in std::mem::take(&mut self.farewells) {
-            let to = ReturnAddress { connection, delimiter: false, job: None, idx: None, stage: 0 };
+        for connection in self.clients.take_leave() {
+            let to = ReturnAddress::new(connection, false);
             self.send(&to, &header, Bytes::new());
         }
     }
@@ -171,21 +130,18 @@ impl Serving {
         self.running.len() + self.queued.len() + self.onward.len()
     }
 
+    /// How many have heard the goodbye and not said theirs.
+    pub fn parting(&self) -> usize {
+        self.clients.parting()
+    }
+
     fn is_idle(&self) -> bool {
-        self.pending() == 0 && self.slow.is_empty()
+        self.pending() == 0 && self.parting() == 0 && self.slow.is_empty()
     }
 
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Disconnected(connection) => {
-                self.farewells.remove(&connection);
-                // The client may have come back over another connection meanwhile.
-                if let Some(client) = self.greeted.remove(&connection)
-                    && self.clients.get(&client) == Some(&connection)
-                {
-                    self.clients.remove(&client);
-                }
-            }
+            Heard::Disconnected(connection) => self.clients.disconnected(&connection),
             Heard::Message(connection, frames) => self.take_in(connection, frames),
         }
     }
@@ -195,27 +151,23 @@ impl Serving {
         if delimiter {
             frames.remove(0);
         }
-        let mut to = ReturnAddress { connection, delimiter, job: None, idx: None, stage: 0 };
+        let mut to = ReturnAddress::new(connection, delimiter);
         let mut frames = frames.into_iter();
         let header = frames.next().unwrap_or_default();
         let payload = frames.next().unwrap_or_default();
         match message::decode(&header) {
             Ok(Incoming::Hello { client, bye }) => {
-                if bye {
-                    self.farewells.insert(to.connection.clone());
-                }
-                self.greeted.insert(to.connection.clone(), client);
-                self.clients.insert(client, to.connection.clone());
+                let held = self.clients.greeted(client, &to.connection, bye);
                 self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
+                for frames in held {
+                    self.send_frames(&to.connection, frames);
+                }
             }
+            Ok(Incoming::Parting) => self.clients.parted(&to.connection),
             Ok(Incoming::Request(request)) => {
                 (to.job, to.idx, to.stage) = (request.job, request.idx, request.stage);
-                // Another server passed it on; the answer goes to the client itself.
-                if request.stage > 0
-                    && let Some(connection) = request.client.and_then(|client| self.clients.get(&client))
-                {
-                    to.connection = connection.clone();
-                    to.delimiter = false;
+                if request.stage > 0 {
+                    (to.client, to.delimiter) = (request.client, false);
                 }
                 let too_many = frames
                     .next()
@@ -260,8 +212,9 @@ impl Serving {
         };
         let onward = request.goes_on().then_some(Onward { request, deadline });
         if let Some(function) = self.core.functions.get(&name) {
-            let task =
-                Task { from: to.connection.clone(), to: to.clone(), function: Arc::clone(function), message, onward };
+            let client = to.client.and_then(|client| self.clients.connection(client));
+            let from = client.unwrap_or(&to.connection).clone();
+            let task = Task { from, to: to.clone(), function: Arc::clone(function), message, onward };
             return self.admit(task);
         }
         let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
@@ -380,7 +333,17 @@ impl Serving {
         }
         frames.push(header.encode().into());
         frames.push(payload);
-        if let Some(sending) = self.sender.send(&to.connection, frames) {
+        match to.client {
+            None => self.send_frames(&to.connection, frames),
+            Some(client) => match self.clients.connection(client).cloned() {
+                Some(connection) => self.send_frames(&connection, frames),
+                None => self.clients.hold(client, frames, Instant::now()),
+            },
+        }
+    }
+
+    fn send_frames(&mut self, to: &Connection, frames: Frames) {
+        if let Some(sending) = self.sender.send(to, frames) {
             self.slow.push(sending);
         }
     }
