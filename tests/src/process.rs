@@ -100,6 +100,12 @@ impl Process {
         self.held().pid()
     }
 
+    /// The memory that it has resident, in bytes; see [`resident`](crate::resident).
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        crate::resident(self.pid())
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.held().signal(Signal::TERM);

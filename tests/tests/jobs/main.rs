@@ -6,7 +6,6 @@
 mod inside;
 
 mod churn;
-mod fire;
 mod flow;
 
 use futures::{StreamExt as _, executor::block_on};
