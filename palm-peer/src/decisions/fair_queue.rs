@@ -8,62 +8,137 @@ use std::{
 /// Items of many sources, taken out in turns: one of each source, then the next of each.
 #[derive(Debug)]
 pub struct FairQueue<K, T> {
-    sources: HashMap<K, VecDeque<T>>,
+    sources: HashMap<K, Source<T>>,
     /// The sources that have something, in the order of their turns.
     turns: VecDeque<K>,
-    length: usize,
-    most: usize,
+    held: Amount,
+    most: Amount,
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Items.
+    pub items: usize,
+    /// What these weigh.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+struct Source<T> {
+    items: VecDeque<(T, usize)>,
+    bytes: usize,
+}
+
+impl<T> Source<T> {
+    fn take(&mut self, item: Option<(T, usize)>) -> Option<(T, usize)> {
+        self.bytes -= item.as_ref().map_or(0, |(_, bytes)| *bytes);
+        item
+    }
 }
 
 impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
-    /// An empty queue for at most `most` items.
+    /// An empty queue for no more than this; a single item may weigh more.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self { sources: HashMap::new(), turns: VecDeque::new(), length: 0, most }
+    pub fn new(most: Amount) -> Self {
+        Self { sources: HashMap::new(), turns: VecDeque::new(), held: Amount::default(), most }
     }
 
     /// How many items wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.length
+        self.held.items
     }
 
-    /// Puts an item in. When the queue is full, gives back the item that has to go: this one, or, when another source has
-    /// more waiting than this one, the newest of the source that has most.
-    pub fn push(&mut self, source: K, item: T) -> Option<T> {
-        if self.length < self.most {
-            self.add(source, item);
-            return None;
+    /// Puts an item in. When the queue is full, gives back the items that have to go: this one, or, where other sources have
+    /// more waiting than this one would have, the newest of the source that has most.
+    #[must_use]
+    pub fn push(&mut self, source: K, item: T, bytes: usize) -> Vec<T> {
+        let mut refused = Vec::new();
+        loop {
+            let too_many = self.held.items >= self.most.items;
+            let too_heavy = self.held.items > 0 && self.held.bytes + bytes > self.most.bytes;
+            if !too_many && !too_heavy {
+                self.add(source, item, bytes);
+                return refused;
+            }
+            // What is scarce decides who has most of it.
+            let has = |source: &Source<T>| if too_many { source.items.len() } else { source.bytes };
+            let own = self.sources.get(&source).map_or(0, has) + if too_many { 1 } else { bytes };
+            let others = self.sources.iter().filter(|(other, _)| **other != source);
+            let greatest = others.max_by_key(|(_, other)| has(other)).filter(|(_, other)| has(other) > own);
+            let newest = greatest.map(|(other, _)| other.clone()).and_then(|other| self.remove_newest(&other));
+            let Some(newest) = newest else {
+                refused.push(item);
+                return refused;
+            };
+            refused.push(newest);
         }
-        let own = self.sources.get(&source).map_or(0, VecDeque::len);
-        let longest = self.sources.values_mut().max_by_key(|items| items.len()).filter(|items| items.len() > own + 1);
-        let Some(newest) = longest.and_then(VecDeque::pop_back) else { return Some(item) };
-        self.length -= 1;
-        self.add(source, item);
-        Some(newest)
     }
 
-    fn add(&mut self, source: K, item: T) {
-        let items = self.sources.entry(source.clone()).or_default();
-        if items.is_empty() {
+    fn add(&mut self, source: K, item: T, bytes: usize) {
+        let entry = self.sources.entry(source.clone());
+        let waiting = entry.or_insert_with(|| Source { items: VecDeque::new(), bytes: 0 });
+        if waiting.items.is_empty() {
             self.turns.push_back(source);
         }
-        items.push_back(item);
-        self.length += 1;
+        waiting.items.push_back((item, bytes));
+        waiting.bytes += bytes;
+        self.held.items += 1;
+        self.held.bytes += bytes;
+    }
+
+    fn remove_newest(&mut self, source: &K) -> Option<T> {
+        let waiting = self.sources.get_mut(source)?;
+        let newest = waiting.items.pop_back();
+        let (item, bytes) = waiting.take(newest)?;
+        self.forget(bytes);
+        self.drop_empty();
+        Some(item)
     }
 
     /// Takes out the oldest item of the source whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
         let source = self.turns.pop_front()?;
-        let items = self.sources.get_mut(&source)?;
-        let item = items.pop_front();
-        if items.is_empty() {
+        let waiting = self.sources.get_mut(&source)?;
+        let oldest = waiting.items.pop_front();
+        let (item, bytes) = waiting.take(oldest)?;
+        if waiting.items.is_empty() {
             self.sources.remove(&source);
         } else {
             self.turns.push_back(source);
         }
-        self.length -= usize::from(item.is_some());
-        item
+        self.forget(bytes);
+        Some(item)
+    }
+
+    /// Takes out all items that need not wait any more.
+    pub fn take_if(&mut self, over: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        let mut freed = Vec::new();
+        for source in self.sources.values_mut() {
+            let (out, rest): (VecDeque<_>, _) =
+                std::mem::take(&mut source.items).into_iter().partition(|(item, _)| over(item));
+            source.items = rest;
+            for (item, bytes) in out {
+                source.bytes -= bytes;
+                freed.push(bytes);
+                taken.push(item);
+            }
+        }
+        freed.into_iter().for_each(|bytes| self.forget(bytes));
+        self.drop_empty();
+        taken
+    }
+
+    fn forget(&mut self, bytes: usize) {
+        self.held.items -= 1;
+        self.held.bytes -= bytes;
+    }
+
+    fn drop_empty(&mut self) {
+        self.sources.retain(|_, waiting| !waiting.items.is_empty());
+        self.turns.retain(|source| self.sources.contains_key(source));
     }
 }
 
@@ -72,15 +147,21 @@ mod tests {
     use super::*;
     use fastrand::Rng;
 
+    const PLENTY: usize = 1000;
+
     fn drained(queue: &mut FairQueue<u8, u32>) -> Vec<u32> {
         std::iter::from_fn(|| queue.pop()).collect()
     }
 
+    fn queue(items: usize, bytes: usize) -> FairQueue<u8, u32> {
+        FairQueue::new(Amount { items, bytes })
+    }
+
     #[test]
     fn sources_take_turns() {
-        let mut queue = FairQueue::new(10);
+        let mut queue = queue(10, PLENTY);
         for (source, item) in [(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (3, 31)] {
-            assert_eq!(queue.push(source, item), None);
+            assert!(queue.push(source, item, 1).is_empty());
         }
         assert_eq!(drained(&mut queue), [10, 20, 30, 11, 31, 12]);
         assert_eq!(queue.len(), 0);
@@ -88,38 +169,69 @@ mod tests {
 
     #[test]
     fn a_full_queue_makes_room_for_who_has_little_at_the_cost_of_who_has_most() {
-        let mut queue = FairQueue::new(4);
+        let mut queue = queue(4, PLENTY);
         for item in 0..4 {
-            queue.push(1, item);
+            assert!(queue.push(1, item, 1).is_empty());
         }
-        assert_eq!(queue.push(1, 4), Some(4), "its own flood is refused");
-        assert_eq!(queue.push(2, 20), Some(3));
-        assert_eq!(queue.push(2, 21), Some(2));
-        assert_eq!(queue.push(2, 22), Some(22), "one and three would be no fairer");
+        assert_eq!(queue.push(1, 4, 1), [4], "its own flood is refused");
+        assert_eq!(queue.push(2, 20, 1), [3]);
+        assert_eq!(queue.push(2, 21, 1), [2]);
+        assert_eq!(queue.push(2, 22, 1), [22], "one and three would be no fairer");
         assert_eq!(drained(&mut queue), [0, 20, 1, 21]);
     }
 
-    /// Laws: never more than there is room for; nothing is lost or doubled; each source's items stay in order.
+    #[test]
+    fn who_has_the_most_bytes_makes_room_when_these_are_scarce() {
+        let mut queue = queue(PLENTY, 100);
+        assert!(queue.push(1, 10, 60).is_empty());
+        assert!(queue.push(1, 11, 30).is_empty());
+        assert!(queue.push(2, 20, 5).is_empty());
+        assert_eq!(queue.push(1, 12, 20), [12], "its own flood is refused");
+        assert_eq!(queue.push(2, 21, 20), [11], "many small ones do not make way for few large ones");
+        assert_eq!(queue.push(3, 30, 50), [10], "however few these are");
+        assert_eq!(queue.push(4, 40, 200), [40], "who wants more than the others has most");
+        assert_eq!(drained(&mut queue), [20, 30, 21]);
+        assert!(queue.push(1, 13, 200).is_empty(), "one may be as heavy as it likes");
+    }
+
+    #[test]
+    fn what_need_not_wait_any_more_is_taken_out() {
+        let mut queue = queue(PLENTY, PLENTY);
+        for (source, item) in [(1, 10), (1, 11), (2, 20)] {
+            assert!(queue.push(source, item, 7).is_empty());
+        }
+        let mut even = queue.take_if(|item| item % 2 == 0);
+        even.sort_unstable();
+        assert_eq!((even, queue.held), (vec![10, 20], Amount { items: 1, bytes: 7 }));
+        assert!(queue.push(2, 21, 7).is_empty());
+        assert_eq!(drained(&mut queue), [11, 21]);
+    }
+
+    /// Laws: never more than there is room for; nothing is lost or doubled; in the end nothing is held.
     #[test]
     fn nothing_is_lost_in_two_thousand_histories() {
         for seed in 0..2_000 {
             let mut random = Rng::with_seed(seed);
-            let most = random.usize(1..10);
+            let most = Amount { items: random.usize(1..10), bytes: random.usize(10..100) };
             let mut queue = FairQueue::new(most);
-            let (mut given, mut taken, mut refused) = (0_u32, Vec::new(), Vec::new());
+            let (mut given, mut taken) = (0_u32, Vec::new());
             for _ in 0..random.usize(0..100) {
-                if random.u8(0..3) > 0 {
-                    refused.extend(queue.push(random.u8(0..4), given));
-                    given += 1;
-                } else {
-                    taken.extend(queue.pop());
+                match random.u8(0..10) {
+                    0..6 => {
+                        taken.extend(queue.push(random.u8(0..4), given, random.usize(0..20)));
+                        given += 1;
+                    }
+                    6 => taken.extend(queue.take_if(|item| item % 5 == 0)),
+                    _ => taken.extend(queue.pop()),
                 }
-                assert!(queue.len() <= most, "seed {seed}");
+                let held = queue.held;
+                assert!(held.items <= most.items && (held.bytes <= most.bytes || held.items == 1), "seed {seed}");
+                assert_eq!(queue.turns.len(), queue.sources.len(), "seed {seed}");
             }
             taken.extend(drained(&mut queue));
-            let mut all: Vec<_> = taken.iter().chain(&refused).copied().collect();
-            all.sort_unstable();
-            assert!(all.into_iter().eq(0..given), "seed {seed}");
+            assert_eq!(queue.held, Amount::default(), "seed {seed}");
+            taken.sort_unstable();
+            assert!(taken.into_iter().eq(0..given), "seed {seed}");
         }
     }
 }

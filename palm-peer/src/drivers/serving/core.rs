@@ -46,6 +46,7 @@ pub struct Core {
     requests: AtomicU64,
     errors: AtomicU64,
     in_flight: AtomicUsize,
+    queued: AtomicUsize,
     durations: Mutex<VecDeque<Duration>>,
 }
 
@@ -75,6 +76,7 @@ impl Core {
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
             durations: Mutex::default(),
         }
     }
@@ -110,6 +112,11 @@ impl Core {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many requests wait for others to end.
+    pub fn queued(&self, requests: usize) {
+        self.queued.store(requests, Ordering::Relaxed);
+    }
+
     /// How many functions run.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
@@ -127,6 +134,7 @@ impl Core {
             "requests": self.requests.load(Ordering::Relaxed),
             "errors": self.errors.load(Ordering::Relaxed),
             "in_flight": self.in_flight(),
+            "queued": self.queued.load(Ordering::Relaxed),
             "p50_us": quantile(50),
             "p99_us": quantile(99),
             "connections": self.tally.connections(),

@@ -13,7 +13,7 @@ use self::{
 };
 use crate::{
     Message,
-    decisions::fair_queue::FairQueue,
+    decisions::fair_queue::{Amount, FairQueue},
     drivers::door::{Receiver, Sender},
     facts::{
         message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
@@ -21,7 +21,7 @@ use crate::{
     },
     ports::{
         systemd::{self, Notice},
-        timer,
+        timer::{self, Sleep},
         zmq::{Connection, Frames, Heard},
     },
 };
@@ -29,7 +29,7 @@ use bytes::Bytes;
 use futures::{
     FutureExt as _, StreamExt as _,
     channel::{mpsc, oneshot},
-    future::{BoxFuture, FusedFuture},
+    future::{BoxFuture, Fuse, FusedFuture},
     stream::FuturesUnordered,
 };
 use std::{
@@ -40,6 +40,9 @@ use std::{
 /// The longest time that a request can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a request may stay in the queue after its time.
+const SWEEP: Duration = Duration::from_millis(100);
+
 /// The agent asks whether the loop turns.
 pub type Beat = oneshot::Sender<()>;
 
@@ -49,6 +52,8 @@ pub struct Serving {
     sender: Sender,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
     queued: FairQueue<Connection, Task>,
+    /// When to look for requests that nobody waits for any more, while some are queued.
+    sweep: Fuse<Sleep>,
     /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Messages being passed on over links that are not open yet.
@@ -60,7 +65,8 @@ impl Serving {
     /// A loop that answers over `sender`.
     pub fn new(core: Arc<Core>, sender: Sender) -> Self {
         Self {
-            queued: FairQueue::new(core.options.max_queued),
+            queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
+            sweep: Fuse::terminated(),
             core,
             sender,
             running: FuturesUnordered::new(),
@@ -92,6 +98,7 @@ impl Serving {
             finished = self.running.select_next_some() => self.finish(finished),
             stuck = self.onward.select_next_some() => self.stuck(stuck),
             () = self.slow.select_next_some() => {}
+            () = &mut self.sweep => self.drop_overdue(),
             heard = receiver.hear().fuse() => self.hear(heard),
         }
     }
@@ -255,11 +262,36 @@ impl Serving {
                 Some(finished) => self.finish(finished),
                 None => self.running.push(running),
             }
-        } else if let Some(refused) = self.queued.push(task.from.clone(), task) {
+        } else {
+            self.enqueue(task);
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, task: Task) {
+        let bytes = task.message.payload.len();
+        for refused in self.queued.push(task.from.clone(), task, bytes) {
             let words = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
             self.answer(&refused.to, Err(Failure::new(FailureKind::Busy, words)));
         }
-        Ok(())
+        self.queue_changed();
+    }
+
+    /// Answers those whose time has passed in the queue, so that they do not keep others from waiting there.
+    fn drop_overdue(&mut self) {
+        let now = Instant::now();
+        for overdue in self.queued.take_if(|task| task.message.deadline <= now) {
+            let words = "the deadline passed before the function could start";
+            self.answer(&overdue.to, Err(Failure::new(FailureKind::TimedOut, words)));
+        }
+        self.queue_changed();
+    }
+
+    fn queue_changed(&mut self) {
+        self.core.queued(self.queued.len());
+        if self.queued.len() > 0 && self.sweep.is_terminated() {
+            self.sweep = timer::sleep(SWEEP).fuse();
+        }
     }
 
     fn launch(&self, task: Task) -> BoxFuture<'static, Finished> {
@@ -289,6 +321,7 @@ impl Serving {
             let running = self.launch(task);
             self.running.push(running);
         }
+        self.core.queued(self.queued.len());
     }
 
     /// A stage is done: its result goes to the next one, or to the client.

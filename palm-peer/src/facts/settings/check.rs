@@ -83,9 +83,11 @@ impl Settings {
                 return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
             }
         }
-        if self.max_unread < self.max_payload {
-            let reason = format!("{} is less than max_payload, {}", self.max_unread, self.max_payload);
-            return Err(InvalidSetting::new("max_unread", reason));
+        for (name, bytes) in [("max_unread", self.max_unread), ("max_queued_bytes", self.max_queued_bytes)] {
+            if bytes < self.max_payload {
+                let reason = format!("{bytes} is less than max_payload, {}", self.max_payload);
+                return Err(InvalidSetting::new(name, reason));
+            }
         }
         Ok(())
     }

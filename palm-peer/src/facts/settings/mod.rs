@@ -65,6 +65,8 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How many requests may wait for one of those; beyond, the answer is `busy`. Default 4096.
     pub max_queued: usize,
+    /// How many bytes these may have, all together; beyond, the answer is `busy`. At least `max_payload`. Default 256 MiB.
+    pub max_queued_bytes: usize,
     /// The longest payload, in bytes, of a request or an answer. Default 64 MiB.
     pub max_payload: usize,
     /// The bytes that the server's own store (`set`, `append`) may hold. Default 256 MiB.
@@ -102,6 +104,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(30),
             max_in_flight: 1024,
             max_queued: 4096,
+            max_queued_bytes: 256 * 1024 * 1024,
             max_payload: 64 * 1024 * 1024,
             max_store: 256 * 1024 * 1024,
             max_connections: 10_000,
@@ -171,6 +174,7 @@ impl Settings {
         "timeout",
         "max_in_flight",
         "max_queued",
+        "max_queued_bytes",
         "max_payload",
         "max_store",
         "max_connections",
@@ -224,6 +228,7 @@ impl Settings {
             "timeout" => self.timeout = seconds(name, text)?,
             "max_in_flight" => self.max_in_flight = parse(name, text, "a whole number")?,
             "max_queued" => self.max_queued = parse(name, text, "a whole number")?,
+            "max_queued_bytes" => self.max_queued_bytes = parse(name, text, "a number of bytes")?,
             "max_payload" => self.max_payload = parse(name, text, "a number of bytes")?,
             "max_store" => self.max_store = parse(name, text, "a number of bytes")?,
             "max_connections" => self.max_connections = parse(name, text, "a number")?,
