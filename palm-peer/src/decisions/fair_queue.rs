@@ -126,7 +126,9 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
                 taken.push(item);
             }
         }
-        freed.into_iter().for_each(|bytes| self.forget(bytes));
+        for bytes in freed {
+            self.forget(bytes);
+        }
         self.drop_empty();
         taken
     }

@@ -19,8 +19,11 @@ use crate::{
     },
 };
 
+/// What is done with bytes of any origin. Panics when a law is broken.
+pub type Target = fn(&[u8]);
+
 /// The targets: what an input is taken for.
-pub const TARGETS: [(&str, fn(&[u8])); 4] =
+pub const TARGETS: [(&str, Target); 4] =
     [("opening", opening), ("stream", stream), ("header", header), ("record", record)];
 
 /// The opening of a connection: what is accepted or refused stays so when more comes, and nothing is accepted without its end.
@@ -151,6 +154,7 @@ pub fn header(bytes: &[u8]) {
             let again = message::decode(&message::encode_hello(client));
             assert_eq!(again, Ok(Incoming::Hello { client, bye: true }));
         }
+        Ok(Incoming::Parting) => assert!(bytes.len() <= LONGEST_HEADER),
         Err(bad) => {
             let mut answer = Answer::greeting(uuid::Uuid::nil());
             (answer.job, answer.idx, answer.stage) = (bad.job, bad.idx, Some(0));

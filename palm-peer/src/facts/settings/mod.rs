@@ -154,7 +154,7 @@ impl std::error::Error for InvalidSetting {}
 
 impl Settings {
     /// The names that [`Settings::set`] knows.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 25] = [
         "etcd",
         "user",
         "cacert",
