@@ -6,8 +6,10 @@ mod inside;
 
 use std::thread;
 
-use inside::{SOON, Stranger, call, client, settings};
+use inside::{Inside, SOON, Stranger, call, client, echo, settings};
+use palm_peer::Server;
 use palm_tests::{Etcd, Process, example};
+use serde_json::Value;
 
 /// The ZeroMQ crate keeps its connections in a map whose locks are handed from one waiter to the next. A send that was left
 /// waiting for one, on the thread that receives, stopped that thread for ever when a connection ended at that moment.
@@ -35,4 +37,27 @@ fn a_server_survives_clients_that_hang_up_while_they_are_answered() {
         }
     });
     assert_eq!(call(&client, "sleepy.block", "0").expect("an answer"), "awake");
+}
+
+/// A client may open its connection in the very moment in which a server is done: what it sends is refused, not lost.
+#[test]
+fn who_comes_after_the_goodbye_hears_it_too() {
+    let etcd = Etcd::start();
+    let mut server = Inside::start(Server::new("zoo").function("echo", echo), settings(&etcd));
+    let endpoint = server.peer.endpoint().to_owned();
+    let hello = |n: u8| format!(r#"{{"palm":1,"hello":"00000000-0000-4000-8000-00000000000{n}","bye":true}}"#);
+    let mut first = Stranger::at(&endpoint);
+    assert_eq!(first.ask([hello(1)]).0["bye"], Value::Null);
+    server.leave();
+    assert_eq!(first.answer().0["bye"], true);
+    // The first has not answered the goodbye, so the server waits, and lets in whoever comes.
+    let mut second = Stranger::at(&endpoint);
+    assert_eq!(second.ask([hello(2)]).0["bye"], Value::Null);
+    assert_eq!(second.answer().0["bye"], true);
+    let refused = second.ask([r#"{"palm":1,"pipeline":["zoo.echo"]}"#, "late"]).0;
+    assert_eq!(refused["error"]["kind"], "leaving");
+    for (n, stranger) in (1..).zip([&mut first, &mut second]) {
+        stranger.say([format!(r#"{{"palm":1,"bye":"00000000-0000-4000-8000-00000000000{n}"}}"#)]);
+    }
+    server.ended().unwrap();
 }

@@ -139,7 +139,8 @@ def many(endpoint, server):
         header, result = link.receive()
         assert header["idx"] not in got
         got[header["idx"]] = unwrap(header, result)
-    assert list(got)[-1] == slow, "the slow one held nobody up"
+    # A busy machine may take longer over all of them than the slow one sleeps, but not over the first ones.
+    assert list(got).index(slow) > 100, "the slow one held others up"
     assert got.pop(slow) == b"500" and got == sent
 
 

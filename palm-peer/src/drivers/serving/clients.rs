@@ -39,6 +39,8 @@ pub struct Clients {
     current: HashMap<Uuid, Connection>,
     /// Who wants to hear a goodbye.
     farewells: HashSet<Connection>,
+    /// Whether it was said.
+    taken_leave: bool,
     /// Who heard it, and has not said yet that nothing more comes.
     parting: HashSet<Connection>,
     /// Answers that wait, oldest first.
@@ -94,9 +96,15 @@ impl Clients {
 
     /// To whom to say goodbye, once. Each of them is waited for from now on.
     pub fn take_leave(&mut self) -> Vec<Connection> {
+        self.taken_leave = true;
         let farewells = std::mem::take(&mut self.farewells);
         self.parting.extend(farewells.iter().cloned());
         farewells.into_iter().collect()
+    }
+
+    /// Whether the goodbye was said.
+    pub fn have_taken_leave(&self) -> bool {
+        self.taken_leave
     }
 
     /// This one has heard the goodbye, and sends nothing more.

@@ -169,6 +169,10 @@ impl Serving {
                 for frames in held {
                     self.send_frames(&to.connection, frames);
                 }
+                // Who comes when the others have gone must hear it too, or what it sends would be lost with us.
+                if self.clients.have_taken_leave() {
+                    self.say_goodbye();
+                }
             }
             Ok(Incoming::Parting) => self.clients.parted(&to.connection),
             Ok(Incoming::Request(request)) => {
@@ -226,7 +230,8 @@ impl Serving {
         }
         let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
             let known = self.core.functions.keys().map(String::as_str).chain(names::BUILT_IN);
-            let words = format!("{} has no function {name}, only {}", self.core.name, join(known));
+            let known = known.collect::<Vec<_>>().join(", ");
+            let words = format!("{} has no function {name}, only {known}", self.core.name);
             Err(Failure::new(FailureKind::NoSuchFunction, words))
         });
         self.conclude(to, result, onward);
@@ -387,8 +392,4 @@ fn answer_beat(beat: Beat) {
     systemd::notify(Notice::Watchdog);
     // The agent may have stopped waiting.
     let _ = beat.send(());
-}
-
-fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.collect::<Vec<_>>().join(", ")
 }
