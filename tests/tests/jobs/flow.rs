@@ -212,6 +212,54 @@ fn a_function_can_call_others_within_its_own_deadline() {
     assert!(start.elapsed() < Duration::from_secs(5), "the inner call outlived the outer one's deadline");
 }
 
+/// Each stage, and each call from within one, has what is left of the time.
+#[test]
+fn deadlines_travel_from_stage_to_stage_and_into_calls() {
+    const TIME: Duration = Duration::from_secs(20);
+    const PAUSE: Duration = Duration::from_millis(500);
+    fn left(message: &Message) -> String {
+        message.deadline().saturating_duration_since(Instant::now()).as_millis().to_string()
+    }
+    let etcd = Etcd::start();
+    let slow = Server::new("slow").function("pause", async |message: Message| {
+        smol::Timer::after(PAUSE).await;
+        Ok::<_, FunctionError>(message.into_payload())
+    });
+    let clock = Server::new("clock")
+        .function("left", async |message: Message| Ok::<_, FunctionError>(left(&message)))
+        .function("both", async |message: Message| {
+            smol::Timer::after(PAUSE).await;
+            let inner = message.call("clock.left", "").await?;
+            Ok::<_, FunctionError>([left(&message).as_bytes(), b" ", &inner].concat())
+        });
+    let _servers = [Inside::start(slow, settings(&etcd)), Inside::start(clock, settings(&etcd))];
+    let job = client(&etcd).job(["slow.pause", "slow.pause", "clock.both"]).timeout(TIME);
+    let results = collect(job.run_iter(["x"]).expect("there"));
+    let text = String::from_utf8(results[0].1.as_ref().expect("a result").to_vec()).expect("text");
+    let left: Vec<Duration> = text.split(' ').map(|ms| Duration::from_millis(ms.parse().expect("a number"))).collect();
+    for left in &left {
+        assert!(*left + 3 * PAUSE <= TIME, "more than there can be left: {text}");
+        assert!(*left > TIME / 4, "less than there must be left: {text}");
+    }
+}
+
+#[test]
+fn progress_tells_what_was_sent_done_failed_and_how_fast() {
+    let etcd = Etcd::start();
+    let _server = Inside::start(picky("a"), settings(&etcd));
+    let input = (0..100).map(|number| if number % 4 == 0 { "afail" } else { "fine" });
+    let mut results = client(&etcd).job(["a.f"]).window(10, 1 << 20).run_iter(input).expect("there");
+    let progress = results.progress();
+    assert_eq!((progress.sent(), progress.done(), progress.failed(), progress.retried()), (0, 0, 0, 0));
+    for taken in 1..=100 {
+        let _ = block_on(results.next()).expect("a message").1;
+        assert!(progress.sent() <= taken + 10 && progress.done() + progress.failed() >= taken, "{progress:?}");
+        assert!(progress.rate() > 0.0, "{progress:?}");
+    }
+    assert_eq!(block_on(results.next()), None);
+    assert_eq!((progress.sent(), progress.done(), progress.failed(), progress.retried()), (100, 75, 25, 0));
+}
+
 /// A server with few places; what waits for one takes turns between clients.
 #[test]
 fn a_flood_does_not_starve_another_clients_call() {

@@ -6,7 +6,10 @@
 mod inside;
 
 mod churn;
+mod errors;
 mod flow;
+mod load;
+mod poison;
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client, FunctionError, JobError, Message, Results, Server};
