@@ -7,6 +7,8 @@ CARGO ?= cargo
 TEST_FLAGS ?=
 # How long each of the four targets is tried.
 FUZZ_SECONDS ?= 60
+# For instance: make bench BENCH='calls 256 palm nats'
+BENCH ?=
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +28,13 @@ demo: build ## watch a mesh on this machine: servers, a client, a leader that di
 test: build python ## run all tests, with etcd processes of their own
 	$(CARGO) test --workspace $(TEST_FLAGS)
 
-bench: setup ## measure what a call costs, against bare ZeroMQ, and what the door and TLS do (docs/benchmarks.md)
-	$(CARGO) bench -p palm-tests --bench calls
-	$(CARGO) bench -p palm-tests --bench door
+bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and what the door and TLS do (docs/benchmarks.md)
+	@scripts/pylm
+	@$(CARGO) bench -p palm-tests --bench table -- $(BENCH)
+ifeq ($(strip $(BENCH)),)
+	@echo && echo '### What the door and TLS cost' && echo
+	@$(CARGO) bench -p palm-tests --bench door
+endif
 
 fuzz: setup ## look for bytes that break a law: nightly Rust and cargo-fuzz (CONTRIBUTING.md)
 	@scripts/fuzz $(FUZZ_SECONDS)

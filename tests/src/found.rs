@@ -34,15 +34,27 @@ pub fn example(name: &str) -> PathBuf {
 /// When nobody has tried to make one.
 #[must_use]
 pub fn python() -> Option<PathBuf> {
+    let made = made_python("python");
+    if let Err(why) = &made {
+        assert!(why.starts_with("SKIPPED"), "{why}");
+        eprintln!("{why}");
+    }
+    made.ok()
+}
+
+/// The Python that `scripts/NAME` made: `target/NAME/bin/python`.
+///
+/// # Errors
+///
+/// Why it is not there, in words: what the script said, or that nobody has run it.
+pub fn made_python(name: &str) -> Result<PathBuf, String> {
     let profile = profile();
     let target = profile.parent().expect("a profile within the target folder");
-    if let Ok(why) = fs::read_to_string(target.join("python-skipped")) {
-        eprintln!("{}", why.trim_end());
-        return None;
+    if let Ok(why) = fs::read_to_string(target.join(format!("{name}-skipped"))) {
+        return Err(why.trim_end().to_owned());
     }
-    let python = target.join("python/bin/python");
-    assert!(python.exists(), "{} is missing: run `scripts/python` first", python.display());
-    Some(python)
+    let python = target.join(name).join("bin/python");
+    if python.exists() { Ok(python) } else { Err(format!("run `scripts/{name}` first")) }
 }
 
 fn built(tail: &[&str]) -> PathBuf {

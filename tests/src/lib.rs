@@ -36,7 +36,7 @@ pub mod wire;
 pub use certificates::{Authority, Certificate};
 pub use cluster::EtcdCluster;
 pub use etcd::{Etcd, EtcdBuilder};
-pub use found::{binary, example, python};
+pub use found::{binary, example, made_python, python};
 pub use free_port::free_port;
 pub use memory::resident;
 pub use process::{Mark, Process, ProcessBuilder};

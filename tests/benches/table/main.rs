@@ -1,0 +1,59 @@
+//! What PALM costs and what it gives, beside what people use today: calls and jobs, each row in the same run, by turns.
+//!
+//! ```sh
+//! make bench                                                    # everything, some three minutes
+//! cargo bench -p palm-tests --bench table -- calls 256 palm nats   # calls alone, 256 in flight, these subjects
+//! cargo bench -p palm-tests --bench table -- jobs 3 100            # jobs of 3 stages (what else there is has one), 100 B
+//! cargo bench -p palm-tests --bench table -- jobs rounds=15 seconds=2
+//! ```
+//!
+//! Every server is a process of its own (this program again, with a role as its argument, or Python). Clients run in this
+//! process, those of Python in their own. docs/benchmarks.md says how to read what this prints.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod bare;
+mod calls;
+mod grpc;
+mod jobs;
+mod measure;
+mod nats;
+mod palm;
+mod python;
+mod report;
+mod wanted;
+
+use std::{env, error::Error};
+
+use futures::executor::block_on;
+use palm::Mesh;
+use wanted::Wanted;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn bench(wanted: &Wanted) -> Outcome<()> {
+    let before = report::load();
+    let mesh = wanted.subject("palm").then(|| Mesh::start(if wanted.jobs { 3 } else { 1 })).transpose()?;
+    let mut aims = Vec::new();
+    if wanted.calls {
+        aims.extend(calls::bench(wanted, mesh.as_ref())?);
+    }
+    if wanted.jobs {
+        aims.extend(jobs::bench(wanted, mesh.as_ref())?);
+    }
+    report::aims(&aims);
+    report::circumstances(wanted, &before);
+    Ok(())
+}
+
+/// `cargo bench` adds `--bench`; words without dashes are ours: the role of a server, or what is wanted.
+fn main() -> Outcome<()> {
+    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve-palm", etcd, name] => block_on(palm::serve(etcd, name)),
+        ["serve-zeromq"] => block_on(bare::serve()),
+        ["serve-tonic"] => grpc::serve(),
+        ["serve-nats", server] => nats::serve(server),
+        _ => bench(&Wanted::read(&words)?),
+    }
+}

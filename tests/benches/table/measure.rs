@@ -1,0 +1,186 @@
+//! Turns, and what they come to.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use crate::{Outcome, wanted::Wanted};
+
+/// What is asked of a subject: so many messages in flight, for so long.
+#[derive(Debug)]
+pub struct Load {
+    /// One payload for each message in flight. Its first bytes are its place, so that an answer can be told.
+    pub payloads: Vec<Bytes>,
+    /// After this nothing more is sent; what is in flight is waited for.
+    pub time: Duration,
+}
+
+impl Load {
+    /// At least 4 bytes each.
+    pub fn new(in_flight: usize, size: usize, time: Duration) -> Self {
+        let payload = |place: usize| {
+            let mut payload = vec![7; size.max(4)];
+            payload[..4].copy_from_slice(&u32::try_from(place).expect("a small number").to_le_bytes());
+            Bytes::from(payload)
+        };
+        Self { payloads: (0..in_flight).map(payload).collect(), time }
+    }
+
+    /// How many messages are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.payloads.len()
+    }
+
+    /// How many bytes each has.
+    pub fn size(&self) -> usize {
+        self.payloads[0].len()
+    }
+
+    /// An echo that is not the echo of this place is worth no figure.
+    pub fn verify(&self, place: usize, answer: &[u8]) {
+        let sent = &self.payloads[place];
+        assert_eq!((answer.len(), &answer[..4]), (sent.len(), &sent[..4]), "the answer is another one's");
+    }
+}
+
+/// What one turn of a subject came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Microseconds from sending to the answer, the middle one; NaN where nobody looked.
+    pub p50: f64,
+    /// The same, exceeded by one in a hundred.
+    pub p99: f64,
+    /// Answers in a second.
+    pub per_second: f64,
+}
+
+impl Turn {
+    /// Of these trips, which took so long in all.
+    pub fn new(mut trips: Vec<Duration>, took: Duration) -> Self {
+        trips.sort_unstable();
+        let quantile = |percent: usize| trips[(trips.len() * percent / 100).min(trips.len() - 1)].as_secs_f64() * 1e6;
+        Self { p50: quantile(50), p99: quantile(99), ..Self::counted(trips.len(), took) }
+    }
+
+    /// Of so many messages, which took so long in all.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn counted(messages: usize, took: Duration) -> Self {
+        Self { p50: f64::NAN, p99: f64::NAN, per_second: messages as f64 / took.as_secs_f64() }
+    }
+}
+
+/// What can be measured: a server somewhere, and a way to load it.
+pub trait Subject {
+    /// Loads it once.
+    fn turn(&mut self, load: &Load) -> Outcome<Turn>;
+}
+
+/// One line of a table: a subject and its turns.
+pub struct Row {
+    /// What stands in the first column.
+    pub name: String,
+    /// The words that make this program measure it alone.
+    pub alone: String,
+    subject: Box<dyn Subject>,
+    turns: Vec<Turn>,
+}
+
+impl Row {
+    /// The median of a figure over all turns.
+    pub fn median(&self, figure: fn(&Turn) -> f64) -> f64 {
+        median(self.turns.iter().map(figure).collect())
+    }
+
+    /// The median of this row's figure over another row's, each pair of the same round.
+    pub fn over(&self, other: &Self, figure: fn(&Turn) -> f64) -> f64 {
+        median(self.turns.iter().zip(&other.turns).map(|(mine, other)| figure(mine) / figure(other)).collect())
+    }
+}
+
+/// All lines of a table, and why there are no more.
+pub struct Rows<'a> {
+    wanted: &'a Wanted,
+    all: Vec<Row>,
+    skipped: Vec<String>,
+}
+
+impl<'a> Rows<'a> {
+    /// No lines yet.
+    pub fn new(wanted: &'a Wanted) -> Self {
+        Self { wanted, all: Vec::new(), skipped: Vec::new() }
+    }
+
+    /// Adds the subject that `start` starts, if it is wanted and can be had. `words` are for measuring it alone; the last
+    /// is what the command line calls it.
+    pub fn add<S: Subject + 'static>(&mut self, name: &str, words: String, start: impl FnOnce() -> Outcome<S>) {
+        if !words.rsplit(' ').next().is_some_and(|subject| self.wanted.subject(subject)) {
+            return;
+        }
+        match start() {
+            Ok(subject) => {
+                let row = Row { name: name.to_owned(), alone: words, subject: Box::new(subject), turns: Vec::new() };
+                self.all.push(row);
+            }
+            Err(why) => {
+                let why = why.to_string();
+                self.skipped.push(format!("SKIPPED: {name}: {}", why.trim_start_matches("SKIPPED: ")));
+            }
+        }
+    }
+
+    /// Gives every row its turn in every round, so that whatever else the machine does meets all alike. The first round
+    /// opens what must be opened, and does not count.
+    pub fn measure(&mut self, load: &Load) -> Outcome<()> {
+        for round in 0..=self.wanted.rounds {
+            for row in &mut self.all {
+                let turn = row.subject.turn(load).map_err(|error| format!("{}: {error}", row.name))?;
+                if round > 0 {
+                    row.turns.push(turn);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.all.iter()
+    }
+
+    /// The row of this name, if it was measured.
+    pub fn named(&self, name: &str) -> Option<&Row> {
+        self.all.iter().find(|row| row.name == name)
+    }
+
+    /// Which rows are missing, and why.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+}
+
+/// Callers, one for each message in flight, who call again as soon as they have their answer. `caller` makes what one of
+/// them calls with.
+pub async fn callers<C>(load: &Load, caller: impl Fn() -> C) -> Outcome<Turn>
+where
+    C: AsyncFnMut(Bytes) -> Outcome<Bytes>,
+{
+    let start = Instant::now();
+    let run = async |place: usize, mut call: C| -> Outcome<Vec<Duration>> {
+        let mut trips = Vec::new();
+        while trips.is_empty() || start.elapsed() < load.time {
+            let sent = Instant::now();
+            let answer = call(load.payloads[place].clone()).await?;
+            trips.push(sent.elapsed());
+            load.verify(place, &answer);
+        }
+        Ok(trips)
+    };
+    let trips = try_join_all((0..load.in_flight()).map(|place| run(place, caller()))).await?;
+    Ok(Turn::new(trips.concat(), start.elapsed()))
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}

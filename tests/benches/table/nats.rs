@@ -1,0 +1,71 @@
+//! NATS: request and reply through a broker, by async-nats.
+
+use std::{process::Command, time::Duration};
+
+use futures::StreamExt as _;
+use palm_tests::{Process, free_port};
+use tokio::runtime::Runtime;
+
+use crate::{
+    Outcome,
+    measure::{Load, Subject, Turn, callers},
+};
+
+const SUBJECT: &str = "echo";
+const SOON: Duration = Duration::from_secs(20);
+/// Debian puts it where not every user's `PATH` looks.
+const PLACES: [&str; 2] = ["nats-server", "/usr/sbin/nats-server"];
+
+/// Where the broker's program is, and what it calls its version; `None` where it is not installed.
+pub fn installed() -> Option<(&'static str, String)> {
+    PLACES.into_iter().find_map(|program| {
+        let version = Command::new(program).arg("--version").output().ok()?.stdout;
+        Some((program, String::from_utf8_lossy(&version).trim().replace(": v", " ")))
+    })
+}
+
+/// The server, in a process of its own: a client of the broker that answers. Says when it listens.
+pub fn serve(broker: &str) -> Outcome<()> {
+    Runtime::new()?.block_on(async {
+        let client = async_nats::connect(broker).await?;
+        let mut requests = client.subscribe(SUBJECT).await?;
+        client.flush().await?;
+        println!("subscribed");
+        while let Some(request) = requests.next().await {
+            let reply = request.reply.ok_or("a request without a place for its reply")?;
+            client.publish(reply, request.payload).await?;
+        }
+        Ok(())
+    })
+}
+
+/// The client, its server, and the broker between them.
+pub struct Nats {
+    runtime: Runtime,
+    client: async_nats::Client,
+    _processes: [Process; 2],
+}
+
+impl Nats {
+    /// Starts broker and server, and connects.
+    pub fn start() -> Outcome<Self> {
+        let (program, _) = installed().ok_or("nats-server is not installed here (Debian: nats-server)")?;
+        let port = free_port().to_string();
+        let broker = Process::start(program, ["--addr", "127.0.0.1", "--port", &port]);
+        broker.wait_for_line(|line| line.contains("Server is ready"), SOON);
+        let url = format!("nats://127.0.0.1:{port}");
+        let server = Process::start(std::env::current_exe()?, ["serve-nats", &url]);
+        server.wait_for_line(|line| line == "subscribed", SOON);
+        let runtime = Runtime::new()?;
+        let client = runtime.block_on(async_nats::connect(url))?;
+        Ok(Self { runtime, client, _processes: [server, broker] })
+    }
+}
+
+impl Subject for Nats {
+    fn turn(&mut self, load: &Load) -> Outcome<Turn> {
+        let client = &self.client;
+        self.runtime
+            .block_on(callers(load, || async move |payload| Ok(client.request(SUBJECT, payload).await?.payload)))
+    }
+}

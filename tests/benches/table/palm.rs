@@ -1,0 +1,101 @@
+//! PALM: servers behind their doors, found through etcd; a client that calls them, or runs jobs through them.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, executor::block_on, future::pending};
+use palm_peer::{Client, FunctionError, Message, Server, Settings};
+use palm_tests::{Etcd, Process, eventually};
+
+use crate::{
+    Outcome,
+    measure::{Load, Subject, Turn, callers},
+};
+
+const SOON: Duration = Duration::from_secs(30);
+const NAMES: [&str; 3] = ["one", "two", "three"];
+/// What a job's window holds unless told otherwise.
+const WINDOW_BYTES: usize = 64 * 1024 * 1024;
+
+async fn echo(message: Message) -> Result<Bytes, FunctionError> {
+    Ok(message.into_payload())
+}
+
+/// A server, in a process of its own.
+pub async fn serve(etcd: &str, name: &str) -> Outcome<()> {
+    let options = Settings { etcd: vec![etcd.to_owned()], ..Settings::default() }.build()?;
+    Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
+}
+
+/// An etcd, and servers that echo.
+pub struct Mesh {
+    client: Client,
+    _servers: Vec<Process>,
+    _etcd: Etcd,
+}
+
+impl Mesh {
+    /// Starts it, and waits until all servers can be reached.
+    pub fn start(servers: usize) -> Outcome<Self> {
+        let me = env::current_exe()?;
+        let etcd = Etcd::start();
+        let start = |name: &&str| Process::start(&me, ["serve-palm", &etcd.endpoint(), name]);
+        let processes = NAMES[..servers].iter().map(start).collect();
+        let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build()?;
+        let client = block_on(Client::connect(options))?;
+        eventually("all servers can be reached", SOON, || (client.reachable().len() == servers).then_some(()));
+        Ok(Self { client, _servers: processes, _etcd: etcd })
+    }
+
+    /// Calls to the first server.
+    pub fn calls(&self) -> Calls {
+        Calls(self.client.clone())
+    }
+
+    /// Jobs through so many servers.
+    pub fn jobs(&self, stages: usize) -> Outcome<Jobs> {
+        if !(1..=NAMES.len()).contains(&stages) {
+            return Err(format!("there are {} servers to be stages", NAMES.len()).into());
+        }
+        Ok(Jobs { client: self.client.clone(), stages })
+    }
+}
+
+/// The client, as one that calls.
+pub struct Calls(Client);
+
+impl Subject for Calls {
+    fn turn(&mut self, load: &Load) -> Outcome<Turn> {
+        let client = &self.0;
+        block_on(callers(load, || async move |payload| Ok(client.call("one.echo", payload).await?)))
+    }
+}
+
+/// The client, as one that runs jobs: as many messages under way as the load says, results in order.
+pub struct Jobs {
+    client: Client,
+    stages: usize,
+}
+
+impl Subject for Jobs {
+    fn turn(&mut self, load: &Load) -> Outcome<Turn> {
+        let pipeline = NAMES[..self.stages].iter().map(|name| format!("{name}.echo"));
+        let (start, time, payloads) = (Instant::now(), load.time, load.payloads.clone());
+        let messages =
+            (0..).map_while(move |idx| (start.elapsed() < time).then(|| payloads[idx % payloads.len()].clone()));
+        let job = self.client.job(pipeline).window(load.in_flight(), WINDOW_BYTES);
+        block_on(async {
+            let mut results = job.run_iter(messages)?;
+            let mut count = 0;
+            while let Some((idx, result)) = results.next().await {
+                assert_eq!(usize::try_from(idx)?, count, "results come in order, none is missing");
+                load.verify(count % load.in_flight(), &result?);
+                count += 1;
+            }
+            Ok(Turn::counted(count, start.elapsed()))
+        })
+    }
+}

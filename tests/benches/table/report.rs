@@ -1,0 +1,117 @@
+//! What is printed: tables in Markdown, the aims, and under which circumstances the figures came to be.
+
+use std::{
+    fmt::{Display, Write as _},
+    fs,
+    process::Command,
+    thread::available_parallelism,
+};
+
+use crate::{nats, python, wanted::Wanted};
+
+const LOCK: &str = include_str!("../../../Cargo.lock");
+
+/// A table in Markdown, whose first column is text and whose last is a command.
+pub struct Table(String);
+
+impl Table {
+    /// A table without lines.
+    pub fn new(title: &str, first: &str, columns: &[&str]) -> Self {
+        let rules = vec!["---:"; columns.len() - 1].join("|");
+        Self(format!("### {title}\n\n| {first} | {} |\n|---|{rules}|---|\n", columns.join(" | ")))
+    }
+
+    /// Adds a line.
+    pub fn line<const N: usize>(&mut self, cells: [String; N]) {
+        let _ = writeln!(self.0, "| {} |", cells.join(" | "));
+    }
+
+    /// Prints it, and what is to be said below it.
+    pub fn print(&self, notes: &[String]) {
+        println!("{}", self.0);
+        for note in notes {
+            println!("{note}\n");
+        }
+    }
+}
+
+/// A figure to read: whole from 100 on, else to one digit behind the point; nothing where nobody looked.
+pub fn figure(figure: f64) -> String {
+    match figure {
+        _ if figure.is_nan() => "–".into(),
+        100.0.. => format!("{figure:.0}"),
+        _ => format!("{figure:.1}"),
+    }
+}
+
+/// A ratio, if there is one.
+pub fn ratio(ratio: Option<f64>) -> String {
+    ratio.filter(|ratio| !ratio.is_nan()).map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"))
+}
+
+/// One of the ratios that PALM is to reach.
+pub struct Aim([String; 5]);
+
+impl Aim {
+    /// An aim, and what became of it, if the other was measured as well.
+    pub fn new(what: &str, over: &str, reached: Option<f64>, wanted: &str, is_met: impl Fn(f64) -> bool) -> Self {
+        let met = reached.map_or("not measured", |ratio| if is_met(ratio) { "yes" } else { "no" });
+        Self([what, over, wanted, &ratio(reached), met].map(str::to_owned))
+    }
+}
+
+/// Prints what became of the aims.
+pub fn aims(aims: &[Aim]) {
+    if aims.is_empty() {
+        return;
+    }
+    let mut table = Table::new("Aims", "PALM's", &["over that of", "aim", "here", "reached"]);
+    for Aim(cells) in aims {
+        table.line(cells.clone());
+    }
+    table.print(&[]);
+}
+
+/// What runs or waits to run on this machine, by the kernel's count over the last minute.
+pub fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Prints what was compared, how, and on what machine.
+pub fn circumstances(wanted: &Wanted, load_before: &str) {
+    println!("Medians of {} rounds of {:?} each.", wanted.rounds, wanted.time);
+    println!("Compared: {}.", versions().join(", "));
+    let cores = available_parallelism().map_or(0, usize::from);
+    println!("Machine: {cores} cores ({}), load {load_before} before and {} after.", processor(), load());
+}
+
+fn versions() -> Vec<String> {
+    let crates = ["palm-peer", "zeromq", "tonic", "async-nats"].map(|name| format!("{name} {}", locked(name)));
+    let zmq = "import sys, zmq; print(f'Python {sys.version.split()[0]} with pyzmq {zmq.__version__} \
+               (libzmq {zmq.zmq_version()})')";
+    let pylm = "from importlib.metadata import version as v; \
+                from google.protobuf.internal import api_implementation as a; \
+                print(f'pylm {v(\"pylm\")} with pyzmq {v(\"pyzmq\")} and protobuf {v(\"protobuf\")} ({a.Type()})')";
+    let broker = nats::installed().map(|(_, version)| version);
+    let rustc = Command::new("rustc").arg("--version").output().ok();
+    let rustc = rustc
+        .map(|output| String::from_utf8_lossy(&output.stdout).split(" (").next().unwrap_or_default().trim().to_owned());
+    crates
+        .into_iter()
+        .chain([broker, python::says("python", zmq), python::says("pylm", pylm), rustc].into_iter().flatten())
+        .collect()
+}
+
+/// The version of a crate that this was built with.
+fn locked(name: &str) -> impl Display {
+    let entry = LOCK.split("[[package]]").find(|entry| entry.contains(&format!("\nname = \"{name}\"\n")));
+    let version = entry.and_then(|entry| entry.split("version = \"").nth(1)?.split('"').next());
+    version.unwrap_or("?").to_owned()
+}
+
+fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| "of a kind that the kernel does not name".into(), |(_, model)| model.to_owned())
+}
