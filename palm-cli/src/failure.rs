@@ -1,5 +1,6 @@
 //! Why a command did not do what it was asked, and with which status the program ends.
 
+use crate::screen::harmless;
 use palm_peer::{CallError, Error, ErrorKind, InvalidSetting};
 use std::{
     io::{self, Write as _},
@@ -29,7 +30,9 @@ impl Failure {
             Self::Unread => return ExitCode::SUCCESS,
         };
         // Where nobody reads stderr either, the status must do.
-        let _ = writeln!(io::stderr(), "palm-cli: {}", words.trim_end());
+        // A server's own words may be among them.
+        let words: Vec<_> = words.trim_end().split('\n').map(harmless).collect();
+        let _ = writeln!(io::stderr(), "palm-cli: {}", words.join("\n"));
         ExitCode::from(status)
     }
 }

@@ -56,6 +56,8 @@ fn json(entries: &[Entry], screen: &mut Screen) -> io::Result<()> {
     for (place, entry) in entries.iter().enumerate() {
         screen.raw(if place == 0 { b"\n" } else { b",\n" })?;
         match &entry.record {
+            // JSON escapes most of what could steer a terminal, but not all.
+            Ok(_) if screen.terminal => screen.raw(visible(&entry.stored).as_bytes())?,
             Ok(_) => screen.raw(&entry.stored)?,
             Err(reason) => {
                 let reason = table::brief(&reason.to_string());

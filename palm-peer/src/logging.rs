@@ -7,11 +7,13 @@
 use crate::{
     decisions::logbook::{Entry, Logbook, level_name},
     drivers::lock::lock,
+    facts::plain::steers,
 };
 use chrono::Utc;
 use log::{Level, LevelFilter, Record};
 use std::{
-    fmt, fs, io,
+    fmt::{self, Write as _},
+    fs, io,
     os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, Weak},
 };
@@ -84,18 +86,37 @@ impl fmt::Display for Line<'_> {
         let critical = is_critical(self.record);
         let level = if critical { "CRITICAL" } else { level_name(self.record.level()) };
         let target = self.record.target();
-        if !self.priorities {
-            return write!(f, "{level}:{target}:{}", self.message);
-        }
         let priority = if critical { 2 } else { priority(self.record.level()) };
-        // journald reads a priority at the start of each line.
         for (place, line) in self.message.to_string().split('\n').enumerate() {
-            let end = if place > 0 { "\n" } else { "" };
-            let head = if place > 0 { String::new() } else { format!("{level}:{target}:") };
-            write!(f, "{end}<{priority}>{head}{line}")?;
+            if place > 0 {
+                f.write_char('\n')?;
+            }
+            // journald reads a priority at the start of each line.
+            if self.priorities {
+                write!(f, "<{priority}>")?;
+            }
+            // No line of a message shall look like a message of its own.
+            if place == 0 {
+                write!(f, "{level}:{target}:")?;
+            } else {
+                f.write_str("    ")?;
+            }
+            write_plain(f, line)?;
         }
         Ok(())
     }
+}
+
+/// What a client sent may be in there: it shall not steer the terminal of whoever reads it.
+fn write_plain(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
+    let mut rest = line;
+    while let Some(at) = rest.find(|c| steers(c) && c != '\t') {
+        let (before, from) = rest.split_at(at);
+        let steering = from.chars().next().map_or(0, u32::from);
+        write!(f, "{before}\\x{steering:02x}")?;
+        rest = from.get(char::from_u32(steering).map_or(1, char::len_utf8)..).unwrap_or_default();
+    }
+    f.write_str(rest)
 }
 
 /// Whether a record is of the guide's level `CRITICAL`, which the facade does not know.

@@ -6,6 +6,7 @@ pub mod keys;
 pub mod message;
 pub mod names;
 pub mod pipeline;
+pub mod plain;
 pub mod record;
 pub mod settings;
 pub mod timestamp;

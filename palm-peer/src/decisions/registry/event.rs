@@ -3,12 +3,16 @@
 use crate::facts::{
     departure::Departure,
     ids::{LeaseId, Revision},
+    plain::plain,
     record::Record,
 };
 use log::Level;
 use uuid::Uuid;
 
-/// A line for the log.
+/// The longest line, in bytes: a server that logs nothing but errors may have so much to say in one period.
+const LONGEST_LINE: usize = 256 * 1024;
+
+/// A line for the log. Servers, and whoever may write to etcd, have a say in it: it is one line, and steers no terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// How grave it is.
@@ -22,7 +26,7 @@ pub struct Line {
 impl Line {
     /// A line of this level.
     pub fn new(level: Level, text: impl Into<String>) -> Self {
-        Self { level, critical: false, text: text.into() }
+        Self { level, critical: false, text: plain(&text.into(), LONGEST_LINE) }
     }
 
     /// A line of the guide's highest level.
