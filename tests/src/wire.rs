@@ -60,6 +60,16 @@ impl Wire {
         Ok(Self { stream })
     }
 
+    /// A connection that somebody else opened.
+    ///
+    /// # Errors
+    /// When it is broken.
+    pub fn of(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream })
+    }
+
     /// Connects and shakes hands as a DEALER.
     ///
     /// # Errors
@@ -84,6 +94,17 @@ impl<S: Read + Write> Wire<S> {
     pub fn shake_hands(&mut self) -> io::Result<()> {
         self.send(&greeting())?;
         self.send(&ready(&[("Socket-Type", b"DEALER")]))?;
+        self.stream.read_exact(&mut [0; 64])?;
+        self.frame().map(drop)
+    }
+
+    /// Shakes hands as a ROUTER, over a connection that somebody else opened.
+    ///
+    /// # Errors
+    /// When the other side does not do its part.
+    pub fn open_as_router(&mut self) -> io::Result<()> {
+        self.send(&greeting())?;
+        self.send(&ready(&[("Socket-Type", b"ROUTER")]))?;
         self.stream.read_exact(&mut [0; 64])?;
         self.frame().map(drop)
     }

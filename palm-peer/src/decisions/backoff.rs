@@ -10,9 +10,29 @@ pub fn backoff(attempt: u32, first: Duration, most: Duration, random: f64) -> Du
     doubled.min(most).mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
 }
 
+/// A link that held for so long is not of a server that always ends its links.
+pub const HELD: Duration = Duration::from_secs(10);
+
+/// How long to wait before looking whether a process is gone whose link has ended, when `ends` links to it in a row did not
+/// hold: not at all at first; but who lets everybody in and ends it again shall not keep us busy.
+#[must_use]
+pub fn wait_after_end(ends: u32, random: f64) -> Duration {
+    match ends {
+        0 | 1 => Duration::ZERO,
+        ends => backoff(ends - 2, Duration::from_millis(50), Duration::from_secs(5), random),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_end_is_looked_into_at_once_and_a_hundred_cost_minutes() {
+        assert_eq!([0, 1, 2, 3].map(|ends| wait_after_end(ends, 0.0).as_millis()), [0, 0, 50, 100]);
+        let hundred: Duration = (0..100).map(|ends| wait_after_end(ends, 1.0)).sum();
+        assert!(hundred > Duration::from_secs(180), "{hundred:?}");
+    }
 
     #[test]
     fn waits_double_up_to_a_bound_and_are_spread() {

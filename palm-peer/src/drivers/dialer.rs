@@ -70,6 +70,9 @@ impl From<io::Error> for OpenError {
     }
 }
 
+/// More than the log of a server can say between two probes, in bytes.
+const LONGEST_DIGEST: usize = 4 * 1024 * 1024;
+
 /// Opens links in the name of one client or server.
 #[derive(Debug, Clone)]
 pub struct Dialer {
@@ -82,6 +85,12 @@ impl Dialer {
     /// Opens links in the name of `me`, over TLS if there are credentials.
     pub fn new(me: Uuid, options: &Options, credentials: Option<Arc<Credentials>>) -> Self {
         Self { me, limits: Limits::for_payloads(options.max_payload), credentials }
+    }
+
+    /// As this one, for probes: their answers are shorter.
+    #[must_use]
+    pub fn for_probes(&self) -> Self {
+        Self { limits: Limits::for_payloads(LONGEST_DIGEST), ..self.clone() }
     }
 
     /// Who opens them.

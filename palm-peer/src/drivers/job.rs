@@ -165,6 +165,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         request.idx = Some(waiting.idx);
         let left = waiting.deadline.saturating_duration_since(Instant::now());
         request.timeout_ms = u64::try_from(left.as_millis()).ok();
+        self.mesh.jobs.expect(self.id, waiting.idx);
         let posted = match self.mesh.open_link(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()),
             None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
@@ -173,6 +174,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         match posted {
             Ok(()) => self.event(Event::Sent { idx, route }),
             Err(failure) => {
+                self.mesh.jobs.expect_no_more(self.id, idx);
                 let fault = Fault { failure, stage: 0, server: Some(route[0]) };
                 self.event(Event::NotSent { idx, fault });
             }
@@ -313,8 +315,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
             any |= self.let_time_pass(cx);
             let next = self.job.next();
             *lock(&self.progress) = self.job.counts();
-            if next.is_some() {
-                return Poll::Ready(next);
+            if let Some((idx, ending)) = next {
+                self.mesh.jobs.forget(self.id, idx);
+                return Poll::Ready(Some((idx, ending)));
             }
             if self.job.is_over() {
                 return Poll::Ready(None);

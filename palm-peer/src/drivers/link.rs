@@ -20,6 +20,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 
@@ -38,14 +39,43 @@ pub struct Broken;
 
 /// Where the answers to a job's messages go, by job.
 #[derive(Debug, Clone, Default)]
-pub struct JobSinks(Arc<Mutex<HashMap<Uuid, mpsc::UnboundedSender<Reply>>>>);
+pub struct JobSinks(Arc<Mutex<HashMap<Uuid, Sink>>>);
+
+/// Where the answers to one job's messages go.
+#[derive(Debug)]
+struct Sink {
+    tell: mpsc::UnboundedSender<Reply>,
+    /// How many answers each message may yet get: one for each attempt. Nobody may be there to take them in.
+    wanted: HashMap<u64, u32>,
+}
 
 impl JobSinks {
-    /// Has the answers for `job` sent there. What is sent is bounded by what the job sends out.
+    /// Has the answers for `job` sent there: as many as are [expected](Self::expect).
     pub fn open(&self, job: Uuid) -> mpsc::UnboundedReceiver<Reply> {
         let (tell, answers) = mpsc::unbounded();
-        lock(&self.0).insert(job, tell);
+        lock(&self.0).insert(job, Sink { tell, wanted: HashMap::new() });
         answers
+    }
+
+    /// Has one answer more to this message delivered. To be called before it is sent.
+    pub fn expect(&self, job: Uuid, idx: u64) {
+        if let Some(sink) = lock(&self.0).get_mut(&job) {
+            *sink.wanted.entry(idx).or_default() += 1;
+        }
+    }
+
+    /// Takes back one [`JobSinks::expect`]: it was not sent after all.
+    pub fn expect_no_more(&self, job: Uuid, idx: u64) {
+        if let Some(sink) = lock(&self.0).get_mut(&job) {
+            sink.take(idx);
+        }
+    }
+
+    /// Has all further answers to this message dropped.
+    pub fn forget(&self, job: Uuid, idx: u64) {
+        if let Some(sink) = lock(&self.0).get_mut(&job) {
+            sink.wanted.remove(&idx);
+        }
     }
 
     /// Has further answers for `job` dropped.
@@ -53,13 +83,33 @@ impl JobSinks {
         lock(&self.0).remove(&job);
     }
 
-    fn deliver(&self, job: Uuid, reply: Reply) {
-        if let Some(tell) = lock(&self.0).get(&job) {
+    /// Says whether somebody wanted it.
+    fn deliver(&self, job: Uuid, reply: Reply) -> bool {
+        let mut sinks = lock(&self.0);
+        let Some(sink) = sinks.get_mut(&job) else { return false };
+        let wanted = reply.answer.idx.is_some_and(|idx| sink.take(idx));
+        if wanted {
             // The job may be over.
-            let _ = tell.unbounded_send(reply);
+            let _ = sink.tell.unbounded_send(reply);
         }
+        wanted
     }
 }
+
+impl Sink {
+    /// Takes one of the answers that a message may get, if there is one left.
+    fn take(&mut self, idx: u64) -> bool {
+        let Some(count) = self.wanted.get_mut(&idx) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.wanted.remove(&idx);
+        }
+        true
+    }
+}
+
+/// How many answers that nobody wants may come within a second; or four times as many as are wanted.
+const MOST_STRAYS: u32 = 10_000;
 
 type Pending = HashMap<u64, oneshot::Sender<Reply>>;
 
@@ -206,20 +256,24 @@ impl Link {
         lock(&self.close).take();
     }
 
-    fn take_in(&self, mut frames: Frames) {
-        let Some(answer) = frames.first().and_then(|header| Answer::decode(header)) else { return };
+    /// Says whether somebody wanted it; nothing of what is no answer at all.
+    fn take_in(&self, mut frames: Frames) -> Option<bool> {
+        let answer = frames.first().and_then(|header| Answer::decode(header))?;
         if answer.bye {
-            return self.part();
+            self.part();
+            return Some(false);
         }
         let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
         if let Some(job) = answer.job {
-            return self.jobs.deliver(job, Reply { answer, payload });
+            return Some(self.jobs.deliver(job, Reply { answer, payload }));
         }
         let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
+        let wanted = waiting.is_some();
         if let Some(tell) = waiting {
             // Whoever asked may have stopped waiting.
             let _ = tell.send(Reply { answer, payload });
         }
+        Some(wanted)
     }
 }
 
@@ -253,16 +307,54 @@ async fn receive(
     tell_broken: oneshot::Sender<()>,
 ) {
     let mut closed = closed.fuse();
+    let mut strays = Strays::new();
     loop {
         let frames = futures::select_biased! {
             _ = closed => None,
             frames = receiver.receive().fuse() => frames.ok(),
         };
         let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
-        link.take_in(frames);
+        // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
+        if !link.take_in(frames).is_some_and(|wanted| strays.bears(wanted)) {
+            break;
+        }
+        if strays.is_time_for_others() {
+            runtime::yield_now().await;
+        }
     }
     if let Some(link) = link.upgrade() {
         link.end();
     }
     drop(tell_broken);
+}
+
+/// Counts answers that nobody wanted: they come late, or twice, but never in floods.
+struct Strays {
+    began: Instant,
+    wanted: u32,
+    unwanted: u32,
+}
+
+impl Strays {
+    fn new() -> Self {
+        Self { began: Instant::now(), wanted: 0, unwanted: 0 }
+    }
+
+    /// Counts an answer; says whether there are not too many that are unwanted.
+    fn bears(&mut self, wanted: bool) -> bool {
+        if wanted {
+            self.wanted = self.wanted.saturating_add(1);
+            return true;
+        }
+        if self.began.elapsed() > Duration::from_secs(1) {
+            *self = Self::new();
+        }
+        self.unwanted += 1;
+        self.unwanted <= MOST_STRAYS || self.unwanted / 4 <= self.wanted
+    }
+
+    /// A connection that always has more to read must not keep a thread for itself.
+    fn is_time_for_others(&self) -> bool {
+        (self.wanted.wrapping_add(self.unwanted)).is_multiple_of(256)
+    }
 }

@@ -23,7 +23,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     task::{Context, Poll, Waker, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The frames of a message.
@@ -38,6 +38,9 @@ const LONG_READ: usize = 64 * 1024;
 
 /// How much is read at once otherwise.
 const SHORT_READ: usize = 4 * 1024;
+
+/// How many PINGs are answered within a second: more are no question whether we are there.
+const MOST_PINGS: u32 = 100;
 
 /// How long what waits may take to be sent after the end.
 const LINGER: Duration = Duration::from_secs(5);
@@ -86,6 +89,8 @@ pub struct Receiver {
     decoder: Decoder,
     buffer: Vec<u8>,
     ready: VecDeque<Frames>,
+    /// When the current second of PINGs began, and how many there were.
+    pings: (Instant, u32),
     outbox: Arc<Outbox>,
 }
 
@@ -135,6 +140,7 @@ pub async fn open(
         decoder: Decoder::new(limits),
         buffer: vec![0; SHORT_READ],
         ready: VecDeque::new(),
+        pings: (Instant::now(), 0),
         outbox: Arc::clone(&outbox),
     };
     receiver.take_in(&beyond)?;
@@ -201,6 +207,7 @@ impl Receiver {
             match incoming {
                 Incoming::Message(frames) => self.ready.push_back(frames),
                 Incoming::Ping(ping) => {
+                    self.count_ping()?;
                     // An end is noticed by reading.
                     let _ = self.outbox.put(|batch| batch.push_raw(&ping.pong));
                     self.outbox.wake_writer();
@@ -208,6 +215,16 @@ impl Receiver {
             }
         }
         Ok(())
+    }
+
+    /// Whoever asks without end, and may not even read the answers, would keep us busy and fill our memory.
+    fn count_ping(&mut self) -> Result<(), Refusal> {
+        let (began, count) = &mut self.pings;
+        if began.elapsed() > Duration::from_secs(1) {
+            (*began, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        if *count > MOST_PINGS { Err(Refusal::Command) } else { Ok(()) }
     }
 }
 

@@ -40,6 +40,11 @@ pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     Box::pin(task::spawn_blocking(work))
 }
 
+/// Lets others have their turn.
+pub async fn yield_now() {
+    task::yield_now().await;
+}
+
 /// Waits on async-std's own timers; for everything but the timers' thread itself, see [`super::timer`].
 pub async fn sleep(time: Duration) {
     task::sleep(time).await;

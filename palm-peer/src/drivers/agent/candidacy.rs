@@ -1,7 +1,10 @@
 //! Carries out what the election decides: stands, follows the next older candidate, watches over the leader.
 
 use crate::{
-    decisions::{backoff::backoff, election::Candidate},
+    decisions::{
+        backoff::{HELD, backoff, wait_after_end},
+        election::Candidate,
+    },
     drivers::{departures::bury, dialer::Dialer},
     facts::{ids::LeaseId, keys::Keys, record::Record},
     ports::{
@@ -9,7 +12,7 @@ use crate::{
         timer,
     },
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How long a link to the leader may take to open, at most.
@@ -60,6 +63,8 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
     let mut was_there = false;
     let mut failures = 0;
     let mut patience = OPEN_WITHIN;
+    // How many links in a row did not hold.
+    let mut ends = 0;
     loop {
         if let Ok(found) = etcd.get(&keys.server(uuid)).await {
             let known = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
@@ -67,7 +72,11 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
             match dialer.open(&record.endpoint(), uuid, patience).await {
                 Ok(link) => {
                     (was_there, failures, patience) = (true, 0, REOPEN_WITHIN);
+                    let opened = Instant::now();
                     link.broken().await;
+                    // Looked at again at once; but not for ever one that lets everybody in and ends it again.
+                    ends = if opened.elapsed() > HELD { 0 } else { ends + 1 };
+                    timer::sleep(wait_after_end(ends, fastrand::f64())).await;
                     continue;
                 }
                 // Only a process that was there once can be gone; the address may be wrong.

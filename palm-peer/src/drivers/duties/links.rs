@@ -1,6 +1,7 @@
 //! The leader's links to all servers: for probes, and to notice at once when a process ends.
 
 use crate::{
+    decisions::backoff::{HELD, wait_after_end},
     drivers::{
         dialer::{Dialer, OpenError},
         link::Link,
@@ -15,7 +16,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 
@@ -31,8 +32,20 @@ const BETWEEN: Duration = Duration::from_millis(20);
 #[derive(Default)]
 struct Open {
     links: HashMap<Uuid, (String, Arc<Link>)>,
+    /// How often in a row a server's link has not held, and when it last ended.
+    ends: HashMap<Uuid, (u32, Instant)>,
     /// Opened since the last look, to be watched for their end.
     fresh: Vec<(Uuid, BoxFuture<'static, ()>)>,
+}
+
+impl Open {
+    /// A link has ended: how long to wait before looking whether the process is gone.
+    fn wait_after_end(&mut self, uuid: Uuid, now: Instant) -> Duration {
+        let (count, last) = self.ends.entry(uuid).or_insert((0, now));
+        *count = if now.saturating_duration_since(*last) > HELD { 0 } else { *count + 1 };
+        *last = now;
+        wait_after_end(*count, fastrand::f64())
+    }
 }
 
 /// The links of one leader.
@@ -46,12 +59,14 @@ pub struct Links {
 impl Links {
     /// No link yet; each may take `timeout` to open.
     pub fn new(dialer: Dialer, timeout: Duration) -> Self {
-        Self { dialer, timeout, open: Arc::default() }
+        Self { dialer: dialer.for_probes(), timeout, open: Arc::default() }
     }
 
     /// Drops the links to servers that are no longer registered.
     pub fn keep_only(&self, registered: impl Fn(Uuid) -> bool) {
-        lock(&self.open).links.retain(|uuid, _| registered(*uuid));
+        let mut open = lock(&self.open);
+        open.links.retain(|uuid, _| registered(*uuid));
+        open.ends.retain(|uuid, _| registered(*uuid));
     }
 
     /// The links opened since the last call, each with a future that ends when the link breaks.
@@ -81,7 +96,9 @@ impl Links {
     /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
     pub fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
         let links = self.clone();
+        let wait = lock(&self.open).wait_after_end(uuid, Instant::now());
         async move {
+            timer::sleep(wait).await;
             for patience in RECONNECT_MS.map(Duration::from_millis) {
                 match links.link(uuid, &endpoint, patience).await {
                     Err(error) if error.proves_gone() => return true,
