@@ -23,29 +23,33 @@ import json
 import logging
 import os
 import signal
+import time
 import uuid
 
 import zmq
 import zmq.asyncio
 
-from .builtin import Counters, Logbook, Store
+from .builtin import THREADS, Counters, Logbook, Store
 from .etcd import Etcd
 from .member import Member
 from .message import LONGEST_PAYLOAD, VERSION, Failure, Request
-from .message import answer_header, forward_header, is_for, read_hello, read_json
+from .message import answer_header, forward_header, is_for, read_hello, read_json, read_parting
 from .relay import Relay
 
 log = logging.getLogger("peer")
 
-# How many requests may run or wait; beyond, the answer is `busy`.
+# How many requests may run or wait, and the bytes of their payloads; beyond, the answer is `busy`.
 MOST_IN_FLIGHT = 5120
+MOST_HELD = 256 * 1024 * 1024
+# How long an answer waits for the greeting of a client that has not greeted yet, in seconds.
+GREETS_WITHIN = 10.0
 # How many clients are remembered; those that greeted first are forgotten first.
 MOST_CLIENTS = 10_000
 # How many answers may wait for one client that does not read.
 MOST_UNREAD = 50_000
 # How long a leaving server may finish what it has, in seconds.
 DRAIN = 10.0
-# What was on its way when the server left still arrives for so long.
+# Who has just found this server among what is published may yet open a connection, for so long.
 LINGER = 0.3
 # The exit status that tells systemd not to start the server again.
 EVICTED = 77
@@ -70,10 +74,15 @@ class Stage:
             "delete": self.store.delete,
         }
         self.context = zmq.asyncio.Context()
-        self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=16)
+        self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=THREADS)
         # Who greeted, by client: the connection that its answers go over, and whether it wants a goodbye.
         self.clients = collections.OrderedDict()
+        # Answers that wait for the greeting of their client.
+        self.awaiting = collections.defaultdict(list)
+        # Who was told goodbye, and may yet send something.
+        self.parting = set()
         self.tasks = set()
+        self.held = 0
         self.leaving = False
 
     def function(self, function):
@@ -98,13 +107,11 @@ class Stage:
             hello = read_hello(fields)
             if hello:
                 self.greet(to, *hello)
-                return
-            request.read(fields)
-            function = is_for(request, self.name, self.uuid)
-            if request.stage > 0 and request.client in self.clients:
-                # Another server passed it on; the answer goes to the client itself.
-                request.to = [self.clients[request.client][0]]
-            self.start(request, function)
+            elif read_parting(fields):
+                self.parting.discard(to[0])
+            else:
+                request.read(fields)
+                self.start(request, is_for(request, self.name, self.uuid))
         except Failure as failure:
             self.answer(request, failure)
         except Exception as error:
@@ -118,6 +125,8 @@ class Stage:
         if len(self.clients) > MOST_CLIENTS:
             self.clients.popitem(last=False)
         self.send(to, {"palm": VERSION, "server": self.uuid}, b"")
+        for request, result in self.awaiting.pop(client, []):
+            self.answer(request, result)
 
     def start(self, request, function):
         """Starts a function, or answers at once. Raises Failure when none ran."""
@@ -129,8 +138,8 @@ class Stage:
         elif function in self.functions:
             if self.leaving:
                 raise Failure("leaving", "this server is leaving the mesh")
-            if len(self.tasks) >= MOST_IN_FLIGHT:
-                raise Failure("busy", f"{len(self.tasks)} requests run or wait")
+            if len(self.tasks) >= MOST_IN_FLIGHT or self.held + len(request.payload) > MOST_HELD:
+                raise Failure("busy", f"{len(self.tasks)} requests run or wait, of {self.held} bytes")
             self.spawn(self.run(request, self.functions[function]))
         elif function in self.built_in:
             result = self.built_in[function](request)
@@ -163,6 +172,7 @@ class Stage:
 
     async def result(self, request, function):
         began = self.counters.began()
+        self.held += len(request.payload)
         try:
             # A function that has begun cannot be stopped; one that still waits for its turn does not begin.
             running = asyncio.wrap_future(self.pool.submit(function, request.payload))
@@ -173,6 +183,7 @@ class Stage:
             raise Failure("failed", f"{type(error).__name__}: {error}") from error
         finally:
             self.counters.ended(began)
+            self.held -= len(request.payload)
         if len(result) > LONGEST_PAYLOAD:
             raise Failure("too_large", f"the function answered {len(result)} bytes, {LONGEST_PAYLOAD} at most")
         return result
@@ -190,20 +201,36 @@ class Stage:
 
     def answer(self, request, result):
         """Answers with a result, or with a Failure."""
+        to = request.to
+        if request.relayed:
+            # Another server passed it on: the answer goes to the client itself, where it greeted last.
+            if request.client not in self.clients:
+                self.await_greeting(request, result)
+                return
+            to = [self.clients[request.client][0]]
         header = answer_header(request, self.uuid)
         if isinstance(result, Failure):
             self.counters.errors += 1
             header["error"] = {"kind": result.kind, "message": result.message}
             result = b""
-        self.send(request.to, header, result)
+        self.send(to, header, result)
+
+    def await_greeting(self, request, result):
+        """A client that has just learnt of this server may not have greeted yet."""
+        if request.client not in self.awaiting:
+            asyncio.get_running_loop().call_later(GREETS_WITHIN, self.awaiting.pop, request.client, None)
+        if len(self.awaiting[request.client]) < MOST_IN_FLIGHT:
+            self.awaiting[request.client].append((request, result))
 
     def send(self, to, header, payload):
+        """Hands frames to a connection; says whether it is there and takes them."""
         frames = [*to, json.dumps(header, separators=(",", ":")).encode(), payload]
         # Never waits: one client that does not read must not hold the others up.
         error = self.router.send_multipart(frames, zmq.DONTWAIT).exception()
         if error:
             # The client is gone, or leaves too many answers unread.
             log.debug("an answer was dropped: %s", error)
+        return error is None
 
     # Its life.
 
@@ -257,25 +284,29 @@ class Stage:
         }
 
     async def leave(self, member, evicted):
-        """Out of the mesh first, so that nobody new comes; then what was taken in is finished, and a goodbye is said."""
+        """Out of the mesh, so that nobody new comes; then what was taken in is finished, and a goodbye is said."""
         log.info("leaving the mesh")
         if not evicted:
             await self.try_to(member.leave)
         self.leaving = True
-        await self.drain()
+        end = time.monotonic() + DRAIN
+        await asyncio.sleep(LINGER)
+        await self.drain(end)
         goodbye = {"palm": VERSION, "server": self.uuid, "bye": True}
-        for connection, bye in self.clients.values():
-            if bye:
-                self.send([connection], goodbye, b"")
-        await self.drain()
+        told = [connection for connection, bye in self.clients.values() if bye]
+        self.parting = {connection for connection in told if self.send([connection], goodbye, b"")}
+        # What was on its way when they heard it is passed on; their last word says when no more is.
+        await self.drain(end)
+        if self.tasks or self.parting:
+            log.warning("%d requests and %d clients were left behind", len(self.tasks), len(self.parting))
         await self.try_to(member.finish)
         self.pool.shutdown(wait=False, cancel_futures=True)
         log.info("left the mesh")
 
-    async def drain(self):
-        await asyncio.sleep(LINGER)
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=DRAIN)
+    async def drain(self, end):
+        """Goes on until all is answered or passed on, and everybody has said the last word; not beyond the end."""
+        while (self.tasks or self.parting) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
 
     async def try_to(self, ask_etcd):
         try:

@@ -15,6 +15,8 @@ LONGEST_ENTRY = 1024
 # The bytes that the store may hold, and the longest key.
 STORE_HOLDS = 256 * 1024 * 1024
 LONGEST_KEY = 1024
+# How many functions run at once.
+THREADS = 16
 # How many of the latest durations `_ping` tells the quantiles of.
 SAMPLE = 1024
 
@@ -53,7 +55,8 @@ class Counters:
             "uptime": time.monotonic() - self.started,
             "requests": self.requests,
             "errors": self.errors,
-            "in_flight": self.in_flight,
+            "in_flight": min(self.in_flight, THREADS),
+            "queued": max(0, self.in_flight - THREADS),
             "p50_us": quantile(50),
             "p99_us": quantile(99),
         }

@@ -53,6 +53,11 @@ def read_hello(fields):
     return read_uuid(fields, "hello"), fields.get("bye") is True
 
 
+def read_parting(fields):
+    """Whether it is the last word over its connection, which answers a goodbye."""
+    return fields.get("palm") == VERSION and isinstance(fields.get("bye"), str) and "pipeline" not in fields
+
+
 def read_uuid(fields, name):
     value = fields.get(name)
     if value is None:
@@ -94,6 +99,8 @@ class Request:
         self.too_many = len(frames) > 2
         self.job = self.idx = self.client = None
         self.stage = 0
+        # Whether another server passed it on.
+        self.relayed = False
 
     def read(self, fields):
         """Takes the fields in. What could be read before a Failure comes back in its answer."""
@@ -119,6 +126,7 @@ class Request:
         if stage >= stages:
             raise bad(f"stage {stage} of a pipeline of {stages}")
         self.stage = stage
+        self.relayed = stage > 0 and self.client is not None
         if self.route and len(self.route) != stages:
             raise bad(f"a route of {len(self.route)} for a pipeline of {stages}")
         self.route = [read_uuid({"route": instance}, "route") for instance in self.route]

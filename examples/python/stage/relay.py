@@ -99,6 +99,7 @@ class Link:
     @classmethod
     async def open(cls, context, instance, me):
         link = cls()
+        link.me = me
         link.closed = False
         link.socket = context.socket(zmq.DEALER)
         link.socket.linger = 0
@@ -132,7 +133,9 @@ class Link:
                 self.closed = json.loads(header).get("bye") is True
             except (ValueError, AttributeError, RecursionError):
                 self.closed = True
-        # What was sent before is read by the server all the same.
+        # The last word: what was sent before it is still taken in, and now the server can go.
+        parting = json.dumps({"palm": VERSION, "bye": self.me}).encode()
+        self.socket.send_multipart([parting, b""], zmq.DONTWAIT).exception()
         self.socket.close(linger=2000)
 
     def close(self):

@@ -28,21 +28,22 @@ struct World<'a> {
     mesh: Mesh<'a>,
     python: &'a Path,
     etcd: &'a Etcd,
-    _rust: Vec<Server>,
+    rust: Vec<Server>,
     pytext: Vec<Server>,
 }
 
 impl<'a> World<'a> {
     fn start(etcd: &'a Etcd, python: &'a Path, count: usize) -> Self {
         let mesh = Mesh::new(etcd, "", &QUICK);
-        let stage = |name| {
-            let program = Process::builder(example("stage")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
-            mesh.start_program(program.env("PALM_TEST_STAGE", name))
-        };
-        let rust: Vec<Server> = ["a", "b"].map(stage).into();
+        let rust: Vec<Server> = ["a", "b"].map(|name| Self::stage(&mesh, etcd, name)).into();
         let pytext = (0..count).map(|_| start(&mesh, python, &etcd.endpoint())).collect();
         mesh.await_published(&rust.iter().map(|server| server.uuid.as_str()).collect::<Vec<_>>());
-        Self { mesh, python, etcd, _rust: rust, pytext }
+        Self { mesh, python, etcd, rust, pytext }
+    }
+
+    fn stage(mesh: &Mesh, etcd: &Etcd, name: &str) -> Server {
+        let program = Process::builder(example("stage")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+        mesh.start_program(program.env("PALM_TEST_STAGE", name))
     }
 
     fn one_more(&mut self) {
@@ -187,8 +188,31 @@ fn a_python_server_that_leaves_amid_a_job_is_not_felt() {
         leaving.terminate();
         assert_eq!(leaving.wait(SOON).code(), Some(0), "{:?}", leaving.lines());
         assert!(leaving.lines_with("left the mesh").len() == 1, "{:?}", leaving.lines());
+        assert!(leaving.lines_with("left behind").is_empty(), "{:?}", leaving.lines());
         let note = world.mesh.state()[&format!("/departed/{}", leaving.uuid)].json();
         assert_eq!((&note["why"], &note["reason"]), (&"itself".into(), &"it killed itself".into()));
+    }
+    job.goes_on();
+    let progress = job.all_is_right();
+    assert_eq!(progress.retried(), 0, "leaving is not failing");
+}
+
+/// The stage before it is in Python: it hears the goodbye, and says the last word.
+#[test]
+fn a_rust_server_that_leaves_behind_a_python_one_is_not_felt() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let mut world = World::start(&etcd, &python, 2);
+    let job = Endless::start(&world.client());
+    for _ in 0..3 {
+        job.goes_on();
+        let fresh = World::stage(&world.mesh, &etcd, "b");
+        world.mesh.await_published(&[&fresh.uuid]);
+        world.rust.push(fresh);
+        let leaving = world.rust.remove(1);
+        leaving.terminate();
+        assert!(leaving.wait(SOON).success(), "{:?}", leaving.lines());
+        assert!(leaving.lines_with("did not say goodbye").is_empty(), "{:?}", leaving.lines());
     }
     job.goes_on();
     let progress = job.all_is_right();
