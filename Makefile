@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test bench fuzz check fmt
+.PHONY: help setup python build demo test test-tls bench fuzz check fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: protoc, etcd, etcdctl
 	@scripts/setup
@@ -27,6 +27,9 @@ demo: build ## watch a mesh on this machine: servers, a client, a leader that di
 
 test: build python ## run all tests, with etcd processes of their own
 	$(CARGO) test --workspace $(TEST_FLAGS)
+
+test-tls: build ## run the tests of the mesh over TLS
+	@scripts/test-tls
 
 bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and what the door and TLS do (docs/benchmarks.md)
 	@scripts/pylm

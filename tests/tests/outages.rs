@@ -111,7 +111,7 @@ fn on_three_members(happens: impl Fn(&EtcdCluster)) {
         server
     };
     let mut servers: Vec<_> = (0..3).map(start).collect();
-    let mut settings = palm_peer::Settings { prefix: "/mesh".into(), ..Default::default() };
+    let mut settings = palm_peer::Settings::clone(&mesh.options());
     settings.set("etcd", &endpoints).expect("URLs");
     let calls = Calls::start(settings.build().expect("settings"));
     happens(&cluster);

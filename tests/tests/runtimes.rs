@@ -97,7 +97,7 @@ async fn sees(client: &Client, instances: usize) -> Outcome {
 /// Runs the mesh test under `executor`, on a thread of its own so that it is bounded in time.
 fn under(executor: impl FnOnce(Options) -> Outcome + Send + 'static) {
     let etcd = Etcd::start();
-    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build().unwrap();
+    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::from_env().unwrap() }.build().unwrap();
     let (tell, ended) = mpsc::channel();
     let running = thread::spawn(move || drop(tell.send(executor(options))));
     match ended.recv_timeout(BOUND) {
@@ -145,7 +145,7 @@ fn under_a_bare_block_on() {
 #[test]
 fn the_examples_serve_under_each_and_end_when_told() {
     let etcd = Etcd::start();
-    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build().unwrap();
+    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::from_env().unwrap() }.build().unwrap();
     let client = futures::executor::block_on(Client::connect(options)).unwrap();
     for name in ["printf", "printf_tokio", "printf_smol", "printf_async_std"] {
         let args: &[&str] = if name == "printf" { &["run"] } else { &[] };

@@ -149,7 +149,9 @@ impl<'a> Mesh<'a> {
 
     /// Options for a client or a server within the test that finds etcd at this URL.
     pub fn options_at(&self, etcd: &str) -> Options {
-        let mut settings = Settings { etcd: vec![etcd.to_owned()], prefix: self.prefix.clone(), ..Settings::default() };
+        // `scripts/test-tls` has all tests of the mesh run over TLS, by the environment.
+        let defaults = Settings::from_env().expect("an environment that fits");
+        let mut settings = Settings { etcd: vec![etcd.to_owned()], prefix: self.prefix.clone(), ..defaults };
         for flag in self.flags.chunks_exact(2) {
             settings.set(&flag[0].trim_start_matches("--").replace('-', "_"), &flag[1]).expect("a flag is a setting");
         }

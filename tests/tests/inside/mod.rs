@@ -22,9 +22,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// The frames of a message.
 pub type Frames = Vec<Bytes>;
 
-/// The defaults, for a mesh in this etcd.
+/// The defaults, or what the environment says, for a mesh in this etcd.
 pub fn settings(etcd: &Etcd) -> Settings {
-    Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }
+    Settings { etcd: vec![etcd.endpoint()], ..Settings::from_env().expect("an environment that fits") }
 }
 
 /// The function that every test can call to see that a server is well.
