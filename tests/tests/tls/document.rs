@@ -2,17 +2,34 @@
 
 use crate::common::SOON;
 use palm_tests::{Process, binary, eventually, example, free_port};
-use std::{fs, path::Path, process::Command};
+use std::{ffi::OsStr, fs, path::Path};
+use tempfile::TempDir;
 
 fn document() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
     fs::read_to_string(path).expect("the document")
 }
 
-/// The commands in blocks of shell.
-fn scripts(document: &str) -> Vec<&str> {
-    let blocks = document.split("```sh\n").skip(1);
-    blocks.map(|block| block.split("```").next().expect("an end")).collect()
+/// A folder in which the commands that make certificates were run.
+fn made() -> TempDir {
+    let document = document();
+    let section = document.split("\n## Making certificates\n").nth(1).expect("the section");
+    let section = section.split("\n## ").next().expect("its end");
+    let scripts: Vec<_> =
+        section.split("```sh\n").skip(1).map(|block| block.split("```").next().expect("an end")).collect();
+    assert!(scripts.len() >= 6, "{scripts:#?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    for script in scripts {
+        let ran = within(folder.path(), Path::new("sh"), ["-e", "-c", script]);
+        assert!(ran.wait(SOON).success(), "{script}\n{:#?}", ran.lines());
+    }
+    folder
+}
+
+/// Starts a program in this folder.
+fn within<T: AsRef<OsStr>>(folder: &Path, program: &Path, args: impl IntoIterator<Item = T>) -> Process {
+    let line = "cd \"$1\" && shift && exec \"$@\"";
+    Process::builder("sh").args(["-c", line, "sh"]).arg(folder).arg(program).args(args).start()
 }
 
 /// The words of the command lines that begin so, with another port for etcd.
@@ -24,20 +41,8 @@ fn lines(document: &str, program: &str, port: u16) -> Vec<Vec<String>> {
 
 #[test]
 fn the_commands_make_certificates_that_work() {
-    let document = document();
-    let folder = tempfile::tempdir().expect("a folder");
-    let scripts = scripts(&document);
-    assert!(scripts.len() >= 6, "{scripts:#?}");
-    for script in scripts {
-        let ran = Command::new("sh").args(["-e", "-c", script]).current_dir(folder.path()).output().expect("a shell");
-        assert!(ran.status.success(), "{script}\n{}", String::from_utf8_lossy(&ran.stderr));
-    }
-    let start = |program: &Path, args: &[String]| {
-        let line = format!("cd {} && exec \"$@\"", folder.path().display());
-        let args = args.iter().map(String::as_str);
-        let program = program.display().to_string();
-        Process::start("sh", ["-c", &line, "sh", &program].into_iter().chain(args))
-    };
+    let (document, folder) = (document(), made());
+    let start = |program: &Path, args: &[String]| within(folder.path(), program, args);
     let port = free_port();
     let etcd = &lines(&document, "etcd", port)[0];
     let etcd = [etcd.clone(), vec![format!("--listen-peer-urls=http://127.0.0.1:{}", free_port())]].concat();
@@ -67,12 +72,7 @@ fn the_commands_make_certificates_that_work() {
 
 #[test]
 fn a_client_cannot_pose_as_a_server_with_the_certificate_of_the_document() {
-    let document = document();
-    let folder = tempfile::tempdir().expect("a folder");
-    for script in scripts(&document) {
-        let ran = Command::new("sh").args(["-e", "-c", script]).current_dir(folder.path()).output().expect("a shell");
-        assert!(ran.status.success(), "{script}");
-    }
+    let folder = made();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let etcd = palm_tests::Etcd::start();
     let args = ["run", "--etcd", &etcd.endpoint(), "--cacert", &file("ca.pem"), "--cert", &file("client.pem")];
