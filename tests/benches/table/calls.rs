@@ -62,7 +62,7 @@ fn per_second(turn: &Turn) -> f64 {
 
 fn print(in_flight: usize, rows: &Rows) {
     let palm = rows.named("PALM");
-    let columns = ["p50, µs", "p99, µs", "calls/s", "PALM's p50 / its", "PALM's calls/s / its", "alone"];
+    let columns = ["p50, µs", "p99, µs", "calls/s", "CPU, µs", "PALM's p50 / its", "PALM's calls/s / its", "alone"];
     let mut table = Table::new(&format!("Calls, {PAYLOAD} B, {in_flight} in flight"), "subject", &columns);
     for row in rows.iter() {
         let over = |of: fn(&Turn) -> f64| ratio(palm.map(|palm| palm.over(row, of)));
@@ -71,6 +71,7 @@ fn print(in_flight: usize, rows: &Rows) {
             figure(row.median(p50)),
             figure(row.median(|turn| turn.p99)),
             figure(row.median(per_second)),
+            figure(row.median(|turn| turn.cpu)),
             over(p50),
             over(per_second),
             format!("`{}`", row.alone),

@@ -36,7 +36,7 @@ def ask(endpoint, in_flight, size, seconds):
     in_flight, size, seconds = int(in_flight), int(size), float(seconds)
     payloads = [place.to_bytes(4, "little") + b"\7" * (size - 4) for place in range(in_flight)]
     clock = time.perf_counter
-    start = clock()
+    start, cpu = clock(), time.process_time()
     sent = []
     for payload in payloads:
         sent.append(clock())
@@ -54,13 +54,15 @@ def ask(endpoint, in_flight, size, seconds):
             socket.send(payloads[place])
         else:
             left -= 1
-    took = clock() - start
+    took, cpu = clock() - start, time.process_time() - cpu
     trips.sort()
 
     def quantile(percent):
         return trips[min(len(trips) * percent // 100, len(trips) - 1)] * 1e6
 
-    print(json.dumps({"p50": quantile(50), "p99": quantile(99), "per_second": len(trips) / took}), flush=True)
+    count = len(trips)
+    figures = {"p50": quantile(50), "p99": quantile(99), "per_second": count / took, "count": count, "cpu": cpu * 1e6}
+    print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":

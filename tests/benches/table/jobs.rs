@@ -55,7 +55,7 @@ fn per_second(turn: &Turn) -> f64 {
 
 fn print(size: usize, in_flight: usize, rows: &Rows) {
     let (one, three) = (rows.named("PALM, 1 stage"), rows.named("PALM, 3 stages"));
-    let columns = ["messages/s", "MB/s", "PALM's 1 stage / it", "PALM's 3 stages / it", "alone"];
+    let columns = ["messages/s", "MB/s", "CPU, µs", "PALM's 1 stage / it", "PALM's 3 stages / it", "alone"];
     let title = format!("Jobs, {}, {in_flight} in flight", bytes(size));
     let mut table = Table::new(&title, "subject", &columns);
     for row in rows.iter() {
@@ -65,6 +65,7 @@ fn print(size: usize, in_flight: usize, rows: &Rows) {
             row.name.clone(),
             figure(rate),
             figure(rate * f64::from(u32::try_from(size).unwrap_or(u32::MAX)) / 1e6),
+            figure(row.median(|turn| turn.cpu)),
             over(one),
             over(three),
             format!("`{}`", row.alone),

@@ -14,6 +14,7 @@
 
 mod bare;
 mod calls;
+mod cpu;
 mod grpc;
 mod jobs;
 mod measure;

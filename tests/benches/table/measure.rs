@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use crate::{Outcome, wanted::Wanted};
+use crate::{Outcome, cpu, wanted::Wanted};
 
 /// What is asked of a subject: so many messages in flight, for so long.
 #[derive(Debug)]
@@ -53,6 +53,12 @@ pub struct Turn {
     pub p99: f64,
     /// Answers in a second.
     pub per_second: f64,
+    /// How many answers there were.
+    pub count: f64,
+    /// Microseconds of CPU that it took in processes that have ended; those that live are looked at.
+    pub ended: f64,
+    /// Microseconds of CPU for each answer, of all processes that had a part in it.
+    pub cpu: f64,
 }
 
 impl Turn {
@@ -66,7 +72,9 @@ impl Turn {
     /// Of so many messages, which took so long in all.
     #[allow(clippy::cast_precision_loss)]
     pub fn counted(messages: usize, took: Duration) -> Self {
-        Self { p50: f64::NAN, p99: f64::NAN, per_second: messages as f64 / took.as_secs_f64() }
+        let count = messages as f64;
+        let (p50, p99, cpu) = (f64::NAN, f64::NAN, f64::NAN);
+        Self { p50, p99, per_second: count / took.as_secs_f64(), count, ended: 0.0, cpu }
     }
 }
 
@@ -134,7 +142,9 @@ impl<'a> Rows<'a> {
     pub fn measure(&mut self, load: &Load) -> Outcome<()> {
         for round in 0..=self.wanted.rounds {
             for row in &mut self.all {
-                let turn = row.subject.turn(load).map_err(|error| format!("{}: {error}", row.name))?;
+                let before = cpu::used();
+                let mut turn = row.subject.turn(load).map_err(|error| format!("{}: {error}", row.name))?;
+                turn.cpu = (cpu::used() - before + turn.ended) / turn.count;
                 if round > 0 {
                     row.turns.push(turn);
                 }

@@ -70,6 +70,13 @@ impl Subject for Python {
         let (line, _) = client.wait_for_line(|line| line.starts_with('{'), SOON + load.time);
         let figures: Value = serde_json::from_str(&line)?;
         let figure = |name| figures[name].as_f64().unwrap_or(f64::NAN);
-        Ok(Turn { p50: figure("p50"), p99: figure("p99"), per_second: figure("per_second") })
+        Ok(Turn {
+            p50: figure("p50"),
+            p99: figure("p99"),
+            per_second: figure("per_second"),
+            count: figure("count"),
+            ended: figure("cpu"),
+            cpu: f64::NAN,
+        })
     }
 }
