@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod document;
+mod holdings;
 mod mesh;
 mod rotation;
 mod servers;
@@ -15,7 +16,7 @@ mod strangers;
 use common::Mesh;
 use futures::executor::block_on;
 use palm_peer::{CallError, Client, Options};
-use palm_tests::{Authority, Certificate, Etcd, wire::Wire};
+use palm_tests::{Authority, Certificate, Etcd, eventually, wire::Wire};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
     crypto::ring::default_provider,
@@ -60,6 +61,13 @@ fn connect(options: Options) -> Client {
 fn try_call(client: &Client, target: &str) -> Result<String, CallError> {
     let answer = block_on(client.call(target, "hello").into_future());
     answer.map(|answer| String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A call that must succeed, be the machine as busy as it may.
+#[track_caller]
+fn good_call(client: &Client) {
+    let answer = eventually("a good call", common::SOON, || try_call(client, "text.shout").ok());
+    assert_eq!(answer, "HELLO");
 }
 
 /// What `_ping` of this server says.

@@ -1,6 +1,6 @@
 //! Who has no certificate, or a wrong one, stays out; and the next good call goes through.
 
-use super::{World, address, config, connect, dial, ping, try_call};
+use super::{World, address, config, connect, dial, good_call, ping};
 use crate::common::SOON;
 use palm_tests::{
     Authority, Certificate, eventually,
@@ -53,14 +53,14 @@ fn nobody_without_a_certificate_of_the_authority_gets_a_byte_to_zeromq() {
         ("a torn hello", "not_tls", &|| plain(at, &torn)),
         ("a hello and silence", "silent", &|| plain(at, &hello)),
     ];
-    assert_eq!(try_call(&client, "text.shout").expect("an answer"), "HELLO");
+    good_call(&client);
     let before = ping(&client, &server.uuid);
     for (name, counter, act) in cases {
         let count = || ping(&client, &server.uuid)["refused"][counter].as_u64().unwrap_or(0);
         let counted = count();
         act();
         eventually(&format!("{name} is counted as {counter}"), SOON, || (count() == counted + 1).then_some(()));
-        assert_eq!(try_call(&client, "text.shout").expect(name), "HELLO");
+        good_call(&client);
     }
     let after = ping(&client, &server.uuid);
     assert_eq!(after["entered"], before["entered"], "connections reached ZeroMQ");
@@ -85,7 +85,7 @@ fn tls_at_a_plain_port_is_known_for_what_it_is() {
     for version in [&TLS12, &TLS13] {
         let dialled = dial(address(&server.endpoint), config(&world.authority.ca(), Some(&world.files), version));
         dialled.map(drop).expect_err("no TLS");
-        assert_eq!(try_call(&client, "text.shout").expect("an answer"), "HELLO");
+        good_call(&client);
     }
     assert_eq!(ping(&client, &server.uuid)["refused"]["tls"], 2);
     let refusals = server.lines_with("refused a connection from 127.0.0.1: it speaks TLS, which takes cacert");

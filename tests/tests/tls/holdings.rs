@@ -1,0 +1,163 @@
+//! What a server holds for those who are connected over TLS: no more than it may, and nothing once they are gone.
+
+use super::{Secure, World, address, config, connect, dial, good_call, ping};
+use crate::common::{Mesh, SOON, Server};
+use palm_peer::Client;
+use palm_tests::{eventually, wire::Wire};
+use rustls::{ClientConfig, version::TLS13};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+const MEGABYTE: usize = 1024 * 1024;
+
+/// Asks for a megabyte, in memory of its own.
+const GET: &[&[u8]] = &[br#"{"palm":1,"pipeline":["plenty.bytes"]}"#, b"1048576"];
+
+/// A server, who calls it, and what a stranger needs to come in.
+struct Scene<'a> {
+    server: Server,
+    client: Client,
+    at: SocketAddr,
+    config: Arc<ClientConfig>,
+    _mesh: Mesh<'a>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(world: &'a World, program: &str) -> Self {
+        let mesh = world.mesh();
+        let server = mesh.start(program);
+        mesh.await_published(&[&server.uuid]);
+        let (at, client) = (address(&server.endpoint), connect(mesh.options()));
+        let config = config(&world.authority.ca(), Some(&world.files), &TLS13);
+        let scene = Self { server, client, at, config, _mesh: mesh };
+        ping(&scene.client, &scene.server.uuid);
+        scene
+    }
+
+    fn dial(&self) -> Secure {
+        dial(self.at, Arc::clone(&self.config)).expect("let in")
+    }
+
+    /// The memory that it holds, in kB.
+    fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid())).expect("a living process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+    }
+
+    /// How many files it has open, and how many threads.
+    fn holdings(&self) -> (usize, usize) {
+        let count =
+            |what: &str| fs::read_dir(format!("/proc/{}/{what}", self.server.pid())).expect("a living process").count();
+        (count("fd"), count("task"))
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        ping(&self.client, &self.server.uuid)[name].as_u64().expect("a number")
+    }
+
+    /// Waits until every connection but those of the mesh itself has ended.
+    fn calm_down(&self) {
+        // The client's, and that of the leader, which is the server itself.
+        eventually("only the connections of the mesh are left", 2 * SOON, || {
+            (self.number("connections") <= 2).then_some(())
+        });
+    }
+
+    fn refused(&self, kind: &str) -> u64 {
+        ping(&self.client, &self.server.uuid)["refused"][kind].as_u64().unwrap_or(0)
+    }
+}
+
+#[test]
+fn thousands_of_connections_leave_nothing_behind() {
+    let world = World::new();
+    let scene = Scene::new(&world, "text");
+    let nobody = config(&world.authority.ca(), None, &TLS13);
+    let come_and_go = |n: usize| match n % 5 {
+        0 => drop(Wire::connect(scene.at).expect("a connection")),
+        1 => {
+            let mut plain = Wire::connect(scene.at).expect("a connection");
+            plain.send(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+        }
+        2 => drop(dial(scene.at, Arc::clone(&nobody))),
+        _ => {
+            let mut wire = scene.dial();
+            wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hi"]).expect("sent");
+            assert_eq!(wire.answer().expect("an answer")[1], b"HI");
+        }
+    };
+    let round = |count: usize| {
+        thread::scope(|scope| {
+            for part in 0..4 {
+                scope.spawn(move || (0..count / 4).for_each(|n| come_and_go(part + n)));
+            }
+        });
+        scene.calm_down();
+    };
+    round(1000);
+    let ((files, threads), memory) = (scene.holdings(), scene.memory());
+    round(4000);
+    let ((files_after, threads_after), memory_after) = (scene.holdings(), scene.memory());
+    println!(
+        "files {files} then {files_after}, threads {threads} then {threads_after}, kB {memory} then {memory_after}"
+    );
+    assert!(files_after <= files + 5, "{files} files open, then {files_after}");
+    assert!(threads_after <= threads + 2, "{threads} threads, then {threads_after}");
+    // ZeroMQ itself remembers every connection that it ever had, in some 270 bytes.
+    let remembered = 4000 * 270 / 1024;
+    assert!(memory_after <= memory + memory / 10 + remembered, "{memory} kB held, then {memory_after}");
+    good_call(&scene.client);
+}
+
+#[test]
+fn who_reads_late_gets_every_answer_and_who_never_reads_is_cut_off() {
+    let world = World::new();
+    let scene = Scene::new(&world, "plenty");
+    let asked = 200;
+    let ask = || {
+        let mut wire = scene.dial();
+        (0..asked).for_each(|_| wire.message(GET).expect("sent"));
+        wire
+    };
+    let before = scene.memory();
+    let mut late = ask();
+    let start = Instant::now();
+    let mut most = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        most = most.max(scene.memory());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let held = most.saturating_sub(before) / 1024;
+    assert!((1..150).contains(&held), "{held} MB are held for a client that asked for {asked} and reads nothing");
+    for _ in 0..asked {
+        assert_eq!(late.answer().expect("an answer")[1].len(), MEGABYTE);
+    }
+    let _never = ask();
+    // The system may take a little more now and then, as it asks whether there is room: each time, the 30 s begin anew.
+    eventually("it is cut off", Duration::from_secs(150), || (scene.refused("stalled") > 0).then_some(()));
+    drop(late);
+    scene.calm_down();
+}
+
+#[test]
+fn a_leaving_server_sends_its_last_answers_to_the_end_and_then_says_so() {
+    let world = World::new();
+    let scene = Scene::new(&world, "plenty");
+    let mut wire = scene.dial();
+    let asked = 40;
+    (0..asked).for_each(|_| wire.message(GET).expect("sent"));
+    // The first answer says that all were taken in, or nearly.
+    assert_eq!(wire.answer().expect("an answer")[1].len(), MEGABYTE);
+    scene.server.terminate();
+    thread::sleep(Duration::from_secs(1));
+    let answers = 1 + (1..asked).take_while(|_| wire.answer().is_ok_and(|frames| frames.len() == 2)).count();
+    assert_eq!(answers, asked, "answers that arrived");
+    wire.until_end().expect("an orderly end");
+    assert!(scene.server.wait(SOON).success());
+}
