@@ -187,6 +187,30 @@ fn no_answer_harms_a_client() {
     against_callers(false);
 }
 
+/// palm-cli ends, says why in a line or two, and steers no terminal.
+#[test]
+fn no_answer_harms_the_command_line() {
+    let world = World::start();
+    let start = |(place, (name, mind))| (name, Rogue::start(&world.etcd, &format!("rogue{place}"), mind));
+    let rogues: Vec<_> = bad_answers().into_iter().enumerate().map(start).collect();
+    for (_, rogue) in &rogues {
+        rogue.await_published(&world.etcd);
+    }
+    let call = |(place, (name, _)): (usize, &(&'static str, Rogue))| {
+        (*name, world.start_cli(&["call", &format!("rogue{place}.f"), "x"]))
+    };
+    let calls: Vec<_> = rogues.iter().enumerate().map(call).collect();
+    for (name, call) in &calls {
+        let status = call.wait(SOON).code();
+        assert!(matches!(status, Some(0 | 1)), "{name}: {status:?} {:?}", call.lines());
+        if status == Some(1) {
+            super::harmless(&call.lines());
+            assert!(call.lines().iter().map(String::len).sum::<usize>() < 20_000, "{name}: {:?}", call.lines());
+        }
+    }
+    world.is_well("palm-cli");
+}
+
 #[test]
 fn no_answer_harms_a_job_nor_a_stage_before() {
     against_callers(true);

@@ -41,12 +41,17 @@ impl World {
 
     /// What palm-cli says and how it ends.
     fn cli(&self, args: &[&str]) -> (Option<i32>, Vec<String>) {
-        let cli = Process::builder(binary("palm-cli"))
+        let cli = self.start_cli(args);
+        (cli.wait(SOON).code(), cli.lines())
+    }
+
+    fn start_cli(&self, args: &[&str]) -> Process {
+        Process::builder(binary("palm-cli"))
             .args(args)
             .env("PALM_ETCD", self.etcd.endpoint())
             .env("PALM_MAX_PAYLOAD", MOST_PAYLOAD)
-            .start();
-        (cli.wait(SOON).code(), cli.lines())
+            .env("PALM_TIMEOUT", "2")
+            .start()
     }
 
     #[track_caller]
