@@ -194,7 +194,6 @@ class Stage:
         try:
             await self.relay.pass_on(forward_header(request, stage), payload, request.deadline, avoid)
         except Failure as failure:
-            request.stage = stage
             self.answer(request, failure)
 
     # What goes out.
