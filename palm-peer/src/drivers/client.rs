@@ -63,7 +63,7 @@ struct Slot {
 
 impl Slot {
     fn current(&self) -> Option<Arc<Link>> {
-        lock(&self.link).clone().filter(|link| !link.is_broken() && !link.ended_in_order())
+        lock(&self.link).clone().filter(|link| link.is_open())
     }
 
     fn in_flight(&self) -> usize {

@@ -143,8 +143,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     }
 
     fn send(&mut self, waiting: Waiting) {
-        let closed = waiting.route.iter().any(|instance| self.mesh.open_link(instance.uuid).is_none());
-        if closed {
+        let open = waiting.route.iter().all(|instance| self.watch(instance.uuid).is_some());
+        if !open {
             let mesh = Arc::clone(&self.mesh);
             self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
         } else {
@@ -154,9 +154,6 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 
     fn post(&mut self, waiting: &Waiting) {
         let route: Vec<Uuid> = waiting.route.iter().map(|instance| instance.uuid).collect();
-        for uuid in &route {
-            self.watch(*uuid);
-        }
         let mut request = Request::call(String::new());
         request.pipeline.clone_from(&self.pipeline);
         request.route.clone_from(&route);
@@ -166,7 +163,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let left = waiting.deadline.saturating_duration_since(Instant::now());
         request.timeout_ms = u64::try_from(left.as_millis()).ok();
         self.mesh.jobs.expect(self.id, waiting.idx);
-        let posted = match self.mesh.open_link(route[0]) {
+        let posted = match self.watch(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()),
             None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
         };
@@ -195,15 +192,14 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         }
     }
 
-    /// Waits for the end of the link to an instance, once.
-    fn watch(&mut self, instance: Uuid) {
-        if self.links.get(&instance).is_some_and(|link| !link.is_broken()) {
-            return;
-        }
-        if let Some(link) = self.mesh.open_link(instance) {
+    /// The link to an instance, if it is open. Its end is waited for from now on.
+    fn watch(&mut self, instance: Uuid) -> Option<&Link> {
+        if self.links.get(&instance).is_none_or(|link| link.is_broken()) {
+            let link = self.mesh.open_link(instance)?;
             self.ends.push(link.broken().map(move |()| (instance, true)).boxed());
             self.links.insert(instance, link);
         }
+        self.links.get(&instance).map(Arc::as_ref).filter(|link| link.is_open())
     }
 
     fn take_in(&mut self, reply: Reply) {

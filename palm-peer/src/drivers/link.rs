@@ -165,6 +165,12 @@ impl Link {
         *lock(&self.parted)
     }
 
+    /// Whether something can be sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.is_broken() && !self.ended_in_order()
+    }
+
     /// Waits until the connection has ended.
     pub fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
         self.broken.clone().map(drop)

@@ -83,17 +83,17 @@ impl Relay {
     #[must_use]
     pub fn pass_on(
         self: &Arc<Self>,
-        request: Request,
+        mut request: Request,
         payload: Bytes,
         deadline: Instant,
         leaving: bool,
     ) -> Option<BoxFuture<'static, Result<(), Failure>>> {
         let meant = request.route[request.stage];
-        if !leaving
-            && let Some(link) = self.mesh.get().and_then(|mesh| mesh.open_link(meant))
-            && link.post(&with_time_left(request.clone(), deadline), payload.clone()).is_ok()
-        {
-            return None;
+        if !leaving && let Some(link) = self.mesh.get().and_then(|mesh| mesh.open_link(meant)) {
+            give_time_left(&mut request, deadline);
+            if link.post(&request, payload.clone()).is_ok() {
+                return None;
+            }
         }
         let relay = Arc::clone(self);
         Some(async move { relay.find_and_pass_on(request, payload, deadline, leaving).await }.boxed())
@@ -128,7 +128,10 @@ impl Relay {
             };
             request.route[stage] = chosen.uuid;
             let sent = match mesh.link_to(&chosen, deadline).await {
-                Ok(link) => link.post(&with_time_left(request.clone(), deadline), payload.clone()),
+                Ok(link) => {
+                    give_time_left(&mut request, deadline);
+                    link.post(&request, payload.clone())
+                }
                 Err(error) => Err(Failure::new(FailureKind::Unreachable, format!("{}: {error}", chosen.endpoint))),
             };
             match sent {
@@ -142,8 +145,7 @@ impl Relay {
 }
 
 /// Deadlines travel: the next stage has the time that is left.
-fn with_time_left(mut request: Request, deadline: Instant) -> Request {
+fn give_time_left(request: &mut Request, deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     request.timeout_ms = u64::try_from(left.as_millis()).ok();
-    request
 }
