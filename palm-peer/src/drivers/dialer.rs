@@ -158,3 +158,17 @@ fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_what_a_certificate_must_be_for() {
+        for (address, wanted) in
+            [("10.0.0.1:5555", "10.0.0.1"), ("db.example:5555", "db.example"), ("[::1]:5555", "::1"), ("db", "db")]
+        {
+            assert_eq!(host(address), wanted);
+        }
+    }
+}

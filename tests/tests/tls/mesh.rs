@@ -94,3 +94,49 @@ fn a_server_that_leaves_says_so_to_those_who_are_connected() {
     }
     assert!(server.wait(SOON).success());
 }
+
+#[test]
+fn certificates_and_etcds_users_go_together() {
+    let world = World::new();
+    let etcd = &world.etcd;
+    for line in [
+        "role add palm-server",
+        "role grant-permission palm-server --prefix=true readwrite /",
+        "role add palm-client",
+        "role grant-permission palm-client --prefix=true read /pipelines/",
+        "user add root:root-secret",
+        "user add server:server-secret",
+        "user add client:client-secret",
+        "user grant-role root root",
+        "user grant-role server palm-server",
+        "user grant-role client palm-client",
+        "auth enable",
+    ] {
+        etcd.etcdctl(&line.split_whitespace().collect::<Vec<_>>());
+    }
+    // The common names are no users of etcd's: the passwords count.
+    let client = world.authority.issue("client", &["127.0.0.1"]);
+    let endpoint = etcd.endpoint();
+    let where_to = ["--tls", "required", "--etcd", &endpoint];
+    let server = |name: &str| {
+        let process = Process::builder(example(name)).arg("run").args(where_to).args(world.files.flags());
+        process.env("PALM_USER", "server:server-secret").start()
+    };
+    let servers = [server("text"), server("text")];
+    let call = || {
+        let process = Process::builder(binary("palm-cli")).args(["call", "text.shout", "hello"]).args(where_to);
+        let process = process.args(client.flags()).env("PALM_USER", "client:client-secret").start();
+        let status = process.wait(SOON);
+        (status.success(), process.lines().join("\n"))
+    };
+    eventually("the call is answered", SOON, || (call() == (true, "HELLO".into())).then_some(()));
+    let leader = servers.iter().position(|server| server.lines().iter().any(|line| line.contains("leading the mesh")));
+    servers[leader.expect("one leads")].kill();
+    servers[1 - leader.expect("one leads")].wait_for_line(|line| line.contains("leading the mesh"), SOON);
+    eventually("the call is answered by the other", SOON, || (call() == (true, "HELLO".into())).then_some(()));
+    let refused = Process::builder(example("text")).arg("run").args(where_to).args(client.flags());
+    let refused = refused.env("PALM_USER", "client:client-secret").start();
+    assert_eq!(refused.wait(SOON).code(), Some(1));
+    let said = refused.lines().join("\n");
+    assert!(said.contains("permission denied"), "{said}");
+}
