@@ -8,8 +8,9 @@ use crate::{
     },
     drivers::{
         dialer::{Dialer, OpenError},
-        link::{JobSinks, Link, Reply},
+        link::{Link, Reply},
         lock::lock,
+        sinks::JobSinks,
     },
     facts::{
         message::{Failure, FailureKind, Request},

@@ -3,7 +3,7 @@
 use crate::{
     Options,
     decisions::zmtp::frames::Limits,
-    drivers::link::{JobSinks, Link},
+    drivers::{link::Link, sinks::JobSinks},
     facts::message::{self, Answer},
     ports::{
         dealer::{self, End, ReadHalf, WriteHalf},

@@ -1,7 +1,7 @@
 //! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
 
 use crate::{
-    drivers::lock::lock,
+    drivers::{lock::lock, sinks::JobSinks},
     facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
         dealer::{self, Frames},
@@ -9,11 +9,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use futures::{
-    FutureExt as _,
-    channel::{mpsc, oneshot},
-    future::Shared,
-};
+use futures::{FutureExt as _, channel::oneshot, future::Shared};
 use std::{
     collections::HashMap,
     sync::{
@@ -37,78 +33,7 @@ pub struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken;
 
-/// Where the answers to a job's messages go, by job.
-#[derive(Debug, Clone, Default)]
-pub struct JobSinks(Arc<Mutex<HashMap<Uuid, Sink>>>);
-
-/// Where the answers to one job's messages go.
-#[derive(Debug)]
-struct Sink {
-    tell: mpsc::UnboundedSender<Reply>,
-    /// How many answers each message may yet get: one for each attempt. Nobody may be there to take them in.
-    wanted: HashMap<u64, u32>,
-}
-
-impl JobSinks {
-    /// Has the answers for `job` sent there: as many as are [expected](Self::expect).
-    pub fn open(&self, job: Uuid) -> mpsc::UnboundedReceiver<Reply> {
-        let (tell, answers) = mpsc::unbounded();
-        lock(&self.0).insert(job, Sink { tell, wanted: HashMap::new() });
-        answers
-    }
-
-    /// Has one answer more to this message delivered. To be called before it is sent.
-    pub fn expect(&self, job: Uuid, idx: u64) {
-        if let Some(sink) = lock(&self.0).get_mut(&job) {
-            *sink.wanted.entry(idx).or_default() += 1;
-        }
-    }
-
-    /// Takes back one [`JobSinks::expect`]: it was not sent after all.
-    pub fn expect_no_more(&self, job: Uuid, idx: u64) {
-        if let Some(sink) = lock(&self.0).get_mut(&job) {
-            sink.take(idx);
-        }
-    }
-
-    /// Has all further answers to this message dropped.
-    pub fn forget(&self, job: Uuid, idx: u64) {
-        if let Some(sink) = lock(&self.0).get_mut(&job) {
-            sink.wanted.remove(&idx);
-        }
-    }
-
-    /// Has further answers for `job` dropped.
-    pub fn close(&self, job: Uuid) {
-        lock(&self.0).remove(&job);
-    }
-
-    /// Says whether somebody wanted it.
-    fn deliver(&self, job: Uuid, reply: Reply) -> bool {
-        let mut sinks = lock(&self.0);
-        let Some(sink) = sinks.get_mut(&job) else { return false };
-        let wanted = reply.answer.idx.is_some_and(|idx| sink.take(idx));
-        if wanted {
-            // The job may be over.
-            let _ = sink.tell.unbounded_send(reply);
-        }
-        wanted
-    }
-}
-
-impl Sink {
-    /// Takes one of the answers that a message may get, if there is one left.
-    fn take(&mut self, idx: u64) -> bool {
-        let Some(count) = self.wanted.get_mut(&idx) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            self.wanted.remove(&idx);
-        }
-        true
-    }
-}
-
-/// How many answers that nobody wants may come within a second; or four times as many as are wanted.
+/// How many answers may come within a second that nobody ever asked for.
 const MOST_STRAYS: u32 = 10_000;
 
 type Pending = HashMap<u64, oneshot::Sender<Reply>>;
@@ -122,6 +47,8 @@ pub struct Link {
     /// Whether the server said goodbye: then nothing of ours is lost with it. Held while something is sent, so that what we
     /// say in return is our last word.
     parted: Mutex<bool>,
+    /// How many requests nobody waits for any more, whose answers may yet come.
+    late: AtomicU64,
     /// The requests under way; `None` once the link is broken.
     pending: Mutex<Option<Pending>>,
     broken: Shared<oneshot::Receiver<()>>,
@@ -139,6 +66,7 @@ impl Link {
             jobs,
             next: AtomicU64::new(0),
             parted: Mutex::new(false),
+            late: AtomicU64::new(0),
             pending: Mutex::new(Some(HashMap::new())),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
@@ -262,7 +190,7 @@ impl Link {
         lock(&self.close).take();
     }
 
-    /// Says whether somebody wanted it; nothing of what is no answer at all.
+    /// Says whether somebody had asked for it; nothing of what is no answer at all.
     fn take_in(&self, mut frames: Frames) -> Option<bool> {
         let answer = frames.first().and_then(|header| Answer::decode(header))?;
         if answer.bye {
@@ -274,12 +202,15 @@ impl Link {
             return Some(self.jobs.deliver(job, Reply { answer, payload }));
         }
         let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
-        let wanted = waiting.is_some();
-        if let Some(tell) = waiting {
-            // Whoever asked may have stopped waiting.
-            let _ = tell.send(Reply { answer, payload });
-        }
-        Some(wanted)
+        let Some(tell) = waiting else { return Some(self.was_late()) };
+        // Whoever asked may have stopped waiting.
+        let _ = tell.send(Reply { answer, payload });
+        Some(true)
+    }
+
+    /// Whether an answer that nobody waits for can be one that somebody did wait for.
+    fn was_late(&self) -> bool {
+        self.late.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |late| late.checked_sub(1)).is_ok()
     }
 }
 
@@ -299,9 +230,9 @@ struct Forget {
 impl Drop for Forget {
     fn drop(&mut self) {
         if let Some(idx) = self.idx
-            && let Some(pending) = self.link.lock().as_mut()
+            && self.link.lock().as_mut().is_some_and(|pending| pending.remove(&idx).is_some())
         {
-            pending.remove(&idx);
+            self.link.late.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -321,7 +252,7 @@ async fn receive(
         };
         let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
         // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
-        if !link.take_in(frames).is_some_and(|wanted| strays.bears(wanted)) {
+        if !link.take_in(frames).is_some_and(|asked_for| strays.bears(asked_for)) {
             break;
         }
         if strays.is_time_for_others() {
@@ -334,33 +265,33 @@ async fn receive(
     drop(tell_broken);
 }
 
-/// Counts answers that nobody wanted: they come late, or twice, but never in floods.
+/// Counts answers: of those that nobody asked for there are none from a proper server.
 struct Strays {
     began: Instant,
-    wanted: u32,
-    unwanted: u32,
+    unasked: u32,
+    all: u32,
 }
 
 impl Strays {
     fn new() -> Self {
-        Self { began: Instant::now(), wanted: 0, unwanted: 0 }
+        Self { began: Instant::now(), unasked: 0, all: 0 }
     }
 
-    /// Counts an answer; says whether there are not too many that are unwanted.
-    fn bears(&mut self, wanted: bool) -> bool {
-        if wanted {
-            self.wanted = self.wanted.saturating_add(1);
+    /// Counts an answer; says whether there are not too many that nobody asked for.
+    fn bears(&mut self, asked_for: bool) -> bool {
+        self.all = self.all.wrapping_add(1);
+        if asked_for {
             return true;
         }
         if self.began.elapsed() > Duration::from_secs(1) {
-            *self = Self::new();
+            (self.began, self.unasked) = (Instant::now(), 0);
         }
-        self.unwanted += 1;
-        self.unwanted <= MOST_STRAYS || self.unwanted / 4 <= self.wanted
+        self.unasked += 1;
+        self.unasked <= MOST_STRAYS
     }
 
     /// A connection that always has more to read must not keep a thread for itself.
     fn is_time_for_others(&self) -> bool {
-        (self.wanted.wrapping_add(self.unwanted)).is_multiple_of(256)
+        self.all.is_multiple_of(256)
     }
 }

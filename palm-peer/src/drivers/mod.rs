@@ -11,3 +11,4 @@ pub mod job;
 pub mod link;
 pub mod lock;
 pub mod serving;
+pub mod sinks;
