@@ -144,11 +144,11 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 
     fn send(&mut self, waiting: Waiting) {
         let open = waiting.route.iter().all(|instance| self.watch(instance.uuid).is_some());
-        if !open {
+        if open {
+            self.post(&waiting);
+        } else {
             let mesh = Arc::clone(&self.mesh);
             self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
-        } else {
-            self.post(&waiting);
         }
     }
 
