@@ -3,8 +3,8 @@
 //!
 //! `cargo bench -p palm-tests --bench speed_up`, or `... -- ROUNDS INSTANCES`. The instances are processes of their own (this
 //! program again, with another argument), one message at a time each. One thread, several threads, one instance and several
-//! instances take turns, so that whatever else the machine does meets all alike. Read the speed-ups: no mesh can gain
-//! more than the threads do.
+//! instances take turns, so that whatever else the machine does meets all alike. On a machine without other work no mesh
+//! can gain more than the threads do.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -75,7 +75,7 @@ fn bench(rounds: usize, instances: u32) -> Outcome<()> {
     let one = records.trim().split('/').next_back().and_then(|rest| rest.split_whitespace().next()).expect("a server");
     let one = format!("{one}.work");
 
-    let (mut bare, mut mesh, mut share) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut mesh) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
         let (thread, all_threads) = (threads(1).as_secs_f64(), threads(instances).as_secs_f64());
         let (instance, all_instances) = (job(&client, &one)?.as_secs_f64(), job(&client, "worker.work")?.as_secs_f64());
@@ -83,13 +83,11 @@ fn bench(rounds: usize, instances: u32) -> Outcome<()> {
         if round > 0 {
             bare.push(thread / all_threads);
             mesh.push(instance / all_instances);
-            share.push(all_threads / all_instances);
         }
     }
     println!("{MESSAGES} messages, medians of {rounds} rounds, {} cores\n", thread::available_parallelism()?);
     println!("| | speed-up of {instances} |\n|---|---:|");
     println!("| threads without a mesh | {:.2} |\n| instances | {:.2} |", median(bare), median(mesh));
-    println!("\nof the pace of {instances} threads, {instances} instances have {:.0} %", median(share) * 100.0);
     Ok(())
 }
 

@@ -58,8 +58,16 @@ pub struct Mesh {
 #[derive(Default)]
 struct Slot {
     link: Mutex<Option<Arc<Link>>>,
-    /// Held while a link is being opened, so that one is.
-    opening: futures::lock::Mutex<()>,
+    /// Held while a link is being opened, so that one is. Holds what became of the last one that could not be.
+    opening: futures::lock::Mutex<Option<Failed>>,
+}
+
+/// An attempt to open a link.
+struct Failed {
+    at: Instant,
+    /// How long it was given.
+    time: Duration,
+    error: OpenError,
 }
 
 impl Slot {
@@ -78,13 +86,25 @@ impl Slot {
         time: Duration,
         jobs: JobSinks,
     ) -> Result<Arc<Link>, OpenError> {
-        let _opening = self.opening.lock().await;
+        let began = Instant::now();
+        let mut failed = self.opening.lock().await;
         if let Some(link) = self.current() {
             return Ok(link);
         }
-        let link = dialer.open_for_jobs(&instance.endpoint, instance.uuid, time, jobs).await?;
-        *lock(&self.link) = Some(Arc::clone(&link));
-        Ok(link)
+        // Whoever waited through most of an attempt need not make the same one: many would wait for each other in turn.
+        if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= began + time / 2 && failed.time >= time) {
+            return Err(failed.error.clone());
+        }
+        match dialer.open_for_jobs(&instance.endpoint, instance.uuid, time, jobs).await {
+            Ok(link) => {
+                *lock(&self.link) = Some(Arc::clone(&link));
+                Ok(link)
+            }
+            Err(error) => {
+                *failed = Some(Failed { at: Instant::now(), time, error: error.clone() });
+                Err(error)
+            }
+        }
     }
 }
 

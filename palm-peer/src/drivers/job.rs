@@ -1,15 +1,14 @@
 //! Runs a job at its client: pulls messages, sends them along their routes, and takes in what comes back.
 
+mod links;
+
+use self::links::{Links, News};
 use crate::{
     decisions::{
         job::{Action, Counts, Ending, Event, Fault, Job, Limits},
         routing::{Directory, power_of_two_choices},
     },
-    drivers::{
-        client::{Mesh, OPEN_WITHIN},
-        link::{Link, Reply},
-        lock::lock,
-    },
+    drivers::{client::Mesh, link::Reply, lock::lock},
     facts::{
         message::{Failure, FailureKind, Request},
         pipeline::Instance,
@@ -19,16 +18,13 @@ use crate::{
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use uuid::Uuid;
-
-/// How long an instance that is no longer published may take to show that it still answers.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// A message that waits for links to open.
 struct Waiting {
@@ -48,16 +44,11 @@ pub struct Running<S> {
     answers: mpsc::UnboundedReceiver<Reply>,
     changes: mpsc::UnboundedReceiver<()>,
     directory: Arc<Directory>,
-    /// The instances of each stage.
+    /// The instances of each stage, and those of them that there is a link to.
     able: Vec<Vec<Arc<Instance>>>,
+    ready: Vec<Vec<Arc<Instance>>>,
     opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
-    /// Links being opened to instances that no message is for yet: whoever passes one on may choose them, and they must be
-    /// able to answer.
-    preparing: FuturesUnordered<BoxFuture<'static, Uuid>>,
-    /// The links that the job uses, kept although their server may no longer be published, until they end.
-    links: HashMap<Uuid, Arc<Link>>,
-    /// Waits for the end of these links, and for signs of life.
-    ends: FuturesUnordered<BoxFuture<'static, (Uuid, bool)>>,
+    links: Links,
     timer: Option<(Instant, Sleep)>,
     progress: Arc<Mutex<Counts>>,
 }
@@ -80,6 +71,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let mut running = Self {
             answers: mesh.jobs.open(id),
             changes: mesh.changes(),
+            links: Links::new(Arc::clone(&mesh)),
             mesh,
             id,
             pipeline,
@@ -87,14 +79,12 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             input: Some(input),
             directory,
             able,
+            ready: Vec::new(),
             opening: FuturesUnordered::new(),
-            preparing: FuturesUnordered::new(),
-            links: HashMap::new(),
-            ends: FuturesUnordered::new(),
             timer: None,
             progress: Arc::default(),
         };
-        running.prepare_links();
+        running.links_changed();
         Ok(running)
     }
 
@@ -124,6 +114,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
     fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, Fault> {
         let choose = |(stage, able): (usize, &Vec<Arc<Instance>>)| {
+            // One that cannot be reached would have the message wait; a new one is ready in a moment.
+            let able = if self.ready[stage].is_empty() { able } else { &self.ready[stage] };
             let open: Vec<_> = able.iter().filter(|instance| avoid != Some(instance.uuid)).collect();
             // To avoid the only one would be to give up.
             let open = if open.is_empty() { able.iter().collect() } else { open };
@@ -143,13 +135,22 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     }
 
     fn send(&mut self, waiting: Waiting) {
-        let open = waiting.route.iter().all(|instance| self.watch(instance.uuid).is_some());
-        if open {
+        if waiting.route.iter().all(|instance| self.links.open(instance.uuid).is_some()) {
             self.post(&waiting);
         } else {
             let mesh = Arc::clone(&self.mesh);
             self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
         }
+    }
+
+    fn opened(&mut self, waiting: &Waiting) {
+        if waiting.route.iter().any(|instance| self.links.open(instance.uuid).is_none()) {
+            for instance in &waiting.route {
+                self.links.watch(instance.uuid);
+            }
+            self.links_changed();
+        }
+        self.post(waiting);
     }
 
     fn post(&mut self, waiting: &Waiting) {
@@ -163,7 +164,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let left = waiting.deadline.saturating_duration_since(Instant::now());
         request.timeout_ms = u64::try_from(left.as_millis()).ok();
         self.mesh.jobs.expect(self.id, waiting.idx);
-        let posted = match self.watch(route[0]) {
+        let posted = match self.links.open(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()),
             None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
         };
@@ -178,28 +179,13 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         }
     }
 
-    fn prepare_links(&mut self) {
-        for instance in self.able.iter().flatten() {
-            if self.mesh.open_link(instance.uuid).is_none() {
-                let (mesh, instance) = (Arc::clone(&self.mesh), Arc::clone(instance));
-                let opening = async move {
-                    // Whoever needs it will be told why there is none.
-                    let _ = mesh.link_to(&instance, Instant::now() + OPEN_WITHIN).await;
-                    instance.uuid
-                };
-                self.preparing.push(opening.boxed());
-            }
-        }
-    }
-
-    /// The link to an instance, if it is open. Its end is waited for from now on.
-    fn watch(&mut self, instance: Uuid) -> Option<&Link> {
-        if self.links.get(&instance).is_none_or(|link| link.is_broken()) {
-            let link = self.mesh.open_link(instance)?;
-            self.ends.push(link.broken().map(move |()| (instance, true)).boxed());
-            self.links.insert(instance, link);
-        }
-        self.links.get(&instance).map(Arc::as_ref).filter(|link| link.is_open())
+    /// Has links opened where there are none, and looks which instances can be sent to at once.
+    fn links_changed(&mut self) {
+        self.links.prepare(self.able.iter().flatten());
+        let ready = |able: &Vec<_>| {
+            able.iter().filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some()).cloned().collect()
+        };
+        self.ready = self.able.iter().map(ready).collect();
     }
 
     fn take_in(&mut self, reply: Reply) {
@@ -222,11 +208,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             self.pipeline.iter().map(|target| directory.resolve(target, self.mesh.uuid).unwrap_or_default()).collect();
         let after: HashSet<Uuid> = self.able.iter().flatten().map(|instance| instance.uuid).collect();
         self.directory = directory;
-        self.prepare_links();
-        for instance in before.difference(&after).copied() {
-            if let Some(link) = self.links.get(&instance) {
-                self.ends.push(sign_of_life(instance, Arc::clone(link)));
-            }
+        self.links_changed();
+        for instance in before.difference(&after) {
+            self.links.question(*instance);
         }
     }
 
@@ -246,24 +230,17 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         while let Poll::Ready(Some((waiting, opened))) = self.opening.poll_next_unpin(cx) {
             any = true;
             match opened {
-                Ok(()) => self.post(&waiting),
+                Ok(()) => self.opened(&waiting),
                 Err(fault) => self.event(Event::NotSent { idx: waiting.idx, fault }),
             }
         }
-        while let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
-            self.watch(instance);
-        }
-        while let Poll::Ready(Some((instance, link_ended))) = self.ends.poll_next_unpin(cx) {
+        while let Poll::Ready(news) = self.links.poll_news(cx) {
             any = true;
-            let link = self.links.get(&instance);
-            // Leaving is not failing: whatever was routed through it goes on elsewhere.
-            if link.is_some_and(|link| link.ended_in_order()) {
-                continue;
+            self.links_changed();
+            // Leaving is not failing: whatever was routed through one that parted goes on elsewhere.
+            if let News::Gone(instance) = news {
+                self.event(Event::Gone(instance));
             }
-            if link_ended && link.is_some_and(|link| link.is_broken()) {
-                self.links.remove(&instance);
-            }
-            self.event(Event::Gone(instance));
         }
         any
     }
@@ -340,20 +317,4 @@ async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Fault
         }
     }
     (waiting, opened)
-}
-
-/// Ends when an instance does not answer.
-fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, bool)> {
-    async move {
-        let asked = link.request(&mut Request::call(format!("{instance}._ping")), Bytes::new());
-        drop(link);
-        if let Ok(reply) = asked
-            && let Ok(Ok(_)) = timer::timeout(SIGN_OF_LIFE, reply).await
-        {
-            // It finishes what it has; its link ends when it is done.
-            futures::future::pending::<()>().await;
-        }
-        (instance, false)
-    }
-    .boxed()
 }

@@ -3,7 +3,7 @@
 use super::{
     client, collect,
     inside::{Inside, settings},
-    letter,
+    letter, numbers,
 };
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, FunctionError, Message, Server};
@@ -59,6 +59,33 @@ fn a_rolling_restart_is_not_felt() {
     let count = consumer.join().expect("no error");
     assert_eq!(progress.retried(), 0);
     assert_eq!(runs.load(Ordering::Relaxed) as u64, 3 * count, "a function ran again for a message");
+}
+
+/// Each message and call used to wait for the link in its turn, two seconds each, to a server that stands still, until the leader had
+/// found that out.
+#[test]
+fn a_server_that_stands_still_before_anybody_knows_it_holds_up_nobody_for_long() {
+    let etcd = Etcd::start();
+    let start = || {
+        let server = Process::builder(example("stage")).arg("run");
+        let server = server.env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", "a").start();
+        server.wait_for_line(|line| line.contains(" joined as "), SOON);
+        server
+    };
+    // The first to join leads, and goes on doing so.
+    let servers = [(); 3].map(|()| start());
+    let (calling, working) = (client(&etcd), client(&etcd));
+    servers[1].freeze();
+    let frozen = Instant::now();
+    let results = collect(working.job(["a.add", "a.add"]).run_iter(numbers(3000)).expect("there"));
+    assert!(results.len() == 3000 && results.iter().all(|(_, result)| result.is_ok()));
+    println!("the job took {:?}", frozen.elapsed());
+    let calls = (0..50).map(|_| async { calling.call("a.add", "x").await.expect("one of the others answers") });
+    block_on(futures::future::join_all(calls));
+    println!("the calls ended after {:?}", frozen.elapsed());
+    // Then its lease is over, and it is no longer published.
+    assert!(frozen.elapsed() < Duration::from_secs(10), "{:?}", frozen.elapsed());
+    servers[1].thaw();
 }
 
 /// A stage that stood still while the next one left used to send into a connection that had ended, and nobody knew.
