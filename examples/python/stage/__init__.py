@@ -239,7 +239,8 @@ class Stage:
         stop = loop.create_future()
         end = lambda why: stop.done() or stop.set_result(why)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end, 0)
+            # Not loop.add_signal_handler: that loses a signal while the threads have much to tell the loop.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(end, 0))
         port = self.listen(options)
         user = options.user.split(":", 1) if options.user else None
         etcd = Etcd(options.etcd.split(","), user, options.cacert, options.cert, options.key)
