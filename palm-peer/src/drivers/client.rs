@@ -18,6 +18,7 @@ use crate::{
     },
     ports::{
         etcd::{Change, Etcd, EtcdError, Target, Task, Watch},
+        runtime,
         timer::{self, Elapsed},
     },
 };
@@ -37,6 +38,9 @@ use uuid::Uuid;
 
 /// How long a link may take to open before another instance is tried.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a link to an instance that is no longer published is kept for what was sent over it.
+const FLUSH_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a client knows and holds.
 pub struct Mesh {
@@ -278,7 +282,13 @@ impl Mesh {
         *lock(&self.directory) = Arc::new(directory.clone());
         // Answers under way keep their link alive until they are in.
         let listed: HashSet<Uuid> = directory.instances().map(|instance| instance.uuid).collect();
-        lock(&self.links).retain(|uuid, _| listed.contains(uuid));
+        let gone: Vec<_> = lock(&self.links).extract_if(|uuid, _| !listed.contains(uuid)).collect();
+        for link in gone.into_iter().filter_map(|(_, slot)| slot.current()) {
+            // It may only have stood still. What was sent to it must not be lost with the link.
+            runtime::spawn(async move {
+                let _ = timer::timeout(FLUSH_WITHIN, link.flushed()).await;
+            });
+        }
         lock(&self.listeners).retain(|listener| listener.unbounded_send(()).is_ok());
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -47,6 +47,8 @@ pub struct Running<S> {
     /// The instances of each stage, and those of them that there is a link to.
     able: Vec<Vec<Arc<Instance>>>,
     ready: Vec<Vec<Arc<Instance>>>,
+    /// The stages of each instance that was published while the job ran, or is.
+    stages: HashMap<Uuid, Vec<usize>>,
     opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
     links: Links,
     timer: Option<(Instant, Sleep)>,
@@ -80,6 +82,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             directory,
             able,
             ready: Vec::new(),
+            stages: HashMap::new(),
             opening: FuturesUnordered::new(),
             timer: None,
             progress: Arc::default(),
@@ -186,6 +189,14 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             able.iter().filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some()).cloned().collect()
         };
         self.ready = self.able.iter().map(ready).collect();
+        for (stage, instance) in
+            self.able.iter().enumerate().flat_map(|(stage, able)| able.iter().map(move |i| (stage, i)))
+        {
+            let stages = self.stages.entry(instance.uuid).or_default();
+            if !stages.contains(&stage) {
+                stages.push(stage);
+            }
+        }
     }
 
     fn take_in(&mut self, reply: Reply) {
@@ -210,6 +221,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         self.directory = directory;
         self.links_changed();
         for instance in before.difference(&after) {
+            self.event(Event::Leaving(*instance));
             self.links.question(*instance);
         }
     }
@@ -237,9 +249,16 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         while let Poll::Ready(news) = self.links.poll_news(cx) {
             any = true;
             self.links_changed();
-            // Leaving is not failing: whatever was routed through one that parted goes on elsewhere.
-            if let News::Gone(instance) = news {
-                self.event(Event::Gone(instance));
+            match news {
+                News::Open => {}
+                // Leaving is not failing: whatever was routed through it goes on elsewhere.
+                News::Parted(instance) => {
+                    self.stages.remove(&instance);
+                }
+                News::Gone(instance) => {
+                    let stages = self.stages.remove(&instance).unwrap_or_default();
+                    self.event(Event::Gone { instance, stages });
+                }
             }
         }
         any

@@ -22,6 +22,7 @@ impl Job {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         self.loads.add(&route);
         flight.routes.push(route);
+        flight.unsure.clear();
         flight.state = State::UnderWay;
         // The last attempt has all the time that is left.
         let patient = flight.attempts < self.limits.attempts;
@@ -83,13 +84,28 @@ impl Job {
         self.wake(idx, now + pause);
     }
 
+    /// An instance may be leaving: from now on it is not known who has what was routed through it.
+    pub(super) fn leaving(&mut self, instance: Uuid) {
+        for flight in self.flights.values_mut() {
+            let Some(route) = flight.route() else { continue };
+            let at = |(stage, uuid): (usize, &Uuid)| (*uuid == instance).then_some(stage);
+            let stages: Vec<usize> = route.iter().enumerate().filter_map(at).collect();
+            flight.unsure.extend(stages);
+        }
+    }
+
     /// An instance will answer no more.
-    pub(super) fn gone(&mut self, instance: Uuid, now: Instant) {
-        let through = |flight: &Flight| flight.routes.iter().any(|route| route.contains(&instance));
+    pub(super) fn gone(&mut self, instance: Uuid, stages: &[usize], now: Instant) {
+        let chosen = |flight: &Flight| stages.iter().copied().find(|stage| flight.unsure.contains(stage));
+        let through = |flight: &Flight| {
+            flight.routes.iter().any(|route| route.contains(&instance))
+                || (flight.state == State::UnderWay && chosen(flight).is_some())
+        };
         let hit: Vec<u64> = self.flights.iter().filter(|(_, flight)| through(flight)).map(|(idx, _)| *idx).collect();
         for idx in hit {
             let Some(flight) = self.flights.get_mut(&idx) else { continue };
-            let stage = flight.stage_at(instance);
+            let stage =
+                flight.stage_at(instance).or_else(|| chosen(flight).filter(|_| flight.state == State::UnderWay));
             // What has one stage only is passed on to nobody: these are lost for certain.
             for lost in flight.routes.extract_if(.., |route| *route == [instance]) {
                 self.loads.remove(&lost);

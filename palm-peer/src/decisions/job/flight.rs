@@ -31,6 +31,8 @@ pub(super) struct Flight {
     pub attempts: u32,
     /// The routes of all attempts that may still be answered, those that were given up for others first.
     pub routes: Vec<Vec<Uuid>>,
+    /// The stages of the attempt under way for which servers may have chosen another instance than the route says.
+    pub unsure: Vec<usize>,
     /// Whether its last attempt is to be made with as little company as possible.
     pub suspect: bool,
     /// Where the last attempt went wrong. One is enough: the others may be well again.
@@ -49,6 +51,7 @@ impl Flight {
             state: State::Starting,
             attempts: 1,
             routes: Vec::new(),
+            unsure: Vec::new(),
             suspect: false,
             avoid: None,
             refusals: 0,
@@ -58,8 +61,12 @@ impl Flight {
 
     /// The stage at which an instance is in the route of the attempt under way.
     pub(super) fn stage_at(&self, instance: Uuid) -> Option<usize> {
-        let route = self.routes.last().filter(|_| self.state == State::UnderWay)?;
-        route.iter().position(|uuid| *uuid == instance)
+        self.route().and_then(|route| route.iter().position(|uuid| *uuid == instance))
+    }
+
+    /// The route of the attempt under way.
+    pub(super) fn route(&self) -> Option<&Vec<Uuid>> {
+        self.routes.last().filter(|_| self.state == State::UnderWay)
     }
 }
 

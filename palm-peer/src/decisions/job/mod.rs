@@ -93,8 +93,15 @@ pub enum Event {
         /// Its result, or what went wrong.
         ending: Ending,
     },
-    /// An instance will answer no more: its link broke, or it is no longer published.
-    Gone(Uuid),
+    /// An instance will answer no more: its link broke, or it is no longer published and gives no sign of life.
+    Gone {
+        /// Which one.
+        instance: Uuid,
+        /// The stages that it could be chosen for.
+        stages: Vec<usize>,
+    },
+    /// An instance is no longer published. If it is leaving, others go on with what it has, and what is on its way there.
+    Leaving(Uuid),
 }
 
 /// What to do.
@@ -224,7 +231,8 @@ impl Job {
             Event::Sent { idx, route } => self.sent(idx, route, now),
             Event::NotSent { idx, fault } => self.not_sent(idx, fault, now),
             Event::Answered { idx, ending } => self.answered(idx, ending, now),
-            Event::Gone(instance) => self.gone(instance, now),
+            Event::Gone { instance, stages } => self.gone(instance, &stages, now),
+            Event::Leaving(instance) => self.leaving(instance),
         }
         self.move_on(now)
     }

@@ -54,6 +54,10 @@ fn uuid(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
+fn gone(instance: Uuid) -> Event {
+    Event::Gone { instance, stages: Vec::new() }
+}
+
 /// A job whose only message is under way along this route.
 fn under_way(limits: Limits, route: &[u128], now: Instant) -> Job {
     let mut job = Job::new(limits, 0);
@@ -79,11 +83,11 @@ fn a_server_that_is_gone_costs_an_attempt_and_a_refusal_does_not() {
         assert!(answer(&mut job, fault(FailureKind::Leaving, 7), now).is_empty());
         assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);
         go(&mut job, &[8], now);
-        assert_eq!(sent(&job.handle(Event::Gone(uuid(8)), now)), [0]);
+        assert_eq!(sent(&job.handle(gone(uuid(8)), now)), [0]);
         assert_eq!(job.counts().retried, round);
         go(&mut job, &[7], now);
     }
-    job.handle(Event::Gone(uuid(7)), now);
+    job.handle(gone(uuid(7)), now);
     let (_, ending) = job.next().expect("three attempts are all");
     assert_eq!(ending.expect_err("lost").failure.kind, FailureKind::Unreachable);
 }
@@ -93,11 +97,11 @@ fn servers_that_a_message_has_passed_may_go_down_as_often_as_they_like() {
     let now = Instant::now();
     // It waits at 2, and its further attempts at 5 and 8; the others of its routes go down.
     let mut job = under_way(LIMITS, &[1, 2, 3], now);
-    for (gone, route) in [(1, [4, 5, 6]), (4, [7, 8, 9])] {
-        assert_eq!(sent(&job.handle(Event::Gone(uuid(gone)), now)), [0]);
+    for (instance, route) in [(1, [4, 5, 6]), (4, [7, 8, 9])] {
+        assert_eq!(sent(&job.handle(gone(uuid(instance)), now)), [0]);
         go(&mut job, &route, now);
     }
-    assert_eq!(job.handle(Event::Gone(uuid(7)), now), []);
+    assert_eq!(job.handle(gone(uuid(7)), now), []);
     assert_eq!((job.next(), job.counts().retried), (None, 2));
     answer(&mut job, Ok("from the first".into()), now + LIMITS.patience / 2);
     assert_eq!(job.next(), Some((0, Ok("from the first".into()))));
@@ -107,7 +111,7 @@ fn servers_that_a_message_has_passed_may_go_down_as_often_as_they_like() {
 fn when_all_attempts_are_used_up_an_answer_is_waited_for_no_longer_than_patience() {
     let now = Instant::now();
     let mut job = under_way(Limits { attempts: 1, ..LIMITS }, &[1, 2], now);
-    job.handle(Event::Gone(uuid(2)), now);
+    job.handle(gone(uuid(2)), now);
     assert_eq!((job.next(), job.deadline()), (None, Some(now + LIMITS.patience)));
     job.tick(now + LIMITS.patience);
     let fault = job.next().expect("ended").1.expect_err("lost");
@@ -118,23 +122,36 @@ fn when_all_attempts_are_used_up_an_answer_is_waited_for_no_longer_than_patience
 fn an_old_attempt_that_is_refused_gives_its_place_back() {
     let now = Instant::now();
     let mut job = under_way(Limits { attempts: 2, ..LIMITS }, &[1, 2], now);
-    job.handle(Event::Gone(uuid(2)), now);
+    job.handle(gone(uuid(2)), now);
     go(&mut job, &[3, 4], now);
     let mut late = fault(FailureKind::Busy, 1);
     assert!(answer(&mut job, late.clone(), now).is_empty(), "the other one is still under way");
-    assert_eq!(sent(&job.handle(Event::Gone(uuid(4)), now)), [0], "and may be given up for another");
+    assert_eq!(sent(&job.handle(gone(uuid(4)), now)), [0], "and may be given up for another");
     go(&mut job, &[5, 6], now);
-    job.handle(Event::Gone(uuid(6)), now);
+    job.handle(gone(uuid(6)), now);
     late = fault(FailureKind::Busy, 3);
     answer(&mut job, late, now);
     assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0], "when all seemed used up as well");
 }
 
 #[test]
+fn who_went_on_for_a_server_that_left_may_go_down_too() {
+    let now = Instant::now();
+    let mut job = under_way(LIMITS, &[1, 2], now);
+    let other = |instance, stages: &[usize]| Event::Gone { instance: uuid(instance), stages: stages.into() };
+    assert_eq!(job.handle(other(5, &[1]), now), [], "another one has it");
+    job.handle(Event::Leaving(uuid(2)), now);
+    assert_eq!(job.handle(other(6, &[0]), now), [], "this cannot be who goes on");
+    assert_eq!(sent(&job.handle(other(7, &[1]), now)), [0]);
+    go(&mut job, &[1, 8], now);
+    assert_eq!(job.handle(other(9, &[1]), now), [], "of this attempt it is known who has it");
+}
+
+#[test]
 fn a_refusal_by_a_server_that_another_one_chose_is_not_waited_out() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
-    job.handle(Event::Gone(uuid(2)), now);
+    job.handle(gone(uuid(2)), now);
     go(&mut job, &[3, 4], now);
     answer(&mut job, fault(FailureKind::Busy, 9), now);
     assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);

@@ -30,7 +30,7 @@ pub enum News {
     /// There is one now.
     Open,
     /// It ended after a goodbye, and nothing is lost with it.
-    Parted,
+    Parted(Uuid),
     /// It broke, or its instance gives no sign of life.
     Gone(Uuid),
 }
@@ -105,7 +105,7 @@ impl Links {
         if link_ended && link.is_some_and(|link| link.is_broken()) {
             self.kept.remove(&instance);
         }
-        Poll::Ready(if parted { News::Parted } else { News::Gone(instance) })
+        Poll::Ready(if parted { News::Parted(instance) } else { News::Gone(instance) })
     }
 }
 

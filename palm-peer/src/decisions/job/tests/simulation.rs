@@ -17,6 +17,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, Default)]
 struct Weather {
     die: u32,
+    leave: u32,
     freeze: u32,
     lose: u32,
     double: u32,
@@ -52,8 +53,8 @@ struct World {
     now: Instant,
     servers: BTreeMap<u128, Server>,
     next_server: u128,
-    /// Deaths that the client has not heard of yet.
-    news: Vec<(Instant, u128)>,
+    /// What became of servers that the client has not heard of yet.
+    news: Vec<(Instant, Event)>,
     copies: Vec<Copy>,
     answers: Vec<(Instant, u64, Ending)>,
     sent: BTreeMap<u64, u32>,
@@ -108,10 +109,22 @@ impl World {
         let Some(dead) = self.servers.remove(&server) else { return };
         self.start(dead.stage);
         let heard = self.delay(50);
-        self.news.push((heard, server));
+        self.news.push((heard, Event::Gone { instance: Uuid::from_u128(server), stages: vec![dead.stage] }));
         let with_it: Vec<_> = self.copies.extract_if(.., |c| c.inside && c.route[c.stage] == server).collect();
         for copy in with_it {
             self.lose(&copy);
+        }
+    }
+
+    /// A server leaves in order. What it has or gets goes to others without being run again.
+    fn leave(&mut self, server: u128) {
+        let Some(left) = self.servers.remove(&server) else { return };
+        self.start(left.stage);
+        // It is taken out of what is published before it passes anything on.
+        self.tell(Event::Leaving(Uuid::from_u128(server)));
+        let other = self.pick(left.stage, None);
+        for copy in self.copies.iter_mut().filter(|copy| copy.route[copy.stage] == server) {
+            copy.route[copy.stage] = other;
         }
     }
 
@@ -194,6 +207,8 @@ impl World {
         let server = *self.random.choice(&all).expect("there are servers");
         if self.chance(self.weather.die) {
             self.kill(server);
+        } else if self.chance(self.weather.leave) {
+            self.leave(server);
         } else if self.chance(self.weather.freeze) {
             let until = self.delay(3000);
             self.servers.entry(server).and_modify(|server| server.frozen_until = Some(until));
@@ -234,8 +249,8 @@ impl World {
             self.tell(Event::Answered { idx, ending });
         }
         let due: Vec<_> = self.news.extract_if(.., |(due, _)| *due <= now).collect();
-        for (_, server) in due {
-            self.tell(Event::Gone(Uuid::from_u128(server)));
+        for (_, event) in due {
+            self.tell(event);
         }
         let actions = self.job.tick(self.now);
         self.act(actions);
@@ -286,6 +301,7 @@ fn every_message_ends_exactly_once_in_two_thousand_histories() {
         let mut rare = |most| random.u32(0..most);
         let weather = Weather {
             die: rare(100),
+            leave: rare(100),
             freeze: rare(50),
             lose: rare(50),
             double: rare(50),
@@ -306,7 +322,12 @@ fn no_message_fails_that_was_not_lost_as_often_as_it_may_be_tried() {
     for seed in 0..1_000 {
         let mut random = Rng::with_seed(seed);
         let limits = Limits { messages: 20, deadline: Duration::from_secs(600), ordered: random.bool(), ..LIMITS };
-        let weather = Weather { die: random.u32(0..150), freeze: random.u32(0..50), ..Weather::default() };
+        let weather = Weather {
+            die: random.u32(0..150),
+            leave: random.u32(0..50),
+            freeze: random.u32(0..50),
+            ..Weather::default()
+        };
         let world = World::new(seed, limits, 3, weather).run_job(seed, 60);
         for (idx, kind) in world.errors() {
             let lost = world.lost.get(&idx).map_or(0, BTreeSet::len);
@@ -317,6 +338,22 @@ fn no_message_fails_that_was_not_lost_as_often_as_it_may_be_tried() {
         saved += world.sent.iter().filter(|(idx, sent)| **sent == 3 && !world.lost.contains_key(idx)).count();
     }
     assert!(failed > 0 && saved > 100, "too calm to show anything: {failed} failed, {saved} were saved");
+}
+
+/// Law: where servers die and leave, and messages are lost with them alone, no message waits for patience.
+#[test]
+fn every_loss_with_a_server_is_noticed() {
+    for seed in 0..500 {
+        let mut random = Rng::with_seed(seed);
+        let hour = Duration::from_secs(3600);
+        let limits = Limits { messages: 20, deadline: hour * 100, patience: hour, attempts: 100, ..LIMITS };
+        let weather = Weather { die: random.u32(0..100), leave: random.u32(0..200), ..Weather::default() };
+        let world = World::new(seed, limits, 3, weather);
+        let start = world.now;
+        let world = world.run_job(seed, 60);
+        assert!(world.now < start + hour, "seed {seed}: a message waited in vain");
+        assert_eq!(world.errors().count(), 0, "seed {seed}");
+    }
 }
 
 /// Law: a message that takes down each server that runs it ends after as many as it has attempts, and no other message fails.
@@ -344,7 +381,7 @@ fn last_attempts_after_losses_are_made_one_by_one() {
         job.handle(Event::Pulled("x".into()), now);
         job.handle(Event::Sent { idx, route: route.clone() }, now);
     }
-    assert_eq!(sent(&job.handle(Event::Gone(route[0]), now)), [0]);
+    assert_eq!(sent(&job.handle(Event::Gone { instance: route[0], stages: vec![0] }, now)), [0]);
     job.handle(Event::Sent { idx: 0, route }, now);
     assert_eq!(sent(&job.handle(Event::Answered { idx: 0, ending: Ok("".into()) }, now)), [1]);
     let settled = job.deadline().expect("it is not waited for ever");
