@@ -39,8 +39,8 @@ use uuid::Uuid;
 /// How long a link may take to open before another instance is tried.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long a link to an instance that is no longer published is kept for what was sent over it.
-const FLUSH_WITHIN: Duration = Duration::from_secs(30);
+/// How long a link to an instance that is no longer published is kept, if that one does not end it.
+const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// What a client knows and holds.
 pub struct Mesh {
@@ -284,9 +284,10 @@ impl Mesh {
         let listed: HashSet<Uuid> = directory.instances().map(|instance| instance.uuid).collect();
         let gone: Vec<_> = lock(&self.links).extract_if(|uuid, _| !listed.contains(uuid)).collect();
         for link in gone.into_iter().filter_map(|(_, slot)| slot.current()) {
-            // It may only have stood still. What was sent to it must not be lost with the link.
+            // It may be leaving, and still read what was sent to it: were we to close, its goodbye would be answered by a
+            // reset, and what it has not read by then would be lost.
             runtime::spawn(async move {
-                let _ = timer::timeout(FLUSH_WITHIN, link.flushed()).await;
+                let _ = timer::timeout(KEPT_FOR, link.broken()).await;
             });
         }
         lock(&self.listeners).retain(|listener| listener.unbounded_send(()).is_ok());
