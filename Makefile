@@ -13,7 +13,7 @@ BENCH ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: protoc, etcd, etcdctl
+setup: ## install what is missing: protoc, etcd, etcdctl, openssl
 	@scripts/setup
 
 python: setup
