@@ -187,11 +187,15 @@ fn a_server_cleared_by_hand_stays_out() {
     leader.configured(&leader);
     let cleared = Printf::start(&etcd);
     leader.configured(&cleared);
+    // The leader looks when the lease of the server is gone as well, and must not take it for expired.
+    leader.process.freeze();
     etcd.etcdctl(&["del", &format!("/servers/{}", cleared.uuid)]);
+    cleared.process.wait_for_line(|line| line.ends_with("stays out until it is started anew"), SOON);
+    leader.process.thaw();
+    leader.deleted(&cleared, "an administrator removed it");
     assert_eq!(cleared.process.wait(SOON).code(), Some(i32::from(flags::EVICTED)));
     let words = format!("server {} was removed from the mesh by an administrator", cleared.uuid);
     cleared.process.wait_for_line(|line| line.starts_with("ERROR:") && line.ends_with(&words), SOON);
-    leader.deleted(&cleared, "an administrator removed it");
     let mark = leader.process.mark();
     leader.says_after(mark, "INFO:registry:Found 1 servers, probing all of them");
 

@@ -6,7 +6,7 @@ mod round;
 pub use event::{Action, Event, Line, Token};
 
 use crate::facts::{
-    departure::{Departure, Why},
+    departure::{Departure, REMOVED_BY_ADMIN, Why},
     ids::{LeaseId, Revision},
     record::Record,
     settings::Settings,
@@ -237,8 +237,8 @@ impl Registry {
             _ if reset => "the mesh was reset",
             Some(Departure { why: Why::Itself, .. }) => "it killed itself",
             Some(Departure { why: Why::Registry, reason, .. }) => reason,
-            Some(Departure { why: Why::Admin, .. }) => "an administrator removed it",
-            None if lease_alive => "an administrator removed it",
+            Some(Departure { why: Why::Admin, .. }) => REMOVED_BY_ADMIN,
+            None if lease_alive => REMOVED_BY_ADMIN,
             None => "its lease expired",
         };
         if let Some(dead) = self.round.as_mut().filter(|_| !reset) {

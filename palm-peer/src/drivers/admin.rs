@@ -5,7 +5,7 @@ use crate::{
     Error, ErrorKind, Options,
     decisions::roster::{Entry, roster},
     facts::{
-        departure::Why,
+        departure::{REMOVED_BY_ADMIN, Why},
         ids::{LeaseId, Revision},
         keys::Keys,
     },
@@ -24,9 +24,6 @@ use uuid::Uuid;
 
 /// How long a view of the mesh waits for more changes before it tells of the first: a server that joins makes several.
 const SETTLE: Duration = Duration::from_millis(50);
-
-/// The words after "because" in the registry's log.
-const REASON: &str = "an administrator removed it";
 
 /// The mesh's part of etcd, for a person.
 #[derive(Clone)]
@@ -85,7 +82,7 @@ impl Archive {
         let eviction = Transaction::new()
             .present(key)
             .then(Operation::delete(key))
-            .then(Operation::put(&departed, note(Why::Admin, REASON).to_json(), Lease::Attach(lease)))
+            .then(Operation::put(&departed, note(Why::Admin, REMOVED_BY_ADMIN).to_json(), Lease::Attach(lease)))
             .or_else(Operation::get(&departed));
         let outcome = self.etcd.transact(eviction).await?;
         // The answer to an attempt that went through may have been lost: then the note is ours.

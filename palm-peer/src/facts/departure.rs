@@ -15,6 +15,9 @@ pub enum Why {
     Admin,
 }
 
+/// The words after "because" in the registry's log when a person removed a server.
+pub const REMOVED_BY_ADMIN: &str = "an administrator removed it";
+
 /// The note that whoever removes a record leaves beside it, in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {

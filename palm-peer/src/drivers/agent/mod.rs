@@ -318,8 +318,7 @@ impl Agent {
 
     async fn evict(&mut self, session: &mut Session) -> End {
         session.election_tasks.clear();
-        // The election key is on the lease, and so goes with it.
-        let _ = timer::timeout(LEAVE_WITHIN, self.registrar.revoke(session.lease)).await;
+        let _ = timer::timeout(LEAVE_WITHIN, self.registrar.give_up(session.lease)).await;
         self.evicted()
     }
 

@@ -14,7 +14,7 @@ use crate::{
         },
     },
     facts::{
-        departure::{Departure, Why},
+        departure::{Departure, REMOVED_BY_ADMIN, Why},
         ids::{LeaseId, Revision},
         keys::Keys,
         pipeline::Pipeline,
@@ -145,6 +145,27 @@ impl Registrar {
             .then(Operation::delete(&self.keys.server(uuid)))
             .then(Operation::delete(&self.keys.candidate(lease)))
             .then(Operation::put(&self.keys.departed(uuid), note.to_json(), Lease::Attach(note_lease)))
+    }
+
+    /// Gives everything back after a person removed the server. Whoever deletes a key by hand leaves no note; without one
+    /// the leader could take the lease, which goes here, for one that expired.
+    pub async fn give_up(&self, lease: LeaseId) {
+        if let Err(error) = self.note_eviction().await {
+            log::debug!("no note says that a person removed this server: {error}");
+        }
+        // The election key is on the lease, and so goes with it.
+        self.revoke(lease).await;
+    }
+
+    async fn note_eviction(&self) -> Result<(), EtcdError> {
+        let departed = self.keys.departed(self.record.uuid);
+        if self.etcd.get(&departed).await?.is_some() {
+            return Ok(());
+        }
+        let note = note(Why::Admin, REMOVED_BY_ADMIN).to_json();
+        let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
+        let noting = Transaction::new().absent(&departed);
+        self.etcd.transact(noting.then(Operation::put(&departed, note, Lease::Attach(note_lease)))).await.map(drop)
     }
 
     /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.

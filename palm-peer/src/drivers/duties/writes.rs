@@ -8,7 +8,7 @@ use crate::{
         lock::lock,
     },
     facts::{
-        departure::Why,
+        departure::{REMOVED_BY_ADMIN, Why},
         ids::{LeaseId, Revision},
         record::Record,
     },
@@ -141,7 +141,10 @@ async fn try_to_explain(mandate: &Mandate, uuid: Uuid, gone: &KeyValue) -> Resul
             None => Ok(true),
         }
     };
-    let (departed, reset, lease_alive) = futures::try_join!(etcd.get(&departed), etcd.get(&reset), lease_lives)?;
+    // A server whose key was deleted by hand writes the note before it gives up its lease: asked in this order, one of the
+    // two tells of it.
+    let lease_alive = lease_lives.await?;
+    let (departed, reset) = futures::try_join!(etcd.get(&departed), etcd.get(&reset))?;
     let departure = departure_in(departed).filter(|(_, at)| *at > gone.modified).map(|(departure, _)| departure);
     let reset = reset.is_some_and(|mark| mark.modified > gone.modified);
     Ok(Event::Deleted { uuid, written: gone.modified, departure, reset, lease_alive })
@@ -154,11 +157,13 @@ pub async fn end_of_predecessor(
     lease: LeaseId,
 ) -> Result<Option<&'static str>, EtcdError> {
     let Mandate { etcd, keys, .. } = mandate;
+    // In this order for the reason given in `try_to_explain`.
+    let lease_lost = etcd.lease_ttl(lease).await?.is_none();
     let note = departure_in(etcd.get(&keys.departed(uuid)).await?);
     Ok(match note.map(|(departure, _)| departure.why) {
-        Some(Why::Admin) => Some("an administrator removed it"),
+        Some(Why::Admin) => Some(REMOVED_BY_ADMIN),
         Some(Why::Itself | Why::Registry) => None,
-        None => etcd.lease_ttl(lease).await?.is_none().then_some("its lease expired"),
+        None => lease_lost.then_some("its lease expired"),
     })
 }
 
