@@ -78,6 +78,26 @@ fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     result
 }
 
+/// Reads behind what is `kept`, as much as the rest of a frame asks for, and has all of it looked at.
+fn poll_read_behind(
+    cx: &mut Context<'_>,
+    mut from: impl AsyncRead + Unpin,
+    kept: &[u8],
+    left: u64,
+    look: impl FnOnce(&mut Context<'_>, &[u8]) -> Result<(), End>,
+) -> Poll<Result<(), End>> {
+    let ahead = kept.len();
+    let wanted = usize::try_from(left).unwrap_or(LONG_READ).clamp(SHORT_READ, LONG_READ);
+    with_scratch(|scratch| {
+        scratch[..ahead].copy_from_slice(kept);
+        let count = ready!(Pin::new(&mut from).poll_read(cx, &mut scratch[ahead..ahead + wanted]))?;
+        if count == 0 {
+            return Poll::Ready(Err(End::Closed));
+        }
+        Poll::Ready(look(cx, &scratch[..ahead + count]))
+    })
+}
+
 /// What the other side has not accepted yet.
 #[derive(Debug, Default)]
 struct Rest {
@@ -205,19 +225,13 @@ impl Inward {
 
     /// Reads, behind what is kept, and scans both.
     fn poll_read(&mut self, cx: &mut Context<'_>, guest: &Guest) -> Poll<Result<(), End>> {
-        let ahead = self.kept.len();
-        let wanted = usize::try_from(self.scanner.left()).unwrap_or(LONG_READ).clamp(SHORT_READ, LONG_READ);
-        let read = with_scratch(|scratch| {
-            scratch[..ahead].copy_from_slice(&self.kept);
-            let count = ready!(Pin::new(&mut &guest.outside).poll_read(cx, &mut scratch[ahead..ahead + wanted]))?;
-            if count == 0 {
-                return Poll::Ready(Err(End::Closed));
-            }
+        let kept = std::mem::take(&mut self.kept);
+        let read = poll_read_behind(cx, &guest.outside, &kept, self.scanner.left(), |cx, bytes| {
             self.patience.renew();
-            self.kept.clear();
-            Poll::Ready(self.scan(cx, guest, &scratch[..ahead + count]))
+            self.scan(cx, guest, bytes)
         });
         if read.is_pending() {
+            self.kept = kept;
             let patience = if self.scanner.within_message() { Some(STALL) } else { self.silence };
             if let Some(time) = patience {
                 ready!(self.patience.poll(cx, time));
@@ -348,17 +362,13 @@ impl Outward {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, guest: &Guest) -> Poll<Result<(), End>> {
-        let ahead = self.kept.len();
-        let wanted = usize::try_from(self.scanner.left()).unwrap_or(LONG_READ).clamp(SHORT_READ, LONG_READ);
-        with_scratch(|scratch| {
-            scratch[..ahead].copy_from_slice(&self.kept);
-            let count = ready!(Pin::new(&mut &guest.inner).poll_read(cx, &mut scratch[ahead..ahead + wanted]))?;
-            if count == 0 {
-                return Poll::Ready(Err(End::Closed));
-            }
-            self.kept.clear();
-            Poll::Ready(self.scan(cx, guest, &scratch[..ahead + count]))
-        })
+        let kept = std::mem::take(&mut self.kept);
+        let left = self.scanner.left();
+        let read = poll_read_behind(cx, &guest.inner, &kept, left, |cx, bytes| self.scan(cx, guest, bytes));
+        if read.is_pending() {
+            self.kept = kept;
+        }
+        read
     }
 
     fn scan(&mut self, cx: &mut Context<'_>, guest: &Guest, mut bytes: &[u8]) -> Result<(), End> {
