@@ -2,6 +2,7 @@
 //! thousands of histories can be played through in a second.
 
 pub mod admission;
+pub mod allowance;
 pub mod backoff;
 pub mod election;
 pub mod fair_queue;

@@ -1,6 +1,7 @@
 //! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
 
 use crate::{
+    decisions::allowance::Allowance,
     drivers::{lock::lock, sinks::JobSinks},
     facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
@@ -16,7 +17,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 use uuid::Uuid;
 
@@ -267,27 +268,19 @@ async fn receive(
 
 /// Counts answers: of those that nobody asked for there are none from a proper server.
 struct Strays {
-    began: Instant,
-    unasked: u32,
+    unasked: Allowance,
     all: u32,
 }
 
 impl Strays {
     fn new() -> Self {
-        Self { began: Instant::now(), unasked: 0, all: 0 }
+        Self { unasked: Allowance::new(MOST_STRAYS, Instant::now()), all: 0 }
     }
 
     /// Counts an answer; says whether there are not too many that nobody asked for.
     fn bears(&mut self, asked_for: bool) -> bool {
         self.all = self.all.wrapping_add(1);
-        if asked_for {
-            return true;
-        }
-        if self.began.elapsed() > Duration::from_secs(1) {
-            (self.began, self.unasked) = (Instant::now(), 0);
-        }
-        self.unasked += 1;
-        self.unasked <= MOST_STRAYS
+        asked_for || self.unasked.bears(Instant::now())
     }
 
     /// A connection that always has more to read must not keep a thread for itself.

@@ -7,11 +7,14 @@ use super::{
     handshake::{Unopened, shake_hands},
     timer::{self, Sleep},
 };
-use crate::decisions::zmtp::{
-    Refusal,
-    frames::Limits,
-    handshake::ANSWERING,
-    messages::{Batch, Decoder, Incoming},
+use crate::decisions::{
+    allowance::Allowance,
+    zmtp::{
+        Refusal,
+        frames::Limits,
+        handshake::ANSWERING,
+        messages::{Batch, Decoder, Incoming},
+    },
 };
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncWrite, FutureExt as _, channel::oneshot};
@@ -89,8 +92,8 @@ pub struct Receiver {
     decoder: Decoder,
     buffer: Vec<u8>,
     ready: VecDeque<Frames>,
-    /// When the current second of PINGs began, and how many there were.
-    pings: (Instant, u32),
+    /// Whoever asks without end, and may not even read the answers, would keep us busy and fill our memory.
+    pings: Allowance,
     outbox: Arc<Outbox>,
 }
 
@@ -140,7 +143,7 @@ pub async fn open(
         decoder: Decoder::new(limits),
         buffer: vec![0; SHORT_READ],
         ready: VecDeque::new(),
-        pings: (Instant::now(), 0),
+        pings: Allowance::new(MOST_PINGS, Instant::now()),
         outbox: Arc::clone(&outbox),
     };
     receiver.take_in(&beyond)?;
@@ -207,7 +210,9 @@ impl Receiver {
             match incoming {
                 Incoming::Message(frames) => self.ready.push_back(frames),
                 Incoming::Ping(ping) => {
-                    self.count_ping()?;
+                    if !self.pings.bears(Instant::now()) {
+                        return Err(Refusal::Command);
+                    }
                     // An end is noticed by reading.
                     let _ = self.outbox.put(|batch| batch.push_raw(&ping.pong));
                     self.outbox.wake_writer();
@@ -215,16 +220,6 @@ impl Receiver {
             }
         }
         Ok(())
-    }
-
-    /// Whoever asks without end, and may not even read the answers, would keep us busy and fill our memory.
-    fn count_ping(&mut self) -> Result<(), Refusal> {
-        let (began, count) = &mut self.pings;
-        if began.elapsed() > Duration::from_secs(1) {
-            (*began, *count) = (Instant::now(), 0);
-        }
-        *count += 1;
-        if *count > MOST_PINGS { Err(Refusal::Command) } else { Ok(()) }
     }
 }
 
