@@ -260,7 +260,7 @@ impl Mesh {
             .await
             .map_err(|error| Attempt::DidNotRun(unreachable(&format!("{}: {error}", instance.endpoint), None).0))?;
         request.route = vec![instance.uuid];
-        request.timeout_ms = u64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).ok();
+        request.give_time(deadline.saturating_duration_since(Instant::now()));
         let reply = link.request(request, payload.clone()).map_err(Attempt::DidNotRun)?;
         match timer::timeout_at(deadline, reply).await {
             Err(Elapsed) => Err(Attempt::Final(Failure::new(FailureKind::TimedOut, "no answer before the deadline"))),

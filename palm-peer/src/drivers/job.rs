@@ -164,8 +164,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         request.client = Some(self.mesh.uuid);
         request.job = Some(self.id);
         request.idx = Some(waiting.idx);
-        let left = waiting.deadline.saturating_duration_since(Instant::now());
-        request.timeout_ms = u64::try_from(left.as_millis()).ok();
+        request.give_time(waiting.deadline.saturating_duration_since(Instant::now()));
         self.mesh.jobs.expect(self.id, waiting.idx);
         let posted = match self.links.open(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fmt;
+use std::{fmt, time::Duration};
 use uuid::Uuid;
 
 /// The version of the protocol, in every header.
@@ -131,6 +131,11 @@ impl Request {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         super::to_bytes(self)
+    }
+
+    /// Says how much time is left for the answer: deadlines travel with the message.
+    pub fn give_time(&mut self, left: Duration) {
+        self.timeout_ms = u64::try_from(left.as_millis()).ok();
     }
 
     /// Whether another stage follows this one.

@@ -81,7 +81,7 @@ impl Links {
             let link = links.link(uuid, &endpoint, links.timeout).await.map_err(|error| error.to_string())?;
             let mut request = Request::call(format!("{uuid}._log_query"));
             request.route = vec![uuid];
-            request.timeout_ms = u64::try_from(links.timeout.as_millis()).ok();
+            request.give_time(links.timeout);
             let reply = link.request(&mut request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
             // The registry counts the miss; this only forgets the request.
             let reply = timer::timeout(links.timeout * 2, reply).await;

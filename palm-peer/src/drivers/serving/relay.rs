@@ -144,8 +144,7 @@ impl Relay {
     }
 }
 
-/// Deadlines travel: the next stage has the time that is left.
+/// The next stage has the time that is left, or as little as there can be.
 fn give_time_left(request: &mut Request, deadline: Instant) {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    request.timeout_ms = u64::try_from(left.as_millis()).ok();
+    request.give_time(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
 }
