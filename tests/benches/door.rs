@@ -21,7 +21,7 @@ use futures::{
     future::{pending, try_join_all},
 };
 use palm_peer::{Client, FunctionError, Message, Options, Server, Settings};
-use palm_tests::{Authority, Certificate, Etcd, Process, eventually, free_port, wire::Wire};
+use palm_tests::{Authority, Certificate, Etcd, Process, eventually, free_port, median, wire::Wire};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     crypto::ring::default_provider,
@@ -77,11 +77,6 @@ async fn turn(client: &Client, payload: &Bytes, in_flight: usize, time: Duration
     let trips = try_join_all((0..in_flight).map(|_| caller())).await?.concat();
     let per_second = f64::from(u32::try_from(trips.len())?) / start.elapsed().as_secs_f64();
     Ok((per_second, median(trips)))
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// How many milliseconds it takes to come in and be greeted, with TLS or without.

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, executor::block_on, future::pending};
 use palm_peer::{Client, FunctionError, Message, Server, Settings};
-use palm_tests::{Etcd, Process, eventually};
+use palm_tests::{Etcd, Process, eventually, median};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -56,11 +56,6 @@ fn job(client: &Client, target: &str) -> Outcome<Duration> {
         result?;
     }
     Ok(start.elapsed())
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 fn bench(rounds: usize, instances: u32) -> Outcome<()> {

@@ -27,6 +27,12 @@ pub fn example(name: &str) -> PathBuf {
     built(&["examples", name])
 }
 
+/// The file of the repository at `path`, from its top level.
+#[must_use]
+pub fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
 /// A Python that has pyzmq; `None` where there cannot be one, which it says aloud, so that the test can pass it over.
 ///
 /// # Panics

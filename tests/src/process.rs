@@ -106,6 +106,12 @@ impl Process {
         crate::resident(self.pid())
     }
 
+    /// The processor time that it has used, in its threads and the kernel; see [`processor_time`](crate::processor_time).
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        crate::processor_time(self.pid())
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.held().signal(Signal::TERM);

@@ -55,6 +55,12 @@ pub fn stats(durations: &mut [Duration]) -> Stats {
     Stats { count: durations.len(), median: durations[durations.len() / 2], worst: durations[durations.len() - 1] }
 }
 
+/// The middle one of `figures`; of an even number, the upper of the two; NaN when there are none.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,17 +8,17 @@ use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use inside::{Inside, SOON, echo, settings};
 use palm_peer::{Bytes, FunctionError, Message, Server, Settings};
-use palm_tests::{Etcd, Process, ProcessBuilder, eventually, free_port, python};
+use palm_tests::{Etcd, Process, ProcessBuilder, eventually, free_port, in_repository, python};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn at(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
 /// A call of the example.
 fn example(python: &PathBuf, etcd: &Etcd, args: &[&str]) -> Process {
-    Process::builder(python).arg(at("examples/python/call.py")).args(args).env("PALM_ETCD", etcd.endpoint()).start()
+    Process::builder(python)
+        .arg(in_repository("examples/python/call.py"))
+        .args(args)
+        .env("PALM_ETCD", etcd.endpoint())
+        .start()
 }
 
 async fn slow(message: Message) -> Result<Bytes, FunctionError> {
@@ -35,9 +35,10 @@ fn zoo(settings: Settings) -> Inside {
 
 fn checks(python: &PathBuf, check: &str, server: &Inside) -> ProcessBuilder {
     let uuid = server.peer.uuid().to_string();
-    let args = ["-B", at("tests/tests/python/checks.py").to_str().unwrap(), check, server.peer.endpoint(), &uuid]
-        .map(ToOwned::to_owned);
-    Process::builder(python).args(args).env("PYTHONPATH", at("examples/python"))
+    let args =
+        ["-B", in_repository("tests/tests/python/checks.py").to_str().unwrap(), check, server.peer.endpoint(), &uuid]
+            .map(ToOwned::to_owned);
+    Process::builder(python).args(args).env("PYTHONPATH", in_repository("examples/python"))
 }
 
 fn passes(check: &str) {

@@ -7,10 +7,9 @@ mod common;
 use common::{Mesh, QUICK, SOON, Server};
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client, ErrorKind, Options, Settings};
-use palm_tests::{Etcd, EtcdBuilder, Process, binary, eventually, example, python};
+use palm_tests::{Etcd, EtcdBuilder, Process, binary, eventually, example, in_repository, python};
 use std::{
     fs,
-    path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
 };
@@ -122,10 +121,6 @@ impl Guarded {
     fn mesh(&self) -> Mesh<'_> {
         Mesh::as_user(&self.etcd, self.prefix, &QUICK, &self.user("root"))
     }
-}
-
-fn at(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
 fn client(options: Options, servers: usize) -> Client {
@@ -293,7 +288,7 @@ fn a_server_that_does_not_stand_needs_less() {
     let mesh = guarded.mesh();
     let text = guarded.server(&mesh, "text", "palm-server");
     mesh.await_published(&[&text.uuid]);
-    let program = at("examples/python/server.py").display().to_string();
+    let program = in_repository("examples/python/server.py").display().to_string();
     let args = ["-B", &program, "run", "--debug", "--ttl", "3", "--etcd", &guarded.etcd.endpoint()];
     let builder = Process::builder(&python).args(args).env("PALM_USER", guarded.user("palm-stage"));
     let stage = mesh.start_program(builder);

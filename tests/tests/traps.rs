@@ -7,7 +7,6 @@
 mod inside;
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -22,7 +21,7 @@ use bytes::Bytes;
 use futures::executor::block_on;
 use inside::{Inside, SOON, Stranger, call, client, echo, sees, settings};
 use palm_peer::{Client, FailureKind, Server, Settings};
-use palm_tests::{Etcd, Process, eventually, example, free_port};
+use palm_tests::{Etcd, Process, eventually, example, free_port, processor_time};
 use serde_json::json;
 use zeromq::{DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage, util::PeerIdentity};
 
@@ -127,19 +126,11 @@ fn publish(etcd: &Etcd, server: &str, address: SocketAddr) {
     etcd.etcdctl(&["put", &format!("/pipelines/{server}"), &pipeline]);
 }
 
-/// The processor time that a process has used, in its threads and the kernel.
-fn used(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name may hold anything; behind its parenthesis the 12th and 13th fields are hundredths of a second.
-    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    Duration::from_millis((fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10)
-}
-
 /// A loop that spins uses all of a second; a busy machine only makes that less.
 fn is_calm(pid: u32, who: &str) {
-    let before = used(pid);
+    let before = processor_time(pid);
     thread::sleep(Duration::from_secs(1));
-    let spent = used(pid).saturating_sub(before);
+    let spent = processor_time(pid).saturating_sub(before);
     assert!(spent < Duration::from_millis(400), "{who} used {spent:?} of a processor in a second");
 }
 

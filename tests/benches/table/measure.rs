@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
+use palm_tests::median;
 
 use crate::{Outcome, cpu, wanted::Wanted};
 
@@ -188,9 +189,4 @@ where
     };
     let trips = try_join_all((0..load.in_flight()).map(|place| run(place, caller()))).await?;
     Ok(Turn::new(trips.concat(), start.elapsed()))
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -80,23 +80,16 @@ impl World {
 /// Fails if one of the processes dies, spins, or holds more memory than it should; each with what was done to it.
 #[track_caller]
 fn stay_calm(processes: &[(&str, &Process)]) {
-    let before: Vec<_> = processes.iter().map(|(_, process)| used(process)).collect();
+    let before: Vec<_> = processes.iter().map(|(_, process)| process.processor_time()).collect();
     // Processor time can only be seen as time passes.
     std::thread::sleep(Duration::from_secs(1));
     for ((after, process), before) in processes.iter().zip(before) {
         assert!(process.is_running(), "{after}: it is gone: {:?}", process.lines());
-        let used = used(process) - before;
-        assert!(used <= 50, "{after}: it used {used} hundredths of a second within one");
+        let used = process.processor_time().saturating_sub(before);
+        assert!(used <= Duration::from_millis(500), "{after}: it used {used:?} of a processor in a second");
         let peak = memory(process, "VmHWM:");
         assert!(peak < MOST_MEMORY, "{after}: it held {peak} kB");
     }
-}
-
-/// The processor time that a process has used, in hundredths of a second.
-fn used(process: &Process) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).expect("a process");
-    let fields: Vec<_> = stat.rsplit_once(')').expect("its name").1.split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 /// The memory of a process, in kB.

@@ -10,19 +10,15 @@ mod life;
 mod protocol;
 
 use common::{Mesh, Server};
-use palm_tests::{Process, ProcessBuilder};
-use std::path::{Path, PathBuf};
-
-fn at(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
+use palm_tests::{Process, ProcessBuilder, in_repository};
+use std::path::Path;
 
 /// The program of a server in Python, to be started at this etcd.
 fn program(python: &Path, path: &str, etcd: &str) -> ProcessBuilder {
-    let path = at(path).display().to_string();
+    let path = in_repository(path).display().to_string();
     Process::builder(python)
         .args(["-B", path.as_str(), "run", "--debug", "--ttl", "3", "--etcd", etcd])
-        .env("PYTHONPATH", at("examples/python"))
+        .env("PYTHONPATH", in_repository("examples/python"))
 }
 
 /// Starts the example, and waits until clients can reach it.

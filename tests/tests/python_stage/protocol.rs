@@ -1,7 +1,7 @@
 //! What a server in Python answers is what one in Rust answers: the same checks are put to both.
 
-use super::{at, common::Mesh, common::QUICK, program, start};
-use palm_tests::{Etcd, Process, binary, eventually, python};
+use super::{common::Mesh, common::QUICK, program, start};
+use palm_tests::{Etcd, Process, binary, eventually, in_repository, python};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -52,10 +52,10 @@ fn passes(check: &str) {
     // Nobody leads this mesh: a server answers without being configured.
     let mesh = Mesh::new(&etcd, "", &[]);
     let server = mesh.start_program(program(&python, "tests/tests/python/zoo.py", &etcd.endpoint()));
-    let checks = at("tests/tests/python/checks.py").display().to_string();
+    let checks = in_repository("tests/tests/python/checks.py").display().to_string();
     let checking = Process::builder(&python)
         .args(["-B", checks.as_str(), check, &server.endpoint, &server.uuid])
-        .env("PYTHONPATH", at("examples/python"))
+        .env("PYTHONPATH", in_repository("examples/python"))
         .start();
     assert!(checking.wait(PATIENCE).success(), "{check} in checks.py");
 }
@@ -101,11 +101,12 @@ fn it_selects_the_instances_that_its_client_selects() {
     // The numbers of docs/protocol.md; palm-peer has a test of its own with them.
     let (client, instance) = ("0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11", "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4");
     let line = format!("from stage import relay; print(hex(relay.rendezvous('{client}', '{instance}')))");
-    let asked = Process::builder(&python).args(["-B", "-c", &line]).env("PYTHONPATH", at("examples/python")).start();
+    let asked =
+        Process::builder(&python).args(["-B", "-c", &line]).env("PYTHONPATH", in_repository("examples/python")).start();
     assert!(asked.wait(SOON).success(), "{:?}", asked.lines());
     let weight = asked.lines().remove(0);
     assert_eq!(weight, "0x219cd5d60deaec57");
-    let document = std::fs::read_to_string(at("docs/protocol.md")).unwrap();
+    let document = std::fs::read_to_string(in_repository("docs/protocol.md")).unwrap();
     assert!([client, instance, &weight].iter().all(|text| document.contains(*text)));
 }
 

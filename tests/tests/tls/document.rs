@@ -1,13 +1,12 @@
 //! The commands of docs/security.md work as they are pasted.
 
 use crate::common::SOON;
-use palm_tests::{Process, binary, eventually, example, free_port};
+use palm_tests::{Process, binary, eventually, example, free_port, in_repository};
 use std::{ffi::OsStr, fs, path::Path};
 use tempfile::TempDir;
 
 fn document() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
-    fs::read_to_string(path).expect("the document")
+    fs::read_to_string(in_repository("docs/security.md")).expect("the document")
 }
 
 /// A folder in which the commands that make certificates were run.
