@@ -14,7 +14,10 @@ use futures::executor::block_on;
 use palm_peer::{CallError, Client, FailureKind, FunctionError, Message, Server};
 use palm_tests::{Etcd, eventually};
 
-use crate::inside::{Inside, call, client, echo, settings};
+use crate::{
+    inside::{Inside, call, client, echo, settings},
+    is_well,
+};
 
 const LIMIT: usize = 64 * 1024 * 1024;
 /// Far more than the 50 ms that it may take, as the machine may be busy.
@@ -34,11 +37,6 @@ fn fails(client: &Client, target: &str, payload: impl Into<Bytes>, kind: Failure
     assert_eq!(error.kind(), kind, "{target}: {error}");
     is_well(client);
     error
-}
-
-#[track_caller]
-fn is_well(client: &Client) {
-    assert_eq!(call(client, "zoo.echo", "still there").expect("a good call"), "still there");
 }
 
 type Answer = Result<Bytes, FunctionError>;

@@ -6,7 +6,10 @@ use palm_peer::{CallError, Client, FailureKind, FunctionError, Server, Settings}
 use palm_tests::Etcd;
 use serde_json::Value;
 
-use crate::inside::{Inside, Stranger, call, client, echo, settings};
+use crate::{
+    inside::{Inside, Stranger, call, client, echo, settings},
+    is_well,
+};
 
 fn mesh(change: impl FnOnce(&mut Settings)) -> (Etcd, Inside, Client) {
     let etcd = Etcd::start();
@@ -20,11 +23,6 @@ fn mesh(change: impl FnOnce(&mut Settings)) -> (Etcd, Inside, Client) {
 
 fn store(client: &Client, function: &str, key: &str, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
     block_on(async { client.call(format!("zoo.{function}"), payload).cache(key).await })
-}
-
-#[track_caller]
-fn is_well(client: &Client) {
-    assert_eq!(call(client, "zoo.echo", "still there").expect("a good call"), "still there");
 }
 
 #[track_caller]

@@ -8,3 +8,12 @@ mod built_ins;
 mod inside;
 mod limits;
 mod messages;
+
+use inside::call;
+use palm_peer::Client;
+
+/// A good call succeeds.
+#[track_caller]
+fn is_well(client: &Client) {
+    assert_eq!(call(client, "zoo.echo", "still there").expect("a good call"), "still there");
+}
