@@ -11,7 +11,8 @@ pub use async_std::{
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
 use futures::future::BoxFuture;
-use std::{future::Future, thread, time::Duration};
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use std::{future::Future, io, path::Path, thread, time::Duration};
 
 /// How many threads the executor has at most, if nobody says otherwise.
 const MOST_THREADS: usize = 4;
@@ -38,6 +39,17 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 /// leaves the closure running.
 pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> BoxFuture<'static, T> {
     Box::pin(task::spawn_blocking(work))
+}
+
+/// Connects to a Unix socket, which takes `buffer` bytes at once, or what the system allows if that is less
+/// (`net.core.wmem_max`, twice).
+///
+/// # Errors
+/// When there is no such socket, or no descriptor left.
+pub async fn connect_unix(path: &Path, buffer: usize) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path).await?;
+    set_socket_send_buffer_size(&stream, buffer)?;
+    Ok(stream)
 }
 
 /// Lets others have their turn.
