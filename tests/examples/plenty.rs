@@ -1,4 +1,5 @@
-//! A server that answers as many bytes as it is asked for: `plenty.bytes`, with their number as payload.
+//! A server that answers as many bytes as it is asked for: `plenty.bytes`, with their number as payload; and says how long a
+//! payload is: `plenty.length`.
 //!
 //! For tests: each answer is memory of its own.
 
@@ -17,7 +18,11 @@ async fn bytes(message: Message) -> Result<Vec<u8>, FunctionError> {
     Ok(vec![b'x'; count])
 }
 
+async fn length(message: Message) -> Result<String, FunctionError> {
+    Ok(message.payload().len().to_string())
+}
+
 fn main() -> ExitCode {
     let plenty: Plenty = argh::from_env();
-    plenty.run.main(Server::new("plenty").function("bytes", bytes))
+    plenty.run.main(Server::new("plenty").function("bytes", bytes).function("length", length))
 }

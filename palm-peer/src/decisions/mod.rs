@@ -17,4 +17,5 @@ pub mod removal;
 pub mod roster;
 pub mod routing;
 pub mod store;
+pub mod turns;
 pub mod zmtp;

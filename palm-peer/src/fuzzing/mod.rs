@@ -89,7 +89,7 @@ fn decode(limits: Limits, bytes: &[u8], size: usize) -> (Vec<Vec<bytes::Bytes>>,
 
 /// What is passed of a stream that comes in pieces of `size`, and whether it is refused then.
 fn scan(limits: Limits, bytes: &[u8], size: usize) -> Scanned {
-    let mut scanner = Scanner::new(limits);
+    let mut scanner = Scanner::new(limits).asking_from(100);
     let (mut passed, mut kept) = (Vec::new(), Vec::new());
     for piece in bytes.chunks(size) {
         kept.extend_from_slice(piece);
@@ -100,6 +100,7 @@ fn scan(limits: Limits, bytes: &[u8], size: usize) -> Scanned {
                     assert!(ping.pong.len() <= 32 && count <= 32, "a PING is short");
                     kept.drain(..count);
                 }
+                Ok(Step::Long(_)) => scanner.permit(),
                 Ok(Step::Incomplete) => break,
                 Err(_) => return Scanned { passed, refused: true },
             }

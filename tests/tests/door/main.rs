@@ -5,6 +5,7 @@
 mod bad_input;
 mod exhaustion;
 mod libzmq;
+mod together;
 mod unread;
 
 use palm_tests::{Etcd, Process, eventually, example, free_port, wire::Wire};

@@ -87,6 +87,30 @@ fn beyond_what_runs_and_waits_a_server_is_busy() {
 }
 
 #[test]
+fn what_would_hold_too_much_waits_for_what_runs() {
+    let etcd = Etcd::start();
+    let (mut gate, server) = Gate::server();
+    let settings = Settings { max_payload: 100_000, max_held: 100_000, ..settings(&etcd) };
+    let server = Inside::start(server, settings);
+    let mut stranger = Stranger::at(server.peer.endpoint());
+    let payload = "x".repeat(60_000);
+    for idx in 0..3 {
+        stranger.say([request(idx, &Value::Null).as_str(), &payload]);
+    }
+    let (first, second) = (gate.one(), gate.one());
+    let (_, ping) = stranger.ask([r#"{"palm":1,"pipeline":["zoo._ping"]}"#]);
+    let ping: Value = serde_json::from_slice(&ping).unwrap();
+    assert_eq!([&ping["in_flight"], &ping["queued"]], [2, 1], "{ping}");
+    assert!(gate.nobody_waits(), "the third waits for one of the first");
+    drop(first);
+    assert_eq!(stranger.answer().0["idx"], 0);
+    drop(gate.one());
+    assert_eq!(stranger.answer().0["idx"], 2);
+    drop(second);
+    assert_eq!(stranger.answer().0["idx"], 1);
+}
+
+#[test]
 fn a_client_goes_elsewhere_when_a_server_is_busy_and_waits_when_all_are() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();

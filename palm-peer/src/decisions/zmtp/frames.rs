@@ -48,14 +48,28 @@ pub enum Step {
     Pass(usize),
     /// As many are a PING, which goes no further.
     Ping(usize, Ping),
+    /// A frame of so many bytes comes next, which is not passed without [`Scanner::permit`].
+    Long(u64),
     /// Nothing can be said of them before more have come. They are few: less than a frame's header, or a short command.
     Incomplete,
+}
+
+/// What a long frame needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Permission {
+    Needed,
+    Given,
+    /// For the current frame.
+    Used,
 }
 
 /// Follows the frames of one direction of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanner {
     limits: Limits,
+    /// From how many bytes on a frame needs permission.
+    long: u64,
+    permission: Permission,
     /// How much of the current frame is to come.
     left: u64,
     /// Whether another frame of this message follows the current one.
@@ -71,7 +85,19 @@ impl Scanner {
     /// At the start of a stream.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, left: 0, more: false, within: false, frames: 0, bytes: 0, messages: 0 }
+        let (long, permission) = (u64::MAX, Permission::Needed);
+        Self { limits, long, permission, left: 0, more: false, within: false, frames: 0, bytes: 0, messages: 0 }
+    }
+
+    /// Has each frame of `long` bytes and more ask for permission.
+    #[must_use]
+    pub fn asking_from(self, long: u64) -> Self {
+        Self { long, ..self }
+    }
+
+    /// The long frame that comes next may be passed.
+    pub fn permit(&mut self) {
+        self.permission = Permission::Given;
     }
 
     /// How many messages have been passed, from their first byte to their last.
@@ -84,6 +110,12 @@ impl Scanner {
     #[must_use]
     pub fn within_message(&self) -> bool {
         self.within
+    }
+
+    /// How many bytes of the long frame that was permitted last are to come.
+    #[must_use]
+    pub fn long_left(&self) -> u64 {
+        if self.permission == Permission::Used { self.left } else { 0 }
     }
 
     /// How many bytes of the current frame are to come.
@@ -137,6 +169,11 @@ impl Scanner {
         if self.frames >= self.limits.frames {
             return Err(Refusal::TooManyFrames);
         }
+        let is_long = header.length >= self.long;
+        if is_long && self.permission != Permission::Given {
+            return Ok(ControlFlow::Break(Step::Long(header.length)));
+        }
+        self.permission = if is_long { Permission::Used } else { Permission::Needed };
         (self.left, self.more, self.within) = (header.length, header.more, true);
         (self.frames, self.bytes) = (self.frames + 1, length);
         Ok(ControlFlow::Continue(header.size))

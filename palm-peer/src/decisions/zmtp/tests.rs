@@ -21,7 +21,7 @@ struct Outcome {
 
 /// Scans a stream that comes in these pieces, as the door does.
 fn scan(limits: Limits, pieces: &[&[u8]]) -> Outcome {
-    let mut scanner = Scanner::new(limits);
+    let mut scanner = Scanner::new(limits).asking_from(100);
     let mut outcome = Outcome::default();
     let mut kept = Vec::new();
     for piece in pieces {
@@ -33,6 +33,7 @@ fn scan(limits: Limits, pieces: &[&[u8]]) -> Outcome {
                     outcome.pongs.push(ping.pong);
                     kept.drain(..count);
                 }
+                Ok(Step::Long(_)) => scanner.permit(),
                 Ok(Step::Incomplete) => break,
                 Err(refusal) => {
                     outcome.refusal = Some(refusal);
@@ -95,6 +96,20 @@ fn it_makes_no_difference_in_which_pieces_a_stream_comes() {
 }
 
 #[test]
+fn a_long_frame_waits_for_its_permission_which_is_for_it_alone() {
+    let mut scanner = Scanner::new(LIMITS).asking_from(100);
+    let bytes = [frame(1, b"short"), frame(0, &[b'x'; 100]), frame(0, &[b'y'; 99]), frame(0, &[b'z'; 150])].concat();
+    assert_eq!(scanner.step(&bytes, u64::MAX), Ok(Step::Pass(7)));
+    for _ in 0..2 {
+        assert_eq!(scanner.step(&bytes[7..], u64::MAX), Ok(Step::Long(100)), "it is asked until it is answered");
+    }
+    assert!(scanner.within_message());
+    scanner.permit();
+    assert_eq!(scanner.step(&bytes[7..], u64::MAX), Ok(Step::Pass(102 + 101)));
+    assert_eq!(scanner.step(&bytes[210..], u64::MAX), Ok(Step::Long(150)));
+}
+
+#[test]
 fn messages_can_be_passed_one_by_one_with_the_same_result() {
     for seed in 0..5_000 {
         let mut rng = Rng::with_seed(seed);
@@ -106,7 +121,7 @@ fn messages_can_be_passed_one_by_one_with_the_same_result() {
             match step {
                 Step::Pass(count) => passed.extend_from_slice(&bytes[at..at + count]),
                 Step::Ping(..) => {}
-                Step::Incomplete => break,
+                Step::Incomplete | Step::Long(_) => break,
             }
             let (Step::Pass(count) | Step::Ping(count, _)) = step else { break };
             at += count;

@@ -1,30 +1,68 @@
-//! What goes in and out over each connection, counted, so that who does not read is not read.
+//! What goes in and out over a connection, counted, so that who does not read is not read.
 
-use crate::{decisions::zmtp::Refusal, drivers::lock::lock, ports::zmq::Connection};
+use crate::{decisions::zmtp::Refusal, drivers::lock::lock};
 use futures::task::AtomicWaker;
 use std::{
-    collections::HashMap,
-    future::poll_fn,
+    collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 /// How many messages of one connection may lie between the door and the serving loop. What is taken in before the first
 /// answer is refused is no more than this, and what runs.
-const WINDOW: u64 = 64;
-
-/// How many messages may wait for a connection: half of what `ZeroMQ` has room for, beyond which it waits with a lock in hand.
-const MOST_MESSAGES: u64 = 50_000;
+pub const WINDOW: u64 = 64;
 
 /// How many bytes of answers may wait for a connection before no more is read from it.
-const PAUSE: u64 = 4 * 1024 * 1024;
+pub const PAUSE: u64 = 4 * 1024 * 1024;
+
+/// A connection that has taken nothing for so long, of all that waits for it, is the first to be cut off when there is too
+/// much for all.
+pub const IDLE: Duration = Duration::from_secs(1);
+
+/// What all connections together leave unread.
+#[derive(Debug)]
+pub struct Together {
+    unread: AtomicU64,
+    most: u64,
+}
+
+impl Together {
+    /// Nothing; and `most` bytes at most.
+    pub fn new(most: u64) -> Self {
+        Self { unread: AtomicU64::new(0), most }
+    }
+
+    /// Whether it is too much: then no more is read from anybody.
+    pub fn is_too_much(&self) -> bool {
+        self.unread.load(SeqCst) > self.most
+    }
+
+    /// Whether so much would be too much.
+    pub fn would_be_too_much(&self, unread: u64) -> bool {
+        unread > self.most
+    }
+
+    /// So many bytes do not wait any more; says whether it was too much and is not now.
+    pub fn forget(&self, bytes: u64) -> bool {
+        let less = |unread: u64| Some(unread.saturating_sub(bytes));
+        let before = self.unread.fetch_update(SeqCst, SeqCst, less).unwrap_or_else(|before| before);
+        before > self.most && before.saturating_sub(bytes) <= self.most
+    }
+}
 
 /// One connection's counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Account {
+    number: u64,
+    together: Arc<Together>,
+    /// Long frames that were let in, each with the number of its message, until the serving loop has taken that.
+    arriving: Mutex<VecDeque<(u64, u64)>>,
+    /// When the other side last took something, or had taken all.
+    moved: Mutex<Instant>,
     /// Messages that the door passed in, and those that the serving loop has taken.
     passed: AtomicU64,
     taken: AtomicU64,
@@ -42,6 +80,27 @@ pub struct Account {
 }
 
 impl Account {
+    /// The account with this number.
+    pub fn new(number: u64, together: Arc<Together>) -> Self {
+        Self {
+            number,
+            together,
+            arriving: Mutex::default(),
+            moved: Mutex::new(Instant::now()),
+            passed: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            sent_messages: AtomicU64::new(0),
+            written_messages: AtomicU64::new(0),
+            parting: AtomicBool::new(false),
+            refusal: Mutex::default(),
+            pong: Mutex::default(),
+            inward: AtomicWaker::new(),
+            outward: AtomicWaker::new(),
+        }
+    }
+
     /// How many messages may be passed in now. When none may, the task of `cx` is woken once one may.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<u64> {
         self.inward.register(cx.waker());
@@ -53,7 +112,7 @@ impl Account {
 
     /// How many messages may be passed in now.
     pub fn room(&self) -> u64 {
-        if self.unread() >= PAUSE {
+        if self.unread() >= PAUSE || self.together.is_too_much() {
             return 0;
         }
         WINDOW.saturating_sub(self.passed.load(SeqCst).saturating_sub(self.taken.load(SeqCst)))
@@ -65,19 +124,68 @@ impl Account {
     }
 
     /// So many bytes more have been accepted by the other side's system, and so many messages ever.
-    fn written(&self, bytes: u64, messages: u64) {
+    pub fn written(&self, bytes: u64, messages: u64) {
+        *lock(&self.moved) = Instant::now();
         self.written.fetch_add(bytes, SeqCst);
         self.written_messages.store(messages, SeqCst);
         self.inward.wake();
     }
 
+    /// The serving loop took one more message; says how many bytes of long frames came in with it.
+    pub fn taken(&self) -> u64 {
+        let taken = self.taken.fetch_add(1, SeqCst) + 1;
+        self.inward.wake();
+        let mut arriving = lock(&self.arriving);
+        let mut bytes = 0;
+        while let Some((_, long)) = arriving.front().filter(|(message, _)| *message <= taken) {
+            bytes += long;
+            arriving.pop_front();
+        }
+        bytes
+    }
+
+    /// A long frame was let in, of the message that follows so many.
+    pub fn let_in(&self, bytes: u64, messages: u64) {
+        lock(&self.arriving).push_back((messages + 1, bytes));
+    }
+
+    /// How many bytes of long frames the serving loop has not taken; from here on they do not count.
+    pub fn give_up(&self) -> u64 {
+        lock(&self.arriving).drain(..).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The serving loop sent so many bytes.
+    pub fn sent(&self, bytes: u64) {
+        if self.unread() == 0 {
+            *lock(&self.moved) = Instant::now();
+        }
+        self.together.unread.fetch_add(bytes, SeqCst);
+        self.sent.fetch_add(bytes, SeqCst);
+        self.sent_messages.fetch_add(1, SeqCst);
+    }
+
+    /// There may be room again.
+    pub fn look_again(&self) {
+        self.inward.wake();
+    }
+
+    /// The number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether the other side has taken nothing for a while, though something waits.
+    pub fn is_idle(&self) -> bool {
+        self.unread() > 0 && lock(&self.moved).elapsed() >= IDLE
+    }
+
     /// How many bytes wait for the other side.
-    fn unread(&self) -> u64 {
+    pub fn unread(&self) -> u64 {
         self.sent.load(SeqCst).saturating_sub(self.written.load(SeqCst))
     }
 
     /// How many messages wait for the other side.
-    fn unread_messages(&self) -> u64 {
+    pub fn unread_messages(&self) -> u64 {
         self.sent_messages.load(SeqCst).saturating_sub(self.written_messages.load(SeqCst))
     }
 
@@ -119,143 +227,5 @@ impl Account {
     /// Has the outward task woken when there is something new for it.
     pub fn register_outward(&self, cx: &Context<'_>) {
         self.outward.register(cx.waker());
-    }
-}
-
-/// The accounts of all connections that were let in.
-#[derive(Debug)]
-pub struct Ledger {
-    accounts: Mutex<HashMap<Connection, Arc<Account>>>,
-    settled: AtomicWaker,
-    most_unread: u64,
-}
-
-impl Ledger {
-    /// Without connections; of which each may have `most_unread` bytes wait for it.
-    pub fn new(most_unread: u64) -> Self {
-        Self { accounts: Mutex::default(), settled: AtomicWaker::new(), most_unread }
-    }
-
-    /// Opens the account of a connection.
-    pub fn open(&self, connection: Connection) -> Arc<Account> {
-        let account = Arc::new(Account::default());
-        lock(&self.accounts).insert(connection, Arc::clone(&account));
-        account
-    }
-
-    /// Closes it.
-    pub fn close(&self, connection: &Connection) {
-        lock(&self.accounts).remove(connection);
-        self.settled.wake();
-    }
-
-    /// The serving loop took a message in.
-    pub fn taken(&self, connection: &Connection) {
-        if let Some(account) = lock(&self.accounts).get(connection) {
-            account.taken.fetch_add(1, SeqCst);
-            account.inward.wake();
-        }
-    }
-
-    /// The serving loop is about to send so many bytes; says whether it may.
-    pub fn send(&self, connection: &Connection, bytes: u64) -> bool {
-        let accounts = lock(&self.accounts);
-        let Some(account) = accounts.get(connection) else { return false };
-        if account.unread() >= self.most_unread || account.unread_messages() >= MOST_MESSAGES {
-            account.part(Some(Refusal::Unread));
-        }
-        if account.is_parting() {
-            return false;
-        }
-        account.sent.fetch_add(bytes, SeqCst);
-        account.sent_messages.fetch_add(1, SeqCst);
-        true
-    }
-
-    /// So many bytes more of this account have been accepted by the other side's system, and so many messages ever.
-    pub fn written(&self, account: &Account, bytes: u64, messages: u64) {
-        account.written(bytes, messages);
-        self.settled.wake();
-    }
-
-    /// Waits until every connection has ended. For one task at a time, and not beside [`settled`](Self::settled).
-    pub async fn emptied(&self) {
-        poll_fn(|cx| {
-            self.settled.register(cx.waker());
-            if lock(&self.accounts).is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-
-    /// Waits until everything that was sent is written. For one task at a time.
-    pub async fn settled(&self) {
-        poll_fn(|cx| {
-            self.settled.register(cx.waker());
-            let open = lock(&self.accounts).values().any(|account| account.unread() > 0 && !account.is_parting());
-            if open { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::{FutureExt as _, executor::block_on};
-
-    fn connection() -> Connection {
-        Connection::from_static(b"one")
-    }
-
-    #[test]
-    fn a_connection_that_takes_no_answers_has_no_room_and_is_cut_off_at_the_limit() {
-        let ledger = Ledger::new(2 * PAUSE);
-        let account = ledger.open(connection());
-        assert_eq!(account.room(), WINDOW);
-        assert!(ledger.send(&connection(), PAUSE));
-        assert_eq!(account.room(), 0);
-        ledger.written(&account, 1, 0);
-        assert_eq!(account.room(), WINDOW);
-        assert!(ledger.send(&connection(), PAUSE + 1));
-        assert_eq!(account.refusal(), None);
-        assert!(!ledger.send(&connection(), 1));
-        assert_eq!(account.refusal(), Some(Refusal::Unread));
-    }
-
-    #[test]
-    fn a_connection_that_takes_no_small_answers_either_is_cut_off_before_the_queue_is_full() {
-        let ledger = Ledger::new(u64::MAX);
-        let account = ledger.open(connection());
-        assert!((0..MOST_MESSAGES).all(|_| ledger.send(&connection(), 1)));
-        assert!(!ledger.send(&connection(), 1));
-        assert_eq!(account.refusal(), Some(Refusal::Unread));
-    }
-
-    #[test]
-    fn room_comes_back_as_messages_are_taken() {
-        let ledger = Ledger::new(PAUSE);
-        let account = ledger.open(connection());
-        account.passed(WINDOW);
-        assert_eq!(account.room(), 0);
-        ledger.taken(&connection());
-        assert_eq!(account.room(), 1);
-    }
-
-    #[test]
-    fn all_is_settled_when_all_is_written_or_the_connection_is_gone() {
-        let ledger = Ledger::new(PAUSE);
-        let account = ledger.open(connection());
-        block_on(ledger.settled());
-        ledger.send(&connection(), 10);
-        ledger.written(&account, 9, 0);
-        assert!(ledger.settled().now_or_never().is_none());
-        ledger.written(&account, 1, 1);
-        block_on(ledger.settled());
-        ledger.send(&connection(), 10);
-        assert!(ledger.emptied().now_or_never().is_none());
-        ledger.close(&connection());
-        block_on(ledger.settled());
-        block_on(ledger.emptied());
-        assert!(!ledger.send(&connection(), 10));
     }
 }

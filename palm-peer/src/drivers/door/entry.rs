@@ -147,7 +147,7 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
         parting.part(end);
         poll_fn(|cx| outward.poll_rest(cx)).await;
     });
-    let mut inward = Inward::new(Arc::clone(&guest), shared.limits, kept);
+    let mut inward = Inward::new(Arc::clone(&guest), Arc::clone(&shared.ledger), shared.limits, kept);
     let end = poll_fn(|cx| inward.poll(cx)).await;
     guest.part(end);
 }

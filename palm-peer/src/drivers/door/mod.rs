@@ -4,13 +4,15 @@
 //! once its handshake is done, and a frame only once its header was found within the limits.
 
 mod account;
+mod arrivals;
 mod entry;
 mod folder;
+mod ledger;
 mod outside;
 mod pump;
 pub mod tally;
 
-use self::{account::Ledger, entry::Place, folder::Folder, tally::Tally};
+use self::{entry::Place, folder::Folder, ledger::Ledger, tally::Tally};
 use crate::{
     Options,
     decisions::{admission::Admission, zmtp::frames::Limits},
@@ -160,7 +162,7 @@ impl Door {
     ) -> io::Result<(Self, Sender, Receiver, SocketAddr)> {
         let listener = StdListener::bind(address)?;
         let bound = listener.local_addr()?;
-        let ledger = Arc::new(Ledger::new(options.max_unread as u64));
+        let ledger = Arc::new(Ledger::new(options.max_unread as u64, options.max_held as u64));
         let (tell_closing, closing) = oneshot::channel();
         let mut anchors = Vec::new();
         let (folder, (sender, receiver)) = if options.door {

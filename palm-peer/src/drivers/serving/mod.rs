@@ -4,11 +4,13 @@ mod clients;
 pub mod core;
 pub mod functions;
 pub mod relay;
+mod running;
 mod task;
 
 use self::{
     clients::Clients,
     core::Core,
+    running::Running,
     task::{Finished, Onward, ReturnAddress, Stuck, Task},
 };
 use crate::{
@@ -50,7 +52,7 @@ pub type Beat = oneshot::Sender<()>;
 pub struct Serving {
     core: Arc<Core>,
     sender: Sender,
-    running: FuturesUnordered<BoxFuture<'static, Finished>>,
+    running: Running,
     queued: FairQueue<Connection, Task>,
     /// When to look for requests that nobody waits for any more, while some are queued.
     sweep: Fuse<Sleep>,
@@ -65,11 +67,11 @@ impl Serving {
     /// A loop that answers over `sender`.
     pub fn new(core: Arc<Core>, sender: Sender) -> Self {
         Self {
+            running: Running::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
             queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
             sweep: Fuse::terminated(),
             core,
             sender,
-            running: FuturesUnordered::new(),
             slow: FuturesUnordered::new(),
             onward: FuturesUnordered::new(),
             clients: Clients::default(),
@@ -95,7 +97,7 @@ impl Serving {
     async fn turn(&mut self, receiver: &mut Receiver, beats: &mut mpsc::UnboundedReceiver<Beat>) {
         futures::select_biased! {
             beat = beats.select_next_some() => answer_beat(beat),
-            finished = self.running.select_next_some() => self.finish(finished),
+            finished = self.running.next().fuse() => self.finish(finished),
             stuck = self.onward.select_next_some() => self.stuck(stuck),
             () = self.slow.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
@@ -256,16 +258,16 @@ impl Serving {
     }
 
     fn admit(&mut self, task: Task) -> Result<(), Failure> {
-        let options = &self.core.options;
         if self.core.leaving.load(Ordering::Acquire) {
             return Err(Failure::new(FailureKind::Leaving, "this server is leaving the mesh"));
         }
-        if self.running.len() < options.max_in_flight {
+        if self.running.has_room() {
+            let bytes = task.message.payload.len();
             let mut running = self.launch(task);
             // Many functions never wait. Those are done here; the others are looked at again where they are waited for.
             match (&mut running).now_or_never() {
                 Some(finished) => self.finish(finished),
-                None => self.running.push(running),
+                None => self.running.push(running, bytes),
             }
         } else {
             self.enqueue(task);
@@ -302,9 +304,10 @@ impl Serving {
     fn launch(&self, task: Task) -> BoxFuture<'static, Finished> {
         self.core.began();
         let began = Instant::now();
+        let bytes = task.message.payload.len();
         let running = functions::run(task.function, task.message);
         let (to, onward) = (task.to, task.onward);
-        running.map(move |result| Finished { to, result, took: began.elapsed(), onward }).boxed()
+        running.map(move |result| Finished { to, result, bytes, took: began.elapsed(), onward }).boxed()
     }
 
     fn finish(&mut self, finished: Finished) {
@@ -321,10 +324,11 @@ impl Serving {
             log::debug!("a function answered {}: {}", failure.kind, failure.message);
         }
         self.conclude(&finished.to, result, finished.onward);
-        while self.running.len() < self.core.options.max_in_flight {
+        while self.running.has_room() {
             let Some(task) = self.queued.pop() else { break };
+            let bytes = task.message.payload.len();
             let running = self.launch(task);
-            self.running.push(running);
+            self.running.push(running, bytes);
         }
         self.core.queued(self.queued.len());
     }

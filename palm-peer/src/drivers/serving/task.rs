@@ -49,6 +49,8 @@ pub(super) struct Onward {
 pub(super) struct Finished {
     pub(super) to: ReturnAddress,
     pub(super) result: Result<Bytes, Failure>,
+    /// How many bytes the function was given.
+    pub(super) bytes: usize,
     pub(super) took: Duration,
     pub(super) onward: Option<Onward>,
 }

@@ -83,7 +83,9 @@ impl Settings {
                 return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
             }
         }
-        for (name, bytes) in [("max_unread", self.max_unread), ("max_queued_bytes", self.max_queued_bytes)] {
+        for (name, bytes) in
+            [("max_unread", self.max_unread), ("max_held", self.max_held), ("max_queued_bytes", self.max_queued_bytes)]
+        {
             if bytes < self.max_payload {
                 let reason = format!("{bytes} is less than max_payload, {}", self.max_payload);
                 return Err(InvalidSetting::new(name, reason));

@@ -77,6 +77,10 @@ pub struct Settings {
     pub max_per_address: usize,
     /// How many bytes of answers may wait for one connection that does not take them, before it is cut off. Default 1 GiB.
     pub max_unread: usize,
+    /// How many bytes of its clients' messages a server holds in each of three places: on their way in, in functions that run,
+    /// and as answers that nobody has taken yet. Beyond, long messages wait to come in, requests wait to run, and of those who
+    /// take no answers, who leaves most is cut off. At least `max_payload`. Default 1 GiB.
+    pub max_held: usize,
     /// Whether there is a door before `ZeroMQ`. For measuring what it costs.
     #[doc(hidden)]
     pub door: bool,
@@ -110,6 +114,7 @@ impl Default for Settings {
             max_connections: 10_000,
             max_per_address: 4096,
             max_unread: 1024 * 1024 * 1024,
+            max_held: 1024 * 1024 * 1024,
             door: true,
         }
     }
@@ -154,7 +159,7 @@ impl std::error::Error for InvalidSetting {}
 
 impl Settings {
     /// The names that [`Settings::set`] knows.
-    pub const NAMES: [&'static str; 25] = [
+    pub const NAMES: [&'static str; 26] = [
         "etcd",
         "user",
         "cacert",
@@ -180,6 +185,7 @@ impl Settings {
         "max_connections",
         "max_per_address",
         "max_unread",
+        "max_held",
     ];
 
     /// The defaults, changed by the `PALM_*` variables of the environment.
@@ -234,6 +240,7 @@ impl Settings {
             "max_connections" => self.max_connections = parse(name, text, "a number")?,
             "max_per_address" => self.max_per_address = parse(name, text, "a number")?,
             "max_unread" => self.max_unread = parse(name, text, "a number of bytes")?,
+            "max_held" => self.max_held = parse(name, text, "a number of bytes")?,
             other => return Err(InvalidSetting::new(other, "there is no such setting")),
         }
         Ok(())

@@ -48,6 +48,7 @@ fn what_cannot_be_is_refused_with_its_name_and_value() {
         ("probe_misses", "0", "within 1 and 100"),
         ("max_in_flight", "0", "within 1 and"),
         ("max_queued_bytes", "9", "9 is less than max_payload, 67108864"),
+        ("max_held", "9", "9 is less than max_payload, 67108864"),
         ("cert", "/x.pem", "set both"),
         ("tls", "on", "not auto, off or required"),
         ("user", "root", "name:password"),

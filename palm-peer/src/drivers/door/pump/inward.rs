@@ -1,6 +1,9 @@
 //! What a stranger sends: scanned, and passed on while there is room.
 
-use super::{super::entry::Guest, End, Patience, Rest, STALL, poll_read_behind};
+use super::{
+    super::{entry::Guest, ledger::Ledger},
+    End, Patience, Rest, STALL, poll_read_behind,
+};
 use crate::decisions::zmtp::{
     Refusal,
     frames::{Limits, Scanner, Step},
@@ -9,8 +12,17 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// From how many bytes on a frame waits for its turn.
+const LONG: u64 = 16 * 1024;
+
+/// How often it is looked whether a long frame comes fast enough, if others wait for their turn.
+const HASTE: Duration = Duration::from_secs(5);
+
+/// How many bytes of it must then have come for each second.
+const LEAST_PER_SECOND: u64 = 1024 * 1024;
 
 /// The longest piece of a header or command that waits for its rest.
 const LONGEST_PIECE: usize = 64;
@@ -19,7 +31,13 @@ const LONGEST_PIECE: usize = 64;
 #[derive(Debug)]
 pub struct Inward {
     guest: Arc<Guest>,
+    ledger: Arc<Ledger>,
     scanner: Scanner,
+    /// The long frame that comes next, and waits for its turn.
+    waiting: Option<u64>,
+    /// The long frame whose turn it was last: when that was, and its bytes.
+    arriving: (Instant, u64),
+    haste: Patience,
     /// What was read and not scanned.
     kept: Vec<u8>,
     /// Whether that cannot be scanned before more has come.
@@ -32,10 +50,14 @@ pub struct Inward {
 
 impl Inward {
     /// Begins behind the handshake, of which `kept` is what was read beyond it.
-    pub fn new(guest: Arc<Guest>, limits: Limits, kept: Vec<u8>) -> Self {
+    pub fn new(guest: Arc<Guest>, ledger: Arc<Ledger>, limits: Limits, kept: Vec<u8>) -> Self {
         Self {
             guest,
-            scanner: Scanner::new(limits),
+            ledger,
+            scanner: Scanner::new(limits).asking_from(LONG),
+            waiting: None,
+            arriving: (Instant::now(), 0),
+            haste: Patience::default(),
             kept,
             starved: false,
             rest: Rest::default(),
@@ -58,9 +80,16 @@ impl Inward {
             if guest.account.is_parting() {
                 return Poll::Ready(Err(End::Closed));
             }
+            self.poll_haste(cx)?;
             if room.is_pending() {
                 self.patience.renew();
                 return Poll::Pending;
+            }
+            if let Some(bytes) = self.waiting {
+                self.patience.renew();
+                ready!(self.ledger.poll_turn(&guest.account, bytes, self.scanner.messages(), cx));
+                (self.waiting, self.arriving) = (None, (Instant::now(), bytes));
+                self.scanner.permit();
             }
             if self.starved || self.kept.is_empty() {
                 ready!(self.poll_read(cx, &guest))?;
@@ -69,6 +98,23 @@ impl Inward {
                 self.scan(cx, &guest, &kept)?;
             }
         }
+    }
+
+    /// Ends the connection when it holds the room that others wait for and does not use it.
+    fn poll_haste(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let left = self.scanner.long_left();
+        if left == 0 {
+            self.haste.renew();
+            return Ok(());
+        }
+        while self.haste.poll(cx, HASTE).is_ready() {
+            self.haste.renew();
+            let (since, bytes) = self.arriving;
+            if bytes - left < LEAST_PER_SECOND * since.elapsed().as_secs() && self.ledger.are_turns_awaited() {
+                return Err(Refusal::Stalled.into());
+            }
+        }
+        Ok(())
     }
 
     /// Reads, behind what is kept, and scans both.
@@ -108,6 +154,10 @@ impl Inward {
                     self.silence = (!ping.silence.is_zero()).then_some(ping.silence);
                     guest.account.pong(ping.pong);
                     count
+                }
+                Step::Long(bytes) => {
+                    self.waiting = Some(bytes);
+                    break;
                 }
                 Step::Incomplete => {
                     self.starved = true;

@@ -1,7 +1,7 @@
 //! What the server answers: counted as it is written, until the stranger takes no more.
 
 use super::{
-    super::{account::Ledger, entry::Guest},
+    super::{entry::Guest, ledger::Ledger},
     End, Patience, Rest, STALL, poll_read_behind, with_scratch,
 };
 use crate::decisions::zmtp::{

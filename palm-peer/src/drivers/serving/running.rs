@@ -1,0 +1,44 @@
+//! The functions that run, and how much they hold.
+
+use super::task::Finished;
+use crate::decisions::fair_queue::Amount;
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use std::future::pending;
+
+/// Functions under way.
+pub(super) struct Running {
+    functions: FuturesUnordered<BoxFuture<'static, Finished>>,
+    /// What was given to them to work on.
+    bytes: usize,
+    most: Amount,
+}
+
+impl Running {
+    /// None yet, and no more than this. The last to start may hold what is beyond.
+    pub(super) fn new(most: Amount) -> Self {
+        Self { functions: FuturesUnordered::new(), bytes: 0, most }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Whether one more may start.
+    pub(super) fn has_room(&self) -> bool {
+        self.functions.is_empty() || (self.functions.len() < self.most.items && self.bytes < self.most.bytes)
+    }
+
+    /// Adds one that has started, with so many bytes to work on, which it says when it has finished.
+    pub(super) fn push(&mut self, function: BoxFuture<'static, Finished>, bytes: usize) {
+        self.bytes += bytes;
+        self.functions.push(function);
+    }
+
+    /// Waits until one of them has ended; for ever when there is none. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Finished {
+        let Some(finished) = self.functions.next().await else { return pending().await };
+        self.bytes -= finished.bytes;
+        finished
+    }
+}
