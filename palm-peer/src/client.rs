@@ -60,7 +60,8 @@ impl Client {
     /// Calls `server.function` on one of the instances, or `<uuid>.function` on that one. Await what this gives.
     ///
     /// The instance with fewer calls in flight, of two picked at random, gets it. If the call certainly did not run there
-    /// (it could not be delivered, or the server was busy or leaving), another instance is tried, until the deadline.
+    /// (it could not be delivered, or the server was busy or leaving), another instance is tried. When none is left, those that
+    /// were busy, or too silent to be connected to, are tried again until the deadline.
     ///
     /// Dropping the call forgets it; the function may run all the same.
     ///

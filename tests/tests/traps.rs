@@ -177,6 +177,20 @@ fn a_hostile_server_neither_spins_nor_kills_who_calls_it() {
 }
 
 #[test]
+fn a_server_that_is_silent_for_a_while_is_called_when_it_answers() {
+    let etcd = Etcd::start();
+    let server = printf(&etcd);
+    let client = client(settings(&etcd), "printf", 1);
+    server.freeze();
+    let calling = thread::spawn(move || call(&client, "printf.printf", "late"));
+    // Longer than a connection waits for its handshake, and much less than a lease lives: time itself is tested here.
+    thread::sleep(Duration::from_secs(3));
+    assert!(!calling.is_finished(), "silence proves nothing");
+    server.thaw();
+    assert_eq!(calling.join().expect("no panic").expect("a good call"), "late");
+}
+
+#[test]
 fn a_hostile_client_neither_spins_nor_kills_a_server() {
     let etcd = Etcd::start();
     let server = printf(&etcd);

@@ -186,17 +186,16 @@ impl Mesh {
         let mut avoided: Vec<Uuid> = Vec::new();
         let mut refused: Option<(Failure, Option<Uuid>)> = None;
         let mut rounds = 0;
+        // How much time another round needs that may do better; none when it cannot.
+        let mut again: Option<Duration> = None;
         loop {
             let able = self.directory().resolve(&request.pipeline[0], self.uuid);
             let able = able.map_err(|failure| refused.clone().unwrap_or((failure, None)))?;
             let Some(instance) = self.choose(&able, &avoided) else {
                 let last = refused.clone().unwrap_or_else(|| unreachable("no instance is left to try", None));
-                if last.0.kind != FailureKind::Busy {
-                    return Err(last);
-                }
-                // All are busy: they will be less so in a while.
+                let Some(needed) = again.take() else { return Err(last) };
                 let wait = backoff(rounds, Duration::from_millis(5), Duration::from_millis(500), fastrand::f64());
-                if Instant::now() + wait >= deadline {
+                if Instant::now() + wait + needed >= deadline {
                     return Err(last);
                 }
                 timer::sleep(wait).await;
@@ -207,9 +206,10 @@ impl Mesh {
             match self.try_at(&instance, &mut request, &payload, deadline).await {
                 Ok(reply) => return Ok(reply.payload),
                 Err(Attempt::Final(failure)) => return Err((failure, Some(instance.uuid))),
-                Err(Attempt::DidNotRun(failure)) => {
+                Err(Attempt::DidNotRun(failure, needed)) => {
                     avoided.push(instance.uuid);
                     refused = Some((failure, Some(instance.uuid)));
+                    again = [again, needed].into_iter().flatten().min();
                 }
             }
         }
@@ -255,13 +255,13 @@ impl Mesh {
         payload: &Bytes,
         deadline: Instant,
     ) -> Result<Reply, Attempt> {
-        let link = self
-            .link_to(instance, deadline)
-            .await
-            .map_err(|error| Attempt::DidNotRun(unreachable(&format!("{}: {error}", instance.endpoint), None).0))?;
+        let link = self.link_to(instance, deadline).await.map_err(|error| {
+            let words = format!("{}: {error}", instance.endpoint);
+            Attempt::DidNotRun(Failure::new(FailureKind::Unreachable, words), error.is_passing().then_some(OPEN_WITHIN))
+        })?;
         request.route = vec![instance.uuid];
         request.give_time(deadline.saturating_duration_since(Instant::now()));
-        let reply = link.request(request, payload.clone()).map_err(Attempt::DidNotRun)?;
+        let reply = link.request(request, payload.clone()).map_err(|failure| Attempt::DidNotRun(failure, None))?;
         match timer::timeout_at(deadline, reply).await {
             Err(Elapsed) => Err(Attempt::Final(Failure::new(FailureKind::TimedOut, "no answer before the deadline"))),
             Ok(Err(_)) => {
@@ -271,7 +271,9 @@ impl Mesh {
             Ok(Ok(mut reply)) => match reply.answer.error.take() {
                 None => Ok(reply),
                 Some(failure) => Err(match failure.kind {
-                    FailureKind::Busy | FailureKind::Leaving | FailureKind::WrongServer => Attempt::DidNotRun(failure),
+                    // It will be less so in a while.
+                    FailureKind::Busy => Attempt::DidNotRun(failure, Some(Duration::ZERO)),
+                    FailureKind::Leaving | FailureKind::WrongServer => Attempt::DidNotRun(failure, None),
                     _ => Attempt::Final(failure),
                 }),
             },
@@ -304,7 +306,8 @@ async fn refusal(etcd: &Etcd, folder: String) -> EtcdError {
 
 /// Why an attempt has no result, and whether the function may have run.
 enum Attempt {
-    DidNotRun(Failure),
+    /// It did not; and how much time another attempt there needs, if that may do better.
+    DidNotRun(Failure, Option<Duration>),
     Final(Failure),
 }
 

@@ -23,6 +23,8 @@ pub enum OpenError {
     Refused,
     /// Another server listens there.
     Impostor(Uuid),
+    /// Nobody answered for so long; nothing is proven.
+    Silent(Duration),
     /// It did not get that far; nothing is proven.
     Failed(String),
 }
@@ -33,6 +35,12 @@ impl OpenError {
     pub fn proves_gone(&self) -> bool {
         matches!(self, Self::Refused | Self::Impostor(_))
     }
+
+    /// Whether it may answer in a while: who is silent may have much to do.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Silent(_))
+    }
 }
 
 impl fmt::Display for OpenError {
@@ -40,6 +48,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::Refused => f.write_str("connection refused"),
             Self::Impostor(other) => write!(f, "server {other} answers there"),
+            Self::Silent(time) => write!(f, "no answer within {time:?}"),
             Self::Failed(reason) => f.write_str(reason),
         }
     }
@@ -119,7 +128,7 @@ impl Dialer {
     ) -> Result<Arc<Link>, OpenError> {
         timer::timeout(time, self.open_unbounded(endpoint, server, jobs))
             .await
-            .unwrap_or_else(|_| Err(OpenError::Failed(format!("no answer within {time:?}"))))
+            .unwrap_or_else(|_| Err(OpenError::Silent(time)))
     }
 
     async fn open_unbounded(&self, endpoint: &str, server: Uuid, jobs: JobSinks) -> Result<Arc<Link>, OpenError> {
