@@ -105,7 +105,8 @@ impl Ledger {
     /// of all. What waited for them goes in a moment, and until then no more is read from anybody.
     fn cut_off(&self, accounts: &HashMap<Connection, Arc<Account>>) {
         let mut open: Vec<_> = accounts.values().filter(|account| !account.is_parting()).collect();
-        open.sort_unstable_by_key(|account| (account.is_idle(), account.unread()));
+        // The counts go on changing meanwhile.
+        open.sort_by_cached_key(|account| (account.is_idle(), account.unread()));
         let mut unread: u64 = open.iter().map(|account| account.unread()).sum();
         while self.together.would_be_too_much(unread)
             && let Some(worst) = open.pop()
