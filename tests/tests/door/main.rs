@@ -8,8 +8,8 @@ mod libzmq;
 mod together;
 mod unread;
 
-use palm_tests::{Etcd, Process, eventually, example, free_port, wire::Wire};
-use std::{fs, io, net::SocketAddr, time::Duration};
+use palm_tests::{Etcd, Holdings, Process, eventually, example, free_port, wire::Wire};
+use std::{io, net::SocketAddr, time::Duration};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -88,20 +88,13 @@ impl Server {
         number(&self.ping(), "connections")
     }
 
+    fn holdings(&self) -> Holdings {
+        Holdings::of(self.process.pid())
+    }
+
     /// The memory that it holds, in kB.
     fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("a living process");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
-    }
-
-    fn count(&self, what: &str) -> usize {
-        fs::read_dir(format!("/proc/{}/{what}", self.process.pid())).expect("a living process").count()
-    }
-
-    /// How many files it has open, and how many threads.
-    fn holdings(&self) -> (usize, usize) {
-        (self.count("fd"), self.count("task"))
+        self.holdings().memory / 1024
     }
 
     /// Waits until every connection but those of the mesh itself has ended.

@@ -3,15 +3,17 @@
 use super::{Secure, World, address, config, connect, dial, good_call, ping};
 use crate::common::{Mesh, SOON, Server};
 use palm_peer::Client;
-use palm_tests::{eventually, wire::Wire};
+use palm_tests::{Holdings, eventually, wire::Wire};
 use rustls::{ClientConfig, version::TLS13};
 use std::{
-    fs,
     net::SocketAddr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
+
+/// ZeroMQ itself remembers every connection that it ever had, in some bytes.
+const REMEMBERED: u64 = 270;
 
 const MEGABYTE: usize = 1024 * 1024;
 
@@ -43,18 +45,13 @@ impl<'a> Scene<'a> {
         dial(self.at, Arc::clone(&self.config)).expect("let in")
     }
 
-    /// The memory that it holds, in kB.
-    fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid())).expect("a living process");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+    fn holdings(&self) -> Holdings {
+        Holdings::of(self.server.pid())
     }
 
-    /// How many files it has open, and how many threads.
-    fn holdings(&self) -> (usize, usize) {
-        let count =
-            |what: &str| fs::read_dir(format!("/proc/{}/{what}", self.server.pid())).expect("a living process").count();
-        (count("fd"), count("task"))
+    /// The memory that it holds, in kB.
+    fn memory(&self) -> u64 {
+        self.holdings().memory / 1024
     }
 
     fn number(&self, name: &str) -> u64 {
@@ -101,17 +98,9 @@ fn thousands_of_connections_leave_nothing_behind() {
         scene.calm_down();
     };
     round(1000);
-    let ((files, threads), memory) = (scene.holdings(), scene.memory());
+    let before = scene.holdings();
     round(4000);
-    let ((files_after, threads_after), memory_after) = (scene.holdings(), scene.memory());
-    println!(
-        "files {files} then {files_after}, threads {threads} then {threads_after}, kB {memory} then {memory_after}"
-    );
-    assert!(files_after <= files + 5, "{files} files open, then {files_after}");
-    assert!(threads_after <= threads + 2, "{threads} threads, then {threads_after}");
-    // ZeroMQ itself remembers every connection that it ever had, in some 270 bytes.
-    let remembered = 4000 * 270 / 1024;
-    assert!(memory_after <= memory + memory / 10 + remembered, "{memory} kB held, then {memory_after}");
+    scene.holdings().are_no_more_than(&before, 4000 * REMEMBERED);
     good_call(&scene.client);
 }
 
