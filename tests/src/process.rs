@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::child::Held;
 use output::{Output, Said};
@@ -24,6 +25,8 @@ pub struct Process {
     name: String,
     held: Mutex<Held>,
     output: Arc<Output>,
+    /// Where it may leave what it would leave in a shared folder when it is killed. Removed after it.
+    _runtime: TempDir,
 }
 
 /// What a [`Process`] is started with; from [`Process::builder`].
@@ -66,7 +69,9 @@ impl ProcessBuilder {
     #[must_use]
     pub fn start(self) -> Process {
         let name = self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy().into_owned();
+        let runtime = TempDir::with_prefix("palm-run-").expect("a temporary folder");
         let mut command = Held::command(&self.program);
+        command.env("XDG_RUNTIME_DIR", runtime.path());
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").args(self.args).envs(self.env);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut held = Held::start(command).unwrap_or_else(|error| panic!("{name} does not start: {error}"));
@@ -74,7 +79,7 @@ impl ProcessBuilder {
         let (stdout, stderr) = (held.child().stdout.take(), held.child().stderr.take());
         output.collect(stdout.expect("a piped stdout"));
         output.collect(stderr.expect("a piped stderr"));
-        Process { name, held: Mutex::new(held), output }
+        Process { name, held: Mutex::new(held), output, _runtime: runtime }
     }
 }
 
