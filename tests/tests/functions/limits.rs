@@ -154,6 +154,8 @@ fn a_leaving_server_finishes_its_work_and_sends_new_work_away() {
         stranger.say([request(idx, &Value::Null).as_str(), "x"]);
     }
     let first = gate.one();
+    // What came before it was taken in.
+    stranger.ask([r#"{"palm":1,"pipeline":["zoo._ping"]}"#]);
     server.leave();
     sees(&client, "zoo", 0);
     let error = call(&client, "zoo.waits", "").expect_err("gone");
