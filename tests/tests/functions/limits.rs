@@ -18,7 +18,7 @@ use crate::inside::{Inside, SOON, Stranger, call, client, echo, sees, settings};
 struct Gate(mpsc::UnboundedReceiver<oneshot::Sender<()>>);
 
 impl Gate {
-    /// A server whose function `waits` runs until its gate lets it go.
+    /// A server whose function `waits` runs until its gate lets it go, and answers the first byte of its payload.
     fn server() -> (Self, Server) {
         let (tell, running) = mpsc::unbounded();
         let waits = move |message: Message| {
@@ -28,7 +28,8 @@ impl Gate {
                 told?;
                 // Let go, whether by a word or because the gate is gone.
                 let _ = gone.await;
-                Ok::<_, FunctionError>(message.into_payload())
+                let payload = message.into_payload();
+                Ok::<_, FunctionError>(payload.slice(..payload.len().min(1)))
             }
         };
         (Self(running), Server::new("zoo").function("waits", waits).function("echo", echo))
