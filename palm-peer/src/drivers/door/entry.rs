@@ -143,12 +143,12 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
     let mut outward = Outward::new(Arc::clone(&guest), Arc::clone(&shared.ledger));
     let parting = Arc::clone(&guest);
     runtime::spawn(async move {
-        let end = poll_fn(|cx| outward.poll(cx)).await;
+        let Err(end) = poll_fn(|cx| outward.poll(cx)).await;
         parting.part(end);
         poll_fn(|cx| outward.poll_rest(cx)).await;
     });
     let mut inward = Inward::new(Arc::clone(&guest), Arc::clone(&shared.ledger), shared.limits, kept);
-    let end = poll_fn(|cx| inward.poll(cx)).await;
+    let Err(end) = poll_fn(|cx| inward.poll(cx)).await;
     guest.part(end);
 }
 

@@ -47,12 +47,7 @@ impl Outward {
     }
 
     /// Carries on until the connection ends.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let Err(end) = ready!(self.poll_end(cx));
-        Poll::Ready(end)
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
         let guest = Arc::clone(&self.guest);
         guest.account.register_outward(cx);
         loop {
