@@ -38,7 +38,7 @@ impl Together {
 
     /// Whether it is too much: then no more is read from anybody.
     pub fn is_too_much(&self) -> bool {
-        self.unread.load(SeqCst) > self.most
+        self.would_be_too_much(self.unread.load(SeqCst))
     }
 
     /// Whether so much would be too much.
@@ -50,7 +50,7 @@ impl Together {
     pub fn forget(&self, bytes: u64) -> bool {
         let less = |unread: u64| Some(unread.saturating_sub(bytes));
         let before = self.unread.fetch_update(SeqCst, SeqCst, less).unwrap_or_else(|before| before);
-        before > self.most && before.saturating_sub(bytes) <= self.most
+        self.would_be_too_much(before) && !self.would_be_too_much(before.saturating_sub(bytes))
     }
 }
 

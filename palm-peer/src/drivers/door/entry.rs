@@ -157,7 +157,7 @@ async fn enter(shared: &Shared, place: Place, tcp: TcpStream) -> Result<(Guest, 
     let (outside, kept) = arrived.unwrap_or(Err(Refusal::Silent.into()))?;
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     let connection = Connection::copy_from_slice(&number.to_be_bytes());
-    let account = shared.ledger.open(connection.clone());
+    let account = shared.ledger.open(connection.clone(), number);
     shared.tally.entered();
     let connected = timer::timeout(HANDSHAKE, shared.connect(&connection)).await;
     let connected = connected.unwrap_or(Err(Refusal::Descriptors.into()));

@@ -9,10 +9,7 @@ use futures::task::AtomicWaker;
 use std::{
     collections::HashMap,
     future::poll_fn,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
 };
 
@@ -23,8 +20,6 @@ const MOST_MESSAGES: u64 = 50_000;
 #[derive(Debug)]
 pub struct Ledger {
     accounts: Mutex<HashMap<Connection, Arc<Account>>>,
-    /// How many were ever opened.
-    opened: AtomicU64,
     settled: AtomicWaker,
     most_unread: u64,
     arrivals: Arrivals,
@@ -37,7 +32,6 @@ impl Ledger {
     pub fn new(most_unread: u64, most_held: u64) -> Self {
         Self {
             accounts: Mutex::default(),
-            opened: AtomicU64::new(0),
             settled: AtomicWaker::new(),
             most_unread,
             arrivals: Arrivals::new(most_held),
@@ -45,9 +39,9 @@ impl Ledger {
         }
     }
 
-    /// Opens the account of a connection.
-    pub fn open(&self, connection: Connection) -> Arc<Account> {
-        let account = Arc::new(Account::new(self.opened.fetch_add(1, SeqCst), Arc::clone(&self.together)));
+    /// Opens the account of a connection, of which no other has the number.
+    pub fn open(&self, connection: Connection, number: u64) -> Arc<Account> {
+        let account = Arc::new(Account::new(number, Arc::clone(&self.together)));
         lock(&self.accounts).insert(connection, Arc::clone(&account));
         account
     }
@@ -164,7 +158,7 @@ mod tests {
     #[test]
     fn a_connection_that_takes_no_answers_has_no_room_and_is_cut_off_at_the_limit() {
         let ledger = Ledger::new(2 * PAUSE, u64::MAX);
-        let account = ledger.open(connection());
+        let account = ledger.open(connection(), 1);
         assert_eq!(account.room(), WINDOW);
         assert!(ledger.send(&connection(), PAUSE));
         assert_eq!(account.room(), 0);
@@ -179,7 +173,7 @@ mod tests {
     #[test]
     fn a_connection_that_takes_no_small_answers_either_is_cut_off_before_the_queue_is_full() {
         let ledger = Ledger::new(u64::MAX, u64::MAX);
-        let account = ledger.open(connection());
+        let account = ledger.open(connection(), 1);
         assert!((0..MOST_MESSAGES).all(|_| ledger.send(&connection(), 1)));
         assert!(!ledger.send(&connection(), 1));
         assert_eq!(account.refusal(), Some(Refusal::Unread));
@@ -188,7 +182,7 @@ mod tests {
     #[test]
     fn room_comes_back_as_messages_are_taken() {
         let ledger = Ledger::new(PAUSE, u64::MAX);
-        let account = ledger.open(connection());
+        let account = ledger.open(connection(), 1);
         account.passed(WINDOW);
         assert_eq!(account.room(), 0);
         ledger.taken(&connection());
@@ -198,7 +192,7 @@ mod tests {
     #[test]
     fn all_is_settled_when_all_is_written_or_the_connection_is_gone() {
         let ledger = Ledger::new(PAUSE, u64::MAX);
-        let account = ledger.open(connection());
+        let account = ledger.open(connection(), 1);
         block_on(ledger.settled());
         ledger.send(&connection(), 10);
         ledger.written(&account, 9, 0);
@@ -220,7 +214,7 @@ mod tests {
     #[test]
     fn when_all_leave_too_much_unread_who_takes_nothing_goes_first() {
         let ledger = Ledger::new(u64::MAX, 100);
-        let [idle, busy] = [b"idle", b"busy"].map(|name| ledger.open(named(name)));
+        let [idle, busy] = [(b"idle", 1), (b"busy", 2)].map(|(name, number)| ledger.open(named(name), number));
         assert!(ledger.send(&named(b"idle"), 30));
         std::thread::sleep(IDLE);
         assert!(ledger.send(&named(b"busy"), 60));
@@ -239,7 +233,8 @@ mod tests {
     #[test]
     fn long_frames_come_in_while_there_is_room_and_make_room_when_they_are_taken_or_gone() {
         let ledger = Ledger::new(u64::MAX, 100);
-        let [one, two, three] = [b"1", b"2", b"3"].map(|name| ledger.open(named(name)));
+        let [one, two, three] =
+            [(b"1", 1), (b"2", 2), (b"3", 3)].map(|(name, number)| ledger.open(named(name), number));
         let cx = &Context::from_waker(futures::task::noop_waker_ref());
         assert!(ledger.poll_turn(&one, 60, 1, cx).is_ready());
         assert!(ledger.poll_turn(&two, 60, 0, cx).is_pending() && ledger.are_turns_awaited());
