@@ -124,7 +124,8 @@ impl Peer {
         self.announcer.state()
     }
 
-    /// What happens to it from now on. The stream ends with the peer. Events that nobody takes are kept, without bound.
+    /// What happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Events that
+    /// nobody takes are kept, without bound.
     pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
         self.announcer.subscribe()
     }
@@ -247,11 +248,13 @@ async fn live(
     beats: mpsc::UnboundedSender<Beat>,
     tell: oneshot::Sender<Result<(), Error>>,
 ) -> End {
-    match Agent::join(etcd, core, record, announcer, commands, beats).await {
+    match Agent::join(etcd, core, record, Arc::clone(&announcer), commands, beats).await {
         Ok((agent, joined)) => {
             // Whoever asked to join may have stopped waiting; then the peer is gone, and the agent leaves.
             let _ = tell.send(Ok(()));
-            agent.run(joined).await
+            let end = agent.run(joined).await;
+            announcer.end();
+            end
         }
         Err(error) => {
             let _ = tell.send(Err(error));

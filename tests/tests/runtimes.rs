@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, channel::oneshot, future::try_join};
-use palm_peer::{Bytes, Client, Event, FailureKind, FunctionError, Message, Options, Peer, Server, Settings};
+use palm_peer::{Bytes, Client, Event, FailureKind, FunctionError, Message, Options, Peer, Server, Settings, State};
 use palm_tests::{Etcd, Process, example};
 
 /// No executor needs this long.
@@ -22,9 +22,13 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 async fn mesh(options: Options) -> Outcome {
     let (first, stop_first, serve_first) = join(&options).await?;
     let (second, stop_second, serve_second) = join(&options).await?;
+    let (mut first_events, mut events) = (first.events(), second.events());
     let scenario = async {
         let client = Client::connect(options.clone()).await?;
         sees(&client, 2).await?;
+        // A server may hear of it after the clients.
+        wait_for(&mut first_events, Event::Configured).await;
+        wait_for(&mut events, Event::Configured).await;
         assert!(first.state().leading && !second.state().leading, "the first candidate leads");
         for (from, to) in [(&first, &second), (&second, &first)] {
             let target = format!("{}.echo", to.uuid());
@@ -35,7 +39,6 @@ async fn mesh(options: Options) -> Outcome {
         let error = client.call("node.hangs", "").timeout(Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.kind(), FailureKind::TimedOut);
 
-        let mut events = second.events();
         stop_first.send(()).expect("the first is served");
         wait_for(&mut events, Event::Elected).await;
         sees(&client, 1).await?;
@@ -46,6 +49,10 @@ async fn mesh(options: Options) -> Outcome {
     };
     let serving = try_join(serve_first, serve_second);
     try_join(serving, scenario).await?;
+    for (peer, events) in [(first, first_events), (second, events)] {
+        let _: Vec<Event> = events.collect().await;
+        assert_eq!(peer.state(), State::default(), "nothing happens to a server that has left");
+    }
     Ok(())
 }
 
@@ -61,16 +68,8 @@ async fn join(
         .blocking("count", |message: Message| Ok::<_, FunctionError>(message.payload().len().to_string()));
     let peer = Arc::new(server.join(options.clone()).await?);
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut events = peer.events();
     let served = Arc::clone(&peer);
-    let serve = async move {
-        let configured = async {
-            let _: () = wait_for(&mut events, Event::Configured).await;
-            Outcome::Ok(())
-        };
-        let serving = async { Outcome::Ok(served.serve(stopped).await?) };
-        try_join(serving, configured).await.map(drop)
-    };
+    let serve = async move { Outcome::Ok(served.serve(stopped).await?) };
     Ok((peer, stop, serve))
 }
 

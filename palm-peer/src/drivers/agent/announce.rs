@@ -45,14 +45,15 @@ pub struct State {
 #[derive(Debug)]
 pub struct Announcer {
     state: Mutex<State>,
-    subscribers: Mutex<Vec<mpsc::UnboundedSender<Event>>>,
+    /// Nobody any more, once the peer's life in the mesh is over.
+    subscribers: Mutex<Option<Vec<mpsc::UnboundedSender<Event>>>>,
 }
 
 impl Announcer {
     /// The announcer of a peer that is about to join.
     pub fn new() -> Self {
         let joined = State { attached: true, ..State::default() };
-        Self { state: Mutex::new(joined), subscribers: Mutex::default() }
+        Self { state: Mutex::new(joined), subscribers: Mutex::new(Some(Vec::new())) }
     }
 
     /// How the peer is doing now.
@@ -60,10 +61,12 @@ impl Announcer {
         *lock(&self.state)
     }
 
-    /// All events from now on.
+    /// All events from now on, until the end.
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Event> {
         let (tell, events) = mpsc::unbounded();
-        lock(&self.subscribers).push(tell);
+        if let Some(subscribers) = lock(&self.subscribers).as_mut() {
+            subscribers.push(tell);
+        }
         events
     }
 
@@ -75,7 +78,9 @@ impl Announcer {
             return;
         }
         *lock(&self.state) = state;
-        lock(&self.subscribers).retain(|subscriber| subscriber.unbounded_send(event).is_ok());
+        if let Some(subscribers) = lock(&self.subscribers).as_mut() {
+            subscribers.retain(|subscriber| subscriber.unbounded_send(event).is_ok());
+        }
         if event == Event::Configured {
             systemd::notify(Notice::Ready);
         }
@@ -86,6 +91,13 @@ impl Announcer {
     /// The record was put anew: a leader has yet to reach the server.
     pub fn unconfigured(&self) {
         lock(&self.state).configured = false;
+    }
+
+    /// The peer's life in the mesh is over: it has no place there, and nothing happens to it any more.
+    pub fn end(&self) {
+        let evicted = self.state().evicted;
+        *lock(&self.state) = State { evicted, ..State::default() };
+        lock(&self.subscribers).take();
     }
 }
 
