@@ -283,7 +283,8 @@ fn a_mesh_without_servers_says_so_until_one_is_back() {
         let empty = lines[gone..].windows(6).any(|six| six[..3] == guide && six[3..] == list);
         empty.then_some(())
     });
-    assert!(!server.peer.state().configured && server.peer.state().leading);
+    let state = || Some(server.peer.state()).filter(|state| !state.configured && state.leading);
+    eventually("the server knows that it is removed, and leads", SOON, state);
     inside::sees(&client, "blocked", 0);
     drop(unblock);
     inside::sees(&client, "blocked", 1);

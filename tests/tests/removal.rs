@@ -40,8 +40,7 @@ fn join(mesh: &Mesh<'_>) -> Peer {
 }
 
 /// Waits for an event of a peer within the test.
-fn await_event(peer: &Peer, events: &mut (impl futures::Stream<Item = Event> + Unpin), wanted: Event) {
-    let _ = peer;
+fn await_event(events: &mut (impl futures::Stream<Item = Event> + Unpin), wanted: Event) {
     let found = block_on(async { events.by_ref().any(|event| future::ready(event == wanted)).await });
     assert!(found, "the peer ended without {wanted:?}");
 }
@@ -126,7 +125,7 @@ fn a_server_within_the_program_is_told_that_a_person_removed_it() {
             assert_eq!(error.kind(), ErrorKind::Evicted, "{error}");
             assert!(error.to_string().contains(&uuid), "{error}");
         });
-        await_event(&peer, &mut events, Event::Evicted);
+        await_event(&mut events, Event::Evicted);
         let state = peer.state();
         assert!(state.evicted && !state.attached && !state.leading && !state.configured, "{state:?}");
         let again = block_on(peer.serve(future::pending::<()>())).expect_err("it has left");
