@@ -12,7 +12,7 @@ use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
 use futures::future::BoxFuture;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use std::{future::Future, io, path::Path, thread, time::Duration};
+use std::{future::Future, io, path::Path, thread};
 
 /// How many threads the executor has at most, if nobody says otherwise.
 const MOST_THREADS: usize = 4;
@@ -55,9 +55,4 @@ pub async fn connect_unix(path: &Path, buffer: usize) -> io::Result<UnixStream> 
 /// Lets others have their turn.
 pub async fn yield_now() {
     task::yield_now().await;
-}
-
-/// Waits on async-std's own timers; for everything but the timers' thread itself, see [`super::timer`].
-pub async fn sleep(time: Duration) {
-    task::sleep(time).await;
 }

@@ -1,47 +1,48 @@
 //! Deadlines, by the thousand.
 //!
 //! Nearly every deadline here belongs to a call that ends long before it. A timer of the reactor costs a system call to set
-//! and another to forget; these cost an entry in a map. One background task sleeps until the earliest.
+//! and another to forget; these cost an entry in a map. A thread of their own sleeps until the earliest: leases and probes
+//! depend on them, and no executor that a function holds up may hold up those.
 
-use super::runtime;
 use futures::{
-    channel::mpsc,
     future::{Either, select},
     pin_mut,
-    stream::StreamExt,
 };
 use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
+    thread,
     time::{Duration, Instant},
 };
 
 type Key = (Instant, u64);
 
-#[derive(Default)]
 struct Waiting {
     wakers: BTreeMap<Key, Waker>,
     next: u64,
-    /// Until when the background task sleeps; `None` when it waits for a first deadline.
+    /// Until when the thread sleeps; `None` when it waits for a first deadline.
     sleeping_until: Option<Instant>,
 }
 
 struct Timers {
     waiting: Mutex<Waiting>,
-    earlier: mpsc::UnboundedSender<()>,
+    /// Told of a deadline before the one that the thread sleeps until.
+    earlier: Condvar,
 }
 
 impl Timers {
     fn shared() -> &'static Self {
-        static TIMERS: OnceLock<Timers> = OnceLock::new();
-        TIMERS.get_or_init(|| {
-            let (earlier, wakes) = mpsc::unbounded();
-            runtime::spawn(fire(wakes));
-            Timers { waiting: Mutex::default(), earlier }
-        })
+        static TIMERS: Timers = Timers { waiting: Mutex::new(Waiting::new()), earlier: Condvar::new() };
+        static THREAD: OnceLock<()> = OnceLock::new();
+        THREAD.get_or_init(|| {
+            let started = thread::Builder::new().name("palm-timer".to_owned()).spawn(|| TIMERS.fire());
+            // As the executor does when it has no thread: nothing can go on without.
+            assert!(started.is_ok(), "no thread for the timers can be started: {started:?}");
+        });
+        &TIMERS
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -55,35 +56,44 @@ impl Timers {
         waiting.wakers.insert(key, waker);
         if waiting.sleeping_until.is_none_or(|until| deadline < until) {
             waiting.sleeping_until = Some(deadline);
-            // The receiver lives as long as the process.
-            let _ = self.earlier.unbounded_send(());
+            self.earlier.notify_one();
         }
         key
     }
-}
 
-async fn fire(mut wakes: mpsc::UnboundedReceiver<()>) {
-    while wakes.next().await.is_some() {
-        while let Some(next) = wake_expired() {
-            let sleep = runtime::sleep(next.saturating_duration_since(Instant::now()));
-            pin_mut!(sleep);
-            if let Either::Right((None, _)) = select(sleep, wakes.next()).await {
-                return;
+    /// Wakes whoever's deadline has passed, for ever.
+    fn fire(&self) {
+        let mut waiting = self.lock();
+        loop {
+            let expired = waiting.take_expired(Instant::now());
+            if !expired.is_empty() {
+                // A waker may well set the next deadline.
+                drop(waiting);
+                expired.into_values().for_each(Waker::wake);
+                waiting = self.lock();
+                continue;
             }
+            waiting.sleeping_until = waiting.wakers.first_key_value().map(|((deadline, _), _)| *deadline);
+            waiting = match waiting.sleeping_until {
+                Some(until) => {
+                    let time = until.saturating_duration_since(Instant::now());
+                    self.earlier.wait_timeout(waiting, time).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.earlier.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 }
 
-/// Wakes those whose deadline has passed, and gives the next one.
-fn wake_expired() -> Option<Instant> {
-    let mut waiting = Timers::shared().lock();
-    let later = waiting.wakers.split_off(&(Instant::now(), u64::MAX));
-    let expired = std::mem::replace(&mut waiting.wakers, later);
-    waiting.sleeping_until = waiting.wakers.first_key_value().map(|((deadline, _), _)| *deadline);
-    let next = waiting.sleeping_until;
-    drop(waiting);
-    expired.into_values().for_each(Waker::wake);
-    next
+impl Waiting {
+    const fn new() -> Self {
+        Self { wakers: BTreeMap::new(), next: 0, sleeping_until: None }
+    }
+
+    fn take_expired(&mut self, now: Instant) -> BTreeMap<Key, Waker> {
+        let later = self.wakers.split_off(&(now, u64::MAX));
+        std::mem::replace(&mut self.wakers, later)
+    }
 }
 
 /// Ends at a deadline. Dropping it early costs next to nothing.
@@ -159,7 +169,9 @@ pub async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::{executor::block_on, future::join_all};
+    use crate::ports::runtime;
+    use futures::{channel::oneshot, executor::block_on, future::join_all};
+    use std::sync::{Arc, RwLock};
 
     #[test]
     fn deadlines_fire_in_order_whatever_the_order_they_are_set_in() {
@@ -171,6 +183,23 @@ mod tests {
         for (ms, took) in block_on(join_all(waits)) {
             assert!(took >= Duration::from_millis(ms), "{ms} ms fired after {took:?}");
         }
+    }
+
+    #[test]
+    fn an_executor_that_is_held_up_holds_up_no_deadline() {
+        let gate = Arc::new(RwLock::new(()));
+        let closed = gate.write().expect("nobody else has it");
+        // More than the executor has threads.
+        for _ in 0..64 {
+            let gate = Arc::clone(&gate);
+            runtime::spawn(async move { drop(gate.read()) });
+        }
+        let (tell, mut turned) = oneshot::channel();
+        runtime::spawn(async move { tell.send(()).expect("the test waits for it") });
+        block_on(sleep(Duration::from_millis(10)));
+        assert_eq!(turned.try_recv(), Ok(None), "the executor is held up");
+        drop(closed);
+        block_on(turned).expect("the executor goes on");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The private folder in which the inner socket lies.
 
-use crate::ports::runtime;
+use crate::ports::{runtime, timer};
 use std::{
     fs, io,
     os::unix::{
@@ -82,7 +82,7 @@ async fn remove(path: PathBuf) {
         if !path.join(SOCKET).exists() {
             break;
         }
-        runtime::sleep(Duration::from_millis(2)).await;
+        timer::sleep(Duration::from_millis(2)).await;
     }
     // What cannot be removed now is swept up by whoever starts next.
     let _ = fs::remove_dir_all(path);
