@@ -162,7 +162,7 @@ fn a_server_that_was_removed_because_its_executor_was_blocked_comes_back_by_itse
     // One that leads, and removes itself; and one that follows.
     let servers = mesh.start_in_line("sleepy", 2);
     let client = block_on(Client::connect(mesh.options())).expect("connects");
-    for server in &servers {
+    for (before, server) in servers.iter().enumerate() {
         let mark = mesh.history().mark();
         let target = format!("{}.block", server.uuid);
         let start = Instant::now();
@@ -179,6 +179,8 @@ fn a_server_that_was_removed_because_its_executor_was_blocked_comes_back_by_itse
         mesh.await_published(&[&servers[0].uuid, &servers[1].uuid]);
         let words = format!("Deleted server {} because it does not answer", server.uuid);
         assert_eq!(servers[0].lines_with(&words).len(), 1, "{:?}", servers[0].lines());
+        let deleted = servers[0].lines_with("Deleted server").len();
+        assert_eq!(deleted, before + 1, "whoever is blocked is removed, and nobody else: {:?}", servers[0].lines());
     }
     assert_eq!(mesh.leading().expect("a leader").1, servers[0].uuid, "a mute leader keeps its lease, and so the lead");
 }

@@ -7,6 +7,7 @@ use crate::{
     facts::message::{self, Answer},
     ports::{
         dealer::{self, End, ReadHalf, WriteHalf},
+        etcd::Etcd,
         handshake::Unopened,
         runtime::{self, TcpStream},
         timer,
@@ -83,23 +84,26 @@ impl From<io::Error> for OpenError {
 const LONGEST_DIGEST: usize = 4 * 1024 * 1024;
 
 /// Opens links in the name of one client or server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Dialer {
     me: Uuid,
     limits: Limits,
     credentials: Option<Arc<Credentials>>,
+    /// On whose thread the links' own tasks run; `None` is the library's executor, which functions may share.
+    home: Option<Etcd>,
 }
 
 impl Dialer {
     /// Opens links in the name of `me`, over TLS if there are credentials.
     pub fn new(me: Uuid, options: &Options, credentials: Option<Arc<Credentials>>) -> Self {
-        Self { me, limits: Limits::for_payloads(options.max_payload), credentials }
+        Self { me, limits: Limits::for_payloads(options.max_payload), credentials, home: None }
     }
 
-    /// As this one, for probes: their answers are shorter.
+    /// As this one, for whoever looks after other servers: answers are shorter, and links live on etcd's thread, so that a
+    /// function that holds up the executor does not make all others look mute.
     #[must_use]
-    pub fn for_probes(&self) -> Self {
-        Self { limits: Limits::for_payloads(LONGEST_DIGEST), ..self.clone() }
+    pub fn for_probes(&self, etcd: &Etcd) -> Self {
+        Self { limits: Limits::for_payloads(LONGEST_DIGEST), home: Some(etcd.clone()), ..self.clone() }
     }
 
     /// Who opens them.
@@ -144,7 +148,7 @@ impl Dialer {
             None => (Box::new(tcp.clone()), Box::new(tcp)),
         };
         let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
-        runtime::spawn(writer.run());
+        self.spawn(writer.run());
         sender
             .send(&[message::encode_hello(self.me).into()], true)
             .map_err(|error| OpenError::Failed(error.to_string()))?;
@@ -155,9 +159,20 @@ impl Dialer {
             })
         })?;
         match frames.first().and_then(|header| Answer::decode(header)) {
-            Some(answer) if answer.server == server => Ok(Link::start(self.me, jobs, sender, receiver)),
+            Some(answer) if answer.server == server => {
+                let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
+                self.spawn(receiving);
+                Ok(link)
+            }
             Some(answer) => Err(OpenError::Impostor(answer.server)),
             None => Err(OpenError::Failed("what listens there is no PALM server".into())),
+        }
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        match &self.home {
+            Some(etcd) => drop(etcd.spawn(future)),
+            None => runtime::spawn(future),
         }
     }
 }

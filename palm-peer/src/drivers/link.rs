@@ -57,8 +57,14 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link over a connection whose server has proven who it is.
-    pub fn start(client: Uuid, jobs: JobSinks, sender: dealer::Sender, receiver: dealer::Receiver) -> Arc<Self> {
+    /// A link over a connection whose server has proven who it is, and what takes in the answers: a future that ends with
+    /// the link, to be run in the background.
+    pub fn new(
+        client: Uuid,
+        jobs: JobSinks,
+        sender: dealer::Sender,
+        receiver: dealer::Receiver,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
         let (tell_broken, broken) = oneshot::channel();
         let (close, closed) = oneshot::channel();
         let link = Arc::new(Self {
@@ -72,8 +78,8 @@ impl Link {
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
         });
-        runtime::spawn(receive(Arc::downgrade(&link), receiver, closed, tell_broken));
-        link
+        let receiving = receive(Arc::downgrade(&link), receiver, closed, tell_broken);
+        (link, receiving)
     }
 
     /// How many requests wait for their answers.

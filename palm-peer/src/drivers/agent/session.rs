@@ -130,7 +130,8 @@ impl Session {
         if let Some(ahead) = ahead {
             return self.stand_by(registrar, ahead.key);
         }
-        let (etcd, keys, dialer) = (registrar.etcd.clone(), registrar.keys.clone(), core.dialer.clone());
+        let (etcd, keys, dialer) =
+            (registrar.etcd.clone(), registrar.keys.clone(), core.dialer.for_probes(&registrar.etcd));
         let watching = async move { candidacy::watch_over(&etcd, &keys, &dialer, &predecessor).await };
         self.election_tasks.push(Guarded(registrar.etcd.spawn(watching)));
     }
@@ -142,7 +143,7 @@ impl Session {
             keys: registrar.keys.clone(),
             me: core.uuid,
             options: core.options.clone(),
-            dialer: core.dialer.clone(),
+            dialer: core.dialer.for_probes(&registrar.etcd),
             candidate: registrar.keys.candidate(self.lease),
             term,
             clock: Arc::clone(&self.clock),

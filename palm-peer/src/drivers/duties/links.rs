@@ -59,7 +59,7 @@ pub struct Links {
 impl Links {
     /// No link yet; each may take `timeout` to open.
     pub fn new(dialer: Dialer, timeout: Duration) -> Self {
-        Self { dialer: dialer.for_probes(), timeout, open: Arc::default() }
+        Self { dialer, timeout, open: Arc::default() }
     }
 
     /// Drops the links to servers that are no longer registered.
