@@ -22,6 +22,7 @@ use crate::{
         names,
     },
     ports::{
+        runtime,
         systemd::{self, Notice},
         timer::{self, Sleep},
         zmq::{Connection, Frames, Heard},
@@ -45,6 +46,10 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How long a request may stay in the queue after its time.
 const SWEEP: Duration = Duration::from_millis(100);
 
+/// How long the loop goes on before others on the same executor have their turn, such as the connections that bring the next
+/// request: a flood, of functions that compute, would keep it for itself otherwise.
+const SLICE: Duration = Duration::from_micros(200);
+
 /// The agent asks whether the loop turns.
 pub type Beat = oneshot::Sender<()>;
 
@@ -61,6 +66,8 @@ pub struct Serving {
     /// Messages being passed on over links that are not open yet.
     onward: FuturesUnordered<BoxFuture<'static, Option<Stuck>>>,
     clients: Clients,
+    /// When others last had their turn.
+    yielded: Instant,
 }
 
 impl Serving {
@@ -75,6 +82,7 @@ impl Serving {
             slow: FuturesUnordered::new(),
             onward: FuturesUnordered::new(),
             clients: Clients::default(),
+            yielded: Instant::now(),
         }
     }
 
@@ -95,6 +103,10 @@ impl Serving {
 
     /// Waits for the next thing that happens, and deals with it. Cancel-safe.
     async fn turn(&mut self, receiver: &mut Receiver, beats: &mut mpsc::UnboundedReceiver<Beat>) {
+        if self.yielded.elapsed() > SLICE {
+            runtime::yield_now().await;
+            self.yielded = Instant::now();
+        }
         futures::select_biased! {
             beat = beats.select_next_some() => answer_beat(beat),
             finished = self.running.next().fuse() => self.finish(finished),
