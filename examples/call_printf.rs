@@ -5,7 +5,7 @@
 use palm_peer::{Client, Settings};
 use std::{error::Error, time::Instant};
 
-async fn call(words: String) -> Result<(), Box<dyn Error>> {
+async fn call(words: String) -> Result<(), Box<dyn Error + Send + Sync>> {
     let client = Client::connect(Settings::from_env()?.build()?).await?;
     let start = Instant::now();
     let answer = client.call("printf.printf", words).await?;
@@ -13,8 +13,8 @@ async fn call(words: String) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let words = std::env::args().nth(1).unwrap_or_else(|| "Hello".into());
-    // Any executor does; this is the smallest.
-    futures::executor::block_on(call(words))
+    // Any executor does.
+    palm_peer::block_on(call(words))
 }

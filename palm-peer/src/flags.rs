@@ -115,8 +115,8 @@ impl Run {
         settings::log_level(std::env::var("PALM_LOG").ok().as_deref())
     }
 
-    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM or SIGINT, leaves. Blocks the
-    /// calling thread, which runs the functions. Gives the exit status: 0 after an orderly leave, [`EVICTED`] when a person
+    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM or SIGINT, leaves. The functions run
+    /// where [`block_on`](crate::block_on) does; the calling thread waits. Gives the exit status: 0 after an orderly leave, [`EVICTED`] when a person
     /// removed the server, 1 for any other error, 2 for a wrong setting.
     ///
     /// ```no_run
@@ -149,7 +149,7 @@ impl Run {
         };
         // A logger of the program's own stays in place.
         let _ = logging::init(level);
-        match futures::executor::block_on(serve(server, options)) {
+        match crate::block_on(serve(server, options)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 log::error!("{error}");

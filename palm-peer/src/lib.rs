@@ -26,7 +26,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! All futures and streams here run under any executor. The library installs no logger, prints nothing and never ends the
+//! All futures and streams here run under any executor; [`block_on`] is there for programs that have none. The library installs no logger, prints nothing and never ends the
 //! process; [`logging`] and [`flags`] do so for programs that ask them to.
 
 // A library prints nothing; its user decides what is said.
@@ -76,6 +76,25 @@ pub use server::{FunctionError, Message, Server};
 pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
     ports::signal::termination()
         .map_err(|error| Error::new(ErrorKind::System, "the system does not tell of signals").caused(error))
+}
+
+/// Runs a future on the executor of the library's own tasks, and blocks the calling thread until it ends. For the `main` of a
+/// program that has no other executor: what the future waits for comes from tasks on the same threads, named `palm-io`, and
+/// so costs no switch from one thread to another. That is half of what a call costs, or more (docs/benchmarks.md). Not to be
+/// called from within a future, whose thread it would hold up.
+///
+/// There are half as many of these threads as cores, four at most, unless `ASYNC_STD_THREAD_COUNT` or a program that used
+/// async-std before has set another number. They are those of async-std's own executor: `async_std::task::spawn` comes to
+/// the same.
+///
+/// # Panics
+/// When the future does, with its panic.
+///
+/// ```
+/// assert_eq!(palm_peer::block_on(async { 6 * 7 }), 42);
+/// ```
+pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    ports::runtime::block_on(future)
 }
 
 /// The examples of the README compile.

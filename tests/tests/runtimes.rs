@@ -137,6 +137,18 @@ fn under_async_std() {
 }
 
 #[test]
+fn under_the_library_s_own() {
+    under(|options| palm_peer::block_on(mesh(options)));
+}
+
+#[test]
+fn what_panics_within_the_library_s_own_panics_where_it_was_called() {
+    let panic = std::panic::catch_unwind(|| palm_peer::block_on(async { panic!("on purpose") }));
+    assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+    assert_eq!(palm_peer::block_on(async { 1 }), 1, "its threads live on");
+}
+
+#[test]
 fn under_a_bare_block_on() {
     under(|options| futures::executor::block_on(mesh(options)));
 }

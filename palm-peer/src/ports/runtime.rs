@@ -10,9 +10,15 @@ pub use async_std::{
 
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use std::{future::Future, io, path::Path, thread};
+use std::{
+    future::Future,
+    io,
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::Path,
+    thread,
+};
 
 /// How many threads the executor has at most, if nobody says otherwise.
 const MOST_THREADS: usize = 4;
@@ -33,6 +39,14 @@ pub fn prepare() {
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     prepare();
     drop(task::spawn(future));
+}
+
+/// Runs a future in the background, and blocks the calling thread until it ends; a panic goes on here.
+pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    prepare();
+    let task = task::spawn(AssertUnwindSafe(future).catch_unwind());
+    // async-std's own would have this thread wait for sockets as well, and then wake those that care.
+    futures::executor::block_on(task).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Runs a closure that may block on a thread of a pool (500 at most), and gives what it returns. Dropping the future
