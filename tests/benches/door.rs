@@ -29,7 +29,7 @@ use rustls::{
     version::TLS13,
 };
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Payloads and the calls in flight with each.
 const CASES: [(usize, &[usize]); 3] = [(100, &[1, 16, 256]), (10_000, &[1, 16, 64]), (1_000_000, &[1, 8])];
@@ -55,8 +55,8 @@ fn certificate(files: &Path) -> Certificate {
     Certificate { ca: file("ca.pem"), cert: file("bench.cert.pem"), key: file("bench.key.pem") }
 }
 
-async fn serve(etcd: &str, kind: &str, files: &str, port: &str) -> Outcome<()> {
-    let settings = Settings { port: port.parse()?, ..settings(etcd, kind, Path::new(files)) };
+async fn serve(etcd: String, kind: String, files: String, port: String) -> Outcome<()> {
+    let settings = Settings { port: port.parse()?, ..settings(&etcd, &kind, Path::new(&files)) };
     let options: Options = settings.build()?;
     Ok(Server::new("bench").function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
@@ -72,7 +72,7 @@ async fn turn(client: &Client, payload: &Bytes, in_flight: usize, time: Duration
             trips.push(sent.elapsed().as_secs_f64() * 1e6);
             assert_eq!(answer.len(), payload.len());
         }
-        Ok::<_, Box<dyn Error>>(trips)
+        Outcome::Ok(trips)
     };
     let trips = try_join_all((0..in_flight).map(|_| caller())).await?.concat();
     let per_second = f64::from(u32::try_from(trips.len())?) / start.elapsed().as_secs_f64();
@@ -108,7 +108,7 @@ fn config(files: &Path) -> Outcome<Arc<ClientConfig>> {
 /// Calls of one kind of server: in a second, and their median time.
 type Turn = (f64, f64);
 
-async fn calls(clients: &[Client; 3], rounds: usize, time: Duration) -> Outcome<()> {
+async fn calls(clients: [Client; 3], rounds: usize, time: Duration) -> Outcome<()> {
     println!(
         "| payload, B | in flight | calls/s without | door | TLS | door / without | TLS / without | TLS / door | p50, µs | door | TLS |"
     );
@@ -118,7 +118,7 @@ async fn calls(clients: &[Client; 3], rounds: usize, time: Duration) -> Outcome<
         for in_flight in all {
             let mut turns: Vec<[Turn; 3]> = Vec::new();
             for _ in 0..=rounds {
-                let [none, door, tls] = clients;
+                let [none, door, tls] = &clients;
                 let none = turn(none, &payload, *in_flight, time).await?;
                 let door = turn(door, &payload, *in_flight, time).await?;
                 turns.push([none, door, turn(tls, &payload, *in_flight, time).await?]);
@@ -172,7 +172,7 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
         eventually("the server can be reached", SOON, || (client.reachable().len() == 1).then_some(()));
     }
     println!("medians of {rounds} rounds of {time:?}\n");
-    block_on(calls(&clients, rounds, time))?;
+    palm_peer::block_on(calls(clients, rounds, time))?;
     handshakes(&ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))), files, 20 * rounds)
 }
 
@@ -180,7 +180,10 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve", kind, etcd, files, port] => block_on(serve(etcd, kind, files, port)),
+        ["serve", kind, etcd, files, port] => {
+            let [etcd, kind, files, port] = [etcd, kind, files, port].map(str::to_owned);
+            palm_peer::block_on(serve(etcd, kind, files, port))
+        }
         [rounds, seconds] => bench(rounds.parse()?, Duration::from_secs_f64(seconds.parse()?)),
         _ => bench(15, Duration::from_millis(250)),
     }

@@ -2,10 +2,11 @@
 
 use std::{
     env,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::executor::block_on;
+use futures::{executor::block_on, lock::Mutex};
 use palm_tests::Process;
 use zeromq::{DealerSocket, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
@@ -26,7 +27,7 @@ pub async fn serve() -> Outcome<()> {
 
 /// The client, and its server.
 pub struct Bare {
-    socket: DealerSocket,
+    socket: Arc<Mutex<DealerSocket>>,
     _server: Process,
 }
 
@@ -37,7 +38,7 @@ impl Bare {
         let (endpoint, _) = server.wait_for_line(|line| line.starts_with("tcp://"), Duration::from_secs(20));
         let mut socket = DealerSocket::new();
         block_on(socket.connect(&endpoint))?;
-        Ok(Self { socket, _server: server })
+        Ok(Self { socket: Arc::new(Mutex::new(socket)), _server: server })
     }
 }
 
@@ -68,6 +69,7 @@ async fn turn(socket: &mut DealerSocket, load: &Load) -> Outcome<Turn> {
 
 impl Subject for Bare {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
-        block_on(turn(&mut self.socket, load))
+        let (socket, load) = (Arc::clone(&self.socket), load.clone());
+        palm_peer::block_on(async move { turn(&mut *socket.lock().await, &load).await })
     }
 }

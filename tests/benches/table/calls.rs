@@ -44,6 +44,7 @@ fn rows<'a>(wanted: &'a Wanted, mesh: Option<&Mesh>, in_flight: usize) -> Rows<'
     let alone = |subject: &str| format!("calls {in_flight} {subject}");
     if let Some(mesh) = mesh {
         rows.add("PALM", alone("palm"), || Ok(mesh.calls()));
+        rows.add("PALM, elsewhere", alone("elsewhere"), || Ok(mesh.calls_elsewhere()));
     }
     rows.add("zeromq", alone("zeromq"), Bare::start);
     rows.add("pyzmq", alone("pyzmq"), Python::pyzmq);

@@ -22,7 +22,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     Outcome,
-    measure::{Load, Subject, Turn, callers},
+    measure::{Caller, Load, Subject, Turn, callers},
 };
 
 const METHOD: &str = "/palm.bench.Echo/Echo";
@@ -99,16 +99,18 @@ impl Tonic {
     }
 }
 
+impl Caller for tonic::client::Grpc<Channel> {
+    async fn call(&mut self, payload: Bytes) -> Outcome<Bytes> {
+        self.ready().await?;
+        let request = Request::new(Parcel { payload });
+        let answer = self.unary(request, PathAndQuery::from_static(METHOD), Codec::default()).await?;
+        Ok(answer.into_inner().payload)
+    }
+}
+
 impl Subject for Tonic {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
-        self.runtime.block_on(callers(load, || {
-            let mut client = tonic::client::Grpc::new(self.channel.clone());
-            async move |payload| {
-                client.ready().await?;
-                let request = Request::new(Parcel { payload });
-                let answer = client.unary(request, PathAndQuery::from_static(METHOD), Codec::default()).await?;
-                Ok(answer.into_inner().payload)
-            }
-        }))
+        let caller = tonic::client::Grpc::new(self.channel.clone());
+        self.runtime.block_on(self.runtime.spawn(callers(load.clone(), caller)))?
     }
 }

@@ -34,7 +34,9 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn bench(wanted: &Wanted) -> Outcome<()> {
     let before = report::load();
-    let mesh = wanted.subject("palm").then(|| Mesh::start(if wanted.jobs { 3 } else { 1 })).transpose()?;
+    let mesh = (wanted.subject("palm") || wanted.subject("elsewhere"))
+        .then(|| Mesh::start(if wanted.jobs { 3 } else { 1 }))
+        .transpose()?;
     let mut aims = Vec::new();
     if wanted.calls {
         aims.extend(calls::bench(wanted, mesh.as_ref())?);
@@ -51,10 +53,11 @@ fn bench(wanted: &Wanted) -> Outcome<()> {
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve-palm", etcd, name] => block_on(palm::serve(etcd, name)),
-        ["serve-zeromq"] => block_on(bare::serve()),
+        ["serve-palm", etcd, name] => palm_peer::block_on(palm::serve(etcd.to_owned(), name.to_owned())),
+        ["serve-palm-elsewhere", etcd, name] => block_on(palm::serve(etcd.to_owned(), name.to_owned())),
+        ["serve-zeromq"] => palm_peer::block_on(bare::serve()),
         ["serve-tonic"] => grpc::serve(),
-        ["serve-nats", server] => nats::serve(server),
+        ["serve-nats", server] => nats::serve(server.to_owned()),
         _ => bench(&Wanted::read(&words)?),
     }
 }

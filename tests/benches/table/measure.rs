@@ -9,7 +9,7 @@ use palm_tests::median;
 use crate::{Outcome, cpu, wanted::Wanted};
 
 /// What is asked of a subject: so many messages in flight, for so long.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Load {
     /// One payload for each message in flight. Its first bytes are its place, so that an answer can be told.
     pub payloads: Vec<Bytes>,
@@ -170,23 +170,30 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Callers, one for each message in flight, who call again as soon as they have their answer. `caller` makes what one of
-/// them calls with.
-pub async fn callers<C>(load: &Load, caller: impl Fn() -> C) -> Outcome<Turn>
-where
-    C: AsyncFnMut(Bytes) -> Outcome<Bytes>,
-{
+/// Who calls.
+pub trait Caller: Clone + Send + Sync + 'static {
+    /// Calls, and waits for the answer.
+    fn call(&mut self, payload: Bytes) -> impl Future<Output = Outcome<Bytes>> + Send;
+}
+
+/// Callers, one for each message in flight, who call again as soon as they have their answer. To be run as a task of the
+/// executor that the caller's own tasks run on: otherwise each answer has to wake another thread.
+pub async fn callers(load: Load, caller: impl Caller) -> Outcome<Turn> {
     let start = Instant::now();
-    let run = async |place: usize, mut call: C| -> Outcome<Vec<Duration>> {
-        let mut trips = Vec::new();
-        while trips.is_empty() || start.elapsed() < load.time {
-            let sent = Instant::now();
-            let answer = call(load.payloads[place].clone()).await?;
-            trips.push(sent.elapsed());
-            load.verify(place, &answer);
+    let load = &load;
+    let run = |place: usize| {
+        let mut caller = caller.clone();
+        async move {
+            let mut trips = Vec::new();
+            while trips.is_empty() || start.elapsed() < load.time {
+                let sent = Instant::now();
+                let answer = caller.call(load.payloads[place].clone()).await?;
+                trips.push(sent.elapsed());
+                load.verify(place, &answer);
+            }
+            Outcome::Ok(trips)
         }
-        Ok(trips)
     };
-    let trips = try_join_all((0..load.in_flight()).map(|place| run(place, caller()))).await?;
+    let trips = try_join_all((0..load.in_flight()).map(run)).await?;
     Ok(Turn::new(trips.concat(), start.elapsed()))
 }

@@ -2,13 +2,14 @@
 
 use std::{process::Command, time::Duration};
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use palm_tests::{Process, free_port};
 use tokio::runtime::Runtime;
 
 use crate::{
     Outcome,
-    measure::{Load, Subject, Turn, callers},
+    measure::{Caller, Load, Subject, Turn, callers},
 };
 
 const SUBJECT: &str = "echo";
@@ -25,8 +26,9 @@ pub fn installed() -> Option<(&'static str, String)> {
 }
 
 /// The server, in a process of its own: a client of the broker that answers. Says when it listens.
-pub fn serve(broker: &str) -> Outcome<()> {
-    Runtime::new()?.block_on(async {
+pub fn serve(broker: String) -> Outcome<()> {
+    let runtime = Runtime::new()?;
+    let serving = runtime.spawn(async move {
         let client = async_nats::connect(broker).await?;
         let mut requests = client.subscribe(SUBJECT).await?;
         client.flush().await?;
@@ -36,7 +38,8 @@ pub fn serve(broker: &str) -> Outcome<()> {
             client.publish(reply, request.payload).await?;
         }
         Ok(())
-    })
+    });
+    runtime.block_on(serving)?
 }
 
 /// The client, its server, and the broker between them.
@@ -62,10 +65,14 @@ impl Nats {
     }
 }
 
+impl Caller for async_nats::Client {
+    async fn call(&mut self, payload: Bytes) -> Outcome<Bytes> {
+        Ok(self.request(SUBJECT, payload).await?.payload)
+    }
+}
+
 impl Subject for Nats {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
-        let client = &self.client;
-        self.runtime
-            .block_on(callers(load, || async move |payload| Ok(client.request(SUBJECT, payload).await?.payload)))
+        self.runtime.block_on(self.runtime.spawn(callers(load.clone(), self.client.clone())))?
     }
 }

@@ -12,11 +12,13 @@ use palm_tests::{Etcd, Process, eventually};
 
 use crate::{
     Outcome,
-    measure::{Load, Subject, Turn, callers},
+    measure::{Caller, Load, Subject, Turn, callers},
 };
 
 const SOON: Duration = Duration::from_secs(30);
 const NAMES: [&str; 3] = ["one", "two", "three"];
+/// A server on another executor than the library's own.
+const ELSEWHERE: &str = "elsewhere";
 /// What a job's window holds unless told otherwise.
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
@@ -25,8 +27,8 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 /// A server, in a process of its own.
-pub async fn serve(etcd: &str, name: &str) -> Outcome<()> {
-    let options = Settings { etcd: vec![etcd.to_owned()], ..Settings::default() }.build()?;
+pub async fn serve(etcd: String, name: String) -> Outcome<()> {
+    let options = Settings { etcd: vec![etcd], ..Settings::default() }.build()?;
     Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
 
@@ -42,17 +44,23 @@ impl Mesh {
     pub fn start(servers: usize) -> Outcome<Self> {
         let me = env::current_exe()?;
         let etcd = Etcd::start();
-        let start = |name: &&str| Process::start(&me, ["serve-palm", &etcd.endpoint(), name]);
-        let processes = NAMES[..servers].iter().map(start).collect();
+        let start = |role: &str, name: &str| Process::start(&me, [role, &etcd.endpoint(), name]);
+        let mut processes: Vec<_> = NAMES[..servers].iter().map(|name| start("serve-palm", name)).collect();
+        processes.push(start("serve-palm-elsewhere", ELSEWHERE));
         let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build()?;
         let client = block_on(Client::connect(options))?;
-        eventually("all servers can be reached", SOON, || (client.reachable().len() == servers).then_some(()));
+        eventually("all servers can be reached", SOON, || (client.reachable().len() == processes.len()).then_some(()));
         Ok(Self { client, _servers: processes, _etcd: etcd })
     }
 
-    /// Calls to the first server.
+    /// Calls to the first server, both on the library's executor.
     pub fn calls(&self) -> Calls {
-        Calls(self.client.clone())
+        Calls { client: self.client.clone(), elsewhere: false }
+    }
+
+    /// Calls to a server elsewhere, from elsewhere.
+    pub fn calls_elsewhere(&self) -> Calls {
+        Calls { client: self.client.clone(), elsewhere: true }
     }
 
     /// Jobs through so many servers.
@@ -65,12 +73,22 @@ impl Mesh {
 }
 
 /// The client, as one that calls.
-pub struct Calls(Client);
+#[derive(Clone)]
+pub struct Calls {
+    client: Client,
+    elsewhere: bool,
+}
+
+impl Caller for Calls {
+    async fn call(&mut self, payload: Bytes) -> Outcome<Bytes> {
+        Ok(self.client.call(if self.elsewhere { "elsewhere.echo" } else { "one.echo" }, payload).await?)
+    }
+}
 
 impl Subject for Calls {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
-        let client = &self.0;
-        block_on(callers(load, || async move |payload| Ok(client.call("one.echo", payload).await?)))
+        let callers = callers(load.clone(), self.clone());
+        if self.elsewhere { block_on(callers) } else { palm_peer::block_on(callers) }
     }
 }
 
@@ -83,11 +101,12 @@ pub struct Jobs {
 impl Subject for Jobs {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
         let pipeline = NAMES[..self.stages].iter().map(|name| format!("{name}.echo"));
+        let load = load.clone();
         let (start, time, payloads) = (Instant::now(), load.time, load.payloads.clone());
         let messages =
             (0..).map_while(move |idx| (start.elapsed() < time).then(|| payloads[idx % payloads.len()].clone()));
         let job = self.client.job(pipeline).window(load.in_flight(), WINDOW_BYTES);
-        block_on(async {
+        palm_peer::block_on(async move {
             let mut results = job.run_iter(messages)?;
             let mut count = 0;
             while let Some((idx, result)) = results.next().await {

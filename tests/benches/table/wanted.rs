@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::Outcome;
 
 /// Whom there is to compare, as the command line calls them.
-pub const SUBJECTS: [&str; 6] = ["palm", "zeromq", "pyzmq", "tonic", "nats", "pylm"];
+pub const SUBJECTS: [&str; 7] = ["palm", "elsewhere", "zeromq", "pyzmq", "tonic", "nats", "pylm"];
 
 /// Which part of the tables is wanted, and how thoroughly.
 #[derive(Debug)]
