@@ -61,6 +61,33 @@ fn a_rolling_restart_is_not_felt() {
     assert_eq!(runs.load(Ordering::Relaxed) as u64, 3 * count, "a function ran again for a message");
 }
 
+/// A stage that has nobody to pass on to used to end its messages, where the client would have waited.
+#[test]
+fn a_stage_that_is_away_for_a_moment_costs_time_but_no_result() {
+    let etcd = Etcd::start();
+    let start = |name| Inside::start(letter(name), settings(&etcd));
+    let (_first, mut second) = (start("a"), start("b"));
+    let client = client(&etcd);
+    let stop = Arc::new(AtomicUsize::new(0));
+    let results = client.job(["a.add", "b.add"]).window(64, 1 << 20).run_iter(until(&stop)).expect("there");
+    let progress = results.progress();
+    let consumer = std::thread::spawn(move || collect(results));
+    for _ in 0..3 {
+        let before = progress.done();
+        eventually("the job goes on", SOON, || (progress.done() > before + 200).then_some(()));
+        second.leave();
+        second.ended().expect("it leaves in an orderly way");
+        eventually("nobody is there", SOON, || {
+            client.reachable().iter().all(|found| found.server != "b").then_some(())
+        });
+        second = start("b");
+    }
+    stop.store(1, Ordering::Relaxed);
+    let results = consumer.join().expect("no panic");
+    let failed: Vec<_> = results.iter().filter(|(_, result)| result.is_err()).collect();
+    assert!(failed.is_empty(), "{} of {} messages failed: {:?}", failed.len(), results.len(), failed[0]);
+}
+
 /// Each message and call used to wait for the link in its turn, two seconds each, to a server that stands still, until the leader had
 /// found that out.
 #[test]

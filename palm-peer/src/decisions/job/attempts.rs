@@ -187,7 +187,9 @@ impl Job {
     }
 }
 
-/// Whether a server that says so did not run the function, and nobody will on behalf of the same attempt.
+/// Whether a server that says so did not run the function, and nobody will on behalf of the same attempt. That there is no such
+/// server is said by the stage before, and may not be so in a moment.
 fn is_refusal(kind: FailureKind) -> bool {
-    matches!(kind, FailureKind::Busy | FailureKind::Leaving | FailureKind::WrongServer | FailureKind::Unreachable)
+    use FailureKind::{Busy, Leaving, NoSuchServer, Unreachable, WrongServer};
+    matches!(kind, Busy | Leaving | WrongServer | Unreachable | NoSuchServer)
 }
