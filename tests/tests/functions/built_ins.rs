@@ -104,6 +104,19 @@ fn a_full_store_and_impossible_keys_are_told_and_change_nothing() {
     assert_eq!(answer["error"]["kind"], "full", "{answer}");
 }
 
+/// It used to be answered whole, upon which the client ended the connection.
+#[test]
+fn a_value_that_has_grown_too_long_for_an_answer_is_refused_and_stays() {
+    let (_etcd, _server, client) = mesh(|settings| settings.max_payload = 1000);
+    for _ in 0..2 {
+        store(&client, "append", "k", vec![1; 600]).expect("room");
+    }
+    let error = store(&client, "get", "k", "").expect_err("too long");
+    assert!(error.kind() == FailureKind::TooLarge && error.message().contains("1200 bytes, 1000 at most"), "{error}");
+    store(&client, "delete", "k", "").expect("still there");
+    is_well(&client);
+}
+
 /// The server answers a header that it did not read without its number, so the client used to wait for its deadline.
 #[test]
 fn a_key_too_long_for_a_header_is_refused_by_the_client() {

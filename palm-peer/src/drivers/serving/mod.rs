@@ -248,7 +248,7 @@ impl Serving {
             let words = format!("{} has no function {name}, only {known}", self.core.name);
             Err(Failure::new(FailureKind::NoSuchFunction, words))
         });
-        self.conclude(to, result, onward);
+        self.conclude(to, result.and_then(|result| self.short_enough(result)), onward);
         Ok(())
     }
 
@@ -324,14 +324,7 @@ impl Serving {
 
     fn finish(&mut self, finished: Finished) {
         self.core.ended(finished.took);
-        let most = self.core.options.max_payload;
-        let result = finished.result.and_then(|result| match result.len() {
-            length if length > most => {
-                let words = format!("the function answered {length} bytes, {most} at most");
-                Err(Failure::new(FailureKind::TooLarge, words))
-            }
-            _ => Ok(result),
-        });
+        let result = finished.result.and_then(|result| self.short_enough(result));
         if let Err(failure) = &result {
             log::debug!("a function answered {}: {}", failure.kind, failure.message);
         }
@@ -343,6 +336,15 @@ impl Serving {
             self.running.push(running, bytes);
         }
         self.core.queued(self.queued.len());
+    }
+
+    fn short_enough(&self, result: Bytes) -> Result<Bytes, Failure> {
+        let (length, most) = (result.len(), self.core.options.max_payload);
+        if length > most {
+            let words = format!("the function answered {length} bytes, {most} at most");
+            return Err(Failure::new(FailureKind::TooLarge, words));
+        }
+        Ok(result)
     }
 
     /// A stage is done: its result goes to the next one, or to the client.
