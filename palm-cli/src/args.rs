@@ -176,6 +176,9 @@ impl Args {
             tls: set.tls,
             timeout: set.timeout,
             max_payload: set.max_payload,
+            max_queued_bytes: set.max_queued_bytes.max(set.max_payload),
+            max_unread: set.max_unread.max(set.max_payload),
+            max_held: set.max_held.max(set.max_payload),
             join_timeout: set.join_timeout.min(ETCD_WITHIN),
             ..Settings::default()
         };

@@ -106,6 +106,9 @@ fn what_fails_is_told_by_its_number_and_the_others_come() {
     let words = &outcome.stderr;
     assert!(words.contains("palm-cli: message 1: too_large at stage 0: "), "{words}, {} B", outcome.stdout.len());
     assert_eq!(outcome.text(1), "A\nB\n");
+    // More than a server's other limits are by default, which are no matter of palm-cli's.
+    let outcome = world.cli_with(&["job", "text.shout"], &[("PALM_MAX_PAYLOAD", "500000000")], b"a\n");
+    assert_eq!(outcome.text(0), "A\n");
 }
 
 #[test]
