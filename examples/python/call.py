@@ -63,7 +63,6 @@ class Link:
     def __init__(self, endpoint, kind=zmq.DEALER, timeout=30.0):
         self.socket = zmq.Context.instance().socket(kind)
         self.socket.setsockopt(zmq.LINGER, 0)
-        # Not ZMQ_HEARTBEAT_IVL: servers close a connection that sends ZeroMQ's own heartbeats.
         self.timeout = timeout
         self.next = 0
         self.socket.connect(endpoint)

@@ -46,7 +46,7 @@ pub struct Settings {
     pub bind: Option<IpAddr>,
     /// The port to listen on; 0 lets the system choose a free one. Default 0.
     pub port: u16,
-    /// How long etcd keeps the record of a peer that it does not hear from. 2 s to 1 h, default 10 s. Shorter finds a
+    /// How long etcd keeps the record of a peer that it does not hear from. 2 s to 24 h, default 10 s. Shorter finds a
     /// frozen peer sooner, and costs more keep-alives (one each third of it).
     pub ttl: Duration,
     /// How long joining may wait for etcd before it fails. Default 10 s.
