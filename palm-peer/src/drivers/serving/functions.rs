@@ -19,6 +19,17 @@ pub type Outcome = Result<Bytes, String>;
 /// A function of the server's author.
 pub type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
+/// A result, if it has no more bytes than this.
+pub fn at_most(most: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {
+    let result = result?;
+    let length = result.len();
+    if length > most {
+        let words = format!("the function answered {length} bytes, {most} at most");
+        return Err(Failure::new(FailureKind::TooLarge, words));
+    }
+    Ok(result)
+}
+
 /// Runs a function to its end, its panic, or the sender's deadline; not at all when that has passed.
 pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
     let deadline = message.deadline;

@@ -1,5 +1,6 @@
 //! The serving loop: takes requests in, runs functions on the caller's executor, sends answers out.
 
+mod beat;
 mod clients;
 pub mod core;
 pub mod functions;
@@ -7,6 +8,7 @@ pub mod relay;
 mod running;
 mod task;
 
+pub use self::beat::Beat;
 use self::{
     clients::Clients,
     core::Core,
@@ -23,7 +25,6 @@ use crate::{
     },
     ports::{
         runtime,
-        systemd::{self, Notice},
         timer::{self, Sleep},
         zmq::{Connection, Frames, Heard},
     },
@@ -31,7 +32,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{
     FutureExt as _, StreamExt as _,
-    channel::{mpsc, oneshot},
+    channel::mpsc,
     future::{BoxFuture, Fuse, FusedFuture},
     stream::FuturesUnordered,
 };
@@ -49,9 +50,6 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// How long the loop goes on before others on the same executor have their turn, such as the connections that bring the next
 /// request: a flood, of functions that compute, would keep it for itself otherwise.
 const SLICE: Duration = Duration::from_micros(200);
-
-/// The agent asks whether the loop turns.
-pub type Beat = oneshot::Sender<()>;
 
 /// One server's loop.
 pub struct Serving {
@@ -108,7 +106,7 @@ impl Serving {
             self.yielded = Instant::now();
         }
         futures::select_biased! {
-            beat = beats.select_next_some() => answer_beat(beat),
+            beat = beats.select_next_some() => beat::answer(beat),
             finished = self.running.next().fuse() => self.finish(finished),
             stuck = self.onward.select_next_some() => self.stuck(stuck),
             () = self.slow.select_next_some() => {}
@@ -248,7 +246,7 @@ impl Serving {
             let words = format!("{} has no function {name}, only {known}", self.core.name);
             Err(Failure::new(FailureKind::NoSuchFunction, words))
         });
-        self.conclude(to, result.and_then(|result| self.short_enough(result)), onward);
+        self.conclude(to, functions::at_most(most, result), onward);
         Ok(())
     }
 
@@ -324,7 +322,7 @@ impl Serving {
 
     fn finish(&mut self, finished: Finished) {
         self.core.ended(finished.took);
-        let result = finished.result.and_then(|result| self.short_enough(result));
+        let result = functions::at_most(self.core.options.max_payload, finished.result);
         if let Err(failure) = &result {
             log::debug!("a function answered {}: {}", failure.kind, failure.message);
         }
@@ -336,15 +334,6 @@ impl Serving {
             self.running.push(running, bytes);
         }
         self.core.queued(self.queued.len());
-    }
-
-    fn short_enough(&self, result: Bytes) -> Result<Bytes, Failure> {
-        let (length, most) = (result.len(), self.core.options.max_payload);
-        if length > most {
-            let words = format!("the function answered {length} bytes, {most} at most");
-            return Err(Failure::new(FailureKind::TooLarge, words));
-        }
-        Ok(result)
     }
 
     /// A stage is done: its result goes to the next one, or to the client.
@@ -403,11 +392,4 @@ impl Serving {
             self.slow.push(sending);
         }
     }
-}
-
-/// Only the loop itself tells systemd that it turns, so that a wedged server is restarted.
-fn answer_beat(beat: Beat) {
-    systemd::notify(Notice::Watchdog);
-    // The agent may have stopped waiting.
-    let _ = beat.send(());
 }
