@@ -35,18 +35,16 @@ fn greed(server: &Server) -> (Wire, u64) {
 #[test]
 fn a_client_that_never_reads_is_not_read_and_then_cut_off() {
     let server = Server::named("plenty", &[]);
-    // What the allocator keeps for later, it keeps from the first time on.
-    let memory: Vec<u64> = (0..3)
-        .map(|_| {
-            let (greedy, held) = greed(&server);
-            assert!(held < 200, "the server holds {held} MB for a client that reads nothing");
-            drop(greedy);
-            server.calm_down();
-            server.memory()
-        })
-        .collect();
-    let most = memory[0].max(memory[1]);
-    assert!(memory[2] <= most + most / 10, "kB held after each: {memory:?}");
+    // What the allocator keeps for later comes to an end after a few; an answer that is kept would add a megabyte each time.
+    let mut memory = Vec::new();
+    while memory.len() < 2 || memory[memory.len() - 1] > memory[memory.len() - 2] + 512 {
+        assert!(memory.len() < 10, "kB held after each: {memory:?}");
+        let (greedy, held) = greed(&server);
+        assert!(held < 200, "the server holds {held} MB for a client that reads nothing");
+        drop(greedy);
+        server.calm_down();
+        memory.push(server.memory());
+    }
     let (_greedy, _) = greed(&server);
     eventually("it is cut off", Duration::from_secs(60), || (server.refused("stalled") > 0).then_some(()));
     server.good_call();
