@@ -115,9 +115,9 @@ impl Run {
         settings::log_level(std::env::var("PALM_LOG").ok().as_deref())
     }
 
-    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM or SIGINT, leaves. The functions run
-    /// where [`block_on`](crate::block_on) does; the calling thread waits. Gives the exit status: 0 after an orderly leave, [`EVICTED`] when a person
-    /// removed the server, 1 for any other error, 2 for a wrong setting.
+    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM or SIGINT, leaves. The functions
+    /// run where [`block_on`](crate::block_on) does; the calling thread waits. Gives the exit status: 0 after an orderly
+    /// leave, [`EVICTED`] when a person removed the server, 1 for any other error, 2 for a wrong setting.
     ///
     /// ```no_run
     /// use palm_peer::{FunctionError, Message, Server, flags::Run};

@@ -26,8 +26,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! All futures and streams here run under any executor; [`block_on`] is there for programs that have none. The library installs no logger, prints nothing and never ends the
-//! process; [`logging`] and [`flags`] do so for programs that ask them to.
+//! All futures and streams here run under any executor; [`block_on`] is there for programs that have none. The library
+//! installs no logger, prints nothing and never ends the process; [`logging`] and [`flags`] do so for programs that ask them to.
 
 // A library prints nothing; its user decides what is said.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
