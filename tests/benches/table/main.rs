@@ -34,8 +34,9 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn bench(wanted: &Wanted) -> Outcome<()> {
     let before = report::load();
-    let mesh = (wanted.subject("palm") || wanted.subject("elsewhere"))
-        .then(|| Mesh::start(if wanted.jobs { 3 } else { 1 }))
+    let elsewhere = wanted.calls && wanted.subject("elsewhere");
+    let mesh = (wanted.subject("palm") || elsewhere)
+        .then(|| Mesh::start(if wanted.jobs { 3 } else { 1 }, elsewhere))
         .transpose()?;
     let mut aims = Vec::new();
     if wanted.calls {

@@ -40,13 +40,15 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Starts it, and waits until all servers can be reached.
-    pub fn start(servers: usize) -> Outcome<Self> {
+    /// Starts so many, and one elsewhere if that is wanted, and waits until all can be reached.
+    pub fn start(servers: usize, elsewhere: bool) -> Outcome<Self> {
         let me = env::current_exe()?;
         let etcd = Etcd::start();
         let start = |role: &str, name: &str| Process::start(&me, [role, &etcd.endpoint(), name]);
         let mut processes: Vec<_> = NAMES[..servers].iter().map(|name| start("serve-palm", name)).collect();
-        processes.push(start("serve-palm-elsewhere", ELSEWHERE));
+        if elsewhere {
+            processes.push(start("serve-palm-elsewhere", ELSEWHERE));
+        }
         let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build()?;
         let client = block_on(Client::connect(options))?;
         eventually("all servers can be reached", SOON, || (client.reachable().len() == processes.len()).then_some(()));
