@@ -139,7 +139,7 @@ impl Dialer {
         let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
         runtime::prepare();
         let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
+        runtime::tune(&tcp)?;
         let (read, write): (ReadHalf, WriteHalf) = match &self.credentials {
             Some(credentials) => {
                 let stream = credentials.connect(tcp, host(address)).await?;

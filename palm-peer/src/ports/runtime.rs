@@ -11,17 +11,50 @@ pub use async_std::{
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
 use futures::{FutureExt as _, future::BoxFuture};
-use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::sockopt;
 use std::{
     future::Future,
     io,
     panic::{AssertUnwindSafe, resume_unwind},
     path::Path,
     thread,
+    time::Duration,
 };
 
 /// How many threads the executor has at most, if nobody says otherwise.
 const MOST_THREADS: usize = 4;
+
+/// How long a TCP connection may be idle before the system checks that the other host is still there.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
+
+/// How long the system waits for an answer to such a check before the next one.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// After how many unanswered checks the connection has ended: 30 s after the last sign of the other host. On Linux
+/// [`USER_TIMEOUT_MS`] takes its place.
+const KEEP_ALIVE_PROBES: u32 = 3;
+
+/// How long sent data may stay unacknowledged before the connection has ended, in ms. It bounds as well how long the other
+/// side may leave its receive window closed, so it must be longer than the 30 s of stall that the listener allows.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT_MS: u32 = 45_000;
+
+/// Sets the options that every TCP connection has, outgoing or accepted: no Nagle delay; keep-alive, which ends an idle
+/// connection whose other host vanished; `TCP_USER_TIMEOUT`, which ends one on which the data in flight is not acknowledged.
+/// Without these two, such a connection stays open for ever, or for the 15 minutes of the system's retransmissions.
+///
+/// # Errors
+/// When the connection is gone already.
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MS)?;
+    Ok(())
+}
 
 /// Sees to it that the executor has few threads: half of the cores, for the other half are the caller's. Nothing here
 /// blocks its thread, and with each thread more, tasks that follow each other wake one another across threads: eight of
@@ -62,11 +95,34 @@ pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 /// When there is no such socket, or no descriptor left.
 pub async fn connect_unix(path: &Path, buffer: usize) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(path).await?;
-    set_socket_send_buffer_size(&stream, buffer)?;
+    sockopt::set_socket_send_buffer_size(&stream, buffer)?;
     Ok(stream)
 }
 
 /// Lets others have their turn.
 pub async fn yield_now() {
     task::yield_now().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+
+    #[test]
+    fn a_tuned_connection_notices_that_its_other_host_vanished_within_a_minute() {
+        block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+            tune(&stream).expect("options of a connection that stands");
+            assert!(sockopt::tcp_nodelay(&stream).expect("read"));
+            assert!(sockopt::socket_keepalive(&stream).expect("read"));
+            let idle = sockopt::tcp_keepidle(&stream).expect("read");
+            let interval = sockopt::tcp_keepintvl(&stream).expect("read");
+            let probes = sockopt::tcp_keepcnt(&stream).expect("read");
+            assert!(idle + interval * probes < Duration::from_secs(60), "{idle:?} + {interval:?} * {probes}");
+            #[cfg(target_os = "linux")]
+            assert_eq!(sockopt::tcp_user_timeout(&stream).expect("read"), USER_TIMEOUT_MS);
+        });
+    }
 }

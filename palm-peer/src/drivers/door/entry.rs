@@ -167,7 +167,7 @@ async fn enter(shared: &Shared, place: Place, tcp: TcpStream) -> Result<(Guest, 
 
 /// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.
 async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), Rejected> {
-    tcp.set_nodelay(true)?;
+    runtime::tune(&tcp)?;
     let tls = match &shared.credentials {
         Some(credentials) => Some(credentials.accept(tcp.clone()).await?),
         None => None,
