@@ -1,5 +1,6 @@
 //! A client that calls somebody who may be hostile, then somebody who is not, says how each went, and stays there with its
-//! connections: `caller rogue.f text.shout`. With `--job`, it streams through both instead.
+//! connections: `caller rogue.f text.shout`. With `--job`, it streams through both instead. With `--hold`, it starts a job of the
+//! first alone, takes one result, and polls for no more.
 //!
 //! For tests: what a hostile server does to its clients is seen from outside of them.
 
@@ -23,6 +24,9 @@ struct Caller {
     /// stream through both
     #[argh(switch)]
     job: bool,
+    /// start a job of the first, and hold its results after one
+    #[argh(switch)]
+    hold: bool,
 }
 
 /// How long who does not answer may take.
@@ -56,10 +60,24 @@ async fn stream(client: &Client, pipeline: &[&str], time: Duration) -> String {
     }
 }
 
+/// Takes one result of a job in a small window, says so, and holds the others.
+fn hold(client: &Client, target: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let words = (0..2000).map(|number| Bytes::from(format!("{number}")));
+    let mut results = client.job([target]).window(4, 1 << 20).run_iter(words)?;
+    let first = block_on(results.next()).ok_or("no result")?;
+    println!("holding after {}", if first.1.is_ok() { "a result" } else { "an error" });
+    loop {
+        thread::park();
+    }
+}
+
 fn run(caller: &Caller) -> Result<(), Box<dyn std::error::Error>> {
     let client = block_on(Client::connect(Settings::from_env()?.build()?))?;
     see(&client, &caller.bad);
     see(&client, &caller.good);
+    if caller.hold {
+        return hold(&client, &caller.bad);
+    }
     let minute = Duration::from_secs(60);
     let (bad, good) = if caller.job {
         let (good, bad) = (caller.good.as_str(), caller.bad.as_str());

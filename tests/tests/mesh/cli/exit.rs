@@ -1,0 +1,133 @@
+//! With which status palm-cli ends, and what it says.
+
+use super::world::{World, run};
+use palm_tests::{Etcd, Proxy, binary, free_port};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The 5 s within which an etcd that is away must be told, and what a busy machine adds.
+const TOLD_WITHIN: Duration = Duration::from_millis(5900);
+
+const COMMANDS: [&[&str]; 4] = [&["status"], &["rm", "abcd1234"], &["reset", "--yes"], &["call", "a.b", "x"]];
+
+/// Each command must say that none of these endpoints answers.
+#[track_caller]
+fn unreachable(endpoints: &[String]) {
+    let list = endpoints.join(",");
+    for command in COMMANDS {
+        let began = Instant::now();
+        let words = run(binary("palm-cli"), &[&["--etcd", &list], command].concat(), &[], b"").failed(3);
+        let took = began.elapsed();
+        assert!(took < TOLD_WITHIN, "{command:?} took {took:?}");
+        assert!(endpoints.iter().all(|endpoint| words.contains(endpoint)), "{command:?}: {words}");
+    }
+}
+
+#[test]
+fn an_etcd_that_refuses_connections_is_unreachable() {
+    unreachable(&[format!("http://127.0.0.1:{}", free_port())]);
+    unreachable(&[(); 3].map(|()| format!("http://127.0.0.1:{}", free_port())));
+}
+
+#[test]
+fn an_etcd_that_is_frozen_is_unreachable() {
+    let etcd = Etcd::start();
+    etcd.freeze();
+    unreachable(&[etcd.endpoint()]);
+    etcd.thaw();
+}
+
+#[test]
+fn three_members_that_are_silent_are_unreachable() {
+    let etcd = Etcd::start();
+    let proxies = [(); 3].map(|()| Proxy::start(etcd.address()));
+    for proxy in &proxies {
+        proxy.stall();
+    }
+    unreachable(&proxies.each_ref().map(Proxy::endpoint));
+}
+
+#[test]
+fn one_member_of_four_that_answers_is_enough() {
+    let world = World::new();
+    let server = world.server();
+    let silent = [(); 3].map(|()| Proxy::start(world.etcd.address()));
+    for proxy in &silent {
+        proxy.stall();
+    }
+    let etcd = silent.iter().map(Proxy::endpoint).chain([world.etcd.endpoint()]).collect::<Vec<_>>().join(",");
+    // Each begins at a member of its own choice; several, so that some ask the one that answers last.
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(world.cli(&["--etcd", &etcd, "status"]).done().contains(&server.uuid)));
+        }
+        scope.spawn(|| assert_eq!(world.cli(&["--etcd", &etcd, "call", "printf.printf", "x"]).done(), "x"));
+    });
+}
+
+#[test]
+fn a_refusal_of_etcds_is_told_at_once_and_is_no_outage() {
+    let world = World::new();
+    world.etcd.etcdctl(&["user", "add", "root:secret"]);
+    world.etcd.etcdctl(&["user", "grant-role", "root", "root"]);
+    world.etcd.etcdctl(&["auth", "enable"]);
+    for command in COMMANDS {
+        for user in [&[][..], &["--user", "root:wrong"]] {
+            let began = Instant::now();
+            let words = world.cli(&[user, command].concat()).failed(1);
+            assert!(words.contains("denied") && !words.contains("wrong;"), "{command:?}: {words}");
+            assert!(began.elapsed() < Duration::from_millis(3500), "{command:?} took {:?}", began.elapsed());
+        }
+    }
+    assert_eq!(world.cli_with(&["status"], &[("PALM_USER", "root:secret")], b"").done(), "No servers in the mesh\n");
+    assert_eq!(world.cli(&["status", "--user=root:secret"]).done(), "No servers in the mesh\n");
+}
+
+#[test]
+fn a_wrong_command_line_or_setting_is_a_matter_of_usage() {
+    let nowhere = [("PALM_ETCD", "http://127.0.0.1:1")];
+    for args in [
+        &[][..],
+        &["stat"],
+        &["status", "--colour"],
+        &["status", "--json", "--watch"],
+        &["rm"],
+        &["reset"],
+        &["call"],
+        &["--etcd", "127.0.0.1:2379", "status"],
+        &["--prefix", "staging", "status"],
+        &["--cacert", "/nowhere.pem", "--etcd", "https://127.0.0.1:1", "status"],
+        &["--cert", "/nowhere.pem", "status"],
+    ] {
+        run(binary("palm-cli"), args, &nowhere, b"").failed(2);
+    }
+    let words = run(binary("palm-cli"), &["status"], &[("PALM_ETCD", "x")], b"").failed(2);
+    assert!(words.contains("PALM_ETCD") || words.contains("etcd: "), "{words}");
+    for args in [&["--help"][..], &["status", "--help"], &["help"]] {
+        assert!(run(binary("palm-cli"), args, &nowhere, b"").done().contains("Usage: palm-cli"), "{args:?}");
+    }
+}
+
+#[test]
+fn settings_that_concern_servers_alone_do_not_matter() {
+    let world = World::new();
+    let env = [("PALM_IP", "db.local"), ("PALM_PROBE_TIMEOUT", "60")];
+    assert_eq!(world.cli_with(&["status"], &env, b"").done(), "No servers in the mesh\n");
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let world = World::new();
+    let uuid = "abcd1111-0f5c-4278-bcc9-fa8caefadbb4";
+    world.put_record(uuid, &format!(r#", "x": "{}""#, "y".repeat(200 * 1024)));
+    let cli = binary("palm-cli");
+    let cli = cli.to_str().expect("a path that is text");
+    for args in ["status --json", "status abcd", "status", "--help"] {
+        let line = format!("set -o pipefail; '{cli}' --etcd {} {args} | head -c 1", world.etcd.endpoint());
+        assert_eq!(run("bash", &["-c", &line], &[], b"").done().len(), 1, "{args}");
+        let line = format!("'{cli}' --etcd {} {args} >/dev/full", world.etcd.endpoint());
+        assert!(run("bash", &["-c", &line], &[], b"").failed(1).contains("cannot write"), "{args}");
+    }
+}

@@ -1,0 +1,102 @@
+//! What one may leave unfinished or unread, a hundred may not together.
+
+use super::Server;
+use palm_tests::wire::Wire;
+use std::{net::TcpStream, time::Duration};
+
+const MEGABYTE: usize = 1024 * 1024;
+const PAYLOAD: usize = 4 * MEGABYTE;
+const CROWD: usize = 100;
+
+/// Far less than the crowd brings, and more than a server needs besides.
+const MOST_HELD: u64 = 100 * 1024;
+
+fn server() -> Server {
+    let [payload, held] = [PAYLOAD, 4 * PAYLOAD].map(|bytes| bytes.to_string());
+    Server::named("plenty", &[("PALM_MAX_PAYLOAD", &payload), ("PALM_MAX_HELD", &held)])
+}
+
+/// A request with a payload as long as it may be; the server looks at its length alone.
+fn long() -> Vec<u8> {
+    let header: &[u8] = br#"{"palm":1,"pipeline":["plenty.length"]}"#;
+    [palm_tests::wire::frame(1, header), palm_tests::wire::frame(0, &vec![b'x'; PAYLOAD])].concat()
+}
+
+/// A connection that has sent all of it that the server takes, but for the last bytes.
+fn unfinished(server: &Server, request: &[u8]) -> Wire {
+    let mut wire = Wire::dealer(server.address).expect("a connection");
+    wire.stream().set_write_timeout(Some(Duration::from_millis(100))).expect("a socket");
+    // What the server does not take now, it does not take before it is its turn.
+    let _ = wire.send(&request[..request.len() - 10]);
+    wire
+}
+
+/// A message of this connection is answered, however long it must wait for its turn.
+fn is_answered(server: &Server, request: &[u8], crowd: Vec<Wire>) {
+    let mut wire = Wire::dealer(server.address).expect("a connection");
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(wire.stream(), Some(Duration::from_secs(60))).expect("a socket");
+    }
+    wire.send(request).expect("sent");
+    assert_eq!(wire.answer().expect("an answer")[1], PAYLOAD.to_string().as_bytes());
+    drop(crowd);
+}
+
+#[test]
+fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
+    let _heavy = crate::heavy();
+    let server = server();
+    let request = long();
+    let before = server.memory();
+    let crowd: Vec<Wire> = (0..CROWD).map(|_| unfinished(&server, &request)).collect();
+    server.good_call();
+    let held = server.memory().saturating_sub(before);
+    assert!(held < MOST_HELD, "{held} kB are held of messages that are not finished");
+
+    drop(crowd);
+    is_answered(&server, &request, Vec::new());
+    server.calm_down();
+}
+
+#[test]
+fn who_holds_the_room_that_others_wait_for_must_use_it() {
+    let _heavy = crate::heavy();
+    let server = server();
+    let request = long();
+    let crowd: Vec<Wire> = (0..4).map(|_| unfinished(&server, &request)).collect();
+    // Nobody waits, so nobody is in haste.
+    assert_eq!(server.refused("stalled"), 0);
+    is_answered(&server, &request, crowd);
+    assert!(server.refused("stalled") > 0);
+}
+
+#[test]
+fn a_crowd_that_does_not_read_its_answers_cannot_fill_the_memory() {
+    let _heavy = crate::heavy();
+    let server = server();
+    let before = server.memory();
+    let get: &[&[u8]] = &[br#"{"palm":1,"pipeline":["plenty.bytes"]}"#, b"4194304"];
+    let mut crowd = Vec::new();
+    let mut most = 0;
+    for _ in 0..CROWD {
+        let mut wire = Wire::dealer(server.address).expect("a connection");
+        for _ in 0..5 {
+            // It may be cut off already.
+            let _ = wire.message(get);
+        }
+        crowd.push(wire);
+        most = most.max(server.memory());
+    }
+    server.good_call();
+    let held = most.saturating_sub(before);
+    assert!(held < MOST_HELD, "{held} kB are held of answers that nobody takes");
+    assert!(server.refused("unread") > 0);
+
+    let mut proper = Wire::dealer(server.address).expect("a connection");
+    for _ in 0..5 {
+        proper.message(get).expect("sent");
+        assert_eq!(proper.answer().expect("an answer")[1].len(), PAYLOAD, "who reads is not cut off");
+    }
+    drop((proper, crowd));
+    server.calm_down();
+}

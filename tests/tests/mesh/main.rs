@@ -1,0 +1,42 @@
+//! The mesh as a whole: real etcd processes, real server processes, real sockets. One program, so that the tests, which mostly
+//! wait, wait together. `cargo test -p palm-tests --test mesh`, with a part of a name to choose: `… --test mesh jobs::`.
+//!
+//! A test that measures its own process, or that a busy machine would mislead, belongs to `quiet`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cli;
+mod clock;
+#[path = "../common/mod.rs"]
+mod common;
+mod door;
+mod examples;
+mod fencing;
+mod functions;
+mod guide;
+mod hangup;
+mod harness;
+mod hostile;
+mod idle;
+#[path = "../inside/mod.rs"]
+mod inside;
+mod jobs;
+mod outages;
+mod protocol;
+mod python;
+mod python_stage;
+mod records;
+mod removal;
+mod roles;
+mod runtimes;
+mod systemd;
+mod tls;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// For tests that load the machine by themselves, with hundreds of processes or thousands of connections: one at a time, so that
+/// they do not starve each other and all others.
+fn heavy() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}

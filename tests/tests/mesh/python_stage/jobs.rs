@@ -1,0 +1,218 @@
+//! Jobs through servers in Rust and in Python.
+
+use super::start;
+use crate::common::{Mesh, QUICK, Server};
+use futures::{StreamExt as _, executor::block_on};
+use palm_peer::{Bytes, CallError, Client, FailureKind, JobError, Results};
+use palm_tests::{Etcd, Process, eventually, example, python};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+/// As long as a job with a server that is killed amid it may take here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Ended = Vec<(u64, Result<Bytes, JobError>)>;
+
+/// A mesh with the stages `a` and `b` in Rust, and some in Python.
+struct World<'a> {
+    mesh: Mesh<'a>,
+    python: &'a Path,
+    etcd: &'a Etcd,
+    rust: Vec<Server>,
+    pytext: Vec<Server>,
+}
+
+impl<'a> World<'a> {
+    fn start(etcd: &'a Etcd, python: &'a Path, count: usize) -> Self {
+        let mesh = Mesh::new(etcd, "", &QUICK);
+        let rust: Vec<Server> = ["a", "b"].map(|name| Self::stage(&mesh, etcd, name)).into();
+        let pytext = (0..count).map(|_| start(&mesh, python, &etcd.endpoint())).collect();
+        mesh.await_published(&rust.iter().map(|server| server.uuid.as_str()).collect::<Vec<_>>());
+        Self { mesh, python, etcd, rust, pytext }
+    }
+
+    fn stage(mesh: &Mesh, etcd: &Etcd, name: &str) -> Server {
+        let program = Process::builder(example("stage")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+        mesh.start_program(program.env("PALM_TEST_STAGE", name))
+    }
+
+    fn one_more(&mut self) {
+        self.pytext.push(start(&self.mesh, self.python, &self.etcd.endpoint()));
+    }
+
+    fn client(&self) -> Client {
+        let client = block_on(Client::connect(self.mesh.options())).expect("a client");
+        eventually("the client sees all servers", SOON, || {
+            let seen: usize = client.reachable().iter().map(|server| server.instances).sum();
+            (seen == 2 + self.pytext.len()).then_some(())
+        });
+        client
+    }
+}
+
+fn collect(results: Results) -> Ended {
+    block_on(results.collect())
+}
+
+#[test]
+fn messages_flow_from_rust_to_python_to_rust_and_in_any_other_order() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let world = World::start(&etcd, &python, 2);
+    let client = world.client();
+    let pinned = format!("{}.reverse", world.pytext[0].uuid);
+    for (pipeline, before, after) in [
+        (vec!["a.add", "pytext.reverse", "b.add"], "a", "b"),
+        (vec!["pytext.reverse", "a.add", "pytext.reverse"], "a", ""),
+        (vec!["a.add", "pytext.reverse"], "a", ""),
+        (vec!["pytext.reverse", "b.add"], "", "b"),
+        (vec!["pytext.reverse", "pytext.reverse", &pinned, "pytext.reverse", "pytext.reverse"], "", ""),
+        (vec!["a.add", &pinned, "b.add"], "a", "b"),
+    ] {
+        let words = |idx: u64| format!("word {idx}");
+        let input = (0..2000).map(move |idx| Bytes::from(words(idx)));
+        let results = client.job(pipeline.clone()).run_iter(input).expect("there");
+        let progress = results.progress();
+        for (place, (idx, result)) in collect(results).into_iter().enumerate() {
+            assert_eq!(idx, place as u64, "{pipeline:?}");
+            let reversed: String = words(idx).chars().rev().collect();
+            let wanted = if pipeline[0] == "pytext.reverse" && before == "a" {
+                format!("a{}", words(idx))
+            } else {
+                format!("{before}{reversed}{after}")
+            };
+            assert_eq!(result.unwrap_or_else(|error| panic!("{pipeline:?}: {error}")), wanted, "{pipeline:?}");
+        }
+        assert_eq!(progress.retried(), 0, "{pipeline:?}: a message or its answer was lost");
+    }
+}
+
+#[test]
+fn what_a_python_function_raises_reaches_the_client_with_stage_and_uuid() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let world = World::start(&etcd, &python, 1);
+    let (client, uuid) = (world.client(), world.pytext[0].uuid.clone());
+    for (pipeline, stage) in [
+        (vec!["pytext.double", "a.add", "b.add"], 0),
+        (vec!["pytext.reverse", "pytext.double", "a.add"], 1),
+        (vec!["a.add", "b.add", "pytext.double"], 2),
+    ] {
+        let results = client.job(pipeline.clone()).run_iter(["x"].into_iter().map(Bytes::from)).expect("there");
+        let error = collect(results).remove(0).1.expect_err("x is no number");
+        assert_eq!(error.kind(), FailureKind::Failed, "{error}");
+        assert!(error.message().starts_with("ValueError: invalid literal for int()"), "{error}");
+        assert_eq!((error.stage(), error.server().map(|server| server.to_string())), (stage, Some(uuid.clone())));
+    }
+    let error = block_on(client.call("pytext.double", "x").into_future()).expect_err("no number");
+    assert_eq!((error.kind(), error.server().map(|s| s.to_string())), (FailureKind::Failed, Some(uuid)));
+    assert_eq!(
+        block_on(client.call("pytext.double", "21").into_future()).map_err(|e: CallError| e.to_string()),
+        Ok("42".into())
+    );
+}
+
+/// An endless job from `a` over Python to `b`, until it is told to stop.
+struct Endless {
+    stop: Arc<AtomicBool>,
+    progress: palm_peer::Progress,
+    consumer: JoinHandle<Ended>,
+}
+
+impl Endless {
+    fn start(client: &Client) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let input = (0_u64..)
+            .take_while(move |_| !stopped.load(Ordering::Relaxed))
+            .map(|number| Bytes::from(format!("{number:06}")));
+        let job = client.job(["a.add", "pytext.reverse", "b.add"]).timeout(Duration::from_secs(15)).attempts(5);
+        let results = job.run_iter(input).expect("there");
+        let progress = results.progress();
+        Self { stop, progress, consumer: std::thread::spawn(move || collect(results)) }
+    }
+
+    fn goes_on(&self) {
+        let before = self.progress.done();
+        eventually("the job goes on", PATIENCE, || (self.progress.done() > before + 300).then_some(()));
+    }
+
+    /// Every message has its one result.
+    fn all_is_right(self) -> palm_peer::Progress {
+        self.stop.store(true, Ordering::Relaxed);
+        for (place, (idx, result)) in self.consumer.join().expect("no panic").into_iter().enumerate() {
+            assert_eq!(idx, place as u64, "each ends once, in order");
+            let number: String = format!("{idx:06}").chars().rev().collect();
+            assert_eq!(result.unwrap_or_else(|error| panic!("message {idx}: {error}")), format!("a{number}b"));
+        }
+        self.progress
+    }
+}
+
+#[test]
+fn a_python_server_that_is_killed_amid_a_job_costs_attempts_but_no_result() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let mut world = World::start(&etcd, &python, 2);
+    let job = Endless::start(&world.client());
+    for _ in 0..3 {
+        job.goes_on();
+        world.pytext.remove(0).kill();
+        job.goes_on();
+        world.one_more();
+    }
+    job.goes_on();
+    job.all_is_right();
+}
+
+#[test]
+fn a_python_server_that_leaves_amid_a_job_is_not_felt() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let mut world = World::start(&etcd, &python, 2);
+    let job = Endless::start(&world.client());
+    for _ in 0..3 {
+        job.goes_on();
+        world.one_more();
+        let leaving = world.pytext.remove(0);
+        leaving.terminate();
+        assert_eq!(leaving.wait(SOON).code(), Some(0), "{:?}", leaving.lines());
+        assert!(leaving.lines_with("left the mesh").len() == 1, "{:?}", leaving.lines());
+        assert!(leaving.lines_with("left behind").is_empty(), "{:?}", leaving.lines());
+        let note = world.mesh.state()[&format!("/departed/{}", leaving.uuid)].json();
+        assert_eq!((&note["why"], &note["reason"]), (&"itself".into(), &"it killed itself".into()));
+    }
+    job.goes_on();
+    let progress = job.all_is_right();
+    assert_eq!(progress.retried(), 0, "leaving is not failing");
+}
+
+/// The stage before it is in Python: it hears the goodbye, and says the last word.
+#[test]
+fn a_rust_server_that_leaves_behind_a_python_one_is_not_felt() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let mut world = World::start(&etcd, &python, 2);
+    let job = Endless::start(&world.client());
+    for _ in 0..3 {
+        job.goes_on();
+        let fresh = World::stage(&world.mesh, &etcd, "b");
+        world.mesh.await_published(&[&fresh.uuid]);
+        world.rust.push(fresh);
+        let leaving = world.rust.remove(1);
+        leaving.terminate();
+        assert!(leaving.wait(SOON).success(), "{:?}", leaving.lines());
+        assert!(leaving.lines_with("did not say goodbye").is_empty(), "{:?}", leaving.lines());
+    }
+    job.goes_on();
+    let progress = job.all_is_right();
+    assert_eq!(progress.retried(), 0, "leaving is not failing");
+}

@@ -1,0 +1,121 @@
+//! How a server in Python stays in its mesh, and how it gets out of it.
+
+use super::start;
+use crate::common::{Mesh, QUICK, Server, calls::Calls};
+use palm_tests::{Etcd, eventually, python};
+use std::{path::Path, time::Duration};
+
+const SOON: Duration = Duration::from_secs(20);
+/// Three missed probes, and what comes after.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct World<'a> {
+    mesh: Mesh<'a>,
+    leader: Server,
+    server: Server,
+}
+
+impl<'a> World<'a> {
+    fn start(etcd: &'a Etcd, python: &Path) -> Self {
+        let mesh = Mesh::new(etcd, "/py", &QUICK);
+        let leader = mesh.start("printf");
+        mesh.await_published(&[&leader.uuid]);
+        let server = start(&mesh, python, &etcd.endpoint());
+        Self { mesh, leader, server }
+    }
+
+    /// The lease of its record.
+    fn lease(&self) -> u64 {
+        self.mesh.state().get(&format!("/servers/{}", self.server.uuid)).map_or(0, |record| record.lease)
+    }
+
+    /// Waits until it is back under another lease, with the uuid that it had.
+    fn comes_back(&self, lease: u64) {
+        eventually("it is back under a new lease", PATIENCE, || (![0, lease].contains(&self.lease())).then_some(()));
+        self.mesh.await_published_within(&[&self.server.uuid], PATIENCE);
+    }
+}
+
+#[test]
+fn it_comes_back_by_itself_when_its_lease_is_lost() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let world = World::start(&etcd, &python);
+    for _ in 0..2 {
+        let lease = world.lease();
+        etcd.etcdctl(&["lease", "revoke", &format!("{lease:x}")]);
+        world.comes_back(lease);
+    }
+    // Longer than its lease lives.
+    let lease = world.lease();
+    world.server.freeze();
+    eventually("its record is gone", PATIENCE, || (!world.mesh.is_registered(&world.server.uuid)).then_some(()));
+    world.server.thaw();
+    world.comes_back(lease);
+}
+
+#[test]
+fn it_outlives_an_etcd_that_is_away() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let world = World::start(&etcd, &python);
+    let calls = Calls::start(world.mesh.options());
+    for _ in 0..2 {
+        let mark = world.server.mark();
+        etcd.stop();
+        world.server.wait_for_line_after(mark, |line| line.contains("etcd is in doubt"), SOON);
+        etcd.launch();
+        etcd.await_health();
+        world.server.wait_for_line_after(mark, |line| line.contains("etcd is back"), SOON);
+        world.mesh.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
+    }
+    calls.all_went_well(10);
+    assert!(world.server.is_running());
+}
+
+#[test]
+fn it_comes_back_at_once_after_a_reset() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let world = World::start(&etcd, &python);
+    let mark = world.server.mark();
+    world.mesh.reset();
+    world.server.wait_for_line_after(mark, |line| line.contains("the mesh was reset"), SOON);
+    world.mesh.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
+}
+
+#[test]
+fn it_stays_out_when_a_person_has_removed_it() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    for by_hand in [false, true] {
+        let world = World::start(&etcd, &python);
+        if by_hand {
+            etcd.etcdctl(&["del", &world.mesh.key(&format!("/servers/{}", world.server.uuid))]);
+        } else {
+            world.mesh.remove(&world.server.uuid);
+        }
+        assert_eq!(world.server.wait(SOON).code(), Some(77), "{:?}", world.server.lines());
+        assert!(!world.mesh.is_registered(&world.server.uuid));
+    }
+}
+
+#[test]
+fn it_is_removed_while_it_does_not_answer_and_comes_back_when_it_does() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    // A lease that outlives three missed probes.
+    let mesh = Mesh::new(&etcd, "/py", &["--ttl", "3", "--probe-period", "1", "--probe-timeout", "0.3"]);
+    let leader = mesh.start("printf");
+    mesh.await_published(&[&leader.uuid]);
+    let program = super::program(&python, "examples/python/server.py", &etcd.endpoint()).args(["--ttl", "60"]);
+    let server = mesh.start_program(program);
+    mesh.await_published(&[&server.uuid]);
+    server.freeze();
+    eventually("the registry removes it", PATIENCE, || (!mesh.is_registered(&server.uuid)).then_some(()));
+    let deleted = format!("Deleted server {} because it does not answer", server.uuid);
+    leader.wait_for_line(|line| line.contains(&deleted), SOON);
+    server.thaw();
+    server.wait_for_line(|line| line.contains("it does not answer"), SOON);
+    mesh.await_published_within(&[&server.uuid], PATIENCE);
+}

@@ -1,0 +1,26 @@
+//! All servers are equal, whatever the language: one in Python, written from `docs/protocol.md`, in a mesh of others.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod jobs;
+mod life;
+mod protocol;
+
+use crate::common::{Mesh, Server};
+use palm_tests::{Process, ProcessBuilder, in_repository};
+use std::path::Path;
+
+/// The program of a server in Python, to be started at this etcd.
+fn program(python: &Path, path: &str, etcd: &str) -> ProcessBuilder {
+    let path = in_repository(path).display().to_string();
+    Process::builder(python)
+        .args(["-B", path.as_str(), "run", "--debug", "--ttl", "3", "--etcd", etcd])
+        .env("PYTHONPATH", in_repository("examples/python"))
+}
+
+/// Starts the example, and waits until clients can reach it.
+fn start(mesh: &Mesh, python: &Path, etcd: &str) -> Server {
+    let server = mesh.start_program(program(python, "examples/python/server.py", etcd));
+    mesh.await_published(&[&server.uuid]);
+    server
+}

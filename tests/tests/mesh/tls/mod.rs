@@ -1,0 +1,107 @@
+//! The mesh over TLS: who has a certificate of its authority is in it, and nobody else gets a byte to `ZeroMQ`.
+
+// A test speaks by panicking.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod document;
+mod holdings;
+mod mesh;
+mod rotation;
+mod servers;
+mod settings;
+mod strangers;
+
+use crate::common::{self, Mesh};
+use futures::executor::block_on;
+use palm_peer::{CallError, Client, Options};
+use palm_tests::{Authority, Certificate, Etcd, eventually, wire::Wire};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use serde_json::Value;
+use std::{io, net::SocketAddr, net::TcpStream, path::Path, sync::Arc};
+
+/// An authority, and an etcd that lets in whom it signed.
+struct World {
+    authority: Authority,
+    etcd: Etcd,
+    /// A certificate for servers and clients on this machine.
+    files: Certificate,
+}
+
+impl World {
+    fn new() -> Self {
+        let authority = Authority::new("mesh");
+        let etcd = Etcd::builder().certified(&authority.issue("etcd", &["127.0.0.1"])).start();
+        let files = authority.issue("server", &["127.0.0.1"]);
+        Self { authority, etcd, files }
+    }
+
+    /// A mesh whose servers and clients show this certificate, with these flags beside.
+    fn mesh_with(&self, prefix: &str, files: &Certificate, flags: &[&str]) -> Mesh<'_> {
+        let of_files = files.flags();
+        let all: Vec<&str> = of_files.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+        Mesh::new(&self.etcd, prefix, &all)
+    }
+
+    /// A mesh with TLS and nothing special.
+    fn mesh(&self) -> Mesh<'_> {
+        self.mesh_with("/mesh", &self.files, &["--tls", "required"])
+    }
+}
+
+fn connect(options: Options) -> Client {
+    block_on(Client::connect(options)).expect("a client connects")
+}
+
+fn try_call(client: &Client, target: &str) -> Result<String, CallError> {
+    let answer = block_on(client.call(target, "hello").into_future());
+    answer.map(|answer| String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A call that must succeed, be the machine as busy as it may.
+#[track_caller]
+fn good_call(client: &Client) {
+    let answer = eventually("a good call", common::SOON, || try_call(client, "text.shout").ok());
+    assert_eq!(answer, "HELLO");
+}
+
+/// What `_ping` of this server says.
+#[track_caller]
+fn ping(client: &Client, uuid: &str) -> Value {
+    let answer = try_call(client, &format!("{uuid}._ping")).expect("a ping is answered");
+    serde_json::from_str(&answer).expect("JSON")
+}
+
+/// Where a server listens.
+fn address(endpoint: &str) -> SocketAddr {
+    endpoint.trim_start_matches("tcp://").parse().expect("an address")
+}
+
+/// What a stranger has who shows `own` and believes in the authority at `ca`.
+fn config(ca: &Path, own: Option<&Certificate>, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("an authority");
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[version])
+        .expect("a version")
+        .with_root_certificates(roots);
+    let Some(own) = own else { return Arc::new(builder.with_no_client_auth()) };
+    let chain = vec![CertificateDer::from_pem_file(&own.cert).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
+    Arc::new(builder.with_client_auth_cert(chain, key).expect("a certificate and its key"))
+}
+
+type Secure = Wire<StreamOwned<ClientConnection, TcpStream>>;
+
+/// Connects as a stranger with TLS of its own, and shakes ZMTP's hands.
+fn dial(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Secure> {
+    let tcp = Wire::connect(address)?.stream().try_clone()?;
+    let name = ServerName::from(address.ip());
+    let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    let mut wire = Wire::over(StreamOwned::new(session, tcp));
+    wire.shake_hands()?;
+    Ok(wire)
+}

@@ -1,0 +1,44 @@
+//! Many servers that join at the same moment.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use crate::inside;
+
+use futures::{StreamExt as _, channel::oneshot, executor::block_on, stream::FuturesUnordered};
+use palm_peer::{Peer, Server};
+use palm_tests::{Etcd, eventually};
+use std::{sync::Arc, thread, time::Instant};
+
+const CROWD: usize = 200;
+
+#[test]
+fn two_hundred_servers_that_join_at_once_are_all_configured_and_published() {
+    let _quiet = crate::alone();
+    let etcd = Etcd::start();
+    let start = Instant::now();
+    let joining: FuturesUnordered<_> = (0..CROWD)
+        .map(|_| Server::new("crowd").function("echo", inside::echo).join(inside::settings(&etcd).build().unwrap()))
+        .collect();
+    let peers: Vec<Arc<Peer>> = block_on(joining.map(|joined| Arc::new(joined.expect("it joins"))).collect());
+    println!("{CROWD} servers joined within {:?}", start.elapsed());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = peers.clone();
+    let serving = thread::spawn(move || {
+        use futures::FutureExt as _;
+        let stopped = stopped.map(drop).shared();
+        let all: FuturesUnordered<_> = served.iter().map(|peer| peer.serve(stopped.clone())).collect();
+        block_on(all.collect::<Vec<_>>())
+    });
+    let client = inside::client(inside::settings(&etcd), "crowd", CROWD);
+    println!("{CROWD} servers can be reached within {:?}", start.elapsed());
+    // The client may have heard of it before the last server has.
+    let configured = || peers.iter().all(|peer| peer.state().configured).then_some(());
+    eventually("all know that they are configured", inside::SOON, configured);
+    assert_eq!(peers.iter().filter(|peer| peer.state().leading).count(), 1);
+    assert_eq!(inside::call(&client, "crowd.echo", "hello").expect("somebody answers"), "hello");
+    let leaving = Instant::now();
+    drop(stop);
+    assert!(serving.join().expect("no panic").into_iter().all(|served| served.is_ok()));
+    println!("{CROWD} servers left within {:?}", leaving.elapsed());
+    assert_eq!(etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]).trim(), "");
+}

@@ -1,0 +1,29 @@
+//! Tests that measure time, memory or processor time and so need a machine that does little else: one runs at a time, after
+//! all others. `cargo test -p palm-tests --test quiet`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+mod bounds;
+#[path = "../common/mod.rs"]
+mod common;
+mod crowd;
+mod empty_mesh;
+mod fire;
+#[path = "../inside/mod.rs"]
+mod inside;
+mod memory;
+mod traps;
+
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// The machine for one test alone. Every test here begins with this or with [`shared`].
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The machine together with other tests that mostly wait for seconds to pass.
+fn shared() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
