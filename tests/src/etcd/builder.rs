@@ -1,7 +1,7 @@
 //! How an etcd is started.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Command,
     sync::{Mutex, OnceLock},
 };
@@ -19,6 +19,7 @@ pub struct EtcdBuilder {
     flags: Vec<String>,
     control_flags: Vec<String>,
     tls: bool,
+    address: Option<IpAddr>,
 }
 
 impl EtcdBuilder {
@@ -48,6 +49,12 @@ impl EtcdBuilder {
         self.https()
     }
 
+    /// Listens for clients at this address instead of 127.0.0.1, such as that of a [`Host`](crate::Host).
+    pub fn at(mut self, address: impl Into<IpAddr>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
     /// Starts etcd with one member and waits until it is healthy, some 100 ms.
     ///
     /// Its election timeout is a tenth of etcd's default, which makes a start quick and allows leases of 1 s instead of
@@ -73,7 +80,9 @@ impl EtcdBuilder {
     /// Starts the member `name` of a cluster, and waits for nothing. `ticks`: heartbeat and election timeout in ms.
     pub(crate) fn launch(self, name: &str, peer: &str, members: &str, ticks: &[&str; 2]) -> Etcd {
         let folder = tempfile::Builder::new().prefix("palm-etcd-").tempdir().expect("a temporary folder");
-        let [client, metrics] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let [client, metrics] =
+            [self.address.unwrap_or(here), here].map(|address| SocketAddr::from((address, free_port())));
         let scheme = if self.tls { "https" } else { "http" };
         let client_url = format!("{scheme}://{client}");
         let mut flags = [
