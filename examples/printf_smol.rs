@@ -12,8 +12,8 @@ async fn printf(message: Message) -> Result<Bytes, FunctionError> {
 
 async fn serve() -> Result<(), Box<dyn Error>> {
     let shutdown = palm_peer::signals()?;
-    let peer = Server::new("printf").function("printf", printf).join(Settings::from_env()?.build()?).await?;
-    Ok(peer.serve(shutdown).await?)
+    let server = Server::new("printf").function("printf", printf);
+    Ok(server.run(Settings::from_env()?.build()?, shutdown).await?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -45,8 +45,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let credentials = crate::tls::credentials(&options, None)?;
-        let etcd = crate::etcd::start("palm-client", &options)?;
+        let credentials = crate::tls::credentials(&options, None).await?;
+        let etcd = crate::etcd::start("palm-client", &options).await?;
         let dialer = Dialer::new(Uuid::new_v4(), &options, credentials);
         Ok(Self { mesh: Mesh::connect(etcd, options, dialer).await? })
     }

@@ -37,16 +37,28 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn error::Error + Send + Sync>>,
+    /// What is invalid is a file's content: it may be another one at the next start.
+    of_files: bool,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), source: None, of_files: false }
     }
 
     pub(crate) fn caused(mut self, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says that a file of TLS is at fault, and not the settings that name it.
+    pub(crate) fn of_files(mut self) -> Self {
+        self.of_files = true;
+        self
+    }
+
+    pub(crate) fn is_about_files(&self) -> bool {
+        self.of_files
     }
 
     /// What went wrong, for programs.

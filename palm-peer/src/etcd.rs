@@ -2,15 +2,24 @@
 
 use crate::{
     Error, ErrorKind, Options,
-    ports::etcd::{Etcd, EtcdSettings, EtcdTls, TlsSource},
+    ports::{
+        etcd::{Etcd, EtcdSettings, EtcdTls, TlsSource},
+        runtime,
+    },
 };
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 /// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
 const LEAST_TIME: Duration = Duration::from_millis(200);
 
-/// A handle to the etcd of `options`, with a thread of this name.
-pub fn start(thread: &str, options: &Options) -> Result<Etcd, Error> {
+/// A handle to the etcd of `options`, with a thread of this name. The files of TLS are read on another thread: they may be
+/// pipes, or lie on a disk that does not answer.
+pub async fn start(thread: &'static str, options: &Options) -> Result<Etcd, Error> {
+    let options = options.clone();
+    runtime::run_blocking(move || start_blocking(thread, &options)).await
+}
+
+fn start_blocking(thread: &str, options: &Options) -> Result<Etcd, Error> {
     let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
     settings.request_timeout = request_timeout(options);
     settings.user.clone_from(&options.user);
@@ -38,7 +47,7 @@ fn tls(options: &Options) -> Result<Option<TlsSource>, Error> {
             identity.as_ref().map(|(cert, key)| Ok::<_, io::Error>((read("cert", cert)?, read("key", key)?)));
         Ok(EtcdTls { ca: read("cacert", &ca)?, identity: identity.transpose()? })
     };
-    source().map_err(|error: io::Error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+    source().map_err(|error: io::Error| Error::new(ErrorKind::Invalid, error.to_string()).of_files())?;
     Ok(Some(Arc::new(source)))
 }
 
@@ -71,7 +80,7 @@ mod tests {
     fn a_password_in_an_endpoint_is_an_invalid_setting() {
         let etcd = vec!["http://root:secret@127.0.0.1:1".to_owned()];
         let options = Settings { etcd, ..Settings::default() }.build().expect("settings that make sense");
-        let error = start("palm-test", &options).err().expect("an endpoint that shows a password");
+        let error = start_blocking("palm-test", &options).err().expect("an endpoint that shows a password");
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(!error.to_string().contains("secret"), "{error}");
     }

@@ -1,14 +1,22 @@
 //! Command-line flags that a server's `main` can embed.
 
-use crate::{Error, InvalidSetting, Options, Peer, Server, Settings, facts::settings, logging};
+use crate::{
+    Error, ErrorKind, InvalidSetting, Options, Server, Settings,
+    facts::settings,
+    logging,
+    ports::{runtime, signal, timer},
+};
 use argh::FromArgs;
 use log::LevelFilter;
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 /// The exit status of a server that a person removed: whoever supervises it must not start it again.
 pub const EVICTED: u8 = 77;
 
-/// run the server until SIGTERM or SIGINT
+/// How long a server may take to end after a second signal.
+const HURRY_WITHIN: Duration = Duration::from_secs(2);
+
+/// run the server until SIGTERM, SIGINT or SIGHUP
 ///
 /// Each flag overrides its `PALM_*` environment variable.
 #[derive(FromArgs, Debug, Default, Clone)]
@@ -115,7 +123,8 @@ impl Run {
         settings::log_level(std::env::var("PALM_LOG").ok().as_deref())
     }
 
-    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM or SIGINT, leaves. The functions
+    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, leaves. A second
+    /// SIGTERM or SIGINT ends the drain at once, and the process within a second even when functions block it. The functions
     /// run where [`block_on`](crate::block_on) does; the calling thread waits. Gives the exit status: 0 after an orderly
     /// leave, [`EVICTED`] when a person removed the server, 1 for any other error, 2 for a wrong setting.
     ///
@@ -149,18 +158,34 @@ impl Run {
         };
         // A logger of the program's own stays in place.
         let _ = logging::init(level);
-        match crate::block_on(serve(server, options)) {
+        match run_until_hurried(server, options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 log::error!("{error}");
-                ExitCode::from(if error.kind() == crate::ErrorKind::Evicted { EVICTED } else { 1 })
+                ExitCode::from(status(&error))
             }
         }
     }
 }
 
-async fn serve(server: Server, options: Options) -> Result<(), Error> {
+/// The exit status that tells a supervisor what it was.
+fn status(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Evicted => EVICTED,
+        ErrorKind::Invalid if !error.is_about_files() => 2,
+        _ => 1,
+    }
+}
+
+/// Runs the server. When its executor is blocked, nobody else can end the process at a second signal.
+fn run_until_hurried(server: Server, options: Options) -> Result<(), Error> {
     let shutdown = crate::signals()?;
-    let peer: Peer = server.join(options).await?;
-    peer.serve(shutdown).await
+    let seen = signal::seen();
+    let blocked = async move {
+        signal::hurry(seen).await;
+        timer::sleep(HURRY_WITHIN).await;
+    };
+    runtime::block_on_until(server.run(options, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::System, "a second signal: ending at once, functions block the executor"))
+    })
 }

@@ -11,8 +11,7 @@
 //! }
 //!
 //! # async fn run() -> Result<(), palm_peer::Error> {
-//! let peer = Server::new("text").function("shout", shout).join(Options::default()).await?;
-//! peer.serve(palm_peer::signals()?).await
+//! Server::new("text").function("shout", shout).run(Options::default(), palm_peer::signals()?).await
 //! # }
 //! ```
 //!
@@ -68,8 +67,11 @@ pub use job::{Job, JobError, Progress, Results};
 pub use peer::Peer;
 pub use server::{FunctionError, Message, Server};
 
-/// A future that ends at the first SIGTERM or SIGINT from now on, for [`Peer::serve`]. From then on these signals no longer
-/// end the process by themselves.
+/// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for [`Server::run`] and [`Peer::serve`].
+/// From then on these signals no longer end the process by themselves, so await it at once: nothing else ends the process.
+///
+/// A second SIGTERM or SIGINT ends the drain of every server of the process (see [`Peer::serve`]). SIGHUP, which comes when
+/// the terminal is closed, is left alone where it was ignored when the process started, as under `nohup`.
 ///
 /// # Errors
 /// [`ErrorKind::System`] when the system refuses to tell of signals.

@@ -8,9 +8,11 @@ use crate::{
         lock::lock,
         serving::{Beat, Serving, core::Core, functions::Function},
     },
-    facts::record::Record,
+    facts::record::{self, Record},
     logging,
     ports::{
+        etcd::Etcd,
+        signal,
         systemd::{self, Notice},
         timer,
     },
@@ -19,7 +21,7 @@ use chrono::Utc;
 use futures::{
     FutureExt as _, Stream,
     channel::{mpsc, oneshot},
-    future::{join, select},
+    future::{Either, join, select},
     pin_mut,
 };
 use std::{
@@ -35,6 +37,9 @@ use uuid::Uuid;
 /// How long a server that left goes on answering `leaving` at least, so that clients which have not heard yet go elsewhere.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// How long a server that is stopped while it joins, or told to hurry, waits for etcd to take back its lease.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(1);
+
 /// A server that has joined the mesh. It answers while [`Peer::serve`] runs.
 ///
 /// Its place in etcd is kept by a thread of its own, whatever the executor does. Dropping it without serving to the end
@@ -45,6 +50,8 @@ pub struct Peer {
     announcer: Arc<Announcer>,
     commands: mpsc::UnboundedSender<Command>,
     engine: Mutex<Option<Engine>>,
+    /// How many signals the process had received before this peer joined.
+    signals: u64,
 }
 
 /// What serving needs, once.
@@ -63,31 +70,24 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
+    /// Joins unless `shutdown` ends first: then what was done is undone, and there is no peer.
     pub(crate) async fn join(
-        name: String,
-        kind: String,
-        names: Vec<String>,
-        functions: BTreeMap<String, Function>,
+        definition: Definition,
         options: Options,
-    ) -> Result<Self, Error> {
-        let address = SocketAddr::new(options.bind_address(), options.port);
-        let credentials = crate::tls::credentials(&options, Some(&options.ip))?;
-        let core = Arc::new(Core::new(name, functions, options, logging::book(), credentials.clone()));
-        if core.options.is_exposed() {
-            log::warn!(
-                "whoever reaches {} can call this server and read what is said to it: name --cacert, --cert and --key \
-                 (PALM_CACERT, PALM_CERT, PALM_KEY) to have TLS, or listen on 127.0.0.1",
-                core.options.bind_address()
-            );
-        }
-        let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials).await;
-        let (door, sender, receiver, bound) = opened.map_err(|error| {
-            let words = format!("cannot listen at {address} (bind and port name another address)");
-            Error::new(ErrorKind::Listen, words).caused(error)
-        })?;
-        let record = new_record(&core, kind, names, bound.port());
+        mut shutdown: impl Future + Unpin,
+    ) -> Result<Option<Self>, Error> {
+        let signals = signal::seen();
+        log::info!("server {} joins the mesh {:?} at {}", definition.name, options.prefix, options.etcd.join(","));
+        let prepared = {
+            let preparing = prepare(definition, options);
+            pin_mut!(preparing);
+            match select(preparing, &mut shutdown).await {
+                Either::Left((prepared, _)) => prepared?,
+                Either::Right(_) => return Ok(None),
+            }
+        };
+        let Prepared { core, door, sender, receiver, record, etcd } = prepared;
         let endpoint = record.endpoint();
-        let etcd = crate::etcd::start("palm-agent", &core.options)?;
         core.relay.attach(etcd.clone());
         let announcer = Arc::new(Announcer::new());
         let (commands, heard) = mpsc::unbounded();
@@ -100,10 +100,22 @@ impl Peer {
             // Nobody waits for the end of a peer that is not served.
             let _ = tell_end.send(living.await);
         }));
-        joined.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "the agent ended while joining")))?;
+        match select(joined, shutdown).await {
+            Either::Left((joined, _)) => {
+                joined.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "the agent ended while joining")))?;
+            }
+            Either::Right((_, joined)) => {
+                // Without those who wait for it, the agent takes back what it put into etcd.
+                drop((joined, commands));
+                let _ = timer::timeout(GIVE_BACK_WITHIN, end).await;
+                drop((sender, receiver));
+                door.close().await;
+                return Ok(None);
+            }
+        }
         log::info!("server {} joined as {} at {endpoint}", core.name, core.uuid);
         let engine = Mutex::new(Some(Engine { door, sender, receiver, beats, end }));
-        Ok(Self { core, endpoint, announcer, commands, engine })
+        Ok(Some(Self { core, endpoint, announcer, commands, engine, signals }))
     }
 
     /// The identity of this instance in the mesh.
@@ -133,8 +145,9 @@ impl Peer {
     /// Runs the functions on the executor that polls this, until `shutdown` ends; then leaves in an orderly way: takes the
     /// server out of the mesh, finishes what it is doing (at most `drain`), and answers `leaving` to what still arrives.
     ///
-    /// `serve(palm_peer::signals())` ends at SIGTERM or SIGINT. Not cancel-safe: a dropped `serve` cannot be resumed, and
-    /// the server leaves the mesh when the peer is dropped, without a drain.
+    /// `serve(palm_peer::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM or SIGINT ends the drain at once.
+    /// Not cancel-safe: a dropped `serve` cannot be resumed, and the server leaves the mesh when the peer is dropped, without
+    /// a drain.
     ///
     /// # Errors
     /// [`ErrorKind::Evicted`] when a person removed the server, [`ErrorKind::NotServable`] when it is served already or has
@@ -156,22 +169,53 @@ impl Peer {
             why
         };
         let ended = match why {
+            None => Ok(()),
             Some(Ok(End::Evicted)) => {
-                self.core.leaving.store(true, Ordering::Release);
-                self.drain(&door, &mut serving, &mut receiver, &mut beats).await;
                 let words = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
                 Err(Error::new(ErrorKind::Evicted, words))
             }
             Some(_) => Err(Error::new(ErrorKind::System, "the peer's agent ended")),
-            None => {
-                self.leave(&door, &mut serving, &mut receiver, &mut beats).await;
-                Ok(())
-            }
         };
+        let hurried = {
+            let finishing = self.finish(&ended, &door, &mut serving, &mut receiver, &mut beats);
+            pin_mut!(finishing);
+            matches!(select(finishing, signal::hurry(self.signals)).await, Either::Right(_))
+        };
+        if hurried {
+            log::warn!("a second signal: leaving at once, {} requests are not finished", serving.pending());
+            self.give_back().await;
+        }
         // In this order: ZeroMQ takes its socket out of the folder, then the folder goes.
         drop((serving, receiver));
         door.close().await;
         ended
+    }
+
+    /// What is left to do once serving ends.
+    async fn finish(
+        &self,
+        ended: &Result<(), Error>,
+        door: &Door,
+        serving: &mut Serving,
+        receiver: &mut door::Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+    ) {
+        match ended {
+            Ok(()) => self.leave(door, serving, receiver, beats).await,
+            Err(error) if error.kind() == ErrorKind::Evicted => {
+                self.core.leaving.store(true, Ordering::Release);
+                self.drain(door, serving, receiver, beats).await;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Has the agent give the lease back, and with it all that is on it; does not wait for an etcd that is away.
+    async fn give_back(&self) {
+        let (tell, done) = oneshot::channel();
+        if self.commands.unbounded_send(Command::Finish(tell)).is_ok() {
+            let _ = timer::timeout(GIVE_BACK_WITHIN, done).await;
+        }
     }
 
     async fn leave(
@@ -239,16 +283,59 @@ impl Peer {
     }
 }
 
+/// What a server is.
+pub(crate) struct Definition {
+    pub name: String,
+    pub kind: String,
+    /// The names of its functions, in the order of the record.
+    pub names: Vec<String>,
+    pub functions: BTreeMap<String, Function>,
+}
+
+/// What joining needs, before anything is written to etcd.
+struct Prepared {
+    core: Arc<Core>,
+    door: Door,
+    sender: door::Sender,
+    receiver: door::Receiver,
+    record: Record,
+    etcd: Etcd,
+}
+
+async fn prepare(definition: Definition, options: Options) -> Result<Prepared, Error> {
+    let Definition { name, kind, names, functions } = definition;
+    let address = SocketAddr::new(options.bind_address(), options.port);
+    let credentials = crate::tls::credentials(&options, Some(&options.ip)).await?;
+    let core = Arc::new(Core::new(name, functions, options, logging::book(), credentials.clone()));
+    if core.options.is_exposed() {
+        log::warn!(
+            "whoever reaches {} can call this server and read what is said to it: name --cacert, --cert and --key \
+             (PALM_CACERT, PALM_CERT, PALM_KEY) to have TLS, or listen on 127.0.0.1",
+            core.options.bind_address()
+        );
+    }
+    let mut record = new_record(&core, kind, names);
+    check_length(&record)?;
+    let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials).await;
+    let (door, sender, receiver, bound) = opened.map_err(|error| {
+        let words = format!("cannot listen at {address} (bind and port name another address)");
+        Error::new(ErrorKind::Listen, words).caused(error)
+    })?;
+    record.ports = vec![bound.port()];
+    let etcd = crate::etcd::start("palm-agent", &core.options).await?;
+    Ok(Prepared { core, door, sender, receiver, record, etcd })
+}
+
 async fn live(
-    etcd: crate::ports::etcd::Etcd,
+    etcd: Etcd,
     core: Arc<Core>,
     record: Record,
     announcer: Arc<Announcer>,
     commands: mpsc::UnboundedReceiver<Command>,
     beats: mpsc::UnboundedSender<Beat>,
-    tell: oneshot::Sender<Result<(), Error>>,
+    mut tell: oneshot::Sender<Result<(), Error>>,
 ) -> End {
-    match Agent::join(etcd, core, record, Arc::clone(&announcer), commands, beats).await {
+    match Agent::join(etcd, core, record, Arc::clone(&announcer), commands, beats, tell.cancellation()).await {
         Ok((agent, joined)) => {
             // Whoever asked to join may have stopped waiting; then the peer is gone, and the agent leaves.
             let _ = tell.send(Ok(()));
@@ -263,14 +350,31 @@ async fn live(
     }
 }
 
-fn new_record(core: &Core, kind: String, functions: Vec<String>, port: u16) -> Record {
+/// Nobody reads a record that is too long: the server would never be configured.
+fn check_length(record: &Record) -> Result<(), Error> {
+    let length = record.full_length();
+    if length <= record::LONGEST {
+        return Ok(());
+    }
+    let words = format!(
+        "server {}: its record in etcd would have {length} bytes, {} at most; {} functions are named in it: give it fewer, \
+         or shorter names",
+        record.server,
+        record::LONGEST,
+        record.functions.len()
+    );
+    Err(Error::new(ErrorKind::Invalid, words))
+}
+
+/// The record of a server that does not listen yet.
+fn new_record(core: &Core, kind: String, functions: Vec<String>) -> Record {
     Record {
         host: core.options.ip.clone(),
         pid: std::process::id(),
         when: Utc::now().into(),
         leader: None,
         server: core.name.clone(),
-        ports: vec![port],
+        ports: Vec::new(),
         kind,
         functions,
         uuid: core.uuid,

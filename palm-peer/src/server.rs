@@ -8,11 +8,18 @@ use crate::{
     },
     facts::message::Request,
     facts::names,
+    peer::Definition,
     ports::runtime,
 };
 use bytes::Bytes;
-use futures::FutureExt as _;
-use std::{collections::BTreeMap, error, future::Future, sync::Arc, time::Instant};
+use futures::{FutureExt as _, pin_mut};
+use std::{
+    collections::BTreeMap,
+    error,
+    future::{self, Future},
+    sync::Arc,
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// What an asynchronous or blocking function may fail with: any error, whose words the caller gets.
@@ -195,19 +202,40 @@ impl Server {
     /// Joins the mesh: listens, registers in etcd and stands for election. The server is reachable once
     /// [`Peer::serve`] runs and the leader has configured it, tens of milliseconds later.
     ///
-    /// Works under any executor. When the future is dropped before it ends, what was done is undone, in the background.
+    /// Works under any executor. When the future is dropped before it ends, what was done is undone, in the background. To
+    /// stop joining at a signal as well, use [`Server::run`].
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a wrong name, [`ErrorKind::Listen`] when the address cannot be bound,
-    /// [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`, [`ErrorKind::EtcdRefused`] when it
-    /// says no. Nothing is left behind.
+    /// [`ErrorKind::Invalid`] for a wrong name, or more and longer names than a record holds, [`ErrorKind::Listen`] when the
+    /// address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`,
+    /// [`ErrorKind::EtcdRefused`] when it says no. Nothing is left behind.
     pub async fn join(self, options: Options) -> Result<Peer, Error> {
+        let joined = Peer::join(self.definition()?, options, future::pending::<()>()).await?;
+        joined.ok_or_else(|| Error::new(ErrorKind::System, "joining was stopped"))
+    }
+
+    /// Joins the mesh and serves until `shutdown` ends, then leaves: [`Server::join`] and [`Peer::serve`] in one, with the
+    /// difference that `shutdown` is awaited from the start. When it ends while the server joins, joining stops at once, what
+    /// was put into etcd is removed, and this returns `Ok`.
+    ///
+    /// # Errors
+    /// As [`Server::join`] and [`Peer::serve`].
+    pub async fn run(self, options: Options, shutdown: impl Future) -> Result<(), Error> {
+        pin_mut!(shutdown);
+        let Some(peer) = Peer::join(self.definition()?, options, &mut shutdown).await? else {
+            log::info!("stopped while joining the mesh");
+            return Ok(());
+        };
+        peer.serve(shutdown).await
+    }
+
+    fn definition(self) -> Result<Definition, Error> {
         if let Some(words) = self.invalid {
             return Err(Error::new(ErrorKind::Invalid, words));
         }
         let mut names = self.order;
         names.extend(names::BUILT_IN.map(String::from));
-        Peer::join(self.name, self.kind, names, self.functions, options).await
+        Ok(Definition { name: self.name, kind: self.kind, names, functions: self.functions })
     }
 }
 

@@ -1,4 +1,5 @@
-//! A server that can be made to block the executor of its functions: `sleepy.block`, with seconds as payload.
+//! A server that can be made to block the executor of its functions: `sleepy.block`, with seconds as payload; or to take long
+//! without: `sleepy.wait`.
 //!
 //! For tests: nobody else should sleep in an asynchronous function.
 
@@ -18,7 +19,14 @@ async fn block(message: Message) -> Result<&'static str, FunctionError> {
     Ok("awake")
 }
 
+async fn wait(message: Message) -> Result<&'static str, FunctionError> {
+    let seconds: f64 = std::str::from_utf8(message.payload())?.parse()?;
+    log::info!("waiting");
+    async_std::task::sleep(Duration::try_from_secs_f64(seconds)?).await;
+    Ok("waited")
+}
+
 fn main() -> ExitCode {
     let sleepy: Sleepy = argh::from_env();
-    sleepy.run.main(Server::new("sleepy").function("block", block))
+    sleepy.run.main(Server::new("sleepy").function("block", block).function("wait", wait))
 }

@@ -127,6 +127,11 @@ impl Process {
         self.held().signal(Signal::INT);
     }
 
+    /// Sends SIGHUP, as the kernel does when the terminal is closed.
+    pub fn hang_up(&self) {
+        self.held().signal(Signal::HUP);
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&self) {
         self.held().signal(Signal::KILL);

@@ -16,6 +16,7 @@ pub mod registry;
 pub mod removal;
 pub mod roster;
 pub mod routing;
+pub mod shutdown;
 pub mod store;
 pub mod turns;
 pub mod zmtp;

@@ -75,6 +75,12 @@ impl Record {
         String::from_utf8(json).unwrap_or_default()
     }
 
+    /// How many bytes the record has once it names a port, and the leader that configured it.
+    #[must_use]
+    pub fn full_length(&self) -> usize {
+        Self { ports: vec![u16::MAX], leader: Some(self.uuid), configured: true, ..self.clone() }.to_json().len()
+    }
+
     /// Reads what etcd holds.
     ///
     /// # Errors
@@ -199,6 +205,14 @@ mod tests {
         let wordy = GUIDE.replace("4749", &format!("\"{}\"", "ä".repeat(50_000)));
         let error = Record::from_json(wordy.as_bytes()).expect_err("no pid").to_string();
         assert!(error.starts_with("invalid type") && error.contains("expected u32") && error.len() < 1000, "{error}");
+    }
+
+    #[test]
+    fn the_full_length_is_that_of_the_record_which_the_leader_writes() {
+        let full = Record::from_json(GUIDE.as_bytes()).expect("the guide's record");
+        let new = Record { leader: None, configured: false, ..full.clone() };
+        assert_eq!(full.full_length(), GUIDE.len() + "65535".len() - "5555".len());
+        assert_eq!(new.full_length(), full.full_length());
     }
 
     #[test]

@@ -10,7 +10,10 @@ pub use async_std::{
 
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Either, select},
+};
 use rustix::net::sockopt;
 use std::{
     future::Future,
@@ -76,15 +79,31 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 
 /// Runs a future in the background, and blocks the calling thread until it ends; a panic goes on here.
 pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
-    prepare();
-    let task = task::spawn(AssertUnwindSafe(future).catch_unwind());
     // async-std's own would have this thread wait for sockets as well, and then wake those that care.
-    futures::executor::block_on(task).unwrap_or_else(|panic| resume_unwind(panic))
+    futures::executor::block_on(started(future)).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// As [`block_on`], but waits no longer than `until` does, and then leaves the future running.
+pub fn block_on_until<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+    until: impl Future + Unpin,
+) -> Option<T> {
+    match futures::executor::block_on(select(started(future), until)) {
+        Either::Left((ended, _)) => Some(ended.unwrap_or_else(|panic| resume_unwind(panic))),
+        Either::Right(_) => None,
+    }
+}
+
+/// A future in the background, as a handle that gives its value or its panic.
+fn started<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> task::JoinHandle<thread::Result<T>> {
+    prepare();
+    task::spawn(AssertUnwindSafe(future).catch_unwind())
 }
 
 /// Runs a closure that may block on a thread of a pool (500 at most), and gives what it returns. Dropping the future
 /// leaves the closure running.
 pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> BoxFuture<'static, T> {
+    prepare();
     Box::pin(task::spawn_blocking(work))
 }
 

@@ -1,17 +1,152 @@
-//! SIGTERM and SIGINT: the only user of async-signal.
+//! SIGTERM, SIGINT and SIGHUP: the only user of async-signal.
+//!
+//! A thread of their own receives them, so that a function that holds up the executor does not keep a second signal from
+//! ending the process.
 
+use crate::decisions::shutdown::{Request, Requests};
 use async_signal::{Signal, Signals};
-use futures::StreamExt as _;
-use std::{future::Future, io};
+use futures::{StreamExt as _, executor::block_on};
+use std::{
+    collections::BTreeMap,
+    fs,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    thread,
+};
 
-/// A future that ends at the first SIGTERM or SIGINT after this call. From then on these signals no longer end the process.
+struct State {
+    /// Whether the process's signals come here.
+    installed: bool,
+    requests: Requests,
+    /// Whom to wake, by the number of the future.
+    wakers: BTreeMap<u64, Waker>,
+    next: u64,
+}
+
+static STATE: Mutex<State> =
+    Mutex::new(State { installed: false, requests: Requests::NONE, wakers: BTreeMap::new(), next: 0 });
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request that has not come yet.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Awaited {
+    id: u64,
+    seen: u64,
+    comes: fn(&Requests, u64) -> bool,
+}
+
+impl Awaited {
+    fn new(seen: u64, comes: fn(&Requests, u64) -> bool) -> Self {
+        let mut state = state();
+        state.next += 1;
+        Self { id: state.next, seen, comes }
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        state().wakers.remove(&self.id);
+    }
+}
+
+impl Future for Awaited {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = state();
+        if (self.comes)(&state.requests, self.seen) {
+            return Poll::Ready(());
+        }
+        match state.wakers.get_mut(&self.id) {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => drop(state.wakers.insert(self.id, context.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+/// A future that ends at the first signal after this call. From then on these signals no longer end the process.
 ///
 /// # Errors
 /// When the system refuses.
-pub fn termination() -> io::Result<impl Future<Output = ()> + Send + Unpin> {
-    let mut signals = Signals::new([Signal::Term, Signal::Int])?;
-    Ok(Box::pin(async move {
+pub fn termination() -> io::Result<Awaited> {
+    install()?;
+    Ok(Awaited::new(seen(), Requests::asks_for_shutdown))
+}
+
+/// A future that ends when somebody asks again, after the first `seen` requests: see [`Requests::asks_to_hurry`]. Without
+/// [`termination`] it never ends.
+pub fn hurry(seen: u64) -> Awaited {
+    Awaited::new(seen, Requests::asks_to_hurry)
+}
+
+/// How many requests there were so far.
+#[must_use]
+pub fn seen() -> u64 {
+    state().requests.count()
+}
+
+fn install() -> io::Result<()> {
+    let mut state = state();
+    if state.installed {
+        return Ok(());
+    }
+    let hang_up = (!is_hang_up_ignored()).then_some(Signal::Hup);
+    let mut signals = Signals::new([Signal::Term, Signal::Int].into_iter().chain(hang_up))?;
+    thread::Builder::new().name("palm-signals".to_owned()).spawn(move || {
         // The stream does not end before the program.
-        while let Some(Err(_)) = signals.next().await {}
-    }))
+        while let Some(received) = block_on(signals.next()) {
+            match received {
+                Ok(Signal::Hup) => receive(Request::HangUp),
+                Ok(_) => receive(Request::Terminate),
+                Err(error) => log::debug!("a signal could not be read: {error}"),
+            }
+        }
+    })?;
+    state.installed = true;
+    Ok(())
+}
+
+fn receive(request: Request) {
+    let wakers = {
+        let mut state = state();
+        state.requests.observe(request);
+        std::mem::take(&mut state.wakers)
+    };
+    wakers.into_values().for_each(Waker::wake);
+}
+
+/// Whether the process was started to outlive its terminal, as `nohup` does.
+fn is_hang_up_ignored() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
+}
+
+/// What `proc_pid_status(5)` says of SIGHUP, which is the lowest bit of the mask.
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_ignores_is_read_from_the_mask() {
+        for (status, ignored) in [
+            ("Name:\tx\nSigIgn:\t0000000000000001\n", true),
+            ("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n", false),
+            ("SigIgn:\t0000000000001007\n", true),
+            ("", false),
+        ] {
+            assert_eq!(ignores_hang_up(status), ignored, "{status:?}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod candidacy;
+mod joining;
 pub mod keeper;
 pub mod registration;
 mod session;
@@ -13,7 +14,6 @@ use self::{
     registration::{RegisterError, Registrar},
 };
 use crate::{
-    Error, ErrorKind,
     decisions::{
         backoff::backoff,
         election::{self, Action, Candidate, Election},
@@ -29,7 +29,7 @@ use crate::{
         record::Record,
     },
     ports::{
-        etcd::{Change, Etcd, Task},
+        etcd::{Change, Task},
         timer,
     },
 };
@@ -37,10 +37,7 @@ use futures::{
     StreamExt as _,
     channel::{mpsc, oneshot},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 /// How long leaving may wait for etcd; after that the lease expires by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
@@ -114,33 +111,6 @@ struct Session {
 }
 
 impl Agent {
-    /// Registers; etcd may take as long as `join_timeout`.
-    pub async fn join(
-        etcd: Etcd,
-        core: Arc<Core>,
-        record: Record,
-        announcer: Arc<Announcer>,
-        commands: mpsc::UnboundedReceiver<Command>,
-        beats: mpsc::UnboundedSender<Beat>,
-    ) -> Result<(Self, Joined), Error> {
-        let registrar = Registrar::new(etcd, &core.options, record);
-        let agent = Self { registrar, core, announcer, commands, beats };
-        let deadline = Instant::now() + agent.core.options.join_timeout;
-        for attempt in 0.. {
-            let error = match agent.attach(None).await {
-                Ok(joined) => return Ok((agent, joined)),
-                Err(RegisterError::Evicted) => return Err(Error::new(ErrorKind::Evicted, "removed while joining")),
-                Err(RegisterError::Etcd(error)) => error,
-            };
-            let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(1), fastrand::f64());
-            if !error.is_passing() || Instant::now() + wait > deadline {
-                return Err(error.into());
-            }
-            timer::sleep(wait).await;
-        }
-        Err(Error::new(ErrorKind::EtcdUnreachable, "etcd was asked too often"))
-    }
-
     /// Gets a lease and registers under it.
     async fn attach(&self, known: Option<Revision>) -> Result<Joined, RegisterError> {
         let (lease, clock) = self.registrar.lease(self.core.options.ttl).await?;

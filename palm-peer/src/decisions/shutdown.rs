@@ -1,0 +1,93 @@
+//! Which signals ask a process to shut down, and which ask it to stop waiting.
+
+/// A signal that ends a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// SIGTERM or SIGINT: somebody wants the process to end.
+    Terminate,
+    /// SIGHUP: the terminal is gone. Asks for a shutdown, but nobody waits for its end. It often arrives twice: from the
+    /// kernel, and from the shell that was hung up on.
+    HangUp,
+}
+
+/// The requests that a process has received.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requests {
+    count: u64,
+    /// The value of `count` at the last [`Request::Terminate`].
+    urgent: u64,
+}
+
+impl Requests {
+    /// As [`Default`], for a static.
+    pub const NONE: Self = Self { count: 0, urgent: 0 };
+
+    /// Counts a request.
+    pub fn observe(&mut self, request: Request) {
+        self.count += 1;
+        if request == Request::Terminate {
+            self.urgent = self.count;
+        }
+    }
+
+    /// How many requests there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether anything asked for a shutdown after the first `seen` requests.
+    #[must_use]
+    pub fn asks_for_shutdown(&self, seen: u64) -> bool {
+        self.count > seen
+    }
+
+    /// Whether somebody asked again after the first `seen` requests: the first request after those begins a graceful
+    /// shutdown, or finds one under way that had another cause; SIGTERM or SIGINT after that one ends it.
+    #[must_use]
+    pub fn asks_to_hurry(&self, seen: u64) -> bool {
+        self.urgent > seen + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Request::*, *};
+
+    fn after(requests: &[Request]) -> Requests {
+        let mut observed = Requests::default();
+        for request in requests {
+            observed.observe(*request);
+        }
+        observed
+    }
+
+    #[test]
+    fn the_second_request_to_terminate_hurries() {
+        for (requests, shutdown, hurry) in [
+            (&[][..], false, false),
+            (&[Terminate], true, false),
+            (&[HangUp], true, false),
+            (&[Terminate, Terminate], true, true),
+            // A terminal that closes does not hurry anybody.
+            (&[Terminate, HangUp], true, false),
+            (&[HangUp, HangUp, HangUp], true, false),
+            (&[HangUp, Terminate], true, true),
+        ] {
+            let observed = after(requests);
+            let asks = (observed.asks_for_shutdown(0), observed.asks_to_hurry(0));
+            assert_eq!(asks, (shutdown, hurry), "{requests:?}");
+        }
+    }
+
+    #[test]
+    fn requests_before_a_server_joined_do_not_count_for_it() {
+        let mut observed = after(&[Terminate, Terminate]);
+        let seen = observed.count();
+        assert!(!observed.asks_for_shutdown(seen) && !observed.asks_to_hurry(seen));
+        observed.observe(Terminate);
+        assert!(observed.asks_for_shutdown(seen) && !observed.asks_to_hurry(seen));
+        observed.observe(Terminate);
+        assert!(observed.asks_to_hurry(seen));
+    }
+}
