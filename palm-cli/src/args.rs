@@ -198,7 +198,7 @@ impl Args {
             ("timeout", timeout),
         ] {
             if let Some(value) = value {
-                settings.set(name, value)?;
+                settings.set(name, value).map_err(|error| error.named(format!("--{name}")))?;
             }
         }
         settings.build()

@@ -7,6 +7,13 @@ use std::{
     process::ExitCode,
 };
 
+/// Says something on stderr, and goes on. Where nobody reads stderr, the status must do.
+pub fn warn(words: &str) {
+    // The words of servers, and of whoever wrote to etcd, may be among them.
+    let words: Vec<_> = words.trim_end().split('\n').map(harmless).collect();
+    let _ = writeln!(io::stderr(), "palm-cli: {}", words.join("\n"));
+}
+
 /// Why a command ends early.
 #[derive(Debug)]
 pub enum Failure {
@@ -29,10 +36,7 @@ impl Failure {
             Self::Unreachable(words) => (3, words),
             Self::Unread => return ExitCode::SUCCESS,
         };
-        // Where nobody reads stderr either, the status must do.
-        // A server's own words may be among them.
-        let words: Vec<_> = words.trim_end().split('\n').map(harmless).collect();
-        let _ = writeln!(io::stderr(), "palm-cli: {}", words.join("\n"));
+        warn(&words);
         ExitCode::from(status)
     }
 }

@@ -6,12 +6,12 @@ mod input;
 use self::{bar::Bar, input::Input};
 use crate::{
     args,
-    failure::Failure,
-    screen::{Screen, harmless},
+    failure::{Failure, warn},
+    screen::Screen,
 };
 use futures::StreamExt as _;
 use palm_peer::{Bytes, Client, JobError, Options};
-use std::io::{self, Write as _};
+use std::io;
 
 /// The most that is under way, in bytes: the library's default.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -58,10 +58,7 @@ fn show(ended: &[Ended], delimiter: u8, screen: &mut Screen) -> io::Result<()> {
                 screen.raw(payload)?;
                 screen.raw(&[delimiter])?;
             }
-            // Where nobody reads stderr either, the status must do.
-            Err(error) => {
-                let _ = writeln!(io::stderr(), "palm-cli: message {idx}: {}", harmless(&error.to_string()));
-            }
+            Err(error) => warn(&format!("message {idx}: {error}")),
         }
     }
     screen.flush()

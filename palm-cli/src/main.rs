@@ -18,7 +18,7 @@ use self::{
     failure::Failure,
     screen::Screen,
 };
-use palm_peer::Admin;
+use palm_peer::{Admin, Settings};
 use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -37,6 +37,9 @@ fn run(screen: &mut Screen) -> Result<(), Failure> {
 
 async fn carry_out(args: &Args, screen: &mut Screen) -> Result<(), Failure> {
     let options = args.options()?;
+    for (name, meant) in Settings::misspelt_variables() {
+        failure::warn(&format!("the variable {name} has no effect: is {meant} meant?"));
+    }
     match &args.command {
         Command::Status(status) => {
             status.check()?;

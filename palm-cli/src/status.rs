@@ -2,17 +2,14 @@
 
 use crate::{
     args::Status,
-    failure::Failure,
+    failure::{Failure, warn},
     find::find,
     screen::{Screen, harmless},
     table,
 };
 use futures::StreamExt as _;
 use palm_peer::{Admin, Entry};
-use std::{
-    io::{self, Write as _},
-    time::SystemTime,
-};
+use std::{io, time::SystemTime};
 
 /// Does what the command line says.
 pub async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
@@ -31,12 +28,7 @@ pub async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<
 fn record(entry: &Entry, screen: &mut Screen) -> Result<(), Failure> {
     if let Err(reason) = &entry.record {
         // What is stored is shown all the same.
-        let _ = writeln!(
-            io::stderr(),
-            "palm-cli: {} is broken: {}",
-            harmless(&entry.name),
-            table::brief(&reason.to_string())
-        );
+        warn(&format!("{} is broken: {}", entry.name, table::brief(&reason.to_string())));
         if screen.terminal {
             return Ok(screen.line(&visible(&entry.stored))?);
         }
@@ -97,7 +89,7 @@ async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
                 first = false;
             }
             Err(error) => {
-                let _ = writeln!(io::stderr(), "palm-cli: this may be out of date: {error}");
+                warn(&format!("this may be out of date: {error}"));
             }
         }
         screen.flush()?;

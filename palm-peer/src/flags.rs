@@ -103,7 +103,7 @@ impl Run {
             ("drain", &self.drain),
         ] {
             if let Some(value) = value {
-                settings.set(name, value)?;
+                settings.set(name, value).map_err(|error| error.named(format!("--{}", name.replace('_', "-"))))?;
             }
         }
         settings.build()
@@ -120,7 +120,7 @@ impl Run {
         if self.info {
             return Ok(LevelFilter::Info);
         }
-        settings::log_level(std::env::var("PALM_LOG").ok().as_deref())
+        settings::log_level(std::env::var_os("PALM_LOG").as_deref())
     }
 
     /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, leaves. A second
@@ -158,6 +158,9 @@ impl Run {
         };
         // A logger of the program's own stays in place.
         let _ = logging::init(level);
+        for (name, meant) in Settings::misspelt_variables() {
+            log::warn!("the variable {name} has no effect: is {meant} meant?");
+        }
         match run_until_hurried(server, options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -18,6 +18,7 @@ mod hangup;
 mod harness;
 mod hostile;
 mod idle;
+mod input;
 #[path = "../inside/mod.rs"]
 mod inside;
 mod jobs;

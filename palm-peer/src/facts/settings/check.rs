@@ -1,42 +1,42 @@
 //! What settings may be, each alone and together.
 
-use super::{InvalidSetting, Settings};
+use super::{InvalidSetting, Settings, etcd_url, host};
 use crate::facts::keys::Keys;
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 /// The longest time that a setting may name; more is a slip of the pen.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// The largest limit in bytes, 1 TiB: more is a slip of the pen, and sums of such must not overflow.
+const MAX_BYTES: usize = 1 << 40;
 /// etcd grants no lease much shorter than this: its election timeout bounds it.
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
 
 impl Settings {
-    pub(super) fn check_etcd(&self) -> Result<(), InvalidSetting> {
-        for url in &self.etcd {
-            let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-            if host.is_none_or(|host| host.trim_end_matches('/').is_empty() || host.contains(char::is_whitespace)) {
-                let reason = format!("{url:?} is no URL such as http://127.0.0.1:2379");
-                return Err(InvalidSetting::new("etcd", reason));
-            }
+    pub(super) fn check_etcd(&mut self) -> Result<(), InvalidSetting> {
+        for url in &mut self.etcd {
+            *url = etcd_url(url)?;
         }
         if self.etcd.is_empty() {
             return Err(InvalidSetting::new("etcd", "at least one URL is needed"));
         }
         if !Keys::is_valid_prefix(&self.prefix) {
-            let reason = format!("{:?} must start with / and hold no space", self.prefix);
+            let reason =
+                format!("{:?} must start with /, and hold neither //, white space nor control characters", self.prefix);
             return Err(InvalidSetting::new("prefix", reason));
         }
         Ok(())
     }
 
-    pub(super) fn check_address(&self) -> Result<(), InvalidSetting> {
+    pub(super) fn check_address(&mut self) -> Result<(), InvalidSetting> {
+        self.ip = host::host(&self.ip).map_err(|reason| InvalidSetting::new("ip", reason))?;
         let host = &self.ip;
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
-            return Err(InvalidSetting::new("ip", format!("{host:?} is no host")));
-        }
-        match host.parse::<IpAddr>() {
-            Ok(ip) if ip.is_unspecified() => {
+        match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
                 let reason =
-                    format!("nobody can reach {ip}: name this machine's address, and use bind to listen on all");
+                    format!("nobody can reach {host}: name this machine's address, and use bind to listen on all");
                 Err(InvalidSetting::new("ip", reason))
             }
             Err(_) if self.bind.is_none() => Err(InvalidSetting::new(
@@ -81,6 +81,17 @@ impl Settings {
         ] {
             if count == 0 || count > most {
                 return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
+            }
+        }
+        for (name, bytes, least) in [
+            ("max_payload", self.max_payload, 1),
+            ("max_store", self.max_store, 0),
+            ("max_queued_bytes", self.max_queued_bytes, 1),
+            ("max_unread", self.max_unread, 1),
+            ("max_held", self.max_held, 1),
+        ] {
+            if !(least..=MAX_BYTES).contains(&bytes) {
+                return Err(InvalidSetting::new(name, format!("{bytes} is not within {least} and {MAX_BYTES}")));
             }
         }
         for (name, bytes) in

@@ -1,6 +1,8 @@
 //! Everything about a peer, a client or the CLI that can be set, with defaults.
 
 mod check;
+mod host;
+mod misspelt;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -9,7 +11,14 @@ pub use self::tls::{Tls, TlsFiles};
 
 use super::keys::Keys;
 use log::LevelFilter;
-use std::{fmt, net::IpAddr, ops::Deref, path::PathBuf, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    net::IpAddr,
+    ops::Deref,
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Everything that can be set. Plain data: fill in what differs from the default, then [`Settings::build`].
 ///
@@ -147,6 +156,12 @@ impl InvalidSetting {
     fn new(name: &str, reason: impl Into<String>) -> Self {
         Self { name: name.into(), reason: reason.into() }
     }
+
+    /// Names the flag or variable that the setting came from.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
 }
 
 impl fmt::Display for InvalidSetting {
@@ -193,37 +208,63 @@ impl Settings {
     /// # Errors
     /// When a variable does not hold what its setting needs; the error names the variable.
     pub fn from_env() -> Result<Self, InvalidSetting> {
-        Self::from_lookup(|variable| std::env::var(variable).ok())
+        Self::from_lookup(|variable| std::env::var_os(variable))
     }
 
-    fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
+    fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, InvalidSetting> {
         let mut settings = Self::default();
-        for name in Self::NAMES {
-            let variable = format!("PALM_{}", name.to_ascii_uppercase());
-            if let Some(text) = lookup(&variable).filter(|text| !text.is_empty()) {
-                settings.set(name, &text).map_err(|e| InvalidSetting { name: variable, ..e })?;
+        for (name, variable) in Self::NAMES.into_iter().zip(Self::variables()) {
+            if let Some(value) = lookup(&variable).filter(|value| !value.is_empty()) {
+                settings.set_os(name, &value).map_err(|error| error.named(variable))?;
             }
         }
         Ok(settings)
     }
 
-    /// Sets one field from text: times in seconds (`2.5`), lists separated by commas, the user as `name:password`.
+    /// The variables of the environment, in the order of [`Settings::NAMES`].
+    fn variables() -> impl Iterator<Item = String> {
+        Self::NAMES.into_iter().map(|name| format!("PALM_{}", name.to_ascii_uppercase()))
+    }
+
+    /// Returns the variables of the environment whose names are nearly those of settings, each with the name that was probably
+    /// meant. They have no effect, so a program should warn about them.
+    #[must_use]
+    pub fn misspelt_variables() -> Vec<(String, String)> {
+        misspelt::misspelt(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    }
+
+    /// As [`Settings::set`], with a value that need not be UTF-8: a path may be anything.
+    fn set_os(&mut self, name: &str, value: &OsStr) -> Result<(), InvalidSetting> {
+        let path = match (name, value.to_str()) {
+            (_, Some(text)) => return self.set(name, text),
+            ("cacert", None) => &mut self.cacert,
+            ("cert", None) => &mut self.cert,
+            ("key", None) => &mut self.key,
+            // It may be a password.
+            (_, None) => return Err(InvalidSetting::new(name, "the value is not UTF-8 text")),
+        };
+        *path = Some(value.into());
+        Ok(())
+    }
+
+    /// Sets one field from text: times in seconds (`2.5`), lists separated by commas, the user as `name:password`. White space
+    /// around the text is ignored, but not in `user` and in paths, which are taken as they are.
     ///
     /// # Errors
     /// When there is no such setting, or the text is not what it needs.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), InvalidSetting> {
-        let text = text.trim();
-        let path = || Some(PathBuf::from(text));
+        let (whole, text) = (text, text.trim());
+        let path = || path(name, whole).map(Some);
         match name {
-            "etcd" => self.etcd = text.split(',').map(|url| url.trim().to_owned()).collect(),
-            "user" => self.user = Some(user(text)?),
-            "cacert" => self.cacert = path(),
-            "cert" => self.cert = path(),
-            "key" => self.key = path(),
+            "etcd" => self.etcd = text.split(',').map(|url| etcd_url(url.trim())).collect::<Result<_, _>>()?,
+            "user" => self.user = Some(user(whole)?),
+            "cacert" => self.cacert = path()?,
+            "cert" => self.cert = path()?,
+            "key" => self.key = path()?,
             "tls" => self.tls = parse(name, text, "auto, off or required")?,
             "prefix" => text.clone_into(&mut self.prefix),
-            "ip" => text.clone_into(&mut self.ip),
-            "bind" => self.bind = Some(parse(name, text, "an IP address")?),
+            "ip" => self.ip = host::host(text).map_err(|reason| InvalidSetting::new(name, reason))?,
+            "bind" => self.bind = Some(parse(name, unbracketed(text), "an IP address alone, such as 0.0.0.0")?),
             "port" => self.port = parse(name, text, "a port (0 to 65535)")?,
             "ttl" => self.ttl = seconds(name, text)?,
             "join_timeout" => self.join_timeout = seconds(name, text)?,
@@ -246,11 +287,12 @@ impl Settings {
         Ok(())
     }
 
-    /// Checks that the settings make sense together.
+    /// Checks that the settings make sense together. URLs and the host are brought into one form, such as `http://` for
+    /// `HTTP://`.
     ///
     /// # Errors
     /// When one is out of its bounds or contradicts another; the error names both with their values.
-    pub fn build(self) -> Result<Options, InvalidSetting> {
+    pub fn build(mut self) -> Result<Options, InvalidSetting> {
         self.check_etcd()?;
         self.check_tls()?;
         self.check_address()?;
@@ -302,23 +344,50 @@ fn parse<T: std::str::FromStr>(name: &str, text: &str, what: &str) -> Result<T, 
 }
 
 fn seconds(name: &str, text: &str) -> Result<Duration, InvalidSetting> {
-    let wrong = || InvalidSetting::new(name, format!("{text:?} is not a time in seconds, such as 2.5"));
-    let seconds: f64 = text.parse().map_err(|_| wrong())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    let wrong = |why: &str| InvalidSetting::new(name, format!("{text:?} {why}"));
+    let no_time = "is not a time in seconds, such as 2.5";
+    let seconds: f64 = text.parse().map_err(|_| wrong(no_time))?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        wrong(if seconds.is_finite() && seconds > 0.0 { "is longer than 24 hours (86400)" } else { no_time })
+    })
 }
 
+fn etcd_url(text: &str) -> Result<String, InvalidSetting> {
+    host::url(text).map_err(|reason| InvalidSetting::new("etcd", reason))
+}
+
+/// An IPv6 address may stand in brackets, as in a URL.
+fn unbracketed(text: &str) -> &str {
+    text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text)
+}
+
+fn path(name: &str, text: &str) -> Result<PathBuf, InvalidSetting> {
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err(InvalidSetting::new(name, format!("{text:?} is not the path of a file")));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// A password may hold anything that can be typed, spaces at its ends included. A line break comes from the file that it was
+/// read from.
 fn user(text: &str) -> Result<(String, String), InvalidSetting> {
+    let wrong = |reason| Err(InvalidSetting::new("user", reason));
     match text.split_once(':') {
+        _ if text.contains(['\n', '\r']) => {
+            wrong("it holds a line break: leave out the one at the end of the password's file")
+        }
+        _ if text.contains(char::is_control) => wrong("it holds a control character"),
         Some((name, password)) if !name.is_empty() => Ok((name.into(), password.into())),
-        _ => Err(InvalidSetting::new("user", "written as name:password")),
+        _ => wrong("written as name:password"),
     }
 }
 
-/// The level to log at, from the text of `PALM_LOG`; `INFO` when there is none.
+/// The level to log at, from the value of `PALM_LOG`; `INFO` when there is none.
 ///
 /// # Errors
 /// When the text names no level.
-pub fn log_level(text: Option<&str>) -> Result<LevelFilter, InvalidSetting> {
+pub fn log_level(value: Option<&OsStr>) -> Result<LevelFilter, InvalidSetting> {
+    let text = value.map(OsStr::to_string_lossy);
     match text.map(|text| text.trim().to_ascii_uppercase()).as_deref() {
         None | Some("" | "INFO") => Ok(LevelFilter::Info),
         Some("OFF") => Ok(LevelFilter::Off),

@@ -22,7 +22,7 @@ fn every_name_can_be_set_from_the_environment() {
         _ => "7",
     };
     let settings = Settings::from_lookup(|variable| {
-        Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).to_owned())
+        Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).into())
     })
     .expect("samples fit");
     assert_eq!(settings.etcd, ["http://a:1", "https://b:2"]);
@@ -39,9 +39,32 @@ fn what_cannot_be_is_refused_with_its_name_and_value() {
         ("ttl", "1", "ttl: 1s is not within 2s"),
         ("ttl", "soon", "not a time"),
         ("ttl", "-1", "not a time"),
+        ("ttl", "NaN", "not a time"),
+        ("ttl", "inf", "not a time"),
+        ("ttl", "-inf", "not a time"),
+        ("ttl", "1e308", "longer than 24 hours"),
+        ("ttl", "1e12", "is not within 2s and 86400s"),
+        ("ttl", "", "not a time"),
+        ("ttl", "2,5", "not a time"),
+        ("ttl", "5s", "not a time"),
         ("port", "70000", "not a port"),
+        ("port", "-1", "not a port"),
+        ("port", "", "not a port"),
         ("prefix", "staging", "must start with /"),
+        ("prefix", "/a b", "white space"),
+        ("prefix", "/a\u{7}", "control"),
+        ("prefix", "/a//b", "neither //"),
+        ("etcd", "http://a:1,", "a comma too many"),
+        ("etcd", "http://a:1/etcd", "behind its host"),
+        ("etcd", "http://a:99999", "the port \"99999\""),
+        ("ip", "", "empty"),
+        ("ip", "localhost:5555", "without a port"),
+        ("ip", "fe80::1%lo", "zone"),
         ("ip", "0.0.0.0", "nobody can reach"),
+        ("ip", "[::]", "nobody can reach"),
+        ("ip", "::ffff:0.0.0.0", "nobody can reach"),
+        ("ip", "224.0.0.1", "nobody can reach"),
+        ("ip", "255.255.255.255", "nobody can reach"),
         ("ip", "db.local", "name the address"),
         ("bind", "db.local", "not an IP address"),
         ("probe_timeout", "20", "longer than probe_period, 10s"),
@@ -49,9 +72,17 @@ fn what_cannot_be_is_refused_with_its_name_and_value() {
         ("max_in_flight", "0", "within 1 and"),
         ("max_queued_bytes", "9", "9 is less than max_payload, 67108864"),
         ("max_held", "9", "9 is less than max_payload, 67108864"),
+        ("max_payload", "0", "not within 1 and"),
+        ("max_payload", "18446744073709551615", "not within 1 and 1099511627776"),
+        ("max_payload", "-1", "not a number"),
+        ("bind", "0.0.0.0:5555", "an IP address alone"),
         ("cert", "/x.pem", "set both"),
+        ("cert", "", "not the path of a file"),
+        ("key", "/x.pem\r", "not the path of a file"),
         ("tls", "on", "not auto, off or required"),
         ("user", "root", "name:password"),
+        ("user", ":secret", "name:password"),
+        ("user", "", "name:password"),
         ("colour", "red", "no such setting"),
     ] {
         let error = refused(name, text);
@@ -65,4 +96,63 @@ fn what_cannot_be_is_refused_with_its_name_and_value() {
 fn a_password_is_never_shown() {
     let settings = Settings { user: Some(("root".into(), "secret".into())), ..Settings::default() };
     assert!(!format!("{settings:?}").contains("secret"));
+}
+
+#[test]
+fn what_is_meant_is_taken() {
+    for (name, text, field) in [
+        ("etcd", " HTTP://a:1/ ,https://[::1]:2", r#"["http://a:1", "https://[::1]:2"]"#),
+        ("ip", "[::1]", r#""::1""#),
+        ("ip", " ::ffff:127.0.0.1 ", r#""::ffff:127.0.0.1""#),
+        ("bind", "[::1]", "::1"),
+        ("prefix", "/staging/", r#""/staging/""#),
+    ] {
+        let mut settings = Settings::default();
+        settings.set(name, text).expect(text);
+        let built = settings.build().expect(text);
+        let fields = [
+            ("etcd", format!("{:?}", built.etcd)),
+            ("ip", format!("{:?}", built.ip)),
+            ("bind", built.bind.map(|bind| bind.to_string()).unwrap_or_default()),
+            ("prefix", format!("{:?}", built.prefix)),
+        ];
+        assert!(fields.contains(&(name, field.to_owned())), "{name}={text}: {fields:?}");
+    }
+    // Written by a program, they are brought into the same form.
+    let settings = Settings { etcd: vec!["HTTPS://a:1/".into()], ip: "[::1]".into(), ..Settings::default() };
+    let built = settings.build().expect("a URL and an address");
+    assert_eq!((built.etcd[0].as_str(), built.ip.as_str()), ("https://a:1", "::1"));
+}
+
+#[test]
+fn a_password_is_taken_as_it_is() {
+    for password in ["", " ", "secret ", " secret", "a:b@c%\"'$,=", "ä", "\u{a0}"] {
+        let mut settings = Settings::default();
+        settings.set("user", &format!("root:{password}")).expect(password);
+        assert_eq!(settings.user, Some(("root".into(), password.into())));
+    }
+    for (text, words) in
+        [("root:secret\n", "line break"), ("root:secret\r\n", "line break"), ("root:a\u{1b}", "control")]
+    {
+        let error = refused("user", text);
+        assert!(error.contains(words) && !error.contains("secret"), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn values_that_are_no_text_are_paths_or_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let odd = || std::ffi::OsString::from_vec(b"/odd-\xff.pem".to_vec());
+    for (name, variable) in Settings::NAMES.into_iter().zip(Settings::variables()) {
+        let found = Settings::from_lookup(|looked_up| (looked_up == variable).then(odd));
+        if ["cacert", "cert", "key"].contains(&name) {
+            let settings = found.expect("a path");
+            assert!([settings.cacert, settings.cert, settings.key].contains(&Some(odd().into())), "{name}");
+        } else {
+            let error = found.expect_err(name).to_string();
+            assert_eq!(error, format!("{variable}: the value is not UTF-8 text"));
+        }
+    }
+    let error = log_level(Some(&odd())).expect_err("no level").to_string();
+    assert!(error.starts_with("PALM_LOG: "), "{error}");
 }

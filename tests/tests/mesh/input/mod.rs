@@ -1,8 +1,7 @@
 //! What a person can get wrong, or change their mind about: signals, settings, files, terminals.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 mod limits;
+mod settings;
 mod signals;
 
 use std::time::Duration;

@@ -112,7 +112,8 @@ fn a_server_under_nohup_outlives_its_terminal() {
     process.wait_for_line(|line| line.contains("joined as"), SOON);
     process.wait_for_line(|line| line.ends_with(" configured"), SOON);
     process.hang_up();
-    let answer = block_on(async { client(&etcd, "printf").call("printf.printf", "still there").timeout(SOON).await });
+    let client = client(&etcd, "printf");
+    let answer = block_on(async { client.call("printf.printf", "still there").timeout(SOON).await });
     assert_eq!(answer.unwrap(), "still there");
     process.terminate();
     ends_at_once(&process, "TERM after an ignored HUP");

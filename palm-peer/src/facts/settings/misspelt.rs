@@ -1,0 +1,61 @@
+//! Variables of the environment that look like a setting, and are none.
+
+use super::Settings;
+
+/// How many letters may be wrong, missing or too many in a name that is taken for a known one; fewer in a short name.
+const MAX_DISTANCE: usize = 2;
+/// What all names of variables begin with.
+const PREFIX: &str = "PALM_";
+
+/// For each name that is nearly that of a variable, but not quite, that name and the one that was probably meant. Others may be
+/// a program's own.
+pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
+    let known: Vec<_> = Settings::variables().chain(["PALM_LOG".to_owned()]).collect();
+    let nearest = |name: &String| {
+        if known.contains(name) || !name.to_ascii_uppercase().starts_with("PALM") {
+            return None;
+        }
+        let near = known.iter().map(|known| (distance(&name.to_ascii_uppercase(), known), known));
+        near.filter(|(distance, known)| *distance <= MAX_DISTANCE.min((known.len() - PREFIX.len()) / 2))
+            .min()
+            .map(|(_, known)| known.clone())
+    };
+    let mut found: Vec<_> = names.into_iter().filter_map(|name| Some((nearest(&name)?, name))).collect();
+    found.sort();
+    found.into_iter().map(|(meant, name)| (name, meant)).collect()
+}
+
+/// How many letters must be changed, added or left out to come from one text to the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<_> = b.chars().collect();
+    let mut row: Vec<_> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_of_the_pen_are_found_and_a_programs_own_variables_are_not() {
+        let names = ["PALM_ETDC", "PALM_PROBE_PERIODE", "palm_port", "PALM_LOGS", "PALMPREFIX", "PALM_PROBE_TIMEOUT"];
+        let own = ["PALM_TESTS_PYTHON", "PALM_SPRINGS", "HOME", "PORT", "PALM_"];
+        let found = misspelt(names.iter().chain(&own).map(ToString::to_string));
+        let wanted = [
+            ("PALM_ETDC", "PALM_ETCD"),
+            ("PALM_LOGS", "PALM_LOG"),
+            ("palm_port", "PALM_PORT"),
+            ("PALMPREFIX", "PALM_PREFIX"),
+            ("PALM_PROBE_PERIODE", "PALM_PROBE_PERIOD"),
+        ];
+        assert_eq!(found, wanted.map(|(name, meant)| (name.to_owned(), meant.to_owned())));
+    }
+}
