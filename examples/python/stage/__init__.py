@@ -17,8 +17,8 @@ keep it to networks that you trust.
 
 import argparse
 import asyncio
-import collections
 import concurrent.futures
+import errno
 import json
 import logging
 import os
@@ -30,6 +30,7 @@ import zmq
 import zmq.asyncio
 
 from .builtin import THREADS, Counters, Logbook, Store
+from .clients import Clients
 from .etcd import Etcd
 from .member import Member
 from .message import LONGEST_PAYLOAD, VERSION, Failure, Request
@@ -43,8 +44,6 @@ MOST_IN_FLIGHT = 5120
 MOST_HELD = 256 * 1024 * 1024
 # How long an answer waits for the greeting of a client that has not greeted yet, in seconds.
 GREETS_WITHIN = 10.0
-# How many clients are remembered; those that greeted first are forgotten first.
-MOST_CLIENTS = 10_000
 # How many answers may wait for one client that does not read.
 MOST_UNREAD = 50_000
 # How long a leaving server may finish what it has, in seconds.
@@ -75,10 +74,7 @@ class Stage:
         }
         self.context = zmq.asyncio.Context()
         self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=THREADS)
-        # Who greeted, by client: the connection that its answers go over, and whether it wants a goodbye.
-        self.clients = collections.OrderedDict()
-        # Answers that wait for the greeting of their client.
-        self.awaiting = collections.defaultdict(list)
+        self.clients = Clients()
         # Who was told goodbye, and may yet send something.
         self.parting = set()
         self.tasks = set()
@@ -120,12 +116,9 @@ class Stage:
             self.answer(request, Failure("bad_message", type(error).__name__))
 
     def greet(self, to, client, bye):
-        self.clients.pop(client, None)
-        self.clients[client] = (to[0], bye)
-        if len(self.clients) > MOST_CLIENTS:
-            self.clients.popitem(last=False)
+        waiting = self.clients.greet(client, to[0], bye)
         self.send(to, {"palm": VERSION, "server": self.uuid}, b"")
-        for request, result in self.awaiting.pop(client, []):
+        for request, result in waiting:
             self.answer(request, result)
 
     def start(self, request, function):
@@ -200,36 +193,38 @@ class Stage:
 
     def answer(self, request, result):
         """Answers with a result, or with a Failure."""
-        to = request.to
-        if request.relayed:
-            # Another server passed it on: the answer goes to the client itself, where it greeted last.
-            if request.client not in self.clients:
-                self.await_greeting(request, result)
-                return
-            to = [self.clients[request.client][0]]
-        header = answer_header(request, self.uuid)
+        header, payload = answer_header(request, self.uuid), result
         if isinstance(result, Failure):
             self.counters.errors += 1
             header["error"] = {"kind": result.kind, "message": result.message}
-            result = b""
-        self.send(to, header, result)
+            payload = b""
+        if not request.relayed:
+            self.send(request.to, header, payload)
+            return
+        # Another server passed it on: the answer goes to the client itself, over its most recent connection that is open.
+        while connection := self.clients.latest(request.client):
+            error = self.send([connection], header, payload)
+            if error is None or error.errno != errno.EHOSTUNREACH:
+                return
+            self.clients.remove(connection)
+        self.await_greeting(request, result, len(payload))
 
-    def await_greeting(self, request, result):
+    def await_greeting(self, request, result, size):
         """A client that has just learnt of this server may not have greeted yet."""
-        if request.client not in self.awaiting:
-            asyncio.get_running_loop().call_later(GREETS_WITHIN, self.awaiting.pop, request.client, None)
-        if len(self.awaiting[request.client]) < MOST_IN_FLIGHT:
-            self.awaiting[request.client].append((request, result))
+        # Only the answer is kept, not what it answers.
+        request.payload = b""
+        number = self.clients.wait(request.client, (request, result), size)
+        asyncio.get_running_loop().call_later(GREETS_WITHIN, self.clients.release, number)
 
     def send(self, to, header, payload):
-        """Hands frames to a connection; says whether it is there and takes them."""
+        """Hands frames to a connection. Returns the error when it is gone or takes no more."""
         frames = [*to, json.dumps(header, separators=(",", ":")).encode(), payload]
         # Never waits: one client that does not read must not hold the others up.
         error = self.router.send_multipart(frames, zmq.DONTWAIT).exception()
         if error:
             # The client is gone, or leaves too many answers unread.
             log.debug("an answer was dropped: %s", error)
-        return error is None
+        return error
 
     # Its life.
 
@@ -293,8 +288,8 @@ class Stage:
         await asyncio.sleep(LINGER)
         await self.drain(end)
         goodbye = {"palm": VERSION, "server": self.uuid, "bye": True}
-        told = [connection for connection, bye in self.clients.values() if bye]
-        self.parting = {connection for connection in told if self.send([connection], goodbye, b"")}
+        told = self.clients.want_goodbye()
+        self.parting = {connection for connection in told if self.send([connection], goodbye, b"") is None}
         # What was on its way when they heard it is passed on; their last word says when no more is.
         await self.drain(end)
         if self.tasks or self.parting:

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod allowance;
 pub mod backoff;
+pub mod client_table;
 pub mod election;
 pub mod fair_queue;
 pub mod identity;

@@ -79,7 +79,7 @@ impl Serving {
             sender,
             slow: FuturesUnordered::new(),
             onward: FuturesUnordered::new(),
-            clients: Clients::default(),
+            clients: Clients::new(),
             yielded: Instant::now(),
         }
     }
@@ -111,6 +111,7 @@ impl Serving {
             stuck = self.onward.select_next_some() => self.stuck(stuck),
             () = self.slow.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
+            () = &mut self.clients.expiry => self.clients.expire(),
             heard = receiver.hear().fuse() => self.hear(heard),
         }
     }
@@ -138,7 +139,7 @@ impl Serving {
     /// heard it is still dealt with, until they have said that nothing more comes.
     pub fn say_goodbye(&mut self) {
         let header = Answer::goodbye(self.core.uuid);
-        for connection in self.clients.take_leave() {
+        for connection in self.clients.table.say_goodbye() {
             let to = ReturnAddress::new(connection, false);
             self.send(&to, &header, Bytes::new());
         }
@@ -151,7 +152,7 @@ impl Serving {
 
     /// How many have heard the goodbye and not said theirs.
     pub fn parting(&self) -> usize {
-        self.clients.parting()
+        self.clients.table.parting()
     }
 
     fn is_idle(&self) -> bool {
@@ -160,7 +161,7 @@ impl Serving {
 
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Disconnected(connection) => self.clients.disconnected(&connection),
+            Heard::Disconnected(connection) => self.clients.table.disconnected(&connection),
             Heard::Message(connection, frames) => self.take_in(connection, frames),
         }
     }
@@ -176,17 +177,17 @@ impl Serving {
         let payload = frames.next().unwrap_or_default();
         match message::decode(&header) {
             Ok(Incoming::Hello { client, bye }) => {
-                let held = self.clients.greeted(client, &to.connection, bye);
+                let held = self.clients.table.greeted(client, &to.connection, bye, Instant::now());
                 self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
                 for frames in held {
                     self.send_frames(&to.connection, frames);
                 }
                 // Who comes when the others have gone must hear it too, or what it sends would be lost with us.
-                if self.clients.have_taken_leave() {
+                if self.clients.table.said_goodbye() {
                     self.say_goodbye();
                 }
             }
-            Ok(Incoming::Parting) => self.clients.parted(&to.connection),
+            Ok(Incoming::Parting) => self.clients.table.parted(&to.connection),
             Ok(Incoming::Request(request)) => {
                 (to.job, to.idx, to.stage) = (request.job, request.idx, request.stage);
                 if request.stage > 0 {
@@ -235,7 +236,7 @@ impl Serving {
         };
         let onward = request.goes_on().then_some(Onward { request, deadline });
         if let Some(function) = self.core.functions.get(&name) {
-            let client = to.client.and_then(|client| self.clients.connection(client));
+            let client = to.client.and_then(|client| self.clients.table.connection(client));
             let from = client.unwrap_or(&to.connection).clone();
             let task = Task { from, to: to.clone(), function: Arc::clone(function), message, onward };
             return self.admit(task);
@@ -380,9 +381,9 @@ impl Serving {
         frames.push(payload);
         match to.client {
             None => self.send_frames(&to.connection, frames),
-            Some(client) => match self.clients.connection(client).cloned() {
+            Some(client) => match self.clients.table.connection(client).cloned() {
                 Some(connection) => self.send_frames(&connection, frames),
-                None => self.clients.hold(client, frames, Instant::now()),
+                None => self.clients.hold(client, &frames),
             },
         }
     }

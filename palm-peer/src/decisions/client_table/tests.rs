@@ -1,0 +1,162 @@
+use super::*;
+use fastrand::Rng;
+
+type Table = ClientTable<u32, u64>;
+
+fn client(number: u64) -> Uuid {
+    Uuid::from_u128(u128::from(number))
+}
+
+/// How many things a table remembers.
+fn size(table: &Table) -> usize {
+    assert_eq!(table.greetings.len(), table.by_client.len());
+    assert_eq!(table.held.len(), table.held_by_client.len());
+    table.greetings.len() + table.wants_goodbye.len() + table.parting.len() + table.held.len()
+}
+
+#[test]
+fn a_connection_that_greets_as_millions_of_clients_costs_one_entry() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    for number in 0..2_000_000 {
+        let _ = table.greeted(client(number), &((number % 4) as u32), true, now);
+    }
+    assert_eq!((table.greetings.len(), table.by_client.len(), table.wants_goodbye.len()), (4, 4, 4));
+    assert_eq!(table.connection(client(1_999_999)), Some(&3));
+    assert_eq!(table.connection(client(0)), None, "its connection has another name now");
+    (0..4).for_each(|connection| table.disconnected(&connection));
+    assert_eq!(size(&table), 0);
+}
+
+#[test]
+fn a_client_that_closes_a_newer_connection_keeps_its_older_one() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    for connection in 1..=3 {
+        let _ = table.greeted(client(1), &connection, false, now);
+    }
+    table.disconnected(&3);
+    assert_eq!(table.connection(client(1)), Some(&2));
+    let _ = table.greeted(client(1), &1, false, now);
+    assert_eq!(table.connection(client(1)), Some(&1), "it greeted last, though not first");
+    table.disconnected(&2);
+    table.disconnected(&1);
+    assert_eq!((table.connection(client(1)), size(&table)), (None, 0));
+}
+
+#[test]
+fn greetings_cost_the_same_however_many_answers_wait() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    (0..MAX_HELD as u64).for_each(|number| table.hold(client(number), number, 1, now));
+    let begun = Instant::now();
+    for number in 0..1_000_000 {
+        let _ = table.greeted(client(1 << 40 | number), &1, false, now);
+    }
+    // By looking at each answer, it would take a minute or more.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?} for a million greetings", begun.elapsed());
+    assert_eq!(table.held.len(), MAX_HELD);
+}
+
+#[test]
+fn what_waits_is_bounded_and_the_oldest_go_first() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    (0..2 * MAX_HELD as u64).for_each(|number| table.hold(client(1), number, 1, now));
+    assert_eq!((table.held.len(), table.held_bytes), (MAX_HELD, MAX_HELD));
+    table.hold(client(2), 7, MAX_HELD_BYTES, now);
+    assert_eq!((table.held.len(), table.held_bytes), (1, MAX_HELD_BYTES));
+    assert!(table.greeted(client(1), &1, false, now).is_empty());
+    assert_eq!(table.greeted(client(2), &1, false, now), [7]);
+    assert_eq!(table.held_bytes, 0);
+}
+
+#[test]
+fn an_answer_expires_by_itself() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    assert_eq!(table.next_expiry(), None);
+    table.hold(client(1), 1, 5, now);
+    table.hold(client(2), 2, 6, now + Duration::from_secs(1));
+    assert_eq!(table.next_expiry(), Some(now + HELD_FOR));
+    table.expire(now + HELD_FOR);
+    assert_eq!((table.held.len(), table.held_bytes), (1, 6));
+    assert!(table.greeted(client(2), &1, false, now + HELD_FOR * 2).is_empty(), "too late");
+    assert_eq!((table.next_expiry(), table.held_bytes), (None, 0));
+}
+
+#[test]
+fn goodbye_is_said_once_to_those_that_asked_and_ends_with_their_connection() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    for number in 1..=3_u32 {
+        let _ = table.greeted(client(number.into()), &number, number < 3, now);
+    }
+    let mut told = table.say_goodbye();
+    told.sort_unstable();
+    assert_eq!((told, table.parting()), (vec![1, 2], 2));
+    assert!(table.say_goodbye().is_empty());
+    table.parted(&1);
+    table.disconnected(&2);
+    assert_eq!((table.parting(), table.said_goodbye()), (0, true));
+}
+
+/// What a table must answer, kept in the simplest way: every greeting in its order, every answer in its order.
+#[derive(Default)]
+struct Model {
+    greetings: Vec<(u32, Uuid)>,
+    held: Vec<(Uuid, u64, Instant)>,
+}
+
+impl Model {
+    fn connection(&self, client: Uuid) -> Option<u32> {
+        self.greetings.iter().rev().find(|(_, other)| *other == client).map(|(connection, _)| *connection)
+    }
+
+    fn disconnected(&mut self, connection: u32) {
+        self.greetings.retain(|(other, _)| *other != connection);
+    }
+
+    fn greeted(&mut self, client: Uuid, connection: u32, now: Instant) -> Vec<u64> {
+        self.disconnected(connection);
+        self.greetings.push((connection, client));
+        self.held.retain(|(_, _, until)| *until > now);
+        let waiting = self.held.iter().filter(|(other, ..)| *other == client).map(|(_, answer, _)| *answer).collect();
+        self.held.retain(|(other, ..)| *other != client);
+        waiting
+    }
+}
+
+#[test]
+fn it_answers_as_a_naive_model_does_in_thousands_of_histories() {
+    for seed in 0..3000 {
+        let (mut random, mut now) = (Rng::with_seed(seed), Instant::now());
+        let (mut table, mut model) = (Table::default(), Model::default());
+        for step in 0..120 {
+            let (client, connection) = (client(random.u64(0..5)), random.u32(0..8));
+            match random.u8(0..10) {
+                0..4 => {
+                    let waiting = table.greeted(client, &connection, random.bool(), now);
+                    assert_eq!(waiting, model.greeted(client, connection, now), "seed {seed}, step {step}");
+                }
+                4..7 => {
+                    table.disconnected(&connection);
+                    model.disconnected(connection);
+                }
+                7..9 => {
+                    table.hold(client, step, 1, now);
+                    model.held.push((client, step, now + HELD_FOR));
+                }
+                _ => now += Duration::from_millis(random.u64(0..6000)),
+            }
+            table.expire(now);
+            model.held.retain(|(_, _, until)| *until > now);
+            assert_eq!(table.connection(client).copied(), model.connection(client), "seed {seed}, step {step}");
+            assert_eq!(table.held_bytes, model.held.len(), "seed {seed}, step {step}");
+            assert_eq!(table.greetings.len(), model.greetings.len(), "seed {seed}, step {step}");
+        }
+        (0..8).for_each(|connection| table.disconnected(&connection));
+        table.expire(now + HELD_FOR);
+        assert_eq!(size(&table), 0, "seed {seed}");
+    }
+}
