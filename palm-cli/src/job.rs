@@ -7,9 +7,12 @@ use self::{bar::Bar, input::Input};
 use crate::{
     args,
     failure::{Failure, warn},
-    screen::Screen,
+    screen::{Screen, reader_gone},
 };
-use futures::StreamExt as _;
+use futures::{
+    StreamExt as _,
+    future::{Either, select},
+};
 use palm_peer::{Bytes, Client, JobError, Options};
 use std::io;
 
@@ -39,7 +42,13 @@ pub async fn run(args: &args::Job, options: Options, screen: &mut Screen) -> Res
     let reading = input.start(bar.read());
 
     let mut results = results.ready_chunks(TOGETHER);
-    while let Some(ended) = results.next().await {
+    let mut gone = reader_gone();
+    loop {
+        let ended = match select(results.next(), &mut gone).await {
+            Either::Left((Some(ended), _)) => ended,
+            Either::Left((None, _)) => break,
+            Either::Right(_) => return Err(Failure::Unread),
+        };
         bar.aside(screen.terminal, &ended, || show(&ended, delimiter, screen))?;
     }
     bar.finish();

@@ -1,10 +1,37 @@
 //! Where the answers go: standard output, and what is known about it.
 
+use futures::{channel::oneshot, future::pending};
 use palm_peer::EntryState;
+use rustix::event::{PollFd, PollFlags};
 use std::{
     env,
     io::{self, BufWriter, IsTerminal as _, StdoutLock, Write},
+    thread,
 };
+
+/// Goes to the first place of the screen, and clears from there to its end; what was scrolled up stays.
+const CLEAR: &[u8] = b"\x1b[H\x1b[J";
+
+/// Ends when nobody can read standard output any more, as after `| head`: else a program that has nothing to print for now
+/// would not notice. A thread waits for it, so that nothing is polled.
+pub fn reader_gone() -> impl Future<Output = ()> + Unpin {
+    let (gone, told) = oneshot::channel();
+    let wait = move || {
+        let stdout = io::stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        while rustix::event::poll(&mut watched, None) == Err(rustix::io::Errno::INTR) {}
+        // A closed pipe, socket or terminal. What cannot be watched is noticed when something is written.
+        if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            let _ = gone.send(());
+        }
+    };
+    let started = thread::Builder::new().name("stdout".to_owned()).spawn(wait);
+    Box::pin(async move {
+        if started.is_err() || told.await.is_err() {
+            pending::<()>().await;
+        }
+    })
+}
 
 /// Standard output.
 pub struct Screen {
@@ -45,10 +72,16 @@ impl Screen {
         self.out.flush()
     }
 
-    /// Begins a new picture: on a terminal, in place of the last one; elsewhere, behind it.
+    /// Begins a new picture: on a terminal, in place of the last one; elsewhere, behind it. What the terminal showed before the
+    /// first one is scrolled up, not erased.
     pub fn redraw(&mut self, first: bool) -> io::Result<()> {
         match (self.terminal, first) {
-            (true, _) => self.out.write_all(b"\x1b[H\x1b[2J\x1b[3J"),
+            (true, true) => {
+                let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row));
+                self.out.write_all("\n".repeat(rows.max(1)).as_bytes())?;
+                self.out.write_all(CLEAR)
+            }
+            (true, false) => self.out.write_all(CLEAR),
             (false, true) => Ok(()),
             (false, false) => self.out.write_all(b"\n"),
         }

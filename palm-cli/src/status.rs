@@ -4,10 +4,13 @@ use crate::{
     args::Status,
     failure::{Failure, warn},
     find::find,
-    screen::{Screen, harmless},
+    screen::{Screen, harmless, reader_gone},
     table,
 };
-use futures::StreamExt as _;
+use futures::{
+    StreamExt as _,
+    future::{Either, select},
+};
 use palm_peer::{Admin, Entry};
 use std::{io, time::SystemTime};
 
@@ -80,8 +83,14 @@ fn picture(entries: &[Entry], screen: &mut Screen) -> io::Result<()> {
 /// The picture, and again at every change, until somebody ends it.
 async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
     let mut changes = admin.watch();
+    let mut gone = reader_gone();
     let mut first = true;
-    while let Some(change) = changes.next().await {
+    loop {
+        let change = match select(changes.next(), &mut gone).await {
+            Either::Left((Some(change), _)) => change,
+            Either::Left((None, _)) => return Ok(()),
+            Either::Right(_) => return Err(Failure::Unread),
+        };
         match change {
             Ok(entries) => {
                 screen.redraw(first)?;
@@ -94,5 +103,4 @@ async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
         }
         screen.flush()?;
     }
-    Ok(())
 }

@@ -106,6 +106,8 @@ class Request:
         """Takes the fields in. What could be read before a Failure comes back in its answer."""
         self.idx = read_number(fields, "idx")
         self.job = read_uuid(fields, "job")
+        # An error names the stage that was meant, be there such a stage or not.
+        self.stage = read_number(fields, "stage") or 0
         self.fields = {name: fields[name] for name in KNOWN if fields.get(name) is not None}
         if read_number(fields, "palm") != VERSION:
             raise bad(f"protocol {fields.get('palm')} is not spoken here, only {VERSION}")
@@ -117,16 +119,15 @@ class Request:
         timeout = read_number(fields, "timeout_ms")
         timeout = min(USUAL_TIMEOUT if timeout is None else timeout, LONGEST_TIMEOUT)
         self.deadline = self.arrived + timeout / 1000
-        self.check(read_number(fields, "stage") or 0)
+        self.check()
 
-    def check(self, stage):
+    def check(self):
         stages = len(self.pipeline)
         if not 1 <= stages <= MOST_STAGES:
             raise bad(f"a pipeline has 1 to {MOST_STAGES} stages, not {stages}")
-        if stage >= stages:
-            raise bad(f"stage {stage} of a pipeline of {stages}")
-        self.stage = stage
-        self.relayed = stage > 0 and self.client is not None
+        if self.stage >= stages:
+            raise bad(f"stage {self.stage} of a pipeline of {stages}")
+        self.relayed = self.stage > 0 and self.client is not None
         if self.route and len(self.route) != stages:
             raise bad(f"a route of {len(self.route)} for a pipeline of {stages}")
         self.route = [read_uuid({"route": instance}, "route") for instance in self.route]

@@ -194,10 +194,12 @@ pub fn encode_parting(client: Uuid) -> Vec<u8> {
 pub struct BadHeader {
     /// What is wrong with it.
     pub message: String,
-    /// The sender's job, when it could be read.
+    /// The sender's job, number and stage, where they could be read.
     pub job: Option<Uuid>,
-    /// The sender's number, when it could be read.
+    /// The sender's number.
     pub idx: Option<u64>,
+    /// The stage that was meant.
+    pub stage: Option<usize>,
 }
 
 /// Reads the header of a message to a server.
@@ -207,12 +209,12 @@ pub struct BadHeader {
 pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
     if header.len() > LONGEST_HEADER {
         let message = format!("header of {} bytes, {LONGEST_HEADER} at most", header.len());
-        return Err(BadHeader { message, job: None, idx: None });
+        return Err(BadHeader { message, job: None, idx: None, stage: None });
     }
     // serde would take an array of the fields' values as well.
     if !header.trim_ascii_start().starts_with(b"{") {
         let message = "not a header of this protocol: it is no JSON object".to_owned();
-        return Err(BadHeader { message, job: None, idx: None });
+        return Err(BadHeader { message, job: None, idx: None, stage: None });
     }
     match serde_json::from_slice::<Request>(header) {
         Ok(request) => check(request).map(Incoming::Request),
@@ -231,7 +233,7 @@ fn greeting(header: &[u8]) -> Option<Incoming> {
 fn check(request: Request) -> Result<Request, BadHeader> {
     let stages = request.pipeline.len();
     let message = if request.palm != VERSION {
-        format!("protocol {} is not spoken here, only {VERSION}", request.palm)
+        not_spoken(request.palm.into())
     } else if stages == 0 || stages > MOST_STAGES {
         format!("a pipeline has 1 to {MOST_STAGES} stages, not {stages}")
     } else if request.stage >= stages {
@@ -245,16 +247,40 @@ fn check(request: Request) -> Result<Request, BadHeader> {
     } else {
         return Ok(request);
     };
-    Err(BadHeader { message, job: request.job, idx: request.idx })
+    Err(BadHeader { message, job: request.job, idx: request.idx, stage: Some(request.stage) })
 }
 
 fn describe(header: &[u8], error: &serde_json::Error) -> BadHeader {
     let value: Value = serde_json::from_slice(header).unwrap_or_default();
+    let message = match value["palm"].as_u64() {
+        // What else is in a header of another version is not for this one to judge.
+        Some(other) if other != u64::from(VERSION) => not_spoken(other),
+        _ => format!(
+            "not a header of this protocol: {}",
+            in_greeting(header, &value).unwrap_or_else(|| error.to_string())
+        ),
+    };
     BadHeader {
-        message: format!("not a header of this protocol: {error}"),
+        message,
         job: value["job"].as_str().and_then(|job| job.parse().ok()),
         idx: value["idx"].as_u64(),
+        stage: value["stage"].as_u64().and_then(|stage| usize::try_from(stage).ok()),
     }
+}
+
+/// What is wrong with a header that means to be a greeting, or the answer to a goodbye.
+fn in_greeting(header: &[u8], value: &Value) -> Option<String> {
+    let has = |field: &str| value.get(field).is_some();
+    let error = match (has("pipeline"), has("hello"), has("bye")) {
+        (false, true, _) => serde_json::from_slice::<Hello>(header).err(),
+        (false, false, true) => serde_json::from_slice::<Parting>(header).err(),
+        _ => None,
+    };
+    error.map(|error| error.to_string())
+}
+
+fn not_spoken(version: u64) -> String {
+    format!("protocol {version} is not spoken here, only {VERSION}")
 }
 
 /// The header of an answer.
@@ -339,6 +365,21 @@ mod tests {
         assert!(bad("{").message.contains("not a header"));
         assert_eq!(bad(r#"{"palm":1,"pipeline":5,"idx":7}"#).idx, Some(7));
         assert!(bad(r#"{"palm":2,"pipeline":["a.b"]}"#).message.contains("protocol 2"));
+        for other in [
+            r#"{"palm":2,"hello":"00000000-0000-4000-8000-000000000007"}"#,
+            r#"{"palm":2,"bye":"00000000-0000-4000-8000-000000000007"}"#,
+            r#"{"palm":2,"pipeline":{"new":"form"}}"#,
+        ] {
+            assert_eq!(bad(other).message, "protocol 2 is not spoken here, only 1", "{other}");
+        }
+        assert!(
+            bad(r#"{"palm":1,"hello":7}"#).message.contains("expected a"),
+            "{}",
+            bad(r#"{"palm":1,"hello":7}"#).message
+        );
+        assert!(bad(r#"{"hello":"00000000-0000-4000-8000-000000000007"}"#).message.contains("missing field `palm`"));
+        assert_eq!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).stage, Some(1));
+        assert_eq!(bad(r#"{"palm":1,"pipeline":7,"stage":3}"#).stage, Some(3));
         assert!(bad(r#"{"palm":1,"pipeline":[]}"#).message.contains("stages"));
         assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).message.contains("stage 1"));
         assert!(bad(r#"{"palm":1,"pipeline":["a.b","c.d"]}"#).message.contains("route"));

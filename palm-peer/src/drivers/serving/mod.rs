@@ -202,8 +202,8 @@ impl Serving {
                     self.answer(&to, Err(failure));
                 }
             }
-            Err(BadHeader { message, job, idx }) => {
-                (to.job, to.idx) = (job, idx);
+            Err(BadHeader { message, job, idx, stage }) => {
+                (to.job, to.idx, to.stage) = (job, idx, stage.unwrap_or(0));
                 self.answer(&to, Err(Failure::new(FailureKind::BadMessage, message)));
             }
         }

@@ -3,6 +3,7 @@
 mod limits;
 mod settings;
 mod signals;
+mod terminal;
 
 use std::time::Duration;
 
