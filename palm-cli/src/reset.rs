@@ -27,6 +27,15 @@ pub async fn run(reset: &Reset, options: Options, screen: &mut Screen) -> Result
     let servers = cleared.removed().len() - broken;
     let and_broken = if broken == 0 { String::new() } else { format!(" and {}", counted(broken, "broken record")) };
     screen.line(&format!("Cleared the mesh of {}{and_broken}", counted(servers, "server")))?;
+    if !cleared.is_marked() {
+        screen.flush()?;
+        return Err(Failure::CouldNot(
+            "etcd is out of space: it took the deletions, but refused the mark of the reset, and refuses all servers that \
+             register; they come back by themselves once it has space: compact, defragment and disarm the alarm, as \
+             docs/operations.md says"
+                .to_owned(),
+        ));
+    }
     if reset.no_wait || servers == 0 {
         return Ok(());
     }

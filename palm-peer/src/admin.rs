@@ -70,6 +70,8 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is no such entry; else as
     /// [`connect`](Self::connect): then whether it was removed is unknown, and it is safe to try again.
+    /// [`ErrorKind::NotRecorded`](crate::ErrorKind::NotRecorded) when the record was deleted, but etcd is out of space and
+    /// refused the note that keeps the server out.
     pub async fn remove(&self, name: &str) -> Result<Entry, Error> {
         self.archive.remove(name).await
     }
@@ -101,6 +103,13 @@ impl Reset {
     #[must_use]
     pub fn removed(&self) -> &[Entry] {
         &self.coming.removed
+    }
+
+    /// Whether the mark `/reset` was put. If not, etcd is out of space: all is cleared, and the servers come back once etcd has
+    /// space again.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.coming.marked
     }
 
     /// Waits until every server that there was is registered again, for as long as `time`; gives those that are not.

@@ -28,6 +28,8 @@ pub enum ErrorKind {
     NotServable,
     /// No such server is registered.
     NotFound,
+    /// What was asked for was done, but etcd is out of space and could not record it: see the words for what follows.
+    NotRecorded,
     /// The system refused a resource, such as a thread.
     System,
 }

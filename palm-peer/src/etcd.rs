@@ -22,6 +22,7 @@ pub async fn start(thread: &'static str, options: &Options) -> Result<Etcd, Erro
 fn start_blocking(thread: &str, options: &Options) -> Result<Etcd, Error> {
     let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
     settings.request_timeout = request_timeout(options);
+    settings.cluster_lost_after = options.ttl;
     settings.user.clone_from(&options.user);
     settings.tls = tls(options)?;
     Etcd::start(thread, settings).map_err(|error| match error.kind() {

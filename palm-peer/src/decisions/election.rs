@@ -60,6 +60,8 @@ pub enum Action {
         predecessor: Candidate,
         /// Whom the predecessor waits for.
         ahead: Option<Candidate>,
+        /// When the own key was created, whose end matters as well.
+        own: Revision,
     },
     /// Take up the leader's duties; every write compares this revision.
     Lead(Revision),
@@ -124,9 +126,10 @@ impl Election {
                 self.enter(State::Leading(lease, term), Some(Action::Lead(term)))
             }
             Some(place) => {
+                let own = candidates[place].created;
                 candidates.truncate(place);
                 let predecessor = candidates.remove(place - 1);
-                let follow = Action::Follow { predecessor, ahead: candidates.pop() };
+                let follow = Action::Follow { predecessor, ahead: candidates.pop(), own };
                 self.enter(State::Following(lease), Some(follow))
             }
         }

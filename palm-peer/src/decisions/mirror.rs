@@ -76,6 +76,8 @@ pub enum Change {
         previous: KeyValue,
         /// The revision of the deletion, or of the listing that missed the key.
         revision: Revision,
+        /// Whether a live watch told of the deletion. A listing only tells that the key is not there.
+        observed: bool,
     },
     /// All that the list held has been told as `Put` and `Deleted`: the mirror is whole at this revision.
     Listed {
@@ -87,6 +89,9 @@ pub enum Change {
         /// What broke it, for the log.
         reason: String,
     },
+    /// etcd's history went back, or another cluster took its place: a listing follows, in whose history nothing is known of
+    /// what was told before. What it lacks may never have been there.
+    NewHistory,
 }
 
 /// What waits to be told.
@@ -95,6 +100,7 @@ enum Step {
     Listing(Listing),
     Event(Event),
     Interruption(String),
+    NewHistory,
 }
 
 /// The copy, and what is still to be told.
@@ -108,6 +114,10 @@ pub struct Mirror {
     listed: Revision,
     /// Revision of the last event: a watch never goes back.
     seen: Revision,
+    /// That what is listed next belongs to a new history has been told.
+    renewed: bool,
+    /// That a listing itself proved it has not been taken note of.
+    proved: bool,
     steps: VecDeque<Step>,
     /// The differences of the listing that is being told.
     differences: VecDeque<Change>,
@@ -130,6 +140,11 @@ impl Mirror {
         self.steps.push_back(Step::Interruption(reason));
     }
 
+    /// Takes note that what comes belongs to a new history.
+    pub fn new_history(&mut self) {
+        self.steps.push_back(Step::NewHistory);
+    }
+
     /// The next change, if there is one, which the copy takes up now.
     pub fn next(&mut self) -> Option<Change> {
         loop {
@@ -144,12 +159,18 @@ impl Mirror {
                 }
                 Step::Event(event) => self.judge(event),
                 Step::Interruption(reason) => Some(Change::Interrupted { reason }),
+                Step::NewHistory => Some(Change::NewHistory),
             };
             if let Some(change) = change {
                 self.take_up(&change);
                 return Some(change);
             }
         }
+    }
+
+    /// Whether a listing proved that a new history began, before anybody said so; once.
+    pub fn take_proof(&mut self) -> bool {
+        std::mem::take(&mut self.proved)
     }
 
     /// The copy, as far as the changes told so far make it.
@@ -162,16 +183,19 @@ impl Mirror {
     /// revisions, then `Listed`.
     ///
     /// The listing is the truth even when its revision is lower than the copy's: etcd may have been restored from
-    /// a backup. So items are compared as a whole and not by which is newer.
-    fn compare(&self, listing: Listing) -> VecDeque<Change> {
+    /// a backup. So items are compared as a whole and not by which is newer. A listing that is older than what was told, or
+    /// has an older version of a key, proves that this is so: whoever hears of it must not conclude from what is gone.
+    fn compare(&mut self, listing: Listing) -> VecDeque<Change> {
         let revision = listing.revision;
+        let older = |item: &KeyValue| self.items.get(&item.key).is_some_and(|told| item.modified < told.modified);
+        let went_back = !self.renewed && (revision < self.seen || listing.items.iter().any(older));
         let there: BTreeMap<String, KeyValue> =
             listing.items.into_iter().map(|item| (item.key.clone(), item)).collect();
         let mut changes: VecDeque<Change> = self
             .items
             .values()
             .filter(|item| !there.contains_key(&item.key))
-            .map(|item| Change::Deleted { previous: item.clone(), revision })
+            .map(|item| Change::Deleted { previous: item.clone(), revision, observed: false })
             .collect();
         let mut puts: Vec<KeyValue> =
             there.into_values().filter(|item| self.items.get(&item.key) != Some(item)).collect();
@@ -181,6 +205,10 @@ impl Mirror {
             Change::Put { current, previous }
         }));
         changes.push_back(Change::Listed { revision });
+        if went_back {
+            self.proved = true;
+            changes.push_front(Change::NewHistory);
+        }
         changes
     }
 
@@ -197,7 +225,7 @@ impl Mirror {
             }
             Event::Deleted { key, revision } => {
                 let previous = self.items.get(&key)?.clone();
-                Some(Change::Deleted { previous, revision })
+                Some(Change::Deleted { previous, revision, observed: true })
             }
         }
     }
@@ -214,7 +242,9 @@ impl Mirror {
             Change::Listed { revision } => {
                 self.listed = *revision;
                 self.seen = *revision;
+                self.renewed = false;
             }
+            Change::NewHistory => self.renewed = true,
             Change::Interrupted { .. } => {}
         }
     }

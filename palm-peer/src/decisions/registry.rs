@@ -5,6 +5,7 @@ mod round;
 
 pub use event::{Action, Event, Line, Token};
 
+use super::backoff::backoff;
 use crate::facts::{
     departure::{Departure, REMOVED_BY_ADMIN, Why},
     ids::{LeaseId, Revision},
@@ -44,6 +45,25 @@ struct Entry {
     doom: Option<Doom>,
     /// Whether a write over this record stands, of which the watch has not told yet.
     outdated: bool,
+    /// How many writes in a row etcd did not do.
+    failed_writes: u32,
+}
+
+/// A write that is under way.
+#[derive(Debug, Clone, Copy)]
+struct Write {
+    replaces: Revision,
+    /// Why the record is removed, if it is.
+    removal: Option<&'static str>,
+}
+
+/// What is known of a record that is gone.
+#[derive(Debug)]
+struct Deletion {
+    written: Revision,
+    departure: Option<Departure>,
+    reset: bool,
+    lease_alive: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +87,7 @@ impl Entry {
             complaint: None,
             doom: None,
             outdated: false,
+            failed_writes: 0,
         }
     }
 
@@ -94,7 +115,11 @@ pub struct Registry {
     broken: BTreeMap<String, String>,
     /// The records to which a write is under way, with the revision that it replaces. Outlives the entry: a server may
     /// be deleted and back before the answer comes.
-    writing: BTreeMap<Uuid, Revision>,
+    writing: BTreeMap<Uuid, Write>,
+    /// The records that this leader removed, until the watch tells so.
+    removed: BTreeMap<Uuid, (Revision, &'static str)>,
+    /// Those deletions of which it is not known yet whether they are this leader's own.
+    unattributed: BTreeMap<Uuid, Deletion>,
     next_token: u64,
     next_round: Instant,
     /// The number of servers that died in the round under way.
@@ -115,6 +140,8 @@ impl Registry {
             servers: BTreeMap::new(),
             broken: BTreeMap::new(),
             writing: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            unattributed: BTreeMap::new(),
             next_token: 0,
             next_round: now,
             round: None,
@@ -166,7 +193,7 @@ impl Registry {
                 self.broken.remove(&key);
             }
             Event::Deleted { uuid, written, departure, reset, lease_alive } => {
-                self.deleted(uuid, written, departure.as_ref(), reset, lease_alive);
+                self.deleted(uuid, Deletion { written, departure, reset, lease_alive });
             }
             Event::Answered { uuid, token, digest } => self.answered(uuid, token, &digest),
             Event::Unanswered { uuid, token, reason } => self.unanswered(uuid, token, reason),
@@ -220,28 +247,33 @@ impl Registry {
         }
     }
 
-    fn deleted(
-        &mut self,
-        uuid: Uuid,
-        written: Revision,
-        departure: Option<&Departure>,
-        reset: bool,
-        lease_alive: bool,
-    ) {
+    fn deleted(&mut self, uuid: Uuid, deletion: Deletion) {
         let Some(entry) = self.servers.get(&uuid) else { return };
+        let written = deletion.written;
         // It may have registered anew while the reason was found out.
         if entry.modified <= written {
             self.servers.remove(&uuid);
         }
-        let reason = match departure {
-            _ if reset => "the mesh was reset",
-            Some(Departure { why: Why::Itself, .. }) => "it killed itself",
-            Some(Departure { why: Why::Registry, reason, .. }) => reason,
-            Some(Departure { why: Why::Admin, .. }) => REMOVED_BY_ADMIN,
-            None if lease_alive => REMOVED_BY_ADMIN,
-            None => "its lease expired",
+        if self.writing.get(&uuid).is_some_and(|write| write.removal.is_some() && write.replaces == written) {
+            self.unattributed.insert(uuid, deletion);
+            return;
+        }
+        // What this leader did itself, it need not find out: the note may be gone by now, or speak of another time.
+        let own = self.removed.remove(&uuid).filter(|(replaced, _)| *replaced == written);
+        self.log_deletion(uuid, &deletion, own.map(|(_, reason)| reason));
+    }
+
+    fn log_deletion(&mut self, uuid: Uuid, deletion: &Deletion, own: Option<&'static str>) {
+        let reason = match (own, &deletion.departure) {
+            (Some(reason), _) => reason,
+            _ if deletion.reset => "the mesh was reset",
+            (_, Some(Departure { why: Why::Itself, .. })) => "it killed itself",
+            (_, Some(Departure { why: Why::Registry, reason, .. })) => reason,
+            (_, Some(Departure { why: Why::Admin, .. })) => REMOVED_BY_ADMIN,
+            (_, None) if deletion.lease_alive => REMOVED_BY_ADMIN,
+            (_, None) => "its lease expired",
         };
-        if let Some(dead) = self.round.as_mut().filter(|_| !reset) {
+        if let Some(dead) = self.round.as_mut().filter(|_| own.is_some() || !deletion.reset) {
             *dead += 1;
         }
         let text = format!("Deleted server {uuid} because {reason}");
@@ -310,10 +342,12 @@ impl Registry {
         let me = self.me;
         let Some(entry) = self.servers.get(&uuid).filter(|entry| !entry.outdated) else { return };
         let (record, modified) = (&entry.record, entry.modified);
+        let mut removal = None;
         let action = match entry.doom {
             _ if self.writing.contains_key(&uuid) => return,
             Some(Doom { reason, proven }) => {
-                Action::Remove { uuid, modified, reason, revoke: entry.lease.filter(|_| proven) }
+                removal = Some(reason);
+                Action::Remove { uuid, modified, reason, lease: entry.lease, revoke: proven }
             }
             None if entry.reached && !(record.configured && record.leader == Some(me)) => {
                 let record = Record { configured: true, leader: Some(me), ..record.clone() };
@@ -321,20 +355,31 @@ impl Registry {
             }
             None => return,
         };
-        self.writing.insert(uuid, modified);
+        self.writing.insert(uuid, Write { replaces: modified, removal });
         self.actions.push(action);
     }
 
     /// A write that did not succeed met a change that the watch is about to tell, or an etcd in trouble: look again.
     fn written(&mut self, uuid: Uuid, done: bool, now: Instant) {
-        let replaced = self.writing.remove(&uuid);
+        let write = self.writing.remove(&uuid);
+        let removal = write.and_then(|write| Some((write.replaces, write.removal?))).filter(|_| done);
+        match (self.unattributed.remove(&uuid), removal) {
+            (Some(deletion), removal) => self.log_deletion(uuid, &deletion, removal.map(|(_, reason)| reason)),
+            (None, Some(removal)) => {
+                self.removed.insert(uuid, removal);
+            }
+            (None, None) => {}
+        }
+        let replaced = write.map(|write| write.replaces);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         if !done {
             entry.doom = None;
             (entry.sent, entry.misses) = (0, 0);
-            entry.retry_at = Some(now + RETRY);
+            // An etcd that goes on refusing shall not have all servers probed each second.
+            entry.retry_at = Some(now + backoff(entry.failed_writes, RETRY, self.period.max(RETRY), 0.0));
+            entry.failed_writes += 1;
         } else if replaced == Some(entry.modified) {
-            entry.outdated = true;
+            (entry.outdated, entry.failed_writes) = (true, 0);
         } else {
             // The watch was quicker than the answer.
             self.settle(uuid);

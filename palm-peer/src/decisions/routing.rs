@@ -29,6 +29,18 @@ impl Directory {
         };
     }
 
+    /// Adds what another directory has beyond this one.
+    pub fn add_all(&mut self, other: &Self) {
+        for (server, instances) in &other.servers {
+            let here = self.servers.entry(server.clone()).or_default();
+            for instance in instances {
+                if !here.iter().any(|known| known.uuid == instance.uuid) {
+                    here.push(Arc::clone(instance));
+                }
+            }
+        }
+    }
+
     /// All instances of all servers.
     pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.servers.values().flatten()

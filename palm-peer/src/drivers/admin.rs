@@ -1,16 +1,16 @@
 //! What a person does to the mesh: looks at it, takes servers out, clears it.
 
-use super::departures::{DEPARTED_FOR, note, now};
+use super::departures::{Noted, delete_with_note, note, now};
 use crate::{
     Error, ErrorKind, Options,
     decisions::roster::{Entry, roster},
     facts::{
         departure::{REMOVED_BY_ADMIN, Why},
-        ids::{LeaseId, Revision},
+        ids::Revision,
         keys::Keys,
     },
     ports::{
-        etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction, Watch},
+        etcd::{Change, Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Target, Transaction, Watch},
         timer,
     },
 };
@@ -24,6 +24,9 @@ use uuid::Uuid;
 
 /// How long a view of the mesh waits for more changes before it tells of the first: a server that joins makes several.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// What to do when etcd is out of space.
+const MAKE_SPACE: &str = "compact, defragment and disarm the alarm, as docs/operations.md says";
 
 /// The mesh's part of etcd, for a person.
 #[derive(Clone)]
@@ -54,10 +57,20 @@ impl Archive {
     /// Takes one record out, with a note, so that its server stays out.
     pub async fn remove(&self, name: &str) -> Result<Entry, Error> {
         let removed = self.bounded(self.try_to_remove(name)).await?;
-        removed.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no server {name} is registered")))
+        match removed {
+            None => Err(Error::new(ErrorKind::NotFound, format!("no server {name} is registered"))),
+            Some(Removed { entry, noted: true }) => Ok(entry),
+            Some(Removed { noted: false, .. }) => Err(Error::new(
+                ErrorKind::NotRecorded,
+                format!(
+                    "the record of {name} is deleted, but etcd is out of space and refused the note that keeps the \
+                     server out: it will register again as soon as etcd has space; {MAKE_SPACE}, and then remove it again"
+                ),
+            )),
+        }
     }
 
-    async fn try_to_remove(&self, name: &str) -> Result<Option<Entry>, EtcdError> {
+    async fn try_to_remove(&self, name: &str) -> Result<Option<Removed>, EtcdError> {
         let key = format!("{}{name}", self.keys.servers());
         let (found, election) = self.read(Operation::get(&key)).await?;
         let Some(entry) = roster(&self.keys, &found, &election).pop() else { return Ok(None) };
@@ -66,51 +79,51 @@ impl Archive {
         let Some(uuid) = uuid else {
             let deletion = Transaction::new().present(&key).then(Operation::delete(&key));
             self.etcd.transact(deletion).await?;
-            return Ok(Some(entry));
+            return Ok(Some(Removed { entry, noted: true }));
         };
-        let lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
-        let removed = self.evict(&key, uuid, lease).await?;
-        if !removed {
+        let departed = self.keys.departed(uuid);
+        let eviction =
+            Transaction::new().present(&key).then(Operation::delete(&key)).or_else(Operation::get(&departed));
+        let Noted { outcome, lease } =
+            delete_with_note(&self.etcd, eviction, &departed, &note(Why::Admin, REMOVED_BY_ADMIN)).await?;
+        // The answer to an attempt that went through may have been lost: then the note is ours.
+        let noted = |note: &KeyValue| lease.is_some() && note.lease == lease;
+        let removed = outcome.succeeded || outcome.reads.iter().flatten().any(noted);
+        if let Some(lease) = lease.filter(|_| !removed) {
             self.etcd.revoke_lease(lease).await?;
         }
-        Ok(removed.then_some(entry))
-    }
-
-    /// Whether it was this that removed the record.
-    async fn evict(&self, key: &str, uuid: Uuid, lease: LeaseId) -> Result<bool, EtcdError> {
-        let departed = self.keys.departed(uuid);
-        let eviction = Transaction::new()
-            .present(key)
-            .then(Operation::delete(key))
-            .then(Operation::put(&departed, note(Why::Admin, REMOVED_BY_ADMIN).to_json(), Lease::Attach(lease)))
-            .or_else(Operation::get(&departed));
-        let outcome = self.etcd.transact(eviction).await?;
-        // The answer to an attempt that went through may have been lost: then the note is ours.
-        let noted = |note: &KeyValue| note.lease == Some(lease);
-        Ok(outcome.succeeded || outcome.reads.iter().flatten().any(noted))
+        Ok(removed.then_some(Removed { entry, noted: lease.is_some() }))
     }
 
     /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
     pub async fn reset(&self) -> Result<Return, Error> {
         let keys = &self.keys;
         let mark = serde_json::json!({ "when": now() }).to_string();
-        let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()]
-            .iter()
-            .fold(
-                Transaction::new()
-                    .then(Operation::get_prefix(&keys.servers()))
-                    .then(Operation::get_prefix(&keys.election())),
-                |transaction, folder| transaction.then(Operation::delete_prefix(folder)),
-            )
-            .then(Operation::put(&keys.reset(), mark, Lease::None));
-        let outcome = self.bounded(self.etcd.transact(clearing)).await?;
+        let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()].iter().fold(
+            Transaction::new()
+                .then(Operation::get_prefix(&keys.servers()))
+                .then(Operation::get_prefix(&keys.election())),
+            |transaction, folder| transaction.then(Operation::delete_prefix(folder)),
+        );
+        let marking = clearing.clone().then(Operation::put(&keys.reset(), mark, Lease::None));
+        let cleared = self.bounded(async {
+            match self.etcd.transact(marking).await {
+                // It takes deletions all the same.
+                Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
+                    Ok((self.etcd.transact(clearing).await?, false))
+                }
+                outcome => outcome.map(|outcome| (outcome, true)),
+            }
+        });
+        let (outcome, marked) = cleared.await?;
         let (servers, election) = two(outcome.reads);
         let removed = roster(keys, &servers, &election);
         let missing = removed.iter().filter(|entry| entry.record.is_ok());
         Ok(Return {
             missing: missing.map(|entry| (entry.key.clone(), entry.clone())).collect(),
             removed,
-            at: outcome.revision,
+            marked,
+            at: Some(outcome.revision),
             watch: self.etcd.watch(Target::Prefix(keys.servers())),
         })
     }
@@ -142,6 +155,12 @@ impl Archive {
     }
 }
 
+/// What was removed, and whether there is a note for it.
+struct Removed {
+    entry: Entry,
+    noted: bool,
+}
+
 /// What the two reads of a transaction found.
 fn two(reads: Vec<Vec<KeyValue>>) -> (Vec<KeyValue>, Vec<KeyValue>) {
     let mut reads = reads.into_iter();
@@ -154,8 +173,10 @@ pub struct Return {
     pub removed: Vec<Entry>,
     /// By its key, each server that was there and has not come back.
     pub missing: BTreeMap<String, Entry>,
-    /// When the reset was.
-    at: Revision,
+    /// Whether the mark was put; if not, etcd is out of space.
+    pub marked: bool,
+    /// When the reset was; `None` when etcd's history has gone back since.
+    at: Option<Revision>,
     watch: Watch,
 }
 
@@ -165,10 +186,14 @@ impl Return {
         let deadline = Instant::now() + time;
         while !self.missing.is_empty() {
             let Ok(change) = timer::timeout_at(deadline, self.watch.next()).await else { return };
-            if let Change::Put { current, .. } = change
-                && current.created > self.at
-            {
-                self.missing.remove(&current.key);
+            match change {
+                // A key's identity is when it was created: all that there were are gone.
+                Change::Put { current, .. } if self.at.is_some_and(|at| current.created > at) => {
+                    self.missing.remove(&current.key);
+                }
+                // The reset itself is undone: what stands there may be of before.
+                Change::NewHistory => self.at = None,
+                _ => {}
             }
         }
     }
@@ -193,7 +218,7 @@ impl Part {
                 self.whole = false;
                 self.trouble = Some(reason);
             }
-            Change::Put { .. } | Change::Deleted { .. } => {}
+            Change::Put { .. } | Change::Deleted { .. } | Change::NewHistory => {}
         }
     }
 }

@@ -8,16 +8,17 @@ use crate::{
     },
     drivers::{
         dialer::{Dialer, OpenError},
+        discovery::learn,
         link::{Link, Reply},
         lock::lock,
         sinks::JobSinks,
     },
     facts::{
         message::{Failure, FailureKind, Request},
-        pipeline::{Instance, Pipeline},
+        pipeline::Instance,
     },
     ports::{
-        etcd::{Change, Etcd, EtcdError, Target, Task, Watch},
+        etcd::{Etcd, EtcdError, Target, Task},
         runtime,
         timer::{self, Elapsed},
     },
@@ -31,7 +32,7 @@ use std::{
     collections::{HashMap, HashSet},
     future,
     pin::pin,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -280,7 +281,8 @@ impl Mesh {
         }
     }
 
-    fn update(&self, directory: &Directory) {
+    /// Takes in what can be reached now.
+    pub fn update(&self, directory: &Directory) {
         *lock(&self.directory) = Arc::new(directory.clone());
         // Answers under way keep their link alive until they are in.
         let listed: HashSet<Uuid> = directory.instances().map(|instance| instance.uuid).collect();
@@ -313,48 +315,6 @@ enum Attempt {
 
 fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
     (Failure::new(FailureKind::Unreachable, words), server)
-}
-
-/// Follows what is published, for as long as there is a client.
-async fn learn(
-    mesh: Weak<Mesh>,
-    mut watch: Watch,
-    folder: String,
-    tell: oneshot::Sender<()>,
-    trouble: Arc<Mutex<String>>,
-) {
-    let mut directory = Directory::default();
-    let mut tell = Some(tell);
-    let mut whole = false;
-    loop {
-        match watch.next().await {
-            Change::Put { current, .. } => {
-                let server = current.key.strip_prefix(&folder).unwrap_or(&current.key).to_owned();
-                let pipeline = Pipeline::from_json(&current.value);
-                if pipeline.is_none() {
-                    log::warn!("{} holds nothing that can be read, and is ignored", current.key);
-                }
-                directory.update(&server, pipeline);
-            }
-            Change::Deleted { previous, .. } => {
-                directory.update(previous.key.strip_prefix(&folder).unwrap_or(&previous.key), None);
-            }
-            Change::Listed { .. } => whole = true,
-            Change::Interrupted { reason } => {
-                whole = false;
-                log::debug!("what can be reached may be out of date: {reason}");
-                *lock(&trouble) = reason;
-            }
-        }
-        let Some(mesh) = mesh.upgrade() else { return };
-        // A half-told list would hide what is there.
-        if whole {
-            mesh.update(&directory);
-            if let Some(tell) = tell.take() {
-                let _ = tell.send(());
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
         keys::Keys,
         timestamp::Timestamp,
     },
-    ports::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
+    ports::etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction, TxnOutcome},
 };
 use chrono::Utc;
 use std::time::Duration;
@@ -25,26 +25,54 @@ pub async fn bury(
     candidate: (&str, Revision, LeaseId),
 ) -> Result<bool, EtcdError> {
     let (candidate_key, created, lease) = candidate;
-    let note_lease = etcd.grant_lease(DEPARTED_FOR).await?.id;
-    let buried = etcd
-        .transact(
-            Transaction::new()
-                .created(candidate_key, created)
-                .modified(&record.key, record.modified)
-                .then(Operation::delete(&record.key))
-                .then(Operation::delete(candidate_key))
-                .then(Operation::put(
-                    &keys.departed(uuid),
-                    note(Why::Registry, "its process is gone").to_json(),
-                    Lease::Attach(note_lease),
-                )),
-        )
-        .await?
-        .succeeded;
+    let deletion = Transaction::new()
+        .created(candidate_key, created)
+        .modified(&record.key, record.modified)
+        .then(Operation::delete(&record.key))
+        .then(Operation::delete(candidate_key));
+    let note = note(Why::Registry, "its process is gone");
+    let buried = delete_with_note(etcd, deletion, &keys.departed(uuid), &note).await?.outcome.succeeded;
     if buried && let Err(error) = etcd.revoke_lease(lease).await {
         log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
     }
     Ok(buried)
+}
+
+/// What became of a deletion and its note.
+pub struct Noted {
+    /// Of the transaction.
+    pub outcome: TxnOutcome,
+    /// The lease of the note; `None` when etcd is out of space, and there is no note.
+    pub lease: Option<LeaseId>,
+}
+
+/// Carries out a deletion, and leaves a note beside it in the same transaction. Without space etcd refuses each note, but no
+/// deletion: then there is none.
+pub async fn delete_with_note(
+    etcd: &Etcd,
+    deletion: Transaction,
+    departed: &str,
+    note: &Departure,
+) -> Result<Noted, EtcdError> {
+    match try_to_delete_with_note(etcd, deletion.clone(), departed, note).await {
+        Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
+            etcd.log_failure(&format!("writing {departed}, which says \"{}\",", note.reason), &error);
+            Ok(Noted { outcome: etcd.transact(deletion).await?, lease: None })
+        }
+        result => result,
+    }
+}
+
+async fn try_to_delete_with_note(
+    etcd: &Etcd,
+    deletion: Transaction,
+    departed: &str,
+    note: &Departure,
+) -> Result<Noted, EtcdError> {
+    let lease = etcd.grant_lease(DEPARTED_FOR).await?.id;
+    let put = Operation::put(departed, note.to_json(), Lease::Attach(lease));
+    let outcome = etcd.transact(deletion.then(put)).await?;
+    Ok(Noted { outcome, lease: Some(lease) })
 }
 
 /// A note on a departure, written now.

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod client;
 pub mod departures;
 pub mod dialer;
+pub mod discovery;
 pub mod door;
 pub mod duties;
 pub mod job;

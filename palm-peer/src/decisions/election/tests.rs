@@ -16,7 +16,7 @@ fn the_oldest_key_leads_and_others_follow_the_next_older() {
     let mut election = Election::new();
     assert_eq!(election.handle(Event::LeaseHeld(lease(3))), [Action::Stand(lease(3))]);
     let list = vec![candidate(1, 20), candidate(3, 30), candidate(2, 10)];
-    let follow = |predecessor, ahead| vec![Action::Follow { predecessor, ahead }];
+    let follow = |predecessor, ahead| vec![Action::Follow { predecessor, ahead, own: Revision(30) }];
     assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), Some(candidate(2, 10))));
     assert_eq!(election.handle(Event::KeyGone), [Action::Stand(lease(3))]);
     let list = vec![candidate(3, 30), candidate(2, 10)];
@@ -31,7 +31,7 @@ fn the_third_waits_for_the_leaders_end_as_well_and_then_is_next_in_line() {
     let mut election = Election::new();
     election.handle(Event::LeaseHeld(lease(4)));
     let list = vec![candidate(1, 10), candidate(2, 20), candidate(3, 30), candidate(4, 40), candidate(5, 50)];
-    let follow = |predecessor, ahead| vec![Action::Follow { predecessor, ahead }];
+    let follow = |predecessor, ahead| vec![Action::Follow { predecessor, ahead, own: Revision(40) }];
     assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), Some(candidate(2, 20))));
     election.handle(Event::KeyGone);
     let list = vec![candidate(1, 10), candidate(3, 30), candidate(4, 40)];

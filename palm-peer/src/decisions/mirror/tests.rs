@@ -52,7 +52,7 @@ fn a_listing_tells_what_is_gone_then_what_came_in_the_order_of_revisions() {
         all(&mut mirror),
         [
             Change::Interrupted { reason: "cut".into() },
-            Change::Deleted { previous: item("c", "1", 1, 1), revision: Revision(9) },
+            Change::Deleted { previous: item("c", "1", 1, 1), revision: Revision(9), observed: false },
             Change::Put { current: newer, previous: Some(b) },
             Change::Listed { revision: Revision(9) },
         ]
@@ -106,8 +106,25 @@ fn a_store_restored_from_a_backup_is_believed() {
     mirror.list(listing(10, &[item("a", "early", 3, 4)]));
     mirror.events([Event::Put(item("a", "next", 3, 11))]);
     let told = all(&mut mirror);
-    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(told.len(), 6, "{told:?}");
+    assert_eq!(told[2], Change::NewHistory);
     assert_eq!(mirror.items()["a"].value, b"next");
+}
+
+#[test]
+fn an_older_version_of_a_key_proves_a_new_history_whatever_the_revision() {
+    let mut mirror = Mirror::default();
+    mirror.list(listing(50, &[item("a", "late", 40, 45)]));
+    mirror.list(listing(60, &[item("a", "early", 40, 41)]));
+    assert_eq!(all(&mut mirror)[2], Change::NewHistory);
+    // Told once, whoever finds it first.
+    mirror.new_history();
+    mirror.list(listing(10, &[]));
+    let told = all(&mut mirror);
+    let gone = Change::Deleted { previous: item("a", "early", 40, 41), revision: Revision(10), observed: false };
+    assert_eq!(told, [Change::NewHistory, gone, Change::Listed { revision: Revision(10) }]);
+    mirror.events([Event::Put(item("a", "new", 11, 11)), deleted("a", 12)]);
+    assert!(matches!(all(&mut mirror)[1], Change::Deleted { observed: true, .. }));
 }
 
 /// A store as etcd keeps it: all versions, for listings and watches from any revision.
@@ -196,6 +213,7 @@ fn replay(mirror: &mut Mirror, told: &mut BTreeMap<String, KeyValue>, seed: u64)
                 assert_eq!(told.remove(&previous.key), Some(previous), "seed {seed}");
             }
             Change::Listed { .. } | Change::Interrupted { .. } => {}
+            Change::NewHistory => panic!("seed {seed}: this store never went back"),
         }
         assert_eq!(mirror.items(), told, "seed {seed}");
     }

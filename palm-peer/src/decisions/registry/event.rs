@@ -137,8 +137,10 @@ pub enum Action {
         modified: Revision,
         /// Why.
         reason: &'static str,
-        /// The lease to revoke, when the process is proven gone.
-        revoke: Option<LeaseId>,
+        /// The lease that the record is on.
+        lease: Option<LeaseId>,
+        /// Whether the process is proven gone, so that the lease is to be revoked.
+        revoke: bool,
     },
     /// Write to the log.
     Log(Line),

@@ -123,9 +123,10 @@ fn configure(actions: &[Action]) -> Record {
 }
 
 fn removal(actions: &[Action]) -> Option<(&'static str, Option<LeaseId>)> {
-    actions
-        .iter()
-        .find_map(|a| if let Action::Remove { reason, revoke, .. } = a { Some((*reason, *revoke)) } else { None })
+    actions.iter().find_map(|a| match a {
+        Action::Remove { reason, lease, revoke, .. } => Some((*reason, lease.filter(|_| *revoke))),
+        _ => None,
+    })
 }
 
 fn lines(actions: &[Action]) -> Vec<String> {

@@ -6,7 +6,11 @@ use crate::{
         election::Candidate,
     },
     drivers::{departures::bury, dialer::Dialer},
-    facts::{ids::LeaseId, keys::Keys, record::Record},
+    facts::{
+        ids::{LeaseId, Revision},
+        keys::Keys,
+        record::Record,
+    },
     ports::{
         etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction},
         timer,
@@ -21,12 +25,12 @@ const OPEN_WITHIN: Duration = Duration::from_secs(2);
 /// port that it listens on, and lets in whom it will never answer.
 const REOPEN_WITHIN: Duration = Duration::from_millis(50);
 
-/// Puts the own key if it is absent, and lists all candidates; tries until etcd does it.
+/// Lists all candidates, and puts the own key if it is not among them; tries until etcd does it.
 pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
     for attempt in 0.. {
         match try_to_stand(etcd, keys, me, lease).await {
             Ok(candidates) => return candidates,
-            Err(error) => log::debug!("standing for election must wait: {error}"),
+            Err(error) => etcd.log_failure(&format!("standing for election under {}", keys.election()), &error),
         }
         let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
         timer::sleep(wait).await;
@@ -35,22 +39,36 @@ pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Ca
 }
 
 async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Result<Vec<Candidate>, EtcdError> {
+    let read = |items: &[KeyValue]| items.iter().filter_map(|kv| Candidate::read(keys, kv)).collect::<Vec<_>>();
+    // Without space etcd refuses any transaction that may put: whoever stands already must not ask for one.
+    let found = etcd.list(&keys.election()).await?.items;
+    let candidates = read(&found);
+    if candidates.iter().any(|candidate| candidate.lease == lease) {
+        return Ok(candidates);
+    }
     let own = keys.candidate(lease);
-    let put = Operation::put(&own, me.to_string(), Lease::Attach(lease));
-    etcd.transact(Transaction::new().absent(&own).then(put)).await?;
-    let listing = etcd.list(&keys.election()).await?;
-    Ok(listing.items.iter().filter_map(|kv| Candidate::read(keys, kv)).collect())
+    let guarded = match found.iter().find(|kv| kv.key == own) {
+        // Somebody else put it, on no lease or on another.
+        Some(kv) => Transaction::new().modified(&own, kv.modified),
+        None => Transaction::new().absent(&own),
+    };
+    let standing = guarded
+        .then(Operation::put(&own, me.to_string(), Lease::Attach(lease)))
+        .then(Operation::get_prefix(&keys.election()))
+        .or_else(Operation::get_prefix(&keys.election()));
+    let outcome = etcd.transact(standing).await?;
+    Ok(read(&outcome.reads.concat()))
 }
 
-/// Waits until a key is gone.
-pub async fn gone(etcd: &Etcd, key: String) {
+/// Waits until a key that was created at this revision is gone. One that was put again since is another candidacy.
+pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
     let mut watch = etcd.watch(Target::Key(key));
     let mut there = false;
     loop {
         match watch.next().await {
-            Change::Put { .. } => there = true,
+            Change::Put { current, .. } if current.created == created => there = true,
             Change::Listed { .. } if there => {}
-            Change::Deleted { .. } | Change::Listed { .. } => return,
+            Change::Put { .. } | Change::Deleted { .. } | Change::Listed { .. } | Change::NewHistory => return,
             Change::Interrupted { reason } => log::debug!("the watch on a candidate was interrupted: {reason}"),
         }
     }
@@ -66,7 +84,11 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
     // How many links in a row did not hold.
     let mut ends = 0;
     loop {
-        if let Ok(found) = etcd.get(&keys.server(uuid)).await {
+        let found = etcd.get(&keys.server(uuid)).await;
+        if let Err(error) = &found {
+            etcd.log_failure("looking for the leader", error);
+        }
+        if let Ok(found) = found {
             let known = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
             let Some((record, kv)) = known else { return };
             match dialer.open(&record.endpoint(), uuid, patience).await {
@@ -108,7 +130,7 @@ async fn bury_leader(etcd: Etcd, keys: Keys, leader: Candidate, uuid: Uuid, reco
             buried
         }
         Err(error) => {
-            log::warn!("the leader's process is gone, but etcd still lists it: {error}");
+            etcd.log_failure("removing the leader, whose process is gone,", &error);
             false
         }
     }

@@ -17,17 +17,14 @@ use crate::{
     decisions::{
         backoff::backoff,
         election::{self, Action, Candidate, Election},
-        removal::Verdict,
+        removal::{LastWritten, Verdict},
     },
     drivers::{
         duties::{SharedClock, farewell::SharedFarewell},
         lock::lock,
         serving::{Beat, core::Core},
     },
-    facts::{
-        ids::{LeaseId, Revision},
-        record::Record,
-    },
+    facts::{ids::LeaseId, record::Record},
     ports::{
         etcd::{Change, Task},
         timer,
@@ -66,9 +63,11 @@ enum Input {
     Lease(LeaseNews),
     Own(Change),
     Verdict(Verdict),
+    /// etcd went back to an earlier revision, or another cluster took its place.
+    NewHistory,
     /// The serving loop turns again after the registry found the server mute.
     Responsive,
-    Registered(Result<Revision, RegisterError>),
+    Registered(Result<LastWritten, RegisterError>),
     /// What a task of the election found, and for which of its turns.
     Election(u64, election::Event),
 }
@@ -96,8 +95,12 @@ struct Session {
     lease: LeaseId,
     clock: SharedClock,
     /// When the own record was last written, as far as is known.
-    written: Revision,
+    written: LastWritten,
     election: Election,
+    /// Whether the peer is to register before it stands again, because etcd's history is a new one.
+    returning: bool,
+    /// In a row.
+    failed_registrations: u32,
     /// Whom this peer followed last: the leader before it, once it leads.
     followed: Option<Candidate>,
     /// Counts what the election decided; what tasks of an earlier turn find is stale.
@@ -112,7 +115,7 @@ struct Session {
 
 impl Agent {
     /// Gets a lease and registers under it.
-    async fn attach(&self, known: Option<Revision>) -> Result<Joined, RegisterError> {
+    async fn attach(&self, known: Option<LastWritten>) -> Result<Joined, RegisterError> {
         let (lease, clock) = self.registrar.lease(self.core.options.ttl).await?;
         match self.registrar.register(lease, known).await {
             Ok(written) => Ok(Joined { lease, clock, written }),
@@ -144,12 +147,12 @@ impl Agent {
         }
     }
 
-    async fn rejoin(&mut self, written: Revision) -> Result<Joined, End> {
+    async fn rejoin(&mut self, written: LastWritten) -> Result<Joined, End> {
         for attempt in 0.. {
             match self.attach(Some(written)).await {
                 Ok(joined) => return Ok(joined),
                 Err(RegisterError::Evicted) => return Err(self.evicted()),
-                Err(RegisterError::Etcd(error)) => log::debug!("rejoining must wait: {error}"),
+                Err(RegisterError::Etcd(error)) => self.registrar.etcd.log_failure("rejoining", &error),
             }
             let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
             let command = timer::timeout(wait, self.commands.next()).await;
@@ -237,14 +240,12 @@ impl Agent {
             Input::Own(change) => self.own_record_changed(session, change),
             Input::Verdict(verdict) => return self.judged(session, verdict).await,
             Input::Responsive => session.register(&self.registrar),
-            Input::Registered(Ok(written)) => {
-                session.written = session.written.max(written);
-                self.announcer.announce(Event::Rejoined);
-                log::info!("registered again as {}", self.core.uuid);
-            }
+            Input::NewHistory => self.start_over(session),
+            Input::Registered(Ok(written)) => self.registered(session, written),
             Input::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict(session).await)),
             Input::Registered(Err(RegisterError::Etcd(error))) => {
-                log::debug!("registering anew must wait: {error}");
+                self.registrar.etcd.log_failure("registering anew", &error);
+                session.failed_registrations += 1;
                 session.register(&self.registrar);
             }
             Input::Election(turn, event) if turn == session.turn => self.election(session, event),
@@ -253,16 +254,40 @@ impl Agent {
         Ok(None)
     }
 
+    fn registered(&mut self, session: &mut Session, written: LastWritten) {
+        session.failed_registrations = 0;
+        // Where the history changed meanwhile, the next registration is on its way.
+        session.written = written;
+        self.announcer.announce(Event::Rejoined);
+        log::info!("registered again as {}", self.core.uuid);
+        if std::mem::take(&mut session.returning) {
+            self.election(session, election::Event::LeaseHeld(session.lease));
+        }
+    }
+
+    /// In a new history nothing holds that was known of revisions and absent keys: neither that this peer leads, nor whom it
+    /// follows, nor that it is registered.
+    fn start_over(&mut self, session: &mut Session) {
+        self.election(session, election::Event::LeaseInDoubt);
+        session.election_tasks.clear();
+        self.announcer.announce(Event::Detached);
+        self.announcer.unconfigured();
+        session.returning = true;
+        session.register(&self.registrar);
+    }
+
     fn own_record_changed(&mut self, session: &mut Session, change: Change) {
         match change {
             Change::Put { current, .. } => {
-                session.written = session.written.max(current.modified);
+                session.written.revision = session.written.revision.max(current.modified);
                 if Record::from_json(&current.value).is_ok_and(|record| record.configured) {
                     self.announcer.announce(Event::Configured);
                 }
             }
-            Change::Deleted { .. } => session.investigate(&self.registrar),
-            Change::Listed { .. } => {}
+            Change::Deleted { revision, observed, .. } => {
+                session.investigate(&self.registrar, observed.then_some(revision));
+            }
+            Change::Listed { .. } | Change::NewHistory => {}
             Change::Interrupted { reason } => log::debug!("the watch on the own record was interrupted: {reason}"),
         }
     }
@@ -271,6 +296,14 @@ impl Agent {
         self.announcer.unconfigured();
         match verdict {
             Verdict::Evicted => return Ok(Some(self.evict(session).await)),
+            Verdict::DeletedByHand | Verdict::Unexplained => {
+                self.announcer.announce(Event::Detached);
+                log::warn!(
+                    "the record of this server is gone from etcd, and nothing proves that a person meant it; \
+                     registering anew"
+                );
+                session.register(&self.registrar);
+            }
             Verdict::LeaseLost => return Err(LeaseLost { written: session.written }),
             Verdict::Reset => {
                 self.announcer.announce(Event::Detached);
@@ -288,7 +321,7 @@ impl Agent {
 
     async fn evict(&mut self, session: &mut Session) -> End {
         session.election_tasks.clear();
-        let _ = timer::timeout(LEAVE_WITHIN, self.registrar.give_up(session.lease)).await;
+        let _ = timer::timeout(LEAVE_WITHIN, self.registrar.revoke(session.lease)).await;
         self.evicted()
     }
 
@@ -299,8 +332,8 @@ impl Agent {
             session.election_tasks.clear();
             match action {
                 Action::Stand(lease) => session.stand(&self.registrar, lease),
-                Action::Follow { predecessor, ahead } => {
-                    session.follow(&self.registrar, &self.core, predecessor, ahead);
+                Action::Follow { predecessor, ahead, own } => {
+                    session.follow(&self.registrar, &self.core, predecessor, ahead, own);
                 }
                 Action::Lead(term) => {
                     self.announcer.announce(Event::Elected);
@@ -323,9 +356,9 @@ impl Agent {
 pub struct Joined {
     lease: LeaseId,
     clock: SharedClock,
-    written: Revision,
+    written: LastWritten,
 }
 
 struct LeaseLost {
-    written: Revision,
+    written: LastWritten,
 }

@@ -4,10 +4,10 @@ use crate::{
     Options,
     decisions::{
         lease::LeaseClock,
-        removal::{Evidence, Verdict, judge},
+        removal::{Evidence, LastWritten, Verdict, judge},
     },
     drivers::{
-        departures::{DEPARTED_FOR, note, now},
+        departures::{DEPARTED_FOR, delete_with_note, note, now},
         duties::{
             SharedClock,
             farewell::{Farewell, SharedFarewell},
@@ -20,7 +20,7 @@ use crate::{
         pipeline::Pipeline,
         record::Record,
     },
-    ports::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
+    ports::etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction},
 };
 use std::{
     sync::{Arc, Mutex},
@@ -66,15 +66,20 @@ impl Registrar {
         Ok((granted.id, Arc::new(Mutex::new(LeaseClock::granted(asked, granted.ttl)))))
     }
 
-    /// Puts the record on `lease`, and forgets that the server ever departed, unless a person removed it since `known`,
-    /// the last revision of the record that the peer has seen.
-    pub async fn register(&self, lease: LeaseId, known: Option<Revision>) -> Result<Revision, RegisterError> {
+    /// Puts the record on `lease`, and forgets that the server ever departed, unless a person removed it since the record
+    /// was last written, as far as is `known`.
+    pub async fn register(&self, lease: LeaseId, known: Option<LastWritten>) -> Result<LastWritten, RegisterError> {
         let uuid = self.record.uuid;
         let (server, departed) = (self.keys.server(uuid), self.keys.departed(uuid));
-        let json = Record { when: now(), ..self.record.clone() }.to_json();
+        let registered = now();
+        let json = Record { when: registered, ..self.record.clone() }.to_json();
         loop {
+            let epoch = self.etcd.epoch();
             let note = self.etcd.get(&departed).await?;
-            if note.as_ref().zip(known).is_some_and(|(note, known)| is_eviction(note, known)) {
+            if epoch != self.etcd.epoch() {
+                continue;
+            }
+            if note.as_ref().zip(known).is_some_and(|(note, known)| is_eviction(note, known, epoch)) {
                 return Err(RegisterError::Evicted);
             }
             // Nobody may slip an eviction in between.
@@ -91,43 +96,106 @@ impl Registrar {
                         .or_else(Operation::get(&server)),
                 )
                 .await?;
+            if epoch != self.etcd.epoch() {
+                continue;
+            }
+            let written = |revision| LastWritten { revision, epoch, registered };
             if outcome.succeeded {
-                return Ok(outcome.revision);
+                return Ok(written(outcome.revision));
             }
             // The answer to an attempt that went through may have been lost.
             let stands = outcome.reads.into_iter().flatten().next();
             if let Some(own) = stands.filter(|kv| kv.lease == Some(lease) && kv.value == json.as_bytes()) {
-                return Ok(own.modified);
+                return Ok(written(own.modified));
             }
         }
     }
 
-    /// Finds out why the record, last seen at `written` on `lease`, is gone.
-    pub async fn verdict(&self, written: Revision, lease: LeaseId) -> Result<Verdict, EtcdError> {
-        let uuid = self.record.uuid;
-        let departed = self.etcd.get(&self.keys.departed(uuid)).await?;
-        let departure = departed.and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified)));
-        let reset = self.etcd.get(&self.keys.reset()).await?.map(|kv| kv.modified);
+    /// Finds out why the record, last seen at `written` on `lease`, is gone; `deleted` says when, if a live watch told so.
+    pub async fn verdict(
+        &self,
+        written: LastWritten,
+        deleted: Option<Revision>,
+        lease: LeaseId,
+    ) -> Result<Verdict, EtcdError> {
+        let (departed, reset) = (self.keys.departed(self.record.uuid), self.keys.reset());
+        let reading = Transaction::new().then(Operation::get(&departed)).then(Operation::get(&reset));
+        let mut reads = self.etcd.transact(reading).await?.reads.into_iter().map(|found| found.into_iter().next());
+        let (departed, reset) = (reads.next().flatten(), reads.next().flatten());
         let lease_alive = self.etcd.lease_ttl(lease).await?.is_some();
-        Ok(judge(&Evidence { written, departure, reset, lease_alive }))
+        let evidence = Evidence {
+            written,
+            deleted,
+            epoch: self.etcd.epoch(),
+            departure: departed.as_ref().and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified))),
+            reset: reset.as_ref().map(|kv| kv.modified),
+            lease_alive,
+        };
+        match judge(&evidence) {
+            Verdict::DeletedByHand => Ok(self.note_removal_by_hand(lease, departed, reset).await),
+            verdict => Ok(verdict),
+        }
+    }
+
+    /// Writes the tombstone that whoever deletes a key by hand does not leave, and which alone ends a server.
+    ///
+    /// It is only written if the record is absent still, and the rest as it was: the candidacy stands (who clears the mesh by hand,
+    /// or a leader that finds no space for a note, deletes it along with the record), and nobody has left a
+    /// tombstone or a mark since. If this cannot be done, whatever the reason, nothing is proven, and the server comes back.
+    async fn note_removal_by_hand(
+        &self,
+        lease: LeaseId,
+        departed: Option<KeyValue>,
+        reset: Option<KeyValue>,
+    ) -> Verdict {
+        let uuid = self.record.uuid;
+        let unchanged = |transaction: Transaction, key: &str, found: Option<KeyValue>| match found {
+            Some(kv) => transaction.modified(key, kv.modified),
+            None => transaction.absent(key),
+        };
+        let guard = Transaction::new().absent(&self.keys.server(uuid)).present(&self.keys.candidate(lease));
+        let guard = unchanged(guard, &self.keys.departed(uuid), departed);
+        let guard = unchanged(guard, &self.keys.reset(), reset);
+        let noting = async {
+            let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
+            let note = note(Why::Admin, REMOVED_BY_ADMIN).to_json();
+            let put = Operation::put(&self.keys.departed(uuid), note, Lease::Attach(note_lease));
+            let outcome =
+                self.etcd.transact(guard.then(put).or_else(Operation::get(&self.keys.departed(uuid)))).await?;
+            // The answer to an attempt that went through may have been lost.
+            let ours = outcome.reads.iter().flatten().any(|kv| kv.lease == Some(note_lease));
+            Ok::<_, EtcdError>(outcome.succeeded || ours)
+        };
+        match noting.await {
+            Ok(true) => Verdict::Evicted,
+            Ok(false) => Verdict::Unexplained,
+            Err(error) => {
+                self.etcd.log_failure("noting that the record was deleted by hand", &error);
+                Verdict::Unexplained
+            }
+        }
     }
 
     /// Leaves: one transaction removes the record, with a note, and the election key; a leader takes itself out of what
     /// it published as well.
     pub async fn leave(&self, lease: LeaseId, led: bool, farewell: &SharedFarewell) -> Result<(), EtcdError> {
-        let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
+        let departed = self.keys.departed(self.record.uuid);
+        let note = note(Why::Itself, "it killed itself");
         let farewell = match Farewell::take(farewell) {
             None if led => self.farewell_of_predecessor().await?,
             farewell => farewell,
         };
         if let Some(farewell) = farewell {
             let published = farewell.guard(Transaction::new());
-            let leaving = farewell.write(self.leaving(published, lease, note_lease));
-            if self.etcd.transact(leaving).await?.succeeded {
-                return Ok(());
+            let leaving = farewell.write(self.leaving(published, lease));
+            match delete_with_note(&self.etcd, leaving, &departed, &note).await {
+                Ok(noted) if noted.outcome.succeeded => return Ok(()),
+                // What is left of the instances cannot be published: the successor does that once it can.
+                Err(error) if error.kind() != EtcdErrorKind::NoSpace => return Err(error),
+                _ => {}
             }
         }
-        self.etcd.transact(self.leaving(Transaction::new(), lease, note_lease)).await.map(drop)
+        delete_with_note(&self.etcd, self.leaving(Transaction::new(), lease), &departed, &note).await.map(drop)
     }
 
     /// A leader that leaves before it published anything takes itself out of what its predecessor published.
@@ -138,34 +206,10 @@ impl Registrar {
         Ok(pipeline.map(|p| Farewell::prepare(key, found.modified, p, self.record.uuid, Lease::Keep)))
     }
 
-    fn leaving(&self, transaction: Transaction, lease: LeaseId, note_lease: LeaseId) -> Transaction {
-        let uuid = self.record.uuid;
-        let note = note(Why::Itself, "it killed itself");
+    fn leaving(&self, transaction: Transaction, lease: LeaseId) -> Transaction {
         transaction
-            .then(Operation::delete(&self.keys.server(uuid)))
+            .then(Operation::delete(&self.keys.server(self.record.uuid)))
             .then(Operation::delete(&self.keys.candidate(lease)))
-            .then(Operation::put(&self.keys.departed(uuid), note.to_json(), Lease::Attach(note_lease)))
-    }
-
-    /// Gives everything back after a person removed the server. Whoever deletes a key by hand leaves no note; without one
-    /// the leader could take the lease, which goes here, for one that expired.
-    pub async fn give_up(&self, lease: LeaseId) {
-        if let Err(error) = self.note_eviction().await {
-            log::debug!("no note says that a person removed this server: {error}");
-        }
-        // The election key is on the lease, and so goes with it.
-        self.revoke(lease).await;
-    }
-
-    async fn note_eviction(&self) -> Result<(), EtcdError> {
-        let departed = self.keys.departed(self.record.uuid);
-        if self.etcd.get(&departed).await?.is_some() {
-            return Ok(());
-        }
-        let note = note(Why::Admin, REMOVED_BY_ADMIN).to_json();
-        let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
-        let noting = Transaction::new().absent(&departed);
-        self.etcd.transact(noting.then(Operation::put(&departed, note, Lease::Attach(note_lease)))).await.map(drop)
     }
 
     /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.
@@ -176,6 +220,7 @@ impl Registrar {
     }
 }
 
-fn is_eviction(note: &KeyValue, known: Revision) -> bool {
-    note.modified > known && Departure::from_json(&note.value).is_some_and(|d| d.why == Why::Admin)
+fn is_eviction(note: &KeyValue, known: LastWritten, epoch: u64) -> bool {
+    Departure::from_json(&note.value)
+        .is_some_and(|tombstone| tombstone.why == Why::Admin && known.is_before(&tombstone, note.modified, epoch))
 }

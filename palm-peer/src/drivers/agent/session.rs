@@ -6,7 +6,11 @@ use super::{
     registration::Registrar,
 };
 use crate::{
-    decisions::election::{Candidate, Election, Event},
+    decisions::{
+        backoff::backoff,
+        election::{Candidate, Election, Event},
+        removal::Verdict,
+    },
     drivers::{
         duties,
         serving::{Beat, core::Core},
@@ -26,7 +30,9 @@ use std::{
 };
 
 /// How long to wait before asking etcd again for what it did not do.
-const AGAIN: Duration = Duration::from_millis(300);
+fn again(attempt: u32) -> Duration {
+    backoff(attempt, Duration::from_millis(300), Duration::from_secs(5), fastrand::f64())
+}
 
 impl Session {
     pub(super) fn start(joined: Joined, registrar: &Registrar) -> Self {
@@ -37,6 +43,8 @@ impl Session {
             written: joined.written,
             election: Election::new(),
             followed: None,
+            returning: false,
+            failed_registrations: 0,
             turn: 0,
             tell,
             inputs,
@@ -47,6 +55,7 @@ impl Session {
         };
         session.keep_lease(registrar);
         session.watch_record(registrar);
+        session.watch_history(registrar);
         session
     }
 
@@ -70,27 +79,46 @@ impl Session {
         ));
     }
 
-    /// Finds out why the record is gone.
-    pub(super) fn investigate(&mut self, registrar: &Registrar) {
+    /// Tells when etcd's history is another one than that in which the peer registered.
+    fn watch_history(&mut self, registrar: &Registrar) {
+        let (etcd, tell, mut epoch) = (registrar.etcd.clone(), self.tell.clone(), self.written.epoch);
+        self.tasks.push(Guarded(registrar.etcd.spawn(async move {
+            loop {
+                epoch = etcd.history_after(epoch).await;
+                if tell.unbounded_send(Input::NewHistory).is_err() {
+                    return;
+                }
+            }
+        })));
+    }
+
+    /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
+    pub(super) fn investigate(&mut self, registrar: &Registrar, mut deleted: Option<Revision>) {
         let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
         self.spawn(registrar, async move {
-            loop {
-                match registrar_clone.verdict(written, lease).await {
+            for attempt in 0.. {
+                match registrar_clone.verdict(written, deleted, lease).await {
                     Ok(verdict) => return Input::Verdict(verdict),
-                    Err(error) => log::debug!("why the record is gone is not known yet: {error}"),
+                    // What happened in between nobody saw.
+                    Err(error) => {
+                        deleted = None;
+                        registrar_clone.etcd.log_failure("finding out why the record is gone", &error);
+                    }
                 }
-                timer::sleep(AGAIN).await;
+                timer::sleep(again(attempt)).await;
             }
+            Input::Verdict(Verdict::Unexplained)
         });
     }
 
     /// Puts the record anew, on the same lease.
     pub(super) fn register(&mut self, registrar: &Registrar) {
         let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
+        let attempt = self.failed_registrations;
         self.spawn(registrar, async move {
             let result = registrar_clone.register(lease, Some(written)).await;
             if result.is_err() {
-                timer::sleep(AGAIN).await;
+                timer::sleep(again(attempt)).await;
             }
             Input::Registered(result)
         });
@@ -123,12 +151,13 @@ impl Session {
         core: &Core,
         predecessor: Candidate,
         ahead: Option<Candidate>,
+        own: Revision,
     ) {
-        self.stand_by(registrar, predecessor.key.clone());
-        self.stand_by(registrar, registrar.keys.candidate(self.lease));
+        self.stand_by(registrar, predecessor.key.clone(), predecessor.created);
+        self.stand_by(registrar, registrar.keys.candidate(self.lease), own);
         self.followed = Some(predecessor.clone());
         if let Some(ahead) = ahead {
-            return self.stand_by(registrar, ahead.key);
+            return self.stand_by(registrar, ahead.key, ahead.created);
         }
         let (etcd, keys, dialer) =
             (registrar.etcd.clone(), registrar.keys.clone(), core.dialer.for_probes(&registrar.etcd));
@@ -137,7 +166,7 @@ impl Session {
     }
 
     pub(super) fn lead(&mut self, registrar: &Registrar, core: &Arc<Core>, term: Revision) {
-        self.stand_by(registrar, registrar.keys.candidate(self.lease));
+        self.stand_by(registrar, registrar.keys.candidate(self.lease), term);
         let mandate = duties::Mandate {
             etcd: registrar.etcd.clone(),
             keys: registrar.keys.clone(),
@@ -154,11 +183,11 @@ impl Session {
         self.spawn_for_election(registrar, duties::lead(mandate).map(|()| Event::KeyGone));
     }
 
-    /// Tells the election when a key is gone.
-    fn stand_by(&mut self, registrar: &Registrar, key: String) {
+    /// Tells the election when a key that was created then is gone.
+    fn stand_by(&mut self, registrar: &Registrar, key: String, created: Revision) {
         let etcd = registrar.etcd.clone();
         self.spawn_for_election(registrar, async move {
-            candidacy::gone(&etcd, key).await;
+            candidacy::gone(&etcd, key, created).await;
             Event::KeyGone
         });
     }

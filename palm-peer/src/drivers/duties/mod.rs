@@ -2,6 +2,7 @@
 
 pub mod farewell;
 mod links;
+mod publication;
 mod writes;
 
 use self::{
@@ -11,6 +12,7 @@ use self::{
 use crate::{
     Options,
     decisions::{
+        backoff::backoff,
         election::Candidate,
         lease::LeaseClock,
         pipeliner::{self, Outcome, Pipeliner, Write},
@@ -25,7 +27,7 @@ use crate::{
         record::Record,
     },
     ports::{
-        etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Target, Watch},
+        etcd::{Change, Etcd, KeyValue, Lease, Target, Watch},
         timer,
     },
 };
@@ -38,10 +40,9 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long what is published outlives its leader, unless a successor puts it anew.
-const PUBLISHED_FOR: Duration = Duration::from_secs(60);
-/// How long to wait before asking etcd again for what it did not do.
+/// How long to wait before asking etcd again for what it did not do, at first and at most.
 const AGAIN: Duration = Duration::from_millis(200);
+const MOST_WAIT: Duration = Duration::from_secs(5);
 
 /// How many events are taken in before what they come to is published.
 const BATCH: usize = 1000;
@@ -106,6 +107,8 @@ struct Leader {
     whole: bool,
     /// Whether what is known of the servers has changed since it was last compared with what is published.
     stale: bool,
+    /// How many publications in a row etcd did not do.
+    failures: u32,
     /// How many rounds the pipeliner has listed the servers after.
     listed: u64,
 }
@@ -113,7 +116,7 @@ struct Leader {
 /// Leads until deposed. Dropping it stops all duties at once.
 pub async fn lead(mandate: Mandate) {
     log::info!("leading the mesh, in term {}", mandate.term);
-    let (publication, pipeliner) = take_over_publication(&mandate).await;
+    let (publication, pipeliner) = publication::take_over(&mandate).await;
     let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
     let mut leader = Leader {
         registry: Registry::new(mandate.me, &mandate.options, Instant::now()),
@@ -124,6 +127,7 @@ pub async fn lead(mandate: Mandate) {
         work: FuturesUnordered::new(),
         whole: false,
         stale: false,
+        failures: 0,
         listed: 0,
     };
     leader.keep_publication();
@@ -131,22 +135,9 @@ pub async fn lead(mandate: Mandate) {
     log::debug!("deposed");
 }
 
-/// Gets a lease for what is published, and finds out what a predecessor published.
-async fn take_over_publication(mandate: &Mandate) -> (LeaseId, Pipeliner) {
-    loop {
-        match try_to_take_over_publication(mandate).await {
-            Ok(taken) => return taken,
-            Err(error) => log::debug!("publishing must wait: {error}"),
-        }
-        timer::sleep(AGAIN).await;
-    }
-}
-
-async fn try_to_take_over_publication(mandate: &Mandate) -> Result<(LeaseId, Pipeliner), EtcdError> {
-    let folder = mandate.keys.pipelines();
-    let (granted, found) = futures::try_join!(mandate.etcd.grant_lease(PUBLISHED_FOR), mandate.etcd.list(&folder))?;
-    let names = found.items.into_iter().filter_map(|kv| Some((kv.key.strip_prefix(&folder)?.to_owned(), kv.modified)));
-    Ok((granted.id, Pipeliner::new(names)))
+/// How long to wait after that many failures in a row, when etcd is asked again for what it did not do.
+fn again(failures: u32) -> Duration {
+    backoff(failures, AGAIN, MOST_WAIT, fastrand::f64())
 }
 
 impl Leader {
@@ -184,6 +175,8 @@ impl Leader {
 
     fn take_in(&mut self, input: Input) -> ControlFlow<()> {
         match input {
+            // Nothing that this leader knows holds any more: whoever leads now begins anew.
+            Input::Changed(Change::NewHistory) => return ControlFlow::Break(()),
             Input::Changed(change) => self.changed(change),
             Input::Done(Done::Deposed) => return ControlFlow::Break(()),
             Input::Done(done) => self.done(done),
@@ -244,6 +237,7 @@ impl Leader {
                 self.mourn();
             }
             Change::Interrupted { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
+            Change::NewHistory => {}
         }
     }
 
@@ -316,8 +310,9 @@ impl Leader {
                     let uuid = record.uuid;
                     self.write(uuid, writes::configure(self.mandate.clone(), record, modified));
                 }
-                Action::Remove { uuid, modified, reason, revoke } => {
-                    self.write(uuid, writes::remove(self.mandate.clone(), uuid, modified, reason, revoke));
+                Action::Remove { uuid, modified, reason, lease, revoke } => {
+                    let removal = writes::Removal { uuid, modified, reason, lease, revoke };
+                    self.write(uuid, writes::remove(self.mandate.clone(), removal));
                 }
             }
         }
@@ -342,6 +337,7 @@ impl Leader {
     }
 
     fn publish(&mut self) {
+        let wait = again(self.failures);
         for write in self.pipeliner.writes() {
             let publishing = writes::publish(self.mandate.clone(), write.clone(), self.publication);
             self.work.push(
@@ -352,8 +348,9 @@ impl Leader {
                             Done::Published { write, outcome: Outcome::Conflict(found) }
                         }
                         writes::Written::Deposed => Done::Deposed,
+                        writes::Written::LeaseGone => Done::PublicationLost,
                         writes::Written::Failed => {
-                            timer::sleep(AGAIN).await;
+                            timer::sleep(wait).await;
                             Done::Published { write, outcome: Outcome::Failed }
                         }
                     }
@@ -367,6 +364,7 @@ impl Leader {
         if let (Outcome::Done(revision), Some(pipeline)) = (&outcome, &write.pipeline) {
             self.prepare_farewell(*revision, pipeline);
         }
+        self.failures = if matches!(outcome, Outcome::Failed) { self.failures.saturating_add(1) } else { 0 };
         self.pipeliner.written(&write.server, outcome);
     }
 
@@ -380,7 +378,7 @@ impl Leader {
     }
 
     fn keep_publication(&mut self) {
-        let keeping = writes::keep_publication(self.mandate.etcd.clone(), self.publication, PUBLISHED_FOR);
+        let keeping = publication::keep(self.mandate.etcd.clone(), self.publication);
         self.work.push(keeping.map(|()| Done::PublicationLost).boxed());
     }
 }

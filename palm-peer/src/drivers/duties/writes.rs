@@ -1,6 +1,6 @@
 //! The leader's writes. Each compares the leader's own key of the election: a deposed leader's write fails.
 
-use super::{AGAIN, Mandate, departure_in};
+use super::{Mandate, again, departure_in};
 use crate::{
     decisions::{pipeliner::Write, registry::Event},
     drivers::{
@@ -13,15 +13,12 @@ use crate::{
         record::Record,
     },
     ports::{
-        etcd::{Etcd, EtcdError, EtcdErrorKind, KeepAlive, KeyValue, Lease, Operation, Transaction},
+        etcd::{EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction},
         timer,
     },
 };
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use uuid::Uuid;
-
-/// How long to wait before trying again to renew what lasts a minute.
-const AGAIN_LATER: Duration = Duration::from_secs(1);
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +29,8 @@ pub enum Written {
     Conflict(Option<Revision>),
     /// The own key of the election is gone: somebody else leads.
     Deposed,
+    /// The lease that it was to be on is gone.
+    LeaseGone,
     /// It is not known to stand.
     Failed,
 }
@@ -40,27 +39,50 @@ pub enum Written {
 pub async fn configure(mandate: Mandate, record: Record, modified: Revision) -> Written {
     let key = mandate.keys.server(record.uuid);
     let put = Operation::put(&key, record.to_json(), Lease::Keep);
-    fenced(&mandate, &key, Some(modified), [put]).await
+    let written = fenced(&mandate, &key, Some(modified), [put]).await;
+    written.unwrap_or_else(|error| failed(&mandate, &key, &error))
+}
+
+/// A record to be removed, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Removal {
+    /// Whose.
+    pub uuid: Uuid,
+    /// What is deleted.
+    pub modified: Revision,
+    /// The words of the note.
+    pub reason: &'static str,
+    /// The lease that the record is on.
+    pub lease: Option<LeaseId>,
+    /// Whether the process is proven gone, so that the lease is revoked.
+    pub revoke: bool,
 }
 
 /// Removes a record and leaves a note; revokes its lease when the process is proven gone.
-pub async fn remove(
-    mandate: Mandate,
-    uuid: Uuid,
-    modified: Revision,
-    reason: &'static str,
-    revoke: Option<LeaseId>,
-) -> Written {
-    let note_lease = match mandate.etcd.grant_lease(DEPARTED_FOR).await {
-        Ok(granted) => granted.id,
-        Err(error) => return failed(&error),
+///
+/// Without space etcd takes no note. Then the candidacy is deleted as well: so the server, if it lives, sees that this is no
+/// removal by hand, which is of the record alone. (Not the leader's own, which is what it leads by.)
+pub async fn remove(mandate: Mandate, removal: Removal) -> Written {
+    let Removal { uuid, modified, reason, lease, revoke } = removal;
+    let (key, departed) = (mandate.keys.server(uuid), mandate.keys.departed(uuid));
+    let written = match mandate.etcd.grant_lease(DEPARTED_FOR).await {
+        Ok(granted) => {
+            let put = Operation::put(&departed, note(Why::Registry, reason).to_json(), Lease::Attach(granted.id));
+            fenced(&mandate, &key, Some(modified), [Operation::delete(&key), put]).await
+        }
+        Err(error) => Err(error),
     };
-    let key = mandate.keys.server(uuid);
-    let note = note(Why::Registry, reason).to_json();
-    let operations =
-        [Operation::delete(&key), Operation::put(&mandate.keys.departed(uuid), note, Lease::Attach(note_lease))];
-    let written = fenced(&mandate, &key, Some(modified), operations).await;
-    if let (Written::Done(_), Some(lease)) = (written, revoke)
+    let written = match written {
+        Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
+            mandate.etcd.log_failure(&format!("writing {departed}, which says \"{reason}\","), &error);
+            let candidacy = lease.filter(|_| uuid != mandate.me).map(|lease| mandate.keys.candidate(lease));
+            let deletions = [Some(key.clone()), candidacy].into_iter().flatten();
+            fenced(&mandate, &key, Some(modified), deletions.map(|key| Operation::delete(&key))).await
+        }
+        written => written,
+    };
+    let written = written.unwrap_or_else(|error| failed(&mandate, &key, &error));
+    if let (Written::Done(_), Some(lease)) = (written, lease.filter(|_| revoke))
         && let Err(error) = mandate.etcd.revoke_lease(lease).await
     {
         log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
@@ -75,7 +97,8 @@ pub async fn publish(mandate: Mandate, write: Write, lease: LeaseId) -> Written 
         Some(pipeline) => Operation::put(&key, pipeline.to_json(), Lease::Attach(lease)),
         None => Operation::delete(&key),
     };
-    fenced(&mandate, &key, write.replaces, [operation]).await
+    let written = fenced(&mandate, &key, write.replaces, [operation]).await;
+    written.unwrap_or_else(|error| failed(&mandate, &key, &error))
 }
 
 async fn fenced(
@@ -83,9 +106,9 @@ async fn fenced(
     target: &str,
     replaces: Option<Revision>,
     operations: impl IntoIterator<Item = Operation>,
-) -> Written {
+) -> Result<Written, EtcdError> {
     if !lock(&mandate.clock).is_held(Instant::now()) {
-        return Written::Failed;
+        return Ok(Written::Failed);
     }
     let fence = Transaction::new().created(&mandate.candidate, mandate.term);
     let guarded = match replaces {
@@ -97,38 +120,35 @@ async fn fenced(
         .fold(guarded, Transaction::then)
         .or_else(Operation::get(&mandate.candidate))
         .or_else(Operation::get(target));
-    match mandate.etcd.transact(transaction).await {
-        Ok(outcome) if outcome.succeeded => Written::Done(outcome.revision),
-        Ok(outcome) => {
-            let mut found = outcome.reads.into_iter().map(|keys| keys.into_iter().next());
-            let own = found.next().flatten();
-            if own.is_some_and(|own| own.created == mandate.term) {
-                Written::Conflict(found.next().flatten().map(|kv| kv.modified))
-            } else {
-                Written::Deposed
-            }
-        }
-        Err(error) => failed(&error),
+    let outcome = mandate.etcd.transact(transaction).await?;
+    if outcome.succeeded {
+        return Ok(Written::Done(outcome.revision));
     }
+    let mut found = outcome.reads.into_iter().map(|keys| keys.into_iter().next());
+    let own = found.next().flatten();
+    Ok(if own.is_some_and(|own| own.created == mandate.term) {
+        Written::Conflict(found.next().flatten().map(|kv| kv.modified))
+    } else {
+        Written::Deposed
+    })
 }
 
-fn failed(error: &EtcdError) -> Written {
-    if error.kind() == EtcdErrorKind::Unreachable {
-        log::debug!("a write of the leader failed: {error}");
-    } else {
-        log::warn!("a write of the leader failed: {error}");
-    }
-    Written::Failed
+fn failed(mandate: &Mandate, key: &str, error: &EtcdError) -> Written {
+    let folder = key.rsplit_once('/').map_or(key, |(folder, _)| folder);
+    mandate.etcd.log_failure(&format!("a write of the leader under {folder}/"), error);
+    if error.kind() == EtcdErrorKind::LeaseGone { Written::LeaseGone } else { Written::Failed }
 }
 
 /// Finds out why a record is gone; asks etcd until it answers.
 pub async fn explain_deletion(mandate: &Mandate, uuid: Uuid, gone: &KeyValue) -> Event {
+    let mut failures = 0;
     loop {
         match try_to_explain(mandate, uuid, gone).await {
             Ok(event) => return event,
-            Err(error) => log::debug!("why {} is gone is not known yet: {error}", gone.key),
+            Err(error) => mandate.etcd.log_failure("finding out why a record is gone", &error),
         }
-        timer::sleep(AGAIN).await;
+        timer::sleep(again(failures)).await;
+        failures += 1;
     }
 }
 
@@ -165,31 +185,4 @@ pub async fn end_of_predecessor(
         Some(Why::Itself | Why::Registry) => None,
         None => lease_lost.then_some("its lease expired"),
     })
-}
-
-/// Renews the lease of what is published, until it is lost.
-pub async fn keep_publication(etcd: Etcd, lease: LeaseId, ttl: Duration) {
-    let mut stream: Option<KeepAlive> = None;
-    loop {
-        timer::sleep(if stream.is_some() { ttl / 3 } else { AGAIN_LATER }).await;
-        let renewed = match &mut stream {
-            Some(stream) => stream.renew().await,
-            None => match etcd.keep_alive(lease).await {
-                Ok(opened) => {
-                    stream = Some(opened);
-                    Ok(Some(ttl))
-                }
-                Err(error) if error.kind() == EtcdErrorKind::LeaseGone => Ok(None),
-                Err(error) => Err(error),
-            },
-        };
-        match renewed {
-            Ok(Some(_)) => {}
-            Ok(None) => return,
-            Err(error) => {
-                log::debug!("the lease of what is published could not be renewed: {error}");
-                stream = None;
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use std::{error::Error as _, fmt, time::Duration};
 
 /// What kind of failure it was: what a caller may branch on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EtcdErrorKind {
     /// No endpoint gave an answer. Whether the request was carried out is unknown.
@@ -16,7 +16,11 @@ pub enum EtcdErrorKind {
     LeaseGone,
     /// The request or the settings make no sense to etcd. Nothing was changed.
     Invalid,
-    /// Anything else that etcd said, such as "database space exceeded".
+    /// etcd's alarm `NOSPACE` is raised: it takes deletions and renewals of leases, but nothing new. Nothing was changed.
+    NoSpace,
+    /// Another cluster than before answers there, and nothing that it says is used.
+    WrongCluster,
+    /// Anything else that etcd said.
     Other,
 }
 
@@ -35,14 +39,22 @@ impl EtcdError {
     }
 
     /// All endpoints were asked in vain.
-    pub(super) fn unreachable(reasons: Vec<(String, String)>) -> Self {
-        Self { kind: EtcdErrorKind::Unreachable, reasons }
+    pub(super) fn of_all(kind: EtcdErrorKind, reasons: Vec<(String, String)>) -> Self {
+        Self { kind, reasons }
     }
 
     /// Whether etcd may yet do what it did not do now.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self.kind, EtcdErrorKind::Unreachable | EtcdErrorKind::Other | EtcdErrorKind::LeaseGone)
+        use EtcdErrorKind::{LeaseGone, Other, Unreachable, WrongCluster};
+        matches!(self.kind, Unreachable | Other | LeaseGone | WrongCluster)
+    }
+
+    /// Whether etcd answered, and goes on refusing until a person changes something: worth a warning wherever the request
+    /// is made again and again.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self.kind, EtcdErrorKind::Unreachable | EtcdErrorKind::LeaseGone)
     }
 
     /// What kind of failure it was.
@@ -69,6 +81,14 @@ impl fmt::Display for EtcdError {
             EtcdErrorKind::Invalid => (
                 "etcd cannot do what it was asked",
                 "check the settings for etcd; if they are right, this is a bug of PALM's",
+            ),
+            EtcdErrorKind::NoSpace => (
+                "etcd is out of space and refuses every write",
+                "compact, defragment and disarm the alarm, as docs/operations.md says under \"etcd is out of space\"",
+            ),
+            EtcdErrorKind::WrongCluster => (
+                "another etcd cluster answers than before",
+                "name the endpoints of one cluster only; docs/operations.md says more under \"Another cluster\"",
             ),
             EtcdErrorKind::Other => ("etcd failed", "see etcd's own log"),
         };
@@ -115,13 +135,14 @@ pub(super) fn judge(error: &etcd_client::Error) -> Verdict {
 
 /// The verdict that etcd's words alone allow.
 fn judge_words(words: &str) -> Option<Verdict> {
-    use EtcdErrorKind::{Denied, LeaseGone, TooLarge};
+    use EtcdErrorKind::{Denied, LeaseGone, NoSpace, TooLarge};
     const TABLE: &[(&str, Verdict)] = &[
         ("invalid auth token", Verdict::StaleToken),
         ("revision of auth store is old", Verdict::StaleToken),
         // No token, although authentication is on: it was switched on after we connected.
         ("user name is empty", Verdict::StaleToken),
         ("lease not found", Verdict::Definite(LeaseGone)),
+        ("database space exceeded", Verdict::Definite(NoSpace)),
         ("permission denied", Verdict::Definite(Denied)),
         ("authentication failed", Verdict::Definite(Denied)),
         ("request is too large", Verdict::Definite(TooLarge)),
@@ -185,7 +206,7 @@ mod tests {
 
     #[test]
     fn etcds_words_come_before_its_codes() {
-        use EtcdErrorKind::{Denied, Invalid, LeaseGone, Other, TooLarge};
+        use EtcdErrorKind::{Denied, Invalid, LeaseGone, NoSpace, Other, TooLarge};
         let all = |code, words: &str| judge_words(words).unwrap_or_else(|| judge_code(code, words));
         for (code, words, verdict) in [
             (14, "etcdserver: leader changed", Verdict::Elsewhere),
@@ -195,7 +216,7 @@ mod tests {
             (2, "h2 protocol error: error reading a body from connection", Verdict::Broken),
             (1, "operation was canceled", Verdict::Broken),
             (8, "etcdserver: too many requests", Verdict::Elsewhere),
-            (8, "etcdserver: mvcc: database space exceeded", Verdict::Definite(Other)),
+            (8, "etcdserver: mvcc: database space exceeded", Verdict::Definite(NoSpace)),
             (8, "grpc: received message larger than max (3 vs. 2)", Verdict::Definite(TooLarge)),
             (3, "etcdserver: request is too large", Verdict::Definite(TooLarge)),
             (3, "etcdserver: key not found", Verdict::Definite(Invalid)),

@@ -20,8 +20,10 @@ use tokio::{
 
 use super::{
     error::{EtcdError, EtcdErrorKind, Verdict, describe, judge, silence},
+    history::{Answered, History},
     settings::{EtcdSettings, EtcdTls, TlsSource},
 };
+use crate::decisions::etcd_history::EtcdHistory;
 
 /// A host that is down does not answer at all: known sooner than by the request's own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,20 +41,23 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// All endpoints, and which of them to ask first.
 pub(super) struct Pool {
-    endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Vec<Endpoint>,
     /// Where the last request succeeded.
     current: AtomicUsize,
     options: ConnectOptions,
     /// What TLS is made of, and what that was when it could last be told.
     tls: Option<(TlsSource, Mutex<Option<EtcdTls>>)>,
     user: Option<(String, String)>,
-    request_timeout: Duration,
+    pub(super) request_timeout: Duration,
     generations: AtomicU64,
+    /// Held until the endpoints have said which cluster they belong to.
+    pub(super) identifying: AsyncMutex<bool>,
+    pub(super) history: History,
 }
 
 /// One endpoint and its client, once there is one.
-struct Endpoint {
-    url: String,
+pub(super) struct Endpoint {
+    pub(super) url: String,
     slot: Mutex<Option<Slot>>,
     /// Held while connecting, so that a hundred waiting requests authenticate once.
     connecting: AsyncMutex<()>,
@@ -77,7 +82,7 @@ pub(super) struct Connection {
 /// Which client of which endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    endpoint: usize,
+    pub(super) endpoint: usize,
     generation: u64,
 }
 
@@ -96,11 +101,13 @@ impl Connection {
 }
 
 /// How one endpoint failed.
-enum Failure {
+pub(super) enum Failure {
     /// Every endpoint would fail so.
     Definite(EtcdErrorKind, String),
     /// Another endpoint may do better.
     Elsewhere(String),
+    /// Another cluster answered there.
+    Foreign(String),
 }
 
 impl Pool {
@@ -116,6 +123,7 @@ impl Pool {
             .into_iter()
             .map(|url| Endpoint { url, slot: Mutex::new(None), connecting: AsyncMutex::new(()) })
             .collect();
+        let history = EtcdHistory::new(endpoints.len(), settings.cluster_lost_after);
         Self {
             // A mesh that starts at once shall not fall upon one member.
             current: AtomicUsize::new(fastrand::usize(..endpoints.len().max(1))),
@@ -125,6 +133,8 @@ impl Pool {
             user: settings.user,
             request_timeout: settings.request_timeout,
             generations: AtomicU64::new(0),
+            identifying: AsyncMutex::new(false),
+            history: History::new(history),
         }
     }
 
@@ -137,8 +147,10 @@ impl Pool {
     pub(super) async fn turn<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
     where
         F: Fn(Connection) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        Fut: Future<Output = Result<Answered<T>, etcd_client::Error>>,
     {
+        self.identify().await;
+        let mut foreign = false;
         let first = self.current.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
         for step in 0..self.endpoints.len() {
@@ -153,9 +165,14 @@ impl Pool {
                     return Err(EtcdError::definite(kind, url, self.with_user(kind, reason)));
                 }
                 Err(Failure::Elsewhere(reason)) => reasons.push((url.clone(), reason)),
+                Err(Failure::Foreign(reason)) => {
+                    foreign = true;
+                    reasons.push((url.clone(), reason));
+                }
             }
         }
-        Err(EtcdError::unreachable(reasons))
+        let kind = if foreign { EtcdErrorKind::WrongCluster } else { EtcdErrorKind::Unreachable };
+        Err(EtcdError::of_all(kind, reasons))
     }
 
     /// Who was denied something must know as whom it asked.
@@ -171,7 +188,7 @@ impl Pool {
     async fn ask<T, F, Fut>(&self, index: usize, request: &F) -> Result<T, Failure>
     where
         F: Fn(Connection) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        Fut: Future<Output = Result<Answered<T>, etcd_client::Error>>,
     {
         let mut last = false;
         loop {
@@ -183,15 +200,28 @@ impl Pool {
                 Ok(Ok(connection)) => connection,
             };
             let place = connection.place;
-            let error = match timeout_at(limit, request(connection)).await {
+            let sent = self.history.sent();
+            let error = match timeout_at(limit, request(connection.clone())).await {
                 Err(_) => {
                     self.distrust(place);
                     return Err(silent());
                 }
                 Ok(Err(error)) => error,
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => {
+                    if let Some(header) = answer.header {
+                        let url = &self.endpoints[index].url;
+                        if !self.history.accept(index, url, sent, header).map_err(Failure::Foreign)? {
+                            let reason = "it answered before its history went back";
+                            return Err(Failure::Elsewhere(reason.to_owned()));
+                        }
+                    }
+                    return Ok(answer.value);
+                }
             };
             let verdict = judge(&error);
+            if matches!(verdict, Verdict::Definite(_)) {
+                self.check_cluster(&connection, limit).await?;
+            }
             if matches!(verdict, Verdict::Broken | Verdict::StaleToken) {
                 self.distrust(place);
                 if !fresh && !last {
@@ -204,7 +234,7 @@ impl Pool {
     }
 
     /// The endpoint's client, and whether it is new.
-    async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
+    pub(super) async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
         let endpoint = &self.endpoints[index];
         if let Some(connection) = endpoint.connected() {
             return Ok((connection, false));
@@ -294,7 +324,9 @@ impl Pool {
     pub(super) fn stream_error(&self, place: Place, error: &etcd_client::Error) -> EtcdError {
         match failure(error) {
             Failure::Definite(kind, reason) => self.stream_failed(place, kind, reason),
-            Failure::Elsewhere(reason) => self.stream_failed(place, EtcdErrorKind::Unreachable, reason),
+            Failure::Elsewhere(reason) | Failure::Foreign(reason) => {
+                self.stream_failed(place, EtcdErrorKind::Unreachable, reason)
+            }
         }
     }
 

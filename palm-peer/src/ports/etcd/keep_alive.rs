@@ -9,6 +9,7 @@ use super::{
     Etcd,
     error::{EtcdError, EtcdErrorKind, silence},
     failover::Place,
+    history::{Answered, member_header},
 };
 use crate::facts::ids::LeaseId;
 
@@ -29,8 +30,9 @@ impl KeepAlive {
     pub(super) async fn open(etcd: &Etcd, lease: LeaseId) -> Result<Self, EtcdError> {
         let (place, keeper, answers) = etcd
             .request(move |connection| async move {
+                // A lease that the cluster knows is one that it gave: the header of this first answer need not be seen.
                 let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
-                Ok((connection.place, keeper, answers))
+                Ok(Answered { header: None, value: (connection.place, keeper, answers) })
             })
             .await?;
         Ok(Self { etcd: etcd.clone(), place, keeper, answers, unanswered: 0, broken: false })
@@ -60,6 +62,7 @@ impl KeepAlive {
             Ok(ttl) => return Ok(ttl),
             Err(Broken::Ended) => self.failed(EtcdErrorKind::Unreachable, "the stream of renewals ended".to_owned()),
             Err(Broken::Silent) => self.failed(EtcdErrorKind::Unreachable, silence(limit)),
+            Err(Broken::Foreign(error)) => error,
             Err(Broken::Failed(error)) => {
                 let error = self.etcd.pool().stream_error(self.place, &error);
                 if error.kind() == EtcdErrorKind::LeaseGone {
@@ -81,6 +84,7 @@ impl KeepAlive {
         loop {
             let answer = self.answers.message().await.map_err(Broken::Failed)?.ok_or(Broken::Ended)?;
             self.unanswered -= 1;
+            self.etcd.pool().accept(self.place, member_header(answer.header())).map_err(Broken::Foreign)?;
             if self.unanswered == 0 {
                 let seconds = u64::try_from(answer.ttl()).unwrap_or(0);
                 return Ok((seconds > 0).then(|| Duration::from_secs(seconds)));
@@ -97,6 +101,7 @@ impl KeepAlive {
 enum Broken {
     Ended,
     Silent,
+    Foreign(EtcdError),
     Failed(etcd_client::Error),
 }
 

@@ -4,9 +4,11 @@
 //! a watch, and needs tokio while the rest of PALM needs no particular runtime. All of that ends here. The futures of
 //! this module run on any executor: each request is a task on one thread of our own, and the caller only waits for it.
 
+mod cluster;
 mod convert;
 mod error;
 mod failover;
+mod history;
 mod keep_alive;
 mod pump;
 mod settings;
@@ -32,6 +34,7 @@ pub use crate::decisions::mirror::{Change, KeyValue, Listing};
 use self::{
     convert::{item, items, revision_of},
     failover::{Connection, Pool},
+    history::Answered,
     thread::{Bound, Thread},
     transaction::prefix_options,
 };
@@ -96,7 +99,10 @@ impl Etcd {
         let key = key.to_owned();
         self.request(move |connection| {
             let key = key.clone();
-            async move { Ok(connection.kv().get(key, None).await?.kvs().first().and_then(item)) }
+            async move {
+                let found = connection.kv().get(key, None).await?;
+                Ok(Answered::by_quorum(found.header(), found.kvs().first().and_then(item)))
+            }
         })
         .await
     }
@@ -113,7 +119,8 @@ impl Etcd {
             async move {
                 let options = prefix_options(&prefix);
                 let found = connection.kv().get(prefix, Some(options)).await?;
-                Ok(Listing { revision: revision_of(found.header()), items: items(found.kvs()) })
+                let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
+                Ok(Answered::by_quorum(found.header(), listing))
             }
         })
         .await
@@ -131,7 +138,10 @@ impl Etcd {
     pub async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
         self.request(move |connection| {
             let transaction = transaction.to_etcd();
-            async move { Ok(TxnOutcome::from_etcd(&connection.kv().txn(transaction).await?)) }
+            async move {
+                let response = connection.kv().txn(transaction).await?;
+                Ok(Answered::by_quorum(response.header(), TxnOutcome::from_etcd(&response)))
+            }
         })
         .await
     }
@@ -151,7 +161,7 @@ impl Etcd {
             let id = LeaseId::new(granted.id())
                 .ok_or_else(|| etcd_client::Error::Internal("etcd granted lease 0".to_owned()))?;
             let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
-            Ok(Granted { id, ttl })
+            Ok(Answered::by_member(granted.header(), Granted { id, ttl }))
         })
         .await
     }
@@ -163,7 +173,10 @@ impl Etcd {
     /// As [`EtcdErrorKind`] says.
     pub async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
         let revoked = self
-            .request(move |connection| async move { connection.client().lease_revoke(id.value()).await.map(|_| ()) })
+            .request(move |connection| async move {
+                let revoked = connection.client().lease_revoke(id.value()).await?;
+                Ok(Answered::by_member(revoked.header(), ()))
+            })
             .await;
         match revoked {
             Err(error) if error.kind() == EtcdErrorKind::LeaseGone => Ok(()),
@@ -181,7 +194,8 @@ impl Etcd {
             .request(move |connection| async move {
                 let lease = connection.client().lease_time_to_live(id.value(), None).await?;
                 // etcd says -1 for a lease that is gone.
-                Ok(u64::try_from(lease.ttl()).ok().map(Duration::from_secs))
+                let ttl = u64::try_from(lease.ttl()).ok().map(Duration::from_secs);
+                Ok(Answered::by_member(lease.header(), ttl))
             })
             .await;
         match left {
@@ -205,12 +219,33 @@ impl Etcd {
         Watch::start(self.clone(), target)
     }
 
+    /// Counts etcd's histories, from 0: another one began when etcd went back to an earlier revision, as when a backup is
+    /// restored, or when another cluster took its place. Revisions of different ones cannot be compared.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.pool().history.epoch()
+    }
+
+    /// Waits until the history is another one than that of `epoch`. Cancel safe.
+    pub async fn history_after(&self, epoch: u64) -> u64 {
+        let mut epochs = self.pool().history.epochs();
+        let found = epochs.wait_for(|found| *found != epoch).await.map(|found| *found);
+        // The sender lives as long as this handle.
+        found.unwrap_or(epoch)
+    }
+
+    /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
+    /// for somebody must do something; anything else in the details, for it passes. `what` begins the line.
+    pub fn log_failure(&self, what: &str, error: &EtcdError) {
+        self.pool().log_failure(what, error);
+    }
+
     /// Takes a request around the endpoints, on etcd's thread.
     async fn request<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
     where
         T: Send + 'static,
         F: Fn(Connection) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, etcd_client::Error>> + Send + 'static,
+        Fut: Future<Output = Result<Answered<T>, etcd_client::Error>> + Send + 'static,
     {
         let pool = self.0.pool.clone();
         let task = self.spawn(async move { pool.turn(request).await });

@@ -13,6 +13,7 @@ use super::{
     convert::{event, items, revision_of},
     error::EtcdError,
     failover::{Place, Pool},
+    history::{Answered, member_header},
     watch::{NEWS_IN_LINE, News, Target},
 };
 use crate::{
@@ -48,6 +49,8 @@ pub(super) struct Pump {
     pub(super) failures: u32,
     /// The reader has been told of the interruption that lasts.
     pub(super) told: bool,
+    /// In which of etcd's histories the reader is.
+    pub(super) epoch: u64,
 }
 
 /// Why a round came to its end.
@@ -56,12 +59,6 @@ enum End {
     Unread,
     /// To be begun anew.
     Broken(String),
-}
-
-impl From<EtcdError> for End {
-    fn from(error: EtcdError) -> Self {
-        Self::Broken(error.to_string())
-    }
 }
 
 /// An open watch.
@@ -94,6 +91,11 @@ impl Pump {
         let result = async {
             let listing = self.list().await?;
             let from = Revision(listing.revision.0 + 1);
+            let epoch = self.pool.history.epoch();
+            if epoch != self.epoch {
+                self.epoch = epoch;
+                self.news.send(News::NewHistory(epoch)).await.map_err(|_| End::Unread)?;
+            }
             self.news.send(News::Listing(listing)).await.map_err(|_| End::Unread)?;
             self.told = false;
             let stream = self.open(from).await?;
@@ -109,10 +111,11 @@ impl Pump {
             .pool
             .turn(|connection| async move {
                 let found = connection.kv().get(target.key(), Some(target.get_options())).await?;
-                Ok(Listing { revision: revision_of(found.header()), items: items(found.kvs()) })
+                let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
+                Ok(Answered::by_quorum(found.header(), listing))
             })
-            .await?;
-        Ok(listing)
+            .await;
+        listing.map_err(|error| self.failed(&error))
     }
 
     /// Opens the watch and waits until etcd says that it is there.
@@ -130,15 +133,21 @@ impl Pump {
                     return Err(etcd_client::Error::WatchError(words_of(&first)));
                 }
                 let (place, trusted) = (connection.place, connection.trusted);
-                Ok(Stream { place, requests, answers, trusted })
+                Ok(Answered::by_member(first.header(), Stream { place, requests, answers, trusted }))
             })
             .await;
-        Ok(opened?)
+        opened.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &EtcdError) -> End {
+        self.pool.log_failure(&format!("watching {}", self.target.key()), error);
+        End::Broken(error.to_string())
     }
 
     /// Hands on what the stream brings.
     async fn follow(&self, stream: Stream) -> End {
         let Stream { place, mut requests, mut answers, mut trusted } = stream;
+        let mut epochs = self.pool.history.epochs();
         let mut doubted = false;
         let mut proof: Option<Instant> = None;
         loop {
@@ -150,8 +159,11 @@ impl Pump {
                 .fuse();
                 let doubt = distrusted(&mut trusted, doubted).fuse();
                 let message = answers.message().fuse();
-                pin_mut!(deadline, doubt, message);
+                // A watch that begins after a revision which the new history does not have yet would be silent until then.
+                let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
+                pin_mut!(deadline, doubt, message, restored);
                 select_biased! {
+                    _ = restored => return End::Broken("etcd's history is another one now".to_owned()),
                     answer = message => Some(answer),
                     () = doubt => None,
                     () = deadline => {
@@ -186,6 +198,9 @@ impl Pump {
             Ok(None) => return broken("etcd ended the watch".to_owned()),
             Err(error) => return broken(self.pool.stream_error(place, &error).to_string()),
         };
+        if let Err(error) = self.pool.accept(place, member_header(answer.header())) {
+            return broken(error.to_string());
+        }
         // After this etcd would be silent for ever.
         if answer.canceled() {
             return Err(End::Broken(format!("etcd cancelled the watch: {}", words_of(&answer))));
@@ -227,7 +242,7 @@ fn words_of(answer: &WatchResponse) -> String {
 #[cfg(test)]
 pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
     let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
-    let pump = Pump { pool: etcd.pool().clone(), target, news, failures: 0, told: false };
+    let pump = Pump { pool: etcd.pool().clone(), target, news, failures: 0, told: false, epoch: etcd.epoch() };
     let followed = etcd.spawn(async move {
         match pump.open(from).await {
             Ok(stream) => pump.follow(stream).await,

@@ -15,6 +15,9 @@ pub struct EtcdSettings {
     /// How long one endpoint may take to answer one request. A request may take as many times this as there are
     /// endpoints, if all of them are silent.
     pub request_timeout: Duration,
+    /// How long another cluster must have answered, and the known one not, until it is taken for its successor. By then
+    /// every lease must be lost.
+    pub cluster_lost_after: Duration,
 }
 
 impl EtcdSettings {
@@ -29,6 +32,7 @@ impl EtcdSettings {
             user: None,
             tls: None,
             request_timeout: Self::REQUEST_TIMEOUT,
+            cluster_lost_after: Duration::from_secs(10),
         }
     }
 
@@ -59,6 +63,7 @@ impl fmt::Debug for EtcdSettings {
             .field("user", &self.user.as_ref().map(|(name, _)| name))
             .field("tls", &self.tls.is_some())
             .field("request_timeout", &self.request_timeout)
+            .field("cluster_lost_after", &self.cluster_lost_after)
             .finish()
     }
 }

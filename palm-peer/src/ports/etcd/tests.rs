@@ -55,6 +55,7 @@ fn short(change: &Change) -> String {
         Change::Deleted { previous, .. } => format!("-{}", previous.key),
         Change::Listed { .. } => "listed".to_owned(),
         Change::Interrupted { .. } => "interrupted".to_owned(),
+        Change::NewHistory => "new history".to_owned(),
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Watch {
     etcd: Etcd,
     target: Target,
     mirror: Mirror,
+    /// The history of what was told last.
+    epoch: u64,
     news: mpsc::Receiver<News>,
     pump: Bound<()>,
 }
@@ -70,24 +72,36 @@ pub(super) enum News {
     Listing(Listing),
     Events(Vec<Event>),
     Interruption(String),
+    /// The next listing belongs to this history.
+    NewHistory(u64),
 }
 
 impl Watch {
     pub(super) fn start(etcd: Etcd, target: Target) -> Self {
-        let (news, pump) = spawn(&etcd, &target, 0);
-        Self { etcd, target, mirror: Mirror::default(), news, pump }
+        let epoch = etcd.epoch();
+        let (news, pump) = spawn(&etcd, &target, 0, epoch);
+        Self { etcd, target, mirror: Mirror::default(), epoch, news, pump }
     }
 
     /// The next change. Never ends and never fails; while etcd is away it waits. Cancel safe.
     pub async fn next(&mut self) -> Change {
         loop {
             if let Some(change) = self.mirror.next() {
+                if self.mirror.take_proof() {
+                    let evidence = format!("{} is in an older state than before", self.target.key());
+                    self.etcd.pool().history.went_back(self.epoch, &evidence);
+                    self.epoch = self.etcd.epoch();
+                }
                 return change;
             }
             match self.news.recv().await {
                 Some(News::Listing(listing)) => self.mirror.list(listing),
                 Some(News::Events(events)) => self.mirror.events(events),
                 Some(News::Interruption(reason)) => self.mirror.interrupt(reason),
+                Some(News::NewHistory(epoch)) => {
+                    self.epoch = epoch;
+                    self.mirror.new_history();
+                }
                 None => self.revive(),
             }
         }
@@ -101,14 +115,14 @@ impl Watch {
 
     /// The task that feeds the watch ends only by a panic, and the law "a watch never ends" holds even then.
     fn revive(&mut self) {
-        (self.news, self.pump) = spawn(&self.etcd, &self.target, MANY);
+        (self.news, self.pump) = spawn(&self.etcd, &self.target, MANY, self.epoch);
         self.mirror.interrupt("the watch's own task panicked, which is a bug of PALM's".to_owned());
     }
 }
 
 /// Feeds a watch from a task on etcd's thread, so that the stream is read even while the reader is not there.
-fn spawn(etcd: &Etcd, target: &Target, failures: u32) -> (mpsc::Receiver<News>, Bound<()>) {
+fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<News>, Bound<()>) {
     let (sender, news) = mpsc::channel(NEWS_IN_LINE);
-    let pump = Pump { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false };
+    let pump = Pump { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false, epoch };
     (news, Bound(etcd.spawn(pump.run())))
 }
