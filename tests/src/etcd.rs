@@ -116,6 +116,84 @@ impl Etcd {
         self.await_health();
     }
 
+    /// Saves a backup of what it holds now, and gives the file.
+    ///
+    /// # Panics
+    ///
+    /// When etcd does not do it.
+    #[must_use]
+    pub fn back_up(&self) -> PathBuf {
+        let file = self.folder.path().join("backup.db");
+        let _ = fs::remove_file(&file);
+        self.etcdctl(&["snapshot", "save", &file.display().to_string()]);
+        file
+    }
+
+    /// Kills it, and starts it on the same ports with what is in the backup. With a token of its own it is another cluster.
+    ///
+    /// # Panics
+    ///
+    /// When the backup cannot be restored, or etcd is not healthy within 30 s.
+    pub fn restore(&self, backup: &Path, token: Option<&str>) {
+        self.kill();
+        let data = self.folder.path().join("data");
+        fs::remove_dir_all(&data).expect("its data can be removed");
+        let kept = ["--name=", "--initial-cluster=", "--initial-advertise-peer-urls=", "--data-dir="];
+        let flags = self.flags.iter().filter(|flag| kept.iter().any(|kept| flag.starts_with(kept)));
+        let restored = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore"])
+            .arg(backup)
+            .args(flags)
+            .args(token.map(|token| format!("--initial-cluster-token={token}")))
+            .output()
+            .expect("etcdctl starts: `scripts/setup` installs it");
+        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        self.launch();
+        self.await_health();
+    }
+
+    /// Kills it, and starts it on the same ports without any data.
+    ///
+    /// # Panics
+    ///
+    /// When it is not healthy within 30 s.
+    pub fn lose_data(&self) {
+        self.kill();
+        fs::remove_dir_all(self.folder.path().join("data")).expect("its data can be removed");
+        self.launch();
+        self.await_health();
+    }
+
+    /// Fills it until it raises the alarm `NOSPACE`; it must have been started with a small `--quota-backend-bytes`.
+    ///
+    /// # Panics
+    ///
+    /// When it takes hundreds of megabytes without complaint.
+    pub fn fill(&self) {
+        let value = "x".repeat(100_000);
+        for _ in 0..2000 {
+            if !self.try_etcdctl(&["put", "/filling", &value]).status.success() {
+                assert!(self.etcdctl(&["alarm", "list"]).contains("NOSPACE"));
+                return;
+            }
+        }
+        panic!("etcd has no quota");
+    }
+
+    /// Makes room in an etcd that was filled, and disarms its alarm.
+    ///
+    /// # Panics
+    ///
+    /// When etcd does not do it.
+    pub fn make_space(&self) {
+        let status = self.etcdctl(&["get", "/filling", "--keys-only", "--write-out=fields"]);
+        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).expect("a revision");
+        self.etcdctl(&["compact", "--physical", revision]);
+        self.etcdctl(&["defrag"]);
+        self.etcdctl(&["alarm", "disarm"]);
+    }
+
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), without waiting for anything.
     ///
     /// # Panics

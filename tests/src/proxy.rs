@@ -30,7 +30,7 @@ enum Mode {
 
 #[derive(Debug)]
 struct Shared {
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -52,7 +52,8 @@ impl Proxy {
     #[must_use]
     pub fn start(upstream: SocketAddr) -> Self {
         let state = State { mode: Mode::Pass, next: 0, connections: HashMap::new() };
-        let shared = Arc::new(Shared { upstream, state: Mutex::new(state), changed: Condvar::new() });
+        let shared =
+            Arc::new(Shared { upstream: Mutex::new(upstream), state: Mutex::new(state), changed: Condvar::new() });
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let proxy = Self { address, shared, listening: Mutex::new(None) };
         proxy.listen();
@@ -90,6 +91,13 @@ impl Proxy {
     /// Moves no byte either way and keeps connections open, new ones too: silence, as when a cable is pulled.
     pub fn stall(&self) {
         self.turn(Mode::Stall);
+    }
+
+    /// Ends all connections, and passes new ones to another address, as when a name means another machine.
+    pub fn redirect(&self, upstream: SocketAddr) {
+        self.cut();
+        *self.shared.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
+        self.pass();
     }
 
     fn turn(&self, mode: Mode) {
@@ -180,7 +188,8 @@ impl Shared {
         if !self.may_move(id) {
             return None;
         }
-        let far = TcpStream::connect_timeout(&self.upstream, Duration::from_secs(5)).ok()?;
+        let upstream = *self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        let far = TcpStream::connect_timeout(&upstream, Duration::from_secs(5)).ok()?;
         near.set_nodelay(true).and(far.set_nodelay(true)).ok()?;
         let end = far.try_clone().ok()?;
         self.state().connections.get_mut(&id)?.push(end);

@@ -16,12 +16,14 @@ mod functions;
 mod guide;
 mod hangup;
 mod harness;
+mod history;
 mod hostile;
 mod idle;
 mod input;
 #[path = "../inside/mod.rs"]
 mod inside;
 mod jobs;
+mod no_space;
 mod outages;
 mod protocol;
 mod python;

@@ -1,0 +1,92 @@
+//! etcd is out of space: it takes deletions and renewals, and nothing new. Whoever is there goes on, and somebody leads.
+
+use crate::common::{Mesh, QUICK, SOON, calls::Calls};
+use palm_tests::{Etcd, Process, binary, eventually, example};
+use std::time::Duration;
+
+/// What `palm-cli` ended with, and all that it said.
+fn cli(etcd: &Etcd, args: &[&str]) -> (Option<i32>, String) {
+    let cli =
+        Process::builder(binary("palm-cli")).args(["--etcd", &etcd.endpoint(), "--prefix", "/mesh"]).args(args).start();
+    (cli.wait(SOON).code(), cli.lines().join("\n"))
+}
+
+fn small() -> Etcd {
+    Etcd::builder().arg("--quota-backend-bytes=2000000").start()
+}
+
+#[test]
+fn a_successor_leads_though_etcd_is_out_of_space_and_calls_go_on() {
+    let etcd = small();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let servers = mesh.start_in_line("printf", 3);
+    let calls = Calls::start(mesh.options());
+    etcd.fill();
+    servers[0].kill();
+    // Its record and candidacy are gone, and the next one takes up the duties.
+    mesh.await_lead(&servers[1].uuid, SOON);
+    servers[1].wait_for_line(|line| line.contains("leading the mesh, in term"), SOON);
+    eventually("the dead leader's record is gone", SOON, || (!mesh.is_registered(&servers[0].uuid)).then_some(()));
+    let (line, _) = servers[1].wait_for_line(|line| line.contains("WARNING") && line.contains("out of space"), SOON);
+    assert!(line.contains("docs/operations.md"), "{line}");
+    // What is published stays, for the lease that it is on is renewed.
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(mesh.state().contains_key("/pipelines/printf"));
+    let warnings = servers[1].lines_with("out of space").into_iter().filter(|line| line.contains("WARNING"));
+    assert!(warnings.count() < 12, "{:?}", servers[1].lines_with("out of space"));
+
+    // Whoever starts says why it cannot join, and what to do.
+    let refused =
+        Process::builder(example("printf")).args(["run", "--etcd", &etcd.endpoint(), "--prefix", "/mesh"]).start();
+    assert_eq!(refused.wait(SOON).code(), Some(1));
+    assert!(refused.lines().iter().any(|line| line.contains("out of space") && line.contains("disarm")));
+
+    // Whoever leaves is gone.
+    servers[2].terminate();
+    assert!(servers[2].wait(SOON).success(), "{:?}", servers[2].lines());
+    assert!(!mesh.is_registered(&servers[2].uuid));
+
+    etcd.make_space();
+    mesh.await_published(&[&servers[1].uuid]);
+    let newcomer = mesh.start("printf");
+    mesh.await_published(&[&servers[1].uuid, &newcomer.uuid]);
+    drop(calls);
+}
+
+#[test]
+fn a_removal_that_etcd_has_no_space_to_record_says_so() {
+    let etcd = small();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let servers = mesh.start_in_line("printf", 2);
+    etcd.fill();
+    let (code, said) = cli(&etcd, &["rm", &servers[1].uuid]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("is deleted") && said.contains("out of space") && said.contains("register again"), "{said}");
+    eventually("the record is gone", SOON, || (!mesh.is_registered(&servers[1].uuid)).then_some(()));
+    servers[1].wait_for_line(|line| line.contains("registering anew must wait"), SOON);
+    assert!(servers[1].is_running(), "no tombstone, no end");
+
+    etcd.make_space();
+    mesh.await_published(&[&servers[0].uuid, &servers[1].uuid]);
+    let (code, said) = cli(&etcd, &["rm", &servers[1].uuid]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(servers[1].wait(SOON).code(), Some(77));
+}
+
+#[test]
+fn a_reset_that_etcd_has_no_space_to_mark_clears_all_and_all_come_back_with_the_space() {
+    let etcd = small();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let servers = mesh.start_in_line("printf", 2);
+    etcd.fill();
+    let (code, said) = cli(&etcd, &["reset", "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("Cleared the mesh of 2 servers") && said.contains("out of space"), "{said}");
+    eventually("all is cleared", SOON, || (!mesh.is_registered(&servers[0].uuid)).then_some(()));
+    for server in &servers {
+        server.wait_for_line(|line| line.contains("WARNING") && line.contains("must wait"), SOON);
+    }
+    etcd.make_space();
+    mesh.await_published(&[&servers[0].uuid, &servers[1].uuid]);
+    assert!(servers.iter().all(|server| server.is_running()));
+}
