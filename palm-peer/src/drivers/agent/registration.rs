@@ -131,20 +131,23 @@ impl Registrar {
             reset: reset.as_ref().map(|kv| kv.modified),
             lease_alive,
         };
-        match judge(&evidence) {
-            Verdict::DeletedByHand => Ok(self.note_removal_by_hand(lease, departed, reset).await),
-            verdict => Ok(verdict),
+        match (judge(&evidence), deleted) {
+            (Verdict::DeletedByHand, Some(deleted)) => {
+                Ok(self.note_removal_by_hand(lease, deleted, departed, reset).await)
+            }
+            (verdict, _) => Ok(verdict),
         }
     }
 
     /// Writes the tombstone that whoever deletes a key by hand does not leave, and which alone ends a server.
     ///
-    /// It is only written if the record is absent still, and the rest as it was: the candidacy stands (who clears the mesh by hand,
+    /// It is only written if the record is absent still, and the rest as it was: the candidacy of before stands (who clears the mesh by hand,
     /// or a leader that finds no space for a note, deletes it along with the record), and nobody has left a
     /// tombstone or a mark since. If this cannot be done, whatever the reason, nothing is proven, and the server comes back.
     async fn note_removal_by_hand(
         &self,
         lease: LeaseId,
+        deleted: Revision,
         departed: Option<KeyValue>,
         reset: Option<KeyValue>,
     ) -> Verdict {
@@ -153,7 +156,8 @@ impl Registrar {
             Some(kv) => transaction.modified(key, kv.modified),
             None => transaction.absent(key),
         };
-        let guard = Transaction::new().absent(&self.keys.server(uuid)).present(&self.keys.candidate(lease));
+        let guard =
+            Transaction::new().absent(&self.keys.server(uuid)).created_before(&self.keys.candidate(lease), deleted);
         let guard = unchanged(guard, &self.keys.departed(uuid), departed);
         let guard = unchanged(guard, &self.keys.reset(), reset);
         let noting = async {

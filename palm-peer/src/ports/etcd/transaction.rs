@@ -46,6 +46,11 @@ impl Transaction {
         self.compare(Compare::create_revision(key, CompareOp::Greater, 0))
     }
 
+    /// Holds if the key was created before this revision and has not been deleted since.
+    pub fn created_before(self, key: &str, revision: Revision) -> Self {
+        self.present(key).compare(Compare::create_revision(key, CompareOp::Less, revision.0))
+    }
+
     fn compare(mut self, compare: Compare) -> Self {
         self.compares.push(compare);
         self
