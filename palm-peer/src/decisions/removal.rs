@@ -99,8 +99,8 @@ mod tests {
         text.parse().expect("a time")
     }
 
-    fn note(why: Why, at: i64) -> Option<(Departure, Revision)> {
-        Some((Departure { why, reason: String::new(), when: time("2026-01-01T00:00:00") }, Revision(at)))
+    fn note(why: Why, at: i64) -> (Departure, Revision) {
+        (Departure { why, reason: String::new(), when: time("2026-01-01T00:00:00") }, Revision(at))
     }
 
     fn written(epoch: u64, registered: &str) -> LastWritten {
@@ -111,13 +111,13 @@ mod tests {
     fn each_way_to_lose_a_record_has_its_verdict() {
         use Verdict::{DeletedByHand, Evicted, LeaseLost, Mute, Reset, Unexplained};
         for (departure, reset, lease_alive, listed, watched) in [
-            (note(Why::Admin, 9), None, true, Evicted, Evicted),
-            (note(Why::Admin, 9), None, false, Evicted, Evicted),
-            (note(Why::Admin, 8), None, false, LeaseLost, LeaseLost),
-            (note(Why::Admin, 8), None, true, Unexplained, DeletedByHand),
-            (note(Why::Registry, 9), None, true, Mute, Mute),
-            (note(Why::Registry, 9), None, false, LeaseLost, LeaseLost),
-            (note(Why::Registry, 3), None, true, Unexplained, DeletedByHand),
+            (Some(note(Why::Admin, 9)), None, true, Evicted, Evicted),
+            (Some(note(Why::Admin, 9)), None, false, Evicted, Evicted),
+            (Some(note(Why::Admin, 8)), None, false, LeaseLost, LeaseLost),
+            (Some(note(Why::Admin, 8)), None, true, Unexplained, DeletedByHand),
+            (Some(note(Why::Registry, 9)), None, true, Mute, Mute),
+            (Some(note(Why::Registry, 9)), None, false, LeaseLost, LeaseLost),
+            (Some(note(Why::Registry, 3)), None, true, Unexplained, DeletedByHand),
             (None, Some(9), true, Reset, Reset),
             (None, Some(8), true, Unexplained, DeletedByHand),
             (None, None, true, Unexplained, DeletedByHand),
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn in_a_new_history_only_the_tombstone_of_a_later_time_ends_a_server() {
         for (registered, departure, verdict) in [
-            ("2025-12-31T00:00:00", note(Why::Admin, 3), Verdict::Evicted),
-            ("2026-01-02T00:00:00", note(Why::Admin, 30), Verdict::Unexplained),
+            ("2025-12-31T00:00:00", Some(note(Why::Admin, 3)), Verdict::Evicted),
+            ("2026-01-02T00:00:00", Some(note(Why::Admin, 30)), Verdict::Unexplained),
             ("2025-12-31T00:00:00", None, Verdict::Unexplained),
         ] {
             let (written, deleted, reset) = (written(0, registered), Some(Revision(20)), Some(Revision(19)));

@@ -176,9 +176,8 @@ impl Leader {
     fn take_in(&mut self, input: Input) -> ControlFlow<()> {
         match input {
             // Nothing that this leader knows holds any more: whoever leads now begins anew.
-            Input::Changed(Change::NewHistory) => return ControlFlow::Break(()),
+            Input::Changed(Change::NewHistory) | Input::Done(Done::Deposed) => return ControlFlow::Break(()),
             Input::Changed(change) => self.changed(change),
-            Input::Done(Done::Deposed) => return ControlFlow::Break(()),
             Input::Done(done) => self.done(done),
             Input::Tick => self.tick(),
         }
