@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test test-tls bench fuzz check fmt
+.PHONY: help setup python build demo test test-tls bench soak fuzz check fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -11,6 +11,8 @@ export RUST_TEST_THREADS ?= 8
 FUZZ_SECONDS ?= 60
 # For instance: make bench BENCH='calls 256 palm nats'
 BENCH ?=
+# How long `make soak` goes on.
+SOAK_SECONDS ?= 900
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +42,9 @@ ifeq ($(strip $(BENCH)),)
 	@echo && echo '### What the door and TLS cost' && echo
 	@$(CARGO) bench -p palm-tests --bench door
 endif
+
+soak: setup ## a mesh under load, kills and churn for 15 minutes: memory, descriptors and threads stay flat (docs/reliability.md)
+	@$(CARGO) bench -p palm-tests --bench soak -- $(SOAK_SECONDS)
 
 fuzz: setup ## look for bytes that break a law: nightly Rust and cargo-fuzz (CONTRIBUTING.md)
 	@scripts/fuzz $(FUZZ_SECONDS)
