@@ -3,13 +3,17 @@
 //! `cargo run --example call_printf -- Hello`, with etcd's URLs in `PALM_ETCD`
 
 use palm_peer::{Client, Settings};
-use std::{error::Error, time::Instant};
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    time::Instant,
+};
 
 async fn call(words: String) -> Result<(), Box<dyn Error + Send + Sync>> {
     let client = Client::connect(Settings::from_env()?.build()?).await?;
     let start = Instant::now();
     let answer = client.call("printf.printf", words).await?;
-    println!("{} (in {:?})", String::from_utf8_lossy(&answer), start.elapsed());
+    writeln!(io::stdout(), "{} (in {:?})", String::from_utf8_lossy(&answer), start.elapsed())?;
     Ok(())
 }
 

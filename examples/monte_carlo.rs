@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     error::Error,
     f64::consts::{PI, SQRT_2},
+    io::{self, Write as _},
     time::{Duration, Instant},
 };
 
@@ -159,17 +160,22 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Err("the instances do not get ready".into());
         }
         let (total, time) = block_on(simulate(&client, call, &flags))?;
-        println!("{:.0} paths on {instances} of {} instances in {time:.2?}", total.paths, flags.instances);
+        writeln!(
+            io::stdout(),
+            "{:.0} paths on {instances} of {} instances in {time:.2?}",
+            total.paths,
+            flags.instances
+        )?;
         (sums, took) = (total, [took, vec![time.as_secs_f64()]].concat());
     }
     if let [one, all] = took[..] {
-        println!("speed-up: {:.2}", one / all);
+        writeln!(io::stdout(), "speed-up: {:.2}", one / all)?;
     }
 
     let (value, error) = sums.estimate();
     let formula = black_scholes(call);
-    println!("Monte Carlo:   {value:.4}, standard error {error:.4}");
-    println!("Black-Scholes: {formula:.4}, {:.1} standard errors away", (value - formula).abs() / error);
+    writeln!(io::stdout(), "Monte Carlo:   {value:.4}, standard error {error:.4}")?;
+    writeln!(io::stdout(), "Black-Scholes: {formula:.4}, {:.1} standard errors away", (value - formula).abs() / error)?;
     if (value - formula).abs() > AGREE_WITHIN * error {
         return Err(format!("they are more than {AGREE_WITHIN} standard errors apart").into());
     }

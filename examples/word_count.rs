@@ -7,7 +7,12 @@
 use futures::{StreamExt as _, executor::block_on};
 use palm_examples::{Hosted, reaches};
 use palm_peer::{Client, FunctionError, Message, Server, Settings};
-use std::{collections::BTreeMap, error::Error, fs};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    io::{self, Write as _},
+};
 
 /// What is counted unless a file is named: the licence, which lies beside the code.
 const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE-APACHE");
@@ -87,8 +92,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The most frequent first; of these, by the alphabet, as they are.
     sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     for (word, count) in sorted.iter().take(SHOWN) {
-        println!("{count:>6} {word}");
+        writeln!(io::stdout(), "{count:>6} {word}")?;
     }
-    println!("{} words, {} different ones", counts.values().sum::<u64>(), counts.len());
+    writeln!(io::stdout(), "{} words, {} different ones", counts.values().sum::<u64>(), counts.len())?;
     if counts == here { Ok(()) } else { Err("counted here, the words are others".into()) }
 }

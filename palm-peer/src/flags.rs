@@ -8,7 +8,11 @@ use crate::{
 };
 use argh::FromArgs;
 use log::LevelFilter;
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 /// The exit status of a server that a person removed: whoever supervises it must not start it again.
 pub const EVICTED: u8 = 77;
@@ -148,11 +152,8 @@ impl Run {
         let (level, options) = match (self.log_level(), self.options()) {
             (Ok(level), Ok(options)) => (level, options),
             (Err(error), _) | (_, Err(error)) => {
-                // Here it stands in for `main`, and there is no logger yet.
-                #[allow(clippy::print_stderr)]
-                {
-                    eprintln!("{error}");
-                }
+                // Here it stands in for `main`, and there is no logger yet. Where nobody reads stderr, the status must do.
+                let _ = writeln!(io::stderr(), "{error}");
                 return ExitCode::from(2);
             }
         };
@@ -161,13 +162,15 @@ impl Run {
         for (name, meant) in Settings::misspelt_variables() {
             log::warn!("the variable {name} has no effect: is {meant} meant?");
         }
-        match run_until_hurried(server, options) {
+        let status = match run_until_hurried(server, options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 log::error!("{error}");
                 ExitCode::from(status(&error))
             }
-        }
+        };
+        logging::flush(logging::FLUSH_WITHIN);
+        status
     }
 }
 

@@ -5,22 +5,38 @@
 //! [`feed`] from it, for every record, so that the buffer is fed all the same.
 
 use crate::{
-    decisions::logbook::{Entry, Logbook, level_name},
+    decisions::{
+        admission::Quiet,
+        logbook::{Entry, Logbook, level_name},
+    },
     drivers::lock::lock,
-    facts::plain::steers,
+    facts::plain::{formatted, message_in, steers},
+    ports::line_queue::{LineQueue, Stderr},
 };
 use chrono::Utc;
 use log::{Level, LevelFilter, Record};
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     fmt::{self, Write as _},
-    fs, io,
+    fs,
     os::unix::fs::MetadataExt,
-    sync::{Arc, Mutex, Weak},
+    panic::{self, PanicHookInfo},
+    sync::{Arc, LazyLock, Mutex, OnceLock, Weak},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Crates whose finer lines say nothing about a mesh.
-const CHATTY: [&str; 10] =
-    ["async_io", "async_std", "h2", "hyper", "hyper_util", "mio", "polling", "rustls", "tonic", "tower"];
+const CHATTY: [&str; 9] = ["async_io", "async_std", "h2", "hyper", "hyper_util", "mio", "polling", "tonic", "tower"];
+
+/// It warns of each handshake that fails, which any stranger can bring about. The listener counts those and says so itself.
+const RUSTLS: &str = "rustls";
+
+/// How long the end of a program waits for stderr.
+pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// What goes to stderr, once [`init`] was called.
+static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
 /// The buffers of the servers in this process.
 static BOOKS: Mutex<Vec<Weak<Mutex<Logbook>>>> = Mutex::new(Vec::new());
@@ -34,11 +50,20 @@ pub(crate) fn book() -> Arc<Mutex<Logbook>> {
     book
 }
 
-/// Adds a record to the `_log_query` buffer of every server in this process.
+/// Adds a record to the `_log_query` buffer of every server in this process. Neither panics nor waits.
 ///
-/// What the leader's duties log is left out: it speaks of other servers, and each round would be told in the next.
+/// Left out is what the leader's duties log, for it speaks of other servers, and each round would be told in the next; and
+/// what rustls logs, for any stranger can have it warn without end.
 pub fn feed(record: &Record<'_>) {
-    if matches!(record.target(), "registry" | "pipeliner") {
+    feed_message(record, &formatted(*record.args()));
+}
+
+fn feed_message(record: &Record<'_>, message: &str) {
+    if matches!(record.target(), "registry" | "pipeliner") || is_of_rustls(record.target()) {
+        return;
+    }
+    let books: Vec<_> = lock(&BOOKS).iter().filter_map(Weak::upgrade).collect();
+    if books.is_empty() {
         return;
     }
     let file = record.file().unwrap_or("?").rsplit('/').next().unwrap_or("?");
@@ -46,38 +71,109 @@ pub fn feed(record: &Record<'_>) {
         when: Utc::now().into(),
         level: record.level(),
         place: format!("{file}/{}", record.line().unwrap_or(0)),
-        message: record.args().to_string(),
+        message: message.to_owned(),
     };
-    let books: Vec<_> = lock(&BOOKS).iter().filter_map(Weak::upgrade).collect();
     for book in books {
         lock(&book).push(entry.clone());
     }
 }
 
+fn is_of_rustls(target: &str) -> bool {
+    target.strip_prefix(RUSTLS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
 /// Sets up logging for a program: lines of `level` and above go to stderr as `LEVEL:target:message`, with the priority
 /// that journald reads in front (`<6>`) where stderr leads there; all lines down to `DEBUG` feed the `_log_query` buffers.
+/// Panics are logged as well, as errors of the target `panic`, each place of the code once a minute at most; a program
+/// that wants a panic hook of its own sets it afterwards.
+///
+/// Logging neither panics nor waits. A thread writes the lines; while stderr takes none (its reader is gone or stopped, the
+/// disk is full), they are dropped and counted, and the count is logged once stderr takes lines again. When the thread that
+/// called this ends, as it does at the end of `main`, what waits is written, for a second at most; before a
+/// [`process::exit`](std::process::exit) elsewhere, call [`flush`].
 ///
 /// # Errors
 /// When a logger is installed already.
 pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     let priorities = leads_to_journal();
-    let printed = fern::Dispatch::new()
-        .level(level)
-        .format(move |out, message, record| out.finish(format_args!("{}", Line { record, message, priorities })))
-        .chain(io::stderr());
-    let fed = fern::Dispatch::new().level(LevelFilter::Debug).chain(fern::Output::call(feed));
-    CHATTY
-        .iter()
-        .fold(fern::Dispatch::new(), |dispatch, target| dispatch.level_for(*target, LevelFilter::Warn))
-        .chain(printed)
-        .chain(fed)
-        .apply()
+    let logged = fern::Output::call(move |record| {
+        // Formatted here, with no lock held: a value may log, fail or panic while it is.
+        let message = formatted(*record.args());
+        feed_message(record, &message);
+        if record.level() <= level {
+            print(record, &message, priorities);
+        }
+    });
+    let chatty = CHATTY.iter().map(|target| (*target, LevelFilter::Warn)).chain([(RUSTLS, LevelFilter::Off)]);
+    chatty
+        .fold(fern::Dispatch::new(), |dispatch, (target, level)| dispatch.level_for(target, level))
+        .level(level.max(LevelFilter::Debug))
+        .chain(logged)
+        .apply()?;
+    panic::set_hook(Box::new(log_panic));
+    FLUSHED.with(|_| ());
+    Ok(())
+}
+
+/// Waits until all that was logged is written, or cannot be, but not longer than `within`; says whether it is. For the end
+/// of a program that [`init`] set up; others have nothing to wait for.
+pub fn flush(within: Duration) -> bool {
+    LINES.get().is_none_or(|lines| lines.flush(within))
+}
+
+/// Flushes when its thread ends.
+struct Flushed;
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        flush(FLUSH_WITHIN);
+    }
+}
+
+thread_local! {
+    static FLUSHED: Flushed = const { Flushed };
+}
+
+fn print(record: &Record<'_>, message: &str, priorities: bool) {
+    let lines = LINES.get_or_init(|| LineQueue::start(Stderr, tell_dropped));
+    lines.push(format!("{}\n", Line { record, message, priorities }).into_bytes());
+}
+
+/// The line that says how many are missing.
+fn tell_dropped(count: u64) -> Vec<u8> {
+    let message = if count == 1 {
+        "1 log line was dropped because stderr could not be written".to_owned()
+    } else {
+        format!("{count} log lines were dropped because stderr could not be written")
+    };
+    let record = Record::builder().level(Level::Warn).target(module_path!()).build();
+    let line = Line { record: &record, message: &message, priorities: leads_to_journal() };
+    format!("{line}\n").into_bytes()
+}
+
+/// The standard library's own hook would wait for whoever reads stderr; and a client may have a function panic at will.
+fn log_panic(panicked: &PanicHookInfo<'_>) {
+    static QUIET: LazyLock<Mutex<Quiet<String>>> = LazyLock::new(Mutex::default);
+    let (file, line) = panicked.location().map_or(("?", 0), |location| (location.file(), location.line()));
+    if !lock(&QUIET).may_write(format!("{file}:{line}"), Instant::now()) {
+        return;
+    }
+    let current = thread::current();
+    let (thread, message) = (current.name().unwrap_or("unnamed"), message_in(panicked.payload()));
+    // Empty unless RUST_BACKTRACE asks for it.
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    let backtrace = if captured { format!("\n{backtrace}") } else { String::new() };
+    let mut record = Record::builder();
+    record.level(Level::Error).target("panic").file(Some(file)).line(Some(line));
+    log::logger()
+        .log(&record.args(format_args!("thread '{thread}' panicked at {file}:{line}: {message}{backtrace}")).build());
 }
 
 /// A line as the guide prints it.
 struct Line<'a> {
     record: &'a Record<'a>,
-    message: &'a fmt::Arguments<'a>,
+    message: &'a str,
     priorities: bool,
 }
 
@@ -87,7 +183,7 @@ impl fmt::Display for Line<'_> {
         let level = if critical { "CRITICAL" } else { level_name(self.record.level()) };
         let target = self.record.target();
         let priority = if critical { 2 } else { priority(self.record.level()) };
-        for (place, line) in self.message.to_string().split('\n').enumerate() {
+        for (place, line) in self.message.split('\n').enumerate() {
             if place > 0 {
                 f.write_char('\n')?;
             }

@@ -3,6 +3,7 @@
 use super::zmtp::Refusal;
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -58,15 +59,21 @@ impl Admission {
     }
 }
 
-/// Keeps the log readable, whatever comes.
-#[derive(Debug, Default)]
-pub struct Quiet {
-    written: HashMap<IpAddr, Instant>,
+/// Keeps the log readable, whatever comes: each address, or whatever else `K` is, is written of once a minute at most.
+#[derive(Debug)]
+pub struct Quiet<K = IpAddr> {
+    written: HashMap<K, Instant>,
 }
 
-impl Quiet {
+impl<K> Default for Quiet<K> {
+    fn default() -> Self {
+        Self { written: HashMap::new() }
+    }
+}
+
+impl<K: Hash + Eq> Quiet<K> {
     /// Whether to write of this address now.
-    pub fn may_write(&mut self, address: IpAddr, now: Instant) -> bool {
+    pub fn may_write(&mut self, address: K, now: Instant) -> bool {
         if self.written.get(&address).is_some_and(|last| now.duration_since(*last) < QUIET) {
             return false;
         }

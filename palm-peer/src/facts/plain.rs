@@ -1,6 +1,11 @@
 //! The words of others, for people to read.
 
-use std::fmt::Write as _;
+use std::{
+    any::Any,
+    fmt::{self, Write as _},
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// Whether the character steers a terminal, or how the text around it is shown, instead of being shown.
 #[must_use]
@@ -32,9 +37,72 @@ pub fn plain(text: &str, most: usize) -> String {
     shown
 }
 
+/// The text of a value that is not ours to trust: its formatting may fail or panic, of which the text then tells.
+#[must_use]
+pub fn formatted(value: fmt::Arguments<'_>) -> String {
+    let mut text = String::new();
+    match catch_unwind(AssertUnwindSafe(|| text.write_fmt(value))) {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => text.push_str("(a value could not be formatted)"),
+        Err(panic) => {
+            let _ = write!(text, "(formatting a value panicked: {})", panic_message(panic));
+        }
+    }
+    text
+}
+
+/// The message of a panic, when it has one. The panic is dropped, whatever its value does then.
+#[must_use]
+pub fn panic_message(panic: Box<dyn Any + Send>) -> String {
+    let message = message_in(&*panic).to_owned();
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        // That one may do the same, without end.
+        mem::forget(another);
+    }
+    message
+}
+
+/// The message in the value of a panic, when it has one.
+#[must_use]
+pub fn message_in(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::panic_any;
+
+    struct Bad(bool);
+
+    impl fmt::Display for Bad {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            assert!(!self.0, "on purpose");
+            Err(fmt::Error)
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_formatted_are_named_and_nothing_panics() {
+        assert_eq!(formatted(format_args!("a {}", 1)), "a 1");
+        assert_eq!(formatted(format_args!("a {}, b", Bad(false))), "a (a value could not be formatted)");
+        assert_eq!(formatted(format_args!("a {}, b", Bad(true))), "a (formatting a value panicked: on purpose)");
+    }
+
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic_any(Bomb);
+        }
+    }
+
+    #[test]
+    fn a_panic_whose_value_panics_when_dropped_does_not_go_on() {
+        let panic = catch_unwind(|| panic_any(Bomb)).expect_err("a panic");
+        assert_eq!(panic_message(panic), "a panic without words");
+    }
 
     #[test]
     fn what_steers_is_written_out_and_what_is_long_is_cut() {

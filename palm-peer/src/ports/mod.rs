@@ -4,6 +4,7 @@
 pub mod dealer;
 pub mod etcd;
 pub mod handshake;
+pub mod line_queue;
 pub mod runtime;
 pub mod signal;
 pub mod systemd;

@@ -23,6 +23,7 @@ mod input;
 #[path = "../inside/mod.rs"]
 mod inside;
 mod jobs;
+mod logging;
 mod no_space;
 mod outages;
 mod protocol;

@@ -4,13 +4,16 @@ use super::core::Core;
 use crate::{
     Message,
     decisions::logbook,
-    facts::message::{Failure, FailureKind},
+    facts::{
+        message::{Failure, FailureKind},
+        plain::panic_message,
+    },
     ports::timer::{self, Elapsed},
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use log::Level;
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// What a function of the server's author gives: the result, or the words of its error.
@@ -38,19 +41,14 @@ pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure>
     }
     // The closure is the author's too, and may panic before it gives a future. What it left behind is its own:
     // nothing of ours is shared with it.
-    let running = AssertUnwindSafe(async move { function(message).await }).catch_unwind();
-    match timer::timeout_at(deadline, running).await {
+    // Dropped at its deadline, it may panic as well, and so that is inside.
+    let running = timer::timeout_at(deadline, async move { function(message).await });
+    match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
         Ok(Ok(Err(words))) => Err(Failure::new(FailureKind::Failed, words)),
-        Ok(Err(panic)) => Err(Failure::new(FailureKind::Panicked, panic_words(panic.as_ref()))),
-        Err(Elapsed) => Err(Failure::new(FailureKind::TimedOut, "the function did not end before the deadline")),
+        Err(panic) => Err(Failure::new(FailureKind::Panicked, panic_message(panic))),
+        Ok(Err(Elapsed)) => Err(Failure::new(FailureKind::TimedOut, "the function did not end before the deadline")),
     }
-}
-
-fn panic_words(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().copied();
-    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    words.unwrap_or("a panic without words").to_owned()
 }
 
 /// Answers a built-in function; `None` when there is none of this name.

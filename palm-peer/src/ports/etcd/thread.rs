@@ -1,7 +1,6 @@
 //! The thread on which everything that talks to etcd lives.
 
 use std::{
-    any::Any,
     fmt,
     future::Future,
     io,
@@ -15,6 +14,8 @@ use tokio::{
     sync::oneshot,
     task::JoinHandle,
 };
+
+use crate::facts::plain::panic_message;
 
 /// Keeps the thread running: it ends when this is dropped.
 ///
@@ -74,7 +75,7 @@ impl<T> Future for Task<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|result| {
             result.map_err(|error| match error.try_into_panic() {
-                Ok(panic) => TaskLost::Panicked(words_of(&*panic)),
+                Ok(panic) => TaskLost::Panicked(panic_message(panic)),
                 Err(_) => TaskLost::Aborted,
             })
         })
@@ -101,15 +102,6 @@ impl fmt::Display for TaskLost {
 }
 
 impl std::error::Error for TaskLost {}
-
-/// The words of a panic, when it had any.
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|words| (*words).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
-}
 
 /// A task that ends with whoever waits for it.
 pub(super) struct Bound<T: Send + 'static>(pub(super) Task<T>);

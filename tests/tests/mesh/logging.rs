@@ -1,0 +1,170 @@
+//! A log that cannot be written costs lines, and nothing else: no server, no call, no duty of the leader.
+
+use crate::common::{Mesh, QUICK, SOON};
+use futures::executor::block_on;
+use palm_peer::Client;
+use palm_tests::{Etcd, Process, binary, eventually, example};
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// Starts `printf` with stderr at `path`, and waits until it is registered. Gives its uuid as well.
+fn start_with_stderr(mesh: &Mesh<'_>, etcd: &Etcd, path: &Path) -> (Process, String) {
+    let known = servers(mesh);
+    let process = Process::builder("sh")
+        .args(["-c", "exec \"$0\" run --etcd \"$1\" --ttl 3 --probe-period 2 --probe-timeout 1 2>\"$2\""])
+        .arg(example("printf"))
+        .args([etcd.endpoint()])
+        .arg(path)
+        .env("PALM_PREFIX", mesh.key(""))
+        .start();
+    let uuid = eventually("the server is registered", SOON, || {
+        assert!(process.is_running(), "it ended: {:?}", process.wait(SOON));
+        servers(mesh).into_iter().find(|uuid| !known.contains(uuid))
+    });
+    (process, uuid)
+}
+
+fn servers(mesh: &Mesh<'_>) -> Vec<String> {
+    mesh.state().into_keys().filter_map(|key| key.strip_prefix("/servers/").map(str::to_owned)).collect()
+}
+
+fn call(client: &Client, target: &str, payload: impl Into<palm_peer::Bytes>) -> String {
+    let answer = block_on(client.call(target, payload).timeout(SOON).into_future()).expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn fifo(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("stderr");
+    assert!(Process::start("mkfifo", [&path]).wait(SOON).success());
+    path
+}
+
+/// A reader that opens without waiting for a writer. While it is there, the writer's lines find room or wait.
+fn reader(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).expect("opens")
+}
+
+#[test]
+fn a_full_disk_under_stderr_ends_no_server() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let (server, uuid) = start_with_stderr(&mesh, &etcd, Path::new("/dev/full"));
+    mesh.await_published(&[&uuid]);
+    let client = block_on(Client::connect(mesh.options())).expect("connects");
+    assert_eq!(call(&client, "printf.printf", "logged by the function"), "logged by the function");
+    server.terminate();
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    assert!(!mesh.is_registered(&uuid), "it left in an orderly way");
+}
+
+#[test]
+fn a_leader_whose_log_has_lost_its_reader_goes_on_with_all_its_duties() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let folder = TempDir::new().expect("a folder");
+    let path = fifo(&folder);
+    let reading = reader(&path);
+    let (leader, uuid) = start_with_stderr(&mesh, &etcd, &path);
+    mesh.await_published(&[&uuid]);
+    let dying = mesh.start("text");
+    mesh.await_published(&[&dying.uuid]);
+    drop(reading);
+    // A server that ends is taken out, a new one is configured, a function that logs answers.
+    dying.kill();
+    eventually("the dead server is removed", SOON, || (!mesh.is_registered(&dying.uuid)).then_some(()));
+    let new = mesh.start("text");
+    mesh.await_published(&[&new.uuid]);
+    mesh.await_lead(&uuid, SOON);
+    let client = block_on(Client::connect(mesh.options())).expect("connects");
+    assert_eq!(call(&client, &format!("{uuid}.printf"), "hello"), "hello");
+    // With another reader, the log goes on, and says that lines are missing.
+    let lines = BufReader::new(reader(&path)).lines();
+    let told = thread::spawn(move || lines.map_while(Result::ok).find(|line| line.contains("dropped because stderr")));
+    // Whatever is logged next brings the count with it.
+    eventually("the number of dropped lines", SOON, || {
+        call(&client, &format!("{uuid}.printf"), "again");
+        told.is_finished().then_some(())
+    });
+    let told = told.join().expect("no panic").expect("a line");
+    assert!(told.starts_with("WARNING:palm_peer::logging:"), "{told}");
+    // The reader is gone once more: the server leaves as any other does.
+    leader.terminate();
+    assert_eq!(leader.wait(SOON).code(), Some(0));
+    assert!(!mesh.is_registered(&uuid), "it left in an orderly way");
+}
+
+#[test]
+fn a_server_that_a_person_removes_ends_with_77_though_its_log_cannot_be_written() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let folder = TempDir::new().expect("a folder");
+    let path = fifo(&folder);
+    let reading = reader(&path);
+    let (server, uuid) = start_with_stderr(&mesh, &etcd, &path);
+    mesh.await_published(&[&uuid]);
+    drop(reading);
+    let rm = Process::start(binary("palm-cli"), ["--etcd", &etcd.endpoint(), "--prefix", "/mesh", "rm", &uuid]);
+    assert!(rm.wait(SOON).success(), "{:?}", rm.lines());
+    assert_eq!(server.wait(SOON).code(), Some(77));
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_call_and_tells_how_much_was_dropped() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let folder = TempDir::new().expect("a folder");
+    let path = fifo(&folder);
+    // Open, and not read from.
+    let stopped = reader(&path);
+    let (server, uuid) = start_with_stderr(&mesh, &etcd, &path);
+    mesh.await_published(&[&uuid]);
+    let client = block_on(Client::connect(mesh.options())).expect("connects");
+    // More than the pipe and the queue hold: 64 KiB and 8 MiB.
+    let long = "x".repeat(256 * 1024);
+    for _ in 0..48 {
+        assert_eq!(call(&client, "printf.printf", long.clone()).len(), long.len());
+    }
+    let dying = mesh.start("text");
+    mesh.await_published(&[&dying.uuid]);
+    dying.kill();
+    eventually("the dead server is removed", SOON, || (!mesh.is_registered(&dying.uuid)).then_some(()));
+    let mut lines = BufReader::new(stopped).lines();
+    let told = thread::spawn(move || {
+        let told = lines.by_ref().map_while(Result::ok).find(|line| line.contains("dropped because stderr"));
+        (told, lines)
+    });
+    eventually("the number of dropped lines", SOON, || told.is_finished().then_some(()));
+    let (told, _stopped_again) = told.join().expect("no panic");
+    assert!(told.is_some_and(|line| line.starts_with("WARNING:palm_peer::logging:")));
+    // With nobody reading, the end waits a second for the log, and no longer.
+    for _ in 0..48 {
+        call(&client, "printf.printf", long.clone());
+    }
+    let began = Instant::now();
+    server.terminate();
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn the_last_lines_of_a_program_are_written_before_it_ends() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &[]);
+    for (program, args) in [("printf", &["run"][..]), ("printf_tokio", &[]), ("printf_smol", &[])] {
+        let server = Process::builder(example(program))
+            .args(args)
+            .env("PALM_ETCD", etcd.endpoint())
+            .env("PALM_PREFIX", mesh.key(""))
+            .start();
+        server.wait_for_line(|line| line.contains(" joined as "), SOON);
+        server.terminate();
+        assert_eq!(server.wait(SOON).code(), Some(0));
+        assert!(server.lines().iter().any(|line| line.ends_with("left the mesh")), "{program}: {:?}", server.lines());
+    }
+}
