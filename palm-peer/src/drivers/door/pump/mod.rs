@@ -42,8 +42,12 @@ pub enum End {
 }
 
 impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        Self::Closed
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // The system gave the connection up: its host vanished, or has taken nothing for longer than `TCP_USER_TIMEOUT`.
+            io::ErrorKind::TimedOut => Self::Refused(Refusal::Stalled),
+            _ => Self::Closed,
+        }
     }
 }
 
