@@ -55,11 +55,15 @@ pub enum Refusal {
     TooManyFromAddress,
     /// The process has no file descriptor left for it.
     Descriptors,
+    /// It ended, or broke, before its handshake was done.
+    ClosedEarly,
+    /// The server failed to serve it, for a reason of its own.
+    Internal,
 }
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::NotZmtp,
         Self::Tls,
         Self::NotTls,
@@ -81,6 +85,8 @@ impl Refusal {
         Self::TooMany,
         Self::TooManyFromAddress,
         Self::Descriptors,
+        Self::ClosedEarly,
+        Self::Internal,
     ];
 
     /// Its name among the counters.
@@ -108,6 +114,20 @@ impl Refusal {
             Self::TooMany => "too_many",
             Self::TooManyFromAddress => "too_many_from_address",
             Self::Descriptors => "descriptors",
+            Self::ClosedEarly => "closed_early",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// What to do about it, where the fault is the server's own and not the stranger's.
+    #[must_use]
+    pub fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Descriptors => {
+                Some("raise its limit of open files (ulimit -n, LimitNOFILE=), or lower max_connections")
+            }
+            Self::Internal => Some("restart this server if the warning comes again"),
+            _ => None,
         }
     }
 }
@@ -136,6 +156,8 @@ impl fmt::Display for Refusal {
             Self::TooMany => "there are too many connections",
             Self::TooManyFromAddress => "there are too many connections from its address",
             Self::Descriptors => "the process has no file descriptors left",
+            Self::ClosedEarly => "it ended before its handshake was done",
+            Self::Internal => "the server failed",
         })
     }
 }

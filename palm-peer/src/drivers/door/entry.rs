@@ -12,7 +12,7 @@ use crate::{
         handshake::{self, ASKING, GREETING_LENGTH},
     },
     ports::{
-        handshake::shake_hands,
+        handshake::{Unopened, shake_hands},
         runtime::{self, TcpStream, UnixStream},
         timer,
         tls::{Failure, FailureKind},
@@ -101,14 +101,33 @@ impl Drop for Guest {
 /// Why a connection was not let in.
 #[derive(Debug)]
 struct Rejected {
-    end: End,
+    refusal: Refusal,
     /// What there is to say beyond the refusal.
     words: String,
 }
 
-impl<T: Into<End>> From<T> for Rejected {
-    fn from(end: T) -> Self {
-        Self { end: end.into(), words: String::new() }
+impl Rejected {
+    /// A failure of our own: doing `what` ended with this error.
+    fn own(what: &str, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(super::EMFILE | super::ENFILE) => Refusal::Descriptors.into(),
+            _ => Self { refusal: Refusal::Internal, words: format!("{what}: {error}") },
+        }
+    }
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, words: String::new() }
+    }
+}
+
+impl From<Unopened> for Rejected {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Refused(refusal) => refusal.into(),
+            Unopened::Broken(_) => Refusal::ClosedEarly.into(),
+        }
     }
 }
 
@@ -119,9 +138,9 @@ impl From<Failure> for Rejected {
             FailureKind::Version => Refusal::TlsVersion,
             FailureKind::Certificate => Refusal::Certificate,
             FailureKind::Distrusted => Refusal::Distrusted,
-            FailureKind::Broken => return End::Closed.into(),
+            FailureKind::Broken => Refusal::ClosedEarly,
         };
-        Self { end: refusal.into(), words: failure.to_string() }
+        Self { refusal, words: failure.to_string() }
     }
 }
 
@@ -134,8 +153,7 @@ pub async fn host(shared: Arc<Shared>, place: Place, tcp: TcpStream) {
     let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
     match entered {
         Ok((guest, kept)) => carry(&shared, Arc::new(guest), kept).await,
-        Err(Rejected { end: End::Refused(refusal), words }) => shared.tally.refuse(refusal, address, &words),
-        Err(Rejected { end: End::Closed, .. }) => {}
+        Err(Rejected { refusal, words }) => shared.tally.refuse(refusal, address, &words),
     }
 }
 
@@ -160,14 +178,15 @@ async fn enter(shared: &Shared, place: Place, tcp: TcpStream) -> Result<(Guest, 
     let account = shared.ledger.open(connection.clone(), number);
     shared.tally.entered();
     let connected = timer::timeout(HANDSHAKE, shared.connect(&connection)).await;
-    let connected = connected.unwrap_or(Err(Refusal::Descriptors.into()));
-    let inner = connected.inspect_err(|_| shared.ledger.close(&connection))?;
+    let connected = connected.unwrap_or_else(|_| Err(shared.why_late()));
+    let inner = connected.inspect_err(|_| shared.ledger.close(&connection));
+    let inner = inner.map_err(|error| Rejected::own("the inner socket cannot be reached", &error))?;
     Ok((Guest { outside, inner, account, connection, place }, kept))
 }
 
 /// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.
 async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), Rejected> {
-    runtime::tune(&tcp)?;
+    runtime::tune(&tcp).map_err(|error| Rejected::own("its socket cannot be set up", &error))?;
     let tls = match &shared.credentials {
         Some(credentials) => Some(credentials.accept(tcp.clone()).await?),
         None => None,
@@ -179,16 +198,12 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), R
 
 impl Shared {
     /// Connects to the inner socket, under an identity that no stranger chose.
-    pub async fn connect(&self, connection: &Connection) -> Result<UnixStream, End> {
+    pub async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
         // One at a time, so that the descriptors that were found free are there for this one: without one for its side,
         // ZeroMQ's accepting spins.
         let _turn = self.turn.lock().await;
         self.descriptors(super::SPARE_TO_ENTER).await;
-        let mut inner =
-            runtime::connect_unix(&self.socket, INNER_BUFFER).await.map_err(|error| match error.raw_os_error() {
-                Some(super::EMFILE | super::ENFILE) => End::Refused(Refusal::Descriptors),
-                _ => End::Closed,
-            })?;
+        let mut inner = runtime::connect_unix(&self.socket, INNER_BUFFER).await?;
         inner.write_all(&handshake::greeting()).await?;
         inner.write_all(&handshake::ready("DEALER", Some(connection))).await?;
         let mut greeting = [0; GREETING_LENGTH + 2];
@@ -196,6 +211,15 @@ impl Shared {
         let mut ready = vec![0; usize::from(greeting[GREETING_LENGTH + 1])];
         inner.read_exact(&mut ready).await?;
         Ok(inner)
+    }
+
+    /// What kept a connection from reaching the inner socket in time.
+    fn why_late(&self) -> io::Error {
+        if self.has_descriptors(super::SPARE_TO_ENTER) {
+            io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {HANDSHAKE:?}"))
+        } else {
+            io::Error::from_raw_os_error(super::EMFILE)
+        }
     }
 
     /// Whether so many descriptors are free.

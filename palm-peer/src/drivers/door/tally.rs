@@ -21,6 +21,8 @@ pub struct Tally {
     entered: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
     quiet: Mutex<Quiet>,
+    /// For faults of our own, which strangers that are written of must not crowd out.
+    own_faults: Mutex<Quiet<Refusal>>,
     paused: AtomicU64,
 }
 
@@ -60,13 +62,20 @@ impl Tally {
     }
 
     /// Counts a refusal, and writes of it, with these words if there are any, unless this address was written of in the
-    /// last minute.
+    /// last minute. A fault of our own is written of once a minute, whoever met it. One that ends early is only counted: health
+    /// checks that connect and close do so all day.
     pub fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
-        if lock(&self.quiet).may_write(address, Instant::now()) {
-            let why = refusal.to_string();
-            let why = if words.is_empty() { &why } else { words };
-            log::warn!("refused a connection from {address}: {why} ({})", refusal.name());
+        let (why, name) = (refusal.to_string(), refusal.name());
+        let why = if words.is_empty() { &why } else { words };
+        if let Some(remedy) = refusal.remedy() {
+            if lock(&self.own_faults).may_write(refusal, Instant::now()) {
+                log::warn!(
+                    "a connection from {address} cannot be served, by no fault of its own: {why} ({name}); {remedy}"
+                );
+            }
+        } else if refusal != Refusal::ClosedEarly && lock(&self.quiet).may_write(address, Instant::now()) {
+            log::warn!("refused a connection from {address}: {why} ({name})");
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod exhaustion;
+mod failures;
 mod libzmq;
 mod together;
 mod unread;

@@ -10,10 +10,7 @@ pub use self::{inward::Inward, outward::Outward};
 
 use crate::{
     decisions::zmtp::Refusal,
-    ports::{
-        handshake::Unopened,
-        timer::{self, Sleep},
-    },
+    ports::timer::{self, Sleep},
 };
 use futures::{AsyncRead, AsyncWrite};
 use std::{
@@ -54,15 +51,6 @@ impl From<io::Error> for End {
 impl From<Refusal> for End {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
-    }
-}
-
-impl From<Unopened> for End {
-    fn from(unopened: Unopened) -> Self {
-        match unopened {
-            Unopened::Refused(refusal) => Self::Refused(refusal),
-            Unopened::Broken(_) => Self::Closed,
-        }
     }
 }
 
