@@ -9,6 +9,7 @@ import json
 import logging
 import random
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,8 @@ log = logging.getLogger("etcd")
 PATIENCE = 5.0
 # A watch that was silent for so long is opened anew: the machine behind it may be gone without a word.
 SILENCE = 60.0
+# Another cluster is taken for the one that was known once that has not answered for so long.
+ANOTHER_AFTER = 10.0
 # How etcd says that a token has expired, or was never there.
 NEEDS_LOGIN = ("invalid auth token", "user name is empty", "revision of auth store is old")
 
@@ -34,6 +37,7 @@ class KeyValue:
         self.key = decode(kv["key"]).decode()
         self.value = decode(kv.get("value", ""))
         self.modified = int(kv.get("mod_revision", 0))
+        self.created = int(kv.get("create_revision", 0))
 
 
 def encode(data):
@@ -60,6 +64,45 @@ def unmodified(key, revision):
     return {"key": encode(key), "target": "MOD", "result": "EQUAL", "modRevision": str(revision)}
 
 
+def stands_since(key, revision):
+    """A comparison of a transaction: the key was created at this revision, and not deleted since."""
+    return {"key": encode(key), "target": "CREATE", "result": "EQUAL", "createRevision": str(revision)}
+
+
+class History:
+    """Whether etcd is still the one that was known. `epoch` counts the times that it was not: when it was restored from a
+    backup, or lost its data. Revisions of different epochs cannot be compared."""
+
+    def __init__(self):
+        self.epoch, self.seen, self.cluster = 0, 0, None
+        self.answered = time.monotonic()
+        self.lock = threading.Lock()
+
+    def sent(self):
+        """What is known as a request is sent: an answer that a quorum agreed on is at least as new."""
+        with self.lock:
+            return self.epoch, self.seen
+
+    def take(self, header, sent=None):
+        """Looks at the header of an answer; with `sent`, at its revision as well. OSError when another cluster answered."""
+        cluster, revision = header.get("cluster_id"), int(header.get("revision", 0))
+        with self.lock:
+            if self.cluster not in (None, cluster):
+                if time.monotonic() - self.answered < ANOTHER_AFTER:
+                    raise OSError(f"another cluster answers: {cluster} instead of {self.cluster}")
+                self.turn(f"etcd is another cluster now, {cluster}", revision)
+            elif sent and sent[0] == self.epoch and revision < sent[1]:
+                self.turn(f"etcd went back from revision {self.seen} to {revision}", revision)
+            self.cluster, self.answered = cluster, time.monotonic()
+            if sent and sent[0] <= self.epoch:
+                self.seen = max(self.seen, revision)
+
+    def turn(self, why, revision):
+        log.warning("%s; what was known of revisions is void", why)
+        self.epoch += 1
+        self.seen = revision
+
+
 class Etcd:
     """A client of one etcd, at one or more URLs. May be used from several threads."""
 
@@ -67,6 +110,7 @@ class Etcd:
         self.urls = [url.rstrip("/") for url in urls]
         self.user = user
         self.token = None
+        self.history = History()
         tls = ssl.create_default_context(cafile=cacert)
         if cert:
             tls.load_cert_chain(cert, key)
@@ -82,12 +126,12 @@ class Etcd:
 
     def range(self, key, folder=False):
         """The key, or all keys that start with it; and the revision at which that was so."""
-        answer = self.ask("/v3/kv/range", the_keys(key, folder))
+        answer = self.agreed("/v3/kv/range", the_keys(key, folder))
         return [KeyValue(kv) for kv in answer.get("kvs", [])], int(answer["header"]["revision"])
 
     def transact(self, compare, operations):
         """Does all of it if all comparisons hold. The revision of its writes, or None."""
-        answer = self.ask("/v3/kv/txn", {"compare": compare, "success": operations})
+        answer = self.agreed("/v3/kv/txn", {"compare": compare, "success": operations})
         return int(answer["header"]["revision"]) if answer.get("succeeded") else None
 
     def grant(self, ttl):
@@ -100,14 +144,18 @@ class Etcd:
         # A stream of one answer: an error comes within it.
         if "result" not in answer:
             raise EtcdError(f"lease {lease:x}: {answer}")
+        self.history.take(answer["result"]["header"])
         return int(answer["result"].get("TTL", 0))
 
     def revoke(self, lease):
         """Ends the lease, and deletes the keys on it."""
         self.ask("/v3/lease/revoke", {"ID": str(lease)})
 
-    def follow(self, key, folder=False):
-        """What is there, by key, now and after each change; for ever. Whatever breaks the watch, it lists anew."""
+    def follow(self, key, folder=False, deleted=lambda revision: None):
+        """What is there, by key, now and after each change; for ever. Whatever breaks the watch, it lists anew.
+
+        `deleted` is told the revision of each deletion that the watch sees; of a key that is missing in a listing, it is not.
+        """
         there = True
         while True:
             try:
@@ -119,6 +167,7 @@ class Etcd:
                     kv = KeyValue(event["kv"])
                     if event.get("type") == "DELETE":
                         state.pop(kv.key, None)
+                        deleted(kv.modified)
                     else:
                         state[kv.key] = kv
                     yield dict(state)
@@ -140,7 +189,15 @@ class Etcd:
                 if "error" in answer or result.get("canceled"):
                     self.token = None
                     raise EtcdError(f"the watch was cancelled: {answer}")
+                self.history.take(result.get("header", {}))
                 yield from result.get("events", [])
+
+    def agreed(self, path, body):
+        """Asks for what a quorum agrees on, which shows whether etcd's history goes on."""
+        sent = self.history.sent()
+        answer = self.ask(path, body)
+        self.history.take(answer["header"], sent)
+        return answer
 
     def ask(self, path, body):
         with self.open(path, body, PATIENCE) as answer:

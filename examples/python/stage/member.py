@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 
-from .etcd import EtcdError, delete, put, unmodified
+from .etcd import EtcdError, delete, put, stands_since, unmodified
 
 log = logging.getLogger("peer")
 
@@ -49,9 +49,15 @@ class Member:
         self.key = f"{prefix}/servers/{record['uuid']}"
         self.departed = f"{prefix}/departed/{record['uuid']}"
         self.reset = f"{prefix}/reset"
+        self.servers = f"{prefix}/servers/"
         self.lease = None
-        # The last revision of the record that is known. Notes and resets that are older speak of an earlier life.
-        self.written = 0
+        # The last revision of the record that is known, and etcd's history in which that was. Notes and resets that are older
+        # speak of an earlier life.
+        self.written, self.epoch = 0, 0
+        # When the server registered, by the clock on the wall: all there is to compare with in another history.
+        self.registered = ""
+        # At which revision a live watch saw the record deleted.
+        self.deleted = None
         self.look = threading.Event()
         self.leaving = False
         # Who holds it writes the server's keys.
@@ -75,24 +81,26 @@ class Member:
         """Puts the record on a new lease, or on the one that still lives, and forgets that the server ever departed."""
         if not self.lease:
             self.lease = self.etcd.grant(self.ttl)
-        value = json.dumps({**self.record, "when": now(), "leader": None, "configured": False})
+        when = now()
+        value = json.dumps({**self.record, "when": when, "leader": None, "configured": False})
         while True:
             note = self.etcd.get(self.departed)
-            if self.written and note and note.modified > self.written and read(note).get("why") == "admin":
+            if self.written and self.newer_note(note).get("why") == "admin":
                 raise Evicted
+            epoch = self.etcd.history.epoch
             # Nobody may slip an eviction in between.
             guard = [unmodified(self.departed, note.modified if note else 0)]
             written = self.etcd.transact(guard, [put(self.key, value, self.lease), delete(self.departed)])
             if written:
-                self.written = written
+                self.written, self.epoch, self.registered, self.deleted = written, epoch, when, None
                 return
 
     def watch(self):
         """Notices at once when the record is configured, or gone."""
         configured = False
-        for state in self.etcd.follow(self.key):
+        for state in self.etcd.follow(self.key, deleted=self.saw_deletion):
             kv = state.get(self.key)
-            if kv is None:
+            if kv is None or self.is_new_history():
                 self.look.set()
                 configured = False
                 continue
@@ -100,6 +108,13 @@ class Member:
             if read(kv).get("configured") and not configured:
                 configured = True
                 log.info("configured")
+
+    def saw_deletion(self, revision):
+        self.deleted = revision
+
+    def is_new_history(self):
+        """Whether etcd went back, or is another, since the record was put: then that proves nothing any more."""
+        return self.epoch != self.etcd.history.epoch
 
     def keep(self):
         """Renews the lease three times in its life, and comes back whenever the record is gone."""
@@ -126,11 +141,11 @@ class Member:
         """Renews the lease, and registers anew if it is lost, or if somebody `looking` finds no record."""
         self.look.clear()
         alive = self.etcd.renew(self.lease) > 0
-        if alive and not (looking and self.etcd.get(self.key) is None):
+        if alive and not (looking and (self.etcd.get(self.key) is None or self.is_new_history())):
             return
         # It may have been removed for not answering; then it comes back when it can answer.
         why = self.why_gone(alive)
-        log.warning("the record is gone (%s); registering anew", why)
+        log.warning("registering anew: %s", why)
         self.awake()
         if not alive:
             self.lease = None
@@ -138,20 +153,55 @@ class Member:
         log.info("rejoined as %s", self.record["uuid"])
 
     def why_gone(self, alive):
-        """What a record that is gone means. Raises Evicted when a person removed it."""
-        reset = self.etcd.get(self.reset)
-        if reset and reset.modified > self.written:
+        """What a record that is gone means. Raises Evicted when a person removed it.
+
+        That cannot be undone, so it takes a proof: an administrator's note that is newer than the record. A key that is merely
+        absent proves nothing, for etcd may have been restored, or somebody cleared more than this record.
+        """
+        reset, note = self.etcd.get(self.reset), self.etcd.get(self.departed)
+        if reset and not self.is_new_history() and reset.modified > self.written:
             return "the mesh was reset"
-        note = self.etcd.get(self.departed)
-        note = read(note) if note and note.modified > self.written else {}
-        if note.get("why") == "admin":
+        newer = self.newer_note(note)
+        if newer.get("why") == "admin":
             raise Evicted
-        if "why" in note:
-            return note.get("reason")
-        if alive:
-            # Neither note nor reset, and not the lease: somebody deleted the key by hand.
+        if "why" in newer:
+            return newer.get("reason")
+        if not alive:
+            return "the lease was lost"
+        if self.is_new_history():
+            return "etcd's history is another one"
+        deleted = self.deleted
+        if deleted and deleted > self.written and self.note_removal(deleted, note, reset):
             raise Evicted
-        return "the lease was lost"
+        return "nothing says why"
+
+    def newer_note(self, note):
+        """What the note on the server's departure says, if it is newer than the record."""
+        fields = read(note) if note else {}
+        if self.is_new_history():
+            return fields if str(fields.get("when", "")) > self.registered else {}
+        return fields if note and note.modified > self.written else {}
+
+    def note_removal(self, deleted, note, reset):
+        """Writes the note that a person leaves out who deletes the key by hand. Whether that worked: if not, nothing is proven.
+
+        Another server's record, older than the deletion, must stand: else the whole mesh was cleared, and not this server removed.
+        """
+        others = [kv for kv in self.etcd.range(self.servers, folder=True)[0] if kv.created < deleted]
+        if not others:
+            return False
+        guard = [
+            unmodified(self.key, 0),
+            unmodified(self.departed, note.modified if note else 0),
+            unmodified(self.reset, reset.modified if reset else 0),
+            stands_since(others[0].key, others[0].created),
+        ]
+        text = json.dumps({"why": "admin", "reason": "an administrator removed it", "when": now()}, separators=(",", ":"))
+        try:
+            return self.etcd.transact(guard, [put(self.departed, text, self.etcd.grant(NOTE_STAYS))]) is not None
+        except EtcdError as error:
+            log.warning("the deletion of the record cannot be noted: %s", error)
+            return False
 
     def leave(self):
         """Takes the server out of the mesh, with a note. It goes on answering what still arrives."""

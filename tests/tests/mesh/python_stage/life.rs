@@ -2,7 +2,7 @@
 
 use super::start;
 use crate::common::{Mesh, QUICK, Server, calls::Calls};
-use palm_tests::{Etcd, eventually, python};
+use palm_tests::{Etcd, Process, binary, eventually, python};
 use std::{path::Path, time::Duration};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -118,4 +118,62 @@ fn it_is_removed_while_it_does_not_answer_and_comes_back_when_it_does() {
     server.thaw();
     server.wait_for_line(|line| line.contains("it does not answer"), SOON);
     mesh.await_published_within(&[&server.uuid], PATIENCE);
+}
+
+#[test]
+fn it_comes_back_when_its_key_is_merely_absent() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/py", &QUICK);
+    let leader = mesh.start("printf");
+    mesh.await_published(&[&leader.uuid]);
+    // Its lease outlives all of this.
+    let program = super::program(&python, "examples/python/server.py", &etcd.endpoint()).args(["--ttl", "120"]);
+    let server = mesh.start_program(program);
+    mesh.await_published(&[&server.uuid]);
+
+    // Somebody clears the whole mesh, before its eyes.
+    let mark = server.mark();
+    etcd.etcdctl(&["del", "--prefix", "/py/"]);
+    server.wait_for_line_after(mark, |line| line.contains("rejoined as"), SOON);
+    mesh.await_published_within(&[&server.uuid, &leader.uuid], PATIENCE);
+
+    // The key goes while no watch is open.
+    let mark = server.mark();
+    server.freeze();
+    etcd.stop();
+    etcd.launch();
+    etcd.await_health();
+    etcd.etcdctl(&["del", &format!("/py/servers/{}", server.uuid)]);
+    server.thaw();
+    server.wait_for_line_after(mark, |line| line.contains("rejoined as"), PATIENCE);
+    mesh.await_published_within(&[&server.uuid, &leader.uuid], PATIENCE);
+    assert!(server.is_running(), "{:?}", server.lines());
+}
+
+#[test]
+fn it_comes_back_when_etcd_is_restored_or_loses_its_data_and_can_be_removed_after_that() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let world = World::start(&etcd, &python);
+    let of_before = etcd.back_up();
+    for i in 0..20 {
+        etcd.etcdctl(&["put", "/noise", &i.to_string()]);
+    }
+    world.mesh.reset();
+    let restored: [&dyn Fn(); 3] =
+        [&|| etcd.restore(&of_before, None), &|| etcd.restore(&of_before, Some("another")), &|| etcd.lose_data()];
+    for restore in restored {
+        let mark = world.server.mark();
+        restore();
+        world.server.wait_for_line_after(mark, |line| line.contains("rejoined as"), PATIENCE);
+        let again = Mesh::new(&etcd, "/py", &QUICK);
+        again.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
+        assert!(world.server.is_running(), "{:?}", world.server.lines());
+    }
+    let endpoint = etcd.endpoint();
+    let rm = ["--etcd", &endpoint, "--prefix", "/py", "rm", &world.server.uuid];
+    let cli = Process::start(binary("palm-cli"), rm);
+    assert!(cli.wait(SOON).success(), "{:?}", cli.lines());
+    assert_eq!(world.server.wait(SOON).code(), Some(77), "{:?}", world.server.lines());
 }
