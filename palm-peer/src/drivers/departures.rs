@@ -16,6 +16,9 @@ use uuid::Uuid;
 /// How long a note on a departure is kept.
 pub const DEPARTED_FOR: Duration = Duration::from_secs(3600);
 
+/// What is said to fail when the lease of another process is not revoked.
+pub const REVOKING: &str = "revoking the lease of a process that is gone (it will expire by itself)";
+
 /// Removes the record and the candidacy of a peer whose process is proven gone, and revokes its lease.
 pub async fn bury(
     etcd: &Etcd,
@@ -33,7 +36,7 @@ pub async fn bury(
     let note = note(Why::Registry, "its process is gone");
     let buried = delete_with_note(etcd, deletion, &keys.departed(uuid), &note).await?.outcome.succeeded;
     if buried && let Err(error) = etcd.revoke_lease(lease).await {
-        log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
+        etcd.log_failure(REVOKING, &error);
     }
     Ok(buried)
 }

@@ -334,3 +334,25 @@ fn a_role_can_be_mended_while_the_mesh_runs() {
     change(&["user", "grant-role", "palm-server", "palm-server"]);
     mesh.await_published_within(&[&text.uuid, &leader.uuid], 2 * SOON);
 }
+
+/// A refusal that lasts is a warning, whatever was refused, for nothing mends it but a person.
+#[test]
+fn what_a_role_lacks_is_a_warning_that_names_it() {
+    let guarded = Guarded::start(Etcd::builder(), "/lacking");
+    let root = guarded.user("root");
+    let change = |args: &[&str]| guarded.etcd.etcdctl(&[&["--user", root.as_str()][..], args].concat());
+    change(&["role", "revoke-permission", "--prefix=true", "palm-server", "/lacking/election/"]);
+    change(&["role", "grant-permission", "--prefix=true", "palm-server", "read", "/lacking/election/"]);
+    let mesh = guarded.mesh();
+    let server = guarded.server(&mesh, "text", "palm-server");
+    let warns =
+        |line: &str, what: &str| line.contains("WARNING") && line.contains(what) && line.contains("palm-server");
+    server.wait_for_line(|line| warns(line, "standing for election under /lacking/election/"), SOON);
+    assert!(server.is_running());
+
+    // Without its user, etcd does not renew its lease either.
+    let mark = server.mark();
+    change(&["user", "delete", "palm-server"]);
+    server.wait_for_line_after(mark, |line| line.contains("WARNING") && line.contains("renewing the lease"), SOON);
+    assert!(server.is_running());
+}

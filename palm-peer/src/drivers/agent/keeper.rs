@@ -32,6 +32,7 @@ pub enum LeaseNews {
 
 /// Renews the lease until it is lost.
 pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::UnboundedSender<LeaseNews>) {
+    let reporter = etcd.clone();
     let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
     let mut doubted = false;
     let mut trouble = String::from("there was no answer: etcd is slow, or this process stood still");
@@ -64,10 +65,10 @@ pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::Un
                 return;
             }
             Err(error) => {
-                // An outage repeats itself; once is enough.
+                // An outage repeats itself; once is enough. A refusal lasts until somebody does something.
                 let words = error.to_string();
-                if words != trouble {
-                    log::debug!("the lease could not be renewed: {words}");
+                if words != trouble || error.is_refusal() {
+                    reporter.log_failure("renewing the lease", &error);
                     trouble = words;
                 }
             }

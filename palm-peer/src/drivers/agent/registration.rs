@@ -219,7 +219,7 @@ impl Registrar {
     /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.
     pub async fn revoke(&self, lease: LeaseId) {
         if let Err(error) = self.etcd.revoke_lease(lease).await {
-            log::debug!("lease {lease} was not revoked and will expire: {error}");
+            self.etcd.log_failure("revoking the own lease (it will expire by itself)", &error);
         }
     }
 }

@@ -269,7 +269,7 @@ impl Leader {
                 match writes::end_of_predecessor(&mandate, uuid, predecessor.lease).await {
                     Ok(Some(reason)) => log::info!(target: "registry", "Deleted server {uuid} because {reason}"),
                     Ok(None) => {}
-                    Err(error) => log::debug!("how the leader before ended is not known: {error}"),
+                    Err(error) => mandate.etcd.log_failure("finding out how the leader before ended", &error),
                 }
                 Done::Nothing
             }

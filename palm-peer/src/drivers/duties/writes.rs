@@ -4,7 +4,7 @@ use super::{Mandate, again, departure_in};
 use crate::{
     decisions::{pipeliner::Write, registry::Event},
     drivers::{
-        departures::{DEPARTED_FOR, note},
+        departures::{DEPARTED_FOR, REVOKING, note},
         lock::lock,
     },
     facts::{
@@ -85,7 +85,7 @@ pub async fn remove(mandate: Mandate, removal: Removal) -> Written {
     if let (Written::Done(_), Some(lease)) = (written, lease.filter(|_| revoke))
         && let Err(error) = mandate.etcd.revoke_lease(lease).await
     {
-        log::debug!("lease {lease} of a process that is gone was not revoked and will expire: {error}");
+        mandate.etcd.log_failure(REVOKING, &error);
     }
     written
 }
