@@ -24,6 +24,7 @@ mod input;
 mod inside;
 mod jobs;
 mod logging;
+mod network;
 mod no_space;
 mod outages;
 mod protocol;
