@@ -11,6 +11,7 @@ pub mod fair_queue;
 pub mod identity;
 pub mod job;
 pub mod lease;
+pub mod liveness;
 pub mod log_interval;
 pub mod logbook;
 pub mod mirror;

@@ -3,13 +3,17 @@
 use crate::{
     Options,
     decisions::zmtp::frames::Limits,
-    drivers::{link::Link, sinks::JobSinks},
+    drivers::{
+        link::{Link, Where},
+        sinks::JobSinks,
+    },
     facts::message::{self, Answer},
     ports::{
         dealer::{self, End, ReadHalf, WriteHalf},
         etcd::Etcd,
         handshake::Unopened,
         runtime::{self, TcpStream},
+        tcp_state::Ends,
         timer,
         tls::{self, Credentials},
     },
@@ -140,6 +144,7 @@ impl Dialer {
         runtime::prepare();
         let tcp = TcpStream::connect(address).await?;
         runtime::tune(&tcp)?;
+        let ends = Ends::of(&tcp)?;
         let (read, write): (ReadHalf, WriteHalf) = match &self.credentials {
             Some(credentials) => {
                 let stream = credentials.connect(tcp, host(address)).await?;
@@ -162,6 +167,7 @@ impl Dialer {
             Some(answer) if answer.server == server => {
                 let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
                 self.spawn(receiving);
+                self.spawn(link.watching(Where { server, ends }));
                 Ok(link)
             }
             Some(answer) => Err(OpenError::Impostor(answer.server)),

@@ -1,7 +1,12 @@
 //! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
 
+mod watch;
+
+use self::watch::Pulse;
+pub use self::watch::{Interest, Where};
+
 use crate::{
-    decisions::allowance::Allowance,
+    decisions::{allowance::Allowance, liveness::Seen},
     drivers::{lock::lock, sinks::JobSinks},
     facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
@@ -54,6 +59,7 @@ pub struct Link {
     pending: Mutex<Option<Pending>>,
     broken: Shared<oneshot::Receiver<()>>,
     close: Mutex<Option<oneshot::Sender<()>>>,
+    pulse: Arc<Pulse>,
 }
 
 impl Link {
@@ -77,6 +83,7 @@ impl Link {
             pending: Mutex::new(Some(HashMap::new())),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
+            pulse: Arc::default(),
         });
         let receiving = receive(Arc::downgrade(&link), receiver, closed, tell_broken);
         (link, receiving)
@@ -100,10 +107,41 @@ impl Link {
         *lock(&self.parted)
     }
 
-    /// Whether something can be sent.
+    /// Whether something can be sent, and is likely to get there.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        !self.is_broken() && !self.ended_in_order()
+        !self.is_broken() && !self.ended_in_order() && !self.is_suspect()
+    }
+
+    /// Whether a PING was not answered in time: the process is busy, or frozen. What is new should go another way.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.pulse.is_suspect()
+    }
+
+    /// Has the link watched as if an answer were outstanding, for as long as this lives.
+    #[must_use]
+    pub fn watch(&self) -> Interest {
+        Interest::new(&self.pulse)
+    }
+
+    /// Finds out whether the connection still works while something is outstanding, and breaks the link when it does not.
+    /// Ends with the link; to be run in the background.
+    pub fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
+        watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place)
+    }
+
+    fn seen(&self) -> Seen {
+        let activity = self.sender.activity();
+        let (queued, written) = activity.sent();
+        Seen {
+            outstanding: self.in_flight() > 0 || self.pulse.has_interest(),
+            unanswered: self.pulse.unanswered(),
+            heard: activity.heard(),
+            pong: activity.pong(),
+            queued,
+            written,
+        }
     }
 
     /// Waits until the connection has ended.
@@ -141,6 +179,7 @@ impl Link {
         };
         let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
         self.hand_over(&[header.into(), payload], alone)?;
+        self.pulse.stir();
         Ok(async move {
             // All of it moves in, not the field alone.
             let mut forget = forget;
@@ -159,7 +198,9 @@ impl Link {
         if self.is_broken() {
             return Err(Failure::new(FailureKind::Unreachable, "the connection is broken"));
         }
-        self.hand_over(&[request.encode().into(), payload], false)
+        self.hand_over(&[request.encode().into(), payload], false)?;
+        self.pulse.sent_unanswered();
+        Ok(())
     }
 
     fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), Failure> {
@@ -184,6 +225,7 @@ impl Link {
         if !std::mem::replace(&mut *parted, true) {
             // If the connection is gone, there is nobody to wait for it.
             let _ = self.sender.send(&[message::encode_parting(self.client).into()], false);
+            self.pulse.sent_unanswered();
         }
     }
 
@@ -195,6 +237,7 @@ impl Link {
     pub fn end(&self) {
         self.lock().take();
         lock(&self.close).take();
+        self.pulse.stir();
     }
 
     /// Says whether somebody had asked for it; nothing of what is no answer at all.
@@ -240,6 +283,8 @@ impl Drop for Forget {
             && self.link.lock().as_mut().is_some_and(|pending| pending.remove(&idx).is_some())
         {
             self.link.late.fetch_add(1, Ordering::Relaxed);
+            // Nobody waits for its answer any more, which would have shown that the connection works.
+            self.link.pulse.sent_unanswered();
         }
     }
 }

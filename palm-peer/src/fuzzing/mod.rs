@@ -78,6 +78,7 @@ fn decode(limits: Limits, bytes: &[u8], size: usize) -> (Vec<Vec<bytes::Bytes>>,
             match decoder.decode(&mut piece) {
                 Ok(Some(Arrived::Message(frames))) => messages.push(frames),
                 Ok(Some(Arrived::Ping(ping))) => assert!(ping.pong.len() <= 32, "a PONG is short"),
+                Ok(Some(Arrived::Pong(_))) => {}
                 Ok(None) => break,
                 Err(_) => return (messages, true),
             }

@@ -11,7 +11,7 @@ use crate::decisions::{
     allowance::Allowance,
     zmtp::{
         Refusal,
-        frames::Limits,
+        frames::{Limits, ping_frame},
         handshake::ANSWERING,
         messages::{Batch, Decoder, Incoming},
     },
@@ -24,7 +24,10 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
@@ -84,6 +87,7 @@ pub enum End {
 /// The sending side of a connection. Dropped, it has what waits still sent.
 pub struct Sender {
     outbox: Arc<Outbox>,
+    answers_pings: bool,
 }
 
 /// The receiving side of a connection.
@@ -106,6 +110,50 @@ pub struct Writer {
 struct Outbox {
     queue: Mutex<Queue>,
     wire: Mutex<Wire>,
+    activity: Activity,
+}
+
+/// What has happened on a connection, for those who watch over it.
+#[derive(Debug)]
+pub struct Activity {
+    start: Instant,
+    /// When something arrived last, in ns since `start`.
+    heard: AtomicU64,
+    pong: AtomicU64,
+    queued: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        let [heard, pong, queued, written] = [const { AtomicU64::new(0) }; 4];
+        Self { start: Instant::now(), heard, pong, queued, written }
+    }
+
+    fn hear(&self) {
+        let since = self.start.elapsed().as_nanos();
+        self.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When something arrived last.
+    #[must_use]
+    pub fn heard(&self) -> Instant {
+        self.start + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// The number of the last PING that was answered.
+    #[must_use]
+    pub fn pong(&self) -> u64 {
+        self.pong.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes were queued so far, and how many of them the system has taken.
+    #[must_use]
+    pub fn sent(&self) -> (u64, u64) {
+        // In this order: what is written was queued before.
+        let written = self.written.load(Ordering::Relaxed);
+        (self.queued.load(Ordering::Relaxed), written)
+    }
 }
 
 #[derive(Default)]
@@ -135,9 +183,9 @@ pub async fn open(
     mut write: WriteHalf,
     limits: Limits,
 ) -> Result<(Sender, Receiver, Writer), Unopened> {
-    let beyond = shake_hands(&mut read, &mut write, "DEALER", &ANSWERING).await?;
+    let opened = shake_hands(&mut read, &mut write, "DEALER", &ANSWERING).await?;
     let wire = Mutex::new(Wire { half: write, batch: Batch::default() });
-    let outbox = Arc::new(Outbox { queue: Mutex::default(), wire });
+    let outbox = Arc::new(Outbox { queue: Mutex::default(), wire, activity: Activity::new() });
     let mut receiver = Receiver {
         half: read,
         decoder: Decoder::new(limits),
@@ -146,8 +194,9 @@ pub async fn open(
         pings: Allowance::new(MOST_PINGS, Instant::now()),
         outbox: Arc::clone(&outbox),
     };
-    receiver.take_in(&beyond)?;
-    Ok((Sender { outbox: Arc::clone(&outbox) }, receiver, Writer { outbox }))
+    receiver.take_in(&opened.beyond)?;
+    let answers_pings = opened.answers_pings;
+    Ok((Sender { outbox: Arc::clone(&outbox), answers_pings }, receiver, Writer { outbox }))
 }
 
 impl Sender {
@@ -162,6 +211,30 @@ impl Sender {
             self.outbox.wake_writer();
         }
         Ok(())
+    }
+
+    /// Asks whether the other side is there.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub fn ping(&self, number: u64) -> Result<(), SendError> {
+        self.outbox.put(|batch| batch.push_raw(&ping_frame(number)))?;
+        if !self.outbox.write_at_once() {
+            self.outbox.wake_writer();
+        }
+        Ok(())
+    }
+
+    /// Whether the other side answers PINGs.
+    #[must_use]
+    pub fn answers_pings(&self) -> bool {
+        self.answers_pings
+    }
+
+    /// What has happened on the connection.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.outbox.activity
     }
 
     /// Waits until the other side's system has all that was sent, or the connection has ended.
@@ -193,6 +266,9 @@ impl Receiver {
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = Pin::new(&mut self.half).poll_read(cx, &mut buffer);
             let count = if let Poll::Ready(Ok(count)) = read { count } else { 0 };
+            if count > 0 {
+                self.outbox.activity.hear();
+            }
             let taken = self.take_in(&buffer[..count]);
             if count == buffer.len() {
                 buffer.resize(LONG_READ, 0);
@@ -209,6 +285,7 @@ impl Receiver {
         while let Some(incoming) = self.decoder.decode(&mut bytes)? {
             match incoming {
                 Incoming::Message(frames) => self.ready.push_back(frames),
+                Incoming::Pong(number) => self.outbox.activity.pong.store(number, Ordering::Relaxed),
                 Incoming::Ping(ping) => {
                     if !self.pings.bears(Instant::now()) {
                         return Err(Refusal::Command);
@@ -257,7 +334,9 @@ impl Outbox {
         if queue.batch.len() > MOST_QUEUED {
             return Err(SendError::Full);
         }
+        let before = queue.batch.len();
         put(&mut queue.batch);
+        self.activity.queued.fetch_add((queue.batch.len() - before) as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -321,6 +400,7 @@ impl Outbox {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             wire.batch.advance(count);
+            self.activity.written.fetch_add(count as u64, Ordering::Relaxed);
         }
         Pin::new(&mut wire.half).poll_flush(cx)
     }

@@ -2,7 +2,7 @@
 
 use crate::decisions::zmtp::{
     Refusal,
-    handshake::{GREETING_LENGTH, check_greeting, check_ready, greeting, ready},
+    handshake::{GREETING_LENGTH, answers_pings, check_greeting, check_ready, greeting, ready},
 };
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use std::{fmt, io};
@@ -40,8 +40,16 @@ impl fmt::Display for Unopened {
     }
 }
 
-/// Shakes hands as a socket of type `ours` with one of these types; gives what the other side sent beyond. Not bounded in
-/// time.
+/// The other side of a connection that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// What it sent beyond the handshake.
+    pub beyond: Vec<u8>,
+    /// Whether it answers PINGs.
+    pub answers_pings: bool,
+}
+
+/// Shakes hands as a socket of type `ours` with one of these types. Not bounded in time.
 ///
 /// # Errors
 /// When the other side is no such socket, or goes away.
@@ -50,7 +58,7 @@ pub async fn shake_hands(
     mut write: impl AsyncWrite + Unpin,
     ours: &str,
     theirs: &[&str],
-) -> Result<Vec<u8>, Unopened> {
+) -> Result<Opened, Unopened> {
     write.write_all(&greeting()).await?;
     write.flush().await?;
     let mut seen = Vec::new();
@@ -59,6 +67,7 @@ pub async fn shake_hands(
     }
     write.write_all(&ready(ours, None)).await?;
     write.flush().await?;
+    let answers_pings = answers_pings(&seen);
     seen.drain(..GREETING_LENGTH);
     let length = loop {
         match check_ready(&seen, theirs)? {
@@ -67,7 +76,7 @@ pub async fn shake_hands(
         }
     };
     seen.drain(..length);
-    Ok(seen)
+    Ok(Opened { beyond: seen, answers_pings })
 }
 
 async fn read_more(read: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>) -> Result<(), Unopened> {

@@ -8,6 +8,7 @@ pub mod line_queue;
 pub mod runtime;
 pub mod signal;
 pub mod systemd;
+pub mod tcp_state;
 pub mod timer;
 pub mod tls;
 pub mod zmq;

@@ -189,6 +189,22 @@ fn ping(bytes: &[u8], header: Header) -> Result<Step, Refusal> {
     read_ping(body).map(|ping| Step::Ping(size, ping))
 }
 
+/// The frame that asks whether the other side is there. Its number comes back with the answer.
+#[must_use]
+pub fn ping_frame(number: u64) -> Vec<u8> {
+    // No time to live: whether we are silent too long is not for the other side to judge.
+    let mut frame = b"\x04\x0f\x04PING\x00\x00".to_vec();
+    frame.extend_from_slice(&number.to_be_bytes());
+    frame
+}
+
+/// The number of the PING that this command's body answers, if it does.
+#[must_use]
+pub fn read_pong(body: &[u8]) -> Option<u64> {
+    let (b"PONG", context) = command(body)? else { return None };
+    context.try_into().ok().map(u64::from_be_bytes)
+}
+
 /// Reads a command's body: PING is the only one that has a place after the handshake.
 ///
 /// # Errors

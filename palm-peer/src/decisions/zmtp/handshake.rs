@@ -17,13 +17,13 @@ const TLS_RECORDS: [u8; 2] = [0x16, 0x15];
 /// What follows, whatever the version.
 const TLS_VERSION: u8 = 3;
 
-/// What we say first: version 3.0, NULL, no server of a mechanism.
+/// What we say first: version 3.1, the first that has PING, NULL, no server of a mechanism.
 #[must_use]
 pub fn greeting() -> [u8; GREETING_LENGTH] {
     let mut bytes = [0; GREETING_LENGTH];
     bytes[0] = 0xff;
     bytes[9] = 0x7f;
-    bytes[10] = 3;
+    (bytes[10], bytes[11]) = (3, 1);
     bytes[12..16].copy_from_slice(b"NULL");
     bytes
 }
@@ -45,6 +45,12 @@ pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
     let mut frame = vec![4, u8::try_from(body.len()).unwrap_or(u8::MAX)];
     frame.append(&mut body);
     frame
+}
+
+/// Whether the side that sent this greeting answers PINGs, which came with version 3.1.
+#[must_use]
+pub fn answers_pings(greeting: &[u8]) -> bool {
+    greeting.get(10..12).is_some_and(|version| *version >= [3, 1][..])
 }
 
 /// Looks at the greeting as far as it has come; gives whether it is complete.

@@ -2,7 +2,7 @@
 
 use super::{
     Header, Refusal,
-    frames::{LONGEST_COMMAND, Limits, Ping, read_ping},
+    frames::{LONGEST_COMMAND, Limits, Ping, read_ping, read_pong},
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -115,6 +115,8 @@ pub enum Incoming {
     Message(Vec<Bytes>),
     /// A question that wants its answer.
     Ping(Ping),
+    /// The answer to our PING of this number.
+    Pong(u64),
 }
 
 /// The body of a frame that has come in part.
@@ -164,7 +166,8 @@ impl Decoder {
                 }
             };
             if header.command {
-                return read_ping(&frame).map(|ping| Some(Incoming::Ping(ping)));
+                let pong = read_pong(&frame).map(Incoming::Pong);
+                return pong.map_or_else(|| read_ping(&frame).map(Incoming::Ping), Ok).map(Some);
             }
             self.frames.push(frame);
             if !header.more {
@@ -228,7 +231,10 @@ fn take_body(mut body: Body, input: &mut &[u8]) -> Result<(Header, Bytes), Body>
 
 #[cfg(test)]
 mod tests {
-    use super::{super::frames::Scanner, *};
+    use super::{
+        super::frames::{Scanner, ping_frame},
+        *,
+    };
     use fastrand::Rng;
 
     const LIMITS: Limits = Limits { bytes: 200_000, frames: 4 };
@@ -313,6 +319,16 @@ mod tests {
         assert_eq!(ping.pong, b"\x04\x07\x04PONGcc");
         assert_eq!(next(), Some(Incoming::Message(vec![Bytes::from_static(b"b")])));
         assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn the_answer_to_a_ping_of_ours_is_known_by_its_number() {
+        let ping = ping_frame(0x0102_0304_0506_0708);
+        let Ok(Some(Incoming::Ping(ping))) = Decoder::new(LIMITS).decode(&mut &ping[..]) else { panic!("a ping") };
+        let pong = Decoder::new(LIMITS).decode(&mut &ping.pong[..]);
+        assert_eq!(pong, Ok(Some(Incoming::Pong(0x0102_0304_0506_0708))));
+        // Somebody else's is none.
+        assert_eq!(refusal(b"\x04\x07\x04PONGcc"), Some(Refusal::Command));
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
             match dialer.open(&record.endpoint(), uuid, patience).await {
                 Ok(link) => {
                     (was_there, failures, patience) = (true, 0, REOPEN_WITHIN);
+                    // The way to the leader may die without a word, while the leader lives.
+                    let _watched = link.watch();
                     let opened = Instant::now();
                     link.broken().await;
                     // Looked at again at once; but not for ever one that lets everybody in and ends it again.

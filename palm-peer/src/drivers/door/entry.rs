@@ -192,7 +192,7 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), R
         None => None,
     };
     let outside = Outside::new(tcp, tls);
-    let kept = shake_hands(&outside, &outside, "ROUTER", &ASKING).await?;
+    let kept = shake_hands(&outside, &outside, "ROUTER", &ASKING).await?.beyond;
     Ok((outside, kept))
 }
 

@@ -1,3 +1,4 @@
 //! Faults of the network between hosts, each host in a network namespace of its own.
 
+mod client;
 mod harness;

@@ -1,0 +1,312 @@
+//! Whether a connection still works: when to send a PING, and what it means that nothing comes back.
+//!
+//! A timeout alone does not tell a dead path from a process that is busy: a function may hold up the executor that would
+//! answer the PING. The systems below tell them apart. The system of a host that can be reached acknowledges the PING's
+//! bytes, whatever its processes do; over a dead path, nobody does.
+
+use std::time::{Duration, Instant};
+
+/// How long nothing may have arrived, while something is outstanding, before a PING is sent.
+pub const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long the answer to a PING may take before the connection is suspect.
+pub const PONG_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often a suspect connection is looked at, and one whose PING is not written yet.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What is seen of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether somebody waits for an answer over it, or for its end.
+    pub outstanding: bool,
+    /// How many messages were sent so far to which no answer over it is due. Only a PONG shows that they arrived.
+    pub unanswered: u64,
+    /// When something arrived last.
+    pub heard: Instant,
+    /// The number of the last PING that was answered.
+    pub pong: u64,
+    /// How many bytes were queued to be sent so far, and how many of them the system has taken.
+    pub queued: u64,
+    /// See `queued`.
+    pub written: u64,
+}
+
+/// What the system knows of the bytes that it sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The other side's system has them, or says that it has no room for more: the path works.
+    Acknowledged,
+    /// They are being sent again and again: the path is dead.
+    Unacknowledged,
+    /// Neither; or this system does not tell.
+    Unknown,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, until something is sent.
+    Rest,
+    /// Look again then.
+    Wait(Instant),
+    /// Send a PING of this number, and look again.
+    Ping(u64),
+    /// Find out about [`Delivery`], and tell [`Liveness::delivered`].
+    Inspect,
+}
+
+/// A PING that was sent.
+#[derive(Debug)]
+struct Ping {
+    /// The count of unanswered messages before it: its PONG shows that they arrived.
+    covers: u64,
+    /// It is on its way once the system has taken more bytes than this.
+    behind: u64,
+    /// Since when it is on its way, or nothing of what is before it was taken.
+    since: Instant,
+    /// How many bytes the system had taken by then.
+    written: u64,
+    /// Whether it is on its way.
+    sent: bool,
+}
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub struct Liveness {
+    /// Whether the other side answers PINGs.
+    answers: bool,
+    /// Since when something is outstanding.
+    since: Option<Instant>,
+    number: u64,
+    ping: Option<Ping>,
+    /// How many of the unanswered messages are known to have arrived.
+    arrived: u64,
+    suspect: bool,
+    /// When a suspect connection is looked at next.
+    next: Instant,
+}
+
+impl Liveness {
+    /// Of a new connection. Without `answers`, the other side knows no PING, and is left to TCP's own timeouts.
+    #[must_use]
+    pub fn new(answers: bool, now: Instant) -> Self {
+        Self { answers, since: None, number: 0, ping: None, arrived: 0, suspect: false, next: now }
+    }
+
+    /// Whether a PING was not answered in time, and nothing has arrived since: what is new should go another way.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Looks at the connection.
+    pub fn look(&mut self, now: Instant, seen: &Seen) -> Step {
+        self.take_in_pong(seen);
+        if !self.answers || !(seen.outstanding || seen.unanswered > self.arrived) {
+            (self.since, self.ping, self.suspect) = (None, None, false);
+            return Step::Rest;
+        }
+        let since = *self.since.get_or_insert(now);
+        let Some(ping) = &mut self.ping else {
+            let due = since.max(seen.heard) + SILENCE;
+            return if now < due { Step::Wait(due) } else { self.ping(now, seen) };
+        };
+        if seen.heard > ping.since {
+            // Something has arrived since: it works. Whether the PONG is still to come does not matter.
+            (self.ping, self.suspect, self.since) = (None, false, Some(seen.heard));
+            return Step::Wait(seen.heard + SILENCE);
+        }
+        if !ping.sent && seen.written != ping.written {
+            // A long message before it takes its time.
+            (ping.since, ping.written, ping.sent) = (now, seen.written, seen.written > ping.behind);
+        }
+        let due = ping.since + PONG_WITHIN;
+        if now < due {
+            return Step::Wait(if ping.sent { due } else { due.min(now + LOOK) });
+        }
+        if now < self.next {
+            return Step::Wait(self.next);
+        }
+        self.suspect = true;
+        self.next = now + LOOK;
+        Step::Inspect
+    }
+
+    /// Takes in what the system knows. Says whether the connection is dead.
+    #[must_use]
+    pub fn delivered(&mut self, delivery: Delivery) -> bool {
+        self.suspect && delivery == Delivery::Unacknowledged
+    }
+
+    fn take_in_pong(&mut self, seen: &Seen) {
+        if let Some(ping) = &self.ping
+            && seen.pong == self.number
+        {
+            self.arrived = self.arrived.max(ping.covers);
+            (self.ping, self.suspect, self.since) = (None, false, Some(seen.heard));
+        }
+    }
+
+    fn ping(&mut self, now: Instant, seen: &Seen) -> Step {
+        self.number += 1;
+        self.ping =
+            Some(Ping { covers: seen.unanswered, behind: seen.queued, since: now, written: seen.written, sent: false });
+        Step::Ping(self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A connection, and a clock.
+    struct World {
+        liveness: Liveness,
+        start: Instant,
+        now: Instant,
+        seen: Seen,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let start = Instant::now();
+            let seen = Seen { outstanding: false, unanswered: 0, heard: start, pong: 0, queued: 100, written: 100 };
+            Self { liveness: Liveness::new(true, start), start, now: start, seen }
+        }
+
+        /// Lets time pass as the driver does, until `end`, in ms: says what was done, and when.
+        fn run(&mut self, end: u32) -> Vec<(u128, Step)> {
+            let end = self.start + MS * end;
+            let mut steps = Vec::new();
+            loop {
+                let step = self.liveness.look(self.now, &self.seen);
+                match step {
+                    Step::Wait(at) => {
+                        assert!(at > self.now, "it would spin");
+                        if at > end {
+                            break;
+                        }
+                        self.now = at;
+                        continue;
+                    }
+                    Step::Rest => {
+                        break;
+                    }
+                    Step::Ping(_) => {
+                        self.seen.queued += 9;
+                        if self.seen.written + 9 == self.seen.queued {
+                            self.seen.written += 9;
+                        }
+                    }
+                    Step::Inspect => {}
+                }
+                steps.push(((self.now - self.start).as_millis(), step));
+            }
+            self.now = end;
+            steps
+        }
+
+        fn hear(&mut self) {
+            self.seen.heard = self.now;
+        }
+
+        fn pong(&mut self, number: u64) {
+            self.hear();
+            self.seen.pong = number;
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_is_left_alone() {
+        let mut world = World::new();
+        assert_eq!(world.run(1_000_000), []);
+        assert_eq!(world.liveness.look(world.now, &world.seen), Step::Rest);
+    }
+
+    #[test]
+    fn silence_counts_from_the_question_and_not_from_the_last_answer() {
+        let mut world = World::new();
+        world.run(60_000);
+        world.seen.outstanding = true;
+        let steps = world.run(63_100);
+        assert_eq!(steps[..2], [(61_000, Step::Ping(1)), (63_000, Step::Inspect)]);
+        assert!(world.liveness.is_suspect());
+        assert!(world.liveness.delivered(Delivery::Unacknowledged), "a dead path is found out within 5 s");
+    }
+
+    #[test]
+    fn a_process_that_is_busy_is_suspect_until_it_speaks() {
+        let mut world = World::new();
+        world.seen.outstanding = true;
+        world.run(10_000);
+        assert!(world.liveness.is_suspect());
+        assert!(!world.liveness.delivered(Delivery::Acknowledged) && !world.liveness.delivered(Delivery::Unknown));
+        world.pong(1);
+        assert_eq!(world.run(10_900), []);
+        assert!(!world.liveness.is_suspect());
+        assert!(!world.liveness.delivered(Delivery::Unacknowledged), "an old finding says nothing any more");
+    }
+
+    #[test]
+    fn who_waits_long_has_a_ping_answered_each_second() {
+        let mut world = World::new();
+        world.seen.outstanding = true;
+        for turn in 1..100_u32 {
+            let steps = world.run(turn * 1000);
+            assert_eq!(steps, [(u128::from(turn) * 1000, Step::Ping(u64::from(turn)))]);
+            world.pong(u64::from(turn));
+        }
+    }
+
+    #[test]
+    fn a_message_without_an_answer_is_covered_by_one_pong() {
+        let mut world = World::new();
+        world.seen.unanswered = 1;
+        assert_eq!(world.run(1000), [(1000, Step::Ping(1))]);
+        // What is sent after the PING is not covered by it.
+        world.seen.unanswered = 2;
+        world.pong(1);
+        assert_eq!(world.run(2000), [(2000, Step::Ping(2))]);
+        world.pong(2);
+        assert_eq!(world.run(60_000), []);
+        assert_eq!(world.liveness.look(world.now, &world.seen), Step::Rest);
+    }
+
+    #[test]
+    fn other_bytes_show_that_it_works_but_not_that_a_message_arrived() {
+        let mut world = World::new();
+        world.seen.unanswered = 1;
+        world.run(1500);
+        world.hear();
+        assert_eq!(world.run(2600), [(2500, Step::Ping(2))]);
+        world.pong(2);
+        assert_eq!(world.run(60_000), []);
+    }
+
+    #[test]
+    fn a_long_message_that_is_still_being_written_is_no_silence() {
+        let mut world = World::new();
+        world.seen.outstanding = true;
+        world.seen.queued = 1_000_000;
+        assert_eq!(world.run(1000), [(1000, Step::Ping(1))]);
+        for turn in 1..40 {
+            world.seen.written += 25_000 - 1;
+            assert_eq!(world.run(1000 + turn * 1000), [], "{turn}");
+        }
+        // Now it stalls.
+        let steps = world.run(50_000);
+        assert!(matches!(steps[0], (40_000..43_000, Step::Inspect)), "{:?}", steps[0]);
+    }
+
+    #[test]
+    fn a_peer_that_knows_no_ping_is_never_suspect() {
+        let mut world = World::new();
+        world.liveness = Liveness::new(false, world.start);
+        world.seen.outstanding = true;
+        assert_eq!(world.run(60_000), []);
+        assert!(!world.liveness.is_suspect());
+    }
+}
