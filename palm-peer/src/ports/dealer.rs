@@ -3,6 +3,9 @@
 //! It speaks ZMTP itself, where the listening side has the zeromq crate: that crate's DEALER believes what a server
 //! announces and aborts the process for it, cannot be put behind TLS, and writes each message on its own.
 
+mod activity;
+
+pub use self::activity::Activity;
 use super::{
     handshake::{Unopened, shake_hands},
     timer::{self, Sleep},
@@ -24,10 +27,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
@@ -111,49 +111,6 @@ struct Outbox {
     queue: Mutex<Queue>,
     wire: Mutex<Wire>,
     activity: Activity,
-}
-
-/// What has happened on a connection, for those who watch over it.
-#[derive(Debug)]
-pub struct Activity {
-    start: Instant,
-    /// When something arrived last, in ns since `start`.
-    heard: AtomicU64,
-    pong: AtomicU64,
-    queued: AtomicU64,
-    written: AtomicU64,
-}
-
-impl Activity {
-    fn new() -> Self {
-        let [heard, pong, queued, written] = [const { AtomicU64::new(0) }; 4];
-        Self { start: Instant::now(), heard, pong, queued, written }
-    }
-
-    fn hear(&self) {
-        let since = self.start.elapsed().as_nanos();
-        self.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// When something arrived last.
-    #[must_use]
-    pub fn heard(&self) -> Instant {
-        self.start + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
-    }
-
-    /// The number of the last PING that was answered.
-    #[must_use]
-    pub fn pong(&self) -> u64 {
-        self.pong.load(Ordering::Relaxed)
-    }
-
-    /// How many bytes were queued so far, and how many of them the system has taken.
-    #[must_use]
-    pub fn sent(&self) -> (u64, u64) {
-        // In this order: what is written was queued before.
-        let written = self.written.load(Ordering::Relaxed);
-        (self.queued.load(Ordering::Relaxed), written)
-    }
 }
 
 #[derive(Default)]
@@ -285,7 +242,7 @@ impl Receiver {
         while let Some(incoming) = self.decoder.decode(&mut bytes)? {
             match incoming {
                 Incoming::Message(frames) => self.ready.push_back(frames),
-                Incoming::Pong(number) => self.outbox.activity.pong.store(number, Ordering::Relaxed),
+                Incoming::Pong(number) => self.outbox.activity.take_pong(number),
                 Incoming::Ping(ping) => {
                     if !self.pings.bears(Instant::now()) {
                         return Err(Refusal::Command);
@@ -336,7 +293,7 @@ impl Outbox {
         }
         let before = queue.batch.len();
         put(&mut queue.batch);
-        self.activity.queued.fetch_add((queue.batch.len() - before) as u64, Ordering::Relaxed);
+        self.activity.queue(queue.batch.len() - before);
         Ok(())
     }
 
@@ -400,7 +357,7 @@ impl Outbox {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             wire.batch.advance(count);
-            self.activity.written.fetch_add(count as u64, Ordering::Relaxed);
+            self.activity.write(count);
         }
         Pin::new(&mut wire.half).poll_flush(cx)
     }

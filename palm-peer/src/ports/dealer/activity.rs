@@ -1,0 +1,61 @@
+//! What has happened on a connection.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// What has happened on a connection, for those who watch over it.
+#[derive(Debug)]
+pub struct Activity {
+    start: Instant,
+    /// When something arrived last, in ns since `start`.
+    heard: AtomicU64,
+    pong: AtomicU64,
+    queued: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        let [heard, pong, queued, written] = [const { AtomicU64::new(0) }; 4];
+        Self { start: Instant::now(), heard, pong, queued, written }
+    }
+
+    pub(super) fn hear(&self) {
+        let since = self.start.elapsed().as_nanos();
+        self.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When something arrived last.
+    #[must_use]
+    pub fn heard(&self) -> Instant {
+        self.start + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn take_pong(&self, number: u64) {
+        self.pong.store(number, Ordering::Relaxed);
+    }
+
+    /// The number of the last PING that was answered.
+    #[must_use]
+    pub fn pong(&self) -> u64 {
+        self.pong.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn queue(&self, bytes: usize) {
+        self.queued.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn write(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes were queued so far, and how many of them the system has taken.
+    #[must_use]
+    pub fn sent(&self) -> (u64, u64) {
+        // In this order: what is written was queued before.
+        let written = self.written.load(Ordering::Relaxed);
+        (self.queued.load(Ordering::Relaxed), written)
+    }
+}
