@@ -121,6 +121,8 @@ pub enum Action {
         endpoint: String,
         /// Which probe.
         token: Token,
+        /// Over a new connection, as a new client would: an old one may work when no new one does, or the other way round.
+        fresh: bool,
     },
     /// Write this record, if it is still the one of `modified`.
     Configure {

@@ -5,6 +5,9 @@ use log::Level;
 use std::time::Instant;
 use uuid::Uuid;
 
+/// In how many rounds each server is probed over a new connection once.
+const FRESH_EVERY: u64 = 6;
+
 impl Registry {
     pub(super) fn start_round(&mut self, now: Instant) {
         self.next_round = now + self.period;
@@ -46,10 +49,13 @@ impl Registry {
     }
 
     /// Sends a probe, and has the next one of the series follow unless an answer comes first. Each has its whole timeout,
-    /// so that a dead server is found `timeout + (misses - 1) * RETRY` after the first of them.
+    /// so that a dead server is found `timeout + (misses - 1) * RETRY` after the first of them. Those after the first, and the
+    /// first now and then, go over a new connection.
     pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
         let most = self.most_misses;
         let token = Token(self.next_token);
+        // Not all servers in the same round.
+        let has_turn = (self.rounds + u64::from(uuid.as_bytes()[15])).is_multiple_of(FRESH_EVERY);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         self.next_token += 1;
         if entry.probes.is_empty() && entry.retry_at.is_none() {
@@ -58,7 +64,8 @@ impl Registry {
         entry.sent += 1;
         entry.retry_at = (entry.sent < most).then_some(now + RETRY);
         entry.probes.push((token, now + self.timeout));
-        self.actions.push(Action::Probe { uuid, endpoint: entry.record.endpoint(), token });
+        let fresh = has_turn || entry.sent > 1;
+        self.actions.push(Action::Probe { uuid, endpoint: entry.record.endpoint(), token, fresh });
     }
 
     pub(super) fn tick_server(&mut self, uuid: Uuid, now: Instant) {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::facts::settings::Options;
 
+mod fresh;
 mod rounds;
 mod simulation;
 

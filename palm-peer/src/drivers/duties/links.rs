@@ -11,7 +11,7 @@ use crate::{
     ports::timer,
 };
 use bytes::Bytes;
-use futures::future::{BoxFuture, FutureExt as _};
+use futures::future::{BoxFuture, Either, FutureExt as _, select};
 use std::{
     collections::HashMap,
     future::Future,
@@ -74,30 +74,64 @@ impl Links {
         std::mem::take(&mut lock(&self.open).fresh)
     }
 
-    /// Asks for the log digest.
-    pub fn probe(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = Result<String, String>> + Send + 'static {
+    /// Asks for the log digest, over a new connection if `fresh`. Over the old one, half of the time is left for a new
+    /// connection: a server to which only the old path is dead misses no probe.
+    pub fn probe(
+        &self,
+        uuid: Uuid,
+        endpoint: String,
+        fresh: bool,
+    ) -> impl Future<Output = Result<String, String>> + Send + 'static {
         let links = self.clone();
         async move {
-            let link = links.link(uuid, &endpoint, links.timeout).await.map_err(|error| error.to_string())?;
-            let mut request = Request::call(format!("{uuid}._log_query"));
-            request.route = vec![uuid];
-            request.give_time(links.timeout);
-            let reply = link.request(&mut request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
-            // The registry counts the miss; this only forgets the request.
-            let reply = timer::timeout(links.timeout * 2, reply).await;
-            let reply = reply.map_err(|_| "no answer".to_owned())?.map_err(|_| "the connection broke".to_owned())?;
-            match reply.answer.error {
-                None => Ok(String::from_utf8_lossy(&reply.payload).into_owned()),
-                Some(failure) => Err(format!("{}: {}", failure.kind, failure.message)),
+            let old = links.find(uuid, &endpoint).filter(|link| !fresh && !link.is_suspect());
+            let Some(old) = old else { return links.ask_anew(uuid, &endpoint).await };
+            let asking = links.ask(&old, uuid).boxed();
+            let asking = match select(asking, timer::sleep(links.timeout / 2)).await {
+                Either::Left((Ok(reply), _)) => return reply,
+                Either::Left((Err(_), _)) => return links.ask_anew(uuid, &endpoint).await,
+                Either::Right(((), asking)) => asking,
+            };
+            // The old one may still answer: the server is slow then, and the path is not dead.
+            match select(asking, links.ask_anew(uuid, &endpoint).boxed()).await {
+                Either::Left((Ok(reply), _)) | Either::Right((reply @ Ok(_), _)) => reply,
+                Either::Left((Err(_), anew)) => anew.await,
+                Either::Right((Err(reason), asking)) => asking.await.unwrap_or(Err(reason)),
             }
         }
+    }
+
+    async fn ask_anew(&self, uuid: Uuid, endpoint: &str) -> Result<String, String> {
+        let link = self.dialer.open(endpoint, uuid, self.timeout).await.map_err(|error| error.to_string())?;
+        self.keep(uuid, endpoint, &link);
+        self.ask(&link, uuid).await?
+    }
+
+    /// What the server answers, or why it does not.
+    async fn ask(&self, link: &Arc<Link>, uuid: Uuid) -> Result<Result<String, String>, String> {
+        let mut request = Request::call(format!("{uuid}._log_query"));
+        request.route = vec![uuid];
+        request.give_time(self.timeout);
+        let reply = link.request(&mut request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
+        // The registry counts the miss; this only forgets the request.
+        let reply = timer::timeout(self.timeout * 2, reply).await;
+        let reply = reply.map_err(|_| "no answer".to_owned())?.map_err(|_| "the connection broke".to_owned())?;
+        Ok(match reply.answer.error {
+            None => Ok(String::from_utf8_lossy(&reply.payload).into_owned()),
+            Some(failure) => Err(format!("{}: {}", failure.kind, failure.message)),
+        })
     }
 
     /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
     pub fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
         let links = self.clone();
-        let wait = lock(&self.open).wait_after_end(uuid, Instant::now());
+        // A link that was replaced by a newer one says nothing when it ends.
+        let replaced = self.find(uuid, &endpoint).is_some();
+        let wait = if replaced { Duration::ZERO } else { lock(&self.open).wait_after_end(uuid, Instant::now()) };
         async move {
+            if replaced {
+                return false;
+            }
             timer::sleep(wait).await;
             for patience in RECONNECT_MS.map(Duration::from_millis) {
                 match links.link(uuid, &endpoint, patience).await {
@@ -115,14 +149,15 @@ impl Links {
             return Ok(link);
         }
         let opened = self.dialer.open(endpoint, uuid, patience).await?;
-        let mut open = lock(&self.open);
-        // Another probe may have opened one meanwhile; two would end each other's watch.
-        if let Some((_, link)) = open.links.get(&uuid).filter(|(at, link)| at == endpoint && !link.is_broken()) {
-            return Ok(Arc::clone(link));
-        }
-        open.fresh.push((uuid, opened.broken().boxed()));
-        open.links.insert(uuid, (endpoint.to_owned(), Arc::clone(&opened)));
+        self.keep(uuid, endpoint, &opened);
         Ok(opened)
+    }
+
+    /// Keeps a new link in the place of the one before, which ends with the last request under way over it.
+    fn keep(&self, uuid: Uuid, endpoint: &str, link: &Arc<Link>) {
+        let mut open = lock(&self.open);
+        open.fresh.push((uuid, link.broken().boxed()));
+        open.links.insert(uuid, (endpoint.to_owned(), Arc::clone(link)));
     }
 
     fn find(&self, uuid: Uuid, endpoint: &str) -> Option<Arc<Link>> {

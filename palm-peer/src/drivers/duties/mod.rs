@@ -292,8 +292,8 @@ impl Leader {
         for action in actions {
             match action {
                 Action::Log(line) => write_line("registry", &line),
-                Action::Probe { uuid, endpoint, token } => {
-                    let probing = self.links.probe(uuid, endpoint);
+                Action::Probe { uuid, endpoint, token, fresh } => {
+                    let probing = self.links.probe(uuid, endpoint, fresh);
                     self.work.push(
                         probing
                             .map(move |answer| {

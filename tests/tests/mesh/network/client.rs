@@ -10,8 +10,13 @@ use std::time::{Duration, Instant};
 const BOUND: Duration = Duration::from_secs(8);
 
 fn start(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &str) -> Server {
-    let address = host.address().to_string();
-    let run = ["run", "--debug", "--etcd", &etcd.endpoint(), "--ip", &address];
+    start_with(mesh, etcd, host, program, &[])
+}
+
+/// A server on this host, with these arguments besides.
+pub(super) fn start_with(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &str, more: &[&str]) -> Server {
+    let (address, etcd) = (host.address().to_string(), etcd.endpoint());
+    let run = [&["run", "--debug", "--etcd", &etcd, "--ip", &address], more].concat();
     let server = mesh.start_program(host.builder(example(program)).args(run));
     mesh.await_published(&[&server.uuid]);
     server
