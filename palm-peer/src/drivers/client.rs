@@ -80,6 +80,11 @@ impl Slot {
         lock(&self.link).clone().filter(|link| link.is_open())
     }
 
+    /// Whether what was sent last got no answer in time, though the connection has not ended.
+    fn is_suspect(&self) -> bool {
+        lock(&self.link).as_ref().is_some_and(|link| link.is_suspect() && !link.is_broken())
+    }
+
     fn in_flight(&self) -> usize {
         lock(&self.link).as_ref().map_or(0, |link| link.in_flight())
     }
@@ -216,9 +221,15 @@ impl Mesh {
         }
     }
 
-    /// Picks one of these instances, by the power of two choices among those that are not avoided.
+    /// Picks one of these instances, by the power of two choices among those that are not avoided. One whose link is
+    /// suspect is picked only when there is no other.
     pub fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<Arc<Instance>> {
-        let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
+        let mut open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
+        let suspect = |instance: &Instance| lock(&self.links).get(&instance.uuid).is_some_and(|slot| slot.is_suspect());
+        let sound: Vec<_> = open.iter().copied().filter(|instance| !suspect(instance)).collect();
+        if !sound.is_empty() {
+            open = sound;
+        }
         let load = |i: usize| lock(&self.links).get(&open[i].uuid).map_or(0, |slot| slot.in_flight());
         let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below))?;
         Some(Arc::clone(open[choice]))
