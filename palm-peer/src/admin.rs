@@ -41,7 +41,8 @@ impl Admin {
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable), with the endpoints, when it does not within
     /// `join_timeout`; [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let archive = Archive::new(crate::etcd::start("palm-admin", &options).await?, &options);
+        let files = crate::tls::read(&options).await?;
+        let archive = Archive::new(crate::etcd::start("palm-admin", &options, files.as_ref())?, &options);
         archive.check().await?;
         Ok(Self { archive })
     }

@@ -45,8 +45,9 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let credentials = crate::tls::credentials(&options, None).await?;
-        let etcd = crate::etcd::start("palm-client", &options).await?;
+        let files = crate::tls::read(&options).await?;
+        let credentials = crate::tls::credentials(&options, files.as_ref(), None)?;
+        let etcd = crate::etcd::start("palm-client", &options, files.as_ref())?;
         let dialer = Dialer::new(Uuid::new_v4(), &options, credentials);
         Ok(Self { mesh: Mesh::connect(etcd, options, dialer).await? })
     }

@@ -99,7 +99,7 @@ impl From<InvalidSetting> for Error {
 impl From<EtcdError> for Error {
     fn from(error: EtcdError) -> Self {
         let kind = match error.kind() {
-            EtcdErrorKind::Unreachable => ErrorKind::EtcdUnreachable,
+            EtcdErrorKind::Unreachable | EtcdErrorKind::Tls => ErrorKind::EtcdUnreachable,
             _ => ErrorKind::EtcdRefused,
         };
         Self::new(kind, error.to_string())

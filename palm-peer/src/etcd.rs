@@ -3,28 +3,25 @@
 use crate::{
     Error, ErrorKind, Options,
     ports::{
-        etcd::{Etcd, EtcdSettings, EtcdTls, TlsSource},
-        runtime,
+        etcd::{Etcd, EtcdSettings, TlsSource},
+        tls::{BadCredentials, EtcdTls, PemFiles},
     },
+    tls::bad_files,
 };
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 /// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
 const LEAST_TIME: Duration = Duration::from_millis(200);
 
-/// A handle to the etcd of `options`, with a thread of this name. The files of TLS are read on another thread: they may be
-/// pipes, or lie on a disk that does not answer.
-pub async fn start(thread: &'static str, options: &Options) -> Result<Etcd, Error> {
-    let options = options.clone();
-    runtime::run_blocking(move || start_blocking(thread, &options)).await
-}
-
-fn start_blocking(thread: &str, options: &Options) -> Result<Etcd, Error> {
+/// A handle to the etcd of `options`, with a thread of this name. `files` are those of TLS, as they were read.
+pub fn start(thread: &str, options: &Options, files: Option<&PemFiles>) -> Result<Etcd, Error> {
     let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
     settings.request_timeout = request_timeout(options);
     settings.cluster_lost_after = options.ttl;
     settings.user.clone_from(&options.user);
-    settings.tls = tls(options)?;
+    // Where etcd is on the same machine, and plain, the files are for the mesh alone.
+    let plain = options.etcd.iter().all(|url| url.starts_with("http://"));
+    settings.tls = files.filter(|_| !plain).map(tls).transpose().map_err(bad_files)?;
     Etcd::start(thread, settings).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => Error::new(ErrorKind::Invalid, error.to_string()),
         _ => Error::new(ErrorKind::System, "the thread that talks to etcd cannot start").caused(error),
@@ -37,26 +34,14 @@ fn request_timeout(options: &Options) -> Duration {
     (options.join_timeout / endpoints).max(LEAST_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
 }
 
-/// The parts of TLS towards etcd; looks at once whether its files are there.
-fn tls(options: &Options) -> Result<Option<TlsSource>, Error> {
-    // Where etcd is on the same machine, and plain, the files are for the mesh alone.
-    let plain = options.etcd.iter().all(|url| url.starts_with("http://"));
-    let Some(ca) = options.cacert.clone().filter(|_| !plain) else { return Ok(None) };
-    let identity = options.cert.clone().zip(options.key.clone());
-    let source = move || {
-        let identity =
-            identity.as_ref().map(|(cert, key)| Ok::<_, io::Error>((read("cert", cert)?, read("key", key)?)));
-        Ok(EtcdTls { ca: read("cacert", &ca)?, identity: identity.transpose()? })
-    };
-    source().map_err(|error: io::Error| Error::new(ErrorKind::Invalid, error.to_string()).of_files())?;
-    Ok(Some(Arc::new(source)))
-}
-
-fn read(name: &str, path: &Path) -> io::Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
-        let words = format!("{name}: {} cannot be read: {error}", path.display());
-        io::Error::new(error.kind(), words)
-    })
+/// The parts of TLS towards etcd: of these files, and later of what lies in their places then.
+fn tls(files: &PemFiles) -> Result<TlsSource, BadCredentials> {
+    let first = EtcdTls::new(files)?;
+    let files = files.clone();
+    Ok(Arc::new(move || match files.again() {
+        None => Ok(first.clone()),
+        Some(read) => read.and_then(|read| EtcdTls::new(&read)).map_err(io::Error::other),
+    }))
 }
 
 #[cfg(test)]

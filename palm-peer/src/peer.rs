@@ -305,7 +305,8 @@ struct Prepared {
 async fn prepare(definition: Definition, options: Options) -> Result<Prepared, Error> {
     let Definition { name, kind, names, functions } = definition;
     let address = SocketAddr::new(options.bind_address(), options.port);
-    let credentials = crate::tls::credentials(&options, Some(&options.ip)).await?;
+    let files = crate::tls::read(&options).await?;
+    let credentials = crate::tls::credentials(&options, files.as_ref(), Some(&options.ip))?;
     let core = Arc::new(Core::new(name, functions, options, logging::book(), credentials.clone()));
     if core.options.is_exposed() {
         log::warn!(
@@ -322,7 +323,7 @@ async fn prepare(definition: Definition, options: Options) -> Result<Prepared, E
         Error::new(ErrorKind::Listen, words).caused(error)
     })?;
     record.ports = vec![bound.port()];
-    let etcd = crate::etcd::start("palm-agent", &core.options).await?;
+    let etcd = crate::etcd::start("palm-agent", &core.options, files.as_ref())?;
     Ok(Prepared { core, door, sender, receiver, record, etcd })
 }
 

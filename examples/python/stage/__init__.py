@@ -233,7 +233,9 @@ class Stage:
         loop = asyncio.get_running_loop()
         stop = loop.create_future()
         end = lambda why: stop.done() or stop.set_result(why)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # It was started with nohup.
             # Not loop.add_signal_handler: that loses a signal while the threads have much to tell the loop.
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(end, 0))
         port = self.listen(options)

@@ -7,7 +7,7 @@ mod misspelt;
 mod tests;
 mod tls;
 
-pub use self::tls::{Tls, TlsFiles};
+pub use self::tls::Tls;
 
 use super::keys::Keys;
 use log::LevelFilter;
@@ -314,14 +314,14 @@ impl Options {
         self.bind.or_else(|| self.ip.parse().ok()).unwrap_or(loopback)
     }
 
-    /// The files from which peers and clients have their TLS; `None` when they speak without.
-    pub(crate) fn mesh_tls(&self) -> Option<TlsFiles> {
-        self.tls_files()
+    /// Whether peers and clients speak TLS.
+    pub(crate) fn has_mesh_tls(&self) -> bool {
+        self.speaks_tls()
     }
 
     /// Whether others than this machine can reach the server without a certificate.
     pub(crate) fn is_exposed(&self) -> bool {
-        self.mesh_tls().is_none() && !self.bind_address().to_canonical().is_loopback()
+        !self.has_mesh_tls() && !self.bind_address().to_canonical().is_loopback()
     }
 
     /// The layout of the mesh's keys.

@@ -1,7 +1,7 @@
 //! Which files make TLS, and whether it is spoken in the mesh.
 
 use super::{InvalidSetting, Settings};
-use std::{net::IpAddr, path::PathBuf, str::FromStr};
+use std::{net::IpAddr, str::FromStr};
 
 /// Whether peers and clients speak TLS with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,22 +28,11 @@ impl FromStr for Tls {
     }
 }
 
-/// The PEM files from which TLS is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Of the authority that signs all certificates of the mesh.
-    pub ca: PathBuf,
-    /// Of the own certificate, followed by those between it and the authority.
-    pub cert: PathBuf,
-    /// Of its key.
-    pub key: PathBuf,
-}
-
 impl Settings {
-    /// The files for TLS in the mesh; `None` when it is not spoken.
-    pub(super) fn tls_files(&self) -> Option<TlsFiles> {
-        let (ca, cert, key) = (self.cacert.clone()?, self.cert.clone()?, self.key.clone()?);
-        (self.tls != Tls::Off).then_some(TlsFiles { ca, cert, key })
+    /// Whether TLS is spoken in the mesh.
+    pub(super) fn speaks_tls(&self) -> bool {
+        let given = [&self.cacert, &self.cert, &self.key].into_iter().all(Option::is_some);
+        given && self.tls != Tls::Off
     }
 
     pub(super) fn check_tls(&self) -> Result<(), InvalidSetting> {
@@ -57,10 +46,10 @@ impl Settings {
                 "a certificate is of no use without the authority of the others: set cacert as well",
             );
         }
-        if self.tls == Tls::Required && self.tls_files().is_none() {
+        if self.tls == Tls::Required && !self.speaks_tls() {
             return refuse("tls", "it is required, which takes all three of cacert, cert and key");
         }
-        if !self.door && self.tls_files().is_some() {
+        if !self.door && self.speaks_tls() {
             return refuse("door", "TLS is the door's: without one, it must be off");
         }
         for url in &self.etcd {
@@ -71,7 +60,7 @@ impl Settings {
                 return refuse("tls", &format!("it is required, but etcd is at {url}, which is plain: write https://"));
             }
             // With an etcd on the same machine, the files may be for the mesh alone.
-            if self.cacert.is_some() && !(self.tls_files().is_some() && is_loopback(url)) {
+            if self.cacert.is_some() && !(self.speaks_tls() && is_loopback(url)) {
                 return refuse("etcd", &format!("{url} is plain, but cacert is set: write https://"));
             }
         }
@@ -119,7 +108,7 @@ mod tests {
             ("http://localhost:2379/,http://[::1]:2379", &ALL, "auto", true),
         ] {
             let options = build(etcd, files, tls).expect("settings that make sense");
-            assert_eq!(options.mesh_tls().is_some(), spoken, "{etcd} {files:?} {tls}");
+            assert_eq!(options.has_mesh_tls(), spoken, "{etcd} {files:?} {tls}");
         }
     }
 

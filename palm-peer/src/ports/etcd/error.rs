@@ -8,6 +8,8 @@ use std::{error::Error as _, fmt, time::Duration};
 pub enum EtcdErrorKind {
     /// No endpoint gave an answer. Whether the request was carried out is unknown.
     Unreachable,
+    /// As `Unreachable`, and at an endpoint at least because of TLS: it fails until somebody mends certificates or settings.
+    Tls,
     /// etcd refused: wrong password, or no permission. Nothing was changed.
     Denied,
     /// Request or answer is larger than etcd or we allow. Nothing was changed.
@@ -46,8 +48,8 @@ impl EtcdError {
     /// Whether etcd may yet do what it did not do now.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        use EtcdErrorKind::{LeaseGone, Other, Unreachable, WrongCluster};
-        matches!(self.kind, Unreachable | Other | LeaseGone | WrongCluster)
+        use EtcdErrorKind::{LeaseGone, Other, Tls, Unreachable, WrongCluster};
+        matches!(self.kind, Unreachable | Tls | Other | LeaseGone | WrongCluster)
     }
 
     /// Whether etcd answered, and goes on refusing until a person changes something: worth a warning wherever the request
@@ -70,6 +72,10 @@ impl fmt::Display for EtcdError {
             EtcdErrorKind::Unreachable => {
                 ("etcd cannot be reached", "check that etcd runs, has a leader, and listens at these endpoints")
             }
+            EtcdErrorKind::Tls => (
+                "etcd cannot be reached",
+                "check cacert, cert and key, and whether the URL has http:// or https:// as it should",
+            ),
             EtcdErrorKind::Denied => {
                 ("etcd denied the request", "check the user, its password, and the permissions of its role")
             }

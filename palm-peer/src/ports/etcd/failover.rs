@@ -19,11 +19,12 @@ use tokio::{
 };
 
 use super::{
+    diagnosis::Diagnosis,
     error::{EtcdError, EtcdErrorKind, Verdict, describe, judge, silence},
     history::{Answered, History},
-    settings::{EtcdSettings, EtcdTls, TlsSource},
+    settings::{EtcdSettings, TlsSource},
 };
-use crate::decisions::etcd_history::EtcdHistory;
+use crate::{decisions::etcd_history::EtcdHistory, ports::tls::EtcdTls};
 
 /// A host that is down does not answer at all: known sooner than by the request's own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ pub(super) struct Endpoint {
     slot: Mutex<Option<Slot>>,
     /// Held while connecting, so that a hundred waiting requests authenticate once.
     connecting: AsyncMutex<()>,
+    diagnosis: Diagnosis,
 }
 
 /// A client that is in use.
@@ -106,6 +108,8 @@ pub(super) enum Failure {
     Definite(EtcdErrorKind, String),
     /// Another endpoint may do better.
     Elsewhere(String),
+    /// There is no TLS with that endpoint.
+    Tls(String),
     /// Another cluster answered there.
     Foreign(String),
 }
@@ -121,7 +125,12 @@ impl Pool {
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .into_iter()
-            .map(|url| Endpoint { url, slot: Mutex::new(None), connecting: AsyncMutex::new(()) })
+            .map(|url| Endpoint {
+                url,
+                slot: Mutex::new(None),
+                connecting: AsyncMutex::new(()),
+                diagnosis: Diagnosis::default(),
+            })
             .collect();
         let history = EtcdHistory::new(endpoints.len(), settings.cluster_lost_after);
         Self {
@@ -150,7 +159,7 @@ impl Pool {
         Fut: Future<Output = Result<Answered<T>, etcd_client::Error>>,
     {
         self.identify().await;
-        let mut foreign = false;
+        let mut kind = EtcdErrorKind::Unreachable;
         let first = self.current.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
         for step in 0..self.endpoints.len() {
@@ -165,13 +174,18 @@ impl Pool {
                     return Err(EtcdError::definite(kind, url, self.with_user(kind, reason)));
                 }
                 Err(Failure::Elsewhere(reason)) => reasons.push((url.clone(), reason)),
+                Err(Failure::Tls(reason)) => {
+                    if kind == EtcdErrorKind::Unreachable {
+                        kind = EtcdErrorKind::Tls;
+                    }
+                    reasons.push((url.clone(), reason));
+                }
                 Err(Failure::Foreign(reason)) => {
-                    foreign = true;
+                    kind = EtcdErrorKind::WrongCluster;
                     reasons.push((url.clone(), reason));
                 }
             }
         }
-        let kind = if foreign { EtcdErrorKind::WrongCluster } else { EtcdErrorKind::Unreachable };
         Err(EtcdError::of_all(kind, reasons))
     }
 
@@ -196,7 +210,7 @@ impl Pool {
             let silent = || Failure::Elsewhere(silence(self.request_timeout));
             let (connection, fresh) = match timeout_at(limit, self.connection(index)).await {
                 Err(_) => return Err(silent()),
-                Ok(Err(error)) => return Err(failure(&error)),
+                Ok(Err(error)) => return Err(self.failure_at(index, &error, limit).await),
                 Ok(Ok(connection)) => connection,
             };
             let place = connection.place;
@@ -229,8 +243,23 @@ impl Pool {
                     continue;
                 }
             }
-            return Err(failure(&error));
+            return Err(self.failure_at(index, &error, limit).await);
         }
+    }
+
+    /// What a failure means for the other endpoints. When the connection broke, finds out whether TLS is the reason: the
+    /// client's own words for that are "operation was canceled" or "broken pipe".
+    async fn failure_at(&self, index: usize, error: &etcd_client::Error, limit: Instant) -> Failure {
+        let endpoint = &self.endpoints[index];
+        if judge(error) == Verdict::Broken && !describe(error).contains("tcp connect error") {
+            let tls =
+                self.tls.as_ref().and_then(|(_, last)| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            let found = timeout_at(limit, endpoint.diagnosis.find(&endpoint.url, tls.as_ref())).await;
+            if let Ok(Some(reason)) = found {
+                return Failure::Tls(reason);
+            }
+        }
+        failure(error)
     }
 
     /// The endpoint's client, and whether it is new.
@@ -324,7 +353,7 @@ impl Pool {
     pub(super) fn stream_error(&self, place: Place, error: &etcd_client::Error) -> EtcdError {
         match failure(error) {
             Failure::Definite(kind, reason) => self.stream_failed(place, kind, reason),
-            Failure::Elsewhere(reason) | Failure::Foreign(reason) => {
+            Failure::Elsewhere(reason) | Failure::Tls(reason) | Failure::Foreign(reason) => {
                 self.stream_failed(place, EtcdErrorKind::Unreachable, reason)
             }
         }

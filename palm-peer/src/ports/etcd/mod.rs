@@ -6,6 +6,7 @@
 
 mod cluster;
 mod convert;
+mod diagnosis;
 mod error;
 mod failover;
 mod history;
@@ -24,7 +25,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 pub use self::{
     error::{EtcdError, EtcdErrorKind},
     keep_alive::KeepAlive,
-    settings::{EtcdSettings, EtcdTls, TlsSource},
+    settings::{EtcdSettings, TlsSource},
     thread::Task,
     transaction::{Lease, Operation, Transaction, TxnOutcome},
     watch::{Target, Watch},

@@ -1,5 +1,6 @@
 //! Where etcd is and how to talk to it.
 
+use crate::ports::tls::EtcdTls;
 use std::{fmt, io, sync::Arc, time::Duration};
 
 /// Where etcd is, who we are to it, and how long to wait for it.
@@ -70,19 +71,3 @@ impl fmt::Debug for EtcdSettings {
 
 /// Gives the parts of TLS, as they are now.
 pub type TlsSource = Arc<dyn Fn() -> io::Result<EtcdTls> + Send + Sync>;
-
-/// TLS towards etcd. All parts are PEM.
-#[derive(Clone)]
-pub struct EtcdTls {
-    /// The authorities that etcd's certificate must come from.
-    pub ca: Vec<u8>,
-    /// Our certificate and its private key, when etcd asks for one.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Shows no key.
-impl fmt::Debug for EtcdTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EtcdTls").field("identity", &self.identity.is_some()).finish_non_exhaustive()
-    }
-}

@@ -2,15 +2,16 @@
 
 use super::{
     failure::{Failure, words_of},
+    pem::{BadCredentials, PemFiles, check_key},
     stream::{self, Stream},
     verify::{OwnFault, Verifier, check_own},
 };
-use crate::{facts::settings::TlsFiles, ports::runtime::TcpStream};
+use crate::ports::runtime::TcpStream;
 use futures_rustls::{
     TlsAcceptor, TlsConnector,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::ServerName,
     rustls::{
-        CipherSuite, ClientConfig, Error, RootCertStore, ServerConfig, SupportedCipherSuite,
+        CipherSuite, ClientConfig, Error, ServerConfig, SupportedCipherSuite,
         client::Resumption,
         crypto::{self, CryptoProvider},
         server::NoServerSessionStorage,
@@ -18,8 +19,7 @@ use futures_rustls::{
     },
 };
 use std::{
-    fmt, fs,
-    path::Path,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -31,24 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// calls.
 const WRITE: Option<usize> = Some(128 * 1024);
 
-/// Files of which no TLS can be made: which one, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadCredentials(String);
-
-impl BadCredentials {
-    fn new(setting: &str, path: &Path, reason: impl fmt::Display) -> Self {
-        Self(format!("{setting}: {} {reason}", path.display()))
-    }
-}
-
-impl fmt::Display for BadCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadCredentials {}
-
 /// What makes a connection of a socket.
 #[derive(Clone)]
 struct Configs {
@@ -56,24 +38,16 @@ struct Configs {
     client: Arc<ClientConfig>,
 }
 
-/// What stood in the files.
-#[derive(PartialEq, Eq)]
-struct Texts {
-    ca: Vec<u8>,
-    cert: Vec<u8>,
-    key: Vec<u8>,
-}
-
 struct Loaded {
     configs: Configs,
     /// What was read last, be it of use or not, or why nothing was.
-    seen: Result<Texts, BadCredentials>,
+    seen: Result<PemFiles, BadCredentials>,
     looked: Instant,
 }
 
 /// Our certificate and its key, and the authority of the others' certificates.
 pub struct Credentials {
-    files: TlsFiles,
+    files: PemFiles,
     prefix: String,
     /// Where others reach us, if they do.
     host: Option<String>,
@@ -88,14 +62,13 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads the files, for the mesh of this prefix, and for a server at `host` if it is one.
+    /// Looks at the files, for the mesh of this prefix, and for a server at `host` if it is one.
     ///
     /// # Errors
-    /// When a file is missing, holds something else, has expired, does not fit the others, or is not for this mesh or host.
-    pub fn read(files: TlsFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
-        let texts = read(&files)?;
-        let configs = configs(&files, &texts, prefix, host)?;
-        let loaded = Mutex::new(Loaded { configs, seen: Ok(texts), looked: Instant::now() });
+    /// When a file holds something else, has expired, does not fit the others, or is not for this mesh or host.
+    pub fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
+        let configs = configs(&files, prefix, host)?;
+        let loaded = Mutex::new(Loaded { configs, seen: Ok(files.clone()), looked: Instant::now() });
         Ok(Self { files, prefix: prefix.to_owned(), host: host.map(str::to_owned), loaded })
     }
 
@@ -142,29 +115,21 @@ impl Credentials {
     }
 
     fn look(&self, loaded: &mut Loaded) {
-        if !self.can_be_read_again() {
-            return;
-        }
-        let seen = read(&self.files);
+        let Some(seen) = self.files.again() else { return };
         if seen == loaded.seen {
             return;
         }
         let made = seen.as_ref().map_err(Clone::clone);
-        let made = made.and_then(|texts| configs(&self.files, texts, &self.prefix, self.host.as_deref()));
+        let made = made.and_then(|files| configs(files, &self.prefix, self.host.as_deref()));
         match made {
             Ok(configs) => {
                 loaded.configs = configs;
-                log::info!("new connections use the new certificate in {}", self.files.cert.display());
+                let certificate = self.files.identity.as_ref().map_or(&self.files.ca, |(cert, _)| cert);
+                log::info!("new connections use the new certificate in {}", certificate.path().display());
             }
             Err(error) => log::warn!("the certificates changed, and cannot be used; the old ones stay in use: {error}"),
         }
         loaded.seen = seen;
-    }
-
-    /// A pipe has nothing for a second reader, who would wait for it.
-    fn can_be_read_again(&self) -> bool {
-        let pipe = |path: &Path| fs::metadata(path).is_ok_and(|found| !found.is_file());
-        ![&self.files.ca, &self.files.cert, &self.files.key].into_iter().any(|path| pipe(path))
     }
 
     fn lock(&self) -> MutexGuard<'_, Loaded> {
@@ -172,71 +137,42 @@ impl Credentials {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<Texts, BadCredentials> {
-    let read = |setting, path: &Path| {
-        fs::read(path).map_err(|error| BadCredentials::new(setting, path, format_args!("cannot be read: {error}")))
+fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<Configs, BadCredentials> {
+    let roots = Arc::new(files.ca.roots()?);
+    let Some((cert, key)) = &files.identity else {
+        return Err(files.ca.bad("is of no use without a certificate and its key: set cert and key"));
     };
-    Ok(Texts { ca: read("cacert", &files.ca)?, cert: read("cert", &files.cert)?, key: read("key", &files.key)? })
-}
-
-fn configs(files: &TlsFiles, texts: &Texts, prefix: &str, host: Option<&str>) -> Result<Configs, BadCredentials> {
-    let roots = Arc::new(roots(&files.ca, &texts.ca)?);
-    let chain = certificates("cert", &files.cert, &texts.cert)?;
-    let key = PrivateKeyDer::from_pem_slice(&texts.key)
-        .map_err(|_| BadCredentials::new("key", &files.key, "holds no private key in PEM (one without a password)"))?;
+    let chain = cert.chain()?;
     let provider = Arc::new(provider());
-    let algorithms = provider.signature_verification_algorithms;
-    match check_own(&chain, &roots, algorithms, prefix, host) {
+    check_key(cert, &chain, key, &provider)?;
+    match check_own(&chain, &roots, provider.signature_verification_algorithms, prefix, host) {
         Ok(()) => {}
-        Err(OwnFault::Useless(words)) => return Err(BadCredentials::new("cert", &files.cert, words)),
+        Err(OwnFault::Useless(words)) => return Err(cert.bad(words)),
         Err(OwnFault::Doubtful(words)) => {
-            log::warn!("the certificate in {} may be refused by others: {words}", files.cert.display());
+            log::warn!("the certificate in {} may be refused by others: {words}", cert.path().display());
         }
     }
-    let fits = |error: Error| match error {
-        Error::InconsistentKeys(_) => {
-            BadCredentials::new("key", &files.key, "is not the key of the certificate in cert")
-        }
-        error => BadCredentials::new("key", &files.key, format_args!("cannot be used: {}", words_of(&error))),
-    };
-    let broken =
-        |error: &dyn fmt::Display| BadCredentials::new("cacert", &files.ca, format_args!("cannot be used: {error}"));
+    let key_der = key.private_key()?;
+    let fits = |error: Error| key.bad(format_args!("cannot be used: {}", words_of(&error)));
+    let broken = |error: &dyn fmt::Display| files.ca.bad(format_args!("cannot be used: {error}"));
     let verifier = Verifier::new(roots, Arc::clone(&provider), prefix).map_err(|error| broken(&error))?;
     let verifier = Arc::new(verifier);
     let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13]);
     let server = server.map_err(|error| broken(&error))?.with_client_cert_verifier(Arc::clone(&verifier) as _);
-    let mut server = server.with_single_cert(chain.clone(), key.clone_key()).map_err(fits)?;
+    let mut server = server.with_single_cert(chain.clone(), key_der.clone_key()).map_err(fits)?;
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
     let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
     let client = client.map_err(|error| broken(&error))?.dangerous().with_custom_certificate_verifier(verifier);
-    let mut client = client.with_client_auth_cert(chain, key).map_err(fits)?;
+    let mut client = client.with_client_auth_cert(chain, key_der).map_err(fits)?;
     client.resumption = Resumption::disabled();
     Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
 }
 
 /// What does the cryptography. The quicker of its ciphers come first.
-fn provider() -> CryptoProvider {
+pub(super) fn provider() -> CryptoProvider {
     let mut provider = crypto::ring::default_provider();
     let quick = |suite: &SupportedCipherSuite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256;
     provider.cipher_suites.sort_by_key(|suite| !quick(suite));
     provider
-}
-
-fn roots(path: &Path, text: &[u8]) -> Result<RootCertStore, BadCredentials> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("cacert", path, text)? {
-        let added = roots.add(certificate);
-        added.map_err(|_| BadCredentials::new("cacert", path, "holds a certificate that cannot be read"))?;
-    }
-    Ok(roots)
-}
-
-fn certificates(setting: &str, path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, BadCredentials> {
-    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|_| BadCredentials::new(setting, path, "is no whole PEM file"))?;
-    if found.is_empty() {
-        return Err(BadCredentials::new(setting, path, "holds no certificate in PEM"));
-    }
-    Ok(found)
 }

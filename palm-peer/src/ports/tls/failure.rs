@@ -7,6 +7,9 @@ use futures_rustls::{
 };
 use std::{fmt, io};
 
+/// The keys that certificates may have.
+pub(super) const SUPPORTED_KEYS: &str = "P-256, P-384, RSA of 2048 to 4096 bits, and Ed25519";
+
 /// Whose fault it is that there is no TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
@@ -154,9 +157,33 @@ pub(super) fn certificate_words(error: &CertificateError) -> String {
         CertificateError::InvalidPurposeContext { required, .. } => {
             format!("its extendedKeyUsage does not allow {required}")
         }
-        CertificateError::Other(other) => other.0.to_string(),
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            format!("it, or one above it, has a key or a signature that is not supported: {SUPPORTED_KEYS} are")
+        }
+        CertificateError::Other(other) => {
+            other.0.downcast_ref().and_then(webpki_words).map_or_else(|| other.0.to_string(), str::to_owned)
+        }
         error => error.to_string(),
     }
+}
+
+/// What webpki alone has an error for.
+fn webpki_words(error: &webpki::Error) -> Option<&'static str> {
+    use webpki::Error;
+    Some(match error {
+        Error::UnsupportedCertVersion => {
+            "it is X.509 version 1, as openssl makes it when no extensions are named: make it with -extfile"
+        }
+        Error::CaUsedAsEndEntity => {
+            "it is an authority's certificate (CA:TRUE), and none for a server or client: make it with CA:FALSE"
+        }
+        Error::EndEntityUsedAsCa => "what signed it is no authority's certificate (CA:FALSE)",
+        Error::UnsupportedCriticalExtension => "it has a critical extension that is not known here",
+        Error::PathLenConstraintViolated => "an authority above it may not have others below it (pathlen)",
+        Error::NameConstraintViolation => "its names are not allowed by an authority above it (nameConstraints)",
+        _ => return None,
+    })
 }
 
 fn time(time: UnixTime) -> String {

@@ -4,7 +4,9 @@
 //! at both certificates anew.
 
 mod credentials;
+mod etcd;
 mod failure;
+mod pem;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -12,6 +14,8 @@ mod verify;
 
 pub use self::{
     credentials::Credentials,
+    etcd::{EtcdTls, diagnose},
     failure::{Failure, FailureKind, explain},
+    pem::{BadCredentials, PemFiles},
     stream::Stream,
 };

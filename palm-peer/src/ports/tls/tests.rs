@@ -1,12 +1,9 @@
 //! Both sides, over real sockets.
 
 use super::*;
-use crate::{
-    facts::settings::TlsFiles,
-    ports::{
-        runtime::{TcpListener, TcpStream},
-        timer::timeout,
-    },
+use crate::ports::{
+    runtime::{TcpListener, TcpStream},
+    timer::timeout,
 };
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, executor::block_on, future::join};
 use palm_tests::{Authority, Certificate, eventually};
@@ -14,13 +11,13 @@ use std::{fs, path::Path, time::Duration};
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn files(certificate: &Certificate) -> TlsFiles {
-    let Certificate { ca, cert, key } = certificate.clone();
-    TlsFiles { ca, cert, key }
+fn read(certificate: &Certificate, prefix: &str, host: Option<&str>) -> Result<Credentials, BadCredentials> {
+    let Certificate { ca, cert, key } = certificate;
+    Credentials::new(PemFiles::read(ca, Some((cert, key)))?, prefix, host)
 }
 
 fn credentials(certificate: &Certificate, prefix: &str) -> Credentials {
-    Credentials::read(files(certificate), prefix, None).expect("files that make TLS")
+    read(certificate, prefix, None).expect("files that make TLS")
 }
 
 /// What both sides say of a handshake, after which the client sends a word and the server reads it.
@@ -133,7 +130,7 @@ fn files_that_are_no_good_are_named_with_the_reason() {
     fs::write(&cut, &text[..text.len() / 2]).expect("a file");
     let expired = ours.certificate("expired").host("127.0.0.1").expired().issue();
     let of_mesh = ours.certificate("mesh").uri("palm:/a").issue();
-    let with = |ca: &Path, cert: &Path, key: &Path| TlsFiles { ca: ca.into(), cert: cert.into(), key: key.into() };
+    let with = |ca: &Path, cert: &Path, key: &Path| Certificate { ca: ca.into(), cert: cert.into(), key: key.into() };
     let missing = Path::new("/nowhere/x.pem");
     for (files, words) in [
         (with(missing, &good.cert, &good.key), "cacert: /nowhere/x.pem cannot be read: No such file"),
@@ -147,19 +144,19 @@ fn files_that_are_no_good_are_named_with_the_reason() {
         (with(&good.ca, &expired.cert, &expired.key), "it expired at 2021-01-01T00:00:00Z"),
         (with(&good.ca, &of_mesh.cert, &of_mesh.key), "it is for the mesh palm:/a, not for palm:/b"),
     ] {
-        let error = Credentials::read(files, "/b", None).expect_err(words).to_string();
+        let error = read(&files, "/b", None).expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
     }
-    let error = Credentials::read(files(&good), "", Some("10.0.0.1")).expect_err("another address").to_string();
+    let error = read(&good, "", Some("10.0.0.1")).expect_err("another address").to_string();
     assert!(error.contains("not for 10.0.0.1"), "{error}");
-    Credentials::read(files(&of_mesh), "/a", Some("10.0.0.1")).expect("any host of its mesh");
+    read(&of_mesh, "/a", Some("10.0.0.1")).expect("any host of its mesh");
 }
 
 #[test]
 fn new_files_are_used_without_a_restart_and_broken_ones_are_not() {
     let ours = Authority::new("ours");
     let shown = ours.issue("server", &["127.0.0.1"]);
-    let server = Credentials::read(files(&shown), "", Some("127.0.0.1")).expect("files that make TLS");
+    let server = read(&shown, "", Some("127.0.0.1")).expect("files that make TLS");
     let client = credentials(&ours.issue("client", &["client"]), "");
     good(&server, &client, "127.0.0.1");
     fs::write(&shown.key, "half").expect("written");

@@ -1,5 +1,7 @@
 //! What a person can get wrong, or change their mind about: signals, settings, files, terminals.
 
+mod certificates;
+mod etcd_tls;
 mod limits;
 mod settings;
 mod signals;

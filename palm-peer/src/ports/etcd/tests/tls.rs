@@ -1,11 +1,12 @@
 //! TLS towards etcd, both sides with certificates.
 
-use std::{fs, sync::Arc};
+use std::{fs, io, sync::Arc};
 
 use futures::executor::block_on;
 use palm_tests::{Authority, Certificate, Proxy};
 
 use super::{super::*, *};
+use crate::ports::tls::{EtcdTls, PemFiles};
 
 fn guarded(certificate: &Certificate) -> palm_tests::Etcd {
     palm_tests::Etcd::builder().certified(certificate).start()
@@ -16,8 +17,8 @@ fn connect(endpoint: String, files: &Certificate) -> Etcd {
     let mut settings = EtcdSettings::new([endpoint]);
     let files = files.clone();
     settings.tls = Some(Arc::new(move || {
-        let identity = Some((fs::read(&files.cert)?, fs::read(&files.key)?));
-        Ok(EtcdTls { ca: fs::read(&files.ca)?, identity })
+        let read = PemFiles::read(&files.ca, Some((&files.cert, &files.key)));
+        read.and_then(|files| EtcdTls::new(&files)).map_err(io::Error::other)
     }));
     Etcd::start("palm-etcd", settings).expect("a thread")
 }
@@ -34,13 +35,17 @@ fn both_sides_prove_who_they_are() {
 
     let strangers = Authority::new("strangers");
     let stranger = connect(server.endpoint(), &strangers.issue("stranger", &["127.0.0.1"]));
-    let shown = block_on(stranger.get("/a")).expect_err("etcd's certificate is not trusted").to_string();
-    assert!(shown.to_lowercase().contains("certificate"), "{shown}");
+    let error = block_on(stranger.get("/a")).expect_err("etcd's certificate is not trusted");
+    assert_eq!(error.kind(), EtcdErrorKind::Tls, "{error}");
+    let words = "its certificate is not accepted: it is not signed by the authority in cacert";
+    assert!(error.to_string().contains(words), "{error}");
     let mut settings = EtcdSettings::new([server.endpoint()]);
-    let ca = fs::read(authority.ca()).expect("a file");
-    settings.tls = Some(Arc::new(move || Ok(EtcdTls { ca: ca.clone(), identity: None })));
+    let files = PemFiles::read(&authority.ca(), None).expect("a file");
+    settings.tls = Some(Arc::new(move || EtcdTls::new(&files).map_err(io::Error::other)));
     let anonymous = Etcd::start("palm-etcd", settings).expect("a thread");
-    block_on(anonymous.get("/a")).expect_err("etcd wants a certificate");
+    let error = block_on(anonymous.get("/a")).expect_err("etcd wants a certificate");
+    assert_eq!(error.kind(), EtcdErrorKind::Tls, "{error}");
+    assert!(error.to_string().contains("it wants a client certificate, and got none"), "{error}");
 }
 
 #[test]
