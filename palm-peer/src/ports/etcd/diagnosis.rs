@@ -20,7 +20,8 @@ impl Diagnosis {
         {
             return reason.clone();
         }
-        let reason = diagnose(url, tls).await;
+        // Boxed: a handshake is large, and every request would have room for one.
+        let reason = Box::pin(diagnose(url, tls)).await;
         *last = Some((Instant::now(), reason.clone()));
         reason
     }

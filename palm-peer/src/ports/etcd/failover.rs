@@ -272,7 +272,8 @@ impl Pool {
         if let Some(connection) = endpoint.connected() {
             return Ok((connection, false));
         }
-        let client = self.connect(&endpoint.url).await?;
+        // Boxed: every request would have room for it.
+        let client = Box::pin(self.connect(&endpoint.url)).await?;
         let (sender, trusted) = watch::channel(());
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let place = Place { endpoint: index, generation };

@@ -153,7 +153,7 @@ async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), into: &mut [
 }
 
 fn is_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Error>())
+    error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).is_some()
 }
 
 fn words(error: &io::Error, tls: &EtcdTls) -> Option<String> {

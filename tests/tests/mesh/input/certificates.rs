@@ -12,6 +12,8 @@ use tempfile::TempDir;
 const P256: &str = "ec -pkeyopt ec_paramgen_curve:P-256";
 const EXTENSIONS: &str = "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n\
                           subjectAltName=IP:127.0.0.1\n";
+/// What some editors put before a text.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 const SUPPORTED: &str = "not supported: P-256, P-384, RSA of 2048 to 4096 bits, and Ed25519 are";
 
 /// An authority of openssl's, and a folder for what it signs.
@@ -162,7 +164,6 @@ fn what_editors_and_openssl_make_is_used() {
         made.used(&etcd, ["ca.pem", &format!("{name}.pem"), &format!("{name}.key")]);
     }
     // A byte order mark before each part, as joined files have.
-    const MARK: &[u8] = b"\xef\xbb\xbf";
     let (ca, cert, key) = (made.text("ca.pem"), made.text("p384.pem"), made.text("p384.key"));
     made.write("marked-ca.pem", &[MARK, &made.text("ed25519.pem"), MARK, &ca]);
     made.write("marked.pem", &[MARK, &cert]);

@@ -177,3 +177,16 @@ fn it_comes_back_when_etcd_is_restored_or_loses_its_data_and_can_be_removed_afte
     assert!(cli.wait(SOON).success(), "{:?}", cli.lines());
     assert_eq!(world.server.wait(SOON).code(), Some(77), "{:?}", world.server.lines());
 }
+
+#[test]
+fn every_signal_that_ends_a_server_ends_it_in_order() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    for signal in [Process::terminate, Process::interrupt, Process::hang_up] {
+        let world = World::start(&etcd, &python);
+        signal(&world.server);
+        assert_eq!(world.server.wait(SOON).code(), Some(0), "{:?}", world.server.lines());
+        assert_eq!(world.server.lines_with("left the mesh").len(), 1, "{:?}", world.server.lines());
+        assert_eq!(world.lease(), 0, "its record is gone");
+    }
+}
