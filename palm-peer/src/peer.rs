@@ -4,7 +4,8 @@ use crate::{
     Error, ErrorKind, Event, Options, State,
     drivers::{
         agent::{Agent, Command, End, announce::Announcer},
-        door::{self, Door},
+        descriptors,
+        door::{self, Door, OpenError},
         lock::lock,
         serving::{Beat, Serving, core::Core, functions::Function},
     },
@@ -77,6 +78,7 @@ impl Peer {
         mut shutdown: impl Future + Unpin,
     ) -> Result<Option<Self>, Error> {
         let signals = signal::seen();
+        descriptors::prepare()?;
         log::info!("server {} joins the mesh {:?} at {}", definition.name, options.prefix, options.etcd.join(","));
         let prepared = {
             let preparing = prepare(definition, options);
@@ -185,7 +187,7 @@ impl Peer {
             log::warn!("a second signal: leaving at once, {} requests are not finished", serving.pending());
             self.give_back().await;
         }
-        // In this order: ZeroMQ takes its socket out of the folder, then the folder goes.
+        // In this order: the connections end with what answers them.
         drop((serving, receiver));
         door.close().await;
         ended
@@ -318,13 +320,21 @@ async fn prepare(definition: Definition, options: Options) -> Result<Prepared, E
     let mut record = new_record(&core, kind, names);
     check_length(&record)?;
     let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials).await;
-    let (door, sender, receiver, bound) = opened.map_err(|error| {
-        let words = format!("cannot listen at {address} (bind and port name another address)");
-        Error::new(ErrorKind::Listen, words).caused(error)
-    })?;
+    let (door, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
     let etcd = crate::etcd::start("palm-agent", &core.options, files.as_ref())?;
     Ok(Prepared { core, door, sender, receiver, record, etcd })
+}
+
+fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
+    match error {
+        OpenError::Address(error) => {
+            let words = format!("cannot listen at {address} (bind and port name another address)");
+            Error::new(ErrorKind::Listen, words).caused(error)
+        }
+        OpenError::Directory(error) => Error::new(ErrorKind::System, error.to_string()),
+        OpenError::Other(error) => Error::new(ErrorKind::System, "cannot prepare for connections").caused(error),
+    }
 }
 
 async fn live(

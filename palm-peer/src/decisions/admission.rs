@@ -14,6 +14,16 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Of how many addresses it is remembered when they were written of; beyond, nothing more is written until one is forgotten.
 const REMEMBERED: usize = 1024;
 
+/// How many descriptors the listener leaves to the program that it is part of, at most.
+const MAX_LEFT_TO_PROGRAM: u64 = 32;
+
+/// Whether there are descriptors for one more connection, where so many are allowed and the lowest free one has this number:
+/// a quarter of them, 32 at most, is left to the rest of the program.
+#[must_use]
+pub fn has_descriptors(limit: u64, lowest_free: u64) -> bool {
+    lowest_free < limit - MAX_LEFT_TO_PROGRAM.min(limit / 4)
+}
+
 /// Counts the connections.
 #[derive(Debug)]
 pub struct Admission {

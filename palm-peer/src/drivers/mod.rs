@@ -4,6 +4,7 @@ pub mod admin;
 pub mod agent;
 pub mod client;
 pub mod departures;
+pub mod descriptors;
 pub mod dialer;
 pub mod discovery;
 pub mod door;

@@ -2,6 +2,7 @@
 //! at both ends of a connection.
 
 pub mod dealer;
+pub mod descriptors;
 pub mod etcd;
 pub mod handshake;
 pub mod line_queue;

@@ -5,7 +5,7 @@
 
 pub use async_std::{
     net::{TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::net::{UnixListener, UnixStream},
 };
 
 use async_global_executor::GlobalExecutorConfig;
@@ -19,7 +19,6 @@ use std::{
     future::Future,
     io,
     panic::{AssertUnwindSafe, resume_unwind},
-    path::Path,
     thread,
     time::Duration,
 };
@@ -107,13 +106,13 @@ pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     Box::pin(task::spawn_blocking(work))
 }
 
-/// Connects to a Unix socket, which takes `buffer` bytes at once, or what the system allows if that is less
+/// Accepts a connection to a Unix socket, which takes `buffer` bytes at once, or what the system allows if that is less
 /// (`net.core.wmem_max`, twice).
 ///
 /// # Errors
-/// When there is no such socket, or no descriptor left.
-pub async fn connect_unix(path: &Path, buffer: usize) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(path).await?;
+/// When there is no descriptor left.
+pub async fn accept_unix(listener: &UnixListener, buffer: usize) -> io::Result<UnixStream> {
+    let (stream, _) = listener.accept().await?;
     sockopt::set_socket_send_buffer_size(&stream, buffer)?;
     Ok(stream)
 }

@@ -120,6 +120,20 @@ fn check_properties(body: &[u8], types: &[&str]) -> Result<(), Refusal> {
     }
 }
 
+/// The identity in the body of a READY, if it has one.
+#[must_use]
+pub fn identity(body: &[u8]) -> Option<&[u8]> {
+    let (b"READY", mut rest) = command(body)? else { return None };
+    while !rest.is_empty() {
+        let (name, value, after) = property(rest)?;
+        if name.eq_ignore_ascii_case(b"Identity") {
+            return Some(value);
+        }
+        rest = after;
+    }
+    None
+}
+
 /// The first property: name, value, and what follows it.
 fn property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, rest) = command(bytes)?;

@@ -1,16 +1,14 @@
 //! How a connection gets in: the handshake with the stranger, and then one with the inner socket.
 
 use super::{
-    Shared,
+    RETRY, Shared,
     account::Account,
+    descriptors::{self, Reserve},
     outside::Outside,
     pump::{End, Inward, Outward},
 };
 use crate::{
-    decisions::zmtp::{
-        Refusal,
-        handshake::{self, ASKING, GREETING_LENGTH},
-    },
+    decisions::zmtp::{Refusal, handshake::ASKING},
     ports::{
         handshake::{Unopened, shake_hands},
         runtime::{self, TcpStream, UnixStream},
@@ -20,7 +18,6 @@ use crate::{
     },
 };
 use futures::{
-    AsyncReadExt as _, AsyncWriteExt as _,
     future::{Either, select},
     pin_mut,
 };
@@ -29,15 +26,11 @@ use std::{
     io,
     net::{IpAddr, Shutdown},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a connection may take until it is in.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// How many bytes the inner socket takes at once. The system's 208 KiB have the door and `ZeroMQ` take turns five times for a
-/// megabyte.
-const INNER_BUFFER: usize = 512 * 1024;
 
 /// A place among the connections; given back on drop.
 #[derive(Debug)]
@@ -109,10 +102,10 @@ struct Rejected {
 impl Rejected {
     /// A failure of our own: doing `what` ended with this error.
     fn own(what: &str, error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(super::EMFILE | super::ENFILE) => Refusal::Descriptors.into(),
-            _ => Self { refusal: Refusal::Internal, words: format!("{what}: {error}") },
+        if descriptors::are_exhausted(error) {
+            return Refusal::Descriptors.into();
         }
+        Self { refusal: Refusal::Internal, words: format!("{what}: {error}") }
     }
 }
 
@@ -145,9 +138,9 @@ impl From<Failure> for Rejected {
 }
 
 /// Lets a stranger in, if it behaves, and serves it to its end.
-pub async fn host(shared: Arc<Shared>, place: Place, tcp: TcpStream) {
+pub async fn host(shared: Arc<Shared>, place: Place, reserve: Reserve, tcp: TcpStream) {
     let address = place.address;
-    let entering = enter(&shared, place, tcp);
+    let entering = enter(&shared, place, reserve, tcp);
     pin_mut!(entering);
     // When the door closes, whoever is not in yet stays out.
     let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
@@ -170,15 +163,15 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
     guest.part(end);
 }
 
-async fn enter(shared: &Shared, place: Place, tcp: TcpStream) -> Result<(Guest, Vec<u8>), Rejected> {
+async fn enter(shared: &Shared, place: Place, reserve: Reserve, tcp: TcpStream) -> Result<(Guest, Vec<u8>), Rejected> {
     let arrived = timer::timeout(HANDSHAKE, arrive(shared, tcp)).await;
     let (outside, kept) = arrived.unwrap_or(Err(Refusal::Silent.into()))?;
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     let connection = Connection::copy_from_slice(&number.to_be_bytes());
     let account = shared.ledger.open(connection.clone(), number);
     shared.tally.entered();
-    let connected = timer::timeout(HANDSHAKE, shared.connect(&connection)).await;
-    let connected = connected.unwrap_or_else(|_| Err(shared.why_late()));
+    let connected = timer::timeout(HANDSHAKE, shared.connect(&connection, reserve)).await;
+    let connected = connected.unwrap_or_else(|_| Err(late()));
     let inner = connected.inspect_err(|_| shared.ledger.close(&connection));
     let inner = inner.map_err(|error| Rejected::own("the inner socket cannot be reached", &error))?;
     Ok((Guest { outside, inner, account, connection, place }, kept))
@@ -197,41 +190,24 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), R
 }
 
 impl Shared {
-    /// Connects to the inner socket, under an identity that no stranger chose.
-    pub async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
-        // One at a time, so that the descriptors that were found free are there for this one: without one for its side,
-        // ZeroMQ's accepting spins.
-        let _turn = self.turn.lock().await;
-        self.descriptors(super::SPARE_TO_ENTER).await;
-        let mut inner = runtime::connect_unix(&self.socket, INNER_BUFFER).await?;
-        inner.write_all(&handshake::greeting()).await?;
-        inner.write_all(&handshake::ready("DEALER", Some(connection))).await?;
-        let mut greeting = [0; GREETING_LENGTH + 2];
-        inner.read_exact(&mut greeting).await?;
-        let mut ready = vec![0; usize::from(greeting[GREETING_LENGTH + 1])];
-        inner.read_exact(&mut ready).await?;
-        Ok(inner)
-    }
-
-    /// What kept a connection from reaching the inner socket in time.
-    fn why_late(&self) -> io::Error {
-        if self.has_descriptors(super::SPARE_TO_ENTER) {
-            io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {HANDSHAKE:?}"))
-        } else {
-            io::Error::from_raw_os_error(super::EMFILE)
+    /// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
+    /// then waits for others, but not for ever.
+    async fn connect(&self, connection: &Connection, reserve: Reserve) -> io::Result<UnixStream> {
+        let start = Instant::now();
+        let inner = self.inner.lock().await;
+        drop(reserve);
+        loop {
+            match inner.connect(connection).await {
+                Err(error) if descriptors::are_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE => {
+                    self.released().await;
+                }
+                connected => return connected,
+            }
         }
     }
+}
 
-    /// Whether so many descriptors are free.
-    pub fn has_descriptors(&self, count: usize) -> bool {
-        let spare: io::Result<Vec<_>> = (0..count).map(|_| self.spare.try_clone()).collect();
-        spare.is_ok()
-    }
-
-    /// Waits until so many descriptors are free.
-    pub async fn descriptors(&self, count: usize) {
-        while !self.has_descriptors(count) {
-            self.released().await;
-        }
-    }
+/// The inner socket did not answer in time.
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {HANDSHAKE:?}"))
 }

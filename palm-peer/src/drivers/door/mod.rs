@@ -1,24 +1,27 @@
 //! The door: all of a server that a stranger can reach.
 //!
-//! It owns the public listener. Behind it, `ZeroMQ` listens on a Unix socket in a private folder, and sees a connection only
-//! once its handshake is done, and a frame only once its header was found within the limits.
+//! It owns the public listener. Behind it, `ZeroMQ` has a Unix socket for each connection, sees it only once its handshake is
+//! done, and a frame only once its header was found within the limits.
 
 mod account;
 mod arrivals;
+mod descriptors;
 mod entry;
-mod folder;
+mod inner;
 mod ledger;
 mod outside;
 mod pump;
 pub mod tally;
 
-use self::{entry::Place, folder::Folder, ledger::Ledger, tally::Tally};
+pub use self::inner::NoDirectory;
+
+use self::{descriptors::Reserve, entry::Place, inner::Inner, ledger::Ledger, tally::Tally};
 use crate::{
     Options,
     decisions::{admission::Admission, zmtp::frames::Limits},
     drivers::lock::lock,
     ports::{
-        runtime::{self, TcpListener, TcpStream, UnixStream},
+        runtime::{self, TcpListener, TcpStream},
         timer,
         tls::Credentials,
         zmq::{self, Connection, Frames, Heard},
@@ -36,31 +39,16 @@ use std::{
     future::poll_fn,
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
     task::Poll,
     time::Duration,
 };
-
-/// How many descriptors must be free for a connection to go on to the inner socket: two for itself, and some for the program
-/// that we are part of.
-const SPARE_TO_ENTER: usize = 8;
-
-/// How many must be free for a connection to be accepted: those that were accepted before it must be able to enter.
-const SPARE_TO_ACCEPT: usize = 32;
 
 /// After how long it is tried again to accept when there was no descriptor left and none of ours was released.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// How long closing waits for the connections to end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// Connections to the inner socket that say nothing. `ZeroMQ` treats a lone connection in a way of its own, and when that
-/// comes or goes while others do, may wait with a lock in hand for a task that waits for this lock. With these, none is alone.
-const ANCHORS: [&[u8]; 3] = [b"anchor 1", b"anchor 2", b"anchor 3"];
-
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
 
 /// What the tasks of the door share.
 #[derive(Debug)]
@@ -77,10 +65,9 @@ struct Shared {
     ended: AtomicWaker,
     /// Ends with the door.
     closing: SharedFuture<oneshot::Receiver<()>>,
-    socket: PathBuf,
-    /// Who may connect to the inner socket.
-    turn: futures::lock::Mutex<()>,
-    /// Copied to see whether there are descriptors left.
+    /// The way to `ZeroMQ`, for one connection at a time.
+    inner: futures::lock::Mutex<Inner>,
+    /// Copied to hold descriptors.
     spare: File,
 }
 
@@ -101,12 +88,33 @@ impl Shared {
     }
 }
 
+/// Why a door does not open.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The address cannot be bound.
+    Address(io::Error),
+    /// There is no place for the inner socket.
+    Directory(NoDirectory),
+    /// Something else failed.
+    Other(io::Error),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<NoDirectory> for OpenError {
+    fn from(error: NoDirectory) -> Self {
+        Self::Directory(error)
+    }
+}
+
 /// An open door. Closed on drop.
 #[derive(Debug)]
 pub struct Door {
     ledger: Arc<Ledger>,
-    folder: Option<Folder>,
-    _anchors: Vec<UnixStream>,
     /// Dropped, it ends the accepting and the handshakes under way.
     _closing: oneshot::Sender<()>,
 }
@@ -159,15 +167,13 @@ impl Door {
         options: &Options,
         tally: Arc<Tally>,
         credentials: Option<Arc<Credentials>>,
-    ) -> io::Result<(Self, Sender, Receiver, SocketAddr)> {
-        let listener = StdListener::bind(address)?;
+    ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
+        let listener = StdListener::bind(address).map_err(OpenError::Address)?;
         let bound = listener.local_addr()?;
         let ledger = Arc::new(Ledger::new(options.max_unread as u64, options.max_held as u64));
         let (tell_closing, closing) = oneshot::channel();
-        let mut anchors = Vec::new();
-        let (folder, (sender, receiver)) = if options.door {
-            let (folder, inner) = Folder::create()?;
-            let sockets = zmq::listen(inner).await?;
+        let (sender, receiver) = if options.door {
+            let (attacher, sender, receiver) = zmq::attachable();
             let shared = Arc::new(Shared {
                 limits: Limits::for_payloads(options.max_payload),
                 admission: Mutex::new(Admission::new(options.max_connections, options.max_per_address)),
@@ -177,24 +183,18 @@ impl Door {
                 connections: AtomicU64::new(0),
                 ended: AtomicWaker::new(),
                 closing: closing.shared(),
-                socket: folder.socket(),
-                turn: futures::lock::Mutex::new(()),
+                inner: futures::lock::Mutex::new(Inner::open(attacher)?),
                 spare: File::open("/dev/null")?,
             });
-            for anchor in ANCHORS {
-                let connecting = timer::timeout(RETRY * 20, shared.connect(&Connection::from_static(anchor))).await;
-                let anchored = connecting.ok().and_then(Result::ok);
-                anchors.push(anchored.ok_or_else(|| io::Error::other("the inner socket lets nobody in"))?);
-            }
             listener.set_nonblocking(true)?;
             runtime::spawn(accept(shared, TcpListener::from(listener)));
-            (Some(folder), sockets)
+            (sender, receiver)
         } else {
-            (None, zmq::listen(listener).await?)
+            zmq::listen(listener).await?
         };
-        let sender = Sender { socket: sender, ledger: Arc::clone(&ledger), counting: folder.is_some() };
+        let sender = Sender { socket: sender, ledger: Arc::clone(&ledger), counting: options.door };
         let receiver = Receiver { socket: receiver, ledger: Arc::clone(&ledger) };
-        Ok((Self { ledger, folder, _anchors: anchors, _closing: tell_closing }, sender, receiver, bound))
+        Ok((Self { ledger, _closing: tell_closing }, sender, receiver, bound))
     }
 
     /// Waits until everything that was sent was accepted by the other sides' systems. One whose side takes nothing is cut
@@ -203,15 +203,12 @@ impl Door {
         self.ledger.settled().await;
     }
 
-    /// Closes the door for good, after its [`Sender`]s and its [`Receiver`] are dropped, and leaves nothing behind.
-    pub async fn close(mut self) {
-        let (folder, ledger) = (self.folder.take(), Arc::clone(&self.ledger));
+    /// Closes the door for good, after its [`Sender`]s and its [`Receiver`] are dropped.
+    pub async fn close(self) {
+        let ledger = Arc::clone(&self.ledger);
         drop(self);
         // The other sides are told, as far as their connections have a way to; whoever does not listen is not waited for.
         let _ = timer::timeout(LAST_WORDS, ledger.emptied()).await;
-        if let Some(folder) = folder {
-            folder.remove().await;
-        }
     }
 }
 
@@ -226,12 +223,9 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
 async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::convert::Infallible {
     loop {
         // While there are too few descriptors, who comes waits in the system's queue.
-        if !shared.has_descriptors(SPARE_TO_ACCEPT) {
-            shared.tally.pause("there are too few file descriptors left");
-            shared.descriptors(SPARE_TO_ACCEPT).await;
-        }
+        let reserve = Reserve::wait(shared).await;
         match listener.accept().await {
-            Ok((tcp, from)) => admit(shared, tcp, from),
+            Ok((tcp, from)) => admit(shared, reserve, tcp, from),
             // The other side gave up before we came to it.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -242,9 +236,9 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::conver
     }
 }
 
-fn admit(shared: &Arc<Shared>, tcp: TcpStream, from: SocketAddr) {
+fn admit(shared: &Arc<Shared>, reserve: Reserve, tcp: TcpStream, from: SocketAddr) {
     match Place::take(shared, from.ip()) {
-        Ok(place) => runtime::spawn(entry::host(Arc::clone(shared), place, tcp)),
+        Ok(place) => runtime::spawn(entry::host(Arc::clone(shared), place, reserve, tcp)),
         Err(refusal) => shared.tally.refuse(refusal, from.ip(), ""),
     }
 }

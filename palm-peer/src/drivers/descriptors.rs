@@ -1,0 +1,23 @@
+//! The file descriptors that a server needs.
+
+use crate::{Error, ErrorKind, ports::descriptors};
+
+/// How many file descriptors must be free for a server to start: for etcd, the threads, the mesh, and some clients.
+const MIN_DESCRIPTORS: u64 = 48;
+
+/// Raises the limit of file descriptors as far as the process may, and refuses to start when even then too few are free.
+///
+/// # Errors
+/// When too few are free.
+pub fn prepare() -> Result<(), Error> {
+    descriptors::raise_limit();
+    let (limit, in_use) = (descriptors::limit(), descriptors::in_use().unwrap_or_default());
+    if limit.saturating_sub(in_use) >= MIN_DESCRIPTORS {
+        return Ok(());
+    }
+    let words = format!(
+        "the process may have {limit} file descriptors, and {in_use} are in use: a server needs {MIN_DESCRIPTORS} more; raise \
+         the limit (LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
+    );
+    Err(Error::new(ErrorKind::System, words))
+}
