@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+mod descriptors;
 mod exhaustion;
 mod failures;
+mod inner_socket;
 mod libzmq;
 mod together;
 mod unread;
@@ -19,7 +21,7 @@ struct Server {
     name: &'static str,
     process: Process,
     address: SocketAddr,
-    _etcd: Etcd,
+    etcd: Etcd,
 }
 
 impl Server {
@@ -52,9 +54,14 @@ impl Server {
     fn of(name: &'static str, process: Process, etcd: Etcd, port: &str) -> Self {
         let address = format!("127.0.0.1:{port}").parse().expect("an address");
         process.wait_for_line(|line| line.contains("configured"), SOON);
-        let server = Self { name, process, address, _etcd: etcd };
+        let server = Self { name, process, address, etcd };
         server.good_call();
         server
+    }
+
+    /// Where its etcd is.
+    fn etcd(&self) -> String {
+        self.etcd.endpoint()
     }
 
     /// A call that must succeed.
