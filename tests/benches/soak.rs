@@ -29,6 +29,8 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const SECONDS: u64 = 15 * 60;
 const SOON: Duration = Duration::from_secs(30);
+/// A loopback address of its own: nobody else takes a port there while its server is being started again.
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 88, 0, 1);
 const PIPELINE: [&str; 2] = ["a.echo", "b.echo"];
 /// How often one of the servers that do not stay is killed.
 const KILL_PERIOD: Duration = Duration::from_secs(10);
@@ -50,7 +52,8 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
-    let settings = Settings { etcd: vec![etcd.to_owned()], port: port.parse()?, ..Settings::default() };
+    let (etcd, ip) = (vec![etcd.to_owned()], HOST.to_string());
+    let settings = Settings { etcd, ip, port: port.parse()?, ..Settings::default() };
     let options = settings.build()?;
     let peer = Server::new(name).function("echo", echo).join(options).await?;
     println!("joined");
@@ -150,7 +153,7 @@ impl Instance {
     }
 
     fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        (HOST, self.port).into()
     }
 }
 
@@ -173,6 +176,15 @@ fn most(looks: &[Vec<Holdings>]) -> Vec<Holdings> {
     (0..looks[0].len()).map(|who| most(&looks.iter().map(|look| look[who]).collect::<Vec<_>>())).collect()
 }
 
+/// Ends the threads that wait for it when it is dropped, be it by a panic.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn soak(seconds: u64) -> Outcome<()> {
     let etcd = Etcd::start();
     let stay = [("a", free_port()), ("b", free_port())].map(|(name, port)| Instance::start(&etcd, name, port));
@@ -192,6 +204,7 @@ fn soak(seconds: u64) -> Outcome<()> {
     thread::scope(|scope| {
         scope.spawn(|| greet(&stop, addresses[1], &greetings));
         scope.spawn(|| come_and_go(&stop, &addresses, &connections));
+        let _stop = Stop(&stop);
         let begin = Instant::now();
         let mut printed = 0;
         while begin.elapsed().as_secs() < seconds {
@@ -200,6 +213,7 @@ fn soak(seconds: u64) -> Outcome<()> {
             let place = kills as usize % others.len();
             let (name, port) = (others[place].name, others[place].port);
             others[place].process.kill();
+            others[place].process.wait(SOON);
             others[place] = Instance::start(&etcd, name, port);
             kills += 1;
             let second = begin.elapsed().as_secs();
@@ -214,7 +228,6 @@ fn soak(seconds: u64) -> Outcome<()> {
             }
             looks.push((second, all));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     verdict(seconds, &looks, connections.into_inner(), &client)
 }
