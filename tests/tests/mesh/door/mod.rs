@@ -6,6 +6,7 @@ mod bad_input;
 mod descriptors;
 mod exhaustion;
 mod failures;
+mod greetings;
 mod inner_socket;
 mod libzmq;
 mod together;
