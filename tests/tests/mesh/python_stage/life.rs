@@ -160,7 +160,11 @@ fn it_comes_back_when_etcd_is_restored_or_loses_its_data_and_can_be_removed_afte
     for i in 0..20 {
         etcd.etcdctl(&["put", "/noise", &i.to_string()]);
     }
+    // Both are registered at a revision that the backup has not reached.
+    let mark = world.server.mark();
     world.mesh.reset();
+    world.server.wait_for_line_after(mark, |line| line.contains("rejoined as"), PATIENCE);
+    world.mesh.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
     let restored: [&dyn Fn(); 3] =
         [&|| etcd.restore(&of_before, None), &|| etcd.restore(&of_before, Some("another")), &|| etcd.lose_data()];
     for restore in restored {
