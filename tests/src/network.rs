@@ -245,6 +245,18 @@ impl Host {
         fs::write(settings(namespace).join("hosts"), lines.concat()).expect("its names");
     }
 
+    /// Has programs that start on this host from now on ask this nameserver for all other names.
+    ///
+    /// # Panics
+    ///
+    /// On the test's own host, whose nameserver is the machine's.
+    pub fn ask_nameserver(&self, nameserver: Ipv4Addr) {
+        let namespace = self.namespace.as_ref().expect("the nameserver of the machine is not the test's to change");
+        fs::create_dir_all(settings(namespace)).expect("the settings of a namespace");
+        let lines = format!("nameserver {nameserver}\noptions timeout:30 attempts:1\n");
+        fs::write(settings(namespace).join("resolv.conf"), lines).expect("its nameserver");
+    }
+
     /// The connections that this host has open to an endpoint, `host:port` with or without `tcp://`.
     ///
     /// # Panics

@@ -8,6 +8,7 @@ pub mod client_table;
 pub mod election;
 pub mod etcd_history;
 pub mod fair_queue;
+pub mod happy_eyeballs;
 pub mod identity;
 pub mod job;
 pub mod lease;

@@ -9,6 +9,7 @@ use crate::{
     },
     facts::message::{self, Answer},
     ports::{
+        connect,
         dealer::{self, End, ReadHalf, WriteHalf},
         etcd::Etcd,
         handshake::Unopened,
@@ -18,7 +19,12 @@ use crate::{
         tls::{self, Credentials},
     },
 };
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// Why a link could not be opened.
@@ -30,21 +36,57 @@ pub enum OpenError {
     Impostor(Uuid),
     /// Nobody answered for so long; nothing is proven.
     Silent(Duration),
+    /// This host has no route to addresses of that kind, such as IPv6; nothing is proven.
+    NoRoute(String),
     /// It did not get that far; nothing is proven.
     Failed(String),
+    /// The host has several addresses, and each failed in its own way.
+    AllFailed(Vec<(SocketAddr, OpenError)>),
 }
 
 impl OpenError {
     /// Whether this proves that the process that used to answer there is gone.
     #[must_use]
     pub fn proves_gone(&self) -> bool {
-        matches!(self, Self::Refused | Self::Impostor(_))
+        match self {
+            Self::Refused | Self::Impostor(_) => true,
+            Self::Silent(_) | Self::NoRoute(_) | Self::Failed(_) => false,
+            Self::AllFailed(failures) => {
+                // A family that this host cannot use says nothing, so the other one decides.
+                let usable = |v6| failures.iter().any(|(a, e)| a.is_ipv6() == v6 && !matches!(e, Self::NoRoute(_)));
+                let mut counted = failures.iter().filter(|(address, _)| usable(address.is_ipv6())).peekable();
+                counted.peek().is_some() && counted.all(|(_, error)| error.proves_gone())
+            }
+        }
     }
 
     /// Whether it may answer in a while: who is silent may have much to do.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Silent(_))
+        match self {
+            Self::Silent(_) => true,
+            Self::AllFailed(failures) => failures.iter().any(|(_, error)| error.is_passing()),
+            _ => false,
+        }
+    }
+
+    /// Of a host's addresses, of which at least one was tried.
+    fn of_all(mut failures: Vec<(SocketAddr, Self)>) -> Self {
+        if failures.len() > 1 {
+            return Self::AllFailed(failures);
+        }
+        failures.pop().map_or_else(|| Self::Failed("it has no address".into()), |(_, error)| error)
+    }
+
+    /// Of an address that does not let us in.
+    fn of_connect(address: SocketAddr, error: Option<io::Error>, time: Duration) -> Self {
+        let Some(error) = error else { return Self::Silent(time) };
+        match error.kind() {
+            io::ErrorKind::NetworkUnreachable => Self::NoRoute(error.to_string()),
+            // So says a system whose IPv6 is switched off. Of IPv4, it says that all ports are in use.
+            io::ErrorKind::AddrNotAvailable if address.is_ipv6() => Self::NoRoute(error.to_string()),
+            _ => error.into(),
+        }
     }
 }
 
@@ -54,7 +96,13 @@ impl fmt::Display for OpenError {
             Self::Refused => f.write_str("connection refused"),
             Self::Impostor(other) => write!(f, "server {other} answers there"),
             Self::Silent(time) => write!(f, "no answer within {time:?}"),
-            Self::Failed(reason) => f.write_str(reason),
+            Self::NoRoute(reason) | Self::Failed(reason) => f.write_str(reason),
+            Self::AllFailed(failures) => {
+                for (i, (address, error)) in failures.iter().enumerate() {
+                    write!(f, "{}{address}: {error}", if i > 0 { "; " } else { "" })?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -115,7 +163,8 @@ impl Dialer {
         self.me
     }
 
-    /// Connects to `endpoint` (`tcp://host:port`) and has `server` prove that it is behind it.
+    /// Connects to `endpoint` (`tcp://host:port`) and has `server` prove that it is behind it. All addresses of the host are
+    /// tried, also when one lets us in but the server does not prove to be there.
     ///
     /// # Errors
     /// When nobody, somebody else, or nothing that answers within `time` is there.
@@ -134,20 +183,46 @@ impl Dialer {
         time: Duration,
         jobs: JobSinks,
     ) -> Result<Arc<Link>, OpenError> {
-        timer::timeout(time, self.open_unbounded(endpoint, server, jobs))
-            .await
-            .unwrap_or_else(|_| Err(OpenError::Silent(time)))
+        let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
+        let deadline = Instant::now() + time;
+        let resolved = connect::addresses(address, time).await;
+        let mut left = resolved.map_err(|error| OpenError::Failed(error.to_string()))?;
+        let mut failures = Vec::new();
+        loop {
+            let (at, tcp) = match connect::race(&left, deadline).await {
+                Ok(connected) => connected,
+                Err(failed) => {
+                    failures.extend(failed.into_iter().map(|(at, error)| (at, OpenError::of_connect(at, error, time))));
+                    return Err(OpenError::of_all(failures));
+                }
+            };
+            left.retain(|other| *other != at);
+            let now = Instant::now();
+            // Who lets us in and then says nothing must leave time for the other addresses.
+            let until = if left.is_empty() { deadline } else { now + deadline.saturating_duration_since(now) / 2 };
+            let opening = timer::timeout_at(until, self.open_over(tcp, host(address), server, jobs.clone())).await;
+            match opening.unwrap_or(Err(OpenError::Silent(time))) {
+                Ok(link) => return Ok(link),
+                Err(error) => failures.push((at, error)),
+            }
+            if left.is_empty() {
+                return Err(OpenError::of_all(failures));
+            }
+        }
     }
 
-    async fn open_unbounded(&self, endpoint: &str, server: Uuid, jobs: JobSinks) -> Result<Arc<Link>, OpenError> {
-        let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
-        runtime::prepare();
-        let tcp = TcpStream::connect(address).await?;
+    async fn open_over(
+        &self,
+        tcp: TcpStream,
+        host: &str,
+        server: Uuid,
+        jobs: JobSinks,
+    ) -> Result<Arc<Link>, OpenError> {
         runtime::tune(&tcp)?;
         let ends = Ends::of(&tcp)?;
         let (read, write): (ReadHalf, WriteHalf) = match &self.credentials {
             Some(credentials) => {
-                let stream = credentials.connect(tcp, host(address)).await?;
+                let stream = credentials.connect(tcp, host).await?;
                 (Box::new(stream.clone()), Box::new(stream))
             }
             None => (Box::new(tcp.clone()), Box::new(tcp)),
@@ -200,5 +275,31 @@ mod tests {
         {
             assert_eq!(host(address), wanted);
         }
+    }
+
+    #[test]
+    fn a_host_is_proven_gone_only_by_all_addresses_that_can_be_used() {
+        use OpenError::{AllFailed, Failed, NoRoute, Refused, Silent};
+        let time = Duration::from_secs(2);
+        let (v4, other, v6) = ("10.0.0.1:5", "10.0.0.2:5", "[2001:db8::1]:5");
+        let all = |list: &[(&str, OpenError)]| {
+            AllFailed(list.iter().map(|(at, error)| (at.parse().expect("an address"), error.clone())).collect())
+        };
+        for (failures, gone, passing) in [
+            (vec![(v4, Refused), (v6, Refused)], true, false),
+            (vec![(v4, Refused), (v6, OpenError::Impostor(Uuid::nil()))], true, false),
+            (vec![(v4, Refused), (other, Silent(time))], false, true),
+            (vec![(v4, Refused), (other, Failed("too many open files".into()))], false, false),
+            (vec![(v6, NoRoute("network unreachable".into())), (v4, Refused)], true, false),
+            (vec![(v4, Refused), (other, NoRoute("network unreachable".into()))], false, false),
+            (vec![(v4, NoRoute("network unreachable".into())), (v6, NoRoute(String::new()))], false, false),
+        ] {
+            let error = all(&failures);
+            assert_eq!((error.proves_gone(), error.is_passing()), (gone, passing), "{error}");
+        }
+        assert_eq!(
+            all(&[(v4, Refused), (other, Silent(time))]).to_string(),
+            "10.0.0.1:5: connection refused; 10.0.0.2:5: no answer within 2s"
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! The only places that touch the outside: one module for each crate that does, and what is the same
 //! at both ends of a connection.
 
+pub mod connect;
 pub mod dealer;
 pub mod descriptors;
 pub mod etcd;
 pub mod handshake;
 pub mod line_queue;
+pub mod resolver;
 pub mod runtime;
 pub mod signal;
 pub mod systemd;

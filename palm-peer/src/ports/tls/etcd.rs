@@ -6,7 +6,7 @@ use super::{
     failure::{Failure, FailureKind, certificate_words},
     pem::{BadCredentials, PemFiles, check_key},
 };
-use crate::ports::{runtime::TcpStream, timer::timeout};
+use crate::ports::{connect::connect, runtime::TcpStream, timer::timeout};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, io::AsyncRead, io::AsyncWrite};
 use futures_rustls::{
     TlsConnector,
@@ -101,11 +101,11 @@ async fn find_out(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
     };
     let tls = tls?;
     let (host, port) = host_and_port(authority, 443)?;
-    let tcp = TcpStream::connect((host, port)).await.ok()?;
+    let tcp = connect(host, port, TIME).await.ok()?;
     let error = greet(&tls.config, tcp, host).await.err()?;
     if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset {
         // So does an etcd without TLS, which waits for HTTP.
-        let tcp = TcpStream::connect((host, port)).await.ok()?;
+        let tcp = connect(host, port, TIME).await.ok()?;
         let plain = answers_http(tcp).await;
         return plain.then(|| NO_TLS.to_owned());
     }
@@ -119,7 +119,7 @@ async fn find_out_of_plain(authority: &str) -> Option<String> {
     let (host, port) = host_and_port(authority, 80)?;
     let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
     let config = builder.ok()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    let tcp = TcpStream::connect((host, port)).await.ok()?;
+    let tcp = connect(host, port, TIME).await.ok()?;
     let speaks = match greet(&Arc::new(config), tcp, host).await {
         Ok(()) => true,
         Err(error) => matches!(
