@@ -115,8 +115,9 @@ class Stage:
             log.exception("a message was not understood")
             self.answer(request, Failure("bad_message", type(error).__name__))
 
-    def greet(self, to, client, bye):
-        waiting = self.clients.greet(client, to[0], bye)
+    def greet(self, to, client, bye, identify):
+        # Who only asks may close the connection at the answer, because it looked for another server.
+        waiting = self.clients.greet(None if identify else client, to[0], bye)
         self.send(to, {"palm": VERSION, "server": self.uuid}, b"")
         for request, result in waiting:
             self.answer(request, result)

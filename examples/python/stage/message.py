@@ -47,10 +47,10 @@ def read_json(header):
 
 
 def read_hello(fields):
-    """Of a greeting, who says it, and whether it wants to hear a goodbye; None if it is none."""
+    """Of a greeting, who says it, whether it wants to hear a goodbye, and whether it only asks who is there; None if it is none."""
     if fields.get("palm") != VERSION or not isinstance(fields.get("hello"), str) or "pipeline" in fields:
         return None
-    return read_uuid(fields, "hello"), fields.get("bye") is True
+    return read_uuid(fields, "hello"), fields.get("bye") is True, fields.get("identify") is True
 
 
 def read_parting(fields):

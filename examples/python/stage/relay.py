@@ -109,16 +109,20 @@ class Link:
         link.socket.ipv6 = "[" in instance["endpoint"]
         try:
             link.socket.connect(instance["endpoint"])
-            hello = json.dumps({"palm": VERSION, "hello": me, "bye": True}).encode()
-            await asyncio.wait_for(link.socket.send_multipart([hello, b""]), OPEN_WITHIN)
+            await asyncio.wait_for(link.greet({"bye": True, "identify": True}), OPEN_WITHIN)
             frames = await asyncio.wait_for(link.socket.recv_multipart(), OPEN_WITHIN)
             if json.loads(frames[0]).get("server") != instance["uuid"]:
                 raise ValueError("another server answers there")
+            await asyncio.wait_for(link.greet({"bye": True}), OPEN_WITHIN)
         except BaseException:
             link.close()
             raise
         link.listening = asyncio.ensure_future(link.listen())
         return link
+
+    def greet(self, fields):
+        hello = json.dumps({"palm": VERSION, "hello": self.me, **fields}).encode()
+        return self.socket.send_multipart([hello, b""])
 
     def send(self, header, payload):
         """Hands a message to the connection; zmq.Again when it is gone, or full."""

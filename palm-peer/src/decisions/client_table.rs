@@ -78,13 +78,16 @@ impl<C, A> Default for ClientTable<C, A> {
 }
 
 impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
-    /// `client` greeted over this connection, which is its most recent one now; `bye` asks for a goodbye. A connection that
-    /// greets again belongs to the client that it named last. Returns the answers that wait for the client, oldest first.
+    /// Somebody greeted over this connection; `bye` asks for a goodbye. It is the most recent one of `client` now, if that is
+    /// named: who only asks who is there may close the connection at the answer, so nothing else is sent over it. A
+    /// connection that greets again belongs to the client that it named last. Returns the answers that wait for the client,
+    /// oldest first.
     #[must_use]
-    pub fn greeted(&mut self, client: Uuid, connection: &C, bye: bool, now: Instant) -> Vec<A> {
+    pub fn greeted(&mut self, client: Option<Uuid>, connection: &C, bye: bool, now: Instant) -> Vec<A> {
         if bye {
             self.wants_goodbye.insert(connection.clone());
         }
+        let Some(client) = client else { return Vec::new() };
         let seq = self.seq();
         if let Some(former) = self.greetings.insert(connection.clone(), Greeting { client, seq }) {
             self.by_client.remove(&(former.client, former.seq));

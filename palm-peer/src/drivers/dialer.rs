@@ -229,9 +229,8 @@ impl Dialer {
         };
         let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
         self.spawn(writer.run());
-        sender
-            .send(&[message::encode_hello(self.me).into()], true)
-            .map_err(|error| OpenError::Failed(error.to_string()))?;
+        let say = |words: Vec<u8>| sender.send(&[words.into()], true);
+        say(message::encode_identify(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
         let frames = receiver.receive().await.map_err(|end| {
             OpenError::Failed(match end {
                 End::Closed => "the connection ended before a greeting".into(),
@@ -240,6 +239,8 @@ impl Dialer {
         })?;
         match frames.first().and_then(|header| Answer::decode(header)) {
             Some(answer) if answer.server == server => {
+                // From here on it may send our answers over this connection.
+                say(message::encode_hello(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
                 let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
                 self.spawn(receiving);
                 self.spawn(link.watching(Where { server, ends }));

@@ -63,7 +63,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link over a connection whose server has proven who it is, and what takes in the answers: a future that ends with
+    /// A link over a connection whose server has proven who it is, and was greeted, and what takes in the answers: a future that ends with
     /// the link, to be run in the background.
     pub fn new(
         client: Uuid,
@@ -79,7 +79,8 @@ impl Link {
             jobs,
             next: AtomicU64::new(0),
             parted: Mutex::new(false),
-            late: AtomicU64::new(0),
+            // The answer to the greeting, for which nobody waits.
+            late: AtomicU64::new(1),
             pending: Mutex::new(Some(HashMap::new())),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),

@@ -1,5 +1,8 @@
 //! The messages between servers and clients: a JSON header and a payload. `docs/protocol.md` is the reference.
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{fmt, time::Duration};
@@ -154,6 +157,8 @@ pub enum Incoming {
         client: Uuid,
         /// Whether it wants to hear a goodbye.
         bye: bool,
+        /// Whether it only asks who is there, so that no answers of the client's may be sent over the connection yet.
+        identify: bool,
     },
     /// The answer to a goodbye: nothing more comes over this connection.
     Parting,
@@ -167,14 +172,23 @@ pub enum Incoming {
 struct Hello {
     palm: u32,
     hello: Uuid,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     bye: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    identify: bool,
 }
 
 /// The bytes of the greeting that opens a link.
 #[must_use]
 pub fn encode_hello(client: Uuid) -> Vec<u8> {
-    super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true })
+    super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true, identify: false })
+}
+
+/// The bytes of the question who is there, to be asked before the greeting. Were the greeting itself the question, a server
+/// that is not the one looked for would send the client's answers over a connection that the client is about to close.
+#[must_use]
+pub fn encode_identify(client: Uuid) -> Vec<u8> {
+    super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true, identify: true })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -223,8 +237,8 @@ pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
 }
 
 fn greeting(header: &[u8]) -> Option<Incoming> {
-    if let Ok(Hello { palm, hello, bye }) = serde_json::from_slice(header) {
-        return (palm == VERSION).then_some(Incoming::Hello { client: hello, bye });
+    if let Ok(Hello { palm, hello, bye, identify }) = serde_json::from_slice(header) {
+        return (palm == VERSION).then_some(Incoming::Hello { client: hello, bye, identify });
     }
     let parting = serde_json::from_slice(header);
     parting.is_ok_and(|Parting { palm, .. }| palm == VERSION).then_some(Incoming::Parting)
@@ -332,69 +346,5 @@ impl Answer {
             return None;
         }
         serde_json::from_slice(header).ok().filter(|answer: &Self| answer.palm == VERSION)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bad(header: &str) -> BadHeader {
-        decode(header.as_bytes()).expect_err(header)
-    }
-
-    #[test]
-    fn the_simplest_request_is_a_version_and_a_pipeline() {
-        let simple = decode(br#"{"palm":1,"pipeline":["printf.printf"]}"#);
-        assert_eq!(simple, Ok(Incoming::Request(Request::call("printf.printf"))));
-    }
-
-    #[test]
-    fn requests_and_greetings_survive_the_wire() {
-        let mut request = Request::call("a.b");
-        request.route = vec![Uuid::from_u128(7)];
-        request.idx = Some(9);
-        assert_eq!(decode(&request.encode()), Ok(Incoming::Request(request)));
-        let client = Uuid::from_u128(8);
-        assert_eq!(decode(&encode_hello(client)), Ok(Incoming::Hello { client, bye: true }));
-        assert_eq!(decode(&encode_parting(client)), Ok(Incoming::Parting));
-    }
-
-    #[test]
-    fn bad_headers_are_told_apart_and_keep_their_number() {
-        assert!(bad("{").message.contains("not a header"));
-        assert_eq!(bad(r#"{"palm":1,"pipeline":5,"idx":7}"#).idx, Some(7));
-        assert!(bad(r#"{"palm":2,"pipeline":["a.b"]}"#).message.contains("protocol 2"));
-        for other in [
-            r#"{"palm":2,"hello":"00000000-0000-4000-8000-000000000007"}"#,
-            r#"{"palm":2,"bye":"00000000-0000-4000-8000-000000000007"}"#,
-            r#"{"palm":2,"pipeline":{"new":"form"}}"#,
-        ] {
-            assert_eq!(bad(other).message, "protocol 2 is not spoken here, only 1", "{other}");
-        }
-        assert!(
-            bad(r#"{"palm":1,"hello":7}"#).message.contains("expected a"),
-            "{}",
-            bad(r#"{"palm":1,"hello":7}"#).message
-        );
-        assert!(bad(r#"{"hello":"00000000-0000-4000-8000-000000000007"}"#).message.contains("missing field `palm`"));
-        assert_eq!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).stage, Some(1));
-        assert_eq!(bad(r#"{"palm":1,"pipeline":7,"stage":3}"#).stage, Some(3));
-        assert!(bad(r#"{"palm":1,"pipeline":[]}"#).message.contains("stages"));
-        assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).message.contains("stage 1"));
-        assert!(bad(r#"{"palm":1,"pipeline":["a.b","c.d"]}"#).message.contains("route"));
-        assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":-1}"#).message.contains("not a header"));
-        assert!(bad(&" ".repeat(LONGEST_HEADER + 1)).message.contains("at most"));
-        assert!(bad(r#"[1,["a.b"]]"#).message.contains("no JSON object"));
-        assert!(bad(r#"[1,"00000000-0000-4000-8000-000000000007"]"#).message.contains("no JSON object"));
-        assert!(bad(&r#"{"a":"#.repeat(10_000)).message.contains("not a header"));
-        assert!(bad(&"[".repeat(60_000)).message.contains("not a header"));
-    }
-
-    #[test]
-    fn failure_kinds_have_stable_names() {
-        assert_eq!(FailureKind::NoSuchKey.to_string(), "no_such_key");
-        let newer: FailureKind = serde_json::from_str(r#""from_the_future""#).expect("known as unknown");
-        assert_eq!(newer, FailureKind::Unknown);
     }
 }

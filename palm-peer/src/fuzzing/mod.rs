@@ -154,7 +154,7 @@ pub fn header(bytes: &[u8]) {
         }
         Ok(Incoming::Hello { client, .. }) => {
             let again = message::decode(&message::encode_hello(client));
-            assert_eq!(again, Ok(Incoming::Hello { client, bye: true }));
+            assert_eq!(again, Ok(Incoming::Hello { client, bye: true, identify: false }));
         }
         Ok(Incoming::Parting) => assert!(bytes.len() <= LONGEST_HEADER),
         Err(bad) => {

@@ -19,7 +19,7 @@ fn a_connection_that_greets_as_millions_of_clients_costs_one_entry() {
     let now = Instant::now();
     let mut table = Table::default();
     for number in 0..2_000_000 {
-        let _ = table.greeted(client(number), &((number % 4) as u32), true, now);
+        let _ = table.greeted(Some(client(number)), &((number % 4) as u32), true, now);
     }
     assert_eq!((table.greetings.len(), table.by_client.len(), table.wants_goodbye.len()), (4, 4, 4));
     assert_eq!(table.connection(client(1_999_999)), Some(&3));
@@ -33,11 +33,11 @@ fn a_client_that_closes_a_newer_connection_keeps_its_older_one() {
     let now = Instant::now();
     let mut table = Table::default();
     for connection in 1..=3 {
-        let _ = table.greeted(client(1), &connection, false, now);
+        let _ = table.greeted(Some(client(1)), &connection, false, now);
     }
     table.disconnected(&3);
     assert_eq!(table.connection(client(1)), Some(&2));
-    let _ = table.greeted(client(1), &1, false, now);
+    let _ = table.greeted(Some(client(1)), &1, false, now);
     assert_eq!(table.connection(client(1)), Some(&1), "it greeted last, though not first");
     table.disconnected(&2);
     table.disconnected(&1);
@@ -51,7 +51,7 @@ fn greetings_cost_the_same_however_many_answers_wait() {
     (0..MAX_HELD as u64).for_each(|number| table.hold(client(number), number, 1, now));
     let begun = Instant::now();
     for number in 0..1_000_000 {
-        let _ = table.greeted(client(1 << 40 | number), &1, false, now);
+        let _ = table.greeted(Some(client(1 << 40 | number)), &1, false, now);
     }
     // By looking at each answer, it would take a minute or more.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?} for a million greetings", begun.elapsed());
@@ -66,8 +66,8 @@ fn what_waits_is_bounded_and_the_oldest_go_first() {
     assert_eq!((table.held.len(), table.held_bytes), (MAX_HELD, MAX_HELD));
     table.hold(client(2), 7, MAX_HELD_BYTES, now);
     assert_eq!((table.held.len(), table.held_bytes), (1, MAX_HELD_BYTES));
-    assert!(table.greeted(client(1), &1, false, now).is_empty());
-    assert_eq!(table.greeted(client(2), &1, false, now), [7]);
+    assert!(table.greeted(Some(client(1)), &1, false, now).is_empty());
+    assert_eq!(table.greeted(Some(client(2)), &1, false, now), [7]);
     assert_eq!(table.held_bytes, 0);
 }
 
@@ -81,7 +81,7 @@ fn an_answer_expires_by_itself() {
     assert_eq!(table.next_expiry(), Some(now + HELD_FOR));
     table.expire(now + HELD_FOR);
     assert_eq!((table.held.len(), table.held_bytes), (1, 6));
-    assert!(table.greeted(client(2), &1, false, now + HELD_FOR * 2).is_empty(), "too late");
+    assert!(table.greeted(Some(client(2)), &1, false, now + HELD_FOR * 2).is_empty(), "too late");
     assert_eq!((table.next_expiry(), table.held_bytes), (None, 0));
 }
 
@@ -90,7 +90,7 @@ fn goodbye_is_said_once_to_those_that_asked_and_ends_with_their_connection() {
     let now = Instant::now();
     let mut table = Table::default();
     for number in 1..=3_u32 {
-        let _ = table.greeted(client(number.into()), &number, number < 3, now);
+        let _ = table.greeted(Some(client(number.into())), &number, number < 3, now);
     }
     let mut told = table.say_goodbye();
     told.sort_unstable();
@@ -99,6 +99,25 @@ fn goodbye_is_said_once_to_those_that_asked_and_ends_with_their_connection() {
     table.parted(&1);
     table.disconnected(&2);
     assert_eq!((table.parting(), table.said_goodbye()), (0, true));
+}
+
+/// Who looks for another server asks who is there, and closes the connection: what is sent over it until then is lost.
+#[test]
+fn who_only_asks_who_is_there_gets_no_answers_but_a_goodbye() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    table.hold(client(1), 7, 1, now);
+    assert!(table.greeted(None, &2, true, now).is_empty(), "it may not stay");
+    assert_eq!(table.connection(client(1)), None);
+    assert_eq!(table.greeted(Some(client(1)), &1, true, now), [7]);
+    assert!(table.greeted(None, &2, true, now).is_empty());
+    assert_eq!(table.connection(client(1)), Some(&1), "not the later one, over which nobody greeted");
+    let mut told = table.say_goodbye();
+    told.sort_unstable();
+    assert_eq!(told, [1, 2], "it may have sent something by then");
+    table.disconnected(&1);
+    table.disconnected(&2);
+    assert_eq!((table.parting(), size(&table)), (0, 0));
 }
 
 /// What a table must answer, kept in the simplest way: every greeting in its order, every answer in its order.
@@ -135,8 +154,9 @@ fn it_answers_as_a_naive_model_does_in_thousands_of_histories() {
         for step in 0..120 {
             let (client, connection) = (client(random.u64(0..5)), random.u32(0..8));
             match random.u8(0..10) {
-                0..4 => {
-                    let waiting = table.greeted(client, &connection, random.bool(), now);
+                0 => assert!(table.greeted(None, &connection, random.bool(), now).is_empty(), "it only asked"),
+                1..4 => {
+                    let waiting = table.greeted(Some(client), &connection, random.bool(), now);
                     assert_eq!(waiting, model.greeted(client, connection, now), "seed {seed}, step {step}");
                 }
                 4..7 => {

@@ -176,8 +176,9 @@ impl Serving {
         let header = frames.next().unwrap_or_default();
         let payload = frames.next().unwrap_or_default();
         match message::decode(&header) {
-            Ok(Incoming::Hello { client, bye }) => {
-                let held = self.clients.table.greeted(client, &to.connection, bye, Instant::now());
+            Ok(Incoming::Hello { client, bye, identify }) => {
+                let held =
+                    self.clients.table.greeted((!identify).then_some(client), &to.connection, bye, Instant::now());
                 self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
                 for frames in held {
                     self.send_frames(&to.connection, frames);

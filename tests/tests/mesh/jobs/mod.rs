@@ -9,6 +9,7 @@ mod errors;
 mod flow;
 mod load;
 mod poison;
+mod restarts;
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client, FunctionError, JobError, Message, Results, Server};
