@@ -1,6 +1,6 @@
 //! A cluster of three etcd members.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use crate::{
     Etcd,
@@ -27,17 +27,28 @@ impl EtcdCluster {
     /// When they are not healthy within 30 s; the message has the end of a log.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// As [`start`](Self::start); the members listen for clients at this address, such as that of a [`Host`](crate::Host).
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_at(address: Ipv4Addr) -> Self {
         (0..START_ATTEMPTS)
-            .find_map(|_| Self::try_start())
+            .find_map(|_| Self::try_start(address))
             .unwrap_or_else(|| panic!("etcd found its ports taken {START_ATTEMPTS} times"))
     }
 
-    fn try_start() -> Option<Self> {
+    fn try_start(address: Ipv4Addr) -> Option<Self> {
         let peers: Vec<_> =
             (0..MEMBERS).map(|i| (format!("m{i}"), format!("http://127.0.0.1:{}", free_port()))).collect();
         let names: Vec<_> = peers.iter().map(|(name, url)| format!("{name}={url}")).collect();
         let names = names.join(",");
-        let launch = |(name, url): &(String, String)| Etcd::builder().launch(name, url, &names, &["100", "1000"]);
+        let launch =
+            |(name, url): &(String, String)| Etcd::builder().at(address).launch(name, url, &names, &["100", "1000"]);
         let members: Vec<_> = peers.iter().map(launch).collect();
         for member in &members {
             match member.ready() {

@@ -160,6 +160,13 @@ impl Network {
         }
     }
 
+    /// Drops all packets between a host and what listens at an endpoint, old connections and new ones.
+    pub fn black_hole_endpoint(&self, host: &Host, endpoint: SocketAddrV4) {
+        let (port, ends) = (endpoint.port().to_string(), [&host.address, endpoint.ip()].map(ToString::to_string));
+        self.rule(&["from", &ends[0], "to", &ends[1], "ipproto", "tcp", "dport", &port, "blackhole"]);
+        self.rule(&["from", &ends[1], "to", &ends[0], "ipproto", "tcp", "sport", &port, "blackhole"]);
+    }
+
     /// Drops all packets between two hosts.
     pub fn cut(&self, one: &Host, other: &Host) {
         let [one, other] = [one, other].map(|host| host.address.to_string());

@@ -37,6 +37,10 @@ const PING_PERIOD: Duration = Duration::from_secs(6);
 /// How long the answer to a ping may take before the connection is given up.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a connection without a stream may be idle before the system checks that the other host is still there: pings
+/// are sent over streams only.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// The largest answer we take. The crate's 4 MiB would be too little for a list of a few thousand servers.
 const MAX_ANSWER: usize = 256 << 20;
 
@@ -120,6 +124,7 @@ impl Pool {
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(PING_PERIOD, PING_TIMEOUT)
             .with_keep_alive_while_idle(false)
+            .with_tcp_keepalive(TCP_KEEP_ALIVE)
             // A member that lost touch with the others would else serve a watch that is silent for ever.
             .with_require_leader(true);
         let endpoints: Vec<Endpoint> = settings

@@ -17,6 +17,10 @@ use tokio::{
 
 use crate::facts::plain::panic_message;
 
+/// How many names of etcd's hosts are looked up at a time, each on a thread. etcd's client has the runtime do so, and each new
+/// try begins another lookup beside one that hangs.
+const MAX_LOOKUPS: usize = 32;
+
 /// Keeps the thread running: it ends when this is dropped.
 ///
 /// Nobody joins the thread, for the last handle may be dropped on the thread itself.
@@ -29,7 +33,7 @@ pub(super) struct Thread {
 impl Thread {
     /// Starts a thread of this name.
     pub(super) fn start(name: &str) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(MAX_LOOKUPS).build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name(name.to_owned()).spawn(move || {

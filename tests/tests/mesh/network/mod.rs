@@ -1,6 +1,7 @@
 //! Faults of the network between hosts, each host in a network namespace of its own.
 
 mod client;
+mod etcd;
 mod harness;
 mod leader;
 mod names;
