@@ -35,6 +35,7 @@ from .etcd import Etcd
 from .member import Member
 from .message import LONGEST_PAYLOAD, VERSION, Failure, Request
 from .message import answer_header, forward_header, is_for, read_hello, read_json, read_parting
+from .path import keep_alive
 from .relay import Relay
 
 log = logging.getLogger("peer")
@@ -261,6 +262,7 @@ class Stage:
         self.router.maxmsgsize = 2 * LONGEST_PAYLOAD
         self.router.sndhwm = MOST_UNREAD
         self.router.linger = 2000
+        keep_alive(self.router)
         self.router.ipv6 = ":" in options.ip
         host = f"[{options.ip}]" if ":" in options.ip else options.ip
         self.router.bind(f"tcp://{host}:{options.port or '*'}")

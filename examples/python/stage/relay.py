@@ -12,6 +12,7 @@ import zmq
 
 from .member import read
 from .message import VERSION, Failure
+from .path import Path
 
 log = logging.getLogger("relay")
 
@@ -19,6 +20,8 @@ log = logging.getLogger("relay")
 TRIES = 3
 # How long a connection may take to open, greeting included, in seconds.
 OPEN_WITHIN = 2.0
+# How often a connection is looked at, and how long nothing may be acknowledged over it, in seconds.
+LOOK, UNACKNOWLEDGED = 0.25, 1.0
 # Of a name with more instances than this, a client keeps connections to so many only.
 SUBSET = 32
 
@@ -107,17 +110,20 @@ class Link:
         link.socket.immediate = True
         link.socket.reconnect_ivl = -1
         link.socket.ipv6 = "[" in instance["endpoint"]
+        link.path = Path(link.socket)
         try:
             link.socket.connect(instance["endpoint"])
             await asyncio.wait_for(link.greet({"bye": True, "identify": True}), OPEN_WITHIN)
             frames = await asyncio.wait_for(link.socket.recv_multipart(), OPEN_WITHIN)
             if json.loads(frames[0]).get("server") != instance["uuid"]:
                 raise ValueError("another server answers there")
+            await asyncio.wait_for(link.path.found(), OPEN_WITHIN)
             await asyncio.wait_for(link.greet({"bye": True}), OPEN_WITHIN)
         except BaseException:
             link.close()
             raise
         link.listening = asyncio.ensure_future(link.listen())
+        link.watching = asyncio.ensure_future(link.watch(instance))
         return link
 
     def greet(self, fields):
@@ -140,10 +146,26 @@ class Link:
         # The last word: what was sent before it is still taken in, and now the server can go.
         parting = json.dumps({"palm": VERSION, "bye": self.me}).encode()
         self.socket.send_multipart([parting, b""], zmq.DONTWAIT).exception()
+        self.path.close()
         self.socket.close(linger=2000)
+
+    async def watch(self, instance):
+        """Ends the connection when what it carries is swallowed: the next message opens a new one."""
+        since = None
+        while not self.closed:
+            await asyncio.sleep(LOOK)
+            if self.closed or not self.path.swallows():
+                since = None
+                continue
+            since = since or time.monotonic()
+            if time.monotonic() - since >= UNACKNOWLEDGED:
+                where = f"server {instance['uuid']} at {instance['endpoint']}"
+                log.warning("the connection to %s is dead: what is sent is not acknowledged", where)
+                self.close()
 
     def close(self):
         self.closed = True
+        self.path.close()
         self.socket.close()
 
 

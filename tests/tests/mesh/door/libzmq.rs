@@ -1,7 +1,9 @@
 //! libzmq, as everyone else uses it, through pyzmq.
 
 use super::Server;
-use palm_tests::{Process, python};
+use crate::inside::{Inside, settings};
+use palm_peer::{FunctionError, Message, Server as Definition};
+use palm_tests::{Etcd, Process, python};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -46,6 +48,34 @@ assert events == [zmq.EVENT_HANDSHAKE_SUCCEEDED], events
     run(script, &server);
     assert_eq!(server.refused("command"), 0);
     assert_eq!(server.refused("stalled"), 0);
+}
+
+#[test]
+fn heartbeats_are_answered_while_a_slow_function_runs() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let slow = Definition::new("zoo").blocking("slow", |message: Message| {
+        std::thread::sleep(Duration::from_secs(4));
+        Ok::<_, FunctionError>(message.into_payload())
+    });
+    let server = Inside::start(slow, settings(&etcd));
+    // Some fifteen times as long as libzmq waits for an answer to its PING.
+    let script = r#"
+import sys, zmq
+from zmq.utils.monitor import recv_monitor_message
+socket = zmq.Context().socket(zmq.DEALER)
+socket.setsockopt(zmq.HEARTBEAT_IVL, 100)
+socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 250)
+socket.setsockopt(zmq.HEARTBEAT_TTL, 500)
+socket.setsockopt(zmq.RCVTIMEO, 20000)
+monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+socket.connect(sys.argv[1])
+socket.send_multipart([b'{"palm":1,"pipeline":["zoo.slow"]}', b"hello"])
+assert socket.recv_multipart()[1] == b"hello"
+assert not monitor.poll(0), recv_monitor_message(monitor)
+"#;
+    let program = Process::start(python, ["-c", script, server.peer.endpoint()]);
+    assert!(program.wait(SOON).success(), "{:#?}", program.lines());
 }
 
 #[test]

@@ -5,3 +5,4 @@ mod etcd;
 mod harness;
 mod leader;
 mod names;
+mod python;

@@ -23,5 +23,15 @@ def slow(payload):
     return payload
 
 
+@stage.function
+def hog(payload):
+    """Lets no other thread of Python run for so many milliseconds: summing up a range never gives its lock away."""
+    count = 10_000_000
+    began = time.monotonic()
+    sum(range(count))
+    sum(range(int(count * int(payload) / 1000 / (time.monotonic() - began))))
+    return payload
+
+
 if __name__ == "__main__":
     stage.main()

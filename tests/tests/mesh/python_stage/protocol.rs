@@ -2,9 +2,12 @@
 
 use super::{program, start};
 use crate::common::{Mesh, QUICK};
-use palm_tests::{Etcd, Process, binary, eventually, in_repository, python};
+use palm_tests::{
+    Etcd, Process, binary, eventually, in_repository, python,
+    wire::{Wire, frame},
+};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
@@ -127,4 +130,37 @@ fn functions_run_side_by_side_and_probes_are_answered_meanwhile() {
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer == "8000")), "{answers:?}");
     assert!(mesh.is_registered(&server.uuid));
     assert!(leader.lines_with("does not answer").is_empty());
+}
+
+#[test]
+fn a_server_whose_python_is_held_up_answers_pings_and_keeps_its_calls() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    // Probes that outlast it: the call is what matters here.
+    let mesh = Mesh::new(&etcd, "", &["--probe-period", "30", "--probe-timeout", "20"]);
+    let leader = mesh.start("printf");
+    let zoo = program(&python, "tests/tests/mesh/python/zoo.py", &etcd.endpoint()).args(["--ttl", "60"]);
+    let server = mesh.start_program(zoo);
+    mesh.await_published(&[&leader.uuid, &server.uuid]);
+    let client = futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
+    eventually("the client sees it", SOON, || client.reachable().iter().any(|r| r.server == "zoo").then_some(()));
+    let (call, ping) = std::thread::scope(|scope| {
+        // Longer than a PING may take to be answered: no thread of Python runs meanwhile.
+        let call = scope.spawn(|| {
+            let call = client.call("zoo.hog", "6000").timeout(PATIENCE);
+            futures::executor::block_on(call.into_future())
+        });
+        let ping = scope.spawn(|| {
+            let address = server.endpoint.trim_start_matches("tcp://").parse().expect("an address");
+            let mut wire = Wire::dealer(address).expect("a connection");
+            let asked = Instant::now();
+            // With a time to live of 10 s, and a context that comes back.
+            wire.send(&frame(4, b"\x04PING\x00\x64here")).expect("sent");
+            (wire.frame().expect("a PONG"), asked.elapsed())
+        });
+        (call.join().expect("no panic"), ping.join().expect("no panic"))
+    });
+    assert_eq!(call.expect("the server is busy, and not gone"), "6000");
+    assert_eq!(ping.0, (4, b"\x04PONGhere".to_vec()));
+    assert!(ping.1 < Duration::from_secs(2), "the PONG took {:?}", ping.1);
 }
