@@ -4,6 +4,7 @@ use crate::{
     CallError, Error, Job, Options,
     drivers::{client::Mesh, dialer::Dialer},
     facts::message::Request,
+    ports::tasks::Supervisor,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -49,7 +50,7 @@ impl Client {
         let credentials = crate::tls::credentials(&options, files.as_ref(), None)?;
         let etcd = crate::etcd::start("palm-client", &options, files.as_ref())?;
         let dialer = Dialer::new(Uuid::new_v4(), &options, credentials);
-        Ok(Self { mesh: Mesh::connect(etcd, options, dialer).await? })
+        Ok(Self { mesh: Mesh::connect(etcd, options, dialer, &Supervisor::unattended()).await? })
     }
 
     /// The client's identity, as servers see it.

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     NotFound,
     /// What was asked for was done, but etcd is out of space and could not record it: see the words for what follows.
     NotRecorded,
+    /// Tasks of the library's own panicked again and again; the server left the mesh. Start the process anew.
+    TaskFailed,
     /// The system refused a resource, such as a thread.
     System,
 }

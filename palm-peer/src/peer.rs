@@ -9,13 +9,13 @@ use crate::{
         lock::lock,
         serving::{Beat, Serving, core::Core, functions::Function},
     },
-    facts::record::{self, Record},
+    facts::record::Record,
     logging,
     ports::{
         etcd::Etcd,
         signal,
         systemd::{self, Notice},
-        timer,
+        tasks, timer,
     },
 };
 use chrono::Utc;
@@ -98,7 +98,7 @@ impl Peer {
         let (tell_end, end) = oneshot::channel();
         let living =
             live(etcd.clone(), Arc::clone(&core), record, Arc::clone(&announcer), heard, ask_beat, tell_joined);
-        drop(etcd.spawn(async move {
+        drop(etcd.spawn("peer", async move {
             // Nobody waits for the end of a peer that is not served.
             let _ = tell_end.send(living.await);
         }));
@@ -152,7 +152,8 @@ impl Peer {
     /// a drain.
     ///
     /// # Errors
-    /// [`ErrorKind::Evicted`] when a person removed the server, [`ErrorKind::NotServable`] when it is served already or has
+    /// [`ErrorKind::Evicted`] when a person removed the server, [`ErrorKind::TaskFailed`] when tasks of the peer's own
+    /// panicked three times within a minute, [`ErrorKind::NotServable`] when it is served already or has
     /// left.
     pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
         let taken = lock(&self.engine).take();
@@ -160,23 +161,14 @@ impl Peer {
             return Err(Error::new(ErrorKind::NotServable, "this peer is served already, or has left"));
         };
         let mut serving = Serving::new(Arc::clone(&self.core), sender);
-        let why = {
-            let shutdown = shutdown.map(|_| None);
-            pin_mut!(shutdown);
-            let mut why = None;
-            let stop = select(end.map(Some), shutdown);
-            let mut stop = stop.map(|stop| why = stop.factor_first().0).fuse();
-            serving.run(&mut receiver, &mut beats, &mut stop).await;
+        let ended = {
+            let stop = self.stop(end, shutdown);
+            pin_mut!(stop);
+            let mut ended = Ok(());
+            let mut stop = stop.map(|why| ended = why).fuse();
+            let turning = tasks::caught("serving", serving.run(&mut receiver, &mut beats, &mut stop)).await;
             drop(stop);
-            why
-        };
-        let ended = match why {
-            None => Ok(()),
-            Some(Ok(End::Evicted)) => {
-                let words = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
-                Err(Error::new(ErrorKind::Evicted, words))
-            }
-            Some(_) => Err(Error::new(ErrorKind::System, "the peer's agent ended")),
+            turning.map_err(|panic| self.failed(&format!("the serving loop panicked: {panic}"))).and(ended)
         };
         let hurried = {
             let finishing = self.finish(&ended, &door, &mut serving, &mut receiver, &mut beats);
@@ -193,6 +185,26 @@ impl Peer {
         ended
     }
 
+    /// Ends when serving is to end, with the reason.
+    async fn stop(&self, end: oneshot::Receiver<End>, shutdown: impl Future) -> Result<(), Error> {
+        pin_mut!(shutdown);
+        // When it gives up, the agent ends as well: the reason comes first.
+        match select(select(self.core.supervisor.gave_up(), end), shutdown).await {
+            Either::Right(_) => Ok(()),
+            Either::Left((Either::Left((reason, _)), _)) => Err(self.failed(&reason)),
+            Either::Left((Either::Right((Ok(End::Evicted), _)), _)) => {
+                let words = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
+                Err(Error::new(ErrorKind::Evicted, words))
+            }
+            Either::Left((Either::Right(_), _)) => Err(self.failed("its agent ended")),
+        }
+    }
+
+    fn failed(&self, reason: &str) -> Error {
+        let words = format!("server {} cannot go on and must be started anew: {reason}", self.core.uuid);
+        Error::new(ErrorKind::TaskFailed, words)
+    }
+
     /// What is left to do once serving ends.
     async fn finish(
         &self,
@@ -204,6 +216,7 @@ impl Peer {
     ) {
         match ended {
             Ok(()) => self.leave(door, serving, receiver, beats).await,
+            Err(error) if error.kind() == ErrorKind::TaskFailed => self.leave(door, serving, receiver, beats).await,
             Err(error) if error.kind() == ErrorKind::Evicted => {
                 self.core.leaving.store(true, Ordering::Release);
                 self.drain(door, serving, receiver, beats).await;
@@ -318,8 +331,8 @@ async fn prepare(definition: Definition, options: Options) -> Result<Prepared, E
         );
     }
     let mut record = new_record(&core, kind, names);
-    check_length(&record)?;
-    let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials).await;
+    crate::server::check_length(&record)?;
+    let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor).await;
     let (door, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
     let etcd = crate::etcd::start("palm-agent", &core.options, files.as_ref())?;
@@ -359,22 +372,6 @@ async fn live(
             End::Left
         }
     }
-}
-
-/// Nobody reads a record that is too long: the server would never be configured.
-fn check_length(record: &Record) -> Result<(), Error> {
-    let length = record.full_length();
-    if length <= record::LONGEST {
-        return Ok(());
-    }
-    let words = format!(
-        "server {}: its record in etcd would have {length} bytes, {} at most; {} functions are named in it: give it fewer, \
-         or shorter names",
-        record.server,
-        record::LONGEST,
-        record.functions.len()
-    );
-    Err(Error::new(ErrorKind::Invalid, words))
 }
 
 /// The record of a server that does not listen yet.

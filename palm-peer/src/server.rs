@@ -242,3 +242,19 @@ impl Server {
 fn outcome<T: Into<Bytes>, E: Into<FunctionError>>(result: Result<T, E>) -> Outcome {
     result.map(Into::into).map_err(|error| error.into().to_string())
 }
+
+/// Nobody reads a record that is too long: the server would never be configured.
+pub(crate) fn check_length(record: &crate::Record) -> Result<(), Error> {
+    let length = record.full_length();
+    if length <= crate::facts::record::LONGEST {
+        return Ok(());
+    }
+    let words = format!(
+        "server {}: its record in etcd would have {length} bytes, {} at most; {} functions are named in it: give it fewer, \
+         or shorter names",
+        record.server,
+        crate::facts::record::LONGEST,
+        record.functions.len()
+    );
+    Err(Error::new(ErrorKind::Invalid, words))
+}

@@ -23,5 +23,6 @@ pub mod roster;
 pub mod routing;
 pub mod shutdown;
 pub mod store;
+pub mod supervision;
 pub mod turns;
 pub mod zmtp;

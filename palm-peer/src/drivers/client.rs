@@ -18,8 +18,9 @@ use crate::{
         pipeline::Instance,
     },
     ports::{
-        etcd::{Etcd, EtcdError, Target, Task},
+        etcd::{Bound, Etcd, EtcdError, Target},
         runtime,
+        tasks::Supervisor,
         timer::{self, Elapsed},
     },
 };
@@ -32,7 +33,7 @@ use std::{
     collections::{HashMap, HashSet},
     future,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -56,7 +57,7 @@ pub struct Mesh {
     listeners: Mutex<Vec<mpsc::UnboundedSender<()>>>,
     /// Where the answers to jobs go.
     pub jobs: JobSinks,
-    watching: Mutex<Option<Task<()>>>,
+    watching: Mutex<Option<Bound<()>>>,
 }
 
 /// The place of one instance's link.
@@ -118,17 +119,14 @@ impl Slot {
     }
 }
 
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        if let Some(watching) = lock(&self.watching).take() {
-            watching.abort();
-        }
-    }
-}
-
 impl Mesh {
     /// Learns what can be reached, and goes on learning.
-    pub async fn connect(etcd: Etcd, options: Options, dialer: Dialer) -> Result<Arc<Self>, Error> {
+    pub async fn connect(
+        etcd: Etcd,
+        options: Options,
+        dialer: Dialer,
+        supervisor: &Supervisor,
+    ) -> Result<Arc<Self>, Error> {
         let time = options.join_timeout;
         let folder = options.keys().pipelines();
         let mesh = Arc::new(Self {
@@ -143,9 +141,13 @@ impl Mesh {
         });
         let (tell, listed) = oneshot::channel();
         let trouble = Arc::new(Mutex::new(String::new()));
-        let watch = etcd.watch(Target::Prefix(folder.clone()));
-        let learning = learn(Arc::downgrade(&mesh), watch, folder.clone(), tell, Arc::clone(&trouble));
-        *lock(&mesh.watching) = Some(etcd.spawn(learning));
+        let (tell, knowing, watched) = (Arc::new(Mutex::new(Some(tell))), Arc::downgrade(&mesh), etcd.clone());
+        let (told, prefix) = (Arc::clone(&trouble), folder.clone());
+        let learning = move || {
+            let watch = watched.watch(Target::Prefix(prefix.clone()));
+            learn(Weak::clone(&knowing), watch, prefix.clone(), Arc::clone(&tell), Arc::clone(&told))
+        };
+        *lock(&mesh.watching) = Some(etcd.keep(supervisor, "directory", learning));
         let refused = refusal(&etcd, folder);
         match timer::timeout(time, select(pin!(listed), pin!(refused))).await {
             Ok(Either::Left((Ok(()), _))) => Ok(mesh),
@@ -301,7 +303,7 @@ impl Mesh {
         for link in gone.into_iter().filter_map(|(_, slot)| slot.current()) {
             // It may be leaving, and still read what was sent to it: were we to close, its goodbye would be answered by a
             // reset, and what it has not read by then would be lost.
-            runtime::spawn(async move {
+            runtime::spawn("old-link", async move {
                 let _ = timer::timeout(KEPT_FOR, link.broken()).await;
             });
         }

@@ -14,6 +14,7 @@ use crate::{
         etcd::Etcd,
         handshake::Unopened,
         runtime::{self, TcpStream},
+        tasks::Name,
         tcp_state::Ends,
         timer,
         tls::{self, Credentials},
@@ -228,7 +229,7 @@ impl Dialer {
             None => (Box::new(tcp.clone()), Box::new(tcp)),
         };
         let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
-        self.spawn(writer.run());
+        self.spawn("link-writer", writer.run());
         let say = |words: Vec<u8>| sender.send(&[words.into()], true);
         say(message::encode_identify(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
         let frames = receiver.receive().await.map_err(|end| {
@@ -242,8 +243,8 @@ impl Dialer {
                 // From here on it may send our answers over this connection.
                 say(message::encode_hello(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
                 let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
-                self.spawn(receiving);
-                self.spawn(link.watching(Where { server, ends }));
+                self.spawn("link-reader", receiving);
+                self.spawn("link-watch", link.watching(Where { server, ends }));
                 Ok(link)
             }
             Some(answer) => Err(OpenError::Impostor(answer.server)),
@@ -251,10 +252,10 @@ impl Dialer {
         }
     }
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, name: Name, future: impl Future<Output = ()> + Send + 'static) {
         match &self.home {
-            Some(etcd) => drop(etcd.spawn(future)),
-            None => runtime::spawn(future),
+            Some(etcd) => drop(etcd.spawn(name, future)),
+            None => runtime::spawn(name, future),
         }
     }
 }

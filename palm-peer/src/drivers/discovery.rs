@@ -23,11 +23,10 @@ pub async fn learn(
     mesh: Weak<Mesh>,
     mut watch: Watch,
     folder: String,
-    tell: oneshot::Sender<()>,
+    tell: Arc<Mutex<Option<oneshot::Sender<()>>>>,
     trouble: Arc<Mutex<String>>,
 ) {
     let mut known = Known::default();
-    let mut tell = Some(tell);
     loop {
         let change = match known.until() {
             Some(deadline) => timer::timeout_at(deadline, watch.next()).await.ok(),
@@ -41,7 +40,8 @@ pub async fn learn(
         // A half-told list would hide what is there.
         if known.whole {
             mesh.update(&known.directory());
-            if let Some(tell) = tell.take() {
+            let told = lock(&tell).take();
+            if let Some(tell) = told {
                 let _ = tell.send(());
             }
         }

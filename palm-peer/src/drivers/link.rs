@@ -129,7 +129,10 @@ impl Link {
     /// Finds out whether the connection still works while something is outstanding, and breaks the link when it does not.
     /// Ends with the link; to be run in the background.
     pub fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
-        watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place)
+        let ending = Ending(Arc::downgrade(self));
+        let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place);
+        // A link that nobody watches any more could be dead for ever.
+        watching.map(move |()| drop(ending))
     }
 
     fn seen(&self) -> Seen {
@@ -296,6 +299,8 @@ async fn receive(
     closed: oneshot::Receiver<()>,
     tell_broken: oneshot::Sender<()>,
 ) {
+    // Whoever waits for answers is told of the end, be it a panic.
+    let ending = Ending(link.clone());
     let mut closed = closed.fuse();
     let mut strays = Strays::new();
     loop {
@@ -312,10 +317,18 @@ async fn receive(
             runtime::yield_now().await;
         }
     }
-    if let Some(link) = link.upgrade() {
-        link.end();
+    drop((ending, tell_broken));
+}
+
+/// Ends the link when dropped.
+struct Ending(std::sync::Weak<Link>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.upgrade() {
+            link.end();
+        }
     }
-    drop(tell_broken);
 }
 
 /// Counts answers: of those that nobody asked for there are none from a proper server.

@@ -274,6 +274,13 @@ impl Writer {
     }
 }
 
+/// Without it nothing is written any more: nothing shall collect, be its end a panic.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.outbox.clear();
+    }
+}
+
 impl Outbox {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,6 +11,7 @@ pub mod resolver;
 pub mod runtime;
 pub mod signal;
 pub mod systemd;
+pub mod tasks;
 pub mod tcp_state;
 pub mod timer;
 pub mod tls;

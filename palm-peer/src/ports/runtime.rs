@@ -8,6 +8,7 @@ pub use async_std::{
     os::unix::net::{UnixListener, UnixStream},
 };
 
+use super::tasks::{self, Name, Supervisor};
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
 use futures::{
@@ -70,10 +71,31 @@ pub fn prepare() {
     async_global_executor::init_with_config(threads.with_thread_name_fn(|| "palm-io".to_owned()));
 }
 
-/// Runs a future in the background until it ends.
-pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+/// Runs a future in the background until it ends. A panic is logged with the name.
+pub fn spawn(name: Name, future: impl Future<Output = ()> + Send + 'static) {
+    spawn_or(name, future, || {});
+}
+
+/// As [`spawn`]; calls `panicked` after a panic.
+pub fn spawn_or(
+    name: Name,
+    future: impl Future<Output = ()> + Send + 'static,
+    panicked: impl FnOnce() + Send + 'static,
+) {
     prepare();
-    drop(task::spawn(future));
+    drop(task::spawn(async move {
+        if tasks::logged(name, future).await.is_err() {
+            panicked();
+        }
+    }));
+}
+
+/// As [`spawn`], for what must not be missing: after a panic, it is started anew.
+pub fn keep<F>(supervisor: &Supervisor, name: Name, start: impl FnMut() -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    spawn("supervisor", supervisor.clone().keep(name, start));
 }
 
 /// Runs a future in the background, and blocks the calling thread until it ends; a panic goes on here.

@@ -3,6 +3,7 @@
 //! A thread of their own receives them, so that a function that holds up the executor does not keep a second signal from
 //! ending the process.
 
+use super::tasks::wake;
 use crate::decisions::shutdown::{Request, Requests};
 use async_signal::{Signal, Signals};
 use futures::{StreamExt as _, executor::block_on};
@@ -120,7 +121,7 @@ fn receive(request: Request) {
         state.requests.observe(request);
         std::mem::take(&mut state.wakers)
     };
-    wakers.into_values().for_each(Waker::wake);
+    wakers.into_values().for_each(wake);
 }
 
 /// Whether the process was started to outlive its terminal, as `nohup` does.

@@ -4,6 +4,7 @@
 //! and another to forget; these cost an entry in a map. A thread of their own sleeps until the earliest: leases and probes
 //! depend on them, and no executor that a function holds up may hold up those.
 
+use super::tasks::{keep_thread, panic_if_rigged, wake};
 use futures::{
     future::{Either, select},
     pin_mut,
@@ -38,7 +39,8 @@ impl Timers {
         static TIMERS: Timers = Timers { waiting: Mutex::new(Waiting::new()), earlier: Condvar::new() };
         static THREAD: OnceLock<()> = OnceLock::new();
         THREAD.get_or_init(|| {
-            let started = thread::Builder::new().name("palm-timer".to_owned()).spawn(|| TIMERS.fire());
+            let started =
+                thread::Builder::new().name("palm-timer".to_owned()).spawn(|| keep_thread("timer", || TIMERS.fire()));
             // As the executor does when it has no thread: nothing can go on without.
             assert!(started.is_ok(), "no thread for the timers can be started: {started:?}");
         });
@@ -69,7 +71,9 @@ impl Timers {
             if !expired.is_empty() {
                 // A waker may well set the next deadline.
                 drop(waiting);
-                expired.into_values().for_each(Waker::wake);
+                expired.into_values().for_each(wake);
+                // Deadlines pass even while it panics again and again, as leaving needs them.
+                panic_if_rigged("timer");
                 waiting = self.lock();
                 continue;
             }
@@ -192,10 +196,10 @@ mod tests {
         // More than the executor has threads.
         for _ in 0..64 {
             let gate = Arc::clone(&gate);
-            runtime::spawn(async move { drop(gate.read()) });
+            runtime::spawn("test", async move { drop(gate.read()) });
         }
         let (tell, mut turned) = oneshot::channel();
-        runtime::spawn(async move { tell.send(()).expect("the test waits for it") });
+        runtime::spawn("test", async move { tell.send(()).expect("the test waits for it") });
         block_on(sleep(Duration::from_millis(10)));
         assert_eq!(turned.try_recv(), Ok(None), "the executor is held up");
         drop(closed);

@@ -230,7 +230,7 @@ impl Sender {
         // It may come to own a lock that whoever receives waits for without giving way, as a connection ends. So another
         // thread goes on with it.
         let (tell, done) = oneshot::channel();
-        runtime::spawn(async move {
+        runtime::spawn("slow-send", async move {
             let _ = timer::timeout(SLOW_SEND, sending).await;
             // Whoever sent may have stopped waiting.
             let _ = tell.send(());

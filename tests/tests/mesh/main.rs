@@ -34,6 +34,7 @@ mod records;
 mod removal;
 mod roles;
 mod runtimes;
+mod supervision;
 mod systemd;
 mod tls;
 

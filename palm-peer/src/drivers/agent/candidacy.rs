@@ -60,6 +60,18 @@ async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Res
     Ok(read(&outcome.reads.concat()))
 }
 
+/// Takes back the own candidacy, if it is still that of this term; tries until etcd does it.
+pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
+    for attempt in 0.. {
+        match etcd.transact(Transaction::new().created(own, term).then(Operation::delete(own))).await {
+            Ok(_) => return,
+            Err(error) => etcd.log_failure(&format!("resigning under {own}"), &error),
+        }
+        let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+        timer::sleep(wait).await;
+    }
+}
+
 /// Waits until a key that was created at this revision is gone. One that was put again since is another candidacy.
 pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
     let mut watch = etcd.watch(Target::Key(key));
@@ -107,7 +119,8 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
                 Err(error) if error.proves_gone() && (was_there || record.configured) => {
                     // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
                     // the same.
-                    let burial = etcd.spawn(bury_leader(etcd.clone(), keys.clone(), leader.clone(), uuid, kv));
+                    let burial =
+                        etcd.spawn("leader-removal", bury_leader(etcd.clone(), keys.clone(), leader.clone(), uuid, kv));
                     if burial.await == Ok(true) {
                         return;
                     }

@@ -26,7 +26,8 @@ use crate::{
     },
     facts::{ids::LeaseId, record::Record},
     ports::{
-        etcd::{Change, Task},
+        etcd::{Bound, Change},
+        tasks::{self, Name, Supervisor},
         timer,
     },
 };
@@ -34,7 +35,10 @@ use futures::{
     StreamExt as _,
     channel::{mpsc, oneshot},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long leaving may wait for etcd; after that the lease expires by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
@@ -55,6 +59,8 @@ pub enum End {
     Left,
     /// A person removed it.
     Evicted,
+    /// Its agent panicked too often.
+    Failed,
 }
 
 /// What the agent hears from its own tasks.
@@ -68,17 +74,12 @@ enum Input {
     /// The serving loop turns again after the registry found the server mute.
     Responsive,
     Registered(Result<LastWritten, RegisterError>),
+    /// After a task failed: the lead is given up, and enough time has passed to stand again.
+    Resigned,
+    /// The watch on the own record began anew, and the record is not there.
+    RecordMissing,
     /// What a task of the election found, and for which of its turns.
     Election(u64, election::Event),
-}
-
-/// A task that ends with whoever holds it.
-struct Guarded(Task<()>);
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// One peer's agent.
@@ -109,8 +110,9 @@ struct Session {
     inputs: mpsc::UnboundedReceiver<Input>,
     farewell: SharedFarewell,
     leaving: bool,
-    tasks: Vec<Guarded>,
-    election_tasks: Vec<Guarded>,
+    supervisor: Supervisor,
+    tasks: Vec<Bound<()>>,
+    election_tasks: Vec<Bound<()>>,
 }
 
 impl Agent {
@@ -128,12 +130,24 @@ impl Agent {
 
     /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
     pub async fn run(mut self, first: Joined) -> End {
-        let _vigil = Guarded(self.registrar.etcd.spawn(vigil::keep(self.beats.clone())));
+        let (supervisor, beats) = (self.core.supervisor.clone(), self.beats.clone());
+        let keeping = move || vigil::keep(beats.clone());
+        let _vigil = self.registrar.etcd.keep(&supervisor, "watchdog", keeping);
+        let mut failures = supervisor.failures();
         let mut joined = first;
         loop {
-            let written = match self.live(joined).await {
-                Ok(end) => return end,
-                Err(LeaseLost { written }) => written,
+            let (lease, known) = (joined.lease, joined.written);
+            let written = match tasks::caught("agent", self.live(joined, &mut failures)).await {
+                Ok(Ok(end)) => return end,
+                Ok(Err(LeaseLost { written })) => written,
+                Err(panic) => {
+                    // With its lease goes the lead, if it led.
+                    let _ = timer::timeout(LEAVE_WITHIN, self.registrar.revoke(lease)).await;
+                    if !supervisor.failed("agent", &panic).await {
+                        return End::Failed;
+                    }
+                    known
+                }
             };
             self.announcer.announce(Event::Detached);
             log::warn!("the lease was lost; the server goes on serving and rejoins");
@@ -174,9 +188,9 @@ impl Agent {
     }
 
     /// One session, from its registration until the lease is lost.
-    async fn live(&mut self, joined: Joined) -> Result<End, LeaseLost> {
+    async fn live(&mut self, joined: Joined, failures: &mut mpsc::UnboundedReceiver<Name>) -> Result<End, LeaseLost> {
         let lease = joined.lease;
-        let mut session = Session::start(joined, &self.registrar);
+        let mut session = Session::start(joined, &self.registrar, &self.core.supervisor);
         self.election(&mut session, election::Event::LeaseHeld(lease));
         loop {
             futures::select_biased! {
@@ -185,6 +199,7 @@ impl Agent {
                         return Ok(end);
                     }
                 }
+                _ = failures.select_next_some() => self.task_failed(&mut session),
                 command = self.commands.next() => match command {
                     Some(Command::Leave(done)) => {
                         self.leave(&mut session).await;
@@ -241,6 +256,11 @@ impl Agent {
             Input::Verdict(verdict) => return self.judged(session, verdict).await,
             Input::Responsive => session.register(&self.registrar),
             Input::NewHistory => self.start_over(session),
+            Input::RecordMissing => session.investigate(&self.registrar, None),
+            // Else it stands once the lease is held, or the record is put, again.
+            Input::Resigned if !session.returning && lock(&session.clock).is_held(Instant::now()) => {
+                self.election(session, election::Event::LeaseHeld(session.lease));
+            }
             Input::Registered(Ok(written)) => self.registered(session, written),
             Input::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict(session).await)),
             Input::Registered(Err(RegisterError::Etcd(error))) => {
@@ -249,7 +269,7 @@ impl Agent {
                 session.register(&self.registrar);
             }
             Input::Election(turn, event) if turn == session.turn => self.election(session, event),
-            Input::Election(..) => {}
+            Input::Resigned | Input::Election(..) => {}
         }
         Ok(None)
     }
@@ -263,6 +283,14 @@ impl Agent {
         if std::mem::take(&mut session.returning) {
             self.election(session, election::Event::LeaseHeld(session.lease));
         }
+    }
+
+    /// A task of the peer's panicked, and starts anew in a while. A leader cannot tell what it did not do or see meanwhile, and
+    /// leaves the lead to the next in line.
+    fn task_failed(&mut self, session: &mut Session) {
+        let Some(term) = session.election.term().filter(|_| !session.leaving) else { return };
+        self.election(session, election::Event::LeaseInDoubt);
+        session.resign(&self.registrar, term);
     }
 
     /// In a new history nothing holds that was known of revisions and absent keys: neither that this peer leads, nor whom it

@@ -1,7 +1,7 @@
 //! The tasks of one session: each waits for one thing, and tells the agent.
 
 use super::{
-    Guarded, Input, Joined, Session, candidacy,
+    Input, Joined, Session, candidacy,
     keeper::{self},
     registration::Registrar,
 };
@@ -9,14 +9,18 @@ use crate::{
     decisions::{
         backoff::backoff,
         election::{Candidate, Election, Event},
-        removal::Verdict,
+        removal::{LastWritten, Verdict},
     },
     drivers::{
         duties,
         serving::{Beat, core::Core},
     },
     facts::ids::{LeaseId, Revision},
-    ports::{etcd::Target, timer},
+    ports::{
+        etcd::{Change, Target},
+        tasks::{Name, Supervisor},
+        timer,
+    },
 };
 use futures::{
     FutureExt as _, StreamExt as _,
@@ -25,9 +29,15 @@ use futures::{
 };
 use std::{
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
+
+/// How long whoever gave up the lead lets others stand first: not so long that a server alone in its mesh is missed.
+const STAND_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long to wait before asking etcd again for what it did not do.
 fn again(attempt: u32) -> Duration {
@@ -35,7 +45,7 @@ fn again(attempt: u32) -> Duration {
 }
 
 impl Session {
-    pub(super) fn start(joined: Joined, registrar: &Registrar) -> Self {
+    pub(super) fn start(joined: Joined, registrar: &Registrar, supervisor: &Supervisor) -> Self {
         let (tell, inputs) = mpsc::unbounded();
         let mut session = Self {
             lease: joined.lease,
@@ -50,6 +60,7 @@ impl Session {
             inputs,
             farewell: Arc::new(Mutex::new(None)),
             leaving: false,
+            supervisor: supervisor.clone(),
             tasks: Vec::new(),
             election_tasks: Vec::new(),
         };
@@ -60,54 +71,73 @@ impl Session {
     }
 
     fn keep_lease(&mut self, registrar: &Registrar) {
-        let (tell_news, mut news) = mpsc::unbounded();
-        let keeping = keeper::keep(registrar.etcd.clone(), self.lease, Arc::clone(&self.clock), tell_news);
-        let tell = self.tell.clone();
-        let passing_on = async move {
-            while let Some(news) = news.next().await {
-                let _ = tell.unbounded_send(Input::Lease(news));
-            }
+        let (etcd, lease, clock, tell) =
+            (registrar.etcd.clone(), self.lease, Arc::clone(&self.clock), self.tell.clone());
+        let start = move || {
+            let (tell_news, mut news) = mpsc::unbounded();
+            let keeping = keeper::keep(etcd.clone(), lease, Arc::clone(&clock), tell_news);
+            let tell = tell.clone();
+            let passing_on = async move {
+                while let Some(news) = news.next().await {
+                    let _ = tell.unbounded_send(Input::Lease(news));
+                }
+            };
+            join(keeping, passing_on).map(drop)
         };
-        self.tasks.push(Guarded(registrar.etcd.spawn(join(keeping, passing_on).map(drop))));
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, "lease-keeper", start));
     }
 
     fn watch_record(&mut self, registrar: &Registrar) {
-        let mut watch = registrar.etcd.watch(Target::Key(registrar.keys.server(registrar.record.uuid)));
-        let tell = self.tell.clone();
-        self.tasks.push(Guarded(
-            registrar.etcd.spawn(async move { while tell.unbounded_send(Input::Own(watch.next().await)).is_ok() {} }),
-        ));
+        let (etcd, key, tell) =
+            (registrar.etcd.clone(), registrar.keys.server(registrar.record.uuid), self.tell.clone());
+        let mut first = true;
+        let start = move || {
+            let mut watch = etcd.watch(Target::Key(key.clone()));
+            let tell = tell.clone();
+            // Who watched before may have ended before it told that the record went.
+            let mut unsure = !std::mem::take(&mut first);
+            async move {
+                loop {
+                    let change = watch.next().await;
+                    if matches!(change, Change::Listed { .. })
+                        && std::mem::take(&mut unsure)
+                        && watch.items().is_empty()
+                    {
+                        let _ = tell.unbounded_send(Input::RecordMissing);
+                    }
+                    if tell.unbounded_send(Input::Own(change)).is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, "own-record", start));
     }
 
     /// Tells when etcd's history is another one than that in which the peer registered.
     fn watch_history(&mut self, registrar: &Registrar) {
-        let (etcd, tell, mut epoch) = (registrar.etcd.clone(), self.tell.clone(), self.written.epoch);
-        self.tasks.push(Guarded(registrar.etcd.spawn(async move {
-            loop {
-                epoch = etcd.history_after(epoch).await;
-                if tell.unbounded_send(Input::NewHistory).is_err() {
-                    return;
+        let (etcd, tell) = (registrar.etcd.clone(), self.tell.clone());
+        let known = Arc::new(AtomicU64::new(self.written.epoch));
+        let start = move || {
+            let (etcd, tell, known) = (etcd.clone(), tell.clone(), Arc::clone(&known));
+            async move {
+                loop {
+                    known.store(etcd.history_after(known.load(Ordering::Relaxed)).await, Ordering::Relaxed);
+                    if tell.unbounded_send(Input::NewHistory).is_err() {
+                        return;
+                    }
                 }
             }
-        })));
+        };
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, "history", start));
     }
 
     /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
     pub(super) fn investigate(&mut self, registrar: &Registrar, mut deleted: Option<Revision>) {
         let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
-        self.spawn(registrar, async move {
-            for attempt in 0.. {
-                match registrar_clone.verdict(written, deleted, lease).await {
-                    Ok(verdict) => return Input::Verdict(verdict),
-                    // What happened in between nobody saw.
-                    Err(error) => {
-                        deleted = None;
-                        registrar_clone.etcd.log_failure("finding out why the record is gone", &error);
-                    }
-                }
-                timer::sleep(again(attempt)).await;
-            }
-            Input::Verdict(Verdict::Unexplained)
+        self.spawn(registrar, "investigation", move || {
+            // What happened between two attempts nobody saw.
+            investigate(registrar_clone.clone(), written, deleted.take(), lease)
         });
     }
 
@@ -115,34 +145,53 @@ impl Session {
     pub(super) fn register(&mut self, registrar: &Registrar) {
         let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
         let attempt = self.failed_registrations;
-        self.spawn(registrar, async move {
-            let result = registrar_clone.register(lease, Some(written)).await;
-            if result.is_err() {
-                timer::sleep(again(attempt)).await;
+        self.spawn(registrar, "registration", move || {
+            let registrar = registrar_clone.clone();
+            async move {
+                let result = registrar.register(lease, Some(written)).await;
+                if result.is_err() {
+                    timer::sleep(again(attempt)).await;
+                }
+                Input::Registered(result)
             }
-            Input::Registered(result)
         });
     }
 
     /// Waits until the serving loop turns.
     pub(super) fn await_response(&mut self, registrar: &Registrar, beats: &mpsc::UnboundedSender<Beat>) {
-        let (answer, answered) = oneshot::channel();
-        // Without a loop there is no response, and the sender is dropped.
-        let _ = beats.unbounded_send(answer);
-        self.spawn(registrar, async move {
-            if answered.await.is_err() {
-                futures::future::pending::<()>().await;
+        let beats = beats.clone();
+        self.spawn(registrar, "await-response", move || {
+            let (answer, answered) = oneshot::channel();
+            // Without a loop there is no response, and the sender is dropped.
+            let _ = beats.unbounded_send(answer);
+            async move {
+                if answered.await.is_err() {
+                    futures::future::pending::<()>().await;
+                }
+                Input::Responsive
             }
-            Input::Responsive
+        });
+    }
+
+    /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while.
+    pub(super) fn resign(&mut self, registrar: &Registrar, term: Revision) {
+        let (etcd, own) = (registrar.etcd.clone(), registrar.keys.candidate(self.lease));
+        self.spawn(registrar, "resignation", move || {
+            let (etcd, own) = (etcd.clone(), own.clone());
+            async move {
+                candidacy::resign(&etcd, &own, term).await;
+                timer::sleep(STAND_AGAIN).await;
+                Input::Resigned
+            }
         });
     }
 
     pub(super) fn stand(&mut self, registrar: &Registrar, lease: LeaseId) {
         let (etcd, keys, me) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.record.uuid);
-        self.spawn_for_election(
-            registrar,
-            async move { Event::Listed(candidacy::stand(&etcd, &keys, me, lease).await) },
-        );
+        self.spawn_for_election(registrar, "candidacy", move || {
+            let (etcd, keys) = (etcd.clone(), keys.clone());
+            async move { Event::Listed(candidacy::stand(&etcd, &keys, me, lease).await) }
+        });
     }
 
     pub(super) fn follow(
@@ -161,8 +210,11 @@ impl Session {
         }
         let (etcd, keys, dialer) =
             (registrar.etcd.clone(), registrar.keys.clone(), core.dialer.for_probes(&registrar.etcd));
-        let watching = async move { candidacy::watch_over(&etcd, &keys, &dialer, &predecessor).await };
-        self.election_tasks.push(Guarded(registrar.etcd.spawn(watching)));
+        let start = move || {
+            let (etcd, keys, dialer, leader) = (etcd.clone(), keys.clone(), dialer.clone(), predecessor.clone());
+            async move { candidacy::watch_over(&etcd, &keys, &dialer, &leader).await }
+        };
+        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, "leader-watch", start));
     }
 
     pub(super) fn lead(&mut self, registrar: &Registrar, core: &Arc<Core>, term: Revision) {
@@ -180,28 +232,68 @@ impl Session {
             predecessor: self.followed.take(),
         };
         // The fence is closed: some other candidate leads, or the key is gone.
-        self.spawn_for_election(registrar, duties::lead(mandate).map(|()| Event::KeyGone));
+        let start = move || duties::lead(mandate.clone()).map(|()| Event::KeyGone);
+        self.spawn_for_election(registrar, "leader", start);
     }
 
     /// Tells the election when a key that was created then is gone.
     fn stand_by(&mut self, registrar: &Registrar, key: String, created: Revision) {
         let etcd = registrar.etcd.clone();
-        self.spawn_for_election(registrar, async move {
-            candidacy::gone(&etcd, key, created).await;
-            Event::KeyGone
+        self.spawn_for_election(registrar, "candidate-watch", move || {
+            let (etcd, key) = (etcd.clone(), key.clone());
+            async move {
+                candidacy::gone(&etcd, key, created).await;
+                Event::KeyGone
+            }
         });
     }
 
-    fn spawn(&mut self, registrar: &Registrar, task: impl Future<Output = Input> + Send + 'static) {
+    fn spawn<F>(&mut self, registrar: &Registrar, name: Name, mut start: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
         let tell = self.tell.clone();
-        let task = registrar.etcd.spawn(async move { drop(tell.unbounded_send(task.await)) });
-        self.tasks.retain(|task| !task.0.is_finished());
-        self.tasks.push(Guarded(task));
+        let telling = move || {
+            let (tell, input) = (tell.clone(), start());
+            async move { drop(tell.unbounded_send(input.await)) }
+        };
+        self.tasks.retain(|task| !task.is_finished());
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
     }
 
-    fn spawn_for_election(&mut self, registrar: &Registrar, task: impl Future<Output = Event> + Send + 'static) {
+    fn spawn_for_election<F>(
+        &mut self,
+        registrar: &Registrar,
+        name: Name,
+        mut start: impl FnMut() -> F + Send + 'static,
+    ) where
+        F: Future<Output = Event> + Send + 'static,
+    {
         let (tell, turn) = (self.tell.clone(), self.turn);
-        let task = registrar.etcd.spawn(async move { drop(tell.unbounded_send(Input::Election(turn, task.await))) });
-        self.election_tasks.push(Guarded(task));
+        let telling = move || {
+            let (tell, event) = (tell.clone(), start());
+            async move { drop(tell.unbounded_send(Input::Election(turn, event.await))) }
+        };
+        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
     }
+}
+
+async fn investigate(
+    registrar: Registrar,
+    written: LastWritten,
+    mut deleted: Option<Revision>,
+    lease: LeaseId,
+) -> Input {
+    for attempt in 0.. {
+        match registrar.verdict(written, deleted, lease).await {
+            Ok(verdict) => return Input::Verdict(verdict),
+            // What happened in between nobody saw.
+            Err(error) => {
+                deleted = None;
+                registrar.etcd.log_failure("finding out why the record is gone", &error);
+            }
+        }
+        timer::sleep(again(attempt)).await;
+    }
+    Input::Verdict(Verdict::Unexplained)
 }

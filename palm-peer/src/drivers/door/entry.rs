@@ -81,6 +81,15 @@ impl Guest {
     }
 }
 
+/// Ends the connection with one of its two halves, whichever way that one ends.
+struct Parting(Arc<Guest>);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.0.part(End::Closed);
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
         let shared = &self.place.shared;
@@ -152,13 +161,16 @@ pub async fn host(shared: Arc<Shared>, place: Place, reserve: Reserve, tcp: TcpS
 
 async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
     let mut outward = Outward::new(Arc::clone(&guest), Arc::clone(&shared.ledger));
-    let parting = Arc::clone(&guest);
-    runtime::spawn(async move {
+    let parting = Parting(Arc::clone(&guest));
+    let carrying = async move {
         let Err(end) = poll_fn(|cx| outward.poll(cx)).await;
-        parting.part(end);
+        parting.0.part(end);
         poll_fn(|cx| outward.poll_rest(cx)).await;
-    });
-    let mut inward = Inward::new(Arc::clone(&guest), Arc::clone(&shared.ledger), shared.limits, kept);
+    };
+    super::carry("connection-outward", &shared.tally, carrying);
+    let guest = Parting(guest);
+    let guest = &guest.0;
+    let mut inward = Inward::new(Arc::clone(guest), Arc::clone(&shared.ledger), shared.limits, kept);
     let Err(end) = poll_fn(|cx| inward.poll(cx)).await;
     guest.part(end);
 }

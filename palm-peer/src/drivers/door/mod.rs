@@ -22,6 +22,7 @@ use crate::{
     drivers::lock::lock,
     ports::{
         runtime::{self, TcpListener, TcpStream},
+        tasks::{Name, Supervisor},
         timer,
         tls::Credentials,
         zmq::{self, Connection, Frames, Heard},
@@ -167,6 +168,7 @@ impl Door {
         options: &Options,
         tally: Arc<Tally>,
         credentials: Option<Arc<Credentials>>,
+        supervisor: &Supervisor,
     ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
         let listener = StdListener::bind(address).map_err(OpenError::Address)?;
         let bound = listener.local_addr()?;
@@ -187,7 +189,9 @@ impl Door {
                 spare: File::open("/dev/null")?,
             });
             listener.set_nonblocking(true)?;
-            runtime::spawn(accept(shared, TcpListener::from(listener)));
+            let listener = Arc::new(TcpListener::from(listener));
+            let accepting = move || accept(Arc::clone(&shared), Arc::clone(&listener));
+            runtime::keep(supervisor, "listener", accepting);
             (sender, receiver)
         } else {
             zmq::listen(listener).await?
@@ -212,7 +216,7 @@ impl Door {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>) {
     let accepting = accept_all(&shared, &listener);
     pin_mut!(accepting);
     if let Either::Left((never, _)) = select(accepting, shared.closing.clone()).await {
@@ -236,9 +240,18 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::conver
     }
 }
 
+/// Carries a part of one connection. A panic is that connection's end, and nobody else's.
+fn carry(name: Name, tally: &Arc<Tally>, part: impl Future<Output = ()> + Send + 'static) {
+    let tally = Arc::clone(tally);
+    runtime::spawn_or(name, part, move || tally.panicked());
+}
+
 fn admit(shared: &Arc<Shared>, reserve: Reserve, tcp: TcpStream, from: SocketAddr) {
     match Place::take(shared, from.ip()) {
-        Ok(place) => runtime::spawn(entry::host(Arc::clone(shared), place, reserve, tcp)),
+        Ok(place) => {
+            let hosting = entry::host(Arc::clone(shared), place, reserve, tcp);
+            carry("connection", &shared.tally, hosting);
+        }
         Err(refusal) => shared.tally.refuse(refusal, from.ip(), ""),
     }
 }

@@ -24,6 +24,7 @@ pub struct Tally {
     /// For faults of our own, which strangers that are written of must not crowd out.
     own_faults: Mutex<Quiet<Refusal>>,
     paused: AtomicU64,
+    panicked: AtomicU64,
 }
 
 impl Tally {
@@ -39,6 +40,16 @@ impl Tally {
     /// How often accepting paused.
     pub fn pauses(&self) -> u64 {
         self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that ended by a panic of ours.
+    pub fn panicked(&self) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections ended so.
+    pub fn panics(&self) -> u64 {
+        self.panicked.load(Ordering::Relaxed)
     }
 
     /// Counts a connection that was let in.

@@ -5,7 +5,7 @@ use crate::{
     Options,
     decisions::{logbook::Logbook, store::Store},
     drivers::{dialer::Dialer, door::tally::Tally, lock::lock},
-    ports::tls::Credentials,
+    ports::{tasks::Supervisor, tls::Credentials},
 };
 use log::Level;
 use serde_json::json;
@@ -40,6 +40,8 @@ pub struct Core {
     pub leaving: AtomicBool,
     /// What the door has seen.
     pub tally: Arc<Tally>,
+    /// Starts the server's tasks anew when they panic.
+    pub supervisor: Supervisor,
     started: Instant,
     store: Mutex<Store>,
     log: Arc<Mutex<Logbook>>,
@@ -61,9 +63,10 @@ impl Core {
     ) -> Self {
         let uuid = Uuid::new_v4();
         let dialer = Dialer::new(uuid, &options, credentials);
+        let supervisor = Supervisor::attended();
         Self {
             uuid,
-            relay: Arc::new(Relay::new(dialer.clone(), options.clone())),
+            relay: Arc::new(Relay::new(dialer.clone(), options.clone(), supervisor.clone())),
             dialer,
             name,
             functions,
@@ -71,6 +74,7 @@ impl Core {
             options,
             leaving: AtomicBool::new(false),
             tally: Arc::default(),
+            supervisor,
             started: Instant::now(),
             log,
             requests: AtomicU64::new(0),
@@ -141,6 +145,7 @@ impl Core {
             "entered": self.tally.entries(),
             "refused": self.tally.refused(),
             "pauses": self.tally.pauses(),
+            "panicked": self.tally.panics(),
         })
         .to_string()
     }

@@ -8,7 +8,7 @@ use crate::{
         message::{Failure, FailureKind, Request},
         names,
     },
-    ports::etcd::Etcd,
+    ports::{etcd::Etcd, tasks::Supervisor},
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
@@ -26,6 +26,7 @@ const TRIES: usize = 3;
 pub struct Relay {
     dialer: Dialer,
     options: Options,
+    supervisor: Supervisor,
     etcd: OnceLock<Etcd>,
     mesh: OnceLock<Arc<Mesh>>,
     connecting: futures::lock::Mutex<()>,
@@ -39,10 +40,11 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// The relay of the server that `dialer` opens links for.
-    pub fn new(dialer: Dialer, options: Options) -> Self {
+    pub fn new(dialer: Dialer, options: Options, supervisor: Supervisor) -> Self {
         Self {
             dialer,
             options,
+            supervisor,
             etcd: OnceLock::new(),
             mesh: OnceLock::new(),
             connecting: futures::lock::Mutex::new(()),
@@ -66,7 +68,7 @@ impl Relay {
         }
         let unreachable = |words: String| Failure::new(FailureKind::Unreachable, words);
         let etcd = self.etcd.get().ok_or_else(|| unreachable("this server has not joined".into()))?;
-        let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone()).await;
+        let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone(), &self.supervisor).await;
         let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
         Ok(Arc::clone(self.mesh.get_or_init(|| mesh)))
     }

@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(20);
 async fn connect(address: &str) -> Result<(Sender, Receiver), Unopened> {
     let tcp = TcpStream::connect(address).await?;
     let (sender, receiver, writer) = open(Box::new(tcp.clone()), Box::new(tcp), LIMITS).await?;
-    runtime::spawn(writer.run());
+    runtime::spawn("test", writer.run());
     Ok((sender, receiver))
 }
 

@@ -26,7 +26,7 @@ pub use self::{
     error::{EtcdError, EtcdErrorKind},
     keep_alive::KeepAlive,
     settings::{EtcdSettings, TlsSource},
-    thread::Task,
+    thread::{Bound, Task},
     transaction::{Lease, Operation, Transaction, TxnOutcome},
     watch::{Target, Watch},
 };
@@ -36,10 +36,13 @@ use self::{
     convert::{item, items, revision_of},
     failover::{Connection, Pool},
     history::Answered,
-    thread::{Bound, Thread},
+    thread::Thread,
     transaction::prefix_options,
 };
-use crate::facts::ids::LeaseId;
+use crate::{
+    facts::ids::LeaseId,
+    ports::tasks::{Name, Supervisor},
+};
 
 /// A handle to etcd. Cheap to clone.
 ///
@@ -83,12 +86,28 @@ impl Etcd {
     /// Runs a future on etcd's thread. It must not block: leases are renewed there.
     ///
     /// It runs until it ends, is aborted, or the thread ends; a clone of this handle inside it keeps the thread running.
-    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    /// A panic is logged with the name.
+    pub fn spawn<F>(&self, name: Name, future: F) -> Task<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Task::spawn(self.0.thread.handle(), future)
+        Task::spawn(self.0.thread.handle(), name, future)
+    }
+
+    /// As [`spawn`](Self::spawn), for what must not be missing: after a panic, it is started anew. It ends with whoever
+    /// holds what is returned.
+    pub fn keep<F>(
+        &self,
+        supervisor: &Supervisor,
+        name: Name,
+        start: impl FnMut() -> F + Send + 'static,
+    ) -> Bound<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Bound(self.spawn("supervisor", supervisor.clone().keep(name, start)))
     }
 
     /// Reads one key.
@@ -249,7 +268,7 @@ impl Etcd {
         Fut: Future<Output = Result<Answered<T>, etcd_client::Error>> + Send + 'static,
     {
         let pool = self.0.pool.clone();
-        let task = self.spawn(async move { pool.turn(request).await });
+        let task = self.spawn("etcd-request", async move { pool.turn(request).await });
         // The thread lives as long as this handle, and nobody else can abort the task: only a panic ends it early.
         Bound(task)
             .await

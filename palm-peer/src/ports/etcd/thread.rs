@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
     thread,
@@ -15,7 +16,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::facts::plain::panic_message;
+use crate::{
+    facts::plain::panic_message,
+    ports::tasks::{self, Name},
+};
 
 /// How many names of etcd's hosts are looked up at a time, each on a thread. etcd's client has the runtime do so, and each new
 /// try begins another lookup beside one that hangs.
@@ -37,8 +41,10 @@ impl Thread {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // The only news there can be is that the sender is gone.
-            let _ = runtime.block_on(stopped);
+            // The only news there can be is that the sender is gone. A panic ends all that lives here, as its end does.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(runtime.block_on(stopped)))) {
+                log::error!("the thread that talks to etcd panicked: {}", panic_message(panic));
+            }
             // A look-up of a name that hangs in the C library must not hold up the end.
             runtime.shutdown_background();
         })?;
@@ -53,11 +59,11 @@ impl Thread {
 
 /// A future that runs on etcd's thread, and a way to wait for it on any executor. Dropping this lets it run on.
 #[must_use = "dropping a task lets it run on unobserved"]
-pub struct Task<T>(JoinHandle<T>);
+pub struct Task<T>(JoinHandle<Result<T, String>>);
 
 impl<T: Send + 'static> Task<T> {
-    pub(super) fn spawn(handle: &Handle, future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(handle.spawn(future))
+    pub(super) fn spawn(handle: &Handle, name: Name, future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(handle.spawn(tasks::logged(name, future)))
     }
 
     /// Stops the future where it waits next. Awaiting the task afterwards gives [`TaskLost::Aborted`], or the result if
@@ -77,11 +83,9 @@ impl<T> Future for Task<T> {
     type Output = Result<T, TaskLost>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|result| {
-            result.map_err(|error| match error.try_into_panic() {
-                Ok(panic) => TaskLost::Panicked(panic_message(panic)),
-                Err(_) => TaskLost::Aborted,
-            })
+        Pin::new(&mut self.0).poll(context).map(|result| match result {
+            Ok(result) => result.map_err(TaskLost::Panicked),
+            Err(_) => Err(TaskLost::Aborted),
         })
     }
 }
@@ -107,8 +111,17 @@ impl fmt::Display for TaskLost {
 
 impl std::error::Error for TaskLost {}
 
-/// A task that ends with whoever waits for it.
-pub(super) struct Bound<T: Send + 'static>(pub(super) Task<T>);
+/// A task that ends with whoever holds it, or waits for it.
+#[must_use = "dropping it ends the task"]
+pub struct Bound<T: Send + 'static>(pub(super) Task<T>);
+
+impl<T: Send + 'static> Bound<T> {
+    /// Whether it has come to an end of any kind.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
 
 impl<T: Send + 'static> Drop for Bound<T> {
     fn drop(&mut self) {

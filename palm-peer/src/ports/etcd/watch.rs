@@ -1,6 +1,6 @@
 //! A watch that does not end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, panic::resume_unwind, time::Instant};
 
 use etcd_client::{GetOptions, WatchOptions};
 use tokio::sync::mpsc;
@@ -12,7 +12,10 @@ use super::{
     transaction::prefix_options,
 };
 use crate::{
-    decisions::mirror::{Change, Event, KeyValue, Listing, Mirror},
+    decisions::{
+        mirror::{Change, Event, KeyValue, Listing, Mirror},
+        supervision::{Decision, Supervision},
+    },
     facts::ids::Revision,
 };
 
@@ -65,6 +68,8 @@ pub struct Watch {
     epoch: u64,
     news: mpsc::Receiver<News>,
     pump: Bound<()>,
+    /// Of the task.
+    panics: Supervision,
 }
 
 /// What the task on etcd's thread sends to the reader.
@@ -80,7 +85,7 @@ impl Watch {
     pub(super) fn start(etcd: Etcd, target: Target) -> Self {
         let epoch = etcd.epoch();
         let (news, pump) = spawn(&etcd, &target, 0, epoch);
-        Self { etcd, target, mirror: Mirror::default(), epoch, news, pump }
+        Self { etcd, target, mirror: Mirror::default(), epoch, news, pump, panics: Supervision::default() }
     }
 
     /// The next change. Never ends and never fails; while etcd is away it waits. Cancel safe.
@@ -113,8 +118,12 @@ impl Watch {
         self.mirror.items()
     }
 
-    /// The task that feeds the watch ends only by a panic, and the law "a watch never ends" holds even then.
+    /// The task that feeds the watch ends only by a panic, and the law "a watch never ends" holds even then. Where that is
+    /// of no use, the panic becomes its reader's, who is supervised.
     fn revive(&mut self) {
+        if matches!(self.panics.failed(Instant::now(), 0.0), Decision::GiveUp(_)) {
+            resume_unwind(Box::new("the task that feeds a watch panicked three times within a minute"));
+        }
         (self.news, self.pump) = spawn(&self.etcd, &self.target, MANY, self.epoch);
         self.mirror.interrupt("the watch's own task panicked, which is a bug of PALM's".to_owned());
     }
@@ -124,5 +133,5 @@ impl Watch {
 fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<News>, Bound<()>) {
     let (sender, news) = mpsc::channel(NEWS_IN_LINE);
     let pump = Pump { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false, epoch };
-    (news, Bound(etcd.spawn(pump.run())))
+    (news, Bound(etcd.spawn("etcd-watch", pump.run())))
 }

@@ -1,0 +1,81 @@
+//! What to do when a task of the library's own fails: start it anew after a while, or give up.
+
+use super::backoff::backoff;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// So many failures within [`WINDOW`] are no accident.
+pub const MAX_FAILURES: usize = 3;
+/// How long a failure counts.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// The wait after the first failure: short, for a lease must be renewed meanwhile.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Start the task anew after this time.
+    Restart(Duration),
+    /// Whoever supervises the process must start it anew. Where nobody does, the task starts anew after this time.
+    GiveUp(Duration),
+}
+
+/// Counts the failures of all tasks of one peer: what is wrong may bring down now this one, now that one.
+#[derive(Debug, Default)]
+pub struct Supervision {
+    failures: VecDeque<Instant>,
+}
+
+impl Supervision {
+    /// Takes in a failure. `random` is from 0 to 1.
+    pub fn failed(&mut self, now: Instant, random: f64) -> Decision {
+        self.failures.retain(|at| now.saturating_duration_since(*at) < WINDOW);
+        let before = self.failures.len();
+        if before + 1 >= MAX_FAILURES {
+            // No more than these need be remembered.
+            self.failures.pop_front();
+            self.failures.push_back(now);
+            return Decision::GiveUp(backoff(0, MAX_WAIT, MAX_WAIT, random));
+        }
+        self.failures.push_back(now);
+        let attempt = u32::try_from(before).unwrap_or(u32::MAX);
+        Decision::Restart(backoff(attempt, FIRST_WAIT, MAX_WAIT, random))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_failure_within_a_minute_is_the_last() {
+        let start = Instant::now();
+        let mut supervision = Supervision::default();
+        assert_eq!(supervision.failed(start, 0.0), Decision::Restart(FIRST_WAIT));
+        assert_eq!(supervision.failed(start + WINDOW / 2, 0.0), Decision::Restart(FIRST_WAIT * 2));
+        assert_eq!(supervision.failed(start + WINDOW * 3 / 4, 0.0), Decision::GiveUp(MAX_WAIT));
+        assert_eq!(supervision.failed(start + WINDOW, 0.0), Decision::GiveUp(MAX_WAIT), "where nobody listens");
+    }
+
+    #[test]
+    fn rare_failures_go_on_for_ever_in_bounded_memory() {
+        let start = Instant::now();
+        let mut supervision = Supervision::default();
+        for failure in 0..1000 {
+            let now = start + WINDOW * failure * 3 / 5;
+            assert!(
+                matches!(supervision.failed(now, 0.5), Decision::Restart(wait) if wait <= FIRST_WAIT * 2),
+                "{failure}"
+            );
+            assert!(supervision.failures.len() < MAX_FAILURES);
+        }
+        for _ in 0..1000 {
+            supervision.failed(start + WINDOW * 1000, 0.5);
+        }
+        assert!(supervision.failures.len() < MAX_FAILURES);
+    }
+}

@@ -1,0 +1,237 @@
+//! Tasks of the library's own: each has a name, and none ends by a panic that nobody sees.
+//!
+//! Everything that runs in the background is spawned under a name, and its panic is caught and logged with it. What the
+//! server cannot do without is [kept](Supervisor::keep) as well: started anew after a while, until that is of no use.
+
+mod rigged;
+
+use super::timer;
+use crate::{
+    decisions::{
+        log_interval::LogInterval,
+        supervision::{Decision, Supervision},
+    },
+    facts::plain::panic_message,
+};
+use futures::{
+    FutureExt as _,
+    channel::{mpsc, oneshot},
+};
+use std::{
+    future::{Future, pending},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The name of a task, in the log and in `PALM_TEST_PANIC`.
+pub type Name = &'static str;
+
+/// How long a thread that panicked rests before it goes on.
+const THREAD_REST: Duration = Duration::from_millis(100);
+
+/// The supervisors of this process's servers, which hear of its threads' failures.
+static SUPERVISORS: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
+
+/// Runs a future; a panic ends it, and is given back as its message, for the caller to log.
+pub async fn caught<T>(name: Name, future: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(rigged::rigged(name, future)).catch_unwind().await.map_err(panic_message)
+}
+
+/// As [`caught`], and logs the panic: of each name once a minute, for strangers may bring it about.
+pub async fn logged<T>(name: Name, future: impl Future<Output = T>) -> Result<T, String> {
+    caught(name, future).await.inspect_err(|message| {
+        if may_log(name) {
+            log::error!("task {name} panicked: {message} (logged once a minute)");
+        }
+    })
+}
+
+fn may_log(name: Name) -> bool {
+    static LOG: LazyLock<Mutex<LogInterval<Name>>> = LazyLock::new(Mutex::default);
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now())
+}
+
+/// Runs the body of a thread, and runs it again after each panic, of which every supervisor hears.
+pub fn keep_thread(name: Name, mut body: impl FnMut()) {
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(&mut body)) {
+        let message = panic_message(panic);
+        if may_log(name) {
+            log::error!("thread {name} panicked: {message}; it goes on (logged once a minute)");
+        }
+        let mut supervisors = SUPERVISORS.lock().unwrap_or_else(PoisonError::into_inner);
+        supervisors.retain(|state| state.strong_count() > 0);
+        let states: Vec<_> = supervisors.iter().filter_map(Weak::upgrade).collect();
+        drop(supervisors);
+        for state in states {
+            Supervisor { state, attended: true }.record(name, &message);
+        }
+        thread::sleep(THREAD_REST);
+    }
+}
+
+/// Wakes somebody; a waker may be of the program's, and panic.
+pub fn wake(waker: std::task::Waker) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        log::error!("waking a task panicked: {}", panic_message(panic));
+    }
+}
+
+/// Where a test has a thread panic: see `PALM_TEST_PANIC` in CONTRIBUTING.md.
+pub fn panic_if_rigged(name: Name) {
+    rigged::panic_if_rigged(name);
+}
+
+#[derive(Debug, Default)]
+struct State {
+    supervision: Supervision,
+    /// The task that failed once too often, and what there is to say.
+    gave_up: Option<String>,
+    waiting: Vec<oneshot::Sender<String>>,
+    listeners: Vec<mpsc::UnboundedSender<Name>>,
+}
+
+/// Starts tasks anew that panicked, and gives up on the third panic within a minute.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    state: Arc<Mutex<State>>,
+    /// Somebody asks whether it gave up. Else it never does.
+    attended: bool,
+}
+
+impl Supervisor {
+    /// For a server, which ends when this gives up.
+    pub fn attended() -> Self {
+        let state = Arc::default();
+        SUPERVISORS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&state));
+        Self { state, attended: true }
+    }
+
+    /// For a client, which has nobody to tell.
+    pub fn unattended() -> Self {
+        Self { state: Arc::default(), attended: false }
+    }
+
+    /// Runs what `start` gives to its end. After a panic it is started anew, in a while.
+    pub async fn keep<T, F: Future<Output = T>>(self, name: Name, mut start: impl FnMut() -> F) -> T {
+        loop {
+            match caught(name, async { start().await }).await {
+                Ok(value) => return value,
+                Err(message) => {
+                    if !self.failed(name, &message).await {
+                        pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Deals with the panic of a task: says after a while whether to start it anew.
+    pub async fn failed(&self, name: Name, message: &str) -> bool {
+        match self.record(name, message) {
+            Some(wait) => {
+                timer::sleep(wait).await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Counts a panic and logs it; says after which time to start anew, if at all.
+    fn record(&self, name: Name, message: &str) -> Option<Duration> {
+        let mut state = self.state();
+        if state.gave_up.is_some() {
+            return None;
+        }
+        let decision = state.supervision.failed(Instant::now(), fastrand::f64());
+        state.listeners.retain(|listener| listener.unbounded_send(name).is_ok());
+        match decision {
+            Decision::GiveUp(_) if self.attended => {
+                let words = format!("task {name} panicked: {message}; that is the third failure within a minute");
+                state.gave_up = Some(words.clone());
+                let waiting = std::mem::take(&mut state.waiting);
+                drop(state);
+                log::error!("{words}: giving up");
+                for waiting in waiting {
+                    let _ = waiting.send(words.clone());
+                }
+                None
+            }
+            Decision::Restart(wait) | Decision::GiveUp(wait) => {
+                drop(state);
+                log::error!("task {name} panicked: {message}; it starts anew in {wait:.1?}");
+                Some(wait)
+            }
+        }
+    }
+
+    /// The names of the tasks that fail from now on.
+    pub fn failures(&self) -> mpsc::UnboundedReceiver<Name> {
+        let (tx, rx) = mpsc::unbounded();
+        self.state().listeners.push(tx);
+        rx
+    }
+
+    /// Ends when this has given up, with what there is to say.
+    pub fn gave_up(&self) -> impl Future<Output = String> + Send + Unpin + use<> {
+        let (tx, rx) = oneshot::channel();
+        let mut state = self.state();
+        match state.gave_up.clone() {
+            Some(words) => drop(tx.send(words)),
+            None => state.waiting.push(tx),
+        }
+        drop(state);
+        // Whoever waits holds the supervisor.
+        rx.map(|words| words.unwrap_or_else(|_| "the supervisor ended".to_owned()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+
+    #[test]
+    fn a_task_that_panics_once_is_started_anew_and_listeners_hear_of_it() {
+        let supervisor = Supervisor::attended();
+        let mut failures = supervisor.failures();
+        let mut runs = 0;
+        let value = block_on(supervisor.clone().keep("flaky", || {
+            runs += 1;
+            let run = runs;
+            async move {
+                assert!(run > 1, "on purpose");
+                run
+            }
+        }));
+        assert_eq!(value, 2);
+        assert_eq!(failures.try_recv().expect("heard"), "flaky");
+        assert!(supervisor.gave_up().now_or_never().is_none());
+    }
+
+    #[test]
+    fn three_panics_end_the_server_and_do_not_end_a_client() {
+        for supervisor in [Supervisor::attended(), Supervisor::unattended()] {
+            let waits: Vec<_> = (0..4).map(|_| supervisor.record("broken", "on purpose")).collect();
+            let attended = supervisor.attended;
+            assert_eq!(waits.iter().map(Option::is_none).collect::<Vec<_>>(), [false, false, attended, attended]);
+            let words = supervisor.gave_up().now_or_never();
+            assert_eq!(words.is_some_and(|words| words.contains("task broken panicked: on purpose")), attended);
+        }
+    }
+
+    #[test]
+    fn a_thread_goes_on_after_a_panic() {
+        let mut runs = 0;
+        keep_thread("flaky", || {
+            runs += 1;
+            assert!(runs > 1, "on purpose");
+        });
+        assert_eq!(runs, 2);
+    }
+}
