@@ -27,6 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How often a leader that leaves tries to take itself out of what is published, while others publish.
+const FAREWELLS: usize = 3;
+
 /// Why a peer could not register.
 #[derive(Debug)]
 pub enum RegisterError {
@@ -185,18 +188,21 @@ impl Registrar {
     pub async fn leave(&self, lease: LeaseId, led: bool, farewell: &SharedFarewell) -> Result<(), EtcdError> {
         let departed = self.keys.departed(self.record.uuid);
         let note = note(Why::Itself, "it killed itself");
-        let farewell = match Farewell::take(farewell) {
-            None if led => self.farewell_of_predecessor().await?,
-            farewell => farewell,
-        };
-        if let Some(farewell) = farewell {
+        let mut farewell = Farewell::take(farewell);
+        for _ in 0..FAREWELLS {
+            if led && farewell.is_none() {
+                farewell = self.farewell_of_predecessor().await?;
+            }
+            let Some(farewell) = farewell.take() else { break };
             let published = farewell.guard(Transaction::new());
             let leaving = farewell.write(self.leaving(published, lease));
             match delete_with_note(&self.etcd, leaving, &departed, &note).await {
                 Ok(noted) if noted.outcome.succeeded => return Ok(()),
+                // Something else was published meanwhile, such as by the own duties, which ended in the middle of it.
+                Ok(_) => {}
                 // What is left of the instances cannot be published: the successor does that once it can.
-                Err(error) if error.kind() != EtcdErrorKind::NoSpace => return Err(error),
-                _ => {}
+                Err(error) if error.kind() == EtcdErrorKind::NoSpace => break,
+                Err(error) => return Err(error),
             }
         }
         delete_with_note(&self.etcd, self.leaving(Transaction::new(), lease), &departed, &note).await.map(drop)
