@@ -21,8 +21,13 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// Two servers join, call each other from within their functions, hand over the lead and leave.
 async fn mesh(options: Options) -> Outcome {
     let (first, stop_first, serve_first) = join(&options).await?;
+    let mut first_events = first.events();
+    // It stands after it has joined; the second could otherwise be quicker.
+    if !first.state().leading {
+        wait_for(&mut first_events, Event::Elected).await;
+    }
     let (second, stop_second, serve_second) = join(&options).await?;
-    let (mut first_events, mut events) = (first.events(), second.events());
+    let mut events = second.events();
     let scenario = async {
         let client = Client::connect(options.clone()).await?;
         sees(&client, 2).await?;
