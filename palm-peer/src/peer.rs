@@ -1,5 +1,7 @@
 //! A server that has joined the mesh.
 
+mod leaving;
+
 use crate::{
     Error, ErrorKind, Event, Options, State,
     drivers::{
@@ -14,15 +16,15 @@ use crate::{
     ports::{
         etcd::Etcd,
         signal,
-        systemd::{self, Notice},
-        tasks, timer,
+        tasks::{self, Name},
+        timer,
     },
 };
 use chrono::Utc;
 use futures::{
     FutureExt as _, Stream,
     channel::{mpsc, oneshot},
-    future::{Either, join, select},
+    future::{Either, select},
     pin_mut,
 };
 use std::{
@@ -30,16 +32,17 @@ use std::{
     fmt,
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex, atomic::Ordering},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 use uuid::Uuid;
 
-/// How long a server that left goes on answering `leaving` at least, so that clients which have not heard yet go elsewhere.
-const LINGER: Duration = Duration::from_millis(100);
-
 /// How long a server that is stopped while it joins, or told to hurry, waits for etcd to take back its lease.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(1);
+
+/// How much longer than its drain leaving may take. Every wait in it has a bound of its own; this one holds even when no timer
+/// fires any more.
+const LEAVE_OVERHEAD: Duration = Duration::from_secs(10);
 
 /// A server that has joined the mesh. It answers while [`Peer::serve`] runs.
 ///
@@ -98,20 +101,25 @@ impl Peer {
         let (tell_end, end) = oneshot::channel();
         let living =
             live(etcd.clone(), Arc::clone(&core), record, Arc::clone(&announcer), heard, ask_beat, tell_joined);
-        drop(etcd.spawn("peer", async move {
+        drop(etcd.spawn(Name::Peer, async move {
             // Nobody waits for the end of a peer that is not served.
             let _ = tell_end.send(living.await);
         }));
-        match select(joined, shutdown).await {
-            Either::Left((joined, _)) => {
-                joined.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "the agent ended while joining")))?;
+        match select(select(joined, core.supervisor.gave_up()), shutdown).await {
+            Either::Left((Either::Left((joined, _)), _)) => {
+                joined.unwrap_or_else(|_| Err(failed(&core, "its agent ended while joining")))?;
             }
-            Either::Right((_, joined)) => {
+            Either::Left((Either::Right((reason, _)), _)) => return Err(failed(&core, &reason)),
+            Either::Right((_, joining)) => {
                 // Without those who wait for it, the agent takes back what it put into etcd.
-                drop((joined, commands));
-                let _ = timer::timeout(GIVE_BACK_WITHIN, end).await;
-                drop((sender, receiver));
-                door.close().await;
+                drop((joining, commands));
+                let undoing = async {
+                    let _ = timer::timeout(GIVE_BACK_WITHIN, end).await;
+                    drop((sender, receiver));
+                    door.close().await;
+                };
+                pin_mut!(undoing);
+                select(undoing, timer::last_resort(LEAVE_OVERHEAD)).await;
                 return Ok(None);
             }
         }
@@ -166,23 +174,13 @@ impl Peer {
             pin_mut!(stop);
             let mut ended = Ok(());
             let mut stop = stop.map(|why| ended = why).fuse();
-            let turning = tasks::caught("serving", serving.run(&mut receiver, &mut beats, &mut stop)).await;
+            let turning = tasks::caught(Name::Serving, serving.run(&mut receiver, &mut beats, &mut stop)).await;
             drop(stop);
-            turning.map_err(|panic| self.failed(&format!("the serving loop panicked: {panic}"))).and(ended)
+            turning.map_err(|panic| failed(&self.core, &format!("the serving loop panicked: {panic}"))).and(ended)
         };
-        let hurried = {
-            let finishing = self.finish(&ended, &door, &mut serving, &mut receiver, &mut beats);
-            pin_mut!(finishing);
-            matches!(select(finishing, signal::hurry(self.signals)).await, Either::Right(_))
-        };
-        if hurried {
-            log::warn!("a second signal: leaving at once, {} requests are not finished", serving.pending());
-            self.give_back().await;
-        }
-        // In this order: the connections end with what answers them.
-        drop((serving, receiver));
-        door.close().await;
-        ended
+        // Whoever serves keeps this future among their own; it need not be larger than serving itself.
+        let finished = Box::pin(self.end(&ended, door, serving, receiver, beats)).await;
+        ended.and(finished.map_err(|reason| failed(&self.core, &reason)))
     }
 
     /// Ends when serving is to end, with the reason.
@@ -191,111 +189,19 @@ impl Peer {
         // When it gives up, the agent ends as well: the reason comes first.
         match select(select(self.core.supervisor.gave_up(), end), shutdown).await {
             Either::Right(_) => Ok(()),
-            Either::Left((Either::Left((reason, _)), _)) => Err(self.failed(&reason)),
+            Either::Left((Either::Left((reason, _)), _)) => Err(failed(&self.core, &reason)),
             Either::Left((Either::Right((Ok(End::Evicted), _)), _)) => {
                 let words = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
                 Err(Error::new(ErrorKind::Evicted, words))
             }
-            Either::Left((Either::Right(_), _)) => Err(self.failed("its agent ended")),
+            Either::Left((Either::Right(_), _)) => Err(failed(&self.core, "its agent ended")),
         }
     }
+}
 
-    fn failed(&self, reason: &str) -> Error {
-        let words = format!("server {} cannot go on and must be started anew: {reason}", self.core.uuid);
-        Error::new(ErrorKind::TaskFailed, words)
-    }
-
-    /// What is left to do once serving ends.
-    async fn finish(
-        &self,
-        ended: &Result<(), Error>,
-        door: &Door,
-        serving: &mut Serving,
-        receiver: &mut door::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
-    ) {
-        match ended {
-            Ok(()) => self.leave(door, serving, receiver, beats).await,
-            Err(error) if error.kind() == ErrorKind::TaskFailed => self.leave(door, serving, receiver, beats).await,
-            Err(error) if error.kind() == ErrorKind::Evicted => {
-                self.core.leaving.store(true, Ordering::Release);
-                self.drain(door, serving, receiver, beats).await;
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// Has the agent give the lease back, and with it all that is on it; does not wait for an etcd that is away.
-    async fn give_back(&self) {
-        let (tell, done) = oneshot::channel();
-        if self.commands.unbounded_send(Command::Finish(tell)).is_ok() {
-            let _ = timer::timeout(GIVE_BACK_WITHIN, done).await;
-        }
-    }
-
-    async fn leave(
-        &self,
-        door: &Door,
-        serving: &mut Serving,
-        receiver: &mut door::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
-    ) {
-        systemd::notify(Notice::Stopping);
-        log::info!("leaving the mesh");
-        self.command(Command::Leave, serving, receiver, beats).await;
-        self.core.leaving.store(true, Ordering::Release);
-        if serving.pending() > 0 {
-            log::info!("finishing {} requests, for {:?} at most", serving.pending(), self.core.options.drain);
-        }
-        self.drain(door, serving, receiver, beats).await;
-        self.command(Command::Finish, serving, receiver, beats).await;
-        log::info!("left the mesh");
-    }
-
-    /// Finishes what was taken in, and sees its answers off.
-    async fn drain(
-        &self,
-        door: &Door,
-        serving: &mut Serving,
-        receiver: &mut door::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
-    ) {
-        let most = self.core.options.drain;
-        let end = Instant::now() + most.max(LINGER);
-        serving.drain(receiver, beats, LINGER, most).await;
-        if serving.pending() > 0 {
-            log::warn!("{} requests were not finished within {most:?}", serving.pending());
-        }
-        serving.say_goodbye();
-        // What they sent before they heard it, be it that they were frozen, still finds somebody who passes it on.
-        serving.drain(receiver, beats, Duration::ZERO, end.saturating_duration_since(Instant::now())).await;
-        if serving.parting() > 0 {
-            log::warn!("{} clients did not say goodbye within {most:?}", serving.parting());
-        }
-        let settled = join(door.settled(), self.core.relay.flushed());
-        let settled = timer::timeout_at(end, settled).map(|settled| {
-            if settled.is_err() {
-                log::warn!("some clients or servers did not take what was sent to them within {most:?}");
-            }
-        });
-        pin_mut!(settled);
-        serving.run(receiver, beats, &mut settled.fuse()).await;
-    }
-
-    /// Tells the agent something, and goes on serving until it is done.
-    async fn command(
-        &self,
-        command: impl FnOnce(oneshot::Sender<()>) -> Command,
-        serving: &mut Serving,
-        receiver: &mut door::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
-    ) {
-        let (tell, done) = oneshot::channel();
-        if self.commands.unbounded_send(command(tell)).is_ok() {
-            // An agent that has ended has nothing left to do.
-            serving.run(receiver, beats, &mut done.map(drop).fuse()).await;
-        }
-    }
+fn failed(core: &Core, reason: &str) -> Error {
+    let words = format!("server {} cannot go on and must be started anew: {reason}", core.uuid);
+    Error::new(ErrorKind::TaskFailed, words)
 }
 
 /// What a server is.

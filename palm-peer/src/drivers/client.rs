@@ -20,7 +20,7 @@ use crate::{
     ports::{
         etcd::{Bound, Etcd, EtcdError, Target},
         runtime,
-        tasks::Supervisor,
+        tasks::{Name, Supervisor},
         timer::{self, Elapsed},
     },
 };
@@ -147,7 +147,7 @@ impl Mesh {
             let watch = watched.watch(Target::Prefix(prefix.clone()));
             learn(Weak::clone(&knowing), watch, prefix.clone(), Arc::clone(&tell), Arc::clone(&told))
         };
-        *lock(&mesh.watching) = Some(etcd.keep(supervisor, "directory", learning));
+        *lock(&mesh.watching) = Some(etcd.keep(supervisor, Name::Directory, learning));
         let refused = refusal(&etcd, folder);
         match timer::timeout(time, select(pin!(listed), pin!(refused))).await {
             Ok(Either::Left((Ok(()), _))) => Ok(mesh),
@@ -303,7 +303,7 @@ impl Mesh {
         for link in gone.into_iter().filter_map(|(_, slot)| slot.current()) {
             // It may be leaving, and still read what was sent to it: were we to close, its goodbye would be answered by a
             // reset, and what it has not read by then would be lost.
-            runtime::spawn("old-link", async move {
+            runtime::spawn(Name::OldLink, async move {
                 let _ = timer::timeout(KEPT_FOR, link.broken()).await;
             });
         }

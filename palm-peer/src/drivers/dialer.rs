@@ -229,7 +229,7 @@ impl Dialer {
             None => (Box::new(tcp.clone()), Box::new(tcp)),
         };
         let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
-        self.spawn("link-writer", writer.run());
+        self.spawn(Name::LinkWriter, writer.run());
         let say = |words: Vec<u8>| sender.send(&[words.into()], true);
         say(message::encode_identify(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
         let frames = receiver.receive().await.map_err(|end| {
@@ -243,8 +243,8 @@ impl Dialer {
                 // From here on it may send our answers over this connection.
                 say(message::encode_hello(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
                 let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
-                self.spawn("link-reader", receiving);
-                self.spawn("link-watch", link.watching(Where { server, ends }));
+                self.spawn(Name::LinkReader, receiving);
+                self.spawn(Name::LinkWatch, link.watching(Where { server, ends }));
                 Ok(link)
             }
             Some(answer) => Err(OpenError::Impostor(answer.server)),

@@ -4,6 +4,7 @@
 //! lines go through a bounded queue to a thread of its own; what finds no room, or cannot be written, is dropped and counted,
 //! and the count is written once writing works again.
 
+use super::tasks::{Name, panic_if_rigged, start_thread};
 use std::{
     collections::VecDeque,
     io::{self, Write},
@@ -108,7 +109,7 @@ impl LineQueue {
             threadless: AtomicBool::new(false),
         });
         let writer = Arc::clone(&queue);
-        let started = thread::Builder::new().name("palm-log".to_owned()).spawn(move || writer.write_for_ever());
+        let started = start_thread(Name::Log, "palm-log", move || writer.write_for_ever());
         queue.threadless.store(started.is_err(), Ordering::Relaxed);
         queue
     }
@@ -152,7 +153,7 @@ impl LineQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_for_ever(&self) {
+    fn write_for_ever(&self) -> ! {
         loop {
             {
                 let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,13 +169,28 @@ impl LineQueue {
     /// Writes what comes next; says whether there was anything.
     fn write_next(&self, out: &mut Out) -> bool {
         let Some(entry) = self.state().take() else { return false };
-        let written = match &entry {
+        let mut writing = Writing { queue: self, entry, written: false };
+        panic_if_rigged(Name::Log);
+        let written = match &writing.entry {
             Entry::Line(line) => out.write(line),
             Entry::Dropped(count) => out.write(&(out.note)(*count)),
         };
-        self.state().done(&entry, written.is_ok());
-        self.done.notify_all();
+        writing.written = written.is_ok();
         true
+    }
+}
+
+/// An entry that is being written. When it is dropped, be it by a panic, the queue goes on with the next.
+struct Writing<'a> {
+    queue: &'a LineQueue,
+    entry: Entry,
+    written: bool,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.queue.state().done(&self.entry, self.written);
+        self.queue.done.notify_all();
     }
 }
 
@@ -223,7 +239,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// A stream that does to each write what the test says: take so many bytes, or fail.
+    /// A stream that does to each write what the test says: take so many bytes, fail, or panic at the error code 0.
     struct Scripted {
         orders: mpsc::Receiver<Result<usize, i32>>,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -232,6 +248,7 @@ mod tests {
     impl Write for Scripted {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             match self.orders.recv() {
+                Ok(Err(PANIC)) => panic!("on purpose"),
                 Ok(Err(code)) => Err(io::Error::from_raw_os_error(code)),
                 order => {
                     let count = bytes.len().min(order.map_or(usize::MAX, |order| order.unwrap_or(usize::MAX)));
@@ -256,6 +273,19 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
     const ENOSPC: i32 = 28;
+    const PANIC: i32 = 0;
+
+    #[test]
+    fn a_panic_in_the_stream_costs_a_line_and_the_thread_goes_on() {
+        let (queue, order, text) = scripted();
+        queue.push(b"lost\n".to_vec());
+        order.send(Err(PANIC)).expect("the writer lives");
+        assert!(queue.flush(LONG));
+        drop(order);
+        queue.push(b"kept\n".to_vec());
+        assert!(queue.flush(LONG));
+        assert_eq!(text(), "1 dropped\nkept\n");
+    }
 
     #[test]
     fn lines_that_fail_are_counted_and_told_of_before_the_next_that_is_written() {

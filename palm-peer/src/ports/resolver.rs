@@ -11,11 +11,13 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs as _},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread,
     time::Duration,
 };
 
-use super::timer;
+use super::{
+    tasks::{Name, panic_if_rigged, start_thread},
+    timer,
+};
 
 /// How many lookups run at a time, each on a thread.
 const MAX_THREADS: usize = 8;
@@ -132,9 +134,13 @@ impl Shared {
         }
         if state.idle <= state.queue.len() && state.threads < self.max_threads {
             let shared = Arc::clone(self);
-            let started = thread::Builder::new().name("palm-resolver".to_owned()).spawn(move || shared.run());
-            match started {
-                Ok(_) => state.threads += 1,
+            let run = move || {
+                panic_if_rigged(Name::Resolver);
+                shared.run();
+                Ok(())
+            };
+            match start_thread(Name::Resolver, "palm-resolver", run) {
+                Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => return Err(error),
                 // Those that there are will come to it.
                 Err(error) => log::debug!("no further thread for host names: {error}"),
@@ -181,6 +187,7 @@ mod tests {
     use futures::{executor::block_on, future::join_all};
     use std::{
         sync::atomic::{AtomicUsize, Ordering},
+        thread,
         time::Instant,
     };
 

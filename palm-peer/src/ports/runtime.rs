@@ -95,7 +95,8 @@ pub fn keep<F>(supervisor: &Supervisor, name: Name, start: impl FnMut() -> F + S
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    spawn("supervisor", supervisor.clone().keep(name, start));
+    prepare();
+    drop(task::spawn(supervisor.clone().keep(name, start)));
 }
 
 /// Runs a future in the background, and blocks the calling thread until it ends; a panic goes on here.

@@ -3,7 +3,7 @@
 //! A thread of their own receives them, so that a function that holds up the executor does not keep a second signal from
 //! ending the process.
 
-use super::tasks::wake;
+use super::tasks::{Name, panic_if_rigged, start_thread, wake};
 use crate::decisions::shutdown::{Request, Requests};
 use async_signal::{Signal, Signals};
 use futures::{StreamExt as _, executor::block_on};
@@ -15,7 +15,6 @@ use std::{
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    thread,
 };
 
 struct State {
@@ -101,15 +100,16 @@ fn install() -> io::Result<()> {
     }
     let hang_up = (!is_hang_up_ignored()).then_some(Signal::Hup);
     let mut signals = Signals::new([Signal::Term, Signal::Int].into_iter().chain(hang_up))?;
-    thread::Builder::new().name("palm-signals".to_owned()).spawn(move || {
-        // The stream does not end before the program.
+    start_thread(Name::Signals, "palm-signals", move || {
         while let Some(received) = block_on(signals.next()) {
             match received {
                 Ok(Signal::Hup) => receive(Request::HangUp),
                 Ok(_) => receive(Request::Terminate),
                 Err(error) => log::debug!("a signal could not be read: {error}"),
             }
+            panic_if_rigged(Name::Signals);
         }
+        Err("there is nothing more to receive signals from".to_owned())
     })?;
     state.installed = true;
     Ok(())

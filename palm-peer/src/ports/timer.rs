@@ -4,8 +4,10 @@
 //! and another to forget; these cost an entry in a map. A thread of their own sleeps until the earliest: leases and probes
 //! depend on them, and no executor that a function holds up may hold up those.
 
-use super::tasks::{keep_thread, panic_if_rigged, wake};
+use super::tasks::{Name, panic_if_rigged, start_thread, wake};
 use futures::{
+    FutureExt as _,
+    channel::oneshot,
     future::{Either, select},
     pin_mut,
 };
@@ -13,9 +15,8 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     task::{Context, Poll, Waker},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -39,8 +40,7 @@ impl Timers {
         static TIMERS: Timers = Timers { waiting: Mutex::new(Waiting::new()), earlier: Condvar::new() };
         static THREAD: OnceLock<()> = OnceLock::new();
         THREAD.get_or_init(|| {
-            let started =
-                thread::Builder::new().name("palm-timer".to_owned()).spawn(|| keep_thread("timer", || TIMERS.fire()));
+            let started = start_thread(Name::Timer, "palm-timer", || TIMERS.fire());
             // As the executor does when it has no thread: nothing can go on without.
             assert!(started.is_ok(), "no thread for the timers can be started: {started:?}");
         });
@@ -64,16 +64,15 @@ impl Timers {
     }
 
     /// Wakes whoever's deadline has passed, for ever.
-    fn fire(&self) {
+    fn fire(&self) -> ! {
         let mut waiting = self.lock();
         loop {
+            panic_if_rigged(Name::Timer);
             let expired = waiting.take_expired(Instant::now());
             if !expired.is_empty() {
                 // A waker may well set the next deadline.
                 drop(waiting);
                 expired.into_values().for_each(wake);
-                // Deadlines pass even while it panics again and again, as leaving needs them.
-                panic_if_rigged("timer");
                 waiting = self.lock();
                 continue;
             }
@@ -170,6 +169,46 @@ pub async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Resu
     timeout_at(Instant::now() + time, future).await
 }
 
+/// Ends after a time even when no timer fires any more, at the price of a thread: see [`last_resort`].
+#[derive(Debug)]
+pub struct LastResort {
+    passed: oneshot::Receiver<()>,
+    /// Dropping it ends the thread.
+    _stop: mpsc::Sender<()>,
+}
+
+/// Waits for `time` on a thread that nothing else depends on, for what must end whatever has failed in this process.
+pub fn last_resort(time: Duration) -> LastResort {
+    let deadline = Instant::now() + time;
+    let (tx, passed) = oneshot::channel();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let mut tx = Some(tx);
+    let started = start_thread(Name::LastResort, "palm-last-resort", move || {
+        panic_if_rigged(Name::LastResort);
+        let time = deadline.saturating_duration_since(Instant::now());
+        if stopped.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = tx.take().map(|tx| tx.send(()));
+        }
+        Ok(())
+    });
+    if let Err(error) = started {
+        log::warn!("no thread can be started that bounds how long leaving takes: {error}");
+    }
+    LastResort { passed, _stop: stop }
+}
+
+impl Future for LastResort {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.passed.poll_unpin(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            // Without its thread it never ends.
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,14 +235,22 @@ mod tests {
         // More than the executor has threads.
         for _ in 0..64 {
             let gate = Arc::clone(&gate);
-            runtime::spawn("test", async move { drop(gate.read()) });
+            runtime::spawn(Name::Test, async move { drop(gate.read()) });
         }
         let (tell, mut turned) = oneshot::channel();
-        runtime::spawn("test", async move { tell.send(()).expect("the test waits for it") });
+        runtime::spawn(Name::Test, async move { tell.send(()).expect("the test waits for it") });
         block_on(sleep(Duration::from_millis(10)));
         assert_eq!(turned.try_recv(), Ok(None), "the executor is held up");
         drop(closed);
         block_on(turned).expect("the executor goes on");
+    }
+
+    #[test]
+    fn the_last_resort_needs_no_timer() {
+        let start = Instant::now();
+        block_on(last_resort(Duration::from_millis(20)));
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        assert_eq!(last_resort(Duration::from_secs(3600)).now_or_never(), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! ZeroMQ sockets: the only user of the zeromq crate. What is done here and how follows from what that crate does and does
 //! not do; see "Traps" in ARCHITECTURE.md.
 
-use super::{runtime, timer};
+use super::{runtime, tasks::Name, timer};
 use bytes::Bytes;
 use futures::{
     FutureExt as _, Stream, StreamExt as _,
@@ -230,7 +230,7 @@ impl Sender {
         // It may come to own a lock that whoever receives waits for without giving way, as a connection ends. So another
         // thread goes on with it.
         let (tell, done) = oneshot::channel();
-        runtime::spawn("slow-send", async move {
+        runtime::spawn(Name::SlowSend, async move {
             let _ = timer::timeout(SLOW_SEND, sending).await;
             // Whoever sent may have stopped waiting.
             let _ = tell.send(());

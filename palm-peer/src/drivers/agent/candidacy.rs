@@ -13,6 +13,7 @@ use crate::{
     },
     ports::{
         etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction},
+        tasks::Name,
         timer,
     },
 };
@@ -119,8 +120,8 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
                 Err(error) if error.proves_gone() && (was_there || record.configured) => {
                     // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
                     // the same.
-                    let burial =
-                        etcd.spawn("leader-removal", bury_leader(etcd.clone(), keys.clone(), leader.clone(), uuid, kv));
+                    let burial = etcd
+                        .spawn(Name::LeaderRemoval, bury_leader(etcd.clone(), keys.clone(), leader.clone(), uuid, kv));
                     if burial.await == Ok(true) {
                         return;
                     }

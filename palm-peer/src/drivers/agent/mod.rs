@@ -132,18 +132,18 @@ impl Agent {
     pub async fn run(mut self, first: Joined) -> End {
         let (supervisor, beats) = (self.core.supervisor.clone(), self.beats.clone());
         let keeping = move || vigil::keep(beats.clone());
-        let _vigil = self.registrar.etcd.keep(&supervisor, "watchdog", keeping);
+        let _vigil = self.registrar.etcd.keep(&supervisor, Name::Watchdog, keeping);
         let mut failures = supervisor.failures();
         let mut joined = first;
         loop {
             let (lease, known) = (joined.lease, joined.written);
-            let written = match tasks::caught("agent", self.live(joined, &mut failures)).await {
+            let written = match tasks::caught(Name::Agent, self.live(joined, &mut failures)).await {
                 Ok(Ok(end)) => return end,
                 Ok(Err(LeaseLost { written })) => written,
                 Err(panic) => {
                     // With its lease goes the lead, if it led.
                     let _ = timer::timeout(LEAVE_WITHIN, self.registrar.revoke(lease)).await;
-                    if !supervisor.failed("agent", &panic).await {
+                    if !supervisor.failed(Name::Agent, &panic).await {
                         return End::Failed;
                     }
                     known

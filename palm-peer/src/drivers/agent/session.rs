@@ -84,7 +84,7 @@ impl Session {
             };
             join(keeping, passing_on).map(drop)
         };
-        self.tasks.push(registrar.etcd.keep(&self.supervisor, "lease-keeper", start));
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaseKeeper, start));
     }
 
     fn watch_record(&mut self, registrar: &Registrar) {
@@ -111,7 +111,7 @@ impl Session {
                 }
             }
         };
-        self.tasks.push(registrar.etcd.keep(&self.supervisor, "own-record", start));
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::OwnRecord, start));
     }
 
     /// Tells when etcd's history is another one than that in which the peer registered.
@@ -129,13 +129,13 @@ impl Session {
                 }
             }
         };
-        self.tasks.push(registrar.etcd.keep(&self.supervisor, "history", start));
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::History, start));
     }
 
     /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
     pub(super) fn investigate(&mut self, registrar: &Registrar, mut deleted: Option<Revision>) {
         let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
-        self.spawn(registrar, "investigation", move || {
+        self.spawn(registrar, Name::Investigation, move || {
             // What happened between two attempts nobody saw.
             investigate(registrar_clone.clone(), written, deleted.take(), lease)
         });
@@ -145,7 +145,7 @@ impl Session {
     pub(super) fn register(&mut self, registrar: &Registrar) {
         let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
         let attempt = self.failed_registrations;
-        self.spawn(registrar, "registration", move || {
+        self.spawn(registrar, Name::Registration, move || {
             let registrar = registrar_clone.clone();
             async move {
                 let result = registrar.register(lease, Some(written)).await;
@@ -160,7 +160,7 @@ impl Session {
     /// Waits until the serving loop turns.
     pub(super) fn await_response(&mut self, registrar: &Registrar, beats: &mpsc::UnboundedSender<Beat>) {
         let beats = beats.clone();
-        self.spawn(registrar, "await-response", move || {
+        self.spawn(registrar, Name::AwaitResponse, move || {
             let (answer, answered) = oneshot::channel();
             // Without a loop there is no response, and the sender is dropped.
             let _ = beats.unbounded_send(answer);
@@ -176,7 +176,7 @@ impl Session {
     /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while.
     pub(super) fn resign(&mut self, registrar: &Registrar, term: Revision) {
         let (etcd, own) = (registrar.etcd.clone(), registrar.keys.candidate(self.lease));
-        self.spawn(registrar, "resignation", move || {
+        self.spawn(registrar, Name::Resignation, move || {
             let (etcd, own) = (etcd.clone(), own.clone());
             async move {
                 candidacy::resign(&etcd, &own, term).await;
@@ -188,7 +188,7 @@ impl Session {
 
     pub(super) fn stand(&mut self, registrar: &Registrar, lease: LeaseId) {
         let (etcd, keys, me) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.record.uuid);
-        self.spawn_for_election(registrar, "candidacy", move || {
+        self.spawn_for_election(registrar, Name::Candidacy, move || {
             let (etcd, keys) = (etcd.clone(), keys.clone());
             async move { Event::Listed(candidacy::stand(&etcd, &keys, me, lease).await) }
         });
@@ -214,7 +214,7 @@ impl Session {
             let (etcd, keys, dialer, leader) = (etcd.clone(), keys.clone(), dialer.clone(), predecessor.clone());
             async move { candidacy::watch_over(&etcd, &keys, &dialer, &leader).await }
         };
-        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, "leader-watch", start));
+        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));
     }
 
     pub(super) fn lead(&mut self, registrar: &Registrar, core: &Arc<Core>, term: Revision) {
@@ -233,13 +233,13 @@ impl Session {
         };
         // The fence is closed: some other candidate leads, or the key is gone.
         let start = move || duties::lead(mandate.clone()).map(|()| Event::KeyGone);
-        self.spawn_for_election(registrar, "leader", start);
+        self.spawn_for_election(registrar, Name::Leader, start);
     }
 
     /// Tells the election when a key that was created then is gone.
     fn stand_by(&mut self, registrar: &Registrar, key: String, created: Revision) {
         let etcd = registrar.etcd.clone();
-        self.spawn_for_election(registrar, "candidate-watch", move || {
+        self.spawn_for_election(registrar, Name::CandidateWatch, move || {
             let (etcd, key) = (etcd.clone(), key.clone());
             async move {
                 candidacy::gone(&etcd, key, created).await;

@@ -12,6 +12,7 @@ use crate::{
     ports::{
         handshake::{Unopened, shake_hands},
         runtime::{self, TcpStream, UnixStream},
+        tasks::Name,
         timer,
         tls::{Failure, FailureKind},
         zmq::Connection,
@@ -167,7 +168,7 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
         parting.0.part(end);
         poll_fn(|cx| outward.poll_rest(cx)).await;
     };
-    super::carry("connection-outward", &shared.tally, carrying);
+    super::carry(Name::ConnectionOutward, &shared.tally, carrying);
     let guest = Parting(guest);
     let guest = &guest.0;
     let mut inward = Inward::new(Arc::clone(guest), Arc::clone(&shared.ledger), shared.limits, kept);

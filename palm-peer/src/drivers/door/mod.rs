@@ -191,7 +191,7 @@ impl Door {
             listener.set_nonblocking(true)?;
             let listener = Arc::new(TcpListener::from(listener));
             let accepting = move || accept(Arc::clone(&shared), Arc::clone(&listener));
-            runtime::keep(supervisor, "listener", accepting);
+            runtime::keep(supervisor, Name::Listener, accepting);
             (sender, receiver)
         } else {
             zmq::listen(listener).await?
@@ -250,7 +250,7 @@ fn admit(shared: &Arc<Shared>, reserve: Reserve, tcp: TcpStream, from: SocketAdd
     match Place::take(shared, from.ip()) {
         Ok(place) => {
             let hosting = entry::host(Arc::clone(shared), place, reserve, tcp);
-            carry("connection", &shared.tally, hosting);
+            carry(Name::Connection, &shared.tally, hosting);
         }
         Err(refusal) => shared.tally.refuse(refusal, from.ip(), ""),
     }

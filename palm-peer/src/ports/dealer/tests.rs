@@ -3,6 +3,7 @@
 use super::*;
 use crate::ports::{
     runtime::{self, TcpListener, TcpStream},
+    tasks::Name,
     zmq::{self, Heard},
 };
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, executor::block_on, future::join};
@@ -13,7 +14,7 @@ const SOON: Duration = Duration::from_secs(20);
 async fn connect(address: &str) -> Result<(Sender, Receiver), Unopened> {
     let tcp = TcpStream::connect(address).await?;
     let (sender, receiver, writer) = open(Box::new(tcp.clone()), Box::new(tcp), LIMITS).await?;
-    runtime::spawn("test", writer.run());
+    runtime::spawn(Name::Test, writer.run());
     Ok((sender, receiver))
 }
 

@@ -1,6 +1,6 @@
 //! Renewals of one lease over one stream.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use futures::future::{Either, select};
@@ -103,11 +103,4 @@ enum Broken {
     Silent,
     Foreign(EtcdError),
     Failed(etcd_client::Error),
-}
-
-/// A future that ends after a while, on any executor.
-pub(super) fn timer(handle: &tokio::runtime::Handle, after: Duration) -> impl Future<Output = ()> + Send + use<> {
-    // Only making the timer needs tokio's context; what wakes it is etcd's thread.
-    let _context = handle.enter();
-    tokio::time::sleep(after)
 }

@@ -92,7 +92,7 @@ impl Etcd {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Task::spawn(self.0.thread.handle(), name, future)
+        self.0.thread.spawn(name, future)
     }
 
     /// As [`spawn`](Self::spawn), for what must not be missing: after a panic, it is started anew. It ends with whoever
@@ -107,7 +107,7 @@ impl Etcd {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Bound(self.spawn("supervisor", supervisor.clone().keep(name, start)))
+        self.0.thread.keep(supervisor, name, start)
     }
 
     /// Reads one key.
@@ -268,7 +268,7 @@ impl Etcd {
         Fut: Future<Output = Result<Answered<T>, etcd_client::Error>> + Send + 'static,
     {
         let pool = self.0.pool.clone();
-        let task = self.spawn("etcd-request", async move { pool.turn(request).await });
+        let task = self.spawn(Name::EtcdRequest, async move { pool.turn(request).await });
         // The thread lives as long as this handle, and nobody else can abort the task: only a panic ends it early.
         Bound(task)
             .await
@@ -281,6 +281,6 @@ impl Etcd {
 
     /// A future that ends after a while, on any executor.
     fn timer(&self, after: Duration) -> impl Future<Output = ()> + Send + use<> {
-        keep_alive::timer(self.0.thread.handle(), after)
+        self.0.thread.timer(after)
     }
 }

@@ -243,7 +243,7 @@ fn words_of(answer: &WatchResponse) -> String {
 pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
     let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
     let pump = Pump { pool: etcd.pool().clone(), target, news, failures: 0, told: false, epoch: etcd.epoch() };
-    let followed = etcd.spawn("test-watch", async move {
+    let followed = etcd.spawn(crate::ports::tasks::Name::Test, async move {
         match pump.open(from).await {
             Ok(stream) => pump.follow(stream).await,
             Err(end) => end,

@@ -4,10 +4,9 @@ use std::{
     fmt,
     future::Future,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
-    thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -16,10 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{
-    facts::plain::panic_message,
-    ports::tasks::{self, Name},
-};
+use crate::ports::tasks::{self, Name, Supervisor};
 
 /// How many names of etcd's hosts are looked up at a time, each on a thread. etcd's client has the runtime do so, and each new
 /// try begins another lookup beside one that hangs.
@@ -39,21 +35,51 @@ impl Thread {
     pub(super) fn start(name: &str) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(MAX_LOOKUPS).build()?;
         let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel::<()>();
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // The only news there can be is that the sender is gone. A panic ends all that lives here, as its end does.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(runtime.block_on(stopped)))) {
-                log::error!("the thread that talks to etcd panicked: {}", panic_message(panic));
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        let mut runtime = Some(runtime);
+        tasks::start_thread(Name::EtcdThread, name, move || {
+            // The only news there can be is that the sender is gone. After a panic the same tasks go on.
+            if let Some(runtime) = &runtime {
+                let _ = runtime.block_on(tasks::rigged(Name::EtcdThread, &mut stopped));
             }
             // A look-up of a name that hangs in the C library must not hold up the end.
-            runtime.shutdown_background();
+            if let Some(runtime) = runtime.take() {
+                runtime.shutdown_background();
+            }
+            Ok(())
         })?;
         Ok(Self { handle, _stop: stop })
     }
 
-    /// Where tasks are spawned.
-    pub(super) fn handle(&self) -> &Handle {
-        &self.handle
+    /// Runs a future here. A panic is logged with the name.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        name: Name,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        Task(self.handle.spawn(tasks::logged(name, future)))
+    }
+
+    /// A future that ends after a while, on any executor.
+    pub(super) fn timer(&self, after: Duration) -> impl Future<Output = ()> + Send + use<> {
+        // Only making the timer needs tokio's context; what wakes it is this thread.
+        let _context = self.handle.enter();
+        tokio::time::sleep(after)
+    }
+
+    /// Runs what `start` gives here, and starts it anew after a panic.
+    pub(super) fn keep<T, F>(
+        &self,
+        supervisor: &Supervisor,
+        name: Name,
+        start: impl FnMut() -> F + Send + 'static,
+    ) -> Bound<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let kept = supervisor.clone().keep(name, start);
+        Bound(Task(self.handle.spawn(async move { Ok(kept.await) })))
     }
 }
 
@@ -62,10 +88,6 @@ impl Thread {
 pub struct Task<T>(JoinHandle<Result<T, String>>);
 
 impl<T: Send + 'static> Task<T> {
-    pub(super) fn spawn(handle: &Handle, name: Name, future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(handle.spawn(tasks::logged(name, future)))
-    }
-
     /// Stops the future where it waits next. Awaiting the task afterwards gives [`TaskLost::Aborted`], or the result if
     /// it was finished already.
     pub fn abort(&self) {

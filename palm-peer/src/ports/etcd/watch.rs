@@ -17,6 +17,7 @@ use crate::{
         supervision::{Decision, Supervision},
     },
     facts::ids::Revision,
+    ports::tasks::Name,
 };
 
 /// How many pieces of news may wait for a reader. With more the watch is let go, and lists anew once the reader has
@@ -133,5 +134,5 @@ impl Watch {
 fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<News>, Bound<()>) {
     let (sender, news) = mpsc::channel(NEWS_IN_LINE);
     let pump = Pump { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false, epoch };
-    (news, Bound(etcd.spawn("etcd-watch", pump.run())))
+    (news, Bound(etcd.spawn(Name::EtcdWatch, pump.run())))
 }

@@ -3,7 +3,10 @@
 //! Everything that runs in the background is spawned under a name, and its panic is caught and logged with it. What the
 //! server cannot do without is [kept](Supervisor::keep) as well: started anew after a while, until that is of no use.
 
+mod name;
 mod rigged;
+
+pub use name::Name;
 
 use super::timer;
 use crate::{
@@ -19,14 +22,12 @@ use futures::{
 };
 use std::{
     future::{Future, pending},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
     thread,
     time::{Duration, Instant},
 };
-
-/// The name of a task, in the log and in `PALM_TEST_PANIC`.
-pub type Name = &'static str;
 
 /// How long a thread that panicked rests before it goes on.
 const THREAD_REST: Duration = Duration::from_millis(100);
@@ -43,7 +44,7 @@ pub async fn caught<T>(name: Name, future: impl Future<Output = T>) -> Result<T,
 pub async fn logged<T>(name: Name, future: impl Future<Output = T>) -> Result<T, String> {
     caught(name, future).await.inspect_err(|message| {
         if may_log(name) {
-            log::error!("task {name} panicked: {message} (logged once a minute)");
+            say(&format!("task {name} panicked: {message} (logged once a minute)"));
         }
     })
 }
@@ -53,19 +54,41 @@ fn may_log(name: Name) -> bool {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now())
 }
 
-/// Runs the body of a thread, and runs it again after each panic, of which every supervisor hears.
-pub fn keep_thread(name: Name, mut body: impl FnMut()) {
-    while let Err(panic) = catch_unwind(AssertUnwindSafe(&mut body)) {
-        let message = panic_message(panic);
+/// Logs an error. A logger of the program's own may panic, and must not take the supervision with it.
+fn say(words: &str) {
+    let _ = catch_unwind(|| log::error!("{words}"));
+}
+
+/// Starts a thread of the library's own, which the system knows as `known_as`. It ends when `body` returns `Ok`; after a panic, or
+/// `Err` with why it could not go on, `body` runs again, and every supervisor of this process hears of it.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start_thread(
+    name: Name,
+    known_as: &str,
+    body: impl FnMut() -> Result<(), String> + Send + 'static,
+) -> io::Result<()> {
+    thread::Builder::new().name(known_as.to_owned()).spawn(move || keep_thread(name, body)).map(drop)
+}
+
+fn keep_thread(name: Name, mut body: impl FnMut() -> Result<(), String>) {
+    loop {
+        let message = match catch_unwind(AssertUnwindSafe(&mut body)) {
+            Ok(Ok(())) => return,
+            Ok(Err(why)) => why,
+            Err(panic) => format!("it panicked: {}", panic_message(panic)),
+        };
+        let failure = format!("thread {name} failed: {message}");
         if may_log(name) {
-            log::error!("thread {name} panicked: {message}; it goes on (logged once a minute)");
+            say(&format!("{failure}; it goes on (logged once a minute)"));
         }
         let mut supervisors = SUPERVISORS.lock().unwrap_or_else(PoisonError::into_inner);
         supervisors.retain(|state| state.strong_count() > 0);
         let states: Vec<_> = supervisors.iter().filter_map(Weak::upgrade).collect();
         drop(supervisors);
         for state in states {
-            Supervisor { state, attended: true }.record(name, &message);
+            Supervisor { state, attended: true }.record(name, &failure);
         }
         thread::sleep(THREAD_REST);
     }
@@ -74,8 +97,13 @@ pub fn keep_thread(name: Name, mut body: impl FnMut()) {
 /// Wakes somebody; a waker may be of the program's, and panic.
 pub fn wake(waker: std::task::Waker) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        log::error!("waking a task panicked: {}", panic_message(panic));
+        say(&format!("waking a task panicked: {}", panic_message(panic)));
     }
+}
+
+/// The future, which panics where a test wants it to: see `PALM_TEST_PANIC` in CONTRIBUTING.md.
+pub async fn rigged<T>(name: Name, future: impl Future<Output = T>) -> T {
+    rigged::rigged(name, future).await
 }
 
 /// Where a test has a thread panic: see `PALM_TEST_PANIC` in CONTRIBUTING.md.
@@ -129,8 +157,10 @@ impl Supervisor {
 
     /// Deals with the panic of a task: says after a while whether to start it anew.
     pub async fn failed(&self, name: Name, message: &str) -> bool {
-        match self.record(name, message) {
+        let failure = format!("task {name} panicked: {message}");
+        match self.record(name, &failure) {
             Some(wait) => {
+                say(&format!("{failure}; it starts anew in {wait:.1?}"));
                 timer::sleep(wait).await;
                 true
             }
@@ -138,8 +168,8 @@ impl Supervisor {
         }
     }
 
-    /// Counts a panic and logs it; says after which time to start anew, if at all.
-    fn record(&self, name: Name, message: &str) -> Option<Duration> {
+    /// Counts a failure; says after which time to start anew, if at all.
+    fn record(&self, name: Name, failure: &str) -> Option<Duration> {
         let mut state = self.state();
         if state.gave_up.is_some() {
             return None;
@@ -148,21 +178,17 @@ impl Supervisor {
         state.listeners.retain(|listener| listener.unbounded_send(name).is_ok());
         match decision {
             Decision::GiveUp(_) if self.attended => {
-                let words = format!("task {name} panicked: {message}; that is the third failure within a minute");
+                let words = format!("{failure}; that is the third failure within a minute");
                 state.gave_up = Some(words.clone());
                 let waiting = std::mem::take(&mut state.waiting);
                 drop(state);
-                log::error!("{words}: giving up");
+                say(&format!("{words}: giving up"));
                 for waiting in waiting {
                     let _ = waiting.send(words.clone());
                 }
                 None
             }
-            Decision::Restart(wait) | Decision::GiveUp(wait) => {
-                drop(state);
-                log::error!("task {name} panicked: {message}; it starts anew in {wait:.1?}");
-                Some(wait)
-            }
+            Decision::Restart(wait) | Decision::GiveUp(wait) => Some(wait),
         }
     }
 
@@ -196,12 +222,17 @@ mod tests {
     use super::*;
     use futures::executor::block_on;
 
+    /// One that does not hear of the threads that other tests have panic.
+    fn alone() -> Supervisor {
+        Supervisor { state: Arc::default(), attended: true }
+    }
+
     #[test]
     fn a_task_that_panics_once_is_started_anew_and_listeners_hear_of_it() {
-        let supervisor = Supervisor::attended();
+        let supervisor = alone();
         let mut failures = supervisor.failures();
         let mut runs = 0;
-        let value = block_on(supervisor.clone().keep("flaky", || {
+        let value = block_on(supervisor.clone().keep(Name::Test, || {
             runs += 1;
             let run = runs;
             async move {
@@ -210,28 +241,32 @@ mod tests {
             }
         }));
         assert_eq!(value, 2);
-        assert_eq!(failures.try_recv().expect("heard"), "flaky");
+        assert_eq!(failures.try_recv().expect("heard"), Name::Test);
         assert!(supervisor.gave_up().now_or_never().is_none());
     }
 
     #[test]
     fn three_panics_end_the_server_and_do_not_end_a_client() {
-        for supervisor in [Supervisor::attended(), Supervisor::unattended()] {
-            let waits: Vec<_> = (0..4).map(|_| supervisor.record("broken", "on purpose")).collect();
+        for supervisor in [alone(), Supervisor::unattended()] {
+            let waits: Vec<_> = (0..4).map(|_| supervisor.record(Name::Test, "on purpose")).collect();
             let attended = supervisor.attended;
             assert_eq!(waits.iter().map(Option::is_none).collect::<Vec<_>>(), [false, false, attended, attended]);
             let words = supervisor.gave_up().now_or_never();
-            assert_eq!(words.is_some_and(|words| words.contains("task broken panicked: on purpose")), attended);
+            assert_eq!(words.is_some_and(|words| words.contains("on purpose; that is the third")), attended);
         }
     }
 
     #[test]
     fn a_thread_goes_on_after_a_panic() {
         let mut runs = 0;
-        keep_thread("flaky", || {
+        keep_thread(Name::Test, || {
             runs += 1;
-            assert!(runs > 1, "on purpose");
+            match runs {
+                1 => panic!("on purpose"),
+                2 => Err("on purpose".to_owned()),
+                _ => Ok(()),
+            }
         });
-        assert_eq!(runs, 2);
+        assert_eq!(runs, 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Has tasks panic for tests: `PALM_TEST_PANIC=<task>[:<times>[:<file>]]`, in builds with debug assertions alone.
+//! Has tasks panic for tests: `PALM_TEST_PANIC=<task>[:<times>[:<file>]][,…]`, in builds with debug assertions alone.
 //!
 //! The task of this name panics so many times (once by default); with a file, not before that is there, so that a test
 //! chooses the moment.
@@ -30,15 +30,19 @@ mod on {
         file: Option<PathBuf>,
     }
 
-    static RIG: LazyLock<Option<Rig>> = LazyLock::new(|| {
-        let set = env::var("PALM_TEST_PANIC").ok()?;
-        let mut parts = set.splitn(3, ':');
-        let task = parts.next()?.to_owned();
-        let times = parts.next().and_then(|times| times.parse().ok()).unwrap_or(1);
-        Some(Rig { task, left: AtomicU32::new(times), file: parts.next().map(PathBuf::from) })
+    static RIGS: LazyLock<Vec<Rig>> = LazyLock::new(|| {
+        let set = env::var("PALM_TEST_PANIC").unwrap_or_default();
+        set.split(',').filter_map(Rig::read).collect()
     });
 
     impl Rig {
+        fn read(set: &str) -> Option<Self> {
+            let mut parts = set.splitn(3, ':');
+            let task = parts.next()?.to_owned();
+            let times = parts.next().and_then(|times| times.parse().ok()).unwrap_or(1);
+            Some(Self { task, left: AtomicU32::new(times), file: parts.next().map(PathBuf::from) })
+        }
+
         fn is_due(&self) -> bool {
             self.file.as_ref().is_none_or(|file| file.exists())
         }
@@ -54,7 +58,7 @@ mod on {
     }
 
     fn rig(name: Name) -> Option<&'static Rig> {
-        RIG.as_ref().filter(|rig| rig.task == name && rig.is_left())
+        RIGS.iter().find(|rig| rig.task == name.as_str() && rig.is_left())
     }
 
     pub(crate) async fn rigged<T>(name: Name, future: impl Future<Output = T>) -> T {

@@ -120,7 +120,7 @@ fn the_thread_ends_with_the_last_handle() {
     let etcd = Etcd::start("palm-last", EtcdSettings::new([server.endpoint()])).expect("a thread");
     let mut watch = etcd.watch(Target::Prefix("/".into()));
     assert_eq!(short(&wait(&etcd, watch.next())), "listed");
-    let detached = etcd.spawn("test", futures::future::pending::<()>());
+    let detached = etcd.spawn(Name::Test, futures::future::pending::<()>());
     drop(detached);
     drop(etcd);
     assert!(runs("palm-last"), "the watch still needs it");
@@ -133,7 +133,7 @@ fn the_last_handle_may_be_dropped_on_the_thread_itself() {
     let etcd = Etcd::start("palm-itself", EtcdSettings::new(["127.0.0.1:1"])).expect("a thread");
     let inside = etcd.clone();
     let (sender, receiver) = futures::channel::oneshot::channel::<()>();
-    drop(etcd.spawn("test", async move {
+    drop(etcd.spawn(Name::Test, async move {
         let _ = receiver.await;
         drop(inside);
     }));
@@ -145,14 +145,14 @@ fn the_last_handle_may_be_dropped_on_the_thread_itself() {
 #[test]
 fn a_task_runs_on_the_thread_is_awaited_anywhere_and_can_be_aborted() {
     let etcd = handle(["127.0.0.1:1"]);
-    let name = etcd.spawn("test", async { thread::current().name().map(str::to_owned) });
+    let name = etcd.spawn(Name::Test, async { thread::current().name().map(str::to_owned) });
     assert_eq!(block_on(name).expect("a result").as_deref(), Some("palm-etcd"));
-    let endless = etcd.spawn("test", futures::future::pending::<()>());
+    let endless = etcd.spawn(Name::Test, futures::future::pending::<()>());
     endless.abort();
     assert_eq!(block_on(endless), Err(TaskLost::Aborted));
-    let panicking = etcd.spawn("test", async { panic!("on purpose") });
+    let panicking = etcd.spawn(Name::Test, async { panic!("on purpose") });
     assert_eq!(block_on(panicking), Err::<(), _>(TaskLost::Panicked("on purpose".into())));
-    assert!(block_on(etcd.spawn("test", async { true })).expect("the thread lives on"));
+    assert!(block_on(etcd.spawn(Name::Test, async { true })).expect("the thread lives on"));
 }
 
 #[test]
