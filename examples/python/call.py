@@ -32,7 +32,7 @@ class CallError(Exception):
 
 
 def published(etcd, prefix=""):
-    """What can be reached: the values under /pipelines/, by server name, read through etcd's JSON gateway."""
+    """What can be reached: the instances under /pipelines/, by server name, read through etcd's JSON gateway."""
     encode = lambda text: base64.b64encode(text.encode()).decode()
     folder = f"{prefix.rstrip('/')}/pipelines/"
     # All keys that start with the folder: up to the same text with the last byte one higher, "/" becoming "0".
@@ -40,17 +40,21 @@ def published(etcd, prefix=""):
     request = urllib.request.Request(etcd.rstrip("/") + "/v3/kv/range", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=5) as response:
         found = json.load(response).get("kvs", [])
-    pipelines = [json.loads(base64.b64decode(kv["value"])) for kv in found]
-    return {pipeline["server"]: pipeline for pipeline in pipelines}
+    servers = {}
+    for kv in found:
+        key, instance = base64.b64decode(kv["key"]).decode(), json.loads(base64.b64decode(kv["value"]))
+        if key == f"{folder}{instance.get('server')}/{instance.get('uuid')}":
+            servers.setdefault(instance["server"], []).append(instance)
+    return servers
 
 
-def instances(pipelines, target):
+def instances(servers, target):
     """The instances that `server.function`, or `<uuid>.function`, can mean."""
     server, _, function = target.partition(".")
-    every = [instance for pipeline in pipelines.values() for instance in pipeline["instances"]]
-    named = pipelines[server]["instances"] if server in pipelines else [i for i in every if i["uuid"] == server]
+    every = [instance for named in servers.values() for instance in named]
+    named = servers[server] if server in servers else [i for i in every if i["uuid"] == server]
     if not named:
-        raise CallError("no_such_server", f"{server}: there is {', '.join(sorted(pipelines)) or 'none'}")
+        raise CallError("no_such_server", f"{server}: there is {', '.join(sorted(servers)) or 'none'}")
     able = [instance for instance in named if function in instance["functions"]]
     if not able:
         raise CallError("no_such_function", f"{target}: there is {', '.join(named[0]['functions'])}")

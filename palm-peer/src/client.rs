@@ -89,11 +89,10 @@ impl Client {
     /// The servers that can be reached, by name, each with the functions that its instances answer, and the number of these.
     #[must_use]
     pub fn reachable(&self) -> Vec<Reachable> {
-        self.mesh
-            .directory()
-            .summary()
-            .map(|(server, functions, instances)| Reachable { server, functions, instances })
-            .collect()
+        let directory = self.mesh.directory();
+        let reachable =
+            directory.summary().map(|(server, functions, instances)| Reachable { server, functions, instances });
+        reachable.collect()
     }
 }
 

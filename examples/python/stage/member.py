@@ -47,6 +47,8 @@ class Member:
         self.awake, self.evicted = awake, evicted
         prefix = prefix.rstrip("/")
         self.key = f"{prefix}/servers/{record['uuid']}"
+        # What clients see: a leader puts it on this server's lease when it configures the record.
+        self.published = f"{prefix}/pipelines/{record['server']}/{record['uuid']}"
         self.departed = f"{prefix}/departed/{record['uuid']}"
         self.reset = f"{prefix}/reset"
         self.servers = f"{prefix}/servers/"
@@ -90,7 +92,8 @@ class Member:
             epoch = self.etcd.history.epoch
             # Nobody may slip an eviction in between.
             guard = [unmodified(self.departed, note.modified if note else 0)]
-            written = self.etcd.transact(guard, [put(self.key, value, self.lease), delete(self.departed)])
+            own = [put(self.key, value, self.lease), delete(self.published), delete(self.departed)]
+            written = self.etcd.transact(guard, own)
             if written:
                 self.written, self.epoch, self.registered, self.deleted = written, epoch, when, None
                 return
@@ -198,7 +201,8 @@ class Member:
         ]
         text = json.dumps({"why": "admin", "reason": "an administrator removed it", "when": now()}, separators=(",", ":"))
         try:
-            return self.etcd.transact(guard, [put(self.departed, text, self.etcd.grant(NOTE_STAYS))]) is not None
+            noting = [put(self.departed, text, self.etcd.grant(NOTE_STAYS)), delete(self.published)]
+            return self.etcd.transact(guard, noting) is not None
         except EtcdError as error:
             log.warning("the deletion of the record cannot be noted: %s", error)
             return False
@@ -210,7 +214,7 @@ class Member:
             self.look.set()
             note = json.dumps({"why": "itself", "reason": "it killed itself", "when": now()}, separators=(",", ":"))
             note_lease = self.etcd.grant(NOTE_STAYS)
-            self.etcd.transact([], [delete(self.key), put(self.departed, note, note_lease)])
+            self.etcd.transact([], [delete(self.key), delete(self.published), put(self.departed, note, note_lease)])
 
     def finish(self):
         """Gives the lease back."""

@@ -38,9 +38,13 @@ class Relay:
 
     def follow(self):
         for state in self.etcd.follow(self.folder, folder=True):
-            pipelines = [read(kv) for kv in state.values()]
+            published = {}
+            for key, kv in state.items():
+                instance = read(kv)
+                if key == f"{self.folder}{instance.get('server')}/{instance.get('uuid')}":
+                    published.setdefault(instance["server"], []).append(instance)
             # Replaced as a whole, for another thread reads it.
-            self.published = {pipeline["server"]: pipeline["instances"] for pipeline in pipelines if pipeline}
+            self.published = published
 
     async def pass_on(self, header, payload, deadline, avoid):
         """Sends a message to its stage: to the instance that the client chose, or to another one. `avoid`: uuids."""

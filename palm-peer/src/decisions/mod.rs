@@ -5,6 +5,7 @@ pub mod admission;
 pub mod allowance;
 pub mod backoff;
 pub mod client_table;
+pub mod directory;
 pub mod election;
 pub mod etcd_history;
 pub mod fair_queue;

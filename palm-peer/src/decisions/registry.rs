@@ -1,20 +1,27 @@
 //! The registry: configures servers, probes them, and removes the dead.
 
+mod entry;
 mod event;
 mod round;
+mod takeover;
 
-pub use event::{Action, Event, Line, Token};
+use self::entry::{Doom, Entry};
+pub use self::{
+    entry::Published,
+    event::{Action, Event, Line, Token},
+};
 
 use super::backoff::backoff;
 use crate::facts::{
     departure::{Departure, REMOVED_BY_ADMIN, Why},
     ids::{LeaseId, Revision},
+    instance::Instance,
     record::Record,
     settings::Settings,
 };
 use log::Level;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -24,37 +31,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A timer that comes this late says that the leader itself stood still, and nothing about the servers.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// What the registry knows about one server.
-#[derive(Debug)]
-struct Entry {
-    record: Record,
-    modified: Revision,
-    lease: Option<LeaseId>,
-    /// Whether this leader has reached it since it registered.
-    reached: bool,
-    /// The probes under way and when each counts as missed.
-    probes: Vec<(Token, Instant)>,
-    /// How many probes of the series under way were sent, and how many of them missed.
-    sent: u32,
-    misses: u32,
-    /// When to send the next probe of a series.
-    retry_at: Option<Instant>,
-    /// Why it could not be reached, when that has been logged.
-    complaint: Option<String>,
-    /// Why it is to be removed.
-    doom: Option<Doom>,
-    /// Whether a write over this record stands, of which the watch has not told yet.
-    outdated: bool,
-    /// How many writes in a row etcd did not do.
-    failed_writes: u32,
-}
-
 /// A write that is under way.
 #[derive(Debug, Clone, Copy)]
 struct Write {
     replaces: Revision,
     /// Why the record is removed, if it is.
     removal: Option<&'static str>,
+    /// Whether it publishes the server as well.
+    publishes: bool,
 }
 
 /// What is known of a record that is gone.
@@ -64,44 +48,6 @@ struct Deletion {
     departure: Option<Departure>,
     reset: bool,
     lease_alive: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Doom {
-    reason: &'static str,
-    /// Whether the process is proven gone.
-    proven: bool,
-}
-
-impl Entry {
-    fn new(record: Record, modified: Revision, lease: Option<LeaseId>) -> Self {
-        Self {
-            record,
-            modified,
-            lease,
-            reached: false,
-            probes: Vec::new(),
-            sent: 0,
-            misses: 0,
-            retry_at: None,
-            complaint: None,
-            doom: None,
-            outdated: false,
-            failed_writes: 0,
-        }
-    }
-
-    /// Whether `record` is this one rewritten, and not that of a server which registered anew.
-    fn lives_on_in(&self, record: &Record, lease: Option<LeaseId>) -> bool {
-        let old = &self.record;
-        let set_back = old.configured && !record.configured;
-        old.when == record.when && self.lease == lease && old.endpoint() == record.endpoint() && !set_back
-    }
-
-    /// Clients may reach it: some leader reached it, and it has not been found dead.
-    fn is_published(&self) -> bool {
-        self.record.configured && self.doom.is_none()
-    }
 }
 
 /// The registry's memory, for one term of one leader. It trusts nothing that it did not check itself.
@@ -116,6 +62,10 @@ pub struct Registry {
     /// The records to which a write is under way, with the revision that it replaces. Outlives the entry: a server may
     /// be deleted and back before the answer comes.
     writing: BTreeMap<Uuid, Write>,
+    /// The servers whose records name another leader, though this one has reached them and nothing else is wrong.
+    unvouched: BTreeSet<Uuid>,
+    /// What was published before this leader's term.
+    found: BTreeMap<Uuid, Published>,
     /// The records that this leader removed, until the watch tells so.
     removed: BTreeMap<Uuid, (Revision, &'static str)>,
     /// Those deletions of which it is not known yet whether they are this leader's own.
@@ -129,9 +79,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry of the leader `me`, which knows of no server yet.
+    /// The registry of the leader `me`, which knows of no server yet, but of what was `found` published.
     #[must_use]
-    pub fn new(me: Uuid, settings: &Settings, now: Instant) -> Self {
+    pub fn new(me: Uuid, settings: &Settings, found: impl IntoIterator<Item = Published>, now: Instant) -> Self {
         Self {
             me,
             period: settings.probe_period,
@@ -140,6 +90,8 @@ impl Registry {
             servers: BTreeMap::new(),
             broken: BTreeMap::new(),
             writing: BTreeMap::new(),
+            unvouched: BTreeSet::new(),
+            found: found.into_iter().map(|published| (published.instance.uuid, published)).collect(),
             removed: BTreeMap::new(),
             unattributed: BTreeMap::new(),
             next_token: 0,
@@ -151,8 +103,8 @@ impl Registry {
     }
 
     /// The records of the servers that clients may reach.
-    pub fn published(&self) -> impl Iterator<Item = &Record> {
-        self.servers.values().filter(|entry| entry.is_published()).map(|entry| &entry.record)
+    pub fn reachable(&self) -> impl Iterator<Item = &Record> {
+        self.servers.values().filter(|entry| entry.is_reachable()).map(|entry| &entry.record)
     }
 
     /// Where a server listens, while it is registered.
@@ -198,7 +150,7 @@ impl Registry {
             Event::Answered { uuid, token, digest } => self.answered(uuid, token, &digest),
             Event::Unanswered { uuid, token, reason } => self.unanswered(uuid, token, reason),
             Event::Gone { uuid } => self.gone(uuid),
-            Event::Written { uuid, done } => self.written(uuid, done, now),
+            Event::Written { uuid, stands } => self.written(uuid, stands, now),
         }
         self.end_round_if_over(now);
         std::mem::take(&mut self.actions)
@@ -226,21 +178,31 @@ impl Registry {
         let uuid = record.uuid;
         self.broken.retain(|key, _| !key.ends_with(&uuid.to_string()));
         if let Some(old) = self.servers.get_mut(&uuid).filter(|old| old.lives_on_in(&record, lease)) {
-            let was_configured = std::mem::replace(&mut old.record, record).configured;
-            (old.modified, old.outdated) = (modified, false);
-            if old.record.configured && !was_configured && old.record.leader == Some(self.me) {
+            let was_configured = old.record.configured;
+            old.rewrite(record, modified);
+            if !was_configured && old.record.configured && old.record.leader == Some(self.me) {
                 self.log(Level::Info, format!("Server {uuid} configured"));
             }
             self.settle(uuid);
             return;
         }
-        self.servers.insert(uuid, Entry::new(record, modified, lease));
+        let right = Published { instance: Instance::of(&record), lease };
+        let published = self.found.remove(&uuid).is_some_and(|found| found == right);
+        self.servers.insert(uuid, Entry::new(record, modified, lease, published));
         self.probe(uuid, now);
     }
 
     fn broken(&mut self, key: String, reason: String) {
         // Nothing is known any more of the server that it was of; its removal will be told as that of something broken.
-        self.servers.retain(|uuid, _| !key.ends_with(&uuid.to_string()));
+        let of_key = |uuid: &Uuid| key.ends_with(&uuid.to_string());
+        let known = self.servers.keys().find(|uuid| of_key(uuid)).copied();
+        let found = || self.found.keys().find(|uuid| of_key(uuid)).copied();
+        if let Some(uuid) = known.or_else(found) {
+            let entry = self.servers.remove(&uuid).map(|entry| entry.record.server);
+            let found = self.found.remove(&uuid).map(|published| published.instance.server);
+            let server = entry.or(found).unwrap_or_default();
+            self.actions.push(Action::Withdraw { uuid, server });
+        }
         if self.broken.get(&key) != Some(&reason) {
             self.log(Level::Warn, format!("{key} holds no record of a server, and is left alone: {reason}"));
             self.broken.insert(key, reason);
@@ -250,9 +212,14 @@ impl Registry {
     fn deleted(&mut self, uuid: Uuid, deletion: Deletion) {
         let Some(entry) = self.servers.get(&uuid) else { return };
         let written = deletion.written;
+        let server = entry.record.server.clone();
         // It may have registered anew while the reason was found out.
         if entry.modified <= written {
             self.servers.remove(&uuid);
+        }
+        // Others than PALM delete the record alone.
+        if deletion.departure.is_none() && deletion.lease_alive && !deletion.reset {
+            self.actions.push(Action::Withdraw { uuid, server });
         }
         if self.writing.get(&uuid).is_some_and(|write| write.removal.is_some() && write.replaces == written) {
             self.unattributed.insert(uuid, deletion);
@@ -347,22 +314,29 @@ impl Registry {
             _ if self.writing.contains_key(&uuid) => return,
             Some(Doom { reason, proven }) => {
                 removal = Some(reason);
-                Action::Remove { uuid, modified, reason, lease: entry.lease, revoke: proven }
+                let server = record.server.clone();
+                Action::Remove { uuid, server, modified, reason, lease: entry.lease, revoke: proven }
             }
-            None if entry.reached && !(record.configured && record.leader == Some(me)) => {
+            None if entry.reached && !(record.configured && entry.is_published()) => {
                 let record = Record { configured: true, leader: Some(me), ..record.clone() };
-                Action::Configure { record, modified }
+                Action::Configure { record, modified, lease: entry.lease }
             }
-            None => return,
+            None => {
+                if self.is_unvouched(uuid) {
+                    self.unvouched.insert(uuid);
+                }
+                return;
+            }
         };
-        self.writing.insert(uuid, Write { replaces: modified, removal });
+        let publishes = matches!(action, Action::Configure { .. });
+        self.writing.insert(uuid, Write { replaces: modified, removal, publishes });
         self.actions.push(action);
     }
 
     /// A write that did not succeed met a change that the watch is about to tell, or an etcd in trouble: look again.
-    fn written(&mut self, uuid: Uuid, done: bool, now: Instant) {
+    fn written(&mut self, uuid: Uuid, stands: Option<Revision>, now: Instant) {
         let write = self.writing.remove(&uuid);
-        let removal = write.and_then(|write| Some((write.replaces, write.removal?))).filter(|_| done);
+        let removal = write.and_then(|write| Some((write.replaces, write.removal?))).filter(|_| stands.is_some());
         match (self.unattributed.remove(&uuid), removal) {
             (Some(deletion), removal) => self.log_deletion(uuid, &deletion, removal.map(|(_, reason)| reason)),
             (None, Some(removal)) => {
@@ -372,7 +346,10 @@ impl Registry {
         }
         let replaced = write.map(|write| write.replaces);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        if !done {
+        if write.is_some_and(|write| write.publishes) {
+            entry.published = stands.or(entry.published);
+        }
+        if stands.is_none() {
             entry.doom = None;
             (entry.sent, entry.misses) = (0, 0);
             // An etcd that goes on refusing shall not have all servers probed each second.

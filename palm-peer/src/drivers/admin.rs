@@ -84,6 +84,9 @@ impl Archive {
         let departed = self.keys.departed(uuid);
         let eviction =
             Transaction::new().present(&key).then(Operation::delete(&key)).or_else(Operation::get(&departed));
+        // Of a record that cannot be read nothing is published.
+        let published = entry.record.as_ref().ok().map(|record| self.keys.pipeline(&record.server, uuid));
+        let eviction = published.iter().fold(eviction, |eviction, key| eviction.then(Operation::delete(key)));
         let Noted { outcome, lease } =
             delete_with_note(&self.etcd, eviction, &departed, &note(Why::Admin, REMOVED_BY_ADMIN)).await?;
         // The answer to an attempt that went through may have been lost: then the note is ours.

@@ -4,7 +4,8 @@ use crate::{
     Error, ErrorKind, Options,
     decisions::{
         backoff::backoff,
-        routing::{Directory, power_of_two_choices},
+        directory::{Able, Directory, Update},
+        routing::power_of_two_choices,
     },
     drivers::{
         dialer::{Dialer, OpenError},
@@ -14,8 +15,8 @@ use crate::{
         sinks::JobSinks,
     },
     facts::{
+        instance::Instance,
         message::{Failure, FailureKind, Request},
-        pipeline::Instance,
     },
     ports::{
         etcd::{Bound, Etcd, EtcdError, Target},
@@ -30,10 +31,10 @@ use futures::{
     future::{Either, join_all, select},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     future,
     pin::pin,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -51,7 +52,7 @@ pub struct Mesh {
     /// What was set.
     pub options: Options,
     dialer: Dialer,
-    directory: Mutex<Arc<Directory>>,
+    directory: Mutex<Directory>,
     links: Mutex<HashMap<Uuid, Arc<Slot>>>,
     /// Who is told when what can be reached changes.
     listeners: Mutex<Vec<mpsc::UnboundedSender<()>>>,
@@ -131,9 +132,9 @@ impl Mesh {
         let folder = options.keys().pipelines();
         let mesh = Arc::new(Self {
             uuid: dialer.me(),
+            directory: Mutex::new(Directory::new(dialer.me())),
             dialer,
             options,
-            directory: Mutex::default(),
             links: Mutex::default(),
             listeners: Mutex::default(),
             jobs: JobSinks::default(),
@@ -161,9 +162,17 @@ impl Mesh {
         }
     }
 
-    /// What can be reached now.
-    pub fn directory(&self) -> Arc<Directory> {
-        Arc::clone(&lock(&self.directory))
+    /// What can be reached now; not to be held for long.
+    pub fn directory(&self) -> MutexGuard<'_, Directory> {
+        lock(&self.directory)
+    }
+
+    /// The instances that a target can mean for this client.
+    ///
+    /// # Errors
+    /// As [`Directory::resolve`].
+    pub fn resolve(&self, target: &str) -> Result<Able, Failure> {
+        self.directory().resolve(target, self.uuid)
     }
 
     /// Tells when what can be reached changes.
@@ -197,7 +206,7 @@ impl Mesh {
         // How much time another round needs that may do better; none when it cannot.
         let mut again: Option<Duration> = None;
         loop {
-            let able = self.directory().resolve(&request.pipeline[0], self.uuid);
+            let able = self.resolve(&request.pipeline[0]);
             let able = able.map_err(|failure| refused.clone().unwrap_or((failure, None)))?;
             let Some(instance) = self.choose(&able, &avoided) else {
                 let last = refused.clone().unwrap_or_else(|| unreachable("no instance is left to try", None));
@@ -294,12 +303,27 @@ impl Mesh {
         }
     }
 
-    /// Takes in what can be reached now.
-    pub fn update(&self, directory: &Directory) {
-        *lock(&self.directory) = Arc::new(directory.clone());
+    /// Takes in what has changed of what can be reached.
+    pub fn update(&self, updates: Vec<Update>) {
+        if updates.is_empty() {
+            return;
+        }
+        let mut removed: Vec<Uuid> = Vec::new();
+        {
+            let mut directory = self.directory();
+            for update in updates {
+                if let Update::Removed(_, uuid) = &update {
+                    removed.push(*uuid);
+                }
+                directory.update(update);
+            }
+            removed.retain(|uuid| !directory.contains(*uuid));
+        }
         // Answers under way keep their link alive until they are in.
-        let listed: HashSet<Uuid> = directory.instances().map(|instance| instance.uuid).collect();
-        let gone: Vec<_> = lock(&self.links).extract_if(|uuid, _| !listed.contains(uuid)).collect();
+        let gone: Vec<_> = {
+            let mut links = lock(&self.links);
+            removed.iter().filter_map(|uuid| links.remove_entry(uuid)).collect()
+        };
         for link in gone.into_iter().filter_map(|(_, slot)| slot.current()) {
             // It may be leaving, and still read what was sent to it: were we to close, its goodbye would be answered by a
             // reset, and what it has not read by then would be lost.

@@ -19,11 +19,11 @@ pub const DEPARTED_FOR: Duration = Duration::from_secs(3600);
 /// What is said to fail when the lease of another process is not revoked.
 pub const REVOKING: &str = "revoking the lease of a process that is gone (it will expire by itself)";
 
-/// Removes the record and the candidacy of a peer whose process is proven gone, and revokes its lease.
+/// Removes the record and the candidacy of a peer whose process is proven gone, and what is published of it, and revokes its lease.
 pub async fn bury(
     etcd: &Etcd,
     keys: &Keys,
-    uuid: Uuid,
+    (uuid, server): (Uuid, &str),
     record: &KeyValue,
     candidate: (&str, Revision, LeaseId),
 ) -> Result<bool, EtcdError> {
@@ -32,6 +32,7 @@ pub async fn bury(
         .created(candidate_key, created)
         .modified(&record.key, record.modified)
         .then(Operation::delete(&record.key))
+        .then(Operation::delete(&keys.pipeline(server, uuid)))
         .then(Operation::delete(candidate_key));
     let note = note(Why::Registry, "its process is gone");
     let buried = delete_with_note(etcd, deletion, &keys.departed(uuid), &note).await?.outcome.succeeded;

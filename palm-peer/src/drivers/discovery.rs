@@ -2,21 +2,23 @@
 
 use super::{client::Mesh, lock::lock};
 use crate::{
-    decisions::routing::Directory,
-    facts::pipeline::Pipeline,
+    decisions::directory::Update,
+    facts::instance::Instance,
     ports::{
-        etcd::{Change, Watch},
+        etcd::{Change, KeyValue, Watch},
         timer,
     },
 };
 use futures::channel::oneshot;
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
-/// How long after the TTL the leader of a new history may take to publish what there is.
-const LEADER_WITHIN: Duration = Duration::from_secs(10);
+/// How long after the TTL the servers of a new history may take to be published again.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Follows what is published, for as long as there is a client.
 pub async fn learn(
@@ -26,20 +28,22 @@ pub async fn learn(
     tell: Arc<Mutex<Option<oneshot::Sender<()>>>>,
     trouble: Arc<Mutex<String>>,
 ) {
-    let mut known = Known::default();
+    // After an end of this task in the middle of it, what was known may have gone meanwhile.
+    let Some(earlier) = mesh.upgrade().map(|mesh| mesh.directory().keys()) else { return };
+    let mut known = Known { missing: earlier, ..Known::default() };
     loop {
-        let change = match known.until() {
+        let change = match known.until {
             Some(deadline) => timer::timeout_at(deadline, watch.next()).await.ok(),
             None => Some(watch.next().await),
         };
         let Some(mesh) = mesh.upgrade() else { return };
         match change {
             Some(change) => known.take_in(change, &folder, mesh.options.ttl, &trouble),
-            None => known.earlier = None,
+            None => known.give_up_missing(),
         }
         // A half-told list would hide what is there.
         if known.whole {
-            mesh.update(&known.directory());
+            mesh.update(std::mem::take(&mut known.updates));
             let told = lock(&tell).take();
             if let Some(tell) = told {
                 let _ = tell.send(());
@@ -51,58 +55,69 @@ pub async fn learn(
 /// What is known of what can be reached.
 #[derive(Default)]
 struct Known {
-    published: Directory,
     whole: bool,
-    /// What could be reached before etcd's history went back, and until when that counts beside what is published. What the
-    /// restored etcd lacks may be there all the same, until a leader has said so.
-    earlier: Option<(Directory, Instant)>,
+    /// What has changed and has not been passed on.
+    updates: Vec<Update>,
+    /// What could be reached before and has not been listed. In a new history of etcd's it may be there all the same: until it
+    /// has had the time to register anew, it counts.
+    missing: HashSet<(String, Uuid)>,
+    /// Until when.
+    until: Option<Instant>,
 }
 
 impl Known {
-    fn until(&self) -> Option<Instant> {
-        self.earlier.as_ref().map(|(_, until)| *until)
-    }
-
-    fn directory(&self) -> Directory {
-        let mut directory = self.published.clone();
-        if let Some((earlier, _)) = &self.earlier {
-            directory.add_all(earlier);
-        }
-        directory
-    }
-
     fn take_in(&mut self, change: Change, folder: &str, ttl: Duration, trouble: &Mutex<String>) {
         match change {
-            Change::Put { current, .. } => {
-                let pipeline = Pipeline::from_json(&current.value);
-                if pipeline.is_none() {
-                    log::warn!("{} holds nothing that can be read, and is ignored", current.key);
-                }
-                self.update(current.key.strip_prefix(folder).unwrap_or(&current.key), pipeline);
-            }
+            Change::Put { current, .. } => self.put(&current, folder),
             Change::Deleted { previous, .. } => {
-                self.update(previous.key.strip_prefix(folder).unwrap_or(&previous.key), None);
+                if let Some(gone) = instance_in(&previous, folder) {
+                    self.deleted(gone.server, gone.uuid);
+                }
             }
-            Change::Listed { .. } => self.whole = true,
+            Change::Listed { .. } => {
+                self.whole = true;
+                if self.until.is_none() {
+                    self.give_up_missing();
+                }
+            }
             Change::Interrupted { reason } => {
                 self.whole = false;
                 log::debug!("what can be reached may be out of date: {reason}");
                 *lock(trouble) = reason;
             }
             Change::NewHistory => {
-                self.earlier = Some((self.directory(), Instant::now() + ttl + LEADER_WITHIN));
+                self.until = Some(Instant::now() + ttl + PUBLISHED_WITHIN);
                 self.whole = false;
             }
         }
     }
 
-    fn update(&mut self, server: &str, pipeline: Option<Pipeline>) {
-        self.published.update(server, pipeline);
-        // What changes after the listing is what a leader says now.
-        if self.whole
-            && let Some((earlier, _)) = &mut self.earlier
-        {
-            earlier.update(server, None);
+    fn put(&mut self, current: &KeyValue, folder: &str) {
+        match instance_in(current, folder) {
+            Some(instance) => {
+                self.missing.remove(&(instance.server.clone(), instance.uuid));
+                self.updates.push(Update::Put(instance));
+            }
+            None => log::debug!("{} holds no instance, and is ignored", current.key),
         }
     }
+
+    fn deleted(&mut self, server: String, uuid: Uuid) {
+        // Only a listing tells of what a new history lacks.
+        if self.until.is_some() && !self.whole {
+            self.missing.insert((server, uuid));
+        } else {
+            self.missing.remove(&(server.clone(), uuid));
+            self.updates.push(Update::Removed(server, uuid));
+        }
+    }
+
+    fn give_up_missing(&mut self) {
+        self.until = None;
+        self.updates.extend(self.missing.drain().map(|(server, uuid)| Update::Removed(server, uuid)));
+    }
+}
+
+fn instance_in(kv: &KeyValue, folder: &str) -> Option<Instance> {
+    Instance::from_entry(kv.key.strip_prefix(folder)?, &kv.value)
 }

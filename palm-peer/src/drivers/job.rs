@@ -5,13 +5,14 @@ mod links;
 use self::links::{Links, News};
 use crate::{
     decisions::{
+        directory::Able,
         job::{Action, Counts, Ending, Event, Fault, Job, Limits},
-        routing::{Directory, power_of_two_choices},
+        routing::power_of_two_choices,
     },
     drivers::{client::Mesh, link::Reply, lock::lock},
     facts::{
+        instance::Instance,
         message::{Failure, FailureKind, Request},
-        pipeline::Instance,
     },
     ports::timer::{self, Sleep},
 };
@@ -43,9 +44,10 @@ pub struct Running<S> {
     input: Option<S>,
     answers: mpsc::UnboundedReceiver<Reply>,
     changes: mpsc::UnboundedReceiver<()>,
-    directory: Arc<Directory>,
+    /// The version of the mesh's directory that the instances are of.
+    directory: u64,
     /// The instances of each stage, and those of them that there is a link to.
-    able: Vec<Vec<Arc<Instance>>>,
+    able: Vec<Able>,
     ready: Vec<Vec<Arc<Instance>>>,
     /// The stages of each instance that was published while the job ran, or is.
     stages: HashMap<Uuid, Vec<usize>>,
@@ -67,8 +69,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     /// # Errors
     /// When a stage names nothing that can be reached.
     pub fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, Failure> {
-        let directory = mesh.directory();
-        let able = resolve(&directory, &pipeline, mesh.uuid)?;
+        let directory = mesh.directory().version();
+        let able = pipeline.iter().map(|target| mesh.resolve(target)).collect::<Result<_, _>>()?;
         let id = Uuid::new_v4();
         let mut running = Self {
             answers: mesh.jobs.open(id),
@@ -116,9 +118,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 
     /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
     fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, Fault> {
-        let choose = |(stage, able): (usize, &Vec<Arc<Instance>>)| {
+        let choose = |(stage, able): (usize, &Able)| {
             // One that cannot be reached would have the message wait; a new one is ready in a moment.
-            let able = if self.ready[stage].is_empty() { able } else { &self.ready[stage] };
+            let able = if self.ready[stage].is_empty() { &able[..] } else { &self.ready[stage][..] };
             let open: Vec<_> = able.iter().filter(|instance| avoid != Some(instance.uuid)).collect();
             // To avoid the only one would be to give up.
             let open = if open.is_empty() { able.iter().collect() } else { open };
@@ -183,10 +185,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 
     /// Has links opened where there are none, and looks which instances can be sent to at once.
     fn links_changed(&mut self) {
-        self.links.prepare(self.able.iter().flatten());
-        let ready = |able: &Vec<_>| {
-            able.iter().filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some()).cloned().collect()
-        };
+        self.links.prepare(self.able.iter().flat_map(|able| able.iter()));
+        let ready =
+            |able: &Able| able.iter().filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some()).cloned().collect();
         self.ready = self.able.iter().map(ready).collect();
         for (stage, instance) in
             self.able.iter().enumerate().flat_map(|(stage, able)| able.iter().map(move |i| (stage, i)))
@@ -212,12 +213,11 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     /// What can be reached has changed: new instances take their share at once; those that are no longer published must
     /// show that they still answer. A server that leaves does so until it is done.
     fn directory_changed(&mut self) {
-        let directory = self.mesh.directory();
-        let before: HashSet<Uuid> = self.able.iter().flatten().map(|instance| instance.uuid).collect();
-        self.able =
-            self.pipeline.iter().map(|target| directory.resolve(target, self.mesh.uuid).unwrap_or_default()).collect();
-        let after: HashSet<Uuid> = self.able.iter().flatten().map(|instance| instance.uuid).collect();
-        self.directory = directory;
+        let uuids = |able: &[Able]| able.iter().flat_map(|able| able.iter()).map(|instance| instance.uuid).collect();
+        let before: HashSet<Uuid> = uuids(&self.able);
+        self.directory = self.mesh.directory().version();
+        self.able = self.pipeline.iter().map(|target| self.mesh.resolve(target).unwrap_or_default()).collect();
+        let after: HashSet<Uuid> = uuids(&self.able);
         self.links_changed();
         for instance in before.difference(&after) {
             self.event(Event::Leaving(*instance));
@@ -234,7 +234,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         }
         while let Poll::Ready(Some(())) = self.changes.poll_next_unpin(cx) {
             any = true;
-            if !Arc::ptr_eq(&self.directory, &self.mesh.directory()) {
+            if self.directory != self.mesh.directory().version() {
                 self.directory_changed();
             }
         }
@@ -318,10 +318,6 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
             }
         }
     }
-}
-
-fn resolve(directory: &Directory, pipeline: &[String], client: Uuid) -> Result<Vec<Vec<Arc<Instance>>>, Failure> {
-    pipeline.iter().map(|target| directory.resolve(target, client)).collect()
 }
 
 /// The client has a link to each instance of a route: whichever stage ends the message answers over its own.

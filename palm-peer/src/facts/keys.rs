@@ -63,10 +63,10 @@ impl Keys {
         format!("{}/pipelines/", self.prefix)
     }
 
-    /// `/pipelines/<server>`.
+    /// `/pipelines/<server>/<uuid>`.
     #[must_use]
-    pub fn pipeline(&self, server: &str) -> String {
-        format!("{}{server}", self.pipelines())
+    pub fn pipeline(&self, server: &str, uuid: Uuid) -> String {
+        format!("{}{server}/{uuid}", self.pipelines())
     }
 
     /// `/departed/`, the folder of the notes on who left and why.
@@ -97,7 +97,7 @@ mod tests {
         let keys = Keys::new("");
         let uuid = Uuid::nil();
         assert_eq!(keys.server(uuid), format!("/servers/{uuid}"));
-        assert_eq!(keys.pipeline("printf"), "/pipelines/printf");
+        assert_eq!(keys.pipeline("printf", uuid), format!("/pipelines/printf/{uuid}"));
         assert_eq!(keys.reset(), "/reset");
     }
 

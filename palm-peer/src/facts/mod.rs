@@ -2,10 +2,10 @@
 
 pub mod departure;
 pub mod ids;
+pub mod instance;
 pub mod keys;
 pub mod message;
 pub mod names;
-pub mod pipeline;
 pub mod plain;
 pub mod record;
 pub mod settings;

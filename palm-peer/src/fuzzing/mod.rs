@@ -12,9 +12,9 @@ use crate::{
     },
     facts::{
         departure::Departure,
+        instance::Instance,
         message::{self, Answer, Failure, FailureKind, Incoming, LONGEST_HEADER},
         names,
-        pipeline::Pipeline,
         record::{self, Record},
     },
 };
@@ -192,8 +192,10 @@ pub fn record(bytes: &[u8]) {
         }
         Err(broken) => assert!(broken.to_string().chars().count() <= 210, "{broken}"),
     }
-    if let Some(pipeline) = Pipeline::from_json(bytes) {
-        assert_eq!(Pipeline::from_json(pipeline.to_json().as_bytes()), Some(pipeline));
+    let of_key =
+        serde_json::from_slice::<Instance>(bytes).map(|instance| format!("{}/{}", instance.server, instance.uuid));
+    if let Some((key, instance)) = of_key.ok().and_then(|key| Some((key.clone(), Instance::from_entry(&key, bytes)?))) {
+        assert_eq!(Instance::from_entry(&key, instance.to_json().as_bytes()), Some(instance));
     }
     if let Some(departure) = Departure::from_json(bytes) {
         let again = Departure::from_json(departure.to_json().as_bytes()).map(|departure| departure.to_json());

@@ -16,7 +16,6 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
     let others = mesh.start_in_line("printf", 2);
     let (key, leader) = mesh.leading().expect("a leader");
     assert_eq!(leader, old.uuid);
-    let publication = mesh.state()["/pipelines/printf"].lease;
 
     away(&old, &between);
     mesh.await_lead(&others[0].uuid, SOON);
@@ -32,7 +31,7 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
     let events = mesh.history().events();
     let deposed = events.iter().find(|event| event.key == key && event.deleted).expect("its lease expired").revision;
     for event in events.iter().filter(|event| event.revision > deposed) {
-        check_writer(event, &old, publication);
+        check_writer(event, &old, &events);
     }
     let stands_anew = |event: &Event| event.key.starts_with("/election/") && event.value == old.uuid;
     eventually("the old leader stands in line", SOON, || mesh.state().values().any(stands_anew).then_some(()));
@@ -48,13 +47,17 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
     mesh.await_published(&[&old.uuid, &newcomer.uuid]);
 }
 
-/// A leader shows in what it writes: records name it, and what it publishes is on its lease.
-fn check_writer(event: &Event, old: &Server, publication: u64) {
+/// A leader shows in what it writes: records name it, and a server is published with its record.
+fn check_writer(event: &Event, old: &Server, events: &[Event]) {
     if event.key.starts_with("/servers/") && !event.deleted {
         assert_ne!(event.json()["leader"], old.uuid.as_str(), "written by a leader that was deposed: {event:?}");
     }
     if event.key.starts_with("/pipelines/") && !event.deleted {
-        assert_ne!(event.lease, publication, "published by a leader that was deposed: {event:?}");
+        let uuid = event.key.rsplit('/').next().expect("a uuid");
+        let beside = |other: &&Event| other.revision == event.revision && other.key == format!("/servers/{uuid}");
+        let record = events.iter().find(beside).expect("a record in the same transaction");
+        assert_ne!(record.json()["leader"], old.uuid.as_str(), "published by a leader that was deposed: {event:?}");
+        assert_eq!(record.lease, event.lease, "published on the lease of the server");
     }
 }
 

@@ -81,11 +81,11 @@ fn what_lies_in_etcd_looks_as_it_is_written() {
         let filled = [("{port}", port.as_str()), ("{pid}", &pid), ("{uuid}", &uuid), ("{when}", when)];
         filled.iter().fold(text, |text, (place, value)| text.replace(place, value)).trim_end().to_owned()
     };
-    let [record, pipeline, departure] = <[String; 3]>::try_from(blocks("json")).expect("three values");
+    let [record, instance, departure] = <[String; 3]>::try_from(blocks("json")).expect("three values");
     let value = read(&format!("/servers/{uuid}"));
     assert_eq!(value, shown(&record, &value));
-    let value = read("/pipelines/printf");
-    assert_eq!(value, shown(&pipeline, &value));
+    let value = read(&format!("/pipelines/printf/{uuid}"));
+    assert_eq!(value, shown(&instance, &value));
     server.leave();
     server.ended().unwrap();
     let value = read(&format!("/departed/{uuid}"));

@@ -130,7 +130,7 @@ fn a_server_within_the_program_is_told_that_a_person_removed_it() {
         assert_eq!(again.kind(), ErrorKind::NotServable);
         eventually("no trace of it is left", SOON, || {
             let state = mesh.state();
-            let trace = |key: &String| !key.starts_with("/departed/") && !key.starts_with("/pipelines/");
+            let trace = |key: &String| !key.starts_with("/departed/");
             (!state.keys().any(trace)).then_some(())
         });
     }

@@ -109,13 +109,11 @@ fn from_the_call_of_join_to_callable() {
     report("join to callable", Duration::from_millis(50), took);
 }
 
-/// When the first thing came that a successor published: what it publishes is on a lease of its own.
+/// When a successor first put its name into a record.
 fn await_successor(mesh: &Mesh<'_>, mark: palm_tests::Mark, predecessor: &str, within: Duration) -> Instant {
-    let state = mesh.state();
-    let old: Vec<u64> =
-        state.iter().filter(|(key, _)| key.starts_with("/pipelines/")).map(|(_, event)| event.lease).collect();
-    let new = |event: &Event| event.key.starts_with("/pipelines/") && !event.deleted && !old.contains(&event.lease);
-    mesh.history().await_event(mark, |event| new(event) && !event.value.contains(predecessor), within)
+    let led =
+        |event: &Event| event.key.starts_with("/servers/") && !event.deleted && event.json()["leader"].is_string();
+    mesh.history().await_event(mark, |event| led(event) && event.json()["leader"] != predecessor, within)
 }
 
 /// Ends the leader of three again and again; `from` is looked at right before.

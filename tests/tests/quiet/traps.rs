@@ -119,9 +119,9 @@ fn hangs_up_after_the_greeting(stream: &mut TcpStream) {
 }
 
 fn publish(etcd: &Etcd, server: &str, address: SocketAddr) {
-    let instance = json!({"uuid": UUID, "endpoint": format!("tcp://{address}"), "functions": ["haunt"]});
-    let pipeline = json!({"server": server, "functions": ["haunt"], "instances": [instance]}).to_string();
-    etcd.etcdctl(&["put", &format!("/pipelines/{server}"), &pipeline]);
+    let endpoint = format!("tcp://{address}");
+    let instance = json!({"server": server, "uuid": UUID, "endpoint": endpoint, "functions": ["haunt"]}).to_string();
+    etcd.etcdctl(&["put", &format!("/pipelines/{server}/{UUID}"), &instance]);
 }
 
 /// A loop that spins uses all of a second; a busy machine only makes that less.

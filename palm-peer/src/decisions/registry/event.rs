@@ -99,12 +99,13 @@ pub enum Event {
         /// Whose.
         uuid: Uuid,
     },
-    /// A write asked for by [`Action::Configure`] or [`Action::Remove`] ended. When it succeeded, the watch tells the rest.
+    /// A write asked for by [`Action::Configure`] or [`Action::Remove`], or made for
+    /// [`Registry::take_unvouched`](super::Registry::take_unvouched), ended. When it succeeded, the watch tells the rest.
     Written {
         /// Whose record.
         uuid: Uuid,
-        /// Whether it stands.
-        done: bool,
+        /// Since which revision it stands; `None` when it is not known to.
+        stands: Option<Revision>,
     },
 }
 
@@ -124,17 +125,21 @@ pub enum Action {
         /// Over a new connection, as a new client would: an old one may work when no new one does, or the other way round.
         fresh: bool,
     },
-    /// Write this record, if it is still the one of `modified`.
+    /// Write this record, if it is still the one of `modified`, and publish the server.
     Configure {
         /// The record to write.
         record: Record,
         /// What it replaces.
         modified: Revision,
+        /// The lease that the record is on, and that what is published is to be on.
+        lease: Option<LeaseId>,
     },
-    /// Delete the record, if it is still the one of `modified`, and leave a note.
+    /// Delete the record, if it is still the one of `modified`, and what is published of the server, and leave a note.
     Remove {
         /// Whose.
         uuid: Uuid,
+        /// The server's name.
+        server: String,
         /// What is deleted.
         modified: Revision,
         /// Why.
@@ -143,6 +148,13 @@ pub enum Action {
         lease: Option<LeaseId>,
         /// Whether the process is proven gone, so that the lease is to be revoked.
         revoke: bool,
+    },
+    /// Delete what is published of a server that has no record any more, unless it has one again.
+    Withdraw {
+        /// Whose.
+        uuid: Uuid,
+        /// The server's name.
+        server: String,
     },
     /// Write to the log.
     Log(Line),

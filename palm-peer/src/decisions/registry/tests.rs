@@ -4,6 +4,7 @@ use crate::facts::settings::Options;
 mod fresh;
 mod rounds;
 mod simulation;
+mod takeover;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -46,7 +47,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let now = Instant::now();
-        Self { registry: Registry::new(leader(), &Options::default(), now), now, revision: 100 }
+        Self { registry: Registry::new(leader(), &Options::default(), [], now), now, revision: 100 }
     }
 
     fn event(&mut self, event: Event) -> Vec<Action> {
@@ -89,7 +90,7 @@ impl Desk {
     }
 
     fn written(&mut self, id: u128, done: bool) -> Vec<Action> {
-        self.event(Event::Written { uuid: uuid(id), done })
+        self.event(Event::Written { uuid: uuid(id), stands: done.then_some(Revision(self.revision + 1)) })
     }
 
     fn gone(&mut self, id: u128) -> Vec<Action> {
@@ -104,7 +105,7 @@ impl Desk {
     }
 
     fn published(&self) -> Vec<Uuid> {
-        self.registry.published().map(|record| record.uuid).collect()
+        self.registry.reachable().map(|record| record.uuid).collect()
     }
 }
 
@@ -130,6 +131,11 @@ fn removal(actions: &[Action]) -> Option<(&'static str, Option<LeaseId>)> {
     })
 }
 
+fn withdrawals(actions: &[Action]) -> Vec<Uuid> {
+    let of = |action: &Action| if let Action::Withdraw { uuid, .. } = action { Some(*uuid) } else { None };
+    actions.iter().filter_map(of).collect()
+}
+
 fn lines(actions: &[Action]) -> Vec<String> {
     let line =
         |a: &Action| if let Action::Log(line) = a { Some(format!("{}:{}", line.level, line.text)) } else { None };
@@ -149,23 +155,12 @@ fn a_new_server_is_probed_where_it_says_it_is_and_configured_when_it_answers() {
     assert!(desk.published().is_empty());
     let written = desk.answer(1, *token);
     let right = Record { configured: true, leader: Some(leader()), ..record(1, 0) };
-    assert_eq!(written, [Action::Configure { record: right.clone(), modified: Revision(101) }]);
+    let configured = Action::Configure { record: right.clone(), modified: Revision(101), lease: Some(lease(7)) };
+    assert_eq!(written, [configured]);
     assert!(desk.published().is_empty(), "not before it stands");
     assert_eq!(desk.written(1, true), []);
     assert_eq!(lines(&desk.stands(right)), [format!("INFO:Server {} configured", uuid(1))]);
     assert_eq!(desk.published(), [uuid(1)]);
-}
-
-#[test]
-fn what_a_former_leader_configured_is_published_at_once_checked_and_rewritten_without_a_word() {
-    let mut desk = Desk::new();
-    let inherited = Record { configured: true, leader: Some(uuid(999)), ..record(1, 0) };
-    let token = probe(&desk.stands(inherited.clone()));
-    assert_eq!(desk.published(), [uuid(1)]);
-    let written = configure(&desk.answer(1, token));
-    assert_eq!(written, Record { leader: Some(leader()), ..inherited });
-    desk.written(1, true);
-    assert_eq!(desk.stands(written), []);
 }
 
 #[test]
@@ -199,7 +194,8 @@ fn the_watch_may_be_quicker_than_the_answer_to_a_write() {
     let token = probe(&desk.stands(record(1, 0)));
     let written = configure(&desk.answer(1, token));
     desk.stands(written);
-    assert_eq!(desk.written(1, true), []);
+    let stands = Some(Revision(desk.revision));
+    assert_eq!(desk.event(Event::Written { uuid: uuid(1), stands }), []);
     assert_eq!(desk.published(), [uuid(1)]);
     assert!(!desk.registry.is_busy());
 }
@@ -318,6 +314,9 @@ fn each_way_to_be_deleted_has_its_words() {
         desk.configured(1);
         let actions = desk.deleted(1, departure, reset, lease_alive);
         assert_eq!(lines(&actions), [format!("INFO:Deleted server {} because {words}", uuid(1))]);
+        // Only by hand the record is deleted alone.
+        let by_hand = departure.is_none() && lease_alive && !reset;
+        assert_eq!(!withdrawals(&actions).is_empty(), by_hand, "{words}");
         assert!(desk.published().is_empty() && desk.registry.endpoint(uuid(1)).is_none());
         assert_eq!(desk.deleted(1, departure, reset, lease_alive), [], "once");
     }
@@ -371,6 +370,7 @@ fn what_is_no_record_is_said_once_left_alone_and_may_be_mended() {
 fn a_record_that_is_overwritten_with_rubbish_is_no_longer_published() {
     let mut desk = Desk::new();
     desk.configured(1);
-    desk.event(Event::Broken { key: format!("/servers/{}", uuid(1)), reason: "EOF".into() });
+    let actions = desk.event(Event::Broken { key: format!("/servers/{}", uuid(1)), reason: "EOF".into() });
+    assert_eq!(withdrawals(&actions), [uuid(1)]);
     assert!(desk.published().is_empty() && desk.registry.endpoint(uuid(1)).is_none());
 }

@@ -120,8 +120,10 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
                 Err(error) if error.proves_gone() && (was_there || record.configured) => {
                     // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
                     // the same.
-                    let burial = etcd
-                        .spawn(Name::LeaderRemoval, bury_leader(etcd.clone(), keys.clone(), leader.clone(), uuid, kv));
+                    let burial = etcd.spawn(
+                        Name::LeaderRemoval,
+                        bury_leader(etcd.clone(), keys.clone(), leader.clone(), record, kv),
+                    );
                     if burial.await == Ok(true) {
                         return;
                     }
@@ -136,9 +138,10 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
     }
 }
 
-async fn bury_leader(etcd: Etcd, keys: Keys, leader: Candidate, uuid: Uuid, record: KeyValue) -> bool {
+async fn bury_leader(etcd: Etcd, keys: Keys, leader: Candidate, record: Record, kv: KeyValue) -> bool {
+    let uuid = record.uuid;
     let candidate = (leader.key.as_str(), leader.created, leader.lease);
-    match bury(&etcd, &keys, uuid, &record, candidate).await {
+    match bury(&etcd, &keys, (uuid, &record.server), &kv, candidate).await {
         Ok(buried) => {
             if buried {
                 log::info!(target: "registry", "Deleted server {uuid} because its process is gone");

@@ -20,7 +20,7 @@ use crate::{
         removal::{LastWritten, Verdict},
     },
     drivers::{
-        duties::{SharedClock, farewell::SharedFarewell},
+        duties::SharedClock,
         lock::lock,
         serving::{Beat, core::Core},
     },
@@ -108,7 +108,6 @@ struct Session {
     turn: u64,
     tell: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
-    farewell: SharedFarewell,
     leaving: bool,
     supervisor: Supervisor,
     tasks: Vec<Bound<()>>,
@@ -225,7 +224,7 @@ impl Agent {
         let led = session.election.term().is_some();
         session.leaving = true;
         session.election_tasks.clear();
-        let leaving = self.registrar.leave(session.lease, led, &session.farewell);
+        let leaving = self.registrar.leave(session.lease);
         match timer::timeout(LEAVE_WITHIN, leaving).await {
             // Nobody else is there to say it: the successor finds no record.
             Ok(Ok(())) if led => {
@@ -372,9 +371,6 @@ impl Agent {
                     log::info!("no longer leading the mesh");
                 }
             }
-        }
-        if session.election.term().is_none() {
-            lock(&session.farewell).take();
         }
     }
 }

@@ -8,27 +8,20 @@ use crate::{
     },
     drivers::{
         departures::{DEPARTED_FOR, delete_with_note, note, now},
-        duties::{
-            SharedClock,
-            farewell::{Farewell, SharedFarewell},
-        },
+        duties::SharedClock,
     },
     facts::{
         departure::{Departure, REMOVED_BY_ADMIN, Why},
         ids::{LeaseId, Revision},
         keys::Keys,
-        pipeline::Pipeline,
         record::Record,
     },
-    ports::etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction},
+    ports::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
 };
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-
-/// How often a leader that leaves tries to take itself out of what is published, while others publish.
-const FAREWELLS: usize = 3;
 
 /// Why a peer could not register.
 #[derive(Debug)]
@@ -69,8 +62,8 @@ impl Registrar {
         Ok((granted.id, Arc::new(Mutex::new(LeaseClock::granted(asked, granted.ttl)))))
     }
 
-    /// Puts the record on `lease`, and forgets that the server ever departed, unless a person removed it since the record
-    /// was last written, as far as is `known`.
+    /// Puts the record on `lease`, which a leader has yet to publish, and forgets that the server ever departed, unless a
+    /// person removed it since the record was last written, as far as is `known`.
     pub async fn register(&self, lease: LeaseId, known: Option<LastWritten>) -> Result<LastWritten, RegisterError> {
         let uuid = self.record.uuid;
         let (server, departed) = (self.keys.server(uuid), self.keys.departed(uuid));
@@ -95,6 +88,7 @@ impl Registrar {
                 .transact(
                     guarded
                         .then(Operation::put(&server, json.as_str(), Lease::Attach(lease)))
+                        .then(self.withdrawal())
                         .then(Operation::delete(&departed))
                         .or_else(Operation::get(&server)),
                 )
@@ -167,8 +161,10 @@ impl Registrar {
             let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
             let note = note(Why::Admin, REMOVED_BY_ADMIN).to_json();
             let put = Operation::put(&self.keys.departed(uuid), note, Lease::Attach(note_lease));
-            let outcome =
-                self.etcd.transact(guard.then(put).or_else(Operation::get(&self.keys.departed(uuid)))).await?;
+            let outcome = self
+                .etcd
+                .transact(guard.then(put).then(self.withdrawal()).or_else(Operation::get(&self.keys.departed(uuid))))
+                .await?;
             // The answer to an attempt that went through may have been lost.
             let ours = outcome.reads.iter().flatten().any(|kv| kv.lease == Some(note_lease));
             Ok::<_, EtcdError>(outcome.succeeded || ours)
@@ -183,43 +179,19 @@ impl Registrar {
         }
     }
 
-    /// Leaves: one transaction removes the record, with a note, and the election key; a leader takes itself out of what
-    /// it published as well.
-    pub async fn leave(&self, lease: LeaseId, led: bool, farewell: &SharedFarewell) -> Result<(), EtcdError> {
-        let departed = self.keys.departed(self.record.uuid);
-        let note = note(Why::Itself, "it killed itself");
-        let mut farewell = Farewell::take(farewell);
-        for _ in 0..FAREWELLS {
-            if led && farewell.is_none() {
-                farewell = self.farewell_of_predecessor().await?;
-            }
-            let Some(farewell) = farewell.take() else { break };
-            let published = farewell.guard(Transaction::new());
-            let leaving = farewell.write(self.leaving(published, lease));
-            match delete_with_note(&self.etcd, leaving, &departed, &note).await {
-                Ok(noted) if noted.outcome.succeeded => return Ok(()),
-                // Something else was published meanwhile, such as by the own duties, which ended in the middle of it.
-                Ok(_) => {}
-                // What is left of the instances cannot be published: the successor does that once it can.
-                Err(error) if error.kind() == EtcdErrorKind::NoSpace => break,
-                Err(error) => return Err(error),
-            }
-        }
-        delete_with_note(&self.etcd, self.leaving(Transaction::new(), lease), &departed, &note).await.map(drop)
-    }
-
-    /// A leader that leaves before it published anything takes itself out of what its predecessor published.
-    async fn farewell_of_predecessor(&self) -> Result<Option<Farewell>, EtcdError> {
-        let key = self.keys.pipeline(&self.record.server);
-        let Some(found) = self.etcd.get(&key).await? else { return Ok(None) };
-        let pipeline = Pipeline::from_json(&found.value);
-        Ok(pipeline.map(|p| Farewell::prepare(key, found.modified, p, self.record.uuid, Lease::Keep)))
-    }
-
-    fn leaving(&self, transaction: Transaction, lease: LeaseId) -> Transaction {
-        transaction
+    /// Leaves: one transaction removes the record, what is published of it, and the election key, and leaves a note.
+    pub async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
+        let leaving = Transaction::new()
             .then(Operation::delete(&self.keys.server(self.record.uuid)))
-            .then(Operation::delete(&self.keys.candidate(lease)))
+            .then(self.withdrawal())
+            .then(Operation::delete(&self.keys.candidate(lease)));
+        let note = note(Why::Itself, "it killed itself");
+        delete_with_note(&self.etcd, leaving, &self.keys.departed(self.record.uuid), &note).await.map(drop)
+    }
+
+    /// Takes the server out of what clients can reach.
+    fn withdrawal(&self) -> Operation {
+        Operation::delete(&self.keys.pipeline(&self.record.server, self.record.uuid))
     }
 
     /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.

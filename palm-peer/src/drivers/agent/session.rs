@@ -30,7 +30,7 @@ use futures::{
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -58,7 +58,6 @@ impl Session {
             turn: 0,
             tell,
             inputs,
-            farewell: Arc::new(Mutex::new(None)),
             leaving: false,
             supervisor: supervisor.clone(),
             tasks: Vec::new(),
@@ -228,7 +227,6 @@ impl Session {
             candidate: registrar.keys.candidate(self.lease),
             term,
             clock: Arc::clone(&self.clock),
-            farewell: Arc::clone(&self.farewell),
             predecessor: self.followed.take(),
         };
         // The fence is closed: some other candidate leads, or the key is gone.

@@ -1,39 +1,29 @@
 //! The leader's duties: carries out what registry and pipeliner decide, for one term.
 
-pub mod farewell;
 mod links;
-mod publication;
+mod takeover;
 mod writes;
 
-use self::{
-    farewell::{Farewell, SharedFarewell},
-    links::Links,
-};
+use self::links::Links;
 use crate::{
     Options,
     decisions::{
         backoff::backoff,
         election::Candidate,
         lease::LeaseClock,
-        pipeliner::{self, Outcome, Pipeliner, Write},
+        pipeliner,
         registry::{Action, Event, Line, Registry},
     },
-    drivers::{dialer::Dialer, lock::lock},
-    facts::{
-        departure::Departure,
-        ids::{LeaseId, Revision},
-        keys::Keys,
-        pipeline::Pipeline,
-        record::Record,
-    },
+    drivers::dialer::Dialer,
+    facts::{departure::Departure, ids::Revision, keys::Keys, record::Record},
     ports::{
-        etcd::{Change, Etcd, KeyValue, Lease, Target, Watch},
+        etcd::{Change, Etcd, KeyValue, Target, Watch},
         timer,
     },
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use std::{
-    future::Future,
+    future::{self, Future},
     ops::ControlFlow,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -44,7 +34,7 @@ use uuid::Uuid;
 const AGAIN: Duration = Duration::from_millis(200);
 const MOST_WAIT: Duration = Duration::from_secs(5);
 
-/// How many events are taken in before what they come to is published.
+/// How many events are taken in before what they come to is carried out.
 const BATCH: usize = 1000;
 
 /// The lease's clock, for whoever must look at it right before a write.
@@ -69,21 +59,18 @@ pub struct Mandate {
     pub term: Revision,
     /// The lease that the key is on.
     pub clock: SharedClock,
-    /// What to publish on leaving.
-    pub farewell: SharedFarewell,
     /// Who led before, as far as this peer saw.
     pub predecessor: Option<Candidate>,
 }
 
 /// What ended.
+// Most of them are events, and few live at a time.
+#[allow(clippy::large_enum_variant)]
 enum Done {
     Event(Event),
     LinkBroken(Uuid),
-    Published {
-        write: Write,
-        outcome: Outcome,
-    },
-    PublicationLost,
+    /// The writes for a batch of records ended.
+    Vouched(Vec<(Uuid, writes::Written)>),
     /// The fence is closed.
     Deposed,
     Nothing,
@@ -99,16 +86,14 @@ enum Input {
 struct Leader {
     mandate: Mandate,
     registry: Registry,
-    pipeliner: Pipeliner,
-    publication: LeaseId,
     links: Links,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Whether all servers are known: before, nothing is published or counted.
+    /// Whether all servers are known: before, nothing is counted.
     whole: bool,
-    /// Whether what is known of the servers has changed since it was last compared with what is published.
+    /// Whether servers may have gone since their links were last looked through.
     stale: bool,
-    /// How many publications in a row etcd did not do.
-    failures: u32,
+    /// Whether the leader's name is being written into a batch of records.
+    vouching: bool,
     /// How many rounds the pipeliner has listed the servers after.
     listed: u64,
 }
@@ -116,21 +101,19 @@ struct Leader {
 /// Leads until deposed. Dropping it stops all duties at once.
 pub async fn lead(mandate: Mandate) {
     log::info!("leading the mesh, in term {}", mandate.term);
-    let (publication, pipeliner) = publication::take_over(&mandate).await;
+    // Before the servers: what is published of one that is not among them is left over.
+    let found = takeover::published(&mandate).await;
     let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
     let mut leader = Leader {
-        registry: Registry::new(mandate.me, &mandate.options, Instant::now()),
+        registry: Registry::new(mandate.me, &mandate.options, found, Instant::now()),
         links: Links::new(mandate.dialer.clone(), mandate.options.probe_timeout),
         mandate,
-        pipeliner,
-        publication,
         work: FuturesUnordered::new(),
         whole: false,
         stale: false,
-        failures: 0,
+        vouching: false,
         listed: 0,
     };
-    leader.keep_publication();
     leader.run(&mut servers).await;
     log::debug!("deposed");
 }
@@ -147,7 +130,7 @@ impl Leader {
             if self.take_in(input).is_break() {
                 return;
             }
-            // When a thousand servers join at once, what clients can reach is worked out once for all of them.
+            // What follows from events is worked out once for many of them.
             for _ in 0..BATCH {
                 let Some(input) = self.next(servers).now_or_never() else { break };
                 if self.take_in(input).is_break() {
@@ -184,7 +167,7 @@ impl Leader {
         ControlFlow::Continue(())
     }
 
-    /// After a batch: publishes what has changed, and forgets the links of servers that are gone.
+    /// After a batch: forgets the links of servers that are gone, and does what is not urgent.
     fn settle(&mut self) {
         for (uuid, broken) in self.links.newly_opened() {
             self.work.push(broken.map(move |()| Done::LinkBroken(uuid)).boxed());
@@ -194,32 +177,29 @@ impl Leader {
         }
         if std::mem::take(&mut self.stale) {
             self.links.keep_only(|uuid| self.registry.endpoint(uuid).is_some());
-            self.pipeliner.want(self.registry.published());
         }
-        self.publish();
+        self.vouch();
         self.list_servers();
     }
 
     fn tick(&mut self) {
         let actions = self.registry.tick(Instant::now());
-        self.stale |= actions.iter().any(|action| matches!(action, Action::Remove { .. }));
         self.perform(actions);
     }
 
-    /// The pipeliner has its say once a period as well: when the round is over, and what it found is published.
+    /// The pipeliner has its say once a period as well: when the round is over, and what it found is written.
     fn list_servers(&mut self) {
         let rounds = self.registry.rounds();
-        if self.listed < rounds && !self.registry.is_busy() && self.pipeliner.is_settled() {
+        if self.listed < rounds && !self.registry.is_busy() {
             self.listed = rounds;
-            for line in pipeliner::list(self.registry.published()) {
+            for line in pipeliner::list(self.registry.reachable()) {
                 write_line("pipeliner", &line);
             }
         }
     }
 
     fn event(&mut self, event: Event) {
-        // An answer alone changes nothing that clients see.
-        self.stale |= !matches!(event, Event::Answered { .. });
+        self.stale |= matches!(event, Event::Deleted { .. } | Event::Broken { .. });
         let actions = self.registry.handle(event, Instant::now());
         self.perform(actions);
     }
@@ -233,6 +213,8 @@ impl Leader {
             Change::Deleted { previous, .. } => self.explain(previous),
             Change::Listed { .. } => {
                 (self.whole, self.stale) = (true, true);
+                let actions = self.registry.listed();
+                self.perform(actions);
                 self.mourn();
             }
             Change::Interrupted { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
@@ -281,9 +263,7 @@ impl Leader {
         match done {
             Done::Event(event) => self.event(event),
             Done::LinkBroken(uuid) => self.prove_gone(uuid),
-            Done::Published { write, outcome } => self.published(&write, outcome),
-            // All is put again under another lease by leading anew.
-            Done::PublicationLost => self.work.push(async { Done::Deposed }.boxed()),
+            Done::Vouched(written) => self.vouched(written),
             Done::Deposed | Done::Nothing => {}
         }
     }
@@ -305,13 +285,18 @@ impl Leader {
                             .boxed(),
                     );
                 }
-                Action::Configure { record, modified } => {
+                Action::Configure { record, modified, lease } => {
                     let uuid = record.uuid;
-                    self.write(uuid, writes::configure(self.mandate.clone(), record, modified));
+                    self.write(uuid, writes::configure(self.mandate.clone(), record, modified, lease));
                 }
-                Action::Remove { uuid, modified, reason, lease, revoke } => {
-                    let removal = writes::Removal { uuid, modified, reason, lease, revoke };
+                Action::Remove { uuid, server, modified, reason, lease, revoke } => {
+                    let removal = writes::Removal { uuid, server, modified, reason, lease, revoke };
                     self.write(uuid, writes::remove(self.mandate.clone(), removal));
+                }
+                Action::Withdraw { uuid, server } => {
+                    let withdrawing = takeover::withdraw(self.mandate.clone(), uuid, server);
+                    self.work
+                        .push(withdrawing.map(|deposed| if deposed { Done::Deposed } else { Done::Nothing }).boxed());
                 }
             }
         }
@@ -322,7 +307,7 @@ impl Leader {
             writing
                 .map(move |written| match written {
                     writes::Written::Deposed => Done::Deposed,
-                    written => Done::Event(Event::Written { uuid, done: matches!(written, writes::Written::Done(_)) }),
+                    written => Done::Event(Event::Written { uuid, stands: written.stands() }),
                 })
                 .boxed(),
         );
@@ -335,50 +320,26 @@ impl Leader {
             .push(proof.map(move |gone| if gone { Done::Event(Event::Gone { uuid }) } else { Done::Nothing }).boxed());
     }
 
-    fn publish(&mut self) {
-        let wait = again(self.failures);
-        for write in self.pipeliner.writes() {
-            let publishing = writes::publish(self.mandate.clone(), write.clone(), self.publication);
-            self.work.push(
-                async move {
-                    match publishing.await {
-                        writes::Written::Done(revision) => Done::Published { write, outcome: Outcome::Done(revision) },
-                        writes::Written::Conflict(found) => {
-                            Done::Published { write, outcome: Outcome::Conflict(found) }
-                        }
-                        writes::Written::Deposed => Done::Deposed,
-                        writes::Written::LeaseGone => Done::PublicationLost,
-                        writes::Written::Failed => {
-                            timer::sleep(wait).await;
-                            Done::Published { write, outcome: Outcome::Failed }
-                        }
-                    }
-                }
-                .boxed(),
-            );
+    /// Puts the leader's name into the next batch of records that name another leader.
+    fn vouch(&mut self) {
+        if self.vouching {
+            return;
+        }
+        let batch = self.registry.take_unvouched(takeover::BATCH);
+        if !batch.is_empty() {
+            self.vouching = true;
+            self.work.push(takeover::vouch(self.mandate.clone(), batch).map(Done::Vouched).boxed());
         }
     }
 
-    fn published(&mut self, write: &Write, outcome: Outcome) {
-        if let (Outcome::Done(revision), Some(pipeline)) = (&outcome, &write.pipeline) {
-            self.prepare_farewell(*revision, pipeline);
+    fn vouched(&mut self, batch: Vec<(Uuid, writes::Written)>) {
+        self.vouching = false;
+        for (uuid, written) in batch {
+            match written {
+                writes::Written::Deposed => self.work.push(future::ready(Done::Deposed).boxed()),
+                written => self.event(Event::Written { uuid, stands: written.stands() }),
+            }
         }
-        self.failures = if matches!(outcome, Outcome::Failed) { self.failures.saturating_add(1) } else { 0 };
-        self.pipeliner.written(&write.server, outcome);
-    }
-
-    fn prepare_farewell(&self, revision: Revision, pipeline: &Pipeline) {
-        let Mandate { me, keys, farewell, .. } = &self.mandate;
-        if pipeline.instances.iter().any(|instance| instance.uuid == *me) {
-            let key = keys.pipeline(&pipeline.server);
-            *lock(farewell) =
-                Some(Farewell::prepare(key, revision, pipeline.clone(), *me, Lease::Attach(self.publication)));
-        }
-    }
-
-    fn keep_publication(&mut self) {
-        let keeping = publication::keep(self.mandate.etcd.clone(), self.publication);
-        self.work.push(keeping.map(|()| Done::PublicationLost).boxed());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Mandate, again, departure_in};
 use crate::{
-    decisions::{pipeliner::Write, registry::Event},
+    decisions::registry::Event,
     drivers::{
         departures::{DEPARTED_FOR, REVOKING, note},
         lock::lock,
@@ -10,6 +10,7 @@ use crate::{
     facts::{
         departure::{REMOVED_BY_ADMIN, Why},
         ids::{LeaseId, Revision},
+        instance::Instance,
         record::Record,
     },
     ports::{
@@ -25,29 +26,60 @@ use uuid::Uuid;
 pub enum Written {
     /// It stands.
     Done(Revision),
-    /// Something else stood there; `None`: nothing.
-    Conflict(Option<Revision>),
+    /// Something else stood there.
+    Conflict,
     /// The own key of the election is gone: somebody else leads.
     Deposed,
-    /// The lease that it was to be on is gone.
-    LeaseGone,
     /// It is not known to stand.
     Failed,
 }
 
-/// Writes a record, on the lease of its owner.
-pub async fn configure(mandate: Mandate, record: Record, modified: Revision) -> Written {
+impl Written {
+    /// Since which revision it stands; `None` when it is not known to.
+    pub fn stands(self) -> Option<Revision> {
+        match self {
+            Self::Done(revision) => Some(revision),
+            Self::Conflict | Self::Deposed | Self::Failed => None,
+        }
+    }
+}
+
+/// Writes a record, and publishes the server beside it: both on the lease of the server, with which they end.
+pub async fn configure(mandate: Mandate, record: Record, modified: Revision, lease: Option<LeaseId>) -> Written {
     let key = mandate.keys.server(record.uuid);
     let put = Operation::put(&key, record.to_json(), Lease::Keep);
-    let written = fenced(&mandate, &key, Some(modified), [put]).await;
+    let published = mandate.keys.pipeline(&record.server, record.uuid);
+    // Somebody who puts a record by hand may do so without a lease.
+    let lease = lease.map_or(Lease::None, Lease::Attach);
+    let publish = Operation::put(&published, Instance::of(&record).to_json(), lease);
+    let written = fenced(&mandate, [(key.as_str(), Some(modified))], [put, publish]).await;
     written.unwrap_or_else(|error| failed(&mandate, &key, &error))
 }
 
+/// Writes records, each on the lease of its owner, in one transaction.
+pub async fn rewrite(mandate: &Mandate, records: &[(Record, Revision)]) -> Written {
+    let keys: Vec<_> = records.iter().map(|(record, modified)| (mandate.keys.server(record.uuid), *modified)).collect();
+    let puts = keys.iter().zip(records);
+    let puts = puts.map(|((key, _), (record, _))| Operation::put(key, record.to_json(), Lease::Keep));
+    let replaced = keys.iter().map(|(key, modified)| (key.as_str(), Some(*modified)));
+    let written = fenced(mandate, replaced, puts).await;
+    written.unwrap_or_else(|error| failed(mandate, &mandate.keys.servers(), &error))
+}
+
+/// Deletes what is published of a server, while in the place of its record there is still this revision (`None`: nothing).
+pub async fn withdraw(mandate: &Mandate, uuid: Uuid, server: &str, found: Option<Revision>) -> Written {
+    let key = mandate.keys.pipeline(server, uuid);
+    let written = fenced(mandate, [(mandate.keys.server(uuid).as_str(), found)], [Operation::delete(&key)]).await;
+    written.unwrap_or_else(|error| failed(mandate, &key, &error))
+}
+
 /// A record to be removed, and why.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Removal {
     /// Whose.
     pub uuid: Uuid,
+    /// The server's name.
+    pub server: String,
     /// What is deleted.
     pub modified: Revision,
     /// The words of the note.
@@ -58,17 +90,21 @@ pub struct Removal {
     pub revoke: bool,
 }
 
-/// Removes a record and leaves a note; revokes its lease when the process is proven gone.
+/// Removes a record and what is published of the server, and leaves a note; revokes the server's lease when the process is
+/// proven gone.
 ///
 /// Without space etcd takes no note. Then the candidacy is deleted as well: so the server, if it lives, sees that this is no
 /// removal by hand, which is of the record alone. (Not the leader's own, which is what it leads by.)
 pub async fn remove(mandate: Mandate, removal: Removal) -> Written {
-    let Removal { uuid, modified, reason, lease, revoke } = removal;
+    let Removal { uuid, server, modified, reason, lease, revoke } = removal;
     let (key, departed) = (mandate.keys.server(uuid), mandate.keys.departed(uuid));
+    let published = mandate.keys.pipeline(&server, uuid);
+    let deletions = [Operation::delete(&key), Operation::delete(&published)];
+    let replaced = [(key.as_str(), Some(modified))];
     let written = match mandate.etcd.grant_lease(DEPARTED_FOR).await {
         Ok(granted) => {
             let put = Operation::put(&departed, note(Why::Registry, reason).to_json(), Lease::Attach(granted.id));
-            fenced(&mandate, &key, Some(modified), [Operation::delete(&key), put]).await
+            fenced(&mandate, replaced, deletions.iter().cloned().chain([put])).await
         }
         Err(error) => Err(error),
     };
@@ -76,8 +112,8 @@ pub async fn remove(mandate: Mandate, removal: Removal) -> Written {
         Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
             mandate.etcd.log_failure(&format!("writing {departed}, which says \"{reason}\","), &error);
             let candidacy = lease.filter(|_| uuid != mandate.me).map(|lease| mandate.keys.candidate(lease));
-            let deletions = [Some(key.clone()), candidacy].into_iter().flatten();
-            fenced(&mandate, &key, Some(modified), deletions.map(|key| Operation::delete(&key))).await
+            let candidacy = candidacy.map(|key| Operation::delete(&key));
+            fenced(&mandate, replaced, deletions.into_iter().chain(candidacy)).await
         }
         written => written,
     };
@@ -90,53 +126,35 @@ pub async fn remove(mandate: Mandate, removal: Removal) -> Written {
     written
 }
 
-/// Publishes, or takes back, what can be reached under one server name.
-pub async fn publish(mandate: Mandate, write: Write, lease: LeaseId) -> Written {
-    let key = mandate.keys.pipeline(&write.server);
-    let operation = match &write.pipeline {
-        Some(pipeline) => Operation::put(&key, pipeline.to_json(), Lease::Attach(lease)),
-        None => Operation::delete(&key),
-    };
-    let written = fenced(&mandate, &key, write.replaces, [operation]).await;
-    written.unwrap_or_else(|error| failed(&mandate, &key, &error))
-}
-
-async fn fenced(
+/// Carries out what holds only while this leader leads, and while each of these keys was last written at this revision (`None`: is
+/// absent).
+async fn fenced<'a>(
     mandate: &Mandate,
-    target: &str,
-    replaces: Option<Revision>,
+    replaced: impl IntoIterator<Item = (&'a str, Option<Revision>)>,
     operations: impl IntoIterator<Item = Operation>,
 ) -> Result<Written, EtcdError> {
     if !lock(&mandate.clock).is_held(Instant::now()) {
         return Ok(Written::Failed);
     }
     let fence = Transaction::new().created(&mandate.candidate, mandate.term);
-    let guarded = match replaces {
-        Some(revision) => fence.modified(target, revision),
-        None => fence.absent(target),
-    };
-    let transaction = operations
-        .into_iter()
-        .fold(guarded, Transaction::then)
-        .or_else(Operation::get(&mandate.candidate))
-        .or_else(Operation::get(target));
+    let guarded = replaced.into_iter().fold(fence, |transaction, (key, revision)| match revision {
+        Some(revision) => transaction.modified(key, revision),
+        None => transaction.absent(key),
+    });
+    let transaction =
+        operations.into_iter().fold(guarded, Transaction::then).or_else(Operation::get(&mandate.candidate));
     let outcome = mandate.etcd.transact(transaction).await?;
     if outcome.succeeded {
         return Ok(Written::Done(outcome.revision));
     }
-    let mut found = outcome.reads.into_iter().map(|keys| keys.into_iter().next());
-    let own = found.next().flatten();
-    Ok(if own.is_some_and(|own| own.created == mandate.term) {
-        Written::Conflict(found.next().flatten().map(|kv| kv.modified))
-    } else {
-        Written::Deposed
-    })
+    let own = outcome.reads.into_iter().flatten().next();
+    Ok(if own.is_some_and(|own| own.created == mandate.term) { Written::Conflict } else { Written::Deposed })
 }
 
 fn failed(mandate: &Mandate, key: &str, error: &EtcdError) -> Written {
     let folder = key.rsplit_once('/').map_or(key, |(folder, _)| folder);
     mandate.etcd.log_failure(&format!("a write of the leader under {folder}/"), error);
-    if error.kind() == EtcdErrorKind::LeaseGone { Written::LeaseGone } else { Written::Failed }
+    Written::Failed
 }
 
 /// Finds out why a record is gone; asks etcd until it answers.

@@ -5,7 +5,7 @@ use crate::{
         client::{Mesh, OPEN_WITHIN},
         link::Link,
     },
-    facts::{message::Request, pipeline::Instance},
+    facts::{instance::Instance, message::Request},
     ports::timer,
 };
 use bytes::Bytes;
@@ -114,7 +114,7 @@ async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>) -> Uuid {
     // A message that needs it will be told why there is none, and so must not have more time than this.
     while mesh.link_to(&instance, Instant::now() + OPEN_WITHIN * 2).await.is_err() {
         timer::sleep(AGAIN).await;
-        if !mesh.directory().instances().any(|published| published.uuid == instance.uuid) {
+        if !mesh.directory().contains(instance.uuid) {
             break;
         }
     }

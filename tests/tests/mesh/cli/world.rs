@@ -116,7 +116,7 @@ impl World {
         let uuid = line.split("joined as ").nth(1).and_then(|rest| rest.get(..36)).expect("a uuid").to_owned();
         self.await_configured(prefix, &uuid);
         eventually("the server is published", SOON, || {
-            self.stored(&format!("{prefix}/pipelines/{name}")).contains(&uuid).then_some(())
+            self.stored(&format!("{prefix}/pipelines/{name}/{uuid}")).contains(&uuid).then_some(())
         });
         Server { process, uuid }
     }

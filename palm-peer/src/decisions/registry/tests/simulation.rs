@@ -4,6 +4,8 @@ use super::*;
 use fastrand::Rng;
 use std::collections::VecDeque;
 
+mod outside;
+
 const SERVERS: u128 = 6;
 const TIMEOUT: Duration = Duration::from_secs(2);
 const MISSES: usize = 3;
@@ -48,12 +50,17 @@ struct World {
     term: u128,
     registry: Registry,
     etcd: BTreeMap<Uuid, Held>,
+    /// What etcd holds under `/pipelines/`.
+    published: BTreeMap<Uuid, Published>,
     servers: BTreeMap<Uuid, Server>,
     /// What the watch has not told the leader yet.
     watch: VecDeque<Event>,
     /// The probes whose requests are not given up.
     asked: Vec<(Uuid, Token, Instant)>,
     writes: Vec<Action>,
+    withdrawals: Vec<Action>,
+    /// The records that get the leader's name.
+    renaming: Vec<(Record, Revision)>,
     /// The probes since the last answer, or since the leader overslept.
     unanswered: BTreeMap<Uuid, Vec<Sent>>,
 }
@@ -68,12 +75,15 @@ impl World {
             now,
             revision: 1,
             term: 1_000,
-            registry: Registry::new(uuid(1_000), &Options::default(), now),
+            registry: Registry::new(uuid(1_000), &Options::default(), [], now),
             etcd: BTreeMap::new(),
+            published: BTreeMap::new(),
             servers: (1..=SERVERS).map(server).collect(),
             watch: VecDeque::new(),
             asked: Vec::new(),
             writes: Vec::new(),
+            withdrawals: Vec::new(),
+            renaming: Vec::new(),
             unanswered: BTreeMap::new(),
         }
     }
@@ -103,6 +113,10 @@ impl World {
 
     fn delete(&mut self, id: Uuid, why: Option<(Why, &str)>) {
         let Some(held) = self.etcd.remove(&id) else { return };
+        // Its lease has expired, or who deletes the record knows what belongs to it.
+        if held.record.is_some() {
+            self.published.remove(&id);
+        }
         self.revision += 1;
         let when = record(1, 0).when;
         self.watch.push_back(if held.record.is_some() {
@@ -122,13 +136,14 @@ impl World {
         let server = self.servers.get_mut(&id).expect("a server");
         (server.state, server.life) = (State::Alive, server.life + 1);
         let fresh = record(id.as_u128(), server.life);
+        self.published.remove(&id);
         self.put(id, Some(fresh));
     }
 
     /// Something happens to a server, to its record, or to the leader.
     fn disturb(&mut self) {
         let id = self.id();
-        match (self.random.u8(0..13), self.state(id)) {
+        match (self.random.u8(0..14), self.state(id)) {
             // A new process has a new uuid: who is dead stays so.
             (0..4, State::Out | State::Alive) if !self.etcd.contains_key(&id) => self.join(id),
             (4, State::Alive) => {
@@ -146,17 +161,30 @@ impl World {
             (8, State::Dead | State::Frozen) => self.delete(id, None),
             (9, _) if self.etcd.contains_key(&id) => drop(self.put(id, None)),
             (10, _) => self.succeed(),
+            (12, State::Alive) => self.delete_by_hand(id),
             (11, _) => self.now += Duration::from_millis(self.random.u64(0..20_000)),
             _ => {}
         }
     }
 
+    /// The record is deleted and nothing else, and the server registers anew, or ends.
+    fn delete_by_hand(&mut self, id: Uuid) {
+        let Some(held) = self.etcd.get(&id).filter(|held| held.record.is_some()).cloned() else { return };
+        self.etcd.remove(&id);
+        self.revision += 1;
+        let (written, departure) = (held.modified, None);
+        self.watch.push_back(Event::Deleted { uuid: id, written, departure, reset: false, lease_alive: true });
+        self.set(id, State::Out);
+    }
+
     /// Another leader takes over: the writes of the last one fail from here on, and nobody waits for its probes.
     fn succeed(&mut self) {
         self.term += 1;
-        self.registry = Registry::new(uuid(self.term), &Options::default(), self.now);
+        self.registry = Registry::new(uuid(self.term), &Options::default(), self.published.values().cloned(), self.now);
         self.watch.clear();
         self.writes.clear();
+        self.withdrawals.clear();
+        self.renaming.clear();
         self.asked.clear();
         self.unanswered.clear();
         for (id, Held { record, modified }) in self.etcd.clone() {
@@ -165,6 +193,8 @@ impl World {
                 None => Event::Broken { key: format!("/servers/{id}"), reason: "EOF".into() },
             });
         }
+        let actions = self.registry.listed();
+        self.perform(actions);
     }
 
     fn notice_oversleep(&mut self) {
@@ -208,6 +238,10 @@ impl World {
                     self.judge(*uuid, reason);
                     *uuid
                 }
+                Action::Withdraw { .. } => {
+                    self.withdrawals.push(action);
+                    continue;
+                }
             };
             assert!(!self.writes.iter().any(|write| written(write) == target), "two writes: seed {}", self.seed);
             self.writes.push(action);
@@ -224,77 +258,18 @@ impl World {
         assert!(misses >= MISSES, "{id} removed after {misses} misses: seed {}", self.seed);
     }
 
-    /// The outside does its part: what the watch, the network and etcd owe the leader comes in, or does not yet.
-    fn deliver(&mut self, calm: bool) {
-        for (id, token, at) in std::mem::take(&mut self.asked) {
-            let given_up = self.now >= at + 2 * TIMEOUT;
-            match self.state(id) {
-                _ if !calm && self.random.u8(0..3) == 0 => self.asked.push((id, token, at)),
-                State::Alive => self.answer(id, token, at),
-                State::Dead | State::Out => self.refuse(id, token, "connection refused"),
-                State::Frozen if given_up => self.refuse(id, token, "no answer"),
-                State::Frozen => self.asked.push((id, token, at)),
-            }
-        }
-        for write in std::mem::take(&mut self.writes) {
-            if !calm && self.random.bool() {
-                self.writes.push(write);
-            } else {
-                self.write(write, calm);
-            }
-        }
-        while (calm || self.random.bool()) && !self.watch.is_empty() {
-            let event = self.watch.pop_front().expect("not empty");
-            self.tell(event);
-        }
-    }
-
-    fn answer(&mut self, id: Uuid, token: Token, at: Instant) {
-        if self.now < at + TIMEOUT && self.unanswered.get(&id).is_some_and(|all| all.iter().any(|s| s.token == token)) {
-            self.unanswered.remove(&id);
-        }
-        self.tell(Event::Answered { uuid: id, token, digest: String::new() });
-    }
-
-    fn refuse(&mut self, id: Uuid, token: Token, reason: &str) {
-        let open = self.unanswered.get_mut(&id).into_iter().flatten();
-        open.filter(|sent| sent.token == token).for_each(|sent| sent.refused = true);
-        self.tell(Event::Unanswered { uuid: id, token, reason: reason.into() });
-    }
-
-    /// etcd does a write that still meets what it replaces; the answer, or the attempt, may be lost.
-    fn write(&mut self, write: Action, calm: bool) {
-        let id = written(&write);
-        let fits = |modified| self.etcd.get(&id).is_some_and(|held| held.modified == modified);
-        let lost = !calm && self.random.u8(0..4) == 0;
-        let done = match write {
-            _ if lost && self.random.bool() => false,
-            Action::Configure { record, modified } if fits(modified) => self.put(id, Some(record)) > modified,
-            Action::Remove { modified, reason, .. } if fits(modified) => {
-                self.delete(id, Some((Why::Registry, reason)));
-                true
-            }
-            _ => false,
-        };
-        // The watch may be quicker than the answer.
-        while !calm && self.random.bool() && !self.watch.is_empty() {
-            let event = self.watch.pop_front().expect("not empty");
-            self.tell(event);
-        }
-        self.tell(Event::Written { uuid: id, done: done && !lost });
-    }
-
     /// Laws that hold whenever the leader has heard all there is: what is published stands configured in etcd, and who
     /// stands there configured and lives is published, unless it is being removed.
     fn check(&self) {
         if !self.watch.is_empty() {
             return;
         }
-        let published: Vec<Uuid> = self.registry.published().map(|record| record.uuid).collect();
+        let published: Vec<Uuid> = self.registry.reachable().map(|record| record.uuid).collect();
         for id in self.servers.keys() {
             let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
             let configured = record.is_some_and(|record| record.configured);
-            let writing = self.writes.iter().any(|write| written(write) == *id);
+            let writing = self.writes.iter().any(|write| written(write) == *id)
+                || self.renaming.iter().any(|(record, _)| record.uuid == *id);
             if configured && self.state(*id) == State::Alive && !writing {
                 assert!(published.contains(id), "{id} is not published: seed {}", self.seed);
             }
@@ -329,7 +304,7 @@ impl World {
         }
         let end = self.now + Duration::from_secs(40);
         while self.now < end {
-            while !(self.writes.is_empty() && self.watch.is_empty() && self.asked_can_answer()) {
+            while !self.is_quiet() {
                 self.deliver(true);
             }
             self.check();
@@ -342,6 +317,12 @@ impl World {
             self.now = self.now.max(self.registry.deadline());
             self.tick();
         }
+    }
+
+    /// Whether nobody owes the leader anything.
+    fn is_quiet(&self) -> bool {
+        let done = self.writes.is_empty() && self.withdrawals.is_empty() && self.renaming.is_empty();
+        done && self.watch.is_empty() && self.asked_can_answer()
     }
 
     fn asked_can_answer(&self) -> bool {
@@ -360,6 +341,10 @@ impl World {
                 State::Out | State::Dead | State::Frozen => record.is_none_or(|record| !record.configured),
             };
             assert!(right, "{id} {server:?} {record:?}: seed {}", self.seed);
+            // What clients see is what is configured.
+            let reachable = record.filter(|record| record.configured).map(Instance::of);
+            let published = self.published.get(id).map(|published| published.instance.clone());
+            assert_eq!(published, reachable, "{id} {server:?}: seed {}", self.seed);
         }
         let known: Vec<_> = self.registry.servers.keys().collect();
         assert_eq!(known, self.etcd.keys().collect::<Vec<_>>(), "seed {}", self.seed);
@@ -370,7 +355,7 @@ fn written(write: &Action) -> Uuid {
     match write {
         Action::Configure { record, .. } => record.uuid,
         Action::Remove { uuid, .. } => *uuid,
-        Action::Probe { .. } | Action::Log(_) => unreachable!("no write"),
+        Action::Probe { .. } | Action::Withdraw { .. } | Action::Log(_) => unreachable!("no write"),
     }
 }
 

@@ -1,0 +1,104 @@
+use super::*;
+use fastrand::Rng;
+use std::collections::BTreeSet;
+
+const ME: Uuid = Uuid::nil();
+
+fn instance(server: &str, id: u128) -> Instance {
+    Instance {
+        server: server.into(),
+        uuid: Uuid::from_u128(id),
+        endpoint: String::new(),
+        functions: vec!["f".into(), "get".into()],
+    }
+}
+
+fn directory(client: Uuid, instances: u128) -> Directory {
+    let mut directory = Directory::new(client);
+    (1..=instances).for_each(|id| directory.update(Update::Put(instance("a", id))));
+    directory
+}
+
+fn uuids(able: &Able) -> BTreeSet<Uuid> {
+    able.iter().map(|instance| instance.uuid).collect()
+}
+
+#[test]
+fn names_and_uuids_are_found_and_what_is_not_says_what_is() {
+    let directory = directory(ME, 2);
+    assert_eq!(directory.resolve("a.f", ME).map(|able| able.len()), Ok(2));
+    let one = Uuid::from_u128(2);
+    let found = directory.resolve(&format!("{one}.get"), ME).expect("there");
+    assert_eq!(found[..], [Arc::new(instance("a", 2))]);
+    for (target, kind, words) in [
+        ("a", FailureKind::BadMessage, "server.function"),
+        ("a.g", FailureKind::NoSuchFunction, "only f, get"),
+        (&format!("{one}.g"), FailureKind::NoSuchFunction, "only f, get"),
+        ("b.f", FailureKind::NoSuchServer, "there is a"),
+    ] {
+        let failure = directory.resolve(target, ME).expect_err(target);
+        assert!(failure.kind == kind && failure.message.contains(words), "{failure:?}");
+    }
+    let failure = Directory::new(ME).resolve("b.f", ME).expect_err("empty");
+    assert!(failure.message.contains("no server is published"));
+}
+
+#[test]
+fn large_meshes_are_split_into_stable_subsets() {
+    let large = directory(ME, 1000);
+    let subset = |client: u128| uuids(&large.resolve("a.f", Uuid::from_u128(client)).expect("there"));
+    assert_eq!(subset(1).len(), SUBSET);
+    assert_eq!(subset(1), subset(1));
+    assert_ne!(subset(1), subset(2));
+    let covered: BTreeSet<_> = (0..400).flat_map(subset).collect();
+    assert!(covered.len() > 990, "{}", covered.len());
+}
+
+#[test]
+fn a_call_to_one_of_five_thousand_instances_copies_nothing() {
+    let large = directory(ME, 5_000);
+    let (one, other) = (large.resolve("a.f", ME), large.resolve("a.f", ME));
+    assert!(Arc::ptr_eq(&one.expect("there"), &other.expect("there")));
+}
+
+/// Laws, in histories of instances that come, change and go: what is kept prepared is what would be found from all of them
+/// anew, for the client itself and for others; nothing is left of what is gone.
+#[test]
+fn what_is_prepared_is_what_all_instances_come_to_in_three_hundred_histories() {
+    for seed in 0..300 {
+        let mut random = Rng::with_seed(seed);
+        let client = Uuid::from_u128(random.u128(..));
+        let mut directory = Directory::new(client);
+        let mut model: BTreeMap<(String, Uuid), Instance> = BTreeMap::new();
+        for _ in 0..200 {
+            let mut changed = instance(["a", "b"][random.usize(0..2)], random.u128(1..80));
+            changed.functions = ["f", "g", "h"].into_iter().filter(|_| random.bool()).map(str::to_owned).collect();
+            let key = (changed.server.clone(), changed.uuid);
+            if random.u8(0..3) > 0 {
+                model.insert(key, changed.clone());
+                directory.update(Update::Put(changed));
+            } else {
+                model.remove(&key);
+                directory.update(Update::Removed(key.0, key.1));
+            }
+        }
+        check(&directory, &model, client, Uuid::from_u128(random.u128(..)), seed);
+    }
+}
+
+fn check(directory: &Directory, model: &BTreeMap<(String, Uuid), Instance>, client: Uuid, other: Uuid, seed: u64) {
+    for (server, function) in ["a", "b"].into_iter().flat_map(|server| ["f", "g", "h"].map(|f| (server, f))) {
+        for client in [client, other] {
+            let able = model.values().filter(|i| i.server == server && i.functions.iter().any(|f| f == function));
+            let mut able: Vec<Uuid> = able.map(|instance| instance.uuid).collect();
+            able.sort_by_key(|uuid| Reverse(rendezvous(client, *uuid)));
+            able.truncate(SUBSET);
+            let found = directory.resolve(&format!("{server}.{function}"), client);
+            let found = found.map(|able| uuids(&able)).unwrap_or_default();
+            assert_eq!(found, able.into_iter().collect(), "{server}.{function}: seed {seed}");
+        }
+    }
+    let counted: usize = directory.summary().map(|(_, _, count)| count).sum();
+    assert_eq!(counted, model.len(), "seed {seed}");
+    assert!(directory.servers.values().all(|server| server.functions.values().all(|f| f.count > 0)), "seed {seed}");
+}

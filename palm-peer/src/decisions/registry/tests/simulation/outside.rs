@@ -1,0 +1,85 @@
+//! The network, the watch and etcd, which carry out what the leader asks for, or not yet.
+
+use super::*;
+
+impl World {
+    /// The outside does its part: what the watch, the network and etcd owe the leader comes in, or does not yet.
+    pub(super) fn deliver(&mut self, calm: bool) {
+        for (id, token, at) in std::mem::take(&mut self.asked) {
+            let given_up = self.now >= at + 2 * TIMEOUT;
+            match self.state(id) {
+                _ if !calm && self.random.u8(0..3) == 0 => self.asked.push((id, token, at)),
+                State::Alive => self.answer(id, token, at),
+                State::Dead | State::Out => self.refuse(id, token, "connection refused"),
+                State::Frozen if given_up => self.refuse(id, token, "no answer"),
+                State::Frozen => self.asked.push((id, token, at)),
+            }
+        }
+        for write in std::mem::take(&mut self.writes) {
+            if !calm && self.random.bool() {
+                self.writes.push(write);
+            } else {
+                self.write(write, calm);
+            }
+        }
+        for (record, modified) in std::mem::take(&mut self.renaming) {
+            let id = record.uuid;
+            let fits = self.etcd.get(&id).is_some_and(|held| held.modified == modified);
+            let stands = fits.then(|| self.put(id, Some(record)));
+            let lost = !calm && self.random.u8(0..4) == 0;
+            self.tell(Event::Written { uuid: id, stands: stands.filter(|_| !lost) });
+        }
+        for withdrawal in std::mem::take(&mut self.withdrawals) {
+            match withdrawal {
+                _ if !calm && self.random.bool() => self.withdrawals.push(withdrawal),
+                Action::Withdraw { uuid, .. } if self.etcd.get(&uuid).is_none_or(|held| held.record.is_none()) => {
+                    self.published.remove(&uuid);
+                }
+                _ => {}
+            }
+        }
+        self.renaming = self.registry.take_unvouched(2);
+        while (calm || self.random.bool()) && !self.watch.is_empty() {
+            let event = self.watch.pop_front().expect("not empty");
+            self.tell(event);
+        }
+    }
+
+    fn answer(&mut self, id: Uuid, token: Token, at: Instant) {
+        if self.now < at + TIMEOUT && self.unanswered.get(&id).is_some_and(|all| all.iter().any(|s| s.token == token)) {
+            self.unanswered.remove(&id);
+        }
+        self.tell(Event::Answered { uuid: id, token, digest: String::new() });
+    }
+
+    fn refuse(&mut self, id: Uuid, token: Token, reason: &str) {
+        let open = self.unanswered.get_mut(&id).into_iter().flatten();
+        open.filter(|sent| sent.token == token).for_each(|sent| sent.refused = true);
+        self.tell(Event::Unanswered { uuid: id, token, reason: reason.into() });
+    }
+
+    /// etcd does a write that still meets what it replaces; the answer, or the attempt, may be lost.
+    fn write(&mut self, write: Action, calm: bool) {
+        let id = written(&write);
+        let fits = |modified| self.etcd.get(&id).is_some_and(|held| held.modified == modified);
+        let lost = !calm && self.random.u8(0..4) == 0;
+        let stands = match write {
+            _ if lost && self.random.bool() => None,
+            Action::Configure { record, modified, lease } if fits(modified) => {
+                self.published.insert(id, Published { instance: Instance::of(&record), lease });
+                Some(self.put(id, Some(record)))
+            }
+            Action::Remove { modified, reason, .. } if fits(modified) => {
+                self.delete(id, Some((Why::Registry, reason)));
+                Some(Revision(self.revision))
+            }
+            _ => None,
+        };
+        // The watch may be quicker than the answer.
+        while !calm && self.random.bool() && !self.watch.is_empty() {
+            let event = self.watch.pop_front().expect("not empty");
+            self.tell(event);
+        }
+        self.tell(Event::Written { uuid: id, stands: stands.filter(|_| !lost) });
+    }
+}

@@ -1,0 +1,91 @@
+//! What a new leader does about what its predecessor left.
+
+use super::*;
+
+/// The registry of a leader that finds these instances published.
+fn successor(found: impl IntoIterator<Item = Published>) -> Desk {
+    let mut desk = Desk::new();
+    desk.registry = Registry::new(leader(), &Options::default(), found, desk.now);
+    desk
+}
+
+fn inherited(id: u128) -> Record {
+    Record { configured: true, leader: Some(uuid(999)), ..record(id, 0) }
+}
+
+fn published(id: u128, lease_id: i64) -> Published {
+    Published { instance: Instance::of(&record(id, 0)), lease: Some(lease(lease_id)) }
+}
+
+#[test]
+fn what_is_published_stays_and_the_record_gets_the_new_name_once_it_answers() {
+    let mut desk = successor([published(1, 7)]);
+    let token = probe(&desk.stands(inherited(1)));
+    assert_eq!(desk.published(), [uuid(1)]);
+    assert_eq!(desk.registry.take_unvouched(9), [], "nothing is trusted before it is checked");
+    let answered = desk.answer(1, token);
+    assert!(!answered.iter().any(|action| matches!(action, Action::Configure { .. })), "{answered:?}");
+    let renamed = Record { leader: Some(leader()), ..inherited(1) };
+    assert_eq!(desk.registry.take_unvouched(9), [(renamed.clone(), Revision(101))]);
+    assert_eq!(desk.registry.take_unvouched(9), [], "one write at a time");
+    desk.written(1, true);
+    assert_eq!(desk.stands(renamed), []);
+    assert_eq!(desk.registry.take_unvouched(9), []);
+    assert!(!desk.registry.is_busy());
+}
+
+#[test]
+fn what_is_not_published_as_it_ought_to_be_is_published_at_once() {
+    let elsewhere = Instance { endpoint: "tcp://elsewhere:1".into(), ..Instance::of(&record(1, 0)) };
+    for found in [None, Some(published(1, 8)), Some(Published { instance: elsewhere, lease: Some(lease(7)) })] {
+        let mut desk = successor(found.clone());
+        let token = probe(&desk.stands(inherited(1)));
+        let written = configure(&desk.answer(1, token));
+        assert_eq!(written, Record { leader: Some(leader()), ..inherited(1) }, "{found:?}");
+        assert_eq!(desk.written(1, true), []);
+        assert_eq!(desk.stands(written), [], "{found:?}");
+        assert_eq!(desk.registry.take_unvouched(9), [], "{found:?}");
+    }
+}
+
+#[test]
+fn what_is_published_of_servers_that_do_not_exist_is_withdrawn() {
+    let mut desk = successor([published(1, 7), published(2, 7), published(3, 7)]);
+    desk.stands(inherited(1));
+    let broken = desk.event(Event::Broken { key: format!("/servers/{}", uuid(2)), reason: "EOF".into() });
+    assert_eq!(withdrawals(&broken), [uuid(2)]);
+    assert_eq!(withdrawals(&desk.registry.listed()), [uuid(3)]);
+    assert_eq!(desk.registry.listed(), [], "once");
+}
+
+#[test]
+fn a_record_changed_by_hand_is_published_anew_when_clients_would_see_the_change() {
+    let mut desk = Desk::new();
+    let written = desk.configured(1);
+    assert_eq!(desk.stands(Record { pid: 7, ..written.clone() }), [], "clients do not see it");
+    let changed = Record { functions: vec!["more".into()], ..written };
+    let republished = configure(&desk.stands(changed.clone()));
+    assert_eq!(republished, changed);
+    desk.written(1, true);
+    assert_eq!(desk.stands(republished), [], "once");
+}
+
+#[test]
+fn many_records_are_renamed_in_batches_and_one_whose_write_fails_is_looked_at_again() {
+    let mut desk = successor((1..=5).map(|id| published(id, 7)));
+    for id in 1..=5 {
+        let token = probe(&desk.stands(inherited(id)));
+        desk.answer(id, token);
+    }
+    assert_eq!(desk.registry.take_unvouched(3).len(), 3);
+    assert_eq!(desk.registry.take_unvouched(3).len(), 2);
+    desk.written(4, false);
+    let actions = desk.pass(Duration::from_secs(1));
+    let asked = actions.iter().find_map(|action| match action {
+        Action::Probe { uuid: asked, token, .. } if *asked == uuid(4) => Some(*token),
+        _ => None,
+    });
+    desk.answer(4, asked.expect("it is probed again"));
+    let again = desk.registry.take_unvouched(3);
+    assert_eq!(again.iter().map(|(record, _)| record.uuid).collect::<Vec<_>>(), [uuid(4)]);
+}
