@@ -1,5 +1,6 @@
 //! Faults of the network between hosts, each host in a network namespace of its own.
 
+mod candidate;
 mod client;
 mod etcd;
 mod harness;
