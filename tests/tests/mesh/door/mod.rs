@@ -11,6 +11,7 @@ mod inner_socket;
 mod libzmq;
 mod together;
 mod unread;
+mod vanished;
 
 use palm_tests::{Etcd, Holdings, Process, eventually, example, free_port, wire::Wire};
 use std::{io, net::SocketAddr, time::Duration};
