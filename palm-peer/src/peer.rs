@@ -6,7 +6,7 @@ use crate::{
     Error, ErrorKind, Event, Options, State,
     drivers::{
         agent::{Agent, Command, End, announce::Announcer},
-        descriptors,
+        certificate_expiry, descriptors,
         door::{self, Door, OpenError},
         lock::lock,
         serving::{Beat, Serving, core::Core, functions::Function},
@@ -265,6 +265,10 @@ async fn live(
     beats: mpsc::UnboundedSender<Beat>,
     mut tell: oneshot::Sender<Result<(), Error>>,
 ) -> End {
+    let _expiry = core.dialer.credentials().map(|credentials| {
+        let watching = move || certificate_expiry::watch(Arc::clone(&credentials));
+        etcd.keep(&core.supervisor, Name::CertificateExpiry, watching)
+    });
     match Agent::join(etcd, core, record, Arc::clone(&announcer), commands, beats, tell.cancellation()).await {
         Ok((agent, joined)) => {
             // Whoever asked to join may have stopped waiting; then the peer is gone, and the agent leaves.

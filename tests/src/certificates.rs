@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{
@@ -110,6 +111,13 @@ impl Request<'_> {
     pub fn expired(mut self) -> Self {
         self.params.not_before = date_time_ymd(2020, 1, 1);
         self.params.not_after = date_time_ymd(2021, 1, 1);
+        self
+    }
+
+    /// Its time is over in so long.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+        self.params.not_after = date_time_ymd(1970, 1, 1) + since_1970 + time;
         self
     }
 

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod allowance;
 pub mod backoff;
+pub mod certificate_expiry;
 pub mod client_table;
 pub mod directory;
 pub mod election;

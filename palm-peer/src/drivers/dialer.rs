@@ -147,6 +147,11 @@ pub struct Dialer {
 }
 
 impl Dialer {
+    /// What it speaks TLS with, if it does.
+    pub fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.credentials.clone()
+    }
+
     /// Opens links in the name of `me`, over TLS if there are credentials.
     pub fn new(me: Uuid, options: &Options, credentials: Option<Arc<Credentials>>) -> Self {
         Self { me, limits: Limits::for_payloads(options.max_payload), credentials, home: None }

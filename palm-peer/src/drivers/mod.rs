@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod agent;
+pub mod certificate_expiry;
 pub mod client;
 pub mod departures;
 pub mod descriptors;

@@ -41,7 +41,8 @@ const FATAL: [&str; 2] = ["serving", "peer"];
 /// When a server is told to leave, which it does all the same.
 const AT_THE_END: [&str; 2] = ["signals", "last-resort"];
 /// Those of a test of their own.
-const OTHERS: [&str; 5] = ["await-response", "drain", "leader-removal", "resignation", "resolver"];
+const OTHERS: [&str; 6] =
+    ["await-response", "certificate-expiry", "drain", "leader-removal", "resignation", "resolver"];
 /// Starts only when a lock inside of the zeromq crate happens to be held. Its panic is caught as any task's, and counts as the
 /// end of the send that it finishes, as its deadline does.
 const BY_CHANCE: [&str; 1] = ["slow-send"];

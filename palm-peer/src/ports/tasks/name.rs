@@ -39,6 +39,8 @@ names! {
     Candidacy = "candidacy",
     /// Waits until a candidate's key is gone.
     CandidateWatch = "candidate-watch",
+    /// Looks when the server's own certificate expires.
+    CertificateExpiry = "certificate-expiry",
     /// One connection of the listener, up to its end.
     Connection = "connection",
     /// What one connection of the listener sends.

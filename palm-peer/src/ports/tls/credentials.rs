@@ -4,14 +4,14 @@ use super::{
     failure::{Failure, words_of},
     pem::{BadCredentials, PemFiles, check_key},
     stream::{self, Stream},
-    verify::{OwnFault, Verifier, check_own},
+    verify::{OwnFault, Verifier, check_own, expires_by},
 };
 use crate::ports::runtime::TcpStream;
 use futures_rustls::{
     TlsAcceptor, TlsConnector,
-    pki_types::ServerName,
+    pki_types::{CertificateDer, ServerName, UnixTime},
     rustls::{
-        CipherSuite, ClientConfig, Error, ServerConfig, SupportedCipherSuite,
+        CipherSuite, ClientConfig, Error, RootCertStore, ServerConfig, SupportedCipherSuite,
         client::Resumption,
         crypto::{self, CryptoProvider},
         server::NoServerSessionStorage,
@@ -20,6 +20,7 @@ use futures_rustls::{
 };
 use std::{
     fmt,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -36,6 +37,8 @@ const WRITE: Option<usize> = Some(128 * 1024);
 struct Configs {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    chain: Arc<[CertificateDer<'static>]>,
+    roots: Arc<RootCertStore>,
 }
 
 struct Loaded {
@@ -104,6 +107,21 @@ impl Credentials {
         connected.map(|connected| Stream::new(connected.into())).map_err(|error| Failure::from(&error))
     }
 
+    /// The time, and when our certificate stops to be valid, if it does so within so long; both since 1970. Reads the files
+    /// again, if they changed.
+    pub fn expires_within(&self, time: Duration) -> (Duration, Option<Duration>) {
+        let Configs { chain, roots, .. } = self.current();
+        let algorithms = provider().signature_verification_algorithms;
+        let now = Duration::from_secs(UnixTime::now().as_secs());
+        let expires = expires_by(UnixTime::since_unix_epoch(now + time), &chain, &roots, algorithms);
+        (now, expires.map(|expires| Duration::from_secs(expires.as_secs())))
+    }
+
+    /// Where our certificate lies.
+    pub fn certificate_file(&self) -> Option<&Path> {
+        self.files.identity.as_ref().map(|(cert, _)| cert.path())
+    }
+
     /// What to make new connections with: what the files hold now, or what they held when they were last of use.
     fn current(&self) -> Configs {
         let mut loaded = self.lock();
@@ -155,7 +173,7 @@ fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<Configs
     let key_der = key.private_key()?;
     let fits = |error: Error| key.bad(format_args!("cannot be used: {}", words_of(&error)));
     let broken = |error: &dyn fmt::Display| files.ca.bad(format_args!("cannot be used: {error}"));
-    let verifier = Verifier::new(roots, Arc::clone(&provider), prefix).map_err(|error| broken(&error))?;
+    let verifier = Verifier::new(Arc::clone(&roots), Arc::clone(&provider), prefix).map_err(|error| broken(&error))?;
     let verifier = Arc::new(verifier);
     let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13]);
     let server = server.map_err(|error| broken(&error))?.with_client_cert_verifier(Arc::clone(&verifier) as _);
@@ -164,9 +182,9 @@ fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<Configs
     server.session_storage = Arc::new(NoServerSessionStorage {});
     let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
     let client = client.map_err(|error| broken(&error))?.dangerous().with_custom_certificate_verifier(verifier);
-    let mut client = client.with_client_auth_cert(chain, key_der).map_err(fits)?;
+    let mut client = client.with_client_auth_cert(chain.clone(), key_der).map_err(fits)?;
     client.resumption = Resumption::disabled();
-    Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
+    Ok(Configs { server: Arc::new(server), client: Arc::new(client), chain: chain.into(), roots })
 }
 
 /// What does the cryptography. The quicker of its ciphers come first.

@@ -97,6 +97,21 @@ pub fn check_own(
     }
 }
 
+/// When our own certificate, or one that links it with its authority, stops to be valid, if that is before this time.
+pub fn expires_by(
+    time: UnixTime,
+    chain: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    algorithms: WebPkiSupportedAlgorithms,
+) -> Option<UnixTime> {
+    let (own, between) = chain.split_first()?;
+    let parsed = ParsedCertificate::try_from(own).ok()?;
+    match verify_server_cert_signed_by_trust_anchor(&parsed, roots, between, time, algorithms.all) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => Some(not_after),
+        _ => None,
+    }
+}
+
 /// Looks at the certificates of others, servers and clients alike.
 #[derive(Debug)]
 pub struct Verifier {

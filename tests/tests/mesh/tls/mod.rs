@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod document;
+mod expiry;
 mod holdings;
 mod mesh;
 mod rotation;

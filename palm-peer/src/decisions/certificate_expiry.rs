@@ -1,0 +1,54 @@
+//! When the end of a certificate's validity is worth a line in the log.
+
+use std::time::Duration;
+
+/// How long before its end a certificate is warned of.
+pub const WARN_BEFORE: Duration = Duration::from_secs(7 * DAY);
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// What to say of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is valid for a good while.
+    Valid,
+    /// It expires soon.
+    ExpiresIn(Duration),
+    /// It has expired.
+    Expired,
+}
+
+/// Judges a certificate that expires at this time, and says when to look again: each day, and at once when it expires. All times
+/// are counted from the same moment.
+#[must_use]
+pub fn judge(now: Duration, expires: Option<Duration>) -> (Verdict, Duration) {
+    let day = Duration::from_secs(DAY);
+    let Some(expires) = expires else { return (Verdict::Valid, day) };
+    // Valid up to and including its last second.
+    match expires.checked_sub(now) {
+        Some(left) if left > WARN_BEFORE => (Verdict::Valid, day.min(left.saturating_sub(WARN_BEFORE))),
+        Some(left) => (Verdict::ExpiresIn(left), day.min(left + Duration::from_secs(1))),
+        None => (Verdict::Expired, day),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_looked_at_each_day_and_when_it_expires() {
+        let now = Duration::from_secs(1_000_000_000);
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(DAY));
+        for (expires, verdict, next) in [
+            (None, Verdict::Valid, day),
+            (Some(now + 30 * day), Verdict::Valid, day),
+            (Some(now + 7 * day + hour), Verdict::Valid, hour),
+            (Some(now + 7 * day), Verdict::ExpiresIn(7 * day), day),
+            (Some(now + hour), Verdict::ExpiresIn(hour), hour + Duration::from_secs(1)),
+            (Some(now.saturating_sub(hour)), Verdict::Expired, day),
+        ] {
+            assert_eq!(judge(now, expires), (verdict, next), "{expires:?}");
+        }
+    }
+}
