@@ -2,7 +2,8 @@
 //!
 //! Each candidate holds one key on its lease; the key with the lowest create revision leads. Everyone else waits for the
 //! end of the next older key, and of the one before that to learn when it is next in line. So a leader's end wakes its
-//! successor and the next in line, and not the mesh.
+//! successor and the next in line, and not the mesh. These two watch the leader's process over a link as well: should both the leader and
+//! its successor end in silence, the mesh need not wait for their leases.
 
 use super::mirror::KeyValue;
 use crate::facts::{
@@ -10,6 +11,9 @@ use crate::facts::{
     keys::Keys,
 };
 use uuid::Uuid;
+
+/// How many candidates before one's own matter: the next older, the one before that, and whether there is another.
+pub const AHEAD: usize = 3;
 
 /// A key under `/election/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub enum Event {
     LeaseHeld(LeaseId),
     /// The lease may have run out.
     LeaseInDoubt,
-    /// All candidates, as etcd holds them now.
+    /// The own candidacy and the latest [`AHEAD`] of those before it, as etcd holds them now.
     Listed(Vec<Candidate>),
     /// A watched key, one's own or that of somebody before, is gone.
     KeyGone,
@@ -51,15 +55,16 @@ pub enum Event {
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Put the own key if it is absent, then list all candidates.
+    /// Put the own key if it is absent, then list it and those before it.
     Stand(LeaseId),
-    /// Wait for the end of the predecessor's key. If it is the leader's (nobody is `ahead` of it), keep a link to it as
-    /// well; else wait for the end of the key ahead, too: then it may lead.
+    /// Wait for the end of the predecessor's key, and for that of the key ahead of it: then the predecessor leads.
     Follow {
         /// Whose end to wait for.
         predecessor: Candidate,
         /// Whom the predecessor waits for.
         ahead: Option<Candidate>,
+        /// The leader, if no more than one candidate stands in between: its process is to be watched over a link.
+        leader: Option<Candidate>,
         /// When the own key was created, whose end matters as well.
         own: Revision,
     },
@@ -128,8 +133,9 @@ impl Election {
             Some(place) => {
                 let own = candidates[place].created;
                 candidates.truncate(place);
+                let leader = candidates.first().filter(|_| place < AHEAD).cloned();
                 let predecessor = candidates.remove(place - 1);
-                let follow = Action::Follow { predecessor, ahead: candidates.pop(), own };
+                let follow = Action::Follow { predecessor, ahead: candidates.pop(), leader, own };
                 self.enter(State::Following(lease), Some(follow))
             }
         }

@@ -132,3 +132,17 @@ fn a_write_that_arrives_after_its_leader_was_deposed_fails() {
     mesh.await_published(&[&guest.uuid]);
     assert_eq!(mesh.leading().expect("a leader").1, successor.uuid);
 }
+
+#[test]
+fn keys_that_no_candidate_put_do_not_hide_the_leader() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &[]);
+    let leader = mesh.start_in_line("printf", 1).remove(0);
+    for i in 0..10 {
+        etcd.etcdctl(&["put", &mesh.key(&format!("/election/junk{i}")), "junk"]);
+    }
+    let next = mesh.start_in_line("printf", 1).remove(0);
+    assert_eq!(next.lines_with("leading the mesh, in term"), [""; 0]);
+    leader.kill();
+    next.wait_for_line(|line| line.contains("leading the mesh, in term"), SOON);
+}

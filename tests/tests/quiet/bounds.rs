@@ -147,6 +147,27 @@ fn a_leader_that_is_killed_has_a_successor() {
 }
 
 #[test]
+fn a_leader_that_is_killed_with_the_next_in_line_has_a_successor() {
+    let _quiet = crate::alone();
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &[]);
+    let mut servers = mesh.start_in_line("printf", 4);
+    let mut took = Vec::new();
+    for _ in 0..RUNS {
+        let (leader, next) = (servers.remove(0), servers.remove(0));
+        mesh.await_lead(&leader.uuid, SOON);
+        let start = Instant::now();
+        leader.kill();
+        next.kill();
+        mesh.await_lead(&servers[0].uuid, SOON);
+        took.push(start.elapsed());
+        servers.extend(mesh.start_in_line("printf", 2));
+        mesh.await_published(&servers.iter().map(|server| server.uuid.as_str()).collect::<Vec<_>>());
+    }
+    report("leader and next in line killed", Duration::from_secs(2), took);
+}
+
+#[test]
 fn a_server_that_is_killed_is_out_of_the_pipelines() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();

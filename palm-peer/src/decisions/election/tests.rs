@@ -16,8 +16,10 @@ fn the_oldest_key_leads_and_others_follow_the_next_older() {
     let mut election = Election::new();
     assert_eq!(election.handle(Event::LeaseHeld(lease(3))), [Action::Stand(lease(3))]);
     let list = vec![candidate(1, 20), candidate(3, 30), candidate(2, 10)];
-    let follow = |predecessor, ahead| vec![Action::Follow { predecessor, ahead, own: Revision(30) }];
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), Some(candidate(2, 10))));
+    let leader = Some(candidate(2, 10));
+    let follow =
+        |predecessor, ahead| vec![Action::Follow { predecessor, ahead, leader: leader.clone(), own: Revision(30) }];
+    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), leader.clone()));
     assert_eq!(election.handle(Event::KeyGone), [Action::Stand(lease(3))]);
     let list = vec![candidate(3, 30), candidate(2, 10)];
     assert_eq!(election.handle(Event::Listed(list)), follow(candidate(2, 10), None));
@@ -31,15 +33,16 @@ fn the_third_waits_for_the_leaders_end_as_well_and_then_is_next_in_line() {
     let mut election = Election::new();
     election.handle(Event::LeaseHeld(lease(4)));
     let list = vec![candidate(1, 10), candidate(2, 20), candidate(3, 30), candidate(4, 40), candidate(5, 50)];
-    let follow = |predecessor, ahead| vec![Action::Follow { predecessor, ahead, own: Revision(40) }];
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), Some(candidate(2, 20))));
+    let follow = |predecessor, ahead, leader| vec![Action::Follow { predecessor, ahead, leader, own: Revision(40) }];
+    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), Some(candidate(2, 20)), None));
     election.handle(Event::KeyGone);
     let list = vec![candidate(1, 10), candidate(3, 30), candidate(4, 40)];
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), Some(candidate(1, 10))));
+    let leader = Some(candidate(1, 10));
+    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), leader.clone(), leader));
     election.handle(Event::KeyGone);
     assert_eq!(
         election.handle(Event::Listed(vec![candidate(3, 30), candidate(4, 40)])),
-        follow(candidate(3, 30), None)
+        follow(candidate(3, 30), None, Some(candidate(3, 30)))
     );
 }
 
@@ -70,8 +73,12 @@ impl Model {
         }
     }
 
-    fn list(&self) -> Vec<Candidate> {
-        self.keys.iter().map(|(lease, created)| candidate(*lease, *created)).collect()
+    /// The candidacy on this lease and those before it, as far as they matter.
+    fn list(&self, lease: i64) -> Vec<Candidate> {
+        let Some(own) = self.keys.get(&lease) else { return Vec::new() };
+        let mut before: Vec<_> = self.keys.iter().filter(|(_, created)| *created <= own).collect();
+        before.sort_by_key(|(_, created)| -**created);
+        before.into_iter().take(AHEAD + 1).map(|(lease, created)| candidate(*lease, *created)).collect()
     }
 
     fn accepts(&self, term: Revision) -> bool {
@@ -89,10 +96,10 @@ fn at_most_one_leader_can_write_in_five_thousand_histories() {
     for seed in 0..5_000 {
         let mut random = Rng::with_seed(seed);
         let mut model = Model::default();
-        let mut peers: Vec<(i64, Election)> = (1..=4).map(|id| (id, Election::new())).collect();
+        let mut peers: Vec<(i64, Election)> = (1..=6).map(|id| (id, Election::new())).collect();
         let mut next_lease = 10;
         for _ in 0..60 {
-            let (lease_id, election) = &mut peers[random.usize(0..4)];
+            let (lease_id, election) = &mut peers[random.usize(0..6)];
             let actions = match random.u8(0..6) {
                 0 => {
                     model.keys.remove(lease_id); // etcd expires the lease; the peer may not know for long
@@ -105,7 +112,7 @@ fn at_most_one_leader_can_write_in_five_thousand_histories() {
                     election.handle(Event::LeaseHeld(lease(*lease_id)))
                 }
                 3 => election.handle(Event::KeyGone),
-                _ => election.handle(Event::Listed(model.list())),
+                _ => election.handle(Event::Listed(model.list(*lease_id))),
             };
             for action in actions {
                 if let Action::Stand(lease) = action {

@@ -3,7 +3,7 @@
 use crate::{
     decisions::{
         backoff::{HELD, backoff, wait_after_end},
-        election::Candidate,
+        election::{AHEAD, Candidate},
     },
     drivers::{departures::bury, dialer::Dialer},
     facts::{
@@ -20,13 +20,16 @@ use crate::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+/// How many candidates are asked for: one's own and those before it that matter.
+const WANTED: usize = AHEAD + 1;
+
 /// How long a link to the leader may take to open, at most.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
 /// How long the first try may take after a link broke: a process that is being killed closes its connections before the
 /// port that it listens on, and lets in whom it will never answer.
 const REOPEN_WITHIN: Duration = Duration::from_millis(50);
 
-/// Lists all candidates, and puts the own key if it is not among them; tries until etcd does it.
+/// Puts the own key, if it is not there, and lists it and those before it, as far as they matter; tries until etcd does it.
 pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
     for attempt in 0.. {
         match try_to_stand(etcd, keys, me, lease).await {
@@ -40,25 +43,38 @@ pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Ca
 }
 
 async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Result<Vec<Candidate>, EtcdError> {
-    let read = |items: &[KeyValue]| items.iter().filter_map(|kv| Candidate::read(keys, kv)).collect::<Vec<_>>();
-    // Without space etcd refuses any transaction that may put: whoever stands already must not ask for one.
-    let found = etcd.list(&keys.election()).await?.items;
-    let candidates = read(&found);
-    if candidates.iter().any(|candidate| candidate.lease == lease) {
-        return Ok(candidates);
-    }
     let own = keys.candidate(lease);
-    let guarded = match found.iter().find(|kv| kv.key == own) {
-        // Somebody else put it, on no lease or on another.
-        Some(kv) => Transaction::new().modified(&own, kv.modified),
-        None => Transaction::new().absent(&own),
+    // Without space etcd refuses any transaction that may put: whoever stands already must not ask for one.
+    let created = match etcd.get(&own).await? {
+        Some(kv) if Candidate::read(keys, &kv).is_some() => kv.created,
+        found => {
+            let guarded = match found {
+                // Somebody else put it, on no lease or on another.
+                Some(kv) => Transaction::new().modified(&own, kv.modified),
+                None => Transaction::new().absent(&own),
+            };
+            let put = Operation::put(&own, me.to_string(), Lease::Attach(lease));
+            etcd.transact(guarded.then(put)).await?;
+            let Some(kv) = etcd.get(&own).await? else { return Ok(Vec::new()) };
+            kv.created
+        }
     };
-    let standing = guarded
-        .then(Operation::put(&own, me.to_string(), Lease::Attach(lease)))
-        .then(Operation::get_prefix(&keys.election()))
-        .or_else(Operation::get_prefix(&keys.election()));
-    let outcome = etcd.transact(standing).await?;
-    Ok(read(&outcome.reads.concat()))
+    list_to(etcd, keys, created).await
+}
+
+/// Lists the candidate whose key was created then, and the latest of those before it. What was not put by a peer must not
+/// hide who stands before it.
+async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Candidate>, EtcdError> {
+    let mut max = WANTED;
+    loop {
+        let found = etcd.list_latest(&keys.election(), created, max).await?;
+        let all = found.len() < max;
+        let candidates: Vec<_> = found.iter().filter_map(|kv| Candidate::read(keys, kv)).collect();
+        if all || candidates.len() >= WANTED {
+            return Ok(candidates);
+        }
+        max = max.saturating_mul(4);
+    }
 }
 
 /// Takes back the own candidacy, if it is still that of this term; tries until etcd does it.

@@ -359,8 +359,8 @@ impl Agent {
             session.election_tasks.clear();
             match action {
                 Action::Stand(lease) => session.stand(&self.registrar, lease),
-                Action::Follow { predecessor, ahead, own } => {
-                    session.follow(&self.registrar, &self.core, predecessor, ahead, own);
+                Action::Follow { predecessor, ahead, leader, own } => {
+                    session.follow(&self.registrar, &self.core, predecessor, ahead, leader, own);
                 }
                 Action::Lead(term) => {
                     self.announcer.announce(Event::Elected);

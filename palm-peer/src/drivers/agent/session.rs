@@ -199,18 +199,20 @@ impl Session {
         core: &Core,
         predecessor: Candidate,
         ahead: Option<Candidate>,
+        leader: Option<Candidate>,
         own: Revision,
     ) {
         self.stand_by(registrar, predecessor.key.clone(), predecessor.created);
         self.stand_by(registrar, registrar.keys.candidate(self.lease), own);
-        self.followed = Some(predecessor.clone());
+        self.followed = Some(predecessor);
         if let Some(ahead) = ahead {
-            return self.stand_by(registrar, ahead.key, ahead.created);
+            self.stand_by(registrar, ahead.key, ahead.created);
         }
+        let Some(leader) = leader else { return };
         let (etcd, keys, dialer) =
             (registrar.etcd.clone(), registrar.keys.clone(), core.dialer.for_probes(&registrar.etcd));
         let start = move || {
-            let (etcd, keys, dialer, leader) = (etcd.clone(), keys.clone(), dialer.clone(), predecessor.clone());
+            let (etcd, keys, dialer, leader) = (etcd.clone(), keys.clone(), dialer.clone(), leader.clone());
             async move { candidacy::watch_over(&etcd, &keys, &dialer, &leader).await }
         };
         self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));

@@ -20,6 +20,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+use etcd_client::{SortOrder, SortTarget};
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 pub use self::{
@@ -40,7 +41,7 @@ use self::{
     transaction::prefix_options,
 };
 use crate::{
-    facts::ids::LeaseId,
+    facts::ids::{LeaseId, Revision},
     ports::tasks::{Name, Supervisor},
 };
 
@@ -141,6 +142,27 @@ impl Etcd {
                 let found = connection.kv().get(prefix, Some(options)).await?;
                 let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
                 Ok(Answered::by_quorum(found.header(), listing))
+            }
+        })
+        .await
+    }
+
+    /// Reads up to `max` of the keys that begin so: of those that were created no later than `created` the latest, first.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn list_latest(&self, prefix: &str, created: Revision, max: usize) -> Result<Vec<KeyValue>, EtcdError> {
+        let prefix = prefix.to_owned();
+        self.request(move |connection| {
+            let prefix = prefix.clone();
+            async move {
+                let options = prefix_options(&prefix)
+                    .with_max_create_revision(created.0)
+                    .with_sort(SortTarget::Create, SortOrder::Descend)
+                    .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
+                let found = connection.kv().get(prefix, Some(options)).await?;
+                Ok(Answered::by_quorum(found.header(), items(found.kvs())))
             }
         })
         .await
