@@ -6,7 +6,7 @@
 
 use crate::{
     decisions::{
-        admission::Quiet,
+        log_throttle::LogThrottle,
         logbook::{Entry, Logbook, level_name},
     },
     drivers::lock::lock,
@@ -153,11 +153,9 @@ fn tell_dropped(count: u64) -> Vec<u8> {
 
 /// The standard library's own hook would wait for whoever reads stderr; and a client may have a function panic at will.
 fn log_panic(panicked: &PanicHookInfo<'_>) {
-    static QUIET: LazyLock<Mutex<Quiet<String>>> = LazyLock::new(Mutex::default);
+    static LOGGED: LazyLock<Mutex<LogThrottle<String>>> = LazyLock::new(Mutex::default);
     let (file, line) = panicked.location().map_or(("?", 0), |location| (location.file(), location.line()));
-    if !lock(&QUIET).may_write(format!("{file}:{line}"), Instant::now()) {
-        return;
-    }
+    let Some(suppressed) = lock(&LOGGED).should_log(format!("{file}:{line}"), Instant::now()) else { return };
     let current = thread::current();
     let (thread, message) = (current.name().unwrap_or("unnamed"), message_in(panicked.payload()));
     // Empty unless RUST_BACKTRACE asks for it.
@@ -166,8 +164,11 @@ fn log_panic(panicked: &PanicHookInfo<'_>) {
     let backtrace = if captured { format!("\n{backtrace}") } else { String::new() };
     let mut record = Record::builder();
     record.level(Level::Error).target("panic").file(Some(file)).line(Some(line));
-    log::logger()
-        .log(&record.args(format_args!("thread '{thread}' panicked at {file}:{line}: {message}{backtrace}")).build());
+    log::logger().log(
+        &record
+            .args(format_args!("thread '{thread}' panicked at {file}:{line}: {message}{suppressed}{backtrace}"))
+            .build(),
+    );
 }
 
 /// A line as the guide prints it.

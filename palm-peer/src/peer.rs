@@ -6,10 +6,11 @@ use crate::{
     Error, ErrorKind, Event, Options, State,
     drivers::{
         agent::{Agent, Command, End, announce::Announcer},
-        certificate_expiry, descriptors,
+        certificate_expiry,
         door::{self, Door, OpenError},
         lock::lock,
         serving::{Beat, Serving, core::Core, functions::Function},
+        startup_check,
     },
     facts::record::Record,
     logging,
@@ -81,7 +82,7 @@ impl Peer {
         mut shutdown: impl Future + Unpin,
     ) -> Result<Option<Self>, Error> {
         let signals = signal::seen();
-        descriptors::prepare()?;
+        startup_check::prepare()?;
         log::info!("server {} joins the mesh {:?} at {}", definition.name, options.prefix, options.etcd.join(","));
         let prepared = {
             let preparing = prepare(definition, options);

@@ -1,18 +1,7 @@
-//! Who may come in: how many connections there are, from where, and how often a refusal is worth a line in the log.
+//! Who may come in: how many connections there are, from where, and whether there are descriptors for them.
 
 use super::zmtp::Refusal;
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
-
-/// How often at most one address is written of.
-const QUIET: Duration = Duration::from_secs(60);
-
-/// Of how many addresses it is remembered when they were written of; beyond, nothing more is written until one is forgotten.
-const REMEMBERED: usize = 1024;
+use std::{collections::HashMap, net::IpAddr};
 
 /// How many descriptors the listener leaves to the program that it is part of, at most.
 const MAX_LEFT_TO_PROGRAM: u64 = 32;
@@ -22,6 +11,26 @@ const MAX_LEFT_TO_PROGRAM: u64 = 32;
 #[must_use]
 pub fn has_descriptors(limit: u64, lowest_free: u64) -> bool {
     lowest_free < limit - MAX_LEFT_TO_PROGRAM.min(limit / 4)
+}
+
+/// How many descriptors a leader's probes leave to the rest of the program, at most: fewer than the listener does, so that
+/// strangers who fill the listener do not keep the leader from probing.
+const MAX_LEFT_BY_PROBES: u64 = 16;
+
+/// How many descriptors a leader leaves to the rest of the program when it keeps links open between probes, at most.
+const MAX_LEFT_BY_LINKS: u64 = 256;
+
+/// As [`has_descriptors`], for a connection that a leader opens for a probe: an eighth, 16 at most, is left.
+#[must_use]
+pub fn may_open_probe(limit: u64, lowest_free: u64) -> bool {
+    lowest_free < limit - MAX_LEFT_BY_PROBES.min(limit / 8)
+}
+
+/// Whether a leader may keep the link of a probe open: not when that leaves less than half of the descriptors, or 256, to the
+/// clients of the server that it is.
+#[must_use]
+pub fn may_keep_link(limit: u64, lowest_free: u64) -> bool {
+    lowest_free < limit - MAX_LEFT_BY_LINKS.min(limit / 2)
 }
 
 /// Counts the connections.
@@ -69,41 +78,25 @@ impl Admission {
     }
 }
 
-/// Keeps the log readable, whatever comes: each address, or whatever else `K` is, is written of once a minute at most.
-#[derive(Debug)]
-pub struct Quiet<K = IpAddr> {
-    written: HashMap<K, Instant>,
-}
-
-impl<K> Default for Quiet<K> {
-    fn default() -> Self {
-        Self { written: HashMap::new() }
-    }
-}
-
-impl<K: Hash + Eq> Quiet<K> {
-    /// Whether to write of this address now.
-    pub fn may_write(&mut self, address: K, now: Instant) -> bool {
-        if self.written.get(&address).is_some_and(|last| now.duration_since(*last) < QUIET) {
-            return false;
-        }
-        if self.written.len() >= REMEMBERED {
-            self.written.retain(|_, last| now.duration_since(*last) < QUIET);
-        }
-        if self.written.len() >= REMEMBERED {
-            return false;
-        }
-        self.written.insert(address, now);
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([127, 0, 0, last])
+    }
+
+    #[test]
+    fn each_use_of_descriptors_leaves_some_to_the_next() {
+        for (limit, link, connection, probe) in
+            [(64, 32, 48, 56), (1024, 768, 992, 1008), (1 << 20, 1_048_320, 1_048_544, 1_048_560)]
+        {
+            for (may, first) in
+                [(may_keep_link as fn(u64, u64) -> bool, link), (has_descriptors, connection), (may_open_probe, probe)]
+            {
+                assert!(may(limit, first - 1) && !may(limit, first), "{limit}, {first}");
+            }
+        }
     }
 
     #[test]
@@ -120,19 +113,5 @@ mod tests {
             admission.leave(address(last));
         }
         assert_eq!((admission.all, admission.from.len()), (0, 0));
-    }
-
-    #[test]
-    fn an_address_is_written_of_once_a_minute_and_memory_is_bounded() {
-        let start = Instant::now();
-        let mut quiet = Quiet::default();
-        assert!(quiet.may_write(address(1), start));
-        assert!(!quiet.may_write(address(1), start + QUIET / 2));
-        assert!(quiet.may_write(address(1), start + QUIET));
-        for host in 0..10_000_u32 {
-            quiet.may_write(IpAddr::from(host.to_be_bytes()), start + QUIET);
-        }
-        assert!(quiet.written.len() <= REMEMBERED);
-        assert!(quiet.may_write(address(9), start + 3 * QUIET));
     }
 }

@@ -15,7 +15,7 @@ pub mod identity;
 pub mod job;
 pub mod lease;
 pub mod liveness;
-pub mod log_interval;
+pub mod log_throttle;
 pub mod logbook;
 pub mod mirror;
 pub mod pipeliner;

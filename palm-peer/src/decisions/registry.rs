@@ -11,7 +11,7 @@ pub use self::{
     event::{Action, Event, Line, Token},
 };
 
-use super::backoff::backoff;
+use super::{backoff::backoff, log_throttle::LogThrottle};
 use crate::facts::{
     departure::{Departure, REMOVED_BY_ADMIN, Why},
     ids::{LeaseId, Revision},
@@ -59,6 +59,9 @@ pub struct Registry {
     most_misses: u32,
     servers: BTreeMap<Uuid, Entry>,
     broken: BTreeMap<String, String>,
+    /// Each line about such has a number of its own, so that their total is bounded.
+    broken_lines: LogThrottle<u64>,
+    unsent_lines: LogThrottle<()>,
     /// The records to which a write is under way, with the revision that it replaces. Outlives the entry: a server may
     /// be deleted and back before the answer comes.
     writing: BTreeMap<Uuid, Write>,
@@ -89,6 +92,8 @@ impl Registry {
             most_misses: settings.probe_misses,
             servers: BTreeMap::new(),
             broken: BTreeMap::new(),
+            broken_lines: LogThrottle::default(),
+            unsent_lines: LogThrottle::default(),
             writing: BTreeMap::new(),
             unvouched: BTreeSet::new(),
             found: found.into_iter().map(|published| (published.instance.uuid, published)).collect(),
@@ -140,7 +145,7 @@ impl Registry {
         self.forgive_if_overslept(now);
         match event {
             Event::Stands { record, modified, lease } => self.stands(record, modified, lease, now),
-            Event::Broken { key, reason } => self.broken(key, reason),
+            Event::Broken { key, reason } => self.broken(key, reason, now),
             Event::Mended { key } => {
                 self.broken.remove(&key);
             }
@@ -149,6 +154,7 @@ impl Registry {
             }
             Event::Answered { uuid, token, digest } => self.answered(uuid, token, &digest),
             Event::Unanswered { uuid, token, reason } => self.unanswered(uuid, token, reason),
+            Event::Unsent { uuid, token, reason } => self.unsent(uuid, token, &reason, now),
             Event::Gone { uuid } => self.gone(uuid),
             Event::Written { uuid, stands } => self.written(uuid, stands, now),
         }
@@ -192,7 +198,7 @@ impl Registry {
         self.probe(uuid, now);
     }
 
-    fn broken(&mut self, key: String, reason: String) {
+    fn broken(&mut self, key: String, reason: String, now: Instant) {
         // Nothing is known any more of the server that it was of; its removal will be told as that of something broken.
         let of_key = |uuid: &Uuid| key.ends_with(&uuid.to_string());
         let known = self.servers.keys().find(|uuid| of_key(uuid)).copied();
@@ -204,7 +210,11 @@ impl Registry {
             self.actions.push(Action::Withdraw { uuid, server });
         }
         if self.broken.get(&key) != Some(&reason) {
-            self.log(Level::Warn, format!("{key} holds no record of a server, and is left alone: {reason}"));
+            self.next_token += 1;
+            if let Some(suppressed) = self.broken_lines.should_log(self.next_token, now) {
+                let text = format!("{key} holds no record of a server, and is left alone: {reason}{suppressed}");
+                self.log(Level::Warn, text);
+            }
             self.broken.insert(key, reason);
         }
     }
@@ -243,8 +253,7 @@ impl Registry {
         if let Some(dead) = self.round.as_mut().filter(|_| own.is_some() || !deletion.reset) {
             *dead += 1;
         }
-        let text = format!("Deleted server {uuid} because {reason}");
-        self.log(Level::Info, text);
+        self.log(Level::Info, format!("Deleted server {uuid} because {reason}"));
     }
 
     fn answered(&mut self, uuid: Uuid, token: Token, digest: &str) {

@@ -12,6 +12,7 @@ use crate::{
         connect,
         dealer::{self, End, ReadHalf, WriteHalf},
         etcd::Etcd,
+        fd_limit,
         handshake::Unopened,
         runtime::{self, TcpStream},
         tasks::Name,
@@ -43,6 +44,8 @@ pub enum OpenError {
     Failed(String),
     /// The host has several addresses, and each failed in its own way.
     AllFailed(Vec<(SocketAddr, OpenError)>),
+    /// This process lacks something that it needs to connect, such as a file descriptor; nothing is said about the other side.
+    Local(String),
 }
 
 impl OpenError {
@@ -51,13 +54,23 @@ impl OpenError {
     pub fn proves_gone(&self) -> bool {
         match self {
             Self::Refused | Self::Impostor(_) => true,
-            Self::Silent(_) | Self::NoRoute(_) | Self::Failed(_) => false,
+            Self::Silent(_) | Self::NoRoute(_) | Self::Failed(_) | Self::Local(_) => false,
             Self::AllFailed(failures) => {
                 // A family that this host cannot use says nothing, so the other one decides.
                 let usable = |v6| failures.iter().any(|(a, e)| a.is_ipv6() == v6 && !matches!(e, Self::NoRoute(_)));
                 let mut counted = failures.iter().filter(|(address, _)| usable(address.is_ipv6())).peekable();
                 counted.peek().is_some() && counted.all(|(_, error)| error.proves_gone())
             }
+        }
+    }
+
+    /// Whether the failure is this process's own, and says nothing about the other side.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::AllFailed(failures) => failures.iter().any(|(_, error)| error.is_local()),
+            _ => false,
         }
     }
 
@@ -97,7 +110,7 @@ impl fmt::Display for OpenError {
             Self::Refused => f.write_str("connection refused"),
             Self::Impostor(other) => write!(f, "server {other} answers there"),
             Self::Silent(time) => write!(f, "no answer within {time:?}"),
-            Self::NoRoute(reason) | Self::Failed(reason) => f.write_str(reason),
+            Self::NoRoute(reason) | Self::Failed(reason) | Self::Local(reason) => f.write_str(reason),
             Self::AllFailed(failures) => {
                 for (i, (address, error)) in failures.iter().enumerate() {
                     write!(f, "{}{address}: {error}", if i > 0 { "; " } else { "" })?;
@@ -128,6 +141,7 @@ impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ if fd_limit::is_local(&error) => Self::Local(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }

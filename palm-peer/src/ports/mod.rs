@@ -3,8 +3,8 @@
 
 pub mod connect;
 pub mod dealer;
-pub mod descriptors;
 pub mod etcd;
+pub mod fd_limit;
 pub mod handshake;
 pub mod line_queue;
 pub mod resolver;

@@ -63,6 +63,7 @@ impl Senders {
 }
 
 /// Attaches connections to a [`Receiver`] and a [`Sender`].
+#[derive(Clone)]
 pub struct Attacher {
     incoming: mpsc::UnboundedSender<Incoming>,
     senders: Senders,

@@ -94,6 +94,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A probe could not be sent, for a fault of the leader's own: it says nothing about the server.
+    Unsent {
+        /// To whom.
+        uuid: Uuid,
+        /// Which probe.
+        token: Token,
+        /// Why.
+        reason: String,
+    },
     /// A link broke, and the process is proven gone: its port refuses, or another server answers there.
     Gone {
         /// Whose.

@@ -68,6 +68,26 @@ impl Registry {
         self.actions.push(Action::Probe { uuid, endpoint: entry.record.endpoint(), token, fresh });
     }
 
+    /// A probe could not be sent, for a fault of the leader's own. It is no miss, and the series ends without a result: the next
+    /// round has the next one.
+    pub(super) fn unsent(&mut self, uuid: Uuid, token: Token, reason: &str, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let before = entry.probes.len();
+        entry.probes.retain(|(open, _)| *open != token);
+        if entry.probes.len() == before {
+            return;
+        }
+        entry.retry_at = None;
+        let endpoint = entry.record.endpoint();
+        if let Some(suppressed) = self.unsent_lines.should_log((), now) {
+            let text = format!(
+                "Server {uuid} at {endpoint} could not be probed, for a fault of this leader's own: {reason}; that counts \
+                 as no miss; raise the limit of open files (ulimit -n, LimitNOFILE=) if that is what it lacks{suppressed}"
+            );
+            self.log(Level::Warn, text);
+        }
+    }
+
     pub(super) fn tick_server(&mut self, uuid: Uuid, now: Instant) {
         while let Some(token) = self.overdue_probe(uuid, now) {
             let reason = format!("no answer within {:?}", self.timeout);

@@ -1,6 +1,7 @@
 //! Watches over the serving loop: a blocked executor costs a server its probes, and nobody else would say so.
 
 use crate::{
+    decisions::log_throttle::LogThrottle,
     drivers::serving::Beat,
     ports::{systemd, timer},
 };
@@ -20,6 +21,8 @@ pub async fn keep(beats: mpsc::UnboundedSender<Beat>) {
     // systemd wants to hear within its period; twice in it leaves room for one late answer.
     let period = systemd::watchdog().map_or(PERIOD, |watchdog| PERIOD.min(watchdog / 2));
     let mut seen = false;
+    // A client may block the executor again and again, by what it asks of functions.
+    let mut throttle = LogThrottle::default();
     loop {
         let asked = Instant::now();
         let (answer, answered) = oneshot::channel();
@@ -30,13 +33,16 @@ pub async fn keep(beats: mpsc::UnboundedSender<Beat>) {
             Either::Left((Ok(()), _)) => seen = true,
             Either::Left((Err(_), _)) => return,
             Either::Right(((), answered)) => {
-                if seen {
-                    log::warn!("the executor of the functions has been blocked for {PATIENCE:?}: probes go unanswered");
+                let logged = seen.then(|| throttle.should_log((), Instant::now())).flatten();
+                if let Some(suppressed) = logged {
+                    log::warn!(
+                        "the executor of the functions has been blocked for {PATIENCE:?}: probes go unanswered{suppressed}"
+                    );
                 }
                 if answered.await.is_err() {
                     return;
                 }
-                if seen {
+                if logged.is_some() {
                     log::warn!("the executor of the functions was blocked for {:.1?}", asked.elapsed());
                 }
                 seen = true;

@@ -3,13 +3,14 @@
 use super::{
     RETRY, Shared,
     account::Account,
-    descriptors::{self, Reserve},
+    fd_reserve::Reserve,
     outside::Outside,
     pump::{End, Inward, Outward},
 };
 use crate::{
     decisions::zmtp::{Refusal, handshake::ASKING},
     ports::{
+        fd_limit,
         handshake::{Unopened, shake_hands},
         runtime::{self, TcpStream, UnixStream},
         tasks::Name,
@@ -32,6 +33,9 @@ use std::{
 
 /// How long a connection may take until it is in.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How long the inner socket may take before it is made anew: all of it happens in this process.
+const INNER: Duration = Duration::from_secs(2);
 
 /// A place among the connections; given back on drop.
 #[derive(Debug)]
@@ -112,7 +116,7 @@ struct Rejected {
 impl Rejected {
     /// A failure of our own: doing `what` ended with this error.
     fn own(what: &str, error: &io::Error) -> Self {
-        if descriptors::are_exhausted(error) {
+        if fd_limit::is_exhausted(error) {
             return Refusal::Descriptors.into();
         }
         Self { refusal: Refusal::Internal, words: format!("{what}: {error}") }
@@ -184,7 +188,7 @@ async fn enter(shared: &Shared, place: Place, reserve: Reserve, tcp: TcpStream) 
     let account = shared.ledger.open(connection.clone(), number);
     shared.tally.entered();
     let connected = timer::timeout(HANDSHAKE, shared.connect(&connection, reserve)).await;
-    let connected = connected.unwrap_or_else(|_| Err(late()));
+    let connected = connected.unwrap_or_else(|_| Err(late(HANDSHAKE)));
     let inner = connected.inspect_err(|_| shared.ledger.close(&connection));
     let inner = inner.map_err(|error| Rejected::own("the inner socket cannot be reached", &error))?;
     Ok((Guest { outside, inner, account, connection, place }, kept))
@@ -204,15 +208,26 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), R
 
 impl Shared {
     /// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
-    /// then waits for others, but not for ever.
+    /// then waits for others, but not for ever. An inner socket that does not work any more is made anew, once.
     async fn connect(&self, connection: &Connection, reserve: Reserve) -> io::Result<UnixStream> {
         let start = Instant::now();
-        let inner = self.inner.lock().await;
+        let mut inner = self.inner.lock().await;
         drop(reserve);
+        let mut reopened = false;
         loop {
-            match inner.connect(connection).await {
-                Err(error) if descriptors::are_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE => {
+            let connected = timer::timeout(INNER, inner.connect(connection)).await;
+            match connected.unwrap_or_else(|_| Err(late(INNER))) {
+                Err(error) if fd_limit::is_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE => {
                     self.released().await;
+                }
+                // The pipe is broken when nobody receives any more.
+                Err(error)
+                    if !fd_limit::is_exhausted(&error)
+                        && error.kind() != io::ErrorKind::BrokenPipe
+                        && !std::mem::replace(&mut reopened, true) =>
+                {
+                    self.tally.reopen(&error);
+                    inner.reopen()?;
                 }
                 connected => return connected,
             }
@@ -221,6 +236,6 @@ impl Shared {
 }
 
 /// The inner socket did not answer in time.
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {HANDSHAKE:?}"))
+fn late(time: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {time:?}"))
 }

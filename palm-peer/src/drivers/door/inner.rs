@@ -79,6 +79,7 @@ pub struct Inner {
     listener: UnixListener,
     attacher: Attacher,
     place: Place,
+    roots: Vec<PathBuf>,
 }
 
 impl Inner {
@@ -92,13 +93,23 @@ impl Inner {
 
     fn open_in(attacher: Attacher, roots: Vec<PathBuf>) -> Result<Self, NoDirectory> {
         let mut failed = Vec::new();
-        for root in roots {
-            match listen_in(&root) {
-                Ok((listener, place)) => return Ok(Self { listener: listener.into(), attacher, place }),
-                Err(error) => failed.push((root, error)),
+        for root in &roots {
+            match listen_in(root) {
+                Ok((listener, place)) => return Ok(Self { listener: listener.into(), attacher, place, roots }),
+                Err(error) => failed.push((root.clone(), error)),
             }
         }
         Err(NoDirectory(failed))
+    }
+
+    /// Makes the socket anew, when it does not work any more: something took it away, such as its directory.
+    ///
+    /// # Errors
+    /// When that is possible nowhere; then the old one stays.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        let again = Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
+        *self = again;
+        Ok(())
     }
 
     /// Has `ZeroMQ` connect for `connection`, an identity that no stranger chose, and gives our end. Cancel-safe; for one task

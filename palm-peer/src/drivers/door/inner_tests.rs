@@ -97,3 +97,22 @@ fn where_there_is_no_place_each_directory_is_named() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[test]
+fn a_socket_that_is_taken_away_is_made_anew() {
+    block_on(async {
+        let root = tempfile::tempdir().expect("a directory");
+        let (attacher, _sender, _receiver) = zmq::attachable();
+        let mut inner = Inner::open_in(attacher, vec![root.path().to_owned()]).expect("a socket");
+        rustix::net::shutdown(&inner.listener, rustix::net::Shutdown::Both).expect("shut down");
+        // ZeroMQ goes on trying to connect where nobody listens.
+        let connected = timer::timeout(Duration::from_secs(1), inner.connect(&connection(1))).await;
+        assert!(!matches!(connected, Ok(Ok(_))), "nobody listens there");
+        inner.reopen().expect("a new socket");
+        timer::timeout(SOON, inner.connect(&connection(2))).await.expect("in time").expect("connected");
+        // Where no new one can be made, the old one stays.
+        root.close().expect("removed");
+        assert!(inner.reopen().expect_err("no place").to_string().contains("TMPDIR"));
+        timer::timeout(SOON, inner.connect(&connection(3))).await.expect("in time").expect("connected");
+    });
+}

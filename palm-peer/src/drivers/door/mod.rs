@@ -5,8 +5,8 @@
 
 mod account;
 mod arrivals;
-mod descriptors;
 mod entry;
+mod fd_reserve;
 mod inner;
 mod ledger;
 mod outside;
@@ -15,7 +15,7 @@ pub mod tally;
 
 pub use self::inner::NoDirectory;
 
-use self::{descriptors::Reserve, entry::Place, inner::Inner, ledger::Ledger, tally::Tally};
+use self::{entry::Place, fd_reserve::Reserve, inner::Inner, ledger::Ledger, tally::Tally};
 use crate::{
     Options,
     decisions::{admission::Admission, zmtp::frames::Limits},
@@ -47,6 +47,11 @@ use std::{
 
 /// After how long it is tried again to accept when there was no descriptor left and none of ours was released.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// How many connections the system keeps for the door until it accepts them, if `net.core.somaxconn` allows so many. The standard
+/// library asks for 128. When there are more, the system drops packets: who comes then waits for a second or more, or is
+/// reset after the handshake.
+const BACKLOG: i32 = 4096;
 
 /// How long closing waits for the connections to end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -171,6 +176,7 @@ impl Door {
         supervisor: &Supervisor,
     ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
         let listener = StdListener::bind(address).map_err(OpenError::Address)?;
+        rustix::net::listen(&listener, BACKLOG).map_err(|error| OpenError::Address(error.into()))?;
         let bound = listener.local_addr()?;
         let ledger = Arc::new(Ledger::new(options.max_unread as u64, options.max_held as u64));
         let (tell_closing, closing) = oneshot::channel();

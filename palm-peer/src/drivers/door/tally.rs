@@ -1,11 +1,12 @@
 //! What the door has seen: read by `_ping`, and said in the log.
 
 use crate::{
-    decisions::{admission::Quiet, zmtp::Refusal},
+    decisions::{log_throttle::LogThrottle, zmtp::Refusal},
     drivers::lock::lock,
 };
 use serde_json::{Map, Value, json};
 use std::{
+    io,
     net::IpAddr,
     sync::{
         Mutex,
@@ -14,26 +15,50 @@ use std::{
     time::Instant,
 };
 
+/// Of how many addresses a refusal is logged within a minute. A stranger may have any number of them.
+const MAX_STRANGERS: usize = 8;
+
 /// Counts connections and refusals.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tally {
     open: AtomicU64,
     entered: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
-    quiet: Mutex<Quiet>,
-    /// For faults of our own, which strangers that are written of must not crowd out.
-    own_faults: Mutex<Quiet<Refusal>>,
+    /// The strangers whose refusal was logged.
+    strangers: Mutex<LogThrottle<IpAddr>>,
+    /// For faults of our own, which strangers that are written of must not crowd out; `None` is a pause in accepting.
+    own_faults: Mutex<LogThrottle<Option<Refusal>>>,
     paused: AtomicU64,
     panicked: AtomicU64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            open: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
+            refused: Default::default(),
+            strangers: Mutex::new(LogThrottle::with_max_keys(MAX_STRANGERS)),
+            own_faults: Mutex::default(),
+            paused: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Tally {
     /// Counts a pause in accepting, and writes of it unless that was done in the last minute.
     pub fn pause(&self, why: &str) {
         self.paused.fetch_add(1, Ordering::Relaxed);
-        // No stranger has this address.
-        if lock(&self.quiet).may_write(IpAddr::from([0, 0, 0, 0]), Instant::now()) {
-            log::warn!("no connection is accepted for now: {why}");
+        if let Some(suppressed) = lock(&self.own_faults).should_log(None, Instant::now()) {
+            log::warn!("no connection is accepted for now: {why}{suppressed}");
+        }
+    }
+
+    /// Says that the inner socket did not work and is made anew, unless that was said in the last minute.
+    pub fn reopen(&self, why: &io::Error) {
+        if let Some(suppressed) = lock(&self.own_faults).should_log(Some(Refusal::Internal), Instant::now()) {
+            log::warn!("the inner socket does not work any more, and is opened anew: {why}{suppressed}");
         }
     }
 
@@ -72,21 +97,24 @@ impl Tally {
         self.entered.load(Ordering::Relaxed)
     }
 
-    /// Counts a refusal, and writes of it, with these words if there are any, unless this address was written of in the
-    /// last minute. A fault of our own is written of once a minute, whoever met it. One that ends early is only counted: health
+    /// Counts a refusal, and writes of it, with these words if there are any, unless this address, or too many others,
+    /// were written of in the last minute. A fault of our own is written of once a minute, whoever met it. One that ends early is only counted: health
     /// checks that connect and close do so all day.
     pub fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
         let (why, name) = (refusal.to_string(), refusal.name());
         let why = if words.is_empty() { &why } else { words };
         if let Some(remedy) = refusal.remedy() {
-            if lock(&self.own_faults).may_write(refusal, Instant::now()) {
+            if let Some(suppressed) = lock(&self.own_faults).should_log(Some(refusal), Instant::now()) {
                 log::warn!(
-                    "a connection from {address} cannot be served, by no fault of its own: {why} ({name}); {remedy}"
+                    "a connection from {address} cannot be served, by no fault of its own: {why} ({name}); \
+                     {remedy}{suppressed}"
                 );
             }
-        } else if refusal != Refusal::ClosedEarly && lock(&self.quiet).may_write(address, Instant::now()) {
-            log::warn!("refused a connection from {address}: {why} ({name})");
+        } else if refusal != Refusal::ClosedEarly
+            && let Some(suppressed) = lock(&self.strangers).should_log(address, Instant::now())
+        {
+            log::warn!("refused a connection from {address}: {why} ({name}){suppressed}");
         }
     }
 

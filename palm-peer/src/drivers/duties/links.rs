@@ -1,14 +1,17 @@
 //! The leader's links to all servers: for probes, and to notice at once when a process ends.
 
 use crate::{
-    decisions::backoff::{HELD, wait_after_end},
+    decisions::{
+        admission::{may_keep_link, may_open_probe},
+        backoff::{HELD, wait_after_end},
+    },
     drivers::{
         dialer::{Dialer, OpenError},
         link::Link,
         lock::lock,
     },
     facts::message::Request,
-    ports::timer,
+    ports::{fd_limit, timer},
 };
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, FutureExt as _, select};
@@ -28,6 +31,30 @@ const LEVEL: &str = "ERROR";
 const RECONNECT_MS: [u64; 4] = [50, 150, 300, 1000];
 /// How long to wait between these tries.
 const BETWEEN: Duration = Duration::from_millis(20);
+
+/// How long to wait before opening a connection is tried again when this process lacks something for it.
+const LOCAL_RETRY: Duration = Duration::from_millis(30);
+
+/// Why a probe has no answer.
+#[derive(Debug)]
+pub struct ProbeError {
+    /// In words.
+    pub reason: String,
+    /// Whether it was not sent, because this process lacks something that it needs for it: then it says nothing about the server.
+    pub local: bool,
+}
+
+impl From<String> for ProbeError {
+    fn from(reason: String) -> Self {
+        Self { reason, local: false }
+    }
+}
+
+impl From<OpenError> for ProbeError {
+    fn from(error: OpenError) -> Self {
+        Self { reason: error.to_string(), local: error.is_local() }
+    }
+}
 
 #[derive(Default)]
 struct Open {
@@ -81,30 +108,57 @@ impl Links {
         uuid: Uuid,
         endpoint: String,
         fresh: bool,
-    ) -> impl Future<Output = Result<String, String>> + Send + 'static {
+    ) -> impl Future<Output = Result<String, ProbeError>> + Send + 'static {
         let links = self.clone();
         async move {
-            let old = links.find(uuid, &endpoint).filter(|link| !fresh && !link.is_suspect());
+            let old = links.find(uuid, &endpoint).filter(|link| !link.is_suspect());
             let Some(old) = old else { return links.ask_anew(uuid, &endpoint).await };
+            if fresh {
+                return match links.ask_anew(uuid, &endpoint).await {
+                    // Only the old connection can tell anything then.
+                    Err(error) if error.local => Ok(links.ask(&old, uuid).await??),
+                    asked => asked,
+                };
+            }
             let asking = links.ask(&old, uuid).boxed();
             let asking = match select(asking, timer::sleep(links.timeout / 2)).await {
-                Either::Left((Ok(reply), _)) => return reply,
+                Either::Left((Ok(reply), _)) => return Ok(reply?),
                 Either::Left((Err(_), _)) => return links.ask_anew(uuid, &endpoint).await,
                 Either::Right(((), asking)) => asking,
             };
             // The old one may still answer: the server is slow then, and the path is not dead.
             match select(asking, links.ask_anew(uuid, &endpoint).boxed()).await {
-                Either::Left((Ok(reply), _)) | Either::Right((reply @ Ok(_), _)) => reply,
+                Either::Left((Ok(reply), _)) => Ok(reply?),
+                Either::Right((reply @ Ok(_), _)) => reply,
                 Either::Left((Err(_), anew)) => anew.await,
-                Either::Right((Err(reason), asking)) => asking.await.unwrap_or(Err(reason)),
+                Either::Right((Err(error), asking)) => match asking.await {
+                    Ok(reply) => Ok(reply?),
+                    Err(_) => Err(error),
+                },
             }
         }
     }
 
-    async fn ask_anew(&self, uuid: Uuid, endpoint: &str) -> Result<String, String> {
-        let link = self.dialer.open(endpoint, uuid, self.timeout).await.map_err(|error| error.to_string())?;
+    async fn ask_anew(&self, uuid: Uuid, endpoint: &str) -> Result<String, ProbeError> {
+        let link = self.open_anew(uuid, endpoint).await?;
         self.keep(uuid, endpoint, &link);
-        self.ask(&link, uuid).await?
+        Ok(self.ask(&link, uuid).await??)
+    }
+
+    /// Opens a connection. Where descriptors are scarce, probes take turns: each waits for half of its time at most.
+    async fn open_anew(&self, uuid: Uuid, endpoint: &str) -> Result<Arc<Link>, OpenError> {
+        let end = Instant::now() + self.timeout / 2;
+        loop {
+            let opened = if fd_limit::lowest_free().is_some_and(|free| may_open_probe(fd_limit::limit(), free)) {
+                self.dialer.open(endpoint, uuid, self.timeout).await
+            } else {
+                Err(OpenError::Local("this process has too few file descriptors left".into()))
+            };
+            match opened {
+                Err(error) if error.is_local() && Instant::now() < end => timer::sleep(LOCAL_RETRY).await,
+                opened => return opened,
+            }
+        }
     }
 
     /// What the server answers, or why it does not.
@@ -153,8 +207,12 @@ impl Links {
         Ok(opened)
     }
 
-    /// Keeps a new link in the place of the one before, which ends with the last request under way over it.
+    /// Keeps a new link in the place of the one before, which ends with the last request under way over it. Where
+    /// descriptors are scarce, it is not kept: clients of this server need them, and each probe opens one.
     fn keep(&self, uuid: Uuid, endpoint: &str, link: &Arc<Link>) {
+        if !fd_limit::lowest_free().is_some_and(|free| may_keep_link(fd_limit::limit(), free)) {
+            return;
+        }
         let mut open = lock(&self.open);
         open.fresh.push((uuid, link.broken().boxed()));
         open.links.insert(uuid, (endpoint.to_owned(), Arc::clone(link)));

@@ -4,7 +4,7 @@ mod links;
 mod takeover;
 mod writes;
 
-use self::links::Links;
+use self::links::{Links, ProbeError};
 use crate::{
     Options,
     decisions::{
@@ -279,7 +279,8 @@ impl Leader {
                             .map(move |answer| {
                                 Done::Event(match answer {
                                     Ok(digest) => Event::Answered { uuid, token, digest },
-                                    Err(reason) => Event::Unanswered { uuid, token, reason },
+                                    Err(ProbeError { reason, local: true }) => Event::Unsent { uuid, token, reason },
+                                    Err(ProbeError { reason, .. }) => Event::Unanswered { uuid, token, reason },
                                 })
                             })
                             .boxed(),

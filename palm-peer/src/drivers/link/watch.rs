@@ -2,20 +2,27 @@
 
 use super::Link;
 use crate::{
-    decisions::liveness::{Liveness, Step},
+    decisions::{
+        liveness::{Liveness, Step},
+        log_throttle::LogThrottle,
+    },
+    drivers::lock::lock,
     ports::{tcp_state::Ends, timer},
 };
 use futures::task::AtomicWaker;
 use std::{
     future::poll_fn,
     sync::{
-        Arc, Weak,
+        Arc, LazyLock, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
     time::Instant,
 };
 use uuid::Uuid;
+
+/// The servers whose dead connections were logged: one that is hostile may let each new one die.
+static LOGGED: LazyLock<Mutex<LogThrottle<Uuid>>> = LazyLock::new(Mutex::default);
 
 /// Whom a link leads to, for the log and for the system.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +129,11 @@ fn look(link: &Link, liveness: &mut Liveness, place: &Where) -> Option<Instant> 
             Step::Inspect => {
                 if liveness.delivered(place.ends.delivery()) {
                     let (server, peer) = (place.server, place.ends.peer());
-                    log::warn!("the connection to server {server} at {peer} is dead: what is sent is not acknowledged");
+                    if let Some(suppressed) = lock(&LOGGED).should_log(server, now) {
+                        log::warn!(
+                            "the connection to server {server} at {peer} is dead: what is sent is not acknowledged{suppressed}"
+                        );
+                    }
                     link.end();
                     return None;
                 }

@@ -66,8 +66,10 @@ impl Pool {
     /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
     /// for somebody must do something; anything else in the details, for it passes.
     pub(super) fn log_failure(&self, what: &str, error: &EtcdError) {
-        if error.is_refusal() && self.history.should_log(format!("{what} {:?}", error.kind())) {
-            log::warn!("{what} must wait: {error}");
+        if error.is_refusal()
+            && let Some(suppressed) = self.history.should_log(format!("{what} {:?}", error.kind()))
+        {
+            log::warn!("{what} must wait: {error}{suppressed}");
         } else {
             log::debug!("{what} must wait: {error}");
         }

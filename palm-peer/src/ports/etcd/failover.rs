@@ -310,7 +310,13 @@ impl Pool {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         match source() {
             Ok(tls) => *last = Some(tls),
-            Err(error) => log::warn!("the certificates for etcd cannot be read again, the old ones are used: {error}"),
+            Err(error) => {
+                if let Some(suppressed) = self.history.should_log("reading certificates".into()) {
+                    log::warn!(
+                        "the certificates for etcd cannot be read again, the old ones are used: {error}{suppressed}"
+                    );
+                }
+            }
         }
         let Some(tls) = last.clone() else { return self.options.clone() };
         let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));

@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     decisions::{
         etcd_history::{ClusterId, EtcdHistory, Header, Sent, Verdict},
-        log_interval::LogInterval,
+        log_throttle::{LogThrottle, Suppressed},
     },
     facts::ids::Revision,
 };
@@ -47,7 +47,7 @@ pub(super) fn cluster_of(header: Option<&ResponseHeader>) -> ClusterId {
 pub(super) struct History {
     state: Mutex<EtcdHistory>,
     epochs: watch::Sender<u64>,
-    logged: Mutex<LogInterval<String>>,
+    logged: Mutex<LogThrottle<String>>,
 }
 
 impl History {
@@ -93,10 +93,10 @@ impl History {
             Verdict::Outdated => return Ok(false),
             Verdict::Foreign { known } => {
                 let reason = format!("cluster {} answers there, and not cluster {known} as before", header.cluster);
-                if self.should_log(format!("{url} {}", header.cluster)) {
+                if let Some(suppressed) = self.should_log(format!("{url} {}", header.cluster)) {
                     log::warn!(
                         "etcd at {url} is another cluster: {reason}; nothing that it says is used: name the endpoints of one \
-                         cluster only; docs/operations.md says more under \"Another cluster\""
+                         cluster only; docs/operations.md says more under \"Another cluster\"{suppressed}"
                     );
                 }
                 return Err(reason);
@@ -127,7 +127,7 @@ impl History {
     }
 
     /// Whether to log this now, and not only at the level of details.
-    pub(super) fn should_log(&self, what: String) -> bool {
+    pub(super) fn should_log(&self, what: String) -> Option<Suppressed> {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         logged.should_log(what, Instant::now().into_std())
     }

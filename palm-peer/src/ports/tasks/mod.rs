@@ -11,7 +11,7 @@ pub use name::Name;
 use super::timer;
 use crate::{
     decisions::{
-        log_interval::LogInterval,
+        log_throttle::LogThrottle,
         supervision::{Decision, Supervision},
     },
     facts::plain::panic_message,
@@ -50,8 +50,8 @@ pub async fn logged<T>(name: Name, future: impl Future<Output = T>) -> Result<T,
 }
 
 fn may_log(name: Name) -> bool {
-    static LOG: LazyLock<Mutex<LogInterval<Name>>> = LazyLock::new(Mutex::default);
-    LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now())
+    static LOG: LazyLock<Mutex<LogThrottle<Name>>> = LazyLock::new(Mutex::default);
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now()).is_some()
 }
 
 /// Logs an error. A logger of the program's own may panic, and must not take the supervision with it.

@@ -6,7 +6,7 @@ use super::{
     stream::{self, Stream},
     verify::{OwnFault, Verifier, check_own, expires_by},
 };
-use crate::ports::runtime::TcpStream;
+use crate::{decisions::log_throttle::LogThrottle, ports::runtime::TcpStream};
 use futures_rustls::{
     TlsAcceptor, TlsConnector,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -43,9 +43,11 @@ struct Configs {
 
 struct Loaded {
     configs: Configs,
-    /// What was read last, be it of use or not, or why nothing was.
-    seen: Result<PemFiles, BadCredentials>,
+    /// What was read last, be it of use or not.
+    seen: PemFiles,
     looked: Instant,
+    /// What was logged of files that cannot be used: each connection looks at them again.
+    unusable: LogThrottle<String>,
 }
 
 /// Our certificate and its key, and the authority of the others' certificates.
@@ -71,7 +73,12 @@ impl Credentials {
     /// When a file holds something else, has expired, does not fit the others, or is not for this mesh or host.
     pub fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
         let configs = configs(&files, prefix, host)?;
-        let loaded = Mutex::new(Loaded { configs, seen: Ok(files.clone()), looked: Instant::now() });
+        let loaded = Mutex::new(Loaded {
+            configs,
+            seen: files.clone(),
+            looked: Instant::now(),
+            unusable: LogThrottle::default(),
+        });
         Ok(Self { files, prefix: prefix.to_owned(), host: host.map(str::to_owned), loaded })
     }
 
@@ -134,7 +141,7 @@ impl Credentials {
 
     fn look(&self, loaded: &mut Loaded) {
         let Some(seen) = self.files.again() else { return };
-        if seen == loaded.seen {
+        if seen.as_ref() == Ok(&loaded.seen) {
             return;
         }
         let made = seen.as_ref().map_err(Clone::clone);
@@ -145,9 +152,18 @@ impl Credentials {
                 let certificate = self.files.identity.as_ref().map_or(&self.files.ca, |(cert, _)| cert);
                 log::info!("new connections use the new certificate in {}", certificate.path().display());
             }
-            Err(error) => log::warn!("the certificates changed, and cannot be used; the old ones stay in use: {error}"),
+            Err(error) => {
+                if let Some(suppressed) = loaded.unusable.should_log(error.to_string(), Instant::now()) {
+                    log::warn!(
+                        "the certificates changed, and cannot be used; the old ones stay in use: {error}{suppressed}"
+                    );
+                }
+            }
         }
-        loaded.seen = seen;
+        // Files that cannot be read, for want of descriptors perhaps, are not new ones.
+        if let Ok(seen) = seen {
+            loaded.seen = seen;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Loaded> {

@@ -1,10 +1,11 @@
 //! Servers that have few file descriptors, and those that have too few.
 
-use super::{SOON, Server, call};
-use palm_tests::{Etcd, Process, eventually, example, free_port};
+use super::{SOON, Server, call, failures::limit_files};
+use palm_tests::{Etcd, Process, eventually, example, free_port, wire::Wire};
 use std::{
     fs, io,
     net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -14,9 +15,54 @@ const MIB: u64 = 1024 * 1024;
 /// The most that a server may hold that cannot take anybody in.
 const MAX_RESIDENT: u64 = 100 * MIB;
 
+/// A leader has a round every second.
+const PROBES: [(&str, &str); 2] = [("PALM_PROBE_PERIOD", "1"), ("PALM_PROBE_TIMEOUT", "1")];
+
+/// Watches over a process that has no descriptors left: neither its memory grows nor does it spin.
+fn stays_calm(process: &Process, time: Duration) {
+    let (start, before) = (Instant::now(), process.processor_time());
+    while start.elapsed() < time {
+        assert!(process.is_running());
+        assert!(process.resident() < MAX_RESIDENT, "{} MiB", process.resident() / MIB);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let spent = process.processor_time().saturating_sub(before);
+    assert!(spent < start.elapsed() / 2, "{spent:?} of processor time in {:?}", start.elapsed());
+}
+
 /// Connects, unless even the system's queue is full.
 fn knock(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&address, Duration::from_millis(100))
+}
+
+#[test]
+fn with_few_descriptors_connections_that_come_and_go_or_stay_cost_nothing() {
+    let _heavy = crate::heavy();
+    let server = Server::with_descriptors(64);
+    let mut held: Vec<Wire> = (0..60).map(|_| Wire::connect(server.address).expect("queued at least")).collect();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            // Most are never let in: they wait in the system's queue until they go.
+            scope.spawn(|| (0..50).for_each(|_| drop(knock(server.address))));
+        }
+        stays_calm(&server.process, Duration::from_secs(4));
+    });
+    held.clear();
+    server.good_call();
+    server.calm_down();
+
+    // Well-behaved ones, that stay: the first are answered, the others wait.
+    let mut busy = Vec::new();
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..30).map(|_| scope.spawn(|| Wire::dealer(server.address))).collect();
+        stays_calm(&server.process, Duration::from_secs(4));
+        for client in clients {
+            busy.extend(client.join().expect("no panic"));
+        }
+    });
+    assert!(!busy.is_empty(), "nobody was let in");
+    drop(busy);
+    server.good_call();
 }
 
 #[test]
@@ -48,32 +94,70 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
 }
 
 #[test]
-fn a_leader_with_fewer_descriptors_than_servers_does_not_grow() {
+fn a_leader_with_fewer_descriptors_than_servers_serves_them_all() {
     let _heavy = crate::heavy();
-    let leader = Server::with_descriptors(64);
+    let leader = Server::with_descriptors_and(64, &PROBES);
     let endpoint = leader.etcd();
-    let servers: Vec<Process> =
-        (0..60).map(|_| Process::start(example("text"), ["run", "--port", "0", "--etcd", &endpoint])).collect();
-    for server in &servers {
-        server.wait_for_line(|line| line.contains("joined as"), 6 * SOON);
-    }
-    let clients = thread::spawn({
-        let address = leader.address;
-        move || {
-            let end = Instant::now() + Duration::from_secs(10);
-            while Instant::now() < end {
-                // Most wait in the system's queue, and give up.
-                drop((0..20).map(|_| knock(address)).collect::<Vec<_>>());
+    let start = || Process::start(example("text"), ["run", "--port", "0", "--etcd", &endpoint]);
+    let mut servers: Vec<Process> = (0..60).map(|_| start()).collect();
+    let configured = || leader.process.lines().iter().filter(|line| line.ends_with(" configured")).count();
+    // Itself is one of them.
+    eventually("all are configured", 6 * SOON, || (configured() >= 61).then_some(()));
+    let end = AtomicBool::new(false);
+    let rounds = || leader.process.lines().iter().filter(|line| line.contains("probing all of them")).count();
+    let before = rounds();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !end.load(Ordering::Relaxed) {
+                drop((0..20).map(|_| knock(leader.address)).collect::<Vec<_>>());
             }
+        });
+        while rounds() < before + 8 {
+            stays_calm(&leader.process, Duration::from_secs(1));
         }
+        // Who comes meanwhile is configured, and published.
+        servers.push(start());
+        let all = eventually("the newcomer is configured", 3 * SOON, || (configured() >= 62).then(configured));
+        assert_eq!(all, 62, "each once");
+        end.store(true, Ordering::Relaxed);
     });
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(10) {
-        assert!(leader.process.is_running());
-        assert!(leader.process.resident() < MAX_RESIDENT, "{} MiB", leader.process.resident() / MIB);
-        thread::sleep(Duration::from_millis(100));
-    }
-    clients.join().expect("no panic");
+    let lines = leader.process.lines();
+    let of = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
+    assert_eq!((of("Deleted server"), of("missed probe"), of("lease was lost")), (0, 0, 0), "{lines:#?}");
+    assert_eq!(of("leading the mesh"), 1, "{lines:#?}");
+    assert!(of("could not be probed") <= 3, "{lines:#?}");
+
+    // One that dies is found out all the same, and only that one is.
+    servers.pop().expect("a server").kill();
+    leader.process.wait_for_line(|line| line.contains("Deleted server"), 3 * SOON);
     drop(servers);
     eventually("the leader takes calls again", 3 * SOON, || call(leader.address).ok());
+}
+
+#[test]
+fn a_leader_without_any_descriptor_removes_nobody() {
+    let leader = Server::start(&PROBES);
+    let endpoint = leader.etcd();
+    let servers = [(); 3].map(|()| Process::start(example("text"), ["run", "--port", "0", "--etcd", &endpoint]));
+    let configured = || leader.process.lines().iter().filter(|line| line.ends_with(" configured")).count();
+    eventually("all are configured", SOON, || (configured() >= 4).then_some(()));
+    let rounds = || leader.process.lines().iter().filter(|line| line.contains("probing all of them")).count();
+    let before = limit_files(&leader.process, Some(3));
+    let (round, lines) = (rounds(), leader.process.lines().len());
+    // So many that each server's turn of a new connection comes twice.
+    eventually("the leader goes on", 3 * SOON, || (rounds() >= round + 12).then_some(()));
+    // Of a newcomer it knows that it cannot reach it, and says whose fault that is.
+    let newcomer = Process::start(example("text"), ["run", "--port", "0", "--etcd", &endpoint]);
+    leader.process.wait_for_line(
+        |line| line.contains("could not be probed") && line.contains("for a fault of this leader's own"),
+        SOON,
+    );
+    assert_eq!(configured(), 4);
+    limit_files(&leader.process, before.current);
+    eventually("the newcomer is configured", 2 * SOON, || (configured() >= 5).then_some(()));
+    let said = leader.process.lines().split_off(lines);
+    let of = |words: &str| said.iter().filter(|line| line.contains(words)).count();
+    assert_eq!((of("Deleted server"), of("missed probe"), of("lease was lost")), (0, 0, 0), "{said:#?}");
+    assert!(of("could not be probed") <= 2, "{said:#?}");
+    assert!(servers.iter().chain([&newcomer]).all(Process::is_running));
 }

@@ -1,13 +1,16 @@
-//! No connection fails unseen: each way to fail has its counter, and a fault of the server's own its warning.
+//! No connection fails unseen: each way to fail has its counter, and a fault of the server's own its warning. The leader
+//! notices, and the server recovers.
 
-use super::Server;
+use super::{SOON, Server, call};
 use palm_tests::{
-    eventually,
-    wire::{Wire, greeting},
+    Process, eventually, example, free_port,
+    wire::{Wire, greeting, ready},
 };
-use std::{fs, time::Duration};
-
-const SOON: Duration = Duration::from_secs(20);
+use rustix::{
+    net::{Shutdown, shutdown},
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_getfd, pidfd_open, prlimit},
+};
+use std::{fs, io::Read as _, os::fd::OwnedFd};
 
 #[test]
 fn connections_that_end_before_their_handshake_are_counted_and_not_logged() {
@@ -22,33 +25,99 @@ fn connections_that_end_before_their_handshake_are_counted_and_not_logged() {
     assert!(!lines.iter().any(|line| line.contains("closed_early")), "{lines:?}");
 }
 
-#[test]
-fn a_server_that_cannot_reach_its_inner_socket_says_so_and_counts_it() {
-    let runtime = tempfile::tempdir().expect("a folder");
-    let path = runtime.path().display().to_string();
-    let server = Server::start(&[("XDG_RUNTIME_DIR", path.as_str())]);
-    let mut held = Wire::dealer(server.address).expect("a connection from before");
-    let inside = fs::read_dir(runtime.path()).expect("the folder").next();
-    // An inner socket without a path cannot be taken away.
-    let Some(inside) = inside else {
-        eprintln!("SKIPPED: no test of an inner socket that is taken away: here it has no path");
-        return;
+fn pid(process: &Process) -> Pid {
+    Pid::from_raw(i32::try_from(process.pid()).expect("a pid")).expect("a pid")
+}
+
+/// The Unix socket that the process listens at, as a descriptor of this process; `None` where that is not permitted.
+fn inner_socket(process: &Process) -> Option<OwnedFd> {
+    let proc = format!("/proc/{}", process.pid());
+    let sockets = fs::read_to_string(format!("{proc}/net/unix")).expect("its sockets");
+    let listening = sockets.lines().find(|line| line.contains("palm-door-") && line.contains(" 00010000 "));
+    let inode = listening.expect("an inner socket").split_whitespace().nth(6).expect("its inode");
+    let is_it = |link: &fs::DirEntry| {
+        fs::read_link(link.path()).is_ok_and(|target| target.to_str() == Some(&format!("socket:[{inode}]")))
     };
-    fs::remove_dir_all(inside.expect("its entry").path()).expect("removed");
-    for _ in 0..3 {
-        // The handshake with the server succeeds; what lies behind it fails.
-        let mut wire = Wire::dealer(server.address).expect("a handshake");
-        wire.until_end().expect("the server ends the connection");
+    let files = fs::read_dir(format!("{proc}/fd")).expect("its files");
+    let file = files.flatten().find(is_it)?;
+    let number = file.file_name().to_str().and_then(|name| name.parse().ok()).expect("a number");
+    let pidfd = pidfd_open(pid(process), PidfdFlags::empty()).ok()?;
+    pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).ok()
+}
+
+#[test]
+fn a_server_whose_inner_socket_breaks_says_so_and_opens_it_anew() {
+    let server = Server::start(&[]);
+    let mut held = Wire::dealer(server.address).expect("a connection from before");
+    for round in 1..=2 {
+        let Some(socket) = inner_socket(&server.process) else {
+            println!("SKIPPED: descriptors of other processes cannot be had here");
+            return;
+        };
+        shutdown(&socket, Shutdown::Both).expect("it listens no more");
+        let answered = (0..10).filter(|_| call(server.address).is_ok()).count();
+        assert_eq!(answered, 10, "of 10 new connections, in round {round}");
     }
-    server.process.wait_for_line(
-        |line| {
-            line.contains("WARNING") && line.contains("the inner socket cannot be reached") && line.contains("restart")
-        },
+    super::shout(&mut held).expect("the old connection is still served");
+    let lines = server.process.lines();
+    let said: Vec<_> = lines.iter().filter(|line| line.contains("the inner socket does not work any more")).collect();
+    assert_eq!(said.len(), 1, "once a minute: {lines:#?}");
+    assert_eq!(server.refused("internal"), 0);
+}
+
+/// Has the process open no more files, or as many as before.
+pub(super) fn limit_files(process: &Process, soft: Option<u64>) -> Rlimit {
+    let before = prlimit(Some(pid(process)), Resource::Nofile, Rlimit { current: soft, maximum: hard_limit(process) });
+    before.expect("a limit that may be set")
+}
+
+fn hard_limit(process: &Process) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid())).expect("its limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of files");
+    files.split_whitespace().nth(4).and_then(|number| number.parse().ok())
+}
+
+#[test]
+fn a_server_that_runs_out_of_descriptors_says_so_is_found_out_and_recovers() {
+    let env = [("PALM_PROBE_PERIOD", "1"), ("PALM_PROBE_TIMEOUT", "1")];
+    let leader = Server::start(&env);
+    let port = free_port().to_string();
+    let endpoint = leader.etcd();
+    let process = Process::builder(example("text")).args(["run", "--port", &port, "--etcd", &endpoint]);
+    let process = process.start();
+    let (joined, _) = process.wait_for_line(|line| line.contains("joined as"), SOON);
+    let uuid = joined.split("joined as ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a uuid").to_owned();
+    let configured = format!("Server {uuid} configured");
+    leader.process.wait_for_line(|line| line.ends_with(&configured), SOON);
+
+    let address = format!("127.0.0.1:{port}").parse().expect("an address");
+    let mut held = Wire::dealer(address).expect("a connection from before");
+    let mut half = Wire::connect(address).expect("a connection");
+    half.send(&greeting()).expect("sent");
+    half.stream().read_exact(&mut [0; 64]).expect("it was accepted");
+    let before = limit_files(&process, Some(3));
+    let used = process.processor_time();
+    half.send(&ready(&[("Socket-Type", b"DEALER")])).expect("the rest of its handshake");
+    half.until_end().expect("the server cannot serve it");
+    process.wait_for_line(
+        |line| line.contains("WARNING") && line.contains("(descriptors)") && line.contains("LimitNOFILE="),
         SOON,
     );
-    let lines = server.process.lines();
-    assert_eq!(lines.iter().filter(|line| line.contains("(internal)")).count(), 1, "{lines:?}");
+    // Meanwhile whoever is in is served, and the others wait.
+    super::shout(&mut held).expect("an answer");
+    let _waits = Wire::connect(address).expect("the system accepts it");
+    let gone = format!("Deleted server {uuid} because it does not answer");
+    let mark = leader.process.mark();
+    leader.process.wait_for_line(|line| line.ends_with(&gone), 3 * SOON);
+    super::shout(&mut held).expect("an answer");
+    assert!(process.processor_time().saturating_sub(used) < 2 * SOON / 10, "it spins");
+
+    limit_files(&process, before.current);
+    leader.process.wait_for_line_after(mark, |line| line.ends_with(&configured), 3 * SOON);
+    eventually("new connections are let in", SOON, || call(address).ok());
     held.message(&[br#"{"palm":1,"pipeline":["text._ping"]}"#]).expect("sent");
     let ping = String::from_utf8(held.answer().expect("an answer").remove(1)).expect("JSON");
-    assert_eq!(super::number(&ping, "internal"), 3, "{ping}");
+    assert_eq!(super::number(&ping, "descriptors"), 1, "{ping}");
+    let lines = process.lines();
+    assert!(lines.iter().filter(|line| line.contains("descriptors")).count() <= 4, "{lines:#?}");
 }

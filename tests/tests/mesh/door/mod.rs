@@ -9,6 +9,7 @@ mod failures;
 mod greetings;
 mod inner_socket;
 mod libzmq;
+mod log_lines;
 mod together;
 mod unread;
 mod vanished;
@@ -45,12 +46,19 @@ impl Server {
 
     /// Starts one that may open so many files.
     fn with_descriptors(count: u32) -> Self {
+        Self::with_descriptors_and(count, &[])
+    }
+
+    /// Starts one that may open so many files, with these variables in its environment.
+    fn with_descriptors_and(count: u32, env: &[(&str, &str)]) -> Self {
         let port = free_port().to_string();
         let etcd = Etcd::start();
         let program = example("text");
         let line =
             format!("ulimit -n {count} && exec {} run --port {port} --etcd {}", program.display(), etcd.endpoint());
-        Self::of("text", Process::start("/bin/sh", ["-c", &line]), etcd, &port)
+        let builder = Process::builder("/bin/sh").args(["-c", &line]);
+        let builder = env.iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+        Self::of("text", builder.start(), etcd, &port)
     }
 
     fn of(name: &'static str, process: Process, etcd: Etcd, port: &str) -> Self {

@@ -91,3 +91,31 @@ fn tls_at_a_plain_port_is_known_for_what_it_is() {
     let refusals = server.lines_with("refused a connection from 127.0.0.1: it speaks TLS, which takes cacert");
     assert_eq!(refusals.len(), 1, "{refusals:#?}");
 }
+
+#[test]
+fn hundreds_of_strangers_without_a_certificate_cost_a_line_and_are_counted() {
+    let _heavy = crate::heavy();
+    let world = World::new();
+    let mesh = world.mesh();
+    let server = mesh.start("text");
+    mesh.await_published(&[&server.uuid]);
+    let client = connect(mesh.options());
+    let at = address(&server.endpoint);
+    let (ours, theirs) = (&world.authority, Authority::new("theirs"));
+    let acts: [(&str, u64, &dyn Fn()); 4] = [
+        ("certificate", 300, &|| drop(dial(at, config(&ours.ca(), None, &TLS13)))),
+        ("distrusted", 300, &|| drop(dial(at, config(&theirs.ca(), Some(&world.files), &TLS13)))),
+        ("not_tls", 2000, &|| plain(at, &greeting())),
+        ("closed_early", 2000, &|| drop(Wire::connect(at).expect("a connection"))),
+    ];
+    for (counter, count, act) in acts {
+        (0..count).for_each(|_| act());
+        let counted = || ping(&client, &server.uuid)["refused"][counter].as_u64().unwrap_or(0);
+        eventually(&format!("all are counted as {counter}"), 3 * SOON, || (counted() >= count).then_some(()));
+    }
+    // One a minute for the one address, however long this takes.
+    let lines = server.lines_with("refused a connection from 127.0.0.1");
+    assert!((1..=9).contains(&lines.len()), "{lines:#?}");
+    assert!(server.lines_with("rustls").is_empty());
+    good_call(&client);
+}

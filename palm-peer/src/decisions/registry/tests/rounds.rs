@@ -130,3 +130,28 @@ fn a_leader_that_overslept_a_round_starts_one_at_once() {
     assert!(desk.registry.deadline() > desk.now);
     assert_eq!(desk.registry.rounds(), 2);
 }
+
+#[test]
+fn probes_that_the_leader_cannot_send_remove_nobody_and_are_logged_once_a_minute() {
+    let mut desk = Desk::new();
+    for id in 1..=50 {
+        desk.configured(id);
+    }
+    let mut warnings = 0;
+    for _ in 0..60 {
+        let wait = desk.registry.next_round - desk.now;
+        let actions = desk.pass(wait);
+        assert!(removal(&actions).is_none(), "{actions:?}");
+        for action in &actions {
+            let Action::Probe { uuid, token, .. } = action else { continue };
+            let reason = "Too many open files".into();
+            let after = desk.event(Event::Unsent { uuid: *uuid, token: *token, reason });
+            assert!(removal(&after).is_none(), "{after:?}");
+            warnings += lines(&after).iter().filter(|line| line.starts_with("WARN")).count();
+        }
+    }
+    assert_eq!(desk.published().len(), 50);
+    assert!((9..=11).contains(&warnings), "{warnings} lines in ten minutes");
+    // Once it can, who is dead is found as ever.
+    assert!(removal(&desk.pass(Duration::from_secs(20))).is_some());
+}

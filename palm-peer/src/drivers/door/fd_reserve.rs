@@ -1,24 +1,16 @@
 //! The file descriptors that a connection will need, held from when it is accepted until it needs them.
 
 use super::Shared;
-use crate::{decisions::admission::has_descriptors, ports::descriptors};
+use crate::{decisions::admission::has_descriptors, ports::fd_limit};
 use std::{fs::File, io, os::fd::AsRawFd as _};
 
 /// How many a connection needs beside the accepted one: both ends of its connection to `ZeroMQ`.
 const NEEDED: usize = 2;
 
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
-
 /// Descriptors that nobody else can take meanwhile. Free again on drop.
 #[derive(Debug)]
 pub struct Reserve {
     _held: Vec<File>,
-}
-
-/// Whether this says that the process, or the system, has no descriptor left.
-pub fn are_exhausted(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
 impl Reserve {
@@ -28,7 +20,7 @@ impl Reserve {
         let held = held.ok()?;
         // The system gives the lowest number that is free.
         let highest = held.iter().filter_map(|file| u64::try_from(file.as_raw_fd()).ok()).max()?;
-        has_descriptors(descriptors::limit(), highest).then_some(Self { _held: held })
+        has_descriptors(fd_limit::limit(), highest).then_some(Self { _held: held })
     }
 
     /// Waits until there is what a connection needs.

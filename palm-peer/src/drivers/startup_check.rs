@@ -1,6 +1,6 @@
-//! The file descriptors that a server needs.
+//! What is checked before a server starts: whether it has the file descriptors that it needs.
 
-use crate::{Error, ErrorKind, ports::descriptors};
+use crate::{Error, ErrorKind, ports::fd_limit};
 
 /// How many file descriptors must be free for a server to start: for etcd, the threads, the mesh, and some clients.
 const MIN_DESCRIPTORS: u64 = 48;
@@ -10,8 +10,8 @@ const MIN_DESCRIPTORS: u64 = 48;
 /// # Errors
 /// When too few are free.
 pub fn prepare() -> Result<(), Error> {
-    descriptors::raise_limit();
-    let (limit, in_use) = (descriptors::limit(), descriptors::in_use().unwrap_or_default());
+    fd_limit::raise_limit();
+    let (limit, in_use) = (fd_limit::limit(), fd_limit::in_use().unwrap_or_default());
     if limit.saturating_sub(in_use) >= MIN_DESCRIPTORS {
         return Ok(());
     }

@@ -1,0 +1,96 @@
+//! How often something that repeats itself is worth a line in the log. Whatever strangers can cause, and whatever lies in etcd, is
+//! logged through this, so that neither can fill a log.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+/// How often one thing is logged at most.
+pub const INTERVAL: Duration = Duration::from_secs(60);
+
+/// How many different things are logged within an interval at most, unless somebody says otherwise.
+const MAX_KEYS: usize = 64;
+
+/// Lets each thing be logged at once, and then once in [`INTERVAL`] for as long as it repeats itself; and of different things
+/// only so many within an interval. What is not logged is counted, and the next line tells.
+#[derive(Debug)]
+pub struct LogThrottle<K> {
+    logged: HashMap<K, Instant>,
+    max_keys: usize,
+    suppressed: u64,
+}
+
+/// How many lines there would have been since the last one, to be put at the end of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suppressed(u64);
+
+impl fmt::Display for Suppressed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str(" (1 similar line before this was not logged)"),
+            count => write!(f, " ({count} similar lines before this were not logged)"),
+        }
+    }
+}
+
+impl<K> Default for LogThrottle<K> {
+    fn default() -> Self {
+        Self::with_max_keys(MAX_KEYS)
+    }
+}
+
+impl<K> LogThrottle<K> {
+    /// Lets so many different things be logged within an interval.
+    #[must_use]
+    pub fn with_max_keys(max_keys: usize) -> Self {
+        Self { logged: HashMap::new(), max_keys, suppressed: 0 }
+    }
+}
+
+impl<K: Eq + Hash> LogThrottle<K> {
+    /// Whether to log this now; if so, how many lines were suppressed since the last one.
+    pub fn should_log(&mut self, key: K, now: Instant) -> Option<Suppressed> {
+        let is_recent = |last: &Instant| now.duration_since(*last) < INTERVAL;
+        // Looks at all that is remembered only when that decides: strangers may come often.
+        let known = self.logged.get(&key).is_some_and(is_recent);
+        if !known && self.logged.len() >= self.max_keys {
+            self.logged.retain(|_, last| is_recent(last));
+        }
+        if known || self.logged.len() >= self.max_keys {
+            self.suppressed += 1;
+            return None;
+        }
+        self.logged.insert(key, now);
+        Some(Suppressed(std::mem::take(&mut self.suppressed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thing_is_logged_at_once_and_then_once_a_minute_with_a_count() {
+        let start = Instant::now();
+        let mut log = LogThrottle::default();
+        let lines = (0..300).filter_map(|s| log.should_log("stand", start + Duration::from_secs(s)));
+        assert_eq!(lines.map(|Suppressed(count)| count).collect::<Vec<_>>(), [0, 59, 59, 59, 59]);
+        let other = log.should_log("publish", start + Duration::from_secs(299)).expect("another thing");
+        assert_eq!(other.to_string(), " (59 similar lines before this were not logged)");
+    }
+
+    #[test]
+    fn a_million_different_things_cost_few_lines_and_little_memory() {
+        let start = Instant::now();
+        let mut log = LogThrottle::with_max_keys(8);
+        let lines = (0..1_000_000).filter(|key| log.should_log(*key, start).is_some()).count();
+        assert_eq!((lines, log.logged.len()), (8, 8));
+        let later = log.should_log(0, start + INTERVAL).expect("another minute");
+        assert_eq!(later, Suppressed(999_992));
+        assert_eq!(log.logged.len(), 1, "what is old is forgotten");
+    }
+}
