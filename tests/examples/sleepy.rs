@@ -1,9 +1,9 @@
 //! A server that can be made to block the executor of its functions: `sleepy.block`, with seconds as payload; or to take long
-//! without: `sleepy.wait`.
+//! without: `sleepy.wait`; or to keep a thread of the pool for blocking functions: `sleepy.hold`. `sleepy.ask` calls `printf`.
 //!
 //! For tests: nobody else should sleep in an asynchronous function.
 
-use palm_peer::{FunctionError, Message, Server, flags::Run};
+use palm_peer::{Bytes, FunctionError, Message, Server, flags::Run};
 use std::{process::ExitCode, thread, time::Duration};
 
 /// a server that falls asleep when it is told to
@@ -26,7 +26,18 @@ async fn wait(message: Message) -> Result<&'static str, FunctionError> {
     Ok("waited")
 }
 
+fn hold(message: Message) -> Result<&'static str, FunctionError> {
+    let seconds: f64 = std::str::from_utf8(message.payload())?.parse()?;
+    thread::sleep(Duration::try_from_secs_f64(seconds)?);
+    Ok("held")
+}
+
+async fn ask(message: Message) -> Result<Bytes, FunctionError> {
+    Ok(message.call("printf.printf", message.payload().clone()).await?)
+}
+
 fn main() -> ExitCode {
     let sleepy: Sleepy = argh::from_env();
-    sleepy.run.main(Server::new("sleepy").function("block", block).function("wait", wait))
+    let server = Server::new("sleepy").function("block", block).function("wait", wait);
+    sleepy.run.main(server.blocking("hold", hold).function("ask", ask))
 }

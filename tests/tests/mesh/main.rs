@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod blocking;
 mod cli;
 mod clock;
 #[path = "../common/mod.rs"]
