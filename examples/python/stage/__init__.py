@@ -37,6 +37,7 @@ from .message import LONGEST_PAYLOAD, VERSION, Failure, Request
 from .message import answer_header, forward_header, is_for, read_hello, read_json, read_parting
 from .path import keep_alive
 from .relay import Relay
+from .supervision import Supervisor
 
 log = logging.getLogger("peer")
 
@@ -129,27 +130,35 @@ class Stage:
             raise Failure("too_large", f"a payload of {len(request.payload)} bytes, {LONGEST_PAYLOAD} at most")
         if self.leaving and request.stage > 0:
             # The stages before have run: to refuse it would have them run again.
-            self.spawn(self.pass_on(request, request.payload, request.stage))
+            self.spawn(request, self.pass_on(request, request.payload, request.stage))
         elif function in self.functions:
             if self.leaving:
                 raise Failure("leaving", "this server is leaving the mesh")
             if len(self.tasks) >= MOST_IN_FLIGHT or self.held + len(request.payload) > MOST_HELD:
                 raise Failure("busy", f"{len(self.tasks)} requests run or wait, of {self.held} bytes")
-            self.spawn(self.run(request, self.functions[function]))
+            self.spawn(request, self.run(request, self.functions[function]))
         elif function in self.built_in:
             result = self.built_in[function](request)
             if request.goes_on():
-                self.spawn(self.pass_on(request, result, request.stage + 1))
+                self.spawn(request, self.pass_on(request, result, request.stage + 1))
             else:
                 self.answer(request, result)
         else:
             known = ", ".join([*self.functions, *self.built_in])
             raise Failure("no_such_function", f"{self.name} has no function {function}, only {known}")
 
-    def spawn(self, work):
-        task = asyncio.get_running_loop().create_task(work)
+    def spawn(self, request, work):
+        task = asyncio.get_running_loop().create_task(self.finish(request, work))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    async def finish(self, request, work):
+        """Has each request answered, be it that a mistake in here ends the work on it."""
+        try:
+            await work
+        except Exception as error:
+            log.exception("a request was not finished")
+            self.answer(request, Failure("failed", type(error).__name__))
 
     # What is done with it.
 
@@ -243,11 +252,12 @@ class Stage:
         port = self.listen(options)
         user = options.user.split(":", 1) if options.user else None
         etcd = Etcd(options.etcd.split(","), user, options.cacert, options.cert, options.key)
-        self.relay = Relay(self.context, etcd, options.prefix, self.uuid)
-        hearing = loop.create_task(self.hear())
+        supervisor = Supervisor(lambda: loop.call_soon_threadsafe(end, 1))
+        self.relay = Relay(self.context, etcd, options.prefix, self.uuid, supervisor)
+        hearing = loop.create_task(supervisor.keep_task("serving", self.hear))
         awake = lambda: asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
         evicted = lambda: loop.call_soon_threadsafe(end, EVICTED)
-        member = Member(etcd, options.prefix, self.record(options.ip, port), options.ttl, awake, evicted)
+        member = Member(etcd, options.prefix, self.record(options.ip, port), options.ttl, awake, evicted, supervisor)
         await asyncio.to_thread(member.join)
         log.info("%s joined as %s at tcp://%s:%d", self.name, self.uuid, options.ip, port)
         status = await stop

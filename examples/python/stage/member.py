@@ -42,8 +42,8 @@ class Member:
     `awake()` returns once the serving loop has turned; `evicted()` is called when a person has removed the server.
     """
 
-    def __init__(self, etcd, prefix, record, ttl, awake, evicted):
-        self.etcd, self.record, self.ttl = etcd, record, ttl
+    def __init__(self, etcd, prefix, record, ttl, awake, evicted, supervisor):
+        self.etcd, self.record, self.ttl, self.supervisor = etcd, record, ttl, supervisor
         self.awake, self.evicted = awake, evicted
         prefix = prefix.rstrip("/")
         self.key = f"{prefix}/servers/{record['uuid']}"
@@ -76,8 +76,8 @@ class Member:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-        for task in (self.keep, self.watch):
-            threading.Thread(target=task, daemon=True).start()
+        self.supervisor.thread("lease-keeper", self.keep)
+        self.supervisor.thread("own-record", self.watch)
 
     def register(self):
         """Puts the record on a new lease, or on the one that still lives, and forgets that the server ever departed."""

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import random
-import threading
 import time
 import uuid
 
@@ -29,12 +28,12 @@ SUBSET = 32
 class Relay:
     """A server's own way into the mesh: what is published, and connections there."""
 
-    def __init__(self, context, etcd, prefix, me):
+    def __init__(self, context, etcd, prefix, me, supervisor):
         self.context, self.etcd, self.me = context, etcd, me
         self.folder = f"{prefix.rstrip('/')}/pipelines/"
         self.published = {}
         self.links = {}
-        threading.Thread(target=self.follow, daemon=True).start()
+        supervisor.thread("directory", self.follow)
 
     def follow(self):
         for state in self.etcd.follow(self.folder, folder=True):
@@ -126,9 +125,18 @@ class Link:
         except BaseException:
             link.close()
             raise
-        link.listening = asyncio.ensure_future(link.listen())
-        link.watching = asyncio.ensure_future(link.watch(instance))
+        link.listening = asyncio.ensure_future(link.attend(link.listen()))
+        link.watching = asyncio.ensure_future(link.attend(link.watch(instance)))
         return link
+
+    async def attend(self, work):
+        """Ends the connection when its work fails: one that nobody reads or watches must not stay in use."""
+        try:
+            await work
+        except Exception:
+            if not self.closed:
+                log.exception("a connection to another server failed; the next message opens a new one")
+                self.close()
 
     def greet(self, fields):
         hello = json.dumps({"palm": VERSION, "hello": self.me, **fields}).encode()

@@ -5,6 +5,7 @@
 mod jobs;
 mod life;
 mod protocol;
+mod supervision;
 
 use crate::common::{Mesh, Server};
 use palm_tests::{Process, ProcessBuilder, in_repository};
