@@ -178,7 +178,11 @@ impl Mesh {
     /// Tells when what can be reached changes.
     pub fn changes(&self) -> mpsc::UnboundedReceiver<()> {
         let (tell, changes) = mpsc::unbounded();
-        lock(&self.listeners).push(tell);
+        let mut listeners = lock(&self.listeners);
+        // A client may run millions of jobs while nothing changes.
+        listeners.retain(|listener| !listener.is_closed());
+        listeners.push(tell);
+        drop(listeners);
         changes
     }
 
