@@ -38,6 +38,21 @@ pub fn power_of_two_choices(
     }
 }
 
+/// Chooses among `count` instances by the power of two choices. One that is `failing` (its connection broke or answers no
+/// PING, or could not be opened) is chosen only when there is no other.
+pub fn choose_instance(
+    count: usize,
+    failing: impl Fn(usize) -> bool,
+    load: impl Fn(usize) -> usize,
+    random: impl FnMut(usize) -> usize,
+) -> Option<usize> {
+    let sound: Vec<usize> = (0..count).filter(|i| !failing(*i)).collect();
+    if sound.is_empty() {
+        return power_of_two_choices(count, load, random);
+    }
+    power_of_two_choices(sound.len(), |i| load(sound[i]), random).map(|choice| sound[choice])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +72,40 @@ mod tests {
             let loads: Vec<usize> = (0..random.usize(1..60)).map(|i| i + 1).collect();
             let choice = power_of_two_choices(loads.len(), |i| loads[i], |below| random.usize(..below));
             assert!(choice.is_some_and(|choice| loads.len() == 1 || choice + 1 < loads.len()), "seed {seed}");
+        }
+    }
+
+    /// Laws: a failing instance is chosen only when all are; among the others it is two choices by load.
+    #[test]
+    fn a_failing_instance_is_chosen_only_when_all_fail() {
+        for seed in 0..2000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let count = random.usize(0..8);
+            let failing: Vec<bool> = (0..count).map(|_| random.u8(0..3) == 0).collect();
+            let loads: Vec<usize> = (0..count).map(|_| random.usize(0..5)).collect();
+            let mut asked = Vec::new();
+            let choice = choose_instance(
+                count,
+                |i| failing[i],
+                |i| loads[i],
+                |below| {
+                    asked.push(below);
+                    random.usize(..below)
+                },
+            );
+            let sound = failing.iter().filter(|failing| !**failing).count();
+            let choices = if sound > 0 { sound } else { count };
+            let Some(choice) = choice else {
+                assert_eq!(count, 0, "seed {seed}");
+                continue;
+            };
+            assert_eq!(failing[choice], sound == 0, "seed {seed}");
+            let wanted = if choices > 1 { vec![choices, choices - 1] } else { vec![] };
+            assert_eq!(asked, wanted, "seed {seed}: two are picked among those that count");
+            let of_those = (0..count).filter(|i| failing[*i] == failing[choice]);
+            let busiest = of_those.clone().map(|i| loads[i]).max();
+            let busy = of_those.filter(|i| Some(loads[*i]) == busiest).count();
+            assert!(choices == 1 || busy > 1 || Some(loads[choice]) < busiest, "seed {seed}: the busiest one");
         }
     }
 

@@ -1,11 +1,14 @@
 //! A client's view of the mesh, and its links.
 
+mod slot;
+
+use self::slot::{Reopening, Slot};
 use crate::{
     Error, ErrorKind, Options,
     decisions::{
         backoff::backoff,
         directory::{Able, Directory, Update},
-        routing::power_of_two_choices,
+        routing::choose_instance,
     },
     drivers::{
         dialer::{Dialer, OpenError},
@@ -59,65 +62,6 @@ pub struct Mesh {
     /// Where the answers to jobs go.
     pub jobs: JobSinks,
     watching: Mutex<Option<Bound<()>>>,
-}
-
-/// The place of one instance's link.
-#[derive(Default)]
-struct Slot {
-    link: Mutex<Option<Arc<Link>>>,
-    /// Held while a link is being opened, so that one is. Holds what became of the last one that could not be.
-    opening: futures::lock::Mutex<Option<Failed>>,
-}
-
-/// An attempt to open a link.
-struct Failed {
-    at: Instant,
-    /// How long it was given.
-    time: Duration,
-    error: OpenError,
-}
-
-impl Slot {
-    fn current(&self) -> Option<Arc<Link>> {
-        lock(&self.link).clone().filter(|link| link.is_open())
-    }
-
-    /// Whether what was sent last got no answer in time, though the connection has not ended.
-    fn is_suspect(&self) -> bool {
-        lock(&self.link).as_ref().is_some_and(|link| link.is_suspect() && !link.is_broken())
-    }
-
-    fn in_flight(&self) -> usize {
-        lock(&self.link).as_ref().map_or(0, |link| link.in_flight())
-    }
-
-    async fn open(
-        &self,
-        dialer: &Dialer,
-        instance: &Instance,
-        time: Duration,
-        jobs: JobSinks,
-    ) -> Result<Arc<Link>, OpenError> {
-        let began = Instant::now();
-        let mut failed = self.opening.lock().await;
-        if let Some(link) = self.current() {
-            return Ok(link);
-        }
-        // Whoever waited through most of an attempt need not make the same one: many would wait for each other in turn.
-        if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= began + time / 2 && failed.time >= time) {
-            return Err(failed.error.clone());
-        }
-        match dialer.open_for_jobs(&instance.endpoint, instance.uuid, time, jobs).await {
-            Ok(link) => {
-                *lock(&self.link) = Some(Arc::clone(&link));
-                Ok(link)
-            }
-            Err(error) => {
-                *failed = Some(Failed { at: Instant::now(), time, error: error.clone() });
-                Err(error)
-            }
-        }
-    }
 }
 
 impl Mesh {
@@ -236,18 +180,31 @@ impl Mesh {
         }
     }
 
-    /// Picks one of these instances, by the power of two choices among those that are not avoided. One whose link is
-    /// suspect is picked only when there is no other.
+    /// Picks one of these instances that is not avoided: [`choose_instance`]. Those that are failing are tried again in the
+    /// background, so that nobody waits for them while there are others.
     pub fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<Arc<Instance>> {
-        let mut open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
-        let suspect = |instance: &Instance| lock(&self.links).get(&instance.uuid).is_some_and(|slot| slot.is_suspect());
-        let sound: Vec<_> = open.iter().copied().filter(|instance| !suspect(instance)).collect();
-        if !sound.is_empty() {
-            open = sound;
-        }
+        let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
         let load = |i: usize| lock(&self.links).get(&open[i].uuid).map_or(0, |slot| slot.in_flight());
-        let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below))?;
+        let failing = |i: usize| self.is_failing(open[i]);
+        let choice = choose_instance(open.len(), failing, load, |below| fastrand::usize(..below))?;
         Some(Arc::clone(open[choice]))
+    }
+
+    /// Whether there was trouble on the way to an instance last. Has it tried again, if so.
+    pub fn is_failing(&self, instance: &Arc<Instance>) -> bool {
+        let Some(slot) = lock(&self.links).get(&instance.uuid).cloned() else { return false };
+        if !slot.is_failing() {
+            return false;
+        }
+        if slot.should_reopen() {
+            let (dialer, jobs, instance) = (self.dialer.clone(), self.jobs.clone(), Arc::clone(instance));
+            let reopening = Reopening(slot);
+            runtime::spawn(Name::LinkReopen, async move {
+                // What became of it, the slot knows.
+                let _ = reopening.0.open(&dialer, &instance, OPEN_WITHIN, jobs).await;
+            });
+        }
+        true
     }
 
     /// The link to an instance, if it is open.

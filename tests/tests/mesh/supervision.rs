@@ -40,9 +40,9 @@ const WHILE_RELAYING: [&str; 2] = ["directory", "old-link"];
 const FATAL: [&str; 2] = ["serving", "peer"];
 /// When a server is told to leave, which it does all the same.
 const AT_THE_END: [&str; 2] = ["signals", "last-resort"];
-/// Those of a test of their own.
-const OTHERS: [&str; 6] =
-    ["await-response", "certificate-expiry", "drain", "leader-removal", "resignation", "resolver"];
+/// Those of a test of their own; that of `link-reopen` is `network::stages`.
+const OTHERS: [&str; 7] =
+    ["await-response", "certificate-expiry", "drain", "leader-removal", "link-reopen", "resignation", "resolver"];
 /// Starts only when a lock inside of the zeromq crate happens to be held. Its panic is caught as any task's, and counts as the
 /// end of the send that it finishes, as its deadline does.
 const BY_CHANCE: [&str; 1] = ["slow-send"];

@@ -71,6 +71,8 @@ names! {
     LeaseKeeper = "lease-keeper",
     /// Receives what comes over a link.
     LinkReader = "link-reader",
+    /// Opens a link again to an instance that could not be reached, while others are used.
+    LinkReopen = "link-reopen",
     /// Notices that a link's connection is dead.
     LinkWatch = "link-watch",
     /// Writes what is sent over a link.
