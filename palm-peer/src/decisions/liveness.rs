@@ -100,6 +100,12 @@ impl Liveness {
         self.suspect
     }
 
+    /// How many of the messages to which no answer is due are known to have arrived.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.arrived
+    }
+
     /// Looks at the connection.
     pub fn look(&mut self, now: Instant, seen: &Seen) -> Step {
         self.take_in_pong(seen);

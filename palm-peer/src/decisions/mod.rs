@@ -27,4 +27,5 @@ pub mod shutdown;
 pub mod store;
 pub mod supervision;
 pub mod turns;
+pub mod unconfirmed;
 pub mod zmtp;

@@ -169,7 +169,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         request.give_time(waiting.deadline.saturating_duration_since(Instant::now()));
         self.mesh.jobs.expect(self.id, waiting.idx);
         let posted = match self.links.open(route[0]) {
-            Some(link) => link.post(&request, waiting.payload.clone()),
+            Some(link) => link.post(&request, waiting.payload.clone()).map(drop),
             None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
         };
         let idx = waiting.idx;
@@ -304,6 +304,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
             let mut any = self.take_in_all(cx);
             any |= self.pull(cx);
             any |= self.let_time_pass(cx);
+            let busy = self.job.is_busy();
+            self.links.set_busy(busy);
             let next = self.job.next();
             *lock(&self.progress) = self.job.counts();
             if let Some((idx, ending)) = next {

@@ -3,7 +3,7 @@
 mod watch;
 
 use self::watch::Pulse;
-pub use self::watch::{Interest, Where};
+pub use self::watch::{Fate, Interest, Where};
 
 use crate::{
     decisions::{allowance::Allowance, liveness::Seen},
@@ -194,17 +194,23 @@ impl Link {
         })
     }
 
-    /// Sends a message of a job as it is. Its answer goes to the job, over whichever link it comes.
+    /// Sends a message of a job as it is. Its answer goes to the job, over whichever link it comes. Gives its number among
+    /// those that were posted: once so many have [arrived](Fate::arrived), this one has.
     ///
     /// # Errors
     /// `unreachable` when the link is broken: then no function ran.
-    pub fn post(&self, request: &Request, payload: Bytes) -> Result<(), Failure> {
+    pub fn post(&self, request: &Request, payload: Bytes) -> Result<u64, Failure> {
         if self.is_broken() {
             return Err(Failure::new(FailureKind::Unreachable, "the connection is broken"));
         }
         self.hand_over(&[request.encode().into(), payload], false)?;
-        self.pulse.sent_unanswered();
-        Ok(())
+        Ok(self.pulse.sent_unanswered())
+    }
+
+    /// What becomes of what is sent.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        Fate(Arc::clone(&self.pulse))
     }
 
     fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), Failure> {
@@ -227,6 +233,7 @@ impl Link {
     fn part(&self) {
         let mut parted = lock(&self.parted);
         if !std::mem::replace(&mut *parted, true) {
+            self.pulse.part();
             // If the connection is gone, there is nobody to wait for it.
             let _ = self.sender.send(&[message::encode_parting(self.client).into()], false);
             self.pulse.sent_unanswered();

@@ -35,7 +35,7 @@ const AT_THE_START: [&str; 7] =
 const AFTER_A_RESET: [&str; 2] = ["investigation", "registration"];
 const OF_CONNECTIONS: [&str; 2] = ["connection", "connection-outward"];
 /// In a server that passes messages on.
-const WHILE_RELAYING: [&str; 2] = ["directory", "old-link"];
+const WHILE_RELAYING: [&str; 3] = ["directory", "old-link", "posted-watch"];
 /// Without them a server can only end.
 const FATAL: [&str; 2] = ["serving", "peer"];
 /// When a server is told to leave, which it does all the same.

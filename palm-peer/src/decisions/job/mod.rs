@@ -203,6 +203,12 @@ impl Job {
         self.input_ended && self.flights.is_empty() && self.finished.is_empty()
     }
 
+    /// Whether a message has not ended yet.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.flights.is_empty()
+    }
+
     /// When [`Job::tick`] is needed next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -3,7 +3,7 @@
 use crate::{
     drivers::{
         client::{Mesh, OPEN_WITHIN},
-        link::Link,
+        link::{Interest, Link},
     },
     facts::{instance::Instance, message::Request},
     ports::timer,
@@ -39,6 +39,10 @@ pub enum News {
 pub struct Links {
     mesh: Arc<Mesh>,
     kept: HashMap<Uuid, Arc<Link>>,
+    /// While messages are under way, all links are watched: an answer may come over any of them, also over one that nothing
+    /// was sent over.
+    watched: HashMap<Uuid, Interest>,
+    busy: bool,
     /// Links being opened, whether or not a message is for them yet: whoever passes one on may choose their instances, and
     /// these must be able to answer.
     preparing: FuturesUnordered<BoxFuture<'static, Uuid>>,
@@ -53,9 +57,22 @@ impl Links {
         Self {
             mesh,
             kept: HashMap::new(),
+            watched: HashMap::new(),
+            busy: false,
             preparing: FuturesUnordered::new(),
             prepared: HashSet::new(),
             ends: FuturesUnordered::new(),
+        }
+    }
+
+    /// Says whether messages are under way.
+    pub fn set_busy(&mut self, busy: bool) {
+        if std::mem::replace(&mut self.busy, busy) == busy {
+            return;
+        }
+        self.watched.clear();
+        if busy {
+            self.watched.extend(self.kept.iter().map(|(instance, link)| (*instance, link.watch())));
         }
     }
 
@@ -80,6 +97,9 @@ impl Links {
         }
         let Some(link) = self.mesh.open_link(instance) else { return false };
         self.ends.push(link.broken().map(move |()| (instance, true)).boxed());
+        if self.busy {
+            self.watched.insert(instance, link.watch());
+        }
         self.kept.insert(instance, link);
         true
     }
@@ -104,6 +124,7 @@ impl Links {
         let parted = link.is_some_and(|link| link.ended_in_order());
         if link_ended && link.is_some_and(|link| link.is_broken()) {
             self.kept.remove(&instance);
+            self.watched.remove(&instance);
         }
         Poll::Ready(if parted { News::Parted(instance) } else { News::Gone(instance) })
     }

@@ -42,6 +42,36 @@ pub(super) struct Pulse {
     unanswered: AtomicU64,
     interests: AtomicUsize,
     suspect: AtomicBool,
+    /// How many of the unanswered messages are known to have arrived.
+    arrived: AtomicU64,
+    /// Whether the connection swallowed what was sent.
+    swallowed: AtomicBool,
+    /// Whether a goodbye was said.
+    parted: AtomicBool,
+}
+
+/// What becomes of what was sent over a link, to be known also when that is gone.
+#[derive(Debug, Clone)]
+pub struct Fate(pub(super) Arc<Pulse>);
+
+impl Fate {
+    /// How many of the messages that were posted are known to have arrived.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.0.arrived.load(Ordering::SeqCst)
+    }
+
+    /// Whether the connection was given up because it swallowed what was sent.
+    #[must_use]
+    pub fn swallowed(&self) -> bool {
+        self.0.swallowed.load(Ordering::SeqCst)
+    }
+
+    /// Whether a goodbye was said, so that nothing is lost.
+    #[must_use]
+    pub fn parted(&self) -> bool {
+        self.0.parted.load(Ordering::SeqCst)
+    }
 }
 
 impl Pulse {
@@ -52,10 +82,15 @@ impl Pulse {
         }
     }
 
-    /// Something was sent to which no answer comes over this link.
-    pub(super) fn sent_unanswered(&self) {
-        self.unanswered.fetch_add(1, Ordering::SeqCst);
+    /// Something was sent to which no answer comes over this link. Gives its number.
+    pub(super) fn sent_unanswered(&self) -> u64 {
+        let number = self.unanswered.fetch_add(1, Ordering::SeqCst) + 1;
         self.stir();
+        number
+    }
+
+    pub(super) fn part(&self) {
+        self.parted.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn unanswered(&self) -> u64 {
@@ -110,6 +145,7 @@ pub(super) async fn run(link: Weak<Link>, pulse: Arc<Pulse>, place: Where) {
             look(&link, &mut liveness, &place)
         };
         pulse.suspect.store(liveness.is_suspect(), Ordering::Relaxed);
+        pulse.arrived.store(liveness.arrived(), Ordering::SeqCst);
         if let Some(wait) = wait {
             pulse.awake.store(true, Ordering::SeqCst);
             timer::sleep_until(wait).await;
@@ -134,6 +170,7 @@ fn look(link: &Link, liveness: &mut Liveness, place: &Where) -> Option<Instant> 
                             "the connection to server {server} at {peer} is dead: what is sent is not acknowledged{suppressed}"
                         );
                     }
+                    link.pulse.swallowed.store(true, Ordering::SeqCst);
                     link.end();
                     return None;
                 }

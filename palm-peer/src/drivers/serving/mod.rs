@@ -4,9 +4,11 @@ mod beat;
 mod clients;
 pub mod core;
 pub mod functions;
+mod passing;
 pub mod relay;
 mod running;
 mod task;
+mod unconfirmed;
 
 pub use self::beat::Beat;
 use self::{
@@ -14,6 +16,7 @@ use self::{
     core::Core,
     running::Running,
     task::{Finished, Onward, ReturnAddress, Stuck, Task},
+    unconfirmed::Lost,
 };
 use crate::{
     Message,
@@ -63,6 +66,8 @@ pub struct Serving {
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Messages being passed on over links that are not open yet.
     onward: FuturesUnordered<BoxFuture<'static, Option<Stuck>>>,
+    /// What was lost on its way to other servers.
+    losses: mpsc::UnboundedReceiver<Lost>,
     clients: Clients,
     /// When others last had their turn.
     yielded: Instant,
@@ -75,6 +80,7 @@ impl Serving {
             running: Running::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
             queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
             sweep: Fuse::terminated(),
+            losses: core.relay.ledgers.losses(),
             core,
             sender,
             slow: FuturesUnordered::new(),
@@ -109,6 +115,7 @@ impl Serving {
             beat = beats.select_next_some() => beat::answer(beat),
             finished = self.running.next().fuse() => self.finish(finished),
             stuck = self.onward.select_next_some() => self.stuck(stuck),
+            lost = self.losses.select_next_some() => self.lost(lost),
             () = self.slow.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
             () = &mut self.clients.expiry => self.clients.expire(),
@@ -346,19 +353,6 @@ impl Serving {
                 self.pass_on(to, request, result, deadline, false);
             }
             (result, _) => self.answer(to, result),
-        }
-    }
-
-    fn pass_on(&mut self, to: &ReturnAddress, request: Request, payload: Bytes, deadline: Instant, leaving: bool) {
-        let to = to.clone();
-        if let Some(passing) = self.core.relay.pass_on(request, payload, deadline, leaving) {
-            self.onward.push(passing.map(|passed| passed.err().map(|failure| Stuck { to, failure })).boxed());
-        }
-    }
-
-    fn stuck(&mut self, stuck: Option<Stuck>) {
-        if let Some(Stuck { to, failure }) = stuck {
-            self.answer(&to, Err(failure));
         }
     }
 

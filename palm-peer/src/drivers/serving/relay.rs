@@ -1,16 +1,16 @@
 //! Passes messages on to other servers: to the next stage of their pipeline, or, from a server that leaves, to another
 //! instance.
 
+use super::{task::Parcel, unconfirmed::Ledgers};
 use crate::{
     Options,
-    drivers::{client::Mesh, dialer::Dialer},
+    drivers::{client::Mesh, dialer::Dialer, link::Link},
     facts::{
         message::{Failure, FailureKind, Request},
         names,
     },
     ports::{etcd::Etcd, tasks::Supervisor},
 };
-use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use std::{
     fmt,
@@ -30,6 +30,8 @@ pub struct Relay {
     etcd: OnceLock<Etcd>,
     mesh: OnceLock<Arc<Mesh>>,
     connecting: futures::lock::Mutex<()>,
+    /// What was passed on, and is not known to have arrived.
+    pub(super) ledgers: Ledgers,
 }
 
 impl fmt::Debug for Relay {
@@ -48,6 +50,7 @@ impl Relay {
             etcd: OnceLock::new(),
             mesh: OnceLock::new(),
             connecting: futures::lock::Mutex::new(()),
+            ledgers: Ledgers::new(),
         }
     }
 
@@ -80,47 +83,57 @@ impl Relay {
         }
     }
 
+    /// Whether an instance is published, as far as this server has looked.
+    pub fn is_published(&self, instance: Uuid) -> bool {
+        self.mesh.get().is_some_and(|mesh| mesh.directory().contains(instance))
+    }
+
     /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return where a link is open; else the rest is in the future, which ends in
     /// why the message could not be passed on.
     #[must_use]
     pub fn pass_on(
         self: &Arc<Self>,
-        mut request: Request,
-        payload: Bytes,
-        deadline: Instant,
+        mut parcel: Parcel,
         leaving: bool,
     ) -> Option<BoxFuture<'static, Result<(), Failure>>> {
-        let meant = request.route[request.stage];
+        let meant = parcel.request.route[parcel.request.stage];
         if !leaving && let Some(link) = self.mesh.get().and_then(|mesh| mesh.open_link(meant)) {
-            give_time_left(&mut request, deadline);
-            if link.post(&request, payload.clone()).is_ok() {
-                return None;
+            match self.post(&link, meant, parcel) {
+                Ok(()) => return None,
+                Err(unsent) => parcel = unsent.0,
             }
         }
         let relay = Arc::clone(self);
-        Some(async move { relay.find_and_pass_on(request, payload, deadline, leaving).await }.boxed())
+        Some(async move { relay.find_and_pass_on(parcel, leaving).await }.boxed())
     }
 
-    async fn find_and_pass_on(
-        &self,
-        mut request: Request,
-        payload: Bytes,
-        deadline: Instant,
-        leaving: bool,
-    ) -> Result<(), Failure> {
+    /// Sends a message over a link, and remembers it until it has arrived.
+    fn post(&self, link: &Arc<Link>, to: Uuid, mut parcel: Parcel) -> Result<(), Box<(Parcel, Failure)>> {
+        give_time_left(&mut parcel.request, parcel.deadline);
+        match link.post(&parcel.request, parcel.payload.clone()) {
+            Ok(number) => {
+                self.ledgers.posted(link, to, number, parcel);
+                Ok(())
+            }
+            Err(failure) => Err(Box::new((parcel, failure))),
+        }
+    }
+
+    async fn find_and_pass_on(&self, mut parcel: Parcel, leaving: bool) -> Result<(), Failure> {
         let mesh = self.mesh().await?;
-        let stage = request.stage;
-        let target = request.pipeline[stage].clone();
+        let (stage, deadline) = (parcel.request.stage, parcel.deadline);
+        let target = parcel.request.pipeline[stage].clone();
         let pinned = names::split_target(&target).is_some_and(|(server, _)| server.parse::<Uuid>().is_ok());
         // The client has links to the instances that its own uuid selects; only these can answer it.
-        let client = request.client.unwrap_or(self.dialer.me());
+        let client = parcel.request.client.unwrap_or(self.dialer.me());
         // A server that leaves must not send to itself, though it may still be published.
         let mut avoided: Vec<Uuid> = leaving.then_some(self.dialer.me()).into_iter().collect();
         let mut last = Failure::new(FailureKind::Unreachable, format!("no instance for {target}"));
         for _ in 0..TRIES {
             let able = mesh.directory().resolve(&target, client)?;
-            let meant = able.iter().find(|i| i.uuid == request.route[stage] && !avoided.contains(&i.uuid));
-            let chosen = match meant {
+            let meant = able.iter().find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
+            // Nobody waits for one that cannot be reached while there is another.
+            let chosen = match meant.filter(|instance| pinned || !mesh.is_failing(instance)) {
                 Some(instance) => Arc::clone(instance),
                 None if pinned => break,
                 None => match mesh.choose(&able, &avoided) {
@@ -128,17 +141,15 @@ impl Relay {
                     None => break,
                 },
             };
-            request.route[stage] = chosen.uuid;
-            let sent = match mesh.link_to(&chosen, deadline).await {
-                Ok(link) => {
-                    give_time_left(&mut request, deadline);
-                    link.post(&request, payload.clone())
+            parcel.request.route[stage] = chosen.uuid;
+            match mesh.link_to(&chosen, deadline).await {
+                Ok(link) => match self.post(&link, chosen.uuid, parcel) {
+                    Ok(()) => return Ok(()),
+                    Err(unsent) => (parcel, last) = *unsent,
+                },
+                Err(error) => {
+                    last = Failure::new(FailureKind::Unreachable, format!("{}: {error}", chosen.endpoint));
                 }
-                Err(error) => Err(Failure::new(FailureKind::Unreachable, format!("{}: {error}", chosen.endpoint))),
-            };
-            match sent {
-                Ok(()) => return Ok(()),
-                Err(failure) => last = failure,
             }
             avoided.push(chosen.uuid);
         }

@@ -55,6 +55,23 @@ pub(super) struct Finished {
     pub(super) onward: Option<Onward>,
 }
 
+/// A message on its way to another server.
+pub struct Parcel {
+    /// Who is told when it cannot be passed on.
+    pub(super) to: ReturnAddress,
+    pub(super) request: Request,
+    pub(super) payload: Bytes,
+    pub(super) deadline: Instant,
+}
+
+impl Parcel {
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        let names = self.request.pipeline.iter().chain(&self.request.cache).map(String::len).sum::<usize>();
+        size_of::<Self>() + self.payload.len() + names + size_of_val(self.request.route.as_slice())
+    }
+}
+
 /// A message that could not be passed on.
 pub(super) struct Stuck {
     pub(super) to: ReturnAddress,

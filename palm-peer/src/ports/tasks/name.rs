@@ -87,6 +87,8 @@ names! {
     OwnRecord = "own-record",
     /// The agent from before its first session to after its last.
     Peer = "peer",
+    /// Forgets what was passed on once it has arrived, and tells what was lost with a link.
+    PostedWatch = "posted-watch",
     /// Puts the record anew.
     Registration = "registration",
     /// Gives up the lead.

@@ -7,3 +7,4 @@ mod harness;
 mod leader;
 mod names;
 mod python;
+mod stages;

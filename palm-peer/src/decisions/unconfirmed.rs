@@ -1,0 +1,85 @@
+//! Messages that were sent over one connection, and are not known to have arrived.
+
+use std::collections::VecDeque;
+
+/// How many messages are kept, at most.
+pub const MAX_MESSAGES: usize = 4096;
+
+/// How many bytes these may have.
+pub const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Messages by their number on the connection, oldest first. What is too much is forgotten, oldest first: whoever waits for
+/// its answer sends it again after a while.
+#[derive(Debug)]
+pub struct Unconfirmed<M> {
+    messages: VecDeque<(u64, usize, M)>,
+    bytes: usize,
+}
+
+impl<M> Default for Unconfirmed<M> {
+    fn default() -> Self {
+        Self { messages: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<M> Unconfirmed<M> {
+    /// Message `number`, of `bytes`, was sent.
+    pub fn sent(&mut self, number: u64, bytes: usize, message: M) {
+        self.messages.push_back((number, bytes, message));
+        self.bytes += bytes;
+        while self.messages.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
+            self.forget_oldest();
+        }
+    }
+
+    /// So many messages have arrived.
+    pub fn arrived(&mut self, count: u64) {
+        while self.messages.front().is_some_and(|(number, ..)| *number <= count) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Whether nothing is in doubt.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// What may be lost with the connection, oldest first.
+    pub fn lost(self) -> impl Iterator<Item = M> {
+        self.messages.into_iter().map(|(.., message)| message)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, bytes, _)) = self.messages.pop_front() {
+            self.bytes -= bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_arrived_is_not_lost() {
+        let mut unconfirmed = Unconfirmed::default();
+        (1..=5).for_each(|number| unconfirmed.sent(number, 10, number));
+        unconfirmed.arrived(0);
+        unconfirmed.arrived(3);
+        assert_eq!(unconfirmed.bytes, 20);
+        unconfirmed.sent(6, 10, 6);
+        assert!(unconfirmed.lost().eq([4, 5, 6]));
+    }
+
+    #[test]
+    fn messages_and_bytes_are_bounded_and_the_oldest_go_first() {
+        let mut unconfirmed = Unconfirmed::default();
+        (1..=MAX_MESSAGES as u64 + 2).for_each(|number| unconfirmed.sent(number, 1, number));
+        assert_eq!((unconfirmed.messages.len(), unconfirmed.bytes), (MAX_MESSAGES, MAX_MESSAGES));
+        unconfirmed.sent(10_000, MAX_BYTES, 10_000);
+        assert_eq!((unconfirmed.messages.len(), unconfirmed.bytes), (1, MAX_BYTES));
+        unconfirmed.sent(10_001, MAX_BYTES + 1, 10_001);
+        assert_eq!((unconfirmed.is_empty(), unconfirmed.bytes), (true, 0));
+    }
+}
