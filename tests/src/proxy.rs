@@ -25,7 +25,15 @@ pub struct Proxy {
 enum Mode {
     Pass,
     Stall,
+    Swallow,
     Cut,
+}
+
+/// Whether bytes go to the server, or come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
 }
 
 #[derive(Debug)]
@@ -93,6 +101,12 @@ impl Proxy {
         self.turn(Mode::Stall);
     }
 
+    /// Hands on what clients send, and drops every byte of the answers: each request is carried out, and nobody hears of it. A
+    /// connection whose answers have a gap is of no use afterwards: [`cut`](Self::cut) it before you [`pass`](Self::pass).
+    pub fn swallow(&self) {
+        self.turn(Mode::Swallow);
+    }
+
     /// Ends all connections, and passes new ones to another address, as when a name means another machine.
     pub fn redirect(&self, upstream: SocketAddr) {
         self.cut();
@@ -119,7 +133,7 @@ impl Proxy {
                 let _ = accepting.join();
                 None
             }
-            (Mode::Pass | Mode::Stall, None) => Some(self.accepting()),
+            (Mode::Pass | Mode::Stall | Mode::Swallow, None) => Some(self.accepting()),
             (_, same) => same,
         };
     }
@@ -176,8 +190,8 @@ impl Shared {
     fn carry(&self, id: u64, near: &TcpStream) {
         if let Some(far) = self.reach(id, near) {
             thread::scope(|scope| {
-                scope.spawn(|| self.pump(id, &far, near));
-                self.pump(id, near, &far);
+                scope.spawn(|| self.pump(id, &far, near, Way::Back));
+                self.pump(id, near, &far, Way::There);
             });
         }
         self.state().connections.remove(&id);
@@ -197,7 +211,7 @@ impl Shared {
     }
 
     /// Moves bytes one way until that way ends, then tells the far side so.
-    fn pump(&self, id: u64, mut from: &TcpStream, mut to: &TcpStream) {
+    fn pump(&self, id: u64, mut from: &TcpStream, mut to: &TcpStream, way: Way) {
         let mut buffer = [0; 16 * 1024];
         loop {
             let read = from.read(&mut buffer);
@@ -205,6 +219,7 @@ impl Shared {
                 return;
             }
             match read {
+                Ok(n) if n > 0 && way == Way::Back && self.state().mode == Mode::Swallow => {}
                 Ok(n) if n > 0 && to.write_all(&buffer[..n]).is_ok() => {}
                 Ok(_) => break,
                 Err(_) => {

@@ -24,6 +24,7 @@ mod input;
 #[path = "../inside/mod.rs"]
 mod inside;
 mod jobs;
+mod joining;
 mod logging;
 mod network;
 mod no_space;

@@ -3,6 +3,7 @@
 use super::{
     Agent, Command, Joined,
     announce::Announcer,
+    own_lease::OwnLease,
     registration::{RegisterError, Registrar},
 };
 use crate::{
@@ -26,7 +27,8 @@ use std::{
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl Agent {
-    /// Registers; etcd may take as long as `join_timeout`. Gives up once nobody waits for it any more.
+    /// Registers; etcd may take as long as `join_timeout`. Gives up once nobody waits for it any more. Nothing is left in etcd
+    /// then, unless etcd is away.
     pub async fn join(
         etcd: Etcd,
         core: Arc<Core>,
@@ -34,21 +36,34 @@ impl Agent {
         announcer: Arc<Announcer>,
         commands: mpsc::UnboundedReceiver<Command>,
         beats: mpsc::UnboundedSender<Beat>,
-        mut cancelled: impl Future<Output = ()> + Unpin,
+        cancelled: impl Future<Output = ()> + Unpin,
     ) -> Result<(Self, Joined), Error> {
+        let mut lease = OwnLease::new(&etcd, core.options.ttl);
         let registrar = Registrar::new(etcd, &core.options, record);
         let agent = Self { registrar, core, announcer, commands, beats };
-        let join_timeout = agent.core.options.join_timeout;
+        let joined = match select(pin!(agent.join_on(&mut lease)), cancelled).await {
+            Either::Left((joined, _)) => joined,
+            Either::Right(_) => Err(Error::new(ErrorKind::System, "joining was given up")),
+        };
+        match joined {
+            Ok(joined) => Ok((agent, joined)),
+            Err(error) => {
+                lease.give_back().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Tries to register on this lease until etcd does it, or refuses, or took too long.
+    async fn join_on(&self, lease: &mut OwnLease) -> Result<Joined, Error> {
+        let join_timeout = self.core.options.join_timeout;
         let deadline = Instant::now() + join_timeout;
         let mut told: Option<Instant> = None;
         for attempt in 0.. {
-            let error = match agent.attach_unless(&mut cancelled).await {
-                Some(Ok(joined)) => return Ok((agent, joined)),
-                Some(Err(RegisterError::Evicted)) => {
-                    return Err(Error::new(ErrorKind::Evicted, "removed while joining"));
-                }
-                Some(Err(RegisterError::Etcd(error))) => error,
-                None => return Err(given_up()),
+            let error = match self.attach(lease, None).await {
+                Ok(joined) => return Ok(joined),
+                Err(RegisterError::Evicted) => return Err(Error::new(ErrorKind::Evicted, "removed while joining")),
+                Err(RegisterError::Etcd(error)) => error,
             };
             let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(1), fastrand::f64());
             if !error.is_passing() || Instant::now() + wait > deadline {
@@ -58,34 +73,8 @@ impl Agent {
                 log::warn!("joining waits for etcd, {join_timeout:?} in all (PALM_JOIN_TIMEOUT): {error}");
                 told = Some(Instant::now());
             }
-            if let Either::Right(_) = select(timer::sleep(wait), &mut cancelled).await {
-                return Err(given_up());
-            }
+            timer::sleep(wait).await;
         }
         Err(Error::new(ErrorKind::EtcdUnreachable, "etcd was asked too often"))
     }
-
-    /// Registers for the first time; `None` when `cancelled` ends before. Nothing is left in etcd then, unless etcd is away.
-    async fn attach_unless(
-        &self,
-        mut cancelled: impl Future<Output = ()> + Unpin,
-    ) -> Option<Result<Joined, RegisterError>> {
-        let (lease, clock) = match select(pin!(self.registrar.lease(self.core.options.ttl)), &mut cancelled).await {
-            Either::Left((Ok(granted), _)) => granted,
-            Either::Left((Err(error), _)) => return Some(Err(error.into())),
-            Either::Right(_) => return None,
-        };
-        let registered = match select(pin!(self.registrar.register(lease, None)), &mut cancelled).await {
-            Either::Left((registered, _)) => Some(registered),
-            Either::Right(_) => None,
-        };
-        if !matches!(registered, Some(Ok(_))) {
-            self.registrar.revoke(lease).await;
-        }
-        Some(registered?.map(|written| Joined { lease, clock, written }))
-    }
-}
-
-fn given_up() -> Error {
-    Error::new(ErrorKind::System, "joining was given up")
 }

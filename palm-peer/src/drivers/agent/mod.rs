@@ -4,6 +4,7 @@ pub mod announce;
 pub mod candidacy;
 mod joining;
 pub mod keeper;
+mod own_lease;
 pub mod registration;
 mod session;
 mod vigil;
@@ -11,6 +12,7 @@ mod vigil;
 use self::{
     announce::{Announcer, Event},
     keeper::LeaseNews,
+    own_lease::OwnLease,
     registration::{RegisterError, Registrar},
 };
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
     },
     facts::{ids::LeaseId, record::Record},
     ports::{
-        etcd::{Bound, Change},
+        etcd::{Bound, Change, EtcdErrorKind},
         tasks::{self, Name, Supervisor},
         timer,
     },
@@ -115,16 +117,14 @@ struct Session {
 }
 
 impl Agent {
-    /// Gets a lease and registers under it.
-    async fn attach(&self, known: Option<LastWritten>) -> Result<Joined, RegisterError> {
-        let (lease, clock) = self.registrar.lease(self.core.options.ttl).await?;
-        match self.registrar.register(lease, known).await {
-            Ok(written) => Ok(Joined { lease, clock, written }),
-            Err(error) => {
-                self.registrar.revoke(lease).await;
-                Err(error)
-            }
+    /// Registers on a lease, which the next attempt goes on with if this one fails.
+    async fn attach(&self, own: &mut OwnLease, known: Option<LastWritten>) -> Result<Joined, RegisterError> {
+        let (lease, clock) = own.hold().await?;
+        let registered = self.registrar.register(lease, known).await;
+        if matches!(&registered, Err(RegisterError::Etcd(error)) if error.kind() == EtcdErrorKind::LeaseGone) {
+            own.forget();
         }
+        Ok(Joined { lease, clock, written: registered? })
     }
 
     /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
@@ -161,8 +161,17 @@ impl Agent {
     }
 
     async fn rejoin(&mut self, written: LastWritten) -> Result<Joined, End> {
+        let mut lease = OwnLease::new(&self.registrar.etcd, self.core.options.ttl);
+        let joined = self.rejoin_on(&mut lease, written).await;
+        if joined.is_err() {
+            lease.give_back().await;
+        }
+        joined
+    }
+
+    async fn rejoin_on(&mut self, lease: &mut OwnLease, written: LastWritten) -> Result<Joined, End> {
         for attempt in 0.. {
-            match self.attach(Some(written)).await {
+            match self.attach(lease, Some(written)).await {
                 Ok(joined) => return Ok(joined),
                 Err(RegisterError::Evicted) => return Err(self.evicted()),
                 Err(RegisterError::Etcd(error)) => self.registrar.etcd.log_failure("rejoining", &error),

@@ -2,14 +2,8 @@
 
 use crate::{
     Options,
-    decisions::{
-        lease::LeaseClock,
-        removal::{Evidence, LastWritten, Verdict, judge},
-    },
-    drivers::{
-        departures::{DEPARTED_FOR, delete_with_note, note, now},
-        duties::SharedClock,
-    },
+    decisions::removal::{Evidence, LastWritten, Verdict, judge},
+    drivers::departures::{DEPARTED_FOR, delete_with_note, note, now},
     facts::{
         departure::{Departure, REMOVED_BY_ADMIN, Why},
         ids::{LeaseId, Revision},
@@ -18,11 +12,6 @@ use crate::{
     },
     ports::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
 };
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
-
 /// Why a peer could not register.
 #[derive(Debug)]
 pub enum RegisterError {
@@ -53,13 +42,6 @@ impl Registrar {
     /// The registrar of a server that listens at `port`.
     pub fn new(etcd: Etcd, options: &Options, record: Record) -> Self {
         Self { etcd, keys: options.keys(), record }
-    }
-
-    /// Gets a lease.
-    pub async fn lease(&self, ttl: Duration) -> Result<(LeaseId, SharedClock), EtcdError> {
-        let asked = Instant::now();
-        let granted = self.etcd.grant_lease(ttl).await?;
-        Ok((granted.id, Arc::new(Mutex::new(LeaseClock::granted(asked, granted.ttl)))))
     }
 
     /// Puts the record on `lease`, which a leader has yet to publish, and forgets that the server ever departed, unless a

@@ -9,6 +9,7 @@ mod convert;
 mod diagnosis;
 mod error;
 mod failover;
+mod grant;
 mod history;
 mod keep_alive;
 mod pump;
@@ -25,6 +26,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 pub use self::{
     error::{EtcdError, EtcdErrorKind},
+    grant::{Granted, LeaseRequest},
     keep_alive::KeepAlive,
     settings::{EtcdSettings, TlsSource},
     thread::{Bound, Task},
@@ -60,15 +62,6 @@ pub struct Etcd(Arc<Shared>);
 struct Shared {
     thread: Thread,
     pool: Arc<Pool>,
-}
-
-/// A new lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granted {
-    /// Its number.
-    pub id: LeaseId,
-    /// Its TTL, which may be longer than what was asked for.
-    pub ttl: Duration,
 }
 
 impl Etcd {
@@ -184,26 +177,6 @@ impl Etcd {
                 let response = connection.kv().txn(transaction).await?;
                 Ok(Answered::by_quorum(response.header(), TxnOutcome::from_etcd(&response)))
             }
-        })
-        .await
-    }
-
-    /// Gets a lease. The TTL is rounded up to whole seconds; etcd makes it longer if it is shorter than its own least.
-    ///
-    /// When an answer is lost, a second lease may exist besides: nothing lies on it, and it ends by itself.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`] says.
-    pub async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        self.request(move |connection| async move {
-            let granted = connection.client().lease_grant(seconds, None).await?;
-            let id = LeaseId::new(granted.id())
-                .ok_or_else(|| etcd_client::Error::Internal("etcd granted lease 0".to_owned()))?;
-            let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
-            Ok(Answered::by_member(granted.header(), Granted { id, ttl }))
         })
         .await
     }

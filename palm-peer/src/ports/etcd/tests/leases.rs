@@ -101,3 +101,64 @@ fn an_answer_to_an_abandoned_renewal_is_not_taken_for_the_next() {
         assert_eq!(renewals.renew().await.expect("its own answer"), None);
     });
 }
+
+/// The leases that etcd has, as it prints them.
+fn leases_at(server: &palm_tests::Etcd) -> Vec<String> {
+    let found = server.etcdctl(&["lease", "list"]);
+    found.lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_grant_whose_answer_was_lost_makes_no_second_lease() {
+    let server = palm_tests::Etcd::start();
+    let between = Proxy::start(server.address());
+    let etcd = handle([between.endpoint()]);
+    block_on(etcd.get("/a")).expect("connected");
+    between.swallow();
+    let began = Instant::now();
+    let asking = {
+        let etcd = etcd.clone();
+        std::thread::spawn(move || {
+            let mut request = LeaseRequest::new(TTL);
+            palm_tests::eventually("a grant", PATIENCE, || block_on(etcd.grant(&mut request)).ok())
+        })
+    };
+    palm_tests::eventually("etcd grants it", PATIENCE, || (leases_at(&server).len() == 1).then_some(()));
+    between.cut();
+    between.pass();
+    let granted = asking.join().expect("no panic");
+    assert_eq!(leases_at(&server), [granted.id.to_string()]);
+    assert_eq!(granted.ttl, TTL);
+    assert!(granted.asked >= began && granted.asked <= Instant::now());
+}
+
+#[test]
+fn a_grant_that_failed_is_asked_for_again_under_the_same_id() {
+    let server = palm_tests::Etcd::start();
+    let between = Proxy::start(server.address());
+    let etcd = handle([between.endpoint()]);
+    let mut request = LeaseRequest::new(TTL);
+    assert_eq!(request.maybe_granted(), None);
+    let first = Instant::now();
+    between.swallow();
+    for _ in 0..2 {
+        let error = block_on(etcd.grant(&mut request)).expect_err("no answer");
+        assert_eq!(error.kind(), EtcdErrorKind::Unreachable);
+    }
+    between.cut();
+    between.pass();
+    let granted = block_on(etcd.grant(&mut request)).expect("a lease");
+    assert_eq!(leases_at(&server), [granted.id.to_string()]);
+    assert_eq!(request.maybe_granted(), Some(granted.id));
+    assert!(granted.asked - first < EtcdSettings::REQUEST_TIMEOUT, "it counts from the attempt that made it");
+}
+
+#[test]
+fn a_lease_of_somebody_else_is_never_taken_for_the_own() {
+    let server = palm_tests::Etcd::start();
+    let etcd = handle([server.endpoint()]);
+    let others = block_on(etcd.grant_lease(TTL)).expect("a lease");
+    let granted = block_on(etcd.grant(&mut LeaseRequest::with_id(others.id, TTL))).expect("a lease");
+    assert_ne!(granted.id, others.id);
+    assert_eq!(leases_at(&server).len(), 2);
+}

@@ -1,0 +1,144 @@
+//! Leases under ids of our own choice, so that asking for one again makes no second one.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use etcd_client::LeaseGrantOptions;
+use uuid::Uuid;
+
+use super::{
+    Etcd,
+    error::{EtcdError, describe},
+    failover::Connection,
+    history::Answered,
+};
+use crate::facts::ids::LeaseId;
+
+/// A new lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// Its id.
+    pub id: LeaseId,
+    /// Its TTL, which may be longer than what was asked for.
+    pub ttl: Duration,
+    /// It was not granted before this moment: its TTL counts from here.
+    pub asked: Instant,
+}
+
+/// A lease that is asked for until etcd answers. All attempts name the same id, so they make one lease, whichever of them
+/// etcd carried out.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    id: LeaseId,
+    ttl: Duration,
+    /// When it was asked for first.
+    first: Option<Instant>,
+    /// Whether the id may have reached etcd.
+    sent: Arc<AtomicBool>,
+}
+
+impl LeaseRequest {
+    /// A request for a lease of this TTL, rounded up to whole seconds.
+    #[must_use]
+    pub fn new(ttl: Duration) -> Self {
+        Self { id: random_id(), ttl, first: None, sent: Arc::default() }
+    }
+
+    /// The id of the lease, if etcd may have granted it.
+    #[must_use]
+    pub fn maybe_granted(&self) -> Option<LeaseId> {
+        self.sent.load(Ordering::Relaxed).then_some(self.id)
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_id(id: LeaseId, ttl: Duration) -> Self {
+        Self { id, ..Self::new(ttl) }
+    }
+}
+
+/// What came of one attempt.
+enum Outcome {
+    /// This attempt made the lease.
+    New(Duration),
+    /// An earlier attempt made it, whose answer was lost.
+    Earlier(Duration),
+    /// The lease of that id is somebody else's, or was ours and has expired meanwhile.
+    Unusable,
+}
+
+impl Etcd {
+    /// Gets a lease. The TTL is rounded up to whole seconds; etcd makes it longer if it is shorter than its own minimum.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`](super::EtcdErrorKind) says. Where the answer was lost, the lease may exist; it ends by itself.
+    pub async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
+        self.grant(&mut LeaseRequest::new(ttl)).await
+    }
+
+    /// As [`grant_lease`](Self::grant_lease), for a request that can be made again when it failed.
+    ///
+    /// # Errors
+    ///
+    /// As [`grant_lease`](Self::grant_lease) says.
+    pub async fn grant(&self, request: &mut LeaseRequest) -> Result<Granted, EtcdError> {
+        loop {
+            let now = Instant::now();
+            let first = *request.first.get_or_insert(now);
+            let (id, ttl, sent) = (request.id, request.ttl, Arc::clone(&request.sent));
+            let outcome = self.request(move |connection| attempt(connection, id, ttl, Arc::clone(&sent))).await?;
+            match outcome {
+                Outcome::New(ttl) => return Ok(Granted { id, ttl, asked: now }),
+                Outcome::Earlier(ttl) => return Ok(Granted { id, ttl, asked: first }),
+                Outcome::Unusable => *request = LeaseRequest::new(ttl),
+            }
+        }
+    }
+}
+
+async fn attempt(
+    connection: Connection,
+    id: LeaseId,
+    ttl: Duration,
+    sent: Arc<AtomicBool>,
+) -> Result<Answered<Outcome>, etcd_client::Error> {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let sent_before = sent.swap(true, Ordering::Relaxed);
+    let options = LeaseGrantOptions::new().with_id(id.value());
+    let error = match connection.client().lease_grant(seconds, Some(options)).await {
+        Ok(granted) => return Ok(Answered::by_member(granted.header(), Outcome::New(whole_seconds(granted.ttl())))),
+        Err(error) => error,
+    };
+    if !describe(&error).contains("lease already exists") {
+        return Err(error);
+    }
+    let found = connection.client().lease_time_to_live(id.value(), None).await?;
+    let outcome = if sent_before && found.ttl() > 0 {
+        Outcome::Earlier(whole_seconds(found.granted_ttl()))
+    } else {
+        Outcome::Unusable
+    };
+    Ok(Answered::by_member(found.header(), outcome))
+}
+
+fn whole_seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// A positive number of 63 random bits, which no other process of the mesh comes up with. From the system's randomness: that
+/// of `fastrand` begins with the clock, and hosts start together.
+fn random_id() -> LeaseId {
+    loop {
+        // The six bits that are fixed in each half are not the same ones.
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        if let Some(id) = LeaseId::new(((high ^ low) & (u64::MAX >> 1)).cast_signed()) {
+            return id;
+        }
+    }
+}
