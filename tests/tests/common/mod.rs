@@ -85,6 +85,7 @@ impl<'a> Mesh<'a> {
         let start = |_| {
             let server = self.start(program);
             self.await_published(&[&server.uuid]);
+            self.await_in_line(&server.uuid);
             server
         };
         (0..count).map(start).collect()
@@ -111,6 +112,13 @@ impl<'a> Mesh<'a> {
         let candidates = state.into_iter().filter(|(key, _)| key.starts_with("/election/"));
         let oldest = candidates.min_by_key(|(_, candidate)| candidate.created);
         oldest.map(|(key, candidate)| (key, candidate.value))
+    }
+
+    /// Waits until this server stands for the lead, which it may do after it is published.
+    pub fn await_in_line(&self, uuid: &str) {
+        let stands =
+            |(key, event): (String, Event)| (key.starts_with("/election/") && event.value == uuid).then_some(());
+        eventually(&format!("{uuid} stands"), SOON, || self.state().into_iter().find_map(stands));
     }
 
     /// Waits until this server leads.
