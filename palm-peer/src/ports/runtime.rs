@@ -83,8 +83,9 @@ pub fn spawn_or(
     panicked: impl FnOnce() + Send + 'static,
 ) {
     prepare();
+    let logged = tasks::logged(name, future);
     drop(task::spawn(async move {
-        if tasks::logged(name, future).await.is_err() {
+        if logged.await.is_err() {
             panicked();
         }
     }));

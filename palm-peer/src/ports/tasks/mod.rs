@@ -36,14 +36,22 @@ const THREAD_REST: Duration = Duration::from_millis(100);
 static SUPERVISORS: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
 
 /// Runs a future; a panic ends it, and is given back as its message, for the caller to log.
-pub async fn caught<T>(name: Name, future: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(rigged::rigged(name, future)).catch_unwind().await.map_err(panic_message)
+///
+/// The future is boxed at once: each `async` function that it went through unboxed would hold it twice, and there is one of these for
+/// every connection.
+pub fn caught<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    let future = Box::pin(future);
+    // It is dropped inside as well, where its own panic is caught.
+    let inside = async move { rigged::rigged(name, future).await };
+    AssertUnwindSafe(inside).catch_unwind().map(|result| result.map_err(panic_message))
 }
 
 /// As [`caught`], and logs the panic: of each name once a minute, for strangers may bring it about.
-pub async fn logged<T>(name: Name, future: impl Future<Output = T>) -> Result<T, String> {
-    caught(name, future).await.inspect_err(|message| {
-        if may_log(name) {
+pub fn logged<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    caught(name, future).inspect(move |result| {
+        if let Err(message) = result
+            && may_log(name)
+        {
             say(&format!("task {name} panicked: {message} (logged once a minute)"));
         }
     })
