@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test test-tls bench soak fuzz check fmt
+.PHONY: help setup python build demo test test-tls bench scale soak fuzz check fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -11,6 +11,8 @@ export RUST_TEST_THREADS ?= 6
 FUZZ_SECONDS ?= 60
 # For instance: make bench BENCH='calls 256 palm nats'
 BENCH ?=
+# The sizes that `make scale` measures. For instance: make scale N='100 1000 5000 clients=20'
+N ?=
 # How long `make soak` goes on.
 SOAK_SECONDS ?= 900
 
@@ -42,6 +44,9 @@ ifeq ($(strip $(BENCH)),)
 	@echo && echo '### What the door and TLS cost' && echo
 	@$(CARGO) bench -p palm-tests --bench door
 endif
+
+scale: setup ## what meshes of N servers cost the leader, etcd and the clients, and how they take failures: N="100 1000" (docs/benchmarks.md)
+	@$(CARGO) bench -p palm-tests --bench scale -- $(N)
 
 soak: setup ## a mesh under load, kills and churn for 15 minutes: memory, descriptors and threads stay flat (docs/reliability.md)
 	@$(CARGO) bench -p palm-tests --bench soak -- $(SOAK_SECONDS)

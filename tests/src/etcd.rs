@@ -19,7 +19,7 @@ use tempfile::TempDir;
 pub use builder::EtcdBuilder;
 pub(crate) use builder::START_ATTEMPTS;
 
-use crate::{child::Held, metrics, timing::POLL};
+use crate::{Metrics, child::Held, metrics, timing::POLL};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -301,6 +301,16 @@ impl Etcd {
     pub fn metric_where(&self, name: &str, label: &str) -> f64 {
         let text = metrics::fetch(self.metrics, "/metrics").expect("etcd tells its metrics");
         metrics::sum(&text, name, label).unwrap_or_else(|| panic!("etcd has no metric {name}"))
+    }
+
+    /// All that it counts, at one moment.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        Metrics(metrics::fetch(self.metrics, "/metrics").expect("etcd tells its metrics"))
     }
 
     /// Whether it leads its cluster; `None` when it does not answer.

@@ -43,6 +43,7 @@ pub use found::{binary, example, in_repository, made_python, python};
 pub use free_port::free_port;
 pub use holdings::Holdings;
 pub use memory::resident;
+pub use metrics::Metrics;
 pub use network::{Flow, Host, Network};
 pub use process::{Mark, Process, ProcessBuilder};
 pub use processor_time::processor_time;

@@ -6,6 +6,18 @@ use std::{
     time::Duration,
 };
 
+/// All that etcd counted at one moment; from [`Etcd::metrics`](crate::Etcd::metrics).
+#[derive(Debug, Clone)]
+pub struct Metrics(pub(crate) String);
+
+impl Metrics {
+    /// The sum of all series of the metric `name` whose labels contain `label`; 0 when there is none.
+    #[must_use]
+    pub fn sum(&self, name: &str, label: &str) -> f64 {
+        sum(&self.0, name, label).unwrap_or(0.0)
+    }
+}
+
 /// The body of what `address` answers to a GET of `path`. A server that is frozen counts as an error after a second.
 pub(crate) fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
     let patience = Duration::from_secs(1);

@@ -181,6 +181,12 @@ impl Process {
         self.output.said().lines.iter().map(|(line, _)| line.clone()).collect()
     }
 
+    /// The lines behind `mark` so far.
+    #[must_use]
+    pub fn lines_after(&self, mark: Mark) -> Vec<String> {
+        self.output.said().lines[mark.0..].iter().map(|(line, _)| line.clone()).collect()
+    }
+
     /// The end of the output so far, for [`wait_for_line_after`](Self::wait_for_line_after).
     #[must_use]
     pub fn mark(&self) -> Mark {

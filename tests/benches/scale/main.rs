@@ -1,0 +1,83 @@
+//! How the cost of a mesh grows with the number of its servers: `make scale N="100 1000"`; docs/benchmarks.md says more.
+//!
+//! For each N: an etcd of its own, a leader and those next in line as real processes, N simulated servers, clients, and what
+//! happens to meshes: servers join, restart and are called, the leader is killed, etcd goes away. Prints a line for each N in
+//! each table.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod away;
+mod calls;
+mod failover;
+mod restarts;
+mod roles;
+#[path = "../../simulated/mod.rs"]
+mod simulated;
+mod size;
+mod steady;
+mod supervisor;
+mod table;
+mod world;
+
+use std::{env, error::Error, time::Duration};
+use table::Table;
+use world::{Plan, World};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What is measured when nothing is said.
+const N: usize = 100;
+
+/// The word `name=…` of the command line, as a number.
+fn number(words: &[&str], name: &str, default: usize) -> Outcome<usize> {
+    let word = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    Ok(word.map_or(Ok(default), str::parse)?)
+}
+
+fn main() -> Outcome<()> {
+    // `cargo bench` adds `--bench`.
+    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["peers", etcd, name, count] => roles::peers(etcd, name, count.parse()?),
+        ["roll", etcd, name, count] => roles::roll(etcd, name, count.parse()?),
+        ["watchers", etcd, count] => roles::watchers(etcd, count.parse()?),
+        ["caller", etcd, target] => roles::caller(etcd, target),
+        ["load", etcd, target, in_flight] => roles::load(etcd, target, in_flight.parse()?),
+        ["measure", ref words @ ..] => measure(words),
+        ref words => supervisor::run(words),
+    }
+}
+
+/// Measures every N that the words name, and prints the tables.
+fn measure(words: &[&str]) -> Outcome<()> {
+    let mut sizes: Vec<usize> = words.iter().filter_map(|word| word.parse().ok()).collect();
+    if sizes.is_empty() {
+        sizes.push(N);
+    }
+    let clients = number(words, "clients", 50)?;
+    let restarts = number(words, "restarts", 20)?;
+    let mut tables = Vec::new();
+    for n in sizes {
+        let plan = Plan { n, clients, restarts };
+        eprintln!("scale: {plan:?}");
+        let (mut world, formed) = World::form(plan);
+        let steady = steady::measure(&world);
+        let rows = [
+            size::measure(&mut world, formed, steady.etcd_out),
+            restarts::measure(&world),
+            steady.row,
+            failover::measure(&mut world),
+            away::measure(&mut world),
+            calls::measure(&world),
+        ];
+        table::merge(&mut tables, rows);
+        eprintln!("scale: N={n} is done");
+    }
+    tables.iter().for_each(Table::print);
+    Ok(())
+}
+
+/// How long a mesh of so many servers may take for anything.
+fn patience(n: usize) -> Duration {
+    Duration::from_secs(60) + Duration::from_millis(20) * u32::try_from(n).unwrap_or(u32::MAX)
+}

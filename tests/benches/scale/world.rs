@@ -1,0 +1,268 @@
+//! A mesh to be measured: its etcd, its servers and its clients, and what they have used so far.
+
+use crate::{
+    patience,
+    simulated::{Config, Swarm},
+};
+use palm_peer::{Client, Settings};
+use palm_tests::{Etcd, Mark, Metrics, Process, processor_time, resident};
+use std::{
+    env, thread,
+    time::{Duration, Instant},
+};
+
+/// How long etcd keeps a simulated server that it does not hear from: the default of real ones.
+pub const TTL: Duration = Duration::from_secs(10);
+/// How often the leader probes every server: its default.
+pub const PROBE_PERIOD: Duration = Duration::from_secs(10);
+/// What simulated servers are called: one instance, at most 32 of them, and all others.
+pub const NAMES: [&str; 3] = ["one", "some", "many"];
+/// What real servers are called.
+pub const REAL: &str = "real";
+/// How many instances of a name a client keeps links to.
+const LINKS: usize = 32;
+/// Real servers that stand for election before all others: the leader and those next in line.
+const LINE: usize = 3;
+/// For what takes milliseconds on an idle machine.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Simulated servers.
+    pub n: usize,
+    /// Clients that follow the mesh.
+    pub clients: usize,
+    /// Restarts of which a rolling restart consists here.
+    pub restarts: usize,
+}
+
+/// A mesh of one N.
+pub struct World {
+    pub plan: Plan,
+    pub etcd: Etcd,
+    /// Processes with real servers, those in line first, and how many servers each has.
+    pub real: Vec<(Process, usize)>,
+    /// Which of these leads.
+    pub leader: usize,
+    pub swarm: Swarm,
+    /// Sees what clients see.
+    pub client: Client,
+}
+
+/// How it came to be.
+pub struct Formed {
+    /// When all were configured, and when clients knew all; else how many were.
+    pub configured: Result<Duration, usize>,
+    pub published: Result<Duration, usize>,
+    pub leader_cpu: f64,
+    pub etcd_cpu: f64,
+}
+
+/// This program in another role.
+pub fn role(words: &[&str]) -> Process {
+    Process::start(env::current_exe().expect("this program"), words)
+}
+
+/// CPU time that a process has used, in seconds.
+pub fn cpu(pid: u32) -> f64 {
+    processor_time(pid).as_secs_f64()
+}
+
+/// Waits until `look` finds something, for as long as `within`.
+pub fn wait_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl World {
+    /// Starts everything, and waits until all simulated servers are published.
+    ///
+    /// # Panics
+    /// When etcd or the first servers do not start.
+    pub fn form(plan: Plan) -> (Self, Formed) {
+        let etcd = Etcd::builder().arg("--heartbeat-interval=100").arg("--election-timeout=1000").start();
+        let url = etcd.endpoint();
+        let mut real = Vec::new();
+        for _ in 0..LINE {
+            let process = role(&["peers", &url, REAL, "1"]);
+            process.wait_for_line(|line| line.contains(" joined as "), SOON);
+            real.push((process, 1));
+        }
+        let settings = Settings { etcd: vec![url.clone()], ..Settings::default() };
+        let options = settings.build().expect("settings that fit");
+        let client = palm_peer::block_on(Client::connect(options)).expect("etcd answers");
+        let swarm = Swarm::start(Config { etcd: url, ttl: TTL, rejoin_within: Duration::from_millis(200) });
+        let world = Self { plan, etcd, real, leader: 0, swarm, client };
+        wait_for(SOON, || (world.seen() == LINE).then_some(())).expect("the first servers are published");
+        let formed = world.populate();
+        (world, formed)
+    }
+
+    fn populate(&self) -> Formed {
+        let (n, within) = (self.plan.n, patience(self.plan.n));
+        let (leader, etcd) = (self.leader_cpu(), self.etcd_cpu());
+        let began = Instant::now();
+        let some = LINKS.min(n.saturating_sub(1) / 2);
+        for (name, count) in NAMES.into_iter().zip([1, some, n - 1 - some]) {
+            self.swarm.add(name, count);
+        }
+        let timed = |done: Option<()>, count: usize| done.map(|()| began.elapsed()).ok_or(count);
+        let configured = wait_for(within, || (self.published() == n + LINE).then_some(()));
+        let configured = timed(configured, self.published());
+        let published = wait_for(Duration::from_secs(5), || (self.seen() == n + LINE).then_some(()));
+        let published = timed(published, self.seen());
+        Formed { configured, published, leader_cpu: self.leader_cpu() - leader, etcd_cpu: self.etcd_cpu() - etcd }
+    }
+
+    /// How many servers there should be.
+    pub fn servers(&self) -> usize {
+        self.plan.n + self.real.iter().map(|(_, count)| count).sum::<usize>()
+    }
+
+    /// How many servers are published in etcd.
+    pub fn published(&self) -> usize {
+        self.swarm.count("/pipelines/").map_or(0, |(count, _)| count)
+    }
+
+    /// etcd's revision, which each transaction that writes adds one to.
+    pub fn revision(&self) -> i64 {
+        self.swarm.count("/pipelines/").map_or(0, |(_, revision)| revision)
+    }
+
+    /// How many servers a client knows.
+    pub fn seen(&self) -> usize {
+        self.client.reachable().iter().map(|server| server.instances).sum()
+    }
+
+    /// The process that leads.
+    pub fn leader(&self) -> &Process {
+        &self.real[self.leader].0
+    }
+
+    /// CPU time in seconds, here and below.
+    pub fn leader_cpu(&self) -> f64 {
+        cpu(self.leader().pid())
+    }
+
+    pub fn etcd_cpu(&self) -> f64 {
+        cpu(self.etcd.pid())
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub fn leader_rss(&self) -> f64 {
+        resident(self.leader().pid()) as f64 / 1e6
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub fn etcd_rss(&self) -> f64 {
+        resident(self.etcd.pid()) as f64 / 1e6
+    }
+
+    /// Starts real servers in one process, and waits until clients know them; says how long that took.
+    pub fn add_real(&mut self, count: usize) -> Option<Duration> {
+        let before = self.servers();
+        let began = Instant::now();
+        self.real.push((role(&["peers", &self.etcd.endpoint(), REAL, &count.to_string()]), count));
+        wait_for(patience(count), || (self.seen() == before + count).then(|| began.elapsed()))
+    }
+
+    /// Where the logs of all real servers end now.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.real.iter().map(|(process, _)| process.mark()).collect()
+    }
+
+    /// How many servers those who led removed since then because these did not answer.
+    pub fn evictions(&self, marks: &[Mark]) -> usize {
+        let evicts = |line: &&String| line.contains("Deleted server ") && !line.contains("it killed itself");
+        let of =
+            |((process, _), mark): (&(Process, usize), &Mark)| process.lines_after(*mark).iter().filter(evicts).count();
+        self.real.iter().zip(marks).map(of).sum()
+    }
+}
+
+/// What etcd did between two moments.
+pub struct Work {
+    before: Metrics,
+    after: Metrics,
+}
+
+impl Work {
+    pub fn between(before: Metrics, after: Metrics) -> Self {
+        Self { before, after }
+    }
+
+    fn sum(&self, name: &str, label: &str) -> f64 {
+        self.after.sum(name, label) - self.before.sum(name, label)
+    }
+
+    /// Bytes that etcd sent to its clients.
+    pub fn sent(&self) -> f64 {
+        self.sum("etcd_network_client_grpc_sent_bytes_total", "")
+    }
+
+    /// Requests of this method, such as `Txn`; of those that are streams, how many were opened.
+    pub fn requests(&self, method: &str) -> f64 {
+        self.sum("grpc_server_started_total", &format!("grpc_method=\"{method}\""))
+    }
+
+    /// Messages that came over streams of this method.
+    pub fn messages(&self, method: &str) -> f64 {
+        self.sum("grpc_server_msg_received_total", &format!("grpc_method=\"{method}\""))
+    }
+
+    /// Keys that were put.
+    pub fn puts(&self) -> f64 {
+        self.sum("etcd_mvcc_put_total", "")
+    }
+
+    /// Goroutines more than before.
+    pub fn goroutines(&self) -> f64 {
+        self.sum("go_goroutines", "")
+    }
+}
+
+/// What a client that calls all the time went through.
+pub struct Calls {
+    process: Process,
+}
+
+/// What happened to its calls.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Count {
+    pub calls: u64,
+    pub errors: u64,
+    /// Of these, because nothing of that name was published.
+    pub missing: u64,
+    /// The longest, in ms.
+    pub longest: u64,
+}
+
+impl Calls {
+    /// Calls `target` all the time.
+    pub fn start(world: &World, target: &str) -> Self {
+        let process = role(&["caller", &world.etcd.endpoint(), target]);
+        process.wait_for_line(|line| line.starts_with("calls "), SOON);
+        Self { process }
+    }
+
+    /// All calls so far. (It says so a few times a second.)
+    pub fn count(&self) -> Count {
+        let mut total = Count::default();
+        for line in self.process.lines() {
+            let numbers: Vec<u64> = line.split(' ').skip(1).filter_map(|word| word.parse().ok()).collect();
+            if let [calls, errors, missing, longest] = numbers[..] {
+                total = Count { calls, errors, missing, longest: total.longest.max(longest) };
+            }
+        }
+        total
+    }
+}

@@ -1,0 +1,47 @@
+//! Keeps simulated servers from leading, which they could not.
+
+use super::{
+    Shared, Simulated, candidacy,
+    etcd::{RangeRequest, delete, folder, put},
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tonic::Status;
+
+/// etcd's limit is 128 operations in a transaction.
+const MAX_OPERATIONS: usize = 100;
+
+/// Sends simulated servers to the end of the line whenever one of them is first in it.
+pub async fn step_aside(shared: Arc<Shared>) {
+    loop {
+        shared.candidates_changed.notified().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        while !matches!(try_to_step_aside(&shared).await, Ok(true)) {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+}
+
+/// Returns whether a real server leads, or nobody stands.
+async fn try_to_step_aside(shared: &Shared) -> Result<bool, Status> {
+    let by_age = RangeRequest { sort_order: 1, sort_target: 2, ..folder("/election/") };
+    let ours: HashMap<i64, Arc<Simulated>> = {
+        let servers = shared.servers.read().unwrap();
+        servers.iter().map(|server| (server.held.lock().unwrap().lease, Arc::clone(server))).collect()
+    };
+    let is_ours = |lease: i64| lease != 0 && ours.contains_key(&lease);
+    let first = shared.store.range(RangeRequest { limit: 1, ..by_age.clone() }).await?;
+    if !first.kvs.first().is_some_and(|first| is_ours(first.lease)) {
+        return Ok(true);
+    }
+    let all = shared.store.range(by_age).await?.kvs;
+    let Some(real) = all.iter().position(|candidate| !is_ours(candidate.lease)) else { return Ok(false) };
+    for some in all[..real].chunks(MAX_OPERATIONS) {
+        shared.store.transact(some.iter().map(|candidate| delete(candidate.key.clone())).collect()).await?;
+        let again = some.iter().filter_map(|candidate| {
+            let uuid = ours.get(&candidate.lease)?.face.uuid;
+            Some(put(candidacy(candidate.lease), uuid.to_string(), candidate.lease))
+        });
+        shared.store.transact(again.collect()).await?;
+    }
+    Ok(false)
+}
