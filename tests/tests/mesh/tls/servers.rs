@@ -49,10 +49,8 @@ fn shows(own: &Certificate, version: &'static SupportedProtocolVersion) -> Socke
 
 /// Publishes an instance that no leader knows.
 fn publish(etcd: &Etcd, prefix: &str, name: &str, uuid: &str, endpoint: &str) {
-    let functions = r#"["shout"]"#;
-    let instance = format!(r#"{{"uuid":"{uuid}","endpoint":"{endpoint}","functions":{functions}}}"#);
-    let value = format!(r#"{{"server":"{name}","functions":{functions},"instances":[{instance}]}}"#);
-    etcd.etcdctl(&["put", &format!("{prefix}/pipelines/{name}"), &value]);
+    let value = format!(r#"{{"server":"{name}","uuid":"{uuid}","endpoint":"{endpoint}","functions":["shout"]}}"#);
+    etcd.etcdctl(&["put", &format!("{prefix}/pipelines/{name}/{uuid}"), &value]);
 }
 
 /// What a call of a server that is none says.
