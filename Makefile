@@ -46,6 +46,7 @@ ifeq ($(strip $(BENCH)),)
 endif
 
 scale: setup ## what meshes of N servers cost the leader, etcd and the clients, and how they take failures: N="100 1000" (docs/benchmarks.md)
+	@$(CARGO) build --release -p palm-cli
 	@$(CARGO) bench -p palm-tests --bench scale -- $(N)
 
 soak: setup ## a mesh under load, kills and churn for 15 minutes: memory, descriptors and threads stay flat (docs/reliability.md)

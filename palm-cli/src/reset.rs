@@ -1,14 +1,17 @@
 //! `palm-cli reset`: clears everything.
 
 use crate::{args::Reset, failure::Failure, find::describe, screen::Screen, table::counted};
-use palm_peer::{Admin, Options};
+use palm_peer::{Admin, Entry, Options};
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
 
-/// How long to wait for the servers to come back.
-const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// How long no server may come back until the others are said to be missing: servers that are alive return within seconds, in a large
+/// mesh one after the other.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long to wait for the servers to come back, at most.
+const BACK_WITHIN: Duration = Duration::from_secs(300);
 
 /// Does what the command line says.
 pub async fn run(reset: &Reset, options: Options, screen: &mut Screen) -> Result<(), Failure> {
@@ -41,13 +44,22 @@ pub async fn run(reset: &Reset, options: Options, screen: &mut Screen) -> Result
     }
     screen.flush()?;
     let began = Instant::now();
-    let missing = cleared.missing_after(BACK_WITHIN).await;
-    let (back, took) = (servers - missing.len(), began.elapsed().min(BACK_WITHIN).as_secs_f64());
-    screen.line(&format!("{back} of {} came back within {took:.1} s", counted(servers, "server")))?;
+    let missing = cleared.missing_after(QUIET, BACK_WITHIN).await;
+    let (back, waited) = (servers - missing.len(), began.elapsed());
+    screen.line(&format!("{back} of {} came back within {}", counted(servers, "server"), within(waited, &missing)))?;
     for entry in missing {
         screen.line(&format!("  missing: {}", describe(entry)))?;
     }
     Ok(())
+}
+
+/// In which time the servers came back, and that no more did for a while, where some are missing.
+fn within(waited: Duration, missing: &[&Entry]) -> String {
+    let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    if missing.is_empty() || waited >= BACK_WITHIN {
+        return seconds(waited.min(BACK_WITHIN));
+    }
+    format!("{}, and none within the {} after that", seconds(waited.saturating_sub(QUIET)), seconds(QUIET))
 }
 
 /// Asks, and goes on only if the answer is yes.

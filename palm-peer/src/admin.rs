@@ -113,10 +113,11 @@ impl Reset {
         self.coming.marked
     }
 
-    /// Waits until every server that there was is registered again, for as long as `time`; gives those that are not.
-    /// May be called again, to wait on. What was broken cannot come back, and is not waited for.
-    pub async fn missing_after(&mut self, time: Duration) -> Vec<&Entry> {
-        self.coming.wait(time).await;
+    /// Waits until every server that there was is registered again, or none has come back for as long as `quiet`, but no
+    /// longer than `limit` in all; returns those that are not back. So a large mesh has the time that it takes, and a server that is dead
+    /// delays the answer by `quiet` alone. May be called again, to wait on. What was broken cannot come back, and is not waited for.
+    pub async fn missing_after(&mut self, quiet: Duration, limit: Duration) -> Vec<&Entry> {
+        self.coming.wait(quiet, limit).await;
         self.coming.missing.values().collect()
     }
 }

@@ -3,7 +3,10 @@
 use super::departures::{Noted, delete_with_note, note, now};
 use crate::{
     Error, ErrorKind, Options,
-    decisions::roster::{Entry, roster},
+    decisions::{
+        election::Candidate,
+        roster::{Entry, roster},
+    },
     facts::{
         departure::{REMOVED_BY_ADMIN, Why},
         ids::Revision,
@@ -24,6 +27,9 @@ use uuid::Uuid;
 
 /// How long a view of the mesh waits for more changes before it tells of the first: a server that joins makes several.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// How many candidates are asked for to find the one that leads: there is one for each server.
+const OLDEST_CANDIDATES: usize = 4;
 
 /// What to do when etcd is out of space.
 const MAKE_SPACE: &str = "compact, defragment and disarm the alarm, as docs/operations.md says";
@@ -142,10 +148,18 @@ impl Archive {
         }
     }
 
-    /// Reads something, and the candidates, at one moment.
+    /// Reads something, and the oldest candidates, of which the first leads, at one moment. Keys that no peer put must not hide it.
     async fn read(&self, what: Operation) -> Result<(Vec<KeyValue>, Vec<KeyValue>), EtcdError> {
-        let election = Operation::get_prefix(&self.keys.election());
-        Ok(two(self.etcd.transact(Transaction::new().then(what).then(election)).await?.reads))
+        let mut max = OLDEST_CANDIDATES;
+        loop {
+            let oldest = Operation::get_oldest(&self.keys.election(), max);
+            let (found, oldest) =
+                two(self.etcd.transact(Transaction::new().then(what.clone()).then(oldest)).await?.reads);
+            if oldest.len() < max || oldest.iter().any(|kv| Candidate::read(&self.keys, kv).is_some()) {
+                return Ok((found, oldest));
+            }
+            max = max.saturating_mul(16);
+        }
     }
 
     /// Waits no longer than the options allow.
@@ -184,15 +198,17 @@ pub struct Return {
 }
 
 impl Return {
-    /// Waits until nobody is missing any more, or time is up.
-    pub async fn wait(&mut self, time: Duration) {
-        let deadline = Instant::now() + time;
+    /// Waits until nobody is missing any more, or nobody has come back for as long as `quiet`, or the limit is reached.
+    pub async fn wait(&mut self, quiet: Duration, limit: Duration) {
+        let began = Instant::now();
+        let mut deadline = began + quiet.min(limit);
         while !self.missing.is_empty() {
             let Ok(change) = timer::timeout_at(deadline, self.watch.next()).await else { return };
             match change {
                 // A key's identity is when it was created: all that there were are gone.
                 Change::Put { current, .. } if self.at.is_some_and(|at| current.created > at) => {
-                    self.missing.remove(&current.key);
+                    let is_back = self.missing.remove(&current.key).is_some();
+                    deadline = if is_back { (Instant::now() + quiet).min(began + limit) } else { deadline };
                 }
                 // The reset itself is undone: what stands there may be of before.
                 Change::NewHistory => self.at = None,

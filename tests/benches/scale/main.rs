@@ -8,6 +8,7 @@
 
 mod away;
 mod calls;
+mod cli;
 mod failover;
 mod restarts;
 mod roles;
@@ -69,6 +70,7 @@ fn measure(words: &[&str]) -> Outcome<()> {
             failover::measure(&mut world),
             away::measure(&mut world),
             calls::measure(&world),
+            cli::measure(&world),
         ];
         table::merge(&mut tables, rows);
         eprintln!("scale: N={n} is done");

@@ -36,6 +36,8 @@ mod records;
 mod removal;
 mod roles;
 mod runtimes;
+#[path = "../../simulated/mod.rs"]
+mod simulated;
 mod supervision;
 mod systemd;
 mod tls;

@@ -1,6 +1,9 @@
 //! Several reads and writes that happen together, if certain things still hold.
 
-use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::{
+    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
+    TxnResponse,
+};
 
 use super::convert::{items, revision_of};
 use crate::{
@@ -115,6 +118,15 @@ impl Operation {
     #[must_use]
     pub fn get_prefix(prefix: &str) -> Self {
         Self(TxnOp::get(prefix, Some(prefix_options(prefix))))
+    }
+
+    /// Reads those of the keys that begin so that were created first, oldest first, `max` at most; one of [`TxnOutcome::reads`].
+    #[must_use]
+    pub fn get_oldest(prefix: &str, max: usize) -> Self {
+        let options = prefix_options(prefix)
+            .with_sort(SortTarget::Create, SortOrder::Ascend)
+            .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
+        Self(TxnOp::get(prefix, Some(options)))
     }
 }
 

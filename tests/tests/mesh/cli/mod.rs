@@ -6,6 +6,7 @@
 mod call;
 mod exit;
 mod job;
+mod many;
 mod reset;
 mod rm;
 mod status;

@@ -37,6 +37,17 @@ fn the_table_tells_of_each_server_and_who_leads() {
 }
 
 #[test]
+fn keys_that_no_peer_put_do_not_hide_who_leads() {
+    let world = World::new();
+    for number in 0..20 {
+        world.put(&format!("/election/junk{number}"), "junk");
+    }
+    let server = world.server();
+    let text = world.cli(&["status"]).done();
+    assert!(text.ends_with(&format!("1 configured, 0 waiting; {} leads\n", server.uuid)), "{text}");
+}
+
+#[test]
 fn meshes_with_different_prefixes_do_not_see_each_other() {
     let world = World::new();
     let server = world.server_in("/staging");
