@@ -6,8 +6,9 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    connection::{Connection, Place},
     error::{EtcdError, EtcdErrorKind},
-    failover::{Connection, Failure, Place, Pool},
+    failover::{Failure, Pool},
     history::{cluster_of, member_header},
 };
 use crate::decisions::etcd_history::{ClusterId, Header};

@@ -12,98 +12,55 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions, WatchClient};
+use etcd_client::ConnectOptions;
+use futures::future::{Either, select};
 use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
-    time::{Instant, timeout_at},
+    runtime::Handle,
+    sync::Mutex as AsyncMutex,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
+    connection::{Connection, Place, options},
     diagnosis::Diagnosis,
     error::{EtcdError, EtcdErrorKind, Verdict, describe, judge, silence},
     history::{Answered, History},
+    life::Doubt,
     settings::{EtcdSettings, TlsSource},
 };
 use crate::{decisions::etcd_history::EtcdHistory, ports::tls::EtcdTls};
 
-/// A host that is down does not answer at all: known sooner than by the request's own limit.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many times the request timeout a request may take while etcd is slow.
+pub(super) const SLOW_FACTOR: u32 = 4;
 
-/// How often an open stream is tried with a ping. etcd closes the connection of who pings more often than its
-/// `--grpc-keepalive-min-time`, 5 s unless set (seen: with pings every second each watch broke after 4 s); nor does it
-/// bear pings when no stream is open, so there are none then.
-const PING_PERIOD: Duration = Duration::from_secs(6);
-
-/// How long the answer to a ping may take before the connection is given up.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a connection without a stream may be idle before the system checks that the other host is still there: pings
-/// are sent over streams only.
-const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// The largest answer we take. The crate's 4 MiB would be too little for a list of a few thousand servers.
-const MAX_ANSWER: usize = 256 << 20;
+/// How long it may take to find out what a failure means, beyond the request's own time.
+const CHECK_WITHIN: Duration = Duration::from_millis(500);
 
 /// All endpoints, and which of them to ask first.
 pub(super) struct Pool {
     pub(super) endpoints: Vec<Endpoint>,
     /// Where the last request succeeded.
     current: AtomicUsize,
-    options: ConnectOptions,
+    pub(super) options: ConnectOptions,
     /// What TLS is made of, and what that was when it could last be told.
-    tls: Option<(TlsSource, Mutex<Option<EtcdTls>>)>,
-    user: Option<(String, String)>,
+    pub(super) tls: Option<(TlsSource, Mutex<Option<EtcdTls>>)>,
+    pub(super) user: Option<(String, String)>,
     pub(super) request_timeout: Duration,
-    generations: AtomicU64,
+    pub(super) generations: AtomicU64,
     /// Held until the endpoints have said which cluster they belong to.
     pub(super) identifying: AsyncMutex<bool>,
     pub(super) history: History,
+    /// Where tasks run.
+    thread: Handle,
 }
 
 /// One endpoint and its client, once there is one.
 pub(super) struct Endpoint {
     pub(super) url: String,
-    slot: Mutex<Option<Slot>>,
+    pub(super) slot: Mutex<Option<Connection>>,
     /// Held while connecting, so that a hundred waiting requests authenticate once.
-    connecting: AsyncMutex<()>,
+    pub(super) connecting: AsyncMutex<()>,
     diagnosis: Diagnosis,
-}
-
-/// A client that is in use.
-struct Slot {
-    connection: Connection,
-    /// Dropped with the slot: all who hold a copy of the connection learn that it is no longer trusted.
-    _trusted: watch::Sender<()>,
-}
-
-/// A client of one endpoint.
-#[derive(Clone)]
-pub(super) struct Connection {
-    client: Client,
-    /// Closed when somebody found the connection wanting.
-    pub(super) trusted: watch::Receiver<()>,
-    pub(super) place: Place,
-}
-
-/// Which client of which endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) endpoint: usize,
-    generation: u64,
-}
-
-impl Connection {
-    pub(super) fn client(&self) -> Client {
-        self.client.clone()
-    }
-
-    pub(super) fn kv(&self) -> KvClient {
-        self.client.kv_client().max_decoding_message_size(MAX_ANSWER)
-    }
-
-    pub(super) fn watch(&self) -> WatchClient {
-        self.client.watch_client().max_decoding_message_size(MAX_ANSWER)
-    }
 }
 
 /// How one endpoint failed.
@@ -119,14 +76,7 @@ pub(super) enum Failure {
 }
 
 impl Pool {
-    pub(super) fn new(settings: EtcdSettings) -> Self {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_keep_alive(PING_PERIOD, PING_TIMEOUT)
-            .with_keep_alive_while_idle(false)
-            .with_tcp_keepalive(TCP_KEEP_ALIVE)
-            // A member that lost touch with the others would else serve a watch that is silent for ever.
-            .with_require_leader(true);
+    pub(super) fn new(settings: EtcdSettings, thread: Handle) -> Self {
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .into_iter()
@@ -142,13 +92,14 @@ impl Pool {
             // A mesh that starts at once shall not fall upon one member.
             current: AtomicUsize::new(fastrand::usize(..endpoints.len().max(1))),
             endpoints,
-            options,
+            options: options(),
             tls: settings.tls.map(|source| (source, Mutex::new(None))),
             user: settings.user,
             request_timeout: settings.request_timeout,
             generations: AtomicU64::new(0),
             identifying: AsyncMutex::new(false),
             history: History::new(history),
+            thread,
         }
     }
 
@@ -212,21 +163,17 @@ impl Pool {
         let mut last = false;
         loop {
             let limit = Instant::now() + self.request_timeout;
-            let silent = || Failure::Elsewhere(silence(self.request_timeout));
             let (connection, fresh) = match timeout_at(limit, self.connection(index)).await {
-                Err(_) => return Err(silent()),
+                Err(_) => return Err(Failure::Elsewhere(silence(self.request_timeout))),
                 Ok(Err(error)) => return Err(self.failure_at(index, &error, limit).await),
                 Ok(Ok(connection)) => connection,
             };
-            let place = connection.place;
             let sent = self.history.sent();
-            let error = match timeout_at(limit, request(connection.clone())).await {
-                Err(_) => {
-                    self.distrust(place);
-                    return Err(silent());
-                }
+            let error = match self.patiently(&connection, Box::pin(request(connection.clone()))).await {
+                Err(waited) => return Err(Failure::Elsewhere(silence(waited))),
                 Ok(Err(error)) => error,
                 Ok(Ok(answer)) => {
+                    connection.life.heard();
                     if let Some(header) = answer.header {
                         let url = &self.endpoints[index].url;
                         if !self.history.accept(index, url, sent, header).map_err(Failure::Foreign)? {
@@ -237,12 +184,13 @@ impl Pool {
                     return Ok(answer.value);
                 }
             };
+            let limit = limit.max(Instant::now() + CHECK_WITHIN);
             let verdict = judge(&error);
             if matches!(verdict, Verdict::Definite(_)) {
                 self.check_cluster(&connection, limit).await?;
             }
             if matches!(verdict, Verdict::Broken | Verdict::StaleToken) {
-                self.distrust(place);
+                self.distrust(connection.place);
                 if !fresh && !last {
                     last = true;
                     continue;
@@ -250,6 +198,43 @@ impl Pool {
             }
             return Err(self.failure_at(index, &error, limit).await);
         }
+    }
+
+    /// Waits for an answer over this connection, and else says how long it waited. When it is late, looks whether the
+    /// connection lives, which no stream on it feels.
+    async fn patiently<T>(
+        &self,
+        connection: &Connection,
+        mut answer: impl Future<Output = T> + Unpin,
+    ) -> Result<T, Duration> {
+        let late = self.request_timeout / 2;
+        if let Ok(answer) = timeout(late, &mut answer).await {
+            return Ok(answer);
+        }
+        self.check(connection);
+        if let Ok(answer) = timeout(self.request_timeout.saturating_sub(late), &mut answer).await {
+            return Ok(answer);
+        }
+        let patience = self.patience();
+        let silent = connection.life.silent();
+        tokio::pin!(silent);
+        match timeout(patience.saturating_sub(self.request_timeout), select(answer, silent)).await {
+            Ok(Either::Left((answer, _))) => Ok(answer),
+            Ok(Either::Right(_)) => Err(self.request_timeout),
+            Err(_) => Err(patience),
+        }
+    }
+
+    /// Looks whether a connection lives over which an answer is late.
+    pub(super) fn check(&self, connection: &Connection) {
+        connection.life.check(&self.thread, Doubt::Slow, connection.client(), self.request_timeout * 3 / 2);
+    }
+
+    /// How long a request may take: longer while all endpoints are slow and live, for whoever gives up then and asks again only
+    /// makes them slower.
+    pub(super) fn patience(&self) -> Duration {
+        let slow = |endpoint: &Endpoint| endpoint.connected().is_some_and(|connection| connection.life.is_slow());
+        if self.endpoints.iter().all(slow) { self.request_timeout * SLOW_FACTOR } else { self.request_timeout }
     }
 
     /// What a failure means for the other endpoints. When the connection broke, finds out whether TLS is the reason: the
@@ -267,80 +252,26 @@ impl Pool {
         failure(error)
     }
 
-    /// The endpoint's client, and whether it is new.
-    pub(super) async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
-        let endpoint = &self.endpoints[index];
-        if let Some(connection) = endpoint.connected() {
-            return Ok((connection, false));
-        }
-        let _connecting = endpoint.connecting.lock().await;
-        if let Some(connection) = endpoint.connected() {
-            return Ok((connection, false));
-        }
-        // Boxed: every request would have room for it.
-        let client = Box::pin(self.connect(&endpoint.url)).await?;
-        let (sender, trusted) = watch::channel(());
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let place = Place { endpoint: index, generation };
-        let connection = Connection { client, trusted, place };
-        *endpoint.slot() = Some(Slot { connection: connection.clone(), _trusted: sender });
-        Ok((connection, true))
-    }
-
-    /// A new client, authenticated if there is a user. Without one nothing is sent yet.
-    async fn connect(&self, url: &str) -> Result<Client, etcd_client::Error> {
-        let plain = self.options_now();
-        let Some((name, password)) = &self.user else {
-            return Client::connect([url], Some(plain)).await;
-        };
-        let options = plain.clone().with_user(name, password);
-        match Client::connect([url], Some(options)).await {
-            // As etcd's own client does: a user may be configured before authentication is switched on.
-            Err(error) if describe(&error).contains("authentication is not enabled") => {
-                Client::connect([url], Some(plain)).await
-            }
-            result => result,
-        }
-    }
-
-    /// The options, with the certificates of this moment.
-    fn options_now(&self) -> ConnectOptions {
-        let Some((source, last)) = &self.tls else { return self.options.clone() };
-        // Replaced as a whole, so that a panic elsewhere cannot have left it half written.
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        match source() {
-            Ok(tls) => *last = Some(tls),
-            Err(error) => {
-                if let Some(suppressed) = self.history.should_log("reading certificates".into()) {
-                    log::warn!(
-                        "the certificates for etcd cannot be read again, the old ones are used: {error}{suppressed}"
-                    );
-                }
-            }
-        }
-        let Some(tls) = last.clone() else { return self.options.clone() };
-        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
-        if let Some((certificate, key)) = tls.identity {
-            options = options.identity(Identity::from_pem(certificate, key));
-        }
-        self.options.clone().with_tls(options)
-    }
-
-    /// Lets go of a client, so that the next request there connects and authenticates anew. Streams that still run on
-    /// its connection go on, but are told.
+    /// Lets go of a client, so that the next request there connects and authenticates anew. Streams that still run on its
+    /// connection go on, unless it proves silent.
     pub(super) fn distrust(&self, place: Place) {
         let mut slot = self.endpoints[place.endpoint].slot();
-        if slot.as_ref().is_some_and(|slot| slot.connection.place == place) {
-            *slot = None;
+        if let Some(connection) = slot.take_if(|connection| connection.place == place) {
+            connection.life.check(&self.thread, Doubt::Failed, connection.client(), self.request_timeout);
         }
+    }
+
+    /// Begins the next turn at another endpoint than this.
+    pub(super) fn move_on(&self, place: Place) {
+        let next = (place.endpoint + 1) % self.endpoints.len();
+        // When it fails, somebody else has moved on already.
+        let _ = self.current.compare_exchange(place.endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Lets go of a client, and begins the next turn at another endpoint.
     pub(super) fn avoid(&self, place: Place) {
         self.distrust(place);
-        let next = (place.endpoint + 1) % self.endpoints.len();
-        // When it fails, somebody else has moved on already.
-        let _ = self.current.compare_exchange(place.endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.move_on(place);
     }
 
     /// Begins the next turn there, as the test wants it.
@@ -379,12 +310,12 @@ impl Pool {
 
 impl Endpoint {
     /// A slot is only ever replaced as a whole, so that a panic elsewhere cannot have left it half written.
-    fn slot(&self) -> MutexGuard<'_, Option<Slot>> {
+    pub(super) fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connected(&self) -> Option<Connection> {
-        self.slot().as_ref().map(|slot| slot.connection.clone())
+    pub(super) fn connected(&self) -> Option<Connection> {
+        self.slot().clone().filter(|connection| !connection.life.is_silent())
     }
 }
 

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::{
     Etcd,
+    connection::Connection,
     error::{EtcdError, describe},
-    failover::Connection,
     history::Answered,
 };
 use crate::facts::ids::LeaseId;

@@ -5,6 +5,7 @@
 //! this module run on any executor: each request is a task on one thread of our own, and the caller only waits for it.
 
 mod cluster;
+mod connection;
 mod convert;
 mod diagnosis;
 mod error;
@@ -12,6 +13,7 @@ mod failover;
 mod grant;
 mod history;
 mod keep_alive;
+mod life;
 mod pump;
 mod settings;
 mod thread;
@@ -36,8 +38,9 @@ pub use self::{
 pub use crate::decisions::mirror::{Change, KeyValue, Listing};
 
 use self::{
+    connection::Connection,
     convert::{item, items, revision_of},
-    failover::{Connection, Pool},
+    failover::Pool,
     history::Answered,
     thread::Thread,
     transaction::prefix_options,
@@ -54,7 +57,8 @@ use crate::{
 ///
 /// A request goes to one endpoint after the other until one answers. Each may take the request timeout; the time until
 /// [`Unreachable`](EtcdErrorKind::Unreachable) is at most as many of them as there are endpoints (twice that, when
-/// connections break at the very end of their time). Dropping the future of a request gives the request up; whether
+/// connections break at the very end of their time). While all endpoints are slow, but their connections live, each may take
+/// four times as long. A request that is late ends no watch and no stream of renewals. Dropping the future of a request gives the request up; whether
 /// etcd carries it out is then unknown.
 #[derive(Clone)]
 pub struct Etcd(Arc<Shared>);
@@ -73,7 +77,7 @@ impl Etcd {
     pub fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
         settings.check()?;
         let thread = Thread::start(thread_name)?;
-        let pool = Arc::new(Pool::new(settings));
+        let pool = Arc::new(Pool::new(settings, thread.handle()));
         Ok(Self(Arc::new(Shared { thread, pool })))
     }
 

@@ -1,18 +1,16 @@
 //! The task behind a watch: lists, follows, and begins anew whenever something breaks.
 
-use std::{future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use etcd_client::{WatchRequestSender, WatchResponse, WatchResponseStream};
-use futures::{FutureExt, future::Either, pin_mut, select_biased};
-use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
-};
+use futures::{FutureExt, pin_mut, select_biased};
+use tokio::{sync::mpsc, time::sleep};
 
 use super::{
+    connection::{Connection, Place},
     convert::{event, items, revision_of},
     error::EtcdError,
-    failover::{Place, Pool},
+    failover::Pool,
     history::{Answered, member_header},
     watch::{NEWS_IN_LINE, News, Target},
 };
@@ -63,10 +61,9 @@ enum End {
 
 /// An open watch.
 struct Stream {
-    place: Place,
+    connection: Connection,
     requests: WatchRequestSender,
     answers: WatchResponseStream,
-    trusted: watch::Receiver<()>,
 }
 
 impl Pump {
@@ -132,8 +129,8 @@ impl Pump {
                 if first.canceled() {
                     return Err(etcd_client::Error::WatchError(words_of(&first)));
                 }
-                let (place, trusted) = (connection.place, connection.trusted);
-                Ok(Answered::by_member(first.header(), Stream { place, requests, answers, trusted }))
+                let stream = Stream { connection, requests, answers };
+                Ok(Answered::by_member(first.header(), stream))
             })
             .await;
         opened.map_err(|error| self.failed(&error))
@@ -146,42 +143,33 @@ impl Pump {
 
     /// Hands on what the stream brings.
     async fn follow(&self, stream: Stream) -> End {
-        let Stream { place, mut requests, mut answers, mut trusted } = stream;
+        let Stream { connection, mut requests, mut answers } = stream;
+        let mut checks = connection.life.checks();
         let mut epochs = self.pool.history.epochs();
-        let mut doubted = false;
-        let mut proof: Option<Instant> = None;
         loop {
             let answer = {
-                let deadline = match proof {
-                    Some(limit) => Either::Left(sleep_until(limit)),
-                    None => Either::Right(future::pending()),
-                }
-                .fuse();
-                let doubt = distrusted(&mut trusted, doubted).fuse();
+                let silent = connection.life.silent().fuse();
                 let message = answers.message().fuse();
                 // A watch that begins after a revision which the new history does not have yet would be silent until then.
                 let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
-                pin_mut!(deadline, doubt, message, restored);
+                let check = checks.changed().fuse();
+                pin_mut!(silent, message, restored, check);
                 select_biased! {
                     _ = restored => return End::Broken("etcd's history is another one now".to_owned()),
-                    answer = message => Some(answer),
-                    () = doubt => None,
-                    () = deadline => {
-                        self.pool.avoid(place);
-                        return End::Broken("the watch gives no sign of life".to_owned());
+                    answer = message => answer,
+                    _ = check => {
+                        // A stream that cannot take the question will not answer it either.
+                        let _ = requests.request_progress().now_or_never();
+                        continue;
+                    }
+                    () = silent => {
+                        self.pool.avoid(connection.place);
+                        return End::Broken("the connection gives no sign of life".to_owned());
                     }
                 }
             };
-            let Some(answer) = answer else {
-                // Somebody else found this connection wanting: ask for a sign of life.
-                doubted = true;
-                proof = Some(Instant::now() + self.pool.request_timeout());
-                // A stream that cannot take the question will not answer it in time.
-                let _ = requests.request_progress().await;
-                continue;
-            };
-            proof = None;
-            if let Err(end) = self.hand_on(place, answer) {
+            connection.life.heard();
+            if let Err(end) = self.hand_on(connection.place, answer) {
                 return end;
             }
         }
@@ -216,15 +204,6 @@ impl Pump {
             mpsc::error::TrySendError::Closed(_) => End::Unread,
         })
     }
-}
-
-/// Ends when the connection is no longer trusted, which is told once.
-async fn distrusted(trusted: &mut watch::Receiver<()>, told: bool) {
-    if told {
-        future::pending::<()>().await;
-    }
-    // Nothing is ever sent: it returns when the sender is dropped.
-    let _ = trusted.changed().await;
 }
 
 /// Why etcd cancelled a watch.

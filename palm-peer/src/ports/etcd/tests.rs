@@ -6,6 +6,7 @@ mod auth;
 mod failing;
 mod leases;
 mod requests;
+mod slow;
 mod tls;
 mod watches;
 mod watches_broken;

@@ -51,6 +51,11 @@ impl Thread {
         Ok(Self { handle, _stop: stop })
     }
 
+    /// The runtime of the thread.
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Runs a future here. A panic is logged with the name.
     pub(super) fn spawn<T: Send + 'static>(
         &self,

@@ -102,10 +102,10 @@ fn an_answer_to_an_abandoned_renewal_is_not_taken_for_the_next() {
     });
 }
 
-/// The leases that etcd has, as it prints them.
-fn leases_at(server: &palm_tests::Etcd) -> Vec<String> {
+/// The leases that etcd has.
+fn leases_at(server: &palm_tests::Etcd) -> Vec<LeaseId> {
     let found = server.etcdctl(&["lease", "list"]);
-    found.lines().skip(1).map(str::to_owned).collect()
+    found.lines().skip(1).map(|id| id.parse().expect("a lease")).collect()
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_grant_whose_answer_was_lost_makes_no_second_lease() {
     between.cut();
     between.pass();
     let granted = asking.join().expect("no panic");
-    assert_eq!(leases_at(&server), [granted.id.to_string()]);
+    assert_eq!(leases_at(&server), [granted.id]);
     assert_eq!(granted.ttl, TTL);
     assert!(granted.asked >= began && granted.asked <= Instant::now());
 }
@@ -148,7 +148,7 @@ fn a_grant_that_failed_is_asked_for_again_under_the_same_id() {
     between.cut();
     between.pass();
     let granted = block_on(etcd.grant(&mut request)).expect("a lease");
-    assert_eq!(leases_at(&server), [granted.id.to_string()]);
+    assert_eq!(leases_at(&server), [granted.id]);
     assert_eq!(request.maybe_granted(), Some(granted.id));
     assert!(granted.asked - first < EtcdSettings::REQUEST_TIMEOUT, "it counts from the attempt that made it");
 }

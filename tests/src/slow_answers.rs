@@ -1,0 +1,187 @@
+//! A proxy before etcd that holds back the answers to single requests, while streams pass.
+
+use std::{
+    collections::HashSet,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+const PREFACE: usize = 24;
+const HEAD: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+/// Of DATA and HEADERS: the sender is done. Of SETTINGS: an acknowledgement.
+const END_OR_ACK: u8 = 1;
+/// The setting `HEADER_TABLE_SIZE` at 0: no header refers to one before it, so that answers may overtake each other.
+const NO_TABLE: [u8; 6] = [0, 1, 0, 0, 0, 0];
+
+/// A proxy for gRPC without TLS that delays the answers to unary requests, as an etcd does whose disk is slow. What comes over
+/// streams (watches, renewals of leases) and answers to pings are not delayed. At first nothing is.
+#[derive(Debug)]
+pub struct SlowAnswers {
+    address: SocketAddr,
+    delay: Arc<Mutex<Duration>>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// What the two directions of one connection know of its streams.
+#[derive(Debug, Default)]
+struct Streams {
+    /// Those on which the client has said all: unary requests.
+    unary: HashSet<u32>,
+    /// Those that the client gave up.
+    given_up: HashSet<u32>,
+}
+
+/// A frame of HTTP/2, header included.
+struct Frame(Vec<u8>);
+
+type Shared<T> = Arc<Mutex<T>>;
+
+impl SlowAnswers {
+    /// Puts the proxy in front of `upstream`. It serves until the test's process ends.
+    ///
+    /// # Panics
+    ///
+    /// When no port can be bound.
+    #[must_use]
+    pub fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let delay = Shared::default();
+        let connections = Arc::<AtomicUsize>::default();
+        let (shared, count) = (Arc::clone(&delay), Arc::clone(&connections));
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::Relaxed);
+                let delay = Arc::clone(&shared);
+                thread::spawn(move || drop(carry(near, upstream, &delay)));
+            }
+        });
+        Self { address, delay, connections }
+    }
+
+    /// Where it listens, as a URL: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// How many connections were opened through it, ever.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Holds back for so long each answer that comes from now on.
+    pub fn delay(&self, time: Duration) {
+        *lock(&self.delay) = time;
+    }
+}
+
+fn carry(near: TcpStream, upstream: SocketAddr, delay: &Mutex<Duration>) -> io::Result<()> {
+    let far = TcpStream::connect(upstream)?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let streams = Shared::<Streams>::default();
+    let seen = Arc::clone(&streams);
+    let (client, server) = (near.try_clone()?, far.try_clone()?);
+    thread::spawn(move || {
+        let _ = requests(&client, &server, &seen);
+        let _ = server.shutdown(Shutdown::Both);
+    });
+    let ended = answers(&far, near.try_clone()?, &streams, delay);
+    let _ = near.shutdown(Shutdown::Both);
+    ended
+}
+
+/// Passes on what the client sends, and notes which of its streams are unary.
+fn requests(mut client: &TcpStream, mut server: &TcpStream, streams: &Mutex<Streams>) -> io::Result<()> {
+    let mut preface = [0; PREFACE];
+    client.read_exact(&mut preface)?;
+    server.write_all(&preface)?;
+    loop {
+        let mut frame = Frame::read(client)?;
+        match frame.kind() {
+            SETTINGS if frame.flags() & END_OR_ACK == 0 => frame.append(NO_TABLE),
+            DATA | HEADERS if frame.flags() & END_OR_ACK != 0 => drop(lock(streams).unary.insert(frame.stream())),
+            RESET => drop(lock(streams).given_up.insert(frame.stream())),
+            _ => {}
+        }
+        server.write_all(&frame.0)?;
+    }
+}
+
+/// Passes on what the server sends: the answers to unary requests later, in their order.
+fn answers(
+    server: &TcpStream,
+    client: TcpStream,
+    streams: &Shared<Streams>,
+    delay: &Mutex<Duration>,
+) -> io::Result<()> {
+    let client = Arc::new(Mutex::new(client));
+    let (tx, rx) = mpsc::channel::<(Instant, Frame)>();
+    let (late, seen) = (Arc::clone(&client), Arc::clone(streams));
+    thread::spawn(move || {
+        for (due, frame) in rx {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if !lock(&seen).given_up.contains(&frame.stream()) && lock(&late).write_all(&frame.0).is_err() {
+                return;
+            }
+        }
+    });
+    let mut last = Instant::now();
+    loop {
+        let frame = Frame::read(server)?;
+        let is_answer = matches!(frame.kind(), DATA | HEADERS | CONTINUATION);
+        if is_answer && lock(streams).unary.contains(&frame.stream()) {
+            last = last.max(Instant::now() + *lock(delay));
+            let _ = tx.send((last, frame));
+        } else {
+            lock(&client).write_all(&frame.0)?;
+        }
+    }
+}
+
+impl Frame {
+    fn read(mut from: &TcpStream) -> io::Result<Self> {
+        let mut bytes = vec![0; HEAD];
+        from.read_exact(&mut bytes)?;
+        let length = usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
+        bytes.resize(HEAD + length, 0);
+        from.read_exact(&mut bytes[HEAD..])?;
+        Ok(Self(bytes))
+    }
+
+    fn kind(&self) -> u8 {
+        self.0[3]
+    }
+
+    fn flags(&self) -> u8 {
+        self.0[4]
+    }
+
+    fn stream(&self) -> u32 {
+        u32::from_be_bytes([self.0[5] & 0x7f, self.0[6], self.0[7], self.0[8]])
+    }
+
+    fn append(&mut self, setting: [u8; 6]) {
+        self.0.extend(setting);
+        let length = u32::try_from(self.0.len() - HEAD).expect("a frame of settings is short");
+        self.0[..3].copy_from_slice(&length.to_be_bytes()[1..]);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
