@@ -1,7 +1,7 @@
 //! Simulated servers: thousands of light ones in one process, that the leader, etcd and the clients take for real ones.
 //!
 //! Each has an address, a lease, a record and a candidacy of its own, renews, registers again when it is removed or its lease
-//! is lost, and answers greetings, `_ping` and `_log_query`; any other function echoes. They share what only costs the process
+//! is lost, and answers greetings, `_ping`, `_log_query` and `_probe`; any other function echoes. They share what only costs the process
 //! that simulates: one connection to etcd, a few streams of renewals, one watch. A simulated server never leads: one whose turn it
 //! would be goes to the end of the line, so a real server must stand as well. Failures come on command.
 
@@ -139,7 +139,8 @@ impl Swarm {
         let mut uuids = Vec::with_capacity(count);
         for _ in 0..count {
             let uuid = Uuid::new_v4();
-            let face = Face { uuid, name: name.to_owned(), mode: AtomicU8::new(Mode::Alive as u8) };
+            let (mode, store) = (AtomicU8::new(Mode::Alive as u8), self.shared.store.clone());
+            let face = Face { uuid, name: name.to_owned(), mode, store };
             let mut servers = self.shared.servers.write().unwrap();
             let server = Arc::new(Simulated {
                 face: Arc::new(face),

@@ -1,6 +1,9 @@
 //! What a simulated server says over its connections: ZMTP's handshake, greetings, and the functions that the leader asks.
 
-use super::Mode;
+use super::{
+    Mode,
+    etcd::{Store, key},
+};
 use bytes::Bytes;
 use palm_tests::wire;
 use serde_json::{Value, json};
@@ -13,8 +16,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
+    sync::Mutex,
     task::JoinSet,
 };
 use uuid::Uuid;
@@ -25,12 +29,16 @@ const LONG: u8 = 2;
 const COMMAND: u8 = 4;
 /// The longest frame that is read.
 const MAX_FRAME: u64 = 1 << 20;
+/// How long a probe of another server may take, unless the request says.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who answers, and whether it does.
 pub struct Face {
     pub uuid: Uuid,
     pub name: String,
     pub mode: AtomicU8,
+    /// Where it looks up other servers.
+    pub store: Store,
 }
 
 impl Face {
@@ -52,7 +60,7 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>) {
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             let face = Arc::clone(&face);
-            connections.spawn(async move { converse(stream, &face).await });
+            connections.spawn(converse(stream, face));
         } else {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -60,17 +68,21 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>) {
     }
 }
 
-async fn converse(stream: TcpStream, face: &Face) -> io::Result<()> {
+/// Where the answers go. One that takes its time must not hold up the others.
+type Out = Arc<Mutex<OwnedWriteHalf>>;
+
+async fn converse(stream: TcpStream, face: Arc<Face>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut stream = BufReader::with_capacity(2048, stream);
+    let (input, mut output) = stream.into_split();
+    let mut input = BufReader::with_capacity(2048, input);
     face.heard().await;
-    stream.write_all(&wire::greeting()).await?;
-    stream.write_all(&wire::ready(&[("Socket-Type", b"ROUTER")])).await?;
-    stream.read_exact(&mut [0; 64]).await?;
-    frame(&mut stream).await?;
-    let mut message = Vec::new();
+    output.write_all(&opening("ROUTER")).await?;
+    input.read_exact(&mut [0; 64]).await?;
+    frame(&mut input).await?;
+    let out: Out = Arc::new(Mutex::new(output));
+    let (mut message, mut probes) = (Vec::new(), JoinSet::new());
     loop {
-        let (flags, body) = frame(&mut stream).await?;
+        let (flags, body) = frame(&mut input).await?;
         let said = if flags & COMMAND != 0 {
             pong(&body)
         } else {
@@ -78,14 +90,25 @@ async fn converse(stream: TcpStream, face: &Face) -> io::Result<()> {
             if flags & MORE != 0 {
                 continue;
             }
-            reply(face, &std::mem::take(&mut message))
+            let request = Request::read(&std::mem::take(&mut message));
+            if let Some(request) = request.as_ref().filter(|request| request.function == "_probe") {
+                probes.spawn(probe(Arc::clone(&face), Arc::clone(&out), request.clone()));
+                while probes.try_join_next().is_some() {}
+                continue;
+            }
+            request.map_or(Vec::new(), |request| request.answer(&face, &run(&face, &request)))
         };
         face.heard().await;
-        stream.write_all(&said).await?;
+        out.lock().await.write_all(&said).await?;
     }
 }
 
-async fn frame(stream: &mut BufReader<TcpStream>) -> io::Result<(u8, Bytes)> {
+/// What a peer says first.
+fn opening(socket: &str) -> Vec<u8> {
+    [wire::greeting().as_slice(), &wire::ready(&[("Socket-Type", socket.as_bytes())])].concat()
+}
+
+async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Bytes)> {
     let flags = stream.read_u8().await?;
     let length = if flags & LONG == 0 { u64::from(stream.read_u8().await?) } else { stream.read_u64().await? };
     if length > MAX_FRAME {
@@ -104,34 +127,49 @@ fn pong(command: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The answer to a message, or nothing to what is none.
-fn reply(face: &Face, frames: &[Bytes]) -> Vec<u8> {
-    let Some(Ok(header)) = frames.first().map(|header| serde_json::from_slice::<Value>(header)) else {
-        return Vec::new();
-    };
-    let payload = frames.get(1).cloned().unwrap_or_default();
-    if header.get("bye").is_some_and(Value::is_string) {
-        return Vec::new();
+/// A greeting, or a request for a function.
+#[derive(Clone)]
+struct Request {
+    /// What it says comes back in the answer.
+    header: Value,
+    /// Empty: a greeting.
+    function: String,
+    payload: Bytes,
+}
+
+impl Request {
+    /// `None` when it needs no answer.
+    fn read(frames: &[Bytes]) -> Option<Self> {
+        let header: Value = serde_json::from_slice(frames.first()?).ok()?;
+        if header.get("bye").is_some_and(Value::is_string) {
+            return None;
+        }
+        let function = header["pipeline"][stage(&header)].as_str().and_then(|target| target.rsplit('.').next());
+        let function = function.unwrap_or_default().to_owned();
+        Some(Self { function, header, payload: frames.get(1).cloned().unwrap_or_default() })
     }
-    let mut answer = json!({ "palm": 1, "server": face.uuid });
-    let mut result = Bytes::new();
-    if header.get("hello").is_none() {
-        for field in ["job", "idx"] {
-            if let Some(value) = header.get(field).filter(|value| !value.is_null()) {
-                answer[field] = value.clone();
+
+    fn answer(&self, face: &Face, result: &[u8]) -> Vec<u8> {
+        let mut answer = json!({ "palm": 1, "server": face.uuid });
+        if self.header.get("hello").is_none() {
+            answer["stage"] = stage(&self.header).into();
+            for field in ["job", "idx"] {
+                if let Some(value) = self.header.get(field).filter(|value| !value.is_null()) {
+                    answer[field] = value.clone();
+                }
             }
         }
-        let stage = header["stage"].as_u64().and_then(|stage| usize::try_from(stage).ok()).unwrap_or(0);
-        answer["stage"] = stage.into();
-        let target = header["pipeline"][stage].as_str().unwrap_or_default();
-        result = run(face, target.rsplit('.').next().unwrap_or_default(), payload);
+        [wire::frame(MORE, answer.to_string().as_bytes()), wire::frame(0, result)].concat()
     }
-    [wire::frame(MORE, answer.to_string().as_bytes()), wire::frame(0, &result)].concat()
+}
+
+fn stage(header: &Value) -> usize {
+    header["stage"].as_u64().and_then(|stage| usize::try_from(stage).ok()).unwrap_or(0)
 }
 
 /// What a function answers: an idle server has logged nothing; what is not built in echoes.
-fn run(face: &Face, function: &str, payload: Bytes) -> Bytes {
-    match function {
+fn run(face: &Face, request: &Request) -> Bytes {
+    match request.function.as_str() {
         "_log_query" => Bytes::new(),
         "_ping" => json!({
             "uuid": face.uuid, "server": face.name, "uptime": 1.0, "requests": 0, "errors": 0, "in_flight": 0,
@@ -139,6 +177,38 @@ fn run(face: &Face, function: &str, payload: Bytes) -> Bytes {
         })
         .to_string()
         .into(),
-        _ => payload,
+        _ => request.payload.clone(),
     }
+}
+
+/// Answers whether another server is where its record says.
+async fn probe(face: Arc<Face>, out: Out, request: Request) {
+    let time = request.header["timeout_ms"].as_u64().map_or(PROBE_TIMEOUT, Duration::from_millis);
+    let asked = String::from_utf8_lossy(&request.payload).into_owned();
+    let reached = tokio::time::timeout(time.mul_f64(0.9), reach(&face, &asked)).await;
+    let finding = match reached {
+        Ok(Ok(())) => json!({ "reached": true }),
+        Ok(Err(error)) => json!({ "reached": false, "reason": error.to_string() }),
+        Err(_) => json!({ "reached": false, "reason": "no answer" }),
+    };
+    let said = request.answer(&face, finding.to_string().as_bytes());
+    face.heard().await;
+    let _ = out.lock().await.write_all(&said).await;
+}
+
+/// Opens a connection to a server where its record says it is, and has it say who it is.
+async fn reach(face: &Face, uuid: &str) -> io::Result<()> {
+    let found = face.store.range(key(&format!("/servers/{uuid}"))).await.map_err(io::Error::other)?;
+    let record = found.kvs.first().ok_or(io::ErrorKind::NotFound)?;
+    let record: Value = serde_json::from_slice(&record.value)?;
+    let port = record["ports"][0].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
+    let mut stream = TcpStream::connect((record["host"].as_str().unwrap_or_default(), port)).await?;
+    let hello = json!({ "palm": 1, "hello": face.uuid, "identify": true }).to_string();
+    stream.write_all(&[opening("DEALER"), wire::frame(0, hello.as_bytes())].concat()).await?;
+    let mut stream = BufReader::new(stream);
+    stream.read_exact(&mut [0; 64]).await?;
+    frame(&mut stream).await?;
+    let (_, answer) = frame(&mut stream).await?;
+    let answer: Value = serde_json::from_slice(&answer)?;
+    if answer["server"] == uuid { Ok(()) } else { Err(io::Error::other("another server answers there")) }
 }

@@ -14,7 +14,7 @@ use std::{
 const AWAY: Duration = Duration::from_secs(15);
 
 pub fn measure(world: &mut World) -> Row {
-    let calls = Calls::start(world, "many.echo");
+    let calls = Calls::start(world);
     let marks = world.marks();
     let called = calls.count();
     let rejoined = world.swarm.rejoined();

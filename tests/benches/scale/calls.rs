@@ -7,17 +7,17 @@ use crate::{
 
 pub fn measure(world: &World) -> Row {
     let cost = |name: &str, in_flight: &str| {
+        if world.instances(name) == 0 {
+            return "-".to_owned();
+        }
         let process = role(&["load", &world.etcd.endpoint(), &format!("{name}.echo"), in_flight]);
         let (line, _) = process.wait_for_line(|line| line.starts_with("cost "), SOON);
-        line["cost ".len()..].parse::<f64>().expect("a number")
+        short(line["cost ".len()..].parse().expect("a number"))
     };
-    let instances = NAMES.map(|name| {
-        let all = world.client.reachable();
-        all.iter().find(|server| server.server == name).map_or(0, |server| server.instances)
-    });
-    let costs = |in_flight: &str| NAMES.map(|name| short(cost(name, in_flight))).join(" / ");
+    let instances = NAMES.map(|name| world.instances(name).to_string());
+    let costs = |in_flight: &str| NAMES.map(|name| cost(name, in_flight)).join(" / ");
     Row::new("6. Client CPU per call", world.plan.n)
-        .cell("instances", instances.map(|count| count.to_string()).join(" / "))
+        .cell("instances", instances.join(" / "))
         .cell("us, 1 in flight", costs("1"))
         .cell("us, 16 in flight", costs("16"))
 }

@@ -55,11 +55,12 @@ fn measure(words: &[&str]) -> Outcome<()> {
     if sizes.is_empty() {
         sizes.push(N);
     }
+    let real = number(words, "real", 0)?;
     let clients = number(words, "clients", 50)?;
     let restarts = number(words, "restarts", 20)?;
     let mut tables = Vec::new();
     for n in sizes {
-        let plan = Plan { n, clients, restarts };
+        let plan = Plan { n, real: real.min(n), clients, restarts };
         eprintln!("scale: {plan:?}");
         let (mut world, formed) = World::form(plan);
         let steady = steady::measure(&world);

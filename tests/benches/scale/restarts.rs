@@ -12,7 +12,7 @@ pub fn measure(world: &World) -> Row {
     let url = world.etcd.endpoint();
     let watchers = role(&["watchers", &url, &clients.to_string()]);
     watchers.wait_for_line(|line| line == "connected", SOON);
-    let calls = Calls::start(world, "many.echo");
+    let calls = Calls::start(world);
     let before = (world.etcd.metrics(), world.leader_cpu(), world.etcd_cpu(), cpu(watchers.pid()));
     let called = calls.count();
     let began = Instant::now();

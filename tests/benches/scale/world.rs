@@ -21,6 +21,8 @@ pub const NAMES: [&str; 3] = ["one", "some", "many"];
 pub const REAL: &str = "real";
 /// How many instances of a name a client keeps links to.
 const LINKS: usize = 32;
+/// How many real servers share a process, where there are many.
+const REAL_IN_PROCESS: usize = 100;
 /// Real servers that stand for election before all others: the leader and those next in line.
 const LINE: usize = 3;
 /// For what takes milliseconds on an idle machine.
@@ -29,8 +31,10 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// Simulated servers.
+    /// Servers, without those in line and those that join later.
     pub n: usize,
+    /// How many of these are real.
+    pub real: usize,
     /// Clients that follow the mesh.
     pub clients: usize,
     /// Restarts of which a rolling restart consists here.
@@ -101,18 +105,26 @@ impl World {
         let options = settings.build().expect("settings that fit");
         let client = palm_peer::block_on(Client::connect(options)).expect("etcd answers");
         let swarm = Swarm::start(Config { etcd: url, ttl: TTL, rejoin_within: Duration::from_millis(200) });
-        let world = Self { plan, etcd, real, leader: 0, swarm, client };
+        let mut world = Self { plan, etcd, real, leader: 0, swarm, client };
         wait_for(SOON, || (world.seen() == LINE).then_some(())).expect("the first servers are published");
         let formed = world.populate();
         (world, formed)
     }
 
-    fn populate(&self) -> Formed {
+    fn populate(&mut self) -> Formed {
         let (n, within) = (self.plan.n, patience(self.plan.n));
         let (leader, etcd) = (self.leader_cpu(), self.etcd_cpu());
         let began = Instant::now();
-        let some = LINKS.min(n.saturating_sub(1) / 2);
-        for (name, count) in NAMES.into_iter().zip([1, some, n - 1 - some]) {
+        let url = self.etcd.endpoint();
+        let mut left = self.plan.real;
+        while left > 0 {
+            let count = left.min(REAL_IN_PROCESS);
+            self.real.push((role(&["peers", &url, REAL, &count.to_string()]), count));
+            left -= count;
+        }
+        let simulated = n - self.plan.real;
+        let (one, some) = (simulated.min(1), LINKS.min(simulated.saturating_sub(1) / 2));
+        for (name, count) in NAMES.into_iter().zip([one, some, simulated - one - some]) {
             self.swarm.add(name, count);
         }
         let timed = |done: Option<()>, count: usize| done.map(|()| began.elapsed()).ok_or(count);
@@ -125,7 +137,7 @@ impl World {
 
     /// How many servers there should be.
     pub fn servers(&self) -> usize {
-        self.plan.n + self.real.iter().map(|(_, count)| count).sum::<usize>()
+        self.plan.n - self.plan.real + self.real.iter().map(|(_, count)| count).sum::<usize>()
     }
 
     /// How many servers are published in etcd.
@@ -141,6 +153,12 @@ impl World {
     /// How many servers a client knows.
     pub fn seen(&self) -> usize {
         self.client.reachable().iter().map(|server| server.instances).sum()
+    }
+
+    /// How many instances of a name a client knows.
+    pub fn instances(&self, name: &str) -> usize {
+        let all = self.client.reachable();
+        all.iter().find(|server| server.server == name).map_or(0, |server| server.instances)
     }
 
     /// The process that leads.
@@ -247,8 +265,9 @@ pub struct Count {
 }
 
 impl Calls {
-    /// Calls `target` all the time.
-    pub fn start(world: &World, target: &str) -> Self {
+    /// Calls functions of many servers all the time.
+    pub fn start(world: &World) -> Self {
+        let target = if world.instances(NAMES[2]) > 0 { "many.echo" } else { "real.echo" };
         let process = role(&["caller", &world.etcd.endpoint(), target]);
         process.wait_for_line(|line| line.starts_with("calls "), SOON);
         Self { process }

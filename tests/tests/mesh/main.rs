@@ -38,6 +38,7 @@ mod roles;
 mod runtimes;
 #[path = "../../simulated/mod.rs"]
 mod simulated;
+mod simulated_servers;
 mod supervision;
 mod systemd;
 mod tls;
