@@ -1,12 +1,14 @@
 //! The pipeliner's log: which servers clients can reach.
 
-use super::registry::Line;
+use super::registry::{Line, MANY};
 use crate::facts::record::Record;
 use log::Level;
 
-/// The list of servers as the guide prints it.
+/// The list of servers as the guide prints it; of many servers, a detail.
 pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>) -> Vec<Line> {
-    let line = |text: &str| Line::new(Level::Info, text);
+    let reachable: Vec<_> = reachable.into_iter().collect();
+    let level = if reachable.len() > MANY { Level::Debug } else { Level::Info };
+    let line = |text: &str| Line::new(level, text);
     let mut servers: Vec<Line> = reachable
         .into_iter()
         .map(|record| {

@@ -3,12 +3,17 @@
 mod entry;
 mod event;
 mod round;
+mod schedule;
 mod takeover;
 
-use self::entry::{Doom, Entry};
 pub use self::{
     entry::Published,
     event::{Action, Event, Line, Token},
+    round::MANY,
+};
+use self::{
+    entry::{Doom, Entry},
+    schedule::Schedule,
 };
 
 use super::{backoff::backoff, log_throttle::LogThrottle};
@@ -73,6 +78,7 @@ pub struct Registry {
     removed: BTreeMap<Uuid, (Revision, &'static str)>,
     /// Those deletions of which it is not known yet whether they are this leader's own.
     unattributed: BTreeMap<Uuid, Deletion>,
+    schedule: Schedule,
     next_token: u64,
     next_round: Instant,
     /// The number of servers that died in the round under way.
@@ -99,6 +105,7 @@ impl Registry {
             found: found.into_iter().map(|published| (published.instance.uuid, published)).collect(),
             removed: BTreeMap::new(),
             unattributed: BTreeMap::new(),
+            schedule: Schedule::default(),
             next_token: 0,
             next_round: now,
             round: None,
@@ -133,16 +140,13 @@ impl Registry {
     /// When [`Registry::tick`] is needed next.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        let series = self
-            .servers
-            .values()
-            .flat_map(|entry| entry.probes.iter().map(|(_, deadline)| *deadline).chain(entry.retry_at));
-        series.fold(self.next_round, Instant::min)
+        self.schedule.first().map_or(self.next_round, |due| due.min(self.next_round))
     }
 
     /// Takes in what happened and says what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.forgive_if_overslept(now);
+        let about = event.about();
         match event {
             Event::Stands { record, modified, lease } => self.stands(record, modified, lease, now),
             Event::Broken { key, reason } => self.broken(key, reason, now),
@@ -158,6 +162,10 @@ impl Registry {
             Event::Gone { uuid } => self.gone(uuid),
             Event::Written { uuid, stands } => self.written(uuid, stands, now),
         }
+        if let Some(uuid) = about {
+            self.schedule(uuid);
+        }
+        self.run_due(now);
         self.end_round_if_over(now);
         std::mem::take(&mut self.actions)
     }
@@ -165,13 +173,11 @@ impl Registry {
     /// Lets time pass: sends what is due, counts what was missed, starts a round.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         self.forgive_if_overslept(now);
-        let uuids: Vec<Uuid> = self.servers.keys().copied().collect();
-        for uuid in uuids {
-            self.tick_server(uuid, now);
-        }
+        self.run_due(now);
         self.end_round_if_over(now);
         if self.round.is_none() && now >= self.next_round {
             self.start_round(now);
+            self.run_due(now);
         }
         std::mem::take(&mut self.actions)
     }
@@ -194,6 +200,7 @@ impl Registry {
         }
         let right = Published { instance: Instance::of(&record), lease };
         let published = self.found.remove(&uuid).is_some_and(|found| found == right);
+        self.forget(uuid);
         self.servers.insert(uuid, Entry::new(record, modified, lease, published));
         self.probe(uuid, now);
     }
@@ -204,7 +211,7 @@ impl Registry {
         let known = self.servers.keys().find(|uuid| of_key(uuid)).copied();
         let found = || self.found.keys().find(|uuid| of_key(uuid)).copied();
         if let Some(uuid) = known.or_else(found) {
-            let entry = self.servers.remove(&uuid).map(|entry| entry.record.server);
+            let entry = self.forget(uuid).map(|entry| entry.record.server);
             let found = self.found.remove(&uuid).map(|published| published.instance.server);
             let server = entry.or(found).unwrap_or_default();
             self.actions.push(Action::Withdraw { uuid, server });
@@ -225,7 +232,7 @@ impl Registry {
         let server = entry.record.server.clone();
         // It may have registered anew while the reason was found out.
         if entry.modified <= written {
-            self.servers.remove(&uuid);
+            self.forget(uuid);
         }
         // Others than PALM delete the record alone.
         if deletion.departure.is_none() && deletion.lease_alive && !deletion.reset {
@@ -262,14 +269,15 @@ impl Registry {
         if !entry.probes.iter().any(|(open, _)| *open == token) {
             return;
         }
-        entry.probes.clear();
-        entry.retry_at = None;
+        entry.end_series();
         entry.complaint = None;
         entry.reached = true;
         let record = &entry.record;
         let line = format!("{uuid}/{}/{} : b'{digest}'", record.server, record.kind);
+        // A digest with an entry in full tells of an error.
+        let level = if digest.contains(':') { Level::Info } else { self.detail() };
         if in_round {
-            self.log(Level::Info, line);
+            self.log(level, line);
         }
         self.settle(uuid);
     }
@@ -308,8 +316,7 @@ impl Registry {
     fn remove(&mut self, uuid: Uuid, reason: &'static str, proven: bool) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         entry.doom = Some(Doom { reason, proven });
-        entry.probes.clear();
-        entry.retry_at = None;
+        entry.end_series();
         self.settle(uuid);
     }
 

@@ -1,6 +1,6 @@
 //! What the registry knows of each server.
 
-use super::Token;
+use super::{Token, schedule::Scheduled};
 use crate::facts::{
     ids::{LeaseId, Revision},
     instance::Instance,
@@ -23,8 +23,14 @@ pub(super) struct Entry {
     /// How many probes of the series under way were sent, and how many of them missed.
     pub(super) sent: u32,
     pub(super) misses: u32,
+    /// When its turn in the round comes.
+    pub(super) turn_at: Option<Instant>,
     /// When to send the next probe of a series.
     pub(super) retry_at: Option<Instant>,
+    /// Whether a probe waits until fewer are under way.
+    pub(super) queued: bool,
+    /// What the schedule knows of it.
+    pub(super) scheduled: Scheduled,
     /// Why it could not be reached, when that has been logged.
     pub(super) complaint: Option<String>,
     /// Why it is to be removed.
@@ -63,7 +69,10 @@ impl Entry {
             probes: Vec::new(),
             sent: 0,
             misses: 0,
+            turn_at: None,
             retry_at: None,
+            queued: false,
+            scheduled: Scheduled::default(),
             complaint: None,
             doom: None,
             outdated: false,
@@ -76,6 +85,30 @@ impl Entry {
         let old = &self.record;
         let set_back = old.configured && !record.configured;
         old.when == record.when && self.lease == lease && old.endpoint() == record.endpoint() && !set_back
+    }
+
+    /// Whether it has a part in a round that is not over.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_in_series() || self.turn_at.is_some() || self.doom.is_some()
+    }
+
+    /// Whether it is being probed.
+    pub(super) fn is_in_series(&self) -> bool {
+        !self.probes.is_empty() || self.retry_at.is_some() || self.queued
+    }
+
+    /// Ends all probing.
+    pub(super) fn end_series(&mut self) {
+        self.probes.clear();
+        (self.turn_at, self.retry_at, self.queued) = (None, None, false);
+    }
+
+    /// When time has something to do with it next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let probes = self.probes.iter().map(|(_, deadline)| *deadline);
+        // What waits for its turn is sent when there is room.
+        let next = [self.turn_at, self.retry_at].into_iter().flatten().filter(|_| !self.queued);
+        probes.chain(next).min()
     }
 
     /// Clients may reach it: some leader reached it, and it has not been found dead.

@@ -118,6 +118,22 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The server that it is about.
+    pub(super) fn about(&self) -> Option<Uuid> {
+        match self {
+            Self::Stands { record, .. } => Some(record.uuid),
+            Self::Deleted { uuid, .. }
+            | Self::Answered { uuid, .. }
+            | Self::Unanswered { uuid, .. }
+            | Self::Unsent { uuid, .. }
+            | Self::Gone { uuid }
+            | Self::Written { uuid, .. } => Some(*uuid),
+            Self::Broken { .. } | Self::Mended { .. } => None,
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 // A record is what most actions are about, and few live at a time.

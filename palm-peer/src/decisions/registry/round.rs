@@ -1,12 +1,17 @@
 //! Probing: rounds over all servers, and the series of probes that a silent one gets.
 
-use super::{Action, OVERSLEPT, RETRY, Registry, Token};
+use super::{Action, OVERSLEPT, RETRY, Registry, Token, schedule::MAX_PROBES};
 use log::Level;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// In how many rounds each server is probed over a new connection once.
 const FRESH_EVERY: u64 = 6;
+/// Up to this number of servers, a round is logged as in the guide, and begins with probes to all of them. Above, the log tells what
+/// changes and one line for each round.
+pub const MANY: usize = 20;
+/// How much longer each further server makes the part of the period over which the probes are spread.
+const SPREAD: Duration = Duration::from_millis(2);
 
 impl Registry {
     pub(super) fn start_round(&mut self, now: Instant) {
@@ -18,33 +23,49 @@ impl Registry {
             self.log_summary(0);
             return;
         }
-        self.log(Level::Info, format!("Found {count} servers, probing all of them"));
-        self.log(Level::Info, format!("{count} servers remaining"));
+        self.log(self.detail(), format!("Found {count} servers, probing all of them"));
+        self.log(self.detail(), format!("{count} servers remaining"));
         self.round = Some(0);
+        let window = self.window();
         let uuids: Vec<Uuid> = self.servers.keys().copied().collect();
         for uuid in uuids {
             // A series that is under way goes on by itself.
-            if self.servers.get(&uuid).is_some_and(|e| e.probes.is_empty() && e.retry_at.is_none() && e.doom.is_none())
-            {
-                self.probe(uuid, now);
+            if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| !entry.is_busy()) {
+                entry.turn_at = Some(now + window.mul_f64(phase(uuid)));
+                self.schedule(uuid);
             }
         }
+    }
+
+    /// Over how much of the period the probes of a round are spread, each server at a place of its own: nothing for a few servers,
+    /// most of it for thousands.
+    fn window(&self) -> Duration {
+        let further = self.servers.len().saturating_sub(MANY);
+        SPREAD.saturating_mul(u32::try_from(further).unwrap_or(u32::MAX)).min(self.period.mul_f64(0.8))
+    }
+
+    /// The level of what the guide logs for each server and round.
+    pub(super) fn detail(&self) -> Level {
+        if self.servers.len() > MANY { Level::Debug } else { Level::Info }
     }
 
     /// A round is over when no probe is under way and no series unfinished.
     pub(super) fn end_round_if_over(&mut self, now: Instant) {
         let Some(dead) = self.round else { return };
         let overdue = now >= self.next_round;
-        let open = self.servers.values().any(|e| !e.probes.is_empty() || e.retry_at.is_some() || e.doom.is_some());
-        if !open || overdue {
+        if self.schedule.busy == 0 || overdue {
             self.round = None;
             self.log_summary(dead);
         }
     }
 
     fn log_summary(&mut self, dead: usize) {
-        self.log(Level::Info, format!("{dead} dead servers"));
         let remaining = self.servers.len();
+        if remaining > MANY {
+            let text = format!("{remaining} servers remaining, {dead} dead, {} still being probed", self.schedule.busy);
+            return self.log(Level::Info, text);
+        }
+        self.log(Level::Info, format!("{dead} dead servers"));
         self.log(Level::Info, format!("{remaining} servers remaining"));
     }
 
@@ -57,10 +78,17 @@ impl Registry {
         // Not all servers in the same round.
         let has_turn = (self.rounds + u64::from(uuid.as_bytes()[15])).is_multiple_of(FRESH_EVERY);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        self.next_token += 1;
+        entry.turn_at = None;
         if entry.probes.is_empty() && entry.retry_at.is_none() {
+            if self.schedule.probes >= MAX_PROBES {
+                if !std::mem::replace(&mut entry.queued, true) {
+                    self.schedule.waiting.push_back(uuid);
+                }
+                return;
+            }
             (entry.sent, entry.misses) = (0, 0);
         }
+        self.next_token += 1;
         entry.sent += 1;
         entry.retry_at = (entry.sent < most).then_some(now + RETRY);
         entry.probes.push((token, now + self.timeout));
@@ -93,7 +121,8 @@ impl Registry {
             let reason = format!("no answer within {:?}", self.timeout);
             self.unanswered(uuid, token, reason);
         }
-        if self.servers.get(&uuid).and_then(|entry| entry.retry_at).is_some_and(|at| now >= at) {
+        let Some(entry) = self.servers.get(&uuid) else { return };
+        if [entry.retry_at, entry.turn_at].into_iter().flatten().any(|at| now >= at) {
             self.probe(uuid, now);
         }
     }
@@ -110,16 +139,25 @@ impl Registry {
             return;
         }
         self.next_round = self.next_round.max(now);
-        let in_series = self.servers.iter_mut().filter(|(_, e)| !e.probes.is_empty() || e.retry_at.is_some());
+        let in_series = self.servers.iter_mut().filter(|(_, entry)| entry.is_in_series());
         let again: Vec<Uuid> = in_series
             .map(|(uuid, entry)| {
-                entry.probes.clear();
-                entry.retry_at = None;
+                entry.end_series();
                 *uuid
             })
             .collect();
+        for uuid in &again {
+            self.schedule(*uuid);
+        }
         for uuid in again {
             self.probe(uuid, now);
+            self.schedule(uuid);
         }
     }
+}
+
+/// The place of a server in the rounds, from 0 to 1. Uuids are random, but for their version.
+fn phase(uuid: Uuid) -> f64 {
+    let bytes = uuid.as_bytes();
+    f64::from(u16::from_be_bytes([bytes[14], bytes[15]])) / 65_536.0
 }

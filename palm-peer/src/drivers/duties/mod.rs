@@ -18,7 +18,7 @@ use crate::{
     facts::{departure::Departure, ids::Revision, keys::Keys, record::Record},
     ports::{
         etcd::{Change, Etcd, KeyValue, Target, Watch},
-        timer,
+        runtime, timer,
     },
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -35,7 +35,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 const MOST_WAIT: Duration = Duration::from_secs(5);
 
 /// How many events are taken in before what they come to is carried out.
-const BATCH: usize = 1000;
+const BATCH: usize = 100;
 
 /// The lease's clock, for whoever must look at it right before a write.
 pub type SharedClock = Arc<Mutex<LeaseClock>>;
@@ -138,6 +138,8 @@ impl Leader {
                 }
             }
             self.settle();
+            // The lease is renewed on this thread as well.
+            runtime::yield_now().await;
         }
     }
 

@@ -138,15 +138,14 @@ fn probes_that_the_leader_cannot_send_remove_nobody_and_are_logged_once_a_minute
         desk.configured(id);
     }
     let mut warnings = 0;
-    for _ in 0..60 {
-        let wait = desk.registry.next_round - desk.now;
-        let actions = desk.pass(wait);
-        assert!(removal(&actions).is_none(), "{actions:?}");
+    for _ in 0..6_000 {
+        let actions = desk.pass(100 * MS);
+        assert!(removal(&actions).is_none());
         for action in &actions {
             let Action::Probe { uuid, token, .. } = action else { continue };
             let reason = "Too many open files".into();
             let after = desk.event(Event::Unsent { uuid: *uuid, token: *token, reason });
-            assert!(removal(&after).is_none(), "{after:?}");
+            assert!(removal(&after).is_none());
             warnings += lines(&after).iter().filter(|line| line.starts_with("WARN")).count();
         }
     }
@@ -154,4 +153,48 @@ fn probes_that_the_leader_cannot_send_remove_nobody_and_are_logged_once_a_minute
     assert!((9..=11).contains(&warnings), "{warnings} lines in ten minutes");
     // Once it can, who is dead is found as ever.
     assert!(removal(&desk.pass(Duration::from_secs(20))).is_some());
+}
+
+#[test]
+fn the_probes_of_a_large_mesh_are_spread_and_no_more_than_so_many_are_under_way() {
+    let mut desk = Desk::new();
+    let mut random = fastrand::Rng::with_seed(7);
+    desk.pass(Duration::ZERO);
+    let mut open: Vec<(Uuid, Token)> = Vec::new();
+    let collect = |open: &mut Vec<(Uuid, Token)>, actions: Vec<Action>| {
+        open.extend(actions.iter().filter_map(|action| match action {
+            Action::Probe { uuid, token, .. } => Some((*uuid, *token)),
+            _ => None,
+        }));
+    };
+    let servers: Vec<u128> = (0..3_000).map(|_| random.u128(..)).collect();
+    for id in &servers {
+        let record = Record { uuid: uuid(*id), ports: vec![1], ..record(1, 0) };
+        let actions = desk.stands(record);
+        collect(&mut open, actions);
+    }
+    assert_eq!(open.len(), schedule::MAX_PROBES, "the others wait");
+    let mut answered = 0;
+    while let Some((uuid, token)) = open.pop() {
+        answered += 1;
+        let actions = desk.event(Event::Answered { uuid, token, digest: String::new() });
+        collect(&mut open, actions);
+        assert!(open.len() <= schedule::MAX_PROBES);
+    }
+    assert_eq!(answered, servers.len(), "each in its turn");
+    // A round: each once, and in no moment more than its share.
+    let wait = desk.registry.next_round - desk.now;
+    let mut counts = Vec::new();
+    collect(&mut open, desk.pass(wait));
+    for _ in 0..100 {
+        let sent = std::mem::take(&mut open);
+        counts.push(sent.len());
+        for (uuid, token) in sent {
+            desk.event(Event::Answered { uuid, token, digest: String::new() });
+        }
+        collect(&mut open, desk.pass(100 * MS));
+    }
+    let (all, most) = (counts.iter().sum::<usize>(), counts.iter().copied().max());
+    assert_eq!(all, servers.len());
+    assert!(most.is_some_and(|most| most < 150), "{most:?}");
 }

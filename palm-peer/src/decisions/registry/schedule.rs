@@ -1,0 +1,90 @@
+//! When which server is due: so that an event costs the same with one server and with thousands.
+
+use super::{Entry, Registry};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Instant,
+};
+use uuid::Uuid;
+
+/// How many probes may be under way at a time. A thousand connections opened at once would take a busy machine longer than any one
+/// of them may take.
+pub(super) const MAX_PROBES: usize = 256;
+
+/// What the schedule knows of one server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Scheduled {
+    due: Option<Instant>,
+    busy: bool,
+    probes: usize,
+}
+
+impl Scheduled {
+    fn of(entry: &Entry) -> Self {
+        Self { due: entry.due(), busy: entry.is_busy(), probes: entry.probes.len() }
+    }
+}
+
+/// The servers by when they are due, and sums over all of them.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    due: BTreeSet<(Instant, Uuid)>,
+    /// How many servers have a part in the round that is not over.
+    pub(super) busy: usize,
+    /// How many probes are under way.
+    pub(super) probes: usize,
+    /// The servers whose probes wait until fewer are under way, in their order.
+    pub(super) waiting: VecDeque<Uuid>,
+}
+
+impl Schedule {
+    /// When the first server is due.
+    pub(super) fn first(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    fn replace(&mut self, uuid: Uuid, old: Scheduled, new: Scheduled) {
+        if old.due != new.due {
+            old.due.map(|at| self.due.remove(&(at, uuid)));
+            new.due.map(|at| self.due.insert((at, uuid)));
+        }
+        self.busy = self.busy + usize::from(new.busy) - usize::from(old.busy);
+        self.probes = self.probes + new.probes - old.probes;
+    }
+}
+
+impl Registry {
+    /// Takes in what has changed of a server. Whoever changes an entry calls this.
+    pub(super) fn schedule(&mut self, uuid: Uuid) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let new = Scheduled::of(entry);
+        let old = std::mem::replace(&mut entry.scheduled, new);
+        self.schedule.replace(uuid, old, new);
+    }
+
+    /// Forgets a server.
+    pub(super) fn forget(&mut self, uuid: Uuid) -> Option<Entry> {
+        let entry = self.servers.remove(&uuid)?;
+        self.schedule.replace(uuid, entry.scheduled, Scheduled::default());
+        Some(entry)
+    }
+
+    /// Does what is due, and sends the probes for which there is room.
+    pub(super) fn run_due(&mut self, now: Instant) {
+        while let Some((at, uuid)) = self.schedule.due.first().copied()
+            && at <= now
+        {
+            self.tick_server(uuid, now);
+            self.schedule(uuid);
+        }
+        while self.schedule.probes < MAX_PROBES
+            && let Some(uuid) = self.schedule.waiting.pop_front()
+        {
+            if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.queued) {
+                entry.queued = false;
+                self.probe(uuid, now);
+                self.schedule(uuid);
+            }
+        }
+    }
+}
