@@ -181,7 +181,7 @@ impl Server {
 
     fn add(mut self, name: String, function: Function) -> Self {
         self.check_name("a function", &name);
-        if names::BUILT_IN.contains(&name.as_str()) || name.starts_with('_') {
+        if names::BUILT_IN.contains(&name.as_str()) || names::is_reserved(&name) {
             self.invalid.get_or_insert(format!("{name:?} is taken: names with _ and the built-in ones are PALM's"));
         }
         if self.functions.insert(name.clone(), function).is_some() {

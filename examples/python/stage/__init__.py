@@ -137,6 +137,8 @@ class Stage:
             if len(self.tasks) >= MOST_IN_FLIGHT or self.held + len(request.payload) > MOST_HELD:
                 raise Failure("busy", f"{len(self.tasks)} requests run or wait, of {self.held} bytes")
             self.spawn(request, self.run(request, self.functions[function]))
+        elif function == "_probe":
+            self.spawn(request, self.probe(request))
         elif function in self.built_in:
             result = self.built_in[function](request)
             if request.goes_on():
@@ -173,6 +175,14 @@ class Stage:
             await self.pass_on(request, result, request.stage + 1)
         else:
             self.answer(request, result)
+
+    async def probe(self, request):
+        """Tells whether another server is where etcd says it is: the leader asks before it removes one that it does not reach."""
+        try:
+            found = await asyncio.wait_for(self.relay.probe(request.payload.decode()), request.time_left())
+            self.answer(request, json.dumps(found, separators=(",", ":")).encode())
+        except Exception as error:
+            self.answer(request, Failure("failed", f"{type(error).__name__}: {error}"))
 
     async def result(self, request, function):
         began = self.counters.began()

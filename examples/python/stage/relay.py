@@ -31,6 +31,7 @@ class Relay:
     def __init__(self, context, etcd, prefix, me, supervisor):
         self.context, self.etcd, self.me = context, etcd, me
         self.folder = f"{prefix.rstrip('/')}/pipelines/"
+        self.records = f"{prefix.rstrip('/')}/servers/"
         self.published = {}
         self.links = {}
         supervisor.thread("directory", self.follow)
@@ -79,6 +80,20 @@ class Relay:
             if instance["uuid"] == meant:
                 return instance
         return random.choice(open_to) if open_to and not pinned else None
+
+    async def probe(self, target):
+        """Whether a server proves to be where its record says, over a new connection."""
+        kv = await asyncio.to_thread(self.etcd.get, self.records + target)
+        record = read(kv) if kv else {}
+        if record.get("uuid") != target:
+            raise ValueError(f"no server {target} is registered")
+        host = f"[{record['host']}]" if ":" in record["host"] else record["host"]
+        instance = {"uuid": target, "endpoint": f"tcp://{host}:{record['ports'][0]}"}
+        try:
+            (await Link.open(self.context, instance, self.me)).close()
+            return {"reached": True}
+        except (zmq.ZMQError, asyncio.TimeoutError, OSError, ValueError) as error:
+            return {"reached": False, "reason": str(error) or "no answer"}
 
     async def link(self, instance):
         """The open connection to an instance; of several tasks that want it, one opens it."""

@@ -139,18 +139,21 @@ impl Directory {
         })?;
         let Some(server) = self.servers.get(name) else { return self.resolve_uuid(name, function) };
         let Some(preferred) = server.functions.get(function) else {
+            if names::is_reserved(function) {
+                return Ok(all_of(heaviest(client, None, server.instances.values())));
+            }
             let first = server.instances.values().next();
             return Err(no_such_function(name, function, first.map_or(&[][..], |instance| &instance.functions)));
         };
         if client == self.client || preferred.count <= SUBSET {
             return Ok(Arc::clone(&preferred.able));
         }
-        Ok(heaviest(client, function, server.instances.values()).into_iter().map(|(_, instance)| instance).collect())
+        Ok(all_of(heaviest(client, Some(function), server.instances.values())))
     }
 
     fn resolve_uuid(&self, name: &str, function: &str) -> Result<Able, Failure> {
         if let Some(instance) = name.parse::<Uuid>().ok().and_then(|uuid| self.by_uuid.get(&uuid)) {
-            return if instance.functions.iter().any(|known| known == function) {
+            return if names::is_reserved(function) || instance.functions.iter().any(|known| known == function) {
                 Ok(Arc::from([Arc::clone(instance)]))
             } else {
                 Err(no_such_function(name, function, &instance.functions))
@@ -192,7 +195,7 @@ impl Preferred {
             return;
         }
         if self.weighed.len() < self.count {
-            self.weighed = heaviest(client, function, rest);
+            self.weighed = heaviest(client, Some(function), rest);
         }
         self.settle();
     }
@@ -202,13 +205,18 @@ impl Preferred {
     }
 }
 
-/// Those that a client prefers among the instances that have the function.
+fn all_of(weighed: Vec<(u64, Arc<Instance>)>) -> Able {
+    weighed.into_iter().map(|(_, instance)| instance).collect()
+}
+
+/// Those that a client prefers among the instances that have the function; `None`: among all.
 fn heaviest<'a>(
     client: Uuid,
-    function: &str,
+    function: Option<&str>,
     instances: impl Iterator<Item = &'a Arc<Instance>>,
 ) -> Vec<(u64, Arc<Instance>)> {
-    let able = instances.filter(|instance| instance.functions.iter().any(|known| known == function));
+    let has = |instance: &Instance| function.is_none_or(|function| instance.functions.iter().any(|f| f == function));
+    let able = instances.filter(|instance| has(instance));
     let mut weighed: Vec<_> = able.map(|instance| (rendezvous(client, instance.uuid), Arc::clone(instance))).collect();
     weighed.sort_by_key(|(weight, _)| Reverse(*weight));
     weighed.truncate(SUBSET);

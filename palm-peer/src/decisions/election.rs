@@ -10,6 +10,7 @@ use crate::facts::{
     ids::{LeaseId, Revision},
     keys::Keys,
 };
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How many candidates before one's own matter: the next older, the one before that, and whether there is another.
@@ -146,6 +147,29 @@ impl Election {
         self.state = state;
         let step_down = was_leading.then_some(Action::StepDown);
         step_down.into_iter().chain(action).collect()
+    }
+}
+
+/// How long one who resigned lets others lead before it stands again: the longer, the more often it had to resign.
+#[derive(Debug, Default)]
+pub struct Resignations {
+    /// How many there were in a row, and when the last one was.
+    last: Option<(u32, Instant)>,
+}
+
+/// The wait after the first resignation, and the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Who led for so long again starts anew.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+
+impl Resignations {
+    /// Takes in a resignation; says how long to wait.
+    pub fn resigned(&mut self, now: Instant) -> Duration {
+        let before = self.last.filter(|(_, last)| now.saturating_duration_since(*last) < FORGIVEN_AFTER);
+        let count = before.map_or(0, |(count, _)| count.saturating_add(1));
+        self.last = Some((count, now));
+        FIRST_WAIT.saturating_mul(2_u32.saturating_pow(count.min(30))).min(LONGEST_WAIT)
     }
 }
 

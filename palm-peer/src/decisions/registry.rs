@@ -4,12 +4,14 @@ mod entry;
 mod event;
 mod round;
 mod schedule;
+mod suspicion;
 mod takeover;
 
 pub use self::{
     entry::Published,
     event::{Action, Event, Line, Token},
     round::MANY,
+    suspicion::Testimony,
 };
 use self::{
     entry::{Doom, Entry},
@@ -79,6 +81,14 @@ pub struct Registry {
     /// Those deletions of which it is not known yet whether they are this leader's own.
     unattributed: BTreeMap<Uuid, Deletion>,
     schedule: Schedule,
+    random: fastrand::Rng,
+    /// The servers that this leader did not reach in the round under way, though others do, or though it reaches nobody else.
+    evidence: BTreeSet<Uuid>,
+    /// In how many rounds in a row there were such servers.
+    rounds_alone: u32,
+    held_lines: LogThrottle<()>,
+    path_lines: LogThrottle<Uuid>,
+    loopback_lines: LogThrottle<Uuid>,
     next_token: u64,
     next_round: Instant,
     /// The number of servers that died in the round under way.
@@ -88,9 +98,16 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry of the leader `me`, which knows of no server yet, but of what was `found` published.
+    /// The registry of the leader `me`, which knows of no server yet, but of what was `found` published. `seed` decides which servers are asked
+    /// about others.
     #[must_use]
-    pub fn new(me: Uuid, settings: &Settings, found: impl IntoIterator<Item = Published>, now: Instant) -> Self {
+    pub fn new(
+        me: Uuid,
+        settings: &Settings,
+        found: impl IntoIterator<Item = Published>,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             me,
             period: settings.probe_period,
@@ -106,6 +123,12 @@ impl Registry {
             removed: BTreeMap::new(),
             unattributed: BTreeMap::new(),
             schedule: Schedule::default(),
+            random: fastrand::Rng::with_seed(seed),
+            evidence: BTreeSet::new(),
+            rounds_alone: 0,
+            held_lines: LogThrottle::default(),
+            path_lines: LogThrottle::default(),
+            loopback_lines: LogThrottle::default(),
             next_token: 0,
             next_round: now,
             round: None,
@@ -156,10 +179,13 @@ impl Registry {
             Event::Deleted { uuid, written, departure, reset, lease_alive } => {
                 self.deleted(uuid, Deletion { written, departure, reset, lease_alive });
             }
-            Event::Answered { uuid, token, digest } => self.answered(uuid, token, &digest),
-            Event::Unanswered { uuid, token, reason } => self.unanswered(uuid, token, reason),
+            Event::Answered { uuid, token, digest } => self.answered(uuid, token, &digest, now),
+            Event::Unanswered { uuid, token, reason } => self.unanswered(uuid, token, reason, now),
             Event::Unsent { uuid, token, reason } => self.unsent(uuid, token, &reason, now),
-            Event::Gone { uuid } => self.gone(uuid),
+            Event::Gone { uuid } => self.gone(uuid, now),
+            Event::Testified { uuid, token, witness, testimony } => {
+                self.testified(uuid, token, witness, testimony, now);
+            }
             Event::Written { uuid, stands } => self.written(uuid, stands, now),
         }
         if let Some(uuid) = about {
@@ -263,59 +289,10 @@ impl Registry {
         self.log(Level::Info, format!("Deleted server {uuid} because {reason}"));
     }
 
-    fn answered(&mut self, uuid: Uuid, token: Token, digest: &str) {
-        let in_round = self.round.is_some();
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        if !entry.probes.iter().any(|(open, _)| *open == token) {
-            return;
-        }
-        entry.end_series();
-        entry.complaint = None;
-        entry.reached = true;
-        let record = &entry.record;
-        let line = format!("{uuid}/{}/{} : b'{digest}'", record.server, record.kind);
-        // A digest with an entry in full tells of an error.
-        let level = if digest.contains(':') { Level::Info } else { self.detail() };
-        if in_round {
-            self.log(level, line);
-        }
-        self.settle(uuid);
-    }
-
-    fn unanswered(&mut self, uuid: Uuid, token: Token, reason: String) {
-        let most = self.most_misses;
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        let before = entry.probes.len();
-        entry.probes.retain(|(open, _)| *open != token);
-        if entry.probes.len() == before {
-            return;
-        }
-        entry.misses += 1;
-        let endpoint = entry.record.endpoint();
-        let (misses, configured) = (entry.misses, entry.record.configured);
-        if configured {
-            self.log(Level::Warn, format!("Server {uuid} missed probe {misses} of {most} at {endpoint}: {reason}"));
-            if misses >= most {
-                self.remove(uuid, "it does not answer", false);
-            }
-        } else if entry.complaint.as_ref() != Some(&reason) {
-            let text = format!("Server {uuid} stays unconfigured: it does not answer at {endpoint}: {reason}");
-            entry.complaint = Some(reason);
-            self.log(Level::Warn, text);
-        }
-    }
-
-    /// A process that was reached once, by this leader or by the one that configured it, is gone. One that never was may
-    /// only have told a wrong address.
-    fn gone(&mut self, uuid: Uuid) {
-        if self.servers.get(&uuid).is_some_and(|entry| entry.reached || entry.record.configured) {
-            self.remove(uuid, "its process is gone", true);
-        }
-    }
-
     fn remove(&mut self, uuid: Uuid, reason: &'static str, proven: bool) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         entry.doom = Some(Doom { reason, proven });
+        entry.charge = None;
         entry.end_series();
         self.settle(uuid);
     }
@@ -333,7 +310,7 @@ impl Registry {
                 let server = record.server.clone();
                 Action::Remove { uuid, server, modified, reason, lease: entry.lease, revoke: proven }
             }
-            None if entry.reached && !(record.configured && entry.is_published()) => {
+            None if entry.answered_at.is_some() && !(record.configured && entry.is_published()) => {
                 let record = Record { configured: true, leader: Some(me), ..record.clone() };
                 Action::Configure { record, modified, lease: entry.lease }
             }

@@ -15,3 +15,4 @@ pub mod lock;
 pub mod serving;
 pub mod sinks;
 pub mod startup_check;
+pub mod witnesses;

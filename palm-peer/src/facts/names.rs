@@ -15,6 +15,12 @@ pub fn is_valid(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
+/// Whether a function of this name can only be a built-in one. Those that came after [`BUILT_IN`] are not listed in records.
+#[must_use]
+pub fn is_reserved(function: &str) -> bool {
+    function.starts_with('_')
+}
+
 /// Splits `server.function` (or `<uuid>.function`) into its two names.
 #[must_use]
 pub fn split_target(target: &str) -> Option<(&str, &str)> {

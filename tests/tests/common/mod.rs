@@ -184,6 +184,17 @@ impl<'a> Mesh<'a> {
     }
 }
 
+/// Puts the record of a server at whose port nobody listens; gives its uuid.
+pub fn put_ghost(mesh: &Mesh<'_>) -> String {
+    let uuid = "0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11";
+    let record = serde_json::json!({
+        "host": "127.0.0.1", "pid": 1, "when": "2026-01-01T00:00:00.000000", "leader": null, "server": "ghost",
+        "ports": [palm_tests::free_port()], "kind": "registered", "functions": ["f"], "uuid": uuid, "configured": false,
+    });
+    mesh.etcd.etcdctl(&["put", &mesh.key(&format!("/servers/{uuid}")), &record.to_string()]);
+    uuid.to_owned()
+}
+
 /// Whether this event leaves `uuid` published.
 pub fn publishes(key: &str, event: &Event, uuid: &str) -> bool {
     key.starts_with("/pipelines/") && !event.deleted && event.value.contains(uuid)

@@ -42,6 +42,7 @@ mod simulated_servers;
 mod supervision;
 mod systemd;
 mod tls;
+mod witnesses;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

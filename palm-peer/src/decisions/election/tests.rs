@@ -128,3 +128,17 @@ fn at_most_one_leader_can_write_in_five_thousand_histories() {
         }
     }
 }
+
+#[test]
+fn who_resigns_again_and_again_waits_longer_and_longer() {
+    let mut resignations = Resignations::default();
+    let mut now = Instant::now();
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let wait = resignations.resigned(now);
+        waits.push(wait.as_secs());
+        now += wait;
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(resignations.resigned(now + FORGIVEN_AFTER).as_secs(), 1);
+}

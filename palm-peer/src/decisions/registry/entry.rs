@@ -1,6 +1,10 @@
 //! What the registry knows of each server.
 
-use super::{Token, schedule::Scheduled};
+use super::{
+    Token,
+    schedule::Scheduled,
+    suspicion::{Charge, Findings, Inquiry},
+};
 use crate::facts::{
     ids::{LeaseId, Revision},
     instance::Instance,
@@ -14,8 +18,9 @@ pub(super) struct Entry {
     pub(super) record: Record,
     pub(super) modified: Revision,
     pub(super) lease: Option<LeaseId>,
-    /// Whether this leader has reached it since it registered.
-    pub(super) reached: bool,
+    /// When it last answered this leader since it registered, and whether it has failed to since.
+    pub(super) answered_at: Option<Instant>,
+    pub(super) is_failing: bool,
     /// The revision of the record that what is published agrees with.
     pub(super) published: Option<Revision>,
     /// The probes under way and when each counts as missed.
@@ -33,7 +38,12 @@ pub(super) struct Entry {
     pub(super) scheduled: Scheduled,
     /// Why it could not be reached, when that has been logged.
     pub(super) complaint: Option<String>,
-    /// Why it is to be removed.
+    /// Others that are being asked about it, and what they have said.
+    pub(super) inquiry: Option<Inquiry>,
+    pub(super) findings: Findings,
+    /// Why it is to be removed, once others have been asked.
+    pub(super) charge: Option<Charge>,
+    /// Why it is being removed.
     pub(super) doom: Option<Doom>,
     /// Whether a write over this record stands, of which the watch has not told yet.
     pub(super) outdated: bool,
@@ -64,7 +74,8 @@ impl Entry {
             record,
             modified,
             lease,
-            reached: false,
+            answered_at: None,
+            is_failing: false,
             published,
             probes: Vec::new(),
             sent: 0,
@@ -74,6 +85,9 @@ impl Entry {
             queued: false,
             scheduled: Scheduled::default(),
             complaint: None,
+            inquiry: None,
+            findings: Findings::default(),
+            charge: None,
             doom: None,
             outdated: false,
             failed_writes: 0,
@@ -89,7 +103,7 @@ impl Entry {
 
     /// Whether it has a part in a round that is not over.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_in_series() || self.turn_at.is_some() || self.doom.is_some()
+        self.is_in_series() || self.turn_at.is_some() || self.charge.is_some() || self.doom.is_some()
     }
 
     /// Whether it is being probed.
@@ -108,7 +122,7 @@ impl Entry {
         let probes = self.probes.iter().map(|(_, deadline)| *deadline);
         // What waits for its turn is sent when there is room.
         let next = [self.turn_at, self.retry_at].into_iter().flatten().filter(|_| !self.queued);
-        probes.chain(next).min()
+        probes.chain(next).chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline)).min()
     }
 
     /// Clients may reach it: some leader reached it, and it has not been found dead.

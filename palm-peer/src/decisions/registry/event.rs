@@ -1,5 +1,6 @@
 //! What comes into the registry and what comes out of it.
 
+use super::Testimony;
 use crate::facts::{
     departure::Departure,
     ids::{LeaseId, Revision},
@@ -103,10 +104,21 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A link broke, and the process is proven gone: its port refuses, or another server answers there.
+    /// A link that this leader had to the server broke, and now its port refuses, or another server answers there.
     Gone {
         /// Whose.
         uuid: Uuid,
+    },
+    /// A server that was asked by [`Action::Ask`] has answered, or could not be asked.
+    Testified {
+        /// About whom.
+        uuid: Uuid,
+        /// Which question.
+        token: Token,
+        /// Who was asked.
+        witness: Uuid,
+        /// What it said.
+        testimony: Testimony,
     },
     /// A write asked for by [`Action::Configure`] or [`Action::Remove`], or made for
     /// [`Registry::take_unvouched`](super::Registry::take_unvouched), ended. When it succeeded, the watch tells the rest.
@@ -128,6 +140,7 @@ impl Event {
             | Self::Unanswered { uuid, .. }
             | Self::Unsent { uuid, .. }
             | Self::Gone { uuid }
+            | Self::Testified { uuid, .. }
             | Self::Written { uuid, .. } => Some(*uuid),
             Self::Broken { .. } | Self::Mended { .. } => None,
         }
@@ -149,6 +162,20 @@ pub enum Action {
         token: Token,
         /// Over a new connection, as a new client would: an old one may work when no new one does, or the other way round.
         fresh: bool,
+    },
+    /// Have these servers try to reach one over a new connection, each for no longer than a probe may take, and say what each found.
+    Ask {
+        /// About whom.
+        uuid: Uuid,
+        /// Which question.
+        token: Token,
+        /// Whom to ask, and where they are.
+        witnesses: Vec<(Uuid, String)>,
+    },
+    /// Give up the lead, if somebody else stands for election: others reach what this leader does not.
+    Resign {
+        /// The servers that it does not reach, and where they are.
+        unreached: Vec<(Uuid, String)>,
     },
     /// Write this record, if it is still the one of `modified`, and publish the server.
     Configure {

@@ -1,6 +1,10 @@
 //! Probing: rounds over all servers, and the series of probes that a silent one gets.
 
-use super::{Action, OVERSLEPT, RETRY, Registry, Token, schedule::MAX_PROBES};
+use super::{
+    Action, Entry, OVERSLEPT, RETRY, Registry, Token,
+    schedule::MAX_PROBES,
+    suspicion::{Charge, Findings},
+};
 use log::Level;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -55,6 +59,7 @@ impl Registry {
         let overdue = now >= self.next_round;
         if self.schedule.busy == 0 || overdue {
             self.round = None;
+            self.suspect_oneself();
             self.log_summary(dead);
         }
     }
@@ -116,10 +121,71 @@ impl Registry {
         }
     }
 
+    pub(super) fn answered(&mut self, uuid: Uuid, token: Token, digest: &str, now: Instant) {
+        let in_round = self.round.is_some();
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        if !entry.probes.iter().any(|(open, _)| *open == token) {
+            return;
+        }
+        entry.end_series();
+        (entry.answered_at, entry.is_failing, entry.misses) = (Some(now), false, 0);
+        (entry.inquiry, entry.charge, entry.findings) = (None, None, Findings::default());
+        entry.complaint = None;
+        let record = &entry.record;
+        let line = format!("{uuid}/{}/{} : b'{digest}'", record.server, record.kind);
+        // A digest with an entry in full tells of an error.
+        let level = if digest.contains(':') { Level::Info } else { self.detail() };
+        if in_round {
+            self.log(level, line);
+        }
+        self.settle(uuid);
+    }
+
+    pub(super) fn unanswered(&mut self, uuid: Uuid, token: Token, reason: String, now: Instant) {
+        let most = self.most_misses;
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let before = entry.probes.len();
+        entry.probes.retain(|(open, _)| *open != token);
+        if entry.probes.len() == before {
+            return;
+        }
+        entry.misses += 1;
+        entry.is_failing = true;
+        let endpoint = entry.record.endpoint();
+        let (misses, configured) = (entry.misses, entry.record.configured);
+        if configured {
+            self.log(Level::Warn, format!("Server {uuid} missed probe {misses} of {most} at {endpoint}: {reason}"));
+        } else if entry.complaint.as_ref() != Some(&reason) {
+            let text = format!("Server {uuid} stays unconfigured: it does not answer at {endpoint}: {reason}");
+            entry.complaint = Some(reason);
+            self.log(Level::Warn, text);
+        }
+        if misses == 1 {
+            self.inquire(uuid, now);
+        }
+        if !configured && misses >= most {
+            self.mention_loopback(uuid, now);
+        }
+        if configured && misses >= most {
+            self.charge(uuid, Charge::SILENT, now);
+        }
+    }
+
+    /// A process that this leader had reached is gone. One that it never reached may only have told a wrong address.
+    pub(super) fn gone(&mut self, uuid: Uuid, now: Instant) {
+        if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.answered_at.is_some()) {
+            entry.is_failing = true;
+            self.charge(uuid, Charge::GONE, now);
+        }
+    }
+
     pub(super) fn tick_server(&mut self, uuid: Uuid, now: Instant) {
         while let Some(token) = self.overdue_probe(uuid, now) {
             let reason = format!("no answer within {:?}", self.timeout);
-            self.unanswered(uuid, token, reason);
+            self.unanswered(uuid, token, reason, now);
+        }
+        if self.servers.get(&uuid).and_then(|e| e.inquiry.as_ref()).is_some_and(|inquiry| now >= inquiry.deadline) {
+            self.end_inquiry(uuid, now);
         }
         let Some(entry) = self.servers.get(&uuid) else { return };
         if [entry.retry_at, entry.turn_at].into_iter().flatten().any(|at| now >= at) {
@@ -139,10 +205,11 @@ impl Registry {
             return;
         }
         self.next_round = self.next_round.max(now);
-        let in_series = self.servers.iter_mut().filter(|(_, entry)| entry.is_in_series());
-        let again: Vec<Uuid> = in_series
+        let questioned = |entry: &Entry| entry.is_in_series() || entry.inquiry.is_some() || entry.charge.is_some();
+        let questioned = self.servers.iter_mut().filter(|(_, entry)| questioned(entry));
+        let again: Vec<Uuid> = questioned
             .map(|(uuid, entry)| {
-                entry.end_series();
+                entry.acquit();
                 *uuid
             })
             .collect();

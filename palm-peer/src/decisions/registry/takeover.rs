@@ -32,7 +32,9 @@ impl Registry {
     }
 
     pub(super) fn is_unvouched(&self, uuid: Uuid) -> bool {
-        let right = |entry: &Entry| entry.reached && entry.is_reachable() && entry.is_published() && !entry.outdated;
+        let right = |entry: &Entry| {
+            entry.answered_at.is_some() && entry.is_reachable() && entry.is_published() && !entry.outdated
+        };
         let named = |entry: &Entry| entry.record.leader == Some(self.me);
         !self.writing.contains_key(&uuid) && self.servers.get(&uuid).is_some_and(|entry| right(entry) && !named(entry))
     }

@@ -4,6 +4,7 @@ use crate::facts::settings::Options;
 mod fresh;
 mod rounds;
 mod simulation;
+mod suspicion;
 mod takeover;
 
 const MS: Duration = Duration::from_millis(1);
@@ -47,7 +48,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let now = Instant::now();
-        Self { registry: Registry::new(leader(), &Options::default(), [], now), now, revision: 100 }
+        Self { registry: Registry::new(leader(), &Options::default(), [], 7, now), now, revision: 100 }
     }
 
     fn event(&mut self, event: Event) -> Vec<Action> {
@@ -203,9 +204,9 @@ fn the_watch_may_be_quicker_than_the_answer_to_a_write() {
 #[test]
 fn who_cannot_be_reached_stays_unconfigured_and_each_reason_is_said_once() {
     let mut desk = Desk::new();
-    let first = probe(&desk.stands(record(1, 0)));
+    let first = probe(&desk.stands(Record { host: "10.0.0.1".into(), ..record(1, 0) }));
     let said = |reason: &str| {
-        let words = format!("stays unconfigured: it does not answer at tcp://127.0.0.1:5001: {reason}");
+        let words = format!("stays unconfigured: it does not answer at tcp://10.0.0.1:5001: {reason}");
         [format!("WARN:Server {} {words}", uuid(1))]
     };
     assert_eq!(lines(&desk.refuse(1, first, "connection refused")), said("connection refused"));

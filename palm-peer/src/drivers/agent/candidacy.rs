@@ -5,7 +5,7 @@ use crate::{
         backoff::{HELD, backoff, wait_after_end},
         election::{AHEAD, Candidate},
     },
-    drivers::{departures::bury, dialer::Dialer},
+    drivers::{departures::bury, dialer::Dialer, lock::lock, witnesses::agree_that_gone},
     facts::{
         ids::{LeaseId, Revision},
         keys::Keys,
@@ -17,14 +17,22 @@ use crate::{
         timer,
     },
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// How many candidates are asked for: one's own and those before it that matter.
 const WANTED: usize = AHEAD + 1;
 
+/// How long one who resigned waits at most before it looks again whether it could lead.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long a link to the leader may take to open, at most.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
+/// How long other servers may take to say whether they reach the leader.
+const ASK_WITHIN: Duration = Duration::from_millis(1500);
 /// How long the first try may take after a link broke: a process that is being killed closes its connections before the
 /// port that it listens on, and lets in whom it will never answer.
 const REOPEN_WITHIN: Duration = Duration::from_millis(50);
@@ -67,7 +75,7 @@ async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Res
 async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Candidate>, EtcdError> {
     let mut max = WANTED;
     loop {
-        let found = etcd.list_latest(&keys.election(), created, max).await?;
+        let found = etcd.list_latest(&keys.election(), Some(created), max).await?;
         let all = found.len() < max;
         let candidates: Vec<_> = found.iter().filter_map(|kv| Candidate::read(keys, kv)).collect();
         if all || candidates.len() >= WANTED {
@@ -89,6 +97,33 @@ pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
     }
 }
 
+/// Waits until each of these servers is reached from here, or is no longer registered, or until nobody stands for election. Looks again
+/// after a while, which grows from `wait`.
+pub async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: Vec<Uuid>, wait: Duration) {
+    for attempt in 0.. {
+        if !is_unreached(etcd, keys, dialer, &unreached).await.unwrap_or(true) {
+            return;
+        }
+        timer::sleep(backoff(attempt, wait, LONGEST_WAIT, fastrand::f64())).await;
+    }
+}
+
+async fn is_unreached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: &[Uuid]) -> Result<bool, EtcdError> {
+    if etcd.list_latest(&keys.election(), None, 1).await?.is_empty() {
+        return Ok(false);
+    }
+    for uuid in unreached {
+        let found = etcd.get(&keys.server(*uuid)).await?;
+        let record = found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok());
+        if let Some(record) = record
+            && dialer.open(&record.endpoint(), *uuid, OPEN_WITHIN).await.is_err()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Waits until a key that was created at this revision is gone. One that was put again since is another candidacy.
 pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
     let mut watch = etcd.watch(Target::Key(key));
@@ -103,11 +138,19 @@ pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
     }
 }
 
-/// Keeps a link to the leader, and buries it when its process is proven gone, so that the mesh need not wait for the
-/// TTL. Silence proves nothing: then the TTL decides.
-pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Candidate) {
-    let Some(uuid) = leader.uuid else { return };
-    let mut was_there = false;
+/// Where this process has had open links to candidates before it in line.
+pub type KnownEndpoints = Arc<Mutex<HashMap<Uuid, String>>>;
+
+/// Keeps a link to a candidate before this one in line. If it leads, it is buried when its process is proven gone, so that the mesh need
+/// not wait for the TTL. Silence proves nothing: then the TTL decides.
+pub async fn watch_over(
+    etcd: &Etcd,
+    keys: &Keys,
+    dialer: &Dialer,
+    (candidate, leads): (&Candidate, bool),
+    known: &KnownEndpoints,
+) {
+    let Some(uuid) = candidate.uuid else { return };
     let mut failures = 0;
     let mut patience = OPEN_WITHIN;
     // How many links in a row did not hold.
@@ -115,14 +158,15 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
     loop {
         let found = etcd.get(&keys.server(uuid)).await;
         if let Err(error) = &found {
-            etcd.log_failure("looking for the leader", error);
+            etcd.log_failure("looking for a candidate's record", error);
         }
         if let Ok(found) = found {
-            let known = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
-            let Some((record, kv)) = known else { return };
+            let found = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
+            let Some((record, kv)) = found else { return };
             match dialer.open(&record.endpoint(), uuid, patience).await {
                 Ok(link) => {
-                    (was_there, failures, patience) = (true, 0, REOPEN_WITHIN);
+                    lock(known).insert(uuid, record.endpoint());
+                    (failures, patience) = (0, REOPEN_WITHIN);
                     // The way to the leader may die without a word, while the leader lives.
                     let _watched = link.watch();
                     let opened = Instant::now();
@@ -132,13 +176,19 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
                     timer::sleep(wait_after_end(ends, fastrand::f64())).await;
                     continue;
                 }
-                // Only a process that was there once can be gone; the address may be wrong.
-                Err(error) if error.proves_gone() && (was_there || record.configured) => {
+                // Only a process that was there once can be gone; the address may be wrong. And the way there may be barred for
+                // this process alone.
+                Err(error)
+                    if leads
+                        && error.proves_gone()
+                        && lock(known).get(&uuid) == Some(&record.endpoint())
+                        && others_agree(etcd, keys, dialer, uuid).await =>
+                {
                     // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
                     // the same.
                     let burial = etcd.spawn(
                         Name::LeaderRemoval,
-                        bury_leader(etcd.clone(), keys.clone(), leader.clone(), record, kv),
+                        bury_leader(etcd.clone(), keys.clone(), candidate.clone(), record, kv),
                     );
                     if burial.await == Ok(true) {
                         return;
@@ -151,6 +201,23 @@ pub async fn watch_over(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: &Cand
         patience = (patience * 2).min(OPEN_WITHIN);
         let wait = backoff(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
         timer::sleep(wait).await;
+    }
+}
+
+async fn others_agree(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: Uuid) -> bool {
+    match agree_that_gone(etcd, keys, dialer, leader, ASK_WITHIN).await {
+        Ok(agreed) => {
+            if !agreed {
+                log::info!(
+                    "the leader, {leader}, cannot be reached from here, but others reach it, or cannot be asked"
+                );
+            }
+            agreed
+        }
+        Err(error) => {
+            etcd.log_failure("looking for servers to ask about the leader", &error);
+            false
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod keeper;
 mod own_lease;
 pub mod registration;
 mod session;
+mod standing;
 mod vigil;
 
 use self::{
@@ -18,7 +19,7 @@ use self::{
 use crate::{
     decisions::{
         backoff::backoff,
-        election::{self, Action, Candidate, Election},
+        election::{self, Candidate, Election, Resignations},
         removal::{LastWritten, Verdict},
     },
     drivers::{
@@ -41,6 +42,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 /// How long leaving may wait for etcd; after that the lease expires by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
@@ -78,6 +80,8 @@ enum Input {
     Registered(Result<LastWritten, RegisterError>),
     /// After a task failed: the lead is given up, and enough time has passed to stand again.
     Resigned,
+    /// The duties of this turn say that others reach these servers, which this leader does not.
+    Resign(u64, Vec<Uuid>),
     /// The watch on the own record began anew, and the record is not there.
     RecordMissing,
     /// What a task of the election found, and for which of its turns.
@@ -108,6 +112,8 @@ struct Session {
     followed: Option<Candidate>,
     /// Counts what the election decided; what tasks of an earlier turn find is stale.
     turn: u64,
+    resignations: Resignations,
+    known: candidacy::KnownEndpoints,
     tell: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
     leaving: bool,
@@ -277,7 +283,12 @@ impl Agent {
                 session.register(&self.registrar);
             }
             Input::Election(turn, event) if turn == session.turn => self.election(session, event),
-            Input::Resigned | Input::Election(..) => {}
+            Input::Resign(turn, unreached) if turn == session.turn => {
+                if let Some(term) = session.election.term() {
+                    self.resign(session, term, unreached);
+                }
+            }
+            Input::Resigned | Input::Resign(..) | Input::Election(..) => {}
         }
         Ok(None)
     }
@@ -291,14 +302,6 @@ impl Agent {
         if std::mem::take(&mut session.returning) {
             self.election(session, election::Event::LeaseHeld(session.lease));
         }
-    }
-
-    /// A task of the peer's panicked, and starts anew in a while. A leader cannot tell what it did not do or see meanwhile, and
-    /// leaves the lead to the next in line.
-    fn task_failed(&mut self, session: &mut Session) {
-        let Some(term) = session.election.term().filter(|_| !session.leaving) else { return };
-        self.election(session, election::Event::LeaseInDoubt);
-        session.resign(&self.registrar, term);
     }
 
     /// In a new history nothing holds that was known of revisions and absent keys: neither that this peer leads, nor whom it
@@ -359,28 +362,6 @@ impl Agent {
         session.election_tasks.clear();
         let _ = timer::timeout(LEAVE_WITHIN, self.registrar.revoke(session.lease)).await;
         self.evicted()
-    }
-
-    /// Tells the election what happened, and carries out what it says.
-    fn election(&mut self, session: &mut Session, event: election::Event) {
-        for action in session.election.handle(event) {
-            session.turn += 1;
-            session.election_tasks.clear();
-            match action {
-                Action::Stand(lease) => session.stand(&self.registrar, lease),
-                Action::Follow { predecessor, ahead, leader, own } => {
-                    session.follow(&self.registrar, &self.core, predecessor, ahead, leader, own);
-                }
-                Action::Lead(term) => {
-                    self.announcer.announce(Event::Elected);
-                    session.lead(&self.registrar, &self.core, term);
-                }
-                Action::StepDown => {
-                    self.announcer.announce(Event::Deposed);
-                    log::info!("no longer leading the mesh");
-                }
-            }
-        }
     }
 }
 

@@ -8,11 +8,12 @@ use super::{
 use crate::{
     decisions::{
         backoff::backoff,
-        election::{Candidate, Election, Event},
+        election::{Candidate, Election, Event, Resignations},
         removal::{LastWritten, Verdict},
     },
     drivers::{
         duties,
+        lock::lock,
         serving::{Beat, core::Core},
     },
     facts::ids::{LeaseId, Revision},
@@ -33,11 +34,9 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-/// How long whoever gave up the lead lets others stand first: not so long that a server alone in its mesh is missed.
-const STAND_AGAIN: Duration = Duration::from_secs(1);
+use uuid::Uuid;
 
 /// How long to wait before asking etcd again for what it did not do.
 fn again(attempt: u32) -> Duration {
@@ -56,6 +55,8 @@ impl Session {
             returning: false,
             failed_registrations: 0,
             turn: 0,
+            resignations: Resignations::default(),
+            known: candidacy::KnownEndpoints::default(),
             tell,
             inputs,
             leaving: false,
@@ -172,14 +173,19 @@ impl Session {
         });
     }
 
-    /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while.
-    pub(super) fn resign(&mut self, registrar: &Registrar, term: Revision) {
-        let (etcd, own) = (registrar.etcd.clone(), registrar.keys.candidate(self.lease));
+    /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while: when it reaches what it
+    /// did not, or nobody else stands.
+    pub(super) fn resign(&mut self, registrar: &Registrar, core: &Core, term: Revision, unreached: Vec<Uuid>) {
+        let (etcd, keys, own) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.keys.candidate(self.lease));
+        let dialer = core.dialer.for_probes(&registrar.etcd);
+        let wait = self.resignations.resigned(Instant::now());
         self.spawn(registrar, Name::Resignation, move || {
-            let (etcd, own) = (etcd.clone(), own.clone());
+            let (etcd, keys, own, dialer) = (etcd.clone(), keys.clone(), own.clone(), dialer.clone());
+            let unreached = unreached.clone();
             async move {
                 candidacy::resign(&etcd, &own, term).await;
-                timer::sleep(STAND_AGAIN).await;
+                timer::sleep(wait).await;
+                candidacy::until_reached(&etcd, &keys, &dialer, unreached, wait).await;
                 Input::Resigned
             }
         });
@@ -204,16 +210,26 @@ impl Session {
     ) {
         self.stand_by(registrar, predecessor.key.clone(), predecessor.created);
         self.stand_by(registrar, registrar.keys.candidate(self.lease), own);
-        self.followed = Some(predecessor);
+        self.followed = Some(predecessor.clone());
         if let Some(ahead) = ahead {
             self.stand_by(registrar, ahead.key, ahead.created);
         }
         let Some(leader) = leader else { return };
-        let (etcd, keys, dialer) =
-            (registrar.etcd.clone(), registrar.keys.clone(), core.dialer.for_probes(&registrar.etcd));
+        lock(&self.known).retain(|uuid, _| Some(*uuid) == leader.uuid || Some(*uuid) == predecessor.uuid);
+        // The predecessor, should it lead next, must be known by then.
+        if predecessor != leader {
+            self.watch_over(registrar, core, predecessor, false);
+        }
+        self.watch_over(registrar, core, leader, true);
+    }
+
+    fn watch_over(&mut self, registrar: &Registrar, core: &Core, candidate: Candidate, leads: bool) {
+        let (etcd, keys, known) = (registrar.etcd.clone(), registrar.keys.clone(), Arc::clone(&self.known));
+        let dialer = core.dialer.for_probes(&registrar.etcd);
         let start = move || {
-            let (etcd, keys, dialer, leader) = (etcd.clone(), keys.clone(), dialer.clone(), leader.clone());
-            async move { candidacy::watch_over(&etcd, &keys, &dialer, &leader).await }
+            let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
+            let candidate = candidate.clone();
+            async move { candidacy::watch_over(&etcd, &keys, &dialer, (&candidate, leads), &known).await }
         };
         self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));
     }
@@ -231,9 +247,18 @@ impl Session {
             clock: Arc::clone(&self.clock),
             predecessor: self.followed.take(),
         };
-        // The fence is closed: some other candidate leads, or the key is gone.
-        let start = move || duties::lead(mandate.clone()).map(|()| Event::KeyGone);
-        self.spawn_for_election(registrar, Name::Leader, start);
+        let (tell, turn) = (self.tell.clone(), self.turn);
+        let start = move || {
+            let (tell, leading) = (tell.clone(), duties::lead(mandate.clone()));
+            async move {
+                let _ = tell.unbounded_send(match leading.await {
+                    // The fence is closed: some other candidate leads, or the key is gone.
+                    duties::End::Deposed => Input::Election(turn, Event::KeyGone),
+                    duties::End::Resigned(unreached) => Input::Resign(turn, unreached),
+                });
+            }
+        };
+        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::Leader, start));
     }
 
     /// Tells the election when a key that was created then is gone.

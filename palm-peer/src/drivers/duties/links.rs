@@ -4,11 +4,13 @@ use crate::{
     decisions::{
         admission::{may_keep_link, may_open_probe},
         backoff::{HELD, wait_after_end},
+        registry::Testimony,
     },
     drivers::{
         dialer::{Dialer, OpenError},
         link::Link,
         lock::lock,
+        witnesses,
     },
     facts::message::Request,
     ports::{fd_limit, timer},
@@ -174,6 +176,22 @@ impl Links {
             None => Ok(String::from_utf8_lossy(&reply.payload).into_owned()),
             Some(failure) => Err(format!("{}: {}", failure.kind, failure.message)),
         })
+    }
+
+    /// Has `witness` try to reach another server.
+    pub fn ask_about(
+        &self,
+        about: Uuid,
+        (witness, endpoint): (Uuid, String),
+    ) -> impl Future<Output = Testimony> + Send + 'static {
+        let links = self.clone();
+        async move {
+            match links.link(witness, &endpoint, links.timeout / 4).await {
+                // Less than the answer may take, so that it is in time.
+                Ok(link) => witnesses::ask(&link, witness, about, links.timeout * 3 / 4).await,
+                Err(_) => Testimony::None,
+            }
+        }
     }
 
     /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.

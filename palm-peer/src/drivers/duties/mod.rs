@@ -12,7 +12,7 @@ use crate::{
         election::Candidate,
         lease::LeaseClock,
         pipeliner,
-        registry::{Action, Event, Line, Registry},
+        registry::{Action, Event, Line, Registry, Token},
     },
     drivers::dialer::Dialer,
     facts::{departure::Departure, ids::Revision, keys::Keys, record::Record},
@@ -73,6 +73,8 @@ enum Done {
     Vouched(Vec<(Uuid, writes::Written)>),
     /// The fence is closed.
     Deposed,
+    /// Others reach servers that this leader does not, and somebody else can lead.
+    Resigned(Vec<Uuid>),
     Nothing,
 }
 
@@ -98,14 +100,23 @@ struct Leader {
     listed: u64,
 }
 
-/// Leads until deposed. Dropping it stops all duties at once.
-pub async fn lead(mandate: Mandate) {
+/// Why a leader's duties ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Its key of the election is gone, or what it knows holds no more.
+    Deposed,
+    /// It does not reach these servers, though others do: somebody else shall lead.
+    Resigned(Vec<Uuid>),
+}
+
+/// Leads until deposed, or until it ought to resign. Dropping it stops all duties at once.
+pub async fn lead(mandate: Mandate) -> End {
     log::info!("leading the mesh, in term {}", mandate.term);
     // Before the servers: what is published of one that is not among them is left over.
     let found = takeover::published(&mandate).await;
     let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
     let mut leader = Leader {
-        registry: Registry::new(mandate.me, &mandate.options, found, Instant::now()),
+        registry: Registry::new(mandate.me, &mandate.options, found, fastrand::u64(..), Instant::now()),
         links: Links::new(mandate.dialer.clone(), mandate.options.probe_timeout),
         mandate,
         work: FuturesUnordered::new(),
@@ -114,8 +125,9 @@ pub async fn lead(mandate: Mandate) {
         vouching: false,
         listed: 0,
     };
-    leader.run(&mut servers).await;
-    log::debug!("deposed");
+    let end = leader.run(&mut servers).await;
+    log::debug!("the duties end: {end:?}");
+    end
 }
 
 /// How long to wait after that many failures in a row, when etcd is asked again for what it did not do.
@@ -124,17 +136,17 @@ fn again(failures: u32) -> Duration {
 }
 
 impl Leader {
-    async fn run(&mut self, servers: &mut Watch) {
+    async fn run(&mut self, servers: &mut Watch) -> End {
         loop {
             let input = self.next(servers).await;
-            if self.take_in(input).is_break() {
-                return;
+            if let ControlFlow::Break(end) = self.take_in(input) {
+                return end;
             }
             // What follows from events is worked out once for many of them.
             for _ in 0..BATCH {
                 let Some(input) = self.next(servers).now_or_never() else { break };
-                if self.take_in(input).is_break() {
-                    return;
+                if let ControlFlow::Break(end) = self.take_in(input) {
+                    return end;
                 }
             }
             self.settle();
@@ -158,10 +170,11 @@ impl Leader {
         }
     }
 
-    fn take_in(&mut self, input: Input) -> ControlFlow<()> {
+    fn take_in(&mut self, input: Input) -> ControlFlow<End> {
         match input {
             // Nothing that this leader knows holds any more: whoever leads now begins anew.
-            Input::Changed(Change::NewHistory) | Input::Done(Done::Deposed) => return ControlFlow::Break(()),
+            Input::Changed(Change::NewHistory) | Input::Done(Done::Deposed) => return ControlFlow::Break(End::Deposed),
+            Input::Done(Done::Resigned(unreached)) => return ControlFlow::Break(End::Resigned(unreached)),
             Input::Changed(change) => self.changed(change),
             Input::Done(done) => self.done(done),
             Input::Tick => self.tick(),
@@ -266,7 +279,7 @@ impl Leader {
             Done::Event(event) => self.event(event),
             Done::LinkBroken(uuid) => self.prove_gone(uuid),
             Done::Vouched(written) => self.vouched(written),
-            Done::Deposed | Done::Nothing => {}
+            Done::Deposed | Done::Resigned(_) | Done::Nothing => {}
         }
     }
 
@@ -296,12 +309,27 @@ impl Leader {
                     let removal = writes::Removal { uuid, server, modified, reason, lease, revoke };
                     self.write(uuid, writes::remove(self.mandate.clone(), removal));
                 }
+                Action::Ask { uuid, token, witnesses } => self.ask(uuid, token, witnesses),
+                Action::Resign { unreached } => {
+                    let resigning = takeover::may_resign(self.mandate.clone(), unreached);
+                    let done = |resigned: Option<_>| resigned.map_or(Done::Nothing, Done::Resigned);
+                    self.work.push(resigning.map(done).boxed());
+                }
                 Action::Withdraw { uuid, server } => {
                     let withdrawing = takeover::withdraw(self.mandate.clone(), uuid, server);
                     self.work
                         .push(withdrawing.map(|deposed| if deposed { Done::Deposed } else { Done::Nothing }).boxed());
                 }
             }
+        }
+    }
+
+    fn ask(&mut self, uuid: Uuid, token: Token, witnesses: Vec<(Uuid, String)>) {
+        for witness in witnesses {
+            let of = witness.0;
+            let asking = self.links.ask_about(uuid, witness);
+            let told = move |testimony| Done::Event(Event::Testified { uuid, token, witness: of, testimony });
+            self.work.push(asking.map(told).boxed());
         }
     }
 

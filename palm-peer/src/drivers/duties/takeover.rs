@@ -91,3 +91,25 @@ pub async fn withdraw(mandate: Mandate, uuid: Uuid, server: String) -> bool {
         failures += 1;
     }
 }
+
+/// Says why this leader resigns, and which servers it does not reach, if somebody else stands for election. Else it goes on as it can.
+pub async fn may_resign(mandate: Mandate, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
+    let places: Vec<_> = unreached.iter().map(|(uuid, endpoint)| format!("{uuid} at {endpoint}")).collect();
+    let places = places.join(", ");
+    match mandate.etcd.list_latest(&mandate.keys.election(), None, 2).await {
+        Ok(candidates) if candidates.len() > 1 => {
+            log::warn!(
+                "resigning as leader: other servers reach what this one does not ({places}); it stands again once it reaches them"
+            );
+            Some(unreached.into_iter().map(|(uuid, _)| uuid).collect())
+        }
+        Ok(_) => {
+            log::warn!("this leader does not reach {places}, and nobody else stands for election");
+            None
+        }
+        Err(error) => {
+            mandate.etcd.log_failure("looking for other candidates", &error);
+            None
+        }
+    }
+}

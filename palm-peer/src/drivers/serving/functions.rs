@@ -4,6 +4,7 @@ use super::core::Core;
 use crate::{
     Message,
     decisions::logbook,
+    drivers::witnesses,
     facts::{
         message::{Failure, FailureKind},
         plain::panic_message,
@@ -70,6 +71,26 @@ pub fn built_in(core: &Core, name: &str, message: Message) -> Option<Result<Byte
         "delete" => key_of(message).and_then(|key| core.store().delete(&key).map(|()| key.into())),
         _ => return None,
     })
+}
+
+/// A built-in function that runs beside others, as those of the author do; `None` when there is none of this name.
+pub fn built_in_that_waits(core: &Arc<Core>, name: &str) -> Option<Function> {
+    if name != witnesses::PROBE {
+        return None;
+    }
+    let core = Arc::clone(core);
+    Some(Arc::new(move |message: Message| {
+        let core = Arc::clone(&core);
+        async move {
+            let etcd = core.etcd().ok_or("this server has not joined")?;
+            let time = message.deadline.saturating_duration_since(Instant::now()).min(core.options.probe_timeout);
+            let (keys, dialer) = (core.options.keys(), core.dialer.for_probes(etcd));
+            // Some of the time goes on the way.
+            let found = witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
+            serde_json::to_vec(&found).map(Bytes::from).map_err(|error| error.to_string())
+        }
+        .boxed()
+    }))
 }
 
 fn key_of(message: Message) -> Result<String, Failure> {

@@ -243,10 +243,11 @@ impl Serving {
             relay: Arc::clone(&self.core.relay),
         };
         let onward = request.goes_on().then_some(Onward { request, deadline });
-        if let Some(function) = self.core.functions.get(&name) {
+        let of_author = self.core.functions.get(&name).map(Arc::clone);
+        if let Some(function) = of_author.or_else(|| functions::built_in_that_waits(&self.core, &name)) {
             let client = to.client.and_then(|client| self.clients.table.connection(client));
             let from = client.unwrap_or(&to.connection).clone();
-            let task = Task { from, to: to.clone(), function: Arc::clone(function), message, onward };
+            let task = Task { from, to: to.clone(), function, message, onward };
             return self.admit(task);
         }
         let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {

@@ -144,18 +144,24 @@ impl Etcd {
         .await
     }
 
-    /// Reads up to `max` of the keys that begin so: of those that were created no later than `created` the latest, first.
+    /// Reads up to `max` of the keys that begin so: the latest first, of those that were created no later than `before`.
     ///
     /// # Errors
     ///
     /// As [`EtcdErrorKind`] says.
-    pub async fn list_latest(&self, prefix: &str, created: Revision, max: usize) -> Result<Vec<KeyValue>, EtcdError> {
+    pub async fn list_latest(
+        &self,
+        prefix: &str,
+        before: Option<Revision>,
+        max: usize,
+    ) -> Result<Vec<KeyValue>, EtcdError> {
         let prefix = prefix.to_owned();
         self.request(move |connection| {
             let prefix = prefix.clone();
             async move {
                 let options = prefix_options(&prefix)
-                    .with_max_create_revision(created.0)
+                    // 0 is no bound.
+                    .with_max_create_revision(before.map_or(0, |revision| revision.0))
                     .with_sort(SortTarget::Create, SortOrder::Descend)
                     .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
                 let found = connection.kv().get(prefix, Some(options)).await?;

@@ -94,18 +94,14 @@ fn a_name_that_hangs_stops_neither_a_leader_nor_calls_to_others() {
     let named: Vec<_> = hung.iter().map(|name| start_named(&mesh, &etcd, b, "text", name)).collect();
     let numeric = start_with(&mesh, &etcd, b, "printf", &QUICK);
     leader.wait_for_line(|line| line.contains("host name hung0.test cannot be resolved"), SOON);
-    for _ in 0..3 {
-        leader.wait_for_line_after(leader.mark(), |line| line.contains("probing all of them"), SOON);
-    }
-    assert_eq!(mesh.leading().map(|(_, uuid)| uuid), Some(leader.uuid.clone()));
     let late = start_with(&mesh, &etcd, c, "printf", &QUICK);
     for uuid in [&leader.uuid, &numeric.uuid, &late.uuid] {
         assert!(mesh.is_registered(uuid), "{uuid} stays");
     }
 
-    // Another leader, which knows the names: then they are published, and a client on the first host meets them.
-    leader.terminate();
-    assert!(leader.wait(SOON).success());
+    // Others reach what it does not: it resigns. Another leader knows the names: they are published, and a client on the first
+    // host meets them.
+    leader.wait_for_line(|line| line.contains("resigning as leader"), SOON);
     mesh.await_published_within(&[&named[0].uuid, &numeric.uuid], SOON * 2);
     let pinned = format!("{}.shout", named[0].uuid);
     let (success, lines, took) = call(a, &etcd, &pinned);

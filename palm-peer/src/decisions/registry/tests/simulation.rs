@@ -59,6 +59,8 @@ struct World {
     asked: Vec<(Uuid, Token, Instant)>,
     writes: Vec<Action>,
     withdrawals: Vec<Action>,
+    /// About whom, which question, and who is asked.
+    questions: Vec<(Uuid, Token, Uuid)>,
     /// The records that get the leader's name.
     renaming: Vec<(Record, Revision)>,
     /// The probes since the last answer, or since the leader overslept.
@@ -75,7 +77,7 @@ impl World {
             now,
             revision: 1,
             term: 1_000,
-            registry: Registry::new(uuid(1_000), &Options::default(), [], now),
+            registry: Registry::new(uuid(1_000), &Options::default(), [], seed, now),
             etcd: BTreeMap::new(),
             published: BTreeMap::new(),
             servers: (1..=SERVERS).map(server).collect(),
@@ -83,6 +85,7 @@ impl World {
             asked: Vec::new(),
             writes: Vec::new(),
             withdrawals: Vec::new(),
+            questions: Vec::new(),
             renaming: Vec::new(),
             unanswered: BTreeMap::new(),
         }
@@ -180,10 +183,12 @@ impl World {
     /// Another leader takes over: the writes of the last one fail from here on, and nobody waits for its probes.
     fn succeed(&mut self) {
         self.term += 1;
-        self.registry = Registry::new(uuid(self.term), &Options::default(), self.published.values().cloned(), self.now);
+        self.registry =
+            Registry::new(uuid(self.term), &Options::default(), self.published.values().cloned(), self.seed, self.now);
         self.watch.clear();
         self.writes.clear();
         self.withdrawals.clear();
+        self.questions.clear();
         self.renaming.clear();
         self.asked.clear();
         self.unanswered.clear();
@@ -226,7 +231,8 @@ impl World {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             let target = match &action {
-                Action::Log(_) => continue,
+                // Nobody else could lead here.
+                Action::Log(_) | Action::Resign { .. } => continue,
                 Action::Probe { uuid, token, .. } => {
                     self.asked.push((*uuid, *token, self.now));
                     let sent = Sent { token: *token, at: self.now, refused: false };
@@ -240,6 +246,10 @@ impl World {
                 }
                 Action::Withdraw { .. } => {
                     self.withdrawals.push(action);
+                    continue;
+                }
+                Action::Ask { uuid, token, witnesses } => {
+                    self.questions.extend(witnesses.iter().map(|(witness, _)| (*uuid, *token, *witness)));
                     continue;
                 }
             };
@@ -321,7 +331,10 @@ impl World {
 
     /// Whether nobody owes the leader anything.
     fn is_quiet(&self) -> bool {
-        let done = self.writes.is_empty() && self.withdrawals.is_empty() && self.renaming.is_empty();
+        let done = self.writes.is_empty()
+            && self.withdrawals.is_empty()
+            && self.questions.is_empty()
+            && self.renaming.is_empty();
         done && self.watch.is_empty() && self.asked_can_answer()
     }
 
@@ -332,13 +345,18 @@ impl World {
     /// What must be true in the end.
     fn verdict(&self) {
         let me = uuid(self.term);
+        let registered = |id: &Uuid| self.etcd.contains_key(id);
+        let silent = self.servers.iter().filter(|(id, s)| registered(id) && s.state != State::Alive).count();
+        let alive = self.servers.values().filter(|server| server.state == State::Alive).count();
+        // Then their leases decide, which end for the dead.
+        let is_held = silent > 1 && silent > alive;
         for (id, server) in &self.servers {
             let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
             let configured = record.is_some_and(|record| record.configured && record.leader == Some(me));
             let right = match server.state {
                 State::Alive => configured,
                 // One that never was configured may only have told a wrong address: its lease decides.
-                State::Out | State::Dead | State::Frozen => record.is_none_or(|record| !record.configured),
+                State::Out | State::Dead | State::Frozen => is_held || record.is_none_or(|record| !record.configured),
             };
             assert!(right, "{id} {server:?} {record:?}: seed {}", self.seed);
             // What clients see is what is configured.
@@ -355,7 +373,11 @@ fn written(write: &Action) -> Uuid {
     match write {
         Action::Configure { record, .. } => record.uuid,
         Action::Remove { uuid, .. } => *uuid,
-        Action::Probe { .. } | Action::Withdraw { .. } | Action::Log(_) => unreachable!("no write"),
+        Action::Probe { .. }
+        | Action::Withdraw { .. }
+        | Action::Ask { .. }
+        | Action::Resign { .. }
+        | Action::Log(_) => unreachable!("no write"),
     }
 }
 

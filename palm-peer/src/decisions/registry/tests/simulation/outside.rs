@@ -22,6 +22,18 @@ impl World {
                 self.write(write, calm);
             }
         }
+        for (uuid, token, witness) in std::mem::take(&mut self.questions) {
+            if !calm && self.random.bool() {
+                self.questions.push((uuid, token, witness));
+                continue;
+            }
+            let testimony = match (self.state(witness), self.state(uuid)) {
+                (State::Alive, State::Alive) => Testimony::Reached,
+                (State::Alive, _) => Testimony::NotReached("no answer".into()),
+                _ => Testimony::None,
+            };
+            self.tell(Event::Testified { uuid, token, witness, testimony });
+        }
         for (record, modified) in std::mem::take(&mut self.renaming) {
             let id = record.uuid;
             let fits = self.etcd.get(&id).is_some_and(|held| held.modified == modified);
