@@ -84,7 +84,9 @@ pub struct Registry {
     random: fastrand::Rng,
     /// The servers that this leader did not reach in the round under way, though others do, or though it reaches nobody else.
     evidence: BTreeSet<Uuid>,
-    /// In how many rounds in a row there were such servers.
+    /// Those of this round and the ones before that have not answered since.
+    unreached: BTreeSet<Uuid>,
+    /// In how many rounds there were such servers, without one between in which all of them answered.
     rounds_alone: u32,
     held_lines: LogThrottle<()>,
     path_lines: LogThrottle<Uuid>,
@@ -125,6 +127,7 @@ impl Registry {
             schedule: Schedule::default(),
             random: fastrand::Rng::with_seed(seed),
             evidence: BTreeSet::new(),
+            unreached: BTreeSet::new(),
             rounds_alone: 0,
             held_lines: LogThrottle::default(),
             path_lines: LogThrottle::default(),

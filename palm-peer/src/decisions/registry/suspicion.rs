@@ -215,13 +215,21 @@ impl Registry {
         }
     }
 
-    /// At the end of a round: whether this leader is the one who does not reach the others.
+    /// At the end of a round: whether this leader is the one who does not reach the others. A series of probes may take longer than a
+    /// round: one in which nothing more was found about a server that still fails is no proof of the contrary.
     pub(super) fn suspect_oneself(&mut self) {
         let evidence = std::mem::take(&mut self.evidence);
-        self.rounds_alone = if evidence.is_empty() { 0 } else { self.rounds_alone + 1 };
+        self.unreached.retain(|uuid| self.servers.get(uuid).is_some_and(|entry| entry.is_failing));
+        self.rounds_alone = match (evidence.is_empty(), self.unreached.is_empty()) {
+            (false, _) => self.rounds_alone + 1,
+            (true, false) => self.rounds_alone,
+            (true, true) => 0,
+        };
+        self.unreached.extend(evidence);
         if self.rounds_alone >= ROUNDS_TO_RESIGN {
             self.rounds_alone = 0;
-            let unreached = evidence.into_iter().filter_map(|uuid| Some((uuid, self.endpoint(uuid)?))).collect();
+            let unreached = std::mem::take(&mut self.unreached).into_iter();
+            let unreached = unreached.filter_map(|uuid| Some((uuid, self.endpoint(uuid)?))).collect();
             self.actions.push(Action::Resign { unreached });
         }
     }

@@ -80,6 +80,30 @@ fn a_server_that_others_reach_stays_and_a_leader_that_goes_on_not_reaching_it_re
     assert_eq!((removed.len(), resigned), (0, true));
 }
 
+/// A series of probes is over in every second round only.
+#[test]
+fn a_leader_whose_rounds_are_shorter_than_a_series_of_probes_resigns_as_well() {
+    let mut desk = mesh(5);
+    (desk.registry.period, desk.registry.timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    desk.pass(Duration::ZERO);
+    let reaches = |from, to| !(from == leader() && to == uuid(1));
+    let (removed, resigned) = live(&mut desk, ROUND * 2, reaches);
+    assert_eq!((removed.len(), resigned), (0, true));
+}
+
+#[test]
+fn a_leader_that_reaches_a_server_again_in_between_does_not_resign() {
+    let mut desk = mesh(5);
+    let mut after = live(&mut desk, ROUND / 2, |_, _| true);
+    for _ in 0..5 {
+        assert_eq!((after.0.len(), after.1), (0, false));
+        let one = ROUND + ROUND / 4;
+        let (removed, resigned) = live(&mut desk, one, |from, to| !(from == leader() && to == uuid(1)));
+        assert_eq!((removed.len(), resigned), (0, false));
+        after = live(&mut desk, ROUND * 2 + ROUND * 3 / 4, |_, _| true);
+    }
+}
+
 #[test]
 fn a_server_that_nobody_reaches_is_removed_as_soon_as_without_asking() {
     let mut desk = mesh(5);
