@@ -169,9 +169,14 @@ impl Network {
 
     /// Drops all packets between two hosts.
     pub fn cut(&self, one: &Host, other: &Host) {
-        let [one, other] = [one, other].map(|host| host.address.to_string());
-        self.rule(&["from", &one, "to", &other, "blackhole"]);
-        self.rule(&["from", &other, "to", &one, "blackhole"]);
+        self.cut_one_way(one, other);
+        self.cut_one_way(other, one);
+    }
+
+    /// Drops all packets from one host to another; those the other way arrive.
+    pub fn cut_one_way(&self, from: &Host, to: &Host) {
+        let [from, to] = [from, to].map(|host| host.address.to_string());
+        self.rule(&["from", &from, "to", &to, "blackhole"]);
     }
 
     /// Drops all packets from and to a host, as when it loses its power.
@@ -184,11 +189,14 @@ impl Network {
     /// Answers all TCP packets from one host to another with a reset, as a firewall does that rejects.
     pub fn reject(&self, from: &Host, to: &Host) {
         let [from, to] = [from, to].map(|host| host.address.to_string());
-        let rule = ["-s", &from, "-d", &to, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"];
-        self.fault(
-            &[&["iptables", "-A", "FORWARD"], &rule[..]].concat(),
-            &[&["iptables", "-D", "FORWARD"], &rule[..]].concat(),
-        );
+        self.filter(&["-s", &from, "-d", &to, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]);
+    }
+
+    /// Answers all TCP packets from a host to what listens at an endpoint with a reset, old connections and new ones.
+    pub fn reject_endpoint(&self, from: &Host, endpoint: SocketAddrV4) {
+        let (from, to, port) = (from.address.to_string(), endpoint.ip().to_string(), endpoint.port().to_string());
+        let packets = ["-s", &from, "-d", &to, "-p", "tcp", "--dport", &port];
+        self.filter(&[&packets[..], &["-j", "REJECT", "--reject-with", "tcp-reset"]].concat());
     }
 
     /// Undoes all faults.
@@ -200,6 +208,10 @@ impl Network {
 
     fn rule(&self, rule: &[&str]) {
         self.fault(&[&["ip", "rule", "add"], rule].concat(), &[&["ip", "rule", "del"], rule].concat());
+    }
+
+    fn filter(&self, rule: &[&str]) {
+        self.fault(&[&["iptables", "-A", "FORWARD"], rule].concat(), &[&["iptables", "-D", "FORWARD"], rule].concat());
     }
 
     fn fault(&self, fault: &[&str], undo: &[&str]) {

@@ -8,3 +8,4 @@ mod leader;
 mod names;
 mod python;
 mod stages;
+mod suspicion;

@@ -19,28 +19,34 @@ use std::{
 const BOUND: Duration = Duration::from_secs(8);
 
 /// One host for the leader, one for the first stage, and two for instances of the second.
-struct Stages<'a> {
-    _mesh: Mesh<'a>,
+pub(super) struct Stages<'a> {
+    pub(super) mesh: Mesh<'a>,
     client: Client,
-    servers: Vec<Server>,
+    pub(super) servers: Vec<Server>,
 }
 
 impl<'a> Stages<'a> {
     fn start(network: &Network, etcd: &'a Etcd) -> Self {
+        Self::start_with(network, etcd, &[])
+    }
+
+    /// The servers have these flags besides.
+    pub(super) fn start_with(network: &Network, etcd: &'a Etcd, flags: &[&str]) -> Self {
         let mesh = Mesh::new(etcd, "/mesh", &[]);
         let stage = |(host, name): (&str, &str)| {
             let host = network.host(host);
             let (address, etcd) = (host.address().to_string(), etcd.endpoint());
             let run = host.builder(example("stage")).args(["run", "--debug", "--etcd", &etcd, "--ip", &address]);
-            let server = mesh.start_program(run.env("PALM_TEST_STAGE", name).env("PALM_TEST_PANIC", "link-reopen"));
+            let server =
+                mesh.start_program(run.args(flags).env("PALM_TEST_STAGE", name).env("PALM_TEST_PANIC", "link-reopen"));
             mesh.await_published(&[&server.uuid]);
             server
         };
-        let leader = start_with(&mesh, etcd, network.host("leader"), "printf", &[]);
+        let leader = start_with(&mesh, etcd, network.host("leader"), "printf", flags);
         let mut servers = vec![leader];
         servers.extend([("first", "b"), ("one", "a"), ("two", "a")].map(stage));
         let client = block_on(Client::connect(mesh.options())).expect("connects");
-        Self { _mesh: mesh, client, servers }
+        Self { mesh, client, servers }
     }
 
     fn one(&self) -> &Server {
@@ -55,7 +61,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Runs a job until `trouble`, which has the time, is over. Every message ends in its result, exactly once.
-    fn while_a_job_runs(&self, trouble: impl FnOnce(&Progress)) {
+    pub(super) fn while_a_job_runs(&self, trouble: impl FnOnce(&Progress)) {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let given = (0_u64..).take_while(move |_| !stopped.load(Ordering::Relaxed));
@@ -76,7 +82,7 @@ impl<'a> Stages<'a> {
 }
 
 /// Waits for so long, and until there are so many results more. The job must not stand still for longer than [`BOUND`].
-fn goes_on(what: &str, progress: &Progress, more: u64, for_at_least: Duration) {
+pub(super) fn goes_on(what: &str, progress: &Progress, more: u64, for_at_least: Duration) {
     let (start, end) = (Instant::now(), progress.done() + more);
     let (mut done, mut since, mut longest) = (progress.done(), start, Duration::ZERO);
     while progress.done() < end || start.elapsed() < for_at_least {
@@ -90,7 +96,7 @@ fn goes_on(what: &str, progress: &Progress, more: u64, for_at_least: Duration) {
     println!("{what}: no result for {longest:.1?}, {} in {:.1?}", progress.done() + more - end, start.elapsed());
 }
 
-const HOSTS: [&str; 4] = ["leader", "first", "one", "two"];
+pub(super) const HOSTS: [&str; 4] = ["leader", "first", "one", "two"];
 
 /// What the first stage passed on over the dead connection was sent again by the client after a third of its deadline.
 #[test]
