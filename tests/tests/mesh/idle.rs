@@ -89,3 +89,27 @@ fn an_idle_mesh_of_twenty_peers_renews_its_leases_and_does_nothing_else() {
     assert!(renewals <= most, "{renewals} renewals are more than one in a third of each TTL, {most}");
     assert!(renewals >= most * 0.75, "{renewals} renewals are too few for {PEERS} leases of {TTL:?}");
 }
+
+/// What a peer costs etcd while nothing happens: streams, and the goroutines that serve them. (Each Watch RPC is some four
+/// goroutines, each connection some three.)
+#[test]
+fn a_peer_costs_etcd_one_watch_stream() {
+    const MANY: u32 = 100;
+    let _heavy = crate::heavy();
+    let etcd = Etcd::start();
+    let goroutines = || etcd.metric("go_goroutines");
+    let open = |method: &str| {
+        let label = format!("grpc_method=\"{method}\"");
+        etcd.metric_where("grpc_server_started_total", &label) - etcd.metric_where("grpc_server_handled_total", &label)
+    };
+    let (before, watching) = (goroutines(), open("Watch"));
+    let server = || Server::new("idle").function("echo", echo);
+    let peers: Vec<Inside> = (0..MANY).map(|_| Inside::start(server(), settings(&etcd))).collect();
+    let settled = || open("LeaseKeepAlive") >= f64::from(MANY);
+    eventually("every lease has been renewed once", inside::SOON, || settled().then_some(()));
+    let each = |count: f64| count / f64::from(MANY);
+    let (streams, cost) = (each(open("Watch") - watching), each(goroutines() - before));
+    println!("{} peers: {streams:.2} Watch RPCs and {cost:.1} goroutines each at etcd", peers.len());
+    assert!(streams <= 1.05, "{streams} Watch RPCs for each peer");
+    assert!(cost <= 10.0, "{cost} goroutines at etcd for each peer");
+}

@@ -29,8 +29,16 @@ const WHILE_LEADING: [&str; 11] = [
 const WHILE_FOLLOWING: [&str; 7] =
     ["leader-watch", "candidate-watch", "lease-keeper", "own-record", "agent", "watchdog", "listener"];
 /// As soon as they start.
-const AT_THE_START: [&str; 7] =
-    ["candidacy", "etcd-watch", "etcd-request", "leader", "link-reader", "link-writer", "link-watch"];
+const AT_THE_START: [&str; 8] = [
+    "candidacy",
+    "etcd-watch",
+    "etcd-watch-stream",
+    "etcd-request",
+    "leader",
+    "link-reader",
+    "link-writer",
+    "link-watch",
+];
 /// In a server whose record is deleted.
 const AFTER_A_RESET: [&str; 2] = ["investigation", "registration"];
 const OF_CONNECTIONS: [&str; 2] = ["connection", "connection-outward"];

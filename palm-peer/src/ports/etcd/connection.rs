@@ -1,13 +1,13 @@
 //! The client of one endpoint.
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions, WatchClient};
 
-use super::{error::describe, failover::Pool, life::Life};
+use super::{error::describe, failover::Pool, life::Life, watch_stream::WatchStream};
 
 /// A host that is down does not answer at all: known sooner than by the request's own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,6 +32,7 @@ const MAX_ANSWER: usize = 256 << 20;
 pub(super) struct Connection {
     client: Client,
     pub(super) life: Life,
+    pub(super) watches: Arc<WatchStream>,
     pub(super) place: Place,
 }
 
@@ -71,7 +72,7 @@ impl Pool {
         let client = Box::pin(self.connect(&endpoint.url)).await?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let place = Place { endpoint: index, generation };
-        let connection = Connection { client, life: Life::new(), place };
+        let connection = Connection { client, life: Life::new(), watches: Arc::default(), place };
         *endpoint.slot() = Some(connection.clone());
         Ok((connection, true))
     }

@@ -16,8 +16,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::error::{Verdict, judge};
-use crate::ports::tasks::{self, Name};
+use super::{
+    error::{Verdict, judge},
+    thread::spawn_on,
+};
+use crate::ports::tasks::Name;
 
 /// How long requests have more patience after one was slow over a connection that lives.
 const SLOW_FOR: Duration = Duration::from_secs(60);
@@ -116,6 +119,6 @@ impl Life {
                 *life.0.slow.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SLOW_FOR);
             }
         };
-        drop(thread.spawn(tasks::logged(Name::EtcdRequest, check)));
+        spawn_on(thread, Name::EtcdRequest, check);
     }
 }

@@ -19,6 +19,7 @@ mod settings;
 mod thread;
 mod transaction;
 mod watch;
+mod watch_stream;
 
 #[cfg(test)]
 mod tests;

@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use etcd_client::{WatchRequestSender, WatchResponse, WatchResponseStream};
+use etcd_client::WatchResponse;
 use futures::{FutureExt, pin_mut, select_biased};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    connection::{Connection, Place},
+    connection::Place,
     convert::{event, items, revision_of},
-    error::EtcdError,
+    error::{EtcdError, EtcdErrorKind},
     failover::Pool,
     history::{Answered, member_header},
     watch::{NEWS_IN_LINE, News, Target},
+    watch_stream::Subscription,
 };
 use crate::{
     decisions::{
@@ -61,9 +62,8 @@ enum End {
 
 /// An open watch.
 struct Stream {
-    connection: Connection,
-    requests: WatchRequestSender,
-    answers: WatchResponseStream,
+    place: Place,
+    answers: Subscription,
 }
 
 impl Pump {
@@ -121,16 +121,15 @@ impl Pump {
         let opened = self
             .pool
             .turn(|connection| async move {
-                let options = target.watch_options(from);
-                let stream = connection.watch().watch(target.key(), Some(options)).await?;
-                let (requests, mut answers) = stream.split();
-                let ended = || etcd_client::Error::WatchError("the stream ended at once".to_owned());
-                let first = answers.message().await?.ok_or_else(ended)?;
+                let mut answers = connection.watches.watch(&connection, target, from).await?;
+                let Some(first) = answers.next().await else {
+                    let reason = answers.stream_ended().unwrap_or_else(|| "the stream ended at once".to_owned());
+                    return Err(etcd_client::Error::WatchError(reason));
+                };
                 if first.canceled() {
                     return Err(etcd_client::Error::WatchError(words_of(&first)));
                 }
-                let stream = Stream { connection, requests, answers };
-                Ok(Answered::by_member(first.header(), stream))
+                Ok(Answered::by_member(first.header(), Stream { place: connection.place, answers }))
             })
             .await;
         opened.map_err(|error| self.failed(&error))
@@ -143,67 +142,53 @@ impl Pump {
 
     /// Hands on what the stream brings.
     async fn follow(&self, stream: Stream) -> End {
-        let Stream { connection, mut requests, mut answers } = stream;
-        let mut checks = connection.life.checks();
+        let Stream { place, mut answers } = stream;
         let mut epochs = self.pool.history.epochs();
         loop {
             let answer = {
-                let silent = connection.life.silent().fuse();
-                let message = answers.message().fuse();
+                let message = answers.next().fuse();
                 // A watch that begins after a revision which the new history does not have yet would be silent until then.
                 let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
-                let check = checks.changed().fuse();
-                pin_mut!(silent, message, restored, check);
+                pin_mut!(message, restored);
                 select_biased! {
                     _ = restored => return End::Broken("etcd's history is another one now".to_owned()),
                     answer = message => answer,
-                    _ = check => {
-                        // A stream that cannot take the question will not answer it either.
-                        let _ = requests.request_progress().now_or_never();
-                        continue;
-                    }
-                    () = silent => {
-                        self.pool.avoid(connection.place);
-                        return End::Broken("the connection gives no sign of life".to_owned());
-                    }
                 }
             };
-            connection.life.heard();
-            if let Err(end) = self.hand_on(connection.place, answer) {
+            let Some(answer) = answer else {
+                let Some(reason) = answers.stream_ended() else { return unread() };
+                self.pool.avoid(place);
+                return End::Broken(self.pool.stream_failed(place, EtcdErrorKind::Unreachable, reason).to_string());
+            };
+            if let Err(end) = self.hand_on(place, &answer) {
                 return end;
             }
         }
     }
 
     /// Hands one message on, or says why the stream is over.
-    fn hand_on(&self, place: Place, answer: Result<Option<WatchResponse>, etcd_client::Error>) -> Result<(), End> {
-        let broken = |reason| {
-            self.pool.avoid(place);
-            Err(End::Broken(reason))
-        };
-        let answer = match answer {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return broken("etcd ended the watch".to_owned()),
-            Err(error) => return broken(self.pool.stream_error(place, &error).to_string()),
-        };
+    fn hand_on(&self, place: Place, answer: &WatchResponse) -> Result<(), End> {
         if let Err(error) = self.pool.accept(place, member_header(answer.header())) {
-            return broken(error.to_string());
+            self.pool.avoid(place);
+            return Err(End::Broken(error.to_string()));
         }
         // After this etcd would be silent for ever.
         if answer.canceled() {
-            return Err(End::Broken(format!("etcd cancelled the watch: {}", words_of(&answer))));
+            return Err(End::Broken(format!("etcd cancelled the watch: {}", words_of(answer))));
         }
         let events: Vec<Event> = answer.events().iter().filter_map(event).collect();
         if events.is_empty() {
             return Ok(());
         }
         self.news.try_send(News::Events(events)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                End::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
-            }
+            mpsc::error::TrySendError::Full(_) => unread(),
             mpsc::error::TrySendError::Closed(_) => End::Unread,
         })
     }
+}
+
+fn unread() -> End {
+    End::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
 }
 
 /// Why etcd cancelled a watch.

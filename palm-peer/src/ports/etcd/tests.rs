@@ -5,6 +5,7 @@
 mod auth;
 mod failing;
 mod leases;
+mod one_stream;
 mod requests;
 mod slow;
 mod tls;

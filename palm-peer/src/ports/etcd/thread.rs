@@ -88,6 +88,11 @@ impl Thread {
     }
 }
 
+/// Runs a future on the runtime of etcd's thread. Nobody waits for it; a panic is logged with the name.
+pub(super) fn spawn_on(handle: &Handle, name: Name, future: impl Future<Output = ()> + Send + 'static) {
+    drop(handle.spawn(tasks::logged(name, future)));
+}
+
 /// A future that runs on etcd's thread, and a way to wait for it on any executor. Dropping this lets it run on.
 #[must_use = "dropping a task lets it run on unobserved"]
 pub struct Task<T>(JoinHandle<Result<T, String>>);

@@ -55,6 +55,8 @@ names! {
     EtcdThread = "etcd-thread",
     /// One watch on etcd, up to its end.
     EtcdWatch = "etcd-watch",
+    /// The stream of all watches over one connection to etcd.
+    EtcdWatchStream = "etcd-watch-stream",
     /// Notices that etcd's history is another one.
     History = "history",
     /// Finds out why the record is gone.

@@ -91,3 +91,33 @@ fn a_user_may_be_configured_before_authentication_is_on() {
     });
     block_on(put(&etcd, "/a", "after")).expect("a write with a token");
 }
+
+/// etcd gives such a watch no id of its own, or that of none.
+#[test]
+fn a_watch_that_etcd_refuses_disturbs_no_other() {
+    let server = palm_tests::Etcd::start();
+    server.etcdctl(&["user", "add", &format!("root:{PASSWORD}")]);
+    server.etcdctl(&["user", "grant-role", "root", "root"]);
+    server.etcdctl(&["user", "add", "guest:gu3st-password"]);
+    server.etcdctl(&["role", "add", "reader"]);
+    server.etcdctl(&["role", "grant-permission", "--prefix=true", "reader", "readwrite", "/w/"]);
+    server.etcdctl(&["user", "grant-role", "guest", "reader"]);
+    server.etcdctl(&["auth", "enable"]);
+    let etcd = login(server.endpoint(), "guest", "gu3st-password");
+    let mut watch = etcd.watch(Target::Prefix("/w/".into()));
+    told(&etcd, &mut watch, "listed");
+    let refused = || {
+        let target = Target::Prefix("/forbidden/".into());
+        wait(&etcd, super::super::pump::follow_from(&etcd, target, crate::facts::ids::Revision(1)))
+    };
+    assert!(refused().contains("permission denied"), "{}", refused());
+    for n in 0..3 {
+        let mut late = etcd.watch(Target::Key("/w/late".into()));
+        told(&etcd, &mut late, "listed");
+        block_on(put(&etcd, "/w/late", &n.to_string())).expect("a write");
+        let change = format!("+/w/late={n}");
+        assert_eq!(told(&etcd, &mut late, &change).last(), Some(&change));
+        assert_eq!(told(&etcd, &mut watch, &change), [change]);
+        refused();
+    }
+}

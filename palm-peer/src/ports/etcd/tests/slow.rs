@@ -15,6 +15,15 @@ fn streams(server: &palm_tests::Etcd) -> f64 {
     started("Watch") + started("LeaseKeepAlive")
 }
 
+/// A watch that has listed, and whose stream is open.
+fn open_watch(etcd: &Etcd) -> Watch {
+    let mut watch = etcd.watch(Target::Prefix("/w/".into()));
+    told(etcd, &mut watch, "listed");
+    block_on(put(etcd, "/w/open", "")).expect("a write");
+    told(etcd, &mut watch, "+/w/open=");
+    watch
+}
+
 /// Pauses for a while.
 fn pause(etcd: &Etcd, time: Duration) {
     block_on(etcd.timer(time));
@@ -25,8 +34,7 @@ fn slow_answers_end_neither_watches_nor_renewals_nor_the_connection() {
     let server = palm_tests::Etcd::start();
     let between = SlowAnswers::start(server.address());
     let etcd = handle([between.endpoint()]);
-    let mut watch = etcd.watch(Target::Prefix("/w/".into()));
-    told(&etcd, &mut watch, "listed");
+    let mut watch = open_watch(&etcd);
     let lease = block_on(etcd.grant_lease(TTL)).expect("a lease").id;
     let mut renewals = block_on(etcd.keep_alive(lease)).expect("a stream");
     let (before, connections) = (streams(&server), between.connections());
@@ -60,8 +68,7 @@ fn slow_answers_end_neither_watches_nor_renewals_nor_the_connection() {
 fn an_etcd_that_stands_still_for_a_while_again_and_again_ends_no_stream() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
-    let mut watch = etcd.watch(Target::Prefix("/w/".into()));
-    told(&etcd, &mut watch, "listed");
+    let mut watch = open_watch(&etcd);
     let lease = block_on(etcd.grant_lease(TTL)).expect("a lease").id;
     let mut renewals = block_on(etcd.keep_alive(lease)).expect("a stream");
     let before = streams(&server);
