@@ -236,12 +236,17 @@ impl Session {
 
     pub(super) fn lead(&mut self, registrar: &Registrar, core: &Arc<Core>, term: Revision) {
         self.stand_by(registrar, registrar.keys.candidate(self.lease), term);
+        // The duties must never keep the lease from being renewed.
+        let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
+            log::warn!("leading without a thread for it, beside the renewal of the lease: {error}");
+            registrar.etcd.clone()
+        });
         let mandate = duties::Mandate {
-            etcd: registrar.etcd.clone(),
+            etcd: etcd.clone(),
             keys: registrar.keys.clone(),
             me: core.uuid,
             options: core.options.clone(),
-            dialer: core.dialer.for_probes(&registrar.etcd),
+            dialer: core.dialer.for_probes(&etcd),
             candidate: registrar.keys.candidate(self.lease),
             term,
             clock: Arc::clone(&self.clock),
@@ -258,7 +263,7 @@ impl Session {
                 });
             }
         };
-        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::Leader, start));
+        self.election_tasks.push(etcd.keep(&self.supervisor, Name::Leader, start));
     }
 
     /// Tells the election when a key that was created then is gone.

@@ -150,7 +150,7 @@ impl Leader {
                 }
             }
             self.settle();
-            // The lease is renewed on this thread as well.
+            // The links live on this thread as well.
             runtime::yield_now().await;
         }
     }

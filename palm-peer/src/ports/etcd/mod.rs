@@ -67,6 +67,7 @@ pub struct Etcd(Arc<Shared>);
 struct Shared {
     thread: Thread,
     pool: Arc<Pool>,
+    settings: EtcdSettings,
 }
 
 impl Etcd {
@@ -78,8 +79,17 @@ impl Etcd {
     pub fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
         settings.check()?;
         let thread = Thread::start(thread_name)?;
-        let pool = Arc::new(Pool::new(settings, thread.handle()));
-        Ok(Self(Arc::new(Shared { thread, pool })))
+        let pool = Arc::new(Pool::new(settings.clone(), thread.handle()));
+        Ok(Self(Arc::new(Shared { thread, pool, settings })))
+    }
+
+    /// Another handle to the same etcd, with a thread and connections of its own: what it does holds up nobody else's renewals.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn beside(&self, thread_name: &str) -> io::Result<Self> {
+        Self::start(thread_name, self.0.settings.clone())
     }
 
     /// Runs a future on etcd's thread. It must not block: leases are renewed there.
