@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test test-tls bench scale soak fuzz check fmt
+.PHONY: help setup python build demo test test-tls bench chaos scale soak fuzz check fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -13,6 +13,8 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 # The sizes that `make scale` measures. For instance: make scale N='100 1000 5000 clients=20'
 N ?=
+# What `make chaos` does. For instance: make chaos CHAOS='hold=20 seconds=60 seeds=10'
+CHAOS ?=
 # How long `make soak` goes on.
 SOAK_SECONDS ?= 900
 
@@ -48,6 +50,9 @@ endif
 scale: setup ## what meshes of N servers cost the leader, etcd and the clients, and how they take failures: N="100 1000" (docs/benchmarks.md)
 	@$(CARGO) build --release -p palm-cli
 	@$(CARGO) bench -p palm-tests --bench scale -- $(N)
+
+chaos: build ## a mesh of five hosts whose network fails in every way, for an hour: nobody healthy is removed, no message is lost (docs/reliability.md)
+	@$(CARGO) bench --profile dev -p palm-tests --bench chaos -- $(CHAOS)
 
 soak: setup ## a mesh under load, kills and churn for 15 minutes: memory, descriptors and threads stay flat (docs/reliability.md)
 	@$(CARGO) bench -p palm-tests --bench soak -- $(SOAK_SECONDS)

@@ -4,12 +4,14 @@
 //! All faults happen at the router, so both ends of a connection see what they would see in a real network: packets that
 //! never arrive, or an answer that somebody in between made up.
 
+mod faults;
+
 use std::{
     fmt, fs, io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     process::{self, Command},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock},
     time::Duration,
 };
 
@@ -137,87 +139,6 @@ impl Network {
     #[must_use]
     pub fn spare(&self) -> Ipv4Addr {
         within(self.subnet, SPARE)
-    }
-
-    /// Drops all packets of one connection, in both directions, without a word to either end.
-    pub fn black_hole(&self, flow: Flow) {
-        for Flow { from, to } in [flow, Flow { from: flow.to, to: flow.from }] {
-            let ports = [from.port(), to.port()].map(|port| port.to_string());
-            let ends = [from.ip(), to.ip()].map(ToString::to_string);
-            self.rule(&[
-                "from",
-                &ends[0],
-                "to",
-                &ends[1],
-                "ipproto",
-                "tcp",
-                "sport",
-                &ports[0],
-                "dport",
-                &ports[1],
-                "blackhole",
-            ]);
-        }
-    }
-
-    /// Drops all packets between a host and what listens at an endpoint, old connections and new ones.
-    pub fn black_hole_endpoint(&self, host: &Host, endpoint: SocketAddrV4) {
-        let (port, ends) = (endpoint.port().to_string(), [&host.address, endpoint.ip()].map(ToString::to_string));
-        self.rule(&["from", &ends[0], "to", &ends[1], "ipproto", "tcp", "dport", &port, "blackhole"]);
-        self.rule(&["from", &ends[1], "to", &ends[0], "ipproto", "tcp", "sport", &port, "blackhole"]);
-    }
-
-    /// Drops all packets between two hosts.
-    pub fn cut(&self, one: &Host, other: &Host) {
-        self.cut_one_way(one, other);
-        self.cut_one_way(other, one);
-    }
-
-    /// Drops all packets from one host to another; those the other way arrive.
-    pub fn cut_one_way(&self, from: &Host, to: &Host) {
-        let [from, to] = [from, to].map(|host| host.address.to_string());
-        self.rule(&["from", &from, "to", &to, "blackhole"]);
-    }
-
-    /// Drops all packets from and to a host, as when it loses its power.
-    pub fn cut_off(&self, host: &Host) {
-        let address = host.address.to_string();
-        self.rule(&["from", &address, "blackhole"]);
-        self.rule(&["to", &address, "blackhole"]);
-    }
-
-    /// Answers all TCP packets from one host to another with a reset, as a firewall does that rejects.
-    pub fn reject(&self, from: &Host, to: &Host) {
-        let [from, to] = [from, to].map(|host| host.address.to_string());
-        self.filter(&["-s", &from, "-d", &to, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]);
-    }
-
-    /// Answers all TCP packets from a host to what listens at an endpoint with a reset, old connections and new ones.
-    pub fn reject_endpoint(&self, from: &Host, endpoint: SocketAddrV4) {
-        let (from, to, port) = (from.address.to_string(), endpoint.ip().to_string(), endpoint.port().to_string());
-        let packets = ["-s", &from, "-d", &to, "-p", "tcp", "--dport", &port];
-        self.filter(&[&packets[..], &["-j", "REJECT", "--reject-with", "tcp-reset"]].concat());
-    }
-
-    /// Undoes all faults.
-    pub fn heal(&self) {
-        for undo in std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner)) {
-            exec(&self.router(), &undo.iter().map(String::as_str).collect::<Vec<_>>());
-        }
-    }
-
-    fn rule(&self, rule: &[&str]) {
-        self.fault(&[&["ip", "rule", "add"], rule].concat(), &[&["ip", "rule", "del"], rule].concat());
-    }
-
-    fn filter(&self, rule: &[&str]) {
-        self.fault(&[&["iptables", "-A", "FORWARD"], rule].concat(), &[&["iptables", "-D", "FORWARD"], rule].concat());
-    }
-
-    fn fault(&self, fault: &[&str], undo: &[&str]) {
-        exec(&self.router(), fault);
-        let undo = undo.iter().map(ToString::to_string).collect();
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(undo);
     }
 
     fn router(&self) -> String {

@@ -40,11 +40,16 @@ pub struct History {
 impl History {
     /// Follows what is under `prefix`; as `user`, unless that is empty.
     pub fn follow(etcd: &Etcd, prefix: &str, user: &str) -> Self {
+        Self::follow_at(&etcd.endpoint(), etcd.etcdctl_flags(), prefix, user)
+    }
+
+    /// As [`History::follow`], of an etcd at this URL, for which etcdctl needs these flags.
+    pub fn follow_at(endpoint: &str, flags: &[String], prefix: &str, user: &str) -> Self {
         let watch = Process::builder("etcdctl")
             .args(["watch", "--prefix", &format!("{prefix}/"), "--rev=1", "--write-out=json"])
-            .args(etcd.etcdctl_flags())
+            .args(flags)
             .env("ETCDCTL_API", "3")
-            .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
+            .env("ETCDCTL_ENDPOINTS", endpoint)
             .env("ETCDCTL_USER", user)
             .start();
         Self { watch, prefix: prefix.to_owned() }
@@ -58,6 +63,11 @@ impl History {
     /// All events so far, in order.
     pub fn events(&self) -> Vec<Event> {
         self.watch.lines().iter().flat_map(|line| self.read(line)).collect()
+    }
+
+    /// Those behind `mark`.
+    pub fn events_after(&self, mark: Mark) -> Vec<Event> {
+        self.watch.lines_after(mark).iter().flat_map(|line| self.read(line)).collect()
     }
 
     /// What etcd holds now, by key.

@@ -1,0 +1,110 @@
+//! What etcd says of the mesh, as all of its members tell it.
+
+use crate::history::{Event, History};
+use palm_tests::Mark;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+/// A server's record was deleted.
+#[derive(Debug, Clone)]
+pub struct Deletion {
+    pub uuid: String,
+    pub at: Instant,
+    /// The reason of the leader that removed it; `None` when its lease ended.
+    pub reason: Option<String>,
+}
+
+/// What lies under the prefix, and what has happened to it.
+pub struct View {
+    histories: Vec<(History, Mark)>,
+    seen: BTreeSet<(u64, String)>,
+    state: BTreeMap<String, Event>,
+    pub deletions: Vec<Deletion>,
+    leader: Option<String>,
+    /// How often another candidate was the oldest.
+    pub leaders: usize,
+}
+
+impl View {
+    /// Follows etcd by each of its members: whoever is cut off from the others tells nothing.
+    pub fn follow(members: &[String], prefix: &str) -> Self {
+        let follow = |member: &String| {
+            let history = History::follow_at(member, &[], prefix, "");
+            let mark = history.mark();
+            (history, mark)
+        };
+        Self {
+            histories: members.iter().map(follow).collect(),
+            seen: BTreeSet::new(),
+            state: BTreeMap::new(),
+            deletions: Vec::new(),
+            leader: None,
+            leaders: 0,
+        }
+    }
+
+    /// Takes in what was told since.
+    pub fn update(&mut self) {
+        let now = Instant::now();
+        for at in 0..self.histories.len() {
+            let (history, mark) = &mut self.histories[at];
+            let since = std::mem::replace(mark, history.mark());
+            let mut events = history.events_after(since);
+            events.retain(|event| self.seen.insert((event.revision, event.key.clone())));
+            self.take_in(events, now);
+        }
+        let leader = self.leading().map(|event| event.value.clone());
+        if leader.is_some() && leader != self.leader {
+            (self.leader, self.leaders) = (leader, self.leaders + 1);
+        }
+    }
+
+    fn take_in(&mut self, events: Vec<Event>, now: Instant) {
+        for event in &events {
+            let Some(uuid) = event.key.strip_prefix("/servers/").filter(|_| event.deleted) else { continue };
+            let tombstone =
+                |other: &&Event| other.revision == event.revision && other.key == format!("/departed/{uuid}");
+            let tombstone = events.iter().find(tombstone).map(Event::json);
+            let reason = tombstone.and_then(|tombstone| Some(tombstone["reason"].as_str()?.to_owned()));
+            self.deletions.push(Deletion { uuid: uuid.to_owned(), at: now, reason });
+        }
+        for event in events {
+            // Another member may have told what came after it.
+            if self.state.get(&event.key).is_some_and(|known| known.revision > event.revision) {
+                continue;
+            }
+            self.state.insert(event.key.clone(), event);
+        }
+    }
+
+    fn standing(&self, key: &str) -> Option<&Event> {
+        self.state.get(key).filter(|event| !event.deleted)
+    }
+
+    fn leading(&self) -> Option<&Event> {
+        let candidates = self.state.iter().filter(|(key, event)| key.starts_with("/election/") && !event.deleted);
+        candidates.map(|(_, event)| event).min_by_key(|event| event.created)
+    }
+
+    /// The server that leads.
+    pub fn leader(&self) -> Option<&str> {
+        self.leading().map(|event| event.value.as_str())
+    }
+
+    /// What is not as it is in a healthy mesh of these servers.
+    pub fn complaint(&self, servers: &[String]) -> Option<String> {
+        let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
+        servers.iter().find_map(|uuid| {
+            let record = self.standing(&format!("/servers/{uuid}")).map(Event::json);
+            let Some(record) = record else { return Some(format!("{uuid} is not registered")) };
+            if record["configured"] != true || record["leader"] != leader {
+                return Some(format!("{uuid} is not vouched for by {leader}: {record}"));
+            }
+            let is_key = |key: &str| key.starts_with("/pipelines/") && key.ends_with(uuid.as_str());
+            let published = self.state.iter().any(|(key, event)| is_key(key) && !event.deleted);
+            (!published).then(|| format!("{uuid} is not published"))
+        })
+    }
+}
