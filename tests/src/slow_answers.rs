@@ -143,7 +143,7 @@ fn answers(
     let mut last = Instant::now();
     loop {
         let frame = Frame::read(server)?;
-        let is_answer = matches!(frame.kind(), DATA | HEADERS | CONTINUATION);
+        let is_answer = matches!(frame.kind(), DATA | HEADERS | CONTINUATION | RESET);
         if is_answer && lock(streams).unary.contains(&frame.stream()) {
             last = last.max(Instant::now() + *lock(delay));
             let _ = tx.send((last, frame));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use etcd_client::Client;
-use futures::future::{Either, select};
+use futures::future::{Either, pending, select};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -99,14 +99,15 @@ impl Life {
             let mut client = client;
             let status = async {
                 match client.status().await {
-                    Ok(_) => true,
-                    Err(error) => judge(&error) != Verdict::Broken,
+                    // That this request was broken off proves nothing for the streams, which hear of it if the connection is.
+                    Err(error) if judge(&error) == Verdict::Broken => pending().await,
+                    Ok(_) | Err(_) => {}
                 }
             };
             let heard = async { heard.changed().await.is_ok() };
             tokio::pin!(status, heard);
             let lives = match timeout(limit, select(status, heard)).await {
-                Ok(Either::Left((answered, _))) => answered,
+                Ok(Either::Left(_)) => true,
                 Ok(Either::Right((heard, _))) => heard,
                 Err(_) => false,
             };
