@@ -6,8 +6,15 @@ use std::time::Duration;
 /// by `random` (0 to 1), so that those who failed together do not come back together ("equal jitter").
 #[must_use]
 pub fn backoff(attempt: u32, first: Duration, most: Duration, random: f64) -> Duration {
+    full_jitter(attempt, first, most, random.clamp(0.0, 1.0) / 2.0)
+}
+
+/// As [`backoff`], but loses up to all of itself ("full jitter"): for what the whole mesh waits for, such as etcd, which all
+/// would ask at once when it is back.
+#[must_use]
+pub fn full_jitter(attempt: u32, first: Duration, most: Duration, random: f64) -> Duration {
     let doubled = first.saturating_mul(2_u32.saturating_pow(attempt.min(30)));
-    doubled.min(most).mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+    doubled.min(most).mul_f64(1.0 - random.clamp(0.0, 1.0))
 }
 
 /// A link that held for so long is not of a server that always ends its links.
@@ -42,5 +49,19 @@ mod tests {
         {
             assert_eq!(backoff(attempt, ms(100), ms(2000), random), wait, "{attempt} {random}");
         }
+    }
+
+    /// A thousand peers whose etcd is back ask it at moments that are spread over the whole wait.
+    #[test]
+    fn full_jitter_spreads_a_thousand_over_the_whole_wait() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let most = Duration::from_secs(3);
+        let mut tenths = [0; 10];
+        for _ in 0..1000 {
+            let wait = full_jitter(20, Duration::from_millis(50), most, random.f64());
+            assert!(wait <= most);
+            tenths[usize::try_from(wait.as_millis() / 301).unwrap_or(9)] += 1;
+        }
+        assert!(tenths.iter().all(|waits| (60..150).contains(waits)), "{tenths:?}");
     }
 }

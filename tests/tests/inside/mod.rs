@@ -44,13 +44,18 @@ impl Inside {
     /// Joins, serves, and waits until a leader has configured it.
     pub fn start(server: Server, settings: Settings) -> Self {
         let options = settings.build().expect("settings that make sense");
-        let peer = Arc::new(block_on(server.join(options)).expect("the server joins"));
+        let inside = Self::serve(block_on(server.join(options)).expect("the server joins"));
+        eventually("the server is configured", SOON, || inside.peer.state().configured.then_some(()));
+        inside
+    }
+
+    /// Serves what has joined.
+    pub fn serve(peer: Peer) -> Self {
+        let peer = Arc::new(peer);
         let (shutdown, stopped) = oneshot::channel();
         let served = Arc::clone(&peer);
         let thread = thread::spawn(move || block_on(served.serve(stopped)));
-        let inside = Self { peer, shutdown: Some(shutdown), thread: Some(thread) };
-        eventually("the server is configured", SOON, || inside.peer.state().configured.then_some(()));
-        inside
+        Self { peer, shutdown: Some(shutdown), thread: Some(thread) }
     }
 
     /// Asks it to leave, and does not wait.

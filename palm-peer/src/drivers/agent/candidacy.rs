@@ -2,7 +2,7 @@
 
 use crate::{
     decisions::{
-        backoff::{HELD, backoff, wait_after_end},
+        backoff::{HELD, backoff, full_jitter, wait_after_end},
         election::{AHEAD, Candidate},
     },
     drivers::{departures::bury, dialer::Dialer, lock::lock, witnesses::agree_that_gone},
@@ -44,7 +44,7 @@ pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Ca
             Ok(candidates) => return candidates,
             Err(error) => etcd.log_failure(&format!("standing for election under {}", keys.election()), &error),
         }
-        let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+        let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(3), fastrand::f64());
         timer::sleep(wait).await;
     }
     Vec::new()
@@ -92,7 +92,7 @@ pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
             Ok(_) => return,
             Err(error) => etcd.log_failure(&format!("resigning under {own}"), &error),
         }
-        let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+        let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(3), fastrand::f64());
         timer::sleep(wait).await;
     }
 }
@@ -199,7 +199,7 @@ pub async fn watch_over(
         }
         failures += 1;
         patience = (patience * 2).min(OPEN_WITHIN);
-        let wait = backoff(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
+        let wait = full_jitter(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
         timer::sleep(wait).await;
     }
 }

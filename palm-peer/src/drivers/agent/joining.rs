@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
-    decisions::backoff::backoff,
+    decisions::backoff::full_jitter,
     drivers::serving::{Beat, core::Core},
     facts::record::Record,
     ports::{etcd::Etcd, timer},
@@ -66,7 +66,7 @@ impl Agent {
                 Err(RegisterError::Evicted) => return Err(Error::new(ErrorKind::Evicted, "removed while joining")),
                 Err(RegisterError::Etcd(error)) => error,
             };
-            let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(1), fastrand::f64());
+            let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
             if !error.is_passing() || Instant::now() + wait > deadline {
                 return Err(error.into());
             }

@@ -1,7 +1,7 @@
 //! Owns the lease: renews it, and says when it can no longer be counted on.
 
 use crate::{
-    decisions::backoff::backoff,
+    decisions::backoff::full_jitter,
     drivers::{duties::SharedClock, lock::lock},
     facts::ids::LeaseId,
     ports::{
@@ -18,6 +18,12 @@ use std::time::{Duration, Instant};
 
 /// A timer that comes this late says that the process stood still, and nothing about etcd.
 const STOOD_STILL: Duration = Duration::from_secs(1);
+
+/// How long to wait before the first attempt to renew after one that failed.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The longest such wait: several fit into what is left of a lease when its first renewal fails.
+const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 
 /// What became of the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +99,7 @@ impl Keeper {
         if self.failures == 0 {
             timer::sleep_until(due).await;
         } else {
-            let wait = backoff(self.failures - 1, Duration::from_millis(100), Duration::from_secs(1), fastrand::f64());
+            let wait = full_jitter(self.failures - 1, FIRST_WAIT, LONGEST_WAIT, fastrand::f64());
             timer::sleep(wait).await;
         }
         let sent = Instant::now();

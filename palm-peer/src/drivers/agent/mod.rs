@@ -18,7 +18,7 @@ use self::{
 };
 use crate::{
     decisions::{
-        backoff::backoff,
+        backoff::full_jitter,
         election::{self, Candidate, Election, Resignations},
         removal::{LastWritten, Verdict},
     },
@@ -182,7 +182,7 @@ impl Agent {
                 Err(RegisterError::Evicted) => return Err(self.evicted()),
                 Err(RegisterError::Etcd(error)) => self.registrar.etcd.log_failure("rejoining", &error),
             }
-            let wait = backoff(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+            let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(5), fastrand::f64());
             let command = timer::timeout(wait, self.commands.next()).await;
             if let Ok(command) = command {
                 // There is nothing to take out of the mesh.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     decisions::{
-        backoff::backoff,
+        backoff::full_jitter,
         election::{Candidate, Election, Event, Resignations},
         removal::{LastWritten, Verdict},
     },
@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 /// How long to wait before asking etcd again for what it did not do.
 fn again(attempt: u32) -> Duration {
-    backoff(attempt, Duration::from_millis(300), Duration::from_secs(5), fastrand::f64())
+    full_jitter(attempt, Duration::from_millis(300), Duration::from_secs(10), fastrand::f64())
 }
 
 impl Session {

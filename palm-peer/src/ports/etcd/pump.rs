@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     decisions::{
-        backoff::backoff,
+        backoff::full_jitter,
         mirror::{Event, Listing},
     },
     facts::ids::Revision,
@@ -26,8 +26,8 @@ use crate::{
 /// How long to wait after the first failure; a break of etcd's is felt by all at once, so even that is spread by chance.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
-/// The most to wait, so that a watch is back soon after etcd is.
-const MOST_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait: a watch is back soon after etcd is.
+const MAX_WAIT: Duration = Duration::from_secs(3);
 
 /// So many failures that the wait is the longest.
 pub(super) const MANY: u32 = 8;
@@ -35,7 +35,7 @@ pub(super) const MANY: u32 = 8;
 /// Waits after that many failures in a row.
 async fn calm_down(failures: u32) {
     if let Some(attempt) = failures.checked_sub(1) {
-        sleep(backoff(attempt, FIRST_WAIT, MOST_WAIT, fastrand::f64())).await;
+        sleep(full_jitter(attempt, FIRST_WAIT, MAX_WAIT, fastrand::f64())).await;
     }
 }
 

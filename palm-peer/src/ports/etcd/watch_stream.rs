@@ -48,6 +48,8 @@ struct State {
     asked: VecDeque<Reader>,
     /// The others, by the ids that etcd gave them.
     known: HashMap<i64, Reader>,
+    /// Those ids, by our own numbers.
+    ids: HashMap<u64, i64>,
 }
 
 /// Who reads what comes for one watch.
@@ -202,12 +204,14 @@ impl Shared {
         // A watch that etcd refuses has no id of its own.
         let reader = if answer.created() { state.asked.pop_front() } else { state.known.remove(&id) };
         let Some(reader) = reader else { return };
+        state.ids.remove(&reader.number);
         let canceled = answer.canceled();
         if reader.answers.try_send(answer).is_err() {
             if !canceled {
                 let _ = self.requests.send(Request::Cancel(id));
             }
         } else if !canceled {
+            state.ids.insert(reader.number, id);
             state.known.insert(id, reader);
         }
     }
@@ -218,6 +222,7 @@ impl Shared {
         state.ended.get_or_insert(reason);
         state.asked.clear();
         state.known.clear();
+        state.ids.clear();
     }
 }
 
@@ -243,8 +248,7 @@ impl Drop for Subscription {
             return;
         }
         // One that is not answered yet is cancelled with its answer.
-        let own = state.known.iter().find(|(_, reader)| reader.number == self.number).map(|(id, _)| *id);
-        if let Some(id) = own {
+        if let Some(id) = state.ids.remove(&self.number) {
             state.known.remove(&id);
             let _ = self.shared.requests.send(Request::Cancel(id));
         }
