@@ -20,6 +20,8 @@ mod supervisor;
 mod table;
 mod world;
 
+use palm_tests::binary;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{env, error::Error, time::Duration};
 use table::Table;
 use world::{Plan, World};
@@ -58,6 +60,9 @@ fn measure(words: &[&str]) -> Outcome<()> {
     let real = number(words, "real", 0)?;
     let clients = number(words, "clients", 50)?;
     let restarts = number(words, "restarts", 20)?;
+    raise_limit(sizes.iter().copied().max().unwrap_or(N))?;
+    // Not to find out at the end that it is missing.
+    let _ = binary("palm-cli");
     let mut tables = Vec::new();
     for n in sizes {
         let plan = Plan { n, real: real.min(n), clients, restarts };
@@ -74,10 +79,26 @@ fn measure(words: &[&str]) -> Outcome<()> {
             cli::measure(&world),
         ];
         table::merge(&mut tables, rows);
-        eprintln!("scale: N={n} is done");
+        // What comes after may fail, or be interrupted.
+        tables.iter().for_each(Table::progress);
     }
     tables.iter().for_each(Table::print);
     Ok(())
+}
+
+/// Allows this process, and those that it starts, the file descriptors that so many servers take: each listens, and lets in the leader, the
+/// next in line and some clients.
+fn raise_limit(n: usize) -> Outcome<()> {
+    let wanted = u64::try_from(3 * n + 1000)?;
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if most < wanted {
+        return Err(
+            format!("{n} servers take {wanted} file descriptors, and only {most} are allowed: see ulimit -Hn").into()
+        );
+    }
+    let current = limit.current.map(|current| current.max(most.min(wanted)));
+    Ok(setrlimit(Resource::Nofile, Rlimit { current, ..limit })?)
 }
 
 /// How long a mesh of so many servers may take for anything.

@@ -53,6 +53,13 @@ pub fn merge(tables: &mut Vec<Table>, rows: impl IntoIterator<Item = Row>) {
 }
 
 impl Table {
+    /// Says the last line on stderr.
+    pub fn progress(&self) {
+        let cells = self.heads.iter().zip(self.rows.last().into_iter().flatten());
+        let words: Vec<_> = cells.map(|(head, cell)| format!("{head}: {cell}")).collect();
+        eprintln!("scale: {}: {}", self.title, words.join(", "));
+    }
+
     /// Prints it as Markdown.
     pub fn print(&self) {
         println!("\n### {}\n", self.title);
