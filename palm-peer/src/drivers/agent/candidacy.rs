@@ -2,7 +2,7 @@
 
 use crate::{
     decisions::{
-        backoff::{HELD, backoff, full_jitter, wait_after_end},
+        backoff::{HELD, full_jitter, wait_after_end},
         election::{AHEAD, Candidate},
     },
     drivers::{departures::bury, dialer::Dialer, lock::lock, witnesses::agree_that_gone},
@@ -17,8 +17,10 @@ use crate::{
         timer,
     },
 };
+use futures::future::select;
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -97,21 +99,26 @@ pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
     }
 }
 
-/// Waits until each of these servers is reached from here, or is no longer registered, or until nobody stands for election. Looks again
-/// after a while, which grows from `wait`.
+/// Waits, for `wait` at first, until each of these servers is reached from here, or is no longer registered, or until nobody stands for
+/// election.
 pub async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: Vec<Uuid>, wait: Duration) {
     for attempt in 0.. {
+        let wait = wait.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_WAIT);
+        // When others end, this one may be the last that could lead.
+        match etcd.list_latest(&keys.election(), None, 1).await.map(|mut found| found.pop()) {
+            Ok(None) => return,
+            Ok(Some(kv)) => {
+                select(pin!(timer::sleep(wait)), pin!(gone(etcd, kv.key, kv.created))).await;
+            }
+            Err(_) => timer::sleep(wait).await,
+        }
         if !is_unreached(etcd, keys, dialer, &unreached).await.unwrap_or(true) {
             return;
         }
-        timer::sleep(backoff(attempt, wait, LONGEST_WAIT, fastrand::f64())).await;
     }
 }
 
 async fn is_unreached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: &[Uuid]) -> Result<bool, EtcdError> {
-    if etcd.list_latest(&keys.election(), None, 1).await?.is_empty() {
-        return Ok(false);
-    }
     for uuid in unreached {
         let found = etcd.get(&keys.server(*uuid)).await?;
         let record = found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok());

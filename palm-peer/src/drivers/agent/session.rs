@@ -184,7 +184,6 @@ impl Session {
             let unreached = unreached.clone();
             async move {
                 candidacy::resign(&etcd, &own, term).await;
-                timer::sleep(wait).await;
                 candidacy::until_reached(&etcd, &keys, &dialer, unreached, wait).await;
                 Input::Resigned
             }
