@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -49,7 +49,7 @@ pub(super) struct Pool {
     pub(super) generations: AtomicU64,
     /// Held until the endpoints have said which cluster they belong to.
     pub(super) identifying: AsyncMutex<bool>,
-    pub(super) history: History,
+    pub(super) history: Arc<History>,
     /// Where tasks run.
     thread: Handle,
 }
@@ -76,7 +76,8 @@ pub(super) enum Failure {
 }
 
 impl Pool {
-    pub(super) fn new(settings: EtcdSettings, thread: Handle) -> Self {
+    /// `history` is that of another pool for the same endpoints, if there is one.
+    pub(super) fn new(settings: EtcdSettings, thread: Handle, history: Option<Arc<History>>) -> Self {
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .into_iter()
@@ -87,7 +88,8 @@ impl Pool {
                 diagnosis: Diagnosis::default(),
             })
             .collect();
-        let history = EtcdHistory::new(endpoints.len(), settings.cluster_lost_after);
+        let new_history = || History::new(EtcdHistory::new(endpoints.len(), settings.cluster_lost_after));
+        let history = history.unwrap_or_else(|| Arc::new(new_history()));
         Self {
             // A mesh that starts at once shall not fall upon one member.
             current: AtomicUsize::new(fastrand::usize(..endpoints.len().max(1))),
@@ -98,7 +100,7 @@ impl Pool {
             request_timeout: settings.request_timeout,
             generations: AtomicU64::new(0),
             identifying: AsyncMutex::new(false),
-            history: History::new(history),
+            history,
             thread,
         }
     }

@@ -42,7 +42,7 @@ use self::{
     connection::Connection,
     convert::{item, items, revision_of},
     failover::Pool,
-    history::Answered,
+    history::{Answered, History},
     thread::Thread,
     transaction::prefix_options,
 };
@@ -78,8 +78,12 @@ impl Etcd {
     /// When the settings contradict themselves (`InvalidInput`), or the system gives no thread.
     pub fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
         settings.check()?;
+        Self::start_with(thread_name, settings, None)
+    }
+
+    fn start_with(thread_name: &str, settings: EtcdSettings, history: Option<Arc<History>>) -> io::Result<Self> {
         let thread = Thread::start(thread_name)?;
-        let pool = Arc::new(Pool::new(settings.clone(), thread.handle()));
+        let pool = Arc::new(Pool::new(settings.clone(), thread.handle(), history));
         Ok(Self(Arc::new(Shared { thread, pool, settings })))
     }
 
@@ -89,7 +93,7 @@ impl Etcd {
     ///
     /// When the system gives no thread.
     pub fn beside(&self, thread_name: &str) -> io::Result<Self> {
-        Self::start(thread_name, self.0.settings.clone())
+        Self::start_with(thread_name, self.0.settings.clone(), Some(Arc::clone(&self.pool().history)))
     }
 
     /// Runs a future on etcd's thread. It must not block: leases are renewed there.

@@ -165,7 +165,8 @@ fn against_callers(job: bool) {
     let call = |(name, server, _): &(&'static str, String, Rogue)| (*name, world.caller(&format!("{server}.f"), job));
     let callers: Vec<_> = rogues.iter().map(call).collect();
     for (name, caller) in &callers {
-        let (bad, _) = caller.wait_for_line(|line| line.starts_with("bad: "), SOON);
+        // The callers wait a minute for what is good, and say both then.
+        let (bad, _) = caller.wait_for_line(|line| line.starts_with("bad: "), 4 * SOON);
         let (good, _) = caller.wait_for_line(|line| line.starts_with("good: "), SOON);
         if job {
             assert!(bad.starts_with("bad: ended 20 of them"), "{name}: {bad}");

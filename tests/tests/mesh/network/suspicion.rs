@@ -196,7 +196,7 @@ fn two_hosts_that_advertise_loopback(port: &str) {
         mesh.start_program(run.args(["--etcd", &etcd.endpoint()]).args(QUICK))
     });
     mesh.await_published(&[&one.uuid]);
-    one.wait_for_line(|line| line.starts_with("WARN") && is_about(line, "set PALM_HOST", &two), SOON);
+    one.wait_for_line(|line| line.starts_with("WARN") && is_about(line, "set PALM_IP", &two), SOON);
     let (before, since) = (revision(&etcd), Instant::now());
     while since.elapsed() < Duration::from_secs(20) {
         assert_eq!(mesh.leading().map(|(_, uuid)| uuid).as_ref(), Some(&one.uuid));
