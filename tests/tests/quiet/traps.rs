@@ -97,9 +97,9 @@ fn greet(stream: &mut TcpStream, then: &[u8]) {
     let header = json!({"palm": 1, "server": UUID}).to_string();
     let length = u8::try_from(header.len()).unwrap();
     let _ = stream.write_all(&[&GREETING, READY, &[1, length], header.as_bytes(), &[0, 0]].concat());
-    // Both handshakes and the client's greeting are some 200 bytes; what comes then is its request.
+    // The handshake and the two greetings of the client are some 300 bytes; what comes then is its request.
     let mut heard = 0;
-    while heard < 250 {
+    while heard < 350 {
         match stream.read(&mut [0; 4096]) {
             Ok(n) if n > 0 => heard += n,
             _ => return,
