@@ -55,6 +55,10 @@ impl Serving {
                         return None;
                     }
                 }
+                // Nobody waits for it any more; and whoever ends each connection shall not be sent it for ever.
+                if Instant::now() >= parcel.deadline {
+                    return None;
+                }
                 let passing = relay.pass_on(parcel, false)?;
                 passing.await.err().map(|failure| Stuck { to, failure })
             };
