@@ -39,7 +39,6 @@ impl Agent {
         cancelled: impl Future<Output = ()> + Unpin,
     ) -> Result<(Self, Joined), Error> {
         let mut lease = OwnLease::new(&etcd, core.options.ttl);
-        core.set_etcd(etcd.clone());
         let registrar = Registrar::new(etcd, &core.options, record);
         let agent = Self { registrar, core, announcer, commands, beats };
         let joined = match select(pin!(agent.join_on(&mut lease)), cancelled).await {

@@ -5,14 +5,14 @@ use crate::{
     Options,
     decisions::{logbook::Logbook, store::Store},
     drivers::{dialer::Dialer, door::tally::Tally, lock::lock},
-    ports::{etcd::Etcd, tasks::Supervisor, tls::Credentials},
+    ports::{tasks::Supervisor, tls::Credentials},
 };
 use log::Level;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -34,7 +34,6 @@ pub struct Core {
     pub options: Options,
     /// Opens the server's links to others.
     pub dialer: Dialer,
-    etcd: OnceLock<Etcd>,
     /// The server's own way into the mesh.
     pub relay: Arc<Relay>,
     /// Set when the server has left the mesh and takes no more work.
@@ -69,7 +68,6 @@ impl Core {
             uuid,
             relay: Arc::new(Relay::new(dialer.clone(), options.clone(), supervisor.clone())),
             dialer,
-            etcd: OnceLock::new(),
             name,
             functions,
             store: Mutex::new(Store::new(options.max_store)),
@@ -85,16 +83,6 @@ impl Core {
             queued: AtomicUsize::new(0),
             durations: Mutex::default(),
         }
-    }
-
-    /// Takes in the handle to etcd, with which the server joins.
-    pub fn set_etcd(&self, etcd: Etcd) {
-        let _ = self.etcd.set(etcd);
-    }
-
-    /// The handle to etcd, once the server joins.
-    pub fn etcd(&self) -> Option<&Etcd> {
-        self.etcd.get()
     }
 
     /// The server's store.

@@ -82,7 +82,7 @@ pub fn built_in_that_waits(core: &Arc<Core>, name: &str) -> Option<Function> {
     Some(Arc::new(move |message: Message| {
         let core = Arc::clone(&core);
         async move {
-            let etcd = core.etcd().ok_or("this server has not joined")?;
+            let etcd = core.relay.etcd().ok_or("this server has not joined")?;
             let time = message.deadline.saturating_duration_since(Instant::now()).min(core.options.probe_timeout);
             let (keys, dialer) = (core.options.keys(), core.dialer.for_probes(etcd));
             // Some of the time goes on the way.

@@ -60,6 +60,11 @@ impl Relay {
         let _ = self.etcd.set(etcd);
     }
 
+    /// Where etcd is, once the server joins.
+    pub fn etcd(&self) -> Option<&Etcd> {
+        self.etcd.get()
+    }
+
     /// What can be reached, and the links there.
     ///
     /// # Errors
@@ -70,7 +75,7 @@ impl Relay {
             return Ok(Arc::clone(mesh));
         }
         let unreachable = |words: String| Failure::new(FailureKind::Unreachable, words);
-        let etcd = self.etcd.get().ok_or_else(|| unreachable("this server has not joined".into()))?;
+        let etcd = self.etcd().ok_or_else(|| unreachable("this server has not joined".into()))?;
         let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone(), &self.supervisor).await;
         let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
         Ok(Arc::clone(self.mesh.get_or_init(|| mesh)))
