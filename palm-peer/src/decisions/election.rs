@@ -5,7 +5,7 @@
 //! successor and the next in line, and not the mesh. These two watch the leader's process over a link as well: should both the leader and
 //! its successor end in silence, the mesh need not wait for their leases.
 
-use super::mirror::KeyValue;
+use super::{backoff::backoff, mirror::KeyValue};
 use crate::facts::{
     ids::{LeaseId, Revision},
     keys::Keys,
@@ -159,7 +159,7 @@ pub struct Resignations {
 
 /// The wait after the first resignation, and the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Who led for so long again starts anew.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
@@ -169,7 +169,7 @@ impl Resignations {
         let before = self.last.filter(|(_, last)| now.saturating_duration_since(*last) < FORGIVEN_AFTER);
         let count = before.map_or(0, |(count, _)| count.saturating_add(1));
         self.last = Some((count, now));
-        FIRST_WAIT.saturating_mul(2_u32.saturating_pow(count.min(30))).min(LONGEST_WAIT)
+        backoff(count, FIRST_WAIT, MAX_WAIT, 0.0)
     }
 }
 

@@ -7,15 +7,12 @@ mod schedule;
 mod suspicion;
 mod takeover;
 
+use self::{entry::Entry, schedule::Schedule, suspicion::Charge};
 pub use self::{
     entry::Published,
     event::{Action, Event, Line, Token},
     round::MANY,
     suspicion::Testimony,
-};
-use self::{
-    entry::{Doom, Entry},
-    schedule::Schedule,
 };
 
 use super::{backoff::backoff, log_throttle::LogThrottle};
@@ -292,9 +289,9 @@ impl Registry {
         self.log(Level::Info, format!("Deleted server {uuid} because {reason}"));
     }
 
-    fn remove(&mut self, uuid: Uuid, reason: &'static str, proven: bool) {
+    fn remove(&mut self, uuid: Uuid, charge: Charge) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        entry.doom = Some(Doom { reason, proven });
+        entry.doom = Some(charge);
         entry.charge = None;
         entry.end_series();
         self.settle(uuid);
@@ -308,10 +305,10 @@ impl Registry {
         let mut removal = None;
         let action = match entry.doom {
             _ if self.writing.contains_key(&uuid) => return,
-            Some(Doom { reason, proven }) => {
+            Some(Charge { reason, gone }) => {
                 removal = Some(reason);
                 let server = record.server.clone();
-                Action::Remove { uuid, server, modified, reason, lease: entry.lease, revoke: proven }
+                Action::Remove { uuid, server, modified, reason, lease: entry.lease, revoke: gone }
             }
             None if entry.answered_at.is_some() && !(record.configured && entry.is_published()) => {
                 let record = Record { configured: true, leader: Some(me), ..record.clone() };

@@ -44,7 +44,7 @@ pub async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Duration) -
     }
     match serde_json::from_slice(&reply.payload) {
         Ok(Finding { reached: true, .. }) => Testimony::Reached,
-        Ok(Finding { reason, .. }) => Testimony::NotReached(reason),
+        Ok(Finding { .. }) => Testimony::NotReached,
         Err(_) => Testimony::None,
     }
 }
@@ -74,8 +74,14 @@ pub async fn agree_that_gone(
     fastrand::shuffle(&mut others);
     others.truncate(ASKED);
     let heard = join_all(others.iter().map(|witness| open_and_ask(dialer, witness, about, time))).await;
-    let tried = heard.iter().any(|testimony| matches!(testimony, Testimony::NotReached(_)));
+    let tried = heard.contains(&Testimony::NotReached);
     Ok(!heard.contains(&Testimony::Reached) && (tried || others.is_empty()))
+}
+
+/// The record of a server, if it is registered.
+pub async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<Option<Record>, EtcdError> {
+    let found = etcd.get(&keys.server(uuid)).await?;
+    Ok(found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok()))
 }
 
 /// Carries out `_probe`: looks up where the server is, and has it prove to be there over a new connection.
@@ -93,8 +99,7 @@ pub async fn probe(
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .ok_or("the payload of _probe is the uuid of a server")?;
-    let found = etcd.get(&keys.server(uuid)).await.map_err(|error| error.to_string())?;
-    let record = found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok());
+    let record = registered(etcd, keys, uuid).await.map_err(|error| error.to_string())?;
     let record = record.ok_or_else(|| format!("no server {uuid} is registered"))?;
     match dialer.open(&record.endpoint(), uuid, time).await {
         Ok(_) => Ok(Finding { reached: true, reason: String::new() }),

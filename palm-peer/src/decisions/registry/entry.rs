@@ -44,7 +44,7 @@ pub(super) struct Entry {
     /// Why it is to be removed, once others have been asked.
     pub(super) charge: Option<Charge>,
     /// Why it is being removed.
-    pub(super) doom: Option<Doom>,
+    pub(super) doom: Option<Charge>,
     /// Whether a write over this record stands, of which the watch has not told yet.
     pub(super) outdated: bool,
     /// How many writes in a row etcd did not do.
@@ -58,13 +58,6 @@ pub struct Published {
     pub instance: Instance,
     /// The lease that it is on.
     pub lease: Option<LeaseId>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Doom {
-    pub(super) reason: &'static str,
-    /// Whether the process is proven gone.
-    pub(super) proven: bool,
 }
 
 impl Entry {
@@ -109,6 +102,13 @@ impl Entry {
     /// Whether it is being probed.
     pub(super) fn is_in_series(&self) -> bool {
         !self.probes.is_empty() || self.retry_at.is_some() || self.queued
+    }
+
+    /// Takes a probe off those under way; says whether it was one of them.
+    pub(super) fn end_probe(&mut self, token: Token) -> bool {
+        let before = self.probes.len();
+        self.probes.retain(|(open, _)| *open != token);
+        self.probes.len() < before
     }
 
     /// Ends all probing.

@@ -1,10 +1,6 @@
 //! Probing: rounds over all servers, and the series of probes that a silent one gets.
 
-use super::{
-    Action, Entry, OVERSLEPT, RETRY, Registry, Token,
-    schedule::MAX_PROBES,
-    suspicion::{Charge, Findings},
-};
+use super::{Action, Entry, OVERSLEPT, RETRY, Registry, Token, schedule::MAX_PROBES, suspicion::Charge};
 use log::Level;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -105,9 +101,7 @@ impl Registry {
     /// round has the next one.
     pub(super) fn unsent(&mut self, uuid: Uuid, token: Token, reason: &str, now: Instant) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        let before = entry.probes.len();
-        entry.probes.retain(|(open, _)| *open != token);
-        if entry.probes.len() == before {
+        if !entry.end_probe(token) {
             return;
         }
         entry.retry_at = None;
@@ -124,12 +118,11 @@ impl Registry {
     pub(super) fn answered(&mut self, uuid: Uuid, token: Token, digest: &str, now: Instant) {
         let in_round = self.round.is_some();
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        if !entry.probes.iter().any(|(open, _)| *open == token) {
+        if !entry.end_probe(token) {
             return;
         }
-        entry.end_series();
-        (entry.answered_at, entry.is_failing, entry.misses) = (Some(now), false, 0);
-        (entry.inquiry, entry.charge, entry.findings) = (None, None, Findings::default());
+        entry.acquit();
+        (entry.answered_at, entry.is_failing) = (Some(now), false);
         entry.complaint = None;
         let record = &entry.record;
         let line = format!("{uuid}/{}/{} : b'{digest}'", record.server, record.kind);
@@ -144,9 +137,7 @@ impl Registry {
     pub(super) fn unanswered(&mut self, uuid: Uuid, token: Token, reason: String, now: Instant) {
         let most = self.most_misses;
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        let before = entry.probes.len();
-        entry.probes.retain(|(open, _)| *open != token);
-        if entry.probes.len() == before {
+        if !entry.end_probe(token) {
             return;
         }
         entry.misses += 1;

@@ -5,7 +5,7 @@
 //! others do resigns; where nobody reaches most of the mesh, nothing is removed.
 
 use super::{Action, Entry, RETRY, Registry, Token};
-use crate::facts::record::Record;
+use crate::facts::{record::Record, settings};
 use log::Level;
 use std::time::Instant;
 use uuid::Uuid;
@@ -20,8 +20,8 @@ const ROUNDS_TO_RESIGN: u32 = 2;
 pub enum Testimony {
     /// It does.
     Reached,
-    /// It does not, for this reason.
-    NotReached(String),
+    /// It does not.
+    NotReached,
     /// It could not be asked, or does not know the question.
     None,
 }
@@ -44,12 +44,12 @@ pub(super) struct Findings {
     not_reached: usize,
 }
 
-/// Why a server is to be removed, unless somebody else reaches it.
+/// Why a server is to be removed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Charge {
-    reason: &'static str,
+    pub(super) reason: &'static str,
     /// Whether its process seems to be gone.
-    gone: bool,
+    pub(super) gone: bool,
 }
 
 impl Charge {
@@ -111,7 +111,7 @@ impl Registry {
                 entry.findings.reached_by = Some(witness);
                 inquiry.open = 0;
             }
-            Testimony::NotReached(_) => entry.findings.not_reached += 1,
+            Testimony::NotReached => entry.findings.not_reached += 1,
             Testimony::None => {}
         }
         if inquiry.open == 0 {
@@ -163,7 +163,7 @@ impl Registry {
         if is_cut_off || (failing > 1 && failing > answered) {
             return self.hold(uuid, (failing, failing + answered), is_cut_off, now);
         }
-        self.remove(uuid, charge.reason, charge.gone);
+        self.remove(uuid, charge);
     }
 
     /// Nobody reaches most of the mesh: that is no proof against any one server. Its lease decides.
@@ -237,6 +237,5 @@ impl Registry {
 
 /// Whether only the server's own machine finds it at what it advertises.
 fn is_loopback(record: &Record) -> bool {
-    let host = record.host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    settings::is_loopback(record.host.trim_start_matches('[').trim_end_matches(']'))
 }

@@ -2,10 +2,15 @@
 
 use crate::{
     decisions::{
-        backoff::{HELD, full_jitter, wait_after_end},
-        election::{AHEAD, Candidate},
+        backoff::{HELD, backoff, full_jitter, wait_after_end},
+        election::{AHEAD, Candidate, MAX_WAIT},
     },
-    drivers::{departures::bury, dialer::Dialer, lock::lock, witnesses::agree_that_gone},
+    drivers::{
+        departures::bury,
+        dialer::Dialer,
+        lock::lock,
+        witnesses::{agree_that_gone, registered},
+    },
     facts::{
         ids::{LeaseId, Revision},
         keys::Keys,
@@ -29,8 +34,6 @@ use uuid::Uuid;
 /// How many candidates are asked for: one's own and those before it that matter.
 const WANTED: usize = AHEAD + 1;
 
-/// How long one who resigned waits at most before it looks again whether it could lead.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long a link to the leader may take to open, at most.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
 /// How long other servers may take to say whether they reach the leader.
@@ -103,7 +106,7 @@ pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
 /// election.
 pub async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: Vec<Uuid>, wait: Duration) {
     for attempt in 0.. {
-        let wait = wait.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_WAIT);
+        let wait = backoff(attempt, wait, MAX_WAIT, 0.0);
         // When others end, this one may be the last that could lead.
         match etcd.list_latest(&keys.election(), None, 1).await.map(|mut found| found.pop()) {
             Ok(None) => return,
@@ -120,9 +123,7 @@ pub async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached:
 
 async fn is_unreached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: &[Uuid]) -> Result<bool, EtcdError> {
     for uuid in unreached {
-        let found = etcd.get(&keys.server(*uuid)).await?;
-        let record = found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok());
-        if let Some(record) = record
+        if let Some(record) = registered(etcd, keys, *uuid).await?
             && dialer.open(&record.endpoint(), *uuid, OPEN_WITHIN).await.is_err()
         {
             return Ok(true);

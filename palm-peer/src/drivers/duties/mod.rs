@@ -71,10 +71,8 @@ enum Done {
     LinkBroken(Uuid),
     /// The writes for a batch of records ended.
     Vouched(Vec<(Uuid, writes::Written)>),
-    /// The fence is closed.
-    Deposed,
-    /// Others reach servers that this leader does not, and somebody else can lead.
-    Resigned(Vec<Uuid>),
+    /// The duties themselves.
+    Duties(End),
     Nothing,
 }
 
@@ -173,8 +171,8 @@ impl Leader {
     fn take_in(&mut self, input: Input) -> ControlFlow<End> {
         match input {
             // Nothing that this leader knows holds any more: whoever leads now begins anew.
-            Input::Changed(Change::NewHistory) | Input::Done(Done::Deposed) => return ControlFlow::Break(End::Deposed),
-            Input::Done(Done::Resigned(unreached)) => return ControlFlow::Break(End::Resigned(unreached)),
+            Input::Changed(Change::NewHistory) => return ControlFlow::Break(End::Deposed),
+            Input::Done(Done::Duties(end)) => return ControlFlow::Break(end),
             Input::Changed(change) => self.changed(change),
             Input::Done(done) => self.done(done),
             Input::Tick => self.tick(),
@@ -279,7 +277,7 @@ impl Leader {
             Done::Event(event) => self.event(event),
             Done::LinkBroken(uuid) => self.prove_gone(uuid),
             Done::Vouched(written) => self.vouched(written),
-            Done::Deposed | Done::Resigned(_) | Done::Nothing => {}
+            Done::Duties(_) | Done::Nothing => {}
         }
     }
 
@@ -312,13 +310,17 @@ impl Leader {
                 Action::Ask { uuid, token, witnesses } => self.ask(uuid, token, witnesses),
                 Action::Resign { unreached } => {
                     let resigning = takeover::may_resign(self.mandate.clone(), unreached);
-                    let done = |resigned: Option<_>| resigned.map_or(Done::Nothing, Done::Resigned);
+                    let done =
+                        |unreached: Option<_>| unreached.map_or(Done::Nothing, |of| Done::Duties(End::Resigned(of)));
                     self.work.push(resigning.map(done).boxed());
                 }
                 Action::Withdraw { uuid, server } => {
                     let withdrawing = takeover::withdraw(self.mandate.clone(), uuid, server);
-                    self.work
-                        .push(withdrawing.map(|deposed| if deposed { Done::Deposed } else { Done::Nothing }).boxed());
+                    self.work.push(
+                        withdrawing
+                            .map(|deposed| if deposed { Done::Duties(End::Deposed) } else { Done::Nothing })
+                            .boxed(),
+                    );
                 }
             }
         }
@@ -337,7 +339,7 @@ impl Leader {
         self.work.push(
             writing
                 .map(move |written| match written {
-                    writes::Written::Deposed => Done::Deposed,
+                    writes::Written::Deposed => Done::Duties(End::Deposed),
                     written => Done::Event(Event::Written { uuid, stands: written.stands() }),
                 })
                 .boxed(),
@@ -367,7 +369,7 @@ impl Leader {
         self.vouching = false;
         for (uuid, written) in batch {
             match written {
-                writes::Written::Deposed => self.work.push(future::ready(Done::Deposed).boxed()),
+                writes::Written::Deposed => self.work.push(future::ready(Done::Duties(End::Deposed)).boxed()),
                 written => self.event(Event::Written { uuid, stands: written.stands() }),
             }
         }

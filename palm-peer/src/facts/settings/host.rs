@@ -7,6 +7,11 @@ const MAX_NAME: usize = 253;
 /// The longest part of one.
 const MAX_LABEL: usize = 63;
 
+/// Whether each machine finds itself at this host; an IPv6 address is without brackets.
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 /// A host alone: a name, or an address, which an IPv6 address may be in brackets. Returned without these.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

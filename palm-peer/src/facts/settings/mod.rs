@@ -7,7 +7,7 @@ mod misspelt;
 mod tests;
 mod tls;
 
-pub use self::tls::Tls;
+pub use self::{host::is_loopback, tls::Tls};
 
 use super::keys::Keys;
 use log::LevelFilter;

@@ -1,7 +1,7 @@
 //! Which files make TLS, and whether it is spoken in the mesh.
 
-use super::{InvalidSetting, Settings};
-use std::{net::IpAddr, str::FromStr};
+use super::{InvalidSetting, Settings, host};
+use std::str::FromStr;
 
 /// Whether peers and clients speak TLS with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,7 +76,7 @@ fn is_loopback(url: &str) -> bool {
         Some(host) => host.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(host, _)| host),
     };
-    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    host::is_loopback(host)
 }
 
 #[cfg(test)]

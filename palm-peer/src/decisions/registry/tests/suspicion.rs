@@ -47,7 +47,7 @@ fn live(desk: &mut Desk, time: Duration, reaches: impl Fn(Uuid, Uuid) -> bool) -
                         let testimony = match (reaches(leader(), witness), reaches(witness, uuid)) {
                             (false, _) => Testimony::None,
                             (true, true) => Testimony::Reached,
-                            (true, false) => Testimony::NotReached("no answer".into()),
+                            (true, false) => Testimony::NotReached,
                         };
                         todo.extend(desk.event(Event::Testified { uuid, token, witness, testimony }));
                     }
@@ -116,7 +116,7 @@ fn a_process_that_is_gone_is_removed_once_another_server_finds_it_gone() {
     let mut desk = mesh(2);
     let [Action::Ask { uuid: about, token, witnesses }] = &desk.gone(1)[..] else { panic!("nobody is asked") };
     assert_eq!((*about, witnesses[0].0, witnesses.len()), (uuid(1), uuid(2), 1));
-    let testimony = Testimony::NotReached("connection refused".into());
+    let testimony = Testimony::NotReached;
     let actions = desk.event(Event::Testified { uuid: uuid(1), token: *token, witness: uuid(2), testimony });
     assert_eq!(removal(&actions), Some(("its process is gone", Some(lease(7)))));
 }

@@ -29,7 +29,7 @@ impl World {
             }
             let testimony = match (self.state(witness), self.state(uuid)) {
                 (State::Alive, State::Alive) => Testimony::Reached,
-                (State::Alive, _) => Testimony::NotReached("no answer".into()),
+                (State::Alive, _) => Testimony::NotReached,
                 _ => Testimony::None,
             };
             self.tell(Event::Testified { uuid, token, witness, testimony });
