@@ -5,6 +5,7 @@
 
 pub mod calls;
 pub mod history;
+pub mod running_job;
 
 use history::{Event, History};
 use palm_peer::{Options, Settings};

@@ -1,13 +1,10 @@
 //! Servers are killed and started again at the same address while a job runs.
 
-use super::{client, collect};
-use palm_peer::{Bytes, Progress};
-use palm_tests::{Etcd, Process, eventually, example, free_port};
+use super::client;
+use crate::common::running_job::while_a_job_runs;
+use palm_peer::Progress;
+use palm_tests::{Etcd, Process, example, free_port};
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -59,30 +56,9 @@ fn longest_gap(progress: &Progress, more: u64, mut since: Instant) -> Duration {
     longest
 }
 
-/// Runs a job through `b` and `a` until `trouble`, which has the time, is over. Every message ends in its result.
-fn while_a_job_runs(etcd: &Etcd, trouble: impl FnOnce(&Progress)) {
-    let client = client(etcd);
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let given = (0_u64..).take_while(move |_| !stopped.load(Ordering::Relaxed));
-    let job = client.job(["b.add", "a.add"]).window(64, 1 << 20);
-    let results = job.run_iter(given.map(|number| Bytes::from(format!("{number}:")))).expect("both are there");
-    let progress = results.progress();
-    let job = thread::spawn(move || collect(results));
-    eventually("the job goes on", SOON, || (progress.done() > 200).then_some(()));
-    trouble(&progress);
-    stop.store(true, Ordering::Relaxed);
-    let results = job.join().expect("no panic");
-    println!("{} results, {} sent again", results.len(), progress.retried());
-    for (at, (idx, result)) in results.iter().enumerate() {
-        let result = result.as_ref().unwrap_or_else(|error| panic!("message {idx}: {error}"));
-        assert_eq!((*idx, result), (at as u64, &Bytes::from(format!("{idx}:ba"))));
-    }
-}
-
 /// Restarts one server again and again, in the midst of the job's messages.
 fn restarted_while_a_job_runs(etcd: &Etcd, mut server: Restarted<'_>) {
-    while_a_job_runs(etcd, |progress| {
+    while_a_job_runs(&client(etcd), |progress| {
         for round in 0..8 {
             let killed = Instant::now();
             server.restart();
@@ -131,7 +107,7 @@ fn a_stage_that_is_killed_again_as_soon_as_it_has_joined_costs_no_message_its_at
     let etcd = Etcd::start();
     let _first = stage(&etcd, "b", "0");
     let mut only = Restarted::start(&etcd, "a");
-    while_a_job_runs(&etcd, |progress| {
+    while_a_job_runs(&client(&etcd), |progress| {
         (0..6).for_each(|_| only.restart());
         let gap = longest_gap(progress, 500, Instant::now());
         println!("no result for {gap:.1?} after the last restart");
