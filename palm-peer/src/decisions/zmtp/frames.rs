@@ -4,7 +4,7 @@ use super::{Header, Refusal, command};
 use std::{ops::ControlFlow, time::Duration};
 
 /// The longest command that has a place after the handshake: PING with its time to live and 16 bytes of context.
-pub const LONGEST_COMMAND: u64 = 23;
+pub const MAX_COMMAND: u64 = 23;
 
 /// What a message may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +181,7 @@ impl Scanner {
 }
 
 fn ping(bytes: &[u8], header: Header) -> Result<Step, Refusal> {
-    if header.length > LONGEST_COMMAND {
+    if header.length > MAX_COMMAND {
         return Err(Refusal::Command);
     }
     let size = header.size + usize::try_from(header.length).map_err(|_| Refusal::Command)?;

@@ -2,7 +2,7 @@
 
 use super::{
     Header, Refusal,
-    frames::{LONGEST_COMMAND, Limits, Ping, read_ping, read_pong},
+    frames::{Limits, MAX_COMMAND, Ping, read_ping, read_pong},
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -199,7 +199,7 @@ impl Decoder {
     /// Checks what a header announces against the limits.
     fn enter(&mut self, header: Header) -> Result<Body, Refusal> {
         if header.command {
-            if header.length > LONGEST_COMMAND {
+            if header.length > MAX_COMMAND {
                 return Err(Refusal::Command);
             }
         } else {
