@@ -8,8 +8,8 @@ pub const MAX_MESSAGES: usize = 4096;
 /// How many bytes these may have.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Messages by their number on the connection, oldest first. What is too much is forgotten, oldest first: whoever waits for
-/// its answer sends it again after a while.
+/// Messages by their number on the connection, oldest first. What is too much is forgotten, oldest first: the
+/// client sends it again after a while.
 #[derive(Debug)]
 pub struct Unconfirmed<M> {
     messages: VecDeque<(u64, usize, M)>,

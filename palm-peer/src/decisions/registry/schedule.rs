@@ -54,7 +54,7 @@ impl Schedule {
 }
 
 impl Registry {
-    /// Takes in what has changed of a server. Whoever changes an entry calls this.
+    /// Takes in what has changed of a server. To be called after each change of its entry.
     pub(super) fn schedule(&mut self, uuid: Uuid) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         let new = Scheduled::of(entry);

@@ -30,7 +30,7 @@ pub enum Testimony {
 #[derive(Debug)]
 pub(super) struct Inquiry {
     token: Token,
-    /// Who has not answered has no part in it from then on.
+    /// Answers that come later do not count.
     pub(super) deadline: Instant,
     open: usize,
 }

@@ -55,7 +55,7 @@ impl Serving {
                         return None;
                     }
                 }
-                // Nobody waits for it any more; and whoever ends each connection shall not be sent it for ever.
+                // The client has given it up; and a server that ends each connection must not be sent it for ever.
                 if Instant::now() >= parcel.deadline {
                     return None;
                 }
