@@ -230,9 +230,7 @@ fn whoever_finds_the_process_of_a_server_or_a_leader_gone_says_so_once() {
         mesh.history().await_event(mark, |event| event.key == record && event.deleted, SOON);
         mesh.await_lead(&servers[next].uuid, SOON);
         let words = format!("Deleted server {} because its process is gone", servers[killed].uuid);
-        eventually("a log says why", SOON, || {
-            servers.iter().any(|server| !server.lines_with(&words).is_empty()).then_some(())
-        });
+        servers[next].wait_for_line(|line| line.ends_with(&words), SOON);
         let said: usize = servers.iter().map(|server| server.lines_with(&words).len()).sum();
         assert_eq!(said, 1, "{words}");
     }

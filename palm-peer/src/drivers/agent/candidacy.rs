@@ -146,16 +146,28 @@ pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
     }
 }
 
+/// What to do about a candidate whose process is proven gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Nothing: it does not lead.
+    Know,
+    /// To bury it, after so long: the next in line comes first, and the third only when that one is gone as well.
+    Bury(Duration),
+}
+
+/// How much later than the next in line the third buries the leader.
+pub const AFTER_THE_NEXT: Duration = Duration::from_millis(300);
+
 /// Where this process has had open links to candidates before it in line.
 pub type KnownEndpoints = Arc<Mutex<HashMap<Uuid, String>>>;
 
-/// Keeps a link to a candidate before this one in line. If it leads, it is buried when its process is proven gone, so that the mesh need
-/// not wait for the TTL. Silence proves nothing: then the TTL decides.
+/// Keeps a link to a candidate before this one in line. A leader is buried when its process is proven gone, so that the mesh need not
+/// wait for the TTL. Silence proves nothing: then the TTL decides.
 pub async fn watch_over(
     etcd: &Etcd,
     keys: &Keys,
     dialer: &Dialer,
-    (candidate, leads): (&Candidate, bool),
+    (candidate, duty): (&Candidate, Duty),
     known: &KnownEndpoints,
 ) {
     let Some(uuid) = candidate.uuid else { return };
@@ -187,9 +199,9 @@ pub async fn watch_over(
                 // Only a process that was there once can be gone; the address may be wrong. And the way there may be barred for
                 // this process alone.
                 Err(error)
-                    if leads
-                        && error.proves_gone()
+                    if error.proves_gone()
                         && lock(known).get(&uuid) == Some(&record.endpoint())
+                        && is_due(duty).await
                         && others_agree(etcd, keys, dialer, uuid).await =>
                 {
                     // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
@@ -209,6 +221,17 @@ pub async fn watch_over(
         patience = (patience * 2).min(OPEN_WITHIN);
         let wait = full_jitter(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
         timer::sleep(wait).await;
+    }
+}
+
+/// Waits until it is this candidate's turn to bury the leader; says whether it ever is.
+async fn is_due(duty: Duty) -> bool {
+    match duty {
+        Duty::Know => false,
+        Duty::Bury(after) => {
+            timer::sleep(after).await;
+            true
+        }
     }
 }
 

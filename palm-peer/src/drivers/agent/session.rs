@@ -1,7 +1,8 @@
 //! The tasks of one session: each waits for one thing, and tells the agent.
 
 use super::{
-    Input, Joined, Session, candidacy,
+    Input, Joined, Session,
+    candidacy::{self, AFTER_THE_NEXT, Duty},
     keeper::{self},
     registration::Registrar,
 };
@@ -216,19 +217,22 @@ impl Session {
         let Some(leader) = leader else { return };
         lock(&self.known).retain(|uuid, _| Some(*uuid) == leader.uuid || Some(*uuid) == predecessor.uuid);
         // The predecessor, should it lead next, must be known by then.
-        if predecessor != leader {
-            self.watch_over(registrar, core, predecessor, false);
-        }
-        self.watch_over(registrar, core, leader, true);
+        let after = if predecessor == leader {
+            Duration::ZERO
+        } else {
+            self.watch_over(registrar, core, predecessor, Duty::Know);
+            AFTER_THE_NEXT
+        };
+        self.watch_over(registrar, core, leader, Duty::Bury(after));
     }
 
-    fn watch_over(&mut self, registrar: &Registrar, core: &Core, candidate: Candidate, leads: bool) {
+    fn watch_over(&mut self, registrar: &Registrar, core: &Core, candidate: Candidate, duty: Duty) {
         let (etcd, keys, known) = (registrar.etcd.clone(), registrar.keys.clone(), Arc::clone(&self.known));
         let dialer = core.dialer.for_probes(&registrar.etcd);
         let start = move || {
             let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
             let candidate = candidate.clone();
-            async move { candidacy::watch_over(&etcd, &keys, &dialer, (&candidate, leads), &known).await }
+            async move { candidacy::watch_over(&etcd, &keys, &dialer, (&candidate, duty), &known).await }
         };
         self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));
     }
