@@ -1,8 +1,10 @@
 //! Administers the mesh.
 
 use crate::{
-    Entry, Error, Options,
+    decisions::roster::Entry,
     drivers::admin::{Archive, Return},
+    error::Error,
+    facts::settings::Options,
 };
 use futures::{Stream, stream};
 use std::{fmt, time::Duration};
@@ -12,7 +14,7 @@ use std::{fmt, time::Duration};
 /// Every request is bounded by the options' `join_timeout`, within which each endpoint of etcd gets its turn.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), palm_peer::Error> {
+/// # async fn example() -> Result<(), crate::Error> {
 /// use palm_peer::{Admin, EntryState, Options};
 ///
 /// let admin = Admin::connect(Options::default()).await?;

@@ -1,9 +1,10 @@
 //! Calls functions of the mesh.
 
 use crate::{
-    CallError, Error, Job, Options,
     drivers::{client::Mesh, dialer::Dialer},
-    facts::message::Request,
+    error::{CallError, Error},
+    facts::{message::Request, settings::Options},
+    job::Job,
     ports::tasks::Supervisor,
 };
 use bytes::Bytes;

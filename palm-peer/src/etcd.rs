@@ -1,7 +1,8 @@
 //! Turns the settings into a handle to etcd.
 
 use crate::{
-    Error, ErrorKind, Options,
+    error::{Error, ErrorKind},
+    facts::settings::Options,
     ports::{
         etcd::{Etcd, EtcdSettings, TlsSource},
         tls::{BadCredentials, EtcdTls, PemFiles},
@@ -47,7 +48,7 @@ fn tls(files: &PemFiles) -> Result<TlsSource, BadCredentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Settings;
+    use crate::facts::settings::Settings;
 
     #[test]
     fn every_endpoint_gets_its_turn_within_the_join_timeout() {

@@ -1,10 +1,11 @@
 //! Command-line flags that a server's `main` can embed.
 
 use crate::{
-    Error, ErrorKind, InvalidSetting, Options, Server, Settings,
-    facts::settings,
+    error::{Error, ErrorKind},
+    facts::settings::{self, InvalidSetting, Options, Settings},
     logging,
     ports::{runtime, signal, timer},
+    server::Server,
 };
 use argh::FromArgs;
 use log::LevelFilter;

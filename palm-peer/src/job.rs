@@ -1,9 +1,12 @@
 //! Streams messages through a pipeline of functions.
 
 use crate::{
-    Bytes, CallError, Client, FailureKind,
+    Bytes,
+    client::Client,
     decisions::job::{Counts, Ending, Fault, Limits},
     drivers::{job::Running, lock::lock},
+    error::CallError,
+    facts::message::FailureKind,
 };
 use futures::{Stream, StreamExt as _};
 use std::{

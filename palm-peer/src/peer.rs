@@ -3,16 +3,19 @@
 mod leaving;
 
 use crate::{
-    Error, ErrorKind, Event, Options, State,
     drivers::{
-        agent::{Agent, Command, End, announce::Announcer},
+        agent::{
+            Agent, Command, End,
+            announce::{Announcer, Event, State},
+        },
         certificate_expiry,
         door::{self, Door, OpenError},
         lock::lock,
         serving::{Beat, Serving, core::Core, functions::Function},
         startup_check,
     },
-    facts::record::Record,
+    error::{Error, ErrorKind},
+    facts::{record::Record, settings::Options},
     logging,
     ports::{
         etcd::Etcd,
@@ -156,7 +159,7 @@ impl Peer {
     /// Runs the functions on the executor that polls this, until `shutdown` ends; then leaves in an orderly way: takes the
     /// server out of the mesh, finishes what it is doing (at most `drain`), and answers `leaving` to what still arrives.
     ///
-    /// `serve(palm_peer::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM or SIGINT ends the drain at once.
+    /// `serve(crate::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM or SIGINT ends the drain at once.
     /// Not cancel-safe: a dropped `serve` cannot be resumed, and the server leaves the mesh when the peer is dropped, without
     /// a drain.
     ///

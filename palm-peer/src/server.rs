@@ -1,14 +1,17 @@
 //! The public face of a server: what it is called and what it can do.
 
+mod message;
+
+pub use message::{FunctionError, Message};
+
 use crate::{
-    CallError, Error, ErrorKind, Options, Peer,
     drivers::serving::{
         functions::{Function, Outcome},
         relay::Relay,
     },
-    facts::message::Request,
-    facts::names,
-    peer::Definition,
+    error::{CallError, Error, ErrorKind},
+    facts::{message::Request, names, settings::Options},
+    peer::{Definition, Peer},
     ports::runtime,
 };
 use bytes::Bytes;
@@ -21,76 +24,6 @@ use std::{
     time::Instant,
 };
 use uuid::Uuid;
-
-/// What an asynchronous or blocking function may fail with: any error, whose words the caller gets.
-pub type FunctionError = Box<dyn error::Error + Send + Sync>;
-
-/// A message for a function.
-#[derive(Debug, Clone)]
-pub struct Message {
-    pub(crate) payload: Bytes,
-    pub(crate) job: Option<Uuid>,
-    pub(crate) idx: Option<u64>,
-    pub(crate) stage: usize,
-    pub(crate) cache: Option<String>,
-    pub(crate) deadline: Instant,
-    pub(crate) relay: Arc<Relay>,
-}
-
-impl Message {
-    /// What was sent.
-    #[must_use]
-    pub fn payload(&self) -> &Bytes {
-        &self.payload
-    }
-
-    /// What was sent, without a copy.
-    #[must_use]
-    pub fn into_payload(self) -> Bytes {
-        self.payload
-    }
-
-    /// The job that the message belongs to, if it belongs to one.
-    #[must_use]
-    pub fn job(&self) -> Option<Uuid> {
-        self.job
-    }
-
-    /// The sender's number of the message.
-    #[must_use]
-    pub fn idx(&self) -> Option<u64> {
-        self.idx
-    }
-
-    /// The place of this function in the pipeline, from 0.
-    #[must_use]
-    pub fn stage(&self) -> usize {
-        self.stage
-    }
-
-    /// The key in the server's store that came with the message.
-    #[must_use]
-    pub fn cache_key(&self) -> Option<&str> {
-        self.cache.as_deref()
-    }
-
-    /// Calls another function of the mesh, with the time that is left. The payload may be anything; see
-    /// [`Client::call`](crate::Client::call) for how it is routed.
-    ///
-    /// # Errors
-    /// As [`FailureKind`](crate::FailureKind) says.
-    pub async fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
-        let mesh = self.relay.mesh().await.map_err(|failure| CallError::new(failure, None))?;
-        let called = mesh.call(Request::call(target), payload.into(), self.deadline).await;
-        called.map_err(|(failure, server)| CallError::new(failure, server))
-    }
-
-    /// Until when the sender waits. An asynchronous function is dropped then.
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-}
 
 /// A server: a name, a kind, and the functions that others can call.
 ///

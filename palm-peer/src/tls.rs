@@ -1,7 +1,8 @@
 //! Turns the settings into what TLS is made of, between peers and towards etcd.
 
 use crate::{
-    Error, ErrorKind, Options,
+    error::{Error, ErrorKind},
+    facts::settings::Options,
     ports::{
         runtime,
         tls::{BadCredentials, Credentials, PemFiles},

@@ -2,15 +2,16 @@
 
 use super::departures::{Noted, delete_with_note, note, now};
 use crate::{
-    Error, ErrorKind, Options,
     decisions::{
         election::Candidate,
         roster::{Entry, roster},
     },
+    error::{Error, ErrorKind},
     facts::{
         departure::{REMOVED_BY_ADMIN, Why},
         ids::Revision,
         keys::Keys,
+        settings::Options,
     },
     ports::{
         etcd::{Change, Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Target, Transaction, Watch},

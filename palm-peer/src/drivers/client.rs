@@ -4,7 +4,6 @@ mod slot;
 
 use self::slot::{Reopening, Slot};
 use crate::{
-    Error, ErrorKind, Options,
     decisions::{
         backoff::backoff,
         directory::{Able, Directory, Update},
@@ -17,9 +16,11 @@ use crate::{
         lock::lock,
         sinks::JobSinks,
     },
+    error::{Error, ErrorKind},
     facts::{
         instance::Instance,
         message::{Failure, FailureKind, Request},
+        settings::Options,
     },
     ports::{
         etcd::{Bound, Etcd, EtcdError, Target},
@@ -317,7 +318,7 @@ fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Client, ErrorKind, Settings};
+    use crate::{client::Client, error::ErrorKind, facts::settings::Settings};
     use futures::executor::block_on;
     use palm_tests::{Etcd, free_port};
     use std::time::{Duration, Instant};

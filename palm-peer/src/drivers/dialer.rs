@@ -1,13 +1,15 @@
 //! How links are opened: to whoever listens at an endpoint, if it proves to be who is meant.
 
 use crate::{
-    Options,
     decisions::zmtp::frames::Limits,
     drivers::{
         link::{Link, Where},
         sinks::JobSinks,
     },
-    facts::message::{self, Answer},
+    facts::{
+        message::{self, Answer},
+        settings::Options,
+    },
     ports::{
         connect,
         dealer::{self, End, ReadHalf, WriteHalf},

@@ -1,6 +1,9 @@
 //! What is checked before a server starts: whether it has the file descriptors that it needs.
 
-use crate::{Error, ErrorKind, ports::fd_limit};
+use crate::{
+    error::{Error, ErrorKind},
+    ports::fd_limit,
+};
 
 /// How many file descriptors must be free for a server to start: for etcd, the threads, the mesh, and some clients.
 const MIN_DESCRIPTORS: u64 = 48;

@@ -2,12 +2,12 @@
 
 use super::{GIVE_BACK_WITHIN, LEAVE_OVERHEAD, Peer};
 use crate::{
-    Error, ErrorKind,
     drivers::{
         agent::Command,
         door::{self, Door},
         serving::{Beat, Serving},
     },
+    error::{Error, ErrorKind},
     ports::{
         signal,
         systemd::{self, Notice},

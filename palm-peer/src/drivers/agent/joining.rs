@@ -7,9 +7,9 @@ use super::{
     registration::{RegisterError, Registrar},
 };
 use crate::{
-    Error, ErrorKind,
     decisions::backoff::full_jitter,
     drivers::serving::{Beat, core::Core},
+    error::{Error, ErrorKind},
     facts::record::Record,
     ports::{etcd::Etcd, timer},
 };

@@ -1,7 +1,6 @@
 //! The peer's own keys: puts them, finds out why they are gone, takes them away.
 
 use crate::{
-    Options,
     decisions::removal::{Evidence, LastWritten, Verdict, judge},
     drivers::departures::{DEPARTED_FOR, delete_with_note, note, now},
     facts::{
@@ -9,6 +8,7 @@ use crate::{
         ids::{LeaseId, Revision},
         keys::Keys,
         record::Record,
+        settings::Options,
     },
     ports::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
 };

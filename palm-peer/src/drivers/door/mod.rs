@@ -17,9 +17,9 @@ pub use self::inner::NoDirectory;
 
 use self::{entry::Place, fd_reserve::Reserve, inner::Inner, ledger::Ledger, tally::Tally};
 use crate::{
-    Options,
     decisions::{admission::Admission, zmtp::frames::Limits},
     drivers::lock::lock,
+    facts::settings::Options,
     ports::{
         runtime::{self, TcpListener, TcpStream},
         tasks::{Name, Supervisor},

@@ -6,7 +6,6 @@ mod writes;
 
 use self::links::{Links, ProbeError};
 use crate::{
-    Options,
     decisions::{
         backoff::backoff,
         election::Candidate,
@@ -15,7 +14,7 @@ use crate::{
         registry::{Action, Event, Line, Registry, Token},
     },
     drivers::dialer::Dialer,
-    facts::{departure::Departure, ids::Revision, keys::Keys, record::Record},
+    facts::{departure::Departure, ids::Revision, keys::Keys, record::Record, settings::Options},
     ports::{
         etcd::{Change, Etcd, KeyValue, Target, Watch},
         runtime, timer,

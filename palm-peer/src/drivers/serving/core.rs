@@ -2,9 +2,9 @@
 
 use super::{functions::Function, relay::Relay};
 use crate::{
-    Options,
     decisions::{logbook::Logbook, store::Store},
     drivers::{dialer::Dialer, door::tally::Tally, lock::lock},
+    facts::settings::Options,
     ports::{tasks::Supervisor, tls::Credentials},
 };
 use log::Level;

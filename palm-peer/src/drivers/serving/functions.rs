@@ -2,7 +2,6 @@
 
 use super::core::Core;
 use crate::{
-    Message,
     decisions::logbook,
     drivers::witnesses,
     facts::{
@@ -10,6 +9,7 @@ use crate::{
         plain::panic_message,
     },
     ports::timer::{self, Elapsed},
+    server::message::Message,
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};

@@ -19,7 +19,6 @@ use self::{
     unconfirmed::Lost,
 };
 use crate::{
-    Message,
     decisions::fair_queue::{Amount, FairQueue},
     drivers::door::{Receiver, Sender},
     facts::{
@@ -31,6 +30,7 @@ use crate::{
         timer::{self, Sleep},
         zmq::{Connection, Frames, Heard},
     },
+    server::message::Message,
 };
 use bytes::Bytes;
 use futures::{

@@ -3,11 +3,11 @@
 
 use super::{task::Parcel, unconfirmed::Ledgers};
 use crate::{
-    Options,
     drivers::{client::Mesh, dialer::Dialer, link::Link},
     facts::{
         message::{Failure, FailureKind, Request},
         names,
+        settings::Options,
     },
     ports::{etcd::Etcd, tasks::Supervisor},
 };

@@ -2,9 +2,9 @@
 
 use super::functions::Function;
 use crate::{
-    Message,
     facts::message::{Failure, Request},
     ports::zmq::Connection,
+    server::message::Message,
 };
 use bytes::Bytes;
 use std::time::{Duration, Instant};

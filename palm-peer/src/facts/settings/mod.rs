@@ -26,12 +26,12 @@ use std::{
 /// capitals, the flag is `--` and the name with dashes.
 ///
 /// ```
-/// use palm_peer::Settings;
+/// use crate::Settings;
 /// use std::time::Duration;
 ///
 /// let options = Settings { ttl: Duration::from_secs(5), ..Settings::default() }.build()?;
 /// assert_eq!(options.ttl, Duration::from_secs(5));
-/// # Ok::<(), palm_peer::InvalidSetting>(())
+/// # Ok::<(), crate::InvalidSetting>(())
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct Settings {
