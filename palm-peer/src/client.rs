@@ -76,15 +76,7 @@ impl Client {
 
     /// Streams messages through these functions, one after the other: see [`Job`].
     pub fn job<T: Into<String>>(&self, pipeline: impl IntoIterator<Item = T>) -> Job {
-        Job::new(self.clone(), pipeline.into_iter().map(Into::into).collect())
-    }
-
-    pub(crate) fn mesh(&self) -> Arc<Mesh> {
-        Arc::clone(&self.mesh)
-    }
-
-    pub(crate) fn options(&self) -> &Options {
-        &self.mesh.options
+        Job::new(Arc::clone(&self.mesh), pipeline.into_iter().map(Into::into).collect())
     }
 
     /// The servers that can be reached, by name, each with the functions that its instances answer, and the number of these.

@@ -1,13 +1,12 @@
 //! Streams messages through a pipeline of functions.
 
 use crate::{
-    Bytes,
-    client::Client,
     decisions::job::{Counts, Ending, Fault, Limits},
-    drivers::{job::Running, lock::lock},
+    drivers::{client::Mesh, job::Running, lock::lock},
     error::CallError,
     facts::message::FailureKind,
 };
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use std::{
     error, fmt,
@@ -40,14 +39,14 @@ use uuid::Uuid;
 #[must_use = "a job does nothing until it is run"]
 #[derive(Clone)]
 pub struct Job {
-    client: Client,
+    mesh: Arc<Mesh>,
     pipeline: Vec<String>,
     limits: Limits,
 }
 
 impl Job {
-    pub(crate) fn new(client: Client, pipeline: Vec<String>) -> Self {
-        let deadline = client.options().timeout;
+    pub(crate) fn new(mesh: Arc<Mesh>, pipeline: Vec<String>) -> Self {
+        let deadline = mesh.options.timeout;
         let limits = Limits {
             messages: 1024,
             bytes: 64 * 1024 * 1024,
@@ -56,7 +55,7 @@ impl Job {
             patience: deadline / 3,
             ordered: true,
         };
-        Self { client, pipeline, limits }
+        Self { mesh, pipeline, limits }
     }
 
     /// Bounds what is under way or waits to be consumed: messages (default 1024) and bytes (default 64 MiB). Nothing is
@@ -112,7 +111,7 @@ impl Job {
             return Err(failed(crate::facts::message::Failure::new(FailureKind::BadMessage, words)));
         }
         let messages = messages.map(Into::into);
-        let running = Running::start(self.client.mesh(), self.pipeline, self.limits, messages).map_err(failed)?;
+        let running = Running::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
         let progress = Progress { counts: running.progress(), started: Instant::now() };
         Ok(Results { running: Box::pin(running), progress })
     }

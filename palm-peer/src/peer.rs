@@ -11,7 +11,7 @@ use crate::{
         certificate_expiry,
         door::{self, Door, OpenError},
         lock::lock,
-        serving::{Beat, Serving, core::Core, functions::Function},
+        serving::{Beat, Serving, core::Core},
         startup_check,
     },
     error::{Error, ErrorKind},
@@ -23,6 +23,7 @@ use crate::{
         tasks::{self, Name},
         timer,
     },
+    server::definition::{Definition, check_length},
 };
 use chrono::Utc;
 use futures::{
@@ -32,7 +33,6 @@ use futures::{
     pin_mut,
 };
 use std::{
-    collections::BTreeMap,
     fmt,
     future::Future,
     net::SocketAddr,
@@ -208,15 +208,6 @@ fn failed(core: &Core, reason: &str) -> Error {
     Error::new(ErrorKind::TaskFailed, words)
 }
 
-/// What a server is.
-pub(crate) struct Definition {
-    pub name: String,
-    pub kind: String,
-    /// The names of its functions, in the order of the record.
-    pub names: Vec<String>,
-    pub functions: BTreeMap<String, Function>,
-}
-
 /// What joining needs, before anything is written to etcd.
 struct Prepared {
     core: Arc<Core>,
@@ -241,7 +232,7 @@ async fn prepare(definition: Definition, options: Options) -> Result<Prepared, E
         );
     }
     let mut record = new_record(&core, kind, names);
-    crate::server::check_length(&record)?;
+    check_length(&record)?;
     let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor).await;
     let (door, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];

@@ -1,29 +1,28 @@
 //! The public face of a server: what it is called and what it can do.
 
-mod message;
+pub(crate) mod definition;
+pub(crate) mod message;
 
 pub use message::{FunctionError, Message};
 
+use self::{
+    definition::Definition,
+    message::{Function, Outcome},
+};
+
 use crate::{
-    drivers::serving::{
-        functions::{Function, Outcome},
-        relay::Relay,
-    },
-    error::{CallError, Error, ErrorKind},
-    facts::{message::Request, names, settings::Options},
-    peer::{Definition, Peer},
+    error::{Error, ErrorKind},
+    facts::{names, settings::Options},
+    peer::Peer,
     ports::runtime,
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, pin_mut};
 use std::{
     collections::BTreeMap,
-    error,
     future::{self, Future},
     sync::Arc,
-    time::Instant,
 };
-use uuid::Uuid;
 
 /// A server: a name, a kind, and the functions that others can call.
 ///
@@ -174,20 +173,4 @@ impl Server {
 
 fn outcome<T: Into<Bytes>, E: Into<FunctionError>>(result: Result<T, E>) -> Outcome {
     result.map(Into::into).map_err(|error| error.into().to_string())
-}
-
-/// Nobody reads a record that is too long: the server would never be configured.
-pub(crate) fn check_length(record: &crate::Record) -> Result<(), Error> {
-    let length = record.full_length();
-    if length <= crate::facts::record::LONGEST {
-        return Ok(());
-    }
-    let words = format!(
-        "server {}: its record in etcd would have {length} bytes, {} at most; {} functions are named in it: give it fewer, \
-         or shorter names",
-        record.server,
-        crate::facts::record::LONGEST,
-        record.functions.len()
-    );
-    Err(Error::new(ErrorKind::Invalid, words))
 }

@@ -11,10 +11,10 @@ use crate::{
     },
     drivers::{
         dialer::{Dialer, OpenError},
-        discovery::learn,
-        link::{Link, Reply},
+        discovery::{KeepsDirectory, learn},
+        link::Link,
         lock::lock,
-        sinks::JobSinks,
+        sinks::{JobSinks, Reply},
     },
     error::{Error, ErrorKind},
     facts::{
@@ -35,7 +35,7 @@ use futures::{
     future::{Either, join_all, select},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, Weak},
@@ -73,7 +73,7 @@ impl Mesh {
         dialer: Dialer,
         supervisor: &Supervisor,
     ) -> Result<Arc<Self>, Error> {
-        let time = options.join_timeout;
+        let (time, ttl) = (options.join_timeout, options.ttl);
         let folder = options.keys().pipelines();
         let mesh = Arc::new(Self {
             uuid: dialer.me(),
@@ -91,7 +91,7 @@ impl Mesh {
         let (told, prefix) = (Arc::clone(&trouble), folder.clone());
         let learning = move || {
             let watch = watched.watch(Target::Prefix(prefix.clone()));
-            learn(Weak::clone(&knowing), watch, prefix.clone(), Arc::clone(&tell), Arc::clone(&told))
+            learn(Weak::clone(&knowing), watch, prefix.clone(), ttl, Arc::clone(&tell), Arc::clone(&told))
         };
         *lock(&mesh.watching) = Some(etcd.keep(supervisor, Name::Directory, learning));
         let refused = refusal(&etcd, folder);
@@ -264,9 +264,14 @@ impl Mesh {
             },
         }
     }
+}
 
-    /// Takes in what has changed of what can be reached.
-    pub fn update(&self, updates: Vec<Update>) {
+impl KeepsDirectory for Mesh {
+    fn known(&self) -> HashSet<(String, Uuid)> {
+        self.directory().keys()
+    }
+
+    fn update(&self, updates: Vec<Update>) {
         if updates.is_empty() {
             return;
         }

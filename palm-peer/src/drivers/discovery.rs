@@ -1,6 +1,6 @@
 //! How a client learns what can be reached, and keeps it up to date.
 
-use super::{client::Mesh, lock::lock};
+use super::lock::lock;
 use crate::{
     decisions::directory::Update,
     facts::instance::Instance,
@@ -20,30 +20,40 @@ use uuid::Uuid;
 /// How long after the TTL the servers of a new history may take to be published again.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Follows what is published, for as long as there is a client.
+/// Keeps what can be reached.
+pub trait KeepsDirectory {
+    /// The names and uuids of all instances that it knows.
+    fn known(&self) -> HashSet<(String, Uuid)>;
+
+    /// Applies what has changed.
+    fn update(&self, updates: Vec<Update>);
+}
+
+/// Follows what is published, for as long as there is a client. `ttl` is that of the servers' leases.
 pub async fn learn(
-    mesh: Weak<Mesh>,
+    client: Weak<impl KeepsDirectory>,
     mut watch: Watch,
     folder: String,
+    ttl: Duration,
     tell: Arc<Mutex<Option<oneshot::Sender<()>>>>,
     trouble: Arc<Mutex<String>>,
 ) {
     // After an end of this task in the middle of it, what was known may have gone meanwhile.
-    let Some(earlier) = mesh.upgrade().map(|mesh| mesh.directory().keys()) else { return };
+    let Some(earlier) = client.upgrade().map(|client| client.known()) else { return };
     let mut known = Known { missing: earlier, ..Known::default() };
     loop {
         let change = match known.until {
             Some(deadline) => timer::timeout_at(deadline, watch.next()).await.ok(),
             None => Some(watch.next().await),
         };
-        let Some(mesh) = mesh.upgrade() else { return };
+        let Some(client) = client.upgrade() else { return };
         match change {
-            Some(change) => known.take_in(change, &folder, mesh.options.ttl, &trouble),
+            Some(change) => known.take_in(change, &folder, ttl, &trouble),
             None => known.give_up_missing(),
         }
         // A half-told list would hide what is there.
         if known.whole {
-            mesh.update(std::mem::take(&mut known.updates));
+            client.update(std::mem::take(&mut known.updates));
             let told = lock(&tell).take();
             if let Some(tell) = told {
                 let _ = tell.send(());

@@ -9,7 +9,7 @@ use crate::{
         job::{Action, Counts, Ending, Event, Fault, Job, Limits},
         routing::power_of_two_choices,
     },
-    drivers::{client::Mesh, link::Reply, lock::lock},
+    drivers::{client::Mesh, lock::lock, sinks::Reply},
     facts::{
         instance::Instance,
         message::{Failure, FailureKind, Request},

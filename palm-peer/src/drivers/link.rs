@@ -7,7 +7,10 @@ pub use self::watch::{Fate, Interest, Where};
 
 use crate::{
     decisions::{allowance::Allowance, liveness::Seen},
-    drivers::{lock::lock, sinks::JobSinks},
+    drivers::{
+        lock::lock,
+        sinks::{JobSinks, Reply},
+    },
     facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
         dealer::{self, Frames},
@@ -25,15 +28,6 @@ use std::{
     time::Instant,
 };
 use uuid::Uuid;
-
-/// An answer as it came in.
-#[derive(Debug)]
-pub struct Reply {
-    /// Its header.
-    pub answer: Answer,
-    /// The result.
-    pub payload: Bytes,
-}
 
 /// Why a request that was sent has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

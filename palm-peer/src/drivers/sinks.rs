@@ -1,12 +1,22 @@
 //! Where the answers to the messages of jobs go, whichever link they come over.
 
-use crate::drivers::{link::Reply, lock::lock};
+use crate::{drivers::lock::lock, facts::message::Answer};
+use bytes::Bytes;
 use futures::channel::mpsc;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
 };
 use uuid::Uuid;
+
+/// An answer as it came in.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its header.
+    pub answer: Answer,
+    /// The result.
+    pub payload: Bytes,
+}
 
 /// The jobs of a client. Cheap to clone.
 #[derive(Debug, Clone, Default)]

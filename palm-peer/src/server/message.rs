@@ -2,6 +2,7 @@
 
 use crate::{drivers::serving::relay::Relay, error::CallError, facts::message::Request};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use std::{error, sync::Arc, time::Instant};
 use uuid::Uuid;
 
@@ -74,3 +75,9 @@ impl Message {
         self.deadline
     }
 }
+
+/// What a function of the server's author gives: the result, or the words of its error.
+pub type Outcome = Result<Bytes, String>;
+
+/// A function of the server's author.
+pub type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;

@@ -1,11 +1,12 @@
 //! What the serving loop, the agent and the public face share about one server.
 
-use super::{functions::Function, relay::Relay};
+use super::relay::Relay;
 use crate::{
     decisions::{logbook::Logbook, store::Store},
     drivers::{dialer::Dialer, door::tally::Tally, lock::lock},
     facts::settings::Options,
     ports::{tasks::Supervisor, tls::Credentials},
+    server::message::Function,
 };
 use log::Level;
 use serde_json::json;

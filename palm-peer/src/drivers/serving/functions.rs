@@ -9,19 +9,13 @@ use crate::{
         plain::panic_message,
     },
     ports::timer::{self, Elapsed},
-    server::message::Message,
+    server::message::{Function, Message},
 };
 use bytes::Bytes;
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::FutureExt as _;
 use log::Level;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
-
-/// What a function of the server's author gives: the result, or the words of its error.
-pub type Outcome = Result<Bytes, String>;
-
-/// A function of the server's author.
-pub type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
 /// A result, if it has no more bytes than this.
 pub fn at_most(most: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {

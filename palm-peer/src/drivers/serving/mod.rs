@@ -4,6 +4,7 @@ mod beat;
 mod clients;
 pub mod core;
 pub mod functions;
+mod parcel;
 mod passing;
 pub mod relay;
 mod running;
@@ -14,8 +15,9 @@ pub use self::beat::Beat;
 use self::{
     clients::Clients,
     core::Core,
+    parcel::ReturnAddress,
     running::Running,
-    task::{Finished, Onward, ReturnAddress, Stuck, Task},
+    task::{Finished, Onward, Stuck, Task},
     unconfirmed::Lost,
 };
 use crate::{

@@ -2,7 +2,8 @@
 
 use super::{
     Serving,
-    task::{Parcel, ReturnAddress, Stuck},
+    parcel::{Parcel, ReturnAddress},
+    task::Stuck,
     unconfirmed::Lost,
 };
 use crate::{facts::message::Request, ports::timer};

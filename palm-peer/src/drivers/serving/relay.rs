@@ -1,7 +1,7 @@
 //! Passes messages on to other servers: to the next stage of their pipeline, or, from a server that leaves, to another
 //! instance.
 
-use super::{task::Parcel, unconfirmed::Ledgers};
+use super::{parcel::Parcel, unconfirmed::Ledgers};
 use crate::{
     drivers::{client::Mesh, dialer::Dialer, link::Link},
     facts::{

@@ -1,7 +1,7 @@
 //! Remembers what was passed on until it is known to have arrived. When the connection breaks before, and the next stage is
 //! not gone, it is passed on again: the client, whose own connections stand, would not notice.
 
-use super::task::Parcel;
+use super::parcel::Parcel;
 use crate::{
     decisions::unconfirmed::Unconfirmed,
     drivers::{

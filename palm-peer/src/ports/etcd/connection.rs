@@ -1,13 +1,10 @@
 //! The client of one endpoint.
 
-use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions, WatchClient};
+use etcd_client::{Client, ConnectOptions, KvClient, WatchClient};
 
-use super::{error::describe, failover::Pool, life::Life, watch_stream::WatchStream};
+use super::{life::Life, watch_stream::WatchStream};
 
 /// A host that is down does not answer at all: known sooner than by the request's own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,7 +27,7 @@ const MAX_ANSWER: usize = 256 << 20;
 /// A client of one endpoint.
 #[derive(Clone)]
 pub(super) struct Connection {
-    client: Client,
+    pub(super) client: Client,
     pub(super) life: Life,
     pub(super) watches: Arc<WatchStream>,
     pub(super) place: Place,
@@ -40,7 +37,7 @@ pub(super) struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) endpoint: usize,
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl Connection {
@@ -54,66 +51,6 @@ impl Connection {
 
     pub(super) fn watch(&self) -> WatchClient {
         self.client.watch_client().max_decoding_message_size(MAX_ANSWER)
-    }
-}
-
-impl Pool {
-    /// The endpoint's client, and whether it is new.
-    pub(super) async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
-        let endpoint = &self.endpoints[index];
-        if let Some(connection) = endpoint.connected() {
-            return Ok((connection, false));
-        }
-        let _connecting = endpoint.connecting.lock().await;
-        if let Some(connection) = endpoint.connected() {
-            return Ok((connection, false));
-        }
-        // Boxed: every request would have room for it.
-        let client = Box::pin(self.connect(&endpoint.url)).await?;
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let place = Place { endpoint: index, generation };
-        let connection = Connection { client, life: Life::new(), watches: Arc::default(), place };
-        *endpoint.slot() = Some(connection.clone());
-        Ok((connection, true))
-    }
-
-    /// A new client, authenticated if there is a user. Without one nothing is sent yet.
-    async fn connect(&self, url: &str) -> Result<Client, etcd_client::Error> {
-        let plain = self.options_now();
-        let Some((name, password)) = &self.user else {
-            return Client::connect([url], Some(plain)).await;
-        };
-        let options = plain.clone().with_user(name, password);
-        match Client::connect([url], Some(options)).await {
-            // As etcd's own client does: a user may be configured before authentication is switched on.
-            Err(error) if describe(&error).contains("authentication is not enabled") => {
-                Client::connect([url], Some(plain)).await
-            }
-            result => result,
-        }
-    }
-
-    /// The options, with the certificates of this moment.
-    fn options_now(&self) -> ConnectOptions {
-        let Some((source, last)) = &self.tls else { return self.options.clone() };
-        // Replaced as a whole, so that a panic elsewhere cannot have left it half written.
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        match source() {
-            Ok(tls) => *last = Some(tls),
-            Err(error) => {
-                if let Some(suppressed) = self.history.should_log("reading certificates".into()) {
-                    log::warn!(
-                        "the certificates for etcd cannot be read again, the old ones are used: {error}{suppressed}"
-                    );
-                }
-            }
-        }
-        let Some(tls) = last.clone() else { return self.options.clone() };
-        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
-        if let Some((certificate, key)) = tls.identity {
-            options = options.identity(Identity::from_pem(certificate, key));
-        }
-        self.options.clone().with_tls(options)
     }
 }
 

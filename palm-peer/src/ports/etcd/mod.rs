@@ -5,6 +5,7 @@
 //! this module run on any executor: each request is a task on one thread of our own, and the caller only waits for it.
 
 mod cluster;
+mod connecting;
 mod connection;
 mod convert;
 mod diagnosis;
@@ -16,6 +17,7 @@ mod keep_alive;
 mod life;
 mod pump;
 mod settings;
+mod target;
 mod thread;
 mod transaction;
 mod watch;
@@ -32,9 +34,10 @@ pub use self::{
     grant::{Granted, LeaseRequest},
     keep_alive::KeepAlive,
     settings::{EtcdSettings, TlsSource},
+    target::Target,
     thread::{Bound, Task},
     transaction::{Lease, Operation, Transaction, TxnOutcome},
-    watch::{Target, Watch},
+    watch::Watch,
 };
 pub use crate::decisions::mirror::{Change, KeyValue, Listing};
 

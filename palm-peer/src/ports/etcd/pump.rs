@@ -12,7 +12,7 @@ use super::{
     error::{EtcdError, EtcdErrorKind},
     failover::Pool,
     history::{Answered, member_header},
-    watch::{NEWS_IN_LINE, News, Target},
+    target::{NEWS_IN_LINE, Target},
     watch_stream::Subscription,
 };
 use crate::{
@@ -37,6 +37,15 @@ async fn calm_down(failures: u32) {
     if let Some(attempt) = failures.checked_sub(1) {
         sleep(full_jitter(attempt, FIRST_WAIT, MAX_WAIT, fastrand::f64())).await;
     }
+}
+
+/// What the task on etcd's thread sends to the reader.
+pub(super) enum News {
+    Listing(Listing),
+    Events(Vec<Event>),
+    Interruption(String),
+    /// The next listing belongs to this history.
+    NewHistory(u64),
 }
 
 /// The task behind a watch.
@@ -121,7 +130,7 @@ impl Pump {
         let opened = self
             .pool
             .turn(|connection| async move {
-                let mut answers = connection.watches.watch(&connection, target, from).await?;
+                let mut answers = connection.watches.watch(connection.watch(), &connection.life, target, from).await?;
                 let Some(first) = answers.next().await else {
                     let reason = answers.stream_ended().unwrap_or_else(|| "the stream ended at once".to_owned());
                     return Err(etcd_client::Error::WatchError(reason));

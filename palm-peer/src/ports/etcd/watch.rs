@@ -2,61 +2,21 @@
 
 use std::{collections::BTreeMap, panic::resume_unwind, time::Instant};
 
-use etcd_client::{GetOptions, WatchOptions};
 use tokio::sync::mpsc;
 
 use super::{
     Etcd,
-    pump::{MANY, Pump},
+    pump::{MANY, News, Pump},
+    target::{NEWS_IN_LINE, Target},
     thread::Bound,
-    transaction::prefix_options,
 };
 use crate::{
     decisions::{
-        mirror::{Change, Event, KeyValue, Listing, Mirror},
+        mirror::{Change, KeyValue, Mirror},
         supervision::{Decision, Supervision},
     },
-    facts::ids::Revision,
     ports::tasks::Name,
 };
-
-/// How many pieces of news may wait for a reader. With more the watch is let go, and lists anew once the reader has
-/// caught up: so neither our memory nor etcd's grows by a reader that is slow, and the connection, which renewals of
-/// leases share, is never clogged by news that nobody reads.
-pub(super) const NEWS_IN_LINE: usize = 1024;
-
-/// What to watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// One key.
-    Key(String),
-    /// All keys that begin so; all keys of etcd's if empty.
-    Prefix(String),
-}
-
-impl Target {
-    pub(super) fn key(&self) -> &str {
-        match self {
-            Self::Key(key) | Self::Prefix(key) => key,
-        }
-    }
-
-    pub(super) fn get_options(&self) -> GetOptions {
-        match self {
-            Self::Key(_) => GetOptions::new(),
-            Self::Prefix(prefix) => prefix_options(prefix),
-        }
-    }
-
-    pub(super) fn watch_options(&self, from: Revision) -> WatchOptions {
-        let options = match self {
-            Self::Key(_) => WatchOptions::new(),
-            Self::Prefix(prefix) if prefix.is_empty() => WatchOptions::new().with_all_keys(),
-            Self::Prefix(_) => WatchOptions::new().with_prefix(),
-        };
-        options.with_start_revision(from.0).with_progress_notify().with_fragment()
-    }
-}
 
 /// Tells what changes in a part of etcd, for as long as it is asked, and keeps a copy of that part.
 ///
@@ -71,15 +31,6 @@ pub struct Watch {
     pump: Bound<()>,
     /// Of the task.
     panics: Supervision,
-}
-
-/// What the task on etcd's thread sends to the reader.
-pub(super) enum News {
-    Listing(Listing),
-    Events(Vec<Event>),
-    Interruption(String),
-    /// The next listing belongs to this history.
-    NewHistory(u64),
 }
 
 impl Watch {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
+use etcd_client::{WatchClient, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use futures::{
     FutureExt,
     future::{Either, select},
@@ -19,11 +19,10 @@ use tokio::{
 };
 
 use super::{
-    connection::Connection,
     error::describe,
     life::Life,
+    target::{NEWS_IN_LINE, Target},
     thread::spawn_on,
-    watch::{NEWS_IN_LINE, Target},
 };
 use crate::{facts::ids::Revision, ports::tasks::Name};
 
@@ -77,7 +76,8 @@ impl WatchStream {
     /// Watches, over the stream that is open, or opens it. The first answer says whether etcd does it. Must run on etcd's thread.
     pub(super) async fn watch(
         &self,
-        connection: &Connection,
+        mut client: WatchClient,
+        life: &Life,
         target: &Target,
         from: Revision,
     ) -> Result<Subscription, etcd_client::Error> {
@@ -90,13 +90,13 @@ impl WatchStream {
         if let Some(subscription) = open.as_ref().and_then(request) {
             return Ok(subscription);
         }
-        let stream = connection.watch().watch(target.key(), Some(target.watch_options(from))).await?;
+        let stream = client.watch(target.key(), Some(target.watch_options(from))).await?;
         let (sender, answers) = stream.split();
         let (requests, orders) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared { state: Mutex::default(), requests });
         let ended = || etcd_client::Error::WatchError("the stream ended at once".to_owned());
         let subscription = shared.subscribe(None).ok_or_else(ended)?;
-        let running = run(Arc::clone(&shared), connection.life.clone(), sender, orders, answers);
+        let running = run(Arc::clone(&shared), life.clone(), sender, orders, answers);
         spawn_on(&Handle::current(), Name::EtcdWatchStream, running);
         *open = Some(shared);
         Ok(subscription)

@@ -1,0 +1,33 @@
+//! What a server is, as its author defined it.
+
+use super::message::Function;
+use crate::{
+    error::{Error, ErrorKind},
+    facts::record::{LONGEST, Record},
+};
+use std::collections::BTreeMap;
+
+/// What a server is.
+pub(crate) struct Definition {
+    pub name: String,
+    pub kind: String,
+    /// The names of its functions, in the order of the record.
+    pub names: Vec<String>,
+    pub functions: BTreeMap<String, Function>,
+}
+
+/// Nobody reads a record that is too long: the server would never be configured.
+pub(crate) fn check_length(record: &Record) -> Result<(), Error> {
+    let length = record.full_length();
+    if length <= LONGEST {
+        return Ok(());
+    }
+    let words = format!(
+        "server {}: its record in etcd would have {length} bytes, {} at most; {} functions are named in it: give it fewer, \
+         or shorter names",
+        record.server,
+        LONGEST,
+        record.functions.len()
+    );
+    Err(Error::new(ErrorKind::Invalid, words))
+}
