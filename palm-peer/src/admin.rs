@@ -1,12 +1,11 @@
 //! Administers the mesh.
 
 use crate::{
-    decisions::roster::Entry,
     drivers::admin::{Archive, Return},
     error::Error,
-    facts::settings::Options,
 };
 use futures::{Stream, stream};
+use palm_proto::{config::Options, members::Entry};
 use std::{fmt, time::Duration};
 
 /// Shows and clears what the mesh keeps in etcd. Cheap to clone. Works under any executor.

@@ -3,12 +3,12 @@
 use crate::{
     drivers::{client::Mesh, dialer::Dialer},
     error::{CallError, Error},
-    facts::{message::Request, settings::Options},
     job::Job,
     ports::tasks::Supervisor,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use palm_proto::{config::Options, types::message::Request};
 use std::{
     fmt,
     future::IntoFuture,

@@ -1,11 +1,9 @@
 //! What can go wrong, seen by a program that uses this crate.
 
-use crate::{
-    facts::{
-        message::{Failure, FailureKind},
-        settings::InvalidSetting,
-    },
-    ports::etcd::{EtcdError, EtcdErrorKind},
+use crate::ports::etcd::{EtcdError, EtcdErrorKind};
+use palm_proto::{
+    config::InvalidSetting,
+    types::message::{Failure, FailureKind},
 };
 use std::{error, fmt};
 use uuid::Uuid;

@@ -2,13 +2,13 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    facts::settings::Options,
     ports::{
         etcd::{Etcd, EtcdSettings, TlsSource},
         tls::{BadCredentials, EtcdTls, PemFiles},
     },
     tls::bad_files,
 };
+use palm_proto::config::Options;
 use std::{io, sync::Arc, time::Duration};
 
 /// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
@@ -48,7 +48,7 @@ fn tls(files: &PemFiles) -> Result<TlsSource, BadCredentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::settings::Settings;
+    use palm_proto::config::Settings;
 
     #[test]
     fn every_endpoint_gets_its_turn_within_the_join_timeout() {

@@ -2,13 +2,13 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    facts::settings::{self, InvalidSetting, Options, Settings},
     logging,
     ports::{runtime, signal, timer},
     server::Server,
 };
 use argh::FromArgs;
 use log::LevelFilter;
+use palm_proto::config::{self, InvalidSetting, Options, Settings};
 use std::{
     io::{self, Write as _},
     process::ExitCode,
@@ -125,7 +125,7 @@ impl Run {
         if self.info {
             return Ok(LevelFilter::Info);
         }
-        settings::log_level(std::env::var_os("PALM_LOG").as_deref())
+        config::log_level(std::env::var_os("PALM_LOG").as_deref())
     }
 
     /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, leaves. A second

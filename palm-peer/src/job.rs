@@ -1,13 +1,15 @@
 //! Streams messages through a pipeline of functions.
 
 use crate::{
-    decisions::job::{Counts, Ending, Fault, Limits},
     drivers::{client::Mesh, job::Running, lock::lock},
     error::CallError,
-    facts::message::FailureKind,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
+use palm_proto::{
+    job::{Counts, Ending, Fault, Limits},
+    types::message::FailureKind,
+};
 use std::{
     error, fmt,
     pin::Pin,
@@ -106,9 +108,9 @@ impl Job {
         S::Item: Into<Bytes>,
     {
         let failed = |failure| CallError::new(failure, None);
-        if self.pipeline.is_empty() || self.pipeline.len() > crate::facts::message::MOST_STAGES {
+        if self.pipeline.is_empty() || self.pipeline.len() > palm_proto::types::message::MOST_STAGES {
             let words = format!("a pipeline of {} stages", self.pipeline.len());
-            return Err(failed(crate::facts::message::Failure::new(FailureKind::BadMessage, words)));
+            return Err(failed(palm_proto::types::message::Failure::new(FailureKind::BadMessage, words)));
         }
         let messages = messages.map(Into::into);
         let running = Running::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;

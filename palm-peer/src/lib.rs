@@ -33,17 +33,10 @@
 
 mod admin;
 mod client;
-mod decisions;
 mod drivers;
 mod error;
 mod etcd;
-mod facts;
 pub mod flags;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-// It speaks by panicking, as tests do.
-#[allow(clippy::expect_used, clippy::print_stdout)]
-pub mod fuzzing;
 mod job;
 pub mod logging;
 mod peer;
@@ -54,16 +47,19 @@ mod tls;
 pub use admin::{Admin, Reset};
 pub use bytes::Bytes;
 pub use client::{Call, Client, Reachable};
-pub use decisions::roster::{Entry, EntryState};
 pub use drivers::agent::announce::{Event, State};
 pub use error::{CallError, Error, ErrorKind};
-pub use facts::{
-    message::FailureKind,
-    record::{BrokenRecord, Record},
-    settings::{InvalidSetting, Options, Settings, Tls},
-    timestamp::Timestamp,
-};
 pub use job::{Job, JobError, Progress, Results};
+#[doc(inline)]
+pub use palm_proto::{
+    config::{InvalidSetting, Options, Settings, Tls},
+    members::{Entry, EntryState},
+    types::{
+        message::FailureKind,
+        record::{BrokenRecord, Record},
+        timestamp::Timestamp,
+    },
+};
 pub use peer::Peer;
 pub use server::{FunctionError, Message, Server};
 

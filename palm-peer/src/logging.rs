@@ -5,16 +5,16 @@
 //! [`feed`] from it, for every record, so that the buffer is fed all the same.
 
 use crate::{
-    decisions::{
-        log_throttle::LogThrottle,
-        logbook::{Entry, Logbook, level_name},
-    },
     drivers::lock::lock,
-    facts::plain::{formatted, message_in, steers},
     ports::line_queue::{LineQueue, Stderr},
 };
 use chrono::Utc;
 use log::{Level, LevelFilter, Record};
+use palm_proto::{
+    limits::log_throttle::LogThrottle,
+    log_buffer::{Entry, Logbook, level_name},
+    types::text::{formatted, message_in, steers},
+};
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     fmt::{self, Write as _},

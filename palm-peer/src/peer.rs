@@ -15,7 +15,6 @@ use crate::{
         startup_check,
     },
     error::{Error, ErrorKind},
-    facts::{record::Record, settings::Options},
     logging,
     ports::{
         etcd::Etcd,
@@ -32,6 +31,7 @@ use futures::{
     future::{Either, select},
     pin_mut,
 };
+use palm_proto::{config::Options, types::record::Record};
 use std::{
     fmt,
     future::Future,

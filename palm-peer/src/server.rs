@@ -12,12 +12,12 @@ use self::{
 
 use crate::{
     error::{Error, ErrorKind},
-    facts::{names, settings::Options},
     peer::Peer,
     ports::runtime,
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, pin_mut};
+use palm_proto::{config::Options, types::names};
 use std::{
     collections::BTreeMap,
     future::{self, Future},

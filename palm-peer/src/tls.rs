@@ -2,12 +2,12 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    facts::settings::Options,
     ports::{
         runtime,
         tls::{BadCredentials, Credentials, PemFiles},
     },
 };
+use palm_proto::config::Options;
 use std::{path::PathBuf, sync::Arc};
 
 /// Reads the files of TLS, if there are any: once, for they may be pipes, and on another thread, for they may lie on a disk

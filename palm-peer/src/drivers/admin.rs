@@ -2,23 +2,23 @@
 
 use super::departures::{Noted, delete_with_note, note, now};
 use crate::{
-    decisions::{
-        election::Candidate,
-        roster::{Entry, roster},
-    },
     error::{Error, ErrorKind},
-    facts::{
-        departure::{REMOVED_BY_ADMIN, Why},
-        ids::Revision,
-        keys::Keys,
-        settings::Options,
-    },
     ports::{
         etcd::{Change, Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Target, Transaction, Watch},
         timer,
     },
 };
 use futures::future::{Either, select};
+use palm_proto::{
+    config::Options,
+    election::Candidate,
+    members::{Entry, roster},
+    types::{
+        ids::Revision,
+        keys::Keys,
+        tombstone::{REMOVED_BY_ADMIN, Why},
+    },
+};
 use std::{
     collections::BTreeMap,
     pin::pin,

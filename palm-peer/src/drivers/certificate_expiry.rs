@@ -1,10 +1,8 @@
 //! Says in the log that the server's own certificate expires, or has expired.
 
-use crate::{
-    decisions::certificate_expiry::{Verdict, WARN_BEFORE, judge},
-    ports::{runtime, timer, tls::Credentials},
-};
+use crate::ports::{runtime, timer, tls::Credentials};
 use chrono::{DateTime, Utc};
+use palm_proto::certificate_expiry::{Verdict, WARN_BEFORE, judge};
 use std::{
     sync::Arc,
     time::{Duration, UNIX_EPOCH},

@@ -4,11 +4,6 @@ mod slot;
 
 use self::slot::{Reopening, Slot};
 use crate::{
-    decisions::{
-        backoff::backoff,
-        directory::{Able, Directory, Update},
-        routing::choose_instance,
-    },
     drivers::{
         dialer::{Dialer, OpenError},
         discovery::{KeepsDirectory, learn},
@@ -17,11 +12,6 @@ use crate::{
         sinks::{JobSinks, Reply},
     },
     error::{Error, ErrorKind},
-    facts::{
-        instance::Instance,
-        message::{Failure, FailureKind, Request},
-        settings::Options,
-    },
     ports::{
         etcd::{Bound, Etcd, EtcdError, Target},
         runtime,
@@ -33,6 +23,16 @@ use bytes::Bytes;
 use futures::{
     channel::{mpsc, oneshot},
     future::{Either, join_all, select},
+};
+use palm_proto::{
+    backoff::backoff,
+    config::Options,
+    directory::{Able, Directory, Update},
+    routing::choose_instance,
+    types::{
+        instance::Instance,
+        message::{Failure, FailureKind, Request},
+    },
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -323,8 +323,9 @@ fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::{client::Client, error::ErrorKind, facts::settings::Settings};
+    use crate::{client::Client, error::ErrorKind};
     use futures::executor::block_on;
+    use palm_proto::config::Settings;
     use palm_tests::{Etcd, free_port};
     use std::time::{Duration, Instant};
 

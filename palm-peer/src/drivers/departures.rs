@@ -1,15 +1,13 @@
 //! Removing others, and the notes that say why somebody left.
 
-use crate::{
-    facts::{
-        departure::{Departure, Why},
-        ids::{LeaseId, Revision},
-        keys::Keys,
-        timestamp::Timestamp,
-    },
-    ports::etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction, TxnOutcome},
-};
+use crate::ports::etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction, TxnOutcome};
 use chrono::Utc;
+use palm_proto::types::{
+    ids::{LeaseId, Revision},
+    keys::Keys,
+    timestamp::Timestamp,
+    tombstone::{Departure, Why},
+};
 use std::time::Duration;
 use uuid::Uuid;
 

@@ -1,14 +1,9 @@
 //! How links are opened: to whoever listens at an endpoint, if it proves to be who is meant.
 
 use crate::{
-    decisions::zmtp::frames::Limits,
     drivers::{
         link::{Link, Where},
         sinks::JobSinks,
-    },
-    facts::{
-        message::{self, Answer},
-        settings::Options,
     },
     ports::{
         connect,
@@ -22,6 +17,11 @@ use crate::{
         timer,
         tls::{self, Credentials},
     },
+};
+use palm_proto::{
+    config::Options,
+    types::message::{self, Answer},
+    zmtp::frames::Limits,
 };
 use std::{
     fmt, io,

@@ -1,15 +1,12 @@
 //! How a client learns what can be reached, and keeps it up to date.
 
 use super::lock::lock;
-use crate::{
-    decisions::directory::Update,
-    facts::instance::Instance,
-    ports::{
-        etcd::{Change, KeyValue, Watch},
-        timer,
-    },
+use crate::ports::{
+    etcd::{Change, KeyValue, Watch},
+    timer,
 };
 use futures::channel::oneshot;
+use palm_proto::{directory::Update, types::instance::Instance};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, Weak},

@@ -4,20 +4,20 @@ mod links;
 
 use self::links::{Links, News};
 use crate::{
-    decisions::{
-        directory::Able,
-        job::{Action, Counts, Ending, Event, Fault, Job, Limits},
-        routing::power_of_two_choices,
-    },
     drivers::{client::Mesh, lock::lock, sinks::Reply},
-    facts::{
-        instance::Instance,
-        message::{Failure, FailureKind, Request},
-    },
     ports::timer::{self, Sleep},
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
+use palm_proto::{
+    directory::Able,
+    job::{Action, Counts, Ending, Event, Fault, Job, Limits},
+    routing::power_of_two_choices,
+    types::{
+        instance::Instance,
+        message::{Failure, FailureKind, Request},
+    },
+};
 use std::{
     collections::{HashMap, HashSet},
     pin::Pin,

@@ -6,12 +6,10 @@ use self::watch::Pulse;
 pub use self::watch::{Fate, Interest, Where};
 
 use crate::{
-    decisions::{allowance::Allowance, liveness::Seen},
     drivers::{
         lock::lock,
         sinks::{JobSinks, Reply},
     },
-    facts::message::{self, Answer, Failure, FailureKind, Request},
     ports::{
         dealer::{self, Frames},
         runtime,
@@ -19,6 +17,11 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, channel::oneshot, future::Shared};
+use palm_proto::{
+    limits::rate_limiter::Allowance,
+    liveness::Seen,
+    types::message::{self, Answer, Failure, FailureKind, Request},
+};
 use std::{
     collections::HashMap,
     sync::{

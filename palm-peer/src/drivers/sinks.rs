@@ -1,8 +1,9 @@
 //! Where the answers to the messages of jobs go, whichever link they come over.
 
-use crate::{drivers::lock::lock, facts::message::Answer};
+use crate::drivers::lock::lock;
 use bytes::Bytes;
 use futures::channel::mpsc;
+use palm_proto::types::message::Answer;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -104,8 +105,8 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::message::Answer;
     use bytes::Bytes;
+    use palm_proto::types::message::Answer;
 
     fn reply(idx: u64) -> Reply {
         let mut answer = Answer::greeting(Uuid::nil());

@@ -1,9 +1,7 @@
 //! Asks other servers whether they reach one that this process does not.
 
 use crate::{
-    decisions::registry::Testimony,
     drivers::{dialer::Dialer, link::Link},
-    facts::{keys::Keys, message::Request, record::Record},
     ports::{
         etcd::{Etcd, EtcdError},
         timer,
@@ -11,6 +9,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::future::join_all;
+use palm_proto::{
+    registry::Testimony,
+    types::{keys::Keys, message::Request, record::Record},
+};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;

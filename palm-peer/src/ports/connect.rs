@@ -5,12 +5,12 @@ use super::{
     runtime::{self, TcpStream},
     timer,
 };
-use crate::decisions::happy_eyeballs::{Attempts, Step};
 use futures::{
     StreamExt as _,
     future::{Either, select},
     stream::FuturesUnordered,
 };
+use palm_proto::happy_eyeballs::{Attempts, Step};
 use std::{
     io,
     net::SocketAddr,

@@ -10,8 +10,10 @@ use super::{
     handshake::{Unopened, shake_hands},
     timer::{self, Sleep},
 };
-use crate::decisions::{
-    allowance::Allowance,
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncWrite, FutureExt as _, channel::oneshot};
+use palm_proto::{
+    limits::rate_limiter::Allowance,
     zmtp::{
         Refusal,
         frames::{Limits, ping_frame},
@@ -19,8 +21,6 @@ use crate::decisions::{
         messages::{Batch, Decoder, Incoming},
     },
 };
-use bytes::Bytes;
-use futures::{AsyncRead, AsyncWrite, FutureExt as _, channel::oneshot};
 use std::{
     collections::VecDeque,
     fmt,

@@ -1,10 +1,10 @@
 //! The opening of a ZMTP connection, the same at both ends of it.
 
-use crate::decisions::zmtp::{
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use palm_proto::zmtp::{
     Refusal,
     handshake::{GREETING_LENGTH, answers_pings, check_greeting, check_ready, greeting, ready},
 };
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use std::{fmt, io};
 
 /// More than a greeting and the longest READY.

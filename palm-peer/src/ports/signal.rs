@@ -4,9 +4,9 @@
 //! ending the process.
 
 use super::tasks::{Name, panic_if_rigged, start_thread, wake};
-use crate::decisions::shutdown::{Request, Requests};
 use async_signal::{Signal, Signals};
 use futures::{StreamExt as _, executor::block_on};
+use palm_proto::shutdown::{Request, Requests};
 use std::{
     collections::BTreeMap,
     fs,

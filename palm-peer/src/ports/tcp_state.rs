@@ -3,7 +3,8 @@
 //! Read from `/proc/net/tcp`, which needs no rights and no unsafe code. It is long on a host with many connections, so this is
 //! for connections on which something is wrong already.
 
-use crate::{decisions::liveness::Delivery, ports::runtime::TcpStream};
+use crate::ports::runtime::TcpStream;
+use palm_proto::liveness::Delivery;
 use std::{fs, io, net::SocketAddr};
 
 /// The `st` of an established connection.

@@ -1,10 +1,8 @@
 //! What a server is, as its author defined it.
 
 use super::message::Function;
-use crate::{
-    error::{Error, ErrorKind},
-    facts::record::{LONGEST, Record},
-};
+use crate::error::{Error, ErrorKind};
+use palm_proto::types::record::{LONGEST, Record};
 use std::collections::BTreeMap;
 
 /// What a server is.

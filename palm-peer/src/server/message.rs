@@ -1,8 +1,9 @@
 //! A message as a function receives it.
 
-use crate::{drivers::serving::relay::Relay, error::CallError, facts::message::Request};
+use crate::{drivers::serving::relay::Relay, error::CallError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use palm_proto::types::message::Request;
 use std::{error, sync::Arc, time::Instant};
 use uuid::Uuid;
 

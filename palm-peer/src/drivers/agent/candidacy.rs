@@ -1,20 +1,11 @@
 //! Carries out what the election decides: stands, follows the next older candidate, watches over the leader.
 
 use crate::{
-    decisions::{
-        backoff::{HELD, backoff, full_jitter, wait_after_end},
-        election::{AHEAD, Candidate, MAX_WAIT},
-    },
     drivers::{
         departures::bury,
         dialer::Dialer,
         lock::lock,
         witnesses::{agree_that_gone, registered},
-    },
-    facts::{
-        ids::{LeaseId, Revision},
-        keys::Keys,
-        record::Record,
     },
     ports::{
         etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction},
@@ -23,6 +14,15 @@ use crate::{
     },
 };
 use futures::future::select;
+use palm_proto::{
+    backoff::{HELD, backoff, full_jitter, wait_after_end},
+    election::{AHEAD, Candidate, MAX_WAIT},
+    types::{
+        ids::{LeaseId, Revision},
+        keys::Keys,
+        record::Record,
+    },
+};
 use std::{
     collections::HashMap,
     pin::pin,

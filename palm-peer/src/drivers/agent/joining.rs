@@ -7,16 +7,15 @@ use super::{
     registration::{RegisterError, Registrar},
 };
 use crate::{
-    decisions::backoff::full_jitter,
     drivers::serving::{Beat, core::Core},
     error::{Error, ErrorKind},
-    facts::record::Record,
     ports::{etcd::Etcd, timer},
 };
 use futures::{
     channel::mpsc,
     future::{Either, select},
 };
+use palm_proto::{backoff::full_jitter, types::record::Record};
 use std::{
     pin::pin,
     sync::Arc,

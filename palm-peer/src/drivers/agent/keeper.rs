@@ -1,9 +1,7 @@
 //! Owns the lease: renews it, and says when it can no longer be counted on.
 
 use crate::{
-    decisions::backoff::full_jitter,
     drivers::{duties::SharedClock, lock::lock},
-    facts::ids::LeaseId,
     ports::{
         etcd::{Etcd, EtcdError, EtcdErrorKind, KeepAlive},
         timer,
@@ -14,6 +12,7 @@ use futures::{
     future::{Either, select},
     pin_mut,
 };
+use palm_proto::{backoff::full_jitter, types::ids::LeaseId};
 use std::time::{Duration, Instant};
 
 /// A timer that comes this late says that the process stood still, and nothing about etcd.

@@ -17,17 +17,11 @@ use self::{
     registration::{RegisterError, Registrar},
 };
 use crate::{
-    decisions::{
-        backoff::full_jitter,
-        election::{self, Candidate, Election, Resignations},
-        removal::{LastWritten, Verdict},
-    },
     drivers::{
         duties::SharedClock,
         lock::lock,
         serving::{Beat, core::Core},
     },
-    facts::{ids::LeaseId, record::Record},
     ports::{
         etcd::{Bound, Change, EtcdErrorKind},
         tasks::{self, Name, Supervisor},
@@ -37,6 +31,12 @@ use crate::{
 use futures::{
     StreamExt as _,
     channel::{mpsc, oneshot},
+};
+use palm_proto::{
+    backoff::full_jitter,
+    election::{self, Candidate, Election, Resignations},
+    removal::{LastWritten, Verdict},
+    types::{ids::LeaseId, record::Record},
 };
 use std::{
     sync::Arc,

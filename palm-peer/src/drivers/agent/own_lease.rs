@@ -1,14 +1,13 @@
 //! The lease that a peer registers on: one, however many attempts that takes.
 
 use crate::{
-    decisions::lease::LeaseClock,
     drivers::{agent::LEAVE_WITHIN, duties::SharedClock},
-    facts::ids::LeaseId,
     ports::{
         etcd::{Etcd, EtcdError, EtcdErrorKind, Granted, LeaseRequest},
         timer,
     },
 };
+use palm_proto::{lease::LeaseClock, types::ids::LeaseId};
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},

@@ -1,16 +1,18 @@
 //! The peer's own keys: puts them, finds out why they are gone, takes them away.
 
 use crate::{
-    decisions::removal::{Evidence, LastWritten, Verdict, judge},
     drivers::departures::{DEPARTED_FOR, delete_with_note, note, now},
-    facts::{
-        departure::{Departure, REMOVED_BY_ADMIN, Why},
+    ports::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
+};
+use palm_proto::{
+    config::Options,
+    removal::{Evidence, LastWritten, Verdict, judge},
+    types::{
         ids::{LeaseId, Revision},
         keys::Keys,
         record::Record,
-        settings::Options,
+        tombstone::{Departure, REMOVED_BY_ADMIN, Why},
     },
-    ports::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
 };
 /// Why a peer could not register.
 #[derive(Debug)]

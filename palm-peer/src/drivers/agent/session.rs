@@ -7,17 +7,11 @@ use super::{
     registration::Registrar,
 };
 use crate::{
-    decisions::{
-        backoff::full_jitter,
-        election::{Candidate, Election, Event, Resignations},
-        removal::{LastWritten, Verdict},
-    },
     drivers::{
         duties,
         lock::lock,
         serving::{Beat, core::Core},
     },
-    facts::ids::{LeaseId, Revision},
     ports::{
         etcd::{Change, Target},
         tasks::{Name, Supervisor},
@@ -28,6 +22,12 @@ use futures::{
     FutureExt as _, StreamExt as _,
     channel::{mpsc, oneshot},
     future::join,
+};
+use palm_proto::{
+    backoff::full_jitter,
+    election::{Candidate, Election, Event, Resignations},
+    removal::{LastWritten, Verdict},
+    types::ids::{LeaseId, Revision},
 };
 use std::{
     future::Future,

@@ -1,9 +1,9 @@
 //! An agent's part in the election.
 
 use super::{Agent, Session, announce::Event};
-use crate::{
-    decisions::election::{self, Action},
-    facts::ids::Revision,
+use palm_proto::{
+    election::{self, Action},
+    types::ids::Revision,
 };
 use uuid::Uuid;
 

@@ -1,7 +1,6 @@
 //! Watches over the serving loop: a blocked executor costs a server its probes, and nobody else would say so.
 
 use crate::{
-    decisions::log_throttle::LogThrottle,
     drivers::serving::Beat,
     ports::{systemd, timer},
 };
@@ -9,6 +8,7 @@ use futures::{
     channel::{mpsc, oneshot},
     future::{Either, select},
 };
+use palm_proto::limits::log_throttle::LogThrottle;
 use std::time::{Duration, Instant};
 
 /// How often the loop is asked, unless systemd wants to know more often.

@@ -1,14 +1,12 @@
 //! The place of a link, which is opened again when it has ended.
 
-use crate::{
-    drivers::{
-        dialer::{Dialer, OpenError},
-        link::Link,
-        lock::lock,
-        sinks::JobSinks,
-    },
-    facts::instance::Instance,
+use crate::drivers::{
+    dialer::{Dialer, OpenError},
+    link::Link,
+    lock::lock,
+    sinks::JobSinks,
 };
+use palm_proto::types::instance::Instance;
 use std::{
     sync::{
         Arc, Mutex,

@@ -1,7 +1,8 @@
 //! What goes in and out over a connection, counted, so that who does not read is not read.
 
-use crate::{decisions::zmtp::Refusal, drivers::lock::lock};
+use crate::drivers::lock::lock;
 use futures::task::AtomicWaker;
+use palm_proto::zmtp::Refusal;
 use std::{
     collections::VecDeque,
     sync::{

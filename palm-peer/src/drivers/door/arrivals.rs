@@ -1,6 +1,7 @@
 //! Long messages come in by turns, so that all of them together stay bounded.
 
-use crate::{decisions::turns::Turns, drivers::lock::lock};
+use crate::drivers::lock::lock;
+use palm_proto::limits::byte_semaphore::Turns;
 use std::{
     collections::HashMap,
     sync::Mutex,

@@ -7,22 +7,20 @@ use super::{
     outside::Outside,
     pump::{End, Inward, Outward},
 };
-use crate::{
-    decisions::zmtp::{Refusal, handshake::ASKING},
-    ports::{
-        fd_limit,
-        handshake::{Unopened, shake_hands},
-        runtime::{self, TcpStream, UnixStream},
-        tasks::Name,
-        timer,
-        tls::{Failure, FailureKind},
-        zmq::Connection,
-    },
+use crate::ports::{
+    fd_limit,
+    handshake::{Unopened, shake_hands},
+    runtime::{self, TcpStream, UnixStream},
+    tasks::Name,
+    timer,
+    tls::{Failure, FailureKind},
+    zmq::Connection,
 };
 use futures::{
     future::{Either, select},
     pin_mut,
 };
+use palm_proto::zmtp::{Refusal, handshake::ASKING};
 use std::{
     future::poll_fn,
     io,

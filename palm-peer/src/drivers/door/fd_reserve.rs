@@ -1,7 +1,8 @@
 //! The file descriptors that a connection will need, held from when it is accepted until it needs them.
 
 use super::Shared;
-use crate::{decisions::admission::has_descriptors, ports::fd_limit};
+use crate::ports::fd_limit;
+use palm_proto::limits::connection_limiter::has_descriptors;
 use std::{fs::File, io, os::fd::AsRawFd as _};
 
 /// How many a connection needs beside the accepted one: both ends of its connection to `ZeroMQ`.

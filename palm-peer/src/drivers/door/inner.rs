@@ -4,14 +4,12 @@
 //! there is no descriptor left, but it can fail to connect. And who is to hear of it knows the socket by a descriptor, not by
 //! a path, for the directories in which sockets lie are removed under running programs.
 
-use crate::{
-    decisions::zmtp::handshake::{self, GREETING_LENGTH},
-    ports::{
-        runtime::{self, UnixListener, UnixStream},
-        zmq::{Attacher, Connection},
-    },
+use crate::ports::{
+    runtime::{self, UnixListener, UnixStream},
+    zmq::{Attacher, Connection},
 };
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, future::try_join};
+use palm_proto::zmtp::handshake::{self, GREETING_LENGTH};
 use rustix::fs::{Mode, OFlags};
 use std::{
     error, fmt, fs, io,

@@ -4,8 +4,9 @@ use super::{
     account::{Account, Together},
     arrivals::Arrivals,
 };
-use crate::{decisions::zmtp::Refusal, drivers::lock::lock, ports::zmq::Connection};
+use crate::{drivers::lock::lock, ports::zmq::Connection};
 use futures::task::AtomicWaker;
+use palm_proto::zmtp::Refusal;
 use std::{
     collections::HashMap,
     future::poll_fn,

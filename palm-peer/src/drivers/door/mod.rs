@@ -17,9 +17,7 @@ pub use self::inner::NoDirectory;
 
 use self::{entry::Place, fd_reserve::Reserve, inner::Inner, ledger::Ledger, tally::Tally};
 use crate::{
-    decisions::{admission::Admission, zmtp::frames::Limits},
     drivers::lock::lock,
-    facts::settings::Options,
     ports::{
         runtime::{self, TcpListener, TcpStream},
         tasks::{Name, Supervisor},
@@ -35,6 +33,7 @@ use futures::{
     pin_mut,
     task::AtomicWaker,
 };
+use palm_proto::{config::Options, limits::connection_limiter::Admission, zmtp::frames::Limits};
 use std::{
     fs::File,
     future::poll_fn,

@@ -1,9 +1,7 @@
 //! What the door has seen: read by `_ping`, and said in the log.
 
-use crate::{
-    decisions::{log_throttle::LogThrottle, zmtp::Refusal},
-    drivers::lock::lock,
-};
+use crate::drivers::lock::lock;
+use palm_proto::{limits::log_throttle::LogThrottle, zmtp::Refusal};
 use serde_json::{Map, Value, json};
 use std::{
     io,

@@ -1,22 +1,22 @@
 //! The leader's links to all servers: for probes, and to notice at once when a process ends.
 
 use crate::{
-    decisions::{
-        admission::{may_keep_link, may_open_probe},
-        backoff::{HELD, wait_after_end},
-        registry::Testimony,
-    },
     drivers::{
         dialer::{Dialer, OpenError},
         link::Link,
         lock::lock,
         witnesses,
     },
-    facts::message::Request,
     ports::{fd_limit, timer},
 };
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, FutureExt as _, select};
+use palm_proto::{
+    backoff::{HELD, wait_after_end},
+    limits::connection_limiter::{may_keep_link, may_open_probe},
+    registry::Testimony,
+    types::message::Request,
+};
 use std::{
     collections::HashMap,
     future::Future,

@@ -6,21 +6,22 @@ mod writes;
 
 use self::links::{Links, ProbeError};
 use crate::{
-    decisions::{
-        backoff::backoff,
-        election::Candidate,
-        lease::LeaseClock,
-        pipeliner,
-        registry::{Action, Event, Line, Registry, Token},
-    },
     drivers::dialer::Dialer,
-    facts::{departure::Departure, ids::Revision, keys::Keys, record::Record, settings::Options},
     ports::{
         etcd::{Change, Etcd, KeyValue, Target, Watch},
         runtime, timer,
     },
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use palm_proto::{
+    backoff::backoff,
+    config::Options,
+    election::Candidate,
+    lease::LeaseClock,
+    pipeliner,
+    registry::{Action, Event, Line, Registry, Token},
+    types::{ids::Revision, keys::Keys, record::Record, tombstone::Departure},
+};
 use std::{
     future::{self, Future},
     ops::ControlFlow,

@@ -4,10 +4,10 @@ use super::{
     Mandate, again,
     writes::{self, Written},
 };
-use crate::{
-    decisions::registry::Published,
-    facts::{ids::Revision, instance::Instance, record::Record},
-    ports::timer,
+use crate::ports::timer;
+use palm_proto::{
+    registry::Published,
+    types::{ids::Revision, instance::Instance, record::Record},
 };
 use std::time::Duration;
 use uuid::Uuid;

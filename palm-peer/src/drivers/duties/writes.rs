@@ -2,20 +2,22 @@
 
 use super::{Mandate, again, departure_in};
 use crate::{
-    decisions::registry::Event,
     drivers::{
         departures::{DEPARTED_FOR, REVOKING, note},
         lock::lock,
     },
-    facts::{
-        departure::{REMOVED_BY_ADMIN, Why},
-        ids::{LeaseId, Revision},
-        instance::Instance,
-        record::Record,
-    },
     ports::{
         etcd::{EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction},
         timer,
+    },
+};
+use palm_proto::{
+    registry::Event,
+    types::{
+        ids::{LeaseId, Revision},
+        instance::Instance,
+        record::Record,
+        tombstone::{REMOVED_BY_ADMIN, Why},
     },
 };
 use std::time::Instant;

@@ -5,11 +5,11 @@ use crate::{
         client::{Mesh, OPEN_WITHIN},
         link::{Interest, Link},
     },
-    facts::{instance::Instance, message::Request},
     ports::timer,
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use palm_proto::types::{instance::Instance, message::Request};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,

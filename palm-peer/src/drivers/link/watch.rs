@@ -2,14 +2,14 @@
 
 use super::Link;
 use crate::{
-    decisions::{
-        liveness::{Liveness, Step},
-        log_throttle::LogThrottle,
-    },
     drivers::lock::lock,
     ports::{tcp_state::Ends, timer},
 };
 use futures::task::AtomicWaker;
+use palm_proto::{
+    limits::log_throttle::LogThrottle,
+    liveness::{Liveness, Step},
+};
 use std::{
     future::poll_fn,
     sync::{

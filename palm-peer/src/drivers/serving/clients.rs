@@ -1,17 +1,15 @@
 //! The table of clients, and the timer that drops answers whose clients did not greet.
 
-use crate::{
-    decisions::client_table::ClientTable,
-    ports::{
-        timer::{self, Sleep},
-        zmq::{Connection, Frames},
-    },
+use crate::ports::{
+    timer::{self, Sleep},
+    zmq::{Connection, Frames},
 };
 use bytes::Bytes;
 use futures::{
     FutureExt as _,
     future::{Fuse, FusedFuture as _},
 };
+use palm_proto::client_table::ClientTable;
 use std::time::Instant;
 use uuid::Uuid;
 

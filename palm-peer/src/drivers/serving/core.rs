@@ -2,13 +2,12 @@
 
 use super::relay::Relay;
 use crate::{
-    decisions::{logbook::Logbook, store::Store},
     drivers::{dialer::Dialer, door::tally::Tally, lock::lock},
-    facts::settings::Options,
     ports::{tasks::Supervisor, tls::Credentials},
     server::message::Function,
 };
 use log::Level;
+use palm_proto::{config::Options, log_buffer::Logbook, store::Store};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},

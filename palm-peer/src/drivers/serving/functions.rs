@@ -2,18 +2,20 @@
 
 use super::core::Core;
 use crate::{
-    decisions::logbook,
     drivers::witnesses,
-    facts::{
-        message::{Failure, FailureKind},
-        plain::panic_message,
-    },
     ports::timer::{self, Elapsed},
     server::message::{Function, Message},
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
 use log::Level;
+use palm_proto::{
+    log_buffer,
+    types::{
+        message::{Failure, FailureKind},
+        text::panic_message,
+    },
+};
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
@@ -100,7 +102,7 @@ fn key_of(message: Message) -> Result<String, Failure> {
 fn log_query(core: &Core, message: &Message) -> Result<Bytes, Failure> {
     let name = String::from_utf8_lossy(&message.payload);
     let name = name.trim();
-    let level = if name.is_empty() { Some(Level::Error) } else { logbook::level_named(name) };
+    let level = if name.is_empty() { Some(Level::Error) } else { log_buffer::level_named(name) };
     let unknown = || Failure::new(FailureKind::BadMessage, format!("{name:?} is no level such as WARNING"));
     level.ok_or_else(unknown).map(|level| core.take_log(level).into())
 }

@@ -21,12 +21,7 @@ use self::{
     unconfirmed::Lost,
 };
 use crate::{
-    decisions::fair_queue::{Amount, FairQueue},
     drivers::door::{Receiver, Sender},
-    facts::{
-        message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
-        names,
-    },
     ports::{
         runtime,
         timer::{self, Sleep},
@@ -40,6 +35,13 @@ use futures::{
     channel::mpsc,
     future::{BoxFuture, Fuse, FusedFuture},
     stream::FuturesUnordered,
+};
+use palm_proto::{
+    limits::fair_queue::{Amount, FairQueue},
+    types::{
+        message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
+        names,
+    },
 };
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -1,7 +1,8 @@
 //! A message on its way to another server, and where its answer goes.
 
-use crate::{facts::message::Request, ports::zmq::Connection};
+use crate::ports::zmq::Connection;
 use bytes::Bytes;
+use palm_proto::types::message::Request;
 use std::time::Instant;
 use uuid::Uuid;
 

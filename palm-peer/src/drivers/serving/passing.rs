@@ -6,9 +6,10 @@ use super::{
     task::Stuck,
     unconfirmed::Lost,
 };
-use crate::{facts::message::Request, ports::timer};
+use crate::ports::timer;
 use bytes::Bytes;
 use futures::FutureExt as _;
+use palm_proto::types::message::Request;
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -4,14 +4,16 @@
 use super::{parcel::Parcel, unconfirmed::Ledgers};
 use crate::{
     drivers::{client::Mesh, dialer::Dialer, link::Link},
-    facts::{
-        message::{Failure, FailureKind, Request},
-        names,
-        settings::Options,
-    },
     ports::{etcd::Etcd, tasks::Supervisor},
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use palm_proto::{
+    config::Options,
+    types::{
+        message::{Failure, FailureKind, Request},
+        names,
+    },
+};
 use std::{
     fmt,
     sync::{Arc, OnceLock},

@@ -1,8 +1,8 @@
 //! The functions that run, and how much they hold.
 
 use super::task::Finished;
-use crate::decisions::fair_queue::Amount;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use palm_proto::limits::fair_queue::Amount;
 use std::future::pending;
 
 /// Functions under way.

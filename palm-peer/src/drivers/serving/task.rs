@@ -2,11 +2,11 @@
 
 use super::parcel::ReturnAddress;
 use crate::{
-    facts::message::{Failure, Request},
     ports::zmq::Connection,
     server::message::{Function, Message},
 };
 use bytes::Bytes;
+use palm_proto::types::message::{Failure, Request};
 use std::time::{Duration, Instant};
 
 /// A request that is to be run.

@@ -3,7 +3,6 @@
 
 use super::parcel::Parcel;
 use crate::{
-    decisions::unconfirmed::Unconfirmed,
     drivers::{
         link::{Fate, Link},
         lock::lock,
@@ -14,6 +13,7 @@ use futures::{
     FutureExt as _, StreamExt as _,
     channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
 };
+use palm_proto::unconfirmed::Unconfirmed;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, Weak},

@@ -11,7 +11,7 @@ use super::{
     failover::{Failure, Pool},
     history::{cluster_of, member_header},
 };
-use crate::decisions::etcd_history::{ClusterId, Header};
+use palm_proto::etcd_history::{ClusterId, Header};
 
 /// How long the endpoints may take, before the first request, to say which cluster they belong to.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);

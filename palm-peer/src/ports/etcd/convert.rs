@@ -2,9 +2,9 @@
 
 use etcd_client::{EventType, ResponseHeader};
 
-use crate::{
-    decisions::mirror::{Event, KeyValue},
-    facts::ids::{LeaseId, Revision},
+use palm_proto::{
+    reflector::{Event, KeyValue},
+    types::ids::{LeaseId, Revision},
 };
 
 /// The revision in an answer's header. etcd sets it always.

@@ -28,7 +28,8 @@ use super::{
     life::Doubt,
     settings::{EtcdSettings, TlsSource},
 };
-use crate::{decisions::etcd_history::EtcdHistory, ports::tls::EtcdTls};
+use crate::ports::tls::EtcdTls;
+use palm_proto::etcd_history::EtcdHistory;
 
 /// How many times the request timeout a request may take while etcd is slow.
 pub(super) const SLOW_FACTOR: u32 = 4;

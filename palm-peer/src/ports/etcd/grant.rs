@@ -17,7 +17,7 @@ use super::{
     error::{EtcdError, describe},
     history::Answered,
 };
-use crate::facts::ids::LeaseId;
+use palm_proto::types::ids::LeaseId;
 
 /// A new lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

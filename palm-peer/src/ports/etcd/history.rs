@@ -5,12 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use etcd_client::ResponseHeader;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{
-    decisions::{
-        etcd_history::{ClusterId, EtcdHistory, Header, Sent, Verdict},
-        log_throttle::{LogThrottle, Suppressed},
-    },
-    facts::ids::Revision,
+use palm_proto::{
+    etcd_history::{ClusterId, EtcdHistory, Header, Sent, Verdict},
+    limits::log_throttle::{LogThrottle, Suppressed},
+    types::ids::Revision,
 };
 
 /// What an answer said beside its header.

@@ -12,7 +12,7 @@ use super::{
     failover::SLOW_FACTOR,
     history::{Answered, member_header},
 };
-use crate::facts::ids::LeaseId;
+use palm_proto::types::ids::LeaseId;
 
 /// A stream to one endpoint, over which one lease is renewed. It never moves to another endpoint by itself.
 pub struct KeepAlive {

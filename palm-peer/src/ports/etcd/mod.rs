@@ -39,7 +39,7 @@ pub use self::{
     transaction::{Lease, Operation, Transaction, TxnOutcome},
     watch::Watch,
 };
-pub use crate::decisions::mirror::{Change, KeyValue, Listing};
+pub use palm_proto::reflector::{Change, KeyValue, Listing};
 
 use self::{
     connection::Connection,
@@ -49,10 +49,8 @@ use self::{
     thread::Thread,
     transaction::prefix_options,
 };
-use crate::{
-    facts::ids::{LeaseId, Revision},
-    ports::tasks::{Name, Supervisor},
-};
+use crate::ports::tasks::{Name, Supervisor};
+use palm_proto::types::ids::{LeaseId, Revision};
 
 /// A handle to etcd. Cheap to clone.
 ///

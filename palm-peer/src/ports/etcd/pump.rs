@@ -15,12 +15,10 @@ use super::{
     target::{NEWS_IN_LINE, Target},
     watch_stream::Subscription,
 };
-use crate::{
-    decisions::{
-        backoff::full_jitter,
-        mirror::{Event, Listing},
-    },
-    facts::ids::Revision,
+use palm_proto::{
+    backoff::full_jitter,
+    reflector::{Event, Listing},
+    types::ids::Revision,
 };
 
 /// How long to wait after the first failure; a break of etcd's is felt by all at once, so even that is spread by chance.

@@ -3,7 +3,7 @@
 use etcd_client::{GetOptions, WatchOptions};
 
 use super::transaction::prefix_options;
-use crate::facts::ids::Revision;
+use palm_proto::types::ids::Revision;
 
 /// How many pieces of news may wait for a reader. With more the watch is let go, and lists anew once the reader has
 /// caught up: so neither our memory nor etcd's grows by a reader that is slow, and the connection, which renewals of

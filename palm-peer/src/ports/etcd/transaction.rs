@@ -6,9 +6,9 @@ use etcd_client::{
 };
 
 use super::convert::{items, revision_of};
-use crate::{
-    decisions::mirror::KeyValue,
-    facts::ids::{LeaseId, Revision},
+use palm_proto::{
+    reflector::KeyValue,
+    types::ids::{LeaseId, Revision},
 };
 
 /// Comparisons, what to do if all of them hold, and what to do else. Without comparisons they hold.

@@ -10,12 +10,10 @@ use super::{
     target::{NEWS_IN_LINE, Target},
     thread::Bound,
 };
-use crate::{
-    decisions::{
-        mirror::{Change, KeyValue, Mirror},
-        supervision::{Decision, Supervision},
-    },
-    ports::tasks::Name,
+use crate::ports::tasks::Name;
+use palm_proto::{
+    reflector::{Change, KeyValue, Mirror},
+    supervision::{Decision, Supervision},
 };
 
 /// Tells what changes in a part of etcd, for as long as it is asked, and keeps a copy of that part.

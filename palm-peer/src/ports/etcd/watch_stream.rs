@@ -24,7 +24,8 @@ use super::{
     target::{NEWS_IN_LINE, Target},
     thread::spawn_on,
 };
-use crate::{facts::ids::Revision, ports::tasks::Name};
+use crate::ports::tasks::Name;
+use palm_proto::types::ids::Revision;
 
 /// The watches over one connection. The stream is opened by the first of them and ends with the last.
 #[derive(Default)]

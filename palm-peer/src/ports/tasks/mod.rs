@@ -9,16 +9,14 @@ mod rigged;
 pub use name::Name;
 
 use super::timer;
-use crate::{
-    decisions::{
-        log_throttle::LogThrottle,
-        supervision::{Decision, Supervision},
-    },
-    facts::plain::panic_message,
-};
 use futures::{
     FutureExt as _,
     channel::{mpsc, oneshot},
+};
+use palm_proto::{
+    limits::log_throttle::LogThrottle,
+    supervision::{Decision, Supervision},
+    types::text::panic_message,
 };
 use std::{
     future::{Future, pending},

@@ -6,7 +6,7 @@ use super::{
     stream::{self, Stream},
     verify::{OwnFault, Verifier, check_own, expires_by},
 };
-use crate::{decisions::log_throttle::LogThrottle, ports::runtime::TcpStream};
+use crate::ports::runtime::TcpStream;
 use futures_rustls::{
     TlsAcceptor, TlsConnector,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -18,6 +18,7 @@ use futures_rustls::{
         version::TLS13,
     },
 };
+use palm_proto::limits::log_throttle::LogThrottle;
 use std::{
     fmt,
     path::Path,

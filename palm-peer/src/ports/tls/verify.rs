@@ -1,7 +1,6 @@
 //! Whether a certificate is one of the mesh.
 
 use super::failure::{certificate_words, words_of};
-use crate::decisions::identity::{Scope, mesh_uri, scope};
 use futures_rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     rustls::{
@@ -17,6 +16,7 @@ use futures_rustls::{
         },
     },
 };
+use palm_proto::mesh_scope::{Scope, mesh_uri, scope};
 use std::{fmt, sync::Arc};
 use webpki::EndEntityCert;
 

@@ -4,7 +4,7 @@ use super::{
     super::{entry::Guest, ledger::Ledger},
     End, Patience, Rest, STALL, poll_read_behind,
 };
-use crate::decisions::zmtp::{
+use palm_proto::zmtp::{
     Refusal,
     frames::{Limits, Scanner, Step},
 };

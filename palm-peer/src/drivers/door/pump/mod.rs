@@ -8,11 +8,9 @@ mod outward;
 
 pub use self::{inward::Inward, outward::Outward};
 
-use crate::{
-    decisions::zmtp::Refusal,
-    ports::timer::{self, Sleep},
-};
+use crate::ports::timer::{self, Sleep};
 use futures::{AsyncRead, AsyncWrite};
+use palm_proto::zmtp::Refusal;
 use std::{
     cell::Cell,
     future::Future as _,

@@ -4,11 +4,11 @@ use super::{
     super::{entry::Guest, ledger::Ledger},
     End, Patience, Rest, STALL, poll_read_behind, with_scratch,
 };
-use crate::decisions::zmtp::{
+use futures::AsyncRead as _;
+use palm_proto::zmtp::{
     Refusal,
     frames::{Limits, Scanner, Step},
 };
-use futures::AsyncRead as _;
 use std::{
     convert::Infallible,
     io,

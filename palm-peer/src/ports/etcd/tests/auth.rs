@@ -108,7 +108,7 @@ fn a_watch_that_etcd_refuses_disturbs_no_other() {
     told(&etcd, &mut watch, "listed");
     let refused = || {
         let target = Target::Prefix("/forbidden/".into());
-        wait(&etcd, super::super::pump::follow_from(&etcd, target, crate::facts::ids::Revision(1)))
+        wait(&etcd, super::super::pump::follow_from(&etcd, target, palm_proto::types::ids::Revision(1)))
     };
     assert!(refused().contains("permission denied"), "{}", refused());
     for n in 0..3 {

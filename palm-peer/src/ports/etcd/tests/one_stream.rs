@@ -4,7 +4,7 @@ use futures::executor::block_on;
 use palm_tests::{Proxy, eventually};
 
 use super::{super::*, *};
-use crate::facts::ids::Revision;
+use palm_proto::types::ids::Revision;
 
 const MANY: usize = 20;
 

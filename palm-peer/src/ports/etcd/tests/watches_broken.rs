@@ -6,7 +6,7 @@ use futures::executor::block_on;
 use palm_tests::{EtcdCluster, Proxy};
 
 use super::{super::*, *};
-use crate::facts::ids::Revision;
+use palm_proto::types::ids::Revision;
 
 #[test]
 fn what_was_compacted_while_the_watch_was_cut_off_is_told_as_the_difference() {

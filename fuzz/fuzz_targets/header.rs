@@ -1,5 +1,0 @@
-//! Inputs are taken for the header of a message.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palm_peer::fuzzing::header(bytes));

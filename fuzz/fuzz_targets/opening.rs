@@ -1,5 +1,0 @@
-//! Inputs are taken for the opening of a connection.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palm_peer::fuzzing::opening(bytes));

@@ -1,5 +1,0 @@
-//! Inputs are taken for what lies in etcd.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palm_peer::fuzzing::record(bytes));

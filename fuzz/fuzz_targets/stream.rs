@@ -1,5 +1,0 @@
-//! Inputs are taken for a stream of frames.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palm_peer::fuzzing::stream(bytes));

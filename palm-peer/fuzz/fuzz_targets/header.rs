@@ -1,0 +1,5 @@
+//! Inputs are taken for the header of a message.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palm_fuzz::header(bytes));

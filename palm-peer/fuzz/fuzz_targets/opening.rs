@@ -1,0 +1,5 @@
+//! Inputs are taken for the opening of a connection.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palm_fuzz::opening(bytes));

@@ -1,0 +1,5 @@
+//! Inputs are taken for what lies in etcd.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palm_fuzz::record(bytes));

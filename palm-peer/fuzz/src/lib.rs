@@ -1,0 +1,207 @@
+//! The laws that hold whatever a stranger says. The targets under `fuzz_targets` look for what breaks them; the tests here put the
+//! inputs under `seeds`, and thousands made from them, to the same laws.
+
+// A broken law is a panic, as in a test.
+#![allow(clippy::expect_used)]
+
+#[cfg(test)]
+mod tests;
+
+use palm_proto::{
+    types::{
+        instance::Instance,
+        message::{self, Answer, Failure, FailureKind, Incoming, LONGEST_HEADER},
+        names,
+        record::{self, Record},
+        tombstone::Departure,
+    },
+    zmtp::{
+        frames::{Limits, Scanner, Step},
+        handshake::{ANSWERING, ASKING, check_greeting, check_ready},
+        messages::{Decoder, Incoming as Arrived},
+    },
+};
+
+/// What is done with bytes of any origin. Panics when a law is broken.
+pub type Target = fn(&[u8]);
+
+/// The targets: what an input is taken for.
+pub const TARGETS: [(&str, Target); 4] =
+    [("opening", opening), ("stream", stream), ("header", header), ("record", record)];
+
+/// The opening of a connection: what is accepted or refused stays so when more comes, and nothing is accepted without its end.
+///
+/// # Panics
+/// When a law is broken.
+pub fn opening(bytes: &[u8]) {
+    let (mut greeted, mut ready) = (Ok(false), [Ok(None), Ok(None)]);
+    for end in 0..=bytes.len().min(4096) {
+        let part = &bytes[..end];
+        let greets = check_greeting(part);
+        assert!(greeted == Ok(false) || greeted == greets, "a greeting changed its mind at {end}");
+        greeted = greets;
+        for (before, theirs) in ready.iter_mut().zip([&ASKING[..], &ANSWERING[..]]) {
+            let readies = check_ready(part, theirs);
+            assert!(*before == Ok(None) || *before == readies, "a READY changed its mind at {end}");
+            assert!(readies != Ok(Some(0)) && !matches!(readies, Ok(Some(length)) if length > end));
+            *before = readies;
+        }
+    }
+}
+
+/// A stream of frames: it makes no difference in which pieces it comes, only what is within the limits is passed, and no more
+/// than a header is held back; and who puts messages together from it comes to the same. The first byte chooses the pieces.
+///
+/// # Panics
+/// When a law is broken.
+pub fn stream(bytes: &[u8]) {
+    const LIMITS: Limits = Limits { bytes: 1000, frames: 8 };
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let (whole, piece) = (bytes.len().max(1), usize::from(*first) + 1);
+    let scanned = scan(LIMITS, bytes, whole);
+    assert_eq!(scan(LIMITS, bytes, piece), scanned, "in other pieces");
+    let messages = check_passed(LIMITS, &scanned.passed);
+    let decoded = decode(LIMITS, bytes, piece);
+    assert_eq!(decode(LIMITS, bytes, whole), decoded, "in other pieces");
+    assert_eq!((decoded.0.len(), decoded.1), (messages, scanned.refused));
+}
+
+/// What comes of a stream.
+#[derive(Debug, PartialEq, Eq)]
+struct Scanned {
+    passed: Vec<u8>,
+    refused: bool,
+}
+
+/// The messages of a stream that comes in pieces of `size`, and whether it is refused then.
+fn decode(limits: Limits, bytes: &[u8], size: usize) -> (Vec<Vec<bytes::Bytes>>, bool) {
+    let (mut decoder, mut messages) = (Decoder::new(limits), Vec::new());
+    for mut piece in bytes.chunks(size) {
+        loop {
+            match decoder.decode(&mut piece) {
+                Ok(Some(Arrived::Message(frames))) => messages.push(frames),
+                Ok(Some(Arrived::Ping(ping))) => assert!(ping.pong.len() <= 32, "a PONG is short"),
+                Ok(Some(Arrived::Pong(_))) => {}
+                Ok(None) => break,
+                Err(_) => return (messages, true),
+            }
+        }
+        assert!(piece.is_empty(), "what is not refused is taken");
+    }
+    (messages, false)
+}
+
+/// What is passed of a stream that comes in pieces of `size`, and whether it is refused then.
+fn scan(limits: Limits, bytes: &[u8], size: usize) -> Scanned {
+    let mut scanner = Scanner::new(limits).asking_from(100);
+    let (mut passed, mut kept) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(size) {
+        kept.extend_from_slice(piece);
+        loop {
+            match scanner.step(&kept, u64::MAX) {
+                Ok(Step::Pass(count)) => passed.extend(kept.drain(..count)),
+                Ok(Step::Ping(count, ping)) => {
+                    assert!(ping.pong.len() <= 32 && count <= 32, "a PING is short");
+                    kept.drain(..count);
+                }
+                Ok(Step::Long(_)) => scanner.permit(),
+                Ok(Step::Incomplete) => break,
+                Err(_) => return Scanned { passed, refused: true },
+            }
+        }
+        assert!(kept.len() <= 32, "{} bytes are held back", kept.len());
+    }
+    Scanned { passed, refused: false }
+}
+
+/// Reads what was passed in the plainest way that there is; gives how many messages are whole.
+fn check_passed(limits: Limits, mut bytes: &[u8]) -> usize {
+    let (mut messages, mut frames, mut length) = (0, 0, 0_u64);
+    while let [flags, rest @ ..] = bytes {
+        assert!(flags & !3 == 0, "a command, or what is no frame, was passed");
+        let (body, rest) = if flags & 2 == 0 {
+            let Some((body, rest)) = rest.split_first() else { return messages };
+            (u64::from(*body), rest)
+        } else {
+            let Some((body, rest)) = rest.split_first_chunk() else { return messages };
+            (u64::from_be_bytes(*body), rest)
+        };
+        (frames, length) = (frames + 1, length + body);
+        assert!(frames <= limits.frames && length <= limits.bytes, "{frames} frames of {length} bytes were passed");
+        let body = usize::try_from(body).expect("within the limits");
+        let Some(after) = rest.get(body..) else { return messages };
+        bytes = after;
+        if flags & 1 == 0 {
+            (messages, frames, length) = (messages + 1, 0, 0);
+        }
+    }
+    messages
+}
+
+/// The header of a request or an answer: what is understood is written so that it is understood again, and what is not is
+/// answered with a header that fits.
+///
+/// # Panics
+/// When a law is broken.
+pub fn header(bytes: &[u8]) {
+    match message::decode(bytes) {
+        Ok(Incoming::Request(request)) => {
+            assert!(bytes.len() <= LONGEST_HEADER && request.stage < request.pipeline.len());
+            assert!(request.route.is_empty() || request.route.len() == request.pipeline.len());
+            assert!(!request.goes_on() || request.client.is_some());
+            assert_eq!(message::decode(&request.encode()), Ok(Incoming::Request(request.clone())));
+            let target = &request.pipeline[request.stage];
+            if let Some((server, function)) = names::split_target(target) {
+                assert_eq!(&format!("{server}.{function}"), target);
+            }
+        }
+        Ok(Incoming::Hello { client, .. }) => {
+            let again = message::decode(&message::encode_hello(client));
+            assert_eq!(again, Ok(Incoming::Hello { client, bye: true, identify: false }));
+        }
+        Ok(Incoming::Parting) => assert!(bytes.len() <= LONGEST_HEADER),
+        Err(bad) => {
+            let mut answer = Answer::greeting(uuid::Uuid::nil());
+            (answer.job, answer.idx, answer.stage) = (bad.job, bad.idx, Some(0));
+            answer.error = Some(Failure::new(FailureKind::BadMessage, bad.message));
+            let encoded = answer.encode();
+            assert!(encoded.len() <= LONGEST_HEADER, "an answer with a header of {} bytes", encoded.len());
+            assert_eq!(Answer::decode(&encoded), Some(answer));
+        }
+    }
+    if let Some(answer) = Answer::decode(bytes) {
+        assert!(bytes.len() <= LONGEST_HEADER);
+        assert_eq!(Answer::decode(&answer.encode()), Some(answer));
+    }
+}
+
+/// What lies in etcd: what is understood is written so that it is understood again, shows nothing that could steer a terminal,
+/// and what is not understood is said in few words.
+///
+/// # Panics
+/// When a law is broken.
+pub fn record(bytes: &[u8]) {
+    match Record::from_json(bytes) {
+        Ok(record) => {
+            assert!(bytes.len() <= record::LONGEST);
+            // Of times, no more than microseconds is kept: so it is what is written that must stay.
+            let written = record.to_json();
+            let again = Record::from_json(written.as_bytes()).map(|record| record.to_json());
+            assert_eq!(again.as_ref(), Ok(&written));
+            let endpoint = record.endpoint();
+            for text in [&record.server, &record.kind, &endpoint].into_iter().chain(&record.functions) {
+                assert!(!text.chars().any(|c| c.is_control() || c.is_whitespace()), "{text:?} would be shown");
+            }
+        }
+        Err(broken) => assert!(broken.to_string().chars().count() <= 210, "{broken}"),
+    }
+    let of_key =
+        serde_json::from_slice::<Instance>(bytes).map(|instance| format!("{}/{}", instance.server, instance.uuid));
+    if let Some((key, instance)) = of_key.ok().and_then(|key| Some((key.clone(), Instance::from_entry(&key, bytes)?))) {
+        assert_eq!(Instance::from_entry(&key, instance.to_json().as_bytes()), Some(instance));
+    }
+    if let Some(departure) = Departure::from_json(bytes) {
+        let again = Departure::from_json(departure.to_json().as_bytes()).map(|departure| departure.to_json());
+        assert_eq!(again, Some(departure.to_json()));
+    }
+}

@@ -1,0 +1,149 @@
+//! Which files make TLS, and whether it is spoken in the mesh.
+
+use super::{InvalidSetting, Settings, host};
+use std::str::FromStr;
+
+/// Whether peers and clients speak TLS with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tls {
+    /// When `cacert`, `cert` and `key` are all given.
+    #[default]
+    Auto,
+    /// Never; the files serve etcd alone.
+    Off,
+    /// Always, and with etcd too: without the files, or with a plain etcd, nothing starts.
+    Required,
+}
+
+impl FromStr for Tls {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            "required" => Ok(Self::Required),
+            _ => Err(()),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether TLS is spoken in the mesh.
+    pub(super) fn speaks_tls(&self) -> bool {
+        let given = [&self.cacert, &self.cert, &self.key].into_iter().all(Option::is_some);
+        given && self.tls != Tls::Off
+    }
+
+    pub(super) fn check_tls(&self) -> Result<(), InvalidSetting> {
+        let refuse = |name, reason: &str| Err(InvalidSetting::new(name, reason));
+        if self.cert.is_some() != self.key.is_some() {
+            return refuse("cert", "a certificate and its key come together: set both cert and key");
+        }
+        if self.cert.is_some() && self.cacert.is_none() {
+            return refuse(
+                "cert",
+                "a certificate is of no use without the authority of the others: set cacert as well",
+            );
+        }
+        if self.tls == Tls::Required && !self.speaks_tls() {
+            return refuse("tls", "it is required, which takes all three of cacert, cert and key");
+        }
+        if !self.door && self.speaks_tls() {
+            return refuse("door", "TLS is the door's: without one, it must be off");
+        }
+        for url in &self.etcd {
+            if url.starts_with("https://") {
+                continue;
+            }
+            if self.tls == Tls::Required {
+                return refuse("tls", &format!("it is required, but etcd is at {url}, which is plain: write https://"));
+            }
+            // With an etcd on the same machine, the files may be for the mesh alone.
+            if self.cacert.is_some() && !(self.speaks_tls() && is_loopback(url)) {
+                return refuse("etcd", &format!("{url} is plain, but cacert is set: write https://"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the host of this URL is this machine, by its name or address.
+fn is_loopback(url: &str) -> bool {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(host) => host.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(host, _)| host),
+    };
+    host::is_loopback(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Options;
+
+    fn build(etcd: &str, files: &[&str], tls: &str) -> Result<Options, String> {
+        let mut settings = Settings::default();
+        settings.set("etcd", etcd).expect("URLs");
+        for name in files {
+            settings.set(name, &format!("/{name}.pem")).expect("a path");
+        }
+        settings.set("tls", tls).expect("a word");
+        settings.build().map_err(|error| error.to_string())
+    }
+
+    const ALL: [&str; 3] = ["cacert", "cert", "key"];
+
+    #[test]
+    fn the_mesh_speaks_tls_when_it_has_all_it_takes_unless_told_otherwise() {
+        for (etcd, files, tls, spoken) in [
+            ("http://127.0.0.1:2379", &ALL[..0], "auto", false),
+            ("https://db:2379", &ALL[..1], "auto", false),
+            ("https://db:2379", &ALL, "auto", true),
+            ("https://db:2379", &ALL, "off", false),
+            ("https://db:2379", &ALL, "Required", true),
+            ("http://127.0.0.1:2379", &ALL, "auto", true),
+            ("http://localhost:2379/,http://[::1]:2379", &ALL, "auto", true),
+        ] {
+            let options = build(etcd, files, tls).expect("settings that make sense");
+            assert_eq!(options.has_mesh_tls(), spoken, "{etcd} {files:?} {tls}");
+        }
+    }
+
+    #[test]
+    fn what_would_not_be_safe_is_refused() {
+        for (etcd, files, tls, words) in [
+            ("https://db:2379", &ALL[..0], "required", "all three"),
+            ("https://db:2379", &ALL[..1], "required", "all three"),
+            ("http://127.0.0.1:2379", &ALL, "required", "plain"),
+            ("https://db:1,http://db:2379", &ALL, "required", "http://db:2379"),
+            ("http://db:2379", &ALL, "auto", "plain"),
+            ("http://127.0.0.1:2379", &ALL, "off", "plain"),
+            ("http://127.0.0.1:2379", &ALL[..1], "auto", "plain"),
+            ("https://db:2379", &ALL[1..], "auto", "set cacert"),
+            ("https://db:2379", &ALL[..2], "auto", "set both"),
+        ] {
+            let error = build(etcd, files, tls).expect_err(words);
+            assert!(error.contains(words), "{etcd} {files:?} {tls}: {error}");
+        }
+    }
+
+    #[test]
+    fn who_listens_for_others_without_tls_is_exposed() {
+        let exposed = |ip: &str, bind: Option<&str>, files: bool| {
+            let mut settings = Settings { ip: ip.into(), ..Settings::default() };
+            settings.bind = bind.map(|bind| bind.parse().expect("an address"));
+            for name in ALL.iter().filter(|_| files) {
+                settings.set(name, "/x.pem").expect("a path");
+            }
+            settings.build().expect("settings that make sense").is_exposed()
+        };
+        assert!(!exposed("127.0.0.1", None, false));
+        assert!(!exposed("::1", None, false));
+        assert!(exposed("10.0.0.1", None, false));
+        assert!(exposed("127.0.0.1", Some("0.0.0.0"), false));
+        assert!(!exposed("10.0.0.1", None, true));
+    }
+}

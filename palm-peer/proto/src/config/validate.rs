@@ -1,0 +1,107 @@
+//! What settings may be, each alone and together.
+
+use super::{InvalidSetting, Settings, etcd_url, host};
+use crate::types::keys::Keys;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+/// The longest time that a setting may name; more is a slip of the pen.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// The largest limit in bytes, 1 TiB: more is a slip of the pen, and sums of such must not overflow.
+const MAX_BYTES: usize = 1 << 40;
+/// etcd grants no lease much shorter than this: its election timeout bounds it.
+const SHORTEST_TTL: Duration = Duration::from_secs(2);
+
+impl Settings {
+    pub(super) fn check_etcd(&mut self) -> Result<(), InvalidSetting> {
+        for url in &mut self.etcd {
+            *url = etcd_url(url)?;
+        }
+        if self.etcd.is_empty() {
+            return Err(InvalidSetting::new("etcd", "at least one URL is needed"));
+        }
+        if !Keys::is_valid_prefix(&self.prefix) {
+            let reason =
+                format!("{:?} must start with /, and hold neither //, white space nor control characters", self.prefix);
+            return Err(InvalidSetting::new("prefix", reason));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_address(&mut self) -> Result<(), InvalidSetting> {
+        self.ip = host::host(&self.ip).map_err(|reason| InvalidSetting::new("ip", reason))?;
+        let host = &self.ip;
+        match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+                let reason =
+                    format!("nobody can reach {host}: name this machine's address, and use bind to listen on all");
+                Err(InvalidSetting::new("ip", reason))
+            }
+            Err(_) if self.bind.is_none() => Err(InvalidSetting::new(
+                "bind",
+                format!("ip is the name {host}: name the address to listen on as well"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_times(&self) -> Result<(), InvalidSetting> {
+        let times = [
+            ("ttl", self.ttl, SHORTEST_TTL),
+            ("join_timeout", self.join_timeout, Duration::from_millis(100)),
+            ("probe_period", self.probe_period, Duration::from_millis(100)),
+            ("probe_timeout", self.probe_timeout, Duration::from_millis(10)),
+            ("drain", self.drain, Duration::ZERO),
+            ("timeout", self.timeout, Duration::from_millis(1)),
+        ];
+        for (name, time, least) in times {
+            if time < least || time > LONGEST {
+                return Err(InvalidSetting::new(name, format!("{time:?} is not within {least:?} and {LONGEST:?}")));
+            }
+        }
+        if self.probe_timeout > self.probe_period {
+            let reason = format!("{:?} is longer than probe_period, {:?}", self.probe_timeout, self.probe_period);
+            return Err(InvalidSetting::new("probe_timeout", reason));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_limits(&self) -> Result<(), InvalidSetting> {
+        if !(1..=100).contains(&self.probe_misses) {
+            return Err(InvalidSetting::new("probe_misses", format!("{} is not within 1 and 100", self.probe_misses)));
+        }
+        // ZeroMQ's queue for one connection holds 100,000 messages and must never fill.
+        for (name, count, most) in [
+            ("max_in_flight", self.max_in_flight, 50_000),
+            ("max_queued", self.max_queued, 1_000_000),
+            ("max_connections", self.max_connections, 1_000_000),
+            ("max_per_address", self.max_per_address, 1_000_000),
+        ] {
+            if count == 0 || count > most {
+                return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
+            }
+        }
+        for (name, bytes, least) in [
+            ("max_payload", self.max_payload, 1),
+            ("max_store", self.max_store, 0),
+            ("max_queued_bytes", self.max_queued_bytes, 1),
+            ("max_unread", self.max_unread, 1),
+            ("max_held", self.max_held, 1),
+        ] {
+            if !(least..=MAX_BYTES).contains(&bytes) {
+                return Err(InvalidSetting::new(name, format!("{bytes} is not within {least} and {MAX_BYTES}")));
+            }
+        }
+        for (name, bytes) in
+            [("max_unread", self.max_unread), ("max_held", self.max_held), ("max_queued_bytes", self.max_queued_bytes)]
+        {
+            if bytes < self.max_payload {
+                let reason = format!("{bytes} is less than max_payload, {}", self.max_payload);
+                return Err(InvalidSetting::new(name, reason));
+            }
+        }
+        Ok(())
+    }
+}

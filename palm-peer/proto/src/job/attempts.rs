@@ -1,0 +1,195 @@
+//! What becomes of a message's attempts.
+
+use super::{
+    Ending, Fault, Job,
+    in_flight::{Flight, State},
+};
+use crate::{
+    backoff::backoff,
+    types::message::{Failure, FailureKind},
+};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// The wait after a first refusal; it doubles with each further one in a row, up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The longest wait after a refusal.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+impl Job {
+    pub(super) fn sent(&mut self, idx: u64, route: Vec<Uuid>, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        self.loads.add(&route);
+        flight.routes.push(route);
+        flight.unsure.clear();
+        flight.state = State::UnderWay;
+        // The last attempt has all the time that is left.
+        let patient = flight.attempts < self.limits.attempts;
+        let until = if patient { now + self.limits.patience } else { flight.deadline };
+        self.wake(idx, until);
+    }
+
+    pub(super) fn not_sent(&mut self, idx: u64, fault: Fault, now: Instant) {
+        match fault.failure.kind {
+            FailureKind::NoSuchFunction | FailureKind::BadMessage | FailureKind::TooLarge => self.end(idx, Err(fault)),
+            _ => self.put_off(idx, fault, now),
+        }
+    }
+
+    pub(super) fn answered(&mut self, idx: u64, ending: Ending, now: Instant) {
+        if !self.flights.contains_key(&idx) {
+            self.counts.duplicates += 1;
+            return;
+        }
+        match ending {
+            Err(fault) if is_refusal(fault.failure.kind) => self.refused(idx, fault, now),
+            ending => self.end(idx, ending),
+        }
+    }
+
+    /// One of the attempts was refused before the function ran: it counts no more.
+    fn refused(&mut self, idx: u64, fault: Fault, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let by = |route: &Vec<Uuid>| fault.server.is_some_and(|server| route.get(fault.stage) == Some(&server));
+        let found = flight.routes.iter().rposition(by);
+        // A server may have written another one into the route; then it is not known which attempt this was. It is taken for
+        // the oldest, and the one under way for given up: to wait for it would be to wait in vain if it was the one.
+        let place = found.unwrap_or(0);
+        if place >= flight.routes.len() {
+            return;
+        }
+        let counted_on = match flight.state {
+            State::UnderWay => found.is_none() || place + 1 == flight.routes.len(),
+            State::InDoubt => true,
+            State::Starting | State::PutOff | State::InLine => false,
+        };
+        self.loads.remove(&flight.routes.remove(place));
+        if counted_on {
+            self.put_off(idx, fault, now);
+        } else {
+            flight.attempts -= 1;
+        }
+    }
+
+    /// To be sent again after a pause, under the same attempt.
+    fn put_off(&mut self, idx: u64, fault: Fault, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        flight.state = State::PutOff;
+        let pause = backoff(flight.refusals, PAUSE, LONGEST_PAUSE, self.random.f64());
+        flight.refusals += 1;
+        flight.avoid = fault.server.or(flight.avoid);
+        flight.last = Some(fault);
+        self.lane.leave(idx);
+        self.wake(idx, now + pause);
+    }
+
+    /// An instance may be leaving: from now on it is not known who has what was routed through it.
+    pub(super) fn leaving(&mut self, instance: Uuid) {
+        for flight in self.flights.values_mut() {
+            let Some(route) = flight.route() else { continue };
+            let at = |(stage, uuid): (usize, &Uuid)| (*uuid == instance).then_some(stage);
+            let stages: Vec<usize> = route.iter().enumerate().filter_map(at).collect();
+            flight.unsure.extend(stages);
+        }
+    }
+
+    /// An instance will answer no more.
+    pub(super) fn gone(&mut self, instance: Uuid, stages: &[usize], now: Instant) {
+        let chosen = |flight: &Flight| stages.iter().copied().find(|stage| flight.unsure.contains(stage));
+        let through = |flight: &Flight| {
+            flight.routes.iter().any(|route| route.contains(&instance))
+                || (flight.state == State::UnderWay && chosen(flight).is_some())
+        };
+        let hit: Vec<u64> = self.flights.iter().filter(|(_, flight)| through(flight)).map(|(idx, _)| *idx).collect();
+        for idx in hit {
+            let Some(flight) = self.flights.get_mut(&idx) else { continue };
+            let stage =
+                flight.stage_at(instance).or_else(|| chosen(flight).filter(|_| flight.state == State::UnderWay));
+            // What has one stage only is passed on to nobody: these are lost for certain.
+            for lost in flight.routes.extract_if(.., |route| *route == [instance]) {
+                self.loads.remove(&lost);
+            }
+            if let Some(stage) = stage {
+                let failure = Failure::new(FailureKind::Unreachable, "the server is gone; the function may have run");
+                self.lost(idx, Fault { failure, stage, server: Some(instance) }, true, now);
+            } else if flight.state == State::InDoubt && flight.routes.is_empty() {
+                self.give_up(idx);
+            }
+        }
+    }
+
+    /// The attempt under way may be lost: another one is made, if there is one left.
+    fn lost(&mut self, idx: u64, fault: Fault, server_gone: bool, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        self.lane.leave(idx);
+        flight.last = Some(fault.clone());
+        if flight.attempts >= self.limits.attempts {
+            flight.state = State::InDoubt;
+            if flight.routes.is_empty() {
+                self.give_up(idx);
+            } else {
+                self.wake(idx, now + self.limits.patience);
+            }
+            return;
+        }
+        flight.attempts += 1;
+        flight.refusals = 0;
+        flight.avoid = fault.server;
+        flight.suspect = server_gone && flight.attempts == self.limits.attempts;
+        self.counts.retried += 1;
+        self.dispatch(idx);
+    }
+
+    /// Sends a message, or has it wait for its turn.
+    fn dispatch(&mut self, idx: u64) {
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let deadline = flight.deadline;
+        if flight.suspect {
+            flight.state = State::InLine;
+            self.lane.join(idx);
+        } else {
+            self.send(idx);
+        }
+        self.wake(idx, deadline);
+    }
+
+    /// What a message waited for is due.
+    pub(super) fn due(&mut self, idx: u64, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        match flight.state {
+            _ if now >= flight.deadline => self.give_up(idx),
+            State::PutOff => self.dispatch(idx),
+            State::InDoubt => self.give_up(idx),
+            State::UnderWay => {
+                let words = format!("no answer within {:?}", self.limits.patience);
+                let failure = Failure::new(FailureKind::Unreachable, words);
+                // Of several servers it is not known which one does not answer.
+                let server = flight.routes.last().filter(|route| route.len() == 1).map(|route| route[0]);
+                self.lost(idx, Fault { failure, stage: 0, server }, false, now);
+            }
+            State::Starting | State::InLine => {
+                let deadline = flight.deadline;
+                self.wake(idx, deadline);
+            }
+        }
+    }
+
+    /// The message ends in the last that went wrong with it.
+    fn give_up(&mut self, idx: u64) {
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let fault = flight.last.take().unwrap_or_else(|| Fault {
+            failure: Failure::new(FailureKind::TimedOut, "no answer before the deadline"),
+            stage: 0,
+            server: None,
+        });
+        self.end(idx, Err(fault));
+    }
+}
+
+/// Whether a server that says so did not run the function, and nobody will on behalf of the same attempt. That there is no such
+/// server is said by the stage before, and may not be so in a moment.
+fn is_refusal(kind: FailureKind) -> bool {
+    use FailureKind::{Busy, Leaving, NoSuchServer, Unreachable, WrongServer};
+    matches!(kind, Busy | Leaving | WrongServer | Unreachable | NoSuchServer)
+}

@@ -1,0 +1,192 @@
+mod simulation;
+
+use super::*;
+use crate::types::message::FailureKind;
+
+const LIMITS: Limits = Limits {
+    messages: 8,
+    bytes: 1000,
+    attempts: 3,
+    deadline: Duration::from_secs(30),
+    patience: Duration::from_secs(10),
+    ordered: true,
+};
+
+fn fault(kind: FailureKind, server: u128) -> Ending {
+    Err(Fault { failure: Failure::new(kind, "x"), stage: 0, server: Some(Uuid::from_u128(server)) })
+}
+
+fn sent(actions: &[Action]) -> Vec<u64> {
+    actions.iter().map(|Action::Send { idx, .. }| *idx).collect()
+}
+
+#[test]
+fn the_window_bounds_messages_and_bytes_until_they_are_consumed() {
+    let now = Instant::now();
+    let mut job = Job::new(LIMITS, 0);
+    for _ in 0..8 {
+        assert!(job.may_pull());
+        job.handle(Event::Pulled("abc".into()), now);
+    }
+    assert!(!job.may_pull());
+    job.handle(Event::Answered { idx: 0, ending: Ok("r".into()) }, now);
+    assert!(!job.may_pull(), "a result that nobody took still counts");
+    assert_eq!(job.next(), Some((0, Ok("r".into()))));
+    assert!(job.may_pull());
+    let mut job = Job::new(LIMITS, 0);
+    job.handle(Event::Pulled(vec![0; 5000].into()), now);
+    assert!(!job.may_pull(), "one message may exceed the bytes, a second may not follow");
+}
+
+#[test]
+fn results_come_in_order_or_as_they_complete() {
+    let now = Instant::now();
+    for (ordered, first) in [(true, None), (false, Some((1, Ok(Bytes::from("b")))))] {
+        let mut job = Job::new(Limits { ordered, ..LIMITS }, 0);
+        job.handle(Event::Pulled("0".into()), now);
+        job.handle(Event::Pulled("1".into()), now);
+        job.handle(Event::Answered { idx: 1, ending: Ok("b".into()) }, now);
+        assert_eq!(job.next(), first);
+    }
+}
+
+fn uuid(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+fn gone(instance: Uuid) -> Event {
+    Event::Gone { instance, stages: Vec::new() }
+}
+
+/// A job whose only message is under way along this route.
+fn under_way(limits: Limits, route: &[u128], now: Instant) -> Job {
+    let mut job = Job::new(limits, 0);
+    job.handle(Event::Pulled("0".into()), now);
+    go(&mut job, route, now);
+    job
+}
+
+fn go(job: &mut Job, route: &[u128], now: Instant) {
+    let route = route.iter().copied().map(uuid).collect();
+    job.handle(Event::Sent { idx: 0, route }, now);
+}
+
+fn answer(job: &mut Job, ending: Ending, now: Instant) -> Vec<u64> {
+    sent(&job.handle(Event::Answered { idx: 0, ending }, now))
+}
+
+#[test]
+fn a_server_that_is_gone_costs_an_attempt_and_a_refusal_does_not() {
+    let now = Instant::now();
+    let mut job = under_way(LIMITS, &[7], now);
+    for round in 1..=2 {
+        assert!(answer(&mut job, fault(FailureKind::Leaving, 7), now).is_empty());
+        assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);
+        go(&mut job, &[8], now);
+        assert_eq!(sent(&job.handle(gone(uuid(8)), now)), [0]);
+        assert_eq!(job.counts().retried, round);
+        go(&mut job, &[7], now);
+    }
+    job.handle(gone(uuid(7)), now);
+    let (_, ending) = job.next().expect("three attempts are all");
+    assert_eq!(ending.expect_err("lost").failure.kind, FailureKind::Unreachable);
+}
+
+#[test]
+fn servers_that_a_message_has_passed_may_go_down_as_often_as_they_like() {
+    let now = Instant::now();
+    // It waits at 2, and its further attempts at 5 and 8; the others of its routes go down.
+    let mut job = under_way(LIMITS, &[1, 2, 3], now);
+    for (instance, route) in [(1, [4, 5, 6]), (4, [7, 8, 9])] {
+        assert_eq!(sent(&job.handle(gone(uuid(instance)), now)), [0]);
+        go(&mut job, &route, now);
+    }
+    assert_eq!(job.handle(gone(uuid(7)), now), []);
+    assert_eq!((job.next(), job.counts().retried), (None, 2));
+    answer(&mut job, Ok("from the first".into()), now + LIMITS.patience / 2);
+    assert_eq!(job.next(), Some((0, Ok("from the first".into()))));
+}
+
+#[test]
+fn when_all_attempts_are_used_up_an_answer_is_waited_for_no_longer_than_patience() {
+    let now = Instant::now();
+    let mut job = under_way(Limits { attempts: 1, ..LIMITS }, &[1, 2], now);
+    job.handle(gone(uuid(2)), now);
+    assert_eq!((job.next(), job.deadline()), (None, Some(now + LIMITS.patience)));
+    job.tick(now + LIMITS.patience);
+    let fault = job.next().expect("ended").1.expect_err("lost");
+    assert_eq!((fault.stage, fault.server), (1, Some(uuid(2))));
+}
+
+#[test]
+fn an_old_attempt_that_is_refused_gives_its_place_back() {
+    let now = Instant::now();
+    let mut job = under_way(Limits { attempts: 2, ..LIMITS }, &[1, 2], now);
+    job.handle(gone(uuid(2)), now);
+    go(&mut job, &[3, 4], now);
+    let mut late = fault(FailureKind::Busy, 1);
+    assert!(answer(&mut job, late.clone(), now).is_empty(), "the other one is still under way");
+    assert_eq!(sent(&job.handle(gone(uuid(4)), now)), [0], "and may be given up for another");
+    go(&mut job, &[5, 6], now);
+    job.handle(gone(uuid(6)), now);
+    late = fault(FailureKind::Busy, 3);
+    answer(&mut job, late, now);
+    assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0], "when all seemed used up as well");
+}
+
+#[test]
+fn who_went_on_for_a_server_that_left_may_go_down_too() {
+    let now = Instant::now();
+    let mut job = under_way(LIMITS, &[1, 2], now);
+    let other = |instance, stages: &[usize]| Event::Gone { instance: uuid(instance), stages: stages.into() };
+    assert_eq!(job.handle(other(5, &[1]), now), [], "another one has it");
+    job.handle(Event::Leaving(uuid(2)), now);
+    assert_eq!(job.handle(other(6, &[0]), now), [], "this cannot be who goes on");
+    assert_eq!(sent(&job.handle(other(7, &[1]), now)), [0]);
+    go(&mut job, &[1, 8], now);
+    assert_eq!(job.handle(other(9, &[1]), now), [], "of this attempt it is known who has it");
+}
+
+#[test]
+fn a_refusal_by_a_server_that_another_one_chose_is_not_waited_out() {
+    let now = Instant::now();
+    let mut job = under_way(LIMITS, &[1, 2], now);
+    job.handle(gone(uuid(2)), now);
+    go(&mut job, &[3, 4], now);
+    answer(&mut job, fault(FailureKind::Busy, 9), now);
+    assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);
+}
+
+#[test]
+fn pauses_after_refusals_grow_and_are_spread() {
+    let now = Instant::now();
+    let mut pauses = BTreeSet::new();
+    for seed in 0..20 {
+        let mut job = Job::new(LIMITS, seed);
+        job.handle(Event::Pulled("0".into()), now);
+        let mut last = Duration::ZERO;
+        for _ in 0..12 {
+            go(&mut job, &[1], now);
+            answer(&mut job, fault(FailureKind::Busy, 1), now);
+            let at = job.deadline().expect("a pause");
+            last = at - now;
+            job.tick(at);
+        }
+        assert!(last >= Duration::from_millis(250) && last <= Duration::from_millis(500), "{last:?}");
+        pauses.insert(last);
+    }
+    assert!(pauses.len() > 10, "all come back together: {pauses:?}");
+}
+
+#[test]
+fn a_message_past_its_deadline_ends_in_an_error_once() {
+    let now = Instant::now();
+    let mut job = Job::new(LIMITS, 0);
+    job.handle(Event::Pulled("0".into()), now);
+    job.handle(Event::Sent { idx: 0, route: vec![Uuid::from_u128(7)] }, now);
+    assert_eq!(job.deadline(), Some(now + LIMITS.patience));
+    job.tick(now + LIMITS.deadline);
+    assert!(job.next().expect("ended").1.is_err());
+    job.handle(Event::Answered { idx: 0, ending: Ok("late".into()) }, now);
+    assert_eq!((job.next(), job.counts().duplicates), (None, 1));
+}

@@ -1,0 +1,117 @@
+//! Who may come in: how many connections there are, from where, and whether there are descriptors for them.
+
+use crate::zmtp::Refusal;
+use std::{collections::HashMap, net::IpAddr};
+
+/// How many descriptors the listener leaves to the program that it is part of, at most.
+const MAX_LEFT_TO_PROGRAM: u64 = 32;
+
+/// Whether there are descriptors for one more connection, where so many are allowed and the lowest free one has this number:
+/// a quarter of them, 32 at most, is left to the rest of the program.
+#[must_use]
+pub fn has_descriptors(limit: u64, lowest_free: u64) -> bool {
+    lowest_free < limit - MAX_LEFT_TO_PROGRAM.min(limit / 4)
+}
+
+/// How many descriptors a leader's probes leave to the rest of the program, at most: fewer than the listener does, so that
+/// strangers who fill the listener do not keep the leader from probing.
+const MAX_LEFT_BY_PROBES: u64 = 16;
+
+/// How many descriptors a leader leaves to the rest of the program when it keeps links open between probes, at most.
+const MAX_LEFT_BY_LINKS: u64 = 256;
+
+/// As [`has_descriptors`], for a connection that a leader opens for a probe: an eighth, 16 at most, is left.
+#[must_use]
+pub fn may_open_probe(limit: u64, lowest_free: u64) -> bool {
+    lowest_free < limit - MAX_LEFT_BY_PROBES.min(limit / 8)
+}
+
+/// Whether a leader may keep the link of a probe open: not when that leaves less than half of the descriptors, or 256, to the
+/// clients of the server that it is.
+#[must_use]
+pub fn may_keep_link(limit: u64, lowest_free: u64) -> bool {
+    lowest_free < limit - MAX_LEFT_BY_LINKS.min(limit / 2)
+}
+
+/// Counts the connections.
+#[derive(Debug)]
+pub struct Admission {
+    most: usize,
+    most_from_address: usize,
+    all: usize,
+    from: HashMap<IpAddr, usize>,
+}
+
+impl Admission {
+    /// Lets in `most` at once, `most_from_address` of them from one address.
+    #[must_use]
+    pub fn new(most: usize, most_from_address: usize) -> Self {
+        Self { most, most_from_address, all: 0, from: HashMap::new() }
+    }
+
+    /// Lets one in, which must [`leave`](Self::leave) at its end.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub fn enter(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        if self.all >= self.most {
+            return Err(Refusal::TooMany);
+        }
+        let from = self.from.entry(address).or_default();
+        if *from >= self.most_from_address {
+            return Err(Refusal::TooManyFromAddress);
+        }
+        *from += 1;
+        self.all += 1;
+        Ok(())
+    }
+
+    /// One that was let in has ended.
+    pub fn leave(&mut self, address: IpAddr) {
+        self.all -= 1;
+        if let Some(from) = self.from.get_mut(&address) {
+            *from -= 1;
+            if *from == 0 {
+                self.from.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([127, 0, 0, last])
+    }
+
+    #[test]
+    fn each_use_of_descriptors_leaves_some_to_the_next() {
+        for (limit, link, connection, probe) in
+            [(64, 32, 48, 56), (1024, 768, 992, 1008), (1 << 20, 1_048_320, 1_048_544, 1_048_560)]
+        {
+            for (may, first) in
+                [(may_keep_link as fn(u64, u64) -> bool, link), (has_descriptors, connection), (may_open_probe, probe)]
+            {
+                assert!(may(limit, first - 1) && !may(limit, first), "{limit}, {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_enter_than_may_and_who_leaves_makes_room() {
+        let mut admission = Admission::new(3, 2);
+        assert_eq!(admission.enter(address(1)), Ok(()));
+        assert_eq!(admission.enter(address(1)), Ok(()));
+        assert_eq!(admission.enter(address(1)), Err(Refusal::TooManyFromAddress));
+        assert_eq!(admission.enter(address(2)), Ok(()));
+        assert_eq!(admission.enter(address(3)), Err(Refusal::TooMany));
+        admission.leave(address(1));
+        assert_eq!(admission.enter(address(1)), Ok(()));
+        for last in [1, 1, 2] {
+            admission.leave(address(last));
+        }
+        assert_eq!((admission.all, admission.from.len()), (0, 0));
+    }
+}

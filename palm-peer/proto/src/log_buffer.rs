@@ -1,0 +1,146 @@
+//! What a server logged since it was last asked: the answer to `_log_query`.
+
+use crate::types::timestamp::Timestamp;
+use log::Level;
+use std::{collections::VecDeque, fmt::Write as _};
+use uuid::Uuid;
+
+/// The most entries that are kept between two queries.
+const MOST_ENTRIES: usize = 1000;
+/// The longest message that is kept, in bytes.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// One line of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was logged.
+    pub when: Timestamp,
+    /// How grave it is.
+    pub level: Level,
+    /// Where, as `file/line`.
+    pub place: String,
+    /// What was said.
+    pub message: String,
+}
+
+/// A bounded buffer of log lines: when full, the oldest go, and are counted.
+#[derive(Debug, Default)]
+pub struct Logbook {
+    entries: VecDeque<Entry>,
+    dropped: u64,
+}
+
+impl Logbook {
+    /// Keeps a line.
+    pub fn push(&mut self, mut entry: Entry) {
+        if entry.message.len() > LONGEST_MESSAGE {
+            let end = (0..=LONGEST_MESSAGE).rev().find(|&at| entry.message.is_char_boundary(at)).unwrap_or(0);
+            entry.message.truncate(end);
+            entry.message.push('…');
+        }
+        if self.entries.len() == MOST_ENTRIES {
+            self.entries.pop_front();
+            self.dropped += 1;
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// Everything since the last time, oldest first, separated by commas: one letter for a line below `level`, the
+    /// whole line from `level` on. What had to be dropped comes first, as `<count> dropped`.
+    pub fn take(&mut self, uuid: Uuid, level: Level) -> String {
+        let mut parts = Vec::with_capacity(self.entries.len() + 1);
+        if self.dropped > 0 {
+            parts.push(format!("{} dropped", self.dropped));
+            self.dropped = 0;
+        }
+        for entry in self.entries.drain(..) {
+            parts.push(if entry.level <= level { whole(&entry, uuid) } else { letter(entry.level).to_owned() });
+        }
+        parts.join(",")
+    }
+}
+
+fn whole(entry: &Entry, uuid: Uuid) -> String {
+    let mut line = format!("{}:{uuid}:{}:{}:", entry.when, level_name(entry.level), entry.place);
+    for c in entry.message.chars() {
+        match c {
+            '\\' => line.push_str("\\\\"),
+            ',' => line.push_str("\\,"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            c if c.is_control() => {
+                // Writing to a String cannot fail.
+                let _ = write!(line, "\\x{:02x}", u32::from(c));
+            }
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+/// The first letter of a level's name; `TRACE` counts as `DEBUG`, which the original knew.
+fn letter(level: Level) -> &'static str {
+    match level {
+        Level::Error => "E",
+        Level::Warn => "W",
+        Level::Info => "I",
+        Level::Debug | Level::Trace => "D",
+    }
+}
+
+/// The name of a level as the guide prints it.
+#[must_use]
+pub fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARNING",
+        Level::Info => "INFO",
+        Level::Debug | Level::Trace => "DEBUG",
+    }
+}
+
+/// The level with this name, in any case; `CRITICAL` counts as `ERROR`.
+#[must_use]
+pub fn level_named(name: &str) -> Option<Level> {
+    match name.to_ascii_uppercase().as_str() {
+        "CRITICAL" | "ERROR" => Some(Level::Error),
+        "WARNING" | "WARN" => Some(Level::Warn),
+        "INFO" => Some(Level::Info),
+        "DEBUG" => Some(Level::Debug),
+        "TRACE" => Some(Level::Trace),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(level: Level, message: &str) -> Entry {
+        let when = "2016-02-16T11:28:59.088608".parse().expect("a time");
+        Entry { when, level, place: "main.rs/7".into(), message: message.into() }
+    }
+
+    #[test]
+    fn lines_below_the_level_shrink_to_a_letter() {
+        let mut book = Logbook::default();
+        for level in [Level::Info, Level::Debug, Level::Info, Level::Warn, Level::Error] {
+            book.push(entry(level, "a, b\nc\\"));
+        }
+        let uuid = Uuid::nil();
+        let whole = format!(r"2016-02-16T11:28:59.088608:{uuid}:ERROR:main.rs/7:a\, b\nc\\");
+        assert_eq!(book.take(uuid, Level::Error), format!("I,D,I,W,{whole}"));
+        assert_eq!(book.take(uuid, Level::Error), "");
+    }
+
+    #[test]
+    fn a_full_book_drops_the_oldest_and_says_so() {
+        let mut book = Logbook::default();
+        for _ in 0..MOST_ENTRIES + 3 {
+            book.push(entry(Level::Info, &"ä".repeat(LONGEST_MESSAGE)));
+        }
+        let answer = book.take(Uuid::nil(), Level::Error);
+        assert!(answer.starts_with("3 dropped,I,I,"), "{}", &answer[..40]);
+        assert_eq!(answer.split(',').count(), MOST_ENTRIES + 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! Who is in the mesh, as a person sees it: the records and the candidates that etcd holds, made into a list.
+
+use super::election::Candidate;
+use crate::reflector::KeyValue;
+use crate::types::{
+    keys::Keys,
+    record::{BrokenRecord, Record},
+};
+use std::fmt;
+use uuid::Uuid;
+
+/// One key under `/servers/`: a server, or what somebody wrote there that is no record of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The whole key in etcd, prefix included.
+    pub key: String,
+    /// The key without its folder: the server's uuid, unless the entry is broken. What
+    /// [`Admin::remove`](crate::Admin::remove) takes.
+    pub name: String,
+    /// What is stored, byte for byte.
+    pub stored: Vec<u8>,
+    /// The record, or why it is none.
+    pub record: Result<Record, BrokenRecord>,
+    /// Where the server stands in the mesh.
+    pub state: EntryState,
+}
+
+/// Where a server stands in the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EntryState {
+    /// It leads: it configures, probes and publishes all servers, itself among them.
+    Leader,
+    /// The leader has reached it: clients can call it.
+    Configured,
+    /// The leader has not reached it, or not yet.
+    Waiting,
+    /// What is stored is no record of a server. Nobody can call it.
+    Broken,
+}
+
+/// One lower-case word.
+impl fmt::Display for EntryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Leader => "leader",
+            Self::Configured => "configured",
+            Self::Waiting => "waiting",
+            Self::Broken => "broken",
+        })
+    }
+}
+
+/// All entries: servers by name and uuid, what is broken behind them.
+///
+/// `servers` and `election` are what lies in these two folders.
+#[must_use]
+pub fn roster<'a>(
+    keys: &Keys,
+    servers: impl IntoIterator<Item = &'a KeyValue>,
+    election: impl IntoIterator<Item = &'a KeyValue>,
+) -> Vec<Entry> {
+    let leader = leader(keys, election);
+    let mut entries: Vec<Entry> = servers.into_iter().filter_map(|kv| entry(keys, kv, leader)).collect();
+    entries.sort_by(|a, b| order(a).cmp(&order(b)));
+    entries
+}
+
+/// Whose key of the election is the oldest.
+fn leader<'a>(keys: &Keys, election: impl IntoIterator<Item = &'a KeyValue>) -> Option<Uuid> {
+    let candidates = election.into_iter().filter_map(|kv| Candidate::read(keys, kv));
+    candidates.min_by_key(|candidate| candidate.created)?.uuid
+}
+
+/// One entry; `None` when the key is in another folder.
+fn entry(keys: &Keys, kv: &KeyValue, leader: Option<Uuid>) -> Option<Entry> {
+    let name = kv.key.strip_prefix(&keys.servers())?;
+    let record = Record::from_entry(name, &kv.value);
+    let state = match &record {
+        Err(_) => EntryState::Broken,
+        Ok(record) if Some(record.uuid) == leader => EntryState::Leader,
+        Ok(record) if record.configured => EntryState::Configured,
+        Ok(_) => EntryState::Waiting,
+    };
+    Some(Entry { key: kv.key.clone(), name: name.to_owned(), stored: kv.value.clone(), record, state })
+}
+
+fn order(entry: &Entry) -> (bool, &str, &str) {
+    match &entry.record {
+        Ok(record) => (false, &record.server, &entry.name),
+        Err(_) => (true, "", &entry.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ids::{LeaseId, Revision};
+
+    const UUIDS: [&str; 3] = [
+        "10000000-0000-4000-8000-000000000000",
+        "20000000-0000-4000-8000-000000000000",
+        "30000000-0000-4000-8000-000000000000",
+    ];
+
+    fn kv(key: String, value: impl Into<Vec<u8>>, lease: i64, created: i64) -> KeyValue {
+        let (created, modified) = (Revision(created), Revision(created));
+        KeyValue { key, value: value.into(), lease: LeaseId::new(lease), created, modified }
+    }
+
+    fn record(uuid: &str, server: &str, configured: bool) -> KeyValue {
+        let json = format!(
+            r#"{{"host": "::1", "pid": 1, "when": "2016-02-16T11:28:59.088608", "leader": null, "server": "{server}",
+            "ports": [5], "kind": "registered", "functions": [], "uuid": "{uuid}", "configured": {configured}}}"#
+        );
+        kv(format!("/m/servers/{uuid}"), json, 1, 1)
+    }
+
+    fn states(servers: &[KeyValue], election: &[KeyValue]) -> Vec<(String, String)> {
+        let entries = roster(&Keys::new("/m"), servers, election);
+        entries.into_iter().map(|entry| (entry.name, entry.state.to_string())).collect()
+    }
+
+    fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, state)| ((*name).to_owned(), (*state).to_owned())).collect()
+    }
+
+    #[test]
+    fn servers_come_by_name_and_what_is_broken_comes_last() {
+        let [one, two, three] = UUIDS;
+        let servers = [
+            record(one, "text", true),
+            record(three, "printf", false),
+            record(two, "printf", true),
+            kv("/m/servers/".into(), "", 0, 1),
+            kv(format!("/m/servers/{}x", &one[1..]), record(one, "text", true).value, 0, 1),
+            kv("/m/serversx".into(), "elsewhere", 0, 1),
+        ];
+        assert_eq!(
+            states(&servers, &[]),
+            named(&[
+                (two, "configured"),
+                (three, "waiting"),
+                (one, "configured"),
+                ("", "broken"),
+                (&format!("{}x", &one[1..]), "broken"),
+            ])
+        );
+    }
+
+    #[test]
+    fn the_oldest_candidate_leads_and_foreign_keys_do_not() {
+        let [one, two, three] = UUIDS;
+        let servers = [record(one, "a", true), record(two, "a", true), record(three, "a", false)];
+        let election = [
+            kv("/m/election/1a".into(), two, 0x1a, 9),
+            kv("/m/election/1b".into(), one, 0x1b, 7),
+            kv("/m/election/1c".into(), three, 0x99, 5),
+            kv("/m/election/mine".into(), three, 1, 3),
+        ];
+        let expected = named(&[(one, "leader"), (two, "configured"), (three, "waiting")]);
+        assert_eq!(states(&servers, &election), expected);
+        let unknown = [kv("/m/election/1".into(), "who?", 1, 1)];
+        assert_eq!(states(&servers, &unknown)[0].1, "configured");
+    }
+}

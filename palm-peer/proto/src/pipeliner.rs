@@ -1,0 +1,36 @@
+//! The pipeliner's log: which servers clients can reach.
+
+use super::registry::{Line, MANY};
+use crate::types::record::Record;
+use log::Level;
+
+/// The list of servers as the guide prints it; of many servers, a detail.
+pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>) -> Vec<Line> {
+    let reachable: Vec<_> = reachable.into_iter().collect();
+    let level = if reachable.len() > MANY { Level::Debug } else { Level::Info };
+    let line = |text: &str| Line::new(level, text);
+    let mut servers: Vec<Line> = reachable
+        .into_iter()
+        .map(|record| {
+            let functions: Vec<_> = record.functions.iter().map(|name| format!("'{name}'")).collect();
+            line(&format!(
+                "{}: Server {} of type {}, implements [{}]",
+                record.uuid,
+                record.server,
+                record.kind,
+                functions.join(", ")
+            ))
+        })
+        .collect();
+    let mut lines = Vec::with_capacity(servers.len() + 3);
+    if servers.is_empty() {
+        lines.push(Line::critical("You have no server running"));
+    }
+    lines.push(line("***** List of servers *****"));
+    lines.append(&mut servers);
+    lines.push(line("***************************"));
+    lines
+}
+
+#[cfg(test)]
+mod tests;

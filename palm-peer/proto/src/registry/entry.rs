@@ -1,0 +1,146 @@
+//! What the registry knows of each server.
+
+use super::{
+    Token,
+    schedule::Scheduled,
+    suspicion::{Charge, Findings, Inquiry},
+};
+use crate::types::{
+    ids::{LeaseId, Revision},
+    instance::Instance,
+    record::Record,
+};
+use std::time::Instant;
+
+/// What the registry knows about one server.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) record: Record,
+    pub(super) modified: Revision,
+    pub(super) lease: Option<LeaseId>,
+    /// When it last answered this leader since it registered, and whether it has failed to since.
+    pub(super) answered_at: Option<Instant>,
+    pub(super) is_failing: bool,
+    /// The revision of the record that what is published agrees with.
+    pub(super) published: Option<Revision>,
+    /// The probes under way and when each counts as missed.
+    pub(super) probes: Vec<(Token, Instant)>,
+    /// How many probes of the series under way were sent, and how many of them missed.
+    pub(super) sent: u32,
+    pub(super) misses: u32,
+    /// When its turn in the round comes.
+    pub(super) turn_at: Option<Instant>,
+    /// When to send the next probe of a series.
+    pub(super) retry_at: Option<Instant>,
+    /// Whether a probe waits until fewer are under way.
+    pub(super) queued: bool,
+    /// What the schedule knows of it.
+    pub(super) scheduled: Scheduled,
+    /// Why it could not be reached, when that has been logged.
+    pub(super) complaint: Option<String>,
+    /// Others that are being asked about it, and what they have said.
+    pub(super) inquiry: Option<Inquiry>,
+    pub(super) findings: Findings,
+    /// Why it is to be removed, once others have been asked.
+    pub(super) charge: Option<Charge>,
+    /// Why it is being removed.
+    pub(super) doom: Option<Charge>,
+    /// Whether a write over this record stands, of which the watch has not told yet.
+    pub(super) outdated: bool,
+    /// How many writes in a row etcd did not do.
+    pub(super) failed_writes: u32,
+}
+
+/// What was found under `/pipelines/<server>/<uuid>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// What clients can reach.
+    pub instance: Instance,
+    /// The lease that it is on.
+    pub lease: Option<LeaseId>,
+}
+
+impl Entry {
+    pub(super) fn new(record: Record, modified: Revision, lease: Option<LeaseId>, published: bool) -> Self {
+        let published = published.then_some(modified);
+        Self {
+            record,
+            modified,
+            lease,
+            answered_at: None,
+            is_failing: false,
+            published,
+            probes: Vec::new(),
+            sent: 0,
+            misses: 0,
+            turn_at: None,
+            retry_at: None,
+            queued: false,
+            scheduled: Scheduled::default(),
+            complaint: None,
+            inquiry: None,
+            findings: Findings::default(),
+            charge: None,
+            doom: None,
+            outdated: false,
+            failed_writes: 0,
+        }
+    }
+
+    /// Whether `record` is this one rewritten, and not that of a server which registered anew.
+    pub(super) fn lives_on_in(&self, record: &Record, lease: Option<LeaseId>) -> bool {
+        let old = &self.record;
+        let set_back = old.configured && !record.configured;
+        old.when == record.when && self.lease == lease && old.endpoint() == record.endpoint() && !set_back
+    }
+
+    /// Whether it has a part in a round that is not over.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_in_series() || self.turn_at.is_some() || self.charge.is_some() || self.doom.is_some()
+    }
+
+    /// Whether it is being probed.
+    pub(super) fn is_in_series(&self) -> bool {
+        !self.probes.is_empty() || self.retry_at.is_some() || self.queued
+    }
+
+    /// Takes a probe off those under way; says whether it was one of them.
+    pub(super) fn end_probe(&mut self, token: Token) -> bool {
+        let before = self.probes.len();
+        self.probes.retain(|(open, _)| *open != token);
+        self.probes.len() < before
+    }
+
+    /// Ends all probing.
+    pub(super) fn end_series(&mut self) {
+        self.probes.clear();
+        (self.turn_at, self.retry_at, self.queued) = (None, None, false);
+    }
+
+    /// When time has something to do with it next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let probes = self.probes.iter().map(|(_, deadline)| *deadline);
+        // What waits for its turn is sent when there is room.
+        let next = [self.turn_at, self.retry_at].into_iter().flatten().filter(|_| !self.queued);
+        probes.chain(next).chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline)).min()
+    }
+
+    /// Clients may reach it: some leader reached it, and it has not been found dead.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.record.configured && self.doom.is_none()
+    }
+
+    /// Whether what is published of it is right.
+    pub(super) fn is_published(&self) -> bool {
+        self.published == Some(self.modified)
+    }
+
+    /// Takes in that the record was rewritten.
+    pub(super) fn rewrite(&mut self, record: Record, modified: Revision) {
+        if self.is_published() && Instance::of(&self.record) == Instance::of(&record) {
+            self.published = Some(modified);
+        }
+        self.record = record;
+        (self.modified, self.outdated) = (modified, false);
+    }
+}

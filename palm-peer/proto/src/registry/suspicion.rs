@@ -1,0 +1,241 @@
+//! Whether a server that the leader cannot reach is dead, or the leader's own connection to it.
+//!
+//! A timeout alone proves nothing (Das, Gupta, Motivala: SWIM, 2002). As soon as a server misses a probe, or its process seems to be
+//! gone, other servers are asked to reach it over new connections. One success keeps the server. A leader that does not reach what
+//! others do resigns; where nobody reaches most of the mesh, nothing is removed.
+
+use super::{Action, Entry, RETRY, Registry, Token};
+use crate::{config, types::record::Record};
+use log::Level;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// How many other servers are asked.
+const WITNESSES: usize = 3;
+/// In how many rounds in a row a leader fails to reach what others reach, or any other server at all, before it resigns.
+const ROUNDS_TO_RESIGN: u32 = 2;
+
+/// What a server said that was asked whether it reaches another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Testimony {
+    /// It does.
+    Reached,
+    /// It does not.
+    NotReached,
+    /// It could not be asked, or does not know the question.
+    None,
+}
+
+/// Other servers are being asked about one.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    token: Token,
+    /// Answers that come later do not count.
+    pub(super) deadline: Instant,
+    open: usize,
+}
+
+/// What others said of a server in the series of probes under way.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Who reached it.
+    reached_by: Option<Uuid>,
+    /// How many did not.
+    not_reached: usize,
+}
+
+/// Why a server is to be removed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Charge {
+    pub(super) reason: &'static str,
+    /// Whether its process seems to be gone.
+    pub(super) gone: bool,
+}
+
+impl Charge {
+    pub(super) const SILENT: Self = Self { reason: "it does not answer", gone: false };
+    pub(super) const GONE: Self = Self { reason: "its process is gone", gone: true };
+}
+
+impl Entry {
+    /// Nothing is held against it.
+    fn is_well(&self) -> bool {
+        self.is_reachable() && self.answered_at.is_some() && !self.is_failing
+    }
+
+    pub(super) fn acquit(&mut self) {
+        (self.inquiry, self.charge, self.findings) = (None, None, Findings::default());
+        self.end_series();
+        (self.sent, self.misses) = (0, 0);
+    }
+}
+
+impl Registry {
+    /// Asks others whether they reach a server; once a series.
+    pub(super) fn inquire(&mut self, uuid: Uuid, now: Instant) {
+        let witnesses = self.witnesses(uuid);
+        let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.inquiry.is_none()) else { return };
+        if witnesses.is_empty() {
+            return;
+        }
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        entry.findings = Findings::default();
+        entry.inquiry = Some(Inquiry { token, deadline: now + self.timeout, open: witnesses.len() });
+        self.actions.push(Action::Ask { uuid, token, witnesses });
+    }
+
+    /// Servers at random that nothing is held against, and where they are.
+    fn witnesses(&mut self, about: Uuid) -> Vec<(Uuid, String)> {
+        let mut chosen: Vec<(Uuid, String)> = Vec::with_capacity(WITNESSES);
+        let able = self.servers.iter().filter(|(uuid, entry)| **uuid != about && **uuid != self.me && entry.is_well());
+        // Each of those seen so far has the same chance (Vitter, 1985: algorithm R).
+        for (seen, (uuid, entry)) in able.enumerate() {
+            let place = if seen < WITNESSES { seen } else { self.random.usize(..=seen) };
+            let witness = || (*uuid, entry.record.endpoint());
+            match chosen.get_mut(place) {
+                Some(earlier) => *earlier = witness(),
+                None if place < WITNESSES => chosen.push(witness()),
+                None => {}
+            }
+        }
+        chosen
+    }
+
+    pub(super) fn testified(&mut self, uuid: Uuid, token: Token, witness: Uuid, testimony: Testimony, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(inquiry) = entry.inquiry.as_mut().filter(|inquiry| inquiry.token == token) else { return };
+        inquiry.open -= 1;
+        match testimony {
+            Testimony::Reached => {
+                entry.findings.reached_by = Some(witness);
+                inquiry.open = 0;
+            }
+            Testimony::NotReached => entry.findings.not_reached += 1,
+            Testimony::None => {}
+        }
+        if inquiry.open == 0 {
+            self.end_inquiry(uuid, now);
+        }
+    }
+
+    pub(super) fn end_inquiry(&mut self, uuid: Uuid, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        entry.inquiry = None;
+        if !entry.record.configured
+            && let Some(witness) = entry.findings.reached_by
+        {
+            return self.path_is_broken(uuid, witness, now);
+        }
+        self.judge(uuid, now);
+    }
+
+    /// A server is to be removed, once others have been asked.
+    pub(super) fn charge(&mut self, uuid: Uuid, charge: Charge, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        if entry.doom.is_some() {
+            return;
+        }
+        let asked = entry.inquiry.is_some() || entry.findings.reached_by.is_some() || entry.findings.not_reached > 0;
+        entry.charge = Some(charge);
+        entry.end_series();
+        if !asked {
+            self.inquire(uuid, now);
+        }
+        self.judge(uuid, now);
+    }
+
+    fn judge(&mut self, uuid: Uuid, now: Instant) {
+        let Some(entry) = self.servers.get(&uuid) else { return };
+        let Some(charge) = entry.charge.filter(|_| entry.inquiry.is_none()) else { return };
+        let heard = entry.findings.not_reached > 0;
+        if let Some(witness) = entry.findings.reached_by {
+            return self.path_is_broken(uuid, witness, now);
+        }
+        let configured = || self.servers.iter().filter(|(_, entry)| entry.record.configured);
+        let mut others = configured().filter(|(other, _)| **other != uuid && **other != self.me).peekable();
+        let is_cut_off = !heard && others.peek().is_some() && !others.any(|(_, entry)| entry.is_well());
+        // Of those that were asked for as long as this one: others have yet to have their turn in the round.
+        let since = if charge.gone { self.period + self.timeout } else { self.timeout + RETRY * self.most_misses };
+        let answered = |entry: &Entry| entry.is_well() && entry.answered_at.is_some_and(|at| at + since >= now);
+        let answered = configured().filter(|(_, entry)| answered(entry)).count();
+        let failing = configured().filter(|(_, entry)| entry.is_failing).count();
+        if is_cut_off || (failing > 1 && failing > answered) {
+            return self.hold(uuid, (failing, failing + answered), is_cut_off, now);
+        }
+        self.remove(uuid, charge);
+    }
+
+    /// Nobody reaches most of the mesh: that is no proof against any one server. Its lease decides.
+    fn hold(&mut self, uuid: Uuid, (failing, count): (usize, usize), is_cut_off: bool, now: Instant) {
+        if let Some(entry) = self.servers.get_mut(&uuid) {
+            entry.acquit();
+        }
+        if is_cut_off {
+            self.evidence.insert(uuid);
+        }
+        if let Some(suppressed) = self.held_lines.should_log((), now) {
+            let text = format!(
+                "{failing} of {count} servers cannot be reached, by this leader or by those that it could ask: none of them is \
+                 removed while their leases are renewed; look at the network between the hosts{suppressed}"
+            );
+            self.log(Level::Warn, text);
+        }
+    }
+
+    /// Somebody else reaches the server: it stays.
+    fn path_is_broken(&mut self, uuid: Uuid, witness: Uuid, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        entry.acquit();
+        let endpoint = entry.record.endpoint();
+        // A loopback address is another machine for each machine: it says nothing about this leader.
+        if !is_loopback(&entry.record) {
+            self.evidence.insert(uuid);
+        }
+        if let Some(suppressed) = self.path_lines.should_log(uuid, now) {
+            let text = format!(
+                "Server {uuid} cannot be reached at {endpoint} from here, but server {witness} reaches it, and so it stays: the \
+                 path from this leader to it is broken{suppressed}"
+            );
+            self.log(Level::Warn, text);
+        }
+        self.mention_loopback(uuid, now);
+    }
+
+    /// Says what to do about a server that advertises an address at which each machine finds itself.
+    pub(super) fn mention_loopback(&mut self, uuid: Uuid, now: Instant) {
+        let Some(entry) = self.servers.get(&uuid).filter(|entry| is_loopback(&entry.record)) else { return };
+        let host = entry.record.host.clone();
+        if let Some(suppressed) = self.loopback_lines.should_log(uuid, now) {
+            let text = format!(
+                "Server {uuid} advertises {host}, at which each machine finds itself: if it runs on another machine than \
+                 this leader, set PALM_IP (--ip) there to an address that others reach{suppressed}"
+            );
+            self.log(Level::Warn, text);
+        }
+    }
+
+    /// At the end of a round: whether this leader is the one who does not reach the others. A series of probes may take longer than a
+    /// round: one in which nothing more was found about a server that still fails is no proof of the contrary.
+    pub(super) fn suspect_oneself(&mut self) {
+        let evidence = std::mem::take(&mut self.evidence);
+        self.unreached.retain(|uuid| self.servers.get(uuid).is_some_and(|entry| entry.is_failing));
+        self.rounds_alone = match (evidence.is_empty(), self.unreached.is_empty()) {
+            (false, _) => self.rounds_alone + 1,
+            (true, false) => self.rounds_alone,
+            (true, true) => 0,
+        };
+        self.unreached.extend(evidence);
+        if self.rounds_alone >= ROUNDS_TO_RESIGN {
+            self.rounds_alone = 0;
+            let unreached = std::mem::take(&mut self.unreached).into_iter();
+            let unreached = unreached.filter_map(|uuid| Some((uuid, self.endpoint(uuid)?))).collect();
+            self.actions.push(Action::Resign { unreached });
+        }
+    }
+}
+
+/// Whether only the server's own machine finds it at what it advertises.
+fn is_loopback(record: &Record) -> bool {
+    config::is_loopback(record.host.trim_start_matches('[').trim_end_matches(']'))
+}

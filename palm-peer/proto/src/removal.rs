@@ -1,0 +1,147 @@
+//! What it means for a peer that its record is gone.
+//!
+//! A key that is merely absent proves nothing: etcd may have been restored from a backup, or somebody cleared more than this
+//! record. What cannot be undone, the end of the server, needs positive proof that a person meant this very server:
+//!
+//! - a tombstone by an administrator that is newer than the registration, or
+//! - a deletion that a live watch told, in the history in which the server registered and on a lease that lives. A person did this by
+//!   hand, who leaves no tombstone: so the peer writes it, in a transaction that holds only while the record is
+//!   still absent and the peer's candidacy, the mark and the tombstones stand as they did. What cannot be written proves nothing.
+
+use crate::types::{
+    ids::Revision,
+    timestamp::Timestamp,
+    tombstone::{Departure, Why},
+};
+
+/// When a peer's record was last written, as far as the peer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastWritten {
+    /// The revision of the record.
+    pub revision: Revision,
+    /// In which of etcd's histories that was. Revisions of different ones cannot be compared.
+    pub epoch: u64,
+    /// When the peer registered, by the clock on the wall.
+    pub registered: Timestamp,
+}
+
+impl LastWritten {
+    /// Whether a tombstone is newer than the registration.
+    ///
+    /// In another history the revisions cannot tell. There a tombstone of an earlier time may have come back from the backup,
+    /// so the times that people read must decide.
+    #[must_use]
+    pub fn is_before(&self, tombstone: &Departure, modified: Revision, epoch: u64) -> bool {
+        if epoch == self.epoch { modified > self.revision } else { tombstone.when > self.registered }
+    }
+}
+
+/// What etcd holds right after a peer saw its record disappear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// When the record was last written.
+    pub written: LastWritten,
+    /// When it was deleted, if a live watch told so. A listing only tells that it is gone.
+    pub deleted: Option<Revision>,
+    /// In which history etcd said all this.
+    pub epoch: u64,
+    /// The note on this peer's departure, and when it was written.
+    pub departure: Option<(Departure, Revision)>,
+    /// When the mesh was last reset.
+    pub reset: Option<Revision>,
+    /// Whether etcd still knows the lease that the record was on.
+    pub lease_alive: bool,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A person removed the server: it stays out.
+    Evicted,
+    /// Somebody deleted the key while a live watch looked on, and left no note: it was removed by hand, if a tombstone
+    /// can be written that says so.
+    DeletedByHand,
+    /// The registry found it mute: it comes back once it answers.
+    Mute,
+    /// The mesh was reset: it comes back at once.
+    Reset,
+    /// The lease is gone: it comes back under a new one.
+    LeaseLost,
+    /// The record is gone, and nothing says why: it comes back at once.
+    Unexplained,
+}
+
+/// Finds out why a record is gone.
+///
+/// The note and the reset mark are written in the transaction that deletes the record; those older than the record speak
+/// of an earlier life.
+#[must_use]
+pub fn judge(evidence: &Evidence) -> Verdict {
+    let Evidence { written, epoch, lease_alive, .. } = evidence;
+    let same_history = *epoch == written.epoch;
+    let reset = evidence.reset.is_some_and(|at| same_history && at > written.revision);
+    let departure = evidence.departure.as_ref().filter(|(note, at)| written.is_before(note, *at, *epoch));
+    match departure.map(|(note, _)| note.why) {
+        _ if reset => Verdict::Reset,
+        Some(Why::Admin) => Verdict::Evicted,
+        Some(Why::Registry) if *lease_alive => Verdict::Mute,
+        _ if !lease_alive => Verdict::LeaseLost,
+        None if same_history && evidence.deleted.is_some_and(|at| at > written.revision) => Verdict::DeletedByHand,
+        _ => Verdict::Unexplained,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn note(why: Why, at: i64) -> (Departure, Revision) {
+        (Departure { why, reason: String::new(), when: time("2026-01-01T00:00:00") }, Revision(at))
+    }
+
+    fn written(epoch: u64, registered: &str) -> LastWritten {
+        LastWritten { revision: Revision(8), epoch, registered: time(registered) }
+    }
+
+    #[test]
+    fn each_way_to_lose_a_record_has_its_verdict() {
+        use Verdict::{DeletedByHand, Evicted, LeaseLost, Mute, Reset, Unexplained};
+        for (departure, reset, lease_alive, listed, watched) in [
+            (Some(note(Why::Admin, 9)), None, true, Evicted, Evicted),
+            (Some(note(Why::Admin, 9)), None, false, Evicted, Evicted),
+            (Some(note(Why::Admin, 8)), None, false, LeaseLost, LeaseLost),
+            (Some(note(Why::Admin, 8)), None, true, Unexplained, DeletedByHand),
+            (Some(note(Why::Registry, 9)), None, true, Mute, Mute),
+            (Some(note(Why::Registry, 9)), None, false, LeaseLost, LeaseLost),
+            (Some(note(Why::Registry, 3)), None, true, Unexplained, DeletedByHand),
+            (None, Some(9), true, Reset, Reset),
+            (None, Some(8), true, Unexplained, DeletedByHand),
+            (None, None, true, Unexplained, DeletedByHand),
+            (None, None, false, LeaseLost, LeaseLost),
+        ] {
+            for (deleted, verdict) in [(None, listed), (Some(Revision(9)), watched)] {
+                let written = written(0, "2026-01-01T00:00:00");
+                let (departure, reset) = (departure.clone(), reset.map(Revision));
+                let evidence = Evidence { written, deleted, epoch: 0, departure, reset, lease_alive };
+                assert_eq!(judge(&evidence), verdict, "{evidence:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_a_new_history_only_the_tombstone_of_a_later_time_ends_a_server() {
+        for (registered, departure, verdict) in [
+            ("2025-12-31T00:00:00", Some(note(Why::Admin, 3)), Verdict::Evicted),
+            ("2026-01-02T00:00:00", Some(note(Why::Admin, 30)), Verdict::Unexplained),
+            ("2025-12-31T00:00:00", None, Verdict::Unexplained),
+        ] {
+            let (written, deleted, reset) = (written(0, registered), Some(Revision(20)), Some(Revision(19)));
+            let evidence = Evidence { written, deleted, epoch: 1, departure, reset, lease_alive: true };
+            assert_eq!(judge(&evidence), verdict, "{evidence:?}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The record of a server: all that the mesh has, and needs, about it.
+
+use super::{names, timestamp::Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, ser::Formatter};
+use std::{fmt, io};
+use uuid::Uuid;
+
+/// The longest record that is read, in bytes; a longer one is broken.
+pub const LONGEST: usize = 256 * 1024;
+
+/// What the mesh knows about a server: what `/servers/<uuid>` holds, field by field in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The host at which others reach the server.
+    pub host: String,
+    /// The process id on that host.
+    pub pid: u32,
+    /// When the server registered.
+    pub when: Timestamp,
+    /// The leader that configured it; `null` before.
+    pub leader: Option<Uuid>,
+    /// The server's name, shared by its instances.
+    pub server: String,
+    /// The door's port first.
+    pub ports: Vec<u16>,
+    /// `registered`, unless the author named another.
+    pub kind: String,
+    /// The author's functions, then the built-in ones.
+    pub functions: Vec<String>,
+    /// The identity of this instance.
+    pub uuid: Uuid,
+    /// Whether a leader has reached it at its endpoint.
+    pub configured: bool,
+    /// Fields of a newer version: ignored on reading, kept on rewriting.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenRecord(String);
+
+impl BrokenRecord {
+    /// The words may quote the record, which anybody wrote: too many of them are cut in the middle.
+    fn new(words: impl Into<String>) -> Self {
+        const MOST: usize = 200;
+        let words = words.into();
+        let count = words.chars().count();
+        if count <= MOST {
+            return Self(words);
+        }
+        let head: String = words.chars().take(MOST / 2).collect();
+        let tail: String = words.chars().skip(count - MOST / 2).collect();
+        Self(format!("{head}…{tail}"))
+    }
+}
+
+impl fmt::Display for BrokenRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BrokenRecord {}
+
+impl Record {
+    /// The JSON that etcd holds, with the separators of the guide (`", "` and `": "`).
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut json = Vec::new();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut json, GuideFormatter);
+        // Writing to memory cannot fail, and every key is a string.
+        let _ = self.serialize(&mut serializer);
+        String::from_utf8(json).unwrap_or_default()
+    }
+
+    /// How many bytes the record has once it names a port, and the leader that configured it.
+    #[must_use]
+    pub fn full_length(&self) -> usize {
+        Self { ports: vec![u16::MAX], leader: Some(self.uuid), configured: true, ..self.clone() }.to_json().len()
+    }
+
+    /// Reads what etcd holds.
+    ///
+    /// # Errors
+    /// When it is too long, is no JSON, lacks a field, or holds one of another type or meaning.
+    pub fn from_json(json: &[u8]) -> Result<Self, BrokenRecord> {
+        if json.len() > LONGEST {
+            return Err(BrokenRecord::new(format!("{} bytes long, {LONGEST} at most", json.len())));
+        }
+        let record: Self = serde_json::from_slice(json).map_err(|e| BrokenRecord::new(e.to_string()))?;
+        record.check()?;
+        Ok(record)
+    }
+
+    /// Reads the record stored under the key that ends in `name`, which must be the record's uuid.
+    ///
+    /// # Errors
+    /// As [`Record::from_json`], and when it names another server than its key.
+    pub fn from_entry(name: &str, json: &[u8]) -> Result<Self, BrokenRecord> {
+        let record = Self::from_json(json)?;
+        if name != record.uuid.to_string() {
+            return Err(BrokenRecord::new(format!("its key ends in {name}, its uuid is {}", record.uuid)));
+        }
+        Ok(record)
+    }
+
+    fn check(&self) -> Result<(), BrokenRecord> {
+        let wrong_name =
+            [&self.server, &self.kind].into_iter().chain(&self.functions).find(|name| !names::is_valid(name));
+        if let Some(name) = wrong_name {
+            return Err(BrokenRecord::new(format!("{name:?} is no valid name")));
+        }
+        if self.ports.first().is_none_or(|&port| port == 0) {
+            return Err(BrokenRecord::new("no port to reach it at"));
+        }
+        if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+            return Err(BrokenRecord::new(format!("{:?} is no host", self.host)));
+        }
+        Ok(())
+    }
+
+    /// Where the server listens: `tcp://host:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        endpoint(&self.host, self.ports.first().copied().unwrap_or_default())
+    }
+}
+
+/// `tcp://host:port`, with an IPv6 address in brackets.
+#[must_use]
+pub fn endpoint(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("tcp://[{host}]:{port}")
+    } else {
+        format!("tcp://{host}:{port}")
+    }
+}
+
+/// The layout of Python's `json.dumps`, in which the original system wrote its records.
+struct GuideFormatter;
+
+impl Formatter for GuideFormatter {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUIDE: &str = concat!(
+        r#"{"host": "127.0.0.1", "pid": 4749, "when": "2016-02-16T11:28:59.088608", "#,
+        r#""leader": "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4", "server": "printf", "ports": [5555], "#,
+        r#""kind": "registered", "functions": ["printf", "_ping", "_log_query", "get", "set", "append", "#,
+        r#""delete"], "uuid": "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4", "configured": true}"#
+    );
+
+    #[test]
+    fn the_record_of_the_guide_survives_byte_for_byte() {
+        let record = Record::from_json(GUIDE.as_bytes()).expect("the guide's record");
+        assert_eq!(record.to_json(), GUIDE);
+        assert_eq!(record.endpoint(), "tcp://127.0.0.1:5555");
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_on_rewriting() {
+        let newer = GUIDE.replace("true}", r#"true, "weight": {"cpu": [1, 2]}}"#);
+        let mut record = Record::from_json(newer.as_bytes()).expect("still a record");
+        record.configured = false;
+        assert_eq!(record.to_json(), newer.replace("true,", "false,"));
+    }
+
+    #[test]
+    fn broken_records_say_what_is_wrong() {
+        let cases = [
+            ("", "EOF"),
+            ("not json", "expected"),
+            ("[]", "invalid type"),
+            (&GUIDE.replace(r#""pid": 4749, "#, ""), "missing field `pid`"),
+            (&GUIDE.replace("4749", r#""4749""#), "invalid type"),
+            (&GUIDE.replace("[5555]", "[]"), "no port"),
+            (&GUIDE.replace("[5555]", "[70000]"), "invalid value"),
+            (&GUIDE.replace(r#""printf", "ports""#, r#""a.b", "ports""#), "no valid name"),
+            (&GUIDE.replace("127.0.0.1", ""), "no host"),
+            (&GUIDE.replace("127.0.0.1", "\\u001b]0;owned\\u0007"), "is no host"),
+        ];
+        for (json, words) in cases {
+            let error = Record::from_json(json.as_bytes()).expect_err(json).to_string();
+            assert!(error.contains(words), "{json}: {error}");
+        }
+        let long = GUIDE.replace("true}", &format!(r#"true, "x": "{}"}}"#, "y".repeat(1024 * 1024)));
+        assert!(Record::from_json(long.as_bytes()).is_err());
+        assert!(Record::from_entry("other", GUIDE.as_bytes()).is_err());
+        let wordy = GUIDE.replace("4749", &format!("\"{}\"", "ä".repeat(50_000)));
+        let error = Record::from_json(wordy.as_bytes()).expect_err("no pid").to_string();
+        assert!(error.starts_with("invalid type") && error.contains("expected u32") && error.len() < 1000, "{error}");
+    }
+
+    #[test]
+    fn the_full_length_is_that_of_the_record_which_the_leader_writes() {
+        let full = Record::from_json(GUIDE.as_bytes()).expect("the guide's record");
+        let new = Record { leader: None, configured: false, ..full.clone() };
+        assert_eq!(full.full_length(), GUIDE.len() + "65535".len() - "5555".len());
+        assert_eq!(new.full_length(), full.full_length());
+    }
+
+    #[test]
+    fn ipv6_hosts_are_bracketed() {
+        assert_eq!(endpoint("::1", 7), "tcp://[::1]:7");
+        assert_eq!(endpoint("db.local", 7), "tcp://db.local:7");
+    }
+}
