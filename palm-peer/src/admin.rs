@@ -1,7 +1,9 @@
 //! Administers the mesh.
 
+mod mesh_admin;
+
 use crate::{
-    drivers::admin::{Archive, Return},
+    admin::mesh_admin::{Archive, Return},
     error::Error,
 };
 use futures::{Stream, stream};
@@ -42,8 +44,8 @@ impl Admin {
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable), with the endpoints, when it does not within
     /// `join_timeout`; [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let files = crate::tls::read(&options).await?;
-        let archive = Archive::new(crate::etcd::start("palm-admin", &options, files.as_ref())?, &options);
+        let files = crate::config::tls::read(&options).await?;
+        let archive = Archive::new(crate::config::etcd::start("palm-admin", &options, files.as_ref())?, &options);
         archive.check().await?;
         Ok(Self { archive })
     }

@@ -1,6 +1,6 @@
 //! What can go wrong, seen by a program that uses this crate.
 
-use crate::ports::etcd::{EtcdError, EtcdErrorKind};
+use crate::io::etcd::{EtcdError, EtcdErrorKind};
 use palm_proto::{
     config::InvalidSetting,
     types::message::{Failure, FailureKind},

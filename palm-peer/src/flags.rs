@@ -2,8 +2,8 @@
 
 use crate::{
     error::{Error, ErrorKind},
+    io::{executor, signal, timer},
     logging,
-    ports::{runtime, signal, timer},
     server::Server,
 };
 use argh::FromArgs;
@@ -192,7 +192,7 @@ fn run_until_hurried(server: Server, options: Options) -> Result<(), Error> {
         signal::hurry(seen).await;
         timer::sleep(HURRY_WITHIN).await;
     };
-    runtime::block_on_until(server.run(options, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
+    executor::block_on_until(server.run(options, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
         Err(Error::new(ErrorKind::System, "a second signal: ending at once, functions block the executor"))
     })
 }

@@ -33,23 +33,23 @@
 
 mod admin;
 mod client;
-mod drivers;
+mod config;
 mod error;
-mod etcd;
 pub mod flags;
-mod job;
+mod ingress;
+mod io;
+mod leader;
 pub mod logging;
-mod peer;
-mod ports;
+mod membership;
 mod server;
-mod tls;
+mod sync;
 
 pub use admin::{Admin, Reset};
 pub use bytes::Bytes;
+pub use client::job::{Job, JobError, Progress, Results};
 pub use client::{Call, Client, Reachable};
-pub use drivers::agent::announce::{Event, State};
 pub use error::{CallError, Error, ErrorKind};
-pub use job::{Job, JobError, Progress, Results};
+pub use membership::status::{Event, State};
 #[doc(inline)]
 pub use palm_proto::{
     config::{InvalidSetting, Options, Settings, Tls},
@@ -60,7 +60,7 @@ pub use palm_proto::{
         timestamp::Timestamp,
     },
 };
-pub use peer::Peer;
+pub use server::peer::Peer;
 pub use server::{FunctionError, Message, Server};
 
 /// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for [`Server::run`] and [`Peer::serve`].
@@ -72,7 +72,7 @@ pub use server::{FunctionError, Message, Server};
 /// # Errors
 /// [`ErrorKind::System`] when the system refuses to tell of signals.
 pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
-    ports::signal::termination()
+    io::signal::termination()
         .map_err(|error| Error::new(ErrorKind::System, "the system does not tell of signals").caused(error))
 }
 
@@ -92,7 +92,7 @@ pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
 /// assert_eq!(crate::block_on(async { 6 * 7 }), 42);
 /// ```
 pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
-    ports::runtime::block_on(future)
+    io::executor::block_on(future)
 }
 
 /// The examples of the README compile.

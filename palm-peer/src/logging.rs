@@ -5,8 +5,8 @@
 //! [`feed`] from it, for every record, so that the buffer is fed all the same.
 
 use crate::{
-    drivers::lock::lock,
-    ports::line_queue::{LineQueue, Stderr},
+    io::line_queue::{LineQueue, Stderr},
+    sync::lock,
 };
 use chrono::Utc;
 use log::{Level, LevelFilter, Record};

@@ -1,6 +1,6 @@
 //! A message as a function receives it.
 
-use crate::{drivers::serving::relay::Relay, error::CallError};
+use crate::{error::CallError, server::relay::Relay};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use palm_proto::types::message::Request;

@@ -79,7 +79,7 @@ fn each_task_of_the_library_panics_in_a_test_here() {
 /// Whether the line says that this task, or thread, panicked as it was told to.
 fn says_panicked(line: &str, task: &str) -> bool {
     let words = format!("panicked: PALM_TEST_PANIC names {task}");
-    line.starts_with("ERROR:palm_peer::ports::tasks:")
+    line.starts_with("ERROR:palm_peer::io::tasks:")
         && (line.contains(&format!("task {task} {words}"))
             || line.contains(&format!("thread {task} failed: it {words}")))
 }

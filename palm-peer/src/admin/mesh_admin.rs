@@ -1,0 +1,293 @@
+//! What a person does to the mesh: looks at it, takes servers out, clears it.
+
+use crate::leader::tombstones::{Noted, delete_with_note, note, now};
+use crate::{
+    error::{Error, ErrorKind},
+    io::{
+        etcd::{Change, Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Target, Transaction, Watch},
+        timer,
+    },
+};
+use futures::future::{Either, select};
+use palm_proto::{
+    config::Options,
+    election::Candidate,
+    members::{Entry, roster},
+    types::{
+        ids::Revision,
+        keys::Keys,
+        tombstone::{REMOVED_BY_ADMIN, Why},
+    },
+};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a view of the mesh waits for more changes before it tells of the first: a server that joins makes several.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How many candidates are asked for to find the one that leads: there is one for each server.
+const OLDEST_CANDIDATES: usize = 4;
+
+/// What to do when etcd is out of space.
+const MAKE_SPACE: &str = "compact, defragment and disarm the alarm, as docs/operations.md says";
+
+/// The mesh's part of etcd, for a person.
+#[derive(Clone)]
+pub struct Archive {
+    etcd: Etcd,
+    keys: Keys,
+    endpoints: String,
+    time: Duration,
+}
+
+impl Archive {
+    /// Nothing is asked yet.
+    pub fn new(etcd: Etcd, options: &Options) -> Self {
+        Self { etcd, keys: options.keys(), endpoints: options.etcd.join(", "), time: options.join_timeout }
+    }
+
+    /// Makes sure that etcd answers, and answers us.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.bounded(self.etcd.get(&self.keys.reset())).await.map(drop)
+    }
+
+    /// All that is stored under `/servers/`, and who leads, at one moment.
+    pub async fn servers(&self) -> Result<Vec<Entry>, Error> {
+        let (servers, election) = self.bounded(self.read(Operation::get_prefix(&self.keys.servers()))).await?;
+        Ok(roster(&self.keys, &servers, &election))
+    }
+
+    /// Takes one record out, with a note, so that its server stays out.
+    pub async fn remove(&self, name: &str) -> Result<Entry, Error> {
+        let removed = self.bounded(self.try_to_remove(name)).await?;
+        match removed {
+            None => Err(Error::new(ErrorKind::NotFound, format!("no server {name} is registered"))),
+            Some(Removed { entry, noted: true }) => Ok(entry),
+            Some(Removed { noted: false, .. }) => Err(Error::new(
+                ErrorKind::NotRecorded,
+                format!(
+                    "the record of {name} is deleted, but etcd is out of space and refused the note that keeps the \
+                     server out: it will register again as soon as etcd has space; {MAKE_SPACE}, and then remove it again"
+                ),
+            )),
+        }
+    }
+
+    async fn try_to_remove(&self, name: &str) -> Result<Option<Removed>, EtcdError> {
+        let key = format!("{}{name}", self.keys.servers());
+        let (found, election) = self.read(Operation::get(&key)).await?;
+        let Some(entry) = roster(&self.keys, &found, &election).pop() else { return Ok(None) };
+        // Only what has a uuid can be a server that asks why it is gone.
+        let uuid = name.parse::<Uuid>().ok().filter(|uuid| uuid.to_string() == name);
+        let Some(uuid) = uuid else {
+            let deletion = Transaction::new().present(&key).then(Operation::delete(&key));
+            self.etcd.transact(deletion).await?;
+            return Ok(Some(Removed { entry, noted: true }));
+        };
+        let departed = self.keys.departed(uuid);
+        let eviction =
+            Transaction::new().present(&key).then(Operation::delete(&key)).or_else(Operation::get(&departed));
+        // Of a record that cannot be read nothing is published.
+        let published = entry.record.as_ref().ok().map(|record| self.keys.pipeline(&record.server, uuid));
+        let eviction = published.iter().fold(eviction, |eviction, key| eviction.then(Operation::delete(key)));
+        let Noted { outcome, lease } =
+            delete_with_note(&self.etcd, eviction, &departed, &note(Why::Admin, REMOVED_BY_ADMIN)).await?;
+        // The answer to an attempt that went through may have been lost: then the note is ours.
+        let noted = |note: &KeyValue| lease.is_some() && note.lease == lease;
+        let removed = outcome.succeeded || outcome.reads.iter().flatten().any(noted);
+        if let Some(lease) = lease.filter(|_| !removed) {
+            self.etcd.revoke_lease(lease).await?;
+        }
+        Ok(removed.then_some(Removed { entry, noted: lease.is_some() }))
+    }
+
+    /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
+    pub async fn reset(&self) -> Result<Return, Error> {
+        let keys = &self.keys;
+        let mark = serde_json::json!({ "when": now() }).to_string();
+        let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()].iter().fold(
+            Transaction::new()
+                .then(Operation::get_prefix(&keys.servers()))
+                .then(Operation::get_prefix(&keys.election())),
+            |transaction, folder| transaction.then(Operation::delete_prefix(folder)),
+        );
+        let marking = clearing.clone().then(Operation::put(&keys.reset(), mark, Lease::None));
+        let cleared = self.bounded(async {
+            match self.etcd.transact(marking).await {
+                // It takes deletions all the same.
+                Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
+                    Ok((self.etcd.transact(clearing).await?, false))
+                }
+                outcome => outcome.map(|outcome| (outcome, true)),
+            }
+        });
+        let (outcome, marked) = cleared.await?;
+        let (servers, election) = two(outcome.reads);
+        let removed = roster(keys, &servers, &election);
+        let missing = removed.iter().filter(|entry| entry.record.is_ok());
+        Ok(Return {
+            missing: missing.map(|entry| (entry.key.clone(), entry.clone())).collect(),
+            removed,
+            marked,
+            at: Some(outcome.revision),
+            watch: self.etcd.watch(Target::Prefix(keys.servers())),
+        })
+    }
+
+    /// Follows what [`servers`](Self::servers) tells.
+    pub fn watch(&self) -> View {
+        View {
+            keys: self.keys.clone(),
+            servers: Part::new(&self.etcd, self.keys.servers()),
+            election: Part::new(&self.etcd, self.keys.election()),
+            shown: None,
+            doubted: false,
+        }
+    }
+
+    /// Reads something, and the oldest candidates, of which the first leads, at one moment. Keys that no peer put must not hide it.
+    async fn read(&self, what: Operation) -> Result<(Vec<KeyValue>, Vec<KeyValue>), EtcdError> {
+        let mut max = OLDEST_CANDIDATES;
+        loop {
+            let oldest = Operation::get_oldest(&self.keys.election(), max);
+            let (found, oldest) =
+                two(self.etcd.transact(Transaction::new().then(what.clone()).then(oldest)).await?.reads);
+            if oldest.len() < max || oldest.iter().any(|kv| Candidate::read(&self.keys, kv).is_some()) {
+                return Ok((found, oldest));
+            }
+            max = max.saturating_mul(16);
+        }
+    }
+
+    /// Waits no longer than the options allow.
+    async fn bounded<T>(&self, request: impl Future<Output = Result<T, EtcdError>>) -> Result<T, Error> {
+        let answered = timer::timeout(self.time, request).await.map_err(|_| {
+            let words = format!("etcd cannot be reached: no answer within {:?} at {}", self.time, self.endpoints);
+            Error::new(ErrorKind::EtcdUnreachable, words)
+        })?;
+        Ok(answered?)
+    }
+}
+
+/// What was removed, and whether there is a note for it.
+struct Removed {
+    entry: Entry,
+    noted: bool,
+}
+
+/// What the two reads of a transaction found.
+fn two(reads: Vec<Vec<KeyValue>>) -> (Vec<KeyValue>, Vec<KeyValue>) {
+    let mut reads = reads.into_iter();
+    (reads.next().unwrap_or_default(), reads.next().unwrap_or_default())
+}
+
+/// What follows a reset.
+pub struct Return {
+    /// What was stored before.
+    pub removed: Vec<Entry>,
+    /// By its key, each server that was there and has not come back.
+    pub missing: BTreeMap<String, Entry>,
+    /// Whether the mark was put; if not, etcd is out of space.
+    pub marked: bool,
+    /// When the reset was; `None` when etcd's history has gone back since.
+    at: Option<Revision>,
+    watch: Watch,
+}
+
+impl Return {
+    /// Waits until nobody is missing any more, or nobody has come back for as long as `quiet`, or the limit is reached.
+    pub async fn wait(&mut self, quiet: Duration, limit: Duration) {
+        let began = Instant::now();
+        let mut deadline = began + quiet.min(limit);
+        while !self.missing.is_empty() {
+            let Ok(change) = timer::timeout_at(deadline, self.watch.next()).await else { return };
+            match change {
+                // A key's identity is when it was created: all that there were are gone.
+                Change::Put { current, .. } if self.at.is_some_and(|at| current.created > at) => {
+                    let is_back = self.missing.remove(&current.key).is_some();
+                    deadline = if is_back { (Instant::now() + quiet).min(began + limit) } else { deadline };
+                }
+                // The reset itself is undone: what stands there may be of before.
+                Change::NewHistory => self.at = None,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A folder that is followed.
+struct Part {
+    watch: Watch,
+    whole: bool,
+    trouble: Option<String>,
+}
+
+impl Part {
+    fn new(etcd: &Etcd, folder: String) -> Self {
+        Self { watch: etcd.watch(Target::Prefix(folder)), whole: false, trouble: None }
+    }
+
+    fn take_in(&mut self, change: Change) {
+        match change {
+            Change::Listed { .. } => self.whole = true,
+            Change::Interrupted { reason } => {
+                self.whole = false;
+                self.trouble = Some(reason);
+            }
+            Change::Put { .. } | Change::Deleted { .. } | Change::NewHistory => {}
+        }
+    }
+}
+
+/// The servers and who leads, followed.
+pub struct View {
+    keys: Keys,
+    servers: Part,
+    election: Part,
+    /// What was told last; `None` before, and while what was told may be out of date.
+    shown: Option<Vec<Entry>>,
+    /// That it may be out of date has been told.
+    doubted: bool,
+}
+
+impl View {
+    /// All entries, once and whenever they change; an error when they may be out of date from now on.
+    pub async fn next(&mut self) -> Result<Vec<Entry>, Error> {
+        loop {
+            self.change().await;
+            let settled = Instant::now() + SETTLE;
+            while timer::timeout_at(settled, self.change()).await.is_ok() {}
+            if self.servers.whole && self.election.whole {
+                let entries =
+                    roster(&self.keys, self.servers.watch.items().values(), self.election.watch.items().values());
+                (self.servers.trouble, self.election.trouble, self.doubted) = (None, None, false);
+                if self.shown.as_ref() != Some(&entries) {
+                    self.shown = Some(entries.clone());
+                    return Ok(entries);
+                }
+            } else if !self.doubted
+                && let Some(reason) = self.servers.trouble.take().or_else(|| self.election.trouble.take())
+            {
+                (self.doubted, self.shown) = (true, None);
+                return Err(Error::new(ErrorKind::EtcdUnreachable, reason));
+            }
+        }
+    }
+
+    /// Takes one change in. Cancel safe.
+    async fn change(&mut self) {
+        let (of_servers, change) = {
+            let (servers, election) = (pin!(self.servers.watch.next()), pin!(self.election.watch.next()));
+            match select(servers, election).await {
+                Either::Left((change, _)) => (true, change),
+                Either::Right((change, _)) => (false, change),
+            }
+        };
+        let part = if of_servers { &mut self.servers } else { &mut self.election };
+        part.take_in(change);
+    }
+}

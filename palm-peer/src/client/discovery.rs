@@ -1,0 +1,130 @@
+//! How a client learns what can be reached, and keeps it up to date.
+
+use crate::io::{
+    etcd::{Change, KeyValue, Watch},
+    timer,
+};
+use crate::sync::lock;
+use futures::channel::oneshot;
+use palm_proto::{directory::Update, types::instance::Instance};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long after the TTL the servers of a new history may take to be published again.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Keeps what can be reached.
+pub trait KeepsDirectory {
+    /// The names and uuids of all instances that it knows.
+    fn known(&self) -> HashSet<(String, Uuid)>;
+
+    /// Applies what has changed.
+    fn update(&self, updates: Vec<Update>);
+}
+
+/// Follows what is published, for as long as there is a client. `ttl` is that of the servers' leases.
+pub async fn learn(
+    client: Weak<impl KeepsDirectory>,
+    mut watch: Watch,
+    folder: String,
+    ttl: Duration,
+    tell: Arc<Mutex<Option<oneshot::Sender<()>>>>,
+    trouble: Arc<Mutex<String>>,
+) {
+    // After an end of this task in the middle of it, what was known may have gone meanwhile.
+    let Some(earlier) = client.upgrade().map(|client| client.known()) else { return };
+    let mut known = Known { missing: earlier, ..Known::default() };
+    loop {
+        let change = match known.until {
+            Some(deadline) => timer::timeout_at(deadline, watch.next()).await.ok(),
+            None => Some(watch.next().await),
+        };
+        let Some(client) = client.upgrade() else { return };
+        match change {
+            Some(change) => known.take_in(change, &folder, ttl, &trouble),
+            None => known.give_up_missing(),
+        }
+        // A half-told list would hide what is there.
+        if known.whole {
+            client.update(std::mem::take(&mut known.updates));
+            let told = lock(&tell).take();
+            if let Some(tell) = told {
+                let _ = tell.send(());
+            }
+        }
+    }
+}
+
+/// What is known of what can be reached.
+#[derive(Default)]
+struct Known {
+    whole: bool,
+    /// What has changed and has not been passed on.
+    updates: Vec<Update>,
+    /// What could be reached before and has not been listed. In a new history of etcd's it may be there all the same: until it
+    /// has had the time to register anew, it counts.
+    missing: HashSet<(String, Uuid)>,
+    /// Until when.
+    until: Option<Instant>,
+}
+
+impl Known {
+    fn take_in(&mut self, change: Change, folder: &str, ttl: Duration, trouble: &Mutex<String>) {
+        match change {
+            Change::Put { current, .. } => self.put(&current, folder),
+            Change::Deleted { previous, .. } => {
+                if let Some(gone) = instance_in(&previous, folder) {
+                    self.deleted(gone.server, gone.uuid);
+                }
+            }
+            Change::Listed { .. } => {
+                self.whole = true;
+                if self.until.is_none() {
+                    self.give_up_missing();
+                }
+            }
+            Change::Interrupted { reason } => {
+                self.whole = false;
+                log::debug!("what can be reached may be out of date: {reason}");
+                *lock(trouble) = reason;
+            }
+            Change::NewHistory => {
+                self.until = Some(Instant::now() + ttl + PUBLISHED_WITHIN);
+                self.whole = false;
+            }
+        }
+    }
+
+    fn put(&mut self, current: &KeyValue, folder: &str) {
+        match instance_in(current, folder) {
+            Some(instance) => {
+                self.missing.remove(&(instance.server.clone(), instance.uuid));
+                self.updates.push(Update::Put(instance));
+            }
+            None => log::debug!("{} holds no instance, and is ignored", current.key),
+        }
+    }
+
+    fn deleted(&mut self, server: String, uuid: Uuid) {
+        // Only a listing tells of what a new history lacks.
+        if self.until.is_some() && !self.whole {
+            self.missing.insert((server, uuid));
+        } else {
+            self.missing.remove(&(server.clone(), uuid));
+            self.updates.push(Update::Removed(server, uuid));
+        }
+    }
+
+    fn give_up_missing(&mut self) {
+        self.until = None;
+        self.updates.extend(self.missing.drain().map(|(server, uuid)| Update::Removed(server, uuid)));
+    }
+}
+
+fn instance_in(kv: &KeyValue, folder: &str) -> Option<Instance> {
+    Instance::from_entry(kv.key.strip_prefix(folder)?, &kv.value)
+}

@@ -1,0 +1,244 @@
+//! Streams messages through a pipeline of functions.
+
+use crate::{
+    client::{mesh::Mesh, running_job::Running},
+    error::CallError,
+    sync::lock,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use palm_proto::{
+    job::{Counts, Ending, Fault, Limits},
+    types::message::FailureKind,
+};
+use std::{
+    error, fmt,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// A job about to run: a pipeline of functions, and how its messages are sent through it.
+///
+/// The messages flow from server to server; the last one answers this client. Each is tried up to three times
+/// ([`Job::attempts`]), on another instance when there is one, so a function may run more than once for a message; each ends
+/// in exactly one result or error.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use futures::{StreamExt, stream};
+/// use palm_peer::{Client, Options};
+///
+/// let client = Client::connect(Options::default()).await?;
+/// let lines = ["to be", "or not to be"];
+/// let mut results = client.job(["text.shout", "text.count"]).run(stream::iter(lines))?;
+/// while let Some((idx, result)) = results.next().await {
+///     println!("{idx}: {:?}", result?);
+/// }
+/// # Ok(()) }
+/// ```
+#[must_use = "a job does nothing until it is run"]
+#[derive(Clone)]
+pub struct Job {
+    mesh: Arc<Mesh>,
+    pipeline: Vec<String>,
+    limits: Limits,
+}
+
+impl Job {
+    pub(crate) fn new(mesh: Arc<Mesh>, pipeline: Vec<String>) -> Self {
+        let deadline = mesh.options.timeout;
+        let limits = Limits {
+            messages: 1024,
+            bytes: 64 * 1024 * 1024,
+            attempts: 3,
+            deadline,
+            patience: deadline / 3,
+            ordered: true,
+        };
+        Self { mesh, pipeline, limits }
+    }
+
+    /// Bounds what is under way or waits to be consumed: messages (default 1024) and bytes (default 64 MiB). Nothing is
+    /// pulled from the input beyond it; one message may always go. At least 1 of each.
+    pub fn window(mut self, messages: usize, bytes: usize) -> Self {
+        (self.limits.messages, self.limits.bytes) = (messages.max(1), bytes.max(1));
+        self
+    }
+
+    /// How often a message is tried at most; default 3, at least 1.
+    ///
+    /// A message is tried again when a server that it was to go through goes down, or when a third of its time has passed
+    /// without an answer. Whether it was lost is not known then: an answer to an earlier attempt is as good as any, and a
+    /// message ends in `unreachable` only when none is answered within a third of its time after the last one went wrong. So
+    /// it survives any number of servers that die where it has been already.
+    ///
+    /// Being refused is no attempt: the server is busy or leaving, or the stage before cannot reach it. That goes on until the deadline,
+    /// with growing pauses.
+    ///
+    /// A message that takes down each server that runs it takes down no more than this. Those that went down with it do not
+    /// lose all their attempts in its company: last attempts after a loss are made one after the other.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.limits.attempts = attempts.max(1);
+        self
+    }
+
+    /// How long a message may take in all; the options' `timeout` unless set. After a third of it without an answer, another
+    /// attempt is made beside the first.
+    pub fn timeout(mut self, time: Duration) -> Self {
+        (self.limits.deadline, self.limits.patience) = (time, time / 3);
+        self
+    }
+
+    /// Gives results as they complete, instead of in the order of the messages.
+    pub fn unordered(mut self) -> Self {
+        self.limits.ordered = false;
+        self
+    }
+
+    /// Runs the job over the messages of a stream. The job goes on while the results are polled, and only then: whoever
+    /// consumes slowly slows it down, and dropping the results ends it.
+    ///
+    /// # Errors
+    /// When a stage of the pipeline names nothing that can be reached now; nothing was pulled then.
+    pub fn run<S>(self, messages: S) -> Result<Results, CallError>
+    where
+        S: Stream + Send + Unpin + 'static,
+        S::Item: Into<Bytes>,
+    {
+        let failed = |failure| CallError::new(failure, None);
+        if self.pipeline.is_empty() || self.pipeline.len() > palm_proto::types::message::MOST_STAGES {
+            let words = format!("a pipeline of {} stages", self.pipeline.len());
+            return Err(failed(palm_proto::types::message::Failure::new(FailureKind::BadMessage, words)));
+        }
+        let messages = messages.map(Into::into);
+        let running = Running::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
+        let progress = Progress { counts: running.progress(), started: Instant::now() };
+        Ok(Results { running: Box::pin(running), progress })
+    }
+
+    /// As [`Job::run`], over an iterator.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub fn run_iter<I>(self, messages: I) -> Result<Results, CallError>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + Unpin + 'static,
+        I::Item: Into<Bytes>,
+    {
+        self.run(futures::stream::iter(messages))
+    }
+}
+
+/// What the messages of a job ended in: a stream of each message's number, from 0, and its result or error.
+#[must_use = "a job goes on only while its results are polled"]
+pub struct Results {
+    running: Pin<Box<dyn Stream<Item = (u64, Ending)> + Send>>,
+    progress: Progress,
+}
+
+impl Results {
+    /// How the job is getting on, to be read while it runs, from anywhere.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+}
+
+impl Stream for Results {
+    type Item = (u64, Result<Bytes, JobError>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.running.as_mut().poll_next(cx);
+        next.map(|ended| ended.map(|(idx, ending)| (idx, ending.map_err(JobError))))
+    }
+}
+
+impl fmt::Debug for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Results").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+/// How a job is getting on. Cheap to clone and to read.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    counts: Arc<Mutex<Counts>>,
+    started: Instant,
+}
+
+impl Progress {
+    /// Messages pulled from the input.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        lock(&self.counts).pulled
+    }
+
+    /// Messages that ended in a result.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        lock(&self.counts).done
+    }
+
+    /// Messages that ended in an error.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        lock(&self.counts).failed
+    }
+
+    /// Attempts beyond the first of a message, for which a function may have run again.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        lock(&self.counts).retried
+    }
+
+    /// Messages that ended, per second since the start.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn rate(&self) -> f64 {
+        let counts = *lock(&self.counts);
+        (counts.done + counts.failed) as f64 / self.started.elapsed().as_secs_f64().max(f64::EPSILON)
+    }
+}
+
+/// Why a message of a job has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobError(Fault);
+
+impl JobError {
+    /// What went wrong, for programs.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        self.0.failure.kind
+    }
+
+    /// What went wrong, in the words of whoever found out.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.failure.message
+    }
+
+    /// The stage that it went wrong at, from 0.
+    #[must_use]
+    pub fn stage(&self) -> usize {
+        self.0.stage
+    }
+
+    /// The server that it went wrong at; `None` when no server was involved.
+    #[must_use]
+    pub fn server(&self) -> Option<Uuid> {
+        self.0.server
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at stage {}: {}", self.kind(), self.stage(), self.message())?;
+        self.server().map_or(Ok(()), |uuid| write!(f, " (server {uuid})"))
+    }
+}
+
+impl error::Error for JobError {}

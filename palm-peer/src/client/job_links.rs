@@ -1,0 +1,159 @@
+//! The links of one job: opened to all instances that its messages may go through, and listened to for their end.
+
+use crate::{
+    client::{
+        link::{Interest, Link},
+        mesh::{Mesh, OPEN_WITHIN},
+    },
+    io::timer,
+};
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use palm_proto::types::{instance::Instance, message::Request};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long an instance that is no longer published may take to show that it still answers.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// How long after a link could not be opened to try again, while the instance is published.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What became of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// There is one now.
+    Open,
+    /// It ended after a goodbye, and nothing is lost with it.
+    Parted(Uuid),
+    /// It broke, or its instance gives no sign of life.
+    Gone(Uuid),
+}
+
+/// The links that a job uses, kept although their server may no longer be published, until they end.
+pub struct Links {
+    mesh: Arc<Mesh>,
+    kept: HashMap<Uuid, Arc<Link>>,
+    /// While messages are under way, all links are watched: an answer may come over any of them, also over one that nothing
+    /// was sent over.
+    watched: HashMap<Uuid, Interest>,
+    busy: bool,
+    /// Links being opened, whether or not a message is for them yet: whoever passes one on may choose their instances, and
+    /// these must be able to answer.
+    preparing: FuturesUnordered<BoxFuture<'static, Uuid>>,
+    /// Whose they are.
+    prepared: HashSet<Uuid>,
+    /// Waits for the end of the links, and for signs of life.
+    ends: FuturesUnordered<BoxFuture<'static, (Uuid, bool)>>,
+}
+
+impl Links {
+    pub fn new(mesh: Arc<Mesh>) -> Self {
+        Self {
+            mesh,
+            kept: HashMap::new(),
+            watched: HashMap::new(),
+            busy: false,
+            preparing: FuturesUnordered::new(),
+            prepared: HashSet::new(),
+            ends: FuturesUnordered::new(),
+        }
+    }
+
+    /// Says whether messages are under way.
+    pub fn set_busy(&mut self, busy: bool) {
+        if std::mem::replace(&mut self.busy, busy) == busy {
+            return;
+        }
+        self.watched.clear();
+        if busy {
+            self.watched.extend(self.kept.iter().map(|(instance, link)| (*instance, link.watch())));
+        }
+    }
+
+    /// The link to an instance, if messages can be sent over it.
+    pub fn open(&self, instance: Uuid) -> Option<&Arc<Link>> {
+        self.kept.get(&instance).filter(|link| link.is_open())
+    }
+
+    /// Has a link to each of these opened, for as long as it is published.
+    pub fn prepare<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
+        for instance in instances {
+            if !self.watch(instance.uuid) && self.prepared.insert(instance.uuid) {
+                self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance)).boxed());
+            }
+        }
+    }
+
+    /// Takes a link that was opened into use, and waits for its end, once. Says whether there is one.
+    pub fn watch(&mut self, instance: Uuid) -> bool {
+        if self.open(instance).is_some() {
+            return true;
+        }
+        let Some(link) = self.mesh.open_link(instance) else { return false };
+        self.ends.push(link.broken().map(move |()| (instance, true)).boxed());
+        if self.busy {
+            self.watched.insert(instance, link.watch());
+        }
+        self.kept.insert(instance, link);
+        true
+    }
+
+    /// Has an instance that is no longer published show that it still answers.
+    pub fn question(&mut self, instance: Uuid) {
+        if let Some(link) = self.kept.get(&instance) {
+            self.ends.push(sign_of_life(instance, Arc::clone(link)));
+        }
+    }
+
+    /// What has happened to them, one after the other.
+    pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+        while let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
+            self.prepared.remove(&instance);
+            if self.watch(instance) {
+                return Poll::Ready(News::Open);
+            }
+        }
+        let Poll::Ready(Some((instance, link_ended))) = self.ends.poll_next_unpin(cx) else { return Poll::Pending };
+        let link = self.kept.get(&instance);
+        let parted = link.is_some_and(|link| link.ended_in_order());
+        if link_ended && link.is_some_and(|link| link.is_broken()) {
+            self.kept.remove(&instance);
+            self.watched.remove(&instance);
+        }
+        Poll::Ready(if parted { News::Parted(instance) } else { News::Gone(instance) })
+    }
+}
+
+/// Opens a link, and tries again while its instance is published.
+async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>) -> Uuid {
+    // A message that needs it will be told why there is none, and so must not have more time than this.
+    while mesh.link_to(&instance, Instant::now() + OPEN_WITHIN * 2).await.is_err() {
+        timer::sleep(AGAIN).await;
+        if !mesh.directory().contains(instance.uuid) {
+            break;
+        }
+    }
+    instance.uuid
+}
+
+/// Ends when an instance does not answer.
+fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, bool)> {
+    async move {
+        let asked = link.request(&mut Request::call(format!("{instance}._ping")), Bytes::new());
+        drop(link);
+        if let Ok(reply) = asked
+            && let Ok(Ok(_)) = timer::timeout(SIGN_OF_LIFE, reply).await
+        {
+            // It finishes what it has; its link ends when it is done.
+            futures::future::pending::<()>().await;
+        }
+        (instance, false)
+    }
+    .boxed()
+}

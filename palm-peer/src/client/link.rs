@@ -1,0 +1,357 @@
+//! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
+
+mod watch;
+
+use self::watch::Pulse;
+pub use self::watch::{Fate, Interest, Where};
+
+use crate::{
+    client::replies::{JobSinks, Reply},
+    io::{
+        dealer::{self, Frames},
+        executor,
+    },
+    sync::lock,
+};
+use bytes::Bytes;
+use futures::{FutureExt as _, channel::oneshot, future::Shared};
+use palm_proto::{
+    limits::rate_limiter::Allowance,
+    liveness::Seen,
+    types::message::{self, Answer, Failure, FailureKind, Request},
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+use uuid::Uuid;
+
+/// Why a request that was sent has no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken;
+
+/// How many answers may come within a second that nobody ever asked for.
+const MOST_STRAYS: u32 = 10_000;
+
+type Pending = HashMap<u64, oneshot::Sender<Reply>>;
+
+/// One connection to one server.
+pub struct Link {
+    client: Uuid,
+    sender: dealer::Sender,
+    jobs: JobSinks,
+    next: AtomicU64,
+    /// Whether the server said goodbye: then nothing of ours is lost with it. Held while something is sent, so that what we
+    /// say in return is our last word.
+    parted: Mutex<bool>,
+    /// How many requests nobody waits for any more, whose answers may yet come.
+    late: AtomicU64,
+    /// The requests under way; `None` once the link is broken.
+    pending: Mutex<Option<Pending>>,
+    broken: Shared<oneshot::Receiver<()>>,
+    close: Mutex<Option<oneshot::Sender<()>>>,
+    pulse: Arc<Pulse>,
+}
+
+impl Link {
+    /// A link over a connection whose server has proven who it is, and was greeted, and what takes in the answers: a future that ends with
+    /// the link, to be run in the background.
+    pub fn new(
+        client: Uuid,
+        jobs: JobSinks,
+        sender: dealer::Sender,
+        receiver: dealer::Receiver,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
+        let (tell_broken, broken) = oneshot::channel();
+        let (close, closed) = oneshot::channel();
+        let link = Arc::new(Self {
+            client,
+            sender,
+            jobs,
+            next: AtomicU64::new(0),
+            parted: Mutex::new(false),
+            // The answer to the greeting, for which nobody waits.
+            late: AtomicU64::new(1),
+            pending: Mutex::new(Some(HashMap::new())),
+            broken: broken.shared(),
+            close: Mutex::new(Some(close)),
+            pulse: Arc::default(),
+        });
+        let receiving = receive(Arc::downgrade(&link), receiver, closed, tell_broken);
+        (link, receiving)
+    }
+
+    /// How many requests wait for their answers.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lock().as_ref().map_or(0, HashMap::len)
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Whether the server said goodbye before the connection ended: all that we sent is answered or passed on, or will be.
+    #[must_use]
+    pub fn ended_in_order(&self) -> bool {
+        *lock(&self.parted)
+    }
+
+    /// Whether something can be sent, and is likely to get there.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.is_broken() && !self.ended_in_order() && !self.is_suspect()
+    }
+
+    /// Whether a PING was not answered in time: the process is busy, or frozen. What is new should go another way.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.pulse.is_suspect()
+    }
+
+    /// Has the link watched as if an answer were outstanding, for as long as this lives.
+    #[must_use]
+    pub fn watch(&self) -> Interest {
+        Interest::new(&self.pulse)
+    }
+
+    /// Finds out whether the connection still works while something is outstanding, and breaks the link when it does not.
+    /// Ends with the link; to be run in the background.
+    pub fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
+        let ending = Ending(Arc::downgrade(self));
+        let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place);
+        // A link that nobody watches any more could be dead for ever.
+        watching.map(move |()| drop(ending))
+    }
+
+    fn seen(&self) -> Seen {
+        let activity = self.sender.activity();
+        let (queued, written) = activity.sent();
+        Seen {
+            outstanding: self.in_flight() > 0 || self.pulse.has_interest(),
+            unanswered: self.pulse.unanswered(),
+            heard: activity.heard(),
+            pong: activity.pong(),
+            queued,
+            written,
+        }
+    }
+
+    /// Waits until the connection has ended.
+    pub fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.broken.clone().map(drop)
+    }
+
+    /// Sends a request, under this link's client and a number of its own. The future gives the reply, or [`Broken`] when the connection ended first: then the function may
+    /// have run or not. Dropping it forgets the request, whose answer is then dropped.
+    ///
+    /// # Errors
+    /// `unreachable` when the link is broken already, `bad_message` when the header is too long: then the function did
+    /// not run.
+    pub fn request(
+        self: &Arc<Self>,
+        request: &mut Request,
+        payload: Bytes,
+    ) -> Result<impl Future<Output = Result<Reply, Broken>> + Send + use<>, Failure> {
+        let idx = self.next.fetch_add(1, Ordering::Relaxed);
+        request.client = Some(self.client);
+        request.idx = Some(idx);
+        let header = request.encode();
+        if header.len() > message::LONGEST_HEADER {
+            // The server would not read it, and so answer without the number that the answer is known by.
+            let words = format!("header of {} bytes, {} at most", header.len(), message::LONGEST_HEADER);
+            return Err(Failure::new(FailureKind::BadMessage, words));
+        }
+        let (tell, reply) = oneshot::channel();
+        let unreachable = |words: &str| Failure::new(FailureKind::Unreachable, words);
+        let alone = {
+            let mut pending = self.lock();
+            let pending = pending.as_mut().ok_or_else(|| unreachable("the connection is broken"))?;
+            pending.insert(idx, tell);
+            pending.len() == 1
+        };
+        let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
+        self.hand_over(&[header.into(), payload], alone)?;
+        self.pulse.stir();
+        Ok(async move {
+            // All of it moves in, not the field alone.
+            let mut forget = forget;
+            let reply = reply.await;
+            // Whoever answered, or broke the link, has forgotten it already.
+            forget.idx = None;
+            reply.map_err(|_| Broken)
+        })
+    }
+
+    /// Sends a message of a job as it is. Its answer goes to the job, over whichever link it comes. Gives its number among
+    /// those that were posted: once so many have [arrived](Fate::arrived), this one has.
+    ///
+    /// # Errors
+    /// `unreachable` when the link is broken: then no function ran.
+    pub fn post(&self, request: &Request, payload: Bytes) -> Result<u64, Failure> {
+        if self.is_broken() {
+            return Err(Failure::new(FailureKind::Unreachable, "the connection is broken"));
+        }
+        self.hand_over(&[request.encode().into(), payload], false)?;
+        Ok(self.pulse.sent_unanswered())
+    }
+
+    /// What becomes of what is sent.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        Fate(Arc::clone(&self.pulse))
+    }
+
+    fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), Failure> {
+        let parted = lock(&self.parted);
+        if *parted {
+            return Err(Failure::new(FailureKind::Unreachable, "the server is leaving"));
+        }
+        self.sender.send(frames, alone).map_err(|error| {
+            self.end();
+            Failure::new(FailureKind::Unreachable, error.to_string())
+        })
+    }
+
+    /// Waits until the server's system has all that was sent.
+    pub async fn flushed(&self) {
+        self.sender.flushed().await;
+    }
+
+    /// Answers a goodbye.
+    fn part(&self) {
+        let mut parted = lock(&self.parted);
+        if !std::mem::replace(&mut *parted, true) {
+            self.pulse.part();
+            // If the connection is gone, there is nobody to wait for it.
+            let _ = self.sender.send(&[message::encode_parting(self.client).into()], false);
+            self.pulse.sent_unanswered();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
+        lock(&self.pending)
+    }
+
+    /// Breaks the link: everyone who waits is told.
+    pub fn end(&self) {
+        self.lock().take();
+        lock(&self.close).take();
+        self.pulse.stir();
+    }
+
+    /// Says whether somebody had asked for it; nothing of what is no answer at all.
+    fn take_in(&self, mut frames: Frames) -> Option<bool> {
+        let answer = frames.first().and_then(|header| Answer::decode(header))?;
+        if answer.bye {
+            self.part();
+            return Some(false);
+        }
+        let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
+        if let Some(job) = answer.job {
+            return Some(self.jobs.deliver(job, Reply { answer, payload }));
+        }
+        let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
+        let Some(tell) = waiting else { return Some(self.was_late()) };
+        // Whoever asked may have stopped waiting.
+        let _ = tell.send(Reply { answer, payload });
+        Some(true)
+    }
+
+    /// Whether an answer that nobody waits for can be one that somebody did wait for.
+    fn was_late(&self) -> bool {
+        self.late.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |late| late.checked_sub(1)).is_ok()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Forgets a request when nobody waits for it any more, so that it does not count as in flight.
+struct Forget {
+    link: Arc<Link>,
+    /// `None` when there is nothing left to forget.
+    idx: Option<u64>,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        if let Some(idx) = self.idx
+            && self.link.lock().as_mut().is_some_and(|pending| pending.remove(&idx).is_some())
+        {
+            self.link.late.fetch_add(1, Ordering::Relaxed);
+            // Nobody waits for its answer any more, which would have shown that the connection works.
+            self.link.pulse.sent_unanswered();
+        }
+    }
+}
+
+async fn receive(
+    link: std::sync::Weak<Link>,
+    mut receiver: dealer::Receiver,
+    closed: oneshot::Receiver<()>,
+    tell_broken: oneshot::Sender<()>,
+) {
+    // Whoever waits for answers is told of the end, be it a panic.
+    let ending = Ending(link.clone());
+    let mut closed = closed.fuse();
+    let mut strays = Strays::new();
+    loop {
+        let frames = futures::select_biased! {
+            _ = closed => None,
+            frames = receiver.receive().fuse() => frames.ok(),
+        };
+        let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
+        // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
+        if !link.take_in(frames).is_some_and(|asked_for| strays.bears(asked_for)) {
+            break;
+        }
+        if strays.is_time_for_others() {
+            executor::yield_now().await;
+        }
+    }
+    drop((ending, tell_broken));
+}
+
+/// Ends the link when dropped.
+struct Ending(std::sync::Weak<Link>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.upgrade() {
+            link.end();
+        }
+    }
+}
+
+/// Counts answers: of those that nobody asked for there are none from a proper server.
+struct Strays {
+    unasked: Allowance,
+    all: u32,
+}
+
+impl Strays {
+    fn new() -> Self {
+        Self { unasked: Allowance::new(MOST_STRAYS, Instant::now()), all: 0 }
+    }
+
+    /// Counts an answer; says whether there are not too many that nobody asked for.
+    fn bears(&mut self, asked_for: bool) -> bool {
+        self.all = self.all.wrapping_add(1);
+        asked_for || self.unasked.bears(Instant::now())
+    }
+
+    /// A connection that always has more to read must not keep a thread for itself.
+    fn is_time_for_others(&self) -> bool {
+        self.all.is_multiple_of(256)
+    }
+}

@@ -1,0 +1,180 @@
+//! Watches over a link while something is outstanding: carries out what [`Liveness`] decides.
+
+use super::Link;
+use crate::{
+    io::{tcp_state::Ends, timer},
+    sync::lock,
+};
+use futures::task::AtomicWaker;
+use palm_proto::{
+    limits::log_throttle::LogThrottle,
+    liveness::{Liveness, Step},
+};
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc, LazyLock, Mutex, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Instant,
+};
+use uuid::Uuid;
+
+/// The servers whose dead connections were logged: one that is hostile may let each new one die.
+static LOGGED: LazyLock<Mutex<LogThrottle<Uuid>>> = LazyLock::new(Mutex::default);
+
+/// Whom a link leads to, for the log and for the system.
+#[derive(Debug, Clone, Copy)]
+pub struct Where {
+    /// The server.
+    pub server: Uuid,
+    /// The TCP connection to it.
+    pub ends: Ends,
+}
+
+/// What a link and its watch tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// Whether the watch looks by itself. Cleared before it rests, so that a call costs one load as a rule.
+    awake: AtomicBool,
+    watch: AtomicWaker,
+    unanswered: AtomicU64,
+    interests: AtomicUsize,
+    suspect: AtomicBool,
+    /// How many of the unanswered messages are known to have arrived.
+    arrived: AtomicU64,
+    /// Whether the connection swallowed what was sent.
+    swallowed: AtomicBool,
+    /// Whether a goodbye was said.
+    parted: AtomicBool,
+}
+
+/// What becomes of what was sent over a link, to be known also when that is gone.
+#[derive(Debug, Clone)]
+pub struct Fate(pub(super) Arc<Pulse>);
+
+impl Fate {
+    /// How many of the messages that were posted are known to have arrived.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.0.arrived.load(Ordering::SeqCst)
+    }
+
+    /// Whether the connection was given up because it swallowed what was sent.
+    #[must_use]
+    pub fn swallowed(&self) -> bool {
+        self.0.swallowed.load(Ordering::SeqCst)
+    }
+
+    /// Whether a goodbye was said, so that nothing is lost.
+    #[must_use]
+    pub fn parted(&self) -> bool {
+        self.0.parted.load(Ordering::SeqCst)
+    }
+}
+
+impl Pulse {
+    /// Something is outstanding, or the link has ended.
+    pub(super) fn stir(&self) {
+        if !self.awake.load(Ordering::SeqCst) && !self.awake.swap(true, Ordering::SeqCst) {
+            self.watch.wake();
+        }
+    }
+
+    /// Something was sent to which no answer comes over this link. Gives its number.
+    pub(super) fn sent_unanswered(&self) -> u64 {
+        let number = self.unanswered.fetch_add(1, Ordering::SeqCst) + 1;
+        self.stir();
+        number
+    }
+
+    pub(super) fn part(&self) {
+        self.parted.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn has_interest(&self) -> bool {
+        self.interests.load(Ordering::SeqCst) > 0
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    async fn stirred(&self) {
+        poll_fn(|cx| {
+            self.watch.register(cx.waker());
+            if self.awake.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// Somebody who wants to know at once when a link breaks, though no answer is due.
+#[derive(Debug)]
+pub struct Interest(Arc<Pulse>);
+
+impl Interest {
+    pub(super) fn new(pulse: &Arc<Pulse>) -> Self {
+        pulse.interests.fetch_add(1, Ordering::SeqCst);
+        pulse.stir();
+        Self(Arc::clone(pulse))
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.0.interests.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Watches over a link until it ends.
+pub(super) async fn run(link: Weak<Link>, pulse: Arc<Pulse>, place: Where) {
+    let Some(answers) = link.upgrade().map(|link| link.sender.answers_pings()) else { return };
+    let mut liveness = Liveness::new(answers, Instant::now());
+    loop {
+        pulse.stirred().await;
+        // What is outstanding from here on wakes us again.
+        pulse.awake.store(false, Ordering::SeqCst);
+        let wait = {
+            let Some(link) = link.upgrade().filter(|link| !link.is_broken()) else { return };
+            look(&link, &mut liveness, &place)
+        };
+        pulse.suspect.store(liveness.is_suspect(), Ordering::Relaxed);
+        pulse.arrived.store(liveness.arrived(), Ordering::SeqCst);
+        if let Some(wait) = wait {
+            pulse.awake.store(true, Ordering::SeqCst);
+            timer::sleep_until(wait).await;
+        }
+    }
+}
+
+/// Does what is to be done now. Says when to look again, if not only when something is sent.
+fn look(link: &Link, liveness: &mut Liveness, place: &Where) -> Option<Instant> {
+    let now = Instant::now();
+    loop {
+        match liveness.look(now, &link.seen()) {
+            Step::Rest => return None,
+            Step::Wait(at) => return Some(at),
+            // The end of the connection is noticed by reading.
+            Step::Ping(number) => drop(link.sender.ping(number)),
+            Step::Inspect => {
+                if liveness.delivered(place.ends.delivery()) {
+                    let (server, peer) = (place.server, place.ends.peer());
+                    if let Some(suppressed) = lock(&LOGGED).should_log(server, now) {
+                        log::warn!(
+                            "the connection to server {server} at {peer} is dead: what is sent is not acknowledged{suppressed}"
+                        );
+                    }
+                    link.pulse.swallowed.store(true, Ordering::SeqCst);
+                    link.end();
+                    return None;
+                }
+            }
+        }
+    }
+}

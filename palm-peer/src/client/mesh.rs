@@ -1,0 +1,354 @@
+//! A client's view of the mesh, and its links.
+
+use super::slot::{Reopening, Slot};
+use crate::{
+    client::{
+        dialer::{Dialer, OpenError},
+        discovery::{KeepsDirectory, learn},
+        link::Link,
+        replies::{JobSinks, Reply},
+    },
+    error::{Error, ErrorKind},
+    io::{
+        etcd::{Bound, Etcd, EtcdError, Target},
+        executor,
+        tasks::{Name, Supervisor},
+        timer::{self, Elapsed},
+    },
+    sync::lock,
+};
+use bytes::Bytes;
+use futures::{
+    channel::{mpsc, oneshot},
+    future::{Either, join_all, select},
+};
+use palm_proto::{
+    backoff::backoff,
+    config::Options,
+    directory::{Able, Directory, Update},
+    routing::choose_instance,
+    types::{
+        instance::Instance,
+        message::{Failure, FailureKind, Request},
+    },
+};
+use std::{
+    collections::{HashMap, HashSet},
+    future,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a link may take to open before another instance is tried.
+pub const OPEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a link to an instance that is no longer published is kept, if that one does not end it.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+
+/// What a client knows and holds.
+pub struct Mesh {
+    /// Who the client is.
+    pub uuid: Uuid,
+    /// What was set.
+    pub options: Options,
+    dialer: Dialer,
+    directory: Mutex<Directory>,
+    links: Mutex<HashMap<Uuid, Arc<Slot>>>,
+    /// Who is told when what can be reached changes.
+    listeners: Mutex<Vec<mpsc::UnboundedSender<()>>>,
+    /// Where the answers to jobs go.
+    pub jobs: JobSinks,
+    watching: Mutex<Option<Bound<()>>>,
+}
+
+impl Mesh {
+    /// Learns what can be reached, and goes on learning.
+    pub async fn connect(
+        etcd: Etcd,
+        options: Options,
+        dialer: Dialer,
+        supervisor: &Supervisor,
+    ) -> Result<Arc<Self>, Error> {
+        let (time, ttl) = (options.join_timeout, options.ttl);
+        let folder = options.keys().pipelines();
+        let mesh = Arc::new(Self {
+            uuid: dialer.me(),
+            directory: Mutex::new(Directory::new(dialer.me())),
+            dialer,
+            options,
+            links: Mutex::default(),
+            listeners: Mutex::default(),
+            jobs: JobSinks::default(),
+            watching: Mutex::new(None),
+        });
+        let (tell, listed) = oneshot::channel();
+        let trouble = Arc::new(Mutex::new(String::new()));
+        let (tell, knowing, watched) = (Arc::new(Mutex::new(Some(tell))), Arc::downgrade(&mesh), etcd.clone());
+        let (told, prefix) = (Arc::clone(&trouble), folder.clone());
+        let learning = move || {
+            let watch = watched.watch(Target::Prefix(prefix.clone()));
+            learn(Weak::clone(&knowing), watch, prefix.clone(), ttl, Arc::clone(&tell), Arc::clone(&told))
+        };
+        *lock(&mesh.watching) = Some(etcd.keep(supervisor, Name::Directory, learning));
+        let refused = refusal(&etcd, folder);
+        match timer::timeout(time, select(pin!(listed), pin!(refused))).await {
+            Ok(Either::Left((Ok(()), _))) => Ok(mesh),
+            Ok(Either::Right((error, _))) => Err(error.into()),
+            _ => {
+                let endpoints = mesh.options.etcd.join(", ");
+                let words =
+                    format!("etcd at {endpoints} did not tell what can be reached within {time:?}: {}", lock(&trouble));
+                Err(Error::new(ErrorKind::EtcdUnreachable, words.trim_end_matches([':', ' '])))
+            }
+        }
+    }
+
+    /// What can be reached now; not to be held for long.
+    pub fn directory(&self) -> MutexGuard<'_, Directory> {
+        lock(&self.directory)
+    }
+
+    /// The instances that a target can mean for this client.
+    ///
+    /// # Errors
+    /// As [`Directory::resolve`].
+    pub fn resolve(&self, target: &str) -> Result<Able, Failure> {
+        self.directory().resolve(target, self.uuid)
+    }
+
+    /// Tells when what can be reached changes.
+    pub fn changes(&self) -> mpsc::UnboundedReceiver<()> {
+        let (tell, changes) = mpsc::unbounded();
+        let mut listeners = lock(&self.listeners);
+        // A client may run millions of jobs while nothing changes.
+        listeners.retain(|listener| !listener.is_closed());
+        listeners.push(tell);
+        drop(listeners);
+        changes
+    }
+
+    /// Refuses a payload that is over this client's limit.
+    pub fn check_size(&self, payload: &Bytes) -> Result<(), Failure> {
+        let most = self.options.max_payload;
+        if payload.len() > most {
+            let words = format!("a payload of {} bytes, {most} at most", payload.len());
+            return Err(Failure::new(FailureKind::TooLarge, words));
+        }
+        Ok(())
+    }
+
+    /// Calls one function, wherever it is; elsewhere again only when it is certain that it did not run.
+    pub async fn call(
+        &self,
+        mut request: Request,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, (Failure, Option<Uuid>)> {
+        self.check_size(&payload).map_err(|failure| (failure, None))?;
+        let mut avoided: Vec<Uuid> = Vec::new();
+        let mut refused: Option<(Failure, Option<Uuid>)> = None;
+        let mut rounds = 0;
+        // How much time another round needs that may do better; none when it cannot.
+        let mut again: Option<Duration> = None;
+        loop {
+            let able = self.resolve(&request.pipeline[0]);
+            let able = able.map_err(|failure| refused.clone().unwrap_or((failure, None)))?;
+            let Some(instance) = self.choose(&able, &avoided) else {
+                let last = refused.clone().unwrap_or_else(|| unreachable("no instance is left to try", None));
+                let Some(needed) = again.take() else { return Err(last) };
+                let wait = backoff(rounds, Duration::from_millis(5), Duration::from_millis(500), fastrand::f64());
+                if Instant::now() + wait + needed >= deadline {
+                    return Err(last);
+                }
+                timer::sleep(wait).await;
+                avoided.clear();
+                rounds += 1;
+                continue;
+            };
+            match self.try_at(&instance, &mut request, &payload, deadline).await {
+                Ok(reply) => return Ok(reply.payload),
+                Err(Attempt::Final(failure)) => return Err((failure, Some(instance.uuid))),
+                Err(Attempt::DidNotRun(failure, needed)) => {
+                    avoided.push(instance.uuid);
+                    refused = Some((failure, Some(instance.uuid)));
+                    again = [again, needed].into_iter().flatten().min();
+                }
+            }
+        }
+    }
+
+    /// Picks one of these instances that is not avoided: [`choose_instance`]. Those that are failing are tried again in the
+    /// background, so that nobody waits for them while there are others.
+    pub fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<Arc<Instance>> {
+        let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
+        let load = |i: usize| lock(&self.links).get(&open[i].uuid).map_or(0, |slot| slot.in_flight());
+        let failing = |i: usize| self.is_failing(open[i]);
+        let choice = choose_instance(open.len(), failing, load, |below| fastrand::usize(..below))?;
+        Some(Arc::clone(open[choice]))
+    }
+
+    /// Whether there was trouble on the way to an instance last. Has it tried again, if so.
+    pub fn is_failing(&self, instance: &Arc<Instance>) -> bool {
+        let Some(slot) = lock(&self.links).get(&instance.uuid).cloned() else { return false };
+        if !slot.is_failing() {
+            return false;
+        }
+        if slot.should_reopen() {
+            let (dialer, jobs, instance) = (self.dialer.clone(), self.jobs.clone(), Arc::clone(instance));
+            let reopening = Reopening(slot);
+            executor::spawn(Name::LinkReopen, async move {
+                // What became of it, the slot knows.
+                let _ = reopening.0.open(&dialer, &instance, OPEN_WITHIN, jobs).await;
+            });
+        }
+        true
+    }
+
+    /// The link to an instance, if it is open.
+    pub fn open_link(&self, instance: Uuid) -> Option<Arc<Link>> {
+        let slot = lock(&self.links).get(&instance).cloned();
+        slot.and_then(|slot| slot.current())
+    }
+
+    /// Waits until the systems of the other servers have all that was sent over the links.
+    pub async fn flushed(&self) {
+        let links: Vec<_> = lock(&self.links).values().filter_map(|slot| slot.current()).collect();
+        join_all(links.iter().map(|link| link.flushed())).await;
+    }
+
+    /// The link to an instance, opened if need be.
+    ///
+    /// # Errors
+    /// When it cannot be opened in time.
+    pub async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
+        let slot = Arc::clone(lock(&self.links).entry(instance.uuid).or_default());
+        if let Some(link) = slot.current() {
+            return Ok(link);
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
+        slot.open(&self.dialer, instance, left, self.jobs.clone()).await
+    }
+
+    async fn try_at(
+        &self,
+        instance: &Instance,
+        request: &mut Request,
+        payload: &Bytes,
+        deadline: Instant,
+    ) -> Result<Reply, Attempt> {
+        let link = self.link_to(instance, deadline).await.map_err(|error| {
+            let words = format!("{}: {error}", instance.endpoint);
+            Attempt::DidNotRun(Failure::new(FailureKind::Unreachable, words), error.is_passing().then_some(OPEN_WITHIN))
+        })?;
+        request.route = vec![instance.uuid];
+        request.give_time(deadline.saturating_duration_since(Instant::now()));
+        let reply = link.request(request, payload.clone()).map_err(|failure| Attempt::DidNotRun(failure, None))?;
+        match timer::timeout_at(deadline, reply).await {
+            Err(Elapsed) => Err(Attempt::Final(Failure::new(FailureKind::TimedOut, "no answer before the deadline"))),
+            Ok(Err(_)) => {
+                let words = "the connection broke before the answer; the function may have run";
+                Err(Attempt::Final(Failure::new(FailureKind::Unreachable, words)))
+            }
+            Ok(Ok(mut reply)) => match reply.answer.error.take() {
+                None => Ok(reply),
+                Some(failure) => Err(match failure.kind {
+                    // It will be less so in a while.
+                    FailureKind::Busy => Attempt::DidNotRun(failure, Some(Duration::ZERO)),
+                    FailureKind::Leaving | FailureKind::WrongServer => Attempt::DidNotRun(failure, None),
+                    _ => Attempt::Final(failure),
+                }),
+            },
+        }
+    }
+}
+
+impl KeepsDirectory for Mesh {
+    fn known(&self) -> HashSet<(String, Uuid)> {
+        self.directory().keys()
+    }
+
+    fn update(&self, updates: Vec<Update>) {
+        if updates.is_empty() {
+            return;
+        }
+        let mut removed: Vec<Uuid> = Vec::new();
+        {
+            let mut directory = self.directory();
+            for update in updates {
+                if let Update::Removed(_, uuid) = &update {
+                    removed.push(*uuid);
+                }
+                directory.update(update);
+            }
+            removed.retain(|uuid| !directory.contains(*uuid));
+        }
+        // Answers under way keep their link alive until they are in.
+        let gone: Vec<_> = {
+            let mut links = lock(&self.links);
+            removed.iter().filter_map(|uuid| links.remove_entry(uuid)).collect()
+        };
+        for link in gone.into_iter().filter_map(|(_, slot)| slot.current()) {
+            // It may be leaving, and still read what was sent to it: were we to close, its goodbye would be answered by a
+            // reset, and what it has not read by then would be lost.
+            executor::spawn(Name::OldLink, async move {
+                let _ = timer::timeout(KEPT_FOR, link.broken()).await;
+            });
+        }
+        lock(&self.listeners).retain(|listener| listener.unbounded_send(()).is_ok());
+    }
+}
+
+/// Ends when etcd refuses for good, such as for a wrong password: the watch would try for ever.
+async fn refusal(etcd: &Etcd, folder: String) -> EtcdError {
+    match etcd.get(&folder).await {
+        Err(error) if !error.is_passing() => error,
+        _ => future::pending().await,
+    }
+}
+
+/// Why an attempt has no result, and whether the function may have run.
+enum Attempt {
+    /// It did not; and how much time another attempt there needs, if that may do better.
+    DidNotRun(Failure, Option<Duration>),
+    Final(Failure),
+}
+
+fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
+    (Failure::new(FailureKind::Unreachable, words), server)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{client::Client, error::ErrorKind};
+    use futures::executor::block_on;
+    use palm_proto::config::Settings;
+    use palm_tests::{Etcd, free_port};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_wrong_password_is_told_at_once_and_is_no_outage() {
+        let etcd = Etcd::start();
+        for args in [&["user", "add", "root:secret"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+        {
+            etcd.etcdctl(args);
+        }
+        let user = Some(("root".to_owned(), "wrong".to_owned()));
+        let options = Settings { etcd: vec![etcd.endpoint()], user, ..Settings::default() }.build().expect("options");
+        let began = Instant::now();
+        let error = block_on(Client::connect(options)).expect_err("a wrong password");
+        assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
+        assert!(began.elapsed() < Duration::from_secs(8), "join_timeout is 10 s; it took {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn an_outage_names_all_endpoints() {
+        let etcd = [(); 3].map(|()| format!("http://127.0.0.1:{}", free_port())).to_vec();
+        let join_timeout = Duration::from_millis(500);
+        let options = Settings { etcd: etcd.clone(), join_timeout, ..Settings::default() }.build().expect("options");
+        let error = block_on(Client::connect(options)).expect_err("nobody listens there");
+        assert_eq!(error.kind(), ErrorKind::EtcdUnreachable, "{error}");
+        assert!(etcd.iter().all(|endpoint| error.to_string().contains(endpoint)), "{error}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Calls functions of the mesh.
+
+pub(crate) mod dialer;
+pub(crate) mod discovery;
+pub(crate) mod job;
+pub(crate) mod job_links;
+pub(crate) mod link;
+pub(crate) mod mesh;
+pub(crate) mod replies;
+pub(crate) mod running_job;
+pub(crate) mod slot;
+pub(crate) mod witnesses;
+
+use crate::{
+    client::{dialer::Dialer, job::Job, mesh::Mesh},
+    error::{CallError, Error},
+    io::tasks::Supervisor,
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use palm_proto::{config::Options, types::message::Request};
+use std::{
+    fmt,
+    future::IntoFuture,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// Calls functions of the mesh. Cheap to clone; all clones share the links and the view of the mesh.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use palm_peer::{Client, Options};
+///
+/// let client = Client::connect(Options::default()).await?;
+/// let answer = client.call("printf.printf", "Hello").await?;
+/// assert_eq!(answer, "Hello");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    mesh: Arc<Mesh>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("uuid", &self.mesh.uuid).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Learns from etcd what can be reached, and goes on learning in the background. Works under any executor.
+    ///
+    /// Once connected, a client goes on with what it knows while etcd is away.
+    ///
+    /// # Errors
+    /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
+    pub async fn connect(options: Options) -> Result<Self, Error> {
+        let files = crate::config::tls::read(&options).await?;
+        let credentials = crate::config::tls::credentials(&options, files.as_ref(), None)?;
+        let etcd = crate::config::etcd::start("palm-client", &options, files.as_ref())?;
+        let dialer = Dialer::new(Uuid::new_v4(), &options, credentials);
+        Ok(Self { mesh: Mesh::connect(etcd, options, dialer, &Supervisor::unattended()).await? })
+    }
+
+    /// The client's identity, as servers see it.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.mesh.uuid
+    }
+
+    /// Calls `server.function` on one of the instances, or `<uuid>.function` on that one. Await what this gives.
+    ///
+    /// The instance with fewer calls in flight, of two picked at random, gets it. If the call certainly did not run there
+    /// (it could not be delivered, or the server was busy or leaving), another instance is tried. When none is left, those that
+    /// were busy, or too silent to be connected to, are tried again until the deadline.
+    ///
+    /// Dropping the call forgets it; the function may run all the same.
+    ///
+    /// # Errors
+    /// As [`FailureKind`](crate::FailureKind) says; unknown names fail at once and name what exists.
+    pub fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Call<'_> {
+        Call { client: self, request: Request::call(target), payload: payload.into(), time: self.mesh.options.timeout }
+    }
+
+    /// Streams messages through these functions, one after the other: see [`Job`].
+    pub fn job<T: Into<String>>(&self, pipeline: impl IntoIterator<Item = T>) -> Job {
+        Job::new(Arc::clone(&self.mesh), pipeline.into_iter().map(Into::into).collect())
+    }
+
+    /// The servers that can be reached, by name, each with the functions that its instances answer, and the number of these.
+    #[must_use]
+    pub fn reachable(&self) -> Vec<Reachable> {
+        let directory = self.mesh.directory();
+        let reachable =
+            directory.summary().map(|(server, functions, instances)| Reachable { server, functions, instances });
+        reachable.collect()
+    }
+}
+
+/// A server that can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reachable {
+    /// Its name.
+    pub server: String,
+    /// What it answers.
+    pub functions: Vec<String>,
+    /// How many instances there are.
+    pub instances: usize,
+}
+
+/// A call that is made when it is awaited.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct Call<'a> {
+    client: &'a Client,
+    request: Request,
+    payload: Bytes,
+    time: Duration,
+}
+
+impl Call<'_> {
+    /// Bounds the call in time; the options' `timeout` unless set.
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Names a key in the server's store, for `get`, `set`, `append` and `delete`.
+    pub fn cache(mut self, key: impl Into<String>) -> Self {
+        self.request.cache = Some(key.into());
+        self
+    }
+}
+
+impl<'a> IntoFuture for Call<'a> {
+    type Output = Result<Bytes, CallError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let deadline = Instant::now() + self.time;
+            let called = self.client.mesh.call(self.request, self.payload, deadline).await;
+            called.map_err(|(failure, server)| CallError::new(failure, server))
+        })
+    }
+}

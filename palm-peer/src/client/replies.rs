@@ -1,0 +1,143 @@
+//! Where the answers to the messages of jobs go, whichever link they come over.
+
+use crate::sync::lock;
+use bytes::Bytes;
+use futures::channel::mpsc;
+use palm_proto::types::message::Answer;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+use uuid::Uuid;
+
+/// An answer as it came in.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its header.
+    pub answer: Answer,
+    /// The result.
+    pub payload: Bytes,
+}
+
+/// The jobs of a client. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct JobSinks(Arc<Mutex<Sinks>>);
+
+#[derive(Debug, Default)]
+struct Sinks {
+    jobs: HashMap<Uuid, Sink>,
+    /// How many answers nobody waits for any more that may yet come.
+    late: u64,
+}
+
+/// Where the answers to one job's messages go.
+#[derive(Debug)]
+struct Sink {
+    tell: mpsc::UnboundedSender<Reply>,
+    /// How many answers each message may yet get: one for each attempt. Nobody may be there to take them in.
+    wanted: HashMap<u64, u32>,
+}
+
+impl JobSinks {
+    /// Has the answers for `job` sent there: as many as are [expected](Self::expect).
+    pub fn open(&self, job: Uuid) -> mpsc::UnboundedReceiver<Reply> {
+        let (tell, answers) = mpsc::unbounded();
+        lock(&self.0).jobs.insert(job, Sink { tell, wanted: HashMap::new() });
+        answers
+    }
+
+    /// Has one answer more to this message delivered. To be called before it is sent.
+    pub fn expect(&self, job: Uuid, idx: u64) {
+        if let Some(sink) = lock(&self.0).jobs.get_mut(&job) {
+            *sink.wanted.entry(idx).or_default() += 1;
+        }
+    }
+
+    /// Takes back one [`JobSinks::expect`]: it was not sent after all.
+    pub fn expect_no_more(&self, job: Uuid, idx: u64) {
+        if let Some(sink) = lock(&self.0).jobs.get_mut(&job) {
+            sink.take(idx);
+        }
+    }
+
+    /// Has all further answers to this message dropped.
+    pub fn forget(&self, job: Uuid, idx: u64) {
+        let mut sinks = lock(&self.0);
+        let left = sinks.jobs.get_mut(&job).and_then(|sink| sink.wanted.remove(&idx));
+        sinks.late += u64::from(left.unwrap_or(0));
+    }
+
+    /// Has further answers for `job` dropped.
+    pub fn close(&self, job: Uuid) {
+        let mut sinks = lock(&self.0);
+        let left = sinks.jobs.remove(&job).map_or(0, |sink| sink.wanted.into_values().map(u64::from).sum());
+        sinks.late += left;
+    }
+
+    /// Delivers an answer to whoever waits for it; says whether somebody had asked for it.
+    pub fn deliver(&self, job: Uuid, reply: Reply) -> bool {
+        let mut sinks = lock(&self.0);
+        if let Some(sink) = sinks.jobs.get_mut(&job)
+            && reply.answer.idx.is_some_and(|idx| sink.take(idx))
+        {
+            // The job may be over.
+            let _ = sink.tell.unbounded_send(reply);
+            return true;
+        }
+        let late = sinks.late > 0;
+        sinks.late = sinks.late.saturating_sub(1);
+        late
+    }
+}
+
+impl Sink {
+    /// Takes one of the answers that a message may get, if there is one left.
+    fn take(&mut self, idx: u64) -> bool {
+        let Some(count) = self.wanted.get_mut(&idx) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.wanted.remove(&idx);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use palm_proto::types::message::Answer;
+
+    fn reply(idx: u64) -> Reply {
+        let mut answer = Answer::greeting(Uuid::nil());
+        answer.idx = Some(idx);
+        Reply { answer, payload: Bytes::new() }
+    }
+
+    #[test]
+    fn each_attempt_has_one_answer_and_what_comes_late_is_no_stray() {
+        let (sinks, job) = (JobSinks::default(), Uuid::from_u128(1));
+        let mut answers = sinks.open(job);
+        assert!(!sinks.deliver(job, reply(7)), "nobody has asked");
+        sinks.expect(job, 7);
+        sinks.expect(job, 7);
+        sinks.expect(job, 8);
+        assert_eq!([7, 7, 7, 8, 8].map(|idx| sinks.deliver(job, reply(idx))), [true, true, false, true, false]);
+        let mut count = 0;
+        while answers.try_recv().is_ok() {
+            count += 1;
+        }
+        assert_eq!(count, 3);
+
+        // Two attempts are given up, one is taken back, and one is left when the job is dropped.
+        sinks.expect(job, 1);
+        sinks.expect(job, 1);
+        sinks.forget(job, 1);
+        sinks.expect(job, 2);
+        sinks.expect_no_more(job, 2);
+        sinks.expect(job, 3);
+        sinks.close(job);
+        assert_eq!([1, 1, 3, 3].map(|idx| sinks.deliver(job, reply(idx))), [true, true, true, false]);
+        assert!(answers.try_recv().is_err());
+    }
+}

@@ -1,0 +1,335 @@
+//! Runs a job at its client: pulls messages, sends them along their routes, and takes in what comes back.
+
+use super::job_links::{Links, News};
+use crate::{
+    client::{mesh::Mesh, replies::Reply},
+    io::timer::{self, Sleep},
+    sync::lock,
+};
+use bytes::Bytes;
+use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
+use palm_proto::{
+    directory::Able,
+    job::{Action, Counts, Ending, Event, Fault, Job, Limits},
+    routing::power_of_two_choices,
+    types::{
+        instance::Instance,
+        message::{Failure, FailureKind, Request},
+    },
+};
+use std::{
+    collections::{HashMap, HashSet},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Instant,
+};
+use uuid::Uuid;
+
+/// A message that waits for links to open.
+struct Waiting {
+    idx: u64,
+    payload: Bytes,
+    deadline: Instant,
+    route: Vec<Arc<Instance>>,
+}
+
+/// One running job: a stream of what each message ended in, which drives the job while it is polled.
+pub struct Running<S> {
+    mesh: Arc<Mesh>,
+    id: Uuid,
+    pipeline: Vec<String>,
+    job: Job,
+    input: Option<S>,
+    answers: mpsc::UnboundedReceiver<Reply>,
+    changes: mpsc::UnboundedReceiver<()>,
+    /// The version of the mesh's directory that the instances are of.
+    directory: u64,
+    /// The instances of each stage, and those of them that there is a link to.
+    able: Vec<Able>,
+    ready: Vec<Vec<Arc<Instance>>>,
+    /// The stages of each instance that was published while the job ran, or is.
+    stages: HashMap<Uuid, Vec<usize>>,
+    opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
+    links: Links,
+    timer: Option<(Instant, Sleep)>,
+    progress: Arc<Mutex<Counts>>,
+}
+
+impl<S> Drop for Running<S> {
+    fn drop(&mut self) {
+        self.mesh.jobs.close(self.id);
+    }
+}
+
+impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
+    /// Starts a job.
+    ///
+    /// # Errors
+    /// When a stage names nothing that can be reached.
+    pub fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, Failure> {
+        let directory = mesh.directory().version();
+        let able = pipeline.iter().map(|target| mesh.resolve(target)).collect::<Result<_, _>>()?;
+        let id = Uuid::new_v4();
+        let mut running = Self {
+            answers: mesh.jobs.open(id),
+            changes: mesh.changes(),
+            links: Links::new(Arc::clone(&mesh)),
+            mesh,
+            id,
+            pipeline,
+            job: Job::new(limits, fastrand::u64(..)),
+            input: Some(input),
+            directory,
+            able,
+            ready: Vec::new(),
+            stages: HashMap::new(),
+            opening: FuturesUnordered::new(),
+            timer: None,
+            progress: Arc::default(),
+        };
+        running.links_changed();
+        Ok(running)
+    }
+
+    /// How the job is getting on, to be read while it runs.
+    pub fn progress(&self) -> Arc<Mutex<Counts>> {
+        Arc::clone(&self.progress)
+    }
+
+    fn event(&mut self, event: Event) {
+        let actions = self.job.handle(event, Instant::now());
+        self.perform(actions);
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for Action::Send { idx, payload, deadline, avoid } in actions {
+            if let Err(failure) = self.mesh.check_size(&payload) {
+                self.event(Event::NotSent { idx, fault: Fault { failure, stage: 0, server: None } });
+                continue;
+            }
+            match self.choose_route(avoid) {
+                Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
+                Err(fault) => self.event(Event::NotSent { idx, fault }),
+            }
+        }
+    }
+
+    /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
+    fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, Fault> {
+        let choose = |(stage, able): (usize, &Able)| {
+            // One that cannot be reached would have the message wait; a new one is ready in a moment.
+            let able = if self.ready[stage].is_empty() { &able[..] } else { &self.ready[stage][..] };
+            let open: Vec<_> = able.iter().filter(|instance| avoid != Some(instance.uuid)).collect();
+            // To avoid the only one would be to give up.
+            let open = if open.is_empty() { able.iter().collect() } else { open };
+            let load = |i: usize| self.job.load(open[i].uuid);
+            let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
+            let choice = choice.ok_or_else(|| Fault {
+                failure: Failure::new(
+                    FailureKind::NoSuchServer,
+                    format!("nobody answers {} now", self.pipeline[stage]),
+                ),
+                stage,
+                server: None,
+            })?;
+            Ok(Arc::clone(open[choice]))
+        };
+        self.able.iter().enumerate().map(choose).collect()
+    }
+
+    fn send(&mut self, waiting: Waiting) {
+        if waiting.route.iter().all(|instance| self.links.open(instance.uuid).is_some()) {
+            self.post(&waiting);
+        } else {
+            let mesh = Arc::clone(&self.mesh);
+            self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
+        }
+    }
+
+    fn opened(&mut self, waiting: &Waiting) {
+        if waiting.route.iter().any(|instance| self.links.open(instance.uuid).is_none()) {
+            for instance in &waiting.route {
+                self.links.watch(instance.uuid);
+            }
+            self.links_changed();
+        }
+        self.post(waiting);
+    }
+
+    fn post(&mut self, waiting: &Waiting) {
+        let route: Vec<Uuid> = waiting.route.iter().map(|instance| instance.uuid).collect();
+        let mut request = Request::call(String::new());
+        request.pipeline.clone_from(&self.pipeline);
+        request.route.clone_from(&route);
+        request.client = Some(self.mesh.uuid);
+        request.job = Some(self.id);
+        request.idx = Some(waiting.idx);
+        request.give_time(waiting.deadline.saturating_duration_since(Instant::now()));
+        self.mesh.jobs.expect(self.id, waiting.idx);
+        let posted = match self.links.open(route[0]) {
+            Some(link) => link.post(&request, waiting.payload.clone()).map(drop),
+            None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
+        };
+        let idx = waiting.idx;
+        match posted {
+            Ok(()) => self.event(Event::Sent { idx, route }),
+            Err(failure) => {
+                self.mesh.jobs.expect_no_more(self.id, idx);
+                let fault = Fault { failure, stage: 0, server: Some(route[0]) };
+                self.event(Event::NotSent { idx, fault });
+            }
+        }
+    }
+
+    /// Has links opened where there are none, and looks which instances can be sent to at once.
+    fn links_changed(&mut self) {
+        self.links.prepare(self.able.iter().flat_map(|able| able.iter()));
+        let ready =
+            |able: &Able| able.iter().filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some()).cloned().collect();
+        self.ready = self.able.iter().map(ready).collect();
+        for (stage, instance) in
+            self.able.iter().enumerate().flat_map(|(stage, able)| able.iter().map(move |i| (stage, i)))
+        {
+            let stages = self.stages.entry(instance.uuid).or_default();
+            if !stages.contains(&stage) {
+                stages.push(stage);
+            }
+        }
+    }
+
+    fn take_in(&mut self, reply: Reply) {
+        let Some(idx) = reply.answer.idx else { return };
+        let ending: Ending = match reply.answer.error {
+            None => Ok(reply.payload),
+            Some(failure) => {
+                Err(Fault { failure, stage: reply.answer.stage.unwrap_or(0), server: Some(reply.answer.server) })
+            }
+        };
+        self.event(Event::Answered { idx, ending });
+    }
+
+    /// What can be reached has changed: new instances take their share at once; those that are no longer published must
+    /// show that they still answer. A server that leaves does so until it is done.
+    fn directory_changed(&mut self) {
+        let uuids = |able: &[Able]| able.iter().flat_map(|able| able.iter()).map(|instance| instance.uuid).collect();
+        let before: HashSet<Uuid> = uuids(&self.able);
+        self.directory = self.mesh.directory().version();
+        self.able = self.pipeline.iter().map(|target| self.mesh.resolve(target).unwrap_or_default()).collect();
+        let after: HashSet<Uuid> = uuids(&self.able);
+        self.links_changed();
+        for instance in before.difference(&after) {
+            self.event(Event::Leaving(*instance));
+            self.links.question(*instance);
+        }
+    }
+
+    /// Takes in all that has happened. Says whether something has.
+    fn take_in_all(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(reply)) = self.answers.poll_next_unpin(cx) {
+            self.take_in(reply);
+            any = true;
+        }
+        while let Poll::Ready(Some(())) = self.changes.poll_next_unpin(cx) {
+            any = true;
+            if self.directory != self.mesh.directory().version() {
+                self.directory_changed();
+            }
+        }
+        while let Poll::Ready(Some((waiting, opened))) = self.opening.poll_next_unpin(cx) {
+            any = true;
+            match opened {
+                Ok(()) => self.opened(&waiting),
+                Err(fault) => self.event(Event::NotSent { idx: waiting.idx, fault }),
+            }
+        }
+        while let Poll::Ready(news) = self.links.poll_news(cx) {
+            any = true;
+            self.links_changed();
+            match news {
+                News::Open => {}
+                // Leaving is not failing: whatever was routed through it goes on elsewhere.
+                News::Parted(instance) => {
+                    self.stages.remove(&instance);
+                }
+                News::Gone(instance) => {
+                    let stages = self.stages.remove(&instance).unwrap_or_default();
+                    self.event(Event::Gone { instance, stages });
+                }
+            }
+        }
+        any
+    }
+
+    fn let_time_pass(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.job.deadline() else { return false };
+        if self.timer.as_ref().is_none_or(|(at, _)| *at != deadline) {
+            self.timer = Some((deadline, timer::sleep_until(deadline)));
+        }
+        let due = self.timer.as_mut().is_some_and(|(_, sleep)| sleep.poll_unpin(cx).is_ready());
+        if due {
+            self.timer = None;
+            let actions = self.job.tick(Instant::now());
+            self.perform(actions);
+        }
+        due
+    }
+
+    /// Pulls what the window has room for, as far as the input has it.
+    fn pull(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while self.job.may_pull() {
+            let Some(input) = &mut self.input else { break };
+            match input.poll_next_unpin(cx) {
+                Poll::Ready(Some(payload)) => self.event(Event::Pulled(payload)),
+                Poll::Ready(None) => {
+                    self.input = None;
+                    self.event(Event::InputEnded);
+                }
+                Poll::Pending => break,
+            }
+            any = true;
+        }
+        any
+    }
+}
+
+impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
+    type Item = (u64, Ending);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let mut any = self.take_in_all(cx);
+            any |= self.pull(cx);
+            any |= self.let_time_pass(cx);
+            let busy = self.job.is_busy();
+            self.links.set_busy(busy);
+            let next = self.job.next();
+            *lock(&self.progress) = self.job.counts();
+            if let Some((idx, ending)) = next {
+                self.mesh.jobs.forget(self.id, idx);
+                return Poll::Ready(Some((idx, ending)));
+            }
+            if self.job.is_over() {
+                return Poll::Ready(None);
+            }
+            if !any {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// The client has a link to each instance of a route: whichever stage ends the message answers over its own.
+async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Fault>) {
+    let mut opened = Ok(());
+    for (stage, instance) in waiting.route.iter().enumerate() {
+        if let Err(error) = mesh.link_to(instance, waiting.deadline).await {
+            let failure = Failure::new(FailureKind::Unreachable, format!("{}: {error}", instance.endpoint));
+            opened = Err(Fault { failure, stage, server: Some(instance.uuid) });
+            break;
+        }
+    }
+    (waiting, opened)
+}

@@ -1,0 +1,111 @@
+//! Asks other servers whether they reach one that this process does not.
+
+use crate::{
+    client::{dialer::Dialer, link::Link},
+    io::{
+        etcd::{Etcd, EtcdError},
+        timer,
+    },
+};
+use bytes::Bytes;
+use futures::future::join_all;
+use palm_proto::{
+    registry::Testimony,
+    types::{keys::Keys, message::Request, record::Record},
+};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// The built-in function that reaches for another server.
+pub const PROBE: &str = "_probe";
+
+/// How many servers a candidate asks, and among how many it chooses them.
+const ASKED: usize = 3;
+const CHOSEN_FROM: usize = 12;
+
+/// The answer to `_probe`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// Whether the server proved to be where its record says.
+    pub reached: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// Asks `witness` whether it reaches `about`, for no longer than `time`.
+pub async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Duration) -> Testimony {
+    let mut request = Request::call(format!("{witness}.{PROBE}"));
+    request.route = vec![witness];
+    request.give_time(time);
+    let Ok(reply) = link.request(&mut request, Bytes::from(about.to_string())) else { return Testimony::None };
+    let Ok(Ok(reply)) = timer::timeout(time, reply).await else { return Testimony::None };
+    if reply.answer.error.is_some() {
+        return Testimony::None;
+    }
+    match serde_json::from_slice(&reply.payload) {
+        Ok(Finding { reached: true, .. }) => Testimony::Reached,
+        Ok(Finding { .. }) => Testimony::NotReached,
+        Err(_) => Testimony::None,
+    }
+}
+
+/// Opens a link to `witness` and asks it.
+pub async fn open_and_ask(dialer: &Dialer, witness: &Record, about: Uuid, time: Duration) -> Testimony {
+    match dialer.open(&witness.endpoint(), witness.uuid, time / 2).await {
+        Ok(link) => ask(&link, witness.uuid, about, time).await,
+        Err(_) => Testimony::None,
+    }
+}
+
+/// Whether other servers agree that `about` cannot be reached: none of a few does, and at least one tried, unless there is no other
+/// server.
+pub async fn agree_that_gone(
+    etcd: &Etcd,
+    keys: &Keys,
+    dialer: &Dialer,
+    about: Uuid,
+    time: Duration,
+) -> Result<bool, EtcdError> {
+    let folder = keys.servers();
+    let found = etcd.list_latest(&folder, None, CHOSEN_FROM).await?;
+    let records = found.iter().filter_map(|kv| Record::from_entry(kv.key.strip_prefix(&folder)?, &kv.value).ok());
+    let mut others: Vec<Record> =
+        records.filter(|record| record.configured && record.uuid != about && record.uuid != dialer.me()).collect();
+    fastrand::shuffle(&mut others);
+    others.truncate(ASKED);
+    let heard = join_all(others.iter().map(|witness| open_and_ask(dialer, witness, about, time))).await;
+    let tried = heard.contains(&Testimony::NotReached);
+    Ok(!heard.contains(&Testimony::Reached) && (tried || others.is_empty()))
+}
+
+/// The record of a server, if it is registered.
+pub async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<Option<Record>, EtcdError> {
+    let found = etcd.get(&keys.server(uuid)).await?;
+    Ok(found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok()))
+}
+
+/// Carries out `_probe`: looks up where the server is, and has it prove to be there over a new connection.
+///
+/// # Errors
+/// When that cannot be found out here.
+pub async fn probe(
+    etcd: &Etcd,
+    keys: &Keys,
+    dialer: &Dialer,
+    payload: &[u8],
+    time: Duration,
+) -> Result<Finding, String> {
+    let uuid: Uuid = std::str::from_utf8(payload)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .ok_or("the payload of _probe is the uuid of a server")?;
+    let record = registered(etcd, keys, uuid).await.map_err(|error| error.to_string())?;
+    let record = record.ok_or_else(|| format!("no server {uuid} is registered"))?;
+    match dialer.open(&record.endpoint(), uuid, time).await {
+        Ok(_) => Ok(Finding { reached: true, reason: String::new() }),
+        Err(error) if error.is_local() => Err(error.to_string()),
+        Err(error) => Ok(Finding { reached: false, reason: error.to_string() }),
+    }
+}

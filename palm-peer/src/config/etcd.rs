@@ -1,0 +1,65 @@
+//! Turns the settings into a handle to etcd.
+
+use crate::{
+    config::tls::bad_files,
+    error::{Error, ErrorKind},
+    io::{
+        etcd::{Etcd, EtcdSettings, TlsSource},
+        tls::{BadCredentials, EtcdTls, PemFiles},
+    },
+};
+use palm_proto::config::Options;
+use std::{io, sync::Arc, time::Duration};
+
+/// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
+const LEAST_TIME: Duration = Duration::from_millis(200);
+
+/// A handle to the etcd of `options`, with a thread of this name. `files` are those of TLS, as they were read.
+pub fn start(thread: &str, options: &Options, files: Option<&PemFiles>) -> Result<Etcd, Error> {
+    let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
+    settings.request_timeout = request_timeout(options);
+    settings.cluster_lost_after = options.ttl;
+    settings.user.clone_from(&options.user);
+    // Where etcd is on the same machine, and plain, the files are for the mesh alone.
+    let plain = options.etcd.iter().all(|url| url.starts_with("http://"));
+    settings.tls = files.filter(|_| !plain).map(tls).transpose().map_err(bad_files)?;
+    Etcd::start(thread, settings).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Error::new(ErrorKind::Invalid, error.to_string()),
+        _ => Error::new(ErrorKind::System, "the thread that talks to etcd cannot start").caused(error),
+    })
+}
+
+/// Each endpoint gets its turn before joining gives up: the last of them may be the only one that answers.
+fn request_timeout(options: &Options) -> Duration {
+    let endpoints = u32::try_from(options.etcd.len()).unwrap_or(u32::MAX).max(1);
+    (options.join_timeout / endpoints).max(LEAST_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
+}
+
+/// The parts of TLS towards etcd: of these files, and later of what lies in their places then.
+fn tls(files: &PemFiles) -> Result<TlsSource, BadCredentials> {
+    let first = EtcdTls::new(files)?;
+    let files = files.clone();
+    Ok(Arc::new(move || match files.again() {
+        None => Ok(first.clone()),
+        Some(read) => read.and_then(|read| EtcdTls::new(&read)).map_err(io::Error::other),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palm_proto::config::Settings;
+
+    #[test]
+    fn every_endpoint_gets_its_turn_within_the_join_timeout() {
+        let time = |join_timeout, endpoints| {
+            let etcd = vec!["http://127.0.0.1:1".to_owned(); endpoints];
+            let settings = Settings { etcd, join_timeout: Duration::from_millis(join_timeout), ..Settings::default() };
+            request_timeout(&settings.build().expect("settings that make sense")).as_millis()
+        };
+        assert_eq!(time(10_000, 1), 2000);
+        assert_eq!(time(10_000, 3), 2000);
+        assert_eq!(time(4000, 4), 1000);
+        assert_eq!(time(100, 3), 200);
+    }
+}

@@ -1,0 +1,4 @@
+//! What is made of the settings.
+
+pub mod etcd;
+pub mod tls;

@@ -1,0 +1,39 @@
+//! Turns the settings into what TLS is made of, between peers and towards etcd.
+
+use crate::{
+    error::{Error, ErrorKind},
+    io::{
+        executor,
+        tls::{BadCredentials, Credentials, PemFiles},
+    },
+};
+use palm_proto::config::Options;
+use std::{path::PathBuf, sync::Arc};
+
+/// Reads the files of TLS, if there are any: once, for they may be pipes, and on another thread, for they may lie on a disk
+/// that does not answer.
+pub async fn read(options: &Options) -> Result<Option<PemFiles>, Error> {
+    let Some(ca) = options.cacert.clone() else { return Ok(None) };
+    let identity = options.cert.clone().zip(options.key.clone());
+    let read = executor::run_blocking(move || {
+        let identity = identity.as_ref().map(|(cert, key): &(PathBuf, PathBuf)| (cert.as_path(), key.as_path()));
+        PemFiles::read(&ca, identity)
+    });
+    read.await.map(Some).map_err(bad_files)
+}
+
+/// What TLS is made of, if it is spoken in the mesh; for a server at `host`, or for a client.
+pub fn credentials(
+    options: &Options,
+    files: Option<&PemFiles>,
+    host: Option<&str>,
+) -> Result<Option<Arc<Credentials>>, Error> {
+    let Some(files) = files.filter(|_| options.has_mesh_tls()) else { return Ok(None) };
+    let made = Credentials::new(files.clone(), &options.prefix, host);
+    made.map(|made| Some(Arc::new(made))).map_err(bad_files)
+}
+
+/// The error for files of which no TLS can be made.
+pub fn bad_files(error: BadCredentials) -> Error {
+    Error::new(ErrorKind::Invalid, error.to_string()).of_files()
+}

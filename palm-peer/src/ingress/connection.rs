@@ -1,0 +1,239 @@
+//! How a connection gets in: the handshake with the stranger, and then one with the inner socket.
+
+use super::{
+    RETRY, Shared,
+    client_stream::Outside,
+    fd_reserve::Reserve,
+    flow_control::Account,
+    proxy::{End, Inward, Outward},
+};
+use crate::io::{
+    executor::{self, TcpStream, UnixStream},
+    fd_limit,
+    handshake::{Unopened, shake_hands},
+    tasks::Name,
+    timer,
+    tls::{Failure, FailureKind},
+    zmq::Connection,
+};
+use futures::{
+    future::{Either, select},
+    pin_mut,
+};
+use palm_proto::zmtp::{Refusal, handshake::ASKING};
+use std::{
+    future::poll_fn,
+    io,
+    net::{IpAddr, Shutdown},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+/// How long a connection may take until it is in.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How long the inner socket may take before it is made anew: all of it happens in this process.
+const INNER: Duration = Duration::from_secs(2);
+
+/// A place among the connections; given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    shared: Arc<Shared>,
+    address: IpAddr,
+}
+
+impl Place {
+    /// Takes a place.
+    pub fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, Refusal> {
+        shared.admission().enter(address)?;
+        shared.tally.opened();
+        Ok(Self { shared: Arc::clone(shared), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.admission().leave(self.address);
+        self.shared.tally.closed();
+        self.shared.ended.wake();
+    }
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub struct Guest {
+    /// The stranger's end.
+    pub outside: Outside,
+    /// Our end of the connection to the inner socket.
+    pub inner: UnixStream,
+    /// Its counters.
+    pub account: Arc<Account>,
+    connection: Connection,
+    // Dropped last, when the descriptors are free again.
+    place: Place,
+}
+
+impl Guest {
+    /// Ends the connection with the stranger, and tells the inner socket that no more will come. What that still sends is to
+    /// be read to its end.
+    fn part(&self, end: End) {
+        self.account.part(if let End::Refused(refusal) = end { Some(refusal) } else { None });
+        self.outside.close();
+        // An end that is closed already is what is wanted.
+        let _ = self.inner.shutdown(Shutdown::Write);
+    }
+}
+
+/// Ends the connection with one of its two halves, whichever way that one ends.
+struct Parting(Arc<Guest>);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.0.part(End::Closed);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let shared = &self.place.shared;
+        shared.ledger.close(&self.connection);
+        if let Some(refusal) = self.account.refusal() {
+            shared.tally.refuse(refusal, self.place.address, "");
+        }
+    }
+}
+
+/// Why a connection was not let in.
+#[derive(Debug)]
+struct Rejected {
+    refusal: Refusal,
+    /// What there is to say beyond the refusal.
+    words: String,
+}
+
+impl Rejected {
+    /// A failure of our own: doing `what` ended with this error.
+    fn own(what: &str, error: &io::Error) -> Self {
+        if fd_limit::is_exhausted(error) {
+            return Refusal::Descriptors.into();
+        }
+        Self { refusal: Refusal::Internal, words: format!("{what}: {error}") }
+    }
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, words: String::new() }
+    }
+}
+
+impl From<Unopened> for Rejected {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Refused(refusal) => refusal.into(),
+            Unopened::Broken(_) => Refusal::ClosedEarly.into(),
+        }
+    }
+}
+
+impl From<Failure> for Rejected {
+    fn from(failure: Failure) -> Self {
+        let refusal = match failure.kind {
+            FailureKind::NotTls => Refusal::NotTls,
+            FailureKind::Version => Refusal::TlsVersion,
+            FailureKind::Certificate => Refusal::Certificate,
+            FailureKind::Distrusted => Refusal::Distrusted,
+            FailureKind::Broken => Refusal::ClosedEarly,
+        };
+        Self { refusal, words: failure.to_string() }
+    }
+}
+
+/// Lets a stranger in, if it behaves, and serves it to its end.
+pub async fn host(shared: Arc<Shared>, place: Place, reserve: Reserve, tcp: TcpStream) {
+    let address = place.address;
+    let entering = enter(&shared, place, reserve, tcp);
+    pin_mut!(entering);
+    // When the door closes, whoever is not in yet stays out.
+    let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
+    match entered {
+        Ok((guest, kept)) => carry(&shared, Arc::new(guest), kept).await,
+        Err(Rejected { refusal, words }) => shared.tally.refuse(refusal, address, &words),
+    }
+}
+
+async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
+    let mut outward = Outward::new(Arc::clone(&guest), Arc::clone(&shared.ledger));
+    let parting = Parting(Arc::clone(&guest));
+    let carrying = async move {
+        let Err(end) = poll_fn(|cx| outward.poll(cx)).await;
+        parting.0.part(end);
+        poll_fn(|cx| outward.poll_rest(cx)).await;
+    };
+    super::carry(Name::ConnectionOutward, &shared.tally, carrying);
+    let guest = Parting(guest);
+    let guest = &guest.0;
+    let mut inward = Inward::new(Arc::clone(guest), Arc::clone(&shared.ledger), shared.limits, kept);
+    let Err(end) = poll_fn(|cx| inward.poll(cx)).await;
+    guest.part(end);
+}
+
+async fn enter(shared: &Shared, place: Place, reserve: Reserve, tcp: TcpStream) -> Result<(Guest, Vec<u8>), Rejected> {
+    let arrived = timer::timeout(HANDSHAKE, arrive(shared, tcp)).await;
+    let (outside, kept) = arrived.unwrap_or(Err(Refusal::Silent.into()))?;
+    let number = shared.connections.fetch_add(1, Ordering::Relaxed);
+    let connection = Connection::copy_from_slice(&number.to_be_bytes());
+    let account = shared.ledger.open(connection.clone(), number);
+    shared.tally.entered();
+    let connected = timer::timeout(HANDSHAKE, shared.connect(&connection, reserve)).await;
+    let connected = connected.unwrap_or_else(|_| Err(late(HANDSHAKE)));
+    let inner = connected.inspect_err(|_| shared.ledger.close(&connection));
+    let inner = inner.map_err(|error| Rejected::own("the inner socket cannot be reached", &error))?;
+    Ok((Guest { outside, inner, account, connection, place }, kept))
+}
+
+/// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.
+async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), Rejected> {
+    executor::tune(&tcp).map_err(|error| Rejected::own("its socket cannot be set up", &error))?;
+    let tls = match &shared.credentials {
+        Some(credentials) => Some(credentials.accept(tcp.clone()).await?),
+        None => None,
+    };
+    let outside = Outside::new(tcp, tls);
+    let kept = shake_hands(&outside, &outside, "ROUTER", &ASKING).await?.beyond;
+    Ok((outside, kept))
+}
+
+impl Shared {
+    /// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
+    /// then waits for others, but not for ever. An inner socket that does not work any more is made anew, once.
+    async fn connect(&self, connection: &Connection, reserve: Reserve) -> io::Result<UnixStream> {
+        let start = Instant::now();
+        let mut inner = self.inner.lock().await;
+        drop(reserve);
+        let mut reopened = false;
+        loop {
+            let connected = timer::timeout(INNER, inner.connect(connection)).await;
+            match connected.unwrap_or_else(|_| Err(late(INNER))) {
+                Err(error) if fd_limit::is_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE => {
+                    self.released().await;
+                }
+                // The pipe is broken when nobody receives any more.
+                Err(error)
+                    if !fd_limit::is_exhausted(&error)
+                        && error.kind() != io::ErrorKind::BrokenPipe
+                        && !std::mem::replace(&mut reopened, true) =>
+                {
+                    self.tally.reopen(&error);
+                    inner.reopen()?;
+                }
+                connected => return connected,
+            }
+        }
+    }
+}
+
+/// The inner socket did not answer in time.
+fn late(time: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {time:?}"))
+}

@@ -1,0 +1,248 @@
+//! The accounts of all connections, and what all of them together may hold.
+
+use super::{
+    flow_control::{Account, Together},
+    frame_permits::Arrivals,
+};
+use crate::{io::zmq::Connection, sync::lock};
+use futures::task::AtomicWaker;
+use palm_proto::zmtp::Refusal;
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+};
+
+/// How many messages may wait for a connection: half of what `ZeroMQ` has room for, beyond which it waits with a lock in hand.
+const MOST_MESSAGES: u64 = 50_000;
+
+/// The accounts of all connections that were let in.
+#[derive(Debug)]
+pub struct Ledger {
+    accounts: Mutex<HashMap<Connection, Arc<Account>>>,
+    settled: AtomicWaker,
+    most_unread: u64,
+    arrivals: Arrivals,
+    together: Arc<Together>,
+}
+
+impl Ledger {
+    /// Without connections; of which each may have `most_unread` bytes wait for it, and all together `most_held`, as well as
+    /// that many on their way in.
+    pub fn new(most_unread: u64, most_held: u64) -> Self {
+        Self {
+            accounts: Mutex::default(),
+            settled: AtomicWaker::new(),
+            most_unread,
+            arrivals: Arrivals::new(most_held),
+            together: Arc::new(Together::new(most_held)),
+        }
+    }
+
+    /// Opens the account of a connection, of which no other has the number.
+    pub fn open(&self, connection: Connection, number: u64) -> Arc<Account> {
+        let account = Arc::new(Account::new(number, Arc::clone(&self.together)));
+        lock(&self.accounts).insert(connection, Arc::clone(&account));
+        account
+    }
+
+    /// Closes it.
+    pub fn close(&self, connection: &Connection) {
+        let closed = lock(&self.accounts).remove(connection);
+        if let Some(account) = closed {
+            self.forget(account.unread());
+            self.arrivals.leave(account.number());
+            self.arrivals.give_back(account.give_up());
+        }
+        self.settled.wake();
+    }
+
+    /// Waits for the turn of a long frame, of the message that follows those passed. Once it is let in, it counts until the
+    /// serving loop has taken its message.
+    pub fn poll_turn(&self, account: &Account, bytes: u64, messages: u64, cx: &Context<'_>) -> Poll<()> {
+        ready!(self.arrivals.poll(account.number(), bytes, cx));
+        account.let_in(bytes, messages);
+        Poll::Ready(())
+    }
+
+    /// Whether others wait for their turn.
+    pub fn are_turns_awaited(&self) -> bool {
+        self.arrivals.are_awaited()
+    }
+
+    /// The serving loop took a message in.
+    pub fn taken(&self, connection: &Connection) {
+        let taken = lock(&self.accounts).get(connection).map_or(0, |account| account.taken());
+        if taken > 0 {
+            self.arrivals.give_back(taken);
+        }
+    }
+
+    /// The serving loop is about to send so many bytes; says whether it may.
+    pub fn send(&self, connection: &Connection, bytes: u64) -> bool {
+        let accounts = lock(&self.accounts);
+        let Some(account) = accounts.get(connection) else { return false };
+        if account.unread() >= self.most_unread || account.unread_messages() >= MOST_MESSAGES {
+            account.part(Some(Refusal::Unread));
+        }
+        if account.is_parting() {
+            return false;
+        }
+        account.sent(bytes);
+        if self.together.is_too_much() {
+            self.cut_off(&accounts);
+        }
+        !account.is_parting()
+    }
+
+    /// Cuts off connections until the others do not leave too much unread: of those that take nothing, who leaves most; then
+    /// of all. What waited for them goes in a moment, and until then no more is read from anybody.
+    fn cut_off(&self, accounts: &HashMap<Connection, Arc<Account>>) {
+        let mut open: Vec<_> = accounts.values().filter(|account| !account.is_parting()).collect();
+        // The counts go on changing meanwhile.
+        open.sort_by_cached_key(|account| (account.is_idle(), account.unread()));
+        let mut unread: u64 = open.iter().map(|account| account.unread()).sum();
+        while self.together.would_be_too_much(unread)
+            && let Some(worst) = open.pop()
+        {
+            unread = unread.saturating_sub(worst.unread());
+            worst.part(Some(Refusal::Unread));
+        }
+    }
+
+    /// So many bytes more of this account have been accepted by the other side's system, and so many messages ever.
+    pub fn written(&self, account: &Account, bytes: u64, messages: u64) {
+        self.forget(bytes);
+        account.written(bytes, messages);
+        self.settled.wake();
+    }
+
+    fn forget(&self, bytes: u64) {
+        if self.together.forget(bytes) {
+            lock(&self.accounts).values().for_each(|account| account.look_again());
+        }
+    }
+
+    /// Waits until every connection has ended. For one task at a time, and not beside [`settled`](Self::settled).
+    pub async fn emptied(&self) {
+        poll_fn(|cx| {
+            self.settled.register(cx.waker());
+            if lock(&self.accounts).is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Waits until everything that was sent is written. For one task at a time.
+    pub async fn settled(&self) {
+        poll_fn(|cx| {
+            self.settled.register(cx.waker());
+            let open = lock(&self.accounts).values().any(|account| account.unread() > 0 && !account.is_parting());
+            if open { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingress::flow_control::{IDLE, PAUSE, WINDOW};
+    use futures::{FutureExt as _, executor::block_on};
+
+    fn connection() -> Connection {
+        Connection::from_static(b"one")
+    }
+
+    #[test]
+    fn a_connection_that_takes_no_answers_has_no_room_and_is_cut_off_at_the_limit() {
+        let ledger = Ledger::new(2 * PAUSE, u64::MAX);
+        let account = ledger.open(connection(), 1);
+        assert_eq!(account.room(), WINDOW);
+        assert!(ledger.send(&connection(), PAUSE));
+        assert_eq!(account.room(), 0);
+        ledger.written(&account, 1, 0);
+        assert_eq!(account.room(), WINDOW);
+        assert!(ledger.send(&connection(), PAUSE + 1));
+        assert_eq!(account.refusal(), None);
+        assert!(!ledger.send(&connection(), 1));
+        assert_eq!(account.refusal(), Some(Refusal::Unread));
+    }
+
+    #[test]
+    fn a_connection_that_takes_no_small_answers_either_is_cut_off_before_the_queue_is_full() {
+        let ledger = Ledger::new(u64::MAX, u64::MAX);
+        let account = ledger.open(connection(), 1);
+        assert!((0..MOST_MESSAGES).all(|_| ledger.send(&connection(), 1)));
+        assert!(!ledger.send(&connection(), 1));
+        assert_eq!(account.refusal(), Some(Refusal::Unread));
+    }
+
+    #[test]
+    fn room_comes_back_as_messages_are_taken() {
+        let ledger = Ledger::new(PAUSE, u64::MAX);
+        let account = ledger.open(connection(), 1);
+        account.passed(WINDOW);
+        assert_eq!(account.room(), 0);
+        ledger.taken(&connection());
+        assert_eq!(account.room(), 1);
+    }
+
+    #[test]
+    fn all_is_settled_when_all_is_written_or_the_connection_is_gone() {
+        let ledger = Ledger::new(PAUSE, u64::MAX);
+        let account = ledger.open(connection(), 1);
+        block_on(ledger.settled());
+        ledger.send(&connection(), 10);
+        ledger.written(&account, 9, 0);
+        assert!(ledger.settled().now_or_never().is_none());
+        ledger.written(&account, 1, 1);
+        block_on(ledger.settled());
+        ledger.send(&connection(), 10);
+        assert!(ledger.emptied().now_or_never().is_none());
+        ledger.close(&connection());
+        block_on(ledger.settled());
+        block_on(ledger.emptied());
+        assert!(!ledger.send(&connection(), 10));
+    }
+
+    fn named(name: &'static [u8]) -> Connection {
+        Connection::from_static(name)
+    }
+
+    #[test]
+    fn when_all_leave_too_much_unread_who_takes_nothing_goes_first() {
+        let ledger = Ledger::new(u64::MAX, 100);
+        let [idle, busy] = [(b"idle", 1), (b"busy", 2)].map(|(name, number)| ledger.open(named(name), number));
+        assert!(ledger.send(&named(b"idle"), 30));
+        std::thread::sleep(IDLE);
+        assert!(ledger.send(&named(b"busy"), 60));
+        ledger.written(&busy, 1, 0);
+        assert!(!idle.is_parting() && !busy.is_parting());
+        assert!(ledger.send(&named(b"busy"), 12));
+        assert_eq!((idle.refusal(), busy.refusal()), (Some(Refusal::Unread), None));
+        assert_eq!(busy.room(), 0, "what waited for one that was cut off is still there");
+        ledger.close(&named(b"idle"));
+        assert_eq!(busy.room(), WINDOW);
+        assert!(ledger.send(&named(b"busy"), 20));
+        assert!(!ledger.send(&named(b"busy"), 10), "there is no other");
+        assert_eq!(busy.refusal(), Some(Refusal::Unread));
+    }
+
+    #[test]
+    fn long_frames_come_in_while_there_is_room_and_make_room_when_they_are_taken_or_gone() {
+        let ledger = Ledger::new(u64::MAX, 100);
+        let [one, two, three] =
+            [(b"1", 1), (b"2", 2), (b"3", 3)].map(|(name, number)| ledger.open(named(name), number));
+        let cx = &Context::from_waker(futures::task::noop_waker_ref());
+        assert!(ledger.poll_turn(&one, 60, 1, cx).is_ready());
+        assert!(ledger.poll_turn(&two, 60, 0, cx).is_pending() && ledger.are_turns_awaited());
+        ledger.taken(&named(b"1"));
+        assert!(ledger.poll_turn(&two, 60, 0, cx).is_pending(), "its message was the second");
+        ledger.taken(&named(b"1"));
+        assert!(ledger.poll_turn(&two, 60, 0, cx).is_ready());
+        assert!(ledger.poll_turn(&three, 60, 0, cx).is_pending());
+        ledger.close(&named(b"2"));
+        assert!(ledger.poll_turn(&three, 60, 0, cx).is_ready() && !ledger.are_turns_awaited());
+    }
+}

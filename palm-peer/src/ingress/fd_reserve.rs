@@ -1,0 +1,40 @@
+//! The file descriptors that a connection will need, held from when it is accepted until it needs them.
+
+use super::Shared;
+use crate::io::fd_limit;
+use palm_proto::limits::connection_limiter::has_descriptors;
+use std::{fs::File, io, os::fd::AsRawFd as _};
+
+/// How many a connection needs beside the accepted one: both ends of its connection to `ZeroMQ`.
+const NEEDED: usize = 2;
+
+/// Descriptors that nobody else can take meanwhile. Free again on drop.
+#[derive(Debug)]
+pub struct Reserve {
+    _held: Vec<File>,
+}
+
+impl Reserve {
+    /// Takes what a connection needs, unless too few would be left to the program.
+    fn take(spare: &File) -> Option<Self> {
+        let held: io::Result<Vec<File>> = (0..NEEDED).map(|_| spare.try_clone()).collect();
+        let held = held.ok()?;
+        // The system gives the lowest number that is free.
+        let highest = held.iter().filter_map(|file| u64::try_from(file.as_raw_fd()).ok()).max()?;
+        has_descriptors(fd_limit::limit(), highest).then_some(Self { _held: held })
+    }
+
+    /// Waits until there is what a connection needs.
+    pub async fn wait(shared: &Shared) -> Self {
+        let mut paused = false;
+        loop {
+            if let Some(reserve) = Self::take(&shared.spare) {
+                return reserve;
+            }
+            if !std::mem::replace(&mut paused, true) {
+                shared.tally.pause("there are too few file descriptors left");
+            }
+            shared.released().await;
+        }
+    }
+}

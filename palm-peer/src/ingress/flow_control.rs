@@ -1,0 +1,232 @@
+//! What goes in and out over a connection, counted, so that who does not read is not read.
+
+use crate::sync::lock;
+use futures::task::AtomicWaker;
+use palm_proto::zmtp::Refusal;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+/// How many messages of one connection may lie between the door and the serving loop. What is taken in before the first
+/// answer is refused is no more than this, and what runs.
+pub const WINDOW: u64 = 64;
+
+/// How many bytes of answers may wait for a connection before no more is read from it.
+pub const PAUSE: u64 = 4 * 1024 * 1024;
+
+/// A connection that has taken nothing for so long, of all that waits for it, is the first to be cut off when there is too
+/// much for all.
+pub const IDLE: Duration = Duration::from_secs(1);
+
+/// What all connections together leave unread.
+#[derive(Debug)]
+pub struct Together {
+    unread: AtomicU64,
+    most: u64,
+}
+
+impl Together {
+    /// Nothing; and `most` bytes at most.
+    pub fn new(most: u64) -> Self {
+        Self { unread: AtomicU64::new(0), most }
+    }
+
+    /// Whether it is too much: then no more is read from anybody.
+    pub fn is_too_much(&self) -> bool {
+        self.would_be_too_much(self.unread.load(SeqCst))
+    }
+
+    /// Whether so much would be too much.
+    pub fn would_be_too_much(&self, unread: u64) -> bool {
+        unread > self.most
+    }
+
+    /// So many bytes do not wait any more; says whether it was too much and is not now.
+    pub fn forget(&self, bytes: u64) -> bool {
+        let less = |unread: u64| Some(unread.saturating_sub(bytes));
+        let before = self.unread.fetch_update(SeqCst, SeqCst, less).unwrap_or_else(|before| before);
+        self.would_be_too_much(before) && !self.would_be_too_much(before.saturating_sub(bytes))
+    }
+}
+
+/// One connection's counters.
+#[derive(Debug)]
+pub struct Account {
+    number: u64,
+    together: Arc<Together>,
+    /// Long frames that were let in, each with the number of its message, until the serving loop has taken that.
+    arriving: Mutex<VecDeque<(u64, u64)>>,
+    /// When the other side last took something, or had taken all.
+    moved: Mutex<Instant>,
+    /// Messages that the door passed in, and those that the serving loop has taken.
+    passed: AtomicU64,
+    taken: AtomicU64,
+    /// Bytes that the serving loop sent, and those that the other side's system accepted.
+    sent: AtomicU64,
+    written: AtomicU64,
+    /// The same in messages.
+    sent_messages: AtomicU64,
+    written_messages: AtomicU64,
+    parting: AtomicBool,
+    refusal: Mutex<Option<Refusal>>,
+    pong: Mutex<Option<Vec<u8>>>,
+    inward: AtomicWaker,
+    outward: AtomicWaker,
+}
+
+impl Account {
+    /// The account with this number.
+    pub fn new(number: u64, together: Arc<Together>) -> Self {
+        Self {
+            number,
+            together,
+            arriving: Mutex::default(),
+            moved: Mutex::new(Instant::now()),
+            passed: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            sent_messages: AtomicU64::new(0),
+            written_messages: AtomicU64::new(0),
+            parting: AtomicBool::new(false),
+            refusal: Mutex::default(),
+            pong: Mutex::default(),
+            inward: AtomicWaker::new(),
+            outward: AtomicWaker::new(),
+        }
+    }
+
+    /// How many messages may be passed in now. When none may, the task of `cx` is woken once one may.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<u64> {
+        self.inward.register(cx.waker());
+        match self.room() {
+            0 => Poll::Pending,
+            room => Poll::Ready(room),
+        }
+    }
+
+    /// How many messages may be passed in now.
+    pub fn room(&self) -> u64 {
+        if self.unread() >= PAUSE || self.together.is_too_much() {
+            return 0;
+        }
+        WINDOW.saturating_sub(self.passed.load(SeqCst).saturating_sub(self.taken.load(SeqCst)))
+    }
+
+    /// So many messages have been passed in, ever.
+    pub fn passed(&self, messages: u64) {
+        self.passed.store(messages, SeqCst);
+    }
+
+    /// So many bytes more have been accepted by the other side's system, and so many messages ever.
+    pub fn written(&self, bytes: u64, messages: u64) {
+        *lock(&self.moved) = Instant::now();
+        self.written.fetch_add(bytes, SeqCst);
+        self.written_messages.store(messages, SeqCst);
+        self.inward.wake();
+    }
+
+    /// The serving loop took one more message; says how many bytes of long frames came in with it.
+    pub fn taken(&self) -> u64 {
+        let taken = self.taken.fetch_add(1, SeqCst) + 1;
+        self.inward.wake();
+        let mut arriving = lock(&self.arriving);
+        let mut bytes = 0;
+        while let Some((_, long)) = arriving.front().filter(|(message, _)| *message <= taken) {
+            bytes += long;
+            arriving.pop_front();
+        }
+        bytes
+    }
+
+    /// A long frame was let in, of the message that follows so many.
+    pub fn let_in(&self, bytes: u64, messages: u64) {
+        lock(&self.arriving).push_back((messages + 1, bytes));
+    }
+
+    /// How many bytes of long frames the serving loop has not taken; from here on they do not count.
+    pub fn give_up(&self) -> u64 {
+        lock(&self.arriving).drain(..).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The serving loop sent so many bytes.
+    pub fn sent(&self, bytes: u64) {
+        if self.unread() == 0 {
+            *lock(&self.moved) = Instant::now();
+        }
+        self.together.unread.fetch_add(bytes, SeqCst);
+        self.sent.fetch_add(bytes, SeqCst);
+        self.sent_messages.fetch_add(1, SeqCst);
+    }
+
+    /// There may be room again.
+    pub fn look_again(&self) {
+        self.inward.wake();
+    }
+
+    /// The number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether the other side has taken nothing for a while, though something waits.
+    pub fn is_idle(&self) -> bool {
+        self.unread() > 0 && lock(&self.moved).elapsed() >= IDLE
+    }
+
+    /// How many bytes wait for the other side.
+    pub fn unread(&self) -> u64 {
+        self.sent.load(SeqCst).saturating_sub(self.written.load(SeqCst))
+    }
+
+    /// How many messages wait for the other side.
+    pub fn unread_messages(&self) -> u64 {
+        self.sent_messages.load(SeqCst).saturating_sub(self.written_messages.load(SeqCst))
+    }
+
+    /// Ends the connection, because of this if of anything. The first reason counts.
+    pub fn part(&self, refusal: Option<Refusal>) {
+        if !self.parting.swap(true, SeqCst) {
+            *lock(&self.refusal) = refusal;
+        }
+        self.inward.wake();
+        self.outward.wake();
+    }
+
+    /// Whether the connection is to end.
+    pub fn is_parting(&self) -> bool {
+        self.parting.load(SeqCst)
+    }
+
+    /// Why the connection was ended, if we did it.
+    pub fn refusal(&self) -> Option<Refusal> {
+        *lock(&self.refusal)
+    }
+
+    /// Has a PONG sent between two messages; of several that wait, the last.
+    pub fn pong(&self, frame: Vec<u8>) {
+        lock(&self.pong).replace(frame);
+        self.outward.wake();
+    }
+
+    /// The PONG that waits.
+    pub fn take_pong(&self) -> Option<Vec<u8>> {
+        lock(&self.pong).take()
+    }
+
+    /// Whether a PONG waits.
+    pub fn has_pong(&self) -> bool {
+        lock(&self.pong).is_some()
+    }
+
+    /// Has the outward task woken when there is something new for it.
+    pub fn register_outward(&self, cx: &Context<'_>) {
+        self.outward.register(cx.waker());
+    }
+}

@@ -1,0 +1,66 @@
+//! Long messages come in by turns, so that all of them together stay bounded.
+
+use crate::sync::lock;
+use palm_proto::limits::byte_semaphore::Turns;
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    task::{Context, Poll, Waker},
+};
+
+/// The room for long messages between the strangers and the serving loop.
+#[derive(Debug)]
+pub struct Arrivals(Mutex<Queue>);
+
+#[derive(Debug)]
+struct Queue {
+    turns: Turns,
+    wakers: HashMap<u64, Waker>,
+}
+
+impl Queue {
+    fn wake_next(&self) {
+        if let Some(waker) = self.turns.next().and_then(|who| self.wakers.get(&who)) {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Arrivals {
+    /// Room for so many bytes.
+    pub fn new(most: u64) -> Self {
+        Self(Mutex::new(Queue { turns: Turns::new(most), wakers: HashMap::new() }))
+    }
+
+    /// Asks for room for a frame of so many bytes. When there is none, the task of `cx` is woken when it is its turn.
+    pub fn poll(&self, who: u64, bytes: u64, cx: &Context<'_>) -> Poll<()> {
+        let mut queue = lock(&self.0);
+        if !queue.turns.ask(who, bytes) {
+            queue.wakers.insert(who, cx.waker().clone());
+            return Poll::Pending;
+        }
+        queue.wakers.remove(&who);
+        queue.wake_next();
+        Poll::Ready(())
+    }
+
+    /// So many bytes are with the serving loop, or gone.
+    pub fn give_back(&self, bytes: u64) {
+        let mut queue = lock(&self.0);
+        queue.turns.give_back(bytes);
+        queue.wake_next();
+    }
+
+    /// This one does not wait any more.
+    pub fn leave(&self, who: u64) {
+        let mut queue = lock(&self.0);
+        queue.wakers.remove(&who);
+        queue.turns.leave(who);
+        queue.wake_next();
+    }
+
+    /// Whether somebody waits for room.
+    pub fn are_awaited(&self) -> bool {
+        lock(&self.0).turns.are_awaited()
+    }
+}

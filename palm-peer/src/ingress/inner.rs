@@ -1,0 +1,212 @@
+//! The inner socket: how the connection of a stranger that was let in goes on to `ZeroMQ`.
+//!
+//! We listen, and `ZeroMQ` connects, with a socket of its own for each connection: it cannot accept without spinning when
+//! there is no descriptor left, but it can fail to connect. And who is to hear of it knows the socket by a descriptor, not by
+//! a path, for the directories in which sockets lie are removed under running programs.
+
+use crate::io::{
+    executor::{self, UnixListener, UnixStream},
+    zmq::{Attacher, Connection},
+};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, future::try_join};
+use palm_proto::zmtp::handshake::{self, GREETING_LENGTH};
+use rustix::fs::{Mode, OFlags};
+use std::{
+    error, fmt, fs, io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{
+            fs::DirBuilderExt as _,
+            net::{UnixListener as StdListener, UnixStream as StdStream},
+        },
+    },
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+
+/// What the names of the directories of such sockets start with.
+const PREFIX: &str = "palm-door-";
+/// The name of the socket in it.
+const SOCKET: &str = "s";
+/// The longest path of a socket: the system has 108 bytes for it, with a zero at the end.
+const MAX_PATH: usize = 107;
+
+/// How many bytes the inner socket takes at once. The system's 208 KiB have the door and `ZeroMQ` take turns five times for a
+/// megabyte.
+const BUFFER: usize = 512 * 1024;
+
+/// Why there is no inner socket: which directories were tried, and what was wrong with each.
+#[derive(Debug)]
+pub struct NoDirectory(Vec<(PathBuf, io::Error)>);
+
+impl fmt::Display for NoDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no directory in which a Unix socket can be made; tried")?;
+        for (at, (directory, error)) in self.0.iter().enumerate() {
+            write!(f, "{} {} ({error})", if at == 0 { "" } else { "," }, directory.display())?;
+        }
+        f.write_str(": set TMPDIR to a directory that can be written, on a file system that allows sockets")
+    }
+}
+
+impl error::Error for NoDirectory {}
+
+/// A directory that only this user can enter. Gone with its owner.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // One that cannot be removed holds nothing but a socket at which nobody listens.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// By what the socket is known to who connects.
+#[derive(Debug)]
+enum Place {
+    /// A descriptor of the socket's file, which was removed.
+    Descriptor(OwnedFd),
+    /// Its path, where the system cannot connect through a descriptor.
+    Directory(Directory),
+}
+
+/// The inner socket.
+#[derive(Debug)]
+pub struct Inner {
+    listener: UnixListener,
+    attacher: Attacher,
+    place: Place,
+    roots: Vec<PathBuf>,
+}
+
+impl Inner {
+    /// Makes the socket in the first directory in which that is possible.
+    ///
+    /// # Errors
+    /// When it is possible in none.
+    pub fn open(attacher: Attacher) -> Result<Self, NoDirectory> {
+        Self::open_in(attacher, roots())
+    }
+
+    fn open_in(attacher: Attacher, roots: Vec<PathBuf>) -> Result<Self, NoDirectory> {
+        let mut failed = Vec::new();
+        for root in &roots {
+            match listen_in(root) {
+                Ok((listener, place)) => return Ok(Self { listener: listener.into(), attacher, place, roots }),
+                Err(error) => failed.push((root.clone(), error)),
+            }
+        }
+        Err(NoDirectory(failed))
+    }
+
+    /// Makes the socket anew, when it does not work any more: something took it away, such as its directory.
+    ///
+    /// # Errors
+    /// When that is possible nowhere; then the old one stays.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        let again = Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
+        *self = again;
+        Ok(())
+    }
+
+    /// Has `ZeroMQ` connect for `connection`, an identity that no stranger chose, and gives our end. Cancel-safe; for one task
+    /// at a time.
+    ///
+    /// # Errors
+    /// When one of both sides has no descriptor left, or nobody receives any more.
+    pub async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
+        let endpoint = format!("ipc://{}", self.place.path());
+        let (stream, ()) = try_join(self.accept(connection), self.attacher.attach(&endpoint, connection)).await?;
+        Ok(stream)
+    }
+
+    /// Accepts until it is for `connection`. Others are what is left of attempts that were given up.
+    async fn accept(&self, connection: &Connection) -> io::Result<UnixStream> {
+        loop {
+            let mut stream = executor::accept_unix(&self.listener, BUFFER).await?;
+            if is_for(&mut stream, connection).await.unwrap_or(false) {
+                return Ok(stream);
+            }
+        }
+    }
+}
+
+/// Shakes hands, and says whether it is for `connection`.
+async fn is_for(stream: &mut UnixStream, connection: &Connection) -> io::Result<bool> {
+    stream.write_all(&handshake::greeting()).await?;
+    let mut greeting = [0; GREETING_LENGTH + 2];
+    stream.read_exact(&mut greeting).await?;
+    let mut ready = vec![0; usize::from(greeting[GREETING_LENGTH + 1])];
+    stream.read_exact(&mut ready).await?;
+    if handshake::identity(&ready) != Some(&connection[..]) {
+        return Ok(false);
+    }
+    stream.write_all(&handshake::ready("DEALER", Some(connection))).await?;
+    Ok(true)
+}
+
+impl Place {
+    fn path(&self) -> String {
+        match self {
+            Self::Descriptor(descriptor) => format!("/proc/self/fd/{}", descriptor.as_raw_fd()),
+            // It was found to be UTF-8.
+            Self::Directory(directory) => directory.0.join(SOCKET).display().to_string(),
+        }
+    }
+}
+
+/// Where sockets may lie. The last is writable even in containers whose root file system is not.
+fn roots() -> Vec<PathBuf> {
+    let named = [std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Some(std::env::temp_dir())];
+    let mut roots: Vec<PathBuf> = Vec::new();
+    for root in named.into_iter().flatten().chain(["/tmp".into(), "/dev/shm".into()]) {
+        if !root.as_os_str().is_empty() && !roots.contains(&root) {
+            roots.push(root);
+        }
+    }
+    roots
+}
+
+fn listen_in(root: &Path) -> io::Result<(StdListener, Place)> {
+    let path = root.join(format!("{PREFIX}{}", Uuid::new_v4().simple()));
+    let socket = path.join(SOCKET);
+    if socket.as_os_str().len() > MAX_PATH {
+        return Err(io::Error::new(io::ErrorKind::InvalidFilename, "too long for the path of a socket"));
+    }
+    fs::DirBuilder::new().mode(0o700).create(&path)?;
+    let directory = Directory(path);
+    let listener = StdListener::bind(&socket)?;
+    let descriptor = by_descriptor(&socket, &listener);
+    listener.set_nonblocking(true)?;
+    match descriptor {
+        Some(descriptor) => Ok((listener, Place::Descriptor(descriptor))),
+        None if socket.to_str().is_some() => Ok((listener, Place::Directory(directory))),
+        None => Err(io::Error::new(io::ErrorKind::InvalidFilename, "not UTF-8")),
+    }
+}
+
+/// A descriptor of the socket's file, if the system has such and can connect through it.
+fn by_descriptor(socket: &Path, listener: &StdListener) -> Option<OwnedFd> {
+    let descriptor = open_path(socket)?;
+    let place = Place::Descriptor(descriptor);
+    // Nobody else waits there, so neither blocks.
+    drop(StdStream::connect(place.path()).ok()?);
+    drop(listener.accept().ok()?);
+    let Place::Descriptor(descriptor) = place else { return None };
+    Some(descriptor)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn open_path(socket: &Path) -> Option<OwnedFd> {
+    rustix::fs::open(socket, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn open_path(_socket: &Path) -> Option<OwnedFd> {
+    None
+}
+
+#[cfg(test)]
+#[path = "inner_tests.rs"]
+mod tests;

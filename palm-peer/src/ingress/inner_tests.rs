@@ -1,0 +1,118 @@
+//! The inner socket without a door.
+
+use super::*;
+use crate::io::{
+    timer,
+    zmq::{self, Heard},
+};
+use futures::{executor::block_on, future::join};
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn connection(number: u64) -> Connection {
+    Connection::copy_from_slice(&number.to_be_bytes())
+}
+
+#[test]
+fn nothing_is_left_in_the_directory_and_all_of_it_may_go() {
+    block_on(async {
+        let root = tempfile::tempdir().expect("a directory");
+        let (attacher, sender, mut receiver) = zmq::attachable();
+        let inner = Inner::open_in(attacher, vec![root.path().to_owned()]).expect("a socket");
+        assert!(matches!(inner.place, Place::Descriptor(_)), "{:?}", inner.place);
+        assert_eq!(fs::read_dir(root.path()).expect("a directory").count(), 0);
+        root.close().expect("nobody needs it");
+        for number in 0..3 {
+            let connection = connection(number);
+            let mut stream =
+                timer::timeout(SOON, inner.connect(&connection)).await.expect("in time").expect("connected");
+            stream.write_all(b"\0\x02hi").await.expect("written");
+            let heard = timer::timeout(SOON, receiver.hear()).await.expect("in time");
+            let Heard::Message(from, frames) = heard else { panic!("a message, not {heard:?}") };
+            assert_eq!((&from, &frames[..]), (&connection, &[bytes::Bytes::from_static(b"hi")][..]));
+            assert!(sender.send(&from, frames).is_none(), "sent at once");
+            let mut echo = [0; 4];
+            stream.read_exact(&mut echo).await.expect("an echo");
+            assert_eq!(&echo, b"\0\x02hi");
+            drop(stream);
+            let heard = timer::timeout(SOON, receiver.hear()).await.expect("in time");
+            assert!(matches!(&heard, Heard::Disconnected(ended) if *ended == connection), "{heard:?}");
+        }
+    });
+}
+
+#[test]
+fn what_is_left_of_attempts_that_were_given_up_is_not_taken_for_another() {
+    block_on(async {
+        let (attacher, _sender, mut receiver) = zmq::attachable();
+        let inner = Inner::open(attacher).expect("a socket");
+        let endpoint = format!("ipc://{}", inner.place.path());
+        // One that ended, and one that stands.
+        drop(StdStream::connect(inner.place.path()).expect("connects"));
+        let first = connection(1);
+        let other = inner.attacher.attach(&endpoint, &first);
+        let (other, mine) = join(
+            timer::timeout(SOON, other),
+            timer::timeout(SOON, async {
+                executor::yield_now().await;
+                inner.connect(&connection(2)).await
+            }),
+        )
+        .await;
+        let mut mine = mine.expect("in time").expect("connected");
+        assert!(other.expect("in time").is_err(), "it was taken for another");
+        mine.write_all(b"\0\x02hi").await.expect("written");
+        let heard = async {
+            loop {
+                if let Heard::Message(from, _) = receiver.hear().await {
+                    return from;
+                }
+            }
+        };
+        assert_eq!(timer::timeout(SOON, heard).await.expect("in time"), connection(2));
+    });
+}
+
+#[test]
+fn without_descriptors_of_files_it_is_a_directory_that_only_this_user_can_enter() {
+    let root = tempfile::tempdir().expect("a directory");
+    let path = root.path().join("private");
+    fs::DirBuilder::new().mode(0o700).create(&path).expect("made");
+    assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
+    let directory = Directory(path.clone());
+    let place = Place::Directory(directory);
+    assert_eq!(place.path(), path.join(SOCKET).display().to_string());
+    drop(place);
+    assert!(!path.exists());
+}
+
+#[test]
+fn where_there_is_no_place_each_directory_is_named() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (absent, long) = (root.path().join("absent"), root.path().join("x".repeat(120)));
+    let (attacher, ..) = zmq::attachable();
+    let error = Inner::open_in(attacher, vec![absent.clone(), long.clone()]).expect_err("no place").to_string();
+    for words in [&absent.display().to_string(), &long.display().to_string(), "too long", "No such file", "TMPDIR"] {
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_socket_that_is_taken_away_is_made_anew() {
+    block_on(async {
+        let root = tempfile::tempdir().expect("a directory");
+        let (attacher, _sender, _receiver) = zmq::attachable();
+        let mut inner = Inner::open_in(attacher, vec![root.path().to_owned()]).expect("a socket");
+        rustix::net::shutdown(&inner.listener, rustix::net::Shutdown::Both).expect("shut down");
+        // ZeroMQ goes on trying to connect where nobody listens.
+        let connected = timer::timeout(Duration::from_secs(1), inner.connect(&connection(1))).await;
+        assert!(!matches!(connected, Ok(Ok(_))), "nobody listens there");
+        inner.reopen().expect("a new socket");
+        timer::timeout(SOON, inner.connect(&connection(2))).await.expect("in time").expect("connected");
+        // Where no new one can be made, the old one stays.
+        root.close().expect("removed");
+        assert!(inner.reopen().expect_err("no place").to_string().contains("TMPDIR"));
+        timer::timeout(SOON, inner.connect(&connection(3))).await.expect("in time").expect("connected");
+    });
+}

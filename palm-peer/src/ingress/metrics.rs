@@ -1,0 +1,131 @@
+//! What the door has seen: read by `_ping`, and said in the log.
+
+use crate::sync::lock;
+use palm_proto::{limits::log_throttle::LogThrottle, zmtp::Refusal};
+use serde_json::{Map, Value, json};
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// Of how many addresses a refusal is logged within a minute. A stranger may have any number of them.
+const MAX_STRANGERS: usize = 8;
+
+/// Counts connections and refusals.
+#[derive(Debug)]
+pub struct Tally {
+    open: AtomicU64,
+    entered: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+    /// The strangers whose refusal was logged.
+    strangers: Mutex<LogThrottle<IpAddr>>,
+    /// For faults of our own, which strangers that are written of must not crowd out; `None` is a pause in accepting.
+    own_faults: Mutex<LogThrottle<Option<Refusal>>>,
+    paused: AtomicU64,
+    panicked: AtomicU64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            open: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
+            refused: Default::default(),
+            strangers: Mutex::new(LogThrottle::with_max_keys(MAX_STRANGERS)),
+            own_faults: Mutex::default(),
+            paused: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts a pause in accepting, and writes of it unless that was done in the last minute.
+    pub fn pause(&self, why: &str) {
+        self.paused.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = lock(&self.own_faults).should_log(None, Instant::now()) {
+            log::warn!("no connection is accepted for now: {why}{suppressed}");
+        }
+    }
+
+    /// Says that the inner socket did not work and is made anew, unless that was said in the last minute.
+    pub fn reopen(&self, why: &io::Error) {
+        if let Some(suppressed) = lock(&self.own_faults).should_log(Some(Refusal::Internal), Instant::now()) {
+            log::warn!("the inner socket does not work any more, and is opened anew: {why}{suppressed}");
+        }
+    }
+
+    /// How often accepting paused.
+    pub fn pauses(&self) -> u64 {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that ended by a panic of ours.
+    pub fn panicked(&self) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections ended so.
+    pub fn panics(&self) -> u64 {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that was let in.
+    pub fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of one that was let in.
+    pub fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that goes on to `ZeroMQ`.
+    pub fn entered(&self) {
+        self.entered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many went on to `ZeroMQ`, ever: no byte of any other did.
+    pub fn entries(&self) -> u64 {
+        self.entered.load(Ordering::Relaxed)
+    }
+
+    /// Counts a refusal, and writes of it, with these words if there are any, unless this address, or too many others,
+    /// were written of in the last minute. A fault of our own is written of once a minute, whoever met it. One that ends early is only counted: health
+    /// checks that connect and close do so all day.
+    pub fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+        let (why, name) = (refusal.to_string(), refusal.name());
+        let why = if words.is_empty() { &why } else { words };
+        if let Some(remedy) = refusal.remedy() {
+            if let Some(suppressed) = lock(&self.own_faults).should_log(Some(refusal), Instant::now()) {
+                log::warn!(
+                    "a connection from {address} cannot be served, by no fault of its own: {why} ({name}); \
+                     {remedy}{suppressed}"
+                );
+            }
+        } else if refusal != Refusal::ClosedEarly
+            && let Some(suppressed) = lock(&self.strangers).should_log(address, Instant::now())
+        {
+            log::warn!("refused a connection from {address}: {why} ({name}){suppressed}");
+        }
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many were refused, by kind; kinds that never came are absent.
+    pub fn refused(&self) -> Value {
+        let counts =
+            Refusal::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize].load(Ordering::Relaxed)));
+        let seen = counts.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)));
+        Value::Object(seen.collect::<Map<_, _>>())
+    }
+}

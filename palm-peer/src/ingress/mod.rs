@@ -1,0 +1,262 @@
+//! The door: all of a server that a stranger can reach.
+//!
+//! It owns the public listener. Behind it, `ZeroMQ` has a Unix socket for each connection, sees it only once its handshake is
+//! done, and a frame only once its header was found within the limits.
+
+mod client_stream;
+mod connection;
+mod connection_table;
+mod fd_reserve;
+mod flow_control;
+mod frame_permits;
+mod inner;
+pub mod metrics;
+mod proxy;
+
+pub use self::inner::NoDirectory;
+
+use self::{connection::Place, connection_table::Ledger, fd_reserve::Reserve, inner::Inner, metrics::Tally};
+use crate::{
+    io::{
+        executor::{self, TcpListener, TcpStream},
+        tasks::{Name, Supervisor},
+        timer,
+        tls::Credentials,
+        zmq::{self, Connection, Frames, Heard},
+    },
+    sync::lock,
+};
+use futures::{
+    FutureExt as _,
+    channel::oneshot,
+    future::{BoxFuture, Either, Shared as SharedFuture, select},
+    pin_mut,
+    task::AtomicWaker,
+};
+use palm_proto::{config::Options, limits::connection_limiter::Admission, zmtp::frames::Limits};
+use std::{
+    fs::File,
+    future::poll_fn,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
+    task::Poll,
+    time::Duration,
+};
+
+/// After how long it is tried again to accept when there was no descriptor left and none of ours was released.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How many connections the system keeps for the door until it accepts them, if `net.core.somaxconn` allows so many. The standard
+/// library asks for 128. When there are more, the system drops packets: who comes then waits for a second or more, or is
+/// reset after the handshake.
+const BACKLOG: i32 = 4096;
+
+/// How long closing waits for the connections to end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// What the tasks of the door share.
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    admission: Mutex<Admission>,
+    ledger: Arc<Ledger>,
+    tally: Arc<Tally>,
+    /// What TLS is made of, where it is spoken.
+    credentials: Option<Arc<Credentials>>,
+    /// Numbers the connections, which makes their identities.
+    connections: AtomicU64,
+    /// Woken when a connection has ended.
+    ended: AtomicWaker,
+    /// Ends with the door.
+    closing: SharedFuture<oneshot::Receiver<()>>,
+    /// The way to `ZeroMQ`, for one connection at a time.
+    inner: futures::lock::Mutex<Inner>,
+    /// Copied to hold descriptors.
+    spare: File,
+}
+
+impl Shared {
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        lock(&self.admission)
+    }
+
+    /// Waits until a connection has ended, or for a moment: others may release descriptors too, and of several tasks that
+    /// wait here only the last is woken.
+    async fn released(&self) {
+        let mut first = true;
+        let ended = poll_fn(|cx| {
+            self.ended.register(cx.waker());
+            if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
+        });
+        select(ended, timer::sleep(RETRY)).await;
+    }
+}
+
+/// Why a door does not open.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The address cannot be bound.
+    Address(io::Error),
+    /// There is no place for the inner socket.
+    Directory(NoDirectory),
+    /// Something else failed.
+    Other(io::Error),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<NoDirectory> for OpenError {
+    fn from(error: NoDirectory) -> Self {
+        Self::Directory(error)
+    }
+}
+
+/// An open door. Closed on drop.
+#[derive(Debug)]
+pub struct Door {
+    ledger: Arc<Ledger>,
+    /// Dropped, it ends the accepting and the handshakes under way.
+    _closing: oneshot::Sender<()>,
+}
+
+/// Hears what comes in.
+pub struct Receiver {
+    socket: zmq::Receiver,
+    ledger: Arc<Ledger>,
+}
+
+/// Sends answers out.
+#[derive(Clone)]
+pub struct Sender {
+    socket: zmq::Sender,
+    ledger: Arc<Ledger>,
+    /// Whether there is a door, which counts what is sent.
+    counting: bool,
+}
+
+impl Receiver {
+    /// Waits for what comes next. Cancel-safe.
+    pub async fn hear(&mut self) -> Heard {
+        let heard = self.socket.hear().await;
+        if let Heard::Message(connection, _) = &heard {
+            self.ledger.taken(connection);
+        }
+        heard
+    }
+}
+
+impl Sender {
+    /// As [`zmq::Sender::send`]. What is for a connection that leaves too much unread is dropped, and so is the connection.
+    #[must_use]
+    pub fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
+        if self.counting && !self.ledger.send(to, zmq::wire_length(&frames)) {
+            return None;
+        }
+        self.socket.send(to, frames)
+    }
+}
+
+impl Door {
+    /// Opens a door at `address`, with TLS if there are credentials; port 0 lets the system choose. Gives the address that it
+    /// is at.
+    ///
+    /// # Errors
+    /// When the address cannot be bound, or there is no place for the inner socket.
+    pub async fn open(
+        address: SocketAddr,
+        options: &Options,
+        tally: Arc<Tally>,
+        credentials: Option<Arc<Credentials>>,
+        supervisor: &Supervisor,
+    ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
+        let listener = StdListener::bind(address).map_err(OpenError::Address)?;
+        rustix::net::listen(&listener, BACKLOG).map_err(|error| OpenError::Address(error.into()))?;
+        let bound = listener.local_addr()?;
+        let ledger = Arc::new(Ledger::new(options.max_unread as u64, options.max_held as u64));
+        let (tell_closing, closing) = oneshot::channel();
+        let (sender, receiver) = if options.door {
+            let (attacher, sender, receiver) = zmq::attachable();
+            let shared = Arc::new(Shared {
+                limits: Limits::for_payloads(options.max_payload),
+                admission: Mutex::new(Admission::new(options.max_connections, options.max_per_address)),
+                ledger: Arc::clone(&ledger),
+                tally,
+                credentials,
+                connections: AtomicU64::new(0),
+                ended: AtomicWaker::new(),
+                closing: closing.shared(),
+                inner: futures::lock::Mutex::new(Inner::open(attacher)?),
+                spare: File::open("/dev/null")?,
+            });
+            listener.set_nonblocking(true)?;
+            let listener = Arc::new(TcpListener::from(listener));
+            let accepting = move || accept(Arc::clone(&shared), Arc::clone(&listener));
+            executor::keep(supervisor, Name::Listener, accepting);
+            (sender, receiver)
+        } else {
+            zmq::listen(listener).await?
+        };
+        let sender = Sender { socket: sender, ledger: Arc::clone(&ledger), counting: options.door };
+        let receiver = Receiver { socket: receiver, ledger: Arc::clone(&ledger) };
+        Ok((Self { ledger, _closing: tell_closing }, sender, receiver, bound))
+    }
+
+    /// Waits until everything that was sent was accepted by the other sides' systems. One whose side takes nothing is cut
+    /// off after a while; do not wait for that.
+    pub async fn settled(&self) {
+        self.ledger.settled().await;
+    }
+
+    /// Closes the door for good, after its [`Sender`]s and its [`Receiver`] are dropped.
+    pub async fn close(self) {
+        let ledger = Arc::clone(&self.ledger);
+        drop(self);
+        // The other sides are told, as far as their connections have a way to; whoever does not listen is not waited for.
+        let _ = timer::timeout(LAST_WORDS, ledger.emptied()).await;
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>) {
+    let accepting = accept_all(&shared, &listener);
+    pin_mut!(accepting);
+    if let Either::Left((never, _)) = select(accepting, shared.closing.clone()).await {
+        match never {}
+    }
+}
+
+async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::convert::Infallible {
+    loop {
+        // While there are too few descriptors, who comes waits in the system's queue.
+        let reserve = Reserve::wait(shared).await;
+        match listener.accept().await {
+            Ok((tcp, from)) => admit(shared, reserve, tcp, from),
+            // The other side gave up before we came to it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                shared.tally.pause(&error.to_string());
+                shared.released().await;
+            }
+        }
+    }
+}
+
+/// Carries a part of one connection. A panic is that connection's end, and nobody else's.
+fn carry(name: Name, tally: &Arc<Tally>, part: impl Future<Output = ()> + Send + 'static) {
+    let tally = Arc::clone(tally);
+    executor::spawn_or(name, part, move || tally.panicked());
+}
+
+fn admit(shared: &Arc<Shared>, reserve: Reserve, tcp: TcpStream, from: SocketAddr) {
+    match Place::take(shared, from.ip()) {
+        Ok(place) => {
+            let hosting = connection::host(Arc::clone(shared), place, reserve, tcp);
+            carry(Name::Connection, &shared.tally, hosting);
+        }
+        Err(refusal) => shared.tally.refuse(refusal, from.ip(), ""),
+    }
+}

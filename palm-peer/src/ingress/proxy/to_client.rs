@@ -1,0 +1,121 @@
+//! What the server answers: counted as it is written, until the stranger takes no more.
+
+use super::{End, Patience, Rest, STALL, poll_read_behind, with_scratch};
+use crate::ingress::{connection::Guest, connection_table::Ledger};
+use futures::AsyncRead as _;
+use palm_proto::zmtp::{
+    Refusal,
+    frames::{Limits, Scanner, Step},
+};
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+/// The direction from the server to the stranger.
+#[derive(Debug)]
+pub struct Outward {
+    guest: Arc<Guest>,
+    ledger: Arc<Ledger>,
+    scanner: Scanner,
+    kept: Vec<u8>,
+    rest: Rest,
+    /// Bytes of the server's that are in `rest` or accepted, and not counted as written yet.
+    uncounted: u64,
+    seen: u64,
+    patience: Patience,
+}
+
+impl Outward {
+    /// Begins behind the handshake.
+    pub fn new(guest: Arc<Guest>, ledger: Arc<Ledger>) -> Self {
+        Self {
+            guest,
+            ledger,
+            scanner: Scanner::new(Limits::NONE),
+            kept: Vec::new(),
+            rest: Rest::default(),
+            uncounted: 0,
+            seen: 0,
+            patience: Patience::default(),
+        }
+    }
+
+    /// Carries on until the connection ends.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
+        let guest = Arc::clone(&self.guest);
+        guest.account.register_outward(cx);
+        loop {
+            if guest.account.is_parting() {
+                return Poll::Ready(Err(End::Closed));
+            }
+            let flushed = self.rest.poll_flush(cx, &guest.outside)?;
+            if flushed.is_pending() {
+                // Over TLS, what was accepted may not have been sent.
+                let sent = guest.outside.sent().unwrap_or(self.rest.accepted);
+                if sent != self.seen {
+                    self.seen = sent;
+                    self.patience.renew();
+                }
+                ready!(self.patience.poll(cx, STALL));
+                return Poll::Ready(Err(Refusal::Stalled.into()));
+            }
+            self.patience.renew();
+            if self.uncounted > 0 {
+                let bytes = std::mem::take(&mut self.uncounted);
+                self.ledger.written(&guest.account, bytes, self.scanner.messages());
+            }
+            if !self.answer_ping(cx, &guest)? {
+                ready!(self.poll_read(cx, &guest))?;
+            }
+        }
+    }
+
+    /// Reads what the server still sends, for nobody, until its side of the connection has ended. `ZeroMQ` must not find
+    /// the connection broken as it writes: then a task of its own, on a thread that others need, waits for a lock.
+    pub fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let guest = Arc::clone(&self.guest);
+        (self.kept, self.rest) = (Vec::new(), Rest::default());
+        with_scratch(|scratch| {
+            while let Ok(1..) = ready!(Pin::new(&mut &guest.inner).poll_read(cx, scratch)) {}
+            Poll::Ready(())
+        })
+    }
+
+    /// Sends the PONG that waits, if this is a place for it; says whether it did.
+    fn answer_ping(&mut self, cx: &mut Context<'_>, guest: &Guest) -> io::Result<bool> {
+        if self.scanner.within_message() || !self.kept.is_empty() {
+            return Ok(false);
+        }
+        let Some(pong) = guest.account.take_pong() else { return Ok(false) };
+        self.rest.write(cx, &guest.outside, &pong)?;
+        Ok(true)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, guest: &Guest) -> Poll<Result<(), End>> {
+        let kept = std::mem::take(&mut self.kept);
+        let left = self.scanner.left();
+        let read = poll_read_behind(cx, &guest.inner, &kept, left, |cx, bytes| self.scan(cx, guest, bytes));
+        if read.is_pending() {
+            self.kept = kept;
+        }
+        read
+    }
+
+    fn scan(&mut self, cx: &mut Context<'_>, guest: &Guest, mut bytes: &[u8]) -> Result<(), End> {
+        while !bytes.is_empty() {
+            // A PONG has its place between two messages, so the first end of one is looked for.
+            let most = if guest.account.has_pong() { 1 } else { u64::MAX };
+            let Step::Pass(count) = self.scanner.step(bytes, most)? else { break };
+            self.rest.write(cx, &guest.outside, &bytes[..count])?;
+            self.uncounted += count as u64;
+            bytes = &bytes[count..];
+            self.answer_ping(cx, guest)?;
+        }
+        self.kept = bytes.to_vec();
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Which cluster the endpoints belong to, beyond what the headers of answers say by themselves.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    connection::{Connection, Place},
+    endpoint_pool::{Failure, Pool},
+    error::{EtcdError, EtcdErrorKind},
+    history::{cluster_of, member_header},
+};
+use palm_proto::etcd_history::{ClusterId, Header};
+
+/// How long the endpoints may take, before the first request, to say which cluster they belong to.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
+
+impl Pool {
+    /// An error has no header: what a foreign cluster refuses, such as to renew a lease that it never gave, means nothing.
+    pub(super) async fn check_cluster(&self, connection: &Connection, limit: Instant) -> Result<(), Failure> {
+        let index = connection.place.endpoint;
+        let sent = self.history.sent();
+        let Ok(Ok(status)) = timeout_at(limit, connection.client().status()).await else { return Ok(()) };
+        let header = member_header(status.header());
+        let accepted = self.history.accept(index, &self.endpoints[index].url, sent, header);
+        accepted.map(drop).map_err(Failure::Foreign)
+    }
+
+    /// Before the first request, asks all endpoints which cluster they belong to, until most of them say the same.
+    pub(super) async fn identify(&self) {
+        if self.endpoints.len() < 2 || self.history.is_known() {
+            return;
+        }
+        let mut done = self.identifying.lock().await;
+        if std::mem::replace(&mut *done, true) {
+            return;
+        }
+        let limit = Instant::now() + IDENTIFY_TIMEOUT.min(self.request_timeout);
+        let mut told = vec![None; self.endpoints.len()];
+        let mut asked: FuturesUnordered<_> = (0..told.len()).map(|index| self.cluster_at(index)).collect();
+        while let Ok(Some((index, cluster))) = timeout_at(limit, asked.next()).await {
+            told[index] = cluster;
+            let alike = told.iter().filter(|other| cluster.is_some() && **other == cluster).count();
+            if 2 * alike > told.len() {
+                break;
+            }
+        }
+        self.history.identify(&told);
+    }
+
+    async fn cluster_at(&self, index: usize) -> (usize, Option<ClusterId>) {
+        let Ok((connection, _)) = self.connection(index).await else { return (index, None) };
+        let status = connection.client().status().await;
+        (index, status.ok().map(|status| cluster_of(status.header())))
+    }
+
+    /// Looks at the header of what a stream brings; an error when it comes from another cluster.
+    pub(super) fn accept(&self, place: Place, header: Header) -> Result<(), EtcdError> {
+        let sent = self.history.sent();
+        self.history
+            .accept(place.endpoint, &self.endpoints[place.endpoint].url, sent, header)
+            .map(drop)
+            .map_err(|reason| self.stream_failed(place, EtcdErrorKind::WrongCluster, reason))
+    }
+
+    /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
+    /// for somebody must do something; anything else in the details, for it passes.
+    pub(super) fn log_failure(&self, what: &str, error: &EtcdError) {
+        if error.is_refusal()
+            && let Some(suppressed) = self.history.should_log(format!("{what} {:?}", error.kind()))
+        {
+            log::warn!("{what} must wait: {error}{suppressed}");
+        } else {
+            log::debug!("{what} must wait: {error}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Opens the client of an endpoint, once for all who wait for it.
+
+use std::sync::{Arc, PoisonError, atomic::Ordering};
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+
+use super::{
+    connection::{Connection, Place},
+    endpoint_pool::Pool,
+    error::describe,
+    life::Life,
+};
+
+impl Pool {
+    /// The endpoint's client, and whether it is new.
+    pub(super) async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
+        let endpoint = &self.endpoints[index];
+        if let Some(connection) = endpoint.connected() {
+            return Ok((connection, false));
+        }
+        let _connecting = endpoint.connecting.lock().await;
+        if let Some(connection) = endpoint.connected() {
+            return Ok((connection, false));
+        }
+        // Boxed: every request would have room for it.
+        let client = Box::pin(self.connect(&endpoint.url)).await?;
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let place = Place { endpoint: index, generation };
+        let connection = Connection { client, life: Life::new(), watches: Arc::default(), place };
+        *endpoint.slot() = Some(connection.clone());
+        Ok((connection, true))
+    }
+
+    /// A new client, authenticated if there is a user. Without one nothing is sent yet.
+    async fn connect(&self, url: &str) -> Result<Client, etcd_client::Error> {
+        let plain = self.options_now();
+        let Some((name, password)) = &self.user else {
+            return Client::connect([url], Some(plain)).await;
+        };
+        let options = plain.clone().with_user(name, password);
+        match Client::connect([url], Some(options)).await {
+            // As etcd's own client does: a user may be configured before authentication is switched on.
+            Err(error) if describe(&error).contains("authentication is not enabled") => {
+                Client::connect([url], Some(plain)).await
+            }
+            result => result,
+        }
+    }
+
+    /// The options, with the certificates of this moment.
+    fn options_now(&self) -> ConnectOptions {
+        let Some((source, last)) = &self.tls else { return self.options.clone() };
+        // Replaced as a whole, so that a panic elsewhere cannot have left it half written.
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        match source() {
+            Ok(tls) => *last = Some(tls),
+            Err(error) => {
+                if let Some(suppressed) = self.history.should_log("reading certificates".into()) {
+                    log::warn!(
+                        "the certificates for etcd cannot be read again, the old ones are used: {error}{suppressed}"
+                    );
+                }
+            }
+        }
+        let Some(tls) = last.clone() else { return self.options.clone() };
+        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
+        if let Some((certificate, key)) = tls.identity {
+            options = options.identity(Identity::from_pem(certificate, key));
+        }
+        self.options.clone().with_tls(options)
+    }
+}

@@ -1,0 +1,129 @@
+//! Renewals of one lease over one stream.
+
+use std::time::Duration;
+
+use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
+use futures::future::{Either, select};
+
+use super::{
+    Etcd,
+    connection::Connection,
+    endpoint_pool::SLOW_FACTOR,
+    error::{EtcdError, EtcdErrorKind, silence},
+    history::{Answered, member_header},
+};
+use palm_proto::types::ids::LeaseId;
+
+/// A stream to one endpoint, over which one lease is renewed. It never moves to another endpoint by itself.
+pub struct KeepAlive {
+    /// Keeps the thread running that the stream lives on.
+    etcd: Etcd,
+    connection: Connection,
+    keeper: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+    /// Renewals that were sent and whose answer has not been read.
+    unanswered: u64,
+    broken: bool,
+}
+
+impl KeepAlive {
+    /// Opens the stream with a first renewal.
+    pub(super) async fn open(etcd: &Etcd, lease: LeaseId) -> Result<Self, EtcdError> {
+        let (connection, keeper, answers) = etcd
+            .request(move |connection| async move {
+                // A lease that the cluster knows is one that it gave: the header of this first answer need not be seen.
+                let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
+                Ok(Answered { header: None, value: (connection, keeper, answers) })
+            })
+            .await?;
+        Ok(Self { etcd: etcd.clone(), connection, keeper, answers, unanswered: 0, broken: false })
+    }
+
+    /// Renews the lease: `Some` is its TTL from now on, `None` means that etcd no longer has it.
+    ///
+    /// The lease counts as held until that TTL after the moment **before** this was called. Takes the request
+    /// timeout at most, or four times as long where there is no other endpoint to go to and the connection lives. Cancel safe: the answer to an abandoned renewal is never taken for that of a later one.
+    ///
+    /// # Errors
+    ///
+    /// The stream is no good any more: open another by [`Etcd::keep_alive`], which begins at another endpoint. Whether
+    /// the lease was renewed is unknown. Every later call fails, too.
+    pub async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
+        if self.broken {
+            let reason = "the stream of renewals broke before".to_owned();
+            return Err(self.failed(EtcdErrorKind::Unreachable, reason));
+        }
+        let given_up = patience(self.etcd.clone(), self.connection.clone());
+        let outcome = match select(Box::pin(self.exchange()), Box::pin(given_up)).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right((reason, _)) => Err(Broken::Silent(reason)),
+        };
+        let error = match outcome {
+            Ok(ttl) => return Ok(ttl),
+            Err(Broken::Ended) => self.failed(EtcdErrorKind::Unreachable, "the stream of renewals ended".to_owned()),
+            Err(Broken::Silent(reason)) => {
+                self.broken = true;
+                // The connection may be well: what else uses it finds out by itself.
+                self.etcd.pool().move_on(self.connection.place);
+                return Err(self.failed(EtcdErrorKind::Unreachable, reason));
+            }
+            Err(Broken::Foreign(error)) => error,
+            Err(Broken::Failed(error)) => {
+                let error = self.etcd.pool().stream_error(self.connection.place, &error);
+                if error.kind() == EtcdErrorKind::LeaseGone {
+                    return Ok(None);
+                }
+                error
+            }
+        };
+        self.broken = true;
+        self.etcd.pool().avoid(self.connection.place);
+        Err(error)
+    }
+
+    /// Sends a renewal and waits for the answer to this very one: etcd answers each, in their order.
+    async fn exchange(&mut self) -> Result<Option<Duration>, Broken> {
+        // After a break this still says Ok; the answers' end tells.
+        self.keeper.keep_alive().await.map_err(|_| Broken::Ended)?;
+        self.unanswered += 1;
+        loop {
+            let answer = self.answers.message().await.map_err(Broken::Failed)?.ok_or(Broken::Ended)?;
+            self.unanswered -= 1;
+            self.connection.life.heard();
+            self.etcd.pool().accept(self.connection.place, member_header(answer.header())).map_err(Broken::Foreign)?;
+            if self.unanswered == 0 {
+                let seconds = u64::try_from(answer.ttl()).unwrap_or(0);
+                return Ok((seconds > 0).then(|| Duration::from_secs(seconds)));
+            }
+        }
+    }
+
+    fn failed(&self, kind: EtcdErrorKind, reason: String) -> EtcdError {
+        self.etcd.pool().stream_failed(self.connection.place, kind, reason)
+    }
+}
+
+/// Waits for as long as the answer to a renewal may take, and says what there was none within: the request timeout, if there are
+/// other endpoints; else longer, as long as the connection lives, for another stream to the same etcd would not be answered
+/// sooner.
+async fn patience(etcd: Etcd, connection: Connection) -> String {
+    let pool = etcd.pool().clone();
+    let (timeout, late) = (pool.request_timeout(), pool.request_timeout() / 2);
+    etcd.timer(late).await;
+    pool.check(&connection);
+    etcd.timer(timeout.saturating_sub(late)).await;
+    let patience = if pool.endpoints.len() == 1 { timeout * SLOW_FACTOR } else { pool.patience() };
+    let rest = etcd.timer(patience.saturating_sub(timeout));
+    match select(Box::pin(connection.life.silent()), Box::pin(rest)).await {
+        Either::Left(_) => silence(timeout),
+        Either::Right(_) => silence(patience),
+    }
+}
+
+/// Why a renewal has no answer.
+enum Broken {
+    Ended,
+    Silent(String),
+    Foreign(EtcdError),
+    Failed(etcd_client::Error),
+}

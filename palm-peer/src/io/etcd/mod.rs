@@ -1,0 +1,307 @@
+//! etcd: the only user of `etcd-client`, and of the `tokio` that it needs.
+//!
+//! The crate asks much of its user: it has no default timeout, sends requests to members that are dead, never resumes
+//! a watch, and needs tokio while the rest of PALM needs no particular runtime. All of that ends here. The futures of
+//! this module run on any executor: each request is a task on one thread of our own, and the caller only waits for it.
+
+mod cluster;
+mod connecting;
+mod connection;
+mod convert;
+mod diagnosis;
+mod endpoint_pool;
+mod error;
+mod grant;
+mod history;
+mod keep_alive;
+mod life;
+mod settings;
+mod target;
+mod thread;
+mod transaction;
+mod watch;
+mod watch_stream;
+mod watch_task;
+
+#[cfg(test)]
+mod tests;
+
+use etcd_client::{SortOrder, SortTarget};
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+pub use self::{
+    error::{EtcdError, EtcdErrorKind},
+    grant::{Granted, LeaseRequest},
+    keep_alive::KeepAlive,
+    settings::{EtcdSettings, TlsSource},
+    target::Target,
+    thread::{Bound, Task},
+    transaction::{Lease, Operation, Transaction, TxnOutcome},
+    watch::Watch,
+};
+pub use palm_proto::reflector::{Change, KeyValue, Listing};
+
+use self::{
+    connection::Connection,
+    convert::{item, items, revision_of},
+    endpoint_pool::Pool,
+    history::{Answered, History},
+    thread::Thread,
+    transaction::prefix_options,
+};
+use crate::io::tasks::{Name, Supervisor};
+use palm_proto::types::ids::{LeaseId, Revision};
+
+/// A handle to etcd. Cheap to clone.
+///
+/// All clones share one thread, which ends when the last of them (and of the [`Watch`]es and [`KeepAlive`]s made by them)
+/// is dropped. Nothing is connected before the first request.
+///
+/// A request goes to one endpoint after the other until one answers. Each may take the request timeout; the time until
+/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most as many of them as there are endpoints (twice that, when
+/// connections break at the very end of their time). While all endpoints are slow, but their connections live, each may take
+/// four times as long. A request that is late ends no watch and no stream of renewals. Dropping the future of a request gives the request up; whether
+/// etcd carries it out is then unknown.
+#[derive(Clone)]
+pub struct Etcd(Arc<Shared>);
+
+struct Shared {
+    thread: Thread,
+    pool: Arc<Pool>,
+    settings: EtcdSettings,
+}
+
+impl Etcd {
+    /// Starts the thread; does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// When the settings contradict themselves (`InvalidInput`), or the system gives no thread.
+    pub fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
+        settings.check()?;
+        Self::start_with(thread_name, settings, None)
+    }
+
+    fn start_with(thread_name: &str, settings: EtcdSettings, history: Option<Arc<History>>) -> io::Result<Self> {
+        let thread = Thread::start(thread_name)?;
+        let pool = Arc::new(Pool::new(settings.clone(), thread.handle(), history));
+        Ok(Self(Arc::new(Shared { thread, pool, settings })))
+    }
+
+    /// Another handle to the same etcd, with a thread and connections of its own: what it does holds up nobody else's renewals.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn beside(&self, thread_name: &str) -> io::Result<Self> {
+        Self::start_with(thread_name, self.0.settings.clone(), Some(Arc::clone(&self.pool().history)))
+    }
+
+    /// Runs a future on etcd's thread. It must not block: leases are renewed there.
+    ///
+    /// It runs until it ends, is aborted, or the thread ends; a clone of this handle inside it keeps the thread running.
+    /// A panic is logged with the name.
+    pub fn spawn<F>(&self, name: Name, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.thread.spawn(name, future)
+    }
+
+    /// As [`spawn`](Self::spawn), for what must not be missing: after a panic, it is started anew. It ends with whoever
+    /// holds what is returned.
+    pub fn keep<F>(
+        &self,
+        supervisor: &Supervisor,
+        name: Name,
+        start: impl FnMut() -> F + Send + 'static,
+    ) -> Bound<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.thread.keep(supervisor, name, start)
+    }
+
+    /// Reads one key.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
+        let key = key.to_owned();
+        self.request(move |connection| {
+            let key = key.clone();
+            async move {
+                let found = connection.kv().get(key, None).await?;
+                Ok(Answered::by_quorum(found.header(), found.kvs().first().and_then(item)))
+            }
+        })
+        .await
+    }
+
+    /// Reads all keys that begin so, in their order; all keys of etcd's if empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn list(&self, prefix: &str) -> Result<Listing, EtcdError> {
+        let prefix = prefix.to_owned();
+        self.request(move |connection| {
+            let prefix = prefix.clone();
+            async move {
+                let options = prefix_options(&prefix);
+                let found = connection.kv().get(prefix, Some(options)).await?;
+                let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
+                Ok(Answered::by_quorum(found.header(), listing))
+            }
+        })
+        .await
+    }
+
+    /// Reads up to `max` of the keys that begin so: the latest first, of those that were created no later than `before`.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn list_latest(
+        &self,
+        prefix: &str,
+        before: Option<Revision>,
+        max: usize,
+    ) -> Result<Vec<KeyValue>, EtcdError> {
+        let prefix = prefix.to_owned();
+        self.request(move |connection| {
+            let prefix = prefix.clone();
+            async move {
+                let options = prefix_options(&prefix)
+                    // 0 is no bound.
+                    .with_max_create_revision(before.map_or(0, |revision| revision.0))
+                    .with_sort(SortTarget::Create, SortOrder::Descend)
+                    .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
+                let found = connection.kv().get(prefix, Some(options)).await?;
+                Ok(Answered::by_quorum(found.header(), items(found.kvs())))
+            }
+        })
+        .await
+    }
+
+    /// Carries a transaction out.
+    ///
+    /// An attempt whose answer is lost is made again, so a guarded transaction may say `succeeded: false` although its
+    /// first attempt went through: see [`TxnOutcome::succeeded`]. One without guards may be carried out twice, which its
+    /// operations (put, delete) bear.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
+        self.request(move |connection| {
+            let transaction = transaction.to_etcd();
+            async move {
+                let response = connection.kv().txn(transaction).await?;
+                Ok(Answered::by_quorum(response.header(), TxnOutcome::from_etcd(&response)))
+            }
+        })
+        .await
+    }
+
+    /// Ends a lease, and every key on it. A lease that is gone already is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
+        let revoked = self
+            .request(move |connection| async move {
+                let revoked = connection.client().lease_revoke(id.value()).await?;
+                Ok(Answered::by_member(revoked.header(), ()))
+            })
+            .await;
+        match revoked {
+            Err(error) if error.kind() == EtcdErrorKind::LeaseGone => Ok(()),
+            result => result,
+        }
+    }
+
+    /// How long a lease would still live without renewals, in whole seconds. `None`: it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`EtcdErrorKind`] says.
+    pub async fn lease_ttl(&self, id: LeaseId) -> Result<Option<Duration>, EtcdError> {
+        let left = self
+            .request(move |connection| async move {
+                let lease = connection.client().lease_time_to_live(id.value(), None).await?;
+                // etcd says -1 for a lease that is gone.
+                let ttl = u64::try_from(lease.ttl()).ok().map(Duration::from_secs);
+                Ok(Answered::by_member(lease.header(), ttl))
+            })
+            .await;
+        match left {
+            Err(error) if error.kind() == EtcdErrorKind::LeaseGone => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Opens a stream of renewals to one endpoint, with a first renewal.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseGone`](EtcdErrorKind::LeaseGone) when there is no such lease; else as [`EtcdErrorKind`] says.
+    pub async fn keep_alive(&self, id: LeaseId) -> Result<KeepAlive, EtcdError> {
+        KeepAlive::open(self, id).await
+    }
+
+    /// Watches a key or a prefix, beginning with what is there.
+    #[must_use]
+    pub fn watch(&self, target: Target) -> Watch {
+        Watch::start(self.clone(), target)
+    }
+
+    /// Counts etcd's histories, from 0: another one began when etcd went back to an earlier revision, as when a backup is
+    /// restored, or when another cluster took its place. Revisions of different ones cannot be compared.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.pool().history.epoch()
+    }
+
+    /// Waits until the history is another one than that of `epoch`. Cancel safe.
+    pub async fn history_after(&self, epoch: u64) -> u64 {
+        let mut epochs = self.pool().history.epochs();
+        let found = epochs.wait_for(|found| *found != epoch).await.map(|found| *found);
+        // The sender lives as long as this handle.
+        found.unwrap_or(epoch)
+    }
+
+    /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
+    /// for somebody must do something; anything else in the details, for it passes. `what` begins the line.
+    pub fn log_failure(&self, what: &str, error: &EtcdError) {
+        self.pool().log_failure(what, error);
+    }
+
+    /// Takes a request around the endpoints, on etcd's thread.
+    async fn request<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
+    where
+        T: Send + 'static,
+        F: Fn(Connection) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Answered<T>, etcd_client::Error>> + Send + 'static,
+    {
+        let pool = self.0.pool.clone();
+        let task = self.spawn(Name::EtcdRequest, async move { pool.turn(request).await });
+        // The thread lives as long as this handle, and nobody else can abort the task: only a panic ends it early.
+        Bound(task)
+            .await
+            .unwrap_or_else(|lost| Err(EtcdError::definite(EtcdErrorKind::Other, "PALM itself", lost.to_string())))
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.0.pool
+    }
+
+    /// A future that ends after a while, on any executor.
+    fn timer(&self, after: Duration) -> impl Future<Output = ()> + Send + use<> {
+        self.0.thread.timer(after)
+    }
+}

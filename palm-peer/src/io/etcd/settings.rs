@@ -1,0 +1,73 @@
+//! Where etcd is and how to talk to it.
+
+use crate::io::tls::EtcdTls;
+use std::{fmt, io, sync::Arc, time::Duration};
+
+/// Where etcd is, who we are to it, and how long to wait for it.
+#[derive(Clone)]
+pub struct EtcdSettings {
+    /// Every member that may be asked, as `http://host:port`, `https://host:port` or `host:port`. At least one.
+    pub endpoints: Vec<String>,
+    /// Name and password of etcd's own users, when its authentication is on. Never in the endpoints: those are shown.
+    pub user: Option<(String, String)>,
+    /// For `https` endpoints. All endpoints must be of one kind. Asked for anew for each connection, for certificates are
+    /// replaced while programs run; when it fails, what it gave last is used.
+    pub tls: Option<TlsSource>,
+    /// How long one endpoint may take to answer one request. A request may take as many times this as there are
+    /// endpoints, if all of them are silent.
+    pub request_timeout: Duration,
+    /// How long another cluster must have answered, and the known one not, until it is taken for its successor. By then
+    /// every lease must be lost.
+    pub cluster_lost_after: Duration,
+}
+
+impl EtcdSettings {
+    /// Long enough for an election among etcd's members to be over at the next endpoint, short enough for three
+    /// silent members to be asked within a lease of 10 s.
+    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// Settings for these endpoints, without user and TLS.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            user: None,
+            tls: None,
+            request_timeout: Self::REQUEST_TIMEOUT,
+            cluster_lost_after: Duration::from_secs(10),
+        }
+    }
+
+    /// Refuses what could never work, or would show a password.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if self.endpoints.is_empty() {
+            return refuse("no etcd endpoint given: name at least one, such as http://127.0.0.1:2379");
+        }
+        if self.endpoints.iter().any(|endpoint| endpoint.contains('@')) {
+            return refuse("an etcd endpoint holds an '@': give user and password apart from the endpoints");
+        }
+        if self.tls.is_some() && self.endpoints.iter().any(|endpoint| endpoint.starts_with("http://")) {
+            return refuse("TLS is configured for etcd, but an endpoint begins with http://: write https://");
+        }
+        if self.request_timeout.is_zero() {
+            return refuse("the request timeout for etcd is zero: nothing could ever be answered in time");
+        }
+        Ok(())
+    }
+}
+
+/// Shows no password.
+impl fmt::Debug for EtcdSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdSettings")
+            .field("endpoints", &self.endpoints)
+            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .field("tls", &self.tls.is_some())
+            .field("request_timeout", &self.request_timeout)
+            .field("cluster_lost_after", &self.cluster_lost_after)
+            .finish()
+    }
+}
+
+/// Gives the parts of TLS, as they are now.
+pub type TlsSource = Arc<dyn Fn() -> io::Result<EtcdTls> + Send + Sync>;

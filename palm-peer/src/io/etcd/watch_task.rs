@@ -1,0 +1,228 @@
+//! The task behind a watch: lists, follows, and begins anew whenever something breaks.
+
+use std::{sync::Arc, time::Duration};
+
+use etcd_client::WatchResponse;
+use futures::{FutureExt, pin_mut, select_biased};
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{
+    connection::Place,
+    convert::{event, items, revision_of},
+    endpoint_pool::Pool,
+    error::{EtcdError, EtcdErrorKind},
+    history::{Answered, member_header},
+    target::{NEWS_IN_LINE, Target},
+    watch_stream::Subscription,
+};
+use palm_proto::{
+    backoff::full_jitter,
+    reflector::{Event, Listing},
+    types::ids::Revision,
+};
+
+/// How long to wait after the first failure; a break of etcd's is felt by all at once, so even that is spread by chance.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+
+/// The longest wait: a watch is back soon after etcd is.
+const MAX_WAIT: Duration = Duration::from_secs(3);
+
+/// So many failures that the wait is the longest.
+pub(super) const MANY: u32 = 8;
+
+/// Waits after that many failures in a row.
+async fn calm_down(failures: u32) {
+    if let Some(attempt) = failures.checked_sub(1) {
+        sleep(full_jitter(attempt, FIRST_WAIT, MAX_WAIT, fastrand::f64())).await;
+    }
+}
+
+/// What the task on etcd's thread sends to the reader.
+pub(super) enum News {
+    Listing(Listing),
+    Events(Vec<Event>),
+    Interruption(String),
+    /// The next listing belongs to this history.
+    NewHistory(u64),
+}
+
+/// The task behind a watch.
+pub(super) struct Pump {
+    pub(super) pool: Arc<Pool>,
+    pub(super) target: Target,
+    pub(super) news: mpsc::Sender<News>,
+    /// In a row.
+    pub(super) failures: u32,
+    /// The reader has been told of the interruption that lasts.
+    pub(super) told: bool,
+    /// In which of etcd's histories the reader is.
+    pub(super) epoch: u64,
+}
+
+/// Why a round came to its end.
+enum End {
+    /// Nobody reads any more.
+    Unread,
+    /// To be begun anew.
+    Broken(String),
+}
+
+/// An open watch.
+struct Stream {
+    place: Place,
+    answers: Subscription,
+}
+
+impl Pump {
+    pub(super) async fn run(mut self) {
+        loop {
+            calm_down(self.failures).await;
+            let End::Broken(reason) = self.round().await else {
+                return;
+            };
+            self.failures = self.failures.saturating_add(1);
+            if !self.told {
+                if self.news.send(News::Interruption(reason)).await.is_err() {
+                    return;
+                }
+                self.told = true;
+            }
+        }
+    }
+
+    /// Lists, then follows from the next revision on, until something breaks.
+    async fn round(&mut self) -> End {
+        let result = async {
+            let listing = self.list().await?;
+            let from = Revision(listing.revision.0 + 1);
+            let epoch = self.pool.history.epoch();
+            if epoch != self.epoch {
+                self.epoch = epoch;
+                self.news.send(News::NewHistory(epoch)).await.map_err(|_| End::Unread)?;
+            }
+            self.news.send(News::Listing(listing)).await.map_err(|_| End::Unread)?;
+            self.told = false;
+            let stream = self.open(from).await?;
+            self.failures = 0;
+            Ok(self.follow(stream).await)
+        };
+        result.await.unwrap_or_else(|end| end)
+    }
+
+    async fn list(&self) -> Result<Listing, End> {
+        let target = &self.target;
+        let listing = self
+            .pool
+            .turn(|connection| async move {
+                let found = connection.kv().get(target.key(), Some(target.get_options())).await?;
+                let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
+                Ok(Answered::by_quorum(found.header(), listing))
+            })
+            .await;
+        listing.map_err(|error| self.failed(&error))
+    }
+
+    /// Opens the watch and waits until etcd says that it is there.
+    async fn open(&self, from: Revision) -> Result<Stream, End> {
+        let target = &self.target;
+        let opened = self
+            .pool
+            .turn(|connection| async move {
+                let mut answers = connection.watches.watch(connection.watch(), &connection.life, target, from).await?;
+                let Some(first) = answers.next().await else {
+                    let reason = answers.stream_ended().unwrap_or_else(|| "the stream ended at once".to_owned());
+                    return Err(etcd_client::Error::WatchError(reason));
+                };
+                if first.canceled() {
+                    return Err(etcd_client::Error::WatchError(words_of(&first)));
+                }
+                Ok(Answered::by_member(first.header(), Stream { place: connection.place, answers }))
+            })
+            .await;
+        opened.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &EtcdError) -> End {
+        self.pool.log_failure(&format!("watching {}", self.target.key()), error);
+        End::Broken(error.to_string())
+    }
+
+    /// Hands on what the stream brings.
+    async fn follow(&self, stream: Stream) -> End {
+        let Stream { place, mut answers } = stream;
+        let mut epochs = self.pool.history.epochs();
+        loop {
+            let answer = {
+                let message = answers.next().fuse();
+                // A watch that begins after a revision which the new history does not have yet would be silent until then.
+                let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
+                pin_mut!(message, restored);
+                select_biased! {
+                    _ = restored => return End::Broken("etcd's history is another one now".to_owned()),
+                    answer = message => answer,
+                }
+            };
+            let Some(answer) = answer else {
+                let Some(reason) = answers.stream_ended() else { return unread() };
+                self.pool.avoid(place);
+                return End::Broken(self.pool.stream_failed(place, EtcdErrorKind::Unreachable, reason).to_string());
+            };
+            if let Err(end) = self.hand_on(place, &answer) {
+                return end;
+            }
+        }
+    }
+
+    /// Hands one message on, or says why the stream is over.
+    fn hand_on(&self, place: Place, answer: &WatchResponse) -> Result<(), End> {
+        if let Err(error) = self.pool.accept(place, member_header(answer.header())) {
+            self.pool.avoid(place);
+            return Err(End::Broken(error.to_string()));
+        }
+        // After this etcd would be silent for ever.
+        if answer.canceled() {
+            return Err(End::Broken(format!("etcd cancelled the watch: {}", words_of(answer))));
+        }
+        let events: Vec<Event> = answer.events().iter().filter_map(event).collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.news.try_send(News::Events(events)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => unread(),
+            mpsc::error::TrySendError::Closed(_) => End::Unread,
+        })
+    }
+}
+
+fn unread() -> End {
+    End::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
+}
+
+/// Why etcd cancelled a watch.
+fn words_of(answer: &WatchResponse) -> String {
+    if answer.compact_revision() > 0 {
+        return format!("history up to revision {} is compacted", answer.compact_revision());
+    }
+    match answer.cancel_reason() {
+        "" => "no reason given".to_owned(),
+        reason => reason.to_owned(),
+    }
+}
+
+/// Watches from a revision of the test's choice, without listing first, and says what broke it.
+#[cfg(test)]
+pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
+    let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
+    let pump = Pump { pool: etcd.pool().clone(), target, news, failures: 0, told: false, epoch: etcd.epoch() };
+    let followed = etcd.spawn(crate::io::tasks::Name::Test, async move {
+        match pump.open(from).await {
+            Ok(stream) => pump.follow(stream).await,
+            Err(end) => end,
+        }
+    });
+    match followed.await {
+        Ok(End::Broken(reason)) => reason,
+        Ok(End::Unread) => "unread".to_owned(),
+        Err(lost) => lost.to_string(),
+    }
+}

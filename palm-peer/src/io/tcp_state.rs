@@ -1,0 +1,140 @@
+//! What the system knows of a TCP connection: whether the other host has acknowledged what was sent.
+//!
+//! Read from `/proc/net/tcp`, which needs no rights and no unsafe code. It is long on a host with many connections, so this is
+//! for connections on which something is wrong already.
+
+use crate::io::executor::TcpStream;
+use palm_proto::liveness::Delivery;
+use std::{fs, io, net::SocketAddr};
+
+/// The `st` of an established connection.
+const ESTABLISHED: &str = "01";
+/// The timers of `tr`: sending again what was not acknowledged; asking whether the other side has room again.
+const RETRANSMIT: &str = "01";
+const ZERO_WINDOW_PROBE: &str = "04";
+/// How often in a row something was sent in vain before that means something: one packet may be lost.
+const IN_VAIN: u32 = 2;
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    local: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl Ends {
+    /// Those of this connection.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn of(stream: &TcpStream) -> io::Result<Self> {
+        Ok(Self { local: stream.local_addr()?, peer: stream.peer_addr()? })
+    }
+
+    /// Where the other end is.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether the other host has what was sent.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        let table = if self.local.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
+        fs::read_to_string(table).map_or(Delivery::Unknown, |table| self.look_up(&table))
+    }
+
+    fn look_up(&self, table: &str) -> Delivery {
+        let ends = [hex(self.local), hex(self.peer)];
+        let line = table.lines().find(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            fields.next() == Some(&ends[0]) && fields.next() == Some(&ends[1])
+        });
+        line.and_then(read).unwrap_or(Delivery::Unknown)
+    }
+}
+
+/// Reads `sl local remote st tx:rx tr:when retrnsmt uid timeout …`.
+fn read(line: &str) -> Option<Delivery> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, _, _, state, queues, timer, retransmits, _, probes, ..] = fields[..] else { return None };
+    let unacknowledged = u64::from_str_radix(queues.split(':').next()?, 16).ok()?;
+    let retransmits = u32::from_str_radix(retransmits, 16).ok()?;
+    let probes: u32 = probes.parse().ok()?;
+    Some(match timer.split(':').next()? {
+        _ if state != ESTABLISHED => Delivery::Unknown,
+        _ if unacknowledged == 0 => Delivery::Acknowledged,
+        RETRANSMIT if retransmits >= IN_VAIN => Delivery::Unacknowledged,
+        ZERO_WINDOW_PROBE if probes > IN_VAIN => Delivery::Unacknowledged,
+        ZERO_WINDOW_PROBE => Delivery::Acknowledged,
+        _ => Delivery::Unknown,
+    })
+}
+
+/// An address as the table has it: in words of four bytes, each in the order of this machine.
+fn hex(address: SocketAddr) -> String {
+    let octets = match address {
+        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
+        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
+    };
+    let words = octets.as_chunks::<4>().0.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
+    format!("{}:{:04X}", words.collect::<String>(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{executor::TcpListener, timer};
+    use futures::{AsyncWriteExt as _, executor::block_on, future::join};
+    use std::time::Duration;
+
+    #[test]
+    fn the_table_of_the_system_is_read() {
+        let line = |st: &str, tx: &str, tr: &str, retransmits: &str, probes: &str| {
+            format!(
+                "   1: 0100007F:1F90 0200000A:0050 {st} {tx}:00000000 {tr}:00000014 {retransmits}     0        {probes} 12345 2 0 20 4 30 10 -1"
+            )
+        };
+        for (line, wanted) in [
+            (line("01", "00000000", "00", "00000000", "0"), Delivery::Acknowledged),
+            (line("01", "00000009", "01", "00000000", "0"), Delivery::Unknown),
+            (line("01", "00000009", "01", "00000003", "0"), Delivery::Unacknowledged),
+            (line("01", "00000009", "04", "00000000", "1"), Delivery::Acknowledged),
+            (line("01", "00000009", "04", "00000000", "5"), Delivery::Unacknowledged),
+            (line("08", "00000000", "00", "00000000", "0"), Delivery::Unknown),
+            ("  sl  local_address".to_owned(), Delivery::Unknown),
+        ] {
+            let ends = Ends {
+                local: "127.0.0.1:8080".parse().expect("an address"),
+                peer: "10.0.0.2:80".parse().expect("an address"),
+            };
+            if cfg!(target_endian = "little") {
+                assert_eq!(ends.look_up(&line), wanted, "{line}");
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_other_side_does_not_read_is_acknowledged_all_the_same() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            block_on(async {
+                let Ok(listener) = TcpListener::bind(address).await else { return };
+                let connecting = TcpStream::connect(listener.local_addr().expect("an address"));
+                let (stream, accepted) = join(connecting, listener.accept()).await;
+                let (mut stream, _accepted) = (stream.expect("connects"), accepted.expect("accepts"));
+                let ends = Ends::of(&stream).expect("two ends");
+                stream.write_all(b"hello").await.expect("written");
+                let mut delivery = ends.delivery();
+                for _ in 0..500 {
+                    if delivery == Delivery::Acknowledged {
+                        break;
+                    }
+                    timer::sleep(Duration::from_millis(10)).await;
+                    delivery = ends.delivery();
+                }
+                assert_eq!(delivery, Delivery::Acknowledged, "{address}");
+            });
+        }
+    }
+}

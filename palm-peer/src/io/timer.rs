@@ -1,0 +1,266 @@
+//! Deadlines, by the thousand.
+//!
+//! Nearly every deadline here belongs to a call that ends long before it. A timer of the reactor costs a system call to set
+//! and another to forget; these cost an entry in a map. A thread of their own sleeps until the earliest: leases and probes
+//! depend on them, and no executor that a function holds up may hold up those.
+
+use super::tasks::{Name, panic_if_rigged, start_thread, wake};
+use futures::{
+    FutureExt as _,
+    channel::oneshot,
+    future::{Either, select},
+    pin_mut,
+};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+type Key = (Instant, u64);
+
+struct Waiting {
+    wakers: BTreeMap<Key, Waker>,
+    next: u64,
+    /// Until when the thread sleeps; `None` when it waits for a first deadline.
+    sleeping_until: Option<Instant>,
+}
+
+struct Timers {
+    waiting: Mutex<Waiting>,
+    /// Told of a deadline before the one that the thread sleeps until.
+    earlier: Condvar,
+}
+
+impl Timers {
+    fn shared() -> &'static Self {
+        static TIMERS: Timers = Timers { waiting: Mutex::new(Waiting::new()), earlier: Condvar::new() };
+        static THREAD: OnceLock<()> = OnceLock::new();
+        THREAD.get_or_init(|| {
+            let started = start_thread(Name::Timer, "palm-timer", || TIMERS.fire());
+            // As the executor does when it has no thread: nothing can go on without.
+            assert!(started.is_ok(), "no thread for the timers can be started: {started:?}");
+        });
+        &TIMERS
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, deadline: Instant, waker: Waker) -> Key {
+        let mut waiting = self.lock();
+        let key = (deadline, waiting.next);
+        waiting.next += 1;
+        waiting.wakers.insert(key, waker);
+        if waiting.sleeping_until.is_none_or(|until| deadline < until) {
+            waiting.sleeping_until = Some(deadline);
+            self.earlier.notify_one();
+        }
+        key
+    }
+
+    /// Wakes whoever's deadline has passed, for ever.
+    fn fire(&self) -> ! {
+        let mut waiting = self.lock();
+        loop {
+            panic_if_rigged(Name::Timer);
+            let expired = waiting.take_expired(Instant::now());
+            if !expired.is_empty() {
+                // A waker may well set the next deadline.
+                drop(waiting);
+                expired.into_values().for_each(wake);
+                waiting = self.lock();
+                continue;
+            }
+            waiting.sleeping_until = waiting.wakers.first_key_value().map(|((deadline, _), _)| *deadline);
+            waiting = match waiting.sleeping_until {
+                Some(until) => {
+                    let time = until.saturating_duration_since(Instant::now());
+                    self.earlier.wait_timeout(waiting, time).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.earlier.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+impl Waiting {
+    const fn new() -> Self {
+        Self { wakers: BTreeMap::new(), next: 0, sleeping_until: None }
+    }
+
+    fn take_expired(&mut self, now: Instant) -> BTreeMap<Key, Waker> {
+        let later = self.wakers.split_off(&(now, u64::MAX));
+        std::mem::replace(&mut self.wakers, later)
+    }
+}
+
+/// Ends at a deadline. Dropping it early costs next to nothing.
+#[derive(Debug)]
+pub struct Sleep {
+    deadline: Instant,
+    key: Option<Key>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.forget();
+        if Instant::now() >= self.deadline {
+            return Poll::Ready(());
+        }
+        self.key = Some(Timers::shared().add(self.deadline, cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Sleep {
+    fn forget(&mut self) {
+        if let Some(key) = self.key.take() {
+            // The last waker of a task takes the task with it, and its own timers: not under our lock.
+            let waker = Timers::shared().lock().wakers.remove(&key);
+            drop(waker);
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Waits until `deadline`.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, key: None }
+}
+
+/// Waits for `time`.
+pub fn sleep(time: Duration) -> Sleep {
+    sleep_until(Instant::now() + time)
+}
+
+/// The deadline passed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// Waits for `future`, but not beyond `deadline`; then it is dropped.
+///
+/// # Errors
+/// [`Elapsed`] when the deadline passed first.
+pub async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pin_mut!(future);
+    match select(future, sleep_until(deadline)).await {
+        Either::Left((value, _)) => Ok(value),
+        Either::Right(((), _)) => Err(Elapsed),
+    }
+}
+
+/// Waits for `future`, but no longer than `time`; then it is dropped.
+///
+/// # Errors
+/// [`Elapsed`] when the time passed first.
+pub async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    timeout_at(Instant::now() + time, future).await
+}
+
+/// Ends after a time even when no timer fires any more, at the price of a thread: see [`last_resort`].
+#[derive(Debug)]
+pub struct LastResort {
+    passed: oneshot::Receiver<()>,
+    /// Dropping it ends the thread.
+    _stop: mpsc::Sender<()>,
+}
+
+/// Waits for `time` on a thread that nothing else depends on, for what must end whatever has failed in this process.
+pub fn last_resort(time: Duration) -> LastResort {
+    let deadline = Instant::now() + time;
+    let (tx, passed) = oneshot::channel();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let mut tx = Some(tx);
+    let started = start_thread(Name::LastResort, "palm-last-resort", move || {
+        panic_if_rigged(Name::LastResort);
+        let time = deadline.saturating_duration_since(Instant::now());
+        if stopped.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = tx.take().map(|tx| tx.send(()));
+        }
+        Ok(())
+    });
+    if let Err(error) = started {
+        log::warn!("no thread can be started that bounds how long leaving takes: {error}");
+    }
+    LastResort { passed, _stop: stop }
+}
+
+impl Future for LastResort {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.passed.poll_unpin(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            // Without its thread it never ends.
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::executor;
+    use futures::{channel::oneshot, executor::block_on, future::join_all};
+    use std::sync::{Arc, RwLock};
+
+    #[test]
+    fn deadlines_fire_in_order_whatever_the_order_they_are_set_in() {
+        let start = Instant::now();
+        let waits = [30_u64, 10, 20, 0, 10].map(|ms| async move {
+            sleep_until(start + Duration::from_millis(ms)).await;
+            (ms, start.elapsed())
+        });
+        for (ms, took) in block_on(join_all(waits)) {
+            assert!(took >= Duration::from_millis(ms), "{ms} ms fired after {took:?}");
+        }
+    }
+
+    #[test]
+    fn an_executor_that_is_held_up_holds_up_no_deadline() {
+        let gate = Arc::new(RwLock::new(()));
+        let closed = gate.write().expect("nobody else has it");
+        // More than the executor has threads.
+        for _ in 0..64 {
+            let gate = Arc::clone(&gate);
+            executor::spawn(Name::Test, async move { drop(gate.read()) });
+        }
+        let (tell, mut turned) = oneshot::channel();
+        executor::spawn(Name::Test, async move { tell.send(()).expect("the test waits for it") });
+        block_on(sleep(Duration::from_millis(10)));
+        assert_eq!(turned.try_recv(), Ok(None), "the executor is held up");
+        drop(closed);
+        block_on(turned).expect("the executor goes on");
+    }
+
+    #[test]
+    fn the_last_resort_needs_no_timer() {
+        let start = Instant::now();
+        block_on(last_resort(Duration::from_millis(20)));
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        assert_eq!(last_resort(Duration::from_secs(3600)).now_or_never(), None);
+    }
+
+    #[test]
+    fn an_early_end_leaves_nothing_behind() {
+        let marker = Instant::now() + Duration::from_secs(77);
+        block_on(async {
+            assert_eq!(timeout_at(marker, async { 7 }).await, Ok(7));
+            let silent = timeout(Duration::from_millis(5), futures::future::pending::<()>());
+            assert_eq!(silent.await, Err(Elapsed));
+        });
+        assert!(!Timers::shared().lock().wakers.keys().any(|(deadline, _)| *deadline == marker));
+    }
+}

@@ -1,0 +1,213 @@
+//! The files that prove who we are, and tell whom to believe; read again when they change.
+
+use super::{
+    failure::{Failure, words_of},
+    pem::{BadCredentials, PemFiles, check_key},
+    stream::{self, Stream},
+    verify::{OwnFault, Verifier, check_own, expires_by},
+};
+use crate::io::executor::TcpStream;
+use futures_rustls::{
+    TlsAcceptor, TlsConnector,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    rustls::{
+        CipherSuite, ClientConfig, Error, RootCertStore, ServerConfig, SupportedCipherSuite,
+        client::Resumption,
+        crypto::{self, CryptoProvider},
+        server::NoServerSessionStorage,
+        version::TLS13,
+    },
+};
+use palm_proto::limits::log_throttle::LogThrottle;
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How often at most the files are looked at, and only when somebody connects.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many bytes a session makes records of before the socket takes them: more than rustls's own 64 KiB, for fewer system
+/// calls.
+const WRITE: Option<usize> = Some(128 * 1024);
+
+/// What makes a connection of a socket.
+#[derive(Clone)]
+struct Configs {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    chain: Arc<[CertificateDer<'static>]>,
+    roots: Arc<RootCertStore>,
+}
+
+struct Loaded {
+    configs: Configs,
+    /// What was read last, be it of use or not.
+    seen: PemFiles,
+    looked: Instant,
+    /// What was logged of files that cannot be used: each connection looks at them again.
+    unusable: LogThrottle<String>,
+}
+
+/// Our certificate and its key, and the authority of the others' certificates.
+pub struct Credentials {
+    files: PemFiles,
+    prefix: String,
+    /// Where others reach us, if they do.
+    host: Option<String>,
+    loaded: Mutex<Loaded>,
+}
+
+/// Shows no key.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Looks at the files, for the mesh of this prefix, and for a server at `host` if it is one.
+    ///
+    /// # Errors
+    /// When a file holds something else, has expired, does not fit the others, or is not for this mesh or host.
+    pub fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
+        let configs = configs(&files, prefix, host)?;
+        let loaded = Mutex::new(Loaded {
+            configs,
+            seen: files.clone(),
+            looked: Instant::now(),
+            unusable: LogThrottle::default(),
+        });
+        Ok(Self { files, prefix: prefix.to_owned(), host: host.map(str::to_owned), loaded })
+    }
+
+    /// Has a client prove who it is, and proves it to it.
+    ///
+    /// # Errors
+    /// When it does not: it has been told, as far as TLS can.
+    pub async fn accept(&self, tcp: TcpStream) -> Result<Stream, Failure> {
+        let acceptor = TlsAcceptor::from(self.current().server);
+        match acceptor
+            .accept_with(stream::Socket::new(tcp), |session| session.set_buffer_limit(WRITE))
+            .into_fallible()
+            .await
+        {
+            Ok(accepted) => Ok(Stream::new(accepted.into())),
+            Err((error, socket)) => {
+                socket.linger().await;
+                Err(Failure::from(&error))
+            }
+        }
+    }
+
+    /// Has the server at `host` prove who it is, and shows it our certificate, which it looks at later: what it thinks of
+    /// it comes as an error of the first read (see [`super::explain`]).
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn connect(&self, tcp: TcpStream, host: &str) -> Result<Stream, Failure> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| Failure::no_name(host))?;
+        let connector = TlsConnector::from(self.current().client);
+        let connected =
+            connector.connect_with(name, stream::Socket::new(tcp), |session| session.set_buffer_limit(WRITE)).await;
+        connected.map(|connected| Stream::new(connected.into())).map_err(|error| Failure::from(&error))
+    }
+
+    /// The time, and when our certificate stops to be valid, if it does so within so long; both since 1970. Reads the files
+    /// again, if they changed.
+    pub fn expires_within(&self, time: Duration) -> (Duration, Option<Duration>) {
+        let Configs { chain, roots, .. } = self.current();
+        let algorithms = provider().signature_verification_algorithms;
+        let now = Duration::from_secs(UnixTime::now().as_secs());
+        let expires = expires_by(UnixTime::since_unix_epoch(now + time), &chain, &roots, algorithms);
+        (now, expires.map(|expires| Duration::from_secs(expires.as_secs())))
+    }
+
+    /// Where our certificate lies.
+    pub fn certificate_file(&self) -> Option<&Path> {
+        self.files.identity.as_ref().map(|(cert, _)| cert.path())
+    }
+
+    /// What to make new connections with: what the files hold now, or what they held when they were last of use.
+    fn current(&self) -> Configs {
+        let mut loaded = self.lock();
+        if loaded.looked.elapsed() >= LOOK_EVERY {
+            self.look(&mut loaded);
+            loaded.looked = Instant::now();
+        }
+        loaded.configs.clone()
+    }
+
+    fn look(&self, loaded: &mut Loaded) {
+        let Some(seen) = self.files.again() else { return };
+        if seen.as_ref() == Ok(&loaded.seen) {
+            return;
+        }
+        let made = seen.as_ref().map_err(Clone::clone);
+        let made = made.and_then(|files| configs(files, &self.prefix, self.host.as_deref()));
+        match made {
+            Ok(configs) => {
+                loaded.configs = configs;
+                let certificate = self.files.identity.as_ref().map_or(&self.files.ca, |(cert, _)| cert);
+                log::info!("new connections use the new certificate in {}", certificate.path().display());
+            }
+            Err(error) => {
+                if let Some(suppressed) = loaded.unusable.should_log(error.to_string(), Instant::now()) {
+                    log::warn!(
+                        "the certificates changed, and cannot be used; the old ones stay in use: {error}{suppressed}"
+                    );
+                }
+            }
+        }
+        // Files that cannot be read, for want of descriptors perhaps, are not new ones.
+        if let Ok(seen) = seen {
+            loaded.seen = seen;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<Configs, BadCredentials> {
+    let roots = Arc::new(files.ca.roots()?);
+    let Some((cert, key)) = &files.identity else {
+        return Err(files.ca.bad("is of no use without a certificate and its key: set cert and key"));
+    };
+    let chain = cert.chain()?;
+    let provider = Arc::new(provider());
+    check_key(cert, &chain, key, &provider)?;
+    match check_own(&chain, &roots, provider.signature_verification_algorithms, prefix, host) {
+        Ok(()) => {}
+        Err(OwnFault::Useless(words)) => return Err(cert.bad(words)),
+        Err(OwnFault::Doubtful(words)) => {
+            log::warn!("the certificate in {} may be refused by others: {words}", cert.path().display());
+        }
+    }
+    let key_der = key.private_key()?;
+    let fits = |error: Error| key.bad(format_args!("cannot be used: {}", words_of(&error)));
+    let broken = |error: &dyn fmt::Display| files.ca.bad(format_args!("cannot be used: {error}"));
+    let verifier = Verifier::new(Arc::clone(&roots), Arc::clone(&provider), prefix).map_err(|error| broken(&error))?;
+    let verifier = Arc::new(verifier);
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13]);
+    let server = server.map_err(|error| broken(&error))?.with_client_cert_verifier(Arc::clone(&verifier) as _);
+    let mut server = server.with_single_cert(chain.clone(), key_der.clone_key()).map_err(fits)?;
+    server.send_tls13_tickets = 0;
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
+    let client = client.map_err(|error| broken(&error))?.dangerous().with_custom_certificate_verifier(verifier);
+    let mut client = client.with_client_auth_cert(chain.clone(), key_der).map_err(fits)?;
+    client.resumption = Resumption::disabled();
+    Ok(Configs { server: Arc::new(server), client: Arc::new(client), chain: chain.into(), roots })
+}
+
+/// What does the cryptography. The quicker of its ciphers come first.
+pub(super) fn provider() -> CryptoProvider {
+    let mut provider = crypto::ring::default_provider();
+    let quick = |suite: &SupportedCipherSuite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(|suite| !quick(suite));
+    provider
+}

@@ -1,0 +1,193 @@
+//! A connection over TLS, and the socket below it.
+
+use crate::io::{executor::TcpStream, timer};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use futures_rustls::TlsStream;
+use std::{
+    cell::Cell,
+    io::{self, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+/// How much is read from the system at once. rustls alone would ask for 4 KiB, which is a system call for each quarter of a
+/// record.
+const READ: usize = 128 * 1024;
+
+/// How long the other side may take to hear why it was refused.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A connection over TLS, whose other side has proven who it is. What was written is under way once it was flushed.
+///
+/// Its clones are the same connection. One task may read it while another writes it: a TLS session does both in one piece, so
+/// they take turns, and the socket below wakes each for its own direction.
+#[derive(Debug, Clone)]
+pub struct Stream(Arc<Mutex<TlsStream<Socket>>>);
+
+impl Stream {
+    pub(super) fn new(stream: TlsStream<Socket>) -> Self {
+        Self(Arc::new(Mutex::new(stream)))
+    }
+
+    /// How many bytes the system has accepted so far.
+    pub fn sent(&self) -> u64 {
+        self.lock().get_ref().0.sent
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TlsStream<Socket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncRead for &Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut stream = self.lock();
+        let mut count = ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
+        // rustls gives one record at a time. What is here already is taken along, so that it goes on in few pieces.
+        while count > 0 && count < buf.len() && !stream.get_ref().0.is_empty() {
+            match Pin::new(&mut *stream).poll_read(cx, &mut buf[count..]) {
+                Poll::Ready(Ok(more @ 1..)) => count += more,
+                // What this is comes again with the next read.
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for &Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_flush(cx)
+    }
+
+    /// Tells the other side that no more comes, and ends the writing.
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_close(cx)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_close(cx)
+    }
+}
+
+/// A socket that is read in large pieces. Holds nothing while nothing comes.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: TcpStream,
+    /// What was read, up to `end`, and taken, up to `at`. Lent by the thread; empty when all is taken.
+    buffer: Vec<u8>,
+    at: usize,
+    end: usize,
+    /// How many bytes the system has accepted.
+    sent: u64,
+}
+
+impl Socket {
+    pub(super) fn new(tcp: TcpStream) -> Self {
+        Self { tcp, buffer: Vec::new(), at: 0, end: 0, sent: 0 }
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        written.map_ok(|count| {
+            self.sent += count as u64;
+            count
+        })
+    }
+
+    /// Whether all that was read is taken.
+    fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// Waits a moment for the other side to end the connection, having heard why: to close at once what has unread bytes
+    /// would take back what was said last.
+    pub(super) async fn linger(mut self) {
+        // One that is closed already has heard enough.
+        let _ = self.tcp.shutdown(Shutdown::Write);
+        let ending = async {
+            let mut unread = [0; 1024];
+            for _ in 0..64 {
+                if !matches!(self.tcp.read(&mut unread).await, Ok(1..)) {
+                    break;
+                }
+            }
+        };
+        let _ = timer::timeout(LAST_WORDS, ending).await;
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.is_empty() {
+            let mut buffer = SPARE.take();
+            buffer.resize(READ, 0);
+            match Pin::new(&mut &this.tcp).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(count)) => (this.buffer, this.at, this.end) = (buffer, 0, count),
+                other => {
+                    SPARE.set(buffer);
+                    return other;
+                }
+            }
+        }
+        let now = buf.len().min(this.end - this.at);
+        buf[..now].copy_from_slice(&this.buffer[this.at..this.at + now]);
+        this.at += now;
+        if this.is_empty() {
+            // What a connection does not need now, others do.
+            SPARE.set(std::mem::take(&mut this.buffer));
+        }
+        Poll::Ready(Ok(now))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut &self.tcp).poll_write(cx, buf);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut &self.tcp).poll_write_vectored(cx, bufs);
+        self.count(written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &self.tcp).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &self.tcp).poll_close(cx)
+    }
+}

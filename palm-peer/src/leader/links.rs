@@ -1,0 +1,244 @@
+//! The leader's links to all servers: for probes, and to notice at once when a process ends.
+
+use crate::{
+    client::{
+        dialer::{Dialer, OpenError},
+        link::Link,
+        witnesses,
+    },
+    io::{fd_limit, timer},
+    sync::lock,
+};
+use bytes::Bytes;
+use futures::future::{BoxFuture, Either, FutureExt as _, select};
+use palm_proto::{
+    backoff::{HELD, wait_after_end},
+    limits::connection_limiter::{may_keep_link, may_open_probe},
+    registry::Testimony,
+    types::message::Request,
+};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// The level from on which a server's log lines come in full.
+const LEVEL: &str = "ERROR";
+
+/// How long to wait for a greeting, try after try, after a link broke. A process that is being killed closes its
+/// connections before the port that it listens on: the first try may still be let in, and never be answered.
+const RECONNECT_MS: [u64; 4] = [50, 150, 300, 1000];
+/// How long to wait between these tries.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+/// How long to wait before opening a connection is tried again when this process lacks something for it.
+const LOCAL_RETRY: Duration = Duration::from_millis(30);
+
+/// Why a probe has no answer.
+#[derive(Debug)]
+pub struct ProbeError {
+    /// In words.
+    pub reason: String,
+    /// Whether it was not sent, because this process lacks something that it needs for it: then it says nothing about the server.
+    pub local: bool,
+}
+
+impl From<String> for ProbeError {
+    fn from(reason: String) -> Self {
+        Self { reason, local: false }
+    }
+}
+
+impl From<OpenError> for ProbeError {
+    fn from(error: OpenError) -> Self {
+        Self { reason: error.to_string(), local: error.is_local() }
+    }
+}
+
+#[derive(Default)]
+struct Open {
+    links: HashMap<Uuid, (String, Arc<Link>)>,
+    /// How often in a row a server's link has not held, and when it last ended.
+    ends: HashMap<Uuid, (u32, Instant)>,
+    /// Opened since the last look, to be watched for their end.
+    fresh: Vec<(Uuid, BoxFuture<'static, ()>)>,
+}
+
+impl Open {
+    /// A link has ended: how long to wait before looking whether the process is gone.
+    fn wait_after_end(&mut self, uuid: Uuid, now: Instant) -> Duration {
+        let (count, last) = self.ends.entry(uuid).or_insert((0, now));
+        *count = if now.saturating_duration_since(*last) > HELD { 0 } else { *count + 1 };
+        *last = now;
+        wait_after_end(*count, fastrand::f64())
+    }
+}
+
+/// The links of one leader.
+#[derive(Clone)]
+pub struct Links {
+    dialer: Dialer,
+    timeout: Duration,
+    open: Arc<Mutex<Open>>,
+}
+
+impl Links {
+    /// No link yet; each may take `timeout` to open.
+    pub fn new(dialer: Dialer, timeout: Duration) -> Self {
+        Self { dialer, timeout, open: Arc::default() }
+    }
+
+    /// Drops the links to servers that are no longer registered.
+    pub fn keep_only(&self, registered: impl Fn(Uuid) -> bool) {
+        let mut open = lock(&self.open);
+        open.links.retain(|uuid, _| registered(*uuid));
+        open.ends.retain(|uuid, _| registered(*uuid));
+    }
+
+    /// The links opened since the last call, each with a future that ends when the link breaks.
+    pub fn newly_opened(&self) -> Vec<(Uuid, BoxFuture<'static, ()>)> {
+        std::mem::take(&mut lock(&self.open).fresh)
+    }
+
+    /// Asks for the log digest, over a new connection if `fresh`. Over the old one, half of the time is left for a new
+    /// connection: a server to which only the old path is dead misses no probe.
+    pub fn probe(
+        &self,
+        uuid: Uuid,
+        endpoint: String,
+        fresh: bool,
+    ) -> impl Future<Output = Result<String, ProbeError>> + Send + 'static {
+        let links = self.clone();
+        async move {
+            let old = links.find(uuid, &endpoint).filter(|link| !link.is_suspect());
+            let Some(old) = old else { return links.ask_anew(uuid, &endpoint).await };
+            if fresh {
+                return match links.ask_anew(uuid, &endpoint).await {
+                    // Only the old connection can tell anything then.
+                    Err(error) if error.local => Ok(links.ask(&old, uuid).await??),
+                    asked => asked,
+                };
+            }
+            let asking = links.ask(&old, uuid).boxed();
+            let asking = match select(asking, timer::sleep(links.timeout / 2)).await {
+                Either::Left((Ok(reply), _)) => return Ok(reply?),
+                Either::Left((Err(_), _)) => return links.ask_anew(uuid, &endpoint).await,
+                Either::Right(((), asking)) => asking,
+            };
+            // The old one may still answer: the server is slow then, and the path is not dead.
+            match select(asking, links.ask_anew(uuid, &endpoint).boxed()).await {
+                Either::Left((Ok(reply), _)) => Ok(reply?),
+                Either::Right((reply @ Ok(_), _)) => reply,
+                Either::Left((Err(_), anew)) => anew.await,
+                Either::Right((Err(error), asking)) => match asking.await {
+                    Ok(reply) => Ok(reply?),
+                    Err(_) => Err(error),
+                },
+            }
+        }
+    }
+
+    async fn ask_anew(&self, uuid: Uuid, endpoint: &str) -> Result<String, ProbeError> {
+        let link = self.open_anew(uuid, endpoint).await?;
+        self.keep(uuid, endpoint, &link);
+        Ok(self.ask(&link, uuid).await??)
+    }
+
+    /// Opens a connection. Where descriptors are scarce, probes take turns: each waits for half of its time at most.
+    async fn open_anew(&self, uuid: Uuid, endpoint: &str) -> Result<Arc<Link>, OpenError> {
+        let end = Instant::now() + self.timeout / 2;
+        loop {
+            let opened = if fd_limit::lowest_free().is_some_and(|free| may_open_probe(fd_limit::limit(), free)) {
+                self.dialer.open(endpoint, uuid, self.timeout).await
+            } else {
+                Err(OpenError::Local("this process has too few file descriptors left".into()))
+            };
+            match opened {
+                Err(error) if error.is_local() && Instant::now() < end => timer::sleep(LOCAL_RETRY).await,
+                opened => return opened,
+            }
+        }
+    }
+
+    /// What the server answers, or why it does not.
+    async fn ask(&self, link: &Arc<Link>, uuid: Uuid) -> Result<Result<String, String>, String> {
+        let mut request = Request::call(format!("{uuid}._log_query"));
+        request.route = vec![uuid];
+        request.give_time(self.timeout);
+        let reply = link.request(&mut request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
+        // The registry counts the miss; this only forgets the request.
+        let reply = timer::timeout(self.timeout * 2, reply).await;
+        let reply = reply.map_err(|_| "no answer".to_owned())?.map_err(|_| "the connection broke".to_owned())?;
+        Ok(match reply.answer.error {
+            None => Ok(String::from_utf8_lossy(&reply.payload).into_owned()),
+            Some(failure) => Err(format!("{}: {}", failure.kind, failure.message)),
+        })
+    }
+
+    /// Has `witness` try to reach another server.
+    pub fn ask_about(
+        &self,
+        about: Uuid,
+        (witness, endpoint): (Uuid, String),
+    ) -> impl Future<Output = Testimony> + Send + 'static {
+        let links = self.clone();
+        async move {
+            match links.link(witness, &endpoint, links.timeout / 4).await {
+                // Less than the answer may take, so that it is in time.
+                Ok(link) => witnesses::ask(&link, witness, about, links.timeout * 3 / 4).await,
+                Err(_) => Testimony::None,
+            }
+        }
+    }
+
+    /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
+    pub fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
+        let links = self.clone();
+        // A link that was replaced by a newer one says nothing when it ends.
+        let replaced = self.find(uuid, &endpoint).is_some();
+        let wait = if replaced { Duration::ZERO } else { lock(&self.open).wait_after_end(uuid, Instant::now()) };
+        async move {
+            if replaced {
+                return false;
+            }
+            timer::sleep(wait).await;
+            for patience in RECONNECT_MS.map(Duration::from_millis) {
+                match links.link(uuid, &endpoint, patience).await {
+                    Err(error) if error.proves_gone() => return true,
+                    Err(_) => timer::sleep(BETWEEN).await,
+                    Ok(_) => return false,
+                }
+            }
+            false
+        }
+    }
+
+    async fn link(&self, uuid: Uuid, endpoint: &str, patience: Duration) -> Result<Arc<Link>, OpenError> {
+        if let Some(link) = self.find(uuid, endpoint) {
+            return Ok(link);
+        }
+        let opened = self.dialer.open(endpoint, uuid, patience).await?;
+        self.keep(uuid, endpoint, &opened);
+        Ok(opened)
+    }
+
+    /// Keeps a new link in the place of the one before, which ends with the last request under way over it. Where
+    /// descriptors are scarce, it is not kept: clients of this server need them, and each probe opens one.
+    fn keep(&self, uuid: Uuid, endpoint: &str, link: &Arc<Link>) {
+        if !fd_limit::lowest_free().is_some_and(|free| may_keep_link(fd_limit::limit(), free)) {
+            return;
+        }
+        let mut open = lock(&self.open);
+        open.fresh.push((uuid, link.broken().boxed()));
+        open.links.insert(uuid, (endpoint.to_owned(), Arc::clone(link)));
+    }
+
+    fn find(&self, uuid: Uuid, endpoint: &str) -> Option<Arc<Link>> {
+        let open = lock(&self.open);
+        let (at, link) = open.links.get(&uuid)?;
+        (at == endpoint && !link.is_broken()).then(|| Arc::clone(link))
+    }
+}

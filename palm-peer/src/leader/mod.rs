@@ -1,0 +1,391 @@
+//! The leader's duties: carries out what registry and pipeliner decide, for one term.
+
+mod links;
+mod takeover;
+pub mod tombstones;
+mod writes;
+
+use self::links::{Links, ProbeError};
+use crate::{
+    client::dialer::Dialer,
+    io::{
+        etcd::{Change, Etcd, KeyValue, Target, Watch},
+        executor, timer,
+    },
+};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use palm_proto::{
+    backoff::backoff,
+    config::Options,
+    election::Candidate,
+    lease::LeaseClock,
+    pipeliner,
+    registry::{Action, Event, Line, Registry, Token},
+    types::{ids::Revision, keys::Keys, record::Record, tombstone::Departure},
+};
+use std::{
+    future::{self, Future},
+    ops::ControlFlow,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long to wait before asking etcd again for what it did not do, at first and at most.
+const AGAIN: Duration = Duration::from_millis(200);
+const MOST_WAIT: Duration = Duration::from_secs(5);
+
+/// How many events are taken in before what they come to is carried out.
+const BATCH: usize = 100;
+
+/// The lease's clock, for whoever must look at it right before a write.
+pub type SharedClock = Arc<Mutex<LeaseClock>>;
+
+/// What entitles a peer to lead, and what it needs for it.
+#[derive(Clone)]
+pub struct Mandate {
+    /// Where.
+    pub etcd: Etcd,
+    /// Under which keys.
+    pub keys: Keys,
+    /// Who leads.
+    pub me: Uuid,
+    /// How.
+    pub options: Options,
+    /// Opens the links to the servers.
+    pub dialer: Dialer,
+    /// The leader's own key of the election.
+    pub candidate: String,
+    /// When that key was created: what every write compares.
+    pub term: Revision,
+    /// The lease that the key is on.
+    pub clock: SharedClock,
+    /// Who led before, as far as this peer saw.
+    pub predecessor: Option<Candidate>,
+}
+
+/// What ended.
+// Most of them are events, and few live at a time.
+#[allow(clippy::large_enum_variant)]
+enum Done {
+    Event(Event),
+    LinkBroken(Uuid),
+    /// The writes for a batch of records ended.
+    Vouched(Vec<(Uuid, writes::Written)>),
+    /// The duties themselves.
+    Duties(End),
+    Nothing,
+}
+
+/// What the leader hears.
+enum Input {
+    Changed(Change),
+    Done(Done),
+    Tick,
+}
+
+struct Leader {
+    mandate: Mandate,
+    registry: Registry,
+    links: Links,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Whether all servers are known: before, nothing is counted.
+    whole: bool,
+    /// Whether servers may have gone since their links were last looked through.
+    stale: bool,
+    /// Whether the leader's name is being written into a batch of records.
+    vouching: bool,
+    /// How many rounds the pipeliner has listed the servers after.
+    listed: u64,
+}
+
+/// Why a leader's duties ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Its key of the election is gone, or what it knows holds no more.
+    Deposed,
+    /// It does not reach these servers, though others do: somebody else shall lead.
+    Resigned(Vec<Uuid>),
+}
+
+/// Leads until deposed, or until it ought to resign. Dropping it stops all duties at once.
+pub async fn lead(mandate: Mandate) -> End {
+    log::info!("leading the mesh, in term {}", mandate.term);
+    // Before the servers: what is published of one that is not among them is left over.
+    let found = takeover::published(&mandate).await;
+    let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
+    let mut leader = Leader {
+        registry: Registry::new(mandate.me, &mandate.options, found, fastrand::u64(..), Instant::now()),
+        links: Links::new(mandate.dialer.clone(), mandate.options.probe_timeout),
+        mandate,
+        work: FuturesUnordered::new(),
+        whole: false,
+        stale: false,
+        vouching: false,
+        listed: 0,
+    };
+    let end = leader.run(&mut servers).await;
+    log::debug!("the duties end: {end:?}");
+    end
+}
+
+/// How long to wait after that many failures in a row, when etcd is asked again for what it did not do.
+fn again(failures: u32) -> Duration {
+    backoff(failures, AGAIN, MOST_WAIT, fastrand::f64())
+}
+
+impl Leader {
+    async fn run(&mut self, servers: &mut Watch) -> End {
+        loop {
+            let input = self.next(servers).await;
+            if let ControlFlow::Break(end) = self.take_in(input) {
+                return end;
+            }
+            // What follows from events is worked out once for many of them.
+            for _ in 0..BATCH {
+                let Some(input) = self.next(servers).now_or_never() else { break };
+                if let ControlFlow::Break(end) = self.take_in(input) {
+                    return end;
+                }
+            }
+            self.settle();
+            // The links live on this thread as well.
+            executor::yield_now().await;
+        }
+    }
+
+    async fn next(&mut self, servers: &mut Watch) -> Input {
+        let deadline = self.whole.then(|| self.registry.deadline());
+        let tick = async move {
+            match deadline {
+                Some(deadline) => timer::sleep_until(deadline).await,
+                None => futures::future::pending().await,
+            }
+        };
+        futures::select_biased! {
+            change = servers.next().fuse() => Input::Changed(change),
+            done = self.work.select_next_some() => Input::Done(done),
+            () = Box::pin(tick).fuse() => Input::Tick,
+        }
+    }
+
+    fn take_in(&mut self, input: Input) -> ControlFlow<End> {
+        match input {
+            // Nothing that this leader knows holds any more: whoever leads now begins anew.
+            Input::Changed(Change::NewHistory) => return ControlFlow::Break(End::Deposed),
+            Input::Done(Done::Duties(end)) => return ControlFlow::Break(end),
+            Input::Changed(change) => self.changed(change),
+            Input::Done(done) => self.done(done),
+            Input::Tick => self.tick(),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// After a batch: forgets the links of servers that are gone, and does what is not urgent.
+    fn settle(&mut self) {
+        for (uuid, broken) in self.links.newly_opened() {
+            self.work.push(broken.map(move |()| Done::LinkBroken(uuid)).boxed());
+        }
+        if !self.whole {
+            return;
+        }
+        if std::mem::take(&mut self.stale) {
+            self.links.keep_only(|uuid| self.registry.endpoint(uuid).is_some());
+        }
+        self.vouch();
+        self.list_servers();
+    }
+
+    fn tick(&mut self) {
+        let actions = self.registry.tick(Instant::now());
+        self.perform(actions);
+    }
+
+    /// The pipeliner has its say once a period as well: when the round is over, and what it found is written.
+    fn list_servers(&mut self) {
+        let rounds = self.registry.rounds();
+        if self.listed < rounds && !self.registry.is_busy() {
+            self.listed = rounds;
+            for line in pipeliner::list(self.registry.reachable()) {
+                write_line("pipeliner", &line);
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.stale |= matches!(event, Event::Deleted { .. } | Event::Broken { .. });
+        let actions = self.registry.handle(event, Instant::now());
+        self.perform(actions);
+    }
+
+    fn changed(&mut self, change: Change) {
+        match change {
+            Change::Put { current, .. } => {
+                let event = self.read(current);
+                self.event(event);
+            }
+            Change::Deleted { previous, .. } => self.explain(previous),
+            Change::Listed { .. } => {
+                (self.whole, self.stale) = (true, true);
+                let actions = self.registry.listed();
+                self.perform(actions);
+                self.mourn();
+            }
+            Change::Interrupted { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
+            Change::NewHistory => {}
+        }
+    }
+
+    fn read(&self, kv: KeyValue) -> Event {
+        let name = kv.key.strip_prefix(&self.mandate.keys.servers()).unwrap_or(&kv.key);
+        match Record::from_entry(name, &kv.value) {
+            Ok(record) => Event::Stands { record, modified: kv.modified, lease: kv.lease },
+            Err(broken) => Event::Broken { key: kv.key, reason: broken.to_string() },
+        }
+    }
+
+    /// Finds out why a record is gone.
+    fn explain(&mut self, gone: KeyValue) {
+        let name = gone.key.strip_prefix(&self.mandate.keys.servers()).unwrap_or(&gone.key);
+        let Ok(record) = Record::from_entry(name, &gone.value) else {
+            return self.event(Event::Mended { key: gone.key });
+        };
+        let mandate = self.mandate.clone();
+        self.work
+            .push(async move { Done::Event(writes::explain_deletion(&mandate, record.uuid, &gone).await) }.boxed());
+    }
+
+    /// A leader that ended in silence leaves nobody who could say so but its successor.
+    fn mourn(&mut self) {
+        let Some(predecessor) = self.mandate.predecessor.take() else { return };
+        let Some(uuid) = predecessor.uuid.filter(|uuid| self.registry.endpoint(*uuid).is_none()) else { return };
+        let mandate = self.mandate.clone();
+        self.work.push(
+            async move {
+                match writes::end_of_predecessor(&mandate, uuid, predecessor.lease).await {
+                    Ok(Some(reason)) => log::info!(target: "registry", "Deleted server {uuid} because {reason}"),
+                    Ok(None) => {}
+                    Err(error) => mandate.etcd.log_failure("finding out how the leader before ended", &error),
+                }
+                Done::Nothing
+            }
+            .boxed(),
+        );
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Event(event) => self.event(event),
+            Done::LinkBroken(uuid) => self.prove_gone(uuid),
+            Done::Vouched(written) => self.vouched(written),
+            Done::Duties(_) | Done::Nothing => {}
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Log(line) => write_line("registry", &line),
+                Action::Probe { uuid, endpoint, token, fresh } => {
+                    let probing = self.links.probe(uuid, endpoint, fresh);
+                    self.work.push(
+                        probing
+                            .map(move |answer| {
+                                Done::Event(match answer {
+                                    Ok(digest) => Event::Answered { uuid, token, digest },
+                                    Err(ProbeError { reason, local: true }) => Event::Unsent { uuid, token, reason },
+                                    Err(ProbeError { reason, .. }) => Event::Unanswered { uuid, token, reason },
+                                })
+                            })
+                            .boxed(),
+                    );
+                }
+                Action::Configure { record, modified, lease } => {
+                    let uuid = record.uuid;
+                    self.write(uuid, writes::configure(self.mandate.clone(), record, modified, lease));
+                }
+                Action::Remove { uuid, server, modified, reason, lease, revoke } => {
+                    let removal = writes::Removal { uuid, server, modified, reason, lease, revoke };
+                    self.write(uuid, writes::remove(self.mandate.clone(), removal));
+                }
+                Action::Ask { uuid, token, witnesses } => self.ask(uuid, token, witnesses),
+                Action::Resign { unreached } => {
+                    let resigning = takeover::may_resign(self.mandate.clone(), unreached);
+                    let done =
+                        |unreached: Option<_>| unreached.map_or(Done::Nothing, |of| Done::Duties(End::Resigned(of)));
+                    self.work.push(resigning.map(done).boxed());
+                }
+                Action::Withdraw { uuid, server } => {
+                    let withdrawing = takeover::withdraw(self.mandate.clone(), uuid, server);
+                    self.work.push(
+                        withdrawing
+                            .map(|deposed| if deposed { Done::Duties(End::Deposed) } else { Done::Nothing })
+                            .boxed(),
+                    );
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, uuid: Uuid, token: Token, witnesses: Vec<(Uuid, String)>) {
+        for witness in witnesses {
+            let of = witness.0;
+            let asking = self.links.ask_about(uuid, witness);
+            let told = move |testimony| Done::Event(Event::Testified { uuid, token, witness: of, testimony });
+            self.work.push(asking.map(told).boxed());
+        }
+    }
+
+    fn write(&mut self, uuid: Uuid, writing: impl Future<Output = writes::Written> + Send + 'static) {
+        self.work.push(
+            writing
+                .map(move |written| match written {
+                    writes::Written::Deposed => Done::Duties(End::Deposed),
+                    written => Done::Event(Event::Written { uuid, stands: written.stands() }),
+                })
+                .boxed(),
+        );
+    }
+
+    fn prove_gone(&mut self, uuid: Uuid) {
+        let Some(endpoint) = self.registry.endpoint(uuid) else { return };
+        let proof = self.links.prove_gone(uuid, endpoint);
+        self.work
+            .push(proof.map(move |gone| if gone { Done::Event(Event::Gone { uuid }) } else { Done::Nothing }).boxed());
+    }
+
+    /// Puts the leader's name into the next batch of records that name another leader.
+    fn vouch(&mut self) {
+        if self.vouching {
+            return;
+        }
+        let batch = self.registry.take_unvouched(takeover::BATCH);
+        if !batch.is_empty() {
+            self.vouching = true;
+            self.work.push(takeover::vouch(self.mandate.clone(), batch).map(Done::Vouched).boxed());
+        }
+    }
+
+    fn vouched(&mut self, batch: Vec<(Uuid, writes::Written)>) {
+        self.vouching = false;
+        for (uuid, written) in batch {
+            match written {
+                writes::Written::Deposed => self.work.push(future::ready(Done::Duties(End::Deposed)).boxed()),
+                written => self.event(Event::Written { uuid, stands: written.stands() }),
+            }
+        }
+    }
+}
+
+fn write_line(target: &str, line: &Line) {
+    if line.critical {
+        log::error!(target: target, critical = true; "{}", line.text);
+    } else {
+        log::log!(target: target, line.level, "{}", line.text);
+    }
+}
+
+/// The note under a key of `/departed/`.
+fn departure_in(kv: Option<KeyValue>) -> Option<(Departure, Revision)> {
+    kv.and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified)))
+}

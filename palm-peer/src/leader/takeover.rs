@@ -1,0 +1,115 @@
+//! What a new leader does about what its predecessor left.
+
+use super::{
+    Mandate, again,
+    writes::{self, Written},
+};
+use crate::io::timer;
+use palm_proto::{
+    registry::Published,
+    types::{ids::Revision, instance::Instance, record::Record},
+};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How many records one transaction rewrites at most: etcd allows 128 operations by default.
+pub const BATCH: usize = 100;
+/// How many bytes of records it holds at most: etcd allows 1.5 MiB by default.
+const BATCH_BYTES: usize = 512 * 1024;
+/// How long to wait between two of them, so that etcd has time for what is urgent.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Finds out what is published; asks etcd until it answers.
+pub async fn published(mandate: &Mandate) -> Vec<Published> {
+    let folder = mandate.keys.pipelines();
+    let mut failures = 0;
+    loop {
+        match mandate.etcd.list(&folder).await {
+            Ok(found) => {
+                let published = found.items.into_iter().filter_map(|kv| {
+                    let instance = Instance::from_entry(kv.key.strip_prefix(&folder)?, &kv.value)?;
+                    Some(Published { instance, lease: kv.lease })
+                });
+                return published.collect();
+            }
+            Err(error) => mandate.etcd.log_failure(&format!("reading {folder}"), &error),
+        }
+        timer::sleep(again(failures)).await;
+        failures += 1;
+    }
+}
+
+/// Writes these records, many to a transaction. Where one of a transaction has changed meanwhile, each is written alone.
+pub async fn vouch(mandate: Mandate, records: Vec<(Record, Revision)>) -> Vec<(Uuid, Written)> {
+    let mut ended = Vec::with_capacity(records.len());
+    for records in in_parts(records) {
+        let written = writes::rewrite(&mandate, &records).await;
+        for record in &records {
+            let alone = written == Written::Conflict && records.len() > 1;
+            let written = if alone { writes::rewrite(&mandate, std::slice::from_ref(record)).await } else { written };
+            ended.push((record.0.uuid, written));
+        }
+        timer::sleep(PACE).await;
+    }
+    ended
+}
+
+fn in_parts(records: Vec<(Record, Revision)>) -> Vec<Vec<(Record, Revision)>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for (record, modified) in records {
+        let length = record.full_length();
+        if bytes > 0 && bytes + length > BATCH_BYTES {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += length;
+        if let Some(part) = parts.last_mut() {
+            part.push((record, modified));
+        }
+    }
+    parts
+}
+
+/// Deletes what is published of a server that has no record, unless it has one again; tries until etcd does it. Says whether this
+/// leader is found deposed.
+pub async fn withdraw(mandate: Mandate, uuid: Uuid, server: String) -> bool {
+    let key = mandate.keys.server(uuid);
+    let mut failures = 0;
+    loop {
+        match mandate.etcd.get(&key).await {
+            // Who registers withdraws what is published from before.
+            Ok(Some(kv)) if Record::from_entry(&uuid.to_string(), &kv.value).is_ok() => return false,
+            Ok(found) => match writes::withdraw(&mandate, uuid, &server, found.map(|kv| kv.modified)).await {
+                Written::Done(_) => return false,
+                Written::Deposed => return true,
+                Written::Conflict | Written::Failed => {}
+            },
+            Err(error) => mandate.etcd.log_failure(&format!("reading {key}"), &error),
+        }
+        timer::sleep(again(failures)).await;
+        failures += 1;
+    }
+}
+
+/// Says why this leader resigns, and which servers it does not reach, if somebody else stands for election. Else it goes on as it can.
+pub async fn may_resign(mandate: Mandate, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
+    let places: Vec<_> = unreached.iter().map(|(uuid, endpoint)| format!("{uuid} at {endpoint}")).collect();
+    let places = places.join(", ");
+    match mandate.etcd.list_latest(&mandate.keys.election(), None, 2).await {
+        Ok(candidates) if candidates.len() > 1 => {
+            log::warn!(
+                "resigning as leader: other servers reach what this one does not ({places}); it stands again once it reaches them"
+            );
+            Some(unreached.into_iter().map(|(uuid, _)| uuid).collect())
+        }
+        Ok(_) => {
+            log::warn!("this leader does not reach {places}, and nobody else stands for election");
+            None
+        }
+        Err(error) => {
+            mandate.etcd.log_failure("looking for other candidates", &error);
+            None
+        }
+    }
+}

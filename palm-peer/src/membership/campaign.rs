@@ -1,0 +1,270 @@
+//! Carries out what the election decides: stands, follows the next older candidate, watches over the leader.
+
+use crate::{
+    client::{
+        dialer::Dialer,
+        witnesses::{agree_that_gone, registered},
+    },
+    io::{
+        etcd::{Change, Etcd, EtcdError, KeyValue, Lease, Operation, Target, Transaction},
+        tasks::Name,
+        timer,
+    },
+    leader::tombstones::bury,
+    sync::lock,
+};
+use futures::future::select;
+use palm_proto::{
+    backoff::{HELD, backoff, full_jitter, wait_after_end},
+    election::{AHEAD, Candidate, MAX_WAIT},
+    types::{
+        ids::{LeaseId, Revision},
+        keys::Keys,
+        record::Record,
+    },
+};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How many candidates are asked for: one's own and those before it that matter.
+const WANTED: usize = AHEAD + 1;
+
+/// How long a link to the leader may take to open, at most.
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
+/// How long other servers may take to say whether they reach the leader.
+const ASK_WITHIN: Duration = Duration::from_millis(1500);
+/// How long the first try may take after a link broke: a process that is being killed closes its connections before the
+/// port that it listens on, and lets in whom it will never answer.
+const REOPEN_WITHIN: Duration = Duration::from_millis(50);
+
+/// Puts the own key, if it is not there, and lists it and those before it, as far as they matter; tries until etcd does it.
+pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
+    for attempt in 0.. {
+        match try_to_stand(etcd, keys, me, lease).await {
+            Ok(candidates) => return candidates,
+            Err(error) => etcd.log_failure(&format!("standing for election under {}", keys.election()), &error),
+        }
+        let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(3), fastrand::f64());
+        timer::sleep(wait).await;
+    }
+    Vec::new()
+}
+
+async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Result<Vec<Candidate>, EtcdError> {
+    let own = keys.candidate(lease);
+    // Without space etcd refuses any transaction that may put: whoever stands already must not ask for one.
+    let created = match etcd.get(&own).await? {
+        Some(kv) if Candidate::read(keys, &kv).is_some() => kv.created,
+        found => {
+            let guarded = match found {
+                // Somebody else put it, on no lease or on another.
+                Some(kv) => Transaction::new().modified(&own, kv.modified),
+                None => Transaction::new().absent(&own),
+            };
+            let put = Operation::put(&own, me.to_string(), Lease::Attach(lease));
+            etcd.transact(guarded.then(put)).await?;
+            let Some(kv) = etcd.get(&own).await? else { return Ok(Vec::new()) };
+            kv.created
+        }
+    };
+    list_to(etcd, keys, created).await
+}
+
+/// Lists the candidate whose key was created then, and the latest of those before it. What was not put by a peer must not
+/// hide who stands before it.
+async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Candidate>, EtcdError> {
+    let mut max = WANTED;
+    loop {
+        let found = etcd.list_latest(&keys.election(), Some(created), max).await?;
+        let all = found.len() < max;
+        let candidates: Vec<_> = found.iter().filter_map(|kv| Candidate::read(keys, kv)).collect();
+        if all || candidates.len() >= WANTED {
+            return Ok(candidates);
+        }
+        max = max.saturating_mul(4);
+    }
+}
+
+/// Takes back the own candidacy, if it is still that of this term; tries until etcd does it.
+pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
+    for attempt in 0.. {
+        match etcd.transact(Transaction::new().created(own, term).then(Operation::delete(own))).await {
+            Ok(_) => return,
+            Err(error) => etcd.log_failure(&format!("resigning under {own}"), &error),
+        }
+        let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(3), fastrand::f64());
+        timer::sleep(wait).await;
+    }
+}
+
+/// Waits, for `wait` at first, until each of these servers is reached from here, or is no longer registered, or until nobody stands for
+/// election.
+pub async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: Vec<Uuid>, wait: Duration) {
+    for attempt in 0.. {
+        let wait = backoff(attempt, wait, MAX_WAIT, 0.0);
+        // When others end, this one may be the last that could lead.
+        match etcd.list_latest(&keys.election(), None, 1).await.map(|mut found| found.pop()) {
+            Ok(None) => return,
+            Ok(Some(kv)) => {
+                select(pin!(timer::sleep(wait)), pin!(gone(etcd, kv.key, kv.created))).await;
+            }
+            Err(_) => timer::sleep(wait).await,
+        }
+        if !is_unreached(etcd, keys, dialer, &unreached).await.unwrap_or(true) {
+            return;
+        }
+    }
+}
+
+async fn is_unreached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: &[Uuid]) -> Result<bool, EtcdError> {
+    for uuid in unreached {
+        if let Some(record) = registered(etcd, keys, *uuid).await?
+            && dialer.open(&record.endpoint(), *uuid, OPEN_WITHIN).await.is_err()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Waits until a key that was created at this revision is gone. One that was put again since is another candidacy.
+pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
+    let mut watch = etcd.watch(Target::Key(key));
+    let mut there = false;
+    loop {
+        match watch.next().await {
+            Change::Put { current, .. } if current.created == created => there = true,
+            Change::Listed { .. } if there => {}
+            Change::Put { .. } | Change::Deleted { .. } | Change::Listed { .. } | Change::NewHistory => return,
+            Change::Interrupted { reason } => log::debug!("the watch on a candidate was interrupted: {reason}"),
+        }
+    }
+}
+
+/// What to do about a candidate whose process is proven gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Nothing: it does not lead.
+    Know,
+    /// To bury it, after so long: the next in line comes first, and the third only when that one is gone as well.
+    Bury(Duration),
+}
+
+/// How much later than the next in line the third buries the leader.
+pub const AFTER_THE_NEXT: Duration = Duration::from_millis(300);
+
+/// Where this process has had open links to candidates before it in line.
+pub type KnownEndpoints = Arc<Mutex<HashMap<Uuid, String>>>;
+
+/// Keeps a link to a candidate before this one in line. A leader is buried when its process is proven gone, so that the mesh need not
+/// wait for the TTL. Silence proves nothing: then the TTL decides.
+pub async fn watch_over(
+    etcd: &Etcd,
+    keys: &Keys,
+    dialer: &Dialer,
+    (candidate, duty): (&Candidate, Duty),
+    known: &KnownEndpoints,
+) {
+    let Some(uuid) = candidate.uuid else { return };
+    let mut failures = 0;
+    let mut patience = OPEN_WITHIN;
+    // How many links in a row did not hold.
+    let mut ends = 0;
+    loop {
+        let found = etcd.get(&keys.server(uuid)).await;
+        if let Err(error) = &found {
+            etcd.log_failure("looking for a candidate's record", error);
+        }
+        if let Ok(found) = found {
+            let found = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
+            let Some((record, kv)) = found else { return };
+            match dialer.open(&record.endpoint(), uuid, patience).await {
+                Ok(link) => {
+                    lock(known).insert(uuid, record.endpoint());
+                    (failures, patience) = (0, REOPEN_WITHIN);
+                    // The way to the leader may die without a word, while the leader lives.
+                    let _watched = link.watch();
+                    let opened = Instant::now();
+                    link.broken().await;
+                    // Looked at again at once; but not for ever one that lets everybody in and ends it again.
+                    ends = if opened.elapsed() > HELD { 0 } else { ends + 1 };
+                    timer::sleep(wait_after_end(ends, fastrand::f64())).await;
+                    continue;
+                }
+                // Only a process that was there once can be gone; the address may be wrong. And the way there may be barred for
+                // this process alone.
+                Err(error)
+                    if error.proves_gone()
+                        && lock(known).get(&uuid) == Some(&record.endpoint())
+                        && is_due(duty).await
+                        && others_agree(etcd, keys, dialer, uuid).await =>
+                {
+                    // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
+                    // the same.
+                    let burial = etcd.spawn(
+                        Name::LeaderRemoval,
+                        bury_leader(etcd.clone(), keys.clone(), candidate.clone(), record, kv),
+                    );
+                    if burial.await == Ok(true) {
+                        return;
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        failures += 1;
+        patience = (patience * 2).min(OPEN_WITHIN);
+        let wait = full_jitter(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
+        timer::sleep(wait).await;
+    }
+}
+
+/// Waits until it is this candidate's turn to bury the leader; says whether it ever is.
+async fn is_due(duty: Duty) -> bool {
+    match duty {
+        Duty::Know => false,
+        Duty::Bury(after) => {
+            timer::sleep(after).await;
+            true
+        }
+    }
+}
+
+async fn others_agree(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: Uuid) -> bool {
+    match agree_that_gone(etcd, keys, dialer, leader, ASK_WITHIN).await {
+        Ok(agreed) => {
+            if !agreed {
+                log::info!(
+                    "the leader, {leader}, cannot be reached from here, but others reach it, or cannot be asked"
+                );
+            }
+            agreed
+        }
+        Err(error) => {
+            etcd.log_failure("looking for servers to ask about the leader", &error);
+            false
+        }
+    }
+}
+
+async fn bury_leader(etcd: Etcd, keys: Keys, leader: Candidate, record: Record, kv: KeyValue) -> bool {
+    let uuid = record.uuid;
+    let candidate = (leader.key.as_str(), leader.created, leader.lease);
+    match bury(&etcd, &keys, (uuid, &record.server), &kv, candidate).await {
+        Ok(buried) => {
+            if buried {
+                log::info!(target: "registry", "Deleted server {uuid} because its process is gone");
+            }
+            buried
+        }
+        Err(error) => {
+            etcd.log_failure("removing the leader, whose process is gone,", &error);
+            false
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Owns the lease: renews it, and says when it can no longer be counted on.
+
+use crate::{
+    io::{
+        etcd::{Etcd, EtcdError, EtcdErrorKind, KeepAlive},
+        timer,
+    },
+    leader::SharedClock,
+    sync::lock,
+};
+use futures::{
+    channel::mpsc,
+    future::{Either, select},
+    pin_mut,
+};
+use palm_proto::{backoff::full_jitter, types::ids::LeaseId};
+use std::time::{Duration, Instant};
+
+/// A timer that comes this late says that the process stood still, and nothing about etcd.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+
+/// How long to wait before the first attempt to renew after one that failed.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The longest such wait: several fit into what is left of a lease when its first renewal fails.
+const LONGEST_WAIT: Duration = Duration::from_millis(1500);
+
+/// What became of the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseNews {
+    /// It may have run out, for this reason: whoever leads stops now.
+    InDoubt(String),
+    /// It was in doubt, and lives.
+    HeldAgain,
+    /// etcd does not know it any more.
+    Lost,
+}
+
+/// Renews the lease until it is lost.
+pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::UnboundedSender<LeaseNews>) {
+    let reporter = etcd.clone();
+    let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
+    let mut doubted = false;
+    let mut trouble = String::from("there was no answer: etcd is slow, or this process stood still");
+    loop {
+        let snapshot = *lock(&clock);
+        let attempt = keeper.attempt(snapshot.renew_at());
+        pin_mut!(attempt);
+        let (sent, answer) = if doubted {
+            attempt.await
+        } else {
+            match select(attempt, timer::sleep_until(snapshot.held_until())).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(((), attempt)) => {
+                    doubted = true;
+                    let late = Instant::now().saturating_duration_since(snapshot.held_until());
+                    let why = if late > STOOD_STILL {
+                        format!("this process, or its machine, stood still for {late:.1?} or longer")
+                    } else {
+                        trouble.clone()
+                    };
+                    let _ = tell.unbounded_send(LeaseNews::InDoubt(why));
+                    attempt.await
+                }
+            }
+        };
+        match answer {
+            Ok(Some(ttl)) => lock(&clock).renewed(sent, ttl),
+            Ok(None) => {
+                let _ = tell.unbounded_send(LeaseNews::Lost);
+                return;
+            }
+            Err(error) => {
+                // An outage repeats itself; once is enough. A refusal lasts until somebody does something.
+                let words = error.to_string();
+                if words != trouble || error.is_refusal() {
+                    reporter.log_failure("renewing the lease", &error);
+                    trouble = words;
+                }
+            }
+        }
+        if doubted && lock(&clock).is_held(Instant::now()) {
+            doubted = false;
+            let _ = tell.unbounded_send(LeaseNews::HeldAgain);
+        }
+    }
+}
+
+struct Keeper {
+    etcd: Etcd,
+    lease: LeaseId,
+    stream: Option<KeepAlive>,
+    failures: u32,
+}
+
+impl Keeper {
+    /// Waits until a renewal is due, and tries it. Gives the moment before it was sent, and etcd's answer.
+    async fn attempt(&mut self, due: Instant) -> (Instant, Result<Option<Duration>, EtcdError>) {
+        if self.failures == 0 {
+            timer::sleep_until(due).await;
+        } else {
+            let wait = full_jitter(self.failures - 1, FIRST_WAIT, LONGEST_WAIT, fastrand::f64());
+            timer::sleep(wait).await;
+        }
+        let sent = Instant::now();
+        let answer = self.renew().await;
+        if answer.is_err() {
+            // A stream that failed once is no good any more; the next goes to another endpoint.
+            self.stream = None;
+            self.failures += 1;
+        } else {
+            self.failures = 0;
+        }
+        (sent, answer)
+    }
+
+    async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
+        if self.stream.is_none() {
+            match self.etcd.keep_alive(self.lease).await {
+                Ok(stream) => self.stream = Some(stream),
+                Err(error) if error.kind() == EtcdErrorKind::LeaseGone => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        match &mut self.stream {
+            Some(stream) => stream.renew().await,
+            None => Ok(None),
+        }
+    }
+}

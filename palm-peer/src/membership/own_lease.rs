@@ -1,0 +1,83 @@
+//! The lease that a peer registers on: one, however many attempts that takes.
+
+use crate::{
+    io::{
+        etcd::{Etcd, EtcdError, EtcdErrorKind, Granted, LeaseRequest},
+        timer,
+    },
+    leader::SharedClock,
+    membership::LEAVE_WITHIN,
+};
+use palm_proto::{lease::LeaseClock, types::ids::LeaseId};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// How long giving back may take a lease of which it is not known whether etcd granted it.
+const UNSURE_WITHIN: Duration = Duration::from_millis(500);
+
+/// A lease that is asked for, and kept from one attempt to register to the next.
+pub struct OwnLease {
+    etcd: Etcd,
+    ttl: Duration,
+    request: LeaseRequest,
+    granted: Option<Granted>,
+}
+
+impl OwnLease {
+    /// A lease of this TTL, which is not asked for yet.
+    pub fn new(etcd: &Etcd, ttl: Duration) -> Self {
+        Self { etcd: etcd.clone(), ttl, request: LeaseRequest::new(ttl), granted: None }
+    }
+
+    /// Gets the lease, or renews it, if an earlier attempt left it with less than two thirds of its TTL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Etcd::grant`] says.
+    pub async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
+        if let Some(granted) = self.granted
+            && Instant::now() >= clock(&granted).renew_at()
+        {
+            match self.renew(granted.id).await? {
+                Some(granted) => self.granted = Some(granted),
+                None => self.forget(),
+            }
+        }
+        let granted = match self.granted {
+            Some(granted) => granted,
+            None => self.etcd.grant(&mut self.request).await?,
+        };
+        self.granted = Some(granted);
+        Ok((granted.id, Arc::new(Mutex::new(clock(&granted)))))
+    }
+
+    async fn renew(&self, id: LeaseId) -> Result<Option<Granted>, EtcdError> {
+        let mut stream = match self.etcd.keep_alive(id).await {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == EtcdErrorKind::LeaseGone => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let asked = Instant::now();
+        Ok(stream.renew().await?.map(|ttl| Granted { id, ttl, asked }))
+    }
+
+    /// Takes another lease next time: etcd does not have this one any more.
+    pub fn forget(&mut self) {
+        (self.request, self.granted) = (LeaseRequest::new(self.ttl), None);
+    }
+
+    /// Gives back what etcd may have granted, and with it the record, if that was put.
+    pub async fn give_back(self) {
+        let Some(id) = self.request.maybe_granted() else { return };
+        let patience = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };
+        if let Ok(Err(error)) = timer::timeout(patience, self.etcd.revoke_lease(id)).await {
+            self.etcd.log_failure("revoking the own lease (it will expire by itself)", &error);
+        }
+    }
+}
+
+fn clock(granted: &Granted) -> LeaseClock {
+    LeaseClock::granted(granted.asked, granted.ttl)
+}

@@ -1,0 +1,192 @@
+//! The peer's own keys: puts them, finds out why they are gone, takes them away.
+
+use crate::{
+    io::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
+    leader::tombstones::{DEPARTED_FOR, delete_with_note, note, now},
+};
+use palm_proto::{
+    config::Options,
+    removal::{Evidence, LastWritten, Verdict, judge},
+    types::{
+        ids::{LeaseId, Revision},
+        keys::Keys,
+        record::Record,
+        tombstone::{Departure, REMOVED_BY_ADMIN, Why},
+    },
+};
+/// Why a peer could not register.
+#[derive(Debug)]
+pub enum RegisterError {
+    /// A person removed it meanwhile.
+    Evicted,
+    /// etcd did not do it.
+    Etcd(EtcdError),
+}
+
+impl From<EtcdError> for RegisterError {
+    fn from(error: EtcdError) -> Self {
+        Self::Etcd(error)
+    }
+}
+
+/// What a peer needs to write its own keys.
+#[derive(Clone)]
+pub struct Registrar {
+    /// Where.
+    pub etcd: Etcd,
+    /// Under which keys.
+    pub keys: Keys,
+    /// What.
+    pub record: Record,
+}
+
+impl Registrar {
+    /// The registrar of a server that listens at `port`.
+    pub fn new(etcd: Etcd, options: &Options, record: Record) -> Self {
+        Self { etcd, keys: options.keys(), record }
+    }
+
+    /// Puts the record on `lease`, which a leader has yet to publish, and forgets that the server ever departed, unless a
+    /// person removed it since the record was last written, as far as is `known`.
+    pub async fn register(&self, lease: LeaseId, known: Option<LastWritten>) -> Result<LastWritten, RegisterError> {
+        let uuid = self.record.uuid;
+        let (server, departed) = (self.keys.server(uuid), self.keys.departed(uuid));
+        let registered = now();
+        let json = Record { when: registered, ..self.record.clone() }.to_json();
+        loop {
+            let epoch = self.etcd.epoch();
+            let note = self.etcd.get(&departed).await?;
+            if epoch != self.etcd.epoch() {
+                continue;
+            }
+            if note.as_ref().zip(known).is_some_and(|(note, known)| is_eviction(note, known, epoch)) {
+                return Err(RegisterError::Evicted);
+            }
+            // Nobody may slip an eviction in between.
+            let guarded = match &note {
+                Some(note) => Transaction::new().modified(&departed, note.modified),
+                None => Transaction::new().absent(&departed),
+            };
+            let outcome = self
+                .etcd
+                .transact(
+                    guarded
+                        .then(Operation::put(&server, json.as_str(), Lease::Attach(lease)))
+                        .then(self.withdrawal())
+                        .then(Operation::delete(&departed))
+                        .or_else(Operation::get(&server)),
+                )
+                .await?;
+            if epoch != self.etcd.epoch() {
+                continue;
+            }
+            let written = |revision| LastWritten { revision, epoch, registered };
+            if outcome.succeeded {
+                return Ok(written(outcome.revision));
+            }
+            // The answer to an attempt that went through may have been lost.
+            let stands = outcome.reads.into_iter().flatten().next();
+            if let Some(own) = stands.filter(|kv| kv.lease == Some(lease) && kv.value == json.as_bytes()) {
+                return Ok(written(own.modified));
+            }
+        }
+    }
+
+    /// Finds out why the record, last seen at `written` on `lease`, is gone; `deleted` says when, if a live watch told so.
+    pub async fn verdict(
+        &self,
+        written: LastWritten,
+        deleted: Option<Revision>,
+        lease: LeaseId,
+    ) -> Result<Verdict, EtcdError> {
+        let (departed, reset) = (self.keys.departed(self.record.uuid), self.keys.reset());
+        let reading = Transaction::new().then(Operation::get(&departed)).then(Operation::get(&reset));
+        let mut reads = self.etcd.transact(reading).await?.reads.into_iter().map(|found| found.into_iter().next());
+        let (departed, reset) = (reads.next().flatten(), reads.next().flatten());
+        let lease_alive = self.etcd.lease_ttl(lease).await?.is_some();
+        let evidence = Evidence {
+            written,
+            deleted,
+            epoch: self.etcd.epoch(),
+            departure: departed.as_ref().and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified))),
+            reset: reset.as_ref().map(|kv| kv.modified),
+            lease_alive,
+        };
+        match (judge(&evidence), deleted) {
+            (Verdict::DeletedByHand, Some(deleted)) => {
+                Ok(self.note_removal_by_hand(lease, deleted, departed, reset).await)
+            }
+            (verdict, _) => Ok(verdict),
+        }
+    }
+
+    /// Writes the tombstone that whoever deletes a key by hand does not leave, and which alone ends a server.
+    ///
+    /// It is only written if the record is absent still, and the rest as it was: the candidacy of before stands (who clears the mesh by hand,
+    /// or a leader that finds no space for a note, deletes it along with the record), and nobody has left a
+    /// tombstone or a mark since. If this cannot be done, whatever the reason, nothing is proven, and the server comes back.
+    async fn note_removal_by_hand(
+        &self,
+        lease: LeaseId,
+        deleted: Revision,
+        departed: Option<KeyValue>,
+        reset: Option<KeyValue>,
+    ) -> Verdict {
+        let uuid = self.record.uuid;
+        let unchanged = |transaction: Transaction, key: &str, found: Option<KeyValue>| match found {
+            Some(kv) => transaction.modified(key, kv.modified),
+            None => transaction.absent(key),
+        };
+        let guard =
+            Transaction::new().absent(&self.keys.server(uuid)).created_before(&self.keys.candidate(lease), deleted);
+        let guard = unchanged(guard, &self.keys.departed(uuid), departed);
+        let guard = unchanged(guard, &self.keys.reset(), reset);
+        let noting = async {
+            let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
+            let note = note(Why::Admin, REMOVED_BY_ADMIN).to_json();
+            let put = Operation::put(&self.keys.departed(uuid), note, Lease::Attach(note_lease));
+            let outcome = self
+                .etcd
+                .transact(guard.then(put).then(self.withdrawal()).or_else(Operation::get(&self.keys.departed(uuid))))
+                .await?;
+            // The answer to an attempt that went through may have been lost.
+            let ours = outcome.reads.iter().flatten().any(|kv| kv.lease == Some(note_lease));
+            Ok::<_, EtcdError>(outcome.succeeded || ours)
+        };
+        match noting.await {
+            Ok(true) => Verdict::Evicted,
+            Ok(false) => Verdict::Unexplained,
+            Err(error) => {
+                self.etcd.log_failure("noting that the record was deleted by hand", &error);
+                Verdict::Unexplained
+            }
+        }
+    }
+
+    /// Leaves: one transaction removes the record, what is published of it, and the election key, and leaves a note.
+    pub async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
+        let leaving = Transaction::new()
+            .then(Operation::delete(&self.keys.server(self.record.uuid)))
+            .then(self.withdrawal())
+            .then(Operation::delete(&self.keys.candidate(lease)));
+        let note = note(Why::Itself, "it killed itself");
+        delete_with_note(&self.etcd, leaving, &self.keys.departed(self.record.uuid), &note).await.map(drop)
+    }
+
+    /// Takes the server out of what clients can reach.
+    fn withdrawal(&self) -> Operation {
+        Operation::delete(&self.keys.pipeline(&self.record.server, self.record.uuid))
+    }
+
+    /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.
+    pub async fn revoke(&self, lease: LeaseId) {
+        if let Err(error) = self.etcd.revoke_lease(lease).await {
+            self.etcd.log_failure("revoking the own lease (it will expire by itself)", &error);
+        }
+    }
+}
+
+fn is_eviction(note: &KeyValue, known: LastWritten, epoch: u64) -> bool {
+    Departure::from_json(&note.value)
+        .is_some_and(|tombstone| tombstone.why == Why::Admin && known.is_before(&tombstone, note.modified, epoch))
+}

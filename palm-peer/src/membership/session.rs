@@ -1,0 +1,330 @@
+//! The tasks of one session: each waits for one thing, and tells the agent.
+
+use super::{
+    Input, Joined, Session,
+    campaign::{self, AFTER_THE_NEXT, Duty},
+    lease_keeper,
+    registration::Registrar,
+};
+use crate::{
+    io::{
+        etcd::{Change, Target},
+        tasks::{Name, Supervisor},
+        timer,
+    },
+    leader,
+    server::{dispatch::Beat, state::Core},
+    sync::lock,
+};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    channel::{mpsc, oneshot},
+    future::join,
+};
+use palm_proto::{
+    backoff::full_jitter,
+    election::{Candidate, Election, Event, Resignations},
+    removal::{LastWritten, Verdict},
+    types::ids::{LeaseId, Revision},
+};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long to wait before asking etcd again for what it did not do.
+fn again(attempt: u32) -> Duration {
+    full_jitter(attempt, Duration::from_millis(300), Duration::from_secs(10), fastrand::f64())
+}
+
+impl Session {
+    pub(super) fn start(joined: Joined, registrar: &Registrar, supervisor: &Supervisor) -> Self {
+        let (tell, inputs) = mpsc::unbounded();
+        let mut session = Self {
+            lease: joined.lease,
+            clock: joined.clock,
+            written: joined.written,
+            election: Election::new(),
+            followed: None,
+            returning: false,
+            failed_registrations: 0,
+            turn: 0,
+            resignations: Resignations::default(),
+            known: campaign::KnownEndpoints::default(),
+            tell,
+            inputs,
+            leaving: false,
+            supervisor: supervisor.clone(),
+            tasks: Vec::new(),
+            election_tasks: Vec::new(),
+        };
+        session.keep_lease(registrar);
+        session.watch_record(registrar);
+        session.watch_history(registrar);
+        session
+    }
+
+    fn keep_lease(&mut self, registrar: &Registrar) {
+        let (etcd, lease, clock, tell) =
+            (registrar.etcd.clone(), self.lease, Arc::clone(&self.clock), self.tell.clone());
+        let start = move || {
+            let (tell_news, mut news) = mpsc::unbounded();
+            let keeping = lease_keeper::keep(etcd.clone(), lease, Arc::clone(&clock), tell_news);
+            let tell = tell.clone();
+            let passing_on = async move {
+                while let Some(news) = news.next().await {
+                    let _ = tell.unbounded_send(Input::Lease(news));
+                }
+            };
+            join(keeping, passing_on).map(drop)
+        };
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaseKeeper, start));
+    }
+
+    fn watch_record(&mut self, registrar: &Registrar) {
+        let (etcd, key, tell) =
+            (registrar.etcd.clone(), registrar.keys.server(registrar.record.uuid), self.tell.clone());
+        let mut first = true;
+        let start = move || {
+            let mut watch = etcd.watch(Target::Key(key.clone()));
+            let tell = tell.clone();
+            // Who watched before may have ended before it told that the record went.
+            let mut unsure = !std::mem::take(&mut first);
+            async move {
+                loop {
+                    let change = watch.next().await;
+                    if matches!(change, Change::Listed { .. })
+                        && std::mem::take(&mut unsure)
+                        && watch.items().is_empty()
+                    {
+                        let _ = tell.unbounded_send(Input::RecordMissing);
+                    }
+                    if tell.unbounded_send(Input::Own(change)).is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::OwnRecord, start));
+    }
+
+    /// Tells when etcd's history is another one than that in which the peer registered.
+    fn watch_history(&mut self, registrar: &Registrar) {
+        let (etcd, tell) = (registrar.etcd.clone(), self.tell.clone());
+        let known = Arc::new(AtomicU64::new(self.written.epoch));
+        let start = move || {
+            let (etcd, tell, known) = (etcd.clone(), tell.clone(), Arc::clone(&known));
+            async move {
+                loop {
+                    known.store(etcd.history_after(known.load(Ordering::Relaxed)).await, Ordering::Relaxed);
+                    if tell.unbounded_send(Input::NewHistory).is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::History, start));
+    }
+
+    /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
+    pub(super) fn investigate(&mut self, registrar: &Registrar, mut deleted: Option<Revision>) {
+        let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
+        self.spawn(registrar, Name::Investigation, move || {
+            // What happened between two attempts nobody saw.
+            investigate(registrar_clone.clone(), written, deleted.take(), lease)
+        });
+    }
+
+    /// Puts the record anew, on the same lease.
+    pub(super) fn register(&mut self, registrar: &Registrar) {
+        let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
+        let attempt = self.failed_registrations;
+        self.spawn(registrar, Name::Registration, move || {
+            let registrar = registrar_clone.clone();
+            async move {
+                let result = registrar.register(lease, Some(written)).await;
+                if result.is_err() {
+                    timer::sleep(again(attempt)).await;
+                }
+                Input::Registered(result)
+            }
+        });
+    }
+
+    /// Waits until the serving loop turns.
+    pub(super) fn await_response(&mut self, registrar: &Registrar, beats: &mpsc::UnboundedSender<Beat>) {
+        let beats = beats.clone();
+        self.spawn(registrar, Name::AwaitResponse, move || {
+            let (answer, answered) = oneshot::channel();
+            // Without a loop there is no response, and the sender is dropped.
+            let _ = beats.unbounded_send(answer);
+            async move {
+                if answered.await.is_err() {
+                    futures::future::pending::<()>().await;
+                }
+                Input::Responsive
+            }
+        });
+    }
+
+    /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while: when it reaches what it
+    /// did not, or nobody else stands.
+    pub(super) fn resign(&mut self, registrar: &Registrar, core: &Core, term: Revision, unreached: Vec<Uuid>) {
+        let (etcd, keys, own) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.keys.candidate(self.lease));
+        let dialer = core.dialer.for_probes(&registrar.etcd);
+        let wait = self.resignations.resigned(Instant::now());
+        self.spawn(registrar, Name::Resignation, move || {
+            let (etcd, keys, own, dialer) = (etcd.clone(), keys.clone(), own.clone(), dialer.clone());
+            let unreached = unreached.clone();
+            async move {
+                campaign::resign(&etcd, &own, term).await;
+                campaign::until_reached(&etcd, &keys, &dialer, unreached, wait).await;
+                Input::Resigned
+            }
+        });
+    }
+
+    pub(super) fn stand(&mut self, registrar: &Registrar, lease: LeaseId) {
+        let (etcd, keys, me) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.record.uuid);
+        self.spawn_for_election(registrar, Name::Candidacy, move || {
+            let (etcd, keys) = (etcd.clone(), keys.clone());
+            async move { Event::Listed(campaign::stand(&etcd, &keys, me, lease).await) }
+        });
+    }
+
+    pub(super) fn follow(
+        &mut self,
+        registrar: &Registrar,
+        core: &Core,
+        predecessor: Candidate,
+        ahead: Option<Candidate>,
+        leader: Option<Candidate>,
+        own: Revision,
+    ) {
+        self.stand_by(registrar, predecessor.key.clone(), predecessor.created);
+        self.stand_by(registrar, registrar.keys.candidate(self.lease), own);
+        self.followed = Some(predecessor.clone());
+        if let Some(ahead) = ahead {
+            self.stand_by(registrar, ahead.key, ahead.created);
+        }
+        let Some(leader) = leader else { return };
+        lock(&self.known).retain(|uuid, _| Some(*uuid) == leader.uuid || Some(*uuid) == predecessor.uuid);
+        // The predecessor, should it lead next, must be known by then.
+        let after = if predecessor == leader {
+            Duration::ZERO
+        } else {
+            self.watch_over(registrar, core, predecessor, Duty::Know);
+            AFTER_THE_NEXT
+        };
+        self.watch_over(registrar, core, leader, Duty::Bury(after));
+    }
+
+    fn watch_over(&mut self, registrar: &Registrar, core: &Core, candidate: Candidate, duty: Duty) {
+        let (etcd, keys, known) = (registrar.etcd.clone(), registrar.keys.clone(), Arc::clone(&self.known));
+        let dialer = core.dialer.for_probes(&registrar.etcd);
+        let start = move || {
+            let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
+            let candidate = candidate.clone();
+            async move { campaign::watch_over(&etcd, &keys, &dialer, (&candidate, duty), &known).await }
+        };
+        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));
+    }
+
+    pub(super) fn lead(&mut self, registrar: &Registrar, core: &Arc<Core>, term: Revision) {
+        self.stand_by(registrar, registrar.keys.candidate(self.lease), term);
+        // The duties must never keep the lease from being renewed.
+        let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
+            log::warn!("leading without a thread for it, beside the renewal of the lease: {error}");
+            registrar.etcd.clone()
+        });
+        let mandate = leader::Mandate {
+            etcd: etcd.clone(),
+            keys: registrar.keys.clone(),
+            me: core.uuid,
+            options: core.options.clone(),
+            dialer: core.dialer.for_probes(&etcd),
+            candidate: registrar.keys.candidate(self.lease),
+            term,
+            clock: Arc::clone(&self.clock),
+            predecessor: self.followed.take(),
+        };
+        let (tell, turn) = (self.tell.clone(), self.turn);
+        let start = move || {
+            let (tell, leading) = (tell.clone(), leader::lead(mandate.clone()));
+            async move {
+                let _ = tell.unbounded_send(match leading.await {
+                    // The fence is closed: some other candidate leads, or the key is gone.
+                    leader::End::Deposed => Input::Election(turn, Event::KeyGone),
+                    leader::End::Resigned(unreached) => Input::Resign(turn, unreached),
+                });
+            }
+        };
+        self.election_tasks.push(etcd.keep(&self.supervisor, Name::Leader, start));
+    }
+
+    /// Tells the election when a key that was created then is gone.
+    fn stand_by(&mut self, registrar: &Registrar, key: String, created: Revision) {
+        let etcd = registrar.etcd.clone();
+        self.spawn_for_election(registrar, Name::CandidateWatch, move || {
+            let (etcd, key) = (etcd.clone(), key.clone());
+            async move {
+                campaign::gone(&etcd, key, created).await;
+                Event::KeyGone
+            }
+        });
+    }
+
+    fn spawn<F>(&mut self, registrar: &Registrar, name: Name, mut start: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
+        let tell = self.tell.clone();
+        let telling = move || {
+            let (tell, input) = (tell.clone(), start());
+            async move { drop(tell.unbounded_send(input.await)) }
+        };
+        self.tasks.retain(|task| !task.is_finished());
+        self.tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
+    }
+
+    fn spawn_for_election<F>(
+        &mut self,
+        registrar: &Registrar,
+        name: Name,
+        mut start: impl FnMut() -> F + Send + 'static,
+    ) where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        let (tell, turn) = (self.tell.clone(), self.turn);
+        let telling = move || {
+            let (tell, event) = (tell.clone(), start());
+            async move { drop(tell.unbounded_send(Input::Election(turn, event.await))) }
+        };
+        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
+    }
+}
+
+async fn investigate(
+    registrar: Registrar,
+    written: LastWritten,
+    mut deleted: Option<Revision>,
+    lease: LeaseId,
+) -> Input {
+    for attempt in 0.. {
+        match registrar.verdict(written, deleted, lease).await {
+            Ok(verdict) => return Input::Verdict(verdict),
+            // What happened in between nobody saw.
+            Err(error) => {
+                deleted = None;
+                registrar.etcd.log_failure("finding out why the record is gone", &error);
+            }
+        }
+        timer::sleep(again(attempt)).await;
+    }
+    Input::Verdict(Verdict::Unexplained)
+}

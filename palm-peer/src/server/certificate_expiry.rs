@@ -1,0 +1,47 @@
+//! Says in the log that the server's own certificate expires, or has expired.
+
+use crate::io::{executor, timer, tls::Credentials};
+use chrono::{DateTime, Utc};
+use palm_proto::certificate_expiry::{Verdict, WARN_BEFORE, judge};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+/// Looks at the certificate at once and then once a day; for ever.
+pub async fn watch(credentials: Arc<Credentials>) -> std::convert::Infallible {
+    let file = credentials.certificate_file().map(|path| path.display().to_string()).unwrap_or_default();
+    loop {
+        let looked_at = Arc::clone(&credentials);
+        // The files are read again, and their disk may not answer.
+        let (now, expires) = executor::run_blocking(move || looked_at.expires_within(WARN_BEFORE)).await;
+        let (verdict, next) = judge(now, expires);
+        let at = expires.map(date).unwrap_or_default();
+        match verdict {
+            Verdict::Valid => {}
+            Verdict::ExpiresIn(left) => log::warn!(
+                "the certificate in {file} expires at {at}, in {}: after that nobody accepts it; write a new one and its key into their \
+                 files, which takes no restart",
+                words(left)
+            ),
+            Verdict::Expired => log::error!(
+                "the certificate in {file} expired at {at}: no new connection from or to this server succeeds; write a new one and its \
+                 key into their files, which takes no restart"
+            ),
+        }
+        timer::sleep(next).await;
+    }
+}
+
+fn date(at: Duration) -> String {
+    let at: DateTime<Utc> = (UNIX_EPOCH + at).into();
+    at.format("%FT%TZ").to_string()
+}
+
+fn words(left: Duration) -> String {
+    match left.as_secs() / 3600 {
+        0 => format!("{} min", left.as_secs() / 60),
+        hours @ 1..48 => format!("{hours} h"),
+        hours => format!("{} days", hours / 24),
+    }
+}

@@ -1,0 +1,50 @@
+//! The table of clients, and the timer that drops answers whose clients did not greet.
+
+use crate::io::{
+    timer::{self, Sleep},
+    zmq::{Connection, Frames},
+};
+use bytes::Bytes;
+use futures::{
+    FutureExt as _,
+    future::{Fuse, FusedFuture as _},
+};
+use palm_proto::client_table::ClientTable;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Who is at the other end of which connection.
+pub(super) struct Clients {
+    pub(super) table: ClientTable<Connection, Frames>,
+    /// When to call [`Clients::expire`], while answers wait.
+    pub(super) expiry: Fuse<Sleep>,
+}
+
+impl Clients {
+    pub(super) fn new() -> Self {
+        Self { table: ClientTable::default(), expiry: Fuse::terminated() }
+    }
+
+    /// Keeps an answer for a client that has not greeted yet.
+    pub(super) fn hold(&mut self, client: Uuid, frames: &[Bytes]) {
+        // Copied, because a slice of a few bytes would keep the whole buffer that it was received in.
+        let frames: Frames = frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect();
+        let bytes = frames.iter().map(Bytes::len).sum();
+        self.table.hold(client, frames, bytes, Instant::now());
+        self.arm();
+    }
+
+    /// Drops the answers that have waited long enough.
+    pub(super) fn expire(&mut self) {
+        self.table.expire(Instant::now());
+        self.arm();
+    }
+
+    fn arm(&mut self) {
+        if let Some(expiry) = self.table.next_expiry()
+            && self.expiry.is_terminated()
+        {
+            self.expiry = timer::sleep_until(expiry).fuse();
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The serving loop: takes requests in, runs functions on the caller's executor, sends answers out.
+
+pub use super::liveness_check::Beat;
+use super::{
+    active_calls::Running,
+    clients::Clients,
+    functions, liveness_check,
+    parcel::ReturnAddress,
+    state::Core,
+    task::{Finished, Onward, Stuck, Task},
+    unconfirmed::Lost,
+};
+use crate::{
+    ingress::{Receiver, Sender},
+    io::{
+        executor,
+        timer::{self, Sleep},
+        zmq::{Connection, Frames, Heard},
+    },
+    server::message::Message,
+};
+use bytes::Bytes;
+use futures::{
+    FutureExt as _, StreamExt as _,
+    channel::mpsc,
+    future::{BoxFuture, Fuse, FusedFuture},
+    stream::FuturesUnordered,
+};
+use palm_proto::{
+    limits::fair_queue::{Amount, FairQueue},
+    types::{
+        message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
+        names,
+    },
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+/// The longest time that a request can ask for.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a request may stay in the queue after its time.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// How long the loop goes on before others on the same executor have their turn, such as the connections that bring the next
+/// request: a flood, of functions that compute, would keep it for itself otherwise.
+const SLICE: Duration = Duration::from_micros(200);
+
+/// One server's loop.
+pub struct Serving {
+    pub(super) core: Arc<Core>,
+    sender: Sender,
+    running: Running,
+    queued: FairQueue<Connection, Task>,
+    /// When to look for requests that nobody waits for any more, while some are queued.
+    sweep: Fuse<Sleep>,
+    /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
+    slow: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Messages being passed on over links that are not open yet.
+    pub(super) onward: FuturesUnordered<BoxFuture<'static, Option<Stuck>>>,
+    /// What was lost on its way to other servers.
+    losses: mpsc::UnboundedReceiver<Lost>,
+    clients: Clients,
+    /// When others last had their turn.
+    yielded: Instant,
+}
+
+impl Serving {
+    /// A loop that answers over `sender`.
+    pub fn new(core: Arc<Core>, sender: Sender) -> Self {
+        Self {
+            running: Running::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
+            queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
+            sweep: Fuse::terminated(),
+            losses: core.relay.ledgers.losses(),
+            core,
+            sender,
+            slow: FuturesUnordered::new(),
+            onward: FuturesUnordered::new(),
+            clients: Clients::new(),
+            yielded: Instant::now(),
+        }
+    }
+
+    /// Turns until `until` ends.
+    pub async fn run(
+        &mut self,
+        receiver: &mut Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        mut until: &mut (impl FusedFuture<Output = ()> + Unpin),
+    ) {
+        loop {
+            futures::select_biased! {
+                () = until => return,
+                () = self.turn(receiver, beats).fuse() => {}
+            }
+        }
+    }
+
+    /// Waits for the next thing that happens, and deals with it. Cancel-safe.
+    async fn turn(&mut self, receiver: &mut Receiver, beats: &mut mpsc::UnboundedReceiver<Beat>) {
+        if self.yielded.elapsed() > SLICE {
+            executor::yield_now().await;
+            self.yielded = Instant::now();
+        }
+        futures::select_biased! {
+            beat = beats.select_next_some() => liveness_check::answer(beat),
+            finished = self.running.next().fuse() => self.finish(finished),
+            stuck = self.onward.select_next_some() => self.stuck(stuck),
+            lost = self.losses.select_next_some() => self.lost(lost),
+            () = self.slow.select_next_some() => {}
+            () = &mut self.sweep => self.drop_overdue(),
+            () = &mut self.clients.expiry => self.clients.expire(),
+            heard = receiver.hear().fuse() => self.hear(heard),
+        }
+    }
+
+    /// Goes on until all that was taken in is answered, at least for `least` and at most for `most`.
+    pub async fn drain(
+        &mut self,
+        receiver: &mut Receiver,
+        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        least: Duration,
+        most: Duration,
+    ) {
+        let start = Instant::now();
+        self.run(receiver, beats, &mut timer::sleep_until(start + least).fuse()).await;
+        let mut end = timer::sleep_until(start + most).fuse();
+        while !self.is_idle() {
+            futures::select_biased! {
+                () = end => return,
+                () = self.turn(receiver, beats).fuse() => {}
+            }
+        }
+    }
+
+    /// Tells whoever wants to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
+    /// heard it is still dealt with, until they have said that nothing more comes.
+    pub fn say_goodbye(&mut self) {
+        let header = Answer::goodbye(self.core.uuid);
+        for connection in self.clients.table.say_goodbye() {
+            let to = ReturnAddress::new(connection, false);
+            self.send(&to, &header, Bytes::new());
+        }
+    }
+
+    /// How many functions run or wait.
+    pub fn pending(&self) -> usize {
+        self.running.len() + self.queued.len() + self.onward.len()
+    }
+
+    /// How many have heard the goodbye and not said theirs.
+    pub fn parting(&self) -> usize {
+        self.clients.table.parting()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.pending() == 0 && self.parting() == 0 && self.slow.is_empty()
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Disconnected(connection) => self.clients.table.disconnected(&connection),
+            Heard::Message(connection, frames) => self.take_in(connection, frames),
+        }
+    }
+
+    fn take_in(&mut self, connection: Connection, mut frames: Frames) {
+        let delimiter = frames.len() > 1 && frames[0].is_empty();
+        if delimiter {
+            frames.remove(0);
+        }
+        let mut to = ReturnAddress::new(connection, delimiter);
+        let mut frames = frames.into_iter();
+        let header = frames.next().unwrap_or_default();
+        let payload = frames.next().unwrap_or_default();
+        match message::decode(&header) {
+            Ok(Incoming::Hello { client, bye, identify }) => {
+                let held =
+                    self.clients.table.greeted((!identify).then_some(client), &to.connection, bye, Instant::now());
+                self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
+                for frames in held {
+                    self.send_frames(&to.connection, frames);
+                }
+                // Who comes when the others have gone must hear it too, or what it sends would be lost with us.
+                if self.clients.table.said_goodbye() {
+                    self.say_goodbye();
+                }
+            }
+            Ok(Incoming::Parting) => self.clients.table.parted(&to.connection),
+            Ok(Incoming::Request(request)) => {
+                (to.job, to.idx, to.stage) = (request.job, request.idx, request.stage);
+                if request.stage > 0 {
+                    (to.client, to.delimiter) = (request.client, false);
+                }
+                let too_many = frames
+                    .next()
+                    .is_some()
+                    .then(|| Failure::new(FailureKind::BadMessage, "a message has two frames, a header and a payload"));
+                let started = too_many.map_or_else(|| self.start(&to, request, payload), Err);
+                if let Err(failure) = started {
+                    self.answer(&to, Err(failure));
+                }
+            }
+            Err(BadHeader { message, job, idx, stage }) => {
+                (to.job, to.idx, to.stage) = (job, idx, stage.unwrap_or(0));
+                self.answer(&to, Err(Failure::new(FailureKind::BadMessage, message)));
+            }
+        }
+    }
+
+    /// Starts, queues or at once answers a request; an error means that no function ran.
+    fn start(&mut self, to: &ReturnAddress, request: Request, payload: Bytes) -> Result<(), Failure> {
+        let arrived = Instant::now();
+        let name = self.meant_here(&request)?.to_owned();
+        let most = self.core.options.max_payload;
+        if payload.len() > most {
+            let words = format!("a payload of {} bytes, {most} at most", payload.len());
+            return Err(Failure::new(FailureKind::TooLarge, words));
+        }
+        let time = request.timeout_ms.map_or(self.core.options.timeout, Duration::from_millis).min(LONGEST);
+        let deadline = arrived + time;
+        if self.core.leaving.load(Ordering::Acquire) && request.stage > 0 {
+            // The stages before have run: to refuse it would have them run again.
+            self.pass_on(to, request, payload, deadline, true);
+            return Ok(());
+        }
+        let message = Message {
+            payload,
+            job: request.job,
+            idx: request.idx,
+            stage: request.stage,
+            cache: request.cache.clone(),
+            deadline,
+            relay: Arc::clone(&self.core.relay),
+        };
+        let onward = request.goes_on().then_some(Onward { request, deadline });
+        let of_author = self.core.functions.get(&name).map(Arc::clone);
+        if let Some(function) = of_author.or_else(|| functions::built_in_that_waits(&self.core, &name)) {
+            let client = to.client.and_then(|client| self.clients.table.connection(client));
+            let from = client.unwrap_or(&to.connection).clone();
+            let task = Task { from, to: to.clone(), function, message, onward };
+            return self.admit(task);
+        }
+        let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
+            let known = self.core.functions.keys().map(String::as_str).chain(names::BUILT_IN);
+            let known = known.collect::<Vec<_>>().join(", ");
+            let words = format!("{} has no function {name}, only {known}", self.core.name);
+            Err(Failure::new(FailureKind::NoSuchFunction, words))
+        });
+        self.conclude(to, functions::at_most(most, result), onward);
+        Ok(())
+    }
+
+    /// The name of the function that is meant, if the request is meant for this server.
+    fn meant_here<'a>(&self, request: &'a Request) -> Result<&'a str, Failure> {
+        let core = &self.core;
+        let target = &request.pipeline[request.stage];
+        let (server, function) = names::split_target(target).ok_or_else(|| {
+            Failure::new(FailureKind::BadMessage, format!("{target:?} is not of the form server.function"))
+        })?;
+        let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == core.uuid);
+        // A uuid can be written in several ways, and clients that found it in one may send it in another.
+        let named = server == core.name || server.parse() == Ok(core.uuid);
+        if !routed || !named {
+            let words = format!("this is {} {}, not {target}", core.name, core.uuid);
+            return Err(Failure::new(FailureKind::WrongServer, words));
+        }
+        Ok(function)
+    }
+
+    fn admit(&mut self, task: Task) -> Result<(), Failure> {
+        if self.core.leaving.load(Ordering::Acquire) {
+            return Err(Failure::new(FailureKind::Leaving, "this server is leaving the mesh"));
+        }
+        if self.running.has_room() {
+            let bytes = task.message.payload.len();
+            let mut running = self.launch(task);
+            // Many functions never wait. Those are done here; the others are looked at again where they are waited for.
+            match (&mut running).now_or_never() {
+                Some(finished) => self.finish(finished),
+                None => self.running.push(running, bytes),
+            }
+        } else {
+            self.enqueue(task);
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, task: Task) {
+        let bytes = task.message.payload.len();
+        for refused in self.queued.push(task.from.clone(), task, bytes) {
+            let words = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
+            self.answer(&refused.to, Err(Failure::new(FailureKind::Busy, words)));
+        }
+        self.queue_changed();
+    }
+
+    /// Answers those whose time has passed in the queue, so that they do not keep others from waiting there.
+    fn drop_overdue(&mut self) {
+        let now = Instant::now();
+        for overdue in self.queued.take_if(|task| task.message.deadline <= now) {
+            let words = "the deadline passed before the function could start";
+            self.answer(&overdue.to, Err(Failure::new(FailureKind::TimedOut, words)));
+        }
+        self.queue_changed();
+    }
+
+    fn queue_changed(&mut self) {
+        self.core.queued(self.queued.len());
+        if self.queued.len() > 0 && self.sweep.is_terminated() {
+            self.sweep = timer::sleep(SWEEP).fuse();
+        }
+    }
+
+    fn launch(&self, task: Task) -> BoxFuture<'static, Finished> {
+        self.core.began();
+        let began = Instant::now();
+        let bytes = task.message.payload.len();
+        let running = functions::run(task.function, task.message);
+        let (to, onward) = (task.to, task.onward);
+        running.map(move |result| Finished { to, result, bytes, took: began.elapsed(), onward }).boxed()
+    }
+
+    fn finish(&mut self, finished: Finished) {
+        self.core.ended(finished.took);
+        let result = functions::at_most(self.core.options.max_payload, finished.result);
+        if let Err(failure) = &result {
+            log::debug!("a function answered {}: {}", failure.kind, failure.message);
+        }
+        self.conclude(&finished.to, result, finished.onward);
+        while self.running.has_room() {
+            let Some(task) = self.queued.pop() else { break };
+            let bytes = task.message.payload.len();
+            let running = self.launch(task);
+            self.running.push(running, bytes);
+        }
+        self.core.queued(self.queued.len());
+    }
+
+    /// A stage is done: its result goes to the next one, or to the client.
+    fn conclude(&mut self, to: &ReturnAddress, result: Result<Bytes, Failure>, onward: Option<Onward>) {
+        match (result, onward) {
+            (Ok(result), Some(Onward { mut request, deadline })) => {
+                request.stage += 1;
+                self.pass_on(to, request, result, deadline, false);
+            }
+            (result, _) => self.answer(to, result),
+        }
+    }
+
+    pub(super) fn answer(&mut self, to: &ReturnAddress, result: Result<Bytes, Failure>) {
+        let mut header = Answer::greeting(self.core.uuid);
+        (header.job, header.idx, header.stage) = (to.job, to.idx, Some(to.stage));
+        let payload = result.unwrap_or_else(|failure| {
+            self.core.failed();
+            header.error = Some(failure);
+            Bytes::new()
+        });
+        self.send(to, &header, payload);
+    }
+
+    fn send(&mut self, to: &ReturnAddress, header: &Answer, payload: Bytes) {
+        let mut frames = Vec::with_capacity(3);
+        if to.delimiter {
+            frames.push(Bytes::new());
+        }
+        frames.push(header.encode().into());
+        frames.push(payload);
+        match to.client {
+            None => self.send_frames(&to.connection, frames),
+            Some(client) => match self.clients.table.connection(client).cloned() {
+                Some(connection) => self.send_frames(&connection, frames),
+                None => self.clients.hold(client, &frames),
+            },
+        }
+    }
+
+    fn send_frames(&mut self, to: &Connection, frames: Frames) {
+        if let Some(sending) = self.sender.send(to, frames) {
+            self.slow.push(sending);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Runs one function for one message.
+
+use super::state::Core;
+use crate::{
+    client::witnesses,
+    io::timer::{self, Elapsed},
+    server::message::{Function, Message},
+};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use log::Level;
+use palm_proto::{
+    log_buffer,
+    types::{
+        message::{Failure, FailureKind},
+        text::panic_message,
+    },
+};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use uuid::Uuid;
+
+/// A result, if it has no more bytes than this.
+pub fn at_most(most: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {
+    let result = result?;
+    let length = result.len();
+    if length > most {
+        let words = format!("the function answered {length} bytes, {most} at most");
+        return Err(Failure::new(FailureKind::TooLarge, words));
+    }
+    Ok(result)
+}
+
+/// Runs a function to its end, its panic, or the sender's deadline; not at all when that has passed.
+pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
+    let deadline = message.deadline;
+    if Instant::now() >= deadline {
+        return Err(Failure::new(FailureKind::TimedOut, "the deadline passed before the function could start"));
+    }
+    // The closure is the author's too, and may panic before it gives a future. What it left behind is its own:
+    // nothing of ours is shared with it.
+    // Dropped at its deadline, it may panic as well, and so that is inside.
+    let running = timer::timeout_at(deadline, async move { function(message).await });
+    match AssertUnwindSafe(running).catch_unwind().await {
+        Ok(Ok(Ok(result))) => Ok(result),
+        Ok(Ok(Err(words))) => Err(Failure::new(FailureKind::Failed, words)),
+        Err(panic) => Err(Failure::new(FailureKind::Panicked, panic_message(panic))),
+        Ok(Err(Elapsed)) => Err(Failure::new(FailureKind::TimedOut, "the function did not end before the deadline")),
+    }
+}
+
+/// Answers a built-in function; `None` when there is none of this name.
+pub fn built_in(core: &Core, name: &str, message: Message) -> Option<Result<Bytes, Failure>> {
+    Some(match name {
+        "_ping" => Ok(core.ping().into()),
+        "_log_query" => log_query(core, &message),
+        "set" => {
+            let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
+            // The payload is a window into all that came in with it; a stored value must not hold on to the rest.
+            let value = Bytes::copy_from_slice(&message.payload);
+            core.store().set(&key, value).map(|()| key.into())
+        }
+        "append" => {
+            let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
+            core.store().append(&key, &message.payload).map(|()| key.into())
+        }
+        "get" => key_of(message).and_then(|key| core.store().get(&key)),
+        "delete" => key_of(message).and_then(|key| core.store().delete(&key).map(|()| key.into())),
+        _ => return None,
+    })
+}
+
+/// A built-in function that runs beside others, as those of the author do; `None` when there is none of this name.
+pub fn built_in_that_waits(core: &Arc<Core>, name: &str) -> Option<Function> {
+    if name != witnesses::PROBE {
+        return None;
+    }
+    let core = Arc::clone(core);
+    Some(Arc::new(move |message: Message| {
+        let core = Arc::clone(&core);
+        async move {
+            let etcd = core.relay.etcd().ok_or("this server has not joined")?;
+            let time = message.deadline.saturating_duration_since(Instant::now()).min(core.options.probe_timeout);
+            let (keys, dialer) = (core.options.keys(), core.dialer.for_probes(etcd));
+            // Some of the time goes on the way.
+            let found = witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
+            serde_json::to_vec(&found).map(Bytes::from).map_err(|error| error.to_string())
+        }
+        .boxed()
+    }))
+}
+
+fn key_of(message: Message) -> Result<String, Failure> {
+    message.cache.map_or_else(
+        || {
+            String::from_utf8(message.payload.into())
+                .map_err(|_| Failure::new(FailureKind::BadMessage, "a key must be UTF-8"))
+        },
+        Ok,
+    )
+}
+
+fn log_query(core: &Core, message: &Message) -> Result<Bytes, Failure> {
+    let name = String::from_utf8_lossy(&message.payload);
+    let name = name.trim();
+    let level = if name.is_empty() { Some(Level::Error) } else { log_buffer::level_named(name) };
+    let unknown = || Failure::new(FailureKind::BadMessage, format!("{name:?} is no level such as WARNING"));
+    level.ok_or_else(unknown).map(|level| core.take_log(level).into())
+}

@@ -1,0 +1,14 @@
+//! Signs of life of the serving loop.
+
+use crate::io::systemd::{self, Notice};
+use futures::channel::oneshot;
+
+/// The agent asks whether the loop turns.
+pub type Beat = oneshot::Sender<()>;
+
+/// Only the loop itself tells systemd that it turns, so that a wedged server is restarted.
+pub(super) fn answer(beat: Beat) {
+    systemd::notify(Notice::Watchdog);
+    // The agent may have stopped waiting.
+    let _ = beat.send(());
+}

@@ -1,0 +1,190 @@
+//! The public face of a server: what it is called and what it can do.
+
+pub(crate) mod active_calls;
+pub(crate) mod certificate_expiry;
+pub(crate) mod clients;
+pub(crate) mod definition;
+pub(crate) mod dispatch;
+pub(crate) mod forward;
+pub(crate) mod functions;
+pub(crate) mod liveness_check;
+pub(crate) mod message;
+pub(crate) mod parcel;
+pub(crate) mod peer;
+pub(crate) mod relay;
+pub(crate) mod startup_check;
+pub(crate) mod state;
+pub(crate) mod task;
+pub(crate) mod unconfirmed;
+
+pub use message::{FunctionError, Message};
+
+use self::{
+    definition::Definition,
+    message::{Function, Outcome},
+};
+
+use crate::{
+    error::{Error, ErrorKind},
+    io::executor,
+    server::peer::Peer,
+};
+use bytes::Bytes;
+use futures::{FutureExt as _, pin_mut};
+use palm_proto::{config::Options, types::names};
+use std::{
+    collections::BTreeMap,
+    future::{self, Future},
+    sync::Arc,
+};
+
+/// A server: a name, a kind, and the functions that others can call.
+///
+/// ```
+/// use palm_peer::{FunctionError, Message, Server};
+///
+/// async fn shout(message: Message) -> Result<Vec<u8>, FunctionError> {
+///     Ok(message.payload().to_ascii_uppercase())
+/// }
+///
+/// let server = Server::new("text")
+///     .function("shout", shout)
+///     .blocking("count", |message: Message| Ok::<_, FunctionError>(message.payload().len().to_string()));
+/// # drop(server);
+/// ```
+#[must_use = "a server does nothing until it joins"]
+pub struct Server {
+    name: String,
+    kind: String,
+    functions: BTreeMap<String, Function>,
+    order: Vec<String>,
+    invalid: Option<String>,
+}
+
+impl Server {
+    /// A server of this name, which all its instances share. Letters, digits, `_` and `-`; wrong names are told by
+    /// [`Server::join`].
+    pub fn new(name: impl Into<String>) -> Self {
+        let mut server = Self {
+            name: name.into(),
+            kind: "registered".into(),
+            functions: BTreeMap::new(),
+            order: Vec::new(),
+            invalid: None,
+        };
+        server.check_name("a server", &server.name.clone());
+        server
+    }
+
+    /// Names the kind written in the record; `registered` unless named.
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = kind.into();
+        self.check_name("a kind", &self.kind.clone());
+        self
+    }
+
+    /// Adds an asynchronous function. It runs on the executor that serves, many at once; it must not block, and is
+    /// dropped at the sender's deadline. A panic is answered as such, and the server lives on.
+    pub fn function<F, Fut, T, E>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Message) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Into<Bytes>,
+        E: Into<FunctionError>,
+    {
+        self.add(
+            name.into(),
+            Arc::new(move |message| {
+                let running = function(message);
+                async move { outcome(running.await) }.boxed()
+            }),
+        )
+    }
+
+    /// Adds a function that blocks or computes for long. It runs on a thread of a pool. Past the sender's deadline the
+    /// answer is `timed_out`; the function itself cannot be stopped and goes on to its end.
+    pub fn blocking<F, T, E>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Message) -> Result<T, E> + Send + Sync + 'static,
+        T: Into<Bytes>,
+        E: Into<FunctionError>,
+    {
+        let function = Arc::new(function);
+        self.add(
+            name.into(),
+            Arc::new(move |message| {
+                let function = Arc::clone(&function);
+                // A panic is carried back, to be told apart from an error.
+                let work =
+                    move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outcome(function(message))));
+                async move {
+                    executor::run_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                }
+                .boxed()
+            }),
+        )
+    }
+
+    fn add(mut self, name: String, function: Function) -> Self {
+        self.check_name("a function", &name);
+        if names::BUILT_IN.contains(&name.as_str()) || names::is_reserved(&name) {
+            self.invalid.get_or_insert(format!("{name:?} is taken: names with _ and the built-in ones are PALM's"));
+        }
+        if self.functions.insert(name.clone(), function).is_some() {
+            self.invalid.get_or_insert(format!("function {name:?} is there twice"));
+        }
+        self.order.push(name);
+        self
+    }
+
+    fn check_name(&mut self, what: &str, name: &str) {
+        if !names::is_valid(name) {
+            let words =
+                format!("{name:?} cannot name {what}: 1 to {} ASCII letters, digits, _ and - can", names::LONGEST);
+            self.invalid.get_or_insert(words);
+        }
+    }
+
+    /// Joins the mesh: listens, registers in etcd and stands for election. The server is reachable once
+    /// [`Peer::serve`] runs and the leader has configured it, tens of milliseconds later.
+    ///
+    /// Works under any executor. When the future is dropped before it ends, what was done is undone, in the background. To
+    /// stop joining at a signal as well, use [`Server::run`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a wrong name, or more and longer names than a record holds, [`ErrorKind::Listen`] when the
+    /// address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`,
+    /// [`ErrorKind::EtcdRefused`] when it says no. Nothing is left behind.
+    pub async fn join(self, options: Options) -> Result<Peer, Error> {
+        let joined = Peer::join(self.definition()?, options, future::pending::<()>()).await?;
+        joined.ok_or_else(|| Error::new(ErrorKind::System, "joining was stopped"))
+    }
+
+    /// Joins the mesh and serves until `shutdown` ends, then leaves: [`Server::join`] and [`Peer::serve`] in one, with the
+    /// difference that `shutdown` is awaited from the start. When it ends while the server joins, joining stops at once, what
+    /// was put into etcd is removed, and this returns `Ok`.
+    ///
+    /// # Errors
+    /// As [`Server::join`] and [`Peer::serve`].
+    pub async fn run(self, options: Options, shutdown: impl Future) -> Result<(), Error> {
+        pin_mut!(shutdown);
+        let Some(peer) = Peer::join(self.definition()?, options, &mut shutdown).await? else {
+            log::info!("stopped while joining the mesh");
+            return Ok(());
+        };
+        peer.serve(shutdown).await
+    }
+
+    fn definition(self) -> Result<Definition, Error> {
+        if let Some(words) = self.invalid {
+            return Err(Error::new(ErrorKind::Invalid, words));
+        }
+        let mut names = self.order;
+        names.extend(names::BUILT_IN.map(String::from));
+        Ok(Definition { name: self.name, kind: self.kind, names, functions: self.functions })
+    }
+}
+
+fn outcome<T: Into<Bytes>, E: Into<FunctionError>>(result: Result<T, E>) -> Outcome {
+    result.map(Into::into).map_err(|error| error.into().to_string())
+}

@@ -1,0 +1,44 @@
+//! A message on its way to another server, and where its answer goes.
+
+use crate::io::zmq::Connection;
+use bytes::Bytes;
+use palm_proto::types::message::Request;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Where an answer goes, with what it must repeat.
+#[derive(Debug, Clone)]
+pub(super) struct ReturnAddress {
+    /// The connection that it was asked over.
+    pub(super) connection: Connection,
+    /// Whose message it is, if another server passed it on: the answer goes to the client itself.
+    pub(super) client: Option<Uuid>,
+    /// A REQ socket puts an empty frame first, and wants it back.
+    pub(super) delimiter: bool,
+    pub(super) job: Option<Uuid>,
+    pub(super) idx: Option<u64>,
+    pub(super) stage: usize,
+}
+
+impl ReturnAddress {
+    pub(super) fn new(connection: Connection, delimiter: bool) -> Self {
+        Self { connection, client: None, delimiter, job: None, idx: None, stage: 0 }
+    }
+}
+
+/// A message on its way to another server.
+pub struct Parcel {
+    /// Who is told when it cannot be passed on.
+    pub(super) to: ReturnAddress,
+    pub(super) request: Request,
+    pub(super) payload: Bytes,
+    pub(super) deadline: Instant,
+}
+
+impl Parcel {
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        let names = self.request.pipeline.iter().chain(&self.request.cache).map(String::len).sum::<usize>();
+        size_of::<Self>() + self.payload.len() + names + size_of_val(self.request.route.as_slice())
+    }
+}

@@ -1,0 +1,170 @@
+//! Passes messages on to other servers: to the next stage of their pipeline, or, from a server that leaves, to another
+//! instance.
+
+use super::{parcel::Parcel, unconfirmed::Ledgers};
+use crate::{
+    client::{dialer::Dialer, link::Link, mesh::Mesh},
+    io::{etcd::Etcd, tasks::Supervisor},
+};
+use futures::{FutureExt as _, future::BoxFuture};
+use palm_proto::{
+    config::Options,
+    types::{
+        message::{Failure, FailureKind, Request},
+        names,
+    },
+};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How many instances are tried before the client is told.
+const TRIES: usize = 3;
+
+/// A server's own way into the mesh. It learns what can be reached when it is first used.
+pub struct Relay {
+    dialer: Dialer,
+    options: Options,
+    supervisor: Supervisor,
+    etcd: OnceLock<Etcd>,
+    mesh: OnceLock<Arc<Mesh>>,
+    connecting: futures::lock::Mutex<()>,
+    /// What was passed on, and is not known to have arrived.
+    pub(super) ledgers: Ledgers,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("me", &self.dialer.me()).finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// The relay of the server that `dialer` opens links for.
+    pub fn new(dialer: Dialer, options: Options, supervisor: Supervisor) -> Self {
+        Self {
+            dialer,
+            options,
+            supervisor,
+            etcd: OnceLock::new(),
+            mesh: OnceLock::new(),
+            connecting: futures::lock::Mutex::new(()),
+            ledgers: Ledgers::new(),
+        }
+    }
+
+    /// Tells where etcd is.
+    pub fn attach(&self, etcd: Etcd) {
+        // A server joins once.
+        let _ = self.etcd.set(etcd);
+    }
+
+    /// Where etcd is, once the server joins.
+    pub fn etcd(&self) -> Option<&Etcd> {
+        self.etcd.get()
+    }
+
+    /// What can be reached, and the links there.
+    ///
+    /// # Errors
+    /// `unreachable` when etcd does not tell.
+    pub async fn mesh(&self) -> Result<Arc<Mesh>, Failure> {
+        let _connecting = self.connecting.lock().await;
+        if let Some(mesh) = self.mesh.get() {
+            return Ok(Arc::clone(mesh));
+        }
+        let unreachable = |words: String| Failure::new(FailureKind::Unreachable, words);
+        let etcd = self.etcd().ok_or_else(|| unreachable("this server has not joined".into()))?;
+        let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone(), &self.supervisor).await;
+        let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
+        Ok(Arc::clone(self.mesh.get_or_init(|| mesh)))
+    }
+
+    /// Waits until the systems of the other servers have all that was passed on.
+    pub async fn flushed(&self) {
+        if let Some(mesh) = self.mesh.get() {
+            mesh.flushed().await;
+        }
+    }
+
+    /// Whether an instance is published, as far as this server has looked.
+    pub fn is_published(&self, instance: Uuid) -> bool {
+        self.mesh.get().is_some_and(|mesh| mesh.directory().contains(instance))
+    }
+
+    /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return where a link is open; else the rest is in the future, which ends in
+    /// why the message could not be passed on.
+    #[must_use]
+    pub fn pass_on(
+        self: &Arc<Self>,
+        mut parcel: Parcel,
+        leaving: bool,
+    ) -> Option<BoxFuture<'static, Result<(), Failure>>> {
+        let meant = parcel.request.route[parcel.request.stage];
+        if !leaving && let Some(link) = self.mesh.get().and_then(|mesh| mesh.open_link(meant)) {
+            match self.post(&link, meant, parcel) {
+                Ok(()) => return None,
+                Err(unsent) => parcel = unsent.0,
+            }
+        }
+        let relay = Arc::clone(self);
+        Some(async move { relay.find_and_pass_on(parcel, leaving).await }.boxed())
+    }
+
+    /// Sends a message over a link, and remembers it until it has arrived.
+    fn post(&self, link: &Arc<Link>, to: Uuid, mut parcel: Parcel) -> Result<(), Box<(Parcel, Failure)>> {
+        give_time_left(&mut parcel.request, parcel.deadline);
+        match link.post(&parcel.request, parcel.payload.clone()) {
+            Ok(number) => {
+                self.ledgers.posted(link, to, number, parcel);
+                Ok(())
+            }
+            Err(failure) => Err(Box::new((parcel, failure))),
+        }
+    }
+
+    async fn find_and_pass_on(&self, mut parcel: Parcel, leaving: bool) -> Result<(), Failure> {
+        let mesh = self.mesh().await?;
+        let (stage, deadline) = (parcel.request.stage, parcel.deadline);
+        let target = parcel.request.pipeline[stage].clone();
+        let pinned = names::split_target(&target).is_some_and(|(server, _)| server.parse::<Uuid>().is_ok());
+        // The client has links to the instances that its own uuid selects; only these can answer it.
+        let client = parcel.request.client.unwrap_or(self.dialer.me());
+        // A server that leaves must not send to itself, though it may still be published.
+        let mut avoided: Vec<Uuid> = leaving.then_some(self.dialer.me()).into_iter().collect();
+        let mut last = Failure::new(FailureKind::Unreachable, format!("no instance for {target}"));
+        for _ in 0..TRIES {
+            let able = mesh.directory().resolve(&target, client)?;
+            let meant = able.iter().find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
+            // Nobody waits for one that cannot be reached while there is another.
+            let chosen = match meant.filter(|instance| pinned || !mesh.is_failing(instance)) {
+                Some(instance) => Arc::clone(instance),
+                None if pinned => break,
+                None => match mesh.choose(&able, &avoided) {
+                    Some(instance) => instance,
+                    None => break,
+                },
+            };
+            parcel.request.route[stage] = chosen.uuid;
+            match mesh.link_to(&chosen, deadline).await {
+                Ok(link) => match self.post(&link, chosen.uuid, parcel) {
+                    Ok(()) => return Ok(()),
+                    Err(unsent) => (parcel, last) = *unsent,
+                },
+                Err(error) => {
+                    last = Failure::new(FailureKind::Unreachable, format!("{}: {error}", chosen.endpoint));
+                }
+            }
+            avoided.push(chosen.uuid);
+        }
+        Err(last)
+    }
+}
+
+/// The next stage has the time that is left, or as little as there can be.
+fn give_time_left(request: &mut Request, deadline: Instant) {
+    request.give_time(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+}

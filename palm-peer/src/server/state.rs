@@ -1,0 +1,154 @@
+//! What the serving loop, the agent and the public face share about one server.
+
+use super::relay::Relay;
+use crate::{
+    client::dialer::Dialer,
+    ingress::metrics::Tally,
+    io::{tasks::Supervisor, tls::Credentials},
+    server::message::Function,
+    sync::lock,
+};
+use log::Level;
+use palm_proto::{config::Options, log_buffer::Logbook, store::Store};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How many of the latest durations the quantiles of `_ping` are taken from.
+const SAMPLE: usize = 1024;
+
+/// One server's identity, functions, store, log and counters.
+pub struct Core {
+    /// The server's uuid.
+    pub uuid: Uuid,
+    /// The server's name.
+    pub name: String,
+    /// The functions of the server's author.
+    pub functions: BTreeMap<String, Function>,
+    /// What was set.
+    pub options: Options,
+    /// Opens the server's links to others.
+    pub dialer: Dialer,
+    /// The server's own way into the mesh.
+    pub relay: Arc<Relay>,
+    /// Set when the server has left the mesh and takes no more work.
+    pub leaving: AtomicBool,
+    /// What the door has seen.
+    pub tally: Arc<Tally>,
+    /// Starts the server's tasks anew when they panic.
+    pub supervisor: Supervisor,
+    started: Instant,
+    store: Mutex<Store>,
+    log: Arc<Mutex<Logbook>>,
+    requests: AtomicU64,
+    errors: AtomicU64,
+    in_flight: AtomicUsize,
+    queued: AtomicUsize,
+    durations: Mutex<VecDeque<Duration>>,
+}
+
+impl Core {
+    /// A server that has served nothing yet.
+    pub fn new(
+        name: String,
+        functions: BTreeMap<String, Function>,
+        options: Options,
+        log: Arc<Mutex<Logbook>>,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Self {
+        let uuid = Uuid::new_v4();
+        let dialer = Dialer::new(uuid, &options, credentials);
+        let supervisor = Supervisor::attended();
+        Self {
+            uuid,
+            relay: Arc::new(Relay::new(dialer.clone(), options.clone(), supervisor.clone())),
+            dialer,
+            name,
+            functions,
+            store: Mutex::new(Store::new(options.max_store)),
+            options,
+            leaving: AtomicBool::new(false),
+            tally: Arc::default(),
+            supervisor,
+            started: Instant::now(),
+            log,
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            durations: Mutex::default(),
+        }
+    }
+
+    /// The server's store.
+    pub fn store(&self) -> MutexGuard<'_, Store> {
+        lock(&self.store)
+    }
+
+    /// The answer to `_log_query`.
+    pub fn take_log(&self, level: Level) -> String {
+        lock(&self.log).take(self.uuid, level)
+    }
+
+    /// Counts a function that starts.
+    pub fn began(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a function that ended.
+    pub fn ended(&self, took: Duration) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut durations = lock(&self.durations);
+        if durations.len() == SAMPLE {
+            durations.pop_front();
+        }
+        durations.push_back(took);
+    }
+
+    /// Counts an error that was answered.
+    pub fn failed(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many requests wait for others to end.
+    pub fn queued(&self, requests: usize) {
+        self.queued.store(requests, Ordering::Relaxed);
+    }
+
+    /// How many functions run.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The answer to `_ping`.
+    pub fn ping(&self) -> String {
+        let mut durations: Vec<_> = lock(&self.durations).iter().copied().collect();
+        durations.sort_unstable();
+        let quantile = |percent: usize| durations.get(durations.len() * percent / 100).map(Duration::as_micros);
+        json!({
+            "uuid": self.uuid,
+            "server": self.name,
+            "uptime": self.started.elapsed().as_secs_f64(),
+            "requests": self.requests.load(Ordering::Relaxed),
+            "errors": self.errors.load(Ordering::Relaxed),
+            "in_flight": self.in_flight(),
+            "queued": self.queued.load(Ordering::Relaxed),
+            "p50_us": quantile(50),
+            "p99_us": quantile(99),
+            "connections": self.tally.connections(),
+            "entered": self.tally.entries(),
+            "refused": self.tally.refused(),
+            "pauses": self.tally.pauses(),
+            "panicked": self.tally.panics(),
+        })
+        .to_string()
+    }
+}

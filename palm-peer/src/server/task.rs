@@ -1,0 +1,41 @@
+//! What is known of a request on its way through the serving loop.
+
+use super::parcel::ReturnAddress;
+use crate::{
+    io::zmq::Connection,
+    server::message::{Function, Message},
+};
+use bytes::Bytes;
+use palm_proto::types::message::{Failure, Request};
+use std::time::{Duration, Instant};
+
+/// A request that is to be run.
+pub(super) struct Task {
+    /// The connection of its client, if that is known, or that it came over: connections take turns.
+    pub(super) from: Connection,
+    pub(super) to: ReturnAddress,
+    pub(super) function: Function,
+    pub(super) message: Message,
+    pub(super) onward: Option<Onward>,
+}
+
+/// Where a result goes that is not the last stage's.
+pub(super) struct Onward {
+    pub(super) request: Request,
+    pub(super) deadline: Instant,
+}
+
+pub(super) struct Finished {
+    pub(super) to: ReturnAddress,
+    pub(super) result: Result<Bytes, Failure>,
+    /// How many bytes the function was given.
+    pub(super) bytes: usize,
+    pub(super) took: Duration,
+    pub(super) onward: Option<Onward>,
+}
+
+/// A message that could not be passed on.
+pub(super) struct Stuck {
+    pub(super) to: ReturnAddress,
+    pub(super) failure: Failure,
+}

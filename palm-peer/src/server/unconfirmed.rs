@@ -1,0 +1,130 @@
+//! Remembers what was passed on until it is known to have arrived. When the connection breaks before, and the next stage is
+//! not gone, it is passed on again: the client, whose own connections stand, would not notice.
+
+use super::parcel::Parcel;
+use crate::{
+    client::link::{Fate, Link},
+    io::{executor, tasks::Name, timer},
+    sync::lock,
+};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
+};
+use palm_proto::unconfirmed::Unconfirmed;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// How often is looked what has arrived, while something is in doubt.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Messages that were lost on their way to a stage.
+pub struct Lost {
+    pub(super) to: Uuid,
+    pub(super) parcels: Vec<Parcel>,
+    /// Whether the connection swallowed them. Else its end may be that of the process, which the client notices as well.
+    pub(super) swallowed: bool,
+}
+
+/// What is in doubt on one link; nothing once that has ended.
+#[derive(Clone)]
+struct Ledger {
+    link: Weak<Link>,
+    sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
+    /// Has the watch over it begin.
+    wake: mpsc::Sender<()>,
+}
+
+/// What is in doubt on all links.
+pub struct Ledgers {
+    of: Mutex<HashMap<Uuid, Ledger>>,
+    lost: UnboundedSender<Lost>,
+    /// For the serving loop to take.
+    losses: Mutex<Option<UnboundedReceiver<Lost>>>,
+}
+
+impl Ledgers {
+    pub fn new() -> Self {
+        let (lost, losses) = mpsc::unbounded();
+        Self { of: Mutex::default(), lost, losses: Mutex::new(Some(losses)) }
+    }
+
+    /// Where losses are told; the first time, and to nobody later.
+    pub fn losses(&self) -> UnboundedReceiver<Lost> {
+        lock(&self.losses).take().unwrap_or_else(|| mpsc::unbounded().1)
+    }
+
+    /// A message was posted over the link to this server, under this number.
+    pub fn posted(&self, link: &Arc<Link>, to: Uuid, number: u64, parcel: Parcel) {
+        let mut ledger = self.ledger(link, to);
+        let mut sent = lock(&ledger.sent);
+        let Some(unconfirmed) = &mut *sent else {
+            drop(sent);
+            tell(&self.lost, &link.fate(), to, vec![parcel]);
+            return;
+        };
+        unconfirmed.arrived(link.fate().arrived());
+        if unconfirmed.is_empty() {
+            // When it is full, the watch is about to look.
+            let _ = ledger.wake.try_send(());
+        }
+        unconfirmed.sent(number, parcel.size(), parcel);
+    }
+
+    fn ledger(&self, link: &Arc<Link>, to: Uuid) -> Ledger {
+        let mut ledgers = lock(&self.of);
+        if let Some(ledger) = ledgers.get(&to).filter(|ledger| std::ptr::eq(ledger.link.as_ptr(), Arc::as_ptr(link))) {
+            return ledger.clone();
+        }
+        ledgers.retain(|_, ledger| lock(&ledger.sent).is_some());
+        let (wake, woken) = mpsc::channel(1);
+        let sent = Arc::new(Mutex::new(Some(Unconfirmed::default())));
+        let ledger = Ledger { link: Arc::downgrade(link), sent: Arc::clone(&sent), wake };
+        let watch = watch(link.fate(), link.broken(), sent, woken, to, self.lost.clone());
+        executor::spawn(Name::PostedWatch, watch);
+        ledgers.insert(to, ledger.clone());
+        ledger
+    }
+}
+
+/// Forgets what has arrived, and tells what may be lost when the link has ended.
+async fn watch(
+    fate: Fate,
+    broken: impl Future<Output = ()> + Send,
+    sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
+    mut woken: mpsc::Receiver<()>,
+    to: Uuid,
+    lost: UnboundedSender<Lost>,
+) {
+    let mut broken = std::pin::pin!(broken.fuse());
+    let mut look = timer::sleep(Duration::ZERO).fuse();
+    loop {
+        futures::select_biased! {
+            () = broken => break,
+            // Nobody can post over the link any more once it is replaced, but it may still break.
+            () = woken.select_next_some() => look = timer::sleep(LOOK).fuse(),
+            () = look => {
+                if let Some(unconfirmed) = &mut *lock(&sent) {
+                    unconfirmed.arrived(fate.arrived());
+                    if !unconfirmed.is_empty() {
+                        look = timer::sleep(LOOK).fuse();
+                    }
+                }
+            }
+        }
+    }
+    let Some(mut unconfirmed) = lock(&sent).take() else { return };
+    unconfirmed.arrived(fate.arrived());
+    tell(&lost, &fate, to, unconfirmed.lost().collect());
+}
+
+fn tell(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec<Parcel>) {
+    if !fate.parted() && !parcels.is_empty() {
+        // Nobody listens any more when the server has ended.
+        let _ = lost.unbounded_send(Lost { to, parcels, swallowed: fate.swallowed() });
+    }
+}
