@@ -15,7 +15,7 @@ use std::{fmt, time::Duration};
 /// Every request is bounded by the options' `join_timeout`, within which each endpoint of etcd gets its turn.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), crate::Error> {
+/// # async fn example() -> Result<(), palm_peer::Error> {
 /// use palm_peer::{Admin, EntryState, Options};
 ///
 /// let admin = Admin::connect(Options::default()).await?;

@@ -10,8 +10,8 @@
 //!     Ok(message.payload().to_ascii_uppercase())
 //! }
 //!
-//! # async fn run() -> Result<(), crate::Error> {
-//! Server::new("text").function("shout", shout).run(Options::default(), crate::signals()?).await
+//! # async fn run() -> Result<(), palm_peer::Error> {
+//! Server::new("text").function("shout", shout).run(Options::default(), palm_peer::signals()?).await
 //! # }
 //! ```
 //!
@@ -19,7 +19,7 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = crate::Client::connect(crate::Options::default()).await?;
+//! let client = palm_peer::Client::connect(palm_peer::Options::default()).await?;
 //! let answer = client.call("text.shout", "hello").await?;
 //! assert_eq!(answer, "HELLO");
 //! # Ok(()) }
@@ -28,6 +28,8 @@
 //! All futures and streams here run under any executor; [`block_on`] is there for programs that have none. The library
 //! installs no logger, prints nothing and never ends the process; [`logging`] and [`flags`] do so for programs that ask them to.
 
+// A test may start threads of its own.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 // A library prints nothing; its user decides what is said.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -89,7 +91,7 @@ pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
 /// When the future does, with its panic.
 ///
 /// ```
-/// assert_eq!(crate::block_on(async { 6 * 7 }), 42);
+/// assert_eq!(palm_peer::block_on(async { 6 * 7 }), 42);
 /// ```
 pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     io::executor::block_on(future)

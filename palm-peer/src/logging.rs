@@ -6,9 +6,9 @@
 
 use crate::{
     io::line_queue::{LineQueue, Stderr},
+    io::wall_clock,
     sync::lock,
 };
-use chrono::Utc;
 use log::{Level, LevelFilter, Record};
 use palm_proto::{
     limits::log_throttle::LogThrottle,
@@ -68,7 +68,7 @@ fn feed_message(record: &Record<'_>, message: &str) {
     }
     let file = record.file().unwrap_or("?").rsplit('/').next().unwrap_or("?");
     let entry = Entry {
-        when: Utc::now().into(),
+        when: wall_clock::timestamp(),
         level: record.level(),
         place: format!("{file}/{}", record.line().unwrap_or(0)),
         message: message.to_owned(),

@@ -90,13 +90,13 @@ pub struct Election {
     state: State,
 }
 
-impl Election {
-    /// A peer that does not stand yet.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for Election {
+    fn default() -> Self {
         Self { state: State::Out }
     }
+}
 
+impl Election {
     /// The create revision of the own key while this peer leads.
     #[must_use]
     pub fn term(&self) -> Option<Revision> {

@@ -15,7 +15,7 @@ pub struct Entry {
     /// The whole key in etcd, prefix included.
     pub key: String,
     /// The key without its folder: the server's uuid, unless the entry is broken. What
-    /// [`Admin::remove`](crate::Admin::remove) takes.
+    /// `Admin::remove` takes.
     pub name: String,
     /// What is stored, byte for byte.
     pub stored: Vec<u8>,

@@ -105,7 +105,7 @@ enum Step {
 
 /// The copy, and what is still to be told.
 ///
-/// Pieces go in as they come; [`Mirror::next`] gives one change at a time, and only then is the copy changed.
+/// Pieces go in as they come; [`Mirror::next_change`] gives one change at a time, and only then is the copy changed.
 /// So [`Mirror::items`] always agrees with what the reader was told, not with what waits in line.
 #[derive(Debug, Default)]
 pub struct Mirror {
@@ -146,7 +146,7 @@ impl Mirror {
     }
 
     /// The next change, if there is one, which the copy takes up now.
-    pub fn next(&mut self) -> Option<Change> {
+    pub fn next_change(&mut self) -> Option<Change> {
         loop {
             if let Some(change) = self.differences.pop_front() {
                 self.take_up(&change);

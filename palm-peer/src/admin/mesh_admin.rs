@@ -1,8 +1,9 @@
 //! What a person does to the mesh: looks at it, takes servers out, clears it.
 
-use crate::leader::tombstones::{Noted, delete_with_note, note, now};
+use crate::leader::tombstones::{Noted, delete_with_note, note};
 use crate::{
     error::{Error, ErrorKind},
+    io::wall_clock,
     io::{
         etcd::{Change, Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Target, Transaction, Watch},
         timer,
@@ -108,7 +109,7 @@ impl Archive {
     /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
     pub async fn reset(&self) -> Result<Return, Error> {
         let keys = &self.keys;
-        let mark = serde_json::json!({ "when": now() }).to_string();
+        let mark = serde_json::json!({ "when": wall_clock::timestamp() }).to_string();
         let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()].iter().fold(
             Transaction::new()
                 .then(Operation::get_prefix(&keys.servers()))

@@ -305,7 +305,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
             any |= self.let_time_pass(cx);
             let busy = self.job.is_busy();
             self.links.set_busy(busy);
-            let next = self.job.next();
+            let next = self.job.next_result();
             *lock(&self.progress) = self.job.counts();
             if let Some((idx, ending)) = next {
                 self.mesh.jobs.forget(self.id, idx);

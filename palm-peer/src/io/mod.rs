@@ -15,4 +15,5 @@ pub mod tasks;
 pub mod tcp_state;
 pub mod timer;
 pub mod tls;
+pub mod wall_clock;
 pub mod zmq;

@@ -1,11 +1,10 @@
 //! Removing others, and the notes that say why somebody left.
 
 use crate::io::etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction, TxnOutcome};
-use chrono::Utc;
+use crate::io::wall_clock::timestamp;
 use palm_proto::types::{
     ids::{LeaseId, Revision},
     keys::Keys,
-    timestamp::Timestamp,
     tombstone::{Departure, Why},
 };
 use std::time::Duration;
@@ -79,10 +78,5 @@ async fn try_to_delete_with_note(
 
 /// A note on a departure, written now.
 pub fn note(why: Why, reason: &str) -> Departure {
-    Departure { why, reason: reason.to_owned(), when: now() }
-}
-
-/// The time, as records tell it.
-pub fn now() -> Timestamp {
-    Utc::now().into()
+    Departure { why, reason: reason.to_owned(), when: timestamp() }
 }

@@ -1,15 +1,15 @@
 //! How an agent registers for the first time.
 
 use super::{
-    Agent, Command, Joined,
+    Agent, Command, Joined, PeerContext,
     own_lease::OwnLease,
     registration::{RegisterError, Registrar},
     status::Announcer,
+    watchdog::Beat,
 };
 use crate::{
     error::{Error, ErrorKind},
     io::{etcd::Etcd, timer},
-    server::{dispatch::Beat, state::Core},
 };
 use futures::{
     channel::mpsc,
@@ -30,16 +30,16 @@ impl Agent {
     /// then, unless etcd is away.
     pub async fn join(
         etcd: Etcd,
-        core: Arc<Core>,
+        context: PeerContext,
         record: Record,
         announcer: Arc<Announcer>,
         commands: mpsc::UnboundedReceiver<Command>,
         beats: mpsc::UnboundedSender<Beat>,
         cancelled: impl Future<Output = ()> + Unpin,
     ) -> Result<(Self, Joined), Error> {
-        let mut lease = OwnLease::new(&etcd, core.options.ttl);
-        let registrar = Registrar::new(etcd, &core.options, record);
-        let agent = Self { registrar, core, announcer, commands, beats };
+        let mut lease = OwnLease::new(&etcd, context.options.ttl);
+        let registrar = Registrar::new(etcd, &context.options, record);
+        let agent = Self { registrar, context, announcer, commands, beats };
         let joined = match select(pin!(agent.join_on(&mut lease)), cancelled).await {
             Either::Left((joined, _)) => joined,
             Either::Right(_) => Err(Error::new(ErrorKind::System, "joining was given up")),
@@ -55,7 +55,7 @@ impl Agent {
 
     /// Tries to register on this lease until etcd does it, or refuses, or took too long.
     async fn join_on(&self, lease: &mut OwnLease) -> Result<Joined, Error> {
-        let join_timeout = self.core.options.join_timeout;
+        let join_timeout = self.context.options.join_timeout;
         let deadline = Instant::now() + join_timeout;
         let mut told: Option<Instant> = None;
         for attempt in 0.. {

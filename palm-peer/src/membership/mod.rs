@@ -8,22 +8,23 @@ pub mod registration;
 mod session;
 mod standing;
 pub mod status;
-mod watchdog;
+pub mod watchdog;
 
 use self::{
     lease_keeper::LeaseNews,
     own_lease::OwnLease,
     registration::{RegisterError, Registrar},
     status::{Announcer, Event},
+    watchdog::Beat,
 };
 use crate::{
+    client::dialer::Dialer,
     io::{
         etcd::{Bound, Change, EtcdErrorKind},
         tasks::{self, Name, Supervisor},
         timer,
     },
     leader::SharedClock,
-    server::{dispatch::Beat, state::Core},
     sync::lock,
 };
 use futures::{
@@ -32,6 +33,7 @@ use futures::{
 };
 use palm_proto::{
     backoff::full_jitter,
+    config::Options,
     election::{self, Candidate, Election, Resignations},
     removal::{LastWritten, Verdict},
     types::{ids::LeaseId, record::Record},
@@ -86,10 +88,23 @@ enum Input {
     Election(u64, election::Event),
 }
 
+/// Who the peer is, and what it reaches others with.
+#[derive(Clone)]
+pub struct PeerContext {
+    /// The server's uuid.
+    pub uuid: Uuid,
+    /// What was set.
+    pub options: Options,
+    /// Opens the links to other peers.
+    pub dialer: Dialer,
+    /// Starts the peer's tasks anew when they panic.
+    pub supervisor: Supervisor,
+}
+
 /// One peer's agent.
 pub struct Agent {
     registrar: Registrar,
-    core: Arc<Core>,
+    context: PeerContext,
     announcer: Arc<Announcer>,
     commands: mpsc::UnboundedReceiver<Command>,
     beats: mpsc::UnboundedSender<Beat>,
@@ -133,7 +148,7 @@ impl Agent {
 
     /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
     pub async fn run(mut self, first: Joined) -> End {
-        let (supervisor, beats) = (self.core.supervisor.clone(), self.beats.clone());
+        let (supervisor, beats) = (self.context.supervisor.clone(), self.beats.clone());
         let keeping = move || watchdog::keep(beats.clone());
         let _vigil = self.registrar.etcd.keep(&supervisor, Name::Watchdog, keeping);
         let mut failures = supervisor.failures();
@@ -160,12 +175,12 @@ impl Agent {
             };
             self.announcer.unconfigured();
             self.announcer.announce(Event::Rejoined);
-            log::info!("rejoined as {}", self.core.uuid);
+            log::info!("rejoined as {}", self.context.uuid);
         }
     }
 
     async fn rejoin(&mut self, written: LastWritten) -> Result<Joined, End> {
-        let mut lease = OwnLease::new(&self.registrar.etcd, self.core.options.ttl);
+        let mut lease = OwnLease::new(&self.registrar.etcd, self.context.options.ttl);
         let joined = self.rejoin_on(&mut lease, written).await;
         if joined.is_err() {
             lease.give_back().await;
@@ -194,7 +209,7 @@ impl Agent {
     }
 
     fn evicted(&self) -> End {
-        log::warn!("server {} was removed from the mesh and stays out until it is started anew", self.core.uuid);
+        log::warn!("server {} was removed from the mesh and stays out until it is started anew", self.context.uuid);
         self.announcer.announce(Event::Evicted);
         End::Evicted
     }
@@ -202,7 +217,7 @@ impl Agent {
     /// One session, from its registration until the lease is lost.
     async fn live(&mut self, joined: Joined, failures: &mut mpsc::UnboundedReceiver<Name>) -> Result<End, LeaseLost> {
         let lease = joined.lease;
-        let mut session = Session::start(joined, &self.registrar, &self.core.supervisor);
+        let mut session = Session::start(joined, &self.registrar, &self.context.supervisor);
         self.election(&mut session, election::Event::LeaseHeld(lease));
         loop {
             futures::select_biased! {
@@ -241,7 +256,7 @@ impl Agent {
         match timer::timeout(LEAVE_WITHIN, leaving).await {
             // Nobody else is there to say it: the successor finds no record.
             Ok(Ok(())) if led => {
-                log::info!(target: "registry", "Deleted server {} because it killed itself", self.core.uuid);
+                log::info!(target: "registry", "Deleted server {} because it killed itself", self.context.uuid);
             }
             Ok(Ok(())) => {}
             Ok(Err(error)) => log::warn!("leaving without a word, the lease will expire: {error}"),
@@ -296,7 +311,7 @@ impl Agent {
         // Where the history changed meanwhile, the next registration is on its way.
         session.written = written;
         self.announcer.announce(Event::Rejoined);
-        log::info!("registered again as {}", self.core.uuid);
+        log::info!("registered again as {}", self.context.uuid);
         if std::mem::take(&mut session.returning) {
             self.election(session, election::Event::LeaseHeld(session.lease));
         }

@@ -2,7 +2,8 @@
 
 use crate::{
     io::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
-    leader::tombstones::{DEPARTED_FOR, delete_with_note, note, now},
+    io::wall_clock,
+    leader::tombstones::{DEPARTED_FOR, delete_with_note, note},
 };
 use palm_proto::{
     config::Options,
@@ -51,7 +52,7 @@ impl Registrar {
     pub async fn register(&self, lease: LeaseId, known: Option<LastWritten>) -> Result<LastWritten, RegisterError> {
         let uuid = self.record.uuid;
         let (server, departed) = (self.keys.server(uuid), self.keys.departed(uuid));
-        let registered = now();
+        let registered = wall_clock::timestamp();
         let json = Record { when: registered, ..self.record.clone() }.to_json();
         loop {
             let epoch = self.etcd.epoch();

@@ -1,10 +1,11 @@
 //! The tasks of one session: each waits for one thing, and tells the agent.
 
 use super::{
-    Input, Joined, Session,
+    Input, Joined, PeerContext, Session,
     campaign::{self, AFTER_THE_NEXT, Duty},
     lease_keeper,
     registration::Registrar,
+    watchdog::Beat,
 };
 use crate::{
     io::{
@@ -13,7 +14,6 @@ use crate::{
         timer,
     },
     leader,
-    server::{dispatch::Beat, state::Core},
     sync::lock,
 };
 use futures::{
@@ -49,7 +49,7 @@ impl Session {
             lease: joined.lease,
             clock: joined.clock,
             written: joined.written,
-            election: Election::new(),
+            election: Election::default(),
             followed: None,
             returning: false,
             failed_registrations: 0,
@@ -174,9 +174,15 @@ impl Session {
 
     /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while: when it reaches what it
     /// did not, or nobody else stands.
-    pub(super) fn resign(&mut self, registrar: &Registrar, core: &Core, term: Revision, unreached: Vec<Uuid>) {
+    pub(super) fn resign(
+        &mut self,
+        registrar: &Registrar,
+        context: &PeerContext,
+        term: Revision,
+        unreached: Vec<Uuid>,
+    ) {
         let (etcd, keys, own) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.keys.candidate(self.lease));
-        let dialer = core.dialer.for_probes(&registrar.etcd);
+        let dialer = context.dialer.for_probes(&registrar.etcd);
         let wait = self.resignations.resigned(Instant::now());
         self.spawn(registrar, Name::Resignation, move || {
             let (etcd, keys, own, dialer) = (etcd.clone(), keys.clone(), own.clone(), dialer.clone());
@@ -200,7 +206,7 @@ impl Session {
     pub(super) fn follow(
         &mut self,
         registrar: &Registrar,
-        core: &Core,
+        context: &PeerContext,
         predecessor: Candidate,
         ahead: Option<Candidate>,
         leader: Option<Candidate>,
@@ -218,15 +224,15 @@ impl Session {
         let after = if predecessor == leader {
             Duration::ZERO
         } else {
-            self.watch_over(registrar, core, predecessor, Duty::Know);
+            self.watch_over(registrar, context, predecessor, Duty::Know);
             AFTER_THE_NEXT
         };
-        self.watch_over(registrar, core, leader, Duty::Bury(after));
+        self.watch_over(registrar, context, leader, Duty::Bury(after));
     }
 
-    fn watch_over(&mut self, registrar: &Registrar, core: &Core, candidate: Candidate, duty: Duty) {
+    fn watch_over(&mut self, registrar: &Registrar, context: &PeerContext, candidate: Candidate, duty: Duty) {
         let (etcd, keys, known) = (registrar.etcd.clone(), registrar.keys.clone(), Arc::clone(&self.known));
-        let dialer = core.dialer.for_probes(&registrar.etcd);
+        let dialer = context.dialer.for_probes(&registrar.etcd);
         let start = move || {
             let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
             let candidate = candidate.clone();
@@ -235,7 +241,7 @@ impl Session {
         self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));
     }
 
-    pub(super) fn lead(&mut self, registrar: &Registrar, core: &Arc<Core>, term: Revision) {
+    pub(super) fn lead(&mut self, registrar: &Registrar, context: &PeerContext, term: Revision) {
         self.stand_by(registrar, registrar.keys.candidate(self.lease), term);
         // The duties must never keep the lease from being renewed.
         let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
@@ -245,9 +251,9 @@ impl Session {
         let mandate = leader::Mandate {
             etcd: etcd.clone(),
             keys: registrar.keys.clone(),
-            me: core.uuid,
-            options: core.options.clone(),
-            dialer: core.dialer.for_probes(&etcd),
+            me: context.uuid,
+            options: context.options.clone(),
+            dialer: context.dialer.for_probes(&etcd),
             candidate: registrar.keys.candidate(self.lease),
             term,
             clock: Arc::clone(&self.clock),

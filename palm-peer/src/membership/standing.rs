@@ -17,7 +17,7 @@ impl Agent {
 
     pub(super) fn resign(&mut self, session: &mut Session, term: Revision, unreached: Vec<Uuid>) {
         self.election(session, election::Event::LeaseInDoubt);
-        session.resign(&self.registrar, &self.core, term, unreached);
+        session.resign(&self.registrar, &self.context, term, unreached);
     }
 
     /// Tells the election what happened, and carries out what it says.
@@ -28,11 +28,11 @@ impl Agent {
             match action {
                 Action::Stand(lease) => session.stand(&self.registrar, lease),
                 Action::Follow { predecessor, ahead, leader, own } => {
-                    session.follow(&self.registrar, &self.core, predecessor, ahead, leader, own);
+                    session.follow(&self.registrar, &self.context, predecessor, ahead, leader, own);
                 }
                 Action::Lead(term) => {
                     self.announcer.announce(Event::Elected);
-                    session.lead(&self.registrar, &self.core, term);
+                    session.lead(&self.registrar, &self.context, term);
                 }
                 Action::StepDown => {
                     self.announcer.announce(Event::Deposed);

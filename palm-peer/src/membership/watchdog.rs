@@ -1,15 +1,15 @@
 //! Watches over the serving loop: a blocked executor costs a server its probes, and nobody else would say so.
 
-use crate::{
-    io::{systemd, timer},
-    server::dispatch::Beat,
-};
+use crate::io::{systemd, timer};
 use futures::{
     channel::{mpsc, oneshot},
     future::{Either, select},
 };
 use palm_proto::limits::log_throttle::LogThrottle;
 use std::time::{Duration, Instant};
+
+/// Asks the serving loop whether it turns: it answers by sending.
+pub type Beat = oneshot::Sender<()>;
 
 /// How often the loop is asked, unless systemd wants to know more often.
 const PERIOD: Duration = Duration::from_secs(2);

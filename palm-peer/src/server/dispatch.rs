@@ -1,6 +1,5 @@
 //! The serving loop: takes requests in, runs functions on the caller's executor, sends answers out.
 
-pub use super::liveness_check::Beat;
 use super::{
     active_calls::Running,
     clients::Clients,
@@ -17,6 +16,7 @@ use crate::{
         timer::{self, Sleep},
         zmq::{Connection, Frames, Heard},
     },
+    membership::watchdog::Beat,
     server::message::Message,
 };
 use bytes::Bytes;
@@ -310,7 +310,7 @@ impl Serving {
 
     fn queue_changed(&mut self) {
         self.core.queued(self.queued.len());
-        if self.queued.len() > 0 && self.sweep.is_terminated() {
+        if !self.queued.is_empty() && self.sweep.is_terminated() {
             self.sweep = timer::sleep(SWEEP).fuse();
         }
     }

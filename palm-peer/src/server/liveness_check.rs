@@ -1,10 +1,9 @@
 //! Signs of life of the serving loop.
 
-use crate::io::systemd::{self, Notice};
-use futures::channel::oneshot;
-
-/// The agent asks whether the loop turns.
-pub type Beat = oneshot::Sender<()>;
+use crate::{
+    io::systemd::{self, Notice},
+    membership::watchdog::Beat,
+};
 
 /// Only the loop itself tells systemd that it turns, so that a wedged server is restarted.
 pub(super) fn answer(beat: Beat) {

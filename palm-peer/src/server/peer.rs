@@ -5,6 +5,7 @@ mod leaving;
 use crate::{
     error::{Error, ErrorKind},
     ingress::{self, Door, OpenError},
+    io::wall_clock,
     io::{
         etcd::Etcd,
         signal,
@@ -12,6 +13,7 @@ use crate::{
         timer,
     },
     logging,
+    membership::watchdog::Beat,
     membership::{
         Agent, Command, End,
         status::{Announcer, Event, State},
@@ -19,13 +21,12 @@ use crate::{
     server::{
         certificate_expiry,
         definition::{Definition, check_length},
-        dispatch::{Beat, Serving},
+        dispatch::Serving,
         startup_check,
         state::Core,
     },
     sync::lock,
 };
-use chrono::Utc;
 use futures::{
     FutureExt as _, Stream,
     channel::{mpsc, oneshot},
@@ -265,7 +266,8 @@ async fn live(
         let watching = move || certificate_expiry::watch(Arc::clone(&credentials));
         etcd.keep(&core.supervisor, Name::CertificateExpiry, watching)
     });
-    match Agent::join(etcd, core, record, Arc::clone(&announcer), commands, beats, tell.cancellation()).await {
+    match Agent::join(etcd, core.context(), record, Arc::clone(&announcer), commands, beats, tell.cancellation()).await
+    {
         Ok((agent, joined)) => {
             // Whoever asked to join may have stopped waiting; then the peer is gone, and the agent leaves.
             let _ = tell.send(Ok(()));
@@ -285,7 +287,7 @@ fn new_record(core: &Core, kind: String, functions: Vec<String>) -> Record {
     Record {
         host: core.options.ip.clone(),
         pid: std::process::id(),
-        when: Utc::now().into(),
+        when: wall_clock::timestamp(),
         leader: None,
         server: core.name.clone(),
         ports: Vec::new(),

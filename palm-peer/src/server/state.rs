@@ -5,6 +5,7 @@ use crate::{
     client::dialer::Dialer,
     ingress::metrics::Tally,
     io::{tasks::Supervisor, tls::Credentials},
+    membership::PeerContext,
     server::message::Function,
     sync::lock,
 };
@@ -84,6 +85,16 @@ impl Core {
             in_flight: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             durations: Mutex::default(),
+        }
+    }
+
+    /// What the peer inside of the server needs to know.
+    pub fn context(&self) -> PeerContext {
+        PeerContext {
+            uuid: self.uuid,
+            options: self.options.clone(),
+            dialer: self.dialer.clone(),
+            supervisor: self.supervisor.clone(),
         }
     }
 

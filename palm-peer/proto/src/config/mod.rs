@@ -26,12 +26,12 @@ use std::{
 /// capitals, the flag is `--` and the name with dashes.
 ///
 /// ```
-/// use crate::Settings;
+/// use palm_proto::config::Settings;
 /// use std::time::Duration;
 ///
 /// let options = Settings { ttl: Duration::from_secs(5), ..Settings::default() }.build()?;
 /// assert_eq!(options.ttl, Duration::from_secs(5));
-/// # Ok::<(), crate::InvalidSetting>(())
+/// # Ok::<(), palm_proto::config::InvalidSetting>(())
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct Settings {

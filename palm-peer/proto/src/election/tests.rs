@@ -13,7 +13,7 @@ fn lease(id: i64) -> LeaseId {
 
 #[test]
 fn the_oldest_key_leads_and_others_follow_the_next_older() {
-    let mut election = Election::new();
+    let mut election = Election::default();
     assert_eq!(election.handle(Event::LeaseHeld(lease(3))), [Action::Stand(lease(3))]);
     let list = vec![candidate(1, 20), candidate(3, 30), candidate(2, 10)];
     let leader = Some(candidate(2, 10));
@@ -30,7 +30,7 @@ fn the_oldest_key_leads_and_others_follow_the_next_older() {
 
 #[test]
 fn the_third_waits_for_the_leaders_end_as_well_and_then_is_next_in_line() {
-    let mut election = Election::new();
+    let mut election = Election::default();
     election.handle(Event::LeaseHeld(lease(4)));
     let list = vec![candidate(1, 10), candidate(2, 20), candidate(3, 30), candidate(4, 40), candidate(5, 50)];
     let follow = |predecessor, ahead, leader| vec![Action::Follow { predecessor, ahead, leader, own: Revision(40) }];
@@ -48,7 +48,7 @@ fn the_third_waits_for_the_leaders_end_as_well_and_then_is_next_in_line() {
 
 #[test]
 fn a_leader_in_doubt_steps_down_before_anything_else() {
-    let mut election = Election::new();
+    let mut election = Election::default();
     election.handle(Event::LeaseHeld(lease(1)));
     election.handle(Event::Listed(vec![candidate(1, 5)]));
     assert_eq!(election.handle(Event::LeaseInDoubt), [Action::StepDown]);
@@ -96,7 +96,7 @@ fn at_most_one_leader_can_write_in_five_thousand_histories() {
     for seed in 0..5_000 {
         let mut random = Rng::with_seed(seed);
         let mut model = Model::default();
-        let mut peers: Vec<(i64, Election)> = (1..=6).map(|id| (id, Election::new())).collect();
+        let mut peers: Vec<(i64, Election)> = (1..=6).map(|id| (id, Election::default())).collect();
         let mut next_lease = 10;
         for _ in 0..60 {
             let (lease_id, election) = &mut peers[random.usize(0..6)];

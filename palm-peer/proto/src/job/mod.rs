@@ -217,7 +217,7 @@ impl Job {
     }
 
     /// The next message that ended, if the consumer may have it now.
-    pub fn next(&mut self) -> Option<(u64, Ending)> {
+    pub fn next_result(&mut self) -> Option<(u64, Ending)> {
         let idx = if self.limits.ordered {
             self.finished.contains_key(&self.next_out).then_some(self.next_out)?
         } else {

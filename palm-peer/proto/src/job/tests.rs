@@ -31,7 +31,7 @@ fn the_window_bounds_messages_and_bytes_until_they_are_consumed() {
     assert!(!job.may_pull());
     job.handle(Event::Answered { idx: 0, ending: Ok("r".into()) }, now);
     assert!(!job.may_pull(), "a result that nobody took still counts");
-    assert_eq!(job.next(), Some((0, Ok("r".into()))));
+    assert_eq!(job.next_result(), Some((0, Ok("r".into()))));
     assert!(job.may_pull());
     let mut job = Job::new(LIMITS, 0);
     job.handle(Event::Pulled(vec![0; 5000].into()), now);
@@ -46,7 +46,7 @@ fn results_come_in_order_or_as_they_complete() {
         job.handle(Event::Pulled("0".into()), now);
         job.handle(Event::Pulled("1".into()), now);
         job.handle(Event::Answered { idx: 1, ending: Ok("b".into()) }, now);
-        assert_eq!(job.next(), first);
+        assert_eq!(job.next_result(), first);
     }
 }
 
@@ -88,7 +88,7 @@ fn a_server_that_is_gone_costs_an_attempt_and_a_refusal_does_not() {
         go(&mut job, &[7], now);
     }
     job.handle(gone(uuid(7)), now);
-    let (_, ending) = job.next().expect("three attempts are all");
+    let (_, ending) = job.next_result().expect("three attempts are all");
     assert_eq!(ending.expect_err("lost").failure.kind, FailureKind::Unreachable);
 }
 
@@ -102,9 +102,9 @@ fn servers_that_a_message_has_passed_may_go_down_as_often_as_they_like() {
         go(&mut job, &route, now);
     }
     assert_eq!(job.handle(gone(uuid(7)), now), []);
-    assert_eq!((job.next(), job.counts().retried), (None, 2));
+    assert_eq!((job.next_result(), job.counts().retried), (None, 2));
     answer(&mut job, Ok("from the first".into()), now + LIMITS.patience / 2);
-    assert_eq!(job.next(), Some((0, Ok("from the first".into()))));
+    assert_eq!(job.next_result(), Some((0, Ok("from the first".into()))));
 }
 
 #[test]
@@ -112,9 +112,9 @@ fn when_all_attempts_are_used_up_an_answer_is_waited_for_no_longer_than_patience
     let now = Instant::now();
     let mut job = under_way(Limits { attempts: 1, ..LIMITS }, &[1, 2], now);
     job.handle(gone(uuid(2)), now);
-    assert_eq!((job.next(), job.deadline()), (None, Some(now + LIMITS.patience)));
+    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.patience)));
     job.tick(now + LIMITS.patience);
-    let fault = job.next().expect("ended").1.expect_err("lost");
+    let fault = job.next_result().expect("ended").1.expect_err("lost");
     assert_eq!((fault.stage, fault.server), (1, Some(uuid(2))));
 }
 
@@ -186,7 +186,7 @@ fn a_message_past_its_deadline_ends_in_an_error_once() {
     job.handle(Event::Sent { idx: 0, route: vec![Uuid::from_u128(7)] }, now);
     assert_eq!(job.deadline(), Some(now + LIMITS.patience));
     job.tick(now + LIMITS.deadline);
-    assert!(job.next().expect("ended").1.is_err());
+    assert!(job.next_result().expect("ended").1.is_err());
     job.handle(Event::Answered { idx: 0, ending: Ok("late".into()) }, now);
-    assert_eq!((job.next(), job.counts().duplicates), (None, 1));
+    assert_eq!((job.next_result(), job.counts().duplicates), (None, 1));
 }

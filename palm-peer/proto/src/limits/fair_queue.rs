@@ -44,6 +44,12 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         Self { sources: HashMap::new(), turns: VecDeque::new(), held: Amount::default(), most }
     }
 
+    /// Whether no item waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.items == 0
+    }
+
     /// How many items wait.
     #[must_use]
     pub fn len(&self) -> usize {

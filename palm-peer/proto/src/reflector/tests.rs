@@ -21,7 +21,7 @@ fn deleted(key: &str, revision: i64) -> Event {
 }
 
 fn all(mirror: &mut Mirror) -> Vec<Change> {
-    std::iter::from_fn(|| mirror.next()).collect()
+    std::iter::from_fn(|| mirror.next_change()).collect()
 }
 
 #[test]
@@ -93,9 +93,9 @@ fn the_copy_agrees_with_what_was_told_not_with_what_waits() {
     let mut mirror = Mirror::default();
     mirror.list(listing(5, &[item("a", "1", 1, 1), item("b", "1", 2, 2)]));
     mirror.events([deleted("a", 6)]);
-    mirror.next();
+    mirror.next_change();
     assert_eq!(mirror.items().keys().collect::<Vec<_>>(), ["a"]);
-    mirror.next();
+    mirror.next_change();
     assert_eq!(mirror.items().len(), 2);
 }
 
@@ -203,7 +203,7 @@ fn history(seed: u64) {
 
 /// Carries the changes out on a map of the test's own, and checks that each fits onto the one before.
 fn replay(mirror: &mut Mirror, told: &mut BTreeMap<String, KeyValue>, seed: u64) {
-    while let Some(change) = mirror.next() {
+    while let Some(change) = mirror.next_change() {
         match change {
             Change::Put { current, previous } => {
                 assert_ne!(Some(&current), previous.as_ref(), "seed {seed}");

@@ -41,7 +41,7 @@ impl Watch {
     /// The next change. Never ends and never fails; while etcd is away it waits. Cancel safe.
     pub async fn next(&mut self) -> Change {
         loop {
-            if let Some(change) = self.mirror.next() {
+            if let Some(change) = self.mirror.next_change() {
                 if self.mirror.take_proof() {
                     let evidence = format!("{} is in an older state than before", self.target.key());
                     self.etcd.pool().history.went_back(self.epoch, &evidence);

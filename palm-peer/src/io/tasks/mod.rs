@@ -70,6 +70,7 @@ fn say(words: &str) {
 ///
 /// # Errors
 /// When the system gives no thread.
+#[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
 pub fn start_thread(
     name: Name,
     known_as: &str,

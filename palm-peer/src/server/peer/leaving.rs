@@ -11,7 +11,8 @@ use crate::{
         timer,
     },
     membership::Command,
-    server::dispatch::{Beat, Serving},
+    membership::watchdog::Beat,
+    server::dispatch::Serving,
 };
 use futures::{
     FutureExt as _,

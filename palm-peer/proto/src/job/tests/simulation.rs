@@ -256,7 +256,7 @@ impl World {
         self.act(actions);
         assert!(self.job.deadline().is_none_or(|at| at > self.now), "a timer that is past stays");
         if self.random.bool() {
-            self.out.extend(std::iter::from_fn(|| self.job.next()));
+            self.out.extend(std::iter::from_fn(|| self.job.next_result()));
         }
     }
 
