@@ -14,7 +14,7 @@ MOST_STAGES = 64
 USUAL_TIMEOUT = 30_000
 LONGEST_TIMEOUT = 24 * 3600 * 1000
 # The fields that go on to the next stage.
-KNOWN = ("palm", "pipeline", "stage", "route", "client", "job", "idx", "timeout_ms", "cache")
+KNOWN = ("palm", "pipeline", "stage", "route", "client", "job", "idx", "timeout_ms", "cache", "report", "avoid")
 
 
 class Failure(Exception):
@@ -114,6 +114,10 @@ class Request:
         self.pipeline, self.route = read_texts(fields, "pipeline"), read_texts(fields, "route")
         self.client = read_uuid(fields, "client")
         self.cache = fields.get("cache")
+        for instance in read_texts(fields, "avoid"):
+            read_uuid({"avoid": instance}, "avoid")
+        if not isinstance(fields.get("report", False), bool):
+            raise bad("report is neither true nor false")
         if self.cache is not None and not is_text(self.cache):
             raise bad("cache is no text")
         timeout = read_number(fields, "timeout_ms")

@@ -51,6 +51,8 @@ class Relay:
         stage = header["stage"]
         target = header["pipeline"][stage]
         last = f"no instance for {target}"
+        # The client does not reach these, so they could not answer it.
+        avoid = avoid | set(header.get("avoid", []))
         for _ in range(TRIES):
             instance = self.choose(target, header["route"][stage], header["client"], avoid)
             if instance is None:

@@ -33,6 +33,15 @@ pub enum News {
     Parted(Uuid),
     /// It broke, or its instance gives no sign of life.
     Gone(Uuid),
+    /// It could not be opened, so an instance that a stage may have chosen cannot answer.
+    Unreachable(Uuid),
+}
+
+/// How a link ended, or that its instance gave no sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Broken { parted: bool },
+    NoSignOfLife,
 }
 
 /// The links that a job uses, kept although their server may no longer be published, until they end.
@@ -45,11 +54,11 @@ pub struct Links {
     busy: bool,
     /// Links being opened, whether or not a message is for them yet: whoever passes one on may choose their instances, and
     /// these must be able to answer.
-    preparing: FuturesUnordered<BoxFuture<'static, Uuid>>,
+    preparing: FuturesUnordered<BoxFuture<'static, Arc<Instance>>>,
     /// Whose they are.
     prepared: HashSet<Uuid>,
     /// Waits for the end of the links, and for signs of life.
-    ends: FuturesUnordered<BoxFuture<'static, (Uuid, bool)>>,
+    ends: FuturesUnordered<BoxFuture<'static, (Uuid, End)>>,
 }
 
 impl Links {
@@ -81,11 +90,21 @@ impl Links {
         self.kept.get(&instance).filter(|link| link.is_open())
     }
 
+    /// Whether the end of an instance's link will be told, if it has one.
+    pub fn keeps(&self, instance: Uuid) -> bool {
+        self.kept.contains_key(&instance)
+    }
+
+    /// Whether it will be told when an instance cannot answer any more, or cannot answer at all.
+    pub fn tells_of(&self, instance: Uuid) -> bool {
+        self.keeps(instance) || self.prepared.contains(&instance)
+    }
+
     /// Has a link to each of these opened, for as long as it is published.
     pub fn prepare<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
         for instance in instances {
             if !self.watch(instance.uuid) && self.prepared.insert(instance.uuid) {
-                self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance)).boxed());
+                self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance), Duration::ZERO).boxed());
             }
         }
     }
@@ -96,7 +115,8 @@ impl Links {
             return true;
         }
         let Some(link) = self.mesh.open_link(instance) else { return false };
-        self.ends.push(link.broken().map(move |()| (instance, true)).boxed());
+        let fate = link.fate();
+        self.ends.push(link.broken().map(move |()| (instance, End::Broken { parted: fate.parted() })).boxed());
         if self.busy {
             self.watched.insert(instance, link.watch());
         }
@@ -113,37 +133,43 @@ impl Links {
 
     /// What has happened to them, one after the other.
     pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
-        while let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
-            self.prepared.remove(&instance);
-            if self.watch(instance) {
-                return Poll::Ready(News::Open);
-            }
+        if let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
+            return Poll::Ready(self.was_prepared(&instance));
         }
-        let Poll::Ready(Some((instance, link_ended))) = self.ends.poll_next_unpin(cx) else { return Poll::Pending };
-        let link = self.kept.get(&instance);
-        let parted = link.is_some_and(|link| link.ended_in_order());
-        if link_ended && link.is_some_and(|link| link.is_broken()) {
+        let Poll::Ready(Some((instance, end))) = self.ends.poll_next_unpin(cx) else { return Poll::Pending };
+        if end != End::NoSignOfLife && self.kept.get(&instance).is_some_and(|link| link.is_broken()) {
             self.kept.remove(&instance);
             self.watched.remove(&instance);
         }
+        let parted = end == End::Broken { parted: true };
         Poll::Ready(if parted { News::Parted(instance) } else { News::Gone(instance) })
+    }
+
+    /// The attempt to open a link has ended. It is tried again while the instance is published.
+    fn was_prepared(&mut self, instance: &Arc<Instance>) -> News {
+        if self.watch(instance.uuid) {
+            self.prepared.remove(&instance.uuid);
+            return News::Open;
+        }
+        if self.mesh.directory().contains(instance.uuid) {
+            self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance), AGAIN).boxed());
+        } else {
+            self.prepared.remove(&instance.uuid);
+        }
+        News::Unreachable(instance.uuid)
     }
 }
 
-/// Opens a link, and tries again while its instance is published.
-async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>) -> Uuid {
+/// Opens a link, if that can be done; the link is the mesh's.
+async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> Arc<Instance> {
+    timer::sleep(pause).await;
     // A message that needs it will be told why there is none, and so must not have more time than this.
-    while mesh.link_to(&instance, Instant::now() + OPEN_WITHIN * 2).await.is_err() {
-        timer::sleep(AGAIN).await;
-        if !mesh.directory().contains(instance.uuid) {
-            break;
-        }
-    }
-    instance.uuid
+    let _ = mesh.link_to(&instance, Instant::now() + OPEN_WITHIN * 2).await;
+    instance
 }
 
 /// Ends when an instance does not answer.
-fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, bool)> {
+fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, End)> {
     async move {
         let asked = link.request(&mut Request::call(format!("{instance}._ping")), Bytes::new());
         drop(link);
@@ -153,7 +179,7 @@ fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, bo
             // It finishes what it has; its link ends when it is done.
             futures::future::pending::<()>().await;
         }
-        (instance, false)
+        (instance, End::NoSignOfLife)
     }
     .boxed()
 }

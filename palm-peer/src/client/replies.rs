@@ -34,9 +34,21 @@ struct Sinks {
 #[derive(Debug)]
 struct Sink {
     tell: mpsc::UnboundedSender<Reply>,
-    /// How many answers each message may yet get: one for each attempt. Nobody may be there to take them in.
-    wanted: HashMap<u64, u32>,
+    /// What may yet come for each message. Nobody may be there to take it in.
+    wanted: HashMap<u64, Wanted>,
 }
+
+/// What may yet come for a message.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Answers: one for each attempt.
+    answers: u32,
+    /// Reports: up to [`MAX_REPORTS`] for each attempt.
+    reports: u32,
+}
+
+/// How often a client is told that an attempt of a message was sent elsewhere, or lost.
+const MAX_REPORTS: u32 = 8;
 
 impl JobSinks {
     /// Has the answers for `job` sent there: as many as are [expected](Self::expect).
@@ -49,7 +61,9 @@ impl JobSinks {
     /// Has one answer more to this message delivered. To be called before it is sent.
     pub fn expect(&self, job: Uuid, idx: u64) {
         if let Some(sink) = lock(&self.0).jobs.get_mut(&job) {
-            *sink.wanted.entry(idx).or_default() += 1;
+            let wanted = sink.wanted.entry(idx).or_default();
+            wanted.answers += 1;
+            wanted.reports += MAX_REPORTS;
         }
     }
 
@@ -64,25 +78,32 @@ impl JobSinks {
     pub fn forget(&self, job: Uuid, idx: u64) {
         let mut sinks = lock(&self.0);
         let left = sinks.jobs.get_mut(&job).and_then(|sink| sink.wanted.remove(&idx));
-        sinks.late += u64::from(left.unwrap_or(0));
+        sinks.late += left.map_or(0, |wanted| u64::from(wanted.answers));
     }
 
     /// Has further answers for `job` dropped.
     pub fn close(&self, job: Uuid) {
         let mut sinks = lock(&self.0);
-        let left = sinks.jobs.remove(&job).map_or(0, |sink| sink.wanted.into_values().map(u64::from).sum());
+        let left = sinks
+            .jobs
+            .remove(&job)
+            .map_or(0, |sink| sink.wanted.into_values().map(|wanted| u64::from(wanted.answers)).sum());
         sinks.late += left;
     }
 
     /// Delivers an answer to whoever waits for it; says whether somebody had asked for it.
     pub fn deliver(&self, job: Uuid, reply: Reply) -> bool {
         let mut sinks = lock(&self.0);
+        let is_report = reply.answer.rerouted.is_some();
         if let Some(sink) = sinks.jobs.get_mut(&job)
-            && reply.answer.idx.is_some_and(|idx| sink.take(idx))
+            && reply.answer.idx.is_some_and(|idx| if is_report { sink.take_report(idx) } else { sink.take(idx) })
         {
             // The job may be over.
             let _ = sink.tell.unbounded_send(reply);
             return true;
+        }
+        if is_report {
+            return false;
         }
         let late = sinks.late > 0;
         sinks.late = sinks.late.saturating_sub(1);
@@ -93,11 +114,22 @@ impl JobSinks {
 impl Sink {
     /// Takes one of the answers that a message may get, if there is one left.
     fn take(&mut self, idx: u64) -> bool {
-        let Some(count) = self.wanted.get_mut(&idx) else { return false };
-        *count -= 1;
-        if *count == 0 {
+        let Some(wanted) = self.wanted.get_mut(&idx) else { return false };
+        wanted.answers -= 1;
+        if wanted.answers == 0 {
             self.wanted.remove(&idx);
         }
+        true
+    }
+
+    /// Takes one of the reports, if there is one left.
+    fn take_report(&mut self, idx: u64) -> bool {
+        let Some(left) =
+            self.wanted.get_mut(&idx).and_then(|wanted| wanted.reports.checked_sub(1).map(|left| (wanted, left)))
+        else {
+            return false;
+        };
+        left.0.reports = left.1;
         true
     }
 }
@@ -106,7 +138,7 @@ impl Sink {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use palm_proto::types::message::Answer;
+    use palm_proto::types::message::{Answer, Rerouted};
 
     fn reply(idx: u64) -> Reply {
         let mut answer = Answer::greeting(Uuid::nil());
@@ -139,5 +171,21 @@ mod tests {
         sinks.close(job);
         assert_eq!([1, 1, 3, 3].map(|idx| sinks.deliver(job, reply(idx))), [true, true, true, false]);
         assert!(answers.try_recv().is_err());
+    }
+
+    #[test]
+    fn reports_are_bounded_and_take_no_answer_s_place() {
+        let (sinks, job) = (JobSinks::default(), Uuid::from_u128(1));
+        let _answers = sinks.open(job);
+        let report = || {
+            let mut report = reply(7);
+            report.answer.rerouted = Some(Rerouted { stage: 1, from: Uuid::nil(), to: None });
+            report
+        };
+        assert!(!sinks.deliver(job, report()), "of nothing that was sent");
+        sinks.expect(job, 7);
+        let delivered = (0..100).filter(|_| sinks.deliver(job, report())).count();
+        assert_eq!(delivered, MAX_REPORTS as usize);
+        assert_eq!([sinks.deliver(job, reply(7)), sinks.deliver(job, report())], [true, false]);
     }
 }

@@ -10,21 +10,24 @@ use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
 use palm_proto::{
     directory::Able,
-    job::{Action, Counts, Ending, Event, Fault, Job, Limits},
+    job::{Action, Counts, Detours, Ending, Event, Fault, Job, Limits},
     routing::power_of_two_choices,
     types::{
         instance::Instance,
-        message::{Failure, FailureKind, Request},
+        message::{Failure, FailureKind, Request, Rerouted},
     },
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Instant,
 };
 use uuid::Uuid;
+
+/// How many instances a message names that no stage is to choose: the header must hold them.
+const MAX_AVOIDED: usize = 16;
 
 /// A message that waits for links to open.
 struct Waiting {
@@ -48,10 +51,13 @@ pub struct Running<S> {
     /// The instances of each stage, and those of them that there is a link to.
     able: Vec<Able>,
     ready: Vec<Vec<Arc<Instance>>>,
+    /// Instances that there is no link to, for the stages not to choose: [`MAX_AVOIDED`] at most.
+    unreachable: Vec<Uuid>,
     /// The stages of each instance that was published while the job ran, or is.
     stages: HashMap<Uuid, Vec<usize>>,
     opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
     links: Links,
+    detours: Detours,
     timer: Option<(Instant, Sleep)>,
     progress: Arc<Mutex<Counts>>,
 }
@@ -75,6 +81,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             answers: mesh.jobs.open(id),
             changes: mesh.changes(),
             links: Links::new(Arc::clone(&mesh)),
+            detours: Detours::default(),
             mesh,
             id,
             pipeline,
@@ -83,6 +90,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             directory,
             able,
             ready: Vec::new(),
+            unreachable: Vec::new(),
             stages: HashMap::new(),
             opening: FuturesUnordered::new(),
             timer: None,
@@ -102,49 +110,60 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         self.perform(actions);
     }
 
+    /// Carries out actions, and those that follow from them, one after the other: as many may follow as messages wait.
     fn perform(&mut self, actions: Vec<Action>) {
-        for Action::Send { idx, payload, deadline, avoid } in actions {
-            if let Err(failure) = self.mesh.check_size(&payload) {
-                self.event(Event::NotSent { idx, fault: Fault { failure, stage: 0, server: None } });
-                continue;
-            }
-            match self.choose_route(avoid) {
-                Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
-                Err(fault) => self.event(Event::NotSent { idx, fault }),
+        let mut actions = VecDeque::from(actions);
+        while let Some(Action::Send { idx, payload, deadline, avoid }) = actions.pop_front() {
+            let sent = match self.mesh.check_size(&payload) {
+                Ok(()) => match self.choose_route(avoid) {
+                    Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
+                    Err(fault) => Some(Event::NotSent { idx, fault }),
+                },
+                Err(failure) => Some(Event::NotSent { idx, fault: Fault { failure, stage: 0, server: None } }),
+            };
+            if let Some(event) = sent {
+                actions.extend(self.job.handle(event, Instant::now()));
             }
         }
     }
 
     /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
     fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, Fault> {
-        let choose = |(stage, able): (usize, &Able)| {
-            // One that cannot be reached would have the message wait; a new one is ready in a moment.
-            let able = if self.ready[stage].is_empty() { &able[..] } else { &self.ready[stage][..] };
-            let open: Vec<_> = able.iter().filter(|instance| avoid != Some(instance.uuid)).collect();
-            // To avoid the only one would be to give up.
-            let open = if open.is_empty() { able.iter().collect() } else { open };
-            let load = |i: usize| self.job.load(open[i].uuid);
-            let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
-            let choice = choice.ok_or_else(|| Fault {
-                failure: Failure::new(
-                    FailureKind::NoSuchServer,
-                    format!("nobody answers {} now", self.pipeline[stage]),
-                ),
-                stage,
-                server: None,
-            })?;
-            Ok(Arc::clone(open[choice]))
-        };
-        self.able.iter().enumerate().map(choose).collect()
+        let now = Instant::now();
+        let mut route: Vec<Arc<Instance>> = Vec::with_capacity(self.able.len());
+        for stage in 0..self.able.len() {
+            let before = route.last().map(|instance| instance.uuid);
+            let detour =
+                |instance: &Instance| before.is_some_and(|before| self.detours.is_known(before, instance.uuid, now));
+            route.push(self.choose_instance(stage, |instance| avoid == Some(instance.uuid) || detour(instance))?);
+        }
+        Ok(route)
     }
 
-    fn send(&mut self, waiting: Waiting) {
+    fn choose_instance(&self, stage: usize, avoid: impl Fn(&Instance) -> bool) -> Result<Arc<Instance>, Fault> {
+        // One that cannot be reached would have the message wait; a new one is ready in a moment.
+        let able = if self.ready[stage].is_empty() { &self.able[stage][..] } else { &self.ready[stage][..] };
+        let open: Vec<_> = able.iter().filter(|instance| !avoid(instance)).collect();
+        // To avoid the only one would be to give up.
+        let open = if open.is_empty() { able.iter().collect() } else { open };
+        let load = |i: usize| self.job.load(open[i].uuid);
+        let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
+        let choice = choice.ok_or_else(|| Fault {
+            failure: Failure::new(FailureKind::NoSuchServer, format!("nobody answers {} now", self.pipeline[stage])),
+            stage,
+            server: None,
+        })?;
+        Ok(Arc::clone(open[choice]))
+    }
+
+    /// What became of it, if that is known at once.
+    fn send(&mut self, waiting: Waiting) -> Option<Event> {
         if waiting.route.iter().all(|instance| self.links.open(instance.uuid).is_some()) {
-            self.post(&waiting);
-        } else {
-            let mesh = Arc::clone(&self.mesh);
-            self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
+            return Some(self.post(&waiting));
         }
+        let mesh = Arc::clone(&self.mesh);
+        self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
+        None
     }
 
     fn opened(&mut self, waiting: &Waiting) {
@@ -154,30 +173,39 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             }
             self.links_changed();
         }
-        self.post(waiting);
+        let event = self.post(waiting);
+        self.event(event);
     }
 
-    fn post(&mut self, waiting: &Waiting) {
+    fn post(&mut self, waiting: &Waiting) -> Event {
         let route: Vec<Uuid> = waiting.route.iter().map(|instance| instance.uuid).collect();
+        let idx = waiting.idx;
+        // One that broke a moment ago could not answer, and its end may have been told before.
+        if let Some(stage) = route.iter().position(|instance| !self.links.keeps(*instance)) {
+            let failure = Failure::new(FailureKind::Unreachable, "the connection is broken");
+            return Event::NotSent { idx, fault: Fault { failure, stage, server: Some(route[stage]) } };
+        }
         let mut request = Request::call(String::new());
         request.pipeline.clone_from(&self.pipeline);
         request.route.clone_from(&route);
         request.client = Some(self.mesh.uuid);
         request.job = Some(self.id);
-        request.idx = Some(waiting.idx);
+        request.idx = Some(idx);
+        if route.len() > 1 {
+            request.report = true;
+            request.avoid.clone_from(&self.unreachable);
+        }
         request.give_time(waiting.deadline.saturating_duration_since(Instant::now()));
-        self.mesh.jobs.expect(self.id, waiting.idx);
+        self.mesh.jobs.expect(self.id, idx);
         let posted = match self.links.open(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()).map(drop),
             None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
         };
-        let idx = waiting.idx;
         match posted {
-            Ok(()) => self.event(Event::Sent { idx, route }),
+            Ok(()) => Event::Sent { idx, route },
             Err(failure) => {
                 self.mesh.jobs.expect_no_more(self.id, idx);
-                let fault = Fault { failure, stage: 0, server: Some(route[0]) };
-                self.event(Event::NotSent { idx, fault });
+                Event::NotSent { idx, fault: Fault { failure, stage: 0, server: Some(route[0]) } }
             }
         }
     }
@@ -188,6 +216,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let ready =
             |able: &Able| able.iter().filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some()).cloned().collect();
         self.ready = self.able.iter().map(ready).collect();
+        let later_stages = self.able.iter().zip(&self.ready).skip(1);
+        let missing = later_stages.flat_map(|(able, ready)| able.iter().filter(|instance| !ready.contains(instance)));
+        self.unreachable = missing.map(|instance| instance.uuid).take(MAX_AVOIDED).collect();
         for (stage, instance) in
             self.able.iter().enumerate().flat_map(|(stage, able)| able.iter().map(move |i| (stage, i)))
         {
@@ -200,6 +231,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 
     fn take_in(&mut self, reply: Reply) {
         let Some(idx) = reply.answer.idx else { return };
+        if let Some(rerouted) = reply.answer.rerouted {
+            return self.rerouted(idx, reply.answer.server, rerouted);
+        }
         let ending: Ending = match reply.answer.error {
             None => Ok(reply.payload),
             Some(failure) => {
@@ -207,6 +241,16 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             }
         };
         self.event(Event::Answered { idx, ending });
+    }
+
+    /// A stage did not pass a message on as its route said. What is new avoids that path for a while.
+    fn rerouted(&mut self, idx: u64, by: Uuid, rerouted: Rerouted) {
+        self.detours.add(by, rerouted.from, Instant::now());
+        self.event(Event::Rerouted { idx, rerouted });
+        // The end of its link was told before the message went there.
+        if let Some(instance) = rerouted.to.filter(|instance| !self.links.tells_of(*instance)) {
+            self.event(Event::Gone { instance, stages: Vec::new() });
+        }
     }
 
     /// What can be reached has changed: new instances take their share at once; those that are no longer published must
@@ -250,16 +294,25 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             match news {
                 News::Open => {}
                 // Leaving is not failing: whatever was routed through it goes on elsewhere.
-                News::Parted(instance) => {
-                    self.stages.remove(&instance);
-                }
+                News::Parted(instance) => drop(self.forget_stages(instance)),
                 News::Gone(instance) => {
-                    let stages = self.stages.remove(&instance).unwrap_or_default();
+                    let stages = self.forget_stages(instance);
                     self.event(Event::Gone { instance, stages });
                 }
+                // Only what is known to have gone there: it has taken over from nobody whom this client knows.
+                News::Unreachable(instance) => self.event(Event::Gone { instance, stages: Vec::new() }),
             }
         }
         any
+    }
+
+    /// The stages of an instance, which need not be remembered when it has no link and is not published.
+    fn forget_stages(&mut self, instance: Uuid) -> Vec<usize> {
+        let stages = self.stages.get(&instance).cloned().unwrap_or_default();
+        if !self.links.tells_of(instance) {
+            self.stages.remove(&instance);
+        }
+        stages
     }
 
     fn let_time_pass(&mut self, cx: &mut Context<'_>) -> bool {
@@ -333,3 +386,6 @@ async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Fault
     }
     (waiting, opened)
 }
+
+#[cfg(test)]
+mod tests;

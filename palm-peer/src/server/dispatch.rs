@@ -4,9 +4,9 @@ use super::{
     active_calls::Running,
     clients::Clients,
     functions, liveness_check,
-    parcel::ReturnAddress,
+    parcel::{Notice, ReturnAddress},
     state::Core,
-    task::{Finished, Onward, Stuck, Task},
+    task::{Finished, Onward, Task},
     unconfirmed::Lost,
 };
 use crate::{
@@ -59,7 +59,7 @@ pub struct Serving {
     /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Messages being passed on over links that are not open yet.
-    pub(super) onward: FuturesUnordered<BoxFuture<'static, Option<Stuck>>>,
+    pub(super) onward: FuturesUnordered<BoxFuture<'static, Option<Notice>>>,
     /// What was lost on its way to other servers.
     losses: mpsc::UnboundedReceiver<Lost>,
     clients: Clients,
@@ -108,7 +108,7 @@ impl Serving {
         futures::select_biased! {
             beat = beats.select_next_some() => liveness_check::answer(beat),
             finished = self.running.next().fuse() => self.finish(finished),
-            stuck = self.onward.select_next_some() => self.stuck(stuck),
+            notice = self.onward.select_next_some() => self.give_notice(notice),
             lost = self.losses.select_next_some() => self.lost(lost),
             () = self.slow.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
@@ -362,7 +362,7 @@ impl Serving {
         self.send(to, &header, payload);
     }
 
-    fn send(&mut self, to: &ReturnAddress, header: &Answer, payload: Bytes) {
+    pub(super) fn send(&mut self, to: &ReturnAddress, header: &Answer, payload: Bytes) {
         let mut frames = Vec::with_capacity(3);
         if to.delimiter {
             frames.push(Bytes::new());

@@ -2,14 +2,13 @@
 
 use super::{
     dispatch::Serving,
-    parcel::{Parcel, ReturnAddress},
-    task::Stuck,
+    parcel::{Notice, Parcel, ReturnAddress},
     unconfirmed::Lost,
 };
 use crate::io::timer;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use palm_proto::types::message::Request;
+use palm_proto::types::message::{Answer, Failure, Request, Rerouted};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -31,30 +30,39 @@ impl Serving {
     }
 
     fn pass_on_parcel(&mut self, parcel: Parcel, leaving: bool) {
-        let to = parcel.to.clone();
+        let (to, report) = (parcel.to.clone(), parcel.request.report);
         if let Some(passing) = self.core.relay.pass_on(parcel, leaving) {
-            self.onward.push(passing.map(|passed| passed.err().map(|failure| Stuck { to, failure })).boxed());
+            self.onward.push(passing.map(move |passed| notice(to, report, passed)).boxed());
         }
     }
 
-    pub(super) fn stuck(&mut self, stuck: Option<Stuck>) {
-        if let Some(Stuck { to, failure }) = stuck {
-            self.answer(&to, Err(failure));
+    pub(super) fn give_notice(&mut self, notice: Option<Notice>) {
+        let Some(Notice { to, words }) = notice else { return };
+        match words {
+            Ok(rerouted) => {
+                let mut header = Answer::greeting(self.core.uuid);
+                (header.job, header.idx, header.stage) = (to.job, to.idx, Some(to.stage));
+                header.rerouted = Some(rerouted);
+                self.send(&to, &header, Bytes::new());
+            }
+            Err(failure) => self.answer(&to, Err(failure)),
         }
     }
 
-    /// Passes on again what may have been lost with a connection. Where the process has ended, the client has noticed that
-    /// itself, and counts the attempt: one message that ends each process that runs it must not come to more of them by this.
+    /// Passes on again what may have been lost with a connection. Where the process has ended, the client is told that the message may be
+    /// lost instead, and counts the attempt: one message that ends each process that runs it must not come to more of
+    /// them by this. The client may not have noticed it itself: its own connection there may have ended before it sent the
+    /// message, or stand still, or another instance is in its route.
     pub(super) fn lost(&mut self, lost: Lost) {
         let count = lost.parcels.len();
         for parcel in lost.parcels {
-            let (relay, to, swallowed) = (Arc::clone(&self.core.relay), parcel.to.clone(), lost.swallowed);
-            let instance = lost.to;
+            let (relay, swallowed, from) = (Arc::clone(&self.core.relay), lost.swallowed, lost.to);
+            let (to, report, stage) = (parcel.to.clone(), parcel.request.report, parcel.request.stage);
             let passing = async move {
                 if !swallowed {
                     timer::sleep(PUBLISHED_FOR).await;
-                    if !relay.is_published(instance) {
-                        return None;
+                    if !relay.is_published(from) {
+                        return notice(to, report, Ok(Some(Rerouted { stage, from, to: None })));
                     }
                 }
                 // The client has given it up; and a server that ends each connection must not be sent it for ever.
@@ -62,10 +70,19 @@ impl Serving {
                     return None;
                 }
                 let passing = relay.pass_on(parcel, false)?;
-                passing.await.err().map(|failure| Stuck { to, failure })
+                notice(to, report, passing.await)
             };
             self.onward.push(passing.boxed());
         }
         log::debug!("the connection to server {} ended: {count} messages may be lost with it", lost.to);
     }
+}
+
+/// What the client is told, if it wants to hear it.
+fn notice(to: ReturnAddress, report: bool, passed: Result<Option<Rerouted>, Failure>) -> Option<Notice> {
+    let words = match passed {
+        Ok(rerouted) => Ok(rerouted.filter(|_| report)?),
+        Err(failure) => Err(failure),
+    };
+    Some(Notice { to, words })
 }

@@ -2,7 +2,7 @@
 
 use crate::io::zmq::Connection;
 use bytes::Bytes;
-use palm_proto::types::message::Request;
+use palm_proto::types::message::{Failure, Request, Rerouted};
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -39,6 +39,16 @@ impl Parcel {
     /// About how many bytes it takes.
     pub(super) fn size(&self) -> usize {
         let names = self.request.pipeline.iter().chain(&self.request.cache).map(String::len).sum::<usize>();
-        size_of::<Self>() + self.payload.len() + names + size_of_val(self.request.route.as_slice())
+        size_of::<Self>()
+            + self.payload.len()
+            + names
+            + size_of_val(&*self.request.route)
+            + size_of_val(&*self.request.avoid)
     }
+}
+
+/// What the client is told of a message that was not passed on as its route said: where it went, or why it could not be passed on.
+pub(super) struct Notice {
+    pub(super) to: ReturnAddress,
+    pub(super) words: Result<Rerouted, Failure>,
 }

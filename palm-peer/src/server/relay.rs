@@ -10,7 +10,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use palm_proto::{
     config::Options,
     types::{
-        message::{Failure, FailureKind, Request},
+        message::{Failure, FailureKind, Request, Rerouted},
         names,
     },
 };
@@ -96,13 +96,13 @@ impl Relay {
     }
 
     /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return where a link is open; else the rest is in the future, which ends in
-    /// why the message could not be passed on.
+    /// where it was sent instead of where its route said, or in why it could not be passed on.
     #[must_use]
     pub fn pass_on(
         self: &Arc<Self>,
         mut parcel: Parcel,
         leaving: bool,
-    ) -> Option<BoxFuture<'static, Result<(), Failure>>> {
+    ) -> Option<BoxFuture<'static, Result<Option<Rerouted>, Failure>>> {
         let meant = parcel.request.route[parcel.request.stage];
         if !leaving && let Some(link) = self.mesh.get().and_then(|mesh| mesh.open_link(meant)) {
             match self.post(&link, meant, parcel) {
@@ -126,15 +126,17 @@ impl Relay {
         }
     }
 
-    async fn find_and_pass_on(&self, mut parcel: Parcel, leaving: bool) -> Result<(), Failure> {
+    async fn find_and_pass_on(&self, mut parcel: Parcel, leaving: bool) -> Result<Option<Rerouted>, Failure> {
         let mesh = self.mesh().await?;
         let (stage, deadline) = (parcel.request.stage, parcel.deadline);
+        let from = parcel.request.route[stage];
         let target = parcel.request.pipeline[stage].clone();
         let pinned = names::split_target(&target).is_some_and(|(server, _)| server.parse::<Uuid>().is_ok());
         // The client has links to the instances that its own uuid selects; only these can answer it.
         let client = parcel.request.client.unwrap_or(self.dialer.me());
         // A server that leaves must not send to itself, though it may still be published.
-        let mut avoided: Vec<Uuid> = leaving.then_some(self.dialer.me()).into_iter().collect();
+        let mut avoided = parcel.request.avoid.clone();
+        avoided.extend(leaving.then_some(self.dialer.me()));
         let mut last = Failure::new(FailureKind::Unreachable, format!("no instance for {target}"));
         for _ in 0..TRIES {
             let able = mesh.directory().resolve(&target, client)?;
@@ -151,7 +153,10 @@ impl Relay {
             parcel.request.route[stage] = chosen.uuid;
             match mesh.link_to(&chosen, deadline).await {
                 Ok(link) => match self.post(&link, chosen.uuid, parcel) {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => {
+                        let to = Some(chosen.uuid).filter(|to| *to != from);
+                        return Ok(to.map(|to| Rerouted { stage, from, to: Some(to) }));
+                    }
                     Err(unsent) => (parcel, last) = *unsent,
                 },
                 Err(error) => {

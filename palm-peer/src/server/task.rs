@@ -33,9 +33,3 @@ pub(super) struct Finished {
     pub(super) took: Duration,
     pub(super) onward: Option<Onward>,
 }
-
-/// A message that could not be passed on.
-pub(super) struct Stuck {
-    pub(super) to: ReturnAddress,
-    pub(super) failure: Failure,
-}

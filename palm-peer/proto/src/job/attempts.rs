@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     backoff::backoff,
-    types::message::{Failure, FailureKind},
+    types::message::{Failure, FailureKind, Rerouted},
 };
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -82,6 +82,33 @@ impl Job {
         flight.last = Some(fault);
         self.lane.leave(idx);
         self.wake(idx, now + pause);
+    }
+
+    /// A stage chose another instance, so that the end of this one concerns the message from now on; or it may have lost the
+    /// message, which nobody else may notice. Which attempt that was, the route says, if not two have the same instance there.
+    pub(super) fn rerouted(&mut self, idx: u64, rerouted: Rerouted, now: Instant) {
+        let Rerouted { stage, from, to } = rerouted;
+        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let meant = |route: &Vec<Uuid>| route.get(stage) == Some(&from);
+        let Some(place) = flight.routes.iter().rposition(meant) else { return };
+        let current = flight.state == State::UnderWay && place + 1 == flight.routes.len();
+        let Some(to) = to else {
+            if current || flight.state == State::UnderWay && flight.unsure.contains(&stage) {
+                let words = "the connection to the server broke; the function may have run";
+                let failure = Failure::new(FailureKind::Unreachable, words);
+                self.lost(idx, Fault { failure, stage, server: Some(from) }, true, now);
+            }
+            return;
+        };
+        if current {
+            let ambiguous = flight.routes.iter().filter(|route| meant(route)).count() > 1;
+            flight.unsure.retain(|unsure| *unsure != stage);
+            flight.unsure.extend(ambiguous.then_some(stage));
+        }
+        let route = &mut flight.routes[place];
+        self.loads.remove(route);
+        route[stage] = to;
+        self.loads.add(route);
     }
 
     /// An instance may be leaving: from now on it is not known who has what was routed through it.

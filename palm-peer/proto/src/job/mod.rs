@@ -17,14 +17,16 @@
 //! An attempt that was refused is none: no function ran where it was refused.
 
 mod attempts;
+mod detours;
 mod in_flight;
 mod quarantine;
 
+pub use self::detours::Detours;
 use self::{
     in_flight::{Flight, Loads, State},
     quarantine::Lane,
 };
-use crate::types::message::Failure;
+use crate::types::message::{Failure, Rerouted};
 use bytes::Bytes;
 use fastrand::Rng;
 use std::{
@@ -99,6 +101,13 @@ pub enum Event {
         instance: Uuid,
         /// The stages that it could be chosen for.
         stages: Vec<usize>,
+    },
+    /// A stage did not pass a message on as its route said.
+    Rerouted {
+        /// Which message.
+        idx: u64,
+        /// Where it went instead.
+        rerouted: Rerouted,
     },
     /// An instance is no longer published. If it is leaving, others go on with what it has, and what is on its way there.
     Leaving(Uuid),
@@ -238,6 +247,7 @@ impl Job {
             Event::NotSent { idx, fault } => self.not_sent(idx, fault, now),
             Event::Answered { idx, ending } => self.answered(idx, ending, now),
             Event::Gone { instance, stages } => self.gone(instance, &stages, now),
+            Event::Rerouted { idx, rerouted } => self.rerouted(idx, rerouted, now),
             Event::Leaving(instance) => self.leaving(instance),
         }
         self.move_on(now)

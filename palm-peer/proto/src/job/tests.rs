@@ -1,7 +1,7 @@
 mod simulation;
 
 use super::*;
-use crate::types::message::FailureKind;
+use crate::types::message::{FailureKind, Rerouted};
 
 const LIMITS: Limits = Limits {
     messages: 8,
@@ -145,6 +145,58 @@ fn who_went_on_for_a_server_that_left_may_go_down_too() {
     assert_eq!(sent(&job.handle(other(7, &[1]), now)), [0]);
     go(&mut job, &[1, 8], now);
     assert_eq!(job.handle(other(9, &[1]), now), [], "of this attempt it is known who has it");
+}
+
+fn rerouted(from: u128, to: Option<u128>) -> Event {
+    Event::Rerouted { idx: 0, rerouted: Rerouted { stage: 1, from: uuid(from), to: to.map(uuid) } }
+}
+
+#[test]
+fn the_end_of_a_server_that_a_stage_chose_concerns_the_message() {
+    let now = Instant::now();
+    let mut job = under_way(LIMITS, &[1, 2], now);
+    assert_eq!(job.handle(rerouted(2, Some(3)), now), []);
+    assert_eq!([1, 2, 3].map(|server| job.load(uuid(server))), [1, 0, 1]);
+    assert_eq!(job.handle(gone(uuid(2)), now), [], "it is not there any more");
+    assert_eq!(sent(&job.handle(gone(uuid(3)), now)), [0]);
+    go(&mut job, &[1, 4], now);
+    // A report of the attempt before comes late.
+    job.handle(rerouted(3, Some(5)), now);
+    assert_eq!([4, 5].map(|server| job.load(uuid(server))), [1, 1]);
+    assert_eq!(job.handle(gone(uuid(5)), now), []);
+    answer(&mut job, Ok("r".into()), now);
+    assert_eq!((job.next_result(), job.loads.is_empty()), (Some((0, Ok("r".into()))), true));
+}
+
+#[test]
+fn what_a_stage_may_have_lost_is_sent_again_and_counted_once() {
+    let now = Instant::now();
+    let mut job = under_way(LIMITS, &[1, 2], now);
+    assert_eq!(sent(&job.handle(rerouted(2, None), now)), [0]);
+    go(&mut job, &[1, 3], now);
+    assert_eq!(job.handle(rerouted(2, None), now), [], "the same attempt, or one that was given up");
+    assert_eq!(job.handle(gone(uuid(2)), now), [], "as the client notices as well");
+    assert_eq!(job.counts().retried, 1);
+    assert_eq!(sent(&job.handle(rerouted(3, None), now)), [0]);
+    go(&mut job, &[1, 4], now);
+    assert_eq!(job.handle(rerouted(4, None), now), [], "no attempt is left, but an answer may come");
+    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.patience)));
+}
+
+#[test]
+fn reports_that_fit_no_attempt_change_nothing() {
+    let now = Instant::now();
+    let mut job = under_way(LIMITS, &[1, 2], now);
+    for (idx, stage, from) in [(0, 1, 7), (0, 9, 2), (5, 1, 2)] {
+        for to in [None, Some(uuid(3))] {
+            let rerouted = Rerouted { stage, from: uuid(from), to };
+            assert_eq!(job.handle(Event::Rerouted { idx, rerouted }, now), []);
+        }
+    }
+    assert_eq!([1, 2, 3].map(|server| job.load(uuid(server))), [1, 1, 0]);
+    // A server that leaves sends on what was meant for itself.
+    job.handle(rerouted(2, Some(3)), now);
+    assert_eq!(sent(&job.handle(gone(uuid(3)), now)), [0]);
 }
 
 #[test]

@@ -111,6 +111,13 @@ pub struct Request {
     /// The key in the server's store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
+    /// Whether the client wants to know when a stage sends the message elsewhere, or may have lost it: [`Rerouted`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub report: bool,
+    /// Instances that the client does not reach, so that they could not answer it: a stage that has to choose another one than the route says
+    /// does not choose these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<Uuid>,
 }
 
 impl Request {
@@ -127,6 +134,8 @@ impl Request {
             idx: None,
             timeout_ms: None,
             cache: None,
+            report: false,
+            avoid: Vec::new(),
         }
     }
 
@@ -315,16 +324,31 @@ pub struct Answer {
     /// Present instead of a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// Present in a report, which is no answer: the message goes on, or is to be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerouted: Option<Rerouted>,
     /// The last word of a server that leaves, to whoever greeted it: all that it took in is answered or passed on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
+}
+
+/// What a stage reports of a message that it did not pass on as its route said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerouted {
+    /// The stage that another instance was chosen for.
+    pub stage: usize,
+    /// The instance that was in the route.
+    pub from: Uuid,
+    /// The one that it was sent to instead; absent when it may be lost, and the stage does not send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Uuid>,
 }
 
 impl Answer {
     /// The answer to a greeting.
     #[must_use]
     pub fn greeting(server: Uuid) -> Self {
-        Self { palm: VERSION, job: None, idx: None, stage: None, server, error: None, bye: false }
+        Self { palm: VERSION, job: None, idx: None, stage: None, server, error: None, rerouted: None, bye: false }
     }
 
     /// The last word of a server that leaves.

@@ -7,5 +7,6 @@ mod harness;
 mod leader;
 mod names;
 mod python;
+mod rerouted;
 mod stages;
 mod suspicion;

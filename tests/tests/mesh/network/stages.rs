@@ -17,19 +17,24 @@ const BOUND: Duration = Duration::from_secs(8);
 /// One host for the leader, one for the first stage, and two for instances of the second.
 pub(super) struct Stages<'a> {
     pub(super) mesh: Mesh<'a>,
-    client: Client,
+    pub(super) client: Client,
     pub(super) servers: Vec<Server>,
 }
 
 impl<'a> Stages<'a> {
-    fn start(network: &Network, etcd: &'a Etcd) -> Self {
+    pub(super) fn start(network: &Network, etcd: &'a Etcd) -> Self {
         Self::start_with(network, etcd, &[])
     }
 
     /// The servers have these flags besides.
     pub(super) fn start_with(network: &Network, etcd: &'a Etcd, flags: &[&str]) -> Self {
+        Self::start_on(network, etcd, flags, &[("first", "b"), ("one", "a"), ("two", "a")])
+    }
+
+    /// Stages of these names are on these hosts.
+    pub(super) fn start_on(network: &Network, etcd: &'a Etcd, flags: &[&str], stages: &[(&str, &str)]) -> Self {
         let mesh = Mesh::new(etcd, "/mesh", &[]);
-        let stage = |(host, name): (&str, &str)| {
+        let stage = |&(host, name): &(&str, &str)| {
             let host = network.host(host);
             let (address, etcd) = (host.address().to_string(), etcd.endpoint());
             let run = host.builder(example("stage")).args(["run", "--debug", "--etcd", &etcd, "--ip", &address]);
@@ -40,7 +45,7 @@ impl<'a> Stages<'a> {
         };
         let leader = start_with(&mesh, etcd, network.host("leader"), "printf", flags);
         let mut servers = vec![leader];
-        servers.extend([("first", "b"), ("one", "a"), ("two", "a")].map(stage));
+        servers.extend(stages.iter().map(stage));
         let client = block_on(Client::connect(mesh.options())).expect("connects");
         Self { mesh, client, servers }
     }

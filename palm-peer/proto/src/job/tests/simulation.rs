@@ -1,5 +1,7 @@
 //! Jobs in a mesh that loses, delays, duplicates and reorders, and whose servers die, freeze, leave, come and are busy.
 
+mod reports;
+
 use super::{LIMITS, sent};
 use crate::{
     job::{Action, Ending, Event, Fault, Job, Limits},
@@ -23,6 +25,9 @@ struct Weather {
     double: u32,
     busy: u32,
     fail: u32,
+    /// A stage sends it to another instance than the route says, or loses it, and reports that.
+    stray: u32,
+    lose_aloud: u32,
     /// Which message takes each server down that runs it, if one does.
     poison: Option<u64>,
 }
@@ -198,7 +203,7 @@ impl World {
             copy.stage += 1;
             copy.inside = false;
             copy.due = self.delay(20);
-            self.copies.push(copy);
+            self.pass_on(copy);
         }
     }
 
@@ -250,7 +255,7 @@ impl World {
         }
         let due: Vec<_> = self.news.extract_if(.., |(due, _)| *due <= now).collect();
         for (_, event) in due {
-            self.tell(event);
+            self.hear(event);
         }
         let actions = self.job.tick(self.now);
         self.act(actions);
@@ -307,6 +312,8 @@ fn every_message_ends_exactly_once_in_two_thousand_histories() {
             double: rare(50),
             busy: rare(100),
             fail: rare(50),
+            stray: rare(100),
+            lose_aloud: rare(50),
             poison: Some(3),
         };
         let stages = random.usize(1..5);
