@@ -47,7 +47,7 @@ pub use memory::resident;
 pub use metrics::Metrics;
 pub use network::{Flow, Host, Network};
 pub use process::{Mark, Process, ProcessBuilder};
-pub use processor_time::processor_time;
+pub use processor_time::{processor_time, running_time};
 pub use proxy::Proxy;
 pub use slow_answers::SlowAnswers;
 pub use timing::{Stats, eventually, median, stats};

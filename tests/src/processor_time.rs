@@ -19,9 +19,42 @@ pub fn processor_time(pid: u32) -> Duration {
     TICK * ticks.iter().sum()
 }
 
+/// The processor time that the living threads of the process `pid` have used, to the nanosecond. What threads used that have
+/// ended is not in it.
+///
+/// # Panics
+///
+/// When there is no such process, or the kernel does not count.
+#[must_use]
+pub fn running_time(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
+    // A thread may end meanwhile.
+    let used = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
+    Duration::from_nanos(used.map(|stat| stat.split(' ').next().unwrap_or("").parse::<u64>().expect("ns")).sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_little_work_uses_a_little_processor_time() {
+        let me = std::process::id();
+        let mut before = running_time(me);
+        for _ in 0..100_000 {
+            std::hint::black_box((0..100_000_u64).sum::<u64>());
+            std::thread::yield_now();
+            // Threads of other tests may end, and take theirs with them.
+            let now = running_time(me);
+            let used = now.saturating_sub(before);
+            if !used.is_zero() {
+                assert!(!used.as_nanos().is_multiple_of(TICK.as_nanos()), "{used:?}");
+                return;
+            }
+            before = now;
+        }
+        panic!("it used no processor time");
+    }
 
     #[test]
     fn who_works_uses_processor_time() {

@@ -2,12 +2,15 @@
 
 use super::registry::{Line, MANY};
 use crate::types::record::Record;
-use log::Level;
+use log::{Level, LevelFilter};
 
-/// The list of servers as the guide prints it; of many servers, a detail.
-pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>) -> Vec<Line> {
+/// The list of servers as the guide prints it; of many servers, a detail, which is left out where nobody logs details.
+pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>, verbosity: LevelFilter) -> Vec<Line> {
     let reachable: Vec<_> = reachable.into_iter().collect();
     let level = if reachable.len() > MANY { Level::Debug } else { Level::Info };
+    if level > verbosity && !reachable.is_empty() {
+        return Vec::new();
+    }
     let line = |text: &str| Line::new(level, text);
     let mut servers: Vec<Line> = reachable
         .into_iter()

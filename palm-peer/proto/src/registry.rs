@@ -26,7 +26,7 @@ use crate::{
         tombstone::{Departure, REMOVED_BY_ADMIN, Why},
     },
 };
-use log::Level;
+use log::{Level, LevelFilter};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -96,6 +96,8 @@ pub struct Registry {
     /// The number of servers that died in the round under way.
     round: Option<usize>,
     rounds: u64,
+    /// Lines beyond this level are not written: there is one for each server and round.
+    verbosity: LevelFilter,
     actions: Vec<Action>,
 }
 
@@ -136,6 +138,7 @@ impl Registry {
             next_round: now,
             round: None,
             rounds: 0,
+            verbosity: LevelFilter::Trace,
             actions: Vec::new(),
         }
     }
@@ -161,6 +164,11 @@ impl Registry {
     #[must_use]
     pub fn rounds(&self) -> u64 {
         self.rounds
+    }
+
+    /// Says which lines are of use to anybody: all, if nothing is said.
+    pub fn set_verbosity(&mut self, verbosity: LevelFilter) {
+        self.verbosity = verbosity;
     }
 
     /// When [`Registry::tick`] is needed next.

@@ -9,10 +9,10 @@ use crate::{
         connect,
         dealer::{self, End, ReadHalf, WriteHalf},
         etcd::Etcd,
-        executor::{self, TcpStream},
-        fd_limit,
+        executor, fd_limit,
         handshake::Unopened,
         tasks::Name,
+        tcp::Tcp,
         tcp_state::Ends,
         timer,
         tls::{self, Credentials},
@@ -211,7 +211,8 @@ impl Dialer {
         let mut left = resolved.map_err(|error| OpenError::Failed(error.to_string()))?;
         let mut failures = Vec::new();
         loop {
-            let (at, tcp) = match connect::race(&left, deadline).await {
+            let connect = |address| Tcp::connect(address, self.home.as_ref());
+            let (at, tcp) = match connect::race(&left, deadline, connect).await {
                 Ok(connected) => connected,
                 Err(failed) => {
                     failures.extend(failed.into_iter().map(|(at, error)| (at, OpenError::of_connect(at, error, time))));
@@ -233,13 +234,7 @@ impl Dialer {
         }
     }
 
-    async fn open_over(
-        &self,
-        tcp: TcpStream,
-        host: &str,
-        server: Uuid,
-        jobs: JobSinks,
-    ) -> Result<Arc<Link>, OpenError> {
+    async fn open_over(&self, tcp: Tcp, host: &str, server: Uuid, jobs: JobSinks) -> Result<Arc<Link>, OpenError> {
         executor::tune(&tcp)?;
         let ends = Ends::of(&tcp)?;
         let (read, write): (ReadHalf, WriteHalf) = match &self.credentials {
@@ -247,7 +242,7 @@ impl Dialer {
                 let stream = credentials.connect(tcp, host).await?;
                 (Box::new(stream.clone()), Box::new(stream))
             }
-            None => (Box::new(tcp.clone()), Box::new(tcp)),
+            None => tcp.into_split(),
         };
         let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
         self.spawn(Name::LinkWriter, writer.run());

@@ -6,12 +6,13 @@ use super::{
     timer,
 };
 use futures::{
-    StreamExt as _,
+    FutureExt as _, StreamExt as _,
     future::{Either, select},
     stream::FuturesUnordered,
 };
 use palm_proto::happy_eyeballs::{Attempts, Step};
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     time::{Duration, Instant},
@@ -29,14 +30,15 @@ pub async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketA
     resolve(host.trim_start_matches('[').trim_end_matches(']'), port, time).await
 }
 
-/// Connects to the first of these addresses that lets us in, and says to which. The others are given up.
+/// Connects, by `connect`, to the first of these addresses that lets us in, and says to which. The others are given up.
 ///
 /// # Errors
 /// How each of them failed; `None` for those that had not answered by `deadline`.
-pub async fn race(
+pub async fn race<S, F: Future<Output = io::Result<S>>>(
     addresses: &[SocketAddr],
     deadline: Instant,
-) -> Result<(SocketAddr, TcpStream), Vec<(SocketAddr, Option<io::Error>)>> {
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<(SocketAddr, S), Vec<(SocketAddr, Option<io::Error>)>> {
     executor::prepare();
     let mut attempts = Attempts::new(addresses, Instant::now());
     let mut running = FuturesUnordered::new();
@@ -44,7 +46,7 @@ pub async fn race(
     loop {
         let until = match attempts.step(Instant::now()) {
             Step::Start(address) => {
-                running.push(async move { (address, TcpStream::connect(address).await) });
+                running.push(connect(address).map(move |connected| (address, connected)));
                 continue;
             }
             Step::WaitUntil(at) => at.min(deadline),
@@ -77,7 +79,7 @@ pub async fn race(
 pub async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + time;
     let addresses = resolve(host, port, time).await?;
-    race(&addresses, deadline).await.map(|(_, stream)| stream).map_err(|failures| {
+    race(&addresses, deadline, TcpStream::connect).await.map(|(_, stream)| stream).map_err(|failures| {
         let kind =
             failures.iter().find_map(|(_, error)| Some(error.as_ref()?.kind())).unwrap_or(io::ErrorKind::TimedOut);
         let reason = |(address, error): &(SocketAddr, Option<io::Error>)| match error {
@@ -104,9 +106,11 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let open = listener.local_addr().expect("an address");
             let closed = SocketAddr::new(open.ip(), free_port());
-            let (found, stream) = race(&[closed, open], Instant::now() + SOON).await.expect("one lets us in");
+            let (found, stream) =
+                race(&[closed, open], Instant::now() + SOON, TcpStream::connect).await.expect("one lets us in");
             assert_eq!((found, stream.peer_addr().ok()), (open, Some(open)));
-            let failures = race(&[closed, closed], Instant::now() + SOON).await.expect_err("nobody listens");
+            let raced = race(&[closed, closed], Instant::now() + SOON, TcpStream::connect).await;
+            let failures = raced.expect_err("nobody listens");
             assert_eq!(failures.len(), 2);
             let refused = |(_, error): &(_, Option<io::Error>)| {
                 error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)

@@ -19,7 +19,9 @@ use rustix::net::sockopt;
 use std::{
     future::Future,
     io,
+    os::fd::AsFd,
     panic::{AssertUnwindSafe, resume_unwind},
+    sync::Once,
     thread,
     time::Duration,
 };
@@ -48,8 +50,8 @@ const USER_TIMEOUT_MS: u32 = 45_000;
 ///
 /// # Errors
 /// When the connection is gone already.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn tune(stream: &impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_INTERVAL)?;
@@ -64,11 +66,15 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
 /// them on two cores cost a third of all calls. Comes too late in a program that has used async-std before;
 /// `ASYNC_STD_THREAD_COUNT` has the last word.
 pub fn prepare() {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = GlobalExecutorConfig::default()
-        .with_env_var("ASYNC_STD_THREAD_COUNT")
-        .with_min_threads((cores / 2).clamp(1, MOST_THREADS));
-    async_global_executor::init_with_config(threads.with_thread_name_fn(|| "palm-io".to_owned()));
+    static PREPARED: Once = Once::new();
+    // How many cores there are is read from a dozen files, so not for each connection.
+    PREPARED.call_once(|| {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = GlobalExecutorConfig::default()
+            .with_env_var("ASYNC_STD_THREAD_COUNT")
+            .with_min_threads((cores / 2).clamp(1, MOST_THREADS));
+        async_global_executor::init_with_config(threads.with_thread_name_fn(|| "palm-io".to_owned()));
+    });
 }
 
 /// Runs a future in the background until it ends. A panic is logged with the name.

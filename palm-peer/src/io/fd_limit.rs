@@ -4,7 +4,10 @@ use rustix::{
     io::Errno,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-use std::{fs, io, os::fd::AsRawFd as _};
+use std::{
+    fs, io,
+    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
+};
 
 /// How many descriptors the process may have.
 #[must_use]
@@ -31,7 +34,8 @@ pub fn in_use() -> Option<u64> {
 /// The number that the next descriptor gets, which is the lowest that is free; `None` when there is none left.
 #[must_use]
 pub fn lowest_free() -> Option<u64> {
-    u64::try_from(fs::File::open("/dev/null").ok()?.as_raw_fd()).ok()
+    // A socket costs a third of what opening a file does.
+    u64::try_from(UnixDatagram::unbound().ok()?.as_raw_fd()).ok()
 }
 
 /// Whether this says that the process, or the system, has no descriptor left.

@@ -12,6 +12,7 @@ pub mod resolver;
 pub mod signal;
 pub mod systemd;
 pub mod tasks;
+pub mod tcp;
 pub mod tcp_state;
 pub mod timer;
 pub mod tls;

@@ -3,9 +3,9 @@
 //! Read from `/proc/net/tcp`, which needs no rights and no unsafe code. It is long on a host with many connections, so this is
 //! for connections on which something is wrong already.
 
-use crate::io::executor::TcpStream;
 use palm_proto::liveness::Delivery;
-use std::{fs, io, net::SocketAddr};
+use rustix::net::{getpeername, getsockname};
+use std::{fs, io, net::SocketAddr, os::fd::AsFd};
 
 /// The `st` of an established connection.
 const ESTABLISHED: &str = "01";
@@ -27,8 +27,9 @@ impl Ends {
     ///
     /// # Errors
     /// When it has ended already.
-    pub fn of(stream: &TcpStream) -> io::Result<Self> {
-        Ok(Self { local: stream.local_addr()?, peer: stream.peer_addr()? })
+    pub fn of(stream: &impl AsFd) -> io::Result<Self> {
+        let peer = getpeername(stream)?.ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Self { local: getsockname(stream)?.try_into()?, peer: peer.try_into()? })
     }
 
     /// Where the other end is.
@@ -84,7 +85,10 @@ fn hex(address: SocketAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{executor::TcpListener, timer};
+    use crate::io::{
+        executor::{TcpListener, TcpStream},
+        timer,
+    };
     use futures::{AsyncWriteExt as _, executor::block_on, future::join};
     use std::time::Duration;
 

@@ -15,10 +15,13 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
+
+/// See [`coarse`].
+const GRAIN: Duration = Duration::from_millis(50);
 
 type Key = (Instant, u64);
 
@@ -61,6 +64,11 @@ impl Timers {
             self.earlier.notify_one();
         }
         key
+    }
+
+    /// Whether this waker is the one that waits under this key.
+    fn keeps(&self, key: Key, waker: &Waker) -> bool {
+        self.lock().wakers.get(&key).is_some_and(|kept| kept.will_wake(waker))
     }
 
     /// Wakes whoever's deadline has passed, for ever.
@@ -110,16 +118,25 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.forget();
         if Instant::now() >= self.deadline {
+            self.forget();
             return Poll::Ready(());
         }
-        self.key = Some(Timers::shared().add(self.deadline, cx.waker().clone()));
+        // Whoever waits for several things polls each of them again and again.
+        if !self.key.is_some_and(|key| Timers::shared().keeps(key, cx.waker())) {
+            self.forget();
+            self.key = Some(Timers::shared().add(self.deadline, cx.waker().clone()));
+        }
         Poll::Pending
     }
 }
 
 impl Sleep {
+    /// When it ends.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     fn forget(&mut self) {
         if let Some(key) = self.key.take() {
             // The last waker of a task takes the task with it, and its own timers: not under our lock.
@@ -135,9 +152,30 @@ impl Drop for Sleep {
     }
 }
 
+/// Returns the end of the [`GRAIN`] that `deadline` lies in. Deadlines of many, for which it does not matter when exactly they end, then end
+/// together: one wake-up serves all of them.
+pub fn coarse(deadline: Instant) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    end_of_grain(*START, deadline)
+}
+
+fn end_of_grain(start: Instant, deadline: Instant) -> Instant {
+    let since = deadline.saturating_duration_since(start).as_nanos();
+    let late = since.next_multiple_of(GRAIN.as_nanos()) - since;
+    deadline + Duration::from_nanos(u64::try_from(late).unwrap_or(0))
+}
+
 /// Waits until `deadline`.
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, key: None }
+}
+
+/// Waits for the end of a sleep, if there is one; else for ever.
+pub async fn end_of(sleep: Option<&mut Sleep>) {
+    match sleep {
+        Some(sleep) => sleep.await,
+        None => futures::future::pending().await,
+    }
 }
 
 /// Waits for `time`.
@@ -214,7 +252,22 @@ mod tests {
     use super::*;
     use crate::io::executor;
     use futures::{channel::oneshot, executor::block_on, future::join_all};
-    use std::sync::{Arc, RwLock};
+    use std::{
+        sync::{
+            Arc, RwLock,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::Wake,
+    };
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
 
     #[test]
     fn deadlines_fire_in_order_whatever_the_order_they_are_set_in() {
@@ -243,6 +296,35 @@ mod tests {
         assert_eq!(turned.try_recv(), Ok(None), "the executor is held up");
         drop(closed);
         block_on(turned).expect("the executor goes on");
+    }
+
+    #[test]
+    fn coarse_deadlines_end_together_and_no_earlier() {
+        let start = Instant::now();
+        let ms = |ms: u64| start + Duration::from_millis(ms);
+        for (deadline, wanted) in [(0, 0), (1, 50), (49, 50), (50, 50), (51, 100), (1049, 1050)] {
+            assert_eq!(end_of_grain(start, ms(deadline)), ms(wanted), "{deadline}");
+        }
+        assert_eq!(end_of_grain(ms(10), start), start, "what is over is over");
+        assert!(coarse(start) >= start && coarse(start) - start < GRAIN);
+    }
+
+    #[test]
+    fn a_sleep_that_is_polled_by_another_task_wakes_that_one() {
+        let (first, second) = (Arc::new(Flag::default()), Arc::new(Flag::default()));
+        let mut sleep = sleep(Duration::from_millis(20));
+        for flag in [&first, &first, &second] {
+            let waker = Waker::from(Arc::clone(flag));
+            assert!(sleep.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        }
+        for _ in 0..1000 {
+            if second.0.load(Ordering::SeqCst) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(second.0.load(Ordering::SeqCst), "whoever polled last is woken");
+        assert!(!first.0.load(Ordering::SeqCst), "nobody else");
     }
 
     #[test]

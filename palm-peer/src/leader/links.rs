@@ -129,7 +129,7 @@ impl Links {
                 Either::Right(((), asking)) => asking,
             };
             // The old one may still answer: the server is slow then, and the path is not dead.
-            match select(asking, links.ask_anew(uuid, &endpoint).boxed()).await {
+            match select(asking, links.ask_anew(uuid, &endpoint)).await {
                 Either::Left((Ok(reply), _)) => Ok(reply?),
                 Either::Right((reply @ Ok(_), _)) => reply,
                 Either::Left((Err(_), anew)) => anew.await,
@@ -141,10 +141,14 @@ impl Links {
         }
     }
 
-    async fn ask_anew(&self, uuid: Uuid, endpoint: &str) -> Result<String, ProbeError> {
-        let link = self.open_anew(uuid, endpoint).await?;
-        self.keep(uuid, endpoint, &link);
-        Ok(self.ask(&link, uuid).await??)
+    /// Boxed, for most probes need none, and would be several times as large with it.
+    fn ask_anew<'a>(&'a self, uuid: Uuid, endpoint: &'a str) -> BoxFuture<'a, Result<String, ProbeError>> {
+        let asking = async move {
+            let link = self.open_anew(uuid, endpoint).await?;
+            self.keep(uuid, endpoint, &link);
+            Ok(self.ask(&link, uuid).await??)
+        };
+        asking.boxed()
     }
 
     /// Opens a connection. Where descriptors are scarce, probes take turns: each waits for half of its time at most.

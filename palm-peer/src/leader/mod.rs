@@ -10,7 +10,8 @@ use crate::{
     client::dialer::Dialer,
     io::{
         etcd::{Change, Etcd, KeyValue, Target, Watch},
-        executor, timer,
+        executor,
+        timer::{self, Sleep},
     },
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -26,6 +27,7 @@ use palm_proto::{
 use std::{
     future::{self, Future},
     ops::ControlFlow,
+    pin::pin,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -95,6 +97,8 @@ struct Leader {
     stale: bool,
     /// Whether the leader's name is being written into a batch of records.
     vouching: bool,
+    /// When something is due. Kept while that does not change: events come by the thousand.
+    tick: Option<Sleep>,
     /// How many rounds the pipeliner has listed the servers after.
     listed: u64,
 }
@@ -122,6 +126,7 @@ pub async fn lead(mandate: Mandate) -> End {
         whole: false,
         stale: false,
         vouching: false,
+        tick: None,
         listed: 0,
     };
     let end = leader.run(&mut servers).await;
@@ -155,17 +160,14 @@ impl Leader {
     }
 
     async fn next(&mut self, servers: &mut Watch) -> Input {
-        let deadline = self.whole.then(|| self.registry.deadline());
-        let tick = async move {
-            match deadline {
-                Some(deadline) => timer::sleep_until(deadline).await,
-                None => futures::future::pending().await,
-            }
-        };
+        let tick = self.whole.then(|| timer::coarse(self.registry.deadline()));
+        if self.tick.as_ref().map(Sleep::deadline) != tick {
+            self.tick = tick.map(timer::sleep_until);
+        }
         futures::select_biased! {
             change = servers.next().fuse() => Input::Changed(change),
             done = self.work.select_next_some() => Input::Done(done),
-            () = Box::pin(tick).fuse() => Input::Tick,
+            () = pin!(timer::end_of(self.tick.as_mut()).fuse()) => Input::Tick,
         }
     }
 
@@ -197,6 +199,7 @@ impl Leader {
     }
 
     fn tick(&mut self) {
+        self.registry.set_verbosity(log::max_level());
         let actions = self.registry.tick(Instant::now());
         self.perform(actions);
     }
@@ -206,7 +209,7 @@ impl Leader {
         let rounds = self.registry.rounds();
         if self.listed < rounds && !self.registry.is_busy() {
             self.listed = rounds;
-            for line in pipeliner::list(self.registry.reachable()) {
+            for line in pipeliner::list(self.registry.reachable(), log::max_level()) {
                 write_line("pipeliner", &line);
             }
         }

@@ -23,7 +23,7 @@ mod world;
 use palm_tests::binary;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{env, error::Error, time::Duration};
-use table::Table;
+use table::{Row, Table};
 use world::{Plan, World};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -60,6 +60,7 @@ fn measure(words: &[&str]) -> Outcome<()> {
     let real = number(words, "real", 0)?;
     let clients = number(words, "clients", 50)?;
     let restarts = number(words, "restarts", 20)?;
+    let only = words.iter().find_map(|word| word.strip_prefix("only="));
     raise_limit(sizes.iter().copied().max().unwrap_or(N))?;
     // Not to find out at the end that it is missing.
     let _ = binary("palm-cli");
@@ -67,23 +68,34 @@ fn measure(words: &[&str]) -> Outcome<()> {
     for n in sizes {
         let plan = Plan { n, real: real.min(n), clients, restarts };
         eprintln!("scale: {plan:?}");
-        let (mut world, formed) = World::form(plan);
-        let steady = steady::measure(&world);
-        let rows = [
-            size::measure(&mut world, formed, steady.etcd_out),
-            restarts::measure(&world),
-            steady.row,
-            failover::measure(&mut world),
-            away::measure(&mut world),
-            calls::measure(&world),
-            cli::measure(&world),
-        ];
-        table::merge(&mut tables, rows);
+        table::merge(&mut tables, rows(plan, &|name| only.is_none_or(|only| only.split(',').any(|word| word == name))));
         // What comes after may fail, or be interrupted.
         tables.iter().for_each(Table::progress);
     }
     tables.iter().for_each(Table::print);
     Ok(())
+}
+
+/// Measures the tables that are wanted, at one N.
+fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
+    let (mut world, formed) = World::form(plan);
+    let mut rows = Vec::new();
+    if wanted("size") || wanted("steady") {
+        let steady = steady::measure(&world);
+        if wanted("size") {
+            rows.push(size::measure(&mut world, formed, steady.etcd_out));
+        }
+        rows.push(steady.row);
+    }
+    let measures: [(&str, fn(&mut World) -> Row); 5] = [
+        ("restarts", |world| restarts::measure(world)),
+        ("failover", failover::measure),
+        ("away", away::measure),
+        ("calls", |world| calls::measure(world)),
+        ("cli", |world| cli::measure(world)),
+    ];
+    rows.extend(measures.iter().filter(|(name, _)| wanted(name)).map(|(_, measure)| measure(&mut world)));
+    rows
 }
 
 /// Allows this process, and those that it starts, the file descriptors that so many servers take: each listens, and lets in the leader, the

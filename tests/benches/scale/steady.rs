@@ -21,13 +21,13 @@ pub fn measure(world: &World) -> Steady {
     // The servers were configured a moment ago: what follows from it is over after a while.
     thread::sleep(PROBE_PERIOD / 2);
     let (before, revision, marks) = (world.etcd.metrics(), world.revision(), world.marks());
-    let (leader, etcd) = (world.leader_cpu(), world.etcd_cpu());
+    let (leader, etcd) = (world.leader_running(), world.etcd_cpu());
     let lines = world.leader().mark();
     let began = Instant::now();
     thread::sleep(PROBE_PERIOD * ROUNDS);
     let seconds = began.elapsed().as_secs_f64();
     let work = Work::between(before, world.etcd.metrics());
-    let (leader, etcd) = (world.leader_cpu() - leader, world.etcd_cpu() - etcd);
+    let (leader, etcd) = (world.leader_running() - leader, world.etcd_cpu() - etcd);
     let rounds = seconds / PROBE_PERIOD.as_secs_f64();
     let log: usize = world.leader().lines_after(lines).iter().map(|line| line.len() + 1).sum();
     let row = Row::new("3. Steady state", world.plan.n)

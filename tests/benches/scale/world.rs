@@ -5,7 +5,7 @@ use crate::{
     simulated::{Config, Swarm},
 };
 use palm_peer::{Client, Settings};
-use palm_tests::{Etcd, Mark, Metrics, Process, processor_time, resident};
+use palm_tests::{Etcd, Mark, Metrics, Process, processor_time, resident, running_time};
 use std::{
     env, thread,
     time::{Duration, Instant},
@@ -169,6 +169,11 @@ impl World {
     /// CPU time in seconds, here and below.
     pub fn leader_cpu(&self) -> f64 {
         cpu(self.leader().pid())
+    }
+
+    /// The same of the leader's living threads, exactly: for a time in which none ends.
+    pub fn leader_running(&self) -> f64 {
+        running_time(self.leader().pid()).as_secs_f64()
     }
 
     pub fn etcd_cpu(&self) -> f64 {

@@ -14,7 +14,7 @@ fn record(id: u128, server: &str) -> Record {
 
 #[test]
 fn the_list_is_the_guides() {
-    let lines: Vec<_> = list([&record(1, "printf")]).into_iter().map(|line| line.text).collect();
+    let lines: Vec<_> = list([&record(1, "printf")], LevelFilter::Info).into_iter().map(|line| line.text).collect();
     assert_eq!(
         lines,
         [
@@ -23,6 +23,14 @@ fn the_list_is_the_guides() {
             "***************************".to_owned(),
         ]
     );
-    let empty = list([]);
+    let empty = list([], LevelFilter::Info);
     assert!(empty[0].critical && empty[0].text == "You have no server running" && empty.len() == 3);
+}
+
+#[test]
+fn the_list_of_many_is_made_for_those_who_log_details() {
+    let many: Vec<_> = (0..21).map(|id| record(id, "printf")).collect();
+    assert_eq!(list(&many, LevelFilter::Info), []);
+    let lines = list(&many, LevelFilter::Debug);
+    assert!(lines.len() == 23 && lines.iter().all(|line| line.level == Level::Debug));
 }

@@ -124,14 +124,19 @@ impl Registry {
         entry.acquit();
         (entry.answered_at, entry.is_failing) = (Some(now), false);
         entry.complaint = None;
-        let record = &entry.record;
-        let line = format!("{uuid}/{}/{} : b'{digest}'", record.server, record.kind);
         // A digest with an entry in full tells of an error.
         let level = if digest.contains(':') { Level::Info } else { self.detail() };
-        if in_round {
-            self.log(level, line);
+        if in_round && level <= self.verbosity {
+            self.log_digest(uuid, level, digest);
         }
         self.settle(uuid);
+    }
+
+    fn log_digest(&mut self, uuid: Uuid, level: Level, digest: &str) {
+        if let Some(Entry { record, .. }) = self.servers.get(&uuid) {
+            let line = format!("{uuid}/{}/{} : b'{digest}'", record.server, record.kind);
+            self.log(level, line);
+        }
     }
 
     pub(super) fn unanswered(&mut self, uuid: Uuid, token: Token, reason: String, now: Instant) {

@@ -148,7 +148,8 @@ pub(super) async fn run(link: Weak<Link>, pulse: Arc<Pulse>, place: Where) {
         pulse.arrived.store(liveness.arrived(), Ordering::SeqCst);
         if let Some(wait) = wait {
             pulse.awake.store(true, Ordering::SeqCst);
-            timer::sleep_until(wait).await;
+            // A process may watch over thousands of links.
+            timer::sleep_until(timer::coarse(wait)).await;
         }
     }
 }

@@ -15,6 +15,7 @@ mod grant;
 mod history;
 mod keep_alive;
 mod life;
+mod local_stream;
 mod settings;
 mod target;
 mod thread;
@@ -33,6 +34,7 @@ pub use self::{
     error::{EtcdError, EtcdErrorKind},
     grant::{Granted, LeaseRequest},
     keep_alive::KeepAlive,
+    local_stream::LocalStream,
     settings::{EtcdSettings, TlsSource},
     target::Target,
     thread::{Bound, Task},

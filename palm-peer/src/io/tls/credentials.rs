@@ -6,7 +6,7 @@ use super::{
     stream::{self, Stream},
     verify::{OwnFault, Verifier, check_own, expires_by},
 };
-use crate::io::executor::TcpStream;
+use crate::io::{executor::TcpStream, tcp::Tcp};
 use futures_rustls::{
     TlsAcceptor, TlsConnector,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -107,7 +107,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When it does not.
-    pub async fn connect(&self, tcp: TcpStream, host: &str) -> Result<Stream, Failure> {
+    pub async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, Failure> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Failure::no_name(host))?;
         let connector = TlsConnector::from(self.current().client);
         let connected =

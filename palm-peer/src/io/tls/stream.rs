@@ -1,12 +1,11 @@
 //! A connection over TLS, and the socket below it.
 
-use crate::io::{executor::TcpStream, timer};
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use crate::io::{tcp::Tcp, timer};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use futures_rustls::TlsStream;
 use std::{
     cell::Cell,
     io::{self, IoSlice},
-    net::Shutdown,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -100,7 +99,7 @@ impl AsyncWrite for Stream {
 /// A socket that is read in large pieces. Holds nothing while nothing comes.
 #[derive(Debug)]
 pub(super) struct Socket {
-    tcp: TcpStream,
+    tcp: Tcp,
     /// What was read, up to `end`, and taken, up to `at`. Lent by the thread; empty when all is taken.
     buffer: Vec<u8>,
     at: usize,
@@ -110,8 +109,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, buffer: Vec::new(), at: 0, end: 0, sent: 0 }
+    pub(super) fn new(tcp: impl Into<Tcp>) -> Self {
+        Self { tcp: tcp.into(), buffer: Vec::new(), at: 0, end: 0, sent: 0 }
     }
 
     fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -130,7 +129,7 @@ impl Socket {
     /// would take back what was said last.
     pub(super) async fn linger(mut self) {
         // One that is closed already has heard enough.
-        let _ = self.tcp.shutdown(Shutdown::Write);
+        let _ = self.tcp.close().await;
         let ending = async {
             let mut unread = [0; 1024];
             for _ in 0..64 {
@@ -149,7 +148,7 @@ impl AsyncRead for Socket {
         if this.is_empty() {
             let mut buffer = SPARE.take();
             buffer.resize(READ, 0);
-            match Pin::new(&mut &this.tcp).poll_read(cx, &mut buffer) {
+            match Pin::new(&mut this.tcp).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(count)) => (this.buffer, this.at, this.end) = (buffer, 0, count),
                 other => {
                     SPARE.set(buffer);
@@ -170,7 +169,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut &self.tcp).poll_write(cx, buf);
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
         self.count(written)
     }
 
@@ -179,15 +178,15 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut &self.tcp).poll_write_vectored(cx, bufs);
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
         self.count(written)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &self.tcp).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &self.tcp).poll_close(cx)
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_close(cx)
     }
 }

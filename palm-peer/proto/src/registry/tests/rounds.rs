@@ -209,3 +209,23 @@ fn the_probes_of_a_large_mesh_are_spread_and_no_more_than_so_many_are_under_way(
     assert_eq!(all, servers.len());
     assert!(most.is_some_and(|most| most < 150), "{most:?}");
 }
+
+#[test]
+fn the_digests_of_many_are_logged_where_details_are_wanted() {
+    for (verbosity, wanted) in [(LevelFilter::Info, 0), (LevelFilter::Debug, 1)] {
+        let mut desk = Desk::new();
+        (1..=21).for_each(|id| drop(desk.configured(id)));
+        desk.registry.set_verbosity(verbosity);
+        let mut tokens = probes(&desk.pass(Duration::ZERO));
+        tokens.extend(probes(&desk.pass(100 * MS)));
+        assert_eq!(tokens.len(), 21);
+        let answers = tokens[..20].iter().flat_map(|token| (1..=21).map(|id| (id, *token)));
+        let said: Vec<_> = answers.flat_map(|(id, token)| lines(&desk.answer(id, token))).collect();
+        assert_eq!(said.iter().filter(|line| line.contains("b'I,D'")).count(), 20 * wanted, "{verbosity}");
+        let full = (1..=21).flat_map(|id| {
+            let digest = "E:went wrong".to_owned();
+            lines(&desk.event(Event::Answered { uuid: uuid(id), token: tokens[20], digest }))
+        });
+        assert!(full.into_iter().any(|line| line.starts_with("INFO") && line.contains("went wrong")), "{verbosity}");
+    }
+}

@@ -1,0 +1,107 @@
+//! A TCP connection, and which thread waits for what comes over it.
+
+use super::{
+    dealer::{ReadHalf, WriteHalf},
+    etcd::{Etcd, LocalStream},
+    executor::TcpStream,
+};
+use futures::{AsyncRead, AsyncWrite};
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// A TCP connection.
+#[derive(Debug)]
+pub enum Tcp {
+    /// The library's executor waits for it.
+    Shared(TcpStream),
+    /// The thread that its tasks live on waits for it.
+    Local(LocalStream),
+}
+
+impl Tcp {
+    /// Connects to an address, for tasks on the thread of `home`, or else on the library's executor.
+    ///
+    /// # Errors
+    /// When nobody lets us in.
+    pub async fn connect(address: SocketAddr, home: Option<&Etcd>) -> io::Result<Self> {
+        match home {
+            Some(home) => home.connect_tcp(address).await.map(Self::Local),
+            None => TcpStream::connect(address).await.map(Self::Shared),
+        }
+    }
+
+    /// Its two sides, for two tasks.
+    #[must_use]
+    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Self::Shared(tcp) => (Box::new(tcp.clone()), Box::new(tcp)),
+            Self::Local(tcp) => {
+                let (reader, writer) = tcp.into_split();
+                (Box::new(reader), Box::new(writer))
+            }
+        }
+    }
+}
+
+impl From<TcpStream> for Tcp {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Shared(tcp)
+    }
+}
+
+impl AsFd for Tcp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Shared(tcp) => tcp.as_fd(),
+            Self::Local(tcp) => tcp.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Shared(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Local(tcp) => Pin::new(tcp).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Shared(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Local(tcp) => Pin::new(tcp).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Shared(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Local(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Shared(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Local(tcp) => Pin::new(tcp).poll_flush(cx),
+        }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Shared(tcp) => Pin::new(tcp).poll_close(cx),
+            Self::Local(tcp) => Pin::new(tcp).poll_close(cx),
+        }
+    }
+}
