@@ -27,25 +27,36 @@ pub fn power_of_two_choices(
     load: impl Fn(usize) -> usize,
     mut random: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
+    let (one, other) = pick_two(count, &mut random)?;
+    Some(if other != one && load(other) < load(one) { other } else { one })
+}
+
+/// Picks two of `count` at random; the same one twice when there is only one.
+fn pick_two(count: usize, random: &mut impl FnMut(usize) -> usize) -> Option<(usize, usize)> {
     match count {
         0 => None,
-        1 => Some(0),
+        1 => Some((0, 0)),
         count => {
             let one = random(count);
-            let other = (one + 1 + random(count - 1)) % count;
-            Some(if load(other) < load(one) { other } else { one })
+            Some((one, (one + 1 + random(count - 1)) % count))
         }
     }
 }
 
 /// Chooses among `count` instances by the power of two choices. One that is `failing` (its connection broke or answers no
-/// PING, or could not be opened) is chosen only when there is no other.
+/// PING, or could not be opened) is chosen only when there is no other. As long as the two that are picked are sound, no other is
+/// looked at, so that a choice among many costs what one among two does.
 pub fn choose_instance(
     count: usize,
     failing: impl Fn(usize) -> bool,
     load: impl Fn(usize) -> usize,
-    random: impl FnMut(usize) -> usize,
+    mut random: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
+    let (one, other) = pick_two(count, &mut random)?;
+    if !failing(one) && (other == one || !failing(other)) {
+        return Some(if other != one && load(other) < load(one) { other } else { one });
+    }
+    // Two that are picked anew among the sound ones: each pair of those has the same chance, with this round and the one before.
     let sound: Vec<usize> = (0..count).filter(|i| !failing(*i)).collect();
     if sound.is_empty() {
         return power_of_two_choices(count, load, random);
@@ -100,13 +111,42 @@ mod tests {
                 continue;
             };
             assert_eq!(failing[choice], sound == 0, "seed {seed}");
-            let wanted = if choices > 1 { vec![choices, choices - 1] } else { vec![] };
+            let two = |among: usize| if among > 1 { vec![among, among - 1] } else { vec![] };
+            let again = asked.len() > two(count).len();
+            assert!(!again || sound < count, "seed {seed}: nothing was wrong with the two that were picked first");
+            let wanted = if again { [two(count), two(choices)].concat() } else { two(count) };
             assert_eq!(asked, wanted, "seed {seed}: two are picked among those that count");
             let of_those = (0..count).filter(|i| failing[*i] == failing[choice]);
             let busiest = of_those.clone().map(|i| loads[i]).max();
             let busy = of_those.filter(|i| Some(loads[*i]) == busiest).count();
             assert!(choices == 1 || busy > 1 || Some(loads[choice]) < busiest, "seed {seed}: the busiest one");
         }
+    }
+
+    /// Law: all sound instances have the same chance, whatever the others do.
+    #[test]
+    fn sound_instances_share_evenly() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut chosen = [0_u32; 8];
+        for _ in 0..40_000 {
+            let choice = choose_instance(8, |i| i % 4 == 0, |_| 1, |below| random.usize(..below));
+            chosen[choice.expect("one of eight")] += 1;
+        }
+        let share = |i: usize| if i.is_multiple_of(4) { chosen[i] == 0 } else { chosen[i].abs_diff(40_000 / 6) < 400 };
+        assert!((0..8).all(share), "{chosen:?}");
+    }
+
+    /// What a choice costs must not grow with the number of instances.
+    #[test]
+    fn only_two_are_looked_at_while_these_are_sound() {
+        let mut random = fastrand::Rng::with_seed(8);
+        let looked = std::cell::Cell::new(0);
+        let failing = |_| {
+            looked.set(looked.get() + 1);
+            false
+        };
+        assert!(choose_instance(32, failing, |_| 0, |below| random.usize(..below)).is_some());
+        assert_eq!(looked.get(), 2);
     }
 
     #[test]

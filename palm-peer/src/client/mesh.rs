@@ -179,14 +179,17 @@ impl Mesh {
         }
     }
 
-    /// Picks one of these instances that is not avoided: [`choose_instance`]. Those that are failing are tried again in the
-    /// background, so that nobody waits for them while there are others.
+    /// Picks one of these instances that is not avoided: [`choose_instance`]. Where one that is picked is failing, all that
+    /// are failing are tried again in the background, so that nobody waits for them while there are others.
     pub fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<Arc<Instance>> {
-        let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).collect();
-        let load = |i: usize| lock(&self.links).get(&open[i].uuid).map_or(0, |slot| slot.in_flight());
-        let failing = |i: usize| self.is_failing(open[i]);
-        let choice = choose_instance(open.len(), failing, load, |below| fastrand::usize(..below))?;
-        Some(Arc::clone(open[choice]))
+        if !avoided.is_empty() {
+            let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).cloned().collect();
+            return self.choose(&open, &[]);
+        }
+        let load = |i: usize| lock(&self.links).get(&able[i].uuid).map_or(0, |slot| slot.in_flight());
+        let failing = |i: usize| self.is_failing(&able[i]);
+        let choice = choose_instance(able.len(), failing, load, |below| fastrand::usize(..below))?;
+        Some(Arc::clone(&able[choice]))
     }
 
     /// Whether there was trouble on the way to an instance last. Has it tried again, if so.

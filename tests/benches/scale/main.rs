@@ -76,6 +76,9 @@ fn measure(words: &[&str]) -> Outcome<()> {
     Ok(())
 }
 
+/// Makes one line of one table.
+type Measure = fn(&mut World) -> Row;
+
 /// Measures the tables that are wanted, at one N.
 fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
     let (mut world, formed) = World::form(plan);
@@ -87,7 +90,7 @@ fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
         }
         rows.push(steady.row);
     }
-    let measures: [(&str, fn(&mut World) -> Row); 5] = [
+    let measures: [(&str, Measure); 5] = [
         ("restarts", |world| restarts::measure(world)),
         ("failover", failover::measure),
         ("away", away::measure),
