@@ -4,7 +4,11 @@ use super::{
     Shared, Simulated, candidacy,
     etcd::{RangeRequest, delete, folder, put},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tonic::Status;
 
 /// etcd's limit is 128 operations in a transaction.
@@ -21,7 +25,22 @@ pub async fn step_aside(shared: Arc<Shared>) {
     }
 }
 
-/// Returns whether a real server leads, or nobody stands.
+/// Has those stand that registered while nobody led.
+async fn stand(shared: &Shared, waiting: &[&Arc<Simulated>]) -> Result<(), Status> {
+    for some in waiting.chunks(MAX_OPERATIONS) {
+        let puts = some.iter().map(|server| {
+            let lease = server.held.lock().unwrap().lease;
+            put(candidacy(lease), server.face.uuid.to_string(), lease)
+        });
+        shared.store.transact(puts.collect()).await?;
+        for server in some {
+            server.held.lock().unwrap().stands = true;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a real server leads, or nobody stands nor wants to.
 async fn try_to_step_aside(shared: &Shared) -> Result<bool, Status> {
     let by_age = RangeRequest { sort_order: 1, sort_target: 2, ..folder("/election/") };
     let ours: HashMap<i64, Arc<Simulated>> = {
@@ -30,7 +49,11 @@ async fn try_to_step_aside(shared: &Shared) -> Result<bool, Status> {
     };
     let is_ours = |lease: i64| lease != 0 && ours.contains_key(&lease);
     let first = shared.store.range(RangeRequest { limit: 1, ..by_age.clone() }).await?;
-    if !first.kvs.first().is_some_and(|first| is_ours(first.lease)) {
+    let waiting: Vec<_> = ours.values().filter(|server| server.held.lock().unwrap().waits_to_stand()).collect();
+    let Some(first) = first.kvs.first() else { return Ok(waiting.is_empty()) };
+    if !is_ours(first.lease) {
+        shared.is_led.store(true, Ordering::Relaxed);
+        stand(shared, &waiting).await?;
         return Ok(true);
     }
     let all = shared.store.range(by_age).await?.kvs;

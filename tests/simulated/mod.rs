@@ -22,7 +22,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -80,6 +80,8 @@ struct Shared {
     by_uuid: RwLock<HashMap<Uuid, Arc<Simulated>>>,
     registering: Semaphore,
     candidates_changed: Notify,
+    /// Whether a real server was first in line when somebody last looked, and none has gone since.
+    is_led: AtomicBool,
     rejoined: AtomicU64,
 }
 
@@ -98,6 +100,8 @@ struct Held {
     lease: i64,
     /// When the record was put; 0: there is none.
     written: i64,
+    /// Whether it stands for election, as far as it knows.
+    stands: bool,
     /// Somebody is about to put it.
     registering: bool,
 }
@@ -119,6 +123,7 @@ impl Swarm {
             by_uuid: RwLock::default(),
             registering: Semaphore::new(MAX_REGISTERING),
             candidates_changed: Notify::new(),
+            is_led: AtomicBool::new(true),
             rejoined: AtomicU64::new(0),
         });
         for stream in 0..keeper::STREAMS {
@@ -239,6 +244,13 @@ impl Shared {
     }
 }
 
+impl Held {
+    /// Whether it has a record, but no candidacy.
+    fn waits_to_stand(self) -> bool {
+        self.written != 0 && !self.stands
+    }
+}
+
 impl Simulated {
     fn is_alive(&self) -> bool {
         self.face.mode.load(Ordering::Relaxed) == Mode::Alive as u8
@@ -316,13 +328,24 @@ async fn try_to_register(shared: &Shared, server: &Simulated) -> Result<(), Stat
         server.held.lock().unwrap().lease = lease;
     }
     let (uuid, name) = (server.face.uuid, &server.face.name);
-    let operations = vec![
+    let mut operations = vec![
         put(format!("/servers/{uuid}"), server.record(shared.port), lease),
         delete(format!("/pipelines/{name}/{uuid}")),
         delete(format!("/departed/{uuid}")),
-        put(candidacy(lease), uuid.to_string(), lease),
     ];
-    server.held.lock().unwrap().written = shared.store.transact(operations).await?;
+    // Where nobody leads, the first in line shall be one that can.
+    let stands = shared.is_led.load(Ordering::Relaxed);
+    if stands {
+        operations.push(put(candidacy(lease), uuid.to_string(), lease));
+    }
+    let written = shared.store.transact(operations).await?;
+    {
+        let mut held = server.held.lock().unwrap();
+        (held.written, held.stands) = (written, stands);
+    }
+    if !stands {
+        shared.candidates_changed.notify_one();
+    }
     Ok(())
 }
 
@@ -376,6 +399,7 @@ async fn follow_once(shared: &Arc<Shared>) -> Result<(), Status> {
         }
         for kv in answer.events.into_iter().filter_map(|event| event.kv) {
             let Some(uuid) = uuid_of(&kv.key) else {
+                shared.is_led.store(false, Ordering::Relaxed);
                 shared.candidates_changed.notify_one();
                 continue;
             };

@@ -2,15 +2,13 @@
 
 use crate::{
     table::{Row, short},
-    world::{Calls, SOON, World, wait_for},
+    world::{Calls, LEADS, SOON, World, wait_for},
 };
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// What a successor logs.
-const LEADS: &str = ":leading the mesh, in term ";
 /// How long nothing must be written until the rest is over, and how long that may take.
 const QUIET: Duration = Duration::from_secs(3);
 const QUIET_WITHIN: Duration = Duration::from_secs(60);

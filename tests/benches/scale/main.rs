@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod away;
+mod bounds;
 mod calls;
 mod cli;
 mod failover;
@@ -90,9 +91,10 @@ fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
         }
         rows.push(steady.row);
     }
-    let measures: [(&str, Measure); 5] = [
+    let measures: [(&str, Measure); 6] = [
         ("restarts", |world| restarts::measure(world)),
         ("failover", failover::measure),
+        ("bounds", bounds::measure),
         ("away", away::measure),
         ("calls", |world| calls::measure(world)),
         ("cli", |world| cli::measure(world)),

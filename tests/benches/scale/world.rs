@@ -10,6 +10,7 @@ use std::{
     env, thread,
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 /// How long etcd keeps a simulated server that it does not hear from: the default of real ones.
 pub const TTL: Duration = Duration::from_secs(10);
@@ -23,8 +24,10 @@ pub const REAL: &str = "real";
 const LINKS: usize = 32;
 /// How many real servers share a process, where there are many.
 const REAL_IN_PROCESS: usize = 100;
-/// Real servers that stand for election before all others: the leader and those next in line.
-const LINE: usize = 3;
+/// Real servers that stand for election before all others: the leader and those next in line, which take over from each other.
+const LINE: usize = 8;
+/// What a successor logs.
+pub const LEADS: &str = ":leading the mesh, in term ";
 /// For what takes milliseconds on an idle machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
@@ -50,6 +53,8 @@ pub struct World {
     /// Which of these leads.
     pub leader: usize,
     pub swarm: Swarm,
+    /// The servers of the swarm.
+    pub simulated: Vec<Uuid>,
     /// Sees what clients see.
     pub client: Client,
 }
@@ -105,7 +110,7 @@ impl World {
         let options = settings.build().expect("settings that fit");
         let client = palm_peer::block_on(Client::connect(options)).expect("etcd answers");
         let swarm = Swarm::start(Config { etcd: url, ttl: TTL, rejoin_within: Duration::from_millis(200) });
-        let mut world = Self { plan, etcd, real, leader: 0, swarm, client };
+        let mut world = Self { plan, etcd, real, leader: 0, swarm, simulated: Vec::new(), client };
         wait_for(SOON, || (world.seen() == LINE).then_some(())).expect("the first servers are published");
         let formed = world.populate();
         (world, formed)
@@ -125,7 +130,7 @@ impl World {
         let simulated = n - self.plan.real;
         let (one, some) = (simulated.min(1), LINKS.min(simulated.saturating_sub(1) / 2));
         for (name, count) in NAMES.into_iter().zip([one, some, simulated - one - some]) {
-            self.swarm.add(name, count);
+            self.simulated.extend(self.swarm.add(name, count));
         }
         let timed = |done: Option<()>, count: usize| done.map(|()| began.elapsed()).ok_or(count);
         let configured = wait_for(within, || (self.published() == n + LINE).then_some(()));
@@ -171,9 +176,9 @@ impl World {
         cpu(self.leader().pid())
     }
 
-    /// The same of the leader's living threads, exactly: for a time in which none ends.
-    pub fn leader_running(&self) -> f64 {
-        running_time(self.leader().pid()).as_secs_f64()
+    /// The same of the living threads of the leader and of the next in line, exactly: for a time in which none ends.
+    pub fn running(&self) -> [f64; 2] {
+        [0, 1].map(|place| running_time(self.real[self.leader + place].0.pid()).as_secs_f64())
     }
 
     pub fn etcd_cpu(&self) -> f64 {
