@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::eventually;
+use crate::{eventually, gate};
 
 const SETPRIV: &str = "/usr/bin/setpriv";
 
@@ -28,6 +28,7 @@ impl Held {
     /// starts them all; a test's own thread may end while the child lives on in a `static`.
     pub(crate) fn start(command: Command) -> io::Result<Self> {
         static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+        gate::enter();
         let starter = STARTER.get_or_init(|| {
             let (orders, inbox) = mpsc::channel::<Order>();
             thread::spawn(move || {

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Process, ProcessBuilder, eventually};
+use crate::{Process, ProcessBuilder, eventually, gate};
 
 /// The range that RFC 2544 sets aside for tests of networks: two times 256 subnets of 256 addresses.
 const RANGE: [(u8, u8); 2] = [(198, 18), (198, 19)];
@@ -78,6 +78,7 @@ impl Network {
             eprintln!("SKIPPED: no network namespaces here: {why}");
             return None;
         }
+        gate::enter();
         let (name, subnet) = reserve();
         let mut network = Self {
             here: Host { name: "here".into(), namespace: None, address: within(subnet, HERE) },

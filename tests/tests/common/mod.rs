@@ -47,6 +47,15 @@ impl Server {
     pub fn lines_with(&self, words: &str) -> Vec<String> {
         self.lines().into_iter().filter(|line| line.contains(words)).collect()
     }
+
+    /// Waits for a line that holds `words`, which must be the only one by then, and gives it. What a server logs is written a
+    /// moment after etcd, or who called it, knows what it is about.
+    #[track_caller]
+    pub fn wait_for_the_one_line_with(&self, words: &str) -> String {
+        self.wait_for_line(|line| line.contains(words), SOON);
+        let [line] = &self.lines_with(words)[..] else { panic!("more than one line with {words:?}: {:#?}", self.lines()) };
+        line.clone()
+    }
 }
 
 impl<'a> Mesh<'a> {

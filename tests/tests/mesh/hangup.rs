@@ -13,7 +13,7 @@ use serde_json::Value;
 /// waiting for one, on the thread that receives, stopped that thread for ever when a connection ended at that moment.
 #[test]
 fn a_server_survives_clients_that_hang_up_while_they_are_answered() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     // The loop that receives runs on one of these threads, or on the only one.
     ["1", "2", "4"].into_iter().for_each(survives_clients_that_hang_up);
 }
@@ -47,7 +47,7 @@ fn survives_clients_that_hang_up(threads: &str) {
 /// A client may open its connection in the very moment in which a server is done: what it sends is refused, not lost.
 #[test]
 fn who_comes_after_the_goodbye_hears_it_too() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let etcd = Etcd::start();
     let mut server = Inside::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let endpoint = server.peer.endpoint().to_owned();

@@ -95,7 +95,7 @@ fn an_idle_mesh_of_twenty_peers_renews_its_leases_and_does_nothing_else() {
 #[test]
 fn a_peer_costs_etcd_one_watch_stream() {
     const MANY: u32 = 100;
-    let _heavy = crate::heavy();
+    crate::heavy();
     let etcd = Etcd::start();
     let goroutines = || etcd.metric("go_goroutines");
     let open = |method: &str| {

@@ -65,7 +65,7 @@ const MANY: usize = 50;
 
 #[test]
 fn many_servers_that_join_a_slow_etcd_at_once_all_join() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let etcd = Etcd::start();
     let between = SlowAnswers::start(etcd.address());
     between.delay(SLOW);

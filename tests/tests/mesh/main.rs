@@ -44,11 +44,4 @@ mod systemd;
 mod tls;
 mod witnesses;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// For tests that load the machine by themselves, with hundreds of processes or thousands of connections: one at a time, so that
-/// they do not starve each other and all others.
-fn heavy() -> MutexGuard<'static, ()> {
-    static HEAVY: Mutex<()> = Mutex::new(());
-    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use palm_tests::heavy;

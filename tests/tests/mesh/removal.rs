@@ -99,7 +99,7 @@ fn a_server_that_a_person_removed_stays_out_and_its_process_ends_with_77() {
     });
     let words = |server: &common::Server| format!("Deleted server {} because an administrator removed it", server.uuid);
     for removed in [&servers[4], &servers[3]] {
-        assert_eq!(servers[0].lines_with(&words(removed)).len(), 1, "{:?}", servers[0].lines());
+        servers[0].wait_for_the_one_line_with(&words(removed));
     }
 }
 
@@ -176,7 +176,7 @@ fn a_server_that_was_removed_because_its_executor_was_blocked_comes_back_by_itse
         });
         mesh.await_published(&[&servers[0].uuid, &servers[1].uuid]);
         let words = format!("Deleted server {} because it does not answer", server.uuid);
-        assert_eq!(servers[0].lines_with(&words).len(), 1, "{:?}", servers[0].lines());
+        servers[0].wait_for_the_one_line_with(&words);
         let deleted = servers[0].lines_with("Deleted server").len();
         assert_eq!(deleted, before + 1, "whoever is blocked is removed, and nobody else: {:?}", servers[0].lines());
     }

@@ -118,7 +118,7 @@ fn await_successor(mesh: &Mesh<'_>, mark: palm_tests::Mark, predecessor: &str, w
 
 /// Ends the leader of three again and again; `from` is looked at right before.
 fn end_leaders(what: &str, bound: Duration, end: impl Fn(&Server)) {
-    let _quiet = crate::alone();
+    let _quiet = crate::shared();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let mut servers = mesh.start_in_line("printf", 3);
@@ -148,7 +148,7 @@ fn a_leader_that_is_killed_has_a_successor() {
 
 #[test]
 fn a_leader_that_is_killed_with_the_next_in_line_has_a_successor() {
-    let _quiet = crate::alone();
+    let _quiet = crate::shared();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let mut servers = mesh.start_in_line("printf", 4);
@@ -169,7 +169,7 @@ fn a_leader_that_is_killed_with_the_next_in_line_has_a_successor() {
 
 #[test]
 fn a_server_that_is_killed_is_out_of_the_pipelines() {
-    let _quiet = crate::alone();
+    let _quiet = crate::shared();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let _leader = mesh.start_in_line("sleepy", 1);

@@ -20,7 +20,7 @@ fn swarm(world: &World, count: usize, rejoin_within: Duration) -> (Swarm, Vec<Uu
 
 #[test]
 fn a_reset_waits_for_a_large_mesh_while_its_servers_return() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::new();
     let (swarm, _) = swarm(&world, SERVERS, SLOW);
     let said = world.cli(&["reset", "--yes"]).done();
@@ -32,7 +32,7 @@ fn a_reset_waits_for_a_large_mesh_while_its_servers_return() {
 
 #[test]
 fn a_reset_names_those_alone_that_do_not_return_to_a_large_mesh() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::new();
     let (swarm, uuids) = swarm(&world, SERVERS, SLOW);
     swarm.set(&uuids[..5], Mode::Mute);
@@ -50,7 +50,7 @@ fn a_reset_names_those_alone_that_do_not_return_to_a_large_mesh() {
 
 #[test]
 fn a_status_is_one_read_without_a_candidate_for_each_server() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::new();
     let leader = world.server();
     let (swarm, _) = swarm(&world, SERVERS, SLOW);

@@ -37,7 +37,7 @@ fn knock(address: SocketAddr) -> io::Result<TcpStream> {
 
 #[test]
 fn with_few_descriptors_connections_that_come_and_go_or_stay_cost_nothing() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let server = Server::with_descriptors(64);
     let mut held: Vec<Wire> = (0..60).map(|_| Wire::connect(server.address).expect("queued at least")).collect();
     thread::scope(|scope| {
@@ -101,7 +101,7 @@ fn uuid(process: &Process) -> String {
 
 #[test]
 fn a_leader_with_fewer_descriptors_than_servers_serves_them_all() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let leader = Server::with_descriptors_and(64, &PROBES);
     let endpoint = leader.etcd();
     let start = || Process::start(example("text"), ["run", "--port", "0", "--etcd", &endpoint]);

@@ -44,7 +44,7 @@ fn is_answered(server: &Server, request: &[u8], crowd: Vec<Wire>) {
 
 #[test]
 fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let server = server();
     let request = long();
     let before = server.memory();
@@ -60,7 +60,7 @@ fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
 
 #[test]
 fn who_holds_the_room_that_others_wait_for_must_use_it() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let server = server();
     let request = long();
     let crowd: Vec<Wire> = (0..4).map(|_| unfinished(&server, &request)).collect();
@@ -72,7 +72,7 @@ fn who_holds_the_room_that_others_wait_for_must_use_it() {
 
 #[test]
 fn a_crowd_that_does_not_read_its_answers_cannot_fill_the_memory() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let server = server();
     let before = server.memory();
     let get: &[&[u8]] = &[br#"{"palm":1,"pipeline":["plenty.bytes"]}"#, b"4194304"];

@@ -185,14 +185,14 @@ fn against_callers(job: bool) {
 
 #[test]
 fn no_answer_harms_a_client() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     against_callers(false);
 }
 
 /// palm-cli ends, says why in a line or two, and steers no terminal.
 #[test]
 fn no_answer_harms_the_command_line() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::start();
     let start = |(place, (name, mind))| (name, Rogue::start(&world.etcd, &format!("rogue{place}"), mind));
     let rogues: Vec<_> = bad_answers().into_iter().enumerate().map(start).collect();
@@ -216,14 +216,14 @@ fn no_answer_harms_the_command_line() {
 
 #[test]
 fn no_answer_harms_a_job_nor_a_stage_before() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     against_callers(true);
 }
 
 /// A server that is asked for one message of a job, and answers it again and again while nobody takes the results.
 #[test]
 fn a_job_whose_results_nobody_takes_is_not_filled_up() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::start();
     let rogue = Rogue::published(
         &world.etcd,
@@ -245,7 +245,7 @@ fn a_job_whose_results_nobody_takes_is_not_filled_up() {
 
 #[test]
 fn what_a_server_says_does_not_steer_the_terminal_of_who_called_it() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::start();
     let error = json!({"kind": "failed", "message": "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}31m and\nmore"});
     let _rogue = Rogue::published(

@@ -131,7 +131,7 @@ fn are_not_sought(rogues: &[(&str, Rogue)]) {
 
 #[test]
 fn no_opening_harms_the_leader() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::start();
     let rogues = start_all(&world, false);
     // A few rounds of probes.
@@ -142,7 +142,7 @@ fn no_opening_harms_the_leader() {
 
 #[test]
 fn no_opening_of_a_published_server_harms_anybody() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::start();
     let rogues = start_all(&world, true);
     for (_, rogue) in &rogues {
@@ -168,7 +168,7 @@ fn no_opening_of_a_published_server_harms_anybody() {
 /// Who stands next in line keeps a connection to the leader, whoever that is.
 #[test]
 fn a_leader_that_ends_every_connection_keeps_nobody_busy() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let etcd = Etcd::start();
     let rogue = Rogue::start(
         &etcd,

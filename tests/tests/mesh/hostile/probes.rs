@@ -107,20 +107,20 @@ fn against_the_leader(later: bool) {
 
 #[test]
 fn no_answer_to_its_first_probe_harms_the_leader() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     against_the_leader(false);
 }
 
 #[test]
 fn no_answer_to_a_later_probe_harms_the_leader() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     against_the_leader(true);
 }
 
 /// While others answer badly, who joins is configured, and who dies is found out.
 #[test]
 fn among_many_bad_servers_the_leader_does_its_duty() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let world = World::start();
     let rogues = start_all(&world, false);
     thread::sleep(Duration::from_secs(2));

@@ -102,25 +102,25 @@ fn keeps_its_pace(function: &str, settings: &[(&str, &str)]) {
 
 #[test]
 fn single_calls_keep_their_pace_beside_a_flood_that_computes() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     keeps_its_pace("spin", &[]);
 }
 
 #[test]
 fn single_calls_keep_their_pace_beside_a_flood_on_the_pool() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     keeps_its_pace("block", &[("PALM_MAX_IN_FLIGHT", "2")]);
 }
 
 #[test]
 fn single_calls_keep_their_pace_beside_a_flood_that_waits() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     keeps_its_pace("wait", &[("PALM_MAX_IN_FLIGHT", "4")]);
 }
 
 #[test]
 fn single_calls_keep_their_pace_beside_a_flood_that_is_over_the_limit() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     keeps_its_pace("wait", &[("PALM_MAX_IN_FLIGHT", "4"), ("PALM_MAX_QUEUED", "500")]);
 }
 
@@ -133,7 +133,7 @@ fn counters(client: &Client, server: &str) -> Value {
 #[test]
 fn a_slow_stage_has_what_waits_and_the_fast_ones_before_it_have_nothing() {
     const WINDOW: u32 = 256;
-    let _heavy = crate::heavy();
+    crate::heavy();
     let etcd = Etcd::start();
     let _servers = [("first", "1024"), ("second", "1024"), ("slow", "2"), ("last", "1024")]
         .map(|(name, places)| stage(&etcd, name, &[("PALM_MAX_IN_FLIGHT", places)]));
@@ -164,7 +164,7 @@ fn a_slow_stage_has_what_waits_and_the_fast_ones_before_it_have_nothing() {
 /// Law: a new instance takes load within a second.
 #[test]
 fn a_new_instance_takes_load_within_a_second() {
-    let _heavy = crate::heavy();
+    crate::heavy();
     let etcd = Etcd::start();
     let settings = [("PALM_MAX_IN_FLIGHT", "2")];
     let mut servers = vec![stage(&etcd, "work", &settings)];
@@ -195,7 +195,7 @@ fn a_new_instance_takes_load_within_a_second() {
 #[test]
 fn a_queue_holds_no_more_bytes_than_it_may() {
     const LARGE: usize = 100_000;
-    let _heavy = crate::heavy();
+    crate::heavy();
     let etcd = Etcd::start();
     let bytes = (10 * LARGE).to_string();
     let settings =

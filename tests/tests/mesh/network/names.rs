@@ -29,6 +29,22 @@ fn call(host: &Host, etcd: &Etcd, target: &str) -> (bool, String, Duration) {
     (success, cli.lines().join("\n"), start.elapsed())
 }
 
+/// Calls a function that must answer within [`BOUND`]. The machine has other things to do, so one of a few calls may show it; what
+/// waits for silence to end does so in each. Returns how long it took.
+#[track_caller]
+fn call_in_time(host: &Host, etcd: &Etcd, target: &str) -> Duration {
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let (success, lines, took) = call(host, etcd, target);
+        assert!(success, "after {took:?}: {lines}");
+        if took < BOUND {
+            return took;
+        }
+        slow.push(took);
+    }
+    panic!("each of three calls took long: {slow:?}");
+}
+
 #[test]
 fn all_addresses_of_a_name_are_tried() {
     let Some(network) = Network::start(&["a", "b", "c"]) else { return };
@@ -51,9 +67,9 @@ fn all_addresses_of_a_name_are_tried() {
     ];
     for (what, addresses) in addresses {
         c.know(&addresses.iter().map(|address| ("b.test", *address)).collect::<Vec<_>>());
-        let (success, lines, took) = call(c, &etcd, target);
+        eprintln!("{what}");
+        let took = call_in_time(c, &etcd, target);
         eprintln!("{what}: {took:?}");
-        assert!(success && took < BOUND, "{what}: after {took:?}: {lines}");
     }
 
     // The other machine runs something else at that port.
@@ -63,8 +79,8 @@ fn all_addresses_of_a_name_are_tried() {
     mesh.await_published(&[&other.uuid]);
     for addresses in [[a.address(), b.address()], [b.address(), a.address()]] {
         c.know(&addresses.map(|address| ("b.test", address)));
-        let (success, lines, took) = call(c, &etcd, target);
-        assert!(success && took < BOUND, "another server is there: after {took:?}: {lines}");
+        eprintln!("another server is there");
+        call_in_time(c, &etcd, target);
     }
 
     // All addresses fail: each is named.
@@ -108,8 +124,7 @@ fn a_name_that_hangs_stops_neither_a_leader_nor_calls_to_others() {
     eprintln!("a name that hangs: {took:?}");
     assert!(!success && took < SILENT_BOUND, "after {took:?}: {lines}");
     assert!(lines.contains("host name hung0.test cannot be resolved: no answer within 2s"), "{lines}");
-    let (success, lines, took) = call(a, &etcd, "printf.printf");
-    assert!(success && took < BOUND, "after {took:?}: {lines}");
+    call_in_time(a, &etcd, "printf.printf");
 }
 
 /// Not of this file's faults, but of its tool: without it, the tests above would mean nothing.
