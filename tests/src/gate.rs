@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Tests that mostly wait, for processes and timers.
-static LIGHT: Gate = Gate::new(8);
+static LIGHT: Gate = Gate::new(6);
 /// Those that load the machine by themselves.
 static HEAVY: Gate = Gate::new(2);
 

@@ -23,7 +23,6 @@ fn threads(pid: u32) -> usize {
 
 #[test]
 fn a_full_pool_stops_neither_a_servers_own_calls_nor_its_duties_as_leader() {
-    crate::heavy();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let leader = mesh.start_program(named("sleepy", &etcd));

@@ -47,7 +47,6 @@ fn survives_clients_that_hang_up(threads: &str) {
 /// A client may open its connection in the very moment in which a server is done: what it sends is refused, not lost.
 #[test]
 fn who_comes_after_the_goodbye_hears_it_too() {
-    crate::heavy();
     let etcd = Etcd::start();
     let mut server = Inside::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let endpoint = server.peer.endpoint().to_owned();

@@ -10,8 +10,7 @@ use std::{
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     crate::heavy();
-    // A server on a busy machine is behind with those that have left: they must not count against who comes.
-    let server = Server::start(&[("PALM_MAX_CONNECTIONS", "20000"), ("PALM_MAX_PER_ADDRESS", "20000")]);
+    let server = Server::start(&[]);
     let round = |count: usize| {
         thread::scope(|scope| {
             for part in 0..4 {
@@ -40,7 +39,6 @@ fn ten_thousand_connections_leave_nothing_behind() {
 
 #[test]
 fn no_more_connections_than_may_and_room_for_others_once_one_leaves() {
-    crate::heavy();
     let server = Server::start(&[("PALM_MAX_CONNECTIONS", "20"), ("PALM_MAX_PER_ADDRESS", "10")]);
     let mut held = Vec::new();
     while let Ok(wire) = Wire::dealer(server.address) {

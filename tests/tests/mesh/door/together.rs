@@ -60,7 +60,6 @@ fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
 
 #[test]
 fn who_holds_the_room_that_others_wait_for_must_use_it() {
-    crate::heavy();
     let server = server();
     let request = long();
     let crowd: Vec<Wire> = (0..4).map(|_| unfinished(&server, &request)).collect();

@@ -245,7 +245,6 @@ fn a_job_whose_results_nobody_takes_is_not_filled_up() {
 
 #[test]
 fn what_a_server_says_does_not_steer_the_terminal_of_who_called_it() {
-    crate::heavy();
     let world = World::start();
     let error = json!({"kind": "failed", "message": "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}31m and\nmore"});
     let _rogue = Rogue::published(

@@ -168,7 +168,6 @@ fn no_opening_of_a_published_server_harms_anybody() {
 /// Who stands next in line keeps a connection to the leader, whoever that is.
 #[test]
 fn a_leader_that_ends_every_connection_keeps_nobody_busy() {
-    crate::heavy();
     let etcd = Etcd::start();
     let rogue = Rogue::start(
         &etcd,

@@ -84,7 +84,6 @@ fn no_record_harms_the_leader_or_who_looks_at_it() {
 
 #[test]
 fn a_reason_for_a_departure_does_not_steer_the_leaders_terminal() {
-    crate::heavy();
     let world = World::start();
     let rogue = Rogue::published(&world.etcd, "goes", Mind::default());
     let note = json!({"why": "registry", "reason": OWNED, "when": "2026-01-01T00:00:00.000000"}).to_string();
