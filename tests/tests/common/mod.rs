@@ -53,7 +53,9 @@ impl Server {
     #[track_caller]
     pub fn wait_for_the_one_line_with(&self, words: &str) -> String {
         self.wait_for_line(|line| line.contains(words), SOON);
-        let [line] = &self.lines_with(words)[..] else { panic!("more than one line with {words:?}: {:#?}", self.lines()) };
+        let [line] = &self.lines_with(words)[..] else {
+            panic!("more than one line with {words:?}: {:#?}", self.lines())
+        };
         line.clone()
     }
 }
