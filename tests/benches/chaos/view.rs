@@ -7,6 +7,15 @@ use std::{
     time::Instant,
 };
 
+/// A key that shows that the watches work.
+pub const BEAT: &str = "/beat";
+
+fn follow(member: &str, prefix: &str) -> (History, Mark) {
+    let history = History::follow_at(member, &[], prefix, "");
+    let mark = history.mark();
+    (history, mark)
+}
+
 /// A server's record was deleted.
 #[derive(Debug, Clone)]
 pub struct Deletion {
@@ -18,7 +27,11 @@ pub struct Deletion {
 
 /// What lies under the prefix, and what has happened to it.
 pub struct View {
+    members: Vec<String>,
+    prefix: String,
     histories: Vec<(History, Mark)>,
+    /// The latest beat that each of them told of.
+    beats: Vec<String>,
     seen: BTreeSet<(u64, String)>,
     state: BTreeMap<String, Event>,
     pub deletions: Vec<Deletion>,
@@ -30,13 +43,11 @@ pub struct View {
 impl View {
     /// Follows etcd by each of its members: whoever is cut off from the others tells nothing.
     pub fn follow(members: &[String], prefix: &str) -> Self {
-        let follow = |member: &String| {
-            let history = History::follow_at(member, &[], prefix, "");
-            let mark = history.mark();
-            (history, mark)
-        };
         Self {
-            histories: members.iter().map(follow).collect(),
+            members: members.to_vec(),
+            prefix: prefix.to_owned(),
+            histories: members.iter().map(|member| follow(member, prefix)).collect(),
+            beats: vec![String::new(); members.len()],
             seen: BTreeSet::new(),
             state: BTreeMap::new(),
             deletions: Vec::new(),
@@ -52,6 +63,9 @@ impl View {
             let (history, mark) = &mut self.histories[at];
             let since = std::mem::replace(mark, history.mark());
             let mut events = history.events_after(since);
+            if let Some(beat) = events.iter().rfind(|event| event.key == BEAT) {
+                self.beats[at].clone_from(&beat.value);
+            }
             events.retain(|event| self.seen.insert((event.revision, event.key.clone())));
             self.take_in(events, now);
         }
@@ -59,6 +73,21 @@ impl View {
         if leader.is_some() && leader != self.leader {
             (self.leader, self.leaders) = (leader, self.leaders + 1);
         }
+    }
+
+    /// Whether each member's watch has told of this beat.
+    pub fn has_heard(&self, beat: &str) -> bool {
+        self.beats.iter().all(|heard| heard == beat)
+    }
+
+    /// Follows anew those members whose watch has not told of this beat: a watch may not notice that its connection is dead, and
+    /// what it does not tell looks as if it had not happened. How many these are.
+    pub fn follow_again(&mut self, beat: &str) -> usize {
+        let deaf: Vec<usize> = (0..self.beats.len()).filter(|at| self.beats[*at] != beat).collect();
+        for at in &deaf {
+            self.histories[*at] = follow(&self.members[*at], &self.prefix);
+        }
+        deaf.len()
     }
 
     fn take_in(&mut self, events: Vec<Event>, now: Instant) {

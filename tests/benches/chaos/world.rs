@@ -3,7 +3,7 @@
 use crate::{
     fault::{Fault, HOSTS, MEMBERS, has_path, is_reached_from_outside, reached_by, reaches_etcd},
     load::{Load, lock},
-    view::{Deletion, View},
+    view::{BEAT, Deletion, View},
 };
 use futures::executor::block_on;
 use palm_peer::{Client, Settings};
@@ -28,6 +28,8 @@ const FLAGS: [&str; 6] = ["--ttl", "5", "--probe-period", "2", "--probe-timeout"
 const DECIDED_WITHIN: Duration = Duration::from_secs(8);
 /// What a healthy mesh may take after healing.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(15);
+/// How long after healing a watch of etcd may take to tell what has happened.
+const VIEW_WITHIN: Duration = Duration::from_secs(3);
 /// Within what time a server is reached again that can be, and a job goes on.
 pub const REACHED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -51,6 +53,8 @@ pub struct World<'a> {
     looking: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     view: Arc<Mutex<View>>,
+    endpoints: String,
+    beats: u64,
     servers: Vec<Process>,
     uuids: Vec<String>,
     /// Which faults there were from when on.
@@ -71,7 +75,7 @@ impl<'a> World<'a> {
         let peers: Vec<_> = hosts[..MEMBERS].iter().enumerate().map(|(at, host)| peer(at, host)).collect();
         let members = (0..MEMBERS).map(|at| start_member(at, hosts[at], &urls[at], &peers.join(","))).collect();
         let endpoints = urls.join(",");
-        eventually("etcd takes a key", SOON, || put(&endpoints).then_some(()));
+        eventually("etcd takes a key", SOON, || put(&endpoints, "/started", "yes").then_some(()));
         let view = Arc::new(Mutex::new(View::follow(&urls, PREFIX)));
         let stop = Arc::<AtomicBool>::default();
         let looking = Some(look(Arc::clone(&view), Arc::clone(&stop)));
@@ -86,7 +90,20 @@ impl<'a> World<'a> {
         let calls = || load.calls.iter().chain([&load.results]).all(|calls| calls.first_since(began).is_some());
         eventually("calls and the job go on", SOON, || calls().then_some(()));
         let (load, timeline) = (Some(load), vec![(began, Vec::new())]);
-        Self { network, load, looking, stop, view, servers, uuids, timeline, _members: members, lenience }
+        Self {
+            network,
+            load,
+            looking,
+            stop,
+            view,
+            endpoints,
+            beats: 0,
+            servers,
+            uuids,
+            timeline,
+            _members: members,
+            lenience,
+        }
     }
 
     fn load(&self) -> &Load {
@@ -108,6 +125,7 @@ impl<'a> World<'a> {
         self.timeline.push((healed, Vec::new()));
         let mut violations = Vec::new();
         let healthy = self.await_health(healed).map_err(|why| violations.push(why)).ok();
+        violations.extend(self.await_view());
         let deleted = lock(&self.view).deletions[deletions..].to_vec();
         violations.extend(deleted.iter().filter_map(|deletion| self.verdict(deletion)));
         let time = (begin, healed, Instant::now());
@@ -193,6 +211,24 @@ impl<'a> World<'a> {
                 Some(_) => thread::sleep(POLL),
             }
         }
+    }
+
+    /// Waits until the view has all that has happened, or says that it cannot be relied on.
+    fn await_view(&mut self) -> Option<String> {
+        self.beats += 1;
+        let beat = self.beats.to_string();
+        eventually("etcd takes a key", SOON, || put(&self.endpoints, &format!("{PREFIX}{BEAT}"), &beat).then_some(()));
+        for within in [VIEW_WITHIN, SOON] {
+            let start = Instant::now();
+            while start.elapsed() < within {
+                if lock(&self.view).has_heard(&beat) {
+                    return None;
+                }
+                thread::sleep(POLL);
+            }
+            println!("{} watches of etcd are deaf and begin anew", lock(&self.view).follow_again(&beat));
+        }
+        Some("the watches of etcd do not tell what happens".into())
     }
 
     fn complaint(&self, healed: Instant) -> Option<String> {
@@ -287,9 +323,9 @@ fn start_member(at: usize, host: &Host, client: &str, members: &str) -> (Process
     (process, folder)
 }
 
-fn put(endpoints: &str) -> bool {
+fn put(endpoints: &str, key: &str, value: &str) -> bool {
     let mut command = Command::new("etcdctl");
-    command.args(["put", "/started", "yes"]).env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", endpoints);
+    command.args(["put", key, value]).env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", endpoints);
     command.output().is_ok_and(|output| output.status.success())
 }
 
