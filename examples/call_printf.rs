@@ -1,4 +1,4 @@
-//! Calls the server of the guide, and says how long it took.
+//! Calls the `printf` server, and prints the answer and how long it took.
 //!
 //! `cargo run --example call_printf -- Hello`, with etcd's URLs in `PALM_ETCD`
 

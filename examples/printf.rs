@@ -1,4 +1,4 @@
-//! The server of the guide: logs its message and answers with it.
+//! The `printf` server of docs/pylm-compatibility.md: logs its message and returns it.
 //!
 //! `cargo run --example printf -- run --etcd http://127.0.0.1:2379`
 

@@ -1,4 +1,4 @@
-//! Logging in the guide's format, for programs that have no logger of their own.
+//! Logging in pylm's format (docs/pylm-compatibility.md), for programs that have no logger of their own.
 //!
 //! The library speaks through the [`log`] facade and installs nothing. A program may call [`init`], which writes
 //! `LEVEL:target:message` to stderr and feeds each server's `_log_query` buffer. A program with a logger of its own calls
@@ -171,7 +171,7 @@ fn log_panic(panicked: &PanicHookInfo<'_>) {
     );
 }
 
-/// A line as the guide prints it.
+/// A line as pylm prints it (docs/pylm-compatibility.md).
 struct Line<'a> {
     record: &'a Record<'a>,
     message: &'a str,
@@ -216,7 +216,7 @@ fn write_plain(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
     f.write_str(rest)
 }
 
-/// Whether a record is of the guide's level `CRITICAL`, which the facade does not know.
+/// Whether a record has pylm's level `CRITICAL`, which the `log` facade does not have.
 fn is_critical(record: &Record<'_>) -> bool {
     record.key_values().get("critical".into()).and_then(|value| value.to_bool()).unwrap_or(false)
 }

@@ -289,7 +289,7 @@ class Stage:
         return int(self.router.last_endpoint.decode().rsplit(":", 1)[1])
 
     def record(self, host, port):
-        """What the mesh knows about this server, with the fields in the order of the guide."""
+        """What the mesh knows about this server, with the fields in the order of pylm (docs/pylm-compatibility.md)."""
         return {
             "host": host,
             "pid": os.getpid(),

@@ -88,7 +88,7 @@ fn letter(level: Level) -> &'static str {
     }
 }
 
-/// The name of a level as the guide prints it.
+/// The name of a level as pylm prints it (docs/pylm-compatibility.md).
 #[must_use]
 pub fn level_name(level: Level) -> &'static str {
     match level {

@@ -4,7 +4,7 @@ use super::registry::{Line, MANY};
 use crate::types::record::Record;
 use log::{Level, LevelFilter};
 
-/// The list of servers as the guide prints it; of many servers, a detail, which is left out where nobody logs details.
+/// The list of servers as pylm prints it (docs/pylm-compatibility.md); above [`MANY`] servers at DEBUG, and empty if DEBUG is not logged.
 pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>, verbosity: LevelFilter) -> Vec<Line> {
     let reachable: Vec<_> = reachable.into_iter().collect();
     let level = if reachable.len() > MANY { Level::Debug } else { Level::Info };

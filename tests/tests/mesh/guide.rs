@@ -1,4 +1,4 @@
-//! The administration guide, replayed with real processes: what it shows is what is stored and logged.
+//! pylm's administration guide (docs/pylm-compatibility.md), replayed with real processes: what it shows is stored and logged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,7 +8,7 @@ use palm_tests::{Etcd, Mark, Process, eventually, example, free_port};
 
 const FUNCTIONS: [&str; 7] = ["printf", "_ping", "_log_query", "get", "set", "append", "delete"];
 
-/// The guide's server, a process of its own.
+/// The `printf` server of pylm's guide, a process of its own.
 struct Printf {
     process: Process,
     uuid: String,
@@ -192,7 +192,7 @@ fn a_server_cleared_by_hand_stays_out() {
     let mark = leader.process.mark();
     leader.says_after(mark, "INFO:registry:Found 1 servers, probing all of them");
 
-    // The guide's `rm /servers --recursive`: everyone is out, the leader as well.
+    // pylm's `rm /servers --recursive`: everyone is out, the leader as well.
     let other = Printf::start(&etcd);
     leader.configured(&other);
     etcd.etcdctl(&["del", "--prefix", "/servers/"]);

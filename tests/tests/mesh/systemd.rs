@@ -168,7 +168,7 @@ fn two_servers_join_and_the_journal_reads_as_in_the_guide() {
         world.logs(FIRST, &format!("INFO:pipeliner:{uuid}: Server printf of type registered, implements ['printf', "));
     }
     let line = format!("printf-1[{}]: INFO:pipeliner:***** List of servers *****", world.pid(FIRST));
-    eventually("the guide's own command shows the list", SOON, || {
+    eventually("pylm's own command shows the list", SOON, || {
         world.systemd.journalctl(&["-n", "-u", FIRST]).contains(&line).then_some(())
     });
 }

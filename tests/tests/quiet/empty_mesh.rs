@@ -58,7 +58,7 @@ fn a_mesh_without_servers_says_so_until_one_is_back() {
         "pipeliner:***** List of servers *****",
         "pipeliner:***************************",
     ];
-    eventually("the guide's lines of a mesh without servers", SOON, || {
+    eventually("pylm's lines of a mesh without servers", SOON, || {
         let lines = LOG.0.lock().unwrap();
         let gone = lines.iter().position(|line| *line == deleted)?;
         let empty = lines[gone..].windows(6).any(|six| six[..3] == guide && six[3..] == list);

@@ -18,7 +18,7 @@ const LONGEST_LINE: usize = 256 * 1024;
 pub struct Line {
     /// How grave it is.
     pub level: Level,
-    /// Whether it is `CRITICAL`, a level that the guide knows and the `log` facade does not.
+    /// Whether it is `CRITICAL`, a level that pylm has and the `log` facade has not (docs/pylm-compatibility.md).
     pub critical: bool,
     /// The words.
     pub text: String,
@@ -30,7 +30,7 @@ impl Line {
         Self { level, critical: false, text: plain(&text.into(), LONGEST_LINE) }
     }
 
-    /// A line of the guide's highest level.
+    /// A line of level `CRITICAL`.
     pub fn critical(text: impl Into<String>) -> Self {
         Self { level: Level::Error, critical: true, text: text.into() }
     }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 /// In how many rounds each server is probed over a new connection once.
 const FRESH_EVERY: u64 = 6;
-/// Up to this number of servers, a round is logged as in the guide, and begins with probes to all of them. Above, the log tells what
-/// changes and one line for each round.
+/// Up to this number of servers, a round is logged as pylm logs it (docs/pylm-compatibility.md), and probes all of them at its
+/// start. Above, the log has what changes and one line for each round.
 pub const MANY: usize = 20;
 /// How much longer each further server makes the part of the period over which the probes are spread.
 const SPREAD: Duration = Duration::from_millis(2);
@@ -44,7 +44,7 @@ impl Registry {
         SPREAD.saturating_mul(u32::try_from(further).unwrap_or(u32::MAX)).min(self.period.mul_f64(0.8))
     }
 
-    /// The level of what the guide logs for each server and round.
+    /// The level of the lines that pylm logs for each server and round.
     pub(super) fn detail(&self) -> Level {
         if self.servers.len() > MANY { Level::Debug } else { Level::Info }
     }

@@ -65,7 +65,7 @@ impl fmt::Display for BrokenRecord {
 impl std::error::Error for BrokenRecord {}
 
 impl Record {
-    /// The JSON that etcd holds, with the separators of the guide (`", "` and `": "`).
+    /// The JSON that etcd holds, with pylm's separators, `", "` and `": "` (docs/pylm-compatibility.md).
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = Vec::new();
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_record_of_the_guide_survives_byte_for_byte() {
-        let record = Record::from_json(GUIDE.as_bytes()).expect("the guide's record");
+        let record = Record::from_json(GUIDE.as_bytes()).expect("pylm's record");
         assert_eq!(record.to_json(), GUIDE);
         assert_eq!(record.endpoint(), "tcp://127.0.0.1:5555");
     }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_full_length_is_that_of_the_record_which_the_leader_writes() {
-        let full = Record::from_json(GUIDE.as_bytes()).expect("the guide's record");
+        let full = Record::from_json(GUIDE.as_bytes()).expect("pylm's record");
         let new = Record { leader: None, configured: false, ..full.clone() };
         assert_eq!(full.full_length(), GUIDE.len() + "65535".len() - "5555".len());
         assert_eq!(new.full_length(), full.full_length());
