@@ -1,5 +1,5 @@
 //! ZeroMQ sockets: the only user of the zeromq crate. What is done here and how follows from what that crate does and does
-//! not do; see "Traps" in ARCHITECTURE.md.
+//! not do; see "Known pitfalls in our dependencies" in ARCHITECTURE.md.
 
 use super::{executor, tasks::Name, timer};
 use bytes::Bytes;
