@@ -35,7 +35,7 @@ impl Drop for Hosted {
     fn drop(&mut self) {
         drop(self.leave.take());
         if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
-            log::error!("{error}");
+            log::error!("{}", error.report());
         }
     }
 }

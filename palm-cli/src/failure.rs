@@ -43,7 +43,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let words = error.to_string();
+        let words = error.report();
         match error.kind() {
             ErrorKind::Invalid => Self::Usage(words),
             ErrorKind::EtcdUnreachable => Self::Unreachable(words),

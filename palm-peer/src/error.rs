@@ -34,7 +34,10 @@ pub enum ErrorKind {
     System,
 }
 
-/// Why joining, serving or administering failed: a kind for programs, words for people, and the cause where there is one.
+/// Why joining, serving or administering failed: a kind for programs, a message for people, and the cause where there is one.
+///
+/// `Display` prints the message alone, and [`source`](error::Error::source) returns the cause, for reporters that print the
+/// whole chain. [`Error::report`] prints it on one line.
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -68,19 +71,31 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
+
+    /// Returns the message and all causes on one line, separated by colons, as a log line wants them.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut report = self.message.clone();
+        let mut cause = error::Error::source(self);
+        while let Some(error) = cause {
+            report.push_str(": ");
+            report.push_str(&error.to_string());
+            cause = error.source();
+        }
+        report
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {source}"))
+        f.write_str(&self.message)
     }
 }
 
-/// As `Display`, so that a `main` that returns it prints words.
+/// The kind and the [report](Error::report), for a `main` that returns the error.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.kind)
+        write!(f, "{:?}: {}", self.kind, self.report())
     }
 }
 
@@ -92,7 +107,7 @@ impl error::Error for Error {
 
 impl From<InvalidSetting> for Error {
     fn from(setting: InvalidSetting) -> Self {
-        Self::new(ErrorKind::Invalid, setting.to_string())
+        Self::new(ErrorKind::Invalid, "invalid configuration").caused(setting)
     }
 }
 
@@ -146,3 +161,18 @@ impl fmt::Display for CallError {
 }
 
 impl error::Error for CallError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn display_prints_the_message_alone_and_report_the_causes() {
+        let error = Error::new(ErrorKind::Listen, "cannot bind 127.0.0.1:80").caused(io::Error::other("denied"));
+        assert_eq!(error.to_string(), "cannot bind 127.0.0.1:80");
+        assert_eq!(error.report(), "cannot bind 127.0.0.1:80: denied");
+        assert_eq!(format!("{error:?}"), "Listen: cannot bind 127.0.0.1:80: denied");
+        assert!(error::Error::source(&error).is_some());
+    }
+}

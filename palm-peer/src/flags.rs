@@ -166,7 +166,7 @@ impl Run {
         let status = match run_until_hurried(server, options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                log::error!("{error}");
+                log::error!("{}", error.report());
                 ExitCode::from(status(&error))
             }
         };

@@ -4,7 +4,7 @@
 //! lines go through a bounded queue to a thread of its own; what finds no room, or cannot be written, is dropped and counted,
 //! and the count is written once writing works again.
 
-use super::tasks::{Name, panic_if_rigged, start_thread};
+use super::threads::{Name, panic_if_rigged, start_thread};
 use std::{
     collections::VecDeque,
     io::{self, Write},

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    tasks::{Name, panic_if_rigged, start_thread},
+    threads::{Name, panic_if_rigged, start_thread},
     timer,
 };
 

@@ -3,7 +3,7 @@
 //! A thread of their own receives them, so that a function that holds up the executor does not keep a second signal from
 //! ending the process.
 
-use super::tasks::{Name, panic_if_rigged, start_thread, wake};
+use super::threads::{Name, panic_if_rigged, start_thread, wake};
 use async_signal::{Signal, Signals};
 use futures::{StreamExt as _, executor::block_on};
 use palm_proto::shutdown::{Request, Requests};

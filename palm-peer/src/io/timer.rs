@@ -4,7 +4,7 @@
 //! and another to forget; these cost an entry in a map. A thread of their own sleeps until the earliest: leases and probes
 //! depend on them, and no executor that a function holds up may hold up those.
 
-use super::tasks::{Name, panic_if_rigged, start_thread, wake};
+use super::threads::{Name, panic_if_rigged, start_thread, wake};
 use futures::{
     FutureExt as _,
     channel::oneshot,

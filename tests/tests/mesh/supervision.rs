@@ -57,7 +57,7 @@ const BY_CHANCE: [&str; 1] = ["slow-send"];
 
 #[test]
 fn each_task_of_the_library_panics_in_a_test_here() {
-    let source = fs::read_to_string(in_repository("palm-peer/src/io/tasks/name.rs")).expect("the list of names");
+    let source = fs::read_to_string(in_repository("palm-peer/src/io/threads/name.rs")).expect("the list of names");
     let named = |line: &'_ str| line.strip_suffix("\",").and_then(|line| Some(line.split_once(" = \"")?.1.to_owned()));
     let named: BTreeSet<String> = source.lines().filter_map(named).collect();
     let tested = [

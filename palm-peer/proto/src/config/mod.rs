@@ -157,6 +157,12 @@ impl InvalidSetting {
         Self { name: name.into(), reason: reason.into() }
     }
 
+    /// Returns the setting's name, or that of the flag or environment variable that it came from.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Names the flag or variable that the setting came from.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
@@ -261,7 +267,7 @@ impl Settings {
             "cacert" => self.cacert = path()?,
             "cert" => self.cert = path()?,
             "key" => self.key = path()?,
-            "tls" => self.tls = parse(name, text, "auto, off or required")?,
+            "tls" => self.tls = text.parse()?,
             "prefix" => text.clone_into(&mut self.prefix),
             "ip" => self.ip = host::host(text).map_err(|reason| InvalidSetting::new(name, reason))?,
             "bind" => self.bind = Some(parse(name, unbracketed(text), "an IP address alone, such as 0.0.0.0")?),

@@ -16,14 +16,14 @@ pub enum Tls {
 }
 
 impl FromStr for Tls {
-    type Err = ();
+    type Err = InvalidSetting;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, InvalidSetting> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
             "off" => Ok(Self::Off),
             "required" => Ok(Self::Required),
-            _ => Err(()),
+            _ => Err(InvalidSetting::new("tls", format!("{text:?} is not auto, off or required"))),
         }
     }
 }

@@ -15,7 +15,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::io::tasks::{self, Name, Supervisor};
+use crate::io::{
+    rigged::rigged,
+    tasks::{self, Name, Supervisor},
+    threads,
+};
 
 /// How many names of etcd's hosts are looked up at a time, each on a thread. etcd's client has the runtime do so, and each new
 /// try begins another lookup beside one that hangs.
@@ -37,10 +41,10 @@ impl Thread {
         let handle = runtime.handle().clone();
         let (stop, mut stopped) = oneshot::channel::<()>();
         let mut runtime = Some(runtime);
-        tasks::start_thread(Name::EtcdThread, name, move || {
+        threads::start_thread(Name::EtcdThread, name, move || {
             // The only news there can be is that the sender is gone. After a panic the same tasks go on.
             if let Some(runtime) = &runtime {
-                let _ = runtime.block_on(tasks::rigged(Name::EtcdThread, &mut stopped));
+                let _ = runtime.block_on(rigged(Name::EtcdThread, &mut stopped));
             }
             // A look-up of a name that hangs in the C library must not hold up the end.
             if let Some(runtime) = runtime.take() {

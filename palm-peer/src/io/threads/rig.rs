@@ -3,28 +3,30 @@
 //! The task of this name panics so many times (once by default); with a file, not before that is there, so that a test
 //! chooses the moment.
 
+#[cfg(not(debug_assertions))]
+use super::Name;
+
+#[cfg(debug_assertions)]
+pub use self::on::*;
+
+/// Panics where a test wants the thread of this name to: never in a build without debug assertions.
+#[cfg(not(debug_assertions))]
+pub fn panic_if_rigged(_: Name) {}
+
 #[cfg(debug_assertions)]
 mod on {
-    use crate::io::{tasks::Name, timer};
-    use futures::{
-        future::{Either, select},
-        pin_mut,
-    };
+    use crate::io::threads::Name;
     use std::{
         env,
-        future::{Future, pending},
         path::PathBuf,
         sync::{
             LazyLock,
             atomic::{AtomicU32, Ordering},
         },
-        time::Duration,
     };
 
-    /// How often the file is looked for.
-    const POLL: Duration = Duration::from_millis(20);
-
-    struct Rig {
+    /// What `PALM_TEST_PANIC` says of one task.
+    pub struct Rig {
         task: String,
         left: AtomicU32,
         file: Option<PathBuf>,
@@ -43,7 +45,8 @@ mod on {
             Some(Self { task, left: AtomicU32::new(times), file: parts.next().map(PathBuf::from) })
         }
 
-        fn is_due(&self) -> bool {
+        /// Whether the task is to panic now.
+        pub fn is_due(&self) -> bool {
             self.file.as_ref().is_none_or(|file| file.exists())
         }
 
@@ -51,52 +54,22 @@ mod on {
             self.left.load(Ordering::Relaxed) > 0
         }
 
-        fn go_off(&self) {
+        /// Panics, if that is not done yet.
+        pub fn go_off(&self) {
             let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             assert!(left.is_err(), "PALM_TEST_PANIC names {}", self.task);
         }
     }
 
-    fn rig(name: Name) -> Option<&'static Rig> {
+    /// Returns what is left to do for a task.
+    pub fn rig(name: Name) -> Option<&'static Rig> {
         RIGS.iter().find(|rig| rig.task == name.as_str() && rig.is_left())
     }
 
-    pub(crate) async fn rigged<T>(name: Name, future: impl Future<Output = T>) -> T {
-        let Some(rig) = rig(name) else { return future.await };
-        let trigger = async {
-            while !rig.is_due() {
-                timer::sleep(POLL).await;
-            }
-            rig.go_off();
-            pending::<()>().await;
-        };
-        pin_mut!(trigger, future);
-        match select(trigger, future).await {
-            Either::Left(((), future)) => future.await,
-            Either::Right((value, _)) => value,
-        }
-    }
-
-    pub(crate) fn panic_if_rigged(name: Name) {
+    /// Panics where a test wants the thread of this name to.
+    pub fn panic_if_rigged(name: Name) {
         if let Some(rig) = rig(name).filter(|rig| rig.is_due()) {
             rig.go_off();
         }
     }
 }
-
-#[cfg(not(debug_assertions))]
-mod off {
-    use crate::io::tasks::Name;
-    use std::future::Future;
-
-    pub(crate) fn rigged<T, F: Future<Output = T>>(_: Name, future: F) -> F {
-        future
-    }
-
-    pub(crate) fn panic_if_rigged(_: Name) {}
-}
-
-#[cfg(not(debug_assertions))]
-pub(super) use off::{panic_if_rigged, rigged};
-#[cfg(debug_assertions)]
-pub(super) use on::{panic_if_rigged, rigged};

@@ -1,0 +1,108 @@
+//! Threads of the library's own: each has a name, and none ends by a panic that nobody sees.
+
+mod name;
+mod rig;
+
+#[cfg(debug_assertions)]
+pub use self::rig::rig;
+pub use self::{name::Name, rig::panic_if_rigged};
+
+use palm_proto::{limits::log_throttle::LogThrottle, types::text::panic_message};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a thread that panicked rests before it goes on.
+const THREAD_REST: Duration = Duration::from_millis(100);
+
+/// Is told of each failure of a thread of this process.
+pub trait ObservesThreads: Send + Sync {
+    /// The thread of this name failed, as `failure` says. It goes on.
+    fn thread_failed(&self, name: Name, failure: &str);
+}
+
+/// Who is told, for as long as they live.
+static OBSERVERS: Mutex<Vec<Weak<dyn ObservesThreads>>> = Mutex::new(Vec::new());
+
+/// Has an observer told of failures of threads from now on.
+pub fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
+    let observer: Weak<T> = Arc::downgrade(observer);
+    OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
+}
+
+/// Whether the failure of a task of this name may be logged: once a minute, for strangers may bring it about.
+pub fn may_log(name: Name) -> bool {
+    static LOG: LazyLock<Mutex<LogThrottle<Name>>> = LazyLock::new(Mutex::default);
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now()).is_some()
+}
+
+/// Logs an error. A logger of the program's own may panic, and must not take the supervision with it.
+pub fn say(words: &str) {
+    let _ = catch_unwind(|| log::error!("{words}"));
+}
+
+/// Starts a thread of the library's own, which the system knows as `known_as`. It ends when `body` returns `Ok`; after a panic, or
+/// `Err` with why it could not go on, `body` runs again, and every observer hears of it.
+///
+/// # Errors
+/// When the system gives no thread.
+#[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
+pub fn start_thread(
+    name: Name,
+    known_as: &str,
+    body: impl FnMut() -> Result<(), String> + Send + 'static,
+) -> io::Result<()> {
+    thread::Builder::new().name(known_as.to_owned()).spawn(move || keep_thread(name, body)).map(drop)
+}
+
+fn keep_thread(name: Name, mut body: impl FnMut() -> Result<(), String>) {
+    loop {
+        let message = match catch_unwind(AssertUnwindSafe(&mut body)) {
+            Ok(Ok(())) => return,
+            Ok(Err(why)) => why,
+            Err(panic) => format!("it panicked: {}", panic_message(panic)),
+        };
+        let failure = format!("thread {name} failed: {message}");
+        if may_log(name) {
+            say(&format!("{failure}; it goes on (logged once a minute)"));
+        }
+        let mut observers = OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.retain(|observer| observer.strong_count() > 0);
+        let told: Vec<_> = observers.iter().filter_map(Weak::upgrade).collect();
+        drop(observers);
+        for observer in told {
+            observer.thread_failed(name, &failure);
+        }
+        thread::sleep(THREAD_REST);
+    }
+}
+
+/// Wakes somebody; a waker may be of the program's, and panic.
+pub fn wake(waker: std::task::Waker) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        say(&format!("waking a task panicked: {}", panic_message(panic)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_goes_on_after_a_panic() {
+        let mut runs = 0;
+        keep_thread(Name::Test, || {
+            runs += 1;
+            match runs {
+                1 => panic!("on purpose"),
+                2 => Err("on purpose".to_owned()),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(runs, 3);
+    }
+}
