@@ -63,6 +63,7 @@ fuzz: setup ## look for bytes that break a law: nightly Rust and cargo-fuzz (CON
 check: setup ## check formatting, lints, documentation and the layers
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p palm-peer --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
 	scripts/check-layers --self-test
 	scripts/check-layers

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example call_printf -- Hello`, with etcd's URLs in `PALM_ETCD`
 
-use palm_peer::{Client, Settings};
+use palm_peer::{Client, Config};
 use std::{
     error::Error,
     io::{self, Write as _},
@@ -10,7 +10,7 @@ use std::{
 };
 
 async fn call(words: String) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let client = Client::connect(Settings::from_env()?.build()?).await?;
+    let client = Client::connect(Config::from_env()?).await?;
     let start = Instant::now();
     let answer = client.call("printf.printf", words).await?;
     writeln!(io::stdout(), "{} (in {:?})", String::from_utf8_lossy(&answer), start.elapsed())?;

@@ -8,7 +8,7 @@
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_examples::{Hosted, reaches};
-use palm_peer::{Bytes, Client, FunctionError, Message, Options, Server, Settings};
+use palm_peer::{Bytes, Client, Config, FunctionError, Message, Server};
 use serde::{Deserialize, Serialize};
 use std::{
     error::Error,
@@ -135,7 +135,7 @@ async fn simulate(client: &Client, call: Call, flags: &Flags) -> Result<(Sums, D
     Ok((total, start.elapsed()))
 }
 
-fn start_pricer(options: &Options) -> Result<Hosted, palm_peer::Error> {
+fn start_pricer(options: &Config) -> Result<Hosted, palm_peer::Error> {
     Hosted::start(Server::new("pricer").blocking("price", price), options.clone())
 }
 
@@ -145,7 +145,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("there must be an instance, a message, and two paths in it".into());
     }
     let call = Call { spot: 100.0, strike: 105.0, rate: 0.03, volatility: 0.2, years: 1.0 };
-    let options = Settings { max_in_flight: 1, ..Settings::from_env()? }.build()?;
+    let options = Config { max_in_flight: 1, ..Config::from_env()? };
     let client = block_on(Client::connect(options.clone()))?;
 
     let mut pricers = Vec::new();

@@ -2,21 +2,8 @@
 //!
 //! `cargo run --example printf -- run --etcd http://127.0.0.1:2379`
 
-use palm_peer::{Bytes, FunctionError, Message, Server, flags::Run};
+use palm_peer::{Bytes, FunctionError, Message, Server};
 use std::process::ExitCode;
-
-/// a server that logs what it is sent, and sends it back
-#[derive(argh::FromArgs)]
-struct Printf {
-    #[argh(subcommand)]
-    command: Command,
-}
-
-#[derive(argh::FromArgs)]
-#[argh(subcommand)]
-enum Command {
-    Run(Run),
-}
 
 async fn printf(message: Message) -> Result<Bytes, FunctionError> {
     let words = String::from_utf8_lossy(message.payload());
@@ -25,6 +12,5 @@ async fn printf(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 fn main() -> ExitCode {
-    let Printf { command: Command::Run(run) } = argh::from_env();
-    run.main(Server::new("printf").function("printf", printf))
+    palm_peer::main(Server::new("printf").function("printf", printf))
 }

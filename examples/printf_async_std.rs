@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example printf_async_std`, with etcd's URLs in `PALM_ETCD`
 
-use palm_peer::{Bytes, FunctionError, Message, Server, Settings, logging};
+use palm_peer::{Bytes, Config, FunctionError, Message, Server, logging};
 use std::error::Error;
 
 async fn printf(message: Message) -> Result<Bytes, FunctionError> {
@@ -13,7 +13,7 @@ async fn printf(message: Message) -> Result<Bytes, FunctionError> {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let shutdown = palm_peer::signals()?;
     let server = Server::new("printf").function("printf", printf);
-    Ok(server.run(Settings::from_env()?.build()?, shutdown).await?)
+    Ok(server.run(Config::from_env()?, shutdown).await?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -6,7 +6,7 @@
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_examples::{Hosted, reaches};
-use palm_peer::{Client, FunctionError, Message, Server, Settings};
+use palm_peer::{Client, Config, FunctionError, Message, Server};
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -73,7 +73,7 @@ fn count_here(text: &str) -> Counts {
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).unwrap_or_else(|| TEXT.to_owned());
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    let options = Settings::from_env()?.build()?;
+    let options = Config::from_env()?;
     let _servers = [
         Hosted::start(Server::new("split").function("words", split), options.clone())?,
         Hosted::start(Server::new("normalise").function("words", normalise), options.clone())?,

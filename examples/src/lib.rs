@@ -3,7 +3,7 @@
 //! Here is what those need that are a whole mesh in one program. Servers are processes of their own otherwise.
 
 use futures::{channel::oneshot, executor::block_on};
-use palm_peer::{Client, Error, Options, Server};
+use palm_peer::{Client, Config, Error, Server};
 use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -23,7 +23,7 @@ impl Hosted {
     ///
     /// # Errors
     /// As [`Server::join`].
-    pub fn start(server: Server, options: Options) -> Result<Self, Error> {
+    pub fn start(server: Server, options: Config) -> Result<Self, Error> {
         let peer = block_on(server.join(options))?;
         let (leave, left) = oneshot::channel();
         let thread = thread::spawn(move || block_on(peer.serve(left)));

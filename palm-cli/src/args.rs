@@ -5,7 +5,7 @@
 
 use crate::failure::Failure;
 use argh::FromArgs;
-use palm_peer::{InvalidSetting, Options, Settings};
+use palm_peer::{Config, InvalidSetting};
 use std::{
     ffi::OsString,
     num::{NonZeroU32, NonZeroUsize},
@@ -17,7 +17,7 @@ const ETCD_WITHIN: Duration = Duration::from_secs(4);
 
 /// shows and clears what a PALM mesh keeps in etcd, and calls its functions
 ///
-/// Options may stand before or behind the command; each overrides its PALM_* environment variable.
+/// Config may stand before or behind the command; each overrides its PALM_* environment variable.
 #[derive(FromArgs, Debug)]
 #[argh(
     error_code(0, "done"),
@@ -163,10 +163,10 @@ pub struct Job {
 
 impl Args {
     /// Where etcd is and how long to wait for it; the environment's, changed by the flags.
-    pub fn options(&self) -> Result<Options, InvalidSetting> {
-        let set = Settings::from_env()?;
+    pub fn options(&self) -> Result<Config, InvalidSetting> {
+        let set = Config::from_env()?;
         // What concerns servers alone, such as an address to listen on, must not get in the way.
-        let mut settings = Settings {
+        let mut settings = Config {
             etcd: set.etcd,
             prefix: set.prefix,
             user: set.user,
@@ -180,7 +180,7 @@ impl Args {
             max_unread: set.max_unread.max(set.max_payload),
             max_held: set.max_held.max(set.max_payload),
             join_timeout: set.join_timeout.min(ETCD_WITHIN),
-            ..Settings::default()
+            ..Config::default()
         };
         let timeout = match &self.command {
             Command::Call(call) => call.timeout.as_ref(),
@@ -201,7 +201,8 @@ impl Args {
                 settings.set(name, value).map_err(|error| error.named(format!("--{name}")))?;
             }
         }
-        settings.build()
+        settings.validate()?;
+        Ok(settings)
     }
 }
 

@@ -13,7 +13,7 @@ use futures::{
     StreamExt as _,
     future::{Either, select},
 };
-use palm_peer::{Bytes, Client, JobError, Options};
+use palm_peer::{Bytes, Client, Config, JobError};
 use std::io;
 
 /// The most that is under way, in bytes: the library's default.
@@ -25,7 +25,7 @@ const TOGETHER: usize = 256;
 type Ended = (u64, Result<Bytes, JobError>);
 
 /// Does what the command line says.
-pub async fn run(args: &args::Job, options: Options, screen: &mut Screen) -> Result<(), Failure> {
+pub async fn run(args: &args::Job, options: Config, screen: &mut Screen) -> Result<(), Failure> {
     let delimiter = if args.null { b'\0' } else { b'\n' };
     let most = options.max_payload;
     let client = Client::connect(options).await?;

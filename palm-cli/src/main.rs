@@ -18,7 +18,7 @@ use self::{
     failure::Failure,
     screen::Screen,
 };
-use palm_peer::{Admin, Settings};
+use palm_peer::{Admin, Config};
 use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn run(screen: &mut Screen) -> Result<(), Failure> {
 
 async fn carry_out(args: &Args, screen: &mut Screen) -> Result<(), Failure> {
     let options = args.options()?;
-    for (name, meant) in Settings::misspelt_variables() {
+    for (name, meant) in Config::misspelt_variables() {
         failure::warn(&format!("the variable {name} has no effect: is {meant} meant?"));
     }
     match &args.command {

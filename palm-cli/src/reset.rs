@@ -1,7 +1,7 @@
 //! `palm-cli reset`: clears everything.
 
 use crate::{args::Reset, failure::Failure, find::describe, screen::Screen, table::counted};
-use palm_peer::{Admin, Entry, Options};
+use palm_peer::{Admin, Config, Entry};
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ const QUIET: Duration = Duration::from_secs(5);
 const BACK_WITHIN: Duration = Duration::from_secs(300);
 
 /// Does what the command line says.
-pub async fn run(reset: &Reset, options: Options, screen: &mut Screen) -> Result<(), Failure> {
+pub async fn run(reset: &Reset, options: Config, screen: &mut Screen) -> Result<(), Failure> {
     let asks = !reset.yes;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::Usage("reset asks on a terminal; without one, say --yes".to_owned()));

@@ -7,7 +7,10 @@ use crate::{
     error::Error,
 };
 use futures::{Stream, stream};
-use palm_proto::{config::Options, members::Entry};
+use palm_proto::{
+    config::{Config, ValidConfig},
+    members::Entry,
+};
 use std::{fmt, time::Duration};
 
 /// Shows and clears what the mesh keeps in etcd. Cheap to clone. Works under any executor.
@@ -16,9 +19,9 @@ use std::{fmt, time::Duration};
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), palm_peer::Error> {
-/// use palm_peer::{Admin, EntryState, Options};
+/// use palm_peer::{Admin, EntryState, Config};
 ///
-/// let admin = Admin::connect(Options::default()).await?;
+/// let admin = Admin::connect(Config::default()).await?;
 /// for entry in admin.servers().await? {
 ///     if entry.state == EntryState::Broken {
 ///         admin.remove(&entry.name).await?;
@@ -41,9 +44,11 @@ impl Admin {
     /// Makes sure that etcd answers. Writes nothing.
     ///
     /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a setting that is out of its bounds;
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable), with the endpoints, when it does not within
     /// `join_timeout`; [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
-    pub async fn connect(options: Options) -> Result<Self, Error> {
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let options = ValidConfig::new(config)?;
         let files = crate::config::tls::read(&options).await?;
         let archive = Archive::new(crate::config::etcd::start("palm-admin", &options, files.as_ref())?, &options);
         archive.check().await?;

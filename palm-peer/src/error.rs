@@ -43,6 +43,7 @@ pub struct Error {
     message: String,
     source: Option<Box<dyn error::Error + Send + Sync>>,
     /// What is invalid is a file's content: it may be another one at the next start.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     of_files: bool,
 }
 
@@ -62,6 +63,7 @@ impl Error {
         self
     }
 
+    #[cfg(feature = "cli")]
     pub(crate) fn is_about_files(&self) -> bool {
         self.of_files
     }

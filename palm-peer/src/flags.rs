@@ -8,7 +8,7 @@ use crate::{
 };
 use argh::FromArgs;
 use log::LevelFilter;
-use palm_proto::config::{self, InvalidSetting, Options, Settings};
+use palm_proto::config::{self, Config, InvalidSetting};
 use std::{
     io::{self, Write as _},
     process::ExitCode,
@@ -84,12 +84,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// The options: the defaults, changed by the environment, changed by the flags.
+    /// Returns the configuration: the defaults, overridden by the environment, overridden by the flags.
     ///
     /// # Errors
     /// When a variable or flag does not hold what it should, or they contradict each other.
-    pub fn options(&self) -> Result<Options, InvalidSetting> {
-        let mut settings = Settings::from_env()?;
+    pub fn config(&self) -> Result<Config, InvalidSetting> {
+        let mut config = Config::from_env()?;
         for (name, value) in [
             ("etcd", &self.etcd),
             ("user", &self.user),
@@ -108,10 +108,11 @@ impl Run {
             ("drain", &self.drain),
         ] {
             if let Some(value) = value {
-                settings.set(name, value).map_err(|error| error.named(format!("--{}", name.replace('_', "-"))))?;
+                config.set(name, value).map_err(|error| error.named(format!("--{}", name.replace('_', "-"))))?;
             }
         }
-        settings.build()
+        config.validate()?;
+        Ok(config)
     }
 
     /// The level to log at: a flag's, or that of `PALM_LOG`, or `INFO`.
@@ -150,8 +151,8 @@ impl Run {
     /// ```
     #[must_use]
     pub fn main(&self, server: Server) -> ExitCode {
-        let (level, options) = match (self.log_level(), self.options()) {
-            (Ok(level), Ok(options)) => (level, options),
+        let (level, config) = match (self.log_level(), self.config()) {
+            (Ok(level), Ok(config)) => (level, config),
             (Err(error), _) | (_, Err(error)) => {
                 // Here it stands in for `main`, and there is no logger yet. Where nobody reads stderr, the status must do.
                 let _ = writeln!(io::stderr(), "{error}");
@@ -160,10 +161,10 @@ impl Run {
         };
         // A logger of the program's own stays in place.
         let _ = logging::init(level);
-        for (name, meant) in Settings::misspelt_variables() {
+        for (name, meant) in Config::misspelt_variables() {
             log::warn!("the variable {name} has no effect: is {meant} meant?");
         }
-        let status = match run_until_hurried(server, options) {
+        let status = match run_until_hurried(server, config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 log::error!("{}", error.report());
@@ -173,6 +174,43 @@ impl Run {
         logging::flush(logging::FLUSH_WITHIN);
         status
     }
+}
+
+/// The command line of [`main`].
+#[derive(FromArgs)]
+/// a server of a PALM mesh
+struct Program {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Run(Run),
+}
+
+/// The whole `main` of a server: reads the flags and the environment (`PROGRAM run --etcd …`, see [`Run`]), logs to stderr,
+/// joins, serves until SIGTERM, SIGINT or SIGHUP, and leaves. Returns the exit status of [`Run::main`]; a wrong command line
+/// ends the process with status 1, and `--help` with 0.
+///
+/// A program with flags of its own embeds [`Run`] in them instead.
+///
+/// ```no_run
+/// use palm_peer::{FunctionError, Message, Server};
+///
+/// async fn echo(message: Message) -> Result<palm_peer::Bytes, FunctionError> {
+///     Ok(message.into_payload())
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     palm_peer::main(Server::new("echo").function("echo", echo))
+/// }
+/// ```
+#[must_use]
+pub fn main(server: Server) -> ExitCode {
+    let Program { command: Command::Run(run) } = argh::from_env();
+    run.main(server)
 }
 
 /// The exit status that tells a supervisor what it was.
@@ -185,14 +223,14 @@ fn status(error: &Error) -> u8 {
 }
 
 /// Runs the server. When its executor is blocked, nobody else can end the process at a second signal.
-fn run_until_hurried(server: Server, options: Options) -> Result<(), Error> {
+fn run_until_hurried(server: Server, config: Config) -> Result<(), Error> {
     let shutdown = crate::signals()?;
     let seen = signal::seen();
     let blocked = async move {
         signal::hurry(seen).await;
         timer::sleep(HURRY_WITHIN).await;
     };
-    executor::block_on_until(server.run(options, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
+    executor::block_on_until(server.run(config, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
         Err(Error::new(ErrorKind::System, "a second signal: ending at once, functions block the executor"))
     })
 }

@@ -4,14 +4,14 @@
 //! and answers over `ZeroMQ`; the leader configures, probes and publishes all servers of the mesh.
 //!
 //! ```no_run
-//! use palm_peer::{FunctionError, Message, Options, Server};
+//! use palm_peer::{Config, FunctionError, Message, Server};
 //!
 //! async fn shout(message: Message) -> Result<Vec<u8>, FunctionError> {
 //!     Ok(message.payload().to_ascii_uppercase())
 //! }
 //!
 //! # async fn run() -> Result<(), palm_peer::Error> {
-//! Server::new("text").function("shout", shout).run(Options::default(), palm_peer::signals()?).await
+//! Server::new("text").function("shout", shout).run(Config::from_env()?, palm_peer::signals()?).await
 //! # }
 //! ```
 //!
@@ -19,7 +19,7 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = palm_peer::Client::connect(palm_peer::Options::default()).await?;
+//! let client = palm_peer::Client::connect(palm_peer::Config::from_env()?).await?;
 //! let answer = client.call("text.shout", "hello").await?;
 //! assert_eq!(answer, "HELLO");
 //! # Ok(()) }
@@ -37,6 +37,7 @@ mod admin;
 mod client;
 mod config;
 mod error;
+#[cfg(feature = "cli")]
 pub mod flags;
 mod ingress;
 mod io;
@@ -51,15 +52,17 @@ pub use bytes::Bytes;
 pub use client::job::{Job, JobError, Progress, Results};
 pub use client::{Call, Client, Reachable};
 pub use error::{CallError, Error, ErrorKind};
+#[cfg(feature = "cli")]
+pub use flags::main;
 pub use membership::status::{Event, State};
 #[doc(inline)]
 pub use palm_proto::{
-    config::{InvalidSetting, Options, Settings, Tls},
+    config::{Config, InvalidSetting, Tls},
     members::{Entry, EntryState},
     types::{
         message::FailureKind,
         record::{BrokenRecord, Record},
-        timestamp::Timestamp,
+        timestamp::{InvalidTimestamp, Timestamp},
     },
 };
 pub use server::peer::Peer;

@@ -20,7 +20,7 @@ use futures::{
     executor::block_on,
     future::{pending, try_join_all},
 };
-use palm_peer::{Client, FunctionError, Message, Options, Server, Settings};
+use palm_peer::{Client, Config, FunctionError, Message, Server};
 use palm_tests::{Authority, Certificate, Etcd, Process, eventually, free_port, median, wire::Wire};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -39,9 +39,9 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-/// Settings for a server or a client of this kind: `none`, `door` or `tls`, each in a mesh of its own.
-fn settings(etcd: &str, kind: &str, files: &Path) -> Settings {
-    let mut settings = Settings { etcd: vec![etcd.to_owned()], prefix: format!("/{kind}"), ..Settings::default() };
+/// Config for a server or a client of this kind: `none`, `door` or `tls`, each in a mesh of its own.
+fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
+    let mut settings = Config { etcd: vec![etcd.to_owned()], prefix: format!("/{kind}"), ..Config::default() };
     settings.door = kind != "none";
     if kind == "tls" {
         let Certificate { ca, cert, key } = certificate(files);
@@ -56,8 +56,8 @@ fn certificate(files: &Path) -> Certificate {
 }
 
 async fn serve(etcd: String, kind: String, files: String, port: String) -> Outcome<()> {
-    let settings = Settings { port: port.parse()?, ..settings(&etcd, &kind, Path::new(&files)) };
-    let options: Options = settings.build()?;
+    let settings = Config { port: port.parse()?, ..settings(&etcd, &kind, Path::new(&files)) };
+    let options: Config = settings;
     Ok(Server::new("bench").function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
 
@@ -165,7 +165,7 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
     };
     let _servers: Vec<_> = KINDS.into_iter().zip(ports).map(start).collect();
     let clients = KINDS.map(|kind| {
-        let options = settings(&endpoint, kind, files).build().expect("settings that make sense");
+        let options = settings(&endpoint, kind, files);
         block_on(Client::connect(options)).expect("a client")
     });
     for client in &clients {

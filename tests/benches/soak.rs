@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt as _, executor::block_on, future::pending, stream};
-use palm_peer::{Client, FunctionError, Message, Server, Settings};
+use palm_peer::{Client, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Holdings, Process, eventually, free_port, wire::Wire};
 use std::{
     env,
@@ -53,8 +53,8 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 
 async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
     let (etcd, ip) = (vec![etcd.to_owned()], HOST.to_string());
-    let settings = Settings { etcd, ip, port: port.parse()?, ..Settings::default() };
-    let options = settings.build()?;
+    let settings = Config { etcd, ip, port: port.parse()?, ..Config::default() };
+    let options = settings;
     let peer = Server::new(name).function("echo", echo).join(options).await?;
     println!("joined");
     Ok(peer.serve(pending::<()>()).await?)
@@ -62,7 +62,7 @@ async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
 
 /// Streams a job and calls functions until it is killed; says every second how many came to what end.
 async fn load(etcd: &str) -> Outcome<()> {
-    let client = Client::connect(Settings { etcd: vec![etcd.to_owned()], ..Settings::default() }.build()?).await?;
+    let client = Client::connect(Config { etcd: vec![etcd.to_owned()], ..Config::default() }).await?;
     eventually("both names can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
     let (called, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (calls, breaks, caller) = (Arc::clone(&called), Arc::clone(&broken), client.clone());

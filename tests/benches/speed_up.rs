@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, executor::block_on, future::pending};
-use palm_peer::{Client, FunctionError, Message, Server, Settings};
+use palm_peer::{Client, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, eventually, median};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -34,7 +34,7 @@ fn work(seed: u64) -> f64 {
 }
 
 async fn serve(etcd: String) -> Outcome<()> {
-    let options = Settings { etcd: vec![etcd], max_in_flight: 1, ..Settings::default() }.build()?;
+    let options = Config { etcd: vec![etcd], max_in_flight: 1, ..Config::default() };
     let function = |message: Message| Ok::<_, FunctionError>(work(message.idx().unwrap_or(0)).to_string());
     Ok(Server::new("worker").blocking("work", function).join(options).await?.serve(pending::<()>()).await?)
 }
@@ -62,7 +62,7 @@ fn bench(rounds: usize, instances: u32) -> Outcome<()> {
     let me = env::current_exe()?;
     let etcd = Etcd::start();
     let servers: Vec<_> = (0..instances).map(|_| Process::start(&me, ["serve", &etcd.endpoint()])).collect();
-    let client = block_on(Client::connect(Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build()?))?;
+    let client = block_on(Client::connect(Config { etcd: vec![etcd.endpoint()], ..Config::default() }))?;
     eventually("all instances can be reached", SOON, || {
         client.reachable().iter().any(|found| found.instances == servers.len()).then_some(())
     });

@@ -5,7 +5,7 @@
 //! For tests: what a hostile server does to its clients is seen from outside of them.
 
 use futures::{StreamExt as _, executor::block_on};
-use palm_peer::{Bytes, Client, Settings};
+use palm_peer::{Bytes, Client, Config};
 use std::{
     process::ExitCode,
     thread,
@@ -72,7 +72,7 @@ fn hold(client: &Client, target: &str) -> Result<(), Box<dyn std::error::Error>>
 }
 
 fn run(caller: &Caller) -> Result<(), Box<dyn std::error::Error>> {
-    let client = block_on(Client::connect(Settings::from_env()?.build()?))?;
+    let client = block_on(Client::connect(Config::from_env()?))?;
     see(&client, &caller.bad);
     see(&client, &caller.good);
     if caller.hold {

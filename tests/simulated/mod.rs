@@ -54,7 +54,7 @@ pub enum Mode {
 
 /// What a [`Swarm`] is made with.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct SwarmConfig {
     /// etcd's URL.
     pub etcd: String,
     /// Of the leases.
@@ -71,7 +71,7 @@ pub struct Swarm {
 
 /// What all servers of a swarm share.
 struct Shared {
-    config: Config,
+    config: SwarmConfig,
     store: Store,
     /// The second byte of all addresses, and the port.
     block: u8,
@@ -111,7 +111,7 @@ impl Swarm {
     ///
     /// # Panics
     /// When the system has no thread for it.
-    pub fn start(config: Config) -> Self {
+    pub fn start(config: SwarmConfig) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let entered = runtime.enter();
         let shared = Arc::new(Shared {

@@ -18,7 +18,7 @@ pub use self::{
 use super::backoff::backoff;
 use crate::limits::log_throttle::LogThrottle;
 use crate::{
-    config::Settings,
+    config::Config,
     types::{
         ids::{LeaseId, Revision},
         instance::Instance,
@@ -107,7 +107,7 @@ impl Registry {
     #[must_use]
     pub fn new(
         me: Uuid,
-        settings: &Settings,
+        settings: &Config,
         found: impl IntoIterator<Item = Published>,
         seed: u64,
         now: Instant,

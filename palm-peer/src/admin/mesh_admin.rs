@@ -11,7 +11,7 @@ use crate::{
 };
 use futures::future::{Either, select};
 use palm_proto::{
-    config::Options,
+    config::ValidConfig,
     election::Candidate,
     members::{Entry, roster},
     types::{
@@ -47,7 +47,7 @@ pub struct Archive {
 
 impl Archive {
     /// Nothing is asked yet.
-    pub fn new(etcd: Etcd, options: &Options) -> Self {
+    pub fn new(etcd: Etcd, options: &ValidConfig) -> Self {
         Self { etcd, keys: options.keys(), endpoints: options.etcd.join(", "), time: options.join_timeout }
     }
 

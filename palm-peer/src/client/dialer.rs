@@ -19,7 +19,7 @@ use crate::{
     },
 };
 use palm_proto::{
-    config::Options,
+    config::ValidConfig,
     types::message::{self, Answer},
     zmtp::frames::Limits,
 };
@@ -169,7 +169,7 @@ impl Dialer {
     }
 
     /// Opens links in the name of `me`, over TLS if there are credentials.
-    pub fn new(me: Uuid, options: &Options, credentials: Option<Arc<Credentials>>) -> Self {
+    pub fn new(me: Uuid, options: &ValidConfig, credentials: Option<Arc<Credentials>>) -> Self {
         Self { me, limits: Limits::for_payloads(options.max_payload), credentials, home: None }
     }
 

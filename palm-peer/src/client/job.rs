@@ -29,9 +29,9 @@ use uuid::Uuid;
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use futures::{StreamExt, stream};
-/// use palm_peer::{Client, Options};
+/// use palm_peer::{Client, Config};
 ///
-/// let client = Client::connect(Options::default()).await?;
+/// let client = Client::connect(Config::default()).await?;
 /// let lines = ["to be", "or not to be"];
 /// let mut results = client.job(["text.shout", "text.count"]).run(stream::iter(lines))?;
 /// while let Some((idx, result)) = results.next().await {

@@ -24,7 +24,7 @@ use futures::{
 };
 use palm_proto::{
     backoff::backoff,
-    config::Options,
+    config::ValidConfig,
     directory::{Able, Directory, Update},
     routing::choose_instance,
     types::{
@@ -52,7 +52,7 @@ pub struct Mesh {
     /// Who the client is.
     pub uuid: Uuid,
     /// What was set.
-    pub options: Options,
+    pub options: ValidConfig,
     dialer: Dialer,
     directory: Mutex<Directory>,
     links: Mutex<HashMap<Uuid, Arc<Slot>>>,
@@ -67,7 +67,7 @@ impl Mesh {
     /// Learns what can be reached, and goes on learning.
     pub async fn connect(
         etcd: Etcd,
-        options: Options,
+        options: ValidConfig,
         dialer: Dialer,
         supervisor: &Supervisor,
     ) -> Result<Arc<Self>, Error> {
@@ -326,7 +326,7 @@ fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
 mod tests {
     use crate::{client::Client, error::ErrorKind};
     use futures::executor::block_on;
-    use palm_proto::config::Settings;
+    use palm_proto::config::Config;
     use palm_tests::{Etcd, free_port};
     use std::time::{Duration, Instant};
 
@@ -338,7 +338,7 @@ mod tests {
             etcd.etcdctl(args);
         }
         let user = Some(("root".to_owned(), "wrong".to_owned()));
-        let options = Settings { etcd: vec![etcd.endpoint()], user, ..Settings::default() }.build().expect("options");
+        let options = Config { etcd: vec![etcd.endpoint()], user, ..Config::default() };
         let began = Instant::now();
         let error = block_on(Client::connect(options)).expect_err("a wrong password");
         assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
@@ -349,7 +349,7 @@ mod tests {
     fn an_outage_names_all_endpoints() {
         let etcd = [(); 3].map(|()| format!("http://127.0.0.1:{}", free_port())).to_vec();
         let join_timeout = Duration::from_millis(500);
-        let options = Settings { etcd: etcd.clone(), join_timeout, ..Settings::default() }.build().expect("options");
+        let options = Config { etcd: etcd.clone(), join_timeout, ..Config::default() };
         let error = block_on(Client::connect(options)).expect_err("nobody listens there");
         assert_eq!(error.kind(), ErrorKind::EtcdUnreachable, "{error}");
         assert!(etcd.iter().all(|endpoint| error.to_string().contains(endpoint)), "{error}");

@@ -18,7 +18,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use palm_proto::{config::Options, types::message::Request};
+use palm_proto::{
+    config::{Config, ValidConfig},
+    types::message::Request,
+};
 use std::{
     fmt,
     future::IntoFuture,
@@ -31,9 +34,9 @@ use uuid::Uuid;
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use palm_peer::{Client, Options};
+/// use palm_peer::{Client, Config};
 ///
-/// let client = Client::connect(Options::default()).await?;
+/// let client = Client::connect(Config::default()).await?;
 /// let answer = client.call("printf.printf", "Hello").await?;
 /// assert_eq!(answer, "Hello");
 /// # Ok(()) }
@@ -55,8 +58,10 @@ impl Client {
     /// Once connected, a client goes on with what it knows while etcd is away.
     ///
     /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a setting that is out of its bounds;
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
-    pub async fn connect(options: Options) -> Result<Self, Error> {
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let options = ValidConfig::new(config)?;
         let files = crate::config::tls::read(&options).await?;
         let credentials = crate::config::tls::credentials(&options, files.as_ref(), None)?;
         let etcd = crate::config::etcd::start("palm-client", &options, files.as_ref())?;

@@ -8,14 +8,14 @@ use crate::{
         tls::{BadCredentials, EtcdTls, PemFiles},
     },
 };
-use palm_proto::config::Options;
+use palm_proto::config::ValidConfig;
 use std::{io, sync::Arc, time::Duration};
 
 /// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
 const LEAST_TIME: Duration = Duration::from_millis(200);
 
 /// A handle to the etcd of `options`, with a thread of this name. `files` are those of TLS, as they were read.
-pub fn start(thread: &str, options: &Options, files: Option<&PemFiles>) -> Result<Etcd, Error> {
+pub fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles>) -> Result<Etcd, Error> {
     let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
     settings.request_timeout = request_timeout(options);
     settings.cluster_lost_after = options.ttl;
@@ -30,7 +30,7 @@ pub fn start(thread: &str, options: &Options, files: Option<&PemFiles>) -> Resul
 }
 
 /// Each endpoint gets its turn before joining gives up: the last of them may be the only one that answers.
-fn request_timeout(options: &Options) -> Duration {
+fn request_timeout(options: &ValidConfig) -> Duration {
     let endpoints = u32::try_from(options.etcd.len()).unwrap_or(u32::MAX).max(1);
     (options.join_timeout / endpoints).max(LEAST_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
 }
@@ -48,14 +48,14 @@ fn tls(files: &PemFiles) -> Result<TlsSource, BadCredentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use palm_proto::config::Settings;
+    use palm_proto::config::Config;
 
     #[test]
     fn every_endpoint_gets_its_turn_within_the_join_timeout() {
         let time = |join_timeout, endpoints| {
             let etcd = vec!["http://127.0.0.1:1".to_owned(); endpoints];
-            let settings = Settings { etcd, join_timeout: Duration::from_millis(join_timeout), ..Settings::default() };
-            request_timeout(&settings.build().expect("settings that make sense")).as_millis()
+            let settings = Config { etcd, join_timeout: Duration::from_millis(join_timeout), ..Config::default() };
+            request_timeout(&ValidConfig::new(settings).expect("settings that make sense")).as_millis()
         };
         assert_eq!(time(10_000, 1), 2000);
         assert_eq!(time(10_000, 3), 2000);

@@ -7,12 +7,12 @@ use crate::{
         tls::{BadCredentials, Credentials, PemFiles},
     },
 };
-use palm_proto::config::Options;
+use palm_proto::config::ValidConfig;
 use std::{path::PathBuf, sync::Arc};
 
 /// Reads the files of TLS, if there are any: once, for they may be pipes, and on another thread, for they may lie on a disk
 /// that does not answer.
-pub async fn read(options: &Options) -> Result<Option<PemFiles>, Error> {
+pub async fn read(options: &ValidConfig) -> Result<Option<PemFiles>, Error> {
     let Some(ca) = options.cacert.clone() else { return Ok(None) };
     let identity = options.cert.clone().zip(options.key.clone());
     let read = executor::run_blocking(move || {
@@ -24,7 +24,7 @@ pub async fn read(options: &Options) -> Result<Option<PemFiles>, Error> {
 
 /// What TLS is made of, if it is spoken in the mesh; for a server at `host`, or for a client.
 pub fn credentials(
-    options: &Options,
+    options: &ValidConfig,
     files: Option<&PemFiles>,
     host: Option<&str>,
 ) -> Result<Option<Arc<Credentials>>, Error> {

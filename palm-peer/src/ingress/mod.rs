@@ -33,7 +33,7 @@ use futures::{
     pin_mut,
     task::AtomicWaker,
 };
-use palm_proto::{config::Options, limits::connection_limiter::Admission, zmtp::frames::Limits};
+use palm_proto::{config::ValidConfig, limits::connection_limiter::Admission, zmtp::frames::Limits};
 use std::{
     fs::File,
     future::poll_fn,
@@ -169,7 +169,7 @@ impl Door {
     /// When the address cannot be bound, or there is no place for the inner socket.
     pub async fn open(
         address: SocketAddr,
-        options: &Options,
+        options: &ValidConfig,
         tally: Arc<Tally>,
         credentials: Option<Arc<Credentials>>,
         supervisor: &Supervisor,

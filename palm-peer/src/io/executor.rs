@@ -11,10 +11,7 @@ pub use async_std::{
 use super::tasks::{self, Name, Supervisor};
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task;
-use futures::{
-    FutureExt as _,
-    future::{BoxFuture, Either, select},
-};
+use futures::{FutureExt as _, future::BoxFuture};
 use rustix::net::sockopt;
 use std::{
     future::Future,
@@ -113,10 +110,12 @@ pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'sta
 }
 
 /// As [`block_on`], but waits no longer than `until` does, and then leaves the future running.
+#[cfg(feature = "cli")]
 pub fn block_on_until<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
     until: impl Future + Unpin,
 ) -> Option<T> {
+    use futures::future::{Either, select};
     match futures::executor::block_on(select(started(future), until)) {
         Either::Left((ended, _)) => Some(ended.unwrap_or_else(|panic| resume_unwind(panic))),
         Either::Right(_) => None,

@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod executor;
 pub mod fd_limit;
 pub mod handshake;
+#[cfg(feature = "logging")]
 pub mod line_queue;
 pub mod resolver;
 mod rigged;

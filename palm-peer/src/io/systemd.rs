@@ -1,6 +1,5 @@
-//! Tells systemd how the server is doing, when it runs under it: the only user of sd-notify.
-
-use sd_notify::NotifyState;
+//! Tells systemd how the server is doing, when it runs under it: the only user of sd-notify. Without the feature
+//! `systemd`, nothing is sent.
 
 /// What systemd can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +15,9 @@ pub enum Notice<'a> {
 }
 
 /// Sends a notice; does nothing where no systemd listens. A lost notice is systemd's to notice.
+#[cfg(feature = "systemd")]
 pub fn notify(notice: Notice<'_>) {
+    use sd_notify::NotifyState;
     let state = match notice {
         Notice::Ready => NotifyState::Ready,
         Notice::Status(text) => NotifyState::Status(text),
@@ -28,7 +29,19 @@ pub fn notify(notice: Notice<'_>) {
 
 /// How long systemd waits for a [`Notice::Watchdog`] before it acts; `None` where it does not.
 #[must_use]
+#[cfg(feature = "systemd")]
 pub fn watchdog() -> Option<std::time::Duration> {
     let mut micros = 0;
     sd_notify::watchdog_enabled(false, &mut micros).then(|| std::time::Duration::from_micros(micros))
+}
+
+/// Does nothing.
+#[cfg(not(feature = "systemd"))]
+pub fn notify(_: Notice<'_>) {}
+
+/// Returns `None`: nobody waits.
+#[must_use]
+#[cfg(not(feature = "systemd"))]
+pub fn watchdog() -> Option<std::time::Duration> {
+    None
 }

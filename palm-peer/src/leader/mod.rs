@@ -17,7 +17,7 @@ use crate::{
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use palm_proto::{
     backoff::backoff,
-    config::Options,
+    config::ValidConfig,
     election::Candidate,
     lease::LeaseClock,
     pipeliner,
@@ -53,7 +53,7 @@ pub struct Mandate {
     /// Who leads.
     pub me: Uuid,
     /// How.
-    pub options: Options,
+    pub options: ValidConfig,
     /// Opens the links to the servers.
     pub dialer: Dialer,
     /// The leader's own key of the election.

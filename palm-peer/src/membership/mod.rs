@@ -33,7 +33,7 @@ use futures::{
 };
 use palm_proto::{
     backoff::full_jitter,
-    config::Options,
+    config::ValidConfig,
     election::{self, Candidate, Election, Resignations},
     removal::{LastWritten, Verdict},
     types::{ids::LeaseId, record::Record},
@@ -94,7 +94,7 @@ pub struct PeerContext {
     /// The server's uuid.
     pub uuid: Uuid,
     /// What was set.
-    pub options: Options,
+    pub options: ValidConfig,
     /// Opens the links to other peers.
     pub dialer: Dialer,
     /// Starts the peer's tasks anew when they panic.

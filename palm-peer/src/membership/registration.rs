@@ -6,7 +6,7 @@ use crate::{
     leader::tombstones::{DEPARTED_FOR, delete_with_note, note},
 };
 use palm_proto::{
-    config::Options,
+    config::ValidConfig,
     removal::{Evidence, LastWritten, Verdict, judge},
     types::{
         ids::{LeaseId, Revision},
@@ -43,7 +43,7 @@ pub struct Registrar {
 
 impl Registrar {
     /// The registrar of a server that listens at `port`.
-    pub fn new(etcd: Etcd, options: &Options, record: Record) -> Self {
+    pub fn new(etcd: Etcd, options: &ValidConfig, record: Record) -> Self {
         Self { etcd, keys: options.keys(), record }
     }
 

@@ -31,7 +31,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, pin_mut};
-use palm_proto::{config::Options, types::names};
+use palm_proto::{
+    config::{Config, ValidConfig},
+    types::names,
+};
 use std::{
     collections::BTreeMap,
     future::{self, Future},
@@ -152,10 +155,11 @@ impl Server {
     /// stop joining at a signal as well, use [`Server::run`].
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a wrong name, or more and longer names than a record holds, [`ErrorKind::Listen`] when the
+    /// [`ErrorKind::Invalid`] for a setting that is out of its bounds, a wrong name, or more and longer names than a record holds, [`ErrorKind::Listen`] when the
     /// address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`,
     /// [`ErrorKind::EtcdRefused`] when it says no. Nothing is left behind.
-    pub async fn join(self, options: Options) -> Result<Peer, Error> {
+    pub async fn join(self, config: Config) -> Result<Peer, Error> {
+        let options = ValidConfig::new(config)?;
         let joined = Peer::join(self.definition()?, options, future::pending::<()>()).await?;
         joined.ok_or_else(|| Error::new(ErrorKind::System, "joining was stopped"))
     }
@@ -166,7 +170,8 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::join`] and [`Peer::serve`].
-    pub async fn run(self, options: Options, shutdown: impl Future) -> Result<(), Error> {
+    pub async fn run(self, config: Config, shutdown: impl Future) -> Result<(), Error> {
+        let options = ValidConfig::new(config)?;
         pin_mut!(shutdown);
         let Some(peer) = Peer::join(self.definition()?, options, &mut shutdown).await? else {
             log::info!("stopped while joining the mesh");

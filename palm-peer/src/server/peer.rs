@@ -33,7 +33,7 @@ use futures::{
     future::{Either, select},
     pin_mut,
 };
-use palm_proto::{config::Options, types::record::Record};
+use palm_proto::{config::ValidConfig, types::record::Record};
 use std::{
     fmt,
     future::Future,
@@ -83,7 +83,7 @@ impl Peer {
     /// Joins unless `shutdown` ends first: then what was done is undone, and there is no peer.
     pub(crate) async fn join(
         definition: Definition,
-        options: Options,
+        options: ValidConfig,
         mut shutdown: impl Future + Unpin,
     ) -> Result<Option<Self>, Error> {
         let signals = signal::seen();
@@ -220,7 +220,7 @@ struct Prepared {
     etcd: Etcd,
 }
 
-async fn prepare(definition: Definition, options: Options) -> Result<Prepared, Error> {
+async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepared, Error> {
     let Definition { name, kind, names, functions } = definition;
     let address = SocketAddr::new(options.bind_address(), options.port);
     let files = crate::config::tls::read(&options).await?;

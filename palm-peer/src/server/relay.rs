@@ -8,7 +8,7 @@ use crate::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use palm_proto::{
-    config::Options,
+    config::ValidConfig,
     types::{
         message::{Failure, FailureKind, Request, Rerouted},
         names,
@@ -27,7 +27,7 @@ const TRIES: usize = 3;
 /// A server's own way into the mesh. It learns what can be reached when it is first used.
 pub struct Relay {
     dialer: Dialer,
-    options: Options,
+    options: ValidConfig,
     supervisor: Supervisor,
     etcd: OnceLock<Etcd>,
     mesh: OnceLock<Arc<Mesh>>,
@@ -44,7 +44,7 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// The relay of the server that `dialer` opens links for.
-    pub fn new(dialer: Dialer, options: Options, supervisor: Supervisor) -> Self {
+    pub fn new(dialer: Dialer, options: ValidConfig, supervisor: Supervisor) -> Self {
         Self {
             dialer,
             options,

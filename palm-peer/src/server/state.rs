@@ -10,7 +10,7 @@ use crate::{
     sync::lock,
 };
 use log::Level;
-use palm_proto::{config::Options, log_buffer::Logbook, store::Store};
+use palm_proto::{config::ValidConfig, log_buffer::Logbook, store::Store};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -34,7 +34,7 @@ pub struct Core {
     /// The functions of the server's author.
     pub functions: BTreeMap<String, Function>,
     /// What was set.
-    pub options: Options,
+    pub options: ValidConfig,
     /// Opens the server's links to others.
     pub dialer: Dialer,
     /// The server's own way into the mesh.
@@ -60,7 +60,7 @@ impl Core {
     pub fn new(
         name: String,
         functions: BTreeMap<String, Function>,
-        options: Options,
+        options: ValidConfig,
         log: Arc<Mutex<Logbook>>,
         credentials: Option<Arc<Credentials>>,
     ) -> Self {

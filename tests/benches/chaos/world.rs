@@ -6,7 +6,7 @@ use crate::{
     view::{BEAT, Deletion, View},
 };
 use futures::executor::block_on;
-use palm_peer::{Client, Settings};
+use palm_peer::{Client, Config};
 use palm_tests::{Host, Network, Process, eventually, example};
 use std::{
     process::Command,
@@ -82,8 +82,8 @@ impl<'a> World<'a> {
         let started: Vec<_> = hosts.iter().enumerate().map(|(at, host)| start_server(at, host, &endpoints)).collect();
         let (servers, uuids): (Vec<_>, Vec<_>) = started.into_iter().unzip();
         eventually("the mesh is healthy", SOON, || lock(&view).complaint(&uuids).is_none().then_some(()));
-        let settings = Settings { etcd: urls, prefix: PREFIX.into(), ..Settings::default() };
-        let client = block_on(Client::connect(settings.build().expect("settings"))).expect("a client connects");
+        let settings = Config { etcd: urls, prefix: PREFIX.into(), ..Config::default() };
+        let client = block_on(Client::connect(settings)).expect("a client connects");
         eventually("the client sees both names", SOON, || (client.reachable().len() == 2).then_some(()));
         let load = Load::start(&client, &uuids);
         let began = Instant::now();

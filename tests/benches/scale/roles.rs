@@ -8,7 +8,7 @@ use futures::{
     future::{join_all, pending, try_join_all},
 };
 use log::LevelFilter;
-use palm_peer::{Client, Event, FailureKind, FunctionError, Message, Options, Server, Settings, block_on, logging};
+use palm_peer::{Client, Config, Event, FailureKind, FunctionError, Message, Server, block_on, logging};
 use palm_tests::processor_time;
 use std::{
     process,
@@ -31,14 +31,14 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-fn options(etcd: &str) -> Outcome<Options> {
-    Ok(Settings { etcd: vec![etcd.to_owned()], ..Settings::default() }.build()?)
+fn config(etcd: &str) -> Config {
+    Config { etcd: vec![etcd.to_owned()], ..Config::default() }
 }
 
 /// Real servers of this name, which log as any server does, until SIGTERM.
 pub fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     logging::init(LevelFilter::Info)?;
-    let (options, name) = (options(etcd)?, name.to_owned());
+    let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
         let serve = |_| {
             let (options, name) = (options.clone(), name.clone());
@@ -51,7 +51,7 @@ pub fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
 
 /// A server of this name that joins, is configured, and leaves, again and again: what a rolling restart is made of.
 pub fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
-    let (options, name) = (options(etcd)?, name.to_owned());
+    let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
         for _ in 0..count {
             let peer = Server::new(name.clone()).function("echo", echo).join(options.clone()).await?;
@@ -67,7 +67,7 @@ pub fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
 
 /// Clients that follow the mesh and call nothing, until they are killed.
 pub fn watchers(etcd: &str, count: usize) -> Outcome<()> {
-    let options = options(etcd)?;
+    let options = config(etcd);
     block_on(async move {
         let clients = try_join_all((0..count).map(|_| Client::connect(options.clone()))).await?;
         println!("connected");
@@ -80,7 +80,7 @@ pub fn watchers(etcd: &str, count: usize) -> Outcome<()> {
 /// A client that calls `target` one call after the other, until it is killed; says five times a second how many calls there were,
 /// how many failed, of these for want of any server, and the longest since it said so before, in ms.
 pub fn caller(etcd: &str, target: &str) -> Outcome<()> {
-    let (options, target) = (options(etcd)?, target.to_owned());
+    let (options, target) = (config(etcd), target.to_owned());
     block_on(async move {
         let client = Client::connect(options).await?;
         let (mut calls, mut errors, mut missing) = (0_u64, 0_u64, 0_u64);
@@ -106,7 +106,7 @@ pub fn caller(etcd: &str, target: &str) -> Outcome<()> {
 /// A client that calls `target` with so many calls in flight; says what a call costs it, in µs of CPU time.
 #[allow(clippy::cast_precision_loss)]
 pub fn load(etcd: &str, target: &str, in_flight: usize) -> Outcome<()> {
-    let (options, target) = (options(etcd)?, target.to_owned());
+    let (options, target) = (config(etcd), target.to_owned());
     let cost = block_on(async move {
         let client = Client::connect(options).await?;
         let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -2,9 +2,9 @@
 
 use crate::{
     patience,
-    simulated::{Config, Swarm},
+    simulated::{Swarm, SwarmConfig},
 };
-use palm_peer::{Client, Settings};
+use palm_peer::{Client, Config};
 use palm_tests::{Etcd, Mark, Metrics, Process, processor_time, resident, running_time};
 use std::{
     env, thread,
@@ -106,10 +106,10 @@ impl World {
             process.wait_for_line(|line| line.contains(" joined as "), SOON);
             real.push((process, 1));
         }
-        let settings = Settings { etcd: vec![url.clone()], ..Settings::default() };
-        let options = settings.build().expect("settings that fit");
+        let settings = Config { etcd: vec![url.clone()], ..Config::default() };
+        let options = settings;
         let client = palm_peer::block_on(Client::connect(options)).expect("etcd answers");
-        let swarm = Swarm::start(Config { etcd: url, ttl: TTL, rejoin_within: Duration::from_millis(200) });
+        let swarm = Swarm::start(SwarmConfig { etcd: url, ttl: TTL, rejoin_within: Duration::from_millis(200) });
         let mut world = Self { plan, etcd, real, leader: 0, swarm, simulated: Vec::new(), client };
         wait_for(SOON, || (world.seen() == LINE).then_some(())).expect("the first servers are published");
         let formed = world.populate();

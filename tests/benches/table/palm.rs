@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, executor::block_on, future::pending};
-use palm_peer::{Client, FunctionError, Message, Server, Settings};
+use palm_peer::{Client, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, eventually};
 
 use crate::{
@@ -28,7 +28,7 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 
 /// A server, in a process of its own.
 pub async fn serve(etcd: String, name: String) -> Outcome<()> {
-    let options = Settings { etcd: vec![etcd], ..Settings::default() }.build()?;
+    let options = Config { etcd: vec![etcd], ..Config::default() };
     Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
 
@@ -49,7 +49,7 @@ impl Mesh {
         if elsewhere {
             processes.push(start("serve-palm-elsewhere", ELSEWHERE));
         }
-        let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build()?;
+        let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
         let client = block_on(Client::connect(options))?;
         eventually("all servers can be reached", SOON, || (client.reachable().len() == processes.len()).then_some(()));
         Ok(Self { client, _servers: processes, _etcd: etcd })

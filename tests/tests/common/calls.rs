@@ -1,7 +1,7 @@
 //! Calls that go on while things break.
 
 use futures::executor::block_on;
-use palm_peer::{Client, Options};
+use palm_peer::{Client, Config};
 use palm_tests::eventually;
 use std::{
     sync::{
@@ -22,7 +22,7 @@ pub struct Calls {
 
 impl Calls {
     /// Connects, and goes on calling.
-    pub fn start(options: Options) -> Self {
+    pub fn start(options: Config) -> Self {
         let client = block_on(Client::connect(options)).expect("a client connects");
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicUsize::new(0));

@@ -8,7 +8,7 @@ pub mod history;
 pub mod running_job;
 
 use history::{Event, History};
-use palm_peer::{Options, Settings};
+use palm_peer::Config;
 use palm_tests::{Etcd, Process, ProcessBuilder, eventually, example};
 use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
@@ -162,20 +162,20 @@ impl<'a> Mesh<'a> {
         self.state().contains_key(&format!("/servers/{uuid}"))
     }
 
-    /// Options for a client or a server within the test.
-    pub fn options(&self) -> Options {
+    /// Config for a client or a server within the test.
+    pub fn options(&self) -> Config {
         self.options_at(&self.etcd.endpoint())
     }
 
-    /// Options for a client or a server within the test that finds etcd at this URL.
-    pub fn options_at(&self, etcd: &str) -> Options {
+    /// Config for a client or a server within the test that finds etcd at this URL.
+    pub fn options_at(&self, etcd: &str) -> Config {
         // `scripts/test-tls` has all tests of the mesh run over TLS, by the environment.
-        let defaults = Settings::from_env().expect("an environment that fits");
-        let mut settings = Settings { etcd: vec![etcd.to_owned()], prefix: self.prefix.clone(), ..defaults };
+        let defaults = Config::from_env().expect("an environment that fits");
+        let mut settings = Config { etcd: vec![etcd.to_owned()], prefix: self.prefix.clone(), ..defaults };
         for flag in self.flags.chunks_exact(2) {
             settings.set(&flag[0].trim_start_matches("--").replace('-', "_"), &flag[1]).expect("a flag is a setting");
         }
-        settings.build().expect("settings of a test")
+        settings
     }
 
     /// Removes a server as `palm-cli rm` does.

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{channel::oneshot, executor::block_on};
-use palm_peer::{CallError, Client, Error, FunctionError, Message, Peer, Server, Settings};
+use palm_peer::{CallError, Client, Config, Error, FunctionError, Message, Peer, Server};
 use palm_tests::{Etcd, eventually};
 use serde_json::Value;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub type Frames = Vec<Bytes>;
 
 /// The defaults, or what the environment says, for a mesh in this etcd.
-pub fn settings(etcd: &Etcd) -> Settings {
-    Settings { etcd: vec![etcd.endpoint()], ..Settings::from_env().expect("an environment that fits") }
+pub fn settings(etcd: &Etcd) -> Config {
+    Config { etcd: vec![etcd.endpoint()], ..Config::from_env().expect("an environment that fits") }
 }
 
 /// The function that every test can call to see that a server is well.
@@ -42,8 +42,8 @@ pub struct Inside {
 
 impl Inside {
     /// Joins, serves, and waits until a leader has configured it.
-    pub fn start(server: Server, settings: Settings) -> Self {
-        let options = settings.build().expect("settings that make sense");
+    pub fn start(server: Server, settings: Config) -> Self {
+        let options = settings;
         let inside = Self::serve(block_on(server.join(options)).expect("the server joins"));
         eventually("the server is configured", SOON, || inside.peer.state().configured.then_some(()));
         inside
@@ -81,8 +81,8 @@ impl Drop for Inside {
 }
 
 /// A client that sees this many instances of `server`.
-pub fn client(settings: Settings, server: &str, instances: usize) -> Client {
-    let options = settings.build().expect("settings that make sense");
+pub fn client(settings: Config, server: &str, instances: usize) -> Client {
+    let options = settings;
     let client = block_on(Client::connect(options)).expect("the client connects");
     sees(&client, server, instances);
     client

@@ -62,7 +62,7 @@ impl Counts {
 #[test]
 fn an_idle_mesh_of_twenty_peers_renews_its_leases_and_does_nothing_else() {
     let etcd = Etcd::start();
-    let settings = || palm_peer::Settings { ttl: TTL, ..settings(&etcd) };
+    let settings = || palm_peer::Config { ttl: TTL, ..settings(&etcd) };
     let server = || Server::new("idle").function("echo", echo);
     let peers: Vec<Inside> = (0..PEERS).map(|_| Inside::start(server(), settings())).collect();
     let published =

@@ -8,7 +8,7 @@ use crate::{
     inside::{Inside, echo, settings},
 };
 use futures::executor::block_on;
-use palm_peer::{Server, Settings};
+use palm_peer::{Config, Server};
 use palm_tests::{Etcd, Process, Proxy, SlowAnswers, eventually, example};
 use std::{
     thread,
@@ -69,11 +69,11 @@ fn many_servers_that_join_a_slow_etcd_at_once_all_join() {
     let etcd = Etcd::start();
     let between = SlowAnswers::start(etcd.address());
     between.delay(SLOW);
-    let settings = || Settings { etcd: vec![between.endpoint()], ..settings(&etcd) };
+    let settings = || Config { etcd: vec![between.endpoint()], ..settings(&etcd) };
     let began = Instant::now();
     let joining: Vec<_> = (0..MANY)
         .map(|_| {
-            let (server, options) = (Server::new("slow").function("echo", echo), settings().build().unwrap());
+            let (server, options) = (Server::new("slow").function("echo", echo), settings());
             thread::spawn(move || block_on(server.join(options)))
         })
         .collect();

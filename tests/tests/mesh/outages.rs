@@ -109,9 +109,9 @@ fn on_three_members(happens: impl Fn(&EtcdCluster)) {
         server
     };
     let mut servers: Vec<_> = (0..3).map(start).collect();
-    let mut settings = palm_peer::Settings::clone(&mesh.options());
+    let mut settings = palm_peer::Config::clone(&mesh.options());
     settings.set("etcd", &endpoints).expect("URLs");
-    let calls = Calls::start(settings.build().expect("settings"));
+    let calls = Calls::start(settings);
     happens(&cluster);
     servers.push(start(0));
     let again = Mesh::new(survivor, "/mesh", &[]);

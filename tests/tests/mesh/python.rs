@@ -5,7 +5,7 @@
 use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use crate::inside::{Inside, SOON, echo, settings};
-use palm_peer::{Bytes, FunctionError, Message, Server, Settings};
+use palm_peer::{Bytes, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, ProcessBuilder, eventually, free_port, in_repository, python};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,7 +25,7 @@ async fn slow(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-fn zoo(settings: Settings) -> Inside {
+fn zoo(settings: Config) -> Inside {
     let fails = async |_| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
     let server = Server::new("zoo").function("echo", echo).function("fails", fails).function("slow", slow);
     Inside::start(server, settings)
@@ -86,7 +86,7 @@ fn thousands_may_be_under_way() {
 fn a_connection_of_libzmq_outlives_the_server() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
-    let settings = Settings { port: free_port(), ..settings(&etcd) };
+    let settings = Config { port: free_port(), ..settings(&etcd) };
     let mut server = zoo(settings.clone());
     let process = checks(&python, "returns", &server).start();
     process.wait_for_line(|line| line == "ready", SOON);
@@ -102,7 +102,7 @@ fn a_connection_of_libzmq_outlives_the_server() {
 fn the_example_finds_servers_through_etcd_and_calls_them() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
-    let mesh = Settings { prefix: "/staging".into(), ..settings(&etcd) };
+    let mesh = Config { prefix: "/staging".into(), ..settings(&etcd) };
     let server = zoo(mesh);
     let by_uuid = format!("{}.echo", server.peer.uuid());
     let endpoint = ["--endpoint", server.peer.endpoint()];

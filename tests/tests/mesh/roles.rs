@@ -4,7 +4,7 @@
 
 use crate::common::{Mesh, QUICK, SOON, Server};
 use futures::{StreamExt as _, executor::block_on};
-use palm_peer::{Bytes, Client, ErrorKind, Options, Settings};
+use palm_peer::{Bytes, Client, Config, ErrorKind};
 use palm_tests::{Etcd, EtcdBuilder, Process, binary, eventually, example, in_repository, python};
 use std::{
     fs,
@@ -75,11 +75,10 @@ impl Guarded {
         format!("{name}:{}", password.trim())
     }
 
-    fn options(&self, name: &str) -> Options {
-        let mut settings =
-            Settings { etcd: vec![self.etcd.endpoint()], prefix: self.prefix.into(), ..Settings::default() };
+    fn options(&self, name: &str) -> Config {
+        let mut settings = Config { etcd: vec![self.etcd.endpoint()], prefix: self.prefix.into(), ..Config::default() };
         settings.set("user", &self.user(name)).expect("a user");
-        settings.build().expect("settings of a test")
+        settings
     }
 
     /// Runs palm-cli as this user.
@@ -121,7 +120,7 @@ impl Guarded {
     }
 }
 
-fn client(options: Options, servers: usize) -> Client {
+fn client(options: Config, servers: usize) -> Client {
     let client = block_on(Client::connect(options)).expect("a client");
     eventually("the client sees all servers", SOON, || {
         let seen: usize = client.reachable().iter().map(|server| server.instances).sum();
@@ -240,8 +239,8 @@ fn each_role_may_do_what_it_needs_and_nothing_else() {
     assert!(mesh.is_registered(&server.uuid));
 
     // Another mesh is another matter.
-    let elsewhere = Options::clone(&guarded.options("palm-client"));
-    let elsewhere = Settings { prefix: "/other".into(), ..(*elsewhere).clone() }.build().expect("settings");
+    let elsewhere = Config::clone(&guarded.options("palm-client"));
+    let elsewhere = Config { prefix: "/other".into(), ..elsewhere.clone() };
     let error = block_on(Client::connect(elsewhere)).expect_err("another mesh");
     assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
 

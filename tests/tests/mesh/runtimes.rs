@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, channel::oneshot, future::try_join};
-use palm_peer::{Bytes, Client, Event, FailureKind, FunctionError, Message, Options, Peer, Server, Settings, State};
+use palm_peer::{Bytes, Client, Config, Event, FailureKind, FunctionError, Message, Peer, Server, State};
 use palm_tests::{Etcd, Process, example};
 
 /// No executor needs this long.
@@ -19,7 +19,7 @@ const BOUND: Duration = Duration::from_secs(60);
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Two servers join, call each other from within their functions, hand over the lead and leave.
-async fn mesh(options: Options) -> Outcome {
+async fn mesh(options: Config) -> Outcome {
     let (first, stop_first, serve_first) = join(&options).await?;
     let mut first_events = first.events();
     // It stands after it has joined; the second could otherwise be quicker.
@@ -63,7 +63,7 @@ async fn mesh(options: Options) -> Outcome {
 
 /// A server of the mesh, the word that ends it, and what serves it until then.
 async fn join(
-    options: &Options,
+    options: &Config,
 ) -> Result<(Arc<Peer>, oneshot::Sender<()>, impl Future<Output = Outcome> + Send + use<>), palm_peer::Error> {
     let own = options.clone();
     let server = Server::new("node")
@@ -79,7 +79,7 @@ async fn join(
 }
 
 /// Calls what the payload names, from within a function.
-async fn relay(options: Options, message: Message) -> Result<String, FunctionError> {
+async fn relay(options: Config, message: Message) -> Result<String, FunctionError> {
     let target = std::str::from_utf8(message.payload())?;
     let client = Client::connect(options).await?;
     let words = client.call(target, "hello").await?;
@@ -99,9 +99,9 @@ async fn sees(client: &Client, instances: usize) -> Outcome {
 }
 
 /// Runs the mesh test under `executor`, on a thread of its own so that it is bounded in time.
-fn under(executor: impl FnOnce(Options) -> Outcome + Send + 'static) {
+fn under(executor: impl FnOnce(Config) -> Outcome + Send + 'static) {
     let etcd = Etcd::start();
-    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::from_env().unwrap() }.build().unwrap();
+    let options = Config { etcd: vec![etcd.endpoint()], ..Config::from_env().unwrap() };
     let (tell, ended) = mpsc::channel();
     let running = thread::spawn(move || drop(tell.send(executor(options))));
     match ended.recv_timeout(BOUND) {
@@ -161,7 +161,7 @@ fn under_a_bare_block_on() {
 #[test]
 fn the_examples_serve_under_each_and_end_when_told() {
     let etcd = Etcd::start();
-    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::from_env().unwrap() }.build().unwrap();
+    let options = Config { etcd: vec![etcd.endpoint()], ..Config::from_env().unwrap() };
     let client = futures::executor::block_on(Client::connect(options)).unwrap();
     for name in ["printf", "printf_tokio", "printf_smol", "printf_async_std"] {
         let args: &[&str] = if name == "printf" { &["run"] } else { &[] };

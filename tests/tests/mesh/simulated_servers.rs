@@ -2,7 +2,7 @@
 
 use crate::{
     common::{Mesh, QUICK, SOON},
-    simulated::{Config, Mode, Swarm},
+    simulated::{Mode, Swarm, SwarmConfig},
 };
 use futures::executor::block_on;
 use palm_peer::Client;
@@ -13,7 +13,7 @@ const SERVERS: usize = 40;
 
 fn swarm(etcd: &Etcd) -> Swarm {
     let (ttl, rejoin_within) = (Duration::from_secs(5), Duration::from_millis(100));
-    Swarm::start(Config { etcd: etcd.endpoint(), ttl, rejoin_within })
+    Swarm::start(SwarmConfig { etcd: etcd.endpoint(), ttl, rejoin_within })
 }
 
 fn await_published(swarm: &Swarm, count: usize, what: &str) {

@@ -16,9 +16,8 @@ fn two_hundred_servers_that_join_at_once_are_all_configured_and_published() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let start = Instant::now();
-    let joining: FuturesUnordered<_> = (0..CROWD)
-        .map(|_| Server::new("crowd").function("echo", inside::echo).join(inside::settings(&etcd).build().unwrap()))
-        .collect();
+    let joining: FuturesUnordered<_> =
+        (0..CROWD).map(|_| Server::new("crowd").function("echo", inside::echo).join(inside::settings(&etcd))).collect();
     let peers: Vec<Arc<Peer>> = block_on(joining.map(|joined| Arc::new(joined.expect("it joins"))).collect());
     println!("{CROWD} servers joined within {:?}", start.elapsed());
     let (stop, stopped) = oneshot::channel::<()>();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use crate::inside::{self, Inside, SOON, call, client, echo, settings};
-use palm_peer::{FunctionError, Server, Settings};
+use palm_peer::{Config, FunctionError, Server};
 use palm_tests::{Etcd, eventually};
 use std::{
     sync::{Mutex, mpsc},
@@ -43,7 +43,7 @@ fn a_mesh_without_servers_says_so_until_one_is_back() {
         async { Ok::<_, FunctionError>("") }
     };
     let period = Duration::from_millis(500);
-    let settings = Settings { probe_period: period, probe_timeout: period / 5, ..settings(&etcd) };
+    let settings = Config { probe_period: period, probe_timeout: period / 5, ..settings(&etcd) };
     let server = Server::new("blocked").function("blocks", blocks).function("echo", echo);
     let server = Inside::start(server, settings.clone());
     let client = client(settings, "blocked", 1);

@@ -8,7 +8,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use futures::{StreamExt as _, executor::block_on};
-use palm_peer::{Bytes, Client, Progress, Settings};
+use palm_peer::{Bytes, Client, Config, Progress};
 use palm_tests::{Etcd, Process, eventually, example, resident};
 use std::{
     collections::VecDeque,
@@ -177,7 +177,7 @@ fn strike_until_over(
 fn under_fire(seed: u64, messages: u64, seconds: u64) {
     let etcd = Etcd::start();
     let mut mesh = Mesh::new(&etcd, seed);
-    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build().expect("settings");
+    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
     let client = block_on(Client::connect(options)).expect("etcd is there");
     eventually("all nine can be reached", SOON, || {
         let reachable = client.reachable();

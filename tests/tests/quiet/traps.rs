@@ -18,7 +18,7 @@ use std::{
 use crate::inside::{Inside, SOON, Stranger, call, client, echo, sees, settings};
 use bytes::Bytes;
 use futures::executor::block_on;
-use palm_peer::{Client, FailureKind, Server, Settings};
+use palm_peer::{Client, Config, FailureKind, Server};
 use palm_tests::{Etcd, Process, eventually, example, free_port, processor_time};
 use serde_json::json;
 use zeromq::{DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage, util::PeerIdentity};
@@ -257,7 +257,7 @@ fn client_address(etcd: &Etcd) -> SocketAddr {
 fn a_client_goes_on_when_a_server_returns_to_its_port() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
-    let fixed = Settings { port: free_port(), ..settings(&etcd) };
+    let fixed = Config { port: free_port(), ..settings(&etcd) };
     let client = client(settings(&etcd), "keeper", 0);
     let keeper = Inside::start(Server::new("keeper").function("echo", echo), settings(&etcd));
     for round in 0..3 {

@@ -1,6 +1,6 @@
 //! Variables of the environment that look like a setting, and are none.
 
-use super::Settings;
+use super::Config;
 
 /// How many letters may be wrong, missing or too many in a name that is taken for a known one; fewer in a short name.
 const MAX_DISTANCE: usize = 2;
@@ -10,7 +10,7 @@ const PREFIX: &str = "PALM_";
 /// For each name that is nearly that of a variable, but not quite, that name and the one that was probably meant. Others may be
 /// a program's own.
 pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
-    let known: Vec<_> = Settings::variables().chain(["PALM_LOG".to_owned()]).collect();
+    let known: Vec<_> = Config::variables().chain(["PALM_LOG".to_owned()]).collect();
     let nearest = |name: &String| {
         if known.contains(name) || !name.to_ascii_uppercase().starts_with("PALM") {
             return None;

@@ -1,14 +1,14 @@
 use super::*;
 
 fn refused(name: &str, text: &str) -> String {
-    let mut settings = Settings::default();
-    let set = settings.set(name, text);
-    set.and_then(|()| settings.build().map(drop)).expect_err(text).to_string()
+    let mut config = Config::default();
+    let set = config.set(name, text);
+    set.and_then(|()| ValidConfig::new(config).map(drop)).expect_err(text).to_string()
 }
 
 #[test]
 fn the_defaults_make_sense() {
-    assert_eq!(Settings::default().build(), Ok(Options::default()));
+    assert_eq!(ValidConfig::new(Config::default()), Ok(ValidConfig::default()));
 }
 
 #[test]
@@ -21,14 +21,13 @@ fn every_name_can_be_set_from_the_environment() {
         "tls" => "required",
         _ => "7",
     };
-    let settings = Settings::from_lookup(|variable| {
-        Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).into())
-    })
-    .expect("samples fit");
-    assert_eq!(settings.etcd, ["http://a:1", "https://b:2"]);
-    assert_eq!(settings.user, Some(("root".into(), "secret:with:colons".into())));
-    assert_eq!(settings.ttl, Duration::from_secs(7));
-    assert_eq!(settings.max_store, 7);
+    let config =
+        Config::from_lookup(|variable| Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).into()))
+            .expect("samples fit");
+    assert_eq!(config.etcd, ["http://a:1", "https://b:2"]);
+    assert_eq!(config.user, Some(("root".into(), "secret:with:colons".into())));
+    assert_eq!(config.ttl, Duration::from_secs(7));
+    assert_eq!(config.max_store, 7);
 }
 
 #[test]
@@ -88,14 +87,14 @@ fn what_cannot_be_is_refused_with_its_name_and_value() {
         let error = refused(name, text);
         assert!(error.contains(words), "{name}={text}: {error}");
     }
-    let error = Settings::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
+    let error = Config::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
     assert!(error.to_string().starts_with("PALM_PORT: "), "{error}");
 }
 
 #[test]
 fn a_password_is_never_shown() {
-    let settings = Settings { user: Some(("root".into(), "secret".into())), ..Settings::default() };
-    assert!(!format!("{settings:?}").contains("secret"));
+    let config = Config { user: Some(("root".into(), "secret".into())), ..Config::default() };
+    assert!(!format!("{config:?}").contains("secret"));
 }
 
 #[test]
@@ -107,9 +106,9 @@ fn what_is_meant_is_taken() {
         ("bind", "[::1]", "::1"),
         ("prefix", "/staging/", r#""/staging/""#),
     ] {
-        let mut settings = Settings::default();
-        settings.set(name, text).expect(text);
-        let built = settings.build().expect(text);
+        let mut config = Config::default();
+        config.set(name, text).expect(text);
+        let built = ValidConfig::new(config).expect(text);
         let fields = [
             ("etcd", format!("{:?}", built.etcd)),
             ("ip", format!("{:?}", built.ip)),
@@ -119,17 +118,17 @@ fn what_is_meant_is_taken() {
         assert!(fields.contains(&(name, field.to_owned())), "{name}={text}: {fields:?}");
     }
     // Written by a program, they are brought into the same form.
-    let settings = Settings { etcd: vec!["HTTPS://a:1/".into()], ip: "[::1]".into(), ..Settings::default() };
-    let built = settings.build().expect("a URL and an address");
+    let config = Config { etcd: vec!["HTTPS://a:1/".into()], ip: "[::1]".into(), ..Config::default() };
+    let built = ValidConfig::new(config).expect("a URL and an address");
     assert_eq!((built.etcd[0].as_str(), built.ip.as_str()), ("https://a:1", "::1"));
 }
 
 #[test]
 fn a_password_is_taken_as_it_is() {
     for password in ["", " ", "secret ", " secret", "a:b@c%\"'$,=", "ä", "\u{a0}"] {
-        let mut settings = Settings::default();
-        settings.set("user", &format!("root:{password}")).expect(password);
-        assert_eq!(settings.user, Some(("root".into(), password.into())));
+        let mut config = Config::default();
+        config.set("user", &format!("root:{password}")).expect(password);
+        assert_eq!(config.user, Some(("root".into(), password.into())));
     }
     for (text, words) in
         [("root:secret\n", "line break"), ("root:secret\r\n", "line break"), ("root:a\u{1b}", "control")]
@@ -143,11 +142,11 @@ fn a_password_is_taken_as_it_is() {
 fn values_that_are_no_text_are_paths_or_refused() {
     use std::os::unix::ffi::OsStringExt as _;
     let odd = || std::ffi::OsString::from_vec(b"/odd-\xff.pem".to_vec());
-    for (name, variable) in Settings::NAMES.into_iter().zip(Settings::variables()) {
-        let found = Settings::from_lookup(|looked_up| (looked_up == variable).then(odd));
+    for (name, variable) in Config::NAMES.iter().copied().zip(Config::variables()) {
+        let found = Config::from_lookup(|looked_up| (looked_up == variable).then(odd));
         if ["cacert", "cert", "key"].contains(&name) {
-            let settings = found.expect("a path");
-            assert!([settings.cacert, settings.cert, settings.key].contains(&Some(odd().into())), "{name}");
+            let config = found.expect("a path");
+            assert!([config.cacert, config.cert, config.key].contains(&Some(odd().into())), "{name}");
         } else {
             let error = found.expect_err(name).to_string();
             assert_eq!(error, format!("{variable}: the value is not UTF-8 text"));

@@ -1,6 +1,6 @@
 //! Which files make TLS, and whether it is spoken in the mesh.
 
-use super::{InvalidSetting, Settings, host};
+use super::{Config, InvalidSetting, host};
 use std::str::FromStr;
 
 /// Whether peers and clients speak TLS with each other.
@@ -28,7 +28,7 @@ impl FromStr for Tls {
     }
 }
 
-impl Settings {
+impl Config {
     /// Whether TLS is spoken in the mesh.
     pub(super) fn speaks_tls(&self) -> bool {
         let given = [&self.cacert, &self.cert, &self.key].into_iter().all(Option::is_some);
@@ -82,16 +82,16 @@ fn is_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Options;
+    use crate::config::ValidConfig;
 
-    fn build(etcd: &str, files: &[&str], tls: &str) -> Result<Options, String> {
-        let mut settings = Settings::default();
-        settings.set("etcd", etcd).expect("URLs");
+    fn build(etcd: &str, files: &[&str], tls: &str) -> Result<ValidConfig, String> {
+        let mut config = Config::default();
+        config.set("etcd", etcd).expect("URLs");
         for name in files {
-            settings.set(name, &format!("/{name}.pem")).expect("a path");
+            config.set(name, &format!("/{name}.pem")).expect("a path");
         }
-        settings.set("tls", tls).expect("a word");
-        settings.build().map_err(|error| error.to_string())
+        config.set("tls", tls).expect("a word");
+        ValidConfig::new(config).map_err(|error| error.to_string())
     }
 
     const ALL: [&str; 3] = ["cacert", "cert", "key"];
@@ -107,7 +107,7 @@ mod tests {
             ("http://127.0.0.1:2379", &ALL, "auto", true),
             ("http://localhost:2379/,http://[::1]:2379", &ALL, "auto", true),
         ] {
-            let options = build(etcd, files, tls).expect("settings that make sense");
+            let options = build(etcd, files, tls).expect("config that make sense");
             assert_eq!(options.has_mesh_tls(), spoken, "{etcd} {files:?} {tls}");
         }
     }
@@ -133,12 +133,12 @@ mod tests {
     #[test]
     fn who_listens_for_others_without_tls_is_exposed() {
         let exposed = |ip: &str, bind: Option<&str>, files: bool| {
-            let mut settings = Settings { ip: ip.into(), ..Settings::default() };
-            settings.bind = bind.map(|bind| bind.parse().expect("an address"));
+            let mut config = Config { ip: ip.into(), ..Config::default() };
+            config.bind = bind.map(|bind| bind.parse().expect("an address"));
             for name in ALL.iter().filter(|_| files) {
-                settings.set(name, "/x.pem").expect("a path");
+                config.set(name, "/x.pem").expect("a path");
             }
-            settings.build().expect("settings that make sense").is_exposed()
+            ValidConfig::new(config).expect("config that make sense").is_exposed()
         };
         assert!(!exposed("127.0.0.1", None, false));
         assert!(!exposed("::1", None, false));

@@ -1,6 +1,6 @@
 //! What settings may be, each alone and together.
 
-use super::{InvalidSetting, Settings, etcd_url, host};
+use super::{Config, InvalidSetting, host, read::etcd_url};
 use crate::types::keys::Keys;
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 1 << 40;
 /// etcd grants no lease much shorter than this: its election timeout bounds it.
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
 
-impl Settings {
+impl Config {
     pub(super) fn check_etcd(&mut self) -> Result<(), InvalidSetting> {
         for url in &mut self.etcd {
             *url = etcd_url(url)?;

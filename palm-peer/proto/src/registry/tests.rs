@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::Options;
+use crate::config::ValidConfig;
 
 mod fresh;
 mod rounds;
@@ -48,7 +48,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let now = Instant::now();
-        Self { registry: Registry::new(leader(), &Options::default(), [], 7, now), now, revision: 100 }
+        Self { registry: Registry::new(leader(), &ValidConfig::default(), [], 7, now), now, revision: 100 }
     }
 
     fn event(&mut self, event: Event) -> Vec<Action> {

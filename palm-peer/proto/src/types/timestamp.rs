@@ -24,18 +24,24 @@ impl Timestamp {
     }
 }
 
-impl From<DateTime<Utc>> for Timestamp {
-    fn from(at: DateTime<Utc>) -> Self {
-        Self(at.naive_utc())
+/// What the system's clock says, as a record states it.
+impl From<SystemTime> for Timestamp {
+    fn from(at: SystemTime) -> Self {
+        Self(DateTime::<Utc>::from(at).naive_utc())
     }
 }
 
-/// What the system's clock says, as a record tells it.
-impl From<SystemTime> for Timestamp {
-    fn from(at: SystemTime) -> Self {
-        DateTime::<Utc>::from(at).into()
+/// A text is not a timestamp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidTimestamp(String);
+
+impl fmt::Display for InvalidTimestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
+
+impl std::error::Error for InvalidTimestamp {}
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,10 +50,11 @@ impl fmt::Display for Timestamp {
 }
 
 impl FromStr for Timestamp {
-    type Err = chrono::ParseError;
+    type Err = InvalidTimestamp;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        NaiveDateTime::parse_from_str(text, FORMAT_READ).map(Self)
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        let read = NaiveDateTime::parse_from_str(text, FORMAT_READ);
+        read.map(Self).map_err(|error| InvalidTimestamp(error.to_string()))
     }
 }
 

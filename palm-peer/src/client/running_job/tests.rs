@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Client, Settings};
+use crate::{Client, Config};
 use futures::{executor::block_on, stream};
 use palm_tests::{Etcd, eventually};
 use std::{thread, time::Duration};
@@ -14,7 +14,7 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     let key = format!("/pipelines/a/{uuid}");
     let published = format!(r#"{{"server":"a","uuid":"{uuid}","endpoint":"tcp://127.0.0.1:9","functions":["f"]}}"#);
     etcd.etcdctl(&["put", &key, &published]);
-    let options = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() }.build().expect("options");
+    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
     let limits = Limits {
         messages: usize::MAX,

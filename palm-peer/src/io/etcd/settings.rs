@@ -26,7 +26,7 @@ impl EtcdSettings {
     /// silent members to be asked within a lease of 10 s.
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// Settings for these endpoints, without user and TLS.
+    /// Config for these endpoints, without user and TLS.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),

@@ -9,6 +9,8 @@ macro_rules! names {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
         /// The name of a task or a thread, in the log and in `PALM_TEST_PANIC`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        // Some are of features that may be off.
+        #[allow(dead_code)]
         pub enum Name {
             $($(#[doc = $doc])* $variant,)*
             /// One of a unit test's own.

@@ -1,7 +1,7 @@
 //! palm-cli in a mesh of hundreds of servers, which are simulated.
 
 use super::world::{SOON, World};
-use crate::simulated::{Config, Mode, Swarm};
+use crate::simulated::{Mode, Swarm, SwarmConfig};
 use palm_tests::eventually;
 use std::time::Duration;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ const SLOW: Duration = Duration::from_secs(12);
 
 /// Servers that have registered, and come back within this after a reset.
 fn swarm(world: &World, count: usize, rejoin_within: Duration) -> (Swarm, Vec<Uuid>) {
-    let swarm = Swarm::start(Config { etcd: world.etcd.endpoint(), ttl: Duration::from_secs(30), rejoin_within });
+    let swarm = Swarm::start(SwarmConfig { etcd: world.etcd.endpoint(), ttl: Duration::from_secs(30), rejoin_within });
     let uuids = swarm.add("many", count);
     eventually("all servers are registered", SOON, || (swarm.registered() == count).then_some(()));
     (swarm, uuids)

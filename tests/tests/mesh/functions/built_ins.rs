@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use palm_peer::{CallError, Client, FailureKind, FunctionError, Server, Settings};
+use palm_peer::{CallError, Client, Config, FailureKind, FunctionError, Server};
 use palm_tests::Etcd;
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::{
     inside::{Inside, Stranger, call, client, echo, settings},
 };
 
-fn mesh(change: impl FnOnce(&mut Settings)) -> (Etcd, Inside, Client) {
+fn mesh(change: impl FnOnce(&mut Config)) -> (Etcd, Inside, Client) {
     let etcd = Etcd::start();
     let mut own = settings(&etcd);
     change(&mut own);

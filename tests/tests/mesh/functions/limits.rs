@@ -8,7 +8,7 @@ use futures::{
     executor::block_on,
     future::join,
 };
-use palm_peer::{FailureKind, FunctionError, Message, Server, Settings};
+use palm_peer::{Config, FailureKind, FunctionError, Message, Server};
 use palm_tests::{Etcd, eventually};
 use serde_json::{Value, json};
 
@@ -46,8 +46,8 @@ impl Gate {
 }
 
 /// One at once, and one more in the queue.
-fn narrow(etcd: &Etcd) -> Settings {
-    Settings { max_in_flight: 1, max_queued: 1, ..settings(etcd) }
+fn narrow(etcd: &Etcd) -> Config {
+    Config { max_in_flight: 1, max_queued: 1, ..settings(etcd) }
 }
 
 fn request(idx: u64, more: &Value) -> String {
@@ -91,7 +91,7 @@ fn beyond_what_runs_and_waits_a_server_is_busy() {
 fn what_would_hold_too_much_waits_for_what_runs() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let settings = Settings { max_payload: 100_000, max_held: 100_000, ..settings(&etcd) };
+    let settings = Config { max_payload: 100_000, max_held: 100_000, ..settings(&etcd) };
     let server = Inside::start(server, settings);
     let mut stranger = Stranger::at(server.peer.endpoint());
     let payload = "x".repeat(60_000);
@@ -180,7 +180,7 @@ fn a_leaving_server_finishes_its_work_and_sends_new_work_away() {
 fn a_drain_ends_though_a_function_does_not() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let options = Settings { drain: Duration::from_millis(300), ..settings(&etcd) };
+    let options = Config { drain: Duration::from_millis(300), ..settings(&etcd) };
     let mut server = Inside::start(server, options);
     let mut stranger = Stranger::at(server.peer.endpoint());
     stranger.say([request(0, &Value::Null)]);

@@ -1,4 +1,4 @@
-//! Settings are taken as they are meant, or refused by name with status 2.
+//! Config are taken as they are meant, or refused by name with status 2.
 
 use super::SOON;
 use palm_tests::{Etcd, Process, binary, eventually, example};

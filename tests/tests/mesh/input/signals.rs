@@ -2,7 +2,7 @@
 
 use super::SOON;
 use futures::executor::block_on;
-use palm_peer::{Client, Settings};
+use palm_peer::{Client, Config};
 use palm_tests::{Etcd, Process, ProcessBuilder, eventually, example, free_port};
 use std::{
     thread,
@@ -121,8 +121,8 @@ fn a_server_under_nohup_outlives_its_terminal() {
 
 /// A client that sees this server.
 fn client(etcd: &Etcd, server: &str) -> Client {
-    let settings = Settings { etcd: vec![etcd.endpoint()], ..Settings::default() };
-    let client = block_on(Client::connect(settings.build().unwrap())).expect("a client");
+    let settings = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let client = block_on(Client::connect(settings)).expect("a client");
     eventually("the client sees it", SOON, || client.reachable().iter().any(|r| r.server == server).then_some(()));
     client
 }

@@ -5,7 +5,7 @@ use super::{
     inside::{Inside, SOON, Stranger, echo, settings},
 };
 use futures::executor::block_on;
-use palm_peer::{FailureKind, FunctionError, Message, Server, Settings};
+use palm_peer::{Config, FailureKind, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, eventually, example};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -30,8 +30,8 @@ fn frail(name: &str) -> Server {
         })
 }
 
-fn small(etcd: &Etcd) -> Settings {
-    Settings { max_payload: 2000, max_store: 10, ..settings(etcd) }
+fn small(etcd: &Etcd) -> Config {
+    Config { max_payload: 2000, max_store: 10, ..settings(etcd) }
 }
 
 /// What a function is to be called for it to fail so, where it is the server itself that says so.
@@ -139,7 +139,7 @@ fn every_kind_of_error_comes_from_every_stage_by_the_protocol() {
 #[test]
 fn a_stage_that_is_busy_to_the_end_is_named() {
     let etcd = Etcd::start();
-    let narrow = || Settings { max_in_flight: 1, max_queued: 1, drain: Duration::from_millis(100), ..settings(&etcd) };
+    let narrow = || Config { max_in_flight: 1, max_queued: 1, drain: Duration::from_millis(100), ..settings(&etcd) };
     let servers = NAMES.map(|name| Inside::start(frail(name), narrow()));
     let client = client(&etcd);
     // The last one first: messages must get there.

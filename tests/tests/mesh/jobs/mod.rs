@@ -22,7 +22,7 @@ fn collect(results: Results) -> Vec<(u64, Result<Bytes, JobError>)> {
 
 /// A client that sees all servers that have registered.
 fn client(etcd: &Etcd) -> Client {
-    let options = inside::settings(etcd).build().expect("settings that make sense");
+    let options = inside::settings(etcd);
     let client = block_on(Client::connect(options)).expect("etcd is there");
     let registered = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]).split_whitespace().count();
     eventually("the client sees all servers", inside::SOON, || {

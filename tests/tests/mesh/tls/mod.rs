@@ -14,7 +14,7 @@ mod strangers;
 
 use crate::common::{self, Mesh};
 use futures::executor::block_on;
-use palm_peer::{CallError, Client, Options};
+use palm_peer::{CallError, Client, Config};
 use palm_tests::{Authority, Certificate, Etcd, eventually, wire::Wire};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
@@ -53,7 +53,7 @@ impl World {
     }
 }
 
-fn connect(options: Options) -> Client {
+fn connect(options: Config) -> Client {
     block_on(Client::connect(options)).expect("a client connects")
 }
 

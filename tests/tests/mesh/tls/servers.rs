@@ -2,7 +2,7 @@
 
 use super::{World, address, connect, good_call, try_call};
 use crate::common::Mesh;
-use palm_peer::{Client, FailureKind, Settings};
+use palm_peer::{Client, Config, FailureKind};
 use palm_tests::{Authority, Certificate, Etcd, eventually};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
@@ -111,10 +111,10 @@ fn each_kind_of_bad_server_is_told_from_the_others() {
 }
 
 /// A client of the mesh `/mesh` with other settings.
-fn other_client(mesh: &Mesh<'_>, change: impl FnOnce(&mut Settings)) -> Client {
-    let mut settings = (*mesh.options()).clone();
+fn other_client(mesh: &Mesh<'_>, change: impl FnOnce(&mut Config)) -> Client {
+    let mut settings = mesh.options().clone();
     change(&mut settings);
-    connect(settings.build().expect("settings that make sense"))
+    connect(settings)
 }
 
 #[test]

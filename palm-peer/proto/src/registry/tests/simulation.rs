@@ -77,7 +77,7 @@ impl World {
             now,
             revision: 1,
             term: 1_000,
-            registry: Registry::new(uuid(1_000), &Options::default(), [], seed, now),
+            registry: Registry::new(uuid(1_000), &ValidConfig::default(), [], seed, now),
             etcd: BTreeMap::new(),
             published: BTreeMap::new(),
             servers: (1..=SERVERS).map(server).collect(),
@@ -183,8 +183,13 @@ impl World {
     /// Another leader takes over: the writes of the last one fail from here on, and nobody waits for its probes.
     fn succeed(&mut self) {
         self.term += 1;
-        self.registry =
-            Registry::new(uuid(self.term), &Options::default(), self.published.values().cloned(), self.seed, self.now);
+        self.registry = Registry::new(
+            uuid(self.term),
+            &ValidConfig::default(),
+            self.published.values().cloned(),
+            self.seed,
+            self.now,
+        );
         self.watch.clear();
         self.writes.clear();
         self.withdrawals.clear();

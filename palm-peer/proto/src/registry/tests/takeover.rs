@@ -5,7 +5,7 @@ use super::*;
 /// The registry of a leader that finds these instances published.
 fn successor(found: impl IntoIterator<Item = Published>) -> Desk {
     let mut desk = Desk::new();
-    desk.registry = Registry::new(leader(), &Options::default(), found, 7, desk.now);
+    desk.registry = Registry::new(leader(), &ValidConfig::default(), found, 7, desk.now);
     desk
 }
 

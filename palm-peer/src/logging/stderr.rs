@@ -1,18 +1,14 @@
-//! Logging in pylm's format (docs/pylm-compatibility.md), for programs that have no logger of their own.
-//!
-//! The library speaks through the [`log`] facade and installs nothing. A program may call [`init`], which writes
-//! `LEVEL:target:message` to stderr and feeds each server's `_log_query` buffer. A program with a logger of its own calls
-//! [`feed`] from it, for every record, so that the buffer is fed all the same.
+//! Log lines to stderr in pylm's format (docs/pylm-compatibility.md).
 
+use super::{RUSTLS, feed_message};
 use crate::{
     io::line_queue::{LineQueue, Stderr},
-    io::wall_clock,
     sync::lock,
 };
 use log::{Level, LevelFilter, Record};
 use palm_proto::{
     limits::log_throttle::LogThrottle,
-    log_buffer::{Entry, Logbook, level_name},
+    log_buffer::level_name,
     types::text::{formatted, message_in, steers},
 };
 use std::{
@@ -21,7 +17,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     panic::{self, PanicHookInfo},
-    sync::{Arc, LazyLock, Mutex, OnceLock, Weak},
+    sync::{Arc, LazyLock, Mutex, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -29,58 +25,11 @@ use std::{
 /// Crates whose finer lines say nothing about a mesh.
 const CHATTY: [&str; 9] = ["async_io", "async_std", "h2", "hyper", "hyper_util", "mio", "polling", "tonic", "tower"];
 
-/// It warns of each handshake that fails, which any stranger can bring about. The listener counts those and says so itself.
-const RUSTLS: &str = "rustls";
-
 /// How long the end of a program waits for stderr.
 pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// What goes to stderr, once [`init`] was called.
 static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
-
-/// The buffers of the servers in this process.
-static BOOKS: Mutex<Vec<Weak<Mutex<Logbook>>>> = Mutex::new(Vec::new());
-
-/// A buffer for a new server of this process.
-pub(crate) fn book() -> Arc<Mutex<Logbook>> {
-    let book = Arc::new(Mutex::new(Logbook::default()));
-    let mut books = lock(&BOOKS);
-    books.retain(|book| book.strong_count() > 0);
-    books.push(Arc::downgrade(&book));
-    book
-}
-
-/// Adds a record to the `_log_query` buffer of every server in this process. Neither panics nor waits.
-///
-/// Left out is what the leader's duties log, for it speaks of other servers, and each round would be told in the next; and
-/// what rustls logs, for any stranger can have it warn without end.
-pub fn feed(record: &Record<'_>) {
-    feed_message(record, &formatted(*record.args()));
-}
-
-fn feed_message(record: &Record<'_>, message: &str) {
-    if matches!(record.target(), "registry" | "pipeliner") || is_of_rustls(record.target()) {
-        return;
-    }
-    let books: Vec<_> = lock(&BOOKS).iter().filter_map(Weak::upgrade).collect();
-    if books.is_empty() {
-        return;
-    }
-    let file = record.file().unwrap_or("?").rsplit('/').next().unwrap_or("?");
-    let entry = Entry {
-        when: wall_clock::timestamp(),
-        level: record.level(),
-        place: format!("{file}/{}", record.line().unwrap_or(0)),
-        message: message.to_owned(),
-    };
-    for book in books {
-        lock(&book).push(entry.clone());
-    }
-}
-
-fn is_of_rustls(target: &str) -> bool {
-    target.strip_prefix(RUSTLS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
 
 /// Sets up logging for a program: lines of `level` and above go to stderr as `LEVEL:target:message`, with the priority
 /// that journald reads in front (`<6>`) where stderr leads there; all lines down to `DEBUG` feed the `_log_query` buffers.

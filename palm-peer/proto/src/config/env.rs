@@ -1,0 +1,50 @@
+//! Settings from the environment.
+
+use super::{Config, InvalidSetting, misspelt};
+use std::ffi::{OsStr, OsString};
+
+impl Config {
+    /// The defaults, changed by the `PALM_*` variables of the environment.
+    ///
+    /// # Errors
+    /// When a variable does not hold what its setting needs; the error names the variable.
+    pub fn from_env() -> Result<Self, InvalidSetting> {
+        Self::from_lookup(|variable| std::env::var_os(variable))
+    }
+
+    pub(super) fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, InvalidSetting> {
+        let mut config = Self::default();
+        for (name, variable) in Self::NAMES.iter().copied().zip(Self::variables()) {
+            if let Some(value) = lookup(&variable).filter(|value| !value.is_empty()) {
+                config.set_os(name, &value).map_err(|error| error.named(variable))?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// The variables of the environment, in the order of [`Config::NAMES`].
+    pub(super) fn variables() -> impl Iterator<Item = String> {
+        Self::NAMES.iter().copied().map(|name| format!("PALM_{}", name.to_ascii_uppercase()))
+    }
+
+    /// Returns the variables of the environment whose names are nearly those of config, each with the name that was probably
+    /// meant. They have no effect, so a program should warn about them.
+    #[must_use]
+    pub fn misspelt_variables() -> Vec<(String, String)> {
+        misspelt::misspelt(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    }
+
+    /// As [`Config::set`], with a value that need not be UTF-8: a path may be anything.
+    fn set_os(&mut self, name: &str, value: &OsStr) -> Result<(), InvalidSetting> {
+        let path = match (name, value.to_str()) {
+            (_, Some(text)) => return self.set(name, text),
+            ("cacert", None) => &mut self.cacert,
+            ("cert", None) => &mut self.cert,
+            ("key", None) => &mut self.key,
+            // It may be a password.
+            (_, None) => return Err(InvalidSetting::new(name, "the value is not UTF-8 text")),
+        };
+        *path = Some(value.into());
+        Ok(())
+    }
+}
