@@ -6,7 +6,10 @@ use crate::{
     table::{Row, short},
     world::{LEADS, SOON, TTL, World, wait_for},
 };
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// How often a simulated server is killed.
 const RUNS: usize = 3;
@@ -15,6 +18,10 @@ const KILLED: Duration = Duration::from_secs(1);
 const MUTE: Duration = Duration::from_secs(15);
 const LEAVES: Duration = Duration::from_millis(100);
 const BOTH_KILLED: Duration = Duration::from_secs(2);
+
+/// How long those next in line have, after a change of leader, to open links to those before them: only whom they had a link to can they
+/// prove gone.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Fails servers and leaders in turn.
 pub fn measure(world: &mut World) -> Row {
@@ -49,6 +56,7 @@ fn until_out(world: &World, mode: Mode) -> Option<Duration> {
 
 /// How long it takes until another server leads when those at these places in the line, first of them the leader, end so.
 fn until_led(world: &mut World, places: &[usize], end: impl Fn(&palm_tests::Process)) -> Option<Duration> {
+    thread::sleep(SETTLE);
     let began = Instant::now();
     for place in places {
         end(&world.real[world.leader + place].0);
