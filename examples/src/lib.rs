@@ -54,3 +54,8 @@ pub fn reaches(client: &Client, server: &str, instances: usize) -> bool {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

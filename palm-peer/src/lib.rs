@@ -102,5 +102,5 @@ pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'sta
 
 /// The examples of the README compile.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -44,3 +44,8 @@ pub mod supervision;
 pub mod types;
 pub mod unconfirmed;
 pub mod zmtp;
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
