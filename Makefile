@@ -1,12 +1,14 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test test-tls bench chaos scale soak fuzz check fmt
+.PHONY: help setup python build demo test test-tls bench chaos scale soak fuzz check advisories package fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
 TEST_FLAGS ?=
 # Most of them wait at the gate of the tests (CONTRIBUTING.md), so that those that take long begin early.
 export RUST_TEST_THREADS ?= 48
+# The crates that are published, in the order in which they depend on each other.
+PUBLISHED = -p palm-proto -p palm-peer -p palm-cli
 # How long each of the four targets is tried.
 FUZZ_SECONDS ?= 60
 # For instance: make bench BENCH='calls 256 palm nats'
@@ -19,7 +21,7 @@ CHAOS ?=
 SOAK_SECONDS ?= 900
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: protoc, etcd, etcdctl, openssl
 	@scripts/setup
@@ -60,13 +62,23 @@ soak: setup ## a mesh under load, kills and churn for 15 minutes: memory, descri
 fuzz: setup ## look for bytes that break a law: nightly Rust and cargo-fuzz (CONTRIBUTING.md)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
-check: setup ## check formatting, lints, documentation and the layers
+check: setup ## check formatting, lints, documentation, layers, scripts, licences and packages
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy -p palm-peer --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
 	scripts/check-layers --self-test
 	scripts/check-layers
+	$(CARGO) check --package palm-fuzz --features targets --all-targets
+	scripts/if-installed shellcheck shellcheck .ci/run scripts/*
+	scripts/if-installed cargo-deny $(CARGO) deny --locked check bans licenses sources
+	$(CARGO) package $(PUBLISHED) --no-verify --allow-dirty
+
+advisories: ## look for known faults in the dependencies: cargo-deny and the network
+	scripts/if-installed cargo-deny $(CARGO) deny --locked check advisories
+
+package: ## make the packages for crates.io, and compile what is in them (RELEASING.md)
+	$(CARGO) package $(PUBLISHED)
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
