@@ -1,5 +1,6 @@
 //! The registry: configures servers, probes them, and removes the dead.
 
+mod broken;
 mod entry;
 mod event;
 mod round;
@@ -7,7 +8,7 @@ mod schedule;
 mod suspicion;
 mod takeover;
 
-use self::{entry::Entry, schedule::Schedule, suspicion::Charge};
+use self::{broken::BrokenRecords, entry::Entry, schedule::Schedule, suspicion::Charge};
 pub use self::{
     entry::Published,
     event::{Action, Event, Line, Token},
@@ -65,7 +66,7 @@ pub struct Registry {
     timeout: Duration,
     most_misses: u32,
     servers: BTreeMap<Uuid, Entry>,
-    broken: BTreeMap<String, String>,
+    broken: BrokenRecords,
     /// Each line about such has a number of its own, so that their total is bounded.
     broken_lines: LogThrottle<u64>,
     unsent_lines: LogThrottle<()>,
@@ -76,7 +77,7 @@ pub struct Registry {
     unvouched: BTreeSet<Uuid>,
     /// What was published before this leader's term.
     found: BTreeMap<Uuid, Published>,
-    /// The records that this leader removed, until the watch tells so.
+    /// The records that this leader removed, until the watch tells so: one for each server that is known, at most.
     removed: BTreeMap<Uuid, (Revision, &'static str)>,
     /// Those deletions of which it is not known yet whether they are this leader's own.
     unattributed: BTreeMap<Uuid, Deletion>,
@@ -118,7 +119,7 @@ impl Registry {
             timeout: settings.probe_timeout,
             most_misses: settings.probe_misses,
             servers: BTreeMap::new(),
-            broken: BTreeMap::new(),
+            broken: BrokenRecords::default(),
             broken_lines: LogThrottle::default(),
             unsent_lines: LogThrottle::default(),
             writing: BTreeMap::new(),
@@ -184,9 +185,7 @@ impl Registry {
         match event {
             Event::Stands { record, modified, lease } => self.stands(record, modified, lease, now),
             Event::Broken { key, reason } => self.broken(key, reason, now),
-            Event::Mended { key } => {
-                self.broken.remove(&key);
-            }
+            Event::Mended { key } => self.broken.remove(key),
             Event::Deleted { uuid, written, departure, reset, lease_alive } => {
                 self.deleted(uuid, Deletion { written, departure, reset, lease_alive });
             }
@@ -225,7 +224,7 @@ impl Registry {
 
     fn stands(&mut self, record: Record, modified: Revision, lease: Option<LeaseId>, now: Instant) {
         let uuid = record.uuid;
-        self.broken.retain(|key, _| !key.ends_with(&uuid.to_string()));
+        self.broken.remove_of(uuid);
         if let Some(old) = self.servers.get_mut(&uuid).filter(|old| old.lives_on_in(&record, lease)) {
             let was_configured = old.record.configured;
             old.rewrite(record, modified);
@@ -242,27 +241,6 @@ impl Registry {
         self.probe(uuid, now);
     }
 
-    fn broken(&mut self, key: String, reason: String, now: Instant) {
-        // Nothing is known any more of the server that it was of; its removal will be told as that of something broken.
-        let of_key = |uuid: &Uuid| key.ends_with(&uuid.to_string());
-        let known = self.servers.keys().find(|uuid| of_key(uuid)).copied();
-        let found = || self.found.keys().find(|uuid| of_key(uuid)).copied();
-        if let Some(uuid) = known.or_else(found) {
-            let entry = self.forget(uuid).map(|entry| entry.record.server);
-            let found = self.found.remove(&uuid).map(|published| published.instance.server);
-            let server = entry.or(found).unwrap_or_default();
-            self.actions.push(Action::Withdraw { uuid, server });
-        }
-        if self.broken.get(&key) != Some(&reason) {
-            self.next_token += 1;
-            if let Some(suppressed) = self.broken_lines.should_log(self.next_token, now) {
-                let text = format!("{key} holds no record of a server, and is left alone: {reason}{suppressed}");
-                self.log(Level::Warn, text);
-            }
-            self.broken.insert(key, reason);
-        }
-    }
-
     fn deleted(&mut self, uuid: Uuid, deletion: Deletion) {
         let Some(entry) = self.servers.get(&uuid) else { return };
         let written = deletion.written;
@@ -275,12 +253,12 @@ impl Registry {
         if deletion.departure.is_none() && deletion.lease_alive && !deletion.reset {
             self.actions.push(Action::Withdraw { uuid, server });
         }
+        // What this leader did itself, it need not find out: the note may be gone by now, or speak of another time.
+        let own = self.removed.remove(&uuid).filter(|(replaced, _)| *replaced == written);
         if self.writing.get(&uuid).is_some_and(|write| write.removal.is_some() && write.replaces == written) {
             self.unattributed.insert(uuid, deletion);
             return;
         }
-        // What this leader did itself, it need not find out: the note may be gone by now, or speak of another time.
-        let own = self.removed.remove(&uuid).filter(|(replaced, _)| *replaced == written);
         self.log_deletion(uuid, &deletion, own.map(|(_, reason)| reason));
     }
 
@@ -343,10 +321,11 @@ impl Registry {
         let removal = write.and_then(|write| Some((write.replaces, write.removal?))).filter(|_| stands.is_some());
         match (self.unattributed.remove(&uuid), removal) {
             (Some(deletion), removal) => self.log_deletion(uuid, &deletion, removal.map(|(_, reason)| reason)),
-            (None, Some(removal)) => {
+            // Else its deletion has been told already.
+            (None, Some(removal)) if self.servers.contains_key(&uuid) => {
                 self.removed.insert(uuid, removal);
             }
-            (None, None) => {}
+            (None, _) => {}
         }
         let replaced = write.map(|write| write.replaces);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };

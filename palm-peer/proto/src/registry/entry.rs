@@ -32,8 +32,8 @@ pub(super) struct Entry {
     pub(super) turn_at: Option<Instant>,
     /// When to send the next probe of a series.
     pub(super) retry_at: Option<Instant>,
-    /// Whether a probe waits until fewer are under way.
-    pub(super) queued: bool,
+    /// Where in line a probe waits until fewer are under way, if one does.
+    pub(super) queued: Option<u64>,
     /// What the schedule knows of it.
     pub(super) scheduled: Scheduled,
     /// Why it could not be reached, when that has been logged.
@@ -75,7 +75,7 @@ impl Entry {
             misses: 0,
             turn_at: None,
             retry_at: None,
-            queued: false,
+            queued: None,
             scheduled: Scheduled::default(),
             complaint: None,
             inquiry: None,
@@ -101,7 +101,7 @@ impl Entry {
 
     /// Whether it is being probed.
     pub(super) fn is_in_series(&self) -> bool {
-        !self.probes.is_empty() || self.retry_at.is_some() || self.queued
+        !self.probes.is_empty() || self.retry_at.is_some() || self.queued.is_some()
     }
 
     /// Takes a probe off those under way; says whether it was one of them.
@@ -114,14 +114,14 @@ impl Entry {
     /// Ends all probing.
     pub(super) fn end_series(&mut self) {
         self.probes.clear();
-        (self.turn_at, self.retry_at, self.queued) = (None, None, false);
+        (self.turn_at, self.retry_at, self.queued) = (None, None, None);
     }
 
     /// When time has something to do with it next.
     pub(super) fn due(&self) -> Option<Instant> {
         let probes = self.probes.iter().map(|(_, deadline)| *deadline);
         // What waits for its turn is sent when there is room.
-        let next = [self.turn_at, self.retry_at].into_iter().flatten().filter(|_| !self.queued);
+        let next = [self.turn_at, self.retry_at].into_iter().flatten().filter(|_| self.queued.is_none());
         probes.chain(next).chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline)).min()
     }
 

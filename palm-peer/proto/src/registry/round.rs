@@ -19,6 +19,9 @@ impl Registry {
         self.rounds += 1;
         let count = self.servers.len();
         if count == 0 {
+            // There is nobody left whom this leader could fail to reach.
+            self.evidence.clear();
+            self.unreached.clear();
             self.log(Level::Info, "No servers found");
             self.log_summary(0);
             return;
@@ -82,9 +85,7 @@ impl Registry {
         entry.turn_at = None;
         if entry.probes.is_empty() && entry.retry_at.is_none() {
             if self.schedule.probes >= MAX_PROBES {
-                if !std::mem::replace(&mut entry.queued, true) {
-                    self.schedule.waiting.push_back(uuid);
-                }
+                entry.queued.get_or_insert_with(|| self.schedule.place_in_line());
                 return;
             }
             (entry.sent, entry.misses) = (0, 0);

@@ -2,7 +2,7 @@
 
 use super::{Entry, Registry};
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Instant,
 };
 use uuid::Uuid;
@@ -17,11 +17,12 @@ pub(super) struct Scheduled {
     due: Option<Instant>,
     busy: bool,
     probes: usize,
+    place: Option<u64>,
 }
 
 impl Scheduled {
     fn of(entry: &Entry) -> Self {
-        Self { due: entry.due(), busy: entry.is_busy(), probes: entry.probes.len() }
+        Self { due: entry.due(), busy: entry.is_busy(), probes: entry.probes.len(), place: entry.queued }
     }
 }
 
@@ -33,8 +34,10 @@ pub(super) struct Schedule {
     pub(super) busy: usize,
     /// How many probes are under way.
     pub(super) probes: usize,
-    /// The servers whose probes wait until fewer are under way, in their order.
-    pub(super) waiting: VecDeque<Uuid>,
+    /// The servers whose probes wait until fewer are under way, each once, by their places in line.
+    waiting: BTreeMap<u64, Uuid>,
+    /// The last place that was given out.
+    last_place: u64,
 }
 
 impl Schedule {
@@ -43,10 +46,25 @@ impl Schedule {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// A place at the end of the line of those whose probes wait.
+    pub(super) fn place_in_line(&mut self) -> u64 {
+        self.last_place += 1;
+        self.last_place
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.due.len() + self.waiting.len()
+    }
+
     fn replace(&mut self, uuid: Uuid, old: Scheduled, new: Scheduled) {
         if old.due != new.due {
             old.due.map(|at| self.due.remove(&(at, uuid)));
             new.due.map(|at| self.due.insert((at, uuid)));
+        }
+        if old.place != new.place {
+            old.place.map(|place| self.waiting.remove(&place));
+            new.place.map(|place| self.waiting.insert(place, uuid));
         }
         self.busy = self.busy + usize::from(new.busy) - usize::from(old.busy);
         self.probes = self.probes + new.probes - old.probes;
@@ -66,6 +84,7 @@ impl Registry {
     pub(super) fn forget(&mut self, uuid: Uuid) -> Option<Entry> {
         let entry = self.servers.remove(&uuid)?;
         self.schedule.replace(uuid, entry.scheduled, Scheduled::default());
+        self.unvouched.remove(&uuid);
         Some(entry)
     }
 
@@ -78,10 +97,10 @@ impl Registry {
             self.schedule(uuid);
         }
         while self.schedule.probes < MAX_PROBES
-            && let Some(uuid) = self.schedule.waiting.pop_front()
+            && let Some((_, uuid)) = self.schedule.waiting.pop_first()
         {
-            if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.queued) {
-                entry.queued = false;
+            if let Some(entry) = self.servers.get_mut(&uuid) {
+                entry.queued = None;
                 self.probe(uuid, now);
                 self.schedule(uuid);
             }

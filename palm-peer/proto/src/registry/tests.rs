@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::ValidConfig;
 
+mod bounded;
 mod fresh;
 mod rounds;
 mod simulation;

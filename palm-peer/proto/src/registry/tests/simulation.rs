@@ -371,6 +371,7 @@ impl World {
         }
         let known: Vec<_> = self.registry.servers.keys().collect();
         assert_eq!(known, self.etcd.keys().collect::<Vec<_>>(), "seed {}", self.seed);
+        bounded::assert_nothing_is_left(&self.registry, self.seed);
     }
 }
 

@@ -1,0 +1,72 @@
+//! What stands under `/servers/` and is no record of a server.
+
+use super::{Action, Registry};
+use log::Level;
+use std::{collections::BTreeMap, time::Instant};
+use uuid::Uuid;
+
+/// The length of a uuid in a key.
+const UUID_LENGTH: usize = 36;
+
+/// The broken records and what is wrong with them, by the server that each was of and by its key: a change of one costs as much
+/// with one as with thousands. Each belongs to a key that stands in etcd.
+#[derive(Debug, Default)]
+pub(super) struct BrokenRecords(BTreeMap<(Option<Uuid>, String), String>);
+
+impl BrokenRecords {
+    /// A broken record stands there; says whether that, or what is wrong with it, is new.
+    fn insert(&mut self, key: String, reason: String) -> bool {
+        let key = (uuid_in(&key), key);
+        let new = self.0.get(&key) != Some(&reason);
+        self.0.insert(key, reason);
+        new
+    }
+
+    /// It does not stand there any more.
+    pub(super) fn remove(&mut self, key: String) {
+        self.0.remove(&(uuid_in(&key), key));
+    }
+
+    /// A record of this server stands in its place.
+    pub(super) fn remove_of(&mut self, uuid: Uuid) {
+        let next = |broken: &Self| {
+            let (key, _) = broken.0.range((Some(uuid), String::new())..).next()?;
+            (key.0 == Some(uuid)).then(|| key.clone())
+        };
+        while let Some(key) = next(self) {
+            self.0.remove(&key);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The uuid that a key ends in.
+fn uuid_in(key: &str) -> Option<Uuid> {
+    let last = key.get(key.len().checked_sub(UUID_LENGTH)?..)?;
+    last.parse().ok().filter(|uuid: &Uuid| uuid.to_string() == last)
+}
+
+impl Registry {
+    pub(super) fn broken(&mut self, key: String, reason: String, now: Instant) {
+        // Nothing is known any more of the server that it was of; its removal will be told as that of something broken.
+        if let Some(uuid) = uuid_in(&key) {
+            let entry = self.forget(uuid).map(|entry| entry.record.server);
+            let found = self.found.remove(&uuid).map(|published| published.instance.server);
+            self.removed.remove(&uuid);
+            if let Some(server) = entry.or(found) {
+                self.actions.push(Action::Withdraw { uuid, server });
+            }
+        }
+        if self.broken.insert(key.clone(), reason.clone()) {
+            self.next_token += 1;
+            if let Some(suppressed) = self.broken_lines.should_log(self.next_token, now) {
+                let text = format!("{key} holds no record of a server, and is left alone: {reason}{suppressed}");
+                self.log(Level::Warn, text);
+            }
+        }
+    }
+}
