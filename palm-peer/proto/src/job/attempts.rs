@@ -115,8 +115,10 @@ impl Job {
     pub(super) fn leaving(&mut self, instance: Uuid) {
         for flight in self.flights.values_mut() {
             let Some(route) = flight.route() else { continue };
+            let unsure = |stage: &usize| flight.unsure.contains(stage);
             let at = |(stage, uuid): (usize, &Uuid)| (*uuid == instance).then_some(stage);
-            let stages: Vec<usize> = route.iter().enumerate().filter_map(at).collect();
+            // It may come back and leave again, for as long as the message is under way.
+            let stages: Vec<usize> = route.iter().enumerate().filter_map(at).filter(|stage| !unsure(stage)).collect();
             flight.unsure.extend(stages);
         }
     }

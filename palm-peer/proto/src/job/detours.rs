@@ -1,7 +1,7 @@
 //! The paths between two stages that fail: a message sent along one would be sent elsewhere by the stage.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -9,21 +9,42 @@ use uuid::Uuid;
 /// How long a path is avoided after a message had to be sent elsewhere. Then a few messages find out whether it still fails.
 const AVOIDED_FOR: Duration = Duration::from_secs(1);
 
+/// How many reports are remembered at a time; of more, the oldest are forgotten. A stage may report what it likes.
+const MAX_REPORTS: usize = 4096;
+
+/// From one server to another.
+type Path = (Uuid, Uuid);
+
 /// The failing paths that stages reported.
 #[derive(Debug, Default)]
-pub struct Detours(HashMap<(Uuid, Uuid), Instant>);
+pub struct Detours {
+    /// Until when each is avoided.
+    until: HashMap<Path, Instant>,
+    /// The reports, oldest first, each with the end of its time.
+    reports: VecDeque<(Instant, Path)>,
+}
 
 impl Detours {
     /// A server sent elsewhere what was meant for another one.
     pub fn add(&mut self, by: Uuid, from: Uuid, now: Instant) {
-        self.0.retain(|_, until| *until > now);
-        self.0.insert((by, from), now + AVOIDED_FOR);
+        let (path, until) = ((by, from), now + AVOIDED_FOR);
+        self.until.insert(path, until);
+        self.reports.push_back((until, path));
+        while let Some((until, path)) = self.reports.front().copied()
+            && (until <= now || self.reports.len() > MAX_REPORTS)
+        {
+            self.reports.pop_front();
+            // There may be a later report of the same path.
+            if self.until.get(&path) == Some(&until) {
+                self.until.remove(&path);
+            }
+        }
     }
 
     /// Whether the path from one server to another is to be avoided.
     #[must_use]
     pub fn is_known(&self, from: Uuid, to: Uuid, now: Instant) -> bool {
-        self.0.get(&(from, to)).is_some_and(|until| now < *until)
+        self.until.get(&(from, to)).is_some_and(|until| now < *until)
     }
 }
 
@@ -40,6 +61,29 @@ mod tests {
         assert!(detours.is_known(one, other, now) && !detours.is_known(other, one, now));
         assert!(!detours.is_known(one, other, now + AVOIDED_FOR));
         detours.add(other, one, now + AVOIDED_FOR);
-        assert_eq!(detours.0.len(), 1, "what is over is forgotten");
+        assert_eq!((detours.until.len(), detours.reports.len()), (1, 1), "what is over is forgotten");
+    }
+
+    #[test]
+    fn a_path_that_is_reported_again_is_avoided_longer() {
+        let (now, [one, other, third]) = (Instant::now(), [1, 2, 3].map(Uuid::from_u128));
+        let mut detours = Detours::default();
+        detours.add(one, other, now);
+        detours.add(one, other, now + AVOIDED_FOR / 2);
+        detours.add(one, third, now + AVOIDED_FOR);
+        assert!(detours.is_known(one, other, now + AVOIDED_FOR));
+    }
+
+    #[test]
+    fn a_million_reports_cost_little_memory_and_time() {
+        let (now, one) = (Instant::now(), Uuid::from_u128(1));
+        let mut detours = Detours::default();
+        for other in 0..1_000_000 {
+            detours.add(one, Uuid::from_u128(other), now);
+        }
+        assert_eq!((detours.until.len(), detours.reports.len()), (MAX_REPORTS, MAX_REPORTS));
+        assert!(detours.is_known(one, Uuid::from_u128(999_999), now), "the latest are remembered");
+        detours.add(one, one, now + AVOIDED_FOR);
+        assert_eq!((detours.until.len(), detours.reports.len()), (1, 1));
     }
 }

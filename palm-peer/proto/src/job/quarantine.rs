@@ -47,6 +47,11 @@ impl Lane {
         Some(next)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + usize::from(self.out.is_some())
+    }
+
     /// When [`Lane::next`] has something to say again, if nobody leaves before.
     pub(super) fn due(&self) -> Option<Instant> {
         self.out.filter(|_| !self.waiting.is_empty()).map(|(_, until)| until)

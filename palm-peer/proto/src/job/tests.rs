@@ -1,3 +1,4 @@
+mod bounded;
 mod simulation;
 
 use super::*;
