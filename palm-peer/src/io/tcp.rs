@@ -35,6 +35,15 @@ impl Tcp {
         }
     }
 
+    /// Says to the other side that no more comes. Closing the executor's own stream does not: it waits for the last of its
+    /// clones to be dropped.
+    ///
+    /// # Errors
+    /// When the connection is gone already.
+    pub fn shut_down_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
+    }
+
     /// Its two sides, for two tasks.
     #[must_use]
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {

@@ -42,7 +42,7 @@ pub fn may_log(name: Name) -> bool {
 
 /// Logs an error. A logger of the program's own may panic, and must not take the supervision with it.
 pub fn say(words: &str) {
-    let _ = catch_unwind(|| log::error!("{words}"));
+    let _ = catch_unwind(|| log::error!(target: "palm_peer::io::tasks", "{words}"));
 }
 
 /// Starts a thread of the library's own, which the system knows as `known_as`. It ends when `body` returns `Ok`; after a panic, or

@@ -1,7 +1,7 @@
 //! A connection over TLS, and the socket below it.
 
 use crate::io::{tcp::Tcp, timer};
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use futures_rustls::TlsStream;
 use std::{
     cell::Cell,
@@ -129,7 +129,7 @@ impl Socket {
     /// would take back what was said last.
     pub(super) async fn linger(mut self) {
         // One that is closed already has heard enough.
-        let _ = self.tcp.close().await;
+        let _ = self.tcp.shut_down_write();
         let ending = async {
             let mut unread = [0; 1024];
             for _ in 0..64 {
