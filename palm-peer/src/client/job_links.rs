@@ -30,17 +30,18 @@ pub enum News {
     /// There is one now.
     Open,
     /// It ended after a goodbye, and nothing is lost with it.
-    Parted(Uuid),
+    Parted,
     /// It broke, or its instance gives no sign of life.
     Gone(Uuid),
     /// It could not be opened, so an instance that a stage may have chosen cannot answer.
     Unreachable(Uuid),
 }
 
-/// How a link ended, or that its instance gave no sign of life.
+/// How a link ended, or whether its instance gave a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Broken { parted: bool },
+    SignOfLife,
     NoSignOfLife,
 }
 
@@ -131,18 +132,32 @@ impl Links {
         }
     }
 
+    /// How many entries there are in all that is remembered of instances.
+    #[cfg(test)]
+    pub fn size(&self) -> usize {
+        let Self { kept, watched, preparing, prepared, ends, .. } = self;
+        kept.len() + watched.len() + preparing.len() + prepared.len() + ends.len()
+    }
+
     /// What has happened to them, one after the other.
     pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
         if let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
             return Poll::Ready(self.was_prepared(&instance));
         }
-        let Poll::Ready(Some((instance, end))) = self.ends.poll_next_unpin(cx) else { return Poll::Pending };
+        let (instance, end) = loop {
+            match self.ends.poll_next_unpin(cx) {
+                // It finishes what it has; its link ends when it is done.
+                Poll::Ready(Some((_, End::SignOfLife))) => {}
+                Poll::Ready(Some(ended)) => break ended,
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        };
         if end != End::NoSignOfLife && self.kept.get(&instance).is_some_and(|link| link.is_broken()) {
             self.kept.remove(&instance);
             self.watched.remove(&instance);
         }
         let parted = end == End::Broken { parted: true };
-        Poll::Ready(if parted { News::Parted(instance) } else { News::Gone(instance) })
+        Poll::Ready(if parted { News::Parted } else { News::Gone(instance) })
     }
 
     /// The attempt to open a link has ended. It is tried again while the instance is published.
@@ -168,7 +183,7 @@ async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> A
     instance
 }
 
-/// Ends when an instance does not answer.
+/// Asks an instance whether it still answers.
 fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, End)> {
     async move {
         let asked = link.request(&mut Request::call(format!("{instance}._ping")), Bytes::new());
@@ -176,8 +191,7 @@ fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, En
         if let Ok(reply) = asked
             && let Ok(Ok(_)) = timer::timeout(SIGN_OF_LIFE, reply).await
         {
-            // It finishes what it has; its link ends when it is done.
-            futures::future::pending::<()>().await;
+            return (instance, End::SignOfLife);
         }
         (instance, End::NoSignOfLife)
     }

@@ -57,7 +57,7 @@ pub struct Mesh {
     directory: Mutex<Directory>,
     links: Mutex<HashMap<Uuid, Arc<Slot>>>,
     /// Who is told when what can be reached changes.
-    listeners: Mutex<Vec<mpsc::UnboundedSender<()>>>,
+    listeners: Mutex<Vec<mpsc::Sender<()>>>,
     /// Where the answers to jobs go.
     pub jobs: JobSinks,
     watching: Mutex<Option<Bound<()>>>,
@@ -118,15 +118,21 @@ impl Mesh {
         self.directory().resolve(target, self.uuid)
     }
 
-    /// Tells when what can be reached changes.
-    pub fn changes(&self) -> mpsc::UnboundedReceiver<()> {
-        let (tell, changes) = mpsc::unbounded();
+    /// Tells when what can be reached changes: once, until it is heard. A job may not be polled for days.
+    pub fn changes(&self) -> mpsc::Receiver<()> {
+        let (tell, changes) = mpsc::channel(0);
         let mut listeners = lock(&self.listeners);
         // A client may run millions of jobs while nothing changes.
         listeners.retain(|listener| !listener.is_closed());
         listeners.push(tell);
         drop(listeners);
         changes
+    }
+
+    /// How many links and listeners there are.
+    #[cfg(test)]
+    pub fn size(&self) -> usize {
+        lock(&self.links).len() + lock(&self.listeners).len()
     }
 
     /// Refuses a payload that is over this client's limit.
@@ -226,12 +232,23 @@ impl Mesh {
     /// # Errors
     /// When it cannot be opened in time.
     pub async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
-        let slot = Arc::clone(lock(&self.links).entry(instance.uuid).or_default());
+        let slot = self.slot(instance.uuid);
         if let Some(link) = slot.current() {
             return Ok(link);
         }
         let left = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
         slot.open(&self.dialer, instance, left, self.jobs.clone()).await
+    }
+
+    /// The place of the link to an instance. Whoever is not published any more gets one that is not kept: nobody would remove it.
+    fn slot(&self, instance: Uuid) -> Arc<Slot> {
+        let mut links = lock(&self.links);
+        match links.get(&instance) {
+            Some(slot) => Arc::clone(slot),
+            // Its place is removed after it is gone from the directory.
+            None if self.directory().contains(instance) => Arc::clone(links.entry(instance).or_default()),
+            None => Arc::default(),
+        }
     }
 
     async fn try_at(
@@ -299,7 +316,9 @@ impl KeepsDirectory for Mesh {
                 let _ = timer::timeout(KEPT_FOR, link.broken()).await;
             });
         }
-        lock(&self.listeners).retain(|listener| listener.unbounded_send(()).is_ok());
+        let is_there =
+            |listener: &mut mpsc::Sender<()>| listener.try_send(()).err().is_none_or(|error| error.is_full());
+        lock(&self.listeners).retain_mut(is_there);
     }
 }
 

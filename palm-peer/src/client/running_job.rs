@@ -45,7 +45,7 @@ pub struct Running<S> {
     job: Job,
     input: Option<S>,
     answers: mpsc::UnboundedReceiver<Reply>,
-    changes: mpsc::UnboundedReceiver<()>,
+    changes: mpsc::Receiver<()>,
     /// The version of the mesh's directory that the instances are of.
     directory: u64,
     /// The instances of each stage, and those of them that there is a link to.
@@ -53,7 +53,7 @@ pub struct Running<S> {
     ready: Vec<Vec<Arc<Instance>>>,
     /// Instances that there is no link to, for the stages not to choose: [`MAX_AVOIDED`] at most.
     unreachable: Vec<Uuid>,
-    /// The stages of each instance that was published while the job ran, or is.
+    /// The stages of each instance that is published, or has a link still.
     stages: HashMap<Uuid, Vec<usize>>,
     opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
     links: Links,
@@ -266,6 +266,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             self.event(Event::Leaving(*instance));
             self.links.question(*instance);
         }
+        self.forget_stages();
     }
 
     /// Takes in all that has happened. Says whether something has.
@@ -292,27 +293,23 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             any = true;
             self.links_changed();
             match news {
-                News::Open => {}
                 // Leaving is not failing: whatever was routed through it goes on elsewhere.
-                News::Parted(instance) => drop(self.forget_stages(instance)),
+                News::Open | News::Parted => {}
                 News::Gone(instance) => {
-                    let stages = self.forget_stages(instance);
+                    let stages = self.stages.get(&instance).cloned().unwrap_or_default();
                     self.event(Event::Gone { instance, stages });
                 }
                 // Only what is known to have gone there: it has taken over from nobody whom this client knows.
                 News::Unreachable(instance) => self.event(Event::Gone { instance, stages: Vec::new() }),
             }
+            self.forget_stages();
         }
         any
     }
 
-    /// The stages of an instance, which need not be remembered when it has no link and is not published.
-    fn forget_stages(&mut self, instance: Uuid) -> Vec<usize> {
-        let stages = self.stages.get(&instance).cloned().unwrap_or_default();
-        if !self.links.tells_of(instance) {
-            self.stages.remove(&instance);
-        }
-        stages
+    /// Forgets the stages of all instances that have no link and are not published: there are no more news of them.
+    fn forget_stages(&mut self) {
+        self.stages.retain(|instance, _| self.links.tells_of(*instance));
     }
 
     fn let_time_pass(&mut self, cx: &mut Context<'_>) -> bool {

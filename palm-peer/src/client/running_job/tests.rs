@@ -1,6 +1,7 @@
 use super::*;
-use crate::{Client, Config};
-use futures::{executor::block_on, stream};
+use crate::{Client, Config, FunctionError, Message, Server, client::discovery::KeepsDirectory as _};
+use futures::{channel::oneshot, executor::block_on, stream};
+use palm_proto::directory::Update;
 use palm_tests::{Etcd, eventually};
 use std::{thread, time::Duration};
 
@@ -44,4 +45,118 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     let counts = work.expect("a thread").join().expect("no panic");
     assert_eq!((counts.retried, counts.failed), (MESSAGES, 0), "they wait for one to be published");
     assert!(start.elapsed() < Duration::from_secs(60), "it took {:?}", start.elapsed());
+}
+
+/// How many instances there are at a time, of a name.
+const WAVE: u128 = 20;
+
+fn instance(id: u128) -> Instance {
+    let functions = vec!["f".to_owned()];
+    // Nobody listens there.
+    Instance { server: "a".into(), uuid: Uuid::from_u128(id), endpoint: "tcp://127.0.0.1:9".into(), functions }
+}
+
+/// A mesh with a job that lasts.
+fn long_job(etcd: &Etcd) -> (Arc<Mesh>, Running<stream::Pending<Bytes>>) {
+    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let mesh = block_on(Client::connect(options)).expect("connects").mesh;
+    mesh.update(vec![Update::Put(instance(1))]);
+    let limits = Limits {
+        messages: 10,
+        bytes: usize::MAX,
+        attempts: 2,
+        deadline: Duration::from_secs(600),
+        patience: Duration::from_secs(200),
+        ordered: true,
+    };
+    let running =
+        Running::start(Arc::clone(&mesh), vec!["a.f".into()], limits, stream::pending()).expect("it is there");
+    mesh.update(vec![Update::Removed("a".into(), Uuid::from_u128(1))]);
+    (mesh, running)
+}
+
+/// Has the job take in what has happened, and look at what it holds.
+fn turn(running: &mut Running<stream::Pending<Bytes>>) -> usize {
+    assert!(running.poll_next_unpin(&mut Context::from_waker(futures::task::noop_waker_ref())).is_pending());
+    running.stages.len() + running.links.size()
+}
+
+/// Instances that cannot be reached come and go while a job runs.
+#[test]
+fn nothing_is_left_of_thousands_of_instances_that_were_never_reached() {
+    let etcd = Etcd::start();
+    let (mesh, mut running) = long_job(&etcd);
+    let mut most = 0;
+    for wave in 1..100 {
+        let ids = || (wave * WAVE..(wave + 1) * WAVE).map(|id| 1_000 + id);
+        mesh.update(ids().map(|id| Update::Put(instance(id))).collect());
+        most = most.max(turn(&mut running));
+        mesh.update(ids().map(|id| Update::Removed("a".into(), Uuid::from_u128(id))).collect());
+        // A message may be for one that is gone by now.
+        let late = block_on(mesh.link_to(&instance(1_000 + wave * WAVE), Instant::now() + Duration::from_secs(5)));
+        assert!(late.is_err());
+    }
+    assert!(most > 0);
+    eventually("the job forgets them", Duration::from_secs(60), || (turn(&mut running) == 0).then_some(()));
+    assert_eq!(mesh.size(), 1, "the job listens");
+    drop(running);
+    drop(mesh.changes());
+    drop(mesh.changes());
+    assert_eq!(mesh.size(), 1);
+}
+
+/// A job whose stream nobody polls hears of a million changes at once.
+#[test]
+fn changes_are_not_stored_up_for_who_does_not_listen() {
+    let etcd = Etcd::start();
+    let (mesh, mut running) = long_job(&etcd);
+    for _ in 0..200_000 {
+        mesh.update(vec![Update::Put(instance(1)), Update::Removed("a".into(), Uuid::from_u128(1))]);
+    }
+    let mut count = 0;
+    while running.changes.try_recv().is_ok() {
+        count += 1;
+    }
+    assert!(count <= 2, "{count} are stored up");
+    mesh.update(vec![Update::Put(instance(2))]);
+    assert!(running.changes.try_recv().is_ok(), "it still hears of the next");
+}
+
+/// A server that is withdrawn and published again, a thousand times: each time it is asked whether it still answers.
+#[test]
+fn the_question_whether_a_server_still_answers_is_forgotten_with_its_answer() {
+    let etcd = Etcd::start();
+    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = Server::new("b").function("f", async |m: Message| Ok::<_, FunctionError>(m.into_payload()));
+    let config = options.clone();
+    let serving = thread::spawn(move || block_on(server.run(config, stopped)));
+    let mesh = block_on(Client::connect(options)).expect("connects").mesh;
+    let soon = Duration::from_secs(30);
+    let able = eventually("the server is published", soon, || mesh.resolve("b.f").ok());
+    let limits = Limits {
+        messages: 10,
+        bytes: usize::MAX,
+        attempts: 2,
+        deadline: Duration::from_secs(600),
+        patience: Duration::from_secs(200),
+        ordered: true,
+    };
+    let mut running = Running::start(Arc::clone(&mesh), vec!["b.f".into()], limits, stream::pending()).expect("there");
+    let uuid = able[0].uuid;
+    eventually("it has a link", soon, || {
+        turn(&mut running);
+        running.links.open(uuid).map(drop)
+    });
+    let before = turn(&mut running);
+    for _ in 0..1_000 {
+        mesh.update(vec![Update::Removed("b".into(), uuid)]);
+        turn(&mut running);
+        mesh.update(vec![Update::Put(Instance::clone(&able[0]))]);
+        turn(&mut running);
+    }
+    eventually("nothing more is asked", soon, || (turn(&mut running) == before).then_some(()));
+    assert!(running.links.open(uuid).is_some(), "it answered");
+    stop.send(()).expect("it runs");
+    serving.join().expect("no panic").expect("it served");
 }
