@@ -123,8 +123,10 @@ impl Shared {
         let (tx, rx) = oneshot::channel();
         let mut state = self.lock();
         if let Some(waiting) = state.waiting.get_mut(host) {
-            // A name that hangs is asked for again and again.
-            waiting.retain(|tx| !tx.is_canceled());
+            // A name that hangs is asked for again and again, by many; those who gave up make room before more is needed.
+            if waiting.len() == waiting.capacity() {
+                waiting.retain(|tx| !tx.is_canceled());
+            }
             waiting.push(tx);
             return Ok(rx);
         }

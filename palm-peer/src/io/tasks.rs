@@ -147,7 +147,10 @@ impl Supervisor {
     /// The names of the tasks that fail from now on.
     pub fn failures(&self) -> mpsc::UnboundedReceiver<Name> {
         let (tx, rx) = mpsc::unbounded();
-        self.state.lock().listeners.push(tx);
+        let mut state = self.state.lock();
+        state.listeners.retain(|listener| !listener.is_closed());
+        state.listeners.push(tx);
+        drop(state);
         rx
     }
 
@@ -155,6 +158,7 @@ impl Supervisor {
     pub fn gave_up(&self) -> impl Future<Output = String> + Send + Unpin + use<> {
         let (tx, rx) = oneshot::channel();
         let mut state = self.state.lock();
+        state.waiting.retain(|waiting| !waiting.is_canceled());
         match state.gave_up.clone() {
             Some(words) => drop(tx.send(words)),
             None => state.waiting.push(tx),
@@ -191,6 +195,16 @@ mod tests {
         assert_eq!(value, 2);
         assert_eq!(failures.try_recv().expect("heard"), Name::Test);
         assert!(supervisor.gave_up().now_or_never().is_none());
+    }
+
+    #[test]
+    fn whoever_stops_listening_is_forgotten() {
+        let supervisor = alone();
+        for _ in 0..100_000 {
+            drop((supervisor.failures(), supervisor.gave_up()));
+        }
+        let state = supervisor.state.lock();
+        assert_eq!((state.listeners.len(), state.waiting.len()), (1, 1));
     }
 
     #[test]

@@ -186,6 +186,8 @@ impl Leader {
     /// After a batch: forgets the links of servers that are gone, and does what is not urgent.
     fn settle(&mut self) {
         for (uuid, broken) in self.links.newly_opened() {
+            // It may have been opened for a server that is gone since.
+            self.stale |= self.registry.endpoint(uuid).is_none();
             self.work.push(broken.map(move |()| Done::LinkBroken(uuid)).boxed());
         }
         if !self.whole {

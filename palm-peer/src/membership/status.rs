@@ -65,6 +65,8 @@ impl Announcer {
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Event> {
         let (tell, events) = mpsc::unbounded();
         if let Some(subscribers) = lock(&self.subscribers).as_mut() {
+            // A server may be asked again and again while nothing happens to it.
+            subscribers.retain(|subscriber| !subscriber.is_closed());
             subscribers.push(tell);
         }
         events
@@ -120,5 +122,19 @@ fn words(state: State) -> &'static str {
         State { leading: true, .. } => "leading the mesh, not configured",
         State { configured: true, .. } => "serving",
         _ => "waiting to be configured",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stops_listening_is_forgotten() {
+        let announcer = Announcer::new();
+        for _ in 0..100_000 {
+            drop(announcer.subscribe());
+        }
+        assert_eq!(lock(&announcer.subscribers).as_ref().map(Vec::len), Some(1));
     }
 }

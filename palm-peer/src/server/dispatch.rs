@@ -4,7 +4,8 @@ use super::{
     active_calls::Running,
     clients::Clients,
     functions, liveness_check,
-    parcel::{Notice, ReturnAddress},
+    parcel::ReturnAddress,
+    passing::Passing,
     state::Core,
     task::{Finished, Onward, Task},
     unconfirmed::Lost,
@@ -59,7 +60,7 @@ pub struct Serving {
     /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Messages being passed on over links that are not open yet.
-    pub(super) onward: FuturesUnordered<BoxFuture<'static, Option<Notice>>>,
+    pub(super) onward: Passing,
     /// What was lost on its way to other servers.
     losses: mpsc::UnboundedReceiver<Lost>,
     clients: Clients,
@@ -73,12 +74,12 @@ impl Serving {
         Self {
             running: Running::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
             queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
+            onward: Passing::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
             sweep: Fuse::terminated(),
             losses: core.relay.ledgers.losses(),
             core,
             sender,
             slow: FuturesUnordered::new(),
-            onward: FuturesUnordered::new(),
             clients: Clients::new(),
             yielded: Instant::now(),
         }
@@ -108,7 +109,7 @@ impl Serving {
         futures::select_biased! {
             beat = beats.select_next_some() => liveness_check::answer(beat),
             finished = self.running.next().fuse() => self.finish(finished),
-            notice = self.onward.select_next_some() => self.give_notice(notice),
+            notice = self.onward.next().fuse() => self.give_notice(notice),
             lost = self.losses.select_next_some() => self.lost(lost),
             () = self.slow.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
@@ -219,6 +220,12 @@ impl Serving {
         if payload.len() > most {
             let words = format!("a payload of {} bytes, {most} at most", payload.len());
             return Err(Failure::new(FailureKind::TooLarge, words));
+        }
+        if request.goes_on() && !self.onward.has_room() {
+            // Before the function runs: afterwards it would have run in vain.
+            let (count, bytes) = (self.onward.len(), self.onward.bytes());
+            let words = format!("{count} messages of {bytes} bytes wait for connections to other servers");
+            return Err(Failure::new(FailureKind::Busy, words));
         }
         let time = request.timeout_ms.map_or(self.core.options.timeout, Duration::from_millis).min(LONGEST);
         let deadline = arrived + time;

@@ -30,9 +30,9 @@ impl Serving {
     }
 
     fn pass_on_parcel(&mut self, parcel: Parcel, leaving: bool) {
-        let (to, report) = (parcel.to.clone(), parcel.request.report);
+        let (to, report, bytes) = (parcel.to.clone(), parcel.request.report, parcel.size());
         if let Some(passing) = self.core.relay.pass_on(parcel, leaving) {
-            self.onward.push(passing.map(move |passed| notice(to, report, passed)).boxed());
+            self.onward.push(passing.map(move |passed| notice(to, report, passed)), bytes);
         }
     }
 
@@ -58,6 +58,7 @@ impl Serving {
         for parcel in lost.parcels {
             let (relay, swallowed, from) = (Arc::clone(&self.core.relay), lost.swallowed, lost.to);
             let (to, report, stage) = (parcel.to.clone(), parcel.request.report, parcel.request.stage);
+            let bytes = parcel.size();
             let passing = async move {
                 if !swallowed {
                     timer::sleep(PUBLISHED_FOR).await;
@@ -72,7 +73,7 @@ impl Serving {
                 let passing = relay.pass_on(parcel, false)?;
                 notice(to, report, passing.await)
             };
-            self.onward.push(passing.boxed());
+            self.onward.push(passing, bytes);
         }
         log::debug!("the connection to server {} ended: {count} messages may be lost with it", lost.to);
     }

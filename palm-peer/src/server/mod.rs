@@ -10,6 +10,7 @@ pub(crate) mod functions;
 pub(crate) mod liveness_check;
 pub(crate) mod message;
 pub(crate) mod parcel;
+mod passing;
 pub(crate) mod peer;
 pub(crate) mod relay;
 pub(crate) mod startup_check;

@@ -39,9 +39,12 @@ struct Ledger {
     wake: mpsc::Sender<()>,
 }
 
+/// The ledger of the latest link to each server.
+type ByServer = Arc<Mutex<HashMap<Uuid, Ledger>>>;
+
 /// What is in doubt on all links.
 pub struct Ledgers {
-    of: Mutex<HashMap<Uuid, Ledger>>,
+    of: ByServer,
     lost: UnboundedSender<Lost>,
     /// For the serving loop to take.
     losses: Mutex<Option<UnboundedReceiver<Lost>>>,
@@ -50,7 +53,7 @@ pub struct Ledgers {
 impl Ledgers {
     pub fn new() -> Self {
         let (lost, losses) = mpsc::unbounded();
-        Self { of: Mutex::default(), lost, losses: Mutex::new(Some(losses)) }
+        Self { of: Arc::default(), lost, losses: Mutex::new(Some(losses)) }
     }
 
     /// Where losses are told; the first time, and to nobody later.
@@ -80,14 +83,31 @@ impl Ledgers {
         if let Some(ledger) = ledgers.get(&to).filter(|ledger| std::ptr::eq(ledger.link.as_ptr(), Arc::as_ptr(link))) {
             return ledger.clone();
         }
-        ledgers.retain(|_, ledger| lock(&ledger.sent).is_some());
         let (wake, woken) = mpsc::channel(1);
         let sent = Arc::new(Mutex::new(Some(Unconfirmed::default())));
         let ledger = Ledger { link: Arc::downgrade(link), sent: Arc::clone(&sent), wake };
-        let watch = watch(link.fate(), link.broken(), sent, woken, to, self.lost.clone());
+        let entry = Entry { of: Arc::clone(&self.of), to, sent };
+        let watch = watch(link.fate(), link.broken(), entry, woken, self.lost.clone());
         executor::spawn(Name::PostedWatch, watch);
         ledgers.insert(to, ledger.clone());
         ledger
+    }
+}
+
+/// A ledger that is kept until this is dropped.
+struct Entry {
+    of: ByServer,
+    to: Uuid,
+    sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut ledgers = lock(&self.of);
+        // There may be that of a later link in its place.
+        if ledgers.get(&self.to).is_some_and(|ledger| Arc::ptr_eq(&ledger.sent, &self.sent)) {
+            ledgers.remove(&self.to);
+        }
     }
 }
 
@@ -95,9 +115,8 @@ impl Ledgers {
 async fn watch(
     fate: Fate,
     broken: impl Future<Output = ()> + Send,
-    sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
+    entry: Entry,
     mut woken: mpsc::Receiver<()>,
-    to: Uuid,
     lost: UnboundedSender<Lost>,
 ) {
     let mut broken = std::pin::pin!(broken.fuse());
@@ -108,7 +127,7 @@ async fn watch(
             // Nobody can post over the link any more once it is replaced, but it may still break.
             () = woken.select_next_some() => look = timer::sleep(LOOK).fuse(),
             () = look => {
-                if let Some(unconfirmed) = &mut *lock(&sent) {
+                if let Some(unconfirmed) = &mut *lock(&entry.sent) {
                     unconfirmed.arrived(fate.arrived());
                     if !unconfirmed.is_empty() {
                         look = timer::sleep(LOOK).fuse();
@@ -117,9 +136,9 @@ async fn watch(
             }
         }
     }
-    let Some(mut unconfirmed) = lock(&sent).take() else { return };
+    let Some(mut unconfirmed) = lock(&entry.sent).take() else { return };
     unconfirmed.arrived(fate.arrived());
-    tell(&lost, &fate, to, unconfirmed.lost().collect());
+    tell(&lost, &fate, entry.to, unconfirmed.lost().collect());
 }
 
 fn tell(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec<Parcel>) {

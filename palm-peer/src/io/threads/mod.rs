@@ -31,7 +31,10 @@ static OBSERVERS: Mutex<Vec<Weak<dyn ObservesThreads>>> = Mutex::new(Vec::new())
 /// Has an observer told of failures of threads from now on.
 pub fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
     let observer: Weak<T> = Arc::downgrade(observer);
-    OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
+    let mut observers = OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    // A process may have one server after the other, and no thread of it may ever fail.
+    observers.retain(|observer| observer.strong_count() > 0);
+    observers.push(observer);
 }
 
 /// Whether the failure of a task of this name may be logged: once a minute, for strangers may bring it about.
@@ -91,6 +94,21 @@ pub fn wake(waker: std::task::Waker) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Deaf;
+
+    impl ObservesThreads for Deaf {
+        fn thread_failed(&self, _: Name, _: &str) {}
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_hundred_thousand_observers() {
+        for _ in 0..100_000 {
+            observe(&Arc::new(Deaf));
+        }
+        let count = OBSERVERS.lock().expect("no panic with it in hand").len();
+        assert!(count < 1_000, "{count} observers, of which only those of other tests are there");
+    }
 
     #[test]
     fn a_thread_goes_on_after_a_panic() {
