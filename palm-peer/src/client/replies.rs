@@ -188,4 +188,22 @@ mod tests {
         assert_eq!(delivered, MAX_REPORTS as usize);
         assert_eq!([sinks.deliver(job, reply(7)), sinks.deliver(job, report())], [true, false]);
     }
+
+    #[test]
+    fn nothing_is_left_of_a_hundred_thousand_jobs() {
+        let sinks = JobSinks::default();
+        for job in (0..100_000).map(Uuid::from_u128) {
+            let answers = sinks.open(job);
+            (0..3).for_each(|idx| sinks.expect(job, idx));
+            assert!(sinks.deliver(job, reply(0)));
+            // The second is given up, and the third is left when the job is dropped.
+            sinks.forget(job, 1);
+            sinks.close(job);
+            drop(answers);
+            sinks.expect(job, 4);
+            assert!(sinks.deliver(job, reply(1)) && sinks.deliver(job, reply(2)), "they come late, and are no strays");
+        }
+        let sinks = lock(&sinks.0);
+        assert_eq!((sinks.jobs.len(), sinks.late), (0, 0));
+    }
 }

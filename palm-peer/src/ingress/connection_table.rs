@@ -245,4 +245,26 @@ mod tests {
         ledger.close(&named(b"2"));
         assert!(ledger.poll_turn(&three, 60, 0, cx).is_ready() && !ledger.are_turns_awaited());
     }
+
+    #[test]
+    fn nothing_is_left_of_a_hundred_thousand_connections() {
+        let ledger = Ledger::new(u64::MAX, 100);
+        let cx = &Context::from_waker(futures::task::noop_waker_ref());
+        let mut late = None;
+        for number in 0..100_000_u64 {
+            let connection = Connection::from(number.to_string());
+            let account = ledger.open(connection.clone(), number);
+            // It ends with answers unread, and with a long frame that has come in, or waits for its turn.
+            assert!(ledger.send(&connection, 50));
+            assert!(ledger.poll_turn(&account, 60, 1, cx).is_ready() || number % 2 == 1);
+            if number % 2 == 0 {
+                late = Some(connection);
+                continue;
+            }
+            ledger.close(&connection);
+            ledger.close(&late.take().expect("the one before"));
+            assert!(!ledger.are_turns_awaited() && ledger.arrivals.is_empty() && lock(&ledger.accounts).is_empty());
+            assert!(!ledger.together.is_too_much() && !ledger.together.forget(u64::MAX));
+        }
+    }
 }

@@ -59,6 +59,13 @@ impl Arrivals {
         queue.wake_next();
     }
 
+    /// Whether nothing is remembered of anybody.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        let queue = lock(&self.0);
+        queue.wakers.is_empty() && !queue.turns.are_awaited()
+    }
+
     /// Whether somebody waits for room.
     pub fn are_awaited(&self) -> bool {
         lock(&self.0).turns.are_awaited()

@@ -105,3 +105,18 @@ fn check(directory: &Directory, model: &BTreeMap<(String, Uuid), Instance>, clie
     assert_eq!(counted, model.len(), "seed {seed}");
     assert!(directory.servers.values().all(|server| server.functions.values().all(|f| f.count > 0)), "seed {seed}");
 }
+
+#[test]
+fn nothing_is_left_of_a_hundred_thousand_instances() {
+    let mut directory = Directory::new(ME);
+    // Half of them have a name of their own.
+    let name = |id: u128| if id.is_multiple_of(2) { "a".to_owned() } else { format!("b{id}") };
+    let ids = || 0..100_000;
+    ids().for_each(|id| directory.update(Update::Put(instance(&name(id), id))));
+    assert_eq!((directory.servers.len(), directory.by_uuid.len()), (50_001, 100_000));
+    // One of another name and the same uuid is another key of etcd's.
+    ids().step_by(1_000).for_each(|id| directory.update(Update::Put(instance("c", id))));
+    ids().step_by(1_000).for_each(|id| directory.update(Update::Removed("c".into(), Uuid::from_u128(id))));
+    ids().for_each(|id| directory.update(Update::Removed(name(id), Uuid::from_u128(id))));
+    assert_eq!((directory.servers.len(), directory.by_uuid.len()), (0, 0));
+}

@@ -96,4 +96,18 @@ mod tests {
         assert!(turns.ask(2, 1));
         assert!(!turns.ask(3, 50));
     }
+
+    #[test]
+    fn nothing_is_left_of_a_million_who_asked() {
+        let mut turns = Turns::new(10);
+        for who in 0..1_000_000 {
+            if turns.ask(who, 4) {
+                turns.give_back(4);
+            }
+            assert!(turns.ask(who, 10) && !turns.ask(who + 1, 10));
+            turns.leave(who + 1);
+            turns.give_back(10);
+        }
+        assert_eq!((turns.held, turns.waiting.len()), (0, 0));
+    }
 }

@@ -57,11 +57,11 @@ impl Admission {
         if self.all >= self.most {
             return Err(Refusal::TooMany);
         }
-        let from = self.from.entry(address).or_default();
-        if *from >= self.most_from_address {
+        // Who is refused is not remembered.
+        if self.from.get(&address).copied().unwrap_or(0) >= self.most_from_address {
             return Err(Refusal::TooManyFromAddress);
         }
-        *from += 1;
+        *self.from.entry(address).or_default() += 1;
         self.all += 1;
         Ok(())
     }
@@ -113,5 +113,25 @@ mod tests {
             admission.leave(address(last));
         }
         assert_eq!((admission.all, admission.from.len()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_million_addresses() {
+        let mut admission = Admission::new(1_000, 2);
+        let of = |number: u32| IpAddr::from(number.to_be_bytes());
+        for number in 0..1_000_000 {
+            assert_eq!(admission.enter(of(number)), Ok(()));
+            if number >= 999 {
+                assert_eq!(admission.enter(of(u32::MAX)), Err(Refusal::TooMany));
+                assert_eq!(admission.from.len(), 1_000, "who is refused is not remembered");
+                admission.leave(of(number - 999));
+            }
+        }
+        (999_001..1_000_000).for_each(|number| admission.leave(of(number)));
+        assert_eq!((admission.all, admission.from.len()), (0, 0));
+        // One that is refused for its address alone.
+        let mut admission = Admission::new(1_000, 0);
+        (0..1_000_000).for_each(|number| assert_eq!(admission.enter(of(number)), Err(Refusal::TooManyFromAddress)));
+        assert_eq!(admission.from.len(), 0);
     }
 }

@@ -242,4 +242,21 @@ mod tests {
             assert!(taken.into_iter().eq(0..given), "seed {seed}");
         }
     }
+
+    #[test]
+    fn nothing_is_left_of_two_hundred_thousand_sources() {
+        let mut queue: FairQueue<u32, u32> = FairQueue::new(Amount { items: 100, bytes: PLENTY });
+        for source in 0..200_000 {
+            let refused = queue.push(source, source, 1);
+            assert_eq!(refused.is_empty(), queue.sources.contains_key(&source));
+            assert!(queue.sources.len() <= 100 && queue.turns.len() == queue.sources.len());
+            if source % 3 == 0 {
+                queue.pop();
+            } else if source % 1_000 == 1 {
+                drop(queue.take_if(|item| item % 2 == 0));
+            }
+        }
+        while queue.pop().is_some() {}
+        assert_eq!((queue.sources.len(), queue.turns.len(), queue.held), (0, 0, Amount::default()));
+    }
 }

@@ -225,3 +225,22 @@ fn made_up_histories_end_in_the_truth() {
         history(seed);
     }
 }
+
+#[test]
+fn nothing_is_left_of_two_hundred_thousand_keys() {
+    let mut mirror = Mirror::default();
+    for id in 0..200_000 {
+        let (key, revision) = (format!("/servers/{id}"), 10 * id + 1);
+        mirror.events([Event::Put(item(&key, "1", revision, revision))]);
+        assert!(mirror.next_change().is_some());
+        // Every other one goes while nobody watches.
+        if id % 2 == 0 {
+            mirror.events([deleted(&key, revision + 1)]);
+        } else {
+            mirror.interrupt("a test".into());
+            mirror.list(listing(revision + 2, &[]));
+        }
+        assert!(!all(&mut mirror).is_empty());
+        assert_eq!((mirror.items.len(), mirror.steps.len(), mirror.differences.len()), (0, 0, 0));
+    }
+}
