@@ -238,6 +238,7 @@ impl Registry {
         let published = self.found.remove(&uuid).is_some_and(|found| found == right);
         self.forget(uuid);
         self.servers.insert(uuid, Entry::new(record, modified, lease, published));
+        self.join_round(uuid, now);
         self.probe(uuid, now);
     }
 
@@ -281,7 +282,7 @@ impl Registry {
     fn remove(&mut self, uuid: Uuid, charge: Charge) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         entry.doom = Some(charge);
-        entry.charge = None;
+        (entry.charge, entry.turn_at) = (None, None);
         entry.end_series();
         self.settle(uuid);
     }

@@ -96,7 +96,12 @@ impl Entry {
 
     /// Whether it has a part in a round that is not over.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_in_series() || self.turn_at.is_some() || self.charge.is_some() || self.doom.is_some()
+        self.is_questioned() || self.turn_at.is_some()
+    }
+
+    /// Whether it is being probed, or what the probes found is being acted upon.
+    pub(super) fn is_questioned(&self) -> bool {
+        self.is_in_series() || self.charge.is_some() || self.doom.is_some()
     }
 
     /// Whether it is being probed.
@@ -111,10 +116,10 @@ impl Entry {
         self.probes.len() < before
     }
 
-    /// Ends all probing.
+    /// Ends the series of probes under way. Its turn in the round stays: until then it may fall silent.
     pub(super) fn end_series(&mut self) {
         self.probes.clear();
-        (self.turn_at, self.retry_at, self.queued) = (None, None, None);
+        (self.retry_at, self.queued) = (None, None);
     }
 
     /// When time has something to do with it next.

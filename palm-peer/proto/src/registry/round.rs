@@ -12,6 +12,9 @@ const FRESH_EVERY: u64 = 6;
 pub const MANY: usize = 20;
 /// How much longer each further server makes the part of the period over which the probes are spread.
 const SPREAD: Duration = Duration::from_millis(2);
+/// How much later than a period after its last answer a server's turn may come. More than a late timer costs, so that the servers keep
+/// their own places in the period; little enough that a silent server is found within 15 s with the default settings.
+const SLACK: Duration = Duration::from_millis(500);
 
 impl Registry {
     pub(super) fn start_round(&mut self, now: Instant) {
@@ -29,14 +32,31 @@ impl Registry {
         self.log(self.detail(), format!("Found {count} servers, probing all of them"));
         self.log(self.detail(), format!("{count} servers remaining"));
         self.round = Some(0);
-        let window = self.window();
         let uuids: Vec<Uuid> = self.servers.keys().copied().collect();
         for uuid in uuids {
-            // A series that is under way goes on by itself.
-            if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| !entry.is_busy()) {
-                entry.turn_at = Some(now + window.mul_f64(phase(uuid)));
-                self.schedule(uuid);
-            }
+            self.give_turn(uuid, now);
+            self.schedule(uuid);
+        }
+    }
+
+    /// Has a server probed at its place in the round that begins now. If a series of probes is under way then, that is enough.
+    ///
+    /// A place moves when the mesh grows. That never makes a server wait for much longer than a period after its last answer.
+    fn give_turn(&mut self, uuid: Uuid, now: Instant) {
+        let (place, longest) = (now + self.window().mul_f64(phase(uuid)), self.period + SLACK);
+        if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.doom.is_none()) {
+            let answered_at = entry.answered_at.filter(|_| !entry.is_failing);
+            entry.turn_at = Some(answered_at.map_or(place, |at| place.min(at + longest)));
+        }
+    }
+
+    /// A server has registered. If its place in the round under way is still to come, it has its turn there: that in the next round may
+    /// be almost two periods away. The mesh may still grow, so the place is the latest that it can have.
+    pub(super) fn join_round(&mut self, uuid: Uuid, now: Instant) {
+        let is_large = !self.window().is_zero();
+        let place = (self.next_round + self.longest_window().mul_f64(phase(uuid))).checked_sub(self.period);
+        if let Some(entry) = self.servers.get_mut(&uuid).filter(|_| is_large) {
+            entry.turn_at = place.filter(|at| *at > now);
         }
     }
 
@@ -44,7 +64,11 @@ impl Registry {
     /// most of it for thousands.
     fn window(&self) -> Duration {
         let further = self.servers.len().saturating_sub(MANY);
-        SPREAD.saturating_mul(u32::try_from(further).unwrap_or(u32::MAX)).min(self.period.mul_f64(0.8))
+        SPREAD.saturating_mul(u32::try_from(further).unwrap_or(u32::MAX)).min(self.longest_window())
+    }
+
+    fn longest_window(&self) -> Duration {
+        self.period.mul_f64(0.8)
     }
 
     /// The level of the lines that pylm logs for each server and round.
@@ -82,7 +106,6 @@ impl Registry {
         // Not all servers in the same round.
         let has_turn = (self.rounds + u64::from(uuid.as_bytes()[15])).is_multiple_of(FRESH_EVERY);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        entry.turn_at = None;
         if entry.probes.is_empty() && entry.retry_at.is_none() {
             if self.schedule.probes >= MAX_PROBES {
                 entry.queued.get_or_insert_with(|| self.schedule.place_in_line());
@@ -184,8 +207,9 @@ impl Registry {
         if self.servers.get(&uuid).and_then(|e| e.inquiry.as_ref()).is_some_and(|inquiry| now >= inquiry.deadline) {
             self.end_inquiry(uuid, now);
         }
-        let Some(entry) = self.servers.get(&uuid) else { return };
-        if [entry.retry_at, entry.turn_at].into_iter().flatten().any(|at| now >= at) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let has_turn = entry.turn_at.take_if(|at| now >= *at).is_some() && !entry.is_questioned();
+        if has_turn || entry.retry_at.is_some_and(|at| now >= at) {
             self.probe(uuid, now);
         }
     }

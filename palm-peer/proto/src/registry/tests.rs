@@ -3,6 +3,7 @@ use crate::config::ValidConfig;
 
 mod bounded;
 mod fresh;
+mod mute;
 mod rounds;
 mod simulation;
 mod suspicion;
