@@ -1,9 +1,9 @@
 //! Who leads: the recipe of etcd's `clientv3/concurrency`, carried out by the candidate itself.
 //!
 //! Each candidate holds one key on its lease; the key with the lowest create revision leads. Everyone else waits for the
-//! end of the next older key, and of the one before that to learn when it is next in line. So a leader's end wakes its
-//! successor and the next in line, and not the mesh. These two watch the leader's process over a link as well: should both the leader and
-//! its successor end in silence, the mesh need not wait for their leases.
+//! end of the next older key, and of the two before that to learn when it is one of the next two in line. So a leader's end wakes
+//! the next three in line, and not the mesh. The first two of them watch the leader's process over a link as well: should both the
+//! leader and its successor end in silence, the mesh need not wait for their leases.
 
 use super::backoff::backoff;
 use crate::reflector::KeyValue;
@@ -14,7 +14,7 @@ use crate::types::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How many candidates before one's own matter: the next older, the one before that, and whether there is another.
+/// How many candidates before one's own matter: the next older, and the two before that.
 pub const AHEAD: usize = 3;
 
 /// A key under `/election/`.
@@ -59,12 +59,13 @@ pub enum Event {
 pub enum Action {
     /// Put the own key if it is absent, then list it and those before it.
     Stand(LeaseId),
-    /// Wait for the end of the predecessor's key, and for that of the key ahead of it: then the predecessor leads.
+    /// Wait for the end of the predecessor's key, and for those of the keys ahead of it: then this candidate comes closer to the lead.
     Follow {
         /// Whose end to wait for.
         predecessor: Candidate,
-        /// Whom the predecessor waits for.
-        ahead: Option<Candidate>,
+        /// The one or two before the predecessor. When the third candidate before this one ends, this one is the second in line, and has
+        /// to watch over the new leader.
+        ahead: Vec<Candidate>,
         /// The leader, if no more than one candidate stands in between: its process is to be watched over a link.
         leader: Option<Candidate>,
         /// When the own key was created, whose end matters as well.
@@ -137,7 +138,7 @@ impl Election {
                 candidates.truncate(place);
                 let leader = candidates.first().filter(|_| place < AHEAD).cloned();
                 let predecessor = candidates.remove(place - 1);
-                let follow = Action::Follow { predecessor, ahead: candidates.pop(), leader, own };
+                let follow = Action::Follow { predecessor, ahead: candidates, leader, own };
                 self.enter(State::Following(lease), Some(follow))
             }
         }

@@ -208,14 +208,14 @@ impl Session {
         registrar: &Registrar,
         context: &PeerContext,
         predecessor: Candidate,
-        ahead: Option<Candidate>,
+        ahead: Vec<Candidate>,
         leader: Option<Candidate>,
         own: Revision,
     ) {
         self.stand_by(registrar, predecessor.key.clone(), predecessor.created);
         self.stand_by(registrar, registrar.keys.candidate(self.lease), own);
         self.followed = Some(predecessor.clone());
-        if let Some(ahead) = ahead {
+        for ahead in ahead {
             self.stand_by(registrar, ahead.key, ahead.created);
         }
         let Some(leader) = leader else { return };

@@ -19,10 +19,10 @@ fn the_oldest_key_leads_and_others_follow_the_next_older() {
     let leader = Some(candidate(2, 10));
     let follow =
         |predecessor, ahead| vec![Action::Follow { predecessor, ahead, leader: leader.clone(), own: Revision(30) }];
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), leader.clone()));
+    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), vec![candidate(2, 10)]));
     assert_eq!(election.handle(Event::KeyGone), [Action::Stand(lease(3))]);
     let list = vec![candidate(3, 30), candidate(2, 10)];
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(2, 10), None));
+    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(2, 10), vec![]));
     assert_eq!(election.handle(Event::KeyGone), [Action::Stand(lease(3))]);
     assert_eq!(election.handle(Event::Listed(vec![candidate(3, 30)])), [Action::Lead(Revision(30))]);
     assert_eq!(election.term(), Some(Revision(30)));
@@ -34,16 +34,58 @@ fn the_third_waits_for_the_leaders_end_as_well_and_then_is_next_in_line() {
     election.handle(Event::LeaseHeld(lease(4)));
     let list = vec![candidate(1, 10), candidate(2, 20), candidate(3, 30), candidate(4, 40), candidate(5, 50)];
     let follow = |predecessor, ahead, leader| vec![Action::Follow { predecessor, ahead, leader, own: Revision(40) }];
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), Some(candidate(2, 20)), None));
+    assert_eq!(
+        election.handle(Event::Listed(list)),
+        follow(candidate(3, 30), vec![candidate(1, 10), candidate(2, 20)], None)
+    );
     election.handle(Event::KeyGone);
     let list = vec![candidate(1, 10), candidate(3, 30), candidate(4, 40)];
     let leader = Some(candidate(1, 10));
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), leader.clone(), leader));
+    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), vec![candidate(1, 10)], leader));
     election.handle(Event::KeyGone);
     assert_eq!(
         election.handle(Event::Listed(vec![candidate(3, 30), candidate(4, 40)])),
-        follow(candidate(3, 30), None, Some(candidate(3, 30)))
+        follow(candidate(3, 30), vec![], Some(candidate(3, 30)))
     );
+}
+
+/// A model of many candidates, of which any may end, also several at once: those in the first two places after the leader know it and
+/// watch over it.
+#[test]
+fn the_next_two_in_line_know_the_leader_whoever_ends() {
+    for seed in 0..500 {
+        let mut random = Rng::with_seed(seed);
+        let mut model = Model::default();
+        let mut peers: BTreeMap<i64, (Election, Vec<Action>)> = BTreeMap::new();
+        for id in 1..=12 {
+            let mut election = Election::default();
+            election.handle(Event::LeaseHeld(lease(id)));
+            model.stand(id);
+            let actions = election.handle(Event::Listed(model.list(id)));
+            peers.insert(id, (election, actions));
+        }
+        while peers.len() > 1 {
+            let in_line: Vec<i64> = peers.keys().copied().collect();
+            for (place, id) in in_line.iter().enumerate().skip(1) {
+                let [Action::Follow { leader, .. }] = &peers[id].1[..] else { panic!("{id}: {:?}", peers[id].1) };
+                let wanted = (place <= 2).then(|| lease(in_line[0]));
+                assert_eq!(leader.as_ref().map(|leader| leader.lease), wanted, "place {place}: seed {seed}");
+            }
+            let gone: Vec<_> = (0..random.usize(1..=2)).map(|_| in_line[random.usize(..in_line.len())]).collect();
+            for id in &gone {
+                model.keys.remove(id);
+                peers.remove(id);
+            }
+            for (id, (election, actions)) in &mut peers {
+                let Some(Action::Follow { predecessor, ahead, .. }) = actions.first() else { continue };
+                let waits_for = |gone: &i64| ahead.iter().chain([predecessor]).any(|key| key.lease == lease(*gone));
+                if gone.iter().any(waits_for) {
+                    election.handle(Event::KeyGone);
+                    *actions = election.handle(Event::Listed(model.list(*id)));
+                }
+            }
+        }
+    }
 }
 
 #[test]

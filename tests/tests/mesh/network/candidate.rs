@@ -96,3 +96,29 @@ fn a_leader_whose_host_vanishes_is_succeeded_when_its_lease_ends_and_comes_back_
     mesh.await_lead(&other.uuid, SOON);
     mesh.await_published(&[&leader.uuid, &other.uuid]);
 }
+
+/// The last of them was the fourth in line when it listed those before it. It watched nobody then, and did not notice that it had become the
+/// third: when both before it were killed, it waited for their leases, which are the default's here.
+#[test]
+fn one_that_becomes_the_third_in_line_watches_the_new_leader_and_the_next() {
+    let hosts = ["a", "b", "c", "d", "e"];
+    let Some(network) = Network::start(&hosts) else { return };
+    let etcd = Etcd::builder().at(network.here().address()).start();
+    let mesh = Mesh::new(&etcd, "/mesh", &[]);
+    // The last one bears witness.
+    let [first, leader, next, third, _other] =
+        hosts.map(|host| start_with(&mesh, &etcd, network.host(host), "printf", &[]));
+    first.terminate();
+    mesh.await_lead(&leader.uuid, SOON);
+    for server in [&leader, &next] {
+        eventually("the third in line watches those before it", SOON, || {
+            (!network.host("d").flows_to(&server.endpoint).is_empty()).then_some(())
+        });
+    }
+    let killed = Instant::now();
+    leader.kill();
+    next.kill();
+    mesh.await_lead(&third.uuid, SOON);
+    eprintln!("the third leads {:?} after both before it were killed", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(2) + LENIENCE, "{:?}", killed.elapsed());
+}
