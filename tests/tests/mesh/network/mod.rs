@@ -10,3 +10,4 @@ mod python;
 mod rerouted;
 mod stages;
 mod suspicion;
+mod throughput;
