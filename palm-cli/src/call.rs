@@ -23,10 +23,10 @@ pub async fn run(call: &Call, options: Config, screen: &mut Screen) -> Result<()
 }
 
 /// All of it, but not more than can be sent and a byte: with that one the call is refused.
-fn standard_input(most: usize) -> Result<Vec<u8>, Failure> {
+fn standard_input(max: usize) -> Result<Vec<u8>, Failure> {
     let mut payload = Vec::new();
-    let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-    let read = io::stdin().lock().take(most).read_to_end(&mut payload);
+    let max = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    let read = io::stdin().lock().take(max).read_to_end(&mut payload);
     read.map_err(|error| Failure::CouldNot(format!("cannot read standard input: {error}")))?;
     Ok(payload)
 }

@@ -45,7 +45,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let words = error.report();
         match error.kind() {
-            ErrorKind::Invalid => Self::Usage(words),
+            ErrorKind::InvalidConfig => Self::Usage(words),
             ErrorKind::EtcdUnreachable => Self::Unreachable(words),
             _ => Self::CouldNot(words),
         }

@@ -1,7 +1,7 @@
 //! Which entry a person means.
 
 use crate::{failure::Failure, screen::harmless};
-use palm_peer::Entry;
+use palm_peer::ServerEntry;
 use std::fmt::Write as _;
 
 /// The fewest characters of a uuid that may stand for it.
@@ -10,16 +10,16 @@ const SHORTEST: usize = 4;
 const LISTED: usize = 20;
 
 /// The entry of this name, or the only one whose name begins so.
-pub fn find<'a>(entries: &'a [Entry], wanted: &str) -> Result<&'a Entry, Failure> {
+pub fn find<'a>(entries: &'a [ServerEntry], wanted: &str) -> Result<&'a ServerEntry, Failure> {
     let lower = wanted.to_ascii_lowercase();
     if let Some(entry) = entries.iter().find(|entry| entry.name == wanted || entry.name == lower) {
         return Ok(entry);
     }
     if wanted.chars().count() < SHORTEST {
-        let words = format!("{:?} is too short: give {SHORTEST} characters of the uuid, or more", harmless(wanted));
-        return Err(Failure::Usage(words));
+        let message = format!("{:?} is too short: give {SHORTEST} characters of the uuid, or more", harmless(wanted));
+        return Err(Failure::Usage(message));
     }
-    let begins = |entry: &&Entry| entry.name.starts_with(wanted) || entry.name.starts_with(&lower);
+    let begins = |entry: &&ServerEntry| entry.name.starts_with(wanted) || entry.name.starts_with(&lower);
     let able: Vec<_> = entries.iter().filter(begins).collect();
     let shown = harmless(wanted);
     match able[..] {
@@ -32,7 +32,7 @@ pub fn find<'a>(entries: &'a [Entry], wanted: &str) -> Result<&'a Entry, Failure
     }
 }
 
-fn list(entries: &[&Entry]) -> String {
+fn list(entries: &[&ServerEntry]) -> String {
     let mut lines = String::new();
     for entry in entries.iter().take(LISTED) {
         // Writing to a string cannot fail.
@@ -45,7 +45,7 @@ fn list(entries: &[&Entry]) -> String {
 }
 
 /// The entry in a few words: `<uuid> (printf at tcp://127.0.0.1:5555)`.
-pub fn describe(entry: &Entry) -> String {
+pub fn describe(entry: &ServerEntry) -> String {
     let name = harmless(&entry.name);
     match &entry.record {
         Ok(record) => format!("{name} ({} at {})", record.server, harmless(&record.endpoint())),
@@ -56,15 +56,15 @@ pub fn describe(entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use palm_peer::{EntryState, Record};
+    use palm_peer::{Record, ServerStatus};
 
-    fn entries(names: &[&str]) -> Vec<Entry> {
-        let entry = |name: &&str| Entry {
+    fn entries(names: &[&str]) -> Vec<ServerEntry> {
+        let entry = |name: &&str| ServerEntry {
             key: format!("/servers/{name}"),
             name: (*name).to_owned(),
             stored: Vec::new(),
             record: Record::from_json(b""),
-            state: EntryState::Broken,
+            state: ServerStatus::Broken,
         };
         names.iter().map(entry).collect()
     }
@@ -83,14 +83,14 @@ mod tests {
     fn what_cannot_be_told_apart_or_found_lists_the_candidates() {
         let many: Vec<_> = (0..30).map(|n| format!("abcd-{n:02}")).collect();
         let entries = entries(&many.iter().map(String::as_str).collect::<Vec<_>>());
-        let words = |wanted: &str| match find(&entries, wanted) {
-            Err(Failure::CouldNot(words)) => words,
+        let message = |wanted: &str| match find(&entries, wanted) {
+            Err(Failure::CouldNot(message)) => message,
             other => panic!("{wanted}: {other:?}"),
         };
-        assert!(words("abcd").starts_with("abcd may mean 30 servers:\n  abcd-00 (broken)\n"));
-        assert!(words("abcd").ends_with("\n  abcd-19 (broken)\n  and 10 more"));
-        assert!(words("printf").starts_with("no server printf; there are\n  abcd-00"));
+        assert!(message("abcd").starts_with("abcd may mean 30 servers:\n  abcd-00 (broken)\n"));
+        assert!(message("abcd").ends_with("\n  abcd-19 (broken)\n  and 10 more"));
+        assert!(message("printf").starts_with("no server printf; there are\n  abcd-00"));
         assert!(matches!(find(&entries, "abc"), Err(Failure::Usage(_))));
-        assert!(matches!(find(&[], "abcd"), Err(Failure::CouldNot(words)) if words.contains("none")));
+        assert!(matches!(find(&[], "abcd"), Err(Failure::CouldNot(message)) if message.contains("none")));
     }
 }

@@ -17,7 +17,7 @@ use palm_peer::{Bytes, Client, Config, JobError};
 use std::io;
 
 /// The most that is under way, in bytes: the library's default.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// How many results are taken together before they are shown. Fewer are when there are no more yet.
 const TOGETHER: usize = 256;
 
@@ -27,14 +27,14 @@ type Ended = (u64, Result<Bytes, JobError>);
 /// Does what the command line says.
 pub async fn run(args: &args::Job, options: Config, screen: &mut Screen) -> Result<(), Failure> {
     let delimiter = if args.null { b'\0' } else { b'\n' };
-    let most = options.max_payload;
+    let max = options.max_payload;
     let client = Client::connect(options).await?;
     let pipeline = args.pipeline.split(',').map(str::trim);
-    let mut job = client.job(pipeline).window(args.window.get(), MOST_BYTES).attempts(args.attempts.get());
+    let mut job = client.job(pipeline).window(args.window.get(), MAX_BYTES).attempts(args.attempts.get());
     if args.unordered {
         job = job.unordered();
     }
-    let (input, messages) = Input::standard(delimiter, most);
+    let (input, messages) = Input::standard(delimiter, max);
     // What cannot be reached is told here, before anything is read.
     let results = job.run(messages)?;
     let progress = results.progress();

@@ -1,7 +1,7 @@
 //! `palm-cli reset`: clears everything.
 
 use crate::{args::Reset, failure::Failure, find::describe, screen::Screen, table::counted};
-use palm_peer::{Admin, Config, Entry};
+use palm_peer::{Admin, Config, ServerEntry};
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     time::{Duration, Instant},
@@ -54,7 +54,7 @@ pub async fn run(reset: &Reset, options: Config, screen: &mut Screen) -> Result<
 }
 
 /// In which time the servers came back, and that no more did for a while, where some are missing.
-fn within(waited: Duration, missing: &[&Entry]) -> String {
+fn within(waited: Duration, missing: &[&ServerEntry]) -> String {
     let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
     if missing.is_empty() || waited >= BACK_WITHIN {
         return seconds(waited.min(BACK_WITHIN));

@@ -1,7 +1,7 @@
 //! Where the answers go: standard output, and what is known about it.
 
 use futures::{channel::oneshot, future::pending};
-use palm_peer::EntryState;
+use palm_peer::ServerStatus;
 use rustix::event::{PollFd, PollFlags};
 use std::{
     env,
@@ -94,12 +94,12 @@ impl Screen {
     }
 
     /// The words in the colour of a state, where there is colour.
-    pub fn state(&self, state: EntryState, words: &str) -> String {
+    pub fn state(&self, state: ServerStatus, words: &str) -> String {
         self.painted(
             match state {
-                EntryState::Leader => "1;32",
-                EntryState::Configured => "32",
-                EntryState::Broken => "31",
+                ServerStatus::Leader => "1;32",
+                ServerStatus::Configured => "32",
+                ServerStatus::Broken => "31",
                 // Also what a later version may add.
                 _ => "33",
             },

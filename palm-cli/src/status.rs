@@ -11,7 +11,7 @@ use futures::{
     StreamExt as _,
     future::{Either, select},
 };
-use palm_peer::{Admin, Entry};
+use palm_peer::{Admin, ServerEntry};
 use std::{io, time::SystemTime};
 
 /// Does what the command line says.
@@ -28,7 +28,7 @@ pub async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<
 }
 
 /// The record of one server, as it is stored.
-fn record(entry: &Entry, screen: &mut Screen) -> Result<(), Failure> {
+fn record(entry: &ServerEntry, screen: &mut Screen) -> Result<(), Failure> {
     if let Err(reason) = &entry.record {
         // What is stored is shown all the same.
         warn(&format!("{} is broken: {}", entry.name, table::brief(&reason.to_string())));
@@ -46,7 +46,7 @@ fn visible(bytes: &[u8]) -> String {
 }
 
 /// All records as one JSON array: each as it is stored, what is broken as `{"key", "broken"}`.
-fn json(entries: &[Entry], screen: &mut Screen) -> io::Result<()> {
+fn json(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
     screen.raw(b"[")?;
     for (place, entry) in entries.iter().enumerate() {
         screen.raw(if place == 0 { b"\n" } else { b",\n" })?;
@@ -65,13 +65,13 @@ fn json(entries: &[Entry], screen: &mut Screen) -> io::Result<()> {
 }
 
 /// The table and its summary.
-fn picture(entries: &[Entry], screen: &mut Screen) -> io::Result<()> {
+fn picture(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
     if !entries.is_empty() {
         let rows = table::rows(entries, SystemTime::now().into());
         let (widths, width) = (table::widths(&rows), screen.width());
         for row in &rows {
             let text = match row.state {
-                Some(state) => row.text(&widths, width, |words| screen.state(state, words)),
+                Some(state) => row.text(&widths, width, |message| screen.state(state, message)),
                 None => screen.heading(&row.text(&widths, width, str::to_owned)),
             };
             screen.line(&text)?;

@@ -1,7 +1,7 @@
 //! The table of `status`: what is in it, and how it is laid out.
 
 use crate::screen::harmless;
-use palm_peer::{Entry, EntryState, Timestamp};
+use palm_peer::{ServerEntry, ServerStatus, Timestamp};
 use std::{collections::BTreeSet, time::Duration};
 
 /// The headings.
@@ -18,7 +18,7 @@ const NARROWEST: usize = 12;
 pub struct Row {
     cells: [String; COLUMNS],
     /// What the line is painted by; `None` for the headings.
-    pub state: Option<EntryState>,
+    pub state: Option<ServerStatus>,
 }
 
 impl Row {
@@ -40,7 +40,7 @@ impl Row {
 }
 
 /// The headings, then a line for each entry.
-pub fn rows(entries: &[Entry], now: Timestamp) -> Vec<Row> {
+pub fn rows(entries: &[ServerEntry], now: Timestamp) -> Vec<Row> {
     let headings = Row { cells: HEADINGS.map(str::to_owned), state: None };
     std::iter::once(headings).chain(entries.iter().map(|entry| row(entry, now))).collect()
 }
@@ -50,7 +50,7 @@ pub fn widths(rows: &[Row]) -> [usize; COLUMNS] {
     std::array::from_fn(|column| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0))
 }
 
-fn row(entry: &Entry, now: Timestamp) -> Row {
+fn row(entry: &ServerEntry, now: Timestamp) -> Row {
     let state = entry.state.to_string();
     let name = narrow(&entry.name);
     let none = || "-".to_owned();
@@ -80,11 +80,11 @@ fn narrow(text: &str) -> String {
 }
 
 /// The first `most` characters; the last of them says that there are more.
-fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
+fn cut(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
         return text.to_owned();
     }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// A time in its two largest units: `7s`, `3m05s`, `2h00m`, `4d03h`.
@@ -100,7 +100,7 @@ pub fn age(time: Duration) -> String {
 }
 
 /// The line below the table.
-pub fn summary(entries: &[Entry]) -> String {
+pub fn summary(entries: &[ServerEntry]) -> String {
     let records: Vec<_> = entries.iter().filter_map(|entry| Some((entry, entry.record.as_ref().ok()?))).collect();
     let broken = match entries.len() - records.len() {
         0 => String::new(),
@@ -113,7 +113,7 @@ pub fn summary(entries: &[Entry]) -> String {
     let names: BTreeSet<_> = records.iter().map(|(_, record)| &record.server).collect();
     let configured = records.iter().filter(|(_, record)| record.configured).count();
     let waiting = records.len() - configured;
-    let leader = records.iter().find(|(entry, _)| entry.state == EntryState::Leader);
+    let leader = records.iter().find(|(entry, _)| entry.state == ServerStatus::Leader);
     let leader = leader.map_or_else(|| "nobody leads".to_owned(), |(entry, _)| format!("{} leads", entry.name));
     format!(
         "{} of {}: {configured} configured, {waiting} waiting; {leader}{broken}",

@@ -3,7 +3,7 @@
 use crate::io::etcd::{EtcdError, EtcdErrorKind};
 use palm_proto::{
     config::InvalidSetting,
-    types::message::{Failure, FailureKind},
+    types::message::{CallErrorKind, Failure},
 };
 use std::{error, fmt};
 use uuid::Uuid;
@@ -13,9 +13,9 @@ use uuid::Uuid;
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A setting, or the definition of a server, cannot be. Nothing was done.
-    Invalid,
+    InvalidConfig,
     /// The address to listen on cannot be bound. Nothing was written to etcd.
-    Listen,
+    Bind,
     /// etcd cannot be reached at any endpoint.
     EtcdUnreachable,
     /// etcd answered, and refused: wrong password, missing permission, a limit.
@@ -23,7 +23,7 @@ pub enum ErrorKind {
     /// A person removed this server from the mesh. It stays out; start it anew to bring it back.
     Evicted,
     /// The peer is being served already, or has left.
-    NotServable,
+    AlreadyServing,
     /// No such server is registered.
     NotFound,
     /// What was asked for was done, but etcd is out of space and could not record it: see the words for what follows.
@@ -31,7 +31,7 @@ pub enum ErrorKind {
     /// Tasks of the library's own panicked again and again; the server left the mesh. Start the process anew.
     TaskFailed,
     /// The system refused a resource, such as a thread.
-    System,
+    Io,
 }
 
 /// Why joining, serving or administering failed: a kind for programs, a message for people, and the cause where there is one.
@@ -109,7 +109,7 @@ impl error::Error for Error {
 
 impl From<InvalidSetting> for Error {
     fn from(setting: InvalidSetting) -> Self {
-        Self::new(ErrorKind::Invalid, "invalid configuration").caused(setting)
+        Self::new(ErrorKind::InvalidConfig, "invalid configuration").caused(setting)
     }
 }
 
@@ -126,7 +126,7 @@ impl From<EtcdError> for Error {
 /// Why a call has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
-    kind: FailureKind,
+    kind: CallErrorKind,
     message: String,
     server: Option<Uuid>,
 }
@@ -138,7 +138,7 @@ impl CallError {
 
     /// What went wrong, for programs.
     #[must_use]
-    pub fn kind(&self) -> FailureKind {
+    pub fn kind(&self) -> CallErrorKind {
         self.kind
     }
 
@@ -171,10 +171,10 @@ mod tests {
 
     #[test]
     fn display_prints_the_message_alone_and_report_the_causes() {
-        let error = Error::new(ErrorKind::Listen, "cannot bind 127.0.0.1:80").caused(io::Error::other("denied"));
+        let error = Error::new(ErrorKind::Bind, "cannot bind 127.0.0.1:80").caused(io::Error::other("denied"));
         assert_eq!(error.to_string(), "cannot bind 127.0.0.1:80");
         assert_eq!(error.report(), "cannot bind 127.0.0.1:80: denied");
-        assert_eq!(format!("{error:?}"), "Listen: cannot bind 127.0.0.1:80: denied");
+        assert_eq!(format!("{error:?}"), "Bind: cannot bind 127.0.0.1:80: denied");
         assert!(error::Error::source(&error).is_some());
     }
 }

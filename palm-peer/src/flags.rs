@@ -217,7 +217,7 @@ pub fn main(server: Server) -> ExitCode {
 fn status(error: &Error) -> u8 {
     match error.kind() {
         ErrorKind::Evicted => EVICTED,
-        ErrorKind::Invalid if !error.is_about_files() => 2,
+        ErrorKind::InvalidConfig if !error.is_about_files() => 2,
         _ => 1,
     }
 }
@@ -231,6 +231,6 @@ fn run_until_hurried(server: Server, config: Config) -> Result<(), Error> {
         timer::sleep(HURRY_WITHIN).await;
     };
     executor::block_on_until(server.run(config, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
-        Err(Error::new(ErrorKind::System, "a second signal: ending at once, functions block the executor"))
+        Err(Error::new(ErrorKind::Io, "a second signal: ending at once, functions block the executor"))
     })
 }

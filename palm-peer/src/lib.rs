@@ -47,21 +47,21 @@ mod membership;
 mod server;
 mod sync;
 
-pub use admin::{Admin, Reset};
+pub use admin::{Admin, ResetReport};
 pub use bytes::Bytes;
-pub use client::job::{Job, JobError, Progress, Results};
-pub use client::{Call, Client, Reachable};
+pub use client::job::{Job, JobError, JobResults, Progress};
+pub use client::{Call, Client, ServerSummary};
 pub use error::{CallError, Error, ErrorKind};
 #[cfg(feature = "cli")]
 pub use flags::main;
-pub use membership::status::{Event, State};
+pub use membership::status::{PeerEvent, PeerState};
 #[doc(inline)]
 pub use palm_proto::{
     config::{Config, InvalidSetting, Tls},
-    members::{Entry, EntryState},
+    members::{ServerEntry, ServerStatus},
     types::{
-        message::FailureKind,
-        record::{BrokenRecord, Record},
+        message::CallErrorKind,
+        record::{InvalidRecord, Record},
         timestamp::{InvalidTimestamp, Timestamp},
     },
 };
@@ -75,10 +75,10 @@ pub use server::{FunctionError, Message, Server};
 /// the terminal is closed, is left alone where it was ignored when the process started, as under `nohup`.
 ///
 /// # Errors
-/// [`ErrorKind::System`] when the system refuses to tell of signals.
+/// [`ErrorKind::Io`] when the system refuses to tell of signals.
 pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
     io::signal::termination()
-        .map_err(|error| Error::new(ErrorKind::System, "the system does not tell of signals").caused(error))
+        .map_err(|error| Error::new(ErrorKind::Io, "the system does not tell of signals").caused(error))
 }
 
 /// Runs a future on the executor of the library's own tasks, and blocks the calling thread until it ends. For the `main` of a

@@ -3,24 +3,24 @@ use palm_peer::Record;
 
 const NOW: &str = "2016-02-16T12:00:00";
 
-fn entry(uuid: &str, server: &str, state: EntryState, functions: &str) -> Entry {
-    let configured = state != EntryState::Waiting;
+fn entry(uuid: &str, server: &str, state: ServerStatus, functions: &str) -> ServerEntry {
+    let configured = state != ServerStatus::Waiting;
     let stored = format!(
         r#"{{"host": "127.0.0.1", "pid": 4749, "when": "2016-02-16T11:28:59.088608", "leader": null,
         "server": "{server}", "ports": [5555], "kind": "registered", "functions": {functions},
         "uuid": "{uuid}", "configured": {configured}}}"#
     );
     let record = Record::from_entry(uuid, stored.as_bytes());
-    Entry { key: format!("/servers/{uuid}"), name: uuid.to_owned(), stored: stored.into(), record, state }
+    ServerEntry { key: format!("/servers/{uuid}"), name: uuid.to_owned(), stored: stored.into(), record, state }
 }
 
-fn broken(name: &str, stored: &str) -> Entry {
+fn broken(name: &str, stored: &str) -> ServerEntry {
     let record = Record::from_entry(name, stored.as_bytes());
     let key = format!("/servers/{name}");
-    Entry { key, name: name.to_owned(), stored: stored.into(), record, state: EntryState::Broken }
+    ServerEntry { key, name: name.to_owned(), stored: stored.into(), record, state: ServerStatus::Broken }
 }
 
-fn lines(entries: &[Entry], width: Option<usize>) -> Vec<String> {
+fn lines(entries: &[ServerEntry], width: Option<usize>) -> Vec<String> {
     let rows = rows(entries, NOW.parse().expect("a time"));
     let widths = widths(&rows);
     rows.iter().map(|row| row.text(&widths, width, str::to_owned)).collect()
@@ -29,10 +29,10 @@ fn lines(entries: &[Entry], width: Option<usize>) -> Vec<String> {
 const ONE: &str = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
 const TWO: &str = "f5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
 
-fn some() -> [Entry; 3] {
+fn some() -> [ServerEntry; 3] {
     [
-        entry(ONE, "printf", EntryState::Leader, r#"["printf", "_ping", "get"]"#),
-        entry(TWO, "longer-name", EntryState::Waiting, r#"["f"]"#),
+        entry(ONE, "printf", ServerStatus::Leader, r#"["printf", "_ping", "get"]"#),
+        entry(TWO, "longer-name", ServerStatus::Waiting, r#"["f"]"#),
         broken("junk", "no json"),
     ]
 }
@@ -65,7 +65,7 @@ fn a_terminal_cuts_the_last_column_alone() {
 fn paint_does_not_move_what_follows() {
     let rows = rows(&some(), NOW.parse().expect("a time"));
     let widths = widths(&rows);
-    let painted = rows[1].text(&widths, None, |words| format!("<{words}>"));
+    let painted = rows[1].text(&widths, None, |message| format!("<{message}>"));
     assert!(painted.ends_with("31m00s  <leader>   printf,_ping,get"), "{painted}");
 }
 
@@ -102,6 +102,6 @@ fn the_summary_counts_and_says_who_leads() {
     assert_eq!(summary(&[broken("a", "")]), "No servers in the mesh; 1 broken record");
     let expected = format!("2 servers of 2 names: 1 configured, 1 waiting; {ONE} leads; 1 broken record");
     assert_eq!(summary(&some()), expected);
-    let alone = [entry(ONE, "printf", EntryState::Configured, "[]")];
+    let alone = [entry(ONE, "printf", ServerStatus::Configured, "[]")];
     assert_eq!(summary(&alone), "1 server of 1 name: 1 configured, 0 waiting; nobody leads");
 }

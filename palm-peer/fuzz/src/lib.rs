@@ -10,10 +10,10 @@ mod tests;
 use palm_proto::{
     types::{
         instance::Instance,
-        message::{self, Answer, Failure, FailureKind, Incoming, LONGEST_HEADER},
+        message::{self, Answer, CallErrorKind, Failure, Incoming, LONGEST_HEADER},
         names,
         record::{self, Record},
-        tombstone::Departure,
+        tombstone::Tombstone,
     },
     zmtp::{
         frames::{Limits, Scanner, Step},
@@ -159,11 +159,11 @@ pub fn header(bytes: &[u8]) {
             let again = message::decode(&message::encode_hello(client));
             assert_eq!(again, Ok(Incoming::Hello { client, bye: true, identify: false }));
         }
-        Ok(Incoming::Parting) => assert!(bytes.len() <= LONGEST_HEADER),
+        Ok(Incoming::GoodbyeAck) => assert!(bytes.len() <= LONGEST_HEADER),
         Err(bad) => {
             let mut answer = Answer::greeting(uuid::Uuid::nil());
             (answer.job, answer.idx, answer.stage) = (bad.job, bad.idx, Some(0));
-            answer.error = Some(Failure::new(FailureKind::BadMessage, bad.message));
+            answer.error = Some(Failure::new(CallErrorKind::BadMessage, bad.message));
             let encoded = answer.encode();
             assert!(encoded.len() <= LONGEST_HEADER, "an answer with a header of {} bytes", encoded.len());
             assert_eq!(Answer::decode(&encoded), Some(answer));
@@ -200,8 +200,8 @@ pub fn record(bytes: &[u8]) {
     if let Some((key, instance)) = of_key.ok().and_then(|key| Some((key.clone(), Instance::from_entry(&key, bytes)?))) {
         assert_eq!(Instance::from_entry(&key, instance.to_json().as_bytes()), Some(instance));
     }
-    if let Some(departure) = Departure::from_json(bytes) {
-        let again = Departure::from_json(departure.to_json().as_bytes()).map(|departure| departure.to_json());
+    if let Some(departure) = Tombstone::from_json(bytes) {
+        let again = Tombstone::from_json(departure.to_json().as_bytes()).map(|departure| departure.to_json());
         assert_eq!(again, Some(departure.to_json()));
     }
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 /// The wait before attempt `attempt` (from 0): doubles from `first` up to `most`, and then loses up to half of itself
 /// by `random` (0 to 1), so that those who failed together do not come back together ("equal jitter").
 #[must_use]
-pub fn backoff(attempt: u32, first: Duration, most: Duration, random: f64) -> Duration {
-    full_jitter(attempt, first, most, random.clamp(0.0, 1.0) / 2.0)
+pub fn backoff(attempt: u32, first: Duration, max: Duration, random: f64) -> Duration {
+    full_jitter(attempt, first, max, random.clamp(0.0, 1.0) / 2.0)
 }
 
 /// As [`backoff`], but loses up to all of itself ("full jitter"): for what the whole mesh waits for, such as etcd, which all
 /// would ask at once when it is back.
 #[must_use]
-pub fn full_jitter(attempt: u32, first: Duration, most: Duration, random: f64) -> Duration {
+pub fn full_jitter(attempt: u32, first: Duration, max: Duration, random: f64) -> Duration {
     let doubled = first.saturating_mul(2_u32.saturating_pow(attempt.min(30)));
-    doubled.min(most).mul_f64(1.0 - random.clamp(0.0, 1.0))
+    doubled.min(max).mul_f64(1.0 - random.clamp(0.0, 1.0))
 }
 
 /// A link that held for so long is not of a server that always ends its links.
@@ -55,11 +55,11 @@ mod tests {
     #[test]
     fn full_jitter_spreads_a_thousand_over_the_whole_wait() {
         let mut random = fastrand::Rng::with_seed(1);
-        let most = Duration::from_secs(3);
+        let max = Duration::from_secs(3);
         let mut tenths = [0; 10];
         for _ in 0..1000 {
-            let wait = full_jitter(20, Duration::from_millis(50), most, random.f64());
-            assert!(wait <= most);
+            let wait = full_jitter(20, Duration::from_millis(50), max, random.f64());
+            assert!(wait <= max);
             tenths[usize::try_from(wait.as_millis() / 301).unwrap_or(9)] += 1;
         }
         assert!(tenths.iter().all(|waits| (60..150).contains(waits)), "{tenths:?}");

@@ -3,7 +3,7 @@
 use super::routing::{SUBSET, rendezvous};
 use crate::types::{
     instance::Instance,
-    message::{Failure, FailureKind},
+    message::{CallErrorKind, Failure},
     names,
 };
 use std::{
@@ -135,7 +135,7 @@ impl Directory {
     /// `bad_message` when the target has another form; `no_such_server` and `no_such_function` name what exists.
     pub fn resolve(&self, target: &str, client: Uuid) -> Result<Able, Failure> {
         let (name, function) = names::split_target(target).ok_or_else(|| {
-            Failure::new(FailureKind::BadMessage, format!("{target:?} is not of the form server.function"))
+            Failure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
         })?;
         let Some(server) = self.servers.get(name) else { return self.resolve_uuid(name, function) };
         let Some(preferred) = server.functions.get(function) else {
@@ -164,7 +164,7 @@ impl Directory {
             [] => "no server is published".to_owned(),
             _ => format!("there is {}", known.join(", ")),
         };
-        Err(Failure::new(FailureKind::NoSuchServer, format!("no server {name} can be reached: {known}")))
+        Err(Failure::new(CallErrorKind::NoSuchServer, format!("no server {name} can be reached: {known}")))
     }
 }
 
@@ -224,8 +224,8 @@ fn heaviest<'a>(
 }
 
 fn no_such_function(name: &str, function: &str, known: &[String]) -> Failure {
-    let words = format!("{name} has no function {function}, only {}", known.join(", "));
-    Failure::new(FailureKind::NoSuchFunction, words)
+    let text = format!("{name} has no function {function}, only {}", known.join(", "));
+    Failure::new(CallErrorKind::NoSuchFunction, text)
 }
 
 #[cfg(test)]

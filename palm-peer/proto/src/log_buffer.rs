@@ -6,7 +6,7 @@ use std::{collections::VecDeque, fmt::Write as _};
 use uuid::Uuid;
 
 /// The most entries that are kept between two queries.
-const MOST_ENTRIES: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 /// The longest message that is kept, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -25,12 +25,12 @@ pub struct Entry {
 
 /// A bounded buffer of log lines: when full, the oldest go, and are counted.
 #[derive(Debug, Default)]
-pub struct Logbook {
+pub struct LogBuffer {
     entries: VecDeque<Entry>,
     dropped: u64,
 }
 
-impl Logbook {
+impl LogBuffer {
     /// Keeps a line.
     pub fn push(&mut self, mut entry: Entry) {
         if entry.message.len() > LONGEST_MESSAGE {
@@ -38,7 +38,7 @@ impl Logbook {
             entry.message.truncate(end);
             entry.message.push('…');
         }
-        if self.entries.len() == MOST_ENTRIES {
+        if self.entries.len() == MAX_ENTRIES {
             self.entries.pop_front();
             self.dropped += 1;
         }
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn lines_below_the_level_shrink_to_a_letter() {
-        let mut book = Logbook::default();
+        let mut book = LogBuffer::default();
         for level in [Level::Info, Level::Debug, Level::Info, Level::Warn, Level::Error] {
             book.push(entry(level, "a, b\nc\\"));
         }
@@ -135,12 +135,12 @@ mod tests {
 
     #[test]
     fn a_full_book_drops_the_oldest_and_says_so() {
-        let mut book = Logbook::default();
-        for _ in 0..MOST_ENTRIES + 3 {
+        let mut book = LogBuffer::default();
+        for _ in 0..MAX_ENTRIES + 3 {
             book.push(entry(Level::Info, &"ä".repeat(LONGEST_MESSAGE)));
         }
         let answer = book.take(Uuid::nil(), Level::Error);
         assert!(answer.starts_with("3 dropped,I,I,"), "{}", &answer[..40]);
-        assert_eq!(answer.split(',').count(), MOST_ENTRIES + 1);
+        assert_eq!(answer.split(',').count(), MAX_ENTRIES + 1);
     }
 }

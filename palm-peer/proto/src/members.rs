@@ -4,14 +4,14 @@ use super::election::Candidate;
 use crate::reflector::KeyValue;
 use crate::types::{
     keys::Keys,
-    record::{BrokenRecord, Record},
+    record::{InvalidRecord, Record},
 };
 use std::fmt;
 use uuid::Uuid;
 
 /// One key under `/servers/`: a server, or what somebody wrote there that is no record of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ServerEntry {
     /// The whole key in etcd, prefix included.
     pub key: String,
     /// The key without its folder: the server's uuid, unless the entry is broken. What
@@ -20,15 +20,15 @@ pub struct Entry {
     /// What is stored, byte for byte.
     pub stored: Vec<u8>,
     /// The record, or why it is none.
-    pub record: Result<Record, BrokenRecord>,
+    pub record: Result<Record, InvalidRecord>,
     /// Where the server stands in the mesh.
-    pub state: EntryState,
+    pub state: ServerStatus,
 }
 
 /// Where a server stands in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum EntryState {
+pub enum ServerStatus {
     /// It leads: it configures, probes and publishes all servers, itself among them.
     Leader,
     /// The leader has reached it: clients can call it.
@@ -40,7 +40,7 @@ pub enum EntryState {
 }
 
 /// One lower-case word.
-impl fmt::Display for EntryState {
+impl fmt::Display for ServerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Leader => "leader",
@@ -59,9 +59,9 @@ pub fn roster<'a>(
     keys: &Keys,
     servers: impl IntoIterator<Item = &'a KeyValue>,
     election: impl IntoIterator<Item = &'a KeyValue>,
-) -> Vec<Entry> {
+) -> Vec<ServerEntry> {
     let leader = leader(keys, election);
-    let mut entries: Vec<Entry> = servers.into_iter().filter_map(|kv| entry(keys, kv, leader)).collect();
+    let mut entries: Vec<ServerEntry> = servers.into_iter().filter_map(|kv| entry(keys, kv, leader)).collect();
     entries.sort_by(|a, b| order(a).cmp(&order(b)));
     entries
 }
@@ -73,19 +73,19 @@ fn leader<'a>(keys: &Keys, election: impl IntoIterator<Item = &'a KeyValue>) -> 
 }
 
 /// One entry; `None` when the key is in another folder.
-fn entry(keys: &Keys, kv: &KeyValue, leader: Option<Uuid>) -> Option<Entry> {
+fn entry(keys: &Keys, kv: &KeyValue, leader: Option<Uuid>) -> Option<ServerEntry> {
     let name = kv.key.strip_prefix(&keys.servers())?;
     let record = Record::from_entry(name, &kv.value);
     let state = match &record {
-        Err(_) => EntryState::Broken,
-        Ok(record) if Some(record.uuid) == leader => EntryState::Leader,
-        Ok(record) if record.configured => EntryState::Configured,
-        Ok(_) => EntryState::Waiting,
+        Err(_) => ServerStatus::Broken,
+        Ok(record) if Some(record.uuid) == leader => ServerStatus::Leader,
+        Ok(record) if record.configured => ServerStatus::Configured,
+        Ok(_) => ServerStatus::Waiting,
     };
-    Some(Entry { key: kv.key.clone(), name: name.to_owned(), stored: kv.value.clone(), record, state })
+    Some(ServerEntry { key: kv.key.clone(), name: name.to_owned(), stored: kv.value.clone(), record, state })
 }
 
-fn order(entry: &Entry) -> (bool, &str, &str) {
+fn order(entry: &ServerEntry) -> (bool, &str, &str) {
     match &entry.record {
         Ok(record) => (false, &record.server, &entry.name),
         Err(_) => (true, "", &entry.name),

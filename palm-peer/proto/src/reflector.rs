@@ -85,7 +85,7 @@ pub enum Change {
         revision: Revision,
     },
     /// The watch is broken: nothing more is told until the next `Listed`, and what the mirror holds may be old.
-    Interrupted {
+    Stale {
         /// What broke it, for the log.
         reason: String,
     },
@@ -105,10 +105,10 @@ enum Step {
 
 /// The copy, and what is still to be told.
 ///
-/// Pieces go in as they come; [`Mirror::next_change`] gives one change at a time, and only then is the copy changed.
-/// So [`Mirror::items`] always agrees with what the reader was told, not with what waits in line.
+/// Pieces go in as they come; [`Reflector::next_change`] gives one change at a time, and only then is the copy changed.
+/// So [`Reflector::items`] always agrees with what the reader was told, not with what waits in line.
 #[derive(Debug, Default)]
-pub struct Mirror {
+pub struct Reflector {
     items: BTreeMap<String, KeyValue>,
     /// Revision of the last listing: it already held everything up to here.
     listed: Revision,
@@ -123,7 +123,7 @@ pub struct Mirror {
     differences: VecDeque<Change>,
 }
 
-impl Mirror {
+impl Reflector {
     /// Takes a whole listing: what differs from the copy will be told, then `Listed`.
     pub fn list(&mut self, listing: Listing) {
         self.steps.push_back(Step::Listing(listing));
@@ -158,7 +158,7 @@ impl Mirror {
                     continue;
                 }
                 Step::Event(event) => self.judge(event),
-                Step::Interruption(reason) => Some(Change::Interrupted { reason }),
+                Step::Interruption(reason) => Some(Change::Stale { reason }),
                 Step::NewHistory => Some(Change::NewHistory),
             };
             if let Some(change) = change {
@@ -245,7 +245,7 @@ impl Mirror {
                 self.renewed = false;
             }
             Change::NewHistory => self.renewed = true,
-            Change::Interrupted { .. } => {}
+            Change::Stale { .. } => {}
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         ids::{LeaseId, Revision},
         instance::Instance,
         record::Record,
-        tombstone::{Departure, REMOVED_BY_ADMIN, Why},
+        tombstone::{REMOVED_BY_ADMIN, Tombstone, Why},
     },
 };
 use log::{Level, LevelFilter};
@@ -53,7 +53,7 @@ struct Write {
 #[derive(Debug)]
 struct Deletion {
     written: Revision,
-    departure: Option<Departure>,
+    departure: Option<Tombstone>,
     reset: bool,
     lease_alive: bool,
 }
@@ -180,23 +180,23 @@ impl Registry {
 
     /// Takes in what happened and says what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
-        self.forgive_if_overslept(now);
+        self.reset_probes_after_pause(now);
         let about = event.about();
         match event {
-            Event::Stands { record, modified, lease } => self.stands(record, modified, lease, now),
-            Event::Broken { key, reason } => self.broken(key, reason, now),
-            Event::Mended { key } => self.broken.remove(key),
+            Event::Registered { record, modified, lease } => self.stands(record, modified, lease, now),
+            Event::Invalid { key, reason } => self.broken(key, reason, now),
+            Event::InvalidRemoved { key } => self.broken.remove(key),
             Event::Deleted { uuid, written, departure, reset, lease_alive } => {
                 self.deleted(uuid, Deletion { written, departure, reset, lease_alive });
             }
-            Event::Answered { uuid, token, digest } => self.answered(uuid, token, &digest, now),
-            Event::Unanswered { uuid, token, reason } => self.unanswered(uuid, token, reason, now),
+            Event::ProbeOk { uuid, token, digest } => self.answered(uuid, token, &digest, now),
+            Event::ProbeFailed { uuid, token, reason } => self.unanswered(uuid, token, reason, now),
             Event::Unsent { uuid, token, reason } => self.unsent(uuid, token, &reason, now),
-            Event::Gone { uuid } => self.gone(uuid, now),
+            Event::ProcessGone { uuid } => self.gone(uuid, now),
             Event::Testified { uuid, token, witness, testimony } => {
                 self.testified(uuid, token, witness, testimony, now);
             }
-            Event::Written { uuid, stands } => self.written(uuid, stands, now),
+            Event::WriteDone { uuid, stands } => self.written(uuid, stands, now),
         }
         if let Some(uuid) = about {
             self.schedule(uuid);
@@ -208,7 +208,7 @@ impl Registry {
 
     /// Lets time pass: sends what is due, counts what was missed, starts a round.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
-        self.forgive_if_overslept(now);
+        self.reset_probes_after_pause(now);
         self.run_due(now);
         self.end_round_if_over(now);
         if self.round.is_none() && now >= self.next_round {
@@ -225,13 +225,13 @@ impl Registry {
     fn stands(&mut self, record: Record, modified: Revision, lease: Option<LeaseId>, now: Instant) {
         let uuid = record.uuid;
         self.broken.remove_of(uuid);
-        if let Some(old) = self.servers.get_mut(&uuid).filter(|old| old.lives_on_in(&record, lease)) {
+        if let Some(old) = self.servers.get_mut(&uuid).filter(|old| old.is_same_incarnation(&record, lease)) {
             let was_configured = old.record.configured;
             old.rewrite(record, modified);
             if !was_configured && old.record.configured && old.record.leader == Some(self.me) {
                 self.log(Level::Info, format!("Server {uuid} configured"));
             }
-            self.settle(uuid);
+            self.reconcile(uuid);
             return;
         }
         let right = Published { instance: Instance::of(&record), lease };
@@ -267,9 +267,9 @@ impl Registry {
         let reason = match (own, &deletion.departure) {
             (Some(reason), _) => reason,
             _ if deletion.reset => "the mesh was reset",
-            (_, Some(Departure { why: Why::Itself, .. })) => "it killed itself",
-            (_, Some(Departure { why: Why::Registry, reason, .. })) => reason,
-            (_, Some(Departure { why: Why::Admin, .. })) => REMOVED_BY_ADMIN,
+            (_, Some(Tombstone { why: Why::Itself, .. })) => "it killed itself",
+            (_, Some(Tombstone { why: Why::Registry, reason, .. })) => reason,
+            (_, Some(Tombstone { why: Why::Admin, .. })) => REMOVED_BY_ADMIN,
             (_, None) if deletion.lease_alive => REMOVED_BY_ADMIN,
             (_, None) => "its lease expired",
         };
@@ -284,11 +284,11 @@ impl Registry {
         entry.doom = Some(charge);
         (entry.charge, entry.turn_at) = (None, None);
         entry.end_series();
-        self.settle(uuid);
+        self.reconcile(uuid);
     }
 
     /// Asks for the write that the record needs, if it needs one and none is under way.
-    fn settle(&mut self, uuid: Uuid) {
+    fn reconcile(&mut self, uuid: Uuid) {
         let me = self.me;
         let Some(entry) = self.servers.get(&uuid).filter(|entry| !entry.outdated) else { return };
         let (record, modified) = (&entry.record, entry.modified);
@@ -343,7 +343,7 @@ impl Registry {
             (entry.outdated, entry.failed_writes) = (true, 0);
         } else {
             // The watch was quicker than the answer.
-            self.settle(uuid);
+            self.reconcile(uuid);
         }
     }
 }

@@ -11,7 +11,7 @@
 use crate::types::{
     ids::Revision,
     timestamp::Timestamp,
-    tombstone::{Departure, Why},
+    tombstone::{Tombstone, Why},
 };
 
 /// When a peer's record was last written, as far as the peer knows.
@@ -31,14 +31,14 @@ impl LastWritten {
     /// In another history the revisions cannot tell. There a tombstone of an earlier time may have come back from the backup,
     /// so the times that people read must decide.
     #[must_use]
-    pub fn is_before(&self, tombstone: &Departure, modified: Revision, epoch: u64) -> bool {
+    pub fn is_before(&self, tombstone: &Tombstone, modified: Revision, epoch: u64) -> bool {
         if epoch == self.epoch { modified > self.revision } else { tombstone.when > self.registered }
     }
 }
 
 /// What etcd holds right after a peer saw its record disappear.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
+pub struct RemovalFacts {
     /// When the record was last written.
     pub written: LastWritten,
     /// When it was deleted, if a live watch told so. A listing only tells that it is gone.
@@ -46,7 +46,7 @@ pub struct Evidence {
     /// In which history etcd said all this.
     pub epoch: u64,
     /// The note on this peer's departure, and when it was written.
-    pub departure: Option<(Departure, Revision)>,
+    pub departure: Option<(Tombstone, Revision)>,
     /// When the mesh was last reset.
     pub reset: Option<Revision>,
     /// Whether etcd still knows the lease that the record was on.
@@ -55,7 +55,7 @@ pub struct Evidence {
 
 /// What to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RemovalCause {
     /// A person removed the server: it stays out.
     Evicted,
     /// Somebody deleted the key while a live watch looked on, and left no note: it was removed by hand, if a tombstone
@@ -76,18 +76,18 @@ pub enum Verdict {
 /// The note and the reset mark are written in the transaction that deletes the record; those older than the record speak
 /// of an earlier life.
 #[must_use]
-pub fn judge(evidence: &Evidence) -> Verdict {
-    let Evidence { written, epoch, lease_alive, .. } = evidence;
+pub fn classify(evidence: &RemovalFacts) -> RemovalCause {
+    let RemovalFacts { written, epoch, lease_alive, .. } = evidence;
     let same_history = *epoch == written.epoch;
     let reset = evidence.reset.is_some_and(|at| same_history && at > written.revision);
     let departure = evidence.departure.as_ref().filter(|(note, at)| written.is_before(note, *at, *epoch));
     match departure.map(|(note, _)| note.why) {
-        _ if reset => Verdict::Reset,
-        Some(Why::Admin) => Verdict::Evicted,
-        Some(Why::Registry) if *lease_alive => Verdict::Mute,
-        _ if !lease_alive => Verdict::LeaseLost,
-        None if same_history && evidence.deleted.is_some_and(|at| at > written.revision) => Verdict::DeletedByHand,
-        _ => Verdict::Unexplained,
+        _ if reset => RemovalCause::Reset,
+        Some(Why::Admin) => RemovalCause::Evicted,
+        Some(Why::Registry) if *lease_alive => RemovalCause::Mute,
+        _ if !lease_alive => RemovalCause::LeaseLost,
+        None if same_history && evidence.deleted.is_some_and(|at| at > written.revision) => RemovalCause::DeletedByHand,
+        _ => RemovalCause::Unexplained,
     }
 }
 
@@ -99,8 +99,8 @@ mod tests {
         text.parse().expect("a time")
     }
 
-    fn note(why: Why, at: i64) -> (Departure, Revision) {
-        (Departure { why, reason: String::new(), when: time("2026-01-01T00:00:00") }, Revision(at))
+    fn note(why: Why, at: i64) -> (Tombstone, Revision) {
+        (Tombstone { why, reason: String::new(), when: time("2026-01-01T00:00:00") }, Revision(at))
     }
 
     fn written(epoch: u64, registered: &str) -> LastWritten {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn each_way_to_lose_a_record_has_its_verdict() {
-        use Verdict::{DeletedByHand, Evicted, LeaseLost, Mute, Reset, Unexplained};
+        use RemovalCause::{DeletedByHand, Evicted, LeaseLost, Mute, Reset, Unexplained};
         for (departure, reset, lease_alive, listed, watched) in [
             (Some(note(Why::Admin, 9)), None, true, Evicted, Evicted),
             (Some(note(Why::Admin, 9)), None, false, Evicted, Evicted),
@@ -126,8 +126,8 @@ mod tests {
             for (deleted, verdict) in [(None, listed), (Some(Revision(9)), watched)] {
                 let written = written(0, "2026-01-01T00:00:00");
                 let (departure, reset) = (departure.clone(), reset.map(Revision));
-                let evidence = Evidence { written, deleted, epoch: 0, departure, reset, lease_alive };
-                assert_eq!(judge(&evidence), verdict, "{evidence:?}");
+                let evidence = RemovalFacts { written, deleted, epoch: 0, departure, reset, lease_alive };
+                assert_eq!(classify(&evidence), verdict, "{evidence:?}");
             }
         }
     }
@@ -135,13 +135,13 @@ mod tests {
     #[test]
     fn in_a_new_history_only_the_tombstone_of_a_later_time_ends_a_server() {
         for (registered, departure, verdict) in [
-            ("2025-12-31T00:00:00", Some(note(Why::Admin, 3)), Verdict::Evicted),
-            ("2026-01-02T00:00:00", Some(note(Why::Admin, 30)), Verdict::Unexplained),
-            ("2025-12-31T00:00:00", None, Verdict::Unexplained),
+            ("2025-12-31T00:00:00", Some(note(Why::Admin, 3)), RemovalCause::Evicted),
+            ("2026-01-02T00:00:00", Some(note(Why::Admin, 30)), RemovalCause::Unexplained),
+            ("2025-12-31T00:00:00", None, RemovalCause::Unexplained),
         ] {
             let (written, deleted, reset) = (written(0, registered), Some(Revision(20)), Some(Revision(19)));
-            let evidence = Evidence { written, deleted, epoch: 1, departure, reset, lease_alive: true };
-            assert_eq!(judge(&evidence), verdict, "{evidence:?}");
+            let evidence = RemovalFacts { written, deleted, epoch: 1, departure, reset, lease_alive: true };
+            assert_eq!(classify(&evidence), verdict, "{evidence:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The server's own store, behind `get`, `set`, `append` and `delete`.
 
-use crate::types::message::{Failure, FailureKind};
+use crate::types::message::{CallErrorKind, Failure};
 use bytes::Bytes;
 use std::collections::HashMap;
 
@@ -38,14 +38,14 @@ impl Store {
     /// `full`, and then the old value stays; `bad_message` when the key is empty or over 1 KiB.
     pub fn set(&mut self, key: &str, value: Bytes) -> Result<(), Failure> {
         if key.is_empty() || key.len() > LONGEST_KEY {
-            let words = format!("a key has 1 to {LONGEST_KEY} bytes, not {}", key.len());
-            return Err(Failure::new(FailureKind::BadMessage, words));
+            let text = format!("a key has 1 to {LONGEST_KEY} bytes, not {}", key.len());
+            return Err(Failure::new(CallErrorKind::BadMessage, text));
         }
         let before = self.entries.get(key).map_or(0, |old| cost(key, old));
         let used = self.used - before + cost(key, &value);
         if used > self.room {
-            let words = format!("the store holds {} of {} bytes", self.used, self.room);
-            return Err(Failure::new(FailureKind::Full, words));
+            let text = format!("the store holds {} of {} bytes", self.used, self.room);
+            return Err(Failure::new(CallErrorKind::Full, text));
         }
         self.used = used;
         self.entries.insert(key.to_owned(), value);
@@ -59,8 +59,8 @@ impl Store {
     pub fn append(&mut self, key: &str, more: &[u8]) -> Result<(), Failure> {
         let value = match self.entries.get(key) {
             Some(old) if self.used + more.len() > self.room => {
-                let words = format!("the store holds {} of {} bytes, {key:?} {}", self.used, self.room, old.len());
-                return Err(Failure::new(FailureKind::Full, words));
+                let text = format!("the store holds {} of {} bytes, {key:?} {}", self.used, self.room, old.len());
+                return Err(Failure::new(CallErrorKind::Full, text));
             }
             Some(old) => [old, more].concat().into(),
             None => Bytes::copy_from_slice(more),
@@ -84,7 +84,7 @@ fn cost(key: &str, value: &Bytes) -> usize {
 }
 
 fn no_such_key(key: &str) -> Failure {
-    Failure::new(FailureKind::NoSuchKey, format!("nothing is stored under {key:?}"))
+    Failure::new(CallErrorKind::NoSuchKey, format!("nothing is stored under {key:?}"))
 }
 
 #[cfg(test)]
@@ -100,8 +100,8 @@ mod tests {
         store.set("k", "three".into()).expect("room");
         assert_eq!(store.get("k").expect("there"), "three");
         store.delete("k").expect("there");
-        assert_eq!(store.get("k").expect_err("gone").kind, FailureKind::NoSuchKey);
-        assert_eq!(store.delete("k").expect_err("gone").kind, FailureKind::NoSuchKey);
+        assert_eq!(store.get("k").expect_err("gone").kind, CallErrorKind::NoSuchKey);
+        assert_eq!(store.delete("k").expect_err("gone").kind, CallErrorKind::NoSuchKey);
         assert_eq!(store.used, 0);
     }
 
@@ -109,10 +109,10 @@ mod tests {
     fn a_full_store_refuses_and_keeps_what_it_has() {
         let mut store = Store::new(200);
         store.set("k", vec![1; 100].into()).expect("room");
-        assert_eq!(store.set("k", vec![2; 200].into()).expect_err("full").kind, FailureKind::Full);
-        assert_eq!(store.append("k", &[2; 100]).expect_err("full").kind, FailureKind::Full);
-        assert_eq!(store.set("l", vec![2; 1].into()).map_err(|f| f.kind), Err(FailureKind::Full));
+        assert_eq!(store.set("k", vec![2; 200].into()).expect_err("full").kind, CallErrorKind::Full);
+        assert_eq!(store.append("k", &[2; 100]).expect_err("full").kind, CallErrorKind::Full);
+        assert_eq!(store.set("l", vec![2; 1].into()).map_err(|f| f.kind), Err(CallErrorKind::Full));
         assert_eq!(store.get("k").expect("there"), vec![1; 100]);
-        assert_eq!(store.set("", Bytes::new()).expect_err("no key").kind, FailureKind::BadMessage);
+        assert_eq!(store.set("", Bytes::new()).expect_err("no key").kind, CallErrorKind::BadMessage);
     }
 }

@@ -13,7 +13,7 @@ use futures::future::{Either, select};
 use palm_proto::{
     config::ValidConfig,
     election::Candidate,
-    members::{Entry, roster},
+    members::{ServerEntry, roster},
     types::{
         ids::Revision,
         keys::Keys,
@@ -38,14 +38,14 @@ const MAKE_SPACE: &str = "compact, defragment and disarm the alarm, as docs/oper
 
 /// The mesh's part of etcd, for a person.
 #[derive(Clone)]
-pub struct Archive {
+pub struct MeshAdmin {
     etcd: Etcd,
     keys: Keys,
     endpoints: String,
     time: Duration,
 }
 
-impl Archive {
+impl MeshAdmin {
     /// Nothing is asked yet.
     pub fn new(etcd: Etcd, options: &ValidConfig) -> Self {
         Self { etcd, keys: options.keys(), endpoints: options.etcd.join(", "), time: options.join_timeout }
@@ -57,13 +57,13 @@ impl Archive {
     }
 
     /// All that is stored under `/servers/`, and who leads, at one moment.
-    pub async fn servers(&self) -> Result<Vec<Entry>, Error> {
+    pub async fn servers(&self) -> Result<Vec<ServerEntry>, Error> {
         let (servers, election) = self.bounded(self.read(Operation::get_prefix(&self.keys.servers()))).await?;
         Ok(roster(&self.keys, &servers, &election))
     }
 
     /// Takes one record out, with a note, so that its server stays out.
-    pub async fn remove(&self, name: &str) -> Result<Entry, Error> {
+    pub async fn remove(&self, name: &str) -> Result<ServerEntry, Error> {
         let removed = self.bounded(self.try_to_remove(name)).await?;
         match removed {
             None => Err(Error::new(ErrorKind::NotFound, format!("no server {name} is registered"))),
@@ -107,7 +107,7 @@ impl Archive {
     }
 
     /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
-    pub async fn reset(&self) -> Result<Return, Error> {
+    pub async fn reset(&self) -> Result<ResetTracker, Error> {
         let keys = &self.keys;
         let mark = serde_json::json!({ "when": wall_clock::timestamp() }).to_string();
         let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()].iter().fold(
@@ -130,7 +130,7 @@ impl Archive {
         let (servers, election) = two(outcome.reads);
         let removed = roster(keys, &servers, &election);
         let missing = removed.iter().filter(|entry| entry.record.is_ok());
-        Ok(Return {
+        Ok(ResetTracker {
             missing: missing.map(|entry| (entry.key.clone(), entry.clone())).collect(),
             removed,
             marked,
@@ -140,11 +140,11 @@ impl Archive {
     }
 
     /// Follows what [`servers`](Self::servers) tells.
-    pub fn watch(&self) -> View {
-        View {
+    pub fn watch(&self) -> MembersWatch {
+        MembersWatch {
             keys: self.keys.clone(),
-            servers: Part::new(&self.etcd, self.keys.servers()),
-            election: Part::new(&self.etcd, self.keys.election()),
+            servers: WatchedPrefix::new(&self.etcd, self.keys.servers()),
+            election: WatchedPrefix::new(&self.etcd, self.keys.election()),
             shown: None,
             doubted: false,
         }
@@ -167,8 +167,8 @@ impl Archive {
     /// Waits no longer than the options allow.
     async fn bounded<T>(&self, request: impl Future<Output = Result<T, EtcdError>>) -> Result<T, Error> {
         let answered = timer::timeout(self.time, request).await.map_err(|_| {
-            let words = format!("etcd cannot be reached: no answer within {:?} at {}", self.time, self.endpoints);
-            Error::new(ErrorKind::EtcdUnreachable, words)
+            let message = format!("etcd cannot be reached: no answer within {:?} at {}", self.time, self.endpoints);
+            Error::new(ErrorKind::EtcdUnreachable, message)
         })?;
         Ok(answered?)
     }
@@ -176,7 +176,7 @@ impl Archive {
 
 /// What was removed, and whether there is a note for it.
 struct Removed {
-    entry: Entry,
+    entry: ServerEntry,
     noted: bool,
 }
 
@@ -187,11 +187,11 @@ fn two(reads: Vec<Vec<KeyValue>>) -> (Vec<KeyValue>, Vec<KeyValue>) {
 }
 
 /// What follows a reset.
-pub struct Return {
+pub struct ResetTracker {
     /// What was stored before.
-    pub removed: Vec<Entry>,
+    pub removed: Vec<ServerEntry>,
     /// By its key, each server that was there and has not come back.
-    pub missing: BTreeMap<String, Entry>,
+    pub missing: BTreeMap<String, ServerEntry>,
     /// Whether the mark was put; if not, etcd is out of space.
     pub marked: bool,
     /// When the reset was; `None` when etcd's history has gone back since.
@@ -199,7 +199,7 @@ pub struct Return {
     watch: Watch,
 }
 
-impl Return {
+impl ResetTracker {
     /// Waits until nobody is missing any more, or nobody has come back for as long as `quiet`, or the limit is reached.
     pub async fn wait(&mut self, quiet: Duration, limit: Duration) {
         let began = Instant::now();
@@ -221,13 +221,13 @@ impl Return {
 }
 
 /// A folder that is followed.
-struct Part {
+struct WatchedPrefix {
     watch: Watch,
     whole: bool,
     trouble: Option<String>,
 }
 
-impl Part {
+impl WatchedPrefix {
     fn new(etcd: &Etcd, folder: String) -> Self {
         Self { watch: etcd.watch(Target::Prefix(folder)), whole: false, trouble: None }
     }
@@ -235,7 +235,7 @@ impl Part {
     fn take_in(&mut self, change: Change) {
         match change {
             Change::Listed { .. } => self.whole = true,
-            Change::Interrupted { reason } => {
+            Change::Stale { reason } => {
                 self.whole = false;
                 self.trouble = Some(reason);
             }
@@ -245,19 +245,19 @@ impl Part {
 }
 
 /// The servers and who leads, followed.
-pub struct View {
+pub struct MembersWatch {
     keys: Keys,
-    servers: Part,
-    election: Part,
+    servers: WatchedPrefix,
+    election: WatchedPrefix,
     /// What was told last; `None` before, and while what was told may be out of date.
-    shown: Option<Vec<Entry>>,
+    shown: Option<Vec<ServerEntry>>,
     /// That it may be out of date has been told.
     doubted: bool,
 }
 
-impl View {
+impl MembersWatch {
     /// All entries, once and whenever they change; an error when they may be out of date from now on.
-    pub async fn next(&mut self) -> Result<Vec<Entry>, Error> {
+    pub async fn next(&mut self) -> Result<Vec<ServerEntry>, Error> {
         loop {
             self.change().await;
             let settled = Instant::now() + SETTLE;

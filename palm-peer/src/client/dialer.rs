@@ -3,14 +3,14 @@
 use crate::{
     client::{
         link::{Link, Where},
-        replies::JobSinks,
+        replies::ReplyRouter,
     },
     io::{
         connect,
         dealer::{self, End, ReadHalf, WriteHalf},
         etcd::Etcd,
         executor, fd_limit,
-        handshake::Unopened,
+        handshake::HandshakeError,
         tasks::Name,
         tcp::Tcp,
         tcp_state::Ends,
@@ -129,12 +129,14 @@ impl From<tls::Failure> for OpenError {
     }
 }
 
-impl From<Unopened> for OpenError {
-    fn from(unopened: Unopened) -> Self {
+impl From<HandshakeError> for OpenError {
+    fn from(unopened: HandshakeError) -> Self {
         Self::Failed(match &unopened {
             // What the server thinks of our certificate comes with its first bytes.
-            Unopened::Broken(error) => tls::explain(error).map_or_else(|| unopened.to_string(), |why| why.to_string()),
-            Unopened::Refused(refusal) => refusal.to_string(),
+            HandshakeError::Broken(error) => {
+                tls::explain(error).map_or_else(|| unopened.to_string(), |why| why.to_string())
+            }
+            HandshakeError::Refused(refusal) => refusal.to_string(),
         })
     }
 }
@@ -191,7 +193,7 @@ impl Dialer {
     /// # Errors
     /// When nobody, somebody else, or nothing that answers within `time` is there.
     pub async fn open(&self, endpoint: &str, server: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
-        self.open_for_jobs(endpoint, server, time, JobSinks::default()).await
+        self.open_for_jobs(endpoint, server, time, ReplyRouter::default()).await
     }
 
     /// As [`Dialer::open`], with answers to messages of jobs going to `jobs`.
@@ -203,7 +205,7 @@ impl Dialer {
         endpoint: &str,
         server: Uuid,
         time: Duration,
-        jobs: JobSinks,
+        jobs: ReplyRouter,
     ) -> Result<Arc<Link>, OpenError> {
         let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
         let deadline = Instant::now() + time;
@@ -234,7 +236,7 @@ impl Dialer {
         }
     }
 
-    async fn open_over(&self, tcp: Tcp, host: &str, server: Uuid, jobs: JobSinks) -> Result<Arc<Link>, OpenError> {
+    async fn open_over(&self, tcp: Tcp, host: &str, server: Uuid, jobs: ReplyRouter) -> Result<Arc<Link>, OpenError> {
         executor::tune(&tcp)?;
         let ends = Ends::of(&tcp)?;
         let (read, write): (ReadHalf, WriteHalf) = match &self.credentials {

@@ -32,7 +32,7 @@ pub async fn learn(
     mut watch: Watch,
     folder: String,
     ttl: Duration,
-    tell: Arc<Mutex<Option<oneshot::Sender<()>>>>,
+    tx: Arc<Mutex<Option<oneshot::Sender<()>>>>,
     trouble: Arc<Mutex<String>>,
 ) {
     // After an end of this task in the middle of it, what was known may have gone meanwhile.
@@ -51,9 +51,9 @@ pub async fn learn(
         // A half-told list would hide what is there.
         if known.whole {
             client.update(std::mem::take(&mut known.updates));
-            let told = lock(&tell).take();
-            if let Some(tell) = told {
-                let _ = tell.send(());
+            let told = lock(&tx).take();
+            if let Some(tx) = told {
+                let _ = tx.send(());
             }
         }
     }
@@ -87,7 +87,7 @@ impl Known {
                     self.give_up_missing();
                 }
             }
-            Change::Interrupted { reason } => {
+            Change::Stale { reason } => {
                 self.whole = false;
                 log::debug!("what can be reached may be out of date: {reason}");
                 *lock(trouble) = reason;

@@ -8,8 +8,8 @@ use crate::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use palm_proto::{
-    job::{Counts, Ending, Fault, Limits},
-    types::message::FailureKind,
+    job::{Counts, Limits, MessageError, Outcome},
+    types::message::CallErrorKind,
 };
 use std::{
     error, fmt,
@@ -55,7 +55,7 @@ impl Job {
             bytes: 64 * 1024 * 1024,
             attempts: 3,
             deadline,
-            patience: deadline / 3,
+            attempt_timeout: deadline / 3,
             ordered: true,
         };
         Self { mesh, pipeline, limits }
@@ -88,7 +88,7 @@ impl Job {
     /// How long a message may take in all; the options' `timeout` unless set. After a third of it without an answer, another
     /// attempt is made beside the first.
     pub fn timeout(mut self, time: Duration) -> Self {
-        (self.limits.deadline, self.limits.patience) = (time, time / 3);
+        (self.limits.deadline, self.limits.attempt_timeout) = (time, time / 3);
         self
     }
 
@@ -103,27 +103,27 @@ impl Job {
     ///
     /// # Errors
     /// When a stage of the pipeline names nothing that can be reached now; nothing was pulled then.
-    pub fn run<S>(self, messages: S) -> Result<Results, CallError>
+    pub fn run<S>(self, messages: S) -> Result<JobResults, CallError>
     where
         S: Stream + Send + Unpin + 'static,
         S::Item: Into<Bytes>,
     {
         let failed = |failure| CallError::new(failure, None);
-        if self.pipeline.is_empty() || self.pipeline.len() > palm_proto::types::message::MOST_STAGES {
-            let words = format!("a pipeline of {} stages", self.pipeline.len());
-            return Err(failed(palm_proto::types::message::Failure::new(FailureKind::BadMessage, words)));
+        if self.pipeline.is_empty() || self.pipeline.len() > palm_proto::types::message::MAX_STAGES {
+            let text = format!("a pipeline of {} stages", self.pipeline.len());
+            return Err(failed(palm_proto::types::message::Failure::new(CallErrorKind::BadMessage, text)));
         }
         let messages = messages.map(Into::into);
         let running = Running::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
         let progress = Progress { counts: running.progress(), started: Instant::now() };
-        Ok(Results { running: Box::pin(running), progress })
+        Ok(JobResults { running: Box::pin(running), progress })
     }
 
     /// As [`Job::run`], over an iterator.
     ///
     /// # Errors
     /// As [`Job::run`].
-    pub fn run_iter<I>(self, messages: I) -> Result<Results, CallError>
+    pub fn run_iter<I>(self, messages: I) -> Result<JobResults, CallError>
     where
         I: IntoIterator,
         I::IntoIter: Send + Unpin + 'static,
@@ -135,12 +135,12 @@ impl Job {
 
 /// What the messages of a job ended in: a stream of each message's number, from 0, and its result or error.
 #[must_use = "a job goes on only while its results are polled"]
-pub struct Results {
-    running: Pin<Box<dyn Stream<Item = (u64, Ending)> + Send>>,
+pub struct JobResults {
+    running: Pin<Box<dyn Stream<Item = (u64, Outcome)> + Send>>,
     progress: Progress,
 }
 
-impl Results {
+impl JobResults {
     /// How the job is getting on, to be read while it runs, from anywhere.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -148,7 +148,7 @@ impl Results {
     }
 }
 
-impl Stream for Results {
+impl Stream for JobResults {
     type Item = (u64, Result<Bytes, JobError>);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -157,7 +157,7 @@ impl Stream for Results {
     }
 }
 
-impl fmt::Debug for Results {
+impl fmt::Debug for JobResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Results").field("progress", &self.progress).finish_non_exhaustive()
     }
@@ -206,12 +206,12 @@ impl Progress {
 
 /// Why a message of a job has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobError(Fault);
+pub struct JobError(MessageError);
 
 impl JobError {
     /// What went wrong, for programs.
     #[must_use]
-    pub fn kind(&self) -> FailureKind {
+    pub fn kind(&self) -> CallErrorKind {
         self.0.failure.kind
     }
 

@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum LinkEvent {
     /// There is one now.
     Open,
     /// It ended after a goodbye, and nothing is lost with it.
@@ -140,7 +140,7 @@ impl Links {
     }
 
     /// What has happened to them, one after the other.
-    pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+    pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         if let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
             return Poll::Ready(self.was_prepared(&instance));
         }
@@ -157,21 +157,21 @@ impl Links {
             self.watched.remove(&instance);
         }
         let parted = end == End::Broken { parted: true };
-        Poll::Ready(if parted { News::Parted } else { News::Gone(instance) })
+        Poll::Ready(if parted { LinkEvent::Parted } else { LinkEvent::Gone(instance) })
     }
 
     /// The attempt to open a link has ended. It is tried again while the instance is published.
-    fn was_prepared(&mut self, instance: &Arc<Instance>) -> News {
+    fn was_prepared(&mut self, instance: &Arc<Instance>) -> LinkEvent {
         if self.watch(instance.uuid) {
             self.prepared.remove(&instance.uuid);
-            return News::Open;
+            return LinkEvent::Open;
         }
         if self.mesh.directory().contains(instance.uuid) {
             self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance), AGAIN).boxed());
         } else {
             self.prepared.remove(&instance.uuid);
         }
-        News::Unreachable(instance.uuid)
+        LinkEvent::Unreachable(instance.uuid)
     }
 }
 

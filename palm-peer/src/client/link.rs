@@ -6,7 +6,7 @@ use self::watch::Pulse;
 pub use self::watch::{Fate, Interest, Where};
 
 use crate::{
-    client::replies::{JobSinks, Reply},
+    client::replies::{Reply, ReplyRouter},
     io::{
         dealer::{self, Frames},
         executor,
@@ -16,9 +16,9 @@ use crate::{
 use bytes::Bytes;
 use futures::{FutureExt as _, channel::oneshot, future::Shared};
 use palm_proto::{
-    limits::rate_limiter::Allowance,
+    limits::rate_limiter::RateLimiter,
     liveness::Seen,
-    types::message::{self, Answer, Failure, FailureKind, Request},
+    types::message::{self, Answer, CallErrorKind, Failure, Request},
 };
 use std::{
     collections::HashMap,
@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub struct Broken;
 
 /// How many answers may come within a second that nobody ever asked for.
-const MOST_STRAYS: u32 = 10_000;
+const MAX_STRAYS: u32 = 10_000;
 
 type Pending = HashMap<u64, oneshot::Sender<Reply>>;
 
@@ -43,7 +43,7 @@ type Pending = HashMap<u64, oneshot::Sender<Reply>>;
 pub struct Link {
     client: Uuid,
     sender: dealer::Sender,
-    jobs: JobSinks,
+    jobs: ReplyRouter,
     next: AtomicU64,
     /// Whether the server said goodbye: then nothing of ours is lost with it. Held while something is sent, so that what we
     /// say in return is our last word.
@@ -62,7 +62,7 @@ impl Link {
     /// the link, to be run in the background.
     pub fn new(
         client: Uuid,
-        jobs: JobSinks,
+        jobs: ReplyRouter,
         sender: dealer::Sender,
         receiver: dealer::Receiver,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
@@ -166,14 +166,14 @@ impl Link {
         if header.len() > message::LONGEST_HEADER {
             // The server would not read it, and so answer without the number that the answer is known by.
             let words = format!("header of {} bytes, {} at most", header.len(), message::LONGEST_HEADER);
-            return Err(Failure::new(FailureKind::BadMessage, words));
+            return Err(Failure::new(CallErrorKind::BadMessage, words));
         }
-        let (tell, reply) = oneshot::channel();
-        let unreachable = |words: &str| Failure::new(FailureKind::Unreachable, words);
+        let (tx, reply) = oneshot::channel();
+        let unreachable = |words: &str| Failure::new(CallErrorKind::Unreachable, words);
         let alone = {
             let mut pending = self.lock();
             let pending = pending.as_mut().ok_or_else(|| unreachable("the connection is broken"))?;
-            pending.insert(idx, tell);
+            pending.insert(idx, tx);
             pending.len() == 1
         };
         let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
@@ -196,7 +196,7 @@ impl Link {
     /// `unreachable` when the link is broken: then no function ran.
     pub fn post(&self, request: &Request, payload: Bytes) -> Result<u64, Failure> {
         if self.is_broken() {
-            return Err(Failure::new(FailureKind::Unreachable, "the connection is broken"));
+            return Err(Failure::new(CallErrorKind::Unreachable, "the connection is broken"));
         }
         self.hand_over(&[request.encode().into(), payload], false)?;
         Ok(self.pulse.sent_unanswered())
@@ -211,11 +211,11 @@ impl Link {
     fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), Failure> {
         let parted = lock(&self.parted);
         if *parted {
-            return Err(Failure::new(FailureKind::Unreachable, "the server is leaving"));
+            return Err(Failure::new(CallErrorKind::Unreachable, "the server is leaving"));
         }
         self.sender.send(frames, alone).map_err(|error| {
             self.end();
-            Failure::new(FailureKind::Unreachable, error.to_string())
+            Failure::new(CallErrorKind::Unreachable, error.to_string())
         })
     }
 
@@ -230,7 +230,7 @@ impl Link {
         if !std::mem::replace(&mut *parted, true) {
             self.pulse.part();
             // If the connection is gone, there is nobody to wait for it.
-            let _ = self.sender.send(&[message::encode_parting(self.client).into()], false);
+            let _ = self.sender.send(&[message::encode_goodbye_ack(self.client).into()], false);
             self.pulse.sent_unanswered();
         }
     }
@@ -258,9 +258,9 @@ impl Link {
             return Some(self.jobs.deliver(job, Reply { answer, payload }));
         }
         let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
-        let Some(tell) = waiting else { return Some(self.was_late()) };
+        let Some(tx) = waiting else { return Some(self.was_late()) };
         // Whoever asked may have stopped waiting.
-        let _ = tell.send(Reply { answer, payload });
+        let _ = tx.send(Reply { answer, payload });
         Some(true)
     }
 
@@ -304,7 +304,7 @@ async fn receive(
     // Whoever waits for answers is told of the end, be it a panic.
     let ending = Ending(link.clone());
     let mut closed = closed.fuse();
-    let mut strays = Strays::new();
+    let mut strays = UnsolicitedReplies::new();
     loop {
         let frames = futures::select_biased! {
             _ = closed => None,
@@ -312,7 +312,7 @@ async fn receive(
         };
         let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
         // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
-        if !link.take_in(frames).is_some_and(|asked_for| strays.bears(asked_for)) {
+        if !link.take_in(frames).is_some_and(|asked_for| strays.try_acquire(asked_for)) {
             break;
         }
         if strays.is_time_for_others() {
@@ -334,20 +334,20 @@ impl Drop for Ending {
 }
 
 /// Counts answers: of those that nobody asked for there are none from a proper server.
-struct Strays {
-    unasked: Allowance,
+struct UnsolicitedReplies {
+    unasked: RateLimiter,
     all: u32,
 }
 
-impl Strays {
+impl UnsolicitedReplies {
     fn new() -> Self {
-        Self { unasked: Allowance::new(MOST_STRAYS, Instant::now()), all: 0 }
+        Self { unasked: RateLimiter::new(MAX_STRAYS, Instant::now()), all: 0 }
     }
 
     /// Counts an answer; says whether there are not too many that nobody asked for.
-    fn bears(&mut self, asked_for: bool) -> bool {
+    fn try_acquire(&mut self, asked_for: bool) -> bool {
         self.all = self.all.wrapping_add(1);
-        asked_for || self.unasked.bears(Instant::now())
+        asked_for || self.unasked.try_acquire(Instant::now())
     }
 
     /// A connection that always has more to read must not keep a thread for itself.

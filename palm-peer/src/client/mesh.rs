@@ -6,11 +6,11 @@ use crate::{
         dialer::{Dialer, OpenError},
         discovery::{KeepsDirectory, learn},
         link::Link,
-        replies::{JobSinks, Reply},
+        replies::{Reply, ReplyRouter},
     },
     error::{Error, ErrorKind},
     io::{
-        etcd::{Bound, Etcd, EtcdError, Target},
+        etcd::{AbortOnDrop, Etcd, EtcdError, Target},
         executor,
         tasks::{Name, Supervisor},
         timer::{self, Elapsed},
@@ -29,7 +29,7 @@ use palm_proto::{
     routing::choose_instance,
     types::{
         instance::Instance,
-        message::{Failure, FailureKind, Request},
+        message::{CallErrorKind, Failure, Request},
     },
 };
 use std::{
@@ -59,8 +59,8 @@ pub struct Mesh {
     /// Who is told when what can be reached changes.
     listeners: Mutex<Vec<mpsc::Sender<()>>>,
     /// Where the answers to jobs go.
-    pub jobs: JobSinks,
-    watching: Mutex<Option<Bound<()>>>,
+    pub jobs: ReplyRouter,
+    watching: Mutex<Option<AbortOnDrop<()>>>,
 }
 
 impl Mesh {
@@ -80,16 +80,16 @@ impl Mesh {
             options,
             links: Mutex::default(),
             listeners: Mutex::default(),
-            jobs: JobSinks::default(),
+            jobs: ReplyRouter::default(),
             watching: Mutex::new(None),
         });
-        let (tell, listed) = oneshot::channel();
+        let (tx, listed) = oneshot::channel();
         let trouble = Arc::new(Mutex::new(String::new()));
-        let (tell, knowing, watched) = (Arc::new(Mutex::new(Some(tell))), Arc::downgrade(&mesh), etcd.clone());
+        let (tx, knowing, watched) = (Arc::new(Mutex::new(Some(tx))), Arc::downgrade(&mesh), etcd.clone());
         let (told, prefix) = (Arc::clone(&trouble), folder.clone());
         let learning = move || {
             let watch = watched.watch(Target::Prefix(prefix.clone()));
-            learn(Weak::clone(&knowing), watch, prefix.clone(), ttl, Arc::clone(&tell), Arc::clone(&told))
+            learn(Weak::clone(&knowing), watch, prefix.clone(), ttl, Arc::clone(&tx), Arc::clone(&told))
         };
         *lock(&mesh.watching) = Some(etcd.keep(supervisor, Name::Directory, learning));
         let refused = refusal(&etcd, folder);
@@ -120,11 +120,11 @@ impl Mesh {
 
     /// Tells when what can be reached changes: once, until it is heard. A job may not be polled for days.
     pub fn changes(&self) -> mpsc::Receiver<()> {
-        let (tell, changes) = mpsc::channel(0);
+        let (tx, changes) = mpsc::channel(0);
         let mut listeners = lock(&self.listeners);
         // A client may run millions of jobs while nothing changes.
         listeners.retain(|listener| !listener.is_closed());
-        listeners.push(tell);
+        listeners.push(tx);
         drop(listeners);
         changes
     }
@@ -137,10 +137,10 @@ impl Mesh {
 
     /// Refuses a payload that is over this client's limit.
     pub fn check_size(&self, payload: &Bytes) -> Result<(), Failure> {
-        let most = self.options.max_payload;
-        if payload.len() > most {
-            let words = format!("a payload of {} bytes, {most} at most", payload.len());
-            return Err(Failure::new(FailureKind::TooLarge, words));
+        let max = self.options.max_payload;
+        if payload.len() > max {
+            let words = format!("a payload of {} bytes, {max} at most", payload.len());
+            return Err(Failure::new(CallErrorKind::TooLarge, words));
         }
         Ok(())
     }
@@ -175,8 +175,8 @@ impl Mesh {
             };
             match self.try_at(&instance, &mut request, &payload, deadline).await {
                 Ok(reply) => return Ok(reply.payload),
-                Err(Attempt::Final(failure)) => return Err((failure, Some(instance.uuid))),
-                Err(Attempt::DidNotRun(failure, needed)) => {
+                Err(AttemptError::Final(failure)) => return Err((failure, Some(instance.uuid))),
+                Err(AttemptError::DidNotRun(failure, needed)) => {
                     avoided.push(instance.uuid);
                     refused = Some((failure, Some(instance.uuid)));
                     again = [again, needed].into_iter().flatten().min();
@@ -257,27 +257,32 @@ impl Mesh {
         request: &mut Request,
         payload: &Bytes,
         deadline: Instant,
-    ) -> Result<Reply, Attempt> {
+    ) -> Result<Reply, AttemptError> {
         let link = self.link_to(instance, deadline).await.map_err(|error| {
             let words = format!("{}: {error}", instance.endpoint);
-            Attempt::DidNotRun(Failure::new(FailureKind::Unreachable, words), error.is_passing().then_some(OPEN_WITHIN))
+            AttemptError::DidNotRun(
+                Failure::new(CallErrorKind::Unreachable, words),
+                error.is_passing().then_some(OPEN_WITHIN),
+            )
         })?;
         request.route = vec![instance.uuid];
         request.give_time(deadline.saturating_duration_since(Instant::now()));
-        let reply = link.request(request, payload.clone()).map_err(|failure| Attempt::DidNotRun(failure, None))?;
+        let reply = link.request(request, payload.clone()).map_err(|failure| AttemptError::DidNotRun(failure, None))?;
         match timer::timeout_at(deadline, reply).await {
-            Err(Elapsed) => Err(Attempt::Final(Failure::new(FailureKind::TimedOut, "no answer before the deadline"))),
+            Err(Elapsed) => {
+                Err(AttemptError::Final(Failure::new(CallErrorKind::TimedOut, "no answer before the deadline")))
+            }
             Ok(Err(_)) => {
                 let words = "the connection broke before the answer; the function may have run";
-                Err(Attempt::Final(Failure::new(FailureKind::Unreachable, words)))
+                Err(AttemptError::Final(Failure::new(CallErrorKind::Unreachable, words)))
             }
             Ok(Ok(mut reply)) => match reply.answer.error.take() {
                 None => Ok(reply),
                 Some(failure) => Err(match failure.kind {
                     // It will be less so in a while.
-                    FailureKind::Busy => Attempt::DidNotRun(failure, Some(Duration::ZERO)),
-                    FailureKind::Leaving | FailureKind::WrongServer => Attempt::DidNotRun(failure, None),
-                    _ => Attempt::Final(failure),
+                    CallErrorKind::Busy => AttemptError::DidNotRun(failure, Some(Duration::ZERO)),
+                    CallErrorKind::Leaving | CallErrorKind::WrongServer => AttemptError::DidNotRun(failure, None),
+                    _ => AttemptError::Final(failure),
                 }),
             },
         }
@@ -331,14 +336,14 @@ async fn refusal(etcd: &Etcd, folder: String) -> EtcdError {
 }
 
 /// Why an attempt has no result, and whether the function may have run.
-enum Attempt {
+enum AttemptError {
     /// It did not; and how much time another attempt there needs, if that may do better.
     DidNotRun(Failure, Option<Duration>),
     Final(Failure),
 }
 
 fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
-    (Failure::new(FailureKind::Unreachable, words), server)
+    (Failure::new(CallErrorKind::Unreachable, words), server)
 }
 
 #[cfg(test)]

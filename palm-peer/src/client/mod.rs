@@ -58,7 +58,7 @@ impl Client {
     /// Once connected, a client goes on with what it knows while etcd is away.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a setting that is out of its bounds;
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that is out of its bounds;
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let options = ValidConfig::new(config)?;
@@ -84,7 +84,7 @@ impl Client {
     /// Dropping the call forgets it; the function may run all the same.
     ///
     /// # Errors
-    /// As [`FailureKind`](crate::FailureKind) says; unknown names fail at once and name what exists.
+    /// As [`CallErrorKind`](crate::CallErrorKind) says; unknown names fail at once and name what exists.
     pub fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Call<'_> {
         Call { client: self, request: Request::call(target), payload: payload.into(), time: self.mesh.options.timeout }
     }
@@ -96,17 +96,17 @@ impl Client {
 
     /// The servers that can be reached, by name, each with the functions that its instances answer, and the number of these.
     #[must_use]
-    pub fn reachable(&self) -> Vec<Reachable> {
+    pub fn reachable(&self) -> Vec<ServerSummary> {
         let directory = self.mesh.directory();
         let reachable =
-            directory.summary().map(|(server, functions, instances)| Reachable { server, functions, instances });
+            directory.summary().map(|(server, functions, instances)| ServerSummary { server, functions, instances });
         reachable.collect()
     }
 }
 
 /// A server that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reachable {
+pub struct ServerSummary {
     /// Its name.
     pub server: String,
     /// What it answers.

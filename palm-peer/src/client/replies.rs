@@ -21,19 +21,19 @@ pub struct Reply {
 
 /// The jobs of a client. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct JobSinks(Arc<Mutex<Sinks>>);
+pub struct ReplyRouter(Arc<Mutex<Routes>>);
 
 #[derive(Debug, Default)]
-struct Sinks {
-    jobs: HashMap<Uuid, Sink>,
+struct Routes {
+    jobs: HashMap<Uuid, JobRoute>,
     /// How many answers nobody waits for any more that may yet come.
     late: u64,
 }
 
 /// Where the answers to one job's messages go.
 #[derive(Debug)]
-struct Sink {
-    tell: mpsc::UnboundedSender<Reply>,
+struct JobRoute {
+    tx: mpsc::UnboundedSender<Reply>,
     /// What may yet come for each message. Nobody may be there to take it in.
     wanted: HashMap<u64, Wanted>,
 }
@@ -50,11 +50,11 @@ struct Wanted {
 /// How often a client is told that an attempt of a message was sent elsewhere, or lost.
 const MAX_REPORTS: u32 = 8;
 
-impl JobSinks {
+impl ReplyRouter {
     /// Has the answers for `job` sent there: as many as are [expected](Self::expect).
     pub fn open(&self, job: Uuid) -> mpsc::UnboundedReceiver<Reply> {
-        let (tell, answers) = mpsc::unbounded();
-        lock(&self.0).jobs.insert(job, Sink { tell, wanted: HashMap::new() });
+        let (tx, answers) = mpsc::unbounded();
+        lock(&self.0).jobs.insert(job, JobRoute { tx, wanted: HashMap::new() });
         answers
     }
 
@@ -67,8 +67,8 @@ impl JobSinks {
         }
     }
 
-    /// Takes back one [`JobSinks::expect`]: it was not sent after all.
-    pub fn expect_no_more(&self, job: Uuid, idx: u64) {
+    /// Takes back one [`ReplyRouter::expect`]: it was not sent after all.
+    pub fn unregister(&self, job: Uuid, idx: u64) {
         if let Some(sink) = lock(&self.0).jobs.get_mut(&job) {
             sink.take(idx);
         }
@@ -99,7 +99,7 @@ impl JobSinks {
             && reply.answer.idx.is_some_and(|idx| if is_report { sink.take_report(idx) } else { sink.take(idx) })
         {
             // The job may be over.
-            let _ = sink.tell.unbounded_send(reply);
+            let _ = sink.tx.unbounded_send(reply);
             return true;
         }
         if is_report {
@@ -111,7 +111,7 @@ impl JobSinks {
     }
 }
 
-impl Sink {
+impl JobRoute {
     /// Takes one of the answers that a message may get, if there is one left.
     fn take(&mut self, idx: u64) -> bool {
         let Some(wanted) = self.wanted.get_mut(&idx) else { return false };
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn each_attempt_has_one_answer_and_what_comes_late_is_no_stray() {
-        let (sinks, job) = (JobSinks::default(), Uuid::from_u128(1));
+        let (sinks, job) = (ReplyRouter::default(), Uuid::from_u128(1));
         let mut answers = sinks.open(job);
         assert!(!sinks.deliver(job, reply(7)), "nobody has asked");
         sinks.expect(job, 7);
@@ -166,7 +166,7 @@ mod tests {
         sinks.expect(job, 1);
         sinks.forget(job, 1);
         sinks.expect(job, 2);
-        sinks.expect_no_more(job, 2);
+        sinks.unregister(job, 2);
         sinks.expect(job, 3);
         sinks.close(job);
         assert_eq!([1, 1, 3, 3].map(|idx| sinks.deliver(job, reply(idx))), [true, true, true, false]);
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn reports_are_bounded_and_take_no_answer_s_place() {
-        let (sinks, job) = (JobSinks::default(), Uuid::from_u128(1));
+        let (sinks, job) = (ReplyRouter::default(), Uuid::from_u128(1));
         let _answers = sinks.open(job);
         let report = || {
             let mut report = reply(7);
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_hundred_thousand_jobs() {
-        let sinks = JobSinks::default();
+        let sinks = ReplyRouter::default();
         for job in (0..100_000).map(Uuid::from_u128) {
             let answers = sinks.open(job);
             (0..3).for_each(|idx| sinks.expect(job, idx));

@@ -1,6 +1,6 @@
 //! Runs a job at its client: pulls messages, sends them along their routes, and takes in what comes back.
 
-use super::job_links::{Links, News};
+use super::job_links::{LinkEvent, Links};
 use crate::{
     client::{mesh::Mesh, replies::Reply},
     io::timer::{self, Sleep},
@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
 use palm_proto::{
     directory::Able,
-    job::{Action, Counts, Detours, Ending, Event, Fault, Job, Limits},
+    job::{Action, Counts, Detours, Event, Job, Limits, MessageError, Outcome},
     routing::power_of_two_choices,
     types::{
         instance::Instance,
-        message::{Failure, FailureKind, Request, Rerouted},
+        message::{CallErrorKind, Failure, Request, Rerouted},
     },
 };
 use std::{
@@ -55,7 +55,7 @@ pub struct Running<S> {
     unreachable: Vec<Uuid>,
     /// The stages of each instance that is published, or has a link still.
     stages: HashMap<Uuid, Vec<usize>>,
-    opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), Fault>)>>,
+    opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), MessageError>)>>,
     links: Links,
     detours: Detours,
     timer: Option<(Instant, Sleep)>,
@@ -119,7 +119,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
                     Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
                     Err(fault) => Some(Event::NotSent { idx, fault }),
                 },
-                Err(failure) => Some(Event::NotSent { idx, fault: Fault { failure, stage: 0, server: None } }),
+                Err(failure) => Some(Event::NotSent { idx, fault: MessageError { failure, stage: 0, server: None } }),
             };
             if let Some(event) = sent {
                 actions.extend(self.job.handle(event, Instant::now()));
@@ -128,7 +128,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     }
 
     /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
-    fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, Fault> {
+    fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, MessageError> {
         let now = Instant::now();
         let mut route: Vec<Arc<Instance>> = Vec::with_capacity(self.able.len());
         for stage in 0..self.able.len() {
@@ -140,7 +140,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         Ok(route)
     }
 
-    fn choose_instance(&self, stage: usize, avoid: impl Fn(&Instance) -> bool) -> Result<Arc<Instance>, Fault> {
+    fn choose_instance(&self, stage: usize, avoid: impl Fn(&Instance) -> bool) -> Result<Arc<Instance>, MessageError> {
         // One that cannot be reached would have the message wait; a new one is ready in a moment.
         let able = if self.ready[stage].is_empty() { &self.able[stage][..] } else { &self.ready[stage][..] };
         let open: Vec<_> = able.iter().filter(|instance| !avoid(instance)).collect();
@@ -148,8 +148,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let open = if open.is_empty() { able.iter().collect() } else { open };
         let load = |i: usize| self.job.load(open[i].uuid);
         let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
-        let choice = choice.ok_or_else(|| Fault {
-            failure: Failure::new(FailureKind::NoSuchServer, format!("nobody answers {} now", self.pipeline[stage])),
+        let choice = choice.ok_or_else(|| MessageError {
+            failure: Failure::new(CallErrorKind::NoSuchServer, format!("nobody answers {} now", self.pipeline[stage])),
             stage,
             server: None,
         })?;
@@ -182,8 +182,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let idx = waiting.idx;
         // One that broke a moment ago could not answer, and its end may have been told before.
         if let Some(stage) = route.iter().position(|instance| !self.links.keeps(*instance)) {
-            let failure = Failure::new(FailureKind::Unreachable, "the connection is broken");
-            return Event::NotSent { idx, fault: Fault { failure, stage, server: Some(route[stage]) } };
+            let failure = Failure::new(CallErrorKind::Unreachable, "the connection is broken");
+            return Event::NotSent { idx, fault: MessageError { failure, stage, server: Some(route[stage]) } };
         }
         let mut request = Request::call(String::new());
         request.pipeline.clone_from(&self.pipeline);
@@ -199,13 +199,13 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         self.mesh.jobs.expect(self.id, idx);
         let posted = match self.links.open(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()).map(drop),
-            None => Err(Failure::new(FailureKind::Unreachable, "the connection is broken")),
+            None => Err(Failure::new(CallErrorKind::Unreachable, "the connection is broken")),
         };
         match posted {
             Ok(()) => Event::Sent { idx, route },
             Err(failure) => {
-                self.mesh.jobs.expect_no_more(self.id, idx);
-                Event::NotSent { idx, fault: Fault { failure, stage: 0, server: Some(route[0]) } }
+                self.mesh.jobs.unregister(self.id, idx);
+                Event::NotSent { idx, fault: MessageError { failure, stage: 0, server: Some(route[0]) } }
             }
         }
     }
@@ -234,10 +234,10 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         if let Some(rerouted) = reply.answer.rerouted {
             return self.rerouted(idx, reply.answer.server, rerouted);
         }
-        let ending: Ending = match reply.answer.error {
+        let ending: Outcome = match reply.answer.error {
             None => Ok(reply.payload),
             Some(failure) => {
-                Err(Fault { failure, stage: reply.answer.stage.unwrap_or(0), server: Some(reply.answer.server) })
+                Err(MessageError { failure, stage: reply.answer.stage.unwrap_or(0), server: Some(reply.answer.server) })
             }
         };
         self.event(Event::Answered { idx, ending });
@@ -294,13 +294,13 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             self.links_changed();
             match news {
                 // Leaving is not failing: whatever was routed through it goes on elsewhere.
-                News::Open | News::Parted => {}
-                News::Gone(instance) => {
+                LinkEvent::Open | LinkEvent::Parted => {}
+                LinkEvent::Gone(instance) => {
                     let stages = self.stages.get(&instance).cloned().unwrap_or_default();
                     self.event(Event::Gone { instance, stages });
                 }
                 // Only what is known to have gone there: it has taken over from nobody whom this client knows.
-                News::Unreachable(instance) => self.event(Event::Gone { instance, stages: Vec::new() }),
+                LinkEvent::Unreachable(instance) => self.event(Event::Gone { instance, stages: Vec::new() }),
             }
             self.forget_stages();
         }
@@ -346,7 +346,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
 }
 
 impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
-    type Item = (u64, Ending);
+    type Item = (u64, Outcome);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -372,12 +372,12 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
 }
 
 /// The client has a link to each instance of a route: whichever stage ends the message answers over its own.
-async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Fault>) {
+async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), MessageError>) {
     let mut opened = Ok(());
     for (stage, instance) in waiting.route.iter().enumerate() {
         if let Err(error) = mesh.link_to(instance, waiting.deadline).await {
-            let failure = Failure::new(FailureKind::Unreachable, format!("{}: {error}", instance.endpoint));
-            opened = Err(Fault { failure, stage, server: Some(instance.uuid) });
+            let failure = Failure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint));
+            opened = Err(MessageError { failure, stage, server: Some(instance.uuid) });
             break;
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     client::{
         dialer::{Dialer, OpenError},
         link::Link,
-        replies::JobSinks,
+        replies::ReplyRouter,
     },
     sync::lock,
 };
@@ -66,7 +66,7 @@ impl Slot {
         dialer: &Dialer,
         instance: &Instance,
         time: Duration,
-        jobs: JobSinks,
+        jobs: ReplyRouter,
     ) -> Result<Arc<Link>, OpenError> {
         let began = Instant::now();
         let mut failed = self.opening.lock().await;

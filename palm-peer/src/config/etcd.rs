@@ -12,7 +12,7 @@ use palm_proto::config::ValidConfig;
 use std::{io, sync::Arc, time::Duration};
 
 /// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
-const LEAST_TIME: Duration = Duration::from_millis(200);
+const MIN_TIME: Duration = Duration::from_millis(200);
 
 /// A handle to the etcd of `options`, with a thread of this name. `files` are those of TLS, as they were read.
 pub fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles>) -> Result<Etcd, Error> {
@@ -24,15 +24,15 @@ pub fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles>) -> R
     let plain = options.etcd.iter().all(|url| url.starts_with("http://"));
     settings.tls = files.filter(|_| !plain).map(tls).transpose().map_err(bad_files)?;
     Etcd::start(thread, settings).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Error::new(ErrorKind::Invalid, error.to_string()),
-        _ => Error::new(ErrorKind::System, "the thread that talks to etcd cannot start").caused(error),
+        io::ErrorKind::InvalidInput => Error::new(ErrorKind::InvalidConfig, error.to_string()),
+        _ => Error::new(ErrorKind::Io, "the thread that talks to etcd cannot start").caused(error),
     })
 }
 
 /// Each endpoint gets its turn before joining gives up: the last of them may be the only one that answers.
 fn request_timeout(options: &ValidConfig) -> Duration {
     let endpoints = u32::try_from(options.etcd.len()).unwrap_or(u32::MAX).max(1);
-    (options.join_timeout / endpoints).max(LEAST_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
+    (options.join_timeout / endpoints).max(MIN_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
 }
 
 /// The parts of TLS towards etcd: of these files, and later of what lies in their places then.

@@ -35,5 +35,5 @@ pub fn credentials(
 
 /// The error for files of which no TLS can be made.
 pub fn bad_files(error: BadCredentials) -> Error {
-    Error::new(ErrorKind::Invalid, error.to_string()).of_files()
+    Error::new(ErrorKind::InvalidConfig, error.to_string()).of_files()
 }

@@ -11,13 +11,13 @@ use std::{
 
 /// The stranger's end, which one task reads and another writes.
 #[derive(Debug)]
-pub struct Outside {
+pub struct ClientStream {
     tcp: TcpStream,
     /// What lies between us and the socket.
     tls: Option<tls::Stream>,
 }
 
-impl Outside {
+impl ClientStream {
     /// Over the socket as it is, or over the TLS on it.
     pub fn new(tcp: TcpStream, tls: Option<tls::Stream>) -> Self {
         Self { tcp, tls }
@@ -38,7 +38,7 @@ impl Outside {
     }
 }
 
-impl AsyncRead for &Outside {
+impl AsyncRead for &ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match &self.tls {
             Some(tls) => Pin::new(&mut &*tls).poll_read(cx, buf),
@@ -47,7 +47,7 @@ impl AsyncRead for &Outside {
     }
 }
 
-impl AsyncWrite for &Outside {
+impl AsyncWrite for &ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &self.tls {
             Some(tls) => Pin::new(&mut &*tls).poll_write(cx, buf),

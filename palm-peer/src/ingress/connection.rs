@@ -2,15 +2,15 @@
 
 use super::{
     RETRY, Shared,
-    client_stream::Outside,
+    client_stream::ClientStream,
     fd_reserve::Reserve,
-    flow_control::Account,
-    proxy::{End, Inward, Outward},
+    flow_control::FlowControl,
+    proxy::{End, ToClient, ToServer},
 };
 use crate::io::{
     executor::{self, TcpStream, UnixStream},
     fd_limit,
-    handshake::{Unopened, shake_hands},
+    handshake::{HandshakeError, shake_hands},
     tasks::Name,
     timer,
     tls::{Failure, FailureKind},
@@ -37,12 +37,12 @@ const INNER: Duration = Duration::from_secs(2);
 
 /// A place among the connections; given back on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionPermit {
     shared: Arc<Shared>,
     address: IpAddr,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Takes a place.
     pub fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, Refusal> {
         shared.admission().enter(address)?;
@@ -51,7 +51,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.shared.admission().leave(self.address);
         self.shared.tally.closed();
@@ -61,19 +61,19 @@ impl Drop for Place {
 
 /// A connection that was let in.
 #[derive(Debug)]
-pub struct Guest {
+pub struct ClientConnection {
     /// The stranger's end.
-    pub outside: Outside,
+    pub outside: ClientStream,
     /// Our end of the connection to the inner socket.
     pub inner: UnixStream,
     /// Its counters.
-    pub account: Arc<Account>,
+    pub account: Arc<FlowControl>,
     connection: Connection,
     // Dropped last, when the descriptors are free again.
-    place: Place,
+    place: ConnectionPermit,
 }
 
-impl Guest {
+impl ClientConnection {
     /// Ends the connection with the stranger, and tells the inner socket that no more will come. What that still sends is to
     /// be read to its end.
     fn part(&self, end: End) {
@@ -85,15 +85,15 @@ impl Guest {
 }
 
 /// Ends the connection with one of its two halves, whichever way that one ends.
-struct Parting(Arc<Guest>);
+struct GoodbyeAck(Arc<ClientConnection>);
 
-impl Drop for Parting {
+impl Drop for GoodbyeAck {
     fn drop(&mut self) {
         self.0.part(End::Closed);
     }
 }
 
-impl Drop for Guest {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         let shared = &self.place.shared;
         shared.ledger.close(&self.connection);
@@ -105,13 +105,13 @@ impl Drop for Guest {
 
 /// Why a connection was not let in.
 #[derive(Debug)]
-struct Rejected {
+struct Rejection {
     refusal: Refusal,
     /// What there is to say beyond the refusal.
     words: String,
 }
 
-impl Rejected {
+impl Rejection {
     /// A failure of our own: doing `what` ended with this error.
     fn own(what: &str, error: &io::Error) -> Self {
         if fd_limit::is_exhausted(error) {
@@ -121,22 +121,22 @@ impl Rejected {
     }
 }
 
-impl From<Refusal> for Rejected {
+impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         Self { refusal, words: String::new() }
     }
 }
 
-impl From<Unopened> for Rejected {
-    fn from(unopened: Unopened) -> Self {
+impl From<HandshakeError> for Rejection {
+    fn from(unopened: HandshakeError) -> Self {
         match unopened {
-            Unopened::Refused(refusal) => refusal.into(),
-            Unopened::Broken(_) => Refusal::ClosedEarly.into(),
+            HandshakeError::Refused(refusal) => refusal.into(),
+            HandshakeError::Broken(_) => Refusal::ClosedEarly.into(),
         }
     }
 }
 
-impl From<Failure> for Rejected {
+impl From<Failure> for Rejection {
     fn from(failure: Failure) -> Self {
         let refusal = match failure.kind {
             FailureKind::NotTls => Refusal::NotTls,
@@ -150,7 +150,7 @@ impl From<Failure> for Rejected {
 }
 
 /// Lets a stranger in, if it behaves, and serves it to its end.
-pub async fn host(shared: Arc<Shared>, place: Place, reserve: Reserve, tcp: TcpStream) {
+pub async fn host(shared: Arc<Shared>, place: ConnectionPermit, reserve: Reserve, tcp: TcpStream) {
     let address = place.address;
     let entering = enter(&shared, place, reserve, tcp);
     pin_mut!(entering);
@@ -158,27 +158,32 @@ pub async fn host(shared: Arc<Shared>, place: Place, reserve: Reserve, tcp: TcpS
     let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
     match entered {
         Ok((guest, kept)) => carry(&shared, Arc::new(guest), kept).await,
-        Err(Rejected { refusal, words }) => shared.tally.refuse(refusal, address, &words),
+        Err(Rejection { refusal, words }) => shared.tally.refuse(refusal, address, &words),
     }
 }
 
-async fn carry(shared: &Arc<Shared>, guest: Arc<Guest>, kept: Vec<u8>) {
-    let mut outward = Outward::new(Arc::clone(&guest), Arc::clone(&shared.ledger));
-    let parting = Parting(Arc::clone(&guest));
+async fn carry(shared: &Arc<Shared>, guest: Arc<ClientConnection>, kept: Vec<u8>) {
+    let mut outward = ToClient::new(Arc::clone(&guest), Arc::clone(&shared.ledger));
+    let parting = GoodbyeAck(Arc::clone(&guest));
     let carrying = async move {
         let Err(end) = poll_fn(|cx| outward.poll(cx)).await;
         parting.0.part(end);
         poll_fn(|cx| outward.poll_rest(cx)).await;
     };
     super::carry(Name::ConnectionOutward, &shared.tally, carrying);
-    let guest = Parting(guest);
+    let guest = GoodbyeAck(guest);
     let guest = &guest.0;
-    let mut inward = Inward::new(Arc::clone(guest), Arc::clone(&shared.ledger), shared.limits, kept);
+    let mut inward = ToServer::new(Arc::clone(guest), Arc::clone(&shared.ledger), shared.limits, kept);
     let Err(end) = poll_fn(|cx| inward.poll(cx)).await;
     guest.part(end);
 }
 
-async fn enter(shared: &Shared, place: Place, reserve: Reserve, tcp: TcpStream) -> Result<(Guest, Vec<u8>), Rejected> {
+async fn enter(
+    shared: &Shared,
+    place: ConnectionPermit,
+    reserve: Reserve,
+    tcp: TcpStream,
+) -> Result<(ClientConnection, Vec<u8>), Rejection> {
     let arrived = timer::timeout(HANDSHAKE, arrive(shared, tcp)).await;
     let (outside, kept) = arrived.unwrap_or(Err(Refusal::Silent.into()))?;
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
@@ -188,18 +193,18 @@ async fn enter(shared: &Shared, place: Place, reserve: Reserve, tcp: TcpStream) 
     let connected = timer::timeout(HANDSHAKE, shared.connect(&connection, reserve)).await;
     let connected = connected.unwrap_or_else(|_| Err(late(HANDSHAKE)));
     let inner = connected.inspect_err(|_| shared.ledger.close(&connection));
-    let inner = inner.map_err(|error| Rejected::own("the inner socket cannot be reached", &error))?;
-    Ok((Guest { outside, inner, account, connection, place }, kept))
+    let inner = inner.map_err(|error| Rejection::own("the inner socket cannot be reached", &error))?;
+    Ok((ClientConnection { outside, inner, account, connection, place }, kept))
 }
 
 /// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.
-async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(Outside, Vec<u8>), Rejected> {
-    executor::tune(&tcp).map_err(|error| Rejected::own("its socket cannot be set up", &error))?;
+async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8>), Rejection> {
+    executor::tune(&tcp).map_err(|error| Rejection::own("its socket cannot be set up", &error))?;
     let tls = match &shared.credentials {
         Some(credentials) => Some(credentials.accept(tcp.clone()).await?),
         None => None,
     };
-    let outside = Outside::new(tcp, tls);
+    let outside = ClientStream::new(tcp, tls);
     let kept = shake_hands(&outside, &outside, "ROUTER", &ASKING).await?.beyond;
     Ok((outside, kept))
 }

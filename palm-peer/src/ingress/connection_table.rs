@@ -1,8 +1,8 @@
 //! The accounts of all connections, and what all of them together may hold.
 
 use super::{
-    flow_control::{Account, Together},
-    frame_permits::Arrivals,
+    flow_control::{FlowControl, TotalBacklog},
+    frame_permits::FramePermits,
 };
 use crate::{io::zmq::Connection, sync::lock};
 use futures::task::AtomicWaker;
@@ -15,19 +15,19 @@ use std::{
 };
 
 /// How many messages may wait for a connection: half of what `ZeroMQ` has room for, beyond which it waits with a lock in hand.
-const MOST_MESSAGES: u64 = 50_000;
+const MAX_MESSAGES: u64 = 50_000;
 
 /// The accounts of all connections that were let in.
 #[derive(Debug)]
-pub struct Ledger {
-    accounts: Mutex<HashMap<Connection, Arc<Account>>>,
+pub struct ConnectionTable {
+    accounts: Mutex<HashMap<Connection, Arc<FlowControl>>>,
     settled: AtomicWaker,
     most_unread: u64,
-    arrivals: Arrivals,
-    together: Arc<Together>,
+    arrivals: FramePermits,
+    together: Arc<TotalBacklog>,
 }
 
-impl Ledger {
+impl ConnectionTable {
     /// Without connections; of which each may have `most_unread` bytes wait for it, and all together `most_held`, as well as
     /// that many on their way in.
     pub fn new(most_unread: u64, most_held: u64) -> Self {
@@ -35,14 +35,14 @@ impl Ledger {
             accounts: Mutex::default(),
             settled: AtomicWaker::new(),
             most_unread,
-            arrivals: Arrivals::new(most_held),
-            together: Arc::new(Together::new(most_held)),
+            arrivals: FramePermits::new(most_held),
+            together: Arc::new(TotalBacklog::new(most_held)),
         }
     }
 
     /// Opens the account of a connection, of which no other has the number.
-    pub fn open(&self, connection: Connection, number: u64) -> Arc<Account> {
-        let account = Arc::new(Account::new(number, Arc::clone(&self.together)));
+    pub fn open(&self, connection: Connection, number: u64) -> Arc<FlowControl> {
+        let account = Arc::new(FlowControl::new(number, Arc::clone(&self.together)));
         lock(&self.accounts).insert(connection, Arc::clone(&account));
         account
     }
@@ -60,7 +60,7 @@ impl Ledger {
 
     /// Waits for the turn of a long frame, of the message that follows those passed. Once it is let in, it counts until the
     /// serving loop has taken its message.
-    pub fn poll_turn(&self, account: &Account, bytes: u64, messages: u64, cx: &Context<'_>) -> Poll<()> {
+    pub fn poll_turn(&self, account: &FlowControl, bytes: u64, messages: u64, cx: &Context<'_>) -> Poll<()> {
         ready!(self.arrivals.poll(account.number(), bytes, cx));
         account.let_in(bytes, messages);
         Poll::Ready(())
@@ -83,7 +83,7 @@ impl Ledger {
     pub fn send(&self, connection: &Connection, bytes: u64) -> bool {
         let accounts = lock(&self.accounts);
         let Some(account) = accounts.get(connection) else { return false };
-        if account.unread() >= self.most_unread || account.unread_messages() >= MOST_MESSAGES {
+        if account.unread() >= self.most_unread || account.unread_messages() >= MAX_MESSAGES {
             account.part(Some(Refusal::Unread));
         }
         if account.is_parting() {
@@ -98,7 +98,7 @@ impl Ledger {
 
     /// Cuts off connections until the others do not leave too much unread: of those that take nothing, who leaves most; then
     /// of all. What waited for them goes in a moment, and until then no more is read from anybody.
-    fn cut_off(&self, accounts: &HashMap<Connection, Arc<Account>>) {
+    fn cut_off(&self, accounts: &HashMap<Connection, Arc<FlowControl>>) {
         let mut open: Vec<_> = accounts.values().filter(|account| !account.is_parting()).collect();
         // The counts go on changing meanwhile.
         open.sort_by_cached_key(|account| (account.is_idle(), account.unread()));
@@ -112,7 +112,7 @@ impl Ledger {
     }
 
     /// So many bytes more of this account have been accepted by the other side's system, and so many messages ever.
-    pub fn written(&self, account: &Account, bytes: u64, messages: u64) {
+    pub fn written(&self, account: &FlowControl, bytes: u64, messages: u64) {
         self.forget(bytes);
         account.written(bytes, messages);
         self.settled.wake();
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_takes_no_answers_has_no_room_and_is_cut_off_at_the_limit() {
-        let ledger = Ledger::new(2 * PAUSE, u64::MAX);
+        let ledger = ConnectionTable::new(2 * PAUSE, u64::MAX);
         let account = ledger.open(connection(), 1);
         assert_eq!(account.room(), WINDOW);
         assert!(ledger.send(&connection(), PAUSE));
@@ -171,16 +171,16 @@ mod tests {
 
     #[test]
     fn a_connection_that_takes_no_small_answers_either_is_cut_off_before_the_queue_is_full() {
-        let ledger = Ledger::new(u64::MAX, u64::MAX);
+        let ledger = ConnectionTable::new(u64::MAX, u64::MAX);
         let account = ledger.open(connection(), 1);
-        assert!((0..MOST_MESSAGES).all(|_| ledger.send(&connection(), 1)));
+        assert!((0..MAX_MESSAGES).all(|_| ledger.send(&connection(), 1)));
         assert!(!ledger.send(&connection(), 1));
         assert_eq!(account.refusal(), Some(Refusal::Unread));
     }
 
     #[test]
     fn room_comes_back_as_messages_are_taken() {
-        let ledger = Ledger::new(PAUSE, u64::MAX);
+        let ledger = ConnectionTable::new(PAUSE, u64::MAX);
         let account = ledger.open(connection(), 1);
         account.passed(WINDOW);
         assert_eq!(account.room(), 0);
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn all_is_settled_when_all_is_written_or_the_connection_is_gone() {
-        let ledger = Ledger::new(PAUSE, u64::MAX);
+        let ledger = ConnectionTable::new(PAUSE, u64::MAX);
         let account = ledger.open(connection(), 1);
         block_on(ledger.settled());
         ledger.send(&connection(), 10);
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn when_all_leave_too_much_unread_who_takes_nothing_goes_first() {
-        let ledger = Ledger::new(u64::MAX, 100);
+        let ledger = ConnectionTable::new(u64::MAX, 100);
         let [idle, busy] = [(b"idle", 1), (b"busy", 2)].map(|(name, number)| ledger.open(named(name), number));
         assert!(ledger.send(&named(b"idle"), 30));
         std::thread::sleep(IDLE);
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn long_frames_come_in_while_there_is_room_and_make_room_when_they_are_taken_or_gone() {
-        let ledger = Ledger::new(u64::MAX, 100);
+        let ledger = ConnectionTable::new(u64::MAX, 100);
         let [one, two, three] =
             [(b"1", 1), (b"2", 2), (b"3", 3)].map(|(name, number)| ledger.open(named(name), number));
         let cx = &Context::from_waker(futures::task::noop_waker_ref());
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_hundred_thousand_connections() {
-        let ledger = Ledger::new(u64::MAX, 100);
+        let ledger = ConnectionTable::new(u64::MAX, 100);
         let cx = &Context::from_waker(futures::task::noop_waker_ref());
         let mut late = None;
         for number in 0..100_000_u64 {

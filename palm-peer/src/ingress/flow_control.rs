@@ -26,12 +26,12 @@ pub const IDLE: Duration = Duration::from_secs(1);
 
 /// What all connections together leave unread.
 #[derive(Debug)]
-pub struct Together {
+pub struct TotalBacklog {
     unread: AtomicU64,
     most: u64,
 }
 
-impl Together {
+impl TotalBacklog {
     /// Nothing; and `most` bytes at most.
     pub fn new(most: u64) -> Self {
         Self { unread: AtomicU64::new(0), most }
@@ -57,9 +57,9 @@ impl Together {
 
 /// One connection's counters.
 #[derive(Debug)]
-pub struct Account {
+pub struct FlowControl {
     number: u64,
-    together: Arc<Together>,
+    together: Arc<TotalBacklog>,
     /// Long frames that were let in, each with the number of its message, until the serving loop has taken that.
     arriving: Mutex<VecDeque<(u64, u64)>>,
     /// When the other side last took something, or had taken all.
@@ -80,9 +80,9 @@ pub struct Account {
     outward: AtomicWaker,
 }
 
-impl Account {
+impl FlowControl {
     /// The account with this number.
-    pub fn new(number: u64, together: Arc<Together>) -> Self {
+    pub fn new(number: u64, together: Arc<TotalBacklog>) -> Self {
         Self {
             number,
             together,

@@ -1,7 +1,7 @@
 //! Long messages come in by turns, so that all of them together stay bounded.
 
 use crate::sync::lock;
-use palm_proto::limits::byte_semaphore::Turns;
+use palm_proto::limits::byte_semaphore::ByteSemaphore;
 use std::{
     collections::HashMap,
     sync::Mutex,
@@ -10,11 +10,11 @@ use std::{
 
 /// The room for long messages between the strangers and the serving loop.
 #[derive(Debug)]
-pub struct Arrivals(Mutex<Queue>);
+pub struct FramePermits(Mutex<Queue>);
 
 #[derive(Debug)]
 struct Queue {
-    turns: Turns,
+    turns: ByteSemaphore,
     wakers: HashMap<u64, Waker>,
 }
 
@@ -26,10 +26,10 @@ impl Queue {
     }
 }
 
-impl Arrivals {
+impl FramePermits {
     /// Room for so many bytes.
-    pub fn new(most: u64) -> Self {
-        Self(Mutex::new(Queue { turns: Turns::new(most), wakers: HashMap::new() }))
+    pub fn new(max: u64) -> Self {
+        Self(Mutex::new(Queue { turns: ByteSemaphore::new(max), wakers: HashMap::new() }))
     }
 
     /// Asks for room for a frame of so many bytes. When there is none, the task of `cx` is woken when it is its turn.

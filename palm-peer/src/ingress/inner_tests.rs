@@ -3,7 +3,7 @@
 use super::*;
 use crate::io::{
     timer,
-    zmq::{self, Heard},
+    zmq::{self, RouterEvent},
 };
 use futures::{executor::block_on, future::join};
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
@@ -29,7 +29,7 @@ fn nothing_is_left_in_the_directory_and_all_of_it_may_go() {
                 timer::timeout(SOON, inner.connect(&connection)).await.expect("in time").expect("connected");
             stream.write_all(b"\0\x02hi").await.expect("written");
             let heard = timer::timeout(SOON, receiver.hear()).await.expect("in time");
-            let Heard::Message(from, frames) = heard else { panic!("a message, not {heard:?}") };
+            let RouterEvent::Message(from, frames) = heard else { panic!("a message, not {heard:?}") };
             assert_eq!((&from, &frames[..]), (&connection, &[bytes::Bytes::from_static(b"hi")][..]));
             assert!(sender.send(&from, frames).is_none(), "sent at once");
             let mut echo = [0; 4];
@@ -37,7 +37,7 @@ fn nothing_is_left_in_the_directory_and_all_of_it_may_go() {
             assert_eq!(&echo, b"\0\x02hi");
             drop(stream);
             let heard = timer::timeout(SOON, receiver.hear()).await.expect("in time");
-            assert!(matches!(&heard, Heard::Disconnected(ended) if *ended == connection), "{heard:?}");
+            assert!(matches!(&heard, RouterEvent::Disconnected(ended) if *ended == connection), "{heard:?}");
         }
     });
 }
@@ -65,7 +65,7 @@ fn what_is_left_of_attempts_that_were_given_up_is_not_taken_for_another() {
         mine.write_all(b"\0\x02hi").await.expect("written");
         let heard = async {
             loop {
-                if let Heard::Message(from, _) = receiver.hear().await {
+                if let RouterEvent::Message(from, _) = receiver.hear().await {
                     return from;
                 }
             }
@@ -93,8 +93,8 @@ fn where_there_is_no_place_each_directory_is_named() {
     let (absent, long) = (root.path().join("absent"), root.path().join("x".repeat(120)));
     let (attacher, ..) = zmq::attachable();
     let error = Inner::open_in(attacher, vec![absent.clone(), long.clone()]).expect_err("no place").to_string();
-    for words in [&absent.display().to_string(), &long.display().to_string(), "too long", "No such file", "TMPDIR"] {
-        assert!(error.contains(words), "{error}");
+    for message in [&absent.display().to_string(), &long.display().to_string(), "too long", "No such file", "TMPDIR"] {
+        assert!(error.contains(message), "{error}");
     }
 }
 

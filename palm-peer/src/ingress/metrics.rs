@@ -18,7 +18,7 @@ const MAX_STRANGERS: usize = 8;
 
 /// Counts connections and refusals.
 #[derive(Debug)]
-pub struct Tally {
+pub struct IngressMetrics {
     open: AtomicU64,
     entered: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -30,7 +30,7 @@ pub struct Tally {
     panicked: AtomicU64,
 }
 
-impl Default for Tally {
+impl Default for IngressMetrics {
     fn default() -> Self {
         Self {
             open: AtomicU64::new(0),
@@ -44,7 +44,7 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl IngressMetrics {
     /// Counts a pause in accepting, and writes of it unless that was done in the last minute.
     pub fn pause(&self, why: &str) {
         self.paused.fetch_add(1, Ordering::Relaxed);

@@ -15,14 +15,17 @@ mod proxy;
 
 pub use self::inner::NoDirectory;
 
-use self::{connection::Place, connection_table::Ledger, fd_reserve::Reserve, inner::Inner, metrics::Tally};
+use self::{
+    connection::ConnectionPermit, connection_table::ConnectionTable, fd_reserve::Reserve, inner::Inner,
+    metrics::IngressMetrics,
+};
 use crate::{
     io::{
         executor::{self, TcpListener, TcpStream},
         tasks::{Name, Supervisor},
         timer,
         tls::Credentials,
-        zmq::{self, Connection, Frames, Heard},
+        zmq::{self, Connection, Frames, RouterEvent},
     },
     sync::lock,
 };
@@ -33,7 +36,7 @@ use futures::{
     pin_mut,
     task::AtomicWaker,
 };
-use palm_proto::{config::ValidConfig, limits::connection_limiter::Admission, zmtp::frames::Limits};
+use palm_proto::{config::ValidConfig, limits::connection_limiter::ConnectionLimiter, zmtp::frames::Limits};
 use std::{
     fs::File,
     future::poll_fn,
@@ -59,9 +62,9 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 struct Shared {
     limits: Limits,
-    admission: Mutex<Admission>,
-    ledger: Arc<Ledger>,
-    tally: Arc<Tally>,
+    admission: Mutex<ConnectionLimiter>,
+    ledger: Arc<ConnectionTable>,
+    tally: Arc<IngressMetrics>,
     /// What TLS is made of, where it is spoken.
     credentials: Option<Arc<Credentials>>,
     /// Numbers the connections, which makes their identities.
@@ -77,7 +80,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn admission(&self) -> MutexGuard<'_, Admission> {
+    fn admission(&self) -> MutexGuard<'_, ConnectionLimiter> {
         lock(&self.admission)
     }
 
@@ -118,8 +121,8 @@ impl From<NoDirectory> for OpenError {
 
 /// An open door. Closed on drop.
 #[derive(Debug)]
-pub struct Door {
-    ledger: Arc<Ledger>,
+pub struct Ingress {
+    ledger: Arc<ConnectionTable>,
     /// Dropped, it ends the accepting and the handshakes under way.
     _closing: oneshot::Sender<()>,
 }
@@ -127,23 +130,23 @@ pub struct Door {
 /// Hears what comes in.
 pub struct Receiver {
     socket: zmq::Receiver,
-    ledger: Arc<Ledger>,
+    ledger: Arc<ConnectionTable>,
 }
 
 /// Sends answers out.
 #[derive(Clone)]
 pub struct Sender {
     socket: zmq::Sender,
-    ledger: Arc<Ledger>,
+    ledger: Arc<ConnectionTable>,
     /// Whether there is a door, which counts what is sent.
     counting: bool,
 }
 
 impl Receiver {
     /// Waits for what comes next. Cancel-safe.
-    pub async fn hear(&mut self) -> Heard {
+    pub async fn hear(&mut self) -> RouterEvent {
         let heard = self.socket.hear().await;
-        if let Heard::Message(connection, _) = &heard {
+        if let RouterEvent::Message(connection, _) = &heard {
             self.ledger.taken(connection);
         }
         heard
@@ -161,7 +164,7 @@ impl Sender {
     }
 }
 
-impl Door {
+impl Ingress {
     /// Opens a door at `address`, with TLS if there are credentials; port 0 lets the system choose. Gives the address that it
     /// is at.
     ///
@@ -170,20 +173,20 @@ impl Door {
     pub async fn open(
         address: SocketAddr,
         options: &ValidConfig,
-        tally: Arc<Tally>,
+        tally: Arc<IngressMetrics>,
         credentials: Option<Arc<Credentials>>,
         supervisor: &Supervisor,
     ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
         let listener = StdListener::bind(address).map_err(OpenError::Address)?;
         rustix::net::listen(&listener, BACKLOG).map_err(|error| OpenError::Address(error.into()))?;
         let bound = listener.local_addr()?;
-        let ledger = Arc::new(Ledger::new(options.max_unread as u64, options.max_held as u64));
+        let ledger = Arc::new(ConnectionTable::new(options.max_unread as u64, options.max_held as u64));
         let (tell_closing, closing) = oneshot::channel();
         let (sender, receiver) = if options.door {
             let (attacher, sender, receiver) = zmq::attachable();
             let shared = Arc::new(Shared {
                 limits: Limits::for_payloads(options.max_payload),
-                admission: Mutex::new(Admission::new(options.max_connections, options.max_per_address)),
+                admission: Mutex::new(ConnectionLimiter::new(options.max_connections, options.max_per_address)),
                 ledger: Arc::clone(&ledger),
                 tally,
                 credentials,
@@ -246,13 +249,13 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::conver
 }
 
 /// Carries a part of one connection. A panic is that connection's end, and nobody else's.
-fn carry(name: Name, tally: &Arc<Tally>, part: impl Future<Output = ()> + Send + 'static) {
+fn carry(name: Name, tally: &Arc<IngressMetrics>, part: impl Future<Output = ()> + Send + 'static) {
     let tally = Arc::clone(tally);
     executor::spawn_or(name, part, move || tally.panicked());
 }
 
 fn admit(shared: &Arc<Shared>, reserve: Reserve, tcp: TcpStream, from: SocketAddr) {
-    match Place::take(shared, from.ip()) {
+    match ConnectionPermit::take(shared, from.ip()) {
         Ok(place) => {
             let hosting = connection::host(Arc::clone(shared), place, reserve, tcp);
             carry(Name::Connection, &shared.tally, hosting);

@@ -7,13 +7,13 @@ mod activity;
 
 pub use self::activity::Activity;
 use super::{
-    handshake::{Unopened, shake_hands},
+    handshake::{HandshakeError, shake_hands},
     timer::{self, Sleep},
 };
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncWrite, FutureExt as _, channel::oneshot};
 use palm_proto::{
-    limits::rate_limiter::Allowance,
+    limits::rate_limiter::RateLimiter,
     zmtp::{
         Refusal,
         frames::{Limits, ping_frame},
@@ -37,7 +37,7 @@ pub type Frames = Vec<Bytes>;
 
 /// How many bytes may wait for a connection that does not take them; one message always may. The windows of whoever sends
 /// are far below.
-const MOST_QUEUED: usize = 1024 * 1024 * 1024;
+const MAX_QUEUED: usize = 1024 * 1024 * 1024;
 
 /// How much is read at once, on a connection that has shown that it brings as much; few do.
 const LONG_READ: usize = 64 * 1024;
@@ -46,7 +46,7 @@ const LONG_READ: usize = 64 * 1024;
 const SHORT_READ: usize = 4 * 1024;
 
 /// How many PINGs are answered within a second: more are no question whether we are there.
-const MOST_PINGS: u32 = 100;
+const MAX_PINGS: u32 = 100;
 
 /// How long what waits may take to be sent after the end.
 const LINGER: Duration = Duration::from_secs(5);
@@ -97,7 +97,7 @@ pub struct Receiver {
     buffer: Vec<u8>,
     ready: VecDeque<Frames>,
     /// Whoever asks without end, and may not even read the answers, would keep us busy and fill our memory.
-    pings: Allowance,
+    pings: RateLimiter,
     outbox: Arc<Outbox>,
 }
 
@@ -139,7 +139,7 @@ pub async fn open(
     mut read: ReadHalf,
     mut write: WriteHalf,
     limits: Limits,
-) -> Result<(Sender, Receiver, Writer), Unopened> {
+) -> Result<(Sender, Receiver, Writer), HandshakeError> {
     let opened = shake_hands(&mut read, &mut write, "DEALER", &ANSWERING).await?;
     let wire = Mutex::new(Wire { half: write, batch: Batch::default() });
     let outbox = Arc::new(Outbox { queue: Mutex::default(), wire, activity: Activity::new() });
@@ -148,7 +148,7 @@ pub async fn open(
         decoder: Decoder::new(limits),
         buffer: vec![0; SHORT_READ],
         ready: VecDeque::new(),
-        pings: Allowance::new(MOST_PINGS, Instant::now()),
+        pings: RateLimiter::new(MAX_PINGS, Instant::now()),
         outbox: Arc::clone(&outbox),
     };
     receiver.take_in(&opened.beyond)?;
@@ -244,7 +244,7 @@ impl Receiver {
                 Incoming::Message(frames) => self.ready.push_back(frames),
                 Incoming::Pong(number) => self.outbox.activity.take_pong(number),
                 Incoming::Ping(ping) => {
-                    if !self.pings.bears(Instant::now()) {
+                    if !self.pings.try_acquire(Instant::now()) {
                         return Err(Refusal::Command);
                     }
                     // An end is noticed by reading.
@@ -295,7 +295,7 @@ impl Outbox {
         if queue.ended {
             return Err(SendError::Ended);
         }
-        if queue.batch.len() > MOST_QUEUED {
+        if queue.batch.len() > MAX_QUEUED {
             return Err(SendError::Full);
         }
         let before = queue.batch.len();
@@ -322,8 +322,8 @@ impl Outbox {
             if wire.batch.is_empty() && queue.batch.is_empty() {
                 return;
             }
-            let (tell, flushed) = oneshot::channel();
-            queue.flushing.push(tell);
+            let (tx, flushed) = oneshot::channel();
+            queue.flushing.push(tx);
             flushed
         };
         self.wake_writer();
@@ -386,8 +386,8 @@ impl Outbox {
             }
             if queue.batch.is_empty() {
                 // Whoever waited may have stopped waiting.
-                for tell in queue.flushing.drain(..) {
-                    let _ = tell.send(());
+                for tx in queue.flushing.drain(..) {
+                    let _ = tx.send(());
                 }
                 return Poll::Pending;
             }

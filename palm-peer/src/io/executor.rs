@@ -24,7 +24,7 @@ use std::{
 };
 
 /// How many threads the executor has at most, if nobody says otherwise.
-const MOST_THREADS: usize = 4;
+const MAX_THREADS: usize = 4;
 
 /// How long a TCP connection may be idle before the system checks that the other host is still there.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
@@ -69,7 +69,7 @@ pub fn prepare() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let threads = GlobalExecutorConfig::default()
             .with_env_var("ASYNC_STD_THREAD_COUNT")
-            .with_min_threads((cores / 2).clamp(1, MOST_THREADS));
+            .with_min_threads((cores / 2).clamp(1, MAX_THREADS));
         async_global_executor::init_with_config(threads.with_thread_name_fn(|| "palm-io".to_owned()));
     });
 }

@@ -12,26 +12,26 @@ const LONGEST_OPENING: usize = 4096;
 
 /// Why a connection was not opened.
 #[derive(Debug)]
-pub enum Unopened {
+pub enum HandshakeError {
     /// The other side is none of ours.
     Refused(Refusal),
     /// It broke, or was closed.
     Broken(io::Error),
 }
 
-impl From<Refusal> for Unopened {
+impl From<Refusal> for HandshakeError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<io::Error> for Unopened {
+impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)
     }
 }
 
-impl fmt::Display for Unopened {
+impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
@@ -58,7 +58,7 @@ pub async fn shake_hands(
     mut write: impl AsyncWrite + Unpin,
     ours: &str,
     theirs: &[&str],
-) -> Result<Opened, Unopened> {
+) -> Result<Opened, HandshakeError> {
     write.write_all(&greeting()).await?;
     write.flush().await?;
     let mut seen = Vec::new();
@@ -79,7 +79,7 @@ pub async fn shake_hands(
     Ok(Opened { beyond: seen, answers_pings })
 }
 
-async fn read_more(read: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>) -> Result<(), Unopened> {
+async fn read_more(read: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>) -> Result<(), HandshakeError> {
     let start = seen.len();
     if start >= LONGEST_OPENING {
         return Err(Refusal::Ready.into());

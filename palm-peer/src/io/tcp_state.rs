@@ -78,8 +78,8 @@ fn hex(address: SocketAddr) -> String {
         SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
         SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
     };
-    let words = octets.as_chunks::<4>().0.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
-    format!("{}:{:04X}", words.collect::<String>(), address.port())
+    let message = octets.as_chunks::<4>().0.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
+    format!("{}:{:04X}", message.collect::<String>(), address.port())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub type Connection = Bytes;
 
 /// What a router hears.
 #[derive(Debug)]
-pub enum Heard {
+pub enum RouterEvent {
     /// A message came in over this connection.
     Message(Connection, Frames),
     /// This connection ended.
@@ -157,9 +157,9 @@ pub fn wire_length(frames: &[Bytes]) -> u64 {
 }
 
 impl Stream for Incoming {
-    type Item = Heard;
+    type Item = RouterEvent;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Heard>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RouterEvent>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -168,13 +168,13 @@ impl Stream for Incoming {
             let mut frames = received.map(ZmqMessage::into_vec).unwrap_or_default();
             if !frames.is_empty() {
                 let connection = frames.remove(0);
-                return Poll::Ready(Some(Heard::Message(connection, frames)));
+                return Poll::Ready(Some(RouterEvent::Message(connection, frames)));
             }
         }
         while let Poll::Ready(Some(event)) = self.monitor.poll_next_unpin(cx) {
             if let SocketEvent::Disconnected(connection) = event {
                 self.ended = self.attached;
-                return Poll::Ready(Some(Heard::Disconnected(connection.into())));
+                return Poll::Ready(Some(RouterEvent::Disconnected(connection.into())));
             }
         }
         Poll::Pending
@@ -183,7 +183,7 @@ impl Stream for Incoming {
 
 impl Receiver {
     /// Waits for what comes next; from each connection in turn, where several have something. Cancel-safe.
-    pub async fn hear(&mut self) -> Heard {
+    pub async fn hear(&mut self) -> RouterEvent {
         let heard = poll_fn(|cx| {
             while let Poll::Ready(Some(incoming)) = self.incoming.poll_next_unpin(cx) {
                 self.all.push(incoming);
@@ -195,7 +195,7 @@ impl Receiver {
             }
         })
         .await;
-        if let Heard::Disconnected(connection) = &heard {
+        if let RouterEvent::Disconnected(connection) = &heard {
             self.senders.lock().remove(connection);
         }
         heard
@@ -230,11 +230,11 @@ impl Sender {
         }
         // It may come to own a lock that whoever receives waits for without giving way, as a connection ends. So another
         // thread goes on with it.
-        let (tell, done) = oneshot::channel();
+        let (tx, done) = oneshot::channel();
         executor::spawn(Name::SlowSend, async move {
             let _ = timer::timeout(SLOW_SEND, sending).await;
             // Whoever sent may have stopped waiting.
-            let _ = tell.send(());
+            let _ = tx.send(());
         });
         Some(done.map(drop).boxed())
     }

@@ -22,7 +22,7 @@ use palm_proto::{
     lease::LeaseClock,
     pipeliner,
     registry::{Action, Event, Line, Registry, Token},
-    types::{ids::Revision, keys::Keys, record::Record, tombstone::Departure},
+    types::{ids::Revision, keys::Keys, record::Record, tombstone::Tombstone},
 };
 use std::{
     future::{self, Future},
@@ -35,7 +35,7 @@ use uuid::Uuid;
 
 /// How long to wait before asking etcd again for what it did not do, at first and at most.
 const AGAIN: Duration = Duration::from_millis(200);
-const MOST_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// How many events are taken in before what they come to is carried out.
 const BATCH: usize = 100;
@@ -45,7 +45,7 @@ pub type SharedClock = Arc<Mutex<LeaseClock>>;
 
 /// What entitles a peer to lead, and what it needs for it.
 #[derive(Clone)]
-pub struct Mandate {
+pub struct LeaderContext {
     /// Where.
     pub etcd: Etcd,
     /// Under which keys.
@@ -87,7 +87,7 @@ enum Input {
 }
 
 struct Leader {
-    mandate: Mandate,
+    context: LeaderContext,
     registry: Registry,
     links: Links,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -113,15 +113,15 @@ pub enum End {
 }
 
 /// Leads until deposed, or until it ought to resign. Dropping it stops all duties at once.
-pub async fn lead(mandate: Mandate) -> End {
-    log::info!("leading the mesh, in term {}", mandate.term);
+pub async fn lead(context: LeaderContext) -> End {
+    log::info!("leading the mesh, in term {}", context.term);
     // Before the servers: what is published of one that is not among them is left over.
-    let found = takeover::published(&mandate).await;
-    let mut servers = mandate.etcd.watch(Target::Prefix(mandate.keys.servers()));
+    let found = takeover::published(&context).await;
+    let mut servers = context.etcd.watch(Target::Prefix(context.keys.servers()));
     let mut leader = Leader {
-        registry: Registry::new(mandate.me, &mandate.options, found, fastrand::u64(..), Instant::now()),
-        links: Links::new(mandate.dialer.clone(), mandate.options.probe_timeout),
-        mandate,
+        registry: Registry::new(context.me, &context.options, found, fastrand::u64(..), Instant::now()),
+        links: Links::new(context.dialer.clone(), context.options.probe_timeout),
+        context,
         work: FuturesUnordered::new(),
         whole: false,
         stale: false,
@@ -136,7 +136,7 @@ pub async fn lead(mandate: Mandate) -> End {
 
 /// How long to wait after that many failures in a row, when etcd is asked again for what it did not do.
 fn again(failures: u32) -> Duration {
-    backoff(failures, AGAIN, MOST_WAIT, fastrand::f64())
+    backoff(failures, AGAIN, MAX_WAIT, fastrand::f64())
 }
 
 impl Leader {
@@ -218,7 +218,7 @@ impl Leader {
     }
 
     fn event(&mut self, event: Event) {
-        self.stale |= matches!(event, Event::Deleted { .. } | Event::Broken { .. });
+        self.stale |= matches!(event, Event::Deleted { .. } | Event::Invalid { .. });
         let actions = self.registry.handle(event, Instant::now());
         self.perform(actions);
     }
@@ -234,43 +234,43 @@ impl Leader {
                 (self.whole, self.stale) = (true, true);
                 let actions = self.registry.listed();
                 self.perform(actions);
-                self.mourn();
+                self.report_predecessor_exit();
             }
-            Change::Interrupted { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
+            Change::Stale { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
             Change::NewHistory => {}
         }
     }
 
     fn read(&self, kv: KeyValue) -> Event {
-        let name = kv.key.strip_prefix(&self.mandate.keys.servers()).unwrap_or(&kv.key);
+        let name = kv.key.strip_prefix(&self.context.keys.servers()).unwrap_or(&kv.key);
         match Record::from_entry(name, &kv.value) {
-            Ok(record) => Event::Stands { record, modified: kv.modified, lease: kv.lease },
-            Err(broken) => Event::Broken { key: kv.key, reason: broken.to_string() },
+            Ok(record) => Event::Registered { record, modified: kv.modified, lease: kv.lease },
+            Err(broken) => Event::Invalid { key: kv.key, reason: broken.to_string() },
         }
     }
 
     /// Finds out why a record is gone.
     fn explain(&mut self, gone: KeyValue) {
-        let name = gone.key.strip_prefix(&self.mandate.keys.servers()).unwrap_or(&gone.key);
+        let name = gone.key.strip_prefix(&self.context.keys.servers()).unwrap_or(&gone.key);
         let Ok(record) = Record::from_entry(name, &gone.value) else {
-            return self.event(Event::Mended { key: gone.key });
+            return self.event(Event::InvalidRemoved { key: gone.key });
         };
-        let mandate = self.mandate.clone();
+        let context = self.context.clone();
         self.work
-            .push(async move { Done::Event(writes::explain_deletion(&mandate, record.uuid, &gone).await) }.boxed());
+            .push(async move { Done::Event(writes::explain_deletion(&context, record.uuid, &gone).await) }.boxed());
     }
 
     /// A leader that ended in silence leaves nobody who could say so but its successor.
-    fn mourn(&mut self) {
-        let Some(predecessor) = self.mandate.predecessor.take() else { return };
+    fn report_predecessor_exit(&mut self) {
+        let Some(predecessor) = self.context.predecessor.take() else { return };
         let Some(uuid) = predecessor.uuid.filter(|uuid| self.registry.endpoint(*uuid).is_none()) else { return };
-        let mandate = self.mandate.clone();
+        let context = self.context.clone();
         self.work.push(
             async move {
-                match writes::end_of_predecessor(&mandate, uuid, predecessor.lease).await {
+                match writes::end_of_predecessor(&context, uuid, predecessor.lease).await {
                     Ok(Some(reason)) => log::info!(target: "registry", "Deleted server {uuid} because {reason}"),
                     Ok(None) => {}
-                    Err(error) => mandate.etcd.log_failure("finding out how the leader before ended", &error),
+                    Err(error) => context.etcd.log_failure("finding out how the leader before ended", &error),
                 }
                 Done::Nothing
             }
@@ -297,9 +297,9 @@ impl Leader {
                         probing
                             .map(move |answer| {
                                 Done::Event(match answer {
-                                    Ok(digest) => Event::Answered { uuid, token, digest },
+                                    Ok(digest) => Event::ProbeOk { uuid, token, digest },
                                     Err(ProbeError { reason, local: true }) => Event::Unsent { uuid, token, reason },
-                                    Err(ProbeError { reason, .. }) => Event::Unanswered { uuid, token, reason },
+                                    Err(ProbeError { reason, .. }) => Event::ProbeFailed { uuid, token, reason },
                                 })
                             })
                             .boxed(),
@@ -307,21 +307,21 @@ impl Leader {
                 }
                 Action::Configure { record, modified, lease } => {
                     let uuid = record.uuid;
-                    self.write(uuid, writes::configure(self.mandate.clone(), record, modified, lease));
+                    self.write(uuid, writes::configure(self.context.clone(), record, modified, lease));
                 }
                 Action::Remove { uuid, server, modified, reason, lease, revoke } => {
                     let removal = writes::Removal { uuid, server, modified, reason, lease, revoke };
-                    self.write(uuid, writes::remove(self.mandate.clone(), removal));
+                    self.write(uuid, writes::remove(self.context.clone(), removal));
                 }
                 Action::Ask { uuid, token, witnesses } => self.ask(uuid, token, witnesses),
                 Action::Resign { unreached } => {
-                    let resigning = takeover::may_resign(self.mandate.clone(), unreached);
+                    let resigning = takeover::may_resign(self.context.clone(), unreached);
                     let done =
                         |unreached: Option<_>| unreached.map_or(Done::Nothing, |of| Done::Duties(End::Resigned(of)));
                     self.work.push(resigning.map(done).boxed());
                 }
                 Action::Withdraw { uuid, server } => {
-                    let withdrawing = takeover::withdraw(self.mandate.clone(), uuid, server);
+                    let withdrawing = takeover::withdraw(self.context.clone(), uuid, server);
                     self.work.push(
                         withdrawing
                             .map(|deposed| if deposed { Done::Duties(End::Deposed) } else { Done::Nothing })
@@ -346,7 +346,7 @@ impl Leader {
             writing
                 .map(move |written| match written {
                     writes::Written::Deposed => Done::Duties(End::Deposed),
-                    written => Done::Event(Event::Written { uuid, stands: written.stands() }),
+                    written => Done::Event(Event::WriteDone { uuid, stands: written.stands() }),
                 })
                 .boxed(),
         );
@@ -355,8 +355,9 @@ impl Leader {
     fn prove_gone(&mut self, uuid: Uuid) {
         let Some(endpoint) = self.registry.endpoint(uuid) else { return };
         let proof = self.links.prove_gone(uuid, endpoint);
-        self.work
-            .push(proof.map(move |gone| if gone { Done::Event(Event::Gone { uuid }) } else { Done::Nothing }).boxed());
+        self.work.push(
+            proof.map(move |gone| if gone { Done::Event(Event::ProcessGone { uuid }) } else { Done::Nothing }).boxed(),
+        );
     }
 
     /// Puts the leader's name into the next batch of records that name another leader.
@@ -367,7 +368,7 @@ impl Leader {
         let batch = self.registry.take_unvouched(takeover::BATCH);
         if !batch.is_empty() {
             self.vouching = true;
-            self.work.push(takeover::vouch(self.mandate.clone(), batch).map(Done::Vouched).boxed());
+            self.work.push(takeover::vouch(self.context.clone(), batch).map(Done::Vouched).boxed());
         }
     }
 
@@ -376,7 +377,7 @@ impl Leader {
         for (uuid, written) in batch {
             match written {
                 writes::Written::Deposed => self.work.push(future::ready(Done::Duties(End::Deposed)).boxed()),
-                written => self.event(Event::Written { uuid, stands: written.stands() }),
+                written => self.event(Event::WriteDone { uuid, stands: written.stands() }),
             }
         }
     }
@@ -391,6 +392,6 @@ fn write_line(target: &str, line: &Line) {
 }
 
 /// The note under a key of `/departed/`.
-fn departure_in(kv: Option<KeyValue>) -> Option<(Departure, Revision)> {
-    kv.and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified)))
+fn departure_in(kv: Option<KeyValue>) -> Option<(Tombstone, Revision)> {
+    kv.and_then(|kv| Some((Tombstone::from_json(&kv.value)?, kv.modified)))
 }

@@ -1,7 +1,7 @@
 //! What a new leader does about what its predecessor left.
 
 use super::{
-    Mandate, again,
+    LeaderContext, again,
     writes::{self, Written},
 };
 use crate::io::timer;
@@ -20,11 +20,11 @@ const BATCH_BYTES: usize = 512 * 1024;
 const PACE: Duration = Duration::from_millis(20);
 
 /// Finds out what is published; asks etcd until it answers.
-pub async fn published(mandate: &Mandate) -> Vec<Published> {
-    let folder = mandate.keys.pipelines();
+pub async fn published(context: &LeaderContext) -> Vec<Published> {
+    let folder = context.keys.pipelines();
     let mut failures = 0;
     loop {
-        match mandate.etcd.list(&folder).await {
+        match context.etcd.list(&folder).await {
             Ok(found) => {
                 let published = found.items.into_iter().filter_map(|kv| {
                     let instance = Instance::from_entry(kv.key.strip_prefix(&folder)?, &kv.value)?;
@@ -32,7 +32,7 @@ pub async fn published(mandate: &Mandate) -> Vec<Published> {
                 });
                 return published.collect();
             }
-            Err(error) => mandate.etcd.log_failure(&format!("reading {folder}"), &error),
+            Err(error) => context.etcd.log_failure(&format!("reading {folder}"), &error),
         }
         timer::sleep(again(failures)).await;
         failures += 1;
@@ -40,13 +40,13 @@ pub async fn published(mandate: &Mandate) -> Vec<Published> {
 }
 
 /// Writes these records, many to a transaction. Where one of a transaction has changed meanwhile, each is written alone.
-pub async fn vouch(mandate: Mandate, records: Vec<(Record, Revision)>) -> Vec<(Uuid, Written)> {
+pub async fn vouch(context: LeaderContext, records: Vec<(Record, Revision)>) -> Vec<(Uuid, Written)> {
     let mut ended = Vec::with_capacity(records.len());
     for records in in_parts(records) {
-        let written = writes::rewrite(&mandate, &records).await;
+        let written = writes::rewrite(&context, &records).await;
         for record in &records {
             let alone = written == Written::Conflict && records.len() > 1;
-            let written = if alone { writes::rewrite(&mandate, std::slice::from_ref(record)).await } else { written };
+            let written = if alone { writes::rewrite(&context, std::slice::from_ref(record)).await } else { written };
             ended.push((record.0.uuid, written));
         }
         timer::sleep(PACE).await;
@@ -73,19 +73,19 @@ fn in_parts(records: Vec<(Record, Revision)>) -> Vec<Vec<(Record, Revision)>> {
 
 /// Deletes what is published of a server that has no record, unless it has one again; tries until etcd does it. Says whether this
 /// leader is found deposed.
-pub async fn withdraw(mandate: Mandate, uuid: Uuid, server: String) -> bool {
-    let key = mandate.keys.server(uuid);
+pub async fn withdraw(context: LeaderContext, uuid: Uuid, server: String) -> bool {
+    let key = context.keys.server(uuid);
     let mut failures = 0;
     loop {
-        match mandate.etcd.get(&key).await {
+        match context.etcd.get(&key).await {
             // Who registers withdraws what is published from before.
             Ok(Some(kv)) if Record::from_entry(&uuid.to_string(), &kv.value).is_ok() => return false,
-            Ok(found) => match writes::withdraw(&mandate, uuid, &server, found.map(|kv| kv.modified)).await {
+            Ok(found) => match writes::withdraw(&context, uuid, &server, found.map(|kv| kv.modified)).await {
                 Written::Done(_) => return false,
                 Written::Deposed => return true,
                 Written::Conflict | Written::Failed => {}
             },
-            Err(error) => mandate.etcd.log_failure(&format!("reading {key}"), &error),
+            Err(error) => context.etcd.log_failure(&format!("reading {key}"), &error),
         }
         timer::sleep(again(failures)).await;
         failures += 1;
@@ -93,10 +93,10 @@ pub async fn withdraw(mandate: Mandate, uuid: Uuid, server: String) -> bool {
 }
 
 /// Says why this leader resigns, and which servers it does not reach, if somebody else stands for election. Else it goes on as it can.
-pub async fn may_resign(mandate: Mandate, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
+pub async fn may_resign(context: LeaderContext, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
     let places: Vec<_> = unreached.iter().map(|(uuid, endpoint)| format!("{uuid} at {endpoint}")).collect();
     let places = places.join(", ");
-    match mandate.etcd.list_latest(&mandate.keys.election(), None, 2).await {
+    match context.etcd.list_latest(&context.keys.election(), None, 2).await {
         Ok(candidates) if candidates.len() > 1 => {
             log::warn!(
                 "resigning as leader: other servers reach what this one does not ({places}); it stands again once it reaches them"
@@ -108,7 +108,7 @@ pub async fn may_resign(mandate: Mandate, unreached: Vec<(Uuid, String)>) -> Opt
             None
         }
         Err(error) => {
-            mandate.etcd.log_failure("looking for other candidates", &error);
+            context.etcd.log_failure("looking for other candidates", &error);
             None
         }
     }

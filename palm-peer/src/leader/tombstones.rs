@@ -5,7 +5,7 @@ use crate::io::wall_clock::timestamp;
 use palm_proto::types::{
     ids::{LeaseId, Revision},
     keys::Keys,
-    tombstone::{Departure, Why},
+    tombstone::{Tombstone, Why},
 };
 use std::time::Duration;
 use uuid::Uuid;
@@ -17,7 +17,7 @@ pub const DEPARTED_FOR: Duration = Duration::from_secs(3600);
 pub const REVOKING: &str = "revoking the lease of a process that is gone (it will expire by itself)";
 
 /// Removes the record and the candidacy of a peer whose process is proven gone, and what is published of it, and revokes its lease.
-pub async fn bury(
+pub async fn remove_dead_peer(
     etcd: &Etcd,
     keys: &Keys,
     (uuid, server): (Uuid, &str),
@@ -53,7 +53,7 @@ pub async fn delete_with_note(
     etcd: &Etcd,
     deletion: Transaction,
     departed: &str,
-    note: &Departure,
+    note: &Tombstone,
 ) -> Result<Noted, EtcdError> {
     match try_to_delete_with_note(etcd, deletion.clone(), departed, note).await {
         Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
@@ -68,7 +68,7 @@ async fn try_to_delete_with_note(
     etcd: &Etcd,
     deletion: Transaction,
     departed: &str,
-    note: &Departure,
+    note: &Tombstone,
 ) -> Result<Noted, EtcdError> {
     let lease = etcd.grant_lease(DEPARTED_FOR).await?.id;
     let put = Operation::put(departed, note.to_json(), Lease::Attach(lease));
@@ -77,6 +77,6 @@ async fn try_to_delete_with_note(
 }
 
 /// A note on a departure, written now.
-pub fn note(why: Why, reason: &str) -> Departure {
-    Departure { why, reason: reason.to_owned(), when: timestamp() }
+pub fn note(why: Why, reason: &str) -> Tombstone {
+    Tombstone { why, reason: reason.to_owned(), when: timestamp() }
 }

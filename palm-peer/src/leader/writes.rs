@@ -1,6 +1,6 @@
 //! The leader's writes. Each compares the leader's own key of the election: a deposed leader's write fails.
 
-use super::{Mandate, again, departure_in};
+use super::{LeaderContext, again, departure_in};
 use crate::{
     io::{
         etcd::{EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction},
@@ -45,32 +45,32 @@ impl Written {
 }
 
 /// Writes a record, and publishes the server beside it: both on the lease of the server, with which they end.
-pub async fn configure(mandate: Mandate, record: Record, modified: Revision, lease: Option<LeaseId>) -> Written {
-    let key = mandate.keys.server(record.uuid);
+pub async fn configure(context: LeaderContext, record: Record, modified: Revision, lease: Option<LeaseId>) -> Written {
+    let key = context.keys.server(record.uuid);
     let put = Operation::put(&key, record.to_json(), Lease::Keep);
-    let published = mandate.keys.pipeline(&record.server, record.uuid);
+    let published = context.keys.pipeline(&record.server, record.uuid);
     // Somebody who puts a record by hand may do so without a lease.
     let lease = lease.map_or(Lease::None, Lease::Attach);
     let publish = Operation::put(&published, Instance::of(&record).to_json(), lease);
-    let written = fenced(&mandate, [(key.as_str(), Some(modified))], [put, publish]).await;
-    written.unwrap_or_else(|error| failed(&mandate, &key, &error))
+    let written = fenced(&context, [(key.as_str(), Some(modified))], [put, publish]).await;
+    written.unwrap_or_else(|error| failed(&context, &key, &error))
 }
 
 /// Writes records, each on the lease of its owner, in one transaction.
-pub async fn rewrite(mandate: &Mandate, records: &[(Record, Revision)]) -> Written {
-    let keys: Vec<_> = records.iter().map(|(record, modified)| (mandate.keys.server(record.uuid), *modified)).collect();
+pub async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) -> Written {
+    let keys: Vec<_> = records.iter().map(|(record, modified)| (context.keys.server(record.uuid), *modified)).collect();
     let puts = keys.iter().zip(records);
     let puts = puts.map(|((key, _), (record, _))| Operation::put(key, record.to_json(), Lease::Keep));
     let replaced = keys.iter().map(|(key, modified)| (key.as_str(), Some(*modified)));
-    let written = fenced(mandate, replaced, puts).await;
-    written.unwrap_or_else(|error| failed(mandate, &mandate.keys.servers(), &error))
+    let written = fenced(context, replaced, puts).await;
+    written.unwrap_or_else(|error| failed(context, &context.keys.servers(), &error))
 }
 
 /// Deletes what is published of a server, while in the place of its record there is still this revision (`None`: nothing).
-pub async fn withdraw(mandate: &Mandate, uuid: Uuid, server: &str, found: Option<Revision>) -> Written {
-    let key = mandate.keys.pipeline(server, uuid);
-    let written = fenced(mandate, [(mandate.keys.server(uuid).as_str(), found)], [Operation::delete(&key)]).await;
-    written.unwrap_or_else(|error| failed(mandate, &key, &error))
+pub async fn withdraw(context: &LeaderContext, uuid: Uuid, server: &str, found: Option<Revision>) -> Written {
+    let key = context.keys.pipeline(server, uuid);
+    let written = fenced(context, [(context.keys.server(uuid).as_str(), found)], [Operation::delete(&key)]).await;
+    written.unwrap_or_else(|error| failed(context, &key, &error))
 }
 
 /// A record to be removed, and why.
@@ -95,33 +95,33 @@ pub struct Removal {
 ///
 /// Without space etcd takes no note. Then the candidacy is deleted as well: so the server, if it lives, sees that this is no
 /// removal by hand, which is of the record alone. (Not the leader's own, which is what it leads by.)
-pub async fn remove(mandate: Mandate, removal: Removal) -> Written {
+pub async fn remove(context: LeaderContext, removal: Removal) -> Written {
     let Removal { uuid, server, modified, reason, lease, revoke } = removal;
-    let (key, departed) = (mandate.keys.server(uuid), mandate.keys.departed(uuid));
-    let published = mandate.keys.pipeline(&server, uuid);
+    let (key, departed) = (context.keys.server(uuid), context.keys.departed(uuid));
+    let published = context.keys.pipeline(&server, uuid);
     let deletions = [Operation::delete(&key), Operation::delete(&published)];
     let replaced = [(key.as_str(), Some(modified))];
-    let written = match mandate.etcd.grant_lease(DEPARTED_FOR).await {
+    let written = match context.etcd.grant_lease(DEPARTED_FOR).await {
         Ok(granted) => {
             let put = Operation::put(&departed, note(Why::Registry, reason).to_json(), Lease::Attach(granted.id));
-            fenced(&mandate, replaced, deletions.iter().cloned().chain([put])).await
+            fenced(&context, replaced, deletions.iter().cloned().chain([put])).await
         }
         Err(error) => Err(error),
     };
     let written = match written {
         Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
-            mandate.etcd.log_failure(&format!("writing {departed}, which says \"{reason}\","), &error);
-            let candidacy = lease.filter(|_| uuid != mandate.me).map(|lease| mandate.keys.candidate(lease));
+            context.etcd.log_failure(&format!("writing {departed}, which says \"{reason}\","), &error);
+            let candidacy = lease.filter(|_| uuid != context.me).map(|lease| context.keys.candidate(lease));
             let candidacy = candidacy.map(|key| Operation::delete(&key));
-            fenced(&mandate, replaced, deletions.into_iter().chain(candidacy)).await
+            fenced(&context, replaced, deletions.into_iter().chain(candidacy)).await
         }
         written => written,
     };
-    let written = written.unwrap_or_else(|error| failed(&mandate, &key, &error));
+    let written = written.unwrap_or_else(|error| failed(&context, &key, &error));
     if let (Written::Done(_), Some(lease)) = (written, lease.filter(|_| revoke))
-        && let Err(error) = mandate.etcd.revoke_lease(lease).await
+        && let Err(error) = context.etcd.revoke_lease(lease).await
     {
-        mandate.etcd.log_failure(REVOKING, &error);
+        context.etcd.log_failure(REVOKING, &error);
     }
     written
 }
@@ -129,49 +129,49 @@ pub async fn remove(mandate: Mandate, removal: Removal) -> Written {
 /// Carries out what holds only while this leader leads, and while each of these keys was last written at this revision (`None`: is
 /// absent).
 async fn fenced<'a>(
-    mandate: &Mandate,
+    context: &LeaderContext,
     replaced: impl IntoIterator<Item = (&'a str, Option<Revision>)>,
     operations: impl IntoIterator<Item = Operation>,
 ) -> Result<Written, EtcdError> {
-    if !lock(&mandate.clock).is_held(Instant::now()) {
+    if !lock(&context.clock).is_held(Instant::now()) {
         return Ok(Written::Failed);
     }
-    let fence = Transaction::new().created(&mandate.candidate, mandate.term);
+    let fence = Transaction::new().created(&context.candidate, context.term);
     let guarded = replaced.into_iter().fold(fence, |transaction, (key, revision)| match revision {
         Some(revision) => transaction.modified(key, revision),
         None => transaction.absent(key),
     });
     let transaction =
-        operations.into_iter().fold(guarded, Transaction::then).or_else(Operation::get(&mandate.candidate));
-    let outcome = mandate.etcd.transact(transaction).await?;
+        operations.into_iter().fold(guarded, Transaction::then).or_else(Operation::get(&context.candidate));
+    let outcome = context.etcd.transact(transaction).await?;
     if outcome.succeeded {
         return Ok(Written::Done(outcome.revision));
     }
     let own = outcome.reads.into_iter().flatten().next();
-    Ok(if own.is_some_and(|own| own.created == mandate.term) { Written::Conflict } else { Written::Deposed })
+    Ok(if own.is_some_and(|own| own.created == context.term) { Written::Conflict } else { Written::Deposed })
 }
 
-fn failed(mandate: &Mandate, key: &str, error: &EtcdError) -> Written {
+fn failed(context: &LeaderContext, key: &str, error: &EtcdError) -> Written {
     let folder = key.rsplit_once('/').map_or(key, |(folder, _)| folder);
-    mandate.etcd.log_failure(&format!("a write of the leader under {folder}/"), error);
+    context.etcd.log_failure(&format!("a write of the leader under {folder}/"), error);
     Written::Failed
 }
 
 /// Finds out why a record is gone; asks etcd until it answers.
-pub async fn explain_deletion(mandate: &Mandate, uuid: Uuid, gone: &KeyValue) -> Event {
+pub async fn explain_deletion(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Event {
     let mut failures = 0;
     loop {
-        match try_to_explain(mandate, uuid, gone).await {
+        match try_to_explain(context, uuid, gone).await {
             Ok(event) => return event,
-            Err(error) => mandate.etcd.log_failure("finding out why a record is gone", &error),
+            Err(error) => context.etcd.log_failure("finding out why a record is gone", &error),
         }
         timer::sleep(again(failures)).await;
         failures += 1;
     }
 }
 
-async fn try_to_explain(mandate: &Mandate, uuid: Uuid, gone: &KeyValue) -> Result<Event, EtcdError> {
-    let Mandate { etcd, keys, .. } = mandate;
+async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Result<Event, EtcdError> {
+    let LeaderContext { etcd, keys, .. } = context;
     let (departed, reset) = (keys.departed(uuid), keys.reset());
     let lease_lives = async {
         match gone.lease {
@@ -190,11 +190,11 @@ async fn try_to_explain(mandate: &Mandate, uuid: Uuid, gone: &KeyValue) -> Resul
 
 /// How the leader before ended, if nobody has said so yet: whoever leaves or is buried is told of at once.
 pub async fn end_of_predecessor(
-    mandate: &Mandate,
+    context: &LeaderContext,
     uuid: Uuid,
     lease: LeaseId,
 ) -> Result<Option<&'static str>, EtcdError> {
-    let Mandate { etcd, keys, .. } = mandate;
+    let LeaderContext { etcd, keys, .. } = context;
     // In this order for the reason given in `try_to_explain`.
     let lease_lost = etcd.lease_ttl(lease).await?.is_none();
     let note = departure_in(etcd.get(&keys.departed(uuid)).await?);

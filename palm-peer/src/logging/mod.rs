@@ -15,7 +15,7 @@ pub use self::stderr::{flush, init};
 use crate::{io::wall_clock, sync::lock};
 use log::Record;
 use palm_proto::{
-    log_buffer::{Entry, Logbook},
+    log_buffer::{Entry, LogBuffer},
     types::text::formatted,
 };
 use std::sync::{Arc, Mutex, Weak};
@@ -24,11 +24,11 @@ use std::sync::{Arc, Mutex, Weak};
 const RUSTLS: &str = "rustls";
 
 /// The buffers of the servers in this process.
-static BOOKS: Mutex<Vec<Weak<Mutex<Logbook>>>> = Mutex::new(Vec::new());
+static BOOKS: Mutex<Vec<Weak<Mutex<LogBuffer>>>> = Mutex::new(Vec::new());
 
 /// A buffer for a new server of this process.
-pub(crate) fn book() -> Arc<Mutex<Logbook>> {
-    let book = Arc::new(Mutex::new(Logbook::default()));
+pub(crate) fn book() -> Arc<Mutex<LogBuffer>> {
+    let book = Arc::new(Mutex::new(LogBuffer::default()));
     let mut books = lock(&BOOKS);
     books.retain(|book| book.strong_count() > 0);
     books.push(Arc::downgrade(&book));

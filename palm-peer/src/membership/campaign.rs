@@ -10,7 +10,7 @@ use crate::{
         tasks::Name,
         timer,
     },
-    leader::tombstones::bury,
+    leader::tombstones::remove_dead_peer,
     sync::lock,
 };
 use futures::future::select;
@@ -141,7 +141,7 @@ pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
             Change::Put { current, .. } if current.created == created => there = true,
             Change::Listed { .. } if there => {}
             Change::Put { .. } | Change::Deleted { .. } | Change::Listed { .. } | Change::NewHistory => return,
-            Change::Interrupted { reason } => log::debug!("the watch on a candidate was interrupted: {reason}"),
+            Change::Stale { reason } => log::debug!("the watch on a candidate was interrupted: {reason}"),
         }
     }
 }
@@ -163,7 +163,7 @@ pub type KnownEndpoints = Arc<Mutex<HashMap<Uuid, String>>>;
 
 /// Keeps a link to a candidate before this one in line. A leader is buried when its process is proven gone, so that the mesh need not
 /// wait for the TTL. Silence proves nothing: then the TTL decides.
-pub async fn watch_over(
+pub async fn monitor_leader(
     etcd: &Etcd,
     keys: &Keys,
     dialer: &Dialer,
@@ -208,7 +208,7 @@ pub async fn watch_over(
                     // the same.
                     let burial = etcd.spawn(
                         Name::LeaderRemoval,
-                        bury_leader(etcd.clone(), keys.clone(), candidate.clone(), record, kv),
+                        remove_dead_leader(etcd.clone(), keys.clone(), candidate.clone(), record, kv),
                     );
                     if burial.await == Ok(true) {
                         return;
@@ -252,10 +252,10 @@ async fn others_agree(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: Uuid) -
     }
 }
 
-async fn bury_leader(etcd: Etcd, keys: Keys, leader: Candidate, record: Record, kv: KeyValue) -> bool {
+async fn remove_dead_leader(etcd: Etcd, keys: Keys, leader: Candidate, record: Record, kv: KeyValue) -> bool {
     let uuid = record.uuid;
     let candidate = (leader.key.as_str(), leader.created, leader.lease);
-    match bury(&etcd, &keys, (uuid, &record.server), &kv, candidate).await {
+    match remove_dead_peer(&etcd, &keys, (uuid, &record.server), &kv, candidate).await {
         Ok(buried) => {
             if buried {
                 log::info!(target: "registry", "Deleted server {uuid} because its process is gone");

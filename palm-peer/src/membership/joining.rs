@@ -1,11 +1,11 @@
 //! How an agent registers for the first time.
 
 use super::{
-    Agent, Command, Joined, PeerContext,
+    Agent, Command, PeerContext, Registration,
     own_lease::OwnLease,
     registration::{RegisterError, Registrar},
-    status::Announcer,
-    watchdog::Beat,
+    status::StatusPublisher,
+    watchdog::LivenessCheck,
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -32,17 +32,17 @@ impl Agent {
         etcd: Etcd,
         context: PeerContext,
         record: Record,
-        announcer: Arc<Announcer>,
+        status: Arc<StatusPublisher>,
         commands: mpsc::UnboundedReceiver<Command>,
-        beats: mpsc::UnboundedSender<Beat>,
+        beats: mpsc::UnboundedSender<LivenessCheck>,
         cancelled: impl Future<Output = ()> + Unpin,
-    ) -> Result<(Self, Joined), Error> {
+    ) -> Result<(Self, Registration), Error> {
         let mut lease = OwnLease::new(&etcd, context.options.ttl);
         let registrar = Registrar::new(etcd, &context.options, record);
-        let agent = Self { registrar, context, announcer, commands, beats };
+        let agent = Self { registrar, context, status, commands, beats };
         let joined = match select(pin!(agent.join_on(&mut lease)), cancelled).await {
             Either::Left((joined, _)) => joined,
-            Either::Right(_) => Err(Error::new(ErrorKind::System, "joining was given up")),
+            Either::Right(_) => Err(Error::new(ErrorKind::Io, "joining was given up")),
         };
         match joined {
             Ok(joined) => Ok((agent, joined)),
@@ -54,7 +54,7 @@ impl Agent {
     }
 
     /// Tries to register on this lease until etcd does it, or refuses, or took too long.
-    async fn join_on(&self, lease: &mut OwnLease) -> Result<Joined, Error> {
+    async fn join_on(&self, lease: &mut OwnLease) -> Result<Registration, Error> {
         let join_timeout = self.context.options.join_timeout;
         let deadline = Instant::now() + join_timeout;
         let mut told: Option<Instant> = None;

@@ -37,7 +37,7 @@ pub enum LeaseNews {
 }
 
 /// Renews the lease until it is lost.
-pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::UnboundedSender<LeaseNews>) {
+pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mpsc::UnboundedSender<LeaseNews>) {
     let reporter = etcd.clone();
     let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
     let mut doubted = false;
@@ -59,7 +59,7 @@ pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::Un
                     } else {
                         trouble.clone()
                     };
-                    let _ = tell.unbounded_send(LeaseNews::InDoubt(why));
+                    let _ = tx.unbounded_send(LeaseNews::InDoubt(why));
                     attempt.await
                 }
             }
@@ -67,21 +67,21 @@ pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tell: mpsc::Un
         match answer {
             Ok(Some(ttl)) => lock(&clock).renewed(sent, ttl),
             Ok(None) => {
-                let _ = tell.unbounded_send(LeaseNews::Lost);
+                let _ = tx.unbounded_send(LeaseNews::Lost);
                 return;
             }
             Err(error) => {
                 // An outage repeats itself; once is enough. A refusal lasts until somebody does something.
-                let words = error.to_string();
-                if words != trouble || error.is_refusal() {
+                let message = error.to_string();
+                if message != trouble || error.is_refusal() {
                     reporter.log_failure("renewing the lease", &error);
-                    trouble = words;
+                    trouble = message;
                 }
             }
         }
         if doubted && lock(&clock).is_held(Instant::now()) {
             doubted = false;
-            let _ = tell.unbounded_send(LeaseNews::HeldAgain);
+            let _ = tx.unbounded_send(LeaseNews::HeldAgain);
         }
     }
 }

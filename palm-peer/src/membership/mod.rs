@@ -14,13 +14,13 @@ use self::{
     lease_keeper::LeaseNews,
     own_lease::OwnLease,
     registration::{RegisterError, Registrar},
-    status::{Announcer, Event},
-    watchdog::Beat,
+    status::{PeerEvent, StatusPublisher},
+    watchdog::LivenessCheck,
 };
 use crate::{
     client::dialer::Dialer,
     io::{
-        etcd::{Bound, Change, EtcdErrorKind},
+        etcd::{AbortOnDrop, Change, EtcdErrorKind},
         tasks::{self, Name, Supervisor},
         timer,
     },
@@ -35,7 +35,7 @@ use palm_proto::{
     backoff::full_jitter,
     config::ValidConfig,
     election::{self, Candidate, Election, Resignations},
-    removal::{LastWritten, Verdict},
+    removal::{LastWritten, RemovalCause},
     types::{ids::LeaseId, record::Record},
 };
 use std::{
@@ -72,7 +72,7 @@ pub enum End {
 enum Input {
     Lease(LeaseNews),
     Own(Change),
-    Verdict(Verdict),
+    RemovalCause(RemovalCause),
     /// etcd went back to an earlier revision, or another cluster took its place.
     NewHistory,
     /// The serving loop turns again after the registry found the server mute.
@@ -105,9 +105,9 @@ pub struct PeerContext {
 pub struct Agent {
     registrar: Registrar,
     context: PeerContext,
-    announcer: Arc<Announcer>,
+    status: Arc<StatusPublisher>,
     commands: mpsc::UnboundedReceiver<Command>,
-    beats: mpsc::UnboundedSender<Beat>,
+    beats: mpsc::UnboundedSender<LivenessCheck>,
 }
 
 /// A lease, and all that depends on it.
@@ -127,27 +127,27 @@ struct Session {
     turn: u64,
     resignations: Resignations,
     known: campaign::KnownEndpoints,
-    tell: mpsc::UnboundedSender<Input>,
+    tx: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
     leaving: bool,
     supervisor: Supervisor,
-    tasks: Vec<Bound<()>>,
-    election_tasks: Vec<Bound<()>>,
+    tasks: Vec<AbortOnDrop<()>>,
+    election_tasks: Vec<AbortOnDrop<()>>,
 }
 
 impl Agent {
     /// Registers on a lease, which the next attempt goes on with if this one fails.
-    async fn attach(&self, own: &mut OwnLease, known: Option<LastWritten>) -> Result<Joined, RegisterError> {
+    async fn attach(&self, own: &mut OwnLease, known: Option<LastWritten>) -> Result<Registration, RegisterError> {
         let (lease, clock) = own.hold().await?;
         let registered = self.registrar.register(lease, known).await;
         if matches!(&registered, Err(RegisterError::Etcd(error)) if error.kind() == EtcdErrorKind::LeaseGone) {
             own.forget();
         }
-        Ok(Joined { lease, clock, written: registered? })
+        Ok(Registration { lease, clock, written: registered? })
     }
 
     /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
-    pub async fn run(mut self, first: Joined) -> End {
+    pub async fn run(mut self, first: Registration) -> End {
         let (supervisor, beats) = (self.context.supervisor.clone(), self.beats.clone());
         let keeping = move || watchdog::keep(beats.clone());
         let _vigil = self.registrar.etcd.keep(&supervisor, Name::Watchdog, keeping);
@@ -167,19 +167,19 @@ impl Agent {
                     known
                 }
             };
-            self.announcer.announce(Event::Detached);
+            self.status.announce(PeerEvent::Detached);
             log::warn!("the lease was lost; the server goes on serving and rejoins");
             joined = match self.rejoin(written).await {
                 Ok(joined) => joined,
                 Err(end) => return end,
             };
-            self.announcer.unconfigured();
-            self.announcer.announce(Event::Rejoined);
+            self.status.unconfigured();
+            self.status.announce(PeerEvent::Rejoined);
             log::info!("rejoined as {}", self.context.uuid);
         }
     }
 
-    async fn rejoin(&mut self, written: LastWritten) -> Result<Joined, End> {
+    async fn rejoin(&mut self, written: LastWritten) -> Result<Registration, End> {
         let mut lease = OwnLease::new(&self.registrar.etcd, self.context.options.ttl);
         let joined = self.rejoin_on(&mut lease, written).await;
         if joined.is_err() {
@@ -188,7 +188,7 @@ impl Agent {
         joined
     }
 
-    async fn rejoin_on(&mut self, lease: &mut OwnLease, written: LastWritten) -> Result<Joined, End> {
+    async fn rejoin_on(&mut self, lease: &mut OwnLease, written: LastWritten) -> Result<Registration, End> {
         for attempt in 0.. {
             match self.attach(lease, Some(written)).await {
                 Ok(joined) => return Ok(joined),
@@ -210,12 +210,16 @@ impl Agent {
 
     fn evicted(&self) -> End {
         log::warn!("server {} was removed from the mesh and stays out until it is started anew", self.context.uuid);
-        self.announcer.announce(Event::Evicted);
+        self.status.announce(PeerEvent::Evicted);
         End::Evicted
     }
 
     /// One session, from its registration until the lease is lost.
-    async fn live(&mut self, joined: Joined, failures: &mut mpsc::UnboundedReceiver<Name>) -> Result<End, LeaseLost> {
+    async fn live(
+        &mut self,
+        joined: Registration,
+        failures: &mut mpsc::UnboundedReceiver<Name>,
+    ) -> Result<End, LeaseLost> {
         let lease = joined.lease;
         let mut session = Session::start(joined, &self.registrar, &self.context.supervisor);
         self.election(&mut session, election::Event::LeaseHeld(lease));
@@ -262,7 +266,7 @@ impl Agent {
             Ok(Err(error)) => log::warn!("leaving without a word, the lease will expire: {error}"),
             Err(_) => log::warn!("leaving without a word, the lease will expire: etcd did not answer in time"),
         }
-        self.announcer.announce(Event::Deposed);
+        self.status.announce(PeerEvent::Deposed);
     }
 
     async fn take_in(&mut self, session: &mut Session, input: Input) -> Result<Option<End>, LeaseLost> {
@@ -270,20 +274,20 @@ impl Agent {
             _ if session.leaving => {}
             Input::Lease(LeaseNews::InDoubt(why)) => {
                 self.election(session, election::Event::LeaseInDoubt);
-                self.announcer.announce(Event::Detached);
+                self.status.announce(PeerEvent::Detached);
                 log::warn!("etcd is in doubt: the lease was not renewed in time; the server goes on serving: {why}");
             }
             Input::Lease(LeaseNews::HeldAgain) => {
-                self.announcer.announce(Event::Rejoined);
+                self.status.announce(PeerEvent::Rejoined);
                 log::info!("etcd is back: the lease lives");
                 self.election(session, election::Event::LeaseHeld(session.lease));
             }
             Input::Lease(LeaseNews::Lost) => return Err(LeaseLost { written: session.written }),
             Input::Own(change) => self.own_record_changed(session, change),
-            Input::Verdict(verdict) => return self.judged(session, verdict).await,
+            Input::RemovalCause(verdict) => return self.judged(session, verdict).await,
             Input::Responsive => session.register(&self.registrar),
             Input::NewHistory => self.start_over(session),
-            Input::RecordMissing => session.investigate(&self.registrar, None),
+            Input::RecordMissing => session.resolve_removal(&self.registrar, None),
             // Else it stands once the lease is held, or the record is put, again.
             Input::Resigned if !session.returning && lock(&session.clock).is_held(Instant::now()) => {
                 self.election(session, election::Event::LeaseHeld(session.lease));
@@ -310,7 +314,7 @@ impl Agent {
         session.failed_registrations = 0;
         // Where the history changed meanwhile, the next registration is on its way.
         session.written = written;
-        self.announcer.announce(Event::Rejoined);
+        self.status.announce(PeerEvent::Rejoined);
         log::info!("registered again as {}", self.context.uuid);
         if std::mem::take(&mut session.returning) {
             self.election(session, election::Event::LeaseHeld(session.lease));
@@ -322,8 +326,8 @@ impl Agent {
     fn start_over(&mut self, session: &mut Session) {
         self.election(session, election::Event::LeaseInDoubt);
         session.election_tasks.clear();
-        self.announcer.announce(Event::Detached);
-        self.announcer.unconfigured();
+        self.status.announce(PeerEvent::Detached);
+        self.status.unconfigured();
         session.returning = true;
         session.register(&self.registrar);
     }
@@ -333,37 +337,37 @@ impl Agent {
             Change::Put { current, .. } => {
                 session.written.revision = session.written.revision.max(current.modified);
                 if Record::from_json(&current.value).is_ok_and(|record| record.configured) {
-                    self.announcer.announce(Event::Configured);
+                    self.status.announce(PeerEvent::Configured);
                 }
             }
             Change::Deleted { revision, observed, .. } => {
-                session.investigate(&self.registrar, observed.then_some(revision));
+                session.resolve_removal(&self.registrar, observed.then_some(revision));
             }
             Change::Listed { .. } | Change::NewHistory => {}
-            Change::Interrupted { reason } => log::debug!("the watch on the own record was interrupted: {reason}"),
+            Change::Stale { reason } => log::debug!("the watch on the own record was interrupted: {reason}"),
         }
     }
 
-    async fn judged(&mut self, session: &mut Session, verdict: Verdict) -> Result<Option<End>, LeaseLost> {
-        self.announcer.unconfigured();
+    async fn judged(&mut self, session: &mut Session, verdict: RemovalCause) -> Result<Option<End>, LeaseLost> {
+        self.status.unconfigured();
         match verdict {
-            Verdict::Evicted => return Ok(Some(self.evict(session).await)),
-            Verdict::DeletedByHand | Verdict::Unexplained => {
-                self.announcer.announce(Event::Detached);
+            RemovalCause::Evicted => return Ok(Some(self.evict(session).await)),
+            RemovalCause::DeletedByHand | RemovalCause::Unexplained => {
+                self.status.announce(PeerEvent::Detached);
                 log::warn!(
                     "the record of this server is gone from etcd, and nothing proves that a person meant it; \
                      registering anew"
                 );
                 session.register(&self.registrar);
             }
-            Verdict::LeaseLost => return Err(LeaseLost { written: session.written }),
-            Verdict::Reset => {
-                self.announcer.announce(Event::Detached);
+            RemovalCause::LeaseLost => return Err(LeaseLost { written: session.written }),
+            RemovalCause::Reset => {
+                self.status.announce(PeerEvent::Detached);
                 log::info!("the mesh was reset; registering anew");
                 session.register(&self.registrar);
             }
-            Verdict::Mute => {
-                self.announcer.announce(Event::Detached);
+            RemovalCause::Mute => {
+                self.status.announce(PeerEvent::Detached);
                 log::warn!("the registry removed this server because it did not answer; it rejoins once it does");
                 session.await_response(&self.registrar, &self.beats);
             }
@@ -380,7 +384,7 @@ impl Agent {
 
 /// A registration under a lease.
 #[derive(Clone)]
-pub struct Joined {
+pub struct Registration {
     lease: LeaseId,
     clock: SharedClock,
     written: LastWritten,

@@ -7,12 +7,12 @@ use crate::{
 };
 use palm_proto::{
     config::ValidConfig,
-    removal::{Evidence, LastWritten, Verdict, judge},
+    removal::{LastWritten, RemovalCause, RemovalFacts, classify},
     types::{
         ids::{LeaseId, Revision},
         keys::Keys,
         record::Record,
-        tombstone::{Departure, REMOVED_BY_ADMIN, Why},
+        tombstone::{REMOVED_BY_ADMIN, Tombstone, Why},
     },
 };
 /// Why a peer could not register.
@@ -99,22 +99,22 @@ impl Registrar {
         written: LastWritten,
         deleted: Option<Revision>,
         lease: LeaseId,
-    ) -> Result<Verdict, EtcdError> {
+    ) -> Result<RemovalCause, EtcdError> {
         let (departed, reset) = (self.keys.departed(self.record.uuid), self.keys.reset());
         let reading = Transaction::new().then(Operation::get(&departed)).then(Operation::get(&reset));
         let mut reads = self.etcd.transact(reading).await?.reads.into_iter().map(|found| found.into_iter().next());
         let (departed, reset) = (reads.next().flatten(), reads.next().flatten());
         let lease_alive = self.etcd.lease_ttl(lease).await?.is_some();
-        let evidence = Evidence {
+        let evidence = RemovalFacts {
             written,
             deleted,
             epoch: self.etcd.epoch(),
-            departure: departed.as_ref().and_then(|kv| Some((Departure::from_json(&kv.value)?, kv.modified))),
+            departure: departed.as_ref().and_then(|kv| Some((Tombstone::from_json(&kv.value)?, kv.modified))),
             reset: reset.as_ref().map(|kv| kv.modified),
             lease_alive,
         };
-        match (judge(&evidence), deleted) {
-            (Verdict::DeletedByHand, Some(deleted)) => {
+        match (classify(&evidence), deleted) {
+            (RemovalCause::DeletedByHand, Some(deleted)) => {
                 Ok(self.note_removal_by_hand(lease, deleted, departed, reset).await)
             }
             (verdict, _) => Ok(verdict),
@@ -132,7 +132,7 @@ impl Registrar {
         deleted: Revision,
         departed: Option<KeyValue>,
         reset: Option<KeyValue>,
-    ) -> Verdict {
+    ) -> RemovalCause {
         let uuid = self.record.uuid;
         let unchanged = |transaction: Transaction, key: &str, found: Option<KeyValue>| match found {
             Some(kv) => transaction.modified(key, kv.modified),
@@ -155,11 +155,11 @@ impl Registrar {
             Ok::<_, EtcdError>(outcome.succeeded || ours)
         };
         match noting.await {
-            Ok(true) => Verdict::Evicted,
-            Ok(false) => Verdict::Unexplained,
+            Ok(true) => RemovalCause::Evicted,
+            Ok(false) => RemovalCause::Unexplained,
             Err(error) => {
                 self.etcd.log_failure("noting that the record was deleted by hand", &error);
-                Verdict::Unexplained
+                RemovalCause::Unexplained
             }
         }
     }
@@ -188,6 +188,6 @@ impl Registrar {
 }
 
 fn is_eviction(note: &KeyValue, known: LastWritten, epoch: u64) -> bool {
-    Departure::from_json(&note.value)
+    Tombstone::from_json(&note.value)
         .is_some_and(|tombstone| tombstone.why == Why::Admin && known.is_before(&tombstone, note.modified, epoch))
 }

@@ -1,11 +1,11 @@
 //! The tasks of one session: each waits for one thing, and tells the agent.
 
 use super::{
-    Input, Joined, PeerContext, Session,
+    Input, PeerContext, Registration, Session,
     campaign::{self, AFTER_THE_NEXT, Duty},
     lease_keeper,
     registration::Registrar,
-    watchdog::Beat,
+    watchdog::LivenessCheck,
 };
 use crate::{
     io::{
@@ -24,7 +24,7 @@ use futures::{
 use palm_proto::{
     backoff::full_jitter,
     election::{Candidate, Election, Event, Resignations},
-    removal::{LastWritten, Verdict},
+    removal::{LastWritten, RemovalCause},
     types::ids::{LeaseId, Revision},
 };
 use std::{
@@ -43,8 +43,8 @@ fn again(attempt: u32) -> Duration {
 }
 
 impl Session {
-    pub(super) fn start(joined: Joined, registrar: &Registrar, supervisor: &Supervisor) -> Self {
-        let (tell, inputs) = mpsc::unbounded();
+    pub(super) fn start(joined: Registration, registrar: &Registrar, supervisor: &Supervisor) -> Self {
+        let (tx, inputs) = mpsc::unbounded();
         let mut session = Self {
             lease: joined.lease,
             clock: joined.clock,
@@ -56,7 +56,7 @@ impl Session {
             turn: 0,
             resignations: Resignations::default(),
             known: campaign::KnownEndpoints::default(),
-            tell,
+            tx,
             inputs,
             leaving: false,
             supervisor: supervisor.clone(),
@@ -70,15 +70,14 @@ impl Session {
     }
 
     fn keep_lease(&mut self, registrar: &Registrar) {
-        let (etcd, lease, clock, tell) =
-            (registrar.etcd.clone(), self.lease, Arc::clone(&self.clock), self.tell.clone());
+        let (etcd, lease, clock, tx) = (registrar.etcd.clone(), self.lease, Arc::clone(&self.clock), self.tx.clone());
         let start = move || {
             let (tell_news, mut news) = mpsc::unbounded();
             let keeping = lease_keeper::keep(etcd.clone(), lease, Arc::clone(&clock), tell_news);
-            let tell = tell.clone();
+            let tx = tx.clone();
             let passing_on = async move {
                 while let Some(news) = news.next().await {
-                    let _ = tell.unbounded_send(Input::Lease(news));
+                    let _ = tx.unbounded_send(Input::Lease(news));
                 }
             };
             join(keeping, passing_on).map(drop)
@@ -87,12 +86,11 @@ impl Session {
     }
 
     fn watch_record(&mut self, registrar: &Registrar) {
-        let (etcd, key, tell) =
-            (registrar.etcd.clone(), registrar.keys.server(registrar.record.uuid), self.tell.clone());
+        let (etcd, key, tx) = (registrar.etcd.clone(), registrar.keys.server(registrar.record.uuid), self.tx.clone());
         let mut first = true;
         let start = move || {
             let mut watch = etcd.watch(Target::Key(key.clone()));
-            let tell = tell.clone();
+            let tx = tx.clone();
             // Who watched before may have ended before it told that the record went.
             let mut unsure = !std::mem::take(&mut first);
             async move {
@@ -102,9 +100,9 @@ impl Session {
                         && std::mem::take(&mut unsure)
                         && watch.items().is_empty()
                     {
-                        let _ = tell.unbounded_send(Input::RecordMissing);
+                        let _ = tx.unbounded_send(Input::RecordMissing);
                     }
-                    if tell.unbounded_send(Input::Own(change)).is_err() {
+                    if tx.unbounded_send(Input::Own(change)).is_err() {
                         return;
                     }
                 }
@@ -115,14 +113,14 @@ impl Session {
 
     /// Tells when etcd's history is another one than that in which the peer registered.
     fn watch_history(&mut self, registrar: &Registrar) {
-        let (etcd, tell) = (registrar.etcd.clone(), self.tell.clone());
+        let (etcd, tx) = (registrar.etcd.clone(), self.tx.clone());
         let known = Arc::new(AtomicU64::new(self.written.epoch));
         let start = move || {
-            let (etcd, tell, known) = (etcd.clone(), tell.clone(), Arc::clone(&known));
+            let (etcd, tx, known) = (etcd.clone(), tx.clone(), Arc::clone(&known));
             async move {
                 loop {
                     known.store(etcd.history_after(known.load(Ordering::Relaxed)).await, Ordering::Relaxed);
-                    if tell.unbounded_send(Input::NewHistory).is_err() {
+                    if tx.unbounded_send(Input::NewHistory).is_err() {
                         return;
                     }
                 }
@@ -132,11 +130,11 @@ impl Session {
     }
 
     /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
-    pub(super) fn investigate(&mut self, registrar: &Registrar, mut deleted: Option<Revision>) {
+    pub(super) fn resolve_removal(&mut self, registrar: &Registrar, mut deleted: Option<Revision>) {
         let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
         self.spawn(registrar, Name::Investigation, move || {
             // What happened between two attempts nobody saw.
-            investigate(registrar_clone.clone(), written, deleted.take(), lease)
+            resolve_removal(registrar_clone.clone(), written, deleted.take(), lease)
         });
     }
 
@@ -157,7 +155,7 @@ impl Session {
     }
 
     /// Waits until the serving loop turns.
-    pub(super) fn await_response(&mut self, registrar: &Registrar, beats: &mpsc::UnboundedSender<Beat>) {
+    pub(super) fn await_response(&mut self, registrar: &Registrar, beats: &mpsc::UnboundedSender<LivenessCheck>) {
         let beats = beats.clone();
         self.spawn(registrar, Name::AwaitResponse, move || {
             let (answer, answered) = oneshot::channel();
@@ -212,11 +210,11 @@ impl Session {
         leader: Option<Candidate>,
         own: Revision,
     ) {
-        self.stand_by(registrar, predecessor.key.clone(), predecessor.created);
-        self.stand_by(registrar, registrar.keys.candidate(self.lease), own);
+        self.watch_key(registrar, predecessor.key.clone(), predecessor.created);
+        self.watch_key(registrar, registrar.keys.candidate(self.lease), own);
         self.followed = Some(predecessor.clone());
         for ahead in ahead {
-            self.stand_by(registrar, ahead.key, ahead.created);
+            self.watch_key(registrar, ahead.key, ahead.created);
         }
         let Some(leader) = leader else { return };
         lock(&self.known).retain(|uuid, _| Some(*uuid) == leader.uuid || Some(*uuid) == predecessor.uuid);
@@ -224,31 +222,31 @@ impl Session {
         let after = if predecessor == leader {
             Duration::ZERO
         } else {
-            self.watch_over(registrar, context, predecessor, Duty::Know);
+            self.monitor_leader(registrar, context, predecessor, Duty::Know);
             AFTER_THE_NEXT
         };
-        self.watch_over(registrar, context, leader, Duty::Bury(after));
+        self.monitor_leader(registrar, context, leader, Duty::Bury(after));
     }
 
-    fn watch_over(&mut self, registrar: &Registrar, context: &PeerContext, candidate: Candidate, duty: Duty) {
+    fn monitor_leader(&mut self, registrar: &Registrar, context: &PeerContext, candidate: Candidate, duty: Duty) {
         let (etcd, keys, known) = (registrar.etcd.clone(), registrar.keys.clone(), Arc::clone(&self.known));
         let dialer = context.dialer.for_probes(&registrar.etcd);
         let start = move || {
             let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
             let candidate = candidate.clone();
-            async move { campaign::watch_over(&etcd, &keys, &dialer, (&candidate, duty), &known).await }
+            async move { campaign::monitor_leader(&etcd, &keys, &dialer, (&candidate, duty), &known).await }
         };
         self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));
     }
 
     pub(super) fn lead(&mut self, registrar: &Registrar, context: &PeerContext, term: Revision) {
-        self.stand_by(registrar, registrar.keys.candidate(self.lease), term);
+        self.watch_key(registrar, registrar.keys.candidate(self.lease), term);
         // The duties must never keep the lease from being renewed.
         let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
             log::warn!("leading without a thread for it, beside the renewal of the lease: {error}");
             registrar.etcd.clone()
         });
-        let mandate = leader::Mandate {
+        let context = leader::LeaderContext {
             etcd: etcd.clone(),
             keys: registrar.keys.clone(),
             me: context.uuid,
@@ -259,11 +257,11 @@ impl Session {
             clock: Arc::clone(&self.clock),
             predecessor: self.followed.take(),
         };
-        let (tell, turn) = (self.tell.clone(), self.turn);
+        let (tx, turn) = (self.tx.clone(), self.turn);
         let start = move || {
-            let (tell, leading) = (tell.clone(), leader::lead(mandate.clone()));
+            let (tx, leading) = (tx.clone(), leader::lead(context.clone()));
             async move {
-                let _ = tell.unbounded_send(match leading.await {
+                let _ = tx.unbounded_send(match leading.await {
                     // The fence is closed: some other candidate leads, or the key is gone.
                     leader::End::Deposed => Input::Election(turn, Event::KeyGone),
                     leader::End::Resigned(unreached) => Input::Resign(turn, unreached),
@@ -274,7 +272,7 @@ impl Session {
     }
 
     /// Tells the election when a key that was created then is gone.
-    fn stand_by(&mut self, registrar: &Registrar, key: String, created: Revision) {
+    fn watch_key(&mut self, registrar: &Registrar, key: String, created: Revision) {
         let etcd = registrar.etcd.clone();
         self.spawn_for_election(registrar, Name::CandidateWatch, move || {
             let (etcd, key) = (etcd.clone(), key.clone());
@@ -289,10 +287,10 @@ impl Session {
     where
         F: Future<Output = Input> + Send + 'static,
     {
-        let tell = self.tell.clone();
+        let tx = self.tx.clone();
         let telling = move || {
-            let (tell, input) = (tell.clone(), start());
-            async move { drop(tell.unbounded_send(input.await)) }
+            let (tx, input) = (tx.clone(), start());
+            async move { drop(tx.unbounded_send(input.await)) }
         };
         self.tasks.retain(|task| !task.is_finished());
         self.tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
@@ -306,16 +304,16 @@ impl Session {
     ) where
         F: Future<Output = Event> + Send + 'static,
     {
-        let (tell, turn) = (self.tell.clone(), self.turn);
+        let (tx, turn) = (self.tx.clone(), self.turn);
         let telling = move || {
-            let (tell, event) = (tell.clone(), start());
-            async move { drop(tell.unbounded_send(Input::Election(turn, event.await))) }
+            let (tx, event) = (tx.clone(), start());
+            async move { drop(tx.unbounded_send(Input::Election(turn, event.await))) }
         };
         self.election_tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
     }
 }
 
-async fn investigate(
+async fn resolve_removal(
     registrar: Registrar,
     written: LastWritten,
     mut deleted: Option<Revision>,
@@ -323,7 +321,7 @@ async fn investigate(
 ) -> Input {
     for attempt in 0.. {
         match registrar.verdict(written, deleted, lease).await {
-            Ok(verdict) => return Input::Verdict(verdict),
+            Ok(verdict) => return Input::RemovalCause(verdict),
             // What happened in between nobody saw.
             Err(error) => {
                 deleted = None;
@@ -332,5 +330,5 @@ async fn investigate(
         }
         timer::sleep(again(attempt)).await;
     }
-    Input::Verdict(Verdict::Unexplained)
+    Input::RemovalCause(RemovalCause::Unexplained)
 }

@@ -1,6 +1,6 @@
 //! An agent's part in the election.
 
-use super::{Agent, Session, status::Event};
+use super::{Agent, Session, status::PeerEvent};
 use palm_proto::{
     election::{self, Action},
     types::ids::Revision,
@@ -31,11 +31,11 @@ impl Agent {
                     session.follow(&self.registrar, &self.context, predecessor, ahead, leader, own);
                 }
                 Action::Lead(term) => {
-                    self.announcer.announce(Event::Elected);
+                    self.status.announce(PeerEvent::Elected);
                     session.lead(&self.registrar, &self.context, term);
                 }
                 Action::StepDown => {
-                    self.announcer.announce(Event::Deposed);
+                    self.status.announce(PeerEvent::Deposed);
                     log::info!("no longer leading the mesh");
                 }
             }

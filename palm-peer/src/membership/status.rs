@@ -10,7 +10,7 @@ use std::sync::Mutex;
 /// What happened to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Event {
+pub enum PeerEvent {
     /// A leader reached the server: clients can, too.
     Configured,
     /// The peer leads the mesh.
@@ -30,7 +30,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 // Four answers to four questions; no two of them make a third.
 #[allow(clippy::struct_excessive_bools)]
-pub struct State {
+pub struct PeerState {
     /// Whether a leader has reached the server since it registered.
     pub configured: bool,
     /// Whether the peer leads the mesh.
@@ -43,37 +43,37 @@ pub struct State {
 
 /// Keeps the state and passes the events on.
 #[derive(Debug)]
-pub struct Announcer {
-    state: Mutex<State>,
+pub struct StatusPublisher {
+    state: Mutex<PeerState>,
     /// Nobody any more, once the peer's life in the mesh is over.
-    subscribers: Mutex<Option<Vec<mpsc::UnboundedSender<Event>>>>,
+    subscribers: Mutex<Option<Vec<mpsc::UnboundedSender<PeerEvent>>>>,
 }
 
-impl Announcer {
+impl StatusPublisher {
     /// The announcer of a peer that is about to join.
     pub fn new() -> Self {
-        let joined = State { attached: true, ..State::default() };
+        let joined = PeerState { attached: true, ..PeerState::default() };
         Self { state: Mutex::new(joined), subscribers: Mutex::new(Some(Vec::new())) }
     }
 
     /// How the peer is doing now.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> PeerState {
         *lock(&self.state)
     }
 
     /// All events from now on, until the end.
-    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Event> {
-        let (tell, events) = mpsc::unbounded();
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<PeerEvent> {
+        let (tx, events) = mpsc::unbounded();
         if let Some(subscribers) = lock(&self.subscribers).as_mut() {
             // A server may be asked again and again while nothing happens to it.
             subscribers.retain(|subscriber| !subscriber.is_closed());
-            subscribers.push(tell);
+            subscribers.push(tx);
         }
         events
     }
 
     /// Takes an event in and passes it on, unless it changes nothing.
-    pub fn announce(&self, event: Event) {
+    pub fn announce(&self, event: PeerEvent) {
         let before = self.state();
         let state = after(before, event);
         if state == before {
@@ -83,7 +83,7 @@ impl Announcer {
         if let Some(subscribers) = lock(&self.subscribers).as_mut() {
             subscribers.retain(|subscriber| subscriber.unbounded_send(event).is_ok());
         }
-        if event == Event::Configured {
+        if event == PeerEvent::Configured {
             systemd::notify(Notice::Ready);
         }
         systemd::notify(Notice::Status(words(state)));
@@ -98,29 +98,29 @@ impl Announcer {
     /// The peer's life in the mesh is over: it has no place there, and nothing happens to it any more.
     pub fn end(&self) {
         let evicted = self.state().evicted;
-        *lock(&self.state) = State { evicted, ..State::default() };
+        *lock(&self.state) = PeerState { evicted, ..PeerState::default() };
         lock(&self.subscribers).take();
     }
 }
 
-fn after(state: State, event: Event) -> State {
+fn after(state: PeerState, event: PeerEvent) -> PeerState {
     match event {
-        Event::Configured => State { configured: true, ..state },
-        Event::Elected => State { leading: true, ..state },
-        Event::Deposed => State { leading: false, ..state },
-        Event::Detached => State { attached: false, ..state },
-        Event::Rejoined => State { attached: true, ..state },
-        Event::Evicted => State { evicted: true, attached: false, configured: false, leading: false },
+        PeerEvent::Configured => PeerState { configured: true, ..state },
+        PeerEvent::Elected => PeerState { leading: true, ..state },
+        PeerEvent::Deposed => PeerState { leading: false, ..state },
+        PeerEvent::Detached => PeerState { attached: false, ..state },
+        PeerEvent::Rejoined => PeerState { attached: true, ..state },
+        PeerEvent::Evicted => PeerState { evicted: true, attached: false, configured: false, leading: false },
     }
 }
 
-fn words(state: State) -> &'static str {
+fn words(state: PeerState) -> &'static str {
     match state {
-        State { evicted: true, .. } => "evicted by an administrator",
-        State { attached: false, .. } => "serving, but etcd is in doubt",
-        State { leading: true, configured: true, .. } => "serving, leading the mesh",
-        State { leading: true, .. } => "leading the mesh, not configured",
-        State { configured: true, .. } => "serving",
+        PeerState { evicted: true, .. } => "evicted by an administrator",
+        PeerState { attached: false, .. } => "serving, but etcd is in doubt",
+        PeerState { leading: true, configured: true, .. } => "serving, leading the mesh",
+        PeerState { leading: true, .. } => "leading the mesh, not configured",
+        PeerState { configured: true, .. } => "serving",
         _ => "waiting to be configured",
     }
 }
@@ -131,10 +131,10 @@ mod tests {
 
     #[test]
     fn whoever_stops_listening_is_forgotten() {
-        let announcer = Announcer::new();
+        let status = StatusPublisher::new();
         for _ in 0..100_000 {
-            drop(announcer.subscribe());
+            drop(status.subscribe());
         }
-        assert_eq!(lock(&announcer.subscribers).as_ref().map(Vec::len), Some(1));
+        assert_eq!(lock(&status.subscribers).as_ref().map(Vec::len), Some(1));
     }
 }

@@ -20,12 +20,12 @@ pub(crate) fn check_length(record: &Record) -> Result<(), Error> {
     if length <= LONGEST {
         return Ok(());
     }
-    let words = format!(
-        "server {}: its record in etcd would have {length} bytes, {} at most; {} functions are named in it: give it fewer, \
+    let text = format!(
+        "server {}: its record in etcd would have {length} bytes, {} at max; {} functions are named in it: give it fewer, \
          or shorter names",
         record.server,
         LONGEST,
         record.functions.len()
     );
-    Err(Error::new(ErrorKind::Invalid, words))
+    Err(Error::new(ErrorKind::InvalidConfig, text))
 }

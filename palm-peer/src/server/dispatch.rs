@@ -1,13 +1,13 @@
 //! The serving loop: takes requests in, runs functions on the caller's executor, sends answers out.
 
 use super::{
-    active_calls::Running,
+    active_calls::ActiveCalls,
     clients::Clients,
     functions, liveness_check,
-    parcel::ReturnAddress,
+    parcel::ReplyTo,
     passing::Passing,
-    state::Core,
-    task::{Finished, Onward, Task},
+    state::ServerState,
+    task::{Completion, NextStage, Task},
     unconfirmed::Lost,
 };
 use crate::{
@@ -15,9 +15,9 @@ use crate::{
     io::{
         executor,
         timer::{self, Sleep},
-        zmq::{Connection, Frames, Heard},
+        zmq::{Connection, Frames, RouterEvent},
     },
-    membership::watchdog::Beat,
+    membership::watchdog::LivenessCheck,
     server::message::Message,
 };
 use bytes::Bytes;
@@ -30,7 +30,7 @@ use futures::{
 use palm_proto::{
     limits::fair_queue::{Amount, FairQueue},
     types::{
-        message::{self, Answer, BadHeader, Failure, FailureKind, Incoming, Request},
+        message::{self, Answer, BadHeader, CallErrorKind, Failure, Incoming, Request},
         names,
     },
 };
@@ -50,10 +50,10 @@ const SWEEP: Duration = Duration::from_millis(100);
 const SLICE: Duration = Duration::from_micros(200);
 
 /// One server's loop.
-pub struct Serving {
-    pub(super) core: Arc<Core>,
+pub struct Dispatcher {
+    pub(super) core: Arc<ServerState>,
     sender: Sender,
-    running: Running,
+    running: ActiveCalls,
     queued: FairQueue<Connection, Task>,
     /// When to look for requests that nobody waits for any more, while some are queued.
     sweep: Fuse<Sleep>,
@@ -68,11 +68,11 @@ pub struct Serving {
     yielded: Instant,
 }
 
-impl Serving {
+impl Dispatcher {
     /// A loop that answers over `sender`.
-    pub fn new(core: Arc<Core>, sender: Sender) -> Self {
+    pub fn new(core: Arc<ServerState>, sender: Sender) -> Self {
         Self {
-            running: Running::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
+            running: ActiveCalls::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
             queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
             onward: Passing::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
             sweep: Fuse::terminated(),
@@ -89,7 +89,7 @@ impl Serving {
     pub async fn run(
         &mut self,
         receiver: &mut Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
         mut until: &mut (impl FusedFuture<Output = ()> + Unpin),
     ) {
         loop {
@@ -101,7 +101,7 @@ impl Serving {
     }
 
     /// Waits for the next thing that happens, and deals with it. Cancel-safe.
-    async fn turn(&mut self, receiver: &mut Receiver, beats: &mut mpsc::UnboundedReceiver<Beat>) {
+    async fn turn(&mut self, receiver: &mut Receiver, beats: &mut mpsc::UnboundedReceiver<LivenessCheck>) {
         if self.yielded.elapsed() > SLICE {
             executor::yield_now().await;
             self.yielded = Instant::now();
@@ -122,13 +122,13 @@ impl Serving {
     pub async fn drain(
         &mut self,
         receiver: &mut Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
-        least: Duration,
-        most: Duration,
+        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
+        min: Duration,
+        max: Duration,
     ) {
         let start = Instant::now();
-        self.run(receiver, beats, &mut timer::sleep_until(start + least).fuse()).await;
-        let mut end = timer::sleep_until(start + most).fuse();
+        self.run(receiver, beats, &mut timer::sleep_until(start + min).fuse()).await;
+        let mut end = timer::sleep_until(start + max).fuse();
         while !self.is_idle() {
             futures::select_biased! {
                 () = end => return,
@@ -139,10 +139,10 @@ impl Serving {
 
     /// Tells whoever wants to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
     /// heard it is still dealt with, until they have said that nothing more comes.
-    pub fn say_goodbye(&mut self) {
+    pub fn send_goodbye(&mut self) {
         let header = Answer::goodbye(self.core.uuid);
         for connection in self.clients.table.say_goodbye() {
-            let to = ReturnAddress::new(connection, false);
+            let to = ReplyTo::new(connection, false);
             self.send(&to, &header, Bytes::new());
         }
     }
@@ -161,10 +161,10 @@ impl Serving {
         self.pending() == 0 && self.parting() == 0 && self.slow.is_empty()
     }
 
-    fn hear(&mut self, heard: Heard) {
+    fn hear(&mut self, heard: RouterEvent) {
         match heard {
-            Heard::Disconnected(connection) => self.clients.table.disconnected(&connection),
-            Heard::Message(connection, frames) => self.take_in(connection, frames),
+            RouterEvent::Disconnected(connection) => self.clients.table.disconnected(&connection),
+            RouterEvent::Message(connection, frames) => self.take_in(connection, frames),
         }
     }
 
@@ -173,7 +173,7 @@ impl Serving {
         if delimiter {
             frames.remove(0);
         }
-        let mut to = ReturnAddress::new(connection, delimiter);
+        let mut to = ReplyTo::new(connection, delimiter);
         let mut frames = frames.into_iter();
         let header = frames.next().unwrap_or_default();
         let payload = frames.next().unwrap_or_default();
@@ -187,19 +187,18 @@ impl Serving {
                 }
                 // Who comes when the others have gone must hear it too, or what it sends would be lost with us.
                 if self.clients.table.said_goodbye() {
-                    self.say_goodbye();
+                    self.send_goodbye();
                 }
             }
-            Ok(Incoming::Parting) => self.clients.table.parted(&to.connection),
+            Ok(Incoming::GoodbyeAck) => self.clients.table.parted(&to.connection),
             Ok(Incoming::Request(request)) => {
                 (to.job, to.idx, to.stage) = (request.job, request.idx, request.stage);
                 if request.stage > 0 {
                     (to.client, to.delimiter) = (request.client, false);
                 }
-                let too_many = frames
-                    .next()
-                    .is_some()
-                    .then(|| Failure::new(FailureKind::BadMessage, "a message has two frames, a header and a payload"));
+                let too_many = frames.next().is_some().then(|| {
+                    Failure::new(CallErrorKind::BadMessage, "a message has two frames, a header and a payload")
+                });
                 let started = too_many.map_or_else(|| self.start(&to, request, payload), Err);
                 if let Err(failure) = started {
                     self.answer(&to, Err(failure));
@@ -207,25 +206,25 @@ impl Serving {
             }
             Err(BadHeader { message, job, idx, stage }) => {
                 (to.job, to.idx, to.stage) = (job, idx, stage.unwrap_or(0));
-                self.answer(&to, Err(Failure::new(FailureKind::BadMessage, message)));
+                self.answer(&to, Err(Failure::new(CallErrorKind::BadMessage, message)));
             }
         }
     }
 
     /// Starts, queues or at once answers a request; an error means that no function ran.
-    fn start(&mut self, to: &ReturnAddress, request: Request, payload: Bytes) -> Result<(), Failure> {
+    fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), Failure> {
         let arrived = Instant::now();
         let name = self.meant_here(&request)?.to_owned();
-        let most = self.core.options.max_payload;
-        if payload.len() > most {
-            let words = format!("a payload of {} bytes, {most} at most", payload.len());
-            return Err(Failure::new(FailureKind::TooLarge, words));
+        let max = self.core.options.max_payload;
+        if payload.len() > max {
+            let text = format!("a payload of {} bytes, {max} at most", payload.len());
+            return Err(Failure::new(CallErrorKind::TooLarge, text));
         }
         if request.goes_on() && !self.onward.has_room() {
             // Before the function runs: afterwards it would have run in vain.
             let (count, bytes) = (self.onward.len(), self.onward.bytes());
-            let words = format!("{count} messages of {bytes} bytes wait for connections to other servers");
-            return Err(Failure::new(FailureKind::Busy, words));
+            let text = format!("{count} messages of {bytes} bytes wait for connections to other servers");
+            return Err(Failure::new(CallErrorKind::Busy, text));
         }
         let time = request.timeout_ms.map_or(self.core.options.timeout, Duration::from_millis).min(LONGEST);
         let deadline = arrived + time;
@@ -243,7 +242,7 @@ impl Serving {
             deadline,
             relay: Arc::clone(&self.core.relay),
         };
-        let onward = request.goes_on().then_some(Onward { request, deadline });
+        let onward = request.goes_on().then_some(NextStage { request, deadline });
         let of_author = self.core.functions.get(&name).map(Arc::clone);
         if let Some(function) = of_author.or_else(|| functions::built_in_that_waits(&self.core, &name)) {
             let client = to.client.and_then(|client| self.clients.table.connection(client));
@@ -254,10 +253,10 @@ impl Serving {
         let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
             let known = self.core.functions.keys().map(String::as_str).chain(names::BUILT_IN);
             let known = known.collect::<Vec<_>>().join(", ");
-            let words = format!("{} has no function {name}, only {known}", self.core.name);
-            Err(Failure::new(FailureKind::NoSuchFunction, words))
+            let text = format!("{} has no function {name}, only {known}", self.core.name);
+            Err(Failure::new(CallErrorKind::NoSuchFunction, text))
         });
-        self.conclude(to, functions::at_most(most, result), onward);
+        self.conclude(to, functions::at_most(max, result), onward);
         Ok(())
     }
 
@@ -266,21 +265,21 @@ impl Serving {
         let core = &self.core;
         let target = &request.pipeline[request.stage];
         let (server, function) = names::split_target(target).ok_or_else(|| {
-            Failure::new(FailureKind::BadMessage, format!("{target:?} is not of the form server.function"))
+            Failure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
         })?;
         let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == core.uuid);
         // A uuid can be written in several ways, and clients that found it in one may send it in another.
         let named = server == core.name || server.parse() == Ok(core.uuid);
         if !routed || !named {
-            let words = format!("this is {} {}, not {target}", core.name, core.uuid);
-            return Err(Failure::new(FailureKind::WrongServer, words));
+            let text = format!("this is {} {}, not {target}", core.name, core.uuid);
+            return Err(Failure::new(CallErrorKind::WrongServer, text));
         }
         Ok(function)
     }
 
     fn admit(&mut self, task: Task) -> Result<(), Failure> {
         if self.core.leaving.load(Ordering::Acquire) {
-            return Err(Failure::new(FailureKind::Leaving, "this server is leaving the mesh"));
+            return Err(Failure::new(CallErrorKind::Leaving, "this server is leaving the mesh"));
         }
         if self.running.has_room() {
             let bytes = task.message.payload.len();
@@ -299,8 +298,8 @@ impl Serving {
     fn enqueue(&mut self, task: Task) {
         let bytes = task.message.payload.len();
         for refused in self.queued.push(task.from.clone(), task, bytes) {
-            let words = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
-            self.answer(&refused.to, Err(Failure::new(FailureKind::Busy, words)));
+            let text = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
+            self.answer(&refused.to, Err(Failure::new(CallErrorKind::Busy, text)));
         }
         self.queue_changed();
     }
@@ -309,8 +308,8 @@ impl Serving {
     fn drop_overdue(&mut self) {
         let now = Instant::now();
         for overdue in self.queued.take_if(|task| task.message.deadline <= now) {
-            let words = "the deadline passed before the function could start";
-            self.answer(&overdue.to, Err(Failure::new(FailureKind::TimedOut, words)));
+            let text = "the deadline passed before the function could start";
+            self.answer(&overdue.to, Err(Failure::new(CallErrorKind::TimedOut, text)));
         }
         self.queue_changed();
     }
@@ -322,16 +321,16 @@ impl Serving {
         }
     }
 
-    fn launch(&self, task: Task) -> BoxFuture<'static, Finished> {
+    fn launch(&self, task: Task) -> BoxFuture<'static, Completion> {
         self.core.began();
         let began = Instant::now();
         let bytes = task.message.payload.len();
         let running = functions::run(task.function, task.message);
         let (to, onward) = (task.to, task.onward);
-        running.map(move |result| Finished { to, result, bytes, took: began.elapsed(), onward }).boxed()
+        running.map(move |result| Completion { to, result, bytes, took: began.elapsed(), onward }).boxed()
     }
 
-    fn finish(&mut self, finished: Finished) {
+    fn finish(&mut self, finished: Completion) {
         self.core.ended(finished.took);
         let result = functions::at_most(self.core.options.max_payload, finished.result);
         if let Err(failure) = &result {
@@ -348,9 +347,9 @@ impl Serving {
     }
 
     /// A stage is done: its result goes to the next one, or to the client.
-    fn conclude(&mut self, to: &ReturnAddress, result: Result<Bytes, Failure>, onward: Option<Onward>) {
+    fn conclude(&mut self, to: &ReplyTo, result: Result<Bytes, Failure>, onward: Option<NextStage>) {
         match (result, onward) {
-            (Ok(result), Some(Onward { mut request, deadline })) => {
+            (Ok(result), Some(NextStage { mut request, deadline })) => {
                 request.stage += 1;
                 self.pass_on(to, request, result, deadline, false);
             }
@@ -358,7 +357,7 @@ impl Serving {
         }
     }
 
-    pub(super) fn answer(&mut self, to: &ReturnAddress, result: Result<Bytes, Failure>) {
+    pub(super) fn answer(&mut self, to: &ReplyTo, result: Result<Bytes, Failure>) {
         let mut header = Answer::greeting(self.core.uuid);
         (header.job, header.idx, header.stage) = (to.job, to.idx, Some(to.stage));
         let payload = result.unwrap_or_else(|failure| {
@@ -369,7 +368,7 @@ impl Serving {
         self.send(to, &header, payload);
     }
 
-    pub(super) fn send(&mut self, to: &ReturnAddress, header: &Answer, payload: Bytes) {
+    pub(super) fn send(&mut self, to: &ReplyTo, header: &Answer, payload: Bytes) {
         let mut frames = Vec::with_capacity(3);
         if to.delimiter {
             frames.push(Bytes::new());

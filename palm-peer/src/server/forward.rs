@@ -1,8 +1,8 @@
 //! How the serving loop passes messages on, and what it does when that fails.
 
 use super::{
-    dispatch::Serving,
-    parcel::{Notice, Parcel, ReturnAddress},
+    dispatch::Dispatcher,
+    parcel::{Notice, Parcel, ReplyTo},
     unconfirmed::Lost,
 };
 use crate::io::timer;
@@ -17,15 +17,8 @@ use std::{
 /// How long after a process has ended it may still be published: the leader takes it out within a second.
 const PUBLISHED_FOR: Duration = Duration::from_secs(2);
 
-impl Serving {
-    pub(super) fn pass_on(
-        &mut self,
-        to: &ReturnAddress,
-        request: Request,
-        payload: Bytes,
-        deadline: Instant,
-        leaving: bool,
-    ) {
+impl Dispatcher {
+    pub(super) fn pass_on(&mut self, to: &ReplyTo, request: Request, payload: Bytes, deadline: Instant, leaving: bool) {
         self.pass_on_parcel(Parcel { to: to.clone(), request, payload, deadline }, leaving);
     }
 
@@ -37,8 +30,8 @@ impl Serving {
     }
 
     pub(super) fn give_notice(&mut self, notice: Option<Notice>) {
-        let Some(Notice { to, words }) = notice else { return };
-        match words {
+        let Some(Notice { to, words: text }) = notice else { return };
+        match text {
             Ok(rerouted) => {
                 let mut header = Answer::greeting(self.core.uuid);
                 (header.job, header.idx, header.stage) = (to.job, to.idx, Some(to.stage));
@@ -80,10 +73,10 @@ impl Serving {
 }
 
 /// What the client is told, if it wants to hear it.
-fn notice(to: ReturnAddress, report: bool, passed: Result<Option<Rerouted>, Failure>) -> Option<Notice> {
-    let words = match passed {
+fn notice(to: ReplyTo, report: bool, passed: Result<Option<Rerouted>, Failure>) -> Option<Notice> {
+    let text = match passed {
         Ok(rerouted) => Ok(rerouted.filter(|_| report)?),
         Err(failure) => Err(failure),
     };
-    Some(Notice { to, words })
+    Some(Notice { to, words: text })
 }

@@ -1,6 +1,6 @@
 //! Runs one function for one message.
 
-use super::state::Core;
+use super::state::ServerState;
 use crate::{
     client::witnesses,
     io::timer::{self, Elapsed},
@@ -12,7 +12,7 @@ use log::Level;
 use palm_proto::{
     log_buffer,
     types::{
-        message::{Failure, FailureKind},
+        message::{CallErrorKind, Failure},
         text::panic_message,
     },
 };
@@ -20,12 +20,12 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// A result, if it has no more bytes than this.
-pub fn at_most(most: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {
+pub fn at_most(max: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {
     let result = result?;
     let length = result.len();
-    if length > most {
-        let words = format!("the function answered {length} bytes, {most} at most");
-        return Err(Failure::new(FailureKind::TooLarge, words));
+    if length > max {
+        let words = format!("the function answered {length} bytes, {max} at most");
+        return Err(Failure::new(CallErrorKind::TooLarge, words));
     }
     Ok(result)
 }
@@ -34,7 +34,7 @@ pub fn at_most(most: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Fai
 pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
     let deadline = message.deadline;
     if Instant::now() >= deadline {
-        return Err(Failure::new(FailureKind::TimedOut, "the deadline passed before the function could start"));
+        return Err(Failure::new(CallErrorKind::TimedOut, "the deadline passed before the function could start"));
     }
     // The closure is the author's too, and may panic before it gives a future. What it left behind is its own:
     // nothing of ours is shared with it.
@@ -42,14 +42,14 @@ pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure>
     let running = timer::timeout_at(deadline, async move { function(message).await });
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
-        Ok(Ok(Err(words))) => Err(Failure::new(FailureKind::Failed, words)),
-        Err(panic) => Err(Failure::new(FailureKind::Panicked, panic_message(panic))),
-        Ok(Err(Elapsed)) => Err(Failure::new(FailureKind::TimedOut, "the function did not end before the deadline")),
+        Ok(Ok(Err(words))) => Err(Failure::new(CallErrorKind::Failed, words)),
+        Err(panic) => Err(Failure::new(CallErrorKind::Panicked, panic_message(panic))),
+        Ok(Err(Elapsed)) => Err(Failure::new(CallErrorKind::TimedOut, "the function did not end before the deadline")),
     }
 }
 
 /// Answers a built-in function; `None` when there is none of this name.
-pub fn built_in(core: &Core, name: &str, message: Message) -> Option<Result<Bytes, Failure>> {
+pub fn built_in(core: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, Failure>> {
     Some(match name {
         "_ping" => Ok(core.ping().into()),
         "_log_query" => log_query(core, &message),
@@ -70,7 +70,7 @@ pub fn built_in(core: &Core, name: &str, message: Message) -> Option<Result<Byte
 }
 
 /// A built-in function that runs beside others, as those of the author do; `None` when there is none of this name.
-pub fn built_in_that_waits(core: &Arc<Core>, name: &str) -> Option<Function> {
+pub fn built_in_that_waits(core: &Arc<ServerState>, name: &str) -> Option<Function> {
     if name != witnesses::PROBE {
         return None;
     }
@@ -93,16 +93,16 @@ fn key_of(message: Message) -> Result<String, Failure> {
     message.cache.map_or_else(
         || {
             String::from_utf8(message.payload.into())
-                .map_err(|_| Failure::new(FailureKind::BadMessage, "a key must be UTF-8"))
+                .map_err(|_| Failure::new(CallErrorKind::BadMessage, "a key must be UTF-8"))
         },
         Ok,
     )
 }
 
-fn log_query(core: &Core, message: &Message) -> Result<Bytes, Failure> {
+fn log_query(core: &ServerState, message: &Message) -> Result<Bytes, Failure> {
     let name = String::from_utf8_lossy(&message.payload);
     let name = name.trim();
     let level = if name.is_empty() { Some(Level::Error) } else { log_buffer::level_named(name) };
-    let unknown = || Failure::new(FailureKind::BadMessage, format!("{name:?} is no level such as WARNING"));
+    let unknown = || Failure::new(CallErrorKind::BadMessage, format!("{name:?} is no level such as WARNING"));
     level.ok_or_else(unknown).map(|level| core.take_log(level).into())
 }

@@ -2,11 +2,11 @@
 
 use crate::{
     io::systemd::{self, Notice},
-    membership::watchdog::Beat,
+    membership::watchdog::LivenessCheck,
 };
 
 /// Only the loop itself tells systemd that it turns, so that a wedged server is restarted.
-pub(super) fn answer(beat: Beat) {
+pub(super) fn answer(beat: LivenessCheck) {
     systemd::notify(Notice::Watchdog);
     // The agent may have stopped waiting.
     let _ = beat.send(());

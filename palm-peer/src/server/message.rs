@@ -63,7 +63,7 @@ impl Message {
     /// [`Client::call`](crate::Client::call) for how it is routed.
     ///
     /// # Errors
-    /// As [`FailureKind`](crate::FailureKind) says.
+    /// As [`CallErrorKind`](crate::CallErrorKind) says.
     pub async fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
         let mesh = self.relay.mesh().await.map_err(|failure| CallError::new(failure, None))?;
         let called = mesh.call(Request::call(target), payload.into(), self.deadline).await;

@@ -143,9 +143,9 @@ impl Server {
 
     fn check_name(&mut self, what: &str, name: &str) {
         if !names::is_valid(name) {
-            let words =
+            let text =
                 format!("{name:?} cannot name {what}: 1 to {} ASCII letters, digits, _ and - can", names::LONGEST);
-            self.invalid.get_or_insert(words);
+            self.invalid.get_or_insert(text);
         }
     }
 
@@ -156,13 +156,13 @@ impl Server {
     /// stop joining at a signal as well, use [`Server::run`].
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a setting that is out of its bounds, a wrong name, or more and longer names than a record holds, [`ErrorKind::Listen`] when the
+    /// [`ErrorKind::InvalidConfig`] for a setting that is out of its bounds, a wrong name, or more and longer names than a record holds, [`ErrorKind::Bind`] when the
     /// address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`,
     /// [`ErrorKind::EtcdRefused`] when it says no. Nothing is left behind.
     pub async fn join(self, config: Config) -> Result<Peer, Error> {
         let options = ValidConfig::new(config)?;
         let joined = Peer::join(self.definition()?, options, future::pending::<()>()).await?;
-        joined.ok_or_else(|| Error::new(ErrorKind::System, "joining was stopped"))
+        joined.ok_or_else(|| Error::new(ErrorKind::Io, "joining was stopped"))
     }
 
     /// Joins the mesh and serves until `shutdown` ends, then leaves: [`Server::join`] and [`Peer::serve`] in one, with the
@@ -182,8 +182,8 @@ impl Server {
     }
 
     fn definition(self) -> Result<Definition, Error> {
-        if let Some(words) = self.invalid {
-            return Err(Error::new(ErrorKind::Invalid, words));
+        if let Some(text) = self.invalid {
+            return Err(Error::new(ErrorKind::InvalidConfig, text));
         }
         let mut names = self.order;
         names.extend(names::BUILT_IN.map(String::from));

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Where an answer goes, with what it must repeat.
 #[derive(Debug, Clone)]
-pub(super) struct ReturnAddress {
+pub(super) struct ReplyTo {
     /// The connection that it was asked over.
     pub(super) connection: Connection,
     /// Whose message it is, if another server passed it on: the answer goes to the client itself.
@@ -20,7 +20,7 @@ pub(super) struct ReturnAddress {
     pub(super) stage: usize,
 }
 
-impl ReturnAddress {
+impl ReplyTo {
     pub(super) fn new(connection: Connection, delimiter: bool) -> Self {
         Self { connection, client: None, delimiter, job: None, idx: None, stage: 0 }
     }
@@ -29,7 +29,7 @@ impl ReturnAddress {
 /// A message on its way to another server.
 pub struct Parcel {
     /// Who is told when it cannot be passed on.
-    pub(super) to: ReturnAddress,
+    pub(super) to: ReplyTo,
     pub(super) request: Request,
     pub(super) payload: Bytes,
     pub(super) deadline: Instant,
@@ -49,6 +49,6 @@ impl Parcel {
 
 /// What the client is told of a message that was not passed on as its route said: where it went, or why it could not be passed on.
 pub(super) struct Notice {
-    pub(super) to: ReturnAddress,
+    pub(super) to: ReplyTo,
     pub(super) words: Result<Rerouted, Failure>,
 }

@@ -4,7 +4,7 @@ mod leaving;
 
 use crate::{
     error::{Error, ErrorKind},
-    ingress::{self, Door, OpenError},
+    ingress::{self, Ingress, OpenError},
     io::wall_clock,
     io::{
         etcd::Etcd,
@@ -13,17 +13,17 @@ use crate::{
         timer,
     },
     logging,
-    membership::watchdog::Beat,
+    membership::watchdog::LivenessCheck,
     membership::{
         Agent, Command, End,
-        status::{Announcer, Event, State},
+        status::{PeerEvent, PeerState, StatusPublisher},
     },
     server::{
         certificate_expiry,
         definition::{Definition, check_length},
-        dispatch::Serving,
+        dispatch::Dispatcher,
         startup_check,
-        state::Core,
+        state::ServerState,
     },
     sync::lock,
 };
@@ -55,9 +55,9 @@ const LEAVE_OVERHEAD: Duration = Duration::from_secs(10);
 /// Its place in etcd is kept by a thread of its own, whatever the executor does. Dropping it without serving to the end
 /// takes the server out of the mesh, in the background.
 pub struct Peer {
-    core: Arc<Core>,
+    core: Arc<ServerState>,
     endpoint: String,
-    announcer: Arc<Announcer>,
+    status: Arc<StatusPublisher>,
     commands: mpsc::UnboundedSender<Command>,
     engine: Mutex<Option<Engine>>,
     /// How many signals the process had received before this peer joined.
@@ -66,10 +66,10 @@ pub struct Peer {
 
 /// What serving needs, once.
 struct Engine {
-    door: Door,
+    door: Ingress,
     sender: ingress::Sender,
     receiver: ingress::Receiver,
-    beats: mpsc::UnboundedReceiver<Beat>,
+    beats: mpsc::UnboundedReceiver<LivenessCheck>,
     end: oneshot::Receiver<End>,
 }
 
@@ -100,13 +100,12 @@ impl Peer {
         let Prepared { core, door, sender, receiver, record, etcd } = prepared;
         let endpoint = record.endpoint();
         core.relay.attach(etcd.clone());
-        let announcer = Arc::new(Announcer::new());
+        let status = Arc::new(StatusPublisher::new());
         let (commands, heard) = mpsc::unbounded();
         let (ask_beat, beats) = mpsc::unbounded();
         let (tell_joined, joined) = oneshot::channel();
         let (tell_end, end) = oneshot::channel();
-        let living =
-            live(etcd.clone(), Arc::clone(&core), record, Arc::clone(&announcer), heard, ask_beat, tell_joined);
+        let living = live(etcd.clone(), Arc::clone(&core), record, Arc::clone(&status), heard, ask_beat, tell_joined);
         drop(etcd.spawn(Name::Peer, async move {
             // Nobody waits for the end of a peer that is not served.
             let _ = tell_end.send(living.await);
@@ -131,7 +130,7 @@ impl Peer {
         }
         log::info!("server {} joined as {} at {endpoint}", core.name, core.uuid);
         let engine = Mutex::new(Some(Engine { door, sender, receiver, beats, end }));
-        Ok(Some(Self { core, endpoint, announcer, commands, engine, signals }))
+        Ok(Some(Self { core, endpoint, status, commands, engine, signals }))
     }
 
     /// The identity of this instance in the mesh.
@@ -148,14 +147,14 @@ impl Peer {
 
     /// How it is doing now.
     #[must_use]
-    pub fn state(&self) -> State {
-        self.announcer.state()
+    pub fn state(&self) -> PeerState {
+        self.status.state()
     }
 
     /// What happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Events that
     /// nobody takes are kept, without bound.
-    pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
-        self.announcer.subscribe()
+    pub fn events(&self) -> impl Stream<Item = PeerEvent> + Send + Unpin + use<> {
+        self.status.subscribe()
     }
 
     /// Runs the functions on the executor that polls this, until `shutdown` ends; then leaves in an orderly way: takes the
@@ -167,14 +166,14 @@ impl Peer {
     ///
     /// # Errors
     /// [`ErrorKind::Evicted`] when a person removed the server, [`ErrorKind::TaskFailed`] when tasks of the peer's own
-    /// panicked three times within a minute, [`ErrorKind::NotServable`] when it is served already or has
+    /// panicked three times within a minute, [`ErrorKind::AlreadyServing`] when it is served already or has
     /// left.
     pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
         let taken = lock(&self.engine).take();
         let Some(Engine { door, sender, mut receiver, mut beats, end }) = taken else {
-            return Err(Error::new(ErrorKind::NotServable, "this peer is served already, or has left"));
+            return Err(Error::new(ErrorKind::AlreadyServing, "this peer is served already, or has left"));
         };
-        let mut serving = Serving::new(Arc::clone(&self.core), sender);
+        let mut serving = Dispatcher::new(Arc::clone(&self.core), sender);
         let ended = {
             let stop = self.stop(end, shutdown);
             pin_mut!(stop);
@@ -197,23 +196,23 @@ impl Peer {
             Either::Right(_) => Ok(()),
             Either::Left((Either::Left((reason, _)), _)) => Err(failed(&self.core, &reason)),
             Either::Left((Either::Right((Ok(End::Evicted), _)), _)) => {
-                let words = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
-                Err(Error::new(ErrorKind::Evicted, words))
+                let message = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
+                Err(Error::new(ErrorKind::Evicted, message))
             }
             Either::Left((Either::Right(_), _)) => Err(failed(&self.core, "its agent ended")),
         }
     }
 }
 
-fn failed(core: &Core, reason: &str) -> Error {
-    let words = format!("server {} cannot go on and must be started anew: {reason}", core.uuid);
-    Error::new(ErrorKind::TaskFailed, words)
+fn failed(core: &ServerState, reason: &str) -> Error {
+    let message = format!("server {} cannot go on and must be started anew: {reason}", core.uuid);
+    Error::new(ErrorKind::TaskFailed, message)
 }
 
 /// What joining needs, before anything is written to etcd.
 struct Prepared {
-    core: Arc<Core>,
-    door: Door,
+    core: Arc<ServerState>,
+    door: Ingress,
     sender: ingress::Sender,
     receiver: ingress::Receiver,
     record: Record,
@@ -225,7 +224,7 @@ async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepare
     let address = SocketAddr::new(options.bind_address(), options.port);
     let files = crate::config::tls::read(&options).await?;
     let credentials = crate::config::tls::credentials(&options, files.as_ref(), Some(&options.ip))?;
-    let core = Arc::new(Core::new(name, functions, options, logging::book(), credentials.clone()));
+    let core = Arc::new(ServerState::new(name, functions, options, logging::book(), credentials.clone()));
     if core.options.is_exposed() {
         log::warn!(
             "whoever reaches {} can call this server and read what is said to it: name --cacert, --cert and --key \
@@ -235,7 +234,7 @@ async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepare
     }
     let mut record = new_record(&core, kind, names);
     check_length(&record)?;
-    let opened = Door::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor).await;
+    let opened = Ingress::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor).await;
     let (door, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
     let etcd = crate::config::etcd::start("palm-agent", &core.options, files.as_ref())?;
@@ -245,45 +244,44 @@ async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepare
 fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
     match error {
         OpenError::Address(error) => {
-            let words = format!("cannot listen at {address} (bind and port name another address)");
-            Error::new(ErrorKind::Listen, words).caused(error)
+            let message = format!("cannot listen at {address} (bind and port name another address)");
+            Error::new(ErrorKind::Bind, message).caused(error)
         }
-        OpenError::Directory(error) => Error::new(ErrorKind::System, error.to_string()),
-        OpenError::Other(error) => Error::new(ErrorKind::System, "cannot prepare for connections").caused(error),
+        OpenError::Directory(error) => Error::new(ErrorKind::Io, error.to_string()),
+        OpenError::Other(error) => Error::new(ErrorKind::Io, "cannot prepare for connections").caused(error),
     }
 }
 
 async fn live(
     etcd: Etcd,
-    core: Arc<Core>,
+    core: Arc<ServerState>,
     record: Record,
-    announcer: Arc<Announcer>,
+    status: Arc<StatusPublisher>,
     commands: mpsc::UnboundedReceiver<Command>,
-    beats: mpsc::UnboundedSender<Beat>,
-    mut tell: oneshot::Sender<Result<(), Error>>,
+    beats: mpsc::UnboundedSender<LivenessCheck>,
+    mut tx: oneshot::Sender<Result<(), Error>>,
 ) -> End {
     let _expiry = core.dialer.credentials().map(|credentials| {
         let watching = move || certificate_expiry::watch(Arc::clone(&credentials));
         etcd.keep(&core.supervisor, Name::CertificateExpiry, watching)
     });
-    match Agent::join(etcd, core.context(), record, Arc::clone(&announcer), commands, beats, tell.cancellation()).await
-    {
+    match Agent::join(etcd, core.context(), record, Arc::clone(&status), commands, beats, tx.cancellation()).await {
         Ok((agent, joined)) => {
             // Whoever asked to join may have stopped waiting; then the peer is gone, and the agent leaves.
-            let _ = tell.send(Ok(()));
+            let _ = tx.send(Ok(()));
             let end = agent.run(joined).await;
-            announcer.end();
+            status.end();
             end
         }
         Err(error) => {
-            let _ = tell.send(Err(error));
+            let _ = tx.send(Err(error));
             End::Left
         }
     }
 }
 
 /// The record of a server that does not listen yet.
-fn new_record(core: &Core, kind: String, functions: Vec<String>) -> Record {
+fn new_record(core: &ServerState, kind: String, functions: Vec<String>) -> Record {
     Record {
         host: core.options.ip.clone(),
         pid: std::process::id(),

@@ -1,7 +1,7 @@
 //! Passes messages on to other servers: to the next stage of their pipeline, or, from a server that leaves, to another
 //! instance.
 
-use super::{parcel::Parcel, unconfirmed::Ledgers};
+use super::{parcel::Parcel, unconfirmed::UnconfirmedLinks};
 use crate::{
     client::{dialer::Dialer, link::Link, mesh::Mesh},
     io::{etcd::Etcd, tasks::Supervisor},
@@ -10,7 +10,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use palm_proto::{
     config::ValidConfig,
     types::{
-        message::{Failure, FailureKind, Request, Rerouted},
+        message::{CallErrorKind, Failure, Request, Rerouted},
         names,
     },
 };
@@ -33,7 +33,7 @@ pub struct Relay {
     mesh: OnceLock<Arc<Mesh>>,
     connecting: futures::lock::Mutex<()>,
     /// What was passed on, and is not known to have arrived.
-    pub(super) ledgers: Ledgers,
+    pub(super) ledgers: UnconfirmedLinks,
 }
 
 impl fmt::Debug for Relay {
@@ -52,7 +52,7 @@ impl Relay {
             etcd: OnceLock::new(),
             mesh: OnceLock::new(),
             connecting: futures::lock::Mutex::new(()),
-            ledgers: Ledgers::new(),
+            ledgers: UnconfirmedLinks::new(),
         }
     }
 
@@ -76,7 +76,7 @@ impl Relay {
         if let Some(mesh) = self.mesh.get() {
             return Ok(Arc::clone(mesh));
         }
-        let unreachable = |words: String| Failure::new(FailureKind::Unreachable, words);
+        let unreachable = |words: String| Failure::new(CallErrorKind::Unreachable, words);
         let etcd = self.etcd().ok_or_else(|| unreachable("this server has not joined".into()))?;
         let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone(), &self.supervisor).await;
         let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
@@ -137,7 +137,7 @@ impl Relay {
         // A server that leaves must not send to itself, though it may still be published.
         let mut avoided = parcel.request.avoid.clone();
         avoided.extend(leaving.then_some(self.dialer.me()));
-        let mut last = Failure::new(FailureKind::Unreachable, format!("no instance for {target}"));
+        let mut last = Failure::new(CallErrorKind::Unreachable, format!("no instance for {target}"));
         for _ in 0..TRIES {
             let able = mesh.directory().resolve(&target, client)?;
             let meant = able.iter().find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
@@ -160,7 +160,7 @@ impl Relay {
                     Err(unsent) => (parcel, last) = *unsent,
                 },
                 Err(error) => {
-                    last = Failure::new(FailureKind::Unreachable, format!("{}: {error}", chosen.endpoint));
+                    last = Failure::new(CallErrorKind::Unreachable, format!("{}: {error}", chosen.endpoint));
                 }
             }
             avoided.push(chosen.uuid);

@@ -18,9 +18,9 @@ pub fn prepare() -> Result<(), Error> {
     if limit.saturating_sub(in_use) >= MIN_DESCRIPTORS {
         return Ok(());
     }
-    let words = format!(
+    let message = format!(
         "the process may have {limit} file descriptors, and {in_use} are in use: a server needs {MIN_DESCRIPTORS} more; raise \
          the limit (LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
     );
-    Err(Error::new(ErrorKind::System, words))
+    Err(Error::new(ErrorKind::Io, message))
 }

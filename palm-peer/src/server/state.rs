@@ -3,14 +3,14 @@
 use super::relay::Relay;
 use crate::{
     client::dialer::Dialer,
-    ingress::metrics::Tally,
+    ingress::metrics::IngressMetrics,
     io::{tasks::Supervisor, tls::Credentials},
     membership::PeerContext,
     server::message::Function,
     sync::lock,
 };
 use log::Level;
-use palm_proto::{config::ValidConfig, log_buffer::Logbook, store::Store};
+use palm_proto::{config::ValidConfig, log_buffer::LogBuffer, store::Store};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,7 +26,7 @@ use uuid::Uuid;
 const SAMPLE: usize = 1024;
 
 /// One server's identity, functions, store, log and counters.
-pub struct Core {
+pub struct ServerState {
     /// The server's uuid.
     pub uuid: Uuid,
     /// The server's name.
@@ -42,12 +42,12 @@ pub struct Core {
     /// Set when the server has left the mesh and takes no more work.
     pub leaving: AtomicBool,
     /// What the door has seen.
-    pub tally: Arc<Tally>,
+    pub tally: Arc<IngressMetrics>,
     /// Starts the server's tasks anew when they panic.
     pub supervisor: Supervisor,
     started: Instant,
     store: Mutex<Store>,
-    log: Arc<Mutex<Logbook>>,
+    log: Arc<Mutex<LogBuffer>>,
     requests: AtomicU64,
     errors: AtomicU64,
     in_flight: AtomicUsize,
@@ -55,13 +55,13 @@ pub struct Core {
     durations: Mutex<VecDeque<Duration>>,
 }
 
-impl Core {
+impl ServerState {
     /// A server that has served nothing yet.
     pub fn new(
         name: String,
         functions: BTreeMap<String, Function>,
         options: ValidConfig,
-        log: Arc<Mutex<Logbook>>,
+        log: Arc<Mutex<LogBuffer>>,
         credentials: Option<Arc<Credentials>>,
     ) -> Self {
         let uuid = Uuid::new_v4();

@@ -1,6 +1,6 @@
 //! What is known of a request on its way through the serving loop.
 
-use super::parcel::ReturnAddress;
+use super::parcel::ReplyTo;
 use crate::{
     io::zmq::Connection,
     server::message::{Function, Message},
@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 pub(super) struct Task {
     /// The connection of its client, if that is known, or that it came over: connections take turns.
     pub(super) from: Connection,
-    pub(super) to: ReturnAddress,
+    pub(super) to: ReplyTo,
     pub(super) function: Function,
     pub(super) message: Message,
-    pub(super) onward: Option<Onward>,
+    pub(super) onward: Option<NextStage>,
 }
 
 /// Where a result goes that is not the last stage's.
-pub(super) struct Onward {
+pub(super) struct NextStage {
     pub(super) request: Request,
     pub(super) deadline: Instant,
 }
 
-pub(super) struct Finished {
-    pub(super) to: ReturnAddress,
+pub(super) struct Completion {
+    pub(super) to: ReplyTo,
     pub(super) result: Result<Bytes, Failure>,
     /// How many bytes the function was given.
     pub(super) bytes: usize,
     pub(super) took: Duration,
-    pub(super) onward: Option<Onward>,
+    pub(super) onward: Option<NextStage>,
 }

@@ -32,7 +32,7 @@ pub struct Lost {
 
 /// What is in doubt on one link; nothing once that has ended.
 #[derive(Clone)]
-struct Ledger {
+struct UnconfirmedLink {
     link: Weak<Link>,
     sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
     /// Has the watch over it begin.
@@ -40,17 +40,17 @@ struct Ledger {
 }
 
 /// The ledger of the latest link to each server.
-type ByServer = Arc<Mutex<HashMap<Uuid, Ledger>>>;
+type ByServer = Arc<Mutex<HashMap<Uuid, UnconfirmedLink>>>;
 
 /// What is in doubt on all links.
-pub struct Ledgers {
+pub struct UnconfirmedLinks {
     of: ByServer,
     lost: UnboundedSender<Lost>,
     /// For the serving loop to take.
     losses: Mutex<Option<UnboundedReceiver<Lost>>>,
 }
 
-impl Ledgers {
+impl UnconfirmedLinks {
     pub fn new() -> Self {
         let (lost, losses) = mpsc::unbounded();
         Self { of: Arc::default(), lost, losses: Mutex::new(Some(losses)) }
@@ -78,14 +78,14 @@ impl Ledgers {
         unconfirmed.sent(number, parcel.size(), parcel);
     }
 
-    fn ledger(&self, link: &Arc<Link>, to: Uuid) -> Ledger {
+    fn ledger(&self, link: &Arc<Link>, to: Uuid) -> UnconfirmedLink {
         let mut ledgers = lock(&self.of);
         if let Some(ledger) = ledgers.get(&to).filter(|ledger| std::ptr::eq(ledger.link.as_ptr(), Arc::as_ptr(link))) {
             return ledger.clone();
         }
         let (wake, woken) = mpsc::channel(1);
         let sent = Arc::new(Mutex::new(Some(Unconfirmed::default())));
-        let ledger = Ledger { link: Arc::downgrade(link), sent: Arc::clone(&sent), wake };
+        let ledger = UnconfirmedLink { link: Arc::downgrade(link), sent: Arc::clone(&sent), wake };
         let entry = Entry { of: Arc::clone(&self.of), to, sent };
         let watch = watch(link.fate(), link.broken(), entry, woken, self.lost.clone());
         executor::spawn(Name::PostedWatch, watch);

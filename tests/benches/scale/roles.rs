@@ -8,7 +8,7 @@ use futures::{
     future::{join_all, pending, try_join_all},
 };
 use log::LevelFilter;
-use palm_peer::{Client, Config, Event, FailureKind, FunctionError, Message, Server, block_on, logging};
+use palm_peer::{CallErrorKind, Client, Config, FunctionError, Message, PeerEvent, Server, block_on, logging};
 use palm_tests::processor_time;
 use std::{
     process,
@@ -57,7 +57,9 @@ pub fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
             let peer = Server::new(name.clone()).function("echo", echo).join(options.clone()).await?;
             let mut events = peer.events();
             let configured = async {
-                while !peer.state().configured && events.next().await.is_some_and(|event| event != Event::Configured) {}
+                while !peer.state().configured
+                    && events.next().await.is_some_and(|event| event != PeerEvent::Configured)
+                {}
             };
             peer.serve(configured).await?;
         }
@@ -92,7 +94,7 @@ pub fn caller(etcd: &str, target: &str) -> Outcome<()> {
             calls += 1;
             if let Err(error) = called {
                 errors += 1;
-                missing += u64::from(error.kind() == FailureKind::NoSuchServer);
+                missing += u64::from(error.kind() == CallErrorKind::NoSuchServer);
             }
             if said.elapsed() > Duration::from_millis(200) {
                 println!("calls {calls} {errors} {missing} {}", longest.as_millis());

@@ -5,7 +5,7 @@
 
 use crate::common::{self, Mesh, QUICK, SOON};
 use futures::{StreamExt as _, executor::block_on, future};
-use palm_peer::{Client, ErrorKind, Event, FunctionError, Message, Peer, Server};
+use palm_peer::{Client, ErrorKind, FunctionError, Message, Peer, PeerEvent, Server};
 use palm_tests::{Etcd, eventually};
 use std::{
     thread,
@@ -38,7 +38,7 @@ fn join(mesh: &Mesh<'_>) -> Peer {
 }
 
 /// Waits for an event of a peer within the test.
-fn await_event(events: &mut (impl futures::Stream<Item = Event> + Unpin), wanted: Event) {
+fn await_event(events: &mut (impl futures::Stream<Item = PeerEvent> + Unpin), wanted: PeerEvent) {
     let found = block_on(async { events.by_ref().any(|event| future::ready(event == wanted)).await });
     assert!(found, "the peer ended without {wanted:?}");
 }
@@ -123,11 +123,11 @@ fn a_server_within_the_program_is_told_that_a_person_removed_it() {
             assert_eq!(error.kind(), ErrorKind::Evicted, "{error}");
             assert!(error.to_string().contains(&uuid), "{error}");
         });
-        await_event(&mut events, Event::Evicted);
+        await_event(&mut events, PeerEvent::Evicted);
         let state = peer.state();
         assert!(state.evicted && !state.attached && !state.leading && !state.configured, "{state:?}");
         let again = block_on(peer.serve(future::pending::<()>())).expect_err("it has left");
-        assert_eq!(again.kind(), ErrorKind::NotServable);
+        assert_eq!(again.kind(), ErrorKind::AlreadyServing);
         eventually("no trace of it is left", SOON, || {
             let state = mesh.state();
             let trace = |key: &String| !key.starts_with("/departed/");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, channel::oneshot, future::try_join};
-use palm_peer::{Bytes, Client, Config, Event, FailureKind, FunctionError, Message, Peer, Server, State};
+use palm_peer::{Bytes, CallErrorKind, Client, Config, FunctionError, Message, Peer, PeerEvent, PeerState, Server};
 use palm_tests::{Etcd, Process, example};
 
 /// No executor needs this long.
@@ -24,7 +24,7 @@ async fn mesh(options: Config) -> Outcome {
     let mut first_events = first.events();
     // It stands after it has joined; the second could otherwise be quicker.
     if !first.state().leading {
-        wait_for(&mut first_events, Event::Elected).await;
+        wait_for(&mut first_events, PeerEvent::Elected).await;
     }
     let (second, stop_second, serve_second) = join(&options).await?;
     let mut events = second.events();
@@ -32,8 +32,8 @@ async fn mesh(options: Config) -> Outcome {
         let client = Client::connect(options.clone()).await?;
         sees(&client, 2).await?;
         // A server may hear of it after the clients.
-        wait_for(&mut first_events, Event::Configured).await;
-        wait_for(&mut events, Event::Configured).await;
+        wait_for(&mut first_events, PeerEvent::Configured).await;
+        wait_for(&mut events, PeerEvent::Configured).await;
         assert!(first.state().leading && !second.state().leading, "the first candidate leads");
         for (from, to) in [(&first, &second), (&second, &first)] {
             let target = format!("{}.echo", to.uuid());
@@ -42,10 +42,10 @@ async fn mesh(options: Config) -> Outcome {
             assert_eq!(client.call(format!("{}.count", to.uuid()), "12345").await?, "5");
         }
         let error = client.call("node.hangs", "").timeout(Duration::from_millis(50)).await.unwrap_err();
-        assert_eq!(error.kind(), FailureKind::TimedOut);
+        assert_eq!(error.kind(), CallErrorKind::TimedOut);
 
         stop_first.send(()).expect("the first is served");
-        wait_for(&mut events, Event::Elected).await;
+        wait_for(&mut events, PeerEvent::Elected).await;
         sees(&client, 1).await?;
         assert!(second.state().leading && second.state().configured);
         assert_eq!(client.call("node.echo", "alone").await?, "alone");
@@ -55,8 +55,8 @@ async fn mesh(options: Config) -> Outcome {
     let serving = try_join(serve_first, serve_second);
     try_join(serving, scenario).await?;
     for (peer, events) in [(first, first_events), (second, events)] {
-        let _: Vec<Event> = events.collect().await;
-        assert_eq!(peer.state(), State::default(), "nothing happens to a server that has left");
+        let _: Vec<PeerEvent> = events.collect().await;
+        assert_eq!(peer.state(), PeerState::default(), "nothing happens to a server that has left");
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ async fn relay(options: Config, message: Message) -> Result<String, FunctionErro
     Ok(format!("{target} says {}", std::str::from_utf8(&words)?))
 }
 
-async fn wait_for(events: &mut (impl Stream<Item = Event> + Unpin), wanted: Event) {
+async fn wait_for(events: &mut (impl Stream<Item = PeerEvent> + Unpin), wanted: PeerEvent) {
     while events.next().await.expect("the peer lives") != wanted {}
 }
 

@@ -5,12 +5,12 @@
 
 use crate::common::{Mesh, QUICK, SOON, put_ghost};
 use futures::executor::block_on;
-use palm_peer::{Client, FailureKind};
+use palm_peer::{CallErrorKind, Client};
 use palm_tests::{Etcd, python};
 use serde_json::{Value, json};
 
 /// Has `witness` probe another server.
-fn probe(client: &Client, witness: &str, about: &str) -> Result<Value, FailureKind> {
+fn probe(client: &Client, witness: &str, about: &str) -> Result<Value, CallErrorKind> {
     let answer = block_on(async { client.call(format!("{witness}._probe"), about.to_owned()).timeout(SOON).await });
     answer.map(|json| serde_json::from_slice(&json).expect("JSON")).map_err(|error| error.kind())
 }
@@ -34,7 +34,7 @@ fn a_server_reaches_who_is_where_its_record_says_and_says_why_it_does_not_reach_
         let found = probe(&client, &witness.uuid, &ghost).expect("an answer");
         assert!(found["reached"] == false && found["reason"].is_string(), "{found}");
         for wrong in ["", "not a uuid", "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4"] {
-            assert_eq!(probe(&client, &witness.uuid, wrong), Err(FailureKind::Failed), "{wrong:?}");
+            assert_eq!(probe(&client, &witness.uuid, wrong), Err(CallErrorKind::Failed), "{wrong:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ use std::{
 use crate::inside::{Inside, SOON, Stranger, call, client, echo, sees, settings};
 use bytes::Bytes;
 use futures::executor::block_on;
-use palm_peer::{Client, Config, FailureKind, Server};
+use palm_peer::{CallErrorKind, Client, Config, Server};
 use palm_tests::{Etcd, Process, eventually, example, free_port, processor_time};
 use serde_json::json;
 use zeromq::{DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage, util::PeerIdentity};
@@ -137,7 +137,7 @@ fn haunted(client: &Client) -> String {
     let start = Instant::now();
     let error = block_on(async { client.call("ghost.haunt", "boo").timeout(Duration::from_secs(8)).await });
     let error = error.expect_err("a ghost");
-    assert_eq!(error.kind(), FailureKind::Unreachable, "{error}");
+    assert_eq!(error.kind(), CallErrorKind::Unreachable, "{error}");
     assert!(start.elapsed() < Duration::from_secs(8), "{error}, after {:?}", start.elapsed());
     error.message().to_owned()
 }

@@ -32,7 +32,7 @@ fn every_name_can_be_set_from_the_environment() {
 
 #[test]
 fn what_cannot_be_is_refused_with_its_name_and_value() {
-    for (name, text, words) in [
+    for (name, text, message) in [
         ("etcd", "127.0.0.1:2379", "no URL"),
         ("etcd", "", "no URL"),
         ("ttl", "1", "ttl: 1s is not within 2s"),
@@ -85,7 +85,7 @@ fn what_cannot_be_is_refused_with_its_name_and_value() {
         ("colour", "red", "no such setting"),
     ] {
         let error = refused(name, text);
-        assert!(error.contains(words), "{name}={text}: {error}");
+        assert!(error.contains(message), "{name}={text}: {error}");
     }
     let error = Config::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
     assert!(error.to_string().starts_with("PALM_PORT: "), "{error}");
@@ -130,11 +130,11 @@ fn a_password_is_taken_as_it_is() {
         config.set("user", &format!("root:{password}")).expect(password);
         assert_eq!(config.user, Some(("root".into(), password.into())));
     }
-    for (text, words) in
+    for (text, message) in
         [("root:secret\n", "line break"), ("root:secret\r\n", "line break"), ("root:a\u{1b}", "control")]
     {
         let error = refused("user", text);
-        assert!(error.contains(words) && !error.contains("secret"), "{text:?}: {error}");
+        assert!(error.contains(message) && !error.contains("secret"), "{text:?}: {error}");
     }
 }
 

@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_would_not_be_safe_is_refused() {
-        for (etcd, files, tls, words) in [
+        for (etcd, files, tls, message) in [
             ("https://db:2379", &ALL[..0], "required", "all three"),
             ("https://db:2379", &ALL[..1], "required", "all three"),
             ("http://127.0.0.1:2379", &ALL, "required", "plain"),
@@ -125,8 +125,8 @@ mod tests {
             ("https://db:2379", &ALL[1..], "auto", "set cacert"),
             ("https://db:2379", &ALL[..2], "auto", "set both"),
         ] {
-            let error = build(etcd, files, tls).expect_err(words);
-            assert!(error.contains(words), "{etcd} {files:?} {tls}: {error}");
+            let error = build(etcd, files, tls).expect_err(message);
+            assert!(error.contains(message), "{etcd} {files:?} {tls}: {error}");
         }
     }
 

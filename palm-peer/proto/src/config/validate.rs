@@ -56,9 +56,9 @@ impl Config {
             ("drain", self.drain, Duration::ZERO),
             ("timeout", self.timeout, Duration::from_millis(1)),
         ];
-        for (name, time, least) in times {
-            if time < least || time > LONGEST {
-                return Err(InvalidSetting::new(name, format!("{time:?} is not within {least:?} and {LONGEST:?}")));
+        for (name, time, min) in times {
+            if time < min || time > LONGEST {
+                return Err(InvalidSetting::new(name, format!("{time:?} is not within {min:?} and {LONGEST:?}")));
             }
         }
         if self.probe_timeout > self.probe_period {
@@ -73,25 +73,25 @@ impl Config {
             return Err(InvalidSetting::new("probe_misses", format!("{} is not within 1 and 100", self.probe_misses)));
         }
         // ZeroMQ's queue for one connection holds 100,000 messages and must never fill.
-        for (name, count, most) in [
+        for (name, count, max) in [
             ("max_in_flight", self.max_in_flight, 50_000),
             ("max_queued", self.max_queued, 1_000_000),
             ("max_connections", self.max_connections, 1_000_000),
             ("max_per_address", self.max_per_address, 1_000_000),
         ] {
-            if count == 0 || count > most {
-                return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {most}")));
+            if count == 0 || count > max {
+                return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {max}")));
             }
         }
-        for (name, bytes, least) in [
+        for (name, bytes, min) in [
             ("max_payload", self.max_payload, 1),
             ("max_store", self.max_store, 0),
             ("max_queued_bytes", self.max_queued_bytes, 1),
             ("max_unread", self.max_unread, 1),
             ("max_held", self.max_held, 1),
         ] {
-            if !(least..=MAX_BYTES).contains(&bytes) {
-                return Err(InvalidSetting::new(name, format!("{bytes} is not within {least} and {MAX_BYTES}")));
+            if !(min..=MAX_BYTES).contains(&bytes) {
+                return Err(InvalidSetting::new(name, format!("{bytes} is not within {min} and {MAX_BYTES}")));
             }
         }
         for (name, bytes) in

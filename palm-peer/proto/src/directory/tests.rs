@@ -30,14 +30,14 @@ fn names_and_uuids_are_found_and_what_is_not_says_what_is() {
     let one = Uuid::from_u128(2);
     let found = directory.resolve(&format!("{one}.get"), ME).expect("there");
     assert_eq!(found[..], [Arc::new(instance("a", 2))]);
-    for (target, kind, words) in [
-        ("a", FailureKind::BadMessage, "server.function"),
-        ("a.g", FailureKind::NoSuchFunction, "only f, get"),
-        (&format!("{one}.g"), FailureKind::NoSuchFunction, "only f, get"),
-        ("b.f", FailureKind::NoSuchServer, "there is a"),
+    for (target, kind, text) in [
+        ("a", CallErrorKind::BadMessage, "server.function"),
+        ("a.g", CallErrorKind::NoSuchFunction, "only f, get"),
+        (&format!("{one}.g"), CallErrorKind::NoSuchFunction, "only f, get"),
+        ("b.f", CallErrorKind::NoSuchServer, "there is a"),
     ] {
         let failure = directory.resolve(target, ME).expect_err(target);
-        assert!(failure.kind == kind && failure.message.contains(words), "{failure:?}");
+        assert!(failure.kind == kind && failure.message.contains(text), "{failure:?}");
     }
     // Built-in functions need not be listed: servers of a later version have more of them.
     assert_eq!(directory.resolve("a._later", ME).map(|able| able.len()), Ok(2));

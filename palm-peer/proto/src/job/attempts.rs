@@ -1,12 +1,12 @@
 //! What becomes of a message's attempts.
 
 use super::{
-    Ending, Fault, Job,
-    in_flight::{Flight, State},
+    Job, MessageError, Outcome,
+    in_flight::{InFlight, State},
 };
 use crate::{
     backoff::backoff,
-    types::message::{Failure, FailureKind, Rerouted},
+    types::message::{CallErrorKind, Failure, Rerouted},
 };
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -22,22 +22,24 @@ impl Job {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         self.loads.add(&route);
         flight.routes.push(route);
-        flight.unsure.clear();
+        flight.rerouted_stages.clear();
         flight.state = State::UnderWay;
         // The last attempt has all the time that is left.
         let patient = flight.attempts < self.limits.attempts;
-        let until = if patient { now + self.limits.patience } else { flight.deadline };
+        let until = if patient { now + self.limits.attempt_timeout } else { flight.deadline };
         self.wake(idx, until);
     }
 
-    pub(super) fn not_sent(&mut self, idx: u64, fault: Fault, now: Instant) {
+    pub(super) fn not_sent(&mut self, idx: u64, fault: MessageError, now: Instant) {
         match fault.failure.kind {
-            FailureKind::NoSuchFunction | FailureKind::BadMessage | FailureKind::TooLarge => self.end(idx, Err(fault)),
+            CallErrorKind::NoSuchFunction | CallErrorKind::BadMessage | CallErrorKind::TooLarge => {
+                self.end(idx, Err(fault));
+            }
             _ => self.put_off(idx, fault, now),
         }
     }
 
-    pub(super) fn answered(&mut self, idx: u64, ending: Ending, now: Instant) {
+    pub(super) fn answered(&mut self, idx: u64, ending: Outcome, now: Instant) {
         if !self.flights.contains_key(&idx) {
             self.counts.duplicates += 1;
             return;
@@ -49,7 +51,7 @@ impl Job {
     }
 
     /// One of the attempts was refused before the function ran: it counts no more.
-    fn refused(&mut self, idx: u64, fault: Fault, now: Instant) {
+    fn refused(&mut self, idx: u64, fault: MessageError, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         let by = |route: &Vec<Uuid>| fault.server.is_some_and(|server| route.get(fault.stage) == Some(&server));
         let found = flight.routes.iter().rposition(by);
@@ -73,14 +75,14 @@ impl Job {
     }
 
     /// To be sent again after a pause, under the same attempt.
-    fn put_off(&mut self, idx: u64, fault: Fault, now: Instant) {
+    fn put_off(&mut self, idx: u64, fault: MessageError, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         flight.state = State::PutOff;
         let pause = backoff(flight.refusals, PAUSE, LONGEST_PAUSE, self.random.f64());
         flight.refusals += 1;
         flight.avoid = fault.server.or(flight.avoid);
         flight.last = Some(fault);
-        self.lane.leave(idx);
+        self.quarantine.leave(idx);
         self.wake(idx, now + pause);
     }
 
@@ -93,17 +95,17 @@ impl Job {
         let Some(place) = flight.routes.iter().rposition(meant) else { return };
         let current = flight.state == State::UnderWay && place + 1 == flight.routes.len();
         let Some(to) = to else {
-            if current || flight.state == State::UnderWay && flight.unsure.contains(&stage) {
-                let words = "the connection to the server broke; the function may have run";
-                let failure = Failure::new(FailureKind::Unreachable, words);
-                self.lost(idx, Fault { failure, stage, server: Some(from) }, true, now);
+            if current || flight.state == State::UnderWay && flight.rerouted_stages.contains(&stage) {
+                let text = "the connection to the server broke; the function may have run";
+                let failure = Failure::new(CallErrorKind::Unreachable, text);
+                self.lost(idx, MessageError { failure, stage, server: Some(from) }, true, now);
             }
             return;
         };
         if current {
             let ambiguous = flight.routes.iter().filter(|route| meant(route)).count() > 1;
-            flight.unsure.retain(|unsure| *unsure != stage);
-            flight.unsure.extend(ambiguous.then_some(stage));
+            flight.rerouted_stages.retain(|rerouted_stages| *rerouted_stages != stage);
+            flight.rerouted_stages.extend(ambiguous.then_some(stage));
         }
         let route = &mut flight.routes[place];
         self.loads.remove(route);
@@ -115,18 +117,19 @@ impl Job {
     pub(super) fn leaving(&mut self, instance: Uuid) {
         for flight in self.flights.values_mut() {
             let Some(route) = flight.route() else { continue };
-            let unsure = |stage: &usize| flight.unsure.contains(stage);
+            let rerouted_stages = |stage: &usize| flight.rerouted_stages.contains(stage);
             let at = |(stage, uuid): (usize, &Uuid)| (*uuid == instance).then_some(stage);
             // It may come back and leave again, for as long as the message is under way.
-            let stages: Vec<usize> = route.iter().enumerate().filter_map(at).filter(|stage| !unsure(stage)).collect();
-            flight.unsure.extend(stages);
+            let stages: Vec<usize> =
+                route.iter().enumerate().filter_map(at).filter(|stage| !rerouted_stages(stage)).collect();
+            flight.rerouted_stages.extend(stages);
         }
     }
 
     /// An instance will answer no more.
     pub(super) fn gone(&mut self, instance: Uuid, stages: &[usize], now: Instant) {
-        let chosen = |flight: &Flight| stages.iter().copied().find(|stage| flight.unsure.contains(stage));
-        let through = |flight: &Flight| {
+        let chosen = |flight: &InFlight| stages.iter().copied().find(|stage| flight.rerouted_stages.contains(stage));
+        let through = |flight: &InFlight| {
             flight.routes.iter().any(|route| route.contains(&instance))
                 || (flight.state == State::UnderWay && chosen(flight).is_some())
         };
@@ -140,8 +143,8 @@ impl Job {
                 self.loads.remove(&lost);
             }
             if let Some(stage) = stage {
-                let failure = Failure::new(FailureKind::Unreachable, "the server is gone; the function may have run");
-                self.lost(idx, Fault { failure, stage, server: Some(instance) }, true, now);
+                let failure = Failure::new(CallErrorKind::Unreachable, "the server is gone; the function may have run");
+                self.lost(idx, MessageError { failure, stage, server: Some(instance) }, true, now);
             } else if flight.state == State::InDoubt && flight.routes.is_empty() {
                 self.give_up(idx);
             }
@@ -149,23 +152,23 @@ impl Job {
     }
 
     /// The attempt under way may be lost: another one is made, if there is one left.
-    fn lost(&mut self, idx: u64, fault: Fault, server_gone: bool, now: Instant) {
+    fn lost(&mut self, idx: u64, fault: MessageError, server_gone: bool, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
-        self.lane.leave(idx);
+        self.quarantine.leave(idx);
         flight.last = Some(fault.clone());
         if flight.attempts >= self.limits.attempts {
             flight.state = State::InDoubt;
             if flight.routes.is_empty() {
                 self.give_up(idx);
             } else {
-                self.wake(idx, now + self.limits.patience);
+                self.wake(idx, now + self.limits.attempt_timeout);
             }
             return;
         }
         flight.attempts += 1;
         flight.refusals = 0;
         flight.avoid = fault.server;
-        flight.suspect = server_gone && flight.attempts == self.limits.attempts;
+        flight.quarantined = server_gone && flight.attempts == self.limits.attempts;
         self.counts.retried += 1;
         self.dispatch(idx);
     }
@@ -174,9 +177,9 @@ impl Job {
     fn dispatch(&mut self, idx: u64) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         let deadline = flight.deadline;
-        if flight.suspect {
+        if flight.quarantined {
             flight.state = State::InLine;
-            self.lane.join(idx);
+            self.quarantine.join(idx);
         } else {
             self.send(idx);
         }
@@ -191,11 +194,11 @@ impl Job {
             State::PutOff => self.dispatch(idx),
             State::InDoubt => self.give_up(idx),
             State::UnderWay => {
-                let words = format!("no answer within {:?}", self.limits.patience);
-                let failure = Failure::new(FailureKind::Unreachable, words);
+                let text = format!("no answer within {:?}", self.limits.attempt_timeout);
+                let failure = Failure::new(CallErrorKind::Unreachable, text);
                 // Of several servers it is not known which one does not answer.
                 let server = flight.routes.last().filter(|route| route.len() == 1).map(|route| route[0]);
-                self.lost(idx, Fault { failure, stage: 0, server }, false, now);
+                self.lost(idx, MessageError { failure, stage: 0, server }, false, now);
             }
             State::Starting | State::InLine => {
                 let deadline = flight.deadline;
@@ -207,8 +210,8 @@ impl Job {
     /// The message ends in the last that went wrong with it.
     fn give_up(&mut self, idx: u64) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
-        let fault = flight.last.take().unwrap_or_else(|| Fault {
-            failure: Failure::new(FailureKind::TimedOut, "no answer before the deadline"),
+        let fault = flight.last.take().unwrap_or_else(|| MessageError {
+            failure: Failure::new(CallErrorKind::TimedOut, "no answer before the deadline"),
             stage: 0,
             server: None,
         });
@@ -218,7 +221,7 @@ impl Job {
 
 /// Whether a server that says so did not run the function, and nobody will on behalf of the same attempt. That there is no such
 /// server is said by the stage before, and may not be so in a moment.
-fn is_refusal(kind: FailureKind) -> bool {
-    use FailureKind::{Busy, Leaving, NoSuchServer, Unreachable, WrongServer};
+fn is_refusal(kind: CallErrorKind) -> bool {
+    use CallErrorKind::{Busy, Leaving, NoSuchServer, Unreachable, WrongServer};
     matches!(kind, Busy | Leaving | WrongServer | Unreachable | NoSuchServer)
 }

@@ -1,6 +1,6 @@
 //! One message of a job, from its being pulled to its end.
 
-use super::Fault;
+use super::MessageError;
 use bytes::Bytes;
 use std::{collections::HashMap, time::Instant};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub(super) enum State {
 }
 
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct InFlight {
     pub payload: Bytes,
     pub deadline: Instant,
     /// When something is to be done about it: at its deadline, or before.
@@ -32,17 +32,17 @@ pub(super) struct Flight {
     /// The routes of all attempts that may still be answered, those that were given up for others first.
     pub routes: Vec<Vec<Uuid>>,
     /// The stages of the attempt under way for which servers may have chosen another instance than the route says.
-    pub unsure: Vec<usize>,
+    pub rerouted_stages: Vec<usize>,
     /// Whether its last attempt is to be made with as little company as possible.
-    pub suspect: bool,
+    pub quarantined: bool,
     /// Where the last attempt went wrong. One is enough: the others may be well again.
     pub avoid: Option<Uuid>,
     /// How often it was refused in a row.
     pub refusals: u32,
-    pub last: Option<Fault>,
+    pub last: Option<MessageError>,
 }
 
-impl Flight {
+impl InFlight {
     pub(super) fn new(payload: Bytes, deadline: Instant) -> Self {
         Self {
             payload,
@@ -51,8 +51,8 @@ impl Flight {
             state: State::Starting,
             attempts: 1,
             routes: Vec::new(),
-            unsure: Vec::new(),
-            suspect: false,
+            rerouted_stages: Vec::new(),
+            quarantined: false,
             avoid: None,
             refusals: 0,
             last: None,
@@ -72,9 +72,9 @@ impl Flight {
 
 /// How many attempts go through each instance, as far as is known.
 #[derive(Debug, Default)]
-pub(super) struct Loads(HashMap<Uuid, usize>);
+pub(super) struct InFlightCounts(HashMap<Uuid, usize>);
 
-impl Loads {
+impl InFlightCounts {
     pub(super) fn of(&self, instance: Uuid) -> usize {
         self.0.get(&instance).copied().unwrap_or(0)
     }

@@ -8,11 +8,11 @@
 //! When an instance goes down, the job cannot know whether a message that was routed through it was there, had not come
 //! so far, or was past it. So it sends the message again, as another attempt, **and goes on listening for the one before**:
 //! that one counts as used up, but its answer is as good as any. Hence a message fails for want of attempts only when each
-//! of them was lost in truth: when they are used up, it waits for `patience` more for an answer to any of them.
+//! of them was lost in truth: when they are used up, it waits for `attempt_timeout` more for an answer to any of them.
 //!
 //! A message that brings down each server that it comes to ends, like any other, after its attempts: no more servers than
 //! that go down by it. Others that are lost with it must not use up theirs in its company, so last attempts after a loss
-//! are made one by one (`lane.rs`).
+//! are made one by one (`quarantine.rs`).
 //!
 //! An attempt that was refused is none: no function ran where it was refused.
 
@@ -23,8 +23,8 @@ mod quarantine;
 
 pub use self::detours::Detours;
 use self::{
-    in_flight::{Flight, Loads, State},
-    quarantine::Lane,
+    in_flight::{InFlight, InFlightCounts, State},
+    quarantine::Quarantine,
 };
 use crate::types::message::{Failure, Rerouted};
 use bytes::Bytes;
@@ -48,14 +48,14 @@ pub struct Limits {
     pub deadline: Duration,
     /// How long an attempt may take before the next one, if there is one; and how long an answer is waited for when all are
     /// used up.
-    pub patience: Duration,
+    pub attempt_timeout: Duration,
     /// Whether results come in the order of the messages, or as they complete.
     pub ordered: bool,
 }
 
 /// Why a message has no result, and who said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct MessageError {
     /// What went wrong.
     pub failure: Failure,
     /// The stage that it went wrong at.
@@ -65,7 +65,7 @@ pub struct Fault {
 }
 
 /// What a message ended in.
-pub type Ending = Result<Bytes, Fault>;
+pub type Outcome = Result<Bytes, MessageError>;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,14 +86,14 @@ pub enum Event {
         /// Which message.
         idx: u64,
         /// Why.
-        fault: Fault,
+        fault: MessageError,
     },
     /// An answer came in.
     Answered {
         /// Which message.
         idx: u64,
         /// Its result, or what went wrong.
-        ending: Ending,
+        ending: Outcome,
     },
     /// An instance will answer no more: its link broke, or it is no longer published and gives no sign of life.
     Gone {
@@ -148,12 +148,12 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Job {
     limits: Limits,
-    flights: BTreeMap<u64, Flight>,
+    flights: BTreeMap<u64, InFlight>,
     /// When something is to be done about which of them, soonest first; one entry each.
     timers: BTreeSet<(Instant, u64)>,
-    lane: Lane,
-    loads: Loads,
-    finished: BTreeMap<u64, Ending>,
+    quarantine: Quarantine,
+    loads: InFlightCounts,
+    finished: BTreeMap<u64, Outcome>,
     order: VecDeque<u64>,
     bytes: usize,
     next_idx: u64,
@@ -173,8 +173,8 @@ impl Job {
             limits,
             flights: BTreeMap::new(),
             timers: BTreeSet::new(),
-            lane: Lane::new(limits.patience),
-            loads: Loads::default(),
+            quarantine: Quarantine::new(limits.attempt_timeout),
+            loads: InFlightCounts::default(),
             finished: BTreeMap::new(),
             order: VecDeque::new(),
             bytes: 0,
@@ -222,11 +222,11 @@ impl Job {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let first = self.timers.first().map(|(at, _)| *at);
-        first.into_iter().chain(self.lane.due()).min()
+        first.into_iter().chain(self.quarantine.due()).min()
     }
 
     /// The next message that ended, if the consumer may have it now.
-    pub fn next_result(&mut self) -> Option<(u64, Ending)> {
+    pub fn next_result(&mut self) -> Option<(u64, Outcome)> {
         let idx = if self.limits.ordered {
             self.finished.contains_key(&self.next_out).then_some(self.next_out)?
         } else {
@@ -266,11 +266,11 @@ impl Job {
 
     /// Sends those whose turn it is, and hands out all that is to be done.
     fn move_on(&mut self, now: Instant) -> Vec<Action> {
-        while let Some(idx) = self.lane.next(now) {
+        while let Some(idx) = self.quarantine.next(now) {
             if self.flights.get(&idx).is_some_and(|flight| flight.state == State::InLine) {
                 self.send(idx);
             } else {
-                self.lane.leave(idx);
+                self.quarantine.leave(idx);
             }
         }
         std::mem::take(&mut self.actions)
@@ -281,7 +281,7 @@ impl Job {
         self.next_idx += 1;
         self.counts.pulled += 1;
         self.bytes += payload.len();
-        let flight = Flight::new(payload, now + self.limits.deadline);
+        let flight = InFlight::new(payload, now + self.limits.deadline);
         self.timers.insert((flight.due, idx));
         self.flights.insert(idx, flight);
         self.send(idx);
@@ -302,10 +302,10 @@ impl Job {
         self.timers.insert((flight.due, idx));
     }
 
-    fn end(&mut self, idx: u64, ending: Ending) {
+    fn end(&mut self, idx: u64, ending: Outcome) {
         let Some(flight) = self.flights.remove(&idx) else { return };
         self.timers.remove(&(flight.due, idx));
-        self.lane.leave(idx);
+        self.quarantine.leave(idx);
         for route in &flight.routes {
             self.loads.remove(route);
         }
@@ -321,7 +321,7 @@ impl Job {
     }
 }
 
-fn size(ending: &Ending) -> usize {
+fn size(ending: &Outcome) -> usize {
     ending.as_ref().map_or(0, Bytes::len)
 }
 

@@ -13,17 +13,17 @@ use std::{
 const SETTLED: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Quarantine {
     waiting: VecDeque<u64>,
     /// Whose attempt is under way, and until when the next one waits for it.
     out: Option<(u64, Instant)>,
     /// How long a whole line may take.
-    patience: Duration,
+    attempt_timeout: Duration,
 }
 
-impl Lane {
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { waiting: VecDeque::new(), out: None, patience }
+impl Quarantine {
+    pub(super) fn new(attempt_timeout: Duration) -> Self {
+        Self { waiting: VecDeque::new(), out: None, attempt_timeout }
     }
 
     pub(super) fn join(&mut self, idx: u64) {
@@ -43,7 +43,7 @@ impl Lane {
             return None;
         }
         let next = self.waiting.pop_front()?;
-        self.out = Some((next, now + wait(self.waiting.len(), self.patience)));
+        self.out = Some((next, now + wait(self.waiting.len(), self.attempt_timeout)));
         Some(next)
     }
 
@@ -52,7 +52,7 @@ impl Lane {
         self.waiting.len() + usize::from(self.out.is_some())
     }
 
-    /// When [`Lane::next`] has something to say again, if nobody leaves before.
+    /// When [`Quarantine::next`] has something to say again, if nobody leaves before.
     pub(super) fn due(&self) -> Option<Instant> {
         self.out.filter(|_| !self.waiting.is_empty()).map(|(_, until)| until)
     }
@@ -60,8 +60,8 @@ impl Lane {
 
 /// How long the next one waits for one that does not end, with so many waiting: all must be on their way in a fourth of
 /// the patience, or a long line of slow ones would miss their deadlines.
-fn wait(waiting: usize, patience: Duration) -> Duration {
-    let share = patience / 4 / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX);
+fn wait(waiting: usize, attempt_timeout: Duration) -> Duration {
+    let share = attempt_timeout / 4 / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX);
     share.min(SETTLED)
 }
 
@@ -71,16 +71,18 @@ mod tests {
 
     #[test]
     fn a_long_line_moves_faster() {
-        for (waiting, patience, expected) in [(0, 10_000, 100), (25, 10_000, 100), (100, 10_000, 25), (1, 80, 20)] {
-            let (patience, expected) = (Duration::from_millis(patience), Duration::from_millis(expected));
-            assert_eq!(wait(waiting, patience), expected, "{waiting} with {patience:?}");
+        for (waiting, attempt_timeout, expected) in
+            [(0, 10_000, 100), (25, 10_000, 100), (100, 10_000, 25), (1, 80, 20)]
+        {
+            let (attempt_timeout, expected) = (Duration::from_millis(attempt_timeout), Duration::from_millis(expected));
+            assert_eq!(wait(waiting, attempt_timeout), expected, "{waiting} with {attempt_timeout:?}");
         }
     }
 
     #[test]
     fn the_next_goes_when_the_one_before_has_ended_or_settled() {
         let now = Instant::now();
-        let mut lane = Lane::new(Duration::from_secs(10));
+        let mut lane = Quarantine::new(Duration::from_secs(10));
         for idx in 0..3 {
             lane.join(idx);
         }

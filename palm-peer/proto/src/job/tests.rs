@@ -2,19 +2,19 @@ mod bounded;
 mod simulation;
 
 use super::*;
-use crate::types::message::{FailureKind, Rerouted};
+use crate::types::message::{CallErrorKind, Rerouted};
 
 const LIMITS: Limits = Limits {
     messages: 8,
     bytes: 1000,
     attempts: 3,
     deadline: Duration::from_secs(30),
-    patience: Duration::from_secs(10),
+    attempt_timeout: Duration::from_secs(10),
     ordered: true,
 };
 
-fn fault(kind: FailureKind, server: u128) -> Ending {
-    Err(Fault { failure: Failure::new(kind, "x"), stage: 0, server: Some(Uuid::from_u128(server)) })
+fn fault(kind: CallErrorKind, server: u128) -> Outcome {
+    Err(MessageError { failure: Failure::new(kind, "x"), stage: 0, server: Some(Uuid::from_u128(server)) })
 }
 
 fn sent(actions: &[Action]) -> Vec<u64> {
@@ -72,7 +72,7 @@ fn go(job: &mut Job, route: &[u128], now: Instant) {
     job.handle(Event::Sent { idx: 0, route }, now);
 }
 
-fn answer(job: &mut Job, ending: Ending, now: Instant) -> Vec<u64> {
+fn answer(job: &mut Job, ending: Outcome, now: Instant) -> Vec<u64> {
     sent(&job.handle(Event::Answered { idx: 0, ending }, now))
 }
 
@@ -81,7 +81,7 @@ fn a_server_that_is_gone_costs_an_attempt_and_a_refusal_does_not() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[7], now);
     for round in 1..=2 {
-        assert!(answer(&mut job, fault(FailureKind::Leaving, 7), now).is_empty());
+        assert!(answer(&mut job, fault(CallErrorKind::Leaving, 7), now).is_empty());
         assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);
         go(&mut job, &[8], now);
         assert_eq!(sent(&job.handle(gone(uuid(8)), now)), [0]);
@@ -90,7 +90,7 @@ fn a_server_that_is_gone_costs_an_attempt_and_a_refusal_does_not() {
     }
     job.handle(gone(uuid(7)), now);
     let (_, ending) = job.next_result().expect("three attempts are all");
-    assert_eq!(ending.expect_err("lost").failure.kind, FailureKind::Unreachable);
+    assert_eq!(ending.expect_err("lost").failure.kind, CallErrorKind::Unreachable);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn servers_that_a_message_has_passed_may_go_down_as_often_as_they_like() {
     }
     assert_eq!(job.handle(gone(uuid(7)), now), []);
     assert_eq!((job.next_result(), job.counts().retried), (None, 2));
-    answer(&mut job, Ok("from the first".into()), now + LIMITS.patience / 2);
+    answer(&mut job, Ok("from the first".into()), now + LIMITS.attempt_timeout / 2);
     assert_eq!(job.next_result(), Some((0, Ok("from the first".into()))));
 }
 
@@ -113,8 +113,8 @@ fn when_all_attempts_are_used_up_an_answer_is_waited_for_no_longer_than_patience
     let now = Instant::now();
     let mut job = under_way(Limits { attempts: 1, ..LIMITS }, &[1, 2], now);
     job.handle(gone(uuid(2)), now);
-    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.patience)));
-    job.tick(now + LIMITS.patience);
+    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.attempt_timeout)));
+    job.tick(now + LIMITS.attempt_timeout);
     let fault = job.next_result().expect("ended").1.expect_err("lost");
     assert_eq!((fault.stage, fault.server), (1, Some(uuid(2))));
 }
@@ -125,12 +125,12 @@ fn an_old_attempt_that_is_refused_gives_its_place_back() {
     let mut job = under_way(Limits { attempts: 2, ..LIMITS }, &[1, 2], now);
     job.handle(gone(uuid(2)), now);
     go(&mut job, &[3, 4], now);
-    let mut late = fault(FailureKind::Busy, 1);
+    let mut late = fault(CallErrorKind::Busy, 1);
     assert!(answer(&mut job, late.clone(), now).is_empty(), "the other one is still under way");
     assert_eq!(sent(&job.handle(gone(uuid(4)), now)), [0], "and may be given up for another");
     go(&mut job, &[5, 6], now);
     job.handle(gone(uuid(6)), now);
-    late = fault(FailureKind::Busy, 3);
+    late = fault(CallErrorKind::Busy, 3);
     answer(&mut job, late, now);
     assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0], "when all seemed used up as well");
 }
@@ -181,7 +181,7 @@ fn what_a_stage_may_have_lost_is_sent_again_and_counted_once() {
     assert_eq!(sent(&job.handle(rerouted(3, None), now)), [0]);
     go(&mut job, &[1, 4], now);
     assert_eq!(job.handle(rerouted(4, None), now), [], "no attempt is left, but an answer may come");
-    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.patience)));
+    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.attempt_timeout)));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_refusal_by_a_server_that_another_one_chose_is_not_waited_out() {
     let mut job = under_way(LIMITS, &[1, 2], now);
     job.handle(gone(uuid(2)), now);
     go(&mut job, &[3, 4], now);
-    answer(&mut job, fault(FailureKind::Busy, 9), now);
+    answer(&mut job, fault(CallErrorKind::Busy, 9), now);
     assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);
 }
 
@@ -220,7 +220,7 @@ fn pauses_after_refusals_grow_and_are_spread() {
         let mut last = Duration::ZERO;
         for _ in 0..12 {
             go(&mut job, &[1], now);
-            answer(&mut job, fault(FailureKind::Busy, 1), now);
+            answer(&mut job, fault(CallErrorKind::Busy, 1), now);
             let at = job.deadline().expect("a pause");
             last = at - now;
             job.tick(at);
@@ -237,7 +237,7 @@ fn a_message_past_its_deadline_ends_in_an_error_once() {
     let mut job = Job::new(LIMITS, 0);
     job.handle(Event::Pulled("0".into()), now);
     job.handle(Event::Sent { idx: 0, route: vec![Uuid::from_u128(7)] }, now);
-    assert_eq!(job.deadline(), Some(now + LIMITS.patience));
+    assert_eq!(job.deadline(), Some(now + LIMITS.attempt_timeout));
     job.tick(now + LIMITS.deadline);
     assert!(job.next_result().expect("ended").1.is_err());
     job.handle(Event::Answered { idx: 0, ending: Ok("late".into()) }, now);

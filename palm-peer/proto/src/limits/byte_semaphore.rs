@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 /// So much room, given out in turns.
 #[derive(Debug)]
-pub struct Turns {
+pub struct ByteSemaphore {
     most: u64,
     held: u64,
     /// Who waits, and for how much.
     waiting: VecDeque<(u64, u64)>,
 }
 
-impl Turns {
+impl ByteSemaphore {
     /// As much as `most` can be held at once; a single one may always hold more.
     pub fn new(most: u64) -> Self {
         Self { most, held: 0, waiting: VecDeque::new() }
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn who_asks_first_is_first_even_where_another_would_fit() {
-        let mut turns = Turns::new(10);
+        let mut turns = ByteSemaphore::new(10);
         assert!(turns.ask(1, 6) && turns.ask(2, 4));
         assert!(!turns.ask(3, 5) && !turns.ask(4, 1));
         turns.give_back(4);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn who_leaves_makes_way() {
-        let mut turns = Turns::new(10);
+        let mut turns = ByteSemaphore::new(10);
         assert!(turns.ask(1, 10));
         assert!(!turns.ask(2, 10) && !turns.ask(3, 1) && !turns.ask(2, 10));
         turns.leave(2);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn one_alone_may_have_more_than_there_is() {
-        let mut turns = Turns::new(10);
+        let mut turns = ByteSemaphore::new(10);
         assert!(turns.ask(1, 50));
         assert!(!turns.ask(2, 1));
         turns.give_back(50);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_million_who_asked() {
-        let mut turns = Turns::new(10);
+        let mut turns = ByteSemaphore::new(10);
         for who in 0..1_000_000 {
             if turns.ask(who, 4) {
                 turns.give_back(4);

@@ -35,14 +35,14 @@ pub fn may_keep_link(limit: u64, lowest_free: u64) -> bool {
 
 /// Counts the connections.
 #[derive(Debug)]
-pub struct Admission {
+pub struct ConnectionLimiter {
     most: usize,
     most_from_address: usize,
     all: usize,
     from: HashMap<IpAddr, usize>,
 }
 
-impl Admission {
+impl ConnectionLimiter {
     /// Lets in `most` at once, `most_from_address` of them from one address.
     #[must_use]
     pub fn new(most: usize, most_from_address: usize) -> Self {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn no_more_enter_than_may_and_who_leaves_makes_room() {
-        let mut admission = Admission::new(3, 2);
+        let mut admission = ConnectionLimiter::new(3, 2);
         assert_eq!(admission.enter(address(1)), Ok(()));
         assert_eq!(admission.enter(address(1)), Ok(()));
         assert_eq!(admission.enter(address(1)), Err(Refusal::TooManyFromAddress));
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_million_addresses() {
-        let mut admission = Admission::new(1_000, 2);
+        let mut admission = ConnectionLimiter::new(1_000, 2);
         let of = |number: u32| IpAddr::from(number.to_be_bytes());
         for number in 0..1_000_000 {
             assert_eq!(admission.enter(of(number)), Ok(()));
@@ -130,7 +130,7 @@ mod tests {
         (999_001..1_000_000).for_each(|number| admission.leave(of(number)));
         assert_eq!((admission.all, admission.from.len()), (0, 0));
         // One that is refused for its address alone.
-        let mut admission = Admission::new(1_000, 0);
+        let mut admission = ConnectionLimiter::new(1_000, 0);
         (0..1_000_000).for_each(|number| assert_eq!(admission.enter(of(number)), Err(Refusal::TooManyFromAddress)));
         assert_eq!(admission.from.len(), 0);
     }

@@ -6,20 +6,20 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Counts what comes, and says when it is too much for one second.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct RateLimiter {
     most: u32,
     began: Instant,
     count: u32,
 }
 
-impl Allowance {
+impl RateLimiter {
     /// Allows `most` within a second, the first of which begins `now`.
     pub fn new(most: u32, now: Instant) -> Self {
         Self { most, began: now, count: 0 }
     }
 
     /// Counts one more; says whether it is still within what is allowed.
-    pub fn bears(&mut self, now: Instant) -> bool {
+    pub fn try_acquire(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.began) > SECOND {
             (self.began, self.count) = (now, 0);
         }
@@ -35,8 +35,9 @@ mod tests {
     #[test]
     fn each_second_bears_as_many_anew() {
         let start = Instant::now();
-        let mut allowance = Allowance::new(2, start);
-        let bears = [0, 500, 1000, 1001, 1002, 1003].map(|ms| allowance.bears(start + Duration::from_millis(ms)));
-        assert_eq!(bears, [true, true, false, true, true, false]);
+        let mut allowance = RateLimiter::new(2, start);
+        let try_acquire =
+            [0, 500, 1000, 1001, 1002, 1003].map(|ms| allowance.try_acquire(start + Duration::from_millis(ms)));
+        assert_eq!(try_acquire, [true, true, false, true, true, false]);
     }
 }

@@ -20,13 +20,13 @@ fn deleted(key: &str, revision: i64) -> Event {
     Event::Deleted { key: key.into(), revision: Revision(revision) }
 }
 
-fn all(mirror: &mut Mirror) -> Vec<Change> {
+fn all(mirror: &mut Reflector) -> Vec<Change> {
     std::iter::from_fn(|| mirror.next_change()).collect()
 }
 
 #[test]
 fn an_empty_listing_is_told_as_listed() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(7, &[]));
     assert_eq!(all(&mut mirror), [Change::Listed { revision: Revision(7) }]);
 }
@@ -34,7 +34,7 @@ fn an_empty_listing_is_told_as_listed() {
 #[test]
 fn a_listing_tells_what_is_gone_then_what_came_in_the_order_of_revisions() {
     let (a, b, c) = (item("a", "1", 2, 2), item("b", "1", 3, 3), item("c", "1", 1, 1));
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(3, &[a.clone(), b.clone(), c]));
     let told = all(&mut mirror);
     let keys: Vec<_> = told
@@ -51,7 +51,7 @@ fn a_listing_tells_what_is_gone_then_what_came_in_the_order_of_revisions() {
     assert_eq!(
         all(&mut mirror),
         [
-            Change::Interrupted { reason: "cut".into() },
+            Change::Stale { reason: "cut".into() },
             Change::Deleted { previous: item("c", "1", 1, 1), revision: Revision(9), observed: false },
             Change::Put { current: newer, previous: Some(b) },
             Change::Listed { revision: Revision(9) },
@@ -61,7 +61,7 @@ fn a_listing_tells_what_is_gone_then_what_came_in_the_order_of_revisions() {
 
 #[test]
 fn events_that_the_listing_already_held_are_ignored() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(5, &[item("a", "new", 2, 5)]));
     mirror.events([Event::Put(item("a", "old", 2, 2)), deleted("a", 4), deleted("b", 5)]);
     assert_eq!(all(&mut mirror).len(), 2);
@@ -70,7 +70,7 @@ fn events_that_the_listing_already_held_are_ignored() {
 
 #[test]
 fn one_revision_may_come_in_fragments() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(5, &[]));
     mirror.events([Event::Put(item("a", "1", 6, 6))]);
     mirror.events([Event::Put(item("b", "1", 6, 6))]);
@@ -80,7 +80,7 @@ fn one_revision_may_come_in_fragments() {
 
 #[test]
 fn an_event_told_twice_counts_once() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(5, &[]));
     let put = Event::Put(item("a", "1", 6, 6));
     mirror.events([put.clone(), put.clone(), deleted("a", 7), deleted("a", 7), put]);
@@ -90,7 +90,7 @@ fn an_event_told_twice_counts_once() {
 
 #[test]
 fn the_copy_agrees_with_what_was_told_not_with_what_waits() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(5, &[item("a", "1", 1, 1), item("b", "1", 2, 2)]));
     mirror.events([deleted("a", 6)]);
     mirror.next_change();
@@ -101,7 +101,7 @@ fn the_copy_agrees_with_what_was_told_not_with_what_waits() {
 
 #[test]
 fn a_store_restored_from_a_backup_is_believed() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(50, &[item("a", "late", 40, 45)]));
     mirror.list(listing(10, &[item("a", "early", 3, 4)]));
     mirror.events([Event::Put(item("a", "next", 3, 11))]);
@@ -113,7 +113,7 @@ fn a_store_restored_from_a_backup_is_believed() {
 
 #[test]
 fn an_older_version_of_a_key_proves_a_new_history_whatever_the_revision() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     mirror.list(listing(50, &[item("a", "late", 40, 45)]));
     mirror.list(listing(60, &[item("a", "early", 40, 41)]));
     assert_eq!(all(&mut mirror)[2], Change::NewHistory);
@@ -169,7 +169,7 @@ impl Store {
 fn history(seed: u64) {
     let random = fastrand::Rng::with_seed(seed);
     let mut store = Store { random, revision: 1, items: BTreeMap::new(), history: Vec::new() };
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     let mut told: BTreeMap<String, KeyValue> = BTreeMap::new();
     for _ in 0..6 {
         for _ in 0..store.random.usize(..8) {
@@ -202,7 +202,7 @@ fn history(seed: u64) {
 }
 
 /// Carries the changes out on a map of the test's own, and checks that each fits onto the one before.
-fn replay(mirror: &mut Mirror, told: &mut BTreeMap<String, KeyValue>, seed: u64) {
+fn replay(mirror: &mut Reflector, told: &mut BTreeMap<String, KeyValue>, seed: u64) {
     while let Some(change) = mirror.next_change() {
         match change {
             Change::Put { current, previous } => {
@@ -212,7 +212,7 @@ fn replay(mirror: &mut Mirror, told: &mut BTreeMap<String, KeyValue>, seed: u64)
             Change::Deleted { previous, .. } => {
                 assert_eq!(told.remove(&previous.key), Some(previous), "seed {seed}");
             }
-            Change::Listed { .. } | Change::Interrupted { .. } => {}
+            Change::Listed { .. } | Change::Stale { .. } => {}
             Change::NewHistory => panic!("seed {seed}: this store never went back"),
         }
         assert_eq!(mirror.items(), told, "seed {seed}");
@@ -228,7 +228,7 @@ fn made_up_histories_end_in_the_truth() {
 
 #[test]
 fn nothing_is_left_of_two_hundred_thousand_keys() {
-    let mut mirror = Mirror::default();
+    let mut mirror = Reflector::default();
     for id in 0..200_000 {
         let (key, revision) = (format!("/servers/{id}"), 10 * id + 1);
         mirror.events([Event::Put(item(&key, "1", revision, revision))]);

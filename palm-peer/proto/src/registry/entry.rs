@@ -37,7 +37,7 @@ pub(super) struct Entry {
     /// What the schedule knows of it.
     pub(super) scheduled: Scheduled,
     /// Why it could not be reached, when that has been logged.
-    pub(super) complaint: Option<String>,
+    pub(super) last_error: Option<String>,
     /// Others that are being asked about it, and what they have said.
     pub(super) inquiry: Option<Inquiry>,
     pub(super) findings: Findings,
@@ -77,7 +77,7 @@ impl Entry {
             retry_at: None,
             queued: None,
             scheduled: Scheduled::default(),
-            complaint: None,
+            last_error: None,
             inquiry: None,
             findings: Findings::default(),
             charge: None,
@@ -88,7 +88,7 @@ impl Entry {
     }
 
     /// Whether `record` is this one rewritten, and not that of a server which registered anew.
-    pub(super) fn lives_on_in(&self, record: &Record, lease: Option<LeaseId>) -> bool {
+    pub(super) fn is_same_incarnation(&self, record: &Record, lease: Option<LeaseId>) -> bool {
         let old = &self.record;
         let set_back = old.configured && !record.configured;
         old.when == record.when && self.lease == lease && old.endpoint() == record.endpoint() && !set_back

@@ -5,7 +5,7 @@ use crate::types::{
     ids::{LeaseId, Revision},
     record::Record,
     text::plain,
-    tombstone::Departure,
+    tombstone::Tombstone,
 };
 use log::Level;
 use uuid::Uuid;
@@ -44,7 +44,7 @@ pub struct Token(pub(super) u64);
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A record stands under `/servers/`.
-    Stands {
+    Registered {
         /// The record.
         record: Record,
         /// Its mod revision.
@@ -53,7 +53,7 @@ pub enum Event {
         lease: Option<LeaseId>,
     },
     /// Something that is no record stands under `/servers/`.
-    Broken {
+    Invalid {
         /// Its key.
         key: String,
         /// What is wrong with it.
@@ -66,19 +66,19 @@ pub enum Event {
         /// The last mod revision of the record that is gone.
         written: Revision,
         /// The note that was left.
-        departure: Option<Departure>,
+        departure: Option<Tombstone>,
         /// Whether the mesh was reset at that moment.
         reset: bool,
         /// Whether etcd still knows the lease that the record was on.
         lease_alive: bool,
     },
     /// Something broken under `/servers/` is gone.
-    Mended {
+    InvalidRemoved {
         /// Its key.
         key: String,
     },
     /// A probe was answered.
-    Answered {
+    ProbeOk {
         /// By whom.
         uuid: Uuid,
         /// Which probe.
@@ -87,7 +87,7 @@ pub enum Event {
         digest: String,
     },
     /// A probe could not be delivered, or its answer was an error.
-    Unanswered {
+    ProbeFailed {
         /// By whom.
         uuid: Uuid,
         /// Which probe.
@@ -105,7 +105,7 @@ pub enum Event {
         reason: String,
     },
     /// A link that this leader had to the server broke, and now its port refuses, or another server answers there.
-    Gone {
+    ProcessGone {
         /// Whose.
         uuid: Uuid,
     },
@@ -122,7 +122,7 @@ pub enum Event {
     },
     /// A write asked for by [`Action::Configure`] or [`Action::Remove`], or made for
     /// [`Registry::take_unvouched`](super::Registry::take_unvouched), ended. When it succeeded, the watch tells the rest.
-    Written {
+    WriteDone {
         /// Whose record.
         uuid: Uuid,
         /// Since which revision it stands; `None` when it is not known to.
@@ -134,15 +134,15 @@ impl Event {
     /// The server that it is about.
     pub(super) fn about(&self) -> Option<Uuid> {
         match self {
-            Self::Stands { record, .. } => Some(record.uuid),
+            Self::Registered { record, .. } => Some(record.uuid),
             Self::Deleted { uuid, .. }
-            | Self::Answered { uuid, .. }
-            | Self::Unanswered { uuid, .. }
+            | Self::ProbeOk { uuid, .. }
+            | Self::ProbeFailed { uuid, .. }
             | Self::Unsent { uuid, .. }
-            | Self::Gone { uuid }
+            | Self::ProcessGone { uuid }
             | Self::Testified { uuid, .. }
-            | Self::Written { uuid, .. } => Some(*uuid),
-            Self::Broken { .. } | Self::Mended { .. } => None,
+            | Self::WriteDone { uuid, .. } => Some(*uuid),
+            Self::Invalid { .. } | Self::InvalidRemoved { .. } => None,
         }
     }
 }

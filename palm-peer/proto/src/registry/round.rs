@@ -101,7 +101,7 @@ impl Registry {
     /// so that a dead server is found `timeout + (misses - 1) * RETRY` after the first of them. Those after the first, and the
     /// first now and then, go over a new connection.
     pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
-        let most = self.most_misses;
+        let max = self.most_misses;
         let token = Token(self.next_token);
         // Not all servers in the same round.
         let has_turn = (self.rounds + u64::from(uuid.as_bytes()[15])).is_multiple_of(FRESH_EVERY);
@@ -115,7 +115,7 @@ impl Registry {
         }
         self.next_token += 1;
         entry.sent += 1;
-        entry.retry_at = (entry.sent < most).then_some(now + RETRY);
+        entry.retry_at = (entry.sent < max).then_some(now + RETRY);
         entry.probes.push((token, now + self.timeout));
         let fresh = has_turn || entry.sent > 1;
         self.actions.push(Action::Probe { uuid, endpoint: entry.record.endpoint(), token, fresh });
@@ -147,13 +147,13 @@ impl Registry {
         }
         entry.acquit();
         (entry.answered_at, entry.is_failing) = (Some(now), false);
-        entry.complaint = None;
+        entry.last_error = None;
         // A digest with an entry in full tells of an error.
         let level = if digest.contains(':') { Level::Info } else { self.detail() };
         if in_round && level <= self.verbosity {
             self.log_digest(uuid, level, digest);
         }
-        self.settle(uuid);
+        self.reconcile(uuid);
     }
 
     fn log_digest(&mut self, uuid: Uuid, level: Level, digest: &str) {
@@ -164,7 +164,7 @@ impl Registry {
     }
 
     pub(super) fn unanswered(&mut self, uuid: Uuid, token: Token, reason: String, now: Instant) {
-        let most = self.most_misses;
+        let max = self.most_misses;
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         if !entry.end_probe(token) {
             return;
@@ -174,19 +174,19 @@ impl Registry {
         let endpoint = entry.record.endpoint();
         let (misses, configured) = (entry.misses, entry.record.configured);
         if configured {
-            self.log(Level::Warn, format!("Server {uuid} missed probe {misses} of {most} at {endpoint}: {reason}"));
-        } else if entry.complaint.as_ref() != Some(&reason) {
+            self.log(Level::Warn, format!("Server {uuid} missed probe {misses} of {max} at {endpoint}: {reason}"));
+        } else if entry.last_error.as_ref() != Some(&reason) {
             let text = format!("Server {uuid} stays unconfigured: it does not answer at {endpoint}: {reason}");
-            entry.complaint = Some(reason);
+            entry.last_error = Some(reason);
             self.log(Level::Warn, text);
         }
         if misses == 1 {
             self.inquire(uuid, now);
         }
-        if !configured && misses >= most {
+        if !configured && misses >= max {
             self.mention_loopback(uuid, now);
         }
-        if configured && misses >= most {
+        if configured && misses >= max {
             self.charge(uuid, Charge::SILENT, now);
         }
     }
@@ -221,7 +221,7 @@ impl Registry {
 
     /// The leader stood still (it was stopped, or its machine was): nobody had a fair chance to answer. Their series start
     /// again, with fresh probes: the answers to the others may be lost.
-    pub(super) fn forgive_if_overslept(&mut self, now: Instant) {
+    pub(super) fn reset_probes_after_pause(&mut self, now: Instant) {
         if now <= self.deadline() + OVERSLEPT {
             return;
         }

@@ -17,7 +17,7 @@ impl Registry {
     }
 
     /// Up to `max` records that are right but for the leader they name, each with this one's name and what it replaces. How
-    /// the write of each ended must be told by [`Event::Written`](super::Event::Written).
+    /// the write of each ended must be told by [`Event::WriteDone`](super::Event::WriteDone).
     pub fn take_unvouched(&mut self, max: usize) -> Vec<(Record, Revision)> {
         let mut taken = Vec::new();
         while taken.len() < max

@@ -72,7 +72,7 @@ impl Desk {
 
     fn stands(&mut self, record: Record) -> Vec<Action> {
         self.revision += 1;
-        self.event(Event::Stands { record, modified: Revision(self.revision), lease: Some(lease(7)) })
+        self.event(Event::Registered { record, modified: Revision(self.revision), lease: Some(lease(7)) })
     }
 
     /// A server joins, answers, and is configured.
@@ -85,25 +85,25 @@ impl Desk {
     }
 
     fn answer(&mut self, id: u128, token: Token) -> Vec<Action> {
-        self.event(Event::Answered { uuid: uuid(id), token, digest: "I,D".into() })
+        self.event(Event::ProbeOk { uuid: uuid(id), token, digest: "I,D".into() })
     }
 
     fn refuse(&mut self, id: u128, token: Token, reason: &str) -> Vec<Action> {
-        self.event(Event::Unanswered { uuid: uuid(id), token, reason: reason.into() })
+        self.event(Event::ProbeFailed { uuid: uuid(id), token, reason: reason.into() })
     }
 
     fn written(&mut self, id: u128, done: bool) -> Vec<Action> {
-        self.event(Event::Written { uuid: uuid(id), stands: done.then_some(Revision(self.revision + 1)) })
+        self.event(Event::WriteDone { uuid: uuid(id), stands: done.then_some(Revision(self.revision + 1)) })
     }
 
     fn gone(&mut self, id: u128) -> Vec<Action> {
-        self.event(Event::Gone { uuid: uuid(id) })
+        self.event(Event::ProcessGone { uuid: uuid(id) })
     }
 
     fn deleted(&mut self, id: u128, departure: Option<(Why, &str)>, reset: bool, lease_alive: bool) -> Vec<Action> {
         let written = self.registry.servers.get(&uuid(id)).map_or(Revision(0), |entry| entry.modified);
         let when = record(1, 0).when;
-        let departure = departure.map(|(why, reason)| Departure { why, reason: reason.into(), when });
+        let departure = departure.map(|(why, reason)| Tombstone { why, reason: reason.into(), when });
         self.event(Event::Deleted { uuid: uuid(id), written, departure, reset, lease_alive })
     }
 
@@ -198,7 +198,7 @@ fn the_watch_may_be_quicker_than_the_answer_to_a_write() {
     let written = configure(&desk.answer(1, token));
     desk.stands(written);
     let stands = Some(Revision(desk.revision));
-    assert_eq!(desk.event(Event::Written { uuid: uuid(1), stands }), []);
+    assert_eq!(desk.event(Event::WriteDone { uuid: uuid(1), stands }), []);
     assert_eq!(desk.published(), [uuid(1)]);
     assert!(!desk.registry.is_busy());
 }
@@ -208,8 +208,8 @@ fn who_cannot_be_reached_stays_unconfigured_and_each_reason_is_said_once() {
     let mut desk = Desk::new();
     let first = probe(&desk.stands(Record { host: "10.0.0.1".into(), ..record(1, 0) }));
     let said = |reason: &str| {
-        let words = format!("stays unconfigured: it does not answer at tcp://10.0.0.1:5001: {reason}");
-        [format!("WARN:Server {} {words}", uuid(1))]
+        let message = format!("stays unconfigured: it does not answer at tcp://10.0.0.1:5001: {reason}");
+        [format!("WARN:Server {} {message}", uuid(1))]
     };
     assert_eq!(lines(&desk.refuse(1, first, "connection refused")), said("connection refused"));
     assert_eq!(desk.refuse(1, first, "connection refused"), [], "a stale token");
@@ -304,7 +304,7 @@ fn a_server_that_dies_while_it_is_being_configured_is_removed_once_that_is_writt
 
 #[test]
 fn each_way_to_be_deleted_has_its_words() {
-    for (departure, reset, lease_alive, words) in [
+    for (departure, reset, lease_alive, message) in [
         (Some((Why::Itself, "x")), false, true, "it killed itself"),
         (Some((Why::Registry, "it does not answer")), false, true, "it does not answer"),
         (Some((Why::Registry, "its process is gone")), false, false, "its process is gone"),
@@ -316,10 +316,10 @@ fn each_way_to_be_deleted_has_its_words() {
         let mut desk = Desk::new();
         desk.configured(1);
         let actions = desk.deleted(1, departure, reset, lease_alive);
-        assert_eq!(lines(&actions), [format!("INFO:Deleted server {} because {words}", uuid(1))]);
+        assert_eq!(lines(&actions), [format!("INFO:Deleted server {} because {message}", uuid(1))]);
         // Only by hand the record is deleted alone.
         let by_hand = departure.is_none() && lease_alive && !reset;
-        assert_eq!(!withdrawals(&actions).is_empty(), by_hand, "{words}");
+        assert_eq!(!withdrawals(&actions).is_empty(), by_hand, "{message}");
         assert!(desk.published().is_empty() && desk.registry.endpoint(uuid(1)).is_none());
         assert_eq!(desk.deleted(1, departure, reset, lease_alive), [], "once");
     }
@@ -359,11 +359,11 @@ fn a_record_set_back_by_hand_is_checked_and_configured_anew() {
 fn what_is_no_record_is_said_once_left_alone_and_may_be_mended() {
     let mut desk = Desk::new();
     let key = format!("/servers/{}", uuid(1));
-    let broken = || Event::Broken { key: key.clone(), reason: "EOF".into() };
+    let broken = || Event::Invalid { key: key.clone(), reason: "EOF".into() };
     let said = [format!("WARN:{key} holds no record of a server, and is left alone: EOF")];
     assert_eq!(lines(&desk.event(broken())), said);
     assert_eq!(desk.event(broken()), []);
-    desk.event(Event::Mended { key: key.clone() });
+    desk.event(Event::InvalidRemoved { key: key.clone() });
     assert_eq!(lines(&desk.event(broken())), said);
     desk.configured(1);
     assert_eq!(lines(&desk.event(broken())), said);
@@ -373,7 +373,7 @@ fn what_is_no_record_is_said_once_left_alone_and_may_be_mended() {
 fn a_record_that_is_overwritten_with_rubbish_is_no_longer_published() {
     let mut desk = Desk::new();
     desk.configured(1);
-    let actions = desk.event(Event::Broken { key: format!("/servers/{}", uuid(1)), reason: "EOF".into() });
+    let actions = desk.event(Event::Invalid { key: format!("/servers/{}", uuid(1)), reason: "EOF".into() });
     assert_eq!(withdrawals(&actions), [uuid(1)]);
     assert!(desk.published().is_empty() && desk.registry.endpoint(uuid(1)).is_none());
 }

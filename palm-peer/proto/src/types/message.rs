@@ -18,13 +18,13 @@ pub const LONGEST_HEADER: usize = 64 * 1024;
 const LONGEST_WORDS: usize = 4 * 1024;
 
 /// The longest pipeline, in stages. A header must hold the names and the route.
-pub const MOST_STAGES: usize = 64;
+pub const MAX_STAGES: usize = 64;
 
 /// What went wrong with a message. The names are part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum FailureKind {
+pub enum CallErrorKind {
     /// The message is not one of this protocol.
     BadMessage,
     /// The message was meant for another server than the one that got it.
@@ -56,7 +56,7 @@ pub enum FailureKind {
     Unknown,
 }
 
-impl fmt::Display for FailureKind {
+impl fmt::Display for CallErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
@@ -66,14 +66,14 @@ impl fmt::Display for FailureKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What went wrong, for programs.
-    pub kind: FailureKind,
+    pub kind: CallErrorKind,
     /// What went wrong, for people.
     pub message: String,
 }
 
 impl Failure {
     /// A failure of this kind with these words, cut where they would not fit into a header.
-    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: CallErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > LONGEST_WORDS {
             let end = (0..=LONGEST_WORDS).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
@@ -170,7 +170,7 @@ pub enum Incoming {
         identify: bool,
     },
     /// The answer to a goodbye: nothing more comes over this connection.
-    Parting,
+    GoodbyeAck,
     /// A message for a function.
     Request(Request),
 }
@@ -201,15 +201,15 @@ pub fn encode_identify(client: Uuid) -> Vec<u8> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Parting {
+struct GoodbyeAck {
     palm: u32,
     bye: Uuid,
 }
 
 /// The bytes of the answer to a goodbye, which says that nothing more comes from this client.
 #[must_use]
-pub fn encode_parting(client: Uuid) -> Vec<u8> {
-    super::to_bytes(&Parting { palm: VERSION, bye: client })
+pub fn encode_goodbye_ack(client: Uuid) -> Vec<u8> {
+    super::to_bytes(&GoodbyeAck { palm: VERSION, bye: client })
 }
 
 /// A header that cannot be taken, with what could be read of it, so that the sender can be answered.
@@ -250,15 +250,15 @@ fn greeting(header: &[u8]) -> Option<Incoming> {
         return (palm == VERSION).then_some(Incoming::Hello { client: hello, bye, identify });
     }
     let parting = serde_json::from_slice(header);
-    parting.is_ok_and(|Parting { palm, .. }| palm == VERSION).then_some(Incoming::Parting)
+    parting.is_ok_and(|GoodbyeAck { palm, .. }| palm == VERSION).then_some(Incoming::GoodbyeAck)
 }
 
 fn check(request: Request) -> Result<Request, BadHeader> {
     let stages = request.pipeline.len();
     let message = if request.palm != VERSION {
         not_spoken(request.palm.into())
-    } else if stages == 0 || stages > MOST_STAGES {
-        format!("a pipeline has 1 to {MOST_STAGES} stages, not {stages}")
+    } else if stages == 0 || stages > MAX_STAGES {
+        format!("a pipeline has 1 to {MAX_STAGES} stages, not {stages}")
     } else if request.stage >= stages {
         format!("stage {} of a pipeline of {stages}", request.stage)
     } else if !request.route.is_empty() && request.route.len() != stages {
@@ -296,7 +296,7 @@ fn in_greeting(header: &[u8], value: &Value) -> Option<String> {
     let has = |field: &str| value.get(field).is_some();
     let error = match (has("pipeline"), has("hello"), has("bye")) {
         (false, true, _) => serde_json::from_slice::<Hello>(header).err(),
-        (false, false, true) => serde_json::from_slice::<Parting>(header).err(),
+        (false, false, true) => serde_json::from_slice::<GoodbyeAck>(header).err(),
         _ => None,
     };
     error.map(|error| error.to_string())

@@ -39,9 +39,9 @@ pub struct Record {
 
 /// Why a record cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokenRecord(String);
+pub struct InvalidRecord(String);
 
-impl BrokenRecord {
+impl InvalidRecord {
     /// The words may quote the record, which anybody wrote: too many of them are cut in the middle.
     fn new(words: impl Into<String>) -> Self {
         const MOST: usize = 200;
@@ -56,13 +56,13 @@ impl BrokenRecord {
     }
 }
 
-impl fmt::Display for BrokenRecord {
+impl fmt::Display for InvalidRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for BrokenRecord {}
+impl std::error::Error for InvalidRecord {}
 
 impl Record {
     /// The JSON that etcd holds, with pylm's separators, `", "` and `": "` (docs/pylm-compatibility.md).
@@ -85,11 +85,11 @@ impl Record {
     ///
     /// # Errors
     /// When it is too long, is no JSON, lacks a field, or holds one of another type or meaning.
-    pub fn from_json(json: &[u8]) -> Result<Self, BrokenRecord> {
+    pub fn from_json(json: &[u8]) -> Result<Self, InvalidRecord> {
         if json.len() > LONGEST {
-            return Err(BrokenRecord::new(format!("{} bytes long, {LONGEST} at most", json.len())));
+            return Err(InvalidRecord::new(format!("{} bytes long, {LONGEST} at most", json.len())));
         }
-        let record: Self = serde_json::from_slice(json).map_err(|e| BrokenRecord::new(e.to_string()))?;
+        let record: Self = serde_json::from_slice(json).map_err(|e| InvalidRecord::new(e.to_string()))?;
         record.check()?;
         Ok(record)
     }
@@ -98,25 +98,25 @@ impl Record {
     ///
     /// # Errors
     /// As [`Record::from_json`], and when it names another server than its key.
-    pub fn from_entry(name: &str, json: &[u8]) -> Result<Self, BrokenRecord> {
+    pub fn from_entry(name: &str, json: &[u8]) -> Result<Self, InvalidRecord> {
         let record = Self::from_json(json)?;
         if name != record.uuid.to_string() {
-            return Err(BrokenRecord::new(format!("its key ends in {name}, its uuid is {}", record.uuid)));
+            return Err(InvalidRecord::new(format!("its key ends in {name}, its uuid is {}", record.uuid)));
         }
         Ok(record)
     }
 
-    fn check(&self) -> Result<(), BrokenRecord> {
+    fn check(&self) -> Result<(), InvalidRecord> {
         let wrong_name =
             [&self.server, &self.kind].into_iter().chain(&self.functions).find(|name| !names::is_valid(name));
         if let Some(name) = wrong_name {
-            return Err(BrokenRecord::new(format!("{name:?} is no valid name")));
+            return Err(InvalidRecord::new(format!("{name:?} is no valid name")));
         }
         if self.ports.first().is_none_or(|&port| port == 0) {
-            return Err(BrokenRecord::new("no port to reach it at"));
+            return Err(InvalidRecord::new("no port to reach it at"));
         }
         if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
-            return Err(BrokenRecord::new(format!("{:?} is no host", self.host)));
+            return Err(InvalidRecord::new(format!("{:?} is no host", self.host)));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub const REMOVED_BY_ADMIN: &str = "an administrator removed it";
 
 /// The note that whoever removes a record leaves beside it, in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
+pub struct Tombstone {
     /// Who removed the record.
     pub why: Why,
     /// The words after "because" in the registry's log.
@@ -29,7 +29,7 @@ pub struct Departure {
     pub when: Timestamp,
 }
 
-impl Departure {
+impl Tombstone {
     /// The JSON that etcd holds.
     #[must_use]
     pub fn to_json(&self) -> String {

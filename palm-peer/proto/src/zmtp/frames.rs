@@ -19,13 +19,13 @@ pub struct Limits {
 const SLACK: u64 = 128 * 1024;
 
 /// How many frames a message may have. Two make sense, three with a REQ's delimiter; some more get an answer that says so.
-const MOST_FRAMES: u32 = 8;
+const MAX_FRAMES: u32 = 8;
 
 impl Limits {
     /// For messages with payloads of at most `bytes`. What is not too far over shall still get the answer that says so.
     #[must_use]
     pub fn for_payloads(bytes: usize) -> Self {
-        Self { bytes: (bytes as u64).saturating_mul(2).saturating_add(SLACK), frames: MOST_FRAMES }
+        Self { bytes: (bytes as u64).saturating_mul(2).saturating_add(SLACK), frames: MAX_FRAMES }
     }
 
     /// For a stream of our own making.
@@ -129,8 +129,8 @@ impl Scanner {
     ///
     /// # Errors
     /// At a header that announces what is over the limits or makes no sense. Nothing of it was passed.
-    pub fn step(&mut self, bytes: &[u8], most: u64) -> Result<Step, Refusal> {
-        let end = self.messages.saturating_add(most);
+    pub fn step(&mut self, bytes: &[u8], max: u64) -> Result<Step, Refusal> {
+        let end = self.messages.saturating_add(max);
         let mut at = 0;
         while self.messages < end {
             at += self.pass_body(bytes.len() - at);

@@ -76,8 +76,8 @@ fn stream(rng: &mut Rng) -> Vec<u8> {
 fn pieces<'a>(rng: &mut Rng, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     while !bytes.is_empty() {
-        let most = if rng.bool() { 4 } else { bytes.len() };
-        let (piece, rest) = bytes.split_at(rng.usize(1..=most.min(bytes.len())));
+        let max = if rng.bool() { 4 } else { bytes.len() };
+        let (piece, rest) = bytes.split_at(rng.usize(1..=max.min(bytes.len())));
         pieces.push(piece);
         bytes = rest;
     }

@@ -22,7 +22,7 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
         bytes: usize::MAX,
         attempts: 2,
         deadline: Duration::from_secs(600),
-        patience: Duration::from_secs(200),
+        attempt_timeout: Duration::from_secs(200),
         ordered: true,
     };
     let mut running =
@@ -66,7 +66,7 @@ fn long_job(etcd: &Etcd) -> (Arc<Mesh>, Running<stream::Pending<Bytes>>) {
         bytes: usize::MAX,
         attempts: 2,
         deadline: Duration::from_secs(600),
-        patience: Duration::from_secs(200),
+        attempt_timeout: Duration::from_secs(200),
         ordered: true,
     };
     let running =
@@ -86,17 +86,17 @@ fn turn(running: &mut Running<stream::Pending<Bytes>>) -> usize {
 fn nothing_is_left_of_thousands_of_instances_that_were_never_reached() {
     let etcd = Etcd::start();
     let (mesh, mut running) = long_job(&etcd);
-    let mut most = 0;
+    let mut max = 0;
     for wave in 1..100 {
         let ids = || (wave * WAVE..(wave + 1) * WAVE).map(|id| 1_000 + id);
         mesh.update(ids().map(|id| Update::Put(instance(id))).collect());
-        most = most.max(turn(&mut running));
+        max = max.max(turn(&mut running));
         mesh.update(ids().map(|id| Update::Removed("a".into(), Uuid::from_u128(id))).collect());
         // A message may be for one that is gone by now.
         let late = block_on(mesh.link_to(&instance(1_000 + wave * WAVE), Instant::now() + Duration::from_secs(5)));
         assert!(late.is_err());
     }
-    assert!(most > 0);
+    assert!(max > 0);
     eventually("the job forgets them", Duration::from_secs(60), || (turn(&mut running) == 0).then_some(()));
     assert_eq!(mesh.size(), 1, "the job listens");
     drop(running);
@@ -139,7 +139,7 @@ fn the_question_whether_a_server_still_answers_is_forgotten_with_its_answer() {
         bytes: usize::MAX,
         attempts: 2,
         deadline: Duration::from_secs(600),
-        patience: Duration::from_secs(200),
+        attempt_timeout: Duration::from_secs(200),
         ordered: true,
     };
     let mut running = Running::start(Arc::clone(&mesh), vec!["b.f".into()], limits, stream::pending()).expect("there");

@@ -3,7 +3,7 @@
 //! Nothing is collected: what was read is scanned and written on from a buffer that all connections of a thread share. Only
 //! what the other side does not accept at once is kept, and then no more is read.
 
-pub use self::{to_client::Outward, to_server::Inward};
+pub use self::{to_client::ToClient, to_server::ToServer};
 
 mod to_client;
 mod to_server;
@@ -87,14 +87,14 @@ fn poll_read_behind(
 
 /// What the other side has not accepted yet.
 #[derive(Debug, Default)]
-struct Rest {
+struct WriteBuffer {
     bytes: Vec<u8>,
     at: usize,
     /// How many bytes were accepted so far.
     accepted: u64,
 }
 
-impl Rest {
+impl WriteBuffer {
     fn is_empty(&self) -> bool {
         self.at == self.bytes.len()
     }
@@ -136,11 +136,11 @@ impl Rest {
 
 /// Ends when something has not happened for too long.
 #[derive(Debug, Default)]
-struct Patience {
+struct StallTimer {
     sleep: Option<Sleep>,
 }
 
-impl Patience {
+impl StallTimer {
     /// Something happened.
     fn renew(&mut self) {
         self.sleep = None;

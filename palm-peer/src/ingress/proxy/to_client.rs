@@ -1,7 +1,7 @@
 //! What the server answers: counted as it is written, until the stranger takes no more.
 
-use super::{End, Patience, Rest, STALL, poll_read_behind, with_scratch};
-use crate::ingress::{connection::Guest, connection_table::Ledger};
+use super::{End, STALL, StallTimer, WriteBuffer, poll_read_behind, with_scratch};
+use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
 use futures::AsyncRead as _;
 use palm_proto::zmtp::{
     Refusal,
@@ -17,30 +17,30 @@ use std::{
 
 /// The direction from the server to the stranger.
 #[derive(Debug)]
-pub struct Outward {
-    guest: Arc<Guest>,
-    ledger: Arc<Ledger>,
+pub struct ToClient {
+    guest: Arc<ClientConnection>,
+    ledger: Arc<ConnectionTable>,
     scanner: Scanner,
     kept: Vec<u8>,
-    rest: Rest,
+    rest: WriteBuffer,
     /// Bytes of the server's that are in `rest` or accepted, and not counted as written yet.
     uncounted: u64,
     seen: u64,
-    patience: Patience,
+    patience: StallTimer,
 }
 
-impl Outward {
+impl ToClient {
     /// Begins behind the handshake.
-    pub fn new(guest: Arc<Guest>, ledger: Arc<Ledger>) -> Self {
+    pub fn new(guest: Arc<ClientConnection>, ledger: Arc<ConnectionTable>) -> Self {
         Self {
             guest,
             ledger,
             scanner: Scanner::new(Limits::NONE),
             kept: Vec::new(),
-            rest: Rest::default(),
+            rest: WriteBuffer::default(),
             uncounted: 0,
             seen: 0,
-            patience: Patience::default(),
+            patience: StallTimer::default(),
         }
     }
 
@@ -78,7 +78,7 @@ impl Outward {
     /// the connection broken as it writes: then a task of its own, on a thread that others need, waits for a lock.
     pub fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let guest = Arc::clone(&self.guest);
-        (self.kept, self.rest) = (Vec::new(), Rest::default());
+        (self.kept, self.rest) = (Vec::new(), WriteBuffer::default());
         with_scratch(|scratch| {
             while let Ok(1..) = ready!(Pin::new(&mut &guest.inner).poll_read(cx, scratch)) {}
             Poll::Ready(())
@@ -86,7 +86,7 @@ impl Outward {
     }
 
     /// Sends the PONG that waits, if this is a place for it; says whether it did.
-    fn answer_ping(&mut self, cx: &mut Context<'_>, guest: &Guest) -> io::Result<bool> {
+    fn answer_ping(&mut self, cx: &mut Context<'_>, guest: &ClientConnection) -> io::Result<bool> {
         if self.scanner.within_message() || !self.kept.is_empty() {
             return Ok(false);
         }
@@ -95,7 +95,7 @@ impl Outward {
         Ok(true)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, guest: &Guest) -> Poll<Result<(), End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, guest: &ClientConnection) -> Poll<Result<(), End>> {
         let kept = std::mem::take(&mut self.kept);
         let left = self.scanner.left();
         let read = poll_read_behind(cx, &guest.inner, &kept, left, |cx, bytes| self.scan(cx, guest, bytes));
@@ -105,11 +105,11 @@ impl Outward {
         read
     }
 
-    fn scan(&mut self, cx: &mut Context<'_>, guest: &Guest, mut bytes: &[u8]) -> Result<(), End> {
+    fn scan(&mut self, cx: &mut Context<'_>, guest: &ClientConnection, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
             // A PONG has its place between two messages, so the first end of one is looked for.
-            let most = if guest.account.has_pong() { 1 } else { u64::MAX };
-            let Step::Pass(count) = self.scanner.step(bytes, most)? else { break };
+            let max = if guest.account.has_pong() { 1 } else { u64::MAX };
+            let Step::Pass(count) = self.scanner.step(bytes, max)? else { break };
             self.rest.write(cx, &guest.outside, &bytes[..count])?;
             self.uncounted += count as u64;
             bytes = &bytes[count..];

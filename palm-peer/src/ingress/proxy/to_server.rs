@@ -1,7 +1,7 @@
 //! What a stranger sends: scanned, and passed on while there is room.
 
-use super::{End, Patience, Rest, STALL, poll_read_behind};
-use crate::ingress::{connection::Guest, connection_table::Ledger};
+use super::{End, STALL, StallTimer, WriteBuffer, poll_read_behind};
+use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
 use palm_proto::zmtp::{
     Refusal,
     frames::{Limits, Scanner, Step},
@@ -20,47 +20,47 @@ const LONG: u64 = 16 * 1024;
 const HASTE: Duration = Duration::from_secs(5);
 
 /// How many bytes of it must then have come for each second.
-const LEAST_PER_SECOND: u64 = 1024 * 1024;
+const MIN_PER_SECOND: u64 = 1024 * 1024;
 
 /// The longest piece of a header or command that waits for its rest.
 const LONGEST_PIECE: usize = 64;
 
 /// The direction from the stranger to the server.
 #[derive(Debug)]
-pub struct Inward {
-    guest: Arc<Guest>,
-    ledger: Arc<Ledger>,
+pub struct ToServer {
+    guest: Arc<ClientConnection>,
+    ledger: Arc<ConnectionTable>,
     scanner: Scanner,
     /// The long frame that comes next, and waits for its turn.
     waiting: Option<u64>,
     /// The long frame whose turn it was last: when that was, and its bytes.
     arriving: (Instant, u64),
-    haste: Patience,
+    haste: StallTimer,
     /// What was read and not scanned.
     kept: Vec<u8>,
     /// Whether that cannot be scanned before more has come.
     starved: bool,
-    rest: Rest,
+    rest: WriteBuffer,
     /// How long the other side means to be silent at most.
     silence: Option<Duration>,
-    patience: Patience,
+    patience: StallTimer,
 }
 
-impl Inward {
+impl ToServer {
     /// Begins behind the handshake, of which `kept` is what was read beyond it.
-    pub fn new(guest: Arc<Guest>, ledger: Arc<Ledger>, limits: Limits, kept: Vec<u8>) -> Self {
+    pub fn new(guest: Arc<ClientConnection>, ledger: Arc<ConnectionTable>, limits: Limits, kept: Vec<u8>) -> Self {
         Self {
             guest,
             ledger,
             scanner: Scanner::new(limits).asking_from(LONG),
             waiting: None,
             arriving: (Instant::now(), 0),
-            haste: Patience::default(),
+            haste: StallTimer::default(),
             kept,
             starved: false,
-            rest: Rest::default(),
+            rest: WriteBuffer::default(),
             silence: None,
-            patience: Patience::default(),
+            patience: StallTimer::default(),
         }
     }
 
@@ -103,7 +103,7 @@ impl Inward {
         while self.haste.poll(cx, HASTE).is_ready() {
             self.haste.renew();
             let (since, bytes) = self.arriving;
-            if bytes - left < LEAST_PER_SECOND * since.elapsed().as_secs() && self.ledger.are_turns_awaited() {
+            if bytes - left < MIN_PER_SECOND * since.elapsed().as_secs() && self.ledger.are_turns_awaited() {
                 return Err(Refusal::Stalled.into());
             }
         }
@@ -111,7 +111,7 @@ impl Inward {
     }
 
     /// Reads, behind what is kept, and scans both.
-    fn poll_read(&mut self, cx: &mut Context<'_>, guest: &Guest) -> Poll<Result<(), End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, guest: &ClientConnection) -> Poll<Result<(), End>> {
         let kept = std::mem::take(&mut self.kept);
         let read = poll_read_behind(cx, &guest.outside, &kept, self.scanner.left(), |cx, bytes| {
             self.patience.renew();
@@ -129,7 +129,7 @@ impl Inward {
     }
 
     /// Passes on what may be passed on of `bytes`, and keeps the rest.
-    fn scan(&mut self, cx: &mut Context<'_>, guest: &Guest, mut bytes: &[u8]) -> Result<(), End> {
+    fn scan(&mut self, cx: &mut Context<'_>, guest: &ClientConnection, mut bytes: &[u8]) -> Result<(), End> {
         self.starved = false;
         while !bytes.is_empty() {
             let room = guest.account.room();

@@ -4,14 +4,14 @@ use super::*;
 use crate::io::{
     executor::{self, TcpListener, TcpStream},
     tasks::Name,
-    zmq::{self, Heard},
+    zmq::{self, RouterEvent},
 };
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, executor::block_on, future::join};
 
 const LIMITS: Limits = Limits { bytes: 2_000_000, frames: 8 };
 const SOON: Duration = Duration::from_secs(20);
 
-async fn connect(address: &str) -> Result<(Sender, Receiver), Unopened> {
+async fn connect(address: &str) -> Result<(Sender, Receiver), HandshakeError> {
     let tcp = TcpStream::connect(address).await?;
     let (sender, receiver, writer) = open(Box::new(tcp.clone()), Box::new(tcp), LIMITS).await?;
     executor::spawn(Name::Test, writer.run());
@@ -42,7 +42,7 @@ fn it_talks_to_a_router_of_the_crate() {
             let frames = vec![Bytes::from_static(b"header"), vec![7; length].into()];
             sender.send(&frames, turn % 2 == 0).expect("sent");
             let heard = timer::timeout(SOON, router.hear()).await.expect("in time");
-            let Heard::Message(connection, heard) = heard else { panic!("a message, not {heard:?}") };
+            let RouterEvent::Message(connection, heard) = heard else { panic!("a message, not {heard:?}") };
             assert!(answers.send(&connection, heard).is_none(), "echoed at once");
             let echo = timer::timeout(SOON, receiver.receive()).await.expect("in time").expect("an echo");
             assert_eq!(echo, frames);
@@ -73,7 +73,7 @@ fn another_dealer_is_refused() {
             let _ = shake_hands(&tcp, &tcp, "DEALER", &["DEALER"]).await;
         };
         let (connected, ()) = join(connect(&address), other).await;
-        assert!(matches!(connected, Err(Unopened::Refused(Refusal::SocketType))), "it was let through");
+        assert!(matches!(connected, Err(HandshakeError::Refused(Refusal::SocketType))), "it was let through");
     });
 }
 

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    connection::{Connection, Place},
+    connection::{Connection, ConnectionId},
     endpoint_pool::{Failure, Pool},
     error::{EtcdError, EtcdErrorKind},
     history::{cluster_of, member_header},
@@ -56,7 +56,7 @@ impl Pool {
     }
 
     /// Looks at the header of what a stream brings; an error when it comes from another cluster.
-    pub(super) fn accept(&self, place: Place, header: Header) -> Result<(), EtcdError> {
+    pub(super) fn accept(&self, place: ConnectionId, header: Header) -> Result<(), EtcdError> {
         let sent = self.history.sent();
         self.history
             .accept(place.endpoint, &self.endpoints[place.endpoint].url, sent, header)

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
 use super::{
-    connection::{Connection, Place},
+    connection::{Connection, ConnectionId},
     endpoint_pool::Pool,
     error::describe,
     life::Life,
@@ -25,7 +25,7 @@ impl Pool {
         // Boxed: every request would have room for it.
         let client = Box::pin(self.connect(&endpoint.url)).await?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let place = Place { endpoint: index, generation };
+        let place = ConnectionId { endpoint: index, generation };
         let connection = Connection { client, life: Life::new(), watches: Arc::default(), place };
         *endpoint.slot() = Some(connection.clone());
         Ok((connection, true))

@@ -30,12 +30,12 @@ pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) life: Life,
     pub(super) watches: Arc<WatchStream>,
-    pub(super) place: Place,
+    pub(super) place: ConnectionId,
 }
 
 /// Which client of which endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ConnectionId {
     pub(super) endpoint: usize,
     pub(super) generation: u64,
 }

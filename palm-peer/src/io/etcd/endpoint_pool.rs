@@ -21,9 +21,9 @@ use tokio::{
 };
 
 use super::{
-    connection::{Connection, Place, options},
+    connection::{Connection, ConnectionId, options},
     diagnosis::Diagnosis,
-    error::{EtcdError, EtcdErrorKind, Verdict, describe, judge, silence},
+    error::{EtcdError, EtcdErrorKind, Recovery, classify, describe, silence},
     history::{Answered, History},
     life::Doubt,
     settings::{EtcdSettings, TlsSource},
@@ -188,12 +188,12 @@ impl Pool {
                 }
             };
             let limit = limit.max(Instant::now() + CHECK_WITHIN);
-            let verdict = judge(&error);
-            if matches!(verdict, Verdict::Definite(_)) {
+            let verdict = classify(&error);
+            if matches!(verdict, Recovery::Definite(_)) {
                 self.check_cluster(&connection, limit).await?;
             }
-            if matches!(verdict, Verdict::Broken | Verdict::StaleToken) {
-                self.distrust(connection.place);
+            if matches!(verdict, Recovery::Broken | Recovery::StaleToken) {
+                self.invalidate(connection.place);
                 if !fresh && !last {
                     last = true;
                     continue;
@@ -244,7 +244,7 @@ impl Pool {
     /// client's own words for that are "operation was canceled" or "broken pipe".
     async fn failure_at(&self, index: usize, error: &etcd_client::Error, limit: Instant) -> Failure {
         let endpoint = &self.endpoints[index];
-        if judge(error) == Verdict::Broken && !describe(error).contains("tcp connect error") {
+        if classify(error) == Recovery::Broken && !describe(error).contains("tcp connect error") {
             let tls =
                 self.tls.as_ref().and_then(|(_, last)| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
             let found = timeout_at(limit, endpoint.diagnosis.find(&endpoint.url, tls.as_ref())).await;
@@ -257,7 +257,7 @@ impl Pool {
 
     /// Lets go of a client, so that the next request there connects and authenticates anew. Streams that still run on its
     /// connection go on, unless it proves silent.
-    pub(super) fn distrust(&self, place: Place) {
+    pub(super) fn invalidate(&self, place: ConnectionId) {
         let mut slot = self.endpoints[place.endpoint].slot();
         if let Some(connection) = slot.take_if(|connection| connection.place == place) {
             connection.life.check(&self.thread, Doubt::Failed, connection.client(), self.request_timeout);
@@ -265,15 +265,15 @@ impl Pool {
     }
 
     /// Begins the next turn at another endpoint than this.
-    pub(super) fn move_on(&self, place: Place) {
+    pub(super) fn move_on(&self, place: ConnectionId) {
         let next = (place.endpoint + 1) % self.endpoints.len();
         // When it fails, somebody else has moved on already.
         let _ = self.current.compare_exchange(place.endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Lets go of a client, and begins the next turn at another endpoint.
-    pub(super) fn avoid(&self, place: Place) {
-        self.distrust(place);
+    pub(super) fn avoid(&self, place: ConnectionId) {
+        self.invalidate(place);
         self.move_on(place);
     }
 
@@ -291,12 +291,12 @@ impl Pool {
 
     /// Which client the endpoint has now, so that a test can call it into doubt.
     #[cfg(test)]
-    pub(super) fn place_of(&self, index: usize) -> Option<Place> {
+    pub(super) fn place_of(&self, index: usize) -> Option<ConnectionId> {
         self.endpoints[index].connected().map(|connection| connection.place)
     }
 
     /// The error of a stream that ran at this place.
-    pub(super) fn stream_error(&self, place: Place, error: &etcd_client::Error) -> EtcdError {
+    pub(super) fn stream_error(&self, place: ConnectionId, error: &etcd_client::Error) -> EtcdError {
         match failure(error) {
             Failure::Definite(kind, reason) => self.stream_failed(place, kind, reason),
             Failure::Elsewhere(reason) | Failure::Tls(reason) | Failure::Foreign(reason) => {
@@ -306,7 +306,7 @@ impl Pool {
     }
 
     /// The same, in our own words.
-    pub(super) fn stream_failed(&self, place: Place, kind: EtcdErrorKind, reason: String) -> EtcdError {
+    pub(super) fn stream_failed(&self, place: ConnectionId, kind: EtcdErrorKind, reason: String) -> EtcdError {
         EtcdError::definite(kind, &self.endpoints[place.endpoint].url, reason)
     }
 }
@@ -324,10 +324,10 @@ impl Endpoint {
 
 /// What a failure at one endpoint means for the others.
 fn failure(error: &etcd_client::Error) -> Failure {
-    match judge(error) {
-        Verdict::Definite(kind) => Failure::Definite(kind, describe(error)),
+    match classify(error) {
+        Recovery::Definite(kind) => Failure::Definite(kind, describe(error)),
         // Here the token was new already.
-        Verdict::StaleToken => Failure::Definite(EtcdErrorKind::Denied, describe(error)),
-        Verdict::Elsewhere | Verdict::Broken => Failure::Elsewhere(describe(error)),
+        Recovery::StaleToken => Failure::Definite(EtcdErrorKind::Denied, describe(error)),
+        Recovery::Elsewhere | Recovery::Broken => Failure::Elsewhere(describe(error)),
     }
 }

@@ -111,7 +111,7 @@ impl std::error::Error for EtcdError {}
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Recovery {
     /// This is the answer; another endpoint would say the same.
     Definite(EtcdErrorKind),
     /// Our token expired, or is older than etcd's users: authenticate again.
@@ -124,63 +124,63 @@ pub(super) enum Verdict {
 
 /// Judges a failure. etcd's codes are too coarse (one code for "too many requests" and "disk full"), so its words,
 /// which its own Go client matches too, come first.
-pub(super) fn judge(error: &etcd_client::Error) -> Verdict {
+pub(super) fn classify(error: &etcd_client::Error) -> Recovery {
     use etcd_client::Error;
     match error {
         Error::GRpcStatus(status) => {
             judge_words(status.message()).unwrap_or_else(|| judge_code(status.code() as i32, status.message()))
         }
-        Error::WatchError(words) | Error::LeaseKeepAliveError(words) => judge_words(words).unwrap_or(Verdict::Broken),
-        Error::IoError(_) | Error::TransportError(_) | Error::EndpointError(_) => Verdict::Broken,
+        Error::WatchError(words) | Error::LeaseKeepAliveError(words) => judge_words(words).unwrap_or(Recovery::Broken),
+        Error::IoError(_) | Error::TransportError(_) | Error::EndpointError(_) => Recovery::Broken,
         Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
-            Verdict::Definite(EtcdErrorKind::Invalid)
+            Recovery::Definite(EtcdErrorKind::Invalid)
         }
-        _ => Verdict::Definite(EtcdErrorKind::Other),
+        _ => Recovery::Definite(EtcdErrorKind::Other),
     }
 }
 
 /// The verdict that etcd's words alone allow.
-fn judge_words(words: &str) -> Option<Verdict> {
+fn judge_words(words: &str) -> Option<Recovery> {
     use EtcdErrorKind::{Denied, LeaseGone, NoSpace, TooLarge};
-    const TABLE: &[(&str, Verdict)] = &[
-        ("invalid auth token", Verdict::StaleToken),
-        ("revision of auth store is old", Verdict::StaleToken),
+    const TABLE: &[(&str, Recovery)] = &[
+        ("invalid auth token", Recovery::StaleToken),
+        ("revision of auth store is old", Recovery::StaleToken),
         // No token, although authentication is on: it was switched on after we connected.
-        ("user name is empty", Verdict::StaleToken),
-        ("lease not found", Verdict::Definite(LeaseGone)),
-        ("database space exceeded", Verdict::Definite(NoSpace)),
-        ("permission denied", Verdict::Definite(Denied)),
-        ("authentication failed", Verdict::Definite(Denied)),
-        ("request is too large", Verdict::Definite(TooLarge)),
-        ("too many operations", Verdict::Definite(TooLarge)),
-        ("larger than max", Verdict::Definite(TooLarge)),
-        ("message length too large", Verdict::Definite(TooLarge)),
-        ("too many requests", Verdict::Elsewhere),
-        ("not leader", Verdict::Elsewhere),
-        ("no leader", Verdict::Elsewhere),
-        ("leader changed", Verdict::Elsewhere),
-        ("primary lessor", Verdict::Elsewhere),
+        ("user name is empty", Recovery::StaleToken),
+        ("lease not found", Recovery::Definite(LeaseGone)),
+        ("database space exceeded", Recovery::Definite(NoSpace)),
+        ("permission denied", Recovery::Definite(Denied)),
+        ("authentication failed", Recovery::Definite(Denied)),
+        ("request is too large", Recovery::Definite(TooLarge)),
+        ("too many operations", Recovery::Definite(TooLarge)),
+        ("larger than max", Recovery::Definite(TooLarge)),
+        ("message length too large", Recovery::Definite(TooLarge)),
+        ("too many requests", Recovery::Elsewhere),
+        ("not leader", Recovery::Elsewhere),
+        ("no leader", Recovery::Elsewhere),
+        ("leader changed", Recovery::Elsewhere),
+        ("primary lessor", Recovery::Elsewhere),
     ];
     TABLE.iter().find(|(part, _)| words.contains(part)).map(|&(_, verdict)| verdict)
 }
 
 /// The verdict for gRPC's number of a code, when the words say nothing that we know. The code's own type is
 /// tonic's, of which this crate otherwise needs nothing.
-fn judge_code(code: i32, words: &str) -> Verdict {
+fn judge_code(code: i32, words: &str) -> Recovery {
     let from_etcd = words.starts_with("etcdserver:");
     match code {
         // unavailable, deadline exceeded, data loss, said by etcd: this member stops, starts, or is corrupt
-        14 | 4 | 15 if from_etcd => Verdict::Elsewhere,
+        14 | 4 | 15 if from_etcd => Recovery::Elsewhere,
         // unknown or internal, said by etcd
-        2 | 13 if from_etcd => Verdict::Definite(EtcdErrorKind::Other),
+        2 | 13 if from_etcd => Recovery::Definite(EtcdErrorKind::Other),
         // cancelled, unknown, deadline exceeded, aborted, internal, unavailable: said by the transport
-        1 | 2 | 4 | 10 | 13 | 14 | 15 => Verdict::Broken,
+        1 | 2 | 4 | 10 | 13 | 14 | 15 => Recovery::Broken,
         // permission denied, unauthenticated
-        7 => Verdict::Definite(EtcdErrorKind::Denied),
-        16 => Verdict::StaleToken,
+        7 => Recovery::Definite(EtcdErrorKind::Denied),
+        16 => Recovery::StaleToken,
         // invalid argument, not found, already exists, failed precondition
-        3 | 5 | 6 | 9 => Verdict::Definite(EtcdErrorKind::Invalid),
-        _ => Verdict::Definite(EtcdErrorKind::Other),
+        3 | 5 | 6 | 9 => Recovery::Definite(EtcdErrorKind::Invalid),
+        _ => Recovery::Definite(EtcdErrorKind::Other),
     }
 }
 
@@ -215,23 +215,23 @@ mod tests {
         use EtcdErrorKind::{Denied, Invalid, LeaseGone, NoSpace, Other, TooLarge};
         let all = |code, words: &str| judge_words(words).unwrap_or_else(|| judge_code(code, words));
         for (code, words, verdict) in [
-            (14, "etcdserver: leader changed", Verdict::Elsewhere),
-            (14, "etcdserver: request timed out", Verdict::Elsewhere),
-            (14, "etcdserver: server stopped", Verdict::Elsewhere),
-            (14, "tcp connect error", Verdict::Broken),
-            (2, "h2 protocol error: error reading a body from connection", Verdict::Broken),
-            (1, "operation was canceled", Verdict::Broken),
-            (8, "etcdserver: too many requests", Verdict::Elsewhere),
-            (8, "etcdserver: mvcc: database space exceeded", Verdict::Definite(NoSpace)),
-            (8, "grpc: received message larger than max (3 vs. 2)", Verdict::Definite(TooLarge)),
-            (3, "etcdserver: request is too large", Verdict::Definite(TooLarge)),
-            (3, "etcdserver: key not found", Verdict::Definite(Invalid)),
-            (3, "etcdserver: user name is empty", Verdict::StaleToken),
-            (3, "etcdserver: authentication failed, invalid user ID or password", Verdict::Definite(Denied)),
-            (5, "etcdserver: requested lease not found", Verdict::Definite(LeaseGone)),
-            (7, "etcdserver: permission denied", Verdict::Definite(Denied)),
-            (16, "etcdserver: invalid auth token", Verdict::StaleToken),
-            (11, "etcdserver: mvcc: required revision has been compacted", Verdict::Definite(Other)),
+            (14, "etcdserver: leader changed", Recovery::Elsewhere),
+            (14, "etcdserver: request timed out", Recovery::Elsewhere),
+            (14, "etcdserver: server stopped", Recovery::Elsewhere),
+            (14, "tcp connect error", Recovery::Broken),
+            (2, "h2 protocol error: error reading a body from connection", Recovery::Broken),
+            (1, "operation was canceled", Recovery::Broken),
+            (8, "etcdserver: too many requests", Recovery::Elsewhere),
+            (8, "etcdserver: mvcc: database space exceeded", Recovery::Definite(NoSpace)),
+            (8, "grpc: received message larger than max (3 vs. 2)", Recovery::Definite(TooLarge)),
+            (3, "etcdserver: request is too large", Recovery::Definite(TooLarge)),
+            (3, "etcdserver: key not found", Recovery::Definite(Invalid)),
+            (3, "etcdserver: user name is empty", Recovery::StaleToken),
+            (3, "etcdserver: authentication failed, invalid user ID or password", Recovery::Definite(Denied)),
+            (5, "etcdserver: requested lease not found", Recovery::Definite(LeaseGone)),
+            (7, "etcdserver: permission denied", Recovery::Definite(Denied)),
+            (16, "etcdserver: invalid auth token", Recovery::StaleToken),
+            (11, "etcdserver: mvcc: required revision has been compacted", Recovery::Definite(Other)),
         ] {
             assert_eq!(all(code, words), verdict, "{code} {words}");
         }

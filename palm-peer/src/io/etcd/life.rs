@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    error::{Verdict, judge},
+    error::{Recovery, classify},
     thread::spawn_on,
 };
 use crate::io::tasks::Name;
@@ -100,7 +100,7 @@ impl Life {
             let status = async {
                 match client.status().await {
                     // That this request was broken off proves nothing for the streams, which hear of it if the connection is.
-                    Err(error) if judge(&error) == Verdict::Broken => pending().await,
+                    Err(error) if classify(&error) == Recovery::Broken => pending().await,
                     Ok(_) | Err(_) => {}
                 }
             };

@@ -37,7 +37,7 @@ pub use self::{
     local_stream::LocalStream,
     settings::{EtcdSettings, TlsSource},
     target::Target,
-    thread::{Bound, Task},
+    thread::{AbortOnDrop, Task},
     transaction::{Lease, Operation, Transaction, TxnOutcome},
     watch::Watch,
 };
@@ -118,7 +118,7 @@ impl Etcd {
         supervisor: &Supervisor,
         name: Name,
         start: impl FnMut() -> F + Send + 'static,
-    ) -> Bound<F::Output>
+    ) -> AbortOnDrop<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
@@ -293,7 +293,7 @@ impl Etcd {
         let pool = self.0.pool.clone();
         let task = self.spawn(Name::EtcdRequest, async move { pool.turn(request).await });
         // The thread lives as long as this handle, and nobody else can abort the task: only a panic ends it early.
-        Bound(task)
+        AbortOnDrop(task)
             .await
             .unwrap_or_else(|lost| Err(EtcdError::definite(EtcdErrorKind::Other, "PALM itself", lost.to_string())))
     }

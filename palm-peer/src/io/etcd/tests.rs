@@ -56,7 +56,7 @@ fn short(change: &Change) -> String {
         Change::Put { current, .. } => format!("+{}={}", current.key, value(current)),
         Change::Deleted { previous, .. } => format!("-{}", previous.key),
         Change::Listed { .. } => "listed".to_owned(),
-        Change::Interrupted { .. } => "interrupted".to_owned(),
+        Change::Stale { .. } => "interrupted".to_owned(),
         Change::NewHistory => "new history".to_owned(),
     }
 }

@@ -82,13 +82,13 @@ impl Thread {
         supervisor: &Supervisor,
         name: Name,
         start: impl FnMut() -> F + Send + 'static,
-    ) -> Bound<T>
+    ) -> AbortOnDrop<T>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
         let kept = supervisor.clone().keep(name, start);
-        Bound(Task(self.handle.spawn(async move { Ok(kept.await) })))
+        AbortOnDrop(Task(self.handle.spawn(async move { Ok(kept.await) })))
     }
 }
 
@@ -140,7 +140,7 @@ impl fmt::Display for TaskLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aborted => f.write_str("the task was aborted"),
-            Self::Panicked(words) => write!(f, "the task panicked: {words}"),
+            Self::Panicked(message) => write!(f, "the task panicked: {message}"),
         }
     }
 }
@@ -149,9 +149,9 @@ impl std::error::Error for TaskLost {}
 
 /// A task that ends with whoever holds it, or waits for it.
 #[must_use = "dropping it ends the task"]
-pub struct Bound<T: Send + 'static>(pub(super) Task<T>);
+pub struct AbortOnDrop<T: Send + 'static>(pub(super) Task<T>);
 
-impl<T: Send + 'static> Bound<T> {
+impl<T: Send + 'static> AbortOnDrop<T> {
     /// Whether it has come to an end of any kind.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -159,13 +159,13 @@ impl<T: Send + 'static> Bound<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Bound<T> {
+impl<T: Send + 'static> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl<T: Send + 'static> Future for Bound<T> {
+impl<T: Send + 'static> Future for AbortOnDrop<T> {
     type Output = Result<T, TaskLost>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -7,12 +7,12 @@ use tokio::sync::mpsc;
 use super::{
     Etcd,
     target::{NEWS_IN_LINE, Target},
-    thread::Bound,
-    watch_task::{MANY, News, Pump},
+    thread::AbortOnDrop,
+    watch_task::{MAX_BACKOFF_FAILURES, WatchTask, WatchUpdate},
 };
 use crate::io::tasks::Name;
 use palm_proto::{
-    reflector::{Change, KeyValue, Mirror},
+    reflector::{Change, KeyValue, Reflector},
     supervision::{Decision, Supervision},
 };
 
@@ -22,11 +22,11 @@ use palm_proto::{
 pub struct Watch {
     etcd: Etcd,
     target: Target,
-    mirror: Mirror,
+    mirror: Reflector,
     /// The history of what was told last.
     epoch: u64,
-    news: mpsc::Receiver<News>,
-    pump: Bound<()>,
+    news: mpsc::Receiver<WatchUpdate>,
+    task: AbortOnDrop<()>,
     /// Of the task.
     panics: Supervision,
 }
@@ -34,8 +34,8 @@ pub struct Watch {
 impl Watch {
     pub(super) fn start(etcd: Etcd, target: Target) -> Self {
         let epoch = etcd.epoch();
-        let (news, pump) = spawn(&etcd, &target, 0, epoch);
-        Self { etcd, target, mirror: Mirror::default(), epoch, news, pump, panics: Supervision::default() }
+        let (news, task) = spawn(&etcd, &target, 0, epoch);
+        Self { etcd, target, mirror: Reflector::default(), epoch, news, task, panics: Supervision::default() }
     }
 
     /// The next change. Never ends and never fails; while etcd is away it waits. Cancel safe.
@@ -50,10 +50,10 @@ impl Watch {
                 return change;
             }
             match self.news.recv().await {
-                Some(News::Listing(listing)) => self.mirror.list(listing),
-                Some(News::Events(events)) => self.mirror.events(events),
-                Some(News::Interruption(reason)) => self.mirror.interrupt(reason),
-                Some(News::NewHistory(epoch)) => {
+                Some(WatchUpdate::Listing(listing)) => self.mirror.list(listing),
+                Some(WatchUpdate::Events(events)) => self.mirror.events(events),
+                Some(WatchUpdate::Interruption(reason)) => self.mirror.interrupt(reason),
+                Some(WatchUpdate::NewHistory(epoch)) => {
                     self.epoch = epoch;
                     self.mirror.new_history();
                 }
@@ -74,14 +74,15 @@ impl Watch {
         if matches!(self.panics.failed(Instant::now(), 0.0), Decision::GiveUp(_)) {
             resume_unwind(Box::new("the task that feeds a watch panicked three times within a minute"));
         }
-        (self.news, self.pump) = spawn(&self.etcd, &self.target, MANY, self.epoch);
+        (self.news, self.task) = spawn(&self.etcd, &self.target, MAX_BACKOFF_FAILURES, self.epoch);
         self.mirror.interrupt("the watch's own task panicked, which is a bug of PALM's".to_owned());
     }
 }
 
 /// Feeds a watch from a task on etcd's thread, so that the stream is read even while the reader is not there.
-fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<News>, Bound<()>) {
+fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<WatchUpdate>, AbortOnDrop<()>) {
     let (sender, news) = mpsc::channel(NEWS_IN_LINE);
-    let pump = Pump { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false, epoch };
-    (news, Bound(etcd.spawn(Name::EtcdWatch, pump.run())))
+    let task =
+        WatchTask { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false, epoch };
+    (news, AbortOnDrop(etcd.spawn(Name::EtcdWatch, task.run())))
 }

@@ -7,7 +7,7 @@ use futures::{FutureExt, pin_mut, select_biased};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    connection::Place,
+    connection::ConnectionId,
     convert::{event, items, revision_of},
     endpoint_pool::Pool,
     error::{EtcdError, EtcdErrorKind},
@@ -28,17 +28,17 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const MAX_WAIT: Duration = Duration::from_secs(3);
 
 /// So many failures that the wait is the longest.
-pub(super) const MANY: u32 = 8;
+pub(super) const MAX_BACKOFF_FAILURES: u32 = 8;
 
 /// Waits after that many failures in a row.
-async fn calm_down(failures: u32) {
+async fn backoff(failures: u32) {
     if let Some(attempt) = failures.checked_sub(1) {
         sleep(full_jitter(attempt, FIRST_WAIT, MAX_WAIT, fastrand::f64())).await;
     }
 }
 
 /// What the task on etcd's thread sends to the reader.
-pub(super) enum News {
+pub(super) enum WatchUpdate {
     Listing(Listing),
     Events(Vec<Event>),
     Interruption(String),
@@ -47,10 +47,10 @@ pub(super) enum News {
 }
 
 /// The task behind a watch.
-pub(super) struct Pump {
+pub(super) struct WatchTask {
     pub(super) pool: Arc<Pool>,
     pub(super) target: Target,
-    pub(super) news: mpsc::Sender<News>,
+    pub(super) news: mpsc::Sender<WatchUpdate>,
     /// In a row.
     pub(super) failures: u32,
     /// The reader has been told of the interruption that lasts.
@@ -69,20 +69,20 @@ enum End {
 
 /// An open watch.
 struct Stream {
-    place: Place,
+    place: ConnectionId,
     answers: Subscription,
 }
 
-impl Pump {
+impl WatchTask {
     pub(super) async fn run(mut self) {
         loop {
-            calm_down(self.failures).await;
+            backoff(self.failures).await;
             let End::Broken(reason) = self.round().await else {
                 return;
             };
             self.failures = self.failures.saturating_add(1);
             if !self.told {
-                if self.news.send(News::Interruption(reason)).await.is_err() {
+                if self.news.send(WatchUpdate::Interruption(reason)).await.is_err() {
                     return;
                 }
                 self.told = true;
@@ -98,9 +98,9 @@ impl Pump {
             let epoch = self.pool.history.epoch();
             if epoch != self.epoch {
                 self.epoch = epoch;
-                self.news.send(News::NewHistory(epoch)).await.map_err(|_| End::Unread)?;
+                self.news.send(WatchUpdate::NewHistory(epoch)).await.map_err(|_| End::Unread)?;
             }
-            self.news.send(News::Listing(listing)).await.map_err(|_| End::Unread)?;
+            self.news.send(WatchUpdate::Listing(listing)).await.map_err(|_| End::Unread)?;
             self.told = false;
             let stream = self.open(from).await?;
             self.failures = 0;
@@ -174,7 +174,7 @@ impl Pump {
     }
 
     /// Hands one message on, or says why the stream is over.
-    fn hand_on(&self, place: Place, answer: &WatchResponse) -> Result<(), End> {
+    fn hand_on(&self, place: ConnectionId, answer: &WatchResponse) -> Result<(), End> {
         if let Err(error) = self.pool.accept(place, member_header(answer.header())) {
             self.pool.avoid(place);
             return Err(End::Broken(error.to_string()));
@@ -187,7 +187,7 @@ impl Pump {
         if events.is_empty() {
             return Ok(());
         }
-        self.news.try_send(News::Events(events)).map_err(|error| match error {
+        self.news.try_send(WatchUpdate::Events(events)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => unread(),
             mpsc::error::TrySendError::Closed(_) => End::Unread,
         })
@@ -213,7 +213,7 @@ fn words_of(answer: &WatchResponse) -> String {
 #[cfg(test)]
 pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
     let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
-    let pump = Pump { pool: etcd.pool().clone(), target, news, failures: 0, told: false, epoch: etcd.epoch() };
+    let pump = WatchTask { pool: etcd.pool().clone(), target, news, failures: 0, told: false, epoch: etcd.epoch() };
     let followed = etcd.spawn(crate::io::tasks::Name::Test, async move {
         match pump.open(from).await {
             Ok(stream) => pump.follow(stream).await,

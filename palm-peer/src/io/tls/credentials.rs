@@ -4,7 +4,7 @@ use super::{
     failure::{Failure, words_of},
     pem::{BadCredentials, PemFiles, check_key},
     stream::{self, Stream},
-    verify::{OwnFault, Verifier, check_own, expires_by},
+    verify::{OwnCertError, Verifier, check_own, expires_by},
 };
 use crate::io::{executor::TcpStream, tcp::Tcp};
 use futures_rustls::{
@@ -35,7 +35,7 @@ const WRITE: Option<usize> = Some(128 * 1024);
 
 /// What makes a connection of a socket.
 #[derive(Clone)]
-struct Configs {
+struct TlsConfigs {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     chain: Arc<[CertificateDer<'static>]>,
@@ -43,7 +43,7 @@ struct Configs {
 }
 
 struct Loaded {
-    configs: Configs,
+    configs: TlsConfigs,
     /// What was read last, be it of use or not.
     seen: PemFiles,
     looked: Instant,
@@ -118,7 +118,7 @@ impl Credentials {
     /// The time, and when our certificate stops to be valid, if it does so within so long; both since 1970. Reads the files
     /// again, if they changed.
     pub fn expires_within(&self, time: Duration) -> (Duration, Option<Duration>) {
-        let Configs { chain, roots, .. } = self.current();
+        let TlsConfigs { chain, roots, .. } = self.current();
         let algorithms = provider().signature_verification_algorithms;
         let now = Duration::from_secs(UnixTime::now().as_secs());
         let expires = expires_by(UnixTime::since_unix_epoch(now + time), &chain, &roots, algorithms);
@@ -131,7 +131,7 @@ impl Credentials {
     }
 
     /// What to make new connections with: what the files hold now, or what they held when they were last of use.
-    fn current(&self) -> Configs {
+    fn current(&self) -> TlsConfigs {
         let mut loaded = self.lock();
         if loaded.looked.elapsed() >= LOOK_EVERY {
             self.look(&mut loaded);
@@ -172,7 +172,7 @@ impl Credentials {
     }
 }
 
-fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<Configs, BadCredentials> {
+fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<TlsConfigs, BadCredentials> {
     let roots = Arc::new(files.ca.roots()?);
     let Some((cert, key)) = &files.identity else {
         return Err(files.ca.bad("is of no use without a certificate and its key: set cert and key"));
@@ -182,9 +182,9 @@ fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<Configs
     check_key(cert, &chain, key, &provider)?;
     match check_own(&chain, &roots, provider.signature_verification_algorithms, prefix, host) {
         Ok(()) => {}
-        Err(OwnFault::Useless(words)) => return Err(cert.bad(words)),
-        Err(OwnFault::Doubtful(words)) => {
-            log::warn!("the certificate in {} may be refused by others: {words}", cert.path().display());
+        Err(OwnCertError::Unusable(message)) => return Err(cert.bad(message)),
+        Err(OwnCertError::Untrusted(message)) => {
+            log::warn!("the certificate in {} may be refused by others: {message}", cert.path().display());
         }
     }
     let key_der = key.private_key()?;
@@ -201,7 +201,7 @@ fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<Configs
     let client = client.map_err(|error| broken(&error))?.dangerous().with_custom_certificate_verifier(verifier);
     let mut client = client.with_client_auth_cert(chain.clone(), key_der).map_err(fits)?;
     client.resumption = Resumption::disabled();
-    Ok(Configs { server: Arc::new(server), client: Arc::new(client), chain: chain.into(), roots })
+    Ok(TlsConfigs { server: Arc::new(server), client: Arc::new(client), chain: chain.into(), roots })
 }
 
 /// What does the cryptography. The quicker of its ciphers come first.

@@ -22,20 +22,20 @@ use webpki::EndEntityCert;
 
 /// A certificate that is for other meshes.
 #[derive(Debug)]
-pub struct WrongMesh {
+pub struct MeshMismatch {
     /// For which it is.
     of: Vec<String>,
     /// For which it would have to be.
     wanted: String,
 }
 
-impl fmt::Display for WrongMesh {
+impl fmt::Display for MeshMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "it is for the mesh {}, not for {}", self.of.join(", "), self.wanted)
     }
 }
 
-impl std::error::Error for WrongMesh {}
+impl std::error::Error for MeshMismatch {}
 
 /// Whether the certificate names this mesh; an error when it names others alone.
 fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, Error> {
@@ -44,18 +44,18 @@ fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, E
         Scope::Any => Ok(false),
         Scope::This => Ok(true),
         Scope::Others(of) => {
-            let wrong = WrongMesh { of, wanted: mesh_uri(prefix) };
+            let wrong = MeshMismatch { of, wanted: mesh_uri(prefix) };
             Err(CertificateError::Other(OtherError(Arc::new(wrong))).into())
         }
     }
 }
 
 /// What is wrong with our own certificate.
-pub enum OwnFault {
+pub enum OwnCertError {
     /// Nobody would accept it.
-    Useless(String),
+    Unusable(String),
     /// Those who have our authority alone would not.
-    Doubtful(String),
+    Untrusted(String),
 }
 
 /// Looks at our own certificate as the others will.
@@ -65,9 +65,9 @@ pub fn check_own(
     algorithms: WebPkiSupportedAlgorithms,
     prefix: &str,
     host: Option<&str>,
-) -> Result<(), OwnFault> {
+) -> Result<(), OwnCertError> {
     let useless = |error: Error| {
-        OwnFault::Useless(match error {
+        OwnCertError::Unusable(match error {
             Error::InvalidCertificate(error) => format!("is of no use: {}", certificate_words(&error)),
             error => format!("is of no use: {error}"),
         })
@@ -79,7 +79,7 @@ pub fn check_own(
     {
         let name = ServerName::try_from(host.to_owned());
         let name =
-            name.map_err(|_| OwnFault::Useless(format!("cannot be for {host:?}, which is no name or address")))?;
+            name.map_err(|_| OwnCertError::Unusable(format!("cannot be for {host:?}, which is no name or address")))?;
         verify_server_name(&parsed, &name).map_err(useless)?;
     }
     let now = UnixTime::now();
@@ -93,7 +93,7 @@ pub fn check_own(
                 | CertificateError::NotValidYetContext { .. },
             ),
         ) => Err(useless(error)),
-        Err(error) => Err(OwnFault::Doubtful(words_of(&error))),
+        Err(error) => Err(OwnCertError::Untrusted(words_of(&error))),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{GIVE_BACK_WITHIN, LEAVE_OVERHEAD, Peer};
 use crate::{
     error::{Error, ErrorKind},
-    ingress::{self, Door},
+    ingress::{self, Ingress},
     io::{
         signal,
         systemd::{self, Notice},
@@ -11,8 +11,8 @@ use crate::{
         timer,
     },
     membership::Command,
-    membership::watchdog::Beat,
-    server::dispatch::Serving,
+    membership::watchdog::LivenessCheck,
+    server::dispatch::Dispatcher,
 };
 use futures::{
     FutureExt as _,
@@ -33,18 +33,18 @@ impl Peer {
     pub(super) async fn end(
         &self,
         ended: &Result<(), Error>,
-        door: Door,
-        serving: Serving,
+        door: Ingress,
+        serving: Dispatcher,
         receiver: ingress::Receiver,
-        beats: mpsc::UnboundedReceiver<Beat>,
+        beats: mpsc::UnboundedReceiver<LivenessCheck>,
     ) -> Result<(), String> {
-        let most = self.core.options.drain.max(LINGER) + LEAVE_OVERHEAD;
+        let max = self.core.options.drain.max(LINGER) + LEAVE_OVERHEAD;
         let ending = self.end_in_order(ended, door, serving, receiver, beats);
         pin_mut!(ending);
-        match select(ending, timer::last_resort(most)).await {
+        match select(ending, timer::last_resort(max)).await {
             Either::Left((ended, _)) => ended,
             Either::Right(_) => {
-                let reason = format!("leaving took longer than {most:?}; what was not finished is lost");
+                let reason = format!("leaving took longer than {max:?}; what was not finished is lost");
                 log::error!("{reason}");
                 Err(reason)
             }
@@ -54,10 +54,10 @@ impl Peer {
     async fn end_in_order(
         &self,
         ended: &Result<(), Error>,
-        door: Door,
-        mut serving: Serving,
+        door: Ingress,
+        mut serving: Dispatcher,
         mut receiver: ingress::Receiver,
-        mut beats: mpsc::UnboundedReceiver<Beat>,
+        mut beats: mpsc::UnboundedReceiver<LivenessCheck>,
     ) -> Result<(), String> {
         let finished = {
             let finishing = self.finish(ended, &door, &mut serving, &mut receiver, &mut beats);
@@ -84,10 +84,10 @@ impl Peer {
     async fn finish(
         &self,
         ended: &Result<(), Error>,
-        door: &Door,
-        serving: &mut Serving,
+        door: &Ingress,
+        serving: &mut Dispatcher,
         receiver: &mut ingress::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
     ) {
         match ended {
             Ok(()) => self.leave(door, serving, receiver, beats).await,
@@ -102,18 +102,18 @@ impl Peer {
 
     /// Has the agent give the lease back, and with it all that is on it; does not wait for an etcd that is away.
     async fn give_back(&self) {
-        let (tell, done) = oneshot::channel();
-        if self.commands.unbounded_send(Command::Finish(tell)).is_ok() {
+        let (tx, done) = oneshot::channel();
+        if self.commands.unbounded_send(Command::Finish(tx)).is_ok() {
             let _ = timer::timeout(GIVE_BACK_WITHIN, done).await;
         }
     }
 
     async fn leave(
         &self,
-        door: &Door,
-        serving: &mut Serving,
+        door: &Ingress,
+        serving: &mut Dispatcher,
         receiver: &mut ingress::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
     ) {
         systemd::notify(Notice::Stopping);
         log::info!("leaving the mesh");
@@ -130,27 +130,27 @@ impl Peer {
     /// Finishes what was taken in, and sees its answers off.
     async fn drain(
         &self,
-        door: &Door,
-        serving: &mut Serving,
+        door: &Ingress,
+        serving: &mut Dispatcher,
         receiver: &mut ingress::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
     ) {
-        let most = self.core.options.drain;
-        let end = Instant::now() + most.max(LINGER);
-        serving.drain(receiver, beats, LINGER, most).await;
+        let max = self.core.options.drain;
+        let end = Instant::now() + max.max(LINGER);
+        serving.drain(receiver, beats, LINGER, max).await;
         if serving.pending() > 0 {
-            log::warn!("{} requests were not finished within {most:?}", serving.pending());
+            log::warn!("{} requests were not finished within {max:?}", serving.pending());
         }
-        serving.say_goodbye();
+        serving.send_goodbye();
         // What they sent before they heard it, be it that they were frozen, still finds somebody who passes it on.
         serving.drain(receiver, beats, Duration::ZERO, end.saturating_duration_since(Instant::now())).await;
         if serving.parting() > 0 {
-            log::warn!("{} clients did not say goodbye within {most:?}", serving.parting());
+            log::warn!("{} clients did not say goodbye within {max:?}", serving.parting());
         }
         let settled = join(door.settled(), self.core.relay.flushed());
         let settled = timer::timeout_at(end, settled).map(|settled| {
             if settled.is_err() {
-                log::warn!("some clients or servers did not take what was sent to them within {most:?}");
+                log::warn!("some clients or servers did not take what was sent to them within {max:?}");
             }
         });
         pin_mut!(settled);
@@ -161,12 +161,12 @@ impl Peer {
     async fn command(
         &self,
         command: impl FnOnce(oneshot::Sender<()>) -> Command,
-        serving: &mut Serving,
+        serving: &mut Dispatcher,
         receiver: &mut ingress::Receiver,
-        beats: &mut mpsc::UnboundedReceiver<Beat>,
+        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
     ) {
-        let (tell, done) = oneshot::channel();
-        if self.commands.unbounded_send(command(tell)).is_ok() {
+        let (tx, done) = oneshot::channel();
+        if self.commands.unbounded_send(command(tx)).is_ok() {
             // An agent that has ended has nothing left to do.
             serving.run(receiver, beats, &mut done.map(drop).fuse()).await;
         }

@@ -9,7 +9,7 @@ const PAYLOAD: usize = 4 * MEGABYTE;
 const CROWD: usize = 100;
 
 /// Far less than the crowd brings, and more than a server needs besides.
-const MOST_HELD: u64 = 100 * 1024;
+const MAX_HELD: u64 = 100 * 1024;
 
 fn server() -> Server {
     let [payload, held] = [PAYLOAD, 4 * PAYLOAD].map(|bytes| bytes.to_string());
@@ -51,7 +51,7 @@ fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
     let crowd: Vec<Wire> = (0..CROWD).map(|_| unfinished(&server, &request)).collect();
     server.good_call();
     let held = server.memory().saturating_sub(before);
-    assert!(held < MOST_HELD, "{held} kB are held of messages that are not finished");
+    assert!(held < MAX_HELD, "{held} kB are held of messages that are not finished");
 
     drop(crowd);
     is_answered(&server, &request, Vec::new());
@@ -88,7 +88,7 @@ fn a_crowd_that_does_not_read_its_answers_cannot_fill_the_memory() {
     }
     server.good_call();
     let held = most.saturating_sub(before);
-    assert!(held < MOST_HELD, "{held} kB are held of answers that nobody takes");
+    assert!(held < MAX_HELD, "{held} kB are held of answers that nobody takes");
     assert!(server.refused("unread") > 0);
 
     let mut proper = Wire::dealer(server.address).expect("a connection");

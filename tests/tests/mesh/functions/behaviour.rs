@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use palm_peer::{CallError, Client, FailureKind, FunctionError, Message, Server};
+use palm_peer::{CallError, CallErrorKind, Client, FunctionError, Message, Server};
 use palm_tests::{Etcd, eventually};
 
 use crate::{
@@ -32,7 +32,7 @@ fn mesh(server: Server) -> (Etcd, Inside, Client) {
 }
 
 #[track_caller]
-fn fails(client: &Client, target: &str, payload: impl Into<Bytes>, kind: FailureKind) -> CallError {
+fn fails(client: &Client, target: &str, payload: impl Into<Bytes>, kind: CallErrorKind) -> CallError {
     let error = call(client, target, payload).expect_err(target);
     assert_eq!(error.kind(), kind, "{target}: {error}");
     is_well(client);
@@ -62,7 +62,7 @@ fn a_panic_is_answered_with_its_words_and_the_server_lives() {
         ("zoo.speechless", "a panic without words"),
         ("zoo.blocking", "on a thread"),
     ] {
-        let error = fails(&client, target, "", FailureKind::Panicked);
+        let error = fails(&client, target, "", CallErrorKind::Panicked);
         assert_eq!(error.message(), words);
     }
 }
@@ -76,10 +76,10 @@ fn an_error_comes_back_in_the_function_s_words() {
             // Each of these takes six bytes in JSON: uncut, they would not fit into a header.
             .function("rambles", async |_| -> Answer { Err("\u{1}".repeat(100_000).into()) }),
     );
-    let error = fails(&client, "zoo.fails", "", FailureKind::Failed);
+    let error = fails(&client, "zoo.fails", "", CallErrorKind::Failed);
     assert_eq!((error.message(), error.server()), ("no such luck", Some(server.peer.uuid())));
-    assert_eq!(fails(&client, "zoo.fails_blocking", "", FailureKind::Failed).message(), "no luck here");
-    let error = fails(&client, "zoo.rambles", "", FailureKind::Failed);
+    assert_eq!(fails(&client, "zoo.fails_blocking", "", CallErrorKind::Failed).message(), "no luck here");
+    let error = fails(&client, "zoo.rambles", "", CallErrorKind::Failed);
     assert!(error.message().starts_with('\u{1}') && error.message().ends_with('…'));
 }
 
@@ -114,7 +114,7 @@ fn a_function_that_hangs_is_dropped_at_the_deadline() {
     for target in ["zoo.hangs", "zoo.dawdles"] {
         let start = Instant::now();
         let error = block_on(async { client.call(target, "").timeout(Duration::from_millis(200)).await });
-        assert_eq!(error.expect_err(target).kind(), FailureKind::TimedOut);
+        assert_eq!(error.expect_err(target).kind(), CallErrorKind::TimedOut);
         assert!(start.elapsed() < Duration::from_secs(5), "{target} took {:?}", start.elapsed());
         is_well(&client);
     }
@@ -125,7 +125,7 @@ fn a_function_that_hangs_is_dropped_at_the_deadline() {
     let impatient = palm_peer::Config { timeout: Duration::from_millis(200), ..settings(&etcd) };
     let client = crate::inside::client(impatient, "zoo", 1);
     let error = block_on(async { client.call("zoo.hangs", "").await }).expect_err("hangs");
-    assert_eq!(error.kind(), FailureKind::TimedOut);
+    assert_eq!(error.kind(), CallErrorKind::TimedOut);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn answers_of_nothing_and_of_all_that_is_allowed_arrive() {
     assert_eq!(call(&client, "zoo.echo", "").expect("nothing"), "");
     let all = call(&client, "zoo.sized", LIMIT.to_string()).expect("64 MiB");
     assert!(all.len() == LIMIT && all.iter().all(|byte| *byte == b'x'));
-    let error = fails(&client, "zoo.sized", (LIMIT + 1).to_string(), FailureKind::TooLarge);
+    let error = fails(&client, "zoo.sized", (LIMIT + 1).to_string(), CallErrorKind::TooLarge);
     assert!(error.message().contains("the function answered 67108865 bytes, 67108864 at most"), "{error}");
 }
 
@@ -147,7 +147,7 @@ fn payloads_of_all_that_is_allowed_arrive_and_longer_ones_are_refused() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));
     let all = Bytes::from(vec![7; LIMIT]);
     assert!(call(&client, "zoo.echo", all.clone()).expect("64 MiB") == all);
-    let error = fails(&client, "zoo.echo", vec![7; LIMIT + 1], FailureKind::TooLarge);
+    let error = fails(&client, "zoo.echo", vec![7; LIMIT + 1], CallErrorKind::TooLarge);
     assert_eq!(error.server(), None, "the client does not even send it");
     // Who does not look at the limit hears of it from the server, which reads on.
     let mut stranger = crate::inside::Stranger::at(server.peer.endpoint());
@@ -162,11 +162,11 @@ fn what_does_not_exist_is_told_at_once_with_what_does() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));
     let nobody = "11111111-2222-4333-8444-555555555555.echo";
     for (target, kind, words) in [
-        ("zoo.roar", FailureKind::NoSuchFunction, "zoo has no function roar, only echo, _ping, _log_query, get"),
-        ("park.echo", FailureKind::NoSuchServer, "there is zoo"),
-        (nobody, FailureKind::NoSuchServer, "there is zoo"),
-        ("zoo", FailureKind::BadMessage, "server.function"),
-        ("zoo.echo.echo", FailureKind::BadMessage, "server.function"),
+        ("zoo.roar", CallErrorKind::NoSuchFunction, "zoo has no function roar, only echo, _ping, _log_query, get"),
+        ("park.echo", CallErrorKind::NoSuchServer, "there is zoo"),
+        (nobody, CallErrorKind::NoSuchServer, "there is zoo"),
+        ("zoo", CallErrorKind::BadMessage, "server.function"),
+        ("zoo.echo.echo", CallErrorKind::BadMessage, "server.function"),
     ] {
         let start = Instant::now();
         let error = call(&client, target, "").expect_err(target);

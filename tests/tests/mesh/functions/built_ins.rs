@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use palm_peer::{CallError, Client, Config, FailureKind, FunctionError, Server};
+use palm_peer::{CallError, CallErrorKind, Client, Config, FunctionError, Server};
 use palm_tests::Etcd;
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ fn store(client: &Client, function: &str, key: &str, payload: impl Into<Bytes>) 
 }
 
 #[track_caller]
-fn kind(result: Result<Bytes, CallError>) -> FailureKind {
+fn kind(result: Result<Bytes, CallError>) -> CallErrorKind {
     result.expect_err("an error").kind()
 }
 
@@ -41,7 +41,7 @@ fn ping_tells_who_answers_and_what_it_did() {
     for _ in 0..3 {
         is_well(&client);
     }
-    assert_eq!(kind(call(&client, "zoo.fails", "")), FailureKind::Failed);
+    assert_eq!(kind(call(&client, "zoo.fails", "")), CallErrorKind::Failed);
     let after = ping();
     assert_eq!((&after["requests"], &after["errors"], &after["in_flight"]), (&4.into(), &1.into(), &0.into()));
     assert!(after["p50_us"].as_u64() <= after["p99_us"].as_u64() && after["p99_us"].is_u64(), "{after}");
@@ -55,7 +55,7 @@ fn log_queries_take_a_level_and_refuse_what_is_none() {
         call(&client, "zoo._log_query", level).expect(level);
     }
     let error = call(&client, "zoo._log_query", "LOUD").expect_err("no level");
-    assert!(error.kind() == FailureKind::BadMessage && error.message().contains("LOUD"), "{error}");
+    assert!(error.kind() == CallErrorKind::BadMessage && error.message().contains("LOUD"), "{error}");
     is_well(&client);
 }
 
@@ -76,7 +76,7 @@ fn the_store_keeps_what_it_is_given() {
     assert_eq!(store(&client, "delete", "k", "").expect("there"), "k");
     for function in ["get", "delete"] {
         let error = store(&client, function, "k", "").expect_err("deleted");
-        assert!(error.kind() == FailureKind::NoSuchKey && error.message().contains("\"k\""), "{error}");
+        assert!(error.kind() == CallErrorKind::NoSuchKey && error.message().contains("\"k\""), "{error}");
         is_well(&client);
     }
     // By its uuid, too: each instance has a store of its own.
@@ -88,14 +88,14 @@ fn the_store_keeps_what_it_is_given() {
 fn a_full_store_and_impossible_keys_are_told_and_change_nothing() {
     let (_etcd, server, client) = mesh(|settings| settings.max_store = 1000);
     store(&client, "set", "k", vec![1; 800]).expect("room");
-    assert_eq!(kind(store(&client, "set", "l", vec![2; 800])), FailureKind::Full);
-    assert_eq!(kind(store(&client, "append", "k", vec![2; 800])), FailureKind::Full);
-    assert_eq!(kind(store(&client, "set", "k", vec![2; 1000])), FailureKind::Full);
-    assert_eq!(kind(store(&client, "get", "l", "")), FailureKind::NoSuchKey);
+    assert_eq!(kind(store(&client, "set", "l", vec![2; 800])), CallErrorKind::Full);
+    assert_eq!(kind(store(&client, "append", "k", vec![2; 800])), CallErrorKind::Full);
+    assert_eq!(kind(store(&client, "set", "k", vec![2; 1000])), CallErrorKind::Full);
+    assert_eq!(kind(store(&client, "get", "l", "")), CallErrorKind::NoSuchKey);
     assert_eq!(store(&client, "get", "k", "").expect("as it was"), vec![1; 800]);
-    assert_eq!(kind(store(&client, "set", "", "x")), FailureKind::BadMessage);
-    assert_eq!(kind(store(&client, "set", &"k".repeat(1025), "x")), FailureKind::BadMessage);
-    assert_eq!(kind(call(&client, "zoo.get", vec![0xff])), FailureKind::BadMessage);
+    assert_eq!(kind(store(&client, "set", "", "x")), CallErrorKind::BadMessage);
+    assert_eq!(kind(store(&client, "set", &"k".repeat(1025), "x")), CallErrorKind::BadMessage);
+    assert_eq!(kind(call(&client, "zoo.get", vec![0xff])), CallErrorKind::BadMessage);
     store(&client, "delete", "k", "").expect("there");
     store(&client, "set", "l", vec![2; 800]).expect("room again");
     is_well(&client);
@@ -112,7 +112,7 @@ fn a_value_that_has_grown_too_long_for_an_answer_is_refused_and_stays() {
         store(&client, "append", "k", vec![1; 600]).expect("room");
     }
     let error = store(&client, "get", "k", "").expect_err("too long");
-    assert!(error.kind() == FailureKind::TooLarge && error.message().contains("1200 bytes, 1000 at most"), "{error}");
+    assert!(error.kind() == CallErrorKind::TooLarge && error.message().contains("1200 bytes, 1000 at most"), "{error}");
     store(&client, "delete", "k", "").expect("still there");
     is_well(&client);
 }
@@ -122,6 +122,6 @@ fn a_value_that_has_grown_too_long_for_an_answer_is_refused_and_stays() {
 fn a_key_too_long_for_a_header_is_refused_by_the_client() {
     let (_etcd, _server, client) = mesh(|_| {});
     let error = store(&client, "get", &"k".repeat(70_000), "").expect_err("too long");
-    assert!(error.kind() == FailureKind::BadMessage && error.message().contains("65536 at most"), "{error}");
+    assert!(error.kind() == CallErrorKind::BadMessage && error.message().contains("65536 at most"), "{error}");
     is_well(&client);
 }

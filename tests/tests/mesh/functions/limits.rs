@@ -8,7 +8,7 @@ use futures::{
     executor::block_on,
     future::join,
 };
-use palm_peer::{Config, FailureKind, FunctionError, Message, Server};
+use palm_peer::{CallErrorKind, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, eventually};
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ fn a_client_goes_elsewhere_when_a_server_is_busy_and_waits_when_all_are() {
         // All are busy: the call waits for one of them, within its deadline, which leaves a busy machine the time to say so.
         let target = format!("{}.echo", first.peer.uuid());
         let error = block_on(async { client.call(&*target, "").timeout(Duration::from_secs(2)).await });
-        assert_eq!(error.expect_err("full").kind(), FailureKind::Busy);
+        assert_eq!(error.expect_err("full").kind(), CallErrorKind::Busy);
         let patient = scope.spawn(|| call(&client, &format!("{}.echo", first.peer.uuid()), "patient"));
         drop(one);
         drop(gate.one());
@@ -160,7 +160,7 @@ fn a_leaving_server_finishes_its_work_and_sends_new_work_away() {
     server.leave();
     sees(&client, "zoo", 0);
     let error = call(&client, "zoo.waits", "").expect_err("gone");
-    assert_eq!(error.kind(), FailureKind::NoSuchServer, "{error}");
+    assert_eq!(error.kind(), CallErrorKind::NoSuchServer, "{error}");
     // Out of the mesh a moment before it refuses work: until then the queue is full.
     let kind = eventually("the server says that it leaves", SOON, || {
         let (answer, _) = stranger.ask([request(9, &Value::Null)]);

@@ -15,9 +15,9 @@ use std::{fs, time::Duration};
 const SOON: Duration = Duration::from_secs(30);
 
 /// The most memory that anybody here may come to hold, in kB: a few answers of the longest, which are 4 MiB here.
-const MOST_MEMORY: u64 = 200 * 1024;
+const MAX_MEMORY: u64 = 200 * 1024;
 /// The longest payload.
-const MOST_PAYLOAD: &str = "4194304";
+const MAX_PAYLOAD: &str = "4194304";
 
 /// A mesh of one good server, which leads, and probes often.
 struct World {
@@ -31,7 +31,7 @@ impl World {
         let leader = Process::builder(example("text"))
             .args(["run", "--debug", "--probe-period", "1", "--probe-timeout", "0.5"])
             .env("PALM_ETCD", etcd.endpoint())
-            .env("PALM_MAX_PAYLOAD", MOST_PAYLOAD)
+            .env("PALM_MAX_PAYLOAD", MAX_PAYLOAD)
             .start();
         leader.wait_for_line(|line| line.contains(" configured"), SOON);
         let world = Self { etcd, leader };
@@ -49,7 +49,7 @@ impl World {
         Process::builder(binary("palm-cli"))
             .args(args)
             .env("PALM_ETCD", self.etcd.endpoint())
-            .env("PALM_MAX_PAYLOAD", MOST_PAYLOAD)
+            .env("PALM_MAX_PAYLOAD", MAX_PAYLOAD)
             .env("PALM_TIMEOUT", "2")
             .start()
     }
@@ -73,7 +73,7 @@ impl World {
         Process::builder(example("caller"))
             .args(args)
             .env("PALM_ETCD", self.etcd.endpoint())
-            .env("PALM_MAX_PAYLOAD", MOST_PAYLOAD)
+            .env("PALM_MAX_PAYLOAD", MAX_PAYLOAD)
             .start()
     }
 
@@ -96,7 +96,7 @@ fn stay_calm(processes: &[(&str, &Process)]) {
         let used = process.processor_time().saturating_sub(before);
         assert!(used <= Duration::from_millis(500), "{after}: it used {used:?} of a processor in a second");
         let peak = memory(process, "VmHWM:");
-        assert!(peak < MOST_MEMORY, "{after}: it held {peak} kB");
+        assert!(peak < MAX_MEMORY, "{after}: it held {peak} kB");
     }
 }
 

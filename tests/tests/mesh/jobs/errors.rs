@@ -5,7 +5,7 @@ use super::{
     inside::{Inside, SOON, Stranger, echo, settings},
 };
 use futures::executor::block_on;
-use palm_peer::{Config, FailureKind, FunctionError, Message, Server};
+use palm_peer::{CallErrorKind, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, eventually, example};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -35,15 +35,15 @@ fn small(etcd: &Etcd) -> Config {
 }
 
 /// What a function is to be called for it to fail so, where it is the server itself that says so.
-const BY_THE_SERVER: [(&str, FailureKind); 8] = [
-    ("fail", FailureKind::Failed),
-    ("panic", FailureKind::Panicked),
-    ("large", FailureKind::TooLarge),
-    ("nothing", FailureKind::NoSuchFunction),
-    ("_log_query", FailureKind::BadMessage),
-    ("set", FailureKind::Full),
-    ("get", FailureKind::NoSuchKey),
-    ("hang", FailureKind::TimedOut),
+const BY_THE_SERVER: [(&str, CallErrorKind); 8] = [
+    ("fail", CallErrorKind::Failed),
+    ("panic", CallErrorKind::Panicked),
+    ("large", CallErrorKind::TooLarge),
+    ("nothing", CallErrorKind::NoSuchFunction),
+    ("_log_query", CallErrorKind::BadMessage),
+    ("set", CallErrorKind::Full),
+    ("get", CallErrorKind::NoSuchKey),
+    ("hang", CallErrorKind::TimedOut),
 ];
 
 /// The pipeline that echoes at all stages but one.
@@ -61,7 +61,7 @@ fn a_job_tells_what_went_wrong_at_which_stage_and_server() {
     for (stage, name) in NAMES.iter().enumerate() {
         for (function, kind) in BY_THE_SERVER {
             // These two end at the client: it knows what there is, and its own deadline comes first.
-            if matches!(kind, FailureKind::NoSuchFunction | FailureKind::TimedOut) {
+            if matches!(kind, CallErrorKind::NoSuchFunction | CallErrorKind::TimedOut) {
                 continue;
             }
             let job = client.job(pipeline(stage, &format!("{name}.{function}")));
@@ -109,11 +109,11 @@ fn every_kind_of_error_comes_from_every_stage_by_the_protocol() {
     let servers = NAMES.map(|name| Inside::start(frail(name), small(&etcd)));
     let mut raw = Raw::greet(&servers);
     let route = raw.route;
-    let text = |kind: FailureKind| kind.to_string();
+    let text = |kind: CallErrorKind| kind.to_string();
     for (stage, name) in NAMES.iter().enumerate() {
         let mut at_the_stage: Vec<(String, String)> =
             BY_THE_SERVER.map(|(function, kind)| (format!("{name}.{function}"), text(kind))).into();
-        at_the_stage.push(("another.echo".into(), text(FailureKind::WrongServer)));
+        at_the_stage.push(("another.echo".into(), text(CallErrorKind::WrongServer)));
         for (target, kind) in at_the_stage {
             raw.say(&pipeline(stage, &target), route);
             let answer = raw.error_from(stage);
@@ -125,8 +125,8 @@ fn every_kind_of_error_comes_from_every_stage_by_the_protocol() {
         let mut elsewhere = route;
         elsewhere[stage] = Uuid::new_v4();
         for (target, kind) in [
-            ("nobody.echo".to_owned(), FailureKind::NoSuchServer),
-            (format!("{}.echo", elsewhere[stage]), FailureKind::NoSuchServer),
+            ("nobody.echo".to_owned(), CallErrorKind::NoSuchServer),
+            (format!("{}.echo", elsewhere[stage]), CallErrorKind::NoSuchServer),
         ] {
             raw.say(&pipeline(stage, &target), elsewhere);
             let answer = raw.error_from(before);
@@ -154,7 +154,7 @@ fn a_stage_that_is_busy_to_the_end_is_named() {
         let job = client.job(NAMES.map(|name| format!("{name}.echo"))).timeout(Duration::from_secs(2));
         let results = collect(job.run_iter(["x"]).expect("there"));
         let error = results[0].1.as_ref().expect_err("there is no place");
-        let expected = (FailureKind::Busy, stage, Some(server.peer.uuid()));
+        let expected = (CallErrorKind::Busy, stage, Some(server.peer.uuid()));
         assert_eq!((error.kind(), error.stage(), error.server()), expected, "{error}");
     }
 }
@@ -185,7 +185,7 @@ fn a_stage_whose_server_died_with_the_message_is_named() {
         server.kill();
         let results = consumer.join().expect("the job ends");
         let error = results[0].1.as_ref().expect_err("nobody is there");
-        let expected = (FailureKind::Unreachable, stage, Some(*uuid));
+        let expected = (CallErrorKind::Unreachable, stage, Some(*uuid));
         assert_eq!((error.kind(), error.stage(), error.server()), expected, "{error}");
         for (server, _) in &servers {
             server.terminate();

@@ -6,7 +6,7 @@ use super::{
     letter, numbers,
 };
 use futures::{StreamExt as _, executor::block_on, stream};
-use palm_peer::{Bytes, Client, Config, FailureKind, FunctionError, JobError, Message, Server};
+use palm_peer::{Bytes, CallErrorKind, Client, Config, FunctionError, JobError, Message, Server};
 use palm_tests::Etcd;
 use std::{
     sync::{
@@ -78,10 +78,10 @@ fn unknown_stages_fail_at_once_and_nothing_is_pulled() {
     let client = client(&etcd);
     let pulled = Arc::new(AtomicUsize::new(0));
     for (pipeline, kind) in [
-        (vec!["a.add", "nobody.f"], FailureKind::NoSuchServer),
-        (vec!["a.nothing"], FailureKind::NoSuchFunction),
-        (vec!["a"], FailureKind::BadMessage),
-        (vec![], FailureKind::BadMessage),
+        (vec!["a.add", "nobody.f"], CallErrorKind::NoSuchServer),
+        (vec!["a.nothing"], CallErrorKind::NoSuchFunction),
+        (vec!["a"], CallErrorKind::BadMessage),
+        (vec![], CallErrorKind::BadMessage),
     ] {
         let counter = Arc::clone(&pulled);
         let input = numbers(10).inspect(move |_| {
@@ -120,7 +120,7 @@ fn a_message_over_the_clients_limit_is_refused_by_itself() {
     let results = collect(client.job(["a.add"]).run_iter(["x", "0123456789", "01234567890", "y"]).expect("there"));
     let ended: Vec<_> = results.iter().map(|(_, result)| result.as_ref().map_err(JobError::kind)).collect();
     let answers = ["xa", "0123456789a", "ya"].map(Bytes::from);
-    assert_eq!(ended, [Ok(&answers[0]), Ok(&answers[1]), Err(FailureKind::TooLarge), Ok(&answers[2])]);
+    assert_eq!(ended, [Ok(&answers[0]), Ok(&answers[1]), Err(CallErrorKind::TooLarge), Ok(&answers[2])]);
     let error = results[2].1.as_ref().expect_err("too large");
     assert_eq!((error.stage(), error.server()), (0, None));
 }
@@ -166,10 +166,10 @@ fn every_error_reaches_the_client_from_every_stage() {
         .enumerate()
         .flat_map(|(stage, name)| {
             [
-                ("fail", FailureKind::Failed),
-                ("panic", FailureKind::Panicked),
-                ("large", FailureKind::TooLarge),
-                ("hang", FailureKind::TimedOut),
+                ("fail", CallErrorKind::Failed),
+                ("panic", CallErrorKind::Panicked),
+                ("large", CallErrorKind::TooLarge),
+                ("hang", CallErrorKind::TimedOut),
             ]
             .map(|(how, kind)| (stage, format!("{name}{how}"), kind))
         })
@@ -181,7 +181,7 @@ fn every_error_reaches_the_client_from_every_stage() {
         let error = result.expect_err(text);
         assert_eq!(error.kind(), *kind, "{text}: {error}");
         // Who hangs is not known to whoever waits.
-        if *kind != FailureKind::TimedOut {
+        if *kind != CallErrorKind::TimedOut {
             assert_eq!((error.stage(), error.server()), (*stage, Some(servers[*stage].peer.uuid())), "{text}: {error}");
         }
     }
@@ -208,7 +208,7 @@ fn a_function_can_call_others_within_its_own_deadline() {
     let error = block_on(async { client.call("outer.hang", "x").timeout(Duration::from_millis(400)).await });
     // Either the outer function is given up first, or it passes on that the inner one was.
     let kind = error.expect_err("it hangs").kind();
-    assert!(matches!(kind, FailureKind::TimedOut | FailureKind::Failed), "{kind}");
+    assert!(matches!(kind, CallErrorKind::TimedOut | CallErrorKind::Failed), "{kind}");
     assert!(start.elapsed() < Duration::from_secs(5), "the inner call outlived the outer one's deadline");
 }
 

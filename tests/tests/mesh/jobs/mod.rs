@@ -12,11 +12,11 @@ mod poison;
 mod restarts;
 
 use futures::{StreamExt as _, executor::block_on};
-use palm_peer::{Bytes, Client, FunctionError, JobError, Message, Results, Server};
+use palm_peer::{Bytes, Client, FunctionError, JobError, JobResults, Message, Server};
 use palm_tests::{Etcd, eventually};
 
 /// What every message of a job ended in.
-fn collect(results: Results) -> Vec<(u64, Result<Bytes, JobError>)> {
+fn collect(results: JobResults) -> Vec<(u64, Result<Bytes, JobError>)> {
     block_on(results.collect())
 }
 

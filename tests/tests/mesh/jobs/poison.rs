@@ -1,7 +1,7 @@
 //! A message that takes down every server that runs it.
 
 use super::{client, collect, inside::SOON};
-use palm_peer::FailureKind;
+use palm_peer::CallErrorKind;
 use palm_tests::{Etcd, Process, eventually, example};
 use std::{
     sync::{
@@ -48,6 +48,6 @@ fn a_poisonous_message_takes_down_three_servers_and_no_other_message() {
     let failed: Vec<_> = results.iter().filter_map(|(idx, result)| Some((idx, result.as_ref().err()?))).collect();
     assert!(results.len() == 2000 && failed.len() == 1, "{failed:?}");
     let (idx, error) = failed[0];
-    assert_eq!((*idx, error.kind(), error.stage()), (700, FailureKind::Unreachable, 0), "{error}");
+    assert_eq!((*idx, error.kind(), error.stage()), (700, CallErrorKind::Unreachable, 0), "{error}");
     assert_eq!(died.load(Ordering::Relaxed) + servers.iter().filter(|server| !server.is_running()).count(), 3);
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{Mesh, SOON, Server};
 use futures::executor::block_on;
-use palm_peer::{Client, FailureKind};
+use palm_peer::{CallErrorKind, Client};
 use palm_tests::{Etcd, Host, Network, example};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,6 @@ fn a_client_whose_connection_is_swallowed_opens_a_new_one() {
     let took = start.elapsed();
     eprintln!("found out after {took:?}: {error}");
     assert!(took < BOUND, "it took {took:?}: {error}");
-    assert_eq!(error.kind(), FailureKind::Unreachable, "{error}");
+    assert_eq!(error.kind(), CallErrorKind::Unreachable, "{error}");
     call().expect("over a new connection");
 }

@@ -3,7 +3,7 @@
 use super::start;
 use crate::common::{Mesh, QUICK, Server};
 use futures::{StreamExt as _, executor::block_on};
-use palm_peer::{Bytes, CallError, Client, FailureKind, JobError, Results};
+use palm_peer::{Bytes, CallError, CallErrorKind, Client, JobError, JobResults};
 use palm_tests::{Etcd, Process, eventually, example, python};
 use std::{
     path::Path,
@@ -58,7 +58,7 @@ impl<'a> World<'a> {
     }
 }
 
-fn collect(results: Results) -> Ended {
+fn collect(results: JobResults) -> Ended {
     block_on(results.collect())
 }
 
@@ -108,12 +108,12 @@ fn what_a_python_function_raises_reaches_the_client_with_stage_and_uuid() {
     ] {
         let results = client.job(pipeline.clone()).run_iter(["x"].into_iter().map(Bytes::from)).expect("there");
         let error = collect(results).remove(0).1.expect_err("x is no number");
-        assert_eq!(error.kind(), FailureKind::Failed, "{error}");
+        assert_eq!(error.kind(), CallErrorKind::Failed, "{error}");
         assert!(error.message().starts_with("ValueError: invalid literal for int()"), "{error}");
         assert_eq!((error.stage(), error.server().map(|server| server.to_string())), (stage, Some(uuid.clone())));
     }
     let error = block_on(client.call("pytext.double", "x").into_future()).expect_err("no number");
-    assert_eq!((error.kind(), error.server().map(|s| s.to_string())), (FailureKind::Failed, Some(uuid)));
+    assert_eq!((error.kind(), error.server().map(|s| s.to_string())), (CallErrorKind::Failed, Some(uuid)));
     assert_eq!(
         block_on(client.call("pytext.double", "21").into_future()).map_err(|e: CallError| e.to_string()),
         Ok("42".into())

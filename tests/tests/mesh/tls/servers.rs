@@ -2,7 +2,7 @@
 
 use super::{World, address, connect, good_call, try_call};
 use crate::common::Mesh;
-use palm_peer::{Client, Config, FailureKind};
+use palm_peer::{CallErrorKind, Client, Config};
 use palm_tests::{Authority, Certificate, Etcd, eventually};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
@@ -59,7 +59,7 @@ fn complaint(client: &Client, name: &str) -> String {
         client.reachable().iter().any(|server| server.server == name).then_some(())
     });
     let error = try_call(client, &format!("{name}.shout")).expect_err("no server");
-    assert_eq!(error.kind(), FailureKind::Unreachable, "{error}");
+    assert_eq!(error.kind(), CallErrorKind::Unreachable, "{error}");
     error.to_string()
 }
 

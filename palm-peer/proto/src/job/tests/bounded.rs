@@ -10,9 +10,9 @@ fn limits() -> Limits {
 
 /// How many entries there are in all that a job remembers.
 fn size(job: &Job) -> usize {
-    let Job { flights, timers, lane, loads, finished, order, actions, .. } = job;
-    let routes: usize = flights.values().map(|flight| flight.routes.len() + flight.unsure.len()).sum();
-    let all = [flights.len(), timers.len(), lane.len(), loads.len(), finished.len(), order.len(), actions.len()];
+    let Job { flights, timers, quarantine, loads, finished, order, actions, .. } = job;
+    let routes: usize = flights.values().map(|flight| flight.routes.len() + flight.rerouted_stages.len()).sum();
+    let all = [flights.len(), timers.len(), quarantine.len(), loads.len(), finished.len(), order.len(), actions.len()];
     all.into_iter().sum::<usize>() + routes
 }
 
@@ -41,7 +41,7 @@ impl World {
     fn end(&mut self, idx: u64) {
         let route = self.route(idx);
         match idx % 5 {
-            0 => self.event(Event::Answered { idx, ending: fault(FailureKind::Busy, 1) }),
+            0 => self.event(Event::Answered { idx, ending: fault(CallErrorKind::Busy, 1) }),
             // It is sent once more, and again through others that go: as often as it may be.
             1 => self.event(Event::Gone { instance: route[0], stages: vec![0] }),
             2 => {
@@ -72,8 +72,8 @@ fn nothing_is_left_of_a_hundred_thousand_messages_and_their_instances() {
             while world.job.may_pull() {
                 world.event(Event::Pulled("message".into()));
             }
-            let most = size(&world.job);
-            assert!(most <= 8 * WINDOW, "{most} entries for a window of {WINDOW}");
+            let max = size(&world.job);
+            assert!(max <= 8 * WINDOW, "{max} entries for a window of {WINDOW}");
             (first..world.job.counts().pulled).for_each(|idx| world.end(idx));
             while !world.job.flights.is_empty() {
                 world.now = world.job.deadline().expect("a deadline");
@@ -102,5 +102,5 @@ fn an_instance_that_leaves_again_and_again_costs_no_memory() {
         world.event(Event::Leaving(one));
         world.event(Event::Leaving(two));
     }
-    assert_eq!(world.job.flights[&0].unsure, [0, 1]);
+    assert_eq!(world.job.flights[&0].rerouted_stages, [0, 1]);
 }

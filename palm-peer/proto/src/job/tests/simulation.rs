@@ -4,8 +4,8 @@ mod reports;
 
 use super::{LIMITS, sent};
 use crate::{
-    job::{Action, Ending, Event, Fault, Job, Limits},
-    types::message::{Failure, FailureKind},
+    job::{Action, Event, Job, Limits, MessageError, Outcome},
+    types::message::{CallErrorKind, Failure},
 };
 use bytes::Bytes;
 use fastrand::Rng;
@@ -61,13 +61,13 @@ struct World {
     /// What became of servers that the client has not heard of yet.
     news: Vec<(Instant, Event)>,
     copies: Vec<Copy>,
-    answers: Vec<(Instant, u64, Ending)>,
+    answers: Vec<(Instant, u64, Outcome)>,
     sent: BTreeMap<u64, u32>,
     /// Attempts that were lost in truth, by message.
     lost: BTreeMap<u64, BTreeSet<u32>>,
     killed_by_poison: u32,
     given: u64,
-    out: Vec<(u64, Ending)>,
+    out: Vec<(u64, Outcome)>,
 }
 
 impl World {
@@ -163,10 +163,10 @@ impl World {
         self.act(actions);
     }
 
-    fn answer(&mut self, copy: &Copy, ending: Result<Bytes, FailureKind>) {
+    fn answer(&mut self, copy: &Copy, ending: Result<Bytes, CallErrorKind>) {
         let server = Some(Uuid::from_u128(copy.route[copy.stage]));
         let stage = copy.stage;
-        let ending = ending.map_err(|kind| Fault { failure: Failure::new(kind, "x"), stage, server });
+        let ending = ending.map_err(|kind| MessageError { failure: Failure::new(kind, "x"), stage, server });
         let due = self.delay(20);
         self.answers.push((due, copy.idx, ending));
     }
@@ -181,7 +181,7 @@ impl World {
             Some(Some(until)) => copy.due = until,
             Some(None) if copy.inside => return self.run(copy),
             Some(None) if self.chance(self.weather.lose) => return self.lose(&copy),
-            Some(None) if self.chance(self.weather.busy) => return self.answer(&copy, Err(FailureKind::Busy)),
+            Some(None) if self.chance(self.weather.busy) => return self.answer(&copy, Err(CallErrorKind::Busy)),
             Some(None) => {
                 copy.inside = true;
                 copy.due = self.delay(30);
@@ -196,7 +196,7 @@ impl World {
             self.kill(copy.route[copy.stage]);
             self.lose(&copy);
         } else if self.chance(self.weather.fail) {
-            self.answer(&copy, Err(FailureKind::Failed));
+            self.answer(&copy, Err(CallErrorKind::Failed));
         } else if copy.stage + 1 == copy.route.len() {
             self.answer(&copy, Ok("done".into()));
         } else {
@@ -284,7 +284,7 @@ impl World {
         self
     }
 
-    fn errors(&self) -> impl Iterator<Item = (u64, FailureKind)> {
+    fn errors(&self) -> impl Iterator<Item = (u64, CallErrorKind)> {
         self.out.iter().filter_map(|(idx, ending)| Some((*idx, ending.as_ref().err()?.failure.kind)))
     }
 }
@@ -300,7 +300,7 @@ fn every_message_ends_exactly_once_in_two_thousand_histories() {
             ordered: random.bool(),
             attempts: random.u32(1..5),
             deadline: Duration::from_secs(random.u64(1..30)),
-            patience: Duration::from_millis(random.u64(100..10_000)),
+            attempt_timeout: Duration::from_millis(random.u64(100..10_000)),
             ..LIMITS
         };
         let mut rare = |most| random.u32(0..most);
@@ -338,7 +338,7 @@ fn no_message_fails_that_was_not_lost_as_often_as_it_may_be_tried() {
         let world = World::new(seed, limits, 3, weather).run_job(seed, 60);
         for (idx, kind) in world.errors() {
             let lost = world.lost.get(&idx).map_or(0, BTreeSet::len);
-            assert!(kind == FailureKind::Unreachable && lost >= 3, "seed {seed}: {idx} {kind}, {lost} attempts lost");
+            assert!(kind == CallErrorKind::Unreachable && lost >= 3, "seed {seed}: {idx} {kind}, {lost} attempts lost");
             failed += 1;
         }
         assert!(world.sent.values().all(|attempts| *attempts <= limits.attempts), "seed {seed}");
@@ -353,7 +353,7 @@ fn every_loss_with_a_server_is_noticed() {
     for seed in 0..500 {
         let mut random = Rng::with_seed(seed);
         let hour = Duration::from_secs(3600);
-        let limits = Limits { messages: 20, deadline: hour * 100, patience: hour, attempts: 100, ..LIMITS };
+        let limits = Limits { messages: 20, deadline: hour * 100, attempt_timeout: hour, attempts: 100, ..LIMITS };
         let weather = Weather { die: random.u32(0..100), leave: random.u32(0..200), ..Weather::default() };
         let world = World::new(seed, limits, 3, weather);
         let start = world.now;
@@ -374,7 +374,7 @@ fn a_poisonous_message_ends_alone_after_its_attempts() {
         let world = World::new(seed, limits, stages, weather).run_job(seed, 100);
         let failed: Vec<_> = world.errors().collect();
         let poison = weather.poison.expect("set above");
-        assert_eq!(failed, [(poison, FailureKind::Unreachable)], "seed {seed}");
+        assert_eq!(failed, [(poison, CallErrorKind::Unreachable)], "seed {seed}");
         assert_eq!(world.killed_by_poison, limits.attempts, "seed {seed}");
     }
 }

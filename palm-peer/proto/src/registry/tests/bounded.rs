@@ -86,7 +86,7 @@ impl Desk {
                 if way == 5 {
                     self.written(id, true);
                 }
-                self.event(Event::Broken { key: key(id), reason: "EOF".into() });
+                self.event(Event::Invalid { key: key(id), reason: "EOF".into() });
                 if way == 6 {
                     self.written(id, true);
                 }
@@ -94,7 +94,7 @@ impl Desk {
                 if way == 7 {
                     self.written(id, false);
                 }
-                self.event(Event::Mended { key: key(id) });
+                self.event(Event::InvalidRemoved { key: key(id) });
             }
             // It registers anew after its removal, and that is all that the watch tells.
             8 => {
@@ -105,7 +105,7 @@ impl Desk {
             }
             // It does not answer at the last.
             9 => {
-                self.event(Event::Broken { key: key(id), reason: "EOF".into() });
+                self.event(Event::Invalid { key: key(id), reason: "EOF".into() });
                 self.stands(member(id));
                 self.deleted(id, None, false, false);
             }
@@ -133,10 +133,10 @@ fn nothing_is_left_of_a_hundred_thousand_servers() {
 fn a_hundred_thousand_broken_records_are_forgotten_with_their_keys() {
     let mut desk = Desk::new();
     let ids = || (0..100_000).map(|id| 1_000_000 + id);
-    let broken = |id| Event::Broken { key: key(id), reason: "EOF".into() };
+    let broken = |id| Event::Invalid { key: key(id), reason: "EOF".into() };
     for id in ids() {
         desk.event(broken(id));
-        desk.event(Event::Broken { key: format!("/servers/{id}"), reason: "EOF".into() });
+        desk.event(Event::Invalid { key: format!("/servers/{id}"), reason: "EOF".into() });
     }
     assert_eq!(size(&desk.registry), 200_000);
     for id in ids() {
@@ -144,9 +144,9 @@ fn a_hundred_thousand_broken_records_are_forgotten_with_their_keys() {
             desk.stands(member(id));
             desk.deleted(id, None, false, false);
         } else {
-            desk.event(Event::Mended { key: key(id) });
+            desk.event(Event::InvalidRemoved { key: key(id) });
         }
-        desk.event(Event::Mended { key: format!("/servers/{id}") });
+        desk.event(Event::InvalidRemoved { key: format!("/servers/{id}") });
     }
     assert_eq!(size(&desk.registry), 0);
 }

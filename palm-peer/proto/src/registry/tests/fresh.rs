@@ -22,7 +22,7 @@ fn probes_go_over_new_connections_now_and_then_and_before_a_second_miss() {
         assert_eq!(round.len(), 6);
         fresh.extend(round.iter().filter(|(_, _, fresh)| *fresh).map(|(uuid, ..)| *uuid));
         for (uuid, token, _) in round {
-            desk.event(Event::Answered { uuid, token, digest: String::new() });
+            desk.event(Event::ProbeOk { uuid, token, digest: String::new() });
         }
     }
     fresh.sort_unstable();
@@ -30,7 +30,7 @@ fn probes_go_over_new_connections_now_and_then_and_before_a_second_miss() {
     let wait = desk.registry.next_round - desk.now;
     let [first, .., _last] = &asked(&desk.pass(wait))[..] else { panic!("a round") };
     let (silent, token, _) = *first;
-    desk.event(Event::Unanswered { uuid: silent, token, reason: "no answer".into() });
+    desk.event(Event::ProbeFailed { uuid: silent, token, reason: "no answer".into() });
     let series = asked(&desk.pass(RETRY * 2));
     let series: Vec<bool> = series.iter().filter(|(uuid, ..)| *uuid == silent).map(|(.., fresh)| *fresh).collect();
     assert_eq!(series, [true, true]);

@@ -62,7 +62,7 @@ impl Mesh {
     fn stands(&mut self, record: Record, after: Duration) {
         self.revision += 1;
         self.records.insert(record.uuid, record.clone());
-        self.comes(after, Event::Stands { record, modified: Revision(self.revision), lease: Some(lease(7)) });
+        self.comes(after, Event::Registered { record, modified: Revision(self.revision), lease: Some(lease(7)) });
     }
 
     /// So many servers register within `time`.
@@ -92,7 +92,7 @@ impl Mesh {
             configured.map(|record| record.uuid).filter(|id| !self.silent.contains_key(id)).collect();
         let Some(id) = self.random.choice(others) else { return false };
         self.silent.insert(id, self.now);
-        self.coming.retain(|_, event| !matches!(event, Event::Answered { uuid, .. } if *uuid == id));
+        self.coming.retain(|_, event| !matches!(event, Event::ProbeOk { uuid, .. } if *uuid == id));
         true
     }
 
@@ -125,7 +125,7 @@ impl Mesh {
             Action::Probe { uuid, token, fresh, .. } if !self.silent.contains_key(&uuid) => {
                 let is_late = self.slow.contains(&uuid) && !fresh;
                 let after = if is_late { Duration::from_millis(2_500) } else { after };
-                self.comes(after, Event::Answered { uuid, token, digest: "I,D".into() });
+                self.comes(after, Event::ProbeOk { uuid, token, digest: "I,D".into() });
             }
             Action::Ask { uuid, token, witnesses } => {
                 let is_silent = self.silent.contains_key(&uuid);
@@ -138,7 +138,7 @@ impl Mesh {
             Action::Configure { record, .. } => {
                 let uuid = record.uuid;
                 self.stands(record, after);
-                self.comes(after, Event::Written { uuid, stands: Some(Revision(self.revision)) });
+                self.comes(after, Event::WriteDone { uuid, stands: Some(Revision(self.revision)) });
             }
             Action::Remove { uuid, modified, .. } => {
                 let since = self.silent.remove(&uuid);
@@ -146,7 +146,7 @@ impl Mesh {
                 self.longest = self.longest.max(self.now - since);
                 self.records.remove(&uuid);
                 self.revision += 1;
-                self.comes(after, Event::Written { uuid, stands: Some(Revision(self.revision)) });
+                self.comes(after, Event::WriteDone { uuid, stands: Some(Revision(self.revision)) });
                 let deleted =
                     Event::Deleted { uuid, written: modified, departure: None, reset: false, lease_alive: false };
                 self.comes(after, deleted);

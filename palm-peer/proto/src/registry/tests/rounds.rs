@@ -159,7 +159,7 @@ fn probes_that_the_leader_cannot_send_remove_nobody_and_are_logged_once_a_minute
         for action in actions {
             let Action::Probe { uuid: asked, token, .. } = action else { continue };
             if asked != uuid(1) {
-                desk.event(Event::Answered { uuid: asked, token, digest: String::new() });
+                desk.event(Event::ProbeOk { uuid: asked, token, digest: String::new() });
             }
         }
     }
@@ -188,7 +188,7 @@ fn the_probes_of_a_large_mesh_are_spread_and_no_more_than_so_many_are_under_way(
     let mut answered = 0;
     while let Some((uuid, token)) = open.pop() {
         answered += 1;
-        let actions = desk.event(Event::Answered { uuid, token, digest: String::new() });
+        let actions = desk.event(Event::ProbeOk { uuid, token, digest: String::new() });
         collect(&mut open, actions);
         assert!(open.len() <= schedule::MAX_PROBES);
     }
@@ -202,13 +202,13 @@ fn the_probes_of_a_large_mesh_are_spread_and_no_more_than_so_many_are_under_way(
             let sent = std::mem::take(&mut open);
             counts.push(sent.len());
             for (uuid, token) in sent {
-                desk.event(Event::Answered { uuid, token, digest: String::new() });
+                desk.event(Event::ProbeOk { uuid, token, digest: String::new() });
             }
             collect(&mut open, desk.pass(100 * MS));
         }
-        let (all, most) = (counts.iter().sum::<usize>(), counts.iter().copied().max());
+        let (all, max) = (counts.iter().sum::<usize>(), counts.iter().copied().max());
         assert_eq!(all, wanted);
-        assert!(most.is_some_and(|most| most < 150), "{most:?}");
+        assert!(max.is_some_and(|max| max < 150), "{max:?}");
     }
 }
 
@@ -226,7 +226,7 @@ fn the_digests_of_many_are_logged_where_details_are_wanted() {
         assert_eq!(said.iter().filter(|line| line.contains("b'I,D'")).count(), 20 * wanted, "{verbosity}");
         let full = (1..=21).flat_map(|id| {
             let digest = "E:went wrong".to_owned();
-            lines(&desk.event(Event::Answered { uuid: uuid(id), token: tokens[20], digest }))
+            lines(&desk.event(Event::ProbeOk { uuid: uuid(id), token: tokens[20], digest }))
         });
         assert!(full.into_iter().any(|line| line.starts_with("INFO") && line.contains("went wrong")), "{verbosity}");
     }

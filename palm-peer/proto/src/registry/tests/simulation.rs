@@ -107,8 +107,8 @@ impl World {
         self.revision += 1;
         let modified = Revision(self.revision);
         self.watch.push_back(match &record {
-            Some(record) => Event::Stands { record: record.clone(), modified, lease: Some(lease(7)) },
-            None => Event::Broken { key: format!("/servers/{id}"), reason: "EOF".into() },
+            Some(record) => Event::Registered { record: record.clone(), modified, lease: Some(lease(7)) },
+            None => Event::Invalid { key: format!("/servers/{id}"), reason: "EOF".into() },
         });
         self.etcd.insert(id, Held { record, modified });
         modified
@@ -126,12 +126,12 @@ impl World {
             Event::Deleted {
                 uuid: id,
                 written: held.modified,
-                departure: why.map(|(why, reason)| Departure { why, reason: reason.into(), when }),
+                departure: why.map(|(why, reason)| Tombstone { why, reason: reason.into(), when }),
                 reset: false,
                 lease_alive: false,
             }
         } else {
-            Event::Mended { key: format!("/servers/{id}") }
+            Event::InvalidRemoved { key: format!("/servers/{id}") }
         });
     }
 
@@ -158,7 +158,7 @@ impl World {
             (7, State::Alive | State::Frozen) => {
                 self.set(id, State::Dead);
                 if self.random.bool() {
-                    self.tell(Event::Gone { uuid: id });
+                    self.tell(Event::ProcessGone { uuid: id });
                 }
             }
             (8, State::Dead | State::Frozen) => self.delete(id, None),
@@ -199,8 +199,8 @@ impl World {
         self.unanswered.clear();
         for (id, Held { record, modified }) in self.etcd.clone() {
             self.tell(match record {
-                Some(record) => Event::Stands { record, modified, lease: Some(lease(7)) },
-                None => Event::Broken { key: format!("/servers/{id}"), reason: "EOF".into() },
+                Some(record) => Event::Registered { record, modified, lease: Some(lease(7)) },
+                None => Event::Invalid { key: format!("/servers/{id}"), reason: "EOF".into() },
             });
         }
         let actions = self.registry.listed();
@@ -215,7 +215,7 @@ impl World {
 
     fn tell(&mut self, event: Event) {
         self.notice_oversleep();
-        if let Event::Stands { record, .. } = &event {
+        if let Event::Registered { record, .. } = &event {
             let same = self.registry.servers.get(&record.uuid).is_some_and(|old| old.record.when == record.when);
             if !same {
                 self.unanswered.remove(&record.uuid);

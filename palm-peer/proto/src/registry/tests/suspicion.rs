@@ -19,12 +19,12 @@ fn join(desk: &mut Desk, uuid: Uuid) {
     let token = probe(&desk.stands(joining));
     let written = configure(&answer(desk, uuid, token));
     let stands = Some(Revision(desk.revision + 1));
-    desk.event(Event::Written { uuid, stands });
+    desk.event(Event::WriteDone { uuid, stands });
     desk.stands(written);
 }
 
 fn answer(desk: &mut Desk, uuid: Uuid, token: Token) -> Vec<Action> {
-    desk.event(Event::Answered { uuid, token, digest: String::new() })
+    desk.event(Event::ProbeOk { uuid, token, digest: String::new() })
 }
 
 fn asked(actions: &[Action]) -> Vec<(Uuid, Token)> {
@@ -153,7 +153,7 @@ fn a_loopback_address_is_mentioned_with_what_to_do_and_is_nothing_against_the_le
     let elsewhere = Record { uuid: uuid(77), host: "127.0.0.1".into(), ..record(1, 0) };
     let token = probe(&desk.stands(elsewhere));
     let mut said =
-        warnings(&desk.event(Event::Unanswered { uuid: uuid(77), token, reason: "connection refused".into() }));
+        warnings(&desk.event(Event::ProbeFailed { uuid: uuid(77), token, reason: "connection refused".into() }));
     for _ in 0..40 {
         let actions = desk.pass(Duration::from_secs(1));
         said.extend(warnings(&actions));

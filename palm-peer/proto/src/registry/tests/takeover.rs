@@ -52,7 +52,7 @@ fn what_is_not_published_as_it_ought_to_be_is_published_at_once() {
 fn what_is_published_of_servers_that_do_not_exist_is_withdrawn() {
     let mut desk = successor([published(1, 7), published(2, 7), published(3, 7)]);
     desk.stands(inherited(1));
-    let broken = desk.event(Event::Broken { key: format!("/servers/{}", uuid(2)), reason: "EOF".into() });
+    let broken = desk.event(Event::Invalid { key: format!("/servers/{}", uuid(2)), reason: "EOF".into() });
     assert_eq!(withdrawals(&broken), [uuid(2)]);
     assert_eq!(withdrawals(&desk.registry.listed()), [uuid(3)]);
     assert_eq!(desk.registry.listed(), [], "once");

@@ -20,7 +20,7 @@ fn requests_and_greetings_survive_the_wire() {
     assert_eq!(decode(&encode_hello(client)), Ok(Incoming::Hello { client, bye: true, identify: false }));
     let identify = decode(&encode_identify(client));
     assert_eq!(identify, Ok(Incoming::Hello { client, bye: true, identify: true }));
-    assert_eq!(decode(&encode_parting(client)), Ok(Incoming::Parting));
+    assert_eq!(decode(&encode_goodbye_ack(client)), Ok(Incoming::GoodbyeAck));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn bad_headers_are_told_apart_and_keep_their_number() {
 
 #[test]
 fn failure_kinds_have_stable_names() {
-    assert_eq!(FailureKind::NoSuchKey.to_string(), "no_such_key");
-    let newer: FailureKind = serde_json::from_str(r#""from_the_future""#).expect("known as unknown");
-    assert_eq!(newer, FailureKind::Unknown);
+    assert_eq!(CallErrorKind::NoSuchKey.to_string(), "no_such_key");
+    let newer: CallErrorKind = serde_json::from_str(r#""from_the_future""#).expect("known as unknown");
+    assert_eq!(newer, CallErrorKind::Unknown);
 }

@@ -37,8 +37,8 @@ fn both_sides_prove_who_they_are() {
     let stranger = connect(server.endpoint(), &strangers.issue("stranger", &["127.0.0.1"]));
     let error = block_on(stranger.get("/a")).expect_err("etcd's certificate is not trusted");
     assert_eq!(error.kind(), EtcdErrorKind::Tls, "{error}");
-    let words = "its certificate is not accepted: it is not signed by the authority in cacert";
-    assert!(error.to_string().contains(words), "{error}");
+    let message = "its certificate is not accepted: it is not signed by the authority in cacert";
+    assert!(error.to_string().contains(message), "{error}");
     let mut settings = EtcdSettings::new([server.endpoint()]);
     let files = PemFiles::read(&authority.ca(), None).expect("a file");
     settings.tls = Some(Arc::new(move || EtcdTls::new(&files).map_err(io::Error::other)));

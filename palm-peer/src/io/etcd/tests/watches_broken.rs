@@ -102,7 +102,7 @@ fn a_good_watch_survives_a_doubt() {
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));
     told(&etcd, &mut watch, "listed");
-    etcd.pool().distrust(etcd.pool().place_of(0).expect("a connection"));
+    etcd.pool().invalidate(etcd.pool().place_of(0).expect("a connection"));
     // It asks for a sign of life now; longer than the answer may take nothing must happen.
     let quiet = block_on(async {
         let timer = etcd.timer(EtcdSettings::REQUEST_TIMEOUT + Duration::from_millis(500));

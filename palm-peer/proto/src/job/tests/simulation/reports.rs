@@ -42,7 +42,7 @@ fn no_message_waits_that_a_stage_sent_elsewhere_or_lost() {
     for seed in 0..3_000 {
         let mut random = Rng::with_seed(seed);
         let hour = Duration::from_secs(3600);
-        let limits = Limits { messages: 20, deadline: hour * 100, patience: hour, attempts: 1000, ..LIMITS };
+        let limits = Limits { messages: 20, deadline: hour * 100, attempt_timeout: hour, attempts: 1000, ..LIMITS };
         let weather = Weather {
             die: random.u32(0..100),
             leave: random.u32(0..50),
@@ -72,7 +72,7 @@ fn a_poisonous_message_ends_alone_though_stages_choose_others() {
         let stages = random.usize(2..4);
         let world = World::new(seed, limits, stages, weather).run_job(seed, 100);
         let failed: Vec<_> = world.errors().collect();
-        assert_eq!(failed, [(poison, FailureKind::Unreachable)], "seed {seed}");
+        assert_eq!(failed, [(poison, CallErrorKind::Unreachable)], "seed {seed}");
         assert!(world.killed_by_poison <= limits.attempts, "seed {seed}: {}", world.killed_by_poison);
     }
 }

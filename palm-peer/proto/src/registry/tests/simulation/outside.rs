@@ -39,7 +39,7 @@ impl World {
             let fits = self.etcd.get(&id).is_some_and(|held| held.modified == modified);
             let stands = fits.then(|| self.put(id, Some(record)));
             let lost = !calm && self.random.u8(0..4) == 0;
-            self.tell(Event::Written { uuid: id, stands: stands.filter(|_| !lost) });
+            self.tell(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
         }
         for withdrawal in std::mem::take(&mut self.withdrawals) {
             match withdrawal {
@@ -61,13 +61,13 @@ impl World {
         if self.now < at + TIMEOUT && self.unanswered.get(&id).is_some_and(|all| all.iter().any(|s| s.token == token)) {
             self.unanswered.remove(&id);
         }
-        self.tell(Event::Answered { uuid: id, token, digest: String::new() });
+        self.tell(Event::ProbeOk { uuid: id, token, digest: String::new() });
     }
 
     fn refuse(&mut self, id: Uuid, token: Token, reason: &str) {
         let open = self.unanswered.get_mut(&id).into_iter().flatten();
         open.filter(|sent| sent.token == token).for_each(|sent| sent.refused = true);
-        self.tell(Event::Unanswered { uuid: id, token, reason: reason.into() });
+        self.tell(Event::ProbeFailed { uuid: id, token, reason: reason.into() });
     }
 
     /// etcd does a write that still meets what it replaces; the answer, or the attempt, may be lost.
@@ -92,6 +92,6 @@ impl World {
             let event = self.watch.pop_front().expect("not empty");
             self.tell(event);
         }
-        self.tell(Event::Written { uuid: id, stands: stands.filter(|_| !lost) });
+        self.tell(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
     }
 }
