@@ -4,7 +4,7 @@
 //! a server; three of them have a member of etcd as well. A client on a sixth calls each server and streams a job through them. First
 //! each link between two hosts, and each host, fails in each way for a while; then several of them together, at random, for
 //! `seconds` with each of `seeds`. Words: `hold=` seconds that a fault lasts, `every=` n-th of the first part only, `lenience=` seconds
-//! that a bound may be exceeded by on a busy machine. Fails when an invariant does not hold (docs/reliability.md).
+//! that a bound may be exceeded by on a busy machine, `only=` one fault of the first part, as it is printed but without spaces (`only=b>erejected`). Fails when an invariant does not hold (docs/reliability.md).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -38,15 +38,26 @@ struct Plan {
     seconds: u64,
     seeds: u64,
     lenience: Duration,
+    only: Option<String>,
 }
 
 impl Plan {
     /// `cargo bench` adds `--bench`; words with `=` are ours.
     fn from_args() -> Result<Self, String> {
-        let mut plan =
-            Self { hold: Duration::from_secs(12), every: 1, seconds: 600, seeds: 3, lenience: Duration::from_secs(1) };
+        let mut plan = Self {
+            hold: Duration::from_secs(12),
+            every: 1,
+            seconds: 600,
+            seeds: 3,
+            lenience: Duration::from_secs(1),
+            only: None,
+        };
         for word in env::args().skip(1).filter(|word| !word.starts_with("--")) {
             let (name, value) = word.split_once('=').ok_or_else(|| format!("{word} is not NAME=NUMBER"))?;
+            if name == "only" {
+                plan.only = Some(value.to_owned());
+                continue;
+            }
             let number: u64 = value.parse().map_err(|error| format!("{word}: {error}"))?;
             match name {
                 "hold" => plan.hold = Duration::from_secs(number),
@@ -54,7 +65,7 @@ impl Plan {
                 "seconds" => plan.seconds = number,
                 "seeds" => plan.seeds = number,
                 "lenience" => plan.lenience = Duration::from_secs(number),
-                _ => return Err(format!("{name} is none of hold, every, seconds, seeds, lenience")),
+                _ => return Err(format!("{name} is none of hold, every, seconds, seeds, lenience, only")),
             }
         }
         Ok(plan)
@@ -113,7 +124,8 @@ impl Sum {
 fn one_by_one(plan: &Plan, world: &mut World<'_>, sum: &mut Sum) {
     println!("\nEach link and each host in turn, {:?} each:\n", plan.hold);
     Sum::heading();
-    for fault in Fault::all().into_iter().step_by(plan.every) {
+    let wanted = |fault: &Fault| plan.only.as_ref().is_none_or(|only| fault.to_string().replace(' ', "") == *only);
+    for fault in Fault::all().into_iter().step_by(plan.every).filter(wanted) {
         if STOP.load(Ordering::Relaxed) {
             return;
         }
