@@ -21,7 +21,7 @@ pub(crate) fn check_length(record: &Record) -> Result<(), Error> {
         return Ok(());
     }
     let text = format!(
-        "server {}: its record in etcd would have {length} bytes, {} at max; {} functions are named in it: give it fewer, \
+        "server {}: its record in etcd would have {length} bytes, {} at most; {} functions are named in it: give it fewer, \
          or shorter names",
         record.server,
         LONGEST,
