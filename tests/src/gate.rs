@@ -10,9 +10,9 @@ use std::{
 };
 
 /// Tests that mostly wait, for processes and timers.
-static LIGHT: Gate = Gate::new(6);
+static LIGHT: Gate = Gate::new(5);
 /// Those that load the machine by themselves.
-static HEAVY: Gate = Gate::new(2);
+static HEAVY: Gate = Gate::new(1);
 
 thread_local! {
     /// What this thread's test holds; given back when the test ends, and its thread with it.
@@ -28,8 +28,8 @@ pub(crate) fn enter() {
     });
 }
 
-/// Waits until the test of this thread may load the machine, with hundreds of processes or thousands of connections: a few such
-/// tests run at a time, so that they do not starve each other and all others. To be called first in a test.
+/// Waits until the test of this thread may load the machine, with hundreds of processes or thousands of connections: one such
+/// test runs at a time, so that they do not starve each other and all others. To be called first in a test.
 pub fn heavy() {
     HELD.with_borrow_mut(|held| {
         // Not to wait for one permit with another in hand.
