@@ -9,7 +9,7 @@ use std::{
 
 /// Says something on stderr, and goes on. Where nobody reads stderr, the status must do.
 pub fn warn(words: &str) {
-    // The words of servers, and of whoever wrote to etcd, may be among them.
+    // The text may come from servers, or from anyone with write access to etcd.
     let words: Vec<_> = words.trim_end().split('\n').map(harmless).collect();
     let _ = writeln!(io::stderr(), "palm-cli: {}", words.join("\n"));
 }

@@ -142,7 +142,7 @@ impl CallError {
         self.kind
     }
 
-    /// What went wrong, in the words of whoever found out.
+    /// The message of the server or client that found the error.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

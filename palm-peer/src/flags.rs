@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// The exit status of a server that a person removed: whoever supervises it must not start it again.
+/// The exit status of a server that an administrator removed. A supervisor must not restart it.
 pub const EVICTED: u8 = 77;
 
 /// How long a server may take to end after a second signal.

@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! Whoever wants to call it:
+//! A client calls it:
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 pub enum Decision {
     /// Start the task anew after this time.
     Restart(Duration),
-    /// Whoever supervises the process must start it anew. Where nobody does, the task starts anew after this time.
+    /// The process's supervisor must restart it. Without one, the task restarts after this time.
     GiveUp(Duration),
 }
 

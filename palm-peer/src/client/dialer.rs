@@ -1,4 +1,4 @@
-//! How links are opened: to whoever listens at an endpoint, if it proves to be who is meant.
+//! Opens links to an endpoint, if the server there proves to have the expected uuid.
 
 use crate::{
     client::{

@@ -110,7 +110,7 @@ impl Known {
     }
 
     fn deleted(&mut self, server: String, uuid: Uuid) {
-        // Only a listing tells of what a new history lacks.
+        // Only a listing shows what a new history lacks.
         if self.until.is_some() && !self.whole {
             self.missing.insert((server, uuid));
         } else {

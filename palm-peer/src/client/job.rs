@@ -215,7 +215,7 @@ impl JobError {
         self.0.failure.kind
     }
 
-    /// What went wrong, in the words of whoever found out.
+    /// The message of the server or client that found the error.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.failure.message

@@ -183,7 +183,7 @@ impl Link {
             // All of it moves in, not the field alone.
             let mut forget = forget;
             let reply = reply.await;
-            // Whoever answered, or broke the link, has forgotten it already.
+            // The answer, or the end of the link, has removed it already.
             forget.idx = None;
             reply.map_err(|_| Broken)
         })
@@ -259,7 +259,7 @@ impl Link {
         }
         let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
         let Some(tx) = waiting else { return Some(self.was_late()) };
-        // Whoever asked may have stopped waiting.
+        // The caller may have stopped waiting.
         let _ = tx.send(Reply { answer, payload });
         Some(true)
     }
@@ -301,7 +301,7 @@ async fn receive(
     closed: oneshot::Receiver<()>,
     tell_broken: oneshot::Sender<()>,
 ) {
-    // Whoever waits for answers is told of the end, be it a panic.
+    // All that wait for answers are told of the end, even after a panic.
     let ending = Ending(link.clone());
     let mut closed = closed.fuse();
     let mut strays = UnsolicitedReplies::new();

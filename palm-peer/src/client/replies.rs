@@ -91,7 +91,7 @@ impl ReplyRouter {
         sinks.late += left;
     }
 
-    /// Delivers an answer to whoever waits for it; says whether somebody had asked for it.
+    /// Delivers an answer to the job that waits for it. Returns whether it was asked for.
     pub fn deliver(&self, job: Uuid, reply: Reply) -> bool {
         let mut sinks = lock(&self.0);
         let is_report = reply.answer.rerouted.is_some();

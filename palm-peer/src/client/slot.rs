@@ -73,7 +73,7 @@ impl Slot {
         if let Some(link) = self.current() {
             return Ok(link);
         }
-        // Whoever waited through most of an attempt need not make the same one: many would wait for each other in turn.
+        // A caller that waited through most of an attempt does not repeat it: many would wait for each other in turn.
         if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= began + time / 2 && failed.time >= time) {
             return Err(failed.error.clone());
         }

@@ -154,7 +154,7 @@ pub async fn host(shared: Arc<Shared>, place: ConnectionPermit, reserve: Reserve
     let address = place.address;
     let entering = enter(&shared, place, reserve, tcp);
     pin_mut!(entering);
-    // When the door closes, whoever is not in yet stays out.
+    // When the ingress closes, connections that are not accepted yet are refused.
     let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
     match entered {
         Ok((guest, kept)) => carry(&shared, Arc::new(guest), kept).await,

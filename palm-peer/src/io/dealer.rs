@@ -96,7 +96,7 @@ pub struct Receiver {
     decoder: Decoder,
     buffer: Vec<u8>,
     ready: VecDeque<Frames>,
-    /// Whoever asks without end, and may not even read the answers, would keep us busy and fill our memory.
+    /// A peer that sends PINGs without end, and may not read the answers, would keep us busy and fill our memory.
     pings: RateLimiter,
     outbox: Arc<Outbox>,
 }
@@ -385,7 +385,7 @@ impl Outbox {
                 return Poll::Pending;
             }
             if queue.batch.is_empty() {
-                // Whoever waited may have stopped waiting.
+                // The caller may have stopped waiting.
                 for tx in queue.flushing.drain(..) {
                     let _ = tx.send(());
                 }

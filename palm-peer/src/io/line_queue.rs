@@ -36,7 +36,7 @@ struct State {
     bytes: usize,
     /// An entry is being written.
     writing: bool,
-    /// How many lines were dropped that no entry tells of yet.
+    /// How many dropped lines have not been reported yet.
     dropped: u64,
     /// The last write failed: the next is tried when there is a next line.
     broken: bool,
@@ -221,7 +221,7 @@ impl Out {
     }
 }
 
-/// The process's stderr, without the lock of the standard library's: whoever waits for that one would wait for the reader.
+/// The process's stderr, without the standard library's lock: waiting for that lock could mean waiting for the reader.
 pub struct Stderr;
 
 impl Write for Stderr {

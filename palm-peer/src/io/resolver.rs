@@ -123,7 +123,7 @@ impl Shared {
         let (tx, rx) = oneshot::channel();
         let mut state = self.lock();
         if let Some(waiting) = state.waiting.get_mut(host) {
-            // A name that hangs is asked for again and again, by many; those who gave up make room before more is needed.
+            // Many callers may ask for a hanging name repeatedly; callers that gave up make room first.
             if waiting.len() == waiting.capacity() {
                 waiting.retain(|tx| !tx.is_canceled());
             }
@@ -176,7 +176,7 @@ impl Shared {
                 .map_err(|error| error.to_string());
             state = self.lock();
             for tx in state.waiting.remove(&host).into_iter().flatten() {
-                // Whoever asked may have given up.
+                // The caller may have given up.
                 let _ = tx.send(answer.clone());
             }
         }

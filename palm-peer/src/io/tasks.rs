@@ -164,7 +164,7 @@ impl Supervisor {
             None => state.waiting.push(tx),
         }
         drop(state);
-        // Whoever waits holds the supervisor.
+        // The waiting future holds the supervisor.
         rx.map(|words| words.unwrap_or_else(|_| "the supervisor ended".to_owned()))
     }
 }

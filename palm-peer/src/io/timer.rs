@@ -71,7 +71,7 @@ impl Timers {
         self.lock().wakers.get(&key).is_some_and(|kept| kept.will_wake(waker))
     }
 
-    /// Wakes whoever's deadline has passed, for ever.
+    /// Wakes the tasks whose deadlines have passed, for ever.
     fn fire(&self) -> ! {
         let mut waiting = self.lock();
         loop {
@@ -122,7 +122,7 @@ impl Future for Sleep {
             self.forget();
             return Poll::Ready(());
         }
-        // Whoever waits for several things polls each of them again and again.
+        // A task that waits for several futures polls each of them repeatedly.
         if !self.key.is_some_and(|key| Timers::shared().keeps(key, cx.waker())) {
             self.forget();
             self.key = Some(Timers::shared().add(self.deadline, cx.waker().clone()));

@@ -233,7 +233,7 @@ impl Sender {
         let (tx, done) = oneshot::channel();
         executor::spawn(Name::SlowSend, async move {
             let _ = timer::timeout(SLOW_SEND, sending).await;
-            // Whoever sent may have stopped waiting.
+            // The sender may have stopped waiting.
             let _ = tx.send(());
         });
         Some(done.map(drop).boxed())

@@ -40,7 +40,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// How many events are taken in before what they come to is carried out.
 const BATCH: usize = 100;
 
-/// The lease's clock, for whoever must look at it right before a write.
+/// The lease's clock, which is checked right before each write.
 pub type SharedClock = Arc<Mutex<LeaseClock>>;
 
 /// What entitles a peer to lead, and what it needs for it.
@@ -173,7 +173,7 @@ impl Leader {
 
     fn take_in(&mut self, input: Input) -> ControlFlow<End> {
         match input {
-            // Nothing that this leader knows holds any more: whoever leads now begins anew.
+            // Nothing that this leader knows holds any more; the next leader starts from scratch.
             Input::Changed(Change::NewHistory) => return ControlFlow::Break(End::Deposed),
             Input::Done(Done::Duties(end)) => return ControlFlow::Break(end),
             Input::Changed(change) => self.changed(change),
@@ -260,7 +260,7 @@ impl Leader {
             .push(async move { Done::Event(writes::explain_deletion(&context, record.uuid, &gone).await) }.boxed());
     }
 
-    /// A leader that ended in silence leaves nobody who could say so but its successor.
+    /// Logs how the previous leader ended if it left no tombstone; no other peer will.
     fn report_predecessor_exit(&mut self) {
         let Some(predecessor) = self.context.predecessor.take() else { return };
         let Some(uuid) = predecessor.uuid.filter(|uuid| self.registry.endpoint(*uuid).is_none()) else { return };

@@ -188,7 +188,7 @@ async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) ->
     Ok(Event::Deleted { uuid, written: gone.modified, departure, reset, lease_alive })
 }
 
-/// How the leader before ended, if nobody has said so yet: whoever leaves or is buried is told of at once.
+/// Returns how the previous leader ended, if nobody has logged it yet; exits with a tombstone are logged at once.
 pub async fn end_of_predecessor(
     context: &LeaderContext,
     uuid: Uuid,

@@ -100,7 +100,7 @@ fn tell_dropped(count: u64) -> Vec<u8> {
     format!("{line}\n").into_bytes()
 }
 
-/// The standard library's own hook would wait for whoever reads stderr; and a client may have a function panic at will.
+/// The standard library's hook would block while stderr is not read, and clients can make functions panic at will.
 fn log_panic(panicked: &PanicHookInfo<'_>) {
     static LOGGED: LazyLock<Mutex<LogThrottle<String>>> = LazyLock::new(Mutex::default);
     let (file, line) = panicked.location().map_or(("?", 0), |location| (location.file(), location.line()));
@@ -153,7 +153,7 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// What a client sent may be in there: it shall not steer the terminal of whoever reads it.
+/// Escapes control characters: a client may have sent the text, and it must not control the reader's terminal.
 fn write_plain(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
     let mut rest = line;
     while let Some(at) = rest.find(|c| steers(c) && c != '\t') {

@@ -57,7 +57,7 @@ pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Ca
 
 async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Result<Vec<Candidate>, EtcdError> {
     let own = keys.candidate(lease);
-    // Without space etcd refuses any transaction that may put: whoever stands already must not ask for one.
+    // Without space, etcd refuses any transaction that may put, so a peer that is a candidate already must not send one.
     let created = match etcd.get(&own).await? {
         Some(kv) if Candidate::read(keys, &kv).is_some() => kv.created,
         found => {

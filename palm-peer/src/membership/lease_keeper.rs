@@ -28,7 +28,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 /// What became of the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseNews {
-    /// It may have run out, for this reason: whoever leads stops now.
+    /// It may have run out, for this reason: a leader stops now.
     InDoubt(String),
     /// It was in doubt, and lives.
     HeldAgain,

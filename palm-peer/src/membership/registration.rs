@@ -121,7 +121,7 @@ impl Registrar {
         }
     }
 
-    /// Writes the tombstone that whoever deletes a key by hand does not leave, and which alone ends a server.
+    /// Writes the tombstone that is missing after a deletion by hand. Only a tombstone ends a server.
     ///
     /// It is only written if the record is absent still, and the rest as it was: the candidacy of before stands (who clears the mesh by hand,
     /// or a leader that finds no space for a note, deletes it along with the record), and nobody has left a

@@ -1,4 +1,4 @@
-//! Tells whoever wants to know how the peer is doing: subscribers, and systemd.
+//! Publishes the peer's status to subscribers and systemd.
 
 use crate::{
     io::systemd::{self, Notice},

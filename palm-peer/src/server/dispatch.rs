@@ -137,7 +137,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells whoever wants to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
+    /// Tells the clients that want to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
     /// heard it is still dealt with, until they have said that nothing more comes.
     pub fn send_goodbye(&mut self) {
         let header = Answer::goodbye(self.core.uuid);
@@ -304,7 +304,7 @@ impl Dispatcher {
         self.queue_changed();
     }
 
-    /// Answers those whose time has passed in the queue, so that they do not keep others from waiting there.
+    /// Answers queued requests whose deadline has passed, to make room for others.
     fn drop_overdue(&mut self) {
         let now = Instant::now();
         for overdue in self.queued.take_if(|task| task.message.deadline <= now) {

@@ -116,7 +116,7 @@ impl Peer {
             }
             Either::Left((Either::Right((reason, _)), _)) => return Err(failed(&core, &reason)),
             Either::Right((_, joining)) => {
-                // Without those who wait for it, the agent takes back what it put into etcd.
+                // If nobody waits for the join any more, the agent removes what it put into etcd.
                 drop((joining, commands));
                 let undoing = async {
                     let _ = timer::timeout(GIVE_BACK_WITHIN, end).await;
@@ -183,7 +183,7 @@ impl Peer {
             drop(stop);
             turning.map_err(|panic| failed(&self.core, &format!("the serving loop panicked: {panic}"))).and(ended)
         };
-        // Whoever serves keeps this future among their own; it need not be larger than serving itself.
+        // Boxed: callers hold this future, which need not be larger than the serving one.
         let finished = Box::pin(self.end(&ended, door, serving, receiver, beats)).await;
         ended.and(finished.map_err(|reason| failed(&self.core, &reason)))
     }
@@ -267,7 +267,7 @@ async fn live(
     });
     match Agent::join(etcd, core.context(), record, Arc::clone(&status), commands, beats, tx.cancellation()).await {
         Ok((agent, joined)) => {
-            // Whoever asked to join may have stopped waiting; then the peer is gone, and the agent leaves.
+            // The caller of `join` may have stopped waiting; then the peer is gone, and the agent leaves.
             let _ = tx.send(Ok(()));
             let end = agent.run(joined).await;
             status.end();

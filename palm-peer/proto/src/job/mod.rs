@@ -264,7 +264,7 @@ impl Job {
         self.move_on(now)
     }
 
-    /// Sends those whose turn it is, and hands out all that is to be done.
+    /// Sends the messages whose turn it is. Returns all actions.
     fn move_on(&mut self, now: Instant) -> Vec<Action> {
         while let Some(idx) = self.quarantine.next(now) {
             if self.flights.get(&idx).is_some_and(|flight| flight.state == State::InLine) {

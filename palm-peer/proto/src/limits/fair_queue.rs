@@ -1,4 +1,4 @@
-//! A bounded queue that is fair between those who fill it: one client's flood does not starve another's single call.
+//! A bounded queue that is fair between its sources: one client's flood does not starve another's single call.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -117,7 +117,7 @@ fn an_older_version_of_a_key_proves_a_new_history_whatever_the_revision() {
     mirror.list(listing(50, &[item("a", "late", 40, 45)]));
     mirror.list(listing(60, &[item("a", "early", 40, 41)]));
     assert_eq!(all(&mut mirror)[2], Change::NewHistory);
-    // Told once, whoever finds it first.
+    // Reported once, by whichever finds it first.
     mirror.new_history();
     mirror.list(listing(10, &[]));
     let told = all(&mut mirror);

@@ -148,7 +148,7 @@ impl Registry {
         entry.acquit();
         (entry.answered_at, entry.is_failing) = (Some(now), false);
         entry.last_error = None;
-        // A digest with an entry in full tells of an error.
+        // A digest with a full entry reports an error.
         let level = if digest.contains(':') { Level::Info } else { self.detail() };
         if in_round && level <= self.verbosity {
             self.log_digest(uuid, level, digest);

@@ -46,7 +46,7 @@ impl Schedule {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// A place at the end of the line of those whose probes wait.
+    /// A place at the end of the queue of waiting probes.
     pub(super) fn place_in_line(&mut self) -> u64 {
         self.last_place += 1;
         self.last_place

@@ -121,7 +121,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request for one function, whoever gets it.
+    /// A request for one function, on any instance.
     #[must_use]
     pub fn call(target: impl Into<String>) -> Self {
         Self {

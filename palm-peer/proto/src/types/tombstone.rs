@@ -18,7 +18,7 @@ pub enum Why {
 /// The words after "because" in the registry's log when a person removed a server.
 pub const REMOVED_BY_ADMIN: &str = "an administrator removed it";
 
-/// The note that whoever removes a record leaves beside it, in the same transaction.
+/// The tombstone that is written in the transaction that deletes a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// Who removed the record.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What has happened on a connection, for those who watch over it.
+/// What has happened on a connection, for its liveness checks.
 #[derive(Debug)]
 pub struct Activity {
     start: Instant,

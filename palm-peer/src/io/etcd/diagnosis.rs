@@ -12,7 +12,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Diagnosis(Mutex<Option<(Instant, Option<String>)>>);
 
 impl Diagnosis {
-    /// The reason, if it is TLS. Whoever asks meanwhile waits for the same answer.
+    /// The reason, if it is TLS. Concurrent callers share one check.
     pub(super) async fn find(&self, url: &str, tls: Option<&EtcdTls>) -> Option<String> {
         let mut last = self.0.lock().await;
         if let Some((when, reason)) = &*last

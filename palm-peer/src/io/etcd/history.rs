@@ -75,7 +75,7 @@ impl History {
         *self.epochs.borrow()
     }
 
-    /// Tells of each new history.
+    /// Notifies of each new history.
     pub(super) fn epochs(&self) -> watch::Receiver<u64> {
         self.epochs.subscribe()
     }

@@ -42,7 +42,7 @@ impl Etcd {
         let handle = self.0.thread.handle();
         let mut connecting = pin!(TcpStream::connect(address));
         poll_fn(move |cx| {
-            // The thread's reactor must be the one, whoever polls this.
+            // The socket must belong to the reactor of this thread, whichever thread polls it.
             let _context = handle.enter();
             connecting.as_mut().poll(cx)
         })

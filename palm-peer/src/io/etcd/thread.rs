@@ -147,7 +147,7 @@ impl fmt::Display for TaskLost {
 
 impl std::error::Error for TaskLost {}
 
-/// A task that ends with whoever holds it, or waits for it.
+/// A task that is aborted when this handle is dropped. Awaiting the handle waits for the task.
 #[must_use = "dropping it ends the task"]
 pub struct AbortOnDrop<T: Send + 'static>(pub(super) Task<T>);
 

@@ -82,7 +82,7 @@ impl WatchStream {
         target: &Target,
         from: Revision,
     ) -> Result<Subscription, etcd_client::Error> {
-        // Whoever comes meanwhile waits for the same stream.
+        // Concurrent callers wait for the same stream.
         let mut open = self.0.lock().await;
         let request = |shared: &Arc<Shared>| {
             let request = Request::Watch(target.key().to_owned(), Box::new(target.watch_options(from)));

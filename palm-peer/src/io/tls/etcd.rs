@@ -22,7 +22,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 /// How long finding out may take: the other side answered a moment ago.
 const TIME: Duration = Duration::from_secs(1);
 
-/// What a client of HTTP/2 says first, with empty settings. etcd answers nobody who says nothing.
+/// The preface of an HTTP/2 client, with empty settings: etcd does not answer a silent client.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// How its answer begins: the head of its settings, from the type on.

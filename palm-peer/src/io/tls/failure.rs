@@ -1,4 +1,4 @@
-//! Why there is no TLS with the other side, in words for whoever must mend it.
+//! Why a TLS handshake failed, with what to do about it.
 
 use chrono::DateTime;
 use futures_rustls::{

@@ -54,7 +54,7 @@ fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, E
 pub enum OwnCertError {
     /// Nobody would accept it.
     Unusable(String),
-    /// Those who have our authority alone would not.
+    /// Peers that have only our authority would not.
     Untrusted(String),
 }
 

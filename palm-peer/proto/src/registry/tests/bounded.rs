@@ -128,7 +128,7 @@ fn nothing_is_left_of_a_hundred_thousand_servers() {
     }
 }
 
-/// Whoever may write to etcd may put anything there: what is done about one does not take longer among many.
+/// Anyone with write access to etcd may put anything there: handling one such record takes no longer among many.
 #[test]
 fn a_hundred_thousand_broken_records_are_forgotten_with_their_keys() {
     let mut desk = Desk::new();

@@ -188,7 +188,7 @@ fn the_laws_hold_for_any_reachability_in_two_thousand_meshes() {
         let others = || (1..=SERVERS).map(uuid);
         let heard = || others().filter(|witness| reaches(leader(), *witness));
         for to in &removed {
-            // With three asked at random, whoever is reached by all that can be asked is never removed.
+            // With three witnesses at random, a server that all possible witnesses reach is never removed.
             assert!(
                 !heard().all(|witness| witness == *to || reaches(witness, *to)) || heard().count() == 0,
                 "seed {seed}: {to}"

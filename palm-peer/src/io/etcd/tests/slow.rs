@@ -43,7 +43,7 @@ fn slow_answers_end_neither_watches_nor_renewals_nor_the_connection() {
         let etcd = etcd.clone();
         std::thread::spawn(move || {
             for _ in 0..3 {
-                // Whoever gives up after 2 s never gets an answer.
+                // A caller that gives up after 2 s never gets an answer.
                 palm_tests::eventually("an answer, after 5 s", 2 * PATIENCE, || block_on(etcd.get("/a")).ok());
             }
         })
