@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Keeps track of one lease.
 ///
 /// A lease counts as held until its TTL after the moment **before** the last renewal that succeeded was sent: etcd
-/// counts from when it received it, which is later. So whoever stops here stops before etcd lets go.
+/// counts from when it received it, which is later. So a holder that stops here stops before etcd ends the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseClock {
     ttl: Duration,
@@ -65,8 +65,8 @@ mod tests {
         assert!(!clock.is_held(at(8)));
     }
 
-    /// Law: whoever counts a lease as held holds it in etcd, however slow the ways there and back are, whatever is lost, and
-    /// whichever answer overtakes another.
+    /// Invariant: a lease that counts as held is held in etcd, whatever the delays, losses and reordering of requests and
+    /// answers.
     #[test]
     fn a_lease_that_counts_as_held_is_held_in_two_thousand_histories() {
         let start = Instant::now();

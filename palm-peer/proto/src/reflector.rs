@@ -184,7 +184,7 @@ impl Reflector {
     ///
     /// The listing is the truth even when its revision is lower than the copy's: etcd may have been restored from
     /// a backup. So items are compared as a whole and not by which is newer. A listing that is older than what was told, or
-    /// has an older version of a key, proves that this is so: whoever hears of it must not conclude from what is gone.
+    /// has an older version of a key, proves that this is so: then nothing may be concluded from missing keys.
     fn compare(&mut self, listing: Listing) -> VecDeque<Change> {
         let revision = listing.revision;
         let older = |item: &KeyValue| self.items.get(&item.key).is_some_and(|told| item.modified < told.modified);

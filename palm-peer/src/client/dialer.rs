@@ -175,8 +175,8 @@ impl Dialer {
         Self { me, limits: Limits::for_payloads(options.max_payload), credentials, home: None }
     }
 
-    /// As this one, for whoever looks after other servers: answers are shorter, and links live on etcd's thread, so that a
-    /// function that holds up the executor does not make all others look mute.
+    /// Returns a dialer for health checks: answers are shorter, and links live on etcd's thread, so that a function that
+    /// blocks the executor does not make all other servers look mute.
     #[must_use]
     pub fn for_probes(&self, etcd: &Etcd) -> Self {
         Self { limits: Limits::for_payloads(LONGEST_DIGEST), home: Some(etcd.clone()), ..self.clone() }

@@ -98,8 +98,8 @@ impl Job {
         self
     }
 
-    /// Runs the job over the messages of a stream. The job goes on while the results are polled, and only then: whoever
-    /// consumes slowly slows it down, and dropping the results ends it.
+    /// Runs the job over the messages of a stream. The job advances only while the results are polled
+    /// (backpressure); dropping the results cancels it.
     ///
     /// # Errors
     /// When a stage of the pipeline names nothing that can be reached now; nothing was pulled then.

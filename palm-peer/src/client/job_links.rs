@@ -53,8 +53,8 @@ pub struct Links {
     /// was sent over.
     watched: HashMap<Uuid, Interest>,
     busy: bool,
-    /// Links being opened, whether or not a message is for them yet: whoever passes one on may choose their instances, and
-    /// these must be able to answer.
+    /// Links being opened, whether or not a message is for them yet: a stage that forwards a message may choose their
+    /// instances, and these must be able to answer.
     preparing: FuturesUnordered<BoxFuture<'static, Arc<Instance>>>,
     /// Whose they are.
     prepared: HashSet<Uuid>,

@@ -240,7 +240,7 @@ impl Mesh {
         slot.open(&self.dialer, instance, left, self.jobs.clone()).await
     }
 
-    /// The place of the link to an instance. Whoever is not published any more gets one that is not kept: nobody would remove it.
+    /// Returns the slot of the link to an instance. For an instance that is no longer published it is not kept, since nothing would remove it.
     fn slot(&self, instance: Uuid) -> Arc<Slot> {
         let mut links = lock(&self.links);
         match links.get(&instance) {

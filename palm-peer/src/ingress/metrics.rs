@@ -96,7 +96,7 @@ impl IngressMetrics {
     }
 
     /// Counts a refusal, and writes of it, with these words if there are any, unless this address, or too many others,
-    /// were written of in the last minute. A fault of our own is written of once a minute, whoever met it. One that ends early is only counted: health
+    /// were written of in the last minute. A fault of our own is logged once a minute for all addresses. One that ends early is only counted: health
     /// checks that connect and close do so all day.
     pub fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);

@@ -219,7 +219,7 @@ impl Ingress {
     pub async fn close(self) {
         let ledger = Arc::clone(&self.ledger);
         drop(self);
-        // The other sides are told, as far as their connections have a way to; whoever does not listen is not waited for.
+        // The peers are told, as far as their connections allow; a peer that does not read is not waited for.
         let _ = timer::timeout(LAST_WORDS, ledger.emptied()).await;
     }
 }

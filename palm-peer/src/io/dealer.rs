@@ -35,8 +35,8 @@ use std::{
 /// The frames of a message.
 pub type Frames = Vec<Bytes>;
 
-/// How many bytes may wait for a connection that does not take them; one message always may. The windows of whoever sends
-/// are far below.
+/// How many bytes may wait for a connection that does not take them; one message always may. The windows of
+/// clients are far below.
 const MAX_QUEUED: usize = 1024 * 1024 * 1024;
 
 /// How much is read at once, on a connection that has shown that it brings as much; few do.

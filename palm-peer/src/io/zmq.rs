@@ -228,8 +228,8 @@ impl Sender {
         if (&mut sending).now_or_never().is_some() {
             return None;
         }
-        // It may come to own a lock that whoever receives waits for without giving way, as a connection ends. So another
-        // thread goes on with it.
+        // The send may own a lock that a receiver waits for without yielding, as a connection ends. So another thread
+        // continues it.
         let (tx, done) = oneshot::channel();
         executor::spawn(Name::SlowSend, async move {
             let _ = timer::timeout(SLOW_SEND, sending).await;

@@ -13,7 +13,8 @@ use uuid::Uuid;
 /// The longest line, in bytes: a server that logs nothing but errors may have so much to say in one period.
 const LONGEST_LINE: usize = 256 * 1024;
 
-/// A line for the log. Servers, and whoever may write to etcd, have a say in it: it is one line, and steers no terminal.
+/// A log line. Parts of it come from servers and from anyone with write access to etcd, so it is escaped: always one line, no control
+/// characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// How grave it is.

@@ -93,10 +93,10 @@ pub struct Request {
     /// Which of them is meant now.
     #[serde(default)]
     pub stage: usize,
-    /// The instance for each stage; empty means "whoever gets this".
+    /// The instance for each stage; empty means the receiver of the message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<Uuid>,
-    /// Who gets the answer; absent means "whoever sent this".
+    /// The client that gets the answer; absent means the sender of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<Uuid>,
     /// The job that the message belongs to.
@@ -327,7 +327,7 @@ pub struct Answer {
     /// Present in a report, which is no answer: the message goes on, or is to be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerouted: Option<Rerouted>,
-    /// The last word of a server that leaves, to whoever greeted it: all that it took in is answered or passed on.
+    /// The goodbye of a leaving server to the clients that greeted it: all that it took in is answered or passed on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
 }

@@ -233,8 +233,8 @@ impl Pool {
         connection.life.check(&self.thread, Doubt::Slow, connection.client(), self.request_timeout * 3 / 2);
     }
 
-    /// How long a request may take: longer while all endpoints are slow and live, for whoever gives up then and asks again only
-    /// makes them slower.
+    /// How long a request may take: longer while all endpoints are slow but alive, since giving up and asking again would make
+    /// them slower.
     pub(super) fn patience(&self) -> Duration {
         let slow = |endpoint: &Endpoint| endpoint.connected().is_some_and(|connection| connection.life.is_slow());
         if self.endpoints.iter().all(slow) { self.request_timeout * SLOW_FACTOR } else { self.request_timeout }

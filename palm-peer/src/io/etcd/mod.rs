@@ -111,8 +111,8 @@ impl Etcd {
         self.0.thread.spawn(name, future)
     }
 
-    /// As [`spawn`](Self::spawn), for what must not be missing: after a panic, it is started anew. It ends with whoever
-    /// holds what is returned.
+    /// As [`spawn`](Self::spawn), for what must not be missing: after a panic, it is started anew. Dropping the
+    /// returned handle ends it.
     pub fn keep<F>(
         &self,
         supervisor: &Supervisor,
