@@ -183,17 +183,16 @@ async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> A
     instance
 }
 
-/// Asks an instance whether it still answers.
+/// Asks an instance whether it still answers. The end of its link, which may come first, is told by the link itself: after a
+/// goodbye nothing is lost with it.
 fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, End)> {
     async move {
         let asked = link.request(&mut Request::call(format!("{instance}._ping")), Bytes::new());
+        let fate = link.fate();
         drop(link);
-        if let Ok(reply) = asked
-            && let Ok(Ok(_)) = timer::timeout(SIGN_OF_LIFE, reply).await
-        {
-            return (instance, End::SignOfLife);
-        }
-        (instance, End::NoSignOfLife)
+        let Ok(reply) = asked else { return (instance, End::SignOfLife) };
+        let silent = timer::timeout(SIGN_OF_LIFE, reply).await.is_err() && !fate.parted();
+        (instance, if silent { End::NoSignOfLife } else { End::SignOfLife })
     }
     .boxed()
 }
