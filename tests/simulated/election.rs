@@ -1,8 +1,9 @@
 //! Keeps simulated servers from leading, which they could not.
 
 use super::{
-    Shared, Simulated, candidacy,
+    Shared, Simulated,
     etcd::{RangeRequest, delete, folder, put},
+    registration::candidacy,
 };
 use std::{
     collections::HashMap,
