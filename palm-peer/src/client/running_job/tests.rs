@@ -7,6 +7,18 @@ use std::{thread, time::Duration};
 
 const MESSAGES: u64 = 100_000;
 
+/// Those of a job that lasts, with so many messages under way.
+fn limits(messages: usize) -> Limits {
+    Limits {
+        messages,
+        bytes: usize::MAX,
+        attempts: 2,
+        deadline: Duration::from_secs(600),
+        attempt_timeout: Duration::from_secs(200),
+        ordered: true,
+    }
+}
+
 /// Each of them found nobody, which let the next one go: one call within the other, for each message.
 #[test]
 fn a_hundred_thousand_messages_find_a_stage_without_instances() {
@@ -17,16 +29,9 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     etcd.etcdctl(&["put", &key, &published]);
     let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
-    let limits = Limits {
-        messages: usize::MAX,
-        bytes: usize::MAX,
-        attempts: 2,
-        deadline: Duration::from_secs(600),
-        attempt_timeout: Duration::from_secs(200),
-        ordered: true,
-    };
     let mut running =
-        Running::start(Arc::clone(&mesh), vec!["a.f".into()], limits, stream::pending::<Bytes>()).expect("it is there");
+        Running::start(Arc::clone(&mesh), vec!["a.f".into()], limits(usize::MAX), stream::pending::<Bytes>())
+            .expect("it is there");
     for idx in 0..MESSAGES {
         let now = Instant::now();
         running.job.handle(Event::Pulled(Bytes::new()), now);
@@ -61,16 +66,8 @@ fn long_job(etcd: &Etcd) -> (Arc<Mesh>, Running<stream::Pending<Bytes>>) {
     let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
     mesh.update(vec![Update::Put(instance(1))]);
-    let limits = Limits {
-        messages: 10,
-        bytes: usize::MAX,
-        attempts: 2,
-        deadline: Duration::from_secs(600),
-        attempt_timeout: Duration::from_secs(200),
-        ordered: true,
-    };
     let running =
-        Running::start(Arc::clone(&mesh), vec!["a.f".into()], limits, stream::pending()).expect("it is there");
+        Running::start(Arc::clone(&mesh), vec!["a.f".into()], limits(10), stream::pending()).expect("it is there");
     mesh.update(vec![Update::Removed("a".into(), Uuid::from_u128(1))]);
     (mesh, running)
 }
@@ -134,15 +131,8 @@ fn the_question_whether_a_server_still_answers_is_forgotten_with_its_answer() {
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
     let soon = Duration::from_secs(30);
     let able = eventually("the server is published", soon, || mesh.resolve("b.f").ok());
-    let limits = Limits {
-        messages: 10,
-        bytes: usize::MAX,
-        attempts: 2,
-        deadline: Duration::from_secs(600),
-        attempt_timeout: Duration::from_secs(200),
-        ordered: true,
-    };
-    let mut running = Running::start(Arc::clone(&mesh), vec!["b.f".into()], limits, stream::pending()).expect("there");
+    let mut running =
+        Running::start(Arc::clone(&mesh), vec!["b.f".into()], limits(10), stream::pending()).expect("there");
     let uuid = able[0].uuid;
     eventually("it has a link", soon, || {
         turn(&mut running);
