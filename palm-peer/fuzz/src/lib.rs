@@ -10,7 +10,7 @@ mod tests;
 use palm_proto::{
     types::{
         instance::Instance,
-        message::{self, Answer, CallErrorKind, Failure, Incoming, LONGEST_HEADER},
+        message::{self, Answer, CallErrorKind, Failure, Incoming, MAX_HEADER_BYTES},
         names,
         record::{self, Record},
         tombstone::Tombstone,
@@ -146,7 +146,7 @@ fn check_passed(limits: Limits, mut bytes: &[u8]) -> usize {
 pub fn header(bytes: &[u8]) {
     match message::decode(bytes) {
         Ok(Incoming::Request(request)) => {
-            assert!(bytes.len() <= LONGEST_HEADER && request.stage < request.pipeline.len());
+            assert!(bytes.len() <= MAX_HEADER_BYTES && request.stage < request.pipeline.len());
             assert!(request.route.is_empty() || request.route.len() == request.pipeline.len());
             assert!(!request.goes_on() || request.client.is_some());
             assert_eq!(message::decode(&request.encode()), Ok(Incoming::Request(request.clone())));
@@ -159,18 +159,18 @@ pub fn header(bytes: &[u8]) {
             let again = message::decode(&message::encode_hello(client));
             assert_eq!(again, Ok(Incoming::Hello { client, bye: true, identify: false }));
         }
-        Ok(Incoming::GoodbyeAck) => assert!(bytes.len() <= LONGEST_HEADER),
+        Ok(Incoming::GoodbyeAck) => assert!(bytes.len() <= MAX_HEADER_BYTES),
         Err(bad) => {
             let mut answer = Answer::greeting(uuid::Uuid::nil());
             (answer.job, answer.idx, answer.stage) = (bad.job, bad.idx, Some(0));
             answer.error = Some(Failure::new(CallErrorKind::BadMessage, bad.message));
             let encoded = answer.encode();
-            assert!(encoded.len() <= LONGEST_HEADER, "an answer with a header of {} bytes", encoded.len());
+            assert!(encoded.len() <= MAX_HEADER_BYTES, "an answer with a header of {} bytes", encoded.len());
             assert_eq!(Answer::decode(&encoded), Some(answer));
         }
     }
     if let Some(answer) = Answer::decode(bytes) {
-        assert!(bytes.len() <= LONGEST_HEADER);
+        assert!(bytes.len() <= MAX_HEADER_BYTES);
         assert_eq!(Answer::decode(&answer.encode()), Some(answer));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// What an entry costs beyond its key and value, roughly, so that many tiny entries are bounded too.
 const OVERHEAD: usize = 64;
 /// The longest key, in bytes.
-const LONGEST_KEY: usize = 1024;
+const MAX_KEY_BYTES: usize = 1024;
 
 /// A bounded map from keys to bytes. Full is an error: nothing is evicted silently.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ impl Store {
     /// # Errors
     /// `full`, and then the old value stays; `bad_message` when the key is empty or over 1 KiB.
     pub fn set(&mut self, key: &str, value: Bytes) -> Result<(), Failure> {
-        if key.is_empty() || key.len() > LONGEST_KEY {
-            let text = format!("a key has 1 to {LONGEST_KEY} bytes, not {}", key.len());
+        if key.is_empty() || key.len() > MAX_KEY_BYTES {
+            let text = format!("a key has 1 to {MAX_KEY_BYTES} bytes, not {}", key.len());
             return Err(Failure::new(CallErrorKind::BadMessage, text));
         }
         let before = self.entries.get(key).map_or(0, |old| cost(key, old));

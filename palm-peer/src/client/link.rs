@@ -163,9 +163,9 @@ impl Link {
         request.client = Some(self.client);
         request.idx = Some(idx);
         let header = request.encode();
-        if header.len() > message::LONGEST_HEADER {
+        if header.len() > message::MAX_HEADER_BYTES {
             // The server would not read it, and so answer without the number that the answer is known by.
-            let words = format!("header of {} bytes, {} at most", header.len(), message::LONGEST_HEADER);
+            let words = format!("header of {} bytes, {} at most", header.len(), message::MAX_HEADER_BYTES);
             return Err(Failure::new(CallErrorKind::BadMessage, words));
         }
         let (tx, reply) = oneshot::channel();

@@ -56,7 +56,7 @@ pub struct Mesh {
     dialer: Dialer,
     directory: Mutex<Directory>,
     links: Mutex<HashMap<Uuid, Arc<Slot>>>,
-    /// Who is told when what can be reached changes.
+    /// Notified when the directory changes.
     listeners: Mutex<Vec<mpsc::Sender<()>>>,
     /// Where the answers to jobs go.
     pub jobs: ReplyRouter,

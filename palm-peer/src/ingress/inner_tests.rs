@@ -28,7 +28,7 @@ fn nothing_is_left_in_the_directory_and_all_of_it_may_go() {
             let mut stream =
                 timer::timeout(SOON, inner.connect(&connection)).await.expect("in time").expect("connected");
             stream.write_all(b"\0\x02hi").await.expect("written");
-            let heard = timer::timeout(SOON, receiver.hear()).await.expect("in time");
+            let heard = timer::timeout(SOON, receiver.recv()).await.expect("in time");
             let RouterEvent::Message(from, frames) = heard else { panic!("a message, not {heard:?}") };
             assert_eq!((&from, &frames[..]), (&connection, &[bytes::Bytes::from_static(b"hi")][..]));
             assert!(sender.send(&from, frames).is_none(), "sent at once");
@@ -36,7 +36,7 @@ fn nothing_is_left_in_the_directory_and_all_of_it_may_go() {
             stream.read_exact(&mut echo).await.expect("an echo");
             assert_eq!(&echo, b"\0\x02hi");
             drop(stream);
-            let heard = timer::timeout(SOON, receiver.hear()).await.expect("in time");
+            let heard = timer::timeout(SOON, receiver.recv()).await.expect("in time");
             assert!(matches!(&heard, RouterEvent::Disconnected(ended) if *ended == connection), "{heard:?}");
         }
     });
@@ -65,7 +65,7 @@ fn what_is_left_of_attempts_that_were_given_up_is_not_taken_for_another() {
         mine.write_all(b"\0\x02hi").await.expect("written");
         let heard = async {
             loop {
-                if let RouterEvent::Message(from, _) = receiver.hear().await {
+                if let RouterEvent::Message(from, _) = receiver.recv().await {
                     return from;
                 }
             }

@@ -144,8 +144,8 @@ pub struct Sender {
 
 impl Receiver {
     /// Waits for what comes next. Cancel-safe.
-    pub async fn hear(&mut self) -> RouterEvent {
-        let heard = self.socket.hear().await;
+    pub async fn recv(&mut self) -> RouterEvent {
+        let heard = self.socket.recv().await;
         if let RouterEvent::Message(connection, _) = &heard {
             self.ledger.taken(connection);
         }

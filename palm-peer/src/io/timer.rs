@@ -323,7 +323,7 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(second.0.load(Ordering::SeqCst), "whoever polled last is woken");
+        assert!(second.0.load(Ordering::SeqCst), "the task that polled last is woken");
         assert!(!first.0.load(Ordering::SeqCst), "nobody else");
     }
 

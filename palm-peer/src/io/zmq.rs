@@ -183,7 +183,7 @@ impl Stream for Incoming {
 
 impl Receiver {
     /// Waits for what comes next; from each connection in turn, where several have something. Cancel-safe.
-    pub async fn hear(&mut self) -> RouterEvent {
+    pub async fn recv(&mut self) -> RouterEvent {
         let heard = poll_fn(|cx| {
             while let Poll::Ready(Some(incoming)) = self.incoming.poll_next_unpin(cx) {
                 self.all.push(incoming);

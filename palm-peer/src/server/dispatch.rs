@@ -114,7 +114,7 @@ impl Dispatcher {
             () = self.slow.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
             () = &mut self.clients.expiry => self.clients.expire(),
-            heard = receiver.hear().fuse() => self.hear(heard),
+            event = receiver.recv().fuse() => self.handle_router_event(event),
         }
     }
 
@@ -161,8 +161,8 @@ impl Dispatcher {
         self.pending() == 0 && self.parting() == 0 && self.slow.is_empty()
     }
 
-    fn hear(&mut self, heard: RouterEvent) {
-        match heard {
+    fn handle_router_event(&mut self, event: RouterEvent) {
+        match event {
             RouterEvent::Disconnected(connection) => self.clients.table.disconnected(&connection),
             RouterEvent::Message(connection, frames) => self.take_in(connection, frames),
         }

@@ -28,7 +28,7 @@ impl ReplyTo {
 
 /// A message on its way to another server.
 pub struct Parcel {
-    /// Who is told when it cannot be passed on.
+    /// Where to answer when it cannot be forwarded.
     pub(super) to: ReplyTo,
     pub(super) request: Request,
     pub(super) payload: Bytes,

@@ -104,7 +104,7 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut ledgers = lock(&self.of);
-        // There may be that of a later link in its place.
+        // A later link may have taken its place.
         if ledgers.get(&self.to).is_some_and(|ledger| Arc::ptr_eq(&ledger.sent, &self.sent)) {
             ledgers.remove(&self.to);
         }

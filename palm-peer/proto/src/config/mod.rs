@@ -121,8 +121,8 @@ settings! {
     /// How many bytes of answers may wait for one connection that does not take them, before it is cut off. Default 1 GiB.
     max_unread: usize = 1024 * 1024 * 1024, read::bytes;
     /// How many bytes of its clients' messages a server holds in each of three places: on their way in, in functions that run,
-    /// and as answers that nobody has taken yet. Beyond, long messages wait to come in, requests wait to run, and of those who
-    /// take no answers, who leaves most is cut off. At least `max_payload`. Default 1 GiB.
+    /// and as answers that are not read yet. Beyond, long messages wait to come in, requests wait to run, and the client with
+    /// the most unread answers is disconnected. At least `max_payload`. Default 1 GiB.
     max_held: usize = 1024 * 1024 * 1024, read::bytes;
 }
 

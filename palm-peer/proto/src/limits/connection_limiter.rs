@@ -57,7 +57,7 @@ impl ConnectionLimiter {
         if self.all >= self.most {
             return Err(Refusal::TooMany);
         }
-        // Who is refused is not remembered.
+        // A refused address is not remembered.
         if self.from.get(&address).copied().unwrap_or(0) >= self.most_from_address {
             return Err(Refusal::TooManyFromAddress);
         }
@@ -123,7 +123,7 @@ mod tests {
             assert_eq!(admission.enter(of(number)), Ok(()));
             if number >= 999 {
                 assert_eq!(admission.enter(of(u32::MAX)), Err(Refusal::TooMany));
-                assert_eq!(admission.from.len(), 1_000, "who is refused is not remembered");
+                assert_eq!(admission.from.len(), 1_000, "a refused address is not remembered");
                 admission.leave(of(number - 999));
             }
         }

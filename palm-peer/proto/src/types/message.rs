@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub const VERSION: u32 = 1;
 
 /// The longest header, in bytes.
-pub const LONGEST_HEADER: usize = 64 * 1024;
+pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// The longest words of a failure, in bytes: in JSON each may take six, and the header must hold them.
 const LONGEST_WORDS: usize = 4 * 1024;
@@ -230,8 +230,8 @@ pub struct BadHeader {
 /// # Errors
 /// When it is too long, is no JSON of this protocol, or contradicts itself.
 pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
-    if header.len() > LONGEST_HEADER {
-        let message = format!("header of {} bytes, {LONGEST_HEADER} at most", header.len());
+    if header.len() > MAX_HEADER_BYTES {
+        let message = format!("header of {} bytes, {MAX_HEADER_BYTES} at most", header.len());
         return Err(BadHeader { message, job: None, idx: None, stage: None });
     }
     // serde would take an array of the fields' values as well.
@@ -366,7 +366,7 @@ impl Answer {
     /// Reads the header of an answer; `None` when it is none of this protocol.
     #[must_use]
     pub fn decode(header: &[u8]) -> Option<Self> {
-        if header.len() > LONGEST_HEADER {
+        if header.len() > MAX_HEADER_BYTES {
             return None;
         }
         serde_json::from_slice(header).ok().filter(|answer: &Self| answer.palm == VERSION)

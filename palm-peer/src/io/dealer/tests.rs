@@ -41,7 +41,7 @@ fn it_talks_to_a_router_of_the_crate() {
         for (turn, length) in [0, 1, 255, 256, 40_000, 1_000_000].into_iter().enumerate() {
             let frames = vec![Bytes::from_static(b"header"), vec![7; length].into()];
             sender.send(&frames, turn % 2 == 0).expect("sent");
-            let heard = timer::timeout(SOON, router.hear()).await.expect("in time");
+            let heard = timer::timeout(SOON, router.recv()).await.expect("in time");
             let RouterEvent::Message(connection, heard) = heard else { panic!("a message, not {heard:?}") };
             assert!(answers.send(&connection, heard).is_none(), "echoed at once");
             let echo = timer::timeout(SOON, receiver.receive()).await.expect("in time").expect("an echo");

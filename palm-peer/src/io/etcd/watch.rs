@@ -68,8 +68,8 @@ impl Watch {
         self.mirror.items()
     }
 
-    /// The task that feeds the watch ends only by a panic, and the law "a watch never ends" holds even then. Where that is
-    /// of no use, the panic becomes its reader's, who is supervised.
+    /// Restarts the task that feeds the watch. It ends only by a panic, and a watch never ends. After the third panic within a
+    /// minute it panics in the reader's task, which is supervised.
     fn revive(&mut self) {
         if matches!(self.panics.failed(Instant::now(), 0.0), Decision::GiveUp(_)) {
             resume_unwind(Box::new("the task that feeds a watch panicked three times within a minute"));

@@ -25,7 +25,7 @@ pub trait ObservesThreads: Send + Sync {
     fn thread_failed(&self, name: Name, failure: &str);
 }
 
-/// Who is told, for as long as they live.
+/// The observers, as long as they live.
 static OBSERVERS: Mutex<Vec<Weak<dyn ObservesThreads>>> = Mutex::new(Vec::new());
 
 /// Has an observer told of failures of threads from now on.

@@ -47,7 +47,7 @@ fn bad_headers_are_told_apart_and_keep_their_number() {
     assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).message.contains("stage 1"));
     assert!(bad(r#"{"palm":1,"pipeline":["a.b","c.d"]}"#).message.contains("route"));
     assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":-1}"#).message.contains("not a header"));
-    assert!(bad(&" ".repeat(LONGEST_HEADER + 1)).message.contains("at most"));
+    assert!(bad(&" ".repeat(MAX_HEADER_BYTES + 1)).message.contains("at most"));
     assert!(bad(r#"[1,["a.b"]]"#).message.contains("no JSON object"));
     assert!(bad(r#"[1,"00000000-0000-4000-8000-000000000007"]"#).message.contains("no JSON object"));
     assert!(bad(&r#"{"a":"#.repeat(10_000)).message.contains("not a header"));
