@@ -21,6 +21,8 @@ TRIES = 3
 OPEN_WITHIN = 2.0
 # How often a connection is looked at, and how long nothing may be acknowledged over it, in seconds.
 LOOK, UNACKNOWLEDGED = 0.25, 1.0
+# How long a connection to a server that is no longer published is kept, if that server does not end it, in seconds.
+KEPT_FOR = 30.0
 # Of a name with more instances than this, a client keeps connections to so many only.
 SUBSET = 32
 
@@ -108,12 +110,14 @@ class Relay:
         return await asyncio.shield(opening)
 
     def forget_the_gone(self):
+        """Uses no connection to a server that is no longer published. A server that leaves still takes in what was sent over it, and
+        ends it by its goodbye: closed before, the connection would lose what ZeroMQ has not sent yet."""
         known = {i["uuid"] for instances in list(self.published.values()) for i in instances}
         for key, opening in list(self.links.items()):
             if key[0] not in known and opening.done():
                 del self.links[key]
                 if not opening.exception():
-                    opening.result().close()
+                    asyncio.get_running_loop().call_later(KEPT_FOR, opening.result().close)
 
 
 class Link:
@@ -193,6 +197,8 @@ class Link:
                 self.close()
 
     def close(self):
+        if self.closed:
+            return
         self.closed = True
         self.path.close()
         self.socket.close()

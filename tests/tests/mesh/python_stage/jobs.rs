@@ -197,7 +197,6 @@ fn a_python_server_that_leaves_amid_a_job_is_not_felt() {
 
 /// The stage before it is in Python: it hears the goodbye, and says the last word.
 #[test]
-#[ignore = "known fault: now and then some messages of the leaving server are sent again after a third of their deadline"]
 fn a_rust_server_that_leaves_behind_a_python_one_is_not_felt() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
