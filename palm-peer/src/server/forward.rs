@@ -30,8 +30,8 @@ impl Dispatcher {
     }
 
     pub(super) fn give_notice(&mut self, notice: Option<Notice>) {
-        let Some(Notice { to, words: text }) = notice else { return };
-        match text {
+        let Some(Notice { to, outcome }) = notice else { return };
+        match outcome {
             Ok(rerouted) => {
                 let mut header = Answer::greeting(self.core.uuid);
                 (header.job, header.idx, header.stage) = (to.job, to.idx, Some(to.stage));
@@ -74,9 +74,9 @@ impl Dispatcher {
 
 /// What the client is told, if it wants to hear it.
 fn notice(to: ReplyTo, report: bool, passed: Result<Option<Rerouted>, Failure>) -> Option<Notice> {
-    let text = match passed {
+    let outcome = match passed {
         Ok(rerouted) => Ok(rerouted.filter(|_| report)?),
         Err(failure) => Err(failure),
     };
-    Some(Notice { to, words: text })
+    Some(Notice { to, outcome })
 }

@@ -50,5 +50,5 @@ impl Parcel {
 /// What the client is told of a message that was not passed on as its route said: where it went, or why it could not be passed on.
 pub(super) struct Notice {
     pub(super) to: ReplyTo,
-    pub(super) words: Result<Rerouted, Failure>,
+    pub(super) outcome: Result<Rerouted, Failure>,
 }

@@ -104,7 +104,7 @@ impl Job {
         };
         if current {
             let ambiguous = flight.routes.iter().filter(|route| meant(route)).count() > 1;
-            flight.rerouted_stages.retain(|rerouted_stages| *rerouted_stages != stage);
+            flight.rerouted_stages.retain(|other| *other != stage);
             flight.rerouted_stages.extend(ambiguous.then_some(stage));
         }
         let route = &mut flight.routes[place];
