@@ -41,12 +41,12 @@ test: build python ## run all tests, with etcd processes of their own
 test-tls: build ## run the tests of the mesh over TLS
 	@scripts/test-tls
 
-bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and what the door and TLS do (docs/benchmarks.md)
+bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and what the ingress and TLS do (docs/benchmarks.md)
 	@scripts/pylm
 	@$(CARGO) bench -p palm-tests --bench table -- $(BENCH)
 ifeq ($(strip $(BENCH)),)
-	@echo && echo '### What the door and TLS cost' && echo
-	@$(CARGO) bench -p palm-tests --bench door
+	@echo && echo '### What the ingress and TLS cost' && echo
+	@$(CARGO) bench -p palm-tests --bench ingress
 endif
 
 scale: setup ## what meshes of N servers cost the leader, etcd and the clients, and how they take failures: N="100 1000" (docs/benchmarks.md)

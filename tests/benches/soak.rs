@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use futures::{StreamExt as _, executor::block_on, future::pending, stream};
 use palm_peer::{Client, Config, FunctionError, Message, Server};
-use palm_tests::{Etcd, Holdings, Process, eventually, free_port, wire::Wire};
+use palm_tests::{Etcd, Process, ResourceUsage, eventually, free_port, wire::Wire};
 use std::{
     env,
     error::Error,
@@ -158,7 +158,7 @@ impl Instance {
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn row(what: &str, second: u64, all: &[Holdings], rest: &str) {
+fn row(what: &str, second: u64, all: &[ResourceUsage], rest: &str) {
     let cells: Vec<_> = all
         .iter()
         .map(|h| format!("{:.1} / {} / {}", h.memory as f64 / (1024.0 * 1024.0), h.files, h.threads))
@@ -167,8 +167,8 @@ fn row(what: &str, second: u64, all: &[Holdings], rest: &str) {
 }
 
 /// The most of each over several looks: connections come and go at all times.
-fn most(looks: &[Vec<Holdings>]) -> Vec<Holdings> {
-    let most = |all: &[Holdings]| Holdings {
+fn most(looks: &[Vec<ResourceUsage>]) -> Vec<ResourceUsage> {
+    let most = |all: &[ResourceUsage]| ResourceUsage {
         files: all.iter().map(|h| h.files).max().unwrap_or(0),
         threads: all.iter().map(|h| h.threads).max().unwrap_or(0),
         memory: all.iter().map(|h| h.memory).max().unwrap_or(0),
@@ -217,7 +217,8 @@ fn soak(seconds: u64) -> Outcome<()> {
             others[place] = Instance::start(&etcd, name, port);
             kills += 1;
             let second = begin.elapsed().as_secs();
-            let all = [&stay[0].process, &stay[1].process, &client].map(|process| Holdings::of(process.pid())).to_vec();
+            let all =
+                [&stay[0].process, &stay[1].process, &client].map(|process| ResourceUsage::of(process.pid())).to_vec();
             if second >= printed {
                 printed = second + (seconds / 15).max(10);
                 let lines = client.lines();
@@ -232,8 +233,8 @@ fn soak(seconds: u64) -> Outcome<()> {
     verdict(seconds, &looks, connections.into_inner(), &client)
 }
 
-fn verdict(seconds: u64, looks: &[(u64, Vec<Holdings>)], connections: u64, client: &Process) -> Outcome<()> {
-    let part = |from: u64, to: u64| -> Vec<Vec<Holdings>> {
+fn verdict(seconds: u64, looks: &[(u64, Vec<ResourceUsage>)], connections: u64, client: &Process) -> Outcome<()> {
+    let part = |from: u64, to: u64| -> Vec<Vec<ResourceUsage>> {
         looks.iter().filter(|(second, _)| (from..to).contains(second)).map(|(_, all)| all.clone()).collect()
     };
     let early = most(&part(seconds / 8, seconds / 2));

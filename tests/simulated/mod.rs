@@ -10,7 +10,7 @@
 
 mod election;
 mod etcd;
-mod keeper;
+mod lease_keeper;
 mod registration;
 mod server;
 
@@ -128,8 +128,8 @@ impl Swarm {
             is_led: AtomicBool::new(true),
             rejoined: AtomicU64::new(0),
         });
-        for stream in 0..keeper::STREAMS {
-            runtime.spawn(keeper::renew(Arc::clone(&shared), stream));
+        for stream in 0..lease_keeper::STREAMS {
+            runtime.spawn(lease_keeper::renew(Arc::clone(&shared), stream));
         }
         runtime.spawn(follow(Arc::clone(&shared)));
         runtime.spawn(election::step_aside(Arc::clone(&shared)));

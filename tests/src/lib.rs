@@ -19,37 +19,37 @@
 // The lints of the workspace forbid unsafe code. A harness speaks by panicking: that is how a test fails.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::missing_panics_doc, clippy::must_use_candidate)]
 
+mod artifacts;
 mod certificates;
 mod child;
 mod cluster;
 mod etcd;
-mod found;
 mod free_port;
 mod gate;
-mod holdings;
 mod memory;
 mod metrics;
 mod network;
 mod process;
 mod processor_time;
 mod proxy;
+mod resource_usage;
 mod slow_answers;
 pub mod systemd;
 mod timing;
 pub mod wire;
 
+pub use artifacts::{binary, example, in_repository, made_python, python};
 pub use certificates::{Authority, Certificate};
 pub use cluster::EtcdCluster;
 pub use etcd::{Etcd, EtcdBuilder};
-pub use found::{binary, example, in_repository, made_python, python};
 pub use free_port::free_port;
 pub use gate::heavy;
-pub use holdings::Holdings;
 pub use memory::resident;
 pub use metrics::Metrics;
 pub use network::{Flow, Host, Network};
 pub use process::{Mark, Process, ProcessBuilder};
 pub use processor_time::{processor_time, running_time};
 pub use proxy::Proxy;
+pub use resource_usage::ResourceUsage;
 pub use slow_answers::SlowAnswers;
 pub use timing::{Stats, eventually, median, stats};

@@ -11,7 +11,7 @@
     stage.main()
 
 Functions take bytes and give bytes. They run on threads, so they may block, and several run at once. An exception goes
-to the client as `failed`. There is no door before this port, as there is before that of a server in Rust, and no TLS:
+to the client as `failed`. Unlike a server in Rust, it has no ingress before this port, and no TLS:
 keep it to networks that you trust.
 """
 

@@ -6,10 +6,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-mod away;
 mod bounds;
 mod calls;
 mod cli;
+mod etcd_outage;
 mod failover;
 mod restarts;
 mod roles;
@@ -95,7 +95,7 @@ fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
         ("restarts", |world| restarts::measure(world)),
         ("failover", failover::measure),
         ("bounds", bounds::measure),
-        ("away", away::measure),
+        ("away", etcd_outage::measure),
         ("calls", |world| calls::measure(world)),
         ("cli", |world| cli::measure(world)),
     ];

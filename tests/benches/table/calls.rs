@@ -2,21 +2,21 @@
 
 use crate::{
     Outcome,
-    bare::Bare,
+    arguments::Arguments,
     grpc::Tonic,
     measure::{Load, Rows, Turn},
     nats::Nats,
     palm::Mesh,
     python::Python,
+    raw_zeromq::RawZeromq,
     report::{Aim, Table, figure, ratio},
-    wanted::Wanted,
 };
 
 const PAYLOAD: usize = 100;
 const IN_FLIGHT: [usize; 2] = [1, 256];
 
 /// Measures and prints one table for each number of calls in flight; gives what became of the aims.
-pub fn bench(wanted: &Wanted, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
+pub fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
     let mut aims = Vec::new();
     for in_flight in wanted.number_or(0, &IN_FLIGHT) {
         let mut rows = rows(wanted, mesh, in_flight);
@@ -39,14 +39,14 @@ pub fn bench(wanted: &Wanted, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
     Ok(aims)
 }
 
-fn rows<'a>(wanted: &'a Wanted, mesh: Option<&Mesh>, in_flight: usize) -> Rows<'a> {
+fn rows<'a>(wanted: &'a Arguments, mesh: Option<&Mesh>, in_flight: usize) -> Rows<'a> {
     let mut rows = Rows::new(wanted);
     let alone = |subject: &str| format!("calls {in_flight} {subject}");
     if let Some(mesh) = mesh {
         rows.add("PALM", alone("palm"), || Ok(mesh.calls()));
         rows.add("PALM, elsewhere", alone("elsewhere"), || Ok(mesh.calls_elsewhere()));
     }
-    rows.add("zeromq", alone("zeromq"), Bare::start);
+    rows.add("zeromq", alone("zeromq"), RawZeromq::start);
     rows.add("pyzmq", alone("pyzmq"), Python::pyzmq);
     rows.add("tonic", alone("tonic"), Tonic::start);
     rows.add("NATS", alone("nats"), Nats::start);

@@ -2,12 +2,12 @@
 
 use crate::{
     Outcome,
-    bare::Bare,
+    arguments::Arguments,
     measure::{Load, Row, Rows, Turn},
     palm::Mesh,
     python::Python,
+    raw_zeromq::RawZeromq,
     report::{Aim, Table, figure, ratio},
-    wanted::Wanted,
 };
 
 const STAGES: [usize; 3] = [1, 2, 3];
@@ -17,7 +17,7 @@ const WINDOW: usize = 1024;
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
 /// Measures and prints one table for each size; gives what became of the aim.
-pub fn bench(wanted: &Wanted, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
+pub fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
     let mut aims = Vec::new();
     for size in wanted.number_or(1, &SIZES) {
         let in_flight = WINDOW.min(WINDOW_BYTES / size.max(1)).max(1);
@@ -34,7 +34,7 @@ pub fn bench(wanted: &Wanted, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
     Ok(aims)
 }
 
-fn rows<'a>(wanted: &'a Wanted, mesh: Option<&Mesh>, size: usize) -> Rows<'a> {
+fn rows<'a>(wanted: &'a Arguments, mesh: Option<&Mesh>, size: usize) -> Rows<'a> {
     let mut rows = Rows::new(wanted);
     let alone = |stages: usize, subject: &str| format!("jobs {stages} {size} {subject}");
     if let Some(mesh) = mesh {
@@ -43,7 +43,7 @@ fn rows<'a>(wanted: &'a Wanted, mesh: Option<&Mesh>, size: usize) -> Rows<'a> {
             rows.add(&name, alone(stages, "palm"), || mesh.jobs(stages));
         }
     }
-    rows.add("zeromq, echo", alone(1, "zeromq"), Bare::start);
+    rows.add("zeromq, echo", alone(1, "zeromq"), RawZeromq::start);
     rows.add("pyzmq, echo", alone(1, "pyzmq"), Python::pyzmq);
     rows.add("pylm", alone(1, "pylm"), Python::pylm);
     rows

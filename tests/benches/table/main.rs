@@ -12,7 +12,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
-mod bare;
+mod arguments;
 mod calls;
 mod cpu;
 mod grpc;
@@ -21,18 +21,18 @@ mod measure;
 mod nats;
 mod palm;
 mod python;
+mod raw_zeromq;
 mod report;
-mod wanted;
 
 use std::{env, error::Error};
 
+use arguments::Arguments;
 use futures::executor::block_on;
 use palm::Mesh;
-use wanted::Wanted;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-fn bench(wanted: &Wanted) -> Outcome<()> {
+fn bench(wanted: &Arguments) -> Outcome<()> {
     let before = report::load();
     let elsewhere = wanted.calls && wanted.subject("elsewhere");
     let mesh = (wanted.subject("palm") || elsewhere)
@@ -56,9 +56,9 @@ fn main() -> Outcome<()> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve-palm", etcd, name] => palm_peer::block_on(palm::serve(etcd.to_owned(), name.to_owned())),
         ["serve-palm-elsewhere", etcd, name] => block_on(palm::serve(etcd.to_owned(), name.to_owned())),
-        ["serve-zeromq"] => palm_peer::block_on(bare::serve()),
+        ["serve-zeromq"] => palm_peer::block_on(raw_zeromq::serve()),
         ["serve-tonic"] => grpc::serve(),
         ["serve-nats", server] => nats::serve(server.to_owned()),
-        _ => bench(&Wanted::read(&words)?),
+        _ => bench(&Arguments::read(&words)?),
     }
 }

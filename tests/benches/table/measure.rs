@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use palm_tests::median;
 
-use crate::{Outcome, cpu, wanted::Wanted};
+use crate::{Outcome, arguments::Arguments, cpu};
 
 /// What is asked of a subject: so many messages in flight, for so long.
 #[derive(Debug, Clone)]
@@ -109,14 +109,14 @@ impl Row {
 
 /// All lines of a table, and why there are no more.
 pub struct Rows<'a> {
-    wanted: &'a Wanted,
+    wanted: &'a Arguments,
     all: Vec<Row>,
     skipped: Vec<String>,
 }
 
 impl<'a> Rows<'a> {
     /// No lines yet.
-    pub fn new(wanted: &'a Wanted) -> Self {
+    pub fn new(wanted: &'a Arguments) -> Self {
         Self { wanted, all: Vec::new(), skipped: Vec::new() }
     }
 

@@ -1,4 +1,4 @@
-//! PALM: servers behind their doors, found through etcd; a client that calls them, or runs jobs through them.
+//! PALM: servers with their ingress, found through etcd; a client that calls them, or runs jobs through them.
 
 use std::{
     env,

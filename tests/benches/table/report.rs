@@ -7,7 +7,7 @@ use std::{
     thread::available_parallelism,
 };
 
-use crate::{nats, python, wanted::Wanted};
+use crate::{arguments::Arguments, nats, python};
 
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
@@ -79,7 +79,7 @@ pub fn load() -> String {
 }
 
 /// Prints what was compared, how, and on what machine.
-pub fn circumstances(wanted: &Wanted, load_before: &str) {
+pub fn circumstances(wanted: &Arguments, load_before: &str) {
     println!("Medians of {} rounds of {:?} each.", wanted.rounds, wanted.time);
     println!("Compared: {}.", versions().join(", "));
     let cores = available_parallelism().map_or(0, usize::from);

@@ -95,14 +95,14 @@ fn a_write_that_arrives_after_its_leader_was_deposed_fails() {
     mesh.await_published(&[&old.uuid]);
     let successor = mesh.start_in_line("printf", 1).remove(0);
 
-    // A server of another mesh, registered in this one by hand, behind a door that the test can shut.
+    // A server of another mesh, registered in this one by hand, behind a proxy that the test can stall.
     let elsewhere = Mesh::new(&etcd, "/elsewhere", &flags);
     let guest = elsewhere.start_in_line("printf", 1).remove(0);
     let address = guest.endpoint.trim_start_matches("tcp://").parse().expect("an address");
-    let door = Proxy::start(address);
-    door.stall();
+    let proxy = Proxy::start(address);
+    proxy.stall();
     let mut record = elsewhere.state()[&format!("/servers/{}", guest.uuid)].json();
-    record["ports"][0] = door.address().port().into();
+    record["ports"][0] = proxy.address().port().into();
     record["configured"] = false.into();
     record["leader"] = serde_json::Value::Null;
     let lease = etcd.etcdctl(&["lease", "grant", "600"]);
@@ -116,10 +116,10 @@ fn a_write_that_arrives_after_its_leader_was_deposed_fails() {
     let successors = successor.mark();
     let (key, _) = mesh.leading().expect("a leader");
     between.stall();
-    door.pass();
+    proxy.pass();
     let probed = format!("{}/printf/registered", guest.uuid);
     old.wait_for_line_after(mark, |line| line.contains(&probed), SOON);
-    door.stall();
+    proxy.stall();
     etcd.etcdctl(&["del", &mesh.key(&key)]);
     successor.wait_for_line_after(successors, |line| line.contains("leading the mesh, in term"), SOON);
     // Now it does.
@@ -128,7 +128,7 @@ fn a_write_that_arrives_after_its_leader_was_deposed_fails() {
     mesh.await_published(&[&old.uuid, &successor.uuid]);
     let guest_now = mesh.state()[&guest_key].clone();
     assert_eq!(guest_now.json()["configured"], false, "a deposed leader configured a server: {guest_now:?}");
-    door.pass();
+    proxy.pass();
     mesh.await_published(&[&guest.uuid]);
     assert_eq!(mesh.leading().expect("a leader").1, successor.uuid);
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::inside::{self, Inside, echo, settings};
+use crate::in_process::{self, InProcess, echo, settings};
 use palm_peer::Server;
 use palm_tests::{Etcd, eventually};
 
@@ -64,13 +64,13 @@ fn an_idle_mesh_of_twenty_peers_renews_its_leases_and_does_nothing_else() {
     let etcd = Etcd::start();
     let settings = || palm_peer::Config { ttl: TTL, ..settings(&etcd) };
     let server = || Server::new("idle").function("echo", echo);
-    let peers: Vec<Inside> = (0..PEERS).map(|_| Inside::start(server(), settings())).collect();
+    let peers: Vec<InProcess> = (0..PEERS).map(|_| InProcess::start(server(), settings())).collect();
     let published =
         || etcd.etcdctl(&["get", "--print-value-only", "--prefix", "/pipelines/idle/"]).matches("endpoint").count();
-    eventually("all are published", inside::SOON, || (published() == peers.len()).then_some(()));
+    eventually("all are published", in_process::SOON, || (published() == peers.len()).then_some(()));
     // A peer opens its stream for the first renewal.
     let kept = || etcd.metric_where("grpc_server_started_total", "grpc_method=\"LeaseKeepAlive\"") >= f64::from(PEERS);
-    eventually("every lease has been renewed once", inside::SOON, || kept().then_some(()));
+    eventually("every lease has been renewed once", in_process::SOON, || kept().then_some(()));
 
     let before = Counts::of(&etcd);
     let start = Instant::now();
@@ -104,9 +104,9 @@ fn a_peer_costs_etcd_one_watch_stream() {
     };
     let (before, watching) = (goroutines(), open("Watch"));
     let server = || Server::new("idle").function("echo", echo);
-    let peers: Vec<Inside> = (0..MANY).map(|_| Inside::start(server(), settings(&etcd))).collect();
+    let peers: Vec<InProcess> = (0..MANY).map(|_| InProcess::start(server(), settings(&etcd))).collect();
     let settled = || open("LeaseKeepAlive") >= f64::from(MANY);
-    eventually("every lease has been renewed once", inside::SOON, || settled().then_some(()));
+    eventually("every lease has been renewed once", in_process::SOON, || settled().then_some(()));
     let each = |count: f64| count / f64::from(MANY);
     let (streams, cost) = (each(open("Watch") - watching), each(goroutines() - before));
     println!("{} peers: {streams:.2} Watch RPCs and {cost:.1} goroutines each at etcd", peers.len());

@@ -5,7 +5,7 @@
 
 use crate::{
     common::SOON,
-    inside::{Inside, echo, settings},
+    in_process::{InProcess, echo, settings},
 };
 use futures::executor::block_on;
 use palm_peer::{Config, Server};
@@ -87,7 +87,7 @@ fn many_servers_that_join_a_slow_etcd_at_once_all_join() {
     let streams = etcd.metric_where("grpc_server_started_total", "grpc_method=\"Watch\"");
     let published = || etcd.etcdctl(&["get", "--keys-only", "--prefix", "/pipelines/slow/"]).split_whitespace().count();
     // Serving begins with the first leader, whose every write is slow as well.
-    let serving: Vec<_> = joined.into_iter().map(|peer| Inside::serve(peer.unwrap())).collect();
+    let serving: Vec<_> = joined.into_iter().map(|peer| InProcess::serve(peer.unwrap())).collect();
     eventually("all are published", 3 * SOON, || (published() == MANY).then_some(()));
     println!("all are published {:.1?} after they began to join; {streams} Watch RPCs by then", began.elapsed());
     assert_eq!(leases(&etcd), MANY, "one lease for each");

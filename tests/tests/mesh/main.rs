@@ -10,19 +10,18 @@ mod cli;
 mod clock;
 #[path = "../common/mod.rs"]
 mod common;
-mod door;
+mod disconnect;
 mod examples;
 mod fencing;
 mod functions;
-mod guide;
-mod hangup;
 mod harness;
 mod history;
 mod hostile;
 mod idle;
+#[path = "../in_process/mod.rs"]
+mod in_process;
+mod ingress;
 mod input;
-#[path = "../inside/mod.rs"]
-mod inside;
 mod jobs;
 mod joining;
 mod logging;
@@ -30,6 +29,7 @@ mod network;
 mod no_space;
 mod outages;
 mod protocol;
+mod pylm_compatibility;
 mod python;
 mod python_stage;
 mod records;

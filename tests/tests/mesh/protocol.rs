@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::inside::{Inside, SOON, Stranger, echo, settings};
+use crate::in_process::{InProcess, SOON, Stranger, echo, settings};
 use palm_peer::Server;
 use palm_tests::{Etcd, eventually};
 use serde_json::Value;
@@ -23,8 +23,8 @@ fn blocks(language: &str) -> Vec<String> {
     blocks
 }
 
-fn printf(etcd: &Etcd) -> Inside {
-    Inside::start(Server::new("printf").function("printf", echo), settings(etcd))
+fn printf(etcd: &Etcd) -> InProcess {
+    InProcess::start(Server::new("printf").function("printf", echo), settings(etcd))
 }
 
 /// The frames of lines that begin with `mark`, taken off the front.

@@ -4,7 +4,7 @@
 
 use std::{net::TcpListener, path::PathBuf, time::Duration};
 
-use crate::inside::{Inside, SOON, echo, settings};
+use crate::in_process::{InProcess, SOON, echo, settings};
 use palm_peer::{Bytes, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, ProcessBuilder, eventually, free_port, in_repository, python};
 
@@ -25,13 +25,13 @@ async fn slow(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-fn zoo(settings: Config) -> Inside {
+fn zoo(settings: Config) -> InProcess {
     let fails = async |_| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
     let server = Server::new("zoo").function("echo", echo).function("fails", fails).function("slow", slow);
-    Inside::start(server, settings)
+    InProcess::start(server, settings)
 }
 
-fn checks(python: &PathBuf, check: &str, server: &Inside) -> ProcessBuilder {
+fn checks(python: &PathBuf, check: &str, server: &InProcess) -> ProcessBuilder {
     let uuid = server.peer.uuid().to_string();
     let args = [
         "-B",

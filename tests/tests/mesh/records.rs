@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::inside::{SOON, call, client, sees, settings};
+use crate::in_process::{SOON, call, client, sees, settings};
 use palm_tests::{Etcd, Mark, Process, eventually, example};
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::inside::{self, Inside, SOON, call, client, echo, settings};
+use crate::in_process::{self, InProcess, SOON, call, client, echo, settings};
 use palm_peer::{Config, FunctionError, Server};
 use palm_tests::{Etcd, eventually};
 use std::{
@@ -45,9 +45,9 @@ fn a_mesh_without_servers_says_so_until_one_is_back() {
     let period = Duration::from_millis(500);
     let settings = Config { probe_period: period, probe_timeout: period / 5, ..settings(&etcd) };
     let server = Server::new("blocked").function("blocks", blocks).function("echo", echo);
-    let server = Inside::start(server, settings.clone());
+    let server = InProcess::start(server, settings.clone());
     let client = client(settings, "blocked", 1);
-    let mut stranger = inside::Stranger::at(server.peer.endpoint());
+    let mut stranger = in_process::Stranger::at(server.peer.endpoint());
     stranger.say([r#"{"palm":1,"pipeline":["blocked.blocks"]}"#]);
 
     let uuid = server.peer.uuid();
@@ -66,9 +66,9 @@ fn a_mesh_without_servers_says_so_until_one_is_back() {
     });
     let state = || Some(server.peer.state()).filter(|state| !state.configured && state.leading);
     eventually("the server knows that it is removed, and leads", SOON, state);
-    inside::sees(&client, "blocked", 0);
+    in_process::sees(&client, "blocked", 0);
     drop(unblock);
-    inside::sees(&client, "blocked", 1);
+    in_process::sees(&client, "blocked", 1);
     assert_eq!(call(&client, "blocked.echo", "back").unwrap(), "back");
     let configured = format!("registry:Server {uuid} configured");
     assert_eq!(LOG.0.lock().unwrap().iter().filter(|line| **line == configured).count(), 2);

@@ -6,15 +6,15 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod bounds;
+mod chaos;
 #[path = "../common/mod.rs"]
 mod common;
-mod crowd;
 mod empty_mesh;
-mod fire;
-#[path = "../inside/mod.rs"]
-mod inside;
+#[path = "../in_process/mod.rs"]
+mod in_process;
+mod many_servers;
 mod memory;
-mod traps;
+mod zeromq_pitfalls;
 
 static MACHINE: RwLock<()> = RwLock::new(());
 

@@ -6,7 +6,7 @@
 mod call;
 mod exit;
 mod job;
-mod many;
+mod large_mesh;
 mod reset;
 mod rm;
 mod status;

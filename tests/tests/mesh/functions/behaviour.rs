@@ -16,7 +16,7 @@ use palm_tests::{Etcd, eventually};
 
 use crate::{
     functions::is_well,
-    inside::{Inside, call, client, echo, settings},
+    in_process::{InProcess, call, client, echo, settings},
 };
 
 const LIMIT: usize = 64 * 1024 * 1024;
@@ -24,9 +24,9 @@ const LIMIT: usize = 64 * 1024 * 1024;
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// An etcd, one server with these functions, and a client.
-fn mesh(server: Server) -> (Etcd, Inside, Client) {
+fn mesh(server: Server) -> (Etcd, InProcess, Client) {
     let etcd = Etcd::start();
-    let inside = Inside::start(server.function("echo", echo), settings(&etcd));
+    let inside = InProcess::start(server.function("echo", echo), settings(&etcd));
     let client = client(settings(&etcd), "zoo", 1);
     (etcd, inside, client)
 }
@@ -123,7 +123,7 @@ fn a_function_that_hangs_is_dropped_at_the_deadline() {
     });
     // Without a deadline of the caller's, the options' bounds the call.
     let impatient = palm_peer::Config { timeout: Duration::from_millis(200), ..settings(&etcd) };
-    let client = crate::inside::client(impatient, "zoo", 1);
+    let client = crate::in_process::client(impatient, "zoo", 1);
     let error = block_on(async { client.call("zoo.hangs", "").await }).expect_err("hangs");
     assert_eq!(error.kind(), CallErrorKind::TimedOut);
 }
@@ -150,7 +150,7 @@ fn payloads_of_all_that_is_allowed_arrive_and_longer_ones_are_refused() {
     let error = fails(&client, "zoo.echo", vec![7; LIMIT + 1], CallErrorKind::TooLarge);
     assert_eq!(error.server(), None, "the client does not even send it");
     // Who does not look at the limit hears of it from the server, which reads on.
-    let mut stranger = crate::inside::Stranger::at(server.peer.endpoint());
+    let mut stranger = crate::in_process::Stranger::at(server.peer.endpoint());
     let header = r#"{"palm":1,"pipeline":["zoo.echo"],"idx":3}"#;
     let (answer, _) = stranger.ask([Bytes::from(header), vec![7; LIMIT + 1].into()]);
     assert_eq!((&answer["error"]["kind"], &answer["idx"]), (&"too_large".into(), &3.into()), "{answer}");

@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use crate::{
     functions::is_well,
-    inside::{Inside, Stranger, call, client, echo, settings},
+    in_process::{InProcess, Stranger, call, client, echo, settings},
 };
 
-fn mesh(change: impl FnOnce(&mut Config)) -> (Etcd, Inside, Client) {
+fn mesh(change: impl FnOnce(&mut Config)) -> (Etcd, InProcess, Client) {
     let etcd = Etcd::start();
     let mut own = settings(&etcd);
     change(&mut own);
     let fails = async |_| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
-    let inside = Inside::start(Server::new("zoo").function("echo", echo).function("fails", fails), own);
+    let inside = InProcess::start(Server::new("zoo").function("echo", echo).function("fails", fails), own);
     let client = client(settings(&etcd), "zoo", 1);
     (etcd, inside, client)
 }

@@ -12,7 +12,7 @@ use palm_peer::{CallErrorKind, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, eventually};
 use serde_json::{Value, json};
 
-use crate::inside::{Inside, SOON, Stranger, call, client, echo, sees, settings};
+use crate::in_process::{InProcess, SOON, Stranger, call, client, echo, sees, settings};
 
 /// The other end of functions that wait until they are let go.
 struct Gate(mpsc::UnboundedReceiver<oneshot::Sender<()>>);
@@ -64,7 +64,7 @@ fn is_error(answer: &Value, idx: u64, kind: &str) -> bool {
 fn beyond_what_runs_and_waits_a_server_is_busy() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let server = Inside::start(server, narrow(&etcd));
+    let server = InProcess::start(server, narrow(&etcd));
     let mut stranger = Stranger::at(server.peer.endpoint());
     for idx in 0..4 {
         stranger.say([request(idx, &Value::Null).as_str(), "x"]);
@@ -92,7 +92,7 @@ fn what_would_hold_too_much_waits_for_what_runs() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let settings = Config { max_payload: 100_000, max_held: 100_000, ..settings(&etcd) };
-    let server = Inside::start(server, settings);
+    let server = InProcess::start(server, settings);
     let mut stranger = Stranger::at(server.peer.endpoint());
     let payload = "x".repeat(60_000);
     for idx in 0..3 {
@@ -115,9 +115,9 @@ fn what_would_hold_too_much_waits_for_what_runs() {
 fn a_client_goes_elsewhere_when_a_server_is_busy_and_waits_when_all_are() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let first = Inside::start(server, narrow(&etcd));
+    let first = InProcess::start(server, narrow(&etcd));
     let (mut other_gate, other) = Gate::server();
-    let second = Inside::start(other, narrow(&etcd));
+    let second = InProcess::start(other, narrow(&etcd));
     let client = client(settings(&etcd), "zoo", 2);
     // Fills the first by its uuid.
     let target = format!("{}.waits", first.peer.uuid());
@@ -148,7 +148,7 @@ fn a_client_goes_elsewhere_when_a_server_is_busy_and_waits_when_all_are() {
 fn a_leaving_server_finishes_its_work_and_sends_new_work_away() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let mut server = Inside::start(server, narrow(&etcd));
+    let mut server = InProcess::start(server, narrow(&etcd));
     let client = client(settings(&etcd), "zoo", 1);
     let mut stranger = Stranger::at(server.peer.endpoint());
     for idx in 0..2 {
@@ -181,7 +181,7 @@ fn a_drain_ends_though_a_function_does_not() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let options = Config { drain: Duration::from_millis(300), ..settings(&etcd) };
-    let mut server = Inside::start(server, options);
+    let mut server = InProcess::start(server, options);
     let mut stranger = Stranger::at(server.peer.endpoint());
     stranger.say([request(0, &Value::Null)]);
     let running = gate.one();
@@ -196,7 +196,7 @@ fn a_drain_ends_though_a_function_does_not() {
 fn a_deadline_is_the_sender_s_and_the_server_goes_on() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let server = Inside::start(server, settings(&etcd));
+    let server = InProcess::start(server, settings(&etcd));
     let mut stranger = Stranger::at(server.peer.endpoint());
     stranger.say([request(0, &json!({"timeout_ms": 100}))]);
     let running = gate.one();
@@ -215,7 +215,7 @@ fn a_deadline_is_the_sender_s_and_the_server_goes_on() {
 fn a_request_whose_deadline_passed_in_the_queue_does_not_run_and_makes_room() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let server = Inside::start(server, narrow(&etcd));
+    let server = InProcess::start(server, narrow(&etcd));
     let mut stranger = Stranger::at(server.peer.endpoint());
     stranger.say([request(0, &Value::Null)]);
     let first = gate.one();

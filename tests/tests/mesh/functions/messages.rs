@@ -5,14 +5,14 @@ use palm_peer::Server;
 use palm_tests::Etcd;
 use serde_json::{Value, json};
 
-use crate::inside::{Inside, Stranger, echo, settings};
+use crate::in_process::{InProcess, Stranger, echo, settings};
 
 const UUID: &str = "00000000-0000-4000-8000-000000000007";
 const GOOD: &str = r#"{"palm":1,"pipeline":["zoo.echo"]}"#;
 
-fn mesh() -> (Etcd, Inside, Stranger) {
+fn mesh() -> (Etcd, InProcess, Stranger) {
     let etcd = Etcd::start();
-    let inside = Inside::start(Server::new("zoo").function("echo", echo), settings(&etcd));
+    let inside = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let stranger = Stranger::at(inside.peer.endpoint());
     (etcd, inside, stranger)
 }
@@ -145,7 +145,7 @@ fn frames_make_a_message_or_an_error() {
     let (answer, payload) = stranger.ask([numbered.as_str()]);
     assert_eq!(payload, "", "no payload is an empty one");
     assert_eq!(answer, json!({"palm": 1, "idx": 5, "stage": 0, "server": server.peer.uuid()}));
-    // More do not pass the door.
+    // The ingress rejects larger ones.
     stranger.say(vec![GOOD; 8]);
     assert_eq!(stranger.answer().0["error"]["kind"], "bad_message");
     is_well(&mut stranger);

@@ -7,7 +7,7 @@ mod built_ins;
 mod limits;
 mod messages;
 
-use crate::inside::call;
+use crate::in_process::call;
 use palm_peer::Client;
 
 /// A good call succeeds.

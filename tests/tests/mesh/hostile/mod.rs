@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod answers;
-mod openings;
+mod handshakes;
 mod probes;
 mod records;
 mod rogue;

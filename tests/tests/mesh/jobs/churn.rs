@@ -2,7 +2,7 @@
 
 use super::{
     client, collect,
-    inside::{Inside, settings},
+    in_process::{InProcess, settings},
     letter, numbers,
 };
 use futures::{StreamExt as _, executor::block_on};
@@ -37,8 +37,8 @@ fn counted(name: &'static str, runs: &Arc<AtomicUsize>) -> Server {
 fn a_rolling_restart_is_not_felt() {
     let etcd = Etcd::start();
     let runs = Arc::new(AtomicUsize::new(0));
-    let start = |name| Inside::start(counted(name, &runs), settings(&etcd));
-    let mut servers: Vec<(&str, Inside)> = ["a", "b", "c", "a", "b", "c"].map(|name| (name, start(name))).into();
+    let start = |name| InProcess::start(counted(name, &runs), settings(&etcd));
+    let mut servers: Vec<(&str, InProcess)> = ["a", "b", "c", "a", "b", "c"].map(|name| (name, start(name))).into();
     let client = client(&etcd);
     let stop = Arc::new(AtomicUsize::new(0));
     let results = client.job(["a.add", "b.add", "c.add"]).window(64, 1 << 20).run_iter(until(&stop)).expect("there");
@@ -65,7 +65,7 @@ fn a_rolling_restart_is_not_felt() {
 #[test]
 fn a_stage_that_is_away_for_a_moment_costs_time_but_no_result() {
     let etcd = Etcd::start();
-    let start = |name| Inside::start(letter(name), settings(&etcd));
+    let start = |name| InProcess::start(letter(name), settings(&etcd));
     let (_first, mut second) = (start("a"), start("b"));
     let client = client(&etcd);
     let stop = Arc::new(AtomicUsize::new(0));
@@ -157,7 +157,7 @@ fn a_server_waits_with_its_end_for_a_stage_that_stands_still() {
 #[test]
 fn killed_and_frozen_servers_cost_attempts_but_no_result() {
     let etcd = Etcd::start();
-    let _first = Inside::start(letter("a"), settings(&etcd));
+    let _first = InProcess::start(letter("a"), settings(&etcd));
     let start = || {
         let server = Process::builder(example("printf")).arg("run").env("PALM_ETCD", etcd.endpoint()).start();
         let line = server.wait_for_line(|line| line.contains(" joined as "), SOON).0;

@@ -2,7 +2,7 @@
 
 use super::{
     client, collect,
-    inside::{Inside, SOON, Stranger, echo, settings},
+    in_process::{InProcess, SOON, Stranger, echo, settings},
 };
 use futures::executor::block_on;
 use palm_peer::{CallErrorKind, Config, FunctionError, Message, Server};
@@ -56,7 +56,7 @@ fn pipeline(stage: usize, target: &str) -> [String; 3] {
 #[test]
 fn a_job_tells_what_went_wrong_at_which_stage_and_server() {
     let etcd = Etcd::start();
-    let servers = NAMES.map(|name| Inside::start(frail(name), small(&etcd)));
+    let servers = NAMES.map(|name| InProcess::start(frail(name), small(&etcd)));
     let client = client(&etcd);
     for (stage, name) in NAMES.iter().enumerate() {
         for (function, kind) in BY_THE_SERVER {
@@ -80,7 +80,7 @@ struct Raw {
 }
 
 impl Raw {
-    fn greet(servers: &[Inside; 3]) -> Self {
+    fn greet(servers: &[InProcess; 3]) -> Self {
         let mut links = servers.each_ref().map(|server| Stranger::at(server.peer.endpoint()));
         for link in &mut links {
             link.ask([json!({"palm": 1, "hello": CLIENT}).to_string()]);
@@ -106,7 +106,7 @@ impl Raw {
 #[test]
 fn every_kind_of_error_comes_from_every_stage_by_the_protocol() {
     let etcd = Etcd::start();
-    let servers = NAMES.map(|name| Inside::start(frail(name), small(&etcd)));
+    let servers = NAMES.map(|name| InProcess::start(frail(name), small(&etcd)));
     let mut raw = Raw::greet(&servers);
     let route = raw.route;
     let text = |kind: CallErrorKind| kind.to_string();
@@ -140,7 +140,7 @@ fn every_kind_of_error_comes_from_every_stage_by_the_protocol() {
 fn a_stage_that_is_busy_to_the_end_is_named() {
     let etcd = Etcd::start();
     let narrow = || Config { max_in_flight: 1, max_queued: 1, drain: Duration::from_millis(100), ..settings(&etcd) };
-    let servers = NAMES.map(|name| Inside::start(frail(name), narrow()));
+    let servers = NAMES.map(|name| InProcess::start(frail(name), narrow()));
     let client = client(&etcd);
     // The last one first: messages must get there.
     for (stage, server) in servers.iter().enumerate().rev() {
@@ -199,7 +199,7 @@ fn a_stage_whose_server_died_with_the_message_is_named() {
 #[test]
 fn a_leaving_server_names_itself() {
     let etcd = Etcd::start();
-    let mut server = Inside::start(frail("a"), settings(&etcd));
+    let mut server = InProcess::start(frail("a"), settings(&etcd));
     let uuid = server.peer.uuid();
     let mut stranger = Stranger::at(server.peer.endpoint());
     stranger.ask([json!({"palm": 1, "hello": CLIENT}).to_string()]);

@@ -2,7 +2,7 @@
 
 use super::{
     client, collect,
-    inside::{Inside, settings},
+    in_process::{InProcess, settings},
     letter, numbers,
 };
 use futures::{StreamExt as _, executor::block_on, stream};
@@ -19,7 +19,7 @@ use std::{
 #[test]
 fn messages_flow_through_all_stages_in_order() {
     let etcd = Etcd::start();
-    let _servers = ["a", "b", "c"].map(|name| Inside::start(letter(name), settings(&etcd)));
+    let _servers = ["a", "b", "c"].map(|name| InProcess::start(letter(name), settings(&etcd)));
     let client = client(&etcd);
     let results = client.job(["a.add", "b.add", "c.add", "a.add"]).run_iter(numbers(2000)).expect("all are there");
     let progress = results.progress();
@@ -39,7 +39,7 @@ fn results_come_as_they_complete_when_order_is_not_asked_for() {
         }
         Ok::<_, FunctionError>(message.into_payload())
     });
-    let _server = Inside::start(slow_first, settings(&etcd));
+    let _server = InProcess::start(slow_first, settings(&etcd));
     let results = collect(client(&etcd).job(["s.wait"]).unordered().run_iter(numbers(50)).expect("there"));
     assert_eq!(results.len(), 50);
     assert_eq!(results.last().map(|(idx, _)| *idx), Some(0), "the slow one comes last");
@@ -55,10 +55,10 @@ fn a_stage_can_be_pinned_and_load_is_shared_otherwise() {
             Ok::<_, FunctionError>(message.into_payload())
         })
     };
-    let servers = [(); 3].map(|()| Inside::start(whoami(), settings(&etcd)));
+    let servers = [(); 3].map(|()| InProcess::start(whoami(), settings(&etcd)));
     let client = client(&etcd);
     collect(client.job(["who.am_i"]).run_iter(numbers(300)).expect("there"));
-    let requests = |inside: &Inside| {
+    let requests = |inside: &InProcess| {
         let target = format!("{}._ping", inside.peer.uuid());
         let ping = block_on(async { client.call(target, "").await }).expect("a ping");
         serde_json::from_slice::<serde_json::Value>(&ping).expect("JSON")["requests"].as_u64().expect("a number")
@@ -74,7 +74,7 @@ fn a_stage_can_be_pinned_and_load_is_shared_otherwise() {
 #[test]
 fn unknown_stages_fail_at_once_and_nothing_is_pulled() {
     let etcd = Etcd::start();
-    let _server = Inside::start(letter("a"), settings(&etcd));
+    let _server = InProcess::start(letter("a"), settings(&etcd));
     let client = client(&etcd);
     let pulled = Arc::new(AtomicUsize::new(0));
     for (pipeline, kind) in [
@@ -96,7 +96,7 @@ fn unknown_stages_fail_at_once_and_nothing_is_pulled() {
 #[test]
 fn a_slow_consumer_keeps_the_input_from_being_pulled() {
     let etcd = Etcd::start();
-    let _server = Inside::start(letter("a"), settings(&etcd));
+    let _server = InProcess::start(letter("a"), settings(&etcd));
     let pulled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&pulled);
     let input = numbers(1000).inspect(move |_| {
@@ -114,7 +114,7 @@ fn a_slow_consumer_keeps_the_input_from_being_pulled() {
 #[test]
 fn a_message_over_the_clients_limit_is_refused_by_itself() {
     let etcd = Etcd::start();
-    let _server = Inside::start(letter("a"), settings(&etcd));
+    let _server = InProcess::start(letter("a"), settings(&etcd));
     let options = Config { max_payload: 10, ..settings(&etcd) };
     let client = block_on(Client::connect(options)).expect("etcd is there");
     let results = collect(client.job(["a.add"]).run_iter(["x", "0123456789", "01234567890", "y"]).expect("there"));
@@ -128,7 +128,7 @@ fn a_message_over_the_clients_limit_is_refused_by_itself() {
 #[test]
 fn an_input_that_waits_holds_nothing_up() {
     let etcd = Etcd::start();
-    let _server = Inside::start(letter("a"), settings(&etcd));
+    let _server = InProcess::start(letter("a"), settings(&etcd));
     let (feed, input) = futures::channel::mpsc::unbounded::<Bytes>();
     let mut results = client(&etcd).job(["a.add"]).run(input).expect("there");
     for number in 0..20 {
@@ -159,7 +159,7 @@ fn every_error_reaches_the_client_from_every_stage() {
     let etcd = Etcd::start();
     let names = ["a", "b", "c"];
     let small = |etcd: &Etcd| palm_peer::Config { max_payload: 2000, ..settings(etcd) };
-    let servers = names.map(|name| Inside::start(picky(name), small(&etcd)));
+    let servers = names.map(|name| InProcess::start(picky(name), small(&etcd)));
     let client = client(&etcd);
     let asked: Vec<_> = names
         .iter()
@@ -190,7 +190,7 @@ fn every_error_reaches_the_client_from_every_stage() {
 #[test]
 fn a_function_can_call_others_within_its_own_deadline() {
     let etcd = Etcd::start();
-    let _add = Inside::start(letter("a"), settings(&etcd));
+    let _add = InProcess::start(letter("a"), settings(&etcd));
     let outer = Server::new("outer")
         .function("twice", async |message: Message| {
             let once = message.call("a.add", message.payload().clone()).await?;
@@ -201,7 +201,7 @@ fn a_function_can_call_others_within_its_own_deadline() {
             futures::future::pending::<()>().await;
             Ok::<_, FunctionError>("")
         });
-    let _outer = Inside::start(outer, settings(&etcd));
+    let _outer = InProcess::start(outer, settings(&etcd));
     let client = client(&etcd);
     assert_eq!(block_on(async { client.call("outer.twice", "x").await }).expect("both"), "xaa");
     let start = Instant::now();
@@ -232,7 +232,7 @@ fn deadlines_travel_from_stage_to_stage_and_into_calls() {
             let inner = message.call("clock.left", "").await?;
             Ok::<_, FunctionError>([left(&message).as_bytes(), b" ", &inner].concat())
         });
-    let _servers = [Inside::start(slow, settings(&etcd)), Inside::start(clock, settings(&etcd))];
+    let _servers = [InProcess::start(slow, settings(&etcd)), InProcess::start(clock, settings(&etcd))];
     let job = client(&etcd).job(["slow.pause", "slow.pause", "clock.both"]).timeout(TIME);
     let results = collect(job.run_iter(["x"]).expect("there"));
     let text = String::from_utf8(results[0].1.as_ref().expect("a result").to_vec()).expect("text");
@@ -246,7 +246,7 @@ fn deadlines_travel_from_stage_to_stage_and_into_calls() {
 #[test]
 fn progress_tells_what_was_sent_done_failed_and_how_fast() {
     let etcd = Etcd::start();
-    let _server = Inside::start(picky("a"), settings(&etcd));
+    let _server = InProcess::start(picky("a"), settings(&etcd));
     let input = (0..100).map(|number| if number % 4 == 0 { "afail" } else { "fine" });
     let mut results = client(&etcd).job(["a.f"]).window(10, 1 << 20).run_iter(input).expect("there");
     let progress = results.progress();
@@ -269,7 +269,7 @@ fn a_flood_does_not_starve_another_clients_call() {
         Ok::<_, FunctionError>(message.into_payload())
     });
     let few = palm_peer::Config { max_in_flight: 4, ..settings(&etcd) };
-    let _server = Inside::start(slow, few);
+    let _server = InProcess::start(slow, few);
     let flooding = client(&etcd);
     let mut flood = flooding.job(["slow.wait"]).window(2000, 1 << 20).run_iter(numbers(2000)).expect("there");
     block_on(flood.next()).expect("a result").1.expect("no error");

@@ -1,6 +1,6 @@
 //! Much to do: what it costs others, and where it waits.
 
-use super::{client, collect, inside::SOON};
+use super::{client, collect, in_process::SOON};
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client, Progress};
 use palm_tests::{Etcd, Process, eventually, example};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::inside;
+use crate::in_process;
 
 mod churn;
 mod errors;
@@ -22,10 +22,10 @@ fn collect(results: JobResults) -> Vec<(u64, Result<Bytes, JobError>)> {
 
 /// A client that sees all servers that have registered.
 fn client(etcd: &Etcd) -> Client {
-    let options = inside::settings(etcd);
+    let options = in_process::settings(etcd);
     let client = block_on(Client::connect(options)).expect("etcd is there");
     let registered = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]).split_whitespace().count();
-    eventually("the client sees all servers", inside::SOON, || {
+    eventually("the client sees all servers", in_process::SOON, || {
         let seen: usize = client.reachable().iter().map(|server| server.instances).sum();
         (seen == registered).then_some(())
     });

@@ -1,6 +1,6 @@
 //! A message that takes down every server that runs it.
 
-use super::{client, collect, inside::SOON};
+use super::{client, collect, in_process::SOON};
 use palm_peer::CallErrorKind;
 use palm_tests::{Etcd, Process, eventually, example};
 use std::{

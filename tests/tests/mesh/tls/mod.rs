@@ -3,14 +3,14 @@
 // A test speaks by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod document;
+mod clients;
+mod documented_commands;
 mod expiry;
-mod holdings;
 mod mesh;
+mod resource_usage;
 mod rotation;
 mod servers;
 mod settings;
-mod strangers;
 
 use crate::common::{self, Mesh};
 use futures::executor::block_on;

@@ -1,7 +1,7 @@
 //! libzmq, as everyone else uses it, through pyzmq.
 
 use super::Server;
-use crate::inside::{Inside, settings};
+use crate::in_process::{InProcess, settings};
 use palm_peer::{FunctionError, Message, Server as Definition};
 use palm_tests::{Etcd, Process, python};
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn heartbeats_are_answered_while_a_slow_function_runs() {
         std::thread::sleep(Duration::from_secs(4));
         Ok::<_, FunctionError>(message.into_payload())
     });
-    let server = Inside::start(slow, settings(&etcd));
+    let server = InProcess::start(slow, settings(&etcd));
     // Some fifteen times as long as libzmq waits for an answer to its PING.
     let script = r#"
 import sys, zmq

@@ -26,12 +26,12 @@ pub async fn serve() -> Outcome<()> {
 }
 
 /// The client, and its server.
-pub struct Bare {
+pub struct RawZeromq {
     socket: Arc<Mutex<DealerSocket>>,
     _server: Process,
 }
 
-impl Bare {
+impl RawZeromq {
     /// Starts the server, and connects.
     pub fn start() -> Outcome<Self> {
         let server = Process::start(env::current_exe()?, ["serve-zeromq"]);
@@ -67,7 +67,7 @@ async fn turn(socket: &mut DealerSocket, load: &Load) -> Outcome<Turn> {
     Ok(Turn::new(trips, start.elapsed()))
 }
 
-impl Subject for Bare {
+impl Subject for RawZeromq {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
         let (socket, load) = (Arc::clone(&self.socket), load.clone());
         palm_peer::block_on(async move { turn(&mut *socket.lock().await, &load).await })

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::inside::{SOON, call, client, settings};
+use crate::in_process::{SOON, call, client, settings};
 use palm_peer::flags;
 use palm_tests::{Etcd, Mark, Process, eventually, example, free_port};
 

@@ -31,9 +31,9 @@ fn ten_thousand_connections_leave_nothing_behind() {
     };
     // The same once before: the most connections that are open at once cost memory that stays.
     round(10_000);
-    let before = server.holdings();
+    let before = server.resource_usage();
     round(10_000);
-    server.holdings().are_no_more_than(&before, 0);
+    server.resource_usage().assert_at_most(&before, 0);
     server.good_call();
 }
 

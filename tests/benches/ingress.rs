@@ -1,7 +1,7 @@
-//! What the door costs: calls to a server behind its door, without and with TLS, against the same server without one; and
-//! what it costs to come in.
+//! Measures what the ingress costs: calls through it, with and without TLS, against the same server without one; and the time
+//! to open a connection.
 //!
-//! `cargo bench -p palm-tests --bench door`. The servers are processes of their own (this program again, with other
+//! `cargo bench -p palm-tests --bench ingress`. The servers are processes of their own (this program again, with other
 //! arguments); the clients call them in turns, and each ratio is that of two neighbouring turns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
@@ -39,7 +39,7 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-/// Config for a server or a client of this kind: `none`, `door` or `tls`, each in a mesh of its own.
+/// Config for a server or a client of this kind: `none`, `ingress` or `tls`, each in a mesh of its own.
 fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
     let mut settings = Config { etcd: vec![etcd.to_owned()], prefix: format!("/{kind}"), ..Config::default() };
     settings.door = kind != "none";
@@ -79,8 +79,8 @@ async fn turn(client: &Client, payload: &Bytes, in_flight: usize, time: Duration
     Ok((per_second, median(trips)))
 }
 
-/// How many milliseconds it takes to come in and be greeted, with TLS or without.
-fn come_in(at: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Outcome<f64> {
+/// Returns how many milliseconds it takes to connect and complete the handshakes, with TLS or without.
+fn open_connection(at: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Outcome<f64> {
     let start = Instant::now();
     match tls {
         None => drop(Wire::dealer(at)?),
@@ -110,7 +110,7 @@ type Turn = (f64, f64);
 
 async fn calls(clients: [Client; 3], rounds: usize, time: Duration) -> Outcome<()> {
     println!(
-        "| payload, B | in flight | calls/s without | door | TLS | door / without | TLS / without | TLS / door | p50, µs | door | TLS |"
+        "| payload, B | in flight | calls/s without | ingress | TLS | ingress / without | TLS / without | TLS / ingress | p50, µs | ingress | TLS |"
     );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for (size, all) in CASES {
@@ -118,10 +118,10 @@ async fn calls(clients: [Client; 3], rounds: usize, time: Duration) -> Outcome<(
         for in_flight in all {
             let mut turns: Vec<[Turn; 3]> = Vec::new();
             for _ in 0..=rounds {
-                let [none, door, tls] = &clients;
+                let [none, ingress, tls] = &clients;
                 let none = turn(none, &payload, *in_flight, time).await?;
-                let door = turn(door, &payload, *in_flight, time).await?;
-                turns.push([none, door, turn(tls, &payload, *in_flight, time).await?]);
+                let ingress = turn(ingress, &payload, *in_flight, time).await?;
+                turns.push([none, ingress, turn(tls, &payload, *in_flight, time).await?]);
             }
             // The first opened what must be opened.
             turns.remove(0);
@@ -141,11 +141,11 @@ fn handshakes(addresses: &[SocketAddr; 3], files: &Path, count: usize) -> Outcom
     let config = config(files)?;
     let (mut plain, mut tls) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        plain.push(come_in(addresses[1], None)?);
-        tls.push(come_in(addresses[2], Some(&config))?);
+        plain.push(open_connection(addresses[1], None)?);
+        tls.push(open_connection(addresses[2], Some(&config))?);
     }
     println!(
-        "\nto come in, one after the other, medians of {count}: {:.2} ms plain, {:.2} ms with TLS",
+        "\nto open a connection, one after the other, medians of {count}: {:.2} ms plain, {:.2} ms with TLS",
         median(plain),
         median(tls)
     );
@@ -153,7 +153,7 @@ fn handshakes(addresses: &[SocketAddr; 3], files: &Path, count: usize) -> Outcom
 }
 
 fn bench(rounds: usize, time: Duration) -> Outcome<()> {
-    const KINDS: [&str; 3] = ["none", "door", "tls"];
+    const KINDS: [&str; 3] = ["none", "ingress", "tls"];
     let me = env::current_exe()?;
     let etcd = Etcd::start();
     let authority = Authority::new("bench");

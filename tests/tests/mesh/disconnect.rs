@@ -1,10 +1,10 @@
-//! Clients that hang up while they are being answered.
+//! Clients that disconnect while they are being answered.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::thread;
 
-use crate::inside::{Inside, SOON, Stranger, call, client, echo, settings};
+use crate::in_process::{InProcess, SOON, Stranger, call, client, echo, settings};
 use palm_peer::Server;
 use palm_tests::{Etcd, Process, example};
 use serde_json::Value;
@@ -15,10 +15,10 @@ use serde_json::Value;
 fn a_server_survives_clients_that_hang_up_while_they_are_answered() {
     crate::heavy();
     // The loop that receives runs on one of these threads, or on the only one.
-    ["1", "2", "4"].into_iter().for_each(survives_clients_that_hang_up);
+    ["1", "2", "4"].into_iter().for_each(survives_disconnects);
 }
 
-fn survives_clients_that_hang_up(threads: &str) {
+fn survives_disconnects(threads: &str) {
     let etcd = Etcd::start();
     // A process of its own: a server that stands still cannot be told to leave.
     let server = Process::builder(example("sleepy")).args(["run", "--etcd", &etcd.endpoint()]);
@@ -48,7 +48,7 @@ fn survives_clients_that_hang_up(threads: &str) {
 #[test]
 fn who_comes_after_the_goodbye_hears_it_too() {
     let etcd = Etcd::start();
-    let mut server = Inside::start(Server::new("zoo").function("echo", echo), settings(&etcd));
+    let mut server = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let endpoint = server.peer.endpoint().to_owned();
     let hello = |n: u8| format!(r#"{{"palm":1,"hello":"00000000-0000-4000-8000-00000000000{n}","bye":true}}"#);
     let mut first = Stranger::at(&endpoint);

@@ -1,11 +1,11 @@
-//! What a process holds, to be compared with what it held before.
+//! The resources that a process uses, compared with what it used before.
 
 use crate::resident;
 use std::{fmt, fs};
 
 /// Open files, threads and memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holdings {
+pub struct ResourceUsage {
     /// Files that it has open, sockets among them.
     pub files: usize,
     /// Threads.
@@ -14,14 +14,14 @@ pub struct Holdings {
     pub memory: u64,
 }
 
-impl fmt::Display for Holdings {
+impl fmt::Display for ResourceUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} files, {} threads, {} kB", self.files, self.threads, self.memory / 1024)
     }
 }
 
-impl Holdings {
-    /// Those of the process `pid` now.
+impl ResourceUsage {
+    /// Returns those of the process `pid` now.
     ///
     /// # Panics
     ///
@@ -39,7 +39,7 @@ impl Holdings {
     ///
     /// If it is.
     #[track_caller]
-    pub fn are_no_more_than(&self, before: &Self, known: u64) {
+    pub fn assert_at_most(&self, before: &Self, known: u64) {
         println!("{before}; then {self}");
         assert!(self.files <= before.files + 5, "files: {before}; then {self}");
         assert!(self.threads <= before.threads + 2, "threads: {before}; then {self}");
@@ -51,22 +51,22 @@ impl Holdings {
 mod tests {
     use super::*;
 
-    const BEFORE: Holdings = Holdings { files: 10, threads: 5, memory: 1000 };
+    const BEFORE: ResourceUsage = ResourceUsage { files: 10, threads: 5, memory: 1000 };
 
     #[test]
     fn a_little_more_is_no_more() {
-        Holdings { files: 15, threads: 7, memory: 1150 }.are_no_more_than(&BEFORE, 50);
+        ResourceUsage { files: 15, threads: 7, memory: 1150 }.assert_at_most(&BEFORE, 50);
     }
 
     #[test]
     #[should_panic(expected = "memory: ")]
     fn what_stays_without_being_known_is_more() {
-        Holdings { memory: 1151, ..BEFORE }.are_no_more_than(&BEFORE, 50);
+        ResourceUsage { memory: 1151, ..BEFORE }.assert_at_most(&BEFORE, 50);
     }
 
     #[test]
     fn a_process_holds_files_threads_and_memory() {
-        let own = Holdings::of(std::process::id());
+        let own = ResourceUsage::of(std::process::id());
         assert!(own.files > 2 && own.threads > 0 && own.memory > 0, "{own}");
     }
 }

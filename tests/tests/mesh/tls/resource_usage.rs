@@ -3,7 +3,7 @@
 use super::{Secure, World, address, config, connect, dial, good_call, ping};
 use crate::common::{Mesh, SOON, Server};
 use palm_peer::Client;
-use palm_tests::{Holdings, eventually, wire::Wire};
+use palm_tests::{ResourceUsage, eventually, wire::Wire};
 use rustls::{ClientConfig, version::TLS13};
 use std::{
     net::SocketAddr,
@@ -42,13 +42,13 @@ impl<'a> Scene<'a> {
         dial(self.at, Arc::clone(&self.config)).expect("let in")
     }
 
-    fn holdings(&self) -> Holdings {
-        Holdings::of(self.server.pid())
+    fn resource_usage(&self) -> ResourceUsage {
+        ResourceUsage::of(self.server.pid())
     }
 
     /// The memory that it holds, in kB.
     fn memory(&self) -> u64 {
-        self.holdings().memory / 1024
+        self.resource_usage().memory / 1024
     }
 
     fn number(&self, name: &str) -> u64 {
@@ -95,9 +95,9 @@ fn thousands_of_connections_leave_nothing_behind() {
         scene.calm_down();
     };
     round(1000);
-    let before = scene.holdings();
+    let before = scene.resource_usage();
     round(4000);
-    scene.holdings().are_no_more_than(&before, 0);
+    scene.resource_usage().assert_at_most(&before, 0);
     good_call(&scene.client);
 }
 

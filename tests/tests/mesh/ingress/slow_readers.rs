@@ -1,4 +1,4 @@
-//! Who does not read is not read.
+//! Backpressure: the server does not read from a client that does not read its answers.
 
 use super::Server;
 use palm_tests::{eventually, wire::Wire};

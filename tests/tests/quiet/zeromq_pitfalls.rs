@@ -1,6 +1,6 @@
-//! Traps of the ZeroMQ crate that calls could fall into: a hostile or broken other end spins nobody and kills nobody.
+//! Known pitfalls of the zeromq crate that calls could run into: a hostile or broken peer neither makes a process spin nor ends it.
 //!
-//! Not here: a frame that announces 40 GB, which ends a process. Keeping that out is the door's duty.
+//! Not here: a frame that announces 40 GB, which would abort the process. The ingress rejects it, and has a test for that.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::inside::{Inside, SOON, Stranger, call, client, echo, sees, settings};
+use crate::in_process::{InProcess, SOON, Stranger, call, client, echo, sees, settings};
 use bytes::Bytes;
 use futures::executor::block_on;
 use palm_peer::{CallErrorKind, Client, Config, Server};
@@ -147,7 +147,7 @@ fn haunted(client: &Client) -> String {
 fn a_hostile_server_neither_spins_nor_kills_who_calls_it() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
-    let good = Inside::start(Server::new("zoo").function("echo", echo), settings(&etcd));
+    let good = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let ghosts: [(Manners, &str); 8] = [
         (hangs_up, ""),
         (is_silent, "no answer within 2s"),
@@ -259,11 +259,11 @@ fn a_client_goes_on_when_a_server_returns_to_its_port() {
     let etcd = Etcd::start();
     let fixed = Config { port: free_port(), ..settings(&etcd) };
     let client = client(settings(&etcd), "keeper", 0);
-    let keeper = Inside::start(Server::new("keeper").function("echo", echo), settings(&etcd));
+    let keeper = InProcess::start(Server::new("keeper").function("echo", echo), settings(&etcd));
     for round in 0..3 {
         // The socket closes in the background.
         eventually("the port is free", SOON, || TcpListener::bind((Ipv4Addr::LOCALHOST, fixed.port)).ok());
-        let server = Inside::start(Server::new("zoo").function("echo", echo), fixed.clone());
+        let server = InProcess::start(Server::new("zoo").function("echo", echo), fixed.clone());
         sees(&client, "zoo", 1);
         assert_eq!(call(&client, "zoo.echo", "back").expect("a good call"), "back", "round {round}");
         drop(server);
@@ -278,7 +278,7 @@ fn a_client_goes_on_when_a_server_returns_to_its_port() {
 fn strangers_that_share_an_identity_harm_themselves_alone() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
-    let server = Inside::start(Server::new("zoo").function("echo", echo), settings(&etcd));
+    let server = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let client = client(settings(&etcd), "zoo", 1);
     let twin = || {
         let mut options = SocketOptions::default();

@@ -9,7 +9,7 @@ pub const SUBJECTS: [&str; 7] = ["palm", "elsewhere", "zeromq", "pyzmq", "tonic"
 
 /// Which part of the tables is wanted, and how thoroughly.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct Arguments {
     /// Whether calls are.
     pub calls: bool,
     /// Whether jobs are.
@@ -22,7 +22,7 @@ pub struct Wanted {
     subjects: Vec<String>,
 }
 
-impl Wanted {
+impl Arguments {
     /// Reads words such as `jobs 3 100 palm pylm rounds=3`; none at all is everything.
     pub fn read(words: &[String]) -> Outcome<Self> {
         let mut wanted = Self {

@@ -1,7 +1,7 @@
-//! Accounting under fire: each second a server dies, freezes or is replaced, once the leader, and once etcd is away.
+//! Message accounting under failures: each second a server dies, freezes or is replaced, once the leader, and once etcd is away.
 //!
-//! `PALM_FIRE_MESSAGES`, `PALM_FIRE_SECONDS` and `PALM_FIRE_SEEDS` make it longer: `PALM_FIRE_MESSAGES=200000 PALM_FIRE_SEEDS=3
-//! cargo test --release -p palm-tests --test quiet fire:: -- --nocapture`. The job goes on until there were so many messages and
+//! `PALM_CHAOS_MESSAGES`, `PALM_CHAOS_SECONDS` and `PALM_CHAOS_SEEDS` make it longer: `PALM_CHAOS_MESSAGES=200000 PALM_CHAOS_SEEDS=3
+//! cargo test --release -p palm-tests --test quiet chaos:: -- --nocapture`. The job goes on until there were so many messages and
 //! so many seconds; etcd is away from the sixth to the sixteenth.
 
 // A test speaks by panicking.
@@ -174,7 +174,7 @@ fn strike_until_over(
     most.saturating_sub(first)
 }
 
-fn under_fire(seed: u64, messages: u64, seconds: u64) {
+fn run(seed: u64, messages: u64, seconds: u64) {
     let etcd = Etcd::start();
     let mut mesh = Mesh::new(&etcd, seed);
     let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
@@ -201,7 +201,7 @@ fn under_fire(seed: u64, messages: u64, seconds: u64) {
     assert_eq!((counted, progress.failed()), (given.load(Ordering::Relaxed), 0));
     assert!(counted >= messages, "{counted} messages");
     println!(
-        "seed {seed}: {counted} messages in {:.1} s under fire, {} tried again, no error; memory grew by {} MB",
+        "seed {seed}: {counted} messages in {:.1} s with failures, {} tried again, no error; memory grew by {} MB",
         start.elapsed().as_secs_f64(),
         progress.retried(),
         grown >> 20
@@ -217,7 +217,7 @@ fn under_fire(seed: u64, messages: u64, seconds: u64) {
 #[test]
 fn each_message_ends_in_one_result_under_fire() {
     let _quiet = crate::alone();
-    for seed in 1..=number("PALM_FIRE_SEEDS", 1) {
-        under_fire(seed, number("PALM_FIRE_MESSAGES", 40_000), number("PALM_FIRE_SECONDS", 18));
+    for seed in 1..=number("PALM_CHAOS_SEEDS", 1) {
+        run(seed, number("PALM_CHAOS_MESSAGES", 40_000), number("PALM_CHAOS_SECONDS", 18));
     }
 }

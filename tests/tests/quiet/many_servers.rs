@@ -2,24 +2,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::inside;
+use crate::in_process;
 
 use futures::{StreamExt as _, channel::oneshot, executor::block_on, stream::FuturesUnordered};
 use palm_peer::{Peer, Server};
 use palm_tests::{Etcd, eventually};
 use std::{sync::Arc, thread, time::Instant};
 
-const CROWD: usize = 200;
+const SERVERS: usize = 200;
 
 #[test]
 fn two_hundred_servers_that_join_at_once_are_all_configured_and_published() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let start = Instant::now();
-    let joining: FuturesUnordered<_> =
-        (0..CROWD).map(|_| Server::new("crowd").function("echo", inside::echo).join(inside::settings(&etcd))).collect();
+    let joining: FuturesUnordered<_> = (0..SERVERS)
+        .map(|_| Server::new("echo_server").function("echo", in_process::echo).join(in_process::settings(&etcd)))
+        .collect();
     let peers: Vec<Arc<Peer>> = block_on(joining.map(|joined| Arc::new(joined.expect("it joins"))).collect());
-    println!("{CROWD} servers joined within {:?}", start.elapsed());
+    println!("{SERVERS} servers joined within {:?}", start.elapsed());
     let (stop, stopped) = oneshot::channel::<()>();
     let served = peers.clone();
     let serving = thread::spawn(move || {
@@ -28,16 +29,16 @@ fn two_hundred_servers_that_join_at_once_are_all_configured_and_published() {
         let all: FuturesUnordered<_> = served.iter().map(|peer| peer.serve(stopped.clone())).collect();
         block_on(all.collect::<Vec<_>>())
     });
-    let client = inside::client(inside::settings(&etcd), "crowd", CROWD);
-    println!("{CROWD} servers can be reached within {:?}", start.elapsed());
+    let client = in_process::client(in_process::settings(&etcd), "echo_server", SERVERS);
+    println!("{SERVERS} servers can be reached within {:?}", start.elapsed());
     // The client may have heard of it before the last server has.
     let configured = || peers.iter().all(|peer| peer.state().configured).then_some(());
-    eventually("all know that they are configured", inside::SOON, configured);
+    eventually("all know that they are configured", in_process::SOON, configured);
     assert_eq!(peers.iter().filter(|peer| peer.state().leading).count(), 1);
-    assert_eq!(inside::call(&client, "crowd.echo", "hello").expect("somebody answers"), "hello");
+    assert_eq!(in_process::call(&client, "echo_server.echo", "hello").expect("somebody answers"), "hello");
     let leaving = Instant::now();
     drop(stop);
     assert!(serving.join().expect("no panic").into_iter().all(|served| served.is_ok()));
-    println!("{CROWD} servers left within {:?}", leaving.elapsed());
+    println!("{SERVERS} servers left within {:?}", leaving.elapsed());
     assert_eq!(etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]).trim(), "");
 }

@@ -33,14 +33,14 @@ pub async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 /// A server that is served on a thread of its own; dropped, it leaves the mesh.
-pub struct Inside {
+pub struct InProcess {
     /// The server itself.
     pub peer: Arc<Peer>,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-impl Inside {
+impl InProcess {
     /// Joins, serves, and waits until a leader has configured it.
     pub fn start(server: Server, settings: Config) -> Self {
         let options = settings;
@@ -71,7 +71,7 @@ impl Inside {
     }
 }
 
-impl Drop for Inside {
+impl Drop for InProcess {
     fn drop(&mut self) {
         self.leave();
         if let Some(thread) = self.thread.take() {

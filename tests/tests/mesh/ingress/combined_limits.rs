@@ -1,4 +1,4 @@
-//! What one may leave unfinished or unread, a hundred may not together.
+//! Limits on the memory that all clients combined can occupy.
 
 use super::Server;
 use palm_tests::wire::Wire;
@@ -6,9 +6,9 @@ use std::{net::TcpStream, time::Duration};
 
 const MEGABYTE: usize = 1024 * 1024;
 const PAYLOAD: usize = 4 * MEGABYTE;
-const CROWD: usize = 100;
+const CLIENTS: usize = 100;
 
-/// Far less than the crowd brings, and more than a server needs besides.
+/// Far less than the clients send, and more than a server needs besides.
 const MAX_HELD: u64 = 100 * 1024;
 
 fn server() -> Server {
@@ -32,14 +32,14 @@ fn unfinished(server: &Server, request: &[u8]) -> Wire {
 }
 
 /// A message of this connection is answered, however long it must wait for its turn.
-fn is_answered(server: &Server, request: &[u8], crowd: Vec<Wire>) {
+fn is_answered(server: &Server, request: &[u8], clients: Vec<Wire>) {
     let mut wire = Wire::dealer(server.address).expect("a connection");
     for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
         set(wire.stream(), Some(Duration::from_secs(60))).expect("a socket");
     }
     wire.send(request).expect("sent");
     assert_eq!(wire.answer().expect("an answer")[1], PAYLOAD.to_string().as_bytes());
-    drop(crowd);
+    drop(clients);
 }
 
 #[test]
@@ -48,12 +48,12 @@ fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
     let server = server();
     let request = long();
     let before = server.memory();
-    let crowd: Vec<Wire> = (0..CROWD).map(|_| unfinished(&server, &request)).collect();
+    let clients: Vec<Wire> = (0..CLIENTS).map(|_| unfinished(&server, &request)).collect();
     server.good_call();
     let held = server.memory().saturating_sub(before);
     assert!(held < MAX_HELD, "{held} kB are held of messages that are not finished");
 
-    drop(crowd);
+    drop(clients);
     is_answered(&server, &request, Vec::new());
     server.calm_down();
 }
@@ -62,10 +62,10 @@ fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
 fn who_holds_the_room_that_others_wait_for_must_use_it() {
     let server = server();
     let request = long();
-    let crowd: Vec<Wire> = (0..4).map(|_| unfinished(&server, &request)).collect();
+    let clients: Vec<Wire> = (0..4).map(|_| unfinished(&server, &request)).collect();
     // Nobody waits, so nobody is in haste.
     assert_eq!(server.refused("stalled"), 0);
-    is_answered(&server, &request, crowd);
+    is_answered(&server, &request, clients);
     assert!(server.refused("stalled") > 0);
 }
 
@@ -75,15 +75,15 @@ fn a_crowd_that_does_not_read_its_answers_cannot_fill_the_memory() {
     let server = server();
     let before = server.memory();
     let get: &[&[u8]] = &[br#"{"palm":1,"pipeline":["plenty.bytes"]}"#, b"4194304"];
-    let mut crowd = Vec::new();
+    let mut clients = Vec::new();
     let mut most = 0;
-    for _ in 0..CROWD {
+    for _ in 0..CLIENTS {
         let mut wire = Wire::dealer(server.address).expect("a connection");
         for _ in 0..5 {
             // It may be cut off already.
             let _ = wire.message(get);
         }
-        crowd.push(wire);
+        clients.push(wire);
         most = most.max(server.memory());
     }
     server.good_call();
@@ -96,6 +96,6 @@ fn a_crowd_that_does_not_read_its_answers_cannot_fill_the_memory() {
         proper.message(get).expect("sent");
         assert_eq!(proper.answer().expect("an answer")[1].len(), PAYLOAD, "who reads is not cut off");
     }
-    drop((proper, crowd));
+    drop((proper, clients));
     server.calm_down();
 }

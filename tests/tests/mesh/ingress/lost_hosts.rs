@@ -1,4 +1,4 @@
-//! Hosts that vanish without a word: what they held is released.
+//! Hosts that vanish without closing their connections: what they held is released.
 
 use super::{Server, number};
 use palm_tests::{Etcd, Network, Process, eventually, example, free_port, wire::Wire};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+mod combined_limits;
 mod descriptors;
 mod exhaustion;
 mod failures;
@@ -10,11 +11,10 @@ mod greetings;
 mod inner_socket;
 mod libzmq;
 mod log_lines;
-mod together;
-mod unread;
-mod vanished;
+mod lost_hosts;
+mod slow_readers;
 
-use palm_tests::{Etcd, Holdings, Process, eventually, example, free_port, wire::Wire};
+use palm_tests::{Etcd, Process, ResourceUsage, eventually, example, free_port, wire::Wire};
 use std::{io, net::SocketAddr, time::Duration};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -106,13 +106,13 @@ impl Server {
         number(&self.ping(), "connections")
     }
 
-    fn holdings(&self) -> Holdings {
-        Holdings::of(self.process.pid())
+    fn resource_usage(&self) -> ResourceUsage {
+        ResourceUsage::of(self.process.pid())
     }
 
     /// The memory that it holds, in kB.
     fn memory(&self) -> u64 {
-        self.holdings().memory / 1024
+        self.resource_usage().memory / 1024
     }
 
     /// Waits until every connection but those of the mesh itself has ended.
