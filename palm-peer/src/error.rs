@@ -2,6 +2,7 @@
 
 use crate::io::etcd::{EtcdError, EtcdErrorKind};
 use palm_proto::{
+    call::CallFailure,
     config::InvalidSetting,
     types::message::{CallErrorKind, Failure},
 };
@@ -134,6 +135,10 @@ pub struct CallError {
 impl CallError {
     pub(crate) fn new(failure: Failure, server: Option<Uuid>) -> Self {
         Self { kind: failure.kind, message: failure.message, server }
+    }
+
+    pub(crate) fn of_call(failed: CallFailure) -> Self {
+        Self::new(failed.failure, failed.server)
     }
 
     /// What went wrong, for programs.

@@ -10,7 +10,7 @@
 //! - [`zmtp`]: the part of ZeroMQ's protocol that peers speak.
 //! - [`election`], [`lease`], [`removal`], [`etcd_history`], [`reflector`]: membership.
 //! - [`registry`], [`pipeliner`]: the leader's duties.
-//! - [`directory`], [`routing`], [`job`], [`liveness`]: clients.
+//! - [`directory`], [`routing`], [`call`], [`job`], [`liveness`]: clients.
 //! - [`limits`]: bounds on connections, bytes, requests and log lines.
 //!
 //! The crate makes no promise of stability of its own: `palm-peer` re-exports what programs may rely on.
@@ -19,6 +19,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod backoff;
+pub mod call;
 pub mod certificate_expiry;
 pub mod client_table;
 pub mod config;

@@ -1,5 +1,7 @@
 //! Which instance a call goes to.
 
+use crate::types::instance::Instance;
+use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 /// Above this number of instances of a name, a client keeps links to a subset of this size only.
@@ -62,6 +64,14 @@ pub fn choose_instance(
         return power_of_two_choices(count, load, random);
     }
     power_of_two_choices(sound.len(), |i| load(sound[i]), random).map(|choice| sound[choice])
+}
+
+/// The instances without those that are `avoided`.
+pub fn not_avoided<'a>(able: &'a [Arc<Instance>], avoided: &[Uuid]) -> Cow<'a, [Arc<Instance>]> {
+    if avoided.is_empty() {
+        return Cow::Borrowed(able);
+    }
+    able.iter().filter(|instance| !avoided.contains(&instance.uuid)).cloned().collect()
 }
 
 #[cfg(test)]

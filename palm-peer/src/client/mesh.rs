@@ -5,7 +5,7 @@ use crate::{
     client::{
         dialer::{Dialer, OpenError},
         discovery::{KeepsDirectory, learn},
-        link::Link,
+        link::{Broken, Link},
         replies::{Reply, ReplyRouter},
     },
     error::{Error, ErrorKind},
@@ -23,7 +23,7 @@ use futures::{
     future::{Either, join_all, select},
 };
 use palm_proto::{
-    backoff::backoff,
+    call::{AttemptError, Call, CallFailure, Next},
     config::ValidConfig,
     directory::{Able, Directory, Update},
     routing::choose_instance,
@@ -145,53 +145,26 @@ impl Mesh {
         Ok(())
     }
 
-    /// Calls one function, wherever it is; elsewhere again only when it is certain that it did not run.
-    pub async fn call(
-        &self,
-        mut request: Request,
-        payload: Bytes,
-        deadline: Instant,
-    ) -> Result<Bytes, (Failure, Option<Uuid>)> {
-        self.check_size(&payload).map_err(|failure| (failure, None))?;
-        let mut avoided: Vec<Uuid> = Vec::new();
-        let mut refused: Option<(Failure, Option<Uuid>)> = None;
-        let mut rounds = 0;
-        // How much time another round needs that may do better; none when it cannot.
-        let mut again: Option<Duration> = None;
+    /// Calls one function, as [`palm_proto::call`] decides.
+    pub async fn call(&self, mut request: Request, payload: Bytes, deadline: Instant) -> Result<Bytes, CallFailure> {
+        self.check_size(&payload).map_err(|failure| CallFailure { failure, server: None })?;
+        let mut call = Call::new(deadline);
         loop {
             let able = self.resolve(&request.pipeline[0]);
-            let able = able.map_err(|failure| refused.clone().unwrap_or((failure, None)))?;
-            let Some(instance) = self.choose(&able, &avoided) else {
-                let last = refused.clone().unwrap_or_else(|| unreachable("no instance is left to try", None));
-                let Some(needed) = again.take() else { return Err(last) };
-                let wait = backoff(rounds, Duration::from_millis(5), Duration::from_millis(500), fastrand::f64());
-                if Instant::now() + wait + needed >= deadline {
-                    return Err(last);
-                }
-                timer::sleep(wait).await;
-                avoided.clear();
-                rounds += 1;
-                continue;
-            };
-            match self.try_at(&instance, &mut request, &payload, deadline).await {
-                Ok(reply) => return Ok(reply.payload),
-                Err(AttemptError::Final(failure)) => return Err((failure, Some(instance.uuid))),
-                Err(AttemptError::DidNotRun(failure, needed)) => {
-                    avoided.push(instance.uuid);
-                    refused = Some((failure, Some(instance.uuid)));
-                    again = [again, needed].into_iter().flatten().min();
-                }
+            match call.next(Instant::now(), able, |open| self.choose(open), fastrand::f64()) {
+                Next::Fail(failure) => return Err(failure),
+                Next::Wait(until) => timer::sleep_until(until).await,
+                Next::Attempt(instance) => match self.try_at(&instance, &mut request, &payload, deadline).await {
+                    Ok(reply) => return Ok(reply.payload),
+                    Err(error) => call.attempt_failed(instance.uuid, error)?,
+                },
             }
         }
     }
 
-    /// Picks one of these instances that is not avoided: [`choose_instance`]. Where one that is picked is failing, all that
-    /// are failing are tried again in the background, so that nobody waits for them while there are others.
-    pub fn choose(&self, able: &[Arc<Instance>], avoided: &[Uuid]) -> Option<Arc<Instance>> {
-        if !avoided.is_empty() {
-            let open: Vec<_> = able.iter().filter(|instance| !avoided.contains(&instance.uuid)).cloned().collect();
-            return self.choose(&open, &[]);
-        }
+    /// Picks one of these instances: [`choose_instance`]. Where one that is picked is failing, all that are failing are tried
+    /// again in the background, so that nobody waits for them while there are others.
+    pub fn choose(&self, able: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let load = |i: usize| lock(&self.links).get(&able[i].uuid).map_or(0, |slot| slot.in_flight());
         let failing = |i: usize| self.is_failing(&able[i]);
         let choice = choose_instance(able.len(), failing, load, |below| fastrand::usize(..below))?;
@@ -258,32 +231,19 @@ impl Mesh {
         payload: &Bytes,
         deadline: Instant,
     ) -> Result<Reply, AttemptError> {
-        let link = self.link_to(instance, deadline).await.map_err(|error| {
-            let words = format!("{}: {error}", instance.endpoint);
-            AttemptError::DidNotRun(
-                Failure::new(CallErrorKind::Unreachable, words),
-                error.is_passing().then_some(OPEN_WITHIN),
-            )
+        let link = self.link_to(instance, deadline).await.map_err(|error| AttemptError::NotConnected {
+            failure: Failure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint)),
+            retry_takes: error.is_passing().then_some(OPEN_WITHIN),
         })?;
         request.route = vec![instance.uuid];
         request.give_time(deadline.saturating_duration_since(Instant::now()));
-        let reply = link.request(request, payload.clone()).map_err(|failure| AttemptError::DidNotRun(failure, None))?;
+        let reply = link.request(request, payload.clone()).map_err(AttemptError::NotSent)?;
         match timer::timeout_at(deadline, reply).await {
-            Err(Elapsed) => {
-                Err(AttemptError::Final(Failure::new(CallErrorKind::TimedOut, "no answer before the deadline")))
-            }
-            Ok(Err(_)) => {
-                let words = "the connection broke before the answer; the function may have run";
-                Err(AttemptError::Final(Failure::new(CallErrorKind::Unreachable, words)))
-            }
+            Err(Elapsed) => Err(AttemptError::TimedOut),
+            Ok(Err(Broken)) => Err(AttemptError::ConnectionLost),
             Ok(Ok(mut reply)) => match reply.answer.error.take() {
                 None => Ok(reply),
-                Some(failure) => Err(match failure.kind {
-                    // It will be less so in a while.
-                    CallErrorKind::Busy => AttemptError::DidNotRun(failure, Some(Duration::ZERO)),
-                    CallErrorKind::Leaving | CallErrorKind::WrongServer => AttemptError::DidNotRun(failure, None),
-                    _ => AttemptError::Final(failure),
-                }),
+                Some(failure) => Err(AttemptError::Answered(failure)),
             },
         }
     }
@@ -333,17 +293,6 @@ async fn refusal(etcd: &Etcd, folder: String) -> EtcdError {
         Err(error) if !error.is_passing() => error,
         _ => future::pending().await,
     }
-}
-
-/// Why an attempt has no result, and whether the function may have run.
-enum AttemptError {
-    /// It did not; and how much time another attempt there needs, if that may do better.
-    DidNotRun(Failure, Option<Duration>),
-    Final(Failure),
-}
-
-fn unreachable(words: &str, server: Option<Uuid>) -> (Failure, Option<Uuid>) {
-    (Failure::new(CallErrorKind::Unreachable, words), server)
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ impl<'a> IntoFuture for Call<'a> {
         Box::pin(async move {
             let deadline = Instant::now() + self.time;
             let called = self.client.mesh.call(self.request, self.payload, deadline).await;
-            called.map_err(|(failure, server)| CallError::new(failure, server))
+            called.map_err(CallError::of_call)
         })
     }
 }

@@ -67,7 +67,7 @@ impl Message {
     pub async fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
         let mesh = self.relay.mesh().await.map_err(|failure| CallError::new(failure, None))?;
         let called = mesh.call(Request::call(target), payload.into(), self.deadline).await;
-        called.map_err(|(failure, server)| CallError::new(failure, server))
+        called.map_err(CallError::of_call)
     }
 
     /// Until when the sender waits. An asynchronous function is dropped then.

@@ -9,6 +9,7 @@ use crate::{
 use futures::{FutureExt as _, future::BoxFuture};
 use palm_proto::{
     config::ValidConfig,
+    routing::not_avoided,
     types::{
         message::{CallErrorKind, Failure, Request, Rerouted},
         names,
@@ -145,7 +146,7 @@ impl Relay {
             let chosen = match meant.filter(|instance| pinned || !mesh.is_failing(instance)) {
                 Some(instance) => Arc::clone(instance),
                 None if pinned => break,
-                None => match mesh.choose(&able, &avoided) {
+                None => match mesh.choose(&not_avoided(&able, &avoided)) {
                     Some(instance) => instance,
                     None => break,
                 },

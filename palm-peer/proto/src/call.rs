@@ -1,0 +1,163 @@
+//! When a call is sent, to which instance, when it is retried, and what its caller is told.
+//!
+//! [`Call`] is one call. [`Call::next`] says what to do now; the caller does it, and reports an attempt that had no result with
+//! [`Call::attempt_failed`]. The law: a call is sent again only if it is certain that the function did not run. Each instance is tried
+//! once a round. When none is left, another round begins after a backoff, if it may do better before the deadline.
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    backoff::backoff,
+    directory::Able,
+    routing::not_avoided,
+    types::{
+        instance::Instance,
+        message::{CallErrorKind, Failure},
+    },
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// The wait before the second round.
+const MIN_BACKOFF: Duration = Duration::from_millis(5);
+
+/// The longest wait between two rounds.
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
+
+/// Why a call has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallFailure {
+    /// What went wrong.
+    pub failure: Failure,
+    /// The server that it went wrong at, if the call came that far.
+    pub server: Option<Uuid>,
+}
+
+/// Why an attempt has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptError {
+    /// There is no connection to the instance.
+    NotConnected {
+        /// Why not.
+        failure: Failure,
+        /// How long connecting may take if it is tried again; `None` when that would fail as well.
+        retry_takes: Option<Duration>,
+    },
+    /// The request was not sent.
+    NotSent(Failure),
+    /// The server answered with an error.
+    Answered(Failure),
+    /// The connection broke before the answer.
+    ConnectionLost,
+    /// There was no answer before the deadline.
+    TimedOut,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Send the request to this instance.
+    Attempt(Arc<Instance>),
+    /// Ask again at this time.
+    Wait(Instant),
+    /// Give up.
+    Fail(CallFailure),
+}
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    deadline: Instant,
+    /// The instances that were tried in this round.
+    tried: Vec<Uuid>,
+    /// Why the last attempt failed.
+    last: Option<CallFailure>,
+    /// How many rounds are over.
+    rounds: u32,
+    /// The least time that an attempt of another round needs; `None` when another round cannot do better.
+    retry_takes: Option<Duration>,
+}
+
+impl Call {
+    /// A call that must end by `deadline`.
+    #[must_use]
+    pub fn new(deadline: Instant) -> Self {
+        Self { deadline, tried: Vec::new(), last: None, rounds: 0, retry_takes: None }
+    }
+
+    /// Returns what to do `now`. `able` are the instances that the target means at this time, or why there are none. `choose`
+    /// picks one of several, and returns `None` only if there are none. `random` (0 to 1) spreads the waits of many clients.
+    #[must_use]
+    pub fn next(
+        &mut self,
+        now: Instant,
+        able: Result<Able, Failure>,
+        choose: impl FnOnce(&[Arc<Instance>]) -> Option<Arc<Instance>>,
+        random: f64,
+    ) -> Next {
+        let able = match able {
+            Ok(able) => able,
+            // What an instance said tells more than that it is gone since.
+            Err(failure) => return Next::Fail(self.last(failure)),
+        };
+        match choose(&not_avoided(&able, &self.tried)) {
+            Some(instance) => Next::Attempt(instance),
+            None => self.next_round(now, random),
+        }
+    }
+
+    /// An attempt at this instance had no result.
+    ///
+    /// # Errors
+    /// When the function may have run: the call ends with this failure.
+    pub fn attempt_failed(&mut self, instance: Uuid, error: AttemptError) -> Result<(), CallFailure> {
+        let (failure, retry_takes) =
+            did_not_run(error).map_err(|failure| CallFailure { failure, server: Some(instance) })?;
+        self.tried.push(instance);
+        self.last = Some(CallFailure { failure, server: Some(instance) });
+        self.retry_takes = [self.retry_takes, retry_takes].into_iter().flatten().min();
+        Ok(())
+    }
+
+    fn next_round(&mut self, now: Instant, random: f64) -> Next {
+        let give_up =
+            |call: &Self| Next::Fail(call.last(Failure::new(CallErrorKind::Unreachable, "no instance is left to try")));
+        let Some(takes) = self.retry_takes.take() else { return give_up(self) };
+        let begin = now + backoff(self.rounds, MIN_BACKOFF, MAX_BACKOFF, random);
+        if begin + takes >= self.deadline {
+            return give_up(self);
+        }
+        self.tried.clear();
+        self.rounds += 1;
+        Next::Wait(begin)
+    }
+
+    /// Why the last attempt failed; this failure if there was none.
+    fn last(&self, otherwise: Failure) -> CallFailure {
+        self.last.clone().unwrap_or(CallFailure { failure: otherwise, server: None })
+    }
+}
+
+/// The failure of an attempt whose function certainly did not run, and how long another attempt at the same instance takes if that may do
+/// better. An error when the function may have run.
+fn did_not_run(error: AttemptError) -> Result<(Failure, Option<Duration>), Failure> {
+    match error {
+        AttemptError::NotConnected { failure, retry_takes } => Ok((failure, retry_takes)),
+        AttemptError::NotSent(failure) => Ok((failure, None)),
+        AttemptError::Answered(failure) => match failure.kind {
+            // It will be less so in a while.
+            CallErrorKind::Busy => Ok((failure, Some(Duration::ZERO))),
+            CallErrorKind::Leaving | CallErrorKind::WrongServer => Ok((failure, None)),
+            _ => Err(failure),
+        },
+        AttemptError::ConnectionLost => {
+            let message = "the connection broke before the answer; the function may have run";
+            Err(Failure::new(CallErrorKind::Unreachable, message))
+        }
+        AttemptError::TimedOut => Err(Failure::new(CallErrorKind::TimedOut, "no answer before the deadline")),
+    }
+}
