@@ -2,7 +2,8 @@
 //!
 //! [`Call`] is one call. [`Call::next`] says what to do now; the caller does it, and reports an attempt that had no result with
 //! [`Call::attempt_failed`]. The law: a call is sent again only if it is certain that the function did not run. Each instance is tried
-//! once a round. When none is left, another round begins after a backoff, if it may do better before the deadline.
+//! once a round. When none is left, another round begins after a backoff, if it may do better before the deadline. Nothing is sent after
+//! the deadline.
 
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,9 @@ impl Call {
         choose: impl FnOnce(&[Arc<Instance>]) -> Option<Arc<Instance>>,
         random: f64,
     ) -> Next {
+        if now >= self.deadline {
+            return Next::Fail(self.last(timed_out()));
+        }
         let able = match able {
             Ok(able) => able,
             // What an instance said tells more than that it is gone since.
@@ -158,6 +162,10 @@ fn did_not_run(error: AttemptError) -> Result<(Failure, Option<Duration>), Failu
             let message = "the connection broke before the answer; the function may have run";
             Err(Failure::new(CallErrorKind::Unreachable, message))
         }
-        AttemptError::TimedOut => Err(Failure::new(CallErrorKind::TimedOut, "no answer before the deadline")),
+        AttemptError::TimedOut => Err(timed_out()),
     }
+}
+
+fn timed_out() -> Failure {
+    Failure::new(CallErrorKind::TimedOut, "no answer before the deadline")
 }

@@ -108,3 +108,16 @@ fn the_last_refusal_is_reported_and_not_that_nothing_is_left() {
     assert_eq!(gone(&mut call), Next::Fail(failed_at(CallErrorKind::Leaving, 2)));
     assert_eq!(next(&mut call, now, &[1, 2]), Next::Fail(failed_at(CallErrorKind::Leaving, 2)));
 }
+
+#[test]
+fn nothing_is_sent_after_the_deadline() {
+    let now = Instant::now();
+    let mut call = Call::new(now);
+    let failed = CallFailure { failure: timed_out(), server: None };
+    assert_eq!(next(&mut call, now, &[1, 2]), Next::Fail(failed));
+    let silent = AttemptError::NotConnected { failure: failure(CallErrorKind::Unreachable), retry_takes: Some(MS) };
+    let mut call = Call::new(now + MS);
+    assert_eq!(call.attempt_failed(Uuid::from_u128(1), silent), Ok(()));
+    let failed = failed_at(CallErrorKind::Unreachable, 1);
+    assert_eq!(next(&mut call, now + MS, &[1, 2]), Next::Fail(failed), "that tells more than the deadline");
+}
