@@ -25,7 +25,7 @@ const ETCD_WITHIN: Duration = Duration::from_secs(4);
     error_code(2, "the command line or a setting is wrong"),
     error_code(3, "etcd cannot be reached")
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
     #[argh(option, arg_name = "urls")]
     etcd: Option<String>,
@@ -58,7 +58,7 @@ const EVERYWHERE: [&str; 7] = ["--etcd", "--prefix", "--user", "--cacert", "--ce
 /// What to do.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Who is there.
     Status(Status),
     /// Take one out.
@@ -74,7 +74,7 @@ pub enum Command {
 /// shows the servers of the mesh, or the record of one as it is stored
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "status")]
-pub struct Status {
+pub(crate) struct Status {
     /// uuid of a server, or its first 4 characters or more: print this record
     #[argh(positional)]
     pub server: Option<String>,
@@ -88,7 +88,7 @@ pub struct Status {
 
 impl Status {
     /// Refuses what cannot be meant.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         let asked = [(self.server.is_some(), "a server"), (self.json, "--json"), (self.watch, "--watch")];
         let asked: Vec<_> = asked.into_iter().filter_map(|(is_asked, name)| is_asked.then_some(name)).collect();
         if asked.len() > 1 {
@@ -101,7 +101,7 @@ impl Status {
 /// takes a server out of the mesh: its process ends, and clients no longer find it
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "rm")]
-pub struct Rm {
+pub(crate) struct Rm {
     /// uuid of the server, or its first 4 characters or more
     #[argh(positional)]
     pub server: String,
@@ -110,7 +110,7 @@ pub struct Rm {
 /// clears all that the mesh keeps in etcd; servers that are alive come back by themselves
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "reset")]
-pub struct Reset {
+pub(crate) struct Reset {
     /// do not ask
     #[argh(switch)]
     pub yes: bool,
@@ -122,7 +122,7 @@ pub struct Reset {
 /// calls a function and prints its answer, byte for byte
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "call")]
-pub struct Call {
+pub(crate) struct Call {
     /// server.function, or uuid.function for that one
     #[argh(positional)]
     pub target: String,
@@ -140,7 +140,7 @@ pub struct Call {
 /// streams the lines of standard input through functions, and prints the results as lines
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "job")]
-pub struct Job {
+pub(crate) struct Job {
     /// the functions, separated by commas: server.function, or uuid.function for that one
     #[argh(positional)]
     pub pipeline: String,
@@ -163,7 +163,7 @@ pub struct Job {
 
 impl Args {
     /// Where etcd is and how long to wait for it; the environment's, changed by the flags.
-    pub fn options(&self) -> Result<Config, InvalidSetting> {
+    pub(crate) fn options(&self) -> Result<Config, InvalidSetting> {
         let set = Config::from_env()?;
         // What concerns servers alone, such as an address to listen on, must not get in the way.
         let mut settings = Config {
@@ -210,7 +210,7 @@ impl Args {
 #[derive(Debug)]
 // One is made, once.
 #[allow(clippy::large_enum_variant)]
-pub enum Parsed {
+pub(crate) enum Parsed {
     /// A command.
     Args(Args),
     /// This text.
@@ -218,7 +218,7 @@ pub enum Parsed {
 }
 
 /// Reads the command line, without the program's name.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
     let text = |arg: OsString| {
         arg.into_string().map_err(|arg| Failure::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
     };

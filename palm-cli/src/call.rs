@@ -5,7 +5,7 @@ use palm_peer::{Client, Config};
 use std::io::{self, Read as _};
 
 /// Does what the command line says.
-pub async fn run(call: &Call, options: Config, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(call: &Call, options: Config, screen: &mut Screen) -> Result<(), Failure> {
     let payload = match call.payload.as_deref() {
         Some("-") => standard_input(options.max_payload)?,
         Some(payload) => payload.as_bytes().to_owned(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Says something on stderr, and goes on. Where nobody reads stderr, the status must do.
-pub fn warn(words: &str) {
+pub(crate) fn warn(words: &str) {
     // The text may come from servers, or from anyone with write access to etcd.
     let words: Vec<_> = words.trim_end().split('\n').map(harmless).collect();
     let _ = writeln!(io::stderr(), "palm-cli: {}", words.join("\n"));
@@ -16,7 +16,7 @@ pub fn warn(words: &str) {
 
 /// Why a command ends early.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// It could not be done, for this reason.
     CouldNot(String),
     /// It was asked wrongly.
@@ -29,7 +29,7 @@ pub enum Failure {
 
 impl Failure {
     /// Says it on stderr, and gives the exit status.
-    pub fn tell(self) -> ExitCode {
+    pub(crate) fn tell(self) -> ExitCode {
         let (status, words) = match self {
             Self::CouldNot(words) => (1, words),
             Self::Usage(words) => (2, words),

@@ -10,7 +10,7 @@ const SHORTEST: usize = 4;
 const LISTED: usize = 20;
 
 /// The entry of this name, or the only one whose name begins so.
-pub fn find<'a>(entries: &'a [ServerEntry], wanted: &str) -> Result<&'a ServerEntry, Failure> {
+pub(crate) fn find<'a>(entries: &'a [ServerEntry], wanted: &str) -> Result<&'a ServerEntry, Failure> {
     let lower = wanted.to_ascii_lowercase();
     if let Some(entry) = entries.iter().find(|entry| entry.name == wanted || entry.name == lower) {
         return Ok(entry);
@@ -45,7 +45,7 @@ fn list(entries: &[&ServerEntry]) -> String {
 }
 
 /// The entry in a few words: `<uuid> (printf at tcp://127.0.0.1:5555)`.
-pub fn describe(entry: &ServerEntry) -> String {
+pub(crate) fn describe(entry: &ServerEntry) -> String {
     let name = harmless(&entry.name);
     match &entry.record {
         Ok(record) => format!("{name} ({} at {})", record.server, harmless(&record.endpoint())),

@@ -25,7 +25,7 @@ const TOGETHER: usize = 256;
 type Ended = (u64, Result<Bytes, JobError>);
 
 /// Does what the command line says.
-pub async fn run(args: &args::Job, options: Config, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(args: &args::Job, options: Config, screen: &mut Screen) -> Result<(), Failure> {
     let delimiter = if args.null { b'\0' } else { b'\n' };
     let max = options.max_payload;
     let client = Client::connect(options).await?;

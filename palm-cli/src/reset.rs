@@ -14,7 +14,7 @@ const QUIET: Duration = Duration::from_secs(5);
 const BACK_WITHIN: Duration = Duration::from_secs(300);
 
 /// Does what the command line says.
-pub async fn run(reset: &Reset, options: Config, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(reset: &Reset, options: Config, screen: &mut Screen) -> Result<(), Failure> {
     let asks = !reset.yes;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::Usage("reset asks on a terminal; without one, say --yes".to_owned()));

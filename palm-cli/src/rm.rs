@@ -9,7 +9,7 @@ use crate::{
 use palm_peer::Admin;
 
 /// Does what the command line says.
-pub async fn run(rm: &Rm, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(rm: &Rm, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
     let entries = admin.servers().await?;
     let removed = admin.remove(&find(&entries, &rm.server)?.name).await?;
     Ok(screen.line(&format!("Removed {}", describe(&removed)))?)

@@ -14,7 +14,7 @@ const CLEAR: &[u8] = b"\x1b[H\x1b[J";
 
 /// Ends when nobody can read standard output any more, as after `| head`: else a program that has nothing to print for now
 /// would not notice. A thread waits for it, so that nothing is polled.
-pub fn reader_gone() -> impl Future<Output = ()> + Unpin {
+pub(crate) fn reader_gone() -> impl Future<Output = ()> + Unpin {
     let (gone, told) = oneshot::channel();
     let wait = move || {
         let stdout = io::stdout();
@@ -34,7 +34,7 @@ pub fn reader_gone() -> impl Future<Output = ()> + Unpin {
 }
 
 /// Standard output.
-pub struct Screen {
+pub(crate) struct Screen {
     out: BufWriter<StdoutLock<'static>>,
     /// Whether a person looks at it.
     pub terminal: bool,
@@ -43,7 +43,7 @@ pub struct Screen {
 
 impl Screen {
     /// That of this process.
-    pub fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         let out = io::stdout().lock();
         let terminal = out.is_terminal();
         let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -52,29 +52,29 @@ impl Screen {
     }
 
     /// Writes a line.
-    pub fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.trim_end_matches('\n').as_bytes())?;
         self.out.write_all(b"\n")
     }
 
     /// Writes these bytes and no others.
-    pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
     }
 
     /// Ends the line that `bytes`, written last, left open.
-    pub fn end_line(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn end_line(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.ends_with(b"\n") { Ok(()) } else { self.out.write_all(b"\n") }
     }
 
     /// Shows what was written so far.
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
     /// Begins a new picture: on a terminal, in place of the last one; elsewhere, behind it. What the terminal showed before the
     /// first one is scrolled up, not erased.
-    pub fn redraw(&mut self, first: bool) -> io::Result<()> {
+    pub(crate) fn redraw(&mut self, first: bool) -> io::Result<()> {
         match (self.terminal, first) {
             (true, true) => {
                 let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row));
@@ -88,13 +88,13 @@ impl Screen {
     }
 
     /// How many characters fit into a line; `None` where there is no end to it.
-    pub fn width(&self) -> Option<usize> {
+    pub(crate) fn width(&self) -> Option<usize> {
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| self.terminal)?;
         Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
     }
 
     /// The words in the colour of a state, where there is colour.
-    pub fn state(&self, state: ServerStatus, words: &str) -> String {
+    pub(crate) fn state(&self, state: ServerStatus, words: &str) -> String {
         self.painted(
             match state {
                 ServerStatus::Leader => "1;32",
@@ -108,7 +108,7 @@ impl Screen {
     }
 
     /// The words of a heading.
-    pub fn heading(&self, words: &str) -> String {
+    pub(crate) fn heading(&self, words: &str) -> String {
         self.painted("1", words)
     }
 
@@ -118,7 +118,7 @@ impl Screen {
 }
 
 /// The text without what could steer a terminal: anybody who may write to etcd chooses it.
-pub fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     // Some characters are no controls, and yet turn around the direction of the text about them.
     let steers = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

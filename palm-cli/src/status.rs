@@ -15,7 +15,7 @@ use palm_peer::{Admin, ServerEntry};
 use std::{io, time::SystemTime};
 
 /// Does what the command line says.
-pub async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
     if status.watch {
         return watch(admin, screen).await;
     }

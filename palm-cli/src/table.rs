@@ -15,7 +15,7 @@ const WIDEST: usize = 64;
 const NARROWEST: usize = 12;
 
 /// One line.
-pub struct Row {
+pub(crate) struct Row {
     cells: [String; COLUMNS],
     /// What the line is painted by; `None` for the headings.
     pub state: Option<ServerStatus>,
@@ -23,7 +23,12 @@ pub struct Row {
 
 impl Row {
     /// The line, with the cell of the state as `paint` makes it, at most `width` characters long where there is a width.
-    pub fn text(&self, widths: &[usize; COLUMNS], width: Option<usize>, paint: impl Fn(&str) -> String) -> String {
+    pub(crate) fn text(
+        &self,
+        widths: &[usize; COLUMNS],
+        width: Option<usize>,
+        paint: impl Fn(&str) -> String,
+    ) -> String {
         let mut line = String::new();
         for (column, cell) in self.cells[..COLUMNS - 1].iter().enumerate() {
             let padding = " ".repeat(widths[column].saturating_sub(cell.chars().count()) + 2);
@@ -40,13 +45,13 @@ impl Row {
 }
 
 /// The headings, then a line for each entry.
-pub fn rows(entries: &[ServerEntry], now: Timestamp) -> Vec<Row> {
+pub(crate) fn rows(entries: &[ServerEntry], now: Timestamp) -> Vec<Row> {
     let headings = Row { cells: HEADINGS.map(str::to_owned), state: None };
     std::iter::once(headings).chain(entries.iter().map(|entry| row(entry, now))).collect()
 }
 
 /// How wide each column must be.
-pub fn widths(rows: &[Row]) -> [usize; COLUMNS] {
+pub(crate) fn widths(rows: &[Row]) -> [usize; COLUMNS] {
     std::array::from_fn(|column| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0))
 }
 
@@ -71,7 +76,7 @@ fn row(entry: &ServerEntry, now: Timestamp) -> Row {
 }
 
 /// Why a record is broken, short enough for a line: the reason may quote the record.
-pub fn brief(reason: &str) -> String {
+pub(crate) fn brief(reason: &str) -> String {
     cut(&harmless(reason), 200)
 }
 
@@ -88,7 +93,7 @@ fn cut(text: &str, max: usize) -> String {
 }
 
 /// A time in its two largest units: `7s`, `3m05s`, `2h00m`, `4d03h`.
-pub fn age(time: Duration) -> String {
+pub(crate) fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match seconds {
@@ -100,7 +105,7 @@ pub fn age(time: Duration) -> String {
 }
 
 /// The line below the table.
-pub fn summary(entries: &[ServerEntry]) -> String {
+pub(crate) fn summary(entries: &[ServerEntry]) -> String {
     let records: Vec<_> = entries.iter().filter_map(|entry| Some((entry, entry.record.as_ref().ok()?))).collect();
     let broken = match entries.len() - records.len() {
         0 => String::new(),
@@ -123,7 +128,7 @@ pub fn summary(entries: &[ServerEntry]) -> String {
 }
 
 /// `1 server`, `2 servers`.
-pub fn counted(count: usize, what: &str) -> String {
+pub(crate) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

@@ -16,7 +16,7 @@ use tonic::Status;
 const MAX_OPERATIONS: usize = 100;
 
 /// Sends simulated servers to the end of the line whenever one of them is first in it.
-pub async fn step_aside(shared: Arc<Shared>) {
+pub(super) async fn step_aside(shared: Arc<Shared>) {
     loop {
         shared.candidates_changed.notified().await;
         tokio::time::sleep(Duration::from_millis(50)).await;

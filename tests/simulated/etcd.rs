@@ -20,13 +20,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_MESSAGE: usize = 64 << 20;
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct ResponseHeader {
+pub(super) struct ResponseHeader {
     #[prost(int64, tag = "3")]
     pub revision: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct KeyValue {
+pub(super) struct KeyValue {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     #[prost(int64, tag = "2")]
@@ -40,7 +40,7 @@ pub struct KeyValue {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct RangeRequest {
+pub(super) struct RangeRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
@@ -60,7 +60,7 @@ pub struct RangeRequest {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct RangeResponse {
+pub(super) struct RangeResponse {
     #[prost(message, optional, tag = "1")]
     pub header: Option<ResponseHeader>,
     #[prost(message, repeated, tag = "2")]
@@ -70,7 +70,7 @@ pub struct RangeResponse {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct PutRequest {
+pub(super) struct PutRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
@@ -80,13 +80,13 @@ pub struct PutRequest {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct DeleteRequest {
+pub(super) struct DeleteRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub enum Operation {
+pub(super) enum Operation {
     #[prost(message, tag = "2")]
     Put(PutRequest),
     #[prost(message, tag = "3")]
@@ -122,14 +122,14 @@ struct LeaseGrantRequest {
 
 /// `LeaseKeepAliveRequest` and `LeaseRevokeRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct LeaseId {
+pub(super) struct LeaseId {
     #[prost(int64, tag = "1")]
     pub id: i64,
 }
 
 /// The answers about a lease.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct LeaseResponse {
+pub(super) struct LeaseResponse {
     #[prost(int64, tag = "2")]
     pub id: i64,
     /// 0 or less: the lease is gone.
@@ -157,7 +157,7 @@ struct WatchRequest {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct WatchResponse {
+pub(super) struct WatchResponse {
     #[prost(bool, tag = "4")]
     pub canceled: bool,
     #[prost(message, repeated, tag = "11")]
@@ -165,28 +165,28 @@ pub struct WatchResponse {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Event {
+pub(super) struct Event {
     #[prost(message, optional, tag = "2")]
     pub kv: Option<KeyValue>,
 }
 
 /// A put in a transaction.
-pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>, lease: i64) -> Operation {
+pub(super) fn put(key: impl Into<Bytes>, value: impl Into<Bytes>, lease: i64) -> Operation {
     Operation::Put(PutRequest { key: key.into(), value: value.into(), lease })
 }
 
 /// A deletion in a transaction.
-pub fn delete(key: impl Into<Bytes>) -> Operation {
+pub(super) fn delete(key: impl Into<Bytes>) -> Operation {
     Operation::Delete(DeleteRequest { key: key.into() })
 }
 
 /// The range of one key.
-pub fn key(key: &str) -> RangeRequest {
+pub(super) fn key(key: &str) -> RangeRequest {
     RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() }
 }
 
 /// The range of all keys that begin so.
-pub fn folder(prefix: &str) -> RangeRequest {
+pub(super) fn folder(prefix: &str) -> RangeRequest {
     RangeRequest { key: prefix.to_owned().into(), range_end: end(prefix), ..RangeRequest::default() }
 }
 
@@ -200,14 +200,14 @@ fn end(prefix: &str) -> Bytes {
 
 /// A connection to etcd; it opens itself anew as often as it takes.
 #[derive(Clone)]
-pub struct Store(Channel);
+pub(super) struct Store(Channel);
 
 impl Store {
     /// Connects when the first request is made.
     ///
     /// # Panics
     /// When `endpoint` is no URL.
-    pub fn new(endpoint: &str) -> Self {
+    pub(super) fn new(endpoint: &str) -> Self {
         let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("a URL of etcd");
         let endpoint = endpoint.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);
         // An etcd that is frozen, or whose host vanished, says nothing: the connection is given up then.
@@ -246,19 +246,19 @@ impl Store {
     }
 
     /// Reads.
-    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+    pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         self.ask("/etcdserverpb.KV/Range", request).await
     }
 
     /// Carries these out in one transaction; returns its revision.
-    pub async fn transact(&self, operations: Vec<Operation>) -> Result<i64, Status> {
+    pub(super) async fn transact(&self, operations: Vec<Operation>) -> Result<i64, Status> {
         let success = operations.into_iter().map(|operation| RequestOp { operation: Some(operation) }).collect();
         let answer: TxnResponse = self.ask("/etcdserverpb.KV/Txn", TxnRequest { success }).await?;
         Ok(answer.header.unwrap_or_default().revision)
     }
 
     /// Grants a lease.
-    pub async fn grant(&self, ttl: Duration) -> Result<i64, Status> {
+    pub(super) async fn grant(&self, ttl: Duration) -> Result<i64, Status> {
         let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let granted: LeaseResponse =
             self.ask("/etcdserverpb.Lease/LeaseGrant", LeaseGrantRequest { ttl, id: 0 }).await?;
@@ -266,12 +266,12 @@ impl Store {
     }
 
     /// Ends a lease, and all keys on it.
-    pub async fn revoke(&self, id: i64) -> Result<(), Status> {
+    pub(super) async fn revoke(&self, id: i64) -> Result<(), Status> {
         self.ask::<_, LeaseResponse>("/etcdserverpb.Lease/LeaseRevoke", LeaseId { id }).await.map(drop)
     }
 
     /// Renews the leases that come out of `leases`.
-    pub async fn keep_alive(
+    pub(super) async fn keep_alive(
         &self,
         leases: mpsc::UnboundedReceiver<LeaseId>,
     ) -> Result<Streaming<LeaseResponse>, Status> {
@@ -279,7 +279,7 @@ impl Store {
     }
 
     /// Follows the deletions under these prefixes from a revision on. The stream ends when `open` is dropped.
-    pub async fn deletions(
+    pub(super) async fn deletions(
         &self,
         prefixes: &[&str],
         from: i64,

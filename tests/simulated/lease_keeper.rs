@@ -9,12 +9,12 @@ use std::{
 use tonic::Status;
 
 /// How many streams there are.
-pub const STREAMS: usize = 4;
+pub(super) const STREAMS: usize = 4;
 /// In how many steps a period of renewals passes, so that they are spread evenly.
 const STEPS: usize = 32;
 
 /// Renews each lease of this stream's once in a third of its time to live.
-pub async fn renew(shared: Arc<Shared>, stream: usize) {
+pub(super) async fn renew(shared: Arc<Shared>, stream: usize) {
     loop {
         let (tx, requests) = mpsc::unbounded();
         // etcd answers the first request: the stream is not open before something is sent.

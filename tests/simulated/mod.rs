@@ -45,7 +45,7 @@ const ADDRESSES: usize = 250;
 /// How a simulated server behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// It answers, and renews its lease.
     Alive,
     /// It renews its lease and lets connections in, but says nothing, as a server whose serving loop is stuck.
@@ -56,7 +56,7 @@ pub enum Mode {
 
 /// What a [`Swarm`] is made with.
 #[derive(Debug, Clone)]
-pub struct SwarmConfig {
+pub(crate) struct SwarmConfig {
     /// etcd's URL.
     pub etcd: String,
     /// Of the leases.
@@ -66,7 +66,7 @@ pub struct SwarmConfig {
 }
 
 /// Simulated servers, on a thread of their own. Dropped, they are gone as after `kill -9`.
-pub struct Swarm {
+pub(crate) struct Swarm {
     runtime: Option<Runtime>,
     shared: Arc<Shared>,
 }
@@ -113,7 +113,7 @@ impl Swarm {
     ///
     /// # Panics
     /// When the system has no thread for it.
-    pub fn start(config: SwarmConfig) -> Self {
+    pub(crate) fn start(config: SwarmConfig) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let entered = runtime.enter();
         let shared = Arc::new(Shared {
@@ -141,7 +141,7 @@ impl Swarm {
     ///
     /// # Panics
     /// When one cannot listen at its address.
-    pub fn add(&self, name: &str, count: usize) -> Vec<Uuid> {
+    pub(crate) fn add(&self, name: &str, count: usize) -> Vec<Uuid> {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         let mut uuids = Vec::with_capacity(count);
         for _ in 0..count {
@@ -166,13 +166,13 @@ impl Swarm {
     }
 
     /// How many have a record, as far as they know.
-    pub fn registered(&self) -> usize {
+    pub(crate) fn registered(&self) -> usize {
         let servers = self.shared.servers.read().unwrap();
         servers.iter().filter(|server| server.held.lock().unwrap().written != 0).count()
     }
 
     /// How many keys lie under this prefix in etcd, and at which revision of etcd; `None` when etcd does not answer.
-    pub fn count(&self, prefix: &str) -> Option<(usize, i64)> {
+    pub(crate) fn count(&self, prefix: &str) -> Option<(usize, i64)> {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         let counting = self.shared.store.range(etcd::RangeRequest { count_only: true, ..folder(prefix) });
         let counted = runtime.block_on(counting).ok()?;
@@ -180,7 +180,7 @@ impl Swarm {
     }
 
     /// How often servers had to register again.
-    pub fn rejoined(&self) -> u64 {
+    pub(crate) fn rejoined(&self) -> u64 {
         self.shared.rejoined.load(Ordering::Relaxed)
     }
 
@@ -188,7 +188,7 @@ impl Swarm {
     ///
     /// # Panics
     /// When the address of one that shall live again was taken.
-    pub fn set(&self, uuids: &[Uuid], mode: Mode) {
+    pub(crate) fn set(&self, uuids: &[Uuid], mode: Mode) {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         for server in self.find(uuids) {
             let before = server.face.mode.swap(mode as u8, Ordering::Relaxed);
@@ -211,7 +211,7 @@ impl Swarm {
     ///
     /// # Panics
     /// When etcd does not do it.
-    pub fn lose_leases(&self, uuids: &[Uuid]) {
+    pub(crate) fn lose_leases(&self, uuids: &[Uuid]) {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         for server in self.find(uuids) {
             let lease = server.held.lock().unwrap().lease;

@@ -33,7 +33,7 @@ const MAX_FRAME: u64 = 1 << 20;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who answers, and whether it does.
-pub struct Face {
+pub(super) struct Face {
     pub uuid: Uuid,
     pub name: String,
     pub mode: AtomicU8,
@@ -55,7 +55,7 @@ impl Face {
 }
 
 /// Lets in whoever connects. Dropped, it ends all connections, as the end of a process does.
-pub async fn serve(listener: TcpListener, face: Arc<Face>) {
+pub(super) async fn serve(listener: TcpListener, face: Arc<Face>) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((stream, _)) = listener.accept().await {

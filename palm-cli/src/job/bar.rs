@@ -15,11 +15,11 @@ use std::{
 const EVERY: Duration = Duration::from_millis(200);
 
 /// A progress bar on stderr; nothing at all where no person looks, or types the input at the same time.
-pub struct Bar(ProgressBar);
+pub(super) struct Bar(ProgressBar);
 
 impl Bar {
     /// Shows this progress until it is finished.
-    pub fn new(progress: &Progress) -> Self {
+    pub(super) fn new(progress: &Progress) -> Self {
         let able = env::var_os("TERM").is_some_and(|term| term != "dumb");
         if !able || !io::stderr().is_terminal() || io::stdin().is_terminal() {
             return Self(ProgressBar::hidden());
@@ -44,19 +44,19 @@ impl Bar {
     }
 
     /// Moves the bar by bytes that were read.
-    pub fn read(&self) -> impl Fn(u64) + Send + 'static {
+    pub(super) fn read(&self) -> impl Fn(u64) + Send + 'static {
         let bar = self.0.clone();
         move |bytes| bar.inc(bytes)
     }
 
     /// Writes `ended`, with the bar out of the way where both would come to the same screen.
-    pub fn aside<T>(&self, terminal: bool, ended: &[Ended], write: impl FnOnce() -> T) -> T {
+    pub(super) fn aside<T>(&self, terminal: bool, ended: &[Ended], write: impl FnOnce() -> T) -> T {
         let in_the_way = terminal || ended.iter().any(|(_, result)| result.is_err());
         if in_the_way { self.0.suspend(write) } else { write() }
     }
 
     /// Leaves it as it is at the end.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         self.0.abandon();
     }
 }

@@ -13,7 +13,7 @@ const AHEAD: usize = 16;
 
 /// An input that is not read yet.
 #[must_use = "nothing is read until `start`"]
-pub struct Input {
+pub(super) struct Input {
     delimiter: u8,
     most: usize,
     messages: mpsc::Sender<Bytes>,
@@ -21,18 +21,18 @@ pub struct Input {
 
 /// An input that is read.
 #[must_use = "says how reading ended"]
-pub struct Reading(Option<thread::JoinHandle<io::Result<()>>>, Option<io::Error>);
+pub(super) struct Reading(Option<thread::JoinHandle<io::Result<()>>>, Option<io::Error>);
 
 impl Input {
     /// Standard input in pieces that end with `delimiter`, which is left out. Of a piece longer than `most`, which can
     /// not be sent, a byte more is kept: with that one it is refused.
-    pub fn standard(delimiter: u8, most: usize) -> (Self, mpsc::Receiver<Bytes>) {
+    pub(super) fn standard(delimiter: u8, most: usize) -> (Self, mpsc::Receiver<Bytes>) {
         let (messages, stream) = mpsc::channel(AHEAD);
         (Self { delimiter, most, messages }, stream)
     }
 
     /// Reads on a thread of its own, for reading blocks; it waits while the job pulls nothing. `count` is told of each byte.
-    pub fn start(self, count: impl Fn(u64) + Send + 'static) -> Reading {
+    pub(super) fn start(self, count: impl Fn(u64) + Send + 'static) -> Reading {
         let read = move || self.read(&mut io::stdin().lock(), count);
         match thread::Builder::new().name("stdin".to_owned()).spawn(read) {
             Ok(thread) => Reading(Some(thread), None),
@@ -54,7 +54,7 @@ impl Input {
 
 impl Reading {
     /// Waits for the end of the input, which the job has seen, and says whether it was one.
-    pub fn ended(self) -> Result<(), Failure> {
+    pub(super) fn ended(self) -> Result<(), Failure> {
         let Self(thread, error) = self;
         let ended = error.map_or_else(|| thread.map_or(Ok(Ok(())), thread::JoinHandle::join), |error| Ok(Err(error)));
         let cannot = |why: String| Failure::CouldNot(format!("cannot read standard input: {why}"));

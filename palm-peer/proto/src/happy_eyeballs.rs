@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long one attempt goes on alone before the next one starts beside it.
-pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 /// How long nothing may have arrived, while something is outstanding, before a PING is sent.
-pub const SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// How long the answer to a PING may take before the connection is suspect.
-pub const PONG_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const PONG_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often a suspect connection is looked at, and one whose PING is not written yet.
 const LOOK: Duration = Duration::from_millis(250);

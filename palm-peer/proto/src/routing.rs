@@ -5,12 +5,12 @@ use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 /// Above this number of instances of a name, a client keeps links to a subset of this size only.
-pub const SUBSET: usize = 32;
+pub(crate) const SUBSET: usize = 32;
 
 /// The weight of an instance for a client (rendezvous hashing: Thaler and Ravishankar, 1998): each client prefers other
 /// instances, and one that leaves moves only its own clients. Stages must come to what their client came to, whatever they
 /// are written in: so the hash (FNV-1a, then the finalizer of `MurmurHash3`) is in `docs/protocol.md`.
-pub fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
+pub(crate) fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
     let bytes = client.as_bytes().iter().chain(instance.as_bytes());
     let weight = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |weight, byte| {
         (weight ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -7,9 +7,9 @@ use std::{
 };
 
 /// So many failures within [`WINDOW`] are no accident.
-pub const MAX_FAILURES: usize = 3;
+pub(crate) const MAX_FAILURES: usize = 3;
 /// How long a failure counts.
-pub const WINDOW: Duration = Duration::from_secs(60);
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 /// The wait after the first failure: short, for a lease must be renewed meanwhile.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.

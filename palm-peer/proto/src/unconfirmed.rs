@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 /// How many messages are kept, at most.
-pub const MAX_MESSAGES: usize = 4096;
+pub(crate) const MAX_MESSAGES: usize = 4096;
 
 /// How many bytes these may have.
-pub const MAX_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Messages by their number on the connection, oldest first. What is too much is forgotten, oldest first: the
 /// client sends it again after a while.

@@ -38,7 +38,7 @@ const MAKE_SPACE: &str = "compact, defragment and disarm the alarm, as docs/oper
 
 /// The mesh's part of etcd, for a person.
 #[derive(Clone)]
-pub struct MeshAdmin {
+pub(super) struct MeshAdmin {
     etcd: Etcd,
     keys: Keys,
     endpoints: String,
@@ -47,23 +47,23 @@ pub struct MeshAdmin {
 
 impl MeshAdmin {
     /// Nothing is asked yet.
-    pub fn new(etcd: Etcd, options: &ValidConfig) -> Self {
+    pub(super) fn new(etcd: Etcd, options: &ValidConfig) -> Self {
         Self { etcd, keys: options.keys(), endpoints: options.etcd.join(", "), time: options.join_timeout }
     }
 
     /// Makes sure that etcd answers, and answers us.
-    pub async fn check(&self) -> Result<(), Error> {
+    pub(super) async fn check(&self) -> Result<(), Error> {
         self.bounded(self.etcd.get(&self.keys.reset())).await.map(drop)
     }
 
     /// All that is stored under `/servers/`, and who leads, at one moment.
-    pub async fn servers(&self) -> Result<Vec<ServerEntry>, Error> {
+    pub(super) async fn servers(&self) -> Result<Vec<ServerEntry>, Error> {
         let (servers, election) = self.bounded(self.read(Operation::get_prefix(&self.keys.servers()))).await?;
         Ok(roster(&self.keys, &servers, &election))
     }
 
     /// Takes one record out, with a note, so that its server stays out.
-    pub async fn remove(&self, name: &str) -> Result<ServerEntry, Error> {
+    pub(super) async fn remove(&self, name: &str) -> Result<ServerEntry, Error> {
         let removed = self.bounded(self.try_to_remove(name)).await?;
         match removed {
             None => Err(Error::new(ErrorKind::NotFound, format!("no server {name} is registered"))),
@@ -107,7 +107,7 @@ impl MeshAdmin {
     }
 
     /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
-    pub async fn reset(&self) -> Result<ResetTracker, Error> {
+    pub(super) async fn reset(&self) -> Result<ResetTracker, Error> {
         let keys = &self.keys;
         let mark = serde_json::json!({ "when": wall_clock::timestamp() }).to_string();
         let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()].iter().fold(
@@ -140,7 +140,7 @@ impl MeshAdmin {
     }
 
     /// Follows what [`servers`](Self::servers) tells.
-    pub fn watch(&self) -> MembersWatch {
+    pub(super) fn watch(&self) -> MembersWatch {
         MembersWatch {
             keys: self.keys.clone(),
             servers: WatchedPrefix::new(&self.etcd, self.keys.servers()),
@@ -187,7 +187,7 @@ fn two(reads: Vec<Vec<KeyValue>>) -> (Vec<KeyValue>, Vec<KeyValue>) {
 }
 
 /// What follows a reset.
-pub struct ResetTracker {
+pub(super) struct ResetTracker {
     /// What was stored before.
     pub removed: Vec<ServerEntry>,
     /// By its key, each server that was there and has not come back.
@@ -201,7 +201,7 @@ pub struct ResetTracker {
 
 impl ResetTracker {
     /// Waits until nobody is missing any more, or nobody has come back for as long as `quiet`, or the limit is reached.
-    pub async fn wait(&mut self, quiet: Duration, limit: Duration) {
+    pub(super) async fn wait(&mut self, quiet: Duration, limit: Duration) {
         let began = Instant::now();
         let mut deadline = began + quiet.min(limit);
         while !self.missing.is_empty() {
@@ -245,7 +245,7 @@ impl WatchedPrefix {
 }
 
 /// The servers and who leads, followed.
-pub struct MembersWatch {
+pub(super) struct MembersWatch {
     keys: Keys,
     servers: WatchedPrefix,
     election: WatchedPrefix,
@@ -257,7 +257,7 @@ pub struct MembersWatch {
 
 impl MembersWatch {
     /// All entries, once and whenever they change; an error when they may be out of date from now on.
-    pub async fn next(&mut self) -> Result<Vec<ServerEntry>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Vec<ServerEntry>, Error> {
         loop {
             self.change().await;
             let settled = Instant::now() + SETTLE;

@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 /// Why a link could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// No process listens there.
     Refused,
     /// Another server listens there.
@@ -53,7 +53,7 @@ pub enum OpenError {
 impl OpenError {
     /// Whether this proves that the process that used to answer there is gone.
     #[must_use]
-    pub fn proves_gone(&self) -> bool {
+    pub(crate) fn proves_gone(&self) -> bool {
         match self {
             Self::Refused | Self::Impostor(_) => true,
             Self::Silent(_) | Self::NoRoute(_) | Self::Failed(_) | Self::Local(_) => false,
@@ -68,7 +68,7 @@ impl OpenError {
 
     /// Whether the failure is this process's own, and says nothing about the other side.
     #[must_use]
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Local(_) => true,
             Self::AllFailed(failures) => failures.iter().any(|(_, error)| error.is_local()),
@@ -78,7 +78,7 @@ impl OpenError {
 
     /// Whether it may answer in a while: who is silent may have much to do.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Silent(_) => true,
             Self::AllFailed(failures) => failures.iter().any(|(_, error)| error.is_passing()),
@@ -156,7 +156,7 @@ const LONGEST_DIGEST: usize = 4 * 1024 * 1024;
 
 /// Opens links in the name of one client or server.
 #[derive(Clone)]
-pub struct Dialer {
+pub(crate) struct Dialer {
     me: Uuid,
     limits: Limits,
     credentials: Option<Arc<Credentials>>,
@@ -166,24 +166,24 @@ pub struct Dialer {
 
 impl Dialer {
     /// What it speaks TLS with, if it does.
-    pub fn credentials(&self) -> Option<Arc<Credentials>> {
+    pub(crate) fn credentials(&self) -> Option<Arc<Credentials>> {
         self.credentials.clone()
     }
 
     /// Opens links in the name of `me`, over TLS if there are credentials.
-    pub fn new(me: Uuid, options: &ValidConfig, credentials: Option<Arc<Credentials>>) -> Self {
+    pub(crate) fn new(me: Uuid, options: &ValidConfig, credentials: Option<Arc<Credentials>>) -> Self {
         Self { me, limits: Limits::for_payloads(options.max_payload), credentials, home: None }
     }
 
     /// Returns a dialer for health checks: answers are shorter, and links live on etcd's thread, so that a function that
     /// blocks the executor does not make all other servers look mute.
     #[must_use]
-    pub fn for_probes(&self, etcd: &Etcd) -> Self {
+    pub(crate) fn for_probes(&self, etcd: &Etcd) -> Self {
         Self { limits: Limits::for_payloads(LONGEST_DIGEST), home: Some(etcd.clone()), ..self.clone() }
     }
 
     /// Who opens them.
-    pub fn me(&self) -> Uuid {
+    pub(crate) fn me(&self) -> Uuid {
         self.me
     }
 
@@ -192,7 +192,7 @@ impl Dialer {
     ///
     /// # Errors
     /// When nobody, somebody else, or nothing that answers within `time` is there.
-    pub async fn open(&self, endpoint: &str, server: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
+    pub(crate) async fn open(&self, endpoint: &str, server: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
         self.open_for_jobs(endpoint, server, time, ReplyRouter::default()).await
     }
 
@@ -200,7 +200,7 @@ impl Dialer {
     ///
     /// # Errors
     /// As [`Dialer::open`].
-    pub async fn open_for_jobs(
+    pub(crate) async fn open_for_jobs(
         &self,
         endpoint: &str,
         server: Uuid,

@@ -18,7 +18,7 @@ use uuid::Uuid;
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Keeps what can be reached.
-pub trait KeepsDirectory {
+pub(crate) trait KeepsDirectory {
     /// The names and uuids of all instances that it knows.
     fn known(&self) -> HashSet<(String, Uuid)>;
 
@@ -27,7 +27,7 @@ pub trait KeepsDirectory {
 }
 
 /// Follows what is published, for as long as there is a client. `ttl` is that of the servers' leases.
-pub async fn learn(
+pub(crate) async fn learn(
     client: Weak<impl KeepsDirectory>,
     mut watch: Watch,
     folder: String,

@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkEvent {
+pub(crate) enum LinkEvent {
     /// There is one now.
     Open,
     /// It ended after a goodbye, and nothing is lost with it.
@@ -46,7 +46,7 @@ enum End {
 }
 
 /// The links that a job uses, kept although their server may no longer be published, until they end.
-pub struct Links {
+pub(crate) struct Links {
     mesh: Arc<Mesh>,
     kept: HashMap<Uuid, Arc<Link>>,
     /// While messages are under way, all links are watched: an answer may come over any of them, also over one that nothing
@@ -63,7 +63,7 @@ pub struct Links {
 }
 
 impl Links {
-    pub fn new(mesh: Arc<Mesh>) -> Self {
+    pub(crate) fn new(mesh: Arc<Mesh>) -> Self {
         Self {
             mesh,
             kept: HashMap::new(),
@@ -76,7 +76,7 @@ impl Links {
     }
 
     /// Says whether messages are under way.
-    pub fn set_busy(&mut self, busy: bool) {
+    pub(crate) fn set_busy(&mut self, busy: bool) {
         if std::mem::replace(&mut self.busy, busy) == busy {
             return;
         }
@@ -87,22 +87,22 @@ impl Links {
     }
 
     /// The link to an instance, if messages can be sent over it.
-    pub fn open(&self, instance: Uuid) -> Option<&Arc<Link>> {
+    pub(crate) fn open(&self, instance: Uuid) -> Option<&Arc<Link>> {
         self.kept.get(&instance).filter(|link| link.is_open())
     }
 
     /// Whether the end of an instance's link will be told, if it has one.
-    pub fn keeps(&self, instance: Uuid) -> bool {
+    pub(crate) fn keeps(&self, instance: Uuid) -> bool {
         self.kept.contains_key(&instance)
     }
 
     /// Whether it will be told when an instance cannot answer any more, or cannot answer at all.
-    pub fn tells_of(&self, instance: Uuid) -> bool {
+    pub(crate) fn tells_of(&self, instance: Uuid) -> bool {
         self.keeps(instance) || self.prepared.contains(&instance)
     }
 
     /// Has a link to each of these opened, for as long as it is published.
-    pub fn prepare<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
+    pub(crate) fn prepare<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
         for instance in instances {
             if !self.watch(instance.uuid) && self.prepared.insert(instance.uuid) {
                 self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance), Duration::ZERO).boxed());
@@ -111,7 +111,7 @@ impl Links {
     }
 
     /// Takes a link that was opened into use, and waits for its end, once. Says whether there is one.
-    pub fn watch(&mut self, instance: Uuid) -> bool {
+    pub(crate) fn watch(&mut self, instance: Uuid) -> bool {
         if self.open(instance).is_some() {
             return true;
         }
@@ -126,7 +126,7 @@ impl Links {
     }
 
     /// Has an instance that is no longer published show that it still answers.
-    pub fn question(&mut self, instance: Uuid) {
+    pub(crate) fn question(&mut self, instance: Uuid) {
         if let Some(link) = self.kept.get(&instance) {
             self.ends.push(sign_of_life(instance, Arc::clone(link)));
         }
@@ -134,13 +134,13 @@ impl Links {
 
     /// How many entries there are in all that is remembered of instances.
     #[cfg(test)]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let Self { kept, watched, preparing, prepared, ends, .. } = self;
         kept.len() + watched.len() + preparing.len() + prepared.len() + ends.len()
     }
 
     /// What has happened to them, one after the other.
-    pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+    pub(crate) fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         if let Poll::Ready(Some(instance)) = self.preparing.poll_next_unpin(cx) {
             return Poll::Ready(self.was_prepared(&instance));
         }

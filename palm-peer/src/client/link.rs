@@ -3,7 +3,7 @@
 mod watch;
 
 use self::watch::Pulse;
-pub use self::watch::{Fate, Interest, Where};
+pub(crate) use self::watch::{Fate, Interest, Where};
 
 use crate::{
     client::replies::{Reply, ReplyRouter},
@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 /// Why a request that was sent has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Broken;
+pub(crate) struct Broken;
 
 /// How many answers may come within a second that nobody ever asked for.
 const MAX_STRAYS: u32 = 10_000;
@@ -40,7 +40,7 @@ const MAX_STRAYS: u32 = 10_000;
 type Pending = HashMap<u64, oneshot::Sender<Reply>>;
 
 /// One connection to one server.
-pub struct Link {
+pub(crate) struct Link {
     client: Uuid,
     sender: dealer::Sender,
     jobs: ReplyRouter,
@@ -60,7 +60,7 @@ pub struct Link {
 impl Link {
     /// A link over a connection whose server has proven who it is, and was greeted, and what takes in the answers: a future that ends with
     /// the link, to be run in the background.
-    pub fn new(
+    pub(crate) fn new(
         client: Uuid,
         jobs: ReplyRouter,
         sender: dealer::Sender,
@@ -87,43 +87,43 @@ impl Link {
 
     /// How many requests wait for their answers.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.lock().as_ref().map_or(0, HashMap::len)
     }
 
     /// Whether the connection has ended.
     #[must_use]
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.lock().is_none()
     }
 
     /// Whether the server said goodbye before the connection ended: all that we sent is answered or passed on, or will be.
     #[must_use]
-    pub fn ended_in_order(&self) -> bool {
+    pub(crate) fn ended_in_order(&self) -> bool {
         *lock(&self.parted)
     }
 
     /// Whether something can be sent, and is likely to get there.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.is_broken() && !self.ended_in_order() && !self.is_suspect()
     }
 
     /// Whether a PING was not answered in time: the process is busy, or frozen. What is new should go another way.
     #[must_use]
-    pub fn is_suspect(&self) -> bool {
+    pub(crate) fn is_suspect(&self) -> bool {
         self.pulse.is_suspect()
     }
 
     /// Has the link watched as if an answer were outstanding, for as long as this lives.
     #[must_use]
-    pub fn watch(&self) -> Interest {
+    pub(crate) fn watch(&self) -> Interest {
         Interest::new(&self.pulse)
     }
 
     /// Finds out whether the connection still works while something is outstanding, and breaks the link when it does not.
     /// Ends with the link; to be run in the background.
-    pub fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
         let ending = Ending(Arc::downgrade(self));
         let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place);
         // A link that nobody watches any more could be dead for ever.
@@ -144,7 +144,7 @@ impl Link {
     }
 
     /// Waits until the connection has ended.
-    pub fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
         self.broken.clone().map(drop)
     }
 
@@ -154,7 +154,7 @@ impl Link {
     /// # Errors
     /// `unreachable` when the link is broken already, `bad_message` when the header is too long: then the function did
     /// not run.
-    pub fn request(
+    pub(crate) fn request(
         self: &Arc<Self>,
         request: &mut Request,
         payload: Bytes,
@@ -194,7 +194,7 @@ impl Link {
     ///
     /// # Errors
     /// `unreachable` when the link is broken: then no function ran.
-    pub fn post(&self, request: &Request, payload: Bytes) -> Result<u64, Failure> {
+    pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, Failure> {
         if self.is_broken() {
             return Err(Failure::new(CallErrorKind::Unreachable, "the connection is broken"));
         }
@@ -204,7 +204,7 @@ impl Link {
 
     /// What becomes of what is sent.
     #[must_use]
-    pub fn fate(&self) -> Fate {
+    pub(crate) fn fate(&self) -> Fate {
         Fate(Arc::clone(&self.pulse))
     }
 
@@ -220,7 +220,7 @@ impl Link {
     }
 
     /// Waits until the server's system has all that was sent.
-    pub async fn flushed(&self) {
+    pub(crate) async fn flushed(&self) {
         self.sender.flushed().await;
     }
 
@@ -240,7 +240,7 @@ impl Link {
     }
 
     /// Breaks the link: everyone who waits is told.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.lock().take();
         lock(&self.close).take();
         self.pulse.stir();

@@ -42,13 +42,13 @@ use std::{
 use uuid::Uuid;
 
 /// How long a link may take to open before another instance is tried.
-pub const OPEN_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a link to an instance that is no longer published is kept, if that one does not end it.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// What a client knows and holds.
-pub struct Mesh {
+pub(crate) struct Mesh {
     /// Who the client is.
     pub uuid: Uuid,
     /// What was set.
@@ -65,7 +65,7 @@ pub struct Mesh {
 
 impl Mesh {
     /// Learns what can be reached, and goes on learning.
-    pub async fn connect(
+    pub(crate) async fn connect(
         etcd: Etcd,
         options: ValidConfig,
         dialer: Dialer,
@@ -106,7 +106,7 @@ impl Mesh {
     }
 
     /// What can be reached now; not to be held for long.
-    pub fn directory(&self) -> MutexGuard<'_, Directory> {
+    pub(crate) fn directory(&self) -> MutexGuard<'_, Directory> {
         lock(&self.directory)
     }
 
@@ -114,12 +114,12 @@ impl Mesh {
     ///
     /// # Errors
     /// As [`Directory::resolve`].
-    pub fn resolve(&self, target: &str) -> Result<Able, Failure> {
+    pub(crate) fn resolve(&self, target: &str) -> Result<Able, Failure> {
         self.directory().resolve(target, self.uuid)
     }
 
     /// Tells when what can be reached changes: once, until it is heard. A job may not be polled for days.
-    pub fn changes(&self) -> mpsc::Receiver<()> {
+    pub(crate) fn changes(&self) -> mpsc::Receiver<()> {
         let (tx, changes) = mpsc::channel(0);
         let mut listeners = lock(&self.listeners);
         // A client may run millions of jobs while nothing changes.
@@ -131,12 +131,12 @@ impl Mesh {
 
     /// How many links and listeners there are.
     #[cfg(test)]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         lock(&self.links).len() + lock(&self.listeners).len()
     }
 
     /// Refuses a payload that is over this client's limit.
-    pub fn check_size(&self, payload: &Bytes) -> Result<(), Failure> {
+    pub(crate) fn check_size(&self, payload: &Bytes) -> Result<(), Failure> {
         let max = self.options.max_payload;
         if payload.len() > max {
             let words = format!("a payload of {} bytes, {max} at most", payload.len());
@@ -146,7 +146,12 @@ impl Mesh {
     }
 
     /// Calls one function, as [`palm_proto::call`] decides.
-    pub async fn call(&self, mut request: Request, payload: Bytes, deadline: Instant) -> Result<Bytes, CallFailure> {
+    pub(crate) async fn call(
+        &self,
+        mut request: Request,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, CallFailure> {
         self.check_size(&payload).map_err(|failure| CallFailure { failure, server: None })?;
         let mut call = Call::new(deadline);
         loop {
@@ -164,7 +169,7 @@ impl Mesh {
 
     /// Picks one of these instances: [`choose_instance`]. Where one that is picked is failing, all that are failing are tried
     /// again in the background, so that nobody waits for them while there are others.
-    pub fn choose(&self, able: &[Arc<Instance>]) -> Option<Arc<Instance>> {
+    pub(crate) fn choose(&self, able: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let load = |i: usize| lock(&self.links).get(&able[i].uuid).map_or(0, |slot| slot.in_flight());
         let failing = |i: usize| self.is_failing(&able[i]);
         let choice = choose_instance(able.len(), failing, load, |below| fastrand::usize(..below))?;
@@ -172,7 +177,7 @@ impl Mesh {
     }
 
     /// Whether there was trouble on the way to an instance last. Has it tried again, if so.
-    pub fn is_failing(&self, instance: &Arc<Instance>) -> bool {
+    pub(crate) fn is_failing(&self, instance: &Arc<Instance>) -> bool {
         let Some(slot) = lock(&self.links).get(&instance.uuid).cloned() else { return false };
         if !slot.is_failing() {
             return false;
@@ -189,13 +194,13 @@ impl Mesh {
     }
 
     /// The link to an instance, if it is open.
-    pub fn open_link(&self, instance: Uuid) -> Option<Arc<Link>> {
+    pub(crate) fn open_link(&self, instance: Uuid) -> Option<Arc<Link>> {
         let slot = lock(&self.links).get(&instance).cloned();
         slot.and_then(|slot| slot.current())
     }
 
     /// Waits until the systems of the other servers have all that was sent over the links.
-    pub async fn flushed(&self) {
+    pub(crate) async fn flushed(&self) {
         let links: Vec<_> = lock(&self.links).values().filter_map(|slot| slot.current()).collect();
         join_all(links.iter().map(|link| link.flushed())).await;
     }
@@ -204,7 +209,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When it cannot be opened in time.
-    pub async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
+    pub(crate) async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
         let slot = self.slot(instance.uuid);
         if let Some(link) = slot.current() {
             return Ok(link);

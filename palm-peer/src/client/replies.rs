@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 /// An answer as it came in.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// Its header.
     pub answer: Answer,
     /// The result.
@@ -21,7 +21,7 @@ pub struct Reply {
 
 /// The jobs of a client. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct ReplyRouter(Arc<Mutex<Routes>>);
+pub(crate) struct ReplyRouter(Arc<Mutex<Routes>>);
 
 #[derive(Debug, Default)]
 struct Routes {
@@ -52,14 +52,14 @@ const MAX_REPORTS: u32 = 8;
 
 impl ReplyRouter {
     /// Has the answers for `job` sent there: as many as are [expected](Self::expect).
-    pub fn open(&self, job: Uuid) -> mpsc::UnboundedReceiver<Reply> {
+    pub(crate) fn open(&self, job: Uuid) -> mpsc::UnboundedReceiver<Reply> {
         let (tx, answers) = mpsc::unbounded();
         lock(&self.0).jobs.insert(job, JobRoute { tx, wanted: HashMap::new() });
         answers
     }
 
     /// Has one answer more to this message delivered. To be called before it is sent.
-    pub fn expect(&self, job: Uuid, idx: u64) {
+    pub(crate) fn expect(&self, job: Uuid, idx: u64) {
         if let Some(sink) = lock(&self.0).jobs.get_mut(&job) {
             let wanted = sink.wanted.entry(idx).or_default();
             wanted.answers += 1;
@@ -68,21 +68,21 @@ impl ReplyRouter {
     }
 
     /// Takes back one [`ReplyRouter::expect`]: it was not sent after all.
-    pub fn unregister(&self, job: Uuid, idx: u64) {
+    pub(crate) fn unregister(&self, job: Uuid, idx: u64) {
         if let Some(sink) = lock(&self.0).jobs.get_mut(&job) {
             sink.take(idx);
         }
     }
 
     /// Has all further answers to this message dropped.
-    pub fn forget(&self, job: Uuid, idx: u64) {
+    pub(crate) fn forget(&self, job: Uuid, idx: u64) {
         let mut sinks = lock(&self.0);
         let left = sinks.jobs.get_mut(&job).and_then(|sink| sink.wanted.remove(&idx));
         sinks.late += left.map_or(0, |wanted| u64::from(wanted.answers));
     }
 
     /// Has further answers for `job` dropped.
-    pub fn close(&self, job: Uuid) {
+    pub(crate) fn close(&self, job: Uuid) {
         let mut sinks = lock(&self.0);
         let left = sinks
             .jobs
@@ -92,7 +92,7 @@ impl ReplyRouter {
     }
 
     /// Delivers an answer to the job that waits for it. Returns whether it was asked for.
-    pub fn deliver(&self, job: Uuid, reply: Reply) -> bool {
+    pub(crate) fn deliver(&self, job: Uuid, reply: Reply) -> bool {
         let mut sinks = lock(&self.0);
         let is_report = reply.answer.rerouted.is_some();
         if let Some(sink) = sinks.jobs.get_mut(&job)

@@ -38,7 +38,7 @@ struct Waiting {
 }
 
 /// One running job: a stream of what each message ended in, which drives the job while it is polled.
-pub struct Running<S> {
+pub(crate) struct Running<S> {
     mesh: Arc<Mesh>,
     id: Uuid,
     pipeline: Vec<String>,
@@ -73,7 +73,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     ///
     /// # Errors
     /// When a stage names nothing that can be reached.
-    pub fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, Failure> {
+    pub(crate) fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, Failure> {
         let directory = mesh.directory().version();
         let able = pipeline.iter().map(|target| mesh.resolve(target)).collect::<Result<_, _>>()?;
         let id = Uuid::new_v4();
@@ -101,7 +101,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     }
 
     /// How the job is getting on, to be read while it runs.
-    pub fn progress(&self) -> Arc<Mutex<Counts>> {
+    pub(crate) fn progress(&self) -> Arc<Mutex<Counts>> {
         Arc::clone(&self.progress)
     }
 

@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// The built-in function that reaches for another server.
-pub const PROBE: &str = "_probe";
+pub(crate) const PROBE: &str = "_probe";
 
 /// How many servers a candidate asks, and among how many it chooses them.
 const ASKED: usize = 3;
@@ -26,7 +26,7 @@ const CHOSEN_FROM: usize = 12;
 
 /// The answer to `_probe`.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Whether the server proved to be where its record says.
     pub reached: bool,
     /// Why not.
@@ -35,7 +35,7 @@ pub struct Finding {
 }
 
 /// Asks `witness` whether it reaches `about`, for no longer than `time`.
-pub async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Duration) -> Testimony {
+pub(crate) async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Duration) -> Testimony {
     let mut request = Request::call(format!("{witness}.{PROBE}"));
     request.route = vec![witness];
     request.give_time(time);
@@ -52,7 +52,7 @@ pub async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Duration) -
 }
 
 /// Opens a link to `witness` and asks it.
-pub async fn open_and_ask(dialer: &Dialer, witness: &Record, about: Uuid, time: Duration) -> Testimony {
+pub(crate) async fn open_and_ask(dialer: &Dialer, witness: &Record, about: Uuid, time: Duration) -> Testimony {
     match dialer.open(&witness.endpoint(), witness.uuid, time / 2).await {
         Ok(link) => ask(&link, witness.uuid, about, time).await,
         Err(_) => Testimony::None,
@@ -61,7 +61,7 @@ pub async fn open_and_ask(dialer: &Dialer, witness: &Record, about: Uuid, time: 
 
 /// Whether other servers agree that `about` cannot be reached: none of a few does, and at least one tried, unless there is no other
 /// server.
-pub async fn agree_that_gone(
+pub(crate) async fn agree_that_gone(
     etcd: &Etcd,
     keys: &Keys,
     dialer: &Dialer,
@@ -81,7 +81,7 @@ pub async fn agree_that_gone(
 }
 
 /// The record of a server, if it is registered.
-pub async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<Option<Record>, EtcdError> {
+pub(crate) async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<Option<Record>, EtcdError> {
     let found = etcd.get(&keys.server(uuid)).await?;
     Ok(found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok()))
 }
@@ -90,7 +90,7 @@ pub async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<Option<R
 ///
 /// # Errors
 /// When that cannot be found out here.
-pub async fn probe(
+pub(crate) async fn probe(
     etcd: &Etcd,
     keys: &Keys,
     dialer: &Dialer,

@@ -15,7 +15,7 @@ use std::{io, sync::Arc, time::Duration};
 const MIN_TIME: Duration = Duration::from_millis(200);
 
 /// A handle to the etcd of `options`, with a thread of this name. `files` are those of TLS, as they were read.
-pub fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles>) -> Result<Etcd, Error> {
+pub(crate) fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles>) -> Result<Etcd, Error> {
     let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
     settings.request_timeout = request_timeout(options);
     settings.cluster_lost_after = options.ttl;

@@ -1,4 +1,4 @@
 //! What is made of the settings.
 
-pub mod etcd;
-pub mod tls;
+pub(crate) mod etcd;
+pub(crate) mod tls;

@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc};
 
 /// Reads the files of TLS, if there are any: once, for they may be pipes, and on another thread, for they may lie on a disk
 /// that does not answer.
-pub async fn read(options: &ValidConfig) -> Result<Option<PemFiles>, Error> {
+pub(crate) async fn read(options: &ValidConfig) -> Result<Option<PemFiles>, Error> {
     let Some(ca) = options.cacert.clone() else { return Ok(None) };
     let identity = options.cert.clone().zip(options.key.clone());
     let read = executor::run_blocking(move || {
@@ -23,7 +23,7 @@ pub async fn read(options: &ValidConfig) -> Result<Option<PemFiles>, Error> {
 }
 
 /// What TLS is made of, if it is spoken in the mesh; for a server at `host`, or for a client.
-pub fn credentials(
+pub(crate) fn credentials(
     options: &ValidConfig,
     files: Option<&PemFiles>,
     host: Option<&str>,
@@ -34,6 +34,6 @@ pub fn credentials(
 }
 
 /// The error for files of which no TLS can be made.
-pub fn bad_files(error: BadCredentials) -> Error {
+pub(crate) fn bad_files(error: BadCredentials) -> Error {
     Error::new(ErrorKind::InvalidConfig, error.to_string()).of_files()
 }

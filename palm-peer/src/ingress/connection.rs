@@ -37,14 +37,14 @@ const INNER: Duration = Duration::from_secs(2);
 
 /// A place among the connections; given back on drop.
 #[derive(Debug)]
-pub struct ConnectionPermit {
+pub(super) struct ConnectionPermit {
     shared: Arc<Shared>,
     address: IpAddr,
 }
 
 impl ConnectionPermit {
     /// Takes a place.
-    pub fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, Refusal> {
+    pub(super) fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, Refusal> {
         shared.admission().enter(address)?;
         shared.tally.opened();
         Ok(Self { shared: Arc::clone(shared), address })
@@ -61,7 +61,7 @@ impl Drop for ConnectionPermit {
 
 /// A connection that was let in.
 #[derive(Debug)]
-pub struct ClientConnection {
+pub(super) struct ClientConnection {
     /// The stranger's end.
     pub outside: ClientStream,
     /// Our end of the connection to the inner socket.
@@ -150,7 +150,7 @@ impl From<Failure> for Rejection {
 }
 
 /// Lets a stranger in, if it behaves, and serves it to its end.
-pub async fn host(shared: Arc<Shared>, place: ConnectionPermit, reserve: Reserve, tcp: TcpStream) {
+pub(super) async fn host(shared: Arc<Shared>, place: ConnectionPermit, reserve: Reserve, tcp: TcpStream) {
     let address = place.address;
     let entering = enter(&shared, place, reserve, tcp);
     pin_mut!(entering);

@@ -19,7 +19,7 @@ const MAX_MESSAGES: u64 = 50_000;
 
 /// The accounts of all connections that were let in.
 #[derive(Debug)]
-pub struct ConnectionTable {
+pub(super) struct ConnectionTable {
     accounts: Mutex<HashMap<Connection, Arc<FlowControl>>>,
     settled: AtomicWaker,
     most_unread: u64,
@@ -30,7 +30,7 @@ pub struct ConnectionTable {
 impl ConnectionTable {
     /// Without connections; of which each may have `most_unread` bytes wait for it, and all together `most_held`, as well as
     /// that many on their way in.
-    pub fn new(most_unread: u64, most_held: u64) -> Self {
+    pub(super) fn new(most_unread: u64, most_held: u64) -> Self {
         Self {
             accounts: Mutex::default(),
             settled: AtomicWaker::new(),
@@ -41,14 +41,14 @@ impl ConnectionTable {
     }
 
     /// Opens the account of a connection, of which no other has the number.
-    pub fn open(&self, connection: Connection, number: u64) -> Arc<FlowControl> {
+    pub(super) fn open(&self, connection: Connection, number: u64) -> Arc<FlowControl> {
         let account = Arc::new(FlowControl::new(number, Arc::clone(&self.together)));
         lock(&self.accounts).insert(connection, Arc::clone(&account));
         account
     }
 
     /// Closes it.
-    pub fn close(&self, connection: &Connection) {
+    pub(super) fn close(&self, connection: &Connection) {
         let closed = lock(&self.accounts).remove(connection);
         if let Some(account) = closed {
             self.forget(account.unread());
@@ -60,19 +60,19 @@ impl ConnectionTable {
 
     /// Waits for the turn of a long frame, of the message that follows those passed. Once it is let in, it counts until the
     /// serving loop has taken its message.
-    pub fn poll_turn(&self, account: &FlowControl, bytes: u64, messages: u64, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_turn(&self, account: &FlowControl, bytes: u64, messages: u64, cx: &Context<'_>) -> Poll<()> {
         ready!(self.arrivals.poll(account.number(), bytes, cx));
         account.let_in(bytes, messages);
         Poll::Ready(())
     }
 
     /// Whether others wait for their turn.
-    pub fn are_turns_awaited(&self) -> bool {
+    pub(super) fn are_turns_awaited(&self) -> bool {
         self.arrivals.are_awaited()
     }
 
     /// The serving loop took a message in.
-    pub fn taken(&self, connection: &Connection) {
+    pub(super) fn taken(&self, connection: &Connection) {
         let taken = lock(&self.accounts).get(connection).map_or(0, |account| account.taken());
         if taken > 0 {
             self.arrivals.give_back(taken);
@@ -80,7 +80,7 @@ impl ConnectionTable {
     }
 
     /// The serving loop is about to send so many bytes; says whether it may.
-    pub fn send(&self, connection: &Connection, bytes: u64) -> bool {
+    pub(super) fn send(&self, connection: &Connection, bytes: u64) -> bool {
         let accounts = lock(&self.accounts);
         let Some(account) = accounts.get(connection) else { return false };
         if account.unread() >= self.most_unread || account.unread_messages() >= MAX_MESSAGES {
@@ -112,7 +112,7 @@ impl ConnectionTable {
     }
 
     /// So many bytes more of this account have been accepted by the other side's system, and so many messages ever.
-    pub fn written(&self, account: &FlowControl, bytes: u64, messages: u64) {
+    pub(super) fn written(&self, account: &FlowControl, bytes: u64, messages: u64) {
         self.forget(bytes);
         account.written(bytes, messages);
         self.settled.wake();
@@ -125,7 +125,7 @@ impl ConnectionTable {
     }
 
     /// Waits until every connection has ended. For one task at a time, and not beside [`settled`](Self::settled).
-    pub async fn emptied(&self) {
+    pub(super) async fn emptied(&self) {
         poll_fn(|cx| {
             self.settled.register(cx.waker());
             if lock(&self.accounts).is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -134,7 +134,7 @@ impl ConnectionTable {
     }
 
     /// Waits until everything that was sent is written. For one task at a time.
-    pub async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         poll_fn(|cx| {
             self.settled.register(cx.waker());
             let open = lock(&self.accounts).values().any(|account| account.unread() > 0 && !account.is_parting());

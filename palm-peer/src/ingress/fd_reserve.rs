@@ -10,7 +10,7 @@ const NEEDED: usize = 2;
 
 /// Descriptors that nobody else can take meanwhile. Free again on drop.
 #[derive(Debug)]
-pub struct Reserve {
+pub(super) struct Reserve {
     _held: Vec<File>,
 }
 
@@ -25,7 +25,7 @@ impl Reserve {
     }
 
     /// Waits until there is what a connection needs.
-    pub async fn wait(shared: &Shared) -> Self {
+    pub(super) async fn wait(shared: &Shared) -> Self {
         let mut paused = false;
         loop {
             if let Some(reserve) = Self::take(&shared.spare) {

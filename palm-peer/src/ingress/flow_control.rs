@@ -15,40 +15,40 @@ use std::{
 
 /// How many messages of one connection may lie between the door and the serving loop. What is taken in before the first
 /// answer is refused is no more than this, and what runs.
-pub const WINDOW: u64 = 64;
+pub(super) const WINDOW: u64 = 64;
 
 /// How many bytes of answers may wait for a connection before no more is read from it.
-pub const PAUSE: u64 = 4 * 1024 * 1024;
+pub(super) const PAUSE: u64 = 4 * 1024 * 1024;
 
 /// A connection that has taken nothing for so long, of all that waits for it, is the first to be cut off when there is too
 /// much for all.
-pub const IDLE: Duration = Duration::from_secs(1);
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 
 /// What all connections together leave unread.
 #[derive(Debug)]
-pub struct TotalBacklog {
+pub(super) struct TotalBacklog {
     unread: AtomicU64,
     most: u64,
 }
 
 impl TotalBacklog {
     /// Nothing; and `most` bytes at most.
-    pub fn new(most: u64) -> Self {
+    pub(super) fn new(most: u64) -> Self {
         Self { unread: AtomicU64::new(0), most }
     }
 
     /// Whether it is too much: then no more is read from anybody.
-    pub fn is_too_much(&self) -> bool {
+    pub(super) fn is_too_much(&self) -> bool {
         self.would_be_too_much(self.unread.load(SeqCst))
     }
 
     /// Whether so much would be too much.
-    pub fn would_be_too_much(&self, unread: u64) -> bool {
+    pub(super) fn would_be_too_much(&self, unread: u64) -> bool {
         unread > self.most
     }
 
     /// So many bytes do not wait any more; says whether it was too much and is not now.
-    pub fn forget(&self, bytes: u64) -> bool {
+    pub(super) fn forget(&self, bytes: u64) -> bool {
         let less = |unread: u64| Some(unread.saturating_sub(bytes));
         let before = self.unread.fetch_update(SeqCst, SeqCst, less).unwrap_or_else(|before| before);
         self.would_be_too_much(before) && !self.would_be_too_much(before.saturating_sub(bytes))
@@ -57,7 +57,7 @@ impl TotalBacklog {
 
 /// One connection's counters.
 #[derive(Debug)]
-pub struct FlowControl {
+pub(super) struct FlowControl {
     number: u64,
     together: Arc<TotalBacklog>,
     /// Long frames that were let in, each with the number of its message, until the serving loop has taken that.
@@ -82,7 +82,7 @@ pub struct FlowControl {
 
 impl FlowControl {
     /// The account with this number.
-    pub fn new(number: u64, together: Arc<TotalBacklog>) -> Self {
+    pub(super) fn new(number: u64, together: Arc<TotalBacklog>) -> Self {
         Self {
             number,
             together,
@@ -103,7 +103,7 @@ impl FlowControl {
     }
 
     /// How many messages may be passed in now. When none may, the task of `cx` is woken once one may.
-    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<u64> {
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<u64> {
         self.inward.register(cx.waker());
         match self.room() {
             0 => Poll::Pending,
@@ -112,7 +112,7 @@ impl FlowControl {
     }
 
     /// How many messages may be passed in now.
-    pub fn room(&self) -> u64 {
+    pub(super) fn room(&self) -> u64 {
         if self.unread() >= PAUSE || self.together.is_too_much() {
             return 0;
         }
@@ -120,12 +120,12 @@ impl FlowControl {
     }
 
     /// So many messages have been passed in, ever.
-    pub fn passed(&self, messages: u64) {
+    pub(super) fn passed(&self, messages: u64) {
         self.passed.store(messages, SeqCst);
     }
 
     /// So many bytes more have been accepted by the other side's system, and so many messages ever.
-    pub fn written(&self, bytes: u64, messages: u64) {
+    pub(super) fn written(&self, bytes: u64, messages: u64) {
         *lock(&self.moved) = Instant::now();
         self.written.fetch_add(bytes, SeqCst);
         self.written_messages.store(messages, SeqCst);
@@ -133,7 +133,7 @@ impl FlowControl {
     }
 
     /// The serving loop took one more message; says how many bytes of long frames came in with it.
-    pub fn taken(&self) -> u64 {
+    pub(super) fn taken(&self) -> u64 {
         let taken = self.taken.fetch_add(1, SeqCst) + 1;
         self.inward.wake();
         let mut arriving = lock(&self.arriving);
@@ -146,17 +146,17 @@ impl FlowControl {
     }
 
     /// A long frame was let in, of the message that follows so many.
-    pub fn let_in(&self, bytes: u64, messages: u64) {
+    pub(super) fn let_in(&self, bytes: u64, messages: u64) {
         lock(&self.arriving).push_back((messages + 1, bytes));
     }
 
     /// How many bytes of long frames the serving loop has not taken; from here on they do not count.
-    pub fn give_up(&self) -> u64 {
+    pub(super) fn give_up(&self) -> u64 {
         lock(&self.arriving).drain(..).map(|(_, bytes)| bytes).sum()
     }
 
     /// The serving loop sent so many bytes.
-    pub fn sent(&self, bytes: u64) {
+    pub(super) fn sent(&self, bytes: u64) {
         if self.unread() == 0 {
             *lock(&self.moved) = Instant::now();
         }
@@ -166,32 +166,32 @@ impl FlowControl {
     }
 
     /// There may be room again.
-    pub fn look_again(&self) {
+    pub(super) fn look_again(&self) {
         self.inward.wake();
     }
 
     /// The number.
-    pub fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.number
     }
 
     /// Whether the other side has taken nothing for a while, though something waits.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.unread() > 0 && lock(&self.moved).elapsed() >= IDLE
     }
 
     /// How many bytes wait for the other side.
-    pub fn unread(&self) -> u64 {
+    pub(super) fn unread(&self) -> u64 {
         self.sent.load(SeqCst).saturating_sub(self.written.load(SeqCst))
     }
 
     /// How many messages wait for the other side.
-    pub fn unread_messages(&self) -> u64 {
+    pub(super) fn unread_messages(&self) -> u64 {
         self.sent_messages.load(SeqCst).saturating_sub(self.written_messages.load(SeqCst))
     }
 
     /// Ends the connection, because of this if of anything. The first reason counts.
-    pub fn part(&self, refusal: Option<Refusal>) {
+    pub(super) fn part(&self, refusal: Option<Refusal>) {
         if !self.parting.swap(true, SeqCst) {
             *lock(&self.refusal) = refusal;
         }
@@ -200,33 +200,33 @@ impl FlowControl {
     }
 
     /// Whether the connection is to end.
-    pub fn is_parting(&self) -> bool {
+    pub(super) fn is_parting(&self) -> bool {
         self.parting.load(SeqCst)
     }
 
     /// Why the connection was ended, if we did it.
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
         *lock(&self.refusal)
     }
 
     /// Has a PONG sent between two messages; of several that wait, the last.
-    pub fn pong(&self, frame: Vec<u8>) {
+    pub(super) fn pong(&self, frame: Vec<u8>) {
         lock(&self.pong).replace(frame);
         self.outward.wake();
     }
 
     /// The PONG that waits.
-    pub fn take_pong(&self) -> Option<Vec<u8>> {
+    pub(super) fn take_pong(&self) -> Option<Vec<u8>> {
         lock(&self.pong).take()
     }
 
     /// Whether a PONG waits.
-    pub fn has_pong(&self) -> bool {
+    pub(super) fn has_pong(&self) -> bool {
         lock(&self.pong).is_some()
     }
 
     /// Has the outward task woken when there is something new for it.
-    pub fn register_outward(&self, cx: &Context<'_>) {
+    pub(super) fn register_outward(&self, cx: &Context<'_>) {
         self.outward.register(cx.waker());
     }
 }

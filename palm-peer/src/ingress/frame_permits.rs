@@ -10,7 +10,7 @@ use std::{
 
 /// The room for long messages between the strangers and the serving loop.
 #[derive(Debug)]
-pub struct FramePermits(Mutex<Queue>);
+pub(super) struct FramePermits(Mutex<Queue>);
 
 #[derive(Debug)]
 struct Queue {
@@ -28,12 +28,12 @@ impl Queue {
 
 impl FramePermits {
     /// Room for so many bytes.
-    pub fn new(max: u64) -> Self {
+    pub(super) fn new(max: u64) -> Self {
         Self(Mutex::new(Queue { turns: ByteSemaphore::new(max), wakers: HashMap::new() }))
     }
 
     /// Asks for room for a frame of so many bytes. When there is none, the task of `cx` is woken when it is its turn.
-    pub fn poll(&self, who: u64, bytes: u64, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&self, who: u64, bytes: u64, cx: &Context<'_>) -> Poll<()> {
         let mut queue = lock(&self.0);
         if !queue.turns.ask(who, bytes) {
             queue.wakers.insert(who, cx.waker().clone());
@@ -45,14 +45,14 @@ impl FramePermits {
     }
 
     /// So many bytes are with the serving loop, or gone.
-    pub fn give_back(&self, bytes: u64) {
+    pub(super) fn give_back(&self, bytes: u64) {
         let mut queue = lock(&self.0);
         queue.turns.give_back(bytes);
         queue.wake_next();
     }
 
     /// This one does not wait any more.
-    pub fn leave(&self, who: u64) {
+    pub(super) fn leave(&self, who: u64) {
         let mut queue = lock(&self.0);
         queue.wakers.remove(&who);
         queue.turns.leave(who);
@@ -61,13 +61,13 @@ impl FramePermits {
 
     /// Whether nothing is remembered of anybody.
     #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let queue = lock(&self.0);
         queue.wakers.is_empty() && !queue.turns.are_awaited()
     }
 
     /// Whether somebody waits for room.
-    pub fn are_awaited(&self) -> bool {
+    pub(super) fn are_awaited(&self) -> bool {
         lock(&self.0).turns.are_awaited()
     }
 }

@@ -37,7 +37,7 @@ const BUFFER: usize = 512 * 1024;
 
 /// Why there is no inner socket: which directories were tried, and what was wrong with each.
 #[derive(Debug)]
-pub struct NoDirectory(Vec<(PathBuf, io::Error)>);
+pub(crate) struct NoDirectory(Vec<(PathBuf, io::Error)>);
 
 impl fmt::Display for NoDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,7 +73,7 @@ enum Place {
 
 /// The inner socket.
 #[derive(Debug)]
-pub struct Inner {
+pub(super) struct Inner {
     listener: UnixListener,
     attacher: Attacher,
     place: Place,
@@ -85,7 +85,7 @@ impl Inner {
     ///
     /// # Errors
     /// When it is possible in none.
-    pub fn open(attacher: Attacher) -> Result<Self, NoDirectory> {
+    pub(super) fn open(attacher: Attacher) -> Result<Self, NoDirectory> {
         Self::open_in(attacher, roots())
     }
 
@@ -104,7 +104,7 @@ impl Inner {
     ///
     /// # Errors
     /// When that is possible nowhere; then the old one stays.
-    pub fn reopen(&mut self) -> io::Result<()> {
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
         let again = Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
         *self = again;
         Ok(())
@@ -115,7 +115,7 @@ impl Inner {
     ///
     /// # Errors
     /// When one of both sides has no descriptor left, or nobody receives any more.
-    pub async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
+    pub(super) async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
         let endpoint = format!("ipc://{}", self.place.path());
         let (stream, ()) = try_join(self.accept(connection), self.attacher.attach(&endpoint, connection)).await?;
         Ok(stream)

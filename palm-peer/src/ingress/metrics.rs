@@ -18,7 +18,7 @@ const MAX_STRANGERS: usize = 8;
 
 /// Counts connections and refusals.
 #[derive(Debug)]
-pub struct IngressMetrics {
+pub(crate) struct IngressMetrics {
     open: AtomicU64,
     entered: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -46,7 +46,7 @@ impl Default for IngressMetrics {
 
 impl IngressMetrics {
     /// Counts a pause in accepting, and writes of it unless that was done in the last minute.
-    pub fn pause(&self, why: &str) {
+    pub(crate) fn pause(&self, why: &str) {
         self.paused.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = lock(&self.own_faults).should_log(None, Instant::now()) {
             log::warn!("no connection is accepted for now: {why}{suppressed}");
@@ -54,51 +54,51 @@ impl IngressMetrics {
     }
 
     /// Says that the inner socket did not work and is made anew, unless that was said in the last minute.
-    pub fn reopen(&self, why: &io::Error) {
+    pub(crate) fn reopen(&self, why: &io::Error) {
         if let Some(suppressed) = lock(&self.own_faults).should_log(Some(Refusal::Internal), Instant::now()) {
             log::warn!("the inner socket does not work any more, and is opened anew: {why}{suppressed}");
         }
     }
 
     /// How often accepting paused.
-    pub fn pauses(&self) -> u64 {
+    pub(crate) fn pauses(&self) -> u64 {
         self.paused.load(Ordering::Relaxed)
     }
 
     /// Counts a connection that ended by a panic of ours.
-    pub fn panicked(&self) {
+    pub(crate) fn panicked(&self) {
         self.panicked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many connections ended so.
-    pub fn panics(&self) -> u64 {
+    pub(crate) fn panics(&self) -> u64 {
         self.panicked.load(Ordering::Relaxed)
     }
 
     /// Counts a connection that was let in.
-    pub fn opened(&self) {
+    pub(crate) fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts the end of one that was let in.
-    pub fn closed(&self) {
+    pub(crate) fn closed(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a connection that goes on to `ZeroMQ`.
-    pub fn entered(&self) {
+    pub(crate) fn entered(&self) {
         self.entered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many went on to `ZeroMQ`, ever: no byte of any other did.
-    pub fn entries(&self) -> u64 {
+    pub(crate) fn entries(&self) -> u64 {
         self.entered.load(Ordering::Relaxed)
     }
 
     /// Counts a refusal, and writes of it, with these words if there are any, unless this address, or too many others,
     /// were written of in the last minute. A fault of our own is logged once a minute for all addresses. One that ends early is only counted: health
     /// checks that connect and close do so all day.
-    pub fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
+    pub(crate) fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
         let (why, name) = (refusal.to_string(), refusal.name());
         let why = if words.is_empty() { &why } else { words };
@@ -117,12 +117,12 @@ impl IngressMetrics {
     }
 
     /// How many connections are open.
-    pub fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
     }
 
     /// How many were refused, by kind; kinds that never came are absent.
-    pub fn refused(&self) -> Value {
+    pub(crate) fn refused(&self) -> Value {
         let counts =
             Refusal::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize].load(Ordering::Relaxed)));
         let seen = counts.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)));

@@ -10,10 +10,10 @@ mod fd_reserve;
 mod flow_control;
 mod frame_permits;
 mod inner;
-pub mod metrics;
+pub(crate) mod metrics;
 mod proxy;
 
-pub use self::inner::NoDirectory;
+pub(crate) use self::inner::NoDirectory;
 
 use self::{
     connection::ConnectionPermit, connection_table::ConnectionTable, fd_reserve::Reserve, inner::Inner,
@@ -98,7 +98,7 @@ impl Shared {
 
 /// Why a door does not open.
 #[derive(Debug)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The address cannot be bound.
     Address(io::Error),
     /// There is no place for the inner socket.
@@ -121,21 +121,21 @@ impl From<NoDirectory> for OpenError {
 
 /// An open door. Closed on drop.
 #[derive(Debug)]
-pub struct Ingress {
+pub(crate) struct Ingress {
     ledger: Arc<ConnectionTable>,
     /// Dropped, it ends the accepting and the handshakes under way.
     _closing: oneshot::Sender<()>,
 }
 
 /// Hears what comes in.
-pub struct Receiver {
+pub(crate) struct Receiver {
     socket: zmq::Receiver,
     ledger: Arc<ConnectionTable>,
 }
 
 /// Sends answers out.
 #[derive(Clone)]
-pub struct Sender {
+pub(crate) struct Sender {
     socket: zmq::Sender,
     ledger: Arc<ConnectionTable>,
     /// Whether there is a door, which counts what is sent.
@@ -144,7 +144,7 @@ pub struct Sender {
 
 impl Receiver {
     /// Waits for what comes next. Cancel-safe.
-    pub async fn recv(&mut self) -> RouterEvent {
+    pub(crate) async fn recv(&mut self) -> RouterEvent {
         let heard = self.socket.recv().await;
         if let RouterEvent::Message(connection, _) = &heard {
             self.ledger.taken(connection);
@@ -156,7 +156,7 @@ impl Receiver {
 impl Sender {
     /// As [`zmq::Sender::send`]. What is for a connection that leaves too much unread is dropped, and so is the connection.
     #[must_use]
-    pub fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
+    pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         if self.counting && !self.ledger.send(to, zmq::wire_length(&frames)) {
             return None;
         }
@@ -170,7 +170,7 @@ impl Ingress {
     ///
     /// # Errors
     /// When the address cannot be bound, or there is no place for the inner socket.
-    pub async fn open(
+    pub(crate) async fn open(
         address: SocketAddr,
         options: &ValidConfig,
         tally: Arc<IngressMetrics>,
@@ -211,12 +211,12 @@ impl Ingress {
 
     /// Waits until everything that was sent was accepted by the other sides' systems. One whose side takes nothing is cut
     /// off after a while; do not wait for that.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         self.ledger.settled().await;
     }
 
     /// Closes the door for good, after its [`Sender`]s and its [`Receiver`] are dropped.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         let ledger = Arc::clone(&self.ledger);
         drop(self);
         // The peers are told, as far as their connections allow; a peer that does not read is not waited for.

@@ -22,7 +22,7 @@ use std::{
 ///
 /// # Errors
 /// When it is no `host:port`, or the name cannot be resolved within `time` (5 s at most). The error names the host.
-pub async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
     let parts = endpoint.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let Some((host, port)) = parts else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{endpoint} is not host:port")));
@@ -34,7 +34,7 @@ pub async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketA
 ///
 /// # Errors
 /// How each of them failed; `None` for those that had not answered by `deadline`.
-pub async fn race<S, F: Future<Output = io::Result<S>>>(
+pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     addresses: &[SocketAddr],
     deadline: Instant,
     connect: impl Fn(SocketAddr) -> F,
@@ -76,7 +76,7 @@ pub async fn race<S, F: Future<Output = io::Result<S>>>(
 ///
 /// # Errors
 /// When the name cannot be resolved, or no address lets us in; the error has the reason of each.
-pub async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + time;
     let addresses = resolve(host, port, time).await?;
     race(&addresses, deadline, TcpStream::connect).await.map(|(_, stream)| stream).map_err(|failures| {

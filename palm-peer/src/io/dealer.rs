@@ -5,7 +5,7 @@
 
 mod activity;
 
-pub use self::activity::Activity;
+pub(crate) use self::activity::Activity;
 use super::{
     handshake::{HandshakeError, shake_hands},
     timer::{self, Sleep},
@@ -33,7 +33,7 @@ use std::{
 };
 
 /// The frames of a message.
-pub type Frames = Vec<Bytes>;
+pub(crate) type Frames = Vec<Bytes>;
 
 /// How many bytes may wait for a connection that does not take them; one message always may. The windows of
 /// clients are far below.
@@ -52,14 +52,14 @@ const MAX_PINGS: u32 = 100;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// One half of a stream of bytes.
-pub type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
 
 /// The other half.
-pub type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// A message could not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// The connection has ended.
     Ended,
     /// Too much waits for the other side to take it.
@@ -77,7 +77,7 @@ impl fmt::Display for SendError {
 
 /// How a connection ended.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The other side closed it, or it broke.
     Closed,
     /// The other side sent what it must not.
@@ -85,13 +85,13 @@ pub enum End {
 }
 
 /// The sending side of a connection. Dropped, it has what waits still sent.
-pub struct Sender {
+pub(crate) struct Sender {
     outbox: Arc<Outbox>,
     answers_pings: bool,
 }
 
 /// The receiving side of a connection.
-pub struct Receiver {
+pub(crate) struct Receiver {
     half: ReadHalf,
     decoder: Decoder,
     buffer: Vec<u8>,
@@ -102,7 +102,7 @@ pub struct Receiver {
 }
 
 /// What writes to the connection: a future that ends with it, to be run in the background.
-pub struct Writer {
+pub(crate) struct Writer {
     outbox: Arc<Outbox>,
 }
 
@@ -135,7 +135,7 @@ struct Wire {
 ///
 /// # Errors
 /// When no ROUTER is at the other end.
-pub async fn open(
+pub(crate) async fn open(
     mut read: ReadHalf,
     mut write: WriteHalf,
     limits: Limits,
@@ -162,7 +162,7 @@ impl Sender {
     ///
     /// # Errors
     /// When the connection has ended, or too much waits.
-    pub fn send(&self, frames: &[Bytes], at_once: bool) -> Result<(), SendError> {
+    pub(crate) fn send(&self, frames: &[Bytes], at_once: bool) -> Result<(), SendError> {
         self.outbox.put(|batch| batch.push(frames))?;
         if !at_once || !self.outbox.write_at_once() {
             self.outbox.wake_writer();
@@ -174,7 +174,7 @@ impl Sender {
     ///
     /// # Errors
     /// As [`Sender::send`].
-    pub fn ping(&self, number: u64) -> Result<(), SendError> {
+    pub(crate) fn ping(&self, number: u64) -> Result<(), SendError> {
         self.outbox.put(|batch| batch.push_raw(&ping_frame(number)))?;
         if !self.outbox.write_at_once() {
             self.outbox.wake_writer();
@@ -184,18 +184,18 @@ impl Sender {
 
     /// Whether the other side answers PINGs.
     #[must_use]
-    pub fn answers_pings(&self) -> bool {
+    pub(crate) fn answers_pings(&self) -> bool {
         self.answers_pings
     }
 
     /// What has happened on the connection.
     #[must_use]
-    pub fn activity(&self) -> &Activity {
+    pub(crate) fn activity(&self) -> &Activity {
         &self.outbox.activity
     }
 
     /// Waits until the other side's system has all that was sent, or the connection has ended.
-    pub async fn flushed(&self) {
+    pub(crate) async fn flushed(&self) {
         self.outbox.flushed().await;
     }
 }
@@ -211,7 +211,7 @@ impl Receiver {
     ///
     /// # Errors
     /// With the end of the connection.
-    pub async fn receive(&mut self) -> Result<Frames, End> {
+    pub(crate) async fn receive(&mut self) -> Result<Frames, End> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
@@ -265,7 +265,7 @@ impl Drop for Receiver {
 
 impl Writer {
     /// Writes what is sent until the connection ends, or no more comes and all is written, or takes too long.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut patience = None;
         let _ = poll_fn(|cx| self.outbox.poll_write(cx, &mut patience)).await;
         self.outbox.clear();

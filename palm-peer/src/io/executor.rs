@@ -3,7 +3,7 @@
 //! async-std's executor and reactor run on threads of their own, so what is spawned here goes on under any executor of the
 //! caller's.
 
-pub use async_std::{
+pub(crate) use async_std::{
     net::{TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
 };
@@ -47,7 +47,7 @@ const USER_TIMEOUT_MS: u32 = 45_000;
 ///
 /// # Errors
 /// When the connection is gone already.
-pub fn tune(stream: &impl AsFd) -> io::Result<()> {
+pub(crate) fn tune(stream: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_IDLE)?;
@@ -62,7 +62,7 @@ pub fn tune(stream: &impl AsFd) -> io::Result<()> {
 /// blocks its thread, and with each thread more, tasks that follow each other wake one another across threads: eight of
 /// them on two cores cost a third of all calls. Comes too late in a program that has used async-std before;
 /// `ASYNC_STD_THREAD_COUNT` has the last word.
-pub fn prepare() {
+pub(crate) fn prepare() {
     static PREPARED: Once = Once::new();
     // How many cores there are is read from a dozen files, so not for each connection.
     PREPARED.call_once(|| {
@@ -75,12 +75,12 @@ pub fn prepare() {
 }
 
 /// Runs a future in the background until it ends. A panic is logged with the name.
-pub fn spawn(name: Name, future: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn spawn(name: Name, future: impl Future<Output = ()> + Send + 'static) {
     spawn_or(name, future, || {});
 }
 
 /// As [`spawn`]; calls `panicked` after a panic.
-pub fn spawn_or(
+pub(crate) fn spawn_or(
     name: Name,
     future: impl Future<Output = ()> + Send + 'static,
     panicked: impl FnOnce() + Send + 'static,
@@ -95,7 +95,7 @@ pub fn spawn_or(
 }
 
 /// As [`spawn`], for what must not be missing: after a panic, it is started anew.
-pub fn keep<F>(supervisor: &Supervisor, name: Name, start: impl FnMut() -> F + Send + 'static)
+pub(crate) fn keep<F>(supervisor: &Supervisor, name: Name, start: impl FnMut() -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -104,14 +104,14 @@ where
 }
 
 /// Runs a future in the background, and blocks the calling thread until it ends; a panic goes on here.
-pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+pub(crate) fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     // async-std's own would have this thread wait for sockets as well, and then wake those that care.
     futures::executor::block_on(started(future)).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// As [`block_on`], but waits no longer than `until` does, and then leaves the future running.
 #[cfg(feature = "cli")]
-pub fn block_on_until<T: Send + 'static>(
+pub(crate) fn block_on_until<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
     until: impl Future + Unpin,
 ) -> Option<T> {
@@ -130,7 +130,7 @@ fn started<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) 
 
 /// Runs a closure that may block on a thread of a pool (500 at most), and gives what it returns. Dropping the future
 /// leaves the closure running.
-pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> BoxFuture<'static, T> {
+pub(crate) fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> BoxFuture<'static, T> {
     prepare();
     Box::pin(task::spawn_blocking(work))
 }
@@ -140,14 +140,14 @@ pub fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 ///
 /// # Errors
 /// When there is no descriptor left.
-pub async fn accept_unix(listener: &UnixListener, buffer: usize) -> io::Result<UnixStream> {
+pub(crate) async fn accept_unix(listener: &UnixListener, buffer: usize) -> io::Result<UnixStream> {
     let (stream, _) = listener.accept().await?;
     sockopt::set_socket_send_buffer_size(&stream, buffer)?;
     Ok(stream)
 }
 
 /// Lets others have their turn.
-pub async fn yield_now() {
+pub(crate) async fn yield_now() {
     task::yield_now().await;
 }
 

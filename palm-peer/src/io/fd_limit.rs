@@ -11,12 +11,12 @@ use std::{
 
 /// How many descriptors the process may have.
 #[must_use]
-pub fn limit() -> u64 {
+pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Raises the limit to what the process may raise it to. A system that allows less than it says leaves it as it is.
-pub fn raise_limit() {
+pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -25,7 +25,7 @@ pub fn raise_limit() {
 
 /// How many the process has; `None` where the system does not list them.
 #[must_use]
-pub fn in_use() -> Option<u64> {
+pub(crate) fn in_use() -> Option<u64> {
     let listed = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")).ok()?;
     // The listing has one for itself.
     Some((listed.count() as u64).saturating_sub(1))
@@ -33,21 +33,21 @@ pub fn in_use() -> Option<u64> {
 
 /// The number that the next descriptor gets, which is the lowest that is free; `None` when there is none left.
 #[must_use]
-pub fn lowest_free() -> Option<u64> {
+pub(crate) fn lowest_free() -> Option<u64> {
     // A socket costs a third of what opening a file does.
     u64::try_from(UnixDatagram::unbound().ok()?.as_raw_fd()).ok()
 }
 
 /// Whether this says that the process, or the system, has no descriptor left.
 #[must_use]
-pub fn is_exhausted(error: &io::Error) -> bool {
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Whether a connection failed for want of something on this side: descriptors, memory, ports, a network. Such an error says
 /// nothing about the other side.
 #[must_use]
-pub fn is_local(error: &io::Error) -> bool {
+pub(crate) fn is_local(error: &io::Error) -> bool {
     is_exhausted(error)
         || matches!(
             Errno::from_io_error(error),

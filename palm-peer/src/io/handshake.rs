@@ -12,7 +12,7 @@ const LONGEST_OPENING: usize = 4096;
 
 /// Why a connection was not opened.
 #[derive(Debug)]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The other side is none of ours.
     Refused(Refusal),
     /// It broke, or was closed.
@@ -42,7 +42,7 @@ impl fmt::Display for HandshakeError {
 
 /// The other side of a connection that was opened.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// What it sent beyond the handshake.
     pub beyond: Vec<u8>,
     /// Whether it answers PINGs.
@@ -53,7 +53,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// When the other side is no such socket, or goes away.
-pub async fn shake_hands(
+pub(crate) async fn shake_hands(
     mut read: impl AsyncRead + Unpin,
     mut write: impl AsyncWrite + Unpin,
     ours: &str,

@@ -85,7 +85,7 @@ struct Out {
 }
 
 /// A queue of lines, and the thread that writes them.
-pub struct LineQueue {
+pub(crate) struct LineQueue {
     state: Mutex<State>,
     /// There is something to write.
     more: Condvar,
@@ -99,7 +99,7 @@ pub struct LineQueue {
 impl LineQueue {
     /// Starts the thread that writes to `stream`. `note` gives the line that says how many were dropped. Without a thread,
     /// lines are written by [`flush`](Self::flush).
-    pub fn start(stream: impl Write + Send + 'static, note: fn(u64) -> Vec<u8>) -> Arc<Self> {
+    pub(crate) fn start(stream: impl Write + Send + 'static, note: fn(u64) -> Vec<u8>) -> Arc<Self> {
         let out = Out { stream: Box::new(stream), torn: false, note };
         let queue = Arc::new(Self {
             state: Mutex::default(),
@@ -115,7 +115,7 @@ impl LineQueue {
     }
 
     /// Queues a line, with its end; drops it when the queue is full. Never waits for the stream.
-    pub fn push(&self, line: Vec<u8>) {
+    pub(crate) fn push(&self, line: Vec<u8>) {
         let mut state = self.state();
         if state.is_full(line.len()) {
             state.dropped += 1;
@@ -132,7 +132,7 @@ impl LineQueue {
     }
 
     /// Waits until all is written or given up, but not longer than `within`; says whether it is.
-    pub fn flush(&self, within: Duration) -> bool {
+    pub(crate) fn flush(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         if self.threadless.load(Ordering::Relaxed)
             && let Ok(mut out) = self.out.try_lock()
@@ -222,7 +222,7 @@ impl Out {
 }
 
 /// The process's stderr, without the standard library's lock: waiting for that lock could mean waiting for the reader.
-pub struct Stderr;
+pub(crate) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

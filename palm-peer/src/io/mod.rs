@@ -1,23 +1,23 @@
 //! The only places that touch the outside: one module for each crate that does, and what is the same
 //! at both ends of a connection.
 
-pub mod connect;
-pub mod dealer;
-pub mod etcd;
-pub mod executor;
-pub mod fd_limit;
-pub mod handshake;
+pub(crate) mod connect;
+pub(crate) mod dealer;
+pub(crate) mod etcd;
+pub(crate) mod executor;
+pub(crate) mod fd_limit;
+pub(crate) mod handshake;
 #[cfg(feature = "logging")]
-pub mod line_queue;
-pub mod resolver;
+pub(crate) mod line_queue;
+pub(crate) mod resolver;
 mod rigged;
-pub mod signal;
-pub mod systemd;
-pub mod tasks;
-pub mod tcp;
-pub mod tcp_state;
-pub mod threads;
-pub mod timer;
-pub mod tls;
-pub mod wall_clock;
-pub mod zmq;
+pub(crate) mod signal;
+pub(crate) mod systemd;
+pub(crate) mod tasks;
+pub(crate) mod tcp;
+pub(crate) mod tcp_state;
+pub(crate) mod threads;
+pub(crate) mod timer;
+pub(crate) mod tls;
+pub(crate) mod wall_clock;
+pub(crate) mod zmq;

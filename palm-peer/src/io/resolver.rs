@@ -29,7 +29,7 @@ const MAX_QUEUED: usize = 256;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a lookup may take, whatever time the caller has.
-pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the system answered, to be shared by all who asked.
 type Answer = Result<Vec<SocketAddr>, String>;
@@ -41,7 +41,7 @@ type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 ///
 /// # Errors
 /// When there is no such host, or the system does not answer within `time` and [`LOOKUP_TIMEOUT`]. The error names the host.
-pub async fn resolve(host: &str, port: u16, time: Duration) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn resolve(host: &str, port: u16, time: Duration) -> io::Result<Vec<SocketAddr>> {
     static RESOLVER: OnceLock<Resolver> = OnceLock::new();
     if let Some(address) = numeric(host, port) {
         return Ok(vec![address]);

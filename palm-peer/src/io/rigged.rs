@@ -1,7 +1,7 @@
 //! Has tasks panic where a test wants them to: `PALM_TEST_PANIC`, see `threads/rig.rs`.
 
 #[cfg(debug_assertions)]
-pub use self::on::rigged;
+pub(super) use self::on::rigged;
 #[cfg(not(debug_assertions))]
 use {super::threads::Name, std::future::Future};
 
@@ -30,7 +30,7 @@ mod on {
     const POLL: Duration = Duration::from_millis(20);
 
     /// Runs the future, which panics where `PALM_TEST_PANIC` says so.
-    pub async fn rigged<T>(name: Name, future: impl Future<Output = T>) -> T {
+    pub(crate) async fn rigged<T>(name: Name, future: impl Future<Output = T>) -> T {
         let Some(rig) = rig(name) else { return future.await };
         let trigger = async {
             while !rig.is_due() {

@@ -36,7 +36,7 @@ fn state() -> MutexGuard<'static, State> {
 /// A request that has not come yet.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
-pub struct Awaited {
+pub(crate) struct Awaited {
     id: u64,
     seen: u64,
     comes: fn(&Requests, u64) -> bool,
@@ -76,20 +76,20 @@ impl Future for Awaited {
 ///
 /// # Errors
 /// When the system refuses.
-pub fn termination() -> io::Result<Awaited> {
+pub(crate) fn termination() -> io::Result<Awaited> {
     install()?;
     Ok(Awaited::new(seen(), Requests::asks_for_shutdown))
 }
 
 /// A future that ends when somebody asks again, after the first `seen` requests: see [`Requests::asks_to_hurry`]. Without
 /// [`termination`] it never ends.
-pub fn hurry(seen: u64) -> Awaited {
+pub(crate) fn hurry(seen: u64) -> Awaited {
     Awaited::new(seen, Requests::asks_to_hurry)
 }
 
 /// How many requests there were so far.
 #[must_use]
-pub fn seen() -> u64 {
+pub(crate) fn seen() -> u64 {
     state().requests.count()
 }
 

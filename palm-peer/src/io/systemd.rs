@@ -3,7 +3,7 @@
 
 /// What systemd can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice<'a> {
+pub(crate) enum Notice<'a> {
     /// The server is configured: others can reach it.
     Ready,
     /// One line for `systemctl status`.
@@ -16,7 +16,7 @@ pub enum Notice<'a> {
 
 /// Sends a notice; does nothing where no systemd listens. A lost notice is systemd's to notice.
 #[cfg(feature = "systemd")]
-pub fn notify(notice: Notice<'_>) {
+pub(crate) fn notify(notice: Notice<'_>) {
     use sd_notify::NotifyState;
     let state = match notice {
         Notice::Ready => NotifyState::Ready,
@@ -30,18 +30,18 @@ pub fn notify(notice: Notice<'_>) {
 /// How long systemd waits for a [`Notice::Watchdog`] before it acts; `None` where it does not.
 #[must_use]
 #[cfg(feature = "systemd")]
-pub fn watchdog() -> Option<std::time::Duration> {
+pub(crate) fn watchdog() -> Option<std::time::Duration> {
     let mut micros = 0;
     sd_notify::watchdog_enabled(false, &mut micros).then(|| std::time::Duration::from_micros(micros))
 }
 
 /// Does nothing.
 #[cfg(not(feature = "systemd"))]
-pub fn notify(_: Notice<'_>) {}
+pub(crate) fn notify(_: Notice<'_>) {}
 
 /// Returns `None`: nobody waits.
 #[must_use]
 #[cfg(not(feature = "systemd"))]
-pub fn watchdog() -> Option<std::time::Duration> {
+pub(crate) fn watchdog() -> Option<std::time::Duration> {
     None
 }

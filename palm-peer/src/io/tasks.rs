@@ -3,7 +3,7 @@
 //! Everything that runs in the background is spawned under a name, and its panic is caught and logged with it. What the
 //! server cannot do without is [kept](Supervisor::keep) as well: started anew after a while, until that is of no use.
 
-pub use super::threads::Name;
+pub(crate) use super::threads::Name;
 
 use super::{
     rigged::rigged,
@@ -29,7 +29,7 @@ use std::{
 ///
 /// The future is boxed at once: each `async` function that it went through unboxed would hold it twice, and there is one of these for
 /// every connection.
-pub fn caught<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+pub(crate) fn caught<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     let future = Box::pin(future);
     // It is dropped inside as well, where its own panic is caught.
     let inside = async move { rigged(name, future).await };
@@ -37,7 +37,7 @@ pub fn caught<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Out
 }
 
 /// As [`caught`], and logs the panic: of each name once a minute, for strangers may bring it about.
-pub fn logged<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+pub(crate) fn logged<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     caught(name, future).inspect(move |result| {
         if let Err(message) = result
             && may_log(name)
@@ -98,7 +98,7 @@ impl ObservesThreads for Shared {
 
 /// Starts tasks anew that panicked, and gives up on the third panic within a minute.
 #[derive(Debug, Clone)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     state: Arc<Shared>,
     /// Somebody asks whether it gave up. Else it never does.
     attended: bool,
@@ -106,19 +106,19 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// For a server, which ends when this gives up.
-    pub fn attended() -> Self {
+    pub(crate) fn attended() -> Self {
         let state = Arc::default();
         threads::observe(&state);
         Self { state, attended: true }
     }
 
     /// For a client, which has nobody to tell.
-    pub fn unattended() -> Self {
+    pub(crate) fn unattended() -> Self {
         Self { state: Arc::default(), attended: false }
     }
 
     /// Runs what `start` gives to its end. After a panic it is started anew, in a while.
-    pub async fn keep<T, F: Future<Output = T>>(self, name: Name, mut start: impl FnMut() -> F) -> T {
+    pub(crate) async fn keep<T, F: Future<Output = T>>(self, name: Name, mut start: impl FnMut() -> F) -> T {
         loop {
             match caught(name, async { start().await }).await {
                 Ok(value) => return value,
@@ -132,7 +132,7 @@ impl Supervisor {
     }
 
     /// Deals with the panic of a task: says after a while whether to start it anew.
-    pub async fn failed(&self, name: Name, message: &str) -> bool {
+    pub(crate) async fn failed(&self, name: Name, message: &str) -> bool {
         let failure = format!("task {name} panicked: {message}");
         match self.state.record(name, &failure, self.attended) {
             Some(wait) => {
@@ -145,7 +145,7 @@ impl Supervisor {
     }
 
     /// The names of the tasks that fail from now on.
-    pub fn failures(&self) -> mpsc::UnboundedReceiver<Name> {
+    pub(crate) fn failures(&self) -> mpsc::UnboundedReceiver<Name> {
         let (tx, rx) = mpsc::unbounded();
         let mut state = self.state.lock();
         state.listeners.retain(|listener| !listener.is_closed());
@@ -155,7 +155,7 @@ impl Supervisor {
     }
 
     /// Ends when this has given up, with what there is to say.
-    pub fn gave_up(&self) -> impl Future<Output = String> + Send + Unpin + use<> {
+    pub(crate) fn gave_up(&self) -> impl Future<Output = String> + Send + Unpin + use<> {
         let (tx, rx) = oneshot::channel();
         let mut state = self.state.lock();
         state.waiting.retain(|waiting| !waiting.is_canceled());

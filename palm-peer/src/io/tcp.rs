@@ -16,7 +16,7 @@ use std::{
 
 /// A TCP connection.
 #[derive(Debug)]
-pub enum Tcp {
+pub(crate) enum Tcp {
     /// The library's executor waits for it.
     Shared(TcpStream),
     /// The thread that its tasks live on waits for it.
@@ -28,7 +28,7 @@ impl Tcp {
     ///
     /// # Errors
     /// When nobody lets us in.
-    pub async fn connect(address: SocketAddr, home: Option<&Etcd>) -> io::Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr, home: Option<&Etcd>) -> io::Result<Self> {
         match home {
             Some(home) => home.connect_tcp(address).await.map(Self::Local),
             None => TcpStream::connect(address).await.map(Self::Shared),
@@ -40,13 +40,13 @@ impl Tcp {
     ///
     /// # Errors
     /// When the connection is gone already.
-    pub fn shut_down_write(&self) -> io::Result<()> {
+    pub(crate) fn shut_down_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
     }
 
     /// Its two sides, for two tasks.
     #[must_use]
-    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+    pub(crate) fn into_split(self) -> (ReadHalf, WriteHalf) {
         match self {
             Self::Shared(tcp) => (Box::new(tcp.clone()), Box::new(tcp)),
             Self::Local(tcp) => {

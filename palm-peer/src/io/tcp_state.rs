@@ -17,7 +17,7 @@ const IN_VAIN: u32 = 2;
 
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Ends {
+pub(crate) struct Ends {
     local: SocketAddr,
     peer: SocketAddr,
 }
@@ -27,20 +27,20 @@ impl Ends {
     ///
     /// # Errors
     /// When it has ended already.
-    pub fn of(stream: &impl AsFd) -> io::Result<Self> {
+    pub(crate) fn of(stream: &impl AsFd) -> io::Result<Self> {
         let peer = getpeername(stream)?.ok_or(io::ErrorKind::NotConnected)?;
         Ok(Self { local: getsockname(stream)?.try_into()?, peer: peer.try_into()? })
     }
 
     /// Where the other end is.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
+    pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
     /// Whether the other host has what was sent.
     #[must_use]
-    pub fn delivery(&self) -> Delivery {
+    pub(crate) fn delivery(&self) -> Delivery {
         let table = if self.local.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
         fs::read_to_string(table).map_or(Delivery::Unknown, |table| self.look_up(&table))
     }

@@ -109,7 +109,7 @@ impl Waiting {
 
 /// Ends at a deadline. Dropping it early costs next to nothing.
 #[derive(Debug)]
-pub struct Sleep {
+pub(crate) struct Sleep {
     deadline: Instant,
     key: Option<Key>,
 }
@@ -133,7 +133,7 @@ impl Future for Sleep {
 
 impl Sleep {
     /// When it ends.
-    pub fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
@@ -154,7 +154,7 @@ impl Drop for Sleep {
 
 /// Returns the end of the [`GRAIN`] that `deadline` lies in. Deadlines of many, for which it does not matter when exactly they end, then end
 /// together: one wake-up serves all of them.
-pub fn coarse(deadline: Instant) -> Instant {
+pub(crate) fn coarse(deadline: Instant) -> Instant {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     end_of_grain(*START, deadline)
 }
@@ -166,12 +166,12 @@ fn end_of_grain(start: Instant, deadline: Instant) -> Instant {
 }
 
 /// Waits until `deadline`.
-pub fn sleep_until(deadline: Instant) -> Sleep {
+pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, key: None }
 }
 
 /// Waits for the end of a sleep, if there is one; else for ever.
-pub async fn end_of(sleep: Option<&mut Sleep>) {
+pub(crate) async fn end_of(sleep: Option<&mut Sleep>) {
     match sleep {
         Some(sleep) => sleep.await,
         None => futures::future::pending().await,
@@ -179,19 +179,19 @@ pub async fn end_of(sleep: Option<&mut Sleep>) {
 }
 
 /// Waits for `time`.
-pub fn sleep(time: Duration) -> Sleep {
+pub(crate) fn sleep(time: Duration) -> Sleep {
     sleep_until(Instant::now() + time)
 }
 
 /// The deadline passed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Elapsed;
+pub(crate) struct Elapsed;
 
 /// Waits for `future`, but not beyond `deadline`; then it is dropped.
 ///
 /// # Errors
 /// [`Elapsed`] when the deadline passed first.
-pub async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+pub(crate) async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     pin_mut!(future);
     match select(future, sleep_until(deadline)).await {
         Either::Left((value, _)) => Ok(value),
@@ -203,20 +203,20 @@ pub async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -
 ///
 /// # Errors
 /// [`Elapsed`] when the time passed first.
-pub async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+pub(crate) async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     timeout_at(Instant::now() + time, future).await
 }
 
 /// Ends after a time even when no timer fires any more, at the price of a thread: see [`last_resort`].
 #[derive(Debug)]
-pub struct LastResort {
+pub(crate) struct LastResort {
     passed: oneshot::Receiver<()>,
     /// Dropping it ends the thread.
     _stop: mpsc::Sender<()>,
 }
 
 /// Waits for `time` on a thread that nothing else depends on, for what must end whatever has failed in this process.
-pub fn last_resort(time: Duration) -> LastResort {
+pub(crate) fn last_resort(time: Duration) -> LastResort {
     let deadline = Instant::now() + time;
     let (tx, passed) = oneshot::channel();
     let (stop, stopped) = mpsc::channel::<()>();

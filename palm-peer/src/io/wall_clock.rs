@@ -5,6 +5,6 @@ use std::time::SystemTime;
 
 /// Returns the current time, as records and log lines state it.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
-pub fn timestamp() -> Timestamp {
+pub(crate) fn timestamp() -> Timestamp {
     SystemTime::now().into()
 }

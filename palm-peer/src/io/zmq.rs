@@ -19,7 +19,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-pub use zeromq::Listener;
+pub(crate) use zeromq::Listener;
 use zeromq::{
     RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend, ZmqError,
     ZmqMessage, util::PeerIdentity,
@@ -29,14 +29,14 @@ use zeromq::{
 const SLOW_SEND: Duration = Duration::from_secs(5);
 
 /// The frames of a message.
-pub type Frames = Vec<Bytes>;
+pub(crate) type Frames = Vec<Bytes>;
 
 /// Names a connection to a router. Each connection has a fresh one; it says nothing about who is behind it.
-pub type Connection = Bytes;
+pub(crate) type Connection = Bytes;
 
 /// What a router hears.
 #[derive(Debug)]
-pub enum RouterEvent {
+pub(crate) enum RouterEvent {
     /// A message came in over this connection.
     Message(Connection, Frames),
     /// This connection ended.
@@ -64,7 +64,7 @@ impl Senders {
 
 /// Attaches connections to a [`Receiver`] and a [`Sender`].
 #[derive(Clone)]
-pub struct Attacher {
+pub(crate) struct Attacher {
     incoming: mpsc::UnboundedSender<Incoming>,
     senders: Senders,
 }
@@ -76,7 +76,7 @@ impl fmt::Debug for Attacher {
 }
 
 /// The receiving side of a router.
-pub struct Receiver {
+pub(crate) struct Receiver {
     all: SelectAll<Incoming>,
     /// What is attached from now on.
     incoming: mpsc::UnboundedReceiver<Incoming>,
@@ -85,7 +85,7 @@ pub struct Receiver {
 
 /// The sending side of a router.
 #[derive(Clone)]
-pub struct Sender(Outgoing);
+pub(crate) struct Sender(Outgoing);
 
 #[derive(Clone)]
 enum Outgoing {
@@ -99,7 +99,7 @@ enum Outgoing {
 ///
 /// # Errors
 /// When the listener cannot be taken over.
-pub async fn listen(listener: impl Into<Listener> + Send) -> io::Result<(Sender, Receiver)> {
+pub(crate) async fn listen(listener: impl Into<Listener> + Send) -> io::Result<(Sender, Receiver)> {
     executor::prepare();
     let mut socket = RouterSocket::new();
     let monitor = socket.monitor();
@@ -113,7 +113,7 @@ pub async fn listen(listener: impl Into<Listener> + Send) -> io::Result<(Sender,
 
 /// A router without connections, which are attached to it one by one.
 #[must_use]
-pub fn attachable() -> (Attacher, Sender, Receiver) {
+pub(crate) fn attachable() -> (Attacher, Sender, Receiver) {
     executor::prepare();
     let (attach, incoming) = mpsc::unbounded();
     let senders = Senders::default();
@@ -134,7 +134,7 @@ impl Attacher {
     ///
     /// # Errors
     /// When it cannot connect, for instance for want of descriptors, or nobody receives any more.
-    pub async fn attach(&self, endpoint: &str, connection: &Connection) -> io::Result<()> {
+    pub(crate) async fn attach(&self, endpoint: &str, connection: &Connection) -> io::Result<()> {
         let mut options = SocketOptions::default();
         options.peer_identity(PeerIdentity::try_from(connection.clone()).map_err(io_error)?);
         let mut socket = RouterSocket::with_options(options);
@@ -152,7 +152,7 @@ impl Attacher {
 
 /// How many bytes a message of these frames has on the wire.
 #[must_use]
-pub fn wire_length(frames: &[Bytes]) -> u64 {
+pub(crate) fn wire_length(frames: &[Bytes]) -> u64 {
     frames.iter().map(|frame| frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 }).sum()
 }
 
@@ -183,7 +183,7 @@ impl Stream for Incoming {
 
 impl Receiver {
     /// Waits for what comes next; from each connection in turn, where several have something. Cancel-safe.
-    pub async fn recv(&mut self) -> RouterEvent {
+    pub(crate) async fn recv(&mut self) -> RouterEvent {
         let heard = poll_fn(|cx| {
             while let Poll::Ready(Some(incoming)) = self.incoming.poll_next_unpin(cx) {
                 self.all.push(incoming);
@@ -215,7 +215,7 @@ impl Sender {
     /// Sends to a connection. Nearly always done on return; if not, the future that is returned says when it is. A connection
     /// that is gone takes the message with it, as it does a moment later.
     #[must_use]
-    pub fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
+    pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         let mut socket = match &self.0 {
             Outgoing::Listening(socket) => socket.clone(),
             Outgoing::Attached(senders) => senders.lock().get(to)?.clone(),

@@ -39,7 +39,7 @@ const LOCAL_RETRY: Duration = Duration::from_millis(30);
 
 /// Why a probe has no answer.
 #[derive(Debug)]
-pub struct ProbeError {
+pub(super) struct ProbeError {
     /// In words.
     pub reason: String,
     /// Whether it was not sent, because this process lacks something that it needs for it: then it says nothing about the server.
@@ -79,7 +79,7 @@ impl Open {
 
 /// The links of one leader.
 #[derive(Clone)]
-pub struct Links {
+pub(super) struct Links {
     dialer: Dialer,
     timeout: Duration,
     open: Arc<Mutex<Open>>,
@@ -87,25 +87,25 @@ pub struct Links {
 
 impl Links {
     /// No link yet; each may take `timeout` to open.
-    pub fn new(dialer: Dialer, timeout: Duration) -> Self {
+    pub(super) fn new(dialer: Dialer, timeout: Duration) -> Self {
         Self { dialer, timeout, open: Arc::default() }
     }
 
     /// Drops the links to servers that are no longer registered.
-    pub fn keep_only(&self, registered: impl Fn(Uuid) -> bool) {
+    pub(super) fn keep_only(&self, registered: impl Fn(Uuid) -> bool) {
         let mut open = lock(&self.open);
         open.links.retain(|uuid, _| registered(*uuid));
         open.ends.retain(|uuid, _| registered(*uuid));
     }
 
     /// The links opened since the last call, each with a future that ends when the link breaks.
-    pub fn newly_opened(&self) -> Vec<(Uuid, BoxFuture<'static, ()>)> {
+    pub(super) fn newly_opened(&self) -> Vec<(Uuid, BoxFuture<'static, ()>)> {
         std::mem::take(&mut lock(&self.open).fresh)
     }
 
     /// Asks for the log digest, over a new connection if `fresh`. Over the old one, half of the time is left for a new
     /// connection: a server to which only the old path is dead misses no probe.
-    pub fn probe(
+    pub(super) fn probe(
         &self,
         uuid: Uuid,
         endpoint: String,
@@ -183,7 +183,7 @@ impl Links {
     }
 
     /// Has `witness` try to reach another server.
-    pub fn ask_about(
+    pub(super) fn ask_about(
         &self,
         about: Uuid,
         (witness, endpoint): (Uuid, String),
@@ -199,7 +199,7 @@ impl Links {
     }
 
     /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
-    pub fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
+    pub(super) fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
         let links = self.clone();
         // A link that was replaced by a newer one says nothing when it ends.
         let replaced = self.find(uuid, &endpoint).is_some();

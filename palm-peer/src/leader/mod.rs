@@ -2,7 +2,7 @@
 
 mod links;
 mod takeover;
-pub mod tombstones;
+pub(crate) mod tombstones;
 mod writes;
 
 use self::links::{Links, ProbeError};
@@ -41,11 +41,11 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 const BATCH: usize = 100;
 
 /// The lease's clock, which is checked right before each write.
-pub type SharedClock = Arc<Mutex<LeaseClock>>;
+pub(crate) type SharedClock = Arc<Mutex<LeaseClock>>;
 
 /// What entitles a peer to lead, and what it needs for it.
 #[derive(Clone)]
-pub struct LeaderContext {
+pub(crate) struct LeaderContext {
     /// Where.
     pub etcd: Etcd,
     /// Under which keys.
@@ -105,7 +105,7 @@ struct Leader {
 
 /// Why a leader's duties ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Its key of the election is gone, or what it knows holds no more.
     Deposed,
     /// It does not reach these servers, though others do: somebody else shall lead.
@@ -113,7 +113,7 @@ pub enum End {
 }
 
 /// Leads until deposed, or until it ought to resign. Dropping it stops all duties at once.
-pub async fn lead(context: LeaderContext) -> End {
+pub(crate) async fn lead(context: LeaderContext) -> End {
     log::info!("leading the mesh, in term {}", context.term);
     // Before the servers: what is published of one that is not among them is left over.
     let found = takeover::published(&context).await;

@@ -13,14 +13,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// How many records one transaction rewrites at most: etcd allows 128 operations by default.
-pub const BATCH: usize = 100;
+pub(super) const BATCH: usize = 100;
 /// How many bytes of records it holds at most: etcd allows 1.5 MiB by default.
 const BATCH_BYTES: usize = 512 * 1024;
 /// How long to wait between two of them, so that etcd has time for what is urgent.
 const PACE: Duration = Duration::from_millis(20);
 
 /// Finds out what is published; asks etcd until it answers.
-pub async fn published(context: &LeaderContext) -> Vec<Published> {
+pub(super) async fn published(context: &LeaderContext) -> Vec<Published> {
     let folder = context.keys.pipelines();
     let mut failures = 0;
     loop {
@@ -40,7 +40,7 @@ pub async fn published(context: &LeaderContext) -> Vec<Published> {
 }
 
 /// Writes these records, many to a transaction. Where one of a transaction has changed meanwhile, each is written alone.
-pub async fn vouch(context: LeaderContext, records: Vec<(Record, Revision)>) -> Vec<(Uuid, Written)> {
+pub(super) async fn vouch(context: LeaderContext, records: Vec<(Record, Revision)>) -> Vec<(Uuid, Written)> {
     let mut ended = Vec::with_capacity(records.len());
     for records in in_parts(records) {
         let written = writes::rewrite(&context, &records).await;
@@ -73,7 +73,7 @@ fn in_parts(records: Vec<(Record, Revision)>) -> Vec<Vec<(Record, Revision)>> {
 
 /// Deletes what is published of a server that has no record, unless it has one again; tries until etcd does it. Says whether this
 /// leader is found deposed.
-pub async fn withdraw(context: LeaderContext, uuid: Uuid, server: String) -> bool {
+pub(super) async fn withdraw(context: LeaderContext, uuid: Uuid, server: String) -> bool {
     let key = context.keys.server(uuid);
     let mut failures = 0;
     loop {
@@ -93,7 +93,7 @@ pub async fn withdraw(context: LeaderContext, uuid: Uuid, server: String) -> boo
 }
 
 /// Says why this leader resigns, and which servers it does not reach, if somebody else stands for election. Else it goes on as it can.
-pub async fn may_resign(context: LeaderContext, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
+pub(super) async fn may_resign(context: LeaderContext, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
     let places: Vec<_> = unreached.iter().map(|(uuid, endpoint)| format!("{uuid} at {endpoint}")).collect();
     let places = places.join(", ");
     match context.etcd.list_latest(&context.keys.election(), None, 2).await {

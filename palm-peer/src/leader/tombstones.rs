@@ -11,13 +11,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// How long a note on a departure is kept.
-pub const DEPARTED_FOR: Duration = Duration::from_secs(3600);
+pub(crate) const DEPARTED_FOR: Duration = Duration::from_secs(3600);
 
 /// What is said to fail when the lease of another process is not revoked.
-pub const REVOKING: &str = "revoking the lease of a process that is gone (it will expire by itself)";
+pub(crate) const REVOKING: &str = "revoking the lease of a process that is gone (it will expire by itself)";
 
 /// Removes the record and the candidacy of a peer whose process is proven gone, and what is published of it, and revokes its lease.
-pub async fn remove_dead_peer(
+pub(crate) async fn remove_dead_peer(
     etcd: &Etcd,
     keys: &Keys,
     (uuid, server): (Uuid, &str),
@@ -40,7 +40,7 @@ pub async fn remove_dead_peer(
 }
 
 /// What became of a deletion and its note.
-pub struct Noted {
+pub(crate) struct Noted {
     /// Of the transaction.
     pub outcome: TxnOutcome,
     /// The lease of the note; `None` when etcd is out of space, and there is no note.
@@ -49,7 +49,7 @@ pub struct Noted {
 
 /// Carries out a deletion, and leaves a note beside it in the same transaction. Without space etcd refuses each note, but no
 /// deletion: then there is none.
-pub async fn delete_with_note(
+pub(crate) async fn delete_with_note(
     etcd: &Etcd,
     deletion: Transaction,
     departed: &str,
@@ -77,6 +77,6 @@ async fn try_to_delete_with_note(
 }
 
 /// A note on a departure, written now.
-pub fn note(why: Why, reason: &str) -> Tombstone {
+pub(crate) fn note(why: Why, reason: &str) -> Tombstone {
     Tombstone { why, reason: reason.to_owned(), when: timestamp() }
 }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub(super) enum Written {
     /// It stands.
     Done(Revision),
     /// Something else stood there.
@@ -36,7 +36,7 @@ pub enum Written {
 
 impl Written {
     /// Since which revision it stands; `None` when it is not known to.
-    pub fn stands(self) -> Option<Revision> {
+    pub(super) fn stands(self) -> Option<Revision> {
         match self {
             Self::Done(revision) => Some(revision),
             Self::Conflict | Self::Deposed | Self::Failed => None,
@@ -45,7 +45,12 @@ impl Written {
 }
 
 /// Writes a record, and publishes the server beside it: both on the lease of the server, with which they end.
-pub async fn configure(context: LeaderContext, record: Record, modified: Revision, lease: Option<LeaseId>) -> Written {
+pub(super) async fn configure(
+    context: LeaderContext,
+    record: Record,
+    modified: Revision,
+    lease: Option<LeaseId>,
+) -> Written {
     let key = context.keys.server(record.uuid);
     let put = Operation::put(&key, record.to_json(), Lease::Keep);
     let published = context.keys.pipeline(&record.server, record.uuid);
@@ -57,7 +62,7 @@ pub async fn configure(context: LeaderContext, record: Record, modified: Revisio
 }
 
 /// Writes records, each on the lease of its owner, in one transaction.
-pub async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) -> Written {
+pub(super) async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) -> Written {
     let keys: Vec<_> = records.iter().map(|(record, modified)| (context.keys.server(record.uuid), *modified)).collect();
     let puts = keys.iter().zip(records);
     let puts = puts.map(|((key, _), (record, _))| Operation::put(key, record.to_json(), Lease::Keep));
@@ -67,7 +72,7 @@ pub async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) ->
 }
 
 /// Deletes what is published of a server, while in the place of its record there is still this revision (`None`: nothing).
-pub async fn withdraw(context: &LeaderContext, uuid: Uuid, server: &str, found: Option<Revision>) -> Written {
+pub(super) async fn withdraw(context: &LeaderContext, uuid: Uuid, server: &str, found: Option<Revision>) -> Written {
     let key = context.keys.pipeline(server, uuid);
     let written = fenced(context, [(context.keys.server(uuid).as_str(), found)], [Operation::delete(&key)]).await;
     written.unwrap_or_else(|error| failed(context, &key, &error))
@@ -75,7 +80,7 @@ pub async fn withdraw(context: &LeaderContext, uuid: Uuid, server: &str, found: 
 
 /// A record to be removed, and why.
 #[derive(Debug, Clone)]
-pub struct Removal {
+pub(super) struct Removal {
     /// Whose.
     pub uuid: Uuid,
     /// The server's name.
@@ -95,7 +100,7 @@ pub struct Removal {
 ///
 /// Without space etcd takes no note. Then the candidacy is deleted as well: so the server, if it lives, sees that this is no
 /// removal by hand, which is of the record alone. (Not the leader's own, which is what it leads by.)
-pub async fn remove(context: LeaderContext, removal: Removal) -> Written {
+pub(super) async fn remove(context: LeaderContext, removal: Removal) -> Written {
     let Removal { uuid, server, modified, reason, lease, revoke } = removal;
     let (key, departed) = (context.keys.server(uuid), context.keys.departed(uuid));
     let published = context.keys.pipeline(&server, uuid);
@@ -158,7 +163,7 @@ fn failed(context: &LeaderContext, key: &str, error: &EtcdError) -> Written {
 }
 
 /// Finds out why a record is gone; asks etcd until it answers.
-pub async fn explain_deletion(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Event {
+pub(super) async fn explain_deletion(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Event {
     let mut failures = 0;
     loop {
         match try_to_explain(context, uuid, gone).await {
@@ -189,7 +194,7 @@ async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) ->
 }
 
 /// Returns how the previous leader ended, if nobody has logged it yet; exits with a tombstone are logged at once.
-pub async fn end_of_predecessor(
+pub(super) async fn end_of_predecessor(
     context: &LeaderContext,
     uuid: Uuid,
     lease: LeaseId,

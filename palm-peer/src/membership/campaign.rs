@@ -43,7 +43,7 @@ const ASK_WITHIN: Duration = Duration::from_millis(1500);
 const REOPEN_WITHIN: Duration = Duration::from_millis(50);
 
 /// Puts the own key, if it is not there, and lists it and those before it, as far as they matter; tries until etcd does it.
-pub async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
+pub(super) async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
     for attempt in 0.. {
         match try_to_stand(etcd, keys, me, lease).await {
             Ok(candidates) => return candidates,
@@ -91,7 +91,7 @@ async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Cand
 }
 
 /// Takes back the own candidacy, if it is still that of this term; tries until etcd does it.
-pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
+pub(super) async fn resign(etcd: &Etcd, own: &str, term: Revision) {
     for attempt in 0.. {
         match etcd.transact(Transaction::new().created(own, term).then(Operation::delete(own))).await {
             Ok(_) => return,
@@ -104,7 +104,7 @@ pub async fn resign(etcd: &Etcd, own: &str, term: Revision) {
 
 /// Waits, for `wait` at first, until each of these servers is reached from here, or is no longer registered, or until nobody stands for
 /// election.
-pub async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: Vec<Uuid>, wait: Duration) {
+pub(super) async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: Vec<Uuid>, wait: Duration) {
     for attempt in 0.. {
         let wait = backoff(attempt, wait, MAX_WAIT, 0.0);
         // When others end, this one may be the last that could lead.
@@ -133,7 +133,7 @@ async fn is_unreached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: &[Uu
 }
 
 /// Waits until a key that was created at this revision is gone. One that was put again since is another candidacy.
-pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
+pub(super) async fn gone(etcd: &Etcd, key: String, created: Revision) {
     let mut watch = etcd.watch(Target::Key(key));
     let mut there = false;
     loop {
@@ -148,7 +148,7 @@ pub async fn gone(etcd: &Etcd, key: String, created: Revision) {
 
 /// What to do about a candidate whose process is proven gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Duty {
+pub(super) enum Duty {
     /// Nothing: it does not lead.
     Know,
     /// To bury it, after so long: the next in line comes first, and the third only when that one is gone as well.
@@ -156,14 +156,14 @@ pub enum Duty {
 }
 
 /// How much later than the next in line the third buries the leader.
-pub const AFTER_THE_NEXT: Duration = Duration::from_millis(300);
+pub(super) const AFTER_THE_NEXT: Duration = Duration::from_millis(300);
 
 /// Where this process has had open links to candidates before it in line.
-pub type KnownEndpoints = Arc<Mutex<HashMap<Uuid, String>>>;
+pub(super) type KnownEndpoints = Arc<Mutex<HashMap<Uuid, String>>>;
 
 /// Keeps a link to a candidate before this one in line. A leader is buried when its process is proven gone, so that the mesh need not
 /// wait for the TTL. Silence proves nothing: then the TTL decides.
-pub async fn monitor_leader(
+pub(super) async fn monitor_leader(
     etcd: &Etcd,
     keys: &Keys,
     dialer: &Dialer,

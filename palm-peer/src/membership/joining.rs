@@ -28,7 +28,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 impl Agent {
     /// Registers; etcd may take as long as `join_timeout`. Gives up once nobody waits for it any more. Nothing is left in etcd
     /// then, unless etcd is away.
-    pub async fn join(
+    pub(crate) async fn join(
         etcd: Etcd,
         context: PeerContext,
         record: Record,

@@ -27,7 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 
 /// What became of the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LeaseNews {
+pub(super) enum LeaseNews {
     /// It may have run out, for this reason: a leader stops now.
     InDoubt(String),
     /// It was in doubt, and lives.
@@ -37,7 +37,7 @@ pub enum LeaseNews {
 }
 
 /// Renews the lease until it is lost.
-pub async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mpsc::UnboundedSender<LeaseNews>) {
+pub(super) async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mpsc::UnboundedSender<LeaseNews>) {
     let reporter = etcd.clone();
     let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
     let mut doubted = false;

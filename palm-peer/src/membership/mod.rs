@@ -4,11 +4,11 @@ mod campaign;
 mod joining;
 mod lease_keeper;
 mod own_lease;
-pub mod registration;
+pub(crate) mod registration;
 mod session;
 mod standing;
-pub mod status;
-pub mod watchdog;
+pub(crate) mod status;
+pub(crate) mod watchdog;
 
 use self::{
     lease_keeper::LeaseNews,
@@ -49,7 +49,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// What the serving side asks of the agent.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Take the server out of the mesh; answered when it is, or when etcd did not do it in time.
     Leave(oneshot::Sender<()>),
     /// All is answered: give the lease back and end.
@@ -58,7 +58,7 @@ pub enum Command {
 
 /// How a peer's life in the mesh ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// It left.
     Left,
     /// A person removed it.
@@ -90,7 +90,7 @@ enum Input {
 
 /// Who the peer is, and what it reaches others with.
 #[derive(Clone)]
-pub struct PeerContext {
+pub(crate) struct PeerContext {
     /// The server's uuid.
     pub uuid: Uuid,
     /// What was set.
@@ -102,7 +102,7 @@ pub struct PeerContext {
 }
 
 /// One peer's agent.
-pub struct Agent {
+pub(crate) struct Agent {
     registrar: Registrar,
     context: PeerContext,
     status: Arc<StatusPublisher>,
@@ -147,7 +147,7 @@ impl Agent {
     }
 
     /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
-    pub async fn run(mut self, first: Registration) -> End {
+    pub(crate) async fn run(mut self, first: Registration) -> End {
         let (supervisor, beats) = (self.context.supervisor.clone(), self.beats.clone());
         let keeping = move || watchdog::keep(beats.clone());
         let _vigil = self.registrar.etcd.keep(&supervisor, Name::Watchdog, keeping);
@@ -384,7 +384,7 @@ impl Agent {
 
 /// A registration under a lease.
 #[derive(Clone)]
-pub struct Registration {
+pub(crate) struct Registration {
     lease: LeaseId,
     clock: SharedClock,
     written: LastWritten,

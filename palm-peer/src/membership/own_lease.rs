@@ -18,7 +18,7 @@ use std::{
 const UNSURE_WITHIN: Duration = Duration::from_millis(500);
 
 /// A lease that is asked for, and kept from one attempt to register to the next.
-pub struct OwnLease {
+pub(super) struct OwnLease {
     etcd: Etcd,
     ttl: Duration,
     request: LeaseRequest,
@@ -27,7 +27,7 @@ pub struct OwnLease {
 
 impl OwnLease {
     /// A lease of this TTL, which is not asked for yet.
-    pub fn new(etcd: &Etcd, ttl: Duration) -> Self {
+    pub(super) fn new(etcd: &Etcd, ttl: Duration) -> Self {
         Self { etcd: etcd.clone(), ttl, request: LeaseRequest::new(ttl), granted: None }
     }
 
@@ -36,7 +36,7 @@ impl OwnLease {
     /// # Errors
     ///
     /// As [`Etcd::grant`] says.
-    pub async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
+    pub(super) async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
         if let Some(granted) = self.granted
             && Instant::now() >= clock(&granted).renew_at()
         {
@@ -64,12 +64,12 @@ impl OwnLease {
     }
 
     /// Takes another lease next time: etcd does not have this one any more.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         (self.request, self.granted) = (LeaseRequest::new(self.ttl), None);
     }
 
     /// Gives back what etcd may have granted, and with it the record, if that was put.
-    pub async fn give_back(self) {
+    pub(super) async fn give_back(self) {
         let Some(id) = self.request.maybe_granted() else { return };
         let patience = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };
         if let Ok(Err(error)) = timer::timeout(patience, self.etcd.revoke_lease(id)).await {

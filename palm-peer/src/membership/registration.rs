@@ -17,7 +17,7 @@ use palm_proto::{
 };
 /// Why a peer could not register.
 #[derive(Debug)]
-pub enum RegisterError {
+pub(crate) enum RegisterError {
     /// A person removed it meanwhile.
     Evicted,
     /// etcd did not do it.
@@ -32,7 +32,7 @@ impl From<EtcdError> for RegisterError {
 
 /// What a peer needs to write its own keys.
 #[derive(Clone)]
-pub struct Registrar {
+pub(crate) struct Registrar {
     /// Where.
     pub etcd: Etcd,
     /// Under which keys.
@@ -43,13 +43,17 @@ pub struct Registrar {
 
 impl Registrar {
     /// The registrar of a server that listens at `port`.
-    pub fn new(etcd: Etcd, options: &ValidConfig, record: Record) -> Self {
+    pub(crate) fn new(etcd: Etcd, options: &ValidConfig, record: Record) -> Self {
         Self { etcd, keys: options.keys(), record }
     }
 
     /// Puts the record on `lease`, which a leader has yet to publish, and forgets that the server ever departed, unless a
     /// person removed it since the record was last written, as far as is `known`.
-    pub async fn register(&self, lease: LeaseId, known: Option<LastWritten>) -> Result<LastWritten, RegisterError> {
+    pub(crate) async fn register(
+        &self,
+        lease: LeaseId,
+        known: Option<LastWritten>,
+    ) -> Result<LastWritten, RegisterError> {
         let uuid = self.record.uuid;
         let (server, departed) = (self.keys.server(uuid), self.keys.departed(uuid));
         let registered = wall_clock::timestamp();
@@ -94,7 +98,7 @@ impl Registrar {
     }
 
     /// Finds out why the record, last seen at `written` on `lease`, is gone; `deleted` says when, if a live watch told so.
-    pub async fn verdict(
+    pub(crate) async fn verdict(
         &self,
         written: LastWritten,
         deleted: Option<Revision>,
@@ -165,7 +169,7 @@ impl Registrar {
     }
 
     /// Leaves: one transaction removes the record, what is published of it, and the election key, and leaves a note.
-    pub async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
+    pub(crate) async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
         let leaving = Transaction::new()
             .then(Operation::delete(&self.keys.server(self.record.uuid)))
             .then(self.withdrawal())
@@ -180,7 +184,7 @@ impl Registrar {
     }
 
     /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.
-    pub async fn revoke(&self, lease: LeaseId) {
+    pub(crate) async fn revoke(&self, lease: LeaseId) {
         if let Err(error) = self.etcd.revoke_lease(lease).await {
             self.etcd.log_failure("revoking the own lease (it will expire by itself)", &error);
         }

@@ -43,7 +43,7 @@ pub struct PeerState {
 
 /// Keeps the state and passes the events on.
 #[derive(Debug)]
-pub struct StatusPublisher {
+pub(crate) struct StatusPublisher {
     state: Mutex<PeerState>,
     /// Nobody any more, once the peer's life in the mesh is over.
     subscribers: Mutex<Option<Vec<mpsc::UnboundedSender<PeerEvent>>>>,
@@ -51,18 +51,18 @@ pub struct StatusPublisher {
 
 impl StatusPublisher {
     /// The announcer of a peer that is about to join.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let joined = PeerState { attached: true, ..PeerState::default() };
         Self { state: Mutex::new(joined), subscribers: Mutex::new(Some(Vec::new())) }
     }
 
     /// How the peer is doing now.
-    pub fn state(&self) -> PeerState {
+    pub(crate) fn state(&self) -> PeerState {
         *lock(&self.state)
     }
 
     /// All events from now on, until the end.
-    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<PeerEvent> {
+    pub(crate) fn subscribe(&self) -> mpsc::UnboundedReceiver<PeerEvent> {
         let (tx, events) = mpsc::unbounded();
         if let Some(subscribers) = lock(&self.subscribers).as_mut() {
             // A server may be asked again and again while nothing happens to it.
@@ -73,7 +73,7 @@ impl StatusPublisher {
     }
 
     /// Takes an event in and passes it on, unless it changes nothing.
-    pub fn announce(&self, event: PeerEvent) {
+    pub(crate) fn announce(&self, event: PeerEvent) {
         let before = self.state();
         let state = after(before, event);
         if state == before {
@@ -91,12 +91,12 @@ impl StatusPublisher {
     }
 
     /// The record was put anew: a leader has yet to reach the server.
-    pub fn unconfigured(&self) {
+    pub(crate) fn unconfigured(&self) {
         lock(&self.state).configured = false;
     }
 
     /// The peer's life in the mesh is over: it has no place there, and nothing happens to it any more.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let evicted = self.state().evicted;
         *lock(&self.state) = PeerState { evicted, ..PeerState::default() };
         lock(&self.subscribers).take();

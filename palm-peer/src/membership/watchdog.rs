@@ -9,7 +9,7 @@ use palm_proto::limits::log_throttle::LogThrottle;
 use std::time::{Duration, Instant};
 
 /// Asks the serving loop whether it turns: it answers by sending.
-pub type LivenessCheck = oneshot::Sender<()>;
+pub(crate) type LivenessCheck = oneshot::Sender<()>;
 
 /// How often the loop is asked, unless systemd wants to know more often.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks the loop again and again whether it turns. A loop that was never started is not asked twice.
-pub async fn keep(beats: mpsc::UnboundedSender<LivenessCheck>) {
+pub(crate) async fn keep(beats: mpsc::UnboundedSender<LivenessCheck>) {
     // systemd wants to hear within its period; twice in it leaves room for one late answer.
     let period = systemd::watchdog().map_or(PERIOD, |watchdog| PERIOD.min(watchdog / 2));
     let mut seen = false;

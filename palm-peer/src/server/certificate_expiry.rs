@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Looks at the certificate at once and then once a day; for ever.
-pub async fn watch(credentials: Arc<Credentials>) -> std::convert::Infallible {
+pub(crate) async fn watch(credentials: Arc<Credentials>) -> std::convert::Infallible {
     let file = credentials.certificate_file().map(|path| path.display().to_string()).unwrap_or_default();
     loop {
         let looked_at = Arc::clone(&credentials);

@@ -50,7 +50,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 const SLICE: Duration = Duration::from_micros(200);
 
 /// One server's loop.
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     pub(super) core: Arc<ServerState>,
     sender: Sender,
     running: ActiveCalls,
@@ -70,7 +70,7 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// A loop that answers over `sender`.
-    pub fn new(core: Arc<ServerState>, sender: Sender) -> Self {
+    pub(crate) fn new(core: Arc<ServerState>, sender: Sender) -> Self {
         Self {
             running: ActiveCalls::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
             queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
@@ -86,7 +86,7 @@ impl Dispatcher {
     }
 
     /// Turns until `until` ends.
-    pub async fn run(
+    pub(crate) async fn run(
         &mut self,
         receiver: &mut Receiver,
         beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
@@ -119,7 +119,7 @@ impl Dispatcher {
     }
 
     /// Goes on until all that was taken in is answered, at least for `least` and at most for `most`.
-    pub async fn drain(
+    pub(crate) async fn drain(
         &mut self,
         receiver: &mut Receiver,
         beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
@@ -139,7 +139,7 @@ impl Dispatcher {
 
     /// Tells the clients that want to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
     /// heard it is still dealt with, until they have said that nothing more comes.
-    pub fn send_goodbye(&mut self) {
+    pub(crate) fn send_goodbye(&mut self) {
         let header = Answer::goodbye(self.core.uuid);
         for connection in self.clients.table.say_goodbye() {
             let to = ReplyTo::new(connection, false);
@@ -148,12 +148,12 @@ impl Dispatcher {
     }
 
     /// How many functions run or wait.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.running.len() + self.queued.len() + self.onward.len()
     }
 
     /// How many have heard the goodbye and not said theirs.
-    pub fn parting(&self) -> usize {
+    pub(crate) fn parting(&self) -> usize {
         self.clients.table.parting()
     }
 

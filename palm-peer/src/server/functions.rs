@@ -20,7 +20,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// A result, if it has no more bytes than this.
-pub fn at_most(max: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {
+pub(crate) fn at_most(max: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {
     let result = result?;
     let length = result.len();
     if length > max {
@@ -31,7 +31,7 @@ pub fn at_most(max: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Fail
 }
 
 /// Runs a function to its end, its panic, or the sender's deadline; not at all when that has passed.
-pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
+pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
     let deadline = message.deadline;
     if Instant::now() >= deadline {
         return Err(Failure::new(CallErrorKind::TimedOut, "the deadline passed before the function could start"));
@@ -49,7 +49,7 @@ pub async fn run(function: Function, message: Message) -> Result<Bytes, Failure>
 }
 
 /// Answers a built-in function; `None` when there is none of this name.
-pub fn built_in(core: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, Failure>> {
+pub(crate) fn built_in(core: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, Failure>> {
     Some(match name {
         "_ping" => Ok(core.ping().into()),
         "_log_query" => log_query(core, &message),
@@ -70,7 +70,7 @@ pub fn built_in(core: &ServerState, name: &str, message: Message) -> Option<Resu
 }
 
 /// A built-in function that runs beside others, as those of the author do; `None` when there is none of this name.
-pub fn built_in_that_waits(core: &Arc<ServerState>, name: &str) -> Option<Function> {
+pub(crate) fn built_in_that_waits(core: &Arc<ServerState>, name: &str) -> Option<Function> {
     if name != witnesses::PROBE {
         return None;
     }

@@ -78,7 +78,7 @@ impl Message {
 }
 
 /// What a function of the server's author gives: the result, or the words of its error.
-pub type Outcome = Result<Bytes, String>;
+pub(crate) type Outcome = Result<Bytes, String>;
 
 /// A function of the server's author.
-pub type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
+pub(crate) type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;

@@ -27,7 +27,7 @@ impl ReplyTo {
 }
 
 /// A message on its way to another server.
-pub struct Parcel {
+pub(crate) struct Parcel {
     /// Where to answer when it cannot be forwarded.
     pub(super) to: ReplyTo,
     pub(super) request: Request,

@@ -26,7 +26,7 @@ use uuid::Uuid;
 const TRIES: usize = 3;
 
 /// A server's own way into the mesh. It learns what can be reached when it is first used.
-pub struct Relay {
+pub(crate) struct Relay {
     dialer: Dialer,
     options: ValidConfig,
     supervisor: Supervisor,
@@ -45,7 +45,7 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// The relay of the server that `dialer` opens links for.
-    pub fn new(dialer: Dialer, options: ValidConfig, supervisor: Supervisor) -> Self {
+    pub(crate) fn new(dialer: Dialer, options: ValidConfig, supervisor: Supervisor) -> Self {
         Self {
             dialer,
             options,
@@ -58,13 +58,13 @@ impl Relay {
     }
 
     /// Tells where etcd is.
-    pub fn attach(&self, etcd: Etcd) {
+    pub(crate) fn attach(&self, etcd: Etcd) {
         // A server joins once.
         let _ = self.etcd.set(etcd);
     }
 
     /// Where etcd is, once the server joins.
-    pub fn etcd(&self) -> Option<&Etcd> {
+    pub(crate) fn etcd(&self) -> Option<&Etcd> {
         self.etcd.get()
     }
 
@@ -72,7 +72,7 @@ impl Relay {
     ///
     /// # Errors
     /// `unreachable` when etcd does not tell.
-    pub async fn mesh(&self) -> Result<Arc<Mesh>, Failure> {
+    pub(crate) async fn mesh(&self) -> Result<Arc<Mesh>, Failure> {
         let _connecting = self.connecting.lock().await;
         if let Some(mesh) = self.mesh.get() {
             return Ok(Arc::clone(mesh));
@@ -85,21 +85,21 @@ impl Relay {
     }
 
     /// Waits until the systems of the other servers have all that was passed on.
-    pub async fn flushed(&self) {
+    pub(crate) async fn flushed(&self) {
         if let Some(mesh) = self.mesh.get() {
             mesh.flushed().await;
         }
     }
 
     /// Whether an instance is published, as far as this server has looked.
-    pub fn is_published(&self, instance: Uuid) -> bool {
+    pub(crate) fn is_published(&self, instance: Uuid) -> bool {
         self.mesh.get().is_some_and(|mesh| mesh.directory().contains(instance))
     }
 
     /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return where a link is open; else the rest is in the future, which ends in
     /// where it was sent instead of where its route said, or in why it could not be passed on.
     #[must_use]
-    pub fn pass_on(
+    pub(crate) fn pass_on(
         self: &Arc<Self>,
         mut parcel: Parcel,
         leaving: bool,

@@ -12,7 +12,7 @@ const MIN_DESCRIPTORS: u64 = 48;
 ///
 /// # Errors
 /// When too few are free.
-pub fn prepare() -> Result<(), Error> {
+pub(crate) fn prepare() -> Result<(), Error> {
     fd_limit::raise_limit();
     let (limit, in_use) = (fd_limit::limit(), fd_limit::in_use().unwrap_or_default());
     if limit.saturating_sub(in_use) >= MIN_DESCRIPTORS {

@@ -26,7 +26,7 @@ use uuid::Uuid;
 const SAMPLE: usize = 1024;
 
 /// One server's identity, functions, store, log and counters.
-pub struct ServerState {
+pub(crate) struct ServerState {
     /// The server's uuid.
     pub uuid: Uuid,
     /// The server's name.
@@ -57,7 +57,7 @@ pub struct ServerState {
 
 impl ServerState {
     /// A server that has served nothing yet.
-    pub fn new(
+    pub(crate) fn new(
         name: String,
         functions: BTreeMap<String, Function>,
         options: ValidConfig,
@@ -89,7 +89,7 @@ impl ServerState {
     }
 
     /// What the peer inside of the server needs to know.
-    pub fn context(&self) -> PeerContext {
+    pub(crate) fn context(&self) -> PeerContext {
         PeerContext {
             uuid: self.uuid,
             options: self.options.clone(),
@@ -99,23 +99,23 @@ impl ServerState {
     }
 
     /// The server's store.
-    pub fn store(&self) -> MutexGuard<'_, Store> {
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         lock(&self.store)
     }
 
     /// The answer to `_log_query`.
-    pub fn take_log(&self, level: Level) -> String {
+    pub(crate) fn take_log(&self, level: Level) -> String {
         lock(&self.log).take(self.uuid, level)
     }
 
     /// Counts a function that starts.
-    pub fn began(&self) {
+    pub(crate) fn began(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a function that ended.
-    pub fn ended(&self, took: Duration) {
+    pub(crate) fn ended(&self, took: Duration) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let mut durations = lock(&self.durations);
         if durations.len() == SAMPLE {
@@ -125,22 +125,22 @@ impl ServerState {
     }
 
     /// Counts an error that was answered.
-    pub fn failed(&self) {
+    pub(crate) fn failed(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
     /// So many requests wait for others to end.
-    pub fn queued(&self, requests: usize) {
+    pub(crate) fn queued(&self, requests: usize) {
         self.queued.store(requests, Ordering::Relaxed);
     }
 
     /// How many functions run.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// The answer to `_ping`.
-    pub fn ping(&self) -> String {
+    pub(crate) fn ping(&self) -> String {
         let mut durations: Vec<_> = lock(&self.durations).iter().copied().collect();
         durations.sort_unstable();
         let quantile = |percent: usize| durations.get(durations.len() * percent / 100).map(Duration::as_micros);

@@ -23,7 +23,7 @@ use uuid::Uuid;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Messages that were lost on their way to a stage.
-pub struct Lost {
+pub(crate) struct Lost {
     pub(super) to: Uuid,
     pub(super) parcels: Vec<Parcel>,
     /// Whether the connection swallowed them. Else its end may be that of the process, which the client notices as well.
@@ -43,7 +43,7 @@ struct UnconfirmedLink {
 type ByServer = Arc<Mutex<HashMap<Uuid, UnconfirmedLink>>>;
 
 /// What is in doubt on all links.
-pub struct UnconfirmedLinks {
+pub(crate) struct UnconfirmedLinks {
     of: ByServer,
     lost: UnboundedSender<Lost>,
     /// For the serving loop to take.
@@ -51,18 +51,18 @@ pub struct UnconfirmedLinks {
 }
 
 impl UnconfirmedLinks {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (lost, losses) = mpsc::unbounded();
         Self { of: Arc::default(), lost, losses: Mutex::new(Some(losses)) }
     }
 
     /// Where losses are told; the first time, and to nobody later.
-    pub fn losses(&self) -> UnboundedReceiver<Lost> {
+    pub(crate) fn losses(&self) -> UnboundedReceiver<Lost> {
         lock(&self.losses).take().unwrap_or_else(|| mpsc::unbounded().1)
     }
 
     /// A message was posted over the link to this server, under this number.
-    pub fn posted(&self, link: &Arc<Link>, to: Uuid, number: u64, parcel: Parcel) {
+    pub(crate) fn posted(&self, link: &Arc<Link>, to: Uuid, number: u64, parcel: Parcel) {
         let mut ledger = self.ledger(link, to);
         let mut sent = lock(&ledger.sent);
         let Some(unconfirmed) = &mut *sent else {

@@ -4,15 +4,15 @@ use palm_tests::Network;
 use std::fmt;
 
 /// Each has a server; the first three have a member of etcd as well.
-pub const HOSTS: [&str; 5] = ["a", "b", "c", "d", "e"];
+pub(crate) const HOSTS: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// How many of them.
-pub const MEMBERS: usize = 3;
+pub(crate) const MEMBERS: usize = 3;
 /// How many packets of 100 are lost.
 const LOSS: u8 = 30;
 
 /// What becomes of the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// None arrives.
     Cut,
     /// None of those that the first one sends arrives, or of those to it.
@@ -29,7 +29,7 @@ const KINDS: [Kind; 6] = [Kind::Cut, Kind::CutFrom, Kind::CutTo, Kind::RejectFro
 
 /// Where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Between two hosts.
     Link(usize, usize),
     /// Between a host and everybody.
@@ -38,7 +38,7 @@ pub enum Place {
 
 /// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     kind: Kind,
     place: Place,
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Fault {
 
 impl Fault {
     /// All faults of one link or one host, each once.
-    pub fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let hosts = 0..HOSTS.len();
         let links = hosts.clone().flat_map(|one| (one + 1..HOSTS.len()).map(move |other| Place::Link(one, other)));
         let places = links.chain(hosts.map(Place::Host));
@@ -70,7 +70,7 @@ impl Fault {
     }
 
     /// Does this to a network.
-    pub fn apply(&self, network: &Network) {
+    pub(crate) fn apply(&self, network: &Network) {
         let host = |at: usize| Some(network.host(HOSTS[at]));
         let (one, other) = match self.place {
             Place::Link(one, other) => (host(one), host(other)),
@@ -107,29 +107,29 @@ impl Fault {
 }
 
 /// Whether connections between two hosts work.
-pub fn reaches(faults: &[Fault], one: usize, other: usize) -> bool {
+pub(crate) fn reaches(faults: &[Fault], one: usize, other: usize) -> bool {
     one == other || !faults.iter().any(|fault| fault.parts(one, other))
 }
 
 /// Whether connections between a host and the client work.
-pub fn is_reached_from_outside(faults: &[Fault], host: usize) -> bool {
+pub(crate) fn is_reached_from_outside(faults: &[Fault], host: usize) -> bool {
     !faults.iter().any(|fault| fault.place == Place::Host(host) && !fault.is_lossy())
 }
 
 /// How many other hosts reach this one.
-pub fn reached_by(faults: &[Fault], host: usize) -> usize {
+pub(crate) fn reached_by(faults: &[Fault], host: usize) -> usize {
     (0..HOSTS.len()).filter(|other| *other != host && reaches(faults, *other, host)).count()
 }
 
 /// Whether a host reaches a member of etcd that reaches another member, and nothing makes etcd slow.
-pub fn reaches_etcd(faults: &[Fault], host: usize) -> bool {
+pub(crate) fn reaches_etcd(faults: &[Fault], host: usize) -> bool {
     let has_quorum = |member: usize| (0..MEMBERS).filter(|other| reaches(faults, member, *other)).count() > MEMBERS / 2;
     let lossy = faults.iter().any(Fault::is_lossy);
     !lossy && (0..MEMBERS).any(|member| reaches(faults, host, member) && has_quorum(member))
 }
 
 /// Whether some instance of the first stage and some of the last one reach each other, and the client reaches both.
-pub fn has_path(faults: &[Fault], is_first: impl Fn(usize) -> bool) -> bool {
+pub(crate) fn has_path(faults: &[Fault], is_first: impl Fn(usize) -> bool) -> bool {
     let able = || (0..HOSTS.len()).filter(|host| is_reached_from_outside(faults, *host));
     able()
         .filter(|first| is_first(*first))

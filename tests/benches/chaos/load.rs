@@ -21,13 +21,13 @@ const CALL_PERIOD: Duration = Duration::from_millis(100);
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Moments at which something went well.
 #[derive(Debug, Default)]
-pub struct Successes(Mutex<Vec<Instant>>);
+pub(crate) struct Successes(Mutex<Vec<Instant>>);
 
 impl Successes {
     fn add(&self) {
@@ -35,12 +35,12 @@ impl Successes {
     }
 
     /// The first one since.
-    pub fn first_since(&self, since: Instant) -> Option<Instant> {
+    pub(crate) fn first_since(&self, since: Instant) -> Option<Instant> {
         lock(&self.0).iter().copied().find(|at| *at >= since)
     }
 
     /// The longest time without any of them that has a part in the time from `begin` to `end`. Forgets those before.
-    pub fn longest_gap(&self, begin: Instant, end: Instant) -> Duration {
+    pub(crate) fn longest_gap(&self, begin: Instant, end: Instant) -> Duration {
         let mut all = lock(&self.0);
         let last_before = all.iter().rposition(|at| *at < begin).unwrap_or(0);
         all.drain(..last_before);
@@ -56,14 +56,14 @@ impl Successes {
 
 /// How the job went so far.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub results: u64,
     pub errors: Vec<String>,
     pub wrong: Vec<String>,
 }
 
 /// Calls and a job that go on until they are stopped.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     pub progress: Progress,
@@ -75,7 +75,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(client: &Client, servers: &[String]) -> Self {
+    pub(crate) fn start(client: &Client, servers: &[String]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let (counted, stopped) = (Arc::clone(&sent), Arc::clone(&stop));
@@ -122,7 +122,7 @@ impl Load {
     }
 
     /// Ends it, and waits until each message has ended. How many there were.
-    pub fn finish(self) -> (u64, Outcome) {
+    pub(crate) fn finish(self) -> (u64, Outcome) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().expect("no thread panics");

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A key that shows that the watches work.
-pub const BEAT: &str = "/beat";
+pub(crate) const BEAT: &str = "/beat";
 
 fn follow(member: &str, prefix: &str) -> (History, Mark) {
     let history = History::follow_at(member, &[], prefix, "");
@@ -18,7 +18,7 @@ fn follow(member: &str, prefix: &str) -> (History, Mark) {
 
 /// A server's record was deleted.
 #[derive(Debug, Clone)]
-pub struct Deletion {
+pub(crate) struct Deletion {
     pub uuid: String,
     pub at: Instant,
     /// The reason of the leader that removed it; `None` when its lease ended.
@@ -26,7 +26,7 @@ pub struct Deletion {
 }
 
 /// What lies under the prefix, and what has happened to it.
-pub struct View {
+pub(crate) struct View {
     members: Vec<String>,
     prefix: String,
     histories: Vec<(History, Mark)>,
@@ -42,7 +42,7 @@ pub struct View {
 
 impl View {
     /// Follows etcd by each of its members: whoever is cut off from the others tells nothing.
-    pub fn follow(members: &[String], prefix: &str) -> Self {
+    pub(crate) fn follow(members: &[String], prefix: &str) -> Self {
         Self {
             members: members.to_vec(),
             prefix: prefix.to_owned(),
@@ -57,7 +57,7 @@ impl View {
     }
 
     /// Takes in what was told since.
-    pub fn update(&mut self) {
+    pub(crate) fn update(&mut self) {
         let now = Instant::now();
         for at in 0..self.histories.len() {
             let (history, mark) = &mut self.histories[at];
@@ -76,13 +76,13 @@ impl View {
     }
 
     /// Whether each member's watch has told of this beat.
-    pub fn has_heard(&self, beat: &str) -> bool {
+    pub(crate) fn has_heard(&self, beat: &str) -> bool {
         self.beats.iter().all(|heard| heard == beat)
     }
 
     /// Follows anew those members whose watch has not told of this beat: a watch may not notice that its connection is dead, and
     /// what it does not tell looks as if it had not happened. How many these are.
-    pub fn follow_again(&mut self, beat: &str) -> usize {
+    pub(crate) fn follow_again(&mut self, beat: &str) -> usize {
         let deaf: Vec<usize> = (0..self.beats.len()).filter(|at| self.beats[*at] != beat).collect();
         for at in &deaf {
             self.histories[*at] = follow(&self.members[*at], &self.prefix);
@@ -118,12 +118,12 @@ impl View {
     }
 
     /// The server that leads.
-    pub fn leader(&self) -> Option<&str> {
+    pub(crate) fn leader(&self) -> Option<&str> {
         self.leading().map(|event| event.value.as_str())
     }
 
     /// What is not as it is in a healthy mesh of these servers.
-    pub fn complaint(&self, servers: &[String]) -> Option<String> {
+    pub(crate) fn complaint(&self, servers: &[String]) -> Option<String> {
         let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
         servers.iter().find_map(|uuid| {
             let record = self.standing(&format!("/servers/{uuid}")).map(Event::json);

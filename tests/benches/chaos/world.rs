@@ -31,10 +31,10 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(15);
 /// How long after healing a watch of etcd may take to tell what has happened.
 const VIEW_WITHIN: Duration = Duration::from_secs(3);
 /// Within what time a server is reached again that can be, and a job goes on.
-pub const REACHED_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const REACHED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What one step showed.
-pub struct Row {
+pub(crate) struct Row {
     pub faults: String,
     pub removed: usize,
     pub expired: usize,
@@ -47,7 +47,7 @@ pub struct Row {
 }
 
 /// The mesh, for as long as it is put to the test. What is dropped first ends first.
-pub struct World<'a> {
+pub(crate) struct World<'a> {
     network: &'a Network,
     load: Option<Load>,
     looking: Option<JoinHandle<()>>,
@@ -69,7 +69,7 @@ fn is_first(host: usize) -> bool {
 
 impl<'a> World<'a> {
     /// Starts all of it, and waits until it is healthy.
-    pub fn start(network: &'a Network, lenience: Duration) -> Self {
+    pub(crate) fn start(network: &'a Network, lenience: Duration) -> Self {
         let hosts: Vec<_> = HOSTS.iter().map(|name| network.host(name)).collect();
         let urls: Vec<_> = hosts[..MEMBERS].iter().map(|host| format!("http://{}:2379", host.address())).collect();
         let peers: Vec<_> = hosts[..MEMBERS].iter().enumerate().map(|(at, host)| peer(at, host)).collect();
@@ -111,7 +111,7 @@ impl<'a> World<'a> {
     }
 
     /// Has these faults for so long, heals, and waits until all is healthy.
-    pub fn step(&mut self, faults: &[Fault], hold: Duration) -> Row {
+    pub(crate) fn step(&mut self, faults: &[Fault], hold: Duration) -> Row {
         let begin = Instant::now();
         let (deletions, leaders) = self.counts();
         let (retried, errors) = (self.load().progress.retried(), self.errors());
@@ -259,7 +259,7 @@ impl<'a> World<'a> {
     }
 
     /// What the servers logged that is no everyday matter.
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let words = ["WARN", "ERROR", "CRITICAL", "Deleted", "resign", "leading", "joined", "removed"];
         let of_server = |(host, server): (&&str, &Process)| {
             let lines = server.lines().into_iter().filter(|line| words.iter().any(|word| line.contains(word)));
@@ -270,7 +270,7 @@ impl<'a> World<'a> {
     }
 
     /// Ends the load: how many messages there were, and what is wrong with what became of them.
-    pub fn finish(&mut self) -> (u64, Vec<String>) {
+    pub(crate) fn finish(&mut self) -> (u64, Vec<String>) {
         let (sent, outcome) = self.load.take().expect("it went on").finish();
         let mut violations = outcome.wrong;
         if outcome.results != sent {

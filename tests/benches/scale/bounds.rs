@@ -24,7 +24,7 @@ const BOTH_KILLED: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Fails servers and leaders in turn.
-pub fn measure(world: &mut World) -> Row {
+pub(crate) fn measure(world: &mut World) -> Row {
     let worst = |mode: Mode, runs: usize| (0..runs).map(|_| until_out(world, mode)).max().flatten();
     let (killed, mute) = (worst(Mode::Killed, RUNS), worst(Mode::Mute, 1));
     let leaves = until_led(world, &[0], palm_tests::Process::terminate);

@@ -5,7 +5,7 @@ use crate::{
     world::{NAMES, SOON, World, role},
 };
 
-pub fn measure(world: &World) -> Row {
+pub(crate) fn measure(world: &World) -> Row {
     let cost = |name: &str, in_flight: &str| {
         if world.instances(name) == 0 {
             return "-".to_owned();

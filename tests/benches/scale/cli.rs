@@ -11,7 +11,7 @@ use std::time::Instant;
 /// How often each is run: the figures are medians.
 const RUNS: usize = 5;
 
-pub fn measure(world: &World) -> Row {
+pub(crate) fn measure(world: &World) -> Row {
     let servers = world.servers();
     let before = world.etcd.metrics();
     let status = times(world, &["status"]);

@@ -13,7 +13,7 @@ use std::{
 /// How long it is away.
 const AWAY: Duration = Duration::from_secs(15);
 
-pub fn measure(world: &mut World) -> Row {
+pub(crate) fn measure(world: &mut World) -> Row {
     let calls = Calls::start(world);
     let marks = world.marks();
     let called = calls.count();

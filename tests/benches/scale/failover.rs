@@ -13,7 +13,7 @@ use std::{
 const QUIET: Duration = Duration::from_secs(3);
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
-pub fn measure(world: &mut World) -> Row {
+pub(crate) fn measure(world: &mut World) -> Row {
     let calls = Calls::start(world);
     let (marks, revision) = (world.marks(), world.revision());
     let called = calls.count();

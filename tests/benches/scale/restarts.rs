@@ -7,7 +7,7 @@ use crate::{
 use std::time::{Duration, Instant};
 
 #[allow(clippy::cast_precision_loss)]
-pub fn measure(world: &World) -> Row {
+pub(crate) fn measure(world: &World) -> Row {
     let (clients, restarts) = (world.plan.clients, world.plan.restarts);
     let url = world.etcd.endpoint();
     let watchers = role(&["watchers", &url, &clients.to_string()]);

@@ -36,7 +36,7 @@ fn config(etcd: &str) -> Config {
 }
 
 /// Real servers of this name, which log as any server does, until SIGTERM.
-pub fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
+pub(crate) fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     logging::init(LevelFilter::Info)?;
     let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
@@ -50,7 +50,7 @@ pub fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
 }
 
 /// A server of this name that joins, is configured, and leaves, again and again: what a rolling restart is made of.
-pub fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
+pub(crate) fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
         for _ in 0..count {
@@ -68,7 +68,7 @@ pub fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
 }
 
 /// Clients that follow the mesh and call nothing, until they are killed.
-pub fn watchers(etcd: &str, count: usize) -> Outcome<()> {
+pub(crate) fn watchers(etcd: &str, count: usize) -> Outcome<()> {
     let options = config(etcd);
     block_on(async move {
         let clients = try_join_all((0..count).map(|_| Client::connect(options.clone()))).await?;
@@ -81,7 +81,7 @@ pub fn watchers(etcd: &str, count: usize) -> Outcome<()> {
 
 /// A client that calls `target` one call after the other, until it is killed; says five times a second how many calls there were,
 /// how many failed, of these for want of any server, and the longest since it said so before, in ms.
-pub fn caller(etcd: &str, target: &str) -> Outcome<()> {
+pub(crate) fn caller(etcd: &str, target: &str) -> Outcome<()> {
     let (options, target) = (config(etcd), target.to_owned());
     block_on(async move {
         let client = Client::connect(options).await?;
@@ -107,7 +107,7 @@ pub fn caller(etcd: &str, target: &str) -> Outcome<()> {
 
 /// A client that calls `target` with so many calls in flight; says what a call costs it, in µs of CPU time.
 #[allow(clippy::cast_precision_loss)]
-pub fn load(etcd: &str, target: &str, in_flight: usize) -> Outcome<()> {
+pub(crate) fn load(etcd: &str, target: &str, in_flight: usize) -> Outcome<()> {
     let (options, target) = (config(etcd), target.to_owned());
     let cost = block_on(async move {
         let client = Client::connect(options).await?;

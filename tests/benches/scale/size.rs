@@ -14,7 +14,7 @@ const JOINING: usize = 20;
 
 /// `idle`: bytes that etcd sends in a second when nothing happens.
 #[allow(clippy::cast_precision_loss)]
-pub fn measure(world: &mut World, formed: Formed, idle: f64) -> Row {
+pub(crate) fn measure(world: &mut World, formed: Formed, idle: f64) -> Row {
     let (leader_rss, etcd_rss, all) = (world.leader_rss(), world.etcd_rss(), world.etcd.metrics());
     let began = Instant::now();
     let joined = world.add_real(JOINING);

@@ -10,14 +10,14 @@ use std::{thread, time::Instant};
 const ROUNDS: u32 = 2;
 
 /// What was measured.
-pub struct Steady {
+pub(crate) struct Steady {
     pub row: Row,
     /// Bytes that etcd sends in a second.
     pub etcd_out: f64,
 }
 
 #[allow(clippy::cast_precision_loss)]
-pub fn measure(world: &World) -> Steady {
+pub(crate) fn measure(world: &World) -> Steady {
     // The servers were configured a moment ago: what follows from it is over after a while.
     thread::sleep(PROBE_PERIOD / 2);
     let (before, revision, marks) = (world.etcd.metrics(), world.revision(), world.marks());

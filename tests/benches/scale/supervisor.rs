@@ -35,7 +35,7 @@ impl Drop for Group {
 }
 
 /// Measures what the words name. Ends at SIGINT or SIGTERM, and when its time is over.
-pub fn run(words: &[&str]) -> Outcome<()> {
+pub(crate) fn run(words: &[&str]) -> Outcome<()> {
     let sizes: usize = words.iter().filter_map(|word| word.parse::<usize>().ok()).sum();
     let count = words.iter().filter(|word| word.parse::<usize>().is_ok()).count().max(1);
     let seconds = number(words, "seconds", SECONDS * count + SECONDS_PER_1000 * sizes / 1000)?;

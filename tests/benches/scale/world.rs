@@ -13,13 +13,13 @@ use std::{
 use uuid::Uuid;
 
 /// How long etcd keeps a simulated server that it does not hear from: the default of real ones.
-pub const TTL: Duration = Duration::from_secs(10);
+pub(crate) const TTL: Duration = Duration::from_secs(10);
 /// How often the leader probes every server: its default.
-pub const PROBE_PERIOD: Duration = Duration::from_secs(10);
+pub(crate) const PROBE_PERIOD: Duration = Duration::from_secs(10);
 /// What simulated servers are called: one instance, at most 32 of them, and all others.
-pub const NAMES: [&str; 3] = ["one", "some", "many"];
+pub(crate) const NAMES: [&str; 3] = ["one", "some", "many"];
 /// What real servers are called.
-pub const REAL: &str = "real";
+pub(crate) const REAL: &str = "real";
 /// How many instances of a name a client keeps links to.
 const LINKS: usize = 32;
 /// How many real servers share a process, where there are many.
@@ -27,13 +27,13 @@ const REAL_IN_PROCESS: usize = 100;
 /// Real servers that stand for election before all others: the leader and those next in line, which take over from each other.
 const LINE: usize = 8;
 /// What a successor logs.
-pub const LEADS: &str = ":leading the mesh, in term ";
+pub(crate) const LEADS: &str = ":leading the mesh, in term ";
 /// For what takes milliseconds on an idle machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Servers, without those in line and those that join later.
     pub n: usize,
     /// How many of these are real.
@@ -45,7 +45,7 @@ pub struct Plan {
 }
 
 /// A mesh of one N.
-pub struct World {
+pub(crate) struct World {
     pub plan: Plan,
     pub etcd: Etcd,
     /// Processes with real servers, those in line first, and how many servers each has.
@@ -60,7 +60,7 @@ pub struct World {
 }
 
 /// How it came to be.
-pub struct Formed {
+pub(crate) struct Formed {
     /// When all were configured, and when clients knew all; else how many were.
     pub configured: Result<Duration, usize>,
     pub published: Result<Duration, usize>,
@@ -69,17 +69,17 @@ pub struct Formed {
 }
 
 /// This program in another role.
-pub fn role(words: &[&str]) -> Process {
+pub(crate) fn role(words: &[&str]) -> Process {
     Process::start(env::current_exe().expect("this program"), words)
 }
 
 /// CPU time that a process has used, in seconds.
-pub fn cpu(pid: u32) -> f64 {
+pub(crate) fn cpu(pid: u32) -> f64 {
     processor_time(pid).as_secs_f64()
 }
 
 /// Waits until `look` finds something, for as long as `within`.
-pub fn wait_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn wait_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + within;
     loop {
         if let Some(found) = look() {
@@ -97,7 +97,7 @@ impl World {
     ///
     /// # Panics
     /// When etcd or the first servers do not start.
-    pub fn form(plan: Plan) -> (Self, Formed) {
+    pub(crate) fn form(plan: Plan) -> (Self, Formed) {
         let etcd = Etcd::builder().arg("--heartbeat-interval=100").arg("--election-timeout=1000").start();
         let url = etcd.endpoint();
         let mut real = Vec::new();
@@ -141,62 +141,62 @@ impl World {
     }
 
     /// How many servers there should be.
-    pub fn servers(&self) -> usize {
+    pub(crate) fn servers(&self) -> usize {
         self.plan.n - self.plan.real + self.real.iter().map(|(_, count)| count).sum::<usize>()
     }
 
     /// How many servers are published in etcd.
-    pub fn published(&self) -> usize {
+    pub(crate) fn published(&self) -> usize {
         self.swarm.count("/pipelines/").map_or(0, |(count, _)| count)
     }
 
     /// etcd's revision, which each transaction that writes adds one to.
-    pub fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.swarm.count("/pipelines/").map_or(0, |(_, revision)| revision)
     }
 
     /// How many servers a client knows.
-    pub fn seen(&self) -> usize {
+    pub(crate) fn seen(&self) -> usize {
         self.client.reachable().iter().map(|server| server.instances).sum()
     }
 
     /// How many instances of a name a client knows.
-    pub fn instances(&self, name: &str) -> usize {
+    pub(crate) fn instances(&self, name: &str) -> usize {
         let all = self.client.reachable();
         all.iter().find(|server| server.server == name).map_or(0, |server| server.instances)
     }
 
     /// The process that leads.
-    pub fn leader(&self) -> &Process {
+    pub(crate) fn leader(&self) -> &Process {
         &self.real[self.leader].0
     }
 
     /// CPU time in seconds, here and below.
-    pub fn leader_cpu(&self) -> f64 {
+    pub(crate) fn leader_cpu(&self) -> f64 {
         cpu(self.leader().pid())
     }
 
     /// The same of the living threads of the leader and of the next in line, exactly: for a time in which none ends.
-    pub fn running(&self) -> [f64; 2] {
+    pub(crate) fn running(&self) -> [f64; 2] {
         [0, 1].map(|place| running_time(self.real[self.leader + place].0.pid()).as_secs_f64())
     }
 
-    pub fn etcd_cpu(&self) -> f64 {
+    pub(crate) fn etcd_cpu(&self) -> f64 {
         cpu(self.etcd.pid())
     }
 
     #[allow(clippy::cast_precision_loss)]
-    pub fn leader_rss(&self) -> f64 {
+    pub(crate) fn leader_rss(&self) -> f64 {
         resident(self.leader().pid()) as f64 / 1e6
     }
 
     #[allow(clippy::cast_precision_loss)]
-    pub fn etcd_rss(&self) -> f64 {
+    pub(crate) fn etcd_rss(&self) -> f64 {
         resident(self.etcd.pid()) as f64 / 1e6
     }
 
     /// Starts real servers in one process, and waits until clients know them; says how long that took.
-    pub fn add_real(&mut self, count: usize) -> Option<Duration> {
+    pub(crate) fn add_real(&mut self, count: usize) -> Option<Duration> {
         let before = self.servers();
         let began = Instant::now();
         self.real.push((role(&["peers", &self.etcd.endpoint(), REAL, &count.to_string()]), count));
@@ -204,12 +204,12 @@ impl World {
     }
 
     /// Where the logs of all real servers end now.
-    pub fn marks(&self) -> Vec<Mark> {
+    pub(crate) fn marks(&self) -> Vec<Mark> {
         self.real.iter().map(|(process, _)| process.mark()).collect()
     }
 
     /// How many servers those who led removed since then because these did not answer.
-    pub fn evictions(&self, marks: &[Mark]) -> usize {
+    pub(crate) fn evictions(&self, marks: &[Mark]) -> usize {
         let evicts = |line: &&String| line.contains("Deleted server ") && !line.contains("it killed itself");
         let of =
             |((process, _), mark): (&(Process, usize), &Mark)| process.lines_after(*mark).iter().filter(evicts).count();
@@ -218,13 +218,13 @@ impl World {
 }
 
 /// What etcd did between two moments.
-pub struct Work {
+pub(crate) struct Work {
     before: Metrics,
     after: Metrics,
 }
 
 impl Work {
-    pub fn between(before: Metrics, after: Metrics) -> Self {
+    pub(crate) fn between(before: Metrics, after: Metrics) -> Self {
         Self { before, after }
     }
 
@@ -233,39 +233,39 @@ impl Work {
     }
 
     /// Bytes that etcd sent to its clients.
-    pub fn sent(&self) -> f64 {
+    pub(crate) fn sent(&self) -> f64 {
         self.sum("etcd_network_client_grpc_sent_bytes_total", "")
     }
 
     /// Requests of this method, such as `Txn`; of those that are streams, how many were opened.
-    pub fn requests(&self, method: &str) -> f64 {
+    pub(crate) fn requests(&self, method: &str) -> f64 {
         self.sum("grpc_server_started_total", &format!("grpc_method=\"{method}\""))
     }
 
     /// Messages that came over streams of this method.
-    pub fn messages(&self, method: &str) -> f64 {
+    pub(crate) fn messages(&self, method: &str) -> f64 {
         self.sum("grpc_server_msg_received_total", &format!("grpc_method=\"{method}\""))
     }
 
     /// Keys that were put.
-    pub fn puts(&self) -> f64 {
+    pub(crate) fn puts(&self) -> f64 {
         self.sum("etcd_mvcc_put_total", "")
     }
 
     /// Goroutines more than before.
-    pub fn goroutines(&self) -> f64 {
+    pub(crate) fn goroutines(&self) -> f64 {
         self.sum("go_goroutines", "")
     }
 }
 
 /// What a client that calls all the time went through.
-pub struct Calls {
+pub(crate) struct Calls {
     process: Process,
 }
 
 /// What happened to its calls.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Count {
+pub(crate) struct Count {
     pub calls: u64,
     pub errors: u64,
     /// Of these, because nothing of that name was published.
@@ -276,7 +276,7 @@ pub struct Count {
 
 impl Calls {
     /// Calls functions of many servers all the time.
-    pub fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let target = if world.instances(NAMES[2]) > 0 { "many.echo" } else { "real.echo" };
         let process = role(&["caller", &world.etcd.endpoint(), target]);
         process.wait_for_line(|line| line.starts_with("calls "), SOON);
@@ -284,7 +284,7 @@ impl Calls {
     }
 
     /// All calls so far. (It says so a few times a second.)
-    pub fn count(&self) -> Count {
+    pub(crate) fn count(&self) -> Count {
         let mut total = Count::default();
         for line in self.process.lines() {
             let numbers: Vec<u64> = line.split(' ').skip(1).filter_map(|word| word.parse().ok()).collect();

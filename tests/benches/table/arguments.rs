@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::Outcome;
 
 /// Whom there is to compare, as the command line calls them.
-pub const SUBJECTS: [&str; 7] = ["palm", "elsewhere", "zeromq", "pyzmq", "tonic", "nats", "pylm"];
+pub(crate) const SUBJECTS: [&str; 7] = ["palm", "elsewhere", "zeromq", "pyzmq", "tonic", "nats", "pylm"];
 
 /// Which part of the tables is wanted, and how thoroughly.
 #[derive(Debug)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Whether calls are.
     pub calls: bool,
     /// Whether jobs are.
@@ -24,7 +24,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// Reads words such as `jobs 3 100 palm pylm rounds=3`; none at all is everything.
-    pub fn read(words: &[String]) -> Outcome<Self> {
+    pub(crate) fn read(words: &[String]) -> Outcome<Self> {
         let mut wanted = Self {
             calls: false,
             jobs: false,
@@ -55,12 +55,12 @@ impl Arguments {
     }
 
     /// Whether this subject is.
-    pub fn subject(&self, name: &str) -> bool {
+    pub(crate) fn subject(&self, name: &str) -> bool {
         self.subjects.is_empty() || self.subjects.iter().any(|subject| subject == name)
     }
 
     /// The number in this place if there is one, else all that are usual.
-    pub fn number_or(&self, place: usize, usual: &[usize]) -> Vec<usize> {
+    pub(crate) fn number_or(&self, place: usize, usual: &[usize]) -> Vec<usize> {
         self.numbers.get(place).map_or_else(|| usual.to_vec(), |number| vec![*number])
     }
 }

@@ -6,7 +6,7 @@ use std::{fs, process};
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Microseconds that this process and its living children have run so far, all their threads, kernel included.
-pub fn used() -> f64 {
+pub(crate) fn used() -> f64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ticks: u32 = processes.filter_map(|process| ours(&fs::read_to_string(process.path().join("stat")).ok()?)).sum();
     f64::from(ticks) / TICKS_PER_SECOND * 1e6

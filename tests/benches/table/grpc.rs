@@ -73,7 +73,7 @@ impl Service<http::Request<Body>> for Echo {
 }
 
 /// The server, in a process of its own; says where it listens.
-pub fn serve() -> Outcome<()> {
+pub(crate) fn serve() -> Outcome<()> {
     Runtime::new()?.block_on(async {
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));
         println!("http://{}", incoming.local_addr()?);
@@ -82,7 +82,7 @@ pub fn serve() -> Outcome<()> {
 }
 
 /// The client, and its server.
-pub struct Tonic {
+pub(crate) struct Tonic {
     runtime: Runtime,
     channel: Channel,
     _server: Process,
@@ -90,7 +90,7 @@ pub struct Tonic {
 
 impl Tonic {
     /// Starts the server, and connects.
-    pub fn start() -> Outcome<Self> {
+    pub(crate) fn start() -> Outcome<Self> {
         let server = Process::start(env::current_exe()?, ["serve-tonic"]);
         let (url, _) = server.wait_for_line(|line| line.starts_with("http://"), Duration::from_secs(20));
         let runtime = Runtime::new()?;

@@ -17,7 +17,7 @@ const WINDOW: usize = 1024;
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
 /// Measures and prints one table for each size; gives what became of the aim.
-pub fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
+pub(crate) fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
     let mut aims = Vec::new();
     for size in wanted.number_or(1, &SIZES) {
         let in_flight = WINDOW.min(WINDOW_BYTES / size.max(1)).max(1);

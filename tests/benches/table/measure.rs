@@ -10,7 +10,7 @@ use crate::{Outcome, arguments::Arguments, cpu};
 
 /// What is asked of a subject: so many messages in flight, for so long.
 #[derive(Debug, Clone)]
-pub struct Load {
+pub(crate) struct Load {
     /// One payload for each message in flight. Its first bytes are its place, so that an answer can be told.
     pub payloads: Vec<Bytes>,
     /// After this nothing more is sent; what is in flight is waited for.
@@ -19,7 +19,7 @@ pub struct Load {
 
 impl Load {
     /// At least 4 bytes each.
-    pub fn new(in_flight: usize, size: usize, time: Duration) -> Self {
+    pub(crate) fn new(in_flight: usize, size: usize, time: Duration) -> Self {
         let payload = |place: usize| {
             let mut payload = vec![7; size.max(4)];
             payload[..4].copy_from_slice(&u32::try_from(place).expect("a small number").to_le_bytes());
@@ -29,17 +29,17 @@ impl Load {
     }
 
     /// How many messages are in flight.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.payloads.len()
     }
 
     /// How many bytes each has.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.payloads[0].len()
     }
 
     /// An echo that is not the echo of this place is worth no figure.
-    pub fn verify(&self, place: usize, answer: &[u8]) {
+    pub(crate) fn verify(&self, place: usize, answer: &[u8]) {
         let sent = &self.payloads[place];
         assert_eq!((answer.len(), &answer[..4]), (sent.len(), &sent[..4]), "the answer is another one's");
     }
@@ -47,7 +47,7 @@ impl Load {
 
 /// What one turn of a subject came to.
 #[derive(Debug, Clone, Copy)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Microseconds from sending to the answer, the middle one; NaN where nobody looked.
     pub p50: f64,
     /// The same, exceeded by one in a hundred.
@@ -64,7 +64,7 @@ pub struct Turn {
 
 impl Turn {
     /// Of these trips, which took so long in all.
-    pub fn new(mut trips: Vec<Duration>, took: Duration) -> Self {
+    pub(crate) fn new(mut trips: Vec<Duration>, took: Duration) -> Self {
         trips.sort_unstable();
         let quantile = |percent: usize| trips[(trips.len() * percent / 100).min(trips.len() - 1)].as_secs_f64() * 1e6;
         Self { p50: quantile(50), p99: quantile(99), ..Self::counted(trips.len(), took) }
@@ -72,7 +72,7 @@ impl Turn {
 
     /// Of so many messages, which took so long in all.
     #[allow(clippy::cast_precision_loss)]
-    pub fn counted(messages: usize, took: Duration) -> Self {
+    pub(crate) fn counted(messages: usize, took: Duration) -> Self {
         let count = messages as f64;
         let (p50, p99, cpu) = (f64::NAN, f64::NAN, f64::NAN);
         Self { p50, p99, per_second: count / took.as_secs_f64(), count, ended: 0.0, cpu }
@@ -80,13 +80,13 @@ impl Turn {
 }
 
 /// What can be measured: a server somewhere, and a way to load it.
-pub trait Subject {
+pub(crate) trait Subject {
     /// Loads it once.
     fn turn(&mut self, load: &Load) -> Outcome<Turn>;
 }
 
 /// One line of a table: a subject and its turns.
-pub struct Row {
+pub(crate) struct Row {
     /// What stands in the first column.
     pub name: String,
     /// The words that make this program measure it alone.
@@ -97,18 +97,18 @@ pub struct Row {
 
 impl Row {
     /// The median of a figure over all turns.
-    pub fn median(&self, figure: fn(&Turn) -> f64) -> f64 {
+    pub(crate) fn median(&self, figure: fn(&Turn) -> f64) -> f64 {
         median(self.turns.iter().map(figure).collect())
     }
 
     /// The median of this row's figure over another row's, each pair of the same round.
-    pub fn over(&self, other: &Self, figure: fn(&Turn) -> f64) -> f64 {
+    pub(crate) fn over(&self, other: &Self, figure: fn(&Turn) -> f64) -> f64 {
         median(self.turns.iter().zip(&other.turns).map(|(mine, other)| figure(mine) / figure(other)).collect())
     }
 }
 
 /// All lines of a table, and why there are no more.
-pub struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     wanted: &'a Arguments,
     all: Vec<Row>,
     skipped: Vec<String>,
@@ -116,13 +116,13 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// No lines yet.
-    pub fn new(wanted: &'a Arguments) -> Self {
+    pub(crate) fn new(wanted: &'a Arguments) -> Self {
         Self { wanted, all: Vec::new(), skipped: Vec::new() }
     }
 
     /// Adds the subject that `start` starts, if it is wanted and can be had. `words` are for measuring it alone; the last
     /// is what the command line calls it.
-    pub fn add<S: Subject + 'static>(&mut self, name: &str, words: String, start: impl FnOnce() -> Outcome<S>) {
+    pub(crate) fn add<S: Subject + 'static>(&mut self, name: &str, words: String, start: impl FnOnce() -> Outcome<S>) {
         if !words.rsplit(' ').next().is_some_and(|subject| self.wanted.subject(subject)) {
             return;
         }
@@ -140,7 +140,7 @@ impl<'a> Rows<'a> {
 
     /// Gives every row its turn in every round, so that whatever else the machine does meets all alike. The first round
     /// opens what must be opened, and does not count.
-    pub fn measure(&mut self, load: &Load) -> Outcome<()> {
+    pub(crate) fn measure(&mut self, load: &Load) -> Outcome<()> {
         for round in 0..=self.wanted.rounds {
             for row in &mut self.all {
                 let before = cpu::used();
@@ -155,30 +155,30 @@ impl<'a> Rows<'a> {
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Row> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Row> {
         self.all.iter()
     }
 
     /// The row of this name, if it was measured.
-    pub fn named(&self, name: &str) -> Option<&Row> {
+    pub(crate) fn named(&self, name: &str) -> Option<&Row> {
         self.all.iter().find(|row| row.name == name)
     }
 
     /// Which rows are missing, and why.
-    pub fn skipped(&self) -> &[String] {
+    pub(crate) fn skipped(&self) -> &[String] {
         &self.skipped
     }
 }
 
 /// Who calls.
-pub trait Caller: Clone + Send + Sync + 'static {
+pub(crate) trait Caller: Clone + Send + Sync + 'static {
     /// Calls, and waits for the answer.
     fn call(&mut self, payload: Bytes) -> impl Future<Output = Outcome<Bytes>> + Send;
 }
 
 /// Callers, one for each message in flight, who call again as soon as they have their answer. To be run as a task of the
 /// executor that the caller's own tasks run on: otherwise each answer has to wake another thread.
-pub async fn callers(load: Load, caller: impl Caller) -> Outcome<Turn> {
+pub(crate) async fn callers(load: Load, caller: impl Caller) -> Outcome<Turn> {
     let start = Instant::now();
     let load = &load;
     let run = |place: usize| {

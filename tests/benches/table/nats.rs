@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(20);
 const PLACES: [&str; 2] = ["nats-server", "/usr/sbin/nats-server"];
 
 /// Where the broker's program is, and what it calls its version; `None` where it is not installed.
-pub fn installed() -> Option<(&'static str, String)> {
+pub(crate) fn installed() -> Option<(&'static str, String)> {
     PLACES.into_iter().find_map(|program| {
         let version = Command::new(program).arg("--version").output().ok()?.stdout;
         Some((program, String::from_utf8_lossy(&version).trim().replace(": v", " ")))
@@ -26,7 +26,7 @@ pub fn installed() -> Option<(&'static str, String)> {
 }
 
 /// The server, in a process of its own: a client of the broker that answers. Says when it listens.
-pub fn serve(broker: String) -> Outcome<()> {
+pub(crate) fn serve(broker: String) -> Outcome<()> {
     let runtime = Runtime::new()?;
     let serving = runtime.spawn(async move {
         let client = async_nats::connect(broker).await?;
@@ -43,7 +43,7 @@ pub fn serve(broker: String) -> Outcome<()> {
 }
 
 /// The client, its server, and the broker between them.
-pub struct Nats {
+pub(crate) struct Nats {
     runtime: Runtime,
     client: async_nats::Client,
     _processes: [Process; 2],
@@ -51,7 +51,7 @@ pub struct Nats {
 
 impl Nats {
     /// Starts broker and server, and connects.
-    pub fn start() -> Outcome<Self> {
+    pub(crate) fn start() -> Outcome<Self> {
         let (program, _) = installed().ok_or("nats-server is not installed here (Debian: nats-server)")?;
         let port = free_port().to_string();
         let broker = Process::start(program, ["--addr", "127.0.0.1", "--port", &port]);

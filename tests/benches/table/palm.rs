@@ -27,13 +27,13 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 /// A server, in a process of its own.
-pub async fn serve(etcd: String, name: String) -> Outcome<()> {
+pub(crate) async fn serve(etcd: String, name: String) -> Outcome<()> {
     let options = Config { etcd: vec![etcd], ..Config::default() };
     Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
 
 /// An etcd, and servers that echo.
-pub struct Mesh {
+pub(crate) struct Mesh {
     client: Client,
     _servers: Vec<Process>,
     _etcd: Etcd,
@@ -41,7 +41,7 @@ pub struct Mesh {
 
 impl Mesh {
     /// Starts so many, and one elsewhere if that is wanted, and waits until all can be reached.
-    pub fn start(servers: usize, elsewhere: bool) -> Outcome<Self> {
+    pub(crate) fn start(servers: usize, elsewhere: bool) -> Outcome<Self> {
         let me = env::current_exe()?;
         let etcd = Etcd::start();
         let start = |role: &str, name: &str| Process::start(&me, [role, &etcd.endpoint(), name]);
@@ -56,17 +56,17 @@ impl Mesh {
     }
 
     /// Calls to the first server, both on the library's executor.
-    pub fn calls(&self) -> Calls {
+    pub(crate) fn calls(&self) -> Calls {
         Calls { client: self.client.clone(), elsewhere: false }
     }
 
     /// Calls to a server elsewhere, from elsewhere.
-    pub fn calls_elsewhere(&self) -> Calls {
+    pub(crate) fn calls_elsewhere(&self) -> Calls {
         Calls { client: self.client.clone(), elsewhere: true }
     }
 
     /// Jobs through so many servers.
-    pub fn jobs(&self, stages: usize) -> Outcome<Jobs> {
+    pub(crate) fn jobs(&self, stages: usize) -> Outcome<Jobs> {
         if !(1..=NAMES.len()).contains(&stages) {
             return Err(format!("there are {} servers to be stages", NAMES.len()).into());
         }
@@ -76,7 +76,7 @@ impl Mesh {
 
 /// The client, as one that calls.
 #[derive(Clone)]
-pub struct Calls {
+pub(crate) struct Calls {
     client: Client,
     elsewhere: bool,
 }
@@ -95,7 +95,7 @@ impl Subject for Calls {
 }
 
 /// The client, as one that runs jobs: as many messages under way as the load says, results in order.
-pub struct Jobs {
+pub(crate) struct Jobs {
     client: Client,
     stages: usize,
 }

@@ -21,13 +21,13 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// What the Python of this name says to a line of code; `None` where it is not there.
-pub fn says(name: &str, code: &str) -> Option<String> {
+pub(crate) fn says(name: &str, code: &str) -> Option<String> {
     let output = Command::new(made_python(name).ok()?).args(["-c", code]).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// A server in Python, and the script that loads it.
-pub struct Python {
+pub(crate) struct Python {
     interpreter: PathBuf,
     script: PathBuf,
     endpoint: String,
@@ -36,7 +36,7 @@ pub struct Python {
 
 impl Python {
     /// A ROUTER of pyzmq that echoes.
-    pub fn pyzmq() -> Outcome<Self> {
+    pub(crate) fn pyzmq() -> Outcome<Self> {
         let (interpreter, script) = (made_python("python")?, script("echo.py"));
         let server = Process::builder(&interpreter).arg(&script).arg("serve").start();
         let (endpoint, _) = server.wait_for_line(|line| line.starts_with("tcp://"), SOON);
@@ -44,7 +44,7 @@ impl Python {
     }
 
     /// A server of pylm with its own function `echo`.
-    pub fn pylm() -> Outcome<Self> {
+    pub(crate) fn pylm() -> Outcome<Self> {
         let (interpreter, script) = (made_python("pylm")?, script("original.py"));
         let [cache, pull, publish] = [(); 3].map(|()| format!("tcp://127.0.0.1:{}", free_port()));
         let server = Process::builder(&interpreter).arg(&script).args([

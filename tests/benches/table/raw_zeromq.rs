@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The server, in a process of its own; says where it listens.
-pub async fn serve() -> Outcome<()> {
+pub(crate) async fn serve() -> Outcome<()> {
     let mut socket = RouterSocket::new();
     println!("{}", socket.bind("tcp://127.0.0.1:0").await?);
     loop {
@@ -26,14 +26,14 @@ pub async fn serve() -> Outcome<()> {
 }
 
 /// The client, and its server.
-pub struct RawZeromq {
+pub(crate) struct RawZeromq {
     socket: Arc<Mutex<DealerSocket>>,
     _server: Process,
 }
 
 impl RawZeromq {
     /// Starts the server, and connects.
-    pub fn start() -> Outcome<Self> {
+    pub(crate) fn start() -> Outcome<Self> {
         let server = Process::start(env::current_exe()?, ["serve-zeromq"]);
         let (endpoint, _) = server.wait_for_line(|line| line.starts_with("tcp://"), Duration::from_secs(20));
         let mut socket = DealerSocket::new();

@@ -12,22 +12,22 @@ use crate::{arguments::Arguments, nats, python};
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
 /// A table in Markdown, whose first column is text and whose last is a command.
-pub struct Table(String);
+pub(crate) struct Table(String);
 
 impl Table {
     /// A table without lines.
-    pub fn new(title: &str, first: &str, columns: &[&str]) -> Self {
+    pub(crate) fn new(title: &str, first: &str, columns: &[&str]) -> Self {
         let rules = vec!["---:"; columns.len() - 1].join("|");
         Self(format!("### {title}\n\n| {first} | {} |\n|---|{rules}|---|\n", columns.join(" | ")))
     }
 
     /// Adds a line.
-    pub fn line<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn line<const N: usize>(&mut self, cells: [String; N]) {
         let _ = writeln!(self.0, "| {} |", cells.join(" | "));
     }
 
     /// Prints it, and what is to be said below it.
-    pub fn print(&self, notes: &[String]) {
+    pub(crate) fn print(&self, notes: &[String]) {
         println!("{}", self.0);
         for note in notes {
             println!("{note}\n");
@@ -36,7 +36,7 @@ impl Table {
 }
 
 /// A figure to read: whole from 100 on, else to one digit behind the point; nothing where nobody looked.
-pub fn figure(figure: f64) -> String {
+pub(crate) fn figure(figure: f64) -> String {
     match figure {
         _ if figure.is_nan() => "–".into(),
         100.0.. => format!("{figure:.0}"),
@@ -45,23 +45,29 @@ pub fn figure(figure: f64) -> String {
 }
 
 /// A ratio, if there is one.
-pub fn ratio(ratio: Option<f64>) -> String {
+pub(crate) fn ratio(ratio: Option<f64>) -> String {
     ratio.filter(|ratio| !ratio.is_nan()).map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"))
 }
 
 /// One of the ratios that PALM is to reach.
-pub struct Aim([String; 5]);
+pub(crate) struct Aim([String; 5]);
 
 impl Aim {
     /// An aim, and what became of it, if the other was measured as well.
-    pub fn new(what: &str, over: &str, reached: Option<f64>, wanted: &str, is_met: impl Fn(f64) -> bool) -> Self {
+    pub(crate) fn new(
+        what: &str,
+        over: &str,
+        reached: Option<f64>,
+        wanted: &str,
+        is_met: impl Fn(f64) -> bool,
+    ) -> Self {
         let met = reached.map_or("not measured", |ratio| if is_met(ratio) { "yes" } else { "no" });
         Self([what, over, wanted, &ratio(reached), met].map(str::to_owned))
     }
 }
 
 /// Prints what became of the aims.
-pub fn aims(aims: &[Aim]) {
+pub(crate) fn aims(aims: &[Aim]) {
     if aims.is_empty() {
         return;
     }
@@ -73,13 +79,13 @@ pub fn aims(aims: &[Aim]) {
 }
 
 /// What runs or waits to run on this machine, by the kernel's count over the last minute.
-pub fn load() -> String {
+pub(crate) fn load() -> String {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// Prints what was compared, how, and on what machine.
-pub fn circumstances(wanted: &Arguments, load_before: &str) {
+pub(crate) fn circumstances(wanted: &Arguments, load_before: &str) {
     println!("Medians of {} rounds of {:?} each.", wanted.rounds, wanted.time);
     println!("Compared: {}.", versions().join(", "));
     let cores = available_parallelism().map_or(0, usize::from);

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Calls `printf.printf` every 50 ms from a thread of its own, until it is asked how that went.
-pub struct Calls {
+pub(crate) struct Calls {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
     calling: JoinHandle<Vec<String>>,
@@ -22,7 +22,7 @@ pub struct Calls {
 
 impl Calls {
     /// Connects, and goes on calling.
-    pub fn start(options: Config) -> Self {
+    pub(crate) fn start(options: Config) -> Self {
         let client = block_on(Client::connect(options)).expect("a client connects");
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicUsize::new(0));
@@ -45,12 +45,12 @@ impl Calls {
     }
 
     /// The client that calls.
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
     /// Ends the calls once there were at least `least`: none of them failed.
-    pub fn all_went_well(self, least: usize) {
+    pub(crate) fn all_went_well(self, least: usize) {
         let count = || self.count.load(Ordering::Relaxed);
         eventually("as many calls as the test wants", Duration::from_secs(60), || (count() >= least).then_some(()));
         self.stop.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::{
 
 /// One change of one key.
 #[derive(Debug, Clone)]
-pub struct Event {
+pub(crate) struct Event {
     /// The key without the prefix.
     pub key: String,
     /// Whether the key is gone.
@@ -26,25 +26,25 @@ pub struct Event {
 
 impl Event {
     /// What was put, as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.value).unwrap_or_default()
     }
 }
 
 /// A watch of etcd's own client, from the first revision on.
-pub struct History {
+pub(crate) struct History {
     watch: Process,
     prefix: String,
 }
 
 impl History {
     /// Follows what is under `prefix`; as `user`, unless that is empty.
-    pub fn follow(etcd: &Etcd, prefix: &str, user: &str) -> Self {
+    pub(crate) fn follow(etcd: &Etcd, prefix: &str, user: &str) -> Self {
         Self::follow_at(&etcd.endpoint(), etcd.etcdctl_flags(), prefix, user)
     }
 
     /// As [`History::follow`], of an etcd at this URL, for which etcdctl needs these flags.
-    pub fn follow_at(endpoint: &str, flags: &[String], prefix: &str, user: &str) -> Self {
+    pub(crate) fn follow_at(endpoint: &str, flags: &[String], prefix: &str, user: &str) -> Self {
         let watch = Process::builder("etcdctl")
             .args(["watch", "--prefix", &format!("{prefix}/"), "--rev=1", "--write-out=json"])
             .args(flags)
@@ -56,22 +56,22 @@ impl History {
     }
 
     /// The end of it so far.
-    pub fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         self.watch.mark()
     }
 
     /// All events so far, in order.
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.watch.lines().iter().flat_map(|line| self.read(line)).collect()
     }
 
     /// Those behind `mark`.
-    pub fn events_after(&self, mark: Mark) -> Vec<Event> {
+    pub(crate) fn events_after(&self, mark: Mark) -> Vec<Event> {
         self.watch.lines_after(mark).iter().flat_map(|line| self.read(line)).collect()
     }
 
     /// What etcd holds now, by key.
-    pub fn state(&self) -> BTreeMap<String, Event> {
+    pub(crate) fn state(&self) -> BTreeMap<String, Event> {
         let mut state = BTreeMap::new();
         for event in self.events() {
             if event.deleted {
@@ -85,7 +85,7 @@ impl History {
 
     /// When the first event behind `mark` came that `wanted` accepts.
     #[track_caller]
-    pub fn await_event(&self, mark: Mark, wanted: impl Fn(&Event) -> bool, within: Duration) -> Instant {
+    pub(crate) fn await_event(&self, mark: Mark, wanted: impl Fn(&Event) -> bool, within: Duration) -> Instant {
         self.watch.wait_for_line_after(mark, |line| self.read(line).iter().any(&wanted), within).1
     }
 

@@ -3,9 +3,9 @@
 // Each test file uses a part of it. A test speaks by panicking.
 #![allow(dead_code, clippy::expect_used, clippy::unwrap_used)]
 
-pub mod calls;
-pub mod history;
-pub mod running_job;
+pub(crate) mod calls;
+pub(crate) mod history;
+pub(crate) mod running_job;
 
 use history::{Event, History};
 use palm_peer::Config;
@@ -13,12 +13,12 @@ use palm_tests::{Etcd, Process, ProcessBuilder, eventually, example};
 use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
 /// For what takes milliseconds on an idle machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Flags that make the mesh notice things sooner, by the same logic.
-pub const QUICK: [&str; 6] = ["--ttl", "3", "--probe-period", "2", "--probe-timeout", "1"];
+pub(crate) const QUICK: [&str; 6] = ["--ttl", "3", "--probe-period", "2", "--probe-timeout", "1"];
 
 /// The servers of one prefix, and all that etcd ever held for them.
-pub struct Mesh<'a> {
+pub(crate) struct Mesh<'a> {
     etcd: &'a Etcd,
     prefix: String,
     flags: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Mesh<'a> {
 }
 
 /// A server in a process of its own; it has joined.
-pub struct Server {
+pub(crate) struct Server {
     process: Process,
     /// Its identity.
     pub uuid: String,
@@ -44,14 +44,14 @@ impl Deref for Server {
 
 impl Server {
     /// Those of its lines that hold `words`.
-    pub fn lines_with(&self, words: &str) -> Vec<String> {
+    pub(crate) fn lines_with(&self, words: &str) -> Vec<String> {
         self.lines().into_iter().filter(|line| line.contains(words)).collect()
     }
 
     /// Waits for a line that holds `words`, which must be the only one by then, and gives it. What a server logs is written a
     /// moment after etcd, or who called it, knows what it is about.
     #[track_caller]
-    pub fn wait_for_the_one_line_with(&self, words: &str) -> String {
+    pub(crate) fn wait_for_the_one_line_with(&self, words: &str) -> String {
         self.wait_for_line(|line| line.contains(words), SOON);
         let [line] = &self.lines_with(words)[..] else {
             panic!("more than one line with {words:?}: {:#?}", self.lines())
@@ -62,24 +62,24 @@ impl Server {
 
 impl<'a> Mesh<'a> {
     /// A mesh without servers, whose servers will have these flags.
-    pub fn new(etcd: &'a Etcd, prefix: &str, flags: &[&str]) -> Self {
+    pub(crate) fn new(etcd: &'a Etcd, prefix: &str, flags: &[&str]) -> Self {
         Self::as_user(etcd, prefix, flags, "")
     }
 
     /// As [`Mesh::new`], in an etcd that wants to know who looks, as `name:password`.
-    pub fn as_user(etcd: &'a Etcd, prefix: &str, flags: &[&str], user: &str) -> Self {
+    pub(crate) fn as_user(etcd: &'a Etcd, prefix: &str, flags: &[&str], user: &str) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
         Self { etcd, prefix: prefix.to_owned(), flags, history: History::follow(etcd, prefix, user) }
     }
 
     /// Starts a server that finds etcd at these URLs, and waits until it has joined.
-    pub fn start_at(&self, program: &str, etcd: &str) -> Server {
+    pub(crate) fn start_at(&self, program: &str, etcd: &str) -> Server {
         let program = Process::builder(example(program)).arg("run").args(["--debug", "--etcd", etcd]).args(&self.flags);
         self.start_program(program)
     }
 
     /// Starts a server that may be written in anything: it finds the mesh's prefix in its environment.
-    pub fn start_program(&self, program: ProcessBuilder) -> Server {
+    pub(crate) fn start_program(&self, program: ProcessBuilder) -> Server {
         let process = program.env("PALM_PREFIX", &self.prefix).start();
         let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
         let words: Vec<_> = line.split_whitespace().collect();
@@ -88,12 +88,12 @@ impl<'a> Mesh<'a> {
     }
 
     /// Starts a server, and waits until it has joined.
-    pub fn start(&self, program: &str) -> Server {
+    pub(crate) fn start(&self, program: &str) -> Server {
         self.start_at(program, &self.etcd.endpoint())
     }
 
     /// Starts servers one after the other, each once the one before is configured: the first leads, the next are in line.
-    pub fn start_in_line(&self, program: &str, count: usize) -> Vec<Server> {
+    pub(crate) fn start_in_line(&self, program: &str, count: usize) -> Vec<Server> {
         let start = |_| {
             let server = self.start(program);
             self.await_published(&[&server.uuid]);
@@ -104,22 +104,22 @@ impl<'a> Mesh<'a> {
     }
 
     /// What etcd told of the mesh.
-    pub fn history(&self) -> &History {
+    pub(crate) fn history(&self) -> &History {
         &self.history
     }
 
     /// What etcd holds now, by key without the prefix.
-    pub fn state(&self) -> BTreeMap<String, Event> {
+    pub(crate) fn state(&self) -> BTreeMap<String, Event> {
         self.history.state()
     }
 
     /// A key of the mesh.
-    pub fn key(&self, key: &str) -> String {
+    pub(crate) fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
     /// The key of the election, and the uuid, of the candidate that leads.
-    pub fn leading(&self) -> Option<(String, String)> {
+    pub(crate) fn leading(&self) -> Option<(String, String)> {
         let state = self.state();
         let candidates = state.into_iter().filter(|(key, _)| key.starts_with("/election/"));
         let oldest = candidates.min_by_key(|(_, candidate)| candidate.created);
@@ -127,24 +127,24 @@ impl<'a> Mesh<'a> {
     }
 
     /// Waits until this server stands for the lead, which it may do after it is published.
-    pub fn await_in_line(&self, uuid: &str) {
+    pub(crate) fn await_in_line(&self, uuid: &str) {
         let stands =
             |(key, event): (String, Event)| (key.starts_with("/election/") && event.value == uuid).then_some(());
         eventually(&format!("{uuid} stands"), SOON, || self.state().into_iter().find_map(stands));
     }
 
     /// Waits until this server leads.
-    pub fn await_lead(&self, uuid: &str, within: Duration) {
+    pub(crate) fn await_lead(&self, uuid: &str, within: Duration) {
         eventually(&format!("{uuid} leads"), within, || self.leading().filter(|(_, leader)| leader == uuid));
     }
 
     /// Waits until all of these servers are configured by one that leads, and published.
-    pub fn await_published(&self, uuids: &[&str]) {
+    pub(crate) fn await_published(&self, uuids: &[&str]) {
         self.await_published_within(uuids, SOON);
     }
 
     /// As [`Mesh::await_published`], with a bound of one's own.
-    pub fn await_published_within(&self, uuids: &[&str], within: Duration) {
+    pub(crate) fn await_published_within(&self, uuids: &[&str], within: Duration) {
         eventually(&format!("{uuids:?} are configured and published"), within, || {
             let (_, leader) = self.leading()?;
             let state = self.state();
@@ -158,17 +158,17 @@ impl<'a> Mesh<'a> {
     }
 
     /// Whether a server is registered.
-    pub fn is_registered(&self, uuid: &str) -> bool {
+    pub(crate) fn is_registered(&self, uuid: &str) -> bool {
         self.state().contains_key(&format!("/servers/{uuid}"))
     }
 
     /// Config for a client or a server within the test.
-    pub fn options(&self) -> Config {
+    pub(crate) fn options(&self) -> Config {
         self.options_at(&self.etcd.endpoint())
     }
 
     /// Config for a client or a server within the test that finds etcd at this URL.
-    pub fn options_at(&self, etcd: &str) -> Config {
+    pub(crate) fn options_at(&self, etcd: &str) -> Config {
         // `scripts/test-tls` has all tests of the mesh run over TLS, by the environment.
         let defaults = Config::from_env().expect("an environment that fits");
         let mut settings = Config { etcd: vec![etcd.to_owned()], prefix: self.prefix.clone(), ..defaults };
@@ -179,7 +179,7 @@ impl<'a> Mesh<'a> {
     }
 
     /// Removes a server as `palm-cli rm` does.
-    pub fn remove(&self, uuid: &str) {
+    pub(crate) fn remove(&self, uuid: &str) {
         let note = r#"{"why":"admin","reason":"an administrator removed it","when":"2026-01-01T00:00:00.000000"}"#;
         let (record, departed) = (self.key("/servers/"), self.key("/departed/"));
         // In etcdctl's own quotes: of single ones, it drops what is between them.
@@ -187,7 +187,7 @@ impl<'a> Mesh<'a> {
     }
 
     /// Resets the mesh as `palm-cli reset` does.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         let folders = ["/servers/", "/election/", "/pipelines/", "/departed/"];
         let mut operations = folders.map(|folder| format!("del --prefix {}", self.key(folder))).to_vec();
         let when = r#"{"when":"2026-01-01T00:00:00.000000"}"#;
@@ -197,7 +197,7 @@ impl<'a> Mesh<'a> {
 }
 
 /// Puts the record of a server at whose port nobody listens; gives its uuid.
-pub fn put_ghost(mesh: &Mesh<'_>) -> String {
+pub(crate) fn put_ghost(mesh: &Mesh<'_>) -> String {
     let uuid = "0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11";
     let record = serde_json::json!({
         "host": "127.0.0.1", "pid": 1, "when": "2026-01-01T00:00:00.000000", "leader": null, "server": "ghost",
@@ -208,12 +208,12 @@ pub fn put_ghost(mesh: &Mesh<'_>) -> String {
 }
 
 /// Whether this event leaves `uuid` published.
-pub fn publishes(key: &str, event: &Event, uuid: &str) -> bool {
+pub(crate) fn publishes(key: &str, event: &Event, uuid: &str) -> bool {
     key.starts_with("/pipelines/") && !event.deleted && event.value.contains(uuid)
 }
 
 /// Carries out etcdctl's operations in one transaction.
-pub fn transact(etcd: &Etcd, operations: &[&str]) {
+pub(crate) fn transact(etcd: &Etcd, operations: &[&str]) {
     let script = format!("\n{}\n\n\n", operations.join("\n"));
     let process = Process::builder("sh")
         .args(["-c", "printf '%s' \"$SCRIPT\" | etcdctl txn"])

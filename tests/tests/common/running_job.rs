@@ -13,13 +13,13 @@ use std::{
 };
 
 /// Runs a job through `b.add` and `a.add`: [`while_a_job_runs_through`].
-pub fn while_a_job_runs(client: &Client, trouble: impl FnOnce(&Progress)) {
+pub(crate) fn while_a_job_runs(client: &Client, trouble: impl FnOnce(&Progress)) {
     while_a_job_runs_through(client, &["b", "a"], trouble);
 }
 
 /// Runs a job through `add` of these servers until `trouble`, which has the time, is over. Every message ends in its result,
 /// exactly once and in order.
-pub fn while_a_job_runs_through(client: &Client, servers: &[&str], trouble: impl FnOnce(&Progress)) {
+pub(crate) fn while_a_job_runs_through(client: &Client, servers: &[&str], trouble: impl FnOnce(&Progress)) {
     let pipeline = servers.iter().map(|server| format!("{server}.add"));
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);

@@ -17,23 +17,23 @@ use std::sync::Arc;
 use zeromq::{DealerSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 /// Longer than anything here takes on a machine with better things to do.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The frames of a message.
-pub type Frames = Vec<Bytes>;
+pub(crate) type Frames = Vec<Bytes>;
 
 /// The defaults, or what the environment says, for a mesh in this etcd.
-pub fn settings(etcd: &Etcd) -> Config {
+pub(crate) fn settings(etcd: &Etcd) -> Config {
     Config { etcd: vec![etcd.endpoint()], ..Config::from_env().expect("an environment that fits") }
 }
 
 /// The function that every test can call to see that a server is well.
-pub async fn echo(message: Message) -> Result<Bytes, FunctionError> {
+pub(crate) async fn echo(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
 /// A server that is served on a thread of its own; dropped, it leaves the mesh.
-pub struct InProcess {
+pub(crate) struct InProcess {
     /// The server itself.
     pub peer: Arc<Peer>,
     shutdown: Option<oneshot::Sender<()>>,
@@ -42,7 +42,7 @@ pub struct InProcess {
 
 impl InProcess {
     /// Joins, serves, and waits until a leader has configured it.
-    pub fn start(server: Server, settings: Config) -> Self {
+    pub(crate) fn start(server: Server, settings: Config) -> Self {
         let options = settings;
         let inside = Self::serve(block_on(server.join(options)).expect("the server joins"));
         eventually("the server is configured", SOON, || inside.peer.state().configured.then_some(()));
@@ -50,7 +50,7 @@ impl InProcess {
     }
 
     /// Serves what has joined.
-    pub fn serve(peer: Peer) -> Self {
+    pub(crate) fn serve(peer: Peer) -> Self {
         let peer = Arc::new(peer);
         let (shutdown, stopped) = oneshot::channel();
         let served = Arc::clone(&peer);
@@ -59,12 +59,12 @@ impl InProcess {
     }
 
     /// Asks it to leave, and does not wait.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         drop(self.shutdown.take());
     }
 
     /// Waits until it has left (ask it first), and gives what serving came to.
-    pub fn ended(mut self) -> Result<(), Error> {
+    pub(crate) fn ended(mut self) -> Result<(), Error> {
         let thread = self.thread.take().expect("served once");
         eventually("the server has ended", SOON, || thread.is_finished().then_some(()));
         thread.join().expect("serving does not panic")
@@ -81,7 +81,7 @@ impl Drop for InProcess {
 }
 
 /// A client that sees this many instances of `server`.
-pub fn client(settings: Config, server: &str, instances: usize) -> Client {
+pub(crate) fn client(settings: Config, server: &str, instances: usize) -> Client {
     let options = settings;
     let client = block_on(Client::connect(options)).expect("the client connects");
     sees(&client, server, instances);
@@ -89,7 +89,7 @@ pub fn client(settings: Config, server: &str, instances: usize) -> Client {
 }
 
 /// Waits until the client sees this many instances of `server`.
-pub fn sees(client: &Client, server: &str, instances: usize) {
+pub(crate) fn sees(client: &Client, server: &str, instances: usize) {
     eventually("the client sees what is published", SOON, || {
         let found = client.reachable().into_iter().find(|reachable| reachable.server == server);
         (found.map_or(0, |reachable| reachable.instances) == instances).then_some(())
@@ -97,36 +97,36 @@ pub fn sees(client: &Client, server: &str, instances: usize) {
 }
 
 /// Calls, and waits for the answer.
-pub fn call(client: &Client, target: &str, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
+pub(crate) fn call(client: &Client, target: &str, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
     block_on(async { client.call(target, payload).timeout(SOON).await })
 }
 
 /// A ZeroMQ socket of a program that knows nothing of PALM but its protocol.
-pub struct Stranger(DealerSocket);
+pub(crate) struct Stranger(DealerSocket);
 
 impl Stranger {
     /// Connects to a server.
-    pub fn at(endpoint: &str) -> Self {
+    pub(crate) fn at(endpoint: &str) -> Self {
         let mut socket = DealerSocket::new();
         block_on(socket.connect(endpoint)).expect("somebody listens there");
         Self(socket)
     }
 
     /// Sends frames.
-    pub fn say(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    pub(crate) fn say(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         let frames: Frames = frames.into_iter().map(|frame| Bytes::copy_from_slice(frame.as_ref())).collect();
         let message = ZmqMessage::try_from(frames).expect("at least one frame");
         block_on(self.0.send(message)).expect("the connection stands");
     }
 
     /// Waits for the next message.
-    pub fn hear(&mut self) -> Frames {
+    pub(crate) fn hear(&mut self) -> Frames {
         let heard = block_on(async_std::future::timeout(SOON, self.0.recv()));
         heard.expect("an answer in time").expect("the connection stands").into_vec()
     }
 
     /// Waits for the next answer: its header, and the payload.
-    pub fn answer(&mut self) -> (Value, Bytes) {
+    pub(crate) fn answer(&mut self) -> (Value, Bytes) {
         let frames = self.hear();
         assert_eq!(frames.len(), 2, "an answer has two frames: {frames:?}");
         let header = serde_json::from_slice(&frames[0]).expect("the header of an answer is JSON");
@@ -134,7 +134,7 @@ impl Stranger {
     }
 
     /// Sends frames and waits for the answer.
-    pub fn ask(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) -> (Value, Bytes) {
+    pub(crate) fn ask(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) -> (Value, Bytes) {
         self.say(frames);
         self.answer()
     }

@@ -22,24 +22,24 @@ pub(super) enum State {
 
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub payload: Bytes,
+    pub(crate) payload: Bytes,
     pub deadline: Instant,
     /// When something is to be done about it: at its deadline, or before.
-    pub due: Instant,
-    pub state: State,
+    pub(crate) due: Instant,
+    pub(crate) state: State,
     /// How many attempts were begun, without those that were refused.
     pub attempts: u32,
     /// The routes of all attempts that may still be answered, those that were given up for others first.
-    pub routes: Vec<Vec<Uuid>>,
+    pub(crate) routes: Vec<Vec<Uuid>>,
     /// The stages of the attempt under way for which servers may have chosen another instance than the route says.
-    pub rerouted_stages: Vec<usize>,
+    pub(crate) rerouted_stages: Vec<usize>,
     /// Whether its last attempt is to be made with as little company as possible.
-    pub quarantined: bool,
+    pub(crate) quarantined: bool,
     /// Where the last attempt went wrong. One is enough: the others may be well again.
-    pub avoid: Option<Uuid>,
+    pub(crate) avoid: Option<Uuid>,
     /// How often it was refused in a row.
-    pub refusals: u32,
-    pub last: Option<MessageError>,
+    pub(crate) refusals: u32,
+    pub(crate) last: Option<MessageError>,
 }
 
 impl InFlight {

@@ -141,7 +141,7 @@ pub struct Counts {
     /// Attempts beyond the first of a message.
     pub retried: u64,
     /// Answers to messages that had ended before.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
 }
 
 /// One job.

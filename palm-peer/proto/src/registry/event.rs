@@ -27,12 +27,12 @@ pub struct Line {
 
 impl Line {
     /// A line of this level.
-    pub fn new(level: Level, text: impl Into<String>) -> Self {
+    pub(crate) fn new(level: Level, text: impl Into<String>) -> Self {
         Self { level, critical: false, text: plain(&text.into(), LONGEST_LINE) }
     }
 
     /// A line of level `CRITICAL`.
-    pub fn critical(text: impl Into<String>) -> Self {
+    pub(crate) fn critical(text: impl Into<String>) -> Self {
         Self { level: Level::Error, critical: true, text: text.into() }
     }
 }

@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 use uuid::Uuid;
 
 /// The version of the protocol, in every header.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// The longest header, in bytes.
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;

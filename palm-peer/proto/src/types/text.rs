@@ -17,7 +17,7 @@ pub fn steers(c: char) -> bool {
 /// The text in one line, without what could steer a terminal: such characters are written as `\n`, `\r` or `\xHH`. What is
 /// longer than `most` bytes is cut.
 #[must_use]
-pub fn plain(text: &str, max: usize) -> String {
+pub(crate) fn plain(text: &str, max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(max));
     for c in text.chars() {
         if shown.len() + c.len_utf8() > max {

@@ -4,7 +4,7 @@ use super::{Header, Refusal, command};
 use std::{ops::ControlFlow, time::Duration};
 
 /// The longest command that has a place after the handshake: PING with its time to live and 16 bytes of context.
-pub const MAX_COMMAND: u64 = 23;
+pub(crate) const MAX_COMMAND: u64 = 23;
 
 /// What a message may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +200,7 @@ pub fn ping_frame(number: u64) -> Vec<u8> {
 
 /// The number of the PING that this command's body answers, if it does.
 #[must_use]
-pub fn read_pong(body: &[u8]) -> Option<u64> {
+pub(crate) fn read_pong(body: &[u8]) -> Option<u64> {
     let (b"PONG", context) = command(body)? else { return None };
     context.try_into().ok().map(u64::from_be_bytes)
 }
@@ -209,7 +209,7 @@ pub fn read_pong(body: &[u8]) -> Option<u64> {
 ///
 /// # Errors
 /// When it is another one.
-pub fn read_ping(body: &[u8]) -> Result<Ping, Refusal> {
+pub(crate) fn read_ping(body: &[u8]) -> Result<Ping, Refusal> {
     let Some((b"PING", rest)) = command(body) else { return Err(Refusal::Command) };
     let (ttl, context) = rest.split_first_chunk().ok_or(Refusal::Command)?;
     let silence = Duration::from_millis(100) * u32::from(u16::from_be_bytes(*ttl));

@@ -26,7 +26,7 @@ static LOGGED: LazyLock<Mutex<LogThrottle<Uuid>>> = LazyLock::new(Mutex::default
 
 /// Whom a link leads to, for the log and for the system.
 #[derive(Debug, Clone, Copy)]
-pub struct Where {
+pub(crate) struct Where {
     /// The server.
     pub server: Uuid,
     /// The TCP connection to it.
@@ -52,24 +52,24 @@ pub(super) struct Pulse {
 
 /// What becomes of what was sent over a link, to be known also when that is gone.
 #[derive(Debug, Clone)]
-pub struct Fate(pub(super) Arc<Pulse>);
+pub(crate) struct Fate(pub(super) Arc<Pulse>);
 
 impl Fate {
     /// How many of the messages that were posted are known to have arrived.
     #[must_use]
-    pub fn arrived(&self) -> u64 {
+    pub(crate) fn arrived(&self) -> u64 {
         self.0.arrived.load(Ordering::SeqCst)
     }
 
     /// Whether the connection was given up because it swallowed what was sent.
     #[must_use]
-    pub fn swallowed(&self) -> bool {
+    pub(crate) fn swallowed(&self) -> bool {
         self.0.swallowed.load(Ordering::SeqCst)
     }
 
     /// Whether a goodbye was said, so that nothing is lost.
     #[must_use]
-    pub fn parted(&self) -> bool {
+    pub(crate) fn parted(&self) -> bool {
         self.0.parted.load(Ordering::SeqCst)
     }
 }
@@ -116,7 +116,7 @@ impl Pulse {
 
 /// Somebody who wants to know at once when a link breaks, though no answer is due.
 #[derive(Debug)]
-pub struct Interest(Arc<Pulse>);
+pub(crate) struct Interest(Arc<Pulse>);
 
 impl Interest {
     pub(super) fn new(pulse: &Arc<Pulse>) -> Self {

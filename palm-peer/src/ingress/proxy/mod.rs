@@ -3,7 +3,7 @@
 //! Nothing is collected: what was read is scanned and written on from a buffer that all connections of a thread share. Only
 //! what the other side does not accept at once is kept, and then no more is read.
 
-pub use self::{to_client::ToClient, to_server::ToServer};
+pub(super) use self::{to_client::ToClient, to_server::ToServer};
 
 mod to_client;
 mod to_server;
@@ -29,7 +29,7 @@ const LONG_READ: usize = 256 * 1024;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// One side closed it, or it broke.
     Closed,
     /// We ended it.

@@ -17,7 +17,7 @@ use std::{
 
 /// The direction from the server to the stranger.
 #[derive(Debug)]
-pub struct ToClient {
+pub(crate) struct ToClient {
     guest: Arc<ClientConnection>,
     ledger: Arc<ConnectionTable>,
     scanner: Scanner,
@@ -31,7 +31,7 @@ pub struct ToClient {
 
 impl ToClient {
     /// Begins behind the handshake.
-    pub fn new(guest: Arc<ClientConnection>, ledger: Arc<ConnectionTable>) -> Self {
+    pub(crate) fn new(guest: Arc<ClientConnection>, ledger: Arc<ConnectionTable>) -> Self {
         Self {
             guest,
             ledger,
@@ -45,7 +45,7 @@ impl ToClient {
     }
 
     /// Carries on until the connection ends.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
         let guest = Arc::clone(&self.guest);
         guest.account.register_outward(cx);
         loop {
@@ -76,7 +76,7 @@ impl ToClient {
 
     /// Reads what the server still sends, for nobody, until its side of the connection has ended. `ZeroMQ` must not find
     /// the connection broken as it writes: then a task of its own, on a thread that others need, waits for a lock.
-    pub fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let guest = Arc::clone(&self.guest);
         (self.kept, self.rest) = (Vec::new(), WriteBuffer::default());
         with_scratch(|scratch| {

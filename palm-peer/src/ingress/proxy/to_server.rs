@@ -27,7 +27,7 @@ const LONGEST_PIECE: usize = 64;
 
 /// The direction from the stranger to the server.
 #[derive(Debug)]
-pub struct ToServer {
+pub(crate) struct ToServer {
     guest: Arc<ClientConnection>,
     ledger: Arc<ConnectionTable>,
     scanner: Scanner,
@@ -48,7 +48,12 @@ pub struct ToServer {
 
 impl ToServer {
     /// Begins behind the handshake, of which `kept` is what was read beyond it.
-    pub fn new(guest: Arc<ClientConnection>, ledger: Arc<ConnectionTable>, limits: Limits, kept: Vec<u8>) -> Self {
+    pub(crate) fn new(
+        guest: Arc<ClientConnection>,
+        ledger: Arc<ConnectionTable>,
+        limits: Limits,
+        kept: Vec<u8>,
+    ) -> Self {
         Self {
             guest,
             ledger,
@@ -65,7 +70,7 @@ impl ToServer {
     }
 
     /// Carries on until the connection ends.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
         let guest = Arc::clone(&self.guest);
         loop {
             ready!(self.rest.poll_flush(cx, &guest.inner))?;

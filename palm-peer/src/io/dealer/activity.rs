@@ -7,7 +7,7 @@ use std::{
 
 /// What has happened on a connection, for its liveness checks.
 #[derive(Debug)]
-pub struct Activity {
+pub(crate) struct Activity {
     start: Instant,
     /// When something arrived last, in ns since `start`.
     heard: AtomicU64,
@@ -29,7 +29,7 @@ impl Activity {
 
     /// When something arrived last.
     #[must_use]
-    pub fn heard(&self) -> Instant {
+    pub(crate) fn heard(&self) -> Instant {
         self.start + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
     }
 
@@ -39,7 +39,7 @@ impl Activity {
 
     /// The number of the last PING that was answered.
     #[must_use]
-    pub fn pong(&self) -> u64 {
+    pub(crate) fn pong(&self) -> u64 {
         self.pong.load(Ordering::Relaxed)
     }
 
@@ -53,7 +53,7 @@ impl Activity {
 
     /// How many bytes were queued so far, and how many of them the system has taken.
     #[must_use]
-    pub fn sent(&self) -> (u64, u64) {
+    pub(crate) fn sent(&self) -> (u64, u64) {
         // In this order: what is written was queued before.
         let written = self.written.load(Ordering::Relaxed);
         (self.queued.load(Ordering::Relaxed), written)

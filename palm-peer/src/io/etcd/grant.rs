@@ -21,7 +21,7 @@ use palm_proto::types::ids::LeaseId;
 
 /// A new lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granted {
+pub(crate) struct Granted {
     /// Its id.
     pub id: LeaseId,
     /// Its TTL, which may be longer than what was asked for.
@@ -33,7 +33,7 @@ pub struct Granted {
 /// A lease that is asked for until etcd answers. All attempts name the same id, so they make one lease, whichever of them
 /// etcd carried out.
 #[derive(Debug, Clone)]
-pub struct LeaseRequest {
+pub(crate) struct LeaseRequest {
     id: LeaseId,
     ttl: Duration,
     /// When it was asked for first.
@@ -45,13 +45,13 @@ pub struct LeaseRequest {
 impl LeaseRequest {
     /// A request for a lease of this TTL, rounded up to whole seconds.
     #[must_use]
-    pub fn new(ttl: Duration) -> Self {
+    pub(crate) fn new(ttl: Duration) -> Self {
         Self { id: random_id(), ttl, first: None, sent: Arc::default() }
     }
 
     /// The id of the lease, if etcd may have granted it.
     #[must_use]
-    pub fn maybe_granted(&self) -> Option<LeaseId> {
+    pub(crate) fn maybe_granted(&self) -> Option<LeaseId> {
         self.sent.load(Ordering::Relaxed).then_some(self.id)
     }
 
@@ -77,7 +77,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`EtcdErrorKind`](super::EtcdErrorKind) says. Where the answer was lost, the lease may exist; it ends by itself.
-    pub async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
+    pub(crate) async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
         self.grant(&mut LeaseRequest::new(ttl)).await
     }
 
@@ -86,7 +86,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`grant_lease`](Self::grant_lease) says.
-    pub async fn grant(&self, request: &mut LeaseRequest) -> Result<Granted, EtcdError> {
+    pub(crate) async fn grant(&self, request: &mut LeaseRequest) -> Result<Granted, EtcdError> {
         loop {
             let now = Instant::now();
             let first = *request.first.get_or_insert(now);

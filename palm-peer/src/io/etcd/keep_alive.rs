@@ -15,7 +15,7 @@ use super::{
 use palm_proto::types::ids::LeaseId;
 
 /// A stream to one endpoint, over which one lease is renewed. It never moves to another endpoint by itself.
-pub struct KeepAlive {
+pub(crate) struct KeepAlive {
     /// Keeps the thread running that the stream lives on.
     etcd: Etcd,
     connection: Connection,
@@ -48,7 +48,7 @@ impl KeepAlive {
     ///
     /// The stream is no good any more: open another by [`Etcd::keep_alive`], which begins at another endpoint. Whether
     /// the lease was renewed is unknown. Every later call fails, too.
-    pub async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
+    pub(crate) async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
         if self.broken {
             let reason = "the stream of renewals broke before".to_owned();
             return Err(self.failed(EtcdErrorKind::Unreachable, reason));

@@ -23,22 +23,22 @@ use tokio::{
 
 /// A connection that etcd's thread waits for. It ends with that thread.
 #[derive(Debug)]
-pub struct LocalStream(TcpStream);
+pub(crate) struct LocalStream(TcpStream);
 
 /// The receiving side of a [`LocalStream`].
 #[derive(Debug)]
-pub struct LocalReader(OwnedReadHalf);
+pub(crate) struct LocalReader(OwnedReadHalf);
 
 /// The sending side of a [`LocalStream`].
 #[derive(Debug)]
-pub struct LocalWriter(OwnedWriteHalf);
+pub(crate) struct LocalWriter(OwnedWriteHalf);
 
 impl Etcd {
     /// Connects to a TCP address, for tasks that live on this handle's thread.
     ///
     /// # Errors
     /// When nobody lets us in.
-    pub async fn connect_tcp(&self, address: SocketAddr) -> io::Result<LocalStream> {
+    pub(crate) async fn connect_tcp(&self, address: SocketAddr) -> io::Result<LocalStream> {
         let handle = self.0.thread.handle();
         let mut connecting = pin!(TcpStream::connect(address));
         poll_fn(move |cx| {
@@ -54,7 +54,7 @@ impl Etcd {
 impl LocalStream {
     /// Its two sides, for two tasks.
     #[must_use]
-    pub fn into_split(self) -> (LocalReader, LocalWriter) {
+    pub(crate) fn into_split(self) -> (LocalReader, LocalWriter) {
         let (reader, writer) = self.0.into_split();
         (LocalReader(reader), LocalWriter(writer))
     }

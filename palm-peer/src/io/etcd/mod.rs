@@ -30,7 +30,7 @@ mod tests;
 use etcd_client::{SortOrder, SortTarget};
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-pub use self::{
+pub(crate) use self::{
     error::{EtcdError, EtcdErrorKind},
     grant::{Granted, LeaseRequest},
     keep_alive::KeepAlive,
@@ -41,7 +41,7 @@ pub use self::{
     transaction::{Lease, Operation, Transaction, TxnOutcome},
     watch::Watch,
 };
-pub use palm_proto::reflector::{Change, KeyValue, Listing};
+pub(crate) use palm_proto::reflector::{Change, KeyValue, Listing};
 
 use self::{
     connection::Connection,
@@ -65,7 +65,7 @@ use palm_proto::types::ids::{LeaseId, Revision};
 /// four times as long. A request that is late ends no watch and no stream of renewals. Dropping the future of a request gives the request up; whether
 /// etcd carries it out is then unknown.
 #[derive(Clone)]
-pub struct Etcd(Arc<Shared>);
+pub(crate) struct Etcd(Arc<Shared>);
 
 struct Shared {
     thread: Thread,
@@ -79,7 +79,7 @@ impl Etcd {
     /// # Errors
     ///
     /// When the settings contradict themselves (`InvalidInput`), or the system gives no thread.
-    pub fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
+    pub(crate) fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
         settings.check()?;
         Self::start_with(thread_name, settings, None)
     }
@@ -95,7 +95,7 @@ impl Etcd {
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub fn beside(&self, thread_name: &str) -> io::Result<Self> {
+    pub(crate) fn beside(&self, thread_name: &str) -> io::Result<Self> {
         Self::start_with(thread_name, self.0.settings.clone(), Some(Arc::clone(&self.pool().history)))
     }
 
@@ -103,7 +103,7 @@ impl Etcd {
     ///
     /// It runs until it ends, is aborted, or the thread ends; a clone of this handle inside it keeps the thread running.
     /// A panic is logged with the name.
-    pub fn spawn<F>(&self, name: Name, future: F) -> Task<F::Output>
+    pub(crate) fn spawn<F>(&self, name: Name, future: F) -> Task<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
@@ -113,7 +113,7 @@ impl Etcd {
 
     /// As [`spawn`](Self::spawn), for what must not be missing: after a panic, it is started anew. Dropping the
     /// returned handle ends it.
-    pub fn keep<F>(
+    pub(crate) fn keep<F>(
         &self,
         supervisor: &Supervisor,
         name: Name,
@@ -131,7 +131,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`EtcdErrorKind`] says.
-    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
         let key = key.to_owned();
         self.request(move |connection| {
             let key = key.clone();
@@ -148,7 +148,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`EtcdErrorKind`] says.
-    pub async fn list(&self, prefix: &str) -> Result<Listing, EtcdError> {
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Listing, EtcdError> {
         let prefix = prefix.to_owned();
         self.request(move |connection| {
             let prefix = prefix.clone();
@@ -167,7 +167,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`EtcdErrorKind`] says.
-    pub async fn list_latest(
+    pub(crate) async fn list_latest(
         &self,
         prefix: &str,
         before: Option<Revision>,
@@ -198,7 +198,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`EtcdErrorKind`] says.
-    pub async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
+    pub(crate) async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
         self.request(move |connection| {
             let transaction = transaction.to_etcd();
             async move {
@@ -214,7 +214,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`EtcdErrorKind`] says.
-    pub async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
+    pub(crate) async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
         let revoked = self
             .request(move |connection| async move {
                 let revoked = connection.client().lease_revoke(id.value()).await?;
@@ -232,7 +232,7 @@ impl Etcd {
     /// # Errors
     ///
     /// As [`EtcdErrorKind`] says.
-    pub async fn lease_ttl(&self, id: LeaseId) -> Result<Option<Duration>, EtcdError> {
+    pub(crate) async fn lease_ttl(&self, id: LeaseId) -> Result<Option<Duration>, EtcdError> {
         let left = self
             .request(move |connection| async move {
                 let lease = connection.client().lease_time_to_live(id.value(), None).await?;
@@ -252,25 +252,25 @@ impl Etcd {
     /// # Errors
     ///
     /// [`LeaseGone`](EtcdErrorKind::LeaseGone) when there is no such lease; else as [`EtcdErrorKind`] says.
-    pub async fn keep_alive(&self, id: LeaseId) -> Result<KeepAlive, EtcdError> {
+    pub(crate) async fn keep_alive(&self, id: LeaseId) -> Result<KeepAlive, EtcdError> {
         KeepAlive::open(self, id).await
     }
 
     /// Watches a key or a prefix, beginning with what is there.
     #[must_use]
-    pub fn watch(&self, target: Target) -> Watch {
+    pub(crate) fn watch(&self, target: Target) -> Watch {
         Watch::start(self.clone(), target)
     }
 
     /// Counts etcd's histories, from 0: another one began when etcd went back to an earlier revision, as when a backup is
     /// restored, or when another cluster took its place. Revisions of different ones cannot be compared.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.pool().history.epoch()
     }
 
     /// Waits until the history is another one than that of `epoch`. Cancel safe.
-    pub async fn history_after(&self, epoch: u64) -> u64 {
+    pub(crate) async fn history_after(&self, epoch: u64) -> u64 {
         let mut epochs = self.pool().history.epochs();
         let found = epochs.wait_for(|found| *found != epoch).await.map(|found| *found);
         // The sender lives as long as this handle.
@@ -279,7 +279,7 @@ impl Etcd {
 
     /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
     /// for somebody must do something; anything else in the details, for it passes. `what` begins the line.
-    pub fn log_failure(&self, what: &str, error: &EtcdError) {
+    pub(crate) fn log_failure(&self, what: &str, error: &EtcdError) {
         self.pool().log_failure(what, error);
     }
 

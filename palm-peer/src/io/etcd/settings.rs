@@ -5,7 +5,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 /// Where etcd is, who we are to it, and how long to wait for it.
 #[derive(Clone)]
-pub struct EtcdSettings {
+pub(crate) struct EtcdSettings {
     /// Every member that may be asked, as `http://host:port`, `https://host:port` or `host:port`. At least one.
     pub endpoints: Vec<String>,
     /// Name and password of etcd's own users, when its authentication is on. Never in the endpoints: those are shown.
@@ -24,10 +24,10 @@ pub struct EtcdSettings {
 impl EtcdSettings {
     /// Long enough for an election among etcd's members to be over at the next endpoint, short enough for three
     /// silent members to be asked within a lease of 10 s.
-    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+    pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
     /// Config for these endpoints, without user and TLS.
-    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub(crate) fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             user: None,
@@ -70,4 +70,4 @@ impl fmt::Debug for EtcdSettings {
 }
 
 /// Gives the parts of TLS, as they are now.
-pub type TlsSource = Arc<dyn Fn() -> io::Result<EtcdTls> + Send + Sync>;
+pub(crate) type TlsSource = Arc<dyn Fn() -> io::Result<EtcdTls> + Send + Sync>;

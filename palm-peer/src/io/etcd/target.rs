@@ -12,7 +12,7 @@ pub(super) const NEWS_IN_LINE: usize = 1024;
 
 /// What to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// One key.
     Key(String),
     /// All keys that begin so; all keys of etcd's if empty.

@@ -99,18 +99,18 @@ pub(super) fn spawn_on(handle: &Handle, name: Name, future: impl Future<Output =
 
 /// A future that runs on etcd's thread, and a way to wait for it on any executor. Dropping this lets it run on.
 #[must_use = "dropping a task lets it run on unobserved"]
-pub struct Task<T>(JoinHandle<Result<T, String>>);
+pub(crate) struct Task<T>(JoinHandle<Result<T, String>>);
 
 impl<T: Send + 'static> Task<T> {
     /// Stops the future where it waits next. Awaiting the task afterwards gives [`TaskLost::Aborted`], or the result if
     /// it was finished already.
-    pub fn abort(&self) {
+    pub(crate) fn abort(&self) {
         self.0.abort();
     }
 
     /// Whether it has come to an end of any kind.
     #[must_use]
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 }
@@ -129,7 +129,7 @@ impl<T> Future for Task<T> {
 /// Why a task has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum TaskLost {
+pub(crate) enum TaskLost {
     /// It was aborted, or its thread ended.
     Aborted,
     /// It panicked, with these words.
@@ -149,12 +149,12 @@ impl std::error::Error for TaskLost {}
 
 /// A task that is aborted when this handle is dropped. Awaiting the handle waits for the task.
 #[must_use = "dropping it ends the task"]
-pub struct AbortOnDrop<T: Send + 'static>(pub(super) Task<T>);
+pub(crate) struct AbortOnDrop<T: Send + 'static>(pub(super) Task<T>);
 
 impl<T: Send + 'static> AbortOnDrop<T> {
     /// Whether it has come to an end of any kind.
     #[must_use]
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 }

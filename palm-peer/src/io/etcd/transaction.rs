@@ -16,7 +16,7 @@ use palm_proto::{
 /// etcd takes at most 128 operations a branch, and no key may be written twice in one branch.
 #[derive(Debug, Clone, Default)]
 #[must_use = "a transaction does nothing until it is sent"]
-pub struct Transaction {
+pub(crate) struct Transaction {
     compares: Vec<Compare>,
     then: Vec<Operation>,
     or_else: Vec<Operation>,
@@ -24,33 +24,33 @@ pub struct Transaction {
 
 impl Transaction {
     /// An empty transaction.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Holds if the key was created at this revision and has not been deleted since. This is how a leader's writes are
     /// fenced: by its own key of the election.
-    pub fn created(self, key: &str, revision: Revision) -> Self {
+    pub(crate) fn created(self, key: &str, revision: Revision) -> Self {
         self.compare(Compare::create_revision(key, CompareOp::Equal, revision.0))
     }
 
     /// Holds if nobody has written the key since this revision of it.
-    pub fn modified(self, key: &str, revision: Revision) -> Self {
+    pub(crate) fn modified(self, key: &str, revision: Revision) -> Self {
         self.compare(Compare::mod_revision(key, CompareOp::Equal, revision.0))
     }
 
     /// Holds if there is no such key.
-    pub fn absent(self, key: &str) -> Self {
+    pub(crate) fn absent(self, key: &str) -> Self {
         self.compare(Compare::create_revision(key, CompareOp::Equal, 0))
     }
 
     /// Holds if there is such a key.
-    pub fn present(self, key: &str) -> Self {
+    pub(crate) fn present(self, key: &str) -> Self {
         self.compare(Compare::create_revision(key, CompareOp::Greater, 0))
     }
 
     /// Holds if the key was created before this revision and has not been deleted since.
-    pub fn created_before(self, key: &str, revision: Revision) -> Self {
+    pub(crate) fn created_before(self, key: &str, revision: Revision) -> Self {
         self.present(key).compare(Compare::create_revision(key, CompareOp::Less, revision.0))
     }
 
@@ -60,13 +60,13 @@ impl Transaction {
     }
 
     /// Does this if all comparisons hold.
-    pub fn then(mut self, operation: Operation) -> Self {
+    pub(crate) fn then(mut self, operation: Operation) -> Self {
         self.then.push(operation);
         self
     }
 
     /// Does this if a comparison does not hold.
-    pub fn or_else(mut self, operation: Operation) -> Self {
+    pub(crate) fn or_else(mut self, operation: Operation) -> Self {
         self.or_else.push(operation);
         self
     }
@@ -81,11 +81,11 @@ impl Transaction {
 
 /// One read or write of a transaction.
 #[derive(Debug, Clone)]
-pub struct Operation(TxnOp);
+pub(crate) struct Operation(TxnOp);
 
 impl Operation {
     /// Puts the value under the key.
-    pub fn put(key: &str, value: impl Into<Vec<u8>>, lease: Lease) -> Self {
+    pub(crate) fn put(key: &str, value: impl Into<Vec<u8>>, lease: Lease) -> Self {
         let options = match lease {
             Lease::Attach(id) => PutOptions::new().with_lease(id.value()),
             Lease::Keep => PutOptions::new().with_ignore_lease(),
@@ -96,13 +96,13 @@ impl Operation {
 
     /// Deletes the key, if it is there.
     #[must_use]
-    pub fn delete(key: &str) -> Self {
+    pub(crate) fn delete(key: &str) -> Self {
         Self(TxnOp::delete(key, None))
     }
 
     /// Deletes all keys that begin so. An empty prefix means every key that etcd holds.
     #[must_use]
-    pub fn delete_prefix(prefix: &str) -> Self {
+    pub(crate) fn delete_prefix(prefix: &str) -> Self {
         let options =
             if prefix.is_empty() { DeleteOptions::new().with_all_keys() } else { DeleteOptions::new().with_prefix() };
         Self(TxnOp::delete(prefix, Some(options)))
@@ -110,19 +110,19 @@ impl Operation {
 
     /// Reads the key; one of [`TxnOutcome::reads`].
     #[must_use]
-    pub fn get(key: &str) -> Self {
+    pub(crate) fn get(key: &str) -> Self {
         Self(TxnOp::get(key, None))
     }
 
     /// Reads all keys that begin so, in their order; one of [`TxnOutcome::reads`].
     #[must_use]
-    pub fn get_prefix(prefix: &str) -> Self {
+    pub(crate) fn get_prefix(prefix: &str) -> Self {
         Self(TxnOp::get(prefix, Some(prefix_options(prefix))))
     }
 
     /// Reads those of the keys that begin so that were created first, oldest first, `max` at most; one of [`TxnOutcome::reads`].
     #[must_use]
-    pub fn get_oldest(prefix: &str, max: usize) -> Self {
+    pub(crate) fn get_oldest(prefix: &str, max: usize) -> Self {
         let options = prefix_options(prefix)
             .with_sort(SortTarget::Create, SortOrder::Ascend)
             .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
@@ -132,7 +132,7 @@ impl Operation {
 
 /// Which lease a key is put on. There is no way to put it on lease 0 by mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lease {
+pub(crate) enum Lease {
     /// The key dies with this lease.
     Attach(LeaseId),
     /// The key stays on the lease that it is on. [`Invalid`](super::EtcdErrorKind::Invalid) when there is no such key.
@@ -143,7 +143,7 @@ pub enum Lease {
 
 /// What a transaction did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TxnOutcome {
+pub(crate) struct TxnOutcome {
     /// Whether all comparisons held.
     ///
     /// `false` is no proof that nothing was done: when an answer is lost, the transaction is tried again, and finds

@@ -19,7 +19,7 @@ use palm_proto::{
 /// Tells what changes in a part of etcd, for as long as it is asked, and keeps a copy of that part.
 ///
 /// Whatever breaks the watch, it lists anew, tells what differs, and goes on. Dropping it ends the watch at etcd.
-pub struct Watch {
+pub(crate) struct Watch {
     etcd: Etcd,
     target: Target,
     mirror: Reflector,
@@ -39,7 +39,7 @@ impl Watch {
     }
 
     /// The next change. Never ends and never fails; while etcd is away it waits. Cancel safe.
-    pub async fn next(&mut self) -> Change {
+    pub(crate) async fn next(&mut self) -> Change {
         loop {
             if let Some(change) = self.mirror.next_change() {
                 if self.mirror.take_proof() {
@@ -64,7 +64,7 @@ impl Watch {
 
     /// The copy: exactly what the changes given out by [`Watch::next`] so far make it.
     #[must_use]
-    pub fn items(&self) -> &BTreeMap<String, KeyValue> {
+    pub(crate) fn items(&self) -> &BTreeMap<String, KeyValue> {
         self.mirror.items()
     }
 

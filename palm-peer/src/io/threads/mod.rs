@@ -4,8 +4,8 @@ mod name;
 mod rig;
 
 #[cfg(debug_assertions)]
-pub use self::rig::rig;
-pub use self::{name::Name, rig::panic_if_rigged};
+pub(crate) use self::rig::rig;
+pub(crate) use self::{name::Name, rig::panic_if_rigged};
 
 use palm_proto::{limits::log_throttle::LogThrottle, types::text::panic_message};
 use std::{
@@ -20,7 +20,7 @@ use std::{
 const THREAD_REST: Duration = Duration::from_millis(100);
 
 /// Is told of each failure of a thread of this process.
-pub trait ObservesThreads: Send + Sync {
+pub(crate) trait ObservesThreads: Send + Sync {
     /// The thread of this name failed, as `failure` says. It goes on.
     fn thread_failed(&self, name: Name, failure: &str);
 }
@@ -29,7 +29,7 @@ pub trait ObservesThreads: Send + Sync {
 static OBSERVERS: Mutex<Vec<Weak<dyn ObservesThreads>>> = Mutex::new(Vec::new());
 
 /// Has an observer told of failures of threads from now on.
-pub fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
+pub(crate) fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
     let observer: Weak<T> = Arc::downgrade(observer);
     let mut observers = OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner);
     // A process may have one server after the other, and no thread of it may ever fail.
@@ -38,13 +38,13 @@ pub fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
 }
 
 /// Whether the failure of a task of this name may be logged: once a minute, for strangers may bring it about.
-pub fn may_log(name: Name) -> bool {
+pub(crate) fn may_log(name: Name) -> bool {
     static LOG: LazyLock<Mutex<LogThrottle<Name>>> = LazyLock::new(Mutex::default);
     LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now()).is_some()
 }
 
 /// Logs an error. A logger of the program's own may panic, and must not take the supervision with it.
-pub fn say(words: &str) {
+pub(crate) fn say(words: &str) {
     let _ = catch_unwind(|| log::error!(target: "palm_peer::io::tasks", "{words}"));
 }
 
@@ -54,7 +54,7 @@ pub fn say(words: &str) {
 /// # Errors
 /// When the system gives no thread.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
-pub fn start_thread(
+pub(crate) fn start_thread(
     name: Name,
     known_as: &str,
     body: impl FnMut() -> Result<(), String> + Send + 'static,
@@ -85,7 +85,7 @@ fn keep_thread(name: Name, mut body: impl FnMut() -> Result<(), String>) {
 }
 
 /// Wakes somebody; a waker may be of the program's, and panic.
-pub fn wake(waker: std::task::Waker) {
+pub(crate) fn wake(waker: std::task::Waker) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
         say(&format!("waking a task panicked: {}", panic_message(panic)));
     }

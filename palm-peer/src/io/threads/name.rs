@@ -11,7 +11,7 @@ macro_rules! names {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         // Some are of features that may be off.
         #[allow(dead_code)]
-        pub enum Name {
+        pub(crate) enum Name {
             $($(#[doc = $doc])* $variant,)*
             /// One of a unit test's own.
             #[cfg(test)]
@@ -21,7 +21,7 @@ macro_rules! names {
         impl Name {
             /// As it is logged.
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
                     #[cfg(test)]

@@ -7,7 +7,7 @@
 use super::Name;
 
 #[cfg(debug_assertions)]
-pub use self::on::*;
+pub(crate) use self::on::*;
 
 /// Panics where a test wants the thread of this name to: never in a build without debug assertions.
 #[cfg(not(debug_assertions))]
@@ -26,7 +26,7 @@ mod on {
     };
 
     /// What `PALM_TEST_PANIC` says of one task.
-    pub struct Rig {
+    pub(crate) struct Rig {
         task: String,
         left: AtomicU32,
         file: Option<PathBuf>,
@@ -46,7 +46,7 @@ mod on {
         }
 
         /// Whether the task is to panic now.
-        pub fn is_due(&self) -> bool {
+        pub(crate) fn is_due(&self) -> bool {
             self.file.as_ref().is_none_or(|file| file.exists())
         }
 
@@ -55,19 +55,19 @@ mod on {
         }
 
         /// Panics, if that is not done yet.
-        pub fn go_off(&self) {
+        pub(crate) fn go_off(&self) {
             let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             assert!(left.is_err(), "PALM_TEST_PANIC names {}", self.task);
         }
     }
 
     /// Returns what is left to do for a task.
-    pub fn rig(name: Name) -> Option<&'static Rig> {
+    pub(crate) fn rig(name: Name) -> Option<&'static Rig> {
         RIGS.iter().find(|rig| rig.task == name.as_str() && rig.is_left())
     }
 
     /// Panics where a test wants the thread of this name to.
-    pub fn panic_if_rigged(name: Name) {
+    pub(crate) fn panic_if_rigged(name: Name) {
         if let Some(rig) = rig(name).filter(|rig| rig.is_due()) {
             rig.go_off();
         }

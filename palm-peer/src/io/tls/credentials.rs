@@ -52,7 +52,7 @@ struct Loaded {
 }
 
 /// Our certificate and its key, and the authority of the others' certificates.
-pub struct Credentials {
+pub(crate) struct Credentials {
     files: PemFiles,
     prefix: String,
     /// Where others reach us, if they do.
@@ -72,7 +72,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When a file holds something else, has expired, does not fit the others, or is not for this mesh or host.
-    pub fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
+    pub(crate) fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
         let configs = configs(&files, prefix, host)?;
         let loaded = Mutex::new(Loaded {
             configs,
@@ -87,7 +87,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When it does not: it has been told, as far as TLS can.
-    pub async fn accept(&self, tcp: TcpStream) -> Result<Stream, Failure> {
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Stream, Failure> {
         let acceptor = TlsAcceptor::from(self.current().server);
         match acceptor
             .accept_with(stream::Socket::new(tcp), |session| session.set_buffer_limit(WRITE))
@@ -107,7 +107,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When it does not.
-    pub async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, Failure> {
+    pub(crate) async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, Failure> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Failure::no_name(host))?;
         let connector = TlsConnector::from(self.current().client);
         let connected =
@@ -117,7 +117,7 @@ impl Credentials {
 
     /// The time, and when our certificate stops to be valid, if it does so within so long; both since 1970. Reads the files
     /// again, if they changed.
-    pub fn expires_within(&self, time: Duration) -> (Duration, Option<Duration>) {
+    pub(crate) fn expires_within(&self, time: Duration) -> (Duration, Option<Duration>) {
         let TlsConfigs { chain, roots, .. } = self.current();
         let algorithms = provider().signature_verification_algorithms;
         let now = Duration::from_secs(UnixTime::now().as_secs());
@@ -126,7 +126,7 @@ impl Credentials {
     }
 
     /// Where our certificate lies.
-    pub fn certificate_file(&self) -> Option<&Path> {
+    pub(crate) fn certificate_file(&self) -> Option<&Path> {
         self.files.identity.as_ref().map(|(cert, _)| cert.path())
     }
 

@@ -30,7 +30,7 @@ const SETTINGS: u8 = 4;
 
 /// TLS towards etcd, of files that were looked at. All parts are PEM.
 #[derive(Clone)]
-pub struct EtcdTls {
+pub(crate) struct EtcdTls {
     /// The authorities that etcd's certificate must come from.
     pub ca: Vec<u8>,
     /// Our certificate and its private key, when etcd asks for one.
@@ -50,7 +50,7 @@ impl EtcdTls {
     ///
     /// # Errors
     /// When one holds something else, does not fit the others, or the own certificate has expired.
-    pub fn new(files: &PemFiles) -> Result<Self, BadCredentials> {
+    pub(crate) fn new(files: &PemFiles) -> Result<Self, BadCredentials> {
         let roots = files.ca.roots()?;
         let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
         let broken = |error: Error| files.ca.bad(format_args!("cannot be used: {error}"));
@@ -91,7 +91,7 @@ fn check_time(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Result<(),
 }
 
 /// Why a connection to etcd failed, if TLS is the reason, in words that say "it" of etcd. Makes one connection, or two.
-pub async fn diagnose(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
+pub(crate) async fn diagnose(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
     timeout(TIME, find_out(url, tls)).await.ok().flatten()
 }
 

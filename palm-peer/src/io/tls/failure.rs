@@ -12,7 +12,7 @@ pub(super) const SUPPORTED_KEYS: &str = "P-256, P-384, RSA of 2048 to 4096 bits,
 
 /// Whose fault it is that there is no TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
+pub(crate) enum FailureKind {
     /// The other side does not speak TLS.
     NotTls,
     /// It speaks no version, or no ciphers, that we do.
@@ -27,7 +27,7 @@ pub enum FailureKind {
 
 /// Why there is no TLS: the words say "it" of the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Whose fault it is.
     pub kind: FailureKind,
     words: String,
@@ -52,7 +52,7 @@ impl Failure {
 
 /// What an error of a connection says about TLS, if it does.
 #[must_use]
-pub fn explain(error: &io::Error) -> Option<Failure> {
+pub(crate) fn explain(error: &io::Error) -> Option<Failure> {
     error.get_ref()?.downcast_ref::<Error>().map(Failure::from)
 }
 

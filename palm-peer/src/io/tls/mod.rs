@@ -12,7 +12,7 @@ mod stream;
 mod tests;
 mod verify;
 
-pub use self::{
+pub(crate) use self::{
     credentials::Credentials,
     etcd::{EtcdTls, diagnose},
     failure::{Failure, FailureKind, explain},

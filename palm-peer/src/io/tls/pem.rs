@@ -24,7 +24,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Files of which no TLS can be made: which one, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadCredentials(String);
+pub(crate) struct BadCredentials(String);
 
 impl BadCredentials {
     pub(super) fn new(setting: &str, path: &Path, reason: impl fmt::Display) -> Self {
@@ -42,7 +42,7 @@ impl std::error::Error for BadCredentials {}
 
 /// One file, as it was read.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PemFile {
+pub(crate) struct PemFile {
     setting: &'static str,
     path: PathBuf,
     pub(super) text: Vec<u8>,
@@ -50,7 +50,7 @@ pub struct PemFile {
 
 /// All files that were given. They are read once for the mesh and etcd together: a pipe has nothing for a second reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PemFiles {
+pub(crate) struct PemFiles {
     /// The authorities of the others' certificates.
     pub ca: PemFile,
     /// The own certificate and its key.
@@ -69,7 +69,7 @@ impl PemFiles {
     ///
     /// # Errors
     /// When one cannot be read. What is in them is not looked at.
-    pub fn read(ca: &Path, identity: Option<(&Path, &Path)>) -> Result<Self, BadCredentials> {
+    pub(crate) fn read(ca: &Path, identity: Option<(&Path, &Path)>) -> Result<Self, BadCredentials> {
         let ca = PemFile::read("cacert", ca)?;
         let identity = identity.map(|(cert, key)| Ok((PemFile::read("cert", cert)?, PemFile::read("key", key)?)));
         Ok(Self { ca, identity: identity.transpose()? })
@@ -79,7 +79,7 @@ impl PemFiles {
     ///
     /// # Errors
     /// When one cannot be read.
-    pub fn again(&self) -> Option<Result<Self, BadCredentials>> {
+    pub(crate) fn again(&self) -> Option<Result<Self, BadCredentials>> {
         let identity = self.identity.as_ref();
         let mut files = [Some(&self.ca), identity.map(|(cert, _)| cert), identity.map(|(_, key)| key)].into_iter();
         if files.any(|file| file.is_some_and(PemFile::is_pipe)) {
@@ -97,7 +97,7 @@ impl PemFile {
     }
 
     /// Where it lies.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

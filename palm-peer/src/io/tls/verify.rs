@@ -22,7 +22,7 @@ use webpki::EndEntityCert;
 
 /// A certificate that is for other meshes.
 #[derive(Debug)]
-pub struct MeshMismatch {
+pub(super) struct MeshMismatch {
     /// For which it is.
     of: Vec<String>,
     /// For which it would have to be.
@@ -51,7 +51,7 @@ fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, E
 }
 
 /// What is wrong with our own certificate.
-pub enum OwnCertError {
+pub(super) enum OwnCertError {
     /// Nobody would accept it.
     Unusable(String),
     /// Peers that have only our authority would not.
@@ -59,7 +59,7 @@ pub enum OwnCertError {
 }
 
 /// Looks at our own certificate as the others will.
-pub fn check_own(
+pub(super) fn check_own(
     chain: &[CertificateDer<'_>],
     roots: &RootCertStore,
     algorithms: WebPkiSupportedAlgorithms,
@@ -98,7 +98,7 @@ pub fn check_own(
 }
 
 /// When our own certificate, or one that links it with its authority, stops to be valid, if that is before this time.
-pub fn expires_by(
+pub(super) fn expires_by(
     time: UnixTime,
     chain: &[CertificateDer<'_>],
     roots: &RootCertStore,
@@ -114,7 +114,7 @@ pub fn expires_by(
 
 /// Looks at the certificates of others, servers and clients alike.
 #[derive(Debug)]
-pub struct Verifier {
+pub(super) struct Verifier {
     roots: Arc<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
     clients: Arc<dyn ClientCertVerifier>,
@@ -126,7 +126,7 @@ impl Verifier {
     ///
     /// # Errors
     /// When there is no authority.
-    pub fn new(
+    pub(super) fn new(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
         prefix: &str,

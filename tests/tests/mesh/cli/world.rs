@@ -9,11 +9,11 @@ use std::{
 };
 
 /// Long enough for anything that must happen at all.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
 /// What a program ended with.
 #[derive(Debug)]
-pub struct Outcome {
+pub(super) struct Outcome {
     pub code: Option<i32>,
     pub stdout: Vec<u8>,
     pub stderr: String,
@@ -22,21 +22,21 @@ pub struct Outcome {
 impl Outcome {
     /// What it printed; it must have ended with this status.
     #[track_caller]
-    pub fn text(self, code: i32) -> String {
+    pub(super) fn text(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
         String::from_utf8(self.stdout).expect("text")
     }
 
     /// What it printed; it must have done what it was asked, and said nothing else.
     #[track_caller]
-    pub fn done(self) -> String {
+    pub(super) fn done(self) -> String {
         assert_eq!(self.stderr, "");
         self.text(0)
     }
 
     /// What it complained of; it must have ended with this status and printed nothing.
     #[track_caller]
-    pub fn failed(self, code: i32) -> String {
+    pub(super) fn failed(self, code: i32) -> String {
         assert_eq!((self.code, self.stdout.as_slice()), (Some(code), &b""[..]), "{self:?}");
         assert!(self.stderr.starts_with("palm-cli: "), "{}", self.stderr);
         self.stderr
@@ -44,7 +44,7 @@ impl Outcome {
 }
 
 /// A command without what the test's own environment says of a mesh, and with 30 s at most.
-pub fn bounded(program: impl AsRef<OsStr>) -> Command {
+pub(super) fn bounded(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=1", "30"]).arg(program);
     for name in ["PALM_ETCD", "PALM_PREFIX", "PALM_USER", "NO_COLOR"] {
@@ -54,7 +54,7 @@ pub fn bounded(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Runs a program to its end, with `input` on stdin, no terminal, and 30 s at most.
-pub fn run(program: impl AsRef<OsStr>, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
+pub(super) fn run(program: impl AsRef<OsStr>, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
     let mut command = bounded(program);
     command.args(args).envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("timeout(1) starts");
@@ -72,44 +72,44 @@ pub fn run(program: impl AsRef<OsStr>, args: &[&str], env: &[(&str, &str)], inpu
 }
 
 /// An etcd and what is on it.
-pub struct World {
+pub(super) struct World {
     pub etcd: Etcd,
 }
 
 /// A server of the mesh; gone when it is dropped.
 #[must_use]
-pub struct Server {
+pub(super) struct Server {
     pub process: Process,
     pub uuid: String,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { etcd: Etcd::start() }
     }
 
     /// Runs palm-cli on this etcd.
-    pub fn cli(&self, args: &[&str]) -> Outcome {
+    pub(super) fn cli(&self, args: &[&str]) -> Outcome {
         self.cli_with(args, &[], b"")
     }
 
-    pub fn cli_with(&self, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
+    pub(super) fn cli_with(&self, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
         let endpoint = self.etcd.endpoint();
         let env: Vec<_> = [("PALM_ETCD", endpoint.as_str())].into_iter().chain(env.iter().copied()).collect();
         run(binary("palm-cli"), args, &env, input)
     }
 
     /// Starts a `printf` and waits until clients can find it.
-    pub fn server(&self) -> Server {
+    pub(super) fn server(&self) -> Server {
         self.server_in("")
     }
 
-    pub fn server_in(&self, prefix: &str) -> Server {
+    pub(super) fn server_in(&self, prefix: &str) -> Server {
         self.server_of("printf", prefix)
     }
 
     /// Starts the server of this example and waits until clients can find it.
-    pub fn server_of(&self, name: &str, prefix: &str) -> Server {
+    pub(super) fn server_of(&self, name: &str, prefix: &str) -> Server {
         let process =
             Process::builder(example(name)).args(["run", "--etcd", &self.etcd.endpoint(), "--prefix", prefix]).start();
         let (line, _) = process.wait_for_line(|line| line.contains("joined as "), SOON);
@@ -121,32 +121,32 @@ impl World {
         Server { process, uuid }
     }
 
-    pub fn await_configured(&self, prefix: &str, uuid: &str) {
+    pub(super) fn await_configured(&self, prefix: &str, uuid: &str) {
         eventually("the server is configured", SOON, || {
             self.stored(&format!("{prefix}/servers/{uuid}")).contains(r#""configured": true"#).then_some(())
         });
     }
 
     /// What lies under a key, and nothing when there is no such key.
-    pub fn stored(&self, key: &str) -> String {
+    pub(super) fn stored(&self, key: &str) -> String {
         let text = self.etcd.etcdctl(&["get", "--print-value-only", key]);
         text.strip_suffix('\n').unwrap_or(&text).to_owned()
     }
 
     /// All keys that begin so.
-    pub fn keys(&self, prefix: &str) -> Vec<String> {
+    pub(super) fn keys(&self, prefix: &str) -> Vec<String> {
         let text = self.etcd.etcdctl(&["get", "--keys-only", "--prefix", prefix]);
         text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
     /// Puts a value that may be too long for a command line.
-    pub fn put(&self, key: &str, value: &str) {
+    pub(super) fn put(&self, key: &str, value: &str) {
         let args = ["--endpoints", &self.etcd.endpoint(), "put", "--", key];
         run("etcdctl", &args, &[("ETCDCTL_API", "3")], value.as_bytes()).text(0);
     }
 
     /// Puts a server's record, as somebody else's program may.
-    pub fn put_record(&self, uuid: &str, more: &str) -> String {
+    pub(super) fn put_record(&self, uuid: &str, more: &str) -> String {
         let json = record(uuid, more);
         self.put(&format!("/servers/{uuid}"), &json);
         json
@@ -154,7 +154,7 @@ impl World {
 }
 
 /// A record of a server that does not run.
-pub fn record(uuid: &str, more: &str) -> String {
+pub(super) fn record(uuid: &str, more: &str) -> String {
     format!(
         concat!(
             r#"{{"host": "127.0.0.1", "pid": 1, "when": "2016-02-16T11:28:59.088608", "leader": null, "server": "ghost", "#,

@@ -17,14 +17,14 @@ use uuid::Uuid;
 use super::SOON;
 
 /// One message of somebody's.
-pub struct Asked {
+pub(super) struct Asked {
     pub header: Value,
     pub me: String,
 }
 
 impl Asked {
     /// What the header of a proper answer has.
-    pub fn header(&self) -> Value {
+    pub(super) fn header(&self) -> Value {
         let mut header = json!({"palm": 1, "stage": self.header["stage"].as_u64().unwrap_or(0), "server": self.me});
         for field in ["job", "idx"] {
             if !self.header[field].is_null() {
@@ -34,7 +34,7 @@ impl Asked {
         header
     }
 
-    pub fn answer(&self, wire: &mut Wire, payload: &[u8]) -> io::Result<()> {
+    pub(super) fn answer(&self, wire: &mut Wire, payload: &[u8]) -> io::Result<()> {
         wire.message(&[self.header().to_string().as_bytes(), payload])
     }
 
@@ -45,13 +45,13 @@ impl Asked {
 }
 
 /// What it does with a new connection; `false` when that was all.
-pub type Opening = Arc<dyn Fn(&mut Wire, &str) -> io::Result<bool> + Send + Sync>;
+pub(super) type Opening = Arc<dyn Fn(&mut Wire, &str) -> io::Result<bool> + Send + Sync>;
 /// What it does when it is asked something.
-pub type Reply = Arc<dyn Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync>;
+pub(super) type Reply = Arc<dyn Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync>;
 
 /// What is bad about it; what is not is as it should be.
 #[derive(Clone, Default)]
-pub struct Mind {
+pub(super) struct Mind {
     pub opening: Option<Opening>,
     pub probe: Option<Reply>,
     pub call: Option<Reply>,
@@ -60,20 +60,20 @@ pub struct Mind {
 }
 
 impl Mind {
-    pub fn called(reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(super) fn called(reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self { call: Some(Arc::new(reply)), ..Self::default() }
     }
 
-    pub fn probed(reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(super) fn probed(reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self { probe: Some(Arc::new(reply)), ..Self::default() }
     }
 
-    pub fn opened(opening: impl Fn(&mut Wire, &str) -> io::Result<bool> + Send + Sync + 'static) -> Self {
+    pub(super) fn opened(opening: impl Fn(&mut Wire, &str) -> io::Result<bool> + Send + Sync + 'static) -> Self {
         Self { opening: Some(Arc::new(opening)), ..Self::default() }
     }
 
     /// Behaves until it is published.
-    pub fn later(self) -> Self {
+    pub(super) fn later(self) -> Self {
         Self { bides_its_time: true, ..self }
     }
 }
@@ -89,14 +89,14 @@ struct Inner {
 }
 
 /// The server; dropped, it is gone with all its connections.
-pub struct Rogue {
+pub(super) struct Rogue {
     inner: Arc<Inner>,
     address: SocketAddr,
 }
 
 impl Rogue {
     /// Listens, registers as `name`, and waits for nothing.
-    pub fn start(etcd: &Etcd, name: &str, mind: Mind) -> Self {
+    pub(super) fn start(etcd: &Etcd, name: &str, mind: Mind) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let inner = Arc::new(Inner {
@@ -115,7 +115,7 @@ impl Rogue {
     }
 
     /// As [`Rogue::start`]; then waits until clients can find it, and lets it loose.
-    pub fn published(etcd: &Etcd, name: &str, mind: Mind) -> Self {
+    pub(super) fn published(etcd: &Etcd, name: &str, mind: Mind) -> Self {
         let rogue = Self::start(etcd, name, mind);
         rogue.await_published(etcd);
         rogue.turn_bad();
@@ -123,14 +123,14 @@ impl Rogue {
     }
 
     /// Waits until clients can find it.
-    pub fn await_published(&self, etcd: &Etcd) {
+    pub(super) fn await_published(&self, etcd: &Etcd) {
         eventually("a rogue is published", SOON, || {
             etcd.etcdctl(&["get", "--prefix", "/pipelines/"]).contains(&self.inner.uuid).then_some(())
         });
     }
 
     /// No longer behaves. Connections that it has are cut, so that all must be opened anew.
-    pub fn turn_bad(&self) {
+    pub(super) fn turn_bad(&self) {
         if self.inner.good.swap(false, Ordering::SeqCst) {
             self.cut();
         }
@@ -152,18 +152,18 @@ impl Rogue {
         }
     }
 
-    pub fn uuid(&self) -> &str {
+    pub(super) fn uuid(&self) -> &str {
         &self.inner.uuid
     }
 
     /// How many connections it has had.
-    pub fn opened(&self) -> usize {
+    pub(super) fn opened(&self) -> usize {
         self.inner.opened.load(Ordering::SeqCst)
     }
 }
 
 /// Puts a record on a lease of its own, as a server does.
-pub fn put_record(etcd: &Etcd, uuid: &str, record: &str) {
+pub(super) fn put_record(etcd: &Etcd, uuid: &str, record: &str) {
     let granted = etcd.etcdctl(&["lease", "grant", "3600"]);
     let lease = granted.split_whitespace().nth(1).expect("a lease").to_owned();
     etcd.etcdctl(&["put", &format!("--lease={lease}"), "--", &format!("/servers/{uuid}"), record]);

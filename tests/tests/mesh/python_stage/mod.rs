@@ -12,7 +12,7 @@ use palm_tests::{Process, ProcessBuilder, in_repository};
 use std::path::Path;
 
 /// The program of a server in Python, to be started at this etcd.
-pub fn program(python: &Path, path: &str, etcd: &str) -> ProcessBuilder {
+pub(crate) fn program(python: &Path, path: &str, etcd: &str) -> ProcessBuilder {
     let path = in_repository(path).display().to_string();
     Process::builder(python)
         .args(["-B", path.as_str(), "run", "--debug", "--ttl", "3", "--etcd", etcd])
