@@ -203,10 +203,7 @@ fn end(prefix: &str) -> Bytes {
 pub(super) struct Store(Channel);
 
 impl Store {
-    /// Connects when the first request is made.
-    ///
-    /// # Panics
-    /// When `endpoint` is no URL.
+    /// Connects when the first request is made. Panics when `endpoint` is no URL.
     pub(super) fn new(endpoint: &str) -> Self {
         let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("a URL of etcd");
         let endpoint = endpoint.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);

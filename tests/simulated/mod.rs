@@ -109,10 +109,7 @@ struct Held {
 }
 
 impl Swarm {
-    /// A swarm without servers.
-    ///
-    /// # Panics
-    /// When the system has no thread for it.
+    /// A swarm without servers. Panics when the system has no thread for it.
     pub(crate) fn start(config: SwarmConfig) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let entered = runtime.enter();
@@ -137,10 +134,8 @@ impl Swarm {
         Self { runtime: Some(runtime), shared }
     }
 
-    /// Adds servers of this name, which register as fast as they can; returns their uuids.
-    ///
-    /// # Panics
-    /// When one cannot listen at its address.
+    /// Adds servers of this name, which register as fast as they can; returns their uuids. Panics when one cannot listen at its
+    /// address.
     pub(crate) fn add(&self, name: &str, count: usize) -> Vec<Uuid> {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         let mut uuids = Vec::with_capacity(count);
@@ -184,10 +179,7 @@ impl Swarm {
         self.shared.rejoined.load(Ordering::Relaxed)
     }
 
-    /// Changes how these behave.
-    ///
-    /// # Panics
-    /// When the address of one that shall live again was taken.
+    /// Changes how these behave. Panics when the address of one that shall live again was taken.
     pub(crate) fn set(&self, uuids: &[Uuid], mode: Mode) {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         for server in self.find(uuids) {
@@ -207,10 +199,7 @@ impl Swarm {
         }
     }
 
-    /// Ends the leases of these, as if etcd had not heard from them for too long.
-    ///
-    /// # Panics
-    /// When etcd does not do it.
+    /// Ends the leases of these, as if etcd had not heard from them for too long. Panics when etcd does not do it.
     pub(crate) fn lose_leases(&self, uuids: &[Uuid]) {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         for server in self.find(uuids) {

@@ -52,7 +52,6 @@ pub(crate) enum OpenError {
 
 impl OpenError {
     /// Whether this proves that the process that used to answer there is gone.
-    #[must_use]
     pub(crate) fn proves_gone(&self) -> bool {
         match self {
             Self::Refused | Self::Impostor(_) => true,
@@ -67,7 +66,6 @@ impl OpenError {
     }
 
     /// Whether the failure is this process's own, and says nothing about the other side.
-    #[must_use]
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Local(_) => true,
@@ -77,7 +75,6 @@ impl OpenError {
     }
 
     /// Whether it may answer in a while: who is silent may have much to do.
-    #[must_use]
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Silent(_) => true,
@@ -177,7 +174,6 @@ impl Dialer {
 
     /// Returns a dialer for health checks: answers are shorter, and links live on etcd's thread, so that a function that
     /// blocks the executor does not make all other servers look mute.
-    #[must_use]
     pub(crate) fn for_probes(&self, etcd: &Etcd) -> Self {
         Self { limits: Limits::for_payloads(LONGEST_DIGEST), home: Some(etcd.clone()), ..self.clone() }
     }
@@ -188,18 +184,13 @@ impl Dialer {
     }
 
     /// Connects to `endpoint` (`tcp://host:port`) and has `server` prove that it is behind it. All addresses of the host are
-    /// tried, also when one lets us in but the server does not prove to be there.
-    ///
-    /// # Errors
-    /// When nobody, somebody else, or nothing that answers within `time` is there.
+    /// tried, also when one lets us in but the server does not prove to be there. Fails when nobody, somebody else, or nothing
+    /// that answers within `time` is there.
     pub(crate) async fn open(&self, endpoint: &str, server: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
         self.open_for_jobs(endpoint, server, time, ReplyRouter::default()).await
     }
 
     /// As [`Dialer::open`], with answers to messages of jobs going to `jobs`.
-    ///
-    /// # Errors
-    /// As [`Dialer::open`].
     pub(crate) async fn open_for_jobs(
         &self,
         endpoint: &str,

@@ -86,37 +86,31 @@ impl Link {
     }
 
     /// How many requests wait for their answers.
-    #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.lock().as_ref().map_or(0, HashMap::len)
     }
 
     /// Whether the connection has ended.
-    #[must_use]
     pub(crate) fn is_broken(&self) -> bool {
         self.lock().is_none()
     }
 
     /// Whether the server said goodbye before the connection ended: all that we sent is answered or passed on, or will be.
-    #[must_use]
     pub(crate) fn ended_in_order(&self) -> bool {
         *lock(&self.parted)
     }
 
     /// Whether something can be sent, and is likely to get there.
-    #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         !self.is_broken() && !self.ended_in_order() && !self.is_suspect()
     }
 
     /// Whether a PING was not answered in time: the process is busy, or frozen. What is new should go another way.
-    #[must_use]
     pub(crate) fn is_suspect(&self) -> bool {
         self.pulse.is_suspect()
     }
 
     /// Has the link watched as if an answer were outstanding, for as long as this lives.
-    #[must_use]
     pub(crate) fn watch(&self) -> Interest {
         Interest::new(&self.pulse)
     }
@@ -148,12 +142,10 @@ impl Link {
         self.broken.clone().map(drop)
     }
 
-    /// Sends a request, under this link's client and a number of its own. The future gives the reply, or [`Broken`] when the connection ended first: then the function may
-    /// have run or not. Dropping it forgets the request, whose answer is then dropped.
-    ///
-    /// # Errors
-    /// `unreachable` when the link is broken already, `bad_message` when the header is too long: then the function did
-    /// not run.
+    /// Sends a request, under this link's client and a number of its own. The future gives the reply, or [`Broken`] when the
+    /// connection ended first: then the function may have run or not. Dropping it forgets the request, whose answer is then
+    /// dropped. Fails with `unreachable` when the link is broken already, `bad_message` when the header is too long: then the
+    /// function did not run.
     pub(crate) fn request(
         self: &Arc<Self>,
         request: &mut Request,
@@ -190,10 +182,8 @@ impl Link {
     }
 
     /// Sends a message of a job as it is. Its answer goes to the job, over whichever link it comes. Gives its number among
-    /// those that were posted: once so many have [arrived](Fate::arrived), this one has.
-    ///
-    /// # Errors
-    /// `unreachable` when the link is broken: then no function ran.
+    /// those that were posted: once so many have [arrived](Fate::arrived), this one has. Fails with `unreachable` when the link
+    /// is broken: then no function ran.
     pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, Failure> {
         if self.is_broken() {
             return Err(Failure::new(CallErrorKind::Unreachable, "the connection is broken"));
@@ -203,7 +193,6 @@ impl Link {
     }
 
     /// What becomes of what is sent.
-    #[must_use]
     pub(crate) fn fate(&self) -> Fate {
         Fate(Arc::clone(&self.pulse))
     }

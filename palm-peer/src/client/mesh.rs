@@ -111,9 +111,6 @@ impl Mesh {
     }
 
     /// The instances that a target can mean for this client.
-    ///
-    /// # Errors
-    /// As [`Directory::resolve`].
     pub(crate) fn resolve(&self, target: &str) -> Result<Able, Failure> {
         self.directory().resolve(target, self.uuid)
     }
@@ -205,10 +202,7 @@ impl Mesh {
         join_all(links.iter().map(|link| link.flushed())).await;
     }
 
-    /// The link to an instance, opened if need be.
-    ///
-    /// # Errors
-    /// When it cannot be opened in time.
+    /// The link to an instance, opened if need be. Fails when it cannot be opened in time.
     pub(crate) async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
         let slot = self.slot(instance.uuid);
         if let Some(link) = slot.current() {

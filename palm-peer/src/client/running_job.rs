@@ -69,10 +69,7 @@ impl<S> Drop for Running<S> {
 }
 
 impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
-    /// Starts a job.
-    ///
-    /// # Errors
-    /// When a stage names nothing that can be reached.
+    /// Starts a job. Fails when a stage names nothing that can be reached.
     pub(crate) fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, Failure> {
         let directory = mesh.directory().version();
         let able = pipeline.iter().map(|target| mesh.resolve(target)).collect::<Result<_, _>>()?;

@@ -86,10 +86,8 @@ pub(crate) async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<O
     Ok(found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok()))
 }
 
-/// Carries out `_probe`: looks up where the server is, and has it prove to be there over a new connection.
-///
-/// # Errors
-/// When that cannot be found out here.
+/// Carries out `_probe`: looks up where the server is, and has it prove to be there over a new connection. Fails when that
+/// cannot be found out here.
 pub(crate) async fn probe(
     etcd: &Etcd,
     keys: &Keys,

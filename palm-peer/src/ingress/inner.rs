@@ -81,10 +81,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Makes the socket in the first directory in which that is possible.
-    ///
-    /// # Errors
-    /// When it is possible in none.
+    /// Makes the socket in the first directory in which that is possible. Fails when it is possible in none.
     pub(super) fn open(attacher: Attacher) -> Result<Self, NoDirectory> {
         Self::open_in(attacher, roots())
     }
@@ -100,10 +97,8 @@ impl Inner {
         Err(NoDirectory(failed))
     }
 
-    /// Makes the socket anew, when it does not work any more: something took it away, such as its directory.
-    ///
-    /// # Errors
-    /// When that is possible nowhere; then the old one stays.
+    /// Makes the socket anew, when it does not work any more: something took it away, such as its directory. Fails when that is
+    /// possible nowhere; then the old one stays.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let again = Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
         *self = again;
@@ -111,10 +106,7 @@ impl Inner {
     }
 
     /// Has `ZeroMQ` connect for `connection`, an identity that no stranger chose, and gives our end. Cancel-safe; for one task
-    /// at a time.
-    ///
-    /// # Errors
-    /// When one of both sides has no descriptor left, or nobody receives any more.
+    /// at a time. Fails when one of both sides has no descriptor left, or nobody receives any more.
     pub(super) async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
         let endpoint = format!("ipc://{}", self.place.path());
         let (stream, ()) = try_join(self.accept(connection), self.attacher.attach(&endpoint, connection)).await?;

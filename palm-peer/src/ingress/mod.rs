@@ -155,7 +155,6 @@ impl Receiver {
 
 impl Sender {
     /// As [`zmq::Sender::send`]. What is for a connection that leaves too much unread is dropped, and so is the connection.
-    #[must_use]
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         if self.counting && !self.ledger.send(to, zmq::wire_length(&frames)) {
             return None;
@@ -166,10 +165,7 @@ impl Sender {
 
 impl Ingress {
     /// Opens a door at `address`, with TLS if there are credentials; port 0 lets the system choose. Gives the address that it
-    /// is at.
-    ///
-    /// # Errors
-    /// When the address cannot be bound, or there is no place for the inner socket.
+    /// is at. Fails when the address cannot be bound, or there is no place for the inner socket.
     pub(crate) async fn open(
         address: SocketAddr,
         options: &ValidConfig,

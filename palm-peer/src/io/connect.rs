@@ -18,10 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Returns the addresses that `host:port` stands for, without a lookup where it is numeric.
-///
-/// # Errors
-/// When it is no `host:port`, or the name cannot be resolved within `time` (5 s at most). The error names the host.
+/// Returns the addresses that `host:port` stands for, without a lookup where it is numeric. Fails when it is no `host:port`, or
+/// the name cannot be resolved within `time` (5 s at most). The error names the host.
 pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
     let parts = endpoint.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let Some((host, port)) = parts else {
@@ -30,10 +28,8 @@ pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<
     resolve(host.trim_start_matches('[').trim_end_matches(']'), port, time).await
 }
 
-/// Connects, by `connect`, to the first of these addresses that lets us in, and says to which. The others are given up.
-///
-/// # Errors
-/// How each of them failed; `None` for those that had not answered by `deadline`.
+/// Connects, by `connect`, to the first of these addresses that lets us in, and says to which. The others are given up. Fails
+/// with how each of them failed; `None` for those that had not answered by `deadline`.
 pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     addresses: &[SocketAddr],
     deadline: Instant,
@@ -72,10 +68,8 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     }
 }
 
-/// Connects to `host`, within `time`.
-///
-/// # Errors
-/// When the name cannot be resolved, or no address lets us in; the error has the reason of each.
+/// Connects to `host`, within `time`. Fails when the name cannot be resolved, or no address lets us in; the error has the
+/// reason of each.
 pub(crate) async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + time;
     let addresses = resolve(host, port, time).await?;

@@ -131,10 +131,7 @@ struct Wire {
     batch: Batch,
 }
 
-/// Opens a connection over a stream's halves. Not bounded in time.
-///
-/// # Errors
-/// When no ROUTER is at the other end.
+/// Opens a connection over a stream's halves. Not bounded in time. Fails when no ROUTER is at the other end.
 pub(crate) async fn open(
     mut read: ReadHalf,
     mut write: WriteHalf,
@@ -157,11 +154,9 @@ pub(crate) async fn open(
 }
 
 impl Sender {
-    /// Queues a message. `at_once` has it written by the calling thread if nothing waits before it, which saves the time
-    /// that the writer takes to wake; without it, many messages may share one write.
-    ///
-    /// # Errors
-    /// When the connection has ended, or too much waits.
+    /// Queues a message. `at_once` has it written by the calling thread if nothing waits before it, which saves the time that
+    /// the writer takes to wake; without it, many messages may share one write. Fails when the connection has ended, or too
+    /// much waits.
     pub(crate) fn send(&self, frames: &[Bytes], at_once: bool) -> Result<(), SendError> {
         self.outbox.put(|batch| batch.push(frames))?;
         if !at_once || !self.outbox.write_at_once() {
@@ -171,9 +166,6 @@ impl Sender {
     }
 
     /// Asks whether the other side is there.
-    ///
-    /// # Errors
-    /// As [`Sender::send`].
     pub(crate) fn ping(&self, number: u64) -> Result<(), SendError> {
         self.outbox.put(|batch| batch.push_raw(&ping_frame(number)))?;
         if !self.outbox.write_at_once() {
@@ -183,13 +175,11 @@ impl Sender {
     }
 
     /// Whether the other side answers PINGs.
-    #[must_use]
     pub(crate) fn answers_pings(&self) -> bool {
         self.answers_pings
     }
 
     /// What has happened on the connection.
-    #[must_use]
     pub(crate) fn activity(&self) -> &Activity {
         &self.outbox.activity
     }
@@ -207,10 +197,7 @@ impl Drop for Sender {
 }
 
 impl Receiver {
-    /// Waits for the next message. Cancel-safe.
-    ///
-    /// # Errors
-    /// With the end of the connection.
+    /// Waits for the next message. Cancel-safe. Fails with the end of the connection.
     pub(crate) async fn receive(&mut self) -> Result<Frames, End> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }

@@ -43,10 +43,8 @@ const USER_TIMEOUT_MS: u32 = 45_000;
 
 /// Sets the options that every TCP connection has, outgoing or accepted: no Nagle delay; keep-alive, which ends an idle
 /// connection whose other host vanished; `TCP_USER_TIMEOUT`, which ends one on which the data in flight is not acknowledged.
-/// Without these two, such a connection stays open for ever, or for the 15 minutes of the system's retransmissions.
-///
-/// # Errors
-/// When the connection is gone already.
+/// Without these two, such a connection stays open for ever, or for the 15 minutes of the system's retransmissions. Fails when
+/// the connection is gone already.
 pub(crate) fn tune(stream: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -136,10 +134,7 @@ pub(crate) fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 
 }
 
 /// Accepts a connection to a Unix socket, which takes `buffer` bytes at once, or what the system allows if that is less
-/// (`net.core.wmem_max`, twice).
-///
-/// # Errors
-/// When there is no descriptor left.
+/// (`net.core.wmem_max`, twice). Fails when there is no descriptor left.
 pub(crate) async fn accept_unix(listener: &UnixListener, buffer: usize) -> io::Result<UnixStream> {
     let (stream, _) = listener.accept().await?;
     sockopt::set_socket_send_buffer_size(&stream, buffer)?;

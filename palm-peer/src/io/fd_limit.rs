@@ -10,7 +10,6 @@ use std::{
 };
 
 /// How many descriptors the process may have.
-#[must_use]
 pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
@@ -24,7 +23,6 @@ pub(crate) fn raise_limit() {
 }
 
 /// How many the process has; `None` where the system does not list them.
-#[must_use]
 pub(crate) fn in_use() -> Option<u64> {
     let listed = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")).ok()?;
     // The listing has one for itself.
@@ -32,21 +30,18 @@ pub(crate) fn in_use() -> Option<u64> {
 }
 
 /// The number that the next descriptor gets, which is the lowest that is free; `None` when there is none left.
-#[must_use]
 pub(crate) fn lowest_free() -> Option<u64> {
     // A socket costs a third of what opening a file does.
     u64::try_from(UnixDatagram::unbound().ok()?.as_raw_fd()).ok()
 }
 
 /// Whether this says that the process, or the system, has no descriptor left.
-#[must_use]
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Whether a connection failed for want of something on this side: descriptors, memory, ports, a network. Such an error says
 /// nothing about the other side.
-#[must_use]
 pub(crate) fn is_local(error: &io::Error) -> bool {
     is_exhausted(error)
         || matches!(

@@ -49,10 +49,8 @@ pub(crate) struct Opened {
     pub answers_pings: bool,
 }
 
-/// Shakes hands as a socket of type `ours` with one of these types. Not bounded in time.
-///
-/// # Errors
-/// When the other side is no such socket, or goes away.
+/// Shakes hands as a socket of type `ours` with one of these types. Not bounded in time. Fails when the other side is no such
+/// socket, or goes away.
 pub(crate) async fn shake_hands(
     mut read: impl AsyncRead + Unpin,
     mut write: impl AsyncWrite + Unpin,

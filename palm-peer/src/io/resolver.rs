@@ -37,10 +37,8 @@ type Answer = Result<Vec<SocketAddr>, String>;
 /// Asks the system; blocks.
 type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Returns the addresses of a host, in the system's order of preference. A numeric address never waits for a name.
-///
-/// # Errors
-/// When there is no such host, or the system does not answer within `time` and [`LOOKUP_TIMEOUT`]. The error names the host.
+/// Returns the addresses of a host, in the system's order of preference. A numeric address never waits for a name. Fails when
+/// there is no such host, or the system does not answer within `time` and [`LOOKUP_TIMEOUT`]. The error names the host.
 pub(crate) async fn resolve(host: &str, port: u16, time: Duration) -> io::Result<Vec<SocketAddr>> {
     static RESOLVER: OnceLock<Resolver> = OnceLock::new();
     if let Some(address) = numeric(host, port) {

@@ -72,10 +72,8 @@ impl Future for Awaited {
     }
 }
 
-/// A future that ends at the first signal after this call. From then on these signals no longer end the process.
-///
-/// # Errors
-/// When the system refuses.
+/// A future that ends at the first signal after this call. From then on these signals no longer end the process. Fails when the
+/// system refuses.
 pub(crate) fn termination() -> io::Result<Awaited> {
     install()?;
     Ok(Awaited::new(seen(), Requests::asks_for_shutdown))
@@ -88,7 +86,6 @@ pub(crate) fn hurry(seen: u64) -> Awaited {
 }
 
 /// How many requests there were so far.
-#[must_use]
 pub(crate) fn seen() -> u64 {
     state().requests.count()
 }

@@ -28,7 +28,6 @@ pub(crate) fn notify(notice: Notice<'_>) {
 }
 
 /// How long systemd waits for a [`Notice::Watchdog`] before it acts; `None` where it does not.
-#[must_use]
 #[cfg(feature = "systemd")]
 pub(crate) fn watchdog() -> Option<std::time::Duration> {
     let mut micros = 0;
@@ -40,7 +39,6 @@ pub(crate) fn watchdog() -> Option<std::time::Duration> {
 pub(crate) fn notify(_: Notice<'_>) {}
 
 /// Returns `None`: nobody waits.
-#[must_use]
 #[cfg(not(feature = "systemd"))]
 pub(crate) fn watchdog() -> Option<std::time::Duration> {
     None

@@ -24,10 +24,8 @@ pub(crate) enum Tcp {
 }
 
 impl Tcp {
-    /// Connects to an address, for tasks on the thread of `home`, or else on the library's executor.
-    ///
-    /// # Errors
-    /// When nobody lets us in.
+    /// Connects to an address, for tasks on the thread of `home`, or else on the library's executor. Fails when nobody lets us
+    /// in.
     pub(crate) async fn connect(address: SocketAddr, home: Option<&Etcd>) -> io::Result<Self> {
         match home {
             Some(home) => home.connect_tcp(address).await.map(Self::Local),
@@ -36,16 +34,12 @@ impl Tcp {
     }
 
     /// Says to the other side that no more comes. Closing the executor's own stream does not: it waits for the last of its
-    /// clones to be dropped.
-    ///
-    /// # Errors
-    /// When the connection is gone already.
+    /// clones to be dropped. Fails when the connection is gone already.
     pub(crate) fn shut_down_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
     }
 
     /// Its two sides, for two tasks.
-    #[must_use]
     pub(crate) fn into_split(self) -> (ReadHalf, WriteHalf) {
         match self {
             Self::Shared(tcp) => (Box::new(tcp.clone()), Box::new(tcp)),

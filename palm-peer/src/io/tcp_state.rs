@@ -23,23 +23,18 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Those of this connection.
-    ///
-    /// # Errors
-    /// When it has ended already.
+    /// Those of this connection. Fails when it has ended already.
     pub(crate) fn of(stream: &impl AsFd) -> io::Result<Self> {
         let peer = getpeername(stream)?.ok_or(io::ErrorKind::NotConnected)?;
         Ok(Self { local: getsockname(stream)?.try_into()?, peer: peer.try_into()? })
     }
 
     /// Where the other end is.
-    #[must_use]
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
     /// Whether the other host has what was sent.
-    #[must_use]
     pub(crate) fn delivery(&self) -> Delivery {
         let table = if self.local.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
         fs::read_to_string(table).map_or(Delivery::Unknown, |table| self.look_up(&table))

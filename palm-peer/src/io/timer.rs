@@ -187,10 +187,7 @@ pub(crate) fn sleep(time: Duration) -> Sleep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
-/// Waits for `future`, but not beyond `deadline`; then it is dropped.
-///
-/// # Errors
-/// [`Elapsed`] when the deadline passed first.
+/// Waits for `future`, but not beyond `deadline`; then it is dropped. Fails with [`Elapsed`] when the deadline passed first.
 pub(crate) async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     pin_mut!(future);
     match select(future, sleep_until(deadline)).await {
@@ -199,10 +196,7 @@ pub(crate) async fn timeout_at<T>(deadline: Instant, future: impl Future<Output 
     }
 }
 
-/// Waits for `future`, but no longer than `time`; then it is dropped.
-///
-/// # Errors
-/// [`Elapsed`] when the time passed first.
+/// Waits for `future`, but no longer than `time`; then it is dropped. Fails with [`Elapsed`] when the time passed first.
 pub(crate) async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     timeout_at(Instant::now() + time, future).await
 }

@@ -95,10 +95,7 @@ enum Outgoing {
     Attached(Senders),
 }
 
-/// Listens with a listener that is bound already.
-///
-/// # Errors
-/// When the listener cannot be taken over.
+/// Listens with a listener that is bound already. Fails when the listener cannot be taken over.
 pub(crate) async fn listen(listener: impl Into<Listener> + Send) -> io::Result<(Sender, Receiver)> {
     executor::prepare();
     let mut socket = RouterSocket::new();
@@ -112,7 +109,6 @@ pub(crate) async fn listen(listener: impl Into<Listener> + Send) -> io::Result<(
 }
 
 /// A router without connections, which are attached to it one by one.
-#[must_use]
 pub(crate) fn attachable() -> (Attacher, Sender, Receiver) {
     executor::prepare();
     let (attach, incoming) = mpsc::unbounded();
@@ -131,9 +127,7 @@ fn io_error(error: ZmqError) -> io::Error {
 impl Attacher {
     /// Connects a socket of its own to `endpoint`, and says there that it is for `connection`, as which the other side must
     /// introduce itself. From then on the receiver hears what comes over it, and in the end that it has ended. Cancel-safe.
-    ///
-    /// # Errors
-    /// When it cannot connect, for instance for want of descriptors, or nobody receives any more.
+    /// Fails when it cannot connect, for instance for want of descriptors, or nobody receives any more.
     pub(crate) async fn attach(&self, endpoint: &str, connection: &Connection) -> io::Result<()> {
         let mut options = SocketOptions::default();
         options.peer_identity(PeerIdentity::try_from(connection.clone()).map_err(io_error)?);
@@ -151,7 +145,6 @@ impl Attacher {
 }
 
 /// How many bytes a message of these frames has on the wire.
-#[must_use]
 pub(crate) fn wire_length(frames: &[Bytes]) -> u64 {
     frames.iter().map(|frame| frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 }).sum()
 }
@@ -214,7 +207,6 @@ impl Drop for Receiver {
 impl Sender {
     /// Sends to a connection. Nearly always done on return; if not, the future that is returned says when it is. A connection
     /// that is gone takes the message with it, as it does a moment later.
-    #[must_use]
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         let mut socket = match &self.0 {
             Outgoing::Listening(socket) => socket.clone(),

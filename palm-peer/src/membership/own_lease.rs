@@ -32,10 +32,6 @@ impl OwnLease {
     }
 
     /// Gets the lease, or renews it, if an earlier attempt left it with less than two thirds of its TTL.
-    ///
-    /// # Errors
-    ///
-    /// As [`Etcd::grant`] says.
     pub(super) async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
         if let Some(granted) = self.granted
             && Instant::now() >= clock(&granted).renew_at()

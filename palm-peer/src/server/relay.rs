@@ -68,10 +68,7 @@ impl Relay {
         self.etcd.get()
     }
 
-    /// What can be reached, and the links there.
-    ///
-    /// # Errors
-    /// `unreachable` when etcd does not tell.
+    /// What can be reached, and the links there. Fails with `unreachable` when etcd does not tell.
     pub(crate) async fn mesh(&self) -> Result<Arc<Mesh>, Failure> {
         let _connecting = self.connecting.lock().await;
         if let Some(mesh) = self.mesh.get() {
@@ -98,7 +95,6 @@ impl Relay {
 
     /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return where a link is open; else the rest is in the future, which ends in
     /// where it was sent instead of where its route said, or in why it could not be passed on.
-    #[must_use]
     pub(crate) fn pass_on(
         self: &Arc<Self>,
         mut parcel: Parcel,

@@ -9,9 +9,6 @@ use crate::{
 const MIN_DESCRIPTORS: u64 = 48;
 
 /// Raises the limit of file descriptors as far as the process may, and refuses to start when even then too few are free.
-///
-/// # Errors
-/// When too few are free.
 pub(crate) fn prepare() -> Result<(), Error> {
     fd_limit::raise_limit();
     let (limit, in_use) = (fd_limit::limit(), fd_limit::in_use().unwrap_or_default());

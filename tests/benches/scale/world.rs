@@ -93,10 +93,8 @@ pub(crate) fn wait_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>)
 }
 
 impl World {
-    /// Starts everything, and waits until all simulated servers are published.
-    ///
-    /// # Panics
-    /// When etcd or the first servers do not start.
+    /// Starts everything, and waits until all simulated servers are published. Panics when etcd or the first servers do not
+    /// start.
     pub(crate) fn form(plan: Plan) -> (Self, Formed) {
         let etcd = Etcd::builder().arg("--heartbeat-interval=100").arg("--election-timeout=1000").start();
         let url = etcd.endpoint();

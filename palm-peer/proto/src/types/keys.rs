@@ -12,13 +12,11 @@ pub struct Keys {
 
 impl Keys {
     /// Keys under `prefix`: empty, or a path such as `/staging` (see [`Keys::is_valid_prefix`]).
-    #[must_use]
     pub(crate) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.trim_end_matches('/').to_owned() }
     }
 
     /// A prefix is empty, or starts with `/` and holds neither white space nor an empty part.
-    #[must_use]
     pub(crate) fn is_valid_prefix(prefix: &str) -> bool {
         let trimmed = prefix.trim_end_matches('/');
         trimmed.is_empty()
@@ -52,7 +50,6 @@ impl Keys {
     }
 
     /// The lease in a candidate's key.
-    #[must_use]
     pub(crate) fn candidate_lease(&self, key: &str) -> Option<LeaseId> {
         LeaseId::from_str(key.strip_prefix(&self.election())?).ok()
     }

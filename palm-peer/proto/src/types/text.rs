@@ -16,7 +16,6 @@ pub fn steers(c: char) -> bool {
 
 /// The text in one line, without what could steer a terminal: such characters are written as `\n`, `\r` or `\xHH`. What is
 /// longer than `most` bytes is cut.
-#[must_use]
 pub(crate) fn plain(text: &str, max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(max));
     for c in text.chars() {

@@ -199,16 +199,12 @@ pub fn ping_frame(number: u64) -> Vec<u8> {
 }
 
 /// The number of the PING that this command's body answers, if it does.
-#[must_use]
 pub(crate) fn read_pong(body: &[u8]) -> Option<u64> {
     let (b"PONG", context) = command(body)? else { return None };
     context.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// Reads a command's body: PING is the only one that has a place after the handshake.
-///
-/// # Errors
-/// When it is another one.
+/// Reads a command's body: PING is the only one that has a place after the handshake. Fails when it is another one.
 pub(crate) fn read_ping(body: &[u8]) -> Result<Ping, Refusal> {
     let Some((b"PING", rest)) = command(body) else { return Err(Refusal::Command) };
     let (ttl, context) = rest.split_first_chunk().ok_or(Refusal::Command)?;

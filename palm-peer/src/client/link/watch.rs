@@ -56,19 +56,16 @@ pub(crate) struct Fate(pub(super) Arc<Pulse>);
 
 impl Fate {
     /// How many of the messages that were posted are known to have arrived.
-    #[must_use]
     pub(crate) fn arrived(&self) -> u64 {
         self.0.arrived.load(Ordering::SeqCst)
     }
 
     /// Whether the connection was given up because it swallowed what was sent.
-    #[must_use]
     pub(crate) fn swallowed(&self) -> bool {
         self.0.swallowed.load(Ordering::SeqCst)
     }
 
     /// Whether a goodbye was said, so that nothing is lost.
-    #[must_use]
     pub(crate) fn parted(&self) -> bool {
         self.0.parted.load(Ordering::SeqCst)
     }

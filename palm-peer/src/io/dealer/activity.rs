@@ -28,7 +28,6 @@ impl Activity {
     }
 
     /// When something arrived last.
-    #[must_use]
     pub(crate) fn heard(&self) -> Instant {
         self.start + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
     }
@@ -38,7 +37,6 @@ impl Activity {
     }
 
     /// The number of the last PING that was answered.
-    #[must_use]
     pub(crate) fn pong(&self) -> u64 {
         self.pong.load(Ordering::Relaxed)
     }
@@ -52,7 +50,6 @@ impl Activity {
     }
 
     /// How many bytes were queued so far, and how many of them the system has taken.
-    #[must_use]
     pub(crate) fn sent(&self) -> (u64, u64) {
         // In this order: what is written was queued before.
         let written = self.written.load(Ordering::Relaxed);

@@ -44,13 +44,11 @@ pub(crate) struct LeaseRequest {
 
 impl LeaseRequest {
     /// A request for a lease of this TTL, rounded up to whole seconds.
-    #[must_use]
     pub(crate) fn new(ttl: Duration) -> Self {
         Self { id: random_id(), ttl, first: None, sent: Arc::default() }
     }
 
     /// The id of the lease, if etcd may have granted it.
-    #[must_use]
     pub(crate) fn maybe_granted(&self) -> Option<LeaseId> {
         self.sent.load(Ordering::Relaxed).then_some(self.id)
     }
@@ -72,20 +70,13 @@ enum Outcome {
 }
 
 impl Etcd {
-    /// Gets a lease. The TTL is rounded up to whole seconds; etcd makes it longer if it is shorter than its own minimum.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`](super::EtcdErrorKind) says. Where the answer was lost, the lease may exist; it ends by itself.
+    /// Gets a lease. The TTL is rounded up to whole seconds; etcd makes it longer if it is shorter than its own minimum. Where
+    /// the answer was lost, the lease may exist; it ends by itself.
     pub(crate) async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
         self.grant(&mut LeaseRequest::new(ttl)).await
     }
 
     /// As [`grant_lease`](Self::grant_lease), for a request that can be made again when it failed.
-    ///
-    /// # Errors
-    ///
-    /// As [`grant_lease`](Self::grant_lease) says.
     pub(crate) async fn grant(&self, request: &mut LeaseRequest) -> Result<Granted, EtcdError> {
         loop {
             let now = Instant::now();

@@ -41,13 +41,12 @@ impl KeepAlive {
 
     /// Renews the lease: `Some` is its TTL from now on, `None` means that etcd no longer has it.
     ///
-    /// The lease counts as held until that TTL after the moment **before** this was called. Takes the request
-    /// timeout at most, or four times as long where there is no other endpoint to go to and the connection lives. Cancel safe: the answer to an abandoned renewal is never taken for that of a later one.
+    /// The lease counts as held until that TTL after the moment **before** this was called. Takes the request timeout at most,
+    /// or four times as long where there is no other endpoint to go to and the connection lives. Cancel safe: the answer to an
+    /// abandoned renewal is never taken for that of a later one.
     ///
-    /// # Errors
-    ///
-    /// The stream is no good any more: open another by [`Etcd::keep_alive`], which begins at another endpoint. Whether
-    /// the lease was renewed is unknown. Every later call fails, too.
+    /// After an error every later call fails, too: open another stream by [`Etcd::keep_alive`], which begins at another
+    /// endpoint. Whether the lease was renewed is unknown.
     pub(crate) async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
         if self.broken {
             let reason = "the stream of renewals broke before".to_owned();

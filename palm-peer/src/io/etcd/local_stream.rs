@@ -34,10 +34,7 @@ pub(crate) struct LocalReader(OwnedReadHalf);
 pub(crate) struct LocalWriter(OwnedWriteHalf);
 
 impl Etcd {
-    /// Connects to a TCP address, for tasks that live on this handle's thread.
-    ///
-    /// # Errors
-    /// When nobody lets us in.
+    /// Connects to a TCP address, for tasks that live on this handle's thread. Fails when nobody lets us in.
     pub(crate) async fn connect_tcp(&self, address: SocketAddr) -> io::Result<LocalStream> {
         let handle = self.0.thread.handle();
         let mut connecting = pin!(TcpStream::connect(address));
@@ -53,7 +50,6 @@ impl Etcd {
 
 impl LocalStream {
     /// Its two sides, for two tasks.
-    #[must_use]
     pub(crate) fn into_split(self) -> (LocalReader, LocalWriter) {
         let (reader, writer) = self.0.into_split();
         (LocalReader(reader), LocalWriter(writer))

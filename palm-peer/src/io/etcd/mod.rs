@@ -74,11 +74,8 @@ struct Shared {
 }
 
 impl Etcd {
-    /// Starts the thread; does not connect yet.
-    ///
-    /// # Errors
-    ///
-    /// When the settings contradict themselves (`InvalidInput`), or the system gives no thread.
+    /// Starts the thread; does not connect yet. Fails when the settings contradict themselves (`InvalidInput`), or the system
+    /// gives no thread.
     pub(crate) fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
         settings.check()?;
         Self::start_with(thread_name, settings, None)
@@ -91,10 +88,7 @@ impl Etcd {
     }
 
     /// Another handle to the same etcd, with a thread and connections of its own: what it does holds up nobody else's renewals.
-    ///
-    /// # Errors
-    ///
-    /// When the system gives no thread.
+    /// Fails when the system gives no thread.
     pub(crate) fn beside(&self, thread_name: &str) -> io::Result<Self> {
         Self::start_with(thread_name, self.0.settings.clone(), Some(Arc::clone(&self.pool().history)))
     }
@@ -127,10 +121,6 @@ impl Etcd {
     }
 
     /// Reads one key.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`] says.
     pub(crate) async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
         let key = key.to_owned();
         self.request(move |connection| {
@@ -144,10 +134,6 @@ impl Etcd {
     }
 
     /// Reads all keys that begin so, in their order; all keys of etcd's if empty.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`] says.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Listing, EtcdError> {
         let prefix = prefix.to_owned();
         self.request(move |connection| {
@@ -163,10 +149,6 @@ impl Etcd {
     }
 
     /// Reads up to `max` of the keys that begin so: the latest first, of those that were created no later than `before`.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`] says.
     pub(crate) async fn list_latest(
         &self,
         prefix: &str,
@@ -194,10 +176,6 @@ impl Etcd {
     /// An attempt whose answer is lost is made again, so a guarded transaction may say `succeeded: false` although its
     /// first attempt went through: see [`TxnOutcome::succeeded`]. One without guards may be carried out twice, which its
     /// operations (put, delete) bear.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`] says.
     pub(crate) async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
         self.request(move |connection| {
             let transaction = transaction.to_etcd();
@@ -210,10 +188,6 @@ impl Etcd {
     }
 
     /// Ends a lease, and every key on it. A lease that is gone already is no error.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`] says.
     pub(crate) async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
         let revoked = self
             .request(move |connection| async move {
@@ -228,10 +202,6 @@ impl Etcd {
     }
 
     /// How long a lease would still live without renewals, in whole seconds. `None`: it is gone.
-    ///
-    /// # Errors
-    ///
-    /// As [`EtcdErrorKind`] says.
     pub(crate) async fn lease_ttl(&self, id: LeaseId) -> Result<Option<Duration>, EtcdError> {
         let left = self
             .request(move |connection| async move {
@@ -247,24 +217,19 @@ impl Etcd {
         }
     }
 
-    /// Opens a stream of renewals to one endpoint, with a first renewal.
-    ///
-    /// # Errors
-    ///
-    /// [`LeaseGone`](EtcdErrorKind::LeaseGone) when there is no such lease; else as [`EtcdErrorKind`] says.
+    /// Opens a stream of renewals to one endpoint, with a first renewal. Fails with [`LeaseGone`](EtcdErrorKind::LeaseGone)
+    /// when there is no such lease; else as [`EtcdErrorKind`] says.
     pub(crate) async fn keep_alive(&self, id: LeaseId) -> Result<KeepAlive, EtcdError> {
         KeepAlive::open(self, id).await
     }
 
     /// Watches a key or a prefix, beginning with what is there.
-    #[must_use]
     pub(crate) fn watch(&self, target: Target) -> Watch {
         Watch::start(self.clone(), target)
     }
 
     /// Counts etcd's histories, from 0: another one began when etcd went back to an earlier revision, as when a backup is
     /// restored, or when another cluster took its place. Revisions of different ones cannot be compared.
-    #[must_use]
     pub(crate) fn epoch(&self) -> u64 {
         self.pool().history.epoch()
     }

@@ -109,7 +109,6 @@ impl<T: Send + 'static> Task<T> {
     }
 
     /// Whether it has come to an end of any kind.
-    #[must_use]
     pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
@@ -153,7 +152,6 @@ pub(crate) struct AbortOnDrop<T: Send + 'static>(pub(super) Task<T>);
 
 impl<T: Send + 'static> AbortOnDrop<T> {
     /// Whether it has come to an end of any kind.
-    #[must_use]
     pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }

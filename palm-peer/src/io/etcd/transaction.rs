@@ -95,13 +95,11 @@ impl Operation {
     }
 
     /// Deletes the key, if it is there.
-    #[must_use]
     pub(crate) fn delete(key: &str) -> Self {
         Self(TxnOp::delete(key, None))
     }
 
     /// Deletes all keys that begin so. An empty prefix means every key that etcd holds.
-    #[must_use]
     pub(crate) fn delete_prefix(prefix: &str) -> Self {
         let options =
             if prefix.is_empty() { DeleteOptions::new().with_all_keys() } else { DeleteOptions::new().with_prefix() };
@@ -109,19 +107,16 @@ impl Operation {
     }
 
     /// Reads the key; one of [`TxnOutcome::reads`].
-    #[must_use]
     pub(crate) fn get(key: &str) -> Self {
         Self(TxnOp::get(key, None))
     }
 
     /// Reads all keys that begin so, in their order; one of [`TxnOutcome::reads`].
-    #[must_use]
     pub(crate) fn get_prefix(prefix: &str) -> Self {
         Self(TxnOp::get(prefix, Some(prefix_options(prefix))))
     }
 
     /// Reads those of the keys that begin so that were created first, oldest first, `max` at most; one of [`TxnOutcome::reads`].
-    #[must_use]
     pub(crate) fn get_oldest(prefix: &str, max: usize) -> Self {
         let options = prefix_options(prefix)
             .with_sort(SortTarget::Create, SortOrder::Ascend)

@@ -63,7 +63,6 @@ impl Watch {
     }
 
     /// The copy: exactly what the changes given out by [`Watch::next`] so far make it.
-    #[must_use]
     pub(crate) fn items(&self) -> &BTreeMap<String, KeyValue> {
         self.mirror.items()
     }

@@ -48,11 +48,9 @@ pub(crate) fn say(words: &str) {
     let _ = catch_unwind(|| log::error!(target: "palm_peer::io::tasks", "{words}"));
 }
 
-/// Starts a thread of the library's own, which the system knows as `known_as`. It ends when `body` returns `Ok`; after a panic, or
-/// `Err` with why it could not go on, `body` runs again, and every observer hears of it.
-///
-/// # Errors
-/// When the system gives no thread.
+/// Starts a thread of the library's own, which the system knows as `known_as`. It ends when `body` returns `Ok`; after a panic,
+/// or `Err` with why it could not go on, `body` runs again, and every observer hears of it. Fails when the system gives no
+/// thread.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
 pub(crate) fn start_thread(
     name: Name,

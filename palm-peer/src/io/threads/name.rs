@@ -20,7 +20,6 @@ macro_rules! names {
 
         impl Name {
             /// As it is logged.
-            #[must_use]
             pub(crate) const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*

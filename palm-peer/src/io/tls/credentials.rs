@@ -68,10 +68,8 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Looks at the files, for the mesh of this prefix, and for a server at `host` if it is one.
-    ///
-    /// # Errors
-    /// When a file holds something else, has expired, does not fit the others, or is not for this mesh or host.
+    /// Looks at the files, for the mesh of this prefix, and for a server at `host` if it is one. Fails when a file holds
+    /// something else, has expired, does not fit the others, or is not for this mesh or host.
     pub(crate) fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
         let configs = configs(&files, prefix, host)?;
         let loaded = Mutex::new(Loaded {
@@ -83,10 +81,7 @@ impl Credentials {
         Ok(Self { files, prefix: prefix.to_owned(), host: host.map(str::to_owned), loaded })
     }
 
-    /// Has a client prove who it is, and proves it to it.
-    ///
-    /// # Errors
-    /// When it does not: it has been told, as far as TLS can.
+    /// Has a client prove who it is, and proves it to it. Fails when it does not: it has been told, as far as TLS can.
     pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Stream, Failure> {
         let acceptor = TlsAcceptor::from(self.current().server);
         match acceptor
@@ -102,11 +97,8 @@ impl Credentials {
         }
     }
 
-    /// Has the server at `host` prove who it is, and shows it our certificate, which it looks at later: what it thinks of
-    /// it comes as an error of the first read (see [`super::explain`]).
-    ///
-    /// # Errors
-    /// When it does not.
+    /// Has the server at `host` prove who it is, and shows it our certificate, which it looks at later: what it thinks of it
+    /// comes as an error of the first read (see [`super::explain`]). Fails when it does not.
     pub(crate) async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, Failure> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Failure::no_name(host))?;
         let connector = TlsConnector::from(self.current().client);

@@ -46,10 +46,7 @@ impl fmt::Debug for EtcdTls {
 }
 
 impl EtcdTls {
-    /// Looks at the files.
-    ///
-    /// # Errors
-    /// When one holds something else, does not fit the others, or the own certificate has expired.
+    /// Looks at the files. Fails when one holds something else, does not fit the others, or the own certificate has expired.
     pub(crate) fn new(files: &PemFiles) -> Result<Self, BadCredentials> {
         let roots = files.ca.roots()?;
         let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();

@@ -51,7 +51,6 @@ impl Failure {
 }
 
 /// What an error of a connection says about TLS, if it does.
-#[must_use]
 pub(crate) fn explain(error: &io::Error) -> Option<Failure> {
     error.get_ref()?.downcast_ref::<Error>().map(Failure::from)
 }

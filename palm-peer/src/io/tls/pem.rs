@@ -65,20 +65,15 @@ impl fmt::Debug for PemFile {
 }
 
 impl PemFiles {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// When one cannot be read. What is in them is not looked at.
+    /// Reads them. Fails when one cannot be read. What is in them is not looked at.
     pub(crate) fn read(ca: &Path, identity: Option<(&Path, &Path)>) -> Result<Self, BadCredentials> {
         let ca = PemFile::read("cacert", ca)?;
         let identity = identity.map(|(cert, key)| Ok((PemFile::read("cert", cert)?, PemFile::read("key", key)?)));
         Ok(Self { ca, identity: identity.transpose()? })
     }
 
-    /// Reads the same files again; `None` when one of them is a pipe, or anything else than a file.
-    ///
-    /// # Errors
-    /// When one cannot be read.
+    /// Reads the same files again; `None` when one of them is a pipe, or anything else than a file. Fails when one cannot be
+    /// read.
     pub(crate) fn again(&self) -> Option<Result<Self, BadCredentials>> {
         let identity = self.identity.as_ref();
         let mut files = [Some(&self.ca), identity.map(|(cert, _)| cert), identity.map(|(_, key)| key)].into_iter();

@@ -122,10 +122,7 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Believes these authorities, for the mesh of this prefix.
-    ///
-    /// # Errors
-    /// When there is no authority.
+    /// Believes these authorities, for the mesh of this prefix. Fails when there is no authority.
     pub(super) fn new(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
