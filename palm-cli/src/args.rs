@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_has_its_limits_or_the_librarys() {
+    fn job_limits_default_to_the_librarys() {
         for (line, window, attempts) in [("job a.b", 1024, 3), ("job a.b,c.d --window=1 --attempts 1", 1, 1)] {
             let Command::Job(job) = args(line).command else { panic!("{line}") };
             assert_eq!((job.window.get(), job.attempts.get()), (window, attempts), "{line}");
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_matter_of_usage() {
+    fn nonsense_on_the_command_line_is_a_usage_error() {
         for line in
             ["", "stat", "status --wacht", "rm", "rm a b", "reset --yes=1", "call", "call a.b c d", "job", "job a.b c"]
         {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_no_failure() {
+    fn help_is_not_an_error() {
         for line in ["--help", "help", "status --help"] {
             assert!(matches!(parsed(line), Ok(Parsed::Help(_))), "{line}");
         }

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_name_or_an_unambiguous_beginning_will_do() {
+    fn a_full_name_or_an_unambiguous_prefix_is_enough() {
         let entries = entries(&["abcd1111", "abcd2222", "abcd", "x", "ABCD2222-upper"]);
         for (wanted, name) in
             [("abcd1", "abcd1111"), ("abcd", "abcd"), ("x", "x"), ("ABCD1111", "abcd1111"), ("abcd22", "abcd2222")]
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_apart_or_found_lists_the_candidates() {
+    fn an_ambiguous_or_unknown_name_lists_the_candidates() {
         let many: Vec<_> = (0..30).map(|n| format!("abcd-{n:02}")).collect();
         let entries = entries(&many.iter().map(String::as_str).collect::<Vec<_>>());
         let message = |wanted: &str| match find(&entries, wanted) {

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_yes_is_a_yes() {
+    fn only_yes_confirms() {
         for (answer, yes) in
             [("y\n", true), (" YES \r\n", true), ("", false), ("\n", false), ("yep\n", false), ("n", false)]
         {

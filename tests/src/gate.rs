@@ -83,7 +83,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn no_more_pass_than_there_are_places_and_each_gives_its_place_back() {
+    fn the_gate_limits_tests_and_reuses_places() {
         static GATE: Gate = Gate::new(3);
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {

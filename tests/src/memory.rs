@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_touched_is_resident() {
+    fn touched_memory_is_resident() {
         let before = resident(std::process::id());
         let block = vec![1_u8; 64 << 20];
         let after = resident(std::process::id());

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn who_works_uses_processor_time() {
+    fn a_busy_thread_uses_processor_time() {
         let me = std::process::id();
         let before = processor_time(me);
         while processor_time(me) < before + 5 * TICK {

@@ -54,18 +54,18 @@ mod tests {
     const BEFORE: ResourceUsage = ResourceUsage { files: 10, threads: 5, memory: 1000 };
 
     #[test]
-    fn a_little_more_is_no_more() {
+    fn small_growth_is_tolerated() {
         ResourceUsage { files: 15, threads: 7, memory: 1150 }.assert_at_most(&BEFORE, 50);
     }
 
     #[test]
     #[should_panic(expected = "memory: ")]
-    fn what_stays_without_being_known_is_more() {
+    fn unexpected_growth_is_an_error() {
         ResourceUsage { memory: 1151, ..BEFORE }.assert_at_most(&BEFORE, 50);
     }
 
     #[test]
-    fn a_process_holds_files_threads_and_memory() {
+    fn a_process_has_files_threads_and_memory() {
         let own = ResourceUsage::of(std::process::id());
         assert!(own.files > 2 && own.threads > 0 && own.memory > 0, "{own}");
     }

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "the impossible")]
-    fn what_never_comes_is_named() {
+    fn a_timeout_names_what_was_awaited() {
         eventually("the impossible", Duration::from_millis(30), || None::<()>);
     }
 }

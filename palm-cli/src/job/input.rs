@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn input_is_cut_at_its_delimiters() {
+    fn input_is_split_at_its_delimiters() {
         for (text, delimiter, wanted) in [
             ("", b'\n', &[][..]),
             ("\n", b'\n', &[("", 1)]),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_too_long_only_so_much_is_kept_that_it_is_refused() {
+    fn an_input_over_the_limit_is_cut_and_refused() {
         let wanted = [("abc", 4), ("abcd", 5), ("abcd", 6), ("abcd", 10), ("x", 2), ("abcd", 8)];
         let wanted: Vec<_> = wanted.iter().map(|&(piece, length)| (piece.to_owned(), length)).collect();
         assert_eq!(pieces("abc\nabcd\nabcde\nabcdefghi\nx\nabcdefgh", b'\n', 3), wanted);

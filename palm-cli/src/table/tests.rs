@@ -51,7 +51,7 @@ fn every_column_starts_at_the_same_place_in_every_line() {
 }
 
 #[test]
-fn a_terminal_cuts_the_last_column_alone() {
+fn only_the_last_column_is_cut_to_the_terminal() {
     let cut = lines(&some(), Some(130));
     assert!(cut.iter().all(|line| line.chars().count() <= 130), "{cut:#?}");
     assert!(cut[1].ends_with("leader   printf,_ping,get"), "{}", cut[1]);
@@ -70,7 +70,7 @@ fn paint_does_not_move_what_follows() {
 }
 
 #[test]
-fn what_is_stored_cannot_steer_the_terminal() {
+fn control_characters_in_records_are_escaped() {
     let nasty = broken("\x1b[2Jx", &format!(r#"{{"host": "{}"#, "y".repeat(100_000)));
     let evil = r#"{"pid": "\u001b]0;title\u0007\n", "host": "h"}"#;
     for entry in [nasty, broken("a", evil)] {
@@ -81,7 +81,7 @@ fn what_is_stored_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn ages_are_told_in_their_two_largest_units() {
+fn ages_are_shown_in_their_two_largest_units() {
     for (seconds, text) in [
         (0, "0s"),
         (59, "59s"),

@@ -56,7 +56,7 @@ fn mutated(rng: &mut Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn every_seed_keeps_the_laws() {
+fn every_seed_keeps_the_invariants() {
     for (target, keeps_laws) in TARGETS {
         for (name, seed) in seeds(target) {
             // The name is shown when a law is broken.
@@ -67,7 +67,7 @@ fn every_seed_keeps_the_laws() {
 }
 
 #[test]
-fn thousands_of_inputs_like_the_seeds_keep_the_laws() {
+fn thousands_of_mutated_seeds_keep_the_invariants() {
     for (target, keeps_laws) in TARGETS {
         let seeds = seeds(target);
         let rounds = if target == "opening" { 2_000 } else { 20_000 };

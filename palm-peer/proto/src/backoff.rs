@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_end_is_looked_into_at_once_and_a_hundred_cost_minutes() {
+    fn backoff_starts_at_zero_and_grows_to_minutes() {
         assert_eq!([0, 1, 2, 3].map(|ends| wait_after_end(ends, 0.0).as_millis()), [0, 0, 50, 100]);
         let hundred: Duration = (0..100).map(|ends| wait_after_end(ends, 1.0)).sum();
         assert!(hundred > Duration::from_secs(180), "{hundred:?}");

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_looked_at_each_day_and_when_it_expires() {
+    fn certificates_are_checked_daily_and_when_they_expire() {
         let now = Duration::from_secs(1_000_000_000);
         let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(DAY));
         for (expires, verdict, next) in [

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_old_history_says_late_is_not_used_and_changes_nothing() {
+    fn late_answers_of_an_old_history_are_ignored() {
         let (mut history, now) = (EtcdHistory::new(1, PATIENCE), Instant::now());
         answer(&mut history, 0, header(OURS, 50), now);
         let old = history.sent();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn of_as_many_the_first_in_the_settings_decides() {
+    fn a_tie_between_clusters_goes_to_the_first_endpoint() {
         let mut history = EtcdHistory::new(2, PATIENCE);
         history.identify(&[None, None]);
         assert!(!history.is_known());

@@ -68,7 +68,7 @@ mod tests {
     /// Invariant: a lease that counts as held is held in etcd, whatever the delays, losses and reordering of requests and
     /// answers.
     #[test]
-    fn a_lease_that_counts_as_held_is_held_in_two_thousand_histories() {
+    fn a_lease_counted_as_held_is_held_in_two_thousand_runs() {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         for seed in 0..2_000 {

@@ -226,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_is_left_alone() {
+    fn idle_connections_are_not_probed() {
         let mut world = World::new();
         assert_eq!(world.run(1_000_000), []);
         assert_eq!(world.liveness.look(world.now, &world.seen), Step::Rest);
     }
 
     #[test]
-    fn silence_counts_from_the_question_and_not_from_the_last_answer() {
+    fn silence_is_measured_from_the_question() {
         let mut world = World::new();
         world.run(60_000);
         world.seen.outstanding = true;
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_busy_is_suspect_until_it_speaks() {
+    fn a_silent_peer_is_suspect_until_it_sends() {
         let mut world = World::new();
         world.seen.outstanding = true;
         world.run(10_000);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_long_has_a_ping_answered_each_second() {
+    fn a_long_wait_sends_a_ping_each_second() {
         let mut world = World::new();
         world.seen.outstanding = true;
         for turn in 1..100_u32 {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_an_answer_is_covered_by_one_pong() {
+    fn one_pong_confirms_a_message_without_an_answer() {
         let mut world = World::new();
         world.seen.unanswered = 1;
         assert_eq!(world.run(1000), [(1000, Step::Ping(1))]);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_show_that_it_works_but_not_that_a_message_arrived() {
+    fn other_bytes_prove_liveness_but_not_delivery() {
         let mut world = World::new();
         world.seen.unanswered = 1;
         world.run(1500);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_that_is_still_being_written_is_no_silence() {
+    fn a_message_still_being_written_is_not_silence() {
         let mut world = World::new();
         world.seen.outstanding = true;
         world.seen.queued = 1_000_000;

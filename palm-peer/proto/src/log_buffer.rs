@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_below_the_level_shrink_to_a_letter() {
+    fn lines_below_the_level_are_reduced_to_a_letter() {
         let mut book = LogBuffer::default();
         for level in [Level::Info, Level::Debug, Level::Info, Level::Warn, Level::Error] {
             book.push(entry(level, "a, b\nc\\"));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_book_drops_the_oldest_and_says_so() {
+    fn a_full_log_buffer_drops_the_oldest_and_counts_them() {
         let mut book = LogBuffer::default();
         for _ in 0..MAX_ENTRIES + 3 {
             book.push(entry(Level::Info, &"ä".repeat(LONGEST_MESSAGE)));

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_come_by_name_and_what_is_broken_comes_last() {
+    fn servers_are_sorted_by_name_with_invalid_records_last() {
         let [one, two, three] = UUIDS;
         let servers = [
             record(one, "text", true),

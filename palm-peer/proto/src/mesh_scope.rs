@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_for_the_meshes_that_it_names_or_for_all() {
+    fn a_certificate_is_valid_for_the_meshes_it_names_or_all() {
         let others = |uris: &[&str]| Scope::Others(uris.iter().map(ToString::to_string).collect());
         for (uris, prefix, wanted) in [
             (&[][..], "/a", Scope::Any),

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_lose_a_record_has_its_verdict() {
+    fn each_way_to_lose_a_record_is_classified() {
         use RemovalCause::{DeletedByHand, Evicted, LeaseLost, Mute, Reset, Unexplained};
         for (departure, reset, lease_alive, listed, watched) in [
             (Some(note(Why::Admin, 9)), None, true, Evicted, Evicted),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_new_history_only_the_tombstone_of_a_later_time_ends_a_server() {
+    fn in_a_new_history_only_a_later_tombstone_ends_a_server() {
         for (registered, departure, verdict) in [
             ("2025-12-31T00:00:00", Some(note(Why::Admin, 3)), RemovalCause::Evicted),
             ("2026-01-02T00:00:00", Some(note(Why::Admin, 30)), RemovalCause::Unexplained),

@@ -87,7 +87,7 @@ mod tests {
 
     /// Law: of several the busiest is never chosen.
     #[test]
-    fn the_busiest_is_never_chosen_in_five_hundred_meshes() {
+    fn power_of_two_never_picks_the_busiest() {
         for seed in 0..500 {
             let mut random = fastrand::Rng::with_seed(seed);
             let loads: Vec<usize> = (0..random.usize(1..60)).map(|i| i + 1).collect();
@@ -98,7 +98,7 @@ mod tests {
 
     /// Laws: a failing instance is chosen only when all are; among the others it is two choices by load.
     #[test]
-    fn a_failing_instance_is_chosen_only_when_all_fail() {
+    fn a_failing_instance_is_picked_only_when_all_fail() {
         for seed in 0..2000 {
             let mut random = fastrand::Rng::with_seed(seed);
             let count = random.usize(0..8);
@@ -135,7 +135,7 @@ mod tests {
 
     /// Law: all sound instances have the same chance, whatever the others do.
     #[test]
-    fn sound_instances_share_evenly() {
+    fn healthy_instances_share_the_load_evenly() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut chosen = [0_u32; 8];
         for _ in 0..40_000 {
@@ -148,7 +148,7 @@ mod tests {
 
     /// What a choice costs must not grow with the number of instances.
     #[test]
-    fn only_two_are_looked_at_while_these_are_sound() {
+    fn only_two_instances_are_examined_while_healthy() {
         let mut random = fastrand::Rng::with_seed(8);
         let looked = std::cell::Cell::new(0);
         let failing = |_| {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_less_loaded_of_two_is_chosen() {
+    fn power_of_two_picks_the_less_loaded() {
         let table: [(&[usize], [usize; 2], Option<usize>); 5] = [
             (&[], [0, 0], None),
             (&[7], [0, 0], Some(0)),

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_request_to_terminate_hurries() {
+    fn a_second_request_to_terminate_skips_the_drain() {
         for (requests, shutdown, hurry) in [
             (&[][..], false, false),
             (&[Terminate], true, false),

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_store_refuses_and_keeps_what_it_has() {
+    fn a_full_store_refuses_and_keeps_its_values() {
         let mut store = Store::new(200);
         store.set("k", vec![1; 100].into()).expect("room");
         assert_eq!(store.set("k", vec![2; 200].into()).expect_err("full").kind, CallErrorKind::Full);

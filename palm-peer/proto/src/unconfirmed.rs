@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_arrived_is_not_lost() {
+    fn confirmed_messages_are_not_lost() {
         let mut unconfirmed = Unconfirmed::default();
         (1..=5).for_each(|number| unconfirmed.sent(number, 10, number));
         unconfirmed.arrived(0);

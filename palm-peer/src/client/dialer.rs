@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_is_what_a_certificate_must_be_for() {
+    fn the_certificate_must_be_valid_for_the_host() {
         for (address, wanted) in
             [("10.0.0.1:5555", "10.0.0.1"), ("db.example:5555", "db.example"), ("[::1]:5555", "::1"), ("db", "db")]
         {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_proven_gone_only_by_all_addresses_that_can_be_used() {
+    fn only_refusals_by_all_usable_addresses_prove_a_host_gone() {
         use OpenError::{AllFailed, Failed, NoRoute, Refused, Silent};
         let time = Duration::from_secs(2);
         let (v4, other, v6) = ("10.0.0.1:5", "10.0.0.2:5", "[2001:db8::1]:5");

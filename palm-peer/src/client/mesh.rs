@@ -303,7 +303,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn a_wrong_password_is_told_at_once_and_is_no_outage() {
+    fn a_wrong_password_is_reported_at_once() {
         let etcd = Etcd::start();
         for args in [&["user", "add", "root:secret"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
         {

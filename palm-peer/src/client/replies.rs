@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn each_attempt_has_one_answer_and_what_comes_late_is_no_stray() {
+    fn a_late_second_answer_is_not_unsolicited() {
         let (sinks, job) = (ReplyRouter::default(), Uuid::from_u128(1));
         let mut answers = sinks.open(job);
         assert!(!sinks.deliver(job, reply(7)), "nobody has asked");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_are_bounded_and_take_no_answer_s_place() {
+    fn reports_are_bounded_and_displace_no_answers() {
         let (sinks, job) = (ReplyRouter::default(), Uuid::from_u128(1));
         let _answers = sinks.open(job);
         let report = || {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_hundred_thousand_jobs() {
+    fn a_hundred_thousand_jobs_leave_no_state() {
         let sinks = ReplyRouter::default();
         for job in (0..100_000).map(Uuid::from_u128) {
             let answers = sinks.open(job);

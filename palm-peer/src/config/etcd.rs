@@ -51,7 +51,7 @@ mod tests {
     use palm_proto::config::Config;
 
     #[test]
-    fn every_endpoint_gets_its_turn_within_the_join_timeout() {
+    fn every_endpoint_is_tried_within_the_join_timeout() {
         let time = |join_timeout, endpoints| {
             let etcd = vec!["http://127.0.0.1:1".to_owned(); endpoints];
             let settings = Config { etcd, join_timeout: Duration::from_millis(join_timeout), ..Config::default() };

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_takes_no_answers_has_no_room_and_is_cut_off_at_the_limit() {
+    fn a_connection_that_reads_nothing_is_cut_off_at_the_limit() {
         let ledger = ConnectionTable::new(2 * PAUSE, u64::MAX);
         let account = ledger.open(connection(), 1);
         assert_eq!(account.room(), WINDOW);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_takes_no_small_answers_either_is_cut_off_before_the_queue_is_full() {
+    fn unread_small_answers_cut_off_before_the_queue_is_full() {
         let ledger = ConnectionTable::new(u64::MAX, u64::MAX);
         let account = ledger.open(connection(), 1);
         assert!((0..MAX_MESSAGES).all(|_| ledger.send(&connection(), 1)));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn room_comes_back_as_messages_are_taken() {
+    fn taken_messages_free_their_room() {
         let ledger = ConnectionTable::new(PAUSE, u64::MAX);
         let account = ledger.open(connection(), 1);
         account.passed(WINDOW);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_settled_when_all_is_written_or_the_connection_is_gone() {
+    fn settled_means_all_is_written_or_the_connection_gone() {
         let ledger = ConnectionTable::new(PAUSE, u64::MAX);
         let account = ledger.open(connection(), 1);
         block_on(ledger.settled());
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_leave_too_much_unread_who_takes_nothing_goes_first() {
+    fn a_full_total_backlog_cuts_off_the_most_stalled_client() {
         let ledger = ConnectionTable::new(u64::MAX, 100);
         let [idle, busy] = [(b"idle", 1), (b"busy", 2)].map(|(name, number)| ledger.open(named(name), number));
         assert!(ledger.send(&named(b"idle"), 30));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn long_frames_come_in_while_there_is_room_and_make_room_when_they_are_taken_or_gone() {
+    fn long_frames_hold_room_until_they_are_taken_or_dropped() {
         let ledger = ConnectionTable::new(u64::MAX, 100);
         let [one, two, three] =
             [(b"1", 1), (b"2", 2), (b"3", 3)].map(|(name, number)| ledger.open(named(name), number));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_hundred_thousand_connections() {
+    fn a_hundred_thousand_connections_leave_no_state() {
         let ledger = ConnectionTable::new(u64::MAX, 100);
         let cx = &Context::from_waker(futures::task::noop_waker_ref());
         let mut late = None;

@@ -15,7 +15,7 @@ fn connection(number: u64) -> Connection {
 }
 
 #[test]
-fn nothing_is_left_in_the_directory_and_all_of_it_may_go() {
+fn the_socket_directory_is_empty_and_may_be_removed() {
     block_on(async {
         let root = tempfile::tempdir().expect("a directory");
         let (attacher, sender, mut receiver) = zmq::attachable();
@@ -43,7 +43,7 @@ fn nothing_is_left_in_the_directory_and_all_of_it_may_go() {
 }
 
 #[test]
-fn what_is_left_of_attempts_that_were_given_up_is_not_taken_for_another() {
+fn leftovers_of_abandoned_connects_are_not_mistaken() {
     block_on(async {
         let (attacher, _sender, mut receiver) = zmq::attachable();
         let inner = Inner::open(attacher).expect("a socket");
@@ -75,7 +75,7 @@ fn what_is_left_of_attempts_that_were_given_up_is_not_taken_for_another() {
 }
 
 #[test]
-fn without_descriptors_of_files_it_is_a_directory_that_only_this_user_can_enter() {
+fn without_proc_the_directory_is_private_to_the_user() {
     let root = tempfile::tempdir().expect("a directory");
     let path = root.path().join("private");
     fs::DirBuilder::new().mode(0o700).create(&path).expect("made");
@@ -88,7 +88,7 @@ fn without_descriptors_of_files_it_is_a_directory_that_only_this_user_can_enter(
 }
 
 #[test]
-fn where_there_is_no_place_each_directory_is_named() {
+fn the_error_names_each_unusable_directory() {
     let root = tempfile::tempdir().expect("a directory");
     let (absent, long) = (root.path().join("absent"), root.path().join("x".repeat(120)));
     let (attacher, ..) = zmq::attachable();
@@ -99,7 +99,7 @@ fn where_there_is_no_place_each_directory_is_named() {
 }
 
 #[test]
-fn a_socket_that_is_taken_away_is_made_anew() {
+fn a_removed_socket_is_created_again() {
     block_on(async {
         let root = tempfile::tempdir().expect("a directory");
         let (attacher, _sender, _receiver) = zmq::attachable();

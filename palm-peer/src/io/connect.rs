@@ -95,7 +95,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_refused_address_is_passed_over_and_all_refusals_are_told() {
+    fn a_refused_address_is_skipped_and_all_are_reported() {
         block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let open = listener.local_addr().expect("an address");
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn users_blocking_functions_hold_up_no_connection_by_name() {
+    fn blocking_functions_do_not_delay_name_resolution() {
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().expect("nobody else has it");
         // More than the pool has threads.

@@ -152,7 +152,7 @@ mod tests {
     use futures::executor::block_on;
 
     #[test]
-    fn a_tuned_connection_notices_that_its_other_host_vanished_within_a_minute() {
+    fn keep_alive_detects_a_vanished_host_within_a_minute() {
         block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_this_side_lacks_is_a_local_error() {
+    fn only_missing_local_resources_are_local_errors() {
         let is = |errno: Errno| is_local(&errno.into());
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NETDOWN] {
             assert!(is(errno), "{errno}");

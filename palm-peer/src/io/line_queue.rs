@@ -276,7 +276,7 @@ mod tests {
     const PANIC: i32 = 0;
 
     #[test]
-    fn a_panic_in_the_stream_costs_a_line_and_the_thread_goes_on() {
+    fn a_panic_in_the_stream_costs_one_line() {
         let (queue, order, text) = scripted();
         queue.push(b"lost\n".to_vec());
         order.send(Err(PANIC)).expect("the writer lives");
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_fail_are_counted_and_told_of_before_the_next_that_is_written() {
+    fn failed_lines_are_counted_and_reported_with_the_next() {
         let (queue, order, text) = scripted();
         // The second attempt begins with the count of the first, which fails as well.
         for failures in 1..=2 {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_short_does_not_run_into_the_next() {
+    fn a_truncated_line_does_not_merge_with_the_next() {
         let (queue, order, text) = scripted();
         queue.push(b"half a line\n".to_vec());
         for said in [Ok(4), Err(ENOSPC)] {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_not_read_costs_a_bounded_queue_and_no_time() {
+    fn an_unread_stream_costs_a_bounded_queue_and_no_time() {
         let (queue, order, text) = scripted();
         let began = Instant::now();
         for _ in 0..MAX_LINES + 500 {

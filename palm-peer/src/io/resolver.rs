@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn all_who_ask_for_a_name_get_its_answer() {
+    fn concurrent_lookups_of_a_name_share_its_answer() {
         let world = World::new(4, 100);
         let closed = world.gate.lock().expect("nobody else has it");
         let asking = (0..50).map(|_| world.resolver.resolve("hung", SOON));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_lookup_names_the_host_and_harms_no_other() {
+    fn a_failed_lookup_names_the_host_and_affects_no_other() {
         let world = World::new(1, 10);
         for (host, reason) in [("unknown", "no such host"), ("panics", "the lookup panicked"), ("empty", "no address")]
         {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn numeric_addresses_ask_nobody() {
+    fn numeric_addresses_need_no_lookup() {
         for (host, wanted) in [("10.0.0.1", "10.0.0.1:5"), ("::1", "[::1]:5"), ("fe80::1%2", "[fe80::1%2]:5")] {
             assert_eq!(numeric(host, 5), Some(wanted.parse().expect("an address")));
         }

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nohup_ignores_is_read_from_the_mask() {
+    fn ignored_signals_are_read_from_the_process_status() {
         for (status, ignored) in [
             ("Name:\tx\nSigIgn:\t0000000000000001\n", true),
             ("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n", false),

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_panics_once_is_started_anew_and_listeners_hear_of_it() {
+    fn a_task_that_panics_is_restarted_and_reported() {
         let supervisor = alone();
         let mut failures = supervisor.failures();
         let mut runs = 0;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_stops_listening_is_forgotten() {
+    fn dropped_listeners_are_removed() {
         let supervisor = alone();
         for _ in 0..100_000 {
             drop((supervisor.failures(), supervisor.gave_up()));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn three_panics_end_the_server_and_do_not_end_a_client() {
+    fn three_panics_end_a_server_but_not_a_client() {
         for supervisor in [alone(), Supervisor::unattended()] {
             let waits: Vec<_> =
                 (0..4).map(|_| supervisor.state.record(Name::Test, "on purpose", supervisor.attended)).collect();

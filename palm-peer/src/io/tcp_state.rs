@@ -88,7 +88,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_table_of_the_system_is_read() {
+    fn the_systems_tcp_table_is_read() {
         let line = |st: &str, tx: &str, tr: &str, retransmits: &str, probes: &str| {
             format!(
                 "   1: 0100007F:1F90 0200000A:0050 {st} {tx}:00000000 {tr}:00000014 {retransmits}     0        {probes} 12345 2 0 20 4 30 10 -1"
@@ -115,7 +115,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_the_other_side_does_not_read_is_acknowledged_all_the_same() {
+    fn unread_bytes_are_acknowledged_by_the_peers_kernel() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             block_on(async {
                 let Ok(listener) = TcpListener::bind(address).await else { return };

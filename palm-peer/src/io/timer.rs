@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_executor_that_is_held_up_holds_up_no_deadline() {
+    fn a_blocked_executor_delays_no_deadline() {
         let gate = Arc::new(RwLock::new(()));
         let closed = gate.write().expect("nobody else has it");
         // More than the executor has threads.
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_that_is_polled_by_another_task_wakes_that_one() {
+    fn a_sleep_wakes_the_task_that_polled_it_last() {
         let (first, second) = (Arc::new(Flag::default()), Arc::new(Flag::default()));
         let mut sleep = sleep(Duration::from_millis(20));
         for flag in [&first, &first, &second] {
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_leaves_nothing_behind() {
+    fn a_dropped_sleep_leaves_no_state() {
         let marker = Instant::now() + Duration::from_secs(77);
         block_on(async {
             assert_eq!(timeout_at(marker, async { 7 }).await, Ok(7));

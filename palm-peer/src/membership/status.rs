@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_stops_listening_is_forgotten() {
+    fn dropped_listeners_are_removed() {
         let status = StatusPublisher::new();
         for _ in 0..100_000 {
             drop(status.subscribe());

@@ -58,7 +58,7 @@ mod tests {
     use std::future::ready;
 
     #[test]
-    fn nothing_is_left_of_a_hundred_thousand_messages() {
+    fn a_hundred_thousand_messages_leave_no_state() {
         let mut passing = Passing::new(Amount { items: 100, bytes: 1_000_000 });
         for _ in 0..1_000 {
             while passing.has_room() {

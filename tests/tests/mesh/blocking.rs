@@ -22,7 +22,7 @@ fn threads(pid: u32) -> usize {
 }
 
 #[test]
-fn a_full_pool_stops_neither_a_servers_own_calls_nor_its_duties_as_leader() {
+fn a_full_blocking_pool_stops_neither_calls_nor_leading() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let leader = mesh.start_program(named("sleepy", &etcd));

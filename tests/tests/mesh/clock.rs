@@ -76,7 +76,7 @@ fn lease(mesh: &Mesh, server: &Server) -> u64 {
 }
 
 #[test]
-fn a_clock_that_jumps_costs_no_lease_no_lead_and_no_call() {
+fn clock_jumps_lose_no_lease_no_term_and_no_call() {
     let Some(library) = faketime() else { return };
     let wall = Wall::new(library);
     let etcd = Etcd::start();
@@ -118,7 +118,7 @@ fn a_clock_that_jumps_costs_no_lease_no_lead_and_no_call() {
 
 /// What a server says of itself is of its own clock: nothing is made of that.
 #[test]
-fn servers_whose_clocks_differ_by_years_are_one_mesh() {
+fn servers_with_clocks_years_apart_form_one_mesh() {
     let Some(library) = faketime() else { return };
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/wall", &QUICK);

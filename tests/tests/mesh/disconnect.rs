@@ -12,7 +12,7 @@ use serde_json::Value;
 /// The ZeroMQ crate keeps its connections in a map whose locks are handed from one waiter to the next. A send that was left
 /// waiting for one, on the thread that receives, stopped that thread for ever when a connection ended at that moment.
 #[test]
-fn a_server_survives_clients_that_hang_up_while_they_are_answered() {
+fn a_server_survives_clients_that_disconnect_mid_answer() {
     crate::heavy();
     // The loop that receives runs on one of these threads, or on the only one.
     ["1", "2", "4"].into_iter().for_each(survives_disconnects);
@@ -46,7 +46,7 @@ fn survives_disconnects(threads: &str) {
 
 /// A client may open its connection in the very moment in which a server is done: what it sends is refused, not lost.
 #[test]
-fn who_comes_after_the_goodbye_hears_it_too() {
+fn a_client_that_connects_after_the_goodbye_gets_it_too() {
     let etcd = Etcd::start();
     let mut server = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let endpoint = server.peer.endpoint().to_owned();

@@ -28,7 +28,7 @@ fn number(lines: &[String], words: &str) -> f64 {
 }
 
 #[test]
-fn words_are_counted_as_without_a_mesh() {
+fn word_count_matches_a_local_count() {
     let etcd = Etcd::start();
     let lines = run(&etcd, "word_count", &[]);
     assert_eq!(lines.len(), 11, "{lines:#?}");
@@ -44,7 +44,7 @@ fn words_are_counted_as_without_a_mesh() {
 }
 
 #[test]
-fn an_option_is_worth_what_the_formula_says() {
+fn monte_carlo_matches_the_formula() {
     let etcd = Etcd::start();
     let lines = run(&etcd, "monte_carlo", &["--instances", "2", "--messages", "40", "--paths", "5000"]);
     for instances in [1, 2] {

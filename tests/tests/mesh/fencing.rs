@@ -62,7 +62,7 @@ fn check_writer(event: &Event, old: &Server, events: &[Event]) {
 }
 
 #[test]
-fn a_leader_that_was_frozen_past_its_lease_writes_nothing_and_follows() {
+fn a_leader_frozen_past_its_lease_writes_nothing() {
     let thaw = |old: &Server, _: &Proxy| {
         let mark = old.mark();
         old.thaw();
@@ -75,18 +75,18 @@ fn a_leader_that_was_frozen_past_its_lease_writes_nothing_and_follows() {
 }
 
 #[test]
-fn a_leader_that_was_cut_off_from_etcd_writes_nothing_and_follows() {
+fn a_leader_cut_off_from_etcd_writes_nothing() {
     a_leader_that_was_away_follows(|_, between| between.cut(), |_, between| between.pass());
 }
 
 #[test]
-fn a_leader_whose_way_to_etcd_stalled_writes_nothing_and_follows() {
+fn a_leader_whose_path_to_etcd_stalled_writes_nothing() {
     a_leader_that_was_away_follows(|_, between| between.stall(), |_, between| between.pass());
 }
 
 /// The fence itself: a write that was sent while its leader led, and arrives when another does, fails in etcd.
 #[test]
-fn a_write_that_arrives_after_its_leader_was_deposed_fails() {
+fn a_late_write_of_a_deposed_leader_fails() {
     let etcd = Etcd::start();
     let between = Proxy::start(etcd.address());
     let flags = ["--probe-period", "0.3", "--probe-timeout", "0.3"];
@@ -134,7 +134,7 @@ fn a_write_that_arrives_after_its_leader_was_deposed_fails() {
 }
 
 #[test]
-fn keys_that_no_candidate_put_do_not_hide_the_leader() {
+fn keys_of_no_candidate_do_not_hide_the_leader() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let leader = mesh.start_in_line("printf", 1).remove(0);

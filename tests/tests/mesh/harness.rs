@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(200);
 
 #[test]
-fn etcd_keeps_its_data_over_a_stop_and_over_a_kill() {
+fn etcd_keeps_its_data_across_stop_and_kill() {
     let etcd = Etcd::start();
     let endpoint = etcd.endpoint();
     etcd.etcdctl(&["put", "/a", "1"]);
@@ -45,7 +45,7 @@ fn etcd_counts_what_it_does() {
 }
 
 #[test]
-fn a_frozen_etcd_is_silent_and_goes_on_when_thawed() {
+fn a_frozen_etcd_is_silent_until_it_is_thawed() {
     let etcd = Etcd::start();
     etcd.freeze();
     assert!(!etcd.is_healthy());
@@ -54,7 +54,7 @@ fn a_frozen_etcd_is_silent_and_goes_on_when_thawed() {
 }
 
 #[test]
-fn etcd_takes_flags_and_they_win() {
+fn etcd_flags_override_defaults() {
     let etcd = Etcd::builder().arg("--max-txn-ops=1").start();
     let mut txn = Process::builder("sh")
         .args(["-c", "printf '\\nput a 1\\nput b 2\\n\\n\\n' | etcdctl txn"])
@@ -67,7 +67,7 @@ fn etcd_takes_flags_and_they_win() {
 }
 
 #[test]
-fn nothing_of_etcd_is_left_when_it_is_dropped_even_frozen() {
+fn a_dropped_etcd_leaves_nothing_even_when_frozen() {
     let etcd = Etcd::start();
     let (pid, folder) = (etcd.pid(), etcd.folder().to_owned());
     assert!(is_alive(pid) && folder.exists());
@@ -124,7 +124,7 @@ fn a_proxy_passes_stalls_and_cuts() {
 }
 
 #[test]
-fn a_proxy_hands_on_that_one_side_is_done() {
+fn a_proxy_forwards_a_half_close() {
     let proxy = Proxy::start(echo());
     let mut line = connect(&proxy);
     line.write_all(b"last").unwrap();
@@ -154,7 +154,7 @@ fn a_proxy_stands_between_a_client_and_etcd() {
 }
 
 #[test]
-fn a_process_is_heard_line_by_line() {
+fn a_process_is_read_line_by_line() {
     let script = "trap 'echo bye; exit 7' TERM; echo one; echo two >&2; echo $GREETING; while :; do sleep 0.05; done";
     let started = Instant::now();
     let process = Process::builder("sh").arg("-c").arg(script).env("GREETING", "hello").start();
@@ -176,13 +176,13 @@ fn a_process_is_heard_line_by_line() {
 
 #[test]
 #[should_panic(expected = "did not say the line before its output ended:\nnothing of use")]
-fn a_line_that_cannot_come_any_more_is_not_waited_for() {
+fn waiting_for_a_line_ends_with_the_process() {
     let process = Process::start("echo", ["nothing of use"]);
     process.wait_for_line(|line| line == "ready", Duration::from_secs(600));
 }
 
 #[test]
-fn a_process_is_gone_when_it_is_dropped_even_frozen() {
+fn a_dropped_process_is_gone_even_when_frozen() {
     let process = Process::start("sleep", ["600"]);
     let pid = process.pid();
     process.freeze();
@@ -192,14 +192,14 @@ fn a_process_is_gone_when_it_is_dropped_even_frozen() {
 }
 
 #[test]
-fn a_process_outlives_the_thread_that_started_it() {
+fn a_process_survives_the_thread_that_started_it() {
     let process = thread::spawn(|| Process::start("sleep", ["600"])).join().unwrap();
     thread::sleep(SILENCE);
     assert!(process.is_running());
 }
 
 #[test]
-fn a_port_is_handed_out_once() {
+fn a_port_is_issued_once() {
     let mut ports: Vec<_> = (0..20).map(|_| free_port()).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -208,12 +208,12 @@ fn a_port_is_handed_out_once() {
 
 #[test]
 #[should_panic(expected = "run `cargo build --workspace --bins --examples` first")]
-fn a_program_that_is_not_built_is_named_with_the_way_to_build_it() {
+fn a_missing_program_is_named_with_its_build_command() {
     let _ = palm_tests::binary("no-such-program");
 }
 
 #[test]
-fn a_python_that_is_promised_has_pyzmq() {
+fn the_prepared_python_has_pyzmq() {
     if let Some(python) = palm_tests::python() {
         assert!(Process::start(python, ["-c", "import zmq"]).wait(SOON).success());
     }

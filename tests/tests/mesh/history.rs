@@ -60,7 +60,7 @@ fn a_backup_is_restored(meanwhile: impl Fn(&Mesh, &Etcd, &[Server]), token: Opti
 }
 
 #[test]
-fn after_a_backup_of_before_a_reset_is_restored_a_reset_brings_all_back() {
+fn a_reset_works_after_a_backup_from_before_one() {
     let reset = |mesh: &Mesh, etcd: &Etcd, servers: &[Server]| {
         cli(etcd, &["reset", "--yes"]);
         mesh.await_published(&uuids(servers));
@@ -72,7 +72,7 @@ fn after_a_backup_of_before_a_reset_is_restored_a_reset_brings_all_back() {
 }
 
 #[test]
-fn after_a_backup_of_before_a_change_of_leader_is_restored_all_come_back() {
+fn a_backup_from_before_a_failover_brings_all_back() {
     let kill = |mesh: &Mesh, _: &Etcd, servers: &[Server]| {
         servers[0].kill();
         mesh.await_lead(&servers[1].uuid, SOON);
@@ -82,7 +82,7 @@ fn after_a_backup_of_before_a_change_of_leader_is_restored_all_come_back() {
 }
 
 #[test]
-fn after_a_restore_whose_revisions_overtake_the_old_ones_all_come_back() {
+fn a_restore_with_higher_revisions_brings_all_back() {
     // The servers see the restored etcd only once it has more revisions than the old one had.
     let etcd = Etcd::start();
     let between = Proxy::start(etcd.address());
@@ -116,14 +116,14 @@ fn an_etcd_that_lost_its_data_gets_all_servers_back() {
 }
 
 #[test]
-fn a_backup_restored_as_another_cluster_is_taken_after_the_leases_time() {
+fn a_backup_as_another_cluster_is_accepted_after_the_ttl() {
     let nothing = |_: &Mesh, _: &Etcd, _: &[Server]| {};
     a_backup_is_restored(nothing, Some("another"));
 }
 
 /// A record that is gone while nobody looked, without a word from anybody: that proves nothing.
 #[test]
-fn a_key_that_is_merely_absent_ends_no_server() {
+fn a_key_that_is_merely_missing_ends_no_server() {
     let etcd = Etcd::start();
     let between = Proxy::start(etcd.address());
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
@@ -177,7 +177,7 @@ fn another_cluster_behind_the_address_is_refused_by_name() {
 }
 
 #[test]
-fn one_endpoint_of_another_cluster_is_left_out() {
+fn an_endpoint_of_another_cluster_is_skipped() {
     let (etcd, second, other) = (Etcd::start(), Etcd::start(), Etcd::start());
     // Two ways to one cluster, and one to another.
     let (here, too) = (Proxy::start(etcd.address()), Proxy::start(etcd.address()));

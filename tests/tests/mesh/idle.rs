@@ -60,7 +60,7 @@ impl Counts {
 }
 
 #[test]
-fn an_idle_mesh_of_twenty_peers_renews_its_leases_and_does_nothing_else() {
+fn an_idle_mesh_only_renews_its_leases() {
     let etcd = Etcd::start();
     let settings = || palm_peer::Config { ttl: TTL, ..settings(&etcd) };
     let server = || Server::new("idle").function("echo", echo);

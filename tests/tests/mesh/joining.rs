@@ -64,7 +64,7 @@ const SLOW: Duration = Duration::from_millis(700);
 const MANY: usize = 50;
 
 #[test]
-fn many_servers_that_join_a_slow_etcd_at_once_all_join() {
+fn many_servers_can_join_a_slow_etcd_at_once() {
     crate::heavy();
     let etcd = Etcd::start();
     let between = SlowAnswers::start(etcd.address());

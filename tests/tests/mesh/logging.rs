@@ -51,7 +51,7 @@ fn reader(path: &Path) -> File {
 }
 
 #[test]
-fn a_full_disk_under_stderr_ends_no_server() {
+fn a_full_disk_behind_stderr_ends_no_server() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let (server, uuid) = start_with_stderr(&mesh, &etcd, Path::new("/dev/full"));
@@ -64,7 +64,7 @@ fn a_full_disk_under_stderr_ends_no_server() {
 }
 
 #[test]
-fn a_leader_whose_log_has_lost_its_reader_goes_on_with_all_its_duties() {
+fn a_leader_works_on_when_its_log_lost_its_reader() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let folder = TempDir::new().expect("a folder");
@@ -100,7 +100,7 @@ fn a_leader_whose_log_has_lost_its_reader_goes_on_with_all_its_duties() {
 }
 
 #[test]
-fn a_server_that_a_person_removes_ends_with_77_though_its_log_cannot_be_written() {
+fn a_removed_server_exits_with_77_despite_an_unwritable_log() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let folder = TempDir::new().expect("a folder");
@@ -115,7 +115,7 @@ fn a_server_that_a_person_removes_ends_with_77_though_its_log_cannot_be_written(
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_no_call_and_tells_how_much_was_dropped() {
+fn an_unread_log_delays_no_call_and_counts_dropped_lines() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let folder = TempDir::new().expect("a folder");
@@ -153,7 +153,7 @@ fn a_log_that_nobody_reads_holds_up_no_call_and_tells_how_much_was_dropped() {
 }
 
 #[test]
-fn the_last_lines_of_a_program_are_written_before_it_ends() {
+fn the_last_log_lines_are_written_before_exit() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     for (program, args) in [("printf", &["run"][..]), ("printf_tokio", &[]), ("printf_smol", &[])] {

@@ -16,7 +16,7 @@ fn small() -> Etcd {
 }
 
 #[test]
-fn a_successor_leads_though_etcd_is_out_of_space_and_calls_go_on() {
+fn a_successor_leads_while_etcd_is_out_of_space() {
     let etcd = small();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let servers = mesh.start_in_line("printf", 3);
@@ -55,7 +55,7 @@ fn a_successor_leads_though_etcd_is_out_of_space_and_calls_go_on() {
 }
 
 #[test]
-fn a_removal_that_etcd_has_no_space_to_record_says_so() {
+fn a_removal_without_space_for_its_tombstone_says_so() {
     let etcd = small();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let servers = mesh.start_in_line("printf", 2);
@@ -75,7 +75,7 @@ fn a_removal_that_etcd_has_no_space_to_record_says_so() {
 }
 
 #[test]
-fn a_reset_that_etcd_has_no_space_to_mark_clears_all_and_all_come_back_with_the_space() {
+fn a_reset_without_space_for_its_mark_clears_all() {
     let etcd = small();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let servers = mesh.start_in_line("printf", 2);

@@ -37,7 +37,7 @@ fn registered(etcd: &Etcd) -> Vec<String> {
 }
 
 #[test]
-fn etcd_is_gone_for_half_a_minute_and_nobody_who_calls_notices() {
+fn a_half_minute_etcd_outage_fails_no_call() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let servers = mesh.start_in_line("printf", 3);
@@ -71,7 +71,7 @@ fn etcd_is_gone_for_half_a_minute_and_nobody_who_calls_notices() {
 }
 
 #[test]
-fn a_server_can_leave_and_a_client_gives_up_while_etcd_is_gone() {
+fn servers_leave_and_clients_give_up_during_an_etcd_outage() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let mut servers = mesh.start_in_line("printf", 2);
@@ -168,7 +168,7 @@ fn compact(etcd: &Etcd) {
 }
 
 #[test]
-fn a_leader_and_a_client_miss_what_etcd_forgot_meanwhile() {
+fn a_compaction_during_an_outage_is_reconciled() {
     let etcd = Etcd::start();
     let between = Proxy::start(etcd.address());
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
@@ -200,7 +200,7 @@ fn a_leader_and_a_client_miss_what_etcd_forgot_meanwhile() {
 }
 
 #[test]
-fn a_server_that_a_person_removed_while_it_was_cut_off_stays_out_though_etcd_forgot() {
+fn a_server_removed_while_cut_off_stays_out_despite_compaction() {
     let etcd = Etcd::start();
     let between = Proxy::start(etcd.address());
     let mesh = Mesh::new(&etcd, "/mesh", &[]);

@@ -38,7 +38,7 @@ fn frames<'a>(lines: &mut std::iter::Peekable<std::str::Lines<'a>>, mark: &str) 
 }
 
 #[test]
-fn every_exchange_goes_as_it_is_written() {
+fn every_documented_exchange_holds() {
     let etcd = Etcd::start();
     let server = printf(&etcd);
     let uuid = server.peer.uuid().to_string();
@@ -61,7 +61,7 @@ fn every_exchange_goes_as_it_is_written() {
 }
 
 #[test]
-fn what_lies_in_etcd_looks_as_it_is_written() {
+fn etcd_contents_match_the_document() {
     let etcd = Etcd::start();
     let mut server = printf(&etcd);
     let uuid = server.peer.uuid().to_string();

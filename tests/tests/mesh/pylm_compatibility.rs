@@ -83,7 +83,7 @@ fn digest<'a>(line: &'a str, server: &Printf) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_server_is_configured_logged_and_stored_as_in_the_guide() {
+fn a_server_is_configured_logged_and_stored_as_in_pylm() {
     let etcd = Etcd::start();
     let server = Printf::start(&etcd);
     server.configured(&server);
@@ -121,7 +121,7 @@ fn a_server_is_configured_logged_and_stored_as_in_the_guide() {
 }
 
 #[test]
-fn a_server_that_ends_is_deleted_with_the_guide_s_words() {
+fn a_server_that_ends_is_logged_with_pylms_line() {
     let etcd = Etcd::start();
     let leader = Printf::start(&etcd);
     leader.configured(&leader);
@@ -153,7 +153,7 @@ fn a_server_that_ends_is_deleted_with_the_guide_s_words() {
 }
 
 #[test]
-fn a_successor_goes_on_where_a_leader_ended() {
+fn a_successor_continues_the_leaders_work() {
     let etcd = Etcd::start();
     let first = Printf::start(&etcd);
     first.configured(&first);
@@ -203,7 +203,7 @@ fn a_server_cleared_by_hand_stays_out() {
 }
 
 #[test]
-fn a_server_that_is_not_where_it_says_is_not_running_for_anybody() {
+fn a_server_not_at_its_endpoint_is_not_published() {
     let etcd = Etcd::start();
     // All of 127.0.0.0/8 leads here, but nobody listens at this address.
     let server = Printf::start_with(&etcd, &["--ip", "127.0.0.9", "--bind", "127.0.0.1"]);

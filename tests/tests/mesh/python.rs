@@ -68,7 +68,7 @@ fn a_req_gets_results_and_errors() {
 }
 
 #[test]
-fn a_greeting_proves_who_is_there() {
+fn a_greeting_proves_the_uuid() {
     passes("hello");
 }
 
@@ -78,12 +78,12 @@ fn payloads_of_64_mib_pass_both_ways() {
 }
 
 #[test]
-fn thousands_may_be_under_way() {
+fn thousands_of_calls_may_be_in_flight() {
     passes("many");
 }
 
 #[test]
-fn a_connection_of_libzmq_outlives_the_server() {
+fn a_libzmq_connection_survives_a_server_restart() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let settings = Config { port: free_port(), ..settings(&etcd) };

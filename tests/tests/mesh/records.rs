@@ -100,7 +100,7 @@ fn broken() -> Vec<(String, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn broken_records_are_told_once_and_left_alone() {
+fn invalid_records_are_logged_once_and_left_alone() {
     let etcd = Etcd::start();
     let broken = broken();
     let (before, after) = broken.split_at(broken.len() / 2);
@@ -144,7 +144,7 @@ fn broken_records_are_told_once_and_left_alone() {
 }
 
 #[test]
-fn a_good_record_of_nobody_stays_unconfigured() {
+fn a_valid_record_without_a_server_stays_unconfigured() {
     let etcd = Etcd::start();
     let (leader, uuid) = printf(&etcd);
     configured(&leader, &uuid);

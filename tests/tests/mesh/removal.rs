@@ -44,7 +44,7 @@ fn await_event(events: &mut (impl futures::Stream<Item = PeerEvent> + Unpin), wa
 }
 
 #[test]
-fn a_server_whose_lease_is_revoked_is_back_at_once_under_its_uuid() {
+fn a_server_whose_lease_is_revoked_rejoins_with_its_uuid() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let servers = mesh.start_in_line("printf", 3);
@@ -66,7 +66,7 @@ fn a_server_whose_lease_is_revoked_is_back_at_once_under_its_uuid() {
 }
 
 #[test]
-fn a_server_that_a_person_removed_stays_out_and_its_process_ends_with_77() {
+fn a_removed_server_stays_out_and_exits_with_77() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let servers = mesh.start_in_line("printf", 5);
@@ -104,7 +104,7 @@ fn a_server_that_a_person_removed_stays_out_and_its_process_ends_with_77() {
 }
 
 #[test]
-fn a_server_within_the_program_is_told_that_a_person_removed_it() {
+fn a_removed_peer_ends_with_evicted() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     for by_hand in [false, true] {
@@ -137,7 +137,7 @@ fn a_server_within_the_program_is_told_that_a_person_removed_it() {
 }
 
 #[test]
-fn a_reset_brings_all_back_at_once_under_their_uuids() {
+fn a_reset_brings_all_back_at_once_with_their_uuids() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let servers = mesh.start_in_line("printf", 4);
@@ -154,7 +154,7 @@ fn a_reset_brings_all_back_at_once_under_their_uuids() {
 }
 
 #[test]
-fn a_server_that_was_removed_because_its_executor_was_blocked_comes_back_by_itself() {
+fn a_server_removed_for_a_blocked_executor_rejoins() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     // One that leads, and removes itself; and one that follows.
@@ -184,7 +184,7 @@ fn a_server_that_was_removed_because_its_executor_was_blocked_comes_back_by_itse
 }
 
 #[test]
-fn a_leader_whose_election_key_is_deleted_by_hand_makes_room_and_all_goes_on() {
+fn a_leader_whose_key_is_deleted_hands_over() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let servers = mesh.start_in_line("printf", 3);
@@ -204,7 +204,7 @@ fn a_leader_whose_election_key_is_deleted_by_hand_makes_room_and_all_goes_on() {
 }
 
 #[test]
-fn a_lone_leader_whose_election_key_is_deleted_by_hand_leads_again() {
+fn a_lone_leader_whose_key_is_deleted_leads_again() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let server = mesh.start("printf");
@@ -218,7 +218,7 @@ fn a_lone_leader_whose_election_key_is_deleted_by_hand_leads_again() {
 }
 
 #[test]
-fn whoever_finds_the_process_of_a_server_or_a_leader_gone_says_so_once() {
+fn a_process_found_gone_is_logged_once() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let servers = mesh.start_in_line("printf", 4);

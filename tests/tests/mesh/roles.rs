@@ -182,18 +182,18 @@ fn a_mesh_lives(guarded: &Guarded) {
 }
 
 #[test]
-fn a_mesh_lives_with_the_roles_of_the_document_and_tokens_that_expire() {
+fn a_mesh_works_with_documented_roles_and_expiring_tokens() {
     a_mesh_lives(&Guarded::briefly("/staging"));
 }
 
 #[test]
-fn a_mesh_without_a_prefix_lives_with_the_roles_of_the_document() {
+fn a_mesh_without_a_prefix_works_with_documented_roles() {
     a_mesh_lives(&Guarded::briefly(""));
 }
 
 /// Tokens of this kind expire at a fixed time, used or not, and with each change of a user or role.
 #[test]
-fn a_mesh_lives_with_signed_tokens() {
+fn a_mesh_works_with_signed_tokens() {
     let keys = tempfile::tempdir().expect("a folder");
     let made = Command::new("sh")
         .args(["-ec", "openssl genrsa -out key 2048 && openssl rsa -in key -pubout -out pub"])
@@ -255,7 +255,7 @@ fn each_role_may_do_what_it_needs_and_nothing_else() {
 
 /// Programs are told of their user before it is asked for.
 #[test]
-fn authentication_can_be_switched_on_while_a_mesh_runs() {
+fn authentication_can_be_enabled_while_a_mesh_runs() {
     let guarded = Guarded::briefly("/later");
     let root = guarded.user("root");
     guarded.etcd.etcdctl(&["--user", &root, "auth", "disable"]);
@@ -279,7 +279,7 @@ fn authentication_can_be_switched_on_while_a_mesh_runs() {
 }
 
 #[test]
-fn a_server_that_does_not_stand_needs_less() {
+fn a_server_that_is_no_candidate_needs_fewer_rights() {
     let Some(python) = python() else { return };
     let guarded = Guarded::briefly("/py");
     let mesh = guarded.mesh();
@@ -309,7 +309,7 @@ fn a_server_that_does_not_stand_needs_less() {
 }
 
 #[test]
-fn a_role_can_be_mended_while_the_mesh_runs() {
+fn a_role_can_be_corrected_while_the_mesh_runs() {
     let guarded = Guarded::start(Etcd::builder(), "/mend");
     let mesh = guarded.mesh();
     let leader = guarded.server(&mesh, "printf", "palm-server");
@@ -336,7 +336,7 @@ fn a_role_can_be_mended_while_the_mesh_runs() {
 
 /// A refusal that lasts is a warning, whatever was refused, for nothing mends it but a person.
 #[test]
-fn what_a_role_lacks_is_a_warning_that_names_it() {
+fn a_missing_permission_is_logged_by_name() {
     let guarded = Guarded::start(Etcd::builder(), "/lacking");
     let root = guarded.user("root");
     let change = |args: &[&str]| guarded.etcd.etcdctl(&[&["--user", root.as_str()][..], args].concat());

@@ -142,12 +142,12 @@ fn under_async_std() {
 }
 
 #[test]
-fn under_the_library_s_own() {
+fn under_the_librarys_own_block_on() {
     under(|options| palm_peer::block_on(mesh(options)));
 }
 
 #[test]
-fn what_panics_within_the_library_s_own_panics_where_it_was_called() {
+fn a_panic_in_block_on_reaches_its_caller() {
     let panic = std::panic::catch_unwind(|| palm_peer::block_on(async { panic!("on purpose") }));
     assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
     assert_eq!(palm_peer::block_on(async { 1 }), 1, "its threads live on");
@@ -159,7 +159,7 @@ fn under_a_bare_block_on() {
 }
 
 #[test]
-fn the_examples_serve_under_each_and_end_when_told() {
+fn the_examples_serve_under_each_executor() {
     let etcd = Etcd::start();
     let options = Config { etcd: vec![etcd.endpoint()], ..Config::from_env().unwrap() };
     let client = futures::executor::block_on(Client::connect(options)).unwrap();

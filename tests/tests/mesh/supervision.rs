@@ -158,7 +158,7 @@ fn once(etcd: &Etcd, task: &str, place: usize) {
 }
 
 #[test]
-fn a_leader_in_which_a_task_panics_steps_down_and_comes_back() {
+fn a_leader_with_a_panicking_task_steps_down_and_returns() {
     let etcd = Etcd::start();
     for task in WHILE_LEADING {
         once(&etcd, task, 0);
@@ -166,7 +166,7 @@ fn a_leader_in_which_a_task_panics_steps_down_and_comes_back() {
 }
 
 #[test]
-fn a_follower_in_which_a_task_panics_goes_on() {
+fn a_follower_with_a_panicking_task_continues() {
     let etcd = Etcd::start();
     for task in WHILE_FOLLOWING {
         once(&etcd, task, 1);
@@ -174,7 +174,7 @@ fn a_follower_in_which_a_task_panics_goes_on() {
 }
 
 #[test]
-fn tasks_that_panic_as_they_start_are_started_anew() {
+fn tasks_that_panic_at_start_are_restarted() {
     let etcd = Etcd::start();
     for task in AT_THE_START {
         let mesh = Mesh::new(&etcd, &format!("/{task}"), &QUICK);
@@ -200,7 +200,7 @@ fn a_leader_whose_resolver_panics_finds_servers_by_name() {
 }
 
 #[test]
-fn a_record_that_goes_while_nobody_watches_it_is_put_again() {
+fn a_record_lost_while_unwatched_is_put_again() {
     let etcd = Etcd::start();
     let world = World::new(&etcd, "/mesh", "own-record", 1, 1);
     let uuid = &world.servers[1].uuid;
@@ -214,7 +214,7 @@ fn a_record_that_goes_while_nobody_watches_it_is_put_again() {
 }
 
 #[test]
-fn a_connection_in_which_we_panic_ends_alone_and_is_counted() {
+fn a_panic_in_a_connection_ends_only_that_one() {
     let etcd = Etcd::start();
     for task in OF_CONNECTIONS {
         let world = World::new(&etcd, &format!("/{task}"), task, 1, 0);
@@ -230,7 +230,7 @@ fn a_connection_in_which_we_panic_ends_alone_and_is_counted() {
 }
 
 #[test]
-fn a_server_whose_registering_panics_is_registered_after_a_reset() {
+fn a_panic_while_registering_does_not_prevent_registration() {
     let etcd = Etcd::start();
     for task in AFTER_A_RESET {
         let world = World::new(&etcd, &format!("/{task}"), task, 1, 1);
@@ -244,7 +244,7 @@ fn a_server_whose_registering_panics_is_registered_after_a_reset() {
 }
 
 #[test]
-fn a_server_that_waits_for_its_own_loop_and_panics_comes_back() {
+fn a_panic_while_waiting_for_the_loop_is_recovered() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let leader = mesh.start("printf");
@@ -263,7 +263,7 @@ fn a_server_that_waits_for_its_own_loop_and_panics_comes_back() {
 }
 
 #[test]
-fn a_leader_whose_resignation_panics_resigns_all_the_same() {
+fn a_leader_resigns_even_if_its_resignation_panics() {
     let etcd = Etcd::start();
     let world = World::new(&etcd, "/mesh", "resignation:1,history", 1, 0);
     let failing = &world.servers[0];
@@ -275,7 +275,7 @@ fn a_leader_whose_resignation_panics_resigns_all_the_same() {
 }
 
 #[test]
-fn a_leader_that_is_killed_is_removed_though_removing_it_panics() {
+fn a_killed_leader_is_removed_even_if_removing_it_panics() {
     let etcd = Etcd::start();
     // Both watch the leader's process, and one of them is the first to see it go.
     let world = World::of(&etcd, "/mesh", "leader-removal", 1, |number| number > 0);
@@ -287,7 +287,7 @@ fn a_leader_that_is_killed_is_removed_though_removing_it_panics() {
 }
 
 #[test]
-fn a_server_that_passes_messages_on_goes_on_when_a_task_of_that_panics() {
+fn forwarding_continues_when_one_of_its_tasks_panics() {
     let etcd = Etcd::start();
     for task in WHILE_RELAYING {
         let world = World::new(&etcd, &format!("/{task}"), task, 1, 0);
@@ -315,7 +315,7 @@ fn a_server_that_passes_messages_on_goes_on_when_a_task_of_that_panics() {
 }
 
 #[test]
-fn a_server_leaves_in_an_orderly_way_though_a_thread_panics() {
+fn a_server_leaves_gracefully_though_a_thread_panics() {
     let etcd = Etcd::start();
     for task in AT_THE_END {
         let world = World::new(&etcd, &format!("/{task}"), task, 1, 0);
@@ -333,7 +333,7 @@ fn a_server_leaves_in_an_orderly_way_though_a_thread_panics() {
 }
 
 #[test]
-fn a_server_that_panics_while_it_finishes_its_work_ends_with_status_1() {
+fn a_panic_during_the_drain_ends_with_status_1() {
     let etcd = Etcd::start();
     let world = World::new(&etcd, "/mesh", "drain", 1, 0);
     let failing = &world.servers[0];
@@ -346,7 +346,7 @@ fn a_server_that_panics_while_it_finishes_its_work_ends_with_status_1() {
 }
 
 #[test]
-fn a_server_in_which_a_task_panics_again_and_again_ends_with_status_1_and_the_mesh_goes_on() {
+fn repeated_panics_end_the_server_with_status_1() {
     let etcd = Etcd::start();
     // While the timer panics, no deadline passes; while etcd's thread does, nothing takes the server out of the mesh. That ends
     // all the same.

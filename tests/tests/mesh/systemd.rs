@@ -136,7 +136,7 @@ fn boot(more: &[(&str, &str)], files: &[(&str, Holds<'_>)]) -> Option<PrivateSys
 }
 
 #[test]
-fn the_units_are_clean() {
+fn the_units_pass_systemd_analyze() {
     let Some(systemd) = boot(&[], &[]) else { return };
     let units = ["/etc/systemd/system/palm-server@.service", "/etc/systemd/system/palm.slice"];
     let verified = systemd.run(&[&["systemd-analyze", "verify", "--man=no"], &units[..]].concat());
@@ -157,7 +157,7 @@ fn a_dropped_systemd_leaves_no_trace() {
 }
 
 #[test]
-fn two_servers_join_and_the_journal_reads_as_in_the_guide() {
+fn two_servers_join_and_the_journal_reads_as_with_pylm() {
     let Some(world) = World::started() else { return };
     for unit in [FIRST, SECOND] {
         let record = world.configured(unit);
@@ -191,7 +191,7 @@ fn a_server_is_ready_only_once_it_is_configured() {
 }
 
 #[test]
-fn the_journal_knows_how_urgent_a_line_is() {
+fn the_journal_has_the_priority_of_each_line() {
     let Some(world) = World::new("PALM_IP=192.0.2.1\nPALM_BIND=127.0.0.1", "") else {
         return;
     };
@@ -221,7 +221,7 @@ fn a_killed_server_is_restarted() {
 }
 
 #[test]
-fn a_wedged_server_is_restarted_by_the_watchdog() {
+fn a_hung_server_is_restarted_by_the_watchdog() {
     let Some(world) = World::new("", "[Service]\nWatchdogSec=2\n") else {
         return;
     };
@@ -235,7 +235,7 @@ fn a_wedged_server_is_restarted_by_the_watchdog() {
 }
 
 #[test]
-fn a_stopped_server_leaves_in_order() {
+fn a_stopped_server_leaves_gracefully() {
     let Some(world) = World::started() else { return };
     let pid = world.pid(SECOND);
     let uuid = world.configured(SECOND).field("uuid").to_owned();

@@ -16,7 +16,7 @@ fn probe(client: &Client, witness: &str, about: &str) -> Result<Value, CallError
 }
 
 #[test]
-fn a_server_reaches_who_is_where_its_record_says_and_says_why_it_does_not_reach_others() {
+fn a_witness_reports_whom_it_reaches_and_why_not() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/py", &QUICK);
     let server = mesh.start_in_line("printf", 1).remove(0);

@@ -48,7 +48,7 @@ fn unreachable(client: &Client, name: &str) {
 }
 
 #[test]
-fn from_process_start_to_callable() {
+fn a_started_process_is_callable_in_time() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
@@ -68,7 +68,7 @@ fn from_process_start_to_callable() {
 }
 
 #[test]
-fn from_process_start_to_callable_in_an_empty_mesh() {
+fn a_first_process_is_callable_in_time() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let mut took = Vec::new();
@@ -85,7 +85,7 @@ fn from_process_start_to_callable_in_an_empty_mesh() {
 }
 
 #[test]
-fn from_the_call_of_join_to_callable() {
+fn a_joined_peer_is_callable_in_time() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
@@ -137,17 +137,17 @@ fn end_leaders(what: &str, bound: Duration, end: impl Fn(&Server)) {
 }
 
 #[test]
-fn a_leader_that_leaves_has_a_successor() {
+fn a_leaving_leader_is_replaced_in_time() {
     end_leaders("leader leaves", Duration::from_millis(100), |leader| leader.terminate());
 }
 
 #[test]
-fn a_leader_that_is_killed_has_a_successor() {
+fn a_killed_leader_is_replaced_in_time() {
     end_leaders("leader killed", Duration::from_secs(1), |leader| leader.kill());
 }
 
 #[test]
-fn a_leader_that_is_killed_with_the_next_in_line_has_a_successor() {
+fn a_leader_killed_with_the_next_candidate_is_replaced_in_time() {
     let _quiet = crate::shared();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
@@ -168,7 +168,7 @@ fn a_leader_that_is_killed_with_the_next_in_line_has_a_successor() {
 }
 
 #[test]
-fn a_server_that_is_killed_is_out_of_the_pipelines() {
+fn a_killed_server_is_unpublished_in_time() {
     let _quiet = crate::shared();
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
@@ -217,7 +217,7 @@ const UNTIL_MUTE: Duration = Duration::from_secs(15);
 const LONG: Duration = Duration::from_secs(30);
 
 #[test]
-fn a_leader_that_is_frozen_has_a_successor() {
+fn a_frozen_leader_is_replaced_in_time() {
     let _quiet = crate::shared();
     side_by_side("leader frozen", UNTIL_TTL, |mesh, wait| {
         let servers = mesh.start_in_line("printf", 2);
@@ -230,7 +230,7 @@ fn a_leader_that_is_frozen_has_a_successor() {
 }
 
 #[test]
-fn a_leader_that_is_cut_off_from_etcd_has_a_successor() {
+fn a_leader_cut_off_from_etcd_is_replaced_in_time() {
     let _quiet = crate::shared();
     let etcd = Etcd::start();
     let took = thread::scope(|scope| {
@@ -260,7 +260,7 @@ fn a_leader_that_is_cut_off_from_etcd_has_a_successor() {
 }
 
 #[test]
-fn a_server_that_is_frozen_is_out_of_the_pipelines() {
+fn a_frozen_server_is_unpublished_in_time() {
     let _quiet = crate::shared();
     side_by_side("server frozen", UNTIL_MUTE, |mesh, wait| {
         let servers = mesh.start_in_line("printf", 2);
@@ -288,13 +288,13 @@ fn block(mesh: &Mesh<'_>, which: usize, wait: Duration) -> Duration {
 }
 
 #[test]
-fn a_server_whose_executor_is_blocked_is_out_of_the_pipelines() {
+fn a_server_with_a_blocked_executor_is_unpublished_in_time() {
     let _quiet = crate::shared();
     side_by_side("executor blocked", UNTIL_MUTE, |mesh, wait| block(mesh, 1, wait));
 }
 
 #[test]
-fn a_leader_whose_executor_is_blocked_is_out_of_the_pipelines() {
+fn a_leader_with_a_blocked_executor_is_unpublished_in_time() {
     let _quiet = crate::shared();
     side_by_side("leader's executor blocked", UNTIL_MUTE, |mesh, wait| block(mesh, 0, wait));
 }

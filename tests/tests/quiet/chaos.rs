@@ -215,7 +215,7 @@ fn run(seed: u64, messages: u64, seconds: u64) {
 }
 
 #[test]
-fn each_message_ends_in_one_result_under_fire() {
+fn each_message_ends_in_one_result_despite_failures() {
     let _quiet = crate::alone();
     for seed in 1..=number("PALM_CHAOS_SEEDS", 1) {
         run(seed, number("PALM_CHAOS_MESSAGES", 40_000), number("PALM_CHAOS_SECONDS", 18));

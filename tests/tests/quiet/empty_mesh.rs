@@ -31,7 +31,7 @@ static LOG: Log = Log(Mutex::new(Vec::new()));
 
 /// A leader without any server is one whose own functions block: it finds itself mute, and leads on.
 #[test]
-fn a_mesh_without_servers_says_so_until_one_is_back() {
+fn an_empty_mesh_logs_that_until_a_server_joins() {
     let _quiet = crate::alone();
     log::set_logger(&LOG).unwrap();
     log::set_max_level(log::LevelFilter::Info);

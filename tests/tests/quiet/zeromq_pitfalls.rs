@@ -144,7 +144,7 @@ fn haunted(client: &Client) -> String {
 
 /// One test for all, since a processor's time is the whole process's.
 #[test]
-fn a_hostile_server_neither_spins_nor_kills_who_calls_it() {
+fn a_hostile_server_neither_busies_nor_ends_its_caller() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let good = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));
@@ -176,7 +176,7 @@ fn a_hostile_server_neither_spins_nor_kills_who_calls_it() {
 }
 
 #[test]
-fn a_server_that_is_silent_for_a_while_is_called_when_it_answers() {
+fn a_server_silent_for_a_while_is_called_once_it_answers() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let server = printf(&etcd);
@@ -191,7 +191,7 @@ fn a_server_that_is_silent_for_a_while_is_called_when_it_answers() {
 }
 
 #[test]
-fn a_hostile_client_neither_spins_nor_kills_a_server() {
+fn a_hostile_client_neither_busies_nor_ends_a_server() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let server = printf(&etcd);
@@ -216,7 +216,7 @@ fn a_hostile_client_neither_spins_nor_kills_a_server() {
 }
 
 #[test]
-fn a_hostile_record_neither_spins_nor_kills_the_leader() {
+fn a_hostile_record_neither_busies_nor_ends_the_leader() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let leader = printf(&etcd);
@@ -254,7 +254,7 @@ fn client_address(etcd: &Etcd) -> SocketAddr {
 
 /// A REQ of the crate is broken for good once its server has returned, and no socket of it ever reconnects.
 #[test]
-fn a_client_goes_on_when_a_server_returns_to_its_port() {
+fn a_client_reconnects_to_a_server_restarted_at_its_port() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let fixed = Config { port: free_port(), ..settings(&etcd) };
@@ -275,7 +275,7 @@ fn a_client_goes_on_when_a_server_returns_to_its_port() {
 /// Of two connections with one identity the newer takes over, and the older one's end ends the newer's as well: it must
 /// not reach any third, and not the server.
 #[test]
-fn strangers_that_share_an_identity_harm_themselves_alone() {
+fn clients_sharing_an_identity_affect_only_themselves() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
     let server = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));

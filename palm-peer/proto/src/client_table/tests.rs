@@ -15,7 +15,7 @@ fn size(table: &Table) -> usize {
 }
 
 #[test]
-fn a_connection_that_greets_as_millions_of_clients_costs_one_entry() {
+fn a_connection_greeting_as_millions_of_clients_uses_one_entry() {
     let now = Instant::now();
     let mut table = Table::default();
     for number in 0..2_000_000 {
@@ -45,7 +45,7 @@ fn a_client_that_closes_a_newer_connection_keeps_its_older_one() {
 }
 
 #[test]
-fn greetings_cost_the_same_however_many_answers_wait() {
+fn greeting_cost_does_not_grow_with_waiting_answers() {
     let now = Instant::now();
     let (mut empty, mut full) = (Table::default(), Table::default());
     (0..MAX_HELD as u64).for_each(|number| full.hold(client(number), number, 1, now));
@@ -66,7 +66,7 @@ fn greetings_cost_the_same_however_many_answers_wait() {
 }
 
 #[test]
-fn what_waits_is_bounded_and_the_oldest_go_first() {
+fn waiting_answers_are_bounded_and_the_oldest_dropped() {
     let now = Instant::now();
     let mut table = Table::default();
     (0..2 * MAX_HELD as u64).for_each(|number| table.hold(client(1), number, 1, now));
@@ -93,7 +93,7 @@ fn an_answer_expires_by_itself() {
 }
 
 #[test]
-fn goodbye_is_said_once_to_those_that_asked_and_ends_with_their_connection() {
+fn goodbye_is_sent_once_to_each_client_that_asked_for_it() {
     let now = Instant::now();
     let mut table = Table::default();
     for number in 1..=3_u32 {
@@ -110,7 +110,7 @@ fn goodbye_is_said_once_to_those_that_asked_and_ends_with_their_connection() {
 
 /// Who looks for another server asks who is there, and closes the connection: what is sent over it until then is lost.
 #[test]
-fn who_only_asks_who_is_there_gets_no_answers_but_a_goodbye() {
+fn a_client_that_only_greets_gets_nothing_but_a_goodbye() {
     let now = Instant::now();
     let mut table = Table::default();
     table.hold(client(1), 7, 1, now);
@@ -154,7 +154,7 @@ impl Model {
 }
 
 #[test]
-fn it_answers_as_a_naive_model_does_in_thousands_of_histories() {
+fn client_table_matches_a_naive_model_in_thousands_of_runs() {
     for seed in 0..3000 {
         let (mut random, mut now) = (Rng::with_seed(seed), Instant::now());
         let (mut table, mut model) = (Table::default(), Model::default());

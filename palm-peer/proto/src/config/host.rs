@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_taken_as_they_are_meant() {
+    fn urls_are_normalised() {
         for (text, meant) in [
             ("http://127.0.0.1:2379", "http://127.0.0.1:2379"),
             ("HTTP://Db.Example:2379/", "http://Db.Example:2379"),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_cannot_be_are_refused_with_the_reason() {
+    fn invalid_urls_are_refused_with_the_reason() {
         for (text, reason) in [
             ("", "a comma too many"),
             ("127.0.0.1:2379", "no URL such as"),

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_of_the_pen_are_found_and_a_programs_own_variables_are_not() {
+    fn misspelt_variables_are_found_and_unrelated_ones_are_not() {
         let names = ["PALM_ETDC", "PALM_PROBE_PERIODE", "palm_port", "PALM_LOGS", "PALMPREFIX", "PALM_PROBE_TIMEOUT"];
         let own = ["PALM_TESTS_PYTHON", "PALM_SPRINGS", "HOME", "PORT", "PALM_"];
         let found = misspelt(names.iter().chain(&own).map(ToString::to_string));

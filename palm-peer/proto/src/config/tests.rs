@@ -7,7 +7,7 @@ fn refused(name: &str, text: &str) -> String {
 }
 
 #[test]
-fn the_defaults_make_sense() {
+fn the_defaults_are_valid() {
     assert_eq!(ValidConfig::new(Config::default()), Ok(ValidConfig::default()));
 }
 
@@ -31,7 +31,7 @@ fn every_name_can_be_set_from_the_environment() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_its_name_and_value() {
+fn invalid_values_are_refused_with_name_and_value() {
     for (name, text, message) in [
         ("etcd", "127.0.0.1:2379", "no URL"),
         ("etcd", "", "no URL"),
@@ -98,7 +98,7 @@ fn a_password_is_never_shown() {
 }
 
 #[test]
-fn what_is_meant_is_taken() {
+fn valid_values_are_accepted() {
     for (name, text, field) in [
         ("etcd", " HTTP://a:1/ ,https://[::1]:2", r#"["http://a:1", "https://[::1]:2"]"#),
         ("ip", "[::1]", r#""::1""#),
@@ -139,7 +139,7 @@ fn a_password_is_taken_as_it_is() {
 }
 
 #[test]
-fn values_that_are_no_text_are_paths_or_refused() {
+fn values_that_are_not_utf8_are_paths_or_refused() {
     use std::os::unix::ffi::OsStringExt as _;
     let odd = || std::ffi::OsString::from_vec(b"/odd-\xff.pem".to_vec());
     for (name, variable) in Config::NAMES.iter().copied().zip(Config::variables()) {

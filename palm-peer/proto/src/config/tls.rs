@@ -97,7 +97,7 @@ mod tests {
     const ALL: [&str; 3] = ["cacert", "cert", "key"];
 
     #[test]
-    fn the_mesh_speaks_tls_when_it_has_all_it_takes_unless_told_otherwise() {
+    fn tls_is_on_when_all_files_are_set_unless_turned_off() {
         for (etcd, files, tls, spoken) in [
             ("http://127.0.0.1:2379", &ALL[..0], "auto", false),
             ("https://db:2379", &ALL[..1], "auto", false),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_be_safe_is_refused() {
+    fn unsafe_combinations_are_refused() {
         for (etcd, files, tls, message) in [
             ("https://db:2379", &ALL[..0], "required", "all three"),
             ("https://db:2379", &ALL[..1], "required", "all three"),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_for_others_without_tls_is_exposed() {
+    fn a_public_address_without_tls_is_exposed() {
         let exposed = |ip: &str, bind: Option<&str>, files: bool| {
             let mut config = Config { ip: ip.into(), ..Config::default() };
             config.bind = bind.map(|bind| bind.parse().expect("an address"));

@@ -24,7 +24,7 @@ fn uuids(able: &Able) -> BTreeSet<Uuid> {
 }
 
 #[test]
-fn names_and_uuids_are_found_and_what_is_not_says_what_is() {
+fn unknown_names_are_answered_with_the_known_ones() {
     let directory = directory(ME, 2);
     assert_eq!(directory.resolve("a.f", ME).map(|able| able.len()), Ok(2));
     let one = Uuid::from_u128(2);
@@ -58,7 +58,7 @@ fn large_meshes_are_split_into_stable_subsets() {
 }
 
 #[test]
-fn a_call_to_one_of_five_thousand_instances_copies_nothing() {
+fn choosing_one_of_five_thousand_instances_copies_nothing() {
     let large = directory(ME, 5_000);
     let (one, other) = (large.resolve("a.f", ME), large.resolve("a.f", ME));
     assert!(Arc::ptr_eq(&one.expect("there"), &other.expect("there")));
@@ -67,7 +67,7 @@ fn a_call_to_one_of_five_thousand_instances_copies_nothing() {
 /// Laws, in histories of instances that come, change and go: what is kept prepared is what would be found from all of them
 /// anew, for the client itself and for others; nothing is left of what is gone.
 #[test]
-fn what_is_prepared_is_what_all_instances_come_to_in_three_hundred_histories() {
+fn directory_matches_a_rebuild_in_three_hundred_histories() {
     for seed in 0..300 {
         let mut random = Rng::with_seed(seed);
         let client = Uuid::from_u128(random.u128(..));

@@ -29,7 +29,7 @@ fn the_oldest_key_leads_and_others_follow_the_next_older() {
 }
 
 #[test]
-fn the_third_waits_for_the_leaders_end_as_well_and_then_is_next_in_line() {
+fn the_third_candidate_also_watches_the_leader() {
     let mut election = Election::default();
     election.handle(Event::LeaseHeld(lease(4)));
     let list = vec![candidate(1, 10), candidate(2, 20), candidate(3, 30), candidate(4, 40), candidate(5, 50)];
@@ -52,7 +52,7 @@ fn the_third_waits_for_the_leaders_end_as_well_and_then_is_next_in_line() {
 /// A model of many candidates, of which any may end, also several at once: those in the first two places after the leader know it and
 /// watch over it.
 #[test]
-fn the_next_two_in_line_know_the_leader_whoever_ends() {
+fn the_next_two_candidates_always_know_the_leader() {
     for seed in 0..500 {
         let mut random = Rng::with_seed(seed);
         let mut model = Model::default();
@@ -172,7 +172,7 @@ fn at_most_one_leader_can_write_in_five_thousand_histories() {
 }
 
 #[test]
-fn who_resigns_again_and_again_waits_longer_and_longer() {
+fn repeated_resignations_back_off() {
     let mut resignations = Resignations::default();
     let mut now = Instant::now();
     let mut waits = Vec::new();

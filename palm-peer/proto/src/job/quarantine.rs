@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_line_moves_faster() {
+    fn a_long_quarantine_queue_moves_faster() {
         for (waiting, attempt_timeout, expected) in
             [(0, 10_000, 100), (25, 10_000, 100), (100, 10_000, 25), (1, 80, 20)]
         {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_goes_when_the_one_before_has_ended_or_settled() {
+    fn the_next_is_sent_when_the_previous_ended_or_settled() {
         let now = Instant::now();
         let mut lane = Quarantine::new(Duration::from_secs(10));
         for idx in 0..3 {

@@ -77,7 +77,7 @@ fn answer(job: &mut Job, ending: Outcome, now: Instant) -> Vec<u64> {
 }
 
 #[test]
-fn a_server_that_is_gone_costs_an_attempt_and_a_refusal_does_not() {
+fn a_lost_server_costs_an_attempt_and_a_rejection_does_not() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[7], now);
     for round in 1..=2 {
@@ -94,7 +94,7 @@ fn a_server_that_is_gone_costs_an_attempt_and_a_refusal_does_not() {
 }
 
 #[test]
-fn servers_that_a_message_has_passed_may_go_down_as_often_as_they_like() {
+fn losses_of_completed_stages_cost_no_attempts() {
     let now = Instant::now();
     // It waits at 2, and its further attempts at 5 and 8; the others of its routes go down.
     let mut job = under_way(LIMITS, &[1, 2, 3], now);
@@ -109,7 +109,7 @@ fn servers_that_a_message_has_passed_may_go_down_as_often_as_they_like() {
 }
 
 #[test]
-fn when_all_attempts_are_used_up_an_answer_is_waited_for_no_longer_than_patience() {
+fn the_last_attempt_ends_after_the_attempt_timeout() {
     let now = Instant::now();
     let mut job = under_way(Limits { attempts: 1, ..LIMITS }, &[1, 2], now);
     job.handle(gone(uuid(2)), now);
@@ -120,7 +120,7 @@ fn when_all_attempts_are_used_up_an_answer_is_waited_for_no_longer_than_patience
 }
 
 #[test]
-fn an_old_attempt_that_is_refused_gives_its_place_back() {
+fn a_rejected_old_attempt_frees_its_window_slot() {
     let now = Instant::now();
     let mut job = under_way(Limits { attempts: 2, ..LIMITS }, &[1, 2], now);
     job.handle(gone(uuid(2)), now);
@@ -136,7 +136,7 @@ fn an_old_attempt_that_is_refused_gives_its_place_back() {
 }
 
 #[test]
-fn who_went_on_for_a_server_that_left_may_go_down_too() {
+fn a_substitute_for_a_leaving_server_may_fail_too() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
     let other = |instance, stages: &[usize]| Event::Gone { instance: uuid(instance), stages: stages.into() };
@@ -153,7 +153,7 @@ fn rerouted(from: u128, to: Option<u128>) -> Event {
 }
 
 #[test]
-fn the_end_of_a_server_that_a_stage_chose_concerns_the_message() {
+fn losing_a_server_chosen_by_a_stage_affects_the_message() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
     assert_eq!(job.handle(rerouted(2, Some(3)), now), []);
@@ -170,7 +170,7 @@ fn the_end_of_a_server_that_a_stage_chose_concerns_the_message() {
 }
 
 #[test]
-fn what_a_stage_may_have_lost_is_sent_again_and_counted_once() {
+fn a_possible_loss_by_a_stage_is_resent_and_counted_once() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
     assert_eq!(sent(&job.handle(rerouted(2, None), now)), [0]);
@@ -185,7 +185,7 @@ fn what_a_stage_may_have_lost_is_sent_again_and_counted_once() {
 }
 
 #[test]
-fn reports_that_fit_no_attempt_change_nothing() {
+fn reports_that_match_no_attempt_are_ignored() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
     for (idx, stage, from) in [(0, 1, 7), (0, 9, 2), (5, 1, 2)] {
@@ -201,7 +201,7 @@ fn reports_that_fit_no_attempt_change_nothing() {
 }
 
 #[test]
-fn a_refusal_by_a_server_that_another_one_chose_is_not_waited_out() {
+fn a_rejection_by_a_rerouted_stage_is_retried_without_delay() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
     job.handle(gone(uuid(2)), now);
@@ -211,7 +211,7 @@ fn a_refusal_by_a_server_that_another_one_chose_is_not_waited_out() {
 }
 
 #[test]
-fn pauses_after_refusals_grow_and_are_spread() {
+fn retry_delays_after_rejections_grow_with_jitter() {
     let now = Instant::now();
     let mut pauses = BTreeSet::new();
     for seed in 0..20 {

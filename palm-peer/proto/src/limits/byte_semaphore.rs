@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_first_is_first_even_where_another_would_fit() {
+    fn waiters_are_served_in_order_even_if_a_later_one_fits() {
         let mut turns = ByteSemaphore::new(10);
         assert!(turns.ask(1, 6) && turns.ask(2, 4));
         assert!(!turns.ask(3, 5) && !turns.ask(4, 1));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_makes_way() {
+    fn a_cancelled_waiter_lets_the_next_proceed() {
         let mut turns = ByteSemaphore::new(10);
         assert!(turns.ask(1, 10));
         assert!(!turns.ask(2, 10) && !turns.ask(3, 1) && !turns.ask(2, 10));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_alone_may_have_more_than_there_is() {
+    fn a_single_waiter_may_exceed_the_capacity() {
         let mut turns = ByteSemaphore::new(10);
         assert!(turns.ask(1, 50));
         assert!(!turns.ask(2, 1));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_million_who_asked() {
+    fn a_million_finished_waiters_leave_no_state() {
         let mut turns = ByteSemaphore::new(10);
         for who in 0..1_000_000 {
             if turns.ask(who, 4) {

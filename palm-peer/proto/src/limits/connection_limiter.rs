@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn each_use_of_descriptors_leaves_some_to_the_next() {
+    fn each_use_of_descriptors_leaves_some_for_the_next() {
         for (limit, link, connection, probe) in
             [(64, 32, 48, 56), (1024, 768, 992, 1008), (1 << 20, 1_048_320, 1_048_544, 1_048_560)]
         {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_enter_than_may_and_who_leaves_makes_room() {
+    fn connections_are_limited_and_released_slots_are_reused() {
         let mut admission = ConnectionLimiter::new(3, 2);
         assert_eq!(admission.enter(address(1)), Ok(()));
         assert_eq!(admission.enter(address(1)), Ok(()));

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_makes_room_for_who_has_little_at_the_cost_of_who_has_most() {
+    fn a_full_queue_evicts_from_the_source_with_most_entries() {
         let mut queue = queue(4, PLENTY);
         for item in 0..4 {
             assert!(queue.push(1, item, 1).is_empty());
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_most_bytes_makes_room_when_these_are_scarce() {
+    fn a_queue_short_of_bytes_evicts_from_the_largest_source() {
         let mut queue = queue(PLENTY, 100);
         assert!(queue.push(1, 10, 60).is_empty());
         assert!(queue.push(1, 11, 30).is_empty());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_need_not_wait_any_more_is_taken_out() {
+    fn expired_entries_are_removed() {
         let mut queue = queue(PLENTY, PLENTY);
         for (source, item) in [(1, 10), (1, 11), (2, 20)] {
             assert!(queue.push(source, item, 7).is_empty());
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_two_hundred_thousand_sources() {
+    fn two_hundred_thousand_sources_leave_no_state() {
         let mut queue: FairQueue<u32, u32> = FairQueue::new(Amount { items: 100, bytes: PLENTY });
         for source in 0..200_000 {
             let refused = queue.push(source, source, 1);

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_thing_is_logged_at_once_and_then_once_a_minute_with_a_count() {
+    fn a_repeated_event_is_logged_once_a_minute_with_its_count() {
         let start = Instant::now();
         let mut log = LogThrottle::default();
         let lines = (0..300).filter_map(|s| log.should_log("stand", start + Duration::from_secs(s)));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_different_things_cost_few_lines_and_little_memory() {
+    fn a_million_different_events_cost_few_lines_and_memory() {
         let start = Instant::now();
         let mut log = LogThrottle::with_max_keys(8);
         let lines = (0..1_000_000).filter(|key| log.should_log(*key, start).is_some()).count();

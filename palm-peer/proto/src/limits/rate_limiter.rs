@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_second_bears_as_many_anew() {
+    fn each_second_admits_the_limit_again() {
         let start = Instant::now();
         let mut allowance = RateLimiter::new(2, start);
         let try_acquire =

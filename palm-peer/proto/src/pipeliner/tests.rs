@@ -13,7 +13,7 @@ fn record(id: u128, server: &str) -> Record {
 }
 
 #[test]
-fn the_list_is_the_guides() {
+fn the_list_matches_pylms_format() {
     let lines: Vec<_> = list([&record(1, "printf")], LevelFilter::Info).into_iter().map(|line| line.text).collect();
     assert_eq!(
         lines,
@@ -28,7 +28,7 @@ fn the_list_is_the_guides() {
 }
 
 #[test]
-fn the_list_of_many_is_made_for_those_who_log_details() {
+fn long_lists_are_logged_at_debug() {
     let many: Vec<_> = (0..21).map(|id| record(id, "printf")).collect();
     assert_eq!(list(&many, LevelFilter::Info), []);
     let lines = list(&many, LevelFilter::Debug);

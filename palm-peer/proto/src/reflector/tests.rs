@@ -25,14 +25,14 @@ fn all(mirror: &mut Reflector) -> Vec<Change> {
 }
 
 #[test]
-fn an_empty_listing_is_told_as_listed() {
+fn an_empty_listing_is_reported_as_listed() {
     let mut mirror = Reflector::default();
     mirror.list(listing(7, &[]));
     assert_eq!(all(&mut mirror), [Change::Listed { revision: Revision(7) }]);
 }
 
 #[test]
-fn a_listing_tells_what_is_gone_then_what_came_in_the_order_of_revisions() {
+fn a_listing_yields_deletions_then_puts_by_revision() {
     let (a, b, c) = (item("a", "1", 2, 2), item("b", "1", 3, 3), item("c", "1", 1, 1));
     let mut mirror = Reflector::default();
     mirror.list(listing(3, &[a.clone(), b.clone(), c]));
@@ -60,7 +60,7 @@ fn a_listing_tells_what_is_gone_then_what_came_in_the_order_of_revisions() {
 }
 
 #[test]
-fn events_that_the_listing_already_held_are_ignored() {
+fn events_already_in_the_listing_are_ignored() {
     let mut mirror = Reflector::default();
     mirror.list(listing(5, &[item("a", "new", 2, 5)]));
     mirror.events([Event::Put(item("a", "old", 2, 2)), deleted("a", 4), deleted("b", 5)]);
@@ -79,7 +79,7 @@ fn one_revision_may_come_in_fragments() {
 }
 
 #[test]
-fn an_event_told_twice_counts_once() {
+fn a_repeated_event_counts_once() {
     let mut mirror = Reflector::default();
     mirror.list(listing(5, &[]));
     let put = Event::Put(item("a", "1", 6, 6));
@@ -89,7 +89,7 @@ fn an_event_told_twice_counts_once() {
 }
 
 #[test]
-fn the_copy_agrees_with_what_was_told_not_with_what_waits() {
+fn the_copy_reflects_delivered_changes_only() {
     let mut mirror = Reflector::default();
     mirror.list(listing(5, &[item("a", "1", 1, 1), item("b", "1", 2, 2)]));
     mirror.events([deleted("a", 6)]);
@@ -100,7 +100,7 @@ fn the_copy_agrees_with_what_was_told_not_with_what_waits() {
 }
 
 #[test]
-fn a_store_restored_from_a_backup_is_believed() {
+fn a_restored_store_replaces_the_copy() {
     let mut mirror = Reflector::default();
     mirror.list(listing(50, &[item("a", "late", 40, 45)]));
     mirror.list(listing(10, &[item("a", "early", 3, 4)]));
@@ -112,7 +112,7 @@ fn a_store_restored_from_a_backup_is_believed() {
 }
 
 #[test]
-fn an_older_version_of_a_key_proves_a_new_history_whatever_the_revision() {
+fn an_older_key_version_proves_a_new_history() {
     let mut mirror = Reflector::default();
     mirror.list(listing(50, &[item("a", "late", 40, 45)]));
     mirror.list(listing(60, &[item("a", "early", 40, 41)]));
@@ -220,14 +220,14 @@ fn replay(mirror: &mut Reflector, told: &mut BTreeMap<String, KeyValue>, seed: u
 }
 
 #[test]
-fn made_up_histories_end_in_the_truth() {
+fn random_histories_converge_to_the_store() {
     for seed in 0..2000 {
         history(seed);
     }
 }
 
 #[test]
-fn nothing_is_left_of_two_hundred_thousand_keys() {
+fn two_hundred_thousand_keys_leave_no_state() {
     let mut mirror = Reflector::default();
     for id in 0..200_000 {
         let (key, revision) = (format!("/servers/{id}"), 10 * id + 1);

@@ -150,7 +150,7 @@ fn warnings(actions: &[Action]) -> Vec<String> {
 }
 
 #[test]
-fn a_new_server_is_probed_where_it_says_it_is_and_configured_when_it_answers() {
+fn a_new_server_is_configured_once_its_endpoint_answers() {
     let mut desk = Desk::new();
     let asked = desk.stands(record(1, 0));
     let [Action::Probe { endpoint, token, .. }] = &asked[..] else { panic!("{asked:?}") };
@@ -167,7 +167,7 @@ fn a_new_server_is_probed_where_it_says_it_is_and_configured_when_it_answers() {
 }
 
 #[test]
-fn a_write_that_did_not_succeed_is_followed_by_another_look() {
+fn a_failed_write_is_followed_by_another_read() {
     let mut desk = Desk::new();
     let token = probe(&desk.stands(record(1, 0)));
     configure(&desk.answer(1, token));
@@ -179,7 +179,7 @@ fn a_write_that_did_not_succeed_is_followed_by_another_look() {
 }
 
 #[test]
-fn a_change_beside_a_write_makes_the_next_write_wait_for_the_end_of_the_first() {
+fn a_change_during_a_write_delays_the_next_write() {
     let mut desk = Desk::new();
     let token = probe(&desk.stands(record(1, 0)));
     configure(&desk.answer(1, token));
@@ -192,7 +192,7 @@ fn a_change_beside_a_write_makes_the_next_write_wait_for_the_end_of_the_first() 
 }
 
 #[test]
-fn the_watch_may_be_quicker_than_the_answer_to_a_write() {
+fn the_watch_may_overtake_the_response_to_a_write() {
     let mut desk = Desk::new();
     let token = probe(&desk.stands(record(1, 0)));
     let written = configure(&desk.answer(1, token));
@@ -204,7 +204,7 @@ fn the_watch_may_be_quicker_than_the_answer_to_a_write() {
 }
 
 #[test]
-fn who_cannot_be_reached_stays_unconfigured_and_each_reason_is_said_once() {
+fn an_unreachable_server_logs_each_reason_once() {
     let mut desk = Desk::new();
     let first = probe(&desk.stands(Record { host: "10.0.0.1".into(), ..record(1, 0) }));
     let said = |reason: &str| {
@@ -243,7 +243,7 @@ fn a_silent_server_is_removed_after_three_misses_and_not_before() {
 }
 
 #[test]
-fn any_answer_in_between_ends_the_series() {
+fn any_answer_resets_the_misses() {
     for answered in 0..3 {
         let mut desk = Desk::new();
         desk.configured(1);
@@ -258,7 +258,7 @@ fn any_answer_in_between_ends_the_series() {
 }
 
 #[test]
-fn a_process_proven_gone_is_removed_and_its_lease_revoked() {
+fn a_process_proven_gone_is_removed_with_its_lease() {
     let mut desk = Desk::new();
     desk.configured(1);
     assert_eq!(removal(&desk.gone(1)), Some(("its process is gone", Some(lease(7)))));
@@ -271,7 +271,7 @@ fn a_process_proven_gone_is_removed_and_its_lease_revoked() {
 }
 
 #[test]
-fn a_removal_that_fails_is_looked_at_again() {
+fn a_failed_removal_is_tried_again() {
     let mut desk = Desk::new();
     desk.configured(1);
     assert!(removal(&desk.gone(1)).is_some());
@@ -291,7 +291,7 @@ fn a_removal_that_fails_is_looked_at_again() {
 }
 
 #[test]
-fn a_server_that_dies_while_it_is_being_configured_is_removed_once_that_is_written() {
+fn a_server_that_dies_during_configuration_is_removed() {
     let mut desk = Desk::new();
     let token = probe(&desk.stands(record(1, 0)));
     let written = configure(&desk.answer(1, token));
@@ -303,7 +303,7 @@ fn a_server_that_dies_while_it_is_being_configured_is_removed_once_that_is_writt
 }
 
 #[test]
-fn each_way_to_be_deleted_has_its_words() {
+fn each_cause_of_removal_has_its_message() {
     for (departure, reset, lease_alive, message) in [
         (Some((Why::Itself, "x")), false, true, "it killed itself"),
         (Some((Why::Registry, "it does not answer")), false, true, "it does not answer"),
@@ -326,7 +326,7 @@ fn each_way_to_be_deleted_has_its_words() {
 }
 
 #[test]
-fn who_registers_again_while_the_deletion_is_explained_is_not_lost() {
+fn a_server_that_re_registers_during_its_removal_is_kept() {
     let mut desk = Desk::new();
     desk.configured(1);
     let written = Revision(desk.revision);
@@ -337,7 +337,7 @@ fn who_registers_again_while_the_deletion_is_explained_is_not_lost() {
 }
 
 #[test]
-fn a_new_life_waits_for_the_end_of_a_write_to_the_old_one() {
+fn a_new_registration_waits_for_a_write_to_the_old_one() {
     let mut desk = Desk::new();
     desk.configured(1);
     assert!(removal(&desk.gone(1)).is_some());
@@ -347,7 +347,7 @@ fn a_new_life_waits_for_the_end_of_a_write_to_the_old_one() {
 }
 
 #[test]
-fn a_record_set_back_by_hand_is_checked_and_configured_anew() {
+fn a_record_reset_by_hand_is_probed_and_configured_again() {
     let mut desk = Desk::new();
     let written = desk.configured(1);
     let token = probe(&desk.stands(Record { configured: false, ..written.clone() }));
@@ -356,7 +356,7 @@ fn a_record_set_back_by_hand_is_checked_and_configured_anew() {
 }
 
 #[test]
-fn what_is_no_record_is_said_once_left_alone_and_may_be_mended() {
+fn an_invalid_record_is_logged_once_and_may_be_repaired() {
     let mut desk = Desk::new();
     let key = format!("/servers/{}", uuid(1));
     let broken = || Event::Invalid { key: key.clone(), reason: "EOF".into() };
@@ -370,7 +370,7 @@ fn what_is_no_record_is_said_once_left_alone_and_may_be_mended() {
 }
 
 #[test]
-fn a_record_that_is_overwritten_with_rubbish_is_no_longer_published() {
+fn a_record_overwritten_with_garbage_is_withdrawn() {
     let mut desk = Desk::new();
     desk.configured(1);
     let actions = desk.event(Event::Invalid { key: format!("/servers/{}", uuid(1)), reason: "EOF".into() });

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_without_a_prefix_equal_the_guide() {
+    fn keys_without_a_prefix_equal_pylms() {
         let keys = Keys::new("");
         let uuid = Uuid::nil();
         assert_eq!(keys.server(uuid), format!("/servers/{uuid}"));

@@ -167,7 +167,7 @@ mod tests {
     );
 
     #[test]
-    fn the_record_of_the_guide_survives_byte_for_byte() {
+    fn pylms_record_round_trips_byte_for_byte() {
         let record = Record::from_json(GUIDE.as_bytes()).expect("pylm's record");
         assert_eq!(record.to_json(), GUIDE);
         assert_eq!(record.endpoint(), "tcp://127.0.0.1:5555");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_records_say_what_is_wrong() {
+    fn invalid_records_say_what_is_wrong() {
         let cases = [
             ("", "EOF"),
             ("not json", "expected"),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_full_length_is_that_of_the_record_which_the_leader_writes() {
+    fn the_full_length_is_that_of_the_leaders_record() {
         let full = Record::from_json(GUIDE.as_bytes()).expect("pylm's record");
         let new = Record { leader: None, configured: false, ..full.clone() };
         assert_eq!(full.full_length(), GUIDE.len() + "65535".len() - "5555".len());

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_cannot_be_formatted_are_named_and_nothing_panics() {
+    fn values_whose_formatting_panics_are_named() {
         assert_eq!(formatted(format_args!("a {}", 1)), "a 1");
         assert_eq!(formatted(format_args!("a {}, b", Bad(false))), "a (a value could not be formatted)");
         assert_eq!(formatted(format_args!("a {}, b", Bad(true))), "a (formatting a value panicked: on purpose)");
@@ -98,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_whose_value_panics_when_dropped_does_not_go_on() {
+    fn a_panic_value_that_panics_when_dropped_is_contained() {
         let panic = catch_unwind(|| panic_any(Bomb)).expect_err("a panic");
         assert_eq!(panic_message(panic), "a panic without words");
     }
 
     #[test]
-    fn what_steers_is_written_out_and_what_is_long_is_cut() {
+    fn control_characters_are_escaped_and_long_text_is_cut() {
         assert_eq!(plain("I,D,W ä\\x1b", 100), "I,D,W ä\\x1b");
         assert_eq!(
             plain("\u{1b}]0;a\u{7}\u{9b}31m\r\nb\u{202e}c\0", 100),

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_survive_the_wire_in_any_pieces() {
+    fn messages_are_decoded_from_any_fragments() {
         for seed in 0..300 {
             let mut rng = Rng::with_seed(seed);
             let sent: Vec<_> = (0..rng.usize(1..20)).map(|_| message(&mut rng)).collect();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_the_limits_is_refused_at_its_header() {
+    fn oversized_frames_are_refused_at_their_header() {
         let giant = [&[2][..], &40_000_000_000_u64.to_be_bytes()].concat();
         assert_eq!(refusal(&giant), Some(Refusal::TooLong));
         let body = vec![0; 150_000];
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_between_two_messages_gets_its_pong() {
+    fn a_ping_between_two_messages_is_answered() {
         let stream = b"\x00\x01a\x04\x09\x04PING\x00\x0acc\x00\x01b";
         let (mut decoder, mut rest) = (Decoder::new(LIMITS), &stream[..]);
         let mut next = || decoder.decode(&mut rest).expect("a proper stream");
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_a_ping_of_ours_is_known_by_its_number() {
+    fn a_pong_is_matched_by_its_number() {
         let ping = ping_frame(0x0102_0304_0506_0708);
         let Ok(Some(Incoming::Ping(ping))) = Decoder::new(LIMITS).decode(&mut &ping[..]) else { panic!("a ping") };
         let pong = Decoder::new(LIMITS).decode(&mut &ping.pong[..]);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_ends_in_a_refusal_or_in_nothing() {
+    fn noise_ends_in_an_error_or_no_message() {
         for seed in 0..2000 {
             let mut rng = Rng::with_seed(seed);
             let noise: Vec<u8> = (0..rng.usize(..500)).map(|_| rng.u8(..)).collect();

@@ -85,7 +85,7 @@ fn pieces<'a>(rng: &mut Rng, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
 }
 
 #[test]
-fn it_makes_no_difference_in_which_pieces_a_stream_comes() {
+fn the_result_does_not_depend_on_fragmentation() {
     for seed in 0..20_000 {
         let mut rng = Rng::with_seed(seed);
         let bytes = stream(&mut rng);
@@ -96,7 +96,7 @@ fn it_makes_no_difference_in_which_pieces_a_stream_comes() {
 }
 
 #[test]
-fn a_long_frame_waits_for_its_permission_which_is_for_it_alone() {
+fn a_long_frame_waits_for_its_own_permit() {
     let mut scanner = Scanner::new(LIMITS).asking_from(100);
     let bytes = [frame(1, b"short"), frame(0, &[b'x'; 100]), frame(0, &[b'y'; 99]), frame(0, &[b'z'; 150])].concat();
     assert_eq!(scanner.step(&bytes, u64::MAX), Ok(Step::Pass(7)));
@@ -131,7 +131,7 @@ fn messages_can_be_passed_one_by_one_with_the_same_result() {
 }
 
 #[test]
-fn garbage_is_passed_within_the_limits_or_refused_and_never_held() {
+fn garbage_is_passed_or_refused_and_never_buffered() {
     for seed in 0..20_000 {
         let mut rng = Rng::with_seed(seed);
         let bytes: Vec<u8> = (0..rng.usize(..300)).map(|_| rng.u8(..)).collect();
@@ -143,7 +143,7 @@ fn garbage_is_passed_within_the_limits_or_refused_and_never_held() {
 }
 
 #[test]
-fn what_is_over_a_limit_is_refused_with_its_header_alone() {
+fn a_frame_over_a_limit_is_refused_at_its_header() {
     let long = |length: u64| [&[2][..], &length.to_be_bytes()].concat();
     for (bytes, refusal) in [
         (long(40 << 30), Refusal::TooLong),
@@ -171,14 +171,14 @@ fn what_is_over_a_limit_is_refused_with_its_header_alone() {
 }
 
 #[test]
-fn what_is_at_the_limit_passes() {
+fn a_frame_at_the_limit_passes() {
     let bytes = [frame(1, &[0; 600]), frame(0, &[0; 400]), [1, 0].repeat(7), vec![0, 0]].concat();
     let outcome = scan(LIMITS, &[&bytes]);
     assert_eq!((outcome.refusal, outcome.messages, outcome.passed), (None, 2, bytes));
 }
 
 #[test]
-fn a_ping_is_answered_with_its_context_and_goes_no_further() {
+fn a_ping_is_answered_with_its_context_and_not_passed_on() {
     // libzmq sends it between two frames of one message, too.
     let bytes = [frame(1, b"a"), ping(b"ctx"), frame(0, b"b")].concat();
     let outcome = scan(LIMITS, &[&bytes]);
@@ -189,7 +189,7 @@ fn a_ping_is_answered_with_its_context_and_goes_no_further() {
 }
 
 #[test]
-fn our_own_opening_is_accepted_and_so_are_longer_ones() {
+fn our_own_and_longer_greetings_are_accepted() {
     assert_eq!(check_greeting(&greeting()), Ok(true));
     assert_eq!(check_greeting(&greeting()[..63]), Ok(false));
     let mut newer = greeting();
@@ -205,7 +205,7 @@ fn our_own_opening_is_accepted_and_so_are_longer_ones() {
 }
 
 #[test]
-fn other_openings_are_refused_at_the_first_wrong_byte() {
+fn other_greetings_are_refused_at_the_first_wrong_byte() {
     let greeting = |at: usize, byte: u8| {
         let mut bytes = greeting();
         bytes[at] = byte;

@@ -80,7 +80,7 @@ fn turn(running: &mut Running<stream::Pending<Bytes>>) -> usize {
 
 /// Instances that cannot be reached come and go while a job runs.
 #[test]
-fn nothing_is_left_of_thousands_of_instances_that_were_never_reached() {
+fn thousands_of_unreached_instances_leave_no_state() {
     let etcd = Etcd::start();
     let (mesh, mut running) = long_job(&etcd);
     let mut max = 0;
@@ -104,7 +104,7 @@ fn nothing_is_left_of_thousands_of_instances_that_were_never_reached() {
 
 /// A job whose stream nobody polls hears of a million changes at once.
 #[test]
-fn changes_are_not_stored_up_for_who_does_not_listen() {
+fn changes_do_not_pile_up_for_a_slow_listener() {
     let etcd = Etcd::start();
     let (mesh, mut running) = long_job(&etcd);
     for _ in 0..200_000 {
@@ -121,7 +121,7 @@ fn changes_are_not_stored_up_for_who_does_not_listen() {
 
 /// A server that is withdrawn and published again, a thousand times: each time it is asked whether it still answers.
 #[test]
-fn the_question_whether_a_server_still_answers_is_forgotten_with_its_answer() {
+fn a_liveness_check_leaves_no_state_once_answered() {
     let etcd = Etcd::start();
     let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
     let (stop, stopped) = oneshot::channel::<()>();

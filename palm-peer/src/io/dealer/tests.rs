@@ -32,7 +32,7 @@ async fn router(listener: &TcpListener) -> TcpStream {
 }
 
 #[test]
-fn it_talks_to_a_router_of_the_crate() {
+fn a_dealer_talks_to_the_crates_router() {
     block_on(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -51,7 +51,7 @@ fn it_talks_to_a_router_of_the_crate() {
 }
 
 #[test]
-fn an_announced_giant_ends_the_connection_and_nothing_else() {
+fn an_announced_giant_frame_ends_only_the_connection() {
     block_on(async {
         let (listener, address) = listen().await;
         let (connected, mut tcp) = join(connect(&address), router(&listener)).await;
@@ -78,7 +78,7 @@ fn another_dealer_is_refused() {
 }
 
 #[test]
-fn flushed_waits_for_a_slow_reader_and_for_no_dead_one() {
+fn flushed_waits_for_a_slow_reader_but_not_a_dead_one() {
     block_on(async {
         let (listener, address) = listen().await;
         let (connected, mut tcp) = join(connect(&address), router(&listener)).await;
@@ -101,7 +101,7 @@ fn flushed_waits_for_a_slow_reader_and_for_no_dead_one() {
 }
 
 #[test]
-fn what_was_sent_arrives_although_both_ends_are_dropped() {
+fn sent_messages_arrive_though_both_handles_are_dropped() {
     block_on(async {
         let (listener, address) = listen().await;
         let (connected, mut tcp) = join(connect(&address), router(&listener)).await;

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn etcds_words_come_before_its_codes() {
+    fn etcds_messages_take_precedence_over_its_codes() {
         use EtcdErrorKind::{Denied, Invalid, LeaseGone, NoSpace, Other, TooLarge};
         let all = |code, words: &str| judge_words(words).unwrap_or_else(|| judge_code(code, words));
         for (code, words, verdict) in [

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_hundred_thousand_observers() {
+    fn a_hundred_thousand_observers_leave_no_state() {
         for _ in 0..100_000 {
             observe(&Arc::new(Deaf));
         }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_goes_on_after_a_panic() {
+    fn a_thread_continues_after_a_panic() {
         let mut runs = 0;
         keep_thread(Name::Test, || {
             runs += 1;

@@ -76,7 +76,7 @@ fn bad_client(server: &Credentials, client: &Credentials, words: &str, told: &st
 }
 
 #[test]
-fn who_has_a_certificate_of_the_authority_is_let_in_and_its_name_is_checked() {
+fn certificates_of_the_authority_are_accepted_by_name() {
     let ours = Authority::new("ours");
     let by_address = credentials(&ours.issue("server", &["127.0.0.1", "::1"]), "");
     let by_name = credentials(&ours.issue("named", &["localhost", "*.mesh.example"]), "");
@@ -91,7 +91,7 @@ fn who_has_a_certificate_of_the_authority_is_let_in_and_its_name_is_checked() {
 }
 
 #[test]
-fn others_are_not_and_both_sides_know_why() {
+fn other_certificates_are_rejected_with_a_reason() {
     let ours = Authority::new("ours");
     let theirs = Authority::new("theirs");
     let server = credentials(&ours.issue("server", &["127.0.0.1"]), "");
@@ -106,7 +106,7 @@ fn others_are_not_and_both_sides_know_why() {
 }
 
 #[test]
-fn a_certificate_that_names_a_mesh_is_for_all_its_hosts_and_no_other_mesh() {
+fn a_mesh_certificate_is_valid_for_all_hosts_of_that_mesh() {
     let ours = Authority::new("ours");
     let of_mesh = ours.certificate("mesh").uri("palm:/a").issue();
     let (here, there) = (credentials(&of_mesh, "/a"), ours.issue("any", &["127.0.0.1"]));
@@ -119,7 +119,7 @@ fn a_certificate_that_names_a_mesh_is_for_all_its_hosts_and_no_other_mesh() {
 }
 
 #[test]
-fn files_that_are_no_good_are_named_with_the_reason() {
+fn unusable_files_are_named_with_the_reason() {
     let ours = Authority::new("ours");
     let good = ours.issue("good", &["127.0.0.1"]);
     let other = ours.issue("other", &["127.0.0.1"]);
@@ -153,7 +153,7 @@ fn files_that_are_no_good_are_named_with_the_reason() {
 }
 
 #[test]
-fn new_files_are_used_without_a_restart_and_broken_ones_are_not() {
+fn new_files_are_loaded_at_run_time_unless_invalid() {
     let ours = Authority::new("ours");
     let shown = ours.issue("server", &["127.0.0.1"]);
     let server = read(&shown, "", Some("127.0.0.1")).expect("files that make TLS");
@@ -188,7 +188,7 @@ async fn pair(both: &Credentials) -> (Stream, Stream) {
 }
 
 #[test]
-fn much_goes_through_in_both_directions_at_once() {
+fn large_transfers_work_in_both_directions_at_once() {
     let ours = Authority::new("ours");
     let both = credentials(&ours.issue("both", &["127.0.0.1"]), "");
     let much: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
@@ -210,7 +210,7 @@ fn much_goes_through_in_both_directions_at_once() {
 }
 
 #[test]
-fn who_speaks_no_tls_is_known_for_it() {
+fn a_peer_without_tls_is_identified() {
     let ours = Authority::new("ours");
     let both = credentials(&ours.issue("both", &["127.0.0.1"]), "");
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0], &[0x16, 9, 9, 9, 9, 9]] {
@@ -244,7 +244,7 @@ fn who_speaks_no_tls_is_known_for_it() {
 }
 
 #[test]
-fn what_the_other_side_takes_can_be_seen_though_more_was_accepted() {
+fn progress_of_the_peer_is_seen_behind_buffered_bytes() {
     let ours = Authority::new("ours");
     let both = credentials(&ours.issue("both", &["127.0.0.1"]), "");
     let (mut writer, mut reader) = block_on(timeout(SOON, pair(&both))).expect("a connection");

@@ -28,7 +28,7 @@ fn the_store_of_a_server_is_reached_by_its_keys() {
 }
 
 #[test]
-fn a_call_that_cannot_be_made_says_why() {
+fn a_failed_call_says_why() {
     let world = World::new();
     assert!(world.cli(&["call", "printf.printf", "x"]).failed(1).contains("no_such_server"));
     let server = world.server();

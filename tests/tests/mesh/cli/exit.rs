@@ -68,7 +68,7 @@ fn one_member_of_four_that_answers_is_enough() {
 }
 
 #[test]
-fn a_refusal_of_etcds_is_told_at_once_and_is_no_outage() {
+fn a_rejection_by_etcd_is_reported_at_once() {
     let world = World::new();
     world.etcd.etcdctl(&["user", "add", "root:secret"]);
     world.etcd.etcdctl(&["user", "grant-role", "root", "root"]);
@@ -86,7 +86,7 @@ fn a_refusal_of_etcds_is_told_at_once_and_is_no_outage() {
 }
 
 #[test]
-fn a_wrong_command_line_or_setting_is_a_matter_of_usage() {
+fn a_wrong_command_line_is_a_usage_error() {
     let nowhere = [("PALM_ETCD", "http://127.0.0.1:1")];
     for args in [
         &[][..],
@@ -111,14 +111,14 @@ fn a_wrong_command_line_or_setting_is_a_matter_of_usage() {
 }
 
 #[test]
-fn settings_that_concern_servers_alone_do_not_matter() {
+fn settings_of_servers_are_ignored() {
     let world = World::new();
     let env = [("PALM_IP", "db.local"), ("PALM_PROBE_TIMEOUT", "60")];
     assert_eq!(world.cli_with(&["status"], &env, b"").done(), "No servers in the mesh\n");
 }
 
 #[test]
-fn a_reader_that_has_enough_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let world = World::new();
     let uuid = "abcd1111-0f5c-4278-bcc9-fa8caefadbb4";
     world.put_record(uuid, &format!(r#", "x": "{}""#, "y".repeat(200 * 1024)));

@@ -56,7 +56,7 @@ fn lines_become_results_in_order() {
 }
 
 #[test]
-fn unordered_results_do_not_wait_for_the_slow() {
+fn unordered_results_do_not_wait_for_slow_messages() {
     let world = World::new();
     let (able, stuck) = (world.server_of("text", ""), world.server_of("text", ""));
     let lines = numbers(2000);
@@ -87,7 +87,7 @@ fn unordered_results_do_not_wait_for_the_slow() {
 }
 
 #[test]
-fn what_fails_is_told_by_its_number_and_the_others_come() {
+fn failures_are_reported_by_number_beside_results() {
     let world = World::new();
     let server = world.server_of("text", "");
     let outcome = world.job(&["text.shout"], b"a\n\xff\nb\nc\xfe\nd\n");
@@ -112,7 +112,7 @@ fn what_fails_is_told_by_its_number_and_the_others_come() {
 }
 
 #[test]
-fn unknown_functions_are_told_before_anything_is_read() {
+fn unknown_functions_are_reported_before_any_input() {
     let world = World::new();
     let _server = world.server_of("text", "");
     for (pipeline, kind, what_exists) in [
@@ -135,7 +135,7 @@ fn unknown_functions_are_told_before_anything_is_read() {
 }
 
 #[test]
-fn results_come_while_the_input_goes_on() {
+fn results_are_printed_while_the_input_is_open() {
     let world = World::new();
     let _server = world.server_of("text", "");
     let (mut child, mut stdin) = world.start_job(&["text.shout"]);
@@ -164,7 +164,7 @@ fn feed_endlessly(mut stdin: ChildStdin) -> (Arc<AtomicUsize>, thread::JoinHandl
 }
 
 #[test]
-fn an_endless_input_is_read_as_far_as_the_window_goes() {
+fn an_endless_input_is_read_up_to_the_window() {
     let world = World::new();
     let server = world.server_of("text", "");
     server.process.freeze();
@@ -194,7 +194,7 @@ fn an_endless_input_is_read_as_far_as_the_window_goes() {
 }
 
 #[test]
-fn an_input_that_cannot_be_read_is_told() {
+fn an_unreadable_input_is_reported() {
     let world = World::new();
     let _server = world.server_of("text", "");
     let mut command = bounded(binary("palm-cli"));

@@ -31,7 +31,7 @@ fn a_reset_waits_for_a_large_mesh_while_its_servers_return() {
 }
 
 #[test]
-fn a_reset_names_those_alone_that_do_not_return_to_a_large_mesh() {
+fn a_reset_of_a_large_mesh_names_only_the_missing() {
     crate::heavy();
     let world = World::new();
     let (swarm, uuids) = swarm(&world, SERVERS, SLOW);

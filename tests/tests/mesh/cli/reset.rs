@@ -37,7 +37,7 @@ fn after_a_reset_all_servers_come_back_by_themselves() {
 }
 
 #[test]
-fn a_reset_says_who_did_not_come_back() {
+fn a_reset_names_the_servers_that_did_not_return() {
     let world = World::new();
     let (alive, frozen) = (world.server(), world.server());
     frozen.process.freeze();
@@ -62,7 +62,7 @@ fn a_reset_that_does_not_wait_says_what_it_cleared() {
 }
 
 #[test]
-fn a_reset_clears_its_own_prefix_alone() {
+fn a_reset_clears_only_its_own_prefix() {
     let world = World::new();
     let (here, there) = (world.server(), world.server_in("/staging"));
     let before = world.etcd.etcdctl(&["get", "--prefix", "/servers/", "-w", "json"]);
@@ -78,7 +78,7 @@ fn a_reset_clears_its_own_prefix_alone() {
 }
 
 #[test]
-fn without_a_terminal_a_reset_needs_a_yes() {
+fn a_reset_without_a_terminal_needs_the_yes_flag() {
     let world = World::new();
     let server = world.server();
     assert!(world.cli_with(&["reset"], &[], b"y\n").failed(2).contains("--yes"));
@@ -87,7 +87,7 @@ fn without_a_terminal_a_reset_needs_a_yes() {
 }
 
 #[test]
-fn two_resets_at_once_leave_everybody_there() {
+fn two_simultaneous_resets_lose_no_server() {
     let world = World::new();
     let servers = [world.server(), world.server()];
     thread::scope(|scope| {

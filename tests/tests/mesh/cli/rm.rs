@@ -35,7 +35,7 @@ fn the_beginning_of_a_uuid_is_enough() {
 }
 
 #[test]
-fn broken_records_can_be_removed() {
+fn invalid_records_can_be_removed() {
     let world = World::new();
     let server = world.server();
     let uuid = "abcd1111-0f5c-4278-bcc9-fa8caefadbb4";

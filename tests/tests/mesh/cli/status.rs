@@ -16,7 +16,7 @@ fn an_empty_mesh_says_so() {
 }
 
 #[test]
-fn the_table_tells_of_each_server_and_who_leads() {
+fn the_table_shows_each_server_and_the_leader() {
     let world = World::new();
     let (first, second) = (world.server(), world.server());
     let text = world.cli(&["status"]).done();
@@ -37,7 +37,7 @@ fn the_table_tells_of_each_server_and_who_leads() {
 }
 
 #[test]
-fn keys_that_no_peer_put_do_not_hide_who_leads() {
+fn foreign_election_keys_do_not_hide_the_leader() {
     let world = World::new();
     for number in 0..20 {
         world.put(&format!("/election/junk{number}"), "junk");
@@ -90,7 +90,7 @@ fn json_holds_all_records_and_keeps_unknown_fields() {
 }
 
 #[test]
-fn what_may_mean_two_servers_lists_both() {
+fn an_ambiguous_name_lists_both_servers() {
     let world = World::new();
     world.put_record(ABCD_1, "");
     world.put_record(ABCD_2, "");
@@ -106,7 +106,7 @@ fn what_may_mean_two_servers_lists_both() {
 }
 
 #[test]
-fn broken_records_are_shown_as_broken_beside_the_others() {
+fn invalid_records_are_shown_beside_the_others() {
     let world = World::new();
     let server = world.server();
     world.put("/servers/no-json", "hello \u{1b}[2J there");
@@ -127,7 +127,7 @@ fn broken_records_are_shown_as_broken_beside_the_others() {
 }
 
 #[test]
-fn a_watch_tells_of_each_change_and_outlives_an_etcd_that_is_away() {
+fn a_watch_shows_each_change_and_survives_an_etcd_outage() {
     let world = World::new();
     let watch =
         Process::builder(binary("palm-cli")).args(["--etcd", &world.etcd.endpoint(), "status", "--watch"]).start();

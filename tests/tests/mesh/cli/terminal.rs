@@ -13,7 +13,7 @@ fn on_terminal(world: &World, columns: usize, args: &str, env: &[(&str, &str)], 
 }
 
 #[test]
-fn there_is_colour_on_a_terminal_unless_it_is_unwanted() {
+fn a_terminal_gets_colour_unless_turned_off() {
     let world = World::new();
     let server = world.server();
     let colored = on_terminal(&world, 300, "status", &[], "").text(0);
@@ -38,7 +38,7 @@ fn the_table_fits_the_terminal() {
 }
 
 #[test]
-fn a_broken_record_cannot_steer_the_terminal() {
+fn an_invalid_record_cannot_control_the_terminal() {
     let world = World::new();
     world.put("/servers/nasty", "\u{1b}[2Jboo");
     for args in ["status", "status nasty", "status --json"] {
@@ -55,7 +55,7 @@ fn an_answer_on_a_terminal_ends_its_line() {
 }
 
 #[test]
-fn a_reset_asks_and_takes_no_for_an_answer() {
+fn a_reset_asks_and_accepts_no() {
     let world = World::new();
     let server = world.server();
     for answer in ["n\n", "\n", "what?\n"] {
@@ -69,7 +69,7 @@ fn a_reset_asks_and_takes_no_for_an_answer() {
 }
 
 #[test]
-fn a_job_on_a_terminal_shows_how_it_gets_on() {
+fn a_job_on_a_terminal_shows_its_progress() {
     let world = World::new();
     let _server = world.server_of("text", "");
     let file = tempfile::NamedTempFile::new().expect("a temporary file");

@@ -42,7 +42,7 @@ fn fails(client: &Client, target: &str, payload: impl Into<Bytes>, kind: CallErr
 type Answer = Result<Bytes, FunctionError>;
 
 #[test]
-fn a_panic_is_answered_with_its_words_and_the_server_lives() {
+fn a_panic_is_answered_with_its_message() {
     let later = async |_: Message| -> Answer {
         async_std::task::yield_now().await;
         panic!("later")
@@ -68,7 +68,7 @@ fn a_panic_is_answered_with_its_words_and_the_server_lives() {
 }
 
 #[test]
-fn an_error_comes_back_in_the_function_s_words() {
+fn an_error_returns_the_functions_message() {
     let (_etcd, server, client) = mesh(
         Server::new("zoo")
             .function("fails", async |_| -> Answer { Err("no such luck".into()) })
@@ -93,7 +93,7 @@ impl Drop for Dropped {
 }
 
 #[test]
-fn a_function_that_hangs_is_dropped_at_the_deadline() {
+fn a_hanging_function_is_cancelled_at_the_deadline() {
     let dropped = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&dropped);
     let (etcd, _server, client) = mesh(
@@ -129,7 +129,7 @@ fn a_function_that_hangs_is_dropped_at_the_deadline() {
 }
 
 #[test]
-fn answers_of_nothing_and_of_all_that_is_allowed_arrive() {
+fn empty_and_maximum_answers_arrive() {
     let (_etcd, _server, client) = mesh(Server::new("zoo").function("sized", async |message: Message| {
         let size: usize = std::str::from_utf8(message.payload())?.parse()?;
         Ok::<_, FunctionError>(vec![b'x'; size])
@@ -143,7 +143,7 @@ fn answers_of_nothing_and_of_all_that_is_allowed_arrive() {
 }
 
 #[test]
-fn payloads_of_all_that_is_allowed_arrive_and_longer_ones_are_refused() {
+fn maximum_payloads_arrive_and_longer_ones_are_refused() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));
     let all = Bytes::from(vec![7; LIMIT]);
     assert!(call(&client, "zoo.echo", all.clone()).expect("64 MiB") == all);
@@ -158,7 +158,7 @@ fn payloads_of_all_that_is_allowed_arrive_and_longer_ones_are_refused() {
 }
 
 #[test]
-fn what_does_not_exist_is_told_at_once_with_what_does() {
+fn unknown_names_fail_at_once_and_list_the_known() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));
     let nobody = "11111111-2222-4333-8444-555555555555.echo";
     for (target, kind, words) in [

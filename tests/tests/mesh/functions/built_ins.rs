@@ -31,7 +31,7 @@ fn kind(result: Result<Bytes, CallError>) -> CallErrorKind {
 }
 
 #[test]
-fn ping_tells_who_answers_and_what_it_did() {
+fn ping_returns_the_uuid_and_statistics() {
     let (_etcd, server, client) = mesh(|_| {});
     let ping = || -> Value { serde_json::from_slice(&call(&client, "zoo._ping", "").expect("alive")).expect("JSON") };
     let before = ping();
@@ -49,7 +49,7 @@ fn ping_tells_who_answers_and_what_it_did() {
 }
 
 #[test]
-fn log_queries_take_a_level_and_refuse_what_is_none() {
+fn log_queries_take_a_level_and_refuse_others() {
     let (_etcd, _server, client) = mesh(|_| {});
     for level in ["", "ERROR", "critical", "WARNING", "warn", "INFO", " debug ", "TRACE"] {
         call(&client, "zoo._log_query", level).expect(level);
@@ -60,7 +60,7 @@ fn log_queries_take_a_level_and_refuse_what_is_none() {
 }
 
 #[test]
-fn the_store_keeps_what_it_is_given() {
+fn the_store_keeps_values() {
     let (_etcd, server, client) = mesh(|_| {});
     assert_eq!(store(&client, "set", "k", "one").expect("room"), "k");
     assert_eq!(store(&client, "append", "k", " two").expect("room"), "k");
@@ -85,7 +85,7 @@ fn the_store_keeps_what_it_is_given() {
 }
 
 #[test]
-fn a_full_store_and_impossible_keys_are_told_and_change_nothing() {
+fn a_full_store_and_invalid_keys_are_refused_unchanged() {
     let (_etcd, server, client) = mesh(|settings| settings.max_store = 1000);
     store(&client, "set", "k", vec![1; 800]).expect("room");
     assert_eq!(kind(store(&client, "set", "l", vec![2; 800])), CallErrorKind::Full);
@@ -106,7 +106,7 @@ fn a_full_store_and_impossible_keys_are_told_and_change_nothing() {
 
 /// It used to be answered whole, upon which the client ended the connection.
 #[test]
-fn a_value_that_has_grown_too_long_for_an_answer_is_refused_and_stays() {
+fn a_value_too_long_for_an_answer_is_refused_and_kept() {
     let (_etcd, _server, client) = mesh(|settings| settings.max_payload = 1000);
     for _ in 0..2 {
         store(&client, "append", "k", vec![1; 600]).expect("room");

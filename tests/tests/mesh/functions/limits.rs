@@ -61,7 +61,7 @@ fn is_error(answer: &Value, idx: u64, kind: &str) -> bool {
 }
 
 #[test]
-fn beyond_what_runs_and_waits_a_server_is_busy() {
+fn a_server_with_a_full_queue_answers_busy() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let server = InProcess::start(server, narrow(&etcd));
@@ -88,7 +88,7 @@ fn beyond_what_runs_and_waits_a_server_is_busy() {
 }
 
 #[test]
-fn what_would_hold_too_much_waits_for_what_runs() {
+fn requests_over_the_byte_limit_wait_for_running_ones() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let settings = Config { max_payload: 100_000, max_held: 100_000, ..settings(&etcd) };
@@ -112,7 +112,7 @@ fn what_would_hold_too_much_waits_for_what_runs() {
 }
 
 #[test]
-fn a_client_goes_elsewhere_when_a_server_is_busy_and_waits_when_all_are() {
+fn a_busy_server_is_avoided_until_all_are_busy() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let first = InProcess::start(server, narrow(&etcd));
@@ -145,7 +145,7 @@ fn a_client_goes_elsewhere_when_a_server_is_busy_and_waits_when_all_are() {
 }
 
 #[test]
-fn a_leaving_server_finishes_its_work_and_sends_new_work_away() {
+fn a_leaving_server_drains_and_refuses_new_requests() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let mut server = InProcess::start(server, narrow(&etcd));
@@ -177,7 +177,7 @@ fn a_leaving_server_finishes_its_work_and_sends_new_work_away() {
 }
 
 #[test]
-fn a_drain_ends_though_a_function_does_not() {
+fn a_drain_ends_despite_a_hanging_function() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let options = Config { drain: Duration::from_millis(300), ..settings(&etcd) };
@@ -193,7 +193,7 @@ fn a_drain_ends_though_a_function_does_not() {
 }
 
 #[test]
-fn a_deadline_is_the_sender_s_and_the_server_goes_on() {
+fn a_missed_deadline_leaves_the_server_running() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let server = InProcess::start(server, settings(&etcd));
@@ -212,7 +212,7 @@ fn a_deadline_is_the_sender_s_and_the_server_goes_on() {
 /// A request used to run after its time in the queue, though its sender had long stopped waiting; and then to keep its place
 /// there until its turn came.
 #[test]
-fn a_request_whose_deadline_passed_in_the_queue_does_not_run_and_makes_room() {
+fn an_expired_queued_request_is_not_run() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
     let server = InProcess::start(server, narrow(&etcd));

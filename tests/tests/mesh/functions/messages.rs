@@ -43,7 +43,7 @@ fn with(changes: Value) -> String {
 }
 
 #[test]
-fn headers_that_are_none_are_bad_messages() {
+fn invalid_headers_are_bad_messages() {
     let (_etcd, _server, mut stranger) = mesh();
     let long_but_good = with(json!({"x": "y".repeat(64 * 1024)}));
     for (header, words) in [
@@ -71,7 +71,7 @@ fn headers_that_are_none_are_bad_messages() {
 }
 
 #[test]
-fn fields_of_wrong_types_are_bad_messages_that_keep_their_number() {
+fn fields_of_wrong_types_are_bad_messages_with_their_index() {
     let (_etcd, _server, mut stranger) = mesh();
     for (changes, words) in [
         (json!({"palm": 2}), "protocol 2 is not spoken here, only 1"),
@@ -109,7 +109,7 @@ fn fields_of_wrong_types_are_bad_messages_that_keep_their_number() {
 }
 
 #[test]
-fn messages_for_others_are_refused() {
+fn messages_for_other_servers_are_refused() {
     let (_etcd, server, mut stranger) = mesh();
     let uuid = server.peer.uuid();
     refused(&mut stranger, with(json!({"pipeline": ["zoo.roar"]})), "no_such_function", "only echo, _ping");
@@ -122,7 +122,7 @@ fn messages_for_others_are_refused() {
 }
 
 #[test]
-fn what_a_newer_version_adds_is_ignored() {
+fn additions_of_newer_versions_are_ignored() {
     let (_etcd, _server, mut stranger) = mesh();
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
     let header = GOOD.replace('}', &format!(r#","weight":{{"cpu":[1,2]}},"deep":{deep},"error":"none"}}"#));

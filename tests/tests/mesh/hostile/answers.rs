@@ -215,14 +215,14 @@ fn no_answer_harms_the_command_line() {
 }
 
 #[test]
-fn no_answer_harms_a_job_nor_a_stage_before() {
+fn no_answer_harms_a_job_or_a_previous_stage() {
     crate::heavy();
     against_callers(true);
 }
 
 /// A server that is asked for one message of a job, and answers it again and again while nobody takes the results.
 #[test]
-fn a_job_whose_results_nobody_takes_is_not_filled_up() {
+fn an_unpolled_job_cannot_be_flooded() {
     crate::heavy();
     let world = World::start();
     let rogue = Rogue::published(
@@ -244,7 +244,7 @@ fn a_job_whose_results_nobody_takes_is_not_filled_up() {
 }
 
 #[test]
-fn what_a_server_says_does_not_steer_the_terminal_of_who_called_it() {
+fn answers_of_servers_cannot_control_the_terminal() {
     let world = World::start();
     let error = json!({"kind": "failed", "message": "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}31m and\nmore"});
     let _rogue = Rogue::published(

@@ -130,7 +130,7 @@ fn are_not_sought(rogues: &[(&str, Rogue)]) {
 }
 
 #[test]
-fn no_opening_harms_the_leader() {
+fn no_handshake_harms_the_leader() {
     crate::heavy();
     let world = World::start();
     let rogues = start_all(&world, false);
@@ -141,7 +141,7 @@ fn no_opening_harms_the_leader() {
 }
 
 #[test]
-fn no_opening_of_a_published_server_harms_anybody() {
+fn no_handshake_of_a_published_server_does_harm() {
     crate::heavy();
     let world = World::start();
     let rogues = start_all(&world, true);
@@ -167,7 +167,7 @@ fn no_opening_of_a_published_server_harms_anybody() {
 
 /// Who stands next in line keeps a connection to the leader, whoever that is.
 #[test]
-fn a_leader_that_ends_every_connection_keeps_nobody_busy() {
+fn a_leader_that_closes_every_connection_causes_no_load() {
     let etcd = Etcd::start();
     let rogue = Rogue::start(
         &etcd,

@@ -119,7 +119,7 @@ fn no_answer_to_a_later_probe_harms_the_leader() {
 
 /// While others answer badly, who joins is configured, and who dies is found out.
 #[test]
-fn among_many_bad_servers_the_leader_does_its_duty() {
+fn the_leader_works_among_many_bad_servers() {
     crate::heavy();
     let world = World::start();
     let rogues = start_all(&world, false);

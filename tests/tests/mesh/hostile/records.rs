@@ -45,7 +45,7 @@ fn bad_records() -> Vec<(&'static str, Value)> {
 }
 
 #[test]
-fn no_record_harms_the_leader_or_who_looks_at_it() {
+fn no_record_harms_the_leader_or_the_command_line() {
     crate::heavy();
     let world = World::start();
     for (name, changes) in bad_records() {
@@ -83,7 +83,7 @@ fn no_record_harms_the_leader_or_who_looks_at_it() {
 }
 
 #[test]
-fn a_reason_for_a_departure_does_not_steer_the_leaders_terminal() {
+fn a_tombstones_reason_cannot_control_the_terminal() {
     let world = World::start();
     let rogue = Rogue::published(&world.etcd, "goes", Mind::default());
     let note = json!({"why": "registry", "reason": OWNED, "when": "2026-01-01T00:00:00.000000"}).to_string();
@@ -97,7 +97,7 @@ fn a_reason_for_a_departure_does_not_steer_the_leaders_terminal() {
 
 /// A thousand servers where nobody answers cost the leader its probes, and nobody else anything.
 #[test]
-fn a_thousand_servers_that_never_answer_keep_nobody_waiting() {
+fn a_thousand_mute_servers_delay_no_other() {
     crate::heavy();
     let world = World::start();
     // Connections are let in by the system, and nobody takes them.

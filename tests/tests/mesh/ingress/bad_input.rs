@@ -121,7 +121,7 @@ fn cut_off(server: &Server, name: &str, opening: &[&[u8]], counter: Counter) {
 }
 
 #[test]
-fn no_bad_input_keeps_a_server_from_answering_or_costs_it_memory() {
+fn bad_input_neither_stops_a_server_nor_costs_memory() {
     let server = Server::start(&[("PALM_MAX_PAYLOAD", &MOST.to_string())]);
     let hello = ready(&[("Socket-Type", b"DEALER")]);
     let round = || {
@@ -156,7 +156,7 @@ fn no_bad_input_keeps_a_server_from_answering_or_costs_it_memory() {
 }
 
 #[test]
-fn an_identity_that_is_in_use_takes_nothing_over() {
+fn a_duplicate_identity_takes_nothing_over() {
     let server = Server::start(&[]);
     let named = |identity: &[u8]| {
         let mut wire = Wire::connect(server.address).expect("a connection");
@@ -213,7 +213,7 @@ fn messages_that_come_byte_by_byte_or_all_at_once_are_answered() {
 }
 
 #[test]
-fn half_a_greeting_from_a_thousand_and_silence_keep_nobody_out() {
+fn a_thousand_incomplete_greetings_lock_nobody_out() {
     let server = Server::start(&[]);
     let half: Vec<Wire> = (0..1000)
         .map(|n: usize| {

@@ -43,7 +43,7 @@ fn is_answered(server: &Server, request: &[u8], clients: Vec<Wire>) {
 }
 
 #[test]
-fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
+fn unfinished_messages_of_all_clients_are_bounded() {
     crate::heavy();
     let server = server();
     let request = long();
@@ -59,7 +59,7 @@ fn a_crowd_that_does_not_finish_its_messages_cannot_fill_the_memory() {
 }
 
 #[test]
-fn who_holds_the_room_that_others_wait_for_must_use_it() {
+fn a_permit_holder_that_stalls_loses_its_permit() {
     let server = server();
     let request = long();
     let clients: Vec<Wire> = (0..4).map(|_| unfinished(&server, &request)).collect();
@@ -70,7 +70,7 @@ fn who_holds_the_room_that_others_wait_for_must_use_it() {
 }
 
 #[test]
-fn a_crowd_that_does_not_read_its_answers_cannot_fill_the_memory() {
+fn unread_answers_of_all_clients_are_bounded() {
     crate::heavy();
     let server = server();
     let before = server.memory();

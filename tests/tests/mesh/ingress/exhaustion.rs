@@ -38,7 +38,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
 }
 
 #[test]
-fn no_more_connections_than_may_and_room_for_others_once_one_leaves() {
+fn connections_are_limited_and_closed_ones_free_a_slot() {
     let server = Server::start(&[("PALM_MAX_CONNECTIONS", "20"), ("PALM_MAX_PER_ADDRESS", "10")]);
     let mut held = Vec::new();
     while let Ok(wire) = Wire::dealer(server.address) {
@@ -60,7 +60,7 @@ fn ticks(pid: u32) -> u64 {
 }
 
 #[test]
-fn without_descriptors_the_door_waits_without_spinning_and_goes_on() {
+fn an_ingress_without_descriptors_waits_without_spinning() {
     crate::heavy();
     let server = Server::with_descriptors(128);
     // More than fit, and all of them silent to the end.

@@ -13,7 +13,7 @@ use rustix::{
 use std::{fs, io::Read as _, os::fd::OwnedFd};
 
 #[test]
-fn connections_that_end_before_their_handshake_are_counted_and_not_logged() {
+fn early_disconnects_are_counted_and_not_logged() {
     let server = Server::start(&[]);
     for _ in 0..10 {
         drop(Wire::connect(server.address).expect("a connection"));
@@ -46,7 +46,7 @@ fn inner_socket(process: &Process) -> Option<OwnedFd> {
 }
 
 #[test]
-fn a_server_whose_inner_socket_breaks_says_so_and_opens_it_anew() {
+fn a_broken_inner_socket_is_logged_and_opened_again() {
     let server = Server::start(&[]);
     let mut held = Wire::dealer(server.address).expect("a connection from before");
     for round in 1..=2 {
@@ -78,7 +78,7 @@ fn hard_limit(process: &Process) -> Option<u64> {
 }
 
 #[test]
-fn a_server_that_runs_out_of_descriptors_says_so_is_found_out_and_recovers() {
+fn a_server_without_descriptors_is_noticed_and_recovers() {
     let env = [("PALM_PROBE_PERIOD", "1"), ("PALM_PROBE_TIMEOUT", "1")];
     let leader = Server::start(&env);
     let port = free_port().to_string();

@@ -11,7 +11,7 @@ fn twenty_calls(server: &Server) {
 }
 
 #[test]
-fn the_runtime_directory_may_be_emptied_and_removed_under_a_running_server() {
+fn the_runtime_directory_may_be_removed_at_run_time() {
     let root = tempfile::tempdir().expect("a directory");
     let runtime = root.path().join("run");
     fs::create_dir(&runtime).expect("made");
@@ -33,13 +33,13 @@ fn a_killed_server_leaves_nothing_in_the_runtime_directory() {
 }
 
 #[test]
-fn directories_that_are_not_there_are_passed_over() {
+fn missing_directories_are_skipped() {
     let server = Server::start(&[("XDG_RUNTIME_DIR", "/nonexistent/run"), ("TMPDIR", "/nonexistent/tmp")]);
     twenty_calls(&server);
 }
 
 #[test]
-fn where_no_directory_can_be_written_the_error_names_each() {
+fn the_error_names_each_unwritable_directory() {
     let able = Command::new("unshare").args(["-m", "true"]).output();
     if !able.is_ok_and(|output| output.status.success()) {
         println!("SKIPPED: mount namespaces are not permitted here");
@@ -66,7 +66,7 @@ fn where_no_directory_can_be_written_the_error_names_each() {
 }
 
 #[test]
-fn a_frozen_server_does_not_hold_up_the_next() {
+fn a_frozen_server_does_not_block_the_next() {
     let root = tempfile::tempdir().expect("a directory");
     let runtime = root.path().to_str().expect("UTF-8");
     let frozen = Server::start(&[("XDG_RUNTIME_DIR", runtime)]);

@@ -72,7 +72,7 @@ fn come(server: &Server, kinds: &[Kind<'_>]) {
 }
 
 #[test]
-fn thousands_of_strangers_cost_a_plain_server_a_few_lines() {
+fn thousands_of_bad_clients_cost_a_plain_server_few_lines() {
     crate::heavy();
     let server = Server::start(&[]);
     let hello = [0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3].to_vec();

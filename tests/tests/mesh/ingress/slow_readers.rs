@@ -33,7 +33,7 @@ fn greed(server: &Server) -> (Wire, u64) {
 }
 
 #[test]
-fn a_client_that_never_reads_is_not_read_and_then_cut_off() {
+fn a_client_that_never_reads_is_disconnected() {
     let server = Server::named("plenty", &[]);
     // What the allocator keeps for later comes to an end after a few; an answer that is kept would add a megabyte each time.
     let mut memory = Vec::new();
@@ -70,7 +70,7 @@ fn a_client_that_reads_late_gets_every_answer() {
 }
 
 #[test]
-fn a_client_with_more_unread_than_it_may_is_cut_off_at_once() {
+fn a_client_over_its_backlog_is_disconnected_at_once() {
     let limit = (8 * MEGABYTE).to_string();
     let server = Server::named("plenty", &[("PALM_MAX_UNREAD", &limit), ("PALM_MAX_PAYLOAD", "4000000")]);
     let mut greedy = Wire::dealer(server.address).expect("a connection");
@@ -82,7 +82,7 @@ fn a_client_with_more_unread_than_it_may_is_cut_off_at_once() {
 }
 
 #[test]
-fn a_message_that_is_never_finished_is_given_up() {
+fn an_unfinished_message_times_out() {
     let server = Server::named("plenty", &[]);
     let mut wire = Wire::dealer(server.address).expect("a connection");
     wire.send(&[1, 5, b'h']).expect("sent");
@@ -92,7 +92,7 @@ fn a_message_that_is_never_finished_is_given_up() {
 }
 
 #[test]
-fn a_leaving_server_sends_its_last_answers_to_the_end() {
+fn a_leaving_server_sends_its_last_answers_completely() {
     let server = Server::named("plenty", &[]);
     let mut wire = Wire::dealer(server.address).expect("a connection");
     let asked = 60;

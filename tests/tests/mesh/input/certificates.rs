@@ -101,7 +101,7 @@ impl Authority {
 }
 
 #[test]
-fn what_is_not_supported_is_said_in_plain_words() {
+fn unsupported_certificates_are_explained() {
     let made = Authority::new();
     made.sign("v1", P256, "ca", "");
     made.refused(["ca.pem", "v1.pem", "v1.key"], "it is X.509 version 1");
@@ -118,7 +118,7 @@ fn what_is_not_supported_is_said_in_plain_words() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_named_by_its_place_in_the_file() {
+fn an_unusable_certificate_is_named_by_its_place_in_the_file() {
     let made = Authority::new();
     made.sign("good", P256, "ca", EXTENSIONS);
     let (ca, good) = (made.text("ca.pem"), made.text("good.pem"));
@@ -138,7 +138,7 @@ fn a_certificate_that_cannot_be_used_is_named_by_its_place_in_the_file() {
 }
 
 #[test]
-fn a_chain_in_the_wrong_order_is_said_to_be_so() {
+fn a_chain_in_the_wrong_order_is_reported() {
     let made = Authority::new();
     made.sign("between", P256, "ca", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n");
     made.sign("leaf", P256, "between", EXTENSIONS);
@@ -151,7 +151,7 @@ fn a_chain_in_the_wrong_order_is_said_to_be_so() {
 }
 
 #[test]
-fn what_editors_and_openssl_make_is_used() {
+fn files_from_editors_and_openssl_are_accepted() {
     let made = Authority::new();
     let etcd = Etcd::start();
     for (name, key) in [
@@ -176,7 +176,7 @@ fn what_editors_and_openssl_make_is_used() {
 
 /// An authority with an unsupported key: nobody could be believed, and the reason is its key.
 #[test]
-fn a_certificate_signed_with_an_unsupported_key_is_warned_of() {
+fn an_unsupported_signing_key_causes_a_warning() {
     let made = Authority::new();
     made.openssl(
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-521 -nodes -days 10 -keyout big.key -out big.pem -subj /CN=big",

@@ -40,7 +40,7 @@ fn cacert(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn faults_of_tls_towards_etcd_are_told_as_such() {
+fn tls_errors_towards_etcd_are_reported_as_such() {
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let shown = ours.issue("etcd", &["127.0.0.1"]);
     let etcd = Etcd::builder().certified(&shown).start();
@@ -59,7 +59,7 @@ fn faults_of_tls_towards_etcd_are_told_as_such() {
 }
 
 #[test]
-fn an_etcd_whose_certificate_has_expired_is_told_as_such() {
+fn an_expired_certificate_of_etcd_is_reported() {
     let authority = Authority::new("old");
     let good = authority.issue("us", &["127.0.0.1"]);
     let etcd = Etcd::builder().certified(&authority.issue("etcd", &["127.0.0.1"])).start();
@@ -69,7 +69,7 @@ fn an_etcd_whose_certificate_has_expired_is_told_as_such() {
 }
 
 #[test]
-fn with_a_user_the_reason_is_the_same() {
+fn tls_errors_are_the_same_with_credentials() {
     let authority = Authority::new("users");
     let etcd = Etcd::builder().certified(&authority.issue("etcd", &["127.0.0.1"])).start();
     let flags = [cacert(&authority.ca()), vec!["--user".to_owned(), "root:secret".to_owned()]].concat();
@@ -77,7 +77,7 @@ fn with_a_user_the_reason_is_the_same() {
 }
 
 #[test]
-fn files_for_etcd_are_looked_at_before_etcd_is_asked() {
+fn files_for_etcd_are_checked_before_connecting() {
     let authority = Authority::new("ours");
     let good = authority.issue("us", &["127.0.0.1"]);
     let other = authority.issue("other", &["127.0.0.1"]);

@@ -13,7 +13,7 @@ fn refused(process: &Process, words: &str) {
 }
 
 #[test]
-fn what_cannot_be_is_refused_by_name() {
+fn invalid_settings_are_refused_by_name() {
     for (flags, words) in [
         (&["--etcd", "http://127.0.0.1:2379/etcd"][..], "--etcd: \"http://127.0.0.1:2379/etcd\" has \"/etcd\""),
         (&["--etcd", "http://127.0.0.1:2379?x=1"], "--etcd: \"http://127.0.0.1:2379?x=1\" has \"?x=1\""),
@@ -41,7 +41,7 @@ fn what_cannot_be_is_refused_by_name() {
 }
 
 #[test]
-fn variables_that_are_no_text_are_refused_by_name() {
+fn variables_that_are_not_utf8_are_refused_by_name() {
     let odd = OsString::from_vec(b"/x\xff".to_vec());
     for variable in ["PALM_ETCD", "PALM_PREFIX", "PALM_USER", "PALM_TTL"] {
         let words = format!("{variable}: the value is not UTF-8 text");
@@ -52,7 +52,7 @@ fn variables_that_are_no_text_are_refused_by_name() {
 }
 
 #[test]
-fn urls_and_hosts_are_taken_as_they_are_meant() {
+fn urls_and_hosts_are_normalised() {
     let etcd = Etcd::start();
     let url = etcd.endpoint().replace("http://", "HTTP://") + "/";
     let server = Process::start(example("printf"), ["run", "--etcd", &url, "--ip", "[::1]"]);
@@ -64,7 +64,7 @@ fn urls_and_hosts_are_taken_as_they_are_meant() {
 }
 
 #[test]
-fn a_password_that_ends_with_a_space_is_a_password() {
+fn a_password_may_end_with_a_space() {
     let etcd = Etcd::start();
     etcd.etcdctl(&["user", "add", "root:secret "]);
     etcd.etcdctl(&["user", "grant-role", "root", "root"]);
@@ -81,7 +81,7 @@ fn a_password_that_ends_with_a_space_is_a_password() {
 }
 
 #[test]
-fn a_variable_that_is_nearly_one_is_warned_of() {
+fn a_misspelt_variable_causes_a_warning() {
     let etcd = Etcd::start();
     let words = "the variable PALM_PROBE_PERIODE has no effect: is PALM_PROBE_PERIOD meant?";
     let server = Process::builder(example("printf"))

@@ -62,7 +62,7 @@ fn programs_on_other_executors_end_at_a_signal_while_they_join() {
 }
 
 #[test]
-fn nothing_is_left_of_a_server_that_was_stopped_while_etcd_was_frozen() {
+fn a_server_stopped_during_an_etcd_freeze_leaves_nothing() {
     let etcd = Etcd::start();
     let running = server("printf", &etcd.endpoint()).start();
     running.wait_for_line(|line| line.contains("joined as"), SOON);
@@ -78,7 +78,7 @@ fn nothing_is_left_of_a_server_that_was_stopped_while_etcd_was_frozen() {
 }
 
 #[test]
-fn a_server_that_is_stopped_at_any_moment_of_joining_leaves_nothing() {
+fn a_server_stopped_while_joining_leaves_nothing() {
     let etcd = Etcd::start();
     for step in 0..16 {
         let process = server("text", &etcd.endpoint()).start();
@@ -92,7 +92,7 @@ fn a_server_that_is_stopped_at_any_moment_of_joining_leaves_nothing() {
 }
 
 #[test]
-fn a_terminal_that_is_closed_shuts_a_server_down_gracefully() {
+fn closing_the_terminal_shuts_a_server_down_gracefully() {
     let etcd = Etcd::start();
     let process = server("printf", &etcd.endpoint()).start();
     process.wait_for_line(|line| line.contains("joined as"), SOON);
@@ -105,7 +105,7 @@ fn a_terminal_that_is_closed_shuts_a_server_down_gracefully() {
 }
 
 #[test]
-fn a_server_under_nohup_outlives_its_terminal() {
+fn a_server_under_nohup_survives_its_terminal() {
     let etcd = Etcd::start();
     let program = example("printf").display().to_string();
     let process = Process::builder("nohup").args([&program, "run", "--etcd", &etcd.endpoint()]).start();

@@ -20,7 +20,7 @@ fn server(etcd: &Etcd) -> Process {
 }
 
 #[test]
-fn what_nobody_reads_any_more_ends_without_something_to_print() {
+fn a_closed_output_ends_palm_cli_before_the_next_line() {
     let etcd = Etcd::start();
     let _server = server(&etcd);
     eventually("the server can be called", SOON, || {
@@ -59,7 +59,7 @@ fn a_watch_leaves_the_scrollback_alone() {
 }
 
 #[test]
-fn a_signal_ends_palm_cli_whatever_it_waits_for() {
+fn a_signal_ends_palm_cli_in_every_wait() {
     let etcd = Etcd::start();
     let server = Process::start(example("sleepy"), ["run", "--etcd", &etcd.endpoint()]);
     server.wait_for_line(|line| line.ends_with(" configured"), SOON);
@@ -88,7 +88,7 @@ fn a_signal_ends_palm_cli_whatever_it_waits_for() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_an_error() {
+fn unwritable_output_is_an_error() {
     let etcd = Etcd::start();
     let _server = server(&etcd);
     for line in ["status", "status --json", "--help", "status --watch", "call text.shout hello"] {

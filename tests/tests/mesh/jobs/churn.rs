@@ -34,7 +34,7 @@ fn counted(name: &'static str, runs: &Arc<AtomicUsize>) -> Server {
 
 /// Leaving is not failing: no error, and no function runs twice for a message.
 #[test]
-fn a_rolling_restart_is_not_felt() {
+fn a_rolling_restart_loses_no_message() {
     let etcd = Etcd::start();
     let runs = Arc::new(AtomicUsize::new(0));
     let start = |name| InProcess::start(counted(name, &runs), settings(&etcd));
@@ -63,7 +63,7 @@ fn a_rolling_restart_is_not_felt() {
 
 /// A stage that has nobody to pass on to used to end its messages, where the client would have waited.
 #[test]
-fn a_stage_that_is_away_for_a_moment_costs_time_but_no_result() {
+fn a_stage_outage_costs_time_but_no_result() {
     let etcd = Etcd::start();
     let start = |name| InProcess::start(letter(name), settings(&etcd));
     let (_first, mut second) = (start("a"), start("b"));
@@ -91,7 +91,7 @@ fn a_stage_that_is_away_for_a_moment_costs_time_but_no_result() {
 /// Each message and call used to wait for the link in its turn, two seconds each, to a server that stands still, until the leader had
 /// found that out.
 #[test]
-fn a_server_that_stands_still_before_anybody_knows_it_holds_up_nobody_for_long() {
+fn an_unnoticed_frozen_server_delays_no_job_for_long() {
     let etcd = Etcd::start();
     let start = || {
         let server = Process::builder(example("stage")).arg("run");
@@ -117,7 +117,7 @@ fn a_server_that_stands_still_before_anybody_knows_it_holds_up_nobody_for_long()
 
 /// A stage that stood still while the next one left used to send into a connection that had ended, and nobody knew.
 #[test]
-fn a_server_waits_with_its_end_for_a_stage_that_stands_still() {
+fn a_leaving_server_waits_for_a_frozen_stage() {
     let etcd = Etcd::start();
     let stage = |name| {
         let server = Process::builder(example("stage"));

@@ -54,7 +54,7 @@ fn pipeline(stage: usize, target: &str) -> [String; 3] {
 }
 
 #[test]
-fn a_job_tells_what_went_wrong_at_which_stage_and_server() {
+fn a_job_error_names_the_stage_and_server() {
     let etcd = Etcd::start();
     let servers = NAMES.map(|name| InProcess::start(frail(name), small(&etcd)));
     let client = client(&etcd);
@@ -104,7 +104,7 @@ impl Raw {
 }
 
 #[test]
-fn every_kind_of_error_comes_from_every_stage_by_the_protocol() {
+fn every_error_kind_follows_the_protocol_at_every_stage() {
     let etcd = Etcd::start();
     let servers = NAMES.map(|name| InProcess::start(frail(name), small(&etcd)));
     let mut raw = Raw::greet(&servers);
@@ -137,7 +137,7 @@ fn every_kind_of_error_comes_from_every_stage_by_the_protocol() {
 }
 
 #[test]
-fn a_stage_that_is_busy_to_the_end_is_named() {
+fn a_stage_that_stays_busy_is_named() {
     let etcd = Etcd::start();
     let narrow = || Config { max_in_flight: 1, max_queued: 1, drain: Duration::from_millis(100), ..settings(&etcd) };
     let servers = NAMES.map(|name| InProcess::start(frail(name), narrow()));

@@ -31,7 +31,7 @@ fn messages_flow_through_all_stages_in_order() {
 }
 
 #[test]
-fn results_come_as_they_complete_when_order_is_not_asked_for() {
+fn unordered_results_come_as_they_complete() {
     let etcd = Etcd::start();
     let slow_first = Server::new("s").function("wait", async |message: Message| {
         if message.idx() == Some(0) {
@@ -46,7 +46,7 @@ fn results_come_as_they_complete_when_order_is_not_asked_for() {
 }
 
 #[test]
-fn a_stage_can_be_pinned_and_load_is_shared_otherwise() {
+fn a_stage_can_be_pinned_to_an_instance() {
     let etcd = Etcd::start();
     let whoami = || {
         Server::new("who").function("am_i", async |message: Message| {
@@ -72,7 +72,7 @@ fn a_stage_can_be_pinned_and_load_is_shared_otherwise() {
 }
 
 #[test]
-fn unknown_stages_fail_at_once_and_nothing_is_pulled() {
+fn unknown_stages_fail_before_any_input_is_pulled() {
     let etcd = Etcd::start();
     let _server = InProcess::start(letter("a"), settings(&etcd));
     let client = client(&etcd);
@@ -94,7 +94,7 @@ fn unknown_stages_fail_at_once_and_nothing_is_pulled() {
 }
 
 #[test]
-fn a_slow_consumer_keeps_the_input_from_being_pulled() {
+fn a_slow_consumer_stops_the_input() {
     let etcd = Etcd::start();
     let _server = InProcess::start(letter("a"), settings(&etcd));
     let pulled = Arc::new(AtomicUsize::new(0));
@@ -112,7 +112,7 @@ fn a_slow_consumer_keeps_the_input_from_being_pulled() {
 }
 
 #[test]
-fn a_message_over_the_clients_limit_is_refused_by_itself() {
+fn an_oversized_message_is_refused_alone() {
     let etcd = Etcd::start();
     let _server = InProcess::start(letter("a"), settings(&etcd));
     let options = Config { max_payload: 10, ..settings(&etcd) };
@@ -126,7 +126,7 @@ fn a_message_over_the_clients_limit_is_refused_by_itself() {
 }
 
 #[test]
-fn an_input_that_waits_holds_nothing_up() {
+fn a_waiting_input_delays_no_results() {
     let etcd = Etcd::start();
     let _server = InProcess::start(letter("a"), settings(&etcd));
     let (feed, input) = futures::channel::mpsc::unbounded::<Bytes>();
@@ -244,7 +244,7 @@ fn deadlines_travel_from_stage_to_stage_and_into_calls() {
 }
 
 #[test]
-fn progress_tells_what_was_sent_done_failed_and_how_fast() {
+fn progress_counts_messages_and_rates() {
     let etcd = Etcd::start();
     let _server = InProcess::start(picky("a"), settings(&etcd));
     let input = (0..100).map(|number| if number % 4 == 0 { "afail" } else { "fine" });

@@ -101,25 +101,25 @@ fn keeps_its_pace(function: &str, settings: &[(&str, &str)]) {
 }
 
 #[test]
-fn single_calls_keep_their_pace_beside_a_flood_that_computes() {
+fn a_computing_flood_does_not_slow_single_calls() {
     crate::heavy();
     keeps_its_pace("spin", &[]);
 }
 
 #[test]
-fn single_calls_keep_their_pace_beside_a_flood_on_the_pool() {
+fn a_flood_on_the_pool_does_not_slow_single_calls() {
     crate::heavy();
     keeps_its_pace("block", &[("PALM_MAX_IN_FLIGHT", "2")]);
 }
 
 #[test]
-fn single_calls_keep_their_pace_beside_a_flood_that_waits() {
+fn a_waiting_flood_does_not_slow_single_calls() {
     crate::heavy();
     keeps_its_pace("wait", &[("PALM_MAX_IN_FLIGHT", "4")]);
 }
 
 #[test]
-fn single_calls_keep_their_pace_beside_a_flood_that_is_over_the_limit() {
+fn a_flood_over_the_limit_does_not_slow_single_calls() {
     crate::heavy();
     keeps_its_pace("wait", &[("PALM_MAX_IN_FLIGHT", "4"), ("PALM_MAX_QUEUED", "500")]);
 }
@@ -131,7 +131,7 @@ fn counters(client: &Client, server: &str) -> Value {
 
 /// Law: a slow stage has the messages that wait; the fast ones before it run no further ahead than the window.
 #[test]
-fn a_slow_stage_has_what_waits_and_the_fast_ones_before_it_have_nothing() {
+fn messages_queue_at_the_slow_stage_only() {
     const WINDOW: u32 = 256;
     crate::heavy();
     let etcd = Etcd::start();
@@ -193,7 +193,7 @@ fn a_new_instance_takes_load_within_a_second() {
 
 /// A queue that is bounded by its bytes: what is over them is refused and tried again, and nothing fails.
 #[test]
-fn a_queue_holds_no_more_bytes_than_it_may() {
+fn a_queue_is_bounded_in_bytes() {
     const LARGE: usize = 100_000;
     crate::heavy();
     let etcd = Etcd::start();

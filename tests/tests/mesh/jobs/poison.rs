@@ -21,7 +21,7 @@ fn start(etcd: &Etcd) -> Process {
 
 /// It ends after as many servers as it has attempts, and no other message fails with it.
 #[test]
-fn a_poisonous_message_takes_down_three_servers_and_no_other_message() {
+fn a_poison_message_crashes_at_most_three_servers() {
     let etcd = Etcd::start();
     let mut servers = [(); 2].map(|()| start(&etcd));
     let client = client(&etcd);

@@ -72,21 +72,21 @@ fn restarted_while_a_job_runs(etcd: &Etcd, mut server: Restarted<'_>) {
 /// The client looked for the process that was gone at the address of the new one, which then sent its answers there: to a connection
 /// that the client closed.
 #[test]
-fn a_last_stage_that_is_killed_and_restarted_at_its_port_loses_no_answer() {
+fn a_last_stage_restarted_at_its_port_loses_no_answer() {
     let etcd = Etcd::start();
     let _first = stage(&etcd, "b", "0");
     restarted_while_a_job_runs(&etcd, Restarted::start(&etcd, "a"));
 }
 
 #[test]
-fn a_first_stage_that_is_killed_and_restarted_at_its_port_loses_no_message() {
+fn a_first_stage_restarted_at_its_port_loses_no_message() {
     let etcd = Etcd::start();
     let _last = stage(&etcd, "a", "0");
     restarted_while_a_job_runs(&etcd, Restarted::start(&etcd, "b"));
 }
 
 #[test]
-fn one_of_two_instances_that_is_killed_and_restarted_at_its_port_loses_no_answer() {
+fn one_of_two_instances_restarted_at_its_port_loses_nothing() {
     let etcd = Etcd::start();
     let _others = [stage(&etcd, "b", "0"), stage(&etcd, "a", "0")];
     restarted_while_a_job_runs(&etcd, Restarted::start(&etcd, "a"));
@@ -94,7 +94,7 @@ fn one_of_two_instances_that_is_killed_and_restarted_at_its_port_loses_no_answer
 
 /// The first to join leads.
 #[test]
-fn a_leader_that_is_killed_and_restarted_at_its_port_loses_no_answer() {
+fn a_leader_restarted_at_its_port_loses_no_answer() {
     let etcd = Etcd::start();
     let leader = Restarted::start(&etcd, "a");
     let _first = stage(&etcd, "b", "0");
@@ -103,7 +103,7 @@ fn a_leader_that_is_killed_and_restarted_at_its_port_loses_no_answer() {
 
 /// Each time before the job could go on: what never came to a function has used up none of its attempts.
 #[test]
-fn a_stage_that_is_killed_again_as_soon_as_it_has_joined_costs_no_message_its_attempts() {
+fn a_crash_looping_stage_uses_up_no_attempts() {
     let etcd = Etcd::start();
     let _first = stage(&etcd, "b", "0");
     let mut only = Restarted::start(&etcd, "a");

@@ -74,7 +74,7 @@ fn a_candidate_that_cannot_reach_the_leader_does_not_take_over() {
 }
 
 #[test]
-fn a_leader_whose_host_vanishes_is_succeeded_when_its_lease_ends_and_comes_back_as_a_server() {
+fn a_vanished_leader_is_replaced_and_returns_as_a_server() {
     let Some(network) = Network::start(&["a", "b", "c"]) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let (mesh, [leader, next, other]) = start(&network, &etcd);
@@ -100,7 +100,7 @@ fn a_leader_whose_host_vanishes_is_succeeded_when_its_lease_ends_and_comes_back_
 /// The last of them was the fourth in line when it listed those before it. It watched nobody then, and did not notice that it had become the
 /// third: when both before it were killed, it waited for their leases, which are the default's here.
 #[test]
-fn one_that_becomes_the_third_in_line_watches_the_new_leader_and_the_next() {
+fn a_new_third_candidate_watches_the_leader_and_the_next() {
     let hosts = ["a", "b", "c", "d", "e"];
     let Some(network) = Network::start(&hosts) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();

@@ -23,7 +23,7 @@ pub(super) fn start_with(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &st
 }
 
 #[test]
-fn a_client_whose_connection_is_swallowed_opens_a_new_one() {
+fn a_client_replaces_a_black_holed_connection() {
     let Some(network) = Network::start(&["b"]) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);

@@ -36,7 +36,7 @@ fn lease(mesh: &Mesh<'_>, server: &Server) -> u64 {
 }
 
 #[test]
-fn a_member_of_etcd_that_is_swallowed_is_left_before_the_lease_is_in_doubt() {
+fn a_black_holed_etcd_member_is_left_before_lease_doubt() {
     let Some(network) = Network::start(&["a", "b"]) else { return };
     let cluster = EtcdCluster::start_at(network.here().address());
     let all = cluster.endpoints().join(",");
@@ -66,7 +66,7 @@ fn a_member_of_etcd_that_is_swallowed_is_left_before_the_lease_is_in_doubt() {
 }
 
 #[test]
-fn etcd_is_found_by_a_name_whose_first_address_is_a_black_hole() {
+fn etcd_is_reached_behind_a_black_holed_first_address() {
     let Some(network) = Network::start(&["a"]) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
@@ -83,7 +83,7 @@ fn etcd_is_found_by_a_name_whose_first_address_is_a_black_hole() {
 }
 
 #[test]
-fn a_name_of_etcd_that_hangs_is_passed_over() {
+fn an_etcd_name_that_hangs_is_skipped() {
     let Some(network) = Network::start(&["a"]) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);

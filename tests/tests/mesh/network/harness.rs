@@ -47,7 +47,7 @@ fn says(process: &Process, wanted: &str) {
 }
 
 #[test]
-fn a_black_hole_swallows_one_connection_and_no_new_one() {
+fn a_black_hole_drops_one_connection_and_no_new_one() {
     let Some(network) = Network::start(&["a", "b"]) else { return };
     let (a, b) = (network.host("a"), network.host("b"));
     let address = echo(network.here());
@@ -64,7 +64,7 @@ fn a_black_hole_swallows_one_connection_and_no_new_one() {
 }
 
 #[test]
-fn hosts_are_cut_off_and_rejected_one_by_one() {
+fn hosts_are_isolated_and_rejected_one_by_one() {
     let Some(network) = Network::start(&["a", "b"]) else { return };
     let (a, b) = (network.host("a"), network.host("b"));
     let address = echo(network.here());

@@ -5,7 +5,7 @@ use crate::common::{Mesh, QUICK, SOON};
 use palm_tests::{Etcd, Network};
 
 #[test]
-fn a_leader_whose_connection_is_swallowed_probes_over_a_new_one_and_removes_nobody() {
+fn a_leader_replaces_a_black_holed_probe_connection() {
     let Some(network) = Network::start(&["a", "b"]) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);

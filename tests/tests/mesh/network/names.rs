@@ -95,7 +95,7 @@ fn all_addresses_of_a_name_are_tried() {
 }
 
 #[test]
-fn a_name_that_hangs_stops_neither_a_leader_nor_calls_to_others() {
+fn a_hanging_name_stops_neither_the_leader_nor_calls() {
     let Some(network) = Network::start(&["a", "b", "c"]) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
@@ -130,7 +130,7 @@ fn a_name_that_hangs_stops_neither_a_leader_nor_calls_to_others() {
 
 /// Not of this file's faults, but of its tool: without it, the tests above would mean nothing.
 #[test]
-fn a_host_has_several_addresses_and_a_nameserver_that_does_not_answer() {
+fn a_host_has_several_addresses_and_a_mute_nameserver() {
     let Some(network) = Network::start(&["a"]) else { return };
     let a = network.host("a");
     a.know(&[("both.test", network.spare()), ("both.test", a.address())]);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const BOUND: Duration = Duration::from_secs(8);
 
 #[test]
-fn a_stage_in_python_whose_connection_is_swallowed_opens_a_new_one() {
+fn a_python_stage_replaces_a_black_holed_connection() {
     let (Some(network), Some(python)) = (Network::start(&["p", "r"]), python()) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
@@ -61,7 +61,7 @@ fn a_stage_in_python_whose_connection_is_swallowed_opens_a_new_one() {
 }
 
 #[test]
-fn a_client_of_a_server_in_python_finds_a_swallowed_connection() {
+fn a_client_of_a_python_server_detects_a_black_hole() {
     let (Some(network), Some(python)) = (Network::start(&["p"]), python()) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);

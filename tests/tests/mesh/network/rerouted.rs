@@ -40,7 +40,7 @@ fn after_it_was_chosen(network: &Network, progress: &Progress, what: &str, troub
 
 /// Its answers do not come to the client, which has not chosen it, while the stage before reaches it.
 #[test]
-fn a_host_that_a_stage_chose_and_the_client_does_not_reach_costs_no_patience() {
+fn a_stages_choice_the_client_cannot_reach_is_replaced_early() {
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);
@@ -56,7 +56,7 @@ fn a_host_that_a_stage_chose_and_the_client_does_not_reach_costs_no_patience() {
 
 /// All lose sight of it, so that it is removed before the stage would have sent again.
 #[test]
-fn a_host_that_a_stage_chose_and_nobody_reaches_costs_no_patience() {
+fn a_stages_choice_that_is_unreachable_is_replaced_early() {
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start_with(&network, &etcd, &FLAGS);
@@ -71,7 +71,7 @@ fn a_host_that_a_stage_chose_and_nobody_reaches_costs_no_patience() {
 
 /// Three stages on two hosts each; the host of a middle stage, and of the first one, fails in all ways.
 #[test]
-fn a_job_goes_on_when_the_host_of_any_stage_fails() {
+fn a_job_continues_when_the_host_of_any_stage_fails() {
     let hosts = ["leader", "b1", "b2", "c1", "c2", "a1", "a2"];
     let Some(network) = Network::start(&hosts) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
@@ -91,7 +91,7 @@ fn a_job_goes_on_when_the_host_of_any_stage_fails() {
 
 /// The client's own host loses everybody for a while.
 #[test]
-fn a_job_goes_on_when_the_clients_own_host_is_back() {
+fn a_job_continues_when_the_clients_own_host_returns() {
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);

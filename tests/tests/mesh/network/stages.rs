@@ -86,7 +86,7 @@ pub(super) const HOSTS: [&str; 4] = ["leader", "first", "one", "two"];
 
 /// What the first stage passed on over the dead connection was sent again by the client after a third of its deadline.
 #[test]
-fn a_path_between_two_stages_that_swallows_everything_is_avoided_and_used_again() {
+fn a_black_holed_path_between_stages_is_avoided_then_reused() {
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);
@@ -106,7 +106,7 @@ fn a_path_between_two_stages_that_swallows_everything_is_avoided_and_used_again(
 
 /// As a firewall does that was reloaded, between the stages alone: to all others the server is well.
 #[test]
-fn a_path_between_two_stages_that_resets_connections_is_avoided_and_used_again() {
+fn a_resetting_path_between_stages_is_avoided_then_reused() {
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);
@@ -120,7 +120,7 @@ fn a_path_between_two_stages_that_resets_connections_is_avoided_and_used_again()
 }
 
 #[test]
-fn a_connection_that_swallows_the_answers_of_a_last_stage_is_replaced() {
+fn a_last_stage_replaces_a_black_holed_answer_connection() {
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);

@@ -99,17 +99,17 @@ fn a_server_that_the_leader_alone_does_not_reach_stays(fault: impl FnOnce(&Netwo
 }
 
 #[test]
-fn a_path_that_swallows_everything() {
+fn a_path_that_drops_everything() {
     a_server_that_the_leader_alone_does_not_reach_stays(Network::cut);
 }
 
 #[test]
-fn a_path_that_swallows_what_the_leader_sends() {
+fn a_path_that_drops_what_the_leader_sends() {
     a_server_that_the_leader_alone_does_not_reach_stays(Network::cut_one_way);
 }
 
 #[test]
-fn a_path_that_swallows_what_the_server_sends() {
+fn a_path_that_drops_what_the_server_sends() {
     a_server_that_the_leader_alone_does_not_reach_stays(|network, leader, other| network.cut_one_way(other, leader));
 }
 
@@ -124,7 +124,7 @@ fn a_firewall_that_rejects_what_the_server_sends() {
 }
 
 #[test]
-fn a_firewall_that_rejects_the_connections_of_the_next_in_line_ends_no_leader() {
+fn a_firewall_before_the_next_candidate_ends_no_leader() {
     const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
@@ -155,7 +155,7 @@ fn a_firewall_that_rejects_the_connections_of_the_next_in_line_ends_no_leader() 
 }
 
 #[test]
-fn a_leader_that_reaches_no_other_server_removes_none_and_resigns() {
+fn an_unconnected_leader_removes_no_server_and_resigns() {
     let Some(network) = Network::start(&HOSTS) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start_with(&network, &etcd, &QUICK);
@@ -212,12 +212,12 @@ fn two_hosts_that_advertise_loopback(port: &str) {
 }
 
 #[test]
-fn two_hosts_that_both_advertise_loopback_leave_each_other_alone() {
+fn two_hosts_advertising_loopback_remove_nobody() {
     two_hosts_that_advertise_loopback("0");
 }
 
 #[test]
-fn two_hosts_that_both_advertise_loopback_at_the_same_port_leave_each_other_alone() {
+fn two_hosts_advertising_the_same_loopback_port_remove_nobody() {
     two_hosts_that_advertise_loopback("7000");
 }
 

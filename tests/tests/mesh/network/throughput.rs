@@ -82,13 +82,13 @@ fn job_with(what: &str, fault: impl FnOnce(&Network, &Stages<'_>)) {
 }
 
 #[test]
-fn a_black_holed_connection_between_two_stages_costs_a_job_little() {
+fn a_black_holed_stage_connection_barely_slows_a_job() {
     job_with("connection black-holed", |network, stages| {
         network.black_hole(network.host("first-1").flow_to(&stages.servers[4].endpoint));
     });
 }
 
 #[test]
-fn a_path_between_two_stages_that_is_cut_costs_a_job_little() {
+fn a_cut_path_between_stages_barely_slows_a_job() {
     job_with("path cut", |network, _| network.cut(network.host("first-1"), network.host("last-1")));
 }

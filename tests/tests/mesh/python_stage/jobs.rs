@@ -63,7 +63,7 @@ fn collect(results: JobResults) -> Ended {
 }
 
 #[test]
-fn messages_flow_from_rust_to_python_to_rust_and_in_any_other_order() {
+fn rust_and_python_stages_mix_in_any_order() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let world = World::start(&etcd, &python, 2);
@@ -96,7 +96,7 @@ fn messages_flow_from_rust_to_python_to_rust_and_in_any_other_order() {
 }
 
 #[test]
-fn what_a_python_function_raises_reaches_the_client_with_stage_and_uuid() {
+fn a_python_exception_reaches_the_client_with_stage_and_uuid() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let world = World::start(&etcd, &python, 1);
@@ -158,7 +158,7 @@ impl Endless {
 }
 
 #[test]
-fn a_python_server_that_is_killed_amid_a_job_costs_attempts_but_no_result() {
+fn a_python_server_killed_during_a_job_costs_no_result() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mut world = World::start(&etcd, &python, 2);
@@ -174,7 +174,7 @@ fn a_python_server_that_is_killed_amid_a_job_costs_attempts_but_no_result() {
 }
 
 #[test]
-fn a_python_server_that_leaves_amid_a_job_is_not_felt() {
+fn a_python_server_leaving_during_a_job_costs_nothing() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mut world = World::start(&etcd, &python, 2);
@@ -197,7 +197,7 @@ fn a_python_server_that_leaves_amid_a_job_is_not_felt() {
 
 /// The stage before it is in Python: it hears the goodbye, and says the last word.
 #[test]
-fn a_rust_server_that_leaves_behind_a_python_one_is_not_felt() {
+fn a_rust_server_leaving_after_a_python_stage_costs_nothing() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mut world = World::start(&etcd, &python, 2);

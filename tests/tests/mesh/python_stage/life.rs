@@ -37,7 +37,7 @@ impl<'a> World<'a> {
 }
 
 #[test]
-fn it_comes_back_by_itself_when_its_lease_is_lost() {
+fn a_python_server_rejoins_when_its_lease_is_lost() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let world = World::start(&etcd, &python);
@@ -55,7 +55,7 @@ fn it_comes_back_by_itself_when_its_lease_is_lost() {
 }
 
 #[test]
-fn it_outlives_an_etcd_that_is_away() {
+fn a_python_server_survives_an_etcd_outage() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let world = World::start(&etcd, &python);
@@ -74,7 +74,7 @@ fn it_outlives_an_etcd_that_is_away() {
 }
 
 #[test]
-fn it_comes_back_at_once_after_a_reset() {
+fn a_python_server_rejoins_at_once_after_a_reset() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let world = World::start(&etcd, &python);
@@ -85,7 +85,7 @@ fn it_comes_back_at_once_after_a_reset() {
 }
 
 #[test]
-fn it_stays_out_when_a_person_has_removed_it() {
+fn a_removed_python_server_stays_out() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     for by_hand in [false, true] {
@@ -101,7 +101,7 @@ fn it_stays_out_when_a_person_has_removed_it() {
 }
 
 #[test]
-fn it_is_removed_while_it_does_not_answer_and_comes_back_when_it_does() {
+fn a_mute_python_server_is_removed_and_rejoins() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     // A lease that outlives three missed probes.
@@ -121,7 +121,7 @@ fn it_is_removed_while_it_does_not_answer_and_comes_back_when_it_does() {
 }
 
 #[test]
-fn it_comes_back_when_its_key_is_merely_absent() {
+fn a_python_server_rejoins_when_its_key_is_missing() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/py", &QUICK);
@@ -152,7 +152,7 @@ fn it_comes_back_when_its_key_is_merely_absent() {
 }
 
 #[test]
-fn it_comes_back_when_etcd_is_restored_or_loses_its_data_and_can_be_removed_after_that() {
+fn a_python_server_rejoins_after_a_restore_of_etcd() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let world = World::start(&etcd, &python);
@@ -183,7 +183,7 @@ fn it_comes_back_when_etcd_is_restored_or_loses_its_data_and_can_be_removed_afte
 }
 
 #[test]
-fn every_signal_that_ends_a_server_ends_it_in_order() {
+fn every_signal_shuts_a_python_server_down_gracefully() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     for signal in [Process::terminate, Process::interrupt, Process::hang_up] {

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn it_is_configured_published_probed_and_shown() {
+fn a_python_server_is_configured_published_and_probed() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/zoo", &QUICK);
@@ -90,17 +90,17 @@ fn payloads_of_64_mib_pass_both_ways() {
 }
 
 #[test]
-fn thousands_may_be_under_way() {
+fn thousands_of_calls_may_be_in_flight() {
     passes("many");
 }
 
 #[test]
-fn nonsense_is_answered_and_does_not_end_it() {
+fn malformed_requests_do_not_end_a_python_server() {
     passes("nonsense");
 }
 
 #[test]
-fn it_selects_the_instances_that_its_client_selects() {
+fn python_and_rust_select_the_same_instances() {
     let Some(python) = python() else { return };
     // The numbers of docs/protocol.md; palm-peer has a test of its own with them.
     let (client, instance) = ("0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11", "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4");
@@ -115,7 +115,7 @@ fn it_selects_the_instances_that_its_client_selects() {
 }
 
 #[test]
-fn functions_run_side_by_side_and_probes_are_answered_meanwhile() {
+fn functions_run_concurrently_and_probes_are_answered() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "", &QUICK);
@@ -133,7 +133,7 @@ fn functions_run_side_by_side_and_probes_are_answered_meanwhile() {
 }
 
 #[test]
-fn a_server_whose_python_is_held_up_answers_pings_and_keeps_its_calls() {
+fn a_blocked_python_server_answers_pings() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     // Probes that outlast it: the call is what matters here.

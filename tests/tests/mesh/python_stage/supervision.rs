@@ -14,7 +14,7 @@ fn start(mesh: &Mesh, python: &Path, etcd: &Etcd, fail: &str) -> Server {
 }
 
 #[test]
-fn a_task_that_fails_is_logged_by_name_and_starts_anew() {
+fn a_failed_task_is_logged_by_name_and_restarted() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
@@ -36,7 +36,7 @@ fn a_task_that_fails_is_logged_by_name_and_starts_anew() {
 }
 
 #[test]
-fn a_task_that_fails_again_and_again_ends_the_server_with_status_1() {
+fn repeated_task_failures_end_the_server_with_status_1() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
@@ -48,7 +48,7 @@ fn a_task_that_fails_again_and_again_ends_the_server_with_status_1() {
 }
 
 #[test]
-fn a_request_whose_work_fails_is_answered() {
+fn a_request_whose_task_fails_is_answered() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);

@@ -17,7 +17,7 @@ fn plain(address: SocketAddr, bytes: &[u8]) {
 }
 
 #[test]
-fn nobody_without_a_certificate_of_the_authority_gets_a_byte_to_zeromq() {
+fn no_byte_reaches_zeromq_without_a_valid_certificate() {
     let world = World::new();
     let mesh = world.mesh();
     let server = mesh.start("text");
@@ -76,7 +76,7 @@ fn nobody_without_a_certificate_of_the_authority_gets_a_byte_to_zeromq() {
 }
 
 #[test]
-fn tls_at_a_plain_port_is_known_for_what_it_is() {
+fn tls_at_a_plain_port_is_identified() {
     let world = World::new();
     let mesh = world.mesh_with("/plain", &world.files, &["--tls", "off"]);
     let server = mesh.start("text");
@@ -92,7 +92,7 @@ fn tls_at_a_plain_port_is_known_for_what_it_is() {
 }
 
 #[test]
-fn hundreds_of_strangers_without_a_certificate_cost_a_line_and_are_counted() {
+fn hundreds_of_rejected_clients_cost_one_line() {
     crate::heavy();
     let world = World::new();
     let mesh = world.mesh();

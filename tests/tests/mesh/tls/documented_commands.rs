@@ -70,7 +70,7 @@ fn the_commands_make_certificates_that_work() {
 }
 
 #[test]
-fn a_client_cannot_pose_as_a_server_with_the_certificate_of_the_document() {
+fn a_documented_client_certificate_cannot_serve() {
     let folder = made();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let etcd = palm_tests::Etcd::start();

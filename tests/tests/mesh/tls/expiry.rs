@@ -15,7 +15,7 @@ fn text(etcd: &Etcd, files: &Certificate) -> ProcessBuilder {
 }
 
 #[test]
-fn a_certificate_that_expires_within_the_hour_is_warned_of_at_the_start() {
+fn a_certificate_about_to_expire_causes_a_warning_at_start() {
     let world = World::new();
     let files = world.authority.certificate("short").host("127.0.0.1").expires_in(Duration::from_secs(50 * 60)).issue();
     // Though it panics when it looks for the first time.
@@ -33,7 +33,7 @@ fn a_certificate_that_expires_within_the_hour_is_warned_of_at_the_start() {
 }
 
 #[test]
-fn a_server_whose_certificate_expired_is_removed_and_comes_back_with_a_new_one() {
+fn an_expired_server_is_removed_until_it_has_a_new_certificate() {
     let etcd = Etcd::start();
     let authority = Authority::new("mesh");
     let good = authority.issue("good", &["127.0.0.1"]);

@@ -8,7 +8,7 @@ use rustls::version::TLS13;
 use std::time::{Duration, Instant};
 
 #[test]
-fn calls_and_the_command_line_go_through() {
+fn calls_and_palm_cli_work_over_tls() {
     let world = World::new();
     let mesh = world.mesh();
     let servers = mesh.start_in_line("text", 2);
@@ -58,7 +58,7 @@ fn jobs_flow_from_server_to_server() {
 }
 
 #[test]
-fn a_killed_leader_is_followed_within_its_bound() {
+fn a_killed_leader_is_replaced_in_time_over_tls() {
     let world = World::new();
     let flags = [&["--tls", "required"], &QUICK[..]].concat();
     let mesh = world.mesh_with("/mesh", &world.files, &flags);
@@ -75,7 +75,7 @@ fn a_killed_leader_is_followed_within_its_bound() {
 }
 
 #[test]
-fn a_server_that_leaves_says_so_to_those_who_are_connected() {
+fn a_leaving_server_sends_goodbye_over_tls() {
     let world = World::new();
     let mesh = world.mesh();
     let server = mesh.start("text");
@@ -96,7 +96,7 @@ fn a_server_that_leaves_says_so_to_those_who_are_connected() {
 }
 
 #[test]
-fn certificates_and_etcds_users_go_together() {
+fn certificates_and_etcd_users_work_together() {
     let world = World::new();
     let etcd = &world.etcd;
     for line in [

@@ -102,7 +102,7 @@ fn thousands_of_connections_leave_nothing_behind() {
 }
 
 #[test]
-fn who_reads_late_gets_every_answer_and_who_never_reads_is_cut_off() {
+fn late_readers_get_every_answer_and_non_readers_are_cut_off() {
     let world = World::new();
     let scene = Scene::new(&world, "plenty");
     let asked = 200;
@@ -132,7 +132,7 @@ fn who_reads_late_gets_every_answer_and_who_never_reads_is_cut_off() {
 }
 
 #[test]
-fn a_leaving_server_sends_its_last_answers_to_the_end_and_then_says_so() {
+fn a_leaving_server_sends_its_last_answers_then_goodbye() {
     let world = World::new();
     let scene = Scene::new(&world, "plenty");
     let mut wire = scene.dial();

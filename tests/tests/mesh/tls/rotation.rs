@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn a_new_certificate_is_shown_to_whom_connects_next_and_a_broken_one_is_not() {
+fn a_new_certificate_is_used_for_the_next_connection() {
     let world = World::new();
     let mesh = world.mesh();
     let server = mesh.start("text");
@@ -50,7 +50,7 @@ fn a_new_certificate_is_shown_to_whom_connects_next_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn a_mesh_moves_to_another_authority_without_a_restart() {
+fn a_mesh_can_change_its_authority_without_a_restart() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let etcd = Etcd::start();
     // All share these files.

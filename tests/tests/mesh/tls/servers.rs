@@ -66,7 +66,7 @@ fn complaint(client: &Client, name: &str) -> String {
 const UUID: &str = "00000000-0000-4000-8000-000000000001";
 
 #[test]
-fn each_kind_of_bad_server_is_told_from_the_others() {
+fn each_kind_of_bad_server_is_distinguished() {
     let world = World::new();
     let mesh = world.mesh();
     let good = mesh.start("text");
@@ -118,7 +118,7 @@ fn other_client(mesh: &Mesh<'_>, change: impl FnOnce(&mut Config)) -> Client {
 }
 
 #[test]
-fn a_client_that_is_not_let_in_hears_why() {
+fn a_rejected_client_learns_the_reason() {
     let world = World::new();
     let mesh = world.mesh();
     let server = mesh.start("text");
@@ -153,7 +153,7 @@ fn a_client_that_is_not_let_in_hears_why() {
 }
 
 #[test]
-fn servers_of_one_mesh_need_no_names_and_those_of_another_stay_apart() {
+fn certificates_separate_meshes_without_host_names() {
     let world = World::new();
     // No host stands in them: they may be used on any machine of their mesh.
     let of = |name: &str| world.authority.certificate(name).uri(&format!("palm:/{name}")).issue();

@@ -16,7 +16,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn with_tls_required_nothing_starts_without_it() {
+fn required_tls_prevents_a_start_without_it() {
     let world = World::new();
     let files = world.files.flags();
     let etcd = world.etcd.endpoint();
@@ -38,7 +38,7 @@ fn with_tls_required_nothing_starts_without_it() {
 }
 
 #[test]
-fn files_that_are_no_good_end_a_server_with_their_name_and_the_reason() {
+fn unusable_files_end_a_server_with_name_and_reason() {
     let world = World::new();
     let etcd = world.etcd.endpoint();
     let elsewhere = world.authority.issue("elsewhere", &["10.0.0.1"]);
@@ -60,7 +60,7 @@ fn files_that_are_no_good_end_a_server_with_their_name_and_the_reason() {
 }
 
 #[test]
-fn who_listens_for_others_without_tls_is_told_and_who_does_with_it_is_not() {
+fn a_public_address_without_tls_causes_a_warning() {
     let world = World::new();
     let etcd = world.etcd.endpoint();
     // An address that no machine has, kept for documents: the server ends, having said what there is to say.

@@ -324,7 +324,7 @@ fn every_message_ends_exactly_once_in_two_thousand_histories() {
 /// Law: where servers die and freeze, but none for longer than patience, a message fails only if each of its attempts was
 /// lost, and no attempt beyond the limit is made.
 #[test]
-fn no_message_fails_that_was_not_lost_as_often_as_it_may_be_tried() {
+fn messages_fail_only_after_all_attempts_were_lost() {
     let (mut failed, mut saved) = (0, 0);
     for seed in 0..1_000 {
         let mut random = Rng::with_seed(seed);
@@ -365,7 +365,7 @@ fn every_loss_with_a_server_is_noticed() {
 
 /// Law: a message that takes down each server that runs it ends after as many as it has attempts, and no other message fails.
 #[test]
-fn a_poisonous_message_ends_alone_after_its_attempts() {
+fn a_poison_message_fails_alone_after_its_attempts() {
     for seed in 0..1_000 {
         let mut random = Rng::with_seed(seed);
         let limits = Limits { messages: random.usize(1..100), ordered: random.bool(), ..LIMITS };
@@ -380,7 +380,7 @@ fn a_poisonous_message_ends_alone_after_its_attempts() {
 }
 
 #[test]
-fn last_attempts_after_losses_are_made_one_by_one() {
+fn final_attempts_after_losses_are_serialised() {
     let now = Instant::now();
     let mut job = Job::new(Limits { attempts: 2, ..LIMITS }, 0);
     let route = vec![Uuid::from_u128(1)];

@@ -115,7 +115,7 @@ impl Desk {
 }
 
 #[test]
-fn nothing_is_left_of_a_hundred_thousand_servers() {
+fn a_hundred_thousand_servers_leave_no_state() {
     let mut desk = Desk::new();
     for wave in 0..WAVES {
         let ids = || (wave * WAVE..(wave + 1) * WAVE).map(|id| 1_000_000 + id);
@@ -130,7 +130,7 @@ fn nothing_is_left_of_a_hundred_thousand_servers() {
 
 /// Anyone with write access to etcd may put anything there: handling one such record takes no longer among many.
 #[test]
-fn a_hundred_thousand_broken_records_are_forgotten_with_their_keys() {
+fn a_hundred_thousand_invalid_records_leave_no_state() {
     let mut desk = Desk::new();
     let ids = || (0..100_000).map(|id| 1_000_000 + id);
     let broken = |id| Event::Invalid { key: key(id), reason: "EOF".into() };
@@ -153,7 +153,7 @@ fn a_hundred_thousand_broken_records_are_forgotten_with_their_keys() {
 
 /// A leader that stands still again and again has all servers probed anew each time.
 #[test]
-fn each_server_waits_once_however_often_the_leader_oversleeps() {
+fn pauses_of_the_leader_queue_each_server_once() {
     let mut desk = Desk::new();
     for id in 0..WAVE {
         desk.stands(member(1_000_000 + id));

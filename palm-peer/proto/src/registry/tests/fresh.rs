@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn probes_go_over_new_connections_now_and_then_and_before_a_second_miss() {
+fn probes_use_a_new_connection_before_a_second_miss() {
     let mut desk = Desk::new();
     for id in 1..=6 {
         desk.configured(id);

@@ -179,7 +179,7 @@ fn sizes() -> impl Iterator<Item = usize> {
 }
 
 #[test]
-fn one_that_falls_silent_soon_after_it_registered_is_removed_within_the_bound() {
+fn a_server_mute_after_registration_is_removed_in_time() {
     for (seed, count) in (0..).zip(sizes()) {
         let mut mesh = Mesh::new(seed);
         mesh.join(count, Duration::from_secs(8));
@@ -189,7 +189,7 @@ fn one_that_falls_silent_soon_after_it_registered_is_removed_within_the_bound() 
 }
 
 #[test]
-fn one_that_falls_silent_while_the_mesh_grows_is_removed_within_the_bound() {
+fn a_server_mute_while_the_mesh_grows_is_removed_in_time() {
     for (seed, count) in (1000..).zip(sizes()) {
         let mut mesh = Mesh::new(seed);
         mesh.join(count.div_ceil(5), Duration::from_secs(1));
@@ -200,7 +200,7 @@ fn one_that_falls_silent_while_the_mesh_grows_is_removed_within_the_bound() {
 }
 
 #[test]
-fn one_that_falls_silent_after_the_leader_changed_is_removed_within_the_bound() {
+fn a_server_mute_after_a_failover_is_removed_in_time() {
     for (seed, count) in (2000..).zip(sizes()) {
         let mut mesh = Mesh::new(seed);
         mesh.join(count, Duration::from_secs(1));
@@ -213,7 +213,7 @@ fn one_that_falls_silent_after_the_leader_changed_is_removed_within_the_bound() 
 
 /// They answer the second probe of a series, which may be under way when the next round begins.
 #[test]
-fn a_slow_one_that_falls_silent_is_removed_within_the_bound() {
+fn a_slow_server_that_turns_mute_is_removed_in_time() {
     for (seed, count) in (3000..).zip(sizes()) {
         let mut mesh = Mesh::new(seed);
         mesh.join(count, Duration::from_secs(8));

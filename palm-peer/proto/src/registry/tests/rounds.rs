@@ -7,7 +7,7 @@ fn info(text: &str) -> String {
 }
 
 #[test]
-fn an_empty_round_is_the_guides() {
+fn an_empty_round_logs_pylms_lines() {
     let mut desk = Desk::new();
     let empty = ["No servers found", "0 dead servers", "0 servers remaining"].map(info);
     assert_eq!(lines(&desk.pass(Duration::ZERO)), empty);
@@ -17,7 +17,7 @@ fn an_empty_round_is_the_guides() {
 }
 
 #[test]
-fn a_round_over_servers_that_answer_is_the_guides() {
+fn a_round_over_live_servers_logs_pylms_lines() {
     let mut desk = Desk::new();
     desk.configured(1);
     desk.configured(2);
@@ -44,7 +44,7 @@ fn a_round_over_servers_that_answer_is_the_guides() {
 }
 
 #[test]
-fn a_server_that_dies_in_a_round_is_counted_in_it() {
+fn a_server_that_dies_during_a_round_is_counted_in_it() {
     let mut desk = Desk::new();
     desk.configured(1);
     desk.configured(2);
@@ -58,7 +58,7 @@ fn a_server_that_dies_in_a_round_is_counted_in_it() {
 }
 
 #[test]
-fn who_dies_between_two_rounds_is_counted_in_none() {
+fn a_server_that_dies_between_rounds_is_not_counted() {
     let mut desk = Desk::new();
     desk.configured(1);
     let token = probe(&desk.pass(Duration::ZERO));
@@ -70,7 +70,7 @@ fn who_dies_between_two_rounds_is_counted_in_none() {
 
 /// A series may last longer than the period; the next round starts in time, and the series goes on by itself.
 #[test]
-fn a_round_that_is_overdue_ends_when_the_next_begins() {
+fn an_overdue_round_ends_when_the_next_begins() {
     let mut desk = Desk::new();
     desk.registry.period = Duration::from_secs(3);
     desk.configured(1);
@@ -101,7 +101,7 @@ fn a_round_waits_for_no_removal_longer_than_its_period() {
 
 /// The leader was stopped: its clock ran, and nobody's answer reached it.
 #[test]
-fn a_leader_that_overslept_holds_it_against_nobody() {
+fn a_leader_that_was_paused_counts_no_misses() {
     let mut desk = Desk::new();
     desk.configured(1);
     let mut stale = probes(&desk.pass(Duration::ZERO));
@@ -119,7 +119,7 @@ fn a_leader_that_overslept_holds_it_against_nobody() {
 }
 
 #[test]
-fn a_leader_that_overslept_a_round_starts_one_at_once() {
+fn a_leader_that_was_paused_starts_a_round_at_once() {
     let mut desk = Desk::new();
     desk.configured(1);
     let token = probe(&desk.pass(Duration::ZERO));
@@ -132,7 +132,7 @@ fn a_leader_that_overslept_a_round_starts_one_at_once() {
 }
 
 #[test]
-fn probes_that_the_leader_cannot_send_remove_nobody_and_are_logged_once_a_minute() {
+fn probes_the_leader_cannot_send_remove_no_server() {
     let mut desk = Desk::new();
     for id in 1..=50 {
         desk.configured(id);
@@ -167,7 +167,7 @@ fn probes_that_the_leader_cannot_send_remove_nobody_and_are_logged_once_a_minute
 }
 
 #[test]
-fn the_probes_of_a_large_mesh_are_spread_and_no_more_than_so_many_are_under_way() {
+fn probes_of_a_large_mesh_are_spread_and_bounded() {
     let mut desk = Desk::new();
     let mut random = fastrand::Rng::with_seed(7);
     desk.pass(Duration::ZERO);
@@ -213,7 +213,7 @@ fn the_probes_of_a_large_mesh_are_spread_and_no_more_than_so_many_are_under_way(
 }
 
 #[test]
-fn the_digests_of_many_are_logged_where_details_are_wanted() {
+fn digests_of_many_servers_are_logged_at_debug() {
     for (verbosity, wanted) in [(LevelFilter::Info, 0), (LevelFilter::Debug, 1)] {
         let mut desk = Desk::new();
         (1..=21).for_each(|id| drop(desk.configured(id)));

@@ -388,7 +388,7 @@ fn written(write: &Action) -> Uuid {
 }
 
 #[test]
-fn the_laws_hold_in_fifteen_hundred_histories() {
+fn the_invariants_hold_in_fifteen_hundred_histories() {
     for seed in 0..1_500 {
         let mut world = World::new(seed);
         world.storm();

@@ -18,7 +18,7 @@ fn published(id: u128, lease_id: i64) -> Published {
 }
 
 #[test]
-fn what_is_published_stays_and_the_record_gets_the_new_name_once_it_answers() {
+fn a_takeover_keeps_published_keys_and_updates_the_leader() {
     let mut desk = successor([published(1, 7)]);
     let token = probe(&desk.stands(inherited(1)));
     assert_eq!(desk.published(), [uuid(1)]);
@@ -35,7 +35,7 @@ fn what_is_published_stays_and_the_record_gets_the_new_name_once_it_answers() {
 }
 
 #[test]
-fn what_is_not_published_as_it_ought_to_be_is_published_at_once() {
+fn a_takeover_publishes_missing_and_outdated_keys() {
     let elsewhere = Instance { endpoint: "tcp://elsewhere:1".into(), ..Instance::of(&record(1, 0)) };
     for found in [None, Some(published(1, 8)), Some(Published { instance: elsewhere, lease: Some(lease(7)) })] {
         let mut desk = successor(found.clone());
@@ -49,7 +49,7 @@ fn what_is_not_published_as_it_ought_to_be_is_published_at_once() {
 }
 
 #[test]
-fn what_is_published_of_servers_that_do_not_exist_is_withdrawn() {
+fn a_takeover_withdraws_keys_of_unknown_servers() {
     let mut desk = successor([published(1, 7), published(2, 7), published(3, 7)]);
     desk.stands(inherited(1));
     let broken = desk.event(Event::Invalid { key: format!("/servers/{}", uuid(2)), reason: "EOF".into() });
@@ -59,7 +59,7 @@ fn what_is_published_of_servers_that_do_not_exist_is_withdrawn() {
 }
 
 #[test]
-fn a_record_changed_by_hand_is_published_anew_when_clients_would_see_the_change() {
+fn a_record_changed_by_hand_is_published_again_if_visible() {
     let mut desk = Desk::new();
     let written = desk.configured(1);
     assert_eq!(desk.stands(Record { pid: 7, ..written.clone() }), [], "clients do not see it");
@@ -71,7 +71,7 @@ fn a_record_changed_by_hand_is_published_anew_when_clients_would_see_the_change(
 }
 
 #[test]
-fn many_records_are_renamed_in_batches_and_one_whose_write_fails_is_looked_at_again() {
+fn a_takeover_updates_records_in_batches_and_retries() {
     let mut desk = successor((1..=5).map(|id| published(id, 7)));
     for id in 1..=5 {
         let token = probe(&desk.stands(inherited(id)));

@@ -11,7 +11,7 @@ fn the_simplest_request_is_a_version_and_a_pipeline() {
 }
 
 #[test]
-fn requests_and_greetings_survive_the_wire() {
+fn requests_and_greetings_round_trip() {
     let mut request = Request::call("a.b");
     request.route = vec![Uuid::from_u128(7)];
     request.idx = Some(9);
@@ -24,7 +24,7 @@ fn requests_and_greetings_survive_the_wire() {
 }
 
 #[test]
-fn bad_headers_are_told_apart_and_keep_their_number() {
+fn bad_headers_are_distinguished_and_keep_their_index() {
     assert!(bad("{").message.contains("not a header"));
     assert_eq!(bad(r#"{"palm":1,"pipeline":5,"idx":7}"#).idx, Some(7));
     assert!(bad(r#"{"palm":2,"pipeline":["a.b"]}"#).message.contains("protocol 2"));

@@ -54,7 +54,7 @@ fn an_expired_token_is_renewed_for_requests_and_watches() {
 }
 
 #[test]
-fn a_watch_opened_with_an_expired_token_comes_up() {
+fn a_watch_opened_with_an_expired_token_recovers() {
     let server = guarded();
     let etcd = login(server.endpoint(), "root", PASSWORD);
     block_on(put(&etcd, "/w/a", "1")).expect("a write");
@@ -64,7 +64,7 @@ fn a_watch_opened_with_an_expired_token_comes_up() {
 }
 
 #[test]
-fn a_wrong_password_or_a_missing_permission_is_denied_and_never_shown() {
+fn a_wrong_password_is_denied_and_never_shown() {
     let server = guarded();
     let wrong = login(server.endpoint(), "root", "wr0ng-password");
     let guest = login(server.endpoint(), "guest", "gu3st-password");
@@ -79,7 +79,7 @@ fn a_wrong_password_or_a_missing_permission_is_denied_and_never_shown() {
 }
 
 #[test]
-fn a_user_may_be_configured_before_authentication_is_on() {
+fn credentials_may_be_set_before_authentication_is_on() {
     let server = palm_tests::Etcd::start();
     let etcd = login(server.endpoint(), "root", PASSWORD);
     block_on(put(&etcd, "/a", "before")).expect("a write");
@@ -94,7 +94,7 @@ fn a_user_may_be_configured_before_authentication_is_on() {
 
 /// etcd gives such a watch no id of its own, or that of none.
 #[test]
-fn a_watch_that_etcd_refuses_disturbs_no_other() {
+fn a_refused_watch_does_not_affect_others() {
     let server = palm_tests::Etcd::start();
     server.etcdctl(&["user", "add", &format!("root:{PASSWORD}")]);
     server.etcdctl(&["user", "grant-role", "root", "root"]);

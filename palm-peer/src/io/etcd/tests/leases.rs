@@ -54,7 +54,7 @@ fn renewals_over_a_broken_stream_fail_and_a_new_stream_works() {
 }
 
 #[test]
-fn a_frozen_member_costs_a_renewal_one_timeout_and_the_next_stream_goes_elsewhere() {
+fn a_frozen_member_costs_one_renewal_timeout() {
     let cluster = EtcdCluster::start();
     let leader = cluster.leader();
     let between = Proxy::start(cluster.member((leader + 1) % 3).address());
@@ -154,7 +154,7 @@ fn a_grant_that_failed_is_asked_for_again_under_the_same_id() {
 }
 
 #[test]
-fn a_lease_of_somebody_else_is_never_taken_for_the_own() {
+fn a_foreign_lease_is_never_taken_for_our_own() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let others = block_on(etcd.grant_lease(TTL)).expect("a lease");

@@ -62,7 +62,7 @@ fn many_watches_cost_one_stream_and_end_one_by_one() {
 }
 
 #[test]
-fn a_watch_that_etcd_cancels_disturbs_no_other() {
+fn a_cancelled_watch_does_not_affect_others() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watches = watch_many(&etcd);
@@ -77,7 +77,7 @@ fn a_watch_that_etcd_cancels_disturbs_no_other() {
 }
 
 #[test]
-fn a_slow_reader_holds_up_no_other_watch() {
+fn a_slow_reader_does_not_delay_other_watches() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut slow = etcd.watch(Target::Prefix("/w/".into()));

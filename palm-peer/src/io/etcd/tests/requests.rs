@@ -28,7 +28,7 @@ fn a_key_is_read_and_a_prefix_listed_under_a_bare_executor() {
 }
 
 #[test]
-fn a_transaction_compares_and_does_one_branch() {
+fn a_transaction_compares_and_runs_one_branch() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     block_on(async {
@@ -83,7 +83,7 @@ fn definite_answers_have_their_kind() {
 }
 
 #[test]
-fn a_list_may_be_larger_than_the_crates_own_limit() {
+fn a_listing_may_exceed_the_crates_default_limit() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     block_on(async {
@@ -143,7 +143,7 @@ fn the_last_handle_may_be_dropped_on_the_thread_itself() {
 }
 
 #[test]
-fn a_task_runs_on_the_thread_is_awaited_anywhere_and_can_be_aborted() {
+fn a_task_on_the_thread_can_be_awaited_and_aborted() {
     let etcd = handle(["127.0.0.1:1"]);
     let name = etcd.spawn(Name::Test, async { thread::current().name().map(str::to_owned) });
     assert_eq!(block_on(name).expect("a result").as_deref(), Some("palm-etcd"));
@@ -156,7 +156,7 @@ fn a_task_runs_on_the_thread_is_awaited_anywhere_and_can_be_aborted() {
 }
 
 #[test]
-fn a_request_that_is_dropped_is_given_up() {
+fn a_dropped_request_is_cancelled() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     block_on(etcd.get("/a")).expect("connected");

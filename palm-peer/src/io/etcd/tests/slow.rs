@@ -30,7 +30,7 @@ fn pause(etcd: &Etcd, time: Duration) {
 }
 
 #[test]
-fn slow_answers_end_neither_watches_nor_renewals_nor_the_connection() {
+fn slow_answers_end_no_stream_and_no_connection() {
     let server = palm_tests::Etcd::start();
     let between = SlowAnswers::start(server.address());
     let etcd = handle([between.endpoint()]);
@@ -65,7 +65,7 @@ fn slow_answers_end_neither_watches_nor_renewals_nor_the_connection() {
 }
 
 #[test]
-fn an_etcd_that_stands_still_for_a_while_again_and_again_ends_no_stream() {
+fn repeated_pauses_of_etcd_end_no_stream() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watch = open_watch(&etcd);

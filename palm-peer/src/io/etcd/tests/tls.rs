@@ -24,7 +24,7 @@ fn connect(endpoint: String, files: &Certificate) -> Etcd {
 }
 
 #[test]
-fn both_sides_prove_who_they_are() {
+fn both_sides_are_authenticated() {
     let authority = Authority::new("etcd");
     let server = guarded(&authority.issue("etcd", &["127.0.0.1"]));
     let trusted = connect(server.endpoint(), &authority.issue("us", &["127.0.0.1"]));

@@ -6,7 +6,7 @@ use palm_tests::eventually;
 use super::{super::*, *};
 
 #[test]
-fn a_watch_tells_what_is_there_then_what_changes() {
+fn a_watch_yields_existing_keys_then_changes() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     block_on(put(&etcd, "/w/a", "1")).expect("a write");
@@ -22,7 +22,7 @@ fn a_watch_tells_what_is_there_then_what_changes() {
 }
 
 #[test]
-fn a_watch_of_one_key_tells_of_no_other() {
+fn a_watch_of_one_key_yields_no_other() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Key("/k".into()));
@@ -33,7 +33,7 @@ fn a_watch_of_one_key_tells_of_no_other() {
 }
 
 #[test]
-fn a_change_that_nobody_waited_for_to_the_end_is_not_lost() {
+fn a_change_is_not_lost_when_its_future_is_dropped() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));
@@ -62,7 +62,7 @@ fn a_dropped_watch_ends_at_etcd() {
 }
 
 #[test]
-fn a_reader_that_sleeps_is_told_the_difference_and_clogs_nothing() {
+fn a_slow_reader_gets_the_difference_and_blocks_nothing() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));
@@ -83,7 +83,7 @@ fn a_reader_that_sleeps_is_told_the_difference_and_clogs_nothing() {
 
 /// etcd closes the connection of a client that pings too often.
 #[test]
-fn an_idle_watch_is_left_in_peace() {
+fn an_idle_watch_is_not_reopened() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));

@@ -9,7 +9,7 @@ use super::{super::*, *};
 use palm_proto::types::ids::Revision;
 
 #[test]
-fn what_was_compacted_while_the_watch_was_cut_off_is_told_as_the_difference() {
+fn changes_compacted_during_an_outage_come_as_a_difference() {
     let server = palm_tests::Etcd::start();
     let between = Proxy::start(server.address());
     let etcd = handle([between.endpoint()]);
@@ -34,7 +34,7 @@ fn what_was_compacted_while_the_watch_was_cut_off_is_told_as_the_difference() {
 
 /// etcd says `created`, then `canceled`, and is silent from then on.
 #[test]
-fn a_watch_from_a_compacted_revision_is_broken_not_silent() {
+fn a_watch_from_a_compacted_revision_reports_it() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     for n in 0..5 {
@@ -47,7 +47,7 @@ fn a_watch_from_a_compacted_revision_is_broken_not_silent() {
 }
 
 #[test]
-fn a_watch_outlives_a_restart_of_etcd() {
+fn a_watch_survives_a_restart_of_etcd() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));
@@ -62,7 +62,7 @@ fn a_watch_outlives_a_restart_of_etcd() {
 }
 
 #[test]
-fn a_watch_started_before_etcd_comes_up_with_it() {
+fn a_watch_opened_before_etcd_starts_recovers() {
     let server = palm_tests::Etcd::start();
     server.stop();
     let etcd = handle([server.endpoint()]);
@@ -73,7 +73,7 @@ fn a_watch_started_before_etcd_comes_up_with_it() {
 }
 
 #[test]
-fn a_watch_at_a_frozen_member_goes_elsewhere() {
+fn a_watch_leaves_a_frozen_member() {
     let cluster = EtcdCluster::start();
     let leader = cluster.leader();
     let between = Proxy::start(cluster.member((leader + 1) % 3).address());
@@ -97,7 +97,7 @@ fn a_watch_at_a_frozen_member_goes_elsewhere() {
 }
 
 #[test]
-fn a_good_watch_survives_a_doubt() {
+fn a_working_watch_survives_a_check() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));
@@ -116,7 +116,7 @@ fn a_good_watch_survives_a_doubt() {
 }
 
 #[test]
-fn a_request_that_times_out_makes_the_watches_beside_it_look() {
+fn a_request_timeout_makes_other_watches_check() {
     let server = palm_tests::Etcd::start();
     let between = Proxy::start(server.address());
     let etcd = handle([between.endpoint()]);
@@ -133,7 +133,7 @@ fn a_request_that_times_out_makes_the_watches_beside_it_look() {
 }
 
 #[test]
-fn a_member_that_lost_the_others_does_not_keep_a_watch_in_the_dark() {
+fn a_watch_leaves_a_member_that_lost_its_quorum() {
     let cluster = EtcdCluster::start();
     let leader = cluster.leader();
     let etcd = handle([cluster.member(leader).endpoint()]);

@@ -37,7 +37,7 @@ impl World {
 /// Law: where servers die and leave, and stages choose others and lose messages but report it, no message waits for patience,
 /// and each has its result.
 #[test]
-fn no_message_waits_that_a_stage_sent_elsewhere_or_lost() {
+fn no_message_hangs_that_a_stage_rerouted_or_lost() {
     let mut repeated = 0;
     for seed in 0..3_000 {
         let mut random = Rng::with_seed(seed);
@@ -63,7 +63,7 @@ fn no_message_waits_that_a_stage_sent_elsewhere_or_lost() {
 
 /// Law: a message that takes down each server that runs it ends alone, whatever instance the stages chose for it.
 #[test]
-fn a_poisonous_message_ends_alone_though_stages_choose_others() {
+fn a_poison_message_fails_alone_despite_rerouting() {
     for seed in 0..1_000 {
         let mut random = Rng::with_seed(seed);
         let limits = Limits { messages: random.usize(1..100), ordered: random.bool(), ..LIMITS };
