@@ -60,21 +60,25 @@ pub enum Action {
     /// Put the own key if it is absent, then list it and those before it.
     Stand(LeaseId),
     /// Wait for the end of the predecessor's key, and for those of the keys ahead of it: then this candidate comes closer to the lead.
-    Follow {
-        /// Whose end to wait for.
-        predecessor: Candidate,
-        /// The one or two before the predecessor. When the third candidate before this one ends, this one is the second in line, and has
-        /// to watch over the new leader.
-        ahead: Vec<Candidate>,
-        /// The leader, if no more than one candidate stands in between: its process is to be watched over a link.
-        leader: Option<Candidate>,
-        /// When the own key was created, whose end matters as well.
-        own: Revision,
-    },
+    Follow(Follow),
     /// Take up the leader's duties; every write compares this revision.
     Lead(Revision),
     /// Stop the leader's duties now.
     StepDown,
+}
+
+/// Whom a candidate follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// Whose end to wait for.
+    pub predecessor: Candidate,
+    /// The one or two before the predecessor. When the third candidate before this one ends, this one is the second in line, and has
+    /// to watch over the new leader.
+    pub ahead: Vec<Candidate>,
+    /// The leader, if no more than one candidate stands in between: its process is to be watched over a link.
+    pub leader: Option<Candidate>,
+    /// When the own key was created, whose end matters as well.
+    pub own: Revision,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,9 +140,9 @@ impl Election {
             Some(place) => {
                 let own = candidates[place].created;
                 candidates.truncate(place);
-                let leader = candidates.first().filter(|_| place < AHEAD).cloned();
+                let leader = if place < AHEAD { candidates.first().cloned() } else { None };
                 let predecessor = candidates.remove(place - 1);
-                let follow = Action::Follow { predecessor, ahead: candidates, leader, own };
+                let follow = Action::Follow(Follow { predecessor, ahead: candidates, leader, own });
                 self.enter(State::Following(lease), Some(follow))
             }
         }

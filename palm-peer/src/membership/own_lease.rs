@@ -1,14 +1,14 @@
 //! The lease that a peer registers on: one, however many attempts that takes.
 
+use super::context::LEAVE_WITHIN;
 use crate::{
     io::{
         etcd::{Etcd, EtcdError, EtcdErrorKind, Granted, LeaseRequest},
         timer,
     },
     leader::SharedClock,
-    membership::LEAVE_WITHIN,
 };
-use palm_proto::{lease::LeaseClock, types::ids::LeaseId};
+use palm_proto::{lease::LeaseClock, removal::LastWritten, types::ids::LeaseId};
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -17,8 +17,19 @@ use std::{
 /// How long giving back may take a lease of which it is not known whether etcd granted it.
 const UNSURE_WITHIN: Duration = Duration::from_millis(500);
 
+/// A registration under a lease.
+#[derive(Clone)]
+pub(crate) struct Registration {
+    /// The lease that the record is on.
+    pub(crate) lease: LeaseId,
+    /// Until when the lease is held.
+    pub(crate) clock: SharedClock,
+    /// When the record was written.
+    pub(crate) written: LastWritten,
+}
+
 /// A lease that is asked for, and kept from one attempt to register to the next.
-pub(super) struct OwnLease {
+pub(crate) struct OwnLease {
     etcd: Etcd,
     ttl: Duration,
     request: LeaseRequest,
@@ -27,12 +38,12 @@ pub(super) struct OwnLease {
 
 impl OwnLease {
     /// A lease of this TTL, which is not asked for yet.
-    pub(super) fn new(etcd: &Etcd, ttl: Duration) -> Self {
+    pub(crate) fn new(etcd: &Etcd, ttl: Duration) -> Self {
         Self { etcd: etcd.clone(), ttl, request: LeaseRequest::new(ttl), granted: None }
     }
 
     /// Gets the lease, or renews it, if an earlier attempt left it with less than two thirds of its TTL.
-    pub(super) async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
+    pub(crate) async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
         if let Some(granted) = self.granted
             && Instant::now() >= clock(&granted).renew_at()
         {
@@ -60,12 +71,13 @@ impl OwnLease {
     }
 
     /// Takes another lease next time: etcd does not have this one any more.
-    pub(super) fn forget(&mut self) {
-        (self.request, self.granted) = (LeaseRequest::new(self.ttl), None);
+    pub(crate) fn forget(&mut self) {
+        self.request = LeaseRequest::new(self.ttl);
+        self.granted = None;
     }
 
     /// Gives back what etcd may have granted, and with it the record, if that was put.
-    pub(super) async fn give_back(self) {
+    pub(crate) async fn give_back(self) {
         let Some(id) = self.request.maybe_granted() else { return };
         let patience = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };
         if let Ok(Err(error)) = timer::timeout(patience, self.etcd.revoke_lease(id)).await {

@@ -34,11 +34,11 @@ impl From<EtcdError> for RegisterError {
 #[derive(Clone)]
 pub(crate) struct Registrar {
     /// Where.
-    pub etcd: Etcd,
+    pub(crate) etcd: Etcd,
     /// Under which keys.
-    pub keys: Keys,
+    pub(crate) keys: Keys,
     /// What.
-    pub record: Record,
+    pub(crate) record: Record,
 }
 
 impl Registrar {

@@ -1,334 +1,288 @@
-//! The tasks of one session: each waits for one thing, and tells the agent.
+//! One session: a lease, from the registration on it until it is lost, or the server leaves.
 
 use super::{
-    Input, PeerContext, Registration, Session,
-    campaign::{self, AFTER_THE_NEXT, Duty},
-    lease_keeper,
-    registration::Registrar,
-    watchdog::LivenessCheck,
+    context::{LEAVE_WITHIN, Membership},
+    handle::{Command, ExitReason},
+    lease_keeper::LeaseNews,
+    own_lease::Registration,
+    registration::RegisterError,
+    session_tasks::{Input, SessionTasks},
+    status::PeerEvent,
 };
 use crate::{
-    io::{
-        etcd::{Change, Target},
-        tasks::{Name, Supervisor},
-        timer,
-    },
-    leader,
+    io::{etcd::Change, tasks::Name, timer},
+    leader::SharedClock,
     sync::lock,
 };
-use futures::{
-    FutureExt as _, StreamExt as _,
-    channel::{mpsc, oneshot},
-    future::join,
-};
+use futures::{StreamExt as _, channel::mpsc};
 use palm_proto::{
-    backoff::full_jitter,
-    election::{Candidate, Election, Event, Resignations},
+    election::{self, Action, Candidate, Election, Resignations},
     removal::{LastWritten, RemovalCause},
-    types::ids::{LeaseId, Revision},
-};
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+    types::{
+        ids::{LeaseId, Revision},
+        record::Record,
     },
-    time::{Duration, Instant},
 };
+use std::time::Instant;
 use uuid::Uuid;
 
-/// How long to wait before asking etcd again for what it did not do.
-fn again(attempt: u32) -> Duration {
-    full_jitter(attempt, Duration::from_millis(300), Duration::from_secs(10), fastrand::f64())
+/// The lease was lost.
+pub(crate) struct LeaseLost {
+    /// When the record was last written.
+    pub(crate) written: LastWritten,
+}
+
+/// A lease, and all that depends on it.
+pub(crate) struct Session {
+    membership: Membership,
+    lease: LeaseId,
+    clock: SharedClock,
+    /// When the own record was last written, as far as is known.
+    written: LastWritten,
+    election: Election,
+    /// Whether the peer is to register before it stands again, because etcd's history is a new one.
+    returning: bool,
+    /// In a row.
+    failed_registrations: u32,
+    /// Whom this peer followed last: the leader before it, once it leads.
+    followed: Option<Candidate>,
+    resignations: Resignations,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    leaving: bool,
+    tasks: SessionTasks,
 }
 
 impl Session {
-    pub(super) fn start(joined: Registration, registrar: &Registrar, supervisor: &Supervisor) -> Self {
-        let (tx, inputs) = mpsc::unbounded();
-        let mut session = Self {
-            lease: joined.lease,
-            clock: joined.clock,
-            written: joined.written,
+    /// The session that begins with this registration.
+    pub(crate) fn start(joined: Registration, membership: Membership) -> Self {
+        let Registration { lease, clock, written } = joined;
+        let (tasks, inputs) = SessionTasks::start(membership.clone(), lease, clock.clone(), written);
+        Self {
+            membership,
+            lease,
+            clock,
+            written,
             election: Election::default(),
-            followed: None,
             returning: false,
             failed_registrations: 0,
-            turn: 0,
+            followed: None,
             resignations: Resignations::default(),
-            known: campaign::KnownEndpoints::default(),
-            tx,
             inputs,
             leaving: false,
-            supervisor: supervisor.clone(),
-            tasks: Vec::new(),
-            election_tasks: Vec::new(),
-        };
-        session.keep_lease(registrar);
-        session.watch_record(registrar);
-        session.watch_history(registrar);
-        session
+            tasks,
+        }
     }
 
-    fn keep_lease(&mut self, registrar: &Registrar) {
-        let (etcd, lease, clock, tx) = (registrar.etcd.clone(), self.lease, Arc::clone(&self.clock), self.tx.clone());
-        let start = move || {
-            let (tell_news, mut news) = mpsc::unbounded();
-            let keeping = lease_keeper::keep(etcd.clone(), lease, Arc::clone(&clock), tell_news);
-            let tx = tx.clone();
-            let passing_on = async move {
-                while let Some(news) = news.next().await {
-                    let _ = tx.unbounded_send(Input::Lease(news));
-                }
-            };
-            join(keeping, passing_on).map(drop)
-        };
-        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaseKeeper, start));
-    }
-
-    fn watch_record(&mut self, registrar: &Registrar) {
-        let (etcd, key, tx) = (registrar.etcd.clone(), registrar.keys.server(registrar.record.uuid), self.tx.clone());
-        let mut first = true;
-        let start = move || {
-            let mut watch = etcd.watch(Target::Key(key.clone()));
-            let tx = tx.clone();
-            // Who watched before may have ended before it told that the record went.
-            let mut unsure = !std::mem::take(&mut first);
-            async move {
-                loop {
-                    let change = watch.next().await;
-                    if matches!(change, Change::Listed { .. })
-                        && std::mem::take(&mut unsure)
-                        && watch.items().is_empty()
-                    {
-                        let _ = tx.unbounded_send(Input::RecordMissing);
-                    }
-                    if tx.unbounded_send(Input::Own(change)).is_err() {
-                        return;
+    /// Lives until the server has left or was evicted, or until the lease is lost.
+    pub(crate) async fn run(
+        mut self,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+        failures: &mut mpsc::UnboundedReceiver<Name>,
+    ) -> Result<ExitReason, LeaseLost> {
+        self.elect(election::Event::LeaseHeld(self.lease));
+        loop {
+            futures::select_biased! {
+                input = self.inputs.select_next_some() => {
+                    if let Some(reason) = self.handle_input(input).await? {
+                        return Ok(reason);
                     }
                 }
-            }
-        };
-        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::OwnRecord, start));
-    }
-
-    /// Tells when etcd's history is another one than that in which the peer registered.
-    fn watch_history(&mut self, registrar: &Registrar) {
-        let (etcd, tx) = (registrar.etcd.clone(), self.tx.clone());
-        let known = Arc::new(AtomicU64::new(self.written.epoch));
-        let start = move || {
-            let (etcd, tx, known) = (etcd.clone(), tx.clone(), Arc::clone(&known));
-            async move {
-                loop {
-                    known.store(etcd.history_after(known.load(Ordering::Relaxed)).await, Ordering::Relaxed);
-                    if tx.unbounded_send(Input::NewHistory).is_err() {
-                        return;
+                _ = failures.select_next_some() => self.handle_task_failure(),
+                command = commands.next() => match command {
+                    Some(Command::Leave(done)) => {
+                        self.leave().await;
+                        let _ = done.send(());
                     }
+                    Some(Command::Finish(done)) => {
+                        self.membership.registrar.revoke(self.lease).await;
+                        let _ = done.send(());
+                        return Ok(ExitReason::Left);
+                    }
+                    // The peer was dropped without a word.
+                    None => {
+                        self.leave().await;
+                        self.membership.registrar.revoke(self.lease).await;
+                        return Ok(ExitReason::Left);
+                    }
+                },
+            }
+        }
+    }
+
+    async fn leave(&mut self) {
+        let led = self.election.term().is_some();
+        self.leaving = true;
+        self.tasks.end_election();
+        let leaving = self.membership.registrar.leave(self.lease);
+        match timer::timeout(LEAVE_WITHIN, leaving).await {
+            // Nobody else is there to say it: the successor finds no record.
+            Ok(Ok(())) if led => {
+                let uuid = self.membership.context.uuid;
+                log::info!(target: "registry", "Deleted server {uuid} because it killed itself");
+            }
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!("leaving without a word, the lease will expire: {error}"),
+            Err(_) => log::warn!("leaving without a word, the lease will expire: etcd did not answer in time"),
+        }
+        self.announce(PeerEvent::Deposed);
+    }
+
+    fn announce(&self, event: PeerEvent) {
+        self.membership.status.announce(event);
+    }
+
+    async fn handle_input(&mut self, input: Input) -> Result<Option<ExitReason>, LeaseLost> {
+        match input {
+            _ if self.leaving => {}
+            Input::Lease(LeaseNews::InDoubt(why)) => {
+                self.elect(election::Event::LeaseInDoubt);
+                self.announce(PeerEvent::Detached);
+                log::warn!("etcd is in doubt: the lease was not renewed in time; the server goes on serving: {why}");
+            }
+            Input::Lease(LeaseNews::HeldAgain) => {
+                self.announce(PeerEvent::Rejoined);
+                log::info!("etcd is back: the lease lives");
+                self.elect(election::Event::LeaseHeld(self.lease));
+            }
+            Input::Lease(LeaseNews::Lost) => return Err(LeaseLost { written: self.written }),
+            Input::Own(change) => self.handle_own_record(change),
+            Input::RemovalCause(cause) => return self.handle_removal(cause).await,
+            Input::Responsive => self.register(),
+            Input::NewHistory => self.start_over(),
+            Input::RecordMissing => self.tasks.resolve_removal(self.written, None),
+            // Else it stands once the lease is held, or the record is put, again.
+            Input::Resigned if !self.returning && lock(&self.clock).is_held(Instant::now()) => {
+                self.elect(election::Event::LeaseHeld(self.lease));
+            }
+            Input::Registered(Ok(written)) => self.handle_registered(written),
+            Input::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict().await)),
+            Input::Registered(Err(RegisterError::Etcd(error))) => {
+                self.membership.registrar.etcd.log_failure("registering anew", &error);
+                self.failed_registrations += 1;
+                self.register();
+            }
+            Input::Election(turn, event) if turn == self.tasks.turn() => self.elect(event),
+            Input::Resign(turn, unreached) if turn == self.tasks.turn() => {
+                if let Some(term) = self.election.term() {
+                    self.resign(term, unreached);
                 }
             }
-        };
-        self.tasks.push(registrar.etcd.keep(&self.supervisor, Name::History, start));
+            Input::Resigned | Input::Resign(..) | Input::Election(..) => {}
+        }
+        Ok(None)
     }
 
-    /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
-    pub(super) fn resolve_removal(&mut self, registrar: &Registrar, mut deleted: Option<Revision>) {
-        let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
-        self.spawn(registrar, Name::Investigation, move || {
-            // What happened between two attempts nobody saw.
-            resolve_removal(registrar_clone.clone(), written, deleted.take(), lease)
-        });
+    fn register(&mut self) {
+        self.tasks.register(self.written, self.failed_registrations);
     }
 
-    /// Puts the record anew, on the same lease.
-    pub(super) fn register(&mut self, registrar: &Registrar) {
-        let (registrar_clone, written, lease) = (registrar.clone(), self.written, self.lease);
-        let attempt = self.failed_registrations;
-        self.spawn(registrar, Name::Registration, move || {
-            let registrar = registrar_clone.clone();
-            async move {
-                let result = registrar.register(lease, Some(written)).await;
-                if result.is_err() {
-                    timer::sleep(again(attempt)).await;
+    fn handle_registered(&mut self, written: LastWritten) {
+        self.failed_registrations = 0;
+        // Where the history changed meanwhile, the next registration is on its way.
+        self.written = written;
+        self.announce(PeerEvent::Rejoined);
+        log::info!("registered again as {}", self.membership.context.uuid);
+        if std::mem::take(&mut self.returning) {
+            self.elect(election::Event::LeaseHeld(self.lease));
+        }
+    }
+
+    /// In a new history nothing holds that was known of revisions and absent keys: neither that this peer leads, nor whom it
+    /// follows, nor that it is registered.
+    fn start_over(&mut self) {
+        self.elect(election::Event::LeaseInDoubt);
+        self.tasks.end_election();
+        self.announce(PeerEvent::Detached);
+        self.membership.status.unconfigured();
+        self.returning = true;
+        self.register();
+    }
+
+    fn handle_own_record(&mut self, change: Change) {
+        match change {
+            Change::Put { current, .. } => {
+                self.written.revision = self.written.revision.max(current.modified);
+                if Record::from_json(&current.value).is_ok_and(|record| record.configured) {
+                    self.announce(PeerEvent::Configured);
                 }
-                Input::Registered(result)
             }
-        });
+            Change::Deleted { revision, observed, .. } => {
+                self.tasks.resolve_removal(self.written, observed.then_some(revision));
+            }
+            Change::Listed { .. } | Change::NewHistory => {}
+            Change::Stale { reason } => log::debug!("the watch on the own record was interrupted: {reason}"),
+        }
     }
 
-    /// Waits until the serving loop turns.
-    pub(super) fn await_response(&mut self, registrar: &Registrar, beats: &mpsc::UnboundedSender<LivenessCheck>) {
-        let beats = beats.clone();
-        self.spawn(registrar, Name::AwaitResponse, move || {
-            let (answer, answered) = oneshot::channel();
-            // Without a loop there is no response, and the sender is dropped.
-            let _ = beats.unbounded_send(answer);
-            async move {
-                if answered.await.is_err() {
-                    futures::future::pending::<()>().await;
-                }
-                Input::Responsive
+    async fn handle_removal(&mut self, cause: RemovalCause) -> Result<Option<ExitReason>, LeaseLost> {
+        self.membership.status.unconfigured();
+        match cause {
+            RemovalCause::Evicted => return Ok(Some(self.evict().await)),
+            RemovalCause::DeletedByHand | RemovalCause::Unexplained => {
+                self.announce(PeerEvent::Detached);
+                log::warn!(
+                    "the record of this server is gone from etcd, and nothing proves that a person meant it; \
+                     registering anew"
+                );
+                self.register();
             }
-        });
+            RemovalCause::LeaseLost => return Err(LeaseLost { written: self.written }),
+            RemovalCause::Reset => {
+                self.announce(PeerEvent::Detached);
+                log::info!("the mesh was reset; registering anew");
+                self.register();
+            }
+            RemovalCause::Mute => {
+                self.announce(PeerEvent::Detached);
+                log::warn!("the registry removed this server because it did not answer; it rejoins once it does");
+                self.tasks.await_response();
+            }
+        }
+        Ok(None)
     }
 
-    /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while: when it reaches what it
-    /// did not, or nobody else stands.
-    pub(super) fn resign(
-        &mut self,
-        registrar: &Registrar,
-        context: &PeerContext,
-        term: Revision,
-        unreached: Vec<Uuid>,
-    ) {
-        let (etcd, keys, own) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.keys.candidate(self.lease));
-        let dialer = context.dialer.for_probes(&registrar.etcd);
+    async fn evict(&mut self) -> ExitReason {
+        self.tasks.end_election();
+        let _ = timer::timeout(LEAVE_WITHIN, self.membership.registrar.revoke(self.lease)).await;
+        self.membership.evicted()
+    }
+
+    /// A task of the peer's panicked, and starts anew in a while. A leader cannot tell what it did not do or see meanwhile, and
+    /// leaves the lead to the next in line.
+    fn handle_task_failure(&mut self) {
+        if self.leaving {
+            return;
+        }
+        if let Some(term) = self.election.term() {
+            self.resign(term, Vec::new());
+        }
+    }
+
+    fn resign(&mut self, term: Revision, unreached: Vec<Uuid>) {
+        self.elect(election::Event::LeaseInDoubt);
         let wait = self.resignations.resigned(Instant::now());
-        self.spawn(registrar, Name::Resignation, move || {
-            let (etcd, keys, own, dialer) = (etcd.clone(), keys.clone(), own.clone(), dialer.clone());
-            let unreached = unreached.clone();
-            async move {
-                campaign::resign(&etcd, &own, term).await;
-                campaign::until_reached(&etcd, &keys, &dialer, unreached, wait).await;
-                Input::Resigned
-            }
-        });
+        self.tasks.resign(term, unreached, wait);
     }
 
-    pub(super) fn stand(&mut self, registrar: &Registrar, lease: LeaseId) {
-        let (etcd, keys, me) = (registrar.etcd.clone(), registrar.keys.clone(), registrar.record.uuid);
-        self.spawn_for_election(registrar, Name::Candidacy, move || {
-            let (etcd, keys) = (etcd.clone(), keys.clone());
-            async move { Event::Listed(campaign::stand(&etcd, &keys, me, lease).await) }
-        });
-    }
-
-    pub(super) fn follow(
-        &mut self,
-        registrar: &Registrar,
-        context: &PeerContext,
-        predecessor: Candidate,
-        ahead: Vec<Candidate>,
-        leader: Option<Candidate>,
-        own: Revision,
-    ) {
-        self.watch_key(registrar, predecessor.key.clone(), predecessor.created);
-        self.watch_key(registrar, registrar.keys.candidate(self.lease), own);
-        self.followed = Some(predecessor.clone());
-        for ahead in ahead {
-            self.watch_key(registrar, ahead.key, ahead.created);
-        }
-        let Some(leader) = leader else { return };
-        lock(&self.known).retain(|uuid, _| Some(*uuid) == leader.uuid || Some(*uuid) == predecessor.uuid);
-        // The predecessor, should it lead next, must be known by then.
-        let after = if predecessor == leader {
-            Duration::ZERO
-        } else {
-            self.monitor_leader(registrar, context, predecessor, Duty::Know);
-            AFTER_THE_NEXT
-        };
-        self.monitor_leader(registrar, context, leader, Duty::Bury(after));
-    }
-
-    fn monitor_leader(&mut self, registrar: &Registrar, context: &PeerContext, candidate: Candidate, duty: Duty) {
-        let (etcd, keys, known) = (registrar.etcd.clone(), registrar.keys.clone(), Arc::clone(&self.known));
-        let dialer = context.dialer.for_probes(&registrar.etcd);
-        let start = move || {
-            let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
-            let candidate = candidate.clone();
-            async move { campaign::monitor_leader(&etcd, &keys, &dialer, (&candidate, duty), &known).await }
-        };
-        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, Name::LeaderWatch, start));
-    }
-
-    pub(super) fn lead(&mut self, registrar: &Registrar, context: &PeerContext, term: Revision) {
-        self.watch_key(registrar, registrar.keys.candidate(self.lease), term);
-        // The duties must never keep the lease from being renewed.
-        let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
-            log::warn!("leading without a thread for it, beside the renewal of the lease: {error}");
-            registrar.etcd.clone()
-        });
-        let context = leader::LeaderContext {
-            etcd: etcd.clone(),
-            keys: registrar.keys.clone(),
-            me: context.uuid,
-            options: context.options.clone(),
-            dialer: context.dialer.for_probes(&etcd),
-            candidate: registrar.keys.candidate(self.lease),
-            term,
-            clock: Arc::clone(&self.clock),
-            predecessor: self.followed.take(),
-        };
-        let (tx, turn) = (self.tx.clone(), self.turn);
-        let start = move || {
-            let (tx, leading) = (tx.clone(), leader::lead(context.clone()));
-            async move {
-                let _ = tx.unbounded_send(match leading.await {
-                    // The fence is closed: some other candidate leads, or the key is gone.
-                    leader::End::Deposed => Input::Election(turn, Event::KeyGone),
-                    leader::End::Resigned(unreached) => Input::Resign(turn, unreached),
-                });
-            }
-        };
-        self.election_tasks.push(etcd.keep(&self.supervisor, Name::Leader, start));
-    }
-
-    /// Tells the election when a key that was created then is gone.
-    fn watch_key(&mut self, registrar: &Registrar, key: String, created: Revision) {
-        let etcd = registrar.etcd.clone();
-        self.spawn_for_election(registrar, Name::CandidateWatch, move || {
-            let (etcd, key) = (etcd.clone(), key.clone());
-            async move {
-                campaign::gone(&etcd, key, created).await;
-                Event::KeyGone
-            }
-        });
-    }
-
-    fn spawn<F>(&mut self, registrar: &Registrar, name: Name, mut start: impl FnMut() -> F + Send + 'static)
-    where
-        F: Future<Output = Input> + Send + 'static,
-    {
-        let tx = self.tx.clone();
-        let telling = move || {
-            let (tx, input) = (tx.clone(), start());
-            async move { drop(tx.unbounded_send(input.await)) }
-        };
-        self.tasks.retain(|task| !task.is_finished());
-        self.tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
-    }
-
-    fn spawn_for_election<F>(
-        &mut self,
-        registrar: &Registrar,
-        name: Name,
-        mut start: impl FnMut() -> F + Send + 'static,
-    ) where
-        F: Future<Output = Event> + Send + 'static,
-    {
-        let (tx, turn) = (self.tx.clone(), self.turn);
-        let telling = move || {
-            let (tx, event) = (tx.clone(), start());
-            async move { drop(tx.unbounded_send(Input::Election(turn, event.await))) }
-        };
-        self.election_tasks.push(registrar.etcd.keep(&self.supervisor, name, telling));
-    }
-}
-
-async fn resolve_removal(
-    registrar: Registrar,
-    written: LastWritten,
-    mut deleted: Option<Revision>,
-    lease: LeaseId,
-) -> Input {
-    for attempt in 0.. {
-        match registrar.verdict(written, deleted, lease).await {
-            Ok(verdict) => return Input::RemovalCause(verdict),
-            // What happened in between nobody saw.
-            Err(error) => {
-                deleted = None;
-                registrar.etcd.log_failure("finding out why the record is gone", &error);
+    /// Tells the election what happened, and carries out what it says.
+    fn elect(&mut self, event: election::Event) {
+        for action in self.election.handle(event) {
+            self.tasks.next_turn();
+            match action {
+                Action::Stand(lease) => self.tasks.stand(lease),
+                Action::Follow(follow) => {
+                    self.followed = Some(follow.predecessor.clone());
+                    self.tasks.follow(follow);
+                }
+                Action::Lead(term) => {
+                    self.announce(PeerEvent::Elected);
+                    self.tasks.lead(term, self.followed.take());
+                }
+                Action::StepDown => {
+                    self.announce(PeerEvent::Deposed);
+                    log::info!("no longer leading the mesh");
+                }
             }
         }
-        timer::sleep(again(attempt)).await;
     }
-    Input::RemovalCause(RemovalCause::Unexplained)
 }

@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 /// Asks the serving loop whether it turns: it answers by sending.
 pub(crate) type LivenessCheck = oneshot::Sender<()>;
 
+/// Where the serving loop is asked.
+pub(crate) type LivenessSender = mpsc::UnboundedSender<LivenessCheck>;
+
 /// How often the loop is asked, unless systemd wants to know more often.
 const PERIOD: Duration = Duration::from_secs(2);
 /// How long the loop may take to answer before that is worth a warning.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks the loop again and again whether it turns. A loop that was never started is not asked twice.
-pub(crate) async fn keep(beats: mpsc::UnboundedSender<LivenessCheck>) {
+pub(crate) async fn keep(liveness: LivenessSender) {
     // systemd wants to hear within its period; twice in it leaves room for one late answer.
     let period = systemd::watchdog().map_or(PERIOD, |watchdog| PERIOD.min(watchdog / 2));
     let mut seen = false;
@@ -26,7 +29,7 @@ pub(crate) async fn keep(beats: mpsc::UnboundedSender<LivenessCheck>) {
     loop {
         let asked = Instant::now();
         let (answer, answered) = oneshot::channel();
-        if beats.unbounded_send(answer).is_err() {
+        if liveness.unbounded_send(answer).is_err() {
             return;
         }
         match select(answered, timer::sleep(PATIENCE)).await {

@@ -3,12 +3,11 @@
 use super::{
     active_calls::ActiveCalls,
     clients::Clients,
+    forward::Forwarder,
     functions, liveness_check,
-    parcel::ReplyTo,
-    passing::Passing,
+    parcel::{Notice, Parcel, ReplyTo},
     state::ServerState,
     task::{Completion, NextStage, Task},
-    unconfirmed::Lost,
 };
 use crate::{
     ingress::{Receiver, Sender},
@@ -17,7 +16,7 @@ use crate::{
         timer::{self, Sleep},
         zmq::{Connection, Frames, RouterEvent},
     },
-    membership::watchdog::LivenessCheck,
+    membership::watchdog::{LivenessCheck, LivenessSender},
     server::message::Message,
 };
 use bytes::Bytes;
@@ -51,7 +50,7 @@ const SLICE: Duration = Duration::from_micros(200);
 
 /// One server's loop.
 pub(crate) struct Dispatcher {
-    pub(super) core: Arc<ServerState>,
+    core: Arc<ServerState>,
     sender: Sender,
     running: ActiveCalls,
     queued: FairQueue<Connection, Task>,
@@ -59,80 +58,74 @@ pub(crate) struct Dispatcher {
     sweep: Fuse<Sleep>,
     /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
     slow: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// Messages being passed on over links that are not open yet.
-    pub(super) onward: Passing,
-    /// What was lost on its way to other servers.
-    losses: mpsc::UnboundedReceiver<Lost>,
+    /// Passes messages on to other servers.
+    forwarder: Forwarder,
     clients: Clients,
     /// When others last had their turn.
     yielded: Instant,
+    liveness: mpsc::UnboundedReceiver<LivenessCheck>,
+    receiver: Receiver,
 }
 
 impl Dispatcher {
-    /// A loop that answers over `sender`.
-    pub(crate) fn new(core: Arc<ServerState>, sender: Sender) -> Self {
-        Self {
+    /// A loop that answers over `sender` what comes in over `receiver`; and where to ask whether it runs.
+    pub(crate) fn new(core: Arc<ServerState>, sender: Sender, receiver: Receiver) -> (Self, LivenessSender) {
+        let (tx, liveness) = mpsc::unbounded();
+        let dispatcher = Self {
             running: ActiveCalls::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
             queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
-            onward: Passing::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
+            forwarder: Forwarder::new(
+                Arc::clone(&core.relay),
+                Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes },
+            ),
             sweep: Fuse::terminated(),
-            losses: core.relay.ledgers.losses(),
             core,
             sender,
             slow: FuturesUnordered::new(),
             clients: Clients::new(),
             yielded: Instant::now(),
-        }
+            liveness,
+            receiver,
+        };
+        (dispatcher, tx)
     }
 
-    /// Turns until `until` ends.
-    pub(crate) async fn run(
-        &mut self,
-        receiver: &mut Receiver,
-        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
-        mut until: &mut (impl FusedFuture<Output = ()> + Unpin),
-    ) {
+    /// Runs until `until` ends, and returns what that returns.
+    pub(crate) async fn run<T>(&mut self, mut until: &mut (impl FusedFuture<Output = T> + Unpin)) -> T {
         loop {
             futures::select_biased! {
-                () = until => return,
-                () = self.turn(receiver, beats).fuse() => {}
+                ended = until => return ended,
+                () = self.step().fuse() => {}
             }
         }
     }
 
     /// Waits for the next thing that happens, and deals with it. Cancel-safe.
-    async fn turn(&mut self, receiver: &mut Receiver, beats: &mut mpsc::UnboundedReceiver<LivenessCheck>) {
+    async fn step(&mut self) {
         if self.yielded.elapsed() > SLICE {
             executor::yield_now().await;
             self.yielded = Instant::now();
         }
         futures::select_biased! {
-            beat = beats.select_next_some() => liveness_check::answer(beat),
+            check = self.liveness.select_next_some() => liveness_check::answer(check),
             finished = self.running.next().fuse() => self.finish(finished),
-            notice = self.onward.next().fuse() => self.give_notice(notice),
-            lost = self.losses.select_next_some() => self.lost(lost),
+            notice = self.forwarder.next().fuse() => self.give_notice(notice),
             () = self.slow.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
             () = &mut self.clients.expiry => self.clients.expire(),
-            event = receiver.recv().fuse() => self.handle_router_event(event),
+            event = self.receiver.recv().fuse() => self.handle_router_event(event),
         }
     }
 
-    /// Goes on until all that was taken in is answered, at least for `least` and at most for `most`.
-    pub(crate) async fn drain(
-        &mut self,
-        receiver: &mut Receiver,
-        beats: &mut mpsc::UnboundedReceiver<LivenessCheck>,
-        min: Duration,
-        max: Duration,
-    ) {
+    /// Goes on until all that was taken in is answered, at least for `min` and at most for `max`.
+    pub(crate) async fn drain(&mut self, min: Duration, max: Duration) {
         let start = Instant::now();
-        self.run(receiver, beats, &mut timer::sleep_until(start + min).fuse()).await;
+        self.run(&mut timer::sleep_until(start + min).fuse()).await;
         let mut end = timer::sleep_until(start + max).fuse();
         while !self.is_idle() {
             futures::select_biased! {
                 () = end => return,
-                () = self.turn(receiver, beats).fuse() => {}
+                () = self.step().fuse() => {}
             }
         }
     }
@@ -149,7 +142,7 @@ impl Dispatcher {
 
     /// How many functions run or wait.
     pub(crate) fn pending(&self) -> usize {
-        self.running.len() + self.queued.len() + self.onward.len()
+        self.running.len() + self.queued.len() + self.forwarder.waiting()
     }
 
     /// How many have heard the goodbye and not said theirs.
@@ -192,9 +185,10 @@ impl Dispatcher {
             }
             Ok(Incoming::GoodbyeAck) => self.clients.table.parted(&to.connection),
             Ok(Incoming::Request(request)) => {
-                (to.job, to.idx, to.stage) = (request.job, request.idx, request.stage);
+                to.repeat(request.job, request.idx, request.stage);
                 if request.stage > 0 {
-                    (to.client, to.delimiter) = (request.client, false);
+                    to.client = request.client;
+                    to.delimiter = false;
                 }
                 let too_many = frames.next().is_some().then(|| {
                     Failure::new(CallErrorKind::BadMessage, "a message has two frames, a header and a payload")
@@ -205,7 +199,7 @@ impl Dispatcher {
                 }
             }
             Err(BadHeader { message, job, idx, stage }) => {
-                (to.job, to.idx, to.stage) = (job, idx, stage.unwrap_or(0));
+                to.repeat(job, idx, stage.unwrap_or(0));
                 self.answer(&to, Err(Failure::new(CallErrorKind::BadMessage, message)));
             }
         }
@@ -214,23 +208,21 @@ impl Dispatcher {
     /// Starts, queues or at once answers a request; an error means that no function ran.
     fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), Failure> {
         let arrived = Instant::now();
-        let name = self.meant_here(&request)?.to_owned();
+        let name = self.core.function_meant(&request)?.to_owned();
         let max = self.core.options.max_payload;
         if payload.len() > max {
             let text = format!("a payload of {} bytes, {max} at most", payload.len());
             return Err(Failure::new(CallErrorKind::TooLarge, text));
         }
-        if request.goes_on() && !self.onward.has_room() {
+        if request.goes_on() {
             // Before the function runs: afterwards it would have run in vain.
-            let (count, bytes) = (self.onward.len(), self.onward.bytes());
-            let text = format!("{count} messages of {bytes} bytes wait for connections to other servers");
-            return Err(Failure::new(CallErrorKind::Busy, text));
+            self.forwarder.check_room()?;
         }
         let time = request.timeout_ms.map_or(self.core.options.timeout, Duration::from_millis).min(LONGEST);
         let deadline = arrived + time;
         if self.core.leaving.load(Ordering::Acquire) && request.stage > 0 {
             // The stages before have run: to refuse it would have them run again.
-            self.pass_on(to, request, payload, deadline, true);
+            self.forwarder.pass_on(Parcel { to: to.clone(), request, payload, deadline }, true);
             return Ok(());
         }
         let message = Message {
@@ -258,23 +250,6 @@ impl Dispatcher {
         });
         self.conclude(to, functions::at_most(max, result), onward);
         Ok(())
-    }
-
-    /// The name of the function that is meant, if the request is meant for this server.
-    fn meant_here<'a>(&self, request: &'a Request) -> Result<&'a str, Failure> {
-        let core = &self.core;
-        let target = &request.pipeline[request.stage];
-        let (server, function) = names::split_target(target).ok_or_else(|| {
-            Failure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
-        })?;
-        let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == core.uuid);
-        // A uuid can be written in several ways, and clients that found it in one may send it in another.
-        let named = server == core.name || server.parse() == Ok(core.uuid);
-        if !routed || !named {
-            let text = format!("this is {} {}, not {target}", core.name, core.uuid);
-            return Err(Failure::new(CallErrorKind::WrongServer, text));
-        }
-        Ok(function)
     }
 
     fn admit(&mut self, task: Task) -> Result<(), Failure> {
@@ -351,15 +326,35 @@ impl Dispatcher {
         match (result, onward) {
             (Ok(result), Some(NextStage { mut request, deadline })) => {
                 request.stage += 1;
-                self.pass_on(to, request, result, deadline, false);
+                self.forwarder.pass_on(Parcel { to: to.clone(), request, payload: result, deadline }, false);
             }
             (result, _) => self.answer(to, result),
         }
     }
 
-    pub(super) fn answer(&mut self, to: &ReplyTo, result: Result<Bytes, Failure>) {
+    /// Tells a client what became of a message that was passed on.
+    fn give_notice(&mut self, notice: Option<Notice>) {
+        let Some(Notice { to, outcome }) = notice else { return };
+        match outcome {
+            Ok(rerouted) => {
+                let mut header = self.header_for(&to);
+                header.rerouted = Some(rerouted);
+                self.send(&to, &header, Bytes::new());
+            }
+            Err(failure) => self.answer(&to, Err(failure)),
+        }
+    }
+
+    fn header_for(&self, to: &ReplyTo) -> Answer {
         let mut header = Answer::greeting(self.core.uuid);
-        (header.job, header.idx, header.stage) = (to.job, to.idx, Some(to.stage));
+        header.job = to.job;
+        header.idx = to.idx;
+        header.stage = Some(to.stage);
+        header
+    }
+
+    fn answer(&mut self, to: &ReplyTo, result: Result<Bytes, Failure>) {
+        let mut header = self.header_for(to);
         let payload = result.unwrap_or_else(|failure| {
             self.core.failed();
             header.error = Some(failure);
@@ -368,7 +363,7 @@ impl Dispatcher {
         self.send(to, &header, payload);
     }
 
-    pub(super) fn send(&mut self, to: &ReplyTo, header: &Answer, payload: Bytes) {
+    fn send(&mut self, to: &ReplyTo, header: &Answer, payload: Bytes) {
         let mut frames = Vec::with_capacity(3);
         if to.delimiter {
             frames.push(Bytes::new());

@@ -5,6 +5,7 @@ pub(crate) mod certificate_expiry;
 pub(crate) mod clients;
 pub(crate) mod definition;
 pub(crate) mod dispatch;
+mod engine;
 pub(crate) mod forward;
 pub(crate) mod functions;
 pub(crate) mod liveness_check;

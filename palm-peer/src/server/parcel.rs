@@ -24,6 +24,13 @@ impl ReplyTo {
     pub(super) fn new(connection: Connection, delimiter: bool) -> Self {
         Self { connection, client: None, delimiter, job: None, idx: None, stage: 0 }
     }
+
+    /// Has the answer repeat these numbers of the request.
+    pub(super) fn repeat(&mut self, job: Option<Uuid>, idx: Option<u64>, stage: usize) {
+        self.job = job;
+        self.idx = idx;
+        self.stage = stage;
+    }
 }
 
 /// A message on its way to another server.

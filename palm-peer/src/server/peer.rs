@@ -1,81 +1,55 @@
 //! A server that has joined the mesh.
 
-mod leaving;
-
 use crate::{
     error::{Error, ErrorKind},
     ingress::{self, Ingress, OpenError},
     io::wall_clock,
-    io::{
-        etcd::Etcd,
-        signal,
-        tasks::{self, Name},
-        timer,
-    },
+    io::{etcd::Etcd, signal, tasks::Name, timer},
     logging,
-    membership::watchdog::LivenessCheck,
     membership::{
-        Agent, Command, End,
-        status::{PeerEvent, PeerState, StatusPublisher},
+        self, AgentHandle,
+        status::{PeerEvent, PeerState},
     },
     server::{
         certificate_expiry,
         definition::{Definition, check_length},
         dispatch::Dispatcher,
+        engine::{Engine, GIVE_BACK_WITHIN, LEAVE_OVERHEAD, failed},
         startup_check,
         state::ServerState,
     },
     sync::lock,
 };
 use futures::{
-    FutureExt as _, Stream,
-    channel::{mpsc, oneshot},
+    Stream,
     future::{Either, select},
-    pin_mut,
 };
 use palm_proto::{config::ValidConfig, types::record::Record};
 use std::{
     fmt,
     future::Future,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 use uuid::Uuid;
-
-/// How long a server that is stopped while it joins, or told to hurry, waits for etcd to take back its lease.
-const GIVE_BACK_WITHIN: Duration = Duration::from_secs(1);
-
-/// How much longer than its drain leaving may take. Every wait in it has a bound of its own; this one holds even when no timer
-/// fires any more.
-const LEAVE_OVERHEAD: Duration = Duration::from_secs(10);
 
 /// A server that has joined the mesh. It answers while [`Peer::serve`] runs.
 ///
 /// Its place in etcd is kept by a thread of its own, whatever the executor does. Dropping it without serving to the end
 /// takes the server out of the mesh, in the background.
 pub struct Peer {
-    core: Arc<ServerState>,
+    uuid: Uuid,
     endpoint: String,
-    status: Arc<StatusPublisher>,
-    commands: mpsc::UnboundedSender<Command>,
+    /// Keeps the server in the mesh until the peer is dropped.
+    agent: AgentHandle,
+    /// Until it is served.
     engine: Mutex<Option<Engine>>,
-    /// How many signals the process had received before this peer joined.
-    signals: u64,
-}
-
-/// What serving needs, once.
-struct Engine {
-    door: Ingress,
-    sender: ingress::Sender,
-    receiver: ingress::Receiver,
-    beats: mpsc::UnboundedReceiver<LivenessCheck>,
-    end: oneshot::Receiver<End>,
 }
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("uuid", &self.core.uuid).field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Peer").field("uuid", &self.uuid).field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -89,54 +63,47 @@ impl Peer {
         let signals = signal::seen();
         startup_check::prepare()?;
         log::info!("server {} joins the mesh {:?} at {}", definition.name, options.prefix, options.etcd.join(","));
-        let prepared = {
-            let preparing = prepare(definition, options);
-            pin_mut!(preparing);
-            match select(preparing, &mut shutdown).await {
-                Either::Left((prepared, _)) => prepared?,
-                Either::Right(_) => return Ok(None),
-            }
+        let prepared = match select(pin!(prepare(definition, options)), &mut shutdown).await {
+            Either::Left((prepared, _)) => prepared?,
+            Either::Right(_) => return Ok(None),
         };
-        let Prepared { core, door, sender, receiver, record, etcd } = prepared;
+        let Prepared { core, ingress, sender, receiver, record, etcd } = prepared;
         let endpoint = record.endpoint();
         core.relay.attach(etcd.clone());
-        let status = Arc::new(StatusPublisher::new());
-        let (commands, heard) = mpsc::unbounded();
-        let (ask_beat, beats) = mpsc::unbounded();
-        let (tell_joined, joined) = oneshot::channel();
-        let (tell_end, end) = oneshot::channel();
-        let living = live(etcd.clone(), Arc::clone(&core), record, Arc::clone(&status), heard, ask_beat, tell_joined);
-        drop(etcd.spawn(Name::Peer, async move {
-            // Nobody waits for the end of a peer that is not served.
-            let _ = tell_end.send(living.await);
-        }));
+        let certificate_expiry = core.dialer.credentials().map(|credentials| {
+            let watching = move || certificate_expiry::watch(Arc::clone(&credentials));
+            etcd.keep(&core.supervisor, Name::CertificateExpiry, watching)
+        });
+        let (dispatcher, liveness) = Dispatcher::new(Arc::clone(&core), sender, receiver);
+        let (agent, joined) = membership::spawn(etcd, core.context(), record, liveness);
         match select(select(joined, core.supervisor.gave_up()), shutdown).await {
             Either::Left((Either::Left((joined, _)), _)) => {
                 joined.unwrap_or_else(|_| Err(failed(&core, "its agent ended while joining")))?;
             }
             Either::Left((Either::Right((reason, _)), _)) => return Err(failed(&core, &reason)),
             Either::Right((_, joining)) => {
+                let exited = agent.exited();
                 // If nobody waits for the join any more, the agent removes what it put into etcd.
-                drop((joining, commands));
+                drop((joining, agent));
                 let undoing = async {
-                    let _ = timer::timeout(GIVE_BACK_WITHIN, end).await;
-                    drop((sender, receiver));
-                    door.close().await;
+                    let _ = timer::timeout(GIVE_BACK_WITHIN, exited).await;
+                    drop(dispatcher);
+                    ingress.close().await;
                 };
-                pin_mut!(undoing);
-                select(undoing, timer::last_resort(LEAVE_OVERHEAD)).await;
+                select(pin!(undoing), timer::last_resort(LEAVE_OVERHEAD)).await;
                 return Ok(None);
             }
         }
         log::info!("server {} joined as {} at {endpoint}", core.name, core.uuid);
-        let engine = Mutex::new(Some(Engine { door, sender, receiver, beats, end }));
-        Ok(Some(Self { core, endpoint, status, commands, engine, signals }))
+        let (uuid, handle) = (core.uuid, agent.clone());
+        let engine = Engine { core, ingress, dispatcher, agent, _certificate_expiry: certificate_expiry, signals };
+        Ok(Some(Self { uuid, endpoint, agent: handle, engine: Mutex::new(Some(engine)) }))
     }
 
     /// The identity of this instance in the mesh.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
-        self.core.uuid
+        self.uuid
     }
 
     /// Where others reach it: `tcp://host:port`.
@@ -148,13 +115,13 @@ impl Peer {
     /// How it is doing now.
     #[must_use]
     pub fn state(&self) -> PeerState {
-        self.status.state()
+        self.agent.status().state()
     }
 
     /// What happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Events that
     /// nobody takes are kept, without bound.
     pub fn events(&self) -> impl Stream<Item = PeerEvent> + Send + Unpin + use<> {
-        self.status.subscribe()
+        self.agent.status().subscribe()
     }
 
     /// Runs the functions on the executor that polls this, until `shutdown` ends; then leaves in an orderly way: takes the
@@ -169,50 +136,17 @@ impl Peer {
     /// panicked three times within a minute, [`ErrorKind::AlreadyServing`] when it is served already or has
     /// left.
     pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
-        let taken = lock(&self.engine).take();
-        let Some(Engine { door, sender, mut receiver, mut beats, end }) = taken else {
-            return Err(Error::new(ErrorKind::AlreadyServing, "this peer is served already, or has left"));
-        };
-        let mut serving = Dispatcher::new(Arc::clone(&self.core), sender);
-        let ended = {
-            let stop = self.stop(end, shutdown);
-            pin_mut!(stop);
-            let mut ended = Ok(());
-            let mut stop = stop.map(|why| ended = why).fuse();
-            let turning = tasks::caught(Name::Serving, serving.run(&mut receiver, &mut beats, &mut stop)).await;
-            drop(stop);
-            turning.map_err(|panic| failed(&self.core, &format!("the serving loop panicked: {panic}"))).and(ended)
-        };
-        // Boxed: callers hold this future, which need not be larger than the serving one.
-        let finished = Box::pin(self.end(&ended, door, serving, receiver, beats)).await;
-        ended.and(finished.map_err(|reason| failed(&self.core, &reason)))
+        let engine = lock(&self.engine).take();
+        let engine =
+            engine.ok_or_else(|| Error::new(ErrorKind::AlreadyServing, "this peer is served already, or has left"))?;
+        engine.serve(shutdown).await
     }
-
-    /// Ends when serving is to end, with the reason.
-    async fn stop(&self, end: oneshot::Receiver<End>, shutdown: impl Future) -> Result<(), Error> {
-        pin_mut!(shutdown);
-        // When it gives up, the agent ends as well: the reason comes first.
-        match select(select(self.core.supervisor.gave_up(), end), shutdown).await {
-            Either::Right(_) => Ok(()),
-            Either::Left((Either::Left((reason, _)), _)) => Err(failed(&self.core, &reason)),
-            Either::Left((Either::Right((Ok(End::Evicted), _)), _)) => {
-                let message = format!("server {} was removed from the mesh by an administrator", self.core.uuid);
-                Err(Error::new(ErrorKind::Evicted, message))
-            }
-            Either::Left((Either::Right(_), _)) => Err(failed(&self.core, "its agent ended")),
-        }
-    }
-}
-
-fn failed(core: &ServerState, reason: &str) -> Error {
-    let message = format!("server {} cannot go on and must be started anew: {reason}", core.uuid);
-    Error::new(ErrorKind::TaskFailed, message)
 }
 
 /// What joining needs, before anything is written to etcd.
 struct Prepared {
     core: Arc<ServerState>,
-    door: Ingress,
+    ingress: Ingress,
     sender: ingress::Sender,
     receiver: ingress::Receiver,
     record: Record,
@@ -235,10 +169,10 @@ async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepare
     let mut record = new_record(&core, kind, names);
     check_length(&record)?;
     let opened = Ingress::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor).await;
-    let (door, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
+    let (ingress, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
     let etcd = crate::config::etcd::start("palm-agent", &core.options, files.as_ref())?;
-    Ok(Prepared { core, door, sender, receiver, record, etcd })
+    Ok(Prepared { core, ingress, sender, receiver, record, etcd })
 }
 
 fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
@@ -249,34 +183,6 @@ fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
         }
         OpenError::Directory(error) => Error::new(ErrorKind::Io, error.to_string()),
         OpenError::Other(error) => Error::new(ErrorKind::Io, "cannot prepare for connections").caused(error),
-    }
-}
-
-async fn live(
-    etcd: Etcd,
-    core: Arc<ServerState>,
-    record: Record,
-    status: Arc<StatusPublisher>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    beats: mpsc::UnboundedSender<LivenessCheck>,
-    mut tx: oneshot::Sender<Result<(), Error>>,
-) -> End {
-    let _expiry = core.dialer.credentials().map(|credentials| {
-        let watching = move || certificate_expiry::watch(Arc::clone(&credentials));
-        etcd.keep(&core.supervisor, Name::CertificateExpiry, watching)
-    });
-    match Agent::join(etcd, core.context(), record, Arc::clone(&status), commands, beats, tx.cancellation()).await {
-        Ok((agent, joined)) => {
-            // The caller of `join` may have stopped waiting; then the peer is gone, and the agent leaves.
-            let _ = tx.send(Ok(()));
-            let end = agent.run(joined).await;
-            status.end();
-            end
-        }
-        Err(error) => {
-            let _ = tx.send(Err(error));
-            End::Left
-        }
     }
 }
 

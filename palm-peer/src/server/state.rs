@@ -10,7 +10,15 @@ use crate::{
     sync::lock,
 };
 use log::Level;
-use palm_proto::{config::ValidConfig, log_buffer::LogBuffer, store::Store};
+use palm_proto::{
+    config::ValidConfig,
+    log_buffer::LogBuffer,
+    store::Store,
+    types::{
+        message::{CallErrorKind, Failure, Request},
+        names,
+    },
+};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -96,6 +104,22 @@ impl ServerState {
             dialer: self.dialer.clone(),
             supervisor: self.supervisor.clone(),
         }
+    }
+
+    /// The name of the function that is meant, if the request is meant for this server.
+    pub(crate) fn function_meant<'a>(&self, request: &'a Request) -> Result<&'a str, Failure> {
+        let target = &request.pipeline[request.stage];
+        let (server, function) = names::split_target(target).ok_or_else(|| {
+            Failure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
+        })?;
+        let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == self.uuid);
+        // A uuid can be written in several ways, and clients that found it in one may send it in another.
+        let named = server == self.name || server.parse() == Ok(self.uuid);
+        if !routed || !named {
+            let text = format!("this is {} {}, not {target}", self.name, self.uuid);
+            return Err(Failure::new(CallErrorKind::WrongServer, text));
+        }
+        Ok(function)
     }
 
     /// The server's store.

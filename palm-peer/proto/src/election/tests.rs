@@ -17,8 +17,9 @@ fn the_oldest_key_leads_and_others_follow_the_next_older() {
     assert_eq!(election.handle(Event::LeaseHeld(lease(3))), [Action::Stand(lease(3))]);
     let list = vec![candidate(1, 20), candidate(3, 30), candidate(2, 10)];
     let leader = Some(candidate(2, 10));
-    let follow =
-        |predecessor, ahead| vec![Action::Follow { predecessor, ahead, leader: leader.clone(), own: Revision(30) }];
+    let follow = |predecessor, ahead| {
+        vec![Action::Follow(Follow { predecessor, ahead, leader: leader.clone(), own: Revision(30) })]
+    };
     assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), vec![candidate(2, 10)]));
     assert_eq!(election.handle(Event::KeyGone), [Action::Stand(lease(3))]);
     let list = vec![candidate(3, 30), candidate(2, 10)];
@@ -33,7 +34,8 @@ fn the_third_candidate_also_watches_the_leader() {
     let mut election = Election::default();
     election.handle(Event::LeaseHeld(lease(4)));
     let list = vec![candidate(1, 10), candidate(2, 20), candidate(3, 30), candidate(4, 40), candidate(5, 50)];
-    let follow = |predecessor, ahead, leader| vec![Action::Follow { predecessor, ahead, leader, own: Revision(40) }];
+    let follow =
+        |predecessor, ahead, leader| vec![Action::Follow(Follow { predecessor, ahead, leader, own: Revision(40) })];
     assert_eq!(
         election.handle(Event::Listed(list)),
         follow(candidate(3, 30), vec![candidate(1, 10), candidate(2, 20)], None)
@@ -67,7 +69,9 @@ fn the_next_two_candidates_always_know_the_leader() {
         while peers.len() > 1 {
             let in_line: Vec<i64> = peers.keys().copied().collect();
             for (place, id) in in_line.iter().enumerate().skip(1) {
-                let [Action::Follow { leader, .. }] = &peers[id].1[..] else { panic!("{id}: {:?}", peers[id].1) };
+                let [Action::Follow(Follow { leader, .. })] = &peers[id].1[..] else {
+                    panic!("{id}: {:?}", peers[id].1)
+                };
                 let wanted = (place <= 2).then(|| lease(in_line[0]));
                 assert_eq!(leader.as_ref().map(|leader| leader.lease), wanted, "place {place}: seed {seed}");
             }
@@ -77,7 +81,7 @@ fn the_next_two_candidates_always_know_the_leader() {
                 peers.remove(id);
             }
             for (id, (election, actions)) in &mut peers {
-                let Some(Action::Follow { predecessor, ahead, .. }) = actions.first() else { continue };
+                let Some(Action::Follow(Follow { predecessor, ahead, .. })) = actions.first() else { continue };
                 let waits_for = |gone: &i64| ahead.iter().chain([predecessor]).any(|key| key.lease == lease(*gone));
                 if gone.iter().any(waits_for) {
                     election.handle(Event::KeyGone);

@@ -1,0 +1,178 @@
+//! The agent: joins, lives through one session after the other, rejoins.
+
+use super::{
+    context::{LEAVE_WITHIN, Membership},
+    handle::{Command, ExitReason},
+    own_lease::{OwnLease, Registration},
+    registration::RegisterError,
+    session::{LeaseLost, Session},
+    status::PeerEvent,
+    watchdog,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    io::{
+        etcd::EtcdErrorKind,
+        tasks::{self, Name},
+        timer,
+    },
+};
+use futures::{
+    StreamExt as _,
+    channel::{mpsc, oneshot},
+    future::{Either, select},
+};
+use palm_proto::{backoff::full_jitter, removal::LastWritten};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often at most a server that joins says what it waits for.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// One peer's agent.
+pub(crate) struct Agent {
+    membership: Membership,
+    commands: mpsc::UnboundedReceiver<Command>,
+}
+
+impl Agent {
+    /// An agent that has not joined yet.
+    pub(crate) fn new(membership: Membership, commands: mpsc::UnboundedReceiver<Command>) -> Self {
+        Self { membership, commands }
+    }
+
+    /// Joins, says over `joined` whether that succeeded, and lives in the mesh until it leaves or is evicted.
+    pub(crate) async fn live(self, mut joined: oneshot::Sender<Result<(), Error>>) -> ExitReason {
+        match self.join(joined.cancellation()).await {
+            Ok(registration) => {
+                // The caller may have stopped waiting; then the handles are gone, and the agent leaves.
+                let _ = joined.send(Ok(()));
+                let status = Arc::clone(&self.membership.status);
+                let reason = self.run(registration).await;
+                status.end();
+                reason
+            }
+            Err(error) => {
+                let _ = joined.send(Err(error));
+                ExitReason::Left
+            }
+        }
+    }
+
+    /// Registers; etcd may take as long as `join_timeout`. Gives up once nobody waits for it any more. Nothing is left in etcd
+    /// then, unless etcd is away.
+    async fn join(&self, cancelled: impl Future<Output = ()> + Unpin) -> Result<Registration, Error> {
+        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.options.ttl);
+        let joined = match select(pin!(self.join_on(&mut lease)), cancelled).await {
+            Either::Left((joined, _)) => joined,
+            Either::Right(_) => Err(Error::new(ErrorKind::Io, "joining was given up")),
+        };
+        if joined.is_err() {
+            lease.give_back().await;
+        }
+        joined
+    }
+
+    /// Tries to register on this lease until etcd does it, or refuses, or took too long.
+    async fn join_on(&self, lease: &mut OwnLease) -> Result<Registration, Error> {
+        let join_timeout = self.membership.context.options.join_timeout;
+        let deadline = Instant::now() + join_timeout;
+        let mut told: Option<Instant> = None;
+        for attempt in 0.. {
+            let error = match self.attach(lease, None).await {
+                Ok(joined) => return Ok(joined),
+                Err(RegisterError::Evicted) => return Err(Error::new(ErrorKind::Evicted, "removed while joining")),
+                Err(RegisterError::Etcd(error)) => error,
+            };
+            let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+            if !error.is_passing() || Instant::now() + wait > deadline {
+                return Err(error.into());
+            }
+            if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+                log::warn!("joining waits for etcd, {join_timeout:?} in all (PALM_JOIN_TIMEOUT): {error}");
+                told = Some(Instant::now());
+            }
+            timer::sleep(wait).await;
+        }
+        Err(Error::new(ErrorKind::EtcdUnreachable, "etcd was asked too often"))
+    }
+
+    /// Registers on a lease, which the next attempt goes on with if this one fails.
+    async fn attach(&self, own: &mut OwnLease, known: Option<LastWritten>) -> Result<Registration, RegisterError> {
+        let (lease, clock) = own.hold().await?;
+        let registered = self.membership.registrar.register(lease, known).await;
+        if matches!(&registered, Err(RegisterError::Etcd(error)) if error.kind() == EtcdErrorKind::LeaseGone) {
+            own.forget();
+        }
+        Ok(Registration { lease, clock, written: registered? })
+    }
+
+    /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
+    async fn run(mut self, first: Registration) -> ExitReason {
+        let Membership { registrar, context, status, liveness } = self.membership.clone();
+        let supervisor = context.supervisor;
+        let keeping = move || watchdog::keep(liveness.clone());
+        let _watchdog = registrar.etcd.keep(&supervisor, Name::Watchdog, keeping);
+        let mut failures = supervisor.failures();
+        let mut joined = first;
+        loop {
+            let (lease, known) = (joined.lease, joined.written);
+            // A panic drops the session, and ends what it does.
+            let session =
+                async { Session::start(joined, self.membership.clone()).run(&mut self.commands, &mut failures).await };
+            let written = match tasks::caught(Name::Agent, session).await {
+                Ok(Ok(reason)) => return reason,
+                Ok(Err(LeaseLost { written })) => written,
+                Err(panic) => {
+                    // With its lease goes the lead, if it led.
+                    let _ = timer::timeout(LEAVE_WITHIN, registrar.revoke(lease)).await;
+                    if !supervisor.failed(Name::Agent, &panic).await {
+                        return ExitReason::Failed;
+                    }
+                    known
+                }
+            };
+            status.announce(PeerEvent::Detached);
+            log::warn!("the lease was lost; the server goes on serving and rejoins");
+            joined = match self.rejoin(written).await {
+                Ok(joined) => joined,
+                Err(reason) => return reason,
+            };
+            status.unconfigured();
+            status.announce(PeerEvent::Rejoined);
+            log::info!("rejoined as {}", context.uuid);
+        }
+    }
+
+    async fn rejoin(&mut self, written: LastWritten) -> Result<Registration, ExitReason> {
+        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.options.ttl);
+        let joined = self.rejoin_on(&mut lease, written).await;
+        if joined.is_err() {
+            lease.give_back().await;
+        }
+        joined
+    }
+
+    async fn rejoin_on(&mut self, lease: &mut OwnLease, written: LastWritten) -> Result<Registration, ExitReason> {
+        for attempt in 0.. {
+            match self.attach(lease, Some(written)).await {
+                Ok(joined) => return Ok(joined),
+                Err(RegisterError::Evicted) => return Err(self.membership.evicted()),
+                Err(RegisterError::Etcd(error)) => self.membership.registrar.etcd.log_failure("rejoining", &error),
+            }
+            let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(5), fastrand::f64());
+            let command = timer::timeout(wait, self.commands.next()).await;
+            if let Ok(command) = command {
+                // There is nothing to take out of the mesh.
+                if let Some(Command::Leave(done) | Command::Finish(done)) = command {
+                    let _ = done.send(());
+                }
+                return Err(ExitReason::Left);
+            }
+        }
+        Err(ExitReason::Left)
+    }
+}

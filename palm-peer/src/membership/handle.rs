@@ -1,0 +1,76 @@
+//! How the serving side reaches the agent.
+
+use super::status::StatusPublisher;
+use futures::{
+    FutureExt as _,
+    channel::{mpsc, oneshot},
+    future::Shared,
+};
+use std::{future::Future, sync::Arc};
+
+/// What an agent is told; answered when it is done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Take the server out of the mesh; answered as well when etcd did not do it in time.
+    Leave(oneshot::Sender<()>),
+    /// All is answered: give the lease back and end.
+    Finish(oneshot::Sender<()>),
+}
+
+/// How a peer's life in the mesh ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitReason {
+    /// It left.
+    Left,
+    /// A person removed it.
+    Evicted,
+    /// Its agent panicked too often.
+    Failed,
+}
+
+/// An agent that was spawned. When its last handle is dropped, it takes the server out of the mesh, and ends. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct AgentHandle {
+    status: Arc<StatusPublisher>,
+    commands: mpsc::UnboundedSender<Command>,
+    exit: Shared<oneshot::Receiver<ExitReason>>,
+}
+
+impl AgentHandle {
+    /// How the peer is doing.
+    pub(crate) fn status(&self) -> &StatusPublisher {
+        &self.status
+    }
+
+    /// Takes the server out of the mesh. Waits until it is, or until etcd did not do it in time.
+    pub(crate) async fn leave(&self) {
+        self.command(Command::Leave).await;
+    }
+
+    /// Gives the lease back, and ends the agent.
+    pub(crate) async fn finish(&self) {
+        self.command(Command::Finish).await;
+    }
+
+    async fn command(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
+        let (tx, done) = oneshot::channel();
+        // An agent that has ended has nothing left to do.
+        if self.commands.unbounded_send(command(tx)).is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Waits until the agent has ended. Returns `None` if it cannot say why.
+    pub(crate) fn exited(&self) -> impl Future<Output = Option<ExitReason>> + Send + use<> {
+        self.exit.clone().map(Result::ok)
+    }
+}
+
+/// A handle to an agent that publishes its status there; and for the agent, its commands, and where to say how it ended.
+pub(crate) fn new(
+    status: Arc<StatusPublisher>,
+) -> (AgentHandle, mpsc::UnboundedReceiver<Command>, oneshot::Sender<ExitReason>) {
+    let (commands, commands_rx) = mpsc::unbounded();
+    let (exit_tx, exit) = oneshot::channel();
+    (AgentHandle { status, commands, exit: exit.shared() }, commands_rx, exit_tx)
+}

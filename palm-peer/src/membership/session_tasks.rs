@@ -1,0 +1,389 @@
+//! The tasks of one session: each waits for one thing, and tells the session.
+
+use super::{
+    campaign::{self, AFTER_THE_NEXT, Duty},
+    context::Membership,
+    lease_keeper::{self, LeaseNews},
+    registration::{RegisterError, Registrar},
+};
+use crate::{
+    io::{
+        etcd::{AbortOnDrop, Change, Target},
+        tasks::Name,
+        timer,
+    },
+    leader::{self, SharedClock},
+    sync::lock,
+};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    channel::{mpsc, oneshot},
+    future::join,
+};
+use palm_proto::{
+    backoff::full_jitter,
+    election::{self, Candidate, Event, Follow},
+    removal::{LastWritten, RemovalCause},
+    types::ids::{LeaseId, Revision},
+};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// How long to wait before asking etcd again for what it did not do.
+fn again(attempt: u32) -> Duration {
+    full_jitter(attempt, Duration::from_millis(300), Duration::from_secs(10), fastrand::f64())
+}
+
+/// What a session hears from its own tasks.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// What became of the lease.
+    Lease(LeaseNews),
+    /// What became of the own record.
+    Own(Change),
+    /// Why the own record is gone.
+    RemovalCause(RemovalCause),
+    /// etcd went back to an earlier revision, or another cluster took its place.
+    NewHistory,
+    /// The dispatch loop runs again after the registry found the server mute.
+    Responsive,
+    /// The record was put anew, or could not be.
+    Registered(Result<LastWritten, RegisterError>),
+    /// After a task failed: the lead is given up, and enough time has passed to stand again.
+    Resigned,
+    /// The duties of this turn say that others reach these servers, which this leader does not.
+    Resign(u64, Vec<Uuid>),
+    /// The watch on the own record began anew, and the record is not there.
+    RecordMissing,
+    /// What a task of the election found, and for which of its turns.
+    Election(u64, election::Event),
+}
+
+/// The tasks of a session. They end when this is dropped.
+pub(crate) struct SessionTasks {
+    membership: Membership,
+    lease: LeaseId,
+    clock: SharedClock,
+    tx: mpsc::UnboundedSender<Input>,
+    /// Where this process has had open links to candidates.
+    known: campaign::KnownEndpoints,
+    /// Counts what the election decided; what tasks of an earlier turn find is stale.
+    turn: u64,
+    of_session: Vec<AbortOnDrop<()>>,
+    /// Of the current turn.
+    of_election: Vec<AbortOnDrop<()>>,
+}
+
+impl SessionTasks {
+    /// Starts the tasks that every session has: they keep the lease, and watch the record that was `written` and etcd's history.
+    pub(crate) fn start(
+        membership: Membership,
+        lease: LeaseId,
+        clock: SharedClock,
+        written: LastWritten,
+    ) -> (Self, mpsc::UnboundedReceiver<Input>) {
+        let (tx, inputs) = mpsc::unbounded();
+        let mut tasks = Self {
+            membership,
+            lease,
+            clock,
+            tx,
+            known: campaign::KnownEndpoints::default(),
+            turn: 0,
+            of_session: Vec::new(),
+            of_election: Vec::new(),
+        };
+        tasks.keep_lease();
+        tasks.watch_record();
+        tasks.watch_history(written.epoch);
+        (tasks, inputs)
+    }
+
+    /// The number of the current turn of the election.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// Ends what the election had started, and begins its next turn.
+    pub(crate) fn next_turn(&mut self) {
+        self.turn += 1;
+        self.of_election.clear();
+    }
+
+    /// Ends what the election had started.
+    pub(crate) fn end_election(&mut self) {
+        self.of_election.clear();
+    }
+
+    fn keep_lease(&mut self) {
+        let (etcd, lease, clock) = (self.membership.registrar.etcd.clone(), self.lease, Arc::clone(&self.clock));
+        let tx = self.tx.clone();
+        self.keep(Name::LeaseKeeper, move || {
+            let (news_tx, mut news) = mpsc::unbounded();
+            let keeping = lease_keeper::keep(etcd.clone(), lease, Arc::clone(&clock), news_tx);
+            let tx = tx.clone();
+            let passing_on = async move {
+                while let Some(news) = news.next().await {
+                    let _ = tx.unbounded_send(Input::Lease(news));
+                }
+            };
+            join(keeping, passing_on).map(drop)
+        });
+    }
+
+    fn watch_record(&mut self) {
+        let Registrar { etcd, keys, record } = &self.membership.registrar;
+        let (etcd, key, tx) = (etcd.clone(), keys.server(record.uuid), self.tx.clone());
+        let mut first = true;
+        self.keep(Name::OwnRecord, move || {
+            let mut watch = etcd.watch(Target::Key(key.clone()));
+            let tx = tx.clone();
+            // Who watched before may have ended before it told that the record went.
+            let mut unsure = !std::mem::take(&mut first);
+            async move {
+                loop {
+                    let change = watch.next().await;
+                    if matches!(change, Change::Listed { .. })
+                        && std::mem::take(&mut unsure)
+                        && watch.items().is_empty()
+                    {
+                        let _ = tx.unbounded_send(Input::RecordMissing);
+                    }
+                    if tx.unbounded_send(Input::Own(change)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Tells when etcd's history is another one than that in which the peer registered.
+    fn watch_history(&mut self, known: u64) {
+        let (etcd, tx) = (self.membership.registrar.etcd.clone(), self.tx.clone());
+        let known = Arc::new(AtomicU64::new(known));
+        self.keep(Name::History, move || {
+            let (etcd, tx, known) = (etcd.clone(), tx.clone(), Arc::clone(&known));
+            async move {
+                loop {
+                    known.store(etcd.history_after(known.load(Ordering::Relaxed)).await, Ordering::Relaxed);
+                    if tx.unbounded_send(Input::NewHistory).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
+    pub(crate) fn resolve_removal(&mut self, written: LastWritten, mut deleted: Option<Revision>) {
+        let (registrar, lease) = (self.membership.registrar.clone(), self.lease);
+        self.spawn(Name::Investigation, move || {
+            // What happened between two attempts nobody saw.
+            resolve_removal(registrar.clone(), written, deleted.take(), lease)
+        });
+    }
+
+    /// Puts the record anew, on the same lease; after a failure, which is the next in a row, tells of it after a while.
+    pub(crate) fn register(&mut self, written: LastWritten, failures: u32) {
+        let (registrar, lease) = (self.membership.registrar.clone(), self.lease);
+        self.spawn(Name::Registration, move || {
+            let registrar = registrar.clone();
+            async move {
+                let result = registrar.register(lease, Some(written)).await;
+                if result.is_err() {
+                    timer::sleep(again(failures)).await;
+                }
+                Input::Registered(result)
+            }
+        });
+    }
+
+    /// Waits until the dispatch loop runs.
+    pub(crate) fn await_response(&mut self) {
+        let liveness = self.membership.liveness.clone();
+        self.spawn(Name::AwaitResponse, move || {
+            let (answer, answered) = oneshot::channel();
+            // Without a loop there is no response, and the sender is dropped.
+            let _ = liveness.unbounded_send(answer);
+            async move {
+                if answered.await.is_err() {
+                    futures::future::pending::<()>().await;
+                }
+                Input::Responsive
+            }
+        });
+    }
+
+    /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while: when it reaches what it
+    /// did not, or nobody else stands.
+    pub(crate) fn resign(&mut self, term: Revision, unreached: Vec<Uuid>, wait: Duration) {
+        let Registrar { etcd, keys, .. } = self.membership.registrar.clone();
+        let own = keys.candidate(self.lease);
+        let dialer = self.membership.context.dialer.for_probes(&etcd);
+        self.spawn(Name::Resignation, move || {
+            let (etcd, keys, own, dialer) = (etcd.clone(), keys.clone(), own.clone(), dialer.clone());
+            let unreached = unreached.clone();
+            async move {
+                campaign::resign(&etcd, &own, term).await;
+                campaign::until_reached(&etcd, &keys, &dialer, unreached, wait).await;
+                Input::Resigned
+            }
+        });
+    }
+
+    /// Stands for election.
+    pub(crate) fn stand(&mut self, lease: LeaseId) {
+        let Registrar { etcd, keys, record } = self.membership.registrar.clone();
+        self.spawn_for_election(Name::Candidacy, move || {
+            let (etcd, keys) = (etcd.clone(), keys.clone());
+            async move { Event::Listed(campaign::stand(&etcd, &keys, record.uuid, lease).await) }
+        });
+    }
+
+    /// Waits for the end of those before this candidate, and watches over the leader, if this one is near to the lead.
+    pub(crate) fn follow(&mut self, follow: Follow) {
+        let Follow { predecessor, ahead, leader, own } = follow;
+        self.watch_key(predecessor.key.clone(), predecessor.created);
+        self.watch_key(self.own_candidacy(), own);
+        for ahead in ahead {
+            self.watch_key(ahead.key, ahead.created);
+        }
+        let Some(leader) = leader else { return };
+        lock(&self.known).retain(|uuid, _| Some(*uuid) == leader.uuid || Some(*uuid) == predecessor.uuid);
+        // The predecessor, should it lead next, must be known by then.
+        let after = if predecessor == leader {
+            Duration::ZERO
+        } else {
+            self.monitor_leader(predecessor, Duty::Know);
+            AFTER_THE_NEXT
+        };
+        self.monitor_leader(leader, Duty::Bury(after));
+    }
+
+    fn monitor_leader(&mut self, candidate: Candidate, duty: Duty) {
+        let Registrar { etcd, keys, .. } = self.membership.registrar.clone();
+        let dialer = self.membership.context.dialer.for_probes(&etcd);
+        let known = Arc::clone(&self.known);
+        self.keep_for_election(Name::LeaderWatch, move || {
+            let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
+            let candidate = candidate.clone();
+            async move { campaign::monitor_leader(&etcd, &keys, &dialer, (&candidate, duty), &known).await }
+        });
+    }
+
+    /// Leads in this term, after `predecessor`.
+    pub(crate) fn lead(&mut self, term: Revision, predecessor: Option<Candidate>) {
+        self.watch_key(self.own_candidacy(), term);
+        let Membership { registrar, context, .. } = &self.membership;
+        // The duties must never keep the lease from being renewed.
+        let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
+            log::warn!("leading without a thread for it, beside the renewal of the lease: {error}");
+            registrar.etcd.clone()
+        });
+        let leader = leader::LeaderContext {
+            etcd: etcd.clone(),
+            keys: registrar.keys.clone(),
+            me: context.uuid,
+            options: context.options.clone(),
+            dialer: context.dialer.for_probes(&etcd),
+            candidate: self.own_candidacy(),
+            term,
+            clock: Arc::clone(&self.clock),
+            predecessor,
+        };
+        let (tx, turn) = (self.tx.clone(), self.turn);
+        let leading = move || {
+            let (tx, leading) = (tx.clone(), leader::lead(leader.clone()));
+            async move {
+                let _ = tx.unbounded_send(match leading.await {
+                    // The fence is closed: some other candidate leads, or the key is gone.
+                    leader::End::Deposed => Input::Election(turn, Event::KeyGone),
+                    leader::End::Resigned(unreached) => Input::Resign(turn, unreached),
+                });
+            }
+        };
+        self.of_election.push(etcd.keep(&context.supervisor, Name::Leader, leading));
+    }
+
+    fn own_candidacy(&self) -> String {
+        self.membership.registrar.keys.candidate(self.lease)
+    }
+
+    /// Tells the election when a key that was created then is gone.
+    fn watch_key(&mut self, key: String, created: Revision) {
+        let etcd = self.membership.registrar.etcd.clone();
+        self.spawn_for_election(Name::CandidateWatch, move || {
+            let (etcd, key) = (etcd.clone(), key.clone());
+            async move {
+                campaign::gone(&etcd, key, created).await;
+                Event::KeyGone
+            }
+        });
+    }
+
+    fn spawn<F>(&mut self, name: Name, mut start: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
+        let tx = self.tx.clone();
+        self.of_session.retain(|task| !task.is_finished());
+        self.keep(name, move || {
+            let (tx, input) = (tx.clone(), start());
+            async move { drop(tx.unbounded_send(input.await)) }
+        });
+    }
+
+    fn spawn_for_election<F>(&mut self, name: Name, mut start: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        let (tx, turn) = (self.tx.clone(), self.turn);
+        self.keep_for_election(name, move || {
+            let (tx, event) = (tx.clone(), start());
+            async move { drop(tx.unbounded_send(Input::Election(turn, event.await))) }
+        });
+    }
+
+    fn keep<F>(&mut self, name: Name, start: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Membership { registrar, context, .. } = &self.membership;
+        self.of_session.push(registrar.etcd.keep(&context.supervisor, name, start));
+    }
+
+    fn keep_for_election<F>(&mut self, name: Name, start: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Membership { registrar, context, .. } = &self.membership;
+        self.of_election.push(registrar.etcd.keep(&context.supervisor, name, start));
+    }
+}
+
+async fn resolve_removal(
+    registrar: Registrar,
+    written: LastWritten,
+    mut deleted: Option<Revision>,
+    lease: LeaseId,
+) -> Input {
+    for attempt in 0.. {
+        match registrar.verdict(written, deleted, lease).await {
+            Ok(verdict) => return Input::RemovalCause(verdict),
+            // What happened in between nobody saw.
+            Err(error) => {
+                deleted = None;
+                registrar.etcd.log_failure("finding out why the record is gone", &error);
+            }
+        }
+        timer::sleep(again(attempt)).await;
+    }
+    Input::RemovalCause(RemovalCause::Unexplained)
+}
