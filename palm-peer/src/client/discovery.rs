@@ -1,7 +1,7 @@
 //! How a client learns what can be reached, and keeps it up to date.
 
 use crate::io::{
-    etcd::{Change, KeyValue, Watch},
+    etcd::{Change, Etcd, KeyValue, Target},
     timer,
 };
 use crate::sync::lock;
@@ -26,34 +26,59 @@ pub(crate) trait KeepsDirectory {
     fn update(&self, updates: Vec<Update>);
 }
 
-/// Follows what is published, for as long as there is a client. `ttl` is that of the servers' leases.
-pub(crate) async fn learn(
-    client: Weak<impl KeepsDirectory>,
-    mut watch: Watch,
+/// How a client follows what is published.
+pub(crate) struct Discovery {
     folder: String,
+    /// That of the servers' leases.
     ttl: Duration,
-    tx: Arc<Mutex<Option<oneshot::Sender<()>>>>,
-    trouble: Arc<Mutex<String>>,
-) {
-    // After an end of this task in the middle of it, what was known may have gone meanwhile.
-    let Some(earlier) = client.upgrade().map(|client| client.known()) else { return };
-    let mut known = Known { missing: earlier, ..Known::default() };
-    loop {
-        let change = match known.until {
-            Some(deadline) => timer::timeout_at(deadline, watch.next()).await.ok(),
-            None => Some(watch.next().await),
-        };
-        let Some(client) = client.upgrade() else { return };
-        match change {
-            Some(change) => known.take_in(change, &folder, ttl, &trouble),
-            None => known.give_up_missing(),
-        }
-        // A half-told list would hide what is there.
-        if known.whole {
-            client.update(std::mem::take(&mut known.updates));
-            let told = lock(&tx).take();
-            if let Some(tx) = told {
-                let _ = tx.send(());
+    /// Told of the first list.
+    listed: Mutex<Option<oneshot::Sender<()>>>,
+    /// Why there is no list, as far as is known.
+    last_error: Mutex<String>,
+}
+
+impl Discovery {
+    /// Follows what is published in this folder of etcd, by servers with leases of this TTL. The receiver hears when all is known.
+    pub(crate) fn new(folder: String, ttl: Duration) -> (Arc<Self>, oneshot::Receiver<()>) {
+        let (tx, listed) = oneshot::channel();
+        let discovery = Self { folder, ttl, listed: Mutex::new(Some(tx)), last_error: Mutex::default() };
+        (Arc::new(discovery), listed)
+    }
+
+    /// Why there was no list, as far as is known; else nothing.
+    pub(crate) fn last_error(&self) -> String {
+        lock(&self.last_error).clone()
+    }
+
+    /// Follows what is published, for as long as there is a client.
+    pub(crate) async fn run(self: Arc<Self>, client: Weak<impl KeepsDirectory>, etcd: Etcd) {
+        let mut watch = etcd.watch(Target::Prefix(self.folder.clone()));
+        // After an end of this task in the middle of it, what was known may have gone meanwhile.
+        let Some(earlier) = client.upgrade().map(|client| client.known()) else { return };
+        let mut known = Known { missing: earlier, ..Known::default() };
+        loop {
+            let change = match known.until {
+                Some(deadline) => timer::timeout_at(deadline, watch.next()).await.ok(),
+                None => Some(watch.next().await),
+            };
+            let Some(client) = client.upgrade() else { return };
+            match change {
+                Some(change) => {
+                    if let Change::Stale { reason } = &change {
+                        log::debug!("what can be reached may be out of date: {reason}");
+                        lock(&self.last_error).clone_from(reason);
+                    }
+                    known.take_in(change, &self.folder, self.ttl);
+                }
+                None => known.give_up_missing(),
+            }
+            // A half-told list would hide what is there.
+            if known.whole {
+                client.update(std::mem::take(&mut known.updates));
+                let listed = lock(&self.listed).take();
+                if let Some(tx) = listed {
+                    let _ = tx.send(());
+                }
             }
         }
     }
@@ -73,7 +98,7 @@ struct Known {
 }
 
 impl Known {
-    fn take_in(&mut self, change: Change, folder: &str, ttl: Duration, trouble: &Mutex<String>) {
+    fn take_in(&mut self, change: Change, folder: &str, ttl: Duration) {
         match change {
             Change::Put { current, .. } => self.put(&current, folder),
             Change::Deleted { previous, .. } => {
@@ -87,11 +112,7 @@ impl Known {
                     self.give_up_missing();
                 }
             }
-            Change::Stale { reason } => {
-                self.whole = false;
-                log::debug!("what can be reached may be out of date: {reason}");
-                *lock(trouble) = reason;
-            }
+            Change::Stale { .. } => self.whole = false,
             Change::NewHistory => {
                 self.until = Some(Instant::now() + ttl + PUBLISHED_WITHIN);
                 self.whole = false;

@@ -4,13 +4,13 @@ use super::slot::{Reopening, Slot};
 use crate::{
     client::{
         dialer::{Dialer, OpenError},
-        discovery::{KeepsDirectory, learn},
+        discovery::{Discovery, KeepsDirectory},
         link::{Broken, Link},
         replies::{Reply, ReplyRouter},
     },
     error::{Error, ErrorKind},
     io::{
-        etcd::{AbortOnDrop, Etcd, EtcdError, Target},
+        etcd::{AbortOnDrop, Etcd, EtcdError},
         executor,
         tasks::{Name, Supervisor},
         timer::{self, Elapsed},
@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{
-    channel::{mpsc, oneshot},
+    channel::mpsc,
     future::{Either, join_all, select},
 };
 use palm_proto::{
@@ -83,14 +83,9 @@ impl Mesh {
             jobs: ReplyRouter::default(),
             watching: Mutex::new(None),
         });
-        let (tx, listed) = oneshot::channel();
-        let trouble = Arc::new(Mutex::new(String::new()));
-        let (tx, knowing, watched) = (Arc::new(Mutex::new(Some(tx))), Arc::downgrade(&mesh), etcd.clone());
-        let (told, prefix) = (Arc::clone(&trouble), folder.clone());
-        let learning = move || {
-            let watch = watched.watch(Target::Prefix(prefix.clone()));
-            learn(Weak::clone(&knowing), watch, prefix.clone(), ttl, Arc::clone(&tx), Arc::clone(&told))
-        };
+        let (discovery, listed) = Discovery::new(folder.clone(), ttl);
+        let (client, learning, watched) = (Arc::downgrade(&mesh), Arc::clone(&discovery), etcd.clone());
+        let learning = move || Arc::clone(&learning).run(Weak::clone(&client), watched.clone());
         *lock(&mesh.watching) = Some(etcd.keep(supervisor, Name::Directory, learning));
         let refused = refusal(&etcd, folder);
         match timer::timeout(time, select(pin!(listed), pin!(refused))).await {
@@ -98,8 +93,10 @@ impl Mesh {
             Ok(Either::Right((error, _))) => Err(error.into()),
             _ => {
                 let endpoints = mesh.options.etcd.join(", ");
-                let words =
-                    format!("etcd at {endpoints} did not tell what can be reached within {time:?}: {}", lock(&trouble));
+                let words = format!(
+                    "etcd at {endpoints} did not tell what can be reached within {time:?}: {}",
+                    discovery.last_error()
+                );
                 Err(Error::new(ErrorKind::EtcdUnreachable, words.trim_end_matches([':', ' '])))
             }
         }
