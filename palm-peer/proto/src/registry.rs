@@ -194,7 +194,7 @@ impl Registry {
             Event::Unsent { uuid, token, reason } => self.unsent(uuid, token, &reason, now),
             Event::ProcessGone { uuid } => self.gone(uuid, now),
             Event::Testified { uuid, token, witness, testimony } => {
-                self.testified(uuid, token, witness, testimony, now);
+                self.testified(uuid, token, (witness, testimony), now);
             }
             Event::WriteDone { uuid, stands } => self.written(uuid, stands, now),
         }

@@ -64,9 +64,12 @@ impl Entry {
     }
 
     pub(super) fn acquit(&mut self) {
-        (self.inquiry, self.charge, self.findings) = (None, None, Findings::default());
+        self.inquiry = None;
+        self.charge = None;
+        self.findings = Findings::default();
         self.end_series();
-        (self.sent, self.misses) = (0, 0);
+        self.sent = 0;
+        self.misses = 0;
     }
 }
 
@@ -102,7 +105,13 @@ impl Registry {
         chosen
     }
 
-    pub(super) fn testified(&mut self, uuid: Uuid, token: Token, witness: Uuid, testimony: Testimony, now: Instant) {
+    pub(super) fn testified(
+        &mut self,
+        uuid: Uuid,
+        token: Token,
+        (witness, testimony): (Uuid, Testimony),
+        now: Instant,
+    ) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         let Some(inquiry) = entry.inquiry.as_mut().filter(|inquiry| inquiry.token == token) else { return };
         inquiry.open -= 1;
@@ -147,7 +156,10 @@ impl Registry {
 
     fn judge(&mut self, uuid: Uuid, now: Instant) {
         let Some(entry) = self.servers.get(&uuid) else { return };
-        let Some(charge) = entry.charge.filter(|_| entry.inquiry.is_none()) else { return };
+        if entry.inquiry.is_some() {
+            return;
+        }
+        let Some(charge) = entry.charge else { return };
         let heard = entry.findings.not_reached > 0;
         if let Some(witness) = entry.findings.reached_by {
             return self.path_is_broken(uuid, witness, now);
