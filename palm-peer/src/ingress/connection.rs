@@ -3,8 +3,8 @@
 use super::{
     RETRY, Shared,
     client_stream::ClientStream,
+    connection_table::{self, ConnectionState},
     fd_reserve::Reserve,
-    flow_control::FlowControl,
     proxy::{End, ToClient, ToServer},
 };
 use crate::io::{
@@ -66,9 +66,8 @@ pub(super) struct ClientConnection {
     pub outside: ClientStream,
     /// Our end of the connection to the inner socket.
     pub inner: UnixStream,
-    /// Its counters.
-    pub account: Arc<FlowControl>,
-    connection: Connection,
+    /// Its place in the table of connections.
+    pub state: Arc<ConnectionState>,
     // Dropped last, when the descriptors are free again.
     place: ConnectionPermit,
 }
@@ -77,7 +76,7 @@ impl ClientConnection {
     /// Ends the connection with the stranger, and tells the inner socket that no more will come. What that still sends is to
     /// be read to its end.
     fn part(&self, end: End) {
-        self.account.part(if let End::Refused(refusal) = end { Some(refusal) } else { None });
+        self.place.shared.table.end(&self.state, if let End::Refused(refusal) = end { Some(refusal) } else { None });
         self.outside.close();
         // An end that is closed already is what is wanted.
         let _ = self.inner.shutdown(Shutdown::Write);
@@ -96,8 +95,7 @@ impl Drop for GoodbyeAck {
 impl Drop for ClientConnection {
     fn drop(&mut self) {
         let shared = &self.place.shared;
-        shared.ledger.close(&self.connection);
-        if let Some(refusal) = self.account.refusal() {
+        if let Some(refusal) = shared.table.close(&self.state) {
             shared.tally.refuse(refusal, self.place.address, "");
         }
     }
@@ -163,7 +161,7 @@ pub(super) async fn host(shared: Arc<Shared>, place: ConnectionPermit, reserve: 
 }
 
 async fn carry(shared: &Arc<Shared>, guest: Arc<ClientConnection>, kept: Vec<u8>) {
-    let mut outward = ToClient::new(Arc::clone(&guest), Arc::clone(&shared.ledger));
+    let mut outward = ToClient::new(Arc::clone(&guest), Arc::clone(&shared.table));
     let parting = GoodbyeAck(Arc::clone(&guest));
     let carrying = async move {
         let Err(end) = poll_fn(|cx| outward.poll(cx)).await;
@@ -173,7 +171,7 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<ClientConnection>, kept: Vec<u8>
     super::carry(Name::ConnectionOutward, &shared.tally, carrying);
     let guest = GoodbyeAck(guest);
     let guest = &guest.0;
-    let mut inward = ToServer::new(Arc::clone(guest), Arc::clone(&shared.ledger), shared.limits, kept);
+    let mut inward = ToServer::new(Arc::clone(guest), Arc::clone(&shared.table), shared.limits, kept);
     let Err(end) = poll_fn(|cx| inward.poll(cx)).await;
     guest.part(end);
 }
@@ -186,15 +184,16 @@ async fn enter(
 ) -> Result<(ClientConnection, Vec<u8>), Rejection> {
     let arrived = timer::timeout(HANDSHAKE, arrive(shared, tcp)).await;
     let (outside, kept) = arrived.unwrap_or(Err(Refusal::Silent.into()))?;
-    let number = shared.connections.fetch_add(1, Ordering::Relaxed);
-    let connection = Connection::copy_from_slice(&number.to_be_bytes());
-    let account = shared.ledger.open(connection.clone(), number);
+    let id = shared.connections.fetch_add(1, Ordering::Relaxed);
+    let state = shared.table.open(id);
     shared.tally.entered();
-    let connected = timer::timeout(HANDSHAKE, shared.connect(&connection, reserve)).await;
+    let connected = timer::timeout(HANDSHAKE, shared.connect(&connection_table::identity(id), reserve)).await;
     let connected = connected.unwrap_or_else(|_| Err(late(HANDSHAKE)));
-    let inner = connected.inspect_err(|_| shared.ledger.close(&connection));
+    let inner = connected.inspect_err(|_| {
+        let _ = shared.table.close(&state);
+    });
     let inner = inner.map_err(|error| Rejection::own("the inner socket cannot be reached", &error))?;
-    Ok((ClientConnection { outside, inner, account, connection, place }, kept))
+    Ok((ClientConnection { outside, inner, state, place }, kept))
 }
 
 /// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.

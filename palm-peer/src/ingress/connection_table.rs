@@ -1,270 +1,296 @@
-//! The accounts of all connections, and what all of them together may hold.
+//! The accepted connections: who waits for flow control, and is woken as [`palm_proto::limits::flow_control`] decides.
 
-use super::{
-    flow_control::{FlowControl, TotalBacklog},
-    frame_permits::FramePermits,
-};
 use crate::{io::zmq::Connection, sync::lock};
 use futures::task::AtomicWaker;
-use palm_proto::zmtp::Refusal;
+use palm_proto::{
+    limits::flow_control::{FlowControl, Room, Wake},
+    zmtp::Refusal,
+};
 use std::{
     collections::HashMap,
     future::poll_fn,
     sync::{Arc, Mutex},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Instant,
 };
 
-/// How many messages may wait for a connection: half of what `ZeroMQ` has room for, beyond which it waits with a lock in hand.
-const MAX_MESSAGES: u64 = 50_000;
-
-/// The accounts of all connections that were let in.
+/// All connections that were accepted.
 #[derive(Debug)]
 pub(super) struct ConnectionTable {
-    accounts: Mutex<HashMap<Connection, Arc<FlowControl>>>,
-    settled: AtomicWaker,
-    most_unread: u64,
-    arrivals: FramePermits,
-    together: Arc<TotalBacklog>,
+    state: Mutex<State>,
+    /// Woken when something was written, or a connection has ended.
+    flushed: AtomicWaker,
+}
+
+#[derive(Debug)]
+struct State {
+    flow: FlowControl,
+    connections: HashMap<u64, Arc<ConnectionState>>,
+}
+
+/// What the two tasks of a connection share.
+#[derive(Debug)]
+pub(super) struct ConnectionState {
+    id: u64,
+    pong: Mutex<Option<Vec<u8>>>,
+    to_server: AtomicWaker,
+    to_client: AtomicWaker,
+}
+
+impl ConnectionState {
+    /// Has a PONG sent between two messages; of several that wait, the last.
+    pub(super) fn pong(&self, frame: Vec<u8>) {
+        lock(&self.pong).replace(frame);
+        self.to_client.wake();
+    }
+
+    /// The PONG that waits.
+    pub(super) fn take_pong(&self) -> Option<Vec<u8>> {
+        lock(&self.pong).take()
+    }
+
+    /// Whether a PONG waits.
+    pub(super) fn has_pong(&self) -> bool {
+        lock(&self.pong).is_some()
+    }
+
+    /// Has the task towards the client woken when there is something new for it.
+    pub(super) fn register_to_client(&self, cx: &Context<'_>) {
+        self.to_client.register(cx.waker());
+    }
+
+    /// Has the task towards the server woken when there may be room again. To be called before [`ConnectionTable::room`].
+    pub(super) fn register_to_server(&self, cx: &Context<'_>) {
+        self.to_server.register(cx.waker());
+    }
+
+    fn wake_both(&self) {
+        self.to_server.wake();
+        self.to_client.wake();
+    }
+}
+
+/// The identity that the inner socket knows a connection by.
+pub(super) fn identity(id: u64) -> Connection {
+    Connection::copy_from_slice(&id.to_be_bytes())
+}
+
+/// The number in an identity; `None` for one that is not of the ingress.
+fn number(connection: &Connection) -> Option<u64> {
+    connection.as_ref().try_into().ok().map(u64::from_be_bytes)
 }
 
 impl ConnectionTable {
-    /// Without connections; of which each may have `most_unread` bytes wait for it, and all together `most_held`, as well as
-    /// that many on their way in.
-    pub(super) fn new(most_unread: u64, most_held: u64) -> Self {
-        Self {
-            accounts: Mutex::default(),
-            settled: AtomicWaker::new(),
-            most_unread,
-            arrivals: FramePermits::new(most_held),
-            together: Arc::new(TotalBacklog::new(most_held)),
-        }
+    /// Without connections; see [`FlowControl::new`].
+    pub(super) fn new(max_unread: u64, max_total: u64) -> Self {
+        let flow = FlowControl::new(max_unread, max_total);
+        Self { state: Mutex::new(State { flow, connections: HashMap::new() }), flushed: AtomicWaker::new() }
     }
 
-    /// Opens the account of a connection, of which no other has the number.
-    pub(super) fn open(&self, connection: Connection, number: u64) -> Arc<FlowControl> {
-        let account = Arc::new(FlowControl::new(number, Arc::clone(&self.together)));
-        lock(&self.accounts).insert(connection, Arc::clone(&account));
-        account
+    /// Adds a connection, under a number that no other has.
+    pub(super) fn open(&self, id: u64) -> Arc<ConnectionState> {
+        let (pong, to_server, to_client) = (Mutex::default(), AtomicWaker::new(), AtomicWaker::new());
+        let connection = Arc::new(ConnectionState { id, pong, to_server, to_client });
+        let mut state = lock(&self.state);
+        state.flow.open(id, Instant::now());
+        state.connections.insert(id, Arc::clone(&connection));
+        connection
     }
 
-    /// Closes it.
-    pub(super) fn close(&self, connection: &Connection) {
-        let closed = lock(&self.accounts).remove(connection);
-        if let Some(account) = closed {
-            self.forget(account.unread());
-            self.arrivals.leave(account.number());
-            self.arrivals.give_back(account.give_up());
-        }
-        self.settled.wake();
+    /// Removes it. Returns why it ended, if we ended it.
+    pub(super) fn close(&self, connection: &ConnectionState) -> Option<Refusal> {
+        let mut reason = None;
+        self.wake(|state| {
+            state.connections.remove(&connection.id);
+            let (ended, wake) = state.flow.close(connection.id);
+            reason = ended;
+            wake
+        });
+        self.flushed.wake();
+        reason
     }
 
-    /// Waits for the turn of a long frame, of the message that follows those passed. Once it is let in, it counts until the
-    /// serving loop has taken its message.
-    pub(super) fn poll_turn(&self, account: &FlowControl, bytes: u64, messages: u64, cx: &Context<'_>) -> Poll<()> {
-        ready!(self.arrivals.poll(account.number(), bytes, cx));
-        account.let_in(bytes, messages);
-        Poll::Ready(())
+    /// How much may be read from a connection.
+    pub(super) fn room(&self, connection: &ConnectionState) -> Room {
+        lock(&self.state).flow.room(connection.id)
     }
 
-    /// Whether others wait for their turn.
-    pub(super) fn are_turns_awaited(&self) -> bool {
-        self.arrivals.are_awaited()
+    /// Whether a connection is to end.
+    pub(super) fn is_ended(&self, connection: &ConnectionState) -> bool {
+        self.room(connection) == Room::Ended
     }
 
-    /// The serving loop took a message in.
+    /// See [`FlowControl::passed`].
+    pub(super) fn passed(&self, connection: &ConnectionState, messages: u64) {
+        lock(&self.state).flow.passed(connection.id, messages);
+    }
+
+    /// Waits for the permit of a long frame; see [`FlowControl::ask_permit`]. The task must be
+    /// [registered](ConnectionState::register_to_server).
+    pub(super) fn poll_permit(&self, connection: &ConnectionState, bytes: u64, messages: u64) -> Poll<()> {
+        let mut permitted = Poll::Pending;
+        self.wake(|state| {
+            let wake = state.flow.ask_permit(connection.id, bytes, messages);
+            if wake.is_some() {
+                permitted = Poll::Ready(());
+            }
+            wake.unwrap_or_default()
+        });
+        permitted
+    }
+
+    /// Whether a long frame waits for a permit.
+    pub(super) fn are_permits_awaited(&self) -> bool {
+        lock(&self.state).flow.are_permits_awaited()
+    }
+
+    /// The dispatch loop took a message.
     pub(super) fn taken(&self, connection: &Connection) {
-        let taken = lock(&self.accounts).get(connection).map_or(0, |account| account.taken());
-        if taken > 0 {
-            self.arrivals.give_back(taken);
+        if let Some(id) = number(connection) {
+            self.wake(|state| state.flow.taken(id));
         }
     }
 
-    /// The serving loop is about to send so many bytes; says whether it may.
+    /// The dispatch loop is about to send so many bytes. Returns whether it may.
     pub(super) fn send(&self, connection: &Connection, bytes: u64) -> bool {
-        let accounts = lock(&self.accounts);
-        let Some(account) = accounts.get(connection) else { return false };
-        if account.unread() >= self.most_unread || account.unread_messages() >= MAX_MESSAGES {
-            account.part(Some(Refusal::Unread));
+        let Some(id) = number(connection) else { return false };
+        let mut state = lock(&self.state);
+        let sent = state.flow.send(id, bytes, Instant::now());
+        let disconnect: Vec<_> = sent.disconnect.iter().filter_map(|id| state.connections.get(id)).cloned().collect();
+        drop(state);
+        for connection in disconnect {
+            connection.wake_both();
         }
-        if account.is_parting() {
-            return false;
-        }
-        account.sent(bytes);
-        if self.together.is_too_much() {
-            self.cut_off(&accounts);
-        }
-        !account.is_parting()
+        sent.accepted
     }
 
-    /// Cuts off connections until the others do not leave too much unread: of those that take nothing, who leaves most; then
-    /// of all. What waited for them goes in a moment, and until then no more is read from anybody.
-    fn cut_off(&self, accounts: &HashMap<Connection, Arc<FlowControl>>) {
-        let mut open: Vec<_> = accounts.values().filter(|account| !account.is_parting()).collect();
-        // The counts go on changing meanwhile.
-        open.sort_by_cached_key(|account| (account.is_idle(), account.unread()));
-        let mut unread: u64 = open.iter().map(|account| account.unread()).sum();
-        while self.together.would_be_too_much(unread)
-            && let Some(worst) = open.pop()
-        {
-            unread = unread.saturating_sub(worst.unread());
-            worst.part(Some(Refusal::Unread));
-        }
+    /// See [`FlowControl::written`].
+    pub(super) fn written(&self, connection: &ConnectionState, bytes: u64, messages: u64) {
+        self.wake(|state| state.flow.written(connection.id, bytes, messages, Instant::now()));
+        self.flushed.wake();
     }
 
-    /// So many bytes more of this account have been accepted by the other side's system, and so many messages ever.
-    pub(super) fn written(&self, account: &FlowControl, bytes: u64, messages: u64) {
-        self.forget(bytes);
-        account.written(bytes, messages);
-        self.settled.wake();
+    /// Ends a connection, because of this if of anything. The first reason counts.
+    pub(super) fn end(&self, connection: &ConnectionState, reason: Option<Refusal>) {
+        lock(&self.state).flow.end(connection.id, reason);
+        connection.wake_both();
     }
 
-    fn forget(&self, bytes: u64) {
-        if self.together.forget(bytes) {
-            lock(&self.accounts).values().for_each(|account| account.look_again());
-        }
-    }
-
-    /// Waits until every connection has ended. For one task at a time, and not beside [`settled`](Self::settled).
+    /// Waits until every connection has ended. For one task at a time, and not beside [`flushed`](Self::flushed).
     pub(super) async fn emptied(&self) {
-        poll_fn(|cx| {
-            self.settled.register(cx.waker());
-            if lock(&self.accounts).is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        self.until(FlowControl::is_empty).await;
     }
 
     /// Waits until everything that was sent is written. For one task at a time.
-    pub(super) async fn settled(&self) {
+    pub(super) async fn flushed(&self) {
+        self.until(FlowControl::is_flushed).await;
+    }
+
+    async fn until(&self, done: impl Fn(&FlowControl) -> bool) {
         poll_fn(|cx| {
-            self.settled.register(cx.waker());
-            let open = lock(&self.accounts).values().any(|account| account.unread() > 0 && !account.is_parting());
-            if open { Poll::Pending } else { Poll::Ready(()) }
+            self.flushed.register(cx.waker());
+            if done(&lock(&self.state).flow) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// Changes the state, and wakes those that may be read from again. Not under the lock: waking may run code of an executor's.
+    fn wake(&self, change: impl FnOnce(&mut State) -> Wake) {
+        let mut state = lock(&self.state);
+        let Wake { some, all } = change(&mut state);
+        let some = some.map(|id| id.and_then(|id| state.connections.get(&id).cloned()));
+        let all: Vec<_> = if all { state.connections.values().cloned().collect() } else { Vec::new() };
+        drop(state);
+        for connection in some.into_iter().flatten().chain(all) {
+            connection.to_server.wake();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingress::flow_control::{IDLE, PAUSE, WINDOW};
+    use crate::io::timer;
     use futures::{FutureExt as _, executor::block_on};
-
-    fn connection() -> Connection {
-        Connection::from_static(b"one")
-    }
-
-    #[test]
-    fn a_connection_that_reads_nothing_is_cut_off_at_the_limit() {
-        let ledger = ConnectionTable::new(2 * PAUSE, u64::MAX);
-        let account = ledger.open(connection(), 1);
-        assert_eq!(account.room(), WINDOW);
-        assert!(ledger.send(&connection(), PAUSE));
-        assert_eq!(account.room(), 0);
-        ledger.written(&account, 1, 0);
-        assert_eq!(account.room(), WINDOW);
-        assert!(ledger.send(&connection(), PAUSE + 1));
-        assert_eq!(account.refusal(), None);
-        assert!(!ledger.send(&connection(), 1));
-        assert_eq!(account.refusal(), Some(Refusal::Unread));
-    }
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+        time::Duration,
+    };
 
     #[test]
-    fn unread_small_answers_cut_off_before_the_queue_is_full() {
-        let ledger = ConnectionTable::new(u64::MAX, u64::MAX);
-        let account = ledger.open(connection(), 1);
-        assert!((0..MAX_MESSAGES).all(|_| ledger.send(&connection(), 1)));
-        assert!(!ledger.send(&connection(), 1));
-        assert_eq!(account.refusal(), Some(Refusal::Unread));
+    fn flushed_means_all_is_written_or_the_connection_gone() {
+        let table = ConnectionTable::new(u64::MAX, u64::MAX);
+        let connection = table.open(1);
+        block_on(table.flushed());
+        assert!(table.send(&identity(1), 10));
+        table.written(&connection, 9, 0);
+        assert!(table.flushed().now_or_never().is_none());
+        table.written(&connection, 1, 1);
+        block_on(table.flushed());
+        assert!(table.send(&identity(1), 10));
+        assert!(table.emptied().now_or_never().is_none());
+        table.close(&connection);
+        block_on(table.flushed());
+        block_on(table.emptied());
+        assert!(!table.send(&identity(1), 10));
+        assert!(!table.send(&Connection::from_static(b"not of the ingress"), 10));
     }
 
-    #[test]
-    fn taken_messages_free_their_room() {
-        let ledger = ConnectionTable::new(PAUSE, u64::MAX);
-        let account = ledger.open(connection(), 1);
-        account.passed(WINDOW);
-        assert_eq!(account.room(), 0);
-        ledger.taken(&connection());
-        assert_eq!(account.room(), 1);
-    }
-
-    #[test]
-    fn settled_means_all_is_written_or_the_connection_gone() {
-        let ledger = ConnectionTable::new(PAUSE, u64::MAX);
-        let account = ledger.open(connection(), 1);
-        block_on(ledger.settled());
-        ledger.send(&connection(), 10);
-        ledger.written(&account, 9, 0);
-        assert!(ledger.settled().now_or_never().is_none());
-        ledger.written(&account, 1, 1);
-        block_on(ledger.settled());
-        ledger.send(&connection(), 10);
-        assert!(ledger.emptied().now_or_never().is_none());
-        ledger.close(&connection());
-        block_on(ledger.settled());
-        block_on(ledger.emptied());
-        assert!(!ledger.send(&connection(), 10));
-    }
-
-    fn named(name: &'static [u8]) -> Connection {
-        Connection::from_static(name)
-    }
-
-    #[test]
-    fn a_full_total_backlog_cuts_off_the_most_stalled_client() {
-        let ledger = ConnectionTable::new(u64::MAX, 100);
-        let [idle, busy] = [(b"idle", 1), (b"busy", 2)].map(|(name, number)| ledger.open(named(name), number));
-        assert!(ledger.send(&named(b"idle"), 30));
-        std::thread::sleep(IDLE);
-        assert!(ledger.send(&named(b"busy"), 60));
-        ledger.written(&busy, 1, 0);
-        assert!(!idle.is_parting() && !busy.is_parting());
-        assert!(ledger.send(&named(b"busy"), 12));
-        assert_eq!((idle.refusal(), busy.refusal()), (Some(Refusal::Unread), None));
-        assert_eq!(busy.room(), 0, "what waited for one that was cut off is still there");
-        ledger.close(&named(b"idle"));
-        assert_eq!(busy.room(), WINDOW);
-        assert!(ledger.send(&named(b"busy"), 20));
-        assert!(!ledger.send(&named(b"busy"), 10), "there is no other");
-        assert_eq!(busy.refusal(), Some(Refusal::Unread));
-    }
-
-    #[test]
-    fn long_frames_hold_room_until_they_are_taken_or_dropped() {
-        let ledger = ConnectionTable::new(u64::MAX, 100);
-        let [one, two, three] =
-            [(b"1", 1), (b"2", 2), (b"3", 3)].map(|(name, number)| ledger.open(named(name), number));
-        let cx = &Context::from_waker(futures::task::noop_waker_ref());
-        assert!(ledger.poll_turn(&one, 60, 1, cx).is_ready());
-        assert!(ledger.poll_turn(&two, 60, 0, cx).is_pending() && ledger.are_turns_awaited());
-        ledger.taken(&named(b"1"));
-        assert!(ledger.poll_turn(&two, 60, 0, cx).is_pending(), "its message was the second");
-        ledger.taken(&named(b"1"));
-        assert!(ledger.poll_turn(&two, 60, 0, cx).is_ready());
-        assert!(ledger.poll_turn(&three, 60, 0, cx).is_pending());
-        ledger.close(&named(b"2"));
-        assert!(ledger.poll_turn(&three, 60, 0, cx).is_ready() && !ledger.are_turns_awaited());
-    }
-
-    #[test]
-    fn a_hundred_thousand_connections_leave_no_state() {
-        let ledger = ConnectionTable::new(u64::MAX, 100);
-        let cx = &Context::from_waker(futures::task::noop_waker_ref());
-        let mut late = None;
-        for number in 0..100_000_u64 {
-            let connection = Connection::from(number.to_string());
-            let account = ledger.open(connection.clone(), number);
-            // It ends with answers unread, and with a long frame that has come in, or waits for its turn.
-            assert!(ledger.send(&connection, 50));
-            assert!(ledger.poll_turn(&account, 60, 1, cx).is_ready() || number % 2 == 1);
-            if number % 2 == 0 {
-                late = Some(connection);
-                continue;
+    /// Waits for room, and for the permit of a long frame, as the task that reads a connection does.
+    async fn pass(table: &ConnectionTable, connection: &ConnectionState, passed: u64, long: u64) {
+        poll_fn(|cx| {
+            connection.register_to_server(cx);
+            match table.room(connection) {
+                Room::Messages(_) if long > 0 => table.poll_permit(connection, long, passed),
+                Room::Messages(_) => Poll::Ready(()),
+                Room::Paused | Room::Ended => Poll::Pending,
             }
-            ledger.close(&connection);
-            ledger.close(&late.take().expect("the one before"));
-            assert!(!ledger.are_turns_awaited() && ledger.arrivals.is_empty() && lock(&ledger.accounts).is_empty());
-            assert!(!ledger.together.is_too_much() && !ledger.together.forget(u64::MAX));
-        }
+        })
+        .await;
+        table.passed(connection, passed + 1);
+    }
+
+    /// The dispatch loop takes and answers on one thread while four others read and write their connections.
+    #[test]
+    fn no_thread_waits_for_ever() {
+        const MESSAGES: u64 = 10_000;
+        const MAX: u64 = 1 << 40;
+        let table = ConnectionTable::new(MAX, MAX);
+        let connections: Vec<_> = (0..4).map(|id| table.open(id)).collect();
+        let (queue_tx, queue) = std::sync::mpsc::channel();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for connection in &connections {
+                let (queue_tx, table) = (queue_tx.clone(), &table);
+                scope.spawn(move || {
+                    let passing = async {
+                        for passed in 0..MESSAGES {
+                            let long = if passed % 8 == connection.id { MAX / 10 * 6 } else { 0 };
+                            pass(table, connection, passed, long).await;
+                            queue_tx.send(connection.id).expect("a dispatch loop");
+                        }
+                    };
+                    let passed = block_on(timer::timeout(Duration::from_secs(120), passing));
+                    assert!(passed.is_ok(), "connection {} waits for ever: {table:?}", connection.id);
+                });
+            }
+            drop(queue_tx);
+            scope.spawn(|| {
+                let mut sent = [0_u64; 4];
+                while !is_over.load(Ordering::Relaxed) {
+                    for (connection, sent) in connections.iter().zip(&mut sent) {
+                        *sent += 1;
+                        table.written(connection, 300_000, *sent);
+                    }
+                    thread::yield_now();
+                }
+            });
+            for id in queue {
+                table.taken(&identity(id));
+                assert!(table.send(&identity(id), 100_000));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     }
 }

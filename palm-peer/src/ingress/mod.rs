@@ -7,8 +7,6 @@ mod client_stream;
 mod connection;
 mod connection_table;
 mod fd_reserve;
-mod flow_control;
-mod frame_permits;
 mod inner;
 pub(crate) mod metrics;
 mod proxy;
@@ -63,7 +61,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 struct Shared {
     limits: Limits,
     admission: Mutex<ConnectionLimiter>,
-    ledger: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
     tally: Arc<IngressMetrics>,
     /// What TLS is made of, where it is spoken.
     credentials: Option<Arc<Credentials>>,
@@ -122,7 +120,7 @@ impl From<NoDirectory> for OpenError {
 /// An open door. Closed on drop.
 #[derive(Debug)]
 pub(crate) struct Ingress {
-    ledger: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
     /// Dropped, it ends the accepting and the handshakes under way.
     _closing: oneshot::Sender<()>,
 }
@@ -130,14 +128,14 @@ pub(crate) struct Ingress {
 /// Hears what comes in.
 pub(crate) struct Receiver {
     socket: zmq::Receiver,
-    ledger: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
 }
 
 /// Sends answers out.
 #[derive(Clone)]
 pub(crate) struct Sender {
     socket: zmq::Sender,
-    ledger: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
     /// Whether there is a door, which counts what is sent.
     counting: bool,
 }
@@ -147,7 +145,7 @@ impl Receiver {
     pub(crate) async fn recv(&mut self) -> RouterEvent {
         let heard = self.socket.recv().await;
         if let RouterEvent::Message(connection, _) = &heard {
-            self.ledger.taken(connection);
+            self.table.taken(connection);
         }
         heard
     }
@@ -156,7 +154,7 @@ impl Receiver {
 impl Sender {
     /// As [`zmq::Sender::send`]. What is for a connection that leaves too much unread is dropped, and so is the connection.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
-        if self.counting && !self.ledger.send(to, zmq::wire_length(&frames)) {
+        if self.counting && !self.table.send(to, zmq::wire_length(&frames)) {
             return None;
         }
         self.socket.send(to, frames)
@@ -176,14 +174,14 @@ impl Ingress {
         let listener = StdListener::bind(address).map_err(OpenError::Address)?;
         rustix::net::listen(&listener, BACKLOG).map_err(|error| OpenError::Address(error.into()))?;
         let bound = listener.local_addr()?;
-        let ledger = Arc::new(ConnectionTable::new(options.max_unread as u64, options.max_held as u64));
+        let table = Arc::new(ConnectionTable::new(options.max_unread as u64, options.max_held as u64));
         let (tell_closing, closing) = oneshot::channel();
         let (sender, receiver) = if options.door {
             let (attacher, sender, receiver) = zmq::attachable();
             let shared = Arc::new(Shared {
                 limits: Limits::for_payloads(options.max_payload),
                 admission: Mutex::new(ConnectionLimiter::new(options.max_connections, options.max_per_address)),
-                ledger: Arc::clone(&ledger),
+                table: Arc::clone(&table),
                 tally,
                 credentials,
                 connections: AtomicU64::new(0),
@@ -200,23 +198,23 @@ impl Ingress {
         } else {
             zmq::listen(listener).await?
         };
-        let sender = Sender { socket: sender, ledger: Arc::clone(&ledger), counting: options.door };
-        let receiver = Receiver { socket: receiver, ledger: Arc::clone(&ledger) };
-        Ok((Self { ledger, _closing: tell_closing }, sender, receiver, bound))
+        let sender = Sender { socket: sender, table: Arc::clone(&table), counting: options.door };
+        let receiver = Receiver { socket: receiver, table: Arc::clone(&table) };
+        Ok((Self { table, _closing: tell_closing }, sender, receiver, bound))
     }
 
     /// Waits until everything that was sent was accepted by the other sides' systems. One whose side takes nothing is cut
     /// off after a while; do not wait for that.
     pub(crate) async fn settled(&self) {
-        self.ledger.settled().await;
+        self.table.flushed().await;
     }
 
     /// Closes the door for good, after its [`Sender`]s and its [`Receiver`] are dropped.
     pub(crate) async fn close(self) {
-        let ledger = Arc::clone(&self.ledger);
+        let table = Arc::clone(&self.table);
         drop(self);
         // The peers are told, as far as their connections allow; a peer that does not read is not waited for.
-        let _ = timer::timeout(LAST_WORDS, ledger.emptied()).await;
+        let _ = timer::timeout(LAST_WORDS, table.emptied()).await;
     }
 }
 

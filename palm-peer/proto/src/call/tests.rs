@@ -94,7 +94,7 @@ fn a_round_that_could_not_end_in_time_is_not_begun() {
 }
 
 #[test]
-fn the_last_refusal_is_reported_and_not_that_nothing_is_left() {
+fn the_last_refusal_is_reported() {
     let (now, mut call) = (Instant::now(), Call::new(Instant::now() + 1000 * MS));
     let unknown = failure(CallErrorKind::NoSuchServer);
     let gone = |call: &mut Call| call.next(now, Err(unknown.clone()), |_| None, 0.0);

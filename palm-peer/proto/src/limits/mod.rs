@@ -3,5 +3,7 @@
 pub mod byte_semaphore;
 pub mod connection_limiter;
 pub mod fair_queue;
+pub mod flow_control;
 pub mod log_throttle;
 pub mod rate_limiter;
+pub mod slow_client;

@@ -17,11 +17,8 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::Instant,
 };
-
-/// How long a connection may accept nothing of what waits for it, or stop in the middle of a message.
-const STALL: Duration = Duration::from_secs(30);
 
 /// How much is read at once: little where messages are short, so that little has to wait when no more may be passed.
 const SHORT_READ: usize = 16 * 1024;
@@ -134,20 +131,16 @@ impl WriteBuffer {
     }
 }
 
-/// Ends when something has not happened for too long.
+/// Wakes a task at the time that was asked for last.
 #[derive(Debug, Default)]
-struct StallTimer {
-    sleep: Option<Sleep>,
-}
+struct Alarm(Option<Sleep>);
 
-impl StallTimer {
-    /// Something happened.
-    fn renew(&mut self) {
-        self.sleep = None;
-    }
-
-    /// Still nothing: ready once that has been so for `time`.
-    fn poll(&mut self, cx: &mut Context<'_>, time: Duration) -> Poll<()> {
-        Pin::new(self.sleep.get_or_insert_with(|| timer::sleep(time))).poll(cx)
+impl Alarm {
+    /// Ready at this time, or never.
+    fn poll(&mut self, cx: &mut Context<'_>, until: Option<Instant>) -> Poll<()> {
+        if self.0.as_ref().map(Sleep::deadline) != until {
+            self.0 = until.map(timer::sleep_until);
+        }
+        self.0.as_mut().map_or(Poll::Pending, |sleep| Pin::new(sleep).poll(cx))
     }
 }

@@ -1,11 +1,11 @@
 //! What the server answers: counted as it is written, until the stranger takes no more.
 
-use super::{End, STALL, StallTimer, WriteBuffer, poll_read_behind, with_scratch};
+use super::{Alarm, End, WriteBuffer, poll_read_behind, with_scratch};
 use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
 use futures::AsyncRead as _;
-use palm_proto::zmtp::{
-    Refusal,
-    frames::{Limits, Scanner, Step},
+use palm_proto::{
+    limits::slow_client::SlowReader,
+    zmtp::frames::{Limits, Scanner, Step},
 };
 use std::{
     convert::Infallible,
@@ -13,60 +13,58 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 /// The direction from the server to the stranger.
 #[derive(Debug)]
 pub(crate) struct ToClient {
     guest: Arc<ClientConnection>,
-    ledger: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
     scanner: Scanner,
     kept: Vec<u8>,
     rest: WriteBuffer,
     /// Bytes of the server's that are in `rest` or accepted, and not counted as written yet.
     uncounted: u64,
-    seen: u64,
-    patience: StallTimer,
+    slow: SlowReader,
+    alarm: Alarm,
 }
 
 impl ToClient {
     /// Begins behind the handshake.
-    pub(crate) fn new(guest: Arc<ClientConnection>, ledger: Arc<ConnectionTable>) -> Self {
+    pub(crate) fn new(guest: Arc<ClientConnection>, table: Arc<ConnectionTable>) -> Self {
         Self {
             guest,
-            ledger,
+            table,
             scanner: Scanner::new(Limits::NONE),
             kept: Vec::new(),
             rest: WriteBuffer::default(),
             uncounted: 0,
-            seen: 0,
-            patience: StallTimer::default(),
+            slow: SlowReader::default(),
+            alarm: Alarm::default(),
         }
     }
 
     /// Carries on until the connection ends.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
         let guest = Arc::clone(&self.guest);
-        guest.account.register_outward(cx);
+        guest.state.register_to_client(cx);
         loop {
-            if guest.account.is_parting() {
+            if self.table.is_ended(&guest.state) {
                 return Poll::Ready(Err(End::Closed));
             }
             let flushed = self.rest.poll_flush(cx, &guest.outside)?;
             if flushed.is_pending() {
                 // Over TLS, what was accepted may not have been sent.
                 let sent = guest.outside.sent().unwrap_or(self.rest.accepted);
-                if sent != self.seen {
-                    self.seen = sent;
-                    self.patience.renew();
-                }
-                ready!(self.patience.poll(cx, STALL));
-                return Poll::Ready(Err(Refusal::Stalled.into()));
+                let until = self.slow.waiting(sent, Instant::now())?;
+                ready!(self.alarm.poll(cx, Some(until)));
+                continue;
             }
-            self.patience.renew();
+            self.slow.flushed();
             if self.uncounted > 0 {
                 let bytes = std::mem::take(&mut self.uncounted);
-                self.ledger.written(&guest.account, bytes, self.scanner.messages());
+                self.table.written(&guest.state, bytes, self.scanner.messages());
             }
             if !self.answer_ping(cx, &guest)? {
                 ready!(self.poll_read(cx, &guest))?;
@@ -90,7 +88,7 @@ impl ToClient {
         if self.scanner.within_message() || !self.kept.is_empty() {
             return Ok(false);
         }
-        let Some(pong) = guest.account.take_pong() else { return Ok(false) };
+        let Some(pong) = guest.state.take_pong() else { return Ok(false) };
         self.rest.write(cx, &guest.outside, &pong)?;
         Ok(true)
     }
@@ -108,7 +106,7 @@ impl ToClient {
     fn scan(&mut self, cx: &mut Context<'_>, guest: &ClientConnection, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
             // A PONG has its place between two messages, so the first end of one is looked for.
-            let max = if guest.account.has_pong() { 1 } else { u64::MAX };
+            let max = if guest.state.has_pong() { 1 } else { u64::MAX };
             let Step::Pass(count) = self.scanner.step(bytes, max)? else { break };
             self.rest.write(cx, &guest.outside, &bytes[..count])?;
             self.uncounted += count as u64;

@@ -1,0 +1,283 @@
+//! Flow control: how much may be read from each client, and which clients are disconnected because they do not read.
+//!
+//! [`FlowControl`] counts, for each connection, the messages that were passed in and those that the dispatch loop has taken, and
+//! the bytes of responses that were sent and those that the client's system has accepted. Events go in; what comes out says
+//! which connections to read from again ([`Wake`]), and which to disconnect. The caller wakes tasks and closes sockets.
+//!
+//! Memory is bounded: [`WINDOW`] messages of a connection lie between the ingress and the dispatch loop, long frames of all
+//! connections share one limit, nothing is read from a connection for which [`PAUSE_AT`] bytes wait, and what waits for all
+//! connections has one limit as well.
+
+#[cfg(test)]
+mod tests;
+
+use super::byte_semaphore::ByteSemaphore;
+use crate::zmtp::Refusal;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+/// How many messages of one connection may lie between the ingress and the dispatch loop. What is accepted before the first
+/// response is rejected is no more than this, and what runs.
+pub const WINDOW: u64 = 64;
+
+/// How many bytes of responses may wait for a connection before no more is read from it.
+pub const PAUSE_AT: u64 = 4 * 1024 * 1024;
+
+/// A connection that has taken nothing for so long, of all that waits for it, is among the first to be disconnected when too
+/// much waits for all.
+pub const IDLE: Duration = Duration::from_secs(1);
+
+/// How many messages may wait for a connection: half of what `ZeroMQ` has room for, beyond which it waits with a lock in hand.
+pub const MAX_MESSAGES: u64 = 50_000;
+
+/// Which connections may be read from again.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use = "a connection that is not woken may wait for ever"]
+pub struct Wake {
+    /// Those with these numbers; some may occur twice.
+    pub some: [Option<u64>; 2],
+    /// All of them.
+    pub all: bool,
+}
+
+/// How much may be read from a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// So many messages, at least one.
+    Messages(u64),
+    /// Nothing, until a [`Wake`] names the connection.
+    Paused,
+    /// Nothing any more: it is to end.
+    Ended,
+}
+
+/// What becomes of a response.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "connections that are not disconnected go on holding memory"]
+pub struct Sent {
+    /// Whether it may be sent; if not, it is dropped.
+    pub accepted: bool,
+    /// The connections to disconnect, because they do not read.
+    pub disconnect: Vec<u64>,
+}
+
+/// The flow control of all connections, each of which has a number of its own.
+#[derive(Debug)]
+pub struct FlowControl {
+    /// How many bytes may wait for each connection.
+    max_unread: u64,
+    /// How many bytes may wait for all of them.
+    max_total: u64,
+    connections: HashMap<u64, Connection>,
+    /// How many bytes wait for all of them.
+    unread: u64,
+    permits: ByteSemaphore,
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// Long frames that were let in, each with the number of its message, until the dispatch loop has taken that.
+    long_frames: VecDeque<(u64, u64)>,
+    /// When the other side last took something, or had taken all.
+    moved: Instant,
+    /// Messages that the ingress passed in, and those that the dispatch loop has taken.
+    passed: u64,
+    taken: u64,
+    /// Bytes of responses that wait for the other side.
+    unread: u64,
+    /// Responses that were sent, and those that the other side's system accepted.
+    sent_messages: u64,
+    written_messages: u64,
+    end: Option<End>,
+}
+
+/// The connection is to end, for this reason if it is ours.
+#[derive(Debug, Clone, Copy)]
+struct End(Option<Refusal>);
+
+impl Connection {
+    fn end(&mut self, reason: Option<Refusal>) -> bool {
+        let first = self.end.is_none();
+        self.end.get_or_insert(End(reason));
+        first
+    }
+
+    fn is_open(&self) -> bool {
+        self.end.is_none()
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        self.unread > 0 && now.saturating_duration_since(self.moved) >= IDLE
+    }
+}
+
+impl FlowControl {
+    /// Without connections; `max_unread` bytes may wait for each, and `max_total` for all together. As many may be on their way in.
+    #[must_use]
+    pub fn new(max_unread: u64, max_total: u64) -> Self {
+        let permits = ByteSemaphore::new(max_total);
+        Self { max_unread, max_total, connections: HashMap::new(), unread: 0, permits }
+    }
+
+    /// A connection begins, under a number that no other has.
+    pub fn open(&mut self, id: u64, now: Instant) {
+        let connection = Connection {
+            long_frames: VecDeque::new(),
+            moved: now,
+            passed: 0,
+            taken: 0,
+            unread: 0,
+            sent_messages: 0,
+            written_messages: 0,
+            end: None,
+        };
+        self.connections.insert(id, connection);
+    }
+
+    /// A connection is over. Returns why, if we ended it.
+    pub fn close(&mut self, id: u64) -> (Option<Refusal>, Wake) {
+        let Some(connection) = self.connections.remove(&id) else { return (None, Wake::default()) };
+        let all = self.forget(connection.unread);
+        self.permits.leave(id);
+        self.permits.give_back(connection.long_frames.iter().map(|(_, bytes)| bytes).sum());
+        let reason = connection.end.and_then(|end| end.0);
+        (reason, Wake { some: [None, self.permits.next()], all })
+    }
+
+    /// How much may be read from a connection now.
+    #[must_use]
+    pub fn room(&self, id: u64) -> Room {
+        let Some(connection) = self.connections.get(&id).filter(|connection| connection.is_open()) else {
+            return Room::Ended;
+        };
+        if connection.unread >= PAUSE_AT || self.is_too_much(self.unread) {
+            return Room::Paused;
+        }
+        match WINDOW.saturating_sub(connection.passed.saturating_sub(connection.taken)) {
+            0 => Room::Paused,
+            room => Room::Messages(room),
+        }
+    }
+
+    /// So many messages of a connection have been passed in, ever.
+    pub fn passed(&mut self, id: u64, messages: u64) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.passed = messages;
+        }
+    }
+
+    /// A long frame asks for a permit, of the message that follows those passed. Returns `None` if it must wait: a [`Wake`] names the
+    /// connection when it is to ask again. The permit lasts until the dispatch loop has taken the message.
+    pub fn ask_permit(&mut self, id: u64, bytes: u64, messages: u64) -> Option<Wake> {
+        let connection = self.connections.get_mut(&id)?;
+        if !self.permits.ask(id, bytes) {
+            return None;
+        }
+        connection.long_frames.push_back((messages + 1, bytes));
+        Some(Wake { some: [None, self.permits.next()], all: false })
+    }
+
+    /// Whether a long frame waits for a permit.
+    #[must_use]
+    pub fn are_permits_awaited(&self) -> bool {
+        self.permits.are_awaited()
+    }
+
+    /// The dispatch loop took one message more of a connection.
+    pub fn taken(&mut self, id: u64) -> Wake {
+        let Some(connection) = self.connections.get_mut(&id) else { return Wake::default() };
+        connection.taken += 1;
+        let (taken, mut bytes) = (connection.taken, 0);
+        while let Some((_, long)) = connection.long_frames.front().filter(|(message, _)| *message <= taken) {
+            bytes += long;
+            connection.long_frames.pop_front();
+        }
+        let next = if bytes > 0 {
+            self.permits.give_back(bytes);
+            self.permits.next()
+        } else {
+            None
+        };
+        Wake { some: [Some(id), next], all: false }
+    }
+
+    /// The dispatch loop is about to send a response of so many bytes.
+    pub fn send(&mut self, id: u64, bytes: u64, now: Instant) -> Sent {
+        let rejected = |disconnect| Sent { accepted: false, disconnect };
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.is_open()) else {
+            return rejected(Vec::new());
+        };
+        let unread_messages = connection.sent_messages.saturating_sub(connection.written_messages);
+        if connection.unread >= self.max_unread || unread_messages >= MAX_MESSAGES {
+            connection.end(Some(Refusal::Unread));
+            return rejected(vec![id]);
+        }
+        if connection.unread == 0 {
+            connection.moved = now;
+        }
+        connection.unread += bytes;
+        connection.sent_messages += 1;
+        self.unread += bytes;
+        let disconnect = if self.is_too_much(self.unread) { self.disconnect_worst(now) } else { Vec::new() };
+        Sent { accepted: !disconnect.contains(&id), disconnect }
+    }
+
+    /// Ends connections until what waits for the others is not too much: of those that take nothing, the one for which most waits; then
+    /// of all. What waits for them is gone in a moment, and until then no more is read from anybody.
+    fn disconnect_worst(&mut self, now: Instant) -> Vec<u64> {
+        let mut open: Vec<_> = self.connections.iter().filter(|(_, connection)| connection.is_open()).collect();
+        open.sort_by_key(|(_, connection)| (connection.is_idle(now), connection.unread));
+        let mut unread: u64 = open.iter().map(|(_, connection)| connection.unread).sum();
+        let mut worst = Vec::new();
+        while self.is_too_much(unread)
+            && let Some((id, connection)) = open.pop()
+        {
+            unread -= connection.unread;
+            worst.push(*id);
+        }
+        for id in &worst {
+            self.end(*id, Some(Refusal::Unread));
+        }
+        worst
+    }
+
+    /// So many bytes more of a connection have been accepted by the other side's system, and so many messages ever.
+    pub fn written(&mut self, id: u64, bytes: u64, messages: u64, now: Instant) -> Wake {
+        let Some(connection) = self.connections.get_mut(&id) else { return Wake::default() };
+        connection.moved = now;
+        let bytes = bytes.min(connection.unread);
+        connection.unread -= bytes;
+        connection.written_messages = messages;
+        Wake { some: [Some(id), None], all: self.forget(bytes) }
+    }
+
+    /// A connection is to end, because of this if of anything. The first reason counts. Returns whether this is the first.
+    pub fn end(&mut self, id: u64, reason: Option<Refusal>) -> bool {
+        self.connections.get_mut(&id).is_some_and(|connection| connection.end(reason))
+    }
+
+    /// Whether all responses were accepted by the other sides' systems, but for those to connections that are to end.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        !self.connections.values().any(|connection| connection.unread > 0 && connection.is_open())
+    }
+
+    /// Whether there is no connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// So many bytes do not wait any more. Returns whether it was too much and is not now.
+    fn forget(&mut self, bytes: u64) -> bool {
+        let before = self.unread;
+        self.unread -= bytes;
+        self.is_too_much(before) && !self.is_too_much(self.unread)
+    }
+
+    fn is_too_much(&self, unread: u64) -> bool {
+        unread > self.max_total
+    }
+}

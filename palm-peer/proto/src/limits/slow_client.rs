@@ -1,0 +1,187 @@
+//! When a client that makes no progress is disconnected.
+//!
+//! Both types are asked while a connection waits, and say until when to wait.
+
+use crate::zmtp::Refusal;
+use std::time::{Duration, Instant};
+
+/// How long a connection may accept nothing of what waits for it, or stop in the middle of a message.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the rate of a long frame is checked, if others wait for a permit.
+pub const RATE_CHECK_PERIOD: Duration = Duration::from_secs(5);
+
+/// How many bytes of a long frame must then have come for each second.
+pub const MIN_BYTES_PER_SECOND: u64 = 1024 * 1024;
+
+/// Whether a client reads its responses.
+#[derive(Debug, Default)]
+pub struct SlowReader {
+    /// How many bytes had been sent when it was asked last.
+    sent: u64,
+    /// Since when nothing more was sent.
+    since: Option<Instant>,
+}
+
+impl SlowReader {
+    /// All that waited was sent.
+    pub fn flushed(&mut self) {
+        self.since = None;
+    }
+
+    /// Something waits to be sent, and so many bytes have been sent, ever. Returns until when to wait for more.
+    ///
+    /// # Errors
+    /// When nothing more was sent for [`STALL_TIMEOUT`].
+    pub fn waiting(&mut self, sent: u64, now: Instant) -> Result<Instant, Refusal> {
+        if sent != self.sent {
+            self.sent = sent;
+            self.since = None;
+        }
+        not_stalled(*self.since.get_or_insert(now) + STALL_TIMEOUT, now)
+    }
+}
+
+/// Whether a client completes what it begins to send.
+#[derive(Debug, Default)]
+pub struct SlowSender {
+    /// Since when it has sent nothing.
+    since: Option<Instant>,
+    /// How long it means to send nothing at most, between two messages.
+    max_silence: Option<Duration>,
+    /// The long frame that got a permit last: when that was, and its bytes.
+    long_frame: Option<(Instant, u64)>,
+    next_rate_check: Option<Instant>,
+}
+
+impl SlowSender {
+    /// Something came, or nothing was read.
+    pub fn progress(&mut self) {
+        self.since = None;
+    }
+
+    /// The client announced how long it means to send nothing at most; zero if it may be silent for ever.
+    pub fn announced(&mut self, max_silence: Duration) {
+        self.max_silence = (!max_silence.is_zero()).then_some(max_silence);
+    }
+
+    /// Nothing has come, between two messages or in the middle of one. Returns until when to wait; `None` means for ever.
+    ///
+    /// # Errors
+    /// When nothing has come for too long.
+    pub fn waiting(&mut self, within_message: bool, now: Instant) -> Result<Option<Instant>, Refusal> {
+        let Some(max) = (if within_message { Some(STALL_TIMEOUT) } else { self.max_silence }) else { return Ok(None) };
+        not_stalled(*self.since.get_or_insert(now) + max, now).map(Some)
+    }
+
+    /// A long frame of so many bytes got a permit.
+    pub fn permitted(&mut self, bytes: u64, now: Instant) {
+        self.long_frame = Some((now, bytes));
+    }
+
+    /// So many bytes of the long frame have not come yet. Returns when to check its rate again, if there is something to check.
+    ///
+    /// # Errors
+    /// When it comes too slowly, and others wait for the permit that it holds.
+    pub fn check_rate(
+        &mut self,
+        left: u64,
+        now: Instant,
+        others_wait: impl FnOnce() -> bool,
+    ) -> Result<Option<Instant>, Refusal> {
+        let Some((since, bytes)) = self.long_frame.filter(|_| left > 0) else {
+            self.next_rate_check = None;
+            return Ok(None);
+        };
+        let next = *self.next_rate_check.get_or_insert(now + RATE_CHECK_PERIOD);
+        if now < next {
+            return Ok(Some(next));
+        }
+        let seconds = now.saturating_duration_since(since).as_secs();
+        if bytes.saturating_sub(left) < MIN_BYTES_PER_SECOND * seconds && others_wait() {
+            return Err(Refusal::Stalled);
+        }
+        self.next_rate_check = Some(now + RATE_CHECK_PERIOD);
+        Ok(self.next_rate_check)
+    }
+}
+
+fn not_stalled(until: Instant, now: Instant) -> Result<Instant, Refusal> {
+    if now < until { Ok(until) } else { Err(Refusal::Stalled) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fastrand::Rng;
+
+    const MS: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_client_that_takes_nothing_is_stalled_after_the_timeout() {
+        let (mut reader, start) = (SlowReader::default(), Instant::now());
+        assert_eq!(reader.waiting(10, start), Ok(start + STALL_TIMEOUT));
+        assert_eq!(reader.waiting(10, start + 29 * SECOND), Ok(start + STALL_TIMEOUT));
+        assert_eq!(reader.waiting(11, start + 29 * SECOND), Ok(start + 59 * SECOND), "a byte is progress");
+        assert_eq!(reader.waiting(11, start + 59 * SECOND), Err(Refusal::Stalled));
+        reader.flushed();
+        assert!(reader.waiting(11, start + 60 * SECOND).is_ok(), "nothing waited in between");
+    }
+
+    #[test]
+    fn silence_between_messages_is_bounded_only_if_it_was_announced() {
+        let (mut sender, start) = (SlowSender::default(), Instant::now());
+        assert_eq!(sender.waiting(false, start), Ok(None));
+        assert_eq!(sender.waiting(true, start), Ok(Some(start + STALL_TIMEOUT)));
+        assert_eq!(sender.waiting(true, start + STALL_TIMEOUT), Err(Refusal::Stalled));
+        sender.progress();
+        sender.announced(SECOND);
+        assert_eq!(sender.waiting(false, start), Ok(Some(start + SECOND)));
+        assert_eq!(sender.waiting(false, start + SECOND), Err(Refusal::Stalled));
+        sender.announced(Duration::ZERO);
+        assert_eq!(sender.waiting(false, start + 100 * SECOND), Ok(None));
+    }
+
+    #[test]
+    fn a_long_frame_must_keep_its_rate_while_others_wait() {
+        let (mut sender, start) = (SlowSender::default(), Instant::now());
+        let (bytes, check) = (40 * MIN_BYTES_PER_SECOND, RATE_CHECK_PERIOD);
+        assert_eq!(sender.check_rate(100, start, || true), Ok(None), "nothing has a permit");
+        sender.permitted(bytes, start);
+        assert_eq!(sender.check_rate(bytes, start, || true), Ok(Some(start + check)));
+        assert_eq!(sender.check_rate(bytes, start + check, || false), Ok(Some(start + 2 * check)), "nobody waits");
+        let enough = bytes - 10 * MIN_BYTES_PER_SECOND;
+        assert_eq!(sender.check_rate(enough, start + 2 * check, || true), Ok(Some(start + 3 * check)));
+        assert_eq!(sender.check_rate(enough, start + 3 * check, || true), Err(Refusal::Stalled));
+        assert_eq!(sender.check_rate(0, start + 3 * check, || true), Ok(None), "it is complete");
+    }
+
+    /// Whenever a client takes something, it is disconnected exactly when it has taken nothing for the timeout.
+    #[test]
+    fn only_stalled_clients_are_disconnected() {
+        let mut stalls = 0;
+        for seed in 0..10_000 {
+            let mut random = Rng::with_seed(seed);
+            let mut reader = SlowReader::default();
+            let (start, mut sent) = (Instant::now(), 0);
+            let (mut now, mut moved) = (start, start);
+            let mut pauses = (0..20).map(|_| random.u32(0..31_000) * MS).collect::<Vec<_>>();
+            let stalled = loop {
+                let Some(pause) = pauses.pop() else { break false };
+                // Asked again when it said, or when something moves, whichever is first.
+                let until = reader.waiting(sent, now).expect("something was sent just now");
+                if moved + pause >= until {
+                    now = until;
+                    break reader.waiting(sent, now).is_err();
+                }
+                now += pause;
+                (moved, sent) = (now, sent + 1);
+            };
+            assert!(!stalled || now == moved + STALL_TIMEOUT, "seed {seed}");
+            assert!(stalled || pauses.is_empty(), "seed {seed}: it was not disconnected");
+            stalls += u32::from(stalled);
+        }
+        assert!((1000..9000).contains(&stalls), "{stalls}");
+    }
+}
