@@ -3,7 +3,7 @@
 // The comments of the fields are the help text, in which mark-up has no place.
 #![allow(rustdoc::bare_urls, clippy::doc_markdown)]
 
-use crate::failure::Failure;
+use crate::error::CliError;
 use argh::FromArgs;
 use palm_peer::{Config, InvalidSetting};
 use std::{
@@ -88,11 +88,11 @@ pub(crate) struct Status {
 
 impl Status {
     /// Refuses what cannot be meant.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&self) -> Result<(), CliError> {
         let asked = [(self.server.is_some(), "a server"), (self.json, "--json"), (self.watch, "--watch")];
         let asked: Vec<_> = asked.into_iter().filter_map(|(is_asked, name)| is_asked.then_some(name)).collect();
         if asked.len() > 1 {
-            return Err(Failure::Usage(format!("{} do not go together", asked.join(" and "))));
+            return Err(CliError::Usage(format!("{} do not go together", asked.join(" and "))));
         }
         Ok(())
     }
@@ -163,7 +163,7 @@ pub(crate) struct Job {
 
 impl Args {
     /// Where etcd is and how long to wait for it; the environment's, changed by the flags.
-    pub(crate) fn options(&self) -> Result<Config, InvalidSetting> {
+    pub(crate) fn config(&self) -> Result<Config, InvalidSetting> {
         let set = Config::from_env()?;
         // What concerns servers alone, such as an address to listen on, must not get in the way.
         let mut settings = Config {
@@ -218,16 +218,16 @@ pub(crate) enum Parsed {
 }
 
 /// Reads the command line, without the program's name.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, CliError> {
     let text = |arg: OsString| {
-        arg.into_string().map_err(|arg| Failure::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
+        arg.into_string().map_err(|arg| CliError::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
     };
     let args = ordered(args.into_iter().map(text).collect::<Result<_, _>>()?);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match Args::from_args(&["palm-cli"], &args) {
         Ok(args) => Ok(Parsed::Args(args)),
         Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(exit.output)),
-        Err(exit) => Err(Failure::Usage(format!("{}\nRun palm-cli --help for more.", exit.output.trim_end()))),
+        Err(exit) => Err(CliError::Usage(format!("{}\nRun palm-cli --help for more.", exit.output.trim_end()))),
     }
 }
 
@@ -261,7 +261,7 @@ fn ordered(args: Vec<String>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Parsed, Failure> {
+    fn parsed(line: &str) -> Result<Parsed, CliError> {
         parse(line.split_whitespace().map(OsString::from))
     }
 
@@ -301,7 +301,7 @@ mod tests {
             assert_eq!((job.window.get(), job.attempts.get()), (window, attempts), "{line}");
         }
         for line in ["job a.b --window 0", "job a.b --window many", "job a.b --attempts 0", "job a.b --attempts -1"] {
-            assert!(matches!(parsed(line), Err(Failure::Usage(_))), "{line}");
+            assert!(matches!(parsed(line), Err(CliError::Usage(_))), "{line}");
         }
     }
 
@@ -310,11 +310,11 @@ mod tests {
         for line in
             ["", "stat", "status --wacht", "rm", "rm a b", "reset --yes=1", "call", "call a.b c d", "job", "job a.b c"]
         {
-            assert!(matches!(parsed(line), Err(Failure::Usage(_))), "{line}");
+            assert!(matches!(parsed(line), Err(CliError::Usage(_))), "{line}");
         }
         for line in ["status a --json", "status --json --watch"] {
             let Command::Status(status) = args(line).command else { panic!("{line}") };
-            assert!(matches!(status.check(), Err(Failure::Usage(_))), "{line}");
+            assert!(matches!(status.check(), Err(CliError::Usage(_))), "{line}");
         }
     }
 

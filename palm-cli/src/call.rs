@@ -1,17 +1,17 @@
 //! `palm-cli call`: calls a function.
 
-use crate::{args::Call, failure::Failure, screen::Screen};
+use crate::{args::Call, error::CliError, screen::Screen};
 use palm_peer::{Client, Config};
 use std::io::{self, Read as _};
 
 /// Does what the command line says.
-pub(crate) async fn run(call: &Call, options: Config, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Result<(), CliError> {
     let payload = match call.payload.as_deref() {
-        Some("-") => standard_input(options.max_payload)?,
+        Some("-") => standard_input(config.max_payload)?,
         Some(payload) => payload.as_bytes().to_owned(),
         None => Vec::new(),
     };
-    let client = Client::connect(options).await?;
+    let client = Client::connect(config).await?;
     let mut calling = client.call(&call.target, payload);
     if let Some(key) = &call.cache {
         calling = calling.cache(key);
@@ -23,10 +23,10 @@ pub(crate) async fn run(call: &Call, options: Config, screen: &mut Screen) -> Re
 }
 
 /// All of it, but not more than can be sent and a byte: with that one the call is refused.
-fn standard_input(max: usize) -> Result<Vec<u8>, Failure> {
+fn standard_input(max: usize) -> Result<Vec<u8>, CliError> {
     let mut payload = Vec::new();
     let max = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     let read = io::stdin().lock().take(max).read_to_end(&mut payload);
-    read.map_err(|error| Failure::CouldNot(format!("cannot read standard input: {error}")))?;
+    read.map_err(|error| CliError::CouldNot(format!("cannot read standard input: {error}")))?;
     Ok(payload)
 }

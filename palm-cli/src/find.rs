@@ -1,6 +1,6 @@
 //! Which entry a person means.
 
-use crate::{failure::Failure, screen::harmless};
+use crate::{error::CliError, screen::harmless};
 use palm_peer::ServerEntry;
 use std::fmt::Write as _;
 
@@ -10,25 +10,26 @@ const SHORTEST: usize = 4;
 const LISTED: usize = 20;
 
 /// The entry of this name, or the only one whose name begins so.
-pub(crate) fn find<'a>(entries: &'a [ServerEntry], wanted: &str) -> Result<&'a ServerEntry, Failure> {
+pub(crate) fn find<'a>(entries: &'a [ServerEntry], wanted: &str) -> Result<&'a ServerEntry, CliError> {
     let lower = wanted.to_ascii_lowercase();
     if let Some(entry) = entries.iter().find(|entry| entry.name == wanted || entry.name == lower) {
         return Ok(entry);
     }
     if wanted.chars().count() < SHORTEST {
         let message = format!("{:?} is too short: give {SHORTEST} characters of the uuid, or more", harmless(wanted));
-        return Err(Failure::Usage(message));
+        return Err(CliError::Usage(message));
     }
     let begins = |entry: &&ServerEntry| entry.name.starts_with(wanted) || entry.name.starts_with(&lower);
     let able: Vec<_> = entries.iter().filter(begins).collect();
     let shown = harmless(wanted);
     match able[..] {
         [entry] => Ok(entry),
-        [] if entries.is_empty() => Err(Failure::CouldNot(format!("no server {shown}: the mesh has none"))),
-        [] => {
-            Err(Failure::CouldNot(format!("no server {shown}; there are{}", list(&entries.iter().collect::<Vec<_>>()))))
-        }
-        _ => Err(Failure::CouldNot(format!("{shown} may mean {} servers:{}", able.len(), list(&able)))),
+        [] if entries.is_empty() => Err(CliError::CouldNot(format!("no server {shown}: the mesh has none"))),
+        [] => Err(CliError::CouldNot(format!(
+            "no server {shown}; there are{}",
+            list(&entries.iter().collect::<Vec<_>>())
+        ))),
+        _ => Err(CliError::CouldNot(format!("{shown} may mean {} servers:{}", able.len(), list(&able)))),
     }
 }
 
@@ -84,13 +85,13 @@ mod tests {
         let many: Vec<_> = (0..30).map(|n| format!("abcd-{n:02}")).collect();
         let entries = entries(&many.iter().map(String::as_str).collect::<Vec<_>>());
         let message = |wanted: &str| match find(&entries, wanted) {
-            Err(Failure::CouldNot(message)) => message,
+            Err(CliError::CouldNot(message)) => message,
             other => panic!("{wanted}: {other:?}"),
         };
         assert!(message("abcd").starts_with("abcd may mean 30 servers:\n  abcd-00 (broken)\n"));
         assert!(message("abcd").ends_with("\n  abcd-19 (broken)\n  and 10 more"));
         assert!(message("printf").starts_with("no server printf; there are\n  abcd-00"));
-        assert!(matches!(find(&entries, "abc"), Err(Failure::Usage(_))));
-        assert!(matches!(find(&[], "abcd"), Err(Failure::CouldNot(message)) if message.contains("none")));
+        assert!(matches!(find(&entries, "abc"), Err(CliError::Usage(_))));
+        assert!(matches!(find(&[], "abcd"), Err(CliError::CouldNot(message)) if message.contains("none")));
     }
 }

@@ -6,7 +6,7 @@ mod input;
 use self::{bar::Bar, input::Input};
 use crate::{
     args,
-    failure::{Failure, warn},
+    error::{CliError, warn},
     screen::{Screen, reader_gone},
 };
 use futures::{
@@ -25,10 +25,10 @@ const TOGETHER: usize = 256;
 type Ended = (u64, Result<Bytes, JobError>);
 
 /// Does what the command line says.
-pub(crate) async fn run(args: &args::Job, options: Config, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(args: &args::Job, config: Config, screen: &mut Screen) -> Result<(), CliError> {
     let delimiter = if args.null { b'\0' } else { b'\n' };
-    let max = options.max_payload;
-    let client = Client::connect(options).await?;
+    let max = config.max_payload;
+    let client = Client::connect(config).await?;
     let pipeline = args.pipeline.split(',').map(str::trim);
     let mut job = client.job(pipeline).window(args.window.get(), MAX_BYTES).attempts(args.attempts.get());
     if args.unordered {
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &args::Job, options: Config, screen: &mut Screen) 
         let ended = match select(results.next(), &mut gone).await {
             Either::Left((Some(ended), _)) => ended,
             Either::Left((None, _)) => break,
-            Either::Right(_) => return Err(Failure::Unread),
+            Either::Right(_) => return Err(CliError::Unread),
         };
         bar.aside(screen.terminal, &ended, || show(&ended, delimiter, screen))?;
     }
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &args::Job, options: Config, screen: &mut Screen) 
     reading.ended()?;
     match progress.failed() {
         0 => Ok(()),
-        failed => Err(Failure::CouldNot(format!("{failed} of {} failed", messages_of(progress.sent())))),
+        failed => Err(CliError::CouldNot(format!("{failed} of {} failed", messages_of(progress.sent())))),
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod args;
 mod call;
-mod failure;
+mod error;
 mod find;
 mod job;
 mod reset;
@@ -15,7 +15,7 @@ mod table;
 
 use self::{
     args::{Args, Command},
-    failure::Failure,
+    error::CliError,
     screen::Screen,
 };
 use palm_peer::{Admin, Config};
@@ -24,10 +24,10 @@ use std::{env, process::ExitCode};
 fn main() -> ExitCode {
     let mut screen = Screen::stdout();
     let outcome = run(&mut screen).and_then(|()| Ok(screen.flush()?));
-    outcome.err().map_or(ExitCode::SUCCESS, failure::Failure::tell)
+    outcome.err().map_or(ExitCode::SUCCESS, error::CliError::report)
 }
 
-fn run(screen: &mut Screen) -> Result<(), Failure> {
+fn run(screen: &mut Screen) -> Result<(), CliError> {
     let args = match args::parse(env::args_os().skip(1))? {
         args::Parsed::Args(args) => args,
         args::Parsed::Help(text) => return Ok(screen.line(&text)?),
@@ -35,19 +35,19 @@ fn run(screen: &mut Screen) -> Result<(), Failure> {
     futures::executor::block_on(carry_out(&args, screen))
 }
 
-async fn carry_out(args: &Args, screen: &mut Screen) -> Result<(), Failure> {
-    let options = args.options()?;
+async fn carry_out(args: &Args, screen: &mut Screen) -> Result<(), CliError> {
+    let config = args.config()?;
     for (name, meant) in Config::misspelt_variables() {
-        failure::warn(&format!("the variable {name} has no effect: is {meant} meant?"));
+        error::warn(&format!("the variable {name} has no effect: is {meant} meant?"));
     }
     match &args.command {
         Command::Status(status) => {
             status.check()?;
-            status::run(status, &Admin::connect(options).await?, screen).await
+            status::run(status, &Admin::connect(config).await?, screen).await
         }
-        Command::Rm(rm) => rm::run(rm, &Admin::connect(options).await?, screen).await,
-        Command::Reset(reset) => reset::run(reset, options, screen).await,
-        Command::Call(call) => call::run(call, options, screen).await,
-        Command::Job(job) => job::run(job, options, screen).await,
+        Command::Rm(rm) => rm::run(rm, &Admin::connect(config).await?, screen).await,
+        Command::Reset(reset) => reset::run(reset, config, screen).await,
+        Command::Call(call) => call::run(call, config, screen).await,
+        Command::Job(job) => job::run(job, config, screen).await,
     }
 }

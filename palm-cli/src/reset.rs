@@ -1,6 +1,6 @@
 //! `palm-cli reset`: clears everything.
 
-use crate::{args::Reset, failure::Failure, find::describe, screen::Screen, table::counted};
+use crate::{args::Reset, error::CliError, find::describe, screen::Screen, table::counted};
 use palm_peer::{Admin, Config, ServerEntry};
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
@@ -14,13 +14,13 @@ const QUIET: Duration = Duration::from_secs(5);
 const BACK_WITHIN: Duration = Duration::from_secs(300);
 
 /// Does what the command line says.
-pub(crate) async fn run(reset: &Reset, options: Config, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(reset: &Reset, config: Config, screen: &mut Screen) -> Result<(), CliError> {
     let asks = !reset.yes;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Failure::Usage("reset asks on a terminal; without one, say --yes".to_owned()));
+        return Err(CliError::Usage("reset asks on a terminal; without one, say --yes".to_owned()));
     }
-    let place = format!("{} {}", options.etcd.join(","), options.prefix);
-    let admin = Admin::connect(options).await?;
+    let place = format!("{} {}", config.etcd.join(","), config.prefix);
+    let admin = Admin::connect(config).await?;
     if asks {
         let servers = counted(admin.servers().await?.len(), "server");
         confirm(&format!("Clear all that the mesh keeps in etcd at {}, with {servers}?", place.trim_end()))?;
@@ -32,7 +32,7 @@ pub(crate) async fn run(reset: &Reset, options: Config, screen: &mut Screen) -> 
     screen.line(&format!("Cleared the mesh of {}{and_broken}", counted(servers, "server")))?;
     if !cleared.is_marked() {
         screen.flush()?;
-        return Err(Failure::CouldNot(
+        return Err(CliError::CouldNot(
             "etcd is out of space: it took the deletions, but refused the mark of the reset, and refuses all servers that \
              register; they come back by themselves once it has space: compact, defragment and disarm the alarm, as \
              docs/operations.md says"
@@ -63,13 +63,13 @@ fn within(waited: Duration, missing: &[&ServerEntry]) -> String {
 }
 
 /// Asks, and goes on only if the answer is yes.
-fn confirm(question: &str) -> Result<(), Failure> {
+fn confirm(question: &str) -> Result<(), CliError> {
     let mut answer = String::new();
     let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stdin().lock().read_line(&mut answer));
     match asked {
         Ok(_) if is_yes(&answer) => Ok(()),
-        Ok(_) => Err(Failure::CouldNot("nothing was changed".to_owned())),
-        Err(error) => Err(Failure::CouldNot(format!("nothing was changed: the answer cannot be read: {error}"))),
+        Ok(_) => Err(CliError::CouldNot("nothing was changed".to_owned())),
+        Err(error) => Err(CliError::CouldNot(format!("nothing was changed: the answer cannot be read: {error}"))),
     }
 }
 

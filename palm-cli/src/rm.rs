@@ -2,14 +2,14 @@
 
 use crate::{
     args::Rm,
-    failure::Failure,
+    error::CliError,
     find::{describe, find},
     screen::Screen,
 };
 use palm_peer::Admin;
 
 /// Does what the command line says.
-pub(crate) async fn run(rm: &Rm, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(rm: &Rm, admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
     let entries = admin.servers().await?;
     let removed = admin.remove(&find(&entries, &rm.server)?.name).await?;
     Ok(screen.line(&format!("Removed {}", describe(&removed)))?)

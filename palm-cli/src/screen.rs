@@ -15,19 +15,19 @@ const CLEAR: &[u8] = b"\x1b[H\x1b[J";
 /// Ends when nobody can read standard output any more, as after `| head`: else a program that has nothing to print for now
 /// would not notice. A thread waits for it, so that nothing is polled.
 pub(crate) fn reader_gone() -> impl Future<Output = ()> + Unpin {
-    let (gone, told) = oneshot::channel();
+    let (tx, rx) = oneshot::channel();
     let wait = move || {
         let stdout = io::stdout();
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
         while rustix::event::poll(&mut watched, None) == Err(rustix::io::Errno::INTR) {}
         // A closed pipe, socket or terminal. What cannot be watched is noticed when something is written.
         if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
-            let _ = gone.send(());
+            let _ = tx.send(());
         }
     };
     let started = thread::Builder::new().name("stdout".to_owned()).spawn(wait);
     Box::pin(async move {
-        if started.is_err() || told.await.is_err() {
+        if started.is_err() || rx.await.is_err() {
             pending::<()>().await;
         }
     })
@@ -94,7 +94,7 @@ impl Screen {
     }
 
     /// The words in the colour of a state, where there is colour.
-    pub(crate) fn state(&self, state: ServerStatus, words: &str) -> String {
+    pub(crate) fn state(&self, state: ServerStatus, text: &str) -> String {
         self.painted(
             match state {
                 ServerStatus::Leader => "1;32",
@@ -103,17 +103,17 @@ impl Screen {
                 // Also what a later version may add.
                 _ => "33",
             },
-            words,
+            text,
         )
     }
 
     /// The words of a heading.
-    pub(crate) fn heading(&self, words: &str) -> String {
-        self.painted("1", words)
+    pub(crate) fn heading(&self, text: &str) -> String {
+        self.painted("1", text)
     }
 
-    fn painted(&self, code: &str, words: &str) -> String {
-        if self.color { format!("\x1b[{code}m{words}\x1b[0m") } else { words.to_owned() }
+    fn painted(&self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     args::Status,
-    failure::{Failure, warn},
+    error::{CliError, warn},
     find::find,
     screen::{Screen, harmless, reader_gone},
     table,
@@ -15,7 +15,7 @@ use palm_peer::{Admin, ServerEntry};
 use std::{io, time::SystemTime};
 
 /// Does what the command line says.
-pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
+pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
     if status.watch {
         return watch(admin, screen).await;
     }
@@ -28,7 +28,7 @@ pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> 
 }
 
 /// The record of one server, as it is stored.
-fn record(entry: &ServerEntry, screen: &mut Screen) -> Result<(), Failure> {
+fn record(entry: &ServerEntry, screen: &mut Screen) -> Result<(), CliError> {
     if let Err(reason) = &entry.record {
         // What is stored is shown all the same.
         warn(&format!("{} is broken: {}", entry.name, table::brief(&reason.to_string())));
@@ -81,7 +81,7 @@ fn picture(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
 }
 
 /// The picture, and again at every change, until somebody ends it.
-async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
+async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
     let mut changes = admin.watch();
     let mut gone = reader_gone();
     let mut first = true;
@@ -89,7 +89,7 @@ async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), Failure> {
         let change = match select(changes.next(), &mut gone).await {
             Either::Left((Some(change), _)) => change,
             Either::Left((None, _)) => return Ok(()),
-            Either::Right(_) => return Err(Failure::Unread),
+            Either::Right(_) => return Err(CliError::Unread),
         };
         match change {
             Ok(entries) => {

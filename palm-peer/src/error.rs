@@ -2,9 +2,9 @@
 
 use crate::io::etcd::{EtcdError, EtcdErrorKind};
 use palm_proto::{
-    call::CallFailure,
+    call::FailedCall,
     config::InvalidSetting,
-    types::message::{CallErrorKind, Failure},
+    types::message::{CallErrorKind, CallFailure},
 };
 use std::{error, fmt};
 use uuid::Uuid;
@@ -133,11 +133,11 @@ pub struct CallError {
 }
 
 impl CallError {
-    pub(crate) fn new(failure: Failure, server: Option<Uuid>) -> Self {
+    pub(crate) fn new(failure: CallFailure, server: Option<Uuid>) -> Self {
         Self { kind: failure.kind, message: failure.message, server }
     }
 
-    pub(crate) fn of_call(failed: CallFailure) -> Self {
+    pub(crate) fn of_call(failed: FailedCall) -> Self {
         Self::new(failed.failure, failed.server)
     }
 

@@ -1,6 +1,6 @@
 //! Standard input as a stream of messages, read only as far as the job pulls it.
 
-use crate::failure::Failure;
+use crate::error::CliError;
 use futures::{SinkExt as _, channel::mpsc, executor::block_on};
 use palm_peer::Bytes;
 use std::{
@@ -15,7 +15,7 @@ const AHEAD: usize = 16;
 #[must_use = "nothing is read until `start`"]
 pub(super) struct Input {
     delimiter: u8,
-    most: usize,
+    max: usize,
     messages: mpsc::Sender<Bytes>,
 }
 
@@ -24,11 +24,11 @@ pub(super) struct Input {
 pub(super) struct Reading(Option<thread::JoinHandle<io::Result<()>>>, Option<io::Error>);
 
 impl Input {
-    /// Standard input in pieces that end with `delimiter`, which is left out. Of a piece longer than `most`, which can
+    /// Standard input in pieces that end with `delimiter`, which is left out. Of a piece longer than `max`, which can
     /// not be sent, a byte more is kept: with that one it is refused.
-    pub(super) fn standard(delimiter: u8, most: usize) -> (Self, mpsc::Receiver<Bytes>) {
+    pub(super) fn standard(delimiter: u8, max: usize) -> (Self, mpsc::Receiver<Bytes>) {
         let (messages, stream) = mpsc::channel(AHEAD);
-        (Self { delimiter, most, messages }, stream)
+        (Self { delimiter, max, messages }, stream)
     }
 
     /// Reads on a thread of its own, for reading blocks; it waits while the job pulls nothing. `count` is told of each byte.
@@ -41,7 +41,7 @@ impl Input {
     }
 
     fn read(mut self, from: &mut impl BufRead, count: impl Fn(u64)) -> io::Result<()> {
-        while let Some((message, length)) = piece(from, self.delimiter, self.most)? {
+        while let Some((message, length)) = piece(from, self.delimiter, self.max)? {
             count(length);
             // Feeding waits for room. Nobody takes messages any more when the program is about to end.
             if block_on(self.messages.feed(message)).is_err() {
@@ -54,20 +54,20 @@ impl Input {
 
 impl Reading {
     /// Waits for the end of the input, which the job has seen, and says whether it was one.
-    pub(super) fn ended(self) -> Result<(), Failure> {
+    pub(super) fn ended(self) -> Result<(), CliError> {
         let Self(thread, error) = self;
         let ended = error.map_or_else(|| thread.map_or(Ok(Ok(())), thread::JoinHandle::join), |error| Ok(Err(error)));
-        let cannot = |why: String| Failure::CouldNot(format!("cannot read standard input: {why}"));
+        let cannot = |why: String| CliError::CouldNot(format!("cannot read standard input: {why}"));
         ended.map_err(|_| cannot("its reader ended".to_owned()))?.map_err(|error| cannot(error.to_string()))
     }
 }
 
 /// The next piece, and its whole length with its delimiter; `None` at the end. What follows the last delimiter is a piece
 /// unless it is empty.
-fn piece(from: &mut impl BufRead, delimiter: u8, most: usize) -> io::Result<Option<(Bytes, u64)>> {
+fn piece(from: &mut impl BufRead, delimiter: u8, max: usize) -> io::Result<Option<(Bytes, u64)>> {
     let mut message = Vec::new();
     // One more than can be sent, and the delimiter.
-    let enough = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(2);
+    let enough = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(2);
     let mut length = u64::try_from(from.take(enough).read_until(delimiter, &mut message)?).unwrap_or(u64::MAX);
     if length == 0 {
         return Ok(None);
@@ -75,7 +75,7 @@ fn piece(from: &mut impl BufRead, delimiter: u8, most: usize) -> io::Result<Opti
     if message.last() == Some(&delimiter) {
         message.pop();
     } else if length == enough {
-        message.truncate(most.saturating_add(1));
+        message.truncate(max.saturating_add(1));
         length = length.saturating_add(u64::try_from(from.skip_until(delimiter)?).unwrap_or(u64::MAX));
     }
     Ok(Some((message.into(), length)))
@@ -85,10 +85,10 @@ fn piece(from: &mut impl BufRead, delimiter: u8, most: usize) -> io::Result<Opti
 mod tests {
     use super::*;
 
-    fn pieces(text: &str, delimiter: u8, most: usize) -> Vec<(String, u64)> {
+    fn pieces(text: &str, delimiter: u8, max: usize) -> Vec<(String, u64)> {
         let mut from = text.as_bytes();
         let mut pieces = Vec::new();
-        while let Some((message, length)) = piece(&mut from, delimiter, most).expect("a slice can be read") {
+        while let Some((message, length)) = piece(&mut from, delimiter, max).expect("a slice can be read") {
             pieces.push((String::from_utf8(message.to_vec()).expect("text"), length));
         }
         pieces

@@ -10,7 +10,7 @@ mod tests;
 use palm_proto::{
     types::{
         instance::Instance,
-        message::{self, Answer, CallErrorKind, Failure, Incoming, MAX_HEADER_BYTES},
+        message::{self, Answer, CallErrorKind, CallFailure, Incoming, MAX_HEADER_BYTES},
         names,
         record::{self, Record},
         tombstone::Tombstone,
@@ -163,7 +163,7 @@ pub fn header(bytes: &[u8]) {
         Err(bad) => {
             let mut answer = Answer::greeting(uuid::Uuid::nil());
             (answer.job, answer.idx, answer.stage) = (bad.job, bad.idx, Some(0));
-            answer.error = Some(Failure::new(CallErrorKind::BadMessage, bad.message));
+            answer.error = Some(CallFailure::new(CallErrorKind::BadMessage, bad.message));
             let encoded = answer.encode();
             assert!(encoded.len() <= MAX_HEADER_BYTES, "an answer with a header of {} bytes", encoded.len());
             assert_eq!(Answer::decode(&encoded), Some(answer));

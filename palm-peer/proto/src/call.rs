@@ -14,7 +14,7 @@ use crate::{
     routing::not_avoided,
     types::{
         instance::Instance,
-        message::{CallErrorKind, Failure},
+        message::{CallErrorKind, CallFailure},
     },
 };
 use std::{
@@ -31,9 +31,9 @@ const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Why a call has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallFailure {
+pub struct FailedCall {
     /// What went wrong.
-    pub failure: Failure,
+    pub failure: CallFailure,
     /// The server that it went wrong at, if the call came that far.
     pub server: Option<Uuid>,
 }
@@ -44,14 +44,14 @@ pub enum AttemptError {
     /// There is no connection to the instance.
     NotConnected {
         /// Why not.
-        failure: Failure,
+        failure: CallFailure,
         /// How long connecting may take if it is tried again; `None` when that would fail as well.
         retry_takes: Option<Duration>,
     },
     /// The request was not sent.
-    NotSent(Failure),
+    NotSent(CallFailure),
     /// The server answered with an error.
-    Answered(Failure),
+    Answered(CallFailure),
     /// The connection broke before the answer.
     ConnectionLost,
     /// There was no answer before the deadline.
@@ -66,7 +66,7 @@ pub enum Next {
     /// Ask again at this time.
     Wait(Instant),
     /// Give up.
-    Fail(CallFailure),
+    Fail(FailedCall),
 }
 
 /// One call.
@@ -76,7 +76,7 @@ pub struct Call {
     /// The instances that were tried in this round.
     tried: Vec<Uuid>,
     /// Why the last attempt failed.
-    last: Option<CallFailure>,
+    last: Option<FailedCall>,
     /// How many rounds are over.
     rounds: u32,
     /// The least time that an attempt of another round needs; `None` when another round cannot do better.
@@ -96,7 +96,7 @@ impl Call {
     pub fn next(
         &mut self,
         now: Instant,
-        able: Result<Able, Failure>,
+        able: Result<Able, CallFailure>,
         choose: impl FnOnce(&[Arc<Instance>]) -> Option<Arc<Instance>>,
         random: f64,
     ) -> Next {
@@ -118,18 +118,19 @@ impl Call {
     ///
     /// # Errors
     /// When the function may have run: the call ends with this failure.
-    pub fn attempt_failed(&mut self, instance: Uuid, error: AttemptError) -> Result<(), CallFailure> {
+    pub fn attempt_failed(&mut self, instance: Uuid, error: AttemptError) -> Result<(), FailedCall> {
         let (failure, retry_takes) =
-            did_not_run(error).map_err(|failure| CallFailure { failure, server: Some(instance) })?;
+            did_not_run(error).map_err(|failure| FailedCall { failure, server: Some(instance) })?;
         self.tried.push(instance);
-        self.last = Some(CallFailure { failure, server: Some(instance) });
+        self.last = Some(FailedCall { failure, server: Some(instance) });
         self.retry_takes = [self.retry_takes, retry_takes].into_iter().flatten().min();
         Ok(())
     }
 
     fn next_round(&mut self, now: Instant, random: f64) -> Next {
-        let give_up =
-            |call: &Self| Next::Fail(call.last(Failure::new(CallErrorKind::Unreachable, "no instance is left to try")));
+        let give_up = |call: &Self| {
+            Next::Fail(call.last(CallFailure::new(CallErrorKind::Unreachable, "no instance is left to try")))
+        };
         let Some(takes) = self.retry_takes.take() else { return give_up(self) };
         let begin = now + backoff(self.rounds, MIN_BACKOFF, MAX_BACKOFF, random);
         if begin + takes >= self.deadline {
@@ -141,14 +142,14 @@ impl Call {
     }
 
     /// Why the last attempt failed; this failure if there was none.
-    fn last(&self, otherwise: Failure) -> CallFailure {
-        self.last.clone().unwrap_or(CallFailure { failure: otherwise, server: None })
+    fn last(&self, otherwise: CallFailure) -> FailedCall {
+        self.last.clone().unwrap_or(FailedCall { failure: otherwise, server: None })
     }
 }
 
 /// The failure of an attempt whose function certainly did not run, and how long another attempt at the same instance takes if that may do
 /// better. An error when the function may have run.
-fn did_not_run(error: AttemptError) -> Result<(Failure, Option<Duration>), Failure> {
+fn did_not_run(error: AttemptError) -> Result<(CallFailure, Option<Duration>), CallFailure> {
     match error {
         AttemptError::NotConnected { failure, retry_takes } => Ok((failure, retry_takes)),
         AttemptError::NotSent(failure) => Ok((failure, None)),
@@ -160,12 +161,12 @@ fn did_not_run(error: AttemptError) -> Result<(Failure, Option<Duration>), Failu
         },
         AttemptError::ConnectionLost => {
             let message = "the connection broke before the answer; the function may have run";
-            Err(Failure::new(CallErrorKind::Unreachable, message))
+            Err(CallFailure::new(CallErrorKind::Unreachable, message))
         }
         AttemptError::TimedOut => Err(timed_out()),
     }
 }
 
-fn timed_out() -> Failure {
-    Failure::new(CallErrorKind::TimedOut, "no answer before the deadline")
+fn timed_out() -> CallFailure {
+    CallFailure::new(CallErrorKind::TimedOut, "no answer before the deadline")
 }

@@ -9,7 +9,7 @@ const DAY: u64 = 24 * 60 * 60;
 
 /// What to say of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ExpiryStatus {
     /// It is valid for a good while.
     Valid,
     /// It expires soon.
@@ -21,14 +21,14 @@ pub enum Verdict {
 /// Judges a certificate that expires at this time, and says when to look again: each day, and at once when it expires. All times
 /// are counted from the same moment.
 #[must_use]
-pub fn judge(now: Duration, expires: Option<Duration>) -> (Verdict, Duration) {
+pub fn check_expiry(now: Duration, expires: Option<Duration>) -> (ExpiryStatus, Duration) {
     let day = Duration::from_secs(DAY);
-    let Some(expires) = expires else { return (Verdict::Valid, day) };
+    let Some(expires) = expires else { return (ExpiryStatus::Valid, day) };
     // Valid up to and including its last second.
     match expires.checked_sub(now) {
-        Some(left) if left > WARN_BEFORE => (Verdict::Valid, day.min(left.saturating_sub(WARN_BEFORE))),
-        Some(left) => (Verdict::ExpiresIn(left), day.min(left + Duration::from_secs(1))),
-        None => (Verdict::Expired, day),
+        Some(left) if left > WARN_BEFORE => (ExpiryStatus::Valid, day.min(left.saturating_sub(WARN_BEFORE))),
+        Some(left) => (ExpiryStatus::ExpiresIn(left), day.min(left + Duration::from_secs(1))),
+        None => (ExpiryStatus::Expired, day),
     }
 }
 
@@ -40,15 +40,15 @@ mod tests {
     fn certificates_are_checked_daily_and_when_they_expire() {
         let now = Duration::from_secs(1_000_000_000);
         let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(DAY));
-        for (expires, verdict, next) in [
-            (None, Verdict::Valid, day),
-            (Some(now + 30 * day), Verdict::Valid, day),
-            (Some(now + 7 * day + hour), Verdict::Valid, hour),
-            (Some(now + 7 * day), Verdict::ExpiresIn(7 * day), day),
-            (Some(now + hour), Verdict::ExpiresIn(hour), hour + Duration::from_secs(1)),
-            (Some(now.saturating_sub(hour)), Verdict::Expired, day),
+        for (expires, status, next) in [
+            (None, ExpiryStatus::Valid, day),
+            (Some(now + 30 * day), ExpiryStatus::Valid, day),
+            (Some(now + 7 * day + hour), ExpiryStatus::Valid, hour),
+            (Some(now + 7 * day), ExpiryStatus::ExpiresIn(7 * day), day),
+            (Some(now + hour), ExpiryStatus::ExpiresIn(hour), hour + Duration::from_secs(1)),
+            (Some(now.saturating_sub(hour)), ExpiryStatus::Expired, day),
         ] {
-            assert_eq!(judge(now, expires), (verdict, next), "{expires:?}");
+            assert_eq!(check_expiry(now, expires), (status, next), "{expires:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::routing::{SUBSET, rendezvous};
 use crate::types::{
     instance::Instance,
-    message::{CallErrorKind, Failure},
+    message::{CallErrorKind, CallFailure},
     names,
 };
 use std::{
@@ -133,9 +133,9 @@ impl Directory {
     ///
     /// # Errors
     /// `bad_message` when the target has another form; `no_such_server` and `no_such_function` name what exists.
-    pub fn resolve(&self, target: &str, client: Uuid) -> Result<Able, Failure> {
+    pub fn resolve(&self, target: &str, client: Uuid) -> Result<Able, CallFailure> {
         let (name, function) = names::split_target(target).ok_or_else(|| {
-            Failure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
+            CallFailure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
         })?;
         let Some(server) = self.servers.get(name) else { return self.resolve_uuid(name, function) };
         let Some(preferred) = server.functions.get(function) else {
@@ -151,7 +151,7 @@ impl Directory {
         Ok(all_of(heaviest(client, Some(function), server.instances.values())))
     }
 
-    fn resolve_uuid(&self, name: &str, function: &str) -> Result<Able, Failure> {
+    fn resolve_uuid(&self, name: &str, function: &str) -> Result<Able, CallFailure> {
         if let Some(instance) = name.parse::<Uuid>().ok().and_then(|uuid| self.by_uuid.get(&uuid)) {
             return if names::is_reserved(function) || instance.functions.iter().any(|known| known == function) {
                 Ok(Arc::from([Arc::clone(instance)]))
@@ -164,7 +164,7 @@ impl Directory {
             [] => "no server is published".to_owned(),
             _ => format!("there is {}", known.join(", ")),
         };
-        Err(Failure::new(CallErrorKind::NoSuchServer, format!("no server {name} can be reached: {known}")))
+        Err(CallFailure::new(CallErrorKind::NoSuchServer, format!("no server {name} can be reached: {known}")))
     }
 }
 
@@ -176,7 +176,7 @@ impl Preferred {
         if place < SUBSET {
             self.weighed.insert(place, (weight, Arc::clone(instance)));
             self.weighed.truncate(SUBSET);
-            self.settle();
+            self.rebuild();
         }
     }
 
@@ -197,10 +197,10 @@ impl Preferred {
         if self.weighed.len() < self.count {
             self.weighed = heaviest(client, Some(function), rest);
         }
-        self.settle();
+        self.rebuild();
     }
 
-    fn settle(&mut self) {
+    fn rebuild(&mut self) {
         self.able = self.weighed.iter().map(|(_, instance)| Arc::clone(instance)).collect();
     }
 }
@@ -223,9 +223,9 @@ fn heaviest<'a>(
     weighed
 }
 
-fn no_such_function(name: &str, function: &str, known: &[String]) -> Failure {
+fn no_such_function(name: &str, function: &str, known: &[String]) -> CallFailure {
     let text = format!("{name} has no function {function}, only {}", known.join(", "));
-    Failure::new(CallErrorKind::NoSuchFunction, text)
+    CallFailure::new(CallErrorKind::NoSuchFunction, text)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! are not given here. Their cluster is.
 //!
 //! **Which cluster is meant** is what the first answer says (with several endpoints, what most of them say). Another one that answers
-//! at an endpoint is not believed. Only when the one that was known has not answered anywhere for `patience`, while another did,
+//! at an endpoint is not believed. Only when the one that was known has not answered anywhere for `give_up_after`, while another did,
 //! it is gone for good, as after a disaster: then the other is taken, as a new history. By then each lease is lost.
 
 use crate::types::ids::Revision;
@@ -47,7 +47,7 @@ pub struct Sent {
 
 /// What an answer says of etcd's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HistoryStatus {
     /// All is as it was.
     Same,
     /// The history went back: what was known of revisions and absent keys is void. The answer is the first of the new one.
@@ -74,21 +74,28 @@ pub enum Verdict {
 /// What is known of etcd's history.
 #[derive(Debug)]
 pub struct EtcdHistory {
-    patience: Duration,
+    give_up_after: Duration,
     cluster: Option<ClusterId>,
     seen: Revision,
     epoch: u64,
     /// Since when others answered, and the known cluster did not.
     foreign_since: Option<Instant>,
     /// Which cluster each endpoint belongs to, as far as it told.
-    heard: Vec<Option<ClusterId>>,
+    clusters: Vec<Option<ClusterId>>,
 }
 
 impl EtcdHistory {
-    /// Nothing is known yet. A cluster that is gone is given up after `patience`.
+    /// Nothing is known yet. A cluster that is gone is given up after `give_up_after`.
     #[must_use]
-    pub fn new(endpoints: usize, patience: Duration) -> Self {
-        Self { patience, cluster: None, seen: Revision(0), epoch: 0, foreign_since: None, heard: vec![None; endpoints] }
+    pub fn new(endpoints: usize, give_up_after: Duration) -> Self {
+        Self {
+            give_up_after,
+            cluster: None,
+            seen: Revision(0),
+            epoch: 0,
+            foreign_since: None,
+            clusters: vec![None; endpoints],
+        }
     }
 
     /// Whether any cluster is known.
@@ -111,15 +118,15 @@ impl EtcdHistory {
 
     /// Before the first request: which cluster each endpoint says it belongs to. Most decide; of as many, the one that
     /// is named first in the settings, so that all peers decide alike.
-    pub fn identify(&mut self, told: &[Option<ClusterId>]) {
-        self.heard = told.to_vec();
-        self.cluster = self.cluster.or_else(|| most_frequent(told.iter().flatten()));
+    pub fn identify(&mut self, reported: &[Option<ClusterId>]) {
+        self.clusters = reported.to_vec();
+        self.cluster = self.cluster.or_else(|| most_frequent(reported.iter().flatten()));
     }
 
     /// Takes in the header of an answer from an endpoint.
-    pub fn received(&mut self, endpoint: usize, sent: Sent, header: Header, now: Instant) -> Verdict {
-        if let Some(heard) = self.heard.get_mut(endpoint) {
-            *heard = Some(header.cluster);
+    pub fn received(&mut self, endpoint: usize, sent: Sent, header: Header, now: Instant) -> HistoryStatus {
+        if let Some(cluster) = self.clusters.get_mut(endpoint) {
+            *cluster = Some(header.cluster);
         }
         let known = *self.cluster.get_or_insert(header.cluster);
         if header.cluster != known {
@@ -127,16 +134,16 @@ impl EtcdHistory {
         }
         self.foreign_since = None;
         if sent.epoch != self.epoch {
-            return Verdict::Outdated;
+            return HistoryStatus::Outdated;
         }
-        let Some(revision) = header.revision else { return Verdict::Same };
+        let Some(revision) = header.revision else { return HistoryStatus::Same };
         if revision < sent.seen {
             let from = self.seen;
             self.begin(revision);
-            return Verdict::WentBack { from, to: revision };
+            return HistoryStatus::WentBack { from, to: revision };
         }
         self.seen = self.seen.max(revision);
-        Verdict::Same
+        HistoryStatus::Same
     }
 
     /// Something else proves that the history of `epoch` is over, such as a key that was modified earlier than it was before.
@@ -149,16 +156,16 @@ impl EtcdHistory {
         new
     }
 
-    fn foreign(&mut self, known: ClusterId, header: Header, now: Instant) -> Verdict {
+    fn foreign(&mut self, known: ClusterId, header: Header, now: Instant) -> HistoryStatus {
         let since = *self.foreign_since.get_or_insert(now);
-        let others = self.heard.iter().flatten().filter(|heard| **heard != known);
-        if now.duration_since(since) < self.patience || most_frequent(others) != Some(header.cluster) {
-            return Verdict::Foreign { known };
+        let others = self.clusters.iter().flatten().filter(|cluster| **cluster != known);
+        if now.duration_since(since) < self.give_up_after || most_frequent(others) != Some(header.cluster) {
+            return HistoryStatus::Foreign { known };
         }
         self.cluster = Some(header.cluster);
         self.foreign_since = None;
         self.begin(header.revision.unwrap_or(Revision(0)));
-        Verdict::Replaced { known }
+        HistoryStatus::Replaced { known }
     }
 
     fn begin(&mut self, seen: Revision) {
@@ -193,7 +200,7 @@ mod tests {
     }
 
     /// Asks, and takes the answer in at once.
-    fn answer(history: &mut EtcdHistory, endpoint: usize, header: Header, now: Instant) -> Verdict {
+    fn answer(history: &mut EtcdHistory, endpoint: usize, header: Header, now: Instant) -> HistoryStatus {
         let sent = history.sent();
         history.received(endpoint, sent, header, now)
     }
@@ -202,12 +209,12 @@ mod tests {
     fn a_lower_revision_is_a_new_history_once() {
         let (mut history, now) = (EtcdHistory::new(1, PATIENCE), Instant::now());
         for revision in [5, 19, 19] {
-            assert_eq!(answer(&mut history, 0, header(OURS, revision), now), Verdict::Same);
+            assert_eq!(answer(&mut history, 0, header(OURS, revision), now), HistoryStatus::Same);
         }
-        let back = Verdict::WentBack { from: Revision(19), to: Revision(13) };
+        let back = HistoryStatus::WentBack { from: Revision(19), to: Revision(13) };
         assert_eq!(answer(&mut history, 0, header(OURS, 13), now), back);
         assert_eq!(history.epoch(), 1);
-        assert_eq!(answer(&mut history, 0, header(OURS, 14), now), Verdict::Same);
+        assert_eq!(answer(&mut history, 0, header(OURS, 14), now), HistoryStatus::Same);
     }
 
     #[test]
@@ -215,9 +222,9 @@ mod tests {
         let (mut history, now) = (EtcdHistory::new(1, PATIENCE), Instant::now());
         answer(&mut history, 0, header(OURS, 5), now);
         let (early, late) = (history.sent(), history.sent());
-        assert_eq!(history.received(0, late, header(OURS, 9), now), Verdict::Same);
-        assert_eq!(history.received(0, early, header(OURS, 7), now), Verdict::Same);
-        assert_eq!(answer(&mut history, 0, header(OURS, 9), now), Verdict::Same);
+        assert_eq!(history.received(0, late, header(OURS, 9), now), HistoryStatus::Same);
+        assert_eq!(history.received(0, early, header(OURS, 7), now), HistoryStatus::Same);
+        assert_eq!(answer(&mut history, 0, header(OURS, 9), now), HistoryStatus::Same);
     }
 
     #[test]
@@ -225,7 +232,7 @@ mod tests {
         let (mut history, now) = (EtcdHistory::new(3, PATIENCE), Instant::now());
         answer(&mut history, 0, header(OURS, 50), now);
         let renewal = Header { cluster: OURS, revision: None };
-        assert_eq!(answer(&mut history, 2, renewal, now), Verdict::Same);
+        assert_eq!(answer(&mut history, 2, renewal, now), HistoryStatus::Same);
     }
 
     #[test]
@@ -234,8 +241,8 @@ mod tests {
         answer(&mut history, 0, header(OURS, 50), now);
         let old = history.sent();
         answer(&mut history, 0, header(OURS, 10), now);
-        assert_eq!(history.received(0, old, header(OURS, 51), now), Verdict::Outdated);
-        assert_eq!(answer(&mut history, 0, header(OURS, 11), now), Verdict::Same);
+        assert_eq!(history.received(0, old, header(OURS, 51), now), HistoryStatus::Outdated);
+        assert_eq!(answer(&mut history, 0, header(OURS, 11), now), HistoryStatus::Same);
         assert!(!history.went_back(0), "the epoch is over already");
         assert!(history.went_back(1));
     }
@@ -245,18 +252,18 @@ mod tests {
         let (mut history, start) = (EtcdHistory::new(1, PATIENCE), Instant::now());
         let at = |s| start + Duration::from_secs(s);
         answer(&mut history, 0, header(OURS, 50), start);
-        let foreign = Verdict::Foreign { known: OURS };
+        let foreign = HistoryStatus::Foreign { known: OURS };
         for s in 1..10 {
             assert_eq!(answer(&mut history, 0, header(OTHER, 3), at(s)), foreign);
         }
-        assert_eq!(answer(&mut history, 0, header(OURS, 50), at(10)), Verdict::Same);
+        assert_eq!(answer(&mut history, 0, header(OURS, 50), at(10)), HistoryStatus::Same);
         for s in 11..21 {
             assert_eq!(answer(&mut history, 0, header(OTHER, 3), at(s)), foreign);
         }
-        assert_eq!(answer(&mut history, 0, header(OTHER, 3), at(21)), Verdict::Replaced { known: OURS });
+        assert_eq!(answer(&mut history, 0, header(OTHER, 3), at(21)), HistoryStatus::Replaced { known: OURS });
         assert_eq!(history.epoch(), 1);
-        assert_eq!(answer(&mut history, 0, header(OTHER, 4), at(22)), Verdict::Same);
-        assert_eq!(answer(&mut history, 0, header(OURS, 50), at(23)), Verdict::Foreign { known: OTHER });
+        assert_eq!(answer(&mut history, 0, header(OTHER, 4), at(22)), HistoryStatus::Same);
+        assert_eq!(answer(&mut history, 0, header(OURS, 50), at(23)), HistoryStatus::Foreign { known: OTHER });
     }
 
     #[test]
@@ -265,8 +272,8 @@ mod tests {
         history.identify(&[Some(OTHER), Some(OURS), Some(OURS)]);
         for s in 0..100 {
             let now = start + Duration::from_secs(s);
-            assert_eq!(answer(&mut history, 0, header(OTHER, 3), now), Verdict::Foreign { known: OURS });
-            assert_eq!(answer(&mut history, 1, header(OURS, 9), now), Verdict::Same);
+            assert_eq!(answer(&mut history, 0, header(OTHER, 3), now), HistoryStatus::Foreign { known: OURS });
+            assert_eq!(answer(&mut history, 1, header(OURS, 9), now), HistoryStatus::Same);
         }
     }
 
@@ -276,6 +283,6 @@ mod tests {
         history.identify(&[None, None]);
         assert!(!history.is_known());
         history.identify(&[Some(OTHER), Some(OURS)]);
-        assert_eq!(answer(&mut history, 1, header(OURS, 9), Instant::now()), Verdict::Foreign { known: OTHER });
+        assert_eq!(answer(&mut history, 1, header(OURS, 9), Instant::now()), HistoryStatus::Foreign { known: OTHER });
     }
 }

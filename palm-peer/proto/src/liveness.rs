@@ -23,7 +23,7 @@ pub struct Seen {
     /// How many messages were sent so far to which no answer over it is due. Only a PONG shows that they arrived.
     pub unanswered: u64,
     /// When something arrived last.
-    pub heard: Instant,
+    pub received_at: Instant,
     /// The number of the last PING that was answered.
     pub pong: u64,
     /// How many bytes were queued to be sent so far, and how many of them the system has taken.
@@ -47,7 +47,7 @@ pub enum Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Nothing, until something is sent.
-    Rest,
+    Idle,
     /// Look again then.
     Wait(Instant),
     /// Send a PING of this number, and look again.
@@ -108,20 +108,20 @@ impl Liveness {
 
     /// Looks at the connection.
     pub fn look(&mut self, now: Instant, seen: &Seen) -> Step {
-        self.take_in_pong(seen);
+        self.handle_pong(seen);
         if !self.answers || !(seen.outstanding || seen.unanswered > self.arrived) {
             (self.since, self.ping, self.suspect) = (None, None, false);
-            return Step::Rest;
+            return Step::Idle;
         }
         let since = *self.since.get_or_insert(now);
         let Some(ping) = &mut self.ping else {
-            let due = since.max(seen.heard) + SILENCE;
+            let due = since.max(seen.received_at) + SILENCE;
             return if now < due { Step::Wait(due) } else { self.ping(now, seen) };
         };
-        if seen.heard > ping.since {
+        if seen.received_at > ping.since {
             // Something has arrived since: it works. Whether the PONG is still to come does not matter.
-            (self.ping, self.suspect, self.since) = (None, false, Some(seen.heard));
-            return Step::Wait(seen.heard + SILENCE);
+            (self.ping, self.suspect, self.since) = (None, false, Some(seen.received_at));
+            return Step::Wait(seen.received_at + SILENCE);
         }
         if !ping.sent && seen.written != ping.written {
             // A long message before it takes its time.
@@ -145,12 +145,12 @@ impl Liveness {
         self.suspect && delivery == Delivery::Unacknowledged
     }
 
-    fn take_in_pong(&mut self, seen: &Seen) {
+    fn handle_pong(&mut self, seen: &Seen) {
         if let Some(ping) = &self.ping
             && seen.pong == self.number
         {
             self.arrived = self.arrived.max(ping.covers);
-            (self.ping, self.suspect, self.since) = (None, false, Some(seen.heard));
+            (self.ping, self.suspect, self.since) = (None, false, Some(seen.received_at));
         }
     }
 
@@ -179,7 +179,8 @@ mod tests {
     impl World {
         fn new() -> Self {
             let start = Instant::now();
-            let seen = Seen { outstanding: false, unanswered: 0, heard: start, pong: 0, queued: 100, written: 100 };
+            let seen =
+                Seen { outstanding: false, unanswered: 0, received_at: start, pong: 0, queued: 100, written: 100 };
             Self { liveness: Liveness::new(true, start), start, now: start, seen }
         }
 
@@ -198,7 +199,7 @@ mod tests {
                         self.now = at;
                         continue;
                     }
-                    Step::Rest => {
+                    Step::Idle => {
                         break;
                     }
                     Step::Ping(_) => {
@@ -215,12 +216,12 @@ mod tests {
             steps
         }
 
-        fn hear(&mut self) {
-            self.seen.heard = self.now;
+        fn receive(&mut self) {
+            self.seen.received_at = self.now;
         }
 
         fn pong(&mut self, number: u64) {
-            self.hear();
+            self.receive();
             self.seen.pong = number;
         }
     }
@@ -229,7 +230,7 @@ mod tests {
     fn idle_connections_are_not_probed() {
         let mut world = World::new();
         assert_eq!(world.run(1_000_000), []);
-        assert_eq!(world.liveness.look(world.now, &world.seen), Step::Rest);
+        assert_eq!(world.liveness.look(world.now, &world.seen), Step::Idle);
     }
 
     #[test]
@@ -260,10 +261,10 @@ mod tests {
     fn a_long_wait_sends_a_ping_each_second() {
         let mut world = World::new();
         world.seen.outstanding = true;
-        for turn in 1..100_u32 {
-            let steps = world.run(turn * 1000);
-            assert_eq!(steps, [(u128::from(turn) * 1000, Step::Ping(u64::from(turn)))]);
-            world.pong(u64::from(turn));
+        for second in 1..100_u32 {
+            let steps = world.run(second * 1000);
+            assert_eq!(steps, [(u128::from(second) * 1000, Step::Ping(u64::from(second)))]);
+            world.pong(u64::from(second));
         }
     }
 
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(world.run(2000), [(2000, Step::Ping(2))]);
         world.pong(2);
         assert_eq!(world.run(60_000), []);
-        assert_eq!(world.liveness.look(world.now, &world.seen), Step::Rest);
+        assert_eq!(world.liveness.look(world.now, &world.seen), Step::Idle);
     }
 
     #[test]
@@ -286,7 +287,7 @@ mod tests {
         let mut world = World::new();
         world.seen.unanswered = 1;
         world.run(1500);
-        world.hear();
+        world.receive();
         assert_eq!(world.run(2600), [(2500, Step::Ping(2))]);
         world.pong(2);
         assert_eq!(world.run(60_000), []);
@@ -298,9 +299,9 @@ mod tests {
         world.seen.outstanding = true;
         world.seen.queued = 1_000_000;
         assert_eq!(world.run(1000), [(1000, Step::Ping(1))]);
-        for turn in 1..40 {
+        for second in 1..40 {
             world.seen.written += 25_000 - 1;
-            assert_eq!(world.run(1000 + turn * 1000), [], "{turn}");
+            assert_eq!(world.run(1000 + second * 1000), [], "{second}");
         }
         // Now it stalls.
         let steps = world.run(50_000);

@@ -8,11 +8,11 @@ use uuid::Uuid;
 /// The most entries that are kept between two queries.
 const MAX_ENTRIES: usize = 1000;
 /// The longest message that is kept, in bytes.
-const LONGEST_MESSAGE: usize = 1024;
+const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// One line of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct LogEntry {
     /// When it was logged.
     pub when: Timestamp,
     /// How grave it is.
@@ -26,15 +26,15 @@ pub struct Entry {
 /// A bounded buffer of log lines: when full, the oldest go, and are counted.
 #[derive(Debug, Default)]
 pub struct LogBuffer {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LogEntry>,
     dropped: u64,
 }
 
 impl LogBuffer {
     /// Keeps a line.
-    pub fn push(&mut self, mut entry: Entry) {
-        if entry.message.len() > LONGEST_MESSAGE {
-            let end = (0..=LONGEST_MESSAGE).rev().find(|&at| entry.message.is_char_boundary(at)).unwrap_or(0);
+    pub fn push(&mut self, mut entry: LogEntry) {
+        if entry.message.len() > MAX_MESSAGE_BYTES {
+            let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&pos| entry.message.is_char_boundary(pos)).unwrap_or(0);
             entry.message.truncate(end);
             entry.message.push('…');
         }
@@ -54,13 +54,17 @@ impl LogBuffer {
             self.dropped = 0;
         }
         for entry in self.entries.drain(..) {
-            parts.push(if entry.level <= level { whole(&entry, uuid) } else { letter(entry.level).to_owned() });
+            parts.push(if entry.level <= level {
+                full_line(&entry, uuid)
+            } else {
+                level_letter(entry.level).to_owned()
+            });
         }
         parts.join(",")
     }
 }
 
-fn whole(entry: &Entry, uuid: Uuid) -> String {
+fn full_line(entry: &LogEntry, uuid: Uuid) -> String {
     let mut line = format!("{}:{uuid}:{}:{}:", entry.when, level_name(entry.level), entry.place);
     for c in entry.message.chars() {
         match c {
@@ -79,7 +83,7 @@ fn whole(entry: &Entry, uuid: Uuid) -> String {
 }
 
 /// The first letter of a level's name; `TRACE` counts as `DEBUG`, which the original knew.
-fn letter(level: Level) -> &'static str {
+fn level_letter(level: Level) -> &'static str {
     match level {
         Level::Error => "E",
         Level::Warn => "W",
@@ -116,9 +120,9 @@ pub fn level_named(name: &str) -> Option<Level> {
 mod tests {
     use super::*;
 
-    fn entry(level: Level, message: &str) -> Entry {
+    fn entry(level: Level, message: &str) -> LogEntry {
         let when = "2016-02-16T11:28:59.088608".parse().expect("a time");
-        Entry { when, level, place: "main.rs/7".into(), message: message.into() }
+        LogEntry { when, level, place: "main.rs/7".into(), message: message.into() }
     }
 
     #[test]
@@ -128,8 +132,8 @@ mod tests {
             book.push(entry(level, "a, b\nc\\"));
         }
         let uuid = Uuid::nil();
-        let whole = format!(r"2016-02-16T11:28:59.088608:{uuid}:ERROR:main.rs/7:a\, b\nc\\");
-        assert_eq!(book.take(uuid, Level::Error), format!("I,D,I,W,{whole}"));
+        let full_line = format!(r"2016-02-16T11:28:59.088608:{uuid}:ERROR:main.rs/7:a\, b\nc\\");
+        assert_eq!(book.take(uuid, Level::Error), format!("I,D,I,W,{full_line}"));
         assert_eq!(book.take(uuid, Level::Error), "");
     }
 
@@ -137,7 +141,7 @@ mod tests {
     fn a_full_log_buffer_drops_the_oldest_and_counts_them() {
         let mut book = LogBuffer::default();
         for _ in 0..MAX_ENTRIES + 3 {
-            book.push(entry(Level::Info, &"ä".repeat(LONGEST_MESSAGE)));
+            book.push(entry(Level::Info, &"ä".repeat(MAX_MESSAGE_BYTES)));
         }
         let answer = book.take(Uuid::nil(), Level::Error);
         assert!(answer.starts_with("3 dropped,I,I,"), "{}", &answer[..40]);

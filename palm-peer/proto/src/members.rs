@@ -55,7 +55,7 @@ impl fmt::Display for ServerStatus {
 ///
 /// `servers` and `election` are what lies in these two folders.
 #[must_use]
-pub fn roster<'a>(
+pub fn server_entries<'a>(
     keys: &Keys,
     servers: impl IntoIterator<Item = &'a KeyValue>,
     election: impl IntoIterator<Item = &'a KeyValue>,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn states(servers: &[KeyValue], election: &[KeyValue]) -> Vec<(String, String)> {
-        let entries = roster(&Keys::new("/m"), servers, election);
+        let entries = server_entries(&Keys::new("/m"), servers, election);
         entries.into_iter().map(|entry| (entry.name, entry.state.to_string())).collect()
     }
 

@@ -96,7 +96,7 @@ pub enum Change {
 
 /// What waits to be told.
 #[derive(Debug)]
-enum Step {
+enum Update {
     Listing(Listing),
     Event(Event),
     Interruption(String),
@@ -118,7 +118,7 @@ pub struct Reflector {
     renewed: bool,
     /// That a listing itself proved it has not been taken note of.
     proved: bool,
-    steps: VecDeque<Step>,
+    updates: VecDeque<Update>,
     /// The differences of the listing that is being told.
     differences: VecDeque<Change>,
 }
@@ -126,23 +126,23 @@ pub struct Reflector {
 impl Reflector {
     /// Takes a whole listing: what differs from the copy will be told, then `Listed`.
     pub fn list(&mut self, listing: Listing) {
-        self.steps.push_back(Step::Listing(listing));
+        self.updates.push_back(Update::Listing(listing));
     }
 
     /// Takes events of the watch that went on where the last listing ended. The events of one revision may come in
     /// several fragments.
     pub fn events(&mut self, events: impl IntoIterator<Item = Event>) {
-        self.steps.extend(events.into_iter().map(Step::Event));
+        self.updates.extend(events.into_iter().map(Update::Event));
     }
 
     /// Takes note that the watch broke.
     pub fn interrupt(&mut self, reason: String) {
-        self.steps.push_back(Step::Interruption(reason));
+        self.updates.push_back(Update::Interruption(reason));
     }
 
     /// Takes note that what comes belongs to a new history.
     pub fn new_history(&mut self) {
-        self.steps.push_back(Step::NewHistory);
+        self.updates.push_back(Update::NewHistory);
     }
 
     /// The next change, if there is one, which the copy takes up now.
@@ -152,14 +152,14 @@ impl Reflector {
                 self.take_up(&change);
                 return Some(change);
             }
-            let change = match self.steps.pop_front()? {
-                Step::Listing(listing) => {
+            let change = match self.updates.pop_front()? {
+                Update::Listing(listing) => {
                     self.differences = self.compare(listing);
                     continue;
                 }
-                Step::Event(event) => self.judge(event),
-                Step::Interruption(reason) => Some(Change::Stale { reason }),
-                Step::NewHistory => Some(Change::NewHistory),
+                Update::Event(event) => self.apply(event),
+                Update::Interruption(reason) => Some(Change::Stale { reason }),
+                Update::NewHistory => Some(Change::NewHistory),
             };
             if let Some(change) = change {
                 self.take_up(&change);
@@ -187,7 +187,8 @@ impl Reflector {
     /// has an older version of a key, proves that this is so: then nothing may be concluded from missing keys.
     fn compare(&mut self, listing: Listing) -> VecDeque<Change> {
         let revision = listing.revision;
-        let older = |item: &KeyValue| self.items.get(&item.key).is_some_and(|told| item.modified < told.modified);
+        let older =
+            |item: &KeyValue| self.items.get(&item.key).is_some_and(|delivered| item.modified < delivered.modified);
         let went_back = !self.renewed && (revision < self.seen || listing.items.iter().any(older));
         let there: BTreeMap<String, KeyValue> =
             listing.items.into_iter().map(|item| (item.key.clone(), item)).collect();
@@ -213,7 +214,7 @@ impl Reflector {
     }
 
     /// What an event changes: nothing, when the copy has it already.
-    fn judge(&mut self, event: Event) -> Option<Change> {
+    fn apply(&mut self, event: Event) -> Option<Change> {
         if event.revision() <= self.listed || event.revision() < self.seen {
             return None;
         }

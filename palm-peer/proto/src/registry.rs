@@ -12,7 +12,7 @@ use self::{broken::BrokenRecords, entry::Entry, schedule::Schedule, suspicion::C
 pub use self::{
     entry::Published,
     event::{Action, Event, Line, Token},
-    round::MANY,
+    round::MAX_LISTED,
     suspicion::Testimony,
 };
 
@@ -24,7 +24,7 @@ use crate::{
         ids::{LeaseId, Revision},
         instance::Instance,
         record::Record,
-        tombstone::{REMOVED_BY_ADMIN, Tombstone, Why},
+        tombstone::{REMOVED_BY_ADMIN, RemovedBy, Tombstone},
     },
 };
 use log::{Level, LevelFilter};
@@ -267,9 +267,9 @@ impl Registry {
         let reason = match (own, &deletion.departure) {
             (Some(reason), _) => reason,
             _ if deletion.reset => "the mesh was reset",
-            (_, Some(Tombstone { why: Why::Itself, .. })) => "it killed itself",
-            (_, Some(Tombstone { why: Why::Registry, reason, .. })) => reason,
-            (_, Some(Tombstone { why: Why::Admin, .. })) => REMOVED_BY_ADMIN,
+            (_, Some(Tombstone { why: RemovedBy::Itself, .. })) => "it killed itself",
+            (_, Some(Tombstone { why: RemovedBy::Registry, reason, .. })) => reason,
+            (_, Some(Tombstone { why: RemovedBy::Admin, .. })) => REMOVED_BY_ADMIN,
             (_, None) if deletion.lease_alive => REMOVED_BY_ADMIN,
             (_, None) => "its lease expired",
         };

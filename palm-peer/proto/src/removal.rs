@@ -11,7 +11,7 @@
 use crate::types::{
     ids::Revision,
     timestamp::Timestamp,
-    tombstone::{Tombstone, Why},
+    tombstone::{RemovedBy, Tombstone},
 };
 
 /// When a peer's record was last written, as far as the peer knows.
@@ -83,8 +83,8 @@ pub fn classify(evidence: &RemovalFacts) -> RemovalCause {
     let departure = evidence.departure.as_ref().filter(|(note, at)| written.is_before(note, *at, *epoch));
     match departure.map(|(note, _)| note.why) {
         _ if reset => RemovalCause::Reset,
-        Some(Why::Admin) => RemovalCause::Evicted,
-        Some(Why::Registry) if *lease_alive => RemovalCause::Mute,
+        Some(RemovedBy::Admin) => RemovalCause::Evicted,
+        Some(RemovedBy::Registry) if *lease_alive => RemovalCause::Mute,
         _ if !lease_alive => RemovalCause::LeaseLost,
         None if same_history && evidence.deleted.is_some_and(|at| at > written.revision) => RemovalCause::DeletedByHand,
         _ => RemovalCause::Unexplained,
@@ -99,7 +99,7 @@ mod tests {
         text.parse().expect("a time")
     }
 
-    fn note(why: Why, at: i64) -> (Tombstone, Revision) {
+    fn note(why: RemovedBy, at: i64) -> (Tombstone, Revision) {
         (Tombstone { why, reason: String::new(), when: time("2026-01-01T00:00:00") }, Revision(at))
     }
 
@@ -111,13 +111,13 @@ mod tests {
     fn each_way_to_lose_a_record_is_classified() {
         use RemovalCause::{DeletedByHand, Evicted, LeaseLost, Mute, Reset, Unexplained};
         for (departure, reset, lease_alive, listed, watched) in [
-            (Some(note(Why::Admin, 9)), None, true, Evicted, Evicted),
-            (Some(note(Why::Admin, 9)), None, false, Evicted, Evicted),
-            (Some(note(Why::Admin, 8)), None, false, LeaseLost, LeaseLost),
-            (Some(note(Why::Admin, 8)), None, true, Unexplained, DeletedByHand),
-            (Some(note(Why::Registry, 9)), None, true, Mute, Mute),
-            (Some(note(Why::Registry, 9)), None, false, LeaseLost, LeaseLost),
-            (Some(note(Why::Registry, 3)), None, true, Unexplained, DeletedByHand),
+            (Some(note(RemovedBy::Admin, 9)), None, true, Evicted, Evicted),
+            (Some(note(RemovedBy::Admin, 9)), None, false, Evicted, Evicted),
+            (Some(note(RemovedBy::Admin, 8)), None, false, LeaseLost, LeaseLost),
+            (Some(note(RemovedBy::Admin, 8)), None, true, Unexplained, DeletedByHand),
+            (Some(note(RemovedBy::Registry, 9)), None, true, Mute, Mute),
+            (Some(note(RemovedBy::Registry, 9)), None, false, LeaseLost, LeaseLost),
+            (Some(note(RemovedBy::Registry, 3)), None, true, Unexplained, DeletedByHand),
             (None, Some(9), true, Reset, Reset),
             (None, Some(8), true, Unexplained, DeletedByHand),
             (None, None, true, Unexplained, DeletedByHand),
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn in_a_new_history_only_a_later_tombstone_ends_a_server() {
         for (registered, departure, verdict) in [
-            ("2025-12-31T00:00:00", Some(note(Why::Admin, 3)), RemovalCause::Evicted),
-            ("2026-01-02T00:00:00", Some(note(Why::Admin, 30)), RemovalCause::Unexplained),
+            ("2025-12-31T00:00:00", Some(note(RemovedBy::Admin, 3)), RemovalCause::Evicted),
+            ("2026-01-02T00:00:00", Some(note(RemovedBy::Admin, 30)), RemovalCause::Unexplained),
             ("2025-12-31T00:00:00", None, RemovalCause::Unexplained),
         ] {
             let (written, deleted, reset) = (written(0, registered), Some(Revision(20)), Some(Revision(19)));

@@ -1,6 +1,6 @@
 //! The server's own store, behind `get`, `set`, `append` and `delete`.
 
-use crate::types::message::{CallErrorKind, Failure};
+use crate::types::message::{CallErrorKind, CallFailure};
 use bytes::Bytes;
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ impl Store {
     ///
     /// # Errors
     /// `no_such_key`.
-    pub fn get(&self, key: &str) -> Result<Bytes, Failure> {
+    pub fn get(&self, key: &str) -> Result<Bytes, CallFailure> {
         self.entries.get(key).cloned().ok_or_else(|| no_such_key(key))
     }
 
@@ -36,16 +36,16 @@ impl Store {
     ///
     /// # Errors
     /// `full`, and then the old value stays; `bad_message` when the key is empty or over 1 KiB.
-    pub fn set(&mut self, key: &str, value: Bytes) -> Result<(), Failure> {
+    pub fn set(&mut self, key: &str, value: Bytes) -> Result<(), CallFailure> {
         if key.is_empty() || key.len() > MAX_KEY_BYTES {
             let text = format!("a key has 1 to {MAX_KEY_BYTES} bytes, not {}", key.len());
-            return Err(Failure::new(CallErrorKind::BadMessage, text));
+            return Err(CallFailure::new(CallErrorKind::BadMessage, text));
         }
         let before = self.entries.get(key).map_or(0, |old| cost(key, old));
         let used = self.used - before + cost(key, &value);
         if used > self.room {
             let text = format!("the store holds {} of {} bytes", self.used, self.room);
-            return Err(Failure::new(CallErrorKind::Full, text));
+            return Err(CallFailure::new(CallErrorKind::Full, text));
         }
         self.used = used;
         self.entries.insert(key.to_owned(), value);
@@ -56,11 +56,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::set`].
-    pub fn append(&mut self, key: &str, more: &[u8]) -> Result<(), Failure> {
+    pub fn append(&mut self, key: &str, more: &[u8]) -> Result<(), CallFailure> {
         let value = match self.entries.get(key) {
             Some(old) if self.used + more.len() > self.room => {
                 let text = format!("the store holds {} of {} bytes, {key:?} {}", self.used, self.room, old.len());
-                return Err(Failure::new(CallErrorKind::Full, text));
+                return Err(CallFailure::new(CallErrorKind::Full, text));
             }
             Some(old) => [old, more].concat().into(),
             None => Bytes::copy_from_slice(more),
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// `no_such_key`.
-    pub fn delete(&mut self, key: &str) -> Result<(), Failure> {
+    pub fn delete(&mut self, key: &str) -> Result<(), CallFailure> {
         let value = self.entries.remove(key).ok_or_else(|| no_such_key(key))?;
         self.used -= cost(key, &value);
         Ok(())
@@ -83,8 +83,8 @@ fn cost(key: &str, value: &Bytes) -> usize {
     OVERHEAD + key.len() + value.len()
 }
 
-fn no_such_key(key: &str) -> Failure {
-    Failure::new(CallErrorKind::NoSuchKey, format!("nothing is stored under {key:?}"))
+fn no_such_key(key: &str) -> CallFailure {
+    CallFailure::new(CallErrorKind::NoSuchKey, format!("nothing is stored under {key:?}"))
 }
 
 #[cfg(test)]

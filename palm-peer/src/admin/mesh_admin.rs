@@ -13,11 +13,11 @@ use futures::future::{Either, select};
 use palm_proto::{
     config::ValidConfig,
     election::Candidate,
-    members::{ServerEntry, roster},
+    members::{ServerEntry, server_entries},
     types::{
         ids::Revision,
         keys::Keys,
-        tombstone::{REMOVED_BY_ADMIN, Why},
+        tombstone::{REMOVED_BY_ADMIN, RemovedBy},
     },
 };
 use std::{
@@ -59,7 +59,7 @@ impl MeshAdmin {
     /// All that is stored under `/servers/`, and who leads, at one moment.
     pub(super) async fn servers(&self) -> Result<Vec<ServerEntry>, Error> {
         let (servers, election) = self.bounded(self.read(Operation::get_prefix(&self.keys.servers()))).await?;
-        Ok(roster(&self.keys, &servers, &election))
+        Ok(server_entries(&self.keys, &servers, &election))
     }
 
     /// Takes one record out, with a note, so that its server stays out.
@@ -81,7 +81,7 @@ impl MeshAdmin {
     async fn try_to_remove(&self, name: &str) -> Result<Option<Removed>, EtcdError> {
         let key = format!("{}{name}", self.keys.servers());
         let (found, election) = self.read(Operation::get(&key)).await?;
-        let Some(entry) = roster(&self.keys, &found, &election).pop() else { return Ok(None) };
+        let Some(entry) = server_entries(&self.keys, &found, &election).pop() else { return Ok(None) };
         // Only what has a uuid can be a server that asks why it is gone.
         let uuid = name.parse::<Uuid>().ok().filter(|uuid| uuid.to_string() == name);
         let Some(uuid) = uuid else {
@@ -96,7 +96,7 @@ impl MeshAdmin {
         let published = entry.record.as_ref().ok().map(|record| self.keys.pipeline(&record.server, uuid));
         let eviction = published.iter().fold(eviction, |eviction, key| eviction.then(Operation::delete(key)));
         let Noted { outcome, lease } =
-            delete_with_note(&self.etcd, eviction, &departed, &note(Why::Admin, REMOVED_BY_ADMIN)).await?;
+            delete_with_note(&self.etcd, eviction, &departed, &note(RemovedBy::Admin, REMOVED_BY_ADMIN)).await?;
         // The answer to an attempt that went through may have been lost: then the note is ours.
         let noted = |note: &KeyValue| lease.is_some() && note.lease == lease;
         let removed = outcome.succeeded || outcome.reads.iter().flatten().any(noted);
@@ -128,7 +128,7 @@ impl MeshAdmin {
         });
         let (outcome, marked) = cleared.await?;
         let (servers, election) = two(outcome.reads);
-        let removed = roster(keys, &servers, &election);
+        let removed = server_entries(keys, &servers, &election);
         let missing = removed.iter().filter(|entry| entry.record.is_ok());
         Ok(ResetTracker {
             missing: missing.map(|entry| (entry.key.clone(), entry.clone())).collect(),
@@ -146,7 +146,7 @@ impl MeshAdmin {
             servers: WatchedPrefix::new(&self.etcd, self.keys.servers()),
             election: WatchedPrefix::new(&self.etcd, self.keys.election()),
             shown: None,
-            doubted: false,
+            stale_reported: false,
         }
     }
 
@@ -223,21 +223,21 @@ impl ResetTracker {
 /// A folder that is followed.
 struct WatchedPrefix {
     watch: Watch,
-    whole: bool,
-    trouble: Option<String>,
+    synced: bool,
+    last_error: Option<String>,
 }
 
 impl WatchedPrefix {
     fn new(etcd: &Etcd, folder: String) -> Self {
-        Self { watch: etcd.watch(Target::Prefix(folder)), whole: false, trouble: None }
+        Self { watch: etcd.watch(Target::Prefix(folder)), synced: false, last_error: None }
     }
 
-    fn take_in(&mut self, change: Change) {
+    fn apply(&mut self, change: Change) {
         match change {
-            Change::Listed { .. } => self.whole = true,
+            Change::Listed { .. } => self.synced = true,
             Change::Stale { reason } => {
-                self.whole = false;
-                self.trouble = Some(reason);
+                self.synced = false;
+                self.last_error = Some(reason);
             }
             Change::Put { .. } | Change::Deleted { .. } | Change::NewHistory => {}
         }
@@ -252,7 +252,7 @@ pub(super) struct MembersWatch {
     /// What was told last; `None` before, and while what was told may be out of date.
     shown: Option<Vec<ServerEntry>>,
     /// That it may be out of date has been told.
-    doubted: bool,
+    stale_reported: bool,
 }
 
 impl MembersWatch {
@@ -262,18 +262,21 @@ impl MembersWatch {
             self.change().await;
             let settled = Instant::now() + SETTLE;
             while timer::timeout_at(settled, self.change()).await.is_ok() {}
-            if self.servers.whole && self.election.whole {
-                let entries =
-                    roster(&self.keys, self.servers.watch.items().values(), self.election.watch.items().values());
-                (self.servers.trouble, self.election.trouble, self.doubted) = (None, None, false);
+            if self.servers.synced && self.election.synced {
+                let entries = server_entries(
+                    &self.keys,
+                    self.servers.watch.items().values(),
+                    self.election.watch.items().values(),
+                );
+                (self.servers.last_error, self.election.last_error, self.stale_reported) = (None, None, false);
                 if self.shown.as_ref() != Some(&entries) {
                     self.shown = Some(entries.clone());
                     return Ok(entries);
                 }
-            } else if !self.doubted
-                && let Some(reason) = self.servers.trouble.take().or_else(|| self.election.trouble.take())
+            } else if !self.stale_reported
+                && let Some(reason) = self.servers.last_error.take().or_else(|| self.election.last_error.take())
             {
-                (self.doubted, self.shown) = (true, None);
+                (self.stale_reported, self.shown) = (true, None);
                 return Err(Error::new(ErrorKind::EtcdUnreachable, reason));
             }
         }
@@ -289,6 +292,6 @@ impl MembersWatch {
             }
         };
         let part = if of_servers { &mut self.servers } else { &mut self.election };
-        part.take_in(change);
+        part.apply(change);
     }
 }

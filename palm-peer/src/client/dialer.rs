@@ -120,8 +120,8 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl From<tls::Failure> for OpenError {
-    fn from(failure: tls::Failure) -> Self {
+impl From<tls::TlsError> for OpenError {
+    fn from(failure: tls::TlsError) -> Self {
         Self::Failed(failure.to_string())
     }
 }
@@ -239,7 +239,7 @@ impl Dialer {
         };
         let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
         self.spawn(Name::LinkWriter, writer.run());
-        let say = |words: Vec<u8>| sender.send(&[words.into()], true);
+        let say = |text: Vec<u8>| sender.send(&[text.into()], true);
         say(message::encode_identify(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
         let frames = receiver.receive().await.map_err(|end| {
             OpenError::Failed(match end {

@@ -68,12 +68,12 @@ impl Discovery {
                         log::debug!("what can be reached may be out of date: {reason}");
                         lock(&self.last_error).clone_from(reason);
                     }
-                    known.take_in(change, &self.folder, self.ttl);
+                    known.apply(change, &self.folder, self.ttl);
                 }
                 None => known.give_up_missing(),
             }
             // A half-told list would hide what is there.
-            if known.whole {
+            if known.synced {
                 client.update(std::mem::take(&mut known.updates));
                 let listed = lock(&self.listed).take();
                 if let Some(tx) = listed {
@@ -87,7 +87,7 @@ impl Discovery {
 /// What is known of what can be reached.
 #[derive(Default)]
 struct Known {
-    whole: bool,
+    synced: bool,
     /// What has changed and has not been passed on.
     updates: Vec<Update>,
     /// What could be reached before and has not been listed. In a new history of etcd's it may be there all the same: until it
@@ -98,7 +98,7 @@ struct Known {
 }
 
 impl Known {
-    fn take_in(&mut self, change: Change, folder: &str, ttl: Duration) {
+    fn apply(&mut self, change: Change, folder: &str, ttl: Duration) {
         match change {
             Change::Put { current, .. } => self.put(&current, folder),
             Change::Deleted { previous, .. } => {
@@ -107,15 +107,15 @@ impl Known {
                 }
             }
             Change::Listed { .. } => {
-                self.whole = true;
+                self.synced = true;
                 if self.until.is_none() {
                     self.give_up_missing();
                 }
             }
-            Change::Stale { .. } => self.whole = false,
+            Change::Stale { .. } => self.synced = false,
             Change::NewHistory => {
                 self.until = Some(Instant::now() + ttl + PUBLISHED_WITHIN);
-                self.whole = false;
+                self.synced = false;
             }
         }
     }
@@ -132,7 +132,7 @@ impl Known {
 
     fn deleted(&mut self, server: String, uuid: Uuid) {
         // Only a listing shows what a new history lacks.
-        if self.until.is_some() && !self.whole {
+        if self.until.is_some() && !self.synced {
             self.missing.insert((server, uuid));
         } else {
             self.missing.remove(&(server.clone(), uuid));

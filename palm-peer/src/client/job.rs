@@ -1,7 +1,7 @@
 //! Streams messages through a pipeline of functions.
 
 use crate::{
-    client::{mesh::Mesh, running_job::Running},
+    client::{mesh::Mesh, running_job::RunningJob},
     error::CallError,
     sync::lock,
 };
@@ -111,10 +111,10 @@ impl Job {
         let failed = |failure| CallError::new(failure, None);
         if self.pipeline.is_empty() || self.pipeline.len() > palm_proto::types::message::MAX_STAGES {
             let text = format!("a pipeline of {} stages", self.pipeline.len());
-            return Err(failed(palm_proto::types::message::Failure::new(CallErrorKind::BadMessage, text)));
+            return Err(failed(palm_proto::types::message::CallFailure::new(CallErrorKind::BadMessage, text)));
         }
         let messages = messages.map(Into::into);
-        let running = Running::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
+        let running = RunningJob::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
         let progress = Progress { counts: running.progress(), started: Instant::now() };
         Ok(JobResults { running: Box::pin(running), progress })
     }

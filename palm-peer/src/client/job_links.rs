@@ -30,7 +30,7 @@ pub(crate) enum LinkEvent {
     /// There is one now.
     Open,
     /// It ended after a goodbye, and nothing is lost with it.
-    Parted,
+    ClosedByGoodbye,
     /// It broke, or its instance gives no sign of life.
     Gone(Uuid),
     /// It could not be opened, so an instance that a stage may have chosen cannot answer.
@@ -40,7 +40,7 @@ pub(crate) enum LinkEvent {
 /// How a link ended, or whether its instance gave a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    Broken { parted: bool },
+    Broken { closed_by_goodbye: bool },
     SignOfLife,
     NoSignOfLife,
 }
@@ -117,7 +117,11 @@ impl Links {
         }
         let Some(link) = self.mesh.open_link(instance) else { return false };
         let fate = link.fate();
-        self.ends.push(link.broken().map(move |()| (instance, End::Broken { parted: fate.parted() })).boxed());
+        self.ends.push(
+            link.broken()
+                .map(move |()| (instance, End::Broken { closed_by_goodbye: fate.closed_by_goodbye() }))
+                .boxed(),
+        );
         if self.busy {
             self.watched.insert(instance, link.watch());
         }
@@ -156,8 +160,8 @@ impl Links {
             self.kept.remove(&instance);
             self.watched.remove(&instance);
         }
-        let parted = end == End::Broken { parted: true };
-        Poll::Ready(if parted { LinkEvent::Parted } else { LinkEvent::Gone(instance) })
+        let closed_by_goodbye = end == End::Broken { closed_by_goodbye: true };
+        Poll::Ready(if closed_by_goodbye { LinkEvent::ClosedByGoodbye } else { LinkEvent::Gone(instance) })
     }
 
     /// The attempt to open a link has ended. It is tried again while the instance is published.
@@ -191,7 +195,7 @@ fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, En
         let fate = link.fate();
         drop(link);
         let Ok(reply) = asked else { return (instance, End::SignOfLife) };
-        let silent = timer::timeout(SIGN_OF_LIFE, reply).await.is_err() && !fate.parted();
+        let silent = timer::timeout(SIGN_OF_LIFE, reply).await.is_err() && !fate.closed_by_goodbye();
         (instance, if silent { End::NoSignOfLife } else { End::SignOfLife })
     }
     .boxed()

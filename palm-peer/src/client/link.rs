@@ -18,7 +18,7 @@ use futures::{FutureExt as _, channel::oneshot, future::Shared};
 use palm_proto::{
     limits::rate_limiter::RateLimiter,
     liveness::Seen,
-    types::message::{self, Answer, CallErrorKind, Failure, Request},
+    types::message::{self, Answer, CallErrorKind, CallFailure, Request},
 };
 use std::{
     collections::HashMap,
@@ -47,7 +47,7 @@ pub(crate) struct Link {
     next: AtomicU64,
     /// Whether the server said goodbye: then nothing of ours is lost with it. Held while something is sent, so that what we
     /// say in return is our last word.
-    parted: Mutex<bool>,
+    closed_by_goodbye: Mutex<bool>,
     /// How many requests nobody waits for any more, whose answers may yet come.
     late: AtomicU64,
     /// The requests under way; `None` once the link is broken.
@@ -73,7 +73,7 @@ impl Link {
             sender,
             jobs,
             next: AtomicU64::new(0),
-            parted: Mutex::new(false),
+            closed_by_goodbye: Mutex::new(false),
             // The answer to the greeting, for which nobody waits.
             late: AtomicU64::new(1),
             pending: Mutex::new(Some(HashMap::new())),
@@ -97,7 +97,7 @@ impl Link {
 
     /// Whether the server said goodbye before the connection ended: all that we sent is answered or passed on, or will be.
     pub(crate) fn ended_in_order(&self) -> bool {
-        *lock(&self.parted)
+        *lock(&self.closed_by_goodbye)
     }
 
     /// Whether something can be sent, and is likely to get there.
@@ -118,7 +118,7 @@ impl Link {
     /// Finds out whether the connection still works while something is outstanding, and breaks the link when it does not.
     /// Ends with the link; to be run in the background.
     pub(crate) fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
-        let ending = Ending(Arc::downgrade(self));
+        let ending = BreakOnDrop(Arc::downgrade(self));
         let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place);
         // A link that nobody watches any more could be dead for ever.
         watching.map(move |()| drop(ending))
@@ -130,7 +130,7 @@ impl Link {
         Seen {
             outstanding: self.in_flight() > 0 || self.pulse.has_interest(),
             unanswered: self.pulse.unanswered(),
-            heard: activity.heard(),
+            received_at: activity.received_at(),
             pong: activity.pong(),
             queued,
             written,
@@ -150,18 +150,18 @@ impl Link {
         self: &Arc<Self>,
         request: &mut Request,
         payload: Bytes,
-    ) -> Result<impl Future<Output = Result<Reply, Broken>> + Send + use<>, Failure> {
+    ) -> Result<impl Future<Output = Result<Reply, Broken>> + Send + use<>, CallFailure> {
         let idx = self.next.fetch_add(1, Ordering::Relaxed);
         request.client = Some(self.client);
         request.idx = Some(idx);
         let header = request.encode();
         if header.len() > message::MAX_HEADER_BYTES {
             // The server would not read it, and so answer without the number that the answer is known by.
-            let words = format!("header of {} bytes, {} at most", header.len(), message::MAX_HEADER_BYTES);
-            return Err(Failure::new(CallErrorKind::BadMessage, words));
+            let text = format!("header of {} bytes, {} at most", header.len(), message::MAX_HEADER_BYTES);
+            return Err(CallFailure::new(CallErrorKind::BadMessage, text));
         }
         let (tx, reply) = oneshot::channel();
-        let unreachable = |words: &str| Failure::new(CallErrorKind::Unreachable, words);
+        let unreachable = |text: &str| CallFailure::new(CallErrorKind::Unreachable, text);
         let alone = {
             let mut pending = self.lock();
             let pending = pending.as_mut().ok_or_else(|| unreachable("the connection is broken"))?;
@@ -184,9 +184,9 @@ impl Link {
     /// Sends a message of a job as it is. Its answer goes to the job, over whichever link it comes. Gives its number among
     /// those that were posted: once so many have [arrived](Fate::arrived), this one has. Fails with `unreachable` when the link
     /// is broken: then no function ran.
-    pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, Failure> {
+    pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, CallFailure> {
         if self.is_broken() {
-            return Err(Failure::new(CallErrorKind::Unreachable, "the connection is broken"));
+            return Err(CallFailure::new(CallErrorKind::Unreachable, "the connection is broken"));
         }
         self.hand_over(&[request.encode().into(), payload], false)?;
         Ok(self.pulse.sent_unanswered())
@@ -197,14 +197,14 @@ impl Link {
         Fate(Arc::clone(&self.pulse))
     }
 
-    fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), Failure> {
-        let parted = lock(&self.parted);
-        if *parted {
-            return Err(Failure::new(CallErrorKind::Unreachable, "the server is leaving"));
+    fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), CallFailure> {
+        let closed_by_goodbye = lock(&self.closed_by_goodbye);
+        if *closed_by_goodbye {
+            return Err(CallFailure::new(CallErrorKind::Unreachable, "the server is leaving"));
         }
         self.sender.send(frames, alone).map_err(|error| {
             self.end();
-            Failure::new(CallErrorKind::Unreachable, error.to_string())
+            CallFailure::new(CallErrorKind::Unreachable, error.to_string())
         })
     }
 
@@ -215,8 +215,8 @@ impl Link {
 
     /// Answers a goodbye.
     fn part(&self) {
-        let mut parted = lock(&self.parted);
-        if !std::mem::replace(&mut *parted, true) {
+        let mut closed_by_goodbye = lock(&self.closed_by_goodbye);
+        if !std::mem::replace(&mut *closed_by_goodbye, true) {
             self.pulse.part();
             // If the connection is gone, there is nobody to wait for it.
             let _ = self.sender.send(&[message::encode_goodbye_ack(self.client).into()], false);
@@ -236,7 +236,7 @@ impl Link {
     }
 
     /// Says whether somebody had asked for it; nothing of what is no answer at all.
-    fn take_in(&self, mut frames: Frames) -> Option<bool> {
+    fn handle_frames(&self, mut frames: Frames) -> Option<bool> {
         let answer = frames.first().and_then(|header| Answer::decode(header))?;
         if answer.bye {
             self.part();
@@ -291,7 +291,7 @@ async fn receive(
     tell_broken: oneshot::Sender<()>,
 ) {
     // All that wait for answers are told of the end, even after a panic.
-    let ending = Ending(link.clone());
+    let ending = BreakOnDrop(link.clone());
     let mut closed = closed.fuse();
     let mut strays = UnsolicitedReplies::new();
     loop {
@@ -301,7 +301,7 @@ async fn receive(
         };
         let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
         // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
-        if !link.take_in(frames).is_some_and(|asked_for| strays.try_acquire(asked_for)) {
+        if !link.handle_frames(frames).is_some_and(|asked_for| strays.try_acquire(asked_for)) {
             break;
         }
         if strays.is_time_for_others() {
@@ -312,9 +312,9 @@ async fn receive(
 }
 
 /// Ends the link when dropped.
-struct Ending(std::sync::Weak<Link>);
+struct BreakOnDrop(std::sync::Weak<Link>);
 
-impl Drop for Ending {
+impl Drop for BreakOnDrop {
     fn drop(&mut self) {
         if let Some(link) = self.0.upgrade() {
             link.end();

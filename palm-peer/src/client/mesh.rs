@@ -23,13 +23,13 @@ use futures::{
     future::{Either, join_all, select},
 };
 use palm_proto::{
-    call::{AttemptError, Call, CallFailure, Next},
+    call::{AttemptError, Call, FailedCall, Next},
     config::ValidConfig,
     directory::{Able, Directory, Update},
     routing::choose_instance,
     types::{
         instance::Instance,
-        message::{CallErrorKind, Failure, Request},
+        message::{CallErrorKind, CallFailure, Request},
     },
 };
 use std::{
@@ -93,11 +93,11 @@ impl Mesh {
             Ok(Either::Right((error, _))) => Err(error.into()),
             _ => {
                 let endpoints = mesh.options.etcd.join(", ");
-                let words = format!(
+                let text = format!(
                     "etcd at {endpoints} did not tell what can be reached within {time:?}: {}",
                     discovery.last_error()
                 );
-                Err(Error::new(ErrorKind::EtcdUnreachable, words.trim_end_matches([':', ' '])))
+                Err(Error::new(ErrorKind::EtcdUnreachable, text.trim_end_matches([':', ' '])))
             }
         }
     }
@@ -108,7 +108,7 @@ impl Mesh {
     }
 
     /// The instances that a target can mean for this client.
-    pub(crate) fn resolve(&self, target: &str) -> Result<Able, Failure> {
+    pub(crate) fn resolve(&self, target: &str) -> Result<Able, CallFailure> {
         self.directory().resolve(target, self.uuid)
     }
 
@@ -130,11 +130,11 @@ impl Mesh {
     }
 
     /// Refuses a payload that is over this client's limit.
-    pub(crate) fn check_size(&self, payload: &Bytes) -> Result<(), Failure> {
+    pub(crate) fn check_size(&self, payload: &Bytes) -> Result<(), CallFailure> {
         let max = self.options.max_payload;
         if payload.len() > max {
-            let words = format!("a payload of {} bytes, {max} at most", payload.len());
-            return Err(Failure::new(CallErrorKind::TooLarge, words));
+            let text = format!("a payload of {} bytes, {max} at most", payload.len());
+            return Err(CallFailure::new(CallErrorKind::TooLarge, text));
         }
         Ok(())
     }
@@ -145,8 +145,8 @@ impl Mesh {
         mut request: Request,
         payload: Bytes,
         deadline: Instant,
-    ) -> Result<Bytes, CallFailure> {
-        self.check_size(&payload).map_err(|failure| CallFailure { failure, server: None })?;
+    ) -> Result<Bytes, FailedCall> {
+        self.check_size(&payload).map_err(|failure| FailedCall { failure, server: None })?;
         let mut call = Call::new(deadline);
         loop {
             let able = self.resolve(&request.pipeline[0]);
@@ -228,7 +228,7 @@ impl Mesh {
         deadline: Instant,
     ) -> Result<Reply, AttemptError> {
         let link = self.link_to(instance, deadline).await.map_err(|error| AttemptError::NotConnected {
-            failure: Failure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint)),
+            failure: CallFailure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint)),
             retry_takes: error.is_passing().then_some(OPEN_WITHIN),
         })?;
         request.route = vec![instance.uuid];

@@ -59,7 +59,7 @@ impl ReplyRouter {
     }
 
     /// Has one answer more to this message delivered. To be called before it is sent.
-    pub(crate) fn expect(&self, job: Uuid, idx: u64) {
+    pub(crate) fn register(&self, job: Uuid, idx: u64) {
         if let Some(sink) = lock(&self.0).jobs.get_mut(&job) {
             let wanted = sink.wanted.entry(idx).or_default();
             wanted.answers += 1;
@@ -75,27 +75,27 @@ impl ReplyRouter {
     }
 
     /// Has all further answers to this message dropped.
-    pub(crate) fn forget(&self, job: Uuid, idx: u64) {
-        let mut sinks = lock(&self.0);
-        let left = sinks.jobs.get_mut(&job).and_then(|sink| sink.wanted.remove(&idx));
-        sinks.late += left.map_or(0, |wanted| u64::from(wanted.answers));
+    pub(crate) fn discard(&self, job: Uuid, idx: u64) {
+        let mut router = lock(&self.0);
+        let left = router.jobs.get_mut(&job).and_then(|sink| sink.wanted.remove(&idx));
+        router.late += left.map_or(0, |wanted| u64::from(wanted.answers));
     }
 
     /// Has further answers for `job` dropped.
     pub(crate) fn close(&self, job: Uuid) {
-        let mut sinks = lock(&self.0);
-        let left = sinks
+        let mut router = lock(&self.0);
+        let left = router
             .jobs
             .remove(&job)
             .map_or(0, |sink| sink.wanted.into_values().map(|wanted| u64::from(wanted.answers)).sum());
-        sinks.late += left;
+        router.late += left;
     }
 
     /// Delivers an answer to the job that waits for it. Returns whether it was asked for.
     pub(crate) fn deliver(&self, job: Uuid, reply: Reply) -> bool {
-        let mut sinks = lock(&self.0);
+        let mut router = lock(&self.0);
         let is_report = reply.answer.rerouted.is_some();
-        if let Some(sink) = sinks.jobs.get_mut(&job)
+        if let Some(sink) = router.jobs.get_mut(&job)
             && reply.answer.idx.is_some_and(|idx| if is_report { sink.take_report(idx) } else { sink.take(idx) })
         {
             // The job may be over.
@@ -105,8 +105,8 @@ impl ReplyRouter {
         if is_report {
             return false;
         }
-        let late = sinks.late > 0;
-        sinks.late = sinks.late.saturating_sub(1);
+        let late = router.late > 0;
+        router.late = router.late.saturating_sub(1);
         late
     }
 }
@@ -148,13 +148,13 @@ mod tests {
 
     #[test]
     fn a_late_second_answer_is_not_unsolicited() {
-        let (sinks, job) = (ReplyRouter::default(), Uuid::from_u128(1));
-        let mut answers = sinks.open(job);
-        assert!(!sinks.deliver(job, reply(7)), "nobody has asked");
-        sinks.expect(job, 7);
-        sinks.expect(job, 7);
-        sinks.expect(job, 8);
-        assert_eq!([7, 7, 7, 8, 8].map(|idx| sinks.deliver(job, reply(idx))), [true, true, false, true, false]);
+        let (router, job) = (ReplyRouter::default(), Uuid::from_u128(1));
+        let mut answers = router.open(job);
+        assert!(!router.deliver(job, reply(7)), "nobody has asked");
+        router.register(job, 7);
+        router.register(job, 7);
+        router.register(job, 8);
+        assert_eq!([7, 7, 7, 8, 8].map(|idx| router.deliver(job, reply(idx))), [true, true, false, true, false]);
         let mut count = 0;
         while answers.try_recv().is_ok() {
             count += 1;
@@ -162,48 +162,51 @@ mod tests {
         assert_eq!(count, 3);
 
         // Two attempts are given up, one is taken back, and one is left when the job is dropped.
-        sinks.expect(job, 1);
-        sinks.expect(job, 1);
-        sinks.forget(job, 1);
-        sinks.expect(job, 2);
-        sinks.unregister(job, 2);
-        sinks.expect(job, 3);
-        sinks.close(job);
-        assert_eq!([1, 1, 3, 3].map(|idx| sinks.deliver(job, reply(idx))), [true, true, true, false]);
+        router.register(job, 1);
+        router.register(job, 1);
+        router.discard(job, 1);
+        router.register(job, 2);
+        router.unregister(job, 2);
+        router.register(job, 3);
+        router.close(job);
+        assert_eq!([1, 1, 3, 3].map(|idx| router.deliver(job, reply(idx))), [true, true, true, false]);
         assert!(answers.try_recv().is_err());
     }
 
     #[test]
     fn reports_are_bounded_and_displace_no_answers() {
-        let (sinks, job) = (ReplyRouter::default(), Uuid::from_u128(1));
-        let _answers = sinks.open(job);
+        let (router, job) = (ReplyRouter::default(), Uuid::from_u128(1));
+        let _answers = router.open(job);
         let report = || {
             let mut report = reply(7);
             report.answer.rerouted = Some(Rerouted { stage: 1, from: Uuid::nil(), to: None });
             report
         };
-        assert!(!sinks.deliver(job, report()), "of nothing that was sent");
-        sinks.expect(job, 7);
-        let delivered = (0..100).filter(|_| sinks.deliver(job, report())).count();
+        assert!(!router.deliver(job, report()), "of nothing that was sent");
+        router.register(job, 7);
+        let delivered = (0..100).filter(|_| router.deliver(job, report())).count();
         assert_eq!(delivered, MAX_REPORTS as usize);
-        assert_eq!([sinks.deliver(job, reply(7)), sinks.deliver(job, report())], [true, false]);
+        assert_eq!([router.deliver(job, reply(7)), router.deliver(job, report())], [true, false]);
     }
 
     #[test]
     fn a_hundred_thousand_jobs_leave_no_state() {
-        let sinks = ReplyRouter::default();
+        let router = ReplyRouter::default();
         for job in (0..100_000).map(Uuid::from_u128) {
-            let answers = sinks.open(job);
-            (0..3).for_each(|idx| sinks.expect(job, idx));
-            assert!(sinks.deliver(job, reply(0)));
+            let answers = router.open(job);
+            (0..3).for_each(|idx| router.register(job, idx));
+            assert!(router.deliver(job, reply(0)));
             // The second is given up, and the third is left when the job is dropped.
-            sinks.forget(job, 1);
-            sinks.close(job);
+            router.discard(job, 1);
+            router.close(job);
             drop(answers);
-            sinks.expect(job, 4);
-            assert!(sinks.deliver(job, reply(1)) && sinks.deliver(job, reply(2)), "they come late, and are no strays");
+            router.register(job, 4);
+            assert!(
+                router.deliver(job, reply(1)) && router.deliver(job, reply(2)),
+                "they come late, and are no strays"
+            );
         }
-        let sinks = lock(&sinks.0);
-        assert_eq!((sinks.jobs.len(), sinks.late), (0, 0));
+        let router = lock(&router.0);
+        assert_eq!((router.jobs.len(), router.late), (0, 0));
     }
 }

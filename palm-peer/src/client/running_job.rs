@@ -14,7 +14,7 @@ use palm_proto::{
     routing::power_of_two_choices,
     types::{
         instance::Instance,
-        message::{CallErrorKind, Failure, Request, Rerouted},
+        message::{CallErrorKind, CallFailure, Request, Rerouted},
     },
 };
 use std::{
@@ -38,7 +38,7 @@ struct Waiting {
 }
 
 /// One running job: a stream of what each message ended in, which drives the job while it is polled.
-pub(crate) struct Running<S> {
+pub(crate) struct RunningJob<S> {
     mesh: Arc<Mesh>,
     id: Uuid,
     pipeline: Vec<String>,
@@ -62,15 +62,15 @@ pub(crate) struct Running<S> {
     progress: Arc<Mutex<Counts>>,
 }
 
-impl<S> Drop for Running<S> {
+impl<S> Drop for RunningJob<S> {
     fn drop(&mut self) {
         self.mesh.jobs.close(self.id);
     }
 }
 
-impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
+impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Starts a job. Fails when a stage names nothing that can be reached.
-    pub(crate) fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, Failure> {
+    pub(crate) fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, CallFailure> {
         let directory = mesh.directory().version();
         let able = pipeline.iter().map(|target| mesh.resolve(target)).collect::<Result<_, _>>()?;
         let id = Uuid::new_v4();
@@ -146,7 +146,10 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let load = |i: usize| self.job.load(open[i].uuid);
         let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
         let choice = choice.ok_or_else(|| MessageError {
-            failure: Failure::new(CallErrorKind::NoSuchServer, format!("nobody answers {} now", self.pipeline[stage])),
+            failure: CallFailure::new(
+                CallErrorKind::NoSuchServer,
+                format!("nobody answers {} now", self.pipeline[stage]),
+            ),
             stage,
             server: None,
         })?;
@@ -179,7 +182,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         let idx = waiting.idx;
         // One that broke a moment ago could not answer, and its end may have been told before.
         if let Some(stage) = route.iter().position(|instance| !self.links.keeps(*instance)) {
-            let failure = Failure::new(CallErrorKind::Unreachable, "the connection is broken");
+            let failure = CallFailure::new(CallErrorKind::Unreachable, "the connection is broken");
             return Event::NotSent { idx, fault: MessageError { failure, stage, server: Some(route[stage]) } };
         }
         let mut request = Request::call(String::new());
@@ -193,10 +196,10 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             request.avoid.clone_from(&self.unreachable);
         }
         request.give_time(waiting.deadline.saturating_duration_since(Instant::now()));
-        self.mesh.jobs.expect(self.id, idx);
+        self.mesh.jobs.register(self.id, idx);
         let posted = match self.links.open(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()).map(drop),
-            None => Err(Failure::new(CallErrorKind::Unreachable, "the connection is broken")),
+            None => Err(CallFailure::new(CallErrorKind::Unreachable, "the connection is broken")),
         };
         match posted {
             Ok(()) => Event::Sent { idx, route },
@@ -226,7 +229,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
         }
     }
 
-    fn take_in(&mut self, reply: Reply) {
+    fn handle_reply(&mut self, reply: Reply) {
         let Some(idx) = reply.answer.idx else { return };
         if let Some(rerouted) = reply.answer.rerouted {
             return self.rerouted(idx, reply.answer.server, rerouted);
@@ -270,7 +273,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     fn take_in_all(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         while let Poll::Ready(Some(reply)) = self.answers.poll_next_unpin(cx) {
-            self.take_in(reply);
+            self.handle_reply(reply);
             any = true;
         }
         while let Poll::Ready(Some(())) = self.changes.poll_next_unpin(cx) {
@@ -291,7 +294,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
             self.links_changed();
             match news {
                 // Leaving is not failing: whatever was routed through it goes on elsewhere.
-                LinkEvent::Open | LinkEvent::Parted => {}
+                LinkEvent::Open | LinkEvent::ClosedByGoodbye => {}
                 LinkEvent::Gone(instance) => {
                     let stages = self.stages.get(&instance).cloned().unwrap_or_default();
                     self.event(Event::Gone { instance, stages });
@@ -342,7 +345,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Running<S> {
     }
 }
 
-impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
+impl<S: Stream<Item = Bytes> + Unpin> Stream for RunningJob<S> {
     type Item = (u64, Outcome);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -355,7 +358,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for Running<S> {
             let next = self.job.next_result();
             *lock(&self.progress) = self.job.counts();
             if let Some((idx, ending)) = next {
-                self.mesh.jobs.forget(self.id, idx);
+                self.mesh.jobs.discard(self.id, idx);
                 return Poll::Ready(Some((idx, ending)));
             }
             if self.job.is_over() {
@@ -373,7 +376,7 @@ async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Messa
     let mut opened = Ok(());
     for (stage, instance) in waiting.route.iter().enumerate() {
         if let Err(error) = mesh.link_to(instance, waiting.deadline).await {
-            let failure = Failure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint));
+            let failure = CallFailure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint));
             opened = Err(MessageError { failure, stage, server: Some(instance.uuid) });
             break;
         }

@@ -75,9 +75,9 @@ pub(crate) async fn agree_that_gone(
         records.filter(|record| record.configured && record.uuid != about && record.uuid != dialer.me()).collect();
     fastrand::shuffle(&mut others);
     others.truncate(ASKED);
-    let heard = join_all(others.iter().map(|witness| open_and_ask(dialer, witness, about, time))).await;
-    let tried = heard.contains(&Testimony::NotReached);
-    Ok(!heard.contains(&Testimony::Reached) && (tried || others.is_empty()))
+    let answers = join_all(others.iter().map(|witness| open_and_ask(dialer, witness, about, time))).await;
+    let tried = answers.contains(&Testimony::NotReached);
+    Ok(!answers.contains(&Testimony::Reached) && (tried || others.is_empty()))
 }
 
 /// The record of a server, if it is registered.

@@ -13,7 +13,7 @@ use crate::io::{
     handshake::{HandshakeError, shake_hands},
     tasks::Name,
     timer,
-    tls::{Failure, FailureKind},
+    tls::{TlsError, TlsErrorKind},
     zmq::Connection,
 };
 use futures::{
@@ -134,14 +134,14 @@ impl From<HandshakeError> for Rejection {
     }
 }
 
-impl From<Failure> for Rejection {
-    fn from(failure: Failure) -> Self {
+impl From<TlsError> for Rejection {
+    fn from(failure: TlsError) -> Self {
         let refusal = match failure.kind {
-            FailureKind::NotTls => Refusal::NotTls,
-            FailureKind::Version => Refusal::TlsVersion,
-            FailureKind::Certificate => Refusal::Certificate,
-            FailureKind::Distrusted => Refusal::Distrusted,
-            FailureKind::Broken => Refusal::ClosedEarly,
+            TlsErrorKind::NotTls => Refusal::NotTls,
+            TlsErrorKind::Version => Refusal::TlsVersion,
+            TlsErrorKind::Certificate => Refusal::Certificate,
+            TlsErrorKind::Distrusted => Refusal::Distrusted,
+            TlsErrorKind::Broken => Refusal::ClosedEarly,
         };
         Self { refusal, words: failure.to_string() }
     }

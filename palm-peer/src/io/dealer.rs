@@ -148,7 +148,7 @@ pub(crate) async fn open(
         pings: RateLimiter::new(MAX_PINGS, Instant::now()),
         outbox: Arc::clone(&outbox),
     };
-    receiver.take_in(&opened.beyond)?;
+    receiver.handle_bytes(&opened.beyond)?;
     let answers_pings = opened.answers_pings;
     Ok((Sender { outbox: Arc::clone(&outbox), answers_pings }, receiver, Writer { outbox }))
 }
@@ -211,9 +211,9 @@ impl Receiver {
             let read = Pin::new(&mut self.half).poll_read(cx, &mut buffer);
             let count = if let Poll::Ready(Ok(count)) = read { count } else { 0 };
             if count > 0 {
-                self.outbox.activity.hear();
+                self.outbox.activity.received();
             }
-            let taken = self.take_in(&buffer[..count]);
+            let taken = self.handle_bytes(&buffer[..count]);
             if count == buffer.len() {
                 buffer.resize(LONG_READ, 0);
             }
@@ -225,7 +225,7 @@ impl Receiver {
         }
     }
 
-    fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+    fn handle_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while let Some(incoming) = self.decoder.decode(&mut bytes)? {
             match incoming {
                 Incoming::Message(frames) => self.ready.push_back(frames),
@@ -253,8 +253,8 @@ impl Drop for Receiver {
 impl Writer {
     /// Writes what is sent until the connection ends, or no more comes and all is written, or takes too long.
     pub(crate) async fn run(self) {
-        let mut patience = None;
-        let _ = poll_fn(|cx| self.outbox.poll_write(cx, &mut patience)).await;
+        let mut linger = None;
+        let _ = poll_fn(|cx| self.outbox.poll_write(cx, &mut linger)).await;
         self.outbox.clear();
         // What does not close is dropped, which closes it.
         let _ = timer::timeout(LINGER, poll_fn(|cx| Pin::new(&mut self.outbox.wire().half).poll_close(cx))).await;
@@ -356,14 +356,14 @@ impl Outbox {
         Pin::new(&mut wire.half).poll_flush(cx)
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, patience: &mut Option<Sleep>) -> Poll<io::Result<()>> {
+    fn poll_write(&self, cx: &mut Context<'_>, linger: &mut Option<Sleep>) -> Poll<io::Result<()>> {
         loop {
             let flushed = self.poll_flush(&mut self.wire(), cx)?;
             let mut queue = self.queue();
             if queue.ended && (flushed.is_ready() && queue.batch.is_empty()) {
                 return Poll::Ready(Ok(()));
             }
-            if queue.ended && patience.get_or_insert_with(|| timer::sleep(LINGER)).poll_unpin(cx).is_ready() {
+            if queue.ended && linger.get_or_insert_with(|| timer::sleep(LINGER)).poll_unpin(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             // While the other side takes nothing, an end must be noticed too.

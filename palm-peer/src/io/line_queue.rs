@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 const RETRY: Duration = Duration::from_millis(10);
 
 /// What waits to be written.
-enum Entry {
+enum Item {
     Line(Vec<u8>),
     /// So many lines were dropped here.
     Dropped(u64),
@@ -32,7 +32,7 @@ enum Entry {
 
 #[derive(Default)]
 struct State {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Item>,
     bytes: usize,
     /// An entry is being written.
     writing: bool,
@@ -52,10 +52,9 @@ impl State {
     }
 
     /// The next to be written: what was dropped is told of when the line after it comes, or when no line waits.
-    fn take(&mut self) -> Option<Entry> {
+    fn take(&mut self) -> Option<Item> {
         let entry = self.entries.pop_front();
-        let entry =
-            entry.or_else(|| (self.dropped > 0 && !self.broken).then(|| Entry::Dropped(self.take_dropped())))?;
+        let entry = entry.or_else(|| (self.dropped > 0 && !self.broken).then(|| Item::Dropped(self.take_dropped())))?;
         self.writing = true;
         Some(entry)
     }
@@ -64,13 +63,13 @@ impl State {
         std::mem::take(&mut self.dropped)
     }
 
-    fn done(&mut self, entry: &Entry, written: bool) {
+    fn done(&mut self, entry: &Item, written: bool) {
         (self.writing, self.broken) = (false, !written);
-        if let Entry::Line(line) = entry {
+        if let Item::Line(line) = entry {
             self.bytes -= line.len();
         }
         if !written {
-            self.dropped += if let Entry::Dropped(count) = entry { *count } else { 1 };
+            self.dropped += if let Item::Dropped(count) = entry { *count } else { 1 };
         }
     }
 }
@@ -123,10 +122,10 @@ impl LineQueue {
         }
         if state.dropped > 0 {
             let dropped = state.take_dropped();
-            state.entries.push_back(Entry::Dropped(dropped));
+            state.entries.push_back(Item::Dropped(dropped));
         }
         state.bytes += line.len();
-        state.entries.push_back(Entry::Line(line));
+        state.entries.push_back(Item::Line(line));
         drop(state);
         self.more.notify_one();
     }
@@ -172,8 +171,8 @@ impl LineQueue {
         let mut writing = Writing { queue: self, entry, written: false };
         panic_if_rigged(Name::Log);
         let written = match &writing.entry {
-            Entry::Line(line) => out.write(line),
-            Entry::Dropped(count) => out.write(&(out.note)(*count)),
+            Item::Line(line) => out.write(line),
+            Item::Dropped(count) => out.write(&(out.note)(*count)),
         };
         writing.written = written.is_ok();
         true
@@ -183,7 +182,7 @@ impl LineQueue {
 /// An entry that is being written. When it is dropped, be it by a panic, the queue goes on with the next.
 struct Writing<'a> {
     queue: &'a LineQueue,
-    entry: Entry,
+    entry: Item,
     written: bool,
 }
 

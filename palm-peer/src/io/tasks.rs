@@ -71,13 +71,13 @@ impl Shared {
         state.listeners.retain(|listener| listener.unbounded_send(name).is_ok());
         match decision {
             Decision::GiveUp(_) if attended => {
-                let words = format!("{failure}; that is the third failure within a minute");
-                state.gave_up = Some(words.clone());
+                let message = format!("{failure}; that is the third failure within a minute");
+                state.gave_up = Some(message.clone());
                 let waiting = std::mem::take(&mut state.waiting);
                 drop(state);
-                say(&format!("{words}: giving up"));
+                say(&format!("{message}: giving up"));
                 for waiting in waiting {
-                    let _ = waiting.send(words.clone());
+                    let _ = waiting.send(message.clone());
                 }
                 None
             }
@@ -160,12 +160,12 @@ impl Supervisor {
         let mut state = self.state.lock();
         state.waiting.retain(|waiting| !waiting.is_canceled());
         match state.gave_up.clone() {
-            Some(words) => drop(tx.send(words)),
+            Some(message) => drop(tx.send(message)),
             None => state.waiting.push(tx),
         }
         drop(state);
         // The waiting future holds the supervisor.
-        rx.map(|words| words.unwrap_or_else(|_| "the supervisor ended".to_owned()))
+        rx.map(|message| message.unwrap_or_else(|_| "the supervisor ended".to_owned()))
     }
 }
 
@@ -214,8 +214,8 @@ mod tests {
                 (0..4).map(|_| supervisor.state.record(Name::Test, "on purpose", supervisor.attended)).collect();
             let attended = supervisor.attended;
             assert_eq!(waits.iter().map(Option::is_none).collect::<Vec<_>>(), [false, false, attended, attended]);
-            let words = supervisor.gave_up().now_or_never();
-            assert_eq!(words.is_some_and(|words| words.contains("on purpose; that is the third")), attended);
+            let message = supervisor.gave_up().now_or_never();
+            assert_eq!(message.is_some_and(|message| message.contains("on purpose; that is the third")), attended);
         }
     }
 }

@@ -284,8 +284,8 @@ mod tests {
             let gate = Arc::clone(&gate);
             executor::spawn(Name::Test, async move { drop(gate.read()) });
         }
-        let (tell, mut turned) = oneshot::channel();
-        executor::spawn(Name::Test, async move { tell.send(()).expect("the test waits for it") });
+        let (tx, mut turned) = oneshot::channel();
+        executor::spawn(Name::Test, async move { tx.send(()).expect("the test waits for it") });
         block_on(sleep(Duration::from_millis(10)));
         assert_eq!(turned.try_recv(), Ok(None), "the executor is held up");
         drop(closed);

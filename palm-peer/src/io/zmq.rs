@@ -177,21 +177,21 @@ impl Stream for Incoming {
 impl Receiver {
     /// Waits for what comes next; from each connection in turn, where several have something. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> RouterEvent {
-        let heard = poll_fn(|cx| {
+        let event = poll_fn(|cx| {
             while let Poll::Ready(Some(incoming)) = self.incoming.poll_next_unpin(cx) {
                 self.all.push(incoming);
             }
             match self.all.poll_next_unpin(cx) {
-                Poll::Ready(Some(heard)) => Poll::Ready(heard),
+                Poll::Ready(Some(event)) => Poll::Ready(event),
                 // Without a connection, it is one that is attached which wakes.
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
             }
         })
         .await;
-        if let RouterEvent::Disconnected(connection) = &heard {
+        if let RouterEvent::Disconnected(connection) = &event {
             self.senders.lock().remove(connection);
         }
-        heard
+        event
     }
 }
 

@@ -5,7 +5,7 @@ use crate::io::wall_clock::timestamp;
 use palm_proto::types::{
     ids::{LeaseId, Revision},
     keys::Keys,
-    tombstone::{Tombstone, Why},
+    tombstone::{RemovedBy, Tombstone},
 };
 use std::time::Duration;
 use uuid::Uuid;
@@ -31,7 +31,7 @@ pub(crate) async fn remove_dead_peer(
         .then(Operation::delete(&record.key))
         .then(Operation::delete(&keys.pipeline(server, uuid)))
         .then(Operation::delete(candidate_key));
-    let note = note(Why::Registry, "its process is gone");
+    let note = note(RemovedBy::Registry, "its process is gone");
     let buried = delete_with_note(etcd, deletion, &keys.departed(uuid), &note).await?.outcome.succeeded;
     if buried && let Err(error) = etcd.revoke_lease(lease).await {
         etcd.log_failure(REVOKING, &error);
@@ -77,6 +77,6 @@ async fn try_to_delete_with_note(
 }
 
 /// A note on a departure, written now.
-pub(crate) fn note(why: Why, reason: &str) -> Tombstone {
+pub(crate) fn note(why: RemovedBy, reason: &str) -> Tombstone {
     Tombstone { why, reason: reason.to_owned(), when: timestamp() }
 }

@@ -15,7 +15,7 @@ use palm_proto::{
         ids::{LeaseId, Revision},
         instance::Instance,
         record::Record,
-        tombstone::{REMOVED_BY_ADMIN, Why},
+        tombstone::{REMOVED_BY_ADMIN, RemovedBy},
     },
 };
 use std::time::Instant;
@@ -108,7 +108,7 @@ pub(super) async fn remove(context: LeaderContext, removal: Removal) -> Written 
     let replaced = [(key.as_str(), Some(modified))];
     let written = match context.etcd.grant_lease(DEPARTED_FOR).await {
         Ok(granted) => {
-            let put = Operation::put(&departed, note(Why::Registry, reason).to_json(), Lease::Attach(granted.id));
+            let put = Operation::put(&departed, note(RemovedBy::Registry, reason).to_json(), Lease::Attach(granted.id));
             fenced(&context, replaced, deletions.iter().cloned().chain([put])).await
         }
         Err(error) => Err(error),
@@ -204,8 +204,8 @@ pub(super) async fn end_of_predecessor(
     let lease_lost = etcd.lease_ttl(lease).await?.is_none();
     let note = departure_in(etcd.get(&keys.departed(uuid)).await?);
     Ok(match note.map(|(departure, _)| departure.why) {
-        Some(Why::Admin) => Some(REMOVED_BY_ADMIN),
-        Some(Why::Itself | Why::Registry) => None,
+        Some(RemovedBy::Admin) => Some(REMOVED_BY_ADMIN),
+        Some(RemovedBy::Itself | RemovedBy::Registry) => None,
         None => lease_lost.then_some("its lease expired"),
     })
 }

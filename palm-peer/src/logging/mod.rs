@@ -15,7 +15,7 @@ pub use self::stderr::{flush, init};
 use crate::{io::wall_clock, sync::lock};
 use log::Record;
 use palm_proto::{
-    log_buffer::{Entry, LogBuffer},
+    log_buffer::{LogBuffer, LogEntry},
     types::text::formatted,
 };
 use std::sync::{Arc, Mutex, Weak};
@@ -52,7 +52,7 @@ fn feed_message(record: &Record<'_>, message: &str) {
         return;
     }
     let file = record.file().unwrap_or("?").rsplit('/').next().unwrap_or("?");
-    let entry = Entry {
+    let entry = LogEntry {
         when: wall_clock::timestamp(),
         level: record.level(),
         place: format!("{file}/{}", record.line().unwrap_or(0)),

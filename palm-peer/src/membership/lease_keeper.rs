@@ -40,24 +40,24 @@ pub(super) enum LeaseNews {
 pub(super) async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mpsc::UnboundedSender<LeaseNews>) {
     let reporter = etcd.clone();
     let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
-    let mut doubted = false;
-    let mut trouble = String::from("there was no answer: etcd is slow, or this process stood still");
+    let mut in_doubt = false;
+    let mut last_error = String::from("there was no answer: etcd is slow, or this process stood still");
     loop {
         let snapshot = *lock(&clock);
         let attempt = keeper.attempt(snapshot.renew_at());
         pin_mut!(attempt);
-        let (sent, answer) = if doubted {
+        let (sent, answer) = if in_doubt {
             attempt.await
         } else {
             match select(attempt, timer::sleep_until(snapshot.held_until())).await {
                 Either::Left((outcome, _)) => outcome,
                 Either::Right(((), attempt)) => {
-                    doubted = true;
+                    in_doubt = true;
                     let late = Instant::now().saturating_duration_since(snapshot.held_until());
                     let why = if late > STOOD_STILL {
                         format!("this process, or its machine, stood still for {late:.1?} or longer")
                     } else {
-                        trouble.clone()
+                        last_error.clone()
                     };
                     let _ = tx.unbounded_send(LeaseNews::InDoubt(why));
                     attempt.await
@@ -73,14 +73,14 @@ pub(super) async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mps
             Err(error) => {
                 // An outage repeats itself; once is enough. A refusal lasts until somebody does something.
                 let message = error.to_string();
-                if message != trouble || error.is_refusal() {
+                if message != last_error || error.is_refusal() {
                     reporter.log_failure("renewing the lease", &error);
-                    trouble = message;
+                    last_error = message;
                 }
             }
         }
-        if doubted && lock(&clock).is_held(Instant::now()) {
-            doubted = false;
+        if in_doubt && lock(&clock).is_held(Instant::now()) {
+            in_doubt = false;
             let _ = tx.unbounded_send(LeaseNews::HeldAgain);
         }
     }

@@ -12,7 +12,7 @@ use palm_proto::{
         ids::{LeaseId, Revision},
         keys::Keys,
         record::Record,
-        tombstone::{REMOVED_BY_ADMIN, Tombstone, Why},
+        tombstone::{REMOVED_BY_ADMIN, RemovedBy, Tombstone},
     },
 };
 /// Why a peer could not register.
@@ -148,7 +148,7 @@ impl Registrar {
         let guard = unchanged(guard, &self.keys.reset(), reset);
         let noting = async {
             let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
-            let note = note(Why::Admin, REMOVED_BY_ADMIN).to_json();
+            let note = note(RemovedBy::Admin, REMOVED_BY_ADMIN).to_json();
             let put = Operation::put(&self.keys.departed(uuid), note, Lease::Attach(note_lease));
             let outcome = self
                 .etcd
@@ -174,7 +174,7 @@ impl Registrar {
             .then(Operation::delete(&self.keys.server(self.record.uuid)))
             .then(self.withdrawal())
             .then(Operation::delete(&self.keys.candidate(lease)));
-        let note = note(Why::Itself, "it killed itself");
+        let note = note(RemovedBy::Itself, "it killed itself");
         delete_with_note(&self.etcd, leaving, &self.keys.departed(self.record.uuid), &note).await.map(drop)
     }
 
@@ -193,5 +193,5 @@ impl Registrar {
 
 fn is_eviction(note: &KeyValue, known: LastWritten, epoch: u64) -> bool {
     Tombstone::from_json(&note.value)
-        .is_some_and(|tombstone| tombstone.why == Why::Admin && known.is_before(&tombstone, note.modified, epoch))
+        .is_some_and(|tombstone| tombstone.why == RemovedBy::Admin && known.is_before(&tombstone, note.modified, epoch))
 }

@@ -2,7 +2,7 @@
 
 use crate::io::{executor, timer, tls::Credentials};
 use chrono::{DateTime, Utc};
-use palm_proto::certificate_expiry::{Verdict, WARN_BEFORE, judge};
+use palm_proto::certificate_expiry::{ExpiryStatus, WARN_BEFORE, check_expiry};
 use std::{
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -15,16 +15,16 @@ pub(crate) async fn watch(credentials: Arc<Credentials>) -> std::convert::Infall
         let looked_at = Arc::clone(&credentials);
         // The files are read again, and their disk may not answer.
         let (now, expires) = executor::run_blocking(move || looked_at.expires_within(WARN_BEFORE)).await;
-        let (verdict, next) = judge(now, expires);
+        let (status, next) = check_expiry(now, expires);
         let at = expires.map(date).unwrap_or_default();
-        match verdict {
-            Verdict::Valid => {}
-            Verdict::ExpiresIn(left) => log::warn!(
+        match status {
+            ExpiryStatus::Valid => {}
+            ExpiryStatus::ExpiresIn(left) => log::warn!(
                 "the certificate in {file} expires at {at}, in {}: after that nobody accepts it; write a new one and its key into their \
                  files, which takes no restart",
                 words(left)
             ),
-            Verdict::Expired => log::error!(
+            ExpiryStatus::Expired => log::error!(
                 "the certificate in {file} expired at {at}: no new connection from or to this server succeeds; write a new one and its \
                  key into their files, which takes no restart"
             ),

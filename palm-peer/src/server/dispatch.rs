@@ -29,7 +29,7 @@ use futures::{
 use palm_proto::{
     limits::fair_queue::{Amount, FairQueue},
     types::{
-        message::{self, Answer, BadHeader, CallErrorKind, Failure, Incoming, Request},
+        message::{self, Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
         names,
     },
 };
@@ -191,7 +191,7 @@ impl Dispatcher {
                     to.delimiter = false;
                 }
                 let too_many = frames.next().is_some().then(|| {
-                    Failure::new(CallErrorKind::BadMessage, "a message has two frames, a header and a payload")
+                    CallFailure::new(CallErrorKind::BadMessage, "a message has two frames, a header and a payload")
                 });
                 let started = too_many.map_or_else(|| self.start(&to, request, payload), Err);
                 if let Err(failure) = started {
@@ -200,19 +200,19 @@ impl Dispatcher {
             }
             Err(BadHeader { message, job, idx, stage }) => {
                 to.repeat(job, idx, stage.unwrap_or(0));
-                self.answer(&to, Err(Failure::new(CallErrorKind::BadMessage, message)));
+                self.answer(&to, Err(CallFailure::new(CallErrorKind::BadMessage, message)));
             }
         }
     }
 
     /// Starts, queues or at once answers a request; an error means that no function ran.
-    fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), Failure> {
+    fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), CallFailure> {
         let arrived = Instant::now();
         let name = self.core.function_meant(&request)?.to_owned();
         let max = self.core.options.max_payload;
         if payload.len() > max {
             let text = format!("a payload of {} bytes, {max} at most", payload.len());
-            return Err(Failure::new(CallErrorKind::TooLarge, text));
+            return Err(CallFailure::new(CallErrorKind::TooLarge, text));
         }
         if request.goes_on() {
             // Before the function runs: afterwards it would have run in vain.
@@ -246,15 +246,15 @@ impl Dispatcher {
             let known = self.core.functions.keys().map(String::as_str).chain(names::BUILT_IN);
             let known = known.collect::<Vec<_>>().join(", ");
             let text = format!("{} has no function {name}, only {known}", self.core.name);
-            Err(Failure::new(CallErrorKind::NoSuchFunction, text))
+            Err(CallFailure::new(CallErrorKind::NoSuchFunction, text))
         });
         self.conclude(to, functions::at_most(max, result), onward);
         Ok(())
     }
 
-    fn admit(&mut self, task: Task) -> Result<(), Failure> {
+    fn admit(&mut self, task: Task) -> Result<(), CallFailure> {
         if self.core.leaving.load(Ordering::Acquire) {
-            return Err(Failure::new(CallErrorKind::Leaving, "this server is leaving the mesh"));
+            return Err(CallFailure::new(CallErrorKind::Leaving, "this server is leaving the mesh"));
         }
         if self.running.has_room() {
             let bytes = task.message.payload.len();
@@ -274,7 +274,7 @@ impl Dispatcher {
         let bytes = task.message.payload.len();
         for refused in self.queued.push(task.from.clone(), task, bytes) {
             let text = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
-            self.answer(&refused.to, Err(Failure::new(CallErrorKind::Busy, text)));
+            self.answer(&refused.to, Err(CallFailure::new(CallErrorKind::Busy, text)));
         }
         self.queue_changed();
     }
@@ -284,7 +284,7 @@ impl Dispatcher {
         let now = Instant::now();
         for overdue in self.queued.take_if(|task| task.message.deadline <= now) {
             let text = "the deadline passed before the function could start";
-            self.answer(&overdue.to, Err(Failure::new(CallErrorKind::TimedOut, text)));
+            self.answer(&overdue.to, Err(CallFailure::new(CallErrorKind::TimedOut, text)));
         }
         self.queue_changed();
     }
@@ -322,7 +322,7 @@ impl Dispatcher {
     }
 
     /// A stage is done: its result goes to the next one, or to the client.
-    fn conclude(&mut self, to: &ReplyTo, result: Result<Bytes, Failure>, onward: Option<NextStage>) {
+    fn conclude(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>, onward: Option<NextStage>) {
         match (result, onward) {
             (Ok(result), Some(NextStage { mut request, deadline })) => {
                 request.stage += 1;
@@ -353,7 +353,7 @@ impl Dispatcher {
         header
     }
 
-    fn answer(&mut self, to: &ReplyTo, result: Result<Bytes, Failure>) {
+    fn answer(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>) {
         let mut header = self.header_for(to);
         let payload = result.unwrap_or_else(|failure| {
             self.core.failed();

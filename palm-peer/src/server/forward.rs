@@ -10,7 +10,7 @@ use crate::io::timer;
 use futures::{FutureExt as _, StreamExt as _, channel::mpsc};
 use palm_proto::{
     limits::fair_queue::Amount,
-    types::message::{CallErrorKind, Failure, Rerouted},
+    types::message::{CallErrorKind, CallFailure, Rerouted},
 };
 use std::{
     sync::Arc,
@@ -42,13 +42,13 @@ impl Forwarder {
     }
 
     /// Fails with `busy` if no more messages should be taken in that are to be passed on.
-    pub(super) fn check_room(&self) -> Result<(), Failure> {
+    pub(super) fn check_room(&self) -> Result<(), CallFailure> {
         if self.passing.has_room() {
             return Ok(());
         }
         let (count, bytes) = (self.passing.len(), self.passing.bytes());
         let text = format!("{count} messages of {bytes} bytes wait for connections to other servers");
-        Err(Failure::new(CallErrorKind::Busy, text))
+        Err(CallFailure::new(CallErrorKind::Busy, text))
     }
 
     /// Passes a message on to its stage; from a server that is `leaving`, to another instance.
@@ -100,7 +100,7 @@ impl Forwarder {
 }
 
 /// What the client is told, if it wants to hear it.
-fn notice(to: ReplyTo, report: bool, passed: Result<Option<Rerouted>, Failure>) -> Option<Notice> {
+fn notice(to: ReplyTo, report: bool, passed: Result<Option<Rerouted>, CallFailure>) -> Option<Notice> {
     let outcome = match passed {
         Ok(None) => return None,
         Ok(Some(_)) if !report => return None,

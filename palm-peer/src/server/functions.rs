@@ -12,7 +12,7 @@ use log::Level;
 use palm_proto::{
     log_buffer,
     types::{
-        message::{CallErrorKind, Failure},
+        message::{CallErrorKind, CallFailure},
         text::panic_message,
     },
 };
@@ -20,21 +20,21 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// A result, if it has no more bytes than this.
-pub(crate) fn at_most(max: usize, result: Result<Bytes, Failure>) -> Result<Bytes, Failure> {
+pub(crate) fn at_most(max: usize, result: Result<Bytes, CallFailure>) -> Result<Bytes, CallFailure> {
     let result = result?;
     let length = result.len();
     if length > max {
         let words = format!("the function answered {length} bytes, {max} at most");
-        return Err(Failure::new(CallErrorKind::TooLarge, words));
+        return Err(CallFailure::new(CallErrorKind::TooLarge, words));
     }
     Ok(result)
 }
 
 /// Runs a function to its end, its panic, or the sender's deadline; not at all when that has passed.
-pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, Failure> {
+pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, CallFailure> {
     let deadline = message.deadline;
     if Instant::now() >= deadline {
-        return Err(Failure::new(CallErrorKind::TimedOut, "the deadline passed before the function could start"));
+        return Err(CallFailure::new(CallErrorKind::TimedOut, "the deadline passed before the function could start"));
     }
     // The closure is the author's too, and may panic before it gives a future. What it left behind is its own:
     // nothing of ours is shared with it.
@@ -42,14 +42,16 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, F
     let running = timer::timeout_at(deadline, async move { function(message).await });
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
-        Ok(Ok(Err(words))) => Err(Failure::new(CallErrorKind::Failed, words)),
-        Err(panic) => Err(Failure::new(CallErrorKind::Panicked, panic_message(panic))),
-        Ok(Err(Elapsed)) => Err(Failure::new(CallErrorKind::TimedOut, "the function did not end before the deadline")),
+        Ok(Ok(Err(words))) => Err(CallFailure::new(CallErrorKind::Failed, words)),
+        Err(panic) => Err(CallFailure::new(CallErrorKind::Panicked, panic_message(panic))),
+        Ok(Err(Elapsed)) => {
+            Err(CallFailure::new(CallErrorKind::TimedOut, "the function did not end before the deadline"))
+        }
     }
 }
 
 /// Answers a built-in function; `None` when there is none of this name.
-pub(crate) fn built_in(core: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, Failure>> {
+pub(crate) fn built_in(core: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, CallFailure>> {
     Some(match name {
         "_ping" => Ok(core.ping().into()),
         "_log_query" => log_query(core, &message),
@@ -89,20 +91,20 @@ pub(crate) fn built_in_that_waits(core: &Arc<ServerState>, name: &str) -> Option
     }))
 }
 
-fn key_of(message: Message) -> Result<String, Failure> {
+fn key_of(message: Message) -> Result<String, CallFailure> {
     message.cache.map_or_else(
         || {
             String::from_utf8(message.payload.into())
-                .map_err(|_| Failure::new(CallErrorKind::BadMessage, "a key must be UTF-8"))
+                .map_err(|_| CallFailure::new(CallErrorKind::BadMessage, "a key must be UTF-8"))
         },
         Ok,
     )
 }
 
-fn log_query(core: &ServerState, message: &Message) -> Result<Bytes, Failure> {
+fn log_query(core: &ServerState, message: &Message) -> Result<Bytes, CallFailure> {
     let name = String::from_utf8_lossy(&message.payload);
     let name = name.trim();
     let level = if name.is_empty() { Some(Level::Error) } else { log_buffer::level_named(name) };
-    let unknown = || Failure::new(CallErrorKind::BadMessage, format!("{name:?} is no level such as WARNING"));
+    let unknown = || CallFailure::new(CallErrorKind::BadMessage, format!("{name:?} is no level such as WARNING"));
     level.ok_or_else(unknown).map(|level| core.take_log(level).into())
 }

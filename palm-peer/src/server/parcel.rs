@@ -2,7 +2,7 @@
 
 use crate::io::zmq::Connection;
 use bytes::Bytes;
-use palm_proto::types::message::{Failure, Request, Rerouted};
+use palm_proto::types::message::{CallFailure, Request, Rerouted};
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -57,5 +57,5 @@ impl Parcel {
 /// What the client is told of a message that was not passed on as its route said: where it went, or why it could not be passed on.
 pub(super) struct Notice {
     pub(super) to: ReplyTo,
-    pub(super) outcome: Result<Rerouted, Failure>,
+    pub(super) outcome: Result<Rerouted, CallFailure>,
 }

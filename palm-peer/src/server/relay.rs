@@ -11,7 +11,7 @@ use palm_proto::{
     config::ValidConfig,
     routing::not_avoided,
     types::{
-        message::{CallErrorKind, Failure, Request, Rerouted},
+        message::{CallErrorKind, CallFailure, Request, Rerouted},
         names,
     },
 };
@@ -69,12 +69,12 @@ impl Relay {
     }
 
     /// What can be reached, and the links there. Fails with `unreachable` when etcd does not tell.
-    pub(crate) async fn mesh(&self) -> Result<Arc<Mesh>, Failure> {
+    pub(crate) async fn mesh(&self) -> Result<Arc<Mesh>, CallFailure> {
         let _connecting = self.connecting.lock().await;
         if let Some(mesh) = self.mesh.get() {
             return Ok(Arc::clone(mesh));
         }
-        let unreachable = |words: String| Failure::new(CallErrorKind::Unreachable, words);
+        let unreachable = |words: String| CallFailure::new(CallErrorKind::Unreachable, words);
         let etcd = self.etcd().ok_or_else(|| unreachable("this server has not joined".into()))?;
         let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone(), &self.supervisor).await;
         let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
@@ -99,7 +99,7 @@ impl Relay {
         self: &Arc<Self>,
         mut parcel: Parcel,
         leaving: bool,
-    ) -> Option<BoxFuture<'static, Result<Option<Rerouted>, Failure>>> {
+    ) -> Option<BoxFuture<'static, Result<Option<Rerouted>, CallFailure>>> {
         let meant = parcel.request.route[parcel.request.stage];
         if !leaving && let Some(link) = self.mesh.get().and_then(|mesh| mesh.open_link(meant)) {
             match self.post(&link, meant, parcel) {
@@ -112,7 +112,7 @@ impl Relay {
     }
 
     /// Sends a message over a link, and remembers it until it has arrived.
-    fn post(&self, link: &Arc<Link>, to: Uuid, mut parcel: Parcel) -> Result<(), Box<(Parcel, Failure)>> {
+    fn post(&self, link: &Arc<Link>, to: Uuid, mut parcel: Parcel) -> Result<(), Box<(Parcel, CallFailure)>> {
         give_time_left(&mut parcel.request, parcel.deadline);
         match link.post(&parcel.request, parcel.payload.clone()) {
             Ok(number) => {
@@ -123,7 +123,7 @@ impl Relay {
         }
     }
 
-    async fn find_and_pass_on(&self, mut parcel: Parcel, leaving: bool) -> Result<Option<Rerouted>, Failure> {
+    async fn find_and_pass_on(&self, mut parcel: Parcel, leaving: bool) -> Result<Option<Rerouted>, CallFailure> {
         let mesh = self.mesh().await?;
         let (stage, deadline) = (parcel.request.stage, parcel.deadline);
         let from = parcel.request.route[stage];
@@ -134,7 +134,7 @@ impl Relay {
         // A server that leaves must not send to itself, though it may still be published.
         let mut avoided = parcel.request.avoid.clone();
         avoided.extend(leaving.then_some(self.dialer.me()));
-        let mut last = Failure::new(CallErrorKind::Unreachable, format!("no instance for {target}"));
+        let mut last = CallFailure::new(CallErrorKind::Unreachable, format!("no instance for {target}"));
         for _ in 0..TRIES {
             let able = mesh.directory().resolve(&target, client)?;
             let meant = able.iter().find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
@@ -157,7 +157,7 @@ impl Relay {
                     Err(unsent) => (parcel, last) = *unsent,
                 },
                 Err(error) => {
-                    last = Failure::new(CallErrorKind::Unreachable, format!("{}: {error}", chosen.endpoint));
+                    last = CallFailure::new(CallErrorKind::Unreachable, format!("{}: {error}", chosen.endpoint));
                 }
             }
             avoided.push(chosen.uuid);

@@ -15,7 +15,7 @@ use palm_proto::{
     log_buffer::LogBuffer,
     store::Store,
     types::{
-        message::{CallErrorKind, Failure, Request},
+        message::{CallErrorKind, CallFailure, Request},
         names,
     },
 };
@@ -107,17 +107,17 @@ impl ServerState {
     }
 
     /// The name of the function that is meant, if the request is meant for this server.
-    pub(crate) fn function_meant<'a>(&self, request: &'a Request) -> Result<&'a str, Failure> {
+    pub(crate) fn function_meant<'a>(&self, request: &'a Request) -> Result<&'a str, CallFailure> {
         let target = &request.pipeline[request.stage];
         let (server, function) = names::split_target(target).ok_or_else(|| {
-            Failure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
+            CallFailure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
         })?;
         let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == self.uuid);
         // A uuid can be written in several ways, and clients that found it in one may send it in another.
         let named = server == self.name || server.parse() == Ok(self.uuid);
         if !routed || !named {
             let text = format!("this is {} {}, not {target}", self.name, self.uuid);
-            return Err(Failure::new(CallErrorKind::WrongServer, text));
+            return Err(CallFailure::new(CallErrorKind::WrongServer, text));
         }
         Ok(function)
     }

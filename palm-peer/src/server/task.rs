@@ -6,7 +6,7 @@ use crate::{
     server::message::{Function, Message},
 };
 use bytes::Bytes;
-use palm_proto::types::message::{Failure, Request};
+use palm_proto::types::message::{CallFailure, Request};
 use std::time::{Duration, Instant};
 
 /// A request that is to be run.
@@ -27,7 +27,7 @@ pub(super) struct NextStage {
 
 pub(super) struct Completion {
     pub(super) to: ReplyTo,
-    pub(super) result: Result<Bytes, Failure>,
+    pub(super) result: Result<Bytes, CallFailure>,
     /// How many bytes the function was given.
     pub(super) bytes: usize,
     pub(super) took: Duration,

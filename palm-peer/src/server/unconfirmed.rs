@@ -142,7 +142,7 @@ async fn watch(
 }
 
 fn tell(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec<Parcel>) {
-    if !fate.parted() && !parcels.is_empty() {
+    if !fate.closed_by_goodbye() && !parcels.is_empty() {
         // Nobody listens any more when the server has ended.
         let _ = lost.unbounded_send(Lost { to, parcels, swallowed: fate.swallowed() });
     }

@@ -13,8 +13,8 @@ fn able(instances: &[u128]) -> Able {
     instances.iter().copied().map(instance).collect()
 }
 
-fn failure(kind: CallErrorKind) -> Failure {
-    Failure::new(kind, kind.to_string())
+fn failure(kind: CallErrorKind) -> CallFailure {
+    CallFailure::new(kind, kind.to_string())
 }
 
 /// As the first of those that are left, with the longest wait.
@@ -22,8 +22,8 @@ fn next(call: &mut Call, now: Instant, instances: &[u128]) -> Next {
     call.next(now, Ok(able(instances)), |left| left.first().cloned(), 0.0)
 }
 
-fn failed_at(kind: CallErrorKind, n: u128) -> CallFailure {
-    CallFailure { failure: failure(kind), server: Some(Uuid::from_u128(n)) }
+fn failed_at(kind: CallErrorKind, n: u128) -> FailedCall {
+    FailedCall { failure: failure(kind), server: Some(Uuid::from_u128(n)) }
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -98,7 +98,7 @@ fn the_last_refusal_is_reported() {
     let (now, mut call) = (Instant::now(), Call::new(Instant::now() + 1000 * MS));
     let unknown = failure(CallErrorKind::NoSuchServer);
     let gone = |call: &mut Call| call.next(now, Err(unknown.clone()), |_| None, 0.0);
-    assert_eq!(gone(&mut call), Next::Fail(CallFailure { failure: unknown.clone(), server: None }));
+    assert_eq!(gone(&mut call), Next::Fail(FailedCall { failure: unknown.clone(), server: None }));
     for n in [1, 2] {
         assert_eq!(
             call.attempt_failed(Uuid::from_u128(n), AttemptError::Answered(failure(CallErrorKind::Leaving))),
@@ -113,7 +113,7 @@ fn the_last_refusal_is_reported() {
 fn nothing_is_sent_after_the_deadline() {
     let now = Instant::now();
     let mut call = Call::new(now);
-    let failed = CallFailure { failure: timed_out(), server: None };
+    let failed = FailedCall { failure: timed_out(), server: None };
     assert_eq!(next(&mut call, now, &[1, 2]), Next::Fail(failed));
     let silent = AttemptError::NotConnected { failure: failure(CallErrorKind::Unreachable), retry_takes: Some(MS) };
     let mut call = Call::new(now + MS);

@@ -95,11 +95,11 @@ pub(super) fn url(text: &str) -> Result<String, String> {
 
 /// What is before the last colon outside brackets, and what is behind it.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
-    let outside = authority.rfind(']').map_or(0, |bracket| bracket + 1);
-    match authority[outside..].find(':') {
+    let host_end = authority.rfind(']').map_or(0, |bracket| bracket + 1);
+    match authority[host_end..].find(':') {
         // Several colons without brackets are an IPv6 address.
-        Some(_) if outside == 0 && authority.matches(':').count() > 1 => (authority, None),
-        Some(colon) => (&authority[..outside + colon], Some(&authority[outside + colon + 1..])),
+        Some(_) if host_end == 0 && authority.matches(':').count() > 1 => (authority, None),
+        Some(colon) => (&authority[..host_end + colon], Some(&authority[host_end + colon + 1..])),
         None => (authority, None),
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     backoff::backoff,
-    types::message::{CallErrorKind, Failure, Rerouted},
+    types::message::{CallErrorKind, CallFailure, Rerouted},
 };
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -97,7 +97,7 @@ impl Job {
         let Some(to) = to else {
             if current || flight.state == State::UnderWay && flight.rerouted_stages.contains(&stage) {
                 let text = "the connection to the server broke; the function may have run";
-                let failure = Failure::new(CallErrorKind::Unreachable, text);
+                let failure = CallFailure::new(CallErrorKind::Unreachable, text);
                 self.lost(idx, MessageError { failure, stage, server: Some(from) }, true, now);
             }
             return;
@@ -143,7 +143,8 @@ impl Job {
                 self.loads.remove(&lost);
             }
             if let Some(stage) = stage {
-                let failure = Failure::new(CallErrorKind::Unreachable, "the server is gone; the function may have run");
+                let failure =
+                    CallFailure::new(CallErrorKind::Unreachable, "the server is gone; the function may have run");
                 self.lost(idx, MessageError { failure, stage, server: Some(instance) }, true, now);
             } else if flight.state == State::InDoubt && flight.routes.is_empty() {
                 self.give_up(idx);
@@ -195,7 +196,7 @@ impl Job {
             State::InDoubt => self.give_up(idx),
             State::UnderWay => {
                 let text = format!("no answer within {:?}", self.limits.attempt_timeout);
-                let failure = Failure::new(CallErrorKind::Unreachable, text);
+                let failure = CallFailure::new(CallErrorKind::Unreachable, text);
                 // Of several servers it is not known which one does not answer.
                 let server = flight.routes.last().filter(|route| route.len() == 1).map(|route| route[0]);
                 self.lost(idx, MessageError { failure, stage: 0, server }, false, now);
@@ -211,7 +212,7 @@ impl Job {
     fn give_up(&mut self, idx: u64) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         let fault = flight.last.take().unwrap_or_else(|| MessageError {
-            failure: Failure::new(CallErrorKind::TimedOut, "no answer before the deadline"),
+            failure: CallFailure::new(CallErrorKind::TimedOut, "no answer before the deadline"),
             stage: 0,
             server: None,
         });

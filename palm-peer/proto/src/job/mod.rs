@@ -26,7 +26,7 @@ use self::{
     in_flight::{InFlight, InFlightCounts, State},
     quarantine::Quarantine,
 };
-use crate::types::message::{Failure, Rerouted};
+use crate::types::message::{CallFailure, Rerouted};
 use bytes::Bytes;
 use fastrand::Rng;
 use std::{
@@ -57,7 +57,7 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageError {
     /// What went wrong.
-    pub failure: Failure,
+    pub failure: CallFailure,
     /// The stage that it went wrong at.
     pub stage: usize,
     /// The server that said so; `None` when it was the client.

@@ -14,7 +14,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn fault(kind: CallErrorKind, server: u128) -> Outcome {
-    Err(MessageError { failure: Failure::new(kind, "x"), stage: 0, server: Some(Uuid::from_u128(server)) })
+    Err(MessageError { failure: CallFailure::new(kind, "x"), stage: 0, server: Some(Uuid::from_u128(server)) })
 }
 
 fn sent(actions: &[Action]) -> Vec<u64> {

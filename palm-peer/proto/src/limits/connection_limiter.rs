@@ -36,17 +36,17 @@ pub fn may_keep_link(limit: u64, lowest_free: u64) -> bool {
 /// Counts the connections.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
-    most: usize,
-    most_from_address: usize,
+    max: usize,
+    max_from_address: usize,
     all: usize,
     from: HashMap<IpAddr, usize>,
 }
 
 impl ConnectionLimiter {
-    /// Lets in `most` at once, `most_from_address` of them from one address.
+    /// Lets in `max` at once, `max_from_address` of them from one address.
     #[must_use]
-    pub fn new(most: usize, most_from_address: usize) -> Self {
-        Self { most, most_from_address, all: 0, from: HashMap::new() }
+    pub fn new(max: usize, max_from_address: usize) -> Self {
+        Self { max, max_from_address, all: 0, from: HashMap::new() }
     }
 
     /// Lets one in, which must [`leave`](Self::leave) at its end.
@@ -54,11 +54,11 @@ impl ConnectionLimiter {
     /// # Errors
     /// When there are as many as there may be.
     pub fn enter(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        if self.all >= self.most {
+        if self.all >= self.max {
             return Err(Refusal::TooMany);
         }
         // A refused address is not remembered.
-        if self.from.get(&address).copied().unwrap_or(0) >= self.most_from_address {
+        if self.from.get(&address).copied().unwrap_or(0) >= self.max_from_address {
             return Err(Refusal::TooManyFromAddress);
         }
         *self.from.entry(address).or_default() += 1;

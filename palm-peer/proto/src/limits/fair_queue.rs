@@ -12,7 +12,7 @@ pub struct FairQueue<K, T> {
     /// The sources that have something, in the order of their turns.
     turns: VecDeque<K>,
     held: Amount,
-    most: Amount,
+    max: Amount,
 }
 
 /// How much there is of something.
@@ -40,8 +40,8 @@ impl<T> Source<T> {
 impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
     /// An empty queue for no more than this; a single item may weigh more.
     #[must_use]
-    pub fn new(most: Amount) -> Self {
-        Self { sources: HashMap::new(), turns: VecDeque::new(), held: Amount::default(), most }
+    pub fn new(max: Amount) -> Self {
+        Self { sources: HashMap::new(), turns: VecDeque::new(), held: Amount::default(), max }
     }
 
     /// Whether no item waits.
@@ -62,8 +62,8 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
     pub fn push(&mut self, source: K, item: T, bytes: usize) -> Vec<T> {
         let mut refused = Vec::new();
         loop {
-            let too_many = self.held.items >= self.most.items;
-            let too_heavy = self.held.items > 0 && self.held.bytes + bytes > self.most.bytes;
+            let too_many = self.held.items >= self.max.items;
+            let too_heavy = self.held.items > 0 && self.held.bytes + bytes > self.max.bytes;
             if !too_many && !too_heavy {
                 self.add(source, item, bytes);
                 return refused;
@@ -98,7 +98,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         let waiting = self.sources.get_mut(source)?;
         let newest = waiting.items.pop_back();
         let (item, bytes) = waiting.take(newest)?;
-        self.forget(bytes);
+        self.release(bytes);
         self.drop_empty();
         Some(item)
     }
@@ -114,7 +114,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         } else {
             self.turns.push_back(source);
         }
-        self.forget(bytes);
+        self.release(bytes);
         Some(item)
     }
 
@@ -133,13 +133,13 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
             }
         }
         for bytes in freed {
-            self.forget(bytes);
+            self.release(bytes);
         }
         self.drop_empty();
         taken
     }
 
-    fn forget(&mut self, bytes: usize) {
+    fn release(&mut self, bytes: usize) {
         self.held.items -= 1;
         self.held.bytes -= bytes;
     }
@@ -220,8 +220,8 @@ mod tests {
     fn nothing_is_lost_in_two_thousand_histories() {
         for seed in 0..2_000 {
             let mut random = Rng::with_seed(seed);
-            let most = Amount { items: random.usize(1..10), bytes: random.usize(10..100) };
-            let mut queue = FairQueue::new(most);
+            let max = Amount { items: random.usize(1..10), bytes: random.usize(10..100) };
+            let mut queue = FairQueue::new(max);
             let (mut given, mut taken) = (0_u32, Vec::new());
             for _ in 0..random.usize(0..100) {
                 match random.u8(0..10) {
@@ -233,7 +233,7 @@ mod tests {
                     _ => taken.extend(queue.pop()),
                 }
                 let held = queue.held;
-                assert!(held.items <= most.items && (held.bytes <= most.bytes || held.items == 1), "seed {seed}");
+                assert!(held.items <= max.items && (held.bytes <= max.bytes || held.items == 1), "seed {seed}");
                 assert_eq!(queue.turns.len(), queue.sources.len(), "seed {seed}");
             }
             taken.extend(drained(&mut queue));

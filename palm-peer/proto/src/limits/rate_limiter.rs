@@ -7,15 +7,15 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Counts what comes, and says when it is too much for one second.
 #[derive(Debug)]
 pub struct RateLimiter {
-    most: u32,
+    max: u32,
     began: Instant,
     count: u32,
 }
 
 impl RateLimiter {
-    /// Allows `most` within a second, the first of which begins `now`.
-    pub fn new(most: u32, now: Instant) -> Self {
-        Self { most, began: now, count: 0 }
+    /// Allows `max` within a second, the first of which begins `now`.
+    pub fn new(max: u32, now: Instant) -> Self {
+        Self { max, began: now, count: 0 }
     }
 
     /// Counts one more; says whether it is still within what is allowed.
@@ -24,7 +24,7 @@ impl RateLimiter {
             (self.began, self.count) = (now, 0);
         }
         self.count = self.count.saturating_add(1);
-        self.count <= self.most
+        self.count <= self.max
     }
 }
 

@@ -241,6 +241,6 @@ fn two_hundred_thousand_keys_leave_no_state() {
             mirror.list(listing(revision + 2, &[]));
         }
         assert!(!all(&mut mirror).is_empty());
-        assert_eq!((mirror.items.len(), mirror.steps.len(), mirror.differences.len()), (0, 0, 0));
+        assert_eq!((mirror.items.len(), mirror.updates.len(), mirror.differences.len()), (0, 0, 0));
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 const FRESH_EVERY: u64 = 6;
 /// Up to this number of servers, a round is logged as pylm logs it (docs/pylm-compatibility.md), and probes all of them at its
 /// start. Above, the log has what changes and one line for each round.
-pub const MANY: usize = 20;
+pub const MAX_LISTED: usize = 20;
 /// How much longer each further server makes the part of the period over which the probes are spread.
 const SPREAD: Duration = Duration::from_millis(2);
 /// How much later than a period after its last answer a server's turn may come. More than a late timer costs, so that the servers keep
@@ -63,7 +63,7 @@ impl Registry {
     /// Over how much of the period the probes of a round are spread, each server at a place of its own: nothing for a few servers,
     /// most of it for thousands.
     fn window(&self) -> Duration {
-        let further = self.servers.len().saturating_sub(MANY);
+        let further = self.servers.len().saturating_sub(MAX_LISTED);
         SPREAD.saturating_mul(u32::try_from(further).unwrap_or(u32::MAX)).min(self.longest_window())
     }
 
@@ -73,7 +73,7 @@ impl Registry {
 
     /// The level of the lines that pylm logs for each server and round.
     pub(super) fn detail(&self) -> Level {
-        if self.servers.len() > MANY { Level::Debug } else { Level::Info }
+        if self.servers.len() > MAX_LISTED { Level::Debug } else { Level::Info }
     }
 
     /// A round is over when no probe is under way and no series unfinished.
@@ -89,7 +89,7 @@ impl Registry {
 
     fn log_summary(&mut self, dead: usize) {
         let remaining = self.servers.len();
-        if remaining > MANY {
+        if remaining > MAX_LISTED {
             let text = format!("{remaining} servers remaining, {dead} dead, {} still being probed", self.schedule.busy);
             return self.log(Level::Info, text);
         }

@@ -136,7 +136,7 @@ impl Registry {
         {
             return self.path_is_broken(uuid, witness, now);
         }
-        self.judge(uuid, now);
+        self.decide(uuid, now);
     }
 
     /// A server is to be removed, once others have been asked.
@@ -151,22 +151,22 @@ impl Registry {
         if !asked {
             self.inquire(uuid, now);
         }
-        self.judge(uuid, now);
+        self.decide(uuid, now);
     }
 
-    fn judge(&mut self, uuid: Uuid, now: Instant) {
+    fn decide(&mut self, uuid: Uuid, now: Instant) {
         let Some(entry) = self.servers.get(&uuid) else { return };
         if entry.inquiry.is_some() {
             return;
         }
         let Some(charge) = entry.charge else { return };
-        let heard = entry.findings.not_reached > 0;
+        let was_not_reached = entry.findings.not_reached > 0;
         if let Some(witness) = entry.findings.reached_by {
             return self.path_is_broken(uuid, witness, now);
         }
         let configured = || self.servers.iter().filter(|(_, entry)| entry.record.configured);
         let mut others = configured().filter(|(other, _)| **other != uuid && **other != self.me).peekable();
-        let is_cut_off = !heard && others.peek().is_some() && !others.any(|(_, entry)| entry.is_well());
+        let is_cut_off = !was_not_reached && others.peek().is_some() && !others.any(|(_, entry)| entry.is_well());
         // Of those that were asked for as long as this one: others have yet to have their turn in the round.
         let since = if charge.gone { self.period + self.timeout } else { self.timeout + RETRY * self.most_misses };
         let answered = |entry: &Entry| entry.is_well() && entry.answered_at.is_some_and(|at| at + since >= now);

@@ -100,7 +100,13 @@ impl Desk {
         self.event(Event::ProcessGone { uuid: uuid(id) })
     }
 
-    fn deleted(&mut self, id: u128, departure: Option<(Why, &str)>, reset: bool, lease_alive: bool) -> Vec<Action> {
+    fn deleted(
+        &mut self,
+        id: u128,
+        departure: Option<(RemovedBy, &str)>,
+        reset: bool,
+        lease_alive: bool,
+    ) -> Vec<Action> {
         let written = self.registry.servers.get(&uuid(id)).map_or(Revision(0), |entry| entry.modified);
         let when = record(1, 0).when;
         let departure = departure.map(|(why, reason)| Tombstone { why, reason: reason.into(), when });
@@ -266,7 +272,7 @@ fn a_process_proven_gone_is_removed_with_its_lease() {
     assert_eq!(desk.gone(1), [], "one write at a time");
     desk.written(1, true);
     assert_eq!(desk.gone(1), [], "the watch is about to tell");
-    let gone = desk.deleted(1, Some((Why::Registry, "its process is gone")), false, false);
+    let gone = desk.deleted(1, Some((RemovedBy::Registry, "its process is gone")), false, false);
     assert_eq!(lines(&gone), [format!("INFO:Deleted server {} because its process is gone", uuid(1))]);
 }
 
@@ -305,13 +311,13 @@ fn a_server_that_dies_during_configuration_is_removed() {
 #[test]
 fn each_cause_of_removal_has_its_message() {
     for (departure, reset, lease_alive, message) in [
-        (Some((Why::Itself, "x")), false, true, "it killed itself"),
-        (Some((Why::Registry, "it does not answer")), false, true, "it does not answer"),
-        (Some((Why::Registry, "its process is gone")), false, false, "its process is gone"),
-        (Some((Why::Admin, "x")), false, true, "an administrator removed it"),
+        (Some((RemovedBy::Itself, "x")), false, true, "it killed itself"),
+        (Some((RemovedBy::Registry, "it does not answer")), false, true, "it does not answer"),
+        (Some((RemovedBy::Registry, "its process is gone")), false, false, "its process is gone"),
+        (Some((RemovedBy::Admin, "x")), false, true, "an administrator removed it"),
         (None, false, true, "an administrator removed it"),
         (None, false, false, "its lease expired"),
-        (Some((Why::Admin, "x")), true, true, "the mesh was reset"),
+        (Some((RemovedBy::Admin, "x")), true, true, "the mesh was reset"),
     ] {
         let mut desk = Desk::new();
         desk.configured(1);

@@ -15,7 +15,7 @@ pub(crate) const VERSION: u32 = 1;
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// The longest words of a failure, in bytes: in JSON each may take six, and the header must hold them.
-const LONGEST_WORDS: usize = 4 * 1024;
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// The longest pipeline, in stages. A header must hold the names and the route.
 pub const MAX_STAGES: usize = 64;
@@ -64,19 +64,19 @@ impl fmt::Display for CallErrorKind {
 
 /// An error as it travels in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct CallFailure {
     /// What went wrong, for programs.
     pub kind: CallErrorKind,
     /// What went wrong, for people.
     pub message: String,
 }
 
-impl Failure {
+impl CallFailure {
     /// A failure of this kind with these words, cut where they would not fit into a header.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if message.len() > LONGEST_WORDS {
-            let end = (0..=LONGEST_WORDS).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+        if message.len() > MAX_MESSAGE_BYTES {
+            let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&pos| message.is_char_boundary(pos)).unwrap_or(0);
             message.truncate(end);
             message.push('…');
         }
@@ -249,8 +249,8 @@ fn greeting(header: &[u8]) -> Option<Incoming> {
     if let Ok(Hello { palm, hello, bye, identify }) = serde_json::from_slice(header) {
         return (palm == VERSION).then_some(Incoming::Hello { client: hello, bye, identify });
     }
-    let parting = serde_json::from_slice(header);
-    parting.is_ok_and(|GoodbyeAck { palm, .. }| palm == VERSION).then_some(Incoming::GoodbyeAck)
+    let ack = serde_json::from_slice(header);
+    ack.is_ok_and(|GoodbyeAck { palm, .. }| palm == VERSION).then_some(Incoming::GoodbyeAck)
 }
 
 fn check(request: Request) -> Result<Request, BadHeader> {
@@ -323,7 +323,7 @@ pub struct Answer {
     pub server: Uuid,
     /// Present instead of a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Failure>,
+    pub error: Option<CallFailure>,
     /// Present in a report, which is no answer: the message goes on, or is to be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerouted: Option<Rerouted>,

@@ -43,15 +43,15 @@ pub struct InvalidRecord(String);
 
 impl InvalidRecord {
     /// The words may quote the record, which anybody wrote: too many of them are cut in the middle.
-    fn new(words: impl Into<String>) -> Self {
-        const MOST: usize = 200;
-        let words = words.into();
-        let count = words.chars().count();
-        if count <= MOST {
-            return Self(words);
+    fn new(message: impl Into<String>) -> Self {
+        const MAX_CHARS: usize = 200;
+        let message = message.into();
+        let count = message.chars().count();
+        if count <= MAX_CHARS {
+            return Self(message);
         }
-        let head: String = words.chars().take(MOST / 2).collect();
-        let tail: String = words.chars().skip(count - MOST / 2).collect();
+        let head: String = message.chars().take(MAX_CHARS / 2).collect();
+        let tail: String = message.chars().skip(count - MAX_CHARS / 2).collect();
         Self(format!("{head}…{tail}"))
     }
 }
@@ -195,9 +195,9 @@ mod tests {
             (&GUIDE.replace("127.0.0.1", ""), "no host"),
             (&GUIDE.replace("127.0.0.1", "\\u001b]0;owned\\u0007"), "is no host"),
         ];
-        for (json, words) in cases {
+        for (json, message) in cases {
             let error = Record::from_json(json.as_bytes()).expect_err(json).to_string();
-            assert!(error.contains(words), "{json}: {error}");
+            assert!(error.contains(message), "{json}: {error}");
         }
         let long = GUIDE.replace("true}", &format!(r#"true, "x": "{}"}}"#, "y".repeat(1024 * 1024)));
         assert!(Record::from_json(long.as_bytes()).is_err());

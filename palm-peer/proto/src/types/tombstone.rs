@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Who removed a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Why {
+pub enum RemovedBy {
     /// The peer left in an orderly way.
     Itself,
     /// The registry found the server dead or mute.
@@ -22,7 +22,7 @@ pub const REMOVED_BY_ADMIN: &str = "an administrator removed it";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// Who removed the record.
-    pub why: Why,
+    pub why: RemovedBy,
     /// The words after "because" in the registry's log.
     pub reason: String,
     /// When it was removed.

@@ -131,20 +131,20 @@ impl Scanner {
     /// At a header that announces what is over the limits or makes no sense. Nothing of it was passed.
     pub fn step(&mut self, bytes: &[u8], max: u64) -> Result<Step, Refusal> {
         let end = self.messages.saturating_add(max);
-        let mut at = 0;
+        let mut pos = 0;
         while self.messages < end {
-            at += self.pass_body(bytes.len() - at);
-            if at == bytes.len() || self.messages == end {
+            pos += self.pass_body(bytes.len() - pos);
+            if pos == bytes.len() || self.messages == end {
                 break;
             }
-            match self.header(&bytes[at..]) {
-                Ok(ControlFlow::Continue(size)) => at += size,
-                Ok(ControlFlow::Break(step)) if at == 0 => return Ok(step),
-                Err(refusal) if at == 0 => return Err(refusal),
+            match self.header(&bytes[pos..]) {
+                Ok(ControlFlow::Continue(size)) => pos += size,
+                Ok(ControlFlow::Break(step)) if pos == 0 => return Ok(step),
+                Err(refusal) if pos == 0 => return Err(refusal),
                 _ => break,
             }
         }
-        Ok(if at == 0 { Step::Incomplete } else { Step::Pass(at) })
+        Ok(if pos == 0 { Step::Incomplete } else { Step::Pass(pos) })
     }
 
     /// Passes what there is of the current frame's body.

@@ -62,7 +62,7 @@ pub fn check_greeting(bytes: &[u8]) -> Result<bool, Refusal> {
     if begins_tls && bytes.get(1) == Some(&TLS_VERSION) {
         return Err(Refusal::Tls);
     }
-    let differs = |at: usize, wanted: u8| bytes.get(at).is_some_and(|byte| *byte != wanted);
+    let differs = |pos: usize, wanted: u8| bytes.get(pos).is_some_and(|byte| *byte != wanted);
     // The first byte of TLS waits for its second.
     let may_be_tls = begins_tls && bytes.len() == 1;
     if !may_be_tls && (differs(0, 0xff) || differs(9, 0x7f)) {

@@ -26,15 +26,15 @@ pub struct Batch {
     /// What follows the pieces.
     tail: Vec<u8>,
     /// How much of the first piece is gone.
-    at: usize,
+    pos: usize,
     bytes: usize,
 }
 
 impl Batch {
     /// Puts a message behind the others.
     pub fn push(&mut self, frames: &[Bytes]) {
-        for (at, frame) in frames.iter().enumerate() {
-            self.push_header(frame.len(), at + 1 < frames.len());
+        for (pos, frame) in frames.iter().enumerate() {
+            self.push_header(frame.len(), pos + 1 < frames.len());
             if frame.len() > LONG_FRAME {
                 self.cut();
                 self.pieces.push_back(frame.clone());
@@ -86,23 +86,23 @@ impl Batch {
     #[must_use]
     pub fn next(&self) -> &[u8] {
         let piece: &[u8] = self.pieces.front().map_or(&self.tail, Bytes::as_ref);
-        &piece[self.at..]
+        &piece[self.pos..]
     }
 
     /// As many bytes of [`Batch::next`] are gone.
     pub fn advance(&mut self, count: usize) {
-        self.at += count;
+        self.pos += count;
         self.bytes -= count;
         let Some(piece) = self.pieces.front() else {
-            if self.at == self.tail.len() {
-                self.at = 0;
+            if self.pos == self.tail.len() {
+                self.pos = 0;
                 self.tail.clear();
                 self.tail.shrink_to(KEPT);
             }
             return;
         };
-        if self.at == piece.len() {
-            self.at = 0;
+        if self.pos == piece.len() {
+            self.pos = 0;
             self.pieces.pop_front();
         }
     }

@@ -116,15 +116,15 @@ fn messages_can_be_passed_one_by_one_with_the_same_result() {
         let bytes = stream(&mut rng);
         let whole = scan(LIMITS, &[&bytes]);
         let mut scanner = Scanner::new(LIMITS);
-        let (mut at, mut passed) = (0, Vec::new());
-        while let Ok(step) = scanner.step(&bytes[at..], 1) {
+        let (mut pos, mut passed) = (0, Vec::new());
+        while let Ok(step) = scanner.step(&bytes[pos..], 1) {
             match step {
-                Step::Pass(count) => passed.extend_from_slice(&bytes[at..at + count]),
+                Step::Pass(count) => passed.extend_from_slice(&bytes[pos..pos + count]),
                 Step::Ping(..) => {}
                 Step::Incomplete | Step::Long(_) => break,
             }
             let (Step::Pass(count) | Step::Ping(count, _)) = step else { break };
-            at += count;
+            pos += count;
         }
         assert_eq!((passed, scanner.messages()), (whole.passed, whole.messages), "seed {seed}");
     }
@@ -206,9 +206,9 @@ fn our_own_and_longer_greetings_are_accepted() {
 
 #[test]
 fn other_greetings_are_refused_at_the_first_wrong_byte() {
-    let greeting = |at: usize, byte: u8| {
+    let greeting = |pos: usize, byte: u8| {
         let mut bytes = greeting();
-        bytes[at] = byte;
+        bytes[pos] = byte;
         bytes
     };
     for (bytes, refusal) in [

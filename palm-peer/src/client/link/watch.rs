@@ -47,7 +47,7 @@ pub(super) struct Pulse {
     /// Whether the connection swallowed what was sent.
     swallowed: AtomicBool,
     /// Whether a goodbye was said.
-    parted: AtomicBool,
+    closed_by_goodbye: AtomicBool,
 }
 
 /// What becomes of what was sent over a link, to be known also when that is gone.
@@ -66,8 +66,8 @@ impl Fate {
     }
 
     /// Whether a goodbye was said, so that nothing is lost.
-    pub(crate) fn parted(&self) -> bool {
-        self.0.parted.load(Ordering::SeqCst)
+    pub(crate) fn closed_by_goodbye(&self) -> bool {
+        self.0.closed_by_goodbye.load(Ordering::SeqCst)
     }
 }
 
@@ -87,7 +87,7 @@ impl Pulse {
     }
 
     pub(super) fn part(&self) {
-        self.parted.store(true, Ordering::SeqCst);
+        self.closed_by_goodbye.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn unanswered(&self) -> u64 {
@@ -156,7 +156,7 @@ fn look(link: &Link, liveness: &mut Liveness, place: &Where) -> Option<Instant> 
     let now = Instant::now();
     loop {
         match liveness.look(now, &link.seen()) {
-            Step::Rest => return None,
+            Step::Idle => return None,
             Step::Wait(at) => return Some(at),
             // The end of the connection is noticed by reading.
             Step::Ping(number) => drop(link.sender.ping(number)),

@@ -30,7 +30,7 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
     let mut running =
-        Running::start(Arc::clone(&mesh), vec!["a.f".into()], limits(usize::MAX), stream::pending::<Bytes>())
+        RunningJob::start(Arc::clone(&mesh), vec!["a.f".into()], limits(usize::MAX), stream::pending::<Bytes>())
             .expect("it is there");
     for idx in 0..MESSAGES {
         let now = Instant::now();
@@ -62,18 +62,18 @@ fn instance(id: u128) -> Instance {
 }
 
 /// A mesh with a job that lasts.
-fn long_job(etcd: &Etcd) -> (Arc<Mesh>, Running<stream::Pending<Bytes>>) {
+fn long_job(etcd: &Etcd) -> (Arc<Mesh>, RunningJob<stream::Pending<Bytes>>) {
     let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
     mesh.update(vec![Update::Put(instance(1))]);
     let running =
-        Running::start(Arc::clone(&mesh), vec!["a.f".into()], limits(10), stream::pending()).expect("it is there");
+        RunningJob::start(Arc::clone(&mesh), vec!["a.f".into()], limits(10), stream::pending()).expect("it is there");
     mesh.update(vec![Update::Removed("a".into(), Uuid::from_u128(1))]);
     (mesh, running)
 }
 
 /// Has the job take in what has happened, and look at what it holds.
-fn turn(running: &mut Running<stream::Pending<Bytes>>) -> usize {
+fn step(running: &mut RunningJob<stream::Pending<Bytes>>) -> usize {
     assert!(running.poll_next_unpin(&mut Context::from_waker(futures::task::noop_waker_ref())).is_pending());
     running.stages.len() + running.links.size()
 }
@@ -87,14 +87,14 @@ fn thousands_of_unreached_instances_leave_no_state() {
     for wave in 1..100 {
         let ids = || (wave * WAVE..(wave + 1) * WAVE).map(|id| 1_000 + id);
         mesh.update(ids().map(|id| Update::Put(instance(id))).collect());
-        max = max.max(turn(&mut running));
+        max = max.max(step(&mut running));
         mesh.update(ids().map(|id| Update::Removed("a".into(), Uuid::from_u128(id))).collect());
         // A message may be for one that is gone by now.
         let late = block_on(mesh.link_to(&instance(1_000 + wave * WAVE), Instant::now() + Duration::from_secs(5)));
         assert!(late.is_err());
     }
     assert!(max > 0);
-    eventually("the job forgets them", Duration::from_secs(60), || (turn(&mut running) == 0).then_some(()));
+    eventually("the job forgets them", Duration::from_secs(60), || (step(&mut running) == 0).then_some(()));
     assert_eq!(mesh.size(), 1, "the job listens");
     drop(running);
     drop(mesh.changes());
@@ -132,20 +132,20 @@ fn a_liveness_check_leaves_no_state_once_answered() {
     let soon = Duration::from_secs(30);
     let able = eventually("the server is published", soon, || mesh.resolve("b.f").ok());
     let mut running =
-        Running::start(Arc::clone(&mesh), vec!["b.f".into()], limits(10), stream::pending()).expect("there");
+        RunningJob::start(Arc::clone(&mesh), vec!["b.f".into()], limits(10), stream::pending()).expect("there");
     let uuid = able[0].uuid;
     eventually("it has a link", soon, || {
-        turn(&mut running);
+        step(&mut running);
         running.links.open(uuid).map(drop)
     });
-    let before = turn(&mut running);
+    let before = step(&mut running);
     for _ in 0..1_000 {
         mesh.update(vec![Update::Removed("b".into(), uuid)]);
-        turn(&mut running);
+        step(&mut running);
         mesh.update(vec![Update::Put(Instance::clone(&able[0]))]);
-        turn(&mut running);
+        step(&mut running);
     }
-    eventually("nothing more is asked", soon, || (turn(&mut running) == before).then_some(()));
+    eventually("nothing more is asked", soon, || (step(&mut running) == before).then_some(()));
     assert!(running.links.open(uuid).is_some(), "it answered");
     stop.send(()).expect("it runs");
     serving.join().expect("no panic").expect("it served");

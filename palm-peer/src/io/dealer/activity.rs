@@ -10,7 +10,7 @@ use std::{
 pub(crate) struct Activity {
     start: Instant,
     /// When something arrived last, in ns since `start`.
-    heard: AtomicU64,
+    received_at: AtomicU64,
     pong: AtomicU64,
     queued: AtomicU64,
     written: AtomicU64,
@@ -18,18 +18,18 @@ pub(crate) struct Activity {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        let [heard, pong, queued, written] = [const { AtomicU64::new(0) }; 4];
-        Self { start: Instant::now(), heard, pong, queued, written }
+        let [received_at, pong, queued, written] = [const { AtomicU64::new(0) }; 4];
+        Self { start: Instant::now(), received_at, pong, queued, written }
     }
 
-    pub(super) fn hear(&self) {
+    pub(super) fn received(&self) {
         let since = self.start.elapsed().as_nanos();
-        self.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.received_at.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// When something arrived last.
-    pub(crate) fn heard(&self) -> Instant {
-        self.start + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
+    pub(crate) fn received_at(&self) -> Instant {
+        self.start + Duration::from_nanos(self.received_at.load(Ordering::Relaxed))
     }
 
     pub(super) fn take_pong(&self, number: u64) {

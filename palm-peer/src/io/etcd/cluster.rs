@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     connection::{Connection, ConnectionId},
-    endpoint_pool::{Failure, Pool},
+    endpoint_pool::{EndpointError, Pool},
     error::{EtcdError, EtcdErrorKind},
     history::{cluster_of, member_header},
 };
@@ -18,13 +18,13 @@ const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Pool {
     /// An error has no header: what a foreign cluster refuses, such as to renew a lease that it never gave, means nothing.
-    pub(super) async fn check_cluster(&self, connection: &Connection, limit: Instant) -> Result<(), Failure> {
+    pub(super) async fn check_cluster(&self, connection: &Connection, limit: Instant) -> Result<(), EndpointError> {
         let index = connection.place.endpoint;
         let sent = self.history.sent();
         let Ok(Ok(status)) = timeout_at(limit, connection.client().status()).await else { return Ok(()) };
         let header = member_header(status.header());
         let accepted = self.history.accept(index, &self.endpoints[index].url, sent, header);
-        accepted.map(drop).map_err(Failure::Foreign)
+        accepted.map(drop).map_err(EndpointError::Foreign)
     }
 
     /// Before the first request, asks all endpoints which cluster they belong to, until most of them say the same.
@@ -37,16 +37,16 @@ impl Pool {
             return;
         }
         let limit = Instant::now() + IDENTIFY_TIMEOUT.min(self.request_timeout);
-        let mut told = vec![None; self.endpoints.len()];
-        let mut asked: FuturesUnordered<_> = (0..told.len()).map(|index| self.cluster_at(index)).collect();
+        let mut reported = vec![None; self.endpoints.len()];
+        let mut asked: FuturesUnordered<_> = (0..reported.len()).map(|index| self.cluster_at(index)).collect();
         while let Ok(Some((index, cluster))) = timeout_at(limit, asked.next()).await {
-            told[index] = cluster;
-            let alike = told.iter().filter(|other| cluster.is_some() && **other == cluster).count();
-            if 2 * alike > told.len() {
+            reported[index] = cluster;
+            let alike = reported.iter().filter(|other| cluster.is_some() && **other == cluster).count();
+            if 2 * alike > reported.len() {
                 break;
             }
         }
-        self.history.identify(&told);
+        self.history.identify(&reported);
     }
 
     async fn cluster_at(&self, index: usize) -> (usize, Option<ClusterId>) {

@@ -24,7 +24,7 @@ use super::{
     connection::{Connection, ConnectionId, options},
     diagnosis::Diagnosis,
     error::{EtcdError, EtcdErrorKind, Recovery, classify, describe, silence},
-    history::{Answered, History},
+    history::{History, Response},
     life::Doubt,
     settings::{EtcdSettings, TlsSource},
 };
@@ -65,7 +65,7 @@ pub(super) struct Endpoint {
 }
 
 /// How one endpoint failed.
-pub(super) enum Failure {
+pub(super) enum EndpointError {
     /// Every endpoint would fail so.
     Definite(EtcdErrorKind, String),
     /// Another endpoint may do better.
@@ -112,10 +112,10 @@ impl Pool {
 
     /// Asks the endpoints in turn, beginning where the last request succeeded, until one gives an answer, good or
     /// bad. Must run on etcd's thread.
-    pub(super) async fn turn<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
+    pub(super) async fn try_endpoints<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
     where
         F: Fn(Connection) -> Fut,
-        Fut: Future<Output = Result<Answered<T>, etcd_client::Error>>,
+        Fut: Future<Output = Result<Response<T>, etcd_client::Error>>,
     {
         self.identify().await;
         let mut kind = EtcdErrorKind::Unreachable;
@@ -129,17 +129,17 @@ impl Pool {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok(answer);
                 }
-                Err(Failure::Definite(kind, reason)) => {
+                Err(EndpointError::Definite(kind, reason)) => {
                     return Err(EtcdError::definite(kind, url, self.with_user(kind, reason)));
                 }
-                Err(Failure::Elsewhere(reason)) => reasons.push((url.clone(), reason)),
-                Err(Failure::Tls(reason)) => {
+                Err(EndpointError::Elsewhere(reason)) => reasons.push((url.clone(), reason)),
+                Err(EndpointError::Tls(reason)) => {
                     if kind == EtcdErrorKind::Unreachable {
                         kind = EtcdErrorKind::Tls;
                     }
                     reasons.push((url.clone(), reason));
                 }
-                Err(Failure::Foreign(reason)) => {
+                Err(EndpointError::Foreign(reason)) => {
                     kind = EtcdErrorKind::WrongCluster;
                     reasons.push((url.clone(), reason));
                 }
@@ -158,41 +158,41 @@ impl Pool {
     }
 
     /// Asks one endpoint: a second time when the connection or the token was an old one and proved stale.
-    async fn ask<T, F, Fut>(&self, index: usize, request: &F) -> Result<T, Failure>
+    async fn ask<T, F, Fut>(&self, index: usize, request: &F) -> Result<T, EndpointError>
     where
         F: Fn(Connection) -> Fut,
-        Fut: Future<Output = Result<Answered<T>, etcd_client::Error>>,
+        Fut: Future<Output = Result<Response<T>, etcd_client::Error>>,
     {
         let mut last = false;
         loop {
             let limit = Instant::now() + self.request_timeout;
             let (connection, fresh) = match timeout_at(limit, self.connection(index)).await {
-                Err(_) => return Err(Failure::Elsewhere(silence(self.request_timeout))),
+                Err(_) => return Err(EndpointError::Elsewhere(silence(self.request_timeout))),
                 Ok(Err(error)) => return Err(self.failure_at(index, &error, limit).await),
                 Ok(Ok(connection)) => connection,
             };
             let sent = self.history.sent();
             let error = match self.patiently(&connection, Box::pin(request(connection.clone()))).await {
-                Err(waited) => return Err(Failure::Elsewhere(silence(waited))),
+                Err(waited) => return Err(EndpointError::Elsewhere(silence(waited))),
                 Ok(Err(error)) => error,
                 Ok(Ok(answer)) => {
-                    connection.life.heard();
+                    connection.life.received();
                     if let Some(header) = answer.header {
                         let url = &self.endpoints[index].url;
-                        if !self.history.accept(index, url, sent, header).map_err(Failure::Foreign)? {
+                        if !self.history.accept(index, url, sent, header).map_err(EndpointError::Foreign)? {
                             let reason = "it answered before its history went back";
-                            return Err(Failure::Elsewhere(reason.to_owned()));
+                            return Err(EndpointError::Elsewhere(reason.to_owned()));
                         }
                     }
                     return Ok(answer.value);
                 }
             };
             let limit = limit.max(Instant::now() + CHECK_WITHIN);
-            let verdict = classify(&error);
-            if matches!(verdict, Recovery::Definite(_)) {
+            let recovery = classify(&error);
+            if matches!(recovery, Recovery::Definite(_)) {
                 self.check_cluster(&connection, limit).await?;
             }
-            if matches!(verdict, Recovery::Broken | Recovery::StaleToken) {
+            if matches!(recovery, Recovery::Broken | Recovery::StaleToken) {
                 self.invalidate(connection.place);
                 if !fresh && !last {
                     last = true;
@@ -218,13 +218,13 @@ impl Pool {
         if let Ok(answer) = timeout(self.request_timeout.saturating_sub(late), &mut answer).await {
             return Ok(answer);
         }
-        let patience = self.patience();
+        let max_wait = self.max_wait();
         let silent = connection.life.silent();
         tokio::pin!(silent);
-        match timeout(patience.saturating_sub(self.request_timeout), select(answer, silent)).await {
+        match timeout(max_wait.saturating_sub(self.request_timeout), select(answer, silent)).await {
             Ok(Either::Left((answer, _))) => Ok(answer),
             Ok(Either::Right(_)) => Err(self.request_timeout),
-            Err(_) => Err(patience),
+            Err(_) => Err(max_wait),
         }
     }
 
@@ -235,21 +235,21 @@ impl Pool {
 
     /// How long a request may take: longer while all endpoints are slow but alive, since giving up and asking again would make
     /// them slower.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn max_wait(&self) -> Duration {
         let slow = |endpoint: &Endpoint| endpoint.connected().is_some_and(|connection| connection.life.is_slow());
         if self.endpoints.iter().all(slow) { self.request_timeout * SLOW_FACTOR } else { self.request_timeout }
     }
 
     /// What a failure means for the other endpoints. When the connection broke, finds out whether TLS is the reason: the
     /// client's own words for that are "operation was canceled" or "broken pipe".
-    async fn failure_at(&self, index: usize, error: &etcd_client::Error, limit: Instant) -> Failure {
+    async fn failure_at(&self, index: usize, error: &etcd_client::Error, limit: Instant) -> EndpointError {
         let endpoint = &self.endpoints[index];
         if classify(error) == Recovery::Broken && !describe(error).contains("tcp connect error") {
             let tls =
                 self.tls.as_ref().and_then(|(_, last)| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
             let found = timeout_at(limit, endpoint.diagnosis.find(&endpoint.url, tls.as_ref())).await;
             if let Ok(Some(reason)) = found {
-                return Failure::Tls(reason);
+                return EndpointError::Tls(reason);
             }
         }
         failure(error)
@@ -272,7 +272,7 @@ impl Pool {
     }
 
     /// Lets go of a client, and begins the next turn at another endpoint.
-    pub(super) fn avoid(&self, place: ConnectionId) {
+    pub(super) fn demote(&self, place: ConnectionId) {
         self.invalidate(place);
         self.move_on(place);
     }
@@ -298,8 +298,8 @@ impl Pool {
     /// The error of a stream that ran at this place.
     pub(super) fn stream_error(&self, place: ConnectionId, error: &etcd_client::Error) -> EtcdError {
         match failure(error) {
-            Failure::Definite(kind, reason) => self.stream_failed(place, kind, reason),
-            Failure::Elsewhere(reason) | Failure::Tls(reason) | Failure::Foreign(reason) => {
+            EndpointError::Definite(kind, reason) => self.stream_failed(place, kind, reason),
+            EndpointError::Elsewhere(reason) | EndpointError::Tls(reason) | EndpointError::Foreign(reason) => {
                 self.stream_failed(place, EtcdErrorKind::Unreachable, reason)
             }
         }
@@ -323,11 +323,11 @@ impl Endpoint {
 }
 
 /// What a failure at one endpoint means for the others.
-fn failure(error: &etcd_client::Error) -> Failure {
+fn failure(error: &etcd_client::Error) -> EndpointError {
     match classify(error) {
-        Recovery::Definite(kind) => Failure::Definite(kind, describe(error)),
+        Recovery::Definite(kind) => EndpointError::Definite(kind, describe(error)),
         // Here the token was new already.
-        Recovery::StaleToken => Failure::Definite(EtcdErrorKind::Denied, describe(error)),
-        Recovery::Elsewhere | Recovery::Broken => Failure::Elsewhere(describe(error)),
+        Recovery::StaleToken => EndpointError::Definite(EtcdErrorKind::Denied, describe(error)),
+        Recovery::Elsewhere | Recovery::Broken => EndpointError::Elsewhere(describe(error)),
     }
 }

@@ -128,9 +128,11 @@ pub(super) fn classify(error: &etcd_client::Error) -> Recovery {
     use etcd_client::Error;
     match error {
         Error::GRpcStatus(status) => {
-            judge_words(status.message()).unwrap_or_else(|| judge_code(status.code() as i32, status.message()))
+            classify_message(status.message()).unwrap_or_else(|| classify_code(status.code() as i32, status.message()))
         }
-        Error::WatchError(words) | Error::LeaseKeepAliveError(words) => judge_words(words).unwrap_or(Recovery::Broken),
+        Error::WatchError(message) | Error::LeaseKeepAliveError(message) => {
+            classify_message(message).unwrap_or(Recovery::Broken)
+        }
         Error::IoError(_) | Error::TransportError(_) | Error::EndpointError(_) => Recovery::Broken,
         Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
             Recovery::Definite(EtcdErrorKind::Invalid)
@@ -140,7 +142,7 @@ pub(super) fn classify(error: &etcd_client::Error) -> Recovery {
 }
 
 /// The verdict that etcd's words alone allow.
-fn judge_words(words: &str) -> Option<Recovery> {
+fn classify_message(message: &str) -> Option<Recovery> {
     use EtcdErrorKind::{Denied, LeaseGone, NoSpace, TooLarge};
     const TABLE: &[(&str, Recovery)] = &[
         ("invalid auth token", Recovery::StaleToken),
@@ -161,13 +163,13 @@ fn judge_words(words: &str) -> Option<Recovery> {
         ("leader changed", Recovery::Elsewhere),
         ("primary lessor", Recovery::Elsewhere),
     ];
-    TABLE.iter().find(|(part, _)| words.contains(part)).map(|&(_, verdict)| verdict)
+    TABLE.iter().find(|(part, _)| message.contains(part)).map(|&(_, recovery)| recovery)
 }
 
 /// The verdict for gRPC's number of a code, when the words say nothing that we know. The code's own type is
 /// tonic's, of which this crate otherwise needs nothing.
-fn judge_code(code: i32, words: &str) -> Recovery {
-    let from_etcd = words.starts_with("etcdserver:");
+fn classify_code(code: i32, message: &str) -> Recovery {
+    let from_etcd = message.starts_with("etcdserver:");
     match code {
         // unavailable, deadline exceeded, data loss, said by etcd: this member stops, starts, or is corrupt
         14 | 4 | 15 if from_etcd => Recovery::Elsewhere,
@@ -192,9 +194,9 @@ pub(super) fn describe(error: &etcd_client::Error) -> String {
     let mut text = status.message().to_owned();
     let mut cause = status.source();
     while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         cause = error.source();
     }
@@ -213,8 +215,8 @@ mod tests {
     #[test]
     fn etcds_messages_take_precedence_over_its_codes() {
         use EtcdErrorKind::{Denied, Invalid, LeaseGone, NoSpace, Other, TooLarge};
-        let all = |code, words: &str| judge_words(words).unwrap_or_else(|| judge_code(code, words));
-        for (code, words, verdict) in [
+        let all = |code, message: &str| classify_message(message).unwrap_or_else(|| classify_code(code, message));
+        for (code, message, recovery) in [
             (14, "etcdserver: leader changed", Recovery::Elsewhere),
             (14, "etcdserver: request timed out", Recovery::Elsewhere),
             (14, "etcdserver: server stopped", Recovery::Elsewhere),
@@ -233,7 +235,7 @@ mod tests {
             (16, "etcdserver: invalid auth token", Recovery::StaleToken),
             (11, "etcdserver: mvcc: required revision has been compacted", Recovery::Definite(Other)),
         ] {
-            assert_eq!(all(code, words), verdict, "{code} {words}");
+            assert_eq!(all(code, message), recovery, "{code} {message}");
         }
     }
 }

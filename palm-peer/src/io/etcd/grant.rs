@@ -15,7 +15,7 @@ use super::{
     Etcd,
     connection::Connection,
     error::{EtcdError, describe},
-    history::Answered,
+    history::Response,
 };
 use palm_proto::types::ids::LeaseId;
 
@@ -97,13 +97,13 @@ async fn attempt(
     id: LeaseId,
     ttl: Duration,
     sent: Arc<AtomicBool>,
-) -> Result<Answered<Outcome>, etcd_client::Error> {
+) -> Result<Response<Outcome>, etcd_client::Error> {
     let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let sent_before = sent.swap(true, Ordering::Relaxed);
     let options = LeaseGrantOptions::new().with_id(id.value());
     let error = match connection.client().lease_grant(seconds, Some(options)).await {
-        Ok(granted) => return Ok(Answered::by_member(granted.header(), Outcome::New(whole_seconds(granted.ttl())))),
+        Ok(granted) => return Ok(Response::by_member(granted.header(), Outcome::New(whole_seconds(granted.ttl())))),
         Err(error) => error,
     };
     if !describe(&error).contains("lease already exists") {
@@ -115,7 +115,7 @@ async fn attempt(
     } else {
         Outcome::Unusable
     };
-    Ok(Answered::by_member(found.header(), outcome))
+    Ok(Response::by_member(found.header(), outcome))
 }
 
 fn whole_seconds(seconds: i64) -> Duration {

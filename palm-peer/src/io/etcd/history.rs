@@ -6,19 +6,19 @@ use etcd_client::ResponseHeader;
 use tokio::{sync::watch, time::Instant};
 
 use palm_proto::{
-    etcd_history::{ClusterId, EtcdHistory, Header, Sent, Verdict},
+    etcd_history::{ClusterId, EtcdHistory, Header, HistoryStatus, Sent},
     limits::log_throttle::{LogThrottle, Suppressed},
     types::ids::Revision,
 };
 
 /// What an answer said beside its header.
-pub(super) struct Answered<T> {
+pub(super) struct Response<T> {
     /// None when the crate keeps it.
     pub(super) header: Option<Header>,
     pub(super) value: T,
 }
 
-impl<T> Answered<T> {
+impl<T> Response<T> {
     /// The answer to a range or a transaction: a quorum agreed on its revision.
     pub(super) fn by_quorum(header: Option<&ResponseHeader>, value: T) -> Self {
         let revision = header.map(|header| Revision(header.revision()));
@@ -62,8 +62,8 @@ impl History {
         self.state().is_known()
     }
 
-    pub(super) fn identify(&self, told: &[Option<ClusterId>]) {
-        self.state().identify(told);
+    pub(super) fn identify(&self, reported: &[Option<ClusterId>]) {
+        self.state().identify(reported);
     }
 
     /// To be kept with a request until its answer.
@@ -87,9 +87,9 @@ impl History {
             (state.received(endpoint, sent, header, Instant::now().into_std()), state.epoch())
         };
         match verdict {
-            Verdict::Same => return Ok(true),
-            Verdict::Outdated => return Ok(false),
-            Verdict::Foreign { known } => {
+            HistoryStatus::Same => return Ok(true),
+            HistoryStatus::Outdated => return Ok(false),
+            HistoryStatus::Foreign { known } => {
                 let reason = format!("cluster {} answers there, and not cluster {known} as before", header.cluster);
                 if let Some(suppressed) = self.should_log(format!("{url} {}", header.cluster)) {
                     log::warn!(
@@ -99,11 +99,11 @@ impl History {
                 }
                 return Err(reason);
             }
-            Verdict::WentBack { from, to } => log::warn!(
+            HistoryStatus::WentBack { from, to } => log::warn!(
                 "etcd's history went back from revision {from} to {to}, as when a backup is restored: registering and \
                  listing again"
             ),
-            Verdict::Replaced { known } => log::warn!(
+            HistoryStatus::Replaced { known } => log::warn!(
                 "cluster {known} of etcd did not answer any more, and cluster {} at {url} takes its place: registering and \
                  listing again",
                 header.cluster

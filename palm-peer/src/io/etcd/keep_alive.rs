@@ -10,7 +10,7 @@ use super::{
     connection::Connection,
     endpoint_pool::SLOW_FACTOR,
     error::{EtcdError, EtcdErrorKind, silence},
-    history::{Answered, member_header},
+    history::{Response, member_header},
 };
 use palm_proto::types::ids::LeaseId;
 
@@ -33,7 +33,7 @@ impl KeepAlive {
             .request(move |connection| async move {
                 // A lease that the cluster knows is one that it gave: the header of this first answer need not be seen.
                 let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
-                Ok(Answered { header: None, value: (connection, keeper, answers) })
+                Ok(Response { header: None, value: (connection, keeper, answers) })
             })
             .await?;
         Ok(Self { etcd: etcd.clone(), connection, keeper, answers, unanswered: 0, broken: false })
@@ -52,22 +52,24 @@ impl KeepAlive {
             let reason = "the stream of renewals broke before".to_owned();
             return Err(self.failed(EtcdErrorKind::Unreachable, reason));
         }
-        let given_up = patience(self.etcd.clone(), self.connection.clone());
+        let given_up = max_wait(self.etcd.clone(), self.connection.clone());
         let outcome = match select(Box::pin(self.exchange()), Box::pin(given_up)).await {
             Either::Left((outcome, _)) => outcome,
-            Either::Right((reason, _)) => Err(Broken::Silent(reason)),
+            Either::Right((reason, _)) => Err(RenewalError::Silent(reason)),
         };
         let error = match outcome {
             Ok(ttl) => return Ok(ttl),
-            Err(Broken::Ended) => self.failed(EtcdErrorKind::Unreachable, "the stream of renewals ended".to_owned()),
-            Err(Broken::Silent(reason)) => {
+            Err(RenewalError::Ended) => {
+                self.failed(EtcdErrorKind::Unreachable, "the stream of renewals ended".to_owned())
+            }
+            Err(RenewalError::Silent(reason)) => {
                 self.broken = true;
                 // The connection may be well: what else uses it finds out by itself.
                 self.etcd.pool().move_on(self.connection.place);
                 return Err(self.failed(EtcdErrorKind::Unreachable, reason));
             }
-            Err(Broken::Foreign(error)) => error,
-            Err(Broken::Failed(error)) => {
+            Err(RenewalError::Foreign(error)) => error,
+            Err(RenewalError::Failed(error)) => {
                 let error = self.etcd.pool().stream_error(self.connection.place, &error);
                 if error.kind() == EtcdErrorKind::LeaseGone {
                     return Ok(None);
@@ -76,20 +78,23 @@ impl KeepAlive {
             }
         };
         self.broken = true;
-        self.etcd.pool().avoid(self.connection.place);
+        self.etcd.pool().demote(self.connection.place);
         Err(error)
     }
 
     /// Sends a renewal and waits for the answer to this very one: etcd answers each, in their order.
-    async fn exchange(&mut self) -> Result<Option<Duration>, Broken> {
+    async fn exchange(&mut self) -> Result<Option<Duration>, RenewalError> {
         // After a break this still says Ok; the answers' end tells.
-        self.keeper.keep_alive().await.map_err(|_| Broken::Ended)?;
+        self.keeper.keep_alive().await.map_err(|_| RenewalError::Ended)?;
         self.unanswered += 1;
         loop {
-            let answer = self.answers.message().await.map_err(Broken::Failed)?.ok_or(Broken::Ended)?;
+            let answer = self.answers.message().await.map_err(RenewalError::Failed)?.ok_or(RenewalError::Ended)?;
             self.unanswered -= 1;
-            self.connection.life.heard();
-            self.etcd.pool().accept(self.connection.place, member_header(answer.header())).map_err(Broken::Foreign)?;
+            self.connection.life.received();
+            self.etcd
+                .pool()
+                .accept(self.connection.place, member_header(answer.header()))
+                .map_err(RenewalError::Foreign)?;
             if self.unanswered == 0 {
                 let seconds = u64::try_from(answer.ttl()).unwrap_or(0);
                 return Ok((seconds > 0).then(|| Duration::from_secs(seconds)));
@@ -105,22 +110,22 @@ impl KeepAlive {
 /// Waits for as long as the answer to a renewal may take, and says what there was none within: the request timeout, if there are
 /// other endpoints; else longer, as long as the connection lives, for another stream to the same etcd would not be answered
 /// sooner.
-async fn patience(etcd: Etcd, connection: Connection) -> String {
+async fn max_wait(etcd: Etcd, connection: Connection) -> String {
     let pool = etcd.pool().clone();
     let (timeout, late) = (pool.request_timeout(), pool.request_timeout() / 2);
     etcd.timer(late).await;
     pool.check(&connection);
     etcd.timer(timeout.saturating_sub(late)).await;
-    let patience = if pool.endpoints.len() == 1 { timeout * SLOW_FACTOR } else { pool.patience() };
-    let rest = etcd.timer(patience.saturating_sub(timeout));
+    let max_wait = if pool.endpoints.len() == 1 { timeout * SLOW_FACTOR } else { pool.max_wait() };
+    let rest = etcd.timer(max_wait.saturating_sub(timeout));
     match select(Box::pin(connection.life.silent()), Box::pin(rest)).await {
         Either::Left(_) => silence(timeout),
-        Either::Right(_) => silence(patience),
+        Either::Right(_) => silence(max_wait),
     }
 }
 
 /// Why a renewal has no answer.
-enum Broken {
+enum RenewalError {
     Ended,
     Silent(String),
     Foreign(EtcdError),

@@ -42,7 +42,7 @@ struct Shared {
     /// It swallows what is sent: streams on it end.
     silent: watch::Sender<bool>,
     /// Sent to when something comes over it.
-    heard: watch::Sender<()>,
+    received: watch::Sender<()>,
     /// Until when it is known to be slow.
     slow: Mutex<Option<Instant>>,
     checking: AtomicBool,
@@ -54,7 +54,7 @@ impl Life {
     pub(super) fn new() -> Self {
         Self(Arc::new(Shared {
             silent: watch::channel(false).0,
-            heard: watch::channel(()).0,
+            received: watch::channel(()).0,
             slow: Mutex::new(None),
             checking: AtomicBool::new(false),
             checks: watch::channel(0).0,
@@ -66,8 +66,8 @@ impl Life {
     }
 
     /// Something came over the connection.
-    pub(super) fn heard(&self) {
-        self.0.heard.send_replace(());
+    pub(super) fn received(&self) {
+        self.0.received.send_replace(());
     }
 
     /// Whether answers were late a short while ago, although the connection lived.
@@ -94,7 +94,7 @@ impl Life {
         }
         let life = self.clone();
         let check = async move {
-            let mut heard = life.0.heard.subscribe();
+            let mut received = life.0.received.subscribe();
             life.0.checks.send_modify(|checks| *checks += 1);
             let mut client = client;
             let status = async {
@@ -104,11 +104,11 @@ impl Life {
                     Ok(_) | Err(_) => {}
                 }
             };
-            let heard = async { heard.changed().await.is_ok() };
-            tokio::pin!(status, heard);
-            let lives = match timeout(limit, select(status, heard)).await {
+            let received = async { received.changed().await.is_ok() };
+            tokio::pin!(status, received);
+            let lives = match timeout(limit, select(status, received)).await {
                 Ok(Either::Left(_)) => true,
-                Ok(Either::Right((heard, _))) => heard,
+                Ok(Either::Right((received, _))) => received,
                 Err(_) => false,
             };
             if doubt == Doubt::Slow {

@@ -47,7 +47,7 @@ use self::{
     connection::Connection,
     convert::{item, items, revision_of},
     endpoint_pool::Pool,
-    history::{Answered, History},
+    history::{History, Response},
     thread::Thread,
     transaction::prefix_options,
 };
@@ -127,7 +127,7 @@ impl Etcd {
             let key = key.clone();
             async move {
                 let found = connection.kv().get(key, None).await?;
-                Ok(Answered::by_quorum(found.header(), found.kvs().first().and_then(item)))
+                Ok(Response::by_quorum(found.header(), found.kvs().first().and_then(item)))
             }
         })
         .await
@@ -142,7 +142,7 @@ impl Etcd {
                 let options = prefix_options(&prefix);
                 let found = connection.kv().get(prefix, Some(options)).await?;
                 let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
-                Ok(Answered::by_quorum(found.header(), listing))
+                Ok(Response::by_quorum(found.header(), listing))
             }
         })
         .await
@@ -165,7 +165,7 @@ impl Etcd {
                     .with_sort(SortTarget::Create, SortOrder::Descend)
                     .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
                 let found = connection.kv().get(prefix, Some(options)).await?;
-                Ok(Answered::by_quorum(found.header(), items(found.kvs())))
+                Ok(Response::by_quorum(found.header(), items(found.kvs())))
             }
         })
         .await
@@ -181,7 +181,7 @@ impl Etcd {
             let transaction = transaction.to_etcd();
             async move {
                 let response = connection.kv().txn(transaction).await?;
-                Ok(Answered::by_quorum(response.header(), TxnOutcome::from_etcd(&response)))
+                Ok(Response::by_quorum(response.header(), TxnOutcome::from_etcd(&response)))
             }
         })
         .await
@@ -192,7 +192,7 @@ impl Etcd {
         let revoked = self
             .request(move |connection| async move {
                 let revoked = connection.client().lease_revoke(id.value()).await?;
-                Ok(Answered::by_member(revoked.header(), ()))
+                Ok(Response::by_member(revoked.header(), ()))
             })
             .await;
         match revoked {
@@ -208,7 +208,7 @@ impl Etcd {
                 let lease = connection.client().lease_time_to_live(id.value(), None).await?;
                 // etcd says -1 for a lease that is gone.
                 let ttl = u64::try_from(lease.ttl()).ok().map(Duration::from_secs);
-                Ok(Answered::by_member(lease.header(), ttl))
+                Ok(Response::by_member(lease.header(), ttl))
             })
             .await;
         match left {
@@ -253,10 +253,10 @@ impl Etcd {
     where
         T: Send + 'static,
         F: Fn(Connection) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Answered<T>, etcd_client::Error>> + Send + 'static,
+        Fut: Future<Output = Result<Response<T>, etcd_client::Error>> + Send + 'static,
     {
         let pool = self.0.pool.clone();
-        let task = self.spawn(Name::EtcdRequest, async move { pool.turn(request).await });
+        let task = self.spawn(Name::EtcdRequest, async move { pool.try_endpoints(request).await });
         // The thread lives as long as this handle, and nobody else can abort the task: only a panic ends it early.
         AbortOnDrop(task)
             .await

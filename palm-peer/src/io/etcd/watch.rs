@@ -81,7 +81,13 @@ impl Watch {
 /// Feeds a watch from a task on etcd's thread, so that the stream is read even while the reader is not there.
 fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<WatchUpdate>, AbortOnDrop<()>) {
     let (sender, news) = mpsc::channel(NEWS_IN_LINE);
-    let task =
-        WatchTask { pool: etcd.pool().clone(), target: target.clone(), news: sender, failures, told: false, epoch };
+    let task = WatchTask {
+        pool: etcd.pool().clone(),
+        target: target.clone(),
+        news: sender,
+        failures,
+        stale_reported: false,
+        epoch,
+    };
     (news, AbortOnDrop(etcd.spawn(Name::EtcdWatch, task.run())))
 }

@@ -112,7 +112,7 @@ async fn run(
     orders: mpsc::UnboundedReceiver<Request>,
     answers: WatchResponseStream,
 ) {
-    let ending = Ending(shared);
+    let ending = CloseOnDrop(shared);
     // A request that cannot be sent at once must not keep the answers from being read, which may be why.
     let (sending, receiving) = (send(&life, sender, orders), receive(&ending.0, &life, answers));
     let reason = match select(pin!(sending), pin!(receiving)).await {
@@ -122,9 +122,9 @@ async fn run(
 }
 
 /// Ends the watches on a stream whose task ends in any way.
-struct Ending(Arc<Shared>);
+struct CloseOnDrop(Arc<Shared>);
 
-impl Drop for Ending {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.end("the task of the watches ended, which is a bug of PALM's".to_owned());
     }
@@ -164,7 +164,7 @@ async fn receive(shared: &Shared, life: &Life, mut answers: WatchResponseStream)
         };
         match answer {
             Ok(Some(answer)) => {
-                life.heard();
+                life.received();
                 shared.route(answer);
             }
             Ok(None) => return "etcd ended the watch".to_owned(),

@@ -11,7 +11,7 @@ use super::{
     convert::{event, items, revision_of},
     endpoint_pool::Pool,
     error::{EtcdError, EtcdErrorKind},
-    history::{Answered, member_header},
+    history::{Response, member_header},
     target::{NEWS_IN_LINE, Target},
     watch_stream::Subscription,
 };
@@ -54,13 +54,13 @@ pub(super) struct WatchTask {
     /// In a row.
     pub(super) failures: u32,
     /// The reader has been told of the interruption that lasts.
-    pub(super) told: bool,
+    pub(super) stale_reported: bool,
     /// In which of etcd's histories the reader is.
     pub(super) epoch: u64,
 }
 
 /// Why a round came to its end.
-enum End {
+enum WatchEnd {
     /// Nobody reads any more.
     Unread,
     /// To be begun anew.
@@ -77,31 +77,31 @@ impl WatchTask {
     pub(super) async fn run(mut self) {
         loop {
             backoff(self.failures).await;
-            let End::Broken(reason) = self.round().await else {
+            let WatchEnd::Broken(reason) = self.round().await else {
                 return;
             };
             self.failures = self.failures.saturating_add(1);
-            if !self.told {
+            if !self.stale_reported {
                 if self.news.send(WatchUpdate::Interruption(reason)).await.is_err() {
                     return;
                 }
-                self.told = true;
+                self.stale_reported = true;
             }
         }
     }
 
     /// Lists, then follows from the next revision on, until something breaks.
-    async fn round(&mut self) -> End {
+    async fn round(&mut self) -> WatchEnd {
         let result = async {
             let listing = self.list().await?;
             let from = Revision(listing.revision.0 + 1);
             let epoch = self.pool.history.epoch();
             if epoch != self.epoch {
                 self.epoch = epoch;
-                self.news.send(WatchUpdate::NewHistory(epoch)).await.map_err(|_| End::Unread)?;
+                self.news.send(WatchUpdate::NewHistory(epoch)).await.map_err(|_| WatchEnd::Unread)?;
             }
-            self.news.send(WatchUpdate::Listing(listing)).await.map_err(|_| End::Unread)?;
-            self.told = false;
+            self.news.send(WatchUpdate::Listing(listing)).await.map_err(|_| WatchEnd::Unread)?;
+            self.stale_reported = false;
             let stream = self.open(from).await?;
             self.failures = 0;
             Ok(self.follow(stream).await)
@@ -109,46 +109,46 @@ impl WatchTask {
         result.await.unwrap_or_else(|end| end)
     }
 
-    async fn list(&self) -> Result<Listing, End> {
+    async fn list(&self) -> Result<Listing, WatchEnd> {
         let target = &self.target;
         let listing = self
             .pool
-            .turn(|connection| async move {
+            .try_endpoints(|connection| async move {
                 let found = connection.kv().get(target.key(), Some(target.get_options())).await?;
                 let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
-                Ok(Answered::by_quorum(found.header(), listing))
+                Ok(Response::by_quorum(found.header(), listing))
             })
             .await;
         listing.map_err(|error| self.failed(&error))
     }
 
     /// Opens the watch and waits until etcd says that it is there.
-    async fn open(&self, from: Revision) -> Result<Stream, End> {
+    async fn open(&self, from: Revision) -> Result<Stream, WatchEnd> {
         let target = &self.target;
         let opened = self
             .pool
-            .turn(|connection| async move {
+            .try_endpoints(|connection| async move {
                 let mut answers = connection.watches.watch(connection.watch(), &connection.life, target, from).await?;
                 let Some(first) = answers.next().await else {
                     let reason = answers.stream_ended().unwrap_or_else(|| "the stream ended at once".to_owned());
                     return Err(etcd_client::Error::WatchError(reason));
                 };
                 if first.canceled() {
-                    return Err(etcd_client::Error::WatchError(words_of(&first)));
+                    return Err(etcd_client::Error::WatchError(reason_of(&first)));
                 }
-                Ok(Answered::by_member(first.header(), Stream { place: connection.place, answers }))
+                Ok(Response::by_member(first.header(), Stream { place: connection.place, answers }))
             })
             .await;
         opened.map_err(|error| self.failed(&error))
     }
 
-    fn failed(&self, error: &EtcdError) -> End {
+    fn failed(&self, error: &EtcdError) -> WatchEnd {
         self.pool.log_failure(&format!("watching {}", self.target.key()), error);
-        End::Broken(error.to_string())
+        WatchEnd::Broken(error.to_string())
     }
 
     /// Hands on what the stream brings.
-    async fn follow(&self, stream: Stream) -> End {
+    async fn follow(&self, stream: Stream) -> WatchEnd {
         let Stream { place, mut answers } = stream;
         let mut epochs = self.pool.history.epochs();
         loop {
@@ -158,14 +158,16 @@ impl WatchTask {
                 let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
                 pin_mut!(message, restored);
                 select_biased! {
-                    _ = restored => return End::Broken("etcd's history is another one now".to_owned()),
+                    _ = restored => return WatchEnd::Broken("etcd's history is another one now".to_owned()),
                     answer = message => answer,
                 }
             };
             let Some(answer) = answer else {
                 let Some(reason) = answers.stream_ended() else { return unread() };
-                self.pool.avoid(place);
-                return End::Broken(self.pool.stream_failed(place, EtcdErrorKind::Unreachable, reason).to_string());
+                self.pool.demote(place);
+                return WatchEnd::Broken(
+                    self.pool.stream_failed(place, EtcdErrorKind::Unreachable, reason).to_string(),
+                );
             };
             if let Err(end) = self.hand_on(place, &answer) {
                 return end;
@@ -174,14 +176,14 @@ impl WatchTask {
     }
 
     /// Hands one message on, or says why the stream is over.
-    fn hand_on(&self, place: ConnectionId, answer: &WatchResponse) -> Result<(), End> {
+    fn hand_on(&self, place: ConnectionId, answer: &WatchResponse) -> Result<(), WatchEnd> {
         if let Err(error) = self.pool.accept(place, member_header(answer.header())) {
-            self.pool.avoid(place);
-            return Err(End::Broken(error.to_string()));
+            self.pool.demote(place);
+            return Err(WatchEnd::Broken(error.to_string()));
         }
         // After this etcd would be silent for ever.
         if answer.canceled() {
-            return Err(End::Broken(format!("etcd cancelled the watch: {}", words_of(answer))));
+            return Err(WatchEnd::Broken(format!("etcd cancelled the watch: {}", reason_of(answer))));
         }
         let events: Vec<Event> = answer.events().iter().filter_map(event).collect();
         if events.is_empty() {
@@ -189,17 +191,17 @@ impl WatchTask {
         }
         self.news.try_send(WatchUpdate::Events(events)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => unread(),
-            mpsc::error::TrySendError::Closed(_) => End::Unread,
+            mpsc::error::TrySendError::Closed(_) => WatchEnd::Unread,
         })
     }
 }
 
-fn unread() -> End {
-    End::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
+fn unread() -> WatchEnd {
+    WatchEnd::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
 }
 
 /// Why etcd cancelled a watch.
-fn words_of(answer: &WatchResponse) -> String {
+fn reason_of(answer: &WatchResponse) -> String {
     if answer.compact_revision() > 0 {
         return format!("history up to revision {} is compacted", answer.compact_revision());
     }
@@ -213,16 +215,17 @@ fn words_of(answer: &WatchResponse) -> String {
 #[cfg(test)]
 pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
     let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
-    let pump = WatchTask { pool: etcd.pool().clone(), target, news, failures: 0, told: false, epoch: etcd.epoch() };
+    let task =
+        WatchTask { pool: etcd.pool().clone(), target, news, failures: 0, stale_reported: false, epoch: etcd.epoch() };
     let followed = etcd.spawn(crate::io::tasks::Name::Test, async move {
-        match pump.open(from).await {
-            Ok(stream) => pump.follow(stream).await,
+        match task.open(from).await {
+            Ok(stream) => task.follow(stream).await,
             Err(end) => end,
         }
     });
     match followed.await {
-        Ok(End::Broken(reason)) => reason,
-        Ok(End::Unread) => "unread".to_owned(),
+        Ok(WatchEnd::Broken(reason)) => reason,
+        Ok(WatchEnd::Unread) => "unread".to_owned(),
         Err(lost) => lost.to_string(),
     }
 }

@@ -44,8 +44,8 @@ pub(crate) fn may_log(name: Name) -> bool {
 }
 
 /// Logs an error. A logger of the program's own may panic, and must not take the supervision with it.
-pub(crate) fn say(words: &str) {
-    let _ = catch_unwind(|| log::error!(target: "palm_peer::io::tasks", "{words}"));
+pub(crate) fn say(line: &str) {
+    let _ = catch_unwind(|| log::error!(target: "palm_peer::io::tasks", "{line}"));
 }
 
 /// Starts a thread of the library's own, which the system knows as `known_as`. It ends when `body` returns `Ok`; after a panic,
@@ -73,9 +73,9 @@ fn keep_thread(name: Name, mut body: impl FnMut() -> Result<(), String>) {
         }
         let mut observers = OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner);
         observers.retain(|observer| observer.strong_count() > 0);
-        let told: Vec<_> = observers.iter().filter_map(Weak::upgrade).collect();
+        let live: Vec<_> = observers.iter().filter_map(Weak::upgrade).collect();
         drop(observers);
-        for observer in told {
+        for observer in live {
             observer.thread_failed(name, &failure);
         }
         thread::sleep(THREAD_REST);

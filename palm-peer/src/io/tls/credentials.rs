@@ -1,7 +1,7 @@
 //! The files that prove who we are, and tell whom to believe; read again when they change.
 
 use super::{
-    failure::{Failure, words_of},
+    failure::{TlsError, words_of},
     pem::{BadCredentials, PemFiles, check_key},
     stream::{self, Stream},
     verify::{OwnCertError, Verifier, check_own, expires_by},
@@ -82,7 +82,7 @@ impl Credentials {
     }
 
     /// Has a client prove who it is, and proves it to it. Fails when it does not: it has been told, as far as TLS can.
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Stream, Failure> {
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
         let acceptor = TlsAcceptor::from(self.current().server);
         match acceptor
             .accept_with(stream::Socket::new(tcp), |session| session.set_buffer_limit(WRITE))
@@ -92,19 +92,19 @@ impl Credentials {
             Ok(accepted) => Ok(Stream::new(accepted.into())),
             Err((error, socket)) => {
                 socket.linger().await;
-                Err(Failure::from(&error))
+                Err(TlsError::from(&error))
             }
         }
     }
 
     /// Has the server at `host` prove who it is, and shows it our certificate, which it looks at later: what it thinks of it
     /// comes as an error of the first read (see [`super::explain`]). Fails when it does not.
-    pub(crate) async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, Failure> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| Failure::no_name(host))?;
+    pub(crate) async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, TlsError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::no_name(host))?;
         let connector = TlsConnector::from(self.current().client);
         let connected =
             connector.connect_with(name, stream::Socket::new(tcp), |session| session.set_buffer_limit(WRITE)).await;
-        connected.map(|connected| Stream::new(connected.into())).map_err(|error| Failure::from(&error))
+        connected.map(|connected| Stream::new(connected.into())).map_err(|error| TlsError::from(&error))
     }
 
     /// The time, and when our certificate stops to be valid, if it does so within so long; both since 1970. Reads the files

@@ -3,7 +3,7 @@
 
 use super::{
     credentials::provider,
-    failure::{Failure, FailureKind, certificate_words},
+    failure::{TlsError, TlsErrorKind, certificate_message},
     pem::{BadCredentials, PemFiles, check_key},
 };
 use crate::io::{connect::connect, executor::TcpStream, timer::timeout};
@@ -57,7 +57,7 @@ impl EtcdTls {
             Some((cert, key)) => {
                 let chain = cert.chain()?;
                 check_key(cert, &chain, key, &provider())?;
-                check_time(&chain, &roots).map_err(|words| cert.bad(words))?;
+                check_time(&chain, &roots).map_err(|message| cert.bad(message))?;
                 let config = builder.with_client_auth_cert(chain, key.private_key()?);
                 config.map_err(|error| key.bad(format_args!("cannot be used: {error}")))?
             }
@@ -82,7 +82,7 @@ fn check_time(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Result<(),
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. }),
-        )) => Err(format!("is of no use: {}", certificate_words(&error))),
+        )) => Err(format!("is of no use: {}", certificate_message(&error))),
         _ => Ok(()),
     }
 }
@@ -106,7 +106,7 @@ async fn find_out(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
         let plain = answers_http(tcp).await;
         return plain.then(|| NO_TLS.to_owned());
     }
-    words(&error, tls)
+    message(&error, tls)
 }
 
 const NO_TLS: &str = "it speaks no TLS: write http:// in its URL, or start etcd with --cert-file and --key-file";
@@ -153,12 +153,12 @@ fn is_tls(error: &io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).is_some()
 }
 
-fn words(error: &io::Error, tls: &EtcdTls) -> Option<String> {
-    let failure = Failure::from(error);
+fn message(error: &io::Error, tls: &EtcdTls) -> Option<String> {
+    let failure = TlsError::from(error);
     match (failure.kind, tls_alert(error)) {
-        (FailureKind::NotTls, _) => Some(NO_TLS.to_owned()),
-        (FailureKind::Distrusted, alert) => Some(distrust_words(alert, tls.identity.is_some())),
-        (FailureKind::Broken, None) if !is_tls(error) => None,
+        (TlsErrorKind::NotTls, _) => Some(NO_TLS.to_owned()),
+        (TlsErrorKind::Distrusted, alert) => Some(distrust_message(alert, tls.identity.is_some())),
+        (TlsErrorKind::Broken, None) if !is_tls(error) => None,
         _ => Some(failure.to_string()),
     }
 }
@@ -171,7 +171,7 @@ fn tls_alert(error: &io::Error) -> Option<AlertDescription> {
 }
 
 /// What etcd holds against our certificate, as far as its alert tells.
-fn distrust_words(alert: Option<AlertDescription>, shown: bool) -> String {
+fn distrust_message(alert: Option<AlertDescription>, shown: bool) -> String {
     if !shown || alert == Some(AlertDescription::CertificateRequired) {
         return "it wants a client certificate, and got none: pass --cert and --key".to_owned();
     }

@@ -12,7 +12,7 @@ pub(super) const SUPPORTED_KEYS: &str = "P-256, P-384, RSA of 2048 to 4096 bits,
 
 /// Whose fault it is that there is no TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FailureKind {
+pub(crate) enum TlsErrorKind {
     /// The other side does not speak TLS.
     NotTls,
     /// It speaks no version, or no ciphers, that we do.
@@ -27,59 +27,59 @@ pub(crate) enum FailureKind {
 
 /// Why there is no TLS: the words say "it" of the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct TlsError {
     /// Whose fault it is.
-    pub kind: FailureKind,
-    words: String,
+    pub kind: TlsErrorKind,
+    message: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.message)
     }
 }
 
-impl Failure {
-    fn new(kind: FailureKind, words: impl Into<String>) -> Self {
-        Self { kind, words: words.into() }
+impl TlsError {
+    fn new(kind: TlsErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
     }
 
     /// No certificate could be for such a host.
     pub(super) fn no_name(host: &str) -> Self {
-        Self::new(FailureKind::Certificate, format!("{host:?} is no name or address that a certificate can be for"))
+        Self::new(TlsErrorKind::Certificate, format!("{host:?} is no name or address that a certificate can be for"))
     }
 }
 
 /// What an error of a connection says about TLS, if it does.
-pub(crate) fn explain(error: &io::Error) -> Option<Failure> {
-    error.get_ref()?.downcast_ref::<Error>().map(Failure::from)
+pub(crate) fn explain(error: &io::Error) -> Option<TlsError> {
+    error.get_ref()?.downcast_ref::<Error>().map(TlsError::from)
 }
 
-impl From<&io::Error> for Failure {
+impl From<&io::Error> for TlsError {
     fn from(error: &io::Error) -> Self {
         explain(error).unwrap_or_else(|| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
-                Self::new(FailureKind::Broken, "it ended the connection in its TLS handshake")
+                Self::new(TlsErrorKind::Broken, "it ended the connection in its TLS handshake")
             }
-            _ => Self::new(FailureKind::Broken, error.to_string()),
+            _ => Self::new(TlsErrorKind::Broken, error.to_string()),
         })
     }
 }
 
-impl From<&Error> for Failure {
+impl From<&Error> for TlsError {
     fn from(error: &Error) -> Self {
         let kind = match error {
             Error::InvalidMessage(_)
             | Error::InappropriateMessage { .. }
             | Error::InappropriateHandshakeMessage { .. }
             | Error::PeerMisbehaved(_)
-            | Error::PeerSentOversizedRecord => FailureKind::NotTls,
+            | Error::PeerSentOversizedRecord => TlsErrorKind::NotTls,
             Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-                FailureKind::Version
+                TlsErrorKind::Version
             }
-            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => FailureKind::Certificate,
-            Error::AlertReceived(alert) if is_about_certificates(*alert) => FailureKind::Distrusted,
-            _ => FailureKind::Broken,
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => TlsErrorKind::Certificate,
+            Error::AlertReceived(alert) if is_about_certificates(*alert) => TlsErrorKind::Distrusted,
+            _ => TlsErrorKind::Broken,
         };
         Self::new(kind, words_of(error))
     }
@@ -109,7 +109,7 @@ pub(super) fn words_of(error: &Error) -> String {
         }
         Error::PeerIncompatible(_) => format!("it does not speak TLS 1.3 as we do ({error})"),
         Error::NoCertificatesPresented => "it shows no certificate".into(),
-        Error::InvalidCertificate(error) => format!("its certificate is not accepted: {}", certificate_words(error)),
+        Error::InvalidCertificate(error) => format!("its certificate is not accepted: {}", certificate_message(error)),
         Error::AlertReceived(AlertDescription::ProtocolVersion) => "it does not speak TLS 1.3".into(),
         Error::AlertReceived(alert) if is_about_certificates(*alert) => {
             format!("it does not accept our certificate: {}", alert_words(*alert))
@@ -133,7 +133,7 @@ fn alert_words(alert: AlertDescription) -> String {
 }
 
 /// What is wrong with a certificate.
-pub(super) fn certificate_words(error: &CertificateError) -> String {
+pub(super) fn certificate_message(error: &CertificateError) -> String {
     match error {
         CertificateError::ExpiredContext { not_after, .. } => format!("it expired at {}", time(*not_after)),
         CertificateError::Expired => "it has expired".into(),

@@ -15,7 +15,7 @@ mod verify;
 pub(crate) use self::{
     credentials::Credentials,
     etcd::{EtcdTls, diagnose},
-    failure::{Failure, FailureKind, explain},
+    failure::{TlsError, TlsErrorKind, explain},
     pem::{BadCredentials, PemFiles},
     stream::Stream,
 };

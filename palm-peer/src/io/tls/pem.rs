@@ -1,6 +1,6 @@
 //! What the files of TLS hold: certificates and keys in PEM, and what is wrong with them in plain words.
 
-use super::failure::{SUPPORTED_KEYS, certificate_words};
+use super::failure::{SUPPORTED_KEYS, certificate_message};
 use futures_rustls::{
     pki_types::{
         CertificateDer, PrivateKeyDer,
@@ -127,7 +127,7 @@ impl PemFile {
         let number = place + 1;
         match error {
             Error::InvalidCertificate(error) => {
-                self.bad(format_args!("cannot be used: certificate {number} in it: {}", certificate_words(error)))
+                self.bad(format_args!("cannot be used: certificate {number} in it: {}", certificate_message(error)))
             }
             error => self.bad(format_args!("cannot be used: certificate {number} in it: {error}")),
         }

@@ -100,9 +100,9 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: Tcp,
-    /// What was read, up to `end`, and taken, up to `at`. Lent by the thread; empty when all is taken.
+    /// What was read, up to `end`, and taken, up to `pos`. Lent by the thread; empty when all is taken.
     buffer: Vec<u8>,
-    at: usize,
+    pos: usize,
     end: usize,
     /// How many bytes the system has accepted.
     sent: u64,
@@ -110,7 +110,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(tcp: impl Into<Tcp>) -> Self {
-        Self { tcp: tcp.into(), buffer: Vec::new(), at: 0, end: 0, sent: 0 }
+        Self { tcp: tcp.into(), buffer: Vec::new(), pos: 0, end: 0, sent: 0 }
     }
 
     fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -122,7 +122,7 @@ impl Socket {
 
     /// Whether all that was read is taken.
     fn is_empty(&self) -> bool {
-        self.at == self.end
+        self.pos == self.end
     }
 
     /// Waits a moment for the other side to end the connection, having heard why: to close at once what has unread bytes
@@ -149,16 +149,16 @@ impl AsyncRead for Socket {
             let mut buffer = SPARE.take();
             buffer.resize(READ, 0);
             match Pin::new(&mut this.tcp).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(count)) => (this.buffer, this.at, this.end) = (buffer, 0, count),
+                Poll::Ready(Ok(count)) => (this.buffer, this.pos, this.end) = (buffer, 0, count),
                 other => {
                     SPARE.set(buffer);
                     return other;
                 }
             }
         }
-        let now = buf.len().min(this.end - this.at);
-        buf[..now].copy_from_slice(&this.buffer[this.at..this.at + now]);
-        this.at += now;
+        let now = buf.len().min(this.end - this.pos);
+        buf[..now].copy_from_slice(&this.buffer[this.pos..this.pos + now]);
+        this.pos += now;
         if this.is_empty() {
             // What a connection does not need now, others do.
             SPARE.set(std::mem::take(&mut this.buffer));

@@ -21,7 +21,7 @@ fn credentials(certificate: &Certificate, prefix: &str) -> Credentials {
 }
 
 /// What both sides say of a handshake, after which the client sends a word and the server reads it.
-fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<String, Failure>, Result<(), Failure>) {
+fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<String, TlsError>, Result<(), TlsError>) {
     block_on(timeout(SOON, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -29,7 +29,7 @@ fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<Strin
             let (tcp, _) = listener.accept().await.expect("a connection");
             let mut stream = server.accept(tcp).await?;
             let mut word = [0; 5];
-            stream.read_exact(&mut word).await.map_err(|error| Failure::from(&error))?;
+            stream.read_exact(&mut word).await.map_err(|error| TlsError::from(&error))?;
             stream.write_all(b"!").await.expect("written");
             stream.close().await.expect("closed");
             Ok(String::from_utf8_lossy(&word).into_owned())
@@ -37,10 +37,10 @@ fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<Strin
         let asking = async {
             let tcp = TcpStream::connect(address).await.expect("a connection");
             let mut stream = client.connect(tcp, host).await?;
-            stream.write_all(b"hello").await.map_err(|error| Failure::from(&error))?;
-            stream.flush().await.map_err(|error| Failure::from(&error))?;
+            stream.write_all(b"hello").await.map_err(|error| TlsError::from(&error))?;
+            stream.flush().await.map_err(|error| TlsError::from(&error))?;
             let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.map_err(|error| Failure::from(&error))?;
+            stream.read_to_end(&mut answer).await.map_err(|error| TlsError::from(&error))?;
             assert_eq!(answer, b"!");
             Ok(())
         };
@@ -56,22 +56,22 @@ fn good(server: &Credentials, client: &Credentials, host: &str) {
 
 /// The server is at fault: the client says why, and the server hears that it is not believed.
 #[track_caller]
-fn bad_server(server: &Credentials, client: &Credentials, host: &str, words: &str) {
+fn bad_server(server: &Credentials, client: &Credentials, host: &str, message: &str) {
     let (heard, said) = meet(server, client, host);
-    let (heard, said) = (heard.expect_err(words), said.expect_err(words));
-    assert_eq!(said.kind, FailureKind::Certificate, "{said}");
-    assert!(said.to_string().contains(words), "{said}");
-    assert_eq!(heard.kind, FailureKind::Distrusted, "{heard}");
+    let (heard, said) = (heard.expect_err(message), said.expect_err(message));
+    assert_eq!(said.kind, TlsErrorKind::Certificate, "{said}");
+    assert!(said.to_string().contains(message), "{said}");
+    assert_eq!(heard.kind, TlsErrorKind::Distrusted, "{heard}");
 }
 
 /// The client is at fault: the server says why, and the client hears that it is not believed.
 #[track_caller]
-fn bad_client(server: &Credentials, client: &Credentials, words: &str, told: &str) {
+fn bad_client(server: &Credentials, client: &Credentials, message: &str, told: &str) {
     let (heard, said) = meet(server, client, "127.0.0.1");
-    let (heard, said) = (heard.expect_err(words), said.expect_err(words));
-    assert_eq!(heard.kind, FailureKind::Certificate, "{heard}");
-    assert!(heard.to_string().contains(words), "{heard}");
-    assert_eq!(said.kind, FailureKind::Distrusted, "{said}");
+    let (heard, said) = (heard.expect_err(message), said.expect_err(message));
+    assert_eq!(heard.kind, TlsErrorKind::Certificate, "{heard}");
+    assert!(heard.to_string().contains(message), "{heard}");
+    assert_eq!(said.kind, TlsErrorKind::Distrusted, "{said}");
     assert!(said.to_string().contains(told), "{said}");
 }
 
@@ -132,7 +132,7 @@ fn unusable_files_are_named_with_the_reason() {
     let of_mesh = ours.certificate("mesh").uri("palm:/a").issue();
     let with = |ca: &Path, cert: &Path, key: &Path| Certificate { ca: ca.into(), cert: cert.into(), key: key.into() };
     let missing = Path::new("/nowhere/x.pem");
-    for (files, words) in [
+    for (files, message) in [
         (with(missing, &good.cert, &good.key), "cacert: /nowhere/x.pem cannot be read: No such file"),
         (with(&good.ca, missing, &good.key), "cert: /nowhere/x.pem cannot be read"),
         (with(&good.ca, &good.cert, missing), "key: /nowhere/x.pem cannot be read"),
@@ -144,8 +144,8 @@ fn unusable_files_are_named_with_the_reason() {
         (with(&good.ca, &expired.cert, &expired.key), "it expired at 2021-01-01T00:00:00Z"),
         (with(&good.ca, &of_mesh.cert, &of_mesh.key), "it is for the mesh palm:/a, not for palm:/b"),
     ] {
-        let error = read(&files, "/b", None).expect_err(words).to_string();
-        assert!(error.contains(words), "{error}");
+        let error = read(&files, "/b", None).expect_err(message).to_string();
+        assert!(error.contains(message), "{error}");
     }
     let error = read(&good, "", Some("10.0.0.1")).expect_err("another address").to_string();
     assert!(error.contains("not for 10.0.0.1"), "{error}");
@@ -238,7 +238,7 @@ fn a_peer_without_tls_is_identified() {
         }))
         .expect("an end");
         for failure in [accepted.expect_err("no TLS"), connected.expect_err("no TLS")] {
-            assert_eq!(failure.kind, FailureKind::NotTls, "{failure}");
+            assert_eq!(failure.kind, TlsErrorKind::NotTls, "{failure}");
         }
     }
 }

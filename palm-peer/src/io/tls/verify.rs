@@ -1,6 +1,6 @@
 //! Whether a certificate is one of the mesh.
 
-use super::failure::{certificate_words, words_of};
+use super::failure::{certificate_message, words_of};
 use futures_rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     rustls::{
@@ -68,7 +68,7 @@ pub(super) fn check_own(
 ) -> Result<(), OwnCertError> {
     let useless = |error: Error| {
         OwnCertError::Unusable(match error {
-            Error::InvalidCertificate(error) => format!("is of no use: {}", certificate_words(&error)),
+            Error::InvalidCertificate(error) => format!("is of no use: {}", certificate_message(&error)),
             error => format!("is of no use: {error}"),
         })
     };

@@ -2,9 +2,9 @@
 
 use super::{MS, failure, instance};
 use crate::{
-    call::{AttemptError, Call, CallFailure, Next},
+    call::{AttemptError, Call, FailedCall, Next},
     directory::Able,
-    types::message::{CallErrorKind, Failure},
+    types::message::{CallErrorKind, CallFailure},
 };
 use fastrand::Rng;
 use std::{
@@ -50,7 +50,7 @@ const ALL: [Health; 8] = [
 enum End {
     Answered,
     MayHaveRun,
-    GaveUp(CallFailure),
+    GaveUp(FailedCall),
 }
 
 /// What changes as time passes: the last entry at or before a time holds.
@@ -66,7 +66,7 @@ struct World {
     runs: u32,
     attempts: u32,
     tried_in_round: BTreeSet<u128>,
-    last: Option<CallFailure>,
+    last: Option<FailedCall>,
 }
 
 impl World {
@@ -88,7 +88,7 @@ impl World {
         *at(&self.healths[&n], self.now)
     }
 
-    fn resolve(&self) -> Result<Able, Failure> {
+    fn resolve(&self) -> Result<Able, CallFailure> {
         let published = at(&self.published, self.now);
         if published.is_empty() {
             return Err(failure(CallErrorKind::NoSuchServer));
@@ -165,7 +165,7 @@ impl World {
                     let Err(error) = self.attempt(n) else { return End::Answered };
                     let server = Some(chosen.uuid);
                     match call.attempt_failed(chosen.uuid, error.clone()) {
-                        Ok(()) => self.last = Some(CallFailure { failure: refusal(error), server }),
+                        Ok(()) => self.last = Some(FailedCall { failure: refusal(error), server }),
                         Err(failed) => {
                             assert_eq!(failed.server, server);
                             return End::MayHaveRun;
@@ -205,7 +205,7 @@ fn at<T>(history: &History<T>, now: Instant) -> &T {
 }
 
 /// What an instance refused an attempt with.
-fn refusal(error: AttemptError) -> Failure {
+fn refusal(error: AttemptError) -> CallFailure {
     match error {
         AttemptError::NotConnected { failure, .. }
         | AttemptError::NotSent(failure)

@@ -5,7 +5,7 @@ mod reports;
 use super::{LIMITS, sent};
 use crate::{
     job::{Action, Event, Job, Limits, MessageError, Outcome},
-    types::message::{CallErrorKind, Failure},
+    types::message::{CallErrorKind, CallFailure},
 };
 use bytes::Bytes;
 use fastrand::Rng;
@@ -126,7 +126,7 @@ impl World {
         let Some(left) = self.servers.remove(&server) else { return };
         self.start(left.stage);
         // It is taken out of what is published before it passes anything on.
-        self.tell(Event::Leaving(Uuid::from_u128(server)));
+        self.send(Event::Leaving(Uuid::from_u128(server)));
         let other = self.pick(left.stage, None);
         for copy in self.copies.iter_mut().filter(|copy| copy.route[copy.stage] == server) {
             copy.route[copy.stage] = other;
@@ -154,11 +154,11 @@ impl World {
             let copy = Copy { idx, attempt, route, stage: 0, inside: false, due };
             let copies = if self.chance(self.weather.double) { 2 } else { 1 };
             self.copies.extend(std::iter::repeat_n(copy, copies));
-            self.tell(Event::Sent { idx, route: uuids });
+            self.send(Event::Sent { idx, route: uuids });
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn send(&mut self, event: Event) {
         let actions = self.job.handle(event, self.now);
         self.act(actions);
     }
@@ -166,7 +166,7 @@ impl World {
     fn answer(&mut self, copy: &Copy, ending: Result<Bytes, CallErrorKind>) {
         let server = Some(Uuid::from_u128(copy.route[copy.stage]));
         let stage = copy.stage;
-        let ending = ending.map_err(|kind| MessageError { failure: Failure::new(kind, "x"), stage, server });
+        let ending = ending.map_err(|kind| MessageError { failure: CallFailure::new(kind, "x"), stage, server });
         let due = self.delay(20);
         self.answers.push((due, copy.idx, ending));
     }
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    fn trouble(&mut self) {
+    fn inject_failures(&mut self) {
         let all: Vec<u128> = self.servers.keys().copied().collect();
         let server = *self.random.choice(&all).expect("there are servers");
         if self.chance(self.weather.die) {
@@ -235,12 +235,12 @@ impl World {
     fn step(&mut self, messages: u64) {
         let step = Duration::from_millis(self.random.u64(1..20));
         self.now = self.next_event().map_or(self.now, |next| next.max(self.now)) + step;
-        self.trouble();
+        self.inject_failures();
         while self.job.may_pull() && self.random.u8(0..4) > 0 {
             self.given += u64::from(self.given < messages);
             let more = self.job.counts().pulled < messages;
             let event = if more { Event::Pulled(vec![1; self.random.usize(0..100)].into()) } else { Event::InputEnded };
-            self.tell(event);
+            self.send(event);
             let held = self.job.flights.len() + self.job.finished.len();
             assert!(held <= self.job.limits.messages, "{held} messages are held");
         }
@@ -251,11 +251,11 @@ impl World {
         }
         let due: Vec<_> = self.answers.extract_if(.., |(due, ..)| *due <= now).collect();
         for (_, idx, ending) in due {
-            self.tell(Event::Answered { idx, ending });
+            self.send(Event::Answered { idx, ending });
         }
         let due: Vec<_> = self.news.extract_if(.., |(due, _)| *due <= now).collect();
         for (_, event) in due {
-            self.hear(event);
+            self.apply(event);
         }
         let actions = self.job.tick(self.now);
         self.act(actions);

@@ -36,7 +36,7 @@ impl Desk {
         for id in ids {
             actions.extend(self.stands(member(id)));
             if id.is_multiple_of(10) {
-                actions.extend(self.deleted(id, Some((Why::Itself, "")), false, true));
+                actions.extend(self.deleted(id, Some((RemovedBy::Itself, "")), false, true));
             }
         }
         while let Some(action) = actions.pop() {
@@ -68,16 +68,16 @@ impl Desk {
     /// A server ends, in one of several ways; with what comes in another order than it happened.
     fn end(&mut self, id: u128) {
         match id % 10 {
-            1 => drop(self.deleted(id, Some((Why::Itself, "")), false, true)),
+            1 => drop(self.deleted(id, Some((RemovedBy::Itself, "")), false, true)),
             2 => drop(self.deleted(id, None, false, false)),
             3 => {
                 self.die(id);
                 self.written(id, true);
-                self.deleted(id, Some((Why::Registry, "x")), false, true);
+                self.deleted(id, Some((RemovedBy::Registry, "x")), false, true);
             }
             4 => {
                 self.die(id);
-                self.deleted(id, Some((Why::Registry, "x")), false, true);
+                self.deleted(id, Some((RemovedBy::Registry, "x")), false, true);
                 self.written(id, true);
             }
             // Something broken is put in its place before its end is told, or before the answer comes.
@@ -90,7 +90,7 @@ impl Desk {
                 if way == 6 {
                     self.written(id, true);
                 }
-                self.deleted(id, Some((Why::Registry, "x")), false, true);
+                self.deleted(id, Some((RemovedBy::Registry, "x")), false, true);
                 if way == 7 {
                     self.written(id, false);
                 }

@@ -52,7 +52,7 @@ fn a_server_that_dies_during_a_round_is_counted_in_it() {
     desk.answer(2, tokens[1]);
     assert!(removal(&desk.pass(Duration::from_secs(4))).is_some());
     assert_eq!(desk.written(1, true), []);
-    let end = desk.deleted(1, Some((Why::Registry, "it does not answer")), false, true);
+    let end = desk.deleted(1, Some((RemovedBy::Registry, "it does not answer")), false, true);
     let said = format!("Deleted server {} because it does not answer", uuid(1));
     assert_eq!(lines(&end), [&said, "1 dead servers", "1 servers remaining"].map(info));
 }
@@ -63,7 +63,7 @@ fn a_server_that_dies_between_rounds_is_not_counted() {
     desk.configured(1);
     let token = probe(&desk.pass(Duration::ZERO));
     desk.answer(1, token);
-    assert_eq!(lines(&desk.deleted(1, Some((Why::Itself, "")), false, true)).len(), 1);
+    assert_eq!(lines(&desk.deleted(1, Some((RemovedBy::Itself, "")), false, true)).len(), 1);
     let empty = ["No servers found", "0 dead servers", "0 servers remaining"].map(info);
     assert_eq!(lines(&desk.pass(Duration::from_secs(10))), empty);
 }

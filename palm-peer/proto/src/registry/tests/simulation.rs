@@ -114,7 +114,7 @@ impl World {
         modified
     }
 
-    fn delete(&mut self, id: Uuid, why: Option<(Why, &str)>) {
+    fn delete(&mut self, id: Uuid, why: Option<(RemovedBy, &str)>) {
         let Some(held) = self.etcd.remove(&id) else { return };
         // Its lease has expired, or who deletes the record knows what belongs to it.
         if held.record.is_some() {
@@ -150,7 +150,7 @@ impl World {
             // A new process has a new uuid: who is dead stays so.
             (0..4, State::Out | State::Alive) if !self.etcd.contains_key(&id) => self.join(id),
             (4, State::Alive) => {
-                self.delete(id, Some((Why::Itself, "")));
+                self.delete(id, Some((RemovedBy::Itself, "")));
                 self.set(id, State::Out);
             }
             (5, State::Alive) => self.set(id, State::Frozen),
@@ -158,7 +158,7 @@ impl World {
             (7, State::Alive | State::Frozen) => {
                 self.set(id, State::Dead);
                 if self.random.bool() {
-                    self.tell(Event::ProcessGone { uuid: id });
+                    self.notify(Event::ProcessGone { uuid: id });
                 }
             }
             (8, State::Dead | State::Frozen) => self.delete(id, None),
@@ -198,7 +198,7 @@ impl World {
         self.asked.clear();
         self.unanswered.clear();
         for (id, Held { record, modified }) in self.etcd.clone() {
-            self.tell(match record {
+            self.notify(match record {
                 Some(record) => Event::Registered { record, modified, lease: Some(lease(7)) },
                 None => Event::Invalid { key: format!("/servers/{id}"), reason: "EOF".into() },
             });
@@ -213,7 +213,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn notify(&mut self, event: Event) {
         self.notice_oversleep();
         if let Event::Registered { record, .. } = &event {
             let same = self.registry.servers.get(&record.uuid).is_some_and(|old| old.record.when == record.when);
@@ -246,7 +246,7 @@ impl World {
                 }
                 Action::Configure { record, .. } => record.uuid,
                 Action::Remove { uuid, reason, .. } => {
-                    self.judge(*uuid, reason);
+                    self.check_removal(*uuid, reason);
                     *uuid
                 }
                 Action::Withdraw { .. } => {
@@ -264,7 +264,7 @@ impl World {
     }
 
     /// Law: no removal without as many misses in a row as are set, or proof.
-    fn judge(&self, id: Uuid, reason: &str) {
+    fn check_removal(&self, id: Uuid, reason: &str) {
         if reason == "its process is gone" {
             return assert_eq!(self.state(id), State::Dead, "seed {}", self.seed);
         }

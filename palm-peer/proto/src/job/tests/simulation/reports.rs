@@ -22,14 +22,14 @@ impl World {
     }
 
     /// As the driver does: the end of a server may have been told before it is known that the message went there.
-    pub(super) fn hear(&mut self, event: Event) {
+    pub(super) fn apply(&mut self, event: Event) {
         let to = match &event {
             Event::Rerouted { rerouted, .. } => rerouted.to,
             _ => None,
         };
-        self.tell(event);
+        self.send(event);
         if let Some(instance) = to.filter(|to| !self.servers.contains_key(&to.as_u128())) {
-            self.tell(Event::Gone { instance, stages: Vec::new() });
+            self.send(Event::Gone { instance, stages: Vec::new() });
         }
     }
 }

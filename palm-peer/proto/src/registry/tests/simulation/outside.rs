@@ -32,14 +32,14 @@ impl World {
                 (State::Alive, _) => Testimony::NotReached,
                 _ => Testimony::None,
             };
-            self.tell(Event::Testified { uuid, token, witness, testimony });
+            self.notify(Event::Testified { uuid, token, witness, testimony });
         }
         for (record, modified) in std::mem::take(&mut self.renaming) {
             let id = record.uuid;
             let fits = self.etcd.get(&id).is_some_and(|held| held.modified == modified);
             let stands = fits.then(|| self.put(id, Some(record)));
             let lost = !calm && self.random.u8(0..4) == 0;
-            self.tell(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
+            self.notify(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
         }
         for withdrawal in std::mem::take(&mut self.withdrawals) {
             match withdrawal {
@@ -53,7 +53,7 @@ impl World {
         self.renaming = self.registry.take_unvouched(2);
         while (calm || self.random.bool()) && !self.watch.is_empty() {
             let event = self.watch.pop_front().expect("not empty");
-            self.tell(event);
+            self.notify(event);
         }
     }
 
@@ -61,13 +61,13 @@ impl World {
         if self.now < at + TIMEOUT && self.unanswered.get(&id).is_some_and(|all| all.iter().any(|s| s.token == token)) {
             self.unanswered.remove(&id);
         }
-        self.tell(Event::ProbeOk { uuid: id, token, digest: String::new() });
+        self.notify(Event::ProbeOk { uuid: id, token, digest: String::new() });
     }
 
     fn refuse(&mut self, id: Uuid, token: Token, reason: &str) {
         let open = self.unanswered.get_mut(&id).into_iter().flatten();
         open.filter(|sent| sent.token == token).for_each(|sent| sent.refused = true);
-        self.tell(Event::ProbeFailed { uuid: id, token, reason: reason.into() });
+        self.notify(Event::ProbeFailed { uuid: id, token, reason: reason.into() });
     }
 
     /// etcd does a write that still meets what it replaces; the answer, or the attempt, may be lost.
@@ -82,7 +82,7 @@ impl World {
                 Some(self.put(id, Some(record)))
             }
             Action::Remove { modified, reason, .. } if fits(modified) => {
-                self.delete(id, Some((Why::Registry, reason)));
+                self.delete(id, Some((RemovedBy::Registry, reason)));
                 Some(Revision(self.revision))
             }
             _ => None,
@@ -90,8 +90,8 @@ impl World {
         // The watch may be quicker than the answer.
         while !calm && self.random.bool() && !self.watch.is_empty() {
             let event = self.watch.pop_front().expect("not empty");
-            self.tell(event);
+            self.notify(event);
         }
-        self.tell(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
+        self.notify(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
     }
 }

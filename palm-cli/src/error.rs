@@ -8,15 +8,15 @@ use std::{
 };
 
 /// Says something on stderr, and goes on. Where nobody reads stderr, the status must do.
-pub(crate) fn warn(words: &str) {
+pub(crate) fn warn(message: &str) {
     // The text may come from servers, or from anyone with write access to etcd.
-    let words: Vec<_> = words.trim_end().split('\n').map(harmless).collect();
-    let _ = writeln!(io::stderr(), "palm-cli: {}", words.join("\n"));
+    let message: Vec<_> = message.trim_end().split('\n').map(harmless).collect();
+    let _ = writeln!(io::stderr(), "palm-cli: {}", message.join("\n"));
 }
 
 /// Why a command ends early.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum CliError {
     /// It could not be done, for this reason.
     CouldNot(String),
     /// It was asked wrongly.
@@ -27,45 +27,45 @@ pub(crate) enum Failure {
     Unread,
 }
 
-impl Failure {
+impl CliError {
     /// Says it on stderr, and gives the exit status.
-    pub(crate) fn tell(self) -> ExitCode {
-        let (status, words) = match self {
-            Self::CouldNot(words) => (1, words),
-            Self::Usage(words) => (2, words),
-            Self::Unreachable(words) => (3, words),
+    pub(crate) fn report(self) -> ExitCode {
+        let (status, message) = match self {
+            Self::CouldNot(message) => (1, message),
+            Self::Usage(message) => (2, message),
+            Self::Unreachable(message) => (3, message),
             Self::Unread => return ExitCode::SUCCESS,
         };
-        warn(&words);
+        warn(&message);
         ExitCode::from(status)
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CliError {
     fn from(error: Error) -> Self {
-        let words = error.report();
+        let message = error.report();
         match error.kind() {
-            ErrorKind::InvalidConfig => Self::Usage(words),
-            ErrorKind::EtcdUnreachable => Self::Unreachable(words),
-            _ => Self::CouldNot(words),
+            ErrorKind::InvalidConfig => Self::Usage(message),
+            ErrorKind::EtcdUnreachable => Self::Unreachable(message),
+            _ => Self::CouldNot(message),
         }
     }
 }
 
-impl From<InvalidSetting> for Failure {
+impl From<InvalidSetting> for CliError {
     fn from(setting: InvalidSetting) -> Self {
         Self::Usage(setting.to_string())
     }
 }
 
-impl From<CallError> for Failure {
+impl From<CallError> for CliError {
     fn from(error: CallError) -> Self {
         Self::CouldNot(error.to_string())
     }
 }
 
 /// Of writing to stdout.
-impl From<io::Error> for Failure {
+impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Unread,
