@@ -19,6 +19,6 @@ async fn call(words: String) -> Result<(), Box<dyn Error + Send + Sync>> {
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let words = std::env::args().nth(1).unwrap_or_else(|| "Hello".into());
-    // Any executor does.
+    // Any executor works.
     palm_peer::block_on(call(words))
 }

@@ -1,10 +1,10 @@
 //! Values a European call option by Monte Carlo, on many instances of one server at once.
 //!
-//! `cargo run --release --example monte_carlo -- --instances 2`, with etcd's URLs in `PALM_ETCD`. The work is cut into
-//! messages; whichever instance is free takes the next. The seed of the random numbers is in the message, so a message that
-//! is tried again on another instance gives the same result, and the value does not depend on who computed what.
+//! `cargo run --release --example monte_carlo -- --instances 2`, with etcd's URLs in `PALM_ETCD`. The work is split into
+//! messages, which the instances share. The seed of the random numbers is in the message, so a message that is retried on another
+//! instance gives the same result, and the value does not depend on which instance computed it.
 //!
-//! The instances run in this process, each one message at a time, as if each had a core of its own.
+//! The instances run in this process, each with one message at a time, as if each had a core of its own.
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_examples::{Hosted, reaches};
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many standard errors the simulation may be away from the formula.
+/// How many standard errors the result of the simulation may differ from the formula.
 const AGREE_WITHIN: f64 = 4.0;
 
 /// values a European call option by Monte Carlo
@@ -26,7 +26,7 @@ struct Flags {
     /// how many instances share the work (default 2)
     #[argh(option, default = "2")]
     instances: usize,
-    /// how many messages the work is cut into (default 100)
+    /// how many messages the work is split into (default 100)
     #[argh(option, default = "100")]
     messages: u64,
     /// how many paths a message simulates (default 20000)
@@ -34,7 +34,7 @@ struct Flags {
     paths: u32,
 }
 
-/// The right to buy at `strike` in so many `years` what costs `spot` now.
+/// The option to buy at the price `strike`, after this many `years`, an asset that costs `spot` now.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Call {
     spot: f64,
@@ -44,7 +44,7 @@ struct Call {
     years: f64,
 }
 
-/// What a message asks for.
+/// The payload of a message.
 #[derive(Serialize, Deserialize)]
 struct Work {
     call: Call,
@@ -52,7 +52,7 @@ struct Work {
     paths: u32,
 }
 
-/// What its paths came to, in a form that adds up.
+/// The result of a message, as sums that can be added.
 #[derive(Default, Serialize, Deserialize)]
 struct Sums {
     paths: f64,
@@ -71,7 +71,7 @@ impl Sums {
         self.squares += other.squares;
     }
 
-    /// The mean, and its standard error.
+    /// Returns the mean and its standard error.
     fn estimate(&self) -> (f64, f64) {
         let mean = self.values / self.paths;
         let variance = (self.squares / self.paths - mean * mean).max(0.0) * self.paths / (self.paths - 1.0);
@@ -79,7 +79,7 @@ impl Sums {
     }
 }
 
-/// The function of the server. It computes for long: as an asynchronous one it would keep the executor busy.
+/// The function of the server. It is added as blocking, because it computes for long and would block the executor.
 fn price(message: Message) -> Result<Vec<u8>, FunctionError> {
     let Work { call, seed, paths } = serde_json::from_slice(message.payload())?;
     let mut random = fastrand::Rng::with_seed(seed);
@@ -94,14 +94,14 @@ fn price(message: Message) -> Result<Vec<u8>, FunctionError> {
     Ok(serde_json::to_vec(&sums)?)
 }
 
-/// A random number of the standard normal distribution (Box and Muller).
+/// Returns a random number of the standard normal distribution (Box and Muller).
 fn normal(random: &mut fastrand::Rng) -> f64 {
-    // Never 0, which has no logarithm.
+    // The argument is never 0, which has no logarithm.
     let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
     radius * (2.0 * PI * random.f64()).cos()
 }
 
-/// The value by the formula of Black and Scholes.
+/// Returns the value by the formula of Black and Scholes.
 fn black_scholes(call: Call) -> f64 {
     let Call { spot, strike, rate, volatility, years } = call;
     let spread = volatility * years.sqrt();
@@ -110,7 +110,7 @@ fn black_scholes(call: Call) -> f64 {
     spot * below(d1) - strike * (-rate * years).exp() * below(d1 - spread)
 }
 
-/// The error function, by its series; exact enough for the small arguments here.
+/// Returns the error function, by its series, which is exact enough for the small arguments here.
 fn erf(x: f64) -> f64 {
     let (mut term, mut sum, mut n) = (x, x, 0.0);
     while term.abs() > f64::EPSILON * sum.abs() {
@@ -121,7 +121,7 @@ fn erf(x: f64) -> f64 {
     2.0 / PI.sqrt() * sum
 }
 
-/// Sends all the work, and adds up what comes back. In order, so that the same sum comes out to the last bit.
+/// Sends all the work, and adds up the results, in order, so that the sum is the same to the last bit.
 async fn simulate(client: &Client, call: Call, flags: &Flags) -> Result<(Sums, Duration), Box<dyn Error>> {
     let start = Instant::now();
     let paths = flags.paths;
@@ -151,7 +151,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut pricers = Vec::new();
     let mut took = Vec::new();
     let mut sums = Sums::default();
-    // With one instance first, to compare with; the others join afterwards.
+    // First with one instance, for comparison; the others join afterwards.
     for instances in if flags.instances > 1 { vec![1, flags.instances] } else { vec![1] } {
         while pricers.len() < instances {
             pricers.push(start_pricer(&options)?);

@@ -1,4 +1,4 @@
-//! A second server for a mesh: two small things to do with text.
+//! A second server for a mesh, with two small functions on text.
 //!
 //! `cargo run --example text -- run --etcd http://127.0.0.1:2379`
 
@@ -22,7 +22,7 @@ async fn shout(message: Message) -> Result<String, FunctionError> {
     Ok(std::str::from_utf8(message.payload())?.to_uppercase())
 }
 
-/// Marked as blocking, for it would keep the executor busy over a long text.
+/// Added as blocking, because a long text would block the executor.
 fn count(message: Message) -> Result<String, FunctionError> {
     Ok(std::str::from_utf8(message.payload())?.split_whitespace().count().to_string())
 }

@@ -1,8 +1,8 @@
 //! Counts the words of a text with a pipeline of three servers: one splits, one normalises, one counts.
 //!
 //! `cargo run --example word_count`, or `cargo run --example word_count -- book.txt`, with etcd's URLs in `PALM_ETCD`.
-//! The three servers run in this process, so that one command shows it all; as processes of their own they would be
-//! called in the same way. The paragraphs go from server to server; this program sees their counts alone, and adds these up.
+//! The three servers run in this process, so that one command shows everything; as separate processes they would be called in the
+//! same way. The paragraphs go from server to server; this program only receives their counts, and adds them up.
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_examples::{Hosted, reaches};
@@ -14,25 +14,25 @@ use std::{
     io::{self, Write as _},
 };
 
-/// What is counted unless a file is named: the licence, which lies beside the code.
+/// The default text: the licence in this repository.
 const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE-APACHE");
-/// How many words are shown.
+/// How many words are printed.
 const SHOWN: usize = 10;
 
 type Counts = BTreeMap<String, u64>;
 
-/// A text into its words, one a line.
+/// Splits a text into its words, one per line.
 async fn split(message: Message) -> Result<String, FunctionError> {
     Ok(std::str::from_utf8(message.payload())?.split_whitespace().collect::<Vec<_>>().join("\n"))
 }
 
-/// Words into the form in which they are the same: small letters, nothing around them.
+/// Normalises words: lower case, without punctuation around them.
 async fn normalise(message: Message) -> Result<String, FunctionError> {
     let words = std::str::from_utf8(message.payload())?.lines().map(normal);
     Ok(words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("\n"))
 }
 
-/// Words into their counts, as JSON.
+/// Counts words; the result is JSON.
 async fn count(message: Message) -> Result<Vec<u8>, FunctionError> {
     let mut counts = Counts::new();
     for word in std::str::from_utf8(message.payload())?.lines() {
@@ -45,11 +45,11 @@ fn normal(word: &str) -> String {
     word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()
 }
 
-/// Streams the paragraphs of a text through the pipeline, and adds up what comes out of it.
+/// Streams the paragraphs of a text through the pipeline, and adds up the results.
 async fn count_words(client: &Client, text: String) -> Result<Counts, Box<dyn Error>> {
     let paragraphs: Vec<_> = text.split("\n\n").map(str::to_owned).collect();
     let job = client.job(["split.words", "normalise.words", "count.words"]);
-    // To a sum, it does not matter which paragraph is done first.
+    // The order of the paragraphs does not matter for a sum.
     let mut results = job.unordered().run_iter(paragraphs)?;
     let mut total = Counts::new();
     while let Some((idx, result)) = results.next().await {
@@ -61,7 +61,7 @@ async fn count_words(client: &Client, text: String) -> Result<Counts, Box<dyn Er
     Ok(total)
 }
 
-/// The same without any server, to compare with.
+/// Counts the same without any server, for comparison.
 fn count_here(text: &str) -> Counts {
     let mut total = Counts::new();
     for word in text.split_whitespace().map(normal).filter(|word| !word.is_empty()) {
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let counts = block_on(count_words(&client, text))?;
 
     let mut sorted: Vec<_> = counts.iter().collect();
-    // The most frequent first; of these, by the alphabet, as they are.
+    // The most frequent first, and equally frequent ones in alphabetical order (the sort is stable).
     sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     for (word, count) in sorted.iter().take(SHOWN) {
         writeln!(io::stdout(), "{count:>6} {word}")?;

@@ -1,6 +1,5 @@
-//! The examples are beside this folder; `cargo run --example printf -- run` runs one.
-//!
-//! Here is what those need that are a whole mesh in one program. Servers are processes of their own otherwise.
+//! Helpers for the examples that run a whole mesh in one program; normally each server is a process. The examples are in the
+//! directory above; `cargo run --example printf -- run` runs one.
 
 use futures::{channel::oneshot, executor::block_on};
 use palm_peer::{Client, Config, Error, Server};
@@ -9,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a mesh may take to be ready.
+/// How long to wait for a mesh to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// A server of a mesh, on a thread of this process. Dropped, it leaves the mesh.
+/// A server on a thread of this process. It leaves the mesh when it is dropped.
 pub struct Hosted {
     leave: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), Error>>>,
@@ -40,7 +39,7 @@ impl Drop for Hosted {
     }
 }
 
-/// Waits until a client can reach so many instances of a server; says whether it can.
+/// Waits until a client can reach this many instances of a server. Returns whether it can.
 #[must_use]
 pub fn reaches(client: &Client, server: &str, instances: usize) -> bool {
     let deadline = Instant::now() + READY_WITHIN;

@@ -1,6 +1,6 @@
 //! The command line.
 
-// The comments of the fields are the help text, in which mark-up has no place.
+// The comments of the fields are the help text, which has no mark-up.
 #![allow(rustdoc::bare_urls, clippy::doc_markdown)]
 
 use crate::error::CliError;
@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-/// How long etcd may take to answer: with the start of the program, within the 5 s in which palm-cli says so.
+/// How long etcd may take to answer, so that palm-cli reports an outage within 5 s, including its start.
 const ETCD_WITHIN: Duration = Duration::from_secs(4);
 
-/// shows and clears what a PALM mesh keeps in etcd, and calls its functions
+/// shows and clears what a PALM mesh stores in etcd, and calls its functions
 ///
-/// Config may stand before or behind the command; each overrides its PALM_* environment variable.
+/// Options may stand before or after the command; each overrides its PALM_* environment variable.
 #[derive(FromArgs, Debug)]
 #[argh(
     error_code(0, "done"),
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
     #[argh(option, arg_name = "urls")]
     etcd: Option<String>,
-    /// folder of the mesh in etcd, such as /staging (default none)
+    /// key prefix of the mesh in etcd, such as /staging (default none)
     #[argh(option)]
     prefix: Option<String>,
     /// user for etcd, as name:password; better in the environment, as PALM_USER
@@ -38,13 +38,13 @@ pub(crate) struct Args {
     /// PEM file of the authority that signed the certificates of etcd and of the mesh
     #[argh(option, arg_name = "file")]
     cacert: Option<String>,
-    /// PEM file of the certificate to show to etcd and servers
+    /// PEM file of the certificate to present to etcd and servers
     #[argh(option, arg_name = "file")]
     cert: Option<String>,
     /// PEM file of that certificate's key
     #[argh(option, arg_name = "file")]
     key: Option<String>,
-    /// TLS with servers: auto (when --cacert, --cert and --key are given; the default), off, or required (with etcd too)
+    /// TLS with servers: auto (when --cacert, --cert and --key are set; the default), off, or required (also with etcd)
     #[argh(option, arg_name = "when")]
     tls: Option<String>,
     /// what to do
@@ -52,18 +52,18 @@ pub(crate) struct Args {
     pub command: Command,
 }
 
-/// The options that may stand behind the command as well.
+/// The options that may also stand after the command.
 const EVERYWHERE: [&str; 7] = ["--etcd", "--prefix", "--user", "--cacert", "--cert", "--key", "--tls"];
 
 /// What to do.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
 pub(crate) enum Command {
-    /// Who is there.
+    /// Show the servers.
     Status(Status),
-    /// Take one out.
+    /// Remove a server.
     Rm(Rm),
-    /// Clear everything.
+    /// Clear all keys.
     Reset(Reset),
     /// Call a function.
     Call(Call),
@@ -81,13 +81,13 @@ pub(crate) struct Status {
     /// print all records as one JSON array
     #[argh(switch)]
     pub json: bool,
-    /// go on, and print anew whenever something changes
+    /// keep running, and print again at every change
     #[argh(switch)]
     pub watch: bool,
 }
 
 impl Status {
-    /// Refuses what cannot be meant.
+    /// Refuses contradictory options.
     pub(crate) fn check(&self) -> Result<(), CliError> {
         let asked = [(self.server.is_some(), "a server"), (self.json, "--json"), (self.watch, "--watch")];
         let asked: Vec<_> = asked.into_iter().filter_map(|(is_asked, name)| is_asked.then_some(name)).collect();
@@ -98,7 +98,7 @@ impl Status {
     }
 }
 
-/// takes a server out of the mesh: its process ends, and clients no longer find it
+/// removes a server from the mesh permanently: its process ends, and clients no longer find it
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "rm")]
 pub(crate) struct Rm {
@@ -107,14 +107,14 @@ pub(crate) struct Rm {
     pub server: String,
 }
 
-/// clears all that the mesh keeps in etcd; servers that are alive come back by themselves
+/// clears all keys of the mesh in etcd; running servers re-register by themselves
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "reset")]
 pub(crate) struct Reset {
-    /// do not ask
+    /// do not ask for confirmation
     #[argh(switch)]
     pub yes: bool,
-    /// do not wait for the servers to come back
+    /// do not wait for the servers to re-register
     #[argh(switch)]
     pub no_wait: bool,
 }
@@ -123,10 +123,10 @@ pub(crate) struct Reset {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "call")]
 pub(crate) struct Call {
-    /// server.function, or uuid.function for that one
+    /// server.function, or uuid.function for one instance
     #[argh(positional)]
     pub target: String,
-    /// what to send (default nothing); - reads it from standard input
+    /// the payload (default empty); - reads it from standard input
     #[argh(positional)]
     pub payload: Option<String>,
     /// seconds that the call may take (default 30, or PALM_TIMEOUT)
@@ -141,10 +141,10 @@ pub(crate) struct Call {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "job")]
 pub(crate) struct Job {
-    /// the functions, separated by commas: server.function, or uuid.function for that one
+    /// the functions, separated by commas: server.function, or uuid.function for one instance
     #[argh(positional)]
     pub pipeline: String,
-    /// how many messages may be under way (default 1024)
+    /// how many messages may be in flight (default 1024)
     #[argh(option, arg_name = "messages", default = "NonZeroUsize::MIN.saturating_add(1023)")]
     pub window: NonZeroUsize,
     /// print results as they complete, instead of in the order of the messages
@@ -153,19 +153,19 @@ pub(crate) struct Job {
     /// messages and results end with NUL, not with a line feed
     #[argh(switch)]
     pub null: bool,
-    /// seconds that each message may take in all (default 30, or PALM_TIMEOUT)
+    /// seconds that each message may take in total (default 30, or PALM_TIMEOUT)
     #[argh(option, arg_name = "seconds")]
     pub timeout: Option<String>,
-    /// how often each message is tried at most (default 3)
+    /// how many times each message is tried at most (default 3)
     #[argh(option, arg_name = "times", default = "NonZeroU32::MIN.saturating_add(2)")]
     pub attempts: NonZeroU32,
 }
 
 impl Args {
-    /// Where etcd is and how long to wait for it; the environment's, changed by the flags.
+    /// Returns the configuration from the environment, overridden by the options.
     pub(crate) fn config(&self) -> Result<Config, InvalidSetting> {
         let set = Config::from_env()?;
-        // What concerns servers alone, such as an address to listen on, must not get in the way.
+        // Settings of servers only, such as the address to listen on, are ignored.
         let mut settings = Config {
             etcd: set.etcd,
             prefix: set.prefix,
@@ -206,18 +206,18 @@ impl Args {
     }
 }
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug)]
-// One is made, once.
+// There is only one value of this type.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Parsed {
     /// A command.
     Args(Args),
-    /// This text.
+    /// The help text.
     Help(String),
 }
 
-/// Reads the command line, without the program's name.
+/// Parses the command line, without the program's name.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, CliError> {
     let text = |arg: OsString| {
         arg.into_string().map_err(|arg| CliError::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
@@ -231,8 +231,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
     }
 }
 
-/// The arguments as argh wants them: what goes for all commands in front of the command, `--name=value` apart, and the
-/// payload `-`, which it would take for an option, behind `--`.
+/// Returns the arguments in the order that argh needs: general options before the command, `--name=value` split in two, and the
+/// payload `-`, which it would take for an option, after `--`.
 fn ordered(args: Vec<String>) -> Vec<String> {
     let (mut front, mut rest, mut last) = (Vec::new(), Vec::new(), Vec::new());
     let mut args = args.into_iter();

@@ -4,7 +4,7 @@ use crate::{args::Call, error::CliError, screen::Screen};
 use palm_peer::{Client, Config};
 use std::io::{self, Read as _};
 
-/// Does what the command line says.
+/// Runs the command.
 pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Result<(), CliError> {
     let payload = match call.payload.as_deref() {
         Some("-") => standard_input(config.max_payload)?,
@@ -18,11 +18,11 @@ pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Res
     }
     let answer = calling.await?;
     screen.raw(&answer)?;
-    // The prompt would else stand behind the answer. Where a program reads, every byte counts.
+    // Without a line end, the shell's prompt would follow the answer. A program gets the exact bytes.
     if screen.terminal && !answer.is_empty() { Ok(screen.end_line(&answer)?) } else { Ok(()) }
 }
 
-/// All of it, but not more than can be sent and a byte: with that one the call is refused.
+/// Reads standard input, at most one byte more than can be sent: then the call is refused.
 fn standard_input(max: usize) -> Result<Vec<u8>, CliError> {
     let mut payload = Vec::new();
     let max = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);

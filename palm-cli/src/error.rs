@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked, and with which status the program ends.
+//! Errors of commands, and their exit statuses.
 
 use crate::screen::harmless;
 use palm_peer::{CallError, Error, ErrorKind, InvalidSetting};
@@ -7,28 +7,28 @@ use std::{
     process::ExitCode,
 };
 
-/// Says something on stderr, and goes on. Where nobody reads stderr, the status must do.
+/// Prints a message to stderr. A closed stderr is ignored: the exit status remains.
 pub(crate) fn warn(message: &str) {
     // The text may come from servers, or from anyone with write access to etcd.
     let message: Vec<_> = message.trim_end().split('\n').map(harmless).collect();
     let _ = writeln!(io::stderr(), "palm-cli: {}", message.join("\n"));
 }
 
-/// Why a command ends early.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum CliError {
-    /// It could not be done, for this reason.
+    /// It failed for this reason.
     CouldNot(String),
-    /// It was asked wrongly.
+    /// The command line or a setting is wrong.
     Usage(String),
     /// No endpoint of etcd answers.
     Unreachable(String),
-    /// Nobody reads what is written, as after `| head`. The reader has what it wants, so this is no error.
+    /// The output is closed, as after `| head`. This is not an error.
     Unread,
 }
 
 impl CliError {
-    /// Says it on stderr, and gives the exit status.
+    /// Prints the error to stderr, and returns the exit status.
     pub(crate) fn report(self) -> ExitCode {
         let (status, message) = match self {
             Self::CouldNot(message) => (1, message),
@@ -64,7 +64,7 @@ impl From<CallError> for CliError {
     }
 }
 
-/// Of writing to stdout.
+/// An error of writing to stdout.
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         match error.kind() {

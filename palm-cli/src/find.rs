@@ -1,15 +1,15 @@
-//! Which entry a person means.
+//! Finding an entry by its name or the beginning of its name.
 
 use crate::{error::CliError, screen::harmless};
 use palm_peer::ServerEntry;
 use std::fmt::Write as _;
 
-/// The fewest characters of a uuid that may stand for it.
+/// The minimum length of an abbreviated uuid.
 const SHORTEST: usize = 4;
-/// How many candidates are listed before the rest is only counted.
+/// How many candidates are listed; the rest is only counted.
 const LISTED: usize = 20;
 
-/// The entry of this name, or the only one whose name begins so.
+/// Returns the entry of this name, or the only one whose name begins with it.
 pub(crate) fn find<'a>(entries: &'a [ServerEntry], wanted: &str) -> Result<&'a ServerEntry, CliError> {
     let lower = wanted.to_ascii_lowercase();
     if let Some(entry) = entries.iter().find(|entry| entry.name == wanted || entry.name == lower) {
@@ -45,7 +45,7 @@ fn list(entries: &[&ServerEntry]) -> String {
     lines
 }
 
-/// The entry in a few words: `<uuid> (printf at tcp://127.0.0.1:5555)`.
+/// Returns a short description of an entry: `<uuid> (printf at tcp://127.0.0.1:5555)`.
 pub(crate) fn describe(entry: &ServerEntry) -> String {
     let name = harmless(&entry.name);
     match &entry.record {

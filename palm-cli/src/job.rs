@@ -16,15 +16,15 @@ use futures::{
 use palm_peer::{Bytes, Client, Config, JobError};
 use std::io;
 
-/// The most that is under way, in bytes: the library's default.
+/// The maximum number of bytes in flight: the library's default.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// How many results are taken together before they are shown. Fewer are when there are no more yet.
+/// How many results are printed together, if that many are available.
 const TOGETHER: usize = 256;
 
-/// What a message ended in.
+/// A message that ended, with its number.
 type Ended = (u64, Result<Bytes, JobError>);
 
-/// Does what the command line says.
+/// Runs the command.
 pub(crate) async fn run(args: &args::Job, config: Config, screen: &mut Screen) -> Result<(), CliError> {
     let delimiter = if args.null { b'\0' } else { b'\n' };
     let max = config.max_payload;
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: &args::Job, config: Config, screen: &mut Screen) -
         job = job.unordered();
     }
     let (input, messages) = Input::standard(delimiter, max);
-    // What cannot be reached is told here, before anything is read.
+    // Unknown functions are reported here, before any input is read.
     let results = job.run(messages)?;
     let progress = results.progress();
     let bar = Bar::new(&progress);
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: &args::Job, config: Config, screen: &mut Screen) -
     }
 }
 
-/// Prints the results, and says what went wrong.
+/// Prints results to stdout and errors to stderr.
 fn show(ended: &[Ended], delimiter: u8, screen: &mut Screen) -> io::Result<()> {
     for (idx, result) in ended {
         match result {

@@ -1,6 +1,6 @@
-//! Shows and clears what a PALM mesh keeps in etcd, and calls its functions.
+//! Shows and clears what a PALM mesh stores in etcd, and calls its functions.
 //!
-//! Standard output carries what was asked for and nothing else; all words about it go to standard error.
+//! Standard output contains only results; messages go to standard error.
 
 mod args;
 mod call;

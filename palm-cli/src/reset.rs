@@ -1,4 +1,4 @@
-//! `palm-cli reset`: clears everything.
+//! `palm-cli reset`: clears all keys of the mesh.
 
 use crate::{args::Reset, error::CliError, find::describe, screen::Screen, table::counted};
 use palm_peer::{Admin, Config, ServerEntry};
@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long no server may come back until the others are said to be missing: servers that are alive return within seconds, in a large
-/// mesh one after the other.
+/// When no server has re-registered for this long, the others are reported as missing: running servers return within seconds, in a
+/// large mesh one after the other.
 const QUIET: Duration = Duration::from_secs(5);
-/// How long to wait for the servers to come back, at most.
+/// How long to wait for the servers to re-register, at most.
 const BACK_WITHIN: Duration = Duration::from_secs(300);
 
-/// Does what the command line says.
+/// Runs the command.
 pub(crate) async fn run(reset: &Reset, config: Config, screen: &mut Screen) -> Result<(), CliError> {
     let asks = !reset.yes;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
@@ -53,7 +53,7 @@ pub(crate) async fn run(reset: &Reset, config: Config, screen: &mut Screen) -> R
     Ok(())
 }
 
-/// In which time the servers came back, and that no more did for a while, where some are missing.
+/// Returns the text on how long the servers took to re-register, and, if some are missing, that no more followed.
 fn within(waited: Duration, missing: &[&ServerEntry]) -> String {
     let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
     if missing.is_empty() || waited >= BACK_WITHIN {
@@ -62,7 +62,7 @@ fn within(waited: Duration, missing: &[&ServerEntry]) -> String {
     format!("{}, and none within the {} after that", seconds(waited.saturating_sub(QUIET)), seconds(QUIET))
 }
 
-/// Asks, and goes on only if the answer is yes.
+/// Asks for confirmation. An error unless the answer is yes.
 fn confirm(question: &str) -> Result<(), CliError> {
     let mut answer = String::new();
     let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stdin().lock().read_line(&mut answer));
@@ -73,7 +73,7 @@ fn confirm(question: &str) -> Result<(), CliError> {
     }
 }
 
-/// Anything but a clear yes is a no.
+/// Returns whether the answer is a clear yes.
 fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

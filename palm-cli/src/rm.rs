@@ -1,4 +1,4 @@
-//! `palm-cli rm`: takes a server out of the mesh.
+//! `palm-cli rm`: removes a server from the mesh.
 
 use crate::{
     args::Rm,
@@ -8,7 +8,7 @@ use crate::{
 };
 use palm_peer::Admin;
 
-/// Does what the command line says.
+/// Runs the command.
 pub(crate) async fn run(rm: &Rm, admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
     let entries = admin.servers().await?;
     let removed = admin.remove(&find(&entries, &rm.server)?.name).await?;

@@ -1,4 +1,4 @@
-//! Where the answers go: standard output, and what is known about it.
+//! Standard output, and its properties as a terminal.
 
 use futures::{channel::oneshot, future::pending};
 use palm_peer::ServerStatus;
@@ -9,18 +9,18 @@ use std::{
     thread,
 };
 
-/// Goes to the first place of the screen, and clears from there to its end; what was scrolled up stays.
+/// Moves the cursor to the top left and clears the screen; the scrollback is kept.
 const CLEAR: &[u8] = b"\x1b[H\x1b[J";
 
-/// Ends when nobody can read standard output any more, as after `| head`: else a program that has nothing to print for now
-/// would not notice. A thread waits for it, so that nothing is polled.
+/// Returns a future that ends when standard output is closed, as after `| head`: a program that has nothing to print would not
+/// notice otherwise. A thread waits for it, without polling.
 pub(crate) fn reader_gone() -> impl Future<Output = ()> + Unpin {
     let (tx, rx) = oneshot::channel();
     let wait = move || {
         let stdout = io::stdout();
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
         while rustix::event::poll(&mut watched, None) == Err(rustix::io::Errno::INTR) {}
-        // A closed pipe, socket or terminal. What cannot be watched is noticed when something is written.
+        // A closed pipe, socket or terminal. Otherwise the next write fails.
         if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
             let _ = tx.send(());
         }
@@ -36,13 +36,13 @@ pub(crate) fn reader_gone() -> impl Future<Output = ()> + Unpin {
 /// Standard output.
 pub(crate) struct Screen {
     out: BufWriter<StdoutLock<'static>>,
-    /// Whether a person looks at it.
+    /// Whether it is a terminal.
     pub terminal: bool,
     color: bool,
 }
 
 impl Screen {
-    /// That of this process.
+    /// Returns the standard output of this process.
     pub(crate) fn stdout() -> Self {
         let out = io::stdout().lock();
         let terminal = out.is_terminal();
@@ -57,23 +57,23 @@ impl Screen {
         self.out.write_all(b"\n")
     }
 
-    /// Writes these bytes and no others.
+    /// Writes exactly these bytes.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
     }
 
-    /// Ends the line that `bytes`, written last, left open.
+    /// Writes a line end unless `bytes`, written last, ended with one.
     pub(crate) fn end_line(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.ends_with(b"\n") { Ok(()) } else { self.out.write_all(b"\n") }
     }
 
-    /// Shows what was written so far.
+    /// Flushes the output.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Begins a new picture: on a terminal, in place of the last one; elsewhere, behind it. What the terminal showed before the
-    /// first one is scrolled up, not erased.
+    /// Begins a new table: on a terminal, in place of the last one; elsewhere, after it. The terminal's previous content is scrolled
+    /// up, not erased.
     pub(crate) fn redraw(&mut self, first: bool) -> io::Result<()> {
         match (self.terminal, first) {
             (true, true) => {
@@ -87,27 +87,27 @@ impl Screen {
         }
     }
 
-    /// How many characters fit into a line; `None` where there is no end to it.
+    /// Returns the width of the terminal in characters; `None` without a terminal.
     pub(crate) fn width(&self) -> Option<usize> {
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| self.terminal)?;
         Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
     }
 
-    /// The words in the colour of a state, where there is colour.
+    /// Returns the text in the colour of a state, if colours are on.
     pub(crate) fn state(&self, state: ServerStatus, text: &str) -> String {
         self.painted(
             match state {
                 ServerStatus::Leader => "1;32",
                 ServerStatus::Configured => "32",
                 ServerStatus::Broken => "31",
-                // Also what a later version may add.
+                // Also for states that a later version may add.
                 _ => "33",
             },
             text,
         )
     }
 
-    /// The words of a heading.
+    /// Returns the text of a heading.
     pub(crate) fn heading(&self, text: &str) -> String {
         self.painted("1", text)
     }
@@ -117,9 +117,9 @@ impl Screen {
     }
 }
 
-/// The text without what could steer a terminal: anybody who may write to etcd chooses it.
+/// Returns the text with control characters escaped: anyone with write access to etcd may have chosen it.
 pub(crate) fn harmless(text: &str) -> String {
-    // Some characters are no controls, and yet turn around the direction of the text about them.
+    // Some characters are not control characters, but change the direction of the text around them.
     let steers = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };

@@ -1,4 +1,4 @@
-//! `palm-cli status`: who is there.
+//! `palm-cli status`: shows the servers.
 
 use crate::{
     args::Status,
@@ -14,7 +14,7 @@ use futures::{
 use palm_peer::{Admin, ServerEntry};
 use std::{io, time::SystemTime};
 
-/// Does what the command line says.
+/// Runs the command.
 pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
     if status.watch {
         return watch(admin, screen).await;
@@ -27,10 +27,10 @@ pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> 
     }
 }
 
-/// The record of one server, as it is stored.
+/// Prints the record of one server as it is stored.
 fn record(entry: &ServerEntry, screen: &mut Screen) -> Result<(), CliError> {
     if let Err(reason) = &entry.record {
-        // What is stored is shown all the same.
+        // The stored value is printed nevertheless.
         warn(&format!("{} is broken: {}", entry.name, table::brief(&reason.to_string())));
         if screen.terminal {
             return Ok(screen.line(&visible(&entry.stored))?);
@@ -40,18 +40,18 @@ fn record(entry: &ServerEntry, screen: &mut Screen) -> Result<(), CliError> {
     Ok(screen.end_line(&entry.stored)?)
 }
 
-/// Bytes for a terminal, which they cannot steer.
+/// Returns bytes as text for a terminal, with control characters escaped.
 fn visible(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).lines().map(harmless).collect::<Vec<_>>().join("\n")
 }
 
-/// All records as one JSON array: each as it is stored, what is broken as `{"key", "broken"}`.
+/// Prints all records as one JSON array: each as it is stored, invalid ones as `{"key", "broken"}`.
 fn json(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
     screen.raw(b"[")?;
     for (place, entry) in entries.iter().enumerate() {
         screen.raw(if place == 0 { b"\n" } else { b",\n" })?;
         match &entry.record {
-            // JSON escapes most of what could steer a terminal, but not all.
+            // JSON escapes most control characters, but not all.
             Ok(_) if screen.terminal => screen.raw(visible(&entry.stored).as_bytes())?,
             Ok(_) => screen.raw(&entry.stored)?,
             Err(reason) => {
@@ -64,7 +64,7 @@ fn json(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
     screen.raw(if entries.is_empty() { b"]\n" } else { b"\n]\n" })
 }
 
-/// The table and its summary.
+/// Prints the table and its summary.
 fn picture(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
     if !entries.is_empty() {
         let rows = table::rows(entries, SystemTime::now().into());
@@ -80,7 +80,7 @@ fn picture(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
     screen.line(&table::summary(entries))
 }
 
-/// The picture, and again at every change, until somebody ends it.
+/// Prints the table, and again at every change, until the program is stopped.
 async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
     let mut changes = admin.watch();
     let mut gone = reader_gone();

@@ -1,4 +1,4 @@
-//! The table of `status`: what is in it, and how it is laid out.
+//! The table of `status`: its content and layout.
 
 use crate::screen::harmless;
 use palm_peer::{ServerEntry, ServerStatus, Timestamp};
@@ -7,22 +7,22 @@ use std::{collections::BTreeSet, time::Duration};
 /// The headings.
 const HEADINGS: [&str; COLUMNS] = ["UUID", "SERVER", "KIND", "ENDPOINT", "PID", "AGE", "STATE", "FUNCTIONS"];
 const COLUMNS: usize = 8;
-/// Which column is painted.
+/// The column that is coloured.
 const STATE: usize = 6;
-/// The longest text that another column than the last one may have; more makes nobody wiser.
+/// The maximum width of the columns other than the last.
 const WIDEST: usize = 64;
-/// The fewest characters of the last column: below, lines wrap.
+/// The minimum width of the last column: on a narrower terminal, lines wrap.
 const NARROWEST: usize = 12;
 
 /// One line.
 pub(crate) struct Row {
     cells: [String; COLUMNS],
-    /// What the line is painted by; `None` for the headings.
+    /// The state that decides the colour; `None` for the headings.
     pub state: Option<ServerStatus>,
 }
 
 impl Row {
-    /// The line, with the cell of the state as `paint` makes it, at most `width` characters long where there is a width.
+    /// Returns the line, with the state's cell coloured by `paint`, cut to `width` characters if there is a width.
     pub(crate) fn text(
         &self,
         widths: &[usize; COLUMNS],
@@ -44,13 +44,13 @@ impl Row {
     }
 }
 
-/// The headings, then a line for each entry.
+/// Returns the headings, then a row for each entry.
 pub(crate) fn rows(entries: &[ServerEntry], now: Timestamp) -> Vec<Row> {
     let headings = Row { cells: HEADINGS.map(str::to_owned), state: None };
     std::iter::once(headings).chain(entries.iter().map(|entry| row(entry, now))).collect()
 }
 
-/// How wide each column must be.
+/// Returns the width of each column.
 pub(crate) fn widths(rows: &[Row]) -> [usize; COLUMNS] {
     std::array::from_fn(|column| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0))
 }
@@ -75,7 +75,7 @@ fn row(entry: &ServerEntry, now: Timestamp) -> Row {
     Row { cells, state: Some(entry.state) }
 }
 
-/// Why a record is broken, short enough for a line: the reason may quote the record.
+/// Returns why a record is invalid, cut to fit a line: the reason may quote the record.
 pub(crate) fn brief(reason: &str) -> String {
     cut(&harmless(reason), 200)
 }
@@ -84,7 +84,7 @@ fn narrow(text: &str) -> String {
     cut(&harmless(text), WIDEST)
 }
 
-/// The first `most` characters; the last of them says that there are more.
+/// Returns the first `max` characters, ending in `…` if there are more.
 fn cut(text: &str, max: usize) -> String {
     if text.chars().count() <= max {
         return text.to_owned();
@@ -92,7 +92,7 @@ fn cut(text: &str, max: usize) -> String {
     text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// A time in its two largest units: `7s`, `3m05s`, `2h00m`, `4d03h`.
+/// Returns a duration in its two largest units: `7s`, `3m05s`, `2h00m`, `4d03h`.
 pub(crate) fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -104,7 +104,7 @@ pub(crate) fn age(time: Duration) -> String {
     }
 }
 
-/// The line below the table.
+/// Returns the line below the table.
 pub(crate) fn summary(entries: &[ServerEntry]) -> String {
     let records: Vec<_> = entries.iter().filter_map(|entry| Some((entry, entry.record.as_ref().ok()?))).collect();
     let broken = match entries.len() - records.len() {
@@ -127,7 +127,7 @@ pub(crate) fn summary(entries: &[ServerEntry]) -> String {
     )
 }
 
-/// `1 server`, `2 servers`.
+/// Returns `1 server`, `2 servers`.
 pub(crate) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -1,4 +1,4 @@
-//! How a job gets on, on a terminal.
+//! The progress bar of a job on a terminal.
 
 use super::Ended;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-/// How often it is drawn anew.
+/// The interval between updates.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A progress bar on stderr; nothing at all where no person looks, or types the input at the same time.
+/// A progress bar on stderr; hidden when stderr is not a terminal, or when the input is typed at the terminal.
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {
@@ -25,7 +25,7 @@ impl Bar {
             return Self(ProgressBar::hidden());
         }
         let bar = ProgressBar::with_draw_target(left_to_read(), ProgressDrawTarget::stderr());
-        // Where the end of the input is not known, there is no bar to fill.
+        // If the length of the input is unknown, only counts are shown.
         let template = if bar.length().is_some() {
             "[{bar:20}] {percent:>3}% {counts} {elapsed}"
         } else {
@@ -43,25 +43,25 @@ impl Bar {
         Self(bar)
     }
 
-    /// Moves the bar by bytes that were read.
+    /// Returns a function that advances the bar by the number of bytes read.
     pub(super) fn read(&self) -> impl Fn(u64) + Send + 'static {
         let bar = self.0.clone();
         move |bytes| bar.inc(bytes)
     }
 
-    /// Writes `ended`, with the bar out of the way where both would come to the same screen.
+    /// Runs `write`, which prints `ended`, with the bar hidden if both appear on the same terminal.
     pub(super) fn aside<T>(&self, terminal: bool, ended: &[Ended], write: impl FnOnce() -> T) -> T {
         let in_the_way = terminal || ended.iter().any(|(_, result)| result.is_err());
         if in_the_way { self.0.suspend(write) } else { write() }
     }
 
-    /// Leaves it as it is at the end.
+    /// Leaves the bar in its final state.
     pub(super) fn finish(&self) {
         self.0.abandon();
     }
 }
 
-/// A job that ends early leaves nothing behind it.
+/// Removes the bar of a job that ends early.
 impl Drop for Bar {
     fn drop(&mut self) {
         if !self.0.is_finished() {
@@ -76,7 +76,7 @@ fn counts(progress: &Progress) -> String {
     format!("{} of {} done{failed}{retried}, {:.0}/s", progress.done(), progress.sent(), progress.rate())
 }
 
-/// How much there is to read, when standard input is a file.
+/// Returns the remaining length of standard input, if it is a file.
 fn left_to_read() -> Option<u64> {
     let mut file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;

@@ -11,7 +11,7 @@ use std::{
 /// How many messages are read ahead of the job.
 const AHEAD: usize = 16;
 
-/// An input that is not read yet.
+/// The input before it is read.
 #[must_use = "nothing is read until `start`"]
 pub(super) struct Input {
     delimiter: u8,
@@ -19,19 +19,20 @@ pub(super) struct Input {
     messages: mpsc::Sender<Bytes>,
 }
 
-/// An input that is read.
+/// The input while it is read.
 #[must_use = "says how reading ended"]
 pub(super) struct Reading(Option<thread::JoinHandle<io::Result<()>>>, Option<io::Error>);
 
 impl Input {
-    /// Standard input in pieces that end with `delimiter`, which is left out. Of a piece longer than `max`, which can
-    /// not be sent, a byte more is kept: with that one it is refused.
+    /// Splits standard input at `delimiter`, which is removed. A piece longer than `max`, which cannot be sent, is cut to one byte
+    /// more: then it is refused.
     pub(super) fn standard(delimiter: u8, max: usize) -> (Self, mpsc::Receiver<Bytes>) {
         let (messages, stream) = mpsc::channel(AHEAD);
         (Self { delimiter, max, messages }, stream)
     }
 
-    /// Reads on a thread of its own, for reading blocks; it waits while the job pulls nothing. `count` is told of each byte.
+    /// Reads on a thread, because reading blocks; the thread waits while the job pulls nothing. `count` is called with the number of
+    /// bytes read.
     pub(super) fn start(self, count: impl Fn(u64) + Send + 'static) -> Reading {
         let read = move || self.read(&mut io::stdin().lock(), count);
         match thread::Builder::new().name("stdin".to_owned()).spawn(read) {
@@ -43,7 +44,7 @@ impl Input {
     fn read(mut self, from: &mut impl BufRead, count: impl Fn(u64)) -> io::Result<()> {
         while let Some((message, length)) = piece(from, self.delimiter, self.max)? {
             count(length);
-            // Feeding waits for room. Nobody takes messages any more when the program is about to end.
+            // Waits for room. The receiver is dropped when the program is about to end.
             if block_on(self.messages.feed(message)).is_err() {
                 break;
             }
@@ -53,7 +54,7 @@ impl Input {
 }
 
 impl Reading {
-    /// Waits for the end of the input, which the job has seen, and says whether it was one.
+    /// Returns the error that ended the input, if it did not end normally. Called after the job has seen the end.
     pub(super) fn ended(self) -> Result<(), CliError> {
         let Self(thread, error) = self;
         let ended = error.map_or_else(|| thread.map_or(Ok(Ok(())), thread::JoinHandle::join), |error| Ok(Err(error)));
@@ -62,11 +63,11 @@ impl Reading {
     }
 }
 
-/// The next piece, and its whole length with its delimiter; `None` at the end. What follows the last delimiter is a piece
-/// unless it is empty.
+/// Returns the next piece and its full length with the delimiter; `None` at the end. The bytes after the last delimiter are a piece
+/// unless there are none.
 fn piece(from: &mut impl BufRead, delimiter: u8, max: usize) -> io::Result<Option<(Bytes, u64)>> {
     let mut message = Vec::new();
-    // One more than can be sent, and the delimiter.
+    // One byte more than can be sent, and the delimiter.
     let enough = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(2);
     let mut length = u64::try_from(from.take(enough).read_until(delimiter, &mut message)?).unwrap_or(u64::MAX);
     if length == 0 {

@@ -56,7 +56,7 @@ fn only_the_last_column_is_cut_to_the_terminal() {
     assert!(cut.iter().all(|line| line.chars().count() <= 130), "{cut:#?}");
     assert!(cut[1].ends_with("leader   printf,_ping,get"), "{}", cut[1]);
     assert!(cut[3].ends_with('…'), "{}", cut[3]);
-    // What does not fit in any case wraps, and loses nothing of the other columns.
+    // On a terminal that is too narrow, lines wrap, and no other column is cut.
     let narrow = lines(&some(), Some(40));
     assert!(narrow[1].contains(ONE) && narrow[1].ends_with("printf,_pin…"), "{}", narrow[1]);
 }

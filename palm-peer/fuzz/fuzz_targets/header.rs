@@ -1,4 +1,4 @@
-//! Inputs are taken for the header of a message.
+//! Fuzzes the header of a message.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Inputs are taken for the opening of a connection.
+//! Fuzzes the handshake of a connection.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Inputs are taken for what lies in etcd.
+//! Fuzzes values in etcd.
 
 #![no_main]
 

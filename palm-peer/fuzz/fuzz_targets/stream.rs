@@ -1,4 +1,4 @@
-//! Inputs are taken for a stream of frames.
+//! Fuzzes a stream of frames.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
-//! The laws that hold whatever a stranger says. The targets under `fuzz_targets` look for what breaks them; the tests here put the
-//! inputs under `seeds`, and thousands made from them, to the same laws.
+//! Properties that hold for any untrusted input. The targets under `fuzz_targets` search for violations; the tests here check the
+//! inputs under `seeds`, and thousands of mutations of them, against the same properties.
 
-// A broken law is a panic, as in a test.
+// A violation is a panic, as in a test.
 #![allow(clippy::expect_used)]
 
 #[cfg(test)]
@@ -22,17 +22,17 @@ use palm_proto::{
     },
 };
 
-/// What is done with bytes of any origin. Panics when a law is broken.
+/// A target: checks arbitrary bytes. Panics when a property is violated.
 pub type Target = fn(&[u8]);
 
-/// The targets: what an input is taken for.
+/// All targets, by name.
 pub const TARGETS: [(&str, Target); 4] =
     [("opening", opening), ("stream", stream), ("header", header), ("record", record)];
 
-/// The opening of a connection: what is accepted or refused stays so when more comes, and nothing is accepted without its end.
+/// The handshake of a connection: the result does not change when more bytes arrive, and nothing incomplete is accepted.
 ///
 /// # Panics
-/// When a law is broken.
+/// When a property is violated.
 pub fn opening(bytes: &[u8]) {
     let (mut greeted, mut ready) = (Ok(false), [Ok(None), Ok(None)]);
     for end in 0..=bytes.len().min(4096) {
@@ -49,11 +49,11 @@ pub fn opening(bytes: &[u8]) {
     }
 }
 
-/// A stream of frames: it makes no difference in which pieces it comes, only what is within the limits is passed, and no more
-/// than a header is held back; and who puts messages together from it comes to the same. The first byte chooses the pieces.
+/// A stream of frames: the result does not depend on fragmentation, only data within the limits is passed, and no more than a header
+/// is held back; and the decoder gets the same messages. The first byte selects the fragmentation.
 ///
 /// # Panics
-/// When a law is broken.
+/// When a property is violated.
 pub fn stream(bytes: &[u8]) {
     const LIMITS: Limits = Limits { bytes: 1000, frames: 8 };
     let Some((first, bytes)) = bytes.split_first() else { return };
@@ -66,14 +66,14 @@ pub fn stream(bytes: &[u8]) {
     assert_eq!((decoded.0.len(), decoded.1), (messages, scanned.refused));
 }
 
-/// What comes of a stream.
+/// The result of scanning a stream.
 #[derive(Debug, PartialEq, Eq)]
 struct Scanned {
     passed: Vec<u8>,
     refused: bool,
 }
 
-/// The messages of a stream that comes in pieces of `size`, and whether it is refused then.
+/// Returns the messages of a stream in pieces of `size`, and whether it is refused then.
 fn decode(limits: Limits, bytes: &[u8], size: usize) -> (Vec<Vec<bytes::Bytes>>, bool) {
     let (mut decoder, mut messages) = (Decoder::new(limits), Vec::new());
     for mut piece in bytes.chunks(size) {
@@ -91,7 +91,7 @@ fn decode(limits: Limits, bytes: &[u8], size: usize) -> (Vec<Vec<bytes::Bytes>>,
     (messages, false)
 }
 
-/// What is passed of a stream that comes in pieces of `size`, and whether it is refused then.
+/// Returns what is passed of a stream in pieces of `size`, and whether it is refused then.
 fn scan(limits: Limits, bytes: &[u8], size: usize) -> Scanned {
     let mut scanner = Scanner::new(limits).asking_from(100);
     let (mut passed, mut kept) = (Vec::new(), Vec::new());
@@ -114,7 +114,7 @@ fn scan(limits: Limits, bytes: &[u8], size: usize) -> Scanned {
     Scanned { passed, refused: false }
 }
 
-/// Reads what was passed in the plainest way that there is; gives how many messages are whole.
+/// Parses the passed bytes in the simplest possible way. Returns how many messages are complete.
 fn check_passed(limits: Limits, mut bytes: &[u8]) -> usize {
     let (mut messages, mut frames, mut length) = (0, 0, 0_u64);
     while let [flags, rest @ ..] = bytes {
@@ -138,11 +138,10 @@ fn check_passed(limits: Limits, mut bytes: &[u8]) -> usize {
     messages
 }
 
-/// The header of a request or an answer: what is understood is written so that it is understood again, and what is not is
-/// answered with a header that fits.
+/// The header of a request or an answer: a valid one round-trips, and an invalid one is answered with a header that fits.
 ///
 /// # Panics
-/// When a law is broken.
+/// When a property is violated.
 pub fn header(bytes: &[u8]) {
     match message::decode(bytes) {
         Ok(Incoming::Request(request)) => {
@@ -175,16 +174,15 @@ pub fn header(bytes: &[u8]) {
     }
 }
 
-/// What lies in etcd: what is understood is written so that it is understood again, shows nothing that could steer a terminal,
-/// and what is not understood is said in few words.
+/// Values in etcd: a valid one round-trips, its display contains no control characters, and the error of an invalid one is short.
 ///
 /// # Panics
-/// When a law is broken.
+/// When a property is violated.
 pub fn record(bytes: &[u8]) {
     match Record::from_json(bytes) {
         Ok(record) => {
             assert!(bytes.len() <= record::LONGEST);
-            // Of times, no more than microseconds is kept: so it is what is written that must stay.
+            // Times are cut to microseconds, so the written form is compared.
             let written = record.to_json();
             let again = Record::from_json(written.as_bytes()).map(|record| record.to_json());
             assert_eq!(again.as_ref(), Ok(&written));

@@ -1,10 +1,10 @@
-//! The seeds, and thousands of inputs made from them in the same way in every run.
+//! Checks the seeds, and thousands of mutations of them, which are the same in every run.
 
 use super::TARGETS;
 use fastrand::Rng;
 use std::{fs, path::Path};
 
-/// What tears formats apart, more often than chance does.
+/// Tokens that break parsers more often than random bytes do.
 const TOKENS: [&[u8]; 14] =
     [b"\"", b"\\", b"{", b"[", b"}", b"]", b"null", b"1e999", b"\\ud800", b"\xff", b"\x1b[2J", b"\0", b"\x7f", b"-1"];
 
@@ -17,13 +17,13 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             (path.display().to_string(), fs::read(&path).expect("a file"))
         })
         .collect();
-    // The order of a folder is any.
+    // The order of directory entries is arbitrary.
     seeds.sort();
     assert!(seeds.len() >= 10, "{} has {} seeds", folder.display(), seeds.len());
     seeds
 }
 
-/// Another input, not far from this one.
+/// Returns a mutation of this input.
 fn mutated(rng: &mut Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..=rng.usize(..4) {
@@ -50,7 +50,7 @@ fn mutated(rng: &mut Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
             _ => bytes.extend(std::iter::repeat_n(rng.u8(..), rng.usize(..64))),
         }
     }
-    // The longest seeds are there for their length; their like would take all the time.
+    // The longest seeds test the length; mutations of full length would take too long.
     bytes.truncate(4096);
     bytes
 }
@@ -59,7 +59,7 @@ fn mutated(rng: &mut Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
 fn every_seed_keeps_the_invariants() {
     for (target, keeps_laws) in TARGETS {
         for (name, seed) in seeds(target) {
-            // The name is shown when a law is broken.
+            // The name is printed when a property is violated.
             println!("{name}");
             keeps_laws(&seed);
         }

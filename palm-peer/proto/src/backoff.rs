@@ -1,27 +1,27 @@
-//! How long to wait before trying again.
+//! Backoff: how long to wait before trying again.
 
 use std::time::Duration;
 
-/// The wait before attempt `attempt` (from 0): doubles from `first` up to `most`, and then loses up to half of itself
-/// by `random` (0 to 1), so that those who failed together do not come back together ("equal jitter").
+/// Returns the wait before attempt `attempt` (from 0): it doubles from `first` up to `max`, and is then shortened by up to half,
+/// by `random` (0 to 1), so that peers that failed together do not retry together ("equal jitter").
 #[must_use]
 pub fn backoff(attempt: u32, first: Duration, max: Duration, random: f64) -> Duration {
     full_jitter(attempt, first, max, random.clamp(0.0, 1.0) / 2.0)
 }
 
-/// As [`backoff`], but loses up to all of itself ("full jitter"): for what the whole mesh waits for, such as etcd, which all
-/// would ask at once when it is back.
+/// As [`backoff`], but shortened by up to its whole length ("full jitter"): for waits of the whole mesh, such as for an etcd that
+/// all peers would call at once when it is back.
 #[must_use]
 pub fn full_jitter(attempt: u32, first: Duration, max: Duration, random: f64) -> Duration {
     let doubled = first.saturating_mul(2_u32.saturating_pow(attempt.min(30)));
     doubled.min(max).mul_f64(1.0 - random.clamp(0.0, 1.0))
 }
 
-/// A link that held for so long is not of a server that always ends its links.
+/// A link that stays open this long does not count as one that its server closed at once.
 pub const HELD: Duration = Duration::from_secs(10);
 
-/// How long to wait before looking whether a process is gone whose link has ended, when `ends` links to it in a row did not
-/// hold: not at all at first; but who lets everybody in and ends it again shall not keep us busy.
+/// Returns how long to wait before checking whether a process whose link has ended is gone, after `ends` links in a row that did
+/// not stay open. The first check is immediate; a server that accepts and closes every connection must not cause constant work.
 #[must_use]
 pub fn wait_after_end(ends: u32, random: f64) -> Duration {
     match ends {

@@ -1,9 +1,9 @@
-//! When a call is sent, to which instance, when it is retried, and what its caller is told.
+//! When a call is sent, to which instance, when it is retried, and which error its caller gets.
 //!
-//! [`Call`] is one call. [`Call::next`] says what to do now; the caller does it, and reports an attempt that had no result with
-//! [`Call::attempt_failed`]. The law: a call is sent again only if it is certain that the function did not run. Each instance is tried
-//! once a round. When none is left, another round begins after a backoff, if it may do better before the deadline. Nothing is sent after
-//! the deadline.
+//! [`Call`] is one call. [`Call::next`] says what to do now; the caller does it, and reports an attempt without a result to
+//! [`Call::attempt_failed`]. The rule: a call is sent again only if it is certain that the function did not run. Each instance is
+//! tried once a round. When none is left, another round begins after a backoff, if it may succeed before the deadline. Nothing is
+//! sent after the deadline.
 
 #[cfg(test)]
 mod tests;
@@ -105,7 +105,7 @@ impl Call {
         }
         let able = match able {
             Ok(able) => able,
-            // What an instance said tells more than that it is gone since.
+            // The error of an instance says more than that no instance is left.
             Err(failure) => return Next::Fail(self.last(failure)),
         };
         match choose(&not_avoided(&able, &self.tried)) {
@@ -147,14 +147,14 @@ impl Call {
     }
 }
 
-/// The failure of an attempt whose function certainly did not run, and how long another attempt at the same instance takes if that may do
-/// better. An error when the function may have run.
+/// Returns the failure of an attempt whose function certainly did not run, and how long another attempt at the same instance takes if
+/// that one may succeed. An error when the function may have run.
 fn did_not_run(error: AttemptError) -> Result<(CallFailure, Option<Duration>), CallFailure> {
     match error {
         AttemptError::NotConnected { failure, retry_takes } => Ok((failure, retry_takes)),
         AttemptError::NotSent(failure) => Ok((failure, None)),
         AttemptError::Answered(failure) => match failure.kind {
-            // It will be less so in a while.
+            // It may have room again after a while.
             CallErrorKind::Busy => Ok((failure, Some(Duration::ZERO))),
             CallErrorKind::Leaving | CallErrorKind::WrongServer => Ok((failure, None)),
             _ => Err(failure),

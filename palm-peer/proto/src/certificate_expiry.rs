@@ -1,16 +1,16 @@
-//! When the end of a certificate's validity is worth a line in the log.
+//! When to log that a certificate is about to expire.
 
 use std::time::Duration;
 
-/// How long before its end a certificate is warned of.
+/// How long before the expiry of a certificate the warnings begin.
 pub const WARN_BEFORE: Duration = Duration::from_secs(7 * DAY);
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// What to say of a certificate.
+/// The state of a certificate's validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiryStatus {
-    /// It is valid for a good while.
+    /// It is valid for longer than [`WARN_BEFORE`].
     Valid,
     /// It expires soon.
     ExpiresIn(Duration),
@@ -18,8 +18,8 @@ pub enum ExpiryStatus {
     Expired,
 }
 
-/// Judges a certificate that expires at this time, and says when to look again: each day, and at once when it expires. All times
-/// are counted from the same moment.
+/// Returns the status of a certificate that expires at this time, and the time until the next check: a day, or less if it expires
+/// before. Both times are counted from the same moment.
 #[must_use]
 pub fn check_expiry(now: Duration, expires: Option<Duration>) -> (ExpiryStatus, Duration) {
     let day = Duration::from_secs(DAY);

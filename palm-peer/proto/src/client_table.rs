@@ -13,14 +13,14 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long an answer waits for its client to greet. A server that passes a message on may know an instance a moment before
-/// the client does.
+/// How long an answer waits for its client to greet: a server that forwards a message may learn of an instance before the client
+/// does.
 pub const HELD_FOR: Duration = Duration::from_secs(10);
 
-/// How many answers may wait so.
+/// How many answers may wait for their clients.
 pub const MAX_HELD: usize = 4096;
 
-/// How many bytes these may have.
+/// How many bytes these answers may have in total.
 pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
 /// Who greeted over a connection, and when: a later greeting has a greater number.
@@ -48,7 +48,7 @@ pub struct ClientTable<C, A> {
     by_client: BTreeMap<(Uuid, u64), C>,
     /// The connections that asked for a goodbye.
     wants_goodbye: HashSet<C>,
-    /// Whether it was said.
+    /// Whether the goodbye was sent.
     said_goodbye: bool,
     /// The connections that were told goodbye, and have not said yet that nothing more comes.
     parting: HashSet<C>,
@@ -78,10 +78,10 @@ impl<C, A> Default for ClientTable<C, A> {
 }
 
 impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
-    /// Somebody greeted over this connection; `bye` asks for a goodbye. It is the most recent one of `client` now, if that is
-    /// named: who only asks who is there may close the connection at the answer, so nothing else is sent over it. A
-    /// connection that greets again belongs to the client that it named last. Returns the answers that wait for the client,
-    /// oldest first.
+    /// Handles a greeting over this connection; `bye` asks for a goodbye. If it names a `client`, the connection is now that client's
+    /// most recent one. A peer that only asks for the server's uuid may close the connection after the answer, so nothing else is
+    /// sent over it. A connection that greets again belongs to the client that it named last. Returns the answers that wait for
+    /// the client, oldest first.
     #[must_use]
     pub fn greeted(&mut self, client: Option<Uuid>, connection: &C, bye: bool, now: Instant) -> Vec<A> {
         if bye {
@@ -99,7 +99,7 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
         waiting.into_iter().filter_map(|seq| self.release(seq)).collect()
     }
 
-    /// A connection ended. The client's most recent connection of those that are still open is its own from now on.
+    /// Handles the end of a connection. From now on the client's connection is the most recent one that is still open.
     pub fn disconnected(&mut self, connection: &C) {
         self.wants_goodbye.remove(connection);
         self.parting.remove(connection);
@@ -108,13 +108,13 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
         }
     }
 
-    /// The most recent connection of this client that is still open.
+    /// Returns the most recent open connection of this client.
     pub fn connection(&self, client: Uuid) -> Option<&C> {
         self.by_client.range((client, 0)..=(client, u64::MAX)).next_back().map(|(_, connection)| connection)
     }
 
     /// Keeps an answer of `bytes` until its client greets, for [`HELD_FOR`] at most. When there are too many, the oldest are
-    /// dropped: their clients send again.
+    /// dropped, and their clients send the messages again.
     pub fn hold(&mut self, client: Uuid, answer: A, bytes: usize, now: Instant) {
         let seq = self.seq();
         self.held.insert(seq, Held { client, answer, bytes, until: now + HELD_FOR });
@@ -136,7 +136,7 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
         }
     }
 
-    /// When the next answer expires, if one waits.
+    /// Returns when the next answer expires, if one waits.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.held.first_key_value().map(|(_, held)| held.until)
     }

@@ -1,4 +1,4 @@
-//! What a client can reach, kept so that a call costs the same with one instance and with thousands.
+//! The instances that a client can reach, kept so that a call costs the same with one instance and with thousands.
 
 use super::routing::{SUBSET, rendezvous};
 use crate::types::{
@@ -13,19 +13,19 @@ use std::{
 };
 use uuid::Uuid;
 
-/// The instances that one target can mean.
+/// The instances that can answer one target.
 pub type Able = Arc<[Arc<Instance>]>;
 
-/// A change of what can be reached.
+/// A change of the reachable instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
-    /// The instance can be reached, as it is described here.
+    /// The instance is reachable, as described here.
     Put(Instance),
-    /// The instance of this name and uuid can be reached no longer.
+    /// The instance of this name and uuid is no longer reachable.
     Removed(String, Uuid),
 }
 
-/// All that can be reached, for one client.
+/// All reachable instances, from the view of one client.
 #[derive(Debug)]
 pub struct Directory {
     client: Uuid,
@@ -42,7 +42,7 @@ struct Server {
     functions: HashMap<String, Preferred>,
 }
 
-/// The instances that a client prefers among those that have a function: [`SUBSET`] of them at most, the heaviest first.
+/// The instances that a client prefers among those that have a function: at most [`SUBSET`], those with the highest weight first.
 #[derive(Debug, Default)]
 struct Preferred {
     weighed: Vec<(u64, Arc<Instance>)>,
@@ -52,19 +52,19 @@ struct Preferred {
 }
 
 impl Directory {
-    /// What `client` can reach: nothing yet.
+    /// Returns the empty directory of `client`.
     #[must_use]
     pub fn new(client: Uuid) -> Self {
         Self { client, servers: BTreeMap::new(), by_uuid: HashMap::new(), version: 0 }
     }
 
-    /// Counts the changes.
+    /// Returns the number of changes so far.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Takes in what changed. Costs as much with many instances as with few, unless it removes one that the client prefers.
+    /// Applies a change. The cost does not depend on the number of instances, unless it removes one that the client prefers.
     pub fn update(&mut self, update: Update) {
         match update {
             Update::Put(instance) => self.put(Arc::new(instance)),
@@ -101,7 +101,7 @@ impl Directory {
         }
     }
 
-    /// The names and uuids of all that can be reached.
+    /// Returns the names and uuids of all reachable instances.
     #[must_use]
     pub fn keys(&self) -> HashSet<(String, Uuid)> {
         let of_server = |(name, server): (&String, &Server)| -> Vec<_> {
@@ -110,13 +110,14 @@ impl Directory {
         self.servers.iter().flat_map(of_server).collect()
     }
 
-    /// Whether an instance can be reached.
+    /// Returns whether an instance is reachable.
     #[must_use]
     pub fn contains(&self, uuid: Uuid) -> bool {
         self.by_uuid.contains_key(&uuid)
     }
 
-    /// Each server's name, what its instances answer, in the order in which the first of them names it, and how many there are.
+    /// Returns each server's name, the functions of its instances, in the order in which the first of them names each, and the
+    /// number of instances.
     pub fn summary(&self) -> impl Iterator<Item = (String, Vec<String>, usize)> {
         self.servers.iter().map(|(name, server)| {
             let mut functions: Vec<String> = Vec::new();
@@ -129,7 +130,7 @@ impl Directory {
         })
     }
 
-    /// The instances that `server.function` (or `<uuid>.function`) can mean for this client, or for another one.
+    /// Returns the instances that can answer `server.function` (or `<uuid>.function`) for this client, or for another one.
     ///
     /// # Errors
     /// `bad_message` when the target has another form; `no_such_server` and `no_such_function` name what exists.
@@ -180,7 +181,7 @@ impl Preferred {
         }
     }
 
-    /// Takes out an instance; `rest` are those of the name that are left.
+    /// Removes an instance; `rest` are the remaining ones of the name.
     fn remove<'a>(
         &mut self,
         client: Uuid,
@@ -209,7 +210,7 @@ fn all_of(weighed: Vec<(u64, Arc<Instance>)>) -> Able {
     weighed.into_iter().map(|(_, instance)| instance).collect()
 }
 
-/// Those that a client prefers among the instances that have the function; `None`: among all.
+/// Returns the instances that a client prefers among those that have the function; `None`: among all.
 fn heaviest<'a>(
     client: Uuid,
     function: Option<&str>,

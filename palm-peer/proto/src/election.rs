@@ -1,9 +1,9 @@
-//! Who leads: the recipe of etcd's `clientv3/concurrency`, carried out by the candidate itself.
+//! Leader election: the recipe of etcd's `clientv3/concurrency`, carried out by the candidate itself.
 //!
-//! Each candidate holds one key on its lease; the key with the lowest create revision leads. Everyone else waits for the
-//! end of the next older key, and of the two before that to learn when it is one of the next two in line. So a leader's end wakes
-//! the next three in line, and not the mesh. The first two of them watch the leader's process over a link as well: should both the
-//! leader and its successor end in silence, the mesh need not wait for their leases.
+//! Each candidate holds one key on its lease; the key with the lowest create revision leads. Every other candidate watches the
+//! next older key, and the two before that, to learn when it is one of the next two in line. So the end of a leader wakes the next
+//! three candidates and not the whole mesh. The first two of them also watch the leader's process over a link: if the leader and
+//! its successor are killed together, the mesh need not wait for their leases to expire.
 
 use super::backoff::backoff;
 use crate::reflector::KeyValue;
@@ -14,7 +14,7 @@ use crate::types::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How many candidates before one's own matter: the next older, and the two before that.
+/// How many older candidates a candidate watches: the next older one, and the two before that.
 pub const AHEAD: usize = 3;
 
 /// A key under `/election/`.
@@ -24,15 +24,14 @@ pub struct Candidate {
     pub key: String,
     /// The lease that the key is on.
     pub lease: LeaseId,
-    /// Whose key it is; `None` when its value is no uuid.
+    /// The candidate's uuid; `None` when the value is not a uuid.
     pub uuid: Option<Uuid>,
-    /// When it was put, which decides.
+    /// The create revision, which decides who leads.
     pub created: Revision,
 }
 
 impl Candidate {
-    /// Reads what lies under `/election/`. A key whose last part is no lease, or another than it is on, was not put by a
-    /// peer.
+    /// Reads a key under `/election/`. Returns `None` when its last part is not the lease that it is on: no peer put it.
     #[must_use]
     pub fn read(keys: &Keys, kv: &KeyValue) -> Option<Self> {
         let lease = keys.candidate_lease(&kv.key).filter(|lease| kv.lease == Some(*lease))?;
@@ -44,22 +43,22 @@ impl Candidate {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The peer is registered under this lease: it may stand.
+    /// The peer is registered under this lease, and may become a candidate.
     LeaseHeld(LeaseId),
     /// The lease may have run out.
     LeaseInDoubt,
-    /// The own candidacy and the latest [`AHEAD`] of those before it, as etcd holds them now.
+    /// Its own candidate key and the latest [`AHEAD`] keys before it, as etcd holds them now.
     Listed(Vec<Candidate>),
-    /// A watched key, one's own or that of somebody before, is gone.
+    /// A watched key is gone: its own, or one before it.
     KeyGone,
 }
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Put the own key if it is absent, then list it and those before it.
+    /// Put its own key if it is absent, then list it and those before it.
     Stand(LeaseId),
-    /// Wait for the end of the predecessor's key, and for those of the keys ahead of it: then this candidate comes closer to the lead.
+    /// Wait for the deletion of the predecessor's key, or of one of the keys ahead of it: each brings this candidate closer to the lead.
     Follow(Follow),
     /// Take up the leader's duties; every write compares this revision.
     Lead(Revision),
@@ -102,7 +101,7 @@ impl Default for Election {
 }
 
 impl Election {
-    /// The create revision of the own key while this peer leads.
+    /// Returns the create revision of its own key while this peer leads.
     #[must_use]
     pub fn term(&self) -> Option<Revision> {
         match self.state {
@@ -111,7 +110,7 @@ impl Election {
         }
     }
 
-    /// Takes in what happened and says what to do, in order.
+    /// Handles an event. Returns what to do, in order.
     pub fn handle(&mut self, event: Event) -> Vec<Action> {
         match (event, self.state) {
             (Event::LeaseInDoubt, _) => self.enter(State::Out, None),
@@ -131,7 +130,7 @@ impl Election {
         };
         candidates.sort_by_key(|candidate| candidate.created);
         match candidates.iter().position(|candidate| candidate.lease == lease) {
-            // One's own key must still stand before leading.
+            // A candidate must see its own key before it leads.
             None => self.enter(State::Standing(lease), Some(Action::Stand(lease))),
             Some(0) => {
                 let term = candidates[0].created;
@@ -156,22 +155,22 @@ impl Election {
     }
 }
 
-/// How long one who resigned lets others lead before it stands again: the longer, the more often it had to resign.
+/// How long a peer that resigned waits before it becomes a candidate again: longer, the more often it resigned in a row.
 #[derive(Debug, Default)]
 pub struct Resignations {
-    /// How many there were in a row, and when the last one was.
+    /// The number of resignations in a row, and the time of the last one.
     last: Option<(u32, Instant)>,
 }
 
-/// The wait after the first resignation, and the longest.
+/// The wait after the first resignation.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest pause of a leader that resigned.
+/// The longest wait of a leader that resigned.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Who led for so long again starts anew.
+/// After this long without a resignation, the count starts again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 impl Resignations {
-    /// Takes in a resignation; says how long to wait.
+    /// Counts a resignation. Returns how long to wait.
     pub fn resigned(&mut self, now: Instant) -> Duration {
         let before = self.last.filter(|(_, last)| now.saturating_duration_since(*last) < FORGIVEN_AFTER);
         let count = before.map_or(0, |(count, _)| count.saturating_add(1));

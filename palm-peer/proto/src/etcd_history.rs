@@ -1,17 +1,16 @@
-//! Whether etcd is still the one that was known: the same cluster, and a history that has only grown.
+//! Detects that etcd is another cluster than before, or that its history went back.
 //!
-//! Every answer of etcd's has the cluster's id in its header, and the revision of the store. A cluster that is restored
-//! from a backup goes back to an earlier revision; nothing that was learnt of the revisions after it holds any more.
+//! Every response of etcd has the cluster's id and the revision of the store in its header. A cluster that is restored from a
+//! backup goes back to an earlier revision; nothing learnt from later revisions holds any more.
 //!
-//! **Which revisions can be compared.** Only those of answers that a quorum agreed on (ranges and transactions): such an answer is
-//! at least as new as any that came *before it was asked for*. Answers that were asked for at the same time may come
-//! in any order, so each is compared with what was known when its own request was sent. Renewals of leases, and what a watch
-//! tells, are answered by one member alone, which may lag behind the others: their revisions prove nothing, and
-//! are not given here. Their cluster is.
+//! **Which revisions can be compared.** Only those of linearizable responses (ranges and transactions): such a response is at least
+//! as new as any that arrived *before its request was sent*. Concurrent requests may be answered in any order, so each response is
+//! compared with what was known when its own request was sent. Lease renewals and watch events come from one member, which may lag
+//! behind the others: their revisions prove nothing and are not passed in. Their cluster id is.
 //!
-//! **Which cluster is meant** is what the first answer says (with several endpoints, what most of them say). Another one that answers
-//! at an endpoint is not believed. Only when the one that was known has not answered anywhere for `give_up_after`, while another did,
-//! it is gone for good, as after a disaster: then the other is taken, as a new history. By then each lease is lost.
+//! **Which cluster is the right one** is decided by the first response (with several endpoints, by most of them). Another cluster that
+//! answers at an endpoint is rejected. Only when the known cluster has not answered anywhere for `give_up_after`, while another did,
+//! is it given up, as after a disaster: the other one is then accepted as a new history. By then every lease is lost.
 
 use crate::types::ids::Revision;
 use std::{
@@ -19,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A cluster's id. Shown in hexadecimal, as etcd's own log does.
+/// A cluster's id. Displayed in hexadecimal, as in etcd's own log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub u64);
 
@@ -29,10 +28,10 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// What the header of an answer says.
+/// The header of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Which cluster answered.
+    /// The cluster that answered.
     pub cluster: ClusterId,
     /// The revision of the store, if a quorum agreed on it.
     pub revision: Option<Revision>,
@@ -45,47 +44,47 @@ pub struct Sent {
     seen: Revision,
 }
 
-/// What an answer says of etcd's history.
+/// What a response shows about etcd's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryStatus {
-    /// All is as it was.
+    /// Nothing changed.
     Same,
-    /// The history went back: what was known of revisions and absent keys is void. The answer is the first of the new one.
+    /// The history went back: what was known about revisions and absent keys is void. This response is the first of the new history.
     WentBack {
         /// The highest revision that was known.
         from: Revision,
         /// The one that was found.
         to: Revision,
     },
-    /// Another cluster is there to stay. The answer is the first of a new history.
+    /// Another cluster has replaced the known one. This response is the first of a new history.
     Replaced {
         /// The one that was known.
         known: ClusterId,
     },
-    /// Another cluster answered: the answer must not be used.
+    /// Another cluster answered: the response must not be used.
     Foreign {
         /// The one that was known.
         known: ClusterId,
     },
-    /// The answer belongs to a history that is over: it must not be used.
+    /// The response belongs to a history that is over: it must not be used.
     Outdated,
 }
 
-/// What is known of etcd's history.
+/// What is known about etcd's history.
 #[derive(Debug)]
 pub struct EtcdHistory {
     give_up_after: Duration,
     cluster: Option<ClusterId>,
     seen: Revision,
     epoch: u64,
-    /// Since when others answered, and the known cluster did not.
+    /// Since when other clusters have answered, and the known one has not.
     foreign_since: Option<Instant>,
-    /// Which cluster each endpoint belongs to, as far as it told.
+    /// The cluster of each endpoint, where known.
     clusters: Vec<Option<ClusterId>>,
 }
 
 impl EtcdHistory {
-    /// Nothing is known yet. A cluster that is gone is given up after `give_up_after`.
+    /// Returns an empty history. A cluster that stops answering is given up after `give_up_after`.
     #[must_use]
     pub fn new(endpoints: usize, give_up_after: Duration) -> Self {
         Self {
@@ -110,20 +109,20 @@ impl EtcdHistory {
         self.epoch
     }
 
-    /// To be kept with a request until its answer.
+    /// Returns what is known now, to be kept with a request until its response.
     #[must_use]
     pub fn sent(&self) -> Sent {
         Sent { epoch: self.epoch, seen: self.seen }
     }
 
-    /// Before the first request: which cluster each endpoint says it belongs to. Most decide; of as many, the one that
-    /// is named first in the settings, so that all peers decide alike.
+    /// Takes the cluster that each endpoint reports, before the first request. The majority decides; in a tie, the one that is
+    /// first in the settings, so that all peers decide alike.
     pub fn identify(&mut self, reported: &[Option<ClusterId>]) {
         self.clusters = reported.to_vec();
         self.cluster = self.cluster.or_else(|| most_frequent(reported.iter().flatten()));
     }
 
-    /// Takes in the header of an answer from an endpoint.
+    /// Checks the header of a response from an endpoint.
     pub fn received(&mut self, endpoint: usize, sent: Sent, header: Header, now: Instant) -> HistoryStatus {
         if let Some(cluster) = self.clusters.get_mut(endpoint) {
             *cluster = Some(header.cluster);
@@ -146,8 +145,8 @@ impl EtcdHistory {
         HistoryStatus::Same
     }
 
-    /// Something else proves that the history of `epoch` is over, such as a key that was modified earlier than it was before.
-    /// Whether this was new.
+    /// Records other proof that the history of `epoch` is over, such as a key with an older version than before. Returns whether this
+    /// was news.
     pub fn went_back(&mut self, epoch: u64) -> bool {
         let new = epoch == self.epoch;
         if new {
@@ -174,7 +173,7 @@ impl EtcdHistory {
     }
 }
 
-/// The one that is there most often; of as many, the first.
+/// Returns the most frequent id; in a tie, the first.
 fn most_frequent<'a>(ids: impl Iterator<Item = &'a ClusterId>) -> Option<ClusterId> {
     let mut counts: Vec<(ClusterId, usize)> = Vec::new();
     for id in ids {
@@ -183,7 +182,7 @@ fn most_frequent<'a>(ids: impl Iterator<Item = &'a ClusterId>) -> Option<Cluster
             None => counts.push((*id, 1)),
         }
     }
-    // `max_by_key` gives the last of equals.
+    // `max_by_key` returns the last of equals.
     counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(id, _)| id)
 }
 

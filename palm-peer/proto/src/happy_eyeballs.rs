@@ -1,6 +1,6 @@
-//! Happy Eyeballs (RFC 8305, sections 4 and 5): in which order, and when, the addresses of a host name are tried.
+//! Happy Eyeballs (RFC 8305, sections 4 and 5): the order in which the addresses of a host name are tried, and when.
 //!
-//! One address that swallows packets would otherwise hold up a connection for the minutes that the system tries it.
+//! Otherwise one black-holed address would delay a connection for the minutes that the system keeps trying it.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long one attempt goes on alone before the next one starts beside it.
+/// How long an attempt runs before the next one starts beside it.
 pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// What to do next.
@@ -16,9 +16,9 @@ pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 pub enum Step {
     /// Connect to this address, beside the attempts that run.
     Start(SocketAddr),
-    /// Wait for the attempts that run, but no longer than until then.
+    /// Wait for the running attempts, at most until this time.
     WaitUntil(Instant),
-    /// Wait for the attempts that run: there is no other address.
+    /// Wait for the running attempts: there is no other address.
     Wait,
     /// All have failed.
     GiveUp,
@@ -34,13 +34,13 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Attempts to reach these addresses, the preferred one first.
+    /// Creates the attempts for these addresses, the preferred one first.
     #[must_use]
     pub fn new(addresses: &[SocketAddr], now: Instant) -> Self {
         Self { untried: interleave(addresses).into(), running: 0, next: now }
     }
 
-    /// What to do now. After [`Step::Start`], ask again.
+    /// Returns what to do now. After [`Step::Start`], call again.
     pub fn step(&mut self, now: Instant) -> Step {
         let Some(address) = self.untried.front().copied() else {
             return if self.running > 0 { Step::Wait } else { Step::GiveUp };

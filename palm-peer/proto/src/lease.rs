@@ -1,4 +1,4 @@
-//! Whether a lease can still be relied on.
+//! Whether a lease is still held.
 
 use std::time::{Duration, Instant};
 
@@ -13,32 +13,32 @@ pub struct LeaseClock {
 }
 
 impl LeaseClock {
-    /// A lease whose grant was asked for at `sent`, with the TTL that etcd answered.
+    /// Creates the clock of a lease whose grant was requested at `sent`, with the TTL that etcd returned.
     #[must_use]
     pub fn granted(sent: Instant, ttl: Duration) -> Self {
         Self { ttl, sent }
     }
 
-    /// A renewal that was sent at `sent` succeeded. Answers may overtake each other; the latest sent counts.
+    /// Records a successful renewal that was sent at `sent`. Answers may overtake each other; the latest request counts.
     pub fn renewed(&mut self, sent: Instant, ttl: Duration) {
         if sent >= self.sent {
             *self = Self { ttl, sent };
         }
     }
 
-    /// When the lease stops counting as held, unless it is renewed.
+    /// Returns when the lease stops counting as held, unless it is renewed.
     #[must_use]
     pub fn held_until(&self) -> Instant {
         self.sent + self.ttl
     }
 
-    /// Whether the lease counts as held.
+    /// Returns whether the lease counts as held.
     #[must_use]
     pub fn is_held(&self, now: Instant) -> bool {
         now < self.held_until()
     }
 
-    /// When to send the next renewal: a third of the TTL after the last, so that two may fail.
+    /// Returns when to send the next renewal: a third of the TTL after the last, so that two may fail.
     #[must_use]
     pub fn renew_at(&self) -> Instant {
         self.sent + self.ttl / 3

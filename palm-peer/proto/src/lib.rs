@@ -1,11 +1,11 @@
-//! The protocol and the decisions of PALM without any I/O: plain data, and state machines over it.
+//! PALM's protocol and decisions without I/O (*sans-I/O*): plain data, and state machines over it.
 //!
-//! Nothing in this crate waits, reads a clock, opens a socket or knows etcd, which its dependencies make sure of: there is no
-//! executor, no socket and no clock among them. Events go in together with the time at which they happened (`now`), and what
-//! is to be done comes out: values, lists of actions, and the time at which to ask again. The loops of `palm-peer` carry the
-//! actions out. So thousands of histories, with every failure that can be thought of, are simulated within a second.
+//! Nothing in this crate waits, reads a clock, opens a socket or depends on an etcd client: its `Cargo.toml` and `clippy.toml`
+//! enforce that. Events go in together with the time at which they happened (`now`); values, lists of actions, and the time of
+//! the next call come out. The loops of `palm-peer` carry the actions out. Thousands of histories with failures are therefore
+//! simulated within a second.
 //!
-//! - [`types`]: what lies in etcd and what is sent: records, keys, headers, tombstones.
+//! - [`types`]: what etcd holds and what is sent: records, keys, headers, tombstones.
 //! - [`config`]: the settings, read and checked.
 //! - [`zmtp`]: the part of ZeroMQ's protocol that peers speak.
 //! - [`election`], [`lease`], [`removal`], [`etcd_history`], [`reflector`]: membership.
@@ -13,9 +13,9 @@
 //! - [`directory`], [`routing`], [`call`], [`job`], [`liveness`]: clients.
 //! - [`limits`]: bounds on connections, bytes, requests and log lines.
 //!
-//! The crate makes no promise of stability of its own: `palm-peer` re-exports what programs may rely on.
+//! The crate's API is not stable: `palm-peer` re-exports the items that programs may rely on.
 
-// A test may take the clock for its starting point.
+// Tests may read the clock once, as their starting point.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod backoff;

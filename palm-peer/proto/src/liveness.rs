@@ -1,8 +1,8 @@
-//! Whether a connection still works: when to send a PING, and what it means that nothing comes back.
+//! Whether a connection still works: when to send a PING, and what a missing PONG means.
 //!
-//! A timeout alone does not tell a dead path from a process that is busy: a function may hold up the executor that would
-//! answer the PING. The systems below tell them apart. The system of a host that can be reached acknowledges the PING's
-//! bytes, whatever its processes do; over a dead path, nobody does.
+//! A timeout alone does not distinguish a dead path from a busy process: a function may block the executor that would answer the
+//! PING. The kernels distinguish them: that of a reachable host acknowledges the PING's bytes, whatever its processes do; over a
+//! dead path, no acknowledgement comes.
 
 use std::time::{Duration, Instant};
 
@@ -12,69 +12,69 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 /// How long the answer to a PING may take before the connection is suspect.
 pub(crate) const PONG_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often a suspect connection is looked at, and one whose PING is not written yet.
+/// How often a suspect connection is checked, and one whose PING is not written yet.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What is seen of a connection.
+/// What was observed on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether somebody waits for an answer over it, or for its end.
+    /// Whether an answer over it, or its end, is awaited.
     pub outstanding: bool,
-    /// How many messages were sent so far to which no answer over it is due. Only a PONG shows that they arrived.
+    /// The number of messages sent so far that no answer over this connection follows. Only a PONG shows that they arrived.
     pub unanswered: u64,
-    /// When something arrived last.
+    /// When bytes arrived last.
     pub received_at: Instant,
     /// The number of the last PING that was answered.
     pub pong: u64,
-    /// How many bytes were queued to be sent so far, and how many of them the system has taken.
+    /// The number of bytes queued to be sent so far.
     pub queued: u64,
-    /// See `queued`.
+    /// How many of them the system has taken.
     pub written: u64,
 }
 
-/// What the system knows of the bytes that it sent.
+/// What the kernel knows about the bytes that it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// The other side's system has them, or says that it has no room for more: the path works.
+    /// The peer's kernel has acknowledged them, or reports a full receive window: the path works.
     Acknowledged,
-    /// They are being sent again and again: the path is dead.
+    /// They are being retransmitted: the path is dead.
     Unacknowledged,
-    /// Neither; or this system does not tell.
+    /// Neither, or the kernel does not report it.
     Unknown,
 }
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing, until something is sent.
+    /// Nothing to do until something is sent.
     Idle,
-    /// Look again then.
+    /// Check again at this time.
     Wait(Instant),
-    /// Send a PING of this number, and look again.
+    /// Send a PING with this number, and check again.
     Ping(u64),
-    /// Find out about [`Delivery`], and tell [`Liveness::delivered`].
+    /// Query the kernel for [`Delivery`], and pass it to [`Liveness::delivered`].
     Inspect,
 }
 
 /// A PING that was sent.
 #[derive(Debug)]
 struct Ping {
-    /// The count of unanswered messages before it: its PONG shows that they arrived.
+    /// The number of unanswered messages before it: its PONG shows that they arrived.
     covers: u64,
-    /// It is on its way once the system has taken more bytes than this.
+    /// It is sent once the system has taken more bytes than this.
     behind: u64,
-    /// Since when it is on its way, or nothing of what is before it was taken.
+    /// Since when it is sent, or since when the system has taken none of the bytes before it.
     since: Instant,
-    /// How many bytes the system had taken by then.
+    /// The number of bytes that the system had taken by then.
     written: u64,
-    /// Whether it is on its way.
+    /// Whether it is sent.
     sent: bool,
 }
 
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct Liveness {
-    /// Whether the other side answers PINGs.
+    /// Whether the peer answers PINGs.
     answers: bool,
     /// Since when something is outstanding.
     since: Option<Instant>,
@@ -83,30 +83,30 @@ pub struct Liveness {
     /// How many of the unanswered messages are known to have arrived.
     arrived: u64,
     suspect: bool,
-    /// When a suspect connection is looked at next.
+    /// When a suspect connection is checked next.
     next: Instant,
 }
 
 impl Liveness {
-    /// Of a new connection. Without `answers`, the other side knows no PING, and is left to TCP's own timeouts.
+    /// Creates the state of a new connection. Without `answers`, the peer does not know PING, and only TCP's own timeouts apply.
     #[must_use]
     pub fn new(answers: bool, now: Instant) -> Self {
         Self { answers, since: None, number: 0, ping: None, arrived: 0, suspect: false, next: now }
     }
 
-    /// Whether a PING was not answered in time, and nothing has arrived since: what is new should go another way.
+    /// Returns whether a PING was not answered in time, and nothing has arrived since: new messages should take another path.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.suspect
     }
 
-    /// How many of the messages to which no answer is due are known to have arrived.
+    /// Returns how many of the messages without an answer are known to have arrived.
     #[must_use]
     pub fn arrived(&self) -> u64 {
         self.arrived
     }
 
-    /// Looks at the connection.
+    /// Checks the connection. Returns what to do.
     pub fn look(&mut self, now: Instant, seen: &Seen) -> Step {
         self.handle_pong(seen);
         if !self.answers || !(seen.outstanding || seen.unanswered > self.arrived) {
@@ -119,12 +119,12 @@ impl Liveness {
             return if now < due { Step::Wait(due) } else { self.ping(now, seen) };
         };
         if seen.received_at > ping.since {
-            // Something has arrived since: it works. Whether the PONG is still to come does not matter.
+            // Something has arrived since, so it works, with or without the PONG.
             (self.ping, self.suspect, self.since) = (None, false, Some(seen.received_at));
             return Step::Wait(seen.received_at + SILENCE);
         }
         if !ping.sent && seen.written != ping.written {
-            // A long message before it takes its time.
+            // A long message before it is still being sent.
             (ping.since, ping.written, ping.sent) = (now, seen.written, seen.written > ping.behind);
         }
         let due = ping.since + PONG_WITHIN;
@@ -139,7 +139,7 @@ impl Liveness {
         Step::Inspect
     }
 
-    /// Takes in what the system knows. Says whether the connection is dead.
+    /// Takes what the kernel knows. Returns whether the connection is dead.
     #[must_use]
     pub fn delivered(&mut self, delivery: Delivery) -> bool {
         self.suspect && delivery == Delivery::Unacknowledged

@@ -1,4 +1,4 @@
-//! What a server logged since it was last asked: the answer to `_log_query`.
+//! What a server logged since the last query: the answer to `_log_query`.
 
 use crate::types::timestamp::Timestamp;
 use log::Level;
@@ -15,15 +15,15 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 pub struct LogEntry {
     /// When it was logged.
     pub when: Timestamp,
-    /// How grave it is.
+    /// The level.
     pub level: Level,
-    /// Where, as `file/line`.
+    /// The place in the source, as `file/line`.
     pub place: String,
-    /// What was said.
+    /// The message.
     pub message: String,
 }
 
-/// A bounded buffer of log lines: when full, the oldest go, and are counted.
+/// A bounded buffer of log lines: when full, the oldest are dropped and counted.
 #[derive(Debug, Default)]
 pub struct LogBuffer {
     entries: VecDeque<LogEntry>,
@@ -31,7 +31,7 @@ pub struct LogBuffer {
 }
 
 impl LogBuffer {
-    /// Keeps a line.
+    /// Adds a line.
     pub fn push(&mut self, mut entry: LogEntry) {
         if entry.message.len() > MAX_MESSAGE_BYTES {
             let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&pos| entry.message.is_char_boundary(pos)).unwrap_or(0);
@@ -45,8 +45,8 @@ impl LogBuffer {
         self.entries.push_back(entry);
     }
 
-    /// Everything since the last time, oldest first, separated by commas: one letter for a line below `level`, the
-    /// whole line from `level` on. What had to be dropped comes first, as `<count> dropped`.
+    /// Takes everything since the last query, oldest first, separated by commas: one letter for a line below `level`, the full line
+    /// from `level` on. If lines were dropped, `<count> dropped` comes first.
     pub fn take(&mut self, uuid: Uuid, level: Level) -> String {
         let mut parts = Vec::with_capacity(self.entries.len() + 1);
         if self.dropped > 0 {
@@ -82,7 +82,7 @@ fn full_line(entry: &LogEntry, uuid: Uuid) -> String {
     line
 }
 
-/// The first letter of a level's name; `TRACE` counts as `DEBUG`, which the original knew.
+/// Returns the first letter of a level's name; `TRACE` counts as `DEBUG`, since pylm has no `TRACE`.
 fn level_letter(level: Level) -> &'static str {
     match level {
         Level::Error => "E",
@@ -92,7 +92,7 @@ fn level_letter(level: Level) -> &'static str {
     }
 }
 
-/// The name of a level as pylm prints it (docs/pylm-compatibility.md).
+/// Returns the name of a level as pylm prints it (docs/pylm-compatibility.md).
 #[must_use]
 pub fn level_name(level: Level) -> &'static str {
     match level {
@@ -103,7 +103,7 @@ pub fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// The level with this name, in any case; `CRITICAL` counts as `ERROR`.
+/// Returns the level with this name, in upper or lower case; `CRITICAL` counts as `ERROR`.
 #[must_use]
 pub fn level_named(name: &str) -> Option<Level> {
     match name.to_ascii_uppercase().as_str() {

@@ -1,4 +1,4 @@
-//! Who is in the mesh, as a person sees it: the records and the candidates that etcd holds, made into a list.
+//! The members of the mesh for display: the records and candidates in etcd, made into a list.
 
 use super::election::Candidate;
 use crate::reflector::KeyValue;
@@ -9,37 +9,36 @@ use crate::types::{
 use std::fmt;
 use uuid::Uuid;
 
-/// One key under `/servers/`: a server, or what somebody wrote there that is no record of one.
+/// One key under `/servers/`: a server's record, or an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerEntry {
-    /// The whole key in etcd, prefix included.
+    /// The full key in etcd, prefix included.
     pub key: String,
-    /// The key without its folder: the server's uuid, unless the entry is broken. What
-    /// `Admin::remove` takes.
+    /// The last part of the key: the server's uuid, unless the entry is invalid. The argument of `Admin::remove`.
     pub name: String,
-    /// What is stored, byte for byte.
+    /// The stored value.
     pub stored: Vec<u8>,
-    /// The record, or why it is none.
+    /// The record, or why it is invalid.
     pub record: Result<Record, InvalidRecord>,
-    /// Where the server stands in the mesh.
+    /// The status of the server in the mesh.
     pub state: ServerStatus,
 }
 
-/// Where a server stands in the mesh.
+/// The status of a server in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerStatus {
-    /// It leads: it configures, probes and publishes all servers, itself among them.
+    /// It leads: it configures, probes and publishes all servers, including itself.
     Leader,
     /// The leader has reached it: clients can call it.
     Configured,
     /// The leader has not reached it, or not yet.
     Waiting,
-    /// What is stored is no record of a server. Nobody can call it.
+    /// The stored value is not a valid record. No server can be called by it.
     Broken,
 }
 
-/// One lower-case word.
+/// Formats the status as one lower-case word.
 impl fmt::Display for ServerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -51,9 +50,8 @@ impl fmt::Display for ServerStatus {
     }
 }
 
-/// All entries: servers by name and uuid, what is broken behind them.
-///
-/// `servers` and `election` are what lies in these two folders.
+/// Returns all entries: servers sorted by name and uuid, then invalid values. `servers` and `election` are the keys under these two
+/// prefixes.
 #[must_use]
 pub fn server_entries<'a>(
     keys: &Keys,
@@ -66,13 +64,13 @@ pub fn server_entries<'a>(
     entries
 }
 
-/// Whose key of the election is the oldest.
+/// Returns the uuid of the candidate with the oldest election key.
 fn leader<'a>(keys: &Keys, election: impl IntoIterator<Item = &'a KeyValue>) -> Option<Uuid> {
     let candidates = election.into_iter().filter_map(|kv| Candidate::read(keys, kv));
     candidates.min_by_key(|candidate| candidate.created)?.uuid
 }
 
-/// One entry; `None` when the key is in another folder.
+/// Returns one entry; `None` when the key has another prefix.
 fn entry(keys: &Keys, kv: &KeyValue, leader: Option<Uuid>) -> Option<ServerEntry> {
     let name = kv.key.strip_prefix(&keys.servers())?;
     let record = Record::from_entry(name, &kv.value);

@@ -1,30 +1,30 @@
-//! Which meshes a certificate is for.
+//! The meshes that a certificate is valid for.
 
-/// What the URIs that name meshes begin with.
+/// The scheme of the URIs that name meshes.
 const SCHEME: &str = "palm:";
 
-/// What a certificate says of meshes.
+/// The meshes named in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// Nothing: it is for a host, whatever the mesh.
+    /// None: it is valid for its host, in any mesh.
     Any,
-    /// It is for this mesh.
+    /// It is valid for this mesh.
     This,
-    /// It is for these meshes, and this is none of them.
+    /// It is valid for these meshes only, and this one is not among them.
     Others(Vec<String>),
 }
 
-/// The URI that stands in certificates for the mesh of this prefix: `palm:/staging`, or `palm:/` where there is none.
+/// Returns the URI that certificates contain for the mesh of this prefix: `palm:/staging`, or `palm:/` without a prefix.
 #[must_use]
 pub fn mesh_uri(prefix: &str) -> String {
     let path = prefix.trim_end_matches('/');
     format!("{SCHEME}{}", if path.is_empty() { "/" } else { path })
 }
 
-/// What the URIs of a certificate say to the mesh of this prefix.
+/// Returns what the URIs of a certificate mean for the mesh of this prefix.
 #[must_use]
 pub fn scope<'a>(uris: impl Iterator<Item = &'a str>, prefix: &str) -> Scope {
-    // Schemes are the same in capitals; one that is overlooked would be no limit.
+    // Schemes are case-insensitive; a scope that is overlooked would not limit anything.
     let of_meshes = uris.filter(|uri| uri.get(..SCHEME.len()).is_some_and(|head| head.eq_ignore_ascii_case(SCHEME)));
     let meshes: Vec<String> = of_meshes.map(|uri| mesh_uri(&uri[SCHEME.len()..])).collect();
     if meshes.is_empty() {

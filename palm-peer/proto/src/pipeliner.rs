@@ -4,7 +4,8 @@ use super::registry::{Line, MAX_LISTED};
 use crate::types::record::Record;
 use log::{Level, LevelFilter};
 
-/// The list of servers as pylm prints it (docs/pylm-compatibility.md); above [`MAX_LISTED`] servers at DEBUG, and empty if DEBUG is not logged.
+/// Returns the list of servers as pylm prints it (docs/pylm-compatibility.md); above [`MAX_LISTED`] servers at DEBUG, and empty if
+/// DEBUG is not logged.
 pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>, verbosity: LevelFilter) -> Vec<Line> {
     let reachable: Vec<_> = reachable.into_iter().collect();
     let level = if reachable.len() > MAX_LISTED { Level::Debug } else { Level::Info };

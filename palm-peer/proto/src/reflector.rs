@@ -1,8 +1,8 @@
-//! A copy of a part of etcd, kept by listings and watch events, and the changes that it went through.
+//! A copy of a key range of etcd, maintained by listings and watch events, and the sequence of its changes.
 //!
-//! A watch alone cannot be trusted: it breaks, it is compacted, it starts again somewhere else. So the truth comes
-//! in pieces (a whole listing, then events, then perhaps another listing), and this module turns them into one
-//! sequence of changes in which nothing is told twice and nothing that still matters is left out.
+//! A watch alone is not enough: it breaks, it is compacted, it restarts at another member. So the data comes in pieces (a full
+//! listing, then events, then perhaps another listing). This module turns them into one sequence of changes without repetitions
+//! and without gaps that matter.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,39 +11,38 @@ use crate::types::ids::{LeaseId, Revision};
 #[cfg(test)]
 mod tests;
 
-/// A key of etcd's, and what lay under it at one revision.
+/// A key of etcd and its value at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyValue {
-    /// The whole key, prefix included.
+    /// The full key, prefix included.
     pub key: String,
-    /// The value; etcd gives it no meaning.
+    /// The value.
     pub value: Vec<u8>,
-    /// The lease that the key dies with, if any.
+    /// The lease of the key, if any.
     pub lease: Option<LeaseId>,
-    /// The revision that created the key. A key that was deleted and put again has a new one: compare it to know
-    /// whether this is still the same life of the key.
+    /// The revision that created the key. A key that was deleted and put again has another one.
     pub created: Revision,
     /// The revision of the last put.
     pub modified: Revision,
 }
 
-/// All keys of a range, as they were at one revision.
+/// All keys of a range at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// The revision of the whole store when the list was taken. A watch goes on at the next one.
+    /// The revision of the store when the list was taken. A watch resumes at the next one.
     pub revision: Revision,
-    /// The keys, in their order.
+    /// The keys, sorted.
     pub items: Vec<KeyValue>,
 }
 
-/// What a watch tells.
+/// A watch event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The key has this value now.
     Put(KeyValue),
-    /// The key is gone.
+    /// The key was deleted.
     Deleted {
-        /// Which key.
+        /// The key.
         key: String,
         /// The revision that deleted it.
         revision: Revision,
@@ -51,7 +50,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The revision that made this event.
+    /// Returns the revision of this event.
     fn revision(&self) -> Revision {
         match self {
             Self::Put(item) => item.modified,
@@ -60,41 +59,41 @@ impl Event {
     }
 }
 
-/// What changed in the range, as far as the reader has been told.
+/// A change of the range, as delivered to the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A key was put. When `previous` has another `created` revision, the key was deleted in between.
     Put {
-        /// What lies there now.
+        /// The key's current state.
         current: KeyValue,
-        /// What the reader was told last, if the key was there.
+        /// What was delivered for it last, if the key existed.
         previous: Option<KeyValue>,
     },
-    /// A key is gone.
+    /// A key was deleted.
     Deleted {
-        /// What the reader was told last.
+        /// What was delivered for it last.
         previous: KeyValue,
         /// The revision of the deletion, or of the listing that missed the key.
         revision: Revision,
-        /// Whether a live watch told of the deletion. A listing only tells that the key is not there.
+        /// Whether a live watch reported the deletion. A listing only shows that the key is absent.
         observed: bool,
     },
-    /// All that the list held has been told as `Put` and `Deleted`: the mirror is whole at this revision.
+    /// All differences of a listing have been delivered as `Put` and `Deleted`: the copy is in sync at this revision.
     Listed {
         /// The revision of the listing.
         revision: Revision,
     },
-    /// The watch is broken: nothing more is told until the next `Listed`, and what the mirror holds may be old.
+    /// The watch is broken: nothing more is delivered until the next `Listed`, and the copy may be stale.
     Stale {
         /// What broke it, for the log.
         reason: String,
     },
-    /// etcd's history went back, or another cluster took its place: a listing follows, in whose history nothing is known of
-    /// what was told before. What it lacks may never have been there.
+    /// etcd's history went back, or another cluster replaced it. A listing of the new history follows; keys that it lacks may never
+    /// have existed in it.
     NewHistory,
 }
 
-/// What waits to be told.
+/// An update that waits to be delivered.
 #[derive(Debug)]
 enum Update {
     Listing(Listing),
@@ -103,49 +102,48 @@ enum Update {
     NewHistory,
 }
 
-/// The copy, and what is still to be told.
+/// The copy, and the updates that are not delivered yet.
 ///
-/// Pieces go in as they come; [`Reflector::next_change`] gives one change at a time, and only then is the copy changed.
-/// So [`Reflector::items`] always agrees with what the reader was told, not with what waits in line.
+/// Updates go in as they arrive; [`Reflector::next_change`] returns one change at a time, and only then is the copy changed. So
+/// [`Reflector::items`] always agrees with the delivered changes.
 #[derive(Debug, Default)]
 pub struct Reflector {
     items: BTreeMap<String, KeyValue>,
-    /// Revision of the last listing: it already held everything up to here.
+    /// Revision of the last listing, which contains everything up to here.
     listed: Revision,
     /// Revision of the last event: a watch never goes back.
     seen: Revision,
-    /// That what is listed next belongs to a new history has been told.
+    /// Whether it has been delivered that the next listing belongs to a new history.
     renewed: bool,
-    /// That a listing itself proved it has not been taken note of.
+    /// Whether a listing proved a new history, and this has not been taken yet.
     proved: bool,
     updates: VecDeque<Update>,
-    /// The differences of the listing that is being told.
+    /// The remaining differences of the listing that is being delivered.
     differences: VecDeque<Change>,
 }
 
 impl Reflector {
-    /// Takes a whole listing: what differs from the copy will be told, then `Listed`.
+    /// Adds a full listing: its differences from the copy will be delivered, then `Listed`.
     pub fn list(&mut self, listing: Listing) {
         self.updates.push_back(Update::Listing(listing));
     }
 
-    /// Takes events of the watch that went on where the last listing ended. The events of one revision may come in
-    /// several fragments.
+    /// Adds events of the watch that continues the last listing. The events of one revision may come in several fragments.
     pub fn events(&mut self, events: impl IntoIterator<Item = Event>) {
         self.updates.extend(events.into_iter().map(Update::Event));
     }
 
-    /// Takes note that the watch broke.
+    /// Records that the watch broke.
     pub fn interrupt(&mut self, reason: String) {
         self.updates.push_back(Update::Interruption(reason));
     }
 
-    /// Takes note that what comes belongs to a new history.
+    /// Records that what follows belongs to a new history.
     pub fn new_history(&mut self) {
         self.updates.push_back(Update::NewHistory);
     }
 
-    /// The next change, if there is one, which the copy takes up now.
+    /// Applies and returns the next change, if there is one.
     pub fn next_change(&mut self) -> Option<Change> {
         loop {
             if let Some(change) = self.differences.pop_front() {
@@ -168,23 +166,23 @@ impl Reflector {
         }
     }
 
-    /// Whether a listing proved that a new history began, before anybody said so; once.
+    /// Returns, once, whether a listing proved that a new history began before it was reported.
     pub fn take_proof(&mut self) -> bool {
         std::mem::take(&mut self.proved)
     }
 
-    /// The copy, as far as the changes told so far make it.
+    /// Returns the copy after the changes delivered so far.
     #[must_use]
     pub fn items(&self) -> &BTreeMap<String, KeyValue> {
         &self.items
     }
 
-    /// What differs between the copy and the listing: first what is gone, then what was put, in the order of the
-    /// revisions, then `Listed`.
+    /// Returns the differences between the copy and the listing: deletions first, then puts in the order of their revisions, then
+    /// `Listed`.
     ///
-    /// The listing is the truth even when its revision is lower than the copy's: etcd may have been restored from
-    /// a backup. So items are compared as a whole and not by which is newer. A listing that is older than what was told, or
-    /// has an older version of a key, proves that this is so: then nothing may be concluded from missing keys.
+    /// The listing is right even when its revision is lower than the copy's: etcd may have been restored from a backup. So items are
+    /// compared by content and not by which is newer. A listing that is older than what was delivered, or has an older version of a
+    /// key, proves a restore: then nothing may be concluded from missing keys.
     fn compare(&mut self, listing: Listing) -> VecDeque<Change> {
         let revision = listing.revision;
         let older =
@@ -213,7 +211,7 @@ impl Reflector {
         changes
     }
 
-    /// What an event changes: nothing, when the copy has it already.
+    /// Returns what an event changes: nothing, when the copy has it already.
     fn apply(&mut self, event: Event) -> Option<Change> {
         if event.revision() <= self.listed || event.revision() < self.seen {
             return None;
@@ -231,7 +229,7 @@ impl Reflector {
         }
     }
 
-    /// Makes the copy what the change says.
+    /// Applies the change to the copy.
     fn take_up(&mut self, change: &Change) {
         match change {
             Change::Put { current, .. } => {

@@ -1,4 +1,4 @@
-//! The registry: configures servers, probes them, and removes the dead.
+//! The registry: configures servers, probes them, and removes dead ones.
 
 mod broken;
 mod entry;
@@ -36,20 +36,20 @@ use uuid::Uuid;
 
 /// How long after an unanswered probe the next of its series is sent.
 const RETRY: Duration = Duration::from_secs(1);
-/// A timer that comes this late says that the leader itself stood still, and nothing about the servers.
+/// A timer that fires this late means that the leader itself was paused, and says nothing about the servers.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// A write that is under way.
+/// A write in progress.
 #[derive(Debug, Clone, Copy)]
 struct Write {
     replaces: Revision,
-    /// Why the record is removed, if it is.
+    /// The reason of the removal, if it is one.
     removal: Option<&'static str>,
     /// Whether it publishes the server as well.
     publishes: bool,
 }
 
-/// What is known of a record that is gone.
+/// What is known about a deleted record.
 #[derive(Debug)]
 struct Deletion {
     written: Revision,
@@ -58,7 +58,7 @@ struct Deletion {
     lease_alive: bool,
 }
 
-/// The registry's memory, for one term of one leader. It trusts nothing that it did not check itself.
+/// The registry's state, for one term of one leader. It relies only on what it checked itself.
 #[derive(Debug)]
 pub struct Registry {
     me: Uuid,
@@ -67,44 +67,43 @@ pub struct Registry {
     most_misses: u32,
     servers: BTreeMap<Uuid, Entry>,
     broken: BrokenRecords,
-    /// Each line about such has a number of its own, so that their total is bounded.
+    /// Keyed by a running number, so that the total number of lines is bounded.
     broken_lines: LogThrottle<u64>,
     unsent_lines: LogThrottle<()>,
-    /// The records to which a write is under way, with the revision that it replaces. Outlives the entry: a server may
-    /// be deleted and back before the answer comes.
+    /// The records with a write in progress, with the revision that it replaces. An element outlives its entry: a server may be
+    /// deleted and registered again before the response comes.
     writing: BTreeMap<Uuid, Write>,
-    /// The servers whose records name another leader, though this one has reached them and nothing else is wrong.
+    /// The servers whose records name another leader, though this one has reached them and all else is right.
     unvouched: BTreeSet<Uuid>,
     /// What was published before this leader's term.
     found: BTreeMap<Uuid, Published>,
-    /// The records that this leader removed, until the watch tells so: one for each server that is known, at most.
+    /// The records that this leader removed, until the watch reports that: at most one for each known server.
     removed: BTreeMap<Uuid, (Revision, &'static str)>,
-    /// Those deletions of which it is not known yet whether they are this leader's own.
+    /// The deletions of which it is not known yet whether they are this leader's own.
     unattributed: BTreeMap<Uuid, Deletion>,
     schedule: Schedule,
     random: fastrand::Rng,
-    /// The servers that this leader did not reach in the round under way, though others do, or though it reaches nobody else.
+    /// The servers that this leader did not reach in the current round although others did, or although it reached no other server.
     evidence: BTreeSet<Uuid>,
     /// Those of this round and the ones before that have not answered since.
     unreached: BTreeSet<Uuid>,
-    /// In how many rounds there were such servers, without one between in which all of them answered.
+    /// The number of rounds with such servers, without a round in between in which all of them answered.
     rounds_alone: u32,
     held_lines: LogThrottle<()>,
     path_lines: LogThrottle<Uuid>,
     loopback_lines: LogThrottle<Uuid>,
     next_token: u64,
     next_round: Instant,
-    /// The number of servers that died in the round under way.
+    /// The number of servers that died in the current round.
     round: Option<usize>,
     rounds: u64,
-    /// Lines beyond this level are not written: there is one for each server and round.
+    /// Lines beyond this level are not created: there would be one for each server and round.
     verbosity: LevelFilter,
     actions: Vec<Action>,
 }
 
 impl Registry {
-    /// The registry of the leader `me`, which knows of no server yet, but of what was `found` published. `seed` decides which servers are asked
-    /// about others.
+    /// Creates the registry of the leader `me`, with no servers yet and what it `found` published. `seed` selects the witnesses.
     #[must_use]
     pub fn new(
         me: Uuid,
@@ -144,41 +143,41 @@ impl Registry {
         }
     }
 
-    /// The records of the servers that clients may reach.
+    /// Returns the records of the servers that clients may reach.
     pub fn reachable(&self) -> impl Iterator<Item = &Record> {
         self.servers.values().filter(|entry| entry.is_reachable()).map(|entry| &entry.record)
     }
 
-    /// Where a server listens, while it is registered.
+    /// Returns the endpoint of a registered server.
     #[must_use]
     pub fn endpoint(&self, uuid: Uuid) -> Option<String> {
         self.servers.get(&uuid).map(|entry| entry.record.endpoint())
     }
 
-    /// Whether a probing round is under way, or a write to a record.
+    /// Returns whether a round, or a write to a record, is in progress.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.round.is_some() || !self.writing.is_empty()
     }
 
-    /// How many rounds were started.
+    /// Returns the number of rounds started.
     #[must_use]
     pub fn rounds(&self) -> u64 {
         self.rounds
     }
 
-    /// Says which lines are of use to anybody: all, if nothing is said.
+    /// Sets the level beyond which lines are not created. Default: all are.
     pub fn set_verbosity(&mut self, verbosity: LevelFilter) {
         self.verbosity = verbosity;
     }
 
-    /// When [`Registry::tick`] is needed next.
+    /// Returns when [`Registry::tick`] must be called next.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.schedule.first().map_or(self.next_round, |due| due.min(self.next_round))
     }
 
-    /// Takes in what happened and says what to do, in order.
+    /// Handles an event. Returns what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.reset_probes_after_pause(now);
         let about = event.about();
@@ -206,7 +205,7 @@ impl Registry {
         std::mem::take(&mut self.actions)
     }
 
-    /// Lets time pass: sends what is due, counts what was missed, starts a round.
+    /// Handles the passing of time: sends due probes, counts misses, starts rounds. Returns what to do.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         self.reset_probes_after_pause(now);
         self.run_due(now);
@@ -246,15 +245,15 @@ impl Registry {
         let Some(entry) = self.servers.get(&uuid) else { return };
         let written = deletion.written;
         let server = entry.record.server.clone();
-        // It may have registered anew while the reason was found out.
+        // It may have registered again while the reason was being read.
         if entry.modified <= written {
             self.forget(uuid);
         }
-        // Others than PALM delete the record alone.
+        // Tools other than PALM delete only the record.
         if deletion.departure.is_none() && deletion.lease_alive && !deletion.reset {
             self.actions.push(Action::Withdraw { uuid, server });
         }
-        // What this leader did itself, it need not find out: the note may be gone by now, or speak of another time.
+        // The reason of its own removals is known: the tombstone may be gone by now, or belong to another removal.
         let own = self.removed.remove(&uuid).filter(|(replaced, _)| *replaced == written);
         if self.writing.get(&uuid).is_some_and(|write| write.removal.is_some() && write.replaces == written) {
             self.unattributed.insert(uuid, deletion);
@@ -287,7 +286,7 @@ impl Registry {
         self.reconcile(uuid);
     }
 
-    /// Asks for the write that the record needs, if it needs one and none is under way.
+    /// Requests the write that the record needs, if it needs one and none is in progress.
     fn reconcile(&mut self, uuid: Uuid) {
         let me = self.me;
         let Some(entry) = self.servers.get(&uuid).filter(|entry| !entry.outdated) else { return };
@@ -316,13 +315,13 @@ impl Registry {
         self.actions.push(action);
     }
 
-    /// A write that did not succeed met a change that the watch is about to tell, or an etcd in trouble: look again.
+    /// Handles the end of a write. One that failed met a change that the watch will report, or an etcd outage: probe again.
     fn written(&mut self, uuid: Uuid, stands: Option<Revision>, now: Instant) {
         let write = self.writing.remove(&uuid);
         let removal = write.and_then(|write| Some((write.replaces, write.removal?))).filter(|_| stands.is_some());
         match (self.unattributed.remove(&uuid), removal) {
             (Some(deletion), removal) => self.log_deletion(uuid, &deletion, removal.map(|(_, reason)| reason)),
-            // Else its deletion has been told already.
+            // Otherwise the watch has reported its deletion already.
             (None, Some(removal)) if self.servers.contains_key(&uuid) => {
                 self.removed.insert(uuid, removal);
             }
@@ -336,13 +335,13 @@ impl Registry {
         if stands.is_none() {
             entry.doom = None;
             (entry.sent, entry.misses) = (0, 0);
-            // An etcd that goes on refusing shall not have all servers probed each second.
+            // An etcd that keeps failing must not cause all servers to be probed each second.
             entry.retry_at = Some(now + backoff(entry.failed_writes, RETRY, self.period.max(RETRY), 0.0));
             entry.failed_writes += 1;
         } else if replaced == Some(entry.modified) {
             (entry.outdated, entry.failed_writes) = (true, 0);
         } else {
-            // The watch was quicker than the answer.
+            // The watch was faster than the response.
             self.reconcile(uuid);
         }
     }

@@ -1,12 +1,12 @@
-//! What it means for a peer that its record is gone.
+//! Why a peer's record is gone, and what follows for the peer.
 //!
-//! A key that is merely absent proves nothing: etcd may have been restored from a backup, or somebody cleared more than this
-//! record. What cannot be undone, the end of the server, needs positive proof that a person meant this very server:
+//! An absent key proves nothing: etcd may have been restored from a backup, or more than this record was cleared. An irreversible
+//! step, the end of the server, needs positive proof that an administrator meant this very server:
 //!
 //! - a tombstone by an administrator that is newer than the registration, or
-//! - a deletion that a live watch told, in the history in which the server registered and on a lease that lives. A person did this by
-//!   hand, who leaves no tombstone: so the peer writes it, in a transaction that holds only while the record is
-//!   still absent and the peer's candidacy, the mark and the tombstones stand as they did. What cannot be written proves nothing.
+//! - a deletion reported by a live watch, in the history in which the server registered and on a lease that is alive. This is a
+//!   deletion by hand, which leaves no tombstone, so the peer writes one, in a transaction that succeeds only while the record is
+//!   still absent and the peer's candidate key, the reset mark and the tombstones are unchanged. If it fails, nothing is proven.
 
 use crate::types::{
     ids::Revision,
@@ -14,22 +14,22 @@ use crate::types::{
     tombstone::{RemovedBy, Tombstone},
 };
 
-/// When a peer's record was last written, as far as the peer knows.
+/// The last known write of a peer's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastWritten {
     /// The revision of the record.
     pub revision: Revision,
-    /// In which of etcd's histories that was. Revisions of different ones cannot be compared.
+    /// etcd's history in which that was. Revisions of different histories cannot be compared.
     pub epoch: u64,
-    /// When the peer registered, by the clock on the wall.
+    /// When the peer registered, by the wall clock.
     pub registered: Timestamp,
 }
 
 impl LastWritten {
-    /// Whether a tombstone is newer than the registration.
+    /// Returns whether a tombstone is newer than the registration.
     ///
-    /// In another history the revisions cannot tell. There a tombstone of an earlier time may have come back from the backup,
-    /// so the times that people read must decide.
+    /// In another history the revisions cannot be compared, and an old tombstone may have come back from the backup. So the wall-clock
+    /// times decide.
     #[must_use]
     pub fn is_before(&self, tombstone: &Tombstone, modified: Revision, epoch: u64) -> bool {
         if epoch == self.epoch { modified > self.revision } else { tombstone.when > self.registered }
@@ -41,11 +41,11 @@ impl LastWritten {
 pub struct RemovalFacts {
     /// When the record was last written.
     pub written: LastWritten,
-    /// When it was deleted, if a live watch told so. A listing only tells that it is gone.
+    /// When it was deleted, if a live watch reported that. A listing only shows that it is absent.
     pub deleted: Option<Revision>,
-    /// In which history etcd said all this.
+    /// etcd's history at that time.
     pub epoch: u64,
-    /// The note on this peer's departure, and when it was written.
+    /// The tombstone of this peer, and when it was written.
     pub departure: Option<(Tombstone, Revision)>,
     /// When the mesh was last reset.
     pub reset: Option<Revision>,
@@ -53,28 +53,28 @@ pub struct RemovalFacts {
     pub lease_alive: bool,
 }
 
-/// What to do about it.
+/// Why the record is gone, and what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalCause {
-    /// A person removed the server: it stays out.
+    /// An administrator removed the server: it stays out.
     Evicted,
-    /// Somebody deleted the key while a live watch looked on, and left no note: it was removed by hand, if a tombstone
-    /// can be written that says so.
+    /// A live watch reported the deletion, and there is no tombstone: the key was deleted by hand, if a tombstone that says so can be
+    /// written.
     DeletedByHand,
-    /// The registry found it mute: it comes back once it answers.
+    /// The registry removed it because it did not answer: it rejoins once it answers.
     Mute,
-    /// The mesh was reset: it comes back at once.
+    /// The mesh was reset: it rejoins at once.
     Reset,
-    /// The lease is gone: it comes back under a new one.
+    /// The lease is gone: it rejoins under a new one.
     LeaseLost,
-    /// The record is gone, and nothing says why: it comes back at once.
+    /// The record is gone for an unknown reason: it rejoins at once.
     Unexplained,
 }
 
-/// Finds out why a record is gone.
+/// Returns why a record is gone.
 ///
-/// The note and the reset mark are written in the transaction that deletes the record; those older than the record speak
-/// of an earlier life.
+/// The tombstone and the reset mark are written in the transaction that deletes the record; those older than the record belong to an
+/// earlier registration.
 #[must_use]
 pub fn classify(evidence: &RemovalFacts) -> RemovalCause {
     let RemovalFacts { written, epoch, lease_alive, .. } = evidence;

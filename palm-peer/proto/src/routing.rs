@@ -1,4 +1,4 @@
-//! Which instance a call goes to.
+//! Load balancing: the instance that a call goes to.
 
 use crate::types::instance::Instance;
 use std::{borrow::Cow, sync::Arc};
@@ -7,9 +7,9 @@ use uuid::Uuid;
 /// Above this number of instances of a name, a client keeps links to a subset of this size only.
 pub(crate) const SUBSET: usize = 32;
 
-/// The weight of an instance for a client (rendezvous hashing: Thaler and Ravishankar, 1998): each client prefers other
-/// instances, and one that leaves moves only its own clients. Stages must come to what their client came to, whatever they
-/// are written in: so the hash (FNV-1a, then the finalizer of `MurmurHash3`) is in `docs/protocol.md`.
+/// Returns the weight of an instance for a client (rendezvous hashing: Thaler and Ravishankar, 1998): each client prefers other
+/// instances, and one that leaves moves only its own clients. Stages in any language must select the same instances as their
+/// client, so `docs/protocol.md` specifies the hash (FNV-1a, then the finalizer of `MurmurHash3`).
 pub(crate) fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
     let bytes = client.as_bytes().iter().chain(instance.as_bytes());
     let weight = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |weight, byte| {
@@ -22,8 +22,8 @@ pub(crate) fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
 }
 
 /// Chooses among `count` by the power of two choices (Mitzenmacher, 2001): of two picked at random, the one with the lower
-/// `load` (calls in flight); no other's is asked for. `random` gives a number below its argument. `None` when there is
-/// nothing to choose from.
+/// `load` (calls in flight); `load` is called for these two only. `random` returns a number below its argument. Returns `None` when
+/// `count` is 0.
 pub fn power_of_two_choices(
     count: usize,
     load: impl Fn(usize) -> usize,
@@ -45,9 +45,9 @@ fn pick_two(count: usize, random: &mut impl FnMut(usize) -> usize) -> Option<(us
     }
 }
 
-/// Chooses among `count` instances by the power of two choices. One that is `failing` (its connection broke or answers no
-/// PING, or could not be opened) is chosen only when there is no other. As long as the two that are picked are sound, no other is
-/// looked at, so that a choice among many costs what one among two does.
+/// Chooses among `count` instances by the power of two choices. One that is `failing` (its connection broke, could not be opened, or
+/// answers no PING) is chosen only when there is no other. While the two picked are healthy, no other is examined, so the cost does
+/// not depend on `count`.
 pub fn choose_instance(
     count: usize,
     failing: impl Fn(usize) -> bool,
@@ -58,7 +58,7 @@ pub fn choose_instance(
     if !failing(one) && (other == one || !failing(other)) {
         return Some(if other != one && load(other) < load(one) { other } else { one });
     }
-    // Two that are picked anew among the sound ones: each pair of those has the same chance, with this round and the one before.
+    // Picks two again among the healthy ones: over both rounds, each pair of them has the same chance.
     let sound: Vec<usize> = (0..count).filter(|i| !failing(*i)).collect();
     if sound.is_empty() {
         return power_of_two_choices(count, load, random);
@@ -66,7 +66,7 @@ pub fn choose_instance(
     power_of_two_choices(sound.len(), |i| load(sound[i]), random).map(|choice| sound[choice])
 }
 
-/// The instances without those that are `avoided`.
+/// Returns the instances that are not `avoided`.
 pub fn not_avoided<'a>(able: &'a [Arc<Instance>], avoided: &[Uuid]) -> Cow<'a, [Arc<Instance>]> {
     if avoided.is_empty() {
         return Cow::Borrowed(able);

@@ -1,12 +1,12 @@
-//! Which signals ask a process to shut down, and which ask it to stop waiting.
+//! Which signals request a graceful shutdown, and which end it early.
 
 /// A signal that ends a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// SIGTERM or SIGINT: somebody wants the process to end.
+    /// SIGTERM or SIGINT: the process is asked to end.
     Terminate,
-    /// SIGHUP: the terminal is gone. Asks for a shutdown, but nobody waits for its end. It often arrives twice: from the
-    /// kernel, and from the shell that was hung up on.
+    /// SIGHUP: the terminal was closed. Requests a shutdown that nobody waits for. It often arrives twice: from the kernel, and from
+    /// the shell of the terminal.
     HangUp,
 }
 
@@ -19,7 +19,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// As [`Default`], for a static.
+    /// As [`Default`], for statics.
     pub const NONE: Self = Self { count: 0, urgent: 0 };
 
     /// Counts a request.
@@ -30,20 +30,20 @@ impl Requests {
         }
     }
 
-    /// How many requests there were.
+    /// Returns the number of requests so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Whether anything asked for a shutdown after the first `seen` requests.
+    /// Returns whether a shutdown was requested after the first `seen` requests.
     #[must_use]
     pub fn asks_for_shutdown(&self, seen: u64) -> bool {
         self.count > seen
     }
 
-    /// Whether somebody asked again after the first `seen` requests: the first request after those begins a graceful
-    /// shutdown, or finds one under way that had another cause; SIGTERM or SIGINT after that one ends it.
+    /// Returns whether another request followed the first one after `seen`: that one begins a graceful shutdown, or finds one under
+    /// way; a SIGTERM or SIGINT after it ends the drain.
     #[must_use]
     pub fn asks_to_hurry(&self, seen: u64) -> bool {
         self.urgent > seen + 1

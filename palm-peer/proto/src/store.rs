@@ -4,12 +4,12 @@ use crate::types::message::{CallErrorKind, CallFailure};
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// What an entry costs beyond its key and value, roughly, so that many tiny entries are bounded too.
+/// The approximate cost of an entry beyond its key and value, in bytes, so that many tiny entries are bounded too.
 const OVERHEAD: usize = 64;
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 1024;
 
-/// A bounded map from keys to bytes. Full is an error: nothing is evicted silently.
+/// A bounded map from keys to bytes. When it is full, writes fail: nothing is evicted silently.
 #[derive(Debug)]
 pub struct Store {
     entries: HashMap<String, Bytes>,
@@ -18,13 +18,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty store for `room` bytes of keys and values.
+    /// Creates an empty store for `room` bytes of keys and values.
     #[must_use]
     pub fn new(room: usize) -> Self {
         Self { entries: HashMap::new(), used: 0, room }
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     ///
     /// # Errors
     /// `no_such_key`.
@@ -35,7 +35,7 @@ impl Store {
     /// Stores `value` under `key`, replacing what was there.
     ///
     /// # Errors
-    /// `full`, and then the old value stays; `bad_message` when the key is empty or over 1 KiB.
+    /// `full`, and then the old value is kept; `bad_message` when the key is empty or over 1 KiB.
     pub fn set(&mut self, key: &str, value: Bytes) -> Result<(), CallFailure> {
         if key.is_empty() || key.len() > MAX_KEY_BYTES {
             let text = format!("a key has 1 to {MAX_KEY_BYTES} bytes, not {}", key.len());
@@ -68,7 +68,7 @@ impl Store {
         self.set(key, value)
     }
 
-    /// Forgets `key`.
+    /// Removes `key`.
     ///
     /// # Errors
     /// `no_such_key`.

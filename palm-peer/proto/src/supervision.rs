@@ -1,4 +1,4 @@
-//! What to do when a task of the library's own fails: start it anew after a while, or give up.
+//! Supervision of the library's own tasks: whether a failed task is restarted, and when, or given up.
 
 use super::backoff::backoff;
 use std::{
@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So many failures within [`WINDOW`] are no accident.
+/// With this many failures within [`WINDOW`], the process gives up.
 pub(crate) const MAX_FAILURES: usize = 3;
 /// How long a failure counts.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
-/// The wait after the first failure: short, for a lease must be renewed meanwhile.
+/// The wait after the first failure: short, because the lease must be renewed meanwhile.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -18,25 +18,25 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Start the task anew after this time.
+    /// Restart the task after this time.
     Restart(Duration),
     /// The process's supervisor must restart it. Without one, the task restarts after this time.
     GiveUp(Duration),
 }
 
-/// Counts the failures of all tasks of one peer: what is wrong may bring down now this one, now that one.
+/// Counts the failures of all tasks of one peer: one fault may end different tasks.
 #[derive(Debug, Default)]
 pub struct Supervision {
     failures: VecDeque<Instant>,
 }
 
 impl Supervision {
-    /// Takes in a failure. `random` is from 0 to 1.
+    /// Counts a failure. `random` is from 0 to 1.
     pub fn failed(&mut self, now: Instant, random: f64) -> Decision {
         self.failures.retain(|at| now.saturating_duration_since(*at) < WINDOW);
         let before = self.failures.len();
         if before + 1 >= MAX_FAILURES {
-            // No more than these need be remembered.
+            // Older ones no longer matter.
             self.failures.pop_front();
             self.failures.push_back(now);
             return Decision::GiveUp(backoff(0, MAX_WAIT, MAX_WAIT, random));

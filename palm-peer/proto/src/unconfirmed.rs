@@ -1,15 +1,15 @@
-//! Messages that were sent over one connection, and are not known to have arrived.
+//! Messages that were sent over one connection and are not confirmed yet.
 
 use std::collections::VecDeque;
 
-/// How many messages are kept, at most.
+/// The maximum number of messages kept.
 pub(crate) const MAX_MESSAGES: usize = 4096;
 
-/// How many bytes these may have.
+/// The maximum number of bytes of these messages.
 pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Messages by their number on the connection, oldest first. What is too much is forgotten, oldest first: the
-/// client sends it again after a while.
+/// Messages by their number on the connection, oldest first. Beyond the limits the oldest are dropped: their clients send them again
+/// after a timeout.
 #[derive(Debug)]
 pub struct Unconfirmed<M> {
     messages: VecDeque<(u64, usize, M)>,
@@ -23,7 +23,7 @@ impl<M> Default for Unconfirmed<M> {
 }
 
 impl<M> Unconfirmed<M> {
-    /// Message `number`, of `bytes`, was sent.
+    /// Adds message `number` of this size, which was sent.
     pub fn sent(&mut self, number: u64, bytes: usize, message: M) {
         self.messages.push_back((number, bytes, message));
         self.bytes += bytes;
@@ -32,20 +32,20 @@ impl<M> Unconfirmed<M> {
         }
     }
 
-    /// So many messages have arrived.
+    /// Removes the first `count` messages, which have arrived.
     pub fn arrived(&mut self, count: u64) {
         while self.messages.front().is_some_and(|(number, ..)| *number <= count) {
             self.forget_oldest();
         }
     }
 
-    /// Whether nothing is in doubt.
+    /// Returns whether all messages are confirmed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// What may be lost with the connection, oldest first.
+    /// Returns the messages that may be lost with the connection, oldest first.
     pub fn lost(self) -> impl Iterator<Item = M> {
         self.messages.into_iter().map(|(.., message)| message)
     }

@@ -4,10 +4,10 @@ use super::{Config, InvalidSetting, misspelt};
 use std::ffi::{OsStr, OsString};
 
 impl Config {
-    /// The defaults, changed by the `PALM_*` variables of the environment.
+    /// Returns the defaults, overridden by the `PALM_*` variables of the environment.
     ///
     /// # Errors
-    /// When a variable does not hold what its setting needs; the error names the variable.
+    /// When the value of a variable is invalid; the error names the variable.
     pub fn from_env() -> Result<Self, InvalidSetting> {
         Self::from_lookup(|variable| std::env::var_os(variable))
     }
@@ -22,7 +22,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The variables of the environment, in the order of [`Config::NAMES`].
+    /// Returns the names of the environment variables, in the order of [`Config::NAMES`].
     pub(super) fn variables() -> impl Iterator<Item = String> {
         Self::NAMES.iter().copied().map(|name| format!("PALM_{}", name.to_ascii_uppercase()))
     }
@@ -34,14 +34,14 @@ impl Config {
         misspelt::misspelt(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
     }
 
-    /// As [`Config::set`], with a value that need not be UTF-8: a path may be anything.
+    /// As [`Config::set`], with a value that need not be UTF-8: paths may contain any bytes.
     fn set_os(&mut self, name: &str, value: &OsStr) -> Result<(), InvalidSetting> {
         let path = match (name, value.to_str()) {
             (_, Some(text)) => return self.set(name, text),
             ("cacert", None) => &mut self.cacert,
             ("cert", None) => &mut self.cert,
             ("key", None) => &mut self.key,
-            // It may be a password.
+            // The value is not shown: it may be a password.
             (_, None) => return Err(InvalidSetting::new(name, "the value is not UTF-8 text")),
         };
         *path = Some(value.into());

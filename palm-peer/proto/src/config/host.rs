@@ -1,18 +1,18 @@
-//! Hosts and URLs, as people write them: taken as they are meant, or refused with the reason.
+//! Hosts and URLs as people write them: normalised, or refused with the reason.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The longest host name, in bytes, that DNS knows.
+/// The longest host name of DNS, in bytes.
 const MAX_NAME: usize = 253;
-/// The longest part of one.
+/// The longest label of a host name, in bytes.
 const MAX_LABEL: usize = 63;
 
-/// Whether each machine finds itself at this host; an IPv6 address is without brackets.
+/// Returns whether this host is a loopback address or name; an IPv6 address is without brackets.
 pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// A host alone: a name, or an address, which an IPv6 address may be in brackets. Returned without these.
+/// Reads a host: a name or an address; an IPv6 address may be in brackets. Returns it without these.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if let Some(bare) = bare.filter(|bare| bare.parse::<Ipv6Addr>().is_ok()) {
@@ -52,15 +52,15 @@ fn check_name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A URL of etcd's, in one form: `http://host:port` or `https://host:port`, with the scheme in small letters and no `/` at
-/// the end.
+/// Returns a URL of etcd in one form: `http://host:port` or `https://host:port`, with the scheme in lower case and no `/` at the
+/// end.
 pub(super) fn url(text: &str) -> Result<String, String> {
     let no_url = || format!("{text:?} is no URL such as http://127.0.0.1:2379");
     if text.is_empty() {
         return Err(format!("{} (is there a comma too many?)", no_url()));
     }
     if text.contains('@') {
-        // Shows nothing of the text: a password is in it.
+        // The text is not shown: it contains a password.
         return Err("a URL holds an '@': user and password are set apart from it (PALM_USER)".into());
     }
     let (scheme, rest) = text.split_once("://").ok_or_else(no_url)?;
@@ -93,7 +93,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     }
 }
 
-/// What is before the last colon outside brackets, and what is behind it.
+/// Splits at the last colon outside brackets.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     let host_end = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     match authority[host_end..].find(':') {

@@ -1,8 +1,8 @@
-//! Why a setting is refused.
+//! Why a setting is invalid.
 
 use std::fmt;
 
-/// A setting that cannot be, with the reason.
+/// An invalid setting, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidSetting {
     name: String,

@@ -1,14 +1,13 @@
-//! Variables of the environment that look like a setting, and are none.
+//! Environment variables that look like a misspelt setting.
 
 use super::Config;
 
-/// How many letters may be wrong, missing or too many in a name that is taken for a known one; fewer in a short name.
+/// The maximum edit distance of a misspelt name from a known one; less for short names.
 const MAX_DISTANCE: usize = 2;
-/// What all names of variables begin with.
+/// The prefix of all variables.
 const PREFIX: &str = "PALM_";
 
-/// For each name that is nearly that of a variable, but not quite, that name and the one that was probably meant. Others may be
-/// a program's own.
+/// Returns each name that is nearly that of a variable, with the one that was probably meant. Other names may be the program's own.
 pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     let known: Vec<_> = Config::variables().chain(["PALM_LOG".to_owned()]).collect();
     let nearest = |name: &String| {
@@ -25,7 +24,7 @@ pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, 
     found.into_iter().map(|(meant, name)| (name, meant)).collect()
 }
 
-/// How many letters must be changed, added or left out to come from one text to the other (Levenshtein).
+/// Returns the edit distance between two texts (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<_> = b.chars().collect();
     let mut row: Vec<_> = (0..=b.len()).collect();

@@ -20,9 +20,9 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 /// dashes.
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $read:path;)*) => {
-        /// Everything that can be set. Plain data: fill in what differs from the default. It is checked by whatever takes it, such
-        /// as `Server::join`, or by [`Config::validate`]. Fields may be added in minor versions, so end with
-        /// `..Config::default()`.
+        /// The configuration of a server, a client or an administrator. Plain data: set what differs from the default. It is
+        /// checked where it is used, such as in `Server::join`, or by [`Config::validate`]. Fields may be added in minor versions,
+        /// so end with `..Config::default()`.
         ///
         /// Each field can also be set by name ([`Config::set`]): the environment variable is `PALM_` and the name in
         /// capitals, the flag is `--` and the name with dashes.
@@ -37,7 +37,7 @@ macro_rules! settings {
         #[derive(Clone, PartialEq)]
         pub struct Config {
             $($(#[$doc])* pub $name: $type,)*
-            /// Whether the ingress stands before `ZeroMQ`. For measuring what it costs.
+            /// Whether the ingress is in front of `ZeroMQ`. Only for measuring its cost.
             #[doc(hidden)]
             pub door: bool,
         }
@@ -56,7 +56,7 @@ macro_rules! settings {
             /// space around the text is ignored, but not in `user` and in paths, which are taken as they are.
             ///
             /// # Errors
-            /// When there is no such setting, or the text is not what it needs.
+            /// When there is no such setting, or the text is not valid for it.
             pub fn set(&mut self, name: &str, text: &str) -> Result<(), InvalidSetting> {
                 match name {
                     $(stringify!($name) => self.$name = $read(name, text)?,)*
@@ -89,8 +89,8 @@ settings! {
     bind: Option<IpAddr> = None, read::address;
     /// The port to listen on; 0 lets the system choose a free one. Default 0.
     port: u16 = 0, read::port;
-    /// How long etcd keeps the record of a peer that it does not hear from. 2 s to 24 h, default 10 s. Shorter finds a
-    /// frozen peer sooner, and costs more keep-alives (one each third of it).
+    /// The TTL of a peer's lease: how long etcd keeps its record without a keep-alive. 2 s to 24 h, default 10 s. A shorter TTL
+    /// detects a frozen peer sooner, and costs more keep-alives (one per third of it).
     ttl: Duration = Duration::from_secs(10), read::seconds;
     /// How long joining may wait for etcd before it fails. Default 10 s.
     join_timeout: Duration = Duration::from_secs(10), read::seconds;
@@ -112,21 +112,21 @@ settings! {
     max_queued_bytes: usize = 256 * 1024 * 1024, read::bytes;
     /// The longest payload, in bytes, of a request or an answer. Default 64 MiB.
     max_payload: usize = 64 * 1024 * 1024, read::bytes;
-    /// The bytes that the server's own store (`set`, `append`) may hold. Default 256 MiB.
+    /// The maximum size of the server's own store (`set`, `append`), in bytes. Default 256 MiB.
     max_store: usize = 256 * 1024 * 1024, read::bytes;
-    /// How many connections a server lets in at once. Default 10,000; each takes three file descriptors.
+    /// How many connections a server accepts at once. Default 10,000; each takes three file descriptors.
     max_connections: usize = 10_000, read::whole_number;
     /// How many of them may come from one address. Default 4096.
     max_per_address: usize = 4096, read::whole_number;
-    /// How many bytes of answers may wait for one connection that does not take them, before it is cut off. Default 1 GiB.
+    /// How many bytes of answers may wait for one connection that does not read them, before it is cut off. Default 1 GiB.
     max_unread: usize = 1024 * 1024 * 1024, read::bytes;
-    /// How many bytes of its clients' messages a server holds in each of three places: on their way in, in functions that run,
-    /// and as answers that are not read yet. Beyond, long messages wait to come in, requests wait to run, and the client with
-    /// the most unread answers is disconnected. At least `max_payload`. Default 1 GiB.
+    /// How many bytes of its clients' messages a server holds in each of three places: in messages being received, in running
+    /// functions, and in answers that are not read yet. Beyond, long messages are not received, requests wait to run, and the client
+    /// with the most unread answers is disconnected. At least `max_payload`. Default 1 GiB.
     max_held: usize = 1024 * 1024 * 1024, read::bytes;
 }
 
-/// Says everything but the password.
+/// Shows everything except the password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -143,7 +143,7 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Checks that the settings make sense, each alone and together.
+    /// Checks the settings, each alone and in combination.
     ///
     /// # Errors
     /// When one is out of its bounds or contradicts another; the error names both with their values.

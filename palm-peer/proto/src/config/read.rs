@@ -12,7 +12,7 @@ pub(super) fn tls(_: &str, text: &str) -> Result<Tls, InvalidSetting> {
     text.trim().parse()
 }
 
-// All readers have one signature.
+// All readers have the same signature.
 #[expect(clippy::unnecessary_wraps)]
 pub(super) fn text(_: &str, text: &str) -> Result<String, InvalidSetting> {
     Ok(text.trim().to_owned())
@@ -56,7 +56,7 @@ pub(super) fn etcd_url(text: &str) -> Result<String, InvalidSetting> {
     host::url(text).map_err(|reason| InvalidSetting::new("etcd", reason))
 }
 
-/// An IPv6 address may stand in brackets, as in a URL.
+/// Removes the brackets of an IPv6 address, which may be written as in a URL.
 fn unbracketed(text: &str) -> &str {
     text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text)
 }
@@ -68,8 +68,8 @@ pub(super) fn path(name: &str, text: &str) -> Result<Option<PathBuf>, InvalidSet
     Ok(Some(PathBuf::from(text)))
 }
 
-/// A password may hold anything that can be typed, spaces at its ends included. A line break comes from the file that it was
-/// read from.
+/// A password may contain any printable characters, including spaces at its ends. A trailing line break comes from the file that it
+/// was read from, and is removed.
 pub(super) fn user(name: &str, text: &str) -> Result<Option<(String, String)>, InvalidSetting> {
     let wrong = |reason| Err(InvalidSetting::new(name, reason));
     match text.split_once(':') {
@@ -82,10 +82,10 @@ pub(super) fn user(name: &str, text: &str) -> Result<Option<(String, String)>, I
     }
 }
 
-/// The level to log at, from the value of `PALM_LOG`; `INFO` when there is none.
+/// Returns the log level for a value of `PALM_LOG`; `INFO` without a value.
 ///
 /// # Errors
-/// When the text names no level.
+/// When the text is not a level.
 pub fn log_level(value: Option<&OsStr>) -> Result<LevelFilter, InvalidSetting> {
     let text = value.map(OsStr::to_string_lossy);
     match text.map(|text| text.trim().to_ascii_uppercase()).as_deref() {

@@ -117,7 +117,7 @@ fn valid_values_are_accepted() {
         ];
         assert!(fields.contains(&(name, field.to_owned())), "{name}={text}: {fields:?}");
     }
-    // Written by a program, they are brought into the same form.
+    // Values set by a program are normalised as well.
     let config = Config { etcd: vec!["HTTPS://a:1/".into()], ip: "[::1]".into(), ..Config::default() };
     let built = ValidConfig::new(config).expect("a URL and an address");
     assert_eq!((built.etcd[0].as_str(), built.ip.as_str()), ("https://a:1", "::1"));

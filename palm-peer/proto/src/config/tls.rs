@@ -1,17 +1,17 @@
-//! Which files make TLS, and whether it is spoken in the mesh.
+//! Whether TLS is used in the mesh, and which files it needs.
 
 use super::{Config, InvalidSetting, host};
 use std::str::FromStr;
 
-/// Whether peers and clients speak TLS with each other.
+/// Whether peers and clients use TLS with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tls {
-    /// When `cacert`, `cert` and `key` are all given.
+    /// Use TLS when `cacert`, `cert` and `key` are all set.
     #[default]
     Auto,
-    /// Never; the files serve etcd alone.
+    /// Do not use TLS in the mesh; the files are for etcd only.
     Off,
-    /// Always, and with etcd too: without the files, or with a plain etcd, nothing starts.
+    /// Require TLS, also with etcd: starting fails without the files, or with an `http://` URL of etcd.
     Required,
 }
 
@@ -29,7 +29,7 @@ impl FromStr for Tls {
 }
 
 impl Config {
-    /// Whether TLS is spoken in the mesh.
+    /// Returns whether TLS is used in the mesh.
     pub(super) fn speaks_tls(&self) -> bool {
         let given = [&self.cacert, &self.cert, &self.key].into_iter().all(Option::is_some);
         given && self.tls != Tls::Off
@@ -59,7 +59,7 @@ impl Config {
             if self.tls == Tls::Required {
                 return refuse("tls", &format!("it is required, but etcd is at {url}, which is plain: write https://"));
             }
-            // With an etcd on the same machine, the files may be for the mesh alone.
+            // With an etcd on the same machine, the files may be for the mesh only.
             if self.cacert.is_some() && !(self.speaks_tls() && is_loopback(url)) {
                 return refuse("etcd", &format!("{url} is plain, but cacert is set: write https://"));
             }
@@ -68,7 +68,7 @@ impl Config {
     }
 }
 
-/// Whether the host of this URL is this machine, by its name or address.
+/// Returns whether the host of this URL is loopback.
 fn is_loopback(url: &str) -> bool {
     let host = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = host.split('/').next().unwrap_or_default();

@@ -1,10 +1,10 @@
-//! A configuration that was checked.
+//! A validated configuration.
 
 use super::{Config, InvalidSetting};
 use crate::types::keys::Keys;
 use std::{net::IpAddr, ops::Deref};
 
-/// A [`Config`] that was checked, and whose URLs and host have one form, such as `http://` for `HTTP://`.
+/// A validated [`Config`] with normalised URLs and host, such as `http://` for `HTTP://`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ValidConfig(Config);
 
@@ -22,24 +22,24 @@ impl ValidConfig {
         Ok(Self(config))
     }
 
-    /// The address to listen on.
+    /// Returns the address to listen on.
     #[must_use]
     pub fn bind_address(&self) -> IpAddr {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         self.bind.or_else(|| self.ip.parse().ok()).unwrap_or(loopback)
     }
 
-    /// Whether peers and clients speak TLS.
+    /// Returns whether peers and clients use TLS.
     pub fn has_mesh_tls(&self) -> bool {
         self.speaks_tls()
     }
 
-    /// Whether others than this machine can reach the server without a certificate.
+    /// Returns whether other machines can reach the server without a certificate.
     pub fn is_exposed(&self) -> bool {
         !self.has_mesh_tls() && !self.bind_address().to_canonical().is_loopback()
     }
 
-    /// The layout of the mesh's keys.
+    /// Returns the layout of the mesh's keys.
     #[must_use]
     pub fn keys(&self) -> Keys {
         Keys::new(&self.prefix)

@@ -1,4 +1,4 @@
-//! What settings may be, each alone and together.
+//! Validation of settings, each alone and in combination.
 
 use super::{Config, InvalidSetting, host, read::etcd_url};
 use crate::types::keys::Keys;
@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-/// The longest time that a setting may name; more is a slip of the pen.
+/// The longest duration of a setting; a longer one is most likely a mistake.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// The largest limit in bytes, 1 TiB: more is a slip of the pen, and sums of such must not overflow.
+/// The largest limit in bytes, 1 TiB: more is most likely a mistake, and sums must not overflow.
 const MAX_BYTES: usize = 1 << 40;
-/// etcd grants no lease much shorter than this: its election timeout bounds it.
+/// etcd grants no shorter leases: its election timeout bounds them.
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
 
 impl Config {

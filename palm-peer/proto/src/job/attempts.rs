@@ -1,4 +1,4 @@
-//! What becomes of a message's attempts.
+//! The attempts of a message: answers, rejections, losses.
 
 use super::{
     Job, MessageError, Outcome,
@@ -11,10 +11,10 @@ use crate::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// The wait after a first refusal; it doubles with each further one in a row, up to [`LONGEST_PAUSE`].
+/// The wait after a first rejection; it doubles with each further one in a row, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The longest wait after a refusal.
+/// The longest wait after a rejection.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 impl Job {
@@ -24,7 +24,7 @@ impl Job {
         flight.routes.push(route);
         flight.rerouted_stages.clear();
         flight.state = State::UnderWay;
-        // The last attempt has all the time that is left.
+        // The last attempt has all the remaining time.
         let patient = flight.attempts < self.limits.attempts;
         let until = if patient { now + self.limits.attempt_timeout } else { flight.deadline };
         self.wake(idx, until);
@@ -50,13 +50,13 @@ impl Job {
         }
     }
 
-    /// One of the attempts was refused before the function ran: it counts no more.
+    /// One of the attempts was rejected before the function ran: it does not count.
     fn refused(&mut self, idx: u64, fault: MessageError, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         let by = |route: &Vec<Uuid>| fault.server.is_some_and(|server| route.get(fault.stage) == Some(&server));
         let found = flight.routes.iter().rposition(by);
-        // A server may have written another one into the route; then it is not known which attempt this was. It is taken for
-        // the oldest, and the one under way for given up: to wait for it would be to wait in vain if it was the one.
+        // A server may have changed the route, so that it is unknown which attempt was rejected. The oldest is assumed, and the
+        // current one is given up: if the rejection was for that one, its answer never comes.
         let place = found.unwrap_or(0);
         if place >= flight.routes.len() {
             return;
@@ -74,7 +74,7 @@ impl Job {
         }
     }
 
-    /// To be sent again after a pause, under the same attempt.
+    /// Schedules another try after a pause, within the same attempt.
     fn put_off(&mut self, idx: u64, fault: MessageError, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         flight.state = State::PutOff;
@@ -86,8 +86,8 @@ impl Job {
         self.wake(idx, now + pause);
     }
 
-    /// A stage chose another instance, so that the end of this one concerns the message from now on; or it may have lost the
-    /// message, which nobody else may notice. Which attempt that was, the route says, if not two have the same instance there.
+    /// A stage chose another instance, whose end concerns the message from now on; or it may have lost the message, which no other
+    /// server may notice. The route identifies the attempt, unless two attempts have the same instance there.
     pub(super) fn rerouted(&mut self, idx: u64, rerouted: Rerouted, now: Instant) {
         let Rerouted { stage, from, to } = rerouted;
         let Some(flight) = self.flights.get_mut(&idx) else { return };
@@ -113,20 +113,20 @@ impl Job {
         self.loads.add(route);
     }
 
-    /// An instance may be leaving: from now on it is not known who has what was routed through it.
+    /// An instance may be leaving: from now on it is unknown which instance has the messages that were routed through it.
     pub(super) fn leaving(&mut self, instance: Uuid) {
         for flight in self.flights.values_mut() {
             let Some(route) = flight.route() else { continue };
             let rerouted_stages = |stage: &usize| flight.rerouted_stages.contains(stage);
             let at = |(stage, uuid): (usize, &Uuid)| (*uuid == instance).then_some(stage);
-            // It may come back and leave again, for as long as the message is under way.
+            // It may rejoin and leave again while the message is in flight.
             let stages: Vec<usize> =
                 route.iter().enumerate().filter_map(at).filter(|stage| !rerouted_stages(stage)).collect();
             flight.rerouted_stages.extend(stages);
         }
     }
 
-    /// An instance will answer no more.
+    /// An instance will not answer any more.
     pub(super) fn gone(&mut self, instance: Uuid, stages: &[usize], now: Instant) {
         let chosen = |flight: &InFlight| stages.iter().copied().find(|stage| flight.rerouted_stages.contains(stage));
         let through = |flight: &InFlight| {
@@ -138,7 +138,7 @@ impl Job {
             let Some(flight) = self.flights.get_mut(&idx) else { continue };
             let stage =
                 flight.stage_at(instance).or_else(|| chosen(flight).filter(|_| flight.state == State::UnderWay));
-            // What has one stage only is passed on to nobody: these are lost for certain.
+            // Messages with a single stage are not forwarded, so these are certainly lost.
             for lost in flight.routes.extract_if(.., |route| *route == [instance]) {
                 self.loads.remove(&lost);
             }
@@ -152,7 +152,7 @@ impl Job {
         }
     }
 
-    /// The attempt under way may be lost: another one is made, if there is one left.
+    /// The current attempt may be lost: makes another one, if one is left.
     fn lost(&mut self, idx: u64, fault: MessageError, server_gone: bool, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         self.quarantine.leave(idx);
@@ -174,7 +174,7 @@ impl Job {
         self.dispatch(idx);
     }
 
-    /// Sends a message, or has it wait for its turn.
+    /// Sends a message, or puts it into quarantine.
     fn dispatch(&mut self, idx: u64) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         let deadline = flight.deadline;
@@ -187,7 +187,7 @@ impl Job {
         self.wake(idx, deadline);
     }
 
-    /// What a message waited for is due.
+    /// The deadline that a message waited for has passed.
     pub(super) fn due(&mut self, idx: u64, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         match flight.state {
@@ -197,7 +197,7 @@ impl Job {
             State::UnderWay => {
                 let text = format!("no answer within {:?}", self.limits.attempt_timeout);
                 let failure = CallFailure::new(CallErrorKind::Unreachable, text);
-                // Of several servers it is not known which one does not answer.
+                // With several servers it is unknown which one does not answer.
                 let server = flight.routes.last().filter(|route| route.len() == 1).map(|route| route[0]);
                 self.lost(idx, MessageError { failure, stage: 0, server }, false, now);
             }
@@ -208,7 +208,7 @@ impl Job {
         }
     }
 
-    /// The message ends in the last that went wrong with it.
+    /// Ends the message with its last error.
     fn give_up(&mut self, idx: u64) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         let fault = flight.last.take().unwrap_or_else(|| MessageError {
@@ -220,8 +220,8 @@ impl Job {
     }
 }
 
-/// Whether a server that says so did not run the function, and nobody will on behalf of the same attempt. That there is no such
-/// server is said by the stage before, and may not be so in a moment.
+/// Returns whether this error means that the function did not run, and will not run for the same attempt. `no_such_server` comes from
+/// the stage before, and may be temporary.
 fn is_refusal(kind: CallErrorKind) -> bool {
     use CallErrorKind::{Busy, Leaving, NoSuchServer, Unreachable, WrongServer};
     matches!(kind, Busy | Leaving | WrongServer | Unreachable | NoSuchServer)

@@ -1,4 +1,4 @@
-//! The paths between two stages that fail: a message sent along one would be sent elsewhere by the stage.
+//! Failing paths between two stages: the stage would reroute a message that is sent along one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -6,10 +6,10 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a path is avoided after a message had to be sent elsewhere. Then a few messages find out whether it still fails.
+/// How long a path is avoided after a message had to be rerouted. Then a few messages show whether it still fails.
 const AVOIDED_FOR: Duration = Duration::from_secs(1);
 
-/// How many reports are remembered at a time; of more, the oldest are forgotten. A stage may report what it likes.
+/// How many reports are kept; beyond, the oldest are dropped. A stage may be hostile and report anything.
 const MAX_REPORTS: usize = 4096;
 
 /// From one server to another.
@@ -18,14 +18,14 @@ type Path = (Uuid, Uuid);
 /// The failing paths that stages reported.
 #[derive(Debug, Default)]
 pub struct Detours {
-    /// Until when each is avoided.
+    /// Until when each path is avoided.
     until: HashMap<Path, Instant>,
-    /// The reports, oldest first, each with the end of its time.
+    /// The reports, oldest first, each with its expiry.
     reports: VecDeque<(Instant, Path)>,
 }
 
 impl Detours {
-    /// A server sent elsewhere what was meant for another one.
+    /// Records that the server `by` rerouted a message that was meant for `from`.
     pub fn add(&mut self, by: Uuid, from: Uuid, now: Instant) {
         let (path, until) = ((by, from), now + AVOIDED_FOR);
         self.until.insert(path, until);
@@ -34,14 +34,14 @@ impl Detours {
             && (until <= now || self.reports.len() > MAX_REPORTS)
         {
             self.reports.pop_front();
-            // There may be a later report of the same path.
+            // There may be a later report for the same path.
             if self.until.get(&path) == Some(&until) {
                 self.until.remove(&path);
             }
         }
     }
 
-    /// Whether the path from one server to another is to be avoided.
+    /// Returns whether to avoid the path from one server to another.
     #[must_use]
     pub fn is_known(&self, from: Uuid, to: Uuid, now: Instant) -> bool {
         self.until.get(&(from, to)).is_some_and(|until| now < *until)

@@ -1,4 +1,4 @@
-//! One message of a job, from its being pulled to its end.
+//! One message of a job, from the input to its result or error.
 
 use super::MessageError;
 use bytes::Bytes;
@@ -8,15 +8,15 @@ use uuid::Uuid;
 /// What a message waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// The driver was asked to send it, and will say what became of that.
+    /// The driver was asked to send it, and will report the outcome.
     Starting,
-    /// It was refused, and is sent again when it is due.
+    /// It was rejected, and is sent again when it is due.
     PutOff,
-    /// Servers went down with its attempts; it waits for its turn to make the last one.
+    /// Servers were lost with its attempts; it waits in quarantine for its last one.
     InLine,
-    /// An attempt is under way, along the last of its routes.
+    /// An attempt is in flight, along the last of its routes.
     UnderWay,
-    /// All attempts are used up, and one of them may still be answered.
+    /// All attempts are used up, but one of them may still be answered.
     InDoubt,
 }
 
@@ -24,20 +24,20 @@ pub(super) enum State {
 pub(super) struct InFlight {
     pub(crate) payload: Bytes,
     pub deadline: Instant,
-    /// When something is to be done about it: at its deadline, or before.
+    /// When to act on it: at its deadline, or before.
     pub(crate) due: Instant,
     pub(crate) state: State,
-    /// How many attempts were begun, without those that were refused.
+    /// The number of attempts begun, without those that were rejected.
     pub attempts: u32,
-    /// The routes of all attempts that may still be answered, those that were given up for others first.
+    /// The routes of all attempts that may still be answered, superseded ones first.
     pub(crate) routes: Vec<Vec<Uuid>>,
-    /// The stages of the attempt under way for which servers may have chosen another instance than the route says.
+    /// The stages of the current attempt for which servers may have chosen another instance than the route says.
     pub(crate) rerouted_stages: Vec<usize>,
-    /// Whether its last attempt is to be made with as little company as possible.
+    /// Whether its last attempt is made in quarantine.
     pub(crate) quarantined: bool,
-    /// Where the last attempt went wrong. One is enough: the others may be well again.
+    /// Where the last attempt failed. Only one: earlier ones may have recovered.
     pub(crate) avoid: Option<Uuid>,
-    /// How often it was refused in a row.
+    /// The number of rejections in a row.
     pub(crate) refusals: u32,
     pub(crate) last: Option<MessageError>,
 }
@@ -59,18 +59,18 @@ impl InFlight {
         }
     }
 
-    /// The stage at which an instance is in the route of the attempt under way.
+    /// Returns the stage at which an instance is in the route of the current attempt.
     pub(super) fn stage_at(&self, instance: Uuid) -> Option<usize> {
         self.route().and_then(|route| route.iter().position(|uuid| *uuid == instance))
     }
 
-    /// The route of the attempt under way.
+    /// Returns the route of the current attempt.
     pub(super) fn route(&self) -> Option<&Vec<Uuid>> {
         self.routes.last().filter(|_| self.state == State::UnderWay)
     }
 }
 
-/// How many attempts go through each instance, as far as is known.
+/// The known number of attempts through each instance.
 #[derive(Debug, Default)]
 pub(super) struct InFlightCounts(HashMap<Uuid, usize>);
 

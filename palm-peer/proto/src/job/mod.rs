@@ -1,20 +1,20 @@
-//! One job at its client: which messages are under way, what is tried again, and what the consumer gets.
+//! One job at its client: which messages are in flight, what is retried, and what the consumer gets.
 //!
-//! Every message ends in exactly one result or one error. What is under way, or waits to be consumed, is bounded by the
-//! window; nothing is pulled from the input beyond it.
+//! Every message ends in exactly one result or one error. The window bounds what is in flight or waits to be consumed; nothing
+//! is pulled from the input beyond it.
 //!
-//! # What an attempt is
+//! # Attempts
 //!
-//! When an instance goes down, the job cannot know whether a message that was routed through it was there, had not come
-//! so far, or was past it. So it sends the message again, as another attempt, **and goes on listening for the one before**:
-//! that one counts as used up, but its answer is as good as any. Hence a message fails for want of attempts only when each
-//! of them was lost in truth: when they are used up, it waits for `attempt_timeout` more for an answer to any of them.
+//! When an instance is lost, the job cannot know whether a message that was routed through it was there, had not arrived yet, or
+//! had passed it. So it sends the message again, as another attempt, **and still accepts an answer to the previous one**. A message
+//! therefore fails for lack of attempts only when all of them were really lost: once they are used up, it waits `attempt_timeout`
+//! longer for an answer to any of them.
 //!
-//! A message that brings down each server that it comes to ends, like any other, after its attempts: no more servers than
-//! that go down by it. Others that are lost with it must not use up theirs in its company, so last attempts after a loss
-//! are made one by one (`quarantine.rs`).
+//! A poison message (one that crashes every server that runs it) is given up after its attempts, so it crashes at most that many
+//! servers. Other messages lost with it must not use up their attempts beside it, so final attempts after a loss are serialised
+//! (`quarantine.rs`).
 //!
-//! An attempt that was refused is none: no function ran where it was refused.
+//! A rejected attempt does not count: no function ran.
 
 mod attempts;
 mod detours;
@@ -35,50 +35,49 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How a job is run.
+/// The limits of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How many messages may be under way or wait to be consumed.
+    /// How many messages may be in flight or wait to be consumed.
     pub messages: usize,
-    /// How many bytes these may have, payloads and results; one message may always go.
+    /// How many bytes these may have, payloads and results; one message is always allowed.
     pub bytes: usize,
-    /// How often a message is tried at most, refusals not counted.
+    /// The maximum number of attempts of a message, without rejections.
     pub attempts: u32,
-    /// How long a message may take in all.
+    /// How long a message may take in total.
     pub deadline: Duration,
-    /// How long an attempt may take before the next one, if there is one; and how long an answer is waited for when all are
-    /// used up.
+    /// How long an attempt may take before the next one begins; and how long to wait for an answer when all are used up.
     pub attempt_timeout: Duration,
     /// Whether results come in the order of the messages, or as they complete.
     pub ordered: bool,
 }
 
-/// Why a message has no result, and who said so.
+/// Why a message has no result, and where it failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageError {
     /// What went wrong.
     pub failure: CallFailure,
-    /// The stage that it went wrong at.
+    /// The stage that failed.
     pub stage: usize,
-    /// The server that said so; `None` when it was the client.
+    /// The server that reported it; `None` when it was the client.
     pub server: Option<Uuid>,
 }
 
-/// What a message ended in.
+/// The result or error of a message.
 pub type Outcome = Result<Bytes, MessageError>;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The input gave a message.
+    /// The input yielded a message.
     Pulled(Bytes),
-    /// The input is at its end.
+    /// The input has ended.
     InputEnded,
     /// A message was handed to the first of these instances.
     Sent {
         /// Which message.
         idx: u64,
-        /// The instances that it goes through.
+        /// The instances of its route.
         route: Vec<Uuid>,
     },
     /// A message could not be handed over; no function ran.
@@ -88,28 +87,28 @@ pub enum Event {
         /// Why.
         fault: MessageError,
     },
-    /// An answer came in.
+    /// An answer arrived.
     Answered {
         /// Which message.
         idx: u64,
-        /// Its result, or what went wrong.
+        /// Its result or error.
         ending: Outcome,
     },
-    /// An instance will answer no more: its link broke, or it is no longer published and gives no sign of life.
+    /// An instance will not answer any more: its link broke, or it is no longer published and does not respond.
     Gone {
         /// Which one.
         instance: Uuid,
-        /// The stages that it could be chosen for.
+        /// The stages that it may have been chosen for.
         stages: Vec<usize>,
     },
-    /// A stage did not pass a message on as its route said.
+    /// A stage did not forward a message as its route says.
     Rerouted {
         /// Which message.
         idx: u64,
         /// Where it went instead.
         rerouted: Rerouted,
     },
-    /// An instance is no longer published. If it is leaving, others go on with what it has, and what is on its way there.
+    /// An instance is no longer published. If it is leaving, others take over the messages that it has and those on their way to it.
     Leaving(Uuid),
 }
 
@@ -120,16 +119,16 @@ pub enum Action {
     Send {
         /// Which message.
         idx: u64,
-        /// What it carries.
+        /// Its payload.
         payload: Bytes,
-        /// Until when an answer is of use.
+        /// The deadline for the answer.
         deadline: Instant,
-        /// Where it failed before, to be avoided where there is a choice.
+        /// The instance where it failed before, to be avoided if there is another.
         avoid: Option<Uuid>,
     },
 }
 
-/// How a job is getting on.
+/// The progress of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Messages pulled from the input.
@@ -149,7 +148,7 @@ pub struct Counts {
 pub struct Job {
     limits: Limits,
     flights: BTreeMap<u64, InFlight>,
-    /// When something is to be done about which of them, soonest first; one entry each.
+    /// When to act on which message, soonest first; one entry each.
     timers: BTreeSet<(Instant, u64)>,
     quarantine: Quarantine,
     loads: InFlightCounts,
@@ -166,7 +165,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job that has not begun. The seed is for the jitter of its pauses.
+    /// Creates a job. The seed is for the jitter of its pauses.
     #[must_use]
     pub fn new(limits: Limits, seed: u64) -> Self {
         Self {
@@ -187,45 +186,45 @@ impl Job {
         }
     }
 
-    /// How it is getting on.
+    /// Returns its progress.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// How many attempts that may still be answered go through an instance.
+    /// Returns how many attempts that may still be answered go through an instance.
     #[must_use]
     pub fn load(&self, instance: Uuid) -> usize {
         self.loads.of(instance)
     }
 
-    /// Whether the window has room for another message.
+    /// Returns whether the window has room for another message.
     #[must_use]
     pub fn may_pull(&self) -> bool {
         let held = self.flights.len() + self.finished.len();
         !self.input_ended && (held == 0 || (held < self.limits.messages && self.bytes < self.limits.bytes))
     }
 
-    /// Whether all is consumed.
+    /// Returns whether the input has ended and everything is consumed.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.input_ended && self.flights.is_empty() && self.finished.is_empty()
     }
 
-    /// Whether a message has not ended yet.
+    /// Returns whether a message has not ended yet.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         !self.flights.is_empty()
     }
 
-    /// When [`Job::tick`] is needed next.
+    /// Returns when [`Job::tick`] must be called next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let first = self.timers.first().map(|(at, _)| *at);
         first.into_iter().chain(self.quarantine.due()).min()
     }
 
-    /// The next message that ended, if the consumer may have it now.
+    /// Returns the next message that ended, if the consumer may have it now.
     pub fn next_result(&mut self) -> Option<(u64, Outcome)> {
         let idx = if self.limits.ordered {
             self.finished.contains_key(&self.next_out).then_some(self.next_out)?
@@ -238,7 +237,7 @@ impl Job {
         Some((idx, ending))
     }
 
-    /// Takes in what happened and says what to do.
+    /// Handles an event. Returns what to do.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Pulled(payload) => self.pulled(payload, now),
@@ -253,7 +252,7 @@ impl Job {
         self.move_on(now)
     }
 
-    /// Lets time pass: gives up what is past its deadline, tries again what is due.
+    /// Handles the passing of time: gives up messages past their deadline, and retries those that are due.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         while let Some((at, idx)) = self.timers.first().copied()
             && at <= now
@@ -294,7 +293,7 @@ impl Job {
         self.actions.push(Action::Send { idx, payload, deadline, avoid });
     }
 
-    /// Has something done about a message then, or at its deadline, if that is sooner.
+    /// Sets the timer of a message to this time, or to its deadline, if that is sooner.
     fn wake(&mut self, idx: u64, at: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         self.timers.remove(&(flight.due, idx));

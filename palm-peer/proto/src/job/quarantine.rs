@@ -1,23 +1,22 @@
-//! The line for last attempts of messages with which servers went down.
+//! The queue for final attempts of messages whose attempts were lost with servers.
 //!
-//! One of them may be what brings the servers down. Were they all sent at once, it would take its companions with it for the
-//! last time; so they go one by one, and the next one goes when the one before has ended, or has shown for a while that
-//! it does no harm.
+//! One of them may be a poison message. If all were sent at once, the others could lose their final attempt with it. So they are sent
+//! one by one: the next one when the previous one has ended, or has run for a while without harm.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// How long one that does not end keeps the next one waiting, at most.
+/// How long one that does not end delays the next one at most.
 const SETTLED: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Quarantine {
     waiting: VecDeque<u64>,
-    /// Whose attempt is under way, and until when the next one waits for it.
+    /// The message whose attempt is in flight, and until when the next one waits for it.
     out: Option<(u64, Instant)>,
-    /// How long a whole line may take.
+    /// The time from which the pace is derived: see `wait`.
     attempt_timeout: Duration,
 }
 
@@ -30,14 +29,14 @@ impl Quarantine {
         self.waiting.push_back(idx);
     }
 
-    /// This one's attempt is over, if it was its turn.
+    /// Removes a message whose attempt is over.
     pub(super) fn leave(&mut self, idx: u64) {
         if self.out.is_some_and(|(out, _)| out == idx) {
             self.out = None;
         }
     }
 
-    /// Whose turn it is now, once.
+    /// Returns, once, the message that is to be sent now.
     pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
         if self.out.is_some_and(|(_, until)| now < until) {
             return None;
@@ -52,14 +51,14 @@ impl Quarantine {
         self.waiting.len() + usize::from(self.out.is_some())
     }
 
-    /// When [`Quarantine::next`] has something to say again, if nobody leaves before.
+    /// Returns when to call [`Quarantine::next`] again, unless a message leaves before.
     pub(super) fn due(&self) -> Option<Instant> {
         self.out.filter(|_| !self.waiting.is_empty()).map(|(_, until)| until)
     }
 }
 
-/// How long the next one waits for one that does not end, with so many waiting: all must be on their way in a fourth of
-/// the patience, or a long line of slow ones would miss their deadlines.
+/// Returns how long the next one waits for one that does not end, with so many waiting: all must be sent within a fourth of
+/// `attempt_timeout`, or slow messages in a long queue would miss their deadlines.
 fn wait(waiting: usize, attempt_timeout: Duration) -> Duration {
     let share = attempt_timeout / 4 / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX);
     share.min(SETTLED)

@@ -59,7 +59,7 @@ fn gone(instance: Uuid) -> Event {
     Event::Gone { instance, stages: Vec::new() }
 }
 
-/// A job whose only message is under way along this route.
+/// A job whose only message is in flight along this route.
 fn under_way(limits: Limits, route: &[u128], now: Instant) -> Job {
     let mut job = Job::new(limits, 0);
     job.handle(Event::Pulled("0".into()), now);
@@ -96,7 +96,7 @@ fn a_lost_server_costs_an_attempt_and_a_rejection_does_not() {
 #[test]
 fn losses_of_completed_stages_cost_no_attempts() {
     let now = Instant::now();
-    // It waits at 2, and its further attempts at 5 and 8; the others of its routes go down.
+    // It waits at 2, and its further attempts at 5 and 8; the other instances of its routes are lost.
     let mut job = under_way(LIMITS, &[1, 2, 3], now);
     for (instance, route) in [(1, [4, 5, 6]), (4, [7, 8, 9])] {
         assert_eq!(sent(&job.handle(gone(uuid(instance)), now)), [0]);
@@ -161,7 +161,7 @@ fn losing_a_server_chosen_by_a_stage_affects_the_message() {
     assert_eq!(job.handle(gone(uuid(2)), now), [], "it is not there any more");
     assert_eq!(sent(&job.handle(gone(uuid(3)), now)), [0]);
     go(&mut job, &[1, 4], now);
-    // A report of the attempt before comes late.
+    // A report on the previous attempt comes late.
     job.handle(rerouted(3, Some(5)), now);
     assert_eq!([4, 5].map(|server| job.load(uuid(server))), [1, 1]);
     assert_eq!(job.handle(gone(uuid(5)), now), []);
@@ -195,7 +195,7 @@ fn reports_that_match_no_attempt_are_ignored() {
         }
     }
     assert_eq!([1, 2, 3].map(|server| job.load(uuid(server))), [1, 1, 0]);
-    // A server that leaves sends on what was meant for itself.
+    // A leaving server forwards messages that were meant for itself.
     job.handle(rerouted(2, Some(3)), now);
     assert_eq!(sent(&job.handle(gone(uuid(3)), now)), [0]);
 }

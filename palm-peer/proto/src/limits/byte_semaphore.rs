@@ -1,23 +1,23 @@
-//! Who has room of which there is not enough for all, and who waits for it, in the order in which they asked.
+//! A FIFO counting semaphore over bytes, as plain state: waking the waiters is the caller's job.
 
 use std::collections::VecDeque;
 
-/// So much room, given out in turns.
+/// A number of bytes, granted in the order of the requests.
 #[derive(Debug)]
 pub struct ByteSemaphore {
     max: u64,
     held: u64,
-    /// Who waits, and for how much.
+    /// The waiters and how many bytes each wants.
     waiting: VecDeque<(u64, u64)>,
 }
 
 impl ByteSemaphore {
-    /// As much as `max` can be held at once; a single one may always hold more.
+    /// Creates a semaphore over `max` bytes; a single holder may always have more.
     pub fn new(max: u64) -> Self {
         Self { max, held: 0, waiting: VecDeque::new() }
     }
 
-    /// `id` asks for so much, or asks again for what it waits for; says whether it has it now.
+    /// Requests `bytes` for `id`, or repeats a request that waits. Returns whether they are granted now.
     pub fn ask(&mut self, id: u64, bytes: u64) -> bool {
         let place = self.waiting.iter().position(|(other, _)| *other == id);
         match place {
@@ -33,22 +33,22 @@ impl ByteSemaphore {
         true
     }
 
-    /// So much is not held any more.
+    /// Releases bytes.
     pub fn give_back(&mut self, bytes: u64) {
         self.held = self.held.saturating_sub(bytes);
     }
 
-    /// `id` does not wait any more.
+    /// Removes `id` from the waiters.
     pub fn leave(&mut self, id: u64) {
         self.waiting.retain(|(other, _)| *other != id);
     }
 
-    /// Whose turn it is, if there is room now: it is to ask again.
+    /// Returns the first waiter, if there is room for it now: it must request again.
     pub fn next(&self) -> Option<u64> {
         self.waiting.front().filter(|(_, bytes)| self.fits(*bytes)).map(|(id, _)| *id)
     }
 
-    /// Whether somebody waits.
+    /// Returns whether there are waiters.
     pub fn are_awaited(&self) -> bool {
         !self.waiting.is_empty()
     }

@@ -1,33 +1,33 @@
-//! Who may come in: how many connections there are, from where, and whether there are descriptors for them.
+//! Limits on connections: in total, per address, and by the file descriptors that are left.
 
 use crate::zmtp::Refusal;
 use std::{collections::HashMap, net::IpAddr};
 
-/// How many descriptors the listener leaves to the program that it is part of, at most.
+/// How many descriptors the listener leaves to the rest of the program, at most.
 const MAX_LEFT_TO_PROGRAM: u64 = 32;
 
-/// Whether there are descriptors for one more connection, where so many are allowed and the lowest free one has this number:
-/// a quarter of them, 32 at most, is left to the rest of the program.
+/// Returns whether there are descriptors for one more connection, with this limit and this lowest free number: a quarter of them, at
+/// most 32, is left to the rest of the program.
 #[must_use]
 pub fn has_descriptors(limit: u64, lowest_free: u64) -> bool {
     lowest_free < limit - MAX_LEFT_TO_PROGRAM.min(limit / 4)
 }
 
-/// How many descriptors a leader's probes leave to the rest of the program, at most: fewer than the listener does, so that
-/// strangers who fill the listener do not keep the leader from probing.
+/// How many descriptors a leader's probes leave to the rest of the program, at most: fewer than the listener does, so that clients
+/// that exhaust the listener do not prevent probes.
 const MAX_LEFT_BY_PROBES: u64 = 16;
 
 /// How many descriptors a leader leaves to the rest of the program when it keeps links open between probes, at most.
 const MAX_LEFT_BY_LINKS: u64 = 256;
 
-/// As [`has_descriptors`], for a connection that a leader opens for a probe: an eighth, 16 at most, is left.
+/// As [`has_descriptors`], for a connection that a leader opens for a probe: an eighth, at most 16, is left.
 #[must_use]
 pub fn may_open_probe(limit: u64, lowest_free: u64) -> bool {
     lowest_free < limit - MAX_LEFT_BY_PROBES.min(limit / 8)
 }
 
-/// Whether a leader may keep the link of a probe open: not when that leaves less than half of the descriptors, or 256, to the
-/// clients of the server that it is.
+/// Returns whether a leader may keep the link of a probe open: not when that leaves less than half of the descriptors, or 256, to its
+/// clients.
 #[must_use]
 pub fn may_keep_link(limit: u64, lowest_free: u64) -> bool {
     lowest_free < limit - MAX_LEFT_BY_LINKS.min(limit / 2)
@@ -43,21 +43,21 @@ pub struct ConnectionLimiter {
 }
 
 impl ConnectionLimiter {
-    /// Lets in `max` at once, `max_from_address` of them from one address.
+    /// Creates a limiter for `max` connections at once, `max_from_address` of them from one address.
     #[must_use]
     pub fn new(max: usize, max_from_address: usize) -> Self {
         Self { max, max_from_address, all: 0, from: HashMap::new() }
     }
 
-    /// Lets one in, which must [`leave`](Self::leave) at its end.
+    /// Admits a connection, for which [`leave`](Self::leave) must be called at its end.
     ///
     /// # Errors
-    /// When there are as many as there may be.
+    /// When a limit is reached.
     pub fn enter(&mut self, address: IpAddr) -> Result<(), Refusal> {
         if self.all >= self.max {
             return Err(Refusal::TooMany);
         }
-        // A refused address is not remembered.
+        // A rejected address is not stored.
         if self.from.get(&address).copied().unwrap_or(0) >= self.max_from_address {
             return Err(Refusal::TooManyFromAddress);
         }
@@ -66,7 +66,7 @@ impl ConnectionLimiter {
         Ok(())
     }
 
-    /// One that was let in has ended.
+    /// An admitted connection has ended.
     pub fn leave(&mut self, address: IpAddr) {
         self.all -= 1;
         if let Some(from) = self.from.get_mut(&address) {
@@ -129,7 +129,7 @@ mod tests {
         }
         (999_001..1_000_000).for_each(|number| admission.leave(of(number)));
         assert_eq!((admission.all, admission.from.len()), (0, 0));
-        // One that is refused for its address alone.
+        // One that is rejected for its address alone.
         let mut admission = ConnectionLimiter::new(1_000, 0);
         (0..1_000_000).for_each(|number| assert_eq!(admission.enter(of(number)), Err(Refusal::TooManyFromAddress)));
         assert_eq!(admission.from.len(), 0);

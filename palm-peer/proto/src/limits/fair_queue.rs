@@ -5,22 +5,22 @@ use std::{
     hash::Hash,
 };
 
-/// Items of many sources, taken out in turns: one of each source, then the next of each.
+/// Items of many sources, taken out round-robin: one of each source, then the next of each.
 #[derive(Debug)]
 pub struct FairQueue<K, T> {
     sources: HashMap<K, Source<T>>,
-    /// The sources that have something, in the order of their turns.
+    /// The sources that have items, in the order of their turns.
     turns: VecDeque<K>,
     held: Amount,
     max: Amount,
 }
 
-/// How much there is of something.
+/// An amount of queued items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Items.
+    /// The number of items.
     pub items: usize,
-    /// What these weigh.
+    /// Their total size in bytes.
     pub bytes: usize,
 }
 
@@ -38,26 +38,26 @@ impl<T> Source<T> {
 }
 
 impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
-    /// An empty queue for no more than this; a single item may weigh more.
+    /// Creates an empty queue with this limit; a single item may be larger.
     #[must_use]
     pub fn new(max: Amount) -> Self {
         Self { sources: HashMap::new(), turns: VecDeque::new(), held: Amount::default(), max }
     }
 
-    /// Whether no item waits.
+    /// Returns whether no item waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.held.items == 0
     }
 
-    /// How many items wait.
+    /// Returns how many items wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.held.items
     }
 
-    /// Puts an item in. When the queue is full, gives back the items that have to go: this one, or, where other sources have
-    /// more waiting than this one would have, the newest of the source that has most.
+    /// Adds an item. When the queue is full, returns the items that are evicted: this one, or, where another source has more waiting
+    /// than this one would have, the newest of the source that has most.
     #[must_use]
     pub fn push(&mut self, source: K, item: T, bytes: usize) -> Vec<T> {
         let mut refused = Vec::new();
@@ -68,7 +68,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
                 self.add(source, item, bytes);
                 return refused;
             }
-            // What is scarce decides who has most of it.
+            // The exhausted limit, items or bytes, decides which source has most.
             let has = |source: &Source<T>| if too_many { source.items.len() } else { source.bytes };
             let own = self.sources.get(&source).map_or(0, has) + if too_many { 1 } else { bytes };
             let others = self.sources.iter().filter(|(other, _)| **other != source);
@@ -103,7 +103,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         Some(item)
     }
 
-    /// Takes out the oldest item of the source whose turn it is.
+    /// Removes and returns the oldest item of the source whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
         let source = self.turns.pop_front()?;
         let waiting = self.sources.get_mut(&source)?;
@@ -118,7 +118,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         Some(item)
     }
 
-    /// Takes out all items that need not wait any more.
+    /// Removes and returns all items for which `over` holds.
     pub fn take_if(&mut self, over: impl Fn(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
         let mut freed = Vec::new();
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(drained(&mut queue), [11, 21]);
     }
 
-    /// Laws: never more than there is room for; nothing is lost or doubled; in the end nothing is held.
+    /// Invariants: the limits hold; nothing is lost or duplicated; in the end nothing is held.
     #[test]
     fn nothing_is_lost_in_two_thousand_histories() {
         for seed in 0..2_000 {

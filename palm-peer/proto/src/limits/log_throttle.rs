@@ -1,5 +1,5 @@
-//! How often something that repeats itself is worth a line in the log. Whatever strangers can cause, and whatever lies in etcd, is
-//! logged through this, so that neither can fill a log.
+//! Limits how often a repeated event is logged. Everything that remote peers or keys in etcd can cause is logged through this, so that
+//! neither can fill a log.
 
 use std::{
     collections::HashMap,
@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often one thing is logged at most.
+/// The shortest time between two lines about one key.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many different things are logged within an interval at most, unless somebody says otherwise.
+/// The default maximum of different keys logged within an interval.
 const MAX_KEYS: usize = 64;
 
-/// Lets each thing be logged at once, and then once in [`INTERVAL`] for as long as it repeats itself; and of different things
-/// only so many within an interval. What is not logged is counted, and the next line tells.
+/// Lets each key be logged at once, and then once per [`INTERVAL`] while it repeats; and only so many different keys within an
+/// interval. Suppressed lines are counted, and the next line reports their number.
 #[derive(Debug)]
 pub struct LogThrottle<K> {
     logged: HashMap<K, Instant>,
@@ -23,7 +23,7 @@ pub struct LogThrottle<K> {
     suppressed: u64,
 }
 
-/// How many lines there would have been since the last one, to be put at the end of a line.
+/// The number of lines suppressed since the last one, to be appended to a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppressed(u64);
 
@@ -44,7 +44,7 @@ impl<K> Default for LogThrottle<K> {
 }
 
 impl<K> LogThrottle<K> {
-    /// Lets so many different things be logged within an interval.
+    /// Creates a throttle for so many different keys within an interval.
     #[must_use]
     pub fn with_max_keys(max_keys: usize) -> Self {
         Self { logged: HashMap::new(), max_keys, suppressed: 0 }
@@ -52,10 +52,10 @@ impl<K> LogThrottle<K> {
 }
 
 impl<K: Eq + Hash> LogThrottle<K> {
-    /// Whether to log this now; if so, how many lines were suppressed since the last one.
+    /// Returns whether to log this now and, if so, how many lines were suppressed since the last one.
     pub fn should_log(&mut self, key: K, now: Instant) -> Option<Suppressed> {
         let is_recent = |last: &Instant| now.duration_since(*last) < INTERVAL;
-        // Looks at all that is remembered only when that decides: strangers may come often.
+        // Scans all keys only when that decides: remote peers may cause this often.
         let known = self.logged.get(&key).is_some_and(is_recent);
         if !known && self.logged.len() >= self.max_keys {
             self.logged.retain(|_, last| is_recent(last));

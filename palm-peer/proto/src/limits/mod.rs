@@ -1,4 +1,4 @@
-//! Bounds on what strangers and clients can cost: connections, bytes, requests, log lines.
+//! Bounds on what remote peers can consume: connections, bytes, requests, log lines.
 
 pub mod byte_semaphore;
 pub mod connection_limiter;

@@ -1,10 +1,10 @@
-//! So many within a second, and no more.
+//! A fixed-window rate limiter.
 
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts what comes, and says when it is too much for one second.
+/// Limits events to a maximum per second.
 #[derive(Debug)]
 pub struct RateLimiter {
     max: u32,
@@ -13,12 +13,12 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Allows `max` within a second, the first of which begins `now`.
+    /// Creates a limiter for `max` events per second; the first second begins `now`.
     pub fn new(max: u32, now: Instant) -> Self {
         Self { max, began: now, count: 0 }
     }
 
-    /// Counts one more; says whether it is still within what is allowed.
+    /// Counts an event. Returns whether it is within the limit.
     pub fn try_acquire(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.began) > SECOND {
             (self.began, self.count) = (now, 0);

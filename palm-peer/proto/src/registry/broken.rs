@@ -1,4 +1,4 @@
-//! What stands under `/servers/` and is no record of a server.
+//! Invalid records under `/servers/`.
 
 use super::{Action, Registry};
 use log::Level;
@@ -8,13 +8,13 @@ use uuid::Uuid;
 /// The length of a uuid in a key.
 const UUID_LENGTH: usize = 36;
 
-/// The broken records and what is wrong with them, by the server that each was of and by its key: a change of one costs as much
-/// with one as with thousands. Each belongs to a key that stands in etcd.
+/// The invalid records and what is wrong with them, by the uuid in the key and by the key: a change costs the same with one and with
+/// thousands. Each belongs to an existing key in etcd.
 #[derive(Debug, Default)]
 pub(super) struct BrokenRecords(BTreeMap<(Option<Uuid>, String), String>);
 
 impl BrokenRecords {
-    /// A broken record stands there; says whether that, or what is wrong with it, is new.
+    /// Adds an invalid record. Returns whether it, or what is wrong with it, is new.
     fn insert(&mut self, key: String, reason: String) -> bool {
         let key = (uuid_in(&key), key);
         let new = self.0.get(&key) != Some(&reason);
@@ -22,12 +22,12 @@ impl BrokenRecords {
         new
     }
 
-    /// It does not stand there any more.
+    /// Removes a key that is gone.
     pub(super) fn remove(&mut self, key: String) {
         self.0.remove(&(uuid_in(&key), key));
     }
 
-    /// A record of this server stands in its place.
+    /// Removes the keys of a server that has a valid record now.
     pub(super) fn remove_of(&mut self, uuid: Uuid) {
         let next = |broken: &Self| {
             let (key, _) = broken.0.range((Some(uuid), String::new())..).next()?;
@@ -44,7 +44,7 @@ impl BrokenRecords {
     }
 }
 
-/// The uuid that a key ends in.
+/// Returns the uuid at the end of a key.
 fn uuid_in(key: &str) -> Option<Uuid> {
     let last = key.get(key.len().checked_sub(UUID_LENGTH)?..)?;
     last.parse().ok().filter(|uuid: &Uuid| uuid.to_string() == last)
@@ -52,7 +52,7 @@ fn uuid_in(key: &str) -> Option<Uuid> {
 
 impl Registry {
     pub(super) fn broken(&mut self, key: String, reason: String, now: Instant) {
-        // Nothing is known any more of the server that it was of; its removal will be told as that of something broken.
+        // The server's entry is dropped; the removal of the key will be reported as that of an invalid record.
         if let Some(uuid) = uuid_in(&key) {
             let entry = self.forget(uuid).map(|entry| entry.record.server);
             let found = self.found.remove(&uuid).map(|published| published.instance.server);

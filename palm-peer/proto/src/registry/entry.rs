@@ -1,4 +1,4 @@
-//! What the registry knows of each server.
+//! What the registry knows about each server.
 
 use super::{
     Token,
@@ -18,45 +18,45 @@ pub(super) struct Entry {
     pub(super) record: Record,
     pub(super) modified: Revision,
     pub(super) lease: Option<LeaseId>,
-    /// When it last answered this leader since it registered, and whether it has failed to since.
+    /// When it last answered this leader since it registered, and whether it has failed since.
     pub(super) answered_at: Option<Instant>,
     pub(super) is_failing: bool,
-    /// The revision of the record that what is published agrees with.
+    /// The revision of the record that the published key agrees with.
     pub(super) published: Option<Revision>,
-    /// The probes under way and when each counts as missed.
+    /// The probes in flight, and when each counts as missed.
     pub(super) probes: Vec<(Token, Instant)>,
-    /// How many probes of the series under way were sent, and how many of them missed.
+    /// How many probes of the current series were sent, and how many of them were missed.
     pub(super) sent: u32,
     pub(super) misses: u32,
     /// When its turn in the round comes.
     pub(super) turn_at: Option<Instant>,
     /// When to send the next probe of a series.
     pub(super) retry_at: Option<Instant>,
-    /// Where in line a probe waits until fewer are under way, if one does.
+    /// The place of a probe that waits until fewer are in flight.
     pub(super) queued: Option<u64>,
-    /// What the schedule knows of it.
+    /// What the schedule knows about it.
     pub(super) scheduled: Scheduled,
-    /// Why it could not be reached, when that has been logged.
+    /// The last logged reason why it could not be reached.
     pub(super) last_error: Option<String>,
-    /// Others that are being asked about it, and what they have said.
+    /// The witnesses being asked about it, and what they have found.
     pub(super) inquiry: Option<Inquiry>,
     pub(super) findings: Findings,
-    /// Why it is to be removed, once others have been asked.
+    /// Why it is to be removed, once witnesses have been asked.
     pub(super) charge: Option<Charge>,
     /// Why it is being removed.
     pub(super) doom: Option<Charge>,
-    /// Whether a write over this record stands, of which the watch has not told yet.
+    /// Whether a write has replaced this record that the watch has not reported yet.
     pub(super) outdated: bool,
-    /// How many writes in a row etcd did not do.
+    /// The number of failed writes in a row.
     pub(super) failed_writes: u32,
 }
 
-/// What was found under `/pipelines/<server>/<uuid>`.
+/// The content of `/pipelines/<server>/<uuid>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// What clients can reach.
+    /// The published instance.
     pub instance: Instance,
-    /// The lease that it is on.
+    /// The lease of the key.
     pub lease: Option<LeaseId>,
 }
 
@@ -87,60 +87,60 @@ impl Entry {
         }
     }
 
-    /// Whether `record` is this one rewritten, and not that of a server which registered anew.
+    /// Returns whether `record` is this one rewritten, and not that of a server which registered again.
     pub(super) fn is_same_incarnation(&self, record: &Record, lease: Option<LeaseId>) -> bool {
         let old = &self.record;
         let set_back = old.configured && !record.configured;
         old.when == record.when && self.lease == lease && old.endpoint() == record.endpoint() && !set_back
     }
 
-    /// Whether it has a part in a round that is not over.
+    /// Returns whether it keeps the current round from ending.
     pub(super) fn is_busy(&self) -> bool {
         self.is_questioned() || self.turn_at.is_some()
     }
 
-    /// Whether it is being probed, or what the probes found is being acted upon.
+    /// Returns whether it is being probed, or the result of its probes is being acted upon.
     pub(super) fn is_questioned(&self) -> bool {
         self.is_in_series() || self.charge.is_some() || self.doom.is_some()
     }
 
-    /// Whether it is being probed.
+    /// Returns whether it is being probed.
     pub(super) fn is_in_series(&self) -> bool {
         !self.probes.is_empty() || self.retry_at.is_some() || self.queued.is_some()
     }
 
-    /// Takes a probe off those under way; says whether it was one of them.
+    /// Removes a probe from those in flight. Returns whether it was one of them.
     pub(super) fn end_probe(&mut self, token: Token) -> bool {
         let before = self.probes.len();
         self.probes.retain(|(open, _)| *open != token);
         self.probes.len() < before
     }
 
-    /// Ends the series of probes under way. Its turn in the round stays: until then it may fall silent.
+    /// Ends the current series of probes. Its turn in the round stays: it may fall silent before then.
     pub(super) fn end_series(&mut self) {
         self.probes.clear();
         (self.retry_at, self.queued) = (None, None);
     }
 
-    /// When time has something to do with it next.
+    /// Returns its next deadline.
     pub(super) fn due(&self) -> Option<Instant> {
         let probes = self.probes.iter().map(|(_, deadline)| *deadline);
-        // What waits for its turn is sent when there is room.
+        // A probe that waits in the queue is sent when there is room.
         let next = [self.turn_at, self.retry_at].into_iter().flatten().filter(|_| self.queued.is_none());
         probes.chain(next).chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline)).min()
     }
 
-    /// Clients may reach it: some leader reached it, and it has not been found dead.
+    /// Returns whether clients may reach it: a leader has reached it, and it has not been found dead.
     pub(super) fn is_reachable(&self) -> bool {
         self.record.configured && self.doom.is_none()
     }
 
-    /// Whether what is published of it is right.
+    /// Returns whether its published key is right.
     pub(super) fn is_published(&self) -> bool {
         self.published == Some(self.modified)
     }
 
-    /// Takes in that the record was rewritten.
+    /// Records that the record was rewritten.
     pub(super) fn rewrite(&mut self, record: Record, modified: Revision) {
         if self.is_published() && Instance::of(&self.record) == Instance::of(&record) {
             self.published = Some(modified);

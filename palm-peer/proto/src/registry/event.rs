@@ -1,4 +1,4 @@
-//! What comes into the registry and what comes out of it.
+//! The registry's events and actions.
 
 use super::Testimony;
 use crate::types::{
@@ -10,41 +10,41 @@ use crate::types::{
 use log::Level;
 use uuid::Uuid;
 
-/// The longest line, in bytes: a server that logs nothing but errors may have so much to say in one period.
+/// The longest line, in bytes: enough for the digest of a server that logs only errors in one period.
 const LONGEST_LINE: usize = 256 * 1024;
 
 /// A log line. Parts of it come from servers and from anyone with write access to etcd, so it is escaped: always one line, no control
 /// characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// How grave it is.
+    /// Its level.
     pub level: Level,
-    /// Whether it is `CRITICAL`, a level that pylm has and the `log` facade has not (docs/pylm-compatibility.md).
+    /// Whether it is `CRITICAL`, a level that pylm has and the `log` facade lacks (docs/pylm-compatibility.md).
     pub critical: bool,
-    /// The words.
+    /// Its text.
     pub text: String,
 }
 
 impl Line {
-    /// A line of this level.
+    /// Creates a line of this level.
     pub(crate) fn new(level: Level, text: impl Into<String>) -> Self {
         Self { level, critical: false, text: plain(&text.into(), LONGEST_LINE) }
     }
 
-    /// A line of level `CRITICAL`.
+    /// Creates a line of level `CRITICAL`.
     pub(crate) fn critical(text: impl Into<String>) -> Self {
         Self { level: Level::Error, critical: true, text: text.into() }
     }
 }
 
-/// Tells the answers to different probes apart, so that a stale one is discarded.
+/// Identifies a probe or question, so that a stale answer is discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub(super) u64);
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A record stands under `/servers/`.
+    /// A record was put under `/servers/`.
     Registered {
         /// The record.
         record: Record,
@@ -53,27 +53,27 @@ pub enum Event {
         /// The lease that it is on.
         lease: Option<LeaseId>,
     },
-    /// Something that is no record stands under `/servers/`.
+    /// An invalid record was put under `/servers/`.
     Invalid {
         /// Its key.
         key: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A record is gone.
+    /// A record was deleted.
     Deleted {
         /// Whose.
         uuid: Uuid,
-        /// The last mod revision of the record that is gone.
+        /// The last mod revision of the deleted record.
         written: Revision,
-        /// The note that was left.
+        /// The tombstone, if there is one.
         departure: Option<Tombstone>,
-        /// Whether the mesh was reset at that moment.
+        /// Whether it was deleted by a reset of the mesh.
         reset: bool,
         /// Whether etcd still knows the lease that the record was on.
         lease_alive: bool,
     },
-    /// Something broken under `/servers/` is gone.
+    /// An invalid record under `/servers/` was deleted.
     InvalidRemoved {
         /// Its key.
         key: String,
@@ -96,7 +96,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A probe could not be sent, for a fault of the leader's own: it says nothing about the server.
+    /// A probe could not be sent because of a local error: it says nothing about the server.
     Unsent {
         /// To whom.
         uuid: Uuid,
@@ -105,34 +105,34 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A link that this leader had to the server broke, and now its port refuses, or another server answers there.
+    /// This leader's link to the server broke, and now its port refuses connections, or another server answers there.
     ProcessGone {
         /// Whose.
         uuid: Uuid,
     },
-    /// A server that was asked by [`Action::Ask`] has answered, or could not be asked.
+    /// A witness that was asked by [`Action::Ask`] has answered, or could not be asked.
     Testified {
         /// About whom.
         uuid: Uuid,
         /// Which question.
         token: Token,
-        /// Who was asked.
+        /// The witness.
         witness: Uuid,
-        /// What it said.
+        /// Its answer.
         testimony: Testimony,
     },
     /// A write asked for by [`Action::Configure`] or [`Action::Remove`], or made for
-    /// [`Registry::take_unvouched`](super::Registry::take_unvouched), ended. When it succeeded, the watch tells the rest.
+    /// [`Registry::take_unvouched`](super::Registry::take_unvouched), ended. When it succeeded, the watch reports the change.
     WriteDone {
         /// Whose record.
         uuid: Uuid,
-        /// Since which revision it stands; `None` when it is not known to.
+        /// The revision of the write; `None` when it is not known to have succeeded.
         stands: Option<Revision>,
     },
 }
 
 impl Event {
-    /// The server that it is about.
+    /// Returns the server that the event is about.
     pub(super) fn about(&self) -> Option<Uuid> {
         match self {
             Self::Registered { record, .. } => Some(record.uuid),
@@ -150,10 +150,10 @@ impl Event {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
-// A record is what most actions are about, and few live at a time.
+// Most actions contain a record, and few exist at a time.
 #[allow(clippy::large_enum_variant)]
 pub enum Action {
-    /// Ask the server for its log digest, and say how it went with this token.
+    /// Ask the server for its log digest, and report the outcome with this token.
     Probe {
         /// Whom.
         uuid: Uuid,
@@ -161,48 +161,48 @@ pub enum Action {
         endpoint: String,
         /// Which probe.
         token: Token,
-        /// Over a new connection, as a new client would: an old one may work when no new one does, or the other way round.
+        /// Whether to use a new connection, as a new client would: an existing one may work when no new one does, and vice versa.
         fresh: bool,
     },
-    /// Have these servers try to reach one over a new connection, each for no longer than a probe may take, and say what each found.
+    /// Ask these witnesses to reach a server over a new connection, each for no longer than a probe may take, and report their answers.
     Ask {
         /// About whom.
         uuid: Uuid,
         /// Which question.
         token: Token,
-        /// Whom to ask, and where they are.
+        /// The witnesses and their endpoints.
         witnesses: Vec<(Uuid, String)>,
     },
-    /// Give up the lead, if somebody else stands for election: others reach what this leader does not.
+    /// Resign, if there is another candidate: others reach servers that this leader does not.
     Resign {
-        /// The servers that it does not reach, and where they are.
+        /// The servers that it does not reach, and their endpoints.
         unreached: Vec<(Uuid, String)>,
     },
-    /// Write this record, if it is still the one of `modified`, and publish the server.
+    /// Write this record, if its mod revision is still `modified`, and publish the server.
     Configure {
         /// The record to write.
         record: Record,
-        /// What it replaces.
+        /// The mod revision that it replaces.
         modified: Revision,
-        /// The lease that the record is on, and that what is published is to be on.
+        /// The lease of the record, and of the published key.
         lease: Option<LeaseId>,
     },
-    /// Delete the record, if it is still the one of `modified`, and what is published of the server, and leave a note.
+    /// Delete the record, if its mod revision is still `modified`, and the published key, and put a tombstone.
     Remove {
         /// Whose.
         uuid: Uuid,
         /// The server's name.
         server: String,
-        /// What is deleted.
+        /// The mod revision of the record.
         modified: Revision,
-        /// Why.
+        /// The reason, for the log and the tombstone.
         reason: &'static str,
-        /// The lease that the record is on.
+        /// The lease of the record.
         lease: Option<LeaseId>,
-        /// Whether the process is proven gone, so that the lease is to be revoked.
+        /// Whether the process is proven gone, so that the lease must be revoked.
         revoke: bool,
     },
-    /// Delete what is published of a server that has no record any more, unless it has one again.
+    /// Delete the published key of a server that has no record, unless it has one again.
     Withdraw {
         /// Whose.
         uuid: Uuid,

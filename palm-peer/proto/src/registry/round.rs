@@ -1,19 +1,19 @@
-//! Probing: rounds over all servers, and the series of probes that a silent one gets.
+//! Probing: rounds over all servers, and the series of probes for a server that missed one.
 
 use super::{Action, Entry, OVERSLEPT, RETRY, Registry, Token, schedule::MAX_PROBES, suspicion::Charge};
 use log::Level;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// In how many rounds each server is probed over a new connection once.
+/// Each server is probed over a new connection once in this many rounds.
 const FRESH_EVERY: u64 = 6;
 /// Up to this number of servers, a round is logged as pylm logs it (docs/pylm-compatibility.md), and probes all of them at its
-/// start. Above, the log has what changes and one line for each round.
+/// start. Above, only changes and one line for each round are logged.
 pub const MAX_LISTED: usize = 20;
-/// How much longer each further server makes the part of the period over which the probes are spread.
+/// By how much each further server extends the part of the period over which the probes are spread.
 const SPREAD: Duration = Duration::from_millis(2);
-/// How much later than a period after its last answer a server's turn may come. More than a late timer costs, so that the servers keep
-/// their own places in the period; little enough that a silent server is found within 15 s with the default settings.
+/// How much later than a period after its last answer a server's turn may come: more than the delay of a late timer, so that servers
+/// keep their places in the period; little enough that a silent server is removed within 15 s with the default settings.
 const SLACK: Duration = Duration::from_millis(500);
 
 impl Registry {
@@ -22,7 +22,7 @@ impl Registry {
         self.rounds += 1;
         let count = self.servers.len();
         if count == 0 {
-            // There is nobody left whom this leader could fail to reach.
+            // No server is left that this leader could fail to reach.
             self.evidence.clear();
             self.unreached.clear();
             self.log(Level::Info, "No servers found");
@@ -39,9 +39,9 @@ impl Registry {
         }
     }
 
-    /// Has a server probed at its place in the round that begins now. If a series of probes is under way then, that is enough.
+    /// Schedules the probe of a server at its place in the round that begins now. A series of probes in progress then replaces it.
     ///
-    /// A place moves when the mesh grows. That never makes a server wait for much longer than a period after its last answer.
+    /// A place moves when the mesh grows, but a server never waits much longer than a period after its last answer.
     fn give_turn(&mut self, uuid: Uuid, now: Instant) {
         let (place, longest) = (now + self.window().mul_f64(phase(uuid)), self.period + SLACK);
         if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.doom.is_none()) {
@@ -50,8 +50,8 @@ impl Registry {
         }
     }
 
-    /// A server has registered. If its place in the round under way is still to come, it has its turn there: that in the next round may
-    /// be almost two periods away. The mesh may still grow, so the place is the latest that it can have.
+    /// Gives a server that has registered a turn in the current round, if its place is still to come: the one in the next round may be
+    /// almost two periods away. The mesh may still grow, so the latest possible place is used.
     pub(super) fn join_round(&mut self, uuid: Uuid, now: Instant) {
         let is_large = !self.window().is_zero();
         let place = (self.next_round + self.longest_window().mul_f64(phase(uuid))).checked_sub(self.period);
@@ -60,8 +60,8 @@ impl Registry {
         }
     }
 
-    /// Over how much of the period the probes of a round are spread, each server at a place of its own: nothing for a few servers,
-    /// most of it for thousands.
+    /// Returns the part of the period over which the probes of a round are spread, each server at its own place: zero for a few
+    /// servers, most of the period for thousands.
     fn window(&self) -> Duration {
         let further = self.servers.len().saturating_sub(MAX_LISTED);
         SPREAD.saturating_mul(u32::try_from(further).unwrap_or(u32::MAX)).min(self.longest_window())
@@ -71,12 +71,12 @@ impl Registry {
         self.period.mul_f64(0.8)
     }
 
-    /// The level of the lines that pylm logs for each server and round.
+    /// Returns the level of the lines that pylm logs for each server and round.
     pub(super) fn detail(&self) -> Level {
         if self.servers.len() > MAX_LISTED { Level::Debug } else { Level::Info }
     }
 
-    /// A round is over when no probe is under way and no series unfinished.
+    /// Ends the round when no probe is in flight and no series is unfinished.
     pub(super) fn end_round_if_over(&mut self, now: Instant) {
         let Some(dead) = self.round else { return };
         let overdue = now >= self.next_round;
@@ -97,13 +97,13 @@ impl Registry {
         self.log(Level::Info, format!("{remaining} servers remaining"));
     }
 
-    /// Sends a probe, and has the next one of the series follow unless an answer comes first. Each has its whole timeout,
-    /// so that a dead server is found `timeout + (misses - 1) * RETRY` after the first of them. Those after the first, and the
-    /// first now and then, go over a new connection.
+    /// Sends a probe, and schedules the next one of the series in case no answer comes. Each has its full timeout, so a dead server is
+    /// found `timeout + (misses - 1) * RETRY` after the first probe. All but the first, and sometimes the first, use a new
+    /// connection.
     pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
         let max = self.most_misses;
         let token = Token(self.next_token);
-        // Not all servers in the same round.
+        // Spreads the servers over the rounds.
         let has_turn = (self.rounds + u64::from(uuid.as_bytes()[15])).is_multiple_of(FRESH_EVERY);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         if entry.probes.is_empty() && entry.retry_at.is_none() {
@@ -121,8 +121,8 @@ impl Registry {
         self.actions.push(Action::Probe { uuid, endpoint: entry.record.endpoint(), token, fresh });
     }
 
-    /// A probe could not be sent, for a fault of the leader's own. It is no miss, and the series ends without a result: the next
-    /// round has the next one.
+    /// A probe could not be sent because of a local error. It is not a miss, and the series ends without a result until the next
+    /// round.
     pub(super) fn unsent(&mut self, uuid: Uuid, token: Token, reason: &str, now: Instant) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         if !entry.end_probe(token) {
@@ -191,7 +191,7 @@ impl Registry {
         }
     }
 
-    /// A process that this leader had reached is gone. One that it never reached may only have told a wrong address.
+    /// A process that this leader had reached is gone. One that it never reached may only have advertised a wrong address.
     pub(super) fn gone(&mut self, uuid: Uuid, now: Instant) {
         if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.answered_at.is_some()) {
             entry.is_failing = true;
@@ -219,8 +219,8 @@ impl Registry {
         probes.iter().find(|(_, deadline)| now >= *deadline).map(|(token, _)| *token)
     }
 
-    /// The leader stood still (it was stopped, or its machine was): nobody had a fair chance to answer. Their series start
-    /// again, with fresh probes: the answers to the others may be lost.
+    /// This process was paused (SIGSTOP, VM suspend), so outstanding probe deadlines are meaningless. The series start again, with new
+    /// probes: the answers to the old ones may be lost.
     pub(super) fn reset_probes_after_pause(&mut self, now: Instant) {
         if now <= self.deadline() + OVERSLEPT {
             return;
@@ -244,7 +244,7 @@ impl Registry {
     }
 }
 
-/// The place of a server in the rounds, from 0 to 1. Uuids are random, but for their version.
+/// Returns the place of a server in the rounds, from 0 to 1. Uuids are random, except for their version bits.
 fn phase(uuid: Uuid) -> f64 {
     let bytes = uuid.as_bytes();
     f64::from(u16::from_be_bytes([bytes[14], bytes[15]])) / 65_536.0

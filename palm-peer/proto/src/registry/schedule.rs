@@ -1,4 +1,4 @@
-//! When which server is due: so that an event costs the same with one server and with thousands.
+//! The deadlines of all servers, kept so that an event costs the same with one server and with thousands.
 
 use super::{Entry, Registry};
 use std::{
@@ -7,11 +7,11 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How many probes may be under way at a time. A thousand connections opened at once would take a busy machine longer than any one
-/// of them may take.
+/// How many probes may be in flight at a time. A thousand connections opened at once would each exceed their timeout on a busy
+/// machine.
 pub(super) const MAX_PROBES: usize = 256;
 
-/// What the schedule knows of one server.
+/// What the schedule knows about one server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Scheduled {
     due: Option<Instant>,
@@ -26,27 +26,27 @@ impl Scheduled {
     }
 }
 
-/// The servers by when they are due, and sums over all of them.
+/// The servers by their deadlines, and sums over all of them.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     due: BTreeSet<(Instant, Uuid)>,
-    /// How many servers have a part in the round that is not over.
+    /// How many servers keep the current round from ending.
     pub(super) busy: usize,
-    /// How many probes are under way.
+    /// How many probes are in flight.
     pub(super) probes: usize,
-    /// The servers whose probes wait until fewer are under way, each once, by their places in line.
+    /// The servers whose probes wait until fewer are in flight, each once, by their places in the queue.
     waiting: BTreeMap<u64, Uuid>,
-    /// The last place that was given out.
+    /// The last place that was assigned.
     last_place: u64,
 }
 
 impl Schedule {
-    /// When the first server is due.
+    /// Returns the earliest deadline of all servers.
     pub(super) fn first(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// A place at the end of the queue of waiting probes.
+    /// Returns a place at the end of the queue of waiting probes.
     pub(super) fn place_in_line(&mut self) -> u64 {
         self.last_place += 1;
         self.last_place
@@ -72,7 +72,7 @@ impl Schedule {
 }
 
 impl Registry {
-    /// Takes in what has changed of a server. To be called after each change of its entry.
+    /// Updates the schedule of a server. Must be called after each change of its entry.
     pub(super) fn schedule(&mut self, uuid: Uuid) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         let new = Scheduled::of(entry);
@@ -80,7 +80,7 @@ impl Registry {
         self.schedule.replace(uuid, old, new);
     }
 
-    /// Forgets a server.
+    /// Removes a server.
     pub(super) fn forget(&mut self, uuid: Uuid) -> Option<Entry> {
         let entry = self.servers.remove(&uuid)?;
         self.schedule.replace(uuid, entry.scheduled, Scheduled::default());
@@ -88,7 +88,7 @@ impl Registry {
         Some(entry)
     }
 
-    /// Does what is due, and sends the probes for which there is room.
+    /// Handles all deadlines that have passed, and sends the probes for which there is room.
     pub(super) fn run_due(&mut self, now: Instant) {
         while let Some((at, uuid)) = self.schedule.due.first().copied()
             && at <= now

@@ -1,8 +1,8 @@
-//! Whether a server that the leader cannot reach is dead, or the leader's own connection to it.
+//! Decides whether a server that the leader cannot reach is dead, or only the path between them.
 //!
 //! A timeout alone proves nothing (Das, Gupta, Motivala: SWIM, 2002). As soon as a server misses a probe, or its process seems to be
-//! gone, other servers are asked to reach it over new connections. One success keeps the server. A leader that does not reach what
-//! others do resigns; where nobody reaches most of the mesh, nothing is removed.
+//! gone, other servers (witnesses) are asked to reach it over new connections. One success keeps the server. A leader that does not
+//! reach what others reach resigns; when most of the mesh is unreachable to all, nothing is removed.
 
 use super::{Action, Entry, RETRY, Registry, Token};
 use crate::{config, types::record::Record};
@@ -10,37 +10,37 @@ use log::Level;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// How many other servers are asked.
+/// How many witnesses are asked.
 const WITNESSES: usize = 3;
-/// In how many rounds in a row a leader fails to reach what others reach, or any other server at all, before it resigns.
+/// After how many rounds in a row in which it did not reach what others reach, or any other server, a leader resigns.
 const ROUNDS_TO_RESIGN: u32 = 2;
 
-/// What a server said that was asked whether it reaches another one.
+/// The answer of a witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Testimony {
-    /// It does.
+    /// It reached the server.
     Reached,
-    /// It does not.
+    /// It did not reach the server.
     NotReached,
     /// It could not be asked, or does not know the question.
     None,
 }
 
-/// Other servers are being asked about one.
+/// A question to witnesses about one server.
 #[derive(Debug)]
 pub(super) struct Inquiry {
     token: Token,
-    /// Answers that come later do not count.
+    /// Later answers do not count.
     pub(super) deadline: Instant,
     open: usize,
 }
 
-/// What others said of a server in the series of probes under way.
+/// What witnesses found about a server during the current series of probes.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Who reached it.
+    /// The witness that reached it.
     reached_by: Option<Uuid>,
-    /// How many did not.
+    /// How many did not reach it.
     not_reached: usize,
 }
 
@@ -58,7 +58,7 @@ impl Charge {
 }
 
 impl Entry {
-    /// Nothing is held against it.
+    /// Returns whether nothing suggests that it is dead.
     fn is_well(&self) -> bool {
         self.is_reachable() && self.answered_at.is_some() && !self.is_failing
     }
@@ -74,7 +74,7 @@ impl Entry {
 }
 
 impl Registry {
-    /// Asks others whether they reach a server; once a series.
+    /// Asks witnesses whether they reach a server, once per series.
     pub(super) fn inquire(&mut self, uuid: Uuid, now: Instant) {
         let witnesses = self.witnesses(uuid);
         let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.inquiry.is_none()) else { return };
@@ -88,11 +88,11 @@ impl Registry {
         self.actions.push(Action::Ask { uuid, token, witnesses });
     }
 
-    /// Servers at random that nothing is held against, and where they are.
+    /// Returns random servers that are considered alive, and their endpoints.
     fn witnesses(&mut self, about: Uuid) -> Vec<(Uuid, String)> {
         let mut chosen: Vec<(Uuid, String)> = Vec::with_capacity(WITNESSES);
         let able = self.servers.iter().filter(|(uuid, entry)| **uuid != about && **uuid != self.me && entry.is_well());
-        // Each of those seen so far has the same chance (Vitter, 1985: algorithm R).
+        // Reservoir sampling (Vitter, 1985: algorithm R).
         for (seen, (uuid, entry)) in able.enumerate() {
             let place = if seen < WITNESSES { seen } else { self.random.usize(..=seen) };
             let witness = || (*uuid, entry.record.endpoint());
@@ -139,7 +139,7 @@ impl Registry {
         self.decide(uuid, now);
     }
 
-    /// A server is to be removed, once others have been asked.
+    /// Marks a server for removal, once witnesses have been asked.
     pub(super) fn charge(&mut self, uuid: Uuid, charge: Charge, now: Instant) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         if entry.doom.is_some() {
@@ -167,7 +167,7 @@ impl Registry {
         let configured = || self.servers.iter().filter(|(_, entry)| entry.record.configured);
         let mut others = configured().filter(|(other, _)| **other != uuid && **other != self.me).peekable();
         let is_cut_off = !was_not_reached && others.peek().is_some() && !others.any(|(_, entry)| entry.is_well());
-        // Of those that were asked for as long as this one: others have yet to have their turn in the round.
+        // Only servers that were probed as long ago as this one count: others have not had their turn in the round yet.
         let since = if charge.gone { self.period + self.timeout } else { self.timeout + RETRY * self.most_misses };
         let answered = |entry: &Entry| entry.is_well() && entry.answered_at.is_some_and(|at| at + since >= now);
         let answered = configured().filter(|(_, entry)| answered(entry)).count();
@@ -178,7 +178,7 @@ impl Registry {
         self.remove(uuid, charge);
     }
 
-    /// Nobody reaches most of the mesh: that is no proof against any one server. Its lease decides.
+    /// Keeps a server when most of the mesh is unreachable to all: that is no proof against any one server. Its lease decides.
     fn hold(&mut self, uuid: Uuid, (failing, count): (usize, usize), is_cut_off: bool, now: Instant) {
         if let Some(entry) = self.servers.get_mut(&uuid) {
             entry.acquit();
@@ -195,12 +195,12 @@ impl Registry {
         }
     }
 
-    /// Somebody else reaches the server: it stays.
+    /// Keeps a server that a witness reaches.
     fn path_is_broken(&mut self, uuid: Uuid, witness: Uuid, now: Instant) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         entry.acquit();
         let endpoint = entry.record.endpoint();
-        // A loopback address is another machine for each machine: it says nothing about this leader.
+        // A loopback address means a different machine on each machine: it says nothing about this leader.
         if !is_loopback(&entry.record) {
             self.evidence.insert(uuid);
         }
@@ -214,7 +214,7 @@ impl Registry {
         self.mention_loopback(uuid, now);
     }
 
-    /// Says what to do about a server that advertises an address at which each machine finds itself.
+    /// Logs what to do about a server that advertises a loopback address.
     pub(super) fn mention_loopback(&mut self, uuid: Uuid, now: Instant) {
         let Some(entry) = self.servers.get(&uuid).filter(|entry| is_loopback(&entry.record)) else { return };
         let host = entry.record.host.clone();
@@ -227,8 +227,8 @@ impl Registry {
         }
     }
 
-    /// At the end of a round: whether this leader is the one who does not reach the others. A series of probes may take longer than a
-    /// round: one in which nothing more was found about a server that still fails is no proof of the contrary.
+    /// Decides at the end of a round whether this leader is the one that is cut off, and must resign. A series of probes may take longer
+    /// than a round, so a round without a new finding about a server that still fails does not reset the count.
     pub(super) fn suspect_oneself(&mut self) {
         let evidence = std::mem::take(&mut self.evidence);
         self.unreached.retain(|uuid| self.servers.get(uuid).is_some_and(|entry| entry.is_failing));
@@ -247,7 +247,7 @@ impl Registry {
     }
 }
 
-/// Whether only the server's own machine finds it at what it advertises.
+/// Returns whether a record advertises a loopback address, which only the server's own machine can reach.
 fn is_loopback(record: &Record) -> bool {
     config::is_loopback(record.host.trim_start_matches('[').trim_end_matches(']'))
 }

@@ -1,12 +1,11 @@
-//! What a new leader makes of what its predecessor left: what is published stays, and the records get the new leader's name when
-//! there is time for it.
+//! Takeover by a new leader: published keys stay, and the records get the new leader's uuid in paced batches.
 
 use super::{Action, Entry, Published, Registry, Write};
 use crate::types::{ids::Revision, record::Record};
 use uuid::Uuid;
 
 impl Registry {
-    /// All servers have been told of: asks for the end of what is published of servers that do not exist.
+    /// Handles the end of the first listing: requests the withdrawal of published keys of servers that do not exist.
     pub fn listed(&mut self) -> Vec<Action> {
         for (uuid, Published { instance, .. }) in std::mem::take(&mut self.found) {
             if !self.servers.contains_key(&uuid) {
@@ -16,8 +15,8 @@ impl Registry {
         std::mem::take(&mut self.actions)
     }
 
-    /// Up to `max` records that are right but for the leader they name, each with this one's name and what it replaces. How
-    /// the write of each ended must be told by [`Event::WriteDone`](super::Event::WriteDone).
+    /// Takes up to `max` records that are right except for the leader they name, each with this leader's uuid, and the revision that it
+    /// replaces. The outcome of each write must be reported by [`Event::WriteDone`](super::Event::WriteDone).
     pub fn take_unvouched(&mut self, max: usize) -> Vec<(Record, Revision)> {
         let mut taken = Vec::new();
         while taken.len() < max

@@ -40,7 +40,7 @@ fn leader() -> Uuid {
     uuid(1_000)
 }
 
-/// A registry, with a clock of its own and the revision that etcd would be at.
+/// A registry, with a simulated clock and etcd's revision.
 struct Desk {
     registry: Registry,
     now: Instant,
@@ -256,7 +256,7 @@ fn any_answer_resets_the_misses() {
         let mut tokens = probes(&desk.pass(Duration::ZERO));
         tokens.extend(probes(&desk.pass(1_999 * MS)));
         tokens.extend(probes(&desk.pass(2 * MS)));
-        // The first is overdue by now, and its answer too late.
+        // The first one is overdue by now, and its answer too late.
         desk.answer(1, tokens[answered]);
         let rest = desk.pass(7 * Duration::from_secs(1));
         assert_eq!(removal(&rest).is_some(), answered == 0, "{answered}");
@@ -323,7 +323,7 @@ fn each_cause_of_removal_has_its_message() {
         desk.configured(1);
         let actions = desk.deleted(1, departure, reset, lease_alive);
         assert_eq!(lines(&actions), [format!("INFO:Deleted server {} because {message}", uuid(1))]);
-        // Only by hand the record is deleted alone.
+        // Only a deletion by hand deletes the record alone.
         let by_hand = departure.is_none() && lease_alive && !reset;
         assert_eq!(!withdrawals(&actions).is_empty(), by_hand, "{message}");
         assert!(desk.published().is_empty() && desk.registry.endpoint(uuid(1)).is_none());

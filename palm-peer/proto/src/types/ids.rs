@@ -1,4 +1,4 @@
-//! Newtypes for numbers that etcd hands out, so that a lease is never taken for a revision.
+//! Newtypes for etcd's numbers, so that a lease is never mistaken for a revision.
 
 use std::{fmt, num::NonZeroI64, str::FromStr};
 
@@ -8,13 +8,13 @@ use std::{fmt, num::NonZeroI64, str::FromStr};
 pub struct LeaseId(NonZeroI64);
 
 impl LeaseId {
-    /// The lease with this number, unless it is 0.
+    /// Returns the lease with this number, unless it is 0.
     #[must_use]
     pub fn new(id: i64) -> Option<Self> {
         NonZeroI64::new(id).map(Self)
     }
 
-    /// The number as etcd's API takes it.
+    /// Returns the number for etcd's API.
     #[must_use]
     pub fn value(self) -> i64 {
         self.0.get()
@@ -37,7 +37,7 @@ impl FromStr for LeaseId {
     }
 }
 
-/// The text is no hexadecimal number of a lease.
+/// The text is not a hexadecimal lease id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidLeaseId;
 
@@ -49,7 +49,7 @@ impl fmt::Display for InvalidLeaseId {
 
 impl std::error::Error for InvalidLeaseId {}
 
-/// A point in etcd's history. Every write to etcd makes the next one.
+/// A point in etcd's history. Every write to etcd increments it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub i64);
 

@@ -1,4 +1,4 @@
-//! What clients can reach: the value of `/pipelines/<server>/<uuid>`.
+//! A published instance: the value of `/pipelines/<server>/<uuid>`.
 
 use super::{names, record::Record};
 use serde::{Deserialize, Serialize};
@@ -7,18 +7,18 @@ use uuid::Uuid;
 /// One server that clients can reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
-    /// The name that it shares with the other instances of its kind.
+    /// The server's name, shared by its instances.
     pub server: String,
-    /// Its identity.
+    /// The uuid of this instance.
     pub uuid: Uuid,
     /// Where it listens: `tcp://host:port`.
     pub endpoint: String,
-    /// What it answers.
+    /// Its functions.
     pub functions: Vec<String>,
 }
 
 impl Instance {
-    /// The instance that a record describes.
+    /// Returns the instance that a record describes.
     #[must_use]
     pub fn of(record: &Record) -> Self {
         Self {
@@ -29,14 +29,14 @@ impl Instance {
         }
     }
 
-    /// The JSON that etcd holds.
+    /// Returns the JSON for etcd.
     #[must_use]
     pub fn to_json(&self) -> String {
         super::to_json(self)
     }
 
-    /// Reads what etcd holds under the key that ends in `name` (`<server>/<uuid>`); `None` when that is not the instance which the
-    /// key names.
+    /// Reads the value of the key that ends in `name` (`<server>/<uuid>`). Returns `None` when it is not the instance that the key
+    /// names.
     #[must_use]
     pub fn from_entry(name: &str, json: &[u8]) -> Option<Self> {
         let instance: Self = serde_json::from_slice(json).ok()?;

@@ -4,19 +4,19 @@ use super::ids::LeaseId;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// Makes and reads the keys of one mesh, all under its prefix.
+/// Builds and parses the keys of one mesh, all under its prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Keys {
     prefix: String,
 }
 
 impl Keys {
-    /// Keys under `prefix`: empty, or a path such as `/staging` (see [`Keys::is_valid_prefix`]).
+    /// Creates the keys under `prefix`: empty, or a path such as `/staging` (see [`Keys::is_valid_prefix`]).
     pub(crate) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.trim_end_matches('/').to_owned() }
     }
 
-    /// A prefix is empty, or starts with `/` and holds neither white space nor an empty part.
+    /// Returns whether a prefix is valid: empty, or starting with `/` and without white space and empty parts.
     pub(crate) fn is_valid_prefix(prefix: &str) -> bool {
         let trimmed = prefix.trim_end_matches('/');
         trimmed.is_empty()
@@ -25,60 +25,60 @@ impl Keys {
                 && !trimmed.chars().any(|c| c.is_whitespace() || c.is_control()))
     }
 
-    /// `/servers/`, the folder of the records.
+    /// Returns `/servers/`, the prefix of the records.
     #[must_use]
     pub fn servers(&self) -> String {
         format!("{}/servers/", self.prefix)
     }
 
-    /// `/servers/<uuid>`.
+    /// Returns `/servers/<uuid>`.
     #[must_use]
     pub fn server(&self, uuid: Uuid) -> String {
         format!("{}{uuid}", self.servers())
     }
 
-    /// `/election/`, the folder of the candidates.
+    /// Returns `/election/`, the prefix of the candidates.
     #[must_use]
     pub fn election(&self) -> String {
         format!("{}/election/", self.prefix)
     }
 
-    /// `/election/<lease, hex>`.
+    /// Returns `/election/<lease, hex>`.
     #[must_use]
     pub fn candidate(&self, lease: LeaseId) -> String {
         format!("{}{lease}", self.election())
     }
 
-    /// The lease in a candidate's key.
+    /// Returns the lease in a candidate's key.
     pub(crate) fn candidate_lease(&self, key: &str) -> Option<LeaseId> {
         LeaseId::from_str(key.strip_prefix(&self.election())?).ok()
     }
 
-    /// `/pipelines/`, the folder of what clients can reach.
+    /// Returns `/pipelines/`, the prefix of the published instances.
     #[must_use]
     pub fn pipelines(&self) -> String {
         format!("{}/pipelines/", self.prefix)
     }
 
-    /// `/pipelines/<server>/<uuid>`.
+    /// Returns `/pipelines/<server>/<uuid>`.
     #[must_use]
     pub fn pipeline(&self, server: &str, uuid: Uuid) -> String {
         format!("{}{server}/{uuid}", self.pipelines())
     }
 
-    /// `/departed/`, the folder of the notes on who left and why.
+    /// Returns `/departed/`, the prefix of the tombstones.
     #[must_use]
     pub fn departures(&self) -> String {
         format!("{}/departed/", self.prefix)
     }
 
-    /// `/departed/<uuid>`.
+    /// Returns `/departed/<uuid>`.
     #[must_use]
     pub fn departed(&self, uuid: Uuid) -> String {
         format!("{}{uuid}", self.departures())
     }
 
-    /// `/reset`.
+    /// Returns `/reset`.
     #[must_use]
     pub fn reset(&self) -> String {
         format!("{}/reset", self.prefix)

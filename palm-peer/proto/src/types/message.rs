@@ -14,7 +14,7 @@ pub(crate) const VERSION: u32 = 1;
 /// The longest header, in bytes.
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// The longest words of a failure, in bytes: in JSON each may take six, and the header must hold them.
+/// The longest message of an error, in bytes: in JSON each byte may take six, and the header must hold them.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// The longest pipeline, in stages. A header must hold the names and the route.
@@ -35,7 +35,7 @@ pub enum CallErrorKind {
     NoSuchFunction,
     /// The payload, or the function's answer, is over the limit.
     TooLarge,
-    /// The server has as much to do as it will take; the function did not run.
+    /// The server's queue is full; the function did not run.
     Busy,
     /// The server is about to leave; the function did not run.
     Leaving,
@@ -51,7 +51,7 @@ pub enum CallErrorKind {
     Full,
     /// The server's store has no such key.
     NoSuchKey,
-    /// A kind of a newer version of the protocol.
+    /// A kind from a newer version of the protocol.
     #[serde(other)]
     Unknown,
 }
@@ -62,7 +62,7 @@ impl fmt::Display for CallErrorKind {
     }
 }
 
-/// An error as it travels in an answer.
+/// An error in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallFailure {
     /// What went wrong, for programs.
@@ -72,7 +72,7 @@ pub struct CallFailure {
 }
 
 impl CallFailure {
-    /// A failure of this kind with these words, cut where they would not fit into a header.
+    /// Creates an error of this kind. A message that would not fit into a header is cut.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MAX_MESSAGE_BYTES {
@@ -90,10 +90,10 @@ pub struct Request {
     palm: u32,
     /// `server.function`, stage by stage.
     pub pipeline: Vec<String>,
-    /// Which of them is meant now.
+    /// The index of the stage that the message is for now.
     #[serde(default)]
     pub stage: usize,
-    /// The instance for each stage; empty means the receiver of the message.
+    /// The instance for each stage; empty means the server that receives the message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<Uuid>,
     /// The client that gets the answer; absent means the sender of the message.
@@ -102,26 +102,26 @@ pub struct Request {
     /// The job that the message belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
-    /// The sender's number of the message; the answer carries it back.
+    /// The index assigned by the caller; the answer contains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idx: Option<u64>,
-    /// How much time is left for the answer, in milliseconds.
+    /// The time left for the answer, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// The key in the server's store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
-    /// Whether the client wants to know when a stage sends the message elsewhere, or may have lost it: [`Rerouted`].
+    /// Whether the client wants a report when a stage reroutes the message, or may have lost it: [`Rerouted`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub report: bool,
-    /// Instances that the client does not reach, so that they could not answer it: a stage that has to choose another one than the route says
-    /// does not choose these.
+    /// Instances that the client does not reach, so that they could not answer it. A stage that must choose another instance than the
+    /// route says does not choose these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Uuid>,
 }
 
 impl Request {
-    /// A request for one function, on any instance.
+    /// Creates a request for one function, on any instance.
     #[must_use]
     pub fn call(target: impl Into<String>) -> Self {
         Self {
@@ -139,34 +139,34 @@ impl Request {
         }
     }
 
-    /// The header's bytes.
+    /// Returns the bytes of the header.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         super::to_bytes(self)
     }
 
-    /// Says how much time is left for the answer: deadlines travel with the message.
+    /// Sets the time left for the answer: deadlines travel with the message.
     pub fn give_time(&mut self, left: Duration) {
         self.timeout_ms = u64::try_from(left.as_millis()).ok();
     }
 
-    /// Whether another stage follows this one.
+    /// Returns whether another stage follows this one.
     #[must_use]
     pub fn goes_on(&self) -> bool {
         self.stage + 1 < self.pipeline.len()
     }
 }
 
-/// What a server can be sent.
+/// A message to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
     /// The greeting that opens a link.
     Hello {
-        /// Who is at the other end.
+        /// The client's uuid.
         client: Uuid,
-        /// Whether it wants to hear a goodbye.
+        /// Whether the client wants a goodbye.
         bye: bool,
-        /// Whether it only asks who is there, so that no answers of the client's may be sent over the connection yet.
+        /// Whether it only asks for the server's uuid, so that no answers for the client may be sent over this connection yet.
         identify: bool,
     },
     /// The answer to a goodbye: nothing more comes over this connection.
@@ -175,7 +175,7 @@ pub enum Incoming {
     Request(Request),
 }
 
-// The name is the protocol's.
+// The field names are those of the protocol.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize, Deserialize)]
 struct Hello {
@@ -187,14 +187,14 @@ struct Hello {
     identify: bool,
 }
 
-/// The bytes of the greeting that opens a link.
+/// Returns the bytes of the greeting that opens a link.
 #[must_use]
 pub fn encode_hello(client: Uuid) -> Vec<u8> {
     super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true, identify: false })
 }
 
-/// The bytes of the question who is there, to be asked before the greeting. Were the greeting itself the question, a server
-/// that is not the one looked for would send the client's answers over a connection that the client is about to close.
+/// Returns the bytes of the request for the server's uuid, which is sent before the greeting. With the greeting alone, a server with
+/// another uuid would send the client's answers over a connection that the client is about to close.
 #[must_use]
 pub fn encode_identify(client: Uuid) -> Vec<u8> {
     super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true, identify: true })
@@ -206,35 +206,35 @@ struct GoodbyeAck {
     bye: Uuid,
 }
 
-/// The bytes of the answer to a goodbye, which says that nothing more comes from this client.
+/// Returns the bytes of the answer to a goodbye: nothing more comes from this client.
 #[must_use]
 pub fn encode_goodbye_ack(client: Uuid) -> Vec<u8> {
     super::to_bytes(&GoodbyeAck { palm: VERSION, bye: client })
 }
 
-/// A header that cannot be taken, with what could be read of it, so that the sender can be answered.
+/// An invalid header, with the fields that could be read, so that the sender can be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadHeader {
     /// What is wrong with it.
     pub message: String,
-    /// The sender's job, number and stage, where they could be read.
+    /// The job, if it could be read.
     pub job: Option<Uuid>,
-    /// The sender's number.
+    /// The index, if it could be read.
     pub idx: Option<u64>,
-    /// The stage that was meant.
+    /// The stage, if it could be read.
     pub stage: Option<usize>,
 }
 
 /// Reads the header of a message to a server.
 ///
 /// # Errors
-/// When it is too long, is no JSON of this protocol, or contradicts itself.
+/// When it is too long, is not JSON of this protocol, or contradicts itself.
 pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
     if header.len() > MAX_HEADER_BYTES {
         let message = format!("header of {} bytes, {MAX_HEADER_BYTES} at most", header.len());
         return Err(BadHeader { message, job: None, idx: None, stage: None });
     }
-    // serde would take an array of the fields' values as well.
+    // serde would accept an array of the fields' values as well.
     if !header.trim_ascii_start().starts_with(b"{") {
         let message = "not a header of this protocol: it is no JSON object".to_owned();
         return Err(BadHeader { message, job: None, idx: None, stage: None });
@@ -276,7 +276,7 @@ fn check(request: Request) -> Result<Request, BadHeader> {
 fn describe(header: &[u8], error: &serde_json::Error) -> BadHeader {
     let value: Value = serde_json::from_slice(header).unwrap_or_default();
     let message = match value["palm"].as_u64() {
-        // What else is in a header of another version is not for this one to judge.
+        // The other fields of another version's header are unknown to this one.
         Some(other) if other != u64::from(VERSION) => not_spoken(other),
         _ => format!(
             "not a header of this protocol: {}",
@@ -291,7 +291,7 @@ fn describe(header: &[u8], error: &serde_json::Error) -> BadHeader {
     }
 }
 
-/// What is wrong with a header that means to be a greeting, or the answer to a goodbye.
+/// Returns what is wrong with a header that is meant as a greeting or as the answer to a goodbye.
 fn in_greeting(header: &[u8], value: &Value) -> Option<String> {
     let has = |field: &str| value.get(field).is_some();
     let error = match (has("pipeline"), has("hello"), has("bye")) {
@@ -313,57 +313,57 @@ pub struct Answer {
     /// The job of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
-    /// The number of the request.
+    /// The index of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idx: Option<u64>,
     /// The stage that answers; absent in the answer to a greeting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<usize>,
-    /// Who answers.
+    /// The server that answers.
     pub server: Uuid,
-    /// Present instead of a result.
+    /// The error, instead of a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<CallFailure>,
-    /// Present in a report, which is no answer: the message goes on, or is to be sent again.
+    /// Present in a report, which is not the answer: the message was rerouted, or is to be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerouted: Option<Rerouted>,
-    /// The goodbye of a leaving server to the clients that greeted it: all that it took in is answered or passed on.
+    /// The goodbye of a leaving server to the clients that greeted it: all requests that it accepted are answered or forwarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
 }
 
-/// What a stage reports of a message that it did not pass on as its route said.
+/// The report of a stage on a message that it did not forward as its route says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rerouted {
     /// The stage that another instance was chosen for.
     pub stage: usize,
     /// The instance that was in the route.
     pub from: Uuid,
-    /// The one that it was sent to instead; absent when it may be lost, and the stage does not send it again.
+    /// The instance that it was sent to instead; absent when the message may be lost, and the stage does not send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Uuid>,
 }
 
 impl Answer {
-    /// The answer to a greeting.
+    /// Creates the answer to a greeting.
     #[must_use]
     pub fn greeting(server: Uuid) -> Self {
         Self { palm: VERSION, job: None, idx: None, stage: None, server, error: None, rerouted: None, bye: false }
     }
 
-    /// The last word of a server that leaves.
+    /// Creates the goodbye of a leaving server.
     #[must_use]
     pub fn goodbye(server: Uuid) -> Self {
         Self { bye: true, ..Self::greeting(server) }
     }
 
-    /// The bytes of the header.
+    /// Returns the bytes of the header.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         super::to_bytes(self)
     }
 
-    /// Reads the header of an answer; `None` when it is none of this protocol.
+    /// Reads the header of an answer; `None` when it is not one of this protocol.
     #[must_use]
     pub fn decode(header: &[u8]) -> Option<Self> {
         if header.len() > MAX_HEADER_BYTES {

@@ -1,4 +1,4 @@
-//! Plain data: what the mesh talks about. Nothing here waits, decides or touches the outside.
+//! Plain data types. Nothing here waits, decides or does I/O.
 
 pub mod ids;
 pub mod instance;
@@ -10,17 +10,17 @@ pub mod text;
 pub mod timestamp;
 pub mod tombstone;
 
-/// JSON of plain data of our own, which cannot fail: string keys only, no foreign `Serialize`.
+/// Returns the JSON of our own plain data. This cannot fail: string keys only, no foreign `Serialize`.
 pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> String {
     String::from_utf8(to_bytes(value)).unwrap_or_default()
 }
 
-/// As [`to_json`], for the wire.
+/// As [`to_json`], as bytes.
 pub(crate) fn to_bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(TYPICAL);
     let _ = serde_json::to_writer(&mut bytes, value);
     bytes
 }
 
-/// What the header of a call takes, in bytes: room for it is made once.
+/// The typical size of a call's header, in bytes, to allocate once.
 const TYPICAL: usize = 256;

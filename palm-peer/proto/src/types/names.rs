@@ -1,13 +1,13 @@
-//! What a server, a kind or a function may be called.
+//! Valid names of servers, kinds and functions.
 
-/// The functions that every server answers without its author naming them, in the order of the record.
+/// The built-in functions of every server, in the order of the record.
 pub const BUILT_IN: [&str; 6] = ["_ping", "_log_query", "get", "set", "append", "delete"];
 
 /// The longest name, in bytes. A record holds many names, and etcd refuses values over 1.5 MiB.
 pub const LONGEST: usize = 128;
 
-/// Whether `name` can name a server, a kind or a function: ASCII letters, digits, `_` and `-`, at most
-/// [`LONGEST`]. A dot would make `server.function` ambiguous, a slash would leave the key's folder.
+/// Returns whether `name` is valid for a server, a kind or a function: ASCII letters, digits, `_` and `-`, at most
+/// [`LONGEST`] bytes. A dot would make `server.function` ambiguous, a slash would change the key's prefix.
 #[must_use]
 pub fn is_valid(name: &str) -> bool {
     !name.is_empty()
@@ -15,7 +15,7 @@ pub fn is_valid(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// Whether a function of this name can only be a built-in one. Those that came after [`BUILT_IN`] are not listed in records.
+/// Returns whether this name is reserved for built-in functions. Those added after [`BUILT_IN`] are not listed in records.
 #[must_use]
 pub fn is_reserved(function: &str) -> bool {
     function.starts_with('_')

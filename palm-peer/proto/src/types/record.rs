@@ -1,4 +1,4 @@
-//! The record of a server: all that the mesh has, and needs, about it.
+//! The record of a server: everything that the mesh knows about it.
 
 use super::{names, timestamp::Timestamp};
 use serde::{Deserialize, Serialize};
@@ -6,13 +6,13 @@ use serde_json::{Map, Value, ser::Formatter};
 use std::{fmt, io};
 use uuid::Uuid;
 
-/// The longest record that is read, in bytes; a longer one is broken.
+/// The longest valid record, in bytes.
 pub const LONGEST: usize = 256 * 1024;
 
-/// What the mesh knows about a server: what `/servers/<uuid>` holds, field by field in this order.
+/// The record of a server: the value of `/servers/<uuid>`, with the fields in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The host at which others reach the server.
+    /// The host at which other processes reach the server.
     pub host: String,
     /// The process id on that host.
     pub pid: u32,
@@ -22,17 +22,17 @@ pub struct Record {
     pub leader: Option<Uuid>,
     /// The server's name, shared by its instances.
     pub server: String,
-    /// The door's port first.
+    /// The ports; that of the ingress first.
     pub ports: Vec<u16>,
-    /// `registered`, unless the author named another.
+    /// `registered`, unless the program sets another kind.
     pub kind: String,
-    /// The author's functions, then the built-in ones.
+    /// The program's functions, then the built-in ones.
     pub functions: Vec<String>,
-    /// The identity of this instance.
+    /// The uuid of this instance.
     pub uuid: Uuid,
     /// Whether a leader has reached it at its endpoint.
     pub configured: bool,
-    /// Fields of a newer version: ignored on reading, kept on rewriting.
+    /// Fields of newer versions: ignored on reading, kept on rewriting.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
@@ -42,7 +42,7 @@ pub struct Record {
 pub struct InvalidRecord(String);
 
 impl InvalidRecord {
-    /// The words may quote the record, which anybody wrote: too many of them are cut in the middle.
+    /// The message may quote the record, which anyone with access to etcd may have written: a long one is cut in the middle.
     fn new(message: impl Into<String>) -> Self {
         const MAX_CHARS: usize = 200;
         let message = message.into();
@@ -65,7 +65,7 @@ impl fmt::Display for InvalidRecord {
 impl std::error::Error for InvalidRecord {}
 
 impl Record {
-    /// The JSON that etcd holds, with pylm's separators, `", "` and `": "` (docs/pylm-compatibility.md).
+    /// Returns the JSON for etcd, with pylm's separators, `", "` and `": "` (docs/pylm-compatibility.md).
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = Vec::new();
@@ -75,16 +75,16 @@ impl Record {
         String::from_utf8(json).unwrap_or_default()
     }
 
-    /// How many bytes the record has once it names a port, and the leader that configured it.
+    /// Returns the length of the record in bytes once it has a port and the leader that configured it.
     #[must_use]
     pub fn full_length(&self) -> usize {
         Self { ports: vec![u16::MAX], leader: Some(self.uuid), configured: true, ..self.clone() }.to_json().len()
     }
 
-    /// Reads what etcd holds.
+    /// Reads a record from JSON.
     ///
     /// # Errors
-    /// When it is too long, is no JSON, lacks a field, or holds one of another type or meaning.
+    /// When it is too long, is not JSON, lacks a field, or has a field with a wrong type or value.
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidRecord> {
         if json.len() > LONGEST {
             return Err(InvalidRecord::new(format!("{} bytes long, {LONGEST} at most", json.len())));
@@ -97,7 +97,7 @@ impl Record {
     /// Reads the record stored under the key that ends in `name`, which must be the record's uuid.
     ///
     /// # Errors
-    /// As [`Record::from_json`], and when it names another server than its key.
+    /// As [`Record::from_json`], and when its uuid is not that of its key.
     pub fn from_entry(name: &str, json: &[u8]) -> Result<Self, InvalidRecord> {
         let record = Self::from_json(json)?;
         if name != record.uuid.to_string() {
@@ -121,14 +121,14 @@ impl Record {
         Ok(())
     }
 
-    /// Where the server listens: `tcp://host:port`.
+    /// Returns the server's endpoint: `tcp://host:port`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         endpoint(&self.host, self.ports.first().copied().unwrap_or_default())
     }
 }
 
-/// `tcp://host:port`, with an IPv6 address in brackets.
+/// Returns `tcp://host:port`, with an IPv6 address in brackets.
 #[must_use]
 pub fn endpoint(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') {
@@ -138,7 +138,7 @@ pub fn endpoint(host: &str, port: u16) -> String {
     }
 }
 
-/// The layout of Python's `json.dumps`, in which the original system wrote its records.
+/// The layout of Python's `json.dumps`, in which pylm writes its records.
 struct GuideFormatter;
 
 impl Formatter for GuideFormatter {

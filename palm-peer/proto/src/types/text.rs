@@ -1,4 +1,4 @@
-//! The words of others, for people to read.
+//! Escaping of untrusted text before it is logged or printed.
 
 use std::{
     any::Any,
@@ -7,15 +7,14 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Whether the character steers a terminal, or how the text around it is shown, instead of being shown.
+/// Returns whether the character controls the terminal or the direction of the text around it, instead of being displayed.
 #[must_use]
 pub fn steers(c: char) -> bool {
-    // Of those that turn the direction of text around, none has a place in a line of log.
+    // No log line needs the characters that change the direction of text.
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text in one line, without what could steer a terminal: such characters are written as `\n`, `\r` or `\xHH`. What is
-/// longer than `most` bytes is cut.
+/// Returns the text in one line, with control characters escaped as `\n`, `\r` or `\xHH`. A text longer than `max` bytes is cut.
 pub(crate) fn plain(text: &str, max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(max));
     for c in text.chars() {
@@ -36,7 +35,7 @@ pub(crate) fn plain(text: &str, max: usize) -> String {
     shown
 }
 
-/// The text of a value that is not ours to trust: its formatting may fail or panic, of which the text then tells.
+/// Returns the text of a user's value. Its formatting may fail or panic; then the text says so.
 #[must_use]
 pub fn formatted(value: fmt::Arguments<'_>) -> String {
     let mut text = String::new();
@@ -50,18 +49,18 @@ pub fn formatted(value: fmt::Arguments<'_>) -> String {
     text
 }
 
-/// The message of a panic, when it has one. The panic is dropped, whatever its value does then.
+/// Returns the message of a panic, if it has one. Its value is dropped, even if that panics again.
 #[must_use]
 pub fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let message = message_in(&*panic).to_owned();
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        // That one may do the same, without end.
+        // Dropping that value could panic in turn, without end.
         mem::forget(another);
     }
     message
 }
 
-/// The message in the value of a panic, when it has one.
+/// Returns the message in the value of a panic, if it has one.
 #[must_use]
 pub fn message_in(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();

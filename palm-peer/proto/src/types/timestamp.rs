@@ -1,4 +1,4 @@
-//! Instants as PALM writes them: UTC, microseconds, no zone suffix.
+//! Timestamps as PALM writes them: UTC, microseconds, no zone suffix.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -17,14 +17,14 @@ const FORMAT_READ: &str = "%Y-%m-%dT%H:%M:%S%.f";
 pub struct Timestamp(NaiveDateTime);
 
 impl Timestamp {
-    /// How long before `now` this was; zero when it lies in the future (clocks of two machines differ).
+    /// Returns how long before `now` this was; zero when it is in the future (clocks of two machines differ).
     #[must_use]
     pub fn age(self, now: Timestamp) -> Duration {
         (now.0 - self.0).to_std().unwrap_or_default()
     }
 }
 
-/// What the system's clock says, as a record states it.
+/// Converts the time of the system's clock.
 impl From<SystemTime> for Timestamp {
     fn from(at: SystemTime) -> Self {
         Self(DateTime::<Utc>::from(at).naive_utc())

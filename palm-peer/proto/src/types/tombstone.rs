@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RemovedBy {
-    /// The peer left in an orderly way.
+    /// The peer left gracefully.
     Itself,
-    /// The registry found the server dead or mute.
+    /// The registry found the server dead or unresponsive.
     Registry,
-    /// A person removed it; it stays out.
+    /// An administrator removed it; it stays out.
     Admin,
 }
 
-/// The words after "because" in the registry's log when a person removed a server.
+/// The text after "because" in the registry's log when an administrator removed a server.
 pub const REMOVED_BY_ADMIN: &str = "an administrator removed it";
 
 /// The tombstone that is written in the transaction that deletes a record.
@@ -23,20 +23,20 @@ pub const REMOVED_BY_ADMIN: &str = "an administrator removed it";
 pub struct Tombstone {
     /// Who removed the record.
     pub why: RemovedBy,
-    /// The words after "because" in the registry's log.
+    /// The text after "because" in the registry's log.
     pub reason: String,
     /// When it was removed.
     pub when: Timestamp,
 }
 
 impl Tombstone {
-    /// The JSON that etcd holds.
+    /// Returns the JSON for etcd.
     #[must_use]
     pub fn to_json(&self) -> String {
         super::to_json(self)
     }
 
-    /// Reads what etcd holds; `None` when it is no departure.
+    /// Reads a tombstone from JSON; `None` when it is invalid.
     #[must_use]
     pub fn from_json(json: &[u8]) -> Option<Self> {
         serde_json::from_slice(json).ok()

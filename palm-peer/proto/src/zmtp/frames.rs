@@ -1,80 +1,80 @@
-//! What follows the handshake: messages of frames, and a PING now and then.
+//! The frames after the handshake: messages, and PING commands.
 
 use super::{Header, Refusal, command};
 use std::{ops::ControlFlow, time::Duration};
 
-/// The longest command that has a place after the handshake: PING with its time to live and 16 bytes of context.
+/// The longest valid command after the handshake: PING with its time to live and 16 bytes of context.
 pub(crate) const MAX_COMMAND: u64 = 23;
 
-/// What a message may be.
+/// The limits of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The bytes of all its frames.
+    /// The maximum number of bytes of all its frames.
     pub bytes: u64,
-    /// How many frames it has.
+    /// The maximum number of frames.
     pub frames: u32,
 }
 
-/// What a message may have beyond twice the longest payload: a header, and what REQ sockets put before it.
+/// How many bytes a message may have beyond twice the longest payload: a header, and what REQ sockets put before it.
 const SLACK: u64 = 128 * 1024;
 
-/// How many frames a message may have. Two make sense, three with a REQ's delimiter; some more get an answer that says so.
+/// How many frames a message may have. Two are valid, three with a REQ's delimiter; a few more are answered with an error.
 const MAX_FRAMES: u32 = 8;
 
 impl Limits {
-    /// For messages with payloads of at most `bytes`. What is not too far over shall still get the answer that says so.
+    /// Returns the limits for payloads of at most `bytes`. A payload that is slightly too long is still read, to answer with an error.
     #[must_use]
     pub fn for_payloads(bytes: usize) -> Self {
         Self { bytes: (bytes as u64).saturating_mul(2).saturating_add(SLACK), frames: MAX_FRAMES }
     }
 
-    /// For a stream of our own making.
+    /// No limits, for our own streams.
     pub const NONE: Self = Self { bytes: u64::MAX, frames: u32::MAX };
 }
 
-/// A question whether we are still there.
+/// A received PING.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ping {
-    /// How long the other side means to be silent at most; zero when it does not say.
+    /// The longest silence that the peer announces; zero if it announces none.
     pub silence: Duration,
-    /// The frame that answers it.
+    /// The PONG frame that answers it.
     pub pong: Vec<u8>,
 }
 
-/// What to do with the first of the bytes that were looked at.
+/// What to do with the next bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// As many are parts of messages within the limits.
+    /// This many bytes belong to messages within the limits.
     Pass(usize),
-    /// As many are a PING, which goes no further.
+    /// This many bytes are a PING, which is not passed on.
     Ping(usize, Ping),
-    /// A frame of so many bytes comes next, which is not passed without [`Scanner::permit`].
+    /// A frame of this many bytes follows, which is not passed without [`Scanner::permit`].
     Long(u64),
-    /// Nothing can be said of them before more have come. They are few: less than a frame's header, or a short command.
+    /// More bytes are needed: there is less than a frame's header, or an incomplete short command.
     Incomplete,
 }
 
-/// What a long frame needs.
+/// The state of the permit that a long frame needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Permission {
     Needed,
     Given,
-    /// For the current frame.
+    /// Used for the current frame.
     Used,
 }
 
-/// Follows the frames of one direction of a connection.
+/// Scans the frames of one direction of a connection, without buffering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanner {
     limits: Limits,
-    /// From how many bytes on a frame needs permission.
+    /// Frames of this many bytes or more need a permit.
     long: u64,
     permission: Permission,
-    /// How much of the current frame is to come.
+    /// Returns how many bytes of the current frame are to come.
     left: u64,
     /// Whether another frame of this message follows the current one.
     more: bool,
-    /// Whether a frame of the current message has been seen, and the message is not complete.
+    /// Whether the current message has begun and is incomplete.
     within: bool,
     frames: u32,
     bytes: u64,
@@ -82,53 +82,53 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// At the start of a stream.
+    /// Creates the state at the start of a stream.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let (long, permission) = (u64::MAX, Permission::Needed);
         Self { limits, long, permission, left: 0, more: false, within: false, frames: 0, bytes: 0, messages: 0 }
     }
 
-    /// Has each frame of `long` bytes and more ask for permission.
+    /// Makes frames of `long` bytes and more need a permit.
     #[must_use]
     pub fn asking_from(self, long: u64) -> Self {
         Self { long, ..self }
     }
 
-    /// The long frame that comes next may be passed.
+    /// Permits the long frame that follows.
     pub fn permit(&mut self) {
         self.permission = Permission::Given;
     }
 
-    /// How many messages have been passed, from their first byte to their last.
+    /// Returns how many messages have been passed completely.
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// Whether a message has been passed in part.
+    /// Returns whether a message has been passed in part.
     #[must_use]
     pub fn within_message(&self) -> bool {
         self.within
     }
 
-    /// How many bytes of the long frame that was permitted last are to come.
+    /// Returns how many bytes of the last permitted long frame are to come.
     #[must_use]
     pub fn long_left(&self) -> u64 {
         if self.permission == Permission::Used { self.left } else { 0 }
     }
 
-    /// How many bytes of the current frame are to come.
+    /// Returns how many bytes of the current frame are to come.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// Looks at the next bytes of the stream, no further than to the end of the `most`th message from here. What is passed
-    /// counts as gone; the rest must be shown again, with what follows it.
+    /// Scans the next bytes of the stream, at most to the end of the `max`th message from here. Passed bytes are consumed; the rest must
+    /// be given again, with the bytes that follow.
     ///
     /// # Errors
-    /// At a header that announces what is over the limits or makes no sense. Nothing of it was passed.
+    /// At a header that exceeds the limits or is invalid. Nothing of it was passed.
     pub fn step(&mut self, bytes: &[u8], max: u64) -> Result<Step, Refusal> {
         let end = self.messages.saturating_add(max);
         let mut pos = 0;
@@ -147,7 +147,7 @@ impl Scanner {
         Ok(if pos == 0 { Step::Incomplete } else { Step::Pass(pos) })
     }
 
-    /// Passes what there is of the current frame's body.
+    /// Passes the available bytes of the current frame's body.
     fn pass_body(&mut self, there: usize) -> usize {
         let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(there);
         self.left -= passed as u64;
@@ -158,7 +158,7 @@ impl Scanner {
         passed
     }
 
-    /// Enters the frame whose header comes next, if that is a frame of a message; changes nothing otherwise.
+    /// Begins the frame whose header follows, if it is a frame of a message; changes nothing otherwise.
     fn header(&mut self, bytes: &[u8]) -> Result<ControlFlow<Step, usize>, Refusal> {
         let Some(header) = Header::read(bytes)? else { return Ok(ControlFlow::Break(Step::Incomplete)) };
         if header.command {
@@ -189,16 +189,16 @@ fn ping(bytes: &[u8], header: Header) -> Result<Step, Refusal> {
     read_ping(body).map(|ping| Step::Ping(size, ping))
 }
 
-/// The frame that asks whether the other side is there. Its number comes back with the answer.
+/// Returns a PING frame with this number, which the PONG contains.
 #[must_use]
 pub fn ping_frame(number: u64) -> Vec<u8> {
-    // No time to live: whether we are silent too long is not for the other side to judge.
+    // No time to live: the peer must not close the connection because we are silent.
     let mut frame = b"\x04\x0f\x04PING\x00\x00".to_vec();
     frame.extend_from_slice(&number.to_be_bytes());
     frame
 }
 
-/// The number of the PING that this command's body answers, if it does.
+/// Returns the number of the PING that this command answers, if it is a PONG of ours.
 pub(crate) fn read_pong(body: &[u8]) -> Option<u64> {
     let (b"PONG", context) = command(body)? else { return None };
     context.try_into().ok().map(u64::from_be_bytes)

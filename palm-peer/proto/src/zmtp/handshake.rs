@@ -1,23 +1,23 @@
-//! The opening of a connection: 64 bytes of greeting, then one READY from each side.
+//! The ZMTP handshake: a greeting of 64 bytes, then one READY from each side.
 
 use super::{Header, Refusal, command};
 
-/// How long a greeting is.
+/// The length of a greeting, in bytes.
 pub const GREETING_LENGTH: usize = 64;
 
-/// The longest READY that is read. Those of DEALER and REQ sockets have a name, a type and an identity.
+/// The longest READY that is accepted, in bytes. Those of DEALER and REQ sockets have a name, a type and an identity.
 const LONGEST_READY: u64 = 2048;
 
 /// The longest identity that ZMTP allows.
 const LONGEST_IDENTITY: usize = 255;
 
-/// With which types of records TLS begins: what a client says first, and what a server says to whom it does not understand.
+/// The types of the first TLS record: of a client's hello, and of a server's alert.
 const TLS_RECORDS: [u8; 2] = [0x16, 0x15];
 
-/// What follows, whatever the version.
+/// The second byte of a TLS record, in every version.
 const TLS_VERSION: u8 = 3;
 
-/// What we say first: version 3.1, the first that has PING, NULL, no server of a mechanism.
+/// Returns our greeting: version 3.1, the first with PING; mechanism NULL; not as server.
 #[must_use]
 pub fn greeting() -> [u8; GREETING_LENGTH] {
     let mut bytes = [0; GREETING_LENGTH];
@@ -28,7 +28,7 @@ pub fn greeting() -> [u8; GREETING_LENGTH] {
     bytes
 }
 
-/// What we say second: a READY of this type of socket, with an identity when there is one.
+/// Returns our READY for this socket type, with an identity if there is one.
 #[must_use]
 pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
     let mut body = b"\x05READY".to_vec();
@@ -47,23 +47,23 @@ pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
     frame
 }
 
-/// Whether the side that sent this greeting answers PINGs, which came with version 3.1.
+/// Returns whether the sender of this greeting answers PINGs, which came with version 3.1.
 #[must_use]
 pub fn answers_pings(greeting: &[u8]) -> bool {
     greeting.get(10..12).is_some_and(|version| *version >= [3, 1][..])
 }
 
-/// Looks at the greeting as far as it has come; gives whether it is complete.
+/// Checks the received part of a greeting. Returns whether it is complete.
 ///
 /// # Errors
-/// At the first byte that no peer of ours would send.
+/// At the first invalid byte.
 pub fn check_greeting(bytes: &[u8]) -> Result<bool, Refusal> {
     let begins_tls = bytes.first().is_some_and(|first| TLS_RECORDS.contains(first));
     if begins_tls && bytes.get(1) == Some(&TLS_VERSION) {
         return Err(Refusal::Tls);
     }
     let differs = |pos: usize, wanted: u8| bytes.get(pos).is_some_and(|byte| *byte != wanted);
-    // The first byte of TLS waits for its second.
+    // The first byte of TLS alone is ambiguous: wait for the second.
     let may_be_tls = begins_tls && bytes.len() == 1;
     if !may_be_tls && (differs(0, 0xff) || differs(9, 0x7f)) {
         return Err(Refusal::NotZmtp);
@@ -79,16 +79,16 @@ pub fn check_greeting(bytes: &[u8]) -> Result<bool, Refusal> {
     Ok(bytes.len() >= GREETING_LENGTH)
 }
 
-/// The types of sockets that may talk to a server.
+/// The socket types that may connect to a server.
 pub const ASKING: [&str; 2] = ["DEALER", "REQ"];
 
-/// The type of socket that a server has.
+/// The socket type of a server.
 pub const ANSWERING: [&str; 1] = ["ROUTER"];
 
-/// Looks at what follows the greeting as far as it has come; gives how many bytes the READY has, once it is complete.
+/// Checks the received bytes after the greeting. Returns the length of the READY, once it is complete.
 ///
 /// # Errors
-/// When it is no READY, or not of one of these `types` of sockets.
+/// When it is not a READY, or not of one of these socket `types`.
 pub fn check_ready(bytes: &[u8], types: &[&str]) -> Result<Option<usize>, Refusal> {
     let Some(header) = Header::read(bytes).map_err(|_| Refusal::Ready)? else { return Ok(None) };
     if !header.command || header.length > LONGEST_READY {
@@ -120,7 +120,7 @@ fn check_properties(body: &[u8], types: &[&str]) -> Result<(), Refusal> {
     }
 }
 
-/// The identity in the body of a READY, if it has one.
+/// Returns the identity in the body of a READY, if it has one.
 #[must_use]
 pub fn identity(body: &[u8]) -> Option<&[u8]> {
     let (b"READY", mut rest) = command(body)? else { return None };
@@ -134,7 +134,7 @@ pub fn identity(body: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The first property: name, value, and what follows it.
+/// Returns the first property: its name, its value, and the bytes that follow.
 fn property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, rest) = command(bytes)?;
     let (length, rest) = rest.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! Messages to and from the bytes that follow the handshake, for the end of a connection that speaks ZMTP itself.
+//! Encoding and decoding of messages after the handshake, for the connecting side, which speaks ZMTP itself.
 
 use super::{
     Header, Refusal,
@@ -7,31 +7,31 @@ use super::{
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// Frames longer than this are handed on as they are; shorter ones are copied together, so that one write carries many.
+/// Frames longer than this are written without a copy; shorter ones are copied together, so that one write carries many.
 const LONG_FRAME: usize = 32 * 1024;
 
-/// As much of an announced length is believed before the bytes have come.
+/// At most this much is allocated for an announced length before the bytes have arrived.
 const BELIEVED: usize = 1024 * 1024;
 
-/// A batch's buffer that grew beyond this is not kept.
+/// A batch's buffer that grew beyond this is freed.
 const KEPT: usize = 1024 * 1024;
 
 /// The longest header of a frame.
 const LONGEST_FRAME_HEADER: usize = 9;
 
-/// Bytes on their way out: messages one after the other, in few pieces.
+/// Outgoing messages, encoded into few pieces.
 #[derive(Debug, Default)]
 pub struct Batch {
     pieces: VecDeque<Bytes>,
-    /// What follows the pieces.
+    /// The bytes after the pieces.
     tail: Vec<u8>,
-    /// How much of the first piece is gone.
+    /// How many bytes of the first piece have been written.
     pos: usize,
     bytes: usize,
 }
 
 impl Batch {
-    /// Puts a message behind the others.
+    /// Appends a message.
     pub fn push(&mut self, frames: &[Bytes]) {
         for (pos, frame) in frames.iter().enumerate() {
             self.push_header(frame.len(), pos + 1 < frames.len());
@@ -45,7 +45,7 @@ impl Batch {
         }
     }
 
-    /// Puts bytes behind the others as they are: a command.
+    /// Appends raw bytes: a command.
     pub fn push_raw(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.bytes += bytes.len();
@@ -63,33 +63,33 @@ impl Batch {
         self.bytes += self.tail.len() - before;
     }
 
-    /// Makes a piece of the tail.
+    /// Turns the tail into a piece.
     fn cut(&mut self) {
         if !self.tail.is_empty() {
             self.pieces.push_back(std::mem::take(&mut self.tail).into());
         }
     }
 
-    /// How many bytes are left.
+    /// Returns how many bytes are left.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether none is left.
+    /// Returns whether none is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// The bytes that are to go next.
+    /// Returns the bytes to write next.
     #[must_use]
     pub fn next(&self) -> &[u8] {
         let piece: &[u8] = self.pieces.front().map_or(&self.tail, Bytes::as_ref);
         &piece[self.pos..]
     }
 
-    /// As many bytes of [`Batch::next`] are gone.
+    /// Removes this many bytes of [`Batch::next`], which have been written.
     pub fn advance(&mut self, count: usize) {
         self.pos += count;
         self.bytes -= count;
@@ -108,18 +108,18 @@ impl Batch {
     }
 }
 
-/// What came in.
+/// A received message or command.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A message's frames.
     Message(Vec<Bytes>),
-    /// A question that wants its answer.
+    /// A PING that must be answered.
     Ping(Ping),
     /// The answer to our PING of this number.
     Pong(u64),
 }
 
-/// The body of a frame that has come in part.
+/// The body of a frame that has arrived in part.
 #[derive(Debug)]
 struct Body {
     header: Header,
@@ -127,30 +127,29 @@ struct Body {
     bytes: Vec<u8>,
 }
 
-/// Puts messages together from a stream that comes in any pieces.
+/// Decodes messages from a stream in any fragmentation.
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
-    /// A frame's header that has come in part.
+    /// A frame's header that has arrived in part.
     head: Vec<u8>,
     body: Option<Body>,
     frames: Vec<Bytes>,
-    /// The length of these and of the body.
+    /// The total length of these frames and of the body.
     bytes: u64,
 }
 
 impl Decoder {
-    /// At the start of a stream.
+    /// Creates the state at the start of a stream.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, head: Vec::new(), body: None, frames: Vec::new(), bytes: 0 }
     }
 
-    /// Takes from the front of `input` up to the end of the next message; `None` when all is taken and there is more to
-    /// come of it.
+    /// Consumes `input` up to the end of the next message. Returns `None` when all input is consumed and the message is incomplete.
     ///
     /// # Errors
-    /// At a header that announces what is over the limits or makes no sense. The stream is no good any more then.
+    /// At a header that exceeds the limits or is invalid. The stream cannot be used any more then.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Refusal> {
         loop {
             if self.body.is_none() {
@@ -196,7 +195,7 @@ impl Decoder {
         Err(Refusal::Flags)
     }
 
-    /// Checks what a header announces against the limits.
+    /// Checks a header against the limits.
     fn enter(&mut self, header: Header) -> Result<Body, Refusal> {
         if header.command {
             if header.length > MAX_COMMAND {
@@ -214,7 +213,7 @@ impl Decoder {
     }
 }
 
-/// Takes the rest of a body; gives it back when there is more to come.
+/// Reads the rest of a body; returns it as an error when it is still incomplete.
 fn take_body(mut body: Body, input: &mut &[u8]) -> Result<(Header, Bytes), Body> {
     let missing = body.length - body.bytes.len();
     let (taken, rest) = input.split_at(missing.min(input.len()));
@@ -249,7 +248,7 @@ mod tests {
         (0..rng.usize(1..=4)).map(|_| vec![rng.u8(..); length(rng)].into()).collect()
     }
 
-    /// All bytes of a batch, taken in any portions.
+    /// Returns all bytes of a batch, taken in random portions.
     fn write_out(batch: &mut Batch, rng: &mut Rng) -> Vec<u8> {
         let mut bytes = Vec::new();
         while !batch.is_empty() {
@@ -291,7 +290,7 @@ mod tests {
 
     fn refusal(stream: &[u8]) -> Option<Refusal> {
         let mut decoder = Decoder::new(LIMITS);
-        // Byte by byte, as the worst of connections brings it.
+        // Byte by byte, as the slowest connection delivers it.
         stream.chunks(1).find_map(|mut piece| decoder.decode(&mut piece).err())
     }
 
@@ -327,7 +326,7 @@ mod tests {
         let Ok(Some(Incoming::Ping(ping))) = Decoder::new(LIMITS).decode(&mut &ping[..]) else { panic!("a ping") };
         let pong = Decoder::new(LIMITS).decode(&mut &ping.pong[..]);
         assert_eq!(pong, Ok(Some(Incoming::Pong(0x0102_0304_0506_0708))));
-        // Somebody else's is none.
+        // A PONG with a context that is not ours is invalid.
         assert_eq!(refusal(b"\x04\x07\x04PONGcc"), Some(Refusal::Command));
     }
 

@@ -1,6 +1,6 @@
-//! What a stranger's bytes may be, before `ZeroMQ` sees them: ZMTP 3 as far as a door must know it.
+//! ZMTP 3, as far as the ingress must parse it to validate untrusted bytes before `ZeroMQ` sees them.
 //!
-//! Nothing here holds on to more than it was given, and no announced length is believed.
+//! Nothing here allocates more than it was given; announced lengths are not trusted.
 
 pub mod frames;
 pub mod handshake;
@@ -10,28 +10,28 @@ mod tests;
 
 use std::fmt;
 
-/// Why a connection was not let in, or cut off. The names are those of the counters in `_ping`.
+/// Why a connection was rejected or cut off. The names are those of the counters in `_ping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
-    /// Its first bytes are none of ZMTP.
+    /// Its first bytes are not ZMTP.
     NotZmtp,
-    /// It speaks TLS, and we do not.
+    /// It uses TLS, and this server does not.
     Tls,
-    /// It does not speak TLS, and we do.
+    /// It does not use TLS, and this server does.
     NotTls,
-    /// It does not speak the version of TLS that we do.
+    /// It does not support the required version of TLS.
     TlsVersion,
-    /// It showed no certificate, or none that is accepted.
+    /// It presented no certificate, or one that is not accepted.
     Certificate,
-    /// It did not accept our certificate.
+    /// It did not accept the server's certificate.
     Distrusted,
-    /// It speaks ZMTP, but an older version than 3.
+    /// Its version of ZMTP is older than 3.
     Version,
-    /// It asks for another mechanism than NULL.
+    /// It requests another mechanism than NULL.
     Mechanism,
-    /// What follows the greeting is no READY as it must be.
+    /// The greeting is not followed by a valid READY.
     Ready,
-    /// Its socket is of a type that has no business here.
+    /// Its socket type may not connect to a server.
     SocketType,
     /// Its identity is longer than 255 bytes.
     Identity,
@@ -41,23 +41,23 @@ pub enum Refusal {
     TooLong,
     /// A message has more frames than the limit.
     TooManyFrames,
-    /// A command came that has no place after the handshake.
+    /// It sent a command that is invalid after the handshake.
     Command,
     /// It did not finish its handshake in time.
     Silent,
-    /// It stopped in the middle of a message, promised to be heard of again and was not, or takes no answers.
+    /// It stopped in the middle of a message, missed the interval of PINGs that it announced, or does not read its answers.
     Stalled,
-    /// More answers wait for it than the limit.
+    /// The bytes of answers that wait for it exceed the limit.
     Unread,
-    /// There are as many connections as there may be.
+    /// The maximum number of connections is reached.
     TooMany,
-    /// There are as many connections from its address as there may be.
+    /// The maximum number of connections from its address is reached.
     TooManyFromAddress,
     /// The process has no file descriptor left for it.
     Descriptors,
-    /// It ended, or broke, before its handshake was done.
+    /// It was closed, or broke, during the handshake.
     ClosedEarly,
-    /// The server failed to serve it, for a reason of its own.
+    /// The server failed to serve it because of an internal error.
     Internal,
 }
 
@@ -89,7 +89,7 @@ impl Refusal {
         Self::Internal,
     ];
 
-    /// Its name among the counters.
+    /// Returns its name among the counters.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -119,7 +119,7 @@ impl Refusal {
         }
     }
 
-    /// What to do about it, where the fault is the server's own and not the stranger's.
+    /// Returns what to do about it, where the cause is on the server's side.
     #[must_use]
     pub fn remedy(self) -> Option<&'static str> {
         match self {
@@ -167,14 +167,14 @@ impl fmt::Display for Refusal {
 struct Header {
     command: bool,
     more: bool,
-    /// How long the body says it is.
+    /// The announced length of the body.
     length: u64,
-    /// How long the header itself is: 2 or 9.
+    /// The length of the header itself: 2 or 9.
     size: usize,
 }
 
 impl Header {
-    /// Reads a header; `None` when there is more to come of it.
+    /// Reads a header; `None` when it is incomplete.
     fn read(bytes: &[u8]) -> Result<Option<Self>, Refusal> {
         let Some((flags, rest)) = bytes.split_first() else { return Ok(None) };
         let (more, long, command) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
@@ -190,7 +190,7 @@ impl Header {
     }
 }
 
-/// The parts of a command's body: its name, and what follows.
+/// Splits a command's body into its name and the rest.
 fn command(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = body.split_first()?;
     rest.split_at_checked(usize::from(*length))

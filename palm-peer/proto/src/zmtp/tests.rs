@@ -1,4 +1,4 @@
-//! Every kind of opening and stream that a stranger may come up with, in any pieces.
+//! All kinds of handshakes and streams from untrusted peers, in any fragmentation.
 
 use super::{
     Refusal,
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const LIMITS: Limits = Limits { bytes: 1000, frames: 8 };
 
-/// What came of a whole stream.
+/// The outcome of a full stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     passed: Vec<u8>,
@@ -19,7 +19,7 @@ struct Outcome {
     refusal: Option<Refusal>,
 }
 
-/// Scans a stream that comes in these pieces, as the door does.
+/// Scans a stream in these pieces, as the ingress does.
 fn scan(limits: Limits, pieces: &[&[u8]]) -> Outcome {
     let mut scanner = Scanner::new(limits).asking_from(100);
     let mut outcome = Outcome::default();

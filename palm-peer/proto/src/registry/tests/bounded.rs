@@ -1,19 +1,19 @@
-//! What the registry remembers is bounded by the servers that there are, and is forgotten with them.
+//! The registry's state is bounded by the number of servers, and removed with them.
 
 use super::*;
 
-/// How many servers there are at a time: more than may be probed at a time.
+/// How many servers exist at a time: more than may be probed at a time.
 const WAVE: u128 = 500;
 const WAVES: u128 = 200;
 
-/// How many entries there are in all that the registry remembers, except of lines, of which [`LogThrottle`] remembers a few.
+/// Returns the number of all entries of the registry, except those of [`LogThrottle`].
 fn size(registry: &Registry) -> usize {
     let of_servers = registry.servers.len() + registry.schedule.len() + registry.found.len() + registry.broken.len();
     let of_writes = registry.writing.len() + registry.removed.len() + registry.unattributed.len();
     of_servers + of_writes + registry.unvouched.len() + registry.evidence.len() + registry.unreached.len()
 }
 
-/// Law: nothing is remembered of servers that are not known, when no write is under way.
+/// Invariant: without writes in progress, there is no state for unknown servers.
 pub(super) fn assert_nothing_is_left(registry: &Registry, seed: u64) {
     let Registry { servers, writing, removed, unattributed, unvouched, found, .. } = registry;
     assert_eq!((writing.len(), unattributed.len(), found.len()), (0, 0, 0), "seed {seed}");
@@ -30,7 +30,7 @@ fn key(id: u128) -> String {
 }
 
 impl Desk {
-    /// All of these join; every tenth leaves while its probe waits for others; the rest answer and are configured.
+    /// All of these join; every tenth leaves while its probe is queued; the rest answer and are configured.
     fn join(&mut self, ids: impl Iterator<Item = u128>) {
         let mut actions: Vec<Action> = Vec::new();
         for id in ids {
@@ -51,7 +51,7 @@ impl Desk {
         }
     }
 
-    /// The process of a server is gone, and others agree. Gives what the leader does, which is to remove it.
+    /// The process of a server is gone, and witnesses agree. Returns what the leader does, which is to remove it.
     fn die(&mut self, id: u128) {
         let mut actions = self.gone(id);
         while let Some(action) = actions.pop() {
@@ -65,7 +65,7 @@ impl Desk {
         assert!(self.registry.writing.contains_key(&uuid(id)), "{id} is being removed");
     }
 
-    /// A server ends, in one of several ways; with what comes in another order than it happened.
+    /// A server ends in one of several ways, with events out of order.
     fn end(&mut self, id: u128) {
         match id % 10 {
             1 => drop(self.deleted(id, Some((RemovedBy::Itself, "")), false, true)),
@@ -80,7 +80,7 @@ impl Desk {
                 self.deleted(id, Some((RemovedBy::Registry, "x")), false, true);
                 self.written(id, true);
             }
-            // Something broken is put in its place before its end is told, or before the answer comes.
+            // An invalid record replaces it before its end is reported, or before the response comes.
             way @ 5..8 => {
                 self.die(id);
                 if way == 5 {
@@ -96,14 +96,14 @@ impl Desk {
                 }
                 self.event(Event::InvalidRemoved { key: key(id) });
             }
-            // It registers anew after its removal, and that is all that the watch tells.
+            // It registers again after its removal, and the watch reports only that.
             8 => {
                 self.die(id);
                 self.written(id, true);
                 self.stands(Record { when: record(1, 1).when, ..member(id) });
                 self.deleted(id, None, false, false);
             }
-            // It does not answer at the last.
+            // It stops answering.
             9 => {
                 self.event(Event::Invalid { key: key(id), reason: "EOF".into() });
                 self.stands(member(id));
@@ -128,7 +128,7 @@ fn a_hundred_thousand_servers_leave_no_state() {
     }
 }
 
-/// Anyone with write access to etcd may put anything there: handling one such record takes no longer among many.
+/// Anyone with write access to etcd may put anything there: handling one invalid record takes no longer among many.
 #[test]
 fn a_hundred_thousand_invalid_records_leave_no_state() {
     let mut desk = Desk::new();
@@ -151,7 +151,7 @@ fn a_hundred_thousand_invalid_records_leave_no_state() {
     assert_eq!(size(&desk.registry), 0);
 }
 
-/// A leader that stands still again and again has all servers probed anew each time.
+/// A leader that is paused repeatedly probes all servers again each time.
 #[test]
 fn pauses_of_the_leader_queue_each_server_once() {
     let mut desk = Desk::new();

@@ -1,4 +1,4 @@
-//! Which probes go over a new connection.
+//! Which probes use a new connection.
 
 use super::*;
 

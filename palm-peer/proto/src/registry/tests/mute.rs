@@ -1,33 +1,34 @@
-//! Servers that fall silent in meshes of up to thousands: each is removed within the bound of docs/reliability.md, whenever it falls silent.
+//! Servers that turn mute in meshes of up to thousands: each is removed within the bound of docs/reliability.md, whenever it turns
+//! mute.
 
 use super::*;
 use fastrand::Rng;
 
-/// From its last sign of life to its removal, with the default settings.
+/// The bound from its last answer to its removal, with the default settings.
 const BOUND: Duration = Duration::from_secs(15);
 /// How late the leader's timer may be (`io/timer.rs`).
 const GRAIN: Duration = Duration::from_millis(50);
-/// How long an answer takes at most.
+/// The longest time to an answer.
 const LATENCY: Duration = Duration::from_millis(50);
 /// How long a witness tries to reach a silent server.
 const WITNESS: Duration = Duration::from_millis(1400);
-/// How many servers fall silent in each mesh at most, one now and then. Never so many that the leader would blame the network.
+/// How many servers turn mute in each mesh at most: never so many that the leader would suspect the network.
 const MAX_SILENT: usize = 40;
 
-/// A leader and its mesh, with a clock of its own. Servers answer, and etcd writes, at once or a little later.
+/// A leader and its mesh, with a simulated clock. Servers answer, and etcd writes, at once or a little later.
 struct Mesh {
     seed: u64,
     random: Rng,
     now: Instant,
     registry: Registry,
     revision: i64,
-    /// What will reach the leader, by when.
+    /// The events that will reach the leader, by time.
     coming: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     records: BTreeMap<Uuid, Record>,
-    /// Since when servers are silent.
+    /// Since when servers are mute.
     silent: BTreeMap<Uuid, Instant>,
-    /// The servers that are slow: they answer no first probe of a series in time.
+    /// The slow servers: they never answer the first probe of a series in time.
     slow: BTreeSet<Uuid>,
     longest: Duration,
 }
@@ -74,7 +75,7 @@ impl Mesh {
         }
     }
 
-    /// Another leader takes over, which finds all servers at once.
+    /// Another leader takes over, and finds all servers at once.
     fn succeed(&mut self) {
         self.coming.clear();
         let found =
@@ -85,7 +86,7 @@ impl Mesh {
         }
     }
 
-    /// One of those that are configured falls silent, from now on; says whether there is one.
+    /// Makes a configured server mute from now on. Returns whether there was one.
     fn silence_one(&mut self) -> bool {
         let configured = self.records.values().filter(|record| record.configured);
         let others: Vec<Uuid> =
@@ -155,7 +156,7 @@ impl Mesh {
         }
     }
 
-    /// Servers fall silent one after the other, at moments of all kinds within two periods.
+    /// Makes servers mute one after the other, at random moments within two periods.
     fn silence_some(&mut self) {
         let count = (self.records.len() / 20).clamp(1, MAX_SILENT);
         for _ in 0..count {
@@ -173,7 +174,7 @@ impl Mesh {
     }
 }
 
-/// Small meshes cost little: there are more of them, for the more moments to fall silent.
+/// Small meshes are cheap: there are more of them, to cover more moments.
 fn sizes() -> impl Iterator<Item = usize> {
     [5; 30].into_iter().chain([25; 30]).chain([100; 5]).chain([1_000, 5_000])
 }
@@ -211,7 +212,7 @@ fn a_server_mute_after_a_failover_is_removed_in_time() {
     }
 }
 
-/// They answer the second probe of a series, which may be under way when the next round begins.
+/// They answer the second probe of a series, which may be in flight when the next round begins.
 #[test]
 fn a_slow_server_that_turns_mute_is_removed_in_time() {
     for (seed, count) in (3000..).zip(sizes()) {

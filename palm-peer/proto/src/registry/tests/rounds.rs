@@ -1,4 +1,4 @@
-//! The rounds, as the log tells them, and what time does to them.
+//! The rounds as they are logged, and their timing.
 
 use super::*;
 
@@ -68,7 +68,7 @@ fn a_server_that_dies_between_rounds_is_not_counted() {
     assert_eq!(lines(&desk.pass(Duration::from_secs(10))), empty);
 }
 
-/// A series may last longer than the period; the next round starts in time, and the series goes on by itself.
+/// A series may last longer than the period; the next round starts in time, and the series continues.
 #[test]
 fn an_overdue_round_ends_when_the_next_begins() {
     let mut desk = Desk::new();
@@ -99,7 +99,7 @@ fn a_round_waits_for_no_removal_longer_than_its_period() {
     assert_eq!(desk.registry.rounds(), 2);
 }
 
-/// The leader was stopped: its clock ran, and nobody's answer reached it.
+/// The leader was stopped: time passed, and no answer reached it.
 #[test]
 fn a_leader_that_was_paused_counts_no_misses() {
     let mut desk = Desk::new();
@@ -108,12 +108,12 @@ fn a_leader_that_was_paused_counts_no_misses() {
     stale.extend(probes(&desk.pass(Duration::from_secs(2))));
     assert_eq!(stale.len(), 3);
     desk.now += Duration::from_secs(60);
-    // The requests of all three are given up before the clock is looked at.
+    // The requests to all three are given up before the next tick.
     let mut actions = desk.refuse(1, stale[1], "no answer");
     actions.extend(desk.refuse(1, stale[2], "no answer"));
     actions.extend(desk.registry.tick(desk.now));
     assert_eq!((removal(&actions), probes(&actions).len()), (None, 1), "{actions:?}");
-    // From here on everyone has a fair chance, and no more than that.
+    // From here on the usual deadlines apply.
     assert_eq!(removal(&desk.pass(3_999 * MS)), None);
     assert!(removal(&desk.pass(MS)).is_some());
 }
@@ -151,7 +151,7 @@ fn probes_the_leader_cannot_send_remove_no_server() {
     }
     assert_eq!(desk.published().len(), 50);
     assert!((9..=11).contains(&warnings), "{warnings} lines in ten minutes");
-    // Once it can, who is dead is found as ever.
+    // Once it can send, dead servers are found as usual.
     let mut removed = None;
     for _ in 0..200 {
         let actions = desk.pass(100 * MS);
@@ -193,7 +193,8 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
         assert!(open.len() <= schedule::MAX_PROBES);
     }
     assert_eq!(answered, servers.len(), "each in its turn");
-    // In the round in which they registered those whose place was still to come, then each once; in no moment more than their share.
+    // In the round in which they registered, those whose place was still to come; then each once; never more than their share at a
+    // time.
     let places = desk.registry.servers.values().filter(|entry| entry.turn_at.is_some()).count();
     assert!(places < servers.len());
     for wanted in [places, servers.len(), servers.len()] {

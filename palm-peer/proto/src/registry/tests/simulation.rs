@@ -1,4 +1,4 @@
-//! Random histories of a mesh under one leader after another, against a model of etcd and of the servers.
+//! Random histories of a mesh with changing leaders, against a model of etcd and of the servers.
 
 use super::*;
 use fastrand::Rng;
@@ -20,10 +20,10 @@ enum State {
     Dead,
 }
 
-/// What etcd holds under one key of `/servers/`.
+/// The value of one key under `/servers/` in the model of etcd.
 #[derive(Debug, Clone)]
 struct Held {
-    /// `None`: no record.
+    /// `None`: an invalid record.
     record: Option<Record>,
     modified: Revision,
 }
@@ -34,7 +34,7 @@ struct Server {
     life: u32,
 }
 
-/// A probe as the model sees it, to judge removals by.
+/// A probe as the model sees it, to check removals.
 #[derive(Debug)]
 struct Sent {
     token: Token,
@@ -50,20 +50,20 @@ struct World {
     term: u128,
     registry: Registry,
     etcd: BTreeMap<Uuid, Held>,
-    /// What etcd holds under `/pipelines/`.
+    /// The keys under `/pipelines/`.
     published: BTreeMap<Uuid, Published>,
     servers: BTreeMap<Uuid, Server>,
-    /// What the watch has not told the leader yet.
+    /// The events that the watch has not delivered yet.
     watch: VecDeque<Event>,
-    /// The probes whose requests are not given up.
+    /// The probes whose requests are in flight.
     asked: Vec<(Uuid, Token, Instant)>,
     writes: Vec<Action>,
     withdrawals: Vec<Action>,
-    /// About whom, which question, and who is asked.
+    /// The server in question, the question, and the witness.
     questions: Vec<(Uuid, Token, Uuid)>,
-    /// The records that get the leader's name.
+    /// The records that get the leader's uuid.
     renaming: Vec<(Record, Revision)>,
-    /// The probes since the last answer, or since the leader overslept.
+    /// The probes since the last answer, or since the leader was paused.
     unanswered: BTreeMap<Uuid, Vec<Sent>>,
 }
 
@@ -116,7 +116,7 @@ impl World {
 
     fn delete(&mut self, id: Uuid, why: Option<(RemovedBy, &str)>) {
         let Some(held) = self.etcd.remove(&id) else { return };
-        // Its lease has expired, or who deletes the record knows what belongs to it.
+        // Its lease has expired, or whoever deletes the record also deletes the published key.
         if held.record.is_some() {
             self.published.remove(&id);
         }
@@ -143,11 +143,11 @@ impl World {
         self.put(id, Some(fresh));
     }
 
-    /// Something happens to a server, to its record, or to the leader.
+    /// Makes something happen to a server, to its record, or to the leader.
     fn disturb(&mut self) {
         let id = self.id();
         match (self.random.u8(0..14), self.state(id)) {
-            // A new process has a new uuid: who is dead stays so.
+            // A new process has a new uuid: a dead one never returns.
             (0..4, State::Out | State::Alive) if !self.etcd.contains_key(&id) => self.join(id),
             (4, State::Alive) => {
                 self.delete(id, Some((RemovedBy::Itself, "")));
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    /// The record is deleted and nothing else, and the server registers anew, or ends.
+    /// Only the record is deleted, and the server registers again, or ends.
     fn delete_by_hand(&mut self, id: Uuid) {
         let Some(held) = self.etcd.get(&id).filter(|held| held.record.is_some()).cloned() else { return };
         self.etcd.remove(&id);
@@ -180,7 +180,7 @@ impl World {
         self.set(id, State::Out);
     }
 
-    /// Another leader takes over: the writes of the last one fail from here on, and nobody waits for its probes.
+    /// Another leader takes over: the writes of the previous one fail from now on, and its probes are dropped.
     fn succeed(&mut self) {
         self.term += 1;
         self.registry = Registry::new(
@@ -236,7 +236,7 @@ impl World {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             let target = match &action {
-                // Nobody else could lead here.
+                // There is no other candidate here.
                 Action::Log(_) | Action::Resign { .. } => continue,
                 Action::Probe { uuid, token, .. } => {
                     self.asked.push((*uuid, *token, self.now));
@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    /// Law: no removal without as many misses in a row as are set, or proof.
+    /// Invariant: no removal without the configured number of misses in a row, or proof.
     fn check_removal(&self, id: Uuid, reason: &str) {
         if reason == "its process is gone" {
             return assert_eq!(self.state(id), State::Dead, "seed {}", self.seed);
@@ -273,8 +273,8 @@ impl World {
         assert!(misses >= MISSES, "{id} removed after {misses} misses: seed {}", self.seed);
     }
 
-    /// Laws that hold whenever the leader has heard all there is: what is published stands configured in etcd, and who
-    /// stands there configured and lives is published, unless it is being removed.
+    /// Invariants that hold whenever the leader has received all events: what is published has a configured record, and each live
+    /// server with a configured record is published, unless it is being removed.
     fn check(&self) {
         if !self.watch.is_empty() {
             return;
@@ -304,7 +304,7 @@ impl World {
         }
     }
 
-    /// From here on nothing goes wrong any more: all that ought to come back does, and forty seconds pass.
+    /// From here on there are no more failures: servers rejoin as they should, and forty seconds pass.
     fn calm(&mut self) {
         for id in (1..=SERVERS).map(uuid) {
             if self.etcd.get(&id).is_some_and(|held| held.record.is_none()) {
@@ -323,7 +323,7 @@ impl World {
                 self.deliver(true);
             }
             self.check();
-            // A server that was removed and answers again comes back by itself.
+            // A server that was removed and answers again rejoins by itself.
             let mute = self.servers.iter().find(|(id, s)| s.state == State::Alive && !self.etcd.contains_key(*id));
             if let Some(id) = mute.map(|(id, _)| *id) {
                 self.join(id);
@@ -334,7 +334,7 @@ impl World {
         }
     }
 
-    /// Whether nobody owes the leader anything.
+    /// Returns whether no event for the leader is outstanding.
     fn is_quiet(&self) -> bool {
         let done = self.writes.is_empty()
             && self.withdrawals.is_empty()
@@ -347,24 +347,24 @@ impl World {
         self.asked.iter().all(|(id, _, at)| self.state(*id) == State::Frozen && self.now < *at + 2 * TIMEOUT)
     }
 
-    /// What must be true in the end.
+    /// Checks the final state.
     fn verdict(&self) {
         let me = uuid(self.term);
         let registered = |id: &Uuid| self.etcd.contains_key(id);
         let silent = self.servers.iter().filter(|(id, s)| registered(id) && s.state != State::Alive).count();
         let alive = self.servers.values().filter(|server| server.state == State::Alive).count();
-        // Then their leases decide, which end for the dead.
+        // Then the leases decide, which expire for dead servers.
         let is_held = silent > 1 && silent > alive;
         for (id, server) in &self.servers {
             let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
             let configured = record.is_some_and(|record| record.configured && record.leader == Some(me));
             let right = match server.state {
                 State::Alive => configured,
-                // One that never was configured may only have told a wrong address: its lease decides.
+                // One that was never configured may only have advertised a wrong address: its lease decides.
                 State::Out | State::Dead | State::Frozen => is_held || record.is_none_or(|record| !record.configured),
             };
             assert!(right, "{id} {server:?} {record:?}: seed {}", self.seed);
-            // What clients see is what is configured.
+            // Clients see exactly the configured servers.
             let reachable = record.filter(|record| record.configured).map(Instance::of);
             let published = self.published.get(id).map(|published| published.instance.clone());
             assert_eq!(published, reachable, "{id} {server:?}: seed {}", self.seed);

@@ -1,8 +1,8 @@
-//! What a leader concludes from its own misses and from what others find.
+//! What a leader concludes from its own misses and from the answers of witnesses.
 
 use super::*;
 
-/// A leader and `count` servers that are configured, at addresses that other machines reach; their uuids are 1 and so on. A round is over.
+/// Returns a leader and `count` configured servers at routable addresses, with uuids from 1 on, after a round.
 fn mesh(count: u128) -> Desk {
     let mut desk = Desk::new();
     join(&mut desk, leader());
@@ -33,7 +33,7 @@ fn asked(actions: &[Action]) -> Vec<(Uuid, Token)> {
     actions.iter().filter_map(probe).collect()
 }
 
-/// What becomes of the mesh until the end of `time`: `reaches(from, to)` says who reaches whom. The removals, and whether the leader resigns.
+/// Runs the mesh for `time`; `reaches(from, to)` says who reaches whom. Returns the removals, and whether the leader resigns.
 fn live(desk: &mut Desk, time: Duration, reaches: impl Fn(Uuid, Uuid) -> bool) -> (Vec<Uuid>, bool) {
     let (mut removed, mut resigned) = (Vec::new(), false);
     let end = desk.now + time;
@@ -80,7 +80,7 @@ fn a_leader_that_alone_cannot_reach_a_server_resigns() {
     assert_eq!((removed.len(), resigned), (0, true));
 }
 
-/// A series of probes is over in every second round only.
+/// A series of probes ends only in every second round.
 #[test]
 fn a_leader_with_short_rounds_resigns_as_well() {
     let mut desk = mesh(5);
@@ -165,8 +165,9 @@ fn an_advertised_loopback_address_does_not_blame_the_leader() {
     assert_eq!(said.iter().filter(|line| line.contains("set PALM_IP (--ip) there")).count(), 1, "{said:?}");
 }
 
-/// Laws, with leader, 50 servers, and any matrix of who reaches whom: no server that two others reach from where the leader can ask them
-/// is removed; one that nobody reaches is, within the bound, unless that is most of the mesh; a leader cut off from most servers resigns.
+/// Invariants with a leader, 50 servers, and any reachability matrix: no server is removed that two others reach which the leader can
+/// ask; one that nobody reaches is removed within the bound, unless that is most of the mesh; a leader cut off from most servers
+/// resigns.
 #[test]
 fn suspicion_invariants_hold_in_two_thousand_meshes() {
     const SERVERS: u128 = 50;

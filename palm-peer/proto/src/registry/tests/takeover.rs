@@ -1,8 +1,8 @@
-//! What a new leader does about what its predecessor left.
+//! What a new leader does with its predecessor's published keys and records.
 
 use super::*;
 
-/// The registry of a leader that finds these instances published.
+/// Returns the registry of a leader that finds these instances published.
 fn successor(found: impl IntoIterator<Item = Published>) -> Desk {
     let mut desk = Desk::new();
     desk.registry = Registry::new(leader(), &ValidConfig::default(), found, 7, desk.now);

@@ -1,9 +1,9 @@
-//! The network, the watch and etcd, which carry out what the leader asks for, or not yet.
+//! The network, the watch and etcd, which carry out the leader's actions, at once or later.
 
 use super::*;
 
 impl World {
-    /// The outside does its part: what the watch, the network and etcd owe the leader comes in, or does not yet.
+    /// Delivers outstanding events of the watch, the network and etcd, all or some of them.
     pub(super) fn deliver(&mut self, calm: bool) {
         for (id, token, at) in std::mem::take(&mut self.asked) {
             let given_up = self.now >= at + 2 * TIMEOUT;
