@@ -2,7 +2,7 @@
 
 use super::{
     Token,
-    schedule::Scheduled,
+    schedule::{Place, Scheduled},
     suspicion::{Charge, Findings, Inquiry},
 };
 use crate::types::{
@@ -32,8 +32,8 @@ pub(super) struct Entry {
     pub(super) turn_at: Option<Instant>,
     /// When to send the next probe of a series.
     pub(super) retry_at: Option<Instant>,
-    /// The place of a probe that waits until fewer are in flight.
-    pub(super) queued: Option<u64>,
+    /// The place in the queue, while its series of probes waits until fewer are in flight.
+    pub(super) queued: Option<Place>,
     /// What the schedule knows about it.
     pub(super) scheduled: Scheduled,
     /// The last logged reason why it could not be reached.

@@ -1,6 +1,6 @@
 //! Probing: rounds over all servers, and the series of probes for a server that missed one.
 
-use super::{Action, Entry, OVERSLEPT, RETRY, Registry, Token, schedule::MAX_PROBES, suspicion::Charge};
+use super::{Action, Entry, OVERSLEPT, RETRY, Registry, Token, suspicion::Charge};
 use log::Level;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -97,22 +97,27 @@ impl Registry {
         self.log(Level::Info, format!("{remaining} servers remaining"));
     }
 
+    /// Probes a server: at once if a series of probes is under way, else when its turn in the queue comes
+    /// ([`Registry::run_due`]).
+    pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        if !entry.probes.is_empty() || entry.retry_at.is_some() {
+            self.send_probe(uuid, now);
+        } else if entry.queued.is_none() {
+            let is_unreachable = entry.is_failing && !entry.record.configured;
+            entry.queued = Some(self.schedule.enqueue(is_unreachable));
+        }
+    }
+
     /// Sends a probe, and schedules the next one of the series in case no answer comes. Each has its full timeout, so a dead server is
     /// found `timeout + (misses - 1) * RETRY` after the first probe. All but the first, and sometimes the first, use a new
     /// connection.
-    pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
+    pub(super) fn send_probe(&mut self, uuid: Uuid, now: Instant) {
         let max = self.most_misses;
         let token = Token(self.next_token);
         // Spreads the servers over the rounds.
         let has_turn = (self.rounds + u64::from(uuid.as_bytes()[15])).is_multiple_of(FRESH_EVERY);
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        if entry.probes.is_empty() && entry.retry_at.is_none() {
-            if self.schedule.probes >= MAX_PROBES {
-                entry.queued.get_or_insert_with(|| self.schedule.place_in_line());
-                return;
-            }
-            (entry.sent, entry.misses) = (0, 0);
-        }
         self.next_token += 1;
         entry.sent += 1;
         entry.retry_at = (entry.sent < max).then_some(now + RETRY);

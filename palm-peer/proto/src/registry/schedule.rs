@@ -17,7 +17,16 @@ pub(super) struct Scheduled {
     due: Option<Instant>,
     busy: bool,
     probes: usize,
-    place: Option<u64>,
+    place: Option<Place>,
+}
+
+/// A place in the queue of servers whose series of probes waits for room. Smaller places are served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Servers that were never configured and do not answer wait behind all others: thousands of such records must not
+    /// delay the configuration of a new server.
+    is_unreachable: bool,
+    number: u64,
 }
 
 impl Scheduled {
@@ -35,8 +44,8 @@ pub(super) struct Schedule {
     /// How many probes are in flight.
     pub(super) probes: usize,
     /// The servers whose probes wait until fewer are in flight, each once, by their places in the queue.
-    waiting: BTreeMap<u64, Uuid>,
-    /// The last place that was assigned.
+    waiting: BTreeMap<Place, Uuid>,
+    /// The number of the last place that was assigned.
     last_place: u64,
 }
 
@@ -46,10 +55,10 @@ impl Schedule {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Returns a place at the end of the queue of waiting probes.
-    pub(super) fn place_in_line(&mut self) -> u64 {
+    /// Returns a place at the end of the queue, or of its part for servers that cannot be reached.
+    pub(super) fn enqueue(&mut self, is_unreachable: bool) -> Place {
         self.last_place += 1;
-        self.last_place
+        Place { is_unreachable, number: self.last_place }
     }
 
     #[cfg(test)]
@@ -88,7 +97,7 @@ impl Registry {
         Some(entry)
     }
 
-    /// Handles all deadlines that have passed, and sends the probes for which there is room.
+    /// Handles all deadlines that have passed, and starts the series of probes for which there is room.
     pub(super) fn run_due(&mut self, now: Instant) {
         while let Some((at, uuid)) = self.schedule.due.first().copied()
             && at <= now
@@ -100,8 +109,10 @@ impl Registry {
             && let Some((_, uuid)) = self.schedule.waiting.pop_first()
         {
             if let Some(entry) = self.servers.get_mut(&uuid) {
-                entry.queued = None;
-                self.probe(uuid, now);
+                (entry.queued, entry.sent, entry.misses) = (None, 0, 0);
+                // The turn that came while it waited is this one.
+                entry.turn_at.take_if(|at| now >= *at);
+                self.send_probe(uuid, now);
                 self.schedule(uuid);
             }
         }

@@ -213,6 +213,30 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
     }
 }
 
+/// Their probes take all the room there is, and whoever is due takes what becomes free.
+#[test]
+fn a_new_server_is_probed_soon_beside_thousands_that_never_answer() {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut desk = Desk::new();
+    desk.pass(Duration::ZERO);
+    for _ in 0..5_000 {
+        desk.stands(Record { uuid: Uuid::from_u128(random.u128(..)), ..record(1, 0) });
+    }
+    // Each has been tried by then.
+    desk.pass(Duration::from_secs(120));
+    let series = desk.registry.timeout + RETRY * (desk.registry.most_misses - 1);
+    for _ in 0..20 {
+        desk.pass(Duration::from_millis(random.u64(..10_000)));
+        let new = Uuid::from_u128(random.u128(..));
+        let since = desk.now;
+        let mut actions = desk.stands(Record { uuid: new, ..record(1, 0) });
+        while !actions.iter().any(|action| matches!(action, Action::Probe { uuid, .. } if *uuid == new)) {
+            assert!(desk.now - since <= series + 50 * MS, "there is room by then, and the new one comes first");
+            actions = desk.pass(50 * MS);
+        }
+    }
+}
+
 #[test]
 fn digests_of_many_servers_are_logged_at_debug() {
     for (verbosity, wanted) in [(LevelFilter::Info, 0), (LevelFilter::Debug, 1)] {
