@@ -178,6 +178,8 @@ fn an_unconnected_leader_removes_no_server_and_resigns() {
         network.heal();
         let all = [&leader.uuid, &printf.uuid, &late.uuid].map(String::as_str);
         mesh.await_published(&all);
+        // It tried whether it reaches the others again after 1, 2, 4 s … and may have just begun a long wait.
+        mesh.await_in_line(&leader.uuid);
         nothing_flaps(&etcd);
         goes_on("healed", progress, 500, Duration::ZERO);
     });
