@@ -244,7 +244,7 @@ mod tests {
             match table.room(connection) {
                 Room::Messages(_) if long > 0 => table.poll_permit(connection, long, passed),
                 Room::Messages(_) => Poll::Ready(()),
-                Room::Paused | Room::Ended => Poll::Pending,
+                Room::Paused { .. } | Room::Ended => Poll::Pending,
             }
         })
         .await;

@@ -47,8 +47,11 @@ pub struct Wake {
 pub enum Room {
     /// So many messages, at least one.
     Messages(u64),
-    /// Nothing, until a [`Wake`] names the connection.
-    Paused,
+    /// Nothing, until a [`Wake`] names the connection. `for_itself`: because it does not read its responses.
+    Paused {
+        /// Whether it is the connection's own fault.
+        for_itself: bool,
+    },
     /// Nothing any more: it is to end.
     Ended,
 }
@@ -152,13 +155,12 @@ impl FlowControl {
         let Some(connection) = self.connections.get(&id).filter(|connection| connection.is_open()) else {
             return Room::Ended;
         };
-        if connection.unread >= PAUSE_AT || self.is_too_much(self.unread) {
-            return Room::Paused;
+        let for_itself = connection.unread >= PAUSE_AT;
+        let room = WINDOW.saturating_sub(connection.passed.saturating_sub(connection.taken));
+        if for_itself || room == 0 || self.is_too_much(self.unread) {
+            return Room::Paused { for_itself };
         }
-        match WINDOW.saturating_sub(connection.passed.saturating_sub(connection.taken)) {
-            0 => Room::Paused,
-            room => Room::Messages(room),
-        }
+        Room::Messages(room)
     }
 
     /// So many messages of a connection have been passed in, ever.

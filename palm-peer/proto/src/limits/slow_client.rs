@@ -49,15 +49,24 @@ pub struct SlowSender {
     since: Option<Instant>,
     /// How long it means to send nothing at most, between two messages.
     max_silence: Option<Duration>,
-    /// The long frame that got a permit last: when that was, and its bytes.
-    long_frame: Option<(Instant, u64)>,
+    /// Since when the rate of a long frame is measured, and how many bytes were to come then.
+    measured: Option<(Instant, u64)>,
     next_rate_check: Option<Instant>,
 }
 
 impl SlowSender {
-    /// Something came, or nothing was read.
+    /// Something came, or a permit is awaited.
     pub fn progress(&mut self) {
         self.since = None;
+    }
+
+    /// Nothing is read, so nothing can come. `for_itself`: because the client does not read its responses.
+    pub fn paused(&mut self, for_itself: bool) {
+        self.since = None;
+        if !for_itself {
+            self.measured = None;
+            self.next_rate_check = None;
+        }
     }
 
     /// The client announced how long it means to send nothing at most; zero if it may be silent for ever.
@@ -74,12 +83,8 @@ impl SlowSender {
         not_stalled(*self.since.get_or_insert(now) + max, now).map(Some)
     }
 
-    /// A long frame of so many bytes got a permit.
-    pub fn permitted(&mut self, bytes: u64, now: Instant) {
-        self.long_frame = Some((now, bytes));
-    }
-
-    /// So many bytes of the long frame have not come yet. Returns when to check its rate again, if there is something to check.
+    /// So many bytes of a long frame that has a permit have not come yet; zero if there is none. Returns when to check its rate
+    /// again, if there is something to check.
     ///
     /// # Errors
     /// When it comes too slowly, and others wait for the permit that it holds.
@@ -89,10 +94,12 @@ impl SlowSender {
         now: Instant,
         others_wait: impl FnOnce() -> bool,
     ) -> Result<Option<Instant>, Refusal> {
-        let Some((since, bytes)) = self.long_frame.filter(|_| left > 0) else {
+        if left == 0 {
+            self.measured = None;
             self.next_rate_check = None;
             return Ok(None);
-        };
+        }
+        let (since, bytes) = *self.measured.get_or_insert((now, left));
         let next = *self.next_rate_check.get_or_insert(now + RATE_CHECK_PERIOD);
         if now < next {
             return Ok(Some(next));
@@ -147,14 +154,57 @@ mod tests {
     fn a_long_frame_must_keep_its_rate_while_others_wait() {
         let (mut sender, start) = (SlowSender::default(), Instant::now());
         let (bytes, check) = (40 * MIN_BYTES_PER_SECOND, RATE_CHECK_PERIOD);
-        assert_eq!(sender.check_rate(100, start, || true), Ok(None), "nothing has a permit");
-        sender.permitted(bytes, start);
         assert_eq!(sender.check_rate(bytes, start, || true), Ok(Some(start + check)));
         assert_eq!(sender.check_rate(bytes, start + check, || false), Ok(Some(start + 2 * check)), "nobody waits");
         let enough = bytes - 10 * MIN_BYTES_PER_SECOND;
         assert_eq!(sender.check_rate(enough, start + 2 * check, || true), Ok(Some(start + 3 * check)));
         assert_eq!(sender.check_rate(enough, start + 3 * check, || true), Err(Refusal::Stalled));
         assert_eq!(sender.check_rate(0, start + 3 * check, || true), Ok(None), "it is complete");
+    }
+
+    /// A client that sends fast enough is not disconnected because the server does not read for a while. One that is too slow
+    /// while it is read, or is not read because it does not read itself, makes room soon.
+    #[test]
+    fn the_time_in_which_the_server_reads_nothing_does_not_count() {
+        let (mut stalled, mut ended) = (0, 0);
+        for seed in 0..2000 {
+            let mut random = Rng::with_seed(seed);
+            let (mut sender, start) = (SlowSender::default(), Instant::now());
+            let per_second = MIN_BYTES_PER_SECOND * [0, 1, 3, 4, 8][random.usize(0..5)] / 2;
+            let for_itself = random.bool();
+            let (mut now, mut left, mut read) = (start, 64 * MIN_BYTES_PER_SECOND, Duration::ZERO);
+            let mut is_paused = false;
+            let end = loop {
+                now += 100 * MS;
+                if random.u8(0..20) == 0 {
+                    is_paused = !is_paused;
+                }
+                if is_paused {
+                    sender.paused(for_itself);
+                    read += if for_itself { 100 * MS } else { Duration::ZERO };
+                } else {
+                    read += 100 * MS;
+                    left = left.saturating_sub(per_second / 10);
+                }
+                if is_paused && !for_itself {
+                    continue;
+                }
+                match sender.check_rate(left, now, || true) {
+                    Ok(None) => break Ok(()),
+                    Ok(Some(next)) => assert!(next > now && next <= now + RATE_CHECK_PERIOD, "seed {seed}"),
+                    Err(refusal) => break Err(refusal),
+                }
+            };
+            let is_fast = per_second > MIN_BYTES_PER_SECOND;
+            if is_fast && !for_itself {
+                assert_eq!(end, Ok(()), "seed {seed}: it was as fast as it must be");
+            }
+            if !is_fast && for_itself {
+                assert!(end.is_err() && read < 2 * RATE_CHECK_PERIOD, "seed {seed}: {read:?}");
+            }
+            (stalled, ended) = (stalled + u32::from(end.is_err()), ended + u32::from(end.is_ok()));
+        }
+        assert!(stalled > 500 && ended > 500, "{stalled}, {ended}");
     }
 
     /// Whenever a client takes something, it is disconnected exactly when it has taken nothing for the timeout.

@@ -65,20 +65,21 @@ impl ToServer {
         loop {
             ready!(self.rest.poll_flush(cx, &guest.inner))?;
             guest.state.register_to_server(cx);
-            let room = self.table.room(&guest.state);
-            if room == Room::Ended {
-                return Poll::Ready(Err(End::Closed));
-            }
-            self.poll_rate(cx)?;
-            if room == Room::Paused {
-                self.slow.progress();
-                return Poll::Pending;
+            match self.table.room(&guest.state) {
+                Room::Ended => return Poll::Ready(Err(End::Closed)),
+                Room::Paused { for_itself } => {
+                    self.slow.paused(for_itself);
+                    if for_itself {
+                        self.poll_rate(cx)?;
+                    }
+                    return Poll::Pending;
+                }
+                Room::Messages(_) => self.poll_rate(cx)?,
             }
             if let Some(bytes) = self.waiting {
                 self.slow.progress();
                 ready!(self.table.poll_permit(&guest.state, bytes, self.scanner.messages()));
                 self.waiting = None;
-                self.slow.permitted(bytes, Instant::now());
                 self.scanner.permit();
             }
             if self.starved || self.kept.is_empty() {

@@ -4,6 +4,10 @@ mod simulation;
 
 use super::*;
 
+/// A connection that the server does not read, and one whose own fault that is.
+const PAUSED: Room = Room::Paused { for_itself: false };
+const UNREAD: Room = Room::Paused { for_itself: true };
+
 const MS: Duration = Duration::from_millis(1);
 
 fn opened(max_unread: u64, max_total: u64, ids: &[u64]) -> (FlowControl, Instant) {
@@ -31,11 +35,11 @@ fn a_connection_that_reads_nothing_is_cut_off_at_the_limit() {
     let (mut flow, now) = opened(2 * PAUSE_AT, u64::MAX, &[1]);
     assert_eq!(flow.room(1), Room::Messages(WINDOW));
     assert_eq!(flow.send(1, PAUSE_AT, now), accepted());
-    assert_eq!(flow.room(1), Room::Paused);
+    assert_eq!(flow.room(1), UNREAD);
     assert_eq!(flow.written(1, 1, 0, now), this(1));
     assert_eq!(flow.room(1), Room::Messages(WINDOW));
     assert_eq!(flow.send(1, PAUSE_AT + 1, now), accepted());
-    assert_eq!(flow.room(1), Room::Paused);
+    assert_eq!(flow.room(1), UNREAD);
     assert_eq!(flow.send(1, 1, now), rejected(&[1]));
     assert_eq!(flow.room(1), Room::Ended);
     assert_eq!(flow.send(1, 1, now), rejected(&[]), "it is disconnected once");
@@ -54,7 +58,7 @@ fn unread_small_answers_cut_off_before_the_queue_is_full() {
 fn taken_messages_free_their_room() {
     let (mut flow, _) = opened(PAUSE_AT, u64::MAX, &[1]);
     flow.passed(1, WINDOW);
-    assert_eq!(flow.room(1), Room::Paused);
+    assert_eq!(flow.room(1), PAUSED);
     assert_eq!(flow.taken(1), this(1));
     assert_eq!(flow.room(1), Room::Messages(1));
 }
@@ -84,7 +88,7 @@ fn a_full_total_backlog_cuts_off_the_most_stalled_client() {
     assert_eq!(flow.send(busy, 60, now), accepted());
     let _ = flow.written(busy, 1, 0, now);
     assert_eq!(flow.send(busy, 12, now), Sent { accepted: true, disconnect: vec![idle] });
-    assert_eq!(flow.room(busy), Room::Paused, "what waited for the one that was disconnected is still there");
+    assert_eq!(flow.room(busy), PAUSED, "what waited for the one that was disconnected is still there");
     assert_eq!(flow.close(idle), (Some(Refusal::Unread), Wake { some: [None, None], all: true }));
     assert_eq!(flow.room(busy), Room::Messages(WINDOW));
     assert_eq!(flow.send(busy, 20, now), accepted());

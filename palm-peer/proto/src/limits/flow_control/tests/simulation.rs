@@ -99,7 +99,7 @@ impl World {
             let next = client.arrived.front().copied();
             match (room, next) {
                 (Room::Ended, _) => return,
-                (Room::Paused, _) => client.task = Task::Room,
+                (Room::Paused { .. }, _) => client.task = Task::Room,
                 (Room::Messages(_), None) => client.task = Task::Input,
                 (Room::Messages(_), Some(size)) if size >= LONG && !client.permitted => self.ask_permit(id, size),
                 (Room::Messages(_), Some(size)) => {
@@ -229,7 +229,7 @@ impl World {
             }
             open += unread;
             let can_go_on = match client.task {
-                Task::Room => self.flow.room(*id) != Room::Paused,
+                Task::Room => !matches!(self.flow.room(*id), Room::Paused { .. }),
                 Task::Permit => self.flow.permits.next() == Some(*id),
                 Task::Input => !client.arrived.is_empty(),
                 Task::Running => false,
