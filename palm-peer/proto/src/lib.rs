@@ -10,7 +10,7 @@
 //! - [`zmtp`]: the part of ZeroMQ's protocol that peers speak.
 //! - [`election`], [`lease`], [`removal`], [`etcd_history`], [`reflector`]: membership.
 //! - [`registry`], [`pipeliner`]: the leader's duties.
-//! - [`directory`], [`routing`], [`call`], [`job`], [`liveness`]: clients.
+//! - [`directory`], [`routing`], [`call`], [`replies`], [`job`], [`liveness`]: clients.
 //! - [`limits`]: bounds on connections, bytes, requests and log lines.
 //!
 //! The crate's API is not stable: `palm-peer` re-exports the items that programs may rely on.
@@ -38,6 +38,7 @@ pub mod pipeliner;
 pub mod reflector;
 pub mod registry;
 pub mod removal;
+pub mod replies;
 pub mod routing;
 pub mod shutdown;
 pub mod store;

@@ -16,12 +16,11 @@ use crate::{
 use bytes::Bytes;
 use futures::{FutureExt as _, channel::oneshot, future::Shared};
 use palm_proto::{
-    limits::rate_limiter::RateLimiter,
     liveness::Seen,
+    replies::{Arrived, CallReplies, UnsolicitedReplies},
     types::message::{self, Answer, CallErrorKind, CallFailure, Request},
 };
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -34,10 +33,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
 
-/// How many answers may come within a second that nobody ever asked for.
-const MAX_STRAYS: u32 = 10_000;
-
-type Pending = HashMap<u64, oneshot::Sender<Reply>>;
+type Pending = CallReplies<oneshot::Sender<Reply>>;
 
 /// One connection to one server.
 pub(crate) struct Link {
@@ -48,8 +44,6 @@ pub(crate) struct Link {
     /// Whether the server said goodbye: then nothing of ours is lost with it. Held while something is sent, so that what we
     /// say in return is our last word.
     closed_by_goodbye: Mutex<bool>,
-    /// How many requests nobody waits for any more, whose answers may yet come.
-    late: AtomicU64,
     /// The requests under way; `None` once the link is broken.
     pending: Mutex<Option<Pending>>,
     broken: Shared<oneshot::Receiver<()>>,
@@ -74,9 +68,8 @@ impl Link {
             jobs,
             next: AtomicU64::new(0),
             closed_by_goodbye: Mutex::new(false),
-            // The answer to the greeting, for which nobody waits.
-            late: AtomicU64::new(1),
-            pending: Mutex::new(Some(HashMap::new())),
+            // Nobody waits for the answer to the greeting.
+            pending: Mutex::new(Some(CallReplies::new(1))),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
             pulse: Arc::default(),
@@ -87,7 +80,7 @@ impl Link {
 
     /// How many requests wait for their answers.
     pub(crate) fn in_flight(&self) -> usize {
-        self.lock().as_ref().map_or(0, HashMap::len)
+        self.lock().as_ref().map_or(0, CallReplies::in_flight)
     }
 
     /// Whether the connection has ended.
@@ -165,11 +158,17 @@ impl Link {
         let alone = {
             let mut pending = self.lock();
             let pending = pending.as_mut().ok_or_else(|| unreachable("the connection is broken"))?;
-            pending.insert(idx, tx);
-            pending.len() == 1
+            pending.register(idx, tx);
+            pending.in_flight() == 1
         };
+        let sent = self.hand_over(&[header.into(), payload], alone);
+        if sent.is_err()
+            && let Some(calls) = self.lock().as_mut()
+        {
+            calls.unregister(idx);
+        }
+        sent?;
         let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
-        self.hand_over(&[header.into(), payload], alone)?;
         self.pulse.stir();
         Ok(async move {
             // All of it moves in, not the field alone.
@@ -246,16 +245,16 @@ impl Link {
         if let Some(job) = answer.job {
             return Some(self.jobs.deliver(job, Reply { answer, payload }));
         }
-        let waiting = answer.idx.and_then(|idx| self.lock().as_mut()?.remove(&idx));
-        let Some(tx) = waiting else { return Some(self.was_late()) };
-        // The caller may have stopped waiting.
-        let _ = tx.send(Reply { answer, payload });
-        Some(true)
-    }
-
-    /// Whether an answer that nobody waits for can be one that somebody did wait for.
-    fn was_late(&self) -> bool {
-        self.late.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |late| late.checked_sub(1)).is_ok()
+        let arrived = self.lock().as_mut().map(|calls| calls.arrived(answer.idx));
+        match arrived {
+            Some(Arrived::For(tx)) => {
+                // The caller may have stopped waiting.
+                let _ = tx.send(Reply { answer, payload });
+                Some(true)
+            }
+            Some(Arrived::Late) => Some(true),
+            Some(Arrived::Unsolicited) | None => Some(false),
+        }
     }
 }
 
@@ -275,9 +274,8 @@ struct Forget {
 impl Drop for Forget {
     fn drop(&mut self) {
         if let Some(idx) = self.idx
-            && self.link.lock().as_mut().is_some_and(|pending| pending.remove(&idx).is_some())
+            && self.link.lock().as_mut().is_some_and(|calls| calls.discard(idx))
         {
-            self.link.late.fetch_add(1, Ordering::Relaxed);
             // Nobody waits for its answer any more, which would have shown that the connection works.
             self.link.pulse.sent_unanswered();
         }
@@ -293,7 +291,7 @@ async fn receive(
     // All that wait for answers are told of the end, even after a panic.
     let ending = BreakOnDrop(link.clone());
     let mut closed = closed.fuse();
-    let mut strays = UnsolicitedReplies::new();
+    let mut unsolicited = UnsolicitedReplies::new(Instant::now());
     loop {
         let frames = futures::select_biased! {
             _ = closed => None,
@@ -301,10 +299,10 @@ async fn receive(
         };
         let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
         // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
-        if !link.handle_frames(frames).is_some_and(|asked_for| strays.try_acquire(asked_for)) {
+        if !link.handle_frames(frames).is_some_and(|asked_for| unsolicited.count(asked_for, Instant::now())) {
             break;
         }
-        if strays.is_time_for_others() {
+        if unsolicited.should_yield() {
             executor::yield_now().await;
         }
     }
@@ -319,28 +317,5 @@ impl Drop for BreakOnDrop {
         if let Some(link) = self.0.upgrade() {
             link.end();
         }
-    }
-}
-
-/// Counts answers: of those that nobody asked for there are none from a proper server.
-struct UnsolicitedReplies {
-    unasked: RateLimiter,
-    all: u32,
-}
-
-impl UnsolicitedReplies {
-    fn new() -> Self {
-        Self { unasked: RateLimiter::new(MAX_STRAYS, Instant::now()), all: 0 }
-    }
-
-    /// Counts an answer; says whether there are not too many that nobody asked for.
-    fn try_acquire(&mut self, asked_for: bool) -> bool {
-        self.all = self.all.wrapping_add(1);
-        asked_for || self.unasked.try_acquire(Instant::now())
-    }
-
-    /// A connection that always has more to read must not keep a thread for itself.
-    fn is_time_for_others(&self) -> bool {
-        self.all.is_multiple_of(256)
     }
 }
