@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -58,6 +58,13 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream })
+    }
+
+    /// Closes the connection, and waits until the server does too. Without that, connections come faster than a busy server accepts
+    /// them, and the kernel drops some that the server never sees.
+    pub fn close(mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.until_end();
     }
 
     /// A connection that somebody else opened.

@@ -85,7 +85,7 @@ fn thousands_of_bad_clients_cost_a_plain_server_few_lines() {
         ("version", says(old.to_vec())),
         ("flags", says([&handshake[..], &[0xff; 9]].concat())),
         ("ready", says([&greeting()[..], &frame(4, b"\x05HELLO")].concat())),
-        ("closed_early", Box::new(drop)),
+        ("closed_early", Box::new(|stream| Wire::over(stream).close())),
     ];
     come(&server, &kinds);
 
