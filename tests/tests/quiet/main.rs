@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 mod bounds;
 mod chaos;
 #[path = "../common/mod.rs"]
@@ -12,18 +10,9 @@ mod common;
 mod empty_mesh;
 #[path = "../in_process/mod.rs"]
 mod in_process;
+mod machine;
 mod many_servers;
 mod memory;
 mod zeromq_pitfalls;
 
-static MACHINE: RwLock<()> = RwLock::new(());
-
-/// The machine for one test alone. Every test here begins with this or with [`shared`].
-fn alone() -> RwLockWriteGuard<'static, ()> {
-    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The machine together with other tests that mostly wait for seconds to pass.
-fn shared() -> RwLockReadGuard<'static, ()> {
-    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
-}
+use machine::{alone, shared};
