@@ -10,9 +10,9 @@ use std::{
 };
 
 /// Tests that mostly wait, for processes and timers.
-static LIGHT: Gate = Gate::new(5);
+static LIGHT: Gate = Gate::new(8);
 /// Those that load the machine by themselves.
-static HEAVY: Gate = Gate::new(1);
+static HEAVY: Gate = Gate::new(2);
 
 thread_local! {
     /// What this thread's test holds; given back when the test ends, and its thread with it.
