@@ -65,6 +65,11 @@ impl<'a> Stages<'a> {
     pub(super) fn while_a_job_runs(&self, trouble: impl FnOnce(&Progress)) {
         running_job::while_a_job_runs(&self.client, trouble);
     }
+
+    /// As [`Self::while_a_job_runs`], at full speed.
+    pub(super) fn while_a_job_runs_at_full_speed(&self, trouble: impl FnOnce(&Progress)) {
+        running_job::while_a_job_runs_at_full_speed(&self.client, trouble);
+    }
 }
 
 /// Waits for so long, and until there are so many results more. The job must not stand still for longer than [`BOUND`].

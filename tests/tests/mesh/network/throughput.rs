@@ -52,7 +52,7 @@ fn job_with(what: &str, fault: impl FnOnce(&Network, &Stages<'_>)) {
     crate::heavy();
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start_on(&network, &etcd, &[], &STAGES);
-    stages.while_a_job_runs(|progress| {
+    stages.while_a_job_runs_at_full_speed(|progress| {
         let before = measure(progress, HEALTHY);
         fault(&network, &stages);
         let finding = measure(progress, AVOIDED);
