@@ -21,6 +21,7 @@
 pub mod backoff;
 pub mod call;
 pub mod certificate_expiry;
+pub mod certificate_reload;
 pub mod client_table;
 pub mod config;
 pub mod directory;

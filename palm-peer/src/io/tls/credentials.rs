@@ -18,7 +18,7 @@ use futures_rustls::{
         version::TLS13,
     },
 };
-use palm_proto::limits::log_throttle::LogThrottle;
+use palm_proto::certificate_reload::CertificateReload;
 use std::{
     fmt,
     path::Path,
@@ -26,16 +26,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often at most the files are looked at, and only when somebody connects.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// How many bytes a session makes records of before the socket takes them: more than rustls's own 64 KiB, for fewer system
 /// calls.
 const WRITE: Option<usize> = Some(128 * 1024);
 
 /// What makes a connection of a socket.
 #[derive(Clone)]
-struct TlsConfigs {
+pub(super) struct TlsConfigs {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     chain: Arc<[CertificateDer<'static>]>,
@@ -44,11 +41,7 @@ struct TlsConfigs {
 
 struct Loaded {
     configs: TlsConfigs,
-    /// What was read last, be it of use or not.
-    seen: PemFiles,
-    looked: Instant,
-    /// What was logged of files that cannot be used: each connection looks at them again.
-    unusable: LogThrottle<String>,
+    reload: CertificateReload<PemFiles>,
 }
 
 /// Our certificate and its key, and the authority of the others' certificates.
@@ -72,12 +65,8 @@ impl Credentials {
     /// something else, has expired, does not fit the others, or is not for this mesh or host.
     pub(crate) fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
         let configs = configs(&files, prefix, host)?;
-        let loaded = Mutex::new(Loaded {
-            configs,
-            seen: files.clone(),
-            looked: Instant::now(),
-            unusable: LogThrottle::default(),
-        });
+        let reload = CertificateReload::new(files.clone(), Instant::now());
+        let loaded = Mutex::new(Loaded { configs, reload });
         Ok(Self { files, prefix: prefix.to_owned(), host: host.map(str::to_owned), loaded })
     }
 
@@ -122,40 +111,46 @@ impl Credentials {
         self.files.identity.as_ref().map(|(cert, _)| cert.path())
     }
 
-    /// What to make new connections with: what the files hold now, or what they held when they were last of use.
+    /// What to make new connections with: what the files hold now, or what they held when they could last be used.
     fn current(&self) -> TlsConfigs {
+        self.current_at(Instant::now())
+    }
+
+    pub(super) fn current_at(&self, now: Instant) -> TlsConfigs {
         let mut loaded = self.lock();
-        if loaded.looked.elapsed() >= LOOK_EVERY {
-            self.look(&mut loaded);
-            loaded.looked = Instant::now();
+        if loaded.reload.is_due(now)
+            && let Some(read) = self.files.again()
+        {
+            self.load(&mut loaded, read, now);
         }
         loaded.configs.clone()
     }
 
-    fn look(&self, loaded: &mut Loaded) {
-        let Some(seen) = self.files.again() else { return };
-        if seen.as_ref() == Ok(&loaded.seen) {
-            return;
-        }
-        let made = seen.as_ref().map_err(Clone::clone);
-        let made = made.and_then(|files| configs(files, &self.prefix, self.host.as_deref()));
-        match made {
-            Ok(configs) => {
+    /// Uses what was read, if it is new and can be used.
+    fn load(&self, loaded: &mut Loaded, read: Result<PemFiles, BadCredentials>, now: Instant) {
+        let (files, made) = match read {
+            Ok(files) if !loaded.reload.is_new(&files) => return,
+            Ok(files) => {
+                let made = configs(&files, &self.prefix, self.host.as_deref());
+                (Some(files), made)
+            }
+            Err(error) => (None, Err(error)),
+        };
+        match (made, files) {
+            (Ok(configs), Some(files)) => {
                 loaded.configs = configs;
+                loaded.reload.accepted(files);
                 let certificate = self.files.identity.as_ref().map_or(&self.files.ca, |(cert, _)| cert);
                 log::info!("new connections use the new certificate in {}", certificate.path().display());
             }
-            Err(error) => {
-                if let Some(suppressed) = loaded.unusable.should_log(error.to_string(), Instant::now()) {
+            (Err(error), files) => {
+                if let Some(suppressed) = loaded.reload.rejected(files, error.to_string(), now) {
                     log::warn!(
                         "the certificates changed, and cannot be used; the old ones stay in use: {error}{suppressed}"
                     );
                 }
             }
-        }
-        // Files that cannot be read, for want of descriptors perhaps, are not new ones.
-        if let Ok(seen) = seen {
-            loaded.seen = seen;
+            (Ok(_), None) => {}
         }
     }
 

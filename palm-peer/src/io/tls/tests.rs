@@ -6,8 +6,13 @@ use crate::io::{
     timer::timeout,
 };
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, executor::block_on, future::join};
+use palm_proto::certificate_reload::READ_EVERY;
 use palm_tests::{Authority, Certificate, eventually};
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -159,20 +164,28 @@ fn new_files_are_loaded_at_run_time_unless_invalid() {
     let server = read(&shown, "", Some("127.0.0.1")).expect("files that make TLS");
     let client = credentials(&ours.issue("client", &["client"]), "");
     good(&server, &client, "127.0.0.1");
-    fs::write(&shown.key, "half").expect("written");
-    std::thread::sleep(Duration::from_millis(1100));
-    good(&server, &client, "127.0.0.1");
     // Another one under the same names, for one more host.
     drop(ours.issue("server", &["127.0.0.1", "localhost"]));
     eventually("the new certificate is shown", SOON, || meet(&server, &client, "localhost").1.ok());
     good(&server, &client, "127.0.0.1");
+    let mut now = Instant::now();
+    let mut read_again = || {
+        now += READ_EVERY;
+        drop(server.current_at(now));
+    };
+    fs::write(&shown.key, "half").expect("written");
+    read_again();
+    good(&server, &client, "localhost");
+    drop(ours.issue("server", &["127.0.0.1", "third.example"]));
+    read_again();
+    good(&server, &client, "third.example");
     // One that nobody could use is not used.
     drop(ours.issue("server", &["elsewhere.example"]));
-    std::thread::sleep(Duration::from_millis(1100));
-    good(&server, &client, "localhost");
+    read_again();
+    good(&server, &client, "third.example");
     fs::remove_file(&shown.cert).expect("removed");
-    std::thread::sleep(Duration::from_millis(1100));
-    good(&server, &client, "localhost");
+    read_again();
+    good(&server, &client, "third.example");
 }
 
 /// Both ends of a connection.
