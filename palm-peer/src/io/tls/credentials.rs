@@ -128,29 +128,25 @@ impl Credentials {
 
     /// Uses what was read, if it is new and can be used.
     fn load(&self, loaded: &mut Loaded, read: Result<PemFiles, BadCredentials>, now: Instant) {
-        let (files, made) = match read {
-            Ok(files) if !loaded.reload.is_new(&files) => return,
-            Ok(files) => {
-                let made = configs(&files, &self.prefix, self.host.as_deref());
-                (Some(files), made)
-            }
-            Err(error) => (None, Err(error)),
+        let made = match read {
+            Ok(files) if !loaded.reload.should_try(&files) => return,
+            Ok(files) => configs(&files, &self.prefix, self.host.as_deref()).map(|configs| (configs, files)),
+            Err(error) => Err(error),
         };
-        match (made, files) {
-            (Ok(configs), Some(files)) => {
+        match made {
+            Ok((configs, files)) => {
                 loaded.configs = configs;
                 loaded.reload.accepted(files);
                 let certificate = self.files.identity.as_ref().map_or(&self.files.ca, |(cert, _)| cert);
                 log::info!("new connections use the new certificate in {}", certificate.path().display());
             }
-            (Err(error), files) => {
-                if let Some(suppressed) = loaded.reload.rejected(files, error.to_string(), now) {
+            Err(error) => {
+                if let Some(suppressed) = loaded.reload.rejected(error.to_string(), now) {
                     log::warn!(
                         "the certificates changed, and cannot be used; the old ones stay in use: {error}{suppressed}"
                     );
                 }
             }
-            (Ok(_), None) => {}
         }
     }
 
