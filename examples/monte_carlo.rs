@@ -145,7 +145,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("there must be an instance, a message, and two paths in it".into());
     }
     let call = Call { spot: 100.0, strike: 105.0, rate: 0.03, volatility: 0.2, years: 1.0 };
-    let options = Config { max_in_flight: 1, ..Config::from_env()? };
+    let options = Config::from_env()?.max_in_flight(1);
     let client = block_on(Client::connect(options.clone()))?;
 
     let mut pricers = Vec::new();

@@ -166,22 +166,20 @@ impl Args {
     pub(crate) fn config(&self) -> Result<Config, InvalidSetting> {
         let set = Config::from_env()?;
         // Settings of servers only, such as the address to listen on, are ignored.
-        let mut settings = Config {
-            etcd: set.etcd,
-            prefix: set.prefix,
-            user: set.user,
-            cacert: set.cacert,
-            cert: set.cert,
-            key: set.key,
-            tls: set.tls,
-            timeout: set.timeout,
-            max_payload: set.max_payload,
-            max_queued_bytes: set.max_queued_bytes.max(set.max_payload),
-            max_unread: set.max_unread.max(set.max_payload),
-            max_held: set.max_held.max(set.max_payload),
-            join_timeout: set.join_timeout.min(ETCD_WITHIN),
-            ..Config::default()
-        };
+        let mut settings = Config::default()
+            .etcd(set.etcd)
+            .prefix(set.prefix)
+            .user(set.user)
+            .cacert(set.cacert)
+            .cert(set.cert)
+            .key(set.key)
+            .tls(set.tls)
+            .timeout(set.timeout)
+            .max_payload(set.max_payload)
+            .max_queued_bytes(set.max_queued_bytes.max(set.max_payload))
+            .max_unread(set.max_unread.max(set.max_payload))
+            .max_held(set.max_held.max(set.max_payload))
+            .join_timeout(set.join_timeout.min(ETCD_WITHIN));
         let timeout = match &self.command {
             Command::Call(call) => call.timeout.as_ref(),
             Command::Job(job) => job.timeout.as_ref(),

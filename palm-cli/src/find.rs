@@ -57,16 +57,10 @@ pub(crate) fn describe(entry: &ServerEntry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use palm_peer::{Record, ServerStatus};
+    use palm_peer::ServerStatus;
 
     fn entries(names: &[&str]) -> Vec<ServerEntry> {
-        let entry = |name: &&str| ServerEntry {
-            key: format!("/servers/{name}"),
-            name: (*name).to_owned(),
-            stored: Vec::new(),
-            record: Record::from_json(b""),
-            state: ServerStatus::Broken,
-        };
+        let entry = |name: &&str| ServerEntry::new(format!("/servers/{name}"), "", ServerStatus::Broken);
         names.iter().map(entry).collect()
     }
 

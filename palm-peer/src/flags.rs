@@ -26,6 +26,7 @@ const HURRY_WITHIN: Duration = Duration::from_secs(2);
 /// Each flag overrides its `PALM_*` environment variable.
 #[derive(FromArgs, Debug, Default, Clone)]
 #[argh(subcommand, name = "run")]
+#[non_exhaustive]
 // These comments are the help text, in which mark-up has no place.
 #[allow(rustdoc::bare_urls, clippy::doc_markdown)]
 pub struct Run {

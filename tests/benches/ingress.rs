@@ -41,7 +41,7 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 
 /// Config for a server or a client of this kind: `none`, `ingress` or `tls`, each in a mesh of its own.
 fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
-    let mut settings = Config { etcd: vec![etcd.to_owned()], prefix: format!("/{kind}"), ..Config::default() };
+    let mut settings = Config::default().etcd(vec![etcd.to_owned()]).prefix(format!("/{kind}"));
     settings.door = kind != "none";
     if kind == "tls" {
         let Certificate { ca, cert, key } = certificate(files);
@@ -56,7 +56,7 @@ fn certificate(files: &Path) -> Certificate {
 }
 
 async fn serve(etcd: String, kind: String, files: String, port: String) -> Outcome<()> {
-    let settings = Config { port: port.parse()?, ..settings(&etcd, &kind, Path::new(&files)) };
+    let settings = settings(&etcd, &kind, Path::new(&files)).port(port.parse()?);
     let options: Config = settings;
     Ok(Server::new("bench").function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }

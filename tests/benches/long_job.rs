@@ -31,7 +31,7 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 async fn serve(etcd: String, name: &str) -> Outcome<()> {
-    let options = Config { etcd: vec![etcd], ..Config::default() };
+    let options = Config::default().etcd(vec![etcd]);
     Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
 
@@ -39,7 +39,7 @@ async fn bench(messages: u64) -> Outcome<()> {
     let me = env::current_exe()?;
     let etcd = Etcd::start();
     let servers = NAMES.map(|name| Process::start(&me, ["serve", name, &etcd.endpoint()]));
-    let client = Client::connect(Config { etcd: vec![etcd.endpoint()], ..Config::default() }).await?;
+    let client = Client::connect(Config::default().etcd(vec![etcd.endpoint()])).await?;
     eventually("both servers can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
     let memory = || [std::process::id(), servers[0].pid(), servers[1].pid()].map(resident);
     println!("{messages} messages of {} B through {} servers; resident memory in KiB\n", PAYLOAD.len(), NAMES.len());

@@ -53,7 +53,7 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 
 async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
     let (etcd, ip) = (vec![etcd.to_owned()], HOST.to_string());
-    let settings = Config { etcd, ip, port: port.parse()?, ..Config::default() };
+    let settings = Config::default().etcd(etcd).ip(ip).port(port.parse()?);
     let options = settings;
     let peer = Server::new(name).function("echo", echo).join(options).await?;
     println!("joined");
@@ -62,7 +62,7 @@ async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
 
 /// Streams a job and calls functions until it is killed; says every second how many came to what end.
 async fn load(etcd: &str) -> Outcome<()> {
-    let client = Client::connect(Config { etcd: vec![etcd.to_owned()], ..Config::default() }).await?;
+    let client = Client::connect(Config::default().etcd(vec![etcd.to_owned()])).await?;
     eventually("both names can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
     let (called, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (calls, breaks, caller) = (Arc::clone(&called), Arc::clone(&broken), client.clone());

@@ -34,7 +34,7 @@ fn work(seed: u64) -> f64 {
 }
 
 async fn serve(etcd: String) -> Outcome<()> {
-    let options = Config { etcd: vec![etcd], max_in_flight: 1, ..Config::default() };
+    let options = Config::default().etcd(vec![etcd]).max_in_flight(1);
     let function = |message: Message| Ok::<_, FunctionError>(work(message.idx().unwrap_or(0)).to_string());
     Ok(Server::new("worker").blocking("work", function).join(options).await?.serve(pending::<()>()).await?)
 }
@@ -62,7 +62,7 @@ fn bench(rounds: usize, instances: u32) -> Outcome<()> {
     let me = env::current_exe()?;
     let etcd = Etcd::start();
     let servers: Vec<_> = (0..instances).map(|_| Process::start(&me, ["serve", &etcd.endpoint()])).collect();
-    let client = block_on(Client::connect(Config { etcd: vec![etcd.endpoint()], ..Config::default() }))?;
+    let client = block_on(Client::connect(Config::default().etcd(vec![etcd.endpoint()])))?;
     eventually("all instances can be reached", SOON, || {
         client.reachable().iter().any(|found| found.instances == servers.len()).then_some(())
     });

@@ -1,5 +1,4 @@
 use super::*;
-use palm_peer::Record;
 
 const NOW: &str = "2016-02-16T12:00:00";
 
@@ -10,14 +9,11 @@ fn entry(uuid: &str, server: &str, state: ServerStatus, functions: &str) -> Serv
         "server": "{server}", "ports": [5555], "kind": "registered", "functions": {functions},
         "uuid": "{uuid}", "configured": {configured}}}"#
     );
-    let record = Record::from_entry(uuid, stored.as_bytes());
-    ServerEntry { key: format!("/servers/{uuid}"), name: uuid.to_owned(), stored: stored.into(), record, state }
+    ServerEntry::new(format!("/servers/{uuid}"), stored, state)
 }
 
 fn broken(name: &str, stored: &str) -> ServerEntry {
-    let record = Record::from_entry(name, stored.as_bytes());
-    let key = format!("/servers/{name}");
-    ServerEntry { key, name: name.to_owned(), stored: stored.into(), record, state: ServerStatus::Broken }
+    ServerEntry::new(format!("/servers/{name}"), stored, ServerStatus::Broken)
 }
 
 fn lines(entries: &[ServerEntry], width: Option<usize>) -> Vec<String> {

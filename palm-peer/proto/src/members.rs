@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 /// One key under `/servers/`: a server's record, or an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerEntry {
     /// The full key in etcd, prefix included.
     pub key: String,
@@ -22,6 +23,24 @@ pub struct ServerEntry {
     pub record: Result<Record, InvalidRecord>,
     /// The status of the server in the mesh.
     pub state: ServerStatus,
+}
+
+impl ServerEntry {
+    /// Returns the entry of this key, prefix included, for tests of programs that show or judge entries.
+    ///
+    /// ```
+    /// use palm_proto::members::{ServerEntry, ServerStatus};
+    ///
+    /// let entry = ServerEntry::new("/servers/x", "no record", ServerStatus::Broken);
+    /// assert_eq!(entry.name, "x");
+    /// assert!(entry.record.is_err());
+    /// ```
+    pub fn new(key: impl Into<String>, stored: impl Into<Vec<u8>>, state: ServerStatus) -> Self {
+        let (key, stored) = (key.into(), stored.into());
+        let name = key.rsplit('/').next().unwrap_or_default().to_owned();
+        let record = Record::from_entry(&name, &stored);
+        Self { key, name, stored, record, state }
+    }
 }
 
 /// The status of a server in the mesh.

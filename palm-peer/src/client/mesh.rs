@@ -307,7 +307,7 @@ mod tests {
             etcd.etcdctl(args);
         }
         let user = Some(("root".to_owned(), "wrong".to_owned()));
-        let options = Config { etcd: vec![etcd.endpoint()], user, ..Config::default() };
+        let options = Config::default().etcd(vec![etcd.endpoint()]).user(user);
         let began = Instant::now();
         let error = block_on(Client::connect(options)).expect_err("a wrong password");
         assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
@@ -318,7 +318,7 @@ mod tests {
     fn an_outage_names_all_endpoints() {
         let etcd = [(); 3].map(|()| format!("http://127.0.0.1:{}", free_port())).to_vec();
         let join_timeout = Duration::from_millis(500);
-        let options = Config { etcd: etcd.clone(), join_timeout, ..Config::default() };
+        let options = Config::default().etcd(etcd.clone()).join_timeout(join_timeout);
         let error = block_on(Client::connect(options)).expect_err("nobody listens there");
         assert_eq!(error.kind(), ErrorKind::EtcdUnreachable, "{error}");
         assert!(etcd.iter().all(|endpoint| error.to_string().contains(endpoint)), "{error}");

@@ -106,6 +106,7 @@ impl Client {
 
 /// A server that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerSummary {
     /// Its name.
     pub server: String,

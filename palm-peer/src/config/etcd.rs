@@ -54,7 +54,7 @@ mod tests {
     fn every_endpoint_is_tried_within_the_join_timeout() {
         let time = |join_timeout, endpoints| {
             let etcd = vec!["http://127.0.0.1:1".to_owned(); endpoints];
-            let settings = Config { etcd, join_timeout: Duration::from_millis(join_timeout), ..Config::default() };
+            let settings = Config::default().etcd(etcd).join_timeout(Duration::from_millis(join_timeout));
             request_timeout(&ValidConfig::new(settings).expect("settings that make sense")).as_millis()
         };
         assert_eq!(time(10_000, 1), 2000);

@@ -57,7 +57,9 @@ impl Registrar {
         let uuid = self.record.uuid;
         let (server, departed) = (self.keys.server(uuid), self.keys.departed(uuid));
         let registered = wall_clock::timestamp();
-        let json = Record { when: registered, ..self.record.clone() }.to_json();
+        let mut record = self.record.clone();
+        record.when = registered;
+        let json = record.to_json();
         loop {
             let epoch = self.etcd.epoch();
             let note = self.etcd.get(&departed).await?;

@@ -30,6 +30,7 @@ pub enum PeerEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 // Four answers to four questions; no two of them make a third.
 #[allow(clippy::struct_excessive_bools)]
+#[non_exhaustive]
 pub struct PeerState {
     /// Whether a leader has reached the server since it registered.
     pub configured: bool,

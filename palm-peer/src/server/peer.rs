@@ -188,17 +188,10 @@ fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
 
 /// The record of a server that does not listen yet.
 fn new_record(core: &ServerState, kind: String, functions: Vec<String>) -> Record {
-    Record {
-        host: core.options.ip.clone(),
-        pid: std::process::id(),
-        when: wall_clock::timestamp(),
-        leader: None,
-        server: core.name.clone(),
-        ports: Vec::new(),
-        kind,
-        functions,
-        uuid: core.uuid,
-        configured: false,
-        unknown: serde_json::Map::new(),
-    }
+    let mut record = Record::new(core.uuid, &core.name, wall_clock::timestamp());
+    record.host.clone_from(&core.options.ip);
+    record.pid = std::process::id();
+    record.kind = kind;
+    record.functions = functions;
+    record
 }

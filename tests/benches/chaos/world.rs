@@ -82,7 +82,7 @@ impl<'a> World<'a> {
         let started: Vec<_> = hosts.iter().enumerate().map(|(at, host)| start_server(at, host, &endpoints)).collect();
         let (servers, uuids): (Vec<_>, Vec<_>) = started.into_iter().unzip();
         eventually("the mesh is healthy", SOON, || lock(&view).complaint(&uuids).is_none().then_some(()));
-        let settings = Config { etcd: urls, prefix: PREFIX.into(), ..Config::default() };
+        let settings = Config::default().etcd(urls).prefix(PREFIX.into());
         let client = block_on(Client::connect(settings)).expect("a client connects");
         eventually("the client sees both names", SOON, || (client.reachable().len() == 2).then_some(()));
         let load = Load::start(&client, &uuids);

@@ -32,7 +32,7 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 fn config(etcd: &str) -> Config {
-    Config { etcd: vec![etcd.to_owned()], ..Config::default() }
+    Config::default().etcd(vec![etcd.to_owned()])
 }
 
 /// Real servers of this name, which log as any server does, until SIGTERM.

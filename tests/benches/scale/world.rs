@@ -104,7 +104,7 @@ impl World {
             process.wait_for_line(|line| line.contains(" joined as "), SOON);
             real.push((process, 1));
         }
-        let settings = Config { etcd: vec![url.clone()], ..Config::default() };
+        let settings = Config::default().etcd(vec![url.clone()]);
         let options = settings;
         let client = palm_peer::block_on(Client::connect(options)).expect("etcd answers");
         let swarm = Swarm::start(SwarmConfig { etcd: url, ttl: TTL, rejoin_within: Duration::from_millis(200) });

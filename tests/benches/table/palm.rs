@@ -28,7 +28,7 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 
 /// A server, in a process of its own.
 pub(crate) async fn serve(etcd: String, name: String) -> Outcome<()> {
-    let options = Config { etcd: vec![etcd], ..Config::default() };
+    let options = Config::default().etcd(vec![etcd]);
     Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
 }
 
@@ -49,7 +49,7 @@ impl Mesh {
         if elsewhere {
             processes.push(start("serve-palm-elsewhere", ELSEWHERE));
         }
-        let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+        let options = Config::default().etcd(vec![etcd.endpoint()]);
         let client = block_on(Client::connect(options))?;
         eventually("all servers can be reached", SOON, || (client.reachable().len() == processes.len()).then_some(()));
         Ok(Self { client, _servers: processes, _etcd: etcd })

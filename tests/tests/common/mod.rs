@@ -171,7 +171,7 @@ impl<'a> Mesh<'a> {
     pub(crate) fn options_at(&self, etcd: &str) -> Config {
         // `scripts/test-tls` has all tests of the mesh run over TLS, by the environment.
         let defaults = Config::from_env().expect("an environment that fits");
-        let mut settings = Config { etcd: vec![etcd.to_owned()], prefix: self.prefix.clone(), ..defaults };
+        let mut settings = defaults.etcd(vec![etcd.to_owned()]).prefix(self.prefix.clone());
         for flag in self.flags.chunks_exact(2) {
             settings.set(&flag[0].trim_start_matches("--").replace('-', "_"), &flag[1]).expect("a flag is a setting");
         }

@@ -24,7 +24,7 @@ pub(crate) type Frames = Vec<Bytes>;
 
 /// The defaults, or what the environment says, for a mesh in this etcd.
 pub(crate) fn settings(etcd: &Etcd) -> Config {
-    Config { etcd: vec![etcd.endpoint()], ..Config::from_env().expect("an environment that fits") }
+    Config::from_env().expect("an environment that fits").etcd(vec![etcd.endpoint()])
 }
 
 /// The function that every test can call to see that a server is well.

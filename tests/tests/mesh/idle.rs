@@ -62,7 +62,7 @@ impl Counts {
 #[test]
 fn an_idle_mesh_only_renews_its_leases() {
     let etcd = Etcd::start();
-    let settings = || palm_peer::Config { ttl: TTL, ..settings(&etcd) };
+    let settings = || settings(&etcd).ttl(TTL);
     let server = || Server::new("idle").function("echo", echo);
     let peers: Vec<InProcess> = (0..PEERS).map(|_| InProcess::start(server(), settings())).collect();
     let published =

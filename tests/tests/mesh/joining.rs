@@ -8,7 +8,7 @@ use crate::{
     in_process::{InProcess, echo, settings},
 };
 use futures::executor::block_on;
-use palm_peer::{Config, Server};
+use palm_peer::Server;
 use palm_tests::{Etcd, Process, Proxy, SlowAnswers, eventually, example};
 use std::{
     thread,
@@ -69,7 +69,7 @@ fn many_servers_can_join_a_slow_etcd_at_once() {
     let etcd = Etcd::start();
     let between = SlowAnswers::start(etcd.address());
     between.delay(SLOW);
-    let settings = || Config { etcd: vec![between.endpoint()], ..settings(&etcd) };
+    let settings = || settings(&etcd).etcd(vec![between.endpoint()]);
     let began = Instant::now();
     let joining: Vec<_> = (0..MANY)
         .map(|_| {

@@ -86,7 +86,7 @@ fn thousands_of_calls_may_be_in_flight() {
 fn a_libzmq_connection_survives_a_server_restart() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
-    let settings = Config { port: free_port(), ..settings(&etcd) };
+    let settings = settings(&etcd).port(free_port());
     let mut server = zoo(settings.clone());
     let process = checks(&python, "returns", &server).start();
     process.wait_for_line(|line| line == "ready", SOON);
@@ -102,7 +102,7 @@ fn a_libzmq_connection_survives_a_server_restart() {
 fn the_example_finds_servers_through_etcd_and_calls_them() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
-    let mesh = Config { prefix: "/staging".into(), ..settings(&etcd) };
+    let mesh = settings(&etcd).prefix("/staging".into());
     let server = zoo(mesh);
     let by_uuid = format!("{}.echo", server.peer.uuid());
     let endpoint = ["--endpoint", server.peer.endpoint()];

@@ -76,7 +76,7 @@ impl Guarded {
     }
 
     fn options(&self, name: &str) -> Config {
-        let mut settings = Config { etcd: vec![self.etcd.endpoint()], prefix: self.prefix.into(), ..Config::default() };
+        let mut settings = Config::default().etcd(vec![self.etcd.endpoint()]).prefix(self.prefix.into());
         settings.set("user", &self.user(name)).expect("a user");
         settings
     }
@@ -240,7 +240,7 @@ fn each_role_may_do_what_it_needs_and_nothing_else() {
 
     // Another mesh is another matter.
     let elsewhere = Config::clone(&guarded.options("palm-client"));
-    let elsewhere = Config { prefix: "/other".into(), ..elsewhere.clone() };
+    let elsewhere = elsewhere.clone().prefix("/other".into());
     let error = block_on(Client::connect(elsewhere)).expect_err("another mesh");
     assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
 

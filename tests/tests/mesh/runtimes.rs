@@ -101,7 +101,7 @@ async fn sees(client: &Client, instances: usize) -> Outcome {
 /// Runs the mesh test under `executor`, on a thread of its own so that it is bounded in time.
 fn under(executor: impl FnOnce(Config) -> Outcome + Send + 'static) {
     let etcd = Etcd::start();
-    let options = Config { etcd: vec![etcd.endpoint()], ..Config::from_env().unwrap() };
+    let options = Config::from_env().unwrap().etcd(vec![etcd.endpoint()]);
     let (tell, ended) = mpsc::channel();
     let running = thread::spawn(move || drop(tell.send(executor(options))));
     match ended.recv_timeout(BOUND) {
@@ -161,7 +161,7 @@ fn under_a_bare_block_on() {
 #[test]
 fn the_examples_serve_under_each_executor() {
     let etcd = Etcd::start();
-    let options = Config { etcd: vec![etcd.endpoint()], ..Config::from_env().unwrap() };
+    let options = Config::from_env().unwrap().etcd(vec![etcd.endpoint()]);
     let client = futures::executor::block_on(Client::connect(options)).unwrap();
     for name in ["printf", "printf_tokio", "printf_smol", "printf_async_std"] {
         let args: &[&str] = if name == "printf" { &["run"] } else { &[] };

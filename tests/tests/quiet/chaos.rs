@@ -177,7 +177,7 @@ fn strike_until_over(
 fn run(seed: u64, messages: u64, seconds: u64) {
     let etcd = Etcd::start();
     let mut mesh = Mesh::new(&etcd, seed);
-    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let options = Config::default().etcd(vec![etcd.endpoint()]);
     let client = block_on(Client::connect(options)).expect("etcd is there");
     eventually("all nine can be reached", SOON, || {
         let reachable = client.reachable();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use crate::in_process::{self, InProcess, SOON, call, client, echo, settings};
-use palm_peer::{Config, FunctionError, Server};
+use palm_peer::{FunctionError, Server};
 use palm_tests::{Etcd, eventually};
 use std::{
     sync::{Mutex, mpsc},
@@ -43,7 +43,7 @@ fn an_empty_mesh_logs_that_until_a_server_joins() {
         async { Ok::<_, FunctionError>("") }
     };
     let period = Duration::from_millis(500);
-    let settings = Config { probe_period: period, probe_timeout: period / 5, ..settings(&etcd) };
+    let settings = settings(&etcd).probe_period(period).probe_timeout(period / 5);
     let server = Server::new("blocked").function("blocks", blocks).function("echo", echo);
     let server = InProcess::start(server, settings.clone());
     let client = client(settings, "blocked", 1);

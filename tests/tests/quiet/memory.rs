@@ -25,7 +25,7 @@ fn a_long_job_takes_no_more_memory_than_a_short_one() {
         let server = Process::builder(example("stage")).arg("run");
         server.env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", name).start()
     });
-    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let options = Config::default().etcd(vec![etcd.endpoint()]);
     let client = block_on(Client::connect(options)).expect("etcd is there");
     eventually("both can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
     let memory = || [std::process::id(), servers[0].pid(), servers[1].pid()].map(resident);

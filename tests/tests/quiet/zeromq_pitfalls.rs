@@ -18,7 +18,7 @@ use std::{
 use crate::in_process::{InProcess, SOON, Stranger, call, client, echo, sees, settings};
 use bytes::Bytes;
 use futures::executor::block_on;
-use palm_peer::{CallErrorKind, Client, Config, Server};
+use palm_peer::{CallErrorKind, Client, Server};
 use palm_tests::{Etcd, Process, eventually, example, free_port, processor_time};
 use serde_json::json;
 use zeromq::{DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage, util::PeerIdentity};
@@ -257,7 +257,7 @@ fn client_address(etcd: &Etcd) -> SocketAddr {
 fn a_client_reconnects_to_a_server_restarted_at_its_port() {
     let _quiet = crate::alone();
     let etcd = Etcd::start();
-    let fixed = Config { port: free_port(), ..settings(&etcd) };
+    let fixed = settings(&etcd).port(free_port());
     let client = client(settings(&etcd), "keeper", 0);
     let keeper = InProcess::start(Server::new("keeper").function("echo", echo), settings(&etcd));
     for round in 0..3 {

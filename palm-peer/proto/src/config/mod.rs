@@ -20,9 +20,9 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 /// dashes.
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $read:path;)*) => {
-        /// The configuration of a server, a client or an administrator. Plain data: set what differs from the default. It is
-        /// checked where it is used, such as in `Server::join`, or by [`Config::validate`]. Fields may be added in minor versions,
-        /// so end with `..Config::default()`.
+        /// The configuration of a server, a client or an administrator. Begin with [`Config::from_env`] or the defaults, and set
+        /// what differs: each setting is a public field, and a method of the same name that sets it. The configuration is
+        /// checked where it is used, such as in `Server::join`, or by [`Config::validate`].
         ///
         /// Each field can also be set by name ([`Config::set`]): the environment variable is `PALM_` and the name in
         /// capitals, the flag is `--` and the name with dashes.
@@ -31,10 +31,12 @@ macro_rules! settings {
         /// use palm_proto::config::Config;
         /// use std::time::Duration;
         ///
-        /// let config = Config { ttl: Duration::from_secs(5), ..Config::default() };
+        /// let mut config = Config::default().prefix("/staging".into()).ttl(Duration::from_secs(5));
+        /// config.max_in_flight = 16;
         /// assert_eq!(config.validate(), Ok(()));
         /// ```
         #[derive(Clone, PartialEq)]
+        #[non_exhaustive]
         pub struct Config {
             $($(#[$doc])* pub $name: $type,)*
             /// Whether the ingress is in front of `ZeroMQ`. Only for measuring its cost.
@@ -46,6 +48,16 @@ macro_rules! settings {
             fn default() -> Self {
                 Self { $($name: $default,)* door: true }
             }
+        }
+
+        /// Each returns the configuration with one setting changed.
+        impl Config {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name;
+                self
+            })*
         }
 
         impl Config {

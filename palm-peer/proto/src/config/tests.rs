@@ -93,7 +93,7 @@ fn invalid_values_are_refused_with_name_and_value() {
 
 #[test]
 fn a_password_is_never_shown() {
-    let config = Config { user: Some(("root".into(), "secret".into())), ..Config::default() };
+    let config = Config::default().user(Some(("root".into(), "secret".into())));
     assert!(!format!("{config:?}").contains("secret"));
 }
 
@@ -118,7 +118,7 @@ fn valid_values_are_accepted() {
         assert!(fields.contains(&(name, field.to_owned())), "{name}={text}: {fields:?}");
     }
     // Values set by a program are normalised as well.
-    let config = Config { etcd: vec!["HTTPS://a:1/".into()], ip: "[::1]".into(), ..Config::default() };
+    let config = Config::default().etcd(vec!["HTTPS://a:1/".into()]).ip("[::1]".into());
     let built = ValidConfig::new(config).expect("a URL and an address");
     assert_eq!((built.etcd[0].as_str(), built.ip.as_str()), ("https://a:1", "::1"));
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 /// Whether peers and clients use TLS with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Tls {
     /// Use TLS when `cacert`, `cert` and `key` are all set.
     #[default]
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn a_public_address_without_tls_is_exposed() {
         let exposed = |ip: &str, bind: Option<&str>, files: bool| {
-            let mut config = Config { ip: ip.into(), ..Config::default() };
+            let mut config = Config::default().ip(ip.into());
             config.bind = bind.map(|bind| bind.parse().expect("an address"));
             for name in ALL.iter().filter(|_| files) {
                 config.set(name, "/x.pem").expect("a path");

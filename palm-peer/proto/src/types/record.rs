@@ -11,6 +11,7 @@ pub const LONGEST: usize = 256 * 1024;
 
 /// The record of a server: the value of `/servers/<uuid>`, with the fields in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Record {
     /// The host at which other processes reach the server.
     pub host: String,
@@ -65,6 +66,24 @@ impl fmt::Display for InvalidRecord {
 impl std::error::Error for InvalidRecord {}
 
 impl Record {
+    /// Returns the record of a server that does not listen yet; fill in the other fields.
+    #[must_use]
+    pub fn new(uuid: Uuid, server: impl Into<String>, when: Timestamp) -> Self {
+        Self {
+            host: String::new(),
+            pid: 0,
+            when,
+            leader: None,
+            server: server.into(),
+            ports: Vec::new(),
+            kind: "registered".into(),
+            functions: Vec::new(),
+            uuid,
+            configured: false,
+            unknown: Map::new(),
+        }
+    }
+
     /// Returns the JSON for etcd, with pylm's separators, `", "` and `": "` (docs/pylm-compatibility.md).
     #[must_use]
     pub fn to_json(&self) -> String {

@@ -27,7 +27,7 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     let key = format!("/pipelines/a/{uuid}");
     let published = format!(r#"{{"server":"a","uuid":"{uuid}","endpoint":"tcp://127.0.0.1:9","functions":["f"]}}"#);
     etcd.etcdctl(&["put", &key, &published]);
-    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let options = Config::default().etcd(vec![etcd.endpoint()]);
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
     let mut running =
         RunningJob::start(Arc::clone(&mesh), vec!["a.f".into()], limits(usize::MAX), stream::pending::<Bytes>())
@@ -63,7 +63,7 @@ fn instance(id: u128) -> Instance {
 
 /// A mesh with a job that lasts.
 fn long_job(etcd: &Etcd) -> (Arc<Mesh>, RunningJob<stream::Pending<Bytes>>) {
-    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let options = Config::default().etcd(vec![etcd.endpoint()]);
     let mesh = block_on(Client::connect(options)).expect("connects").mesh;
     mesh.update(vec![Update::Put(instance(1))]);
     let running =
@@ -123,7 +123,7 @@ fn changes_do_not_pile_up_for_a_slow_listener() {
 #[test]
 fn a_liveness_check_leaves_no_state_once_answered() {
     let etcd = Etcd::start();
-    let options = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let options = Config::default().etcd(vec![etcd.endpoint()]);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::new("b").function("f", async |m: Message| Ok::<_, FunctionError>(m.into_payload()));
     let config = options.clone();

@@ -122,7 +122,7 @@ fn a_hanging_function_is_cancelled_at_the_deadline() {
         (dropped.load(Ordering::SeqCst) == 1).then_some(())
     });
     // Without a deadline of the caller's, the options' bounds the call.
-    let impatient = palm_peer::Config { timeout: Duration::from_millis(200), ..settings(&etcd) };
+    let impatient = settings(&etcd).timeout(Duration::from_millis(200));
     let client = crate::in_process::client(impatient, "zoo", 1);
     let error = block_on(async { client.call("zoo.hangs", "").await }).expect_err("hangs");
     assert_eq!(error.kind(), CallErrorKind::TimedOut);

@@ -47,7 +47,7 @@ impl Gate {
 
 /// One at once, and one more in the queue.
 fn narrow(etcd: &Etcd) -> Config {
-    Config { max_in_flight: 1, max_queued: 1, ..settings(etcd) }
+    settings(etcd).max_in_flight(1).max_queued(1)
 }
 
 fn request(idx: u64, more: &Value) -> String {
@@ -91,7 +91,7 @@ fn a_server_with_a_full_queue_answers_busy() {
 fn requests_over_the_byte_limit_wait_for_running_ones() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let settings = Config { max_payload: 100_000, max_held: 100_000, ..settings(&etcd) };
+    let settings = settings(&etcd).max_payload(100_000).max_held(100_000);
     let server = InProcess::start(server, settings);
     let mut stranger = Stranger::at(server.peer.endpoint());
     let payload = "x".repeat(60_000);
@@ -180,7 +180,7 @@ fn a_leaving_server_drains_and_refuses_new_requests() {
 fn a_drain_ends_despite_a_hanging_function() {
     let etcd = Etcd::start();
     let (mut gate, server) = Gate::server();
-    let options = Config { drain: Duration::from_millis(300), ..settings(&etcd) };
+    let options = settings(&etcd).drain(Duration::from_millis(300));
     let mut server = InProcess::start(server, options);
     let mut stranger = Stranger::at(server.peer.endpoint());
     stranger.say([request(0, &Value::Null)]);

@@ -121,7 +121,7 @@ fn a_server_under_nohup_survives_its_terminal() {
 
 /// A client that sees this server.
 fn client(etcd: &Etcd, server: &str) -> Client {
-    let settings = Config { etcd: vec![etcd.endpoint()], ..Config::default() };
+    let settings = Config::default().etcd(vec![etcd.endpoint()]);
     let client = block_on(Client::connect(settings)).expect("a client");
     eventually("the client sees it", SOON, || client.reachable().iter().any(|r| r.server == server).then_some(()));
     client

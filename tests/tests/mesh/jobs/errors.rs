@@ -31,7 +31,7 @@ fn frail(name: &str) -> Server {
 }
 
 fn small(etcd: &Etcd) -> Config {
-    Config { max_payload: 2000, max_store: 10, ..settings(etcd) }
+    settings(etcd).max_payload(2000).max_store(10)
 }
 
 /// What a function is to be called for it to fail so, where it is the server itself that says so.
@@ -139,7 +139,7 @@ fn every_error_kind_follows_the_protocol_at_every_stage() {
 #[test]
 fn a_stage_that_stays_busy_is_named() {
     let etcd = Etcd::start();
-    let narrow = || Config { max_in_flight: 1, max_queued: 1, drain: Duration::from_millis(100), ..settings(&etcd) };
+    let narrow = || settings(&etcd).max_in_flight(1).max_queued(1).drain(Duration::from_millis(100));
     let servers = NAMES.map(|name| InProcess::start(frail(name), narrow()));
     let client = client(&etcd);
     // The last one first: messages must get there.

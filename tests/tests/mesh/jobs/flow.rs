@@ -6,7 +6,7 @@ use super::{
     letter, numbers,
 };
 use futures::{StreamExt as _, executor::block_on, stream};
-use palm_peer::{Bytes, CallErrorKind, Client, Config, FunctionError, JobError, Message, Server};
+use palm_peer::{Bytes, CallErrorKind, Client, FunctionError, JobError, Message, Server};
 use palm_tests::Etcd;
 use std::{
     sync::{
@@ -115,7 +115,7 @@ fn a_slow_consumer_stops_the_input() {
 fn an_oversized_message_is_refused_alone() {
     let etcd = Etcd::start();
     let _server = InProcess::start(letter("a"), settings(&etcd));
-    let options = Config { max_payload: 10, ..settings(&etcd) };
+    let options = settings(&etcd).max_payload(10);
     let client = block_on(Client::connect(options)).expect("etcd is there");
     let results = collect(client.job(["a.add"]).run_iter(["x", "0123456789", "01234567890", "y"]).expect("there"));
     let ended: Vec<_> = results.iter().map(|(_, result)| result.as_ref().map_err(JobError::kind)).collect();
@@ -158,7 +158,7 @@ fn picky(name: &'static str) -> Server {
 fn every_error_reaches_the_client_from_every_stage() {
     let etcd = Etcd::start();
     let names = ["a", "b", "c"];
-    let small = |etcd: &Etcd| palm_peer::Config { max_payload: 2000, ..settings(etcd) };
+    let small = |etcd: &Etcd| settings(etcd).max_payload(2000);
     let servers = names.map(|name| InProcess::start(picky(name), small(&etcd)));
     let client = client(&etcd);
     let asked: Vec<_> = names
@@ -268,7 +268,7 @@ fn a_flood_does_not_starve_another_clients_call() {
         smol::Timer::after(Duration::from_millis(5)).await;
         Ok::<_, FunctionError>(message.into_payload())
     });
-    let few = palm_peer::Config { max_in_flight: 4, ..settings(&etcd) };
+    let few = settings(&etcd).max_in_flight(4);
     let _server = InProcess::start(slow, few);
     let flooding = client(&etcd);
     let mut flood = flooding.job(["slow.wait"]).window(2000, 1 << 20).run_iter(numbers(2000)).expect("there");
