@@ -46,7 +46,7 @@ bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and 
 	@$(CARGO) bench -p palm-tests --bench table -- $(BENCH)
 ifeq ($(strip $(BENCH)),)
 	@echo && echo '### What the ingress and TLS cost' && echo
-	@$(CARGO) bench -p palm-tests --bench ingress
+	@$(CARGO) bench -p palm-tests --features bench --bench ingress
 endif
 
 scale: setup ## what meshes of N servers cost the leader, etcd and the clients, and how they take failures: N="100 1000" (docs/benchmarks.md)
@@ -66,6 +66,7 @@ check: setup ## check formatting, lints, documentation, layers, scripts, licence
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy -p palm-peer --no-default-features -- -D warnings
+	$(CARGO) clippy -p palm-tests --features bench --bench ingress -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
 	scripts/check-layers --self-test
 	scripts/check-layers

@@ -42,7 +42,6 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 /// Config for a server or a client of this kind: `none`, `ingress` or `tls`, each in a mesh of its own.
 fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
     let mut settings = Config::default().etcd(vec![etcd.to_owned()]).prefix(format!("/{kind}"));
-    settings.door = kind != "none";
     if kind == "tls" {
         let Certificate { ca, cert, key } = certificate(files);
         (settings.cacert, settings.cert, settings.key) = (Some(ca), Some(cert), Some(key));
@@ -57,8 +56,9 @@ fn certificate(files: &Path) -> Certificate {
 
 async fn serve(etcd: String, kind: String, files: String, port: String) -> Outcome<()> {
     let settings = settings(&etcd, &kind, Path::new(&files)).port(port.parse()?);
-    let options: Config = settings;
-    Ok(Server::new("bench").function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
+    let server = Server::new("bench").function("echo", echo);
+    let server = if kind == "none" { server.without_ingress() } else { server };
+    Ok(server.join(settings).await?.serve(pending::<()>()).await?)
 }
 
 /// Calls in a second, and the median of their times in microseconds.

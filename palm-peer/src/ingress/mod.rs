@@ -135,9 +135,8 @@ pub(crate) struct Receiver {
 #[derive(Clone)]
 pub(crate) struct Sender {
     socket: zmq::Sender,
-    table: Arc<ConnectionTable>,
-    /// Whether there is a door, which counts what is sent.
-    counting: bool,
+    /// Counts what is sent; `None` without an ingress, which only a benchmark is.
+    table: Option<Arc<ConnectionTable>>,
 }
 
 impl Receiver {
@@ -154,7 +153,7 @@ impl Receiver {
 impl Sender {
     /// As [`zmq::Sender::send`]. What is for a connection that leaves too much unread is dropped, and so is the connection.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
-        if self.counting && !self.table.send(to, zmq::wire_length(&frames)) {
+        if self.table.as_ref().is_some_and(|table| !table.send(to, zmq::wire_length(&frames))) {
             return None;
         }
         self.socket.send(to, frames)
@@ -176,31 +175,38 @@ impl Ingress {
         let bound = listener.local_addr()?;
         let table = Arc::new(ConnectionTable::new(options.max_unread as u64, options.max_held as u64));
         let (tell_closing, closing) = oneshot::channel();
-        let (sender, receiver) = if options.door {
-            let (attacher, sender, receiver) = zmq::attachable();
-            let shared = Arc::new(Shared {
-                limits: Limits::for_payloads(options.max_payload),
-                admission: Mutex::new(ConnectionLimiter::new(options.max_connections, options.max_per_address)),
-                table: Arc::clone(&table),
-                tally,
-                credentials,
-                connections: AtomicU64::new(0),
-                ended: AtomicWaker::new(),
-                closing: closing.shared(),
-                inner: futures::lock::Mutex::new(Inner::open(attacher)?),
-                spare: File::open("/dev/null")?,
-            });
-            listener.set_nonblocking(true)?;
-            let listener = Arc::new(TcpListener::from(listener));
-            let accepting = move || accept(Arc::clone(&shared), Arc::clone(&listener));
-            executor::keep(supervisor, Name::Listener, accepting);
-            (sender, receiver)
-        } else {
-            zmq::listen(listener).await?
-        };
-        let sender = Sender { socket: sender, table: Arc::clone(&table), counting: options.door };
+        let (attacher, sender, receiver) = zmq::attachable();
+        let shared = Arc::new(Shared {
+            limits: Limits::for_payloads(options.max_payload),
+            admission: Mutex::new(ConnectionLimiter::new(options.max_connections, options.max_per_address)),
+            table: Arc::clone(&table),
+            tally,
+            credentials,
+            connections: AtomicU64::new(0),
+            ended: AtomicWaker::new(),
+            closing: closing.shared(),
+            inner: futures::lock::Mutex::new(Inner::open(attacher)?),
+            spare: File::open("/dev/null")?,
+        });
+        listener.set_nonblocking(true)?;
+        let listener = Arc::new(TcpListener::from(listener));
+        let accepting = move || accept(Arc::clone(&shared), Arc::clone(&listener));
+        executor::keep(supervisor, Name::Listener, accepting);
+        let sender = Sender { socket: sender, table: Some(Arc::clone(&table)) };
         let receiver = Receiver { socket: receiver, table: Arc::clone(&table) };
         Ok((Self { table, _closing: tell_closing }, sender, receiver, bound))
+    }
+
+    /// Has `ZeroMQ` itself listen at `address`, unprotected, to measure what the ingress costs.
+    #[cfg(feature = "bench")]
+    pub(crate) async fn bypass(address: SocketAddr) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
+        let listener = StdListener::bind(address).map_err(OpenError::Address)?;
+        let bound = listener.local_addr()?;
+        let (sender, receiver) = zmq::listen(listener).await?;
+        let table = Arc::new(ConnectionTable::new(u64::MAX, u64::MAX));
+        let receiver = Receiver { socket: receiver, table: Arc::clone(&table) };
+        let (closing, _) = oneshot::channel();
+        Ok((Self { table, _closing: closing }, Sender { socket: sender, table: None }, receiver, bound))
     }
 
     /// Waits until everything that was sent was accepted by the other sides' systems. One whose side takes nothing is cut

@@ -19,7 +19,6 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-pub(crate) use zeromq::Listener;
 use zeromq::{
     RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend, ZmqError,
     ZmqMessage, util::PeerIdentity,
@@ -90,13 +89,15 @@ pub(crate) struct Sender(Outgoing);
 #[derive(Clone)]
 enum Outgoing {
     /// One socket for all connections.
+    #[cfg(any(test, feature = "bench"))]
     Listening(RouterSendHalf),
     /// A socket for each connection.
     Attached(Senders),
 }
 
 /// Listens with a listener that is bound already. Fails when the listener cannot be taken over.
-pub(crate) async fn listen(listener: impl Into<Listener> + Send) -> io::Result<(Sender, Receiver)> {
+#[cfg(any(test, feature = "bench"))]
+pub(crate) async fn listen(listener: impl Into<zeromq::Listener> + Send) -> io::Result<(Sender, Receiver)> {
     executor::prepare();
     let mut socket = RouterSocket::new();
     let monitor = socket.monitor();
@@ -209,6 +210,7 @@ impl Sender {
     /// that is gone takes the message with it, as it does a moment later.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         let mut socket = match &self.0 {
+            #[cfg(any(test, feature = "bench"))]
             Outgoing::Listening(socket) => socket.clone(),
             Outgoing::Attached(senders) => senders.lock().get(to)?.clone(),
         };

@@ -12,6 +12,9 @@ pub(crate) struct Definition {
     /// The names of its functions, in the order of the record.
     pub names: Vec<String>,
     pub functions: BTreeMap<String, Function>,
+    /// Whether `ZeroMQ` itself listens, without the ingress.
+    #[cfg(feature = "bench")]
+    pub without_ingress: bool,
 }
 
 /// Nobody reads a record that is too long: the server would never be configured.

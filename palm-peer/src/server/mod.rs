@@ -64,6 +64,8 @@ pub struct Server {
     functions: BTreeMap<String, Function>,
     order: Vec<String>,
     invalid: Option<String>,
+    #[cfg(feature = "bench")]
+    without_ingress: bool,
 }
 
 impl Server {
@@ -76,6 +78,8 @@ impl Server {
             functions: BTreeMap::new(),
             order: Vec::new(),
             invalid: None,
+            #[cfg(feature = "bench")]
+            without_ingress: false,
         };
         server.check_name("a server", &server.name.clone());
         server
@@ -128,6 +132,14 @@ impl Server {
                 .boxed()
             }),
         )
+    }
+
+    /// Has `ZeroMQ` itself listen, without TLS and unprotected, for the benchmark of what the ingress costs.
+    #[cfg(feature = "bench")]
+    #[doc(hidden)]
+    pub fn without_ingress(mut self) -> Self {
+        self.without_ingress = true;
+        self
     }
 
     fn add(mut self, name: String, function: Function) -> Self {
@@ -188,7 +200,14 @@ impl Server {
         }
         let mut names = self.order;
         names.extend(names::BUILT_IN.map(String::from));
-        Ok(Definition { name: self.name, kind: self.kind, names, functions: self.functions })
+        Ok(Definition {
+            name: self.name,
+            kind: self.kind,
+            names,
+            functions: self.functions,
+            #[cfg(feature = "bench")]
+            without_ingress: self.without_ingress,
+        })
     }
 }
 

@@ -154,7 +154,9 @@ struct Prepared {
 }
 
 async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepared, Error> {
-    let Definition { name, kind, names, functions } = definition;
+    #[cfg(feature = "bench")]
+    let bypass = definition.without_ingress;
+    let Definition { name, kind, names, functions, .. } = definition;
     let address = SocketAddr::new(options.bind_address(), options.port);
     let files = crate::config::tls::read(&options).await?;
     let credentials = crate::config::tls::credentials(&options, files.as_ref(), Some(&options.ip))?;
@@ -168,7 +170,10 @@ async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepare
     }
     let mut record = new_record(&core, kind, names);
     check_length(&record)?;
-    let opened = Ingress::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor).await;
+    let opening = Ingress::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor);
+    #[cfg(feature = "bench")]
+    let opening = async { if bypass { Ingress::bypass(address).await } else { opening.await } };
+    let opened = opening.await;
     let (ingress, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
     let etcd = crate::config::etcd::start("palm-agent", &core.options, files.as_ref())?;

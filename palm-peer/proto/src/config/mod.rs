@@ -39,14 +39,11 @@ macro_rules! settings {
         #[non_exhaustive]
         pub struct Config {
             $($(#[$doc])* pub $name: $type,)*
-            /// Whether the ingress is in front of `ZeroMQ`. Only for measuring its cost.
-            #[doc(hidden)]
-            pub door: bool,
         }
 
         impl Default for Config {
             fn default() -> Self {
-                Self { $($name: $default,)* door: true }
+                Self { $($name: $default,)* }
             }
         }
 

@@ -50,9 +50,6 @@ impl Config {
         if self.tls == Tls::Required && !self.speaks_tls() {
             return refuse("tls", "it is required, which takes all three of cacert, cert and key");
         }
-        if !self.door && self.speaks_tls() {
-            return refuse("door", "TLS is the door's: without one, it must be off");
-        }
         for url in &self.etcd {
             if url.starts_with("https://") {
                 continue;
