@@ -62,10 +62,10 @@ soak: setup ## a mesh under load, kills and churn for 15 minutes: memory, descri
 fuzz: setup ## look for bytes that break a law: nightly Rust and cargo-fuzz (CONTRIBUTING.md)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
-check: setup ## check formatting, lints, documentation, layers, scripts, licences and packages
+check: setup ## check formatting, lints, features, documentation, layers, scripts, licences and packages
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy -p palm-peer --no-default-features -- -D warnings
+	scripts/check-features
 	$(CARGO) clippy -p palm-tests --features bench --bench ingress -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
 	scripts/check-layers --self-test

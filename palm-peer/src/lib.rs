@@ -25,6 +25,17 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Features
+//!
+//! All but the last are on by default.
+//!
+//! - `cli`: command-line flags for a server's `main`: `main` and the module `flags`.
+//! - `logging`: a logger for programs that have none, `logging::init`.
+//! - `systemd`: notifications to systemd.
+//! - `tls`: TLS in the mesh and with etcd. Without it, a configuration that asks for TLS is refused
+//!   ([`ErrorKind::InvalidConfig`]).
+//! - `bench`: for PALM's own benchmarks; nothing else.
+//!
 //! All futures and streams here run under any executor; [`block_on`] is there for programs that have none. The library
 //! installs no logger, prints nothing and never ends the process; [`logging`] and [`flags`] do so for programs that ask them to.
 

@@ -11,7 +11,7 @@ use std::{
 
 /// The stranger's end, which one task reads and another writes.
 #[derive(Debug)]
-pub struct ClientStream {
+pub(super) struct ClientStream {
     tcp: TcpStream,
     /// What lies between us and the socket.
     tls: Option<tls::Stream>,
@@ -19,17 +19,17 @@ pub struct ClientStream {
 
 impl ClientStream {
     /// Over the socket as it is, or over the TLS on it.
-    pub fn new(tcp: TcpStream, tls: Option<tls::Stream>) -> Self {
+    pub(super) fn new(tcp: TcpStream, tls: Option<tls::Stream>) -> Self {
         Self { tcp, tls }
     }
 
     /// How many bytes the other side's system has accepted, where these are others than were written: over TLS.
-    pub fn sent(&self) -> Option<u64> {
+    pub(super) fn sent(&self) -> Option<u64> {
         self.tls.as_ref().map(tls::Stream::sent)
     }
 
     /// Ends the connection, and says so, if that can be said at once.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         if let Some(tls) = &self.tls {
             let _ = Pin::new(&mut &*tls).poll_close(&mut Context::from_waker(noop_waker_ref()));
         }

@@ -1,10 +1,8 @@
 //! TCP connections to hosts by name: all addresses of a host are tried, as Happy Eyeballs (RFC 8305) says.
 
-use super::{
-    executor::{self, TcpStream},
-    resolver::resolve,
-    timer,
-};
+#[cfg(any(test, feature = "tls"))]
+use super::executor::TcpStream;
+use super::{executor, resolver::resolve, timer};
 use futures::{
     FutureExt as _, StreamExt as _,
     future::{Either, select},
@@ -70,6 +68,7 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
 
 /// Connects to `host`, within `time`. Fails when the name cannot be resolved, or no address lets us in; the error has the
 /// reason of each.
+#[cfg(feature = "tls")]
 pub(crate) async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + time;
     let addresses = resolve(host, port, time).await?;

@@ -18,6 +18,10 @@ pub(crate) mod tcp;
 pub(crate) mod tcp_state;
 pub(crate) mod threads;
 pub(crate) mod timer;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_off.rs"]
 pub(crate) mod tls;
 pub(crate) mod wall_clock;
 pub(crate) mod zmq;

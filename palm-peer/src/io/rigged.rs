@@ -7,7 +7,7 @@ use {super::threads::Name, std::future::Future};
 
 /// Runs the future as it is, in builds without debug assertions.
 #[cfg(not(debug_assertions))]
-pub fn rigged<T, F: Future<Output = T>>(_: Name, future: F) -> F {
+pub(crate) fn rigged<T, F: Future<Output = T>>(_: Name, future: F) -> F {
     future
 }
 

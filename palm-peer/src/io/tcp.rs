@@ -35,6 +35,7 @@ impl Tcp {
 
     /// Says to the other side that no more comes. Closing the executor's own stream does not: it waits for the last of its
     /// clones to be dropped. Fails when the connection is gone already.
+    #[cfg(feature = "tls")]
     pub(crate) fn shut_down_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
     }

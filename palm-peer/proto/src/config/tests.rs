@@ -75,6 +75,7 @@ fn invalid_values_are_refused_with_name_and_value() {
         ("max_payload", "18446744073709551615", "not within 1 and 1099511627776"),
         ("max_payload", "-1", "not a number"),
         ("bind", "0.0.0.0:5555", "an IP address alone"),
+        #[cfg(feature = "tls")]
         ("cert", "/x.pem", "set both"),
         ("cert", "", "not the path of a file"),
         ("key", "/x.pem\r", "not the path of a file"),
@@ -98,6 +99,7 @@ fn a_password_is_never_shown() {
 }
 
 #[test]
+#[cfg(feature = "tls")]
 fn valid_values_are_accepted() {
     for (name, text, field) in [
         ("etcd", " HTTP://a:1/ ,https://[::1]:2", r#"["http://a:1", "https://[::1]:2"]"#),

@@ -29,7 +29,22 @@ impl FromStr for Tls {
     }
 }
 
+/// Said of a setting that asks for TLS, in a program that cannot speak it.
+const BUILT_WITHOUT: &str = "it asks for TLS, but this program is built without TLS (the feature `tls` of palm-peer)";
+
 impl Config {
+    /// Refuses what asks for TLS: it must never end in a connection without.
+    fn refuse_tls(&self) -> Result<(), InvalidSetting> {
+        let files = [("cacert", &self.cacert), ("cert", &self.cert), ("key", &self.key)];
+        let file = files.into_iter().find_map(|(name, path)| path.as_ref().map(|_| name));
+        let required = || (self.tls == Tls::Required).then_some("tls");
+        let etcd = || self.etcd.iter().any(|url| url.starts_with("https://")).then_some("etcd");
+        match file.or_else(required).or_else(etcd) {
+            Some(name) => Err(InvalidSetting::new(name, BUILT_WITHOUT)),
+            None => Ok(()),
+        }
+    }
+
     /// Returns whether TLS is used in the mesh.
     pub(super) fn speaks_tls(&self) -> bool {
         let given = [&self.cacert, &self.cert, &self.key].into_iter().all(Option::is_some);
@@ -37,6 +52,9 @@ impl Config {
     }
 
     pub(super) fn check_tls(&self) -> Result<(), InvalidSetting> {
+        if !cfg!(feature = "tls") {
+            return self.refuse_tls();
+        }
         let refuse = |name, reason: &str| Err(InvalidSetting::new(name, reason));
         if self.cert.is_some() != self.key.is_some() {
             return refuse("cert", "a certificate and its key come together: set both cert and key");
@@ -80,8 +98,10 @@ fn is_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "tls")]
     use crate::config::ValidConfig;
 
+    #[cfg(feature = "tls")]
     fn build(etcd: &str, files: &[&str], tls: &str) -> Result<ValidConfig, String> {
         let mut config = Config::default();
         config.set("etcd", etcd).expect("URLs");
@@ -92,9 +112,28 @@ mod tests {
         ValidConfig::new(config).map_err(|error| error.to_string())
     }
 
+    #[cfg(feature = "tls")]
     const ALL: [&str; 3] = ["cacert", "cert", "key"];
 
     #[test]
+    fn without_tls_whatever_asks_for_it_is_refused_by_name() {
+        let mut config = Config::default();
+        assert_eq!(config.refuse_tls(), Ok(()));
+        for name in ["cacert", "cert", "key", "tls", "etcd"] {
+            let mut asking = config.clone();
+            asking.set(name, if name == "tls" { "required" } else { "https://x" }).expect(name);
+            let error = asking.refuse_tls().expect_err(name);
+            assert_eq!((error.name(), error.to_string().contains("built without TLS")), (name, true), "{error}");
+            if !cfg!(feature = "tls") {
+                assert_eq!(asking.validate(), Err(error), "never taken for a wish that may be ignored");
+            }
+        }
+        config.set("tls", "off").expect("a word");
+        assert_eq!(config.refuse_tls(), Ok(()));
+    }
+
+    #[test]
+    #[cfg(feature = "tls")]
     fn tls_is_on_when_all_files_are_set_unless_turned_off() {
         for (etcd, files, tls, spoken) in [
             ("http://127.0.0.1:2379", &ALL[..0], "auto", false),
@@ -111,6 +150,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "tls")]
     fn unsafe_combinations_are_refused() {
         for (etcd, files, tls, message) in [
             ("https://db:2379", &ALL[..0], "required", "all three"),
@@ -129,6 +169,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "tls")]
     fn a_public_address_without_tls_is_exposed() {
         let exposed = |ip: &str, bind: Option<&str>, files: bool| {
             let mut config = Config::default().ip(ip.into());

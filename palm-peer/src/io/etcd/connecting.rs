@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{Client, ConnectOptions};
 
 use super::{
     connection::{Connection, ConnectionId},
@@ -10,6 +10,7 @@ use super::{
     error::describe,
     life::Life,
 };
+use crate::io::tls::EtcdTls;
 
 impl Pool {
     /// The endpoint's client, and whether it is new.
@@ -62,11 +63,23 @@ impl Pool {
                 }
             }
         }
-        let Some(tls) = last.clone() else { return self.options.clone() };
-        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
-        if let Some((certificate, key)) = tls.identity {
-            options = options.identity(Identity::from_pem(certificate, key));
-        }
-        self.options.clone().with_tls(options)
+        let options = self.options.clone();
+        last.clone().map_or(options.clone(), |tls| with_tls(options, tls))
     }
+}
+
+#[cfg(feature = "tls")]
+fn with_tls(options: ConnectOptions, tls: EtcdTls) -> ConnectOptions {
+    use etcd_client::{Certificate, Identity, TlsOptions};
+    let mut parts = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
+    if let Some((certificate, key)) = tls.identity {
+        parts = parts.identity(Identity::from_pem(certificate, key));
+    }
+    options.with_tls(parts)
+}
+
+/// There are no certificates without TLS.
+#[cfg(not(feature = "tls"))]
+fn with_tls(options: ConnectOptions, _: EtcdTls) -> ConnectOptions {
+    options
 }

@@ -11,7 +11,7 @@ pub(crate) use self::on::*;
 
 /// Panics where a test wants the thread of this name to: never in a build without debug assertions.
 #[cfg(not(debug_assertions))]
-pub fn panic_if_rigged(_: Name) {}
+pub(crate) fn panic_if_rigged(_: Name) {}
 
 #[cfg(debug_assertions)]
 mod on {

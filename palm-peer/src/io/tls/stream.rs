@@ -28,7 +28,7 @@ thread_local! {
 /// Its clones are the same connection. One task may read it while another writes it: a TLS session does both in one piece, so
 /// they take turns, and the socket below wakes each for its own direction.
 #[derive(Debug, Clone)]
-pub struct Stream(Arc<Mutex<TlsStream<Socket>>>);
+pub(crate) struct Stream(Arc<Mutex<TlsStream<Socket>>>);
 
 impl Stream {
     pub(super) fn new(stream: TlsStream<Socket>) -> Self {
@@ -36,7 +36,7 @@ impl Stream {
     }
 
     /// How many bytes the system has accepted so far.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.lock().get_ref().0.sent
     }
 
