@@ -4,6 +4,7 @@ mod agent;
 mod campaign;
 mod context;
 mod handle;
+mod latest;
 mod lease_keeper;
 mod own_lease;
 pub(crate) mod registration;

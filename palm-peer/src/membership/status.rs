@@ -1,10 +1,10 @@
 //! Publishes the peer's status to subscribers and systemd.
 
+use super::latest::{self, Latest, Sender};
 use crate::{
     io::systemd::{self, Notice},
     sync::lock,
 };
-use futures::channel::mpsc;
 use std::sync::Mutex;
 
 /// What happened to a peer.
@@ -42,48 +42,92 @@ pub struct PeerState {
     pub evicted: bool,
 }
 
-/// Keeps the state and passes the events on.
+/// How many events are kept for a subscriber that does not take them.
+const MAX_EVENTS: usize = 64;
+
+/// Keeps the state and passes it and the events on.
 #[derive(Debug)]
-pub(crate) struct StatusPublisher {
-    state: Mutex<PeerState>,
-    /// Nobody any more, once the peer's life in the mesh is over.
-    subscribers: Mutex<Option<Vec<mpsc::UnboundedSender<PeerEvent>>>>,
+pub(crate) struct StatusPublisher(Mutex<Status>);
+
+#[derive(Debug)]
+struct Status {
+    state: PeerState,
+    events: Vec<Sender<PeerEvent>>,
+    watchers: Vec<Sender<PeerState>>,
+    /// Whether the peer's life in the mesh is over.
+    ended: bool,
+}
+
+impl Status {
+    /// Takes a state in and passes it on, unless it is the same.
+    fn change(&mut self, state: PeerState) -> bool {
+        let changed = state != self.state;
+        if changed {
+            self.state = state;
+            send(&mut self.watchers, state);
+        }
+        changed
+    }
+}
+
+/// Passes an item on to all that are still there.
+fn send<T: Copy>(subscribers: &mut Vec<Sender<T>>, item: T) {
+    subscribers.retain(|subscriber| !subscriber.is_closed());
+    for subscriber in subscribers {
+        subscriber.send(item);
+    }
+}
+
+/// Adds a subscriber, and forgets those that are gone: a server may be asked again and again while nothing happens to it.
+fn add<T>(subscribers: &mut Vec<Sender<T>>, tx: Sender<T>) {
+    subscribers.retain(|subscriber| !subscriber.is_closed());
+    subscribers.push(tx);
 }
 
 impl StatusPublisher {
     /// The announcer of a peer that is about to join.
     pub(crate) fn new() -> Self {
-        let joined = PeerState { attached: true, ..PeerState::default() };
-        Self { state: Mutex::new(joined), subscribers: Mutex::new(Some(Vec::new())) }
+        let state = PeerState { attached: true, ..PeerState::default() };
+        Self(Mutex::new(Status { state, events: Vec::new(), watchers: Vec::new(), ended: false }))
     }
 
     /// How the peer is doing now.
     pub(crate) fn state(&self) -> PeerState {
-        *lock(&self.state)
+        lock(&self.0).state
     }
 
-    /// All events from now on, until the end.
-    pub(crate) fn subscribe(&self) -> mpsc::UnboundedReceiver<PeerEvent> {
-        let (tx, events) = mpsc::unbounded();
-        if let Some(subscribers) = lock(&self.subscribers).as_mut() {
-            // A server may be asked again and again while nothing happens to it.
-            subscribers.retain(|subscriber| !subscriber.is_closed());
-            subscribers.push(tx);
+    /// All events from now on, until the end; the latest [`MAX_EVENTS`] of those that nobody takes.
+    pub(crate) fn subscribe(&self) -> Latest<PeerEvent> {
+        let (tx, events) = latest::channel(MAX_EVENTS);
+        let mut status = lock(&self.0);
+        if !status.ended {
+            add(&mut status.events, tx);
         }
         events
     }
 
+    /// The state now, and whenever it has changed, until the end.
+    pub(crate) fn watch(&self) -> Latest<PeerState> {
+        let (tx, states) = latest::channel(1);
+        let mut status = lock(&self.0);
+        tx.send(status.state);
+        if !status.ended {
+            add(&mut status.watchers, tx);
+        }
+        states
+    }
+
     /// Takes an event in and passes it on, unless it changes nothing.
     pub(crate) fn announce(&self, event: PeerEvent) {
-        let before = self.state();
-        let state = after(before, event);
-        if state == before {
-            return;
-        }
-        *lock(&self.state) = state;
-        if let Some(subscribers) = lock(&self.subscribers).as_mut() {
-            subscribers.retain(|subscriber| subscriber.unbounded_send(event).is_ok());
-        }
+        let state = {
+            let mut status = lock(&self.0);
+            let state = after(status.state, event);
+            if !status.change(state) {
+                return;
+            }
+            send(&mut status.events, event);
+            state
+        };
         if event == PeerEvent::Configured {
             systemd::notify(Notice::Ready);
         }
@@ -93,14 +137,19 @@ impl StatusPublisher {
 
     /// The record was put anew: a leader has yet to reach the server.
     pub(crate) fn unconfigured(&self) {
-        lock(&self.state).configured = false;
+        let mut status = lock(&self.0);
+        let state = PeerState { configured: false, ..status.state };
+        status.change(state);
     }
 
     /// The peer's life in the mesh is over: it has no place there, and nothing happens to it any more.
     pub(crate) fn end(&self) {
-        let evicted = self.state().evicted;
-        *lock(&self.state) = PeerState { evicted, ..PeerState::default() };
-        lock(&self.subscribers).take();
+        let mut status = lock(&self.0);
+        let evicted = status.state.evicted;
+        status.change(PeerState { evicted, ..PeerState::default() });
+        status.ended = true;
+        status.events.clear();
+        status.watchers.clear();
     }
 }
 
@@ -129,13 +178,55 @@ fn words(state: PeerState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::{FutureExt as _, StreamExt as _, executor::block_on};
+
+    fn flapping(status: &StatusPublisher, times: usize) {
+        for _ in 0..times {
+            status.announce(PeerEvent::Elected);
+            status.announce(PeerEvent::Deposed);
+        }
+    }
 
     #[test]
-    fn dropped_listeners_are_removed() {
+    fn subscribers_that_are_gone_are_forgotten() {
         let status = StatusPublisher::new();
         for _ in 0..100_000 {
-            drop(status.subscribe());
+            drop((status.subscribe(), status.watch()));
         }
-        assert_eq!(lock(&status.subscribers).as_ref().map(Vec::len), Some(1));
+        let kept = lock(&status.0);
+        assert_eq!((kept.events.len(), kept.watchers.len()), (1, 1));
+    }
+
+    #[test]
+    fn events_that_nobody_takes_are_bounded_and_the_latest_stay() {
+        let status = StatusPublisher::new();
+        let events = status.subscribe();
+        flapping(&status, 100_000);
+        status.announce(PeerEvent::Configured);
+        status.end();
+        let taken: Vec<_> = block_on(events.collect());
+        assert_eq!(taken.len(), MAX_EVENTS);
+        assert_eq!(taken[MAX_EVENTS - 3..], [PeerEvent::Elected, PeerEvent::Deposed, PeerEvent::Configured]);
+    }
+
+    #[test]
+    fn a_watch_begins_with_the_state_skips_to_the_latest_and_ends_with_the_peer() {
+        let status = StatusPublisher::new();
+        let mut states = status.watch();
+        let next = |states: &mut Latest<PeerState>| block_on(states.next());
+        let joined = PeerState { attached: true, ..PeerState::default() };
+        assert_eq!(next(&mut states), Some(joined));
+        flapping(&status, 1000);
+        status.announce(PeerEvent::Configured);
+        assert_eq!(next(&mut states), Some(PeerState { configured: true, ..joined }));
+        status.unconfigured();
+        assert_eq!(next(&mut states), Some(joined));
+        assert_eq!(states.next().now_or_never(), None, "nothing has changed");
+        status.announce(PeerEvent::Evicted);
+        status.end();
+        let evicted = PeerState { evicted: true, ..PeerState::default() };
+        assert_eq!(next(&mut states), Some(evicted));
+        assert_eq!(next(&mut states), None);
+        assert_eq!(block_on(status.watch().collect::<Vec<_>>()), [evicted], "a late watch has the last state");
     }
 }

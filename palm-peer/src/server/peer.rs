@@ -112,14 +112,37 @@ impl Peer {
         &self.endpoint
     }
 
-    /// How it is doing now.
+    /// How it is doing now. To wait for a state, use [`Peer::watch`].
     #[must_use]
     pub fn state(&self) -> PeerState {
         self.agent.status().state()
     }
 
-    /// What happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Events that
-    /// nobody takes are kept, without bound.
+    /// How it is doing: the state now, and the latest one whenever it has changed. States that nobody takes in time are
+    /// skipped, so a slow reader sees fewer of them, but never an old one. The stream ends, after the last state, when the peer
+    /// has left the mesh or was removed from it.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), palm_peer::Error> {
+    /// use futures::StreamExt;
+    /// use palm_peer::{Config, Server};
+    ///
+    /// let peer = Server::new("text").join(Config::from_env()?).await?;
+    /// let mut states = peer.watch();
+    /// let watching = async move {
+    ///     while let Some(state) = states.next().await {
+    ///         println!("leading: {}, in touch with etcd: {}", state.leading, state.attached);
+    ///     }
+    /// };
+    /// futures::join!(peer.serve(palm_peer::signals()?), watching).0
+    /// # }
+    /// ```
+    pub fn watch(&self) -> impl Stream<Item = PeerState> + Send + Unpin + use<> {
+        self.agent.status().watch()
+    }
+
+    /// What happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Of events that
+    /// nobody takes, the latest 64 are kept; for the state alone, [`Peer::watch`] is simpler.
     pub fn events(&self) -> impl Stream<Item = PeerEvent> + Send + Unpin + use<> {
         self.agent.status().subscribe()
     }

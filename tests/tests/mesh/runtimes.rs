@@ -22,10 +22,9 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 async fn mesh(options: Config) -> Outcome {
     let (first, stop_first, serve_first) = join(&options).await?;
     let mut first_events = first.events();
+    let (mut states, all_states) = (first.watch(), first.watch());
     // It stands after it has joined; the second could otherwise be quicker.
-    if !first.state().leading {
-        wait_for(&mut first_events, PeerEvent::Elected).await;
-    }
+    while !states.next().await.expect("a peer that is served").leading {}
     let (second, stop_second, serve_second) = join(&options).await?;
     let mut events = second.events();
     let scenario = async {
@@ -58,6 +57,11 @@ async fn mesh(options: Config) -> Outcome {
         let _: Vec<PeerEvent> = events.collect().await;
         assert_eq!(peer.state(), PeerState::default(), "nothing happens to a server that has left");
     }
+    assert_eq!(
+        all_states.collect::<Vec<_>>().await,
+        [PeerState::default()],
+        "a watch skips to the last state and ends"
+    );
     Ok(())
 }
 
