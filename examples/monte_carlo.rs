@@ -166,7 +166,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             total.paths,
             flags.instances
         )?;
-        (sums, took) = (total, [took, vec![time.as_secs_f64()]].concat());
+        sums = total;
+        took = [took, vec![time.as_secs_f64()]].concat();
     }
     if let [one, all] = took[..] {
         writeln!(io::stdout(), "speed-up: {:.2}", one / all)?;

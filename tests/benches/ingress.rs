@@ -44,7 +44,9 @@ fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
     let mut settings = Config::default().etcd(vec![etcd.to_owned()]).prefix(format!("/{kind}"));
     if kind == "tls" {
         let Certificate { ca, cert, key } = certificate(files);
-        (settings.cacert, settings.cert, settings.key) = (Some(ca), Some(cert), Some(key));
+        settings.cacert = Some(ca);
+        settings.cert = Some(cert);
+        settings.key = Some(key);
     }
     settings
 }

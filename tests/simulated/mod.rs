@@ -270,7 +270,8 @@ impl Simulated {
         let mut held = self.held.lock().unwrap();
         let lost = held.lease == lease;
         if lost {
-            (held.lease, held.written) = (0, 0);
+            held.lease = 0;
+            held.written = 0;
         }
         lost
     }

@@ -56,7 +56,8 @@ async fn try_to_register(shared: &Shared, server: &Simulated) -> Result<(), Stat
     let written = shared.store.transact(operations).await?;
     {
         let mut held = server.held.lock().unwrap();
-        (held.written, held.stands) = (written, stands);
+        held.written = written;
+        held.stands = stands;
     }
     if !stands {
         shared.candidates_changed.notify_one();

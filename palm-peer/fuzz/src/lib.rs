@@ -126,13 +126,16 @@ fn check_passed(limits: Limits, mut bytes: &[u8]) -> usize {
             let Some((body, rest)) = rest.split_first_chunk() else { return messages };
             (u64::from_be_bytes(*body), rest)
         };
-        (frames, length) = (frames + 1, length + body);
+        frames += 1;
+        length += body;
         assert!(frames <= limits.frames && length <= limits.bytes, "{frames} frames of {length} bytes were passed");
         let body = usize::try_from(body).expect("within the limits");
         let Some(after) = rest.get(body..) else { return messages };
         bytes = after;
         if flags & 1 == 0 {
-            (messages, frames, length) = (messages + 1, 0, 0);
+            messages += 1;
+            frames = 0;
+            length = 0;
         }
     }
     messages
@@ -161,7 +164,9 @@ pub fn header(bytes: &[u8]) {
         Ok(Incoming::GoodbyeAck) => assert!(bytes.len() <= MAX_HEADER_BYTES),
         Err(bad) => {
             let mut answer = Answer::greeting(uuid::Uuid::nil());
-            (answer.job, answer.idx, answer.stage) = (bad.job, bad.idx, Some(0));
+            answer.job = bad.job;
+            answer.idx = bad.idx;
+            answer.stage = Some(0);
             answer.error = Some(CallFailure::new(CallErrorKind::BadMessage, bad.message));
             let encoded = answer.encode();
             assert!(encoded.len() <= MAX_HEADER_BYTES, "an answer with a header of {} bytes", encoded.len());

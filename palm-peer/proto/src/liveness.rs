@@ -110,7 +110,9 @@ impl Liveness {
     pub fn look(&mut self, now: Instant, seen: &Seen) -> Step {
         self.handle_pong(seen);
         if !self.answers || !(seen.outstanding || seen.unanswered > self.arrived) {
-            (self.since, self.ping, self.suspect) = (None, None, false);
+            self.since = None;
+            self.ping = None;
+            self.suspect = false;
             return Step::Idle;
         }
         let since = *self.since.get_or_insert(now);
@@ -120,12 +122,16 @@ impl Liveness {
         };
         if seen.received_at > ping.since {
             // Something has arrived since, so it works, with or without the PONG.
-            (self.ping, self.suspect, self.since) = (None, false, Some(seen.received_at));
+            self.ping = None;
+            self.suspect = false;
+            self.since = Some(seen.received_at);
             return Step::Wait(seen.received_at + SILENCE);
         }
         if !ping.sent && seen.written != ping.written {
             // A long message before it is still being sent.
-            (ping.since, ping.written, ping.sent) = (now, seen.written, seen.written > ping.behind);
+            ping.since = now;
+            ping.written = seen.written;
+            ping.sent = seen.written > ping.behind;
         }
         let due = ping.since + PONG_WITHIN;
         if now < due {
@@ -150,7 +156,9 @@ impl Liveness {
             && seen.pong == self.number
         {
             self.arrived = self.arrived.max(ping.covers);
-            (self.ping, self.suspect, self.since) = (None, false, Some(seen.received_at));
+            self.ping = None;
+            self.suspect = false;
+            self.since = Some(seen.received_at);
         }
     }
 

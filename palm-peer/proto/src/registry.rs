@@ -272,7 +272,9 @@ impl Registry {
             (_, None) if deletion.lease_alive => REMOVED_BY_ADMIN,
             (_, None) => "its lease expired",
         };
-        if let Some(dead) = self.round.as_mut().filter(|_| own.is_some() || !deletion.reset) {
+        if let Some(dead) = &mut self.round
+            && (own.is_some() || !deletion.reset)
+        {
             *dead += 1;
         }
         self.log(Level::Info, format!("Deleted server {uuid} because {reason}"));
@@ -281,7 +283,8 @@ impl Registry {
     fn remove(&mut self, uuid: Uuid, charge: Charge) {
         let Some(entry) = self.servers.get_mut(&uuid) else { return };
         entry.doom = Some(charge);
-        (entry.charge, entry.turn_at) = (None, None);
+        entry.charge = None;
+        entry.turn_at = None;
         entry.end_series();
         self.reconcile(uuid);
     }
@@ -318,7 +321,10 @@ impl Registry {
     /// Handles the end of a write. One that failed met a change that the watch will report, or an etcd outage: probe again.
     fn written(&mut self, uuid: Uuid, stands: Option<Revision>, now: Instant) {
         let write = self.writing.remove(&uuid);
-        let removal = write.and_then(|write| Some((write.replaces, write.removal?))).filter(|_| stands.is_some());
+        let removal = match write {
+            Some(Write { replaces, removal: Some(reason), .. }) if stands.is_some() => Some((replaces, reason)),
+            _ => None,
+        };
         match (self.unattributed.remove(&uuid), removal) {
             (Some(deletion), removal) => self.log_deletion(uuid, &deletion, removal.map(|(_, reason)| reason)),
             // Otherwise the watch has reported its deletion already.
@@ -334,12 +340,14 @@ impl Registry {
         }
         if stands.is_none() {
             entry.doom = None;
-            (entry.sent, entry.misses) = (0, 0);
+            entry.sent = 0;
+            entry.misses = 0;
             // An etcd that keeps failing must not cause all servers to be probed each second.
             entry.retry_at = Some(now + backoff(entry.failed_writes, RETRY, self.period.max(RETRY), 0.0));
             entry.failed_writes += 1;
         } else if replaced == Some(entry.modified) {
-            (entry.outdated, entry.failed_writes) = (true, 0);
+            entry.outdated = true;
+            entry.failed_writes = 0;
         } else {
             // The watch was faster than the response.
             self.reconcile(uuid);

@@ -268,7 +268,9 @@ impl MembersWatch {
                     self.servers.watch.items().values(),
                     self.election.watch.items().values(),
                 );
-                (self.servers.last_error, self.election.last_error, self.stale_reported) = (None, None, false);
+                self.servers.last_error = None;
+                self.election.last_error = None;
+                self.stale_reported = false;
                 if self.shown.as_ref() != Some(&entries) {
                     self.shown = Some(entries.clone());
                     return Ok(entries);
@@ -276,7 +278,8 @@ impl MembersWatch {
             } else if !self.stale_reported
                 && let Some(reason) = self.servers.last_error.take().or_else(|| self.election.last_error.take())
             {
-                (self.stale_reported, self.shown) = (true, None);
+                self.stale_reported = true;
+                self.shown = None;
                 return Err(Error::new(ErrorKind::EtcdUnreachable, reason));
             }
         }

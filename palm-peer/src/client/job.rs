@@ -64,7 +64,8 @@ impl Job {
     /// Bounds what is under way or waits to be consumed: messages (default 1024) and bytes (default 64 MiB). Nothing is
     /// pulled from the input beyond it; one message may always go. At least 1 of each.
     pub fn window(mut self, messages: usize, bytes: usize) -> Self {
-        (self.limits.messages, self.limits.bytes) = (messages.max(1), bytes.max(1));
+        self.limits.messages = messages.max(1);
+        self.limits.bytes = bytes.max(1);
         self
     }
 
@@ -88,7 +89,8 @@ impl Job {
     /// How long a message may take in all; the options' `timeout` unless set. After a third of it without an answer, another
     /// attempt is made beside the first.
     pub fn timeout(mut self, time: Duration) -> Self {
-        (self.limits.deadline, self.limits.attempt_timeout) = (time, time / 3);
+        self.limits.deadline = time;
+        self.limits.attempt_timeout = time / 3;
         self
     }
 

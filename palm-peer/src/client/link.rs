@@ -297,7 +297,8 @@ async fn receive(
             _ = closed => None,
             frames = receiver.receive().fuse() => frames.ok(),
         };
-        let Some((frames, link)) = frames.zip(link.upgrade()) else { break };
+        let Some(frames) = frames else { break };
+        let Some(link) = link.upgrade() else { break };
         // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
         if !link.handle_frames(frames).is_some_and(|asked_for| unsolicited.count(asked_for, Instant::now())) {
             break;

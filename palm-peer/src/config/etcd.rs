@@ -22,7 +22,10 @@ pub(crate) fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles
     settings.user.clone_from(&options.user);
     // Where etcd is on the same machine, and plain, the files are for the mesh alone.
     let plain = options.etcd.iter().all(|url| url.starts_with("http://"));
-    settings.tls = files.filter(|_| !plain).map(tls).transpose().map_err(bad_files)?;
+    settings.tls = match files {
+        Some(files) if !plain => Some(tls(files).map_err(bad_files)?),
+        _ => None,
+    };
     Etcd::start(thread, settings).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => Error::new(ErrorKind::InvalidConfig, error.to_string()),
         _ => Error::new(ErrorKind::Io, "the thread that talks to etcd cannot start").caused(error),

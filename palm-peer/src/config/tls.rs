@@ -28,9 +28,13 @@ pub(crate) fn credentials(
     files: Option<&PemFiles>,
     host: Option<&str>,
 ) -> Result<Option<Arc<Credentials>>, Error> {
-    let Some(files) = files.filter(|_| options.has_mesh_tls()) else { return Ok(None) };
-    let made = Credentials::new(files.clone(), &options.prefix, host);
-    made.map(|made| Some(Arc::new(made))).map_err(bad_files)
+    match files {
+        Some(files) if options.has_mesh_tls() => {
+            let credentials = Credentials::new(files.clone(), &options.prefix, host).map_err(bad_files)?;
+            Ok(Some(Arc::new(credentials)))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The error for files of which no TLS can be made.

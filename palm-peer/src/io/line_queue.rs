@@ -64,7 +64,8 @@ impl State {
     }
 
     fn done(&mut self, entry: &Item, written: bool) {
-        (self.writing, self.broken) = (false, !written);
+        self.writing = false;
+        self.broken = !written;
         if let Item::Line(line) = entry {
             self.bytes -= line.len();
         }

@@ -231,7 +231,8 @@ impl Leader {
             }
             Change::Deleted { previous, .. } => self.explain(previous),
             Change::Listed { .. } => {
-                (self.whole, self.stale) = (true, true);
+                self.whole = true;
+                self.stale = true;
                 let actions = self.registry.listed();
                 self.perform(actions);
                 self.report_predecessor_exit();

@@ -186,7 +186,8 @@ pub(super) async fn monitor_leader(
             match dialer.open(&record.endpoint(), uuid, patience).await {
                 Ok(link) => {
                     lock(known).insert(uuid, record.endpoint());
-                    (failures, patience) = (0, REOPEN_WITHIN);
+                    failures = 0;
+                    patience = REOPEN_WITHIN;
                     // The way to the leader may die without a word, while the leader lives.
                     let _watched = link.watch();
                     let opened = Instant::now();

@@ -71,7 +71,8 @@ impl View {
         }
         let leader = self.leading().map(|event| event.value.clone());
         if leader.is_some() && leader != self.leader {
-            (self.leader, self.leaders) = (leader, self.leaders + 1);
+            self.leader = leader;
+            self.leaders += 1;
         }
     }
 

@@ -60,7 +60,8 @@ fn settle(world: &World) -> i64 {
         thread::sleep(Duration::from_millis(100));
         let revision = world.revision();
         if revision != last {
-            (last, since) = (revision, Instant::now());
+            last = revision;
+            since = Instant::now();
         }
     }
     last

@@ -98,7 +98,8 @@ pub(crate) fn caller(etcd: &str, target: &str) -> Outcome<()> {
             }
             if said.elapsed() > Duration::from_millis(200) {
                 println!("calls {calls} {errors} {missing} {}", longest.as_millis());
-                (said, longest) = (Instant::now(), Duration::ZERO);
+                said = Instant::now();
+                longest = Duration::ZERO;
             }
             smol::Timer::after(PAUSE).await;
         }

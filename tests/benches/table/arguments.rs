@@ -49,7 +49,8 @@ impl Arguments {
             if !wanted.numbers.is_empty() {
                 return Err("numbers go with one of calls and jobs: calls IN_FLIGHT, jobs STAGES BYTES".into());
             }
-            (wanted.calls, wanted.jobs) = (true, true);
+            wanted.calls = true;
+            wanted.jobs = true;
         }
         Ok(wanted)
     }

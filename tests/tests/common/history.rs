@@ -122,7 +122,8 @@ fn decode(text: &str) -> String {
             b'+' => 62,
             _ => 63,
         };
-        (bits, count) = (bits << 6 | u32::from(six), count + 6);
+        bits = bits << 6 | u32::from(six);
+        count += 6;
         if count >= 8 {
             count -= 8;
             bytes.push((bits >> count & 0xff) as u8);

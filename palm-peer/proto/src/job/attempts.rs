@@ -136,8 +136,10 @@ impl Job {
         let hit: Vec<u64> = self.flights.iter().filter(|(_, flight)| through(flight)).map(|(idx, _)| *idx).collect();
         for idx in hit {
             let Some(flight) = self.flights.get_mut(&idx) else { continue };
-            let stage =
-                flight.stage_at(instance).or_else(|| chosen(flight).filter(|_| flight.state == State::UnderWay));
+            let stage = match flight.stage_at(instance) {
+                None if flight.state == State::UnderWay => chosen(flight),
+                stage => stage,
+            };
             // Messages with a single stage are not forwarded, so these are certainly lost.
             for lost in flight.routes.extract_if(.., |route| *route == [instance]) {
                 self.loads.remove(&lost);

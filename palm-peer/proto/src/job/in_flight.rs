@@ -66,7 +66,7 @@ impl InFlight {
 
     /// Returns the route of the current attempt.
     pub(super) fn route(&self) -> Option<&Vec<Uuid>> {
-        self.routes.last().filter(|_| self.state == State::UnderWay)
+        if self.state == State::UnderWay { self.routes.last() } else { None }
     }
 }
 

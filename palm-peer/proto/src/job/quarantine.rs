@@ -53,7 +53,10 @@ impl Quarantine {
 
     /// Returns when to call [`Quarantine::next`] again, unless a message leaves before.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.out.filter(|_| !self.waiting.is_empty()).map(|(_, until)| until)
+        if self.waiting.is_empty() {
+            return None;
+        }
+        self.out.map(|(_, until)| until)
     }
 }
 

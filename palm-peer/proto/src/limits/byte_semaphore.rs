@@ -22,7 +22,9 @@ impl ByteSemaphore {
         let place = self.waiting.iter().position(|(other, _)| *other == id);
         match place {
             None if self.waiting.is_empty() && self.fits(bytes) => {}
-            Some(0) if self.fits(bytes) => drop(self.waiting.pop_front()),
+            Some(0) if self.fits(bytes) => {
+                self.waiting.pop_front();
+            }
             Some(_) => return false,
             None => {
                 self.waiting.push_back((id, bytes));

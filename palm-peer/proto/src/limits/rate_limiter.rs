@@ -21,7 +21,8 @@ impl RateLimiter {
     /// Counts an event. Returns whether it is within the limit.
     pub fn try_acquire(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.began) > SECOND {
-            (self.began, self.count) = (now, 0);
+            self.began = now;
+            self.count = 0;
         }
         self.count = self.count.saturating_add(1);
         self.count <= self.max

@@ -226,7 +226,8 @@ mod tests {
                     break reader.waiting(sent, now).is_err();
                 }
                 now += pause;
-                (moved, sent) = (now, sent + 1);
+                moved = now;
+                sent += 1;
             };
             assert!(!stalled || now == moved + STALL_TIMEOUT, "seed {seed}");
             assert!(stalled || pauses.is_empty(), "seed {seed}: it was not disconnected");

@@ -119,15 +119,16 @@ impl Entry {
     /// Ends the current series of probes. Its turn in the round stays: it may fall silent before then.
     pub(super) fn end_series(&mut self) {
         self.probes.clear();
-        (self.retry_at, self.queued) = (None, None);
+        self.retry_at = None;
+        self.queued = None;
     }
 
     /// Returns its next deadline.
     pub(super) fn due(&self) -> Option<Instant> {
         let probes = self.probes.iter().map(|(_, deadline)| *deadline);
         // A probe that waits in the queue is sent when there is room.
-        let next = [self.turn_at, self.retry_at].into_iter().flatten().filter(|_| self.queued.is_none());
-        probes.chain(next).chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline)).min()
+        let next = if self.queued.is_none() { [self.turn_at, self.retry_at] } else { [None, None] };
+        probes.chain(next.into_iter().flatten()).chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline)).min()
     }
 
     /// Returns whether clients may reach it: a leader has reached it, and it has not been found dead.
@@ -146,6 +147,7 @@ impl Entry {
             self.published = Some(modified);
         }
         self.record = record;
-        (self.modified, self.outdated) = (modified, false);
+        self.modified = modified;
+        self.outdated = false;
     }
 }

@@ -43,19 +43,24 @@ impl Registry {
     ///
     /// A place moves when the mesh grows, but a server never waits much longer than a period after its last answer.
     fn give_turn(&mut self, uuid: Uuid, now: Instant) {
-        let (place, longest) = (now + self.window().mul_f64(phase(uuid)), self.period + SLACK);
+        let place = now + self.window().mul_f64(phase(uuid));
+        let longest = self.period + SLACK;
         if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.doom.is_none()) {
-            let answered_at = entry.answered_at.filter(|_| !entry.is_failing);
-            entry.turn_at = Some(answered_at.map_or(place, |at| place.min(at + longest)));
+            entry.turn_at = Some(match entry.answered_at {
+                Some(at) if !entry.is_failing => place.min(at + longest),
+                _ => place,
+            });
         }
     }
 
     /// Gives a server that has registered a turn in the current round, if its place is still to come: the one in the next round may be
     /// almost two periods away. The mesh may still grow, so the latest possible place is used.
     pub(super) fn join_round(&mut self, uuid: Uuid, now: Instant) {
-        let is_large = !self.window().is_zero();
+        if self.window().is_zero() {
+            return;
+        }
         let place = (self.next_round + self.longest_window().mul_f64(phase(uuid))).checked_sub(self.period);
-        if let Some(entry) = self.servers.get_mut(&uuid).filter(|_| is_large) {
+        if let Some(entry) = self.servers.get_mut(&uuid) {
             entry.turn_at = place.filter(|at| *at > now);
         }
     }
@@ -151,7 +156,8 @@ impl Registry {
             return;
         }
         entry.acquit();
-        (entry.answered_at, entry.is_failing) = (Some(now), false);
+        entry.answered_at = Some(now);
+        entry.is_failing = false;
         entry.last_error = None;
         // A digest with a full entry reports an error.
         let level = if digest.contains(':') { Level::Info } else { self.detail() };

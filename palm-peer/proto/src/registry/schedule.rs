@@ -109,7 +109,9 @@ impl Registry {
             && let Some((_, uuid)) = self.schedule.waiting.pop_first()
         {
             if let Some(entry) = self.servers.get_mut(&uuid) {
-                (entry.queued, entry.sent, entry.misses) = (None, 0, 0);
+                entry.queued = None;
+                entry.sent = 0;
+                entry.misses = 0;
                 // The turn that came while it waited is this one.
                 entry.turn_at.take_if(|at| now >= *at);
                 self.send_probe(uuid, now);

@@ -22,7 +22,9 @@ impl Registry {
         while taken.len() < max
             && let Some(uuid) = self.unvouched.pop_first()
         {
-            if let Some(entry) = self.servers.get(&uuid).filter(|_| self.is_unvouched(uuid)) {
+            if let Some(entry) = self.servers.get(&uuid)
+                && self.is_unvouched(uuid)
+            {
                 taken.push((Record { leader: Some(self.me), ..entry.record.clone() }, entry.modified));
                 self.writing.insert(uuid, Write { replaces: entry.modified, removal: None, publishes: false });
             }

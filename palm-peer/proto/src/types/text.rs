@@ -54,7 +54,7 @@ pub fn formatted(value: fmt::Arguments<'_>) -> String {
 pub fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let message = message_in(&*panic).to_owned();
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        // Dropping that value could panic in turn, without end.
+        #[expect(clippy::mem_forget, reason = "dropping that value could panic in turn, without end")]
         mem::forget(another);
     }
     message

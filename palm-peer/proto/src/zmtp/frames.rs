@@ -152,7 +152,9 @@ impl Scanner {
         let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(there);
         self.left -= passed as u64;
         if self.left == 0 && self.within && !self.more {
-            (self.within, self.frames, self.bytes) = (false, 0, 0);
+            self.within = false;
+            self.frames = 0;
+            self.bytes = 0;
             self.messages += 1;
         }
         passed
@@ -174,8 +176,11 @@ impl Scanner {
             return Ok(ControlFlow::Break(Step::Long(header.length)));
         }
         self.permission = if is_long { Permission::Used } else { Permission::Needed };
-        (self.left, self.more, self.within) = (header.length, header.more, true);
-        (self.frames, self.bytes) = (self.frames + 1, length);
+        self.left = header.length;
+        self.more = header.more;
+        self.within = true;
+        self.frames += 1;
+        self.bytes = length;
         Ok(ControlFlow::Continue(header.size))
     }
 }

@@ -76,7 +76,8 @@ impl ToClient {
     /// the connection broken as it writes: then a task of its own, on a thread that others need, waits for a lock.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let guest = Arc::clone(&self.guest);
-        (self.kept, self.rest) = (Vec::new(), WriteBuffer::default());
+        self.kept = Vec::new();
+        self.rest = WriteBuffer::default();
         with_scratch(|scratch| {
             while let Ok(1..) = ready!(Pin::new(&mut &guest.inner).poll_read(cx, scratch)) {}
             Poll::Ready(())

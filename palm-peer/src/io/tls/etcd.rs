@@ -146,7 +146,10 @@ async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), into: &mut [
         stream.flush().await
     };
     let written: io::Result<()> = written.await;
-    stream.read_exact(into).await.map_err(|error| written.err().filter(|_| !is_tls(&error)).unwrap_or(error))
+    stream.read_exact(into).await.map_err(|error| match written {
+        Err(earlier) if !is_tls(&error) => earlier,
+        _ => error,
+    })
 }
 
 fn is_tls(error: &io::Error) -> bool {

@@ -50,7 +50,8 @@ fn longest_gap(progress: &Progress, more: u64, mut since: Instant) -> Duration {
         thread::sleep(Duration::from_millis(5));
         longest = longest.max(since.elapsed());
         if progress.done() > done {
-            (done, since) = (progress.done(), Instant::now());
+            done = progress.done();
+            since = Instant::now();
         }
     }
     longest

@@ -80,7 +80,8 @@ pub(super) fn goes_on(what: &str, progress: &Progress, more: u64, for_at_least: 
         thread::sleep(Duration::from_millis(5));
         longest = longest.max(since.elapsed());
         if progress.done() > done {
-            (done, since) = (progress.done(), Instant::now());
+            done = progress.done();
+            since = Instant::now();
         }
         assert!(longest < BOUND, "{what}: no result for {longest:.1?}");
     }

@@ -39,7 +39,8 @@ fn measure(progress: &Progress, time: Duration) -> Measured {
         thread::sleep(Duration::from_millis(5));
         gap = gap.max(since.elapsed());
         if progress.done() > done {
-            (done, since) = (progress.done(), Instant::now());
+            done = progress.done();
+            since = Instant::now();
         }
     }
     let rate = (done - before) as f64 / start.elapsed().as_secs_f64();

@@ -136,7 +136,9 @@ fn a_rejected_client_learns_the_reason() {
             settings.etcd = vec![etcd.endpoint()];
             settings.tls = palm_peer::Tls::Auto;
             let Certificate { ca, cert, key } = files.clone();
-            (settings.cacert, settings.cert, settings.key) = (Some(ca), Some(cert), Some(key));
+            settings.cacert = Some(ca);
+            settings.cert = Some(cert);
+            settings.key = Some(key);
         })
     };
     let theirs = Authority::new("theirs");

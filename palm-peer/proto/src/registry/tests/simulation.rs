@@ -137,7 +137,8 @@ impl World {
 
     fn join(&mut self, id: Uuid) {
         let server = self.servers.get_mut(&id).expect("a server");
-        (server.state, server.life) = (State::Alive, server.life + 1);
+        server.state = State::Alive;
+        server.life += 1;
         let fresh = record(id.as_u128(), server.life);
         self.published.remove(&id);
         self.put(id, Some(fresh));

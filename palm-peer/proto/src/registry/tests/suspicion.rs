@@ -84,7 +84,8 @@ fn a_leader_that_alone_cannot_reach_a_server_resigns() {
 #[test]
 fn a_leader_with_short_rounds_resigns_as_well() {
     let mut desk = mesh(5);
-    (desk.registry.period, desk.registry.timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    desk.registry.period = Duration::from_secs(2);
+    desk.registry.timeout = Duration::from_secs(1);
     desk.pass(Duration::ZERO);
     let reaches = |from, to| !(from == leader() && to == uuid(1));
     let (removed, resigned) = live(&mut desk, ROUND * 2, reaches);
