@@ -1,11 +1,11 @@
 //! How a connection gets in: the handshake with the stranger, and then one with the inner socket.
 
 use super::{
-    RETRY, Shared,
     client_stream::ClientStream,
     connection_table::{self, ConnectionState},
     fd_reserve::Reserve,
     proxy::{End, ToClient, ToServer},
+    shared::{RETRY, Shared},
 };
 use crate::io::{
     executor::{self, TcpStream, UnixStream},
@@ -168,7 +168,7 @@ async fn carry(shared: &Arc<Shared>, guest: Arc<ClientConnection>, kept: Vec<u8>
         parting.0.part(end);
         poll_fn(|cx| outward.poll_rest(cx)).await;
     };
-    super::carry(Name::ConnectionOutward, &shared.tally, carrying);
+    shared.carry(Name::ConnectionOutward, carrying);
     let guest = GoodbyeAck(guest);
     let guest = &guest.0;
     let mut inward = ToServer::new(Arc::clone(guest), Arc::clone(&shared.table), shared.limits, kept);
@@ -187,7 +187,7 @@ async fn enter(
     let id = shared.connections.fetch_add(1, Ordering::Relaxed);
     let state = shared.table.open(id);
     shared.tally.entered();
-    let connected = timer::timeout(HANDSHAKE, shared.connect(&connection_table::identity(id), reserve)).await;
+    let connected = timer::timeout(HANDSHAKE, connect(shared, &connection_table::identity(id), reserve)).await;
     let connected = connected.unwrap_or_else(|_| Err(late(HANDSHAKE)));
     let inner = connected.inspect_err(|_| {
         let _ = shared.table.close(&state);
@@ -208,31 +208,29 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8
     Ok((outside, kept))
 }
 
-impl Shared {
-    /// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
-    /// then waits for others, but not for ever. An inner socket that does not work any more is made anew, once.
-    async fn connect(&self, connection: &Connection, reserve: Reserve) -> io::Result<UnixStream> {
-        let start = Instant::now();
-        let mut inner = self.inner.lock().await;
-        drop(reserve);
-        let mut reopened = false;
-        loop {
-            let connected = timer::timeout(INNER, inner.connect(connection)).await;
-            match connected.unwrap_or_else(|_| Err(late(INNER))) {
-                Err(error) if fd_limit::is_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE => {
-                    self.released().await;
-                }
-                // The pipe is broken when nobody receives any more.
-                Err(error)
-                    if !fd_limit::is_exhausted(&error)
-                        && error.kind() != io::ErrorKind::BrokenPipe
-                        && !std::mem::replace(&mut reopened, true) =>
-                {
-                    self.tally.reopen(&error);
-                    inner.reopen()?;
-                }
-                connected => return connected,
+/// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
+/// then waits for others, but not for ever. An inner socket that does not work any more is made anew, once.
+async fn connect(shared: &Shared, connection: &Connection, reserve: Reserve) -> io::Result<UnixStream> {
+    let start = Instant::now();
+    let mut inner = shared.inner.lock().await;
+    drop(reserve);
+    let mut reopened = false;
+    loop {
+        let connected = timer::timeout(INNER, inner.connect(connection)).await;
+        match connected.unwrap_or_else(|_| Err(late(INNER))) {
+            Err(error) if fd_limit::is_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE => {
+                shared.released().await;
             }
+            // The pipe is broken when nobody receives any more.
+            Err(error)
+                if !fd_limit::is_exhausted(&error)
+                    && error.kind() != io::ErrorKind::BrokenPipe
+                    && !std::mem::replace(&mut reopened, true) =>
+            {
+                shared.tally.reopen(&error);
+                inner.reopen()?;
+            }
+            connected => return connected,
         }
     }
 }

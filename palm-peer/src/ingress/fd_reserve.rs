@@ -1,6 +1,6 @@
 //! The file descriptors that a connection will need, held from when it is accepted until it needs them.
 
-use super::Shared;
+use super::shared::Shared;
 use crate::io::fd_limit;
 use palm_proto::limits::connection_limiter::has_descriptors;
 use std::{fs::File, io, os::fd::AsRawFd as _};

@@ -10,43 +10,36 @@ mod fd_reserve;
 mod inner;
 pub(crate) mod metrics;
 mod proxy;
+mod shared;
 
 pub(crate) use self::inner::NoDirectory;
 
 use self::{
     connection::ConnectionPermit, connection_table::ConnectionTable, fd_reserve::Reserve, inner::Inner,
-    metrics::IngressMetrics,
+    metrics::IngressMetrics, shared::Shared,
 };
-use crate::{
-    io::{
-        executor::{self, TcpListener, TcpStream},
-        tasks::{Name, Supervisor},
-        timer,
-        tls::Credentials,
-        zmq::{self, Connection, Frames, RouterEvent},
-    },
-    sync::lock,
+use crate::io::{
+    executor::{self, TcpListener, TcpStream},
+    tasks::{Name, Supervisor},
+    timer,
+    tls::Credentials,
+    zmq::{self, Connection, Frames, RouterEvent},
 };
 use futures::{
     FutureExt as _,
     channel::oneshot,
-    future::{BoxFuture, Either, Shared as SharedFuture, select},
+    future::{BoxFuture, Either, select},
     pin_mut,
     task::AtomicWaker,
 };
 use palm_proto::{config::ValidConfig, limits::connection_limiter::ConnectionLimiter, zmtp::frames::Limits};
 use std::{
     fs::File,
-    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
-    task::Poll,
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
-
-/// After how long it is tried again to accept when there was no descriptor left and none of ours was released.
-const RETRY: Duration = Duration::from_millis(250);
 
 /// How many connections the system keeps for the door until it accepts them, if `net.core.somaxconn` allows so many. The standard
 /// library asks for 128. When there are more, the system drops packets: who comes then waits for a second or more, or is
@@ -55,44 +48,6 @@ const BACKLOG: i32 = 4096;
 
 /// How long closing waits for the connections to end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// What the tasks of the door share.
-#[derive(Debug)]
-struct Shared {
-    limits: Limits,
-    admission: Mutex<ConnectionLimiter>,
-    table: Arc<ConnectionTable>,
-    tally: Arc<IngressMetrics>,
-    /// What TLS is made of, where it is spoken.
-    credentials: Option<Arc<Credentials>>,
-    /// Numbers the connections, which makes their identities.
-    connections: AtomicU64,
-    /// Woken when a connection has ended.
-    ended: AtomicWaker,
-    /// Ends with the door.
-    closing: SharedFuture<oneshot::Receiver<()>>,
-    /// The way to `ZeroMQ`, for one connection at a time.
-    inner: futures::lock::Mutex<Inner>,
-    /// Copied to hold descriptors.
-    spare: File,
-}
-
-impl Shared {
-    fn admission(&self) -> MutexGuard<'_, ConnectionLimiter> {
-        lock(&self.admission)
-    }
-
-    /// Waits until a connection has ended, or for a moment: others may release descriptors too, and of several tasks that
-    /// wait here only the last is woken.
-    async fn released(&self) {
-        let mut first = true;
-        let ended = poll_fn(|cx| {
-            self.ended.register(cx.waker());
-            if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
-        });
-        select(ended, timer::sleep(RETRY)).await;
-    }
-}
 
 /// Why a door does not open.
 #[derive(Debug)]
@@ -248,17 +203,11 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::conver
     }
 }
 
-/// Carries a part of one connection. A panic is that connection's end, and nobody else's.
-fn carry(name: Name, tally: &Arc<IngressMetrics>, part: impl Future<Output = ()> + Send + 'static) {
-    let tally = Arc::clone(tally);
-    executor::spawn_or(name, part, move || tally.panicked());
-}
-
 fn admit(shared: &Arc<Shared>, reserve: Reserve, tcp: TcpStream, from: SocketAddr) {
     match ConnectionPermit::take(shared, from.ip()) {
         Ok(place) => {
             let hosting = connection::host(Arc::clone(shared), place, reserve, tcp);
-            carry(Name::Connection, &shared.tally, hosting);
+            shared.carry(Name::Connection, hosting);
         }
         Err(refusal) => shared.tally.refuse(refusal, from.ip(), ""),
     }

@@ -1,0 +1,68 @@
+//! What the tasks of the ingress share.
+
+use super::{connection_table::ConnectionTable, inner::Inner, metrics::IngressMetrics};
+use crate::{
+    io::{executor, tasks::Name, timer, tls::Credentials},
+    sync::lock,
+};
+use futures::{
+    channel::oneshot,
+    future::{Shared as SharedFuture, select},
+    task::AtomicWaker,
+};
+use palm_proto::{limits::connection_limiter::ConnectionLimiter, zmtp::frames::Limits};
+use std::{
+    fs::File,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
+    task::Poll,
+    time::Duration,
+};
+
+/// After how long it is tried again to accept when there was no descriptor left and none of ours was released.
+pub(super) const RETRY: Duration = Duration::from_millis(250);
+
+/// What the tasks of the door share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) admission: Mutex<ConnectionLimiter>,
+    pub(super) table: Arc<ConnectionTable>,
+    pub(super) tally: Arc<IngressMetrics>,
+    /// What TLS is made of, where it is spoken.
+    pub(super) credentials: Option<Arc<Credentials>>,
+    /// Numbers the connections, which makes their identities.
+    pub(super) connections: AtomicU64,
+    /// Woken when a connection has ended.
+    pub(super) ended: AtomicWaker,
+    /// Ends with the door.
+    pub(super) closing: SharedFuture<oneshot::Receiver<()>>,
+    /// The way to `ZeroMQ`, for one connection at a time.
+    pub(super) inner: futures::lock::Mutex<Inner>,
+    /// Copied to hold descriptors.
+    pub(super) spare: File,
+}
+
+impl Shared {
+    /// Who is in.
+    pub(super) fn admission(&self) -> MutexGuard<'_, ConnectionLimiter> {
+        lock(&self.admission)
+    }
+
+    /// Waits until a connection has ended, or for a moment: others may release descriptors too, and of several tasks that
+    /// wait here only the last is woken.
+    pub(super) async fn released(&self) {
+        let mut first = true;
+        let ended = poll_fn(|cx| {
+            self.ended.register(cx.waker());
+            if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
+        });
+        select(ended, timer::sleep(RETRY)).await;
+    }
+
+    /// Carries a part of one connection. A panic is that connection's end, and nobody else's.
+    pub(super) fn carry(&self, name: Name, part: impl Future<Output = ()> + Send + 'static) {
+        let tally = Arc::clone(&self.tally);
+        executor::spawn_or(name, part, move || tally.panicked());
+    }
+}
