@@ -1,6 +1,6 @@
 //! What a person does to the mesh: looks at it, takes servers out, clears it.
 
-use crate::leader::tombstones::{Noted, delete_with_note, note};
+use crate::leader::tombstones::{Removal, Removed};
 use crate::{
     error::{Error, ErrorKind},
     io::wall_clock,
@@ -67,8 +67,8 @@ impl MeshAdmin {
         let removed = self.bounded(self.try_to_remove(name)).await?;
         match removed {
             None => Err(Error::new(ErrorKind::NotFound, format!("no server {name} is registered"))),
-            Some(Removed { entry, noted: true }) => Ok(entry),
-            Some(Removed { noted: false, .. }) => Err(Error::new(
+            Some((entry, true)) => Ok(entry),
+            Some((_, false)) => Err(Error::new(
                 ErrorKind::NotRecorded,
                 format!(
                     "the record of {name} is deleted, but etcd is out of space and refused the note that keeps the \
@@ -78,7 +78,8 @@ impl MeshAdmin {
         }
     }
 
-    async fn try_to_remove(&self, name: &str) -> Result<Option<Removed>, EtcdError> {
+    /// Returns the entry, if there was one, and whether its server stays out.
+    async fn try_to_remove(&self, name: &str) -> Result<Option<(ServerEntry, bool)>, EtcdError> {
         let key = format!("{}{name}", self.keys.servers());
         let (found, election) = self.read(Operation::get(&key)).await?;
         let Some(entry) = server_entries(&self.keys, &found, &election).pop() else { return Ok(None) };
@@ -87,23 +88,15 @@ impl MeshAdmin {
         let Some(uuid) = uuid else {
             let deletion = Transaction::new().present(&key).then(Operation::delete(&key));
             self.etcd.transact(deletion).await?;
-            return Ok(Some(Removed { entry, noted: true }));
+            return Ok(Some((entry, true)));
         };
-        let departed = self.keys.departed(uuid);
-        let eviction =
-            Transaction::new().present(&key).then(Operation::delete(&key)).or_else(Operation::get(&departed));
-        // Of a record that cannot be read nothing is published.
-        let published = entry.record.as_ref().ok().map(|record| self.keys.pipeline(&record.server, uuid));
-        let eviction = published.iter().fold(eviction, |eviction, key| eviction.then(Operation::delete(key)));
-        let Noted { outcome, lease } =
-            delete_with_note(&self.etcd, eviction, &departed, &note(RemovedBy::Admin, REMOVED_BY_ADMIN)).await?;
-        // The answer to an attempt that went through may have been lost: then the note is ours.
-        let noted = |note: &KeyValue| lease.is_some() && note.lease == lease;
-        let removed = outcome.succeeded || outcome.reads.iter().flatten().any(noted);
-        if let Some(lease) = lease.filter(|_| !removed) {
-            self.etcd.revoke_lease(lease).await?;
-        }
-        Ok(removed.then_some(Removed { entry, noted: lease.is_some() }))
+        let server = entry.record.as_ref().ok().map(|record| record.server.as_str());
+        let removal = Removal::new(&self.keys, uuid, server, RemovedBy::Admin, REMOVED_BY_ADMIN);
+        Ok(match removal.carry_out(&self.etcd, Transaction::new().present(&key)).await? {
+            Removed::Not => None,
+            Removed::WithTombstone => Some((entry, true)),
+            Removed::WithoutTombstone => Some((entry, false)),
+        })
     }
 
     /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
@@ -172,12 +165,6 @@ impl MeshAdmin {
         })?;
         Ok(answered?)
     }
-}
-
-/// What was removed, and whether there is a note for it.
-struct Removed {
-    entry: ServerEntry,
-    noted: bool,
 }
 
 /// What the two reads of a transaction found.

@@ -22,7 +22,7 @@ use palm_proto::{
     lease::LeaseClock,
     pipeliner,
     registry::{Action, Event, Line, Registry, Token},
-    types::{ids::Revision, keys::Keys, record::Record, tombstone::Tombstone},
+    types::{ids::Revision, keys::Keys, record::Record},
 };
 use std::{
     future::{self, Future},
@@ -390,9 +390,4 @@ fn write_line(target: &str, line: &Line) {
     } else {
         log::log!(target: target, line.level, "{}", line.text);
     }
-}
-
-/// The note under a key of `/departed/`.
-fn departure_in(kv: Option<KeyValue>) -> Option<(Tombstone, Revision)> {
-    kv.and_then(|kv| Some((Tombstone::from_json(&kv.value)?, kv.modified)))
 }

@@ -1,12 +1,12 @@
 //! The leader's writes. Each compares the leader's own key of the election: a deposed leader's write fails.
 
-use super::{LeaderContext, again, departure_in};
+use super::{LeaderContext, again};
 use crate::{
     io::{
-        etcd::{EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction},
+        etcd::{EtcdError, KeyValue, Lease, Operation, Transaction},
         timer,
     },
-    leader::tombstones::{DEPARTED_FOR, REVOKING, note},
+    leader::tombstones::{self, LEASE_OF_GONE},
     sync::lock,
 };
 use palm_proto::{
@@ -102,31 +102,22 @@ pub(super) struct Removal {
 /// removal by hand, which is of the record alone. (Not the leader's own, which is what it leads by.)
 pub(super) async fn remove(context: LeaderContext, removal: Removal) -> Written {
     let Removal { uuid, server, modified, reason, lease, revoke } = removal;
-    let (key, departed) = (context.keys.server(uuid), context.keys.departed(uuid));
-    let published = context.keys.pipeline(&server, uuid);
-    let deletions = [Operation::delete(&key), Operation::delete(&published)];
-    let replaced = [(key.as_str(), Some(modified))];
-    let written = match context.etcd.grant_lease(DEPARTED_FOR).await {
-        Ok(granted) => {
-            let put = Operation::put(&departed, note(RemovedBy::Registry, reason).to_json(), Lease::Attach(granted.id));
-            fenced(&context, replaced, deletions.iter().cloned().chain([put])).await
-        }
-        Err(error) => Err(error),
+    let removal = tombstones::Removal::new(&context.keys, uuid, Some(&server), RemovedBy::Registry, reason);
+    let candidacy = match lease {
+        Some(lease) if uuid != context.me => vec![context.keys.candidate(lease)],
+        _ => Vec::new(),
     };
-    let written = match written {
-        Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
-            context.etcd.log_failure(&format!("writing {departed}, which says \"{reason}\","), &error);
-            let candidacy = lease.filter(|_| uuid != context.me).map(|lease| context.keys.candidate(lease));
-            let candidacy = candidacy.map(|key| Operation::delete(&key));
-            fenced(&context, replaced, deletions.into_iter().chain(candidacy)).await
-        }
-        written => written,
+    let replaced = (removal.record.as_str(), Some(modified));
+    let transact = |operations: Vec<Operation>| fenced(&context, [replaced], operations);
+    let written = match removal.transact(&context.etcd, &candidacy, transact).await {
+        Ok((written, _)) => written,
+        Err(error) => failed(&context, &removal.record, &error),
     };
-    let written = written.unwrap_or_else(|error| failed(&context, &key, &error));
-    if let (Written::Done(_), Some(lease)) = (written, lease.filter(|_| revoke))
-        && let Err(error) = context.etcd.revoke_lease(lease).await
+    if revoke
+        && let Written::Done(_) = written
+        && let Some(lease) = lease
     {
-        context.etcd.log_failure(REVOKING, &error);
+        tombstones::revoke(&context.etcd, lease, LEASE_OF_GONE).await;
     }
     written
 }
@@ -188,7 +179,8 @@ async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) ->
     // two tells of it.
     let lease_alive = lease_lives.await?;
     let (departed, reset) = futures::try_join!(etcd.get(&departed), etcd.get(&reset))?;
-    let departure = departure_in(departed).filter(|(_, at)| *at > gone.modified).map(|(departure, _)| departure);
+    let departure = departed.as_ref().and_then(tombstones::read);
+    let departure = departure.filter(|(_, at)| *at > gone.modified).map(|(departure, _)| departure);
     let reset = reset.is_some_and(|mark| mark.modified > gone.modified);
     Ok(Event::Deleted { uuid, written: gone.modified, departure, reset, lease_alive })
 }
@@ -202,8 +194,8 @@ pub(super) async fn end_of_predecessor(
     let LeaderContext { etcd, keys, .. } = context;
     // In this order for the reason given in `try_to_explain`.
     let lease_lost = etcd.lease_ttl(lease).await?.is_none();
-    let note = departure_in(etcd.get(&keys.departed(uuid)).await?);
-    Ok(match note.map(|(departure, _)| departure.why) {
+    let note = etcd.get(&keys.departed(uuid)).await?;
+    Ok(match note.as_ref().and_then(tombstones::read).map(|(departure, _)| departure.why) {
         Some(RemovedBy::Admin) => Some(REMOVED_BY_ADMIN),
         Some(RemovedBy::Itself | RemovedBy::Registry) => None,
         None => lease_lost.then_some("its lease expired"),

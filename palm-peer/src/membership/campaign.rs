@@ -10,7 +10,7 @@ use crate::{
         tasks::Name,
         timer,
     },
-    leader::tombstones::remove_dead_peer,
+    leader::tombstones::{self, LEASE_OF_GONE, Removal, Removed},
     sync::lock,
 };
 use futures::future::select;
@@ -21,6 +21,7 @@ use palm_proto::{
         ids::{LeaseId, Revision},
         keys::Keys,
         record::Record,
+        tombstone::RemovedBy,
     },
 };
 use std::{
@@ -255,13 +256,14 @@ async fn others_agree(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: Uuid) -
 
 async fn remove_dead_leader(etcd: Etcd, keys: Keys, leader: Candidate, record: Record, kv: KeyValue) -> bool {
     let uuid = record.uuid;
-    let candidate = (leader.key.as_str(), leader.created, leader.lease);
-    match remove_dead_peer(&etcd, &keys, (uuid, &record.server), &kv, candidate).await {
-        Ok(buried) => {
-            if buried {
-                log::info!(target: "registry", "Deleted server {uuid} because its process is gone");
-            }
-            buried
+    let guard = Transaction::new().created(&leader.key, leader.created).modified(&kv.key, kv.modified);
+    let removal = Removal::new(&keys, uuid, Some(&record.server), RemovedBy::Registry, "its process is gone");
+    match removal.with_candidacy(leader.key).carry_out(&etcd, guard).await {
+        Ok(Removed::Not) => false,
+        Ok(Removed::WithTombstone | Removed::WithoutTombstone) => {
+            tombstones::revoke(&etcd, leader.lease, LEASE_OF_GONE).await;
+            log::info!(target: "registry", "Deleted server {uuid} because its process is gone");
+            true
         }
         Err(error) => {
             etcd.log_failure("removing the leader, whose process is gone,", &error);

@@ -6,7 +6,10 @@ use crate::{
         etcd::{Etcd, EtcdError, EtcdErrorKind, Granted, LeaseRequest},
         timer,
     },
-    leader::SharedClock,
+    leader::{
+        SharedClock,
+        tombstones::{self, OWN_LEASE},
+    },
 };
 use palm_proto::{lease::LeaseClock, removal::LastWritten, types::ids::LeaseId};
 use std::{
@@ -80,9 +83,7 @@ impl OwnLease {
     pub(crate) async fn give_back(self) {
         let Some(id) = self.request.maybe_granted() else { return };
         let patience = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };
-        if let Ok(Err(error)) = timer::timeout(patience, self.etcd.revoke_lease(id)).await {
-            self.etcd.log_failure("revoking the own lease (it will expire by itself)", &error);
-        }
+        let _ = timer::timeout(patience, tombstones::revoke(&self.etcd, id, OWN_LEASE)).await;
     }
 }
 

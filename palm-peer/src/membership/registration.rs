@@ -3,7 +3,7 @@
 use crate::{
     io::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
     io::wall_clock,
-    leader::tombstones::{DEPARTED_FOR, delete_with_note, note},
+    leader::tombstones::{self, OWN_LEASE, Removal, put_tombstone},
 };
 use palm_proto::{
     config::ValidConfig,
@@ -12,7 +12,7 @@ use palm_proto::{
         ids::{LeaseId, Revision},
         keys::Keys,
         record::Record,
-        tombstone::{REMOVED_BY_ADMIN, RemovedBy, Tombstone},
+        tombstone::{REMOVED_BY_ADMIN, RemovedBy},
     },
 };
 /// Why a peer could not register.
@@ -66,7 +66,9 @@ impl Registrar {
             if epoch != self.etcd.epoch() {
                 continue;
             }
-            if note.as_ref().zip(known).is_some_and(|(note, known)| is_eviction(note, known, epoch)) {
+            if let (Some(note), Some(known)) = (&note, known)
+                && is_eviction(note, known, epoch)
+            {
                 return Err(RegisterError::Evicted);
             }
             // Nobody may slip an eviction in between.
@@ -115,7 +117,7 @@ impl Registrar {
             written,
             deleted,
             epoch: self.etcd.epoch(),
-            departure: departed.as_ref().and_then(|kv| Some((Tombstone::from_json(&kv.value)?, kv.modified))),
+            departure: departed.as_ref().and_then(tombstones::read),
             reset: reset.as_ref().map(|kv| kv.modified),
             lease_alive,
         };
@@ -149,16 +151,11 @@ impl Registrar {
         let guard = unchanged(guard, &self.keys.departed(uuid), departed);
         let guard = unchanged(guard, &self.keys.reset(), reset);
         let noting = async {
-            let note_lease = self.etcd.grant_lease(DEPARTED_FOR).await?.id;
-            let note = note(RemovedBy::Admin, REMOVED_BY_ADMIN).to_json();
-            let put = Operation::put(&self.keys.departed(uuid), note, Lease::Attach(note_lease));
-            let outcome = self
-                .etcd
-                .transact(guard.then(put).then(self.withdrawal()).or_else(Operation::get(&self.keys.departed(uuid))))
-                .await?;
-            // The answer to an attempt that went through may have been lost.
-            let ours = outcome.reads.iter().flatten().any(|kv| kv.lease == Some(note_lease));
-            Ok::<_, EtcdError>(outcome.succeeded || ours)
+            let departed = self.keys.departed(uuid);
+            let (put, lease) = put_tombstone(&self.etcd, &departed, RemovedBy::Admin, REMOVED_BY_ADMIN).await?;
+            let noting = guard.then(put).then(self.withdrawal()).or_else(Operation::get(&departed));
+            let outcome = self.etcd.transact(noting).await?;
+            Ok::<_, EtcdError>(outcome.succeeded || tombstones::is_ours(&outcome, lease))
         };
         match noting.await {
             Ok(true) => RemovalCause::Evicted,
@@ -172,12 +169,12 @@ impl Registrar {
 
     /// Leaves: one transaction removes the record, what is published of it, and the election key, and leaves a note.
     pub(crate) async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
-        let leaving = Transaction::new()
-            .then(Operation::delete(&self.keys.server(self.record.uuid)))
-            .then(self.withdrawal())
-            .then(Operation::delete(&self.keys.candidate(lease)));
-        let note = note(RemovedBy::Itself, "it killed itself");
-        delete_with_note(&self.etcd, leaving, &self.keys.departed(self.record.uuid), &note).await.map(drop)
+        let Record { uuid, server, .. } = &self.record;
+        Removal::new(&self.keys, *uuid, Some(server), RemovedBy::Itself, "it killed itself")
+            .with_candidacy(self.keys.candidate(lease))
+            .carry_out(&self.etcd, Transaction::new())
+            .await
+            .map(drop)
     }
 
     /// Takes the server out of what clients can reach.
@@ -187,13 +184,11 @@ impl Registrar {
 
     /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.
     pub(crate) async fn revoke(&self, lease: LeaseId) {
-        if let Err(error) = self.etcd.revoke_lease(lease).await {
-            self.etcd.log_failure("revoking the own lease (it will expire by itself)", &error);
-        }
+        tombstones::revoke(&self.etcd, lease, OWN_LEASE).await;
     }
 }
 
 fn is_eviction(note: &KeyValue, known: LastWritten, epoch: u64) -> bool {
-    Tombstone::from_json(&note.value)
-        .is_some_and(|tombstone| tombstone.why == RemovedBy::Admin && known.is_before(&tombstone, note.modified, epoch))
+    tombstones::read(note)
+        .is_some_and(|(tombstone, at)| tombstone.why == RemovedBy::Admin && known.is_before(&tombstone, at, epoch))
 }
