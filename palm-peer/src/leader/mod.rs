@@ -25,7 +25,7 @@ use palm_proto::{
     types::{ids::Revision, keys::Keys, record::Record},
 };
 use std::{
-    future::{self, Future},
+    future::Future,
     ops::ControlFlow,
     pin::pin,
     sync::{Arc, Mutex},
@@ -175,9 +175,8 @@ impl Leader {
         match input {
             // Nothing that this leader knows holds any more; the next leader starts from scratch.
             Input::Changed(Change::NewHistory) => return ControlFlow::Break(End::Deposed),
-            Input::Done(Done::Duties(end)) => return ControlFlow::Break(end),
             Input::Changed(change) => self.changed(change),
-            Input::Done(done) => self.done(done),
+            Input::Done(done) => return self.done(done),
             Input::Tick => self.tick(),
         }
         ControlFlow::Continue(())
@@ -279,13 +278,15 @@ impl Leader {
         );
     }
 
-    fn done(&mut self, done: Done) {
+    fn done(&mut self, done: Done) -> ControlFlow<End> {
         match done {
             Done::Event(event) => self.event(event),
             Done::LinkBroken(uuid) => self.prove_gone(uuid),
-            Done::Vouched(written) => self.vouched(written),
-            Done::Duties(_) | Done::Nothing => {}
+            Done::Vouched(written) => return self.vouched(written),
+            Done::Duties(end) => return ControlFlow::Break(end),
+            Done::Nothing => {}
         }
+        ControlFlow::Continue(())
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
@@ -373,14 +374,15 @@ impl Leader {
         }
     }
 
-    fn vouched(&mut self, batch: Vec<(Uuid, writes::Written)>) {
+    fn vouched(&mut self, batch: Vec<(Uuid, writes::Written)>) -> ControlFlow<End> {
         self.vouching = false;
         for (uuid, written) in batch {
-            match written {
-                writes::Written::Deposed => self.work.push(future::ready(Done::Duties(End::Deposed)).boxed()),
-                written => self.event(Event::WriteDone { uuid, stands: written.stands() }),
+            if written == writes::Written::Deposed {
+                return ControlFlow::Break(End::Deposed);
             }
+            self.event(Event::WriteDone { uuid, stands: written.stands() });
         }
+        ControlFlow::Continue(())
     }
 }
 
