@@ -1,6 +1,6 @@
 //! Backoff: how long to wait before trying again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Returns the wait before attempt `attempt` (from 0): it doubles from `first` up to `max`, and is then shortened by up to half,
 /// by `random` (0 to 1), so that peers that failed together do not retry together ("equal jitter").
@@ -18,15 +18,27 @@ pub fn full_jitter(attempt: u32, first: Duration, max: Duration, random: f64) ->
 }
 
 /// A link that stays open this long does not count as one that its server closed at once.
-pub const HELD: Duration = Duration::from_secs(10);
+const HELD: Duration = Duration::from_secs(10);
 
-/// Returns how long to wait before checking whether a process whose link has ended is gone, after `ends` links in a row that did
-/// not stay open. The first check is immediate; a server that accepts and closes every connection must not cause constant work.
-#[must_use]
-pub fn wait_after_end(ends: u32, random: f64) -> Duration {
-    match ends {
-        0 | 1 => Duration::ZERO,
-        ends => backoff(ends - 2, Duration::from_millis(50), Duration::from_secs(5), random),
+/// Counts the links to a server in a row that did not stay open.
+#[derive(Debug, Default)]
+pub struct LinkEnds {
+    count: u32,
+    /// When one ended last.
+    last: Option<Instant>,
+}
+
+impl LinkEnds {
+    /// Counts a link that has ended. Returns how long to wait before checking whether the process is gone: the first check is immediate; a
+    /// server that accepts and closes every connection must not cause constant work.
+    pub fn ended(&mut self, now: Instant, random: f64) -> Duration {
+        let held = self.last.is_some_and(|last| now.saturating_duration_since(last) > HELD);
+        self.count = if held { 0 } else { self.count.saturating_add(1) };
+        self.last = Some(now);
+        match self.count {
+            0 | 1 => Duration::ZERO,
+            count => backoff(count - 2, Duration::from_millis(50), Duration::from_secs(5), random),
+        }
     }
 }
 
@@ -36,9 +48,17 @@ mod tests {
 
     #[test]
     fn backoff_starts_at_zero_and_grows_to_minutes() {
-        assert_eq!([0, 1, 2, 3].map(|ends| wait_after_end(ends, 0.0).as_millis()), [0, 0, 50, 100]);
-        let hundred: Duration = (0..100).map(|ends| wait_after_end(ends, 1.0)).sum();
+        let mut now = Instant::now();
+        let mut ends = LinkEnds::default();
+        assert_eq!([(); 3].map(|()| ends.ended(now, 0.0).as_millis()), [0, 50, 100]);
+        let hundred: Duration = (0..100).map(|_| ends.ended(now, 1.0)).sum();
         assert!(hundred > Duration::from_secs(180), "{hundred:?}");
+        now += HELD + Duration::from_millis(1);
+        assert_eq!(
+            [(); 3].map(|()| ends.ended(now, 0.0).as_millis()),
+            [0, 0, 50],
+            "one that held is looked into at once"
+        );
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use crate::{
     client::{
+        failure_detector,
         link::{Interest, Link},
-        mesh::{Mesh, OPEN_WITHIN},
+        link_pool::OPEN_WITHIN,
+        mesh::Mesh,
     },
     io::timer,
 };
-use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use palm_proto::types::{instance::Instance, message::Request};
+use palm_proto::types::instance::Instance;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -17,9 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 use uuid::Uuid;
-
-/// How long an instance that is no longer published may take to show that it still answers.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// How long after a link could not be opened to try again, while the instance is published.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -190,13 +188,6 @@ async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> A
 /// Asks an instance whether it still answers. The end of its link, which may come first, is told by the link itself: after a
 /// goodbye nothing is lost with it.
 fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, End)> {
-    async move {
-        let asked = link.request(&mut Request::call(format!("{instance}._ping")), Bytes::new());
-        let fate = link.fate();
-        drop(link);
-        let Ok(reply) = asked else { return (instance, End::SignOfLife) };
-        let silent = timer::timeout(SIGN_OF_LIFE, reply).await.is_err() && !fate.closed_by_goodbye();
-        (instance, if silent { End::NoSignOfLife } else { End::SignOfLife })
-    }
-    .boxed()
+    let answers = failure_detector::answers(instance, link);
+    answers.map(move |answers| (instance, if answers { End::SignOfLife } else { End::NoSignOfLife })).boxed()
 }

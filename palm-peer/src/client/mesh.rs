@@ -1,11 +1,11 @@
 //! A client's view of the mesh, and its links.
 
-use super::slot::{Reopening, Slot};
 use crate::{
     client::{
         dialer::{Dialer, OpenError},
         discovery::{Discovery, KeepsDirectory},
         link::{Broken, Link},
+        link_pool::{LinkPool, OPEN_WITHIN},
         replies::{Reply, ReplyRouter},
     },
     error::{Error, ErrorKind},
@@ -20,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{
     channel::mpsc,
-    future::{Either, join_all, select},
+    future::{Either, select},
 };
 use palm_proto::{
     call::{AttemptError, Call, FailedCall, Next},
@@ -33,16 +33,13 @@ use palm_proto::{
     },
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     future,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, Weak},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
-
-/// How long a link may take to open before another instance is tried.
-pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a link to an instance that is no longer published is kept, if that one does not end it.
 const KEPT_FOR: Duration = Duration::from_secs(30);
@@ -53,9 +50,8 @@ pub(crate) struct Mesh {
     pub uuid: Uuid,
     /// What was set.
     pub options: ValidConfig,
-    dialer: Dialer,
     directory: Mutex<Directory>,
-    links: Mutex<HashMap<Uuid, Arc<Slot>>>,
+    links: LinkPool,
     /// Notified when the directory changes.
     listeners: Mutex<Vec<mpsc::Sender<()>>>,
     /// Where the answers to jobs go.
@@ -73,14 +69,14 @@ impl Mesh {
     ) -> Result<Arc<Self>, Error> {
         let (time, ttl) = (options.join_timeout, options.ttl);
         let folder = options.keys().pipelines();
+        let jobs = ReplyRouter::default();
         let mesh = Arc::new(Self {
             uuid: dialer.me(),
             directory: Mutex::new(Directory::new(dialer.me())),
-            dialer,
             options,
-            links: Mutex::default(),
+            links: LinkPool::new(dialer, jobs.clone()),
             listeners: Mutex::default(),
-            jobs: ReplyRouter::default(),
+            jobs,
             watching: Mutex::new(None),
         });
         let (discovery, listed) = Discovery::new(folder.clone(), ttl);
@@ -126,7 +122,7 @@ impl Mesh {
     /// How many links and listeners there are.
     #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
-        lock(&self.links).len() + lock(&self.listeners).len()
+        self.links.len() + lock(&self.listeners).len()
     }
 
     /// Refuses a payload that is over this client's limit.
@@ -164,7 +160,7 @@ impl Mesh {
     /// Picks one of these instances: [`choose_instance`]. Where one that is picked is failing, all that are failing are tried
     /// again in the background, so that nobody waits for them while there are others.
     pub(crate) fn choose(&self, able: &[Arc<Instance>]) -> Option<Arc<Instance>> {
-        let load = |i: usize| lock(&self.links).get(&able[i].uuid).map_or(0, |slot| slot.in_flight());
+        let load = |i: usize| self.links.in_flight(able[i].uuid);
         let failing = |i: usize| self.is_failing(&able[i]);
         let choice = choose_instance(able.len(), failing, load, |below| fastrand::usize(..below))?;
         Some(Arc::clone(&able[choice]))
@@ -172,52 +168,24 @@ impl Mesh {
 
     /// Whether there was trouble on the way to an instance last. Has it tried again, if so.
     pub(crate) fn is_failing(&self, instance: &Arc<Instance>) -> bool {
-        let Some(slot) = lock(&self.links).get(&instance.uuid).cloned() else { return false };
-        if !slot.is_failing() {
-            return false;
-        }
-        if slot.should_reopen() {
-            let (dialer, jobs, instance) = (self.dialer.clone(), self.jobs.clone(), Arc::clone(instance));
-            let reopening = Reopening(slot);
-            executor::spawn(Name::LinkReopen, async move {
-                // What became of it, the slot knows.
-                let _ = reopening.0.open(&dialer, &instance, OPEN_WITHIN, jobs).await;
-            });
-        }
-        true
+        self.links.is_failing(instance)
     }
 
     /// The link to an instance, if it is open.
     pub(crate) fn open_link(&self, instance: Uuid) -> Option<Arc<Link>> {
-        let slot = lock(&self.links).get(&instance).cloned();
-        slot.and_then(|slot| slot.current())
+        self.links.open_link(instance)
     }
 
     /// Waits until the systems of the other servers have all that was sent over the links.
     pub(crate) async fn flushed(&self) {
-        let links: Vec<_> = lock(&self.links).values().filter_map(|slot| slot.current()).collect();
-        join_all(links.iter().map(|link| link.flushed())).await;
+        self.links.flushed().await;
     }
 
     /// The link to an instance, opened if need be. Fails when it cannot be opened in time.
     pub(crate) async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
-        let slot = self.slot(instance.uuid);
-        if let Some(link) = slot.current() {
-            return Ok(link);
-        }
-        let left = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
-        slot.open(&self.dialer, instance, left, self.jobs.clone()).await
-    }
-
-    /// Returns the slot of the link to an instance. For an instance that is no longer published it is not kept, since nothing would remove it.
-    fn slot(&self, instance: Uuid) -> Arc<Slot> {
-        let mut links = lock(&self.links);
-        match links.get(&instance) {
-            Some(slot) => Arc::clone(slot),
-            // Its place is removed after it is gone from the directory.
-            None if self.directory().contains(instance) => Arc::clone(links.entry(instance).or_default()),
-            None => Arc::default(),
-        }
+        let time = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
+        // The place of one that is no longer published would stay: places are removed after they are gone from the directory.
+        self.links.link_to(instance, time, || self.directory().contains(instance.uuid)).await
     }
 
     async fn try_at(
@@ -265,12 +233,7 @@ impl KeepsDirectory for Mesh {
             }
             removed.retain(|uuid| !directory.contains(*uuid));
         }
-        // Answers under way keep their link alive until they are in.
-        let gone: Vec<_> = {
-            let mut links = lock(&self.links);
-            removed.iter().filter_map(|uuid| links.remove_entry(uuid)).collect()
-        };
-        for link in gone.into_iter().filter_map(|(_, slot)| slot.current()) {
+        for link in removed.into_iter().filter_map(|uuid| self.links.remove(uuid)) {
             // It may be leaving, and still read what was sent to it: were we to close, its goodbye would be answered by a
             // reset, and what it has not read by then would be lost.
             executor::spawn(Name::OldLink, async move {

@@ -2,13 +2,14 @@
 
 pub(crate) mod dialer;
 pub(crate) mod discovery;
+pub(crate) mod failure_detector;
 pub(crate) mod job;
 pub(crate) mod job_links;
 pub(crate) mod link;
+pub(crate) mod link_pool;
 pub(crate) mod mesh;
 pub(crate) mod replies;
 pub(crate) mod running_job;
-pub(crate) mod slot;
 pub(crate) mod witnesses;
 
 use crate::{

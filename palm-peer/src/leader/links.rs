@@ -3,7 +3,10 @@
 use crate::{
     client::{
         dialer::{Dialer, OpenError},
+        failure_detector::{self, Finding},
         link::Link,
+        link_pool::LinkPool,
+        replies::ReplyRouter,
         witnesses,
     },
     io::{fd_limit, timer},
@@ -12,13 +15,11 @@ use crate::{
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, FutureExt as _, select};
 use palm_proto::{
-    backoff::{HELD, wait_after_end},
     limits::connection_limiter::{may_keep_link, may_open_probe},
     registry::Testimony,
     types::message::Request,
 };
 use std::{
-    collections::HashMap,
     future::Future,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -27,12 +28,6 @@ use uuid::Uuid;
 
 /// The level from on which a server's log lines come in full.
 const LEVEL: &str = "ERROR";
-
-/// How long to wait for a greeting, try after try, after a link broke. A process that is being killed closes its
-/// connections before the port that it listens on: the first try may still be let in, and never be answered.
-const RECONNECT_MS: [u64; 4] = [50, 150, 300, 1000];
-/// How long to wait between these tries.
-const BETWEEN: Duration = Duration::from_millis(20);
 
 /// How long to wait before opening a connection is tried again when this process lacks something for it.
 const LOCAL_RETRY: Duration = Duration::from_millis(30);
@@ -58,49 +53,32 @@ impl From<OpenError> for ProbeError {
     }
 }
 
-#[derive(Default)]
-struct Open {
-    links: HashMap<Uuid, (String, Arc<Link>)>,
-    /// How often in a row a server's link has not held, and when it last ended.
-    ends: HashMap<Uuid, (u32, Instant)>,
-    /// Opened since the last look, to be watched for their end.
-    fresh: Vec<(Uuid, BoxFuture<'static, ()>)>,
-}
-
-impl Open {
-    /// A link has ended: how long to wait before looking whether the process is gone.
-    fn wait_after_end(&mut self, uuid: Uuid, now: Instant) -> Duration {
-        let (count, last) = self.ends.entry(uuid).or_insert((0, now));
-        *count = if now.saturating_duration_since(*last) > HELD { 0 } else { *count + 1 };
-        *last = now;
-        wait_after_end(*count, fastrand::f64())
-    }
-}
+/// A link that was opened, with a future that ends when it breaks.
+type Opened = (Uuid, BoxFuture<'static, ()>);
 
 /// The links of one leader.
 #[derive(Clone)]
-pub(super) struct Links {
-    dialer: Dialer,
+pub(crate) struct Links {
+    pool: Arc<LinkPool>,
     timeout: Duration,
-    open: Arc<Mutex<Open>>,
+    /// Opened since the last look, to be watched for their end.
+    opened: Arc<Mutex<Vec<Opened>>>,
 }
 
 impl Links {
     /// No link yet; each may take `timeout` to open.
-    pub(super) fn new(dialer: Dialer, timeout: Duration) -> Self {
-        Self { dialer, timeout, open: Arc::default() }
+    pub(crate) fn new(dialer: Dialer, timeout: Duration) -> Self {
+        Self { pool: Arc::new(LinkPool::new(dialer, ReplyRouter::default())), timeout, opened: Arc::default() }
     }
 
     /// Drops the links to servers that are no longer registered.
-    pub(super) fn keep_only(&self, registered: impl Fn(Uuid) -> bool) {
-        let mut open = lock(&self.open);
-        open.links.retain(|uuid, _| registered(*uuid));
-        open.ends.retain(|uuid, _| registered(*uuid));
+    pub(crate) fn keep_only(&self, registered: impl Fn(Uuid) -> bool) {
+        self.pool.retain(registered);
     }
 
     /// The links opened since the last call, each with a future that ends when the link breaks.
-    pub(super) fn newly_opened(&self) -> Vec<(Uuid, BoxFuture<'static, ()>)> {
-        std::mem::take(&mut lock(&self.open).fresh)
+    pub(crate) fn newly_opened(&self) -> Vec<Opened> {
+        std::mem::take(&mut lock(&self.opened))
     }
 
     /// Asks for the log digest, over a new connection if `fresh`. Over the old one, half of the time is left for a new
@@ -113,7 +91,7 @@ impl Links {
     ) -> impl Future<Output = Result<String, ProbeError>> + Send + 'static {
         let links = self.clone();
         async move {
-            let old = links.find(uuid, &endpoint).filter(|link| !link.is_suspect());
+            let old = links.pool.connected(uuid, &endpoint).filter(|link| !link.is_suspect());
             let Some(old) = old else { return links.ask_anew(uuid, &endpoint).await };
             if fresh {
                 return match links.ask_anew(uuid, &endpoint).await {
@@ -156,7 +134,7 @@ impl Links {
         let end = Instant::now() + self.timeout / 2;
         loop {
             let opened = if fd_limit::lowest_free().is_some_and(|free| may_open_probe(fd_limit::limit(), free)) {
-                self.dialer.open(endpoint, uuid, self.timeout).await
+                self.pool.dial(uuid, endpoint, self.timeout).await
             } else {
                 Err(OpenError::Local("this process has too few file descriptors left".into()))
             };
@@ -199,32 +177,26 @@ impl Links {
     }
 
     /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
-    pub(super) fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
+    pub(crate) fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
         let links = self.clone();
-        // A link that was replaced by a newer one says nothing when it ends.
-        let replaced = self.find(uuid, &endpoint).is_some();
-        let wait = if replaced { Duration::ZERO } else { lock(&self.open).wait_after_end(uuid, Instant::now()) };
         async move {
-            if replaced {
-                return false;
-            }
-            timer::sleep(wait).await;
-            for patience in RECONNECT_MS.map(Duration::from_millis) {
-                match links.link(uuid, &endpoint, patience).await {
-                    Err(error) if error.proves_gone() => return true,
-                    Err(_) => timer::sleep(BETWEEN).await,
-                    Ok(_) => return false,
+            match failure_detector::check(&links.pool, uuid, &endpoint).await {
+                Finding::Gone => true,
+                Finding::Reconnected(link) => {
+                    links.keep(uuid, &endpoint, &link);
+                    false
                 }
+                // A link that was replaced by a newer one says nothing when it ends.
+                Finding::Connected(_) | Finding::Unknown => false,
             }
-            false
         }
     }
 
     async fn link(&self, uuid: Uuid, endpoint: &str, patience: Duration) -> Result<Arc<Link>, OpenError> {
-        if let Some(link) = self.find(uuid, endpoint) {
+        if let Some(link) = self.pool.connected(uuid, endpoint) {
             return Ok(link);
         }
-        let opened = self.dialer.open(endpoint, uuid, patience).await?;
+        let opened = self.pool.dial(uuid, endpoint, patience).await?;
         self.keep(uuid, endpoint, &opened);
         Ok(opened)
     }
@@ -235,14 +207,7 @@ impl Links {
         if !fd_limit::lowest_free().is_some_and(|free| may_keep_link(fd_limit::limit(), free)) {
             return;
         }
-        let mut open = lock(&self.open);
-        open.fresh.push((uuid, link.broken().boxed()));
-        open.links.insert(uuid, (endpoint.to_owned(), Arc::clone(link)));
-    }
-
-    fn find(&self, uuid: Uuid, endpoint: &str) -> Option<Arc<Link>> {
-        let open = lock(&self.open);
-        let (at, link) = open.links.get(&uuid)?;
-        (at == endpoint && !link.is_broken()).then(|| Arc::clone(link))
+        lock(&self.opened).push((uuid, link.broken().boxed()));
+        self.pool.keep(uuid, endpoint, link);
     }
 }

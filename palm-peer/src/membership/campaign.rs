@@ -3,6 +3,9 @@
 use crate::{
     client::{
         dialer::Dialer,
+        failure_detector::{self, Finding},
+        link::Link,
+        link_pool::{LinkPool, OPEN_WITHIN},
         witnesses::{agree_that_gone, registered},
     },
     io::{
@@ -11,11 +14,10 @@ use crate::{
         timer,
     },
     leader::tombstones::{self, LEASE_OF_GONE, Removal, Removed},
-    sync::lock,
 };
 use futures::future::select;
 use palm_proto::{
-    backoff::{HELD, backoff, full_jitter, wait_after_end},
+    backoff::{backoff, full_jitter},
     election::{AHEAD, Candidate, MAX_WAIT},
     types::{
         ids::{LeaseId, Revision},
@@ -24,24 +26,14 @@ use palm_proto::{
         tombstone::RemovedBy,
     },
 };
-use std::{
-    collections::HashMap,
-    pin::pin,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// How many candidates are asked for: one's own and those before it that matter.
 const WANTED: usize = AHEAD + 1;
 
-/// How long a link to the leader may take to open, at most.
-const OPEN_WITHIN: Duration = Duration::from_secs(2);
 /// How long other servers may take to say whether they reach the leader.
 const ASK_WITHIN: Duration = Duration::from_millis(1500);
-/// How long the first try may take after a link broke: a process that is being killed closes its connections before the
-/// port that it listens on, and lets in whom it will never answer.
-const REOPEN_WITHIN: Duration = Duration::from_millis(50);
 
 /// Puts the own key, if it is not there, and lists it and those before it, as far as they matter; tries until etcd does it.
 pub(super) async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
@@ -159,99 +151,94 @@ pub(super) enum Duty {
 /// How much later than the next in line the third buries the leader.
 pub(super) const AFTER_THE_NEXT: Duration = Duration::from_millis(300);
 
-/// Where this process has had open links to candidates before it in line.
-pub(super) type KnownEndpoints = Arc<Mutex<HashMap<Uuid, String>>>;
+/// Watches over a candidate before this one in line, over a link.
+#[derive(Clone)]
+pub(crate) struct LeaderMonitor {
+    pub(crate) etcd: Etcd,
+    pub(crate) keys: Keys,
+    /// Opens links to servers that are asked whether they reach the candidate.
+    pub(crate) dialer: Dialer,
+    /// The links to candidates.
+    pub(crate) links: Arc<LinkPool>,
+    pub(crate) candidate: Candidate,
+    pub(crate) duty: Duty,
+}
 
-/// Keeps a link to a candidate before this one in line. A leader is buried when its process is proven gone, so that the mesh need not
-/// wait for the TTL. Silence proves nothing: then the TTL decides.
-pub(super) async fn monitor_leader(
-    etcd: &Etcd,
-    keys: &Keys,
-    dialer: &Dialer,
-    (candidate, duty): (&Candidate, Duty),
-    known: &KnownEndpoints,
-) {
-    let Some(uuid) = candidate.uuid else { return };
-    let mut failures = 0;
-    let mut patience = OPEN_WITHIN;
-    // How many links in a row did not hold.
-    let mut ends = 0;
-    loop {
-        let found = etcd.get(&keys.server(uuid)).await;
-        if let Err(error) = &found {
-            etcd.log_failure("looking for a candidate's record", error);
-        }
-        if let Ok(found) = found {
-            let found = found.and_then(|kv| Some((Record::from_json(&kv.value).ok()?, kv)));
-            let Some((record, kv)) = found else { return };
-            match dialer.open(&record.endpoint(), uuid, patience).await {
-                Ok(link) => {
-                    lock(known).insert(uuid, record.endpoint());
-                    failures = 0;
-                    patience = REOPEN_WITHIN;
-                    // The way to the leader may die without a word, while the leader lives.
-                    let _watched = link.watch();
-                    let opened = Instant::now();
-                    link.broken().await;
-                    // Looked at again at once; but not for ever one that lets everybody in and ends it again.
-                    ends = if opened.elapsed() > HELD { 0 } else { ends + 1 };
-                    timer::sleep(wait_after_end(ends, fastrand::f64())).await;
-                    continue;
-                }
-                // Only a process that was there once can be gone; the address may be wrong. And the way there may be barred for
-                // this process alone.
-                Err(error)
-                    if error.proves_gone()
-                        && lock(known).get(&uuid) == Some(&record.endpoint())
-                        && is_due(duty).await
-                        && others_agree(etcd, keys, dialer, uuid).await =>
-                {
-                    // The election goes on as soon as the key is gone, and ends this task: what follows is finished all
-                    // the same.
-                    let burial = etcd.spawn(
-                        Name::LeaderRemoval,
-                        remove_dead_leader(etcd.clone(), keys.clone(), candidate.clone(), record, kv),
-                    );
-                    if burial.await == Ok(true) {
-                        return;
+impl LeaderMonitor {
+    /// Keeps a link to the candidate. If that is the leader, it is buried when its process is proven gone, so that the mesh need not
+    /// wait for the TTL. Silence proves nothing: then the TTL decides. Ends when the candidate is not registered any more.
+    pub(crate) async fn run(self) {
+        let Some(uuid) = self.candidate.uuid else { return };
+        let mut failures = 0;
+        loop {
+            match self.etcd.get(&self.keys.server(uuid)).await {
+                Ok(found) => {
+                    let Some(kv) = found else { return };
+                    let Ok(record) = Record::from_json(&kv.value) else { return };
+                    match failure_detector::check(&self.links, uuid, &record.endpoint()).await {
+                        Finding::Connected(link) => {
+                            failures = 0;
+                            until_broken(link).await;
+                            continue;
+                        }
+                        Finding::Reconnected(link) => {
+                            failures = 0;
+                            self.links.keep(uuid, &record.endpoint(), &link);
+                            until_broken(link).await;
+                            continue;
+                        }
+                        Finding::Gone => {
+                            if self.bury(uuid, record, kv).await {
+                                return;
+                            }
+                        }
+                        Finding::Unknown => {}
                     }
                 }
-                Err(_) => {}
+                Err(error) => self.etcd.log_failure("looking for a candidate's record", &error),
             }
-        }
-        failures += 1;
-        patience = (patience * 2).min(OPEN_WITHIN);
-        let wait = full_jitter(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
-        timer::sleep(wait).await;
-    }
-}
-
-/// Waits until it is this candidate's turn to bury the leader; says whether it ever is.
-async fn is_due(duty: Duty) -> bool {
-    match duty {
-        Duty::Know => false,
-        Duty::Bury(after) => {
-            timer::sleep(after).await;
-            true
+            failures += 1;
+            let wait = full_jitter(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
+            timer::sleep(wait).await;
         }
     }
-}
 
-async fn others_agree(etcd: &Etcd, keys: &Keys, dialer: &Dialer, leader: Uuid) -> bool {
-    match agree_that_gone(etcd, keys, dialer, leader, ASK_WITHIN).await {
-        Ok(agreed) => {
-            if !agreed {
+    /// Buries the candidate, if that is this one's turn, and others agree: the way there may be barred for this process alone.
+    async fn bury(&self, uuid: Uuid, record: Record, kv: KeyValue) -> bool {
+        let Duty::Bury(after) = self.duty else { return false };
+        timer::sleep(after).await;
+        if !self.others_agree(uuid).await {
+            return false;
+        }
+        // The election goes on as soon as the key is gone, and ends this task: what follows is finished all the same.
+        let (etcd, keys, leader) = (self.etcd.clone(), self.keys.clone(), self.candidate.clone());
+        let burial = self.etcd.spawn(Name::LeaderRemoval, remove_dead_leader(etcd, keys, leader, record, kv));
+        burial.await == Ok(true)
+    }
+
+    async fn others_agree(&self, leader: Uuid) -> bool {
+        match agree_that_gone(&self.etcd, &self.keys, &self.dialer, leader, ASK_WITHIN).await {
+            Ok(true) => true,
+            Ok(false) => {
                 log::info!(
                     "the leader, {leader}, cannot be reached from here, but others reach it, or cannot be asked"
                 );
+                false
             }
-            agreed
-        }
-        Err(error) => {
-            etcd.log_failure("looking for servers to ask about the leader", &error);
-            false
+            Err(error) => {
+                self.etcd.log_failure("looking for servers to ask about the leader", &error);
+                false
+            }
         }
     }
+}
+
+/// Waits for the end of a link, which is watched: the way to the leader may die without a word, while the leader lives.
+async fn until_broken(link: Arc<Link>) {
+    let broken = link.broken();
+    let _watched = link.watch();
+    drop(link);
+    broken.await;
 }
 
 async fn remove_dead_leader(etcd: Etcd, keys: Keys, leader: Candidate, record: Record, kv: KeyValue) -> bool {

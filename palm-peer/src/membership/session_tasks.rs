@@ -1,19 +1,19 @@
 //! The tasks of one session: each waits for one thing, and tells the session.
 
 use super::{
-    campaign::{self, AFTER_THE_NEXT, Duty},
+    campaign::{self, AFTER_THE_NEXT, Duty, LeaderMonitor},
     context::Membership,
     lease_keeper::{self, LeaseNews},
     registration::{RegisterError, Registrar},
 };
 use crate::{
+    client::{link_pool::LinkPool, replies::ReplyRouter},
     io::{
         etcd::{AbortOnDrop, Change, Target},
         tasks::Name,
         timer,
     },
     leader::{self, SharedClock},
-    sync::lock,
 };
 use futures::{
     FutureExt as _, StreamExt as _,
@@ -72,8 +72,8 @@ pub(crate) struct SessionTasks {
     lease: LeaseId,
     clock: SharedClock,
     tx: mpsc::UnboundedSender<Input>,
-    /// Where this process has had open links to candidates.
-    known: campaign::KnownEndpoints,
+    /// The links to candidates that are watched.
+    links: Arc<LinkPool>,
     /// Counts what the election decided; what tasks of an earlier turn find is stale.
     turn: u64,
     of_session: Vec<AbortOnDrop<()>>,
@@ -90,12 +90,13 @@ impl SessionTasks {
         written: LastWritten,
     ) -> (Self, mpsc::UnboundedReceiver<Input>) {
         let (tx, inputs) = mpsc::unbounded();
+        let dialer = membership.context.dialer.for_probes(&membership.registrar.etcd);
         let mut tasks = Self {
             membership,
             lease,
             clock,
             tx,
-            known: campaign::KnownEndpoints::default(),
+            links: Arc::new(LinkPool::new(dialer, ReplyRouter::default())),
             turn: 0,
             of_session: Vec::new(),
             of_election: Vec::new(),
@@ -120,6 +121,7 @@ impl SessionTasks {
     /// Ends what the election had started.
     pub(crate) fn end_election(&mut self) {
         self.of_election.clear();
+        self.links.retain(|_| false);
     }
 
     fn keep_lease(&mut self) {
@@ -255,8 +257,8 @@ impl SessionTasks {
         for ahead in ahead {
             self.watch_key(ahead.key, ahead.created);
         }
-        let Some(leader) = leader else { return };
-        lock(&self.known).retain(|uuid, _| Some(*uuid) == leader.uuid || Some(*uuid) == predecessor.uuid);
+        let Some(leader) = leader else { return self.links.retain(|_| false) };
+        self.links.retain(|uuid| leader.uuid == Some(uuid) || predecessor.uuid == Some(uuid));
         // The predecessor, should it lead next, must be known by then.
         let after = if predecessor == leader {
             Duration::ZERO
@@ -270,16 +272,13 @@ impl SessionTasks {
     fn monitor_leader(&mut self, candidate: Candidate, duty: Duty) {
         let Registrar { etcd, keys, .. } = self.membership.registrar.clone();
         let dialer = self.membership.context.dialer.for_probes(&etcd);
-        let known = Arc::clone(&self.known);
-        self.keep_for_election(Name::LeaderWatch, move || {
-            let (etcd, keys, dialer, known) = (etcd.clone(), keys.clone(), dialer.clone(), Arc::clone(&known));
-            let candidate = candidate.clone();
-            async move { campaign::monitor_leader(&etcd, &keys, &dialer, (&candidate, duty), &known).await }
-        });
+        let monitor = LeaderMonitor { etcd, keys, dialer, links: Arc::clone(&self.links), candidate, duty };
+        self.keep_for_election(Name::LeaderWatch, move || monitor.clone().run());
     }
 
     /// Leads in this term, after `predecessor`.
     pub(crate) fn lead(&mut self, term: Revision, predecessor: Option<Candidate>) {
+        self.links.retain(|_| false);
         self.watch_key(self.own_candidacy(), term);
         let Membership { registrar, context, .. } = &self.membership;
         // The duties must never keep the lease from being renewed.
