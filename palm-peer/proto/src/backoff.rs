@@ -2,6 +2,41 @@
 
 use std::time::{Duration, Instant};
 
+/// How the waits between attempts grow: they double from `first` up to `max`, and each is shortened by a random part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    max: Duration,
+    jitter: Jitter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Jitter {
+    Equal,
+    Full,
+}
+
+impl Backoff {
+    /// Each wait is shortened by up to half ("equal jitter"), so that peers that failed together do not retry together.
+    pub const fn equal_jitter(first: Duration, max: Duration) -> Self {
+        Self { first, max, jitter: Jitter::Equal }
+    }
+
+    /// Each wait is shortened by up to all of it ("full jitter"): for what the whole mesh waits for, such as etcd, which all peers would
+    /// ask at once when it is back.
+    pub const fn full_jitter(first: Duration, max: Duration) -> Self {
+        Self { first, max, jitter: Jitter::Full }
+    }
+
+    /// Returns the wait after an attempt that failed, when `failures` failed before it, by `random` (0 to 1).
+    pub fn wait(&self, failures: u32, random: f64) -> Duration {
+        match self.jitter {
+            Jitter::Equal => backoff(failures, self.first, self.max, random),
+            Jitter::Full => full_jitter(failures, self.first, self.max, random),
+        }
+    }
+}
+
 /// Returns the wait before attempt `attempt` (from 0): it doubles from `first` up to `max`, and is then shortened by up to half,
 /// by `random` (0 to 1), so that peers that failed together do not retry together ("equal jitter").
 #[must_use]

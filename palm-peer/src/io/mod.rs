@@ -10,6 +10,7 @@ pub(crate) mod handshake;
 #[cfg(feature = "logging")]
 pub(crate) mod line_queue;
 pub(crate) mod resolver;
+pub(crate) mod retry;
 mod rigged;
 pub(crate) mod signal;
 pub(crate) mod systemd;

@@ -16,7 +16,7 @@ use crate::{
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use palm_proto::{
-    backoff::backoff,
+    backoff::Backoff,
     config::ValidConfig,
     election::Candidate,
     lease::LeaseClock,
@@ -33,9 +33,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long to wait before asking etcd again for what it did not do, at first and at most.
-const AGAIN: Duration = Duration::from_millis(200);
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The waits before etcd is asked again for what it did not do.
+const BACKOFF: Backoff = Backoff::equal_jitter(Duration::from_millis(200), Duration::from_secs(5));
 
 /// How many events are taken in before what they come to is carried out.
 const BATCH: usize = 100;
@@ -132,11 +131,6 @@ pub(crate) async fn lead(context: LeaderContext) -> End {
     let end = leader.run(&mut servers).await;
     log::debug!("the duties end: {end:?}");
     end
-}
-
-/// How long to wait after that many failures in a row, when etcd is asked again for what it did not do.
-fn again(failures: u32) -> Duration {
-    backoff(failures, AGAIN, MAX_WAIT, fastrand::f64())
 }
 
 impl Leader {

@@ -1,10 +1,10 @@
 //! What a new leader does about what its predecessor left.
 
 use super::{
-    LeaderContext, again,
+    BACKOFF, LeaderContext,
     writes::{self, Written},
 };
-use crate::io::timer;
+use crate::io::{retry, timer};
 use palm_proto::{
     registry::Published,
     types::{ids::Revision, instance::Instance, record::Record},
@@ -22,21 +22,12 @@ const PACE: Duration = Duration::from_millis(20);
 /// Finds out what is published; asks etcd until it answers.
 pub(super) async fn published(context: &LeaderContext) -> Vec<Published> {
     let folder = context.keys.pipelines();
-    let mut failures = 0;
-    loop {
-        match context.etcd.list(&folder).await {
-            Ok(found) => {
-                let published = found.items.into_iter().filter_map(|kv| {
-                    let instance = Instance::from_entry(kv.key.strip_prefix(&folder)?, &kv.value)?;
-                    Some(Published { instance, lease: kv.lease })
-                });
-                return published.collect();
-            }
-            Err(error) => context.etcd.log_failure(&format!("reading {folder}"), &error),
-        }
-        timer::sleep(again(failures)).await;
-        failures += 1;
-    }
+    let found = context.etcd.retry(&format!("reading {folder}"), BACKOFF, || context.etcd.list(&folder)).await;
+    let published = found.items.into_iter().filter_map(|kv| {
+        let instance = Instance::from_entry(kv.key.strip_prefix(&folder)?, &kv.value)?;
+        Some(Published { instance, lease: kv.lease })
+    });
+    published.collect()
 }
 
 /// Writes these records, many to a transaction. Where one of a transaction has changed meanwhile, each is written alone.
@@ -74,21 +65,24 @@ fn in_parts(records: Vec<(Record, Revision)>) -> Vec<Vec<(Record, Revision)>> {
 /// Deletes what is published of a server that has no record, unless it has one again; tries until etcd does it. Says whether this
 /// leader is found deposed.
 pub(super) async fn withdraw(context: LeaderContext, uuid: Uuid, server: String) -> bool {
+    let (context, server) = (&context, server.as_str());
+    retry::until_some(BACKOFF, || try_to_withdraw(context, uuid, server)).await
+}
+
+async fn try_to_withdraw(context: &LeaderContext, uuid: Uuid, server: &str) -> Option<bool> {
     let key = context.keys.server(uuid);
-    let mut failures = 0;
-    loop {
-        match context.etcd.get(&key).await {
-            // Who registers withdraws what is published from before.
-            Ok(Some(kv)) if Record::from_entry(&uuid.to_string(), &kv.value).is_ok() => return false,
-            Ok(found) => match writes::withdraw(&context, uuid, &server, found.map(|kv| kv.modified)).await {
-                Written::Done(_) => return false,
-                Written::Deposed => return true,
-                Written::Conflict | Written::Failed => {}
-            },
-            Err(error) => context.etcd.log_failure(&format!("reading {key}"), &error),
-        }
-        timer::sleep(again(failures)).await;
-        failures += 1;
+    let found = context.etcd.get(&key).await;
+    let found = found.inspect_err(|error| context.etcd.log_failure(&format!("reading {key}"), error)).ok()?;
+    if let Some(kv) = &found
+        && Record::from_entry(&uuid.to_string(), &kv.value).is_ok()
+    {
+        // Who registers withdraws what is published from before.
+        return Some(false);
+    }
+    match writes::withdraw(context, uuid, server, found.map(|kv| kv.modified)).await {
+        Written::Done(_) => Some(false),
+        Written::Deposed => Some(true),
+        Written::Conflict | Written::Failed => None,
     }
 }
 

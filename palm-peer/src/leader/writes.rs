@@ -1,11 +1,8 @@
 //! The leader's writes. Each compares the leader's own key of the election: a deposed leader's write fails.
 
-use super::{LeaderContext, again};
+use super::{BACKOFF, LeaderContext};
 use crate::{
-    io::{
-        etcd::{EtcdError, KeyValue, Lease, Operation, Transaction},
-        timer,
-    },
+    io::etcd::{EtcdError, KeyValue, Lease, Operation, Transaction},
     leader::tombstones::{self, LEASE_OF_GONE},
     sync::lock,
 };
@@ -155,15 +152,7 @@ fn failed(context: &LeaderContext, key: &str, error: &EtcdError) -> Written {
 
 /// Finds out why a record is gone; asks etcd until it answers.
 pub(super) async fn explain_deletion(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Event {
-    let mut failures = 0;
-    loop {
-        match try_to_explain(context, uuid, gone).await {
-            Ok(event) => return event,
-            Err(error) => context.etcd.log_failure("finding out why a record is gone", &error),
-        }
-        timer::sleep(again(failures)).await;
-        failures += 1;
-    }
+    context.etcd.retry("finding out why a record is gone", BACKOFF, || try_to_explain(context, uuid, gone)).await
 }
 
 async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Result<Event, EtcdError> {

@@ -22,7 +22,7 @@ use futures::{
     channel::{mpsc, oneshot},
     future::{Either, select},
 };
-use palm_proto::{backoff::full_jitter, removal::LastWritten};
+use palm_proto::{backoff::Backoff, removal::LastWritten};
 use std::{
     pin::pin,
     sync::Arc,
@@ -31,6 +31,10 @@ use std::{
 
 /// How often at most a server that joins says what it waits for.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The waits between attempts to join, and to rejoin.
+const JOIN_BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(2));
+const REJOIN_BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(5));
 
 /// One peer's agent.
 pub(crate) struct Agent {
@@ -81,13 +85,15 @@ impl Agent {
         let join_timeout = self.membership.context.options.join_timeout;
         let deadline = Instant::now() + join_timeout;
         let mut told: Option<Instant> = None;
-        for attempt in 0.. {
+        let mut failures = 0_u32;
+        loop {
             let error = match self.attach(lease, None).await {
                 Ok(joined) => return Ok(joined),
                 Err(RegisterError::Evicted) => return Err(Error::new(ErrorKind::Evicted, "removed while joining")),
                 Err(RegisterError::Etcd(error)) => error,
             };
-            let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(2), fastrand::f64());
+            let wait = JOIN_BACKOFF.wait(failures, fastrand::f64());
+            failures = failures.saturating_add(1);
             if !error.is_passing() || Instant::now() + wait > deadline {
                 return Err(error.into());
             }
@@ -97,7 +103,6 @@ impl Agent {
             }
             timer::sleep(wait).await;
         }
-        Err(Error::new(ErrorKind::EtcdUnreachable, "etcd was asked too often"))
     }
 
     /// Registers on a lease, which the next attempt goes on with if this one fails.
@@ -157,13 +162,15 @@ impl Agent {
     }
 
     async fn rejoin_on(&mut self, lease: &mut OwnLease, written: LastWritten) -> Result<Registration, ExitReason> {
-        for attempt in 0.. {
+        let mut failures = 0_u32;
+        loop {
             match self.attach(lease, Some(written)).await {
                 Ok(joined) => return Ok(joined),
                 Err(RegisterError::Evicted) => return Err(self.membership.evicted()),
                 Err(RegisterError::Etcd(error)) => self.membership.registrar.etcd.log_failure("rejoining", &error),
             }
-            let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(5), fastrand::f64());
+            let wait = REJOIN_BACKOFF.wait(failures, fastrand::f64());
+            failures = failures.saturating_add(1);
             let command = timer::timeout(wait, self.commands.next()).await;
             if let Ok(command) = command {
                 // There is nothing to take out of the mesh.
@@ -173,6 +180,5 @@ impl Agent {
                 return Err(ExitReason::Left);
             }
         }
-        Err(ExitReason::Left)
     }
 }

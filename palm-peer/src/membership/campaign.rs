@@ -17,7 +17,7 @@ use crate::{
 };
 use futures::future::select;
 use palm_proto::{
-    backoff::{backoff, full_jitter},
+    backoff::{Backoff, backoff},
     election::{AHEAD, Candidate, MAX_WAIT},
     types::{
         ids::{LeaseId, Revision},
@@ -32,20 +32,17 @@ use uuid::Uuid;
 /// How many candidates are asked for: one's own and those before it that matter.
 const WANTED: usize = AHEAD + 1;
 
+/// The waits between attempts to stand for election, and to resign.
+const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(3));
+/// The waits before a candidate that is not reached is looked for again.
+const LOOK_AGAIN: Backoff = Backoff::full_jitter(Duration::from_millis(50), Duration::from_secs(5));
 /// How long other servers may take to say whether they reach the leader.
 const ASK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Puts the own key, if it is not there, and lists it and those before it, as far as they matter; tries until etcd does it.
 pub(super) async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
-    for attempt in 0.. {
-        match try_to_stand(etcd, keys, me, lease).await {
-            Ok(candidates) => return candidates,
-            Err(error) => etcd.log_failure(&format!("standing for election under {}", keys.election()), &error),
-        }
-        let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(3), fastrand::f64());
-        timer::sleep(wait).await;
-    }
-    Vec::new()
+    let what = format!("standing for election under {}", keys.election());
+    etcd.retry(&what, BACKOFF, || try_to_stand(etcd, keys, me, lease)).await
 }
 
 async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Result<Vec<Candidate>, EtcdError> {
@@ -85,14 +82,8 @@ async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Cand
 
 /// Takes back the own candidacy, if it is still that of this term; tries until etcd does it.
 pub(super) async fn resign(etcd: &Etcd, own: &str, term: Revision) {
-    for attempt in 0.. {
-        match etcd.transact(Transaction::new().created(own, term).then(Operation::delete(own))).await {
-            Ok(_) => return,
-            Err(error) => etcd.log_failure(&format!("resigning under {own}"), &error),
-        }
-        let wait = full_jitter(attempt, Duration::from_millis(100), Duration::from_secs(3), fastrand::f64());
-        timer::sleep(wait).await;
-    }
+    let resigning = Transaction::new().created(own, term).then(Operation::delete(own));
+    etcd.retry(&format!("resigning under {own}"), BACKOFF, || etcd.transact(resigning.clone())).await;
 }
 
 /// Waits, for `wait` at first, until each of these servers is reached from here, or is no longer registered, or until nobody stands for
@@ -198,8 +189,7 @@ impl LeaderMonitor {
                 Err(error) => self.etcd.log_failure("looking for a candidate's record", &error),
             }
             failures += 1;
-            let wait = full_jitter(failures, Duration::from_millis(50), Duration::from_secs(5), fastrand::f64());
-            timer::sleep(wait).await;
+            timer::sleep(LOOK_AGAIN.wait(failures, fastrand::f64())).await;
         }
     }
 

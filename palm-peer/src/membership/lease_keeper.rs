@@ -13,17 +13,14 @@ use futures::{
     future::{Either, select},
     pin_mut,
 };
-use palm_proto::{backoff::full_jitter, types::ids::LeaseId};
+use palm_proto::{backoff::Backoff, types::ids::LeaseId};
 use std::time::{Duration, Instant};
 
 /// A timer that comes this late says that the process stood still, and nothing about etcd.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
-/// How long to wait before the first attempt to renew after one that failed.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-
-/// The longest such wait: several fit into what is left of a lease when its first renewal fails.
-const LONGEST_WAIT: Duration = Duration::from_millis(1500);
+/// The waits between attempts to renew. Several of the longest fit into what is left of a lease when its first renewal fails.
+const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_millis(1500));
 
 /// What became of the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,8 +96,7 @@ impl Keeper {
         if self.failures == 0 {
             timer::sleep_until(due).await;
         } else {
-            let wait = full_jitter(self.failures - 1, FIRST_WAIT, LONGEST_WAIT, fastrand::f64());
-            timer::sleep(wait).await;
+            timer::sleep(BACKOFF.wait(self.failures - 1, fastrand::f64())).await;
         }
         let sent = Instant::now();
         let answer = self.renew().await;

@@ -21,7 +21,7 @@ use futures::{
     future::join,
 };
 use palm_proto::{
-    backoff::full_jitter,
+    backoff::Backoff,
     election::{self, Candidate, Event, Follow},
     removal::{LastWritten, RemovalCause},
     types::ids::{LeaseId, Revision},
@@ -36,10 +36,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long to wait before asking etcd again for what it did not do.
-fn again(attempt: u32) -> Duration {
-    full_jitter(attempt, Duration::from_millis(300), Duration::from_secs(10), fastrand::f64())
-}
+/// The waits before etcd is asked again for what it did not do.
+const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(300), Duration::from_secs(10));
 
 /// What a session hears from its own tasks.
 #[derive(Debug)]
@@ -200,7 +198,7 @@ impl SessionTasks {
             async move {
                 let result = registrar.register(lease, Some(written)).await;
                 if result.is_err() {
-                    timer::sleep(again(failures)).await;
+                    timer::sleep(BACKOFF.wait(failures, fastrand::f64())).await;
                 }
                 Input::Registered(result)
             }
@@ -373,16 +371,10 @@ async fn resolve_removal(
     mut deleted: Option<Revision>,
     lease: LeaseId,
 ) -> Input {
-    for attempt in 0.. {
-        match registrar.verdict(written, deleted, lease).await {
-            Ok(verdict) => return Input::RemovalCause(verdict),
-            // What happened in between nobody saw.
-            Err(error) => {
-                deleted = None;
-                registrar.etcd.log_failure("finding out why the record is gone", &error);
-            }
-        }
-        timer::sleep(again(attempt)).await;
-    }
-    Input::RemovalCause(RemovalCause::Unexplained)
+    let verdict = || {
+        // What happened between two attempts nobody saw.
+        let deleted = deleted.take();
+        registrar.verdict(written, deleted, lease)
+    };
+    Input::RemovalCause(registrar.etcd.retry("finding out why the record is gone", BACKOFF, verdict).await)
 }

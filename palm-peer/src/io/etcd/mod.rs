@@ -51,8 +51,14 @@ use self::{
     thread::Thread,
     transaction::prefix_options,
 };
-use crate::io::tasks::{Name, Supervisor};
-use palm_proto::types::ids::{LeaseId, Revision};
+use crate::io::{
+    retry,
+    tasks::{Name, Supervisor},
+};
+use palm_proto::{
+    backoff::Backoff,
+    types::ids::{LeaseId, Revision},
+};
 
 /// A handle to etcd. Cheap to clone.
 ///
@@ -246,6 +252,18 @@ impl Etcd {
     /// for somebody must do something; anything else in the details, for it passes. `what` begins the line.
     pub(crate) fn log_failure(&self, what: &str, error: &EtcdError) {
         self.pool().log_failure(what, error);
+    }
+
+    /// Repeats a request until it succeeds, and logs each failure: `what` begins the line.
+    pub(crate) async fn retry<T, F>(&self, what: &str, backoff: Backoff, mut request: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, EtcdError>>,
+    {
+        retry::until_some(backoff, || {
+            let request = request();
+            async move { request.await.inspect_err(|error| self.log_failure(what, error)).ok() }
+        })
+        .await
     }
 
     /// Takes a request around the endpoints, on etcd's thread.

@@ -16,16 +16,14 @@ use super::{
     watch_stream::Subscription,
 };
 use palm_proto::{
-    backoff::full_jitter,
+    backoff::Backoff,
     reflector::{Event, Listing},
     types::ids::Revision,
 };
 
-/// How long to wait after the first failure; a break of etcd's is felt by all at once, so even that is spread by chance.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-
-/// The longest wait: a watch is back soon after etcd is.
-const MAX_WAIT: Duration = Duration::from_secs(3);
+/// The waits after failures. A break of etcd's is felt by all at once, so even the first is spread by chance; and a watch is back soon
+/// after etcd is.
+const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(50), Duration::from_secs(3));
 
 /// So many failures that the wait is the longest.
 pub(super) const MAX_BACKOFF_FAILURES: u32 = 8;
@@ -33,7 +31,7 @@ pub(super) const MAX_BACKOFF_FAILURES: u32 = 8;
 /// Waits after that many failures in a row.
 async fn backoff(failures: u32) {
     if let Some(attempt) = failures.checked_sub(1) {
-        sleep(full_jitter(attempt, FIRST_WAIT, MAX_WAIT, fastrand::f64())).await;
+        sleep(BACKOFF.wait(attempt, fastrand::f64())).await;
     }
 }
 
