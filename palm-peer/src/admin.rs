@@ -48,9 +48,9 @@ impl Admin {
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable), with the endpoints, when it does not within
     /// `join_timeout`; [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        let options = ValidConfig::new(config)?;
-        let files = crate::config::tls::read(&options).await?;
-        let mesh = MeshAdmin::new(crate::config::etcd::start("palm-admin", &options, files.as_ref())?, &options);
+        let config = ValidConfig::new(config)?;
+        let files = crate::config::tls::read(&config).await?;
+        let mesh = MeshAdmin::new(crate::config::etcd::start("palm-admin", &config, files.as_ref())?, &config);
         mesh.check().await?;
         Ok(Self { mesh })
     }

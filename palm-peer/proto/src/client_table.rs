@@ -51,7 +51,7 @@ pub struct ClientTable<C, A> {
     /// Whether the goodbye was sent.
     said_goodbye: bool,
     /// The connections that were told goodbye, and have not said yet that nothing more comes.
-    parting: HashSet<C>,
+    awaiting_ack: HashSet<C>,
     /// Answers that wait, oldest first, which is also the order in which they expire.
     held: BTreeMap<u64, Held<A>>,
     /// The same by client.
@@ -68,7 +68,7 @@ impl<C, A> Default for ClientTable<C, A> {
             by_client: BTreeMap::new(),
             wants_goodbye: HashSet::new(),
             said_goodbye: false,
-            parting: HashSet::new(),
+            awaiting_ack: HashSet::new(),
             held: BTreeMap::new(),
             held_by_client: BTreeSet::new(),
             held_bytes: 0,
@@ -102,7 +102,7 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
     /// Handles the end of a connection. From now on the client's connection is the most recent one that is still open.
     pub fn disconnected(&mut self, connection: &C) {
         self.wants_goodbye.remove(connection);
-        self.parting.remove(connection);
+        self.awaiting_ack.remove(connection);
         if let Some(greeting) = self.greetings.remove(connection) {
             self.by_client.remove(&(greeting.client, greeting.seq));
         }
@@ -142,11 +142,11 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
     }
 
     /// The connections to say goodbye to, each once. Each of them is waited for from now on.
-    pub fn say_goodbye(&mut self) -> Vec<C> {
+    pub fn start_goodbye(&mut self) -> Vec<C> {
         self.said_goodbye = true;
-        let told: Vec<_> = std::mem::take(&mut self.wants_goodbye).into_iter().collect();
-        self.parting.extend(told.iter().cloned());
-        told
+        let connections: Vec<_> = std::mem::take(&mut self.wants_goodbye).into_iter().collect();
+        self.awaiting_ack.extend(connections.iter().cloned());
+        connections
     }
 
     /// Whether the goodbye was said.
@@ -155,13 +155,13 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
     }
 
     /// This connection has heard the goodbye, and sends nothing more.
-    pub fn parted(&mut self, connection: &C) {
-        self.parting.remove(connection);
+    pub fn goodbye_acknowledged(&mut self, connection: &C) {
+        self.awaiting_ack.remove(connection);
     }
 
     /// How many were told goodbye, and may still have sent something before they heard it.
-    pub fn parting(&self) -> usize {
-        self.parting.len()
+    pub fn awaiting_ack(&self) -> usize {
+        self.awaiting_ack.len()
     }
 
     fn seq(&mut self) -> u64 {

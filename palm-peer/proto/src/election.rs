@@ -57,7 +57,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Put its own key if it is absent, then list it and those before it.
-    Stand(LeaseId),
+    Campaign(LeaseId),
     /// Wait for the deletion of the predecessor's key, or of one of the keys ahead of it: each brings this candidate closer to the lead.
     Follow(Follow),
     /// Take up the leader's duties; every write compares this revision.
@@ -83,7 +83,7 @@ pub struct Follow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Out,
-    Standing(LeaseId),
+    Campaigning(LeaseId),
     Following(LeaseId),
     Leading(LeaseId, Revision),
 }
@@ -116,8 +116,8 @@ impl Election {
             (Event::LeaseInDoubt, _) => self.enter(State::Out, None),
             (Event::LeaseHeld(lease), State::Leading(own, _)) if own == lease => Vec::new(),
             (Event::LeaseHeld(lease), _)
-            | (Event::KeyGone, State::Standing(lease) | State::Following(lease) | State::Leading(lease, _)) => {
-                self.enter(State::Standing(lease), Some(Action::Stand(lease)))
+            | (Event::KeyGone, State::Campaigning(lease) | State::Following(lease) | State::Leading(lease, _)) => {
+                self.enter(State::Campaigning(lease), Some(Action::Campaign(lease)))
             }
             (Event::KeyGone, State::Out) => Vec::new(),
             (Event::Listed(candidates), _) => self.place(candidates),
@@ -125,13 +125,13 @@ impl Election {
     }
 
     fn place(&mut self, mut candidates: Vec<Candidate>) -> Vec<Action> {
-        let (State::Standing(lease) | State::Following(lease)) = self.state else {
+        let (State::Campaigning(lease) | State::Following(lease)) = self.state else {
             return Vec::new();
         };
         candidates.sort_by_key(|candidate| candidate.created);
         match candidates.iter().position(|candidate| candidate.lease == lease) {
             // A candidate must see its own key before it leads.
-            None => self.enter(State::Standing(lease), Some(Action::Stand(lease))),
+            None => self.enter(State::Campaigning(lease), Some(Action::Campaign(lease))),
             Some(0) => {
                 let term = candidates[0].created;
                 self.enter(State::Leading(lease, term), Some(Action::Lead(term)))

@@ -47,8 +47,8 @@ pub(super) struct MeshAdmin {
 
 impl MeshAdmin {
     /// Nothing is asked yet.
-    pub(super) fn new(etcd: Etcd, options: &ValidConfig) -> Self {
-        Self { etcd, keys: options.keys(), endpoints: options.etcd.join(", "), time: options.join_timeout }
+    pub(super) fn new(etcd: Etcd, config: &ValidConfig) -> Self {
+        Self { etcd, keys: config.keys(), endpoints: config.etcd.join(", "), time: config.join_timeout }
     }
 
     /// Makes sure that etcd answers, and answers us.

@@ -7,7 +7,7 @@ use crate::{
     },
     io::{
         connect,
-        dealer::{self, End, ReadHalf, WriteHalf},
+        dealer::{self, ConnectionEnd, ReadHalf, WriteHalf},
         etcd::Etcd,
         executor, fd_limit,
         handshake::HandshakeError,
@@ -133,7 +133,7 @@ impl From<HandshakeError> for OpenError {
             HandshakeError::Broken(error) => {
                 tls::explain(error).map_or_else(|| unopened.to_string(), |why| why.to_string())
             }
-            HandshakeError::Refused(refusal) => refusal.to_string(),
+            HandshakeError::Refused(reason) => reason.to_string(),
         })
     }
 }
@@ -168,8 +168,8 @@ impl Dialer {
     }
 
     /// Opens links in the name of `me`, over TLS if there are credentials.
-    pub(crate) fn new(me: Uuid, options: &ValidConfig, credentials: Option<Arc<Credentials>>) -> Self {
-        Self { me, limits: Limits::for_payloads(options.max_payload), credentials, home: None }
+    pub(crate) fn new(me: Uuid, config: &ValidConfig, credentials: Option<Arc<Credentials>>) -> Self {
+        Self { me, limits: Limits::for_payloads(config.max_payload), credentials, home: None }
     }
 
     /// Returns a dialer for health checks: answers are shorter, and links live on etcd's thread, so that a function that
@@ -243,8 +243,8 @@ impl Dialer {
         say(message::encode_identify(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
         let frames = receiver.receive().await.map_err(|end| {
             OpenError::Failed(match end {
-                End::Closed => "the connection ended before a greeting".into(),
-                End::Refused(refusal) => refusal.to_string(),
+                ConnectionEnd::Closed => "the connection ended before a greeting".into(),
+                ConnectionEnd::Refused(reason) => reason.to_string(),
             })
         })?;
         match frames.first().and_then(|header| Answer::decode(header)) {

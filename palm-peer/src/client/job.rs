@@ -49,7 +49,7 @@ pub struct Job {
 
 impl Job {
     pub(crate) fn new(mesh: Arc<Mesh>, pipeline: Vec<String>) -> Self {
-        let deadline = mesh.options.timeout;
+        let deadline = mesh.config.timeout;
         let limits = Limits {
             messages: 1024,
             bytes: 64 * 1024 * 1024,

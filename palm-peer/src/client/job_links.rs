@@ -37,10 +37,10 @@ pub(crate) enum LinkEvent {
 
 /// How a link ended, or whether its instance gave a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum LinkEnd {
     Broken { closed_by_goodbye: bool },
-    SignOfLife,
-    NoSignOfLife,
+    Alive,
+    Unresponsive,
 }
 
 /// The links that a job uses, kept although their server may no longer be published, until they end.
@@ -57,7 +57,7 @@ pub(crate) struct Links {
     /// Whose they are.
     prepared: HashSet<Uuid>,
     /// Waits for the end of the links, and for signs of life.
-    ends: FuturesUnordered<BoxFuture<'static, (Uuid, End)>>,
+    ends: FuturesUnordered<BoxFuture<'static, (Uuid, LinkEnd)>>,
 }
 
 impl Links {
@@ -117,7 +117,7 @@ impl Links {
         let fate = link.fate();
         self.ends.push(
             link.broken()
-                .map(move |()| (instance, End::Broken { closed_by_goodbye: fate.closed_by_goodbye() }))
+                .map(move |()| (instance, LinkEnd::Broken { closed_by_goodbye: fate.closed_by_goodbye() }))
                 .boxed(),
         );
         if self.busy {
@@ -130,7 +130,7 @@ impl Links {
     /// Has an instance that is no longer published show that it still answers.
     pub(crate) fn question(&mut self, instance: Uuid) {
         if let Some(link) = self.kept.get(&instance) {
-            self.ends.push(sign_of_life(instance, Arc::clone(link)));
+            self.ends.push(check_liveness(instance, Arc::clone(link)));
         }
     }
 
@@ -149,16 +149,16 @@ impl Links {
         let (instance, end) = loop {
             match self.ends.poll_next_unpin(cx) {
                 // It finishes what it has; its link ends when it is done.
-                Poll::Ready(Some((_, End::SignOfLife))) => {}
+                Poll::Ready(Some((_, LinkEnd::Alive))) => {}
                 Poll::Ready(Some(ended)) => break ended,
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         };
-        if end != End::NoSignOfLife && self.kept.get(&instance).is_some_and(|link| link.is_broken()) {
+        if end != LinkEnd::Unresponsive && self.kept.get(&instance).is_some_and(|link| link.is_broken()) {
             self.kept.remove(&instance);
             self.watched.remove(&instance);
         }
-        let closed_by_goodbye = end == End::Broken { closed_by_goodbye: true };
+        let closed_by_goodbye = end == LinkEnd::Broken { closed_by_goodbye: true };
         Poll::Ready(if closed_by_goodbye { LinkEvent::ClosedByGoodbye } else { LinkEvent::Gone(instance) })
     }
 
@@ -187,7 +187,7 @@ async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> A
 
 /// Asks an instance whether it still answers. The end of its link, which may come first, is told by the link itself: after a
 /// goodbye nothing is lost with it.
-fn sign_of_life(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, End)> {
+fn check_liveness(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, LinkEnd)> {
     let answers = failure_detector::answers(instance, link);
-    answers.map(move |answers| (instance, if answers { End::SignOfLife } else { End::NoSignOfLife })).boxed()
+    answers.map(move |answers| (instance, if answers { LinkEnd::Alive } else { LinkEnd::Unresponsive })).boxed()
 }

@@ -49,7 +49,7 @@ pub(crate) struct Mesh {
     /// Who the client is.
     pub uuid: Uuid,
     /// What was set.
-    pub options: ValidConfig,
+    pub config: ValidConfig,
     directory: Mutex<Directory>,
     links: LinkPool,
     /// Notified when the directory changes.
@@ -63,17 +63,17 @@ impl Mesh {
     /// Learns what can be reached, and goes on learning.
     pub(crate) async fn connect(
         etcd: Etcd,
-        options: ValidConfig,
+        config: ValidConfig,
         dialer: Dialer,
         supervisor: &Supervisor,
     ) -> Result<Arc<Self>, Error> {
-        let (time, ttl) = (options.join_timeout, options.ttl);
-        let folder = options.keys().pipelines();
+        let (time, ttl) = (config.join_timeout, config.ttl);
+        let folder = config.keys().pipelines();
         let jobs = ReplyRouter::default();
         let mesh = Arc::new(Self {
             uuid: dialer.me(),
             directory: Mutex::new(Directory::new(dialer.me())),
-            options,
+            config,
             links: LinkPool::new(dialer, jobs.clone()),
             listeners: Mutex::default(),
             jobs,
@@ -88,7 +88,7 @@ impl Mesh {
             Ok(Either::Left((Ok(()), _))) => Ok(mesh),
             Ok(Either::Right((error, _))) => Err(error.into()),
             _ => {
-                let endpoints = mesh.options.etcd.join(", ");
+                let endpoints = mesh.config.etcd.join(", ");
                 let text = format!(
                     "etcd at {endpoints} did not tell what can be reached within {time:?}: {}",
                     discovery.last_error()
@@ -127,7 +127,7 @@ impl Mesh {
 
     /// Refuses a payload that is over this client's limit.
     pub(crate) fn check_size(&self, payload: &Bytes) -> Result<(), CallFailure> {
-        let max = self.options.max_payload;
+        let max = self.config.max_payload;
         if payload.len() > max {
             let text = format!("a payload of {} bytes, {max} at most", payload.len());
             return Err(CallFailure::new(CallErrorKind::TooLarge, text));
@@ -270,9 +270,9 @@ mod tests {
             etcd.etcdctl(args);
         }
         let user = Some(("root".to_owned(), "wrong".to_owned()));
-        let options = Config::default().etcd(vec![etcd.endpoint()]).user(user);
+        let config = Config::default().etcd(vec![etcd.endpoint()]).user(user);
         let began = Instant::now();
-        let error = block_on(Client::connect(options)).expect_err("a wrong password");
+        let error = block_on(Client::connect(config)).expect_err("a wrong password");
         assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
         assert!(began.elapsed() < Duration::from_secs(8), "join_timeout is 10 s; it took {:?}", began.elapsed());
     }
@@ -281,8 +281,8 @@ mod tests {
     fn an_outage_names_all_endpoints() {
         let etcd = [(); 3].map(|()| format!("http://127.0.0.1:{}", free_port())).to_vec();
         let join_timeout = Duration::from_millis(500);
-        let options = Config::default().etcd(etcd.clone()).join_timeout(join_timeout);
-        let error = block_on(Client::connect(options)).expect_err("nobody listens there");
+        let config = Config::default().etcd(etcd.clone()).join_timeout(join_timeout);
+        let error = block_on(Client::connect(config)).expect_err("nobody listens there");
         assert_eq!(error.kind(), ErrorKind::EtcdUnreachable, "{error}");
         assert!(etcd.iter().all(|endpoint| error.to_string().contains(endpoint)), "{error}");
     }

@@ -62,12 +62,12 @@ impl Client {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that is out of its bounds;
     /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        let options = ValidConfig::new(config)?;
-        let files = crate::config::tls::read(&options).await?;
-        let credentials = crate::config::tls::credentials(&options, files.as_ref(), None)?;
-        let etcd = crate::config::etcd::start("palm-client", &options, files.as_ref())?;
-        let dialer = Dialer::new(Uuid::new_v4(), &options, credentials);
-        Ok(Self { mesh: Mesh::connect(etcd, options, dialer, &Supervisor::unattended()).await? })
+        let config = ValidConfig::new(config)?;
+        let files = crate::config::tls::read(&config).await?;
+        let credentials = crate::config::tls::credentials(&config, files.as_ref(), None)?;
+        let etcd = crate::config::etcd::start("palm-client", &config, files.as_ref())?;
+        let dialer = Dialer::new(Uuid::new_v4(), &config, credentials);
+        Ok(Self { mesh: Mesh::connect(etcd, config, dialer, &Supervisor::unattended()).await? })
     }
 
     /// The client's identity, as servers see it.
@@ -87,7 +87,7 @@ impl Client {
     /// # Errors
     /// As [`CallErrorKind`](crate::CallErrorKind) says; unknown names fail at once and name what exists.
     pub fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Call<'_> {
-        Call { client: self, request: Request::call(target), payload: payload.into(), time: self.mesh.options.timeout }
+        Call { client: self, request: Request::call(target), payload: payload.into(), time: self.mesh.config.timeout }
     }
 
     /// Streams messages through these functions, one after the other: see [`Job`].

@@ -14,14 +14,14 @@ use std::{io, sync::Arc, time::Duration};
 /// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
 const MIN_TIME: Duration = Duration::from_millis(200);
 
-/// A handle to the etcd of `options`, with a thread of this name. `files` are those of TLS, as they were read.
-pub(crate) fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles>) -> Result<Etcd, Error> {
-    let mut settings = EtcdSettings::new(options.etcd.iter().map(String::as_str));
-    settings.request_timeout = request_timeout(options);
-    settings.cluster_lost_after = options.ttl;
-    settings.user.clone_from(&options.user);
+/// A handle to the etcd of `config`, with a thread of this name. `files` are those of TLS, as they were read.
+pub(crate) fn start(thread: &str, config: &ValidConfig, files: Option<&PemFiles>) -> Result<Etcd, Error> {
+    let mut settings = EtcdSettings::new(config.etcd.iter().map(String::as_str));
+    settings.request_timeout = request_timeout(config);
+    settings.cluster_lost_after = config.ttl;
+    settings.user.clone_from(&config.user);
     // Where etcd is on the same machine, and plain, the files are for the mesh alone.
-    let plain = options.etcd.iter().all(|url| url.starts_with("http://"));
+    let plain = config.etcd.iter().all(|url| url.starts_with("http://"));
     settings.tls = match files {
         Some(files) if !plain => Some(tls(files).map_err(bad_files)?),
         _ => None,
@@ -33,9 +33,9 @@ pub(crate) fn start(thread: &str, options: &ValidConfig, files: Option<&PemFiles
 }
 
 /// Each endpoint gets its turn before joining gives up: the last of them may be the only one that answers.
-fn request_timeout(options: &ValidConfig) -> Duration {
-    let endpoints = u32::try_from(options.etcd.len()).unwrap_or(u32::MAX).max(1);
-    (options.join_timeout / endpoints).max(MIN_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
+fn request_timeout(config: &ValidConfig) -> Duration {
+    let endpoints = u32::try_from(config.etcd.len()).unwrap_or(u32::MAX).max(1);
+    (config.join_timeout / endpoints).max(MIN_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
 }
 
 /// The parts of TLS towards etcd: of these files, and later of what lies in their places then.

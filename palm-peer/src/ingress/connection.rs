@@ -4,7 +4,7 @@ use super::{
     client_stream::ClientStream,
     connection_table::{self, ConnectionState},
     fd_reserve::Reserve,
-    proxy::{End, ToClient, ToServer},
+    proxy::{ConnectionEnd, ToClient, ToServer},
     shared::{RETRY, Shared},
 };
 use crate::io::{
@@ -20,7 +20,7 @@ use futures::{
     future::{Either, select},
     pin_mut,
 };
-use palm_proto::zmtp::{Refusal, handshake::ASKING};
+use palm_proto::zmtp::{RejectReason, handshake::ASKING};
 use std::{
     future::poll_fn,
     io,
@@ -44,9 +44,9 @@ pub(super) struct ConnectionPermit {
 
 impl ConnectionPermit {
     /// Takes a place.
-    pub(super) fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, Refusal> {
+    pub(super) fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, RejectReason> {
         shared.admission().enter(address)?;
-        shared.tally.opened();
+        shared.metrics.opened();
         Ok(Self { shared: Arc::clone(shared), address })
     }
 }
@@ -54,7 +54,7 @@ impl ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.shared.admission().leave(self.address);
-        self.shared.tally.closed();
+        self.shared.metrics.closed();
         self.shared.ended.wake();
     }
 }
@@ -63,40 +63,43 @@ impl Drop for ConnectionPermit {
 #[derive(Debug)]
 pub(super) struct ClientConnection {
     /// The stranger's end.
-    pub outside: ClientStream,
+    pub client_stream: ClientStream,
     /// Our end of the connection to the inner socket.
     pub inner: UnixStream,
     /// Its place in the table of connections.
     pub state: Arc<ConnectionState>,
     // Dropped last, when the descriptors are free again.
-    place: ConnectionPermit,
+    permit: ConnectionPermit,
 }
 
 impl ClientConnection {
     /// Ends the connection with the stranger, and tells the inner socket that no more will come. What that still sends is to
     /// be read to its end.
-    fn part(&self, end: End) {
-        self.place.shared.table.end(&self.state, if let End::Refused(refusal) = end { Some(refusal) } else { None });
-        self.outside.close();
+    fn close(&self, end: ConnectionEnd) {
+        self.permit
+            .shared
+            .table
+            .end(&self.state, if let ConnectionEnd::Refused(reason) = end { Some(reason) } else { None });
+        self.client_stream.close();
         // An end that is closed already is what is wanted.
         let _ = self.inner.shutdown(Shutdown::Write);
     }
 }
 
 /// Ends the connection with one of its two halves, whichever way that one ends.
-struct GoodbyeAck(Arc<ClientConnection>);
+struct CloseOnDrop(Arc<ClientConnection>);
 
-impl Drop for GoodbyeAck {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.part(End::Closed);
+        self.0.close(ConnectionEnd::Closed);
     }
 }
 
 impl Drop for ClientConnection {
     fn drop(&mut self) {
-        let shared = &self.place.shared;
-        if let Some(refusal) = shared.table.close(&self.state) {
-            shared.tally.refuse(refusal, self.place.address, "");
+        let shared = &self.permit.shared;
+        if let Some(reason) = shared.table.close(&self.state) {
+            shared.metrics.refuse(reason, self.permit.address, "");
         }
     }
 }
@@ -104,96 +107,96 @@ impl Drop for ClientConnection {
 /// Why a connection was not let in.
 #[derive(Debug)]
 struct Rejection {
-    refusal: Refusal,
+    reason: RejectReason,
     /// What there is to say beyond the refusal.
-    words: String,
+    message: String,
 }
 
 impl Rejection {
     /// A failure of our own: doing `what` ended with this error.
     fn own(what: &str, error: &io::Error) -> Self {
         if fd_limit::is_exhausted(error) {
-            return Refusal::Descriptors.into();
+            return RejectReason::Descriptors.into();
         }
-        Self { refusal: Refusal::Internal, words: format!("{what}: {error}") }
+        Self { reason: RejectReason::Internal, message: format!("{what}: {error}") }
     }
 }
 
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Self {
-        Self { refusal, words: String::new() }
+impl From<RejectReason> for Rejection {
+    fn from(reason: RejectReason) -> Self {
+        Self { reason, message: String::new() }
     }
 }
 
 impl From<HandshakeError> for Rejection {
     fn from(unopened: HandshakeError) -> Self {
         match unopened {
-            HandshakeError::Refused(refusal) => refusal.into(),
-            HandshakeError::Broken(_) => Refusal::ClosedEarly.into(),
+            HandshakeError::Refused(reason) => reason.into(),
+            HandshakeError::Broken(_) => RejectReason::ClosedEarly.into(),
         }
     }
 }
 
 impl From<TlsError> for Rejection {
     fn from(failure: TlsError) -> Self {
-        let refusal = match failure.kind {
-            TlsErrorKind::NotTls => Refusal::NotTls,
-            TlsErrorKind::Version => Refusal::TlsVersion,
-            TlsErrorKind::Certificate => Refusal::Certificate,
-            TlsErrorKind::Distrusted => Refusal::Distrusted,
-            TlsErrorKind::Broken => Refusal::ClosedEarly,
+        let reason = match failure.kind {
+            TlsErrorKind::NotTls => RejectReason::NotTls,
+            TlsErrorKind::Version => RejectReason::TlsVersion,
+            TlsErrorKind::Certificate => RejectReason::Certificate,
+            TlsErrorKind::Distrusted => RejectReason::Distrusted,
+            TlsErrorKind::Broken => RejectReason::ClosedEarly,
         };
-        Self { refusal, words: failure.to_string() }
+        Self { reason, message: failure.to_string() }
     }
 }
 
 /// Lets a stranger in, if it behaves, and serves it to its end.
-pub(super) async fn host(shared: Arc<Shared>, place: ConnectionPermit, reserve: Reserve, tcp: TcpStream) {
-    let address = place.address;
-    let entering = enter(&shared, place, reserve, tcp);
+pub(super) async fn host(shared: Arc<Shared>, permit: ConnectionPermit, reserve: Reserve, tcp: TcpStream) {
+    let address = permit.address;
+    let entering = enter(&shared, permit, reserve, tcp);
     pin_mut!(entering);
     // When the ingress closes, connections that are not accepted yet are refused.
     let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
     match entered {
-        Ok((guest, kept)) => carry(&shared, Arc::new(guest), kept).await,
-        Err(Rejection { refusal, words }) => shared.tally.refuse(refusal, address, &words),
+        Ok((connection, kept)) => carry(&shared, Arc::new(connection), kept).await,
+        Err(Rejection { reason, message }) => shared.metrics.refuse(reason, address, &message),
     }
 }
 
-async fn carry(shared: &Arc<Shared>, guest: Arc<ClientConnection>, kept: Vec<u8>) {
-    let mut outward = ToClient::new(Arc::clone(&guest), Arc::clone(&shared.table));
-    let parting = GoodbyeAck(Arc::clone(&guest));
+async fn carry(shared: &Arc<Shared>, connection: Arc<ClientConnection>, kept: Vec<u8>) {
+    let mut to_client = ToClient::new(Arc::clone(&connection), Arc::clone(&shared.table));
+    let close_on_drop = CloseOnDrop(Arc::clone(&connection));
     let carrying = async move {
-        let Err(end) = poll_fn(|cx| outward.poll(cx)).await;
-        parting.0.part(end);
-        poll_fn(|cx| outward.poll_rest(cx)).await;
+        let Err(end) = poll_fn(|cx| to_client.poll(cx)).await;
+        close_on_drop.0.close(end);
+        poll_fn(|cx| to_client.poll_rest(cx)).await;
     };
     shared.carry(Name::ConnectionOutward, carrying);
-    let guest = GoodbyeAck(guest);
-    let guest = &guest.0;
-    let mut inward = ToServer::new(Arc::clone(guest), Arc::clone(&shared.table), shared.limits, kept);
-    let Err(end) = poll_fn(|cx| inward.poll(cx)).await;
-    guest.part(end);
+    let connection = CloseOnDrop(connection);
+    let connection = &connection.0;
+    let mut to_server = ToServer::new(Arc::clone(connection), Arc::clone(&shared.table), shared.limits, kept);
+    let Err(end) = poll_fn(|cx| to_server.poll(cx)).await;
+    connection.close(end);
 }
 
 async fn enter(
     shared: &Shared,
-    place: ConnectionPermit,
+    permit: ConnectionPermit,
     reserve: Reserve,
     tcp: TcpStream,
 ) -> Result<(ClientConnection, Vec<u8>), Rejection> {
     let arrived = timer::timeout(HANDSHAKE, arrive(shared, tcp)).await;
-    let (outside, kept) = arrived.unwrap_or(Err(Refusal::Silent.into()))?;
+    let (client_stream, kept) = arrived.unwrap_or(Err(RejectReason::Silent.into()))?;
     let id = shared.connections.fetch_add(1, Ordering::Relaxed);
     let state = shared.table.open(id);
-    shared.tally.entered();
+    shared.metrics.entered();
     let connected = timer::timeout(HANDSHAKE, connect(shared, &connection_table::identity(id), reserve)).await;
     let connected = connected.unwrap_or_else(|_| Err(late(HANDSHAKE)));
     let inner = connected.inspect_err(|_| {
         let _ = shared.table.close(&state);
     });
     let inner = inner.map_err(|error| Rejection::own("the inner socket cannot be reached", &error))?;
-    Ok((ClientConnection { outside, inner, state, place }, kept))
+    Ok((ClientConnection { client_stream, inner, state, permit }, kept))
 }
 
 /// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.
@@ -203,9 +206,9 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8
         Some(credentials) => Some(credentials.accept(tcp.clone()).await?),
         None => None,
     };
-    let outside = ClientStream::new(tcp, tls);
-    let kept = shake_hands(&outside, &outside, "ROUTER", &ASKING).await?.beyond;
-    Ok((outside, kept))
+    let client_stream = ClientStream::new(tcp, tls);
+    let kept = shake_hands(&client_stream, &client_stream, "ROUTER", &ASKING).await?.beyond;
+    Ok((client_stream, kept))
 }
 
 /// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
@@ -227,7 +230,7 @@ async fn connect(shared: &Shared, connection: &Connection, reserve: Reserve) -> 
                     && error.kind() != io::ErrorKind::BrokenPipe
                     && !std::mem::replace(&mut reopened, true) =>
             {
-                shared.tally.reopen(&error);
+                shared.metrics.reopen(&error);
                 inner.reopen()?;
             }
             connected => return connected,

@@ -4,7 +4,7 @@ use crate::{io::zmq::Connection, sync::lock};
 use futures::task::AtomicWaker;
 use palm_proto::{
     limits::flow_control::{FlowControl, Room, Wake},
-    zmtp::Refusal,
+    zmtp::RejectReason,
 };
 use std::{
     collections::HashMap,
@@ -98,7 +98,7 @@ impl ConnectionTable {
     }
 
     /// Removes it. Returns why it ended, if we ended it.
-    pub(super) fn close(&self, connection: &ConnectionState) -> Option<Refusal> {
+    pub(super) fn close(&self, connection: &ConnectionState) -> Option<RejectReason> {
         let mut reason = None;
         self.wake(|state| {
             state.connections.remove(&connection.id);
@@ -171,7 +171,7 @@ impl ConnectionTable {
     }
 
     /// Ends a connection, because of this if of anything. The first reason counts.
-    pub(super) fn end(&self, connection: &ConnectionState, reason: Option<Refusal>) {
+    pub(super) fn end(&self, connection: &ConnectionState, reason: Option<RejectReason>) {
         lock(&self.state).flow.end(connection.id, reason);
         connection.wake_both();
     }

@@ -32,7 +32,7 @@ impl Reserve {
                 return reserve;
             }
             if !std::mem::replace(&mut paused, true) {
-                shared.tally.pause("there are too few file descriptors left");
+                shared.metrics.pause("there are too few file descriptors left");
             }
             shared.released().await;
         }

@@ -25,7 +25,7 @@ use std::{
 use uuid::Uuid;
 
 /// What the names of the directories of such sockets start with.
-const PREFIX: &str = "palm-door-";
+const PREFIX: &str = "palm-ingress-";
 /// The name of the socket in it.
 const SOCKET: &str = "s";
 /// The longest path of a socket: the system has 108 bytes for it, with a zero at the end.
@@ -42,8 +42,8 @@ pub(crate) struct NoDirectory(Vec<(PathBuf, io::Error)>);
 impl fmt::Display for NoDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no directory in which a Unix socket can be made; tried")?;
-        for (at, (directory, error)) in self.0.iter().enumerate() {
-            write!(f, "{} {} ({error})", if at == 0 { "" } else { "," }, directory.display())?;
+        for (pos, (directory, error)) in self.0.iter().enumerate() {
+            write!(f, "{} {} ({error})", if pos == 0 { "" } else { "," }, directory.display())?;
         }
         f.write_str(": set TMPDIR to a directory that can be written, on a file system that allows sockets")
     }
@@ -64,7 +64,7 @@ impl Drop for Directory {
 
 /// By what the socket is known to who connects.
 #[derive(Debug)]
-enum Place {
+enum SocketLocation {
     /// A descriptor of the socket's file, which was removed.
     Descriptor(OwnedFd),
     /// Its path, where the system cannot connect through a descriptor.
@@ -76,7 +76,7 @@ enum Place {
 pub(super) struct Inner {
     listener: UnixListener,
     attacher: Attacher,
-    place: Place,
+    location: SocketLocation,
     roots: Vec<PathBuf>,
 }
 
@@ -90,7 +90,7 @@ impl Inner {
         let mut failed = Vec::new();
         for root in &roots {
             match listen_in(root) {
-                Ok((listener, place)) => return Ok(Self { listener: listener.into(), attacher, place, roots }),
+                Ok((listener, location)) => return Ok(Self { listener: listener.into(), attacher, location, roots }),
                 Err(error) => failed.push((root.clone(), error)),
             }
         }
@@ -108,7 +108,7 @@ impl Inner {
     /// Has `ZeroMQ` connect for `connection`, an identity that no stranger chose, and gives our end. Cancel-safe; for one task
     /// at a time. Fails when one of both sides has no descriptor left, or nobody receives any more.
     pub(super) async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
-        let endpoint = format!("ipc://{}", self.place.path());
+        let endpoint = format!("ipc://{}", self.location.path());
         let (stream, ()) = try_join(self.accept(connection), self.attacher.attach(&endpoint, connection)).await?;
         Ok(stream)
     }
@@ -138,7 +138,7 @@ async fn is_for(stream: &mut UnixStream, connection: &Connection) -> io::Result<
     Ok(true)
 }
 
-impl Place {
+impl SocketLocation {
     fn path(&self) -> String {
         match self {
             Self::Descriptor(descriptor) => format!("/proc/self/fd/{}", descriptor.as_raw_fd()),
@@ -160,7 +160,7 @@ fn roots() -> Vec<PathBuf> {
     roots
 }
 
-fn listen_in(root: &Path) -> io::Result<(StdListener, Place)> {
+fn listen_in(root: &Path) -> io::Result<(StdListener, SocketLocation)> {
     let path = root.join(format!("{PREFIX}{}", Uuid::new_v4().simple()));
     let socket = path.join(SOCKET);
     if socket.as_os_str().len() > MAX_PATH {
@@ -172,8 +172,8 @@ fn listen_in(root: &Path) -> io::Result<(StdListener, Place)> {
     let descriptor = by_descriptor(&socket, &listener);
     listener.set_nonblocking(true)?;
     match descriptor {
-        Some(descriptor) => Ok((listener, Place::Descriptor(descriptor))),
-        None if socket.to_str().is_some() => Ok((listener, Place::Directory(directory))),
+        Some(descriptor) => Ok((listener, SocketLocation::Descriptor(descriptor))),
+        None if socket.to_str().is_some() => Ok((listener, SocketLocation::Directory(directory))),
         None => Err(io::Error::new(io::ErrorKind::InvalidFilename, "not UTF-8")),
     }
 }
@@ -181,11 +181,11 @@ fn listen_in(root: &Path) -> io::Result<(StdListener, Place)> {
 /// A descriptor of the socket's file, if the system has such and can connect through it.
 fn by_descriptor(socket: &Path, listener: &StdListener) -> Option<OwnedFd> {
     let descriptor = open_path(socket)?;
-    let place = Place::Descriptor(descriptor);
+    let location = SocketLocation::Descriptor(descriptor);
     // Nobody else waits there, so neither blocks.
-    drop(StdStream::connect(place.path()).ok()?);
+    drop(StdStream::connect(location.path()).ok()?);
     drop(listener.accept().ok()?);
-    let Place::Descriptor(descriptor) = place else { return None };
+    let SocketLocation::Descriptor(descriptor) = location else { return None };
     Some(descriptor)
 }
 

@@ -20,7 +20,7 @@ fn the_socket_directory_is_empty_and_may_be_removed() {
         let root = tempfile::tempdir().expect("a directory");
         let (attacher, sender, mut receiver) = zmq::attachable();
         let inner = Inner::open_in(attacher, vec![root.path().to_owned()]).expect("a socket");
-        assert!(matches!(inner.place, Place::Descriptor(_)), "{:?}", inner.place);
+        assert!(matches!(inner.location, SocketLocation::Descriptor(_)), "{:?}", inner.location);
         assert_eq!(fs::read_dir(root.path()).expect("a directory").count(), 0);
         root.close().expect("nobody needs it");
         for number in 0..3 {
@@ -28,16 +28,16 @@ fn the_socket_directory_is_empty_and_may_be_removed() {
             let mut stream =
                 timer::timeout(SOON, inner.connect(&connection)).await.expect("in time").expect("connected");
             stream.write_all(b"\0\x02hi").await.expect("written");
-            let heard = timer::timeout(SOON, receiver.recv()).await.expect("in time");
-            let RouterEvent::Message(from, frames) = heard else { panic!("a message, not {heard:?}") };
+            let event = timer::timeout(SOON, receiver.recv()).await.expect("in time");
+            let RouterEvent::Message(from, frames) = event else { panic!("a message, not {event:?}") };
             assert_eq!((&from, &frames[..]), (&connection, &[bytes::Bytes::from_static(b"hi")][..]));
             assert!(sender.send(&from, frames).is_none(), "sent at once");
             let mut echo = [0; 4];
             stream.read_exact(&mut echo).await.expect("an echo");
             assert_eq!(&echo, b"\0\x02hi");
             drop(stream);
-            let heard = timer::timeout(SOON, receiver.recv()).await.expect("in time");
-            assert!(matches!(&heard, RouterEvent::Disconnected(ended) if *ended == connection), "{heard:?}");
+            let event = timer::timeout(SOON, receiver.recv()).await.expect("in time");
+            assert!(matches!(&event, RouterEvent::Disconnected(ended) if *ended == connection), "{event:?}");
         }
     });
 }
@@ -47,9 +47,9 @@ fn leftovers_of_abandoned_connects_are_not_mistaken() {
     block_on(async {
         let (attacher, _sender, mut receiver) = zmq::attachable();
         let inner = Inner::open(attacher).expect("a socket");
-        let endpoint = format!("ipc://{}", inner.place.path());
+        let endpoint = format!("ipc://{}", inner.location.path());
         // One that ended, and one that stands.
-        drop(StdStream::connect(inner.place.path()).expect("connects"));
+        drop(StdStream::connect(inner.location.path()).expect("connects"));
         let first = connection(1);
         let other = inner.attacher.attach(&endpoint, &first);
         let (other, mine) = join(
@@ -63,14 +63,14 @@ fn leftovers_of_abandoned_connects_are_not_mistaken() {
         let mut mine = mine.expect("in time").expect("connected");
         assert!(other.expect("in time").is_err(), "it was taken for another");
         mine.write_all(b"\0\x02hi").await.expect("written");
-        let heard = async {
+        let event = async {
             loop {
                 if let RouterEvent::Message(from, _) = receiver.recv().await {
                     return from;
                 }
             }
         };
-        assert_eq!(timer::timeout(SOON, heard).await.expect("in time"), connection(2));
+        assert_eq!(timer::timeout(SOON, event).await.expect("in time"), connection(2));
     });
 }
 
@@ -81,9 +81,9 @@ fn without_proc_the_directory_is_private_to_the_user() {
     fs::DirBuilder::new().mode(0o700).create(&path).expect("made");
     assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
     let directory = Directory(path.clone());
-    let place = Place::Directory(directory);
-    assert_eq!(place.path(), path.join(SOCKET).display().to_string());
-    drop(place);
+    let location = SocketLocation::Directory(directory);
+    assert_eq!(location.path(), path.join(SOCKET).display().to_string());
+    drop(location);
     assert!(!path.exists());
 }
 

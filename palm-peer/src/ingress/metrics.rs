@@ -1,7 +1,7 @@
 //! What the door has seen: read by `_ping`, and said in the log.
 
 use crate::sync::lock;
-use palm_proto::{limits::log_throttle::LogThrottle, zmtp::Refusal};
+use palm_proto::{limits::log_throttle::LogThrottle, zmtp::RejectReason};
 use serde_json::{Map, Value, json};
 use std::{
     io,
@@ -21,11 +21,11 @@ const MAX_STRANGERS: usize = 8;
 pub(crate) struct IngressMetrics {
     open: AtomicU64,
     entered: AtomicU64,
-    refused: [AtomicU64; Refusal::ALL.len()],
+    refused: [AtomicU64; RejectReason::ALL.len()],
     /// The strangers whose refusal was logged.
     strangers: Mutex<LogThrottle<IpAddr>>,
     /// For faults of our own, which strangers that are written of must not crowd out; `None` is a pause in accepting.
-    own_faults: Mutex<LogThrottle<Option<Refusal>>>,
+    own_faults: Mutex<LogThrottle<Option<RejectReason>>>,
     paused: AtomicU64,
     panicked: AtomicU64,
 }
@@ -55,7 +55,7 @@ impl IngressMetrics {
 
     /// Says that the inner socket did not work and is made anew, unless that was said in the last minute.
     pub(crate) fn reopen(&self, why: &io::Error) {
-        if let Some(suppressed) = lock(&self.own_faults).should_log(Some(Refusal::Internal), Instant::now()) {
+        if let Some(suppressed) = lock(&self.own_faults).should_log(Some(RejectReason::Internal), Instant::now()) {
             log::warn!("the inner socket does not work any more, and is opened anew: {why}{suppressed}");
         }
     }
@@ -98,18 +98,18 @@ impl IngressMetrics {
     /// Counts a refusal, and writes of it, with these words if there are any, unless this address, or too many others,
     /// were written of in the last minute. A fault of our own is logged once a minute for all addresses. One that ends early is only counted: health
     /// checks that connect and close do so all day.
-    pub(crate) fn refuse(&self, refusal: Refusal, address: IpAddr, words: &str) {
-        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
-        let (why, name) = (refusal.to_string(), refusal.name());
-        let why = if words.is_empty() { &why } else { words };
-        if let Some(remedy) = refusal.remedy() {
-            if let Some(suppressed) = lock(&self.own_faults).should_log(Some(refusal), Instant::now()) {
+    pub(crate) fn refuse(&self, reason: RejectReason, address: IpAddr, message: &str) {
+        self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+        let (why, name) = (reason.to_string(), reason.name());
+        let why = if message.is_empty() { &why } else { message };
+        if let Some(remedy) = reason.remedy() {
+            if let Some(suppressed) = lock(&self.own_faults).should_log(Some(reason), Instant::now()) {
                 log::warn!(
                     "a connection from {address} cannot be served, by no fault of its own: {why} ({name}); \
                      {remedy}{suppressed}"
                 );
             }
-        } else if refusal != Refusal::ClosedEarly
+        } else if reason != RejectReason::ClosedEarly
             && let Some(suppressed) = lock(&self.strangers).should_log(address, Instant::now())
         {
             log::warn!("refused a connection from {address}: {why} ({name}){suppressed}");
@@ -124,7 +124,7 @@ impl IngressMetrics {
     /// How many were refused, by kind; kinds that never came are absent.
     pub(crate) fn refused(&self) -> Value {
         let counts =
-            Refusal::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize].load(Ordering::Relaxed)));
+            RejectReason::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize].load(Ordering::Relaxed)));
         let seen = counts.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)));
         Value::Object(seen.collect::<Map<_, _>>())
     }

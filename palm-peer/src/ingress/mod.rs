@@ -97,11 +97,11 @@ pub(crate) struct Sender {
 impl Receiver {
     /// Waits for what comes next. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> RouterEvent {
-        let heard = self.socket.recv().await;
-        if let RouterEvent::Message(connection, _) = &heard {
+        let event = self.socket.recv().await;
+        if let RouterEvent::Message(connection, _) = &event {
             self.table.taken(connection);
         }
-        heard
+        event
     }
 }
 
@@ -120,22 +120,22 @@ impl Ingress {
     /// is at. Fails when the address cannot be bound, or there is no place for the inner socket.
     pub(crate) async fn open(
         address: SocketAddr,
-        options: &ValidConfig,
-        tally: Arc<IngressMetrics>,
+        config: &ValidConfig,
+        metrics: Arc<IngressMetrics>,
         credentials: Option<Arc<Credentials>>,
         supervisor: &Supervisor,
     ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
         let listener = StdListener::bind(address).map_err(OpenError::Address)?;
         rustix::net::listen(&listener, BACKLOG).map_err(|error| OpenError::Address(error.into()))?;
         let bound = listener.local_addr()?;
-        let table = Arc::new(ConnectionTable::new(options.max_unread as u64, options.max_held as u64));
+        let table = Arc::new(ConnectionTable::new(config.max_unread as u64, config.max_held as u64));
         let (tell_closing, closing) = oneshot::channel();
         let (attacher, sender, receiver) = zmq::attachable();
         let shared = Arc::new(Shared {
-            limits: Limits::for_payloads(options.max_payload),
-            admission: Mutex::new(ConnectionLimiter::new(options.max_connections, options.max_per_address)),
+            limits: Limits::for_payloads(config.max_payload),
+            admission: Mutex::new(ConnectionLimiter::new(config.max_connections, config.max_per_address)),
             table: Arc::clone(&table),
-            tally,
+            metrics,
             credentials,
             connections: AtomicU64::new(0),
             ended: AtomicWaker::new(),
@@ -196,7 +196,7 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::conver
             // The other side gave up before we came to it.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                shared.tally.pause(&error.to_string());
+                shared.metrics.pause(&error.to_string());
                 shared.released().await;
             }
         }
@@ -209,6 +209,6 @@ fn admit(shared: &Arc<Shared>, reserve: Reserve, tcp: TcpStream, from: SocketAdd
             let hosting = connection::host(Arc::clone(shared), place, reserve, tcp);
             shared.carry(Name::Connection, hosting);
         }
-        Err(refusal) => shared.tally.refuse(refusal, from.ip(), ""),
+        Err(reason) => shared.metrics.refuse(reason, from.ip(), ""),
     }
 }

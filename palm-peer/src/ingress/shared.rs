@@ -28,7 +28,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) admission: Mutex<ConnectionLimiter>,
     pub(super) table: Arc<ConnectionTable>,
-    pub(super) tally: Arc<IngressMetrics>,
+    pub(super) metrics: Arc<IngressMetrics>,
     /// What TLS is made of, where it is spoken.
     pub(super) credentials: Option<Arc<Credentials>>,
     /// Numbers the connections, which makes their identities.
@@ -62,7 +62,7 @@ impl Shared {
 
     /// Carries a part of one connection. A panic is that connection's end, and nobody else's.
     pub(super) fn carry(&self, name: Name, part: impl Future<Output = ()> + Send + 'static) {
-        let tally = Arc::clone(&self.tally);
-        executor::spawn_or(name, part, move || tally.panicked());
+        let metrics = Arc::clone(&self.metrics);
+        executor::spawn_or(name, part, move || metrics.panicked());
     }
 }

@@ -15,7 +15,7 @@ use futures::{AsyncRead, AsyncWrite, FutureExt as _, channel::oneshot};
 use palm_proto::{
     limits::rate_limiter::RateLimiter,
     zmtp::{
-        Refusal,
+        RejectReason,
         frames::{Limits, ping_frame},
         handshake::ANSWERING,
         messages::{Batch, Decoder, Incoming},
@@ -77,11 +77,11 @@ impl fmt::Display for SendError {
 
 /// How a connection ended.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum ConnectionEnd {
     /// The other side closed it, or it broke.
     Closed,
     /// The other side sent what it must not.
-    Refused(Refusal),
+    Refused(RejectReason),
 }
 
 /// The sending side of a connection. Dropped, it has what waits still sent.
@@ -198,11 +198,11 @@ impl Drop for Sender {
 
 impl Receiver {
     /// Waits for the next message. Cancel-safe. Fails with the end of the connection.
-    pub(crate) async fn receive(&mut self) -> Result<Frames, End> {
+    pub(crate) async fn receive(&mut self) -> Result<Frames, ConnectionEnd> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frames, End>> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frames, ConnectionEnd>> {
         loop {
             if let Some(frames) = self.ready.pop_front() {
                 return Poll::Ready(Ok(frames));
@@ -219,20 +219,20 @@ impl Receiver {
             }
             self.buffer = buffer;
             match ready!(read) {
-                Ok(1..) => taken.map_err(End::Refused)?,
-                Ok(0) | Err(_) => return Poll::Ready(Err(End::Closed)),
+                Ok(1..) => taken.map_err(ConnectionEnd::Refused)?,
+                Ok(0) | Err(_) => return Poll::Ready(Err(ConnectionEnd::Closed)),
             }
         }
     }
 
-    fn handle_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+    fn handle_bytes(&mut self, mut bytes: &[u8]) -> Result<(), RejectReason> {
         while let Some(incoming) = self.decoder.decode(&mut bytes)? {
             match incoming {
                 Incoming::Message(frames) => self.ready.push_back(frames),
                 Incoming::Pong(number) => self.outbox.activity.take_pong(number),
                 Incoming::Ping(ping) => {
                     if !self.pings.try_acquire(Instant::now()) {
-                        return Err(Refusal::Command);
+                        return Err(RejectReason::Command);
                     }
                     // An end is noticed by reading.
                     let _ = self.outbox.put(|batch| batch.push_raw(&ping.pong));

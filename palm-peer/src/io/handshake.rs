@@ -2,7 +2,7 @@
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use palm_proto::zmtp::{
-    Refusal,
+    RejectReason,
     handshake::{GREETING_LENGTH, answers_pings, check_greeting, check_ready, greeting, ready},
 };
 use std::{fmt, io};
@@ -14,14 +14,14 @@ const LONGEST_OPENING: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum HandshakeError {
     /// The other side is none of ours.
-    Refused(Refusal),
+    Refused(RejectReason),
     /// It broke, or was closed.
     Broken(io::Error),
 }
 
-impl From<Refusal> for HandshakeError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+impl From<RejectReason> for HandshakeError {
+    fn from(reason: RejectReason) -> Self {
+        Self::Refused(reason)
     }
 }
 
@@ -34,7 +34,7 @@ impl From<io::Error> for HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Refused(reason) => reason.fmt(f),
             Self::Broken(error) => error.fmt(f),
         }
     }
@@ -80,7 +80,7 @@ pub(crate) async fn shake_hands(
 async fn read_more(read: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>) -> Result<(), HandshakeError> {
     let start = seen.len();
     if start >= LONGEST_OPENING {
-        return Err(Refusal::Ready.into());
+        return Err(RejectReason::Ready.into());
     }
     seen.resize(LONGEST_OPENING, 0);
     let count = read.read(&mut seen[start..]).await?;

@@ -52,7 +52,7 @@ pub(crate) struct LeaderContext {
     /// Who leads.
     pub me: Uuid,
     /// How.
-    pub options: ValidConfig,
+    pub config: ValidConfig,
     /// Opens the links to the servers.
     pub dialer: Dialer,
     /// The leader's own key of the election.
@@ -68,20 +68,20 @@ pub(crate) struct LeaderContext {
 /// What ended.
 // Most of them are events, and few live at a time.
 #[allow(clippy::large_enum_variant)]
-enum Done {
+enum Output {
     Event(Event),
     LinkBroken(Uuid),
     /// The writes for a batch of records ended.
-    Vouched(Vec<(Uuid, writes::Written)>),
+    Vouched(Vec<(Uuid, writes::WriteOutcome)>),
     /// The duties themselves.
-    Duties(End),
+    Duties(Exit),
     Nothing,
 }
 
 /// What the leader hears.
 enum Input {
     Changed(Change),
-    Done(Done),
+    Output(Output),
     Tick,
 }
 
@@ -89,9 +89,9 @@ struct Leader {
     context: LeaderContext,
     registry: Registry,
     links: Links,
-    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    work: FuturesUnordered<BoxFuture<'static, Output>>,
     /// Whether all servers are known: before, nothing is counted.
-    whole: bool,
+    synced: bool,
     /// Whether servers may have gone since their links were last looked through.
     stale: bool,
     /// Whether the leader's name is being written into a batch of records.
@@ -104,7 +104,7 @@ struct Leader {
 
 /// Why a leader's duties ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Exit {
     /// Its key of the election is gone, or what it knows holds no more.
     Deposed,
     /// It does not reach these servers, though others do: somebody else shall lead.
@@ -112,17 +112,17 @@ pub(crate) enum End {
 }
 
 /// Leads until deposed, or until it ought to resign. Dropping it stops all duties at once.
-pub(crate) async fn lead(context: LeaderContext) -> End {
+pub(crate) async fn lead(context: LeaderContext) -> Exit {
     log::info!("leading the mesh, in term {}", context.term);
     // Before the servers: what is published of one that is not among them is left over.
     let found = takeover::published(&context).await;
     let mut servers = context.etcd.watch(Target::Prefix(context.keys.servers()));
     let mut leader = Leader {
-        registry: Registry::new(context.me, &context.options, found, fastrand::u64(..), Instant::now()),
-        links: Links::new(context.dialer.clone(), context.options.probe_timeout),
+        registry: Registry::new(context.me, &context.config, found, fastrand::u64(..), Instant::now()),
+        links: Links::new(context.dialer.clone(), context.config.probe_timeout),
         context,
         work: FuturesUnordered::new(),
-        whole: false,
+        synced: false,
         stale: false,
         vouching: false,
         tick: None,
@@ -134,56 +134,56 @@ pub(crate) async fn lead(context: LeaderContext) -> End {
 }
 
 impl Leader {
-    async fn run(&mut self, servers: &mut Watch) -> End {
+    async fn run(&mut self, servers: &mut Watch) -> Exit {
         loop {
             let input = self.next(servers).await;
-            if let ControlFlow::Break(end) = self.take_in(input) {
+            if let ControlFlow::Break(end) = self.handle_input(input) {
                 return end;
             }
             // What follows from events is worked out once for many of them.
             for _ in 0..BATCH {
                 let Some(input) = self.next(servers).now_or_never() else { break };
-                if let ControlFlow::Break(end) = self.take_in(input) {
+                if let ControlFlow::Break(end) = self.handle_input(input) {
                     return end;
                 }
             }
-            self.settle();
+            self.after_batch();
             // The links live on this thread as well.
             executor::yield_now().await;
         }
     }
 
     async fn next(&mut self, servers: &mut Watch) -> Input {
-        let tick = self.whole.then(|| timer::coarse(self.registry.deadline()));
+        let tick = self.synced.then(|| timer::coarse(self.registry.deadline()));
         if self.tick.as_ref().map(Sleep::deadline) != tick {
             self.tick = tick.map(timer::sleep_until);
         }
         futures::select_biased! {
             change = servers.next().fuse() => Input::Changed(change),
-            done = self.work.select_next_some() => Input::Done(done),
+            result = self.work.select_next_some() => Input::Output(result),
             () = pin!(timer::end_of(self.tick.as_mut()).fuse()) => Input::Tick,
         }
     }
 
-    fn take_in(&mut self, input: Input) -> ControlFlow<End> {
+    fn handle_input(&mut self, input: Input) -> ControlFlow<Exit> {
         match input {
             // Nothing that this leader knows holds any more; the next leader starts from scratch.
-            Input::Changed(Change::NewHistory) => return ControlFlow::Break(End::Deposed),
+            Input::Changed(Change::NewHistory) => return ControlFlow::Break(Exit::Deposed),
             Input::Changed(change) => self.changed(change),
-            Input::Done(done) => return self.done(done),
+            Input::Output(result) => return self.handle_result(result),
             Input::Tick => self.tick(),
         }
         ControlFlow::Continue(())
     }
 
     /// After a batch: forgets the links of servers that are gone, and does what is not urgent.
-    fn settle(&mut self) {
+    fn after_batch(&mut self) {
         for (uuid, broken) in self.links.newly_opened() {
             // It may have been opened for a server that is gone since.
             self.stale |= self.registry.endpoint(uuid).is_none();
-            self.work.push(broken.map(move |()| Done::LinkBroken(uuid)).boxed());
+            self.work.push(broken.map(move |()| Output::LinkBroken(uuid)).boxed());
         }
-        if !self.whole {
+        if !self.synced {
             return;
         }
         if std::mem::take(&mut self.stale) {
@@ -224,7 +224,7 @@ impl Leader {
             }
             Change::Deleted { previous, .. } => self.explain(previous),
             Change::Listed { .. } => {
-                self.whole = true;
+                self.synced = true;
                 self.stale = true;
                 let actions = self.registry.listed();
                 self.perform(actions);
@@ -251,7 +251,7 @@ impl Leader {
         };
         let context = self.context.clone();
         self.work
-            .push(async move { Done::Event(writes::explain_deletion(&context, record.uuid, &gone).await) }.boxed());
+            .push(async move { Output::Event(writes::explain_deletion(&context, record.uuid, &gone).await) }.boxed());
     }
 
     /// Logs how the previous leader ended if it left no tombstone; no other peer will.
@@ -266,19 +266,19 @@ impl Leader {
                     Ok(None) => {}
                     Err(error) => context.etcd.log_failure("finding out how the leader before ended", &error),
                 }
-                Done::Nothing
+                Output::Nothing
             }
             .boxed(),
         );
     }
 
-    fn done(&mut self, done: Done) -> ControlFlow<End> {
-        match done {
-            Done::Event(event) => self.event(event),
-            Done::LinkBroken(uuid) => self.prove_gone(uuid),
-            Done::Vouched(written) => return self.vouched(written),
-            Done::Duties(end) => return ControlFlow::Break(end),
-            Done::Nothing => {}
+    fn handle_result(&mut self, result: Output) -> ControlFlow<Exit> {
+        match result {
+            Output::Event(event) => self.event(event),
+            Output::LinkBroken(uuid) => self.prove_gone(uuid),
+            Output::Vouched(written) => return self.vouched(written),
+            Output::Duties(end) => return ControlFlow::Break(end),
+            Output::Nothing => {}
         }
         ControlFlow::Continue(())
     }
@@ -292,7 +292,7 @@ impl Leader {
                     self.work.push(
                         probing
                             .map(move |answer| {
-                                Done::Event(match answer {
+                                Output::Event(match answer {
                                     Ok(digest) => Event::ProbeOk { uuid, token, digest },
                                     Err(ProbeError { reason, local: true }) => Event::Unsent { uuid, token, reason },
                                     Err(ProbeError { reason, .. }) => Event::ProbeFailed { uuid, token, reason },
@@ -312,15 +312,16 @@ impl Leader {
                 Action::Ask { uuid, token, witnesses } => self.ask(uuid, token, witnesses),
                 Action::Resign { unreached } => {
                     let resigning = takeover::may_resign(self.context.clone(), unreached);
-                    let done =
-                        |unreached: Option<_>| unreached.map_or(Done::Nothing, |of| Done::Duties(End::Resigned(of)));
+                    let done = |unreached: Option<_>| {
+                        unreached.map_or(Output::Nothing, |of| Output::Duties(Exit::Resigned(of)))
+                    };
                     self.work.push(resigning.map(done).boxed());
                 }
                 Action::Withdraw { uuid, server } => {
                     let withdrawing = takeover::withdraw(self.context.clone(), uuid, server);
                     self.work.push(
                         withdrawing
-                            .map(|deposed| if deposed { Done::Duties(End::Deposed) } else { Done::Nothing })
+                            .map(|deposed| if deposed { Output::Duties(Exit::Deposed) } else { Output::Nothing })
                             .boxed(),
                     );
                 }
@@ -332,17 +333,17 @@ impl Leader {
         for witness in witnesses {
             let of = witness.0;
             let asking = self.links.ask_about(uuid, witness);
-            let told = move |testimony| Done::Event(Event::Testified { uuid, token, witness: of, testimony });
-            self.work.push(asking.map(told).boxed());
+            let testified = move |testimony| Output::Event(Event::Testified { uuid, token, witness: of, testimony });
+            self.work.push(asking.map(testified).boxed());
         }
     }
 
-    fn write(&mut self, uuid: Uuid, writing: impl Future<Output = writes::Written> + Send + 'static) {
+    fn write(&mut self, uuid: Uuid, writing: impl Future<Output = writes::WriteOutcome> + Send + 'static) {
         self.work.push(
             writing
                 .map(move |written| match written {
-                    writes::Written::Deposed => Done::Duties(End::Deposed),
-                    written => Done::Event(Event::WriteDone { uuid, stands: written.stands() }),
+                    writes::WriteOutcome::Deposed => Output::Duties(Exit::Deposed),
+                    written => Output::Event(Event::WriteDone { uuid, stands: written.stands() }),
                 })
                 .boxed(),
         );
@@ -352,7 +353,9 @@ impl Leader {
         let Some(endpoint) = self.registry.endpoint(uuid) else { return };
         let proof = self.links.prove_gone(uuid, endpoint);
         self.work.push(
-            proof.map(move |gone| if gone { Done::Event(Event::ProcessGone { uuid }) } else { Done::Nothing }).boxed(),
+            proof
+                .map(move |gone| if gone { Output::Event(Event::ProcessGone { uuid }) } else { Output::Nothing })
+                .boxed(),
         );
     }
 
@@ -364,15 +367,15 @@ impl Leader {
         let batch = self.registry.take_unvouched(takeover::BATCH);
         if !batch.is_empty() {
             self.vouching = true;
-            self.work.push(takeover::vouch(self.context.clone(), batch).map(Done::Vouched).boxed());
+            self.work.push(takeover::vouch(self.context.clone(), batch).map(Output::Vouched).boxed());
         }
     }
 
-    fn vouched(&mut self, batch: Vec<(Uuid, writes::Written)>) -> ControlFlow<End> {
+    fn vouched(&mut self, batch: Vec<(Uuid, writes::WriteOutcome)>) -> ControlFlow<Exit> {
         self.vouching = false;
         for (uuid, written) in batch {
-            if written == writes::Written::Deposed {
-                return ControlFlow::Break(End::Deposed);
+            if written == writes::WriteOutcome::Deposed {
+                return ControlFlow::Break(Exit::Deposed);
             }
             self.event(Event::WriteDone { uuid, stands: written.stands() });
         }

@@ -2,7 +2,7 @@
 
 use super::{
     BACKOFF, LeaderContext,
-    writes::{self, Written},
+    writes::{self, WriteOutcome},
 };
 use crate::io::{retry, timer};
 use palm_proto::{
@@ -31,12 +31,12 @@ pub(super) async fn published(context: &LeaderContext) -> Vec<Published> {
 }
 
 /// Writes these records, many to a transaction. Where one of a transaction has changed meanwhile, each is written alone.
-pub(super) async fn vouch(context: LeaderContext, records: Vec<(Record, Revision)>) -> Vec<(Uuid, Written)> {
+pub(super) async fn vouch(context: LeaderContext, records: Vec<(Record, Revision)>) -> Vec<(Uuid, WriteOutcome)> {
     let mut ended = Vec::with_capacity(records.len());
     for records in in_parts(records) {
         let written = writes::rewrite(&context, &records).await;
         for record in &records {
-            let alone = written == Written::Conflict && records.len() > 1;
+            let alone = written == WriteOutcome::Conflict && records.len() > 1;
             let written = if alone { writes::rewrite(&context, std::slice::from_ref(record)).await } else { written };
             ended.push((record.0.uuid, written));
         }
@@ -80,9 +80,9 @@ async fn try_to_withdraw(context: &LeaderContext, uuid: Uuid, server: &str) -> O
         return Some(false);
     }
     match writes::withdraw(context, uuid, server, found.map(|kv| kv.modified)).await {
-        Written::Done(_) => Some(false),
-        Written::Deposed => Some(true),
-        Written::Conflict | Written::Failed => None,
+        WriteOutcome::Done(_) => Some(false),
+        WriteOutcome::Deposed => Some(true),
+        WriteOutcome::Conflict | WriteOutcome::Failed => None,
     }
 }
 

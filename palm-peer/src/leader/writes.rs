@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum WriteOutcome {
     /// It stands.
     Done(Revision),
     /// Something else stood there.
@@ -31,7 +31,7 @@ pub(super) enum Written {
     Failed,
 }
 
-impl Written {
+impl WriteOutcome {
     /// Since which revision it stands; `None` when it is not known to.
     pub(super) fn stands(self) -> Option<Revision> {
         match self {
@@ -47,7 +47,7 @@ pub(super) async fn configure(
     record: Record,
     modified: Revision,
     lease: Option<LeaseId>,
-) -> Written {
+) -> WriteOutcome {
     let key = context.keys.server(record.uuid);
     let put = Operation::put(&key, record.to_json(), Lease::Keep);
     let published = context.keys.pipeline(&record.server, record.uuid);
@@ -59,7 +59,7 @@ pub(super) async fn configure(
 }
 
 /// Writes records, each on the lease of its owner, in one transaction.
-pub(super) async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) -> Written {
+pub(super) async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) -> WriteOutcome {
     let keys: Vec<_> = records.iter().map(|(record, modified)| (context.keys.server(record.uuid), *modified)).collect();
     let puts = keys.iter().zip(records);
     let puts = puts.map(|((key, _), (record, _))| Operation::put(key, record.to_json(), Lease::Keep));
@@ -69,7 +69,12 @@ pub(super) async fn rewrite(context: &LeaderContext, records: &[(Record, Revisio
 }
 
 /// Deletes what is published of a server, while in the place of its record there is still this revision (`None`: nothing).
-pub(super) async fn withdraw(context: &LeaderContext, uuid: Uuid, server: &str, found: Option<Revision>) -> Written {
+pub(super) async fn withdraw(
+    context: &LeaderContext,
+    uuid: Uuid,
+    server: &str,
+    found: Option<Revision>,
+) -> WriteOutcome {
     let key = context.keys.pipeline(server, uuid);
     let written = fenced(context, [(context.keys.server(uuid).as_str(), found)], [Operation::delete(&key)]).await;
     written.unwrap_or_else(|error| failed(context, &key, &error))
@@ -97,7 +102,7 @@ pub(super) struct Removal {
 ///
 /// Without space etcd takes no note. Then the candidacy is deleted as well: so the server, if it lives, sees that this is no
 /// removal by hand, which is of the record alone. (Not the leader's own, which is what it leads by.)
-pub(super) async fn remove(context: LeaderContext, removal: Removal) -> Written {
+pub(super) async fn remove(context: LeaderContext, removal: Removal) -> WriteOutcome {
     let Removal { uuid, server, modified, reason, lease, revoke } = removal;
     let removal = tombstones::Removal::new(&context.keys, uuid, Some(&server), RemovedBy::Registry, reason);
     let candidacy = match lease {
@@ -111,7 +116,7 @@ pub(super) async fn remove(context: LeaderContext, removal: Removal) -> Written 
         Err(error) => failed(&context, &removal.record, &error),
     };
     if revoke
-        && let Written::Done(_) = written
+        && let WriteOutcome::Done(_) = written
         && let Some(lease) = lease
     {
         tombstones::revoke(&context.etcd, lease, LEASE_OF_GONE).await;
@@ -125,9 +130,9 @@ async fn fenced<'a>(
     context: &LeaderContext,
     replaced: impl IntoIterator<Item = (&'a str, Option<Revision>)>,
     operations: impl IntoIterator<Item = Operation>,
-) -> Result<Written, EtcdError> {
+) -> Result<WriteOutcome, EtcdError> {
     if !lock(&context.clock).is_held(Instant::now()) {
-        return Ok(Written::Failed);
+        return Ok(WriteOutcome::Failed);
     }
     let fence = Transaction::new().created(&context.candidate, context.term);
     let guarded = replaced.into_iter().fold(fence, |transaction, (key, revision)| match revision {
@@ -138,16 +143,16 @@ async fn fenced<'a>(
         operations.into_iter().fold(guarded, Transaction::then).or_else(Operation::get(&context.candidate));
     let outcome = context.etcd.transact(transaction).await?;
     if outcome.succeeded {
-        return Ok(Written::Done(outcome.revision));
+        return Ok(WriteOutcome::Done(outcome.revision));
     }
     let own = outcome.reads.into_iter().flatten().next();
-    Ok(if own.is_some_and(|own| own.created == context.term) { Written::Conflict } else { Written::Deposed })
+    Ok(if own.is_some_and(|own| own.created == context.term) { WriteOutcome::Conflict } else { WriteOutcome::Deposed })
 }
 
-fn failed(context: &LeaderContext, key: &str, error: &EtcdError) -> Written {
+fn failed(context: &LeaderContext, key: &str, error: &EtcdError) -> WriteOutcome {
     let folder = key.rsplit_once('/').map_or(key, |(folder, _)| folder);
     context.etcd.log_failure(&format!("a write of the leader under {folder}/"), error);
-    Written::Failed
+    WriteOutcome::Failed
 }
 
 /// Finds out why a record is gone; asks etcd until it answers.

@@ -30,7 +30,7 @@ use std::{
 };
 
 /// How often at most a server that joins says what it waits for.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The waits between attempts to join, and to rejoin.
 const JOIN_BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(2));
@@ -69,7 +69,7 @@ impl Agent {
     /// Registers; etcd may take as long as `join_timeout`. Gives up once nobody waits for it any more. Nothing is left in etcd
     /// then, unless etcd is away.
     async fn join(&self, cancelled: impl Future<Output = ()> + Unpin) -> Result<Registration, Error> {
-        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.options.ttl);
+        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.config.ttl);
         let joined = match select(pin!(self.join_on(&mut lease)), cancelled).await {
             Either::Left((joined, _)) => joined,
             Either::Right(_) => Err(Error::new(ErrorKind::Io, "joining was given up")),
@@ -82,9 +82,9 @@ impl Agent {
 
     /// Tries to register on this lease until etcd does it, or refuses, or took too long.
     async fn join_on(&self, lease: &mut OwnLease) -> Result<Registration, Error> {
-        let join_timeout = self.membership.context.options.join_timeout;
+        let join_timeout = self.membership.context.config.join_timeout;
         let deadline = Instant::now() + join_timeout;
-        let mut told: Option<Instant> = None;
+        let mut logged: Option<Instant> = None;
         let mut failures = 0_u32;
         loop {
             let error = match self.attach(lease, None).await {
@@ -97,9 +97,9 @@ impl Agent {
             if !error.is_passing() || Instant::now() + wait > deadline {
                 return Err(error.into());
             }
-            if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+            if logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
                 log::warn!("joining waits for etcd, {join_timeout:?} in all (PALM_JOIN_TIMEOUT): {error}");
-                told = Some(Instant::now());
+                logged = Some(Instant::now());
             }
             timer::sleep(wait).await;
         }
@@ -153,7 +153,7 @@ impl Agent {
     }
 
     async fn rejoin(&mut self, written: LastWritten) -> Result<Registration, ExitReason> {
-        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.options.ttl);
+        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.config.ttl);
         let joined = self.rejoin_on(&mut lease, written).await;
         if joined.is_err() {
             lease.give_back().await;

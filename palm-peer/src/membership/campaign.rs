@@ -40,7 +40,7 @@ const LOOK_AGAIN: Backoff = Backoff::full_jitter(Duration::from_millis(50), Dura
 const ASK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Puts the own key, if it is not there, and lists it and those before it, as far as they matter; tries until etcd does it.
-pub(super) async fn stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
+pub(super) async fn put_candidate(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
     let what = format!("standing for election under {}", keys.election());
     etcd.retry(&what, BACKOFF, || try_to_stand(etcd, keys, me, lease)).await
 }

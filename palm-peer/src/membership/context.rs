@@ -20,7 +20,7 @@ pub(crate) struct PeerContext {
     /// The server's uuid.
     pub(crate) uuid: Uuid,
     /// What was set.
-    pub(crate) options: ValidConfig,
+    pub(crate) config: ValidConfig,
     /// Opens the links to other peers.
     pub(crate) dialer: Dialer,
     /// Starts the peer's tasks anew when they panic.

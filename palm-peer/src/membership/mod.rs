@@ -30,7 +30,7 @@ use palm_proto::types::record::Record;
 use std::sync::Arc;
 
 /// Whether the agent has registered the server. Dropping it before stops joining, and what was put into etcd is removed.
-pub(crate) type Joined = oneshot::Receiver<Result<(), Error>>;
+pub(crate) type JoinResult = oneshot::Receiver<Result<(), Error>>;
 
 /// Has an agent join the mesh, and keep the server in it, on etcd's thread.
 pub(crate) fn spawn(
@@ -38,9 +38,9 @@ pub(crate) fn spawn(
     context: PeerContext,
     record: Record,
     liveness: LivenessSender,
-) -> (AgentHandle, Joined) {
+) -> (AgentHandle, JoinResult) {
     let status = Arc::new(StatusPublisher::new());
-    let registrar = Registrar::new(etcd.clone(), &context.options, record);
+    let registrar = Registrar::new(etcd.clone(), &context.config, record);
     let (handle, commands, exit) = handle::new(Arc::clone(&status));
     let agent = Agent::new(Membership { registrar, context, status, liveness }, commands);
     let (joined_tx, joined) = oneshot::channel();

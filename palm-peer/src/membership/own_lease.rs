@@ -82,8 +82,8 @@ impl OwnLease {
     /// Gives back what etcd may have granted, and with it the record, if that was put.
     pub(crate) async fn give_back(self) {
         let Some(id) = self.request.maybe_granted() else { return };
-        let patience = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };
-        let _ = timer::timeout(patience, tombstones::revoke(&self.etcd, id, OWN_LEASE)).await;
+        let timeout = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };
+        let _ = timer::timeout(timeout, tombstones::revoke(&self.etcd, id, OWN_LEASE)).await;
     }
 }
 

@@ -43,8 +43,8 @@ pub(crate) struct Registrar {
 
 impl Registrar {
     /// The registrar of a server that listens at `port`.
-    pub(crate) fn new(etcd: Etcd, options: &ValidConfig, record: Record) -> Self {
-        Self { etcd, keys: options.keys(), record }
+    pub(crate) fn new(etcd: Etcd, config: &ValidConfig, record: Record) -> Self {
+        Self { etcd, keys: config.keys(), record }
     }
 
     /// Puts the record on `lease`, which a leader has yet to publish, and forgets that the server ever departed, unless a

@@ -6,7 +6,7 @@ use super::{
     lease_keeper::LeaseNews,
     own_lease::Registration,
     registration::RegisterError,
-    session_tasks::{Input, SessionTasks},
+    session_tasks::{AgentInput, SessionTasks},
     status::PeerEvent,
 };
 use crate::{
@@ -47,7 +47,7 @@ pub(crate) struct Session {
     /// Whom this peer followed last: the leader before it, once it leads.
     followed: Option<Candidate>,
     resignations: Resignations,
-    inputs: mpsc::UnboundedReceiver<Input>,
+    inputs: mpsc::UnboundedReceiver<AgentInput>,
     leaving: bool,
     tasks: SessionTasks,
 }
@@ -131,43 +131,43 @@ impl Session {
         self.membership.status.announce(event);
     }
 
-    async fn handle_input(&mut self, input: Input) -> Result<Option<ExitReason>, LeaseLost> {
+    async fn handle_input(&mut self, input: AgentInput) -> Result<Option<ExitReason>, LeaseLost> {
         match input {
             _ if self.leaving => {}
-            Input::Lease(LeaseNews::InDoubt(why)) => {
+            AgentInput::Lease(LeaseNews::InDoubt(why)) => {
                 self.elect(election::Event::LeaseInDoubt);
                 self.announce(PeerEvent::Detached);
                 log::warn!("etcd is in doubt: the lease was not renewed in time; the server goes on serving: {why}");
             }
-            Input::Lease(LeaseNews::HeldAgain) => {
+            AgentInput::Lease(LeaseNews::HeldAgain) => {
                 self.announce(PeerEvent::Rejoined);
                 log::info!("etcd is back: the lease lives");
                 self.elect(election::Event::LeaseHeld(self.lease));
             }
-            Input::Lease(LeaseNews::Lost) => return Err(LeaseLost { written: self.written }),
-            Input::Own(change) => self.handle_own_record(change),
-            Input::RemovalCause(cause) => return self.handle_removal(cause).await,
-            Input::Responsive => self.register(),
-            Input::NewHistory => self.start_over(),
-            Input::RecordMissing => self.tasks.resolve_removal(self.written, None),
+            AgentInput::Lease(LeaseNews::Lost) => return Err(LeaseLost { written: self.written }),
+            AgentInput::Own(change) => self.handle_own_record(change),
+            AgentInput::RemovalCause(cause) => return self.handle_removal(cause).await,
+            AgentInput::Responsive => self.register(),
+            AgentInput::NewHistory => self.start_over(),
+            AgentInput::RecordMissing => self.tasks.resolve_removal(self.written, None),
             // Else it stands once the lease is held, or the record is put, again.
-            Input::Resigned if !self.returning && lock(&self.clock).is_held(Instant::now()) => {
+            AgentInput::Resigned if !self.returning && lock(&self.clock).is_held(Instant::now()) => {
                 self.elect(election::Event::LeaseHeld(self.lease));
             }
-            Input::Registered(Ok(written)) => self.handle_registered(written),
-            Input::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict().await)),
-            Input::Registered(Err(RegisterError::Etcd(error))) => {
+            AgentInput::Registered(Ok(written)) => self.handle_registered(written),
+            AgentInput::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict().await)),
+            AgentInput::Registered(Err(RegisterError::Etcd(error))) => {
                 self.membership.registrar.etcd.log_failure("registering anew", &error);
                 self.failed_registrations += 1;
                 self.register();
             }
-            Input::Election(turn, event) if turn == self.tasks.turn() => self.elect(event),
-            Input::Resign(turn, unreached) if turn == self.tasks.turn() => {
+            AgentInput::Election(generation, event) if generation == self.tasks.generation() => self.elect(event),
+            AgentInput::Resign(generation, unreached) if generation == self.tasks.generation() => {
                 if let Some(term) = self.election.term() {
                     self.resign(term, unreached);
                 }
             }
-            Input::Resigned | Input::Resign(..) | Input::Election(..) => {}
+            AgentInput::Resigned | AgentInput::Resign(..) | AgentInput::Election(..) => {}
         }
         Ok(None)
     }
@@ -269,7 +269,7 @@ impl Session {
         for action in self.election.handle(event) {
             self.tasks.next_turn();
             match action {
-                Action::Stand(lease) => self.tasks.stand(lease),
+                Action::Campaign(lease) => self.tasks.campaign(lease),
                 Action::Follow(follow) => {
                     self.followed = Some(follow.predecessor.clone());
                     self.tasks.follow(follow);

@@ -41,7 +41,7 @@ const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(300), Durati
 
 /// What a session hears from its own tasks.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum AgentInput {
     /// What became of the lease.
     Lease(LeaseNews),
     /// What became of the own record.
@@ -69,11 +69,11 @@ pub(crate) struct SessionTasks {
     membership: Membership,
     lease: LeaseId,
     clock: SharedClock,
-    tx: mpsc::UnboundedSender<Input>,
+    tx: mpsc::UnboundedSender<AgentInput>,
     /// The links to candidates that are watched.
     links: Arc<LinkPool>,
     /// Counts what the election decided; what tasks of an earlier turn find is stale.
-    turn: u64,
+    generation: u64,
     of_session: Vec<AbortOnDrop<()>>,
     /// Of the current turn.
     of_election: Vec<AbortOnDrop<()>>,
@@ -86,7 +86,7 @@ impl SessionTasks {
         lease: LeaseId,
         clock: SharedClock,
         written: LastWritten,
-    ) -> (Self, mpsc::UnboundedReceiver<Input>) {
+    ) -> (Self, mpsc::UnboundedReceiver<AgentInput>) {
         let (tx, inputs) = mpsc::unbounded();
         let dialer = membership.context.dialer.for_probes(&membership.registrar.etcd);
         let mut tasks = Self {
@@ -95,7 +95,7 @@ impl SessionTasks {
             clock,
             tx,
             links: Arc::new(LinkPool::new(dialer, ReplyRouter::default())),
-            turn: 0,
+            generation: 0,
             of_session: Vec::new(),
             of_election: Vec::new(),
         };
@@ -106,13 +106,13 @@ impl SessionTasks {
     }
 
     /// The number of the current turn of the election.
-    pub(crate) fn turn(&self) -> u64 {
-        self.turn
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Ends what the election had started, and begins its next turn.
     pub(crate) fn next_turn(&mut self) {
-        self.turn += 1;
+        self.generation += 1;
         self.of_election.clear();
     }
 
@@ -131,7 +131,7 @@ impl SessionTasks {
             let tx = tx.clone();
             let passing_on = async move {
                 while let Some(news) = news.next().await {
-                    let _ = tx.unbounded_send(Input::Lease(news));
+                    let _ = tx.unbounded_send(AgentInput::Lease(news));
                 }
             };
             join(keeping, passing_on).map(drop)
@@ -146,17 +146,17 @@ impl SessionTasks {
             let mut watch = etcd.watch(Target::Key(key.clone()));
             let tx = tx.clone();
             // Who watched before may have ended before it told that the record went.
-            let mut unsure = !std::mem::take(&mut first);
+            let mut recheck = !std::mem::take(&mut first);
             async move {
                 loop {
                     let change = watch.next().await;
                     if matches!(change, Change::Listed { .. })
-                        && std::mem::take(&mut unsure)
+                        && std::mem::take(&mut recheck)
                         && watch.items().is_empty()
                     {
-                        let _ = tx.unbounded_send(Input::RecordMissing);
+                        let _ = tx.unbounded_send(AgentInput::RecordMissing);
                     }
-                    if tx.unbounded_send(Input::Own(change)).is_err() {
+                    if tx.unbounded_send(AgentInput::Own(change)).is_err() {
                         return;
                     }
                 }
@@ -173,7 +173,7 @@ impl SessionTasks {
             async move {
                 loop {
                     known.store(etcd.history_after(known.load(Ordering::Relaxed)).await, Ordering::Relaxed);
-                    if tx.unbounded_send(Input::NewHistory).is_err() {
+                    if tx.unbounded_send(AgentInput::NewHistory).is_err() {
                         return;
                     }
                 }
@@ -200,7 +200,7 @@ impl SessionTasks {
                 if result.is_err() {
                     timer::sleep(BACKOFF.wait(failures, fastrand::f64())).await;
                 }
-                Input::Registered(result)
+                AgentInput::Registered(result)
             }
         });
     }
@@ -216,7 +216,7 @@ impl SessionTasks {
                 if answered.await.is_err() {
                     futures::future::pending::<()>().await;
                 }
-                Input::Responsive
+                AgentInput::Responsive
             }
         });
     }
@@ -233,17 +233,17 @@ impl SessionTasks {
             async move {
                 campaign::resign(&etcd, &own, term).await;
                 campaign::until_reached(&etcd, &keys, &dialer, unreached, wait).await;
-                Input::Resigned
+                AgentInput::Resigned
             }
         });
     }
 
     /// Stands for election.
-    pub(crate) fn stand(&mut self, lease: LeaseId) {
+    pub(crate) fn campaign(&mut self, lease: LeaseId) {
         let Registrar { etcd, keys, record } = self.membership.registrar.clone();
         self.spawn_for_election(Name::Candidacy, move || {
             let (etcd, keys) = (etcd.clone(), keys.clone());
-            async move { Event::Listed(campaign::stand(&etcd, &keys, record.uuid, lease).await) }
+            async move { Event::Listed(campaign::put_candidate(&etcd, &keys, record.uuid, lease).await) }
         });
     }
 
@@ -288,21 +288,21 @@ impl SessionTasks {
             etcd: etcd.clone(),
             keys: registrar.keys.clone(),
             me: context.uuid,
-            options: context.options.clone(),
+            config: context.config.clone(),
             dialer: context.dialer.for_probes(&etcd),
             candidate: self.own_candidacy(),
             term,
             clock: Arc::clone(&self.clock),
             predecessor,
         };
-        let (tx, turn) = (self.tx.clone(), self.turn);
+        let (tx, generation) = (self.tx.clone(), self.generation);
         let leading = move || {
             let (tx, leading) = (tx.clone(), leader::lead(leader.clone()));
             async move {
                 let _ = tx.unbounded_send(match leading.await {
                     // The fence is closed: some other candidate leads, or the key is gone.
-                    leader::End::Deposed => Input::Election(turn, Event::KeyGone),
-                    leader::End::Resigned(unreached) => Input::Resign(turn, unreached),
+                    leader::Exit::Deposed => AgentInput::Election(generation, Event::KeyGone),
+                    leader::Exit::Resigned(unreached) => AgentInput::Resign(generation, unreached),
                 });
             }
         };
@@ -327,7 +327,7 @@ impl SessionTasks {
 
     fn spawn<F>(&mut self, name: Name, mut start: impl FnMut() -> F + Send + 'static)
     where
-        F: Future<Output = Input> + Send + 'static,
+        F: Future<Output = AgentInput> + Send + 'static,
     {
         let tx = self.tx.clone();
         self.of_session.retain(|task| !task.is_finished());
@@ -341,10 +341,10 @@ impl SessionTasks {
     where
         F: Future<Output = Event> + Send + 'static,
     {
-        let (tx, turn) = (self.tx.clone(), self.turn);
+        let (tx, generation) = (self.tx.clone(), self.generation);
         self.keep_for_election(name, move || {
             let (tx, event) = (tx.clone(), start());
-            async move { drop(tx.unbounded_send(Input::Election(turn, event.await))) }
+            async move { drop(tx.unbounded_send(AgentInput::Election(generation, event.await))) }
         });
     }
 
@@ -370,11 +370,11 @@ async fn resolve_removal(
     written: LastWritten,
     mut deleted: Option<Revision>,
     lease: LeaseId,
-) -> Input {
+) -> AgentInput {
     let verdict = || {
         // What happened between two attempts nobody saw.
         let deleted = deleted.take();
         registrar.verdict(written, deleted, lease)
     };
-    Input::RemovalCause(registrar.etcd.retry("finding out why the record is gone", BACKOFF, verdict).await)
+    AgentInput::RemovalCause(registrar.etcd.retry("finding out why the record is gone", BACKOFF, verdict).await)
 }

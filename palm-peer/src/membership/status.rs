@@ -131,7 +131,7 @@ impl StatusPublisher {
         if event == PeerEvent::Configured {
             systemd::notify(Notice::Ready);
         }
-        systemd::notify(Notice::Status(words(state)));
+        systemd::notify(Notice::Status(status_text(state)));
         log::debug!("{event:?}");
     }
 
@@ -164,7 +164,7 @@ fn after(state: PeerState, event: PeerEvent) -> PeerState {
     }
 }
 
-fn words(state: PeerState) -> &'static str {
+fn status_text(state: PeerState) -> &'static str {
     match state {
         PeerState { evicted: true, .. } => "evicted by an administrator",
         PeerState { attached: false, .. } => "serving, but etcd is in doubt",

@@ -10,13 +10,13 @@ pub(super) struct ActiveCalls {
     functions: FuturesUnordered<BoxFuture<'static, Completion>>,
     /// What was given to them to work on.
     bytes: usize,
-    most: Amount,
+    max: Amount,
 }
 
 impl ActiveCalls {
     /// None yet, and no more than this. The last to start may hold what is beyond.
-    pub(super) fn new(most: Amount) -> Self {
-        Self { functions: FuturesUnordered::new(), bytes: 0, most }
+    pub(super) fn new(max: Amount) -> Self {
+        Self { functions: FuturesUnordered::new(), bytes: 0, max }
     }
 
     /// How many there are.
@@ -26,7 +26,7 @@ impl ActiveCalls {
 
     /// Whether one more may start.
     pub(super) fn has_room(&self) -> bool {
-        self.functions.is_empty() || (self.functions.len() < self.most.items && self.bytes < self.most.bytes)
+        self.functions.is_empty() || (self.functions.len() < self.max.items && self.bytes < self.max.bytes)
     }
 
     /// Adds one that has started, with so many bytes to work on, which it says when it has finished.

@@ -22,7 +22,7 @@ pub(crate) async fn watch(credentials: Arc<Credentials>) -> std::convert::Infall
             ExpiryStatus::ExpiresIn(left) => log::warn!(
                 "the certificate in {file} expires at {at}, in {}: after that nobody accepts it; write a new one and its key into their \
                  files, which takes no restart",
-                words(left)
+                format_duration(left)
             ),
             ExpiryStatus::Expired => log::error!(
                 "the certificate in {file} expired at {at}: no new connection from or to this server succeeds; write a new one and its \
@@ -38,7 +38,7 @@ fn date(at: Duration) -> String {
     at.format("%FT%TZ").to_string()
 }
 
-fn words(left: Duration) -> String {
+fn format_duration(left: Duration) -> String {
     match left.as_secs() / 3600 {
         0 => format!("{} min", left.as_secs() / 60),
         hours @ 1..48 => format!("{hours} h"),

@@ -14,13 +14,13 @@ use std::time::Instant;
 use uuid::Uuid;
 
 /// Who is at the other end of which connection.
-pub(super) struct Clients {
+pub(super) struct GreetedClients {
     pub(super) table: ClientTable<Connection, Frames>,
-    /// When to call [`Clients::expire`], while answers wait.
+    /// When to call [`GreetedClients::expire`], while answers wait.
     pub(super) expiry: Fuse<Sleep>,
 }
 
-impl Clients {
+impl GreetedClients {
     pub(super) fn new() -> Self {
         Self { table: ClientTable::default(), expiry: Fuse::terminated() }
     }

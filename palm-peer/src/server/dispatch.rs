@@ -2,7 +2,7 @@
 
 use super::{
     active_calls::ActiveCalls,
-    clients::Clients,
+    clients::GreetedClients,
     forward::Forwarder,
     functions, liveness_check,
     parcel::{Notice, Parcel, ReplyTo},
@@ -50,17 +50,17 @@ const SLICE: Duration = Duration::from_micros(200);
 
 /// One server's loop.
 pub(crate) struct Dispatcher {
-    core: Arc<ServerState>,
+    state: Arc<ServerState>,
     sender: Sender,
     running: ActiveCalls,
     queued: FairQueue<Connection, Task>,
     /// When to look for requests that nobody waits for any more, while some are queued.
     sweep: Fuse<Sleep>,
     /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
-    slow: FuturesUnordered<BoxFuture<'static, ()>>,
+    pending_sends: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Passes messages on to other servers.
     forwarder: Forwarder,
-    clients: Clients,
+    clients: GreetedClients,
     /// When others last had their turn.
     yielded: Instant,
     liveness: mpsc::UnboundedReceiver<LivenessCheck>,
@@ -69,20 +69,20 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     /// A loop that answers over `sender` what comes in over `receiver`; and where to ask whether it runs.
-    pub(crate) fn new(core: Arc<ServerState>, sender: Sender, receiver: Receiver) -> (Self, LivenessSender) {
+    pub(crate) fn new(state: Arc<ServerState>, sender: Sender, receiver: Receiver) -> (Self, LivenessSender) {
         let (tx, liveness) = mpsc::unbounded();
         let dispatcher = Self {
-            running: ActiveCalls::new(Amount { items: core.options.max_in_flight, bytes: core.options.max_held }),
-            queued: FairQueue::new(Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes }),
+            running: ActiveCalls::new(Amount { items: state.config.max_in_flight, bytes: state.config.max_held }),
+            queued: FairQueue::new(Amount { items: state.config.max_queued, bytes: state.config.max_queued_bytes }),
             forwarder: Forwarder::new(
-                Arc::clone(&core.relay),
-                Amount { items: core.options.max_queued, bytes: core.options.max_queued_bytes },
+                Arc::clone(&state.relay),
+                Amount { items: state.config.max_queued, bytes: state.config.max_queued_bytes },
             ),
             sweep: Fuse::terminated(),
-            core,
+            state,
             sender,
-            slow: FuturesUnordered::new(),
-            clients: Clients::new(),
+            pending_sends: FuturesUnordered::new(),
+            clients: GreetedClients::new(),
             yielded: Instant::now(),
             liveness,
             receiver,
@@ -109,8 +109,8 @@ impl Dispatcher {
         futures::select_biased! {
             check = self.liveness.select_next_some() => liveness_check::answer(check),
             finished = self.running.next().fuse() => self.finish(finished),
-            notice = self.forwarder.next().fuse() => self.give_notice(notice),
-            () = self.slow.select_next_some() => {}
+            notice = self.forwarder.next().fuse() => self.handle_notice(notice),
+            () = self.pending_sends.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
             () = &mut self.clients.expiry => self.clients.expire(),
             event = self.receiver.recv().fuse() => self.handle_router_event(event),
@@ -133,8 +133,8 @@ impl Dispatcher {
     /// Tells the clients that want to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
     /// heard it is still dealt with, until they have said that nothing more comes.
     pub(crate) fn send_goodbye(&mut self) {
-        let header = Answer::goodbye(self.core.uuid);
-        for connection in self.clients.table.say_goodbye() {
+        let header = Answer::goodbye(self.state.uuid);
+        for connection in self.clients.table.start_goodbye() {
             let to = ReplyTo::new(connection, false);
             self.send(&to, &header, Bytes::new());
         }
@@ -146,22 +146,22 @@ impl Dispatcher {
     }
 
     /// How many have heard the goodbye and not said theirs.
-    pub(crate) fn parting(&self) -> usize {
-        self.clients.table.parting()
+    pub(crate) fn awaiting_ack(&self) -> usize {
+        self.clients.table.awaiting_ack()
     }
 
     fn is_idle(&self) -> bool {
-        self.pending() == 0 && self.parting() == 0 && self.slow.is_empty()
+        self.pending() == 0 && self.awaiting_ack() == 0 && self.pending_sends.is_empty()
     }
 
     fn handle_router_event(&mut self, event: RouterEvent) {
         match event {
             RouterEvent::Disconnected(connection) => self.clients.table.disconnected(&connection),
-            RouterEvent::Message(connection, frames) => self.take_in(connection, frames),
+            RouterEvent::Message(connection, frames) => self.handle_message(connection, frames),
         }
     }
 
-    fn take_in(&mut self, connection: Connection, mut frames: Frames) {
+    fn handle_message(&mut self, connection: Connection, mut frames: Frames) {
         let delimiter = frames.len() > 1 && frames[0].is_empty();
         if delimiter {
             frames.remove(0);
@@ -174,7 +174,7 @@ impl Dispatcher {
             Ok(Incoming::Hello { client, bye, identify }) => {
                 let held =
                     self.clients.table.greeted((!identify).then_some(client), &to.connection, bye, Instant::now());
-                self.send(&to, &Answer::greeting(self.core.uuid), Bytes::new());
+                self.send(&to, &Answer::greeting(self.state.uuid), Bytes::new());
                 for frames in held {
                     self.send_frames(&to.connection, frames);
                 }
@@ -183,7 +183,7 @@ impl Dispatcher {
                     self.send_goodbye();
                 }
             }
-            Ok(Incoming::GoodbyeAck) => self.clients.table.parted(&to.connection),
+            Ok(Incoming::GoodbyeAck) => self.clients.table.goodbye_acknowledged(&to.connection),
             Ok(Incoming::Request(request)) => {
                 to.repeat(request.job, request.idx, request.stage);
                 if request.stage > 0 {
@@ -208,8 +208,8 @@ impl Dispatcher {
     /// Starts, queues or at once answers a request; an error means that no function ran.
     fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), CallFailure> {
         let arrived = Instant::now();
-        let name = self.core.function_meant(&request)?.to_owned();
-        let max = self.core.options.max_payload;
+        let name = self.state.function_meant(&request)?.to_owned();
+        let max = self.state.config.max_payload;
         if payload.len() > max {
             let text = format!("a payload of {} bytes, {max} at most", payload.len());
             return Err(CallFailure::new(CallErrorKind::TooLarge, text));
@@ -218,9 +218,9 @@ impl Dispatcher {
             // Before the function runs: afterwards it would have run in vain.
             self.forwarder.check_room()?;
         }
-        let time = request.timeout_ms.map_or(self.core.options.timeout, Duration::from_millis).min(LONGEST);
+        let time = request.timeout_ms.map_or(self.state.config.timeout, Duration::from_millis).min(LONGEST);
         let deadline = arrived + time;
-        if self.core.leaving.load(Ordering::Acquire) && request.stage > 0 {
+        if self.state.leaving.load(Ordering::Acquire) && request.stage > 0 {
             // The stages before have run: to refuse it would have them run again.
             self.forwarder.pass_on(Parcel { to: to.clone(), request, payload, deadline }, true);
             return Ok(());
@@ -232,28 +232,28 @@ impl Dispatcher {
             stage: request.stage,
             cache: request.cache.clone(),
             deadline,
-            relay: Arc::clone(&self.core.relay),
+            relay: Arc::clone(&self.state.relay),
         };
         let onward = request.goes_on().then_some(NextStage { request, deadline });
-        let of_author = self.core.functions.get(&name).map(Arc::clone);
-        if let Some(function) = of_author.or_else(|| functions::built_in_that_waits(&self.core, &name)) {
+        let of_author = self.state.functions.get(&name).map(Arc::clone);
+        if let Some(function) = of_author.or_else(|| functions::built_in_that_waits(&self.state, &name)) {
             let client = to.client.and_then(|client| self.clients.table.connection(client));
             let from = client.unwrap_or(&to.connection).clone();
             let task = Task { from, to: to.clone(), function, message, onward };
             return self.admit(task);
         }
-        let result = functions::built_in(&self.core, &name, message).unwrap_or_else(|| {
-            let known = self.core.functions.keys().map(String::as_str).chain(names::BUILT_IN);
+        let result = functions::built_in(&self.state, &name, message).unwrap_or_else(|| {
+            let known = self.state.functions.keys().map(String::as_str).chain(names::BUILT_IN);
             let known = known.collect::<Vec<_>>().join(", ");
-            let text = format!("{} has no function {name}, only {known}", self.core.name);
+            let text = format!("{} has no function {name}, only {known}", self.state.name);
             Err(CallFailure::new(CallErrorKind::NoSuchFunction, text))
         });
-        self.conclude(to, functions::at_most(max, result), onward);
+        self.complete(to, functions::at_most(max, result), onward);
         Ok(())
     }
 
     fn admit(&mut self, task: Task) -> Result<(), CallFailure> {
-        if self.core.leaving.load(Ordering::Acquire) {
+        if self.state.leaving.load(Ordering::Acquire) {
             return Err(CallFailure::new(CallErrorKind::Leaving, "this server is leaving the mesh"));
         }
         if self.running.has_room() {
@@ -290,14 +290,14 @@ impl Dispatcher {
     }
 
     fn queue_changed(&mut self) {
-        self.core.queued(self.queued.len());
+        self.state.queued(self.queued.len());
         if !self.queued.is_empty() && self.sweep.is_terminated() {
             self.sweep = timer::sleep(SWEEP).fuse();
         }
     }
 
     fn launch(&self, task: Task) -> BoxFuture<'static, Completion> {
-        self.core.began();
+        self.state.began();
         let began = Instant::now();
         let bytes = task.message.payload.len();
         let running = functions::run(task.function, task.message);
@@ -306,23 +306,23 @@ impl Dispatcher {
     }
 
     fn finish(&mut self, finished: Completion) {
-        self.core.ended(finished.took);
-        let result = functions::at_most(self.core.options.max_payload, finished.result);
+        self.state.ended(finished.took);
+        let result = functions::at_most(self.state.config.max_payload, finished.result);
         if let Err(failure) = &result {
             log::debug!("a function answered {}: {}", failure.kind, failure.message);
         }
-        self.conclude(&finished.to, result, finished.onward);
+        self.complete(&finished.to, result, finished.onward);
         while self.running.has_room() {
             let Some(task) = self.queued.pop() else { break };
             let bytes = task.message.payload.len();
             let running = self.launch(task);
             self.running.push(running, bytes);
         }
-        self.core.queued(self.queued.len());
+        self.state.queued(self.queued.len());
     }
 
     /// A stage is done: its result goes to the next one, or to the client.
-    fn conclude(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>, onward: Option<NextStage>) {
+    fn complete(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>, onward: Option<NextStage>) {
         match (result, onward) {
             (Ok(result), Some(NextStage { mut request, deadline })) => {
                 request.stage += 1;
@@ -333,7 +333,7 @@ impl Dispatcher {
     }
 
     /// Tells a client what became of a message that was passed on.
-    fn give_notice(&mut self, notice: Option<Notice>) {
+    fn handle_notice(&mut self, notice: Option<Notice>) {
         let Some(Notice { to, outcome }) = notice else { return };
         match outcome {
             Ok(rerouted) => {
@@ -346,7 +346,7 @@ impl Dispatcher {
     }
 
     fn header_for(&self, to: &ReplyTo) -> Answer {
-        let mut header = Answer::greeting(self.core.uuid);
+        let mut header = Answer::greeting(self.state.uuid);
         header.job = to.job;
         header.idx = to.idx;
         header.stage = Some(to.stage);
@@ -356,7 +356,7 @@ impl Dispatcher {
     fn answer(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>) {
         let mut header = self.header_for(to);
         let payload = result.unwrap_or_else(|failure| {
-            self.core.failed();
+            self.state.failed();
             header.error = Some(failure);
             Bytes::new()
         });
@@ -381,7 +381,7 @@ impl Dispatcher {
 
     fn send_frames(&mut self, to: &Connection, frames: Frames) {
         if let Some(sending) = self.sender.send(to, frames) {
-            self.slow.push(sending);
+            self.pending_sends.push(sending);
         }
     }
 }

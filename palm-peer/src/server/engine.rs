@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// What serving needs, once.
 pub(super) struct Engine {
-    pub(super) core: Arc<ServerState>,
+    pub(super) state: Arc<ServerState>,
     pub(super) ingress: Ingress,
     pub(super) dispatcher: Dispatcher,
     pub(super) agent: AgentHandle,
@@ -50,20 +50,20 @@ pub(super) struct Engine {
 impl Engine {
     /// Serves until `shutdown` ends, or something ends it; then leaves.
     pub(super) async fn serve(mut self, shutdown: impl Future) -> Result<(), Error> {
-        let core = Arc::clone(&self.core);
+        let state = Arc::clone(&self.state);
         let ended = {
-            let stop = pin!(stop(&core, &self.agent, shutdown));
+            let stop = pin!(stop(&state, &self.agent, shutdown));
             let running = tasks::caught(Name::Serving, self.dispatcher.run(&mut stop.fuse())).await;
-            running.unwrap_or_else(|panic| Err(failed(&core, &format!("the serving loop panicked: {panic}"))))
+            running.unwrap_or_else(|panic| Err(failed(&state, &format!("the serving loop panicked: {panic}"))))
         };
         // Boxed: callers hold this future, which need not be larger than the serving one.
         let left = Box::pin(self.end(&ended)).await;
-        ended.and(left.map_err(|reason| failed(&core, &reason)))
+        ended.and(left.map_err(|reason| failed(&state, &reason)))
     }
 
     /// All that comes after serving, in bounded time whatever has failed. Returns why something was left undone.
     async fn end(self, ended: &Result<(), Error>) -> Result<(), String> {
-        let max = self.core.options.drain.max(LINGER) + LEAVE_OVERHEAD;
+        let max = self.state.config.drain.max(LINGER) + LEAVE_OVERHEAD;
         let ending = pin!(self.end_in_order(ended));
         match select(ending, timer::last_resort(max)).await {
             Either::Left((ended, _)) => ended,
@@ -100,7 +100,7 @@ impl Engine {
             Ok(()) => self.leave().await,
             Err(error) if error.kind() == ErrorKind::TaskFailed => self.leave().await,
             Err(error) if error.kind() == ErrorKind::Evicted => {
-                self.core.leaving.store(true, Ordering::Release);
+                self.state.leaving.store(true, Ordering::Release);
                 self.drain().await;
             }
             Err(_) => {}
@@ -111,9 +111,9 @@ impl Engine {
         systemd::notify(Notice::Stopping);
         log::info!("leaving the mesh");
         self.dispatcher.run(&mut pin!(self.agent.leave()).fuse()).await;
-        self.core.leaving.store(true, Ordering::Release);
+        self.state.leaving.store(true, Ordering::Release);
         if self.dispatcher.pending() > 0 {
-            log::info!("finishing {} requests, for {:?} at most", self.dispatcher.pending(), self.core.options.drain);
+            log::info!("finishing {} requests, for {:?} at most", self.dispatcher.pending(), self.state.config.drain);
         }
         self.drain().await;
         self.dispatcher.run(&mut pin!(self.agent.finish()).fuse()).await;
@@ -122,7 +122,7 @@ impl Engine {
 
     /// Finishes what was taken in, and sees its answers off.
     async fn drain(&mut self) {
-        let max = self.core.options.drain;
+        let max = self.state.config.drain;
         let end = Instant::now() + max.max(LINGER);
         self.dispatcher.drain(LINGER, max).await;
         if self.dispatcher.pending() > 0 {
@@ -131,10 +131,10 @@ impl Engine {
         self.dispatcher.send_goodbye();
         // What they sent before they heard it, be it that they were frozen, still finds somebody who passes it on.
         self.dispatcher.drain(Duration::ZERO, end.saturating_duration_since(Instant::now())).await;
-        if self.dispatcher.parting() > 0 {
-            log::warn!("{} clients did not say goodbye within {max:?}", self.dispatcher.parting());
+        if self.dispatcher.awaiting_ack() > 0 {
+            log::warn!("{} clients did not say goodbye within {max:?}", self.dispatcher.awaiting_ack());
         }
-        let settled = join(self.ingress.settled(), self.core.relay.flushed());
+        let settled = join(self.ingress.settled(), self.state.relay.flushed());
         let settled = timer::timeout_at(end, settled);
         if self.dispatcher.run(&mut pin!(settled).fuse()).await.is_err() {
             log::warn!("some clients or servers did not take what was sent to them within {max:?}");
@@ -143,23 +143,23 @@ impl Engine {
 }
 
 /// Ends when serving is to end, with the reason.
-async fn stop(core: &ServerState, agent: &AgentHandle, shutdown: impl Future) -> Result<(), Error> {
+async fn stop(state: &ServerState, agent: &AgentHandle, shutdown: impl Future) -> Result<(), Error> {
     let mut shutdown = pin!(shutdown.fuse());
     futures::select_biased! {
         // When it gives up, the agent ends as well: the reason comes first.
-        reason = core.supervisor.gave_up().fuse() => Err(failed(core, &reason)),
+        reason = state.supervisor.gave_up().fuse() => Err(failed(state, &reason)),
         exit = agent.exited().fuse() => match exit {
             Some(ExitReason::Evicted) => {
-                let message = format!("server {} was removed from the mesh by an administrator", core.uuid);
+                let message = format!("server {} was removed from the mesh by an administrator", state.uuid);
                 Err(Error::new(ErrorKind::Evicted, message))
             }
-            Some(ExitReason::Left | ExitReason::Failed) | None => Err(failed(core, "its agent ended")),
+            Some(ExitReason::Left | ExitReason::Failed) | None => Err(failed(state, "its agent ended")),
         },
         _ = shutdown => Ok(()),
     }
 }
 
-pub(super) fn failed(core: &ServerState, reason: &str) -> Error {
-    let message = format!("server {} cannot go on and must be started anew: {reason}", core.uuid);
+pub(super) fn failed(state: &ServerState, reason: &str) -> Error {
+    let message = format!("server {} cannot go on and must be started anew: {reason}", state.uuid);
     Error::new(ErrorKind::TaskFailed, message)
 }

@@ -24,8 +24,8 @@ pub(crate) fn at_most(max: usize, result: Result<Bytes, CallFailure>) -> Result<
     let result = result?;
     let length = result.len();
     if length > max {
-        let words = format!("the function answered {length} bytes, {max} at most");
-        return Err(CallFailure::new(CallErrorKind::TooLarge, words));
+        let message = format!("the function answered {length} bytes, {max} at most");
+        return Err(CallFailure::new(CallErrorKind::TooLarge, message));
     }
     Ok(result)
 }
@@ -42,7 +42,7 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, C
     let running = timer::timeout_at(deadline, async move { function(message).await });
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
-        Ok(Ok(Err(words))) => Err(CallFailure::new(CallErrorKind::Failed, words)),
+        Ok(Ok(Err(message))) => Err(CallFailure::new(CallErrorKind::Failed, message)),
         Err(panic) => Err(CallFailure::new(CallErrorKind::Panicked, panic_message(panic))),
         Ok(Err(Elapsed)) => {
             Err(CallFailure::new(CallErrorKind::TimedOut, "the function did not end before the deadline"))
@@ -51,38 +51,38 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, C
 }
 
 /// Answers a built-in function; `None` when there is none of this name.
-pub(crate) fn built_in(core: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, CallFailure>> {
+pub(crate) fn built_in(state: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, CallFailure>> {
     Some(match name {
-        "_ping" => Ok(core.ping().into()),
-        "_log_query" => log_query(core, &message),
+        "_ping" => Ok(state.ping().into()),
+        "_log_query" => log_query(state, &message),
         "set" => {
             let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
             // The payload is a window into all that came in with it; a stored value must not hold on to the rest.
             let value = Bytes::copy_from_slice(&message.payload);
-            core.store().set(&key, value).map(|()| key.into())
+            state.store().set(&key, value).map(|()| key.into())
         }
         "append" => {
             let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
-            core.store().append(&key, &message.payload).map(|()| key.into())
+            state.store().append(&key, &message.payload).map(|()| key.into())
         }
-        "get" => key_of(message).and_then(|key| core.store().get(&key)),
-        "delete" => key_of(message).and_then(|key| core.store().delete(&key).map(|()| key.into())),
+        "get" => key_of(message).and_then(|key| state.store().get(&key)),
+        "delete" => key_of(message).and_then(|key| state.store().delete(&key).map(|()| key.into())),
         _ => return None,
     })
 }
 
 /// A built-in function that runs beside others, as those of the author do; `None` when there is none of this name.
-pub(crate) fn built_in_that_waits(core: &Arc<ServerState>, name: &str) -> Option<Function> {
+pub(crate) fn built_in_that_waits(state: &Arc<ServerState>, name: &str) -> Option<Function> {
     if name != witnesses::PROBE {
         return None;
     }
-    let core = Arc::clone(core);
+    let state = Arc::clone(state);
     Some(Arc::new(move |message: Message| {
-        let core = Arc::clone(&core);
+        let state = Arc::clone(&state);
         async move {
-            let etcd = core.relay.etcd().ok_or("this server has not joined")?;
-            let time = message.deadline.saturating_duration_since(Instant::now()).min(core.options.probe_timeout);
-            let (keys, dialer) = (core.options.keys(), core.dialer.for_probes(etcd));
+            let etcd = state.relay.etcd().ok_or("this server has not joined")?;
+            let time = message.deadline.saturating_duration_since(Instant::now()).min(state.config.probe_timeout);
+            let (keys, dialer) = (state.config.keys(), state.dialer.for_probes(etcd));
             // Some of the time goes on the way.
             let found = witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
             serde_json::to_vec(&found).map(Bytes::from).map_err(|error| error.to_string())
@@ -101,10 +101,10 @@ fn key_of(message: Message) -> Result<String, CallFailure> {
     )
 }
 
-fn log_query(core: &ServerState, message: &Message) -> Result<Bytes, CallFailure> {
+fn log_query(state: &ServerState, message: &Message) -> Result<Bytes, CallFailure> {
     let name = String::from_utf8_lossy(&message.payload);
     let name = name.trim();
     let level = if name.is_empty() { Some(Level::Error) } else { log_buffer::level_named(name) };
     let unknown = || CallFailure::new(CallErrorKind::BadMessage, format!("{name:?} is no level such as WARNING"));
-    level.ok_or_else(unknown).map(|level| core.take_log(level).into())
+    level.ok_or_else(unknown).map(|level| state.take_log(level).into())
 }

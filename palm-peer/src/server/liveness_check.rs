@@ -6,8 +6,8 @@ use crate::{
 };
 
 /// Only the loop itself tells systemd that it turns, so that a wedged server is restarted.
-pub(super) fn answer(beat: LivenessCheck) {
+pub(super) fn answer(check: LivenessCheck) {
     systemd::notify(Notice::Watchdog);
     // The agent may have stopped waiting.
-    let _ = beat.send(());
+    let _ = check.send(());
 }

@@ -173,8 +173,8 @@ impl Server {
     /// address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`,
     /// [`ErrorKind::EtcdRefused`] when it says no. Nothing is left behind.
     pub async fn join(self, config: Config) -> Result<Peer, Error> {
-        let options = ValidConfig::new(config)?;
-        let joined = Peer::join(self.definition()?, options, future::pending::<()>()).await?;
+        let config = ValidConfig::new(config)?;
+        let joined = Peer::join(self.definition()?, config, future::pending::<()>()).await?;
         joined.ok_or_else(|| Error::new(ErrorKind::Io, "joining was stopped"))
     }
 
@@ -185,9 +185,9 @@ impl Server {
     /// # Errors
     /// As [`Server::join`] and [`Peer::serve`].
     pub async fn run(self, config: Config, shutdown: impl Future) -> Result<(), Error> {
-        let options = ValidConfig::new(config)?;
+        let config = ValidConfig::new(config)?;
         pin_mut!(shutdown);
-        let Some(peer) = Peer::join(self.definition()?, options, &mut shutdown).await? else {
+        let Some(peer) = Peer::join(self.definition()?, config, &mut shutdown).await? else {
             log::info!("stopped while joining the mesh");
             return Ok(());
         };

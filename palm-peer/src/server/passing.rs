@@ -12,13 +12,13 @@ use std::{
 pub(super) struct Passing {
     messages: FuturesUnordered<BoxFuture<'static, (usize, Option<Notice>)>>,
     bytes: usize,
-    most: Amount,
+    max: Amount,
 }
 
 impl Passing {
     /// None yet, and not many more than this: those whose functions run already still come.
-    pub(super) fn new(most: Amount) -> Self {
-        Self { messages: FuturesUnordered::new(), bytes: 0, most }
+    pub(super) fn new(max: Amount) -> Self {
+        Self { messages: FuturesUnordered::new(), bytes: 0, max }
     }
 
     /// How many there are.
@@ -33,7 +33,7 @@ impl Passing {
 
     /// Whether more may be taken in that are to be passed on: one always may.
     pub(super) fn has_room(&self) -> bool {
-        self.messages.is_empty() || (self.messages.len() < self.most.items && self.bytes < self.most.bytes)
+        self.messages.is_empty() || (self.messages.len() < self.max.items && self.bytes < self.max.bytes)
     }
 
     /// Adds one, of so many bytes beside the future itself.

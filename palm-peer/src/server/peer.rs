@@ -57,30 +57,30 @@ impl Peer {
     /// Joins unless `shutdown` ends first: then what was done is undone, and there is no peer.
     pub(crate) async fn join(
         definition: Definition,
-        options: ValidConfig,
+        config: ValidConfig,
         mut shutdown: impl Future + Unpin,
     ) -> Result<Option<Self>, Error> {
         let signals = signal::seen();
         startup_check::prepare()?;
-        log::info!("server {} joins the mesh {:?} at {}", definition.name, options.prefix, options.etcd.join(","));
-        let prepared = match select(pin!(prepare(definition, options)), &mut shutdown).await {
+        log::info!("server {} joins the mesh {:?} at {}", definition.name, config.prefix, config.etcd.join(","));
+        let prepared = match select(pin!(prepare(definition, config)), &mut shutdown).await {
             Either::Left((prepared, _)) => prepared?,
             Either::Right(_) => return Ok(None),
         };
-        let Prepared { core, ingress, sender, receiver, record, etcd } = prepared;
+        let Prepared { state, ingress, sender, receiver, record, etcd } = prepared;
         let endpoint = record.endpoint();
-        core.relay.attach(etcd.clone());
-        let certificate_expiry = core.dialer.credentials().map(|credentials| {
+        state.relay.attach(etcd.clone());
+        let certificate_expiry = state.dialer.credentials().map(|credentials| {
             let watching = move || certificate_expiry::watch(Arc::clone(&credentials));
-            etcd.keep(&core.supervisor, Name::CertificateExpiry, watching)
+            etcd.keep(&state.supervisor, Name::CertificateExpiry, watching)
         });
-        let (dispatcher, liveness) = Dispatcher::new(Arc::clone(&core), sender, receiver);
-        let (agent, joined) = membership::spawn(etcd, core.context(), record, liveness);
-        match select(select(joined, core.supervisor.gave_up()), shutdown).await {
+        let (dispatcher, liveness) = Dispatcher::new(Arc::clone(&state), sender, receiver);
+        let (agent, joined) = membership::spawn(etcd, state.context(), record, liveness);
+        match select(select(joined, state.supervisor.gave_up()), shutdown).await {
             Either::Left((Either::Left((joined, _)), _)) => {
-                joined.unwrap_or_else(|_| Err(failed(&core, "its agent ended while joining")))?;
+                joined.unwrap_or_else(|_| Err(failed(&state, "its agent ended while joining")))?;
             }
-            Either::Left((Either::Right((reason, _)), _)) => return Err(failed(&core, &reason)),
+            Either::Left((Either::Right((reason, _)), _)) => return Err(failed(&state, &reason)),
             Either::Right((_, joining)) => {
                 let exited = agent.exited();
                 // If nobody waits for the join any more, the agent removes what it put into etcd.
@@ -94,9 +94,9 @@ impl Peer {
                 return Ok(None);
             }
         }
-        log::info!("server {} joined as {} at {endpoint}", core.name, core.uuid);
-        let (uuid, handle) = (core.uuid, agent.clone());
-        let engine = Engine { core, ingress, dispatcher, agent, _certificate_expiry: certificate_expiry, signals };
+        log::info!("server {} joined as {} at {endpoint}", state.name, state.uuid);
+        let (uuid, handle) = (state.uuid, agent.clone());
+        let engine = Engine { state, ingress, dispatcher, agent, _certificate_expiry: certificate_expiry, signals };
         Ok(Some(Self { uuid, endpoint, agent: handle, engine: Mutex::new(Some(engine)) }))
     }
 
@@ -168,7 +168,7 @@ impl Peer {
 
 /// What joining needs, before anything is written to etcd.
 struct Prepared {
-    core: Arc<ServerState>,
+    state: Arc<ServerState>,
     ingress: Ingress,
     sender: ingress::Sender,
     receiver: ingress::Receiver,
@@ -176,31 +176,31 @@ struct Prepared {
     etcd: Etcd,
 }
 
-async fn prepare(definition: Definition, options: ValidConfig) -> Result<Prepared, Error> {
+async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared, Error> {
     #[cfg(feature = "bench")]
     let bypass = definition.without_ingress;
     let Definition { name, kind, names, functions, .. } = definition;
-    let address = SocketAddr::new(options.bind_address(), options.port);
-    let files = crate::config::tls::read(&options).await?;
-    let credentials = crate::config::tls::credentials(&options, files.as_ref(), Some(&options.ip))?;
-    let core = Arc::new(ServerState::new(name, functions, options, logging::book(), credentials.clone()));
-    if core.options.is_exposed() {
+    let address = SocketAddr::new(config.bind_address(), config.port);
+    let files = crate::config::tls::read(&config).await?;
+    let credentials = crate::config::tls::credentials(&config, files.as_ref(), Some(&config.ip))?;
+    let state = Arc::new(ServerState::new(name, functions, config, logging::book(), credentials.clone()));
+    if state.config.is_exposed() {
         log::warn!(
             "whoever reaches {} can call this server and read what is said to it: name --cacert, --cert and --key \
              (PALM_CACERT, PALM_CERT, PALM_KEY) to have TLS, or listen on 127.0.0.1",
-            core.options.bind_address()
+            state.config.bind_address()
         );
     }
-    let mut record = new_record(&core, kind, names);
+    let mut record = new_record(&state, kind, names);
     check_length(&record)?;
-    let opening = Ingress::open(address, &core.options, Arc::clone(&core.tally), credentials, &core.supervisor);
+    let opening = Ingress::open(address, &state.config, Arc::clone(&state.metrics), credentials, &state.supervisor);
     #[cfg(feature = "bench")]
     let opening = async { if bypass { Ingress::bypass(address).await } else { opening.await } };
     let opened = opening.await;
     let (ingress, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
-    let etcd = crate::config::etcd::start("palm-agent", &core.options, files.as_ref())?;
-    Ok(Prepared { core, ingress, sender, receiver, record, etcd })
+    let etcd = crate::config::etcd::start("palm-agent", &state.config, files.as_ref())?;
+    Ok(Prepared { state, ingress, sender, receiver, record, etcd })
 }
 
 fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
@@ -215,9 +215,9 @@ fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
 }
 
 /// The record of a server that does not listen yet.
-fn new_record(core: &ServerState, kind: String, functions: Vec<String>) -> Record {
-    let mut record = Record::new(core.uuid, &core.name, wall_clock::timestamp());
-    record.host.clone_from(&core.options.ip);
+fn new_record(state: &ServerState, kind: String, functions: Vec<String>) -> Record {
+    let mut record = Record::new(state.uuid, &state.name, wall_clock::timestamp());
+    record.host.clone_from(&state.config.ip);
     record.pid = std::process::id();
     record.kind = kind;
     record.functions = functions;

@@ -28,7 +28,7 @@ const TRIES: usize = 3;
 /// A server's own way into the mesh. It learns what can be reached when it is first used.
 pub(crate) struct Relay {
     dialer: Dialer,
-    options: ValidConfig,
+    config: ValidConfig,
     supervisor: Supervisor,
     etcd: OnceLock<Etcd>,
     mesh: OnceLock<Arc<Mesh>>,
@@ -45,10 +45,10 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// The relay of the server that `dialer` opens links for.
-    pub(crate) fn new(dialer: Dialer, options: ValidConfig, supervisor: Supervisor) -> Self {
+    pub(crate) fn new(dialer: Dialer, config: ValidConfig, supervisor: Supervisor) -> Self {
         Self {
             dialer,
-            options,
+            config,
             supervisor,
             etcd: OnceLock::new(),
             mesh: OnceLock::new(),
@@ -74,9 +74,9 @@ impl Relay {
         if let Some(mesh) = self.mesh.get() {
             return Ok(Arc::clone(mesh));
         }
-        let unreachable = |words: String| CallFailure::new(CallErrorKind::Unreachable, words);
+        let unreachable = |message: String| CallFailure::new(CallErrorKind::Unreachable, message);
         let etcd = self.etcd().ok_or_else(|| unreachable("this server has not joined".into()))?;
-        let mesh = Mesh::connect(etcd.clone(), self.options.clone(), self.dialer.clone(), &self.supervisor).await;
+        let mesh = Mesh::connect(etcd.clone(), self.config.clone(), self.dialer.clone(), &self.supervisor).await;
         let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
         Ok(Arc::clone(self.mesh.get_or_init(|| mesh)))
     }

@@ -42,7 +42,7 @@ pub(crate) struct ServerState {
     /// The functions of the server's author.
     pub functions: BTreeMap<String, Function>,
     /// What was set.
-    pub options: ValidConfig,
+    pub config: ValidConfig,
     /// Opens the server's links to others.
     pub dialer: Dialer,
     /// The server's own way into the mesh.
@@ -50,7 +50,7 @@ pub(crate) struct ServerState {
     /// Set when the server has left the mesh and takes no more work.
     pub leaving: AtomicBool,
     /// What the door has seen.
-    pub tally: Arc<IngressMetrics>,
+    pub metrics: Arc<IngressMetrics>,
     /// Starts the server's tasks anew when they panic.
     pub supervisor: Supervisor,
     started: Instant,
@@ -68,23 +68,23 @@ impl ServerState {
     pub(crate) fn new(
         name: String,
         functions: BTreeMap<String, Function>,
-        options: ValidConfig,
+        config: ValidConfig,
         log: Arc<Mutex<LogBuffer>>,
         credentials: Option<Arc<Credentials>>,
     ) -> Self {
         let uuid = Uuid::new_v4();
-        let dialer = Dialer::new(uuid, &options, credentials);
+        let dialer = Dialer::new(uuid, &config, credentials);
         let supervisor = Supervisor::attended();
         Self {
             uuid,
-            relay: Arc::new(Relay::new(dialer.clone(), options.clone(), supervisor.clone())),
+            relay: Arc::new(Relay::new(dialer.clone(), config.clone(), supervisor.clone())),
             dialer,
             name,
             functions,
-            store: Mutex::new(Store::new(options.max_store)),
-            options,
+            store: Mutex::new(Store::new(config.max_store)),
+            config,
             leaving: AtomicBool::new(false),
-            tally: Arc::default(),
+            metrics: Arc::default(),
             supervisor,
             started: Instant::now(),
             log,
@@ -100,7 +100,7 @@ impl ServerState {
     pub(crate) fn context(&self) -> PeerContext {
         PeerContext {
             uuid: self.uuid,
-            options: self.options.clone(),
+            config: self.config.clone(),
             dialer: self.dialer.clone(),
             supervisor: self.supervisor.clone(),
         }
@@ -178,11 +178,11 @@ impl ServerState {
             "queued": self.queued.load(Ordering::Relaxed),
             "p50_us": quantile(50),
             "p99_us": quantile(99),
-            "connections": self.tally.connections(),
-            "entered": self.tally.entries(),
-            "refused": self.tally.refused(),
-            "pauses": self.tally.pauses(),
-            "panicked": self.tally.panics(),
+            "connections": self.metrics.connections(),
+            "entered": self.metrics.entries(),
+            "refused": self.metrics.refused(),
+            "pauses": self.metrics.pauses(),
+            "panicked": self.metrics.panics(),
         })
         .to_string()
     }

@@ -63,50 +63,52 @@ impl UnconfirmedLinks {
 
     /// A message was posted over the link to this server, under this number.
     pub(crate) fn posted(&self, link: &Arc<Link>, to: Uuid, number: u64, parcel: Parcel) {
-        let mut ledger = self.ledger(link, to);
-        let mut sent = lock(&ledger.sent);
+        let mut unconfirmed_link = self.unconfirmed_link(link, to);
+        let mut sent = lock(&unconfirmed_link.sent);
         let Some(unconfirmed) = &mut *sent else {
             drop(sent);
-            tell(&self.lost, &link.fate(), to, vec![parcel]);
+            report_lost(&self.lost, &link.fate(), to, vec![parcel]);
             return;
         };
         unconfirmed.arrived(link.fate().arrived());
         if unconfirmed.is_empty() {
             // When it is full, the watch is about to look.
-            let _ = ledger.wake.try_send(());
+            let _ = unconfirmed_link.wake.try_send(());
         }
         unconfirmed.sent(number, parcel.size(), parcel);
     }
 
-    fn ledger(&self, link: &Arc<Link>, to: Uuid) -> UnconfirmedLink {
-        let mut ledgers = lock(&self.of);
-        if let Some(ledger) = ledgers.get(&to).filter(|ledger| std::ptr::eq(ledger.link.as_ptr(), Arc::as_ptr(link))) {
-            return ledger.clone();
+    fn unconfirmed_link(&self, link: &Arc<Link>, to: Uuid) -> UnconfirmedLink {
+        let mut links = lock(&self.of);
+        if let Some(unconfirmed_link) =
+            links.get(&to).filter(|unconfirmed_link| std::ptr::eq(unconfirmed_link.link.as_ptr(), Arc::as_ptr(link)))
+        {
+            return unconfirmed_link.clone();
         }
         let (wake, woken) = mpsc::channel(1);
         let sent = Arc::new(Mutex::new(Some(Unconfirmed::default())));
-        let ledger = UnconfirmedLink { link: Arc::downgrade(link), sent: Arc::clone(&sent), wake };
-        let entry = Entry { of: Arc::clone(&self.of), to, sent };
+        let unconfirmed_link = UnconfirmedLink { link: Arc::downgrade(link), sent: Arc::clone(&sent), wake };
+        let entry = RemoveOnDrop { of: Arc::clone(&self.of), to, sent };
         let watch = watch(link.fate(), link.broken(), entry, woken, self.lost.clone());
         executor::spawn(Name::PostedWatch, watch);
-        ledgers.insert(to, ledger.clone());
-        ledger
+        links.insert(to, unconfirmed_link.clone());
+        unconfirmed_link
     }
 }
 
 /// A ledger that is kept until this is dropped.
-struct Entry {
+struct RemoveOnDrop {
     of: ByServer,
     to: Uuid,
     sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
 }
 
-impl Drop for Entry {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let mut ledgers = lock(&self.of);
+        let mut links = lock(&self.of);
         // A later link may have taken its place.
-        if ledgers.get(&self.to).is_some_and(|ledger| Arc::ptr_eq(&ledger.sent, &self.sent)) {
-            ledgers.remove(&self.to);
+        if links.get(&self.to).is_some_and(|unconfirmed_link| Arc::ptr_eq(&unconfirmed_link.sent, &self.sent)) {
+            links.remove(&self.to);
         }
     }
 }
@@ -115,7 +117,7 @@ impl Drop for Entry {
 async fn watch(
     fate: Fate,
     broken: impl Future<Output = ()> + Send,
-    entry: Entry,
+    entry: RemoveOnDrop,
     mut woken: mpsc::Receiver<()>,
     lost: UnboundedSender<Lost>,
 ) {
@@ -138,10 +140,10 @@ async fn watch(
     }
     let Some(mut unconfirmed) = lock(&entry.sent).take() else { return };
     unconfirmed.arrived(fate.arrived());
-    tell(&lost, &fate, entry.to, unconfirmed.lost().collect());
+    report_lost(&lost, &fate, entry.to, unconfirmed.lost().collect());
 }
 
-fn tell(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec<Parcel>) {
+fn report_lost(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec<Parcel>) {
     if !fate.closed_by_goodbye() && !parcels.is_empty() {
         // Nobody listens any more when the server has ended.
         let _ = lost.unbounded_send(Lost { to, parcels, swallowed: fate.swallowed() });

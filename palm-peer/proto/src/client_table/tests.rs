@@ -11,7 +11,7 @@ fn client(number: u64) -> Uuid {
 fn size(table: &Table) -> usize {
     assert_eq!(table.greetings.len(), table.by_client.len());
     assert_eq!(table.held.len(), table.held_by_client.len());
-    table.greetings.len() + table.wants_goodbye.len() + table.parting.len() + table.held.len()
+    table.greetings.len() + table.wants_goodbye.len() + table.awaiting_ack.len() + table.held.len()
 }
 
 #[test]
@@ -99,13 +99,13 @@ fn goodbye_is_sent_once_to_each_client_that_asked_for_it() {
     for number in 1..=3_u32 {
         let _ = table.greeted(Some(client(number.into())), &number, number < 3, now);
     }
-    let mut told = table.say_goodbye();
-    told.sort_unstable();
-    assert_eq!((told, table.parting()), (vec![1, 2], 2));
-    assert!(table.say_goodbye().is_empty());
-    table.parted(&1);
+    let mut connections = table.start_goodbye();
+    connections.sort_unstable();
+    assert_eq!((connections, table.awaiting_ack()), (vec![1, 2], 2));
+    assert!(table.start_goodbye().is_empty());
+    table.goodbye_acknowledged(&1);
     table.disconnected(&2);
-    assert_eq!((table.parting(), table.said_goodbye()), (0, true));
+    assert_eq!((table.awaiting_ack(), table.said_goodbye()), (0, true));
 }
 
 /// Who looks for another server asks who is there, and closes the connection: what is sent over it until then is lost.
@@ -119,12 +119,12 @@ fn a_client_that_only_greets_gets_nothing_but_a_goodbye() {
     assert_eq!(table.greeted(Some(client(1)), &1, true, now), [7]);
     assert!(table.greeted(None, &2, true, now).is_empty());
     assert_eq!(table.connection(client(1)), Some(&1), "not the later one, over which nobody greeted");
-    let mut told = table.say_goodbye();
-    told.sort_unstable();
-    assert_eq!(told, [1, 2], "it may have sent something by then");
+    let mut connections = table.start_goodbye();
+    connections.sort_unstable();
+    assert_eq!(connections, [1, 2], "it may have sent something by then");
     table.disconnected(&1);
     table.disconnected(&2);
-    assert_eq!((table.parting(), size(&table)), (0, 0));
+    assert_eq!((table.awaiting_ack(), size(&table)), (0, 0));
 }
 
 /// What a table must answer, kept in the simplest way: every greeting in its order, every answer in its order.

@@ -144,8 +144,8 @@ mod tests {
             ("http://127.0.0.1:2379", &ALL, "auto", true),
             ("http://localhost:2379/,http://[::1]:2379", &ALL, "auto", true),
         ] {
-            let options = build(etcd, files, tls).expect("config that make sense");
-            assert_eq!(options.has_mesh_tls(), spoken, "{etcd} {files:?} {tls}");
+            let config = build(etcd, files, tls).expect("a valid config");
+            assert_eq!(config.has_mesh_tls(), spoken, "{etcd} {files:?} {tls}");
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
                     config.set(name, "/x.pem").expect("a path");
                 }
             }
-            ValidConfig::new(config).expect("config that make sense").is_exposed()
+            ValidConfig::new(config).expect("a valid config").is_exposed()
         };
         assert!(!exposed("127.0.0.1", None, false));
         assert!(!exposed("::1", None, false));

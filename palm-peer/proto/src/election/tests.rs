@@ -14,17 +14,17 @@ fn lease(id: i64) -> LeaseId {
 #[test]
 fn the_oldest_key_leads_and_others_follow_the_next_older() {
     let mut election = Election::default();
-    assert_eq!(election.handle(Event::LeaseHeld(lease(3))), [Action::Stand(lease(3))]);
+    assert_eq!(election.handle(Event::LeaseHeld(lease(3))), [Action::Campaign(lease(3))]);
     let list = vec![candidate(1, 20), candidate(3, 30), candidate(2, 10)];
     let leader = Some(candidate(2, 10));
     let follow = |predecessor, ahead| {
         vec![Action::Follow(Follow { predecessor, ahead, leader: leader.clone(), own: Revision(30) })]
     };
     assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), vec![candidate(2, 10)]));
-    assert_eq!(election.handle(Event::KeyGone), [Action::Stand(lease(3))]);
+    assert_eq!(election.handle(Event::KeyGone), [Action::Campaign(lease(3))]);
     let list = vec![candidate(3, 30), candidate(2, 10)];
     assert_eq!(election.handle(Event::Listed(list)), follow(candidate(2, 10), vec![]));
-    assert_eq!(election.handle(Event::KeyGone), [Action::Stand(lease(3))]);
+    assert_eq!(election.handle(Event::KeyGone), [Action::Campaign(lease(3))]);
     assert_eq!(election.handle(Event::Listed(vec![candidate(3, 30)])), [Action::Lead(Revision(30))]);
     assert_eq!(election.term(), Some(Revision(30)));
 }
@@ -99,9 +99,9 @@ fn a_leader_in_doubt_steps_down_before_anything_else() {
     election.handle(Event::Listed(vec![candidate(1, 5)]));
     assert_eq!(election.handle(Event::LeaseInDoubt), [Action::StepDown]);
     assert_eq!(election.handle(Event::Listed(vec![candidate(1, 5)])), []);
-    assert_eq!(election.handle(Event::LeaseHeld(lease(1))), [Action::Stand(lease(1))]);
+    assert_eq!(election.handle(Event::LeaseHeld(lease(1))), [Action::Campaign(lease(1))]);
     election.handle(Event::Listed(vec![candidate(1, 5)]));
-    assert_eq!(election.handle(Event::KeyGone), [Action::StepDown, Action::Stand(lease(1))]);
+    assert_eq!(election.handle(Event::KeyGone), [Action::StepDown, Action::Campaign(lease(1))]);
 }
 
 /// A model of etcd's side of an election: keys on leases, and a count of writes by fenced leaders.
@@ -161,7 +161,7 @@ fn at_most_one_leader_can_write_in_five_thousand_histories() {
                 _ => election.handle(Event::Listed(model.list(*lease_id))),
             };
             for action in actions {
-                if let Action::Stand(lease) = action {
+                if let Action::Campaign(lease) = action {
                     model.stand(lease.value());
                 }
             }

@@ -1,6 +1,6 @@
 //! Limits on connections: in total, per address, and by the file descriptors that are left.
 
-use crate::zmtp::Refusal;
+use crate::zmtp::RejectReason;
 use std::{collections::HashMap, net::IpAddr};
 
 /// How many descriptors the listener leaves to the rest of the program, at most.
@@ -53,13 +53,13 @@ impl ConnectionLimiter {
     ///
     /// # Errors
     /// When a limit is reached.
-    pub fn enter(&mut self, address: IpAddr) -> Result<(), Refusal> {
+    pub fn enter(&mut self, address: IpAddr) -> Result<(), RejectReason> {
         if self.all >= self.max {
-            return Err(Refusal::TooMany);
+            return Err(RejectReason::TooMany);
         }
         // A rejected address is not stored.
         if self.from.get(&address).copied().unwrap_or(0) >= self.max_from_address {
-            return Err(Refusal::TooManyFromAddress);
+            return Err(RejectReason::TooManyFromAddress);
         }
         *self.from.entry(address).or_default() += 1;
         self.all += 1;
@@ -104,9 +104,9 @@ mod tests {
         let mut admission = ConnectionLimiter::new(3, 2);
         assert_eq!(admission.enter(address(1)), Ok(()));
         assert_eq!(admission.enter(address(1)), Ok(()));
-        assert_eq!(admission.enter(address(1)), Err(Refusal::TooManyFromAddress));
+        assert_eq!(admission.enter(address(1)), Err(RejectReason::TooManyFromAddress));
         assert_eq!(admission.enter(address(2)), Ok(()));
-        assert_eq!(admission.enter(address(3)), Err(Refusal::TooMany));
+        assert_eq!(admission.enter(address(3)), Err(RejectReason::TooMany));
         admission.leave(address(1));
         assert_eq!(admission.enter(address(1)), Ok(()));
         for last in [1, 1, 2] {
@@ -122,7 +122,7 @@ mod tests {
         for number in 0..1_000_000 {
             assert_eq!(admission.enter(of(number)), Ok(()));
             if number >= 999 {
-                assert_eq!(admission.enter(of(u32::MAX)), Err(Refusal::TooMany));
+                assert_eq!(admission.enter(of(u32::MAX)), Err(RejectReason::TooMany));
                 assert_eq!(admission.from.len(), 1_000, "a refused address is not remembered");
                 admission.leave(of(number - 999));
             }
@@ -131,7 +131,8 @@ mod tests {
         assert_eq!((admission.all, admission.from.len()), (0, 0));
         // One that is rejected for its address alone.
         let mut admission = ConnectionLimiter::new(1_000, 0);
-        (0..1_000_000).for_each(|number| assert_eq!(admission.enter(of(number)), Err(Refusal::TooManyFromAddress)));
+        (0..1_000_000)
+            .for_each(|number| assert_eq!(admission.enter(of(number)), Err(RejectReason::TooManyFromAddress)));
         assert_eq!(admission.from.len(), 0);
     }
 }

@@ -12,7 +12,7 @@
 mod tests;
 
 use super::byte_semaphore::ByteSemaphore;
-use crate::zmtp::Refusal;
+use crate::zmtp::RejectReason;
 use std::{
     collections::{HashMap, VecDeque},
     time::{Duration, Instant},
@@ -98,10 +98,10 @@ struct Connection {
 
 /// The connection is to end, for this reason if it is ours.
 #[derive(Debug, Clone, Copy)]
-struct End(Option<Refusal>);
+struct End(Option<RejectReason>);
 
 impl Connection {
-    fn end(&mut self, reason: Option<Refusal>) -> bool {
+    fn end(&mut self, reason: Option<RejectReason>) -> bool {
         let first = self.end.is_none();
         self.end.get_or_insert(End(reason));
         first
@@ -140,9 +140,9 @@ impl FlowControl {
     }
 
     /// A connection is over. Returns why, if we ended it.
-    pub fn close(&mut self, id: u64) -> (Option<Refusal>, Wake) {
+    pub fn close(&mut self, id: u64) -> (Option<RejectReason>, Wake) {
         let Some(connection) = self.connections.remove(&id) else { return (None, Wake::default()) };
-        let all = self.forget(connection.unread);
+        let all = self.release(connection.unread);
         self.permits.leave(id);
         self.permits.give_back(connection.long_frames.iter().map(|(_, bytes)| bytes).sum());
         let reason = connection.end.and_then(|end| end.0);
@@ -213,7 +213,7 @@ impl FlowControl {
         };
         let unread_messages = connection.sent_messages.saturating_sub(connection.written_messages);
         if connection.unread >= self.max_unread || unread_messages >= MAX_MESSAGES {
-            connection.end(Some(Refusal::Unread));
+            connection.end(Some(RejectReason::Unread));
             return rejected(vec![id]);
         }
         if connection.unread == 0 {
@@ -240,7 +240,7 @@ impl FlowControl {
             worst.push(*id);
         }
         for id in &worst {
-            self.end(*id, Some(Refusal::Unread));
+            self.end(*id, Some(RejectReason::Unread));
         }
         worst
     }
@@ -252,11 +252,11 @@ impl FlowControl {
         let bytes = bytes.min(connection.unread);
         connection.unread -= bytes;
         connection.written_messages = messages;
-        Wake { some: [Some(id), None], all: self.forget(bytes) }
+        Wake { some: [Some(id), None], all: self.release(bytes) }
     }
 
     /// A connection is to end, because of this if of anything. The first reason counts. Returns whether this is the first.
-    pub fn end(&mut self, id: u64, reason: Option<Refusal>) -> bool {
+    pub fn end(&mut self, id: u64, reason: Option<RejectReason>) -> bool {
         self.connections.get_mut(&id).is_some_and(|connection| connection.end(reason))
     }
 
@@ -273,7 +273,7 @@ impl FlowControl {
     }
 
     /// So many bytes do not wait any more. Returns whether it was too much and is not now.
-    fn forget(&mut self, bytes: u64) -> bool {
+    fn release(&mut self, bytes: u64) -> bool {
         let before = self.unread;
         self.unread -= bytes;
         self.is_too_much(before) && !self.is_too_much(self.unread)

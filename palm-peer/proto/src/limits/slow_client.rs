@@ -2,7 +2,7 @@
 //!
 //! Both types are asked while a connection waits, and say until when to wait.
 
-use crate::zmtp::Refusal;
+use crate::zmtp::RejectReason;
 use std::time::{Duration, Instant};
 
 /// How long a connection may accept nothing of what waits for it, or stop in the middle of a message.
@@ -33,7 +33,7 @@ impl SlowReader {
     ///
     /// # Errors
     /// When nothing more was sent for [`STALL_TIMEOUT`].
-    pub fn waiting(&mut self, sent: u64, now: Instant) -> Result<Instant, Refusal> {
+    pub fn waiting(&mut self, sent: u64, now: Instant) -> Result<Instant, RejectReason> {
         if sent != self.sent {
             self.sent = sent;
             self.since = None;
@@ -78,7 +78,7 @@ impl SlowSender {
     ///
     /// # Errors
     /// When nothing has come for too long.
-    pub fn waiting(&mut self, within_message: bool, now: Instant) -> Result<Option<Instant>, Refusal> {
+    pub fn waiting(&mut self, within_message: bool, now: Instant) -> Result<Option<Instant>, RejectReason> {
         let Some(max) = (if within_message { Some(STALL_TIMEOUT) } else { self.max_silence }) else { return Ok(None) };
         not_stalled(*self.since.get_or_insert(now) + max, now).map(Some)
     }
@@ -93,7 +93,7 @@ impl SlowSender {
         left: u64,
         now: Instant,
         others_wait: impl FnOnce() -> bool,
-    ) -> Result<Option<Instant>, Refusal> {
+    ) -> Result<Option<Instant>, RejectReason> {
         if left == 0 {
             self.measured = None;
             self.next_rate_check = None;
@@ -106,15 +106,15 @@ impl SlowSender {
         }
         let seconds = now.saturating_duration_since(since).as_secs();
         if bytes.saturating_sub(left) < MIN_BYTES_PER_SECOND * seconds && others_wait() {
-            return Err(Refusal::Stalled);
+            return Err(RejectReason::Stalled);
         }
         self.next_rate_check = Some(now + RATE_CHECK_PERIOD);
         Ok(self.next_rate_check)
     }
 }
 
-fn not_stalled(until: Instant, now: Instant) -> Result<Instant, Refusal> {
-    if now < until { Ok(until) } else { Err(Refusal::Stalled) }
+fn not_stalled(until: Instant, now: Instant) -> Result<Instant, RejectReason> {
+    if now < until { Ok(until) } else { Err(RejectReason::Stalled) }
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(reader.waiting(10, start), Ok(start + STALL_TIMEOUT));
         assert_eq!(reader.waiting(10, start + 29 * SECOND), Ok(start + STALL_TIMEOUT));
         assert_eq!(reader.waiting(11, start + 29 * SECOND), Ok(start + 59 * SECOND), "a byte is progress");
-        assert_eq!(reader.waiting(11, start + 59 * SECOND), Err(Refusal::Stalled));
+        assert_eq!(reader.waiting(11, start + 59 * SECOND), Err(RejectReason::Stalled));
         reader.flushed();
         assert!(reader.waiting(11, start + 60 * SECOND).is_ok(), "nothing waited in between");
     }
@@ -141,11 +141,11 @@ mod tests {
         let (mut sender, start) = (SlowSender::default(), Instant::now());
         assert_eq!(sender.waiting(false, start), Ok(None));
         assert_eq!(sender.waiting(true, start), Ok(Some(start + STALL_TIMEOUT)));
-        assert_eq!(sender.waiting(true, start + STALL_TIMEOUT), Err(Refusal::Stalled));
+        assert_eq!(sender.waiting(true, start + STALL_TIMEOUT), Err(RejectReason::Stalled));
         sender.progress();
         sender.announced(SECOND);
         assert_eq!(sender.waiting(false, start), Ok(Some(start + SECOND)));
-        assert_eq!(sender.waiting(false, start + SECOND), Err(Refusal::Stalled));
+        assert_eq!(sender.waiting(false, start + SECOND), Err(RejectReason::Stalled));
         sender.announced(Duration::ZERO);
         assert_eq!(sender.waiting(false, start + 100 * SECOND), Ok(None));
     }
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(sender.check_rate(bytes, start + check, || false), Ok(Some(start + 2 * check)), "nobody waits");
         let enough = bytes - 10 * MIN_BYTES_PER_SECOND;
         assert_eq!(sender.check_rate(enough, start + 2 * check, || true), Ok(Some(start + 3 * check)));
-        assert_eq!(sender.check_rate(enough, start + 3 * check, || true), Err(Refusal::Stalled));
+        assert_eq!(sender.check_rate(enough, start + 3 * check, || true), Err(RejectReason::Stalled));
         assert_eq!(sender.check_rate(0, start + 3 * check, || true), Ok(None), "it is complete");
     }
 
@@ -192,7 +192,7 @@ mod tests {
                 match sender.check_rate(left, now, || true) {
                     Ok(None) => break Ok(()),
                     Ok(Some(next)) => assert!(next > now && next <= now + RATE_CHECK_PERIOD, "seed {seed}"),
-                    Err(refusal) => break Err(refusal),
+                    Err(reason) => break Err(reason),
                 }
             };
             let is_fast = per_second > MIN_BYTES_PER_SECOND;

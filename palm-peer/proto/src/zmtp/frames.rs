@@ -1,6 +1,6 @@
 //! The frames after the handshake: messages, and PING commands.
 
-use super::{Header, Refusal, command};
+use super::{Header, RejectReason, command};
 use std::{ops::ControlFlow, time::Duration};
 
 /// The longest valid command after the handshake: PING with its time to live and 16 bytes of context.
@@ -129,7 +129,7 @@ impl Scanner {
     ///
     /// # Errors
     /// At a header that exceeds the limits or is invalid. Nothing of it was passed.
-    pub fn step(&mut self, bytes: &[u8], max: u64) -> Result<Step, Refusal> {
+    pub fn step(&mut self, bytes: &[u8], max: u64) -> Result<Step, RejectReason> {
         let end = self.messages.saturating_add(max);
         let mut pos = 0;
         while self.messages < end {
@@ -140,7 +140,7 @@ impl Scanner {
             match self.header(&bytes[pos..]) {
                 Ok(ControlFlow::Continue(size)) => pos += size,
                 Ok(ControlFlow::Break(step)) if pos == 0 => return Ok(step),
-                Err(refusal) if pos == 0 => return Err(refusal),
+                Err(reason) if pos == 0 => return Err(reason),
                 _ => break,
             }
         }
@@ -161,15 +161,15 @@ impl Scanner {
     }
 
     /// Begins the frame whose header follows, if it is a frame of a message; changes nothing otherwise.
-    fn header(&mut self, bytes: &[u8]) -> Result<ControlFlow<Step, usize>, Refusal> {
+    fn header(&mut self, bytes: &[u8]) -> Result<ControlFlow<Step, usize>, RejectReason> {
         let Some(header) = Header::read(bytes)? else { return Ok(ControlFlow::Break(Step::Incomplete)) };
         if header.command {
             return ping(bytes, header).map(ControlFlow::Break);
         }
         let length = self.bytes.checked_add(header.length).filter(|length| *length <= self.limits.bytes);
-        let length = length.ok_or(Refusal::TooLong)?;
+        let length = length.ok_or(RejectReason::TooLong)?;
         if self.frames >= self.limits.frames {
-            return Err(Refusal::TooManyFrames);
+            return Err(RejectReason::TooManyFrames);
         }
         let is_long = header.length >= self.long;
         if is_long && self.permission != Permission::Given {
@@ -185,11 +185,11 @@ impl Scanner {
     }
 }
 
-fn ping(bytes: &[u8], header: Header) -> Result<Step, Refusal> {
+fn ping(bytes: &[u8], header: Header) -> Result<Step, RejectReason> {
     if header.length > MAX_COMMAND {
-        return Err(Refusal::Command);
+        return Err(RejectReason::Command);
     }
-    let size = header.size + usize::try_from(header.length).map_err(|_| Refusal::Command)?;
+    let size = header.size + usize::try_from(header.length).map_err(|_| RejectReason::Command)?;
     let Some(body) = bytes.get(header.size..size) else { return Ok(Step::Incomplete) };
     read_ping(body).map(|ping| Step::Ping(size, ping))
 }
@@ -210,11 +210,11 @@ pub(crate) fn read_pong(body: &[u8]) -> Option<u64> {
 }
 
 /// Reads a command's body: PING is the only one that has a place after the handshake. Fails when it is another one.
-pub(crate) fn read_ping(body: &[u8]) -> Result<Ping, Refusal> {
-    let Some((b"PING", rest)) = command(body) else { return Err(Refusal::Command) };
-    let (ttl, context) = rest.split_first_chunk().ok_or(Refusal::Command)?;
+pub(crate) fn read_ping(body: &[u8]) -> Result<Ping, RejectReason> {
+    let Some((b"PING", rest)) = command(body) else { return Err(RejectReason::Command) };
+    let (ttl, context) = rest.split_first_chunk().ok_or(RejectReason::Command)?;
     let silence = Duration::from_millis(100) * u32::from(u16::from_be_bytes(*ttl));
-    let mut pong = vec![4, u8::try_from(5 + context.len()).map_err(|_| Refusal::Command)?];
+    let mut pong = vec![4, u8::try_from(5 + context.len()).map_err(|_| RejectReason::Command)?];
     pong.extend_from_slice(b"\x04PONG");
     pong.extend_from_slice(context);
     Ok(Ping { silence, pong })

@@ -1,6 +1,6 @@
 //! The ZMTP handshake: a greeting of 64 bytes, then one READY from each side.
 
-use super::{Header, Refusal, command};
+use super::{Header, RejectReason, command};
 
 /// The length of a greeting, in bytes.
 pub const GREETING_LENGTH: usize = 64;
@@ -57,24 +57,24 @@ pub fn answers_pings(greeting: &[u8]) -> bool {
 ///
 /// # Errors
 /// At the first invalid byte.
-pub fn check_greeting(bytes: &[u8]) -> Result<bool, Refusal> {
+pub fn check_greeting(bytes: &[u8]) -> Result<bool, RejectReason> {
     let begins_tls = bytes.first().is_some_and(|first| TLS_RECORDS.contains(first));
     if begins_tls && bytes.get(1) == Some(&TLS_VERSION) {
-        return Err(Refusal::Tls);
+        return Err(RejectReason::Tls);
     }
     let differs = |pos: usize, wanted: u8| bytes.get(pos).is_some_and(|byte| *byte != wanted);
     // The first byte of TLS alone is ambiguous: wait for the second.
     let may_be_tls = begins_tls && bytes.len() == 1;
     if !may_be_tls && (differs(0, 0xff) || differs(9, 0x7f)) {
-        return Err(Refusal::NotZmtp);
+        return Err(RejectReason::NotZmtp);
     }
     if bytes.get(10).is_some_and(|version| *version < 3) {
-        return Err(Refusal::Version);
+        return Err(RejectReason::Version);
     }
     let mechanism = bytes.get(12..).unwrap_or_default();
     let wanted = b"NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     if mechanism.iter().zip(wanted).any(|(byte, wanted)| byte != wanted) {
-        return Err(Refusal::Mechanism);
+        return Err(RejectReason::Mechanism);
     }
     Ok(bytes.len() >= GREETING_LENGTH)
 }
@@ -89,34 +89,34 @@ pub const ANSWERING: [&str; 1] = ["ROUTER"];
 ///
 /// # Errors
 /// When it is not a READY, or not of one of these socket `types`.
-pub fn check_ready(bytes: &[u8], types: &[&str]) -> Result<Option<usize>, Refusal> {
-    let Some(header) = Header::read(bytes).map_err(|_| Refusal::Ready)? else { return Ok(None) };
+pub fn check_ready(bytes: &[u8], types: &[&str]) -> Result<Option<usize>, RejectReason> {
+    let Some(header) = Header::read(bytes).map_err(|_| RejectReason::Ready)? else { return Ok(None) };
     if !header.command || header.length > LONGEST_READY {
-        return Err(Refusal::Ready);
+        return Err(RejectReason::Ready);
     }
-    let length = usize::try_from(header.length).map_err(|_| Refusal::Ready)?;
+    let length = usize::try_from(header.length).map_err(|_| RejectReason::Ready)?;
     let Some(body) = bytes.get(header.size..header.size + length) else { return Ok(None) };
     check_properties(body, types)?;
     Ok(Some(header.size + length))
 }
 
-fn check_properties(body: &[u8], types: &[&str]) -> Result<(), Refusal> {
-    let Some((b"READY", mut rest)) = command(body) else { return Err(Refusal::Ready) };
+fn check_properties(body: &[u8], types: &[&str]) -> Result<(), RejectReason> {
+    let Some((b"READY", mut rest)) = command(body) else { return Err(RejectReason::Ready) };
     let mut socket_type = None;
     while !rest.is_empty() {
-        let (name, value, after) = property(rest).ok_or(Refusal::Ready)?;
+        let (name, value, after) = property(rest).ok_or(RejectReason::Ready)?;
         rest = after;
         if name.eq_ignore_ascii_case(b"Identity") && value.len() > LONGEST_IDENTITY {
-            return Err(Refusal::Identity);
+            return Err(RejectReason::Identity);
         }
         if name.eq_ignore_ascii_case(b"Socket-Type") && socket_type.replace(value).is_some() {
-            return Err(Refusal::Ready);
+            return Err(RejectReason::Ready);
         }
     }
     match socket_type {
         Some(found) if types.iter().any(|wanted| wanted.as_bytes() == found) => Ok(()),
-        Some(_) => Err(Refusal::SocketType),
-        None => Err(Refusal::Ready),
+        Some(_) => Err(RejectReason::SocketType),
+        None => Err(RejectReason::Ready),
     }
 }
 

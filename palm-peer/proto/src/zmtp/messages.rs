@@ -1,7 +1,7 @@
 //! Encoding and decoding of messages after the handshake, for the connecting side, which speaks ZMTP itself.
 
 use super::{
-    Header, Refusal,
+    Header, RejectReason,
     frames::{Limits, MAX_COMMAND, Ping, read_ping, read_pong},
 };
 use bytes::Bytes;
@@ -150,7 +150,7 @@ impl Decoder {
     ///
     /// # Errors
     /// At a header that exceeds the limits or is invalid. The stream cannot be used any more then.
-    pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Refusal> {
+    pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, RejectReason> {
         loop {
             if self.body.is_none() {
                 let Some(header) = self.take_header(input)? else { return Ok(None) };
@@ -176,7 +176,7 @@ impl Decoder {
         }
     }
 
-    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Header>, Refusal> {
+    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Header>, RejectReason> {
         if self.head.is_empty()
             && let Some(header) = Header::read(input)?
         {
@@ -192,23 +192,23 @@ impl Decoder {
                 return Ok(Some(header));
             }
         }
-        Err(Refusal::Flags)
+        Err(RejectReason::Flags)
     }
 
     /// Checks a header against the limits.
-    fn enter(&mut self, header: Header) -> Result<Body, Refusal> {
+    fn enter(&mut self, header: Header) -> Result<Body, RejectReason> {
         if header.command {
             if header.length > MAX_COMMAND {
-                return Err(Refusal::Command);
+                return Err(RejectReason::Command);
             }
         } else {
             let bytes = self.bytes.checked_add(header.length).filter(|bytes| *bytes <= self.limits.bytes);
-            self.bytes = bytes.ok_or(Refusal::TooLong)?;
+            self.bytes = bytes.ok_or(RejectReason::TooLong)?;
             if self.frames.len() >= self.limits.frames as usize {
-                return Err(Refusal::TooManyFrames);
+                return Err(RejectReason::TooManyFrames);
             }
         }
-        let length = usize::try_from(header.length).map_err(|_| Refusal::TooLong)?;
+        let length = usize::try_from(header.length).map_err(|_| RejectReason::TooLong)?;
         Ok(Body { header, length, bytes: Vec::new() })
     }
 }
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    fn refusal(stream: &[u8]) -> Option<Refusal> {
+    fn reason(stream: &[u8]) -> Option<RejectReason> {
         let mut decoder = Decoder::new(LIMITS);
         // Byte by byte, as the slowest connection delivers it.
         stream.chunks(1).find_map(|mut piece| decoder.decode(&mut piece).err())
@@ -297,15 +297,15 @@ mod tests {
     #[test]
     fn oversized_frames_are_refused_at_their_header() {
         let giant = [&[2][..], &40_000_000_000_u64.to_be_bytes()].concat();
-        assert_eq!(refusal(&giant), Some(Refusal::TooLong));
+        assert_eq!(reason(&giant), Some(RejectReason::TooLong));
         let body = vec![0; 150_000];
         let in_parts = [&[3][..], &150_000_u64.to_be_bytes(), &body, &[2], &50_001_u64.to_be_bytes()].concat();
-        assert_eq!(refusal(&in_parts), Some(Refusal::TooLong));
-        assert_eq!(refusal(&[1, 0].repeat(5)), Some(Refusal::TooManyFrames));
-        assert_eq!(refusal(&[8, 0]), Some(Refusal::Flags));
-        assert_eq!(refusal(&[4, 200]), Some(Refusal::Command));
-        assert_eq!(refusal(b"\x04\x06\x05READY"), Some(Refusal::Command));
-        assert_eq!(refusal(&[0, 0].repeat(1000)), None);
+        assert_eq!(reason(&in_parts), Some(RejectReason::TooLong));
+        assert_eq!(reason(&[1, 0].repeat(5)), Some(RejectReason::TooManyFrames));
+        assert_eq!(reason(&[8, 0]), Some(RejectReason::Flags));
+        assert_eq!(reason(&[4, 200]), Some(RejectReason::Command));
+        assert_eq!(reason(b"\x04\x06\x05READY"), Some(RejectReason::Command));
+        assert_eq!(reason(&[0, 0].repeat(1000)), None);
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         let pong = Decoder::new(LIMITS).decode(&mut &ping.pong[..]);
         assert_eq!(pong, Ok(Some(Incoming::Pong(0x0102_0304_0506_0708))));
         // A PONG with a context that is not ours is invalid.
-        assert_eq!(refusal(b"\x04\x07\x04PONGcc"), Some(Refusal::Command));
+        assert_eq!(reason(b"\x04\x07\x04PONGcc"), Some(RejectReason::Command));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::fmt;
 
 /// Why a connection was rejected or cut off. The names are those of the counters in `_ping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Refusal {
+pub enum RejectReason {
     /// Its first bytes are not ZMTP.
     NotZmtp,
     /// It uses TLS, and this server does not.
@@ -61,7 +61,7 @@ pub enum Refusal {
     Internal,
 }
 
-impl Refusal {
+impl RejectReason {
     /// All of them, in order.
     pub const ALL: [Self; 23] = [
         Self::NotZmtp,
@@ -132,7 +132,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotZmtp => "it does not speak ZMTP",
@@ -175,11 +175,11 @@ struct Header {
 
 impl Header {
     /// Reads a header; `None` when it is incomplete.
-    fn read(bytes: &[u8]) -> Result<Option<Self>, Refusal> {
+    fn read(bytes: &[u8]) -> Result<Option<Self>, RejectReason> {
         let Some((flags, rest)) = bytes.split_first() else { return Ok(None) };
         let (more, long, command) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
         if flags & !7 != 0 || (command && more) {
-            return Err(Refusal::Flags);
+            return Err(RejectReason::Flags);
         }
         let header = |length, size| Some(Self { command, more, length, size });
         Ok(if long {

@@ -1,7 +1,7 @@
 //! All kinds of handshakes and streams from untrusted peers, in any fragmentation.
 
 use super::{
-    Refusal,
+    RejectReason,
     frames::{Limits, Scanner, Step},
     handshake::{ASKING, check_greeting, check_ready, greeting, ready},
 };
@@ -16,7 +16,7 @@ struct Outcome {
     passed: Vec<u8>,
     pongs: Vec<Vec<u8>>,
     messages: u64,
-    refusal: Option<Refusal>,
+    reason: Option<RejectReason>,
 }
 
 /// Scans a stream in these pieces, as the ingress does.
@@ -35,8 +35,8 @@ fn scan(limits: Limits, pieces: &[&[u8]]) -> Outcome {
                 }
                 Ok(Step::Long(_)) => scanner.permit(),
                 Ok(Step::Incomplete) => break,
-                Err(refusal) => {
-                    outcome.refusal = Some(refusal);
+                Err(reason) => {
+                    outcome.reason = Some(reason);
                     outcome.messages = scanner.messages();
                     return outcome;
                 }
@@ -145,28 +145,28 @@ fn garbage_is_passed_or_refused_and_never_buffered() {
 #[test]
 fn a_frame_over_a_limit_is_refused_at_its_header() {
     let long = |length: u64| [&[2][..], &length.to_be_bytes()].concat();
-    for (bytes, refusal) in [
-        (long(40 << 30), Refusal::TooLong),
-        (long(u64::MAX), Refusal::TooLong),
-        (long(1001), Refusal::TooLong),
-        ([frame(1, &[0; 600]), long(401)].concat(), Refusal::TooLong),
-        ([1_u8, 0].repeat(9), Refusal::TooManyFrames),
-        ([1_u8, 0].repeat(1_000_000), Refusal::TooManyFrames),
-        (vec![8, 0], Refusal::Flags),
-        (vec![0xff, 0], Refusal::Flags),
-        (vec![5, 0], Refusal::Flags),
-        (frame(4, b"\x05READY"), Refusal::Command),
-        (frame(4, b"\x04PONG"), Refusal::Command),
-        (frame(4, b"\x04PING\x00"), Refusal::Command),
-        (frame(4, b"\xffPING"), Refusal::Command),
-        (frame(4, b""), Refusal::Command),
-        (ping(&[0; 17]), Refusal::Command),
-        ([&[6][..], &(1_u64 << 62).to_be_bytes()].concat(), Refusal::Command),
-        (frame(4, b"\x09SUBSCRIBEx"), Refusal::Command),
-        (frame(4, b"\x05ERROR\x00"), Refusal::Command),
+    for (bytes, reason) in [
+        (long(40 << 30), RejectReason::TooLong),
+        (long(u64::MAX), RejectReason::TooLong),
+        (long(1001), RejectReason::TooLong),
+        ([frame(1, &[0; 600]), long(401)].concat(), RejectReason::TooLong),
+        ([1_u8, 0].repeat(9), RejectReason::TooManyFrames),
+        ([1_u8, 0].repeat(1_000_000), RejectReason::TooManyFrames),
+        (vec![8, 0], RejectReason::Flags),
+        (vec![0xff, 0], RejectReason::Flags),
+        (vec![5, 0], RejectReason::Flags),
+        (frame(4, b"\x05READY"), RejectReason::Command),
+        (frame(4, b"\x04PONG"), RejectReason::Command),
+        (frame(4, b"\x04PING\x00"), RejectReason::Command),
+        (frame(4, b"\xffPING"), RejectReason::Command),
+        (frame(4, b""), RejectReason::Command),
+        (ping(&[0; 17]), RejectReason::Command),
+        ([&[6][..], &(1_u64 << 62).to_be_bytes()].concat(), RejectReason::Command),
+        (frame(4, b"\x09SUBSCRIBEx"), RejectReason::Command),
+        (frame(4, b"\x05ERROR\x00"), RejectReason::Command),
     ] {
         let outcome = scan(LIMITS, &[&bytes]);
-        assert_eq!(outcome.refusal, Some(refusal), "{:?}…", &bytes[..bytes.len().min(20)]);
+        assert_eq!(outcome.reason, Some(reason), "{:?}…", &bytes[..bytes.len().min(20)]);
     }
 }
 
@@ -174,7 +174,7 @@ fn a_frame_over_a_limit_is_refused_at_its_header() {
 fn a_frame_at_the_limit_passes() {
     let bytes = [frame(1, &[0; 600]), frame(0, &[0; 400]), [1, 0].repeat(7), vec![0, 0]].concat();
     let outcome = scan(LIMITS, &[&bytes]);
-    assert_eq!((outcome.refusal, outcome.messages, outcome.passed), (None, 2, bytes));
+    assert_eq!((outcome.reason, outcome.messages, outcome.passed), (None, 2, bytes));
 }
 
 #[test]
@@ -211,19 +211,19 @@ fn other_greetings_are_refused_at_the_first_wrong_byte() {
         bytes[pos] = byte;
         bytes
     };
-    for (bytes, refusal) in [
-        (b"GET / HTTP/1.1\r\n".to_vec(), Refusal::NotZmtp),
-        (b"\x16\x03\x01".to_vec(), Refusal::Tls),
-        (b"\x15\x03".to_vec(), Refusal::Tls),
-        (b"\x16\x04".to_vec(), Refusal::NotZmtp),
-        (vec![1], Refusal::NotZmtp),
-        (greeting(9, 0).to_vec(), Refusal::NotZmtp),
-        (greeting(10, 2)[..11].to_vec(), Refusal::Version),
-        (greeting(12, b'P')[..13].to_vec(), Refusal::Mechanism),
-        (greeting(16, b'X').to_vec(), Refusal::Mechanism),
-        (greeting(31, 1).to_vec(), Refusal::Mechanism),
+    for (bytes, reason) in [
+        (b"GET / HTTP/1.1\r\n".to_vec(), RejectReason::NotZmtp),
+        (b"\x16\x03\x01".to_vec(), RejectReason::Tls),
+        (b"\x15\x03".to_vec(), RejectReason::Tls),
+        (b"\x16\x04".to_vec(), RejectReason::NotZmtp),
+        (vec![1], RejectReason::NotZmtp),
+        (greeting(9, 0).to_vec(), RejectReason::NotZmtp),
+        (greeting(10, 2)[..11].to_vec(), RejectReason::Version),
+        (greeting(12, b'P')[..13].to_vec(), RejectReason::Mechanism),
+        (greeting(16, b'X').to_vec(), RejectReason::Mechanism),
+        (greeting(31, 1).to_vec(), RejectReason::Mechanism),
     ] {
-        assert_eq!(check_greeting(&bytes), Err(refusal), "{bytes:?}");
+        assert_eq!(check_greeting(&bytes), Err(reason), "{bytes:?}");
     }
     let property = |name: &str, value: &[u8]| {
         let length = u32::try_from(value.len()).expect("short").to_be_bytes();
@@ -231,20 +231,20 @@ fn other_greetings_are_refused_at_the_first_wrong_byte() {
     };
     let of = |properties: &[Vec<u8>]| frame(4, &[b"\x05READY".to_vec(), properties.concat()].concat());
     let dealer = property("Socket-Type", b"DEALER");
-    for (bytes, refusal) in [
-        (of(&[]), Refusal::Ready),
-        (of(&[dealer.clone(), dealer.clone()]), Refusal::Ready),
-        (of(&[dealer.clone(), vec![3]]), Refusal::Ready),
-        (of(&[dealer.clone(), property("", b"x")]), Refusal::Ready),
-        (of(&[dealer.clone(), b"\x01x\xff\xff\xff\xff".to_vec()]), Refusal::Ready),
-        (of(&[dealer.clone(), property("Identity", &[1; 256])]), Refusal::Identity),
-        (of(&[property("Socket-Type", b"PUB")]), Refusal::SocketType),
-        (frame(0, b"hello"), Refusal::Ready),
-        (frame(4, b"\x05HELLO"), Refusal::Ready),
-        (frame(4, b""), Refusal::Ready),
-        (vec![6, 0, 0, 0, 9, 0, 0, 0, 0], Refusal::Ready),
-        (vec![0xff, 0], Refusal::Ready),
+    for (bytes, reason) in [
+        (of(&[]), RejectReason::Ready),
+        (of(&[dealer.clone(), dealer.clone()]), RejectReason::Ready),
+        (of(&[dealer.clone(), vec![3]]), RejectReason::Ready),
+        (of(&[dealer.clone(), property("", b"x")]), RejectReason::Ready),
+        (of(&[dealer.clone(), b"\x01x\xff\xff\xff\xff".to_vec()]), RejectReason::Ready),
+        (of(&[dealer.clone(), property("Identity", &[1; 256])]), RejectReason::Identity),
+        (of(&[property("Socket-Type", b"PUB")]), RejectReason::SocketType),
+        (frame(0, b"hello"), RejectReason::Ready),
+        (frame(4, b"\x05HELLO"), RejectReason::Ready),
+        (frame(4, b""), RejectReason::Ready),
+        (vec![6, 0, 0, 0, 9, 0, 0, 0, 0], RejectReason::Ready),
+        (vec![0xff, 0], RejectReason::Ready),
     ] {
-        assert_eq!(check_ready(&bytes, &ASKING), Err(refusal), "{bytes:?}");
+        assert_eq!(check_ready(&bytes, &ASKING), Err(reason), "{bytes:?}");
     }
 }

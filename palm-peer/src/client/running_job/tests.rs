@@ -27,8 +27,8 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     let key = format!("/pipelines/a/{uuid}");
     let published = format!(r#"{{"server":"a","uuid":"{uuid}","endpoint":"tcp://127.0.0.1:9","functions":["f"]}}"#);
     etcd.etcdctl(&["put", &key, &published]);
-    let options = Config::default().etcd(vec![etcd.endpoint()]);
-    let mesh = block_on(Client::connect(options)).expect("connects").mesh;
+    let config = Config::default().etcd(vec![etcd.endpoint()]);
+    let mesh = block_on(Client::connect(config)).expect("connects").mesh;
     let mut running =
         RunningJob::start(Arc::clone(&mesh), vec!["a.f".into()], limits(usize::MAX), stream::pending::<Bytes>())
             .expect("it is there");
@@ -63,8 +63,8 @@ fn instance(id: u128) -> Instance {
 
 /// A mesh with a job that lasts.
 fn long_job(etcd: &Etcd) -> (Arc<Mesh>, RunningJob<stream::Pending<Bytes>>) {
-    let options = Config::default().etcd(vec![etcd.endpoint()]);
-    let mesh = block_on(Client::connect(options)).expect("connects").mesh;
+    let config = Config::default().etcd(vec![etcd.endpoint()]);
+    let mesh = block_on(Client::connect(config)).expect("connects").mesh;
     mesh.update(vec![Update::Put(instance(1))]);
     let running =
         RunningJob::start(Arc::clone(&mesh), vec!["a.f".into()], limits(10), stream::pending()).expect("it is there");
@@ -123,12 +123,12 @@ fn changes_do_not_pile_up_for_a_slow_listener() {
 #[test]
 fn a_liveness_check_leaves_no_state_once_answered() {
     let etcd = Etcd::start();
-    let options = Config::default().etcd(vec![etcd.endpoint()]);
+    let config = Config::default().etcd(vec![etcd.endpoint()]);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::new("b").function("f", async |m: Message| Ok::<_, FunctionError>(m.into_payload()));
-    let config = options.clone();
-    let serving = thread::spawn(move || block_on(server.run(config, stopped)));
-    let mesh = block_on(Client::connect(options)).expect("connects").mesh;
+    let served = config.clone();
+    let serving = thread::spawn(move || block_on(server.run(served, stopped)));
+    let mesh = block_on(Client::connect(config)).expect("connects").mesh;
     let soon = Duration::from_secs(30);
     let able = eventually("the server is published", soon, || mesh.resolve("b.f").ok());
     let mut running =

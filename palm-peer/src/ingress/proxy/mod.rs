@@ -10,7 +10,7 @@ mod to_server;
 
 use crate::io::timer::{self, Sleep};
 use futures::{AsyncRead, AsyncWrite};
-use palm_proto::zmtp::Refusal;
+use palm_proto::zmtp::RejectReason;
 use std::{
     cell::Cell,
     future::Future as _,
@@ -26,26 +26,26 @@ const LONG_READ: usize = 256 * 1024;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ConnectionEnd {
     /// One side closed it, or it broke.
     Closed,
     /// We ended it.
-    Refused(Refusal),
+    Refused(RejectReason),
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for ConnectionEnd {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             // The system gave the connection up: its host vanished, or has taken nothing for longer than `TCP_USER_TIMEOUT`.
-            io::ErrorKind::TimedOut => Self::Refused(Refusal::Stalled),
+            io::ErrorKind::TimedOut => Self::Refused(RejectReason::Stalled),
             _ => Self::Closed,
         }
     }
 }
 
-impl From<Refusal> for End {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+impl From<RejectReason> for ConnectionEnd {
+    fn from(reason: RejectReason) -> Self {
+        Self::Refused(reason)
     }
 }
 
@@ -68,15 +68,15 @@ fn poll_read_behind(
     mut from: impl AsyncRead + Unpin,
     kept: &[u8],
     left: u64,
-    look: impl FnOnce(&mut Context<'_>, &[u8]) -> Result<(), End>,
-) -> Poll<Result<(), End>> {
+    look: impl FnOnce(&mut Context<'_>, &[u8]) -> Result<(), ConnectionEnd>,
+) -> Poll<Result<(), ConnectionEnd>> {
     let ahead = kept.len();
     let wanted = usize::try_from(left).unwrap_or(LONG_READ).clamp(SHORT_READ, LONG_READ);
     with_scratch(|scratch| {
         scratch[..ahead].copy_from_slice(kept);
         let count = ready!(Pin::new(&mut from).poll_read(cx, &mut scratch[ahead..ahead + wanted]))?;
         if count == 0 {
-            return Poll::Ready(Err(End::Closed));
+            return Poll::Ready(Err(ConnectionEnd::Closed));
         }
         Poll::Ready(look(cx, &scratch[..ahead + count]))
     })
@@ -86,14 +86,14 @@ fn poll_read_behind(
 #[derive(Debug, Default)]
 struct WriteBuffer {
     bytes: Vec<u8>,
-    at: usize,
+    pos: usize,
     /// How many bytes were accepted so far.
     accepted: u64,
 }
 
 impl WriteBuffer {
     fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
+        self.pos == self.bytes.len()
     }
 
     /// Writes `data`, and keeps what is not accepted at once.
@@ -116,12 +116,12 @@ impl WriteBuffer {
     /// Writes what is kept.
     fn poll_flush(&mut self, cx: &mut Context<'_>, mut to: impl AsyncWrite + Unpin) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let count = ready!(Pin::new(&mut to).poll_write(cx, &self.bytes[self.at..]))?;
+            let count = ready!(Pin::new(&mut to).poll_write(cx, &self.bytes[self.pos..]))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.accepted += count as u64;
-            self.at += count;
+            self.pos += count;
         }
         if !self.bytes.is_empty() {
             *self = Self { accepted: self.accepted, ..Self::default() };

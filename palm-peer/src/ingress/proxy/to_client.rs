@@ -1,6 +1,6 @@
 //! What the server answers: counted as it is written, until the stranger takes no more.
 
-use super::{Alarm, End, WriteBuffer, poll_read_behind, with_scratch};
+use super::{Alarm, ConnectionEnd, WriteBuffer, poll_read_behind, with_scratch};
 use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
 use futures::AsyncRead as _;
 use palm_proto::{
@@ -19,55 +19,55 @@ use std::{
 /// The direction from the server to the stranger.
 #[derive(Debug)]
 pub(crate) struct ToClient {
-    guest: Arc<ClientConnection>,
+    connection: Arc<ClientConnection>,
     table: Arc<ConnectionTable>,
     scanner: Scanner,
     kept: Vec<u8>,
-    rest: WriteBuffer,
-    /// Bytes of the server's that are in `rest` or accepted, and not counted as written yet.
+    pending: WriteBuffer,
+    /// Bytes of the server's that are in `pending` or accepted, and not counted as written yet.
     uncounted: u64,
-    slow: SlowReader,
+    progress: SlowReader,
     alarm: Alarm,
 }
 
 impl ToClient {
     /// Begins behind the handshake.
-    pub(crate) fn new(guest: Arc<ClientConnection>, table: Arc<ConnectionTable>) -> Self {
+    pub(crate) fn new(connection: Arc<ClientConnection>, table: Arc<ConnectionTable>) -> Self {
         Self {
-            guest,
+            connection,
             table,
             scanner: Scanner::new(Limits::NONE),
             kept: Vec::new(),
-            rest: WriteBuffer::default(),
+            pending: WriteBuffer::default(),
             uncounted: 0,
-            slow: SlowReader::default(),
+            progress: SlowReader::default(),
             alarm: Alarm::default(),
         }
     }
 
     /// Carries on until the connection ends.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
-        let guest = Arc::clone(&self.guest);
-        guest.state.register_to_client(cx);
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, ConnectionEnd>> {
+        let connection = Arc::clone(&self.connection);
+        connection.state.register_to_client(cx);
         loop {
-            if self.table.is_ended(&guest.state) {
-                return Poll::Ready(Err(End::Closed));
+            if self.table.is_ended(&connection.state) {
+                return Poll::Ready(Err(ConnectionEnd::Closed));
             }
-            let flushed = self.rest.poll_flush(cx, &guest.outside)?;
+            let flushed = self.pending.poll_flush(cx, &connection.client_stream)?;
             if flushed.is_pending() {
                 // Over TLS, what was accepted may not have been sent.
-                let sent = guest.outside.sent().unwrap_or(self.rest.accepted);
-                let until = self.slow.waiting(sent, Instant::now())?;
+                let sent = connection.client_stream.sent().unwrap_or(self.pending.accepted);
+                let until = self.progress.waiting(sent, Instant::now())?;
                 ready!(self.alarm.poll(cx, Some(until)));
                 continue;
             }
-            self.slow.flushed();
+            self.progress.flushed();
             if self.uncounted > 0 {
                 let bytes = std::mem::take(&mut self.uncounted);
-                self.table.written(&guest.state, bytes, self.scanner.messages());
+                self.table.written(&connection.state, bytes, self.scanner.messages());
             }
-            if !self.answer_ping(cx, &guest)? {
-                ready!(self.poll_read(cx, &guest))?;
+            if !self.answer_ping(cx, &connection)? {
+                ready!(self.poll_read(cx, &connection))?;
             }
         }
     }
@@ -75,44 +75,49 @@ impl ToClient {
     /// Reads what the server still sends, for nobody, until its side of the connection has ended. `ZeroMQ` must not find
     /// the connection broken as it writes: then a task of its own, on a thread that others need, waits for a lock.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let guest = Arc::clone(&self.guest);
+        let connection = Arc::clone(&self.connection);
         self.kept = Vec::new();
-        self.rest = WriteBuffer::default();
+        self.pending = WriteBuffer::default();
         with_scratch(|scratch| {
-            while let Ok(1..) = ready!(Pin::new(&mut &guest.inner).poll_read(cx, scratch)) {}
+            while let Ok(1..) = ready!(Pin::new(&mut &connection.inner).poll_read(cx, scratch)) {}
             Poll::Ready(())
         })
     }
 
     /// Sends the PONG that waits, if this is a place for it; says whether it did.
-    fn answer_ping(&mut self, cx: &mut Context<'_>, guest: &ClientConnection) -> io::Result<bool> {
+    fn answer_ping(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> io::Result<bool> {
         if self.scanner.within_message() || !self.kept.is_empty() {
             return Ok(false);
         }
-        let Some(pong) = guest.state.take_pong() else { return Ok(false) };
-        self.rest.write(cx, &guest.outside, &pong)?;
+        let Some(pong) = connection.state.take_pong() else { return Ok(false) };
+        self.pending.write(cx, &connection.client_stream, &pong)?;
         Ok(true)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, guest: &ClientConnection) -> Poll<Result<(), End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> Poll<Result<(), ConnectionEnd>> {
         let kept = std::mem::take(&mut self.kept);
         let left = self.scanner.left();
-        let read = poll_read_behind(cx, &guest.inner, &kept, left, |cx, bytes| self.scan(cx, guest, bytes));
+        let read = poll_read_behind(cx, &connection.inner, &kept, left, |cx, bytes| self.scan(cx, connection, bytes));
         if read.is_pending() {
             self.kept = kept;
         }
         read
     }
 
-    fn scan(&mut self, cx: &mut Context<'_>, guest: &ClientConnection, mut bytes: &[u8]) -> Result<(), End> {
+    fn scan(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &ClientConnection,
+        mut bytes: &[u8],
+    ) -> Result<(), ConnectionEnd> {
         while !bytes.is_empty() {
             // A PONG has its place between two messages, so the first end of one is looked for.
-            let max = if guest.state.has_pong() { 1 } else { u64::MAX };
+            let max = if connection.state.has_pong() { 1 } else { u64::MAX };
             let Step::Pass(count) = self.scanner.step(bytes, max)? else { break };
-            self.rest.write(cx, &guest.outside, &bytes[..count])?;
+            self.pending.write(cx, &connection.client_stream, &bytes[..count])?;
             self.uncounted += count as u64;
             bytes = &bytes[count..];
-            self.answer_ping(cx, guest)?;
+            self.answer_ping(cx, connection)?;
         }
         self.kept = bytes.to_vec();
         Ok(())

@@ -1,6 +1,6 @@
 //! What a stranger sends: scanned, and passed on while there is room.
 
-use super::{Alarm, End, WriteBuffer, poll_read_behind};
+use super::{Alarm, ConnectionEnd, WriteBuffer, poll_read_behind};
 use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
 use palm_proto::{
     limits::{flow_control::Room, slow_client::SlowSender},
@@ -22,7 +22,7 @@ const LONGEST_PIECE: usize = 64;
 /// The direction from the stranger to the server.
 #[derive(Debug)]
 pub(crate) struct ToServer {
-    guest: Arc<ClientConnection>,
+    connection: Arc<ClientConnection>,
     table: Arc<ConnectionTable>,
     scanner: Scanner,
     /// The long frame that comes next, and waits for its turn.
@@ -31,8 +31,8 @@ pub(crate) struct ToServer {
     kept: Vec<u8>,
     /// Whether that cannot be scanned before more has come.
     starved: bool,
-    rest: WriteBuffer,
-    slow: SlowSender,
+    pending: WriteBuffer,
+    progress: SlowSender,
     silence_alarm: Alarm,
     rate_alarm: Alarm,
 }
@@ -40,35 +40,35 @@ pub(crate) struct ToServer {
 impl ToServer {
     /// Begins behind the handshake, of which `kept` is what was read beyond it.
     pub(crate) fn new(
-        guest: Arc<ClientConnection>,
+        connection: Arc<ClientConnection>,
         table: Arc<ConnectionTable>,
         limits: Limits,
         kept: Vec<u8>,
     ) -> Self {
         Self {
-            guest,
+            connection,
             table,
             scanner: Scanner::new(limits).asking_from(LONG),
             waiting: None,
             kept,
             starved: false,
-            rest: WriteBuffer::default(),
-            slow: SlowSender::default(),
+            pending: WriteBuffer::default(),
+            progress: SlowSender::default(),
             silence_alarm: Alarm::default(),
             rate_alarm: Alarm::default(),
         }
     }
 
     /// Carries on until the connection ends.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
-        let guest = Arc::clone(&self.guest);
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, ConnectionEnd>> {
+        let connection = Arc::clone(&self.connection);
         loop {
-            ready!(self.rest.poll_flush(cx, &guest.inner))?;
-            guest.state.register_to_server(cx);
-            match self.table.room(&guest.state) {
-                Room::Ended => return Poll::Ready(Err(End::Closed)),
+            ready!(self.pending.poll_flush(cx, &connection.inner))?;
+            connection.state.register_to_server(cx);
+            match self.table.room(&connection.state) {
+                Room::Ended => return Poll::Ready(Err(ConnectionEnd::Closed)),
                 Room::Paused { for_itself } => {
-                    self.slow.paused(for_itself);
+                    self.progress.paused(for_itself);
                     if for_itself {
                         self.poll_rate(cx)?;
                     }
@@ -77,58 +77,63 @@ impl ToServer {
                 Room::Messages(_) => self.poll_rate(cx)?,
             }
             if let Some(bytes) = self.waiting {
-                self.slow.progress();
-                ready!(self.table.poll_permit(&guest.state, bytes, self.scanner.messages()));
+                self.progress.progress();
+                ready!(self.table.poll_permit(&connection.state, bytes, self.scanner.messages()));
                 self.waiting = None;
                 self.scanner.permit();
             }
             if self.starved || self.kept.is_empty() {
-                ready!(self.poll_read(cx, &guest))?;
+                ready!(self.poll_read(cx, &connection))?;
             } else {
                 let kept = std::mem::take(&mut self.kept);
-                self.scan(cx, &guest, &kept)?;
+                self.scan(cx, &connection, &kept)?;
             }
         }
     }
 
     /// Ends the connection when it has a permit that others wait for, and uses it too slowly.
-    fn poll_rate(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn poll_rate(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionEnd> {
         let left = self.scanner.long_left();
-        let mut next = || self.slow.check_rate(left, Instant::now(), || self.table.are_permits_awaited());
+        let mut next = || self.progress.check_rate(left, Instant::now(), || self.table.are_permits_awaited());
         while self.rate_alarm.poll(cx, next()?).is_ready() {}
         Ok(())
     }
 
     /// Reads, behind what is kept, and scans both.
-    fn poll_read(&mut self, cx: &mut Context<'_>, guest: &ClientConnection) -> Poll<Result<(), End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> Poll<Result<(), ConnectionEnd>> {
         let kept = std::mem::take(&mut self.kept);
-        let read = poll_read_behind(cx, &guest.outside, &kept, self.scanner.left(), |cx, bytes| {
-            self.slow.progress();
-            self.scan(cx, guest, bytes)
+        let read = poll_read_behind(cx, &connection.client_stream, &kept, self.scanner.left(), |cx, bytes| {
+            self.progress.progress();
+            self.scan(cx, connection, bytes)
         });
         if read.is_pending() {
             self.kept = kept;
             let within_message = self.scanner.within_message();
-            while self.silence_alarm.poll(cx, self.slow.waiting(within_message, Instant::now())?).is_ready() {}
+            while self.silence_alarm.poll(cx, self.progress.waiting(within_message, Instant::now())?).is_ready() {}
         }
         read
     }
 
     /// Passes on what may be passed on of `bytes`, and keeps the rest.
-    fn scan(&mut self, cx: &mut Context<'_>, guest: &ClientConnection, mut bytes: &[u8]) -> Result<(), End> {
+    fn scan(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &ClientConnection,
+        mut bytes: &[u8],
+    ) -> Result<(), ConnectionEnd> {
         self.starved = false;
         while !bytes.is_empty() {
-            let Room::Messages(room) = self.table.room(&guest.state) else { break };
+            let Room::Messages(room) = self.table.room(&connection.state) else { break };
             let done = match self.scanner.step(bytes, room)? {
                 Step::Pass(count) => {
                     // Counted first, so that it cannot be taken before it was passed.
-                    self.table.passed(&guest.state, self.scanner.messages());
-                    self.rest.write(cx, &guest.inner, &bytes[..count])?;
+                    self.table.passed(&connection.state, self.scanner.messages());
+                    self.pending.write(cx, &connection.inner, &bytes[..count])?;
                     count
                 }
                 Step::Ping(count, ping) => {
-                    self.slow.announced(ping.silence);
-                    guest.state.pong(ping.pong);
+                    self.progress.announced(ping.silence);
+                    connection.state.pong(ping.pong);
                     count
                 }
                 Step::Long(bytes) => {

@@ -58,7 +58,7 @@ fn an_announced_giant_frame_ends_only_the_connection() {
         let (sender, mut receiver) = connected.expect("a connection");
         tcp.write_all(&[2, 0, 0, 0, 9, 0x50, 0x2f, 0x90, 0, 0]).await.expect("written");
         let end = timer::timeout(SOON, receiver.receive()).await.expect("in time");
-        assert!(matches!(end, Err(End::Refused(Refusal::TooLong))), "{end:?}");
+        assert!(matches!(end, Err(ConnectionEnd::Refused(RejectReason::TooLong))), "{end:?}");
         drop(receiver);
         assert_eq!(sender.send(&[Bytes::new()], true), Err(SendError::Ended));
     });
@@ -73,7 +73,7 @@ fn another_dealer_is_refused() {
             let _ = shake_hands(&tcp, &tcp, "DEALER", &["DEALER"]).await;
         };
         let (connected, ()) = join(connect(&address), other).await;
-        assert!(matches!(connected, Err(HandshakeError::Refused(Refusal::SocketType))), "it was let through");
+        assert!(matches!(connected, Err(HandshakeError::Refused(RejectReason::SocketType))), "it was let through");
     });
 }
 

@@ -33,7 +33,7 @@ fn pid(process: &Process) -> Pid {
 fn inner_socket(process: &Process) -> Option<OwnedFd> {
     let proc = format!("/proc/{}", process.pid());
     let sockets = fs::read_to_string(format!("{proc}/net/unix")).expect("its sockets");
-    let listening = sockets.lines().find(|line| line.contains("palm-door-") && line.contains(" 00010000 "));
+    let listening = sockets.lines().find(|line| line.contains("palm-ingress-") && line.contains(" 00010000 "));
     let inode = listening.expect("an inner socket").split_whitespace().nth(6).expect("its inode");
     let is_it = |link: &fs::DirEntry| {
         fs::read_link(link.path()).is_ok_and(|target| target.to_str() == Some(&format!("socket:[{inode}]")))

@@ -43,7 +43,7 @@ fn a_connection_that_reads_nothing_is_cut_off_at_the_limit() {
     assert_eq!(flow.send(1, 1, now), rejected(&[1]));
     assert_eq!(flow.room(1), Room::Ended);
     assert_eq!(flow.send(1, 1, now), rejected(&[]), "it is disconnected once");
-    assert_eq!(flow.close(1).0, Some(Refusal::Unread));
+    assert_eq!(flow.close(1).0, Some(RejectReason::Unread));
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn unread_small_answers_cut_off_before_the_queue_is_full() {
     let (mut flow, now) = opened(u64::MAX, u64::MAX, &[1]);
     assert!((0..MAX_MESSAGES).all(|_| flow.send(1, 1, now).accepted));
     assert_eq!(flow.send(1, 1, now), rejected(&[1]));
-    assert_eq!(flow.close(1).0, Some(Refusal::Unread));
+    assert_eq!(flow.close(1).0, Some(RejectReason::Unread));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn flushed_means_all_is_written_or_the_connection_gone() {
     let _ = flow.written(1, 1, 1, now);
     assert!(flow.is_flushed() && !flow.is_empty());
     assert_eq!([flow.send(1, 10, now), flow.send(2, 10, now)], [accepted(), accepted()]);
-    assert!(flow.end(1, None) && !flow.end(1, Some(Refusal::Unread)), "the first reason counts");
+    assert!(flow.end(1, None) && !flow.end(1, Some(RejectReason::Unread)), "the first reason counts");
     assert!(!flow.is_flushed());
     assert_eq!([flow.close(1), flow.close(2)], [(None, Wake::default()), (None, Wake::default())]);
     assert!(flow.is_flushed() && flow.is_empty());
@@ -89,7 +89,7 @@ fn a_full_total_backlog_cuts_off_the_most_stalled_client() {
     let _ = flow.written(busy, 1, 0, now);
     assert_eq!(flow.send(busy, 12, now), Sent { accepted: true, disconnect: vec![idle] });
     assert_eq!(flow.room(busy), PAUSED, "what waited for the one that was disconnected is still there");
-    assert_eq!(flow.close(idle), (Some(Refusal::Unread), Wake { some: [None, None], all: true }));
+    assert_eq!(flow.close(idle), (Some(RejectReason::Unread), Wake { some: [None, None], all: true }));
     assert_eq!(flow.room(busy), Room::Messages(WINDOW));
     assert_eq!(flow.send(busy, 20, now), accepted());
     assert_eq!(flow.send(busy, 10, now), rejected(&[busy]), "there is no other");
