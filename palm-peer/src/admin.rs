@@ -1,4 +1,4 @@
-//! Administers the mesh.
+//! Administration of the mesh.
 
 mod mesh_admin;
 
@@ -13,9 +13,9 @@ use palm_proto::{
 };
 use std::{fmt, time::Duration};
 
-/// Shows and clears what the mesh keeps in etcd. Cheap to clone. Works under any executor.
+/// Shows and clears what the mesh stores in etcd. Cheap to clone. Works under any executor.
 ///
-/// Every request is bounded by the options' `join_timeout`, within which each endpoint of etcd gets its turn.
+/// Every request is bounded by `Config::join_timeout`, within which each endpoint of etcd is tried.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), palm_peer::Error> {
@@ -41,11 +41,11 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Makes sure that etcd answers. Writes nothing.
+    /// Connects, and checks that etcd answers. Writes nothing.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that is out of its bounds;
-    /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable), with the endpoints, when it does not within
+    /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable), with the endpoints, when etcd does not answer within
     /// `join_timeout`; [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let config = ValidConfig::new(config)?;
@@ -55,7 +55,7 @@ impl Admin {
         Ok(Self { mesh })
     }
 
-    /// All entries under `/servers/`, broken ones too, and who leads, as they are at one moment.
+    /// Returns all entries under `/servers/`, including invalid ones, and which server leads, at one revision.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -63,39 +63,38 @@ impl Admin {
         self.mesh.servers().await
     }
 
-    /// All entries now, and again whenever a record or the leader changes. Does not poll; changes within 50 ms are told
-    /// as one. Never ends.
+    /// Returns a stream of all entries: now, and again whenever a record or the leader changes. Does not poll; changes within 50 ms
+    /// are combined. Never ends.
     ///
-    /// An error says that etcd is away and what was told last may be out of date. The stream goes on: the next entries
-    /// come when etcd is back.
+    /// An error means that etcd is unavailable and the last entries may be stale. The stream continues: the next entries come when
+    /// etcd is back.
     pub fn watch(&self) -> impl Stream<Item = Result<Vec<ServerEntry>, Error>> + Send + Unpin + use<> {
         let told = stream::unfold(self.mesh.watch(), async |mut view| Some((view.next().await, view)));
         Box::pin(told)
     }
 
-    /// Takes a server out of the mesh, in one transaction; gives what was removed. The server stays out: serving ends there
-    /// with [`ErrorKind::Evicted`](crate::ErrorKind::Evicted). `name` is an entry's, so that broken ones can go as well.
+    /// Removes a server permanently, in one transaction. Returns the removed entry. The server stays out: serving ends there with
+    /// [`ErrorKind::Evicted`](crate::ErrorKind::Evicted). `name` is that of an entry, so invalid ones can be removed as well.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is no such entry; else as
-    /// [`connect`](Self::connect): then whether it was removed is unknown, and it is safe to try again.
+    /// [`connect`](Self::connect): then it is unknown whether it was removed, and it is safe to try again.
     /// [`ErrorKind::NotRecorded`](crate::ErrorKind::NotRecorded) when the record was deleted, but etcd is out of space and
-    /// refused the note that keeps the server out.
+    /// refused the tombstone that keeps the server out.
     pub async fn remove(&self, name: &str) -> Result<ServerEntry, Error> {
         self.mesh.remove(name).await
     }
 
-    /// Clears all that the mesh keeps in etcd, in one transaction. Servers that are alive come back at once, with the uuids
-    /// that they had.
+    /// Clears all keys of the mesh in etcd, in one transaction. Running servers re-register at once, with the same uuids.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect): then whether it was cleared is unknown, and it is safe to try again.
+    /// As [`connect`](Self::connect): then it is unknown whether it was cleared, and it is safe to try again.
     pub async fn reset(&self) -> Result<ResetReport, Error> {
         Ok(ResetReport { coming: self.mesh.reset().await? })
     }
 }
 
-/// What a reset cleared, and who came back.
+/// What a reset cleared, and which servers re-registered.
 #[must_use]
 pub struct ResetReport {
     coming: ResetTracker,
@@ -108,22 +107,22 @@ impl fmt::Debug for ResetReport {
 }
 
 impl ResetReport {
-    /// The entries that there were, broken ones too.
+    /// Returns the entries that were cleared, including invalid ones.
     #[must_use]
     pub fn removed(&self) -> &[ServerEntry] {
         &self.coming.removed
     }
 
-    /// Whether the mark `/reset` was put. If not, etcd is out of space: all is cleared, and the servers come back once etcd has
-    /// space again.
+    /// Returns whether the mark `/reset` was put. If not, etcd is out of space: everything is cleared, and the servers re-register
+    /// once etcd has space again.
     #[must_use]
     pub fn is_marked(&self) -> bool {
         self.coming.marked
     }
 
-    /// Waits until every server that there was is registered again, or none has come back for as long as `quiet`, but no
-    /// longer than `limit` in all; returns those that are not back. So a large mesh has the time that it takes, and a server that is dead
-    /// delays the answer by `quiet` alone. May be called again, to wait on. What was broken cannot come back, and is not waited for.
+    /// Waits until every cleared server is registered again, or none has re-registered for `quiet`, but at most `limit` in total.
+    /// Returns those that are still missing. So a large mesh gets the time that it needs, and a dead server delays the result only by
+    /// `quiet`. May be called again, to continue waiting. Invalid entries are not waited for.
     pub async fn missing_after(&mut self, quiet: Duration, limit: Duration) -> Vec<&ServerEntry> {
         self.coming.wait(quiet, limit).await;
         self.coming.missing.values().collect()

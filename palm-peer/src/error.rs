@@ -1,4 +1,4 @@
-//! What can go wrong, seen by a program that uses this crate.
+//! The errors of the public API.
 
 use crate::io::etcd::{EtcdError, EtcdErrorKind};
 use palm_proto::{
@@ -9,33 +9,33 @@ use palm_proto::{
 use std::{error, fmt};
 use uuid::Uuid;
 
-/// Why joining, serving or administering failed.
+/// The kind of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting, or the definition of a server, cannot be. Nothing was done.
+    /// A setting, or the definition of a server, is invalid. Nothing was done.
     InvalidConfig,
     /// The address to listen on cannot be bound. Nothing was written to etcd.
     Bind,
     /// etcd cannot be reached at any endpoint.
     EtcdUnreachable,
-    /// etcd answered, and refused: wrong password, missing permission, a limit.
+    /// etcd refused the request: wrong password, missing permission, or a limit.
     EtcdRefused,
-    /// A person removed this server from the mesh. It stays out; start it anew to bring it back.
+    /// An administrator removed this server from the mesh. It stays out until its process is restarted.
     Evicted,
-    /// The peer is being served already, or has left.
+    /// The peer is already being served, or has left.
     AlreadyServing,
     /// No such server is registered.
     NotFound,
-    /// What was asked for was done, but etcd is out of space and could not record it: see the words for what follows.
+    /// The operation was done, but etcd is out of space and could not record it: the message says what follows.
     NotRecorded,
-    /// Tasks of the library's own panicked again and again; the server left the mesh. Start the process anew.
+    /// Tasks of the library panicked repeatedly, and the server left the mesh. Restart the process.
     TaskFailed,
     /// The system refused a resource, such as a thread.
     Io,
 }
 
-/// Why joining, serving or administering failed: a kind for programs, a message for people, and the cause where there is one.
+/// Why joining, serving or administration failed: a kind for programs, a message for people, and the cause, if there is one.
 ///
 /// `Display` prints the message alone, and [`source`](error::Error::source) returns the cause, for reporters that print the
 /// whole chain. [`Error::report`] prints it on one line.
@@ -43,7 +43,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn error::Error + Send + Sync>>,
-    /// What is invalid is a file's content: it may be another one at the next start.
+    /// Whether the content of a file is invalid, which may differ at the next start.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     of_files: bool,
 }
@@ -58,7 +58,7 @@ impl Error {
         self
     }
 
-    /// Says that a file of TLS is at fault, and not the settings that name it.
+    /// Marks the error as one of a TLS file, and not of the settings that name it.
     pub(crate) fn of_files(mut self) -> Self {
         self.of_files = true;
         self
@@ -69,13 +69,13 @@ impl Error {
         self.of_files
     }
 
-    /// What went wrong, for programs.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Returns the message and all causes on one line, separated by colons, as a log line wants them.
+    /// Returns the message and all causes on one line, separated by colons, for a log line.
     #[must_use]
     pub fn report(&self) -> String {
         let mut report = self.message.clone();
@@ -124,7 +124,7 @@ impl From<EtcdError> for Error {
     }
 }
 
-/// Why a call has no result.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
     kind: CallErrorKind,
@@ -141,19 +141,19 @@ impl CallError {
         Self::new(failed.failure, failed.server)
     }
 
-    /// What went wrong, for programs.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> CallErrorKind {
         self.kind
     }
 
-    /// The message of the server or client that found the error.
+    /// Returns the message of the server or client that found the error.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The server that the call went to, if it went to one.
+    /// Returns the server that the call went to, if it went to one.
     #[must_use]
     pub fn server(&self) -> Option<Uuid> {
         self.server

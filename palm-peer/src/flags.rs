@@ -1,4 +1,4 @@
-//! Command-line flags that a server's `main` can embed.
+//! Command-line flags for the `main` of a server.
 
 use crate::{
     error::{Error, ErrorKind},
@@ -18,7 +18,7 @@ use std::{
 /// The exit status of a server that an administrator removed. A supervisor must not restart it.
 pub const EVICTED: u8 = 77;
 
-/// How long a server may take to end after a second signal.
+/// How long a server may take to exit after a second signal.
 const HURRY_WITHIN: Duration = Duration::from_secs(2);
 
 /// run the server until SIGTERM, SIGINT or SIGHUP
@@ -27,7 +27,7 @@ const HURRY_WITHIN: Duration = Duration::from_secs(2);
 #[derive(FromArgs, Debug, Default, Clone)]
 #[argh(subcommand, name = "run")]
 #[non_exhaustive]
-// These comments are the help text, in which mark-up has no place.
+// These comments are the help text, which has no mark-up.
 #[allow(rustdoc::bare_urls, clippy::doc_markdown)]
 pub struct Run {
     /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
@@ -88,7 +88,7 @@ impl Run {
     /// Returns the configuration: the defaults, overridden by the environment, overridden by the flags.
     ///
     /// # Errors
-    /// When a variable or flag does not hold what it should, or they contradict each other.
+    /// When the value of a variable or flag is invalid, or they contradict each other.
     pub fn config(&self) -> Result<Config, InvalidSetting> {
         let mut config = Config::from_env()?;
         for (name, value) in [
@@ -116,10 +116,10 @@ impl Run {
         Ok(config)
     }
 
-    /// The level to log at: a flag's, or that of `PALM_LOG`, or `INFO`.
+    /// Returns the log level: that of a flag, or that of `PALM_LOG`, or `INFO`.
     ///
     /// # Errors
-    /// When `PALM_LOG` names no level.
+    /// When `PALM_LOG` is not a level.
     pub fn log_level(&self) -> Result<LevelFilter, InvalidSetting> {
         if self.debug {
             return Ok(LevelFilter::Debug);
@@ -130,10 +130,10 @@ impl Run {
         config::log_level(std::env::var_os("PALM_LOG").as_deref())
     }
 
-    /// Does all that a server's `main` has to: logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, leaves. A second
-    /// SIGTERM or SIGINT ends the drain at once, and the process within a second even when functions block it. The functions
-    /// run where [`block_on`](crate::block_on) does; the calling thread waits. Gives the exit status: 0 after an orderly
-    /// leave, [`EVICTED`] when a person removed the server, 1 for any other error, 2 for a wrong setting.
+    /// Runs a server: logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, and shuts down gracefully. A second SIGTERM or
+    /// SIGINT ends the drain at once, and the process within a second even if functions block it. The functions run where
+    /// [`block_on`](crate::block_on) does; the calling thread waits. Returns the exit status: 0 after a graceful shutdown,
+    /// [`EVICTED`] when an administrator removed the server, 1 for any other error, 2 for an invalid setting.
     ///
     /// ```no_run
     /// use palm_peer::{FunctionError, Message, Server, flags::Run};
@@ -155,12 +155,12 @@ impl Run {
         let (level, config) = match (self.log_level(), self.config()) {
             (Ok(level), Ok(config)) => (level, config),
             (Err(error), _) | (_, Err(error)) => {
-                // Here it stands in for `main`, and there is no logger yet. Where nobody reads stderr, the status must do.
+                // There is no logger yet. A closed stderr is ignored: the exit status remains.
                 let _ = writeln!(io::stderr(), "{error}");
                 return ExitCode::from(2);
             }
         };
-        // A logger of the program's own stays in place.
+        // A logger that the program has installed stays in place.
         let _ = logging::init(level);
         for (name, meant) in Config::misspelt_variables() {
             log::warn!("the variable {name} has no effect: is {meant} meant?");
@@ -214,7 +214,7 @@ pub fn main(server: Server) -> ExitCode {
     run.main(server)
 }
 
-/// The exit status that tells a supervisor what it was.
+/// Returns the exit status for an error.
 fn status(error: &Error) -> u8 {
     match error.kind() {
         ErrorKind::Evicted => EVICTED,
@@ -223,7 +223,7 @@ fn status(error: &Error) -> u8 {
     }
 }
 
-/// Runs the server. When its executor is blocked, nobody else can end the process at a second signal.
+/// Runs the server. A thread ends the process after a second signal, even when the executor is blocked.
 fn run_until_hurried(server: Server, config: Config) -> Result<(), Error> {
     let shutdown = crate::signals()?;
     let seen = signal::seen();

@@ -1,7 +1,8 @@
-//! Turns an ordinary server process into a peer of a PALM mesh: discovery, health and calls, without a daemon.
+//! Turns an ordinary server process into a peer of a PALM mesh: service discovery, health checks, failover and calls, without a
+//! daemon.
 //!
-//! A program names its functions, joins, and serves. The peer inside it registers in etcd, takes part in electing a leader,
-//! and answers over `ZeroMQ`; the leader configures, probes and publishes all servers of the mesh.
+//! A program names its functions, joins, and serves. The peer inside it registers in etcd, takes part in leader election, and answers
+//! over `ZeroMQ`; the leader configures, probes and publishes all servers of the mesh.
 //!
 //! ```no_run
 //! use palm_peer::{Config, FunctionError, Message, Server};
@@ -36,12 +37,12 @@
 //!   ([`ErrorKind::InvalidConfig`]).
 //! - `bench`: for PALM's own benchmarks; nothing else.
 //!
-//! All futures and streams here run under any executor; [`block_on`] is there for programs that have none. The library
-//! installs no logger, prints nothing and never ends the process; [`logging`] and [`flags`] do so for programs that ask them to.
+//! All futures and streams run under any executor; [`block_on`] is for programs without one. The library installs no logger, prints
+//! nothing and never ends the process, except through [`logging`] and [`flags`], which a program calls explicitly.
 
-// A test may start threads of its own.
+// Tests may start threads.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
-// A library prints nothing; its user decides what is said.
+// A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;
@@ -80,29 +81,27 @@ pub use server::peer::Peer;
 pub use server::{FunctionError, Message, Server};
 
 /// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for [`Server::run`] and [`Peer::serve`].
-/// From then on these signals no longer end the process by themselves, so await it at once: nothing else ends the process.
+/// From now on these signals no longer end the process by themselves, so await the future at once.
 ///
-/// A second SIGTERM or SIGINT ends the drain of every server of the process (see [`Peer::serve`]). SIGHUP, which comes when
-/// the terminal is closed, is left alone where it was ignored when the process started, as under `nohup`.
+/// A second SIGTERM or SIGINT ends the drain of every server of the process (see [`Peer::serve`]). SIGHUP, which is sent when
+/// the terminal is closed, stays ignored if it was ignored when the process started, as under `nohup`.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] when the system refuses to tell of signals.
+/// [`ErrorKind::Io`] when the system refuses the signal handlers.
 pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
     io::signal::termination()
         .map_err(|error| Error::new(ErrorKind::Io, "the system does not tell of signals").caused(error))
 }
 
-/// Runs a future on the executor of the library's own tasks, and blocks the calling thread until it ends. For the `main` of a
-/// program that has no other executor: what the future waits for comes from tasks on the same threads, named `palm-io`, and
-/// so costs no switch from one thread to another. That is half of what a call costs, or more (docs/benchmarks.md). Not to be
-/// called from within a future, whose thread it would hold up.
+/// Runs a future on the executor of the library's tasks, and blocks the calling thread until it ends. For the `main` of a program
+/// without another executor: the library's tasks run on the same threads, named `palm-io`, which saves switches between threads,
+/// half of the cost of a call or more (docs/benchmarks.md). Do not call it inside a future: it would block that future's thread.
 ///
-/// There are half as many of these threads as cores, four at most, unless `ASYNC_STD_THREAD_COUNT` or a program that used
-/// async-std before has set another number. They are those of async-std's own executor: `async_std::task::spawn` comes to
-/// the same.
+/// The executor has half as many threads as there are cores, at most four, unless `ASYNC_STD_THREAD_COUNT`, or a program that used
+/// async-std before, has set another number. It is async-std's own executor, also used by `async_std::task::spawn`.
 ///
 /// # Panics
-/// When the future does, with its panic.
+/// If the future panics, with its panic.
 ///
 /// ```
 /// assert_eq!(palm_peer::block_on(async { 6 * 7 }), 42);

@@ -63,7 +63,7 @@ async fn serve(etcd: String, kind: String, files: String, port: String) -> Outco
     Ok(server.join(settings).await?.serve(pending::<()>()).await?)
 }
 
-/// Calls in a second, and the median of their times in microseconds.
+/// Returns the calls per second, and the median of their times in microseconds.
 async fn turn(client: &Client, payload: &Bytes, in_flight: usize, time: Duration) -> Outcome<(f64, f64)> {
     let start = Instant::now();
     let caller = || async {
@@ -125,7 +125,7 @@ async fn calls(clients: [Client; 3], rounds: usize, time: Duration) -> Outcome<(
                 let ingress = turn(ingress, &payload, *in_flight, time).await?;
                 turns.push([none, ingress, turn(tls, &payload, *in_flight, time).await?]);
             }
-            // The first opened what must be opened.
+            // The first round only opened connections.
             turns.remove(0);
             let middle = |of: &dyn Fn(&[Turn; 3]) -> f64| median(turns.iter().map(of).collect());
             let rates = [0, 1, 2].map(|kind| middle(&|turn| turn[kind].0));
@@ -178,7 +178,7 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
     handshakes(&ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))), files, 20 * rounds)
 }
 
-/// `cargo bench` adds `--bench`; words without dashes are ours: a role, or the number of rounds and the seconds of each turn.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds and the seconds of each turn.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {

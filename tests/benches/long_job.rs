@@ -1,4 +1,4 @@
-//! How much memory a long job takes, at its client and at its servers.
+//! The memory of a long job, in its client and in its servers.
 //!
 //! `cargo bench -p palm-tests --bench long_job` sends 5 million messages of 100 bytes through two servers; `cargo bench -p
 //! palm-tests --bench long_job -- 500000` another number. The servers are processes of their own (this program again, with
@@ -23,7 +23,7 @@ const MESSAGES: u64 = 5_000_000;
 const PAYLOAD: &[u8] = &[7; 100];
 const NAMES: [&str; 2] = ["first", "second"];
 const SOON: Duration = Duration::from_secs(20);
-/// What a process may grow by between the first tenth and the end.
+/// How much a process may grow between the first tenth and the end.
 const GROWTH: u64 = 16 << 20;
 
 async fn echo(message: Message) -> Result<Bytes, FunctionError> {
@@ -73,7 +73,7 @@ async fn bench(messages: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; words without dashes are ours: a role, or the number of messages.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of messages.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {

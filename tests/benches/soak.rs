@@ -1,4 +1,4 @@
-//! A mesh under load and churn for a long time: does anything grow?
+//! A mesh under load and churn for a long time: checks that memory, descriptors and threads do not grow.
 //!
 //! `make soak`, or `cargo bench -p palm-tests --bench soak`, for 15 minutes; `-- 120` for another number of seconds. Two servers stay,
 //! the first of which leads. Beside them, one of two others is killed every 10 s and started again at its own port, while a client
@@ -29,7 +29,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const SECONDS: u64 = 15 * 60;
 const SOON: Duration = Duration::from_secs(30);
-/// A loopback address of its own: nobody else takes a port there while its server is being started again.
+/// A separate loopback address: no other program takes a port there while a server is restarted.
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 88, 0, 1);
 const PIPELINE: [&str; 2] = ["a.echo", "b.echo"];
 /// How often one of the servers that do not stay is killed.
@@ -40,7 +40,7 @@ const GREETINGS_PER_SECOND: u32 = 500;
 const CONNECTIONS_PER_SECOND: u32 = 200;
 /// How long a connection greets before another takes its place.
 const GREETS_FOR: Duration = Duration::from_secs(60);
-/// What may be resident beyond what was after the first quarter: allocators do not give everything back.
+/// How much the resident memory may grow after the first quarter: allocators do not return everything.
 const MEMORY: u64 = 6 << 20;
 /// What the zeromq crate keeps of each connection that it ever had.
 const PER_CONNECTION: u64 = 270;
@@ -60,7 +60,7 @@ async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
     Ok(peer.serve(pending::<()>()).await?)
 }
 
-/// Streams a job and calls functions until it is killed; says every second how many came to what end.
+/// Streams a job and calls functions until it is killed; prints the results once a second.
 async fn load(etcd: &str) -> Outcome<()> {
     let client = Client::connect(Config::default().etcd(vec![etcd.to_owned()])).await?;
     eventually("both names can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
@@ -71,7 +71,7 @@ async fn load(etcd: &str) -> Outcome<()> {
             let target = PIPELINE[usize::try_from(calls.load(Ordering::Relaxed) % 2).unwrap_or(0)];
             match block_on(caller.call(target, "hello").timeout(SOON).into_future()) {
                 Ok(_) => calls.fetch_add(1, Ordering::Relaxed),
-                // A call whose server was killed may have run: it is not repeated.
+                // A call whose server was killed may have run, so it is not retried.
                 Err(_) => breaks.fetch_add(1, Ordering::Relaxed),
             };
             thread::sleep(Duration::from_millis(2));
@@ -97,7 +97,7 @@ async fn load(etcd: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// Runs `step` so many times a second until `stop`.
+/// Runs `step` this many times a second until `stop`.
 fn paced(stop: &AtomicBool, per_second: u32, mut step: impl FnMut()) {
     let begin = Instant::now();
     let mut steps = 0;
@@ -128,7 +128,7 @@ fn come_and_go(stop: &AtomicBool, servers: &[SocketAddr], connections: &AtomicU6
     let mut turn = 0;
     paced(stop, CONNECTIONS_PER_SECOND, || {
         turn += 1;
-        // Every third says nothing before it goes.
+        // Every third one closes without sending anything.
         let address = servers[turn % servers.len()];
         let came = if turn % 3 == 0 { Wire::connect(address) } else { Wire::dealer(address) };
         if came.is_ok() {
@@ -176,7 +176,7 @@ fn most(looks: &[Vec<ResourceUsage>]) -> Vec<ResourceUsage> {
     (0..looks[0].len()).map(|who| most(&looks.iter().map(|look| look[who]).collect::<Vec<_>>())).collect()
 }
 
-/// Ends the threads that wait for it when it is dropped, be it by a panic.
+/// Stops the threads that wait for it when it is dropped, even by a panic.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -254,7 +254,7 @@ fn verdict(seconds: u64, looks: &[(u64, Vec<ResourceUsage>)], connections: u64, 
     if failed.is_empty() { Ok(()) } else { Err(format!("{} messages failed: {}", failed.len(), failed[0]).into()) }
 }
 
-/// `cargo bench` adds `--bench`; words without dashes are ours: a role, or the number of seconds.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of seconds.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {

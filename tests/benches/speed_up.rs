@@ -86,7 +86,7 @@ fn bench(rounds: usize, instances: u32) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; words without dashes are ours: a role, or the number of rounds and of instances.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds and of instances.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {

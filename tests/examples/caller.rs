@@ -1,8 +1,8 @@
-//! A client that calls somebody who may be hostile, then somebody who is not, says how each went, and stays there with its
-//! connections: `caller rogue.f text.shout`. With `--job`, it streams through both instead. With `--hold`, it starts a job of the
-//! first alone, takes one result, and polls for no more.
+//! A client that calls a server that may be hostile, then a good one, prints both results, and stays there with its connections:
+//! `caller rogue.f text.shout`. With `--job`, it streams through both instead. With `--hold`, it starts a job of the first alone,
+//! takes one result, and polls no further.
 //!
-//! For tests: what a hostile server does to its clients is seen from outside of them.
+//! For tests of what a hostile server does to its clients, observed from outside.
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client, Config};
@@ -29,10 +29,10 @@ struct Caller {
     hold: bool,
 }
 
-/// How long who does not answer may take.
+/// The timeout of a server that does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits until it can be reached, if that comes to be: who is hostile may have been removed already.
+/// Waits until the server can be reached, at most for a while: a hostile one may have been removed already.
 fn see(client: &Client, target: &str) {
     let server = target.split('.').next().unwrap_or_default();
     let end = Instant::now() + 2 * PATIENCE;
@@ -60,7 +60,7 @@ async fn stream(client: &Client, pipeline: &[&str], time: Duration) -> String {
     }
 }
 
-/// Takes one result of a job in a small window, says so, and holds the others.
+/// Takes one result of a job with a small window, prints it, and leaves the others.
 fn hold(client: &Client, target: &str) -> Result<(), Box<dyn std::error::Error>> {
     let words = (0..2000).map(|number| Bytes::from(format!("{number}")));
     let mut results = client.job([target]).window(4, 1 << 20).run_iter(words)?;

@@ -1,7 +1,7 @@
-//! A server that answers as many bytes as it is asked for: `plenty.bytes`, with their number as payload; and says how long a
-//! payload is: `plenty.length`.
+//! A server that answers with a requested number of bytes: `plenty.bytes`, with the number as payload; and with the length of a payload:
+//! `plenty.length`.
 //!
-//! For tests: each answer is memory of its own.
+//! For tests: each answer is allocated separately.
 
 use palm_peer::{FunctionError, Message, Server, flags::Run};
 use std::process::ExitCode;

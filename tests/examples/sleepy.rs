@@ -1,7 +1,7 @@
 //! A server that can be made to block the executor of its functions: `sleepy.block`, with seconds as payload; or to take long
 //! without: `sleepy.wait`; or to keep a thread of the pool for blocking functions: `sleepy.hold`. `sleepy.ask` calls `printf`.
 //!
-//! For tests: nobody else should sleep in an asynchronous function.
+//! Only for tests: asynchronous functions must not block.
 
 use palm_peer::{Bytes, FunctionError, Message, Server, flags::Run};
 use std::{process::ExitCode, thread, time::Duration};

@@ -1,6 +1,6 @@
 //! One stage of a pipeline, for tests: a server of the name in `PALM_TEST_STAGE`.
 //!
-//! - `add` adds that name to what comes through;
+//! - `add` appends that name to the payload;
 //! - `spin` computes for a millisecond, `wait` waits for one, `block` computes for one on a thread of the pool;
 //! - `hang` never ends;
 //! - `crash` ends the process when it is told to by the word `crash`.

@@ -1,6 +1,6 @@
 //! A server with as many functions as `WORDY_FUNCTIONS` says, each with a name of 128 characters.
 //!
-//! For tests: what lies in etcd is bounded.
+//! For tests: the length of a record is bounded.
 
 use palm_peer::{FunctionError, Message, Server, flags::Run};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Keeps simulated servers from leading, which they could not.
+//! Prevents simulated servers from leading, which they cannot do.
 
 use super::{
     Shared, Simulated,
@@ -15,7 +15,7 @@ use tonic::Status;
 /// etcd's limit is 128 operations in a transaction.
 const MAX_OPERATIONS: usize = 100;
 
-/// Sends simulated servers to the end of the line whenever one of them is first in it.
+/// Moves simulated servers to the end of the candidates whenever one of them is first.
 pub(super) async fn step_aside(shared: Arc<Shared>) {
     loop {
         shared.candidates_changed.notified().await;
@@ -26,7 +26,7 @@ pub(super) async fn step_aside(shared: Arc<Shared>) {
     }
 }
 
-/// Has those stand that registered while nobody led.
+/// Makes servers candidates that registered while there was no leader.
 async fn stand(shared: &Shared, waiting: &[&Arc<Simulated>]) -> Result<(), Status> {
     for some in waiting.chunks(MAX_OPERATIONS) {
         let puts = some.iter().map(|server| {
@@ -41,7 +41,7 @@ async fn stand(shared: &Shared, waiting: &[&Arc<Simulated>]) -> Result<(), Statu
     Ok(())
 }
 
-/// Returns whether a real server leads, or nobody stands nor wants to.
+/// Returns whether a real server leads, or there are no candidates.
 async fn try_to_step_aside(shared: &Shared) -> Result<bool, Status> {
     let by_age = RangeRequest { sort_order: 1, sort_target: 2, ..folder("/election/") };
     let ours: HashMap<i64, Arc<Simulated>> = {

@@ -1,7 +1,7 @@
 //! The few requests of etcd's API v3 that a simulated server makes, over one HTTP/2 connection for all of them.
 //!
-//! The messages are written by hand, as far as they are used (etcd's `rpc.proto`), because a client library opens a stream
-//! for each lease: thousands of servers in one process renew theirs over a few.
+//! The needed messages (etcd's `rpc.proto`) are written by hand, because a client library opens one stream per lease: here thousands of
+//! servers in one process renew theirs over a few streams.
 
 use bytes::Bytes;
 use futures::{Stream, channel::mpsc};
@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a message may be long: a list of ten thousand candidates is.
+/// The maximum size of a message: a list of ten thousand candidates is long.
 const MAX_MESSAGE: usize = 64 << 20;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -111,7 +111,7 @@ struct TxnResponse {
     header: Option<ResponseHeader>,
 }
 
-/// Of a lease: `LeaseGrantRequest` and its answer, whose numbers stand in other places.
+/// `LeaseGrantRequest` and its response, whose field numbers differ.
 #[derive(Clone, PartialEq, prost::Message)]
 struct LeaseGrantRequest {
     #[prost(int64, tag = "1")]
@@ -185,7 +185,7 @@ pub(super) fn key(key: &str) -> RangeRequest {
     RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() }
 }
 
-/// The range of all keys that begin so.
+/// Returns the range of all keys with this prefix.
 pub(super) fn folder(prefix: &str) -> RangeRequest {
     RangeRequest { key: prefix.to_owned().into(), range_end: end(prefix), ..RangeRequest::default() }
 }
@@ -198,16 +198,16 @@ fn end(prefix: &str) -> Bytes {
     bytes.into()
 }
 
-/// A connection to etcd; it opens itself anew as often as it takes.
+/// A connection to etcd that reconnects as needed.
 #[derive(Clone)]
 pub(super) struct Store(Channel);
 
 impl Store {
-    /// Connects when the first request is made. Panics when `endpoint` is no URL.
+    /// Connects at the first request. Panics when `endpoint` is not a URL.
     pub(super) fn new(endpoint: &str) -> Self {
         let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("a URL of etcd");
         let endpoint = endpoint.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);
-        // An etcd that is frozen, or whose host vanished, says nothing: the connection is given up then.
+        // A frozen etcd, or a vanished host, does not answer pings: then the connection is closed.
         let endpoint = endpoint.http2_keep_alive_interval(Duration::from_secs(10)).keep_alive_while_idle(true);
         Self(endpoint.connect_lazy())
     }
@@ -247,7 +247,7 @@ impl Store {
         self.ask("/etcdserverpb.KV/Range", request).await
     }
 
-    /// Carries these out in one transaction; returns its revision.
+    /// Runs these operations in one transaction. Returns its revision.
     pub(super) async fn transact(&self, operations: Vec<Operation>) -> Result<i64, Status> {
         let success = operations.into_iter().map(|operation| RequestOp { operation: Some(operation) }).collect();
         let answer: TxnResponse = self.ask("/etcdserverpb.KV/Txn", TxnRequest { success }).await?;
@@ -262,12 +262,12 @@ impl Store {
         Ok(granted.id)
     }
 
-    /// Ends a lease, and all keys on it.
+    /// Revokes a lease, which deletes all keys on it.
     pub(super) async fn revoke(&self, id: i64) -> Result<(), Status> {
         self.ask::<_, LeaseResponse>("/etcdserverpb.Lease/LeaseRevoke", LeaseId { id }).await.map(drop)
     }
 
-    /// Renews the leases that come out of `leases`.
+    /// Renews the leases from the stream `leases`.
     pub(super) async fn keep_alive(
         &self,
         leases: mpsc::UnboundedReceiver<LeaseId>,
@@ -275,7 +275,7 @@ impl Store {
         self.stream("/etcdserverpb.Lease/LeaseKeepAlive", leases).await
     }
 
-    /// Follows the deletions under these prefixes from a revision on. The stream ends when `open` is dropped.
+    /// Watches the deletions under these prefixes from a revision on. The stream ends when `open` is dropped.
     pub(super) async fn deletions(
         &self,
         prefixes: &[&str],

@@ -10,7 +10,7 @@ use tonic::Status;
 
 /// How many streams there are.
 pub(super) const STREAMS: usize = 4;
-/// In how many steps a period of renewals passes, so that they are spread evenly.
+/// The number of steps in a renewal period, over which the renewals are spread evenly.
 const STEPS: usize = 32;
 
 /// Renews each lease of this stream's once in a third of its time to live.
@@ -28,7 +28,7 @@ pub(super) async fn renew(shared: Arc<Shared>, stream: usize) {
 
 async fn ask(shared: &Shared, stream: usize, tx: &mpsc::UnboundedSender<LeaseId>) {
     let mut pace = tokio::time::interval(shared.config.ttl / 3 / u32::try_from(STEPS).unwrap_or(1));
-    // Asked of all of them at first: the stream may be a new one after an outage.
+    // All are renewed at first: the stream may be a new one after an outage.
     let mut step = STEPS;
     loop {
         let servers = shared.servers.read().unwrap().clone();
@@ -45,7 +45,7 @@ async fn ask(shared: &Shared, stream: usize, tx: &mpsc::UnboundedSender<LeaseId>
     }
 }
 
-/// Takes the answers; a server whose lease is gone registers again under a new one.
+/// Handles the responses; a server whose lease is gone registers again with a new one.
 async fn listen(shared: &Arc<Shared>, requests: mpsc::UnboundedReceiver<LeaseId>) -> Result<(), Status> {
     let mut answers = shared.store.keep_alive(requests).await?;
     while let Some(answer) = answers.message().await? {

@@ -1,11 +1,12 @@
-//! Simulated servers: thousands of light ones in one process, that the leader, etcd and the clients take for real ones.
+//! Simulated servers: thousands of lightweight ones in one process, which the leader, etcd and the clients cannot distinguish from real
+//! ones.
 //!
 //! Each has an address, a lease, a record and a candidacy of its own, renews, registers again when it is removed or its lease
 //! is lost, and answers greetings, `_ping`, `_log_query` and `_probe`; any other function echoes. They share what only costs the process
 //! that simulates: one connection to etcd, a few streams of renewals, one watch. A simulated server never leads: one whose turn it
 //! would be goes to the end of the line, so a real server must stand as well. Failures come on command.
 
-// Each test program takes what it needs. A test speaks by panicking.
+// Each test program uses a part of it. Tests fail by panicking.
 #![allow(dead_code, missing_docs, clippy::expect_used, clippy::unwrap_used)]
 
 mod election;
@@ -48,13 +49,13 @@ const ADDRESSES: usize = 250;
 pub(crate) enum Mode {
     /// It answers, and renews its lease.
     Alive,
-    /// It renews its lease and lets connections in, but says nothing, as a server whose serving loop is stuck.
+    /// It renews its lease and accepts connections, but does not answer, like a server whose dispatch loop hangs.
     Mute,
-    /// It is gone, as after `kill -9`: connections are refused, the lease is not renewed.
+    /// It is dead, as after `kill -9`: connections are refused, the lease is not renewed.
     Killed,
 }
 
-/// What a [`Swarm`] is made with.
+/// The configuration of a [`Swarm`].
 #[derive(Debug, Clone)]
 pub(crate) struct SwarmConfig {
     /// etcd's URL.
@@ -65,13 +66,13 @@ pub(crate) struct SwarmConfig {
     pub rejoin_within: Duration,
 }
 
-/// Simulated servers, on a thread of their own. Dropped, they are gone as after `kill -9`.
+/// Simulated servers, on one thread. Dropping them ends them as `kill -9` does.
 pub(crate) struct Swarm {
     runtime: Option<Runtime>,
     shared: Arc<Shared>,
 }
 
-/// What all servers of a swarm share.
+/// The state shared by all servers of a swarm.
 struct Shared {
     config: SwarmConfig,
     store: Store,
@@ -82,7 +83,7 @@ struct Shared {
     by_uuid: RwLock<HashMap<Uuid, Arc<Simulated>>>,
     registering: Semaphore,
     candidates_changed: Notify,
-    /// Whether a real server was first in line when somebody last looked, and none has gone since.
+    /// Whether a real server led at the last check, and none has gone since.
     is_led: AtomicBool,
     rejoined: AtomicU64,
 }
@@ -95,21 +96,21 @@ struct Simulated {
     serving: Mutex<Option<AbortHandle>>,
 }
 
-/// What it holds in etcd.
+/// Its keys in etcd.
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
     /// 0: none.
     lease: i64,
     /// When the record was put; 0: there is none.
     written: i64,
-    /// Whether it stands for election, as far as it knows.
+    /// Whether it is a candidate, as far as it knows.
     stands: bool,
-    /// Somebody is about to put it.
+    /// Whether the record is being put.
     registering: bool,
 }
 
 impl Swarm {
-    /// A swarm without servers. Panics when the system has no thread for it.
+    /// Creates a swarm without servers. Panics when the system refuses a thread.
     pub(crate) fn start(config: SwarmConfig) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let entered = runtime.enter();
@@ -174,12 +175,12 @@ impl Swarm {
         Some((usize::try_from(counted.count).ok()?, counted.header?.revision))
     }
 
-    /// How often servers had to register again.
+    /// Returns how often servers had to register again.
     pub(crate) fn rejoined(&self) -> u64 {
         self.shared.rejoined.load(Ordering::Relaxed)
     }
 
-    /// Changes how these behave. Panics when the address of one that shall live again was taken.
+    /// Changes the behaviour of these servers. Panics when the address of one that is revived is in use.
     pub(crate) fn set(&self, uuids: &[Uuid], mode: Mode) {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         for server in self.find(uuids) {
@@ -199,7 +200,7 @@ impl Swarm {
         }
     }
 
-    /// Ends the leases of these, as if etcd had not heard from them for too long. Panics when etcd does not do it.
+    /// Revokes the leases of these servers, as if they had expired. Panics when etcd does not do it.
     pub(crate) fn lose_leases(&self, uuids: &[Uuid]) {
         let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
         for server in self.find(uuids) {
@@ -265,7 +266,7 @@ impl Simulated {
         )
     }
 
-    /// Forgets the record and the lease if it is this one; says whether it was.
+    /// Clears the record and the lease if it is this one. Returns whether it was.
     fn lost_lease(&self, lease: i64) -> bool {
         let mut held = self.held.lock().unwrap();
         let lost = held.lease == lease;
@@ -276,7 +277,7 @@ impl Simulated {
         lost
     }
 
-    /// Forgets the record if it was written before `revision`; says whether it has to be put again.
+    /// Clears the record if it was written before `revision`. Returns whether it must be put again.
     fn lost(&self, revision: i64) -> bool {
         let mut held = self.held.lock().unwrap();
         let lost = held.written != 0 && held.written < revision;

@@ -10,7 +10,7 @@ use std::{
 };
 use tonic::{Code, Status};
 
-/// Puts the record and the candidacy, unless they are there or about to be put; tries until etcd does it.
+/// Puts the record and the candidate key, unless they exist or are being put; retries until etcd does it.
 pub(super) async fn register(shared: Arc<Shared>, server: Arc<Simulated>) {
     {
         let mut held = server.held.lock().unwrap();
@@ -48,7 +48,7 @@ async fn try_to_register(shared: &Shared, server: &Simulated) -> Result<(), Stat
         delete(format!("/pipelines/{name}/{uuid}")),
         delete(format!("/departed/{uuid}")),
     ];
-    // Without a leader, the first candidate must be a server that can lead.
+    // Without a leader, the first candidate must be a real server.
     let stands = shared.is_led.load(Ordering::Relaxed);
     if stands {
         operations.push(put(candidacy(lease), uuid.to_string(), lease));
@@ -69,7 +69,7 @@ pub(super) fn candidacy(lease: i64) -> String {
     format!("/election/{lease:x}")
 }
 
-/// Registers again after a random wait, unless a person removed the server.
+/// Registers again after a random wait, unless an administrator removed the server.
 pub(super) async fn rejoin(shared: Arc<Shared>, server: Arc<Simulated>) {
     tokio::time::sleep(shared.config.rejoin_within.mul_f64(fastrand::f64())).await;
     let departed = format!("/departed/{}", server.face.uuid);

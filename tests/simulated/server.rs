@@ -1,4 +1,4 @@
-//! What a simulated server says over its connections: ZMTP's handshake, greetings, and the functions that the leader asks.
+//! The protocol of simulated servers: ZMTP's handshake, greetings, and the functions that the leader calls.
 
 use super::{
     Mode,
@@ -32,7 +32,7 @@ const MAX_FRAME: u64 = 1 << 20;
 /// How long a probe of another server may take, unless the request says.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Who answers, and whether it does.
+/// The answering server and its mode.
 pub(super) struct Face {
     pub uuid: Uuid,
     pub name: String,
@@ -46,7 +46,7 @@ impl Face {
         self.mode.load(Ordering::Relaxed) == Mode::Mute as u8
     }
 
-    /// Waits while it is mute, as what reaches a stopped process waits.
+    /// Waits while it is mute, like requests to a stopped process.
     async fn heard(&self) {
         while self.is_mute() {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -54,7 +54,7 @@ impl Face {
     }
 }
 
-/// Lets in whoever connects. Dropped, it ends all connections, as the end of a process does.
+/// Accepts connections. Dropping it ends all of them, as the end of a process does.
 pub(super) async fn serve(listener: TcpListener, face: Arc<Face>) {
     let mut connections = JoinSet::new();
     loop {
@@ -68,7 +68,7 @@ pub(super) async fn serve(listener: TcpListener, face: Arc<Face>) {
     }
 }
 
-/// Where the answers go. One that takes its time must not hold up the others.
+/// Sends the answers. A slow one must not delay the others.
 type Out = Arc<Mutex<OwnedWriteHalf>>;
 
 async fn converse(stream: TcpStream, face: Arc<Face>) -> io::Result<()> {
@@ -103,7 +103,7 @@ async fn converse(stream: TcpStream, face: Arc<Face>) -> io::Result<()> {
     }
 }
 
-/// What a peer says first.
+/// The greeting and READY of a peer.
 fn opening(socket: &str) -> Vec<u8> {
     [wire::greeting().as_slice(), &wire::ready(&[("Socket-Type", socket.as_bytes())])].concat()
 }
@@ -119,7 +119,7 @@ async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Bytes)>
     Ok((flags, body.into()))
 }
 
-/// The answer to a PING: the command's name and its time to live go, its context comes back.
+/// Returns the answer to a PING, which repeats its context.
 fn pong(command: &[u8]) -> Vec<u8> {
     match command.strip_prefix(b"\x04PING").and_then(|rest| rest.get(2..)) {
         Some(context) => wire::frame(COMMAND, &[b"\x04PONG", context].concat()),
@@ -130,7 +130,7 @@ fn pong(command: &[u8]) -> Vec<u8> {
 /// A greeting, or a request for a function.
 #[derive(Clone)]
 struct Request {
-    /// What it says comes back in the answer.
+    /// The fields that the answer repeats.
     header: Value,
     /// Empty: a greeting.
     function: String,
@@ -167,7 +167,7 @@ fn stage(header: &Value) -> usize {
     header["stage"].as_u64().and_then(|stage| usize::try_from(stage).ok()).unwrap_or(0)
 }
 
-/// What a function answers: an idle server has logged nothing; what is not built in echoes.
+/// Returns the answer of a function: an idle server has logged nothing; other functions echo.
 fn run(face: &Face, request: &Request) -> Bytes {
     match request.function.as_str() {
         "_log_query" => Bytes::new(),
@@ -181,7 +181,7 @@ fn run(face: &Face, request: &Request) -> Bytes {
     }
 }
 
-/// Answers whether another server is where its record says.
+/// Answers `_probe`: whether another server is at the endpoint in its record.
 async fn probe(face: Arc<Face>, out: Out, request: Request) {
     let time = request.header["timeout_ms"].as_u64().map_or(PROBE_TIMEOUT, Duration::from_millis);
     let asked = String::from_utf8_lossy(&request.payload).into_owned();
@@ -196,7 +196,7 @@ async fn probe(face: Arc<Face>, out: Out, request: Request) {
     let _ = out.lock().await.write_all(&said).await;
 }
 
-/// Opens a connection to a server where its record says it is, and has it say who it is.
+/// Connects to the endpoint in a server's record, and asks for its uuid.
 async fn reach(face: &Face, uuid: &str) -> io::Result<()> {
     let found = face.store.range(key(&format!("/servers/{uuid}"))).await.map_err(io::Error::other)?;
     let record = found.kvs.first().ok_or(io::ErrorKind::NotFound)?;

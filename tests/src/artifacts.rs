@@ -1,4 +1,4 @@
-//! Where cargo put the programs that a test starts.
+//! The paths of the programs that tests start.
 
 use std::{
     env, fs,
@@ -7,17 +7,17 @@ use std::{
 
 const BUILD: &str = "cargo build --workspace --bins --examples";
 
-/// The program `name` of this workspace, of the profile that the running test has.
+/// Returns the path of the program `name` of this workspace, in the profile of the running test.
 ///
 /// # Panics
 ///
-/// When it is not there: cargo builds a test's own package only, so the others must be built before.
+/// When it is missing: cargo only builds the test's own package, so the others must be built before.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     built(&[name])
 }
 
-/// The example `name` of this workspace, of the profile that the running test has.
+/// Returns the path of the example `name` of this workspace, in the profile of the running test.
 ///
 /// # Panics
 ///
@@ -27,17 +27,17 @@ pub fn example(name: &str) -> PathBuf {
     built(&["examples", name])
 }
 
-/// The file of the repository at `path`, from its top level.
+/// Returns the file of the repository at `path`, from its top level.
 #[must_use]
 pub fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// A Python that has pyzmq; `None` where there cannot be one, which it says aloud, so that the test can pass it over.
+/// Returns a Python with pyzmq; `None` if there cannot be one, which is printed, so that the test can be skipped.
 ///
 /// # Panics
 ///
-/// When nobody has tried to make one.
+/// When `scripts/python` was not run.
 #[must_use]
 pub fn python() -> Option<PathBuf> {
     let made = made_python("python");
@@ -48,11 +48,11 @@ pub fn python() -> Option<PathBuf> {
     made.ok()
 }
 
-/// The Python that `scripts/NAME` made: `target/NAME/bin/python`.
+/// Returns the Python that `scripts/NAME` made: `target/NAME/bin/python`.
 ///
 /// # Errors
 ///
-/// Why it is not there, in words: what the script said, or that nobody has run it.
+/// Why it is missing: the message of the script, or that it was not run.
 pub fn made_python(name: &str) -> Result<PathBuf, String> {
     let profile = profile();
     let target = profile.parent().expect("a profile within the target folder");
@@ -69,7 +69,7 @@ fn built(tail: &[&str]) -> PathBuf {
     path
 }
 
-/// The folder of the profile that the running test was built with, such as `target/debug`.
+/// Returns the directory of the running test's profile, such as `target/debug`.
 fn profile() -> PathBuf {
     let test = env::current_exe().expect("the path of the running test");
     let deps = test.ancestors().find(|folder| folder.ends_with("deps"));

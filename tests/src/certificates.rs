@@ -1,4 +1,4 @@
-//! Certificates of the test's own.
+//! Certificates for tests.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// An authority, and a folder for what it signs. All is gone when it is dropped.
+/// An authority, and a directory for the certificates that it signs. Removed on drop.
 ///
 /// ```
 /// use palm_tests::Authority;
@@ -28,7 +28,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// Where a certificate lies, with its key and its authority's certificate.
+/// The paths of a certificate, its key and its authority's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// The authority's certificate.
@@ -61,19 +61,19 @@ impl Authority {
         Self { folder, issuer: Issuer::new(params, key) }
     }
 
-    /// Where its own certificate lies.
+    /// Returns the path of its own certificate.
     #[must_use]
     pub fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// The folder of what it signs.
+    /// Returns the directory of the certificates that it signs.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A certificate, to be kept under this name, that is for nothing yet.
+    /// Begins a certificate with this file name, without hosts yet.
     pub fn certificate(&self, name: &str) -> Request<'_> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -107,21 +107,21 @@ impl Request<'_> {
         self
     }
 
-    /// Its time is over.
+    /// Makes it expired.
     pub fn expired(mut self) -> Self {
         self.params.not_before = date_time_ymd(2020, 1, 1);
         self.params.not_after = date_time_ymd(2021, 1, 1);
         self
     }
 
-    /// Its time is over in so long.
+    /// Makes it expire after this time.
     pub fn expires_in(mut self, time: Duration) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
         self.params.not_after = date_time_ymd(1970, 1, 1) + since_1970 + time;
         self
     }
 
-    /// Signs it, and writes it and its key; over what lay there under its name.
+    /// Signs it, and writes it and its key, replacing files of the same name.
     #[must_use]
     pub fn issue(self) -> Certificate {
         let key = KeyPair::generate().expect("a key");
@@ -142,7 +142,7 @@ impl Certificate {
         flags.map(|(flag, path)| [flag.to_owned(), path.display().to_string()]).concat().try_into().expect("six")
     }
 
-    /// The flags that have etcd show it, and want a certificate of its authority's from clients.
+    /// Returns etcd's flags to use it, and to require certificates of its authority from clients.
     #[must_use]
     pub fn etcd_flags(&self) -> [String; 4] {
         let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());

@@ -1,4 +1,4 @@
-//! A child process that cannot outlive the test.
+//! Child processes that cannot survive the test.
 
 use std::{
     fs, io,
@@ -17,12 +17,12 @@ const SETPRIV: &str = "/usr/bin/setpriv";
 
 type Order = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// A started process; dropped, it is killed and waited for, frozen or not.
+/// A started process. On drop it is killed and awaited, even if it is frozen.
 #[derive(Debug)]
 pub(crate) struct Held(Child);
 
 impl Held {
-    /// Starts `command`, which the kernel kills should the test's process die without dropping it.
+    /// Starts `command`, which the kernel kills if the test's process dies without dropping it.
     ///
     /// The kernel watches the *thread* that started a child, so one thread that lives as long as the process
     /// starts them all; a test's own thread may end while the child lives on in a `static`.
@@ -44,7 +44,7 @@ impl Held {
         outcome.recv().expect("the starting thread answers").map(Held)
     }
 
-    /// A command for `program` that dies with the thread that starts it, where `setpriv` is there to see to it.
+    /// Returns a command for `program` that dies with the thread that starts it, if `setpriv` is installed.
     pub(crate) fn command(program: &Path) -> Command {
         if Path::new(SETPRIV).exists() {
             let mut command = Command::new(SETPRIV);
@@ -71,7 +71,7 @@ impl Held {
         }
     }
 
-    /// Stops all its threads, and waits until the kernel has done so, which may take longer than to send the signal.
+    /// Stops all its threads, and waits until the kernel has done so.
     pub(crate) fn freeze(&mut self) {
         self.signal(Signal::STOP);
         let tasks = format!("/proc/{}/task", self.pid());
@@ -82,12 +82,12 @@ impl Held {
         });
     }
 
-    /// How it ended, if it did.
+    /// Returns its exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("the state of one's own child")
     }
 
-    /// Waits until it has ended; `None` when it has not within `timeout`.
+    /// Waits until it has ended; returns `None` if it has not within `timeout`.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -102,7 +102,7 @@ impl Held {
 /// Whether a thread, by its folder in `/proc`, is stopped or gone.
 fn stands_still(thread: &Path) -> bool {
     let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
-    // The name before the state is in parentheses and may hold anything.
+    // The name before the state is in parentheses and may contain any characters.
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
 }
 

@@ -60,7 +60,7 @@ impl EtcdCluster {
         Some(Self { members })
     }
 
-    /// The member `i` of 0, 1 and 2.
+    /// Returns the member `i` of 0, 1 and 2.
     ///
     /// # Panics
     ///
@@ -70,13 +70,13 @@ impl EtcdCluster {
         &self.members[i]
     }
 
-    /// Where clients find the members, in the members' order.
+    /// Returns the members' client URLs, in order.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(Etcd::endpoint).collect()
     }
 
-    /// Which member leads. Members that do not answer are passed over; while none leads, it waits.
+    /// Returns which member leads. Members that do not answer are skipped; waits while none leads.
     ///
     /// # Panics
     ///
@@ -90,7 +90,7 @@ impl EtcdCluster {
         })
     }
 
-    /// Hands the lead to the member `i`, and waits until it has it.
+    /// Moves the leadership to the member `i`, and waits until that is done.
     ///
     /// # Panics
     ///

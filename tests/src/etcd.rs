@@ -1,4 +1,4 @@
-//! An etcd of the test's own.
+//! A private etcd for tests.
 
 mod builder;
 
@@ -24,7 +24,7 @@ use crate::{Metrics, child::Held, metrics, timing::POLL};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// One etcd process on free loopback ports, with its data in a temporary folder.
+/// One etcd process on free loopback ports, with its data in a temporary directory.
 ///
 /// All methods take `&self`, so that one thread may freeze what another uses. When the test panics, the end of etcd's
 /// log is printed.
@@ -41,43 +41,43 @@ pub struct Etcd {
 
 /// Why a process that was launched did not become healthy.
 pub(crate) enum NotReady {
-    /// Somebody else has one of its ports.
+    /// One of its ports is in use.
     PortTaken,
-    /// Anything else, in words.
+    /// Another error.
     Failed(String),
 }
 
 impl Etcd {
-    /// Starts an etcd with nothing special about it; see [`EtcdBuilder::start`].
+    /// Starts an etcd with default flags; see [`EtcdBuilder::start`].
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// For an etcd with flags of its own.
+    /// Returns a builder for an etcd with other flags.
     pub fn builder() -> EtcdBuilder {
         EtcdBuilder::default()
     }
 
-    /// Where clients find it, as a URL: `http://127.0.0.1:PORT`. Stays the same over restarts.
+    /// Returns its client URL: `http://127.0.0.1:PORT`. Stays the same across restarts.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("{}://{}", self.scheme, self.client)
     }
 
-    /// Where clients find it, as an address.
+    /// Returns its client address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.client
     }
 
-    /// The folder that holds its data and its log, for as long as this lives.
+    /// Returns the directory of its data and its log.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The number of its process.
+    /// Returns its process id.
     ///
     /// # Panics
     ///
@@ -87,11 +87,11 @@ impl Etcd {
         self.process().as_ref().expect("etcd is stopped").pid()
     }
 
-    /// Asks it to end and waits until it has; its data stay.
+    /// Stops it and waits until it has ended; its data are kept.
     ///
     /// # Panics
     ///
-    /// When it has not ended within 15 s, as one that is frozen.
+    /// When it has not ended within 15 s, for instance because it is frozen.
     pub fn stop(&self) {
         if let Some(mut process) = self.process().take() {
             process.signal(Signal::TERM);
@@ -99,7 +99,7 @@ impl Etcd {
         }
     }
 
-    /// Kills it at once, as `kill -9` does; its data stay as they are.
+    /// Kills it, as `kill -9` does; its data are kept.
     pub fn kill(&self) {
         drop(self.process().take());
     }
@@ -108,7 +108,7 @@ impl Etcd {
     ///
     /// # Panics
     ///
-    /// When it is not healthy within 30 s. A member of a cluster is healthy only while its cluster has a leader; else use
+    /// When it is not healthy within 30 s. A member of a cluster is healthy only while its cluster has a leader; otherwise use
     /// [`launch`](Self::launch).
     pub fn restart(&self) {
         self.stop();
@@ -116,7 +116,7 @@ impl Etcd {
         self.await_health();
     }
 
-    /// Saves a backup of what it holds now, and gives the file.
+    /// Saves a backup, and returns the file.
     ///
     /// # Panics
     ///
@@ -129,7 +129,7 @@ impl Etcd {
         file
     }
 
-    /// Kills it, and starts it on the same ports with what is in the backup. With a token of its own it is another cluster.
+    /// Kills it, and starts it on the same ports with the data of the backup. With another token it is another cluster.
     ///
     /// # Panics
     ///
@@ -169,7 +169,7 @@ impl Etcd {
     ///
     /// # Panics
     ///
-    /// When it takes hundreds of megabytes without complaint.
+    /// When it accepts hundreds of megabytes.
     pub fn fill(&self) {
         let value = "x".repeat(100_000);
         for _ in 0..2000 {
@@ -181,7 +181,7 @@ impl Etcd {
         panic!("etcd has no quota");
     }
 
-    /// Makes room in an etcd that was filled, and disarms its alarm.
+    /// Frees space in an etcd that was filled, and disarms its alarm.
     ///
     /// # Panics
     ///
@@ -210,7 +210,7 @@ impl Etcd {
         *self.process() = Some(process);
     }
 
-    /// Waits until it says of itself that it is healthy: it runs, and knows a leader.
+    /// Waits until it reports that it is healthy: it runs, and knows a leader.
     ///
     /// # Panics
     ///
@@ -223,13 +223,13 @@ impl Etcd {
         }
     }
 
-    /// Whether it says of itself that it is healthy. Takes up to a second when it is frozen.
+    /// Returns whether it reports that it is healthy. Takes up to a second when it is frozen.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         metrics::fetch(self.metrics, "/health").is_ok_and(|body| body.contains(r#""health":"true""#))
     }
 
-    /// Stops its threads where they are: connections stay open and nothing answers. All stand when it returns.
+    /// Freezes all its threads: connections stay open and are not answered. All are stopped when it returns.
     ///
     /// # Panics
     ///
@@ -238,7 +238,7 @@ impl Etcd {
         self.process().as_mut().expect("etcd is stopped").freeze();
     }
 
-    /// Lets it go on after [`freeze`](Self::freeze).
+    /// Thaws it after [`freeze`](Self::freeze).
     ///
     /// # Panics
     ///
@@ -247,17 +247,17 @@ impl Etcd {
         self.signal(Signal::CONT);
     }
 
-    /// What each command line of etcdctl needs to reach it, beyond its endpoint.
+    /// Returns the flags of etcdctl to reach it, besides its endpoint.
     #[must_use]
     pub fn etcdctl_flags(&self) -> &[String] {
         &self.control_flags
     }
 
-    /// Runs `etcdctl` against it and gives back what it printed.
+    /// Runs `etcdctl` against it and returns its output.
     ///
     /// # Panics
     ///
-    /// When it fails, with what it said.
+    /// When it fails, with its output.
     pub fn etcdctl(&self, args: &[&str]) -> String {
         let output = self.try_etcdctl(args);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -265,7 +265,7 @@ impl Etcd {
         String::from_utf8(output.stdout).expect("etcdctl prints text")
     }
 
-    /// Runs `etcdctl` against it, whatever comes of it. Against a frozen etcd it gives up after 5 s.
+    /// Runs `etcdctl` against it, and returns its output and status. Against a frozen etcd it gives up after 5 s.
     ///
     /// # Panics
     ///
@@ -281,7 +281,7 @@ impl Etcd {
             .expect("etcdctl starts: `scripts/setup` installs it")
     }
 
-    /// What it counts under exactly this name, all series of it summed: `metric("etcd_mvcc_put_total")`.
+    /// Returns the metric of exactly this name, the sum of all its series: `metric("etcd_mvcc_put_total")`.
     ///
     /// # Panics
     ///
@@ -291,7 +291,7 @@ impl Etcd {
         self.metric_where(name, "")
     }
 
-    /// As [`metric`](Self::metric), of those series alone whose labels contain `label`:
+    /// As [`metric`](Self::metric), only of those series whose labels contain `label`:
     /// `metric_where("grpc_server_started_total", "grpc_method=\"Txn\"")`.
     ///
     /// # Panics
@@ -303,7 +303,7 @@ impl Etcd {
         metrics::sum(&text, name, label).unwrap_or_else(|| panic!("etcd has no metric {name}"))
     }
 
-    /// All that it counts, at one moment.
+    /// Returns all its metrics at one moment.
     ///
     /// # Panics
     ///
@@ -313,7 +313,7 @@ impl Etcd {
         Metrics(metrics::fetch(self.metrics, "/metrics").expect("etcd tells its metrics"))
     }
 
-    /// Whether it leads its cluster; `None` when it does not answer.
+    /// Returns whether it leads its cluster; `None` when it does not answer.
     pub(crate) fn leads(&self) -> Option<bool> {
         let text = metrics::fetch(self.metrics, "/metrics").ok()?;
         Some(metrics::sum(&text, "etcd_server_is_leader", "")? > 0.0)

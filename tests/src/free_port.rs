@@ -1,4 +1,4 @@
-//! Ports that nobody else takes while a test owns them.
+//! Ports that no other program takes while a test owns them.
 
 use std::{
     collections::hash_map::RandomState,
@@ -8,16 +8,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Where the search starts; below it live the ports of well-known services.
+/// Where the search starts; below are the ports of well-known services.
 const LOWEST: u16 = 10_000;
 
-/// What this process has handed out, so that two tests side by side never get the same.
+/// The ports that this process has issued, so that two parallel tests never get the same.
 static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
 
-/// A loopback port that is free now, and that this process hands out only once.
+/// Returns a free loopback port, which this process issues only once.
 ///
-/// The port lies below the range from which the kernel serves "any port": so nothing takes it while its owner is
-/// stopped for a restart, and nobody who connects to it meanwhile can end up connected to itself.
+/// The port is below the range of ephemeral ports: so nothing takes it while its owner is stopped for a restart, and a client that
+/// connects to it meanwhile cannot end up connected to itself.
 ///
 /// # Panics
 ///

@@ -1,7 +1,7 @@
-//! How many tests load the machine at a time.
+//! Limits how many tests load the machine at a time.
 //!
-//! `cargo test` starts many more tests than that, in the order of their names: a test that waits for its turn costs nothing, and
-//! those that take long get theirs early.
+//! `cargo test` starts many more tests than that, in the order of their names: a waiting test costs nothing, and long tests get their
+//! turn early.
 
 use std::{
     cell::RefCell,
@@ -11,15 +11,15 @@ use std::{
 
 /// Tests that mostly wait, for processes and timers.
 static LIGHT: Gate = Gate::new(8);
-/// Those that load the machine by themselves.
+/// Tests that load the machine by themselves.
 static HEAVY: Gate = Gate::new(2);
 
 thread_local! {
-    /// What this thread's test holds; given back when the test ends, and its thread with it.
+    /// The permit of this thread's test; released when the test and its thread end.
     static HELD: RefCell<Option<Permit>> = const { RefCell::new(None) };
 }
 
-/// Waits until the test of this thread may start processes. The harness asks by itself before the first one.
+/// Waits until the test of this thread may start processes. The harness calls it before the first one.
 pub(crate) fn enter() {
     HELD.with_borrow_mut(|held| {
         if held.is_none() && is_test() {
@@ -28,11 +28,11 @@ pub(crate) fn enter() {
     });
 }
 
-/// Waits until the test of this thread may load the machine, with hundreds of processes or thousands of connections: one such
-/// test runs at a time, so that they do not starve each other and all others. To be called first in a test.
+/// Waits until the test of this thread may load the machine, with hundreds of processes or thousands of connections: one such test
+/// runs at a time, so that they do not starve each other and the others. Must be called first in a test.
 pub fn heavy() {
     HELD.with_borrow_mut(|held| {
-        // Not to wait for one permit with another in hand.
+        // Releases its permit before it waits for another.
         *held = None;
         if is_test() {
             *held = Some(HEAVY.pass());

@@ -1,9 +1,8 @@
 //! A harness for tests of the mesh as a whole: real etcd processes, real server processes, and a network that
 //! the test can cut.
 //!
-//! Everything here is synchronous, uses free ports and temporary folders only, is bounded in time, and is gone
-//! when it is dropped. Several tests may run side by side. What a test needs to know to find its mistake (etcd's
-//! log, a program's output) is printed when the test panics.
+//! Everything here is synchronous, uses only free ports and temporary directories, is bounded in time, and is removed on drop. Several
+//! tests may run in parallel. Etcd's log and programs' output are printed when the test panics.
 //!
 //! ```
 //! use palm_tests::{Etcd, Proxy};
@@ -11,12 +10,12 @@
 //! let etcd = Etcd::start();
 //! etcd.etcdctl(&["put", "key", "value"]);
 //! let between = Proxy::start(etcd.address());
-//! between.stall(); // whoever uses between.endpoint() now sees silence
+//! between.stall(); // clients of between.endpoint() get no answers now
 //! etcd.restart();
 //! assert_eq!(etcd.etcdctl(&["get", "--print-value-only", "key"]), "value\n");
 //! ```
 
-// The lints of the workspace forbid unsafe code. A harness speaks by panicking: that is how a test fails.
+// The harness panics: that is how a test fails.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::missing_panics_doc, clippy::must_use_candidate)]
 
 mod artifacts;

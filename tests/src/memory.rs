@@ -1,8 +1,8 @@
-//! How much memory a process has.
+//! The memory of a process.
 
 use std::fs;
 
-/// The memory that the process `pid` has resident, in bytes; `0` when there is no such process.
+/// Returns the resident memory of the process `pid`, in bytes; 0 when there is no such process.
 #[must_use]
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What etcd counts, read the way Prometheus reads it.
+//! The metrics of etcd, in Prometheus' format.
 
 use std::{
     io::{self, Read, Write},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// All that etcd counted at one moment; from [`Etcd::metrics`](crate::Etcd::metrics).
+/// All metrics of etcd at one moment; from [`Etcd::metrics`](crate::Etcd::metrics).
 #[derive(Debug, Clone)]
 pub struct Metrics(pub(crate) String);
 
@@ -18,7 +18,7 @@ impl Metrics {
     }
 }
 
-/// The body of what `address` answers to a GET of `path`. A server that is frozen counts as an error after a second.
+/// Returns the body of the response to a GET of `path`. A frozen server is an error after a second.
 pub(crate) fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
     let patience = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&address, patience)?;

@@ -1,8 +1,8 @@
-//! A network of hosts that the test can break in places.
+//! A network of hosts in which tests can inject faults.
 //!
-//! Each host is a network namespace with one link to a router, which is a namespace too; the test itself is one more host.
-//! All faults happen at the router, so both ends of a connection see what they would see in a real network: packets that
-//! never arrive, or an answer that somebody in between made up.
+//! Each host is a network namespace with one link to a router, which is a namespace too; the test itself is one more host. All faults
+//! happen at the router, so both ends of a connection see what they would see in a real network: packets that never arrive, or a
+//! forged reset.
 
 mod faults;
 
@@ -25,10 +25,10 @@ const ROUTER: u8 = 1;
 const FIRST: u8 = 10;
 /// The test's own.
 const HERE: u8 = 254;
-/// An address that belongs to nobody, and swallows what is sent to it.
+/// An address without a host, a black hole.
 const SPARE: u8 = 200;
 
-/// A running network; dropping it removes every trace.
+/// A running network. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Network {
     /// The name of the link to the test, and the beginning of the names of all namespaces.
@@ -36,7 +36,7 @@ pub struct Network {
     subnet: [u8; 3],
     hosts: Vec<Host>,
     here: Host,
-    /// How to undo the faults, as arguments after `ip netns exec ROUTER`.
+    /// The commands that undo the faults, as arguments after `ip netns exec ROUTER`.
     faults: Mutex<Vec<Vec<String>>>,
 }
 
@@ -65,8 +65,8 @@ impl fmt::Display for Flow {
 }
 
 impl Network {
-    /// Starts a network with these hosts. Says aloud why it cannot, where namespaces are not permitted or `ip` or `iptables`
-    /// is not installed: the test should return then.
+    /// Starts a network with these hosts. If namespaces are not permitted, or `ip` or `iptables` is not installed, prints the reason and
+    /// returns `None`: the test should return then.
     ///
     /// # Panics
     ///
@@ -130,13 +130,13 @@ impl Network {
         self.hosts.iter().find(|host| host.name == name).unwrap_or_else(|| panic!("there is no host {name}"))
     }
 
-    /// The test itself: what listens at its address, such as an etcd, is reached by all hosts.
+    /// Returns the test's own host: all hosts reach programs that listen at its address, such as an etcd.
     #[must_use]
     pub fn here(&self) -> &Host {
         &self.here
     }
 
-    /// An address that belongs to nobody, and swallows what is sent to it.
+    /// Returns an address without a host, a black hole.
     #[must_use]
     pub fn spare(&self) -> Ipv4Addr {
         within(self.subnet, SPARE)
@@ -173,7 +173,7 @@ impl Host {
         }
     }
 
-    /// Has programs that start on this host from now on find these names at these addresses, in this order.
+    /// Makes programs that start on this host from now on resolve these names to these addresses, in this order.
     ///
     /// # Panics
     ///
@@ -186,7 +186,7 @@ impl Host {
         fs::write(settings(namespace).join("hosts"), lines.concat()).expect("its names");
     }
 
-    /// Has programs that start on this host from now on ask this nameserver for all other names.
+    /// Makes programs that start on this host from now on use this nameserver for all other names.
     ///
     /// # Panics
     ///
@@ -202,7 +202,7 @@ impl Host {
     ///
     /// # Panics
     ///
-    /// When that is no address.
+    /// When that is not an address.
     #[must_use]
     pub fn flows_to(&self, endpoint: &str) -> Vec<Flow> {
         let wanted: SocketAddr = endpoint.trim_start_matches("tcp://").parse().expect("an address and a port");
@@ -218,7 +218,7 @@ impl Host {
         listed.lines().filter_map(flow).filter(|flow| SocketAddr::V4(flow.to) == wanted).collect()
     }
 
-    /// The one connection that this host has open to an endpoint. Waits for others to be closed.
+    /// Returns the only connection that this host has open to an endpoint. Waits for others to be closed.
     ///
     /// # Panics
     ///
@@ -242,7 +242,7 @@ fn settings(namespace: &str) -> PathBuf {
     Path::new("/etc/netns").join(namespace)
 }
 
-/// Tries all that a network needs, in a namespace of its own.
+/// Checks everything that a network needs, in a separate namespace.
 fn is_possible() -> Result<(), String> {
     let name = format!("palm-try-{}", process::id());
     run(&["ip", "netns", "add", &name])?;
@@ -253,7 +253,7 @@ fn is_possible() -> Result<(), String> {
     tried
 }
 
-/// Makes the link between the test and its router, whose name nobody else can have then, and with it its subnet.
+/// Creates the link between the test and its router, whose name reserves the subnet.
 fn reserve() -> (String, [u8; 3]) {
     let subnets = RANGE.into_iter().flat_map(|(a, b)| (0..=u8::MAX).map(move |c| [a, b, c]));
     for subnet in subnets {
@@ -273,7 +273,7 @@ fn reserve() -> (String, [u8; 3]) {
     panic!("all {} subnets for tests are in use", RANGE.len() * 256);
 }
 
-/// Removes a network whose test was killed before it could.
+/// Removes the network of a test that was killed.
 fn clear_up(name: &str) {
     let owner = fs::read_to_string(format!("/sys/class/net/{name}/ifalias")).unwrap_or_default();
     if owner.trim().parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
@@ -302,7 +302,7 @@ fn exec(namespace: &str, command: &[&str]) -> String {
     ip(&[&["netns", "exec", namespace], command].concat())
 }
 
-/// Runs a command, and gives what it printed, or what it complained about.
+/// Runs a command. Returns its output, or its error output.
 fn run(command: &[&str]) -> Result<String, String> {
     let output = Command::new(command[0]).args(&command[1..]).output();
     let failed = |why: &dyn fmt::Display| format!("`{}`: {why}", command.join(" "));

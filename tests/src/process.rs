@@ -1,4 +1,4 @@
-//! A program under test, and what it says.
+//! A program under test, and its output.
 
 mod output;
 
@@ -19,17 +19,17 @@ use output::{Output, Said};
 
 /// A running program whose output is collected line by line, stdout and stderr together.
 ///
-/// Dropped, it is killed. When the test panics, the end of its output is printed.
+/// It is killed on drop. When the test panics, the end of its output is printed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     held: Mutex<Held>,
     output: Arc<Output>,
-    /// Where it may leave what it would leave in a shared folder when it is killed. Removed after it.
+    /// Its temporary directory, which is removed after it.
     _runtime: TempDir,
 }
 
-/// What a [`Process`] is started with; from [`Process::builder`].
+/// The configuration of a [`Process`]; from [`Process::builder`].
 #[derive(Debug)]
 #[must_use = "does nothing until `start`"]
 pub struct ProcessBuilder {
@@ -38,7 +38,7 @@ pub struct ProcessBuilder {
     env: Vec<(OsString, OsString)>,
 }
 
-/// A place in a program's output; from [`Process::mark`].
+/// A position in a program's output; from [`Process::mark`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(usize);
 
@@ -55,13 +55,13 @@ impl ProcessBuilder {
         self
     }
 
-    /// Sets one variable of its environment; the others are the test's.
+    /// Sets one environment variable; the others are inherited from the test.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// Starts it, with nothing to read on stdin.
+    /// Starts it, with an empty stdin.
     ///
     /// # Panics
     ///
@@ -94,24 +94,24 @@ impl Process {
         Self::builder(program).args(args).start()
     }
 
-    /// For a program with arguments and an environment; a name without a slash is looked up in `PATH`.
+    /// Returns a builder for a program with arguments and an environment; a name without a slash is looked up in `PATH`.
     pub fn builder(program: impl AsRef<Path>) -> ProcessBuilder {
         ProcessBuilder { program: program.as_ref().to_owned(), args: Vec::new(), env: Vec::new() }
     }
 
-    /// The number of the process.
+    /// Returns its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.held().pid()
     }
 
-    /// The memory that it has resident, in bytes; see [`resident`](crate::resident).
+    /// Returns its resident memory, in bytes; see [`resident`](crate::resident).
     #[must_use]
     pub fn resident(&self) -> u64 {
         crate::resident(self.pid())
     }
 
-    /// The processor time that it has used, in its threads and the kernel; see [`processor_time`](crate::processor_time).
+    /// Returns the CPU time that it has used, in its threads and the kernel; see [`processor_time`](crate::processor_time).
     #[must_use]
     pub fn processor_time(&self) -> Duration {
         crate::processor_time(self.pid())
@@ -137,30 +137,30 @@ impl Process {
         self.held().signal(Signal::KILL);
     }
 
-    /// Stops its threads where they are: connections stay open and nothing answers. All stand when it returns.
+    /// Freezes all its threads: connections stay open and are not answered. All are stopped when it returns.
     pub fn freeze(&self) {
         self.held().freeze();
     }
 
-    /// Lets it go on after [`freeze`](Self::freeze).
+    /// Thaws it after [`freeze`](Self::freeze).
     pub fn thaw(&self) {
         self.held().signal(Signal::CONT);
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether it is still running.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.held().ended().is_none()
     }
 
-    /// Waits until it has ended, and all it said is collected.
+    /// Waits until it has ended, and all its output is collected.
     ///
     /// # Panics
     ///
     /// When it has not ended within `timeout`; the message has its output.
     pub fn wait(&self, timeout: Duration) -> ExitStatus {
         let deadline = Instant::now() + timeout;
-        // Looks rather than waits, so that another thread can send signals meanwhile.
+        // Polls, so that another thread can send signals meanwhile.
         let status = loop {
             let ended = self.held().wait(Duration::ZERO);
             match ended {
@@ -169,41 +169,41 @@ impl Process {
                 None => panic!("{} has not ended within {timeout:?}:\n{}", self.name, self.tail()),
             }
         };
-        // A child of its own may hold the output open longer.
+        // One of its children may keep the output open longer.
         let open = |said: &mut Said| said.open > 0;
         drop(self.output.more.wait_timeout_while(self.output.said(), Duration::from_secs(1), open));
         status
     }
 
-    /// All lines so far, stdout's and stderr's in the order in which they arrived.
+    /// Returns all lines so far, of stdout and stderr, in the order of their arrival.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.output.said().lines.iter().map(|(line, _)| line.clone()).collect()
     }
 
-    /// The lines behind `mark` so far.
+    /// Returns the lines after `mark` so far.
     #[must_use]
     pub fn lines_after(&self, mark: Mark) -> Vec<String> {
         self.output.said().lines[mark.0..].iter().map(|(line, _)| line.clone()).collect()
     }
 
-    /// The end of the output so far, for [`wait_for_line_after`](Self::wait_for_line_after).
+    /// Returns the end of the output so far, for [`wait_for_line_after`](Self::wait_for_line_after).
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark(self.output.said().lines.len())
     }
 
-    /// The first line of all output, past and to come, that `wanted` accepts, and when it arrived.
+    /// Waits for the first line of all output, past and future, that `wanted` accepts. Returns it and its time of arrival.
     ///
     /// # Panics
     ///
-    /// When there is none within `timeout`, or it ended before; the message has its output.
+    /// When there is none within `timeout`, or the process ends before; the message has its output.
     #[track_caller]
     pub fn wait_for_line(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> (String, Instant) {
         self.wait_for_line_after(Mark(0), wanted, timeout)
     }
 
-    /// As [`wait_for_line`](Self::wait_for_line), of the lines behind `mark` alone.
+    /// As [`wait_for_line`](Self::wait_for_line), only for the lines after `mark`.
     ///
     /// # Panics
     ///

@@ -1,11 +1,11 @@
-//! How much of the processors a process has used.
+//! The CPU time of a process.
 
 use std::{fs, time::Duration};
 
-/// What `/proc` counts in: `USER_HZ`, the same on every Linux.
+/// The unit of CPU time in `/proc`: `USER_HZ`, the same on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processor time that the process `pid` has used, in its threads and the kernel, in steps of 10 ms.
+/// Returns the CPU time that the process `pid` has used, in its threads and the kernel, in steps of 10 ms.
 ///
 /// # Panics
 ///
@@ -13,14 +13,13 @@ const TICK: Duration = Duration::from_millis(10);
 #[must_use]
 pub fn processor_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a living process");
-    // The name may hold anything. Behind its parenthesis, the 12th and 13th fields are ticks.
+    // The name may contain any characters. After its parenthesis, the 12th and 13th fields are ticks.
     let fields: Vec<_> = stat.rsplit_once(") ").expect("its name").1.split(' ').collect();
     let ticks = [11, 12].map(|at| fields[at].parse::<u32>().expect("ticks"));
     TICK * ticks.iter().sum()
 }
 
-/// The processor time that the living threads of the process `pid` have used, to the nanosecond. What threads used that have
-/// ended is not in it.
+/// Returns the CPU time that the living threads of the process `pid` have used, in nanoseconds, without threads that have ended.
 ///
 /// # Panics
 ///
@@ -44,7 +43,7 @@ mod tests {
         for _ in 0..100_000 {
             std::hint::black_box((0..100_000_u64).sum::<u64>());
             std::thread::yield_now();
-            // Threads of other tests may end, and take theirs with them.
+            // Threads of other tests may end, and their CPU time is not counted any more.
             let now = running_time(me);
             let used = now.saturating_sub(before);
             if !used.is_zero() {

@@ -1,4 +1,4 @@
-//! A stretch of network that the test can cut.
+//! A TCP proxy that a test can stall and cut.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use crate::{eventually, free_port};
 
 /// A TCP proxy on a free loopback port in front of another address; at first it passes everything.
 ///
-/// One of them before etcd and behind one peer cuts that peer off, while the others go on.
+/// With a proxy between one peer and etcd, only that peer can be cut off.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -47,7 +47,7 @@ struct Shared {
 struct State {
     mode: Mode,
     next: u64,
-    /// Both ends of each connection; an entry that is gone means: this connection is to end.
+    /// Both ends of each connection; removing an entry ends the connection.
     connections: HashMap<u64, Vec<TcpStream>>,
 }
 
@@ -68,13 +68,13 @@ impl Proxy {
         proxy
     }
 
-    /// Where it listens.
+    /// Returns its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it listens, as a URL: `http://127.0.0.1:PORT`.
+    /// Returns its URL: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
@@ -86,28 +86,28 @@ impl Proxy {
         self.shared.state().connections.len()
     }
 
-    /// Lets everything through; what a stall held back arrives now.
+    /// Passes everything; bytes that were stalled arrive now.
     pub fn pass(&self) {
         self.turn(Mode::Pass);
     }
 
-    /// Ends all connections and refuses new ones, as a host does on which nothing listens.
+    /// Closes all connections and refuses new ones, like a host without a listener.
     pub fn cut(&self) {
         self.turn(Mode::Cut);
     }
 
-    /// Moves no byte either way and keeps connections open, new ones too: silence, as when a cable is pulled.
+    /// Passes no bytes and keeps connections open, including new ones, as when a cable is pulled.
     pub fn stall(&self) {
         self.turn(Mode::Stall);
     }
 
-    /// Hands on what clients send, and drops every byte of the answers: each request is carried out, and nobody hears of it. A
-    /// connection whose answers have a gap is of no use afterwards: [`cut`](Self::cut) it before you [`pass`](Self::pass).
+    /// Passes what clients send, and drops every byte of the answers: requests are carried out, but not answered. A connection whose
+    /// answers have a gap cannot be used afterwards: [`cut`](Self::cut) it before you [`pass`](Self::pass).
     pub fn swallow(&self) {
         self.turn(Mode::Swallow);
     }
 
-    /// Ends all connections, and passes new ones to another address, as when a name means another machine.
+    /// Closes all connections, and passes new ones to another address, as when a name resolves to another machine.
     pub fn redirect(&self, upstream: SocketAddr) {
         self.cut();
         *self.shared.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
@@ -167,7 +167,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a new connection in; `None` once the proxy is cut.
+    /// Accepts a new connection; `None` once the proxy is cut.
     fn admit(&self, near: &TcpStream) -> Option<u64> {
         let mut state = self.state();
         if state.mode == Mode::Cut {
@@ -179,7 +179,7 @@ impl Shared {
         Some(id)
     }
 
-    /// Waits out a stall; whether the connection is still to live.
+    /// Waits until a stall ends. Returns whether the connection stays open.
     fn may_move(&self, id: u64) -> bool {
         let stalled = |state: &mut State| state.mode == Mode::Stall && state.connections.contains_key(&id);
         let state = self.changed.wait_while(self.state(), stalled).unwrap_or_else(PoisonError::into_inner);
@@ -197,7 +197,7 @@ impl Shared {
         self.state().connections.remove(&id);
     }
 
-    /// Connects to the other side, once the proxy passes; `None` when there is nobody, or nothing to do any more.
+    /// Connects to the upstream, once the proxy passes; `None` when there is no listener, or the connection must end.
     fn reach(&self, id: u64, near: &TcpStream) -> Option<TcpStream> {
         if !self.may_move(id) {
             return None;
@@ -210,7 +210,7 @@ impl Shared {
         Some(far)
     }
 
-    /// Moves bytes one way until that way ends, then tells the far side so.
+    /// Copies bytes in one direction until its end, then half-closes the other side.
     fn pump(&self, id: u64, mut from: &TcpStream, mut to: &TcpStream, way: Way) {
         let mut buffer = [0; 16 * 1024];
         loop {

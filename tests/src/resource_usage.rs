@@ -6,11 +6,11 @@ use std::{fmt, fs};
 /// Open files, threads and memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceUsage {
-    /// Files that it has open, sockets among them.
+    /// Open files, including sockets.
     pub files: usize,
     /// Threads.
     pub threads: usize,
-    /// Bytes that it has resident.
+    /// Resident memory in bytes.
     pub memory: u64,
 }
 

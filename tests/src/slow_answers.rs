@@ -1,4 +1,4 @@
-//! A proxy before etcd that holds back the answers to single requests, while streams pass.
+//! A proxy in front of etcd that delays the responses to unary requests, while streams pass.
 
 use std::{
     collections::HashSet,
@@ -25,8 +25,8 @@ const END_OR_ACK: u8 = 1;
 /// The setting `HEADER_TABLE_SIZE` at 0: no header refers to one before it, so that answers may overtake each other.
 const NO_TABLE: [u8; 6] = [0, 1, 0, 0, 0, 0];
 
-/// A proxy for gRPC without TLS that delays the answers to unary requests, as an etcd does whose disk is slow. What comes over
-/// streams (watches, renewals of leases) and answers to pings are not delayed. At first nothing is.
+/// A proxy for gRPC without TLS that delays the responses to unary requests, like an etcd with a slow disk. Streams (watches, lease
+/// renewals) and responses to pings are not delayed. At first nothing is.
 #[derive(Debug)]
 pub struct SlowAnswers {
     address: SocketAddr,
@@ -34,12 +34,12 @@ pub struct SlowAnswers {
     connections: Arc<AtomicUsize>,
 }
 
-/// What the two directions of one connection know of its streams.
+/// The shared state of the two directions of one connection.
 #[derive(Debug, Default)]
 struct Streams {
     /// Those on which the client has said all: unary requests.
     unary: HashSet<u32>,
-    /// Those that the client gave up.
+    /// The number that the client gave up.
     given_up: HashSet<u32>,
 }
 
@@ -71,7 +71,7 @@ impl SlowAnswers {
         Self { address, delay, connections }
     }
 
-    /// Where it listens, as a URL: `http://127.0.0.1:PORT`.
+    /// Returns its URL: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
@@ -83,7 +83,7 @@ impl SlowAnswers {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Holds back for so long each answer that comes from now on.
+    /// Delays each response from now on by this time.
     pub fn delay(&self, time: Duration) {
         *lock(&self.delay) = time;
     }

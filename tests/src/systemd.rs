@@ -1,7 +1,7 @@
-//! A systemd of the test's own, booted in private namespaces.
+//! A private systemd, booted in separate namespaces.
 //!
-//! It sees the machine's programs and network, and nothing of its units, journal, `/run` or `/tmp`; it changes
-//! nothing outside of itself. It holds systemd, journald and the units that the test brings.
+//! It shares the machine's programs and network, but not its units, journal, `/run` or `/tmp`, and changes nothing outside. It runs
+//! systemd, journald and the units of the test.
 
 use std::{
     fmt, fs,
@@ -72,7 +72,7 @@ pub enum Holds<'a> {
     CopyOf(&'a Path),
 }
 
-/// A running private systemd; dropping it ends every process in it and leaves no trace.
+/// A running private systemd. Dropping it ends every process in it, and removes everything.
 #[derive(Debug)]
 pub struct PrivateSystemd {
     /// Lives for as long as its standard input does, and cleans up after that.
@@ -101,7 +101,7 @@ impl PrivateSystemd {
         let dir = TempDir::with_prefix("palm-systemd-").expect("a temporary folder");
         stage(dir.path(), &journald, units, files).expect("writing the private systemd's files");
 
-        // The cgroup and the socket take the folder's name, which nobody else has.
+        // The cgroup and the socket take the folder's name, which is unique.
         let name = dir.path().file_name().expect("a folder has a name").to_owned();
         let ready = SocketAddr::from_abstract_name(name.as_encoded_bytes())
             .and_then(|address| UnixDatagram::bind_addr(&address))
@@ -135,7 +135,7 @@ impl PrivateSystemd {
     }
 
     fn booted(&self, ready: &UnixDatagram) -> Result<(), String> {
-        // A process that has ended has no program any more, even while nobody has asked how it ended.
+        // A process that has ended has no program any more, even before its exit status is read.
         let program = Path::new("/proc").join(&self.init).join("exe");
         let start = Instant::now();
         let mut said = [0; 4096];

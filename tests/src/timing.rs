@@ -1,14 +1,14 @@
-//! Waiting for what must happen, and telling how long it took.
+//! Waiting for conditions, and statistics of durations.
 
 use std::{
     fmt, thread,
     time::{Duration, Instant},
 };
 
-/// How often a condition is looked at that nobody announces.
+/// The polling interval.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
 
-/// Asks `look` every 10 ms until it answers `Some`, and gives back what it found.
+/// Calls `look` every 10 ms until it returns `Some`, and returns the value.
 ///
 /// # Panics
 ///
@@ -25,7 +25,7 @@ pub fn eventually<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Op
     }
 }
 
-/// What a row of measurements comes to; prints as one line of a report.
+/// The statistics of measurements; displayed as one line of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
     /// How many there were.
@@ -44,7 +44,7 @@ impl fmt::Display for Stats {
     }
 }
 
-/// Sorts `durations` and says their median and their worst.
+/// Sorts `durations` and returns their median and maximum.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! A stranger with a socket: what reaches a server's port, byte by byte.
+//! A raw client for a server's port, which sends arbitrary bytes.
 
 use std::{
     io::{self, Read, Write},
@@ -9,13 +9,13 @@ use std::{
 /// How long a wire waits for bytes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connection, over TCP or what lies on it, that says whatever the test wants it to say.
+/// A connection, over TCP or TLS, that sends whatever the test wants.
 #[derive(Debug)]
 pub struct Wire<S = TcpStream> {
     stream: S,
 }
 
-/// What a peer of ZMTP 3.1 with the mechanism NULL says first.
+/// Returns the greeting of ZMTP 3.1 with the mechanism NULL.
 #[must_use]
 pub fn greeting() -> [u8; 64] {
     let mut bytes = [0; 64];
@@ -48,7 +48,7 @@ pub fn ready(properties: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 impl Wire {
-    /// Connects, and says nothing.
+    /// Connects, and sends nothing.
     ///
     /// # Errors
     /// As connecting.
@@ -67,7 +67,7 @@ impl Wire {
         let _ = self.until_end();
     }
 
-    /// A connection that somebody else opened.
+    /// Wraps an open connection.
     ///
     /// # Errors
     /// When it is broken.
@@ -77,10 +77,10 @@ impl Wire {
         Ok(Self { stream })
     }
 
-    /// Connects and shakes hands as a DEALER.
+    /// Connects and performs the handshake of a DEALER.
     ///
     /// # Errors
-    /// When the other side does not do its part.
+    /// When the peer does not complete it.
     pub fn dealer(address: SocketAddr) -> io::Result<Self> {
         let mut wire = Self::connect(address)?;
         wire.shake_hands()?;
@@ -89,15 +89,15 @@ impl Wire {
 }
 
 impl<S: Read + Write> Wire<S> {
-    /// Says things over a stream that is open already.
+    /// Uses an open stream.
     pub fn over(stream: S) -> Self {
         Self { stream }
     }
 
-    /// Shakes hands as a DEALER.
+    /// Performs the handshake of a DEALER.
     ///
     /// # Errors
-    /// When the other side does not do its part.
+    /// When the peer does not complete it.
     pub fn shake_hands(&mut self) -> io::Result<()> {
         self.send(&greeting())?;
         self.send(&ready(&[("Socket-Type", b"DEALER")]))?;
@@ -105,10 +105,10 @@ impl<S: Read + Write> Wire<S> {
         self.frame().map(drop)
     }
 
-    /// Shakes hands as a ROUTER, over a connection that somebody else opened.
+    /// Performs the handshake of a ROUTER, over an accepted connection.
     ///
     /// # Errors
-    /// When the other side does not do its part.
+    /// When the peer does not complete it.
     pub fn open_as_router(&mut self) -> io::Result<()> {
         self.send(&greeting())?;
         self.send(&ready(&[("Socket-Type", b"ROUTER")]))?;
@@ -116,10 +116,10 @@ impl<S: Read + Write> Wire<S> {
         self.frame().map(drop)
     }
 
-    /// Says these bytes.
+    /// Sends these bytes.
     ///
     /// # Errors
-    /// When the connection is broken, or takes nothing.
+    /// When the connection is broken, or accepts nothing.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)?;
         self.stream.flush()
@@ -170,7 +170,7 @@ impl<S: Read + Write> Wire<S> {
         }
     }
 
-    /// Reads until the other side ends the connection; says how many bytes came before.
+    /// Reads until the peer closes the connection. Returns how many bytes came before.
     ///
     /// # Errors
     /// When it does not end it.
@@ -181,7 +181,7 @@ impl<S: Read + Write> Wire<S> {
         }
     }
 
-    /// The socket, for what is not said here.
+    /// Returns the socket.
     #[must_use]
     pub fn stream(&self) -> &S {
         &self.stream

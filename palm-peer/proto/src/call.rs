@@ -29,7 +29,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(5);
 /// The longest wait between two rounds.
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// Why a call has no result.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedCall {
     /// What went wrong.

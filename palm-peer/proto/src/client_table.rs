@@ -50,7 +50,7 @@ pub struct ClientTable<C, A> {
     wants_goodbye: HashSet<C>,
     /// Whether the goodbye was sent.
     said_goodbye: bool,
-    /// The connections that were told goodbye, and have not said yet that nothing more comes.
+    /// The connections that were sent a goodbye and have not acknowledged it.
     awaiting_ack: HashSet<C>,
     /// Answers that wait, oldest first, which is also the order in which they expire.
     held: BTreeMap<u64, Held<A>>,
@@ -127,7 +127,7 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
         }
     }
 
-    /// Drops the answers that have waited long enough.
+    /// Drops the answers that have expired.
     pub fn expire(&mut self, now: Instant) {
         while let Some((&oldest, held)) = self.held.first_key_value()
             && held.until <= now
@@ -159,7 +159,7 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
         self.awaiting_ack.remove(connection);
     }
 
-    /// How many were told goodbye, and may still have sent something before they heard it.
+    /// The number of connections whose goodbye is not acknowledged: they may have sent something before they received it.
     pub fn awaiting_ack(&self) -> usize {
         self.awaiting_ack.len()
     }

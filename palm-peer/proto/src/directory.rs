@@ -42,7 +42,7 @@ struct Server {
     functions: HashMap<String, Preferred>,
 }
 
-/// The instances that a client prefers among those that have a function: at most [`SUBSET`], those with the highest weight first.
+/// The instances of a function that a client prefers: at most [`SUBSET`], those with the highest weight first.
 #[derive(Debug, Default)]
 struct Preferred {
     weighed: Vec<(u64, Arc<Instance>)>,

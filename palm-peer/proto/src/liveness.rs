@@ -24,7 +24,7 @@ pub struct Seen {
     pub unanswered: u64,
     /// When bytes arrived last.
     pub received_at: Instant,
-    /// The number of the last PING that was answered.
+    /// Returns the number of the last PING that was answered.
     pub pong: u64,
     /// The number of bytes queued to be sent so far.
     pub queued: u64,

@@ -39,7 +39,7 @@ impl LastWritten {
 /// What etcd holds right after a peer saw its record disappear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemovalFacts {
-    /// When the record was last written.
+    /// The last write of the record.
     pub written: LastWritten,
     /// When it was deleted, if a live watch reported that. A listing only shows that it is absent.
     pub deleted: Option<Revision>,

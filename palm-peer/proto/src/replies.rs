@@ -11,10 +11,10 @@ use crate::limits::rate_limiter::RateLimiter;
 use std::{collections::HashMap, time::Instant};
 use uuid::Uuid;
 
-/// How many replies may come within a second that nobody ever asked for.
+/// The maximum of unsolicited replies in a second.
 pub const MAX_UNSOLICITED_PER_SECOND: u32 = 10_000;
 
-/// How often a client is told that an attempt of a message was sent elsewhere, or lost.
+/// The maximum number of reports per attempt that a message was rerouted, or lost.
 pub const MAX_REPORTS: u32 = 8;
 
 /// What a reply is.
@@ -22,9 +22,9 @@ pub const MAX_REPORTS: u32 = 8;
 pub enum Arrived<T> {
     /// It is for this receiver.
     For(T),
-    /// Nobody waits for it any more.
+    /// Its request was given up.
     Late,
-    /// Nobody asked for it.
+    /// It answers no request.
     Unsolicited,
 }
 
@@ -32,12 +32,12 @@ pub enum Arrived<T> {
 #[derive(Debug)]
 pub struct CallReplies<T> {
     pending: HashMap<u64, T>,
-    /// How many replies may come that nobody waits for any more.
+    /// The number of given-up requests whose replies may still come.
     late: u64,
 }
 
 impl<T> CallReplies<T> {
-    /// Without calls; so many replies may come that nobody waits for.
+    /// Without calls; this many replies to given-up requests may come.
     #[must_use]
     pub fn new(late: u64) -> Self {
         Self { pending: HashMap::new(), late }
@@ -59,7 +59,7 @@ impl<T> CallReplies<T> {
         self.pending.remove(&idx);
     }
 
-    /// Nobody waits for this reply any more. Returns whether somebody did.
+    /// Gives up the request of this reply. Returns whether it was outstanding.
     pub fn discard(&mut self, idx: u64) -> bool {
         let did = self.pending.remove(&idx).is_some();
         self.late += u64::from(did);
@@ -76,23 +76,23 @@ impl<T> CallReplies<T> {
 #[derive(Debug)]
 pub struct JobReplies<T> {
     jobs: HashMap<Uuid, JobRoute<T>>,
-    /// How many replies may come that nobody waits for any more.
+    /// The number of given-up requests whose replies may still come.
     late: u64,
 }
 
 #[derive(Debug)]
 struct JobRoute<T> {
     receiver: T,
-    /// What may yet come for each message. Nobody may be there to take it.
+    /// What may still come for each message, even if the job has ended.
     expected: HashMap<u64, Expected>,
 }
 
-/// What may yet come for a message.
+/// The answers and reports that may still come for a message.
 #[derive(Debug, Default)]
 struct Expected {
     /// Replies: one for each attempt.
     replies: u32,
-    /// Reports: up to [`MAX_REPORTS`] for each attempt.
+    /// Reports: up to [`MAX_REPORTS`] per attempt.
     reports: u32,
 }
 
@@ -158,7 +158,7 @@ impl<T> JobRoute<T> {
         true
     }
 
-    /// Takes one of the reports, if there is one left.
+    /// Uses up one of the allowed reports, if one is left.
     fn take_report(&mut self, idx: u64) -> bool {
         let Some(expected) = self.expected.get_mut(&idx).filter(|expected| expected.reports > 0) else { return false };
         expected.reports -= 1;
@@ -190,7 +190,7 @@ impl UnsolicitedReplies {
         Self { unsolicited: RateLimiter::new(MAX_UNSOLICITED_PER_SECOND, now), all: 0 }
     }
 
-    /// Counts a reply. Returns whether the link may stay: not when too much came that nobody asked for.
+    /// Counts a reply. Returns whether the link may stay: not after too many unsolicited replies.
     #[must_use]
     pub fn count(&mut self, was_asked_for: bool, now: Instant) -> bool {
         self.all = self.all.wrapping_add(1);

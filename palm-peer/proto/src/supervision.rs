@@ -15,7 +15,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// What to do about a failure.
+/// How to recover from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Restart the task after this time.

@@ -1,4 +1,4 @@
-//! What a person does to the mesh: looks at it, takes servers out, clears it.
+//! The operations of administration: listing and removing servers, and resetting the mesh.
 
 use crate::leader::tombstones::{Removal, Removed};
 use crate::{
@@ -27,16 +27,16 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a view of the mesh waits for more changes before it tells of the first: a server that joins makes several.
+/// How long a watch collects changes before it reports them: a server that joins causes several.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// How many candidates are asked for to find the one that leads: there is one for each server.
+/// How many candidates are read to find the leader: there is one candidate per server.
 const OLDEST_CANDIDATES: usize = 4;
 
 /// What to do when etcd is out of space.
 const MAKE_SPACE: &str = "compact, defragment and disarm the alarm, as docs/operations.md says";
 
-/// The mesh's part of etcd, for a person.
+/// The keys of the mesh in etcd, for administration.
 #[derive(Clone)]
 pub(super) struct MeshAdmin {
     etcd: Etcd,
@@ -46,23 +46,23 @@ pub(super) struct MeshAdmin {
 }
 
 impl MeshAdmin {
-    /// Nothing is asked yet.
+    /// Creates it without a request.
     pub(super) fn new(etcd: Etcd, config: &ValidConfig) -> Self {
         Self { etcd, keys: config.keys(), endpoints: config.etcd.join(", "), time: config.join_timeout }
     }
 
-    /// Makes sure that etcd answers, and answers us.
+    /// Checks that etcd answers, and accepts our credentials.
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.bounded(self.etcd.get(&self.keys.reset())).await.map(drop)
     }
 
-    /// All that is stored under `/servers/`, and who leads, at one moment.
+    /// Returns everything under `/servers/`, and which server leads, at one revision.
     pub(super) async fn servers(&self) -> Result<Vec<ServerEntry>, Error> {
         let (servers, election) = self.bounded(self.read(Operation::get_prefix(&self.keys.servers()))).await?;
         Ok(server_entries(&self.keys, &servers, &election))
     }
 
-    /// Takes one record out, with a note, so that its server stays out.
+    /// Deletes one record and puts a tombstone, so that its server stays out.
     pub(super) async fn remove(&self, name: &str) -> Result<ServerEntry, Error> {
         let removed = self.bounded(self.try_to_remove(name)).await?;
         match removed {
@@ -83,7 +83,7 @@ impl MeshAdmin {
         let key = format!("{}{name}", self.keys.servers());
         let (found, election) = self.read(Operation::get(&key)).await?;
         let Some(entry) = server_entries(&self.keys, &found, &election).pop() else { return Ok(None) };
-        // Only what has a uuid can be a server that asks why it is gone.
+        // Only an entry with a uuid can belong to a server that looks for a tombstone.
         let uuid = name.parse::<Uuid>().ok().filter(|uuid| uuid.to_string() == name);
         let Some(uuid) = uuid else {
             let deletion = Transaction::new().present(&key).then(Operation::delete(&key));
@@ -99,7 +99,7 @@ impl MeshAdmin {
         })
     }
 
-    /// Clears everything in one transaction, and leaves a mark that tells the servers to come back.
+    /// Clears everything in one transaction, and puts a mark that makes the servers re-register.
     pub(super) async fn reset(&self) -> Result<ResetTracker, Error> {
         let keys = &self.keys;
         let mark = serde_json::json!({ "when": wall_clock::timestamp() }).to_string();
@@ -112,7 +112,7 @@ impl MeshAdmin {
         let marking = clearing.clone().then(Operation::put(&keys.reset(), mark, Lease::None));
         let cleared = self.bounded(async {
             match self.etcd.transact(marking).await {
-                // It takes deletions all the same.
+                // etcd still accepts deletions.
                 Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
                     Ok((self.etcd.transact(clearing).await?, false))
                 }
@@ -132,7 +132,7 @@ impl MeshAdmin {
         })
     }
 
-    /// Follows what [`servers`](Self::servers) tells.
+    /// Watches what [`servers`](Self::servers) returns.
     pub(super) fn watch(&self) -> MembersWatch {
         MembersWatch {
             keys: self.keys.clone(),
@@ -143,7 +143,8 @@ impl MeshAdmin {
         }
     }
 
-    /// Reads something, and the oldest candidates, of which the first leads, at one moment. Keys that no peer put must not hide it.
+    /// Runs a read together with one of the oldest candidates, at one revision; the first valid candidate leads. Keys that no peer put
+    /// must not hide it.
     async fn read(&self, what: Operation) -> Result<(Vec<KeyValue>, Vec<KeyValue>), EtcdError> {
         let mut max = OLDEST_CANDIDATES;
         loop {
@@ -157,7 +158,7 @@ impl MeshAdmin {
         }
     }
 
-    /// Waits no longer than the options allow.
+    /// Bounds a request by `join_timeout`.
     async fn bounded<T>(&self, request: impl Future<Output = Result<T, EtcdError>>) -> Result<T, Error> {
         let answered = timer::timeout(self.time, request).await.map_err(|_| {
             let message = format!("etcd cannot be reached: no answer within {:?} at {}", self.time, self.endpoints);
@@ -167,39 +168,39 @@ impl MeshAdmin {
     }
 }
 
-/// What the two reads of a transaction found.
+/// The results of the two reads of a transaction.
 fn two(reads: Vec<Vec<KeyValue>>) -> (Vec<KeyValue>, Vec<KeyValue>) {
     let mut reads = reads.into_iter();
     (reads.next().unwrap_or_default(), reads.next().unwrap_or_default())
 }
 
-/// What follows a reset.
+/// Tracks which servers re-register after a reset.
 pub(super) struct ResetTracker {
-    /// What was stored before.
+    /// The entries before the reset.
     pub removed: Vec<ServerEntry>,
-    /// By its key, each server that was there and has not come back.
+    /// The servers that have not re-registered, by key.
     pub missing: BTreeMap<String, ServerEntry>,
     /// Whether the mark was put; if not, etcd is out of space.
     pub marked: bool,
-    /// When the reset was; `None` when etcd's history has gone back since.
+    /// The revision of the reset; `None` when etcd's history has gone back since.
     at: Option<Revision>,
     watch: Watch,
 }
 
 impl ResetTracker {
-    /// Waits until nobody is missing any more, or nobody has come back for as long as `quiet`, or the limit is reached.
+    /// Waits until no server is missing, or none has re-registered for `quiet`, or the limit is reached.
     pub(super) async fn wait(&mut self, quiet: Duration, limit: Duration) {
         let began = Instant::now();
         let mut deadline = began + quiet.min(limit);
         while !self.missing.is_empty() {
             let Ok(change) = timer::timeout_at(deadline, self.watch.next()).await else { return };
             match change {
-                // A key's identity is when it was created: all that there were are gone.
+                // A key created after the reset is a new registration.
                 Change::Put { current, .. } if self.at.is_some_and(|at| current.created > at) => {
                     let is_back = self.missing.remove(&current.key).is_some();
                     deadline = if is_back { (Instant::now() + quiet).min(began + limit) } else { deadline };
                 }
-                // The reset itself is undone: what stands there may be of before.
+                // The reset itself is undone: the keys may be from before it.
                 Change::NewHistory => self.at = None,
                 _ => {}
             }
@@ -207,7 +208,7 @@ impl ResetTracker {
     }
 }
 
-/// A folder that is followed.
+/// A watched key prefix.
 struct WatchedPrefix {
     watch: Watch,
     synced: bool,
@@ -231,19 +232,19 @@ impl WatchedPrefix {
     }
 }
 
-/// The servers and who leads, followed.
+/// A watch of the servers and of the leader.
 pub(super) struct MembersWatch {
     keys: Keys,
     servers: WatchedPrefix,
     election: WatchedPrefix,
-    /// What was told last; `None` before, and while what was told may be out of date.
+    /// The entries reported last; `None` before that, and while they may be stale.
     shown: Option<Vec<ServerEntry>>,
-    /// That it may be out of date has been told.
+    /// Whether it has been reported that the entries may be stale.
     stale_reported: bool,
 }
 
 impl MembersWatch {
-    /// All entries, once and whenever they change; an error when they may be out of date from now on.
+    /// Returns all entries, first now and then whenever they change; an error when they may be stale from now on.
     pub(super) async fn next(&mut self) -> Result<Vec<ServerEntry>, Error> {
         loop {
             self.change().await;
@@ -272,7 +273,7 @@ impl MembersWatch {
         }
     }
 
-    /// Takes one change in. Cancel safe.
+    /// Waits for one change and applies it. Cancel safe.
     async fn change(&mut self) {
         let (of_servers, change) = {
             let (servers, election) = (pin!(self.servers.watch.next()), pin!(self.election.watch.next()));

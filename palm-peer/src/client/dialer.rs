@@ -34,30 +34,30 @@ use uuid::Uuid;
 /// Why a link could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OpenError {
-    /// No process listens there.
+    /// The connection was refused: no process listens there.
     Refused,
     /// Another server listens there.
     Impostor(Uuid),
-    /// Nobody answered for so long; nothing is proven.
+    /// There was no answer for this long; nothing is proven.
     Silent(Duration),
-    /// This host has no route to addresses of that kind, such as IPv6; nothing is proven.
+    /// This host has no route to the address family, such as IPv6; nothing is proven.
     NoRoute(String),
-    /// It did not get that far; nothing is proven.
+    /// The attempt failed for another reason; nothing is proven.
     Failed(String),
-    /// The host has several addresses, and each failed in its own way.
+    /// The host has several addresses, and each failed for its own reason.
     AllFailed(Vec<(SocketAddr, OpenError)>),
-    /// This process lacks something that it needs to connect, such as a file descriptor; nothing is said about the other side.
+    /// This process lacks a resource, such as a file descriptor; this says nothing about the server.
     Local(String),
 }
 
 impl OpenError {
-    /// Whether this proves that the process that used to answer there is gone.
+    /// Returns whether this proves that the process that used to answer there is gone.
     pub(crate) fn proves_gone(&self) -> bool {
         match self {
             Self::Refused | Self::Impostor(_) => true,
             Self::Silent(_) | Self::NoRoute(_) | Self::Failed(_) | Self::Local(_) => false,
             Self::AllFailed(failures) => {
-                // A family that this host cannot use says nothing, so the other one decides.
+                // An address family that this host cannot use says nothing, so the other one decides.
                 let usable = |v6| failures.iter().any(|(a, e)| a.is_ipv6() == v6 && !matches!(e, Self::NoRoute(_)));
                 let mut counted = failures.iter().filter(|(address, _)| usable(address.is_ipv6())).peekable();
                 counted.peek().is_some() && counted.all(|(_, error)| error.proves_gone())
@@ -65,7 +65,7 @@ impl OpenError {
         }
     }
 
-    /// Whether the failure is this process's own, and says nothing about the other side.
+    /// Returns whether the error is local, and says nothing about the server.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Local(_) => true,
@@ -74,7 +74,7 @@ impl OpenError {
         }
     }
 
-    /// Whether it may answer in a while: who is silent may have much to do.
+    /// Returns whether another attempt may succeed later: a silent server may be busy.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Silent(_) => true,
@@ -83,7 +83,7 @@ impl OpenError {
         }
     }
 
-    /// Of a host's addresses, of which at least one was tried.
+    /// Returns the error for a host, of whose addresses at least one was tried.
     fn of_all(mut failures: Vec<(SocketAddr, Self)>) -> Self {
         if failures.len() > 1 {
             return Self::AllFailed(failures);
@@ -91,12 +91,12 @@ impl OpenError {
         failures.pop().map_or_else(|| Self::Failed("it has no address".into()), |(_, error)| error)
     }
 
-    /// Of an address that does not let us in.
+    /// Returns the error for an address that does not accept the connection.
     fn of_connect(address: SocketAddr, error: Option<io::Error>, time: Duration) -> Self {
         let Some(error) = error else { return Self::Silent(time) };
         match error.kind() {
             io::ErrorKind::NetworkUnreachable => Self::NoRoute(error.to_string()),
-            // So says a system whose IPv6 is switched off. Of IPv4, it says that all ports are in use.
+            // The error of a system with IPv6 switched off. For IPv4, it means that all local ports are in use.
             io::ErrorKind::AddrNotAvailable if address.is_ipv6() => Self::NoRoute(error.to_string()),
             _ => error.into(),
         }
@@ -129,7 +129,7 @@ impl From<tls::TlsError> for OpenError {
 impl From<HandshakeError> for OpenError {
     fn from(unopened: HandshakeError) -> Self {
         Self::Failed(match &unopened {
-            // What the server thinks of our certificate comes with its first bytes.
+            // The server's verdict on our certificate comes with its first bytes.
             HandshakeError::Broken(error) => {
                 tls::explain(error).map_or_else(|| unopened.to_string(), |why| why.to_string())
             }
@@ -148,49 +148,49 @@ impl From<io::Error> for OpenError {
     }
 }
 
-/// More than the log of a server can say between two probes, in bytes.
+/// The longest log digest, in bytes: more than a server can log between two probes.
 const LONGEST_DIGEST: usize = 4 * 1024 * 1024;
 
-/// Opens links in the name of one client or server.
+/// Opens links for one client or server.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     me: Uuid,
     limits: Limits,
     credentials: Option<Arc<Credentials>>,
-    /// On whose thread the links' own tasks run; `None` is the library's executor, which functions may share.
+    /// The thread on which the links' tasks run; `None` is the library's executor, which functions may share.
     home: Option<Etcd>,
 }
 
 impl Dialer {
-    /// What it speaks TLS with, if it does.
+    /// The credentials for TLS, if it is used.
     pub(crate) fn credentials(&self) -> Option<Arc<Credentials>> {
         self.credentials.clone()
     }
 
-    /// Opens links in the name of `me`, over TLS if there are credentials.
+    /// Creates a dialer for `me`, with TLS if there are credentials.
     pub(crate) fn new(me: Uuid, config: &ValidConfig, credentials: Option<Arc<Credentials>>) -> Self {
         Self { me, limits: Limits::for_payloads(config.max_payload), credentials, home: None }
     }
 
-    /// Returns a dialer for health checks: answers are shorter, and links live on etcd's thread, so that a function that
-    /// blocks the executor does not make all other servers look mute.
+    /// Returns a dialer for health checks: answers are shorter, and the links' tasks run on etcd's thread, so that a function that
+    /// blocks the executor does not make all other servers look unresponsive.
     pub(crate) fn for_probes(&self, etcd: &Etcd) -> Self {
         Self { limits: Limits::for_payloads(LONGEST_DIGEST), home: Some(etcd.clone()), ..self.clone() }
     }
 
-    /// Who opens them.
+    /// Returns the uuid of the client or server that opens the links.
     pub(crate) fn me(&self) -> Uuid {
         self.me
     }
 
-    /// Connects to `endpoint` (`tcp://host:port`) and has `server` prove that it is behind it. All addresses of the host are
-    /// tried, also when one lets us in but the server does not prove to be there. Fails when nobody, somebody else, or nothing
-    /// that answers within `time` is there.
+    /// Connects to `endpoint` (`tcp://host:port`), and checks that the server there has the uuid `server`. All addresses of the host
+    /// are tried, also when one accepts the connection but the server there has another uuid. Fails when no server, another server,
+    /// or none that answers within `time` is there.
     pub(crate) async fn open(&self, endpoint: &str, server: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
         self.open_for_jobs(endpoint, server, time, ReplyRouter::default()).await
     }
 
-    /// As [`Dialer::open`], with answers to messages of jobs going to `jobs`.
+    /// As [`Dialer::open`]; answers to messages of jobs go to `jobs`.
     pub(crate) async fn open_for_jobs(
         &self,
         endpoint: &str,
@@ -214,7 +214,7 @@ impl Dialer {
             };
             left.retain(|other| *other != at);
             let now = Instant::now();
-            // Who lets us in and then says nothing must leave time for the other addresses.
+            // An address that accepts and then stays silent must leave time for the other addresses.
             let until = if left.is_empty() { deadline } else { now + deadline.saturating_duration_since(now) / 2 };
             let opening = timer::timeout_at(until, self.open_over(tcp, host(address), server, jobs.clone())).await;
             match opening.unwrap_or(Err(OpenError::Silent(time))) {
@@ -249,7 +249,7 @@ impl Dialer {
         })?;
         match frames.first().and_then(|header| Answer::decode(header)) {
             Some(answer) if answer.server == server => {
-                // From here on it may send our answers over this connection.
+                // From here on the server may send our answers over this connection.
                 say(message::encode_hello(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
                 let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
                 self.spawn(Name::LinkReader, receiving);
@@ -269,7 +269,7 @@ impl Dialer {
     }
 }
 
-/// The host of `host:port`, without the brackets of an IPv6 address.
+/// Returns the host of `host:port`, without the brackets of an IPv6 address.
 fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')

@@ -1,4 +1,4 @@
-//! How a client learns what can be reached, and keeps it up to date.
+//! Discovery: maintains a client's directory of reachable instances.
 
 use crate::io::{
     etcd::{Change, Etcd, KeyValue, Target},
@@ -14,15 +14,15 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long after the TTL the servers of a new history may take to be published again.
+/// How long beyond the TTL the servers may take to be published again in a new history of etcd.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Keeps what can be reached.
+/// A store of the reachable instances.
 pub(crate) trait KeepsDirectory {
-    /// The names and uuids of all instances that it knows.
+    /// Returns the names and uuids of all known instances.
     fn known(&self) -> HashSet<(String, Uuid)>;
 
-    /// Applies what has changed.
+    /// Applies changes.
     fn update(&self, updates: Vec<Update>);
 }
 
@@ -38,7 +38,8 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    /// Follows what is published in this folder of etcd, by servers with leases of this TTL. The receiver hears when all is known.
+    /// Follows what is published in this folder of etcd, by servers with leases of this TTL. The receiver is notified when the
+    /// first listing is complete.
     pub(crate) fn new(folder: String, ttl: Duration) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (tx, listed) = oneshot::channel();
         let discovery = Self { folder, ttl, listed: Mutex::new(Some(tx)), last_error: Mutex::default() };
@@ -72,7 +73,7 @@ impl Discovery {
                 }
                 None => known.give_up_missing(),
             }
-            // A half-told list would hide what is there.
+            // An incomplete list would hide instances.
             if known.synced {
                 client.update(std::mem::take(&mut known.updates));
                 let listed = lock(&self.listed).take();
@@ -84,16 +85,16 @@ impl Discovery {
     }
 }
 
-/// What is known of what can be reached.
+/// The state of discovery.
 #[derive(Default)]
 struct Known {
     synced: bool,
-    /// What has changed and has not been passed on.
+    /// Changes that have not been applied to the store.
     updates: Vec<Update>,
-    /// What could be reached before and has not been listed. In a new history of etcd's it may be there all the same: until it
-    /// has had the time to register anew, it counts.
+    /// Instances that were reachable before and have not been listed. In a new history of etcd they may still be alive: they stay
+    /// until they have had the time to register again.
     missing: HashSet<(String, Uuid)>,
-    /// Until when.
+    /// Until when these stay.
     until: Option<Instant>,
 }
 
@@ -131,7 +132,7 @@ impl Known {
     }
 
     fn deleted(&mut self, server: String, uuid: Uuid) {
-        // Only a listing shows what a new history lacks.
+        // Only a listing shows which keys a new history lacks.
         if self.until.is_some() && !self.synced {
             self.missing.insert((server, uuid));
         } else {

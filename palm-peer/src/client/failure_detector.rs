@@ -20,7 +20,7 @@ use uuid::Uuid;
 const RECONNECT_WITHIN: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(150), Duration::from_millis(300), Duration::from_secs(1)];
 
-/// How long to wait between these tries.
+/// The wait between these attempts.
 const BETWEEN: Duration = Duration::from_millis(20);
 
 /// How long a server may take to answer over a link that stands.

@@ -61,40 +61,40 @@ impl Job {
         Self { mesh, pipeline, limits }
     }
 
-    /// Bounds what is under way or waits to be consumed: messages (default 1024) and bytes (default 64 MiB). Nothing is
-    /// pulled from the input beyond it; one message may always go. At least 1 of each.
+    /// Sets the window: how many messages (default 1024) and bytes (default 64 MiB) may be in flight or wait to be consumed. Nothing
+    /// is pulled from the input beyond it; one message is always allowed. At least 1 of each.
     pub fn window(mut self, messages: usize, bytes: usize) -> Self {
         self.limits.messages = messages.max(1);
         self.limits.bytes = bytes.max(1);
         self
     }
 
-    /// How often a message is tried at most; default 3, at least 1.
+    /// Sets the maximum number of attempts of a message; default 3, at least 1.
     ///
-    /// A message is tried again when a server that it was to go through goes down, or when a third of its time has passed
-    /// without an answer. Whether it was lost is not known then: an answer to an earlier attempt is as good as any, and a
-    /// message ends in `unreachable` only when none is answered within a third of its time after the last one went wrong. So
-    /// it survives any number of servers that die where it has been already.
+    /// A message is retried when a server of its route is lost, or when a third of its time has passed without an answer. It is not
+    /// known then whether it was lost: an answer to any earlier attempt counts, and a message ends in `unreachable` only when none is
+    /// answered within a third of its time after the last attempt failed. So it survives the loss of any number of servers that it
+    /// has already passed.
     ///
-    /// Being refused is no attempt: the server is busy or leaving, or the stage before cannot reach it. That goes on until the deadline,
-    /// with growing pauses.
+    /// Rejections (busy, leaving, next stage unreachable) do not count as attempts; they are retried with backoff until the
+    /// deadline.
     ///
-    /// A message that takes down each server that runs it takes down no more than this. Those that went down with it do not
-    /// lose all their attempts in its company: last attempts after a loss are made one after the other.
+    /// A poison message (one that crashes every server that runs it) crashes at most this many servers. Final attempts after a loss
+    /// are serialised, so that other messages do not lose all their attempts beside it.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.limits.attempts = attempts.max(1);
         self
     }
 
-    /// How long a message may take in all; the options' `timeout` unless set. After a third of it without an answer, another
-    /// attempt is made beside the first.
+    /// Sets how long a message may take in total; default `Config::timeout`. After a third of it without an answer, another attempt is
+    /// made beside the first.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.limits.deadline = time;
         self.limits.attempt_timeout = time / 3;
         self
     }
 
-    /// Gives results as they complete, instead of in the order of the messages.
+    /// Yields results as they complete, instead of in the order of the messages.
     pub fn unordered(mut self) -> Self {
         self.limits.ordered = false;
         self
@@ -104,7 +104,7 @@ impl Job {
     /// (backpressure); dropping the results cancels it.
     ///
     /// # Errors
-    /// When a stage of the pipeline names nothing that can be reached now; nothing was pulled then.
+    /// When a stage of the pipeline has no reachable instance; nothing was pulled then.
     pub fn run<S>(self, messages: S) -> Result<JobResults, CallError>
     where
         S: Stream + Send + Unpin + 'static,
@@ -135,7 +135,7 @@ impl Job {
     }
 }
 
-/// What the messages of a job ended in: a stream of each message's number, from 0, and its result or error.
+/// The results of a job: a stream of each message's index, from 0, and its result or error.
 #[must_use = "a job goes on only while its results are polled"]
 pub struct JobResults {
     running: Pin<Box<dyn Stream<Item = (u64, Outcome)> + Send>>,
@@ -143,7 +143,7 @@ pub struct JobResults {
 }
 
 impl JobResults {
-    /// How the job is getting on, to be read while it runs, from anywhere.
+    /// Returns the progress of the job, which can be read from anywhere while it runs.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress.clone()
@@ -165,7 +165,7 @@ impl fmt::Debug for JobResults {
     }
 }
 
-/// How a job is getting on. Cheap to clone and to read.
+/// The progress of a job. Cheap to clone and to read.
 #[derive(Debug, Clone)]
 pub struct Progress {
     counts: Arc<Mutex<Counts>>,
@@ -173,31 +173,31 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Messages pulled from the input.
+    /// Returns the number of messages pulled from the input.
     #[must_use]
     pub fn sent(&self) -> u64 {
         lock(&self.counts).pulled
     }
 
-    /// Messages that ended in a result.
+    /// Returns the number of messages that ended in a result.
     #[must_use]
     pub fn done(&self) -> u64 {
         lock(&self.counts).done
     }
 
-    /// Messages that ended in an error.
+    /// Returns the number of messages that ended in an error.
     #[must_use]
     pub fn failed(&self) -> u64 {
         lock(&self.counts).failed
     }
 
-    /// Attempts beyond the first of a message, for which a function may have run again.
+    /// Returns the number of attempts beyond the first of each message, for which a function may have run again.
     #[must_use]
     pub fn retried(&self) -> u64 {
         lock(&self.counts).retried
     }
 
-    /// Messages that ended, per second since the start.
+    /// Returns the messages that ended per second since the start.
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn rate(&self) -> f64 {
@@ -211,25 +211,25 @@ impl Progress {
 pub struct JobError(MessageError);
 
 impl JobError {
-    /// What went wrong, for programs.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> CallErrorKind {
         self.0.failure.kind
     }
 
-    /// The message of the server or client that found the error.
+    /// Returns the message of the server or client that found the error.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.failure.message
     }
 
-    /// The stage that it went wrong at, from 0.
+    /// Returns the stage that failed, from 0.
     #[must_use]
     pub fn stage(&self) -> usize {
         self.0.stage
     }
 
-    /// The server that it went wrong at; `None` when no server was involved.
+    /// Returns the server that failed; `None` when no server was involved.
     #[must_use]
     pub fn server(&self) -> Option<Uuid> {
         self.0.server

@@ -1,4 +1,4 @@
-//! The links of one job: opened to all instances that its messages may go through, and listened to for their end.
+//! The links of one job: opened to all instances that its messages may go through, and watched for their end.
 
 use crate::{
     client::{
@@ -19,23 +19,23 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long after a link could not be opened to try again, while the instance is published.
+/// The wait before opening a link is tried again, while the instance is published.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What became of a link.
+/// An event of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
-    /// There is one now.
+    /// It was opened.
     Open,
     /// It ended after a goodbye, and nothing is lost with it.
     ClosedByGoodbye,
-    /// It broke, or its instance gives no sign of life.
+    /// It broke, or its instance did not answer a liveness check.
     Gone(Uuid),
-    /// It could not be opened, so an instance that a stage may have chosen cannot answer.
+    /// It could not be opened, so its instance, which a stage may have chosen, cannot answer.
     Unreachable(Uuid),
 }
 
-/// How a link ended, or whether its instance gave a sign of life.
+/// How a link ended, or the result of a liveness check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkEnd {
     Broken { closed_by_goodbye: bool },
@@ -43,20 +43,19 @@ enum LinkEnd {
     Unresponsive,
 }
 
-/// The links that a job uses, kept although their server may no longer be published, until they end.
+/// The links that a job uses, kept until they end even if their server is no longer published.
 pub(crate) struct Links {
     mesh: Arc<Mesh>,
     kept: HashMap<Uuid, Arc<Link>>,
-    /// While messages are under way, all links are watched: an answer may come over any of them, also over one that nothing
-    /// was sent over.
+    /// While messages are in flight, all links are watched: an answer may come over any of them, even one that nothing was sent over.
     watched: HashMap<Uuid, Interest>,
     busy: bool,
-    /// Links being opened, whether or not a message is for them yet: a stage that forwards a message may choose their
-    /// instances, and these must be able to answer.
+    /// Links being opened, with or without a message for them: a stage that forwards a message may choose their instances, which must
+    /// be able to answer.
     preparing: FuturesUnordered<BoxFuture<'static, Arc<Instance>>>,
-    /// Whose they are.
+    /// The mesh that owns the links.
     prepared: HashSet<Uuid>,
-    /// Waits for the end of the links, and for signs of life.
+    /// The awaited ends of links and liveness checks.
     ends: FuturesUnordered<BoxFuture<'static, (Uuid, LinkEnd)>>,
 }
 
@@ -73,7 +72,7 @@ impl Links {
         }
     }
 
-    /// Says whether messages are under way.
+    /// Sets whether messages are in flight.
     pub(crate) fn set_busy(&mut self, busy: bool) {
         if std::mem::replace(&mut self.busy, busy) == busy {
             return;
@@ -84,22 +83,22 @@ impl Links {
         }
     }
 
-    /// The link to an instance, if messages can be sent over it.
+    /// Returns the link to an instance, if messages can be sent over it.
     pub(crate) fn open(&self, instance: Uuid) -> Option<&Arc<Link>> {
         self.kept.get(&instance).filter(|link| link.is_open())
     }
 
-    /// Whether the end of an instance's link will be told, if it has one.
+    /// Returns whether the end of an instance's link will be reported.
     pub(crate) fn keeps(&self, instance: Uuid) -> bool {
         self.kept.contains_key(&instance)
     }
 
-    /// Whether it will be told when an instance cannot answer any more, or cannot answer at all.
+    /// Returns whether it will be reported when an instance cannot answer.
     pub(crate) fn tells_of(&self, instance: Uuid) -> bool {
         self.keeps(instance) || self.prepared.contains(&instance)
     }
 
-    /// Has a link to each of these opened, for as long as it is published.
+    /// Opens a link to each of these, and retries while it is published.
     pub(crate) fn prepare<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
         for instance in instances {
             if !self.watch(instance.uuid) && self.prepared.insert(instance.uuid) {
@@ -108,7 +107,7 @@ impl Links {
         }
     }
 
-    /// Takes a link that was opened into use, and waits for its end, once. Says whether there is one.
+    /// Starts to use a link that was opened, and to wait for its end. Returns whether there is one.
     pub(crate) fn watch(&mut self, instance: Uuid) -> bool {
         if self.open(instance).is_some() {
             return true;
@@ -127,7 +126,7 @@ impl Links {
         true
     }
 
-    /// Has an instance that is no longer published show that it still answers.
+    /// Checks the liveness of an instance that is no longer published.
     pub(crate) fn question(&mut self, instance: Uuid) {
         if let Some(link) = self.kept.get(&instance) {
             self.ends.push(check_liveness(instance, Arc::clone(link)));
@@ -148,7 +147,7 @@ impl Links {
         }
         let (instance, end) = loop {
             match self.ends.poll_next_unpin(cx) {
-                // It finishes what it has; its link ends when it is done.
+                // It finishes its messages; its link ends when it is done.
                 Poll::Ready(Some((_, LinkEnd::Alive))) => {}
                 Poll::Ready(Some(ended)) => break ended,
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -162,7 +161,7 @@ impl Links {
         Poll::Ready(if closed_by_goodbye { LinkEvent::ClosedByGoodbye } else { LinkEvent::Gone(instance) })
     }
 
-    /// The attempt to open a link has ended. It is tried again while the instance is published.
+    /// Handles the end of an attempt to open a link. It is tried again while the instance is published.
     fn was_prepared(&mut self, instance: &Arc<Instance>) -> LinkEvent {
         if self.watch(instance.uuid) {
             self.prepared.remove(&instance.uuid);
@@ -177,15 +176,15 @@ impl Links {
     }
 }
 
-/// Opens a link, if that can be done; the link is the mesh's.
+/// Opens a link, which belongs to the mesh.
 async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> Arc<Instance> {
     timer::sleep(pause).await;
-    // A message that needs it will be told why there is none, and so must not have more time than this.
+    // A message that needs the link fails with the reason, so it must not wait longer than this.
     let _ = mesh.link_to(&instance, Instant::now() + OPEN_WITHIN * 2).await;
     instance
 }
 
-/// Asks an instance whether it still answers. The end of its link, which may come first, is told by the link itself: after a
+/// Checks whether an instance still answers. The end of its link, which may come first, is reported by the link itself: after a
 /// goodbye nothing is lost with it.
 fn check_liveness(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, LinkEnd)> {
     let answers = failure_detector::answers(instance, link);

@@ -1,4 +1,4 @@
-//! A link: one connection to one server, whose identity was proven, with the requests that wait for its answers.
+//! A link: one connection to one server whose uuid was verified, with the requests that wait for its answers.
 
 mod watch;
 
@@ -29,7 +29,7 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Why a request that was sent has no reply.
+/// The connection broke before the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
 
@@ -41,10 +41,10 @@ pub(crate) struct Link {
     sender: dealer::Sender,
     jobs: ReplyRouter,
     next: AtomicU64,
-    /// Whether the server said goodbye: then nothing of ours is lost with it. Held while something is sent, so that what we
-    /// say in return is our last word.
+    /// Whether the server said goodbye: then none of our messages is lost with it. Locked while something is sent, so that our answer
+    /// to the goodbye is the last message.
     closed_by_goodbye: Mutex<bool>,
-    /// The requests under way; `None` once the link is broken.
+    /// The requests in flight; `None` once the link is broken.
     pending: Mutex<Option<Pending>>,
     broken: Shared<oneshot::Receiver<()>>,
     close: Mutex<Option<oneshot::Sender<()>>>,
@@ -52,8 +52,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A link over a connection whose server has proven who it is, and was greeted, and what takes in the answers: a future that ends with
-    /// the link, to be run in the background.
+    /// Returns a link over a connection whose server was verified and greeted, and the future that reads the answers, which ends with
+    /// the link and must be run in the background.
     pub(crate) fn new(
         client: Uuid,
         jobs: ReplyRouter,
@@ -68,7 +68,7 @@ impl Link {
             jobs,
             next: AtomicU64::new(0),
             closed_by_goodbye: Mutex::new(false),
-            // Nobody waits for the answer to the greeting.
+            // No request waits for the answer to the greeting.
             pending: Mutex::new(Some(CallReplies::new(1))),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
@@ -78,42 +78,42 @@ impl Link {
         (link, receiving)
     }
 
-    /// How many requests wait for their answers.
+    /// Returns how many requests wait for their answers.
     pub(crate) fn in_flight(&self) -> usize {
         self.lock().as_ref().map_or(0, CallReplies::in_flight)
     }
 
-    /// Whether the connection has ended.
+    /// Returns whether the connection has ended.
     pub(crate) fn is_broken(&self) -> bool {
         self.lock().is_none()
     }
 
-    /// Whether the server said goodbye before the connection ended: all that we sent is answered or passed on, or will be.
+    /// Returns whether the server said goodbye: everything that we sent is answered or forwarded, or will be.
     pub(crate) fn ended_in_order(&self) -> bool {
         *lock(&self.closed_by_goodbye)
     }
 
-    /// Whether something can be sent, and is likely to get there.
+    /// Returns whether messages can be sent, and are likely to arrive.
     pub(crate) fn is_open(&self) -> bool {
         !self.is_broken() && !self.ended_in_order() && !self.is_suspect()
     }
 
-    /// Whether a PING was not answered in time: the process is busy, or frozen. What is new should go another way.
+    /// Returns whether a PING was not answered in time: the process is busy or frozen. New messages should use another link.
     pub(crate) fn is_suspect(&self) -> bool {
         self.pulse.is_suspect()
     }
 
-    /// Has the link watched as if an answer were outstanding, for as long as this lives.
+    /// Watches the link as if an answer were outstanding, while the returned guard lives.
     pub(crate) fn watch(&self) -> Interest {
         Interest::new(&self.pulse)
     }
 
-    /// Finds out whether the connection still works while something is outstanding, and breaks the link when it does not.
-    /// Ends with the link; to be run in the background.
+    /// Checks whether the connection still works while something is outstanding, and breaks the link when it does not. Ends with the
+    /// link; must be run in the background.
     pub(crate) fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
         let ending = BreakOnDrop(Arc::downgrade(self));
         let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place);
-        // A link that nobody watches any more could be dead for ever.
+        // A link that is no longer watched could stay dead unnoticed.
         watching.map(move |()| drop(ending))
     }
 
@@ -135,10 +135,9 @@ impl Link {
         self.broken.clone().map(drop)
     }
 
-    /// Sends a request, under this link's client and a number of its own. The future gives the reply, or [`Broken`] when the
-    /// connection ended first: then the function may have run or not. Dropping it forgets the request, whose answer is then
-    /// dropped. Fails with `unreachable` when the link is broken already, `bad_message` when the header is too long: then the
-    /// function did not run.
+    /// Sends a request with this link's client and a unique index. The future returns the reply, or [`Broken`] when the connection
+    /// ended first: then the function may or may not have run. Dropping the future drops the answer. Fails with `unreachable` when the
+    /// link is already broken, `bad_message` when the header is too long: then the function did not run.
     pub(crate) fn request(
         self: &Arc<Self>,
         request: &mut Request,
@@ -149,7 +148,7 @@ impl Link {
         request.idx = Some(idx);
         let header = request.encode();
         if header.len() > message::MAX_HEADER_BYTES {
-            // The server would not read it, and so answer without the number that the answer is known by.
+            // The server would not read such a header, and would answer without the index that identifies the request.
             let text = format!("header of {} bytes, {} at most", header.len(), message::MAX_HEADER_BYTES);
             return Err(CallFailure::new(CallErrorKind::BadMessage, text));
         }
@@ -171,7 +170,7 @@ impl Link {
         let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
         self.pulse.stir();
         Ok(async move {
-            // All of it moves in, not the field alone.
+            // Moves the whole value into the future, not only the field.
             let mut forget = forget;
             let reply = reply.await;
             // The answer, or the end of the link, has removed it already.
@@ -180,9 +179,9 @@ impl Link {
         })
     }
 
-    /// Sends a message of a job as it is. Its answer goes to the job, over whichever link it comes. Gives its number among
-    /// those that were posted: once so many have [arrived](Fate::arrived), this one has. Fails with `unreachable` when the link
-    /// is broken: then no function ran.
+    /// Sends a message of a job unchanged. Its answer goes to the job, over whichever link it comes. Returns its number among the
+    /// posted messages: once this many have [arrived](Fate::arrived), this one has. Fails with `unreachable` when the link is broken:
+    /// then no function ran.
     pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, CallFailure> {
         if self.is_broken() {
             return Err(CallFailure::new(CallErrorKind::Unreachable, "the connection is broken"));
@@ -191,7 +190,7 @@ impl Link {
         Ok(self.pulse.sent_unanswered())
     }
 
-    /// What becomes of what is sent.
+    /// Returns the fate of the sent messages.
     pub(crate) fn fate(&self) -> Fate {
         Fate(Arc::clone(&self.pulse))
     }
@@ -207,7 +206,7 @@ impl Link {
         })
     }
 
-    /// Waits until the server's system has all that was sent.
+    /// Waits until the server's kernel has everything that was sent.
     pub(crate) async fn flushed(&self) {
         self.sender.flushed().await;
     }
@@ -217,7 +216,7 @@ impl Link {
         let mut closed_by_goodbye = lock(&self.closed_by_goodbye);
         if !std::mem::replace(&mut *closed_by_goodbye, true) {
             self.pulse.part();
-            // If the connection is gone, there is nobody to wait for it.
+            // If the connection is gone, the server does not wait for the answer.
             let _ = self.sender.send(&[message::encode_goodbye_ack(self.client).into()], false);
             self.pulse.sent_unanswered();
         }
@@ -227,14 +226,14 @@ impl Link {
         lock(&self.pending)
     }
 
-    /// Breaks the link: everyone who waits is told.
+    /// Breaks the link: all waiting requests end.
     pub(crate) fn end(&self) {
         self.lock().take();
         lock(&self.close).take();
         self.pulse.stir();
     }
 
-    /// Says whether somebody had asked for it; nothing of what is no answer at all.
+    /// Delivers an answer. Returns whether it was solicited; `None` when it is not a valid answer.
     fn handle_frames(&self, mut frames: Frames) -> Option<bool> {
         let answer = frames.first().and_then(|header| Answer::decode(header))?;
         if answer.bye {
@@ -264,10 +263,10 @@ impl Drop for Link {
     }
 }
 
-/// Forgets a request when nobody waits for it any more, so that it does not count as in flight.
+/// Removes a request when its future is dropped, so that it does not count as in flight.
 struct Forget {
     link: Arc<Link>,
-    /// `None` when there is nothing left to forget.
+    /// `None` when the request has ended.
     idx: Option<u64>,
 }
 
@@ -276,7 +275,7 @@ impl Drop for Forget {
         if let Some(idx) = self.idx
             && self.link.lock().as_mut().is_some_and(|calls| calls.discard(idx))
         {
-            // Nobody waits for its answer any more, which would have shown that the connection works.
+            // Its answer, which would have shown that the connection works, is no longer expected.
             self.link.pulse.sent_unanswered();
         }
     }
@@ -288,7 +287,7 @@ async fn receive(
     closed: oneshot::Receiver<()>,
     tell_broken: oneshot::Sender<()>,
 ) {
-    // All that wait for answers are told of the end, even after a panic.
+    // All waiting requests end, even after a panic.
     let ending = BreakOnDrop(link.clone());
     let mut closed = closed.fuse();
     let mut unsolicited = UnsolicitedReplies::new(Instant::now());
@@ -299,7 +298,7 @@ async fn receive(
         };
         let Some(frames) = frames else { break };
         let Some(link) = link.upgrade() else { break };
-        // Who answers with garbage, or without end what nobody asked, is no server, or a mad one.
+        // A server that sends garbage, or floods us with unsolicited answers, is broken or hostile.
         if !link.handle_frames(frames).is_some_and(|asked_for| unsolicited.count(asked_for, Instant::now())) {
             break;
         }
@@ -310,7 +309,7 @@ async fn receive(
     drop((ending, tell_broken));
 }
 
-/// Ends the link when dropped.
+/// Breaks the link when dropped.
 struct BreakOnDrop(std::sync::Weak<Link>);
 
 impl Drop for BreakOnDrop {

@@ -24,13 +24,13 @@ use uuid::Uuid;
 /// How long a link may take to open before another instance is tried.
 pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long after a link could not be opened to try again, if there is another way.
+/// The wait before a failed link is opened again, if there are other instances.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The links to other servers, by their uuids.
 pub(crate) struct LinkPool {
     dialer: Dialer,
-    /// Where the answers to jobs go.
+    /// Routes the answers to jobs.
     jobs: ReplyRouter,
     slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
 }
@@ -99,7 +99,7 @@ impl LinkPool {
         slot.state().opened(endpoint, Arc::clone(link));
     }
 
-    /// Whether there was trouble on the way to an instance last. Has it tried again, if so.
+    /// Returns whether the last attempt to reach an instance failed. If so, it is retried in the background.
     pub(crate) fn is_failing(&self, instance: &Arc<Instance>) -> bool {
         let Some(slot) = self.slot(instance.uuid) else { return false };
         if !slot.state().is_failing() {
@@ -109,7 +109,7 @@ impl LinkPool {
             let (dialer, jobs, instance) = (self.dialer.clone(), self.jobs.clone(), Arc::clone(instance));
             let reopening = Reopening(slot);
             executor::spawn(Name::LinkReopen, async move {
-                // What became of it, the slot knows.
+                // The slot stores the outcome.
                 let _ = reopening.0.open(&dialer, &instance, OPEN_WITHIN, jobs).await;
             });
         }
@@ -147,7 +147,7 @@ impl LinkPool {
         drop(forgotten);
     }
 
-    /// Waits until the systems of the other servers have all that was sent over the links.
+    /// Waits until the kernels of the other servers have everything that was sent over the links.
     pub(crate) async fn flushed(&self) {
         let links: Vec<_> = lock(&self.slots).values().filter_map(|slot| slot.open_link()).collect();
         join_all(links.iter().map(|link| link.flushed())).await;
@@ -158,9 +158,9 @@ impl LinkPool {
 #[derive(Default)]
 struct Slot {
     state: Mutex<SlotState>,
-    /// Held while a link is being opened, so that one is. Holds what became of the last one that could not be.
+    /// Locked while a link is being opened, so that only one is. Contains the last failure.
     opening: futures::lock::Mutex<Option<FailedAttempt>>,
-    /// Whether one is being opened in the background.
+    /// Whether a link is being opened in the background.
     reopening: AtomicBool,
 }
 
@@ -171,7 +171,7 @@ struct SlotState {
     /// Whether its end was taken in.
     end_taken: bool,
     ends: LinkEnds,
-    /// When opening one failed last, if it has not succeeded since.
+    /// When opening last failed, if it has not succeeded since.
     failed: Option<Instant>,
 }
 
@@ -208,7 +208,7 @@ impl SlotState {
 /// An attempt to open a link that failed.
 struct FailedAttempt {
     at: Instant,
-    /// How long it was given.
+    /// Its timeout.
     time: Duration,
     error: OpenError,
 }
@@ -224,7 +224,7 @@ impl Slot {
         link.is_open().then(|| Arc::clone(link))
     }
 
-    /// Whether it is time to try again. A connection that stands, but answers no PING, may recover by itself.
+    /// Returns whether it is time to try again. An open connection without answers to PINGs may recover by itself.
     fn should_reopen(&self) -> bool {
         let state = self.state();
         state.link.as_ref().is_none_or(|(_, link)| link.is_broken())

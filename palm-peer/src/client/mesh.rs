@@ -1,4 +1,4 @@
-//! A client's view of the mesh, and its links.
+//! A client's view of the mesh, and its links to servers.
 
 use crate::{
     client::{
@@ -41,26 +41,26 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a link to an instance that is no longer published is kept, if that one does not end it.
+/// How long a link to an instance that is no longer published is kept, unless the instance ends it.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
-/// What a client knows and holds.
+/// The state of a client.
 pub(crate) struct Mesh {
-    /// Who the client is.
+    /// The client's uuid.
     pub uuid: Uuid,
-    /// What was set.
+    /// The configuration.
     pub config: ValidConfig,
     directory: Mutex<Directory>,
     links: LinkPool,
     /// Notified when the directory changes.
     listeners: Mutex<Vec<mpsc::Sender<()>>>,
-    /// Where the answers to jobs go.
+    /// Routes the answers to jobs.
     pub jobs: ReplyRouter,
     watching: Mutex<Option<AbortOnDrop<()>>>,
 }
 
 impl Mesh {
-    /// Learns what can be reached, and goes on learning.
+    /// Connects: waits for the directory of reachable instances, and keeps it up to date from then on.
     pub(crate) async fn connect(
         etcd: Etcd,
         config: ValidConfig,
@@ -98,34 +98,35 @@ impl Mesh {
         }
     }
 
-    /// What can be reached now; not to be held for long.
+    /// Returns the directory, locked: not to be held for long.
     pub(crate) fn directory(&self) -> MutexGuard<'_, Directory> {
         lock(&self.directory)
     }
 
-    /// The instances that a target can mean for this client.
+    /// Returns the instances that can answer a target for this client.
     pub(crate) fn resolve(&self, target: &str) -> Result<Able, CallFailure> {
         self.directory().resolve(target, self.uuid)
     }
 
-    /// Tells when what can be reached changes: once, until it is heard. A job may not be polled for days.
+    /// Returns a receiver that is notified of changes of the directory. Notifications do not pile up: a job may not be polled for
+    /// days.
     pub(crate) fn changes(&self) -> mpsc::Receiver<()> {
         let (tx, changes) = mpsc::channel(0);
         let mut listeners = lock(&self.listeners);
-        // A client may run millions of jobs while nothing changes.
+        // Removes closed listeners: a client may run millions of jobs while nothing changes.
         listeners.retain(|listener| !listener.is_closed());
         listeners.push(tx);
         drop(listeners);
         changes
     }
 
-    /// How many links and listeners there are.
+    /// Returns the number of links and listeners.
     #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
         self.links.len() + lock(&self.listeners).len()
     }
 
-    /// Refuses a payload that is over this client's limit.
+    /// Fails if a payload is over this client's limit.
     pub(crate) fn check_size(&self, payload: &Bytes) -> Result<(), CallFailure> {
         let max = self.config.max_payload;
         if payload.len() > max {
@@ -157,8 +158,8 @@ impl Mesh {
         }
     }
 
-    /// Picks one of these instances: [`choose_instance`]. Where one that is picked is failing, all that are failing are tried
-    /// again in the background, so that nobody waits for them while there are others.
+    /// Picks one of these instances: [`choose_instance`]. If a picked one is failing, all failing ones are retried in the background,
+    /// so that no call waits for them while there are others.
     pub(crate) fn choose(&self, able: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let load = |i: usize| self.links.in_flight(able[i].uuid);
         let failing = |i: usize| self.is_failing(&able[i]);
@@ -166,22 +167,22 @@ impl Mesh {
         Some(Arc::clone(&able[choice]))
     }
 
-    /// Whether there was trouble on the way to an instance last. Has it tried again, if so.
+    /// Returns whether the last attempt to reach an instance failed. If so, it is retried in the background.
     pub(crate) fn is_failing(&self, instance: &Arc<Instance>) -> bool {
         self.links.is_failing(instance)
     }
 
-    /// The link to an instance, if it is open.
+    /// Returns the link to an instance, if it is open.
     pub(crate) fn open_link(&self, instance: Uuid) -> Option<Arc<Link>> {
         self.links.open_link(instance)
     }
 
-    /// Waits until the systems of the other servers have all that was sent over the links.
+    /// Waits until the kernels of the other servers have everything that was sent over the links.
     pub(crate) async fn flushed(&self) {
         self.links.flushed().await;
     }
 
-    /// The link to an instance, opened if need be. Fails when it cannot be opened in time.
+    /// Returns the link to an instance, after opening it if necessary. Fails when it cannot be opened in time.
     pub(crate) async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
         let time = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
         // The place of one that is no longer published would stay: places are removed after they are gone from the directory.
@@ -234,8 +235,8 @@ impl KeepsDirectory for Mesh {
             removed.retain(|uuid| !directory.contains(*uuid));
         }
         for link in removed.into_iter().filter_map(|uuid| self.links.remove(uuid)) {
-            // It may be leaving, and still read what was sent to it: were we to close, its goodbye would be answered by a
-            // reset, and what it has not read by then would be lost.
+            // The server may be leaving and still read our messages: if we closed the connection, its goodbye would cause a reset,
+            // and messages that it has not read would be lost.
             executor::spawn(Name::OldLink, async move {
                 let _ = timer::timeout(KEPT_FOR, link.broken()).await;
             });
@@ -246,7 +247,7 @@ impl KeepsDirectory for Mesh {
     }
 }
 
-/// Ends when etcd refuses for good, such as for a wrong password: the watch would try for ever.
+/// Ends when etcd refuses permanently, such as for a wrong password: the watch would retry forever.
 async fn refusal(etcd: &Etcd, folder: String) -> EtcdError {
     match etcd.get(&folder).await {
         Err(error) if !error.is_passing() => error,

@@ -54,9 +54,9 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Learns from etcd what can be reached, and goes on learning in the background. Works under any executor.
+    /// Connects to etcd, reads which servers can be reached, and keeps that up to date in the background. Works under any executor.
     ///
-    /// Once connected, a client goes on with what it knows while etcd is away.
+    /// Once connected, a client continues with the servers that it knows while etcd is unavailable.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that is out of its bounds;
@@ -70,22 +70,22 @@ impl Client {
         Ok(Self { mesh: Mesh::connect(etcd, config, dialer, &Supervisor::unattended()).await? })
     }
 
-    /// The client's identity, as servers see it.
+    /// Returns the client's uuid.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
         self.mesh.uuid
     }
 
-    /// Calls `server.function` on one of the instances, or `<uuid>.function` on that one. Await what this gives.
+    /// Calls `server.function` on one of the instances, or `<uuid>.function` on that instance. The call is sent when it is awaited.
     ///
-    /// The instance with fewer calls in flight, of two picked at random, gets it. If the call certainly did not run there
-    /// (it could not be delivered, or the server was busy or leaving), another instance is tried. When none is left, those that
-    /// were busy, or too silent to be connected to, are tried again until the deadline.
+    /// It goes to the instance with fewer calls in flight, of two picked at random. If the function certainly did not run there (the
+    /// call could not be delivered, or the server was busy or leaving), another instance is tried. When none is left, those that were
+    /// busy or did not answer the connection in time are tried again until the deadline.
     ///
-    /// Dropping the call forgets it; the function may run all the same.
+    /// Dropping the call drops its answer; the function may still run.
     ///
     /// # Errors
-    /// As [`CallErrorKind`](crate::CallErrorKind) says; unknown names fail at once and name what exists.
+    /// See [`CallErrorKind`](crate::CallErrorKind); for unknown names the call fails at once, and the message names the known ones.
     pub fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Call<'_> {
         Call { client: self, request: Request::call(target), payload: payload.into(), time: self.mesh.config.timeout }
     }
@@ -95,7 +95,7 @@ impl Client {
         Job::new(Arc::clone(&self.mesh), pipeline.into_iter().map(Into::into).collect())
     }
 
-    /// The servers that can be reached, by name, each with the functions that its instances answer, and the number of these.
+    /// Returns the reachable servers by name, each with the functions of its instances and the number of instances.
     #[must_use]
     pub fn reachable(&self) -> Vec<ServerSummary> {
         let directory = self.mesh.directory();
@@ -111,13 +111,13 @@ impl Client {
 pub struct ServerSummary {
     /// Its name.
     pub server: String,
-    /// What it answers.
+    /// Its functions.
     pub functions: Vec<String>,
-    /// How many instances there are.
+    /// The number of its instances.
     pub instances: usize,
 }
 
-/// A call that is made when it is awaited.
+/// A call, which is sent when it is awaited.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<'a> {
     client: &'a Client,
@@ -127,13 +127,13 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Bounds the call in time; the options' `timeout` unless set.
+    /// Sets the deadline of the call; default `Config::timeout`.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.time = time;
         self
     }
 
-    /// Names a key in the server's store, for `get`, `set`, `append` and `delete`.
+    /// Sets the key in the server's store, for `get`, `set`, `append` and `delete`.
     pub fn cache(mut self, key: impl Into<String>) -> Self {
         self.request.cache = Some(key.into());
         self

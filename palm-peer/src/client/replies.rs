@@ -1,4 +1,4 @@
-//! Where the answers to the messages of jobs go, whichever link they come over.
+//! Routes the answers to the messages of jobs, whichever link they come over.
 
 use crate::sync::lock;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use palm_proto::{
 use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
-/// An answer as it came in.
+/// A received answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// Its header.
@@ -31,7 +31,7 @@ impl ReplyRouter {
         answers
     }
 
-    /// Has one answer more to this message delivered. To be called before it is sent.
+    /// Allows one more answer to this message. Must be called before it is sent.
     pub(crate) fn register(&self, job: Uuid, idx: u64) {
         lock(&self.0).register(job, idx);
     }
@@ -41,12 +41,12 @@ impl ReplyRouter {
         lock(&self.0).unregister(job, idx);
     }
 
-    /// Has all further answers to this message dropped.
+    /// Drops all further answers to this message.
     pub(crate) fn discard(&self, job: Uuid, idx: u64) {
         lock(&self.0).discard(job, idx);
     }
 
-    /// Has further answers for `job` dropped.
+    /// Drops all further answers for `job`.
     pub(crate) fn close(&self, job: Uuid) {
         lock(&self.0).close(job);
     }
@@ -92,7 +92,7 @@ mod tests {
         }
         assert_eq!(count, 3);
 
-        // Two attempts are given up, one is taken back, and one is left when the job is dropped.
+        // Two attempts are discarded, one is taken back, and one is left when the job is dropped.
         router.register(job, 1);
         router.register(job, 1);
         router.discard(job, 1);

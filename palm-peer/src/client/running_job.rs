@@ -1,4 +1,4 @@
-//! Runs a job at its client: pulls messages, sends them along their routes, and takes in what comes back.
+//! Runs a job at its client: pulls messages, sends them along their routes, and handles the answers.
 
 use super::job_links::{LinkEvent, Links};
 use crate::{
@@ -26,7 +26,7 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How many instances a message names that no stage is to choose: the header must hold them.
+/// The maximum number of instances that a message tells stages to avoid: the header must hold them.
 const MAX_AVOIDED: usize = 16;
 
 /// A message that waits for links to open.
@@ -37,7 +37,7 @@ struct Waiting {
     route: Vec<Arc<Instance>>,
 }
 
-/// One running job: a stream of what each message ended in, which drives the job while it is polled.
+/// A running job: a stream of results, which drives the job while it is polled.
 pub(crate) struct RunningJob<S> {
     mesh: Arc<Mesh>,
     id: Uuid,
@@ -46,14 +46,14 @@ pub(crate) struct RunningJob<S> {
     input: Option<S>,
     answers: mpsc::UnboundedReceiver<Reply>,
     changes: mpsc::Receiver<()>,
-    /// The version of the mesh's directory that the instances are of.
+    /// The version of the directory that the instances were read from.
     directory: u64,
-    /// The instances of each stage, and those of them that there is a link to.
+    /// The instances of each stage, and those of them with an open link.
     able: Vec<Able>,
     ready: Vec<Vec<Arc<Instance>>>,
-    /// Instances that there is no link to, for the stages not to choose: [`MAX_AVOIDED`] at most.
+    /// Instances without a link, which stages should not choose: [`MAX_AVOIDED`] at most.
     unreachable: Vec<Uuid>,
-    /// The stages of each instance that is published, or has a link still.
+    /// The stages of each instance that is published or still has a link.
     stages: HashMap<Uuid, Vec<usize>>,
     opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), MessageError>)>>,
     links: Links,
@@ -69,7 +69,7 @@ impl<S> Drop for RunningJob<S> {
 }
 
 impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
-    /// Starts a job. Fails when a stage names nothing that can be reached.
+    /// Starts a job. Fails when a stage has no reachable instance.
     pub(crate) fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, CallFailure> {
         let directory = mesh.directory().version();
         let able = pipeline.iter().map(|target| mesh.resolve(target)).collect::<Result<_, _>>()?;
@@ -107,7 +107,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         self.perform(actions);
     }
 
-    /// Carries out actions, and those that follow from them, one after the other: as many may follow as messages wait.
+    /// Carries out actions, and those that follow from them, in a loop instead of by recursion: as many may follow as messages wait.
     fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         while let Some(Action::Send { idx, payload, deadline, avoid }) = actions.pop_front() {
@@ -138,10 +138,10 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     }
 
     fn choose_instance(&self, stage: usize, avoid: impl Fn(&Instance) -> bool) -> Result<Arc<Instance>, MessageError> {
-        // One that cannot be reached would have the message wait; a new one is ready in a moment.
+        // A message for an instance without a link would have to wait; the link of a new one is ready soon.
         let able = if self.ready[stage].is_empty() { &self.able[stage][..] } else { &self.ready[stage][..] };
         let open: Vec<_> = able.iter().filter(|instance| !avoid(instance)).collect();
-        // To avoid the only one would be to give up.
+        // The only instance is not avoided: that would mean giving up.
         let open = if open.is_empty() { able.iter().collect() } else { open };
         let load = |i: usize| self.job.load(open[i].uuid);
         let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
@@ -156,7 +156,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         Ok(Arc::clone(open[choice]))
     }
 
-    /// What became of it, if that is known at once.
+    /// Sends a message. Returns the outcome, if it is known at once.
     fn send(&mut self, waiting: Waiting) -> Option<Event> {
         if waiting.route.iter().all(|instance| self.links.open(instance.uuid).is_some()) {
             return Some(self.post(&waiting));
@@ -180,7 +180,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     fn post(&mut self, waiting: &Waiting) -> Event {
         let route: Vec<Uuid> = waiting.route.iter().map(|instance| instance.uuid).collect();
         let idx = waiting.idx;
-        // One that broke a moment ago could not answer, and its end may have been told before.
+        // A link that broke a moment ago could not carry the answer, and its end may have been reported already.
         if let Some(stage) = route.iter().position(|instance| !self.links.keeps(*instance)) {
             let failure = CallFailure::new(CallErrorKind::Unreachable, "the connection is broken");
             return Event::NotSent { idx, fault: MessageError { failure, stage, server: Some(route[stage]) } };
@@ -210,7 +210,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         }
     }
 
-    /// Has links opened where there are none, and looks which instances can be sent to at once.
+    /// Opens missing links, and collects the instances that messages can be sent to at once.
     fn links_changed(&mut self) {
         self.links.prepare(self.able.iter().flat_map(|able| able.iter()));
         let ready =
@@ -243,18 +243,18 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         self.event(Event::Answered { idx, ending });
     }
 
-    /// A stage did not pass a message on as its route said. What is new avoids that path for a while.
+    /// Handles the report of a stage that rerouted a message. New messages avoid that path for a while.
     fn rerouted(&mut self, idx: u64, by: Uuid, rerouted: Rerouted) {
         self.detours.add(by, rerouted.from, Instant::now());
         self.event(Event::Rerouted { idx, rerouted });
-        // The end of its link was told before the message went there.
+        // The end of its link was reported before the message went there.
         if let Some(instance) = rerouted.to.filter(|instance| !self.links.tells_of(*instance)) {
             self.event(Event::Gone { instance, stages: Vec::new() });
         }
     }
 
-    /// What can be reached has changed: new instances take their share at once; those that are no longer published must
-    /// show that they still answer. A server that leaves does so until it is done.
+    /// Handles a change of the directory: new instances get messages at once; the liveness of instances that are no longer published is
+    /// checked. A leaving server answers until it is done.
     fn directory_changed(&mut self) {
         let uuids = |able: &[Able]| able.iter().flat_map(|able| able.iter()).map(|instance| instance.uuid).collect();
         let before: HashSet<Uuid> = uuids(&self.able);
@@ -269,7 +269,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         self.forget_stages();
     }
 
-    /// Takes in all that has happened. Says whether something has.
+    /// Handles all pending events. Returns whether there were any.
     fn take_in_all(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         while let Poll::Ready(Some(reply)) = self.answers.poll_next_unpin(cx) {
@@ -293,13 +293,13 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             any = true;
             self.links_changed();
             match news {
-                // Leaving is not failing: whatever was routed through it goes on elsewhere.
+                // A leaving server is not a loss: messages that were routed through it continue elsewhere.
                 LinkEvent::Open | LinkEvent::ClosedByGoodbye => {}
                 LinkEvent::Gone(instance) => {
                     let stages = self.stages.get(&instance).cloned().unwrap_or_default();
                     self.event(Event::Gone { instance, stages });
                 }
-                // Only what is known to have gone there: it has taken over from nobody whom this client knows.
+                // Only messages that are known to have gone there: it may not have taken over others.
                 LinkEvent::Unreachable(instance) => self.event(Event::Gone { instance, stages: Vec::new() }),
             }
             self.forget_stages();
@@ -307,7 +307,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         any
     }
 
-    /// Forgets the stages of all instances that have no link and are not published: there are no more news of them.
+    /// Removes the stages of all instances that are neither linked nor published: nothing more is reported about them.
     fn forget_stages(&mut self) {
         self.stages.retain(|instance, _| self.links.tells_of(*instance));
     }
@@ -326,7 +326,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         due
     }
 
-    /// Pulls what the window has room for, as far as the input has it.
+    /// Pulls messages while the window has room and the input has messages.
     fn pull(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         while self.job.may_pull() {
@@ -371,7 +371,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for RunningJob<S> {
     }
 }
 
-/// The client has a link to each instance of a route: whichever stage ends the message answers over its own.
+/// Returns whether the client has a link to each instance of a route: any stage may answer, over its own connection.
 async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), MessageError>) {
     let mut opened = Ok(());
     for (stage, instance) in waiting.route.iter().enumerate() {

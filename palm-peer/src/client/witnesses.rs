@@ -1,4 +1,4 @@
-//! Asks other servers whether they reach one that this process does not.
+//! Indirect probes: asks other servers (witnesses) whether they reach a server that this process does not.
 
 use crate::{
     client::{dialer::Dialer, link::Link},
@@ -17,17 +17,17 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// The built-in function that reaches for another server.
+/// The built-in function that probes another server.
 pub(crate) const PROBE: &str = "_probe";
 
-/// How many servers a candidate asks, and among how many it chooses them.
+/// How many witnesses a candidate asks, and from how many servers it chooses them.
 const ASKED: usize = 3;
 const CHOSEN_FROM: usize = 12;
 
 /// The answer to `_probe`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Finding {
-    /// Whether the server proved to be where its record says.
+    /// Whether the server was reached at the endpoint in its record.
     pub reached: bool,
     /// Why not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -59,8 +59,8 @@ pub(crate) async fn open_and_ask(dialer: &Dialer, witness: &Record, about: Uuid,
     }
 }
 
-/// Whether other servers agree that `about` cannot be reached: none of a few does, and at least one tried, unless there is no other
-/// server.
+/// Returns whether other servers agree that `about` cannot be reached: none of a few reaches it, and at least one tried, unless there
+/// is no other server.
 pub(crate) async fn agree_that_gone(
     etcd: &Etcd,
     keys: &Keys,
@@ -80,14 +80,14 @@ pub(crate) async fn agree_that_gone(
     Ok(!answers.contains(&Testimony::Reached) && (tried || others.is_empty()))
 }
 
-/// The record of a server, if it is registered.
+/// Returns the record of a server, if it is registered.
 pub(crate) async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<Option<Record>, EtcdError> {
     let found = etcd.get(&keys.server(uuid)).await?;
     Ok(found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok()))
 }
 
-/// Carries out `_probe`: looks up where the server is, and has it prove to be there over a new connection. Fails when that
-/// cannot be found out here.
+/// Runs `_probe`: looks up the server's endpoint, and verifies its uuid over a new connection. Fails when this process cannot find
+/// that out.
 pub(crate) async fn probe(
     etcd: &Etcd,
     keys: &Keys,

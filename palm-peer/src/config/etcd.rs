@@ -1,4 +1,4 @@
-//! Turns the settings into a handle to etcd.
+//! Creates a handle to etcd from the configuration.
 
 use crate::{
     config::tls::bad_files,
@@ -11,16 +11,16 @@ use crate::{
 use palm_proto::config::ValidConfig;
 use std::{io, sync::Arc, time::Duration};
 
-/// The least that an endpoint may take to answer, so that an etcd under load is not taken for one that is gone.
+/// The shortest timeout of an endpoint, so that a loaded etcd is not considered gone.
 const MIN_TIME: Duration = Duration::from_millis(200);
 
-/// A handle to the etcd of `config`, with a thread of this name. `files` are those of TLS, as they were read.
+/// Returns a handle to the etcd of `config`, with a thread of this name. `files` are the TLS files that were read.
 pub(crate) fn start(thread: &str, config: &ValidConfig, files: Option<&PemFiles>) -> Result<Etcd, Error> {
     let mut settings = EtcdSettings::new(config.etcd.iter().map(String::as_str));
     settings.request_timeout = request_timeout(config);
     settings.cluster_lost_after = config.ttl;
     settings.user.clone_from(&config.user);
-    // Where etcd is on the same machine, and plain, the files are for the mesh alone.
+    // With an etcd on the same machine without TLS, the files are only for the mesh.
     let plain = config.etcd.iter().all(|url| url.starts_with("http://"));
     settings.tls = match files {
         Some(files) if !plain => Some(tls(files).map_err(bad_files)?),
@@ -32,13 +32,13 @@ pub(crate) fn start(thread: &str, config: &ValidConfig, files: Option<&PemFiles>
     })
 }
 
-/// Each endpoint gets its turn before joining gives up: the last of them may be the only one that answers.
+/// Every endpoint is tried before joining gives up: the last one may be the only one that answers.
 fn request_timeout(config: &ValidConfig) -> Duration {
     let endpoints = u32::try_from(config.etcd.len()).unwrap_or(u32::MAX).max(1);
     (config.join_timeout / endpoints).max(MIN_TIME).min(EtcdSettings::REQUEST_TIMEOUT)
 }
 
-/// The parts of TLS towards etcd: of these files, and later of what lies in their places then.
+/// Returns a source of the TLS material for etcd: these files, and later the files in their places at that time.
 fn tls(files: &PemFiles) -> Result<TlsSource, BadCredentials> {
     let first = EtcdTls::new(files)?;
     let files = files.clone();

@@ -1,4 +1,4 @@
-//! What is made of the settings.
+//! What is created from the configuration.
 
 pub(crate) mod etcd;
 pub(crate) mod tls;

@@ -1,4 +1,4 @@
-//! Turns the settings into what TLS is made of, between peers and towards etcd.
+//! Creates the TLS material from the configuration, for the mesh and for etcd.
 
 use crate::{
     error::{Error, ErrorKind},
@@ -10,8 +10,7 @@ use crate::{
 use palm_proto::config::ValidConfig;
 use std::{path::PathBuf, sync::Arc};
 
-/// Reads the files of TLS, if there are any: once, for they may be pipes, and on another thread, for they may lie on a disk
-/// that does not answer.
+/// Reads the TLS files, if there are any: once, because they may be pipes, and on another thread, because the disk may hang.
 pub(crate) async fn read(config: &ValidConfig) -> Result<Option<PemFiles>, Error> {
     let Some(ca) = config.cacert.clone() else { return Ok(None) };
     let identity = config.cert.clone().zip(config.key.clone());
@@ -22,7 +21,7 @@ pub(crate) async fn read(config: &ValidConfig) -> Result<Option<PemFiles>, Error
     read.await.map(Some).map_err(bad_files)
 }
 
-/// What TLS is made of, if it is spoken in the mesh; for a server at `host`, or for a client.
+/// Returns the credentials, if TLS is used in the mesh; for a server at `host`, or for a client.
 pub(crate) fn credentials(
     config: &ValidConfig,
     files: Option<&PemFiles>,
@@ -37,7 +36,7 @@ pub(crate) fn credentials(
     }
 }
 
-/// The error for files of which no TLS can be made.
+/// Returns the error for unusable TLS files.
 pub(crate) fn bad_files(error: BadCredentials) -> Error {
     Error::new(ErrorKind::InvalidConfig, error.to_string()).of_files()
 }

@@ -1,4 +1,4 @@
-//! The stranger's end of a connection, over TLS or not.
+//! The client's side of a connection, with or without TLS.
 
 use crate::io::{executor::TcpStream, tls};
 use futures::{AsyncRead, AsyncWrite, task::noop_waker_ref};
@@ -9,31 +9,31 @@ use std::{
     task::{Context, Poll},
 };
 
-/// The stranger's end, which one task reads and another writes.
+/// The client's side of a connection, which one task reads and another writes.
 #[derive(Debug)]
 pub(super) struct ClientStream {
     tcp: TcpStream,
-    /// What lies between us and the socket.
+    /// The TCP connection or the TLS session on it.
     tls: Option<tls::Stream>,
 }
 
 impl ClientStream {
-    /// Over the socket as it is, or over the TLS on it.
+    /// Creates it over the socket, or over the TLS session on it.
     pub(super) fn new(tcp: TcpStream, tls: Option<tls::Stream>) -> Self {
         Self { tcp, tls }
     }
 
-    /// How many bytes the other side's system has accepted, where these are others than were written: over TLS.
+    /// Returns how many bytes the system has accepted, if that differs from the written bytes: over TLS.
     pub(super) fn sent(&self) -> Option<u64> {
         self.tls.as_ref().map(tls::Stream::sent)
     }
 
-    /// Ends the connection, and says so, if that can be said at once.
+    /// Closes the connection, with a close notification if that can be sent at once.
     pub(super) fn close(&self) {
         if let Some(tls) = &self.tls {
             let _ = Pin::new(&mut &*tls).poll_close(&mut Context::from_waker(noop_waker_ref()));
         }
-        // An end that is closed already is what is wanted.
+        // It may be closed already.
         let _ = self.tcp.shutdown(Shutdown::Both);
     }
 }

@@ -1,4 +1,4 @@
-//! How a connection gets in: the handshake with the stranger, and then one with the inner socket.
+//! Accepting a connection: the handshake with the client, then one with the inner socket.
 
 use super::{
     client_stream::ClientStream,
@@ -29,13 +29,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a connection may take until it is in.
+/// How long accepting a connection may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// How long the inner socket may take before it is made anew: all of it happens in this process.
+/// How long the inner socket may take before it is created again: everything happens in this process.
 const INNER: Duration = Duration::from_secs(2);
 
-/// A place among the connections; given back on drop.
+/// A permit for a connection; released on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     shared: Arc<Shared>,
@@ -43,7 +43,7 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Takes a place.
+    /// Acquires a permit.
     pub(super) fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, RejectReason> {
         shared.admission().enter(address)?;
         shared.metrics.opened();
@@ -59,34 +59,34 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// A connection that was let in.
+/// An accepted connection.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
-    /// The stranger's end.
+    /// The client's side.
     pub client_stream: ClientStream,
-    /// Our end of the connection to the inner socket.
+    /// Our side of the connection to the inner socket.
     pub inner: UnixStream,
-    /// Its place in the table of connections.
+    /// Its entry in the connection table.
     pub state: Arc<ConnectionState>,
-    // Dropped last, when the descriptors are free again.
+    // Dropped last, after the descriptors have been closed.
     permit: ConnectionPermit,
 }
 
 impl ClientConnection {
-    /// Ends the connection with the stranger, and tells the inner socket that no more will come. What that still sends is to
-    /// be read to its end.
+    /// Closes the connection to the client, and half-closes the one to the inner socket, whose remaining output must be read to its
+    /// end.
     fn close(&self, end: ConnectionEnd) {
         self.permit
             .shared
             .table
             .end(&self.state, if let ConnectionEnd::Refused(reason) = end { Some(reason) } else { None });
         self.client_stream.close();
-        // An end that is closed already is what is wanted.
+        // It may be closed already.
         let _ = self.inner.shutdown(Shutdown::Write);
     }
 }
 
-/// Ends the connection with one of its two halves, whichever way that one ends.
+/// Closes the connection when one of its two directions ends in any way.
 struct CloseOnDrop(Arc<ClientConnection>);
 
 impl Drop for CloseOnDrop {
@@ -104,16 +104,16 @@ impl Drop for ClientConnection {
     }
 }
 
-/// Why a connection was not let in.
+/// Why a connection was rejected.
 #[derive(Debug)]
 struct Rejection {
     reason: RejectReason,
-    /// What there is to say beyond the refusal.
+    /// A message that says more than the reason.
     message: String,
 }
 
 impl Rejection {
-    /// A failure of our own: doing `what` ended with this error.
+    /// Creates the rejection for an internal error: `what` failed with this error.
     fn own(what: &str, error: &io::Error) -> Self {
         if fd_limit::is_exhausted(error) {
             return RejectReason::Descriptors.into();
@@ -150,7 +150,7 @@ impl From<TlsError> for Rejection {
     }
 }
 
-/// Lets a stranger in, if it behaves, and serves it to its end.
+/// Accepts a connection after its handshake, and serves it to its end.
 pub(super) async fn host(shared: Arc<Shared>, permit: ConnectionPermit, reserve: Reserve, tcp: TcpStream) {
     let address = permit.address;
     let entering = enter(&shared, permit, reserve, tcp);
@@ -199,7 +199,7 @@ async fn enter(
     Ok((ClientConnection { client_stream, inner, state, permit }, kept))
 }
 
-/// Shakes hands with the stranger, over TLS if we have it; gives what it sent beyond.
+/// Performs the handshake with the client, over TLS if it is configured. Returns the bytes that it sent after the handshake.
 async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8>), Rejection> {
     executor::tune(&tcp).map_err(|error| Rejection::own("its socket cannot be set up", &error))?;
     let tls = match &shared.credentials {

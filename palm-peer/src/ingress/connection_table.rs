@@ -1,4 +1,4 @@
-//! The accepted connections: who waits for flow control, and is woken as [`palm_proto::limits::flow_control`] decides.
+//! The accepted connections: the wakers of tasks that wait for flow control ([`palm_proto::limits::flow_control`]).
 
 use crate::{io::zmq::Connection, sync::lock};
 use futures::task::AtomicWaker;
@@ -18,7 +18,7 @@ use std::{
 #[derive(Debug)]
 pub(super) struct ConnectionTable {
     state: Mutex<State>,
-    /// Woken when something was written, or a connection has ended.
+    /// Notified when something was written, or a connection has ended.
     flushed: AtomicWaker,
 }
 
@@ -28,7 +28,7 @@ struct State {
     connections: HashMap<u64, Arc<ConnectionState>>,
 }
 
-/// What the two tasks of a connection share.
+/// The state shared by the two tasks of a connection.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     id: u64,
@@ -38,28 +38,29 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    /// Has a PONG sent between two messages; of several that wait, the last.
+    /// Queues a PONG, to be sent between two messages; of several, only the last is sent.
     pub(super) fn pong(&self, frame: Vec<u8>) {
         lock(&self.pong).replace(frame);
         self.to_client.wake();
     }
 
-    /// The PONG that waits.
+    /// Takes the queued PONG.
     pub(super) fn take_pong(&self) -> Option<Vec<u8>> {
         lock(&self.pong).take()
     }
 
-    /// Whether a PONG waits.
+    /// Returns whether a PONG is queued.
     pub(super) fn has_pong(&self) -> bool {
         lock(&self.pong).is_some()
     }
 
-    /// Has the task towards the client woken when there is something new for it.
+    /// Registers the task towards the client to be woken when there is something new for it.
     pub(super) fn register_to_client(&self, cx: &Context<'_>) {
         self.to_client.register(cx.waker());
     }
 
-    /// Has the task towards the server woken when there may be room again. To be called before [`ConnectionTable::room`].
+    /// Registers the task towards the server to be woken when there may be room again. Must be called before
+    /// [`ConnectionTable::room`].
     pub(super) fn register_to_server(&self, cx: &Context<'_>) {
         self.to_server.register(cx.waker());
     }
@@ -70,24 +71,24 @@ impl ConnectionState {
     }
 }
 
-/// The identity that the inner socket knows a connection by.
+/// Returns the identity of a connection at the inner socket.
 pub(super) fn identity(id: u64) -> Connection {
     Connection::copy_from_slice(&id.to_be_bytes())
 }
 
-/// The number in an identity; `None` for one that is not of the ingress.
+/// Returns the number in an identity; `None` for one that is not of the ingress.
 fn number(connection: &Connection) -> Option<u64> {
     connection.as_ref().try_into().ok().map(u64::from_be_bytes)
 }
 
 impl ConnectionTable {
-    /// Without connections; see [`FlowControl::new`].
+    /// Creates it without connections; see [`FlowControl::new`].
     pub(super) fn new(max_unread: u64, max_total: u64) -> Self {
         let flow = FlowControl::new(max_unread, max_total);
         Self { state: Mutex::new(State { flow, connections: HashMap::new() }), flushed: AtomicWaker::new() }
     }
 
-    /// Adds a connection, under a number that no other has.
+    /// Adds a connection, with a unique number.
     pub(super) fn open(&self, id: u64) -> Arc<ConnectionState> {
         let (pong, to_server, to_client) = (Mutex::default(), AtomicWaker::new(), AtomicWaker::new());
         let connection = Arc::new(ConnectionState { id, pong, to_server, to_client });
@@ -97,7 +98,7 @@ impl ConnectionTable {
         connection
     }
 
-    /// Removes it. Returns why it ended, if we ended it.
+    /// Removes it. Returns why it ended, if the server ended it.
     pub(super) fn close(&self, connection: &ConnectionState) -> Option<RejectReason> {
         let mut reason = None;
         self.wake(|state| {
@@ -115,7 +116,7 @@ impl ConnectionTable {
         lock(&self.state).flow.room(connection.id)
     }
 
-    /// Whether a connection is to end.
+    /// Returns whether a connection must end.
     pub(super) fn is_ended(&self, connection: &ConnectionState) -> bool {
         self.room(connection) == Room::Ended
     }
@@ -139,7 +140,7 @@ impl ConnectionTable {
         permitted
     }
 
-    /// Whether a long frame waits for a permit.
+    /// Returns whether a long frame waits for a permit.
     pub(super) fn are_permits_awaited(&self) -> bool {
         lock(&self.state).flow.are_permits_awaited()
     }
@@ -151,7 +152,7 @@ impl ConnectionTable {
         }
     }
 
-    /// The dispatch loop is about to send so many bytes. Returns whether it may.
+    /// The dispatch loop is about to send this many bytes. Returns whether it may.
     pub(super) fn send(&self, connection: &Connection, bytes: u64) -> bool {
         let Some(id) = number(connection) else { return false };
         let mut state = lock(&self.state);
@@ -170,13 +171,13 @@ impl ConnectionTable {
         self.flushed.wake();
     }
 
-    /// Ends a connection, because of this if of anything. The first reason counts.
+    /// Ends a connection, with an optional reason. The first reason counts.
     pub(super) fn end(&self, connection: &ConnectionState, reason: Option<RejectReason>) {
         lock(&self.state).flow.end(connection.id, reason);
         connection.wake_both();
     }
 
-    /// Waits until every connection has ended. For one task at a time, and not beside [`flushed`](Self::flushed).
+    /// Waits until every connection has ended. For one task at a time, and not together with [`flushed`](Self::flushed).
     pub(super) async fn emptied(&self) {
         self.until(FlowControl::is_empty).await;
     }
@@ -194,7 +195,7 @@ impl ConnectionTable {
         .await;
     }
 
-    /// Changes the state, and wakes those that may be read from again. Not under the lock: waking may run code of an executor's.
+    /// Changes the state, and wakes the tasks that may read again. Not under the lock: waking may run code of the executor.
     fn wake(&self, change: impl FnOnce(&mut State) -> Wake) {
         let mut state = lock(&self.state);
         let Wake { some, all } = change(&mut state);

@@ -1,8 +1,8 @@
-//! The inner socket: how the connection of a stranger that was let in goes on to `ZeroMQ`.
+//! The inner socket: how an accepted connection continues to `ZeroMQ`.
 //!
-//! We listen, and `ZeroMQ` connects, with a socket of its own for each connection: it cannot accept without spinning when
-//! there is no descriptor left, but it can fail to connect. And who is to hear of it knows the socket by a descriptor, not by
-//! a path, for the directories in which sockets lie are removed under running programs.
+//! The ingress listens, and `ZeroMQ` connects, with one socket for each connection: `ZeroMQ` cannot accept without a busy loop when no
+//! descriptor is left, but a failed connect is an error. It connects through a descriptor and not through a path, because the
+//! directories of sockets get removed under running programs.
 
 use crate::io::{
     executor::{self, UnixListener, UnixStream},
@@ -24,18 +24,18 @@ use std::{
 };
 use uuid::Uuid;
 
-/// What the names of the directories of such sockets start with.
+/// The prefix of the names of the directories of these sockets.
 const PREFIX: &str = "palm-ingress-";
-/// The name of the socket in it.
+/// The name of the socket in its directory.
 const SOCKET: &str = "s";
-/// The longest path of a socket: the system has 108 bytes for it, with a zero at the end.
+/// The longest path of a socket: the system limits it to 108 bytes, including a zero at the end.
 const MAX_PATH: usize = 107;
 
-/// How many bytes the inner socket takes at once. The system's 208 KiB have the door and `ZeroMQ` take turns five times for a
+/// The buffer size of the inner socket, in bytes. With the system's 208 KiB, the ingress and `ZeroMQ` take turns five times per
 /// megabyte.
 const BUFFER: usize = 512 * 1024;
 
-/// Why there is no inner socket: which directories were tried, and what was wrong with each.
+/// Why there is no inner socket: the directories that were tried, and the error of each.
 #[derive(Debug)]
 pub(crate) struct NoDirectory(Vec<(PathBuf, io::Error)>);
 
@@ -51,23 +51,23 @@ impl fmt::Display for NoDirectory {
 
 impl error::Error for NoDirectory {}
 
-/// A directory that only this user can enter. Gone with its owner.
+/// A directory that only this user can enter. Removed on drop.
 #[derive(Debug)]
 struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // One that cannot be removed holds nothing but a socket at which nobody listens.
+        // If it cannot be removed, it only contains an unused socket.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// By what the socket is known to who connects.
+/// The location by which `ZeroMQ` connects to the socket.
 #[derive(Debug)]
 enum SocketLocation {
-    /// A descriptor of the socket's file, which was removed.
+    /// A descriptor of the socket's file, which has been removed.
     Descriptor(OwnedFd),
-    /// Its path, where the system cannot connect through a descriptor.
+    /// Its path, if the system cannot connect through a descriptor.
     Directory(Directory),
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Makes the socket in the first directory in which that is possible. Fails when it is possible in none.
+    /// Creates the socket in the first directory where that is possible. Fails when it is possible in none.
     pub(super) fn open(attacher: Attacher) -> Result<Self, NoDirectory> {
         Self::open_in(attacher, roots())
     }
@@ -97,7 +97,7 @@ impl Inner {
         Err(NoDirectory(failed))
     }
 
-    /// Makes the socket anew, when it does not work any more: something took it away, such as its directory. Fails when that is
+    /// Creates the socket again, when it does not work any more, for instance because its directory was removed. Fails when that is
     /// possible nowhere; then the old one stays.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let again = Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
@@ -105,15 +105,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Has `ZeroMQ` connect for `connection`, an identity that no stranger chose, and gives our end. Cancel-safe; for one task
-    /// at a time. Fails when one of both sides has no descriptor left, or nobody receives any more.
+    /// Makes `ZeroMQ` connect for `connection`, an identity chosen by the ingress, and returns our side. Cancel-safe; for one task at a
+    /// time. Fails when either side has no descriptor left, or the receiver is gone.
     pub(super) async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
         let endpoint = format!("ipc://{}", self.location.path());
         let (stream, ()) = try_join(self.accept(connection), self.attacher.attach(&endpoint, connection)).await?;
         Ok(stream)
     }
 
-    /// Accepts until it is for `connection`. Others are what is left of attempts that were given up.
+    /// Accepts until the connection is for `connection`. Others are left over from abandoned attempts.
     async fn accept(&self, connection: &Connection) -> io::Result<UnixStream> {
         loop {
             let mut stream = executor::accept_unix(&self.listener, BUFFER).await?;
@@ -124,7 +124,7 @@ impl Inner {
     }
 }
 
-/// Shakes hands, and says whether it is for `connection`.
+/// Performs the handshake. Returns whether the connection is for `connection`.
 async fn is_for(stream: &mut UnixStream, connection: &Connection) -> io::Result<bool> {
     stream.write_all(&handshake::greeting()).await?;
     let mut greeting = [0; GREETING_LENGTH + 2];
@@ -142,13 +142,13 @@ impl SocketLocation {
     fn path(&self) -> String {
         match self {
             Self::Descriptor(descriptor) => format!("/proc/self/fd/{}", descriptor.as_raw_fd()),
-            // It was found to be UTF-8.
+            // It has been checked to be UTF-8.
             Self::Directory(directory) => directory.0.join(SOCKET).display().to_string(),
         }
     }
 }
 
-/// Where sockets may lie. The last is writable even in containers whose root file system is not.
+/// Returns the directories for sockets. The last is writable even in containers with a read-only root file system.
 fn roots() -> Vec<PathBuf> {
     let named = [std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Some(std::env::temp_dir())];
     let mut roots: Vec<PathBuf> = Vec::new();
@@ -178,11 +178,11 @@ fn listen_in(root: &Path) -> io::Result<(StdListener, SocketLocation)> {
     }
 }
 
-/// A descriptor of the socket's file, if the system has such and can connect through it.
+/// Returns a descriptor of the socket's file, if the system can connect through it.
 fn by_descriptor(socket: &Path, listener: &StdListener) -> Option<OwnedFd> {
     let descriptor = open_path(socket)?;
     let location = SocketLocation::Descriptor(descriptor);
-    // Nobody else waits there, so neither blocks.
+    // There is no other connection, so neither call blocks.
     drop(StdStream::connect(location.path()).ok()?);
     drop(listener.accept().ok()?);
     let SocketLocation::Descriptor(descriptor) = location else { return None };

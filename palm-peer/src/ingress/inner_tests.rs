@@ -1,4 +1,4 @@
-//! The inner socket without a door.
+//! The inner socket alone.
 
 use super::*;
 use crate::io::{
@@ -48,7 +48,7 @@ fn leftovers_of_abandoned_connects_are_not_mistaken() {
         let (attacher, _sender, mut receiver) = zmq::attachable();
         let inner = Inner::open(attacher).expect("a socket");
         let endpoint = format!("ipc://{}", inner.location.path());
-        // One that ended, and one that stands.
+        // One connection that has ended, and one that is open.
         drop(StdStream::connect(inner.location.path()).expect("connects"));
         let first = connection(1);
         let other = inner.attacher.attach(&endpoint, &first);
@@ -105,12 +105,12 @@ fn a_removed_socket_is_created_again() {
         let (attacher, _sender, _receiver) = zmq::attachable();
         let mut inner = Inner::open_in(attacher, vec![root.path().to_owned()]).expect("a socket");
         rustix::net::shutdown(&inner.listener, rustix::net::Shutdown::Both).expect("shut down");
-        // ZeroMQ goes on trying to connect where nobody listens.
+        // ZeroMQ keeps trying to connect to an endpoint without a listener.
         let connected = timer::timeout(Duration::from_secs(1), inner.connect(&connection(1))).await;
         assert!(!matches!(connected, Ok(Ok(_))), "nobody listens there");
         inner.reopen().expect("a new socket");
         timer::timeout(SOON, inner.connect(&connection(2))).await.expect("in time").expect("connected");
-        // Where no new one can be made, the old one stays.
+        // If no new one can be created, the old one stays.
         root.close().expect("removed");
         assert!(inner.reopen().expect_err("no place").to_string().contains("TMPDIR"));
         timer::timeout(SOON, inner.connect(&connection(3))).await.expect("in time").expect("connected");

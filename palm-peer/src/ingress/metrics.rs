@@ -1,4 +1,4 @@
-//! What the door has seen: read by `_ping`, and said in the log.
+//! Counters of the ingress, for `_ping` and for the log.
 
 use crate::sync::lock;
 use palm_proto::{limits::log_throttle::LogThrottle, zmtp::RejectReason};
@@ -13,18 +13,19 @@ use std::{
     time::Instant,
 };
 
-/// Of how many addresses a refusal is logged within a minute. A stranger may have any number of them.
+/// For how many addresses a rejection is logged per minute: a remote peer may have any number of them.
 const MAX_STRANGERS: usize = 8;
 
-/// Counts connections and refusals.
+/// Counts connections and rejections.
 #[derive(Debug)]
 pub(crate) struct IngressMetrics {
     open: AtomicU64,
     entered: AtomicU64,
     refused: [AtomicU64; RejectReason::ALL.len()],
-    /// The strangers whose refusal was logged.
+    /// Throttles the log lines about rejections, by address.
     strangers: Mutex<LogThrottle<IpAddr>>,
-    /// For faults of our own, which strangers that are written of must not crowd out; `None` is a pause in accepting.
+    /// Throttles the log lines about internal errors, separately, so that rejections cannot suppress them; `None` is a pause in
+    /// accepting.
     own_faults: Mutex<LogThrottle<Option<RejectReason>>>,
     paused: AtomicU64,
     panicked: AtomicU64,
@@ -45,7 +46,7 @@ impl Default for IngressMetrics {
 }
 
 impl IngressMetrics {
-    /// Counts a pause in accepting, and writes of it unless that was done in the last minute.
+    /// Counts a pause in accepting, and logs it at most once a minute.
     pub(crate) fn pause(&self, why: &str) {
         self.paused.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = lock(&self.own_faults).should_log(None, Instant::now()) {
@@ -53,50 +54,50 @@ impl IngressMetrics {
         }
     }
 
-    /// Says that the inner socket did not work and is made anew, unless that was said in the last minute.
+    /// Logs, at most once a minute, that the inner socket did not work and is created again.
     pub(crate) fn reopen(&self, why: &io::Error) {
         if let Some(suppressed) = lock(&self.own_faults).should_log(Some(RejectReason::Internal), Instant::now()) {
             log::warn!("the inner socket does not work any more, and is opened anew: {why}{suppressed}");
         }
     }
 
-    /// How often accepting paused.
+    /// Returns how often accepting paused.
     pub(crate) fn pauses(&self) -> u64 {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection that ended by a panic of ours.
+    /// Counts a connection that ended by a panic.
     pub(crate) fn panicked(&self) {
         self.panicked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many connections ended so.
+    /// Returns how many connections ended by a panic.
     pub(crate) fn panics(&self) -> u64 {
         self.panicked.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection that was let in.
+    /// Counts an accepted connection.
     pub(crate) fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the end of one that was let in.
+    /// Counts the end of an accepted connection.
     pub(crate) fn closed(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a connection that goes on to `ZeroMQ`.
+    /// Counts a connection that continues to `ZeroMQ`.
     pub(crate) fn entered(&self) {
         self.entered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many went on to `ZeroMQ`, ever: no byte of any other did.
+    /// Returns how many connections have continued to `ZeroMQ`: no byte of any other did.
     pub(crate) fn entries(&self) -> u64 {
         self.entered.load(Ordering::Relaxed)
     }
 
-    /// Counts a refusal, and writes of it, with these words if there are any, unless this address, or too many others,
-    /// were written of in the last minute. A fault of our own is logged once a minute for all addresses. One that ends early is only counted: health
+    /// Counts a rejection, and logs it, with this message if it is not empty, unless this address, or too many others, were logged in the
+    /// last minute. An internal error is logged once a minute for all addresses. A connection that ends early is only counted: health
     /// checks that connect and close do so all day.
     pub(crate) fn refuse(&self, reason: RejectReason, address: IpAddr, message: &str) {
         self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -116,12 +117,12 @@ impl IngressMetrics {
         }
     }
 
-    /// How many connections are open.
+    /// Returns how many connections are open.
     pub(crate) fn connections(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// How many were refused, by kind; kinds that never came are absent.
+    /// Returns how many were rejected, by reason; reasons without rejections are absent.
     pub(crate) fn refused(&self) -> Value {
         let counts =
             RejectReason::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize].load(Ordering::Relaxed)));

@@ -1,7 +1,7 @@
-//! The door: all of a server that a stranger can reach.
+//! The public listener: validates TLS and ZMTP handshakes and frame headers before any byte reaches the `ZeroMQ` socket.
 //!
-//! It owns the public listener. Behind it, `ZeroMQ` has a Unix socket for each connection, sees it only once its handshake is
-//! done, and a frame only once its header was found within the limits.
+//! It is the only part of a server that remote peers can reach. Behind it, `ZeroMQ` has a Unix socket for each connection. It gets the
+//! connection only after its handshake, and a frame only after its header has been checked against the limits.
 
 mod client_stream;
 mod connection;
@@ -41,22 +41,21 @@ use std::{
     time::Duration,
 };
 
-/// How many connections the system keeps for the door until it accepts them, if `net.core.somaxconn` allows so many. The standard
-/// library asks for 128. When there are more, the system drops packets: who comes then waits for a second or more, or is
-/// reset after the handshake.
+/// The listen backlog, if `net.core.somaxconn` allows so many. The standard library uses 128. With more waiting connections, the system
+/// drops packets: a new client then waits for a second or more, or is reset after the handshake.
 const BACKLOG: i32 = 4096;
 
-/// How long closing waits for the connections to end.
+/// How long closing waits for the end of the connections.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Why a door does not open.
+/// Why an ingress cannot be opened.
 #[derive(Debug)]
 pub(crate) enum OpenError {
     /// The address cannot be bound.
     Address(io::Error),
-    /// There is no place for the inner socket.
+    /// There is no directory for the inner socket.
     Directory(NoDirectory),
-    /// Something else failed.
+    /// Another error.
     Other(io::Error),
 }
 
@@ -72,21 +71,21 @@ impl From<NoDirectory> for OpenError {
     }
 }
 
-/// An open door. Closed on drop.
+/// An open ingress. Closed on drop.
 #[derive(Debug)]
 pub(crate) struct Ingress {
     table: Arc<ConnectionTable>,
-    /// Dropped, it ends the accepting and the handshakes under way.
+    /// Dropping it ends accepting and the running handshakes.
     _closing: oneshot::Sender<()>,
 }
 
-/// Hears what comes in.
+/// Receives requests.
 pub(crate) struct Receiver {
     socket: zmq::Receiver,
     table: Arc<ConnectionTable>,
 }
 
-/// Sends answers out.
+/// Sends answers.
 #[derive(Clone)]
 pub(crate) struct Sender {
     socket: zmq::Sender,
@@ -95,7 +94,7 @@ pub(crate) struct Sender {
 }
 
 impl Receiver {
-    /// Waits for what comes next. Cancel-safe.
+    /// Waits for the next event. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> RouterEvent {
         let event = self.socket.recv().await;
         if let RouterEvent::Message(connection, _) = &event {
@@ -106,7 +105,7 @@ impl Receiver {
 }
 
 impl Sender {
-    /// As [`zmq::Sender::send`]. What is for a connection that leaves too much unread is dropped, and so is the connection.
+    /// As [`zmq::Sender::send`]. A message for a connection that leaves too much unread is dropped, and the connection is closed.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         if self.table.as_ref().is_some_and(|table| !table.send(to, zmq::wire_length(&frames))) {
             return None;
@@ -116,8 +115,8 @@ impl Sender {
 }
 
 impl Ingress {
-    /// Opens a door at `address`, with TLS if there are credentials; port 0 lets the system choose. Gives the address that it
-    /// is at. Fails when the address cannot be bound, or there is no place for the inner socket.
+    /// Opens an ingress at `address`, with TLS if there are credentials; port 0 lets the system choose. Returns its address. Fails when
+    /// the address cannot be bound, or there is no directory for the inner socket.
     pub(crate) async fn open(
         address: SocketAddr,
         config: &ValidConfig,
@@ -164,17 +163,17 @@ impl Ingress {
         Ok((Self { table, _closing: closing }, Sender { socket: sender, table: None }, receiver, bound))
     }
 
-    /// Waits until everything that was sent was accepted by the other sides' systems. One whose side takes nothing is cut
-    /// off after a while; do not wait for that.
+    /// Waits until everything that was sent was accepted by the clients' kernels. A client that reads nothing is cut off only after a
+    /// while, so callers need a timeout.
     pub(crate) async fn settled(&self) {
         self.table.flushed().await;
     }
 
-    /// Closes the door for good, after its [`Sender`]s and its [`Receiver`] are dropped.
+    /// Closes the ingress, after its [`Sender`]s and its [`Receiver`] are dropped.
     pub(crate) async fn close(self) {
         let table = Arc::clone(&self.table);
         drop(self);
-        // The peers are told, as far as their connections allow; a peer that does not read is not waited for.
+        // Waits until clients are notified, but not for clients that do not read.
         let _ = timer::timeout(LAST_WORDS, table.emptied()).await;
     }
 }
@@ -189,11 +188,11 @@ async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>) {
 
 async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) -> std::convert::Infallible {
     loop {
-        // While there are too few descriptors, who comes waits in the system's queue.
+        // While there are too few descriptors, new connections wait in the listen backlog.
         let reserve = Reserve::wait(shared).await;
         match listener.accept().await {
             Ok((tcp, from)) => admit(shared, reserve, tcp, from),
-            // The other side gave up before we came to it.
+            // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 shared.metrics.pause(&error.to_string());

@@ -19,27 +19,27 @@ use std::{
     time::Duration,
 };
 
-/// After how long it is tried again to accept when there was no descriptor left and none of ours was released.
+/// The wait before accepting is tried again when no descriptor was left and none of ours was closed.
 pub(super) const RETRY: Duration = Duration::from_millis(250);
 
-/// What the tasks of the door share.
+/// The state shared by the tasks of the ingress.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) admission: Mutex<ConnectionLimiter>,
     pub(super) table: Arc<ConnectionTable>,
     pub(super) metrics: Arc<IngressMetrics>,
-    /// What TLS is made of, where it is spoken.
+    /// The credentials for TLS, if it is used.
     pub(super) credentials: Option<Arc<Credentials>>,
-    /// Numbers the connections, which makes their identities.
+    /// The number of the next connection, which becomes its identity.
     pub(super) connections: AtomicU64,
-    /// Woken when a connection has ended.
+    /// Notified when a connection has ended.
     pub(super) ended: AtomicWaker,
-    /// Ends with the door.
+    /// Ends when the ingress closes.
     pub(super) closing: SharedFuture<oneshot::Receiver<()>>,
-    /// The way to `ZeroMQ`, for one connection at a time.
+    /// The inner socket to `ZeroMQ`, for one connection at a time.
     pub(super) inner: futures::lock::Mutex<Inner>,
-    /// Copied to hold descriptors.
+    /// Duplicated to reserve descriptors.
     pub(super) spare: File,
 }
 
@@ -49,8 +49,8 @@ impl Shared {
         lock(&self.admission)
     }
 
-    /// Waits until a connection has ended, or for a moment: others may release descriptors too, and of several tasks that
-    /// wait here only the last is woken.
+    /// Waits until a connection has ended, at most for a moment: descriptors may be released elsewhere too, and of several waiting tasks
+    /// only the last is woken.
     pub(super) async fn released(&self) {
         let mut first = true;
         let ended = poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! TCP connections to hosts by name: all addresses of a host are tried, as Happy Eyeballs (RFC 8305) says.
+//! TCP connections to hosts by name: all addresses of a host are tried, by Happy Eyeballs (RFC 8305).
 
 #[cfg(any(test, feature = "tls"))]
 use super::executor::TcpStream;
@@ -16,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Returns the addresses that `host:port` stands for, without a lookup where it is numeric. Fails when it is no `host:port`, or
-/// the name cannot be resolved within `time` (5 s at most). The error names the host.
+/// Returns the addresses of `host:port`, without a lookup if it is numeric. Fails when it is not `host:port`, or the name cannot be
+/// resolved within `time` (at most 5 s). The error names the host.
 pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
     let parts = endpoint.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let Some((host, port)) = parts else {
@@ -26,8 +26,8 @@ pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<
     resolve(host.trim_start_matches('[').trim_end_matches(']'), port, time).await
 }
 
-/// Connects, by `connect`, to the first of these addresses that lets us in, and says to which. The others are given up. Fails
-/// with how each of them failed; `None` for those that had not answered by `deadline`.
+/// Connects, by `connect`, to the first of these addresses that accepts. Returns the address and the connection; the other attempts
+/// are dropped. Fails with the error of each address; `None` for those that had not answered by `deadline`.
 pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     addresses: &[SocketAddr],
     deadline: Instant,
@@ -53,7 +53,7 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
                 failures.push((address, Some(error)));
                 attempts.failed(Instant::now());
             }
-            // Without an attempt that runs, it is not time for the next one yet: that cannot be, but must not spin.
+            // Cannot happen: without a running attempt the next one is due. Guards against a busy loop.
             Either::Left((None, sleep)) => sleep.await,
             Either::Right(_) => {}
         }
@@ -66,8 +66,7 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     }
 }
 
-/// Connects to `host`, within `time`. Fails when the name cannot be resolved, or no address lets us in; the error has the
-/// reason of each.
+/// Connects to `host` within `time`. Fails when the name cannot be resolved, or no address accepts; the error has the reason of each.
 #[cfg(feature = "tls")]
 pub(crate) async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + time;

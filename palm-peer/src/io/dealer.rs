@@ -1,7 +1,7 @@
-//! A DEALER over any stream of bytes: one connection to one ROUTER.
+//! A DEALER over any byte stream: one connection to one ROUTER.
 //!
-//! It speaks ZMTP itself, where the listening side has the zeromq crate: that crate's DEALER believes what a server
-//! announces and aborts the process for it, cannot be put behind TLS, and writes each message on its own.
+//! It implements ZMTP itself, while the listening side uses the zeromq crate: that crate's DEALER allocates whatever length a server
+//! announces, which aborts the process, cannot run over TLS, and writes each message separately.
 
 mod activity;
 
@@ -35,23 +35,23 @@ use std::{
 /// The frames of a message.
 pub(crate) type Frames = Vec<Bytes>;
 
-/// How many bytes may wait for a connection that does not take them; one message always may. The windows of
-/// clients are far below.
+/// How many bytes may be queued for a connection that does not accept them; one message is always allowed. The windows of clients are
+/// far below.
 const MAX_QUEUED: usize = 1024 * 1024 * 1024;
 
-/// How much is read at once, on a connection that has shown that it brings as much; few do.
+/// The read buffer of connections that have filled the small one, in bytes; few do.
 const LONG_READ: usize = 64 * 1024;
 
-/// How much is read at once otherwise.
+/// The read buffer of other connections, in bytes.
 const SHORT_READ: usize = 4 * 1024;
 
-/// How many PINGs are answered within a second: more are no question whether we are there.
+/// How many PINGs are answered per second: more are an attack, not a health check.
 const MAX_PINGS: u32 = 100;
 
-/// How long what waits may take to be sent after the end.
+/// How long queued messages may take to be sent after the sender is dropped.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// One half of a stream of bytes.
+/// The reading half of a byte stream.
 pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
 
 /// The other half.
@@ -62,7 +62,7 @@ pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 pub(crate) enum SendError {
     /// The connection has ended.
     Ended,
-    /// Too much waits for the other side to take it.
+    /// The queue is full, because the peer does not read.
     Full,
 }
 
@@ -78,13 +78,13 @@ impl fmt::Display for SendError {
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) enum ConnectionEnd {
-    /// The other side closed it, or it broke.
+    /// The peer closed it, or it broke.
     Closed,
-    /// The other side sent what it must not.
+    /// The peer violated the protocol.
     Refused(RejectReason),
 }
 
-/// The sending side of a connection. Dropped, it has what waits still sent.
+/// The sending side of a connection. Queued messages are still sent after it is dropped.
 pub(crate) struct Sender {
     outbox: Arc<Outbox>,
     answers_pings: bool,
@@ -101,12 +101,12 @@ pub(crate) struct Receiver {
     outbox: Arc<Outbox>,
 }
 
-/// What writes to the connection: a future that ends with it, to be run in the background.
+/// The writer of a connection: a future that ends with it, and must be run in the background.
 pub(crate) struct Writer {
     outbox: Arc<Outbox>,
 }
 
-/// What waits to be sent, and where it goes.
+/// The queue of messages to be sent.
 struct Outbox {
     queue: Mutex<Queue>,
     wire: Mutex<Wire>,
@@ -116,11 +116,11 @@ struct Outbox {
 #[derive(Default)]
 struct Queue {
     batch: Batch,
-    /// No more comes.
+    /// Whether the sender has ended.
     ended: bool,
-    /// The writer, when it waits for more.
+    /// The waker of the writer, while it waits for messages.
     writer: Option<Waker>,
-    /// Who waits until all is written.
+    /// The wakers of those that wait until everything is written.
     flushing: Vec<oneshot::Sender<()>>,
 }
 
@@ -131,7 +131,7 @@ struct Wire {
     batch: Batch,
 }
 
-/// Opens a connection over a stream's halves. Not bounded in time. Fails when no ROUTER is at the other end.
+/// Opens a connection over a stream's halves. Not bounded in time. Fails when the peer is not a ROUTER.
 pub(crate) async fn open(
     mut read: ReadHalf,
     mut write: WriteHalf,
@@ -154,9 +154,8 @@ pub(crate) async fn open(
 }
 
 impl Sender {
-    /// Queues a message. `at_once` has it written by the calling thread if nothing waits before it, which saves the time that
-    /// the writer takes to wake; without it, many messages may share one write. Fails when the connection has ended, or too
-    /// much waits.
+    /// Queues a message. With `at_once`, the calling thread writes it if the queue is empty, which saves waking the writer; without
+    /// it, many messages may share one write. Fails when the connection has ended, or the queue is full.
     pub(crate) fn send(&self, frames: &[Bytes], at_once: bool) -> Result<(), SendError> {
         self.outbox.put(|batch| batch.push(frames))?;
         if !at_once || !self.outbox.write_at_once() {
@@ -165,7 +164,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Asks whether the other side is there.
+    /// Sends a PING with this number.
     pub(crate) fn ping(&self, number: u64) -> Result<(), SendError> {
         self.outbox.put(|batch| batch.push_raw(&ping_frame(number)))?;
         if !self.outbox.write_at_once() {
@@ -174,17 +173,17 @@ impl Sender {
         Ok(())
     }
 
-    /// Whether the other side answers PINGs.
+    /// Whether the peer answers PINGs.
     pub(crate) fn answers_pings(&self) -> bool {
         self.answers_pings
     }
 
-    /// What has happened on the connection.
+    /// Returns the activity of the connection.
     pub(crate) fn activity(&self) -> &Activity {
         &self.outbox.activity
     }
 
-    /// Waits until the other side's system has all that was sent, or the connection has ended.
+    /// Waits until the peer's kernel has everything that was sent, or the connection has ended.
     pub(crate) async fn flushed(&self) {
         self.outbox.flushed().await;
     }
@@ -234,7 +233,7 @@ impl Receiver {
                     if !self.pings.try_acquire(Instant::now()) {
                         return Err(RejectReason::Command);
                     }
-                    // An end is noticed by reading.
+                    // The reader notices the end.
                     let _ = self.outbox.put(|batch| batch.push_raw(&ping.pong));
                     self.outbox.wake_writer();
                 }
@@ -251,17 +250,17 @@ impl Drop for Receiver {
 }
 
 impl Writer {
-    /// Writes what is sent until the connection ends, or no more comes and all is written, or takes too long.
+    /// Writes messages until the connection ends, or the sender has ended and everything is written, or that takes too long.
     pub(crate) async fn run(self) {
         let mut linger = None;
         let _ = poll_fn(|cx| self.outbox.poll_write(cx, &mut linger)).await;
         self.outbox.clear();
-        // What does not close is dropped, which closes it.
+        // If closing fails, dropping the stream closes it.
         let _ = timer::timeout(LINGER, poll_fn(|cx| Pin::new(&mut self.outbox.wire().half).poll_close(cx))).await;
     }
 }
 
-/// Without it nothing is written any more: nothing shall collect, be its end a panic.
+/// Clears the queue when the writer ends, even by a panic: without it nothing is written any more.
 impl Drop for Writer {
     fn drop(&mut self) {
         self.outbox.clear();
@@ -296,7 +295,7 @@ impl Outbox {
         self.wake_writer();
     }
 
-    /// Gives up what could not be written.
+    /// Drops what could not be written.
     fn clear(&self) {
         self.wire().batch = Batch::default();
         *self.queue() = Queue { ended: true, ..Queue::default() };
@@ -314,7 +313,7 @@ impl Outbox {
             flushed
         };
         self.wake_writer();
-        // The writer says so, or is gone.
+        // The writer notifies, or is gone.
         let _ = flushed.await;
     }
 
@@ -325,18 +324,18 @@ impl Outbox {
         }
     }
 
-    /// Writes what waits, if nobody else is at it. Says whether all was written.
+    /// Writes the queue, unless another thread does so. Returns whether everything was written.
     fn write_at_once(&self) -> bool {
         let mut wire = match self.wire.try_lock() {
             Ok(wire) => wire,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        // What is left over, and what went wrong, the writer finds when it is woken.
+        // The writer handles the rest, and errors, when it is woken.
         matches!(self.poll_flush(&mut wire, &mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
-    /// Writes until all is gone that was sent.
+    /// Writes until the queue is empty.
     fn poll_flush(&self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if wire.batch.is_empty() {
@@ -366,7 +365,7 @@ impl Outbox {
             if queue.ended && linger.get_or_insert_with(|| timer::sleep(LINGER)).poll_unpin(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            // While the other side takes nothing, an end must be noticed too.
+            // The end of the connection must also be noticed while the peer does not read.
             queue.writer = Some(cx.waker().clone());
             if flushed.is_pending() {
                 return Poll::Pending;

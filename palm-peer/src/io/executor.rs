@@ -1,7 +1,6 @@
-//! Tasks of the library's own, and sockets: the only user of async-std.
+//! The library's tasks and sockets: the only user of async-std.
 //!
-//! async-std's executor and reactor run on threads of their own, so what is spawned here goes on under any executor of the
-//! caller's.
+//! async-std's executor and reactor run on their own threads, so tasks spawned here run under any executor of the caller.
 
 pub(crate) use async_std::{
     net::{TcpListener, TcpStream},
@@ -23,28 +22,27 @@ use std::{
     time::Duration,
 };
 
-/// How many threads the executor has at most, if nobody says otherwise.
+/// The default maximum number of threads of the executor.
 const MAX_THREADS: usize = 4;
 
-/// How long a TCP connection may be idle before the system checks that the other host is still there.
+/// How long a TCP connection may be idle before keep-alive probes the other host.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 
-/// How long the system waits for an answer to such a check before the next one.
+/// The interval between keep-alive probes.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// After how many unanswered checks the connection has ended: 30 s after the last sign of the other host. On Linux
-/// [`USER_TIMEOUT_MS`] takes its place.
+/// After how many unanswered probes the connection is closed: 30 s after the last sign of the other host. On Linux
+/// [`USER_TIMEOUT_MS`] replaces it.
 const KEEP_ALIVE_PROBES: u32 = 3;
 
-/// How long sent data may stay unacknowledged before the connection has ended, in ms. It bounds as well how long the other
-/// side may leave its receive window closed, so it must be longer than the 30 s of stall that the listener allows.
+/// How long sent data may stay unacknowledged before the connection is closed, in ms. It also bounds how long the peer may keep its
+/// receive window closed, so it must be longer than the 30 s of stall that the listener allows.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT_MS: u32 = 45_000;
 
-/// Sets the options that every TCP connection has, outgoing or accepted: no Nagle delay; keep-alive, which ends an idle
-/// connection whose other host vanished; `TCP_USER_TIMEOUT`, which ends one on which the data in flight is not acknowledged.
-/// Without these two, such a connection stays open for ever, or for the 15 minutes of the system's retransmissions. Fails when
-/// the connection is gone already.
+/// Sets the options of every TCP connection, outgoing or accepted: no Nagle delay; keep-alive, which closes an idle connection to a
+/// vanished host; `TCP_USER_TIMEOUT`, which closes one whose data is not acknowledged. Without these two, such a connection would
+/// stay open forever, or for the 15 minutes of retransmissions. Fails when the connection is gone already.
 pub(crate) fn tune(stream: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -56,13 +54,12 @@ pub(crate) fn tune(stream: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Sees to it that the executor has few threads: half of the cores, for the other half are the caller's. Nothing here
-/// blocks its thread, and with each thread more, tasks that follow each other wake one another across threads: eight of
-/// them on two cores cost a third of all calls. Comes too late in a program that has used async-std before;
-/// `ASYNC_STD_THREAD_COUNT` has the last word.
+/// Limits the executor's threads to half of the cores, because the other half is for the caller. Nothing here blocks its thread, and
+/// with more threads, tasks that depend on each other wake one another across threads: eight threads on two cores cost a third of
+/// all calls. Has no effect in a program that has used async-std before; `ASYNC_STD_THREAD_COUNT` takes precedence.
 pub(crate) fn prepare() {
     static PREPARED: Once = Once::new();
-    // How many cores there are is read from a dozen files, so not for each connection.
+    // The number of cores is read from a dozen files, so it is not read for each connection.
     PREPARED.call_once(|| {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let threads = GlobalExecutorConfig::default()
@@ -92,7 +89,7 @@ pub(crate) fn spawn_or(
     }));
 }
 
-/// As [`spawn`], for what must not be missing: after a panic, it is started anew.
+/// As [`spawn`], for tasks that must always run: after a panic, it is restarted.
 pub(crate) fn keep<F>(supervisor: &Supervisor, name: Name, start: impl FnMut() -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -101,13 +98,13 @@ where
     drop(task::spawn(supervisor.clone().keep(name, start)));
 }
 
-/// Runs a future in the background, and blocks the calling thread until it ends; a panic goes on here.
+/// Runs a future in the background, and blocks the calling thread until it ends; a panic is propagated.
 pub(crate) fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
-    // async-std's own would have this thread wait for sockets as well, and then wake those that care.
+    // async-std's own `block_on` would make this thread poll sockets as well, and then wake the tasks concerned.
     futures::executor::block_on(started(future)).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// As [`block_on`], but waits no longer than `until` does, and then leaves the future running.
+/// As [`block_on`], but waits only until `until` ends, and then leaves the future running.
 #[cfg(feature = "cli")]
 pub(crate) fn block_on_until<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
@@ -120,28 +117,28 @@ pub(crate) fn block_on_until<T: Send + 'static>(
     }
 }
 
-/// A future in the background, as a handle that gives its value or its panic.
+/// Runs a future in the background. Returns a handle that yields its value or its panic.
 fn started<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> task::JoinHandle<thread::Result<T>> {
     prepare();
     task::spawn(AssertUnwindSafe(future).catch_unwind())
 }
 
-/// Runs a closure that may block on a thread of a pool (500 at most), and gives what it returns. Dropping the future
-/// leaves the closure running.
+/// Runs a closure that may block on a thread of a pool (at most 500), and returns its result. Dropping the future leaves the closure
+/// running.
 pub(crate) fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> BoxFuture<'static, T> {
     prepare();
     Box::pin(task::spawn_blocking(work))
 }
 
-/// Accepts a connection to a Unix socket, which takes `buffer` bytes at once, or what the system allows if that is less
-/// (`net.core.wmem_max`, twice). Fails when there is no descriptor left.
+/// Accepts a connection to a Unix socket with a send buffer of `buffer` bytes, or what the system allows if that is less (twice
+/// `net.core.wmem_max`). Fails when no descriptor is left.
 pub(crate) async fn accept_unix(listener: &UnixListener, buffer: usize) -> io::Result<UnixStream> {
     let (stream, _) = listener.accept().await?;
     sockopt::set_socket_send_buffer_size(&stream, buffer)?;
     Ok(stream)
 }
 
-/// Lets others have their turn.
+/// Yields to other tasks.
 pub(crate) async fn yield_now() {
     task::yield_now().await;
 }

@@ -1,4 +1,4 @@
-//! How many file descriptors the process may have, how many it has, and which errors say that something has run out.
+//! The limit of file descriptors, their current number, and the errors that mean a local resource is exhausted.
 
 use rustix::{
     io::Errno,
@@ -9,12 +9,12 @@ use std::{
     os::{fd::AsRawFd as _, unix::net::UnixDatagram},
 };
 
-/// How many descriptors the process may have.
+/// Returns how many descriptors the process may have.
 pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Raises the limit to what the process may raise it to. A system that allows less than it says leaves it as it is.
+/// Raises the soft limit to the hard limit. If the system refuses, the limit stays as it is.
 pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
@@ -22,26 +22,26 @@ pub(crate) fn raise_limit() {
     }
 }
 
-/// How many the process has; `None` where the system does not list them.
+/// Returns how many descriptors the process has; `None` if the system does not list them.
 pub(crate) fn in_use() -> Option<u64> {
     let listed = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")).ok()?;
-    // The listing has one for itself.
+    // The listing itself uses one.
     Some((listed.count() as u64).saturating_sub(1))
 }
 
-/// The number that the next descriptor gets, which is the lowest that is free; `None` when there is none left.
+/// Returns the number of the next descriptor, which is the lowest free one; `None` when none is left.
 pub(crate) fn lowest_free() -> Option<u64> {
-    // A socket costs a third of what opening a file does.
+    // Creating a socket costs a third of opening a file.
     u64::try_from(UnixDatagram::unbound().ok()?.as_raw_fd()).ok()
 }
 
-/// Whether this says that the process, or the system, has no descriptor left.
+/// Returns whether this error means that the process or the system has no descriptor left.
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// Whether a connection failed for want of something on this side: descriptors, memory, ports, a network. Such an error says
-/// nothing about the other side.
+/// Returns whether a connection failed because a local resource is missing: descriptors, memory, ports, a network. Such an error says
+/// nothing about the peer.
 pub(crate) fn is_local(error: &io::Error) -> bool {
     is_exhausted(error)
         || matches!(

@@ -1,4 +1,4 @@
-//! The opening of a ZMTP connection, the same at both ends of it.
+//! The ZMTP handshake, for both sides of a connection.
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use palm_proto::zmtp::{
@@ -7,13 +7,13 @@ use palm_proto::zmtp::{
 };
 use std::{fmt, io};
 
-/// More than a greeting and the longest READY.
+/// The buffer size: more than a greeting and the longest READY.
 const LONGEST_OPENING: usize = 4096;
 
-/// Why a connection was not opened.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub(crate) enum HandshakeError {
-    /// The other side is none of ours.
+    /// The peer violated the protocol, or is not a PALM peer.
     Refused(RejectReason),
     /// It broke, or was closed.
     Broken(io::Error),
@@ -40,17 +40,17 @@ impl fmt::Display for HandshakeError {
     }
 }
 
-/// The other side of a connection that was opened.
+/// The peer of an open connection.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// What it sent beyond the handshake.
+    /// The bytes that it sent after the handshake.
     pub beyond: Vec<u8>,
     /// Whether it answers PINGs.
     pub answers_pings: bool,
 }
 
-/// Shakes hands as a socket of type `ours` with one of these types. Not bounded in time. Fails when the other side is no such
-/// socket, or goes away.
+/// Performs the handshake as a socket of type `ours` with a peer of one of these types. Not bounded in time. Fails when the peer is no
+/// such socket, or the connection ends.
 pub(crate) async fn shake_hands(
     mut read: impl AsyncRead + Unpin,
     mut write: impl AsyncWrite + Unpin,

@@ -1,8 +1,8 @@
-//! Lines on their way to a stream that may be slow, broken or full, none of which may hold up or end the program.
+//! A queue of lines for a stream that may be slow, broken or full, none of which may block or end the program.
 //!
-//! Writing to stderr blocks while nobody reads the pipe behind it, and fails when the reader is gone or the disk is full. So
-//! lines go through a bounded queue to a thread of its own; what finds no room, or cannot be written, is dropped and counted,
-//! and the count is written once writing works again.
+//! Writing to stderr blocks while the pipe behind it is not read, and fails when the reader is gone or the disk is full. So lines go
+//! through a bounded queue to a thread; lines that do not fit or cannot be written are dropped and counted, and the count is written
+//! once writing works again.
 
 use super::threads::{Name, panic_if_rigged, start_thread};
 use std::{
@@ -20,13 +20,13 @@ use std::{
 const MAX_LINES: usize = 10_000;
 /// How many bytes may wait; a line that finds the queue empty may be longer.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// How long to wait before writing again to a stream that does not block and takes nothing.
+/// The wait before writing again to a non-blocking stream that is full.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// What waits to be written.
+/// An item of the queue.
 enum Item {
     Line(Vec<u8>),
-    /// So many lines were dropped here.
+    /// This many lines were dropped at this point.
     Dropped(u64),
 }
 
@@ -38,7 +38,7 @@ struct State {
     writing: bool,
     /// How many dropped lines have not been reported yet.
     dropped: u64,
-    /// The last write failed: the next is tried when there is a next line.
+    /// Whether the last write failed: the next one is tried with the next line.
     broken: bool,
 }
 
@@ -51,7 +51,7 @@ impl State {
         self.entries.is_empty() && !self.writing && (self.dropped == 0 || self.broken)
     }
 
-    /// The next to be written: what was dropped is told of when the line after it comes, or when no line waits.
+    /// Takes the next item. Dropped lines are reported with the following line, or when no line waits.
     fn take(&mut self) -> Option<Item> {
         let entry = self.entries.pop_front();
         let entry = entry.or_else(|| (self.dropped > 0 && !self.broken).then(|| Item::Dropped(self.take_dropped())))?;
@@ -75,30 +75,30 @@ impl State {
     }
 }
 
-/// The stream, and what must be known to go on writing to it.
+/// The stream and its state.
 struct Out {
     stream: Box<dyn Write + Send>,
-    /// The last line was not written to its end.
+    /// Whether the last line was written only in part.
     torn: bool,
-    /// The line that tells how many were dropped.
+    /// Creates the line that reports how many were dropped.
     note: fn(u64) -> Vec<u8>,
 }
 
 /// A queue of lines, and the thread that writes them.
 pub(crate) struct LineQueue {
     state: Mutex<State>,
-    /// There is something to write.
+    /// Notified when there is something to write.
     more: Condvar,
-    /// Something was written, or given up.
+    /// Notified when something was written or dropped.
     done: Condvar,
     out: Mutex<Out>,
-    /// The system gave no thread.
+    /// Whether the system refused a thread.
     threadless: AtomicBool,
 }
 
 impl LineQueue {
-    /// Starts the thread that writes to `stream`. `note` gives the line that says how many were dropped. Without a thread,
-    /// lines are written by [`flush`](Self::flush).
+    /// Starts the thread that writes to `stream`. `note` creates the line that reports how many were dropped. Without a thread, lines
+    /// are written by [`flush`](Self::flush).
     pub(crate) fn start(stream: impl Write + Send + 'static, note: fn(u64) -> Vec<u8>) -> Arc<Self> {
         let out = Out { stream: Box::new(stream), torn: false, note };
         let queue = Arc::new(Self {
@@ -131,7 +131,7 @@ impl LineQueue {
         self.more.notify_one();
     }
 
-    /// Waits until all is written or given up, but not longer than `within`; says whether it is.
+    /// Waits until everything is written or dropped, at most for `within`. Returns whether it is.
     pub(crate) fn flush(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         if self.threadless.load(Ordering::Relaxed)
@@ -166,7 +166,7 @@ impl LineQueue {
         }
     }
 
-    /// Writes what comes next; says whether there was anything.
+    /// Writes the next item. Returns whether there was one.
     fn write_next(&self, out: &mut Out) -> bool {
         let Some(entry) = self.state().take() else { return false };
         let mut writing = Writing { queue: self, entry, written: false };
@@ -180,7 +180,7 @@ impl LineQueue {
     }
 }
 
-/// An entry that is being written. When it is dropped, be it by a panic, the queue goes on with the next.
+/// An item that is being written. When it is dropped, even by a panic, the queue continues with the next.
 struct Writing<'a> {
     queue: &'a LineQueue,
     entry: Item,
@@ -212,7 +212,7 @@ impl Out {
                     self.torn = !rest.is_empty();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Somebody who shares the stream has made it so; this thread may wait.
+                // Another user of the stream has made it non-blocking; this thread may wait.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
                 Err(error) => return Err(error),
             }
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// A stream that does to each write what the test says: take so many bytes, fail, or panic at the error code 0.
+    /// A stream whose writes do what the test says: accept this many bytes, fail, or panic at the error code 0.
     struct Scripted {
         orders: mpsc::Receiver<Result<usize, i32>>,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn failed_lines_are_counted_and_reported_with_the_next() {
         let (queue, order, text) = scripted();
-        // The second attempt begins with the count of the first, which fails as well.
+        // The second attempt begins with the count of the first, and fails as well.
         for failures in 1..=2 {
             queue.push(b"lost\n".to_vec());
             for _ in 0..failures {

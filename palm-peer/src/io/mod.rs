@@ -1,5 +1,4 @@
-//! The only places that touch the outside: one module for each crate that does, and what is the same
-//! at both ends of a connection.
+//! All I/O: one module per outside crate, and the protocol code shared by both ends of a connection.
 
 pub(crate) mod connect;
 pub(crate) mod dealer;

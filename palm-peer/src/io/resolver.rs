@@ -1,8 +1,8 @@
-//! Host names, resolved by the system on threads of their own.
+//! Host name resolution by the system, on dedicated threads.
 //!
-//! `getaddrinfo` blocks, and may hang for as long as a nameserver does. On a shared pool it would wait behind the blocking
-//! functions of users, or they behind it. Here the number of threads and of waiting names is bounded, callers wait no longer
-//! than they say, and all who ask for one name share one lookup: a name that hangs costs one thread.
+//! `getaddrinfo` blocks, and may hang as long as a nameserver does. On a shared pool it would compete with the blocking functions of
+//! users. Here the numbers of threads and of waiting names are bounded, callers have timeouts, and concurrent callers for one name
+//! share one lookup: a name that hangs costs one thread.
 
 use futures::channel::oneshot;
 use std::{
@@ -28,17 +28,17 @@ const MAX_QUEUED: usize = 256;
 /// How long a thread waits for another name before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How long a lookup may take, whatever time the caller has.
+/// The maximum time of a lookup, whatever the caller's timeout.
 pub(crate) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the system answered, to be shared by all who asked.
+/// The result of a lookup, shared by all callers.
 type Answer = Result<Vec<SocketAddr>, String>;
 
-/// Asks the system; blocks.
+/// Resolves a name by the system; blocks.
 type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Returns the addresses of a host, in the system's order of preference. A numeric address never waits for a name. Fails when
-/// there is no such host, or the system does not answer within `time` and [`LOOKUP_TIMEOUT`]. The error names the host.
+/// Returns the addresses of a host, in the system's order of preference. A numeric address needs no lookup. Fails when there is no
+/// such host, or the system does not answer within `time` and [`LOOKUP_TIMEOUT`]. The error names the host.
 pub(crate) async fn resolve(host: &str, port: u16, time: Duration) -> io::Result<Vec<SocketAddr>> {
     static RESOLVER: OnceLock<Resolver> = OnceLock::new();
     if let Some(address) = numeric(host, port) {
@@ -54,7 +54,7 @@ pub(crate) async fn resolve(host: &str, port: u16, time: Duration) -> io::Result
 }
 
 fn numeric(host: &str, port: u16) -> Option<SocketAddr> {
-    // Unlike an address alone, one of a socket may have a scope (`fe80::1%2`).
+    // Unlike an IP address, a socket address may have a scope (`fe80::1%2`).
     let scoped = || format!("[{host}]:{port}").parse::<SocketAddrV6>().ok().map(SocketAddr::V6);
     host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port)).or_else(scoped)
 }
@@ -64,7 +64,7 @@ struct Resolver(Arc<Shared>);
 struct Shared {
     lookup: Box<Lookup>,
     state: Mutex<State>,
-    /// Told of a name in the queue.
+    /// Notified of a name in the queue.
     queued: Condvar,
     max_threads: usize,
     max_queued: usize,
@@ -74,7 +74,7 @@ struct Shared {
 struct State {
     /// Names that wait for a thread.
     queue: VecDeque<String>,
-    /// Who waits for which name, be it in the queue or being looked up.
+    /// The callers that wait for each name, queued or being resolved.
     waiting: HashMap<String, Vec<oneshot::Sender<Answer>>>,
     threads: usize,
     idle: usize,
@@ -116,7 +116,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a name looked up, if nobody does so already.
+    /// Starts the lookup of a name, unless one is running.
     fn enqueue(self: &Arc<Self>, host: &str) -> io::Result<oneshot::Receiver<Answer>> {
         let (tx, rx) = oneshot::channel();
         let mut state = self.lock();
@@ -142,7 +142,7 @@ impl Shared {
             match start_thread(Name::Resolver, "palm-resolver", run) {
                 Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => return Err(error),
-                // Those that there are will come to it.
+                // The existing threads will process it.
                 Err(error) => log::debug!("no further thread for host names: {error}"),
             }
         }
@@ -152,7 +152,7 @@ impl Shared {
         Ok(rx)
     }
 
-    /// Looks up one name after the other, until there is none for a while.
+    /// Resolves one name after the other, until there is none for a while.
     fn run(&self) {
         let mut state = self.lock();
         loop {
@@ -168,7 +168,7 @@ impl Shared {
                 continue;
             };
             drop(state);
-            // A panic would take a thread, and the name with it, for good.
+            // A panic would lose the thread and the name.
             let answer = catch_unwind(AssertUnwindSafe(|| (self.lookup)(&host)))
                 .unwrap_or_else(|_| Err(io::Error::other("the lookup panicked")))
                 .map_err(|error| error.to_string());
@@ -198,7 +198,7 @@ mod tests {
         vec!["10.0.0.1:0".parse().expect("an address")]
     }
 
-    /// One whose names that begin with `hung` hang until the gate is opened; and how many lookups there were.
+    /// A resolver whose names that begin with `hung` hang until the gate is opened; and the number of lookups.
     struct World {
         resolver: Resolver,
         gate: Arc<Mutex<()>>,

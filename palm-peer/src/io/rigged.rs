@@ -1,11 +1,11 @@
-//! Has tasks panic where a test wants them to: `PALM_TEST_PANIC`, see `threads/rig.rs`.
+//! Makes tasks panic for tests: `PALM_TEST_PANIC`, see `threads/rig.rs`.
 
 #[cfg(debug_assertions)]
 pub(super) use self::on::rigged;
 #[cfg(not(debug_assertions))]
 use {super::threads::Name, std::future::Future};
 
-/// Runs the future as it is, in builds without debug assertions.
+/// Returns the future unchanged, in builds without debug assertions.
 #[cfg(not(debug_assertions))]
 pub(crate) fn rigged<T, F: Future<Output = T>>(_: Name, future: F) -> F {
     future
@@ -26,7 +26,7 @@ mod on {
         time::Duration,
     };
 
-    /// How often a rig looks for its file.
+    /// The interval at which a rig checks for its file.
     const POLL: Duration = Duration::from_millis(20);
 
     /// Runs the future, which panics where `PALM_TEST_PANIC` says so.

@@ -1,7 +1,7 @@
 //! SIGTERM, SIGINT and SIGHUP: the only user of async-signal.
 //!
-//! A thread of their own receives them, so that a function that holds up the executor does not keep a second signal from
-//! ending the process.
+//! A dedicated thread receives them, so that a function that blocks the executor cannot prevent a second signal from ending the
+//! process.
 
 use super::threads::{Name, panic_if_rigged, start_thread, wake};
 use async_signal::{Signal, Signals};
@@ -18,10 +18,10 @@ use std::{
 };
 
 struct State {
-    /// Whether the process's signals come here.
+    /// Whether the process's signals are received here.
     installed: bool,
     requests: Requests,
-    /// Whom to wake, by the number of the future.
+    /// The wakers, by the number of the future.
     wakers: BTreeMap<u64, Waker>,
     next: u64,
 }
@@ -72,20 +72,20 @@ impl Future for Awaited {
     }
 }
 
-/// A future that ends at the first signal after this call. From then on these signals no longer end the process. Fails when the
-/// system refuses.
+/// Returns a future that ends at the first signal after this call. From then on these signals no longer end the process. Fails when
+/// the system refuses.
 pub(crate) fn termination() -> io::Result<Awaited> {
     install()?;
     Ok(Awaited::new(seen(), Requests::asks_for_shutdown))
 }
 
-/// A future that ends when somebody asks again, after the first `seen` requests: see [`Requests::asks_to_hurry`]. Without
+/// Returns a future that ends at another request after the first `seen` requests: see [`Requests::asks_to_hurry`]. Without
 /// [`termination`] it never ends.
 pub(crate) fn hurry(seen: u64) -> Awaited {
     Awaited::new(seen, Requests::asks_to_hurry)
 }
 
-/// How many requests there were so far.
+/// Returns the number of requests so far.
 pub(crate) fn seen() -> u64 {
     state().requests.count()
 }
@@ -121,12 +121,12 @@ fn receive(request: Request) {
     wakers.into_values().for_each(wake);
 }
 
-/// Whether the process was started to outlive its terminal, as `nohup` does.
+/// Returns whether SIGHUP was ignored when the process started, as under `nohup`.
 fn is_hang_up_ignored() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
 }
 
-/// What `proc_pid_status(5)` says of SIGHUP, which is the lowest bit of the mask.
+/// Reads SIGHUP, the lowest bit of the mask, from the format of `proc_pid_status(5)`.
 fn ignores_hang_up(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)

@@ -1,20 +1,19 @@
-//! Tells systemd how the server is doing, when it runs under it: the only user of sd-notify. Without the feature
-//! `systemd`, nothing is sent.
+//! Notifications to systemd, if the server runs under it: the only user of sd-notify. Without the feature `systemd`, nothing is sent.
 
-/// What systemd can be told.
+/// A notification to systemd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice<'a> {
-    /// The server is configured: others can reach it.
+    /// The server is configured: clients can reach it.
     Ready,
     /// One line for `systemctl status`.
     Status(&'a str),
-    /// The serving loop turns.
+    /// The dispatch loop runs.
     Watchdog,
     /// The server is leaving.
     Stopping,
 }
 
-/// Sends a notice; does nothing where no systemd listens. A lost notice is systemd's to notice.
+/// Sends a notification; does nothing without systemd. Errors are ignored.
 #[cfg(feature = "systemd")]
 pub(crate) fn notify(notice: Notice<'_>) {
     use sd_notify::NotifyState;
@@ -27,7 +26,7 @@ pub(crate) fn notify(notice: Notice<'_>) {
     let _ = sd_notify::notify(false, &[state]);
 }
 
-/// How long systemd waits for a [`Notice::Watchdog`] before it acts; `None` where it does not.
+/// Returns how long systemd waits for a [`Notice::Watchdog`] before it acts; `None` if it does not.
 #[cfg(feature = "systemd")]
 pub(crate) fn watchdog() -> Option<std::time::Duration> {
     let mut micros = 0;
@@ -38,7 +37,7 @@ pub(crate) fn watchdog() -> Option<std::time::Duration> {
 #[cfg(not(feature = "systemd"))]
 pub(crate) fn notify(_: Notice<'_>) {}
 
-/// Returns `None`: nobody waits.
+/// Returns `None`: there is no watchdog.
 #[cfg(not(feature = "systemd"))]
 pub(crate) fn watchdog() -> Option<std::time::Duration> {
     None

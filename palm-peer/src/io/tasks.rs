@@ -1,7 +1,7 @@
-//! Tasks of the library's own: each has a name, and none ends by a panic that nobody sees.
+//! The library's tasks: each has a name, and no panic goes unnoticed.
 //!
-//! Everything that runs in the background is spawned under a name, and its panic is caught and logged with it. What the
-//! server cannot do without is [kept](Supervisor::keep) as well: started anew after a while, until that is of no use.
+//! Everything that runs in the background is spawned under a name, and its panic is caught and logged. Tasks that the server cannot
+//! do without are also [kept](Supervisor::keep): restarted after a while, until the supervisor gives up.
 
 pub(crate) use super::threads::Name;
 
@@ -25,18 +25,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Runs a future; a panic ends it, and is given back as its message, for the caller to log.
+/// Runs a future; a panic ends it, and is returned as its message, for the caller to log.
 ///
-/// The future is boxed at once: each `async` function that it went through unboxed would hold it twice, and there is one of these for
+/// The future is boxed at once: each `async` function that passes it on unboxed would contain it twice, and there is one of these for
 /// every connection.
 pub(crate) fn caught<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     let future = Box::pin(future);
-    // It is dropped inside as well, where its own panic is caught.
+    // It is also dropped inside, so that a panic while dropping is caught.
     let inside = async move { rigged(name, future).await };
     AssertUnwindSafe(inside).catch_unwind().map(|result| result.map_err(panic_message))
 }
 
-/// As [`caught`], and logs the panic: of each name once a minute, for strangers may bring it about.
+/// As [`caught`], and logs the panic, once a minute per name, because remote peers may cause it.
 pub(crate) fn logged<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     caught(name, future).inspect(move |result| {
         if let Err(message) = result
@@ -47,21 +47,21 @@ pub(crate) fn logged<T>(name: Name, future: impl Future<Output = T>) -> impl Fut
     })
 }
 
-/// What the clones of a supervisor share.
+/// The state shared by the clones of a supervisor.
 #[derive(Debug, Default)]
 struct Shared(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     supervision: Supervision,
-    /// The task that failed once too often, and what there is to say.
+    /// The message about the task that failed too often.
     gave_up: Option<String>,
     waiting: Vec<oneshot::Sender<String>>,
     listeners: Vec<mpsc::UnboundedSender<Name>>,
 }
 
 impl Shared {
-    /// Counts a failure; says after which time to start anew, if at all.
+    /// Counts a failure. Returns after which time to restart, if at all.
     fn record(&self, name: Name, failure: &str, attended: bool) -> Option<Duration> {
         let mut state = self.lock();
         if state.gave_up.is_some() {
@@ -96,28 +96,28 @@ impl ObservesThreads for Shared {
     }
 }
 
-/// Starts tasks anew that panicked, and gives up on the third panic within a minute.
+/// Restarts tasks that panicked, and gives up at the third panic within a minute.
 #[derive(Debug, Clone)]
 pub(crate) struct Supervisor {
     state: Arc<Shared>,
-    /// Somebody asks whether it gave up. Else it never does.
+    /// Whether giving up is observed. Otherwise it never gives up.
     attended: bool,
 }
 
 impl Supervisor {
-    /// For a server, which ends when this gives up.
+    /// Returns a supervisor for a server, which ends when this gives up.
     pub(crate) fn attended() -> Self {
         let state = Arc::default();
         threads::observe(&state);
         Self { state, attended: true }
     }
 
-    /// For a client, which has nobody to tell.
+    /// Returns a supervisor for a client, which never gives up.
     pub(crate) fn unattended() -> Self {
         Self { state: Arc::default(), attended: false }
     }
 
-    /// Runs what `start` gives to its end. After a panic it is started anew, in a while.
+    /// Runs the future that `start` returns to its end. After a panic it is restarted after a while.
     pub(crate) async fn keep<T, F: Future<Output = T>>(self, name: Name, mut start: impl FnMut() -> F) -> T {
         loop {
             match caught(name, async { start().await }).await {
@@ -131,7 +131,7 @@ impl Supervisor {
         }
     }
 
-    /// Deals with the panic of a task: says after a while whether to start it anew.
+    /// Handles the panic of a task. Returns, after a while, whether to restart it.
     pub(crate) async fn failed(&self, name: Name, message: &str) -> bool {
         let failure = format!("task {name} panicked: {message}");
         match self.state.record(name, &failure, self.attended) {
@@ -144,7 +144,7 @@ impl Supervisor {
         }
     }
 
-    /// The names of the tasks that fail from now on.
+    /// Returns a stream of the names of the tasks that fail from now on.
     pub(crate) fn failures(&self) -> mpsc::UnboundedReceiver<Name> {
         let (tx, rx) = mpsc::unbounded();
         let mut state = self.state.lock();
@@ -154,7 +154,7 @@ impl Supervisor {
         rx
     }
 
-    /// Ends when this has given up, with what there is to say.
+    /// Returns a future that ends when this has given up, with the message.
     pub(crate) fn gave_up(&self) -> impl Future<Output = String> + Send + Unpin + use<> {
         let (tx, rx) = oneshot::channel();
         let mut state = self.state.lock();
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use futures::executor::block_on;
 
-    /// One that does not hear of the threads that other tests have panic.
+    /// A supervisor that does not observe the threads that other tests make panic.
     fn alone() -> Supervisor {
         Supervisor { state: Arc::default(), attended: true }
     }

@@ -1,4 +1,4 @@
-//! A TCP connection, and which thread waits for what comes over it.
+//! A TCP connection, and the thread that polls it.
 
 use super::{
     dealer::{ReadHalf, WriteHalf},
@@ -17,15 +17,14 @@ use std::{
 /// A TCP connection.
 #[derive(Debug)]
 pub(crate) enum Tcp {
-    /// The library's executor waits for it.
+    /// Polled by the library's executor.
     Shared(TcpStream),
-    /// The thread that its tasks live on waits for it.
+    /// Polled by the thread of its tasks.
     Local(LocalStream),
 }
 
 impl Tcp {
-    /// Connects to an address, for tasks on the thread of `home`, or else on the library's executor. Fails when nobody lets us
-    /// in.
+    /// Connects to an address, for tasks on the thread of `home`, or otherwise on the library's executor.
     pub(crate) async fn connect(address: SocketAddr, home: Option<&Etcd>) -> io::Result<Self> {
         match home {
             Some(home) => home.connect_tcp(address).await.map(Self::Local),
@@ -33,14 +32,14 @@ impl Tcp {
         }
     }
 
-    /// Says to the other side that no more comes. Closing the executor's own stream does not: it waits for the last of its
-    /// clones to be dropped. Fails when the connection is gone already.
+    /// Half-closes the connection. Closing the executor's own stream does not do that while it has clones. Fails when the connection is
+    /// gone already.
     #[cfg(feature = "tls")]
     pub(crate) fn shut_down_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
     }
 
-    /// Its two sides, for two tasks.
+    /// Splits it into its two sides, for two tasks.
     pub(crate) fn into_split(self) -> (ReadHalf, WriteHalf) {
         match self {
             Self::Shared(tcp) => (Box::new(tcp.clone()), Box::new(tcp)),

@@ -1,7 +1,7 @@
-//! What the system knows of a TCP connection: whether the other host has acknowledged what was sent.
+//! The kernel's view of a TCP connection: whether the peer has acknowledged what was sent.
 //!
-//! Read from `/proc/net/tcp`, which needs no rights and no unsafe code. It is long on a host with many connections, so this is
-//! for connections on which something is wrong already.
+//! Read from `/proc/net/tcp`, which needs no privileges and no unsafe code. The file is long on a host with many connections, so this
+//! is only used for connections that are suspect already.
 
 use palm_proto::liveness::Delivery;
 use rustix::net::{getpeername, getsockname};
@@ -9,10 +9,10 @@ use std::{fs, io, net::SocketAddr, os::fd::AsFd};
 
 /// The `st` of an established connection.
 const ESTABLISHED: &str = "01";
-/// The timers of `tr`: sending again what was not acknowledged; asking whether the other side has room again.
+/// The values of `tr`: the retransmission timer, and the zero-window probe timer.
 const RETRANSMIT: &str = "01";
 const ZERO_WINDOW_PROBE: &str = "04";
-/// How often in a row something was sent in vain before that means something: one packet may be lost.
+/// How many retransmissions in a row are needed: a single packet may be lost.
 const IN_VAIN: u32 = 2;
 
 /// The two ends of a connection.
@@ -23,18 +23,18 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Those of this connection. Fails when it has ended already.
+    /// Returns the ends of this connection. Fails when it has ended already.
     pub(crate) fn of(stream: &impl AsFd) -> io::Result<Self> {
         let peer = getpeername(stream)?.ok_or(io::ErrorKind::NotConnected)?;
         Ok(Self { local: getsockname(stream)?.try_into()?, peer: peer.try_into()? })
     }
 
-    /// Where the other end is.
+    /// Returns the peer's address.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Whether the other host has what was sent.
+    /// Returns whether the peer's host has acknowledged what was sent.
     pub(crate) fn delivery(&self) -> Delivery {
         let table = if self.local.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
         fs::read_to_string(table).map_or(Delivery::Unknown, |table| self.look_up(&table))
@@ -50,7 +50,7 @@ impl Ends {
     }
 }
 
-/// Reads `sl local remote st tx:rx tr:when retrnsmt uid timeout …`.
+/// Parses a line `sl local remote st tx:rx tr:when retrnsmt uid timeout …`.
 fn read(line: &str) -> Option<Delivery> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, _, _, state, queues, timer, retransmits, _, probes, ..] = fields[..] else { return None };
@@ -67,7 +67,7 @@ fn read(line: &str) -> Option<Delivery> {
     })
 }
 
-/// An address as the table has it: in words of four bytes, each in the order of this machine.
+/// Returns an address in the table's format: groups of four bytes, each in the machine's byte order.
 fn hex(address: SocketAddr) -> String {
     let octets = match address {
         SocketAddr::V4(v4) => v4.ip().octets().to_vec(),

@@ -1,8 +1,8 @@
-//! Deadlines, by the thousand.
+//! Cheap timers for thousands of deadlines.
 //!
-//! Nearly every deadline here belongs to a call that ends long before it. A timer of the reactor costs a system call to set
-//! and another to forget; these cost an entry in a map. A thread of their own sleeps until the earliest: leases and probes
-//! depend on them, and no executor that a function holds up may hold up those.
+//! Nearly every deadline here belongs to a call that ends long before it. A timer of the reactor costs a system call to set and
+//! another to cancel; these cost an entry in a map. A dedicated thread sleeps until the earliest one: leases and probes depend on
+//! them, and a function that blocks the executor must not delay those.
 
 use super::threads::{Name, panic_if_rigged, start_thread, wake};
 use futures::{
@@ -28,13 +28,13 @@ type Key = (Instant, u64);
 struct Waiting {
     wakers: BTreeMap<Key, Waker>,
     next: u64,
-    /// Until when the thread sleeps; `None` when it waits for a first deadline.
+    /// Until when the thread sleeps; `None` while there is no deadline.
     sleeping_until: Option<Instant>,
 }
 
 struct Timers {
     waiting: Mutex<Waiting>,
-    /// Told of a deadline before the one that the thread sleeps until.
+    /// Notified of a deadline earlier than the one that the thread sleeps until.
     earlier: Condvar,
 }
 
@@ -44,7 +44,7 @@ impl Timers {
         static THREAD: OnceLock<()> = OnceLock::new();
         THREAD.get_or_init(|| {
             let started = start_thread(Name::Timer, "palm-timer", || TIMERS.fire());
-            // As the executor does when it has no thread: nothing can go on without.
+            // As the executor does without a thread: nothing works without timers.
             assert!(started.is_ok(), "no thread for the timers can be started: {started:?}");
         });
         &TIMERS
@@ -66,19 +66,19 @@ impl Timers {
         key
     }
 
-    /// Whether this waker is the one that waits under this key.
+    /// Returns whether this waker is registered under this key.
     fn keeps(&self, key: Key, waker: &Waker) -> bool {
         self.lock().wakers.get(&key).is_some_and(|kept| kept.will_wake(waker))
     }
 
-    /// Wakes the tasks whose deadlines have passed, for ever.
+    /// Wakes the tasks whose deadlines have passed, forever.
     fn fire(&self) -> ! {
         let mut waiting = self.lock();
         loop {
             panic_if_rigged(Name::Timer);
             let expired = waiting.take_expired(Instant::now());
             if !expired.is_empty() {
-                // A waker may well set the next deadline.
+                // A waker may set the next deadline.
                 drop(waiting);
                 expired.into_values().for_each(wake);
                 waiting = self.lock();
@@ -107,7 +107,7 @@ impl Waiting {
     }
 }
 
-/// Ends at a deadline. Dropping it early costs next to nothing.
+/// A future that ends at a deadline. Dropping it early is cheap.
 #[derive(Debug)]
 pub(crate) struct Sleep {
     deadline: Instant,
@@ -132,14 +132,14 @@ impl Future for Sleep {
 }
 
 impl Sleep {
-    /// When it ends.
+    /// Returns its deadline.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     fn forget(&mut self) {
         if let Some(key) = self.key.take() {
-            // The last waker of a task takes the task with it, and its own timers: not under our lock.
+            // Dropping the last waker of a task drops the task and its timers: not under our lock.
             let waker = Timers::shared().lock().wakers.remove(&key);
             drop(waker);
         }
@@ -152,8 +152,7 @@ impl Drop for Sleep {
     }
 }
 
-/// Returns the end of the [`GRAIN`] that `deadline` lies in. Deadlines of many, for which it does not matter when exactly they end, then end
-/// together: one wake-up serves all of them.
+/// Returns the end of the [`GRAIN`] that `deadline` is in. Many deadlines that need not be exact then end together, with one wake-up.
 pub(crate) fn coarse(deadline: Instant) -> Instant {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     end_of_grain(*START, deadline)
@@ -170,7 +169,7 @@ pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, key: None }
 }
 
-/// Waits for the end of a sleep, if there is one; else for ever.
+/// Waits for the end of a sleep, if there is one; otherwise forever.
 pub(crate) async fn end_of(sleep: Option<&mut Sleep>) {
     match sleep {
         Some(sleep) => sleep.await,
@@ -201,7 +200,7 @@ pub(crate) async fn timeout<T>(time: Duration, future: impl Future<Output = T>) 
     timeout_at(Instant::now() + time, future).await
 }
 
-/// Ends after a time even when no timer fires any more, at the price of a thread: see [`last_resort`].
+/// Ends after a time even if the timers have failed, at the cost of a thread: see [`last_resort`].
 #[derive(Debug)]
 pub(crate) struct LastResort {
     passed: oneshot::Receiver<()>,
@@ -209,7 +208,7 @@ pub(crate) struct LastResort {
     _stop: mpsc::Sender<()>,
 }
 
-/// Waits for `time` on a thread that nothing else depends on, for what must end whatever has failed in this process.
+/// Waits for `time` on a dedicated thread, for operations that must end whatever has failed in this process.
 pub(crate) fn last_resort(time: Duration) -> LastResort {
     let deadline = Instant::now() + time;
     let (tx, passed) = oneshot::channel();

@@ -86,7 +86,7 @@ pub(crate) fn explain(_: &io::Error) -> Option<Failure> {
     None
 }
 
-/// Whose fault it is that there is no TLS.
+/// The kind of a [`TlsError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FailureKind {
     NotTls,

@@ -1,5 +1,5 @@
-//! ZeroMQ sockets: the only user of the zeromq crate. What is done here and how follows from what that crate does and does
-//! not do; see "Known pitfalls in our dependencies" in ARCHITECTURE.md.
+//! ZeroMQ sockets: the only user of the zeromq crate. The design works around pitfalls of that crate: see "Known pitfalls in our
+//! dependencies" in ARCHITECTURE.md.
 
 use super::{executor, tasks::Name, timer};
 use bytes::Bytes;
@@ -24,25 +24,25 @@ use zeromq::{
     ZmqMessage, util::PeerIdentity,
 };
 
-/// How long a send to a connection whose queue is full may take before the message is given up.
+/// How long a send to a connection with a full queue may take before the message is dropped.
 const SLOW_SEND: Duration = Duration::from_secs(5);
 
 /// The frames of a message.
 pub(crate) type Frames = Vec<Bytes>;
 
-/// Names a connection to a router. Each connection has a fresh one; it says nothing about who is behind it.
+/// Identifies a connection to a router. Each connection has a new one, which says nothing about the peer.
 pub(crate) type Connection = Bytes;
 
-/// What a router hears.
+/// An event of a router.
 #[derive(Debug)]
 pub(crate) enum RouterEvent {
-    /// A message came in over this connection.
+    /// A message arrived over this connection.
     Message(Connection, Frames),
     /// This connection ended.
     Disconnected(Connection),
 }
 
-/// Receives from one socket: one that listens, or one that was attached to a single connection.
+/// Receives from one socket: a listening one, or one attached to a single connection.
 struct Incoming {
     socket: RouterRecvHalf,
     monitor: mpsc::Receiver<SocketEvent>,
@@ -77,7 +77,7 @@ impl fmt::Debug for Attacher {
 /// The receiving side of a router.
 pub(crate) struct Receiver {
     all: SelectAll<Incoming>,
-    /// What is attached from now on.
+    /// The newly attached sockets.
     incoming: mpsc::UnboundedReceiver<Incoming>,
     senders: Senders,
 }
@@ -95,7 +95,7 @@ enum Outgoing {
     Attached(Senders),
 }
 
-/// Listens with a listener that is bound already. Fails when the listener cannot be taken over.
+/// Creates a router on a bound listener.
 #[cfg(any(test, feature = "bench"))]
 pub(crate) async fn listen(listener: impl Into<zeromq::Listener> + Send) -> io::Result<(Sender, Receiver)> {
     executor::prepare();
@@ -109,7 +109,7 @@ pub(crate) async fn listen(listener: impl Into<zeromq::Listener> + Send) -> io::
     Ok((Sender(Outgoing::Listening(sender)), Receiver { all, incoming, senders: Senders::default() }))
 }
 
-/// A router without connections, which are attached to it one by one.
+/// Creates a router without connections, which are attached to it one by one.
 pub(crate) fn attachable() -> (Attacher, Sender, Receiver) {
     executor::prepare();
     let (attach, incoming) = mpsc::unbounded();
@@ -126,9 +126,9 @@ fn io_error(error: ZmqError) -> io::Error {
 }
 
 impl Attacher {
-    /// Connects a socket of its own to `endpoint`, and says there that it is for `connection`, as which the other side must
-    /// introduce itself. From then on the receiver hears what comes over it, and in the end that it has ended. Cancel-safe.
-    /// Fails when it cannot connect, for instance for want of descriptors, or nobody receives any more.
+    /// Connects a new socket to `endpoint` for `connection`, which the peer must use as its identity. From then on the receiver gets
+    /// its messages, and its end. Cancel-safe. Fails when it cannot connect, for instance without descriptors, or the receiver is
+    /// gone.
     pub(crate) async fn attach(&self, endpoint: &str, connection: &Connection) -> io::Result<()> {
         let mut options = SocketOptions::default();
         options.peer_identity(PeerIdentity::try_from(connection.clone()).map_err(io_error)?);
@@ -145,7 +145,7 @@ impl Attacher {
     }
 }
 
-/// How many bytes a message of these frames has on the wire.
+/// Returns how many bytes a message of these frames has on the wire.
 pub(crate) fn wire_length(frames: &[Bytes]) -> u64 {
     frames.iter().map(|frame| frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 }).sum()
 }
@@ -157,7 +157,7 @@ impl Stream for Incoming {
         if self.ended {
             return Poll::Ready(None);
         }
-        // A router answers garbage by dropping the connection; an error here is of no one message.
+        // A router drops connections with garbage; an error here does not belong to a message.
         while let Poll::Ready(received) = self.socket.recv().poll_unpin(cx) {
             let mut frames = received.map(ZmqMessage::into_vec).unwrap_or_default();
             if !frames.is_empty() {
@@ -176,7 +176,7 @@ impl Stream for Incoming {
 }
 
 impl Receiver {
-    /// Waits for what comes next; from each connection in turn, where several have something. Cancel-safe.
+    /// Waits for the next event; of several connections with events, each has its turn. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> RouterEvent {
         let event = poll_fn(|cx| {
             while let Poll::Ready(Some(incoming)) = self.incoming.poll_next_unpin(cx) {
@@ -184,7 +184,7 @@ impl Receiver {
             }
             match self.all.poll_next_unpin(cx) {
                 Poll::Ready(Some(event)) => Poll::Ready(event),
-                // Without a connection, it is one that is attached which wakes.
+                // Without connections, a newly attached one wakes this task.
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
             }
         })
@@ -198,7 +198,7 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // A connection ends with both halves of its socket. In this order, none is attached behind our back.
+        // A connection ends with both halves of its socket. In this order, none can be attached in between.
         self.incoming.close();
         let senders = std::mem::take(&mut *self.senders.lock());
         drop(senders);
@@ -206,8 +206,8 @@ impl Drop for Receiver {
 }
 
 impl Sender {
-    /// Sends to a connection. Nearly always done on return; if not, the future that is returned says when it is. A connection
-    /// that is gone takes the message with it, as it does a moment later.
+    /// Sends to a connection. Nearly always done on return; otherwise the returned future finishes it. A message to a connection that
+    /// is gone is dropped.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         let mut socket = match &self.0 {
             #[cfg(any(test, feature = "bench"))]
@@ -222,8 +222,7 @@ impl Sender {
         if (&mut sending).now_or_never().is_some() {
             return None;
         }
-        // The send may own a lock that a receiver waits for without yielding, as a connection ends. So another thread
-        // continues it.
+        // The send may hold a lock that a receiver blocks on when a connection ends. So another thread continues it.
         let (tx, done) = oneshot::channel();
         executor::spawn(Name::SlowSend, async move {
             let _ = timer::timeout(SLOW_SEND, sending).await;

@@ -1,4 +1,4 @@
-//! The leader's links to all servers: for probes, and to notice at once when a process ends.
+//! The leader's links to all servers: for probes, and to detect the end of a process at once.
 
 use crate::{
     client::{
@@ -26,18 +26,18 @@ use std::{
 };
 use uuid::Uuid;
 
-/// The level from on which a server's log lines come in full.
+/// The level from which a server's log lines come in full.
 const LEVEL: &str = "ERROR";
 
-/// How long to wait before opening a connection is tried again when this process lacks something for it.
+/// The wait before opening a connection is tried again when this process lacks a resource for it.
 const LOCAL_RETRY: Duration = Duration::from_millis(30);
 
 /// Why a probe has no answer.
 #[derive(Debug)]
 pub(super) struct ProbeError {
-    /// In words.
+    /// The message.
     pub reason: String,
-    /// Whether it was not sent, because this process lacks something that it needs for it: then it says nothing about the server.
+    /// Whether it was not sent because this process lacks a resource: then it says nothing about the server.
     pub local: bool,
 }
 
@@ -61,12 +61,12 @@ type Opened = (Uuid, BoxFuture<'static, ()>);
 pub(crate) struct Links {
     pool: Arc<LinkPool>,
     timeout: Duration,
-    /// Opened since the last look, to be watched for their end.
+    /// The links opened since the last call, to be watched for their end.
     opened: Arc<Mutex<Vec<Opened>>>,
 }
 
 impl Links {
-    /// No link yet; each may take `timeout` to open.
+    /// Creates it without links; each may take `timeout` to open.
     pub(crate) fn new(dialer: Dialer, timeout: Duration) -> Self {
         Self { pool: Arc::new(LinkPool::new(dialer, ReplyRouter::default())), timeout, opened: Arc::default() }
     }
@@ -76,7 +76,7 @@ impl Links {
         self.pool.retain(registered);
     }
 
-    /// The links opened since the last call, each with a future that ends when the link breaks.
+    /// Returns the links opened since the last call, each with a future that ends when the link breaks.
     pub(crate) fn newly_opened(&self) -> Vec<Opened> {
         std::mem::take(&mut lock(&self.opened))
     }
@@ -95,7 +95,7 @@ impl Links {
             let Some(old) = old else { return links.ask_anew(uuid, &endpoint).await };
             if fresh {
                 return match links.ask_anew(uuid, &endpoint).await {
-                    // Only the old connection can tell anything then.
+                    // Then only the old connection can give an answer.
                     Err(error) if error.local => Ok(links.ask(&old, uuid).await??),
                     asked => asked,
                 };
@@ -106,7 +106,7 @@ impl Links {
                 Either::Left((Err(_), _)) => return links.ask_anew(uuid, &endpoint).await,
                 Either::Right(((), asking)) => asking,
             };
-            // The old one may still answer: the server is slow then, and the path is not dead.
+            // The old connection may still answer: then the server is slow, and the path works.
             match select(asking, links.ask_anew(uuid, &endpoint)).await {
                 Either::Left((Ok(reply), _)) => Ok(reply?),
                 Either::Right((reply @ Ok(_), _)) => reply,
@@ -119,7 +119,7 @@ impl Links {
         }
     }
 
-    /// Boxed, for most probes need none, and would be several times as large with it.
+    /// Boxed, because most probes do not need it, and would be several times as large with it.
     fn ask_anew<'a>(&'a self, uuid: Uuid, endpoint: &'a str) -> BoxFuture<'a, Result<String, ProbeError>> {
         let asking = async move {
             let link = self.open_anew(uuid, endpoint).await?;
@@ -145,13 +145,13 @@ impl Links {
         }
     }
 
-    /// What the server answers, or why it does not.
+    /// Returns the server's answer, or why there is none.
     async fn ask(&self, link: &Arc<Link>, uuid: Uuid) -> Result<Result<String, String>, String> {
         let mut request = Request::call(format!("{uuid}._log_query"));
         request.route = vec![uuid];
         request.give_time(self.timeout);
         let reply = link.request(&mut request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
-        // The registry counts the miss; this only forgets the request.
+        // The registry counts the miss; this only drops the request.
         let reply = timer::timeout(self.timeout * 2, reply).await;
         let reply = reply.map_err(|_| "no answer".to_owned())?.map_err(|_| "the connection broke".to_owned())?;
         Ok(match reply.answer.error {
@@ -160,7 +160,7 @@ impl Links {
         })
     }
 
-    /// Has `witness` try to reach another server.
+    /// Asks `witness` to reach another server.
     pub(super) fn ask_about(
         &self,
         about: Uuid,
@@ -169,7 +169,7 @@ impl Links {
         let links = self.clone();
         async move {
             match links.link(witness, &endpoint, links.timeout / 4).await {
-                // Less than the answer may take, so that it is in time.
+                // Less than the timeout of the answer, so that the answer is in time.
                 Ok(link) => witnesses::ask(&link, witness, about, links.timeout * 3 / 4).await,
                 Err(_) => Testimony::None,
             }

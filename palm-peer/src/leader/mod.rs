@@ -1,4 +1,4 @@
-//! The leader's duties: carries out what registry and pipeliner decide, for one term.
+//! The leader's duties: carries out the actions of registry and pipeliner, for one term.
 
 mod links;
 mod takeover;
@@ -36,13 +36,13 @@ use uuid::Uuid;
 /// The waits before etcd is asked again for what it did not do.
 const BACKOFF: Backoff = Backoff::equal_jitter(Duration::from_millis(200), Duration::from_secs(5));
 
-/// How many events are taken in before what they come to is carried out.
+/// How many events are handled in a batch before their actions are carried out.
 const BATCH: usize = 100;
 
 /// The lease's clock, which is checked right before each write.
 pub(crate) type SharedClock = Arc<Mutex<LeaseClock>>;
 
-/// What entitles a peer to lead, and what it needs for it.
+/// The context of a leader: its term, and what it needs to lead.
 #[derive(Clone)]
 pub(crate) struct LeaderContext {
     /// Where.
@@ -61,24 +61,24 @@ pub(crate) struct LeaderContext {
     pub term: Revision,
     /// The lease that the key is on.
     pub clock: SharedClock,
-    /// Who led before, as far as this peer saw.
+    /// The previous leader, as far as this peer saw.
     pub predecessor: Option<Candidate>,
 }
 
-/// What ended.
-// Most of them are events, and few live at a time.
+/// The output of a task.
+// Most of them are events, and few exist at a time.
 #[allow(clippy::large_enum_variant)]
 enum Output {
     Event(Event),
     LinkBroken(Uuid),
-    /// The writes for a batch of records ended.
+    /// The writes of a batch of records ended.
     Vouched(Vec<(Uuid, writes::WriteOutcome)>),
-    /// The duties themselves.
+    /// The leader's duties ended.
     Duties(Exit),
     Nothing,
 }
 
-/// What the leader hears.
+/// An input of the leader's loop.
 enum Input {
     Changed(Change),
     Output(Output),
@@ -90,31 +90,31 @@ struct Leader {
     registry: Registry,
     links: Links,
     work: FuturesUnordered<BoxFuture<'static, Output>>,
-    /// Whether all servers are known: before, nothing is counted.
+    /// Whether the first listing is complete: before, nothing is counted.
     synced: bool,
-    /// Whether servers may have gone since their links were last looked through.
+    /// Whether servers may have gone since the links were last cleaned up.
     stale: bool,
-    /// Whether the leader's name is being written into a batch of records.
+    /// Whether a batch of records is being rewritten with this leader's uuid.
     vouching: bool,
-    /// When something is due. Kept while that does not change: events come by the thousand.
+    /// The timer of the next deadline. Kept while the deadline does not change: there are thousands of events.
     tick: Option<Sleep>,
-    /// How many rounds the pipeliner has listed the servers after.
+    /// The number of rounds after which the pipeliner has listed the servers.
     listed: u64,
 }
 
 /// Why a leader's duties ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Its key of the election is gone, or what it knows holds no more.
+    /// Its election key is gone, or etcd has a new history.
     Deposed,
-    /// It does not reach these servers, though others do: somebody else shall lead.
+    /// It does not reach these servers, though others do: another candidate should lead.
     Resigned(Vec<Uuid>),
 }
 
-/// Leads until deposed, or until it ought to resign. Dropping it stops all duties at once.
+/// Leads until it is deposed or must resign. Dropping the future stops all duties at once.
 pub(crate) async fn lead(context: LeaderContext) -> Exit {
     log::info!("leading the mesh, in term {}", context.term);
-    // Before the servers: what is published of one that is not among them is left over.
+    // Read before the servers: a published key without a server is stale.
     let found = takeover::published(&context).await;
     let mut servers = context.etcd.watch(Target::Prefix(context.keys.servers()));
     let mut leader = Leader {
@@ -140,7 +140,7 @@ impl Leader {
             if let ControlFlow::Break(end) = self.handle_input(input) {
                 return end;
             }
-            // What follows from events is worked out once for many of them.
+            // The consequences of events are computed once per batch.
             for _ in 0..BATCH {
                 let Some(input) = self.next(servers).now_or_never() else { break };
                 if let ControlFlow::Break(end) = self.handle_input(input) {
@@ -148,7 +148,7 @@ impl Leader {
                 }
             }
             self.after_batch();
-            // The links live on this thread as well.
+            // The links' tasks run on this thread as well.
             executor::yield_now().await;
         }
     }
@@ -176,7 +176,7 @@ impl Leader {
         ControlFlow::Continue(())
     }
 
-    /// After a batch: forgets the links of servers that are gone, and does what is not urgent.
+    /// Runs after each batch: drops the links of servers that are gone, and does work that is not urgent.
     fn after_batch(&mut self) {
         for (uuid, broken) in self.links.newly_opened() {
             // It may have been opened for a server that is gone since.
@@ -199,7 +199,7 @@ impl Leader {
         self.perform(actions);
     }
 
-    /// The pipeliner has its say once a period as well: when the round is over, and what it found is written.
+    /// Logs the pipeliner's list once per period, when the round is over and its writes are done.
     fn list_servers(&mut self) {
         let rounds = self.registry.rounds();
         if self.listed < rounds && !self.registry.is_busy() {
@@ -243,7 +243,7 @@ impl Leader {
         }
     }
 
-    /// Finds out why a record is gone.
+    /// Determines why a record is gone.
     fn explain(&mut self, gone: KeyValue) {
         let name = gone.key.strip_prefix(&self.context.keys.servers()).unwrap_or(&gone.key);
         let Ok(record) = Record::from_entry(name, &gone.value) else {
@@ -359,7 +359,7 @@ impl Leader {
         );
     }
 
-    /// Puts the leader's name into the next batch of records that name another leader.
+    /// Rewrites the next batch of records that name another leader.
     fn vouch(&mut self) {
         if self.vouching {
             return;

@@ -1,4 +1,4 @@
-//! What a new leader does about what its predecessor left.
+//! What a new leader does with its predecessor's published keys and records.
 
 use super::{
     BACKOFF, LeaderContext,
@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 /// How many records one transaction rewrites at most: etcd allows 128 operations by default.
 pub(super) const BATCH: usize = 100;
-/// How many bytes of records it holds at most: etcd allows 1.5 MiB by default.
+/// How many bytes of records one transaction contains at most: etcd allows 1.5 MiB by default.
 const BATCH_BYTES: usize = 512 * 1024;
-/// How long to wait between two of them, so that etcd has time for what is urgent.
+/// The pause between two of these transactions, so that etcd has time for urgent requests.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Finds out what is published; asks etcd until it answers.
+/// Reads the published keys; retries until etcd answers.
 pub(super) async fn published(context: &LeaderContext) -> Vec<Published> {
     let folder = context.keys.pipelines();
     let found = context.etcd.retry(&format!("reading {folder}"), BACKOFF, || context.etcd.list(&folder)).await;
@@ -30,7 +30,7 @@ pub(super) async fn published(context: &LeaderContext) -> Vec<Published> {
     published.collect()
 }
 
-/// Writes these records, many to a transaction. Where one of a transaction has changed meanwhile, each is written alone.
+/// Writes these records, many per transaction. If one of a transaction has changed meanwhile, each is written separately.
 pub(super) async fn vouch(context: LeaderContext, records: Vec<(Record, Revision)>) -> Vec<(Uuid, WriteOutcome)> {
     let mut ended = Vec::with_capacity(records.len());
     for records in in_parts(records) {
@@ -62,8 +62,8 @@ fn in_parts(records: Vec<(Record, Revision)>) -> Vec<Vec<(Record, Revision)>> {
     parts
 }
 
-/// Deletes what is published of a server that has no record, unless it has one again; tries until etcd does it. Says whether this
-/// leader is found deposed.
+/// Deletes the published key of a server without a record, unless it has one again; retries until etcd does it. Returns whether this
+/// leader is deposed.
 pub(super) async fn withdraw(context: LeaderContext, uuid: Uuid, server: String) -> bool {
     let (context, server) = (&context, server.as_str());
     retry::until_some(BACKOFF, || try_to_withdraw(context, uuid, server)).await
@@ -86,7 +86,7 @@ async fn try_to_withdraw(context: &LeaderContext, uuid: Uuid, server: &str) -> O
     }
 }
 
-/// Says why this leader resigns, and which servers it does not reach, if somebody else stands for election. Else it goes on as it can.
+/// Logs why this leader resigns, and which servers it does not reach, if there is another candidate. Otherwise it continues.
 pub(super) async fn may_resign(context: LeaderContext, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
     let places: Vec<_> = unreached.iter().map(|(uuid, endpoint)| format!("{uuid} at {endpoint}")).collect();
     let places = places.join(", ");

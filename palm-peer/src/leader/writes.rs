@@ -1,4 +1,4 @@
-//! The leader's writes. Each compares the leader's own key of the election: a deposed leader's write fails.
+//! The leader's writes. Each compares the leader's own election key: a deposed leader's write fails.
 
 use super::{BACKOFF, LeaderContext};
 use crate::{
@@ -21,18 +21,18 @@ use uuid::Uuid;
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteOutcome {
-    /// It stands.
+    /// It succeeded, at this revision.
     Done(Revision),
-    /// Something else stood there.
+    /// A compared key had changed.
     Conflict,
-    /// The own key of the election is gone: somebody else leads.
+    /// The leader's own election key is gone: another peer leads.
     Deposed,
-    /// It is not known to stand.
+    /// It is not known to have succeeded.
     Failed,
 }
 
 impl WriteOutcome {
-    /// Since which revision it stands; `None` when it is not known to.
+    /// Returns the revision of the write; `None` when it is not known to have succeeded.
     pub(super) fn stands(self) -> Option<Revision> {
         match self {
             Self::Done(revision) => Some(revision),
@@ -41,7 +41,7 @@ impl WriteOutcome {
     }
 }
 
-/// Writes a record, and publishes the server beside it: both on the lease of the server, with which they end.
+/// Writes a record, and publishes the server in the same transaction: both on the server's lease.
 pub(super) async fn configure(
     context: LeaderContext,
     record: Record,
@@ -51,14 +51,14 @@ pub(super) async fn configure(
     let key = context.keys.server(record.uuid);
     let put = Operation::put(&key, record.to_json(), Lease::Keep);
     let published = context.keys.pipeline(&record.server, record.uuid);
-    // Somebody who puts a record by hand may do so without a lease.
+    // A record that was put by hand may have no lease.
     let lease = lease.map_or(Lease::None, Lease::Attach);
     let publish = Operation::put(&published, Instance::of(&record).to_json(), lease);
     let written = fenced(&context, [(key.as_str(), Some(modified))], [put, publish]).await;
     written.unwrap_or_else(|error| failed(&context, &key, &error))
 }
 
-/// Writes records, each on the lease of its owner, in one transaction.
+/// Writes records in one transaction, each on the lease of its owner.
 pub(super) async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) -> WriteOutcome {
     let keys: Vec<_> = records.iter().map(|(record, modified)| (context.keys.server(record.uuid), *modified)).collect();
     let puts = keys.iter().zip(records);
@@ -68,7 +68,7 @@ pub(super) async fn rewrite(context: &LeaderContext, records: &[(Record, Revisio
     written.unwrap_or_else(|error| failed(context, &context.keys.servers(), &error))
 }
 
-/// Deletes what is published of a server, while in the place of its record there is still this revision (`None`: nothing).
+/// Deletes the published key of a server, if its record still has this revision (`None`: is absent).
 pub(super) async fn withdraw(
     context: &LeaderContext,
     uuid: Uuid,
@@ -89,7 +89,7 @@ pub(super) struct Removal {
     pub server: String,
     /// What is deleted.
     pub modified: Revision,
-    /// The words of the note.
+    /// The reason, for the tombstone.
     pub reason: &'static str,
     /// The lease that the record is on.
     pub lease: Option<LeaseId>,
@@ -97,11 +97,10 @@ pub(super) struct Removal {
     pub revoke: bool,
 }
 
-/// Removes a record and what is published of the server, and leaves a note; revokes the server's lease when the process is
-/// proven gone.
+/// Removes a record and the published key, and puts a tombstone; revokes the server's lease when the process is proven gone.
 ///
-/// Without space etcd takes no note. Then the candidacy is deleted as well: so the server, if it lives, sees that this is no
-/// removal by hand, which is of the record alone. (Not the leader's own, which is what it leads by.)
+/// An etcd that is out of space refuses the tombstone. Then the candidate key is deleted as well: so the server, if it is alive, sees
+/// that this is not a deletion by hand, which only deletes the record. (Except the leader's own candidate key, by which it leads.)
 pub(super) async fn remove(context: LeaderContext, removal: Removal) -> WriteOutcome {
     let Removal { uuid, server, modified, reason, lease, revoke } = removal;
     let removal = tombstones::Removal::new(&context.keys, uuid, Some(&server), RemovedBy::Registry, reason);
@@ -124,8 +123,7 @@ pub(super) async fn remove(context: LeaderContext, removal: Removal) -> WriteOut
     written
 }
 
-/// Carries out what holds only while this leader leads, and while each of these keys was last written at this revision (`None`: is
-/// absent).
+/// Runs operations, fenced: only while this leader leads, and while each of these keys has this mod revision (`None`: is absent).
 async fn fenced<'a>(
     context: &LeaderContext,
     replaced: impl IntoIterator<Item = (&'a str, Option<Revision>)>,
@@ -155,7 +153,7 @@ fn failed(context: &LeaderContext, key: &str, error: &EtcdError) -> WriteOutcome
     WriteOutcome::Failed
 }
 
-/// Finds out why a record is gone; asks etcd until it answers.
+/// Determines why a record is gone; retries until etcd answers.
 pub(super) async fn explain_deletion(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Event {
     context.etcd.retry("finding out why a record is gone", BACKOFF, || try_to_explain(context, uuid, gone)).await
 }
@@ -169,8 +167,8 @@ async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) ->
             None => Ok(true),
         }
     };
-    // A server whose key was deleted by hand writes the note before it gives up its lease: asked in this order, one of the
-    // two tells of it.
+    // A server whose key was deleted by hand writes the tombstone before it gives up its lease: read in this order, one of the two
+    // shows it.
     let lease_alive = lease_lives.await?;
     let (departed, reset) = futures::try_join!(etcd.get(&departed), etcd.get(&reset))?;
     let departure = departed.as_ref().and_then(tombstones::read);

@@ -1,8 +1,8 @@
-//! Logging in pylm's format (docs/pylm-compatibility.md), for programs that have no logger of their own.
+//! Logging in pylm's format (docs/pylm-compatibility.md), for programs without their own logger.
 //!
-//! The library speaks through the [`log`] facade and installs nothing. A program may call `init` (feature `logging`), which writes
-//! `LEVEL:target:message` to stderr and feeds each server's `_log_query` buffer. A program with a logger of its own calls
-//! [`feed`] from it, for every record, so that the buffer is fed all the same.
+//! The library logs through the [`log`] facade and installs no logger. A program may call `init` (feature `logging`), which writes
+//! `LEVEL:target:message` to stderr and feeds each server's `_log_query` buffer. A program with its own logger calls [`feed`] for every
+//! record, to feed that buffer.
 
 #[cfg(feature = "logging")]
 mod stderr;
@@ -20,13 +20,13 @@ use palm_proto::{
 };
 use std::sync::{Arc, Mutex, Weak};
 
-/// It warns of each handshake that fails, which any stranger can bring about. The listener counts those and says so itself.
+/// rustls logs a warning for each failed handshake, which any remote peer can cause. The listener counts and logs those itself.
 const RUSTLS: &str = "rustls";
 
 /// The buffers of the servers in this process.
 static BOOKS: Mutex<Vec<Weak<Mutex<LogBuffer>>>> = Mutex::new(Vec::new());
 
-/// A buffer for a new server of this process.
+/// Returns a buffer for a new server of this process.
 pub(crate) fn book() -> Arc<Mutex<LogBuffer>> {
     let book = Arc::new(Mutex::new(LogBuffer::default()));
     let mut books = lock(&BOOKS);
@@ -35,10 +35,10 @@ pub(crate) fn book() -> Arc<Mutex<LogBuffer>> {
     book
 }
 
-/// Adds a record to the `_log_query` buffer of every server in this process. Neither panics nor waits.
+/// Adds a record to the `_log_query` buffer of every server in this process. Neither panics nor blocks.
 ///
-/// Left out is what the leader's duties log, for it speaks of other servers, and each round would be told in the next; and
-/// what rustls logs, for any stranger can have it warn without end.
+/// Records of the leader's duties are left out, because they are about other servers, and each round would be repeated in the next;
+/// and those of rustls, because remote peers can cause them without limit.
 pub fn feed(record: &Record<'_>) {
     feed_message(record, &formatted(*record.args()));
 }

@@ -22,13 +22,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Crates whose finer lines say nothing about a mesh.
+/// Crates whose lines below WARN say nothing about a mesh.
 const CHATTY: [&str; 9] = ["async_io", "async_std", "h2", "hyper", "hyper_util", "mio", "polling", "tonic", "tower"];
 
-/// How long the end of a program waits for stderr.
+/// How long the exit of a program waits for stderr.
 pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-/// What goes to stderr, once [`init`] was called.
+/// The queue of lines for stderr, once [`init`] was called.
 static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
 /// Sets up logging for a program: lines of `level` and above go to stderr as `LEVEL:target:message`, with the priority
@@ -36,9 +36,9 @@ static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 /// Panics are logged as well, as errors of the target `panic`, each place of the code once a minute at most; a program
 /// that wants a panic hook of its own sets it afterwards.
 ///
-/// Logging neither panics nor waits. A thread writes the lines; while stderr takes none (its reader is gone or stopped, the
-/// disk is full), they are dropped and counted, and the count is logged once stderr takes lines again. When the thread that
-/// called this ends, as it does at the end of `main`, what waits is written, for a second at most; before a
+/// Logging neither panics nor blocks. A thread writes the lines; while stderr accepts none (its reader is gone or stopped, the disk is
+/// full), they are dropped and counted, and the count is logged once stderr accepts lines again. When the thread that called this
+/// ends, as it does at the end of `main`, queued lines are written, for at most a second; before a
 /// [`process::exit`](std::process::exit) elsewhere, call [`flush`].
 ///
 /// # Errors
@@ -46,7 +46,7 @@ static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     let priorities = leads_to_journal();
     let logged = fern::Output::call(move |record| {
-        // Formatted here, with no lock held: a value may log, fail or panic while it is.
+        // Formatted without a lock: formatting a value may log, fail or panic.
         let message = formatted(*record.args());
         feed_message(record, &message);
         if record.level() <= level {
@@ -64,8 +64,8 @@ pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     Ok(())
 }
 
-/// Waits until all that was logged is written, or cannot be, but not longer than `within`; says whether it is. For the end
-/// of a program that [`init`] set up; others have nothing to wait for.
+/// Waits until everything that was logged is written or dropped, at most for `within`. Returns whether it is. For the exit of a
+/// program that called [`init`].
 pub fn flush(within: Duration) -> bool {
     LINES.get().is_none_or(|lines| lines.flush(within))
 }
@@ -88,7 +88,7 @@ fn print(record: &Record<'_>, message: &str, priorities: bool) {
     lines.push(format!("{}\n", Line { record, message, priorities }).into_bytes());
 }
 
-/// The line that says how many are missing.
+/// Returns the line that reports how many lines were dropped.
 fn tell_dropped(count: u64) -> Vec<u8> {
     let message = if count == 1 {
         "1 log line was dropped because stderr could not be written".to_owned()
@@ -120,7 +120,7 @@ fn log_panic(panicked: &PanicHookInfo<'_>) {
     );
 }
 
-/// A line as pylm prints it (docs/pylm-compatibility.md).
+/// Formats a line as pylm prints it (docs/pylm-compatibility.md).
 struct Line<'a> {
     record: &'a Record<'a>,
     message: &'a str,
@@ -137,11 +137,11 @@ impl fmt::Display for Line<'_> {
             if place > 0 {
                 f.write_char('\n')?;
             }
-            // journald reads a priority at the start of each line.
+            // journald reads the priority at the start of each line.
             if self.priorities {
                 write!(f, "<{priority}>")?;
             }
-            // No line of a message shall look like a message of its own.
+            // A line of a message must not look like a separate message.
             if place == 0 {
                 write!(f, "{level}:{target}:")?;
             } else {
@@ -165,12 +165,12 @@ fn write_plain(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
     f.write_str(rest)
 }
 
-/// Whether a record has pylm's level `CRITICAL`, which the `log` facade does not have.
+/// Returns whether a record has pylm's level `CRITICAL`, which the `log` facade lacks.
 fn is_critical(record: &Record<'_>) -> bool {
     record.key_values().get("critical".into()).and_then(|value| value.to_bool()).unwrap_or(false)
 }
 
-/// The priority of `sd-daemon(3)`.
+/// Returns the priority of `sd-daemon(3)`.
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -180,7 +180,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Whether stderr is the stream that `JOURNAL_STREAM` names, as `systemd.exec(5)` describes.
+/// Returns whether stderr is the stream in `JOURNAL_STREAM`, as `systemd.exec(5)` describes.
 fn leads_to_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = fs::metadata("/proc/self/fd/2") else { return false };

@@ -1,4 +1,4 @@
-//! The agent: joins, lives through one session after the other, rejoins.
+//! The agent: joins the mesh, runs one session after the other, and rejoins.
 
 use super::{
     context::{LEAVE_WITHIN, Membership},
@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often at most a server that joins says what it waits for.
+/// The shortest interval between log lines about what a joining server waits for.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The waits between attempts to join, and to rejoin.
@@ -43,12 +43,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// An agent that has not joined yet.
+    /// Creates an agent that has not joined yet.
     pub(crate) fn new(membership: Membership, commands: mpsc::UnboundedReceiver<Command>) -> Self {
         Self { membership, commands }
     }
 
-    /// Joins, says over `joined` whether that succeeded, and lives in the mesh until it leaves or is evicted.
+    /// Joins, reports over `joined` whether that succeeded, and stays in the mesh until it leaves or is evicted.
     pub(crate) async fn live(self, mut joined: oneshot::Sender<Result<(), Error>>) -> ExitReason {
         match self.join(joined.cancellation()).await {
             Ok(registration) => {
@@ -66,8 +66,8 @@ impl Agent {
         }
     }
 
-    /// Registers; etcd may take as long as `join_timeout`. Gives up once nobody waits for it any more. Nothing is left in etcd
-    /// then, unless etcd is away.
+    /// Registers, within `join_timeout`. Gives up when the caller stops waiting. Nothing is left in etcd then, unless etcd is
+    /// unavailable.
     async fn join(&self, cancelled: impl Future<Output = ()> + Unpin) -> Result<Registration, Error> {
         let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.config.ttl);
         let joined = match select(pin!(self.join_on(&mut lease)), cancelled).await {
@@ -80,7 +80,7 @@ impl Agent {
         joined
     }
 
-    /// Tries to register on this lease until etcd does it, or refuses, or took too long.
+    /// Tries to register on this lease until etcd does it, refuses, or takes too long.
     async fn join_on(&self, lease: &mut OwnLease) -> Result<Registration, Error> {
         let join_timeout = self.membership.context.config.join_timeout;
         let deadline = Instant::now() + join_timeout;
@@ -105,7 +105,7 @@ impl Agent {
         }
     }
 
-    /// Registers on a lease, which the next attempt goes on with if this one fails.
+    /// Registers on a lease, which the next attempt reuses if this one fails.
     async fn attach(&self, own: &mut OwnLease, known: Option<LastWritten>) -> Result<Registration, RegisterError> {
         let (lease, clock) = own.hold().await?;
         let registered = self.membership.registrar.register(lease, known).await;
@@ -115,7 +115,7 @@ impl Agent {
         Ok(Registration { lease, clock, written: registered? })
     }
 
-    /// Lives in the mesh until it leaves or is evicted, for as long as it takes.
+    /// Stays in the mesh until it leaves or is evicted.
     async fn run(mut self, first: Registration) -> ExitReason {
         let Membership { registrar, context, status, liveness } = self.membership.clone();
         let supervisor = context.supervisor;
@@ -125,14 +125,14 @@ impl Agent {
         let mut joined = first;
         loop {
             let (lease, known) = (joined.lease, joined.written);
-            // A panic drops the session, and ends what it does.
+            // A panic drops the session, and ends its tasks.
             let session =
                 async { Session::start(joined, self.membership.clone()).run(&mut self.commands, &mut failures).await };
             let written = match tasks::caught(Name::Agent, session).await {
                 Ok(Ok(reason)) => return reason,
                 Ok(Err(LeaseLost { written })) => written,
                 Err(panic) => {
-                    // With its lease goes the lead, if it led.
+                    // A leader loses the lead with its lease.
                     let _ = timer::timeout(LEAVE_WITHIN, registrar.revoke(lease)).await;
                     if !supervisor.failed(Name::Agent, &panic).await {
                         return ExitReason::Failed;
@@ -173,7 +173,7 @@ impl Agent {
             failures = failures.saturating_add(1);
             let command = timer::timeout(wait, self.commands.next()).await;
             if let Ok(command) = command {
-                // There is nothing to take out of the mesh.
+                // There is no registration to remove.
                 if let Some(Command::Leave(done) | Command::Finish(done)) = command {
                     let _ = done.send(());
                 }

@@ -1,4 +1,4 @@
-//! Carries out what the election decides: stands, follows the next older candidate, watches over the leader.
+//! Carries out the actions of the election: campaigns, watches the next older candidates, monitors the leader.
 
 use crate::{
     client::{
@@ -29,17 +29,17 @@ use palm_proto::{
 use std::{pin::pin, sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// How many candidates are asked for: one's own and those before it that matter.
+/// How many candidates are read: its own, and those before it that matter.
 const WANTED: usize = AHEAD + 1;
 
 /// The waits between attempts to stand for election, and to resign.
 const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(3));
 /// The waits before a candidate that is not reached is looked for again.
 const LOOK_AGAIN: Backoff = Backoff::full_jitter(Duration::from_millis(50), Duration::from_secs(5));
-/// How long other servers may take to say whether they reach the leader.
+/// How long witnesses may take to report whether they reach the leader.
 const ASK_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Puts the own key, if it is not there, and lists it and those before it, as far as they matter; tries until etcd does it.
+/// Puts the candidate key, if it is absent, and lists it and those before it that matter; retries until etcd does it.
 pub(super) async fn put_candidate(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
     let what = format!("standing for election under {}", keys.election());
     etcd.retry(&what, BACKOFF, || try_to_stand(etcd, keys, me, lease)).await
@@ -52,7 +52,7 @@ async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Res
         Some(kv) if Candidate::read(keys, &kv).is_some() => kv.created,
         found => {
             let guarded = match found {
-                // Somebody else put it, on no lease or on another.
+                // The key was not put by this peer: it has no lease, or another.
                 Some(kv) => Transaction::new().modified(&own, kv.modified),
                 None => Transaction::new().absent(&own),
             };
@@ -80,7 +80,7 @@ async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Cand
     }
 }
 
-/// Takes back the own candidacy, if it is still that of this term; tries until etcd does it.
+/// Deletes the candidate key, if it is still that of this term; retries until etcd does it.
 pub(super) async fn resign(etcd: &Etcd, own: &str, term: Revision) {
     let resigning = Transaction::new().created(own, term).then(Operation::delete(own));
     etcd.retry(&format!("resigning under {own}"), BACKOFF, || etcd.transact(resigning.clone())).await;
@@ -116,7 +116,7 @@ async fn is_unreached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: &[Uu
     Ok(false)
 }
 
-/// Waits until a key that was created at this revision is gone. One that was put again since is another candidacy.
+/// Waits until the key that was created at this revision is gone. A key that was put again since belongs to another campaign.
 pub(super) async fn gone(etcd: &Etcd, key: String, created: Revision) {
     let mut watch = etcd.watch(Target::Key(key));
     let mut there = false;
@@ -135,11 +135,11 @@ pub(super) async fn gone(etcd: &Etcd, key: String, created: Revision) {
 pub(super) enum Duty {
     /// Nothing: it does not lead.
     Know,
-    /// To bury it, after so long: the next in line comes first, and the third only when that one is gone as well.
+    /// Remove it after this time: the next in line does so first, and the third only when that one is gone as well.
     Bury(Duration),
 }
 
-/// How much later than the next in line the third buries the leader.
+/// How much later than the next in line the third candidate removes the leader.
 pub(super) const AFTER_THE_NEXT: Duration = Duration::from_millis(300);
 
 /// Watches over a candidate before this one in line, over a link.

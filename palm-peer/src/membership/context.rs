@@ -1,4 +1,4 @@
-//! What the parts of a peer share.
+//! The state shared by the parts of a peer.
 
 use super::{
     handle::ExitReason,
@@ -11,37 +11,37 @@ use palm_proto::config::ValidConfig;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// How long leaving may wait for etcd; after that the lease expires by itself.
+/// How long leaving may wait for etcd; after that the lease expires.
 pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Who the peer is, and what it reaches others with.
+/// The peer's identity, and its means to reach others.
 #[derive(Clone)]
 pub(crate) struct PeerContext {
     /// The server's uuid.
     pub(crate) uuid: Uuid,
-    /// What was set.
+    /// The configuration.
     pub(crate) config: ValidConfig,
     /// Opens the links to other peers.
     pub(crate) dialer: Dialer,
-    /// Starts the peer's tasks anew when they panic.
+    /// Restarts the peer's tasks when they panic.
     pub(crate) supervisor: Supervisor,
 }
 
-/// What the agent and its sessions share. Cheap to clone.
+/// The state shared by the agent and its sessions. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Membership {
     /// Writes the peer's own keys.
     pub(crate) registrar: Registrar,
-    /// Who the peer is.
+    /// The peer's context.
     pub(crate) context: PeerContext,
-    /// Where others hear how it is doing.
+    /// Publishes the peer's status.
     pub(crate) status: Arc<StatusPublisher>,
-    /// Asks the dispatch loop whether it runs.
+    /// Checks whether the dispatch loop runs.
     pub(crate) liveness: LivenessSender,
 }
 
 impl Membership {
-    /// Says that a person removed the server.
+    /// Logs and publishes that an administrator removed the server.
     pub(crate) fn evicted(&self) -> ExitReason {
         log::warn!("server {} was removed from the mesh and stays out until it is started anew", self.context.uuid);
         self.status.announce(PeerEvent::Evicted);

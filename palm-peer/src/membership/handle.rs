@@ -1,4 +1,4 @@
-//! How the serving side reaches the agent.
+//! The handle by which the serving side reaches the agent.
 
 use super::status::StatusPublisher;
 use futures::{
@@ -8,27 +8,28 @@ use futures::{
 };
 use std::{future::Future, sync::Arc};
 
-/// What an agent is told; answered when it is done.
+/// A command to the agent; answered when it is done.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Take the server out of the mesh; answered as well when etcd did not do it in time.
+    /// Take the server out of the mesh; also answered when etcd did not do it in time.
     Leave(oneshot::Sender<()>),
-    /// All is answered: give the lease back and end.
+    /// All requests are answered: revoke the lease and end.
     Finish(oneshot::Sender<()>),
 }
 
-/// How a peer's life in the mesh ended.
+/// Why the agent ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitReason {
     /// It left.
     Left,
-    /// A person removed it.
+    /// An administrator removed it.
     Evicted,
     /// Its agent panicked too often.
     Failed,
 }
 
-/// An agent that was spawned. When its last handle is dropped, it takes the server out of the mesh, and ends. Cheap to clone.
+/// A handle to the running agent. When its last handle is dropped, the agent takes the server out of the mesh, and ends. Cheap to
+/// clone.
 #[derive(Clone)]
 pub(crate) struct AgentHandle {
     status: Arc<StatusPublisher>,
@@ -37,17 +38,17 @@ pub(crate) struct AgentHandle {
 }
 
 impl AgentHandle {
-    /// How the peer is doing.
+    /// Returns the peer's status.
     pub(crate) fn status(&self) -> &StatusPublisher {
         &self.status
     }
 
-    /// Takes the server out of the mesh. Waits until it is, or until etcd did not do it in time.
+    /// Takes the server out of the mesh. Waits until that is done, or etcd did not do it in time.
     pub(crate) async fn leave(&self) {
         self.command(Command::Leave).await;
     }
 
-    /// Gives the lease back, and ends the agent.
+    /// Revokes the lease, and ends the agent.
     pub(crate) async fn finish(&self) {
         self.command(Command::Finish).await;
     }
@@ -60,7 +61,7 @@ impl AgentHandle {
         }
     }
 
-    /// Waits until the agent has ended. Returns `None` if it cannot say why.
+    /// Waits until the agent has ended. Returns the reason; `None` if it is unknown.
     pub(crate) fn exited(&self) -> impl Future<Output = Option<ExitReason>> + Send + use<> {
         self.exit.clone().map(Result::ok)
     }

@@ -1,4 +1,4 @@
-//! Owns the lease: renews it, and says when it can no longer be counted on.
+//! Owns the lease: renews it, and reports when it is in doubt or lost.
 
 use crate::{
     io::{
@@ -16,20 +16,20 @@ use futures::{
 use palm_proto::{backoff::Backoff, types::ids::LeaseId};
 use std::time::{Duration, Instant};
 
-/// A timer that comes this late says that the process stood still, and nothing about etcd.
+/// A timer that fires this late means that the process was paused, and says nothing about etcd.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
 /// The waits between attempts to renew. Several of the longest fit into what is left of a lease when its first renewal fails.
 const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_millis(1500));
 
-/// What became of the lease.
+/// An event of the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LeaseNews {
     /// It may have run out, for this reason: a leader stops now.
     InDoubt(String),
-    /// It was in doubt, and lives.
+    /// It was in doubt, and is held again.
     HeldAgain,
-    /// etcd does not know it any more.
+    /// It is gone from etcd.
     Lost,
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mps
                 return;
             }
             Err(error) => {
-                // An outage repeats itself; once is enough. A refusal lasts until somebody does something.
+                // An outage is logged once. A refusal is logged each time, since an administrator must act.
                 let message = error.to_string();
                 if message != last_error || error.is_refusal() {
                     reporter.log_failure("renewing the lease", &error);
@@ -91,7 +91,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Waits until a renewal is due, and tries it. Gives the moment before it was sent, and etcd's answer.
+    /// Waits until a renewal is due, and tries it. Returns the moment before it was sent, and etcd's response.
     async fn attempt(&mut self, due: Instant) -> (Instant, Result<Option<Duration>, EtcdError>) {
         if self.failures == 0 {
             timer::sleep_until(due).await;
@@ -101,7 +101,7 @@ impl Keeper {
         let sent = Instant::now();
         let answer = self.renew().await;
         if answer.is_err() {
-            // A stream that failed once is no good any more; the next goes to another endpoint.
+            // A failed stream cannot be reused; the next one goes to another endpoint.
             self.stream = None;
             self.failures += 1;
         } else {

@@ -1,4 +1,4 @@
-//! The peer's agent: lease, registration, election and the leader's duties, on etcd's thread.
+//! Membership: lease, registration, election and the leader's duties, on etcd's thread.
 
 mod agent;
 mod campaign;
@@ -29,10 +29,10 @@ use futures::channel::oneshot;
 use palm_proto::types::record::Record;
 use std::sync::Arc;
 
-/// Whether the agent has registered the server. Dropping it before stops joining, and what was put into etcd is removed.
+/// The result of joining. Dropping it before stops joining, and what was put into etcd is removed.
 pub(crate) type JoinResult = oneshot::Receiver<Result<(), Error>>;
 
-/// Has an agent join the mesh, and keep the server in it, on etcd's thread.
+/// Spawns an agent on etcd's thread that joins the mesh and keeps the server in it.
 pub(crate) fn spawn(
     etcd: Etcd,
     context: PeerContext,
@@ -45,7 +45,7 @@ pub(crate) fn spawn(
     let agent = Agent::new(Membership { registrar, context, status, liveness }, commands);
     let (joined_tx, joined) = oneshot::channel();
     drop(etcd.spawn(Name::Peer, async move {
-        // Nobody waits for the end of a peer that is not served.
+        // The end of a peer that is not served is not awaited.
         let _ = exit.send(agent.live(joined_tx).await);
     }));
     (handle, joined)

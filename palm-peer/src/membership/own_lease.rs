@@ -1,4 +1,4 @@
-//! The lease that a peer registers on: one, however many attempts that takes.
+//! The lease that a peer registers on: the same one for all attempts.
 
 use super::context::LEAVE_WITHIN;
 use crate::{
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long giving back may take a lease of which it is not known whether etcd granted it.
+/// How long revoking a lease may take if it is unknown whether etcd granted it.
 const UNSURE_WITHIN: Duration = Duration::from_millis(500);
 
 /// A registration under a lease.
@@ -25,13 +25,13 @@ const UNSURE_WITHIN: Duration = Duration::from_millis(500);
 pub(crate) struct Registration {
     /// The lease that the record is on.
     pub(crate) lease: LeaseId,
-    /// Until when the lease is held.
+    /// The clock that says until when the lease is held.
     pub(crate) clock: SharedClock,
-    /// When the record was written.
+    /// The last write of the record.
     pub(crate) written: LastWritten,
 }
 
-/// A lease that is asked for, and kept from one attempt to register to the next.
+/// A lease that is requested, and kept from one attempt to register to the next.
 pub(crate) struct OwnLease {
     etcd: Etcd,
     ttl: Duration,
@@ -40,12 +40,12 @@ pub(crate) struct OwnLease {
 }
 
 impl OwnLease {
-    /// A lease of this TTL, which is not asked for yet.
+    /// Creates a lease of this TTL, without requesting it yet.
     pub(crate) fn new(etcd: &Etcd, ttl: Duration) -> Self {
         Self { etcd: etcd.clone(), ttl, request: LeaseRequest::new(ttl), granted: None }
     }
 
-    /// Gets the lease, or renews it, if an earlier attempt left it with less than two thirds of its TTL.
+    /// Requests the lease, or renews it, if an earlier attempt left it with less than two thirds of its TTL.
     pub(crate) async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
         if let Some(granted) = self.granted
             && Instant::now() >= clock(&granted).renew_at()
@@ -73,13 +73,13 @@ impl OwnLease {
         Ok(stream.renew().await?.map(|ttl| Granted { id, ttl, asked }))
     }
 
-    /// Takes another lease next time: etcd does not have this one any more.
+    /// Requests another lease next time: etcd does not have this one any more.
     pub(crate) fn forget(&mut self) {
         self.request = LeaseRequest::new(self.ttl);
         self.granted = None;
     }
 
-    /// Gives back what etcd may have granted, and with it the record, if that was put.
+    /// Revokes the lease that etcd may have granted, which also deletes the record, if that was put.
     pub(crate) async fn give_back(self) {
         let Some(id) = self.request.maybe_granted() else { return };
         let timeout = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };

@@ -1,4 +1,4 @@
-//! The peer's own keys: puts them, finds out why they are gone, takes them away.
+//! The peer's own keys: puts them, determines why they are gone, and removes them.
 
 use crate::{
     io::etcd::{Etcd, EtcdError, KeyValue, Lease, Operation, Transaction},
@@ -18,9 +18,9 @@ use palm_proto::{
 /// Why a peer could not register.
 #[derive(Debug)]
 pub(crate) enum RegisterError {
-    /// A person removed it meanwhile.
+    /// An administrator removed it meanwhile.
     Evicted,
-    /// etcd did not do it.
+    /// The request to etcd failed.
     Etcd(EtcdError),
 }
 
@@ -42,13 +42,13 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
-    /// The registrar of a server that listens at `port`.
+    /// Creates the registrar of a server.
     pub(crate) fn new(etcd: Etcd, config: &ValidConfig, record: Record) -> Self {
         Self { etcd, keys: config.keys(), record }
     }
 
-    /// Puts the record on `lease`, which a leader has yet to publish, and forgets that the server ever departed, unless a
-    /// person removed it since the record was last written, as far as is `known`.
+    /// Puts the record on `lease`, not configured yet, and deletes an old tombstone, unless an administrator removed the server since the
+    /// record was last written, as far as is `known`.
     pub(crate) async fn register(
         &self,
         lease: LeaseId,
@@ -71,7 +71,7 @@ impl Registrar {
             {
                 return Err(RegisterError::Evicted);
             }
-            // Nobody may slip an eviction in between.
+            // No eviction may happen in between.
             let guarded = match &note {
                 Some(note) => Transaction::new().modified(&departed, note.modified),
                 None => Transaction::new().absent(&departed),
@@ -93,7 +93,7 @@ impl Registrar {
             if outcome.succeeded {
                 return Ok(written(outcome.revision));
             }
-            // The answer to an attempt that went through may have been lost.
+            // The response to a successful attempt may have been lost.
             let stands = outcome.reads.into_iter().flatten().next();
             if let Some(own) = stands.filter(|kv| kv.lease == Some(lease) && kv.value == json.as_bytes()) {
                 return Ok(written(own.modified));
@@ -101,7 +101,7 @@ impl Registrar {
         }
     }
 
-    /// Finds out why the record, last seen at `written` on `lease`, is gone; `deleted` says when, if a live watch told so.
+    /// Determines why the record, last seen at `written` on `lease`, is gone; `deleted` is the revision, if a live watch reported it.
     pub(crate) async fn verdict(
         &self,
         written: LastWritten,
@@ -131,9 +131,9 @@ impl Registrar {
 
     /// Writes the tombstone that is missing after a deletion by hand. Only a tombstone ends a server.
     ///
-    /// It is only written if the record is absent still, and the rest as it was: the candidacy of before stands (who clears the mesh by hand,
-    /// or a leader that finds no space for a note, deletes it along with the record), and nobody has left a
-    /// tombstone or a mark since. If this cannot be done, whatever the reason, nothing is proven, and the server comes back.
+    /// It is only written if the record is still absent and the rest is unchanged: the candidate key exists (clearing the mesh by hand,
+    /// or a leader without space for a tombstone, deletes it along with the record), and there is no new tombstone or reset mark. If
+    /// this fails for any reason, nothing is proven, and the server rejoins.
     async fn note_removal_by_hand(
         &self,
         lease: LeaseId,
@@ -167,7 +167,7 @@ impl Registrar {
         }
     }
 
-    /// Leaves: one transaction removes the record, what is published of it, and the election key, and leaves a note.
+    /// Leaves: one transaction removes the record, the published key and the candidate key, and puts a tombstone.
     pub(crate) async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
         let Record { uuid, server, .. } = &self.record;
         Removal::new(&self.keys, *uuid, Some(server), RemovedBy::Itself, "it killed itself")
@@ -177,12 +177,12 @@ impl Registrar {
             .map(drop)
     }
 
-    /// Takes the server out of what clients can reach.
+    /// Deletes the published key.
     fn withdrawal(&self) -> Operation {
         Operation::delete(&self.keys.pipeline(&self.record.server, self.record.uuid))
     }
 
-    /// Gives everything back without a note: the record, if it still stands, and the election key are on the lease.
+    /// Revokes the lease without a tombstone: the record, if it still exists, and the candidate key are on it.
     pub(crate) async fn revoke(&self, lease: LeaseId) {
         tombstones::revoke(&self.etcd, lease, OWN_LEASE).await;
     }

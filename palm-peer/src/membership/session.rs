@@ -28,23 +28,23 @@ use uuid::Uuid;
 
 /// The lease was lost.
 pub(crate) struct LeaseLost {
-    /// When the record was last written.
+    /// The last write of the record.
     pub(crate) written: LastWritten,
 }
 
-/// A lease, and all that depends on it.
+/// A lease, and everything that depends on it.
 pub(crate) struct Session {
     membership: Membership,
     lease: LeaseId,
     clock: SharedClock,
-    /// When the own record was last written, as far as is known.
+    /// The last known write of the record.
     written: LastWritten,
     election: Election,
-    /// Whether the peer is to register before it stands again, because etcd's history is a new one.
+    /// Whether the peer must register before it campaigns again, because etcd has a new history.
     returning: bool,
-    /// In a row.
+    /// The number of failures in a row.
     failed_registrations: u32,
-    /// Whom this peer followed last: the leader before it, once it leads.
+    /// The predecessor that this peer watched last: the previous leader, once it leads.
     followed: Option<Candidate>,
     resignations: Resignations,
     inputs: mpsc::UnboundedReceiver<AgentInput>,
@@ -53,7 +53,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The session that begins with this registration.
+    /// Begins a session with this registration.
     pub(crate) fn start(joined: Registration, membership: Membership) -> Self {
         let Registration { lease, clock, written } = joined;
         let (tasks, inputs) = SessionTasks::start(membership.clone(), lease, clock.clone(), written);
@@ -73,7 +73,7 @@ impl Session {
         }
     }
 
-    /// Lives until the server has left or was evicted, or until the lease is lost.
+    /// Runs until the server has left or was evicted, or until the lease is lost.
     pub(crate) async fn run(
         mut self,
         commands: &mut mpsc::UnboundedReceiver<Command>,
@@ -98,7 +98,7 @@ impl Session {
                         let _ = done.send(());
                         return Ok(ExitReason::Left);
                     }
-                    // The peer was dropped without a word.
+                    // The peer was dropped without leaving.
                     None => {
                         self.leave().await;
                         self.membership.registrar.revoke(self.lease).await;
@@ -115,7 +115,7 @@ impl Session {
         self.tasks.end_election();
         let leaving = self.membership.registrar.leave(self.lease);
         match timer::timeout(LEAVE_WITHIN, leaving).await {
-            // Nobody else is there to say it: the successor finds no record.
+            // The successor finds no record, so this peer logs it itself.
             Ok(Ok(())) if led => {
                 let uuid = self.membership.context.uuid;
                 log::info!(target: "registry", "Deleted server {uuid} because it killed itself");
@@ -150,7 +150,7 @@ impl Session {
             AgentInput::Responsive => self.register(),
             AgentInput::NewHistory => self.start_over(),
             AgentInput::RecordMissing => self.tasks.resolve_removal(self.written, None),
-            // Else it stands once the lease is held, or the record is put, again.
+            // Otherwise it campaigns once the lease is held, or the record is put, again.
             AgentInput::Resigned if !self.returning && lock(&self.clock).is_held(Instant::now()) => {
                 self.elect(election::Event::LeaseHeld(self.lease));
             }
@@ -178,7 +178,7 @@ impl Session {
 
     fn handle_registered(&mut self, written: LastWritten) {
         self.failed_registrations = 0;
-        // Where the history changed meanwhile, the next registration is on its way.
+        // If the history changed meanwhile, the next registration is in progress.
         self.written = written;
         self.announce(PeerEvent::Rejoined);
         log::info!("registered again as {}", self.membership.context.uuid);
@@ -187,8 +187,8 @@ impl Session {
         }
     }
 
-    /// In a new history nothing holds that was known of revisions and absent keys: neither that this peer leads, nor whom it
-    /// follows, nor that it is registered.
+    /// Starts over in a new history: nothing that was known about revisions and absent keys holds, neither that this peer leads, nor
+    /// whom it follows, nor that it is registered.
     fn start_over(&mut self) {
         self.elect(election::Event::LeaseInDoubt);
         self.tasks.end_election();
@@ -247,8 +247,7 @@ impl Session {
         self.membership.evicted()
     }
 
-    /// A task of the peer's panicked, and starts anew in a while. A leader cannot tell what it did not do or see meanwhile, and
-    /// leaves the lead to the next in line.
+    /// Handles the panic of a task, which is restarted after a while. A leader cannot know what it missed meanwhile, and resigns.
     fn handle_task_failure(&mut self) {
         if self.leaving {
             return;
@@ -264,7 +263,7 @@ impl Session {
         self.tasks.resign(term, unreached, wait);
     }
 
-    /// Tells the election what happened, and carries out what it says.
+    /// Passes an event to the election, and carries out its actions.
     fn elect(&mut self, event: election::Event) {
         for action in self.election.handle(event) {
             self.tasks.next_turn();

@@ -1,4 +1,4 @@
-//! The tasks of one session: each waits for one thing, and tells the session.
+//! The tasks of one session: each waits for one thing, and reports it to the session.
 
 use super::{
     campaign::{self, AFTER_THE_NEXT, Duty, LeaderMonitor},
@@ -39,28 +39,28 @@ use uuid::Uuid;
 /// The waits before etcd is asked again for what it did not do.
 const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(300), Duration::from_secs(10));
 
-/// What a session hears from its own tasks.
+/// An input of the session, from its tasks.
 #[derive(Debug)]
 pub(crate) enum AgentInput {
-    /// What became of the lease.
+    /// An event of the lease.
     Lease(LeaseNews),
-    /// What became of the own record.
+    /// A change of the peer's own record.
     Own(Change),
-    /// Why the own record is gone.
+    /// Why the peer's own record is gone.
     RemovalCause(RemovalCause),
-    /// etcd went back to an earlier revision, or another cluster took its place.
+    /// etcd went back to an earlier revision, or another cluster replaced it.
     NewHistory,
-    /// The dispatch loop runs again after the registry found the server mute.
+    /// The dispatch loop runs again after the registry removed the server as unresponsive.
     Responsive,
-    /// The record was put anew, or could not be.
+    /// The record was put again, or could not be.
     Registered(Result<LastWritten, RegisterError>),
-    /// After a task failed: the lead is given up, and enough time has passed to stand again.
+    /// The peer has resigned, and may campaign again.
     Resigned,
-    /// The duties of this turn say that others reach these servers, which this leader does not.
+    /// The duties of this generation report that others reach these servers, which this leader does not.
     Resign(u64, Vec<Uuid>),
-    /// The watch on the own record began anew, and the record is not there.
+    /// The watch of the peer's own record was restarted, and the record is absent.
     RecordMissing,
-    /// What a task of the election found, and for which of its turns.
+    /// An event from a task of the election, with its generation.
     Election(u64, election::Event),
 }
 
@@ -72,15 +72,15 @@ pub(crate) struct SessionTasks {
     tx: mpsc::UnboundedSender<AgentInput>,
     /// The links to candidates that are watched.
     links: Arc<LinkPool>,
-    /// Counts what the election decided; what tasks of an earlier turn find is stale.
+    /// Incremented with each action of the election; events of earlier generations are stale.
     generation: u64,
     of_session: Vec<AbortOnDrop<()>>,
-    /// Of the current turn.
+    /// The tasks of the current generation.
     of_election: Vec<AbortOnDrop<()>>,
 }
 
 impl SessionTasks {
-    /// Starts the tasks that every session has: they keep the lease, and watch the record that was `written` and etcd's history.
+    /// Starts the tasks of every session: they renew the lease, and watch the record that was `written` and etcd's history.
     pub(crate) fn start(
         membership: Membership,
         lease: LeaseId,
@@ -105,18 +105,18 @@ impl SessionTasks {
         (tasks, inputs)
     }
 
-    /// The number of the current turn of the election.
+    /// Returns the current generation of the election's tasks.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Ends what the election had started, and begins its next turn.
+    /// Ends the tasks of the election, and begins the next generation.
     pub(crate) fn next_turn(&mut self) {
         self.generation += 1;
         self.of_election.clear();
     }
 
-    /// Ends what the election had started.
+    /// Ends the tasks of the election.
     pub(crate) fn end_election(&mut self) {
         self.of_election.clear();
         self.links.retain(|_| false);
@@ -145,7 +145,7 @@ impl SessionTasks {
         self.keep(Name::OwnRecord, move || {
             let mut watch = etcd.watch(Target::Key(key.clone()));
             let tx = tx.clone();
-            // Who watched before may have ended before it told that the record went.
+            // The previous watch may have ended before it reported a deletion.
             let mut recheck = !std::mem::take(&mut first);
             async move {
                 loop {
@@ -164,7 +164,7 @@ impl SessionTasks {
         });
     }
 
-    /// Tells when etcd's history is another one than that in which the peer registered.
+    /// Reports when etcd's history is not the one in which the peer registered.
     fn watch_history(&mut self, known: u64) {
         let (etcd, tx) = (self.membership.registrar.etcd.clone(), self.tx.clone());
         let known = Arc::new(AtomicU64::new(known));
@@ -181,16 +181,16 @@ impl SessionTasks {
         });
     }
 
-    /// Finds out why the record is gone, which a live watch saw being `deleted`, or a listing did not find.
+    /// Determines why the record is gone; `deleted` is the revision, if a live watch reported it.
     pub(crate) fn resolve_removal(&mut self, written: LastWritten, mut deleted: Option<Revision>) {
         let (registrar, lease) = (self.membership.registrar.clone(), self.lease);
         self.spawn(Name::Investigation, move || {
-            // What happened between two attempts nobody saw.
+            // Changes between two attempts were not observed.
             resolve_removal(registrar.clone(), written, deleted.take(), lease)
         });
     }
 
-    /// Puts the record anew, on the same lease; after a failure, which is the next in a row, tells of it after a while.
+    /// Puts the record again, on the same lease; a failure is reported after a backoff.
     pub(crate) fn register(&mut self, written: LastWritten, failures: u32) {
         let (registrar, lease) = (self.membership.registrar.clone(), self.lease);
         self.spawn(Name::Registration, move || {
@@ -221,8 +221,8 @@ impl SessionTasks {
         });
     }
 
-    /// Gives up the lead of this term, so that the next in line leads at once, and stands again after a while: when it reaches what it
-    /// did not, or nobody else stands.
+    /// Resigns from this term, so that the next in line leads at once, and campaigns again after a while: when it reaches the servers that
+    /// it did not, or there is no other candidate.
     pub(crate) fn resign(&mut self, term: Revision, unreached: Vec<Uuid>, wait: Duration) {
         let Registrar { etcd, keys, .. } = self.membership.registrar.clone();
         let own = keys.candidate(self.lease);
@@ -238,7 +238,7 @@ impl SessionTasks {
         });
     }
 
-    /// Stands for election.
+    /// Campaigns for election.
     pub(crate) fn campaign(&mut self, lease: LeaseId) {
         let Registrar { etcd, keys, record } = self.membership.registrar.clone();
         self.spawn_for_election(Name::Candidacy, move || {
@@ -247,7 +247,7 @@ impl SessionTasks {
         });
     }
 
-    /// Waits for the end of those before this candidate, and watches over the leader, if this one is near to the lead.
+    /// Watches the candidates before this one, and monitors the leader, if this one is next or second in line.
     pub(crate) fn follow(&mut self, follow: Follow) {
         let Follow { predecessor, ahead, leader, own } = follow;
         self.watch_key(predecessor.key.clone(), predecessor.created);
@@ -257,7 +257,7 @@ impl SessionTasks {
         }
         let Some(leader) = leader else { return self.links.retain(|_| false) };
         self.links.retain(|uuid| leader.uuid == Some(uuid) || predecessor.uuid == Some(uuid));
-        // The predecessor, should it lead next, must be known by then.
+        // The predecessor must be known before it leads.
         let after = if predecessor == leader {
             Duration::ZERO
         } else {
@@ -279,7 +279,7 @@ impl SessionTasks {
         self.links.retain(|_| false);
         self.watch_key(self.own_candidacy(), term);
         let Membership { registrar, context, .. } = &self.membership;
-        // The duties must never keep the lease from being renewed.
+        // The duties must never delay the renewal of the lease.
         let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
             log::warn!("leading without a thread for it, beside the renewal of the lease: {error}");
             registrar.etcd.clone()
@@ -300,7 +300,7 @@ impl SessionTasks {
             let (tx, leading) = (tx.clone(), leader::lead(leader.clone()));
             async move {
                 let _ = tx.unbounded_send(match leading.await {
-                    // The fence is closed: some other candidate leads, or the key is gone.
+                    // Fenced: another candidate leads, or the key is gone.
                     leader::Exit::Deposed => AgentInput::Election(generation, Event::KeyGone),
                     leader::Exit::Resigned(unreached) => AgentInput::Resign(generation, unreached),
                 });
@@ -313,7 +313,7 @@ impl SessionTasks {
         self.membership.registrar.keys.candidate(self.lease)
     }
 
-    /// Tells the election when a key that was created then is gone.
+    /// Reports to the election when the key that was created at this revision is gone.
     fn watch_key(&mut self, key: String, created: Revision) {
         let etcd = self.membership.registrar.etcd.clone();
         self.spawn_for_election(Name::CandidateWatch, move || {

@@ -11,24 +11,24 @@ use std::sync::Mutex;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerEvent {
-    /// A leader reached the server: clients can, too.
+    /// A leader reached the server: clients can call it.
     Configured,
     /// The peer leads the mesh.
     Elected,
     /// The peer no longer leads the mesh.
     Deposed,
-    /// The peer cannot count on its place in etcd: its lease is in doubt, or its record is gone. It works on coming back;
-    /// the functions go on serving.
+    /// The peer's registration is in doubt: its lease may have expired, or its record is gone. It is rejoining; the functions
+    /// continue to serve.
     Detached,
-    /// The peer has its place in etcd again.
+    /// The peer is registered again.
     Rejoined,
-    /// A person removed the server. It stays out.
+    /// An administrator removed the server. It stays out.
     Evicted,
 }
 
-/// How a peer is doing.
+/// The state of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-// Four answers to four questions; no two of them make a third.
+// The four fields are independent of each other.
 #[allow(clippy::struct_excessive_bools)]
 #[non_exhaustive]
 pub struct PeerState {
@@ -36,9 +36,9 @@ pub struct PeerState {
     pub configured: bool,
     /// Whether the peer leads the mesh.
     pub leading: bool,
-    /// Whether the peer has its place in etcd and can count on it.
+    /// Whether the peer's registration in etcd is certain.
     pub attached: bool,
-    /// Whether a person removed the server.
+    /// Whether an administrator removed the server.
     pub evicted: bool,
 }
 
@@ -85,13 +85,13 @@ fn add<T>(subscribers: &mut Vec<Sender<T>>, tx: Sender<T>) {
 }
 
 impl StatusPublisher {
-    /// The announcer of a peer that is about to join.
+    /// Creates the publisher of a peer that is about to join.
     pub(crate) fn new() -> Self {
         let state = PeerState { attached: true, ..PeerState::default() };
         Self(Mutex::new(Status { state, events: Vec::new(), watchers: Vec::new(), ended: false }))
     }
 
-    /// How the peer is doing now.
+    /// Returns the current state.
     pub(crate) fn state(&self) -> PeerState {
         lock(&self.0).state
     }
@@ -117,7 +117,7 @@ impl StatusPublisher {
         states
     }
 
-    /// Takes an event in and passes it on, unless it changes nothing.
+    /// Applies an event and publishes it, unless it changes nothing.
     pub(crate) fn announce(&self, event: PeerEvent) {
         let state = {
             let mut status = lock(&self.0);
@@ -135,14 +135,14 @@ impl StatusPublisher {
         log::debug!("{event:?}");
     }
 
-    /// The record was put anew: a leader has yet to reach the server.
+    /// The record was put again: no leader has reached the server yet.
     pub(crate) fn unconfigured(&self) {
         let mut status = lock(&self.0);
         let state = PeerState { configured: false, ..status.state };
         status.change(state);
     }
 
-    /// The peer's life in the mesh is over: it has no place there, and nothing happens to it any more.
+    /// The peer has left the mesh: there are no further events.
     pub(crate) fn end(&self) {
         let mut status = lock(&self.0);
         let evicted = status.state.evicted;

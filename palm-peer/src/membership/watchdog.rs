@@ -1,4 +1,4 @@
-//! Watches over the serving loop: a blocked executor costs a server its probes, and nobody else would say so.
+//! Monitors the dispatch loop, and warns when the executor is blocked, which makes a server miss its probes.
 
 use crate::io::{systemd, timer};
 use futures::{
@@ -8,23 +8,23 @@ use futures::{
 use palm_proto::limits::log_throttle::LogThrottle;
 use std::time::{Duration, Instant};
 
-/// Asks the serving loop whether it turns: it answers by sending.
+/// A liveness check of the dispatch loop, which answers by sending.
 pub(crate) type LivenessCheck = oneshot::Sender<()>;
 
-/// Where the serving loop is asked.
+/// The channel of liveness checks to the dispatch loop.
 pub(crate) type LivenessSender = mpsc::UnboundedSender<LivenessCheck>;
 
-/// How often the loop is asked, unless systemd wants to know more often.
+/// The interval of the checks, unless systemd needs a shorter one.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long the loop may take to answer before that is worth a warning.
+/// How long the loop may take to answer before a warning is logged.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks the loop again and again whether it turns. A loop that was never started is not asked twice.
+/// Checks the loop periodically. A loop that was never started is not checked twice.
 pub(crate) async fn keep(liveness: LivenessSender) {
-    // systemd wants to hear within its period; twice in it leaves room for one late answer.
+    // systemd expects a notification within its period; two checks per period tolerate one late answer.
     let period = systemd::watchdog().map_or(PERIOD, |watchdog| PERIOD.min(watchdog / 2));
     let mut seen = false;
-    // A client may block the executor again and again, by what it asks of functions.
+    // The warnings are throttled: clients may block the executor repeatedly by calling functions.
     let mut throttle = LogThrottle::default();
     loop {
         let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! Says in the log that the server's own certificate expires, or has expired.
+//! Logs warnings when the server's own certificate is about to expire, or has expired.
 
 use crate::io::{executor, timer, tls::Credentials};
 use chrono::{DateTime, Utc};
@@ -8,12 +8,12 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// Looks at the certificate at once and then once a day; for ever.
+/// Checks the certificate at once and then once a day, forever.
 pub(crate) async fn watch(credentials: Arc<Credentials>) -> std::convert::Infallible {
     let file = credentials.certificate_file().map(|path| path.display().to_string()).unwrap_or_default();
     loop {
         let looked_at = Arc::clone(&credentials);
-        // The files are read again, and their disk may not answer.
+        // The files are read again, and the disk may hang.
         let (now, expires) = executor::run_blocking(move || looked_at.expires_within(WARN_BEFORE)).await;
         let (status, next) = check_expiry(now, expires);
         let at = expires.map(date).unwrap_or_default();

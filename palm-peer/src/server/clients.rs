@@ -13,7 +13,7 @@ use palm_proto::client_table::ClientTable;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Who is at the other end of which connection.
+/// The clients that greeted, and their connections.
 pub(super) struct GreetedClients {
     pub(super) table: ClientTable<Connection, Frames>,
     /// When to call [`GreetedClients::expire`], while answers wait.
@@ -25,7 +25,7 @@ impl GreetedClients {
         Self { table: ClientTable::default(), expiry: Fuse::terminated() }
     }
 
-    /// Keeps an answer for a client that has not greeted yet.
+    /// Holds an answer for a client that has not greeted yet.
     pub(super) fn hold(&mut self, client: Uuid, frames: &[Bytes]) {
         // Copied, because a slice of a few bytes would keep the whole buffer that it was received in.
         let frames: Frames = frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect();
@@ -34,7 +34,7 @@ impl GreetedClients {
         self.arm();
     }
 
-    /// Drops the answers that have waited long enough.
+    /// Drops the answers that have expired.
     pub(super) fn expire(&mut self) {
         self.table.expire(Instant::now());
         self.arm();

@@ -1,11 +1,11 @@
-//! What a server is, as its author defined it.
+//! The definition of a server by its program.
 
 use super::message::Function;
 use crate::error::{Error, ErrorKind};
 use palm_proto::types::record::{LONGEST, Record};
 use std::collections::BTreeMap;
 
-/// What a server is.
+/// The definition of a server.
 pub(crate) struct Definition {
     pub name: String,
     pub kind: String,
@@ -17,7 +17,7 @@ pub(crate) struct Definition {
     pub without_ingress: bool,
 }
 
-/// Nobody reads a record that is too long: the server would never be configured.
+/// Fails for a record that is too long: no leader would accept it.
 pub(crate) fn check_length(record: &Record) -> Result<(), Error> {
     let length = record.full_length();
     if length <= LONGEST {

@@ -1,4 +1,4 @@
-//! The serving loop: takes requests in, runs functions on the caller's executor, sends answers out.
+//! The dispatch loop: handles requests, runs functions on the caller's executor, sends answers.
 
 use super::{
     active_calls::ActiveCalls,
@@ -38,14 +38,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest time that a request can ask for.
+/// The longest timeout of a request.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// How long a request may stay in the queue after its time.
+/// How long a request may stay in the queue after its deadline.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// How long the loop goes on before others on the same executor have their turn, such as the connections that bring the next
-/// request: a flood, of functions that compute, would keep it for itself otherwise.
+/// How long the loop runs before it yields to other tasks on the same executor, such as the connections that deliver the next
+/// request: otherwise a flood of computing functions would monopolise it.
 const SLICE: Duration = Duration::from_micros(200);
 
 /// One server's loop.
@@ -54,21 +54,21 @@ pub(crate) struct Dispatcher {
     sender: Sender,
     running: ActiveCalls,
     queued: FairQueue<Connection, Task>,
-    /// When to look for requests that nobody waits for any more, while some are queued.
+    /// When to drop queued requests whose deadline has passed.
     sweep: Fuse<Sleep>,
-    /// Sends that met a full queue. They must not be cancelled lightly, and nobody else shall wait for them.
+    /// Sends that met a full queue. They must not be cancelled, and must not delay others.
     pending_sends: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// Passes messages on to other servers.
+    /// Forwards messages to other servers.
     forwarder: Forwarder,
     clients: GreetedClients,
-    /// When others last had their turn.
+    /// When the loop last yielded.
     yielded: Instant,
     liveness: mpsc::UnboundedReceiver<LivenessCheck>,
     receiver: Receiver,
 }
 
 impl Dispatcher {
-    /// A loop that answers over `sender` what comes in over `receiver`; and where to ask whether it runs.
+    /// Creates a loop that answers over `sender` the requests from `receiver`. Returns it with the channel of its liveness checks.
     pub(crate) fn new(state: Arc<ServerState>, sender: Sender, receiver: Receiver) -> (Self, LivenessSender) {
         let (tx, liveness) = mpsc::unbounded();
         let dispatcher = Self {
@@ -100,7 +100,7 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for the next thing that happens, and deals with it. Cancel-safe.
+    /// Waits for the next event, and handles it. Cancel-safe.
     async fn step(&mut self) {
         if self.yielded.elapsed() > SLICE {
             executor::yield_now().await;
@@ -117,7 +117,7 @@ impl Dispatcher {
         }
     }
 
-    /// Goes on until all that was taken in is answered, at least for `min` and at most for `max`.
+    /// Runs until all accepted requests are answered, at least for `min` and at most for `max`.
     pub(crate) async fn drain(&mut self, min: Duration, max: Duration) {
         let start = Instant::now();
         self.run(&mut timer::sleep_until(start + min).fuse()).await;
@@ -130,8 +130,8 @@ impl Dispatcher {
         }
     }
 
-    /// Tells the clients that want to hear it that all is answered or passed on: what ends now is no loss. What they sent before they
-    /// heard it is still dealt with, until they have said that nothing more comes.
+    /// Sends a goodbye to the clients that asked for one: all requests are answered or forwarded, so the end of the connection is no
+    /// loss. Messages that they sent before they got it are still handled, until they acknowledge it.
     pub(crate) fn send_goodbye(&mut self) {
         let header = Answer::goodbye(self.state.uuid);
         for connection in self.clients.table.start_goodbye() {
@@ -140,12 +140,12 @@ impl Dispatcher {
         }
     }
 
-    /// How many functions run or wait.
+    /// Returns how many functions run or wait.
     pub(crate) fn pending(&self) -> usize {
         self.running.len() + self.queued.len() + self.forwarder.waiting()
     }
 
-    /// How many have heard the goodbye and not said theirs.
+    /// Returns how many clients have not acknowledged the goodbye yet.
     pub(crate) fn awaiting_ack(&self) -> usize {
         self.clients.table.awaiting_ack()
     }
@@ -178,7 +178,7 @@ impl Dispatcher {
                 for frames in held {
                     self.send_frames(&to.connection, frames);
                 }
-                // Who comes when the others have gone must hear it too, or what it sends would be lost with us.
+                // A client that connects after the goodbye must get it too, or its messages would be lost.
                 if self.clients.table.said_goodbye() {
                     self.send_goodbye();
                 }
@@ -215,13 +215,13 @@ impl Dispatcher {
             return Err(CallFailure::new(CallErrorKind::TooLarge, text));
         }
         if request.goes_on() {
-            // Before the function runs: afterwards it would have run in vain.
+            // Checked before the function runs, which would otherwise run in vain.
             self.forwarder.check_room()?;
         }
         let time = request.timeout_ms.map_or(self.state.config.timeout, Duration::from_millis).min(LONGEST);
         let deadline = arrived + time;
         if self.state.leaving.load(Ordering::Acquire) && request.stage > 0 {
-            // The stages before have run: to refuse it would have them run again.
+            // The stages before have run: a rejection would run them again.
             self.forwarder.pass_on(Parcel { to: to.clone(), request, payload, deadline }, true);
             return Ok(());
         }
@@ -259,7 +259,7 @@ impl Dispatcher {
         if self.running.has_room() {
             let bytes = task.message.payload.len();
             let mut running = self.launch(task);
-            // Many functions never wait. Those are done here; the others are looked at again where they are waited for.
+            // Many functions never wait, and finish here; the others are polled with the running ones.
             match (&mut running).now_or_never() {
                 Some(finished) => self.finish(finished),
                 None => self.running.push(running, bytes),
@@ -321,7 +321,7 @@ impl Dispatcher {
         self.state.queued(self.queued.len());
     }
 
-    /// A stage is done: its result goes to the next one, or to the client.
+    /// Completes a stage: its result goes to the next one, or to the client.
     fn complete(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>, onward: Option<NextStage>) {
         match (result, onward) {
             (Ok(result), Some(NextStage { mut request, deadline })) => {
@@ -332,7 +332,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells a client what became of a message that was passed on.
+    /// Reports the outcome of a forwarded message to its client.
     fn handle_notice(&mut self, notice: Option<Notice>) {
         let Some(Notice { to, outcome }) = notice else { return };
         match outcome {

@@ -1,4 +1,4 @@
-//! What serves for a peer: its ingress, its dispatch loop and its agent, from the first request until the server has left.
+//! The serving side of a peer: its ingress, its dispatch loop and its agent, from the first request until the server has left.
 
 use crate::{
     error::{Error, ErrorKind},
@@ -25,30 +25,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server that is stopped while it joins, or told to hurry, waits for etcd to take back its lease.
+/// How long a server that is stopped while it joins, or whose drain is ended early, waits for etcd to revoke its lease.
 pub(super) const GIVE_BACK_WITHIN: Duration = Duration::from_secs(1);
 
-/// How much longer than its drain leaving may take. Every wait in it has a bound of its own; this one holds even when no timer
-/// fires any more.
+/// How much longer than its drain leaving may take. Every wait in it has its own bound; this one holds even if the timers have failed.
 pub(super) const LEAVE_OVERHEAD: Duration = Duration::from_secs(10);
 
-/// How long a server that left goes on answering `leaving` at least, so that clients which have not heard yet go elsewhere.
+/// How long a server that left answers `leaving` at least, so that clients that do not know yet go elsewhere.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// What serving needs, once.
+/// The parts that serving needs.
 pub(super) struct Engine {
     pub(super) state: Arc<ServerState>,
     pub(super) ingress: Ingress,
     pub(super) dispatcher: Dispatcher,
     pub(super) agent: AgentHandle,
-    /// Warns when the certificate expires.
+    /// Warns when the certificate is about to expire.
     pub(super) _certificate_expiry: Option<AbortOnDrop<Infallible>>,
-    /// How many signals the process had received before the peer joined.
+    /// The number of signals received before the peer joined.
     pub(super) signals: u64,
 }
 
 impl Engine {
-    /// Serves until `shutdown` ends, or something ends it; then leaves.
+    /// Serves until `shutdown` ends, or the agent ends; then leaves.
     pub(super) async fn serve(mut self, shutdown: impl Future) -> Result<(), Error> {
         let state = Arc::clone(&self.state);
         let ended = {
@@ -61,7 +60,7 @@ impl Engine {
         ended.and(left.map_err(|reason| failed(&state, &reason)))
     }
 
-    /// All that comes after serving, in bounded time whatever has failed. Returns why something was left undone.
+    /// Leaves, in bounded time whatever has failed. Returns an error if something could not be done.
     async fn end(self, ended: &Result<(), Error>) -> Result<(), String> {
         let max = self.state.config.drain.max(LINGER) + LEAVE_OVERHEAD;
         let ending = pin!(self.end_in_order(ended));
@@ -85,16 +84,16 @@ impl Engine {
             log::warn!("a second signal: leaving at once, {} requests are not finished", self.dispatcher.pending());
         }
         if finished != Some(Ok(())) {
-            // Has the agent give the lease back, and with it all that is on it; does not wait for an etcd that is away.
+            // Makes the agent revoke the lease with all its keys; does not wait for an etcd that is unavailable.
             let _ = timer::timeout(GIVE_BACK_WITHIN, self.agent.finish()).await;
         }
-        // In this order: the connections end with what answers them.
+        // In this order: the connections end with the loop that answers them.
         drop(self.dispatcher);
         self.ingress.close().await;
         finished.unwrap_or(Ok(())).map_err(|panic| format!("leaving panicked: {panic}"))
     }
 
-    /// What is left to do once serving ends.
+    /// Finishes serving, depending on why it ended.
     async fn finish(&mut self, ended: &Result<(), Error>) {
         match ended {
             Ok(()) => self.leave().await,
@@ -120,7 +119,7 @@ impl Engine {
         log::info!("left the mesh");
     }
 
-    /// Finishes what was taken in, and sees its answers off.
+    /// Drains: finishes accepted requests, and waits until their answers are sent.
     async fn drain(&mut self) {
         let max = self.state.config.drain;
         let end = Instant::now() + max.max(LINGER);
@@ -129,7 +128,7 @@ impl Engine {
             log::warn!("{} requests were not finished within {max:?}", self.dispatcher.pending());
         }
         self.dispatcher.send_goodbye();
-        // What they sent before they heard it, be it that they were frozen, still finds somebody who passes it on.
+        // Messages that clients sent before they got the goodbye, even frozen clients, are still forwarded.
         self.dispatcher.drain(Duration::ZERO, end.saturating_duration_since(Instant::now())).await;
         if self.dispatcher.awaiting_ack() > 0 {
             log::warn!("{} clients did not say goodbye within {max:?}", self.dispatcher.awaiting_ack());
@@ -142,11 +141,11 @@ impl Engine {
     }
 }
 
-/// Ends when serving is to end, with the reason.
+/// Ends when serving must end, with the reason.
 async fn stop(state: &ServerState, agent: &AgentHandle, shutdown: impl Future) -> Result<(), Error> {
     let mut shutdown = pin!(shutdown.fuse());
     futures::select_biased! {
-        // When it gives up, the agent ends as well: the reason comes first.
+        // When the supervisor gives up, the agent ends as well: its reason takes precedence.
         reason = state.supervisor.gave_up().fuse() => Err(failed(state, &reason)),
         exit = agent.exited().fuse() => match exit {
             Some(ExitReason::Evicted) => {

@@ -1,4 +1,4 @@
-//! How the dispatch loop passes messages on, and what it does when that fails.
+//! Forwarding of messages by the dispatch loop, and its errors.
 
 use super::{
     parcel::{Notice, Parcel, ReplyTo},
@@ -17,31 +17,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long after a process has ended it may still be published: the leader takes it out within a second.
+/// How long a process may still be published after its end: the leader removes it within a second.
 const PUBLISHED_FOR: Duration = Duration::from_secs(2);
 
-/// Passes messages on to other servers.
+/// Forwards messages to other servers.
 pub(super) struct Forwarder {
     relay: Arc<Relay>,
-    /// Messages being passed on over links that are not open yet.
+    /// Messages being forwarded over links that are not open yet.
     passing: Passing,
-    /// What was lost on its way to other servers.
+    /// Messages that were lost on the way to other servers.
     losses: mpsc::UnboundedReceiver<Lost>,
 }
 
 impl Forwarder {
-    /// Passes messages on over `relay`. No more than `max` should wait for links.
+    /// Creates a forwarder over `relay`. At most `max` should wait for links.
     pub(super) fn new(relay: Arc<Relay>, max: Amount) -> Self {
         let losses = relay.ledgers.losses();
         Self { relay, passing: Passing::new(max), losses }
     }
 
-    /// How many messages wait for links.
+    /// Returns how many messages wait for links.
     pub(super) fn waiting(&self) -> usize {
         self.passing.len()
     }
 
-    /// Fails with `busy` if no more messages should be taken in that are to be passed on.
+    /// Fails with `busy` if no more messages to be forwarded should be accepted.
     pub(super) fn check_room(&self) -> Result<(), CallFailure> {
         if self.passing.has_room() {
             return Ok(());
@@ -51,7 +51,7 @@ impl Forwarder {
         Err(CallFailure::new(CallErrorKind::Busy, text))
     }
 
-    /// Passes a message on to its stage; from a server that is `leaving`, to another instance.
+    /// Forwards a message to its stage; from a server that is `leaving`, to another instance.
     pub(super) fn pass_on(&mut self, parcel: Parcel, leaving: bool) {
         let (to, report, bytes) = (parcel.to.clone(), parcel.request.report, parcel.size());
         if let Some(passing) = self.relay.pass_on(parcel, leaving) {
@@ -59,7 +59,7 @@ impl Forwarder {
         }
     }
 
-    /// Waits until a message that had to wait is passed on, or cannot be. Returns what the client is to be told. Cancel-safe.
+    /// Waits until a waiting message is forwarded, or cannot be. Returns the notice for its client. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Notice> {
         loop {
             futures::select_biased! {
@@ -69,10 +69,10 @@ impl Forwarder {
         }
     }
 
-    /// Passes on again what may have been lost with a connection. Where the process has ended, the client is told that the message may be
-    /// lost instead, and counts the attempt: one message that ends each process that runs it must not come to more of
-    /// them by this. The client may not have noticed it itself: its own connection there may have ended before it sent the
-    /// message, or stand still, or another instance is in its route.
+    /// Forwards messages again that may have been lost with a connection. If the process has ended, reports to the client instead that the
+    /// message may be lost, and counts the attempt: a poison message must not reach more processes this way. The client may not have
+    /// noticed the loss itself: its own connection there may have ended before it sent the message, or hang, or its route has another
+    /// instance.
     fn resend(&mut self, lost: Lost) {
         let count = lost.parcels.len();
         for parcel in lost.parcels {
@@ -86,7 +86,7 @@ impl Forwarder {
                         return notice(to, report, Ok(Some(Rerouted { stage, from, to: None })));
                     }
                 }
-                // The client has given it up; and a server that ends each connection must not be sent it for ever.
+                // The deadline has passed: the client has given up, and a server that closes every connection must not get it forever.
                 if Instant::now() >= parcel.deadline {
                     return None;
                 }
@@ -99,7 +99,7 @@ impl Forwarder {
     }
 }
 
-/// What the client is told, if it wants to hear it.
+/// Returns the notice for the client, if it wants reports.
 fn notice(to: ReplyTo, report: bool, passed: Result<Option<Rerouted>, CallFailure>) -> Option<Notice> {
     let outcome = match passed {
         Ok(None) => return None,

@@ -19,7 +19,7 @@ use palm_proto::{
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
-/// A result, if it has no more bytes than this.
+/// Returns the result, or an error if it is longer than this.
 pub(crate) fn at_most(max: usize, result: Result<Bytes, CallFailure>) -> Result<Bytes, CallFailure> {
     let result = result?;
     let length = result.len();
@@ -30,15 +30,14 @@ pub(crate) fn at_most(max: usize, result: Result<Bytes, CallFailure>) -> Result<
     Ok(result)
 }
 
-/// Runs a function to its end, its panic, or the sender's deadline; not at all when that has passed.
+/// Runs a function to its end, its panic, or the caller's deadline; not at all if that has passed.
 pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, CallFailure> {
     let deadline = message.deadline;
     if Instant::now() >= deadline {
         return Err(CallFailure::new(CallErrorKind::TimedOut, "the deadline passed before the function could start"));
     }
-    // The closure is the author's too, and may panic before it gives a future. What it left behind is its own:
-    // nothing of ours is shared with it.
-    // Dropped at its deadline, it may panic as well, and so that is inside.
+    // The closure is the program's code too, and may panic before it returns a future. It is unwind safe: nothing of ours is shared
+    // with it. Dropping it at its deadline may also panic, so that is inside as well.
     let running = timer::timeout_at(deadline, async move { function(message).await });
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
@@ -50,14 +49,14 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, C
     }
 }
 
-/// Answers a built-in function; `None` when there is none of this name.
+/// Runs a built-in function; `None` if there is none of this name.
 pub(crate) fn built_in(state: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, CallFailure>> {
     Some(match name {
         "_ping" => Ok(state.ping().into()),
         "_log_query" => log_query(state, &message),
         "set" => {
             let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
-            // The payload is a window into all that came in with it; a stored value must not hold on to the rest.
+            // The payload is a slice of the receive buffer; a stored value must not keep the whole buffer.
             let value = Bytes::copy_from_slice(&message.payload);
             state.store().set(&key, value).map(|()| key.into())
         }
@@ -71,7 +70,7 @@ pub(crate) fn built_in(state: &ServerState, name: &str, message: Message) -> Opt
     })
 }
 
-/// A built-in function that runs beside others, as those of the author do; `None` when there is none of this name.
+/// Returns a built-in function that runs concurrently, as those of the program do; `None` if there is none of this name.
 pub(crate) fn built_in_that_waits(state: &Arc<ServerState>, name: &str) -> Option<Function> {
     if name != witnesses::PROBE {
         return None;
@@ -83,7 +82,7 @@ pub(crate) fn built_in_that_waits(state: &Arc<ServerState>, name: &str) -> Optio
             let etcd = state.relay.etcd().ok_or("this server has not joined")?;
             let time = message.deadline.saturating_duration_since(Instant::now()).min(state.config.probe_timeout);
             let (keys, dialer) = (state.config.keys(), state.dialer.for_probes(etcd));
-            // Some of the time goes on the way.
+            // Reserves some time for the way back.
             let found = witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
             serde_json::to_vec(&found).map(Bytes::from).map_err(|error| error.to_string())
         }

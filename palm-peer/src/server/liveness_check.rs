@@ -1,11 +1,11 @@
-//! Signs of life of the serving loop.
+//! Liveness checks of the dispatch loop.
 
 use crate::{
     io::systemd::{self, Notice},
     membership::watchdog::LivenessCheck,
 };
 
-/// Only the loop itself tells systemd that it turns, so that a wedged server is restarted.
+/// Only the loop itself notifies systemd's watchdog, so that a hung server is restarted.
 pub(super) fn answer(check: LivenessCheck) {
     systemd::notify(Notice::Watchdog);
     // The agent may have stopped waiting.

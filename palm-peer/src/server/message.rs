@@ -1,4 +1,4 @@
-//! A message as a function receives it.
+//! The message that a function receives.
 
 use crate::{error::CallError, server::relay::Relay};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use palm_proto::types::message::Request;
 use std::{error, sync::Arc, time::Instant};
 use uuid::Uuid;
 
-/// What an asynchronous or blocking function may fail with: any error, whose words the caller gets.
+/// The error of a function: any error; its message is returned to the caller.
 pub type FunctionError = Box<dyn error::Error + Send + Sync>;
 
 /// A message for a function.
@@ -23,62 +23,61 @@ pub struct Message {
 }
 
 impl Message {
-    /// What was sent.
+    /// Returns the payload.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.payload
     }
 
-    /// What was sent, without a copy.
+    /// Returns the payload without a copy.
     #[must_use]
     pub fn into_payload(self) -> Bytes {
         self.payload
     }
 
-    /// The job that the message belongs to, if it belongs to one.
+    /// Returns the job that the message belongs to, if there is one.
     #[must_use]
     pub fn job(&self) -> Option<Uuid> {
         self.job
     }
 
-    /// The sender's number of the message.
+    /// Returns the index assigned by the caller.
     #[must_use]
     pub fn idx(&self) -> Option<u64> {
         self.idx
     }
 
-    /// The place of this function in the pipeline, from 0.
+    /// Returns the stage of this function in the pipeline, from 0.
     #[must_use]
     pub fn stage(&self) -> usize {
         self.stage
     }
 
-    /// The key in the server's store that came with the message.
+    /// Returns the key for the server's store that was sent with the message.
     #[must_use]
     pub fn cache_key(&self) -> Option<&str> {
         self.cache.as_deref()
     }
 
-    /// Calls another function of the mesh, with the time that is left. The payload may be anything; see
-    /// [`Client::call`](crate::Client::call) for how it is routed.
+    /// Calls another function of the mesh, with the remaining time. See [`Client::call`](crate::Client::call) for how it is routed.
     ///
     /// # Errors
-    /// As [`CallErrorKind`](crate::CallErrorKind) says.
+    /// See [`CallErrorKind`](crate::CallErrorKind).
     pub async fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
         let mesh = self.relay.mesh().await.map_err(|failure| CallError::new(failure, None))?;
         let called = mesh.call(Request::call(target), payload.into(), self.deadline).await;
         called.map_err(CallError::of_call)
     }
 
-    /// Until when the sender waits. An asynchronous function is dropped then.
+    /// Returns the caller's deadline; asynchronous functions are cancelled when it passes.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 }
 
-/// What a function of the server's author gives: the result, or the words of its error.
+/// The result of a function, or the message of its error.
 pub(crate) type Outcome = Result<Bytes, String>;
 
-/// A function of the server's author.
+/// A function of the program.
 pub(crate) type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;

@@ -1,4 +1,4 @@
-//! The public face of a server: what it is called and what it can do.
+//! The public API of servers.
 
 pub(crate) mod active_calls;
 pub(crate) mod certificate_expiry;
@@ -69,7 +69,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of this name, which all its instances share. Letters, digits, `_` and `-`; wrong names are told by
+    /// Creates a server with this name, which all its instances share. Letters, digits, `_` and `-`; invalid names are reported by
     /// [`Server::join`].
     pub fn new(name: impl Into<String>) -> Self {
         let mut server = Self {
@@ -85,15 +85,15 @@ impl Server {
         server
     }
 
-    /// Names the kind written in the record; `registered` unless named.
+    /// Sets the kind in the record; default `registered`.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kind = kind.into();
         self.check_name("a kind", &self.kind.clone());
         self
     }
 
-    /// Adds an asynchronous function. It runs on the executor that serves, many at once; it must not block, and is
-    /// dropped at the sender's deadline. A panic is answered as such, and the server lives on.
+    /// Adds an asynchronous function. It runs on the executor that serves, many concurrently; it must not block, and is cancelled at the
+    /// caller's deadline. A panic is answered with `panicked`, and the server continues.
     pub fn function<F, Fut, T, E>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Message) -> Fut + Send + Sync + 'static,
@@ -110,8 +110,8 @@ impl Server {
         )
     }
 
-    /// Adds a function that blocks or computes for long. It runs on a thread of a pool. Past the sender's deadline the
-    /// answer is `timed_out`; the function itself cannot be stopped and goes on to its end.
+    /// Adds a function that blocks or computes for long. It runs on a thread of a pool. At the caller's deadline the answer is
+    /// `timed_out`; the function itself cannot be stopped and runs to its end.
     pub fn blocking<F, T, E>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Message) -> Result<T, E> + Send + Sync + 'static,
@@ -123,7 +123,7 @@ impl Server {
             name.into(),
             Arc::new(move |message| {
                 let function = Arc::clone(&function);
-                // A panic is carried back, to be told apart from an error.
+                // A panic is passed on, to distinguish it from an error.
                 let work =
                     move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outcome(function(message))));
                 async move {
@@ -162,25 +162,25 @@ impl Server {
         }
     }
 
-    /// Joins the mesh: listens, registers in etcd and stands for election. The server is reachable once
+    /// Joins the mesh: listens, registers in etcd and becomes a candidate for leadership. The server is reachable once
     /// [`Peer::serve`] runs and the leader has configured it, tens of milliseconds later.
     ///
-    /// Works under any executor. When the future is dropped before it ends, what was done is undone, in the background. To
-    /// stop joining at a signal as well, use [`Server::run`].
+    /// Works under any executor. When the future is dropped before it ends, joining is undone in the background. To also stop joining
+    /// at a signal, use [`Server::run`].
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a setting that is out of its bounds, a wrong name, or more and longer names than a record holds, [`ErrorKind::Bind`] when the
-    /// address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`,
-    /// [`ErrorKind::EtcdRefused`] when it says no. Nothing is left behind.
+    /// [`ErrorKind::InvalidConfig`] for a setting that is out of its bounds, an invalid name, or names that are too long for a record in
+    /// total, [`ErrorKind::Bind`] when the address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within
+    /// `join_timeout`, [`ErrorKind::EtcdRefused`] when it refuses. Nothing is left behind.
     pub async fn join(self, config: Config) -> Result<Peer, Error> {
         let config = ValidConfig::new(config)?;
         let joined = Peer::join(self.definition()?, config, future::pending::<()>()).await?;
         joined.ok_or_else(|| Error::new(ErrorKind::Io, "joining was stopped"))
     }
 
-    /// Joins the mesh and serves until `shutdown` ends, then leaves: [`Server::join`] and [`Peer::serve`] in one, with the
-    /// difference that `shutdown` is awaited from the start. When it ends while the server joins, joining stops at once, what
-    /// was put into etcd is removed, and this returns `Ok`.
+    /// Joins the mesh, serves until `shutdown` ends, then leaves: [`Server::join`] and [`Peer::serve`] in one, except that `shutdown` is
+    /// awaited from the start. When it ends while the server joins, joining stops at once, what was put into etcd is removed, and this
+    /// returns `Ok`.
     ///
     /// # Errors
     /// As [`Server::join`] and [`Peer::serve`].

@@ -1,4 +1,4 @@
-//! A message on its way to another server, and where its answer goes.
+//! A message to be forwarded, and the address of its answer.
 
 use crate::io::zmq::Connection;
 use bytes::Bytes;
@@ -6,14 +6,14 @@ use palm_proto::types::message::{CallFailure, Request, Rerouted};
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Where an answer goes, with what it must repeat.
+/// The address of an answer, and the fields that it must repeat.
 #[derive(Debug, Clone)]
 pub(super) struct ReplyTo {
-    /// The connection that it was asked over.
+    /// The connection of the request.
     pub(super) connection: Connection,
-    /// Whose message it is, if another server passed it on: the answer goes to the client itself.
+    /// The client, if another server forwarded the message: the answer goes to the client directly.
     pub(super) client: Option<Uuid>,
-    /// A REQ socket puts an empty frame first, and wants it back.
+    /// Whether the request began with the empty frame of a REQ socket, which the answer must repeat.
     pub(super) delimiter: bool,
     pub(super) job: Option<Uuid>,
     pub(super) idx: Option<u64>,
@@ -25,7 +25,7 @@ impl ReplyTo {
         Self { connection, client: None, delimiter, job: None, idx: None, stage: 0 }
     }
 
-    /// Has the answer repeat these numbers of the request.
+    /// Sets the fields of the request that the answer repeats.
     pub(super) fn repeat(&mut self, job: Option<Uuid>, idx: Option<u64>, stage: usize) {
         self.job = job;
         self.idx = idx;
@@ -33,7 +33,7 @@ impl ReplyTo {
     }
 }
 
-/// A message on its way to another server.
+/// A message to be forwarded to another server.
 pub(crate) struct Parcel {
     /// Where to answer when it cannot be forwarded.
     pub(super) to: ReplyTo,
@@ -43,7 +43,7 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    /// About how many bytes it takes.
+    /// Returns its approximate size in bytes.
     pub(super) fn size(&self) -> usize {
         let names = self.request.pipeline.iter().chain(&self.request.cache).map(String::len).sum::<usize>();
         size_of::<Self>()
@@ -54,7 +54,7 @@ impl Parcel {
     }
 }
 
-/// What the client is told of a message that was not passed on as its route said: where it went, or why it could not be passed on.
+/// A notice to the client about a message that was not forwarded as its route says: where it went, or why it could not be forwarded.
 pub(super) struct Notice {
     pub(super) to: ReplyTo,
     pub(super) outcome: Result<Rerouted, CallFailure>,

@@ -1,4 +1,4 @@
-//! Messages that are being passed on over links that are not open yet, and how much they hold.
+//! Messages that wait to be forwarded until a link is open, and their size.
 
 use super::parcel::Notice;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -8,7 +8,7 @@ use std::{
     mem::size_of_val,
 };
 
-/// Messages on their way.
+/// The waiting messages.
 pub(super) struct Passing {
     messages: FuturesUnordered<BoxFuture<'static, (usize, Option<Notice>)>>,
     bytes: usize,
@@ -16,34 +16,34 @@ pub(super) struct Passing {
 }
 
 impl Passing {
-    /// None yet, and not many more than this: those whose functions run already still come.
+    /// Creates it empty, with this limit, which running functions may still exceed.
     pub(super) fn new(max: Amount) -> Self {
         Self { messages: FuturesUnordered::new(), bytes: 0, max }
     }
 
-    /// How many there are.
+    /// Returns their number.
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// How many bytes they have.
+    /// Returns their size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether more may be taken in that are to be passed on: one always may.
+    /// Returns whether more messages to be forwarded may be accepted: one always may.
     pub(super) fn has_room(&self) -> bool {
         self.messages.is_empty() || (self.messages.len() < self.max.items && self.bytes < self.max.bytes)
     }
 
-    /// Adds one, of so many bytes beside the future itself.
+    /// Adds one, of this size without the future itself.
     pub(super) fn push(&mut self, passing: impl Future<Output = Option<Notice>> + Send + 'static, bytes: usize) {
         let bytes = bytes + size_of_val(&passing);
         self.bytes += bytes;
         self.messages.push(passing.map(move |notice| (bytes, notice)).boxed());
     }
 
-    /// Waits until one of them is passed on, or cannot be; for ever when there is none. Cancel-safe.
+    /// Waits until one of them is forwarded, or cannot be; forever when there is none. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Notice> {
         let Some((bytes, notice)) = self.messages.next().await else { return pending().await };
         self.bytes -= bytes;

@@ -36,14 +36,14 @@ use uuid::Uuid;
 
 /// A server that has joined the mesh. It answers while [`Peer::serve`] runs.
 ///
-/// Its place in etcd is kept by a thread of its own, whatever the executor does. Dropping it without serving to the end
-/// takes the server out of the mesh, in the background.
+/// A dedicated thread keeps its registration in etcd, even when the executor is blocked. Dropping it without serving to the end takes
+/// the server out of the mesh, in the background.
 pub struct Peer {
     uuid: Uuid,
     endpoint: String,
     /// Keeps the server in the mesh until the peer is dropped.
     agent: AgentHandle,
-    /// Until it is served.
+    /// The serving side, until it is served.
     engine: Mutex<Option<Engine>>,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
-    /// Joins unless `shutdown` ends first: then what was done is undone, and there is no peer.
+    /// Joins unless `shutdown` ends first: then joining is undone, and there is no peer.
     pub(crate) async fn join(
         definition: Definition,
         config: ValidConfig,
@@ -83,7 +83,7 @@ impl Peer {
             Either::Left((Either::Right((reason, _)), _)) => return Err(failed(&state, &reason)),
             Either::Right((_, joining)) => {
                 let exited = agent.exited();
-                // If nobody waits for the join any more, the agent removes what it put into etcd.
+                // If the join was dropped, the agent removes what it put into etcd.
                 drop((joining, agent));
                 let undoing = async {
                     let _ = timer::timeout(GIVE_BACK_WITHIN, exited).await;
@@ -100,13 +100,13 @@ impl Peer {
         Ok(Some(Self { uuid, endpoint, agent: handle, engine: Mutex::new(Some(engine)) }))
     }
 
-    /// The identity of this instance in the mesh.
+    /// Returns the uuid of this instance in the mesh.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
         self.uuid
     }
 
-    /// Where others reach it: `tcp://host:port`.
+    /// Returns its endpoint: `tcp://host:port`.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
@@ -147,17 +147,16 @@ impl Peer {
         self.agent.status().subscribe()
     }
 
-    /// Runs the functions on the executor that polls this, until `shutdown` ends; then leaves in an orderly way: takes the
-    /// server out of the mesh, finishes what it is doing (at most `drain`), and answers `leaving` to what still arrives.
+    /// Runs the functions on the executor that polls this, until `shutdown` ends; then shuts down gracefully: takes the server out of
+    /// the mesh, drains (at most for `drain`), and answers `leaving` to requests that still arrive.
     ///
     /// `serve(crate::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM or SIGINT ends the drain at once.
     /// Not cancel-safe: a dropped `serve` cannot be resumed, and the server leaves the mesh when the peer is dropped, without
     /// a drain.
     ///
     /// # Errors
-    /// [`ErrorKind::Evicted`] when a person removed the server, [`ErrorKind::TaskFailed`] when tasks of the peer's own
-    /// panicked three times within a minute, [`ErrorKind::AlreadyServing`] when it is served already or has
-    /// left.
+    /// [`ErrorKind::Evicted`] when an administrator removed the server, [`ErrorKind::TaskFailed`] when the library's tasks panicked three
+    /// times within a minute, [`ErrorKind::AlreadyServing`] when it is served already or has left.
     pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
         let engine = lock(&self.engine).take();
         let engine =
@@ -166,7 +165,7 @@ impl Peer {
     }
 }
 
-/// What joining needs, before anything is written to etcd.
+/// The parts that joining needs, before anything is written to etcd.
 struct Prepared {
     state: Arc<ServerState>,
     ingress: Ingress,
@@ -214,7 +213,7 @@ fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
     }
 }
 
-/// The record of a server that does not listen yet.
+/// Returns the record of a server that does not listen yet.
 fn new_record(state: &ServerState, kind: String, functions: Vec<String>) -> Record {
     let mut record = Record::new(state.uuid, &state.name, wall_clock::timestamp());
     record.host.clone_from(&state.config.ip);

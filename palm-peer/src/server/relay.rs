@@ -1,5 +1,4 @@
-//! Passes messages on to other servers: to the next stage of their pipeline, or, from a server that leaves, to another
-//! instance.
+//! Forwards messages to other servers: to the next stage of their pipeline, or, from a leaving server, to another instance.
 
 use super::{parcel::Parcel, unconfirmed::UnconfirmedLinks};
 use crate::{
@@ -22,10 +21,10 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How many instances are tried before the client is told.
+/// How many instances are tried before the message fails.
 const TRIES: usize = 3;
 
-/// A server's own way into the mesh. It learns what can be reached when it is first used.
+/// A server's client side: its links to other servers. It reads the directory when it is first used.
 pub(crate) struct Relay {
     dialer: Dialer,
     config: ValidConfig,
@@ -33,7 +32,7 @@ pub(crate) struct Relay {
     etcd: OnceLock<Etcd>,
     mesh: OnceLock<Arc<Mesh>>,
     connecting: futures::lock::Mutex<()>,
-    /// What was passed on, and is not known to have arrived.
+    /// The forwarded messages that are not confirmed yet.
     pub(super) ledgers: UnconfirmedLinks,
 }
 
@@ -44,7 +43,7 @@ impl fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// The relay of the server that `dialer` opens links for.
+    /// Creates the relay of the server that `dialer` opens links for.
     pub(crate) fn new(dialer: Dialer, config: ValidConfig, supervisor: Supervisor) -> Self {
         Self {
             dialer,
@@ -57,18 +56,18 @@ impl Relay {
         }
     }
 
-    /// Tells where etcd is.
+    /// Sets the handle to etcd.
     pub(crate) fn attach(&self, etcd: Etcd) {
         // A server joins once.
         let _ = self.etcd.set(etcd);
     }
 
-    /// Where etcd is, once the server joins.
+    /// The handle to etcd, once the server joins.
     pub(crate) fn etcd(&self) -> Option<&Etcd> {
         self.etcd.get()
     }
 
-    /// What can be reached, and the links there. Fails with `unreachable` when etcd does not tell.
+    /// Returns the mesh with its links. Fails with `unreachable` when etcd does not answer.
     pub(crate) async fn mesh(&self) -> Result<Arc<Mesh>, CallFailure> {
         let _connecting = self.connecting.lock().await;
         if let Some(mesh) = self.mesh.get() {
@@ -81,20 +80,20 @@ impl Relay {
         Ok(Arc::clone(self.mesh.get_or_init(|| mesh)))
     }
 
-    /// Waits until the systems of the other servers have all that was passed on.
+    /// Waits until the kernels of the other servers have everything that was forwarded.
     pub(crate) async fn flushed(&self) {
         if let Some(mesh) = self.mesh.get() {
             mesh.flushed().await;
         }
     }
 
-    /// Whether an instance is published, as far as this server has looked.
+    /// Returns whether an instance is published, as far as this server knows.
     pub(crate) fn is_published(&self, instance: Uuid) -> bool {
         self.mesh.get().is_some_and(|mesh| mesh.directory().contains(instance))
     }
 
-    /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return where a link is open; else the rest is in the future, which ends in
-    /// where it was sent instead of where its route said, or in why it could not be passed on.
+    /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return if a link is open; otherwise
+    /// the returned future does the rest, and yields where it was sent instead of its route, or why it could not be forwarded.
     pub(crate) fn pass_on(
         self: &Arc<Self>,
         mut parcel: Parcel,
@@ -138,7 +137,7 @@ impl Relay {
         for _ in 0..TRIES {
             let able = mesh.directory().resolve(&target, client)?;
             let meant = able.iter().find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
-            // Nobody waits for one that cannot be reached while there is another.
+            // Does not wait for an instance that cannot be reached while there is another.
             let chosen = match meant.filter(|instance| pinned || !mesh.is_failing(instance)) {
                 Some(instance) => Arc::clone(instance),
                 None if pinned => break,

@@ -41,7 +41,7 @@ pub(crate) struct ServerState {
     pub name: String,
     /// The functions of the server's author.
     pub functions: BTreeMap<String, Function>,
-    /// What was set.
+    /// The configuration.
     pub config: ValidConfig,
     /// Opens the server's links to others.
     pub dialer: Dialer,

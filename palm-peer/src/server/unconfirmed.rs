@@ -39,7 +39,7 @@ struct UnconfirmedLink {
     wake: mpsc::Sender<()>,
 }
 
-/// The ledger of the latest link to each server.
+/// The unconfirmed messages of the latest link to each server.
 type ByServer = Arc<Mutex<HashMap<Uuid, UnconfirmedLink>>>;
 
 /// What is in doubt on all links.
@@ -56,7 +56,7 @@ impl UnconfirmedLinks {
         Self { of: Arc::default(), lost, losses: Mutex::new(Some(losses)) }
     }
 
-    /// Where losses are told; the first time, and to nobody later.
+    /// Where losses are sent; taken once.
     pub(crate) fn losses(&self) -> UnboundedReceiver<Lost> {
         lock(&self.losses).take().unwrap_or_else(|| mpsc::unbounded().1)
     }
@@ -96,7 +96,7 @@ impl UnconfirmedLinks {
     }
 }
 
-/// A ledger that is kept until this is dropped.
+/// Unconfirmed messages that are kept until this is dropped.
 struct RemoveOnDrop {
     of: ByServer,
     to: Uuid,
@@ -126,7 +126,7 @@ async fn watch(
     loop {
         futures::select_biased! {
             () = broken => break,
-            // Nobody can post over the link any more once it is replaced, but it may still break.
+            // Nothing is sent over a link that was replaced, but it may still break.
             () = woken.select_next_some() => look = timer::sleep(LOOK).fuse(),
             () = look => {
                 if let Some(unconfirmed) = &mut *lock(&entry.sent) {
@@ -145,7 +145,7 @@ async fn watch(
 
 fn report_lost(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec<Parcel>) {
     if !fate.closed_by_goodbye() && !parcels.is_empty() {
-        // Nobody listens any more when the server has ended.
+        // The receiver is gone when the server has ended.
         let _ = lost.unbounded_send(Lost { to, parcels, swallowed: fate.swallowed() });
     }
 }

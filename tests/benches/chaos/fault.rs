@@ -1,4 +1,4 @@
-//! What can be wrong between hosts, and who reaches whom then.
+//! The network faults between hosts, and who reaches whom under them.
 
 use palm_tests::Network;
 use std::fmt;
@@ -10,15 +10,15 @@ pub(crate) const MEMBERS: usize = 3;
 /// How many packets of 100 are lost.
 const LOSS: u8 = 30;
 
-/// What becomes of the packets.
+/// What happens to the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// None arrives.
     Cut,
-    /// None of those that the first one sends arrives, or of those to it.
+    /// Packets in one direction are dropped: those that the first host sends, or those to it.
     CutFrom,
     CutTo,
-    /// What the first one sends, or what is sent to it, is answered with a reset.
+    /// Packets in one direction are answered with a reset.
     RejectFrom,
     RejectTo,
     /// Some are lost, both ways.
@@ -32,7 +32,7 @@ const KINDS: [Kind; 6] = [Kind::Cut, Kind::CutFrom, Kind::CutTo, Kind::RejectFro
 pub(crate) enum Place {
     /// Between two hosts.
     Link(usize, usize),
-    /// Between a host and everybody.
+    /// Between a host and all others.
     Host(usize),
 }
 
@@ -69,7 +69,7 @@ impl Fault {
         places.flat_map(|place| KINDS.into_iter().map(move |kind| Self { kind, place })).collect()
     }
 
-    /// Does this to a network.
+    /// Applies the fault to a network.
     pub(crate) fn apply(&self, network: &Network) {
         let host = |at: usize| Some(network.host(HOSTS[at]));
         let (one, other) = match self.place {
@@ -92,7 +92,7 @@ impl Fault {
         }
     }
 
-    /// Whether it may keep etcd's members from each other now and then.
+    /// Returns whether it may separate etcd's members from each other.
     fn is_lossy(&self) -> bool {
         self.kind == Kind::Loss
     }

@@ -1,4 +1,4 @@
-//! A client that calls each server all the time, and streams a job through them.
+//! A client that calls each server continuously, and streams a job through them.
 
 use bytes::Bytes;
 use futures::{StreamExt as _, executor::block_on, stream};
@@ -25,7 +25,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Moments at which something went well.
+/// The times of successes.
 #[derive(Debug, Default)]
 pub(crate) struct Successes(Mutex<Vec<Instant>>);
 
@@ -39,7 +39,7 @@ impl Successes {
         lock(&self.0).iter().copied().find(|at| *at >= since)
     }
 
-    /// The longest time without any of them that has a part in the time from `begin` to `end`. Forgets those before.
+    /// Returns the longest time without a success that overlaps the time from `begin` to `end`. Drops earlier ones.
     pub(crate) fn longest_gap(&self, begin: Instant, end: Instant) -> Duration {
         let mut all = lock(&self.0);
         let last_before = all.iter().rposition(|at| *at < begin).unwrap_or(0);
@@ -54,7 +54,7 @@ impl Successes {
     }
 }
 
-/// How the job went so far.
+/// The results of the job so far.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub results: u64,
@@ -121,7 +121,7 @@ impl Load {
         Self { stop, sent, progress, results, outcome, calls, threads }
     }
 
-    /// Ends it, and waits until each message has ended. How many there were.
+    /// Stops it, and waits until each message has ended. Returns how many there were.
     pub(crate) fn finish(self) -> (u64, Outcome) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -143,7 +143,7 @@ fn call(client: Client, server: &str, successes: Arc<Successes>, stop: Arc<Atomi
     })
 }
 
-/// Results come in the order of the messages: one that is late holds back those behind it, though they are done.
+/// Results come in the order of the messages: a late one delays those behind it, though they are done.
 fn watch_progress(progress: Progress, results: Arc<Successes>, stop: Arc<AtomicBool>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut done = progress.done();

@@ -1,10 +1,11 @@
-//! A mesh whose network fails in every way: is anybody removed who is well, is a message lost, is all healthy afterwards?
+//! A mesh whose network fails in every way: checks that no healthy server is removed, no message is lost, and the mesh recovers.
 //!
-//! `make chaos`, or `cargo bench --profile dev -p palm-tests --bench chaos -- seconds=600 seeds=3`. Five hosts, each a network namespace with
-//! a server; three of them have a member of etcd as well. A client on a sixth calls each server and streams a job through them. First
+//! `make chaos`, or `cargo bench --profile dev -p palm-tests --bench chaos -- seconds=600 seeds=3`. Five hosts, each a network
+//! namespace with a server; three of them have a member of etcd as well. A client on a sixth calls each server and streams a job through them. First
 //! each link between two hosts, and each host, fails in each way for a while; then several of them together, at random, for
 //! `seconds` with each of `seeds`. Words: `hold=` seconds that a fault lasts, `every=` n-th of the first part only, `lenience=` seconds
-//! that a bound may be exceeded by on a busy machine, `only=` one fault of the first part, as it is printed but without spaces (`only=b>erejected`). Fails when an invariant does not hold (docs/reliability.md).
+//! that a bound may be exceeded by on a busy machine, `only=` one fault of the first part, as it is printed but without spaces
+//! (`only=b>erejected`). Fails when an invariant does not hold (docs/reliability.md).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -28,10 +29,10 @@ use std::{
 };
 use world::{Row, World};
 
-/// Set by SIGINT and SIGTERM: what runs is finished and cleared up.
+/// Set by SIGINT and SIGTERM: the current step is finished and cleaned up.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// What to do, in numbers.
+/// The parameters.
 struct Plan {
     hold: Duration,
     every: usize,
@@ -42,7 +43,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// `cargo bench` adds `--bench`; words with `=` are ours.
+    /// `cargo bench` adds `--bench`; arguments with `=` are ours.
     fn from_args() -> Result<Self, String> {
         let mut plan = Self {
             hold: Duration::from_secs(12),
@@ -72,7 +73,7 @@ impl Plan {
     }
 }
 
-/// What all steps showed together.
+/// The results of all steps.
 #[derive(Default)]
 struct Sum {
     steps: usize,

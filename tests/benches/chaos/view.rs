@@ -1,4 +1,4 @@
-//! What etcd says of the mesh, as all of its members tell it.
+//! The state of the mesh in etcd, as reported by all of its members.
 
 use crate::history::{Event, History};
 use palm_tests::Mark;
@@ -30,7 +30,7 @@ pub(crate) struct View {
     members: Vec<String>,
     prefix: String,
     histories: Vec<(History, Mark)>,
-    /// The latest beat that each of them told of.
+    /// The latest beat that each member reported.
     beats: Vec<String>,
     seen: BTreeSet<(u64, String)>,
     state: BTreeMap<String, Event>,
@@ -41,7 +41,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Follows etcd by each of its members: whoever is cut off from the others tells nothing.
+    /// Watches etcd at each of its members: a member that is cut off from the others reports nothing.
     pub(crate) fn follow(members: &[String], prefix: &str) -> Self {
         Self {
             members: members.to_vec(),
@@ -56,7 +56,7 @@ impl View {
         }
     }
 
-    /// Takes in what was told since.
+    /// Handles the events since the last call.
     pub(crate) fn update(&mut self) {
         let now = Instant::now();
         for at in 0..self.histories.len() {
@@ -76,13 +76,13 @@ impl View {
         }
     }
 
-    /// Whether each member's watch has told of this beat.
+    /// Returns whether each member's watch has reported this beat.
     pub(crate) fn has_heard(&self, beat: &str) -> bool {
         self.beats.iter().all(|heard| heard == beat)
     }
 
-    /// Follows anew those members whose watch has not told of this beat: a watch may not notice that its connection is dead, and
-    /// what it does not tell looks as if it had not happened. How many these are.
+    /// Watches those members again whose watch has not reported this beat: a watch may not notice that its connection is dead, and
+    /// unreported events look as if they had not happened. Returns how many these are.
     pub(crate) fn follow_again(&mut self, beat: &str) -> usize {
         let deaf: Vec<usize> = (0..self.beats.len()).filter(|at| self.beats[*at] != beat).collect();
         for at in &deaf {
@@ -101,7 +101,7 @@ impl View {
             self.deletions.push(Deletion { uuid: uuid.to_owned(), at: now, reason });
         }
         for event in events {
-            // Another member may have told what came after it.
+            // Another member may have reported a later event.
             if self.state.get(&event.key).is_some_and(|known| known.revision > event.revision) {
                 continue;
             }
@@ -123,7 +123,7 @@ impl View {
         self.leading().map(|event| event.value.as_str())
     }
 
-    /// What is not as it is in a healthy mesh of these servers.
+    /// Returns the differences from a healthy mesh of these servers.
     pub(crate) fn complaint(&self, servers: &[String]) -> Option<String> {
         let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
         servers.iter().find_map(|uuid| {

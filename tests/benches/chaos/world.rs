@@ -22,18 +22,18 @@ use tempfile::TempDir;
 const SOON: Duration = Duration::from_secs(30);
 const PREFIX: &str = "/mesh";
 const POLL: Duration = Duration::from_millis(50);
-/// Flags that make the mesh notice things sooner, by the same logic.
+/// Flags for shorter periods and timeouts, with the same logic.
 const FLAGS: [&str; 6] = ["--ttl", "5", "--probe-period", "2", "--probe-timeout", "1"];
-/// How long before it is seen a removal may have been decided: a lease, or a series of probes, and what etcd takes.
+/// How long before it is observed a removal may have been decided: a lease or a series of probes, and the delay of etcd.
 const DECIDED_WITHIN: Duration = Duration::from_secs(8);
-/// What a healthy mesh may take after healing.
+/// How long the mesh may take to become healthy after healing.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(15);
-/// How long after healing a watch of etcd may take to tell what has happened.
+/// How long after healing a watch of etcd may take to report events.
 const VIEW_WITHIN: Duration = Duration::from_secs(3);
 /// Within what time a server is reached again that can be, and a job goes on.
 pub(crate) const REACHED_WITHIN: Duration = Duration::from_secs(5);
 
-/// What one step showed.
+/// The results of one step.
 pub(crate) struct Row {
     pub faults: String,
     pub removed: usize,
@@ -46,7 +46,7 @@ pub(crate) struct Row {
     pub violations: Vec<String>,
 }
 
-/// The mesh, for as long as it is put to the test. What is dropped first ends first.
+/// The mesh under test. The fields are dropped in this order.
 pub(crate) struct World<'a> {
     network: &'a Network,
     load: Option<Load>,
@@ -68,7 +68,7 @@ fn is_first(host: usize) -> bool {
 }
 
 impl<'a> World<'a> {
-    /// Starts all of it, and waits until it is healthy.
+    /// Starts everything, and waits until it is healthy.
     pub(crate) fn start(network: &'a Network, lenience: Duration) -> Self {
         let hosts: Vec<_> = HOSTS.iter().map(|name| network.host(name)).collect();
         let urls: Vec<_> = hosts[..MEMBERS].iter().map(|host| format!("http://{}:2379", host.address())).collect();
@@ -110,7 +110,7 @@ impl<'a> World<'a> {
         self.load.as_ref().expect("it goes on")
     }
 
-    /// Has these faults for so long, heals, and waits until all is healthy.
+    /// Applies these faults for this long, heals, and waits until everything is healthy.
     pub(crate) fn step(&mut self, faults: &[Fault], hold: Duration) -> Row {
         let begin = Instant::now();
         let (deletions, leaders) = self.counts();
@@ -213,7 +213,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Waits until the view has all that has happened, or says that it cannot be relied on.
+    /// Waits until the view is up to date. Returns whether it can be relied on.
     fn await_view(&mut self) -> Option<String> {
         self.beats += 1;
         let beat = self.beats.to_string();
@@ -258,7 +258,7 @@ impl<'a> World<'a> {
         })
     }
 
-    /// What the servers logged that is no everyday matter.
+    /// Returns the unusual log lines of the servers.
     pub(crate) fn logs(&self) -> String {
         let words = ["WARN", "ERROR", "CRITICAL", "Deleted", "resign", "leading", "joined", "removed"];
         let of_server = |(host, server): (&&str, &Process)| {
@@ -269,7 +269,7 @@ impl<'a> World<'a> {
         HOSTS.iter().zip(&self.servers).map(of_server).collect()
     }
 
-    /// Ends the load: how many messages there were, and what is wrong with what became of them.
+    /// Ends the load. Returns how many messages there were, and what is wrong with their results.
     pub(crate) fn finish(&mut self) -> (u64, Vec<String>) {
         let (sent, outcome) = self.load.take().expect("it went on").finish();
         let mut violations = outcome.wrong;
@@ -313,7 +313,7 @@ fn start_member(at: usize, host: &Host, client: &str, members: &str) -> (Process
         ("listen-peer-urls", peer.clone()),
         ("initial-advertise-peer-urls", peer),
         ("initial-cluster", members.to_owned()),
-        // Else a member that hears the others, and is not heard, ends each of etcd's leaders.
+        // Without pre-vote, a member that receives but cannot send would end each of etcd's leaders.
         ("pre-vote", "true".to_owned()),
         ("logger", "zap".to_owned()),
         ("log-outputs", log.display().to_string()),

@@ -1,4 +1,4 @@
-//! Section 8: how long the mesh takes to notice, beside the bounds of docs/reliability.md.
+//! Section 8: detection times, compared with the bounds of docs/reliability.md.
 
 use crate::{
     patience,
@@ -19,8 +19,8 @@ const MUTE: Duration = Duration::from_secs(15);
 const LEAVES: Duration = Duration::from_millis(100);
 const BOTH_KILLED: Duration = Duration::from_secs(2);
 
-/// How long those next in line have, after a change of leader, to open links to those before them: only whom they had a link to can they
-/// prove gone.
+/// How long the next candidates have, after a change of leader, to open links to those before them: without a link they cannot prove
+/// that a process is gone.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Fails servers and leaders in turn.
@@ -43,7 +43,7 @@ fn against(took: Option<Duration>, bound: Duration) -> String {
     format!("{took} (bound {})", short(bound.as_secs_f64()))
 }
 
-/// How long clients know a simulated server that has failed. It is well again afterwards.
+/// Returns how long clients see a simulated server that has failed. It is revived afterwards.
 fn until_out(world: &World, mode: Mode) -> Option<Duration> {
     let (server, all) = ([*world.simulated.last()?], world.seen());
     let began = Instant::now();
@@ -54,7 +54,7 @@ fn until_out(world: &World, mode: Mode) -> Option<Duration> {
     out
 }
 
-/// How long it takes until another server leads when those at these places in the line, first of them the leader, end so.
+/// Returns how long it takes until another server leads when the candidates at these positions, the leader first, end in this way.
 fn until_led(world: &mut World, places: &[usize], end: impl Fn(&palm_tests::Process)) -> Option<Duration> {
     thread::sleep(SETTLE);
     let began = Instant::now();
@@ -68,7 +68,7 @@ fn until_led(world: &mut World, places: &[usize], end: impl Fn(&palm_tests::Proc
         leading.next().map(|(place, _)| place)
     })?;
     let (_, when) = world.real[led].0.wait_for_line(|line| line.contains(LEADS), SOON);
-    // What was frozen is killed.
+    // Frozen processes are killed.
     world.real.drain(ended.clone());
     world.leader = led - ended.len();
     let servers = world.servers();

@@ -8,7 +8,7 @@ use crate::{
 use palm_tests::{Process, binary, median};
 use std::time::Instant;
 
-/// How often each is run: the figures are medians.
+/// How often each command is run: the figures are medians.
 const RUNS: usize = 5;
 
 pub(crate) fn measure(world: &World) -> Row {

@@ -1,4 +1,4 @@
-//! Section 5: etcd is killed, and comes back with its data.
+//! Section 5: etcd is killed, and restarted with its data.
 
 use crate::{
     patience,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long it is away.
+/// How long it is down.
 const AWAY: Duration = Duration::from_secs(15);
 
 pub(crate) fn measure(world: &mut World) -> Row {
@@ -24,7 +24,7 @@ pub(crate) fn measure(world: &mut World) -> Row {
     world.etcd.launch();
     world.etcd.await_health();
     let began = Instant::now();
-    // All are published, and a server that starts now is as well: somebody leads, and does what a leader does.
+    // All are published, and a server that starts now is as well: there is a working leader.
     let added = world.add_real(1);
     let servers = world.servers();
     let recovered = wait_for(patience(world.plan.n), || {

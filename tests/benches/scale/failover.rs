@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long nothing must be written until the rest is over, and how long that may take.
+/// How long there must be no writes for the mesh to count as quiet, and how long to wait for that.
 const QUIET: Duration = Duration::from_secs(3);
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 

@@ -1,8 +1,7 @@
 //! How the cost of a mesh grows with the number of its servers: `make scale N="100 1000"`; docs/benchmarks.md says more.
 //!
-//! For each N: an etcd of its own, a leader and those next in line as real processes, N simulated servers, clients, and what
-//! happens to meshes: servers join, restart and are called, the leader is killed, etcd goes away. Prints a line for each N in
-//! each table.
+//! For each N: an etcd, a leader and the next candidates as real processes, N simulated servers, clients, and typical events: servers
+//! join, restart and are called, the leader is killed, etcd is down. Prints a line for each N in each table.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -29,10 +28,10 @@ use world::{Plan, World};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What is measured when nothing is said.
+/// The default sizes.
 const N: usize = 100;
 
-/// The word `name=…` of the command line, as a number.
+/// Returns the argument `name=…` of the command line as a number.
 fn number(words: &[&str], name: &str, default: usize) -> Outcome<usize> {
     let word = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     Ok(word.map_or(Ok(default), str::parse)?)
@@ -63,14 +62,14 @@ fn measure(words: &[&str]) -> Outcome<()> {
     let restarts = number(words, "restarts", 20)?;
     let only = words.iter().find_map(|word| word.strip_prefix("only="));
     raise_limit(sizes.iter().copied().max().unwrap_or(N))?;
-    // Not to find out at the end that it is missing.
+    // Checked first, to fail early if it is missing.
     let _ = binary("palm-cli");
     let mut tables = Vec::new();
     for n in sizes {
         let plan = Plan { n, real: real.min(n), clients, restarts };
         eprintln!("scale: {plan:?}");
         table::merge(&mut tables, rows(plan, &|name| only.is_none_or(|only| only.split(',').any(|word| word == name))));
-        // What comes after may fail, or be interrupted.
+        // Later steps may fail or be interrupted.
         tables.iter().for_each(Table::progress);
     }
     tables.iter().for_each(Table::print);
@@ -103,8 +102,8 @@ fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
     rows
 }
 
-/// Allows this process, and those that it starts, the file descriptors that so many servers take: each listens, and lets in the leader, the
-/// next in line and some clients.
+/// Raises the limit of file descriptors of this process and its children to what this many servers need: each listens, and accepts
+/// connections of the leader, the next candidates and some clients.
 fn raise_limit(n: usize) -> Outcome<()> {
     let wanted = u64::try_from(3 * n + 1000)?;
     let limit = getrlimit(Resource::Nofile);
@@ -118,7 +117,7 @@ fn raise_limit(n: usize) -> Outcome<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current, ..limit })?)
 }
 
-/// How long a mesh of so many servers may take for anything.
+/// Returns the timeout of any step of a mesh of this size.
 fn patience(n: usize) -> Duration {
     Duration::from_secs(60) + Duration::from_millis(20) * u32::try_from(n).unwrap_or(u32::MAX)
 }

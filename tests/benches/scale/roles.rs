@@ -1,4 +1,4 @@
-//! The processes beside the one that measures: real servers, and clients.
+//! The processes besides the measuring one: real servers, and clients.
 
 use crate::Outcome;
 use bytes::Bytes;
@@ -35,7 +35,7 @@ fn config(etcd: &str) -> Config {
     Config::default().etcd(vec![etcd.to_owned()])
 }
 
-/// Real servers of this name, which log as any server does, until SIGTERM.
+/// Runs real servers of this name, which log as usual, until SIGTERM.
 pub(crate) fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     logging::init(LevelFilter::Info)?;
     let (options, name) = (config(etcd), name.to_owned());
@@ -49,7 +49,7 @@ pub(crate) fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// A server of this name that joins, is configured, and leaves, again and again: what a rolling restart is made of.
+/// Runs a server of this name that joins, is configured, and leaves, repeatedly, as in a rolling restart.
 pub(crate) fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
@@ -67,7 +67,7 @@ pub(crate) fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     })
 }
 
-/// Clients that follow the mesh and call nothing, until they are killed.
+/// Runs clients that watch the mesh without calls, until they are killed.
 pub(crate) fn watchers(etcd: &str, count: usize) -> Outcome<()> {
     let options = config(etcd);
     block_on(async move {
@@ -79,8 +79,8 @@ pub(crate) fn watchers(etcd: &str, count: usize) -> Outcome<()> {
     })
 }
 
-/// A client that calls `target` one call after the other, until it is killed; says five times a second how many calls there were,
-/// how many failed, of these for want of any server, and the longest since it said so before, in ms.
+/// Runs a client that calls `target` one call after the other, until it is killed; prints five times a second how many calls there
+/// were, how many failed, how many of these because there was no server, and the longest call since the last line, in ms.
 pub(crate) fn caller(etcd: &str, target: &str) -> Outcome<()> {
     let (options, target) = (config(etcd), target.to_owned());
     block_on(async move {
@@ -106,7 +106,7 @@ pub(crate) fn caller(etcd: &str, target: &str) -> Outcome<()> {
     })
 }
 
-/// A client that calls `target` with so many calls in flight; says what a call costs it, in µs of CPU time.
+/// Runs a client that calls `target` with this many calls in flight; prints the cost of a call in µs of CPU time.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn load(etcd: &str, target: &str, in_flight: usize) -> Outcome<()> {
     let (options, target) = (config(etcd), target.to_owned());

@@ -1,4 +1,4 @@
-//! Section 1: what it costs that servers join.
+//! Section 1: the cost of joining servers.
 
 use crate::{
     table::{Row, short},
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Real servers that join a mesh that is there, to see what each of them costs etcd.
+/// Lets real servers join an existing mesh, to measure what each costs etcd.
 const JOINING: usize = 20;
 
 /// `idle`: bytes that etcd sends in a second when nothing happens.
@@ -18,7 +18,7 @@ pub(crate) fn measure(world: &mut World, formed: Formed, idle: f64) -> Row {
     let (leader_rss, etcd_rss, all) = (world.leader_rss(), world.etcd_rss(), world.etcd.metrics());
     let began = Instant::now();
     let joined = world.add_real(JOINING);
-    // What they ask for once they are published, such as watches, belongs to it.
+    // Requests after they are published, such as watches, are included.
     thread::sleep(Duration::from_secs(1));
     let work = Work::between(all.clone(), world.etcd.metrics());
     let each = |number: f64| short(number / JOINING as f64);
@@ -39,7 +39,7 @@ pub(crate) fn measure(world: &mut World, formed: Formed, idle: f64) -> Row {
         .cell("goroutines each", each(work.goroutines()))
 }
 
-/// A time, or how far it came.
+/// Returns a time, or how far it got.
 fn time(time: Result<Duration, usize>) -> String {
     time.map_or_else(|count| format!("not all: {count}"), |time| short(time.as_secs_f64()))
 }

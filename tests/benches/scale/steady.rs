@@ -1,4 +1,4 @@
-//! Section 3: what a mesh costs in which nothing happens.
+//! Section 3: the cost of an idle mesh.
 
 use crate::{
     table::Row,
@@ -18,7 +18,7 @@ pub(crate) struct Steady {
 
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn measure(world: &World) -> Steady {
-    // The servers were configured a moment ago: what follows from it is over after a while.
+    // The servers were configured a moment ago: waits until the aftermath is over.
     thread::sleep(PROBE_PERIOD / 2);
     let (before, revision, marks) = (world.etcd.metrics(), world.revision(), world.marks());
     let (before_running, etcd) = (world.running(), world.etcd_cpu());

@@ -1,4 +1,4 @@
-//! The process that was started: has another one measure, and cleans up behind it, however it ends.
+//! The supervising process: starts the measuring process, and cleans up after it, however it ends.
 
 use crate::{Outcome, number};
 use std::{
@@ -26,7 +26,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Also when the measuring process has ended: what it started is to end with it.
+        // Also when the measuring process has ended: its children must end as well.
         if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -39,7 +39,7 @@ pub(crate) fn run(words: &[&str]) -> Outcome<()> {
     let sizes: usize = words.iter().filter_map(|word| word.parse::<usize>().ok()).sum();
     let count = words.iter().filter(|word| word.parse::<usize>().is_ok()).count().max(1);
     let seconds = number(words, "seconds", SECONDS * count + SECONDS_PER_1000 * sizes / 1000)?;
-    // All that lies in files goes here, etcd's data among them: not to measure the disk.
+    // All files are here, including etcd's data, so that the disk is not measured.
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
     let folder = tempfile::Builder::new().prefix("palm-scale-").tempdir_in(place)?;

@@ -1,4 +1,4 @@
-//! A mesh to be measured: its etcd, its servers and its clients, and what they have used so far.
+//! A mesh to be measured: its etcd, servers and clients, and the resources that they have used.
 
 use crate::{
     patience,
@@ -12,11 +12,11 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long etcd keeps a simulated server that it does not hear from: the default of real ones.
+/// The TTL of simulated servers: the default of real ones.
 pub(crate) const TTL: Duration = Duration::from_secs(10);
 /// How often the leader probes every server: its default.
 pub(crate) const PROBE_PERIOD: Duration = Duration::from_secs(10);
-/// What simulated servers are called: one instance, at most 32 of them, and all others.
+/// The names of simulated servers: of one instance, of at most 32, and of all others.
 pub(crate) const NAMES: [&str; 3] = ["one", "some", "many"];
 /// What real servers are called.
 pub(crate) const REAL: &str = "real";
@@ -24,11 +24,11 @@ pub(crate) const REAL: &str = "real";
 const LINKS: usize = 32;
 /// How many real servers share a process, where there are many.
 const REAL_IN_PROCESS: usize = 100;
-/// Real servers that stand for election before all others: the leader and those next in line, which take over from each other.
+/// Real servers that become candidates before all others: the leader and the next in line, which take over from each other.
 const LINE: usize = 8;
 /// What a successor logs.
 pub(crate) const LEADS: &str = ":leading the mesh, in term ";
-/// For what takes milliseconds on an idle machine.
+/// The timeout of operations that take milliseconds on an idle machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// What is measured.
@@ -36,7 +36,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) struct Plan {
     /// Servers, without those in line and those that join later.
     pub n: usize,
-    /// How many of these are real.
+    /// How many of these servers are real.
     pub real: usize,
     /// Clients that follow the mesh.
     pub clients: usize,
@@ -50,7 +50,7 @@ pub(crate) struct World {
     pub etcd: Etcd,
     /// Processes with real servers, those in line first, and how many servers each has.
     pub real: Vec<(Process, usize)>,
-    /// Which of these leads.
+    /// The index of the leader.
     pub leader: usize,
     pub swarm: Swarm,
     /// The servers of the swarm.
@@ -206,7 +206,7 @@ impl World {
         self.real.iter().map(|(process, _)| process.mark()).collect()
     }
 
-    /// How many servers those who led removed since then because these did not answer.
+    /// Returns how many servers the leaders have removed as unresponsive since then.
     pub(crate) fn evictions(&self, marks: &[Mark]) -> usize {
         let evicts = |line: &&String| line.contains("Deleted server ") && !line.contains("it killed itself");
         let of =
@@ -215,7 +215,7 @@ impl World {
     }
 }
 
-/// What etcd did between two moments.
+/// The work of etcd between two moments.
 pub(crate) struct Work {
     before: Metrics,
     after: Metrics,
@@ -256,7 +256,7 @@ impl Work {
     }
 }
 
-/// What a client that calls all the time went through.
+/// The results of a client that calls continuously.
 pub(crate) struct Calls {
     process: Process,
 }
@@ -266,7 +266,7 @@ pub(crate) struct Calls {
 pub(crate) struct Count {
     pub calls: u64,
     pub errors: u64,
-    /// Of these, because nothing of that name was published.
+    /// How many of these, because no server of that name was published.
     pub missing: u64,
     /// The longest, in ms.
     pub longest: u64,

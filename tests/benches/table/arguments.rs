@@ -1,10 +1,10 @@
-//! What the words of the command line ask for.
+//! The command-line arguments.
 
 use std::time::Duration;
 
 use crate::Outcome;
 
-/// Whom there is to compare, as the command line calls them.
+/// The subjects, by their names on the command line.
 pub(crate) const SUBJECTS: [&str; 7] = ["palm", "elsewhere", "zeromq", "pyzmq", "tonic", "nats", "pylm"];
 
 /// Which part of the tables is wanted, and how thoroughly.
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Reads words such as `jobs 3 100 palm pylm rounds=3`; none at all is everything.
+    /// Parses arguments such as `jobs 3 100 palm pylm rounds=3`; none means everything.
     pub(crate) fn read(words: &[String]) -> Outcome<Self> {
         let mut wanted = Self {
             calls: false,

@@ -1,11 +1,11 @@
-//! How much of the processors was used, which others who use them change less than they change the time.
+//! CPU time, which other load on the machine affects less than wall time.
 
 use std::{fs, process};
 
-/// What `/proc` counts in: `USER_HZ`, the same on every Linux.
+/// The unit of CPU time in `/proc`: `USER_HZ`, the same on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Microseconds that this process and its living children have run so far, all their threads, kernel included.
+/// Returns the CPU time in microseconds that this process and its living children have used, all threads, kernel included.
 pub(crate) fn used() -> f64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ticks: u32 = processes.filter_map(|process| ours(&fs::read_to_string(process.path().join("stat")).ok()?)).sum();
@@ -15,7 +15,7 @@ pub(crate) fn used() -> f64 {
 /// The ticks of a process, by its `stat`, if it is this one or a child of it.
 fn ours(stat: &str) -> Option<u32> {
     let (pid, rest) = stat.split_once(" (")?;
-    // The name before the state is in parentheses and may hold anything.
+    // The name before the state is in parentheses and may contain any characters.
     let fields: Vec<&str> = rest.rsplit_once(") ")?.1.split(' ').collect();
     let me = process::id().to_string();
     let [parent, user, system] = [1, 11, 12].map(|field| fields.get(field).copied().unwrap_or_default());

@@ -27,7 +27,7 @@ use crate::{
 
 const METHOD: &str = "/palm.bench.Echo/Echo";
 
-/// What goes there and back.
+/// The message, in both directions.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Parcel {
     #[prost(bytes = "bytes", tag = "1")]
@@ -72,7 +72,7 @@ impl Service<http::Request<Body>> for Echo {
     }
 }
 
-/// The server, in a process of its own; says where it listens.
+/// Runs the server, in its own process; prints its address.
 pub(crate) fn serve() -> Outcome<()> {
     Runtime::new()?.block_on(async {
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));

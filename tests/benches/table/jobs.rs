@@ -1,4 +1,4 @@
-//! The table of jobs: messages through one, two and three servers, against echoes and against the original's one server.
+//! The table of jobs: messages through one, two and three servers, compared with echoes and with a server of pylm.
 
 use crate::{
     Outcome,
@@ -12,11 +12,11 @@ use crate::{
 
 const STAGES: [usize; 3] = [1, 2, 3];
 const SIZES: [usize; 3] = [100, 10_000, 1_000_000];
-/// As a job of PALM's has it by default.
+/// The default window of a job.
 const WINDOW: usize = 1024;
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
-/// Measures and prints one table for each size; gives what became of the aim.
+/// Measures and prints one table for each size. Returns the result for the aim.
 pub(crate) fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
     let mut aims = Vec::new();
     for size in wanted.number_or(1, &SIZES) {
@@ -24,7 +24,7 @@ pub(crate) fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>
         let mut rows = rows(wanted, mesh, size);
         rows.measure(&Load::new(in_flight, size, wanted.time))?;
         print(size, in_flight, &rows);
-        // What is larger is a matter of copying bytes, in whatever language.
+        // Larger payloads mostly measure the copying of bytes.
         if let (Some(palm), 100) = (rows.named("PALM, 3 stages"), size) {
             let reached = rows.named("pylm").map(|pylm| palm.over(pylm, per_second));
             let what = "messages/s through 3 stages, 100 B";

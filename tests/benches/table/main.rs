@@ -1,4 +1,4 @@
-//! What PALM costs and what it gives, beside what people use today: calls and jobs, each row in the same run, by turns.
+//! Compares PALM with common alternatives: calls and jobs, all rows measured in the same run, in turns.
 //!
 //! ```sh
 //! make bench                                                    # everything, some three minutes
@@ -50,7 +50,7 @@ fn bench(wanted: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; words without dashes are ours: the role of a server, or what is wanted.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: the role of a server, or the selection.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {

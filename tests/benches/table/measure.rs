@@ -1,4 +1,4 @@
-//! Turns, and what they come to.
+//! Turns of the subjects, and their results.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use palm_tests::median;
 
 use crate::{Outcome, arguments::Arguments, cpu};
 
-/// What is asked of a subject: so many messages in flight, for so long.
+/// The load of a subject: the messages in flight, and the duration.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    /// One payload for each message in flight. Its first bytes are its place, so that an answer can be told.
+    /// One payload for each message in flight. Its first bytes are its position, which identifies the answer.
     pub payloads: Vec<Bytes>,
-    /// After this nothing more is sent; what is in flight is waited for.
+    /// After this time nothing more is sent; the messages in flight are awaited.
     pub time: Duration,
 }
 
@@ -38,27 +38,27 @@ impl Load {
         self.payloads[0].len()
     }
 
-    /// An echo that is not the echo of this place is worth no figure.
+    /// Fails if an answer is not the echo of this position.
     pub(crate) fn verify(&self, place: usize, answer: &[u8]) {
         let sent = &self.payloads[place];
         assert_eq!((answer.len(), &answer[..4]), (sent.len(), &sent[..4]), "the answer is another one's");
     }
 }
 
-/// What one turn of a subject came to.
+/// The result of one turn of a subject.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turn {
-    /// Microseconds from sending to the answer, the middle one; NaN where nobody looked.
+    /// The median round-trip time in microseconds; NaN if it was not measured.
     pub p50: f64,
-    /// The same, exceeded by one in a hundred.
+    /// The 99th percentile of the round-trip time.
     pub p99: f64,
     /// Answers in a second.
     pub per_second: f64,
     /// How many answers there were.
     pub count: f64,
-    /// Microseconds of CPU that it took in processes that have ended; those that live are looked at.
+    /// Microseconds of CPU time in processes that have ended; living ones are measured.
     pub ended: f64,
-    /// Microseconds of CPU for each answer, of all processes that had a part in it.
+    /// Microseconds of CPU time per answer, of all processes involved.
     pub cpu: f64,
 }
 
@@ -79,7 +79,7 @@ impl Turn {
     }
 }
 
-/// What can be measured: a server somewhere, and a way to load it.
+/// A subject: a server, and a way to load it.
 pub(crate) trait Subject {
     /// Loads it once.
     fn turn(&mut self, load: &Load) -> Outcome<Turn>;
@@ -107,7 +107,7 @@ impl Row {
     }
 }
 
-/// All lines of a table, and why there are no more.
+/// All lines of a table, and why lines are missing.
 pub(crate) struct Rows<'a> {
     wanted: &'a Arguments,
     all: Vec<Row>,
@@ -138,8 +138,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Gives every row its turn in every round, so that whatever else the machine does meets all alike. The first round
-    /// opens what must be opened, and does not count.
+    /// Gives every row its turn in every round, so that other load on the machine affects all equally. The first round opens
+    /// connections, and does not count.
     pub(crate) fn measure(&mut self, load: &Load) -> Outcome<()> {
         for round in 0..=self.wanted.rounds {
             for row in &mut self.all {
@@ -170,14 +170,14 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Who calls.
+/// A caller.
 pub(crate) trait Caller: Clone + Send + Sync + 'static {
     /// Calls, and waits for the answer.
     fn call(&mut self, payload: Bytes) -> impl Future<Output = Outcome<Bytes>> + Send;
 }
 
-/// Callers, one for each message in flight, who call again as soon as they have their answer. To be run as a task of the
-/// executor that the caller's own tasks run on: otherwise each answer has to wake another thread.
+/// Runs callers, one for each message in flight, which call again as soon as they have their answer. Must run as a task of the
+/// executor of the library's tasks: otherwise each answer has to wake another thread.
 pub(crate) async fn callers(load: Load, caller: impl Caller) -> Outcome<Turn> {
     let start = Instant::now();
     let load = &load;

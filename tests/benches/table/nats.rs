@@ -14,10 +14,10 @@ use crate::{
 
 const SUBJECT: &str = "echo";
 const SOON: Duration = Duration::from_secs(20);
-/// Debian puts it where not every user's `PATH` looks.
+/// Debian installs it in a directory that is not in every user's `PATH`.
 const PLACES: [&str; 2] = ["nats-server", "/usr/sbin/nats-server"];
 
-/// Where the broker's program is, and what it calls its version; `None` where it is not installed.
+/// Returns the path and the version of the broker's program; `None` if it is not installed.
 pub(crate) fn installed() -> Option<(&'static str, String)> {
     PLACES.into_iter().find_map(|program| {
         let version = Command::new(program).arg("--version").output().ok()?.stdout;
@@ -25,7 +25,7 @@ pub(crate) fn installed() -> Option<(&'static str, String)> {
     })
 }
 
-/// The server, in a process of its own: a client of the broker that answers. Says when it listens.
+/// Runs the server, in its own process: a client of the broker that answers. Prints a line when it listens.
 pub(crate) fn serve(broker: String) -> Outcome<()> {
     let runtime = Runtime::new()?;
     let serving = runtime.spawn(async move {

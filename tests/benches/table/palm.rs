@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(30);
 const NAMES: [&str; 3] = ["one", "two", "three"];
 /// A server on another executor than the library's own.
 const ELSEWHERE: &str = "elsewhere";
-/// What a job's window holds unless told otherwise.
+/// The default window of a job.
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
 async fn echo(message: Message) -> Result<Bytes, FunctionError> {

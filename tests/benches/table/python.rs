@@ -1,4 +1,4 @@
-//! What is measured in Python: pyzmq's echo, and pylm, the original. Their clients print figures as one line of JSON.
+//! The subjects in Python: pyzmq's echo, and pylm. Their clients print figures as one line of JSON.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/table").join(name)
 }
 
-/// What the Python of this name says to a line of code; `None` where it is not there.
+/// Returns the output of a line of code in the Python of this name; `None` if it is not installed.
 pub(crate) fn says(name: &str, code: &str) -> Option<String> {
     let output = Command::new(made_python(name).ok()?).args(["-c", code]).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -15,7 +15,7 @@ use crate::{
     measure::{Load, Subject, Turn},
 };
 
-/// The server, in a process of its own; says where it listens.
+/// Runs the server, in its own process; prints its address.
 pub(crate) async fn serve() -> Outcome<()> {
     let mut socket = RouterSocket::new();
     println!("{}", socket.bind("tcp://127.0.0.1:0").await?);

@@ -1,4 +1,4 @@
-//! What is printed: tables in Markdown, the aims, and under which circumstances the figures came to be.
+//! The report: tables in Markdown, the aims, and the conditions of the measurement.
 
 use std::{
     fmt::{Display, Write as _},
@@ -26,7 +26,7 @@ impl Table {
         let _ = writeln!(self.0, "| {} |", cells.join(" | "));
     }
 
-    /// Prints it, and what is to be said below it.
+    /// Prints it with its notes.
     pub(crate) fn print(&self, notes: &[String]) {
         println!("{}", self.0);
         for note in notes {
@@ -35,7 +35,7 @@ impl Table {
     }
 }
 
-/// A figure to read: whole from 100 on, else to one digit behind the point; nothing where nobody looked.
+/// Formats a figure: as an integer from 100 on, otherwise with one decimal; empty if it was not measured.
 pub(crate) fn figure(figure: f64) -> String {
     match figure {
         _ if figure.is_nan() => "–".into(),
@@ -53,7 +53,7 @@ pub(crate) fn ratio(ratio: Option<f64>) -> String {
 pub(crate) struct Aim([String; 5]);
 
 impl Aim {
-    /// An aim, and what became of it, if the other was measured as well.
+    /// Returns an aim and its result, if the other subject was measured as well.
     pub(crate) fn new(
         what: &str,
         over: &str,
@@ -66,7 +66,7 @@ impl Aim {
     }
 }
 
-/// Prints what became of the aims.
+/// Prints the results for the aims.
 pub(crate) fn aims(aims: &[Aim]) {
     if aims.is_empty() {
         return;
@@ -78,7 +78,7 @@ pub(crate) fn aims(aims: &[Aim]) {
     table.print(&[]);
 }
 
-/// What runs or waits to run on this machine, by the kernel's count over the last minute.
+/// Returns the load average of the last minute.
 pub(crate) fn load() -> String {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or_default().to_owned()

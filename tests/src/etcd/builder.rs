@@ -1,4 +1,4 @@
-//! How an etcd is started.
+//! Starting etcd.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -9,10 +9,10 @@ use std::{
 use super::{Etcd, NotReady};
 use crate::{Certificate, free_port};
 
-/// How often a start is tried again because somebody took a port between its choice and its use.
+/// How often a start is retried because a port was taken between its choice and its use.
 pub(crate) const START_ATTEMPTS: usize = 5;
 
-/// What an [`Etcd`] is started with; from [`Etcd::builder`].
+/// The configuration of an [`Etcd`]; from [`Etcd::builder`].
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until `start`"]
 pub struct EtcdBuilder {
@@ -23,8 +23,7 @@ pub struct EtcdBuilder {
 }
 
 impl EtcdBuilder {
-    /// Adds a flag to etcd's command line, for instance `--auto-compaction-retention=1`. It wins over what the harness
-    /// sets itself.
+    /// Adds a flag to etcd's command line, for instance `--auto-compaction-retention=1`. It overrides the harness's flags.
     pub fn arg(mut self, flag: impl Into<String>) -> Self {
         self.flags.push(flag.into());
         self
@@ -36,13 +35,13 @@ impl EtcdBuilder {
         self
     }
 
-    /// Clients speak TLS to it; its certificates are named with [`arg`](Self::arg).
+    /// Clients use TLS; its certificates are set with [`arg`](Self::arg).
     pub fn https(mut self) -> Self {
         self.tls = true;
         self
     }
 
-    /// Clients speak TLS to it, and show a certificate of the same authority's; etcdctl shows its own.
+    /// Clients use TLS, with a certificate of the same authority; etcdctl uses its own.
     pub fn certified(mut self, certificate: &Certificate) -> Self {
         self.flags.extend(certificate.etcd_flags());
         self.control_flags.extend(certificate.etcdctl_flags());
@@ -117,7 +116,7 @@ impl EtcdBuilder {
     }
 }
 
-/// Whether this etcd can be told not to wait for the disk, which makes tests quicker.
+/// Returns whether this etcd supports not waiting for the disk, which makes tests faster.
 fn knows_no_fsync() -> bool {
     static KNOWS: OnceLock<bool> = OnceLock::new();
     *KNOWS.get_or_init(|| {

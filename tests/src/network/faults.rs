@@ -1,4 +1,4 @@
-//! What the router does to packets.
+//! The faults that the router can inject.
 
 use super::{Flow, Host, Network, exec};
 use std::{net::SocketAddrV4, sync::PoisonError};
@@ -11,7 +11,7 @@ fn between(from: Option<&Host>, to: Option<&Host>, then: &[&str]) -> Vec<String>
 }
 
 impl Network {
-    /// Drops all packets of one connection, in both directions, without a word to either end.
+    /// Drops all packets of one connection, in both directions.
     pub fn black_hole(&self, flow: Flow) {
         for Flow { from, to } in [flow, Flow { from: flow.to, to: flow.from }] {
             let ports = [from.port(), to.port()].map(|port| port.to_string());
@@ -32,7 +32,7 @@ impl Network {
         }
     }
 
-    /// Drops all packets between a host and what listens at an endpoint, old connections and new ones.
+    /// Drops all packets between a host and an endpoint, of existing and new connections.
     pub fn black_hole_endpoint(&self, host: &Host, endpoint: SocketAddrV4) {
         let (port, ends) = (endpoint.port().to_string(), [&host.address, endpoint.ip()].map(ToString::to_string));
         self.rule(&["from", &ends[0], "to", &ends[1], "ipproto", "tcp", "dport", &port, "blackhole"]);
@@ -50,36 +50,36 @@ impl Network {
         self.drop_packets(Some(from), Some(to));
     }
 
-    /// Drops all packets from and to a host, as when it loses its power.
+    /// Drops all packets from and to a host, as after a power failure.
     pub fn cut_off(&self, host: &Host) {
         let address = host.address.to_string();
         self.rule(&["from", &address, "blackhole"]);
         self.rule(&["to", &address, "blackhole"]);
     }
 
-    /// Answers all TCP packets from one host to another with a reset, as a firewall does that rejects.
+    /// Answers all TCP packets from one host to another with a reset, like a rejecting firewall.
     pub fn reject(&self, from: &Host, to: &Host) {
         self.reject_packets(Some(from), Some(to));
     }
 
-    /// Answers all TCP packets from a host to what listens at an endpoint with a reset, old connections and new ones.
+    /// Answers all TCP packets from a host to an endpoint with a reset, of existing and new connections.
     pub fn reject_endpoint(&self, from: &Host, endpoint: SocketAddrV4) {
         let (from, to, port) = (from.address.to_string(), endpoint.ip().to_string(), endpoint.port().to_string());
         let packets = ["-s", &from, "-d", &to, "-p", "tcp", "--dport", &port];
         self.filter(&[&packets[..], &["-j", "REJECT", "--reject-with", "tcp-reset"]].concat());
     }
 
-    /// Drops all packets from one host to another; `None` stands for everybody.
+    /// Drops all packets from one host to another; `None` means all hosts.
     pub fn drop_packets(&self, from: Option<&Host>, to: Option<&Host>) {
         self.filter(&between(from, to, &["-j", "DROP"]));
     }
 
-    /// Answers all TCP packets from one host to another with a reset; `None` stands for everybody.
+    /// Answers all TCP packets from one host to another with a reset; `None` means all hosts.
     pub fn reject_packets(&self, from: Option<&Host>, to: Option<&Host>) {
         self.filter(&between(from, to, &["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]));
     }
 
-    /// Drops so many of 100 packets from one host to another, at random; `None` stands for everybody.
+    /// Drops this percentage of packets from one host to another, at random; `None` means all hosts.
     pub fn lose_packets(&self, from: Option<&Host>, to: Option<&Host>, percent: u8) {
         let probability = format!("{:.2}", f64::from(percent) / 100.0);
         let lose = ["-m", "statistic", "--mode", "random", "--probability", &probability, "-j", "DROP"];

@@ -1,4 +1,4 @@
-//! What a program says, line by line.
+//! The output of a program, line by line.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -25,7 +25,7 @@ impl Output {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads `stream` to its end on a thread of its own.
+    /// Reads `stream` to its end on a thread.
     pub(super) fn collect(self: &Arc<Self>, stream: impl Read + Send + 'static) {
         self.said().open += 1;
         let output = Arc::clone(self);

@@ -1,4 +1,4 @@
-//! Calls that go on while things break.
+//! Calls that continue during failures.
 
 use futures::executor::block_on;
 use palm_peer::{Client, Config};
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// Calls `printf.printf` every 50 ms from a thread of its own, until it is asked how that went.
+/// Calls `printf.printf` every 50 ms from a thread, until it is stopped.
 pub(crate) struct Calls {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
@@ -49,7 +49,7 @@ impl Calls {
         &self.client
     }
 
-    /// Ends the calls once there were at least `least`: none of them failed.
+    /// Ends the calls once there were at least `least`, and checks that none failed.
     pub(crate) fn all_went_well(self, least: usize) {
         let count = || self.count.load(Ordering::Relaxed);
         eventually("as many calls as the test wants", Duration::from_secs(60), || (count() >= least).then_some(()));

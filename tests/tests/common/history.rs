@@ -1,4 +1,4 @@
-//! Everything that etcd ever held under a prefix, with the moment at which the test heard of it.
+//! The history of all keys under a prefix, with the time at which the test received each event.
 
 use palm_tests::{Etcd, Mark, Process};
 use serde_json::Value;
@@ -31,14 +31,14 @@ impl Event {
     }
 }
 
-/// A watch of etcd's own client, from the first revision on.
+/// A watch by etcdctl, from the first revision on.
 pub(crate) struct History {
     watch: Process,
     prefix: String,
 }
 
 impl History {
-    /// Follows what is under `prefix`; as `user`, unless that is empty.
+    /// Watches `prefix`; as `user`, unless that is empty.
     pub(crate) fn follow(etcd: &Etcd, prefix: &str, user: &str) -> Self {
         Self::follow_at(&etcd.endpoint(), etcd.etcdctl_flags(), prefix, user)
     }
@@ -91,7 +91,7 @@ impl History {
 
     /// One line has the events of one or more revisions.
     fn read(&self, line: &str) -> Vec<Event> {
-        // What etcdctl says on stderr is no JSON.
+        // etcdctl's lines on stderr are not JSON.
         let Ok(response) = serde_json::from_str::<Value>(line) else { return Vec::new() };
         response["Events"].as_array().into_iter().flatten().map(|event| self.event(event)).collect()
     }

@@ -1,6 +1,6 @@
-//! A mesh under test: servers in processes of their own, and etcd's word on what became of them.
+//! A mesh under test: servers as processes, and the history of their keys in etcd.
 
-// Each test file uses a part of it. A test speaks by panicking.
+// Each test file uses a part of it. Tests fail by panicking.
 #![allow(dead_code, clippy::expect_used, clippy::unwrap_used)]
 
 pub(crate) mod calls;
@@ -12,12 +12,12 @@ use palm_peer::Config;
 use palm_tests::{Etcd, Process, ProcessBuilder, eventually, example};
 use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
-/// For what takes milliseconds on an idle machine.
+/// The timeout of operations that take milliseconds on an idle machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
-/// Flags that make the mesh notice things sooner, by the same logic.
+/// Flags for shorter periods and timeouts, with the same logic.
 pub(crate) const QUICK: [&str; 6] = ["--ttl", "3", "--probe-period", "2", "--probe-timeout", "1"];
 
-/// The servers of one prefix, and all that etcd ever held for them.
+/// The servers of one prefix, and the history of their keys.
 pub(crate) struct Mesh<'a> {
     etcd: &'a Etcd,
     prefix: String,
@@ -25,10 +25,10 @@ pub(crate) struct Mesh<'a> {
     history: History,
 }
 
-/// A server in a process of its own; it has joined.
+/// A server process that has joined.
 pub(crate) struct Server {
     process: Process,
-    /// Its identity.
+    /// Its uuid.
     pub uuid: String,
     /// Where it listens.
     pub endpoint: String,
@@ -43,13 +43,13 @@ impl Deref for Server {
 }
 
 impl Server {
-    /// Those of its lines that hold `words`.
+    /// Returns those of its lines that contain `words`.
     pub(crate) fn lines_with(&self, words: &str) -> Vec<String> {
         self.lines().into_iter().filter(|line| line.contains(words)).collect()
     }
 
-    /// Waits for a line that holds `words`, which must be the only one by then, and gives it. What a server logs is written a
-    /// moment after etcd, or who called it, knows what it is about.
+    /// Waits for a line that contains `words`, which must be the only one by then, and returns it. A server's log line may be written a
+    /// moment after its effect is visible in etcd or to a caller.
     #[track_caller]
     pub(crate) fn wait_for_the_one_line_with(&self, words: &str) -> String {
         self.wait_for_line(|line| line.contains(words), SOON);
@@ -61,24 +61,24 @@ impl Server {
 }
 
 impl<'a> Mesh<'a> {
-    /// A mesh without servers, whose servers will have these flags.
+    /// Creates a mesh without servers, whose servers will have these flags.
     pub(crate) fn new(etcd: &'a Etcd, prefix: &str, flags: &[&str]) -> Self {
         Self::as_user(etcd, prefix, flags, "")
     }
 
-    /// As [`Mesh::new`], in an etcd that wants to know who looks, as `name:password`.
+    /// As [`Mesh::new`], in an etcd with authentication, as `name:password`.
     pub(crate) fn as_user(etcd: &'a Etcd, prefix: &str, flags: &[&str], user: &str) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
         Self { etcd, prefix: prefix.to_owned(), flags, history: History::follow(etcd, prefix, user) }
     }
 
-    /// Starts a server that finds etcd at these URLs, and waits until it has joined.
+    /// Starts a server with these URLs of etcd, and waits until it has joined.
     pub(crate) fn start_at(&self, program: &str, etcd: &str) -> Server {
         let program = Process::builder(example(program)).arg("run").args(["--debug", "--etcd", etcd]).args(&self.flags);
         self.start_program(program)
     }
 
-    /// Starts a server that may be written in anything: it finds the mesh's prefix in its environment.
+    /// Starts a server program in any language, which gets the mesh's prefix from its environment.
     pub(crate) fn start_program(&self, program: ProcessBuilder) -> Server {
         let process = program.env("PALM_PREFIX", &self.prefix).start();
         let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
@@ -92,7 +92,7 @@ impl<'a> Mesh<'a> {
         self.start_at(program, &self.etcd.endpoint())
     }
 
-    /// Starts servers one after the other, each once the one before is configured: the first leads, the next are in line.
+    /// Starts servers one after the other, each once the previous one is configured: the first leads, the others are next in line.
     pub(crate) fn start_in_line(&self, program: &str, count: usize) -> Vec<Server> {
         let start = |_| {
             let server = self.start(program);
@@ -103,7 +103,7 @@ impl<'a> Mesh<'a> {
         (0..count).map(start).collect()
     }
 
-    /// What etcd told of the mesh.
+    /// Returns the history of the mesh's keys.
     pub(crate) fn history(&self) -> &History {
         &self.history
     }
@@ -126,7 +126,7 @@ impl<'a> Mesh<'a> {
         oldest.map(|(key, candidate)| (key, candidate.value))
     }
 
-    /// Waits until this server stands for the lead, which it may do after it is published.
+    /// Waits until this server is a candidate, which may be after it is published.
     pub(crate) fn await_in_line(&self, uuid: &str) {
         let stands =
             |(key, event): (String, Event)| (key.starts_with("/election/") && event.value == uuid).then_some(());
@@ -138,12 +138,12 @@ impl<'a> Mesh<'a> {
         eventually(&format!("{uuid} leads"), within, || self.leading().filter(|(_, leader)| leader == uuid));
     }
 
-    /// Waits until all of these servers are configured by one that leads, and published.
+    /// Waits until all of these servers are configured by the current leader, and published.
     pub(crate) fn await_published(&self, uuids: &[&str]) {
         self.await_published_within(uuids, SOON);
     }
 
-    /// As [`Mesh::await_published`], with a bound of one's own.
+    /// As [`Mesh::await_published`], with another bound.
     pub(crate) fn await_published_within(&self, uuids: &[&str], within: Duration) {
         eventually(&format!("{uuids:?} are configured and published"), within, || {
             let (_, leader) = self.leading()?;
@@ -169,7 +169,7 @@ impl<'a> Mesh<'a> {
 
     /// Config for a client or a server within the test that finds etcd at this URL.
     pub(crate) fn options_at(&self, etcd: &str) -> Config {
-        // `scripts/test-tls` has all tests of the mesh run over TLS, by the environment.
+        // `scripts/test-tls` runs all tests of the mesh over TLS, through the environment.
         let defaults = Config::from_env().expect("an environment that fits");
         let mut settings = defaults.etcd(vec![etcd.to_owned()]).prefix(self.prefix.clone());
         for flag in self.flags.chunks_exact(2) {
@@ -182,7 +182,7 @@ impl<'a> Mesh<'a> {
     pub(crate) fn remove(&self, uuid: &str) {
         let note = r#"{"why":"admin","reason":"an administrator removed it","when":"2026-01-01T00:00:00.000000"}"#;
         let (record, departed) = (self.key("/servers/"), self.key("/departed/"));
-        // In etcdctl's own quotes: of single ones, it drops what is between them.
+        // In double quotes: etcdctl drops text between single quotes.
         transact(self.etcd, &[&format!("del {record}{uuid}"), &format!("put {departed}{uuid} {note:?}")]);
     }
 
@@ -196,7 +196,7 @@ impl<'a> Mesh<'a> {
     }
 }
 
-/// Puts the record of a server at whose port nobody listens; gives its uuid.
+/// Puts the record of a server without a listener. Returns its uuid.
 pub(crate) fn put_ghost(mesh: &Mesh<'_>) -> String {
     let uuid = "0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11";
     let record = serde_json::json!({
@@ -207,7 +207,7 @@ pub(crate) fn put_ghost(mesh: &Mesh<'_>) -> String {
     uuid.to_owned()
 }
 
-/// Whether this event leaves `uuid` published.
+/// Returns whether `uuid` is published after this event.
 pub(crate) fn publishes(key: &str, event: &Event, uuid: &str) -> bool {
     key.starts_with("/pipelines/") && !event.deleted && event.value.contains(uuid)
 }

@@ -1,4 +1,4 @@
-//! A job that runs while something goes wrong.
+//! A job that runs during failures.
 
 use super::SOON;
 use async_std::task;

@@ -1,6 +1,6 @@
-//! Servers and clients inside the test's own process, and strangers that speak with them over ZeroMQ alone.
+//! Servers and clients in the test's own process, and raw ZeroMQ clients of them.
 
-// Each test program takes what it needs.
+// Each test program uses a part of it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use zeromq::{DealerSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
-/// Longer than anything here takes on a machine with better things to do.
+/// The timeout of all waits: longer than anything here takes on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The frames of a message.
@@ -27,12 +27,12 @@ pub(crate) fn settings(etcd: &Etcd) -> Config {
     Config::from_env().expect("an environment that fits").etcd(vec![etcd.endpoint()])
 }
 
-/// The function that every test can call to see that a server is well.
+/// A function by which tests check that a server works.
 pub(crate) async fn echo(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-/// A server that is served on a thread of its own; dropped, it leaves the mesh.
+/// A server that is served on a thread. It leaves the mesh when it is dropped.
 pub(crate) struct InProcess {
     /// The server itself.
     pub peer: Arc<Peer>,
@@ -49,7 +49,7 @@ impl InProcess {
         inside
     }
 
-    /// Serves what has joined.
+    /// Serves a joined peer.
     pub(crate) fn serve(peer: Peer) -> Self {
         let peer = Arc::new(peer);
         let (shutdown, stopped) = oneshot::channel();
@@ -58,12 +58,12 @@ impl InProcess {
         Self { peer, shutdown: Some(shutdown), thread: Some(thread) }
     }
 
-    /// Asks it to leave, and does not wait.
+    /// Tells it to leave, without waiting.
     pub(crate) fn leave(&mut self) {
         drop(self.shutdown.take());
     }
 
-    /// Waits until it has left (ask it first), and gives what serving came to.
+    /// Waits until it has left (tell it first). Returns the result of serving.
     pub(crate) fn ended(mut self) -> Result<(), Error> {
         let thread = self.thread.take().expect("served once");
         eventually("the server has ended", SOON, || thread.is_finished().then_some(()));
@@ -80,7 +80,7 @@ impl Drop for InProcess {
     }
 }
 
-/// A client that sees this many instances of `server`.
+/// Returns a client that sees this many instances of `server`.
 pub(crate) fn client(settings: Config, server: &str, instances: usize) -> Client {
     let options = settings;
     let client = block_on(Client::connect(options)).expect("the client connects");
@@ -101,7 +101,7 @@ pub(crate) fn call(client: &Client, target: &str, payload: impl Into<Bytes>) -> 
     block_on(async { client.call(target, payload).timeout(SOON).await })
 }
 
-/// A ZeroMQ socket of a program that knows nothing of PALM but its protocol.
+/// A raw ZeroMQ client that only uses PALM's protocol.
 pub(crate) struct Stranger(DealerSocket);
 
 impl Stranger {

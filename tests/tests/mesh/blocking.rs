@@ -1,4 +1,4 @@
-//! Blocking functions of users that take all threads of their pool.
+//! Blocking functions that occupy all threads of the pool.
 
 use crate::common::{Mesh, QUICK, SOON};
 use futures::{executor::block_on, future::join_all};

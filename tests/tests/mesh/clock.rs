@@ -1,4 +1,4 @@
-//! The clock on the wall tells when something was, and decides nothing: it may jump as it likes.
+//! Jumps of the wall clock, which is used for timestamps only, and decides nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -36,7 +36,7 @@ impl Wall {
     }
 
     fn put(&self, offset: &str) {
-        // At once, so that nobody reads half of it.
+        // Atomically, so that no reader sees half of it.
         let fresh = self.folder.path().join("fresh");
         fs::write(&fresh, format!("{offset}\n")).expect("a file");
         fs::rename(fresh, self.path()).expect("in its place");
@@ -91,7 +91,7 @@ fn clock_jumps_lose_no_lease_no_term_and_no_call() {
     for seconds in [3600, -86_400, 10 * 365 * 86_400, -20 * 365 * 86_400, 0] {
         let before = leader.processor_time();
         wall.put(&format!("{seconds:+}"));
-        // It has jumped, for whoever asks it.
+        // It has jumped, for all readers.
         let shown = year_after(seconds);
         eventually(&format!("the log tells of {shown}"), SOON, || {
             // The leader asks as well, and may have been first.

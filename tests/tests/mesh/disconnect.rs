@@ -20,7 +20,7 @@ fn a_server_survives_clients_that_disconnect_mid_answer() {
 
 fn survives_disconnects(threads: &str) {
     let etcd = Etcd::start();
-    // A process of its own: a server that stands still cannot be told to leave.
+    // A process of its own: a stopped server does not handle signals.
     let server = Process::builder(example("sleepy")).args(["run", "--etcd", &etcd.endpoint()]);
     let server = server.env("ASYNC_STD_THREAD_COUNT", threads).start();
     server.wait_for_line(|line| line.ends_with(" configured"), SOON);
@@ -55,7 +55,7 @@ fn a_client_that_connects_after_the_goodbye_gets_it_too() {
     assert_eq!(first.ask([hello(1)]).0["bye"], Value::Null);
     server.leave();
     assert_eq!(first.answer().0["bye"], true);
-    // The first has not answered the goodbye, so the server waits, and lets in whoever comes.
+    // The first has not answered the goodbye, so the server waits, and accepts new connections.
     let mut second = Stranger::at(&endpoint);
     assert_eq!(second.ask([hello(2)]).0["bye"], Value::Null);
     assert_eq!(second.answer().0["bye"], true);

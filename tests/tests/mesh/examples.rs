@@ -1,6 +1,6 @@
-//! The examples that are a whole mesh in one program do what they say, and leave nothing behind.
+//! The examples that run a whole mesh in one program work, and leave nothing behind.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use palm_tests::{Etcd, Process, example};

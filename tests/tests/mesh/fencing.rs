@@ -1,7 +1,6 @@
-//! Two leaders never both write: one that was frozen, or cut off from etcd, past its time changes nothing any more, and
-//! follows its successor.
+//! Fencing: a leader that was frozen, or cut off from etcd, past its lease writes nothing any more, and follows its successor.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use crate::common::{Mesh, QUICK, SOON, Server, history::Event};
@@ -111,7 +110,7 @@ fn a_late_write_of_a_deposed_leader_fails() {
     etcd.etcdctl(&["put", &mesh.key(&guest_key), &record.to_string(), &format!("--lease={lease}")]);
     old.wait_for_line(|line| line.contains(&format!("Server {} stays unconfigured", guest.uuid)), SOON);
 
-    // The leader learns that the guest answers, and wants to write so: that does not arrive.
+    // The leader learns that the server answers; its write does not arrive.
     let mark = old.mark();
     let successors = successor.mark();
     let (key, _) = mesh.leading().expect("a leader");

@@ -1,4 +1,4 @@
-//! The harness does what it says: else every other test means nothing.
+//! Tests of the harness itself.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
@@ -237,7 +237,7 @@ fn said(line: &mut TcpStream, words: &[u8]) -> String {
     String::from_utf8(heard).unwrap()
 }
 
-/// A server that says back what it hears; it ends with the test's process.
+/// An echo server; it ends with the test's process.
 fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! etcd goes back to an earlier state, or is another one: a leader within the lease's time, nobody is evicted, and a reset
-//! brings everybody back.
+//! etcd goes back to an earlier state, or is replaced: there is a leader within the TTL, no server is evicted, and all servers rejoin
+//! after a reset.
 
 use crate::common::{Mesh, QUICK, SOON, Server};
 use palm_tests::{Etcd, Proxy, binary, eventually};
@@ -16,7 +16,7 @@ fn uuids(servers: &[Server]) -> Vec<&str> {
     servers.iter().map(|server| server.uuid.as_str()).collect()
 }
 
-/// What `palm-cli` said, and that it did what it was told.
+/// Returns the output of `palm-cli`, which must succeed.
 fn cli(etcd: &Etcd, args: &[&str]) -> String {
     let done = Command::new(binary("palm-cli"))
         .args(["--etcd", &etcd.endpoint(), "--prefix", "/mesh"])
@@ -28,7 +28,7 @@ fn cli(etcd: &Etcd, args: &[&str]) -> String {
     said
 }
 
-/// After etcd went back: everybody is there again, also after a reset, and nobody has ended.
+/// After etcd's history went back: all servers are registered again, also after a reset, and none has ended.
 fn all_come_back(etcd: &Etcd, servers: &[Server], restored: Instant) {
     let again = Mesh::new(etcd, "/mesh", &QUICK);
     again.await_published_within(&uuids(servers), LEADER);
@@ -46,7 +46,7 @@ fn all_come_back(etcd: &Etcd, servers: &[Server], restored: Instant) {
     }
 }
 
-/// Lets records be written anew after a backup, restores it, and looks at what becomes of the mesh.
+/// Has records rewritten after a backup, restores it, and checks the mesh.
 fn a_backup_is_restored(meanwhile: impl Fn(&Mesh, &Etcd, &[Server]), token: Option<&str>) {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
@@ -121,7 +121,7 @@ fn a_backup_as_another_cluster_is_accepted_after_the_ttl() {
     a_backup_is_restored(nothing, Some("another"));
 }
 
-/// A record that is gone while nobody looked, without a word from anybody: that proves nothing.
+/// A record that was deleted unobserved and without a tombstone proves nothing.
 #[test]
 fn a_key_that_is_merely_missing_ends_no_server() {
     let etcd = Etcd::start();

@@ -1,4 +1,4 @@
-//! A mesh in which nothing happens costs etcd the keep-alives of its leases, and nothing else.
+//! An idle mesh only costs etcd the keep-alives of its leases.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,6 +1,6 @@
-//! Joining while etcd is slow, or while its answers are lost.
+//! Joining while etcd is slow, or its responses are lost.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use crate::{

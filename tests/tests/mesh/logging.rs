@@ -142,7 +142,7 @@ fn an_unread_log_delays_no_call_and_counts_dropped_lines() {
     eventually("the number of dropped lines", SOON, || told.is_finished().then_some(()));
     let (told, _stopped_again) = told.join().expect("no panic");
     assert!(told.is_some_and(|line| line.starts_with("WARNING:palm_peer::logging:")));
-    // With nobody reading, the end waits a second for the log, and no longer.
+    // When stderr is not read, the exit waits a second for the log, and no longer.
     for _ in 0..48 {
         call(&client, "printf.printf", long.clone());
     }

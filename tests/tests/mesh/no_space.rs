@@ -1,4 +1,4 @@
-//! etcd is out of space: it takes deletions and renewals, and nothing new. Whoever is there goes on, and somebody leads.
+//! etcd is out of space: it accepts deletions and renewals, and no new values. Running servers continue, and one leads.
 
 use crate::common::{Mesh, QUICK, SOON, Server, calls::Calls, publishes};
 use palm_tests::{Etcd, Process, binary, eventually, example};
@@ -36,13 +36,13 @@ fn a_successor_leads_while_etcd_is_out_of_space() {
     let warnings = servers[1].lines_with("out of space").into_iter().filter(|line| line.contains("WARNING"));
     assert!(warnings.count() < 12, "{:?}", servers[1].lines_with("out of space"));
 
-    // Whoever starts says why it cannot join, and what to do.
+    // A server that starts reports why it cannot join, and what to do.
     let refused =
         Process::builder(example("printf")).args(["run", "--etcd", &etcd.endpoint(), "--prefix", "/mesh"]).start();
     assert_eq!(refused.wait(SOON).code(), Some(1));
     assert!(refused.lines().iter().any(|line| line.contains("out of space") && line.contains("disarm")));
 
-    // Whoever leaves is gone.
+    // A server that leaves is gone.
     servers[2].terminate();
     assert!(servers[2].wait(SOON).success(), "{:?}", servers[2].lines());
     assert!(!mesh.is_registered(&servers[2].uuid));

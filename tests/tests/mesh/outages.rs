@@ -1,7 +1,7 @@
 //! etcd stops, loses a member, changes its leader, forgets its history: those who know each other go on, nobody is
 //! evicted, and all is listed again afterwards.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use crate::common::{Mesh, QUICK, SOON, Server, calls::Calls};

@@ -205,7 +205,7 @@ fn a_server_cleared_by_hand_stays_out() {
 #[test]
 fn a_server_not_at_its_endpoint_is_not_published() {
     let etcd = Etcd::start();
-    // All of 127.0.0.0/8 leads here, but nobody listens at this address.
+    // All of 127.0.0.0/8 leads here, but nothing listens at this address.
     let server = Printf::start_with(&etcd, &["--ip", "127.0.0.9", "--bind", "127.0.0.1"]);
     let (uuid, port) = (&server.uuid, server.port);
     let at = format!("tcp://127.0.0.9:{port}");

@@ -38,7 +38,7 @@ fn record(changes: Value) -> String {
     record.to_string()
 }
 
-/// A port at which nobody listens.
+/// A port at which nothing listens.
 fn refusing_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -137,7 +137,7 @@ fn invalid_records_are_logged_once_and_left_alone() {
     }
     let summary = leader.lines().into_iter().rev().find(|line| line.starts_with("INFO:registry:Found ")).unwrap();
     assert_eq!(summary, "INFO:registry:Found 1 servers, probing all of them");
-    // What becomes broken in another way is told again; what is mended is a server.
+    // A record that is broken in another way is logged again; a repaired one is a server.
     put(&etcd, "/servers/no-uuid", b"{}");
     leader.wait_for_line(|line| line.contains("/servers/no-uuid") && line.contains("missing field `host`"), SOON);
     assert!(leader.is_running());
@@ -157,7 +157,7 @@ fn a_valid_record_without_a_server_stays_unconfigured() {
     leader.wait_for_line(|line| line.starts_with(&words) && line.ends_with(": connection refused"), SOON);
     assert_eq!(lines_after_two_rounds(&leader, "stays unconfigured").len(), 1, "told once");
     assert_eq!(value(&etcd, &key), ghost, "and left alone");
-    // Somebody else answers at its endpoint: it is not configured either.
+    // Another server answers at its endpoint: it is not configured either.
     let endpoint =
         leader.lines().into_iter().find_map(|line| Some(line.split(" at tcp://").nth(1)?.to_owned())).unwrap();
     let port: u16 = endpoint.rsplit(':').next().unwrap().parse().unwrap();

@@ -1,6 +1,6 @@
 //! Who is removed, by whom, and who comes back: leases revoked, records removed by a person, resets, mute servers.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use crate::common::{self, Mesh, QUICK, SOON};
@@ -72,7 +72,7 @@ fn a_removed_server_stays_out_and_exits_with_77() {
     let servers = mesh.start_in_line("printf", 5);
     let by_hand = |uuid: &str| drop(etcd.etcdctl(&["del", &mesh.key(&format!("/servers/{uuid}"))]));
     let by_command = |uuid: &str| mesh.remove(uuid);
-    // Followers first, then whoever leads.
+    // Followers first, then the leader.
     #[allow(clippy::type_complexity)]
     let cases: [(usize, &dyn Fn(&str)); 4] = [(4, &by_command), (3, &by_hand), (0, &by_command), (1, &by_hand)];
     for (which, remove) in cases {

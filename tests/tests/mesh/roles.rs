@@ -1,4 +1,4 @@
-//! A mesh in an etcd with authentication, whose users may do what docs/security.md gives them, and nothing else.
+//! A mesh in an etcd with authentication, whose users have only the permissions of docs/security.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -253,7 +253,7 @@ fn each_role_may_do_what_it_needs_and_nothing_else() {
     assert!(began.elapsed() < Duration::from_secs(8), "it is told at once");
 }
 
-/// Programs are told of their user before it is asked for.
+/// Programs have a user before authentication is enabled.
 #[test]
 fn authentication_can_be_enabled_while_a_mesh_runs() {
     let guarded = Guarded::briefly("/later");

@@ -65,7 +65,7 @@ async fn mesh(options: Config) -> Outcome {
     Ok(())
 }
 
-/// A server of the mesh, the word that ends it, and what serves it until then.
+/// A server of the mesh, its shutdown channel, and the thread that serves it.
 async fn join(
     options: &Config,
 ) -> Result<(Arc<Peer>, oneshot::Sender<()>, impl Future<Output = Outcome> + Send + use<>), palm_peer::Error> {

@@ -56,7 +56,7 @@ fn a_simulated_server_lets_real_ones_lead() {
     await_published(&swarm, SERVERS + 2, "all are published");
     line[0].kill();
     mesh.await_lead(&line[1].uuid, SOON);
-    // Now simulated ones are first in line, and nobody else is there.
+    // Now simulated ones are first in line, and there are no others.
     line[1].kill();
     let late = mesh.start("printf");
     mesh.await_lead(&late.uuid, SOON);

@@ -46,7 +46,7 @@ const OF_CONNECTIONS: [&str; 2] = ["connection", "connection-outward"];
 const WHILE_RELAYING: [&str; 3] = ["directory", "old-link", "posted-watch"];
 /// Without them a server can only end.
 const FATAL: [&str; 2] = ["serving", "peer"];
-/// When a server is told to leave, which it does all the same.
+/// When a server is asked to leave, which it does all the same.
 const AT_THE_END: [&str; 2] = ["signals", "last-resort"];
 /// Those of a test of their own; that of `link-reopen` is `network::stages`.
 const OTHERS: [&str; 7] =
@@ -98,7 +98,7 @@ impl<'a> World<'a> {
         Self::of(etcd, prefix, task, times, |number| number == place)
     }
 
-    /// Those that are `rigged`, by their numbers in line, panic so often.
+    /// The `rigged` ones, by their numbers in line, panic this many times.
     fn of(etcd: &'a Etcd, prefix: &str, task: &str, times: u32, rigged: impl Fn(usize) -> bool) -> Self {
         let mesh = Mesh::new(etcd, prefix, &QUICK);
         let folder = TempDir::new().expect("a folder");
@@ -321,7 +321,7 @@ fn a_server_leaves_gracefully_though_a_thread_panics() {
         let world = World::new(&etcd, &format!("/{task}"), task, 1, 0);
         let failing = &world.servers[0];
         world.pull();
-        // What ends soon might not log the panic of a thread that nobody waits for.
+        // A process that ends soon might not log the panic of a thread that is not joined.
         etcd.freeze();
         failing.terminate();
         failing.wait_for_line(|line| says_panicked(line, task), SOON);

@@ -175,7 +175,7 @@ fn two_servers_join_and_the_journal_reads_as_with_pylm() {
 
 #[test]
 fn a_server_is_ready_only_once_it_is_configured() {
-    // Nobody answers on this address (it is reserved for documentation), so nobody can configure the server.
+    // Nothing answers on this address (it is reserved for documentation), so the server cannot be configured.
     let Some(world) = World::new("PALM_IP=192.0.2.1\nPALM_BIND=127.0.0.1", "") else {
         return;
     };

@@ -1,6 +1,6 @@
 //! `_probe`: servers that say whether they reach another one.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used)]
 
 use crate::common::{Mesh, QUICK, SOON, put_ghost};

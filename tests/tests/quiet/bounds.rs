@@ -4,7 +4,7 @@
 //! `cargo build --workspace --examples`, likewise). A machine that is busy breaks bounds for reasons of its own: the tests
 //! fail only beyond what is wrong at any speed.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use crate::common::{Mesh, SOON, Server, history::Event, publishes};
@@ -280,7 +280,7 @@ fn block(mesh: &Mesh<'_>, which: usize, wait: Duration) -> Duration {
     let mark = mesh.history().mark();
     let target = format!("{}.block", servers[which].uuid);
     let start = Instant::now();
-    // It is blocked for longer than the test lasts, and nobody waits for its answer. On a busy machine the call may take a
+    // It is blocked for longer than the test lasts, and its answer is not awaited. On a busy machine the call may take a
     // while to get there, but not as long as the shortest of what is measured.
     let call = client.call(target, "60").timeout(Duration::from_secs(5));
     block_on(call.into_future()).expect_err("it sleeps");

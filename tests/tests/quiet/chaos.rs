@@ -4,7 +4,7 @@
 //! cargo test --release -p palm-tests --test quiet chaos:: -- --nocapture`. The job goes on until there were so many messages and
 //! so many seconds; etcd is away from the sixth to the sixteenth.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use futures::{StreamExt as _, executor::block_on};
@@ -32,7 +32,7 @@ struct Mesh<'a> {
     random: fastrand::Rng,
     servers: Vec<(&'static str, Process)>,
     frozen: VecDeque<(Instant, usize)>,
-    /// Those that were asked to leave.
+    /// The servers that were asked to leave.
     leaving: Vec<Process>,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Mesh<'a> {
     }
 
     fn kill_leader(&mut self) -> String {
-        // The one that joined first leads, or whoever has said so last.
+        // The one that joined first leads, or the last one that logged so.
         let leads = |server: &Process| server.lines().iter().any(|line| line.contains("leading the mesh, in term"));
         let place = (0..self.servers.len()).rev().find(|place| leads(&self.servers[*place].1)).unwrap_or(0);
         let name = self.servers[place].0;
@@ -156,7 +156,7 @@ fn strike_until_over(
         }
         let what = match second {
             3 => mesh.kill_leader(),
-            // Nobody can join while etcd is away.
+            // No server can join while etcd is away.
             6 => {
                 mesh.etcd.stop();
                 etcd_away = Some(Instant::now() + Duration::from_secs(10));

@@ -1,7 +1,7 @@
 //! A long job takes no more memory than a short one, at its client and at its servers. The benchmark `long_job` shows it for
 //! five million messages.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use futures::{StreamExt as _, executor::block_on};

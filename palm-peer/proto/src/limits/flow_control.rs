@@ -4,9 +4,9 @@
 //! the bytes of responses that were sent and those that the client's system has accepted. Events go in; what comes out says
 //! which connections to read from again ([`Wake`]), and which to disconnect. The caller wakes tasks and closes sockets.
 //!
-//! Memory is bounded: [`WINDOW`] messages of a connection lie between the ingress and the dispatch loop, long frames of all
-//! connections share one limit, nothing is read from a connection for which [`PAUSE_AT`] bytes wait, and what waits for all
-//! connections has one limit as well.
+//! Memory is bounded: at most [`WINDOW`] messages of a connection are between the ingress and the dispatch loop, long frames of all
+//! connections share one limit, nothing is read from a connection for which [`PAUSE_AT`] bytes wait, and the bytes that wait for all
+//! connections have one limit as well.
 
 #[cfg(test)]
 mod tests;
@@ -18,18 +18,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many messages of one connection may lie between the ingress and the dispatch loop. What is accepted before the first
-/// response is rejected is no more than this, and what runs.
+/// How many messages of one connection may be between the ingress and the dispatch loop.
 pub const WINDOW: u64 = 64;
 
 /// How many bytes of responses may wait for a connection before no more is read from it.
 pub const PAUSE_AT: u64 = 4 * 1024 * 1024;
 
-/// A connection that has taken nothing for so long, of all that waits for it, is among the first to be disconnected when too
-/// much waits for all.
+/// A connection that has accepted nothing for this long, though bytes wait for it, is among the first to be disconnected when the
+/// total backlog is full.
 pub const IDLE: Duration = Duration::from_secs(1);
 
-/// How many messages may wait for a connection: half of what `ZeroMQ` has room for, beyond which it waits with a lock in hand.
+/// How many messages may wait for a connection: half of `ZeroMQ`'s queue; when that is full, it waits while holding a lock.
 pub const MAX_MESSAGES: u64 = 50_000;
 
 /// Which connections may be read from again.
@@ -45,18 +44,18 @@ pub struct Wake {
 /// How much may be read from a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// So many messages, at least one.
+    /// This many messages, at least one.
     Messages(u64),
     /// Nothing, until a [`Wake`] names the connection. `for_itself`: because it does not read its responses.
     Paused {
         /// Whether it is the connection's own fault.
         for_itself: bool,
     },
-    /// Nothing any more: it is to end.
+    /// Nothing any more: the connection must end.
     Ended,
 }
 
-/// What becomes of a response.
+/// The fate of a response.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "connections that are not disconnected go on holding memory"]
 pub struct Sent {
@@ -66,7 +65,7 @@ pub struct Sent {
     pub disconnect: Vec<u64>,
 }
 
-/// The flow control of all connections, each of which has a number of its own.
+/// The flow control of all connections, each of which has a unique number.
 #[derive(Debug)]
 pub struct FlowControl {
     /// How many bytes may wait for each connection.
@@ -81,22 +80,22 @@ pub struct FlowControl {
 
 #[derive(Debug)]
 struct Connection {
-    /// Long frames that were let in, each with the number of its message, until the dispatch loop has taken that.
+    /// The permitted long frames, each with the number of its message, until the dispatch loop has taken that message.
     long_frames: VecDeque<(u64, u64)>,
-    /// When the other side last took something, or had taken all.
+    /// When the client last accepted bytes, or had accepted all of them.
     moved: Instant,
     /// Messages that the ingress passed in, and those that the dispatch loop has taken.
     passed: u64,
     taken: u64,
-    /// Bytes of responses that wait for the other side.
+    /// Bytes of responses that wait for the client.
     unread: u64,
-    /// Responses that were sent, and those that the other side's system accepted.
+    /// Responses that were sent, and those that the client's kernel accepted.
     sent_messages: u64,
     written_messages: u64,
     end: Option<End>,
 }
 
-/// The connection is to end, for this reason if it is ours.
+/// The connection must end, for this reason if the server ends it.
 #[derive(Debug, Clone, Copy)]
 struct End(Option<RejectReason>);
 
@@ -117,14 +116,15 @@ impl Connection {
 }
 
 impl FlowControl {
-    /// Without connections; `max_unread` bytes may wait for each, and `max_total` for all together. As many may be on their way in.
+    /// Creates it without connections; `max_unread` bytes may wait for each, and `max_total` for all. Long frames being received have
+    /// the same limit.
     #[must_use]
     pub fn new(max_unread: u64, max_total: u64) -> Self {
         let permits = ByteSemaphore::new(max_total);
         Self { max_unread, max_total, connections: HashMap::new(), unread: 0, permits }
     }
 
-    /// A connection begins, under a number that no other has.
+    /// Adds a connection, with a unique number.
     pub fn open(&mut self, id: u64, now: Instant) {
         let connection = Connection {
             long_frames: VecDeque::new(),
@@ -139,7 +139,7 @@ impl FlowControl {
         self.connections.insert(id, connection);
     }
 
-    /// A connection is over. Returns why, if we ended it.
+    /// Removes a connection. Returns why, if the server ended it.
     pub fn close(&mut self, id: u64) -> (Option<RejectReason>, Wake) {
         let Some(connection) = self.connections.remove(&id) else { return (None, Wake::default()) };
         let all = self.release(connection.unread);
@@ -149,7 +149,7 @@ impl FlowControl {
         (reason, Wake { some: [None, self.permits.next()], all })
     }
 
-    /// How much may be read from a connection now.
+    /// Returns how much may be read from a connection now.
     #[must_use]
     pub fn room(&self, id: u64) -> Room {
         let Some(connection) = self.connections.get(&id).filter(|connection| connection.is_open()) else {
@@ -163,15 +163,15 @@ impl FlowControl {
         Room::Messages(room)
     }
 
-    /// So many messages of a connection have been passed in, ever.
+    /// Sets how many messages of a connection have been passed in so far.
     pub fn passed(&mut self, id: u64, messages: u64) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.passed = messages;
         }
     }
 
-    /// A long frame asks for a permit, of the message that follows those passed. Returns `None` if it must wait: a [`Wake`] names the
-    /// connection when it is to ask again. The permit lasts until the dispatch loop has taken the message.
+    /// Requests a permit for a long frame of the message that follows those passed. Returns `None` if it must wait: a [`Wake`] names the
+    /// connection when it must ask again. The permit lasts until the dispatch loop has taken the message.
     pub fn ask_permit(&mut self, id: u64, bytes: u64, messages: u64) -> Option<Wake> {
         let connection = self.connections.get_mut(&id)?;
         if !self.permits.ask(id, bytes) {
@@ -187,7 +187,7 @@ impl FlowControl {
         self.permits.are_awaited()
     }
 
-    /// The dispatch loop took one message more of a connection.
+    /// The dispatch loop took another message of a connection.
     pub fn taken(&mut self, id: u64) -> Wake {
         let Some(connection) = self.connections.get_mut(&id) else { return Wake::default() };
         connection.taken += 1;
@@ -205,7 +205,7 @@ impl FlowControl {
         Wake { some: [Some(id), next], all: false }
     }
 
-    /// The dispatch loop is about to send a response of so many bytes.
+    /// The dispatch loop is about to send a response of this many bytes. Returns its fate.
     pub fn send(&mut self, id: u64, bytes: u64, now: Instant) -> Sent {
         let rejected = |disconnect| Sent { accepted: false, disconnect };
         let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.is_open()) else {
@@ -226,8 +226,8 @@ impl FlowControl {
         Sent { accepted: !disconnect.contains(&id), disconnect }
     }
 
-    /// Ends connections until what waits for the others is not too much: of those that take nothing, the one for which most waits; then
-    /// of all. What waits for them is gone in a moment, and until then no more is read from anybody.
+    /// Ends connections until the backlog of the others is within the limit: first those that accept nothing, the one with the largest
+    /// backlog first; then the others. Their backlog is freed in a moment, and until then nothing is read from any connection.
     fn disconnect_worst(&mut self, now: Instant) -> Vec<u64> {
         let mut open: Vec<_> = self.connections.iter().filter(|(_, connection)| connection.is_open()).collect();
         open.sort_by_key(|(_, connection)| (connection.is_idle(now), connection.unread));
@@ -245,7 +245,7 @@ impl FlowControl {
         worst
     }
 
-    /// So many bytes more of a connection have been accepted by the other side's system, and so many messages ever.
+    /// The client's kernel accepted this many further bytes, and this many messages in total.
     pub fn written(&mut self, id: u64, bytes: u64, messages: u64, now: Instant) -> Wake {
         let Some(connection) = self.connections.get_mut(&id) else { return Wake::default() };
         connection.moved = now;
@@ -255,24 +255,24 @@ impl FlowControl {
         Wake { some: [Some(id), None], all: self.release(bytes) }
     }
 
-    /// A connection is to end, because of this if of anything. The first reason counts. Returns whether this is the first.
+    /// Marks a connection to end, with an optional reason. The first reason counts. Returns whether this is the first.
     pub fn end(&mut self, id: u64, reason: Option<RejectReason>) -> bool {
         self.connections.get_mut(&id).is_some_and(|connection| connection.end(reason))
     }
 
-    /// Whether all responses were accepted by the other sides' systems, but for those to connections that are to end.
+    /// Returns whether all responses were accepted by the clients' kernels, except those to connections that must end.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         !self.connections.values().any(|connection| connection.unread > 0 && connection.is_open())
     }
 
-    /// Whether there is no connection.
+    /// Returns whether there is no connection.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// So many bytes do not wait any more. Returns whether it was too much and is not now.
+    /// Releases bytes. Returns whether the backlog was over the limit and is not any more.
     fn release(&mut self, bytes: u64) -> bool {
         let before = self.unread;
         self.unread -= bytes;

@@ -1,38 +1,38 @@
-//! When a client that makes no progress is disconnected.
+//! Timeouts of clients that make no progress.
 //!
-//! Both types are asked while a connection waits, and say until when to wait.
+//! Both types are called while a connection waits, and return until when to wait.
 
 use crate::zmtp::RejectReason;
 use std::time::{Duration, Instant};
 
-/// How long a connection may accept nothing of what waits for it, or stop in the middle of a message.
+/// How long a client may accept none of the bytes that wait for it, or stop in the middle of a message.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the rate of a long frame is checked, if others wait for a permit.
 pub const RATE_CHECK_PERIOD: Duration = Duration::from_secs(5);
 
-/// How many bytes of a long frame must then have come for each second.
+/// How many bytes of a long frame must have arrived per second.
 pub const MIN_BYTES_PER_SECOND: u64 = 1024 * 1024;
 
-/// Whether a client reads its responses.
+/// Detects a client that does not read its responses.
 #[derive(Debug, Default)]
 pub struct SlowReader {
-    /// How many bytes had been sent when it was asked last.
+    /// How many bytes had been sent at the last call.
     sent: u64,
     /// Since when nothing more was sent.
     since: Option<Instant>,
 }
 
 impl SlowReader {
-    /// All that waited was sent.
+    /// Everything that waited was sent.
     pub fn flushed(&mut self) {
         self.since = None;
     }
 
-    /// Something waits to be sent, and so many bytes have been sent, ever. Returns until when to wait for more.
+    /// Bytes wait to be sent, and this many have been sent so far. Returns until when to wait for progress.
     ///
     /// # Errors
-    /// When nothing more was sent for [`STALL_TIMEOUT`].
+    /// When there was no progress for [`STALL_TIMEOUT`].
     pub fn waiting(&mut self, sent: u64, now: Instant) -> Result<Instant, RejectReason> {
         if sent != self.sent {
             self.sent = sent;
@@ -42,12 +42,12 @@ impl SlowReader {
     }
 }
 
-/// Whether a client completes what it begins to send.
+/// Detects a client that does not complete its messages.
 #[derive(Debug, Default)]
 pub struct SlowSender {
     /// Since when it has sent nothing.
     since: Option<Instant>,
-    /// How long it means to send nothing at most, between two messages.
+    /// The longest silence between two messages that it announced.
     max_silence: Option<Duration>,
     /// Since when the rate of a long frame is measured, and how many bytes were to come then.
     measured: Option<(Instant, u64)>,
@@ -69,15 +69,15 @@ impl SlowSender {
         }
     }
 
-    /// The client announced how long it means to send nothing at most; zero if it may be silent for ever.
+    /// The client announced its longest silence; zero if it may be silent forever.
     pub fn announced(&mut self, max_silence: Duration) {
         self.max_silence = (!max_silence.is_zero()).then_some(max_silence);
     }
 
-    /// Nothing has come, between two messages or in the middle of one. Returns until when to wait; `None` means for ever.
+    /// Nothing has arrived, between two messages or within one. Returns until when to wait; `None` means forever.
     ///
     /// # Errors
-    /// When nothing has come for too long.
+    /// When nothing has arrived for too long.
     pub fn waiting(&mut self, within_message: bool, now: Instant) -> Result<Option<Instant>, RejectReason> {
         let Some(max) = (if within_message { Some(STALL_TIMEOUT) } else { self.max_silence }) else { return Ok(None) };
         not_stalled(*self.since.get_or_insert(now) + max, now).map(Some)
@@ -87,7 +87,7 @@ impl SlowSender {
     /// again, if there is something to check.
     ///
     /// # Errors
-    /// When it comes too slowly, and others wait for the permit that it holds.
+    /// When it arrives too slowly, and others wait for the permit that it holds.
     pub fn check_rate(
         &mut self,
         left: u64,

@@ -233,7 +233,7 @@ fn two_hundred_thousand_keys_leave_no_state() {
         let (key, revision) = (format!("/servers/{id}"), 10 * id + 1);
         mirror.events([Event::Put(item(&key, "1", revision, revision))]);
         assert!(mirror.next_change().is_some());
-        // Every other one goes while nobody watches.
+        // Every other one is deleted while there is no watch.
         if id % 2 == 0 {
             mirror.events([deleted(&key, revision + 1)]);
         } else {

@@ -65,7 +65,7 @@ impl fmt::Display for CallErrorKind {
 /// An error in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallFailure {
-    /// What went wrong, for programs.
+    /// Returns the kind of the error.
     pub kind: CallErrorKind,
     /// What went wrong, for people.
     pub message: String,

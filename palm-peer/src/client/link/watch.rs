@@ -1,4 +1,4 @@
-//! Watches over a link while something is outstanding: carries out what [`Liveness`] decides.
+//! Monitors a link while something is outstanding: carries out what [`Liveness`] decides.
 
 use super::Link;
 use crate::{
@@ -21,22 +21,22 @@ use std::{
 };
 use uuid::Uuid;
 
-/// The servers whose dead connections were logged: one that is hostile may let each new one die.
+/// Throttles the log lines about dead connections per server: a hostile one may let each new connection die.
 static LOGGED: LazyLock<Mutex<LogThrottle<Uuid>>> = LazyLock::new(Mutex::default);
 
-/// Whom a link leads to, for the log and for the system.
+/// The target of a link, for the log and for queries to the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Where {
     /// The server.
     pub server: Uuid,
-    /// The TCP connection to it.
+    /// The TCP connection.
     pub ends: Ends,
 }
 
-/// What a link and its watch tell each other.
+/// The state shared between a link and its monitor.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
-    /// Whether the watch looks by itself. Cleared before it rests, so that a call costs one load as a rule.
+    /// Whether the monitor runs. Cleared before it sleeps, so that a call usually costs one atomic load.
     awake: AtomicBool,
     watch: AtomicWaker,
     unanswered: AtomicU64,
@@ -44,42 +44,42 @@ pub(super) struct Pulse {
     suspect: AtomicBool,
     /// How many of the unanswered messages are known to have arrived.
     arrived: AtomicU64,
-    /// Whether the connection swallowed what was sent.
+    /// Whether the connection was black-holed.
     swallowed: AtomicBool,
-    /// Whether a goodbye was said.
+    /// Whether the server said goodbye.
     closed_by_goodbye: AtomicBool,
 }
 
-/// What becomes of what was sent over a link, to be known also when that is gone.
+/// The fate of the messages sent over a link, which can be queried after the link is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Fate(pub(super) Arc<Pulse>);
 
 impl Fate {
-    /// How many of the messages that were posted are known to have arrived.
+    /// Returns how many of the posted messages are known to have arrived.
     pub(crate) fn arrived(&self) -> u64 {
         self.0.arrived.load(Ordering::SeqCst)
     }
 
-    /// Whether the connection was given up because it swallowed what was sent.
+    /// Returns whether the connection was given up as black-holed.
     pub(crate) fn swallowed(&self) -> bool {
         self.0.swallowed.load(Ordering::SeqCst)
     }
 
-    /// Whether a goodbye was said, so that nothing is lost.
+    /// Returns whether the server said goodbye, so that nothing is lost.
     pub(crate) fn closed_by_goodbye(&self) -> bool {
         self.0.closed_by_goodbye.load(Ordering::SeqCst)
     }
 }
 
 impl Pulse {
-    /// Something is outstanding, or the link has ended.
+    /// Wakes the monitor: something is outstanding, or the link has ended.
     pub(super) fn stir(&self) {
         if !self.awake.load(Ordering::SeqCst) && !self.awake.swap(true, Ordering::SeqCst) {
             self.watch.wake();
         }
     }
 
-    /// Something was sent to which no answer comes over this link. Gives its number.
+    /// Counts a message whose answer does not come over this link. Returns its number.
     pub(super) fn sent_unanswered(&self) -> u64 {
         let number = self.unanswered.fetch_add(1, Ordering::SeqCst) + 1;
         self.stir();
@@ -111,7 +111,7 @@ impl Pulse {
     }
 }
 
-/// Somebody who wants to know at once when a link breaks, though no answer is due.
+/// A guard that keeps a link monitored although no answer is due.
 #[derive(Debug)]
 pub(crate) struct Interest(Arc<Pulse>);
 
@@ -129,13 +129,13 @@ impl Drop for Interest {
     }
 }
 
-/// Watches over a link until it ends.
+/// Monitors a link until it ends.
 pub(super) async fn run(link: Weak<Link>, pulse: Arc<Pulse>, place: Where) {
     let Some(answers) = link.upgrade().map(|link| link.sender.answers_pings()) else { return };
     let mut liveness = Liveness::new(answers, Instant::now());
     loop {
         pulse.stirred().await;
-        // What is outstanding from here on wakes us again.
+        // Anything outstanding from here on wakes the monitor again.
         pulse.awake.store(false, Ordering::SeqCst);
         let wait = {
             let Some(link) = link.upgrade().filter(|link| !link.is_broken()) else { return };
@@ -145,20 +145,20 @@ pub(super) async fn run(link: Weak<Link>, pulse: Arc<Pulse>, place: Where) {
         pulse.arrived.store(liveness.arrived(), Ordering::SeqCst);
         if let Some(wait) = wait {
             pulse.awake.store(true, Ordering::SeqCst);
-            // A process may watch over thousands of links.
+            // A process may monitor thousands of links.
             timer::sleep_until(timer::coarse(wait)).await;
         }
     }
 }
 
-/// Does what is to be done now. Says when to look again, if not only when something is sent.
+/// Carries out the next step. Returns when to check again; `None`: when something is sent.
 fn look(link: &Link, liveness: &mut Liveness, place: &Where) -> Option<Instant> {
     let now = Instant::now();
     loop {
         match liveness.look(now, &link.seen()) {
             Step::Idle => return None,
             Step::Wait(at) => return Some(at),
-            // The end of the connection is noticed by reading.
+            // The reader notices the end of the connection.
             Step::Ping(number) => drop(link.sender.ping(number)),
             Step::Inspect => {
                 if liveness.delivered(place.ends.delivery()) {

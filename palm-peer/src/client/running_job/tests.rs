@@ -19,7 +19,7 @@ fn limits(messages: usize) -> Limits {
     }
 }
 
-/// Each of them found nobody, which let the next one go: one call within the other, for each message.
+/// Each message found no server, which sent the next one: a recursive call for each message.
 #[test]
 fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     let etcd = Etcd::start();
@@ -57,7 +57,7 @@ const WAVE: u128 = 20;
 
 fn instance(id: u128) -> Instance {
     let functions = vec!["f".to_owned()];
-    // Nobody listens there.
+    // Nothing listens there.
     Instance { server: "a".into(), uuid: Uuid::from_u128(id), endpoint: "tcp://127.0.0.1:9".into(), functions }
 }
 
@@ -102,7 +102,7 @@ fn thousands_of_unreached_instances_leave_no_state() {
     assert_eq!(mesh.size(), 1);
 }
 
-/// A job whose stream nobody polls hears of a million changes at once.
+/// A job whose stream is not polled receives a million changes at once.
 #[test]
 fn changes_do_not_pile_up_for_a_slow_listener() {
     let etcd = Etcd::start();

@@ -1,7 +1,7 @@
-//! Carries the bytes of one connection, in both directions, and sees that they are what they may be.
+//! Copies the bytes of one connection in both directions, and checks them.
 //!
-//! Nothing is collected: what was read is scanned and written on from a buffer that all connections of a thread share. Only
-//! what the other side does not accept at once is kept, and then no more is read.
+//! Nothing is accumulated: bytes are scanned and written from a buffer that all connections of a thread share. Only bytes that the
+//! other side does not accept at once are kept, and then no more is read.
 
 pub(super) use self::{to_client::ToClient, to_server::ToServer};
 
@@ -20,23 +20,23 @@ use std::{
     time::Instant,
 };
 
-/// How much is read at once: little where messages are short, so that little has to wait when no more may be passed.
+/// The read size: small, so that few bytes have to be kept when no more may be passed.
 const SHORT_READ: usize = 16 * 1024;
 const LONG_READ: usize = 256 * 1024;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionEnd {
-    /// One side closed it, or it broke.
+    /// It was closed by the peer, or broke.
     Closed,
-    /// We ended it.
+    /// The ingress ended it.
     Refused(RejectReason),
 }
 
 impl From<io::Error> for ConnectionEnd {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // The system gave the connection up: its host vanished, or has taken nothing for longer than `TCP_USER_TIMEOUT`.
+            // The system timed out: the peer's host vanished, or has accepted nothing for longer than `TCP_USER_TIMEOUT`.
             io::ErrorKind::TimedOut => Self::Refused(RejectReason::Stalled),
             _ => Self::Closed,
         }
@@ -53,7 +53,7 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends the thread's buffer.
+/// Runs a closure with the thread's buffer.
 fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut scratch = SCRATCH.take();
     scratch.resize(LONG_READ + SHORT_READ, 0);
@@ -62,7 +62,7 @@ fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     result
 }
 
-/// Reads behind what is `kept`, as much as the rest of a frame asks for, and has all of it looked at.
+/// Reads behind the `kept` bytes, up to the rest of a frame, and passes all of them to `look`.
 fn poll_read_behind(
     cx: &mut Context<'_>,
     mut from: impl AsyncRead + Unpin,
@@ -82,7 +82,7 @@ fn poll_read_behind(
     })
 }
 
-/// What the other side has not accepted yet.
+/// Bytes that the other side has not accepted yet.
 #[derive(Debug, Default)]
 struct WriteBuffer {
     bytes: Vec<u8>,
@@ -96,7 +96,7 @@ impl WriteBuffer {
         self.pos == self.bytes.len()
     }
 
-    /// Writes `data`, and keeps what is not accepted at once.
+    /// Writes `data`, and keeps the bytes that are not accepted at once.
     fn write(&mut self, cx: &mut Context<'_>, mut to: impl AsyncWrite + Unpin, mut data: &[u8]) -> io::Result<()> {
         while self.is_empty() && !data.is_empty() {
             match Pin::new(&mut to).poll_write(cx, data) {
@@ -113,7 +113,7 @@ impl WriteBuffer {
         Ok(())
     }
 
-    /// Writes what is kept.
+    /// Writes the kept bytes.
     fn poll_flush(&mut self, cx: &mut Context<'_>, mut to: impl AsyncWrite + Unpin) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let count = ready!(Pin::new(&mut to).poll_write(cx, &self.bytes[self.pos..]))?;
@@ -126,12 +126,12 @@ impl WriteBuffer {
         if !self.bytes.is_empty() {
             *self = Self { accepted: self.accepted, ..Self::default() };
         }
-        // Over TLS, what was accepted may wait to be sent.
+        // Over TLS, accepted bytes may not have been sent yet.
         Pin::new(&mut to).poll_flush(cx)
     }
 }
 
-/// Wakes a task at the time that was asked for last.
+/// A timer that wakes a task at the last requested time.
 #[derive(Debug, Default)]
 struct Alarm(Option<Sleep>);
 

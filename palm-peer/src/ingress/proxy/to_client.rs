@@ -1,4 +1,4 @@
-//! What the server answers: counted as it is written, until the stranger takes no more.
+//! The direction from the server to the client: counts what is written.
 
 use super::{Alarm, ConnectionEnd, WriteBuffer, poll_read_behind, with_scratch};
 use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-/// The direction from the server to the stranger.
+/// The direction from the server to the client.
 #[derive(Debug)]
 pub(crate) struct ToClient {
     connection: Arc<ClientConnection>,
@@ -24,14 +24,14 @@ pub(crate) struct ToClient {
     scanner: Scanner,
     kept: Vec<u8>,
     pending: WriteBuffer,
-    /// Bytes of the server's that are in `pending` or accepted, and not counted as written yet.
+    /// Bytes of the server that are in `pending` or accepted, and not counted as written yet.
     uncounted: u64,
     progress: SlowReader,
     alarm: Alarm,
 }
 
 impl ToClient {
-    /// Begins behind the handshake.
+    /// Begins after the handshake.
     pub(crate) fn new(connection: Arc<ClientConnection>, table: Arc<ConnectionTable>) -> Self {
         Self {
             connection,
@@ -45,7 +45,7 @@ impl ToClient {
         }
     }
 
-    /// Carries on until the connection ends.
+    /// Runs until the connection ends.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, ConnectionEnd>> {
         let connection = Arc::clone(&self.connection);
         connection.state.register_to_client(cx);
@@ -55,7 +55,7 @@ impl ToClient {
             }
             let flushed = self.pending.poll_flush(cx, &connection.client_stream)?;
             if flushed.is_pending() {
-                // Over TLS, what was accepted may not have been sent.
+                // Over TLS, accepted bytes may not have been sent.
                 let sent = connection.client_stream.sent().unwrap_or(self.pending.accepted);
                 let until = self.progress.waiting(sent, Instant::now())?;
                 ready!(self.alarm.poll(cx, Some(until)));
@@ -72,8 +72,8 @@ impl ToClient {
         }
     }
 
-    /// Reads what the server still sends, for nobody, until its side of the connection has ended. `ZeroMQ` must not find
-    /// the connection broken as it writes: then a task of its own, on a thread that others need, waits for a lock.
+    /// Reads and discards what the server still sends, until its side of the connection has ended. `ZeroMQ` must not find the connection
+    /// broken while it writes: then one of its tasks would block on a lock, on a thread that others need.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let connection = Arc::clone(&self.connection);
         self.kept = Vec::new();
@@ -84,7 +84,7 @@ impl ToClient {
         })
     }
 
-    /// Sends the PONG that waits, if this is a place for it; says whether it did.
+    /// Sends the queued PONG, if the position is between two messages. Returns whether it did.
     fn answer_ping(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> io::Result<bool> {
         if self.scanner.within_message() || !self.kept.is_empty() {
             return Ok(false);
@@ -111,7 +111,7 @@ impl ToClient {
         mut bytes: &[u8],
     ) -> Result<(), ConnectionEnd> {
         while !bytes.is_empty() {
-            // A PONG has its place between two messages, so the first end of one is looked for.
+            // A PONG must be sent between two messages, so the end of the first one is searched.
             let max = if connection.state.has_pong() { 1 } else { u64::MAX };
             let Step::Pass(count) = self.scanner.step(bytes, max)? else { break };
             self.pending.write(cx, &connection.client_stream, &bytes[..count])?;

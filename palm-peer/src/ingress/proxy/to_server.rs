@@ -1,4 +1,4 @@
-//! What a stranger sends: scanned, and passed on while there is room.
+//! The direction from the client to the server: scans the bytes, and passes them on while there is room.
 
 use super::{Alarm, ConnectionEnd, WriteBuffer, poll_read_behind};
 use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
@@ -13,23 +13,23 @@ use std::{
     time::Instant,
 };
 
-/// From how many bytes on a frame waits for its turn.
+/// Frames of this many bytes or more need a permit.
 const LONG: u64 = 16 * 1024;
 
-/// The longest piece of a header or command that waits for its rest.
+/// The longest incomplete header or command.
 const LONGEST_PIECE: usize = 64;
 
-/// The direction from the stranger to the server.
+/// The direction from the client to the server.
 #[derive(Debug)]
 pub(crate) struct ToServer {
     connection: Arc<ClientConnection>,
     table: Arc<ConnectionTable>,
     scanner: Scanner,
-    /// The long frame that comes next, and waits for its turn.
+    /// The long frame that follows, and waits for its permit.
     waiting: Option<u64>,
-    /// What was read and not scanned.
+    /// The bytes that were read and not scanned.
     kept: Vec<u8>,
-    /// Whether that cannot be scanned before more has come.
+    /// Whether these cannot be scanned before more bytes arrive.
     starved: bool,
     pending: WriteBuffer,
     progress: SlowSender,
@@ -38,7 +38,7 @@ pub(crate) struct ToServer {
 }
 
 impl ToServer {
-    /// Begins behind the handshake, of which `kept` is what was read beyond it.
+    /// Begins after the handshake; `kept` are the bytes that were read beyond it.
     pub(crate) fn new(
         connection: Arc<ClientConnection>,
         table: Arc<ConnectionTable>,
@@ -59,7 +59,7 @@ impl ToServer {
         }
     }
 
-    /// Carries on until the connection ends.
+    /// Runs until the connection ends.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, ConnectionEnd>> {
         let connection = Arc::clone(&self.connection);
         loop {
@@ -91,7 +91,7 @@ impl ToServer {
         }
     }
 
-    /// Ends the connection when it has a permit that others wait for, and uses it too slowly.
+    /// Ends the connection when it holds a permit that others wait for, and sends too slowly.
     fn poll_rate(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionEnd> {
         let left = self.scanner.long_left();
         let mut next = || self.progress.check_rate(left, Instant::now(), || self.table.are_permits_awaited());
@@ -99,7 +99,7 @@ impl ToServer {
         Ok(())
     }
 
-    /// Reads, behind what is kept, and scans both.
+    /// Reads behind the kept bytes, and scans both.
     fn poll_read(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> Poll<Result<(), ConnectionEnd>> {
         let kept = std::mem::take(&mut self.kept);
         let read = poll_read_behind(cx, &connection.client_stream, &kept, self.scanner.left(), |cx, bytes| {
@@ -114,7 +114,7 @@ impl ToServer {
         read
     }
 
-    /// Passes on what may be passed on of `bytes`, and keeps the rest.
+    /// Passes on as many of `bytes` as are permitted, and keeps the rest.
     fn scan(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,7 +126,7 @@ impl ToServer {
             let Room::Messages(room) = self.table.room(&connection.state) else { break };
             let done = match self.scanner.step(bytes, room)? {
                 Step::Pass(count) => {
-                    // Counted first, so that it cannot be taken before it was passed.
+                    // Counted first, so that the dispatch loop cannot take a message before it was counted.
                     self.table.passed(&connection.state, self.scanner.messages());
                     self.pending.write(cx, &connection.inner, &bytes[..count])?;
                     count

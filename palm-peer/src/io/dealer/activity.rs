@@ -1,15 +1,15 @@
-//! What has happened on a connection.
+//! The activity of a connection, for its liveness checks.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-/// What has happened on a connection, for its liveness checks.
+/// The activity of a connection, for its liveness checks.
 #[derive(Debug)]
 pub(crate) struct Activity {
     start: Instant,
-    /// When something arrived last, in ns since `start`.
+    /// When bytes arrived last, in ns since `start`.
     received_at: AtomicU64,
     pong: AtomicU64,
     queued: AtomicU64,
@@ -27,7 +27,7 @@ impl Activity {
         self.received_at.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// When something arrived last.
+    /// When bytes arrived last.
     pub(crate) fn received_at(&self) -> Instant {
         self.start + Duration::from_nanos(self.received_at.load(Ordering::Relaxed))
     }
@@ -36,7 +36,7 @@ impl Activity {
         self.pong.store(number, Ordering::Relaxed);
     }
 
-    /// The number of the last PING that was answered.
+    /// Returns the number of the last PING that was answered.
     pub(crate) fn pong(&self) -> u64 {
         self.pong.load(Ordering::Relaxed)
     }
@@ -49,7 +49,7 @@ impl Activity {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// How many bytes were queued so far, and how many of them the system has taken.
+    /// Returns how many bytes were queued so far, and how many of them the system has taken.
     pub(crate) fn sent(&self) -> (u64, u64) {
         // In this order: what is written was queued before.
         let written = self.written.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Against routers of the crate's, and against those that nobody would want to meet.
+//! The dealer against routers of the zeromq crate, and against hostile ones.
 
 use super::*;
 use crate::io::{
@@ -24,7 +24,7 @@ async fn listen() -> (TcpListener, String) {
     (listener, address)
 }
 
-/// A peer that opens as a ROUTER does, and then is whatever the test makes it.
+/// A peer that completes the handshake of a ROUTER, and then does what the test wants.
 async fn router(listener: &TcpListener) -> TcpStream {
     let (tcp, _) = listener.accept().await.expect("a connection");
     shake_hands(&tcp, &tcp, "ROUTER", &["DEALER"]).await.expect("a handshake");
@@ -84,7 +84,7 @@ fn flushed_waits_for_a_slow_reader_but_not_a_dead_one() {
         let (connected, mut tcp) = join(connect(&address), router(&listener)).await;
         let (sender, receiver) = connected.expect("a connection");
         sender.flushed().await;
-        // More than the systems' buffers take.
+        // More than the socket buffers take.
         let payload = Bytes::from(vec![1; 32 * 1024 * 1024]);
         let length = payload.len() + 9;
         sender.send(&[payload], true).expect("queued");

@@ -1,4 +1,4 @@
-//! Which cluster the endpoints belong to, beyond what the headers of answers say by themselves.
+//! Identifies the cluster of each endpoint, in addition to the headers of responses.
 
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use super::{
 };
 use palm_proto::etcd_history::{ClusterId, Header};
 
-/// How long the endpoints may take, before the first request, to say which cluster they belong to.
+/// How long the endpoints may take to report their cluster before the first request.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Pool {
-    /// An error has no header: what a foreign cluster refuses, such as to renew a lease that it never gave, means nothing.
+    /// Checks the cluster after an error, which has no header: an error of a foreign cluster, such as for a lease that it never
+    /// granted, means nothing.
     pub(super) async fn check_cluster(&self, connection: &Connection, limit: Instant) -> Result<(), EndpointError> {
         let index = connection.place.endpoint;
         let sent = self.history.sent();
@@ -27,7 +28,7 @@ impl Pool {
         accepted.map(drop).map_err(EndpointError::Foreign)
     }
 
-    /// Before the first request, asks all endpoints which cluster they belong to, until most of them say the same.
+    /// Asks all endpoints for their cluster before the first request, until a majority agrees.
     pub(super) async fn identify(&self) {
         if self.endpoints.len() < 2 || self.history.is_known() {
             return;
@@ -55,7 +56,7 @@ impl Pool {
         (index, status.ok().map(|status| cluster_of(status.header())))
     }
 
-    /// Looks at the header of what a stream brings; an error when it comes from another cluster.
+    /// Checks the header of a message of a stream; an error when it comes from another cluster.
     pub(super) fn accept(&self, place: ConnectionId, header: Header) -> Result<(), EtcdError> {
         let sent = self.history.sent();
         self.history
@@ -65,7 +66,7 @@ impl Pool {
     }
 
     /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
-    /// for somebody must do something; anything else in the details, for it passes.
+    /// because an administrator must act; anything else at DEBUG, because it passes.
     pub(super) fn log_failure(&self, what: &str, error: &EtcdError) {
         if error.is_refusal()
             && let Some(suppressed) = self.history.should_log(format!("{what} {:?}", error.kind()))

@@ -1,4 +1,4 @@
-//! Opens the client of an endpoint, once for all who wait for it.
+//! Opens the client of an endpoint, once for all concurrent requests.
 
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 
@@ -13,7 +13,7 @@ use super::{
 use crate::io::tls::EtcdTls;
 
 impl Pool {
-    /// The endpoint's client, and whether it is new.
+    /// Returns the endpoint's client, and whether it is new.
     pub(super) async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
         let endpoint = &self.endpoints[index];
         if let Some(connection) = endpoint.connected() {
@@ -23,7 +23,7 @@ impl Pool {
         if let Some(connection) = endpoint.connected() {
             return Ok((connection, false));
         }
-        // Boxed: every request would have room for it.
+        // Boxed, so that not every request future contains it.
         let client = Box::pin(self.connect(&endpoint.url)).await?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let place = ConnectionId { endpoint: index, generation };
@@ -32,7 +32,7 @@ impl Pool {
         Ok((connection, true))
     }
 
-    /// A new client, authenticated if there is a user. Without one nothing is sent yet.
+    /// Creates a client, authenticated if there is a user. Without a user nothing is sent yet.
     async fn connect(&self, url: &str) -> Result<Client, etcd_client::Error> {
         let plain = self.options_now();
         let Some((name, password)) = &self.user else {
@@ -40,7 +40,7 @@ impl Pool {
         };
         let options = plain.clone().with_user(name, password);
         match Client::connect([url], Some(options)).await {
-            // As etcd's own client does: a user may be configured before authentication is switched on.
+            // As etcd's own client: a user may be configured before authentication is enabled.
             Err(error) if describe(&error).contains("authentication is not enabled") => {
                 Client::connect([url], Some(plain)).await
             }
@@ -48,10 +48,10 @@ impl Pool {
         }
     }
 
-    /// The options, with the certificates of this moment.
+    /// Returns the options, with the current certificates.
     fn options_now(&self) -> ConnectOptions {
         let Some((source, last)) = &self.tls else { return self.options.clone() };
-        // Replaced as a whole, so that a panic elsewhere cannot have left it half written.
+        // Replaced as a whole, so a panic cannot leave it half written.
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         match source() {
             Ok(tls) => *last = Some(tls),

@@ -6,22 +6,22 @@ use etcd_client::{Client, ConnectOptions, KvClient, WatchClient};
 
 use super::{life::Life, watch_stream::WatchStream};
 
-/// A host that is down does not answer at all: known sooner than by the request's own limit.
+/// The connect timeout: a host that is down does not answer at all, and is detected before the request's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often an open stream is tried with a ping. etcd closes the connection of who pings more often than its
-/// `--grpc-keepalive-min-time`, 5 s unless set (seen: with pings every second each watch broke after 4 s); nor does it
-/// bear pings when no stream is open, so there are none then.
+/// The interval of HTTP/2 pings while a stream is open. etcd closes the connection of a client that pings more often than its
+/// `--grpc-keepalive-min-time`, 5 s by default (observed: with pings every second each watch broke after 4 s), or while no stream is
+/// open.
 const PING_PERIOD: Duration = Duration::from_secs(6);
 
-/// How long the answer to a ping may take before the connection is given up.
+/// How long the answer to a ping may take before the connection is closed.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection without a stream may be idle before the system checks that the other host is still there: pings
-/// are sent over streams only.
+/// How long a connection without a stream may be idle before TCP keep-alive checks the other host: pings are only sent while a stream
+/// is open.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// The largest answer we take. The crate's 4 MiB would be too little for a list of a few thousand servers.
+/// The largest accepted response. The crate's default of 4 MiB is too little for a listing of a few thousand servers.
 const MAX_ANSWER: usize = 256 << 20;
 
 /// A client of one endpoint.
@@ -33,7 +33,7 @@ pub(super) struct Connection {
     pub(super) place: ConnectionId,
 }
 
-/// Which client of which endpoint.
+/// Identifies a client of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConnectionId {
     pub(super) endpoint: usize,
@@ -54,13 +54,13 @@ impl Connection {
     }
 }
 
-/// How to connect, but for TLS and user.
+/// Returns the connect options, except for TLS and user.
 pub(super) fn options() -> ConnectOptions {
     ConnectOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_keep_alive(PING_PERIOD, PING_TIMEOUT)
         .with_keep_alive_while_idle(false)
         .with_tcp_keepalive(TCP_KEEP_ALIVE)
-        // A member that lost touch with the others would else serve a watch that is silent for ever.
+        // Otherwise a member that is partitioned from the others would serve a watch that stays silent.
         .with_require_leader(true)
 }

@@ -1,4 +1,4 @@
-//! From the crate's types to ours.
+//! Conversion from the crate's types to ours.
 
 use etcd_client::{EventType, ResponseHeader};
 
@@ -7,17 +7,17 @@ use palm_proto::{
     types::ids::{LeaseId, Revision},
 };
 
-/// The revision in an answer's header. etcd sets it always.
+/// Returns the revision in a response's header, which etcd always sets.
 pub(super) fn revision_of(header: Option<&ResponseHeader>) -> Revision {
     Revision(header.map_or(0, ResponseHeader::revision))
 }
 
-/// The items whose keys are text. A key that is not was written by somebody else: PALM can neither name nor use it.
+/// Returns the items whose keys are UTF-8. PALM writes no other keys, and cannot use them.
 pub(super) fn items(found: &[etcd_client::KeyValue]) -> Vec<KeyValue> {
     found.iter().filter_map(item).collect()
 }
 
-/// One item, if its key is text.
+/// Returns one item, if its key is UTF-8.
 pub(super) fn item(found: &etcd_client::KeyValue) -> Option<KeyValue> {
     Some(KeyValue {
         key: found.key_str().ok()?.to_owned(),
@@ -28,7 +28,7 @@ pub(super) fn item(found: &etcd_client::KeyValue) -> Option<KeyValue> {
     })
 }
 
-/// One event, if its key is text.
+/// Returns one event, if its key is UTF-8.
 pub(super) fn event(event: &etcd_client::Event) -> Option<Event> {
     let item = item(event.kv()?)?;
     Some(match event.event_type() {

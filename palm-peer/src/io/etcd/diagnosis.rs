@@ -1,13 +1,13 @@
-//! Why a connection to an endpoint broke, where TLS is the reason.
+//! Diagnosis of broken connections whose cause is TLS.
 
 use crate::io::tls::{EtcdTls, diagnose};
 use std::time::Duration;
 use tokio::{sync::Mutex, time::Instant};
 
-/// How long what was found out counts: a server that tries again for hours shall not double its connections.
+/// How long a diagnosis is reused: a server that retries for hours must not double its connections.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// What was found out at one endpoint, and when.
+/// The last diagnosis of one endpoint, and its time.
 #[derive(Default)]
 pub(super) struct Diagnosis(Mutex<Option<(Instant, Option<String>)>>);
 
@@ -20,7 +20,7 @@ impl Diagnosis {
         {
             return reason.clone();
         }
-        // Boxed: a handshake is large, and every request would have room for one.
+        // Boxed: a handshake is large, and every request future would contain one.
         let reason = Box::pin(diagnose(url, tls)).await;
         *last = Some((Instant::now(), reason.clone()));
         reason

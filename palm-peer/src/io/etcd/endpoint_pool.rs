@@ -1,7 +1,7 @@
-//! One client an endpoint, and the turn that a request takes around them.
+//! One client per endpoint, and failover of requests between them.
 //!
-//! The crate's own balancing goes on handing requests to members that are dead or frozen, so each client here knows
-//! one endpoint only, and we choose.
+//! The crate's own load balancing keeps sending requests to dead or frozen members, so each client here has one endpoint only, and
+//! this module chooses.
 
 use std::{
     future::Future,
@@ -31,27 +31,27 @@ use super::{
 use crate::io::tls::EtcdTls;
 use palm_proto::etcd_history::EtcdHistory;
 
-/// How many times the request timeout a request may take while etcd is slow.
+/// By which factor the request timeout is extended while etcd is slow.
 pub(super) const SLOW_FACTOR: u32 = 4;
 
-/// How long it may take to find out what a failure means, beyond the request's own time.
+/// How long the diagnosis of a failure may take, beyond the request's own time.
 const CHECK_WITHIN: Duration = Duration::from_millis(500);
 
-/// All endpoints, and which of them to ask first.
+/// All endpoints, and which of them to try first.
 pub(super) struct Pool {
     pub(super) endpoints: Vec<Endpoint>,
     /// Where the last request succeeded.
     current: AtomicUsize,
     pub(super) options: ConnectOptions,
-    /// What TLS is made of, and what that was when it could last be told.
+    /// The source of the TLS material, and the last that could be read.
     pub(super) tls: Option<(TlsSource, Mutex<Option<EtcdTls>>)>,
     pub(super) user: Option<(String, String)>,
     pub(super) request_timeout: Duration,
     pub(super) generations: AtomicU64,
-    /// Held until the endpoints have said which cluster they belong to.
+    /// Locked until the endpoints have reported their cluster.
     pub(super) identifying: AsyncMutex<bool>,
     pub(super) history: Arc<History>,
-    /// Where tasks run.
+    /// The runtime for tasks.
     thread: Handle,
 }
 
@@ -59,18 +59,18 @@ pub(super) struct Pool {
 pub(super) struct Endpoint {
     pub(super) url: String,
     pub(super) slot: Mutex<Option<Connection>>,
-    /// Held while connecting, so that a hundred waiting requests authenticate once.
+    /// Locked while connecting, so that a hundred waiting requests authenticate once.
     pub(super) connecting: AsyncMutex<()>,
     diagnosis: Diagnosis,
 }
 
 /// How one endpoint failed.
 pub(super) enum EndpointError {
-    /// Every endpoint would fail so.
+    /// Every endpoint would fail in the same way.
     Definite(EtcdErrorKind, String),
-    /// Another endpoint may do better.
+    /// Another endpoint may succeed.
     Elsewhere(String),
-    /// There is no TLS with that endpoint.
+    /// TLS with that endpoint failed.
     Tls(String),
     /// Another cluster answered there.
     Foreign(String),
@@ -92,7 +92,7 @@ impl Pool {
         let new_history = || History::new(EtcdHistory::new(endpoints.len(), settings.cluster_lost_after));
         let history = history.unwrap_or_else(|| Arc::new(new_history()));
         Self {
-            // A mesh that starts at once shall not fall upon one member.
+            // A mesh that starts at once must not load a single member.
             current: AtomicUsize::new(fastrand::usize(..endpoints.len().max(1))),
             endpoints,
             options: options(),
@@ -110,8 +110,8 @@ impl Pool {
         self.request_timeout
     }
 
-    /// Asks the endpoints in turn, beginning where the last request succeeded, until one gives an answer, good or
-    /// bad. Must run on etcd's thread.
+    /// Tries the endpoints in turn, beginning where the last request succeeded, until one gives a definite answer. Must run on etcd's
+    /// thread.
     pub(super) async fn try_endpoints<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
     where
         F: Fn(Connection) -> Fut,
@@ -148,7 +148,7 @@ impl Pool {
         Err(EtcdError::of_all(kind, reasons))
     }
 
-    /// Who was denied something must know as whom it asked.
+    /// Adds the user's name to an error about permissions.
     fn with_user(&self, kind: EtcdErrorKind, reason: String) -> String {
         match &self.user {
             _ if kind != EtcdErrorKind::Denied => reason,
@@ -157,7 +157,7 @@ impl Pool {
         }
     }
 
-    /// Asks one endpoint: a second time when the connection or the token was an old one and proved stale.
+    /// Tries one endpoint; again if the connection or the token was an old one and proved stale.
     async fn ask<T, F, Fut>(&self, index: usize, request: &F) -> Result<T, EndpointError>
     where
         F: Fn(Connection) -> Fut,
@@ -203,8 +203,8 @@ impl Pool {
         }
     }
 
-    /// Waits for an answer over this connection, and else says how long it waited. When it is late, looks whether the
-    /// connection lives, which no stream on it feels.
+    /// Waits for an answer over this connection; an error says how long it waited. When the answer is late, checks whether the
+    /// connection is alive, without affecting its streams.
     async fn patiently<T>(
         &self,
         connection: &Connection,
@@ -228,20 +228,19 @@ impl Pool {
         }
     }
 
-    /// Looks whether a connection lives over which an answer is late.
+    /// Checks whether a connection with a late answer is alive.
     pub(super) fn check(&self, connection: &Connection) {
         connection.life.check(&self.thread, Doubt::Slow, connection.client(), self.request_timeout * 3 / 2);
     }
 
-    /// How long a request may take: longer while all endpoints are slow but alive, since giving up and asking again would make
-    /// them slower.
+    /// Returns how long a request may take: longer while all endpoints are slow but alive, since retries would make them slower.
     pub(super) fn max_wait(&self) -> Duration {
         let slow = |endpoint: &Endpoint| endpoint.connected().is_some_and(|connection| connection.life.is_slow());
         if self.endpoints.iter().all(slow) { self.request_timeout * SLOW_FACTOR } else { self.request_timeout }
     }
 
-    /// What a failure means for the other endpoints. When the connection broke, finds out whether TLS is the reason: the
-    /// client's own words for that are "operation was canceled" or "broken pipe".
+    /// Returns what a failure means for the other endpoints. When the connection broke, checks whether TLS is the cause: the client's
+    /// own message is only "operation was canceled" or "broken pipe".
     async fn failure_at(&self, index: usize, error: &etcd_client::Error, limit: Instant) -> EndpointError {
         let endpoint = &self.endpoints[index];
         if classify(error) == Recovery::Broken && !describe(error).contains("tcp connect error") {
@@ -255,8 +254,8 @@ impl Pool {
         failure(error)
     }
 
-    /// Lets go of a client, so that the next request there connects and authenticates anew. Streams that still run on its
-    /// connection go on, unless it proves silent.
+    /// Drops a client, so that the next request there connects and authenticates again. Streams on its connection continue, unless it
+    /// proves dead.
     pub(super) fn invalidate(&self, place: ConnectionId) {
         let mut slot = self.endpoints[place.endpoint].slot();
         if let Some(connection) = slot.take_if(|connection| connection.place == place) {
@@ -264,38 +263,38 @@ impl Pool {
         }
     }
 
-    /// Begins the next turn at another endpoint than this.
+    /// Makes the next request begin at another endpoint.
     pub(super) fn move_on(&self, place: ConnectionId) {
         let next = (place.endpoint + 1) % self.endpoints.len();
-        // When it fails, somebody else has moved on already.
+        // If it fails, another request has moved on already.
         let _ = self.current.compare_exchange(place.endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Lets go of a client, and begins the next turn at another endpoint.
+    /// Drops a client, and makes the next request begin at another endpoint.
     pub(super) fn demote(&self, place: ConnectionId) {
         self.invalidate(place);
         self.move_on(place);
     }
 
-    /// Begins the next turn there, as the test wants it.
+    /// Makes the next request begin at this endpoint, for tests.
     #[cfg(test)]
     pub(super) fn begin_at(&self, index: usize) {
         self.current.store(index, Ordering::Relaxed);
     }
 
-    /// Where the last request succeeded, for a test to see.
+    /// Returns the endpoint where the last request succeeded, for tests.
     #[cfg(test)]
     pub(super) fn begins_at(&self) -> usize {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// Which client the endpoint has now, so that a test can call it into doubt.
+    /// Returns the id of the endpoint's current client, for tests.
     #[cfg(test)]
     pub(super) fn place_of(&self, index: usize) -> Option<ConnectionId> {
         self.endpoints[index].connected().map(|connection| connection.place)
     }
 
-    /// The error of a stream that ran at this place.
+    /// Returns the error of a stream on this connection.
     pub(super) fn stream_error(&self, place: ConnectionId, error: &etcd_client::Error) -> EtcdError {
         match failure(error) {
             EndpointError::Definite(kind, reason) => self.stream_failed(place, kind, reason),
@@ -305,14 +304,14 @@ impl Pool {
         }
     }
 
-    /// The same, in our own words.
+    /// As the method above, with a message of our own.
     pub(super) fn stream_failed(&self, place: ConnectionId, kind: EtcdErrorKind, reason: String) -> EtcdError {
         EtcdError::definite(kind, &self.endpoints[place.endpoint].url, reason)
     }
 }
 
 impl Endpoint {
-    /// A slot is only ever replaced as a whole, so that a panic elsewhere cannot have left it half written.
+    /// A slot is only replaced as a whole, so a panic cannot leave it half written.
     pub(super) fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,11 +321,11 @@ impl Endpoint {
     }
 }
 
-/// What a failure at one endpoint means for the others.
+/// Returns what a failure at one endpoint means for the others.
 fn failure(error: &etcd_client::Error) -> EndpointError {
     match classify(error) {
         Recovery::Definite(kind) => EndpointError::Definite(kind, describe(error)),
-        // Here the token was new already.
+        // The token was new already.
         Recovery::StaleToken => EndpointError::Definite(EtcdErrorKind::Denied, describe(error)),
         Recovery::Elsewhere | Recovery::Broken => EndpointError::Elsewhere(describe(error)),
     }

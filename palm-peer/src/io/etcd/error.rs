@@ -1,28 +1,28 @@
-//! What can go wrong at etcd, and whether it is worth asking another member.
+//! Errors of etcd, and whether another member should be tried.
 
 use std::{error::Error as _, fmt, time::Duration};
 
-/// What kind of failure it was: what a caller may branch on.
+/// The kind of an error, for callers that branch on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EtcdErrorKind {
-    /// No endpoint gave an answer. Whether the request was carried out is unknown.
+    /// No endpoint answered. It is unknown whether the request was carried out.
     Unreachable,
-    /// As `Unreachable`, and at an endpoint at least because of TLS: it fails until somebody mends certificates or settings.
+    /// As `Unreachable`, at one endpoint at least because of TLS: it fails until certificates or settings are corrected.
     Tls,
     /// etcd refused: wrong password, or no permission. Nothing was changed.
     Denied,
-    /// Request or answer is larger than etcd or we allow. Nothing was changed.
+    /// The request or response is larger than etcd or PALM allows. Nothing was changed.
     TooLarge,
-    /// The lease is not there (any more). Nothing was changed.
+    /// The lease does not exist (any more). Nothing was changed.
     LeaseGone,
-    /// The request or the settings make no sense to etcd. Nothing was changed.
+    /// The request or the settings are invalid. Nothing was changed.
     Invalid,
-    /// etcd's alarm `NOSPACE` is raised: it takes deletions and renewals of leases, but nothing new. Nothing was changed.
+    /// etcd's alarm `NOSPACE` is raised: it accepts deletions and lease renewals, but no puts. Nothing was changed.
     NoSpace,
-    /// Another cluster than before answers there, and nothing that it says is used.
+    /// Another cluster than before answers there; its responses are not used.
     WrongCluster,
-    /// Anything else that etcd said.
+    /// Any other error of etcd.
     Other,
 }
 
@@ -30,7 +30,7 @@ pub enum EtcdErrorKind {
 #[derive(Debug, Clone)]
 pub struct EtcdError {
     kind: EtcdErrorKind,
-    /// For each endpoint that was asked the last thing that went wrong.
+    /// The last error of each endpoint that was tried.
     reasons: Vec<(String, String)>,
 }
 
@@ -40,26 +40,25 @@ impl EtcdError {
         Self { kind, reasons: vec![(endpoint.to_owned(), reason)] }
     }
 
-    /// All endpoints were asked in vain.
+    /// All endpoints failed.
     pub(super) fn of_all(kind: EtcdErrorKind, reasons: Vec<(String, String)>) -> Self {
         Self { kind, reasons }
     }
 
-    /// Whether etcd may yet do what it did not do now.
+    /// Returns whether a retry may succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         use EtcdErrorKind::{LeaseGone, Other, Tls, Unreachable, WrongCluster};
         matches!(self.kind, Unreachable | Tls | Other | LeaseGone | WrongCluster)
     }
 
-    /// Whether etcd answered, and goes on refusing until a person changes something: worth a warning wherever the request
-    /// is made again and again.
+    /// Returns whether etcd refuses until an administrator changes something: worth a warning where the request is retried.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         !matches!(self.kind, EtcdErrorKind::Unreachable | EtcdErrorKind::LeaseGone)
     }
 
-    /// What kind of failure it was.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> EtcdErrorKind {
         self.kind
@@ -109,21 +108,21 @@ impl fmt::Display for EtcdError {
 
 impl std::error::Error for EtcdError {}
 
-/// What to do about a failure.
+/// How to recover from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recovery {
-    /// This is the answer; another endpoint would say the same.
+    /// The error is definite: another endpoint would return the same.
     Definite(EtcdErrorKind),
-    /// Our token expired, or is older than etcd's users: authenticate again.
+    /// The token expired, or is older than etcd's users: authenticate again.
     StaleToken,
-    /// The member cannot answer now, though the connection is good: ask another.
+    /// The member cannot answer now, though the connection works: try another member.
     Elsewhere,
-    /// The connection is broken: open another, here or elsewhere.
+    /// The connection is broken: open another one, here or elsewhere.
     Broken,
 }
 
-/// Judges a failure. etcd's codes are too coarse (one code for "too many requests" and "disk full"), so its words,
-/// which its own Go client matches too, come first.
+/// Classifies a failure. etcd's codes are too coarse (one code for "too many requests" and "disk full"), so its messages, which its
+/// own Go client matches too, come first.
 pub(super) fn classify(error: &etcd_client::Error) -> Recovery {
     use etcd_client::Error;
     match error {
@@ -141,13 +140,13 @@ pub(super) fn classify(error: &etcd_client::Error) -> Recovery {
     }
 }
 
-/// The verdict that etcd's words alone allow.
+/// Classifies by etcd's message.
 fn classify_message(message: &str) -> Option<Recovery> {
     use EtcdErrorKind::{Denied, LeaseGone, NoSpace, TooLarge};
     const TABLE: &[(&str, Recovery)] = &[
         ("invalid auth token", Recovery::StaleToken),
         ("revision of auth store is old", Recovery::StaleToken),
-        // No token, although authentication is on: it was switched on after we connected.
+        // No token, although authentication is on: it was enabled after we connected.
         ("user name is empty", Recovery::StaleToken),
         ("lease not found", Recovery::Definite(LeaseGone)),
         ("database space exceeded", Recovery::Definite(NoSpace)),
@@ -166,16 +165,16 @@ fn classify_message(message: &str) -> Option<Recovery> {
     TABLE.iter().find(|(part, _)| message.contains(part)).map(|&(_, recovery)| recovery)
 }
 
-/// The verdict for gRPC's number of a code, when the words say nothing that we know. The code's own type is
-/// tonic's, of which this crate otherwise needs nothing.
+/// Classifies by the number of the gRPC code, when the message is unknown. The type of the code is tonic's, which this crate does not
+/// depend on otherwise.
 fn classify_code(code: i32, message: &str) -> Recovery {
     let from_etcd = message.starts_with("etcdserver:");
     match code {
-        // unavailable, deadline exceeded, data loss, said by etcd: this member stops, starts, or is corrupt
+        // unavailable, deadline exceeded, data loss, from etcd: this member stops, starts, or is corrupt
         14 | 4 | 15 if from_etcd => Recovery::Elsewhere,
-        // unknown or internal, said by etcd
+        // unknown or internal, from etcd
         2 | 13 if from_etcd => Recovery::Definite(EtcdErrorKind::Other),
-        // cancelled, unknown, deadline exceeded, aborted, internal, unavailable: said by the transport
+        // cancelled, unknown, deadline exceeded, aborted, internal, unavailable: from the transport
         1 | 2 | 4 | 10 | 13 | 14 | 15 => Recovery::Broken,
         // permission denied, unauthenticated
         7 => Recovery::Definite(EtcdErrorKind::Denied),
@@ -186,7 +185,7 @@ fn classify_code(code: i32, message: &str) -> Recovery {
     }
 }
 
-/// The failure in words, with what caused it: "connection refused" is at the end of the chain.
+/// Returns the message of an error with its causes: "connection refused" is at the end of the chain.
 pub(super) fn describe(error: &etcd_client::Error) -> String {
     let etcd_client::Error::GRpcStatus(status) = error else {
         return error.to_string();
@@ -203,7 +202,7 @@ pub(super) fn describe(error: &etcd_client::Error) -> String {
     text
 }
 
-/// The words for an endpoint that was silent.
+/// Returns the message for an endpoint that did not answer.
 pub(super) fn silence(limit: Duration) -> String {
     format!("no answer within {limit:?}")
 }

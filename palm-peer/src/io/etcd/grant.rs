@@ -1,4 +1,4 @@
-//! Leases under ids of our own choice, so that asking for one again makes no second one.
+//! Leases with ids chosen by the client, so that a repeated grant does not create a second lease.
 
 use std::{
     sync::{
@@ -24,31 +24,31 @@ use palm_proto::types::ids::LeaseId;
 pub(crate) struct Granted {
     /// Its id.
     pub id: LeaseId,
-    /// Its TTL, which may be longer than what was asked for.
+    /// Its TTL, which may be longer than requested.
     pub ttl: Duration,
-    /// It was not granted before this moment: its TTL counts from here.
+    /// The moment before the grant was sent: the TTL counts from here.
     pub asked: Instant,
 }
 
-/// A lease that is asked for until etcd answers. All attempts name the same id, so they make one lease, whichever of them
-/// etcd carried out.
+/// A lease that is requested until etcd answers. All attempts use the same id, so they create one lease, whichever of them etcd
+/// carried out.
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseRequest {
     id: LeaseId,
     ttl: Duration,
-    /// When it was asked for first.
+    /// When it was first requested.
     first: Option<Instant>,
     /// Whether the id may have reached etcd.
     sent: Arc<AtomicBool>,
 }
 
 impl LeaseRequest {
-    /// A request for a lease of this TTL, rounded up to whole seconds.
+    /// Creates a request for a lease of this TTL, rounded up to whole seconds.
     pub(crate) fn new(ttl: Duration) -> Self {
         Self { id: random_id(), ttl, first: None, sent: Arc::default() }
     }
 
-    /// The id of the lease, if etcd may have granted it.
+    /// Returns the id of the lease, if etcd may have granted it.
     pub(crate) fn maybe_granted(&self) -> Option<LeaseId> {
         self.sent.load(Ordering::Relaxed).then_some(self.id)
     }
@@ -59,24 +59,24 @@ impl LeaseRequest {
     }
 }
 
-/// What came of one attempt.
+/// The outcome of one attempt.
 enum Outcome {
-    /// This attempt made the lease.
+    /// This attempt created the lease.
     New(Duration),
-    /// An earlier attempt made it, whose answer was lost.
+    /// An earlier attempt, whose response was lost, created it.
     Earlier(Duration),
-    /// The lease of that id is somebody else's, or was ours and has expired meanwhile.
+    /// The lease with that id belongs to another client, or was ours and has expired.
     Unusable,
 }
 
 impl Etcd {
-    /// Gets a lease. The TTL is rounded up to whole seconds; etcd makes it longer if it is shorter than its own minimum. Where
-    /// the answer was lost, the lease may exist; it ends by itself.
+    /// Requests a lease. The TTL is rounded up to whole seconds, and etcd extends it to its own minimum. If the response is lost, the
+    /// lease may exist until it expires.
     pub(crate) async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
         self.grant(&mut LeaseRequest::new(ttl)).await
     }
 
-    /// As [`grant_lease`](Self::grant_lease), for a request that can be made again when it failed.
+    /// As [`grant_lease`](Self::grant_lease), for a request that can be repeated after a failure.
     pub(crate) async fn grant(&self, request: &mut LeaseRequest) -> Result<Granted, EtcdError> {
         loop {
             let now = Instant::now();
@@ -122,11 +122,11 @@ fn whole_seconds(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// A positive number of 63 random bits, which no other process of the mesh comes up with. From the system's randomness: that
-/// of `fastrand` begins with the clock, and hosts start together.
+/// Returns a positive number of 63 random bits, unique in the mesh. From the system's randomness: `fastrand` is seeded with the clock,
+/// and hosts may start together.
 fn random_id() -> LeaseId {
     loop {
-        // The six bits that are fixed in each half are not the same ones.
+        // The fixed bits of a uuid are at different positions in its two halves.
         let (high, low) = Uuid::new_v4().as_u64_pair();
         if let Some(id) = LeaseId::new(((high ^ low) & (u64::MAX >> 1)).cast_signed()) {
             return id;

@@ -1,4 +1,4 @@
-//! Which cluster answers, and whether its history went back: looks at the header of every answer.
+//! Checks the header of every response: which cluster answers, and whether its history went back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,37 +11,37 @@ use palm_proto::{
     types::ids::Revision,
 };
 
-/// What an answer said beside its header.
+/// A response with its header.
 pub(super) struct Response<T> {
-    /// None when the crate keeps it.
+    /// `None` when the crate does not expose it.
     pub(super) header: Option<Header>,
     pub(super) value: T,
 }
 
 impl<T> Response<T> {
-    /// The answer to a range or a transaction: a quorum agreed on its revision.
+    /// Creates the response to a range or a transaction, which is linearizable.
     pub(super) fn by_quorum(header: Option<&ResponseHeader>, value: T) -> Self {
         let revision = header.map(|header| Revision(header.revision()));
         Self { header: Some(Header { cluster: cluster_of(header), revision }), value }
     }
 
-    /// An answer that one member gave alone, which may lag.
+    /// Creates the response of a single member, which may lag.
     pub(super) fn by_member(header: Option<&ResponseHeader>, value: T) -> Self {
         Self { header: Some(member_header(header)), value }
     }
 }
 
-/// The header of an answer that one member gave alone.
+/// Returns the header of a response of a single member.
 pub(super) fn member_header(header: Option<&ResponseHeader>) -> Header {
     Header { cluster: cluster_of(header), revision: None }
 }
 
-/// The cluster in a header. etcd sets it always.
+/// Returns the cluster in a header, which etcd always sets.
 pub(super) fn cluster_of(header: Option<&ResponseHeader>) -> ClusterId {
     ClusterId(header.map_or(0, ResponseHeader::cluster_id))
 }
 
-/// What all who talk to etcd through one handle know of its history.
+/// What the users of one handle know about etcd's history.
 pub(super) struct History {
     state: Mutex<EtcdHistory>,
     epochs: watch::Sender<u64>,
@@ -53,7 +53,7 @@ impl History {
         Self { state: Mutex::new(state), epochs: watch::channel(0).0, logged: Mutex::default() }
     }
 
-    /// The state is plain data, and whole after each call.
+    /// The state is plain data, and consistent after each call.
     fn state(&self) -> MutexGuard<'_, EtcdHistory> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,7 +66,7 @@ impl History {
         self.state().identify(reported);
     }
 
-    /// To be kept with a request until its answer.
+    /// Returns what is known now, to be kept with a request until its response.
     pub(super) fn sent(&self) -> Sent {
         self.state().sent()
     }
@@ -80,7 +80,7 @@ impl History {
         self.epochs.subscribe()
     }
 
-    /// Whether the answer may be used; why not, when it is another cluster's.
+    /// Returns whether the response may be used; an error when it comes from another cluster.
     pub(super) fn accept(&self, endpoint: usize, url: &str, sent: Sent, header: Header) -> Result<bool, String> {
         let (verdict, epoch) = {
             let mut state = self.state();
@@ -113,7 +113,7 @@ impl History {
         Ok(true)
     }
 
-    /// A watch found a key in a state that is older than what it told before: the history of that `epoch` is over.
+    /// A watch found an older version of a key than before: the history of that `epoch` is over.
     pub(super) fn went_back(&self, epoch: u64, evidence: &str) {
         let mut state = self.state();
         if state.went_back(epoch) {
@@ -124,7 +124,7 @@ impl History {
         }
     }
 
-    /// Whether to log this now, and not only at the level of details.
+    /// Returns whether to log this now as a warning, and not only at DEBUG.
     pub(super) fn should_log(&self, what: String) -> Option<Suppressed> {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         logged.should_log(what, Instant::now().into_std())

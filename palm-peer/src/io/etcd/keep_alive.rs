@@ -1,4 +1,4 @@
-//! Renewals of one lease over one stream.
+//! Keep-alives of one lease over one stream.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use super::{
 };
 use palm_proto::types::ids::LeaseId;
 
-/// A stream to one endpoint, over which one lease is renewed. It never moves to another endpoint by itself.
+/// A stream to one endpoint that renews one lease. It never moves to another endpoint by itself.
 pub(crate) struct KeepAlive {
-    /// Keeps the thread running that the stream lives on.
+    /// Keeps the stream's thread running.
     etcd: Etcd,
     connection: Connection,
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
-    /// Renewals that were sent and whose answer has not been read.
+    /// The number of renewals that were sent and whose response has not been read.
     unanswered: u64,
     broken: bool,
 }
@@ -31,7 +31,7 @@ impl KeepAlive {
     pub(super) async fn open(etcd: &Etcd, lease: LeaseId) -> Result<Self, EtcdError> {
         let (connection, keeper, answers) = etcd
             .request(move |connection| async move {
-                // A lease that the cluster knows is one that it gave: the header of this first answer need not be seen.
+                // A cluster that knows the lease has granted it: the header of this first response need not be checked.
                 let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
                 Ok(Response { header: None, value: (connection, keeper, answers) })
             })
@@ -39,14 +39,14 @@ impl KeepAlive {
         Ok(Self { etcd: etcd.clone(), connection, keeper, answers, unanswered: 0, broken: false })
     }
 
-    /// Renews the lease: `Some` is its TTL from now on, `None` means that etcd no longer has it.
+    /// Renews the lease. Returns its new TTL; `None` when etcd no longer has it.
     ///
-    /// The lease counts as held until that TTL after the moment **before** this was called. Takes the request timeout at most,
-    /// or four times as long where there is no other endpoint to go to and the connection lives. Cancel safe: the answer to an
-    /// abandoned renewal is never taken for that of a later one.
+    /// The lease counts as held until that TTL after the moment **before** this was called. Takes at most the request timeout, or four
+    /// times as long if there is no other endpoint and the connection is alive. Cancel safe: the response to an abandoned renewal is
+    /// never taken for that of a later one.
     ///
-    /// After an error every later call fails, too: open another stream by [`Etcd::keep_alive`], which begins at another
-    /// endpoint. Whether the lease was renewed is unknown.
+    /// After an error every later call fails too, and it is unknown whether the lease was renewed: open another stream by
+    /// [`Etcd::keep_alive`], which begins at another endpoint.
     pub(crate) async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
         if self.broken {
             let reason = "the stream of renewals broke before".to_owned();
@@ -64,7 +64,7 @@ impl KeepAlive {
             }
             Err(RenewalError::Silent(reason)) => {
                 self.broken = true;
-                // The connection may be well: what else uses it finds out by itself.
+                // The connection may work: its other users check that themselves.
                 self.etcd.pool().move_on(self.connection.place);
                 return Err(self.failed(EtcdErrorKind::Unreachable, reason));
             }
@@ -82,9 +82,9 @@ impl KeepAlive {
         Err(error)
     }
 
-    /// Sends a renewal and waits for the answer to this very one: etcd answers each, in their order.
+    /// Sends a renewal and waits for its own response: etcd answers all of them in order.
     async fn exchange(&mut self) -> Result<Option<Duration>, RenewalError> {
-        // After a break this still says Ok; the answers' end tells.
+        // After a break this still returns Ok; the end of the responses shows it.
         self.keeper.keep_alive().await.map_err(|_| RenewalError::Ended)?;
         self.unanswered += 1;
         loop {
@@ -107,9 +107,8 @@ impl KeepAlive {
     }
 }
 
-/// Waits for as long as the answer to a renewal may take, and says what there was none within: the request timeout, if there are
-/// other endpoints; else longer, as long as the connection lives, for another stream to the same etcd would not be answered
-/// sooner.
+/// Waits for as long as the response to a renewal may take, and returns the error message: the request timeout, if there are other
+/// endpoints; otherwise longer, while the connection is alive, since another stream to the same etcd would not be faster.
 async fn max_wait(etcd: Etcd, connection: Connection) -> String {
     let pool = etcd.pool().clone();
     let (timeout, late) = (pool.request_timeout(), pool.request_timeout() / 2);
@@ -124,7 +123,7 @@ async fn max_wait(etcd: Etcd, connection: Connection) -> String {
     }
 }
 
-/// Why a renewal has no answer.
+/// Why a renewal has no response.
 enum RenewalError {
     Ended,
     Silent(String),

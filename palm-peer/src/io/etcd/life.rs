@@ -1,4 +1,4 @@
-//! Whether a connection lives. A slow answer proves nothing, and ends no stream.
+//! Whether a connection is alive. A slow response proves nothing, and ends no stream.
 
 use std::{
     sync::{
@@ -22,28 +22,28 @@ use super::{
 };
 use crate::io::tasks::Name;
 
-/// How long requests have more patience after one was slow over a connection that lives.
+/// How long the request timeout is extended after a slow response over a live connection.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 
-/// Why to look whether a connection lives.
+/// Why a connection is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// An answer is late.
+    /// A response is late.
     Slow,
     /// A request failed, or its token was stale: the next request opens another connection.
     Failed,
 }
 
-/// What all who use a connection know of it.
+/// The shared state of a connection.
 #[derive(Clone)]
 pub(super) struct Life(Arc<Shared>);
 
 struct Shared {
-    /// It swallows what is sent: streams on it end.
+    /// It is black-holed: streams on it end.
     silent: watch::Sender<bool>,
-    /// Sent to when something comes over it.
+    /// Notified when something arrives.
     received: watch::Sender<()>,
-    /// Until when it is known to be slow.
+    /// Until when it counts as slow.
     slow: Mutex<Option<Instant>>,
     checking: AtomicBool,
     /// Counts the checks.
@@ -65,29 +65,29 @@ impl Life {
         *self.0.silent.borrow()
     }
 
-    /// Something came over the connection.
+    /// Records that something arrived.
     pub(super) fn received(&self) {
         self.0.received.send_replace(());
     }
 
-    /// Whether answers were late a short while ago, although the connection lived.
+    /// Returns whether responses were late a short while ago, although the connection was alive.
     pub(super) fn is_slow(&self) -> bool {
         self.0.slow.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Ends once the connection is known to be silent. Cancel safe.
+    /// Ends once the connection is known to be dead. Cancel safe.
     pub(super) async fn silent(&self) {
         // The sender lives as long as this.
         let _ = self.0.silent.subscribe().wait_for(|silent| *silent).await;
     }
 
-    /// Tells of each check, in which a stream helps that asks for a sign of life.
+    /// Notifies of each check, to which a stream contributes by a request that must be answered.
     pub(super) fn checks(&self) -> watch::Receiver<u64> {
         self.0.checks.subscribe()
     }
 
-    /// Looks whether the connection lives: it is silent when nothing at all comes over it within `limit`, not even the answer to
-    /// a question for which a member needs neither its disk nor the other members.
+    /// Checks whether the connection is alive: it is dead when nothing arrives within `limit`, not even the response to a request that
+    /// a member answers without its disk and the other members.
     pub(super) fn check(&self, thread: &Handle, doubt: Doubt, client: Client, limit: Duration) {
         if doubt == Doubt::Slow && self.0.checking.swap(true, Ordering::Relaxed) {
             return;
@@ -99,7 +99,7 @@ impl Life {
             let mut client = client;
             let status = async {
                 match client.status().await {
-                    // That this request was broken off proves nothing for the streams, which hear of it if the connection is.
+                    // The end of this request proves nothing about the streams, which notice by themselves if the connection broke.
                     Err(error) if classify(&error) == Recovery::Broken => pending().await,
                     Ok(_) | Err(_) => {}
                 }

@@ -1,7 +1,7 @@
-//! TCP connections whose tasks live on etcd's thread: that thread waits for them itself.
+//! TCP connections whose tasks run on etcd's thread, which polls their sockets itself.
 //!
-//! Over the library's executor, each answer would wake three threads in turn: the one that waits for all sockets, the one that the task
-//! lives on, and the first one again, to wait anew. For a leader of thousands that is most of what a probe costs.
+//! Over the library's executor, each answer would wake three threads in turn: the one that polls all sockets, the one of the task, and
+//! the first one again. For a leader of thousands of servers that is most of the cost of a probe.
 
 use super::Etcd;
 use futures::{AsyncRead, AsyncWrite};
@@ -21,7 +21,7 @@ use tokio::{
     },
 };
 
-/// A connection that etcd's thread waits for. It ends with that thread.
+/// A connection polled by etcd's thread. It ends with that thread.
 #[derive(Debug)]
 pub(crate) struct LocalStream(TcpStream);
 
@@ -34,7 +34,7 @@ pub(crate) struct LocalReader(OwnedReadHalf);
 pub(crate) struct LocalWriter(OwnedWriteHalf);
 
 impl Etcd {
-    /// Connects to a TCP address, for tasks that live on this handle's thread. Fails when nobody lets us in.
+    /// Connects to a TCP address, for tasks on this handle's thread.
     pub(crate) async fn connect_tcp(&self, address: SocketAddr) -> io::Result<LocalStream> {
         let handle = self.0.thread.handle();
         let mut connecting = pin!(TcpStream::connect(address));
@@ -49,7 +49,7 @@ impl Etcd {
 }
 
 impl LocalStream {
-    /// Its two sides, for two tasks.
+    /// Splits it into its two sides, for two tasks.
     pub(crate) fn into_split(self) -> (LocalReader, LocalWriter) {
         let (reader, writer) = self.0.into_split();
         (LocalReader(reader), LocalWriter(writer))
@@ -62,7 +62,7 @@ impl AsFd for LocalStream {
     }
 }
 
-/// tokio's streams under the traits of `futures`.
+/// tokio's streams with the traits of `futures`.
 macro_rules! readable {
     ($stream:ty) => {
         impl AsyncRead for $stream {

@@ -1,8 +1,8 @@
 //! etcd: the only user of `etcd-client`, and of the `tokio` that it needs.
 //!
-//! The crate asks much of its user: it has no default timeout, sends requests to members that are dead, never resumes
-//! a watch, and needs tokio while the rest of PALM needs no particular runtime. All of that ends here. The futures of
-//! this module run on any executor: each request is a task on one thread of our own, and the caller only waits for it.
+//! The crate has no default timeout, sends requests to dead members, never resumes a watch, and needs tokio, while the rest of PALM
+//! needs no particular runtime. This module handles all of that. Its futures run on any executor: each request is a task on one
+//! thread of our own, and the caller only waits for it.
 
 mod cluster;
 mod connecting;
@@ -65,11 +65,11 @@ use palm_proto::{
 /// All clones share one thread, which ends when the last of them (and of the [`Watch`]es and [`KeepAlive`]s made by them)
 /// is dropped. Nothing is connected before the first request.
 ///
-/// A request goes to one endpoint after the other until one answers. Each may take the request timeout; the time until
-/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most as many of them as there are endpoints (twice that, when
-/// connections break at the very end of their time). While all endpoints are slow, but their connections live, each may take
-/// four times as long. A request that is late ends no watch and no stream of renewals. Dropping the future of a request gives the request up; whether
-/// etcd carries it out is then unknown.
+/// A request is tried at one endpoint after the other until one answers. Each may take the request timeout; the time until
+/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most that times the number of endpoints (twice that, when connections break at
+/// the very end of their time). While all endpoints are slow, but their connections are alive, each may take four times as long. A
+/// late request ends no watch and no keep-alive stream. Dropping the future of a request cancels it; it is then unknown whether etcd
+/// carries it out.
 #[derive(Clone)]
 pub(crate) struct Etcd(Arc<Shared>);
 
@@ -80,8 +80,8 @@ struct Shared {
 }
 
 impl Etcd {
-    /// Starts the thread; does not connect yet. Fails when the settings contradict themselves (`InvalidInput`), or the system
-    /// gives no thread.
+    /// Starts the thread; does not connect yet. Fails when the settings contradict each other (`InvalidInput`), or the system refuses
+    /// a thread.
     pub(crate) fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
         settings.check()?;
         Self::start_with(thread_name, settings, None)
@@ -93,8 +93,8 @@ impl Etcd {
         Ok(Self(Arc::new(Shared { thread, pool, settings })))
     }
 
-    /// Another handle to the same etcd, with a thread and connections of its own: what it does holds up nobody else's renewals.
-    /// Fails when the system gives no thread.
+    /// Returns another handle to the same etcd, with its own thread and connections: its work does not delay the renewals of others.
+    /// Fails when the system refuses a thread.
     pub(crate) fn beside(&self, thread_name: &str) -> io::Result<Self> {
         Self::start_with(thread_name, self.0.settings.clone(), Some(Arc::clone(&self.pool().history)))
     }
@@ -111,8 +111,7 @@ impl Etcd {
         self.0.thread.spawn(name, future)
     }
 
-    /// As [`spawn`](Self::spawn), for what must not be missing: after a panic, it is started anew. Dropping the
-    /// returned handle ends it.
+    /// As [`spawn`](Self::spawn), for tasks that must always run: after a panic, it is restarted. Dropping the returned handle ends it.
     pub(crate) fn keep<F>(
         &self,
         supervisor: &Supervisor,
@@ -139,7 +138,7 @@ impl Etcd {
         .await
     }
 
-    /// Reads all keys that begin so, in their order; all keys of etcd's if empty.
+    /// Reads all keys with this prefix, sorted; all keys of etcd if it is empty.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Listing, EtcdError> {
         let prefix = prefix.to_owned();
         self.request(move |connection| {
@@ -154,7 +153,7 @@ impl Etcd {
         .await
     }
 
-    /// Reads up to `max` of the keys that begin so: the latest first, of those that were created no later than `before`.
+    /// Reads up to `max` keys with this prefix: the latest first, of those created no later than `before`.
     pub(crate) async fn list_latest(
         &self,
         prefix: &str,
@@ -166,7 +165,7 @@ impl Etcd {
             let prefix = prefix.clone();
             async move {
                 let options = prefix_options(&prefix)
-                    // 0 is no bound.
+                    // 0 means no limit.
                     .with_max_create_revision(before.map_or(0, |revision| revision.0))
                     .with_sort(SortTarget::Create, SortOrder::Descend)
                     .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
@@ -177,11 +176,11 @@ impl Etcd {
         .await
     }
 
-    /// Carries a transaction out.
+    /// Runs a transaction.
     ///
-    /// An attempt whose answer is lost is made again, so a guarded transaction may say `succeeded: false` although its
-    /// first attempt went through: see [`TxnOutcome::succeeded`]. One without guards may be carried out twice, which its
-    /// operations (put, delete) bear.
+    /// An attempt whose response is lost is repeated, so a guarded transaction may return `succeeded: false` although its first
+    /// attempt succeeded: see [`TxnOutcome::succeeded`]. One without guards may run twice; its operations (put, delete) are
+    /// idempotent.
     pub(crate) async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
         self.request(move |connection| {
             let transaction = transaction.to_etcd();
@@ -193,7 +192,7 @@ impl Etcd {
         .await
     }
 
-    /// Ends a lease, and every key on it. A lease that is gone already is no error.
+    /// Revokes a lease, which deletes every key on it. A lease that is gone already is not an error.
     pub(crate) async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
         let revoked = self
             .request(move |connection| async move {
@@ -207,12 +206,12 @@ impl Etcd {
         }
     }
 
-    /// How long a lease would still live without renewals, in whole seconds. `None`: it is gone.
+    /// Returns the remaining TTL of a lease, in whole seconds. `None`: it is gone.
     pub(crate) async fn lease_ttl(&self, id: LeaseId) -> Result<Option<Duration>, EtcdError> {
         let left = self
             .request(move |connection| async move {
                 let lease = connection.client().lease_time_to_live(id.value(), None).await?;
-                // etcd says -1 for a lease that is gone.
+                // etcd returns -1 for a lease that is gone.
                 let ttl = u64::try_from(lease.ttl()).ok().map(Duration::from_secs);
                 Ok(Response::by_member(lease.header(), ttl))
             })
@@ -223,24 +222,24 @@ impl Etcd {
         }
     }
 
-    /// Opens a stream of renewals to one endpoint, with a first renewal. Fails with [`LeaseGone`](EtcdErrorKind::LeaseGone)
-    /// when there is no such lease; else as [`EtcdErrorKind`] says.
+    /// Opens a keep-alive stream to one endpoint, with a first renewal. Fails with [`LeaseGone`](EtcdErrorKind::LeaseGone) when there
+    /// is no such lease.
     pub(crate) async fn keep_alive(&self, id: LeaseId) -> Result<KeepAlive, EtcdError> {
         KeepAlive::open(self, id).await
     }
 
-    /// Watches a key or a prefix, beginning with what is there.
+    /// Watches a key or a prefix, beginning with the existing keys.
     pub(crate) fn watch(&self, target: Target) -> Watch {
         Watch::start(self.clone(), target)
     }
 
-    /// Counts etcd's histories, from 0: another one began when etcd went back to an earlier revision, as when a backup is
-    /// restored, or when another cluster took its place. Revisions of different ones cannot be compared.
+    /// Returns the number of etcd's history, from 0: a new one begins when etcd goes back to an earlier revision, as when a backup is
+    /// restored, or when another cluster replaces it. Revisions of different histories cannot be compared.
     pub(crate) fn epoch(&self) -> u64 {
         self.pool().history.epoch()
     }
 
-    /// Waits until the history is another one than that of `epoch`. Cancel safe.
+    /// Waits until the history is not that of `epoch` any more. Cancel safe.
     pub(crate) async fn history_after(&self, epoch: u64) -> u64 {
         let mut epochs = self.pool().history.epochs();
         let found = epochs.wait_for(|found| *found != epoch).await.map(|found| *found);
@@ -248,8 +247,8 @@ impl Etcd {
         found.unwrap_or(epoch)
     }
 
-    /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
-    /// for somebody must do something; anything else in the details, for it passes. `what` begins the line.
+    /// Logs the failure of a request that will be retried: a permanent refusal as a warning, at once and then once a minute, because an
+    /// administrator must act; anything else at DEBUG, because it passes. `what` begins the line.
     pub(crate) fn log_failure(&self, what: &str, error: &EtcdError) {
         self.pool().log_failure(what, error);
     }
@@ -266,7 +265,7 @@ impl Etcd {
         .await
     }
 
-    /// Takes a request around the endpoints, on etcd's thread.
+    /// Runs a request with failover between the endpoints, on etcd's thread.
     async fn request<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
     where
         T: Send + 'static,
@@ -275,7 +274,7 @@ impl Etcd {
     {
         let pool = self.0.pool.clone();
         let task = self.spawn(Name::EtcdRequest, async move { pool.try_endpoints(request).await });
-        // The thread lives as long as this handle, and nobody else can abort the task: only a panic ends it early.
+        // The thread lives as long as this handle, and nothing else can abort the task: only a panic ends it early.
         AbortOnDrop(task)
             .await
             .unwrap_or_else(|lost| Err(EtcdError::definite(EtcdErrorKind::Other, "PALM itself", lost.to_string())))
@@ -285,7 +284,7 @@ impl Etcd {
         &self.0.pool
     }
 
-    /// A future that ends after a while, on any executor.
+    /// Returns a future that ends after this time, on any executor.
     fn timer(&self, after: Duration) -> impl Future<Output = ()> + Send + use<> {
         self.0.thread.timer(after)
     }

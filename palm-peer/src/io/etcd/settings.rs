@@ -1,32 +1,31 @@
-//! Where etcd is and how to talk to it.
+//! The settings of the connection to etcd.
 
 use crate::io::tls::EtcdTls;
 use std::{fmt, io, sync::Arc, time::Duration};
 
-/// Where etcd is, who we are to it, and how long to wait for it.
+/// The endpoints of etcd, the credentials, and the timeouts.
 #[derive(Clone)]
 pub(crate) struct EtcdSettings {
-    /// Every member that may be asked, as `http://host:port`, `https://host:port` or `host:port`. At least one.
+    /// The endpoints, as `http://host:port`, `https://host:port` or `host:port`. At least one.
     pub endpoints: Vec<String>,
-    /// Name and password of etcd's own users, when its authentication is on. Never in the endpoints: those are shown.
+    /// Name and password of a user of etcd, when its authentication is on. Not in the endpoints, which are logged.
     pub user: Option<(String, String)>,
-    /// For `https` endpoints. All endpoints must be of one kind. Asked for anew for each connection, for certificates are
-    /// replaced while programs run; when it fails, what it gave last is used.
+    /// The TLS material for `https` endpoints. All endpoints must have the same scheme. It is read again for each connection, because
+    /// certificates are rotated at run time; if that fails, the last one is used.
     pub tls: Option<TlsSource>,
-    /// How long one endpoint may take to answer one request. A request may take as many times this as there are
-    /// endpoints, if all of them are silent.
+    /// How long one endpoint may take to answer one request. If all endpoints are silent, a request takes this times their number.
     pub request_timeout: Duration,
-    /// How long another cluster must have answered, and the known one not, until it is taken for its successor. By then
-    /// every lease must be lost.
+    /// How long another cluster must have answered, and the known one not, until it is accepted as its successor. By then every lease
+    /// must be lost.
     pub cluster_lost_after: Duration,
 }
 
 impl EtcdSettings {
-    /// Long enough for an election among etcd's members to be over at the next endpoint, short enough for three
-    /// silent members to be asked within a lease of 10 s.
+    /// Long enough for an election among etcd's members to end before the next endpoint is tried, short enough for three silent members
+    /// to be tried within a lease of 10 s.
     pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// Config for these endpoints, without user and TLS.
+    /// Creates settings for these endpoints, without user and TLS.
     pub(crate) fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
@@ -37,7 +36,7 @@ impl EtcdSettings {
         }
     }
 
-    /// Refuses what could never work, or would show a password.
+    /// Fails for settings that cannot work, or would expose a password.
     pub(super) fn check(&self) -> io::Result<()> {
         let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         if self.endpoints.is_empty() {
@@ -56,7 +55,7 @@ impl EtcdSettings {
     }
 }
 
-/// Shows no password.
+/// Does not show the password.
 impl fmt::Debug for EtcdSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdSettings")
@@ -69,5 +68,5 @@ impl fmt::Debug for EtcdSettings {
     }
 }
 
-/// Gives the parts of TLS, as they are now.
+/// Returns the current TLS material.
 pub(crate) type TlsSource = Arc<dyn Fn() -> io::Result<EtcdTls> + Send + Sync>;

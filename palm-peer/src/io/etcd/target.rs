@@ -1,13 +1,12 @@
-//! What is watched, and how much of it may wait for a reader.
+//! The target of a watch, and its buffer limit.
 
 use etcd_client::{GetOptions, WatchOptions};
 
 use super::transaction::prefix_options;
 use palm_proto::types::ids::Revision;
 
-/// How many pieces of news may wait for a reader. With more the watch is let go, and lists anew once the reader has
-/// caught up: so neither our memory nor etcd's grows by a reader that is slow, and the connection, which renewals of
-/// leases share, is never clogged by news that nobody reads.
+/// How many updates may wait for a reader. With more, the watch is cancelled and lists again once the reader has caught up: so a slow
+/// reader costs memory neither here nor in etcd, and never blocks the connection, which lease renewals share.
 pub(super) const NEWS_IN_LINE: usize = 1024;
 
 /// What to watch.
@@ -15,7 +14,7 @@ pub(super) const NEWS_IN_LINE: usize = 1024;
 pub(crate) enum Target {
     /// One key.
     Key(String),
-    /// All keys that begin so; all keys of etcd's if empty.
+    /// All keys with this prefix; all keys of etcd if it is empty.
     Prefix(String),
 }
 

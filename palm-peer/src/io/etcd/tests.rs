@@ -1,6 +1,6 @@
-//! The contract with a real etcd: each trap that is known of it and of the crate has a test that keeps it shut.
+//! Tests against a real etcd: each known pitfall of it and of the crate has one.
 //!
-//! The futures are driven by `futures`' bare executor: no test has a tokio context.
+//! The futures are driven by the bare executor of `futures`: no test has a tokio context.
 
 mod auth;
 mod failing;
@@ -16,10 +16,10 @@ use std::{future::Future, time::Duration};
 
 use super::{Change, Etcd, EtcdError, EtcdSettings, KeyValue, Watch};
 
-/// What a test waits for at most where nothing is said of the time it may take.
+/// The default bound of waits.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A handle to these endpoints.
+/// Returns a handle to these endpoints.
 fn handle(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Etcd {
     Etcd::start("palm-etcd", EtcdSettings::new(endpoints)).expect("a thread")
 }
@@ -29,7 +29,7 @@ fn wait<T>(etcd: &Etcd, future: impl Future<Output = T>) -> T {
     within(etcd, PATIENCE, future)
 }
 
-/// The same, with a bound of the test's own.
+/// The same, with another bound.
 #[track_caller]
 fn within<T>(etcd: &Etcd, bound: Duration, future: impl Future<Output = T>) -> T {
     use futures::future::{Either, select};
@@ -43,13 +43,13 @@ fn within<T>(etcd: &Etcd, bound: Duration, future: impl Future<Output = T>) -> T
     })
 }
 
-/// Puts a key that stays.
+/// Puts a key without a lease.
 async fn put(etcd: &Etcd, key: &str, value: &str) -> Result<(), EtcdError> {
     use super::{Lease, Operation, Transaction};
     etcd.transact(Transaction::new().then(Operation::put(key, value, Lease::None))).await.map(|_| ())
 }
 
-/// A change in short: `+key=value`, `-key`, `listed`, `interrupted`.
+/// Returns a change in short form: `+key=value`, `-key`, `listed`, `interrupted`.
 fn short(change: &Change) -> String {
     let value = |item: &KeyValue| String::from_utf8_lossy(&item.value).into_owned();
     match change {
@@ -61,7 +61,7 @@ fn short(change: &Change) -> String {
     }
 }
 
-/// The next changes, in short, up to and with `last`.
+/// Returns the next changes in short form, up to and including `last`.
 #[track_caller]
 fn told(etcd: &Etcd, watch: &mut Watch, last: &str) -> Vec<String> {
     wait(etcd, async {

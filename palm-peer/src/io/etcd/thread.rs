@@ -1,4 +1,4 @@
-//! The thread on which everything that talks to etcd lives.
+//! The thread on which all communication with etcd runs.
 
 use std::{
     fmt,
@@ -21,13 +21,13 @@ use crate::io::{
     threads,
 };
 
-/// How many names of etcd's hosts are looked up at a time, each on a thread. etcd's client has the runtime do so, and each new
-/// try begins another lookup beside one that hangs.
+/// How many host names of etcd are resolved at a time, each on a thread. etcd's client lets the runtime do so, and each retry begins
+/// another lookup beside one that hangs.
 const MAX_LOOKUPS: usize = 32;
 
 /// Keeps the thread running: it ends when this is dropped.
 ///
-/// Nobody joins the thread, for the last handle may be dropped on the thread itself.
+/// The thread is not joined: the last handle may be dropped on the thread itself.
 pub(super) struct Thread {
     handle: Handle,
     /// Never sent to: dropping it is the signal.
@@ -42,11 +42,11 @@ impl Thread {
         let (stop, mut stopped) = oneshot::channel::<()>();
         let mut runtime = Some(runtime);
         threads::start_thread(Name::EtcdThread, name, move || {
-            // The only news there can be is that the sender is gone. After a panic the same tasks go on.
+            // The receiver only ever learns that the sender is gone. After a panic the same tasks continue.
             if let Some(runtime) = &runtime {
                 let _ = runtime.block_on(rigged(Name::EtcdThread, &mut stopped));
             }
-            // A look-up of a name that hangs in the C library must not hold up the end.
+            // A lookup that hangs in the C library must not delay the end.
             if let Some(runtime) = runtime.take() {
                 runtime.shutdown_background();
             }
@@ -55,12 +55,12 @@ impl Thread {
         Ok(Self { handle, _stop: stop })
     }
 
-    /// The runtime of the thread.
+    /// Returns the runtime of the thread.
     pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Runs a future here. A panic is logged with the name.
+    /// Runs a future on this thread. A panic is logged with the name.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
         name: Name,
@@ -69,14 +69,14 @@ impl Thread {
         Task(self.handle.spawn(tasks::logged(name, future)))
     }
 
-    /// A future that ends after a while, on any executor.
+    /// Returns a future that ends after this time, on any executor.
     pub(super) fn timer(&self, after: Duration) -> impl Future<Output = ()> + Send + use<> {
-        // Only making the timer needs tokio's context; what wakes it is this thread.
+        // Only creating the timer needs tokio's context; this thread wakes it.
         let _context = self.handle.enter();
         tokio::time::sleep(after)
     }
 
-    /// Runs what `start` gives here, and starts it anew after a panic.
+    /// Runs the future that `start` returns on this thread, and restarts it after a panic.
     pub(super) fn keep<T, F>(
         &self,
         supervisor: &Supervisor,
@@ -92,23 +92,23 @@ impl Thread {
     }
 }
 
-/// Runs a future on the runtime of etcd's thread. Nobody waits for it; a panic is logged with the name.
+/// Runs a detached future on the runtime of etcd's thread; a panic is logged with the name.
 pub(super) fn spawn_on(handle: &Handle, name: Name, future: impl Future<Output = ()> + Send + 'static) {
     drop(handle.spawn(tasks::logged(name, future)));
 }
 
-/// A future that runs on etcd's thread, and a way to wait for it on any executor. Dropping this lets it run on.
+/// The handle of a future on etcd's thread, which can be awaited on any executor. Dropping it does not end the future.
 #[must_use = "dropping a task lets it run on unobserved"]
 pub(crate) struct Task<T>(JoinHandle<Result<T, String>>);
 
 impl<T: Send + 'static> Task<T> {
-    /// Stops the future where it waits next. Awaiting the task afterwards gives [`TaskLost::Aborted`], or the result if
-    /// it was finished already.
+    /// Aborts the future at its next await point. Awaiting the task afterwards returns [`TaskLost::Aborted`], or the result if it had
+    /// finished already.
     pub(crate) fn abort(&self) {
         self.0.abort();
     }
 
-    /// Whether it has come to an end of any kind.
+    /// Returns whether it has ended in any way.
     pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
@@ -131,7 +131,7 @@ impl<T> Future for Task<T> {
 pub(crate) enum TaskLost {
     /// It was aborted, or its thread ended.
     Aborted,
-    /// It panicked, with these words.
+    /// It panicked, with this message.
     Panicked(String),
 }
 
@@ -151,7 +151,7 @@ impl std::error::Error for TaskLost {}
 pub(crate) struct AbortOnDrop<T: Send + 'static>(pub(super) Task<T>);
 
 impl<T: Send + 'static> AbortOnDrop<T> {
-    /// Whether it has come to an end of any kind.
+    /// Returns whether it has ended in any way.
     pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }

@@ -1,4 +1,4 @@
-//! Several reads and writes that happen together, if certain things still hold.
+//! Transactions: several reads and writes that happen atomically, if comparisons hold.
 
 use etcd_client::{
     Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
@@ -11,9 +11,9 @@ use palm_proto::{
     types::ids::{LeaseId, Revision},
 };
 
-/// Comparisons, what to do if all of them hold, and what to do else. Without comparisons they hold.
+/// Comparisons, the operations if all of them hold, and the operations otherwise. Without comparisons they hold.
 ///
-/// etcd takes at most 128 operations a branch, and no key may be written twice in one branch.
+/// etcd accepts at most 128 operations per branch, and no key may be written twice in one branch.
 #[derive(Debug, Clone, Default)]
 #[must_use = "a transaction does nothing until it is sent"]
 pub(crate) struct Transaction {
@@ -23,18 +23,18 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// An empty transaction.
+    /// Creates an empty transaction.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Holds if the key was created at this revision and has not been deleted since. This is how a leader's writes are
-    /// fenced: by its own key of the election.
+    /// Holds if the key was created at this revision and has not been deleted since. A leader's writes are fenced by this comparison
+    /// with its own election key.
     pub(crate) fn created(self, key: &str, revision: Revision) -> Self {
         self.compare(Compare::create_revision(key, CompareOp::Equal, revision.0))
     }
 
-    /// Holds if nobody has written the key since this revision of it.
+    /// Holds if the key has not been written since this revision.
     pub(crate) fn modified(self, key: &str, revision: Revision) -> Self {
         self.compare(Compare::mod_revision(key, CompareOp::Equal, revision.0))
     }
@@ -59,13 +59,13 @@ impl Transaction {
         self
     }
 
-    /// Does this if all comparisons hold.
+    /// Adds an operation for the case that all comparisons hold.
     pub(crate) fn then(mut self, operation: Operation) -> Self {
         self.then.push(operation);
         self
     }
 
-    /// Does this if a comparison does not hold.
+    /// Adds an operation for the case that a comparison does not hold.
     pub(crate) fn or_else(mut self, operation: Operation) -> Self {
         self.or_else.push(operation);
         self
@@ -99,7 +99,7 @@ impl Operation {
         Self(TxnOp::delete(key, None))
     }
 
-    /// Deletes all keys that begin so. An empty prefix means every key that etcd holds.
+    /// Deletes all keys with this prefix. An empty prefix means every key in etcd.
     pub(crate) fn delete_prefix(prefix: &str) -> Self {
         let options =
             if prefix.is_empty() { DeleteOptions::new().with_all_keys() } else { DeleteOptions::new().with_prefix() };
@@ -111,12 +111,12 @@ impl Operation {
         Self(TxnOp::get(key, None))
     }
 
-    /// Reads all keys that begin so, in their order; one of [`TxnOutcome::reads`].
+    /// Reads all keys with this prefix, sorted; one of [`TxnOutcome::reads`].
     pub(crate) fn get_prefix(prefix: &str) -> Self {
         Self(TxnOp::get(prefix, Some(prefix_options(prefix))))
     }
 
-    /// Reads those of the keys that begin so that were created first, oldest first, `max` at most; one of [`TxnOutcome::reads`].
+    /// Reads the oldest keys with this prefix, by creation, at most `max`; one of [`TxnOutcome::reads`].
     pub(crate) fn get_oldest(prefix: &str, max: usize) -> Self {
         let options = prefix_options(prefix)
             .with_sort(SortTarget::Create, SortOrder::Ascend)
@@ -125,29 +125,28 @@ impl Operation {
     }
 }
 
-/// Which lease a key is put on. There is no way to put it on lease 0 by mistake.
+/// The lease that a key is put on. It cannot be lease 0 by mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lease {
-    /// The key dies with this lease.
+    /// The key is deleted with this lease.
     Attach(LeaseId),
-    /// The key stays on the lease that it is on. [`Invalid`](super::EtcdErrorKind::Invalid) when there is no such key.
+    /// The key keeps its lease. [`Invalid`](super::EtcdErrorKind::Invalid) when there is no such key.
     Keep,
-    /// The key stays until somebody deletes it. Only for keys that are meant to, such as `/reset`.
+    /// The key has no lease, and stays until it is deleted. Only for keys such as `/reset`.
     None,
 }
 
-/// What a transaction did.
+/// The outcome of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TxnOutcome {
     /// Whether all comparisons held.
     ///
-    /// `false` is no proof that nothing was done: when an answer is lost, the transaction is tried again, and finds
-    /// that its own first attempt changed what it compares. Where that matters, read the keys in the other
-    /// branch and look whether the values are one's own.
+    /// `false` does not prove that nothing was done: when a response is lost, the transaction is repeated, and may find that its own
+    /// first attempt changed what it compares. Where that matters, read the keys in the other branch and compare the values.
     pub succeeded: bool,
     /// The revision of the store after the transaction: of its writes, if it wrote.
     pub revision: Revision,
-    /// What the reads of the branch found, in the order of the reads. A key that is not there makes an empty one.
+    /// The results of the branch's reads, in their order. An absent key gives an empty result.
     pub reads: Vec<Vec<KeyValue>>,
 }
 
@@ -165,7 +164,7 @@ impl TxnOutcome {
     }
 }
 
-/// To read all keys that begin so.
+/// Returns the options for reading all keys with this prefix.
 pub(super) fn prefix_options(prefix: &str) -> GetOptions {
     if prefix.is_empty() { GetOptions::new().with_all_keys() } else { GetOptions::new().with_prefix() }
 }

@@ -1,4 +1,4 @@
-//! A watch that does not end.
+//! A watch that never ends.
 
 use std::{collections::BTreeMap, panic::resume_unwind, time::Instant};
 
@@ -16,18 +16,18 @@ use palm_proto::{
     supervision::{Decision, Supervision},
 };
 
-/// Tells what changes in a part of etcd, for as long as it is asked, and keeps a copy of that part.
+/// A stream of the changes of a key or prefix, with a copy of the range.
 ///
-/// Whatever breaks the watch, it lists anew, tells what differs, and goes on. Dropping it ends the watch at etcd.
+/// If the watch breaks, it lists again, reports the differences, and continues. Dropping it ends the watch at etcd.
 pub(crate) struct Watch {
     etcd: Etcd,
     target: Target,
     mirror: Reflector,
-    /// The history of what was told last.
+    /// The history of the last reported change.
     epoch: u64,
     news: mpsc::Receiver<WatchUpdate>,
     task: AbortOnDrop<()>,
-    /// Of the task.
+    /// The failures of the task.
     panics: Supervision,
 }
 
@@ -38,7 +38,7 @@ impl Watch {
         Self { etcd, target, mirror: Reflector::default(), epoch, news, task, panics: Supervision::default() }
     }
 
-    /// The next change. Never ends and never fails; while etcd is away it waits. Cancel safe.
+    /// Returns the next change. Never ends and never fails; waits while etcd is unavailable. Cancel safe.
     pub(crate) async fn next(&mut self) -> Change {
         loop {
             if let Some(change) = self.mirror.next_change() {
@@ -62,13 +62,13 @@ impl Watch {
         }
     }
 
-    /// The copy: exactly what the changes given out by [`Watch::next`] so far make it.
+    /// Returns the copy, which reflects exactly the changes that [`Watch::next`] has returned so far.
     pub(crate) fn items(&self) -> &BTreeMap<String, KeyValue> {
         self.mirror.items()
     }
 
-    /// Restarts the task that feeds the watch. It ends only by a panic, and a watch never ends. After the third panic within a
-    /// minute it panics in the reader's task, which is supervised.
+    /// Restarts the task that feeds the watch, which only ends by a panic. After the third panic within a minute it panics in the
+    /// reader's task, which is supervised.
     fn revive(&mut self) {
         if matches!(self.panics.failed(Instant::now(), 0.0), Decision::GiveUp(_)) {
             resume_unwind(Box::new("the task that feeds a watch panicked three times within a minute"));
@@ -78,7 +78,7 @@ impl Watch {
     }
 }
 
-/// Feeds a watch from a task on etcd's thread, so that the stream is read even while the reader is not there.
+/// Starts the task on etcd's thread that feeds a watch, so that the stream is read even while the reader is busy.
 fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<WatchUpdate>, AbortOnDrop<()>) {
     let (sender, news) = mpsc::channel(NEWS_IN_LINE);
     let task = WatchTask {

@@ -1,4 +1,4 @@
-//! One Watch RPC for all watches over a connection: etcd tells them apart by their ids.
+//! One Watch RPC for all watches over a connection; each has an id.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,7 +31,7 @@ use palm_proto::types::ids::Revision;
 #[derive(Default)]
 pub(super) struct WatchStream(AsyncMutex<Option<Arc<Shared>>>);
 
-/// What the task that reads the stream shares with the watches on it.
+/// The state shared by the task that reads the stream and the watches on it.
 struct Shared {
     state: Mutex<State>,
     requests: mpsc::UnboundedSender<Request>,
@@ -39,34 +39,34 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Why the stream ended; no watch can be added then.
+    /// Why the stream ended; no watch can be added after that.
     ended: Option<String>,
-    /// How many watches there are.
+    /// The number of watches.
     active: usize,
     next: u64,
-    /// Those that etcd has not answered yet, in the order in which they were asked for, which is that of its answers.
+    /// The watches that etcd has not confirmed yet, in the order of their requests, which is that of its responses.
     asked: VecDeque<Reader>,
-    /// The others, by the ids that etcd gave them.
+    /// The confirmed watches, by the ids that etcd assigned.
     known: HashMap<i64, Reader>,
-    /// Those ids, by our own numbers.
+    /// These ids, by our own numbers.
     ids: HashMap<u64, i64>,
 }
 
-/// Who reads what comes for one watch.
+/// The reader of one watch.
 struct Reader {
     number: u64,
     answers: mpsc::Sender<WatchResponse>,
 }
 
-/// What is sent over the stream.
+/// A request over the stream.
 enum Request {
     Watch(String, Box<WatchOptions>),
     Cancel(i64),
-    /// Nobody watches any more.
+    /// There are no watches any more.
     Close,
 }
 
-/// One watch. Dropping it ends it at etcd.
+/// One watch. Dropping it cancels it at etcd.
 pub(super) struct Subscription {
     number: u64,
     shared: Arc<Shared>,
@@ -74,7 +74,7 @@ pub(super) struct Subscription {
 }
 
 impl WatchStream {
-    /// Watches, over the stream that is open, or opens it. The first answer says whether etcd does it. Must run on etcd's thread.
+    /// Starts a watch over the open stream, or opens one. The first response says whether etcd accepts it. Must run on etcd's thread.
     pub(super) async fn watch(
         &self,
         mut client: WatchClient,
@@ -104,7 +104,7 @@ impl WatchStream {
     }
 }
 
-/// Carries the stream until it ends, or nobody watches any more.
+/// Runs the stream until it ends, or there are no watches any more.
 async fn run(
     shared: Arc<Shared>,
     life: Life,
@@ -113,7 +113,7 @@ async fn run(
     answers: WatchResponseStream,
 ) {
     let ending = CloseOnDrop(shared);
-    // A request that cannot be sent at once must not keep the answers from being read, which may be why.
+    // A request that cannot be sent at once must not prevent reading the responses, which may be the reason.
     let (sending, receiving) = (send(&life, sender, orders), receive(&ending.0, &life, answers));
     let reason = match select(pin!(sending), pin!(receiving)).await {
         Either::Left((reason, _)) | Either::Right((reason, _)) => reason,
@@ -121,7 +121,7 @@ async fn run(
     ending.0.end(reason);
 }
 
-/// Ends the watches on a stream whose task ends in any way.
+/// Ends the watches of a stream when its task ends in any way.
 struct CloseOnDrop(Arc<Shared>);
 
 impl Drop for CloseOnDrop {
@@ -142,7 +142,7 @@ async fn send(life: &Life, mut sender: WatchRequestSender, mut orders: mpsc::Unb
                     Some(Request::Cancel(id)) => sender.cancel(id).await,
                     Some(Request::Close) | None => return "nobody watches any more".to_owned(),
                 },
-                // Its answer is the sign of life that is looked for.
+                // Its response proves that the connection is alive.
                 _ = check => sender.request_progress().await,
             }
         };
@@ -174,18 +174,18 @@ async fn receive(shared: &Shared, life: &Life, mut answers: WatchResponseStream)
 }
 
 impl Shared {
-    /// The state is whole after each call.
+    /// The state is consistent after each call.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a watch, unless the stream has ended, and sends the request for it, if it was not sent yet.
+    /// Adds a watch, unless the stream has ended, and sends its request, if it was not sent yet.
     fn subscribe(self: &Arc<Self>, request: Option<Request>) -> Option<Subscription> {
         let mut state = self.state();
         if state.ended.is_some() {
             return None;
         }
-        // Under the lock, so that requests are sent in the order in which their answers are expected.
+        // Under the lock, so that requests are sent in the order of the expected responses.
         if let Some(request) = request {
             self.requests.send(request).ok()?;
         }
@@ -198,11 +198,11 @@ impl Shared {
         Some(Subscription { number, shared: Arc::clone(self), answers })
     }
 
-    /// Hands an answer to the watch that it is for. One that leaves too much unread, or is gone, is cancelled.
+    /// Passes a response to its watch. A watch that leaves too much unread, or is gone, is cancelled.
     fn route(&self, answer: WatchResponse) {
         let mut state = self.state();
         let id = answer.watch_id();
-        // A watch that etcd refuses has no id of its own.
+        // A refused watch has no id of its own.
         let reader = if answer.created() { state.asked.pop_front() } else { state.known.remove(&id) };
         let Some(reader) = reader else { return };
         state.ids.remove(&reader.number);
@@ -217,7 +217,7 @@ impl Shared {
         }
     }
 
-    /// Ends all watches. What they have not read yet they still read.
+    /// Ends all watches. They can still read what is buffered.
     fn end(&self, reason: String) {
         let mut state = self.state();
         state.ended.get_or_insert(reason);
@@ -228,12 +228,12 @@ impl Shared {
 }
 
 impl Subscription {
-    /// What etcd says next about this watch; `None` once there is nothing more. Cancel safe.
+    /// Returns etcd's next response for this watch; `None` at its end. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<WatchResponse> {
         self.answers.recv().await
     }
 
-    /// Why the whole stream ended, if it did, and not this watch alone, which left too much unread.
+    /// Returns why the whole stream ended; `None` if only this watch ended, because it left too much unread.
     pub(super) fn stream_ended(&self) -> Option<String> {
         self.shared.state().ended.clone()
     }
@@ -248,7 +248,7 @@ impl Drop for Subscription {
             let _ = self.shared.requests.send(Request::Close);
             return;
         }
-        // One that is not answered yet is cancelled with its answer.
+        // A watch without a response is cancelled when the response comes.
         if let Some(id) = state.ids.remove(&self.number) {
             state.known.remove(&id);
             let _ = self.shared.requests.send(Request::Cancel(id));

@@ -1,4 +1,4 @@
-//! The task behind a watch: lists, follows, and begins anew whenever something breaks.
+//! The task behind a watch: lists, watches, and starts again whenever something breaks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,10 +25,10 @@ use palm_proto::{
 /// after etcd is.
 const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(50), Duration::from_secs(3));
 
-/// So many failures that the wait is the longest.
+/// The number of failures at which the wait reaches its maximum.
 pub(super) const MAX_BACKOFF_FAILURES: u32 = 8;
 
-/// Waits after that many failures in a row.
+/// Waits after this many failures in a row.
 async fn backoff(failures: u32) {
     if let Some(attempt) = failures.checked_sub(1) {
         sleep(BACKOFF.wait(attempt, fastrand::f64())).await;
@@ -49,19 +49,19 @@ pub(super) struct WatchTask {
     pub(super) pool: Arc<Pool>,
     pub(super) target: Target,
     pub(super) news: mpsc::Sender<WatchUpdate>,
-    /// In a row.
+    /// The number of failures in a row.
     pub(super) failures: u32,
-    /// The reader has been told of the interruption that lasts.
+    /// Whether the current interruption has been reported to the reader.
     pub(super) stale_reported: bool,
-    /// In which of etcd's histories the reader is.
+    /// etcd's history that the reader is in.
     pub(super) epoch: u64,
 }
 
-/// Why a round came to its end.
+/// Why a round ended.
 enum WatchEnd {
-    /// Nobody reads any more.
+    /// The reader is gone.
     Unread,
-    /// To be begun anew.
+    /// The watch broke, and must be started again.
     Broken(String),
 }
 
@@ -88,7 +88,7 @@ impl WatchTask {
         }
     }
 
-    /// Lists, then follows from the next revision on, until something breaks.
+    /// Lists, then watches from the next revision on, until something breaks.
     async fn round(&mut self) -> WatchEnd {
         let result = async {
             let listing = self.list().await?;
@@ -120,7 +120,7 @@ impl WatchTask {
         listing.map_err(|error| self.failed(&error))
     }
 
-    /// Opens the watch and waits until etcd says that it is there.
+    /// Opens the watch and waits until etcd confirms it.
     async fn open(&self, from: Revision) -> Result<Stream, WatchEnd> {
         let target = &self.target;
         let opened = self
@@ -145,14 +145,14 @@ impl WatchTask {
         WatchEnd::Broken(error.to_string())
     }
 
-    /// Hands on what the stream brings.
+    /// Passes on the messages of the stream.
     async fn follow(&self, stream: Stream) -> WatchEnd {
         let Stream { place, mut answers } = stream;
         let mut epochs = self.pool.history.epochs();
         loop {
             let answer = {
                 let message = answers.next().fuse();
-                // A watch that begins after a revision which the new history does not have yet would be silent until then.
+                // A watch from a revision that the new history does not have yet would be silent until then.
                 let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
                 pin_mut!(message, restored);
                 select_biased! {
@@ -173,13 +173,13 @@ impl WatchTask {
         }
     }
 
-    /// Hands one message on, or says why the stream is over.
+    /// Passes on one message, or returns why the stream has ended.
     fn hand_on(&self, place: ConnectionId, answer: &WatchResponse) -> Result<(), WatchEnd> {
         if let Err(error) = self.pool.accept(place, member_header(answer.header())) {
             self.pool.demote(place);
             return Err(WatchEnd::Broken(error.to_string()));
         }
-        // After this etcd would be silent for ever.
+        // etcd sends nothing after this.
         if answer.canceled() {
             return Err(WatchEnd::Broken(format!("etcd cancelled the watch: {}", reason_of(answer))));
         }
@@ -198,7 +198,7 @@ fn unread() -> WatchEnd {
     WatchEnd::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
 }
 
-/// Why etcd cancelled a watch.
+/// Returns why etcd cancelled a watch.
 fn reason_of(answer: &WatchResponse) -> String {
     if answer.compact_revision() > 0 {
         return format!("history up to revision {} is compacted", answer.compact_revision());
@@ -209,7 +209,7 @@ fn reason_of(answer: &WatchResponse) -> String {
     }
 }
 
-/// Watches from a revision of the test's choice, without listing first, and says what broke it.
+/// Watches from this revision, without listing first, and returns what broke the watch; for tests.
 #[cfg(test)]
 pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
     let (news, _unread) = mpsc::channel(NEWS_IN_LINE);

@@ -1,4 +1,4 @@
-//! Threads of the library's own: each has a name, and none ends by a panic that nobody sees.
+//! The library's threads: each has a name, and no panic goes unnoticed.
 
 mod name;
 mod rig;
@@ -16,41 +16,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a thread that panicked rests before it goes on.
+/// The wait before a thread that panicked continues.
 const THREAD_REST: Duration = Duration::from_millis(100);
 
-/// Is told of each failure of a thread of this process.
+/// An observer of thread failures in this process.
 pub(crate) trait ObservesThreads: Send + Sync {
-    /// The thread of this name failed, as `failure` says. It goes on.
+    /// The thread of this name failed with this message. It continues.
     fn thread_failed(&self, name: Name, failure: &str);
 }
 
-/// The observers, as long as they live.
+/// The observers that are alive.
 static OBSERVERS: Mutex<Vec<Weak<dyn ObservesThreads>>> = Mutex::new(Vec::new());
 
-/// Has an observer told of failures of threads from now on.
+/// Registers an observer of thread failures.
 pub(crate) fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
     let observer: Weak<T> = Arc::downgrade(observer);
     let mut observers = OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    // A process may have one server after the other, and no thread of it may ever fail.
+    // Removes dropped observers: a process may have many servers one after the other.
     observers.retain(|observer| observer.strong_count() > 0);
     observers.push(observer);
 }
 
-/// Whether the failure of a task of this name may be logged: once a minute, for strangers may bring it about.
+/// Returns whether to log the failure of a task of this name: once a minute, because remote peers may cause it.
 pub(crate) fn may_log(name: Name) -> bool {
     static LOG: LazyLock<Mutex<LogThrottle<Name>>> = LazyLock::new(Mutex::default);
     LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now()).is_some()
 }
 
-/// Logs an error. A logger of the program's own may panic, and must not take the supervision with it.
+/// Logs an error. The program's logger may panic, which must not end the supervision.
 pub(crate) fn say(line: &str) {
     let _ = catch_unwind(|| log::error!(target: "palm_peer::io::tasks", "{line}"));
 }
 
-/// Starts a thread of the library's own, which the system knows as `known_as`. It ends when `body` returns `Ok`; after a panic,
-/// or `Err` with why it could not go on, `body` runs again, and every observer hears of it. Fails when the system gives no
-/// thread.
+/// Starts a thread of the library with the system name `known_as`. It ends when `body` returns `Ok`; after a panic, or an `Err` with
+/// the reason, all observers are notified and `body` runs again. Fails when the system refuses a thread.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
 pub(crate) fn start_thread(
     name: Name,
@@ -82,7 +81,7 @@ fn keep_thread(name: Name, mut body: impl FnMut() -> Result<(), String>) {
     }
 }
 
-/// Wakes somebody; a waker may be of the program's, and panic.
+/// Calls a waker, which may belong to the program, and may panic.
 pub(crate) fn wake(waker: std::task::Waker) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
         say(&format!("waking a task panicked: {}", panic_message(panic)));

@@ -1,7 +1,7 @@
 //! The names of the library's tasks and threads.
 //!
-//! Whatever runs in the background needs one to be spawned, so this list is complete. A test in
-//! `tests/tests/mesh/supervision.rs` reads it here and has each of them panic.
+//! Everything that runs in the background needs a name to be spawned, so this list is complete. A test in
+//! `tests/tests/mesh/supervision.rs` reads it and makes each of them panic.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ macro_rules! names {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
         /// The name of a task or a thread, in the log and in `PALM_TEST_PANIC`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        // Some are of features that may be off.
+        // Some belong to optional features.
         #[allow(dead_code)]
         pub(crate) enum Name {
             $($(#[doc = $doc])* $variant,)*
-            /// One of a unit test's own.
+            /// For unit tests.
             #[cfg(test)]
             Test,
         }
 
         impl Name {
-            /// As it is logged.
+            /// Returns the name for the log.
             pub(crate) const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -34,35 +34,35 @@ macro_rules! names {
 names! {
     /// What a peer does in etcd, one session after the other.
     Agent = "agent",
-    /// Waits until the serving loop of a server that was removed as mute turns again.
+    /// Waits until the dispatch loop of a server that was removed as unresponsive runs again.
     AwaitResponse = "await-response",
-    /// Puts the candidate's key, and reads who stands before it.
+    /// Puts the candidate's key, and reads the candidates before it.
     Candidacy = "candidacy",
     /// Waits until a candidate's key is gone.
     CandidateWatch = "candidate-watch",
-    /// Looks when the server's own certificate expires.
+    /// Checks when the server's own certificate expires.
     CertificateExpiry = "certificate-expiry",
     /// One connection of the listener, up to its end.
     Connection = "connection",
     /// What one connection of the listener sends.
     ConnectionOutward = "connection-outward",
-    /// Learns what is published.
+    /// Watches the published instances.
     Directory = "directory",
-    /// Finishes what a leaving server has begun.
+    /// Drains a leaving server.
     Drain = "drain",
     /// One request to etcd.
     EtcdRequest = "etcd-request",
-    /// The thread on which all that talks to etcd lives.
+    /// The thread for all communication with etcd.
     EtcdThread = "etcd-thread",
     /// One watch on etcd, up to its end.
     EtcdWatch = "etcd-watch",
     /// The stream of all watches over one connection to etcd.
     EtcdWatchStream = "etcd-watch-stream",
-    /// Notices that etcd's history is another one.
+    /// Detects a new history of etcd.
     History = "history",
-    /// Finds out why the record is gone.
+    /// Determines why the record is gone.
     Investigation = "investigation",
-    /// Bounds the time of leaving when no timer fires any more.
+    /// Bounds the time of leaving even if the timers have failed.
     LastResort = "last-resort",
     /// The leader's duties.
     Leader = "leader",
@@ -72,41 +72,41 @@ names! {
     LeaderWatch = "leader-watch",
     /// Renews the lease.
     LeaseKeeper = "lease-keeper",
-    /// Receives what comes over a link.
+    /// Receives the messages of a link.
     LinkReader = "link-reader",
-    /// Opens a link again to an instance that could not be reached, while others are used.
+    /// Opens a failed link again while other instances are used.
     LinkReopen = "link-reopen",
-    /// Notices that a link's connection is dead.
+    /// Detects that a link's connection is dead.
     LinkWatch = "link-watch",
-    /// Writes what is sent over a link.
+    /// Writes the messages of a link.
     LinkWriter = "link-writer",
     /// Accepts connections.
     Listener = "listener",
     /// The thread that writes log lines.
     Log = "log",
-    /// Keeps a link to a server that is no longer published, until it ends or its time is over.
+    /// Keeps a link to a server that is no longer published, until it ends or times out.
     OldLink = "old-link",
     /// Watches the server's own record.
     OwnRecord = "own-record",
     /// The agent from before its first session to after its last.
     Peer = "peer",
-    /// Forgets what was passed on once it has arrived, and tells what was lost with a link.
+    /// Removes forwarded messages once they have arrived, and reports those that were lost with a link.
     PostedWatch = "posted-watch",
-    /// Puts the record anew.
+    /// Puts the record again.
     Registration = "registration",
-    /// Gives up the lead.
+    /// Resigns as leader.
     Resignation = "resignation",
     /// A thread that resolves host names.
     Resolver = "resolver",
-    /// Takes requests in, and runs the functions.
+    /// Handles requests, and runs the functions.
     Serving = "serving",
     /// The thread that receives signals.
     Signals = "signals",
-    /// Finishes a send to a client that was not done at once.
+    /// Finishes a pending send to a client.
     SlowSend = "slow-send",
-    /// The thread on which deadlines pass.
+    /// The timer thread.
     Timer = "timer",
-    /// Watches the serving loop.
+    /// Monitors the dispatch loop.
     Watchdog = "watchdog",
 }
 

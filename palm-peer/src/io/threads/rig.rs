@@ -1,7 +1,7 @@
-//! Has tasks panic for tests: `PALM_TEST_PANIC=<task>[:<times>[:<file>]][,…]`, in builds with debug assertions alone.
+//! Makes tasks panic for tests: `PALM_TEST_PANIC=<task>[:<times>[:<file>]][,…]`, only in builds with debug assertions.
 //!
-//! The task of this name panics so many times (once by default); with a file, not before that is there, so that a test
-//! chooses the moment.
+//! The task of this name panics this many times (once by default); with a file, not before it exists, so that a test can choose the
+//! moment.
 
 #[cfg(not(debug_assertions))]
 use super::Name;
@@ -9,7 +9,7 @@ use super::Name;
 #[cfg(debug_assertions)]
 pub(crate) use self::on::*;
 
-/// Panics where a test wants the thread of this name to: never in a build without debug assertions.
+/// Panics if a test wants the thread of this name to: never in a build without debug assertions.
 #[cfg(not(debug_assertions))]
 pub(crate) fn panic_if_rigged(_: Name) {}
 
@@ -25,7 +25,7 @@ mod on {
         },
     };
 
-    /// What `PALM_TEST_PANIC` says of one task.
+    /// The part of `PALM_TEST_PANIC` about one task.
     pub(crate) struct Rig {
         task: String,
         left: AtomicU32,
@@ -45,7 +45,7 @@ mod on {
             Some(Self { task, left: AtomicU32::new(times), file: parts.next().map(PathBuf::from) })
         }
 
-        /// Whether the task is to panic now.
+        /// Returns whether the task must panic now.
         pub(crate) fn is_due(&self) -> bool {
             self.file.as_ref().is_none_or(|file| file.exists())
         }
@@ -54,19 +54,19 @@ mod on {
             self.left.load(Ordering::Relaxed) > 0
         }
 
-        /// Panics, if that is not done yet.
+        /// Panics, if it has not panicked often enough.
         pub(crate) fn go_off(&self) {
             let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             assert!(left.is_err(), "PALM_TEST_PANIC names {}", self.task);
         }
     }
 
-    /// Returns what is left to do for a task.
+    /// Returns the rig of a task.
     pub(crate) fn rig(name: Name) -> Option<&'static Rig> {
         RIGS.iter().find(|rig| rig.task == name.as_str() && rig.is_left())
     }
 
-    /// Panics where a test wants the thread of this name to.
+    /// Panics if a test wants the thread of this name to.
     pub(crate) fn panic_if_rigged(name: Name) {
         if let Some(rig) = rig(name).filter(|rig| rig.is_due()) {
             rig.go_off();

@@ -1,4 +1,4 @@
-//! The files that prove who we are, and tell whom to believe; read again when they change.
+//! Certificates, keys and trusted authorities from files, which are read again when they change.
 
 use super::{
     failure::{TlsError, words_of},
@@ -26,11 +26,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many bytes a session makes records of before the socket takes them: more than rustls's own 64 KiB, for fewer system
-/// calls.
+/// How many bytes a session encrypts before the socket takes them: more than rustls's default of 64 KiB, for fewer system calls.
 const WRITE: Option<usize> = Some(128 * 1024);
 
-/// What makes a connection of a socket.
+/// The TLS configurations for new connections.
 #[derive(Clone)]
 pub(super) struct TlsConfigs {
     server: Arc<ServerConfig>,
@@ -44,16 +43,16 @@ struct Loaded {
     reload: CertificateReload<PemFiles>,
 }
 
-/// Our certificate and its key, and the authority of the others' certificates.
+/// Our certificate and its key, and the trusted authorities.
 pub(crate) struct Credentials {
     files: PemFiles,
     prefix: String,
-    /// Where others reach us, if they do.
+    /// The host at which others reach us, for a server.
     host: Option<String>,
     loaded: Mutex<Loaded>,
 }
 
-/// Shows no key.
+/// Does not show the key.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("files", &self.files).finish_non_exhaustive()
@@ -61,8 +60,8 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Looks at the files, for the mesh of this prefix, and for a server at `host` if it is one. Fails when a file holds
-    /// something else, has expired, does not fit the others, or is not for this mesh or host.
+    /// Checks the files, for the mesh of this prefix, and for a server at `host` if it is one. Fails when a file is invalid, has
+    /// expired, does not match the others, or is not valid for this mesh or host.
     pub(crate) fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
         let configs = configs(&files, prefix, host)?;
         let reload = CertificateReload::new(files.clone(), Instant::now());
@@ -70,7 +69,7 @@ impl Credentials {
         Ok(Self { files, prefix: prefix.to_owned(), host: host.map(str::to_owned), loaded })
     }
 
-    /// Has a client prove who it is, and proves it to it. Fails when it does not: it has been told, as far as TLS can.
+    /// Performs the TLS handshake with a client; both sides authenticate. On failure the client has got a TLS alert.
     pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
         let acceptor = TlsAcceptor::from(self.current().server);
         match acceptor
@@ -86,8 +85,8 @@ impl Credentials {
         }
     }
 
-    /// Has the server at `host` prove who it is, and shows it our certificate, which it looks at later: what it thinks of it
-    /// comes as an error of the first read (see [`super::explain`]). Fails when it does not.
+    /// Performs the TLS handshake with the server at `host`. The server checks our certificate later: a rejection is an error of the
+    /// first read (see [`super::explain`]).
     pub(crate) async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, TlsError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::no_name(host))?;
         let connector = TlsConnector::from(self.current().client);
@@ -96,8 +95,8 @@ impl Credentials {
         connected.map(|connected| Stream::new(connected.into())).map_err(|error| TlsError::from(&error))
     }
 
-    /// The time, and when our certificate stops to be valid, if it does so within so long; both since 1970. Reads the files
-    /// again, if they changed.
+    /// Returns the time, and when our certificate expires, if that is within this duration; both since 1970. Reads the files again, if
+    /// they have changed.
     pub(crate) fn expires_within(&self, time: Duration) -> (Duration, Option<Duration>) {
         let TlsConfigs { chain, roots, .. } = self.current();
         let algorithms = provider().signature_verification_algorithms;
@@ -106,7 +105,7 @@ impl Credentials {
         (now, expires.map(|expires| Duration::from_secs(expires.as_secs())))
     }
 
-    /// Where our certificate lies.
+    /// Returns the path of our certificate.
     pub(crate) fn certificate_file(&self) -> Option<&Path> {
         self.files.identity.as_ref().map(|(cert, _)| cert.path())
     }
@@ -187,7 +186,7 @@ fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<TlsConf
     Ok(TlsConfigs { server: Arc::new(server), client: Arc::new(client), chain: chain.into(), roots })
 }
 
-/// What does the cryptography. The quicker of its ciphers come first.
+/// Returns the cryptography provider, with the faster ciphers first.
 pub(super) fn provider() -> CryptoProvider {
     let mut provider = crypto::ring::default_provider();
     let quick = |suite: &SupportedCipherSuite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256;

@@ -1,5 +1,5 @@
-//! TLS towards etcd. The connections are those of etcd's client, which does not say why one fails: the certificates are
-//! looked at before it gets them, and when a connection fails, a handshake of our own finds out why.
+//! TLS towards etcd. The connections are made by etcd's client, which does not report why one fails: so the certificates are checked
+//! before it gets them, and when a connection fails, a handshake of our own finds the cause.
 
 use super::{
     credentials::provider,
@@ -19,26 +19,26 @@ use futures_rustls::{
 };
 use std::{fmt, io, sync::Arc, time::Duration};
 
-/// How long finding out may take: the other side answered a moment ago.
+/// How long the diagnosis may take: the server answered a moment ago.
 const TIME: Duration = Duration::from_secs(1);
 
 /// The preface of an HTTP/2 client, with empty settings: etcd does not answer a silent client.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// How its answer begins: the head of its settings, from the type on.
+/// How its answer begins: the header of its settings, from the type on.
 const SETTINGS: u8 = 4;
 
-/// TLS towards etcd, of files that were looked at. All parts are PEM.
+/// The TLS material for etcd, of checked files. All parts are PEM.
 #[derive(Clone)]
 pub(crate) struct EtcdTls {
-    /// The authorities that etcd's certificate must come from.
+    /// The authorities that etcd's certificate must be signed by.
     pub ca: Vec<u8>,
-    /// Our certificate and its private key, when etcd asks for one.
+    /// Our certificate and its private key, in case etcd requires one.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
     config: Arc<ClientConfig>,
 }
 
-/// Shows no key.
+/// Does not show the key.
 impl fmt::Debug for EtcdTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdTls").field("identity", &self.identity.is_some()).finish_non_exhaustive()
@@ -46,7 +46,7 @@ impl fmt::Debug for EtcdTls {
 }
 
 impl EtcdTls {
-    /// Looks at the files. Fails when one holds something else, does not fit the others, or the own certificate has expired.
+    /// Checks the files. Fails when one is invalid or does not match the others, or our certificate has expired.
     pub(crate) fn new(files: &PemFiles) -> Result<Self, BadCredentials> {
         let roots = files.ca.roots()?;
         let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
@@ -69,11 +69,11 @@ impl EtcdTls {
     }
 }
 
-/// Whether now is within the time of the own certificate. Its authority may be unknown here: etcd may have another one for
-/// clients than for itself.
+/// Checks that our certificate is within its validity. Its authority may be unknown here: etcd may use another one for clients than
+/// for itself.
 fn check_time(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Result<(), String> {
     let Some((own, between)) = chain.split_first() else { return Ok(()) };
-    // The chain was parsed before.
+    // The chain has been parsed already.
     let Ok(parsed) = ParsedCertificate::try_from(own) else { return Ok(()) };
     let algorithms = provider().signature_verification_algorithms.all;
     match verify_server_cert_signed_by_trust_anchor(&parsed, roots, between, UnixTime::now(), algorithms) {
@@ -87,7 +87,7 @@ fn check_time(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Result<(),
     }
 }
 
-/// Why a connection to etcd failed, if TLS is the reason, in words that say "it" of etcd. Makes one connection, or two.
+/// Returns why a connection to etcd failed, if TLS is the cause. Makes one or two connections.
 pub(crate) async fn diagnose(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
     timeout(TIME, find_out(url, tls)).await.ok().flatten()
 }
@@ -101,7 +101,7 @@ async fn find_out(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
     let tcp = connect(host, port, TIME).await.ok()?;
     let error = greet(&tls.config, tcp, host).await.err()?;
     if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset {
-        // So does an etcd without TLS, which waits for HTTP.
+        // An etcd without TLS, which expects HTTP, does the same.
         let tcp = connect(host, port, TIME).await.ok()?;
         let plain = answers_http(tcp).await;
         return plain.then(|| NO_TLS.to_owned());
@@ -111,7 +111,7 @@ async fn find_out(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
 
 const NO_TLS: &str = "it speaks no TLS: write http:// in its URL, or start etcd with --cert-file and --key-file";
 
-/// Whether an endpoint that was taken for a plain one speaks TLS: any answer of TLS says so.
+/// Returns whether an endpoint with an `http://` URL uses TLS: any TLS record shows that.
 async fn find_out_of_plain(authority: &str) -> Option<String> {
     let (host, port) = host_and_port(authority, 80)?;
     let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
@@ -127,7 +127,7 @@ async fn find_out_of_plain(authority: &str) -> Option<String> {
     speaks.then(|| "it speaks TLS: write https:// in its URL, and name its authority with --cacert".to_owned())
 }
 
-/// Shakes hands and waits for a first byte: with TLS 1.3 etcd looks at our certificate when we are done.
+/// Performs a handshake and waits for the first byte: with TLS 1.3 etcd checks our certificate after we are done.
 async fn greet(config: &Arc<ClientConfig>, tcp: TcpStream, host: &str) -> io::Result<()> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let mut stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
@@ -140,7 +140,7 @@ async fn answers_http(mut tcp: TcpStream) -> bool {
 }
 
 async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), into: &mut [u8]) -> io::Result<()> {
-    // A side that has sent its alert may be gone already; what it said can be read all the same.
+    // A peer that has sent its alert may have closed the connection; the alert can still be read.
     let written = async {
         stream.write_all(HTTP2).await?;
         stream.flush().await
@@ -173,7 +173,7 @@ fn tls_alert(error: &io::Error) -> Option<AlertDescription> {
     }
 }
 
-/// What etcd holds against our certificate, as far as its alert tells.
+/// Returns why etcd rejected our certificate, as far as its alert says.
 fn distrust_message(alert: Option<AlertDescription>, shown: bool) -> String {
     if !shown || alert == Some(AlertDescription::CertificateRequired) {
         return "it wants a client certificate, and got none: pass --cert and --key".to_owned();

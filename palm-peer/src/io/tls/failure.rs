@@ -7,28 +7,28 @@ use futures_rustls::{
 };
 use std::{fmt, io};
 
-/// The keys that certificates may have.
+/// The supported key types of certificates.
 pub(super) const SUPPORTED_KEYS: &str = "P-256, P-384, RSA of 2048 to 4096 bits, and Ed25519";
 
-/// Whose fault it is that there is no TLS.
+/// The kind of a [`TlsError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TlsErrorKind {
-    /// The other side does not speak TLS.
+    /// The peer does not use TLS.
     NotTls,
-    /// It speaks no version, or no ciphers, that we do.
+    /// It supports no common version or ciphers.
     Version,
-    /// Its certificate is missing, or none that we accept.
+    /// Its certificate is missing or not accepted.
     Certificate,
     /// It does not accept our certificate.
     Distrusted,
-    /// It went away, or the connection broke.
+    /// The connection was closed or broke.
     Broken,
 }
 
-/// Why there is no TLS: the words say "it" of the other side.
+/// Why a TLS handshake failed. The message says "it" for the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsError {
-    /// Whose fault it is.
+    /// The kind of the error.
     pub kind: TlsErrorKind,
     message: String,
 }
@@ -44,13 +44,13 @@ impl TlsError {
         Self { kind, message: message.into() }
     }
 
-    /// No certificate could be for such a host.
+    /// Creates the error for a host that no certificate can be valid for.
     pub(super) fn no_name(host: &str) -> Self {
         Self::new(TlsErrorKind::Certificate, format!("{host:?} is no name or address that a certificate can be for"))
     }
 }
 
-/// What an error of a connection says about TLS, if it does.
+/// Returns the TLS error in an error of a connection, if there is one.
 pub(crate) fn explain(error: &io::Error) -> Option<TlsError> {
     error.get_ref()?.downcast_ref::<Error>().map(TlsError::from)
 }
@@ -101,7 +101,7 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
     )
 }
 
-/// What an error means, said of the other side.
+/// Returns the message for an error, about the peer.
 pub(super) fn words_of(error: &Error) -> String {
     match error {
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::PeerSentOversizedRecord => {
@@ -132,7 +132,7 @@ fn alert_words(alert: AlertDescription) -> String {
     }
 }
 
-/// What is wrong with a certificate.
+/// Returns what is wrong with a certificate.
 pub(super) fn certificate_message(error: &CertificateError) -> String {
     match error {
         CertificateError::ExpiredContext { not_after, .. } => format!("it expired at {}", time(*not_after)),
@@ -144,7 +144,7 @@ pub(super) fn certificate_message(error: &CertificateError) -> String {
         CertificateError::BadSignature => "its signature is wrong".into(),
         CertificateError::BadEncoding => "it is no certificate".into(),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            // They come as `DnsName("a.example")` and `IpAddress(10.0.0.1)`.
+            // The names have the form `DnsName("a.example")` and `IpAddress(10.0.0.1)`.
             let bare = |name: &String| {
                 let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
                 inner.trim_end_matches(')').trim_matches('"').to_owned()
@@ -167,7 +167,7 @@ pub(super) fn certificate_message(error: &CertificateError) -> String {
     }
 }
 
-/// What webpki alone has an error for.
+/// Errors that only webpki reports.
 fn webpki_words(error: &webpki::Error) -> Option<&'static str> {
     use webpki::Error;
     Some(match error {

@@ -1,4 +1,4 @@
-//! What the files of TLS hold: certificates and keys in PEM, and what is wrong with them in plain words.
+//! The content of the TLS files: certificates and keys in PEM, and readable errors about them.
 
 use super::failure::{SUPPORTED_KEYS, certificate_message};
 use futures_rustls::{
@@ -19,10 +19,10 @@ use std::{
     sync::Arc,
 };
 
-/// What Windows' editors put before a text in UTF-8. Found between certificates as well, when files were joined.
+/// The byte order mark that some Windows editors put before UTF-8 text. Also found between certificates of concatenated files.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Files of which no TLS can be made: which one, and why.
+/// An unusable TLS file, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadCredentials(String);
 
@@ -48,16 +48,16 @@ pub(crate) struct PemFile {
     pub(super) text: Vec<u8>,
 }
 
-/// All files that were given. They are read once for the mesh and etcd together: a pipe has nothing for a second reader.
+/// All TLS files. They are read once for the mesh and etcd together: a pipe cannot be read twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PemFiles {
-    /// The authorities of the others' certificates.
+    /// The trusted authorities.
     pub ca: PemFile,
-    /// The own certificate and its key.
+    /// Our certificate and its key.
     pub identity: Option<(PemFile, PemFile)>,
 }
 
-/// Shows no key.
+/// Does not show the key.
 impl fmt::Debug for PemFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PemFile").field(&self.path).finish()
@@ -65,15 +65,14 @@ impl fmt::Debug for PemFile {
 }
 
 impl PemFiles {
-    /// Reads them. Fails when one cannot be read. What is in them is not looked at.
+    /// Reads the files. Fails when one cannot be read. The content is not checked.
     pub(crate) fn read(ca: &Path, identity: Option<(&Path, &Path)>) -> Result<Self, BadCredentials> {
         let ca = PemFile::read("cacert", ca)?;
         let identity = identity.map(|(cert, key)| Ok((PemFile::read("cert", cert)?, PemFile::read("key", key)?)));
         Ok(Self { ca, identity: identity.transpose()? })
     }
 
-    /// Reads the same files again; `None` when one of them is a pipe, or anything else than a file. Fails when one cannot be
-    /// read.
+    /// Reads the same files again; `None` when one of them is not a regular file, such as a pipe. Fails when one cannot be read.
     pub(crate) fn again(&self) -> Option<Result<Self, BadCredentials>> {
         let identity = self.identity.as_ref();
         let mut files = [Some(&self.ca), identity.map(|(cert, _)| cert), identity.map(|(_, key)| key)].into_iter();
@@ -91,7 +90,7 @@ impl PemFile {
         Ok(Self { setting, path: path.to_owned(), text: mended(text) })
     }
 
-    /// Where it lies.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -100,12 +99,12 @@ impl PemFile {
         fs::metadata(&self.path).is_ok_and(|found| !found.is_file())
     }
 
-    /// An error about this file.
+    /// Creates an error about this file.
     pub(super) fn bad(&self, reason: impl fmt::Display) -> BadCredentials {
         BadCredentials::new(self.setting, &self.path, reason)
     }
 
-    /// The authorities in it.
+    /// Returns the authorities in it.
     pub(super) fn roots(&self) -> Result<RootCertStore, BadCredentials> {
         let mut roots = RootCertStore::empty();
         for (place, certificate) in self.certificates()?.into_iter().enumerate() {
@@ -114,7 +113,7 @@ impl PemFile {
         Ok(roots)
     }
 
-    /// The own certificate in it, and those between it and the authority.
+    /// Returns our certificate in it, and the intermediate ones up to the authority.
     pub(super) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, BadCredentials> {
         let chain = self.certificates()?;
         for (place, certificate) in chain.iter().enumerate() {
@@ -148,14 +147,14 @@ impl PemFile {
         Ok(found)
     }
 
-    /// The private key in it.
+    /// Returns the private key in it.
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, BadCredentials> {
         PrivateKeyDer::from_pem_slice(&self.text).map_err(|_| {
             self.bad(format_args!("holds no private key in PEM (one without a password){}", self.other_form()))
         })
     }
 
-    /// In which form it is instead of PEM, if that can be seen.
+    /// Returns the format of the file if it is not PEM, where that is recognised.
     fn other_form(&self) -> &'static str {
         match self.text.as_slice() {
             [] => ": it is empty",
@@ -167,8 +166,8 @@ impl PemFile {
     }
 }
 
-/// The text without byte order marks, and each part on lines of its own: where files without a last line break were joined,
-/// the reader of PEM would drop what follows without a word.
+/// Returns the text without byte order marks, and with each part on its own lines: after files without a final line break were
+/// concatenated, the PEM reader would silently drop what follows.
 fn mended(text: Vec<u8>) -> Vec<u8> {
     let text = replaced(text, BYTE_ORDER_MARK, b"");
     replaced(text, b"----------BEGIN ", b"-----\n-----BEGIN ")
@@ -192,7 +191,7 @@ fn replaced(text: Vec<u8>, part: &[u8], by: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Looks whether the key can be used, and belongs to the first certificate of the chain.
+/// Checks that the key can be used, and belongs to the first certificate of the chain.
 pub(super) fn check_key(
     cert: &PemFile,
     chain: &[CertificateDer<'static>],

@@ -12,21 +12,20 @@ use std::{
     time::Duration,
 };
 
-/// How much is read from the system at once. rustls alone would ask for 4 KiB, which is a system call for each quarter of a
-/// record.
+/// The read size, in bytes. rustls alone would read 4 KiB, which is a system call for each quarter of a record.
 const READ: usize = 128 * 1024;
 
-/// How long the other side may take to hear why it was refused.
+/// How long to wait for the peer to read the alert that says why it was refused.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A connection over TLS, whose other side has proven who it is. What was written is under way once it was flushed.
+/// A TLS connection to an authenticated peer. Written data is sent once it was flushed.
 ///
-/// Its clones are the same connection. One task may read it while another writes it: a TLS session does both in one piece, so
-/// they take turns, and the socket below wakes each for its own direction.
+/// Its clones are the same connection. One task may read it while another writes it: a TLS session cannot do both at the same time,
+/// so they take turns, and the socket below wakes each for its own direction.
 #[derive(Debug, Clone)]
 pub(crate) struct Stream(Arc<Mutex<TlsStream<Socket>>>);
 
@@ -35,7 +34,7 @@ impl Stream {
         Self(Arc::new(Mutex::new(stream)))
     }
 
-    /// How many bytes the system has accepted so far.
+    /// Returns how many bytes the system has accepted so far.
     pub(crate) fn sent(&self) -> u64 {
         self.lock().get_ref().0.sent
     }
@@ -49,11 +48,11 @@ impl AsyncRead for &Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut stream = self.lock();
         let mut count = ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
-        // rustls gives one record at a time. What is here already is taken along, so that it goes on in few pieces.
+        // rustls returns one record at a time. Records that are here already are added, so that they are passed on in few pieces.
         while count > 0 && count < buf.len() && !stream.get_ref().0.is_empty() {
             match Pin::new(&mut *stream).poll_read(cx, &mut buf[count..]) {
                 Poll::Ready(Ok(more @ 1..)) => count += more,
-                // What this is comes again with the next read.
+                // The next read returns the same error.
                 _ => break,
             }
         }
@@ -70,7 +69,7 @@ impl AsyncWrite for &Stream {
         Pin::new(&mut *self.lock()).poll_flush(cx)
     }
 
-    /// Tells the other side that no more comes, and ends the writing.
+    /// Sends the close notification, and ends writing.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.lock()).poll_close(cx)
     }
@@ -96,15 +95,15 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A socket that is read in large pieces. Holds nothing while nothing comes.
+/// A socket that is read in large pieces. Holds no buffer while idle.
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: Tcp,
-    /// What was read, up to `end`, and taken, up to `pos`. Lent by the thread; empty when all is taken.
+    /// The bytes read, up to `end`, and consumed, up to `pos`. Borrowed from the thread; empty when all is consumed.
     buffer: Vec<u8>,
     pos: usize,
     end: usize,
-    /// How many bytes the system has accepted.
+    /// How many bytes the system has accepted so far.
     sent: u64,
 }
 
@@ -120,15 +119,15 @@ impl Socket {
         })
     }
 
-    /// Whether all that was read is taken.
+    /// Returns whether all bytes read are consumed.
     fn is_empty(&self) -> bool {
         self.pos == self.end
     }
 
-    /// Waits a moment for the other side to end the connection, having heard why: to close at once what has unread bytes
-    /// would take back what was said last.
+    /// Waits a moment for the peer to close the connection after it has read the alert: closing a connection with unread bytes sends a
+    /// reset, which may discard the alert.
     pub(super) async fn linger(mut self) {
-        // One that is closed already has heard enough.
+        // A closed connection needs no wait.
         let _ = self.tcp.shut_down_write();
         let ending = async {
             let mut unread = [0; 1024];
@@ -160,7 +159,7 @@ impl AsyncRead for Socket {
         buf[..now].copy_from_slice(&this.buffer[this.pos..this.pos + now]);
         this.pos += now;
         if this.is_empty() {
-            // What a connection does not need now, others do.
+            // The buffer goes back to the thread, for other connections.
             SPARE.set(std::mem::take(&mut this.buffer));
         }
         Poll::Ready(Ok(now))

@@ -1,4 +1,4 @@
-//! Both sides, over real sockets.
+//! TLS with both sides over real sockets.
 
 use super::*;
 use crate::io::{
@@ -25,7 +25,7 @@ fn credentials(certificate: &Certificate, prefix: &str) -> Credentials {
     read(certificate, prefix, None).expect("files that make TLS")
 }
 
-/// What both sides say of a handshake, after which the client sends a word and the server reads it.
+/// Returns the result of both sides of a handshake, after which the client sends a word and the server reads it.
 fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<String, TlsError>, Result<(), TlsError>) {
     block_on(timeout(SOON, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -59,7 +59,7 @@ fn good(server: &Credentials, client: &Credentials, host: &str) {
     assert_eq!(meet(server, client, host), (Ok("hello".into()), Ok(())));
 }
 
-/// The server is at fault: the client says why, and the server hears that it is not believed.
+/// A bad server: the client reports why, and the server learns that it was rejected.
 #[track_caller]
 fn bad_server(server: &Credentials, client: &Credentials, host: &str, message: &str) {
     let (heard, said) = meet(server, client, host);
@@ -69,7 +69,7 @@ fn bad_server(server: &Credentials, client: &Credentials, host: &str, message: &
     assert_eq!(heard.kind, TlsErrorKind::Distrusted, "{heard}");
 }
 
-/// The client is at fault: the server says why, and the client hears that it is not believed.
+/// A bad client: the server reports why, and the client learns that it was rejected.
 #[track_caller]
 fn bad_client(server: &Credentials, client: &Credentials, message: &str, told: &str) {
     let (heard, said) = meet(server, client, "127.0.0.1");
@@ -101,7 +101,7 @@ fn other_certificates_are_rejected_with_a_reason() {
     let theirs = Authority::new("theirs");
     let server = credentials(&ours.issue("server", &["127.0.0.1"]), "");
     let client = credentials(&ours.issue("client", &["client"]), "");
-    // Who shows a certificate of another authority, and believes in ours.
+    // Presents a certificate of another authority, and trusts ours.
     let stranger = credentials(&Certificate { ca: ours.ca(), ..theirs.issue("server", &["127.0.0.1"]) }, "");
     bad_client(&server, &stranger, "not signed by the authority in cacert", "its cacert is another");
     bad_server(&stranger, &client, "127.0.0.1", "not signed by the authority in cacert");
@@ -119,7 +119,7 @@ fn a_mesh_certificate_is_valid_for_all_hosts_of_that_mesh() {
     good(&here, &credentials(&there, "/a"), "anything.example");
     bad_server(&here, &credentials(&there, "/b"), "127.0.0.1", "it is for the mesh palm:/a, not for palm:/b");
     bad_client(&credentials(&there, "/b"), &here, "it is for the mesh palm:/a, not for palm:/b", "another mesh");
-    // What names no mesh is for all.
+    // A certificate that names no mesh is valid for all.
     good(&credentials(&there, "/b"), &credentials(&there, ""), "127.0.0.1");
 }
 
@@ -164,7 +164,7 @@ fn new_files_are_loaded_at_run_time_unless_invalid() {
     let server = read(&shown, "", Some("127.0.0.1")).expect("files that make TLS");
     let client = credentials(&ours.issue("client", &["client"]), "");
     good(&server, &client, "127.0.0.1");
-    // Another one under the same names, for one more host.
+    // Another certificate with the same names, and one more host.
     drop(ours.issue("server", &["127.0.0.1", "localhost"]));
     eventually("the new certificate is shown", SOON, || meet(&server, &client, "localhost").1.ok());
     good(&server, &client, "127.0.0.1");
@@ -179,7 +179,7 @@ fn new_files_are_loaded_at_run_time_unless_invalid() {
     drop(ours.issue("server", &["127.0.0.1", "third.example"]));
     read_again();
     good(&server, &client, "third.example");
-    // One that nobody could use is not used.
+    // An unusable certificate is not used.
     drop(ours.issue("server", &["elsewhere.example"]));
     read_again();
     good(&server, &client, "third.example");
@@ -234,7 +234,7 @@ fn a_peer_without_tls_is_identified() {
                 let mut tcp = TcpStream::connect(address).await.expect("a connection");
                 tcp.write_all(bytes).await.expect("written");
                 let mut heard = Vec::new();
-                // What is heard is an alert, if anything.
+                // At most an alert is read.
                 let _ = tcp.read_to_end(&mut heard).await;
             };
             let (accepted, ()) =

@@ -1,4 +1,4 @@
-//! Whether a certificate is one of the mesh.
+//! Verification of certificates for the mesh.
 
 use super::failure::{certificate_message, words_of};
 use futures_rustls::{
@@ -20,12 +20,12 @@ use palm_proto::mesh_scope::{Scope, mesh_uri, scope};
 use std::{fmt, sync::Arc};
 use webpki::EndEntityCert;
 
-/// A certificate that is for other meshes.
+/// A certificate that is only valid for other meshes.
 #[derive(Debug)]
 pub(super) struct MeshMismatch {
-    /// For which it is.
+    /// The meshes that it is valid for.
     of: Vec<String>,
-    /// For which it would have to be.
+    /// The mesh that is required.
     wanted: String,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for MeshMismatch {
 
 impl std::error::Error for MeshMismatch {}
 
-/// Whether the certificate names this mesh; an error when it names others alone.
+/// Returns whether the certificate names this mesh; an error when it only names others.
 fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, Error> {
     let parsed = EndEntityCert::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
     match scope(parsed.valid_uri_names(), prefix) {
@@ -50,15 +50,15 @@ fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, E
     }
 }
 
-/// What is wrong with our own certificate.
+/// Why our own certificate is unusable.
 pub(super) enum OwnCertError {
-    /// Nobody would accept it.
+    /// No peer would accept it.
     Unusable(String),
-    /// Peers that have only our authority would not.
+    /// Peers that only trust our authority would not accept it.
     Untrusted(String),
 }
 
-/// Looks at our own certificate as the others will.
+/// Checks our own certificate as other peers will.
 pub(super) fn check_own(
     chain: &[CertificateDer<'_>],
     roots: &RootCertStore,
@@ -97,7 +97,7 @@ pub(super) fn check_own(
     }
 }
 
-/// When our own certificate, or one that links it with its authority, stops to be valid, if that is before this time.
+/// Returns when our own certificate or an intermediate one expires, if that is before this time.
 pub(super) fn expires_by(
     time: UnixTime,
     chain: &[CertificateDer<'_>],
@@ -112,7 +112,7 @@ pub(super) fn expires_by(
     }
 }
 
-/// Looks at the certificates of others, servers and clients alike.
+/// Verifies the certificates of peers, both servers and clients.
 #[derive(Debug)]
 pub(super) struct Verifier {
     roots: Arc<RootCertStore>,
@@ -122,7 +122,7 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Believes these authorities, for the mesh of this prefix. Fails when there is no authority.
+    /// Creates a verifier that trusts these authorities, for the mesh of this prefix. Fails when there is no authority.
     pub(super) fn new(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
@@ -145,7 +145,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)?;
-        // A certificate that names its mesh may be used on all hosts of it.
+        // A certificate that names its mesh is valid on all of its hosts.
         if !is_for_mesh(end_entity, &self.prefix)? {
             verify_server_name(&parsed, server_name)?;
         }

@@ -1,4 +1,4 @@
-//! With which status palm-cli ends, and what it says.
+//! The exit statuses of palm-cli, and its messages.
 
 use super::world::{World, run};
 use palm_tests::{Etcd, Proxy, binary, free_port};
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The 5 s within which an etcd that is away must be told, and what a busy machine adds.
+/// The 5 s within which an unreachable etcd must be reported, and what a busy machine adds.
 const TOLD_WITHIN: Duration = Duration::from_millis(5900);
 
 const COMMANDS: [&[&str]; 4] = [&["status"], &["rm", "abcd1234"], &["reset", "--yes"], &["call", "a.b", "x"]];

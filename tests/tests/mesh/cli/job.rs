@@ -18,7 +18,7 @@ impl World {
         self.cli_with(&[&["job"], args].concat(), &[], input)
     }
 
-    /// Starts a job whose input and output stay in the hands of the test.
+    /// Starts a job whose input and output the test controls.
     fn start_job(&self, args: &[&str]) -> (Child, ChildStdin) {
         let mut command = bounded(binary("palm-cli"));
         command.arg("job").args(args).env("PALM_ETCD", self.etcd.endpoint());
@@ -68,7 +68,7 @@ fn unordered_results_do_not_wait_for_slow_messages() {
     };
     assert_eq!(sorted(&said), sorted(&lines.to_uppercase()));
 
-    // A message that nobody answers holds up the ordered ones behind it, and no others.
+    // An unanswered message delays only the ordered results behind it.
     stuck.process.freeze();
     let (pinned, free) = (format!("{}.shout", stuck.uuid), format!("{}.shout", able.uuid));
     let words = world.job(&[&pinned, "--timeout", "0.5", "--attempts", "1"], b"a\n").failed(1);

@@ -1,6 +1,6 @@
-//! palm-cli, as a person uses it: real etcd, real servers, and what the program says and ends with.
+//! palm-cli as it is used: real etcd, real servers, and the output and exit status of the program.
 
-// A test fails by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod call;

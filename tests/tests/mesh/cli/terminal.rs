@@ -1,4 +1,4 @@
-//! What a terminal makes different. script(1) plays the terminal.
+//! The behaviour on a terminal, which script(1) provides.
 
 use super::world::{Outcome, World, run};
 use palm_tests::binary;

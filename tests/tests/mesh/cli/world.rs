@@ -1,4 +1,4 @@
-//! An etcd, the servers on it, and palm-cli beside them.
+//! An etcd, its servers, and palm-cli.
 
 use palm_tests::{Etcd, Process, binary, eventually, example};
 use std::{
@@ -11,7 +11,7 @@ use std::{
 /// Long enough for anything that must happen at all.
 pub(super) const SOON: Duration = Duration::from_secs(20);
 
-/// What a program ended with.
+/// The exit status and output of a program.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub code: Option<i32>,
@@ -145,7 +145,7 @@ impl World {
         run("etcdctl", &args, &[("ETCDCTL_API", "3")], value.as_bytes()).text(0);
     }
 
-    /// Puts a server's record, as somebody else's program may.
+    /// Puts a server's record, as another program may.
     pub(super) fn put_record(&self, uuid: &str, more: &str) -> String {
         let json = record(uuid, more);
         self.put(&format!("/servers/{uuid}"), &json);

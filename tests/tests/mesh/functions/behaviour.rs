@@ -1,4 +1,4 @@
-//! What functions can do to their server.
+//! Functions that panic, fail, hang, or return much.
 
 use std::{
     sync::{
@@ -149,7 +149,7 @@ fn maximum_payloads_arrive_and_longer_ones_are_refused() {
     assert!(call(&client, "zoo.echo", all.clone()).expect("64 MiB") == all);
     let error = fails(&client, "zoo.echo", vec![7; LIMIT + 1], CallErrorKind::TooLarge);
     assert_eq!(error.server(), None, "the client does not even send it");
-    // Who does not look at the limit hears of it from the server, which reads on.
+    // A client that ignores the limit gets an error from the server, which continues to read.
     let mut stranger = crate::in_process::Stranger::at(server.peer.endpoint());
     let header = r#"{"palm":1,"pipeline":["zoo.echo"],"idx":3}"#;
     let (answer, _) = stranger.ask([Bytes::from(header), vec![7; LIMIT + 1].into()]);
@@ -179,7 +179,7 @@ fn unknown_names_fail_at_once_and_list_the_known() {
     assert_eq!(call(&client, &by_uuid, "you").expect("by uuid"), "you");
 }
 
-/// The server used to compare its uuid as text, and so told a client that had found it that it was somebody else.
+/// The server used to compare its uuid as text, and so answered a client that had found it with `wrong_server`.
 #[test]
 fn a_uuid_in_capitals_is_the_same_uuid() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));

@@ -1,4 +1,4 @@
-//! The functions that every server has.
+//! The built-in functions.
 
 use bytes::Bytes;
 use futures::executor::block_on;

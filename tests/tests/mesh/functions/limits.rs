@@ -1,4 +1,4 @@
-//! More to do than a server will take, and less time than it takes.
+//! Overload, deadlines and draining.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ impl Gate {
             let told = tell.unbounded_send(go);
             async move {
                 told?;
-                // Let go, whether by a word or because the gate is gone.
+                // Released, by a message or because the gate was dropped.
                 let _ = gone.await;
                 let payload = message.into_payload();
                 Ok::<_, FunctionError>(payload.slice(..payload.len().min(1)))

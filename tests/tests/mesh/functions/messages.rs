@@ -1,4 +1,4 @@
-//! What callers can send.
+//! Requests of callers, valid and invalid.
 
 use bytes::Bytes;
 use palm_peer::Server;

@@ -1,4 +1,4 @@
-//! Whatever a function does and whatever a caller sends, an error of the right kind comes back and the server goes on.
+//! Functions: whatever they do and whatever callers send, the error has the right kind and the server continues.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! What a hostile server may answer to a client.
+//! Answers of a hostile server to clients.
 
 use super::{
     SOON, World, memory,
@@ -220,7 +220,7 @@ fn no_answer_harms_a_job_or_a_previous_stage() {
     against_callers(true);
 }
 
-/// A server that is asked for one message of a job, and answers it again and again while nobody takes the results.
+/// A server that is asked for one message of a job, and answers it again and again while the results are not read.
 #[test]
 fn an_unpolled_job_cannot_be_flooded() {
     crate::heavy();
@@ -235,7 +235,7 @@ fn an_unpolled_job_cannot_be_flooded() {
     );
     let holder = world.caller_with("filler.f", "--hold");
     holder.wait_for_line(|line| line == "holding after a result", SOON);
-    // Half a gigabyte, if somebody kept it.
+    // Half a gigabyte, if it were kept.
     std::thread::sleep(Duration::from_secs(3));
     let held = memory(&holder, "VmRSS:");
     assert!(held < 100 << 10, "{held} kB are held for a job whose window is 4 messages");

@@ -1,4 +1,4 @@
-//! What a hostile server may do with a connection before anything is asked, first of all the leader's.
+//! Handshakes of a hostile server, in particular with the leader.
 
 use super::{
     SOON, World,
@@ -165,7 +165,7 @@ fn no_handshake_of_a_published_server_does_harm() {
     are_not_sought(&rogues);
 }
 
-/// Who stands next in line keeps a connection to the leader, whoever that is.
+/// The next candidate keeps a connection to the leader.
 #[test]
 fn a_leader_that_closes_every_connection_causes_no_load() {
     let etcd = Etcd::start();

@@ -1,5 +1,5 @@
-//! Servers that mean no good, against clients, the leader that probes them, and whoever reads what they say: nobody dies,
-//! nobody spins, nobody's memory grows, and what is asked of others goes well.
+//! Hostile servers, against clients, the leader that probes them, and palm-cli: no process ends, spins or grows, and calls to other
+//! servers work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -107,7 +107,7 @@ fn memory(process: &Process, what: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
-/// Nothing in here could steer the terminal of whoever reads it.
+/// No text holds a terminal's control sequences.
 #[track_caller]
 fn harmless(lines: &[String]) {
     for line in lines {

@@ -1,4 +1,4 @@
-//! What a hostile server may say when the leader probes it.
+//! Answers of a hostile server to the leader's probes.
 
 use super::{
     SOON, World, harmless,

@@ -1,4 +1,4 @@
-//! Records that mean no good: whoever may write `/servers/` chooses them.
+//! Hostile records, put by anyone with write access to `/servers/`.
 
 use super::{
     SOON, World, harmless,
@@ -95,12 +95,12 @@ fn a_tombstones_reason_cannot_control_the_terminal() {
     world.is_well("a reason");
 }
 
-/// A thousand servers where nobody answers cost the leader its probes, and nobody else anything.
+/// A thousand servers that do not answer cost the leader their probes, and delay no other server.
 #[test]
 fn a_thousand_mute_servers_delay_no_other() {
     crate::heavy();
     let world = World::start();
-    // Connections are let in by the system, and nobody takes them.
+    // The kernel accepts the connections, and no program takes them.
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = mute.local_addr().expect("an address").port();
     let lease = world.etcd.etcdctl(&["lease", "grant", "3600"]);

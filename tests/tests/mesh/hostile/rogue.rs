@@ -1,5 +1,4 @@
-//! A server that is in the mesh, and means no good: it answers the leader well enough to be published, and then does what the
-//! test wants.
+//! A hostile server in the mesh: it answers the leader well enough to be published, and then does what the test wants.
 
 use palm_tests::{Etcd, eventually, wire::Wire};
 use serde_json::{Value, json};
@@ -16,7 +15,7 @@ use uuid::Uuid;
 
 use super::SOON;
 
-/// One message of somebody's.
+/// One received message.
 pub(super) struct Asked {
     pub header: Value,
     pub me: String,
@@ -129,7 +128,7 @@ impl Rogue {
         });
     }
 
-    /// No longer behaves. Connections that it has are cut, so that all must be opened anew.
+    /// No longer behaves. Its connections are closed, so that all must be opened again.
     pub(super) fn turn_bad(&self) {
         if self.inner.good.swap(false, Ordering::SeqCst) {
             self.cut();
@@ -191,7 +190,7 @@ fn accept(listener: &TcpListener, inner: &Arc<Inner>) {
         let inner = Arc::clone(inner);
         thread::spawn(move || {
             let end = stream.try_clone();
-            // However it goes, the connection ends with it, though somebody holds a copy.
+            // However it goes, the connection ends with it, although a copy is held elsewhere.
             let _ = Wire::of(stream).and_then(|mut wire| serve(&mut wire, &inner));
             let _ = end.map(|end| end.shutdown(std::net::Shutdown::Both));
         });

@@ -1,4 +1,4 @@
-//! What a stranger may say, one bad thing after the other, to one living server.
+//! Invalid input of all kinds to one server.
 
 use super::Server;
 use palm_tests::{

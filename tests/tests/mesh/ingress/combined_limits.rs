@@ -63,7 +63,7 @@ fn a_permit_holder_that_stalls_loses_its_permit() {
     let server = server();
     let request = long();
     let clients: Vec<Wire> = (0..4).map(|_| unfinished(&server, &request)).collect();
-    // Nobody waits, so nobody is in haste.
+    // No connection waits, so no rate is required.
     assert_eq!(server.refused("stalled"), 0);
     is_answered(&server, &request, clients);
     assert!(server.refused("stalled") > 0);

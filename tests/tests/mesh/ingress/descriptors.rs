@@ -1,4 +1,4 @@
-//! Servers that have few file descriptors, and those that have too few.
+//! Servers with few, and with too few, file descriptors.
 
 use super::{SOON, Server, call, failures::limit_files};
 use palm_tests::{Etcd, Process, eventually, example, free_port, wire::Wire};
@@ -116,7 +116,7 @@ fn a_leader_with_fewer_descriptors_than_servers_serves_them_all() {
     let before = rounds();
     thread::scope(|scope| {
         scope.spawn(|| {
-            // If what follows fails, nobody says so here.
+            // A failure of what follows is not reported here.
             while !end.load(Ordering::Relaxed) && Instant::now() < limit {
                 drop((0..20).map(|_| knock(leader.address)).collect::<Vec<_>>());
             }
@@ -136,7 +136,7 @@ fn a_leader_with_fewer_descriptors_than_servers_serves_them_all() {
     });
     let lines = leader.process.lines();
     let of = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
-    // Nobody is removed for what the leader lacks. Its own port is flooded, so that in truth nobody new may get in there.
+    // No server is removed for what the leader lacks. Its own port is flooded, so no new connection may get in.
     let own = uuid(&leader.process);
     let removed: Vec<_> = lines.iter().filter(|l| l.contains("Deleted server") && !l.contains(&own)).collect();
     assert!(removed.is_empty(), "{removed:#?}");

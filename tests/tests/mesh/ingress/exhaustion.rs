@@ -1,4 +1,4 @@
-//! What there is only so much of: connections, descriptors, threads.
+//! Exhaustion of connections, descriptors and threads.
 
 use super::Server;
 use palm_tests::{eventually, wire::Wire};

@@ -1,5 +1,5 @@
-//! No connection fails unseen: each way to fail has its counter, and a fault of the server's own its warning. The leader
-//! notices, and the server recovers.
+//! Failed connections are visible: each reason has its counter, and an internal error its warning. The leader notices, and the server
+//! recovers.
 
 use super::{SOON, Server, call};
 use palm_tests::{
@@ -103,7 +103,7 @@ fn a_server_without_descriptors_is_noticed_and_recovers() {
         |line| line.contains("WARNING") && line.contains("(descriptors)") && line.contains("LimitNOFILE="),
         SOON,
     );
-    // Meanwhile whoever is in is served, and the others wait.
+    // Meanwhile the admitted connections are served, and the others wait.
     super::shout(&mut held).expect("an answer");
     let _waits = Wire::connect(address).expect("the system accepts it");
     let gone = format!("Deleted server {uuid} because it does not answer");

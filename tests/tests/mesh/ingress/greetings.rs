@@ -11,7 +11,7 @@ const BATCH: usize = 100;
 /// In kB: what the allocator keeps and frees besides.
 const A_FEW_MB: u64 = 8 * 1024;
 
-/// Greets over each connection with so many uuids that nobody has used before.
+/// Greets over each connection with this many new uuids.
 fn greet(wires: &mut [Wire], each: usize) {
     thread::scope(|scope| {
         for wire in wires {

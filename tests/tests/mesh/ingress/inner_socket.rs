@@ -1,4 +1,4 @@
-//! New connections get in whatever becomes of the directories in which sockets lie.
+//! New connections are accepted whatever happens to the directories of sockets.
 
 use super::{SOON, Server, call};
 use palm_tests::{Process, eventually, example};

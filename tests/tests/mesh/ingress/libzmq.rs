@@ -1,4 +1,4 @@
-//! libzmq, as everyone else uses it, through pyzmq.
+//! libzmq, through pyzmq.
 
 use super::Server;
 use crate::in_process::{InProcess, settings};

@@ -1,5 +1,5 @@
-//! Strangers cannot fill a log: however many come, and from however many addresses, each kind of input costs a few lines, and what is
-//! left out is counted.
+//! Remote peers cannot fill a log: whatever their number and addresses, each kind of input costs a few lines, and suppressed lines are
+//! counted.
 
 use super::Server;
 use palm_tests::{
@@ -89,7 +89,7 @@ fn thousands_of_bad_clients_cost_a_plain_server_few_lines() {
     ];
     come(&server, &kinds);
 
-    // Those that are let in, and send what no function takes, are answered; nothing is logged of it.
+    // Admitted connections that send an invalid request are answered; nothing is logged.
     let lines = server.process.lines().len();
     for number in 0..STRANGERS / 4 {
         let mut wire = Wire::over(stranger(number, server.address).expect("a connection"));

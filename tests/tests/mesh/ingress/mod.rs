@@ -1,4 +1,4 @@
-//! No stranger gets in, and no input brings a server down: whatever reaches its port, it goes on answering.
+//! The ingress: whatever reaches a server's port, it keeps answering.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -74,7 +74,7 @@ impl Authority {
     #[track_caller]
     fn refused(&self, [ca, cert, key]: [&str; 3], words: &str) {
         let files = self.flags(ca.as_ref(), cert.as_ref(), key.as_ref());
-        // Nobody listens there: files are looked at first.
+        // Nothing listens there: the files are checked first.
         for (program, line, code) in [
             (example("printf"), "run --etcd http://127.0.0.1:1", 1),
             (binary("palm-cli"), "status --etcd https://127.0.0.1:1", 2),
@@ -174,7 +174,7 @@ fn files_from_editors_and_openssl_are_accepted() {
     made.used(&etcd, ["joined.pem", "p384.pem", "p384.key"]);
 }
 
-/// An authority with an unsupported key: nobody could be believed, and the reason is its key.
+/// An authority with an unsupported key: no certificate could be verified, and the error names the key.
 #[test]
 fn an_unsupported_signing_key_causes_a_warning() {
     let made = Authority::new();

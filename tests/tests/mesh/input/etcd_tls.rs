@@ -21,7 +21,7 @@ fn unreachable(url: &str, flags: &[String], wanted: &str) {
 /// Files that make no TLS: palm-cli ends with status 2, and a server with 1, before etcd is asked.
 #[track_caller]
 fn useless(flags: &[String], wanted: &str) {
-    // Nobody listens there.
+    // Nothing listens there.
     let common = [&["--etcd".to_owned(), "https://127.0.0.1:1".to_owned()], flags].concat();
     for (program, start, code) in [(binary("palm-cli"), "status", 2), (example("printf"), "run", 1)] {
         let process = Process::start(program, [&words(&format!("{start} --tls off"))[..], &common].concat());
@@ -135,7 +135,7 @@ fn files_may_be_pipes() {
     server.wait_for_line(|line| line.ends_with(" configured"), SOON);
     let status = of_pipes(&binary("palm-cli"), "status");
     assert!(status.wait(SOON).success(), "{:?}", status.lines());
-    // All connections to etcd are made anew.
+    // All connections to etcd are opened again.
     etcd.stop();
     server.wait_for_line(|line| line.contains("etcd"), SOON);
     etcd.launch();

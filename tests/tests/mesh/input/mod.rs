@@ -9,5 +9,5 @@ mod terminal;
 
 use std::time::Duration;
 
-/// For what takes milliseconds on an idle machine.
+/// The timeout of operations that take milliseconds on an idle machine.
 const SOON: Duration = Duration::from_secs(20);

@@ -147,7 +147,7 @@ fn a_second_signal_ends_a_drain() {
         process.wait_for_line(|line| line.ends_with(":waiting"), SOON);
         process.terminate();
         process.wait_for_line(|line| line.contains("finishing 1 requests"), SOON);
-        // A terminal that closes meanwhile hurries nobody.
+        // A terminal that closes meanwhile (SIGHUP) changes nothing.
         process.hang_up();
         thread::sleep(Duration::from_millis(300));
         assert!(process.is_running());

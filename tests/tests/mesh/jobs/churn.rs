@@ -61,7 +61,7 @@ fn a_rolling_restart_loses_no_message() {
     assert_eq!(runs.load(Ordering::Relaxed) as u64, 3 * count, "a function ran again for a message");
 }
 
-/// A stage that has nobody to pass on to used to end its messages, where the client would have waited.
+/// A stage without a next instance used to fail its messages, where the client would have waited.
 #[test]
 fn a_stage_outage_costs_time_but_no_result() {
     let etcd = Etcd::start();
@@ -115,7 +115,7 @@ fn an_unnoticed_frozen_server_delays_no_job_for_long() {
     servers[1].thaw();
 }
 
-/// A stage that stood still while the next one left used to send into a connection that had ended, and nobody knew.
+/// A stage that stood still while the next one left used to send into a connection that had ended, unnoticed.
 #[test]
 fn a_leaving_server_waits_for_a_frozen_stage() {
     let etcd = Etcd::start();

@@ -120,7 +120,7 @@ fn every_error_kind_follows_the_protocol_at_every_stage() {
             let expected = (&json!(kind), &json!(stage), &json!(route[stage]));
             assert_eq!((&answer["error"]["kind"], &answer["stage"], &answer["server"]), expected, "{target}: {answer}");
         }
-        // Whom nobody can reach cannot say so: the stage before does.
+        // The unreachable server cannot report it: the stage before does.
         let Some(before) = stage.checked_sub(1) else { continue };
         let mut elsewhere = route;
         elsewhere[stage] = Uuid::new_v4();

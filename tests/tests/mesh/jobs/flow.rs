@@ -1,4 +1,4 @@
-//! How messages flow: order, windows, routes, errors, calls from within.
+//! The flow of messages: order, windows, routes, errors, nested calls.
 
 use super::{
     client, collect,
@@ -180,7 +180,7 @@ fn every_error_reaches_the_client_from_every_stage() {
     for ((stage, text, kind), (_, result)) in asked.iter().zip(results) {
         let error = result.expect_err(text);
         assert_eq!(error.kind(), *kind, "{text}: {error}");
-        // Who hangs is not known to whoever waits.
+        // The client does not know which server hangs.
         if *kind != CallErrorKind::TimedOut {
             assert_eq!((error.stage(), error.server()), (*stage, Some(servers[*stage].peer.uuid())), "{text}: {error}");
         }

@@ -97,7 +97,7 @@ fn a_vanished_leader_is_replaced_and_returns_as_a_server() {
     mesh.await_published(&[&leader.uuid, &other.uuid]);
 }
 
-/// The last of them was the fourth in line when it listed those before it. It watched nobody then, and did not notice that it had become the
+/// The last of them was the fourth in line when it listed those before it. It did not notice that it had become the
 /// third: when both before it were killed, it waited for their leases, which are the default's here.
 #[test]
 fn a_new_third_candidate_watches_the_leader_and_the_next() {

@@ -61,7 +61,7 @@ fn all_addresses_of_a_name_are_tried() {
         ("one", &[b.address()]),
         ("a black hole first", &[network.spare(), b.address()]),
         ("a black hole last", &[b.address(), network.spare()]),
-        // Nobody listens on that host.
+        // Nothing listens on that host.
         ("refused first", &[a.address(), b.address()]),
         ("refused last", &[b.address(), a.address()]),
     ];

@@ -7,7 +7,7 @@ use palm_peer::Progress;
 use palm_tests::{Etcd, Host, Network};
 use std::{thread, time::Duration};
 
-/// As in `make chaos`: a server that nobody reaches is removed soon, by which the stage before may have lost sight of it.
+/// As in `make chaos`: a server that no other reaches is removed soon, by which the stage before may have lost sight of it.
 const FLAGS: [&str; 6] = ["--ttl", "5", "--probe-period", "1", "--probe-timeout", "1"];
 
 /// What is done to the packets from one host to another; to or from everybody, for `None`.

@@ -1,4 +1,4 @@
-//! A server is removed when nobody reaches it, and not when the leader alone does not. The path between two hosts fails in several
+//! A server is removed when no other reaches it, and not when only the leader does not. The path between two hosts fails in several
 //! ways; etcd is reached by all.
 
 use super::{
@@ -16,7 +16,7 @@ use std::{
 /// The lease's time to live of [`QUICK`], and how often it has servers probed.
 const TTL: Duration = Duration::from_secs(3);
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long a series of three probes takes that nobody answers, and asking others.
+/// How long three unanswered probes take, and asking the witnesses.
 const SERIES: Duration = Duration::from_secs(4);
 /// How much longer than the design's bounds a busy machine may take.
 const LENIENCE: Duration = Duration::from_secs(6);
@@ -188,7 +188,7 @@ fn an_unconnected_leader_removes_no_server_and_resigns() {
     calls.all_went_well(100);
 }
 
-/// Each finds itself, or nobody, at the address of the other one.
+/// Each finds itself, or nothing, at the address of the other one.
 fn two_hosts_that_advertise_loopback(port: &str) {
     let Some(network) = Network::start(&["a", "b"]) else { return };
     let etcd = Etcd::builder().at(network.here().address()).start();

@@ -195,7 +195,7 @@ fn a_python_server_leaving_during_a_job_costs_nothing() {
     assert_eq!(progress.retried(), 0, "leaving is not failing");
 }
 
-/// The stage before it is in Python: it hears the goodbye, and says the last word.
+/// The stage before it is in Python: it receives the goodbye and acknowledges it.
 #[test]
 fn a_rust_server_leaving_after_a_python_stage_costs_nothing() {
     let Some(python) = python() else { return };

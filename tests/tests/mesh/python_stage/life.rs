@@ -132,7 +132,7 @@ fn a_python_server_rejoins_when_its_key_is_missing() {
     let server = mesh.start_program(program);
     mesh.await_published(&[&server.uuid]);
 
-    // Somebody clears the whole mesh, before its eyes.
+    // The whole mesh is cleared while it watches.
     let mark = server.mark();
     etcd.etcdctl(&["del", "--prefix", "/py/"]);
     server.wait_for_line_after(mark, |line| line.contains("rejoined as"), SOON);

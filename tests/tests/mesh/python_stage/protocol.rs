@@ -53,7 +53,7 @@ fn a_python_server_is_configured_published_and_probed() {
 fn passes(check: &str) {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
-    // Nobody leads this mesh: a server answers without being configured.
+    // This mesh has no leader: a server answers without being configured.
     let mesh = Mesh::new(&etcd, "", &[]);
     let server = mesh.start_program(program(&python, "tests/tests/mesh/python/zoo.py", &etcd.endpoint()));
     let checks = in_repository("tests/tests/mesh/python/checks.py").display().to_string();

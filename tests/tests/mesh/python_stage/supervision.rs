@@ -27,7 +27,7 @@ fn a_failed_task_is_logged_by_name_and_restarted() {
         mesh.await_published(&[&leader.uuid, &server.uuid]);
         let call = || block_on(client.call(format!("{}.reverse", server.uuid), "abc").into_future()).ok();
         assert_eq!(eventually("an answer", SOON, call), "cba");
-        // It hears that its record is gone.
+        // Its watch reports that its record is gone.
         mesh.reset();
         mesh.await_published(&[&leader.uuid, &server.uuid]);
         server.terminate();

@@ -1,4 +1,4 @@
-//! Who has no certificate, or a wrong one, stays out; and the next good call goes through.
+//! Clients without a valid certificate are rejected; the next good call works.
 
 use super::{World, address, config, connect, dial, good_call, ping};
 use crate::common::SOON;

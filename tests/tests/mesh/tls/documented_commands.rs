@@ -1,4 +1,4 @@
-//! The commands of docs/security.md work as they are pasted.
+//! The commands of docs/security.md work when they are pasted.
 
 use crate::common::SOON;
 use palm_tests::{Process, binary, eventually, example, free_port, in_repository};

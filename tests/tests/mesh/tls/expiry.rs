@@ -1,4 +1,4 @@
-//! A server says in time that its own certificate expires, and is out of the mesh while it has.
+//! A server warns before its own certificate expires, and is out of the mesh while it is expired.
 
 use super::World;
 use crate::common::{Mesh, QUICK, SOON};
@@ -25,7 +25,7 @@ fn a_certificate_about_to_expire_causes_a_warning_at_start() {
     let warned = |line: &str| line.contains("WARNING") && line.contains(&file) && line.contains(" min: ");
     server.wait_for_line(|line| warned(line) && line.contains("expires at") && line.contains("write a new one"), SOON);
 
-    // One that is good for long is not worth a word.
+    // One that is valid for long is not logged.
     let mesh = world.mesh();
     let other = mesh.start("text");
     mesh.await_published(&[&server.uuid, &other.uuid]);

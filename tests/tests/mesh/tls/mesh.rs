@@ -1,4 +1,4 @@
-//! What works without TLS works with it, and with an etcd that asks for certificates.
+//! The mesh works over TLS as it does without, also with an etcd that requires certificates.
 
 use super::{World, address, config, connect, dial, ping, try_call};
 use crate::common::{QUICK, SOON, calls::Calls};
@@ -89,7 +89,7 @@ fn a_leaving_server_sends_goodbye_over_tls() {
     });
     server.terminate();
     for wire in &mut wires {
-        // An end without a word is an error to rustls: it might be somebody else's doing.
+        // An end without close_notify is an error to rustls: an attacker might have cut the connection.
         wire.until_end().expect("an orderly end");
     }
     assert!(server.wait(SOON).success());

@@ -1,6 +1,6 @@
-//! The mesh over TLS: who has a certificate of its authority is in it, and nobody else gets a byte to `ZeroMQ`.
+//! The mesh over TLS: only peers with a certificate of its authority are accepted, and no byte of others reaches `ZeroMQ`.
 
-// A test speaks by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod clients;

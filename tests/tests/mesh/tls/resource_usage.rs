@@ -1,4 +1,4 @@
-//! What a server holds for those who are connected over TLS: no more than it may, and nothing once they are gone.
+//! The resources that a server uses for clients over TLS: bounded, and released when they disconnect.
 
 use super::{Secure, World, address, config, connect, dial, good_call, ping};
 use crate::common::{Mesh, SOON, Server};
@@ -17,7 +17,7 @@ const MEGABYTE: usize = 1024 * 1024;
 /// Asks for a megabyte, in memory of its own.
 const GET: &[&[u8]] = &[br#"{"palm":1,"pipeline":["plenty.bytes"]}"#, b"1048576"];
 
-/// A server, who calls it, and what a stranger needs to come in.
+/// A server, a client, and the TLS configuration of a raw client.
 struct Scene<'a> {
     server: Server,
     client: Client,
@@ -125,7 +125,7 @@ fn late_readers_get_every_answer_and_non_readers_are_cut_off() {
         assert_eq!(late.answer().expect("an answer")[1].len(), MEGABYTE);
     }
     let _never = ask();
-    // The system may take a little more now and then, as it asks whether there is room: each time, the 30 s begin anew.
+    // The system may take a little more now and then, as it asks whether there is room: each time, the 30 s begin again.
     eventually("it is cut off", Duration::from_secs(150), || (scene.refused("stalled") > 0).then_some(()));
     drop(late);
     scene.calm_down();

@@ -1,4 +1,4 @@
-//! What a client says of a server that is none it can talk to; and the next good call goes through.
+//! The client's errors about servers that it cannot talk to; the next good call works.
 
 use super::{World, address, connect, good_call, try_call};
 use crate::common::Mesh;
@@ -169,7 +169,7 @@ fn certificates_separate_meshes_without_host_names() {
         let target = format!("{}.shout", server.uuid);
         assert_eq!(try_call(&connect(mesh.options()), &target).expect("an answer"), "HELLO");
     }
-    // In /b, somebody points at a server of /a.
+    // In /b, a record points at a server of /a.
     publish(&world.etcd, "/b", "lost", &servers_a[0].uuid, &servers_a[0].endpoint);
     let complaint = complaint(&connect(mesh_b.options()), "lost");
     assert!(complaint.contains("it is for the mesh palm:/a, not for palm:/b"), "{complaint}");

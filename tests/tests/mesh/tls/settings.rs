@@ -1,4 +1,4 @@
-//! What is refused at start, and what is said.
+//! Settings that are refused at start, and the messages.
 
 use super::World;
 use crate::common::SOON;

@@ -55,7 +55,7 @@ impl World {
             _ => {}
         }
         if idx.is_multiple_of(7) {
-            // Nobody answers.
+            // No answer comes.
             return;
         }
         self.event(Event::Answered { idx, ending: Ok("r".into()) });

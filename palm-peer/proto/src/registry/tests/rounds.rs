@@ -213,7 +213,7 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
     }
 }
 
-/// Their probes take all the room there is, and whoever is due takes what becomes free.
+/// Their probes take all free places, and the server that is due takes the next free one.
 #[test]
 fn a_new_server_is_probed_soon_beside_thousands_that_never_answer() {
     let mut random = fastrand::Rng::with_seed(11);

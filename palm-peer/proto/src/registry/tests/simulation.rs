@@ -116,7 +116,7 @@ impl World {
 
     fn delete(&mut self, id: Uuid, why: Option<(RemovedBy, &str)>) {
         let Some(held) = self.etcd.remove(&id) else { return };
-        // Its lease has expired, or whoever deletes the record also deletes the published key.
+        // Its lease has expired, or the deletion of the record also deletes the published key.
         if held.record.is_some() {
             self.published.remove(&id);
         }

@@ -91,7 +91,7 @@ fn a_watch_leaves_a_frozen_member() {
     between.stall();
     let began = Instant::now();
     cluster.member(leader).etcdctl(&["put", "/w/a", "1"]);
-    // Nobody else uses the connection: only the pings tell.
+    // Nothing else uses the connection: only the pings detect it.
     assert_eq!(told(&etcd, &mut watch, "+/w/a=1"), ["interrupted", "+/w/a=1"]);
     assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
 }

@@ -21,7 +21,7 @@ impl World {
         if lost { self.lose(&copy) } else { self.copies.push(copy) }
     }
 
-    /// As the driver does: the end of a server may have been told before it is known that the message went there.
+    /// As the driver does: the end of a server may be reported before it is known that the message went there.
     pub(super) fn apply(&mut self, event: Event) {
         let to = match &event {
             Event::Rerouted { rerouted, .. } => rerouted.to,

@@ -336,7 +336,7 @@ fn only_clients_that_do_not_read_are_disconnected() {
     assert!(disconnected > 500, "{disconnected}: the limits are not reached");
 }
 
-/// One that does not read holds no more than its share, so that with few of them nobody is disconnected and nobody waits.
+/// One that does not read holds no more than its share, so that with few of them no connection is closed and none waits.
 #[test]
 fn a_client_that_does_not_read_stops_nobody_else() {
     for seed in 0..100 {
