@@ -53,13 +53,13 @@ scale: setup ## what meshes of N servers cost the leader, etcd and the clients, 
 	@$(CARGO) build --release -p palm-cli
 	@$(CARGO) bench -p palm-tests --bench scale -- $(N)
 
-chaos: build ## a mesh of five hosts whose network fails in every way, for an hour: nobody healthy is removed, no message is lost (docs/reliability.md)
+chaos: build ## a mesh of five hosts whose network fails in every way, for an hour: no healthy server is removed, no message is lost (docs/reliability.md)
 	@$(CARGO) bench --profile dev -p palm-tests --bench chaos -- $(CHAOS)
 
 soak: setup ## a mesh under load, kills and churn for 15 minutes: memory, descriptors and threads stay flat (docs/reliability.md)
 	@$(CARGO) bench -p palm-tests --bench soak -- $(SOAK_SECONDS)
 
-fuzz: setup ## look for bytes that break a law: nightly Rust and cargo-fuzz (CONTRIBUTING.md)
+fuzz: setup ## look for bytes that violate a property of the parsers: nightly Rust and cargo-fuzz (CONTRIBUTING.md)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 check: setup ## check formatting, lints, features, documentation, layers, scripts, licences and packages

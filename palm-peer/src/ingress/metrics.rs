@@ -14,7 +14,7 @@ use std::{
 };
 
 /// For how many addresses a rejection is logged per minute: a remote peer may have any number of them.
-const MAX_STRANGERS: usize = 8;
+const MAX_LOGGED_ADDRESSES: usize = 8;
 
 /// Counts connections and rejections.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct IngressMetrics {
     entered: AtomicU64,
     refused: [AtomicU64; RejectReason::ALL.len()],
     /// Throttles the log lines about rejections, by address.
-    strangers: Mutex<LogThrottle<IpAddr>>,
+    rejections: Mutex<LogThrottle<IpAddr>>,
     /// Throttles the log lines about internal errors, separately, so that rejections cannot suppress them; `None` is a pause in
     /// accepting.
     own_faults: Mutex<LogThrottle<Option<RejectReason>>>,
@@ -37,7 +37,7 @@ impl Default for IngressMetrics {
             open: AtomicU64::new(0),
             entered: AtomicU64::new(0),
             refused: Default::default(),
-            strangers: Mutex::new(LogThrottle::with_max_keys(MAX_STRANGERS)),
+            rejections: Mutex::new(LogThrottle::with_max_keys(MAX_LOGGED_ADDRESSES)),
             own_faults: Mutex::default(),
             paused: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
@@ -111,7 +111,7 @@ impl IngressMetrics {
                 );
             }
         } else if reason != RejectReason::ClosedEarly
-            && let Some(suppressed) = lock(&self.strangers).should_log(address, Instant::now())
+            && let Some(suppressed) = lock(&self.rejections).should_log(address, Instant::now())
         {
             log::warn!("refused a connection from {address}: {why} ({name}){suppressed}");
         }

@@ -32,7 +32,7 @@ pub(super) struct Forwarder {
 impl Forwarder {
     /// Creates a forwarder over `relay`. At most `max` should wait for links.
     pub(super) fn new(relay: Arc<Relay>, max: Amount) -> Self {
-        let losses = relay.ledgers.losses();
+        let losses = relay.unconfirmed.losses();
         Self { relay, passing: Passing::new(max), losses }
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Relay {
     mesh: OnceLock<Arc<Mesh>>,
     connecting: futures::lock::Mutex<()>,
     /// The forwarded messages that are not confirmed yet.
-    pub(super) ledgers: UnconfirmedLinks,
+    pub(super) unconfirmed: UnconfirmedLinks,
 }
 
 impl fmt::Debug for Relay {
@@ -52,7 +52,7 @@ impl Relay {
             etcd: OnceLock::new(),
             mesh: OnceLock::new(),
             connecting: futures::lock::Mutex::new(()),
-            ledgers: UnconfirmedLinks::new(),
+            unconfirmed: UnconfirmedLinks::new(),
         }
     }
 
@@ -115,7 +115,7 @@ impl Relay {
         give_time_left(&mut parcel.request, parcel.deadline);
         match link.post(&parcel.request, parcel.payload.clone()) {
             Ok(number) => {
-                self.ledgers.posted(link, to, number, parcel);
+                self.unconfirmed.posted(link, to, number, parcel);
                 Ok(())
             }
             Err(failure) => Err(Box::new((parcel, failure))),

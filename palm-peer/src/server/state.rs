@@ -45,13 +45,13 @@ pub(crate) struct ServerState {
     pub config: ValidConfig,
     /// Opens the server's links to others.
     pub dialer: Dialer,
-    /// The server's own way into the mesh.
+    /// The links to other servers, over which messages are forwarded.
     pub relay: Arc<Relay>,
     /// Set when the server has left the mesh and takes no more work.
     pub leaving: AtomicBool,
-    /// What the door has seen.
+    /// What the ingress counts.
     pub metrics: Arc<IngressMetrics>,
-    /// Starts the server's tasks anew when they panic.
+    /// Restarts the server's tasks when they panic.
     pub supervisor: Supervisor,
     started: Instant,
     store: Mutex<Store>,

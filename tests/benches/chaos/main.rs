@@ -3,7 +3,7 @@
 //! `make chaos`, or `cargo bench --profile dev -p palm-tests --bench chaos -- seconds=600 seeds=3`. Five hosts, each a network
 //! namespace with a server; three of them have a member of etcd as well. A client on a sixth calls each server and streams a job through them. First
 //! each link between two hosts, and each host, fails in each way for a while; then several of them together, at random, for
-//! `seconds` with each of `seeds`. Words: `hold=` seconds that a fault lasts, `every=` n-th of the first part only, `lenience=` seconds
+//! `seconds` with each of `seeds`. Arguments: `hold=` seconds that a fault lasts, `every=` n-th of the first part only, `lenience=` seconds
 //! that a bound may be exceeded by on a busy machine, `only=` one fault of the first part, as it is printed but without spaces
 //! (`only=b>erejected`). Fails when an invariant does not hold (docs/reliability.md).
 
