@@ -114,6 +114,13 @@ impl Request<'_> {
         self
     }
 
+    /// Makes it valid only after this time.
+    pub fn valid_in(mut self, time: Duration) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+        self.params.not_before = date_time_ymd(1970, 1, 1) + since_1970 + time;
+        self
+    }
+
     /// Makes it expire after this time.
     pub fn expires_in(mut self, time: Duration) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");

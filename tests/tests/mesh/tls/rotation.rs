@@ -7,6 +7,7 @@ use rustls::version::TLS13;
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 #[test]
@@ -47,6 +48,27 @@ fn a_new_certificate_is_used_for_the_next_connection() {
     // Who was connected before still is, over the same connection.
     good_call(&client);
     assert!(ping(&client, &server.uuid)["entered"].as_u64() > entered.as_u64());
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_used_once_it_is() {
+    let world = World::new();
+    let mesh = world.mesh();
+    let server = mesh.start("text");
+    mesh.await_published(&[&server.uuid]);
+    let own = world.authority.issue("stranger", &["127.0.0.1"]);
+    let config = config(&world.authority.ca(), Some(&own), &TLS13);
+    let shown = || {
+        let wire = dial(address(&server.endpoint), config.clone()).expect("let in");
+        wire.stream().conn.peer_certificates().expect("a certificate")[0].to_vec()
+    };
+    let first = shown();
+    drop(world.authority.certificate("server").host("127.0.0.1").valid_in(Duration::from_secs(15)).issue());
+    eventually("the server says that it cannot be used yet", SOON, || {
+        drop(shown());
+        (!server.lines_with("cannot be used; the old ones stay in use").is_empty()).then_some(())
+    });
+    eventually("the new one is shown, without another change of the files", SOON, || (shown() != first).then_some(()));
 }
 
 #[test]
