@@ -49,11 +49,11 @@ impl Credentials {
         match files.0 {}
     }
 
-    pub(crate) async fn accept(&self, _: TcpStream) -> Result<Stream, Failure> {
+    pub(crate) async fn accept(&self, _: TcpStream) -> Result<Stream, TlsError> {
         match self.0 {}
     }
 
-    pub(crate) async fn connect(&self, _: impl Into<Tcp>, _: &str) -> Result<Stream, Failure> {
+    pub(crate) async fn connect(&self, _: impl Into<Tcp>, _: &str) -> Result<Stream, TlsError> {
         match self.0 {}
     }
 
@@ -82,13 +82,13 @@ pub(crate) async fn diagnose(_: &str, tls: Option<&EtcdTls>) -> Option<String> {
 }
 
 /// What an error of a connection says about TLS.
-pub(crate) fn explain(_: &io::Error) -> Option<Failure> {
+pub(crate) fn explain(_: &io::Error) -> Option<TlsError> {
     None
 }
 
 /// The kind of a [`TlsError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FailureKind {
+pub(crate) enum TlsErrorKind {
     NotTls,
     Version,
     Certificate,
@@ -98,12 +98,12 @@ pub(crate) enum FailureKind {
 
 /// Why there is no TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub kind: FailureKind,
+pub(crate) struct TlsError {
+    pub kind: TlsErrorKind,
     never: Infallible,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TlsError {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.never {}
     }
