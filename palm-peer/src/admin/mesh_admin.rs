@@ -17,6 +17,7 @@ use palm_proto::{
     types::{
         ids::Revision,
         keys::Keys,
+        message::MAX_TIMEOUT,
         tombstone::{REMOVED_BY_ADMIN, RemovedBy},
     },
 };
@@ -190,6 +191,7 @@ pub(super) struct ResetTracker {
 impl ResetTracker {
     /// Waits until no server is missing, or none has re-registered for `quiet`, or the limit is reached.
     pub(super) async fn wait(&mut self, quiet: Duration, limit: Duration) {
+        let (quiet, limit) = (quiet.min(MAX_TIMEOUT), limit.min(MAX_TIMEOUT));
         let began = Instant::now();
         let mut deadline = began + quiet.min(limit);
         while !self.missing.is_empty() {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use palm_proto::{
     job::{Counts, Limits, MessageError, Outcome},
-    types::message::CallErrorKind,
+    types::message::{CallErrorKind, MAX_TIMEOUT},
 };
 use std::{
     error, fmt,
@@ -86,9 +86,10 @@ impl Job {
         self
     }
 
-    /// Sets how long a message may take in total; default `Config::timeout`. After a third of it without an answer, another attempt is
+    /// Sets how long a message may take in total, at most a year; default `Config::timeout`. After a third of it without an answer, another attempt is
     /// made beside the first.
     pub fn timeout(mut self, time: Duration) -> Self {
+        let time = time.min(MAX_TIMEOUT);
         self.limits.deadline = time;
         self.limits.attempt_timeout = time / 3;
         self

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use palm_proto::{
     config::{Config, ValidConfig},
-    types::message::Request,
+    types::message::{MAX_TIMEOUT, Request},
 };
 use std::{
     fmt,
@@ -127,9 +127,9 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Sets the deadline of the call; default `Config::timeout`.
+    /// Sets how long the call may take, at most a year; default `Config::timeout`.
     pub fn timeout(mut self, time: Duration) -> Self {
-        self.time = time;
+        self.time = time.min(MAX_TIMEOUT);
         self
     }
 

@@ -9,7 +9,10 @@ use log::{Level, LevelFilter, Record};
 use palm_proto::{
     limits::log_throttle::LogThrottle,
     log_buffer::level_name,
-    types::text::{formatted, message_in, steers},
+    types::{
+        message::MAX_TIMEOUT,
+        text::{formatted, message_in, steers},
+    },
 };
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -67,7 +70,7 @@ pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
 /// Waits until everything that was logged is written or dropped, at most for `within`. Returns whether it is. For the exit of a
 /// program that called [`init`].
 pub fn flush(within: Duration) -> bool {
-    LINES.get().is_none_or(|lines| lines.flush(within))
+    LINES.get().is_none_or(|lines| lines.flush(within.min(MAX_TIMEOUT)))
 }
 
 /// Flushes when its thread ends.

@@ -17,6 +17,9 @@ pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// The longest message of an error, in bytes: in JSON each byte may take six, and the header must hold them.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
+/// The longest timeout of a call or a message of a job, a year; a longer one is reduced to it. Not every [`Duration`] can be
+/// added to an `Instant`.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The longest pipeline, in stages. A header must hold the names and the route.
 pub const MAX_STAGES: usize = 64;
 

@@ -233,3 +233,17 @@ fn an_expired_queued_request_is_not_run() {
     assert!(is_error(&answer, 4, "timed_out"), "no time at all is too little: {answer}");
     assert!(gate.nobody_waits(), "nothing else ran");
 }
+
+/// An `Instant` cannot hold what this adds to it.
+#[test]
+fn the_longest_timeout_is_accepted() {
+    let etcd = Etcd::start();
+    let (_gate, server) = Gate::server();
+    let _server = InProcess::start(server, settings(&etcd));
+    let client = client(settings(&etcd), "zoo", 1);
+    let answer = block_on(client.call("zoo.echo", "x").timeout(Duration::MAX).into_future());
+    assert_eq!(answer.expect("an answer"), "x");
+    let results = client.job(["zoo.echo"]).timeout(Duration::MAX).run_iter(["y"]).expect("it is there");
+    let results: Vec<_> = block_on(results.collect());
+    assert!(matches!(&results[..], [(0, Ok(answer))] if answer == "y"), "{results:?}");
+}
