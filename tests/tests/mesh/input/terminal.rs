@@ -29,7 +29,11 @@ fn a_closed_output_ends_palm_cli_before_the_next_line() {
     for (line, first) in [
         ("palm-cli status --watch | head -n 1", "UUID"),
         // One line, and then an input that is silent for longer than the test waits.
-        ("set -o pipefail; { echo one; sleep 300 & } | palm-cli job text.shout | head -n 1", "ONE"),
+        (
+            "set -o pipefail; exec 3< <(echo one; exec sleep 300); \
+             palm-cli job text.shout <&3 | head -n 1; status=$?; kill $!; exit $status",
+            "ONE",
+        ),
     ] {
         let began = Instant::now();
         let process = shell(&etcd, line);
