@@ -23,5 +23,6 @@ pub(crate) mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "tls_off.rs"]
 pub(crate) mod tls;
+mod tls_error_kind;
 pub(crate) mod wall_clock;
 pub(crate) mod zmq;

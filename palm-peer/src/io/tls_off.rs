@@ -1,8 +1,7 @@
 //! Stands in for `tls` in a program that is built without it (the feature `tls`): the same names, of which no value can exist.
 //! A configuration that asks for TLS is refused before it comes here (`palm_proto::config`).
 
-#![expect(dead_code, reason = "the callers are the same with TLS and without, and never come here")]
-
+pub(crate) use crate::io::tls_error_kind::TlsErrorKind;
 use crate::io::{executor::TcpStream, tcp::Tcp};
 use futures::{AsyncRead, AsyncWrite};
 use std::{
@@ -84,16 +83,6 @@ pub(crate) async fn diagnose(_: &str, tls: Option<&EtcdTls>) -> Option<String> {
 /// What an error of a connection says about TLS.
 pub(crate) fn explain(_: &io::Error) -> Option<TlsError> {
     None
-}
-
-/// The kind of a [`TlsError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TlsErrorKind {
-    NotTls,
-    Version,
-    Certificate,
-    Distrusted,
-    Broken,
 }
 
 /// Why there is no TLS.

@@ -1,5 +1,6 @@
 //! Why a TLS handshake failed, with what to do about it.
 
+pub(crate) use crate::io::tls_error_kind::TlsErrorKind;
 use chrono::DateTime;
 use futures_rustls::{
     pki_types::UnixTime,
@@ -9,21 +10,6 @@ use std::{fmt, io};
 
 /// The supported key types of certificates.
 pub(super) const SUPPORTED_KEYS: &str = "P-256, P-384, RSA of 2048 to 4096 bits, and Ed25519";
-
-/// The kind of a [`TlsError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TlsErrorKind {
-    /// The peer does not use TLS.
-    NotTls,
-    /// It supports no common version or ciphers.
-    Version,
-    /// Its certificate is missing or not accepted.
-    Certificate,
-    /// It does not accept our certificate.
-    Distrusted,
-    /// The connection was closed or broke.
-    Broken,
-}
 
 /// Why a TLS handshake failed. The message says "it" for the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
