@@ -191,7 +191,8 @@ pub(super) struct ResetTracker {
 impl ResetTracker {
     /// Waits until no server is missing, or none has re-registered for `quiet`, or the limit is reached.
     pub(super) async fn wait(&mut self, quiet: Duration, limit: Duration) {
-        let (quiet, limit) = (quiet.min(MAX_TIMEOUT), limit.min(MAX_TIMEOUT));
+        let quiet = quiet.min(MAX_TIMEOUT);
+        let limit = limit.min(MAX_TIMEOUT);
         let began = Instant::now();
         let mut deadline = began + quiet.min(limit);
         while !self.missing.is_empty() {

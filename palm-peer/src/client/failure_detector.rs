@@ -1,7 +1,7 @@
 //! Whether the process of a server is gone.
 //!
-//! A timeout proves nothing. A refused connection, or another server at its endpoint, proves the process gone to whom had a link to it
-//! there. Whether others reach it is asked in `witnesses`; whether a connection that stands still works, each link finds out itself.
+//! A timeout proves nothing. A refused connection, or another server at its endpoint, proves the process gone, but only to a
+//! process that had a link to it there. Whether others reach it is asked in `witnesses`; whether a connection that stands still works, each link finds out itself.
 
 use crate::{
     client::{

@@ -44,7 +44,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Who is in.
+    /// The open connections, for the limits on their number.
     pub(super) fn admission(&self) -> MutexGuard<'_, ConnectionLimiter> {
         lock(&self.admission)
     }

@@ -136,7 +136,7 @@ pub(super) enum Duty {
     /// Nothing: it does not lead.
     Know,
     /// Remove it after this time: the next in line does so first, and the third only when that one is gone as well.
-    Bury(Duration),
+    RemoveDead(Duration),
 }
 
 /// How much later than the next in line the third candidate removes the leader.
@@ -179,7 +179,7 @@ impl LeaderMonitor {
                             continue;
                         }
                         Finding::Gone => {
-                            if self.bury(uuid, record, kv).await {
+                            if self.remove_dead(uuid, record, kv).await {
                                 return;
                             }
                         }
@@ -193,9 +193,9 @@ impl LeaderMonitor {
         }
     }
 
-    /// Buries the candidate, if that is this one's turn, and others agree: the way there may be barred for this process alone.
-    async fn bury(&self, uuid: Uuid, record: Record, kv: KeyValue) -> bool {
-        let Duty::Bury(after) = self.duty else { return false };
+    /// Removes the dead candidate, if that is this one's turn, and others agree: the way there may be barred for this process alone.
+    async fn remove_dead(&self, uuid: Uuid, record: Record, kv: KeyValue) -> bool {
+        let Duty::RemoveDead(after) = self.duty else { return false };
         timer::sleep(after).await;
         if !self.others_agree(uuid).await {
             return false;

@@ -264,7 +264,7 @@ impl SessionTasks {
             self.monitor_leader(predecessor, Duty::Know);
             AFTER_THE_NEXT
         };
-        self.monitor_leader(leader, Duty::Bury(after));
+        self.monitor_leader(leader, Duty::RemoveDead(after));
     }
 
     fn monitor_leader(&mut self, candidate: Candidate, duty: Duty) {

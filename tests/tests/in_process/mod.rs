@@ -120,14 +120,14 @@ impl Stranger {
     }
 
     /// Waits for the next message.
-    pub(crate) fn hear(&mut self) -> Frames {
+    pub(crate) fn recv(&mut self) -> Frames {
         let heard = block_on(async_std::future::timeout(SOON, self.0.recv()));
         heard.expect("an answer in time").expect("the connection stands").into_vec()
     }
 
     /// Waits for the next answer: its header, and the payload.
     pub(crate) fn answer(&mut self) -> (Value, Bytes) {
-        let frames = self.hear();
+        let frames = self.recv();
         assert_eq!(frames.len(), 2, "an answer has two frames: {frames:?}");
         let header = serde_json::from_slice(&frames[0]).expect("the header of an answer is JSON");
         (header, frames[1].clone())

@@ -36,7 +36,7 @@ fn survives_disconnects(threads: &str) {
                     for _ in 0..40 {
                         stranger.say([r#"{"palm":1,"pipeline":["sleepy.block"]}"#, "0"]);
                     }
-                    stranger.hear();
+                    stranger.recv();
                 }
             });
         }

@@ -51,7 +51,7 @@ fn every_documented_exchange_holds() {
             let (said, expected) = (frames(&mut lines, ">"), frames(&mut lines, "<"));
             assert!(!said.is_empty() && !expected.is_empty(), "a line that is neither said nor heard: {block}");
             stranger.say(said);
-            let heard = stranger.hear();
+            let heard = stranger.recv();
             let heard: Vec<_> = heard.iter().map(|frame| std::str::from_utf8(frame).unwrap()).collect();
             assert_eq!(heard, expected);
             exchanges += 1;

@@ -1,4 +1,4 @@
-//! Who has the machine: one test that measures, or any number that mostly wait.
+//! A lock on the machine: held by one test that measures, or shared by any number of tests that mostly wait.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

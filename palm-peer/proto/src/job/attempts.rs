@@ -11,11 +11,11 @@ use crate::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// The wait after a first rejection; it doubles with each further one in a row, up to [`LONGEST_PAUSE`].
+/// The wait after a first rejection; it doubles with each further one in a row, up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The longest wait after a rejection.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 impl Job {
     pub(super) fn sent(&mut self, idx: u64, route: Vec<Uuid>, now: Instant) {
@@ -78,7 +78,7 @@ impl Job {
     fn put_off(&mut self, idx: u64, fault: MessageError, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else { return };
         flight.state = State::PutOff;
-        let pause = backoff(flight.refusals, PAUSE, LONGEST_PAUSE, self.random.f64());
+        let pause = backoff(flight.refusals, PAUSE, MAX_PAUSE, self.random.f64());
         flight.refusals += 1;
         flight.avoid = fault.server.or(flight.avoid);
         flight.last = Some(fault);

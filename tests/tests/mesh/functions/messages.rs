@@ -162,7 +162,7 @@ fn the_delimiter_of_a_req_comes_back() {
         (vec!["", GOOD, "me", "more"], "bad_message".into()),
     ] {
         stranger.say(frames.clone());
-        let heard = stranger.hear();
+        let heard = stranger.recv();
         assert!(heard.len() == 3 && heard[0].is_empty(), "{frames:?}: {heard:?}");
         let header: Value = serde_json::from_slice(&heard[1]).unwrap();
         assert_eq!(header["error"]["kind"], error, "{frames:?}: {header}");
@@ -170,7 +170,7 @@ fn the_delimiter_of_a_req_comes_back() {
     let hello = format!(r#"{{"palm":1,"hello":"{UUID}"}}"#);
     stranger.say(["", &hello]);
     let greeting = json!({"palm": 1, "server": server.peer.uuid()}).to_string();
-    assert_eq!(stranger.hear(), ["", &greeting, ""]);
+    assert_eq!(stranger.recv(), ["", &greeting, ""]);
     assert_eq!(stranger.ask([hello.as_str()]).0, json!({"palm": 1, "server": server.peer.uuid()}));
     assert_eq!(stranger.ask([hello.as_str(), "more", "frames"]).0["server"], json!(server.peer.uuid()));
     is_well(&mut stranger);
