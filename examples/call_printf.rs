@@ -13,7 +13,12 @@ async fn call(words: String) -> Result<(), Box<dyn Error + Send + Sync>> {
     let client = Client::connect(Config::from_env()?).await?;
     let start = Instant::now();
     let answer = client.call("printf.printf", words).await?;
-    writeln!(io::stdout(), "{} (in {:?})", String::from_utf8_lossy(&answer), start.elapsed())?;
+    writeln!(
+        io::stdout(),
+        "{} (in {:?})",
+        String::from_utf8_lossy(&answer),
+        start.elapsed()
+    )?;
     Ok(())
 }
 

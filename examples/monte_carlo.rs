@@ -62,7 +62,11 @@ struct Sums {
 
 impl Sums {
     fn add(&mut self, value: f64) {
-        self.merge(&Self { paths: 1.0, values: value, squares: value * value });
+        self.merge(&Self {
+            paths: 1.0,
+            values: value,
+            squares: value * value,
+        });
     }
 
     fn merge(&mut self, other: &Self) {
@@ -74,7 +78,8 @@ impl Sums {
     /// Returns the mean and its standard error.
     fn estimate(&self) -> (f64, f64) {
         let mean = self.values / self.paths;
-        let variance = (self.squares / self.paths - mean * mean).max(0.0) * self.paths / (self.paths - 1.0);
+        let variance =
+            (self.squares / self.paths - mean * mean).max(0.0) * self.paths / (self.paths - 1.0);
         (mean, (variance / self.paths).sqrt())
     }
 }
@@ -103,7 +108,13 @@ fn normal(random: &mut fastrand::Rng) -> f64 {
 
 /// Returns the value by the formula of Black and Scholes.
 fn black_scholes(call: Call) -> f64 {
-    let Call { spot, strike, rate, volatility, years } = call;
+    let Call {
+        spot,
+        strike,
+        rate,
+        volatility,
+        years,
+    } = call;
     let spread = volatility * years.sqrt();
     let d1 = ((spot / strike).ln() + (rate + volatility * volatility / 2.0) * years) / spread;
     let below = |x: f64| f64::midpoint(1.0, erf(x / SQRT_2));
@@ -122,11 +133,18 @@ fn erf(x: f64) -> f64 {
 }
 
 /// Sends all the work, and adds up the results, in order, so that the sum is the same to the last bit.
-async fn simulate(client: &Client, call: Call, flags: &Flags) -> Result<(Sums, Duration), Box<dyn Error>> {
+async fn simulate(
+    client: &Client,
+    call: Call,
+    flags: &Flags,
+) -> Result<(Sums, Duration), Box<dyn Error>> {
     let start = Instant::now();
     let paths = flags.paths;
-    let work = (0..flags.messages).map(move |seed| serde_json::to_vec(&Work { call, seed, paths }).unwrap_or_default());
-    let mut results = client.job(["pricer.price"]).run_iter(work.map(Bytes::from))?;
+    let work = (0..flags.messages)
+        .map(move |seed| serde_json::to_vec(&Work { call, seed, paths }).unwrap_or_default());
+    let mut results = client
+        .job(["pricer.price"])
+        .run_iter(work.map(Bytes::from))?;
     let mut total = Sums::default();
     while let Some((idx, result)) = results.next().await {
         let sums = result.map_err(|error| format!("message {idx}: {error}"))?;
@@ -136,7 +154,10 @@ async fn simulate(client: &Client, call: Call, flags: &Flags) -> Result<(Sums, D
 }
 
 fn start_pricer(options: &Config) -> Result<Hosted, palm_peer::Error> {
-    Hosted::start(Server::new("pricer").blocking("price", price), options.clone())
+    Hosted::start(
+        Server::new("pricer").blocking("price", price),
+        options.clone(),
+    )
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -144,7 +165,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     if flags.instances == 0 || flags.messages == 0 || flags.paths < 2 {
         return Err("there must be an instance, a message, and two paths in it".into());
     }
-    let call = Call { spot: 100.0, strike: 105.0, rate: 0.03, volatility: 0.2, years: 1.0 };
+    let call = Call {
+        spot: 100.0,
+        strike: 105.0,
+        rate: 0.03,
+        volatility: 0.2,
+        years: 1.0,
+    };
     let options = Config::from_env()?.max_in_flight(1);
     let client = block_on(Client::connect(options.clone()))?;
 
@@ -152,7 +179,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut took = Vec::new();
     let mut sums = Sums::default();
     // First with one instance, for comparison; the others join afterwards.
-    for instances in if flags.instances > 1 { vec![1, flags.instances] } else { vec![1] } {
+    for instances in if flags.instances > 1 {
+        vec![1, flags.instances]
+    } else {
+        vec![1]
+    } {
         while pricers.len() < instances {
             pricers.push(start_pricer(&options)?);
         }
@@ -175,8 +206,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (value, error) = sums.estimate();
     let formula = black_scholes(call);
-    writeln!(io::stdout(), "Monte Carlo:   {value:.4}, standard error {error:.4}")?;
-    writeln!(io::stdout(), "Black-Scholes: {formula:.4}, {:.1} standard errors away", (value - formula).abs() / error)?;
+    writeln!(
+        io::stdout(),
+        "Monte Carlo:   {value:.4}, standard error {error:.4}"
+    )?;
+    writeln!(
+        io::stdout(),
+        "Black-Scholes: {formula:.4}, {:.1} standard errors away",
+        (value - formula).abs() / error
+    )?;
     if (value - formula).abs() > AGREE_WITHIN * error {
         return Err(format!("they are more than {AGREE_WITHIN} standard errors apart").into());
     }

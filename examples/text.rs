@@ -24,10 +24,19 @@ async fn shout(message: Message) -> Result<String, FunctionError> {
 
 /// Added as blocking, because a long text would block the executor.
 fn count(message: Message) -> Result<String, FunctionError> {
-    Ok(std::str::from_utf8(message.payload())?.split_whitespace().count().to_string())
+    Ok(std::str::from_utf8(message.payload())?
+        .split_whitespace()
+        .count()
+        .to_string())
 }
 
 fn main() -> ExitCode {
-    let Text { command: Command::Run(run) } = argh::from_env();
-    run.main(Server::new("text").function("shout", shout).blocking("count", count))
+    let Text {
+        command: Command::Run(run),
+    } = argh::from_env();
+    run.main(
+        Server::new("text")
+            .function("shout", shout)
+            .blocking("count", count),
+    )
 }

@@ -23,13 +23,19 @@ type Counts = BTreeMap<String, u64>;
 
 /// Splits a text into its words, one per line.
 async fn split(message: Message) -> Result<String, FunctionError> {
-    Ok(std::str::from_utf8(message.payload())?.split_whitespace().collect::<Vec<_>>().join("\n"))
+    Ok(std::str::from_utf8(message.payload())?
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join("\n"))
 }
 
 /// Normalises words: lower case, without punctuation around them.
 async fn normalise(message: Message) -> Result<String, FunctionError> {
     let words = std::str::from_utf8(message.payload())?.lines().map(normal);
-    Ok(words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("\n"))
+    Ok(words
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n"))
 }
 
 /// Counts words; the result is JSON.
@@ -42,7 +48,8 @@ async fn count(message: Message) -> Result<Vec<u8>, FunctionError> {
 }
 
 fn normal(word: &str) -> String {
-    word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()
+    word.trim_matches(|c: char| !c.is_alphanumeric())
+        .to_lowercase()
 }
 
 /// Streams the paragraphs of a text through the pipeline, and adds up the results.
@@ -64,7 +71,11 @@ async fn count_words(client: &Client, text: String) -> Result<Counts, Box<dyn Er
 /// Counts the same without any server, for comparison.
 fn count_here(text: &str) -> Counts {
     let mut total = Counts::new();
-    for word in text.split_whitespace().map(normal).filter(|word| !word.is_empty()) {
+    for word in text
+        .split_whitespace()
+        .map(normal)
+        .filter(|word| !word.is_empty())
+    {
         *total.entry(word).or_default() += 1;
     }
     total
@@ -75,9 +86,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let options = Config::from_env()?;
     let _servers = [
-        Hosted::start(Server::new("split").function("words", split), options.clone())?,
-        Hosted::start(Server::new("normalise").function("words", normalise), options.clone())?,
-        Hosted::start(Server::new("count").function("words", count), options.clone())?,
+        Hosted::start(
+            Server::new("split").function("words", split),
+            options.clone(),
+        )?,
+        Hosted::start(
+            Server::new("normalise").function("words", normalise),
+            options.clone(),
+        )?,
+        Hosted::start(
+            Server::new("count").function("words", count),
+            options.clone(),
+        )?,
     ];
     let client = block_on(Client::connect(options))?;
     for server in ["split", "normalise", "count"] {
@@ -94,6 +114,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (word, count) in sorted.iter().take(SHOWN) {
         writeln!(io::stdout(), "{count:>6} {word}")?;
     }
-    writeln!(io::stdout(), "{} words, {} different ones", counts.values().sum::<u64>(), counts.len())?;
-    if counts == here { Ok(()) } else { Err("counted here, the words are others".into()) }
+    writeln!(
+        io::stdout(),
+        "{} words, {} different ones",
+        counts.values().sum::<u64>(),
+        counts.len()
+    )?;
+    if counts == here {
+        Ok(())
+    } else {
+        Err("counted here, the words are others".into())
+    }
 }

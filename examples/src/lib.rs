@@ -26,7 +26,10 @@ impl Hosted {
         let peer = block_on(server.join(options))?;
         let (leave, left) = oneshot::channel();
         let thread = thread::spawn(move || block_on(peer.serve(left)));
-        Ok(Self { leave: Some(leave), thread: Some(thread) })
+        Ok(Self {
+            leave: Some(leave),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -44,7 +47,11 @@ impl Drop for Hosted {
 pub fn reaches(client: &Client, server: &str, instances: usize) -> bool {
     let deadline = Instant::now() + READY_WITHIN;
     loop {
-        if client.reachable().iter().any(|found| found.server == server && found.instances >= instances) {
+        if client
+            .reachable()
+            .iter()
+            .any(|found| found.server == server && found.instances >= instances)
+        {
             return true;
         }
         if Instant::now() > deadline {

@@ -53,7 +53,9 @@ pub(crate) struct Args {
 }
 
 /// The options that may also stand after the command.
-const EVERYWHERE: [&str; 7] = ["--etcd", "--prefix", "--user", "--cacert", "--cert", "--key", "--tls"];
+const EVERYWHERE: [&str; 7] = [
+    "--etcd", "--prefix", "--user", "--cacert", "--cert", "--key", "--tls",
+];
 
 /// What to do.
 #[derive(FromArgs, Debug)]
@@ -89,10 +91,20 @@ pub(crate) struct Status {
 impl Status {
     /// Refuses contradictory options.
     pub(crate) fn check(&self) -> Result<(), CliError> {
-        let asked = [(self.server.is_some(), "a server"), (self.json, "--json"), (self.watch, "--watch")];
-        let asked: Vec<_> = asked.into_iter().filter_map(|(is_asked, name)| is_asked.then_some(name)).collect();
+        let asked = [
+            (self.server.is_some(), "a server"),
+            (self.json, "--json"),
+            (self.watch, "--watch"),
+        ];
+        let asked: Vec<_> = asked
+            .into_iter()
+            .filter_map(|(is_asked, name)| is_asked.then_some(name))
+            .collect();
         if asked.len() > 1 {
-            return Err(CliError::Usage(format!("{} do not go together", asked.join(" and "))));
+            return Err(CliError::Usage(format!(
+                "{} do not go together",
+                asked.join(" and ")
+            )));
         }
         Ok(())
     }
@@ -145,7 +157,11 @@ pub(crate) struct Job {
     #[argh(positional)]
     pub pipeline: String,
     /// how many messages may be in flight (default 1024)
-    #[argh(option, arg_name = "messages", default = "NonZeroUsize::MIN.saturating_add(1023)")]
+    #[argh(
+        option,
+        arg_name = "messages",
+        default = "NonZeroUsize::MIN.saturating_add(1023)"
+    )]
     pub window: NonZeroUsize,
     /// print results as they complete, instead of in the order of the messages
     #[argh(switch)]
@@ -157,7 +173,11 @@ pub(crate) struct Job {
     #[argh(option, arg_name = "seconds")]
     pub timeout: Option<String>,
     /// how many times each message is tried at most (default 3)
-    #[argh(option, arg_name = "times", default = "NonZeroU32::MIN.saturating_add(2)")]
+    #[argh(
+        option,
+        arg_name = "times",
+        default = "NonZeroU32::MIN.saturating_add(2)"
+    )]
     pub attempts: NonZeroU32,
 }
 
@@ -196,7 +216,9 @@ impl Args {
             ("timeout", timeout),
         ] {
             if let Some(value) = value {
-                settings.set(name, value).map_err(|error| error.named(format!("--{name}")))?;
+                settings
+                    .set(name, value)
+                    .map_err(|error| error.named(format!("--{name}")))?;
             }
         }
         settings.validate()?;
@@ -218,14 +240,18 @@ pub(crate) enum Parsed {
 /// Parses the command line, without the program's name.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, CliError> {
     let text = |arg: OsString| {
-        arg.into_string().map_err(|arg| CliError::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
+        arg.into_string()
+            .map_err(|arg| CliError::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
     };
     let args = ordered(args.into_iter().map(text).collect::<Result<_, _>>()?);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match Args::from_args(&["palm-cli"], &args) {
         Ok(args) => Ok(Parsed::Args(args)),
         Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(exit.output)),
-        Err(exit) => Err(CliError::Usage(format!("{}\nRun palm-cli --help for more.", exit.output.trim_end()))),
+        Err(exit) => Err(CliError::Usage(format!(
+            "{}\nRun palm-cli --help for more.",
+            exit.output.trim_end()
+        ))),
     }
 }
 
@@ -238,8 +264,12 @@ fn ordered(args: Vec<String>) -> Vec<String> {
         match arg.split_once('=') {
             _ if arg == "--" => last.extend(args.by_ref()),
             _ if arg == "-" => last.push(arg),
-            Some((name, value)) if EVERYWHERE.contains(&name) => front.extend([name.to_owned(), value.to_owned()]),
-            Some((name, value)) if name.starts_with("--") => rest.extend([name.to_owned(), value.to_owned()]),
+            Some((name, value)) if EVERYWHERE.contains(&name) => {
+                front.extend([name.to_owned(), value.to_owned()]);
+            }
+            Some((name, value)) if name.starts_with("--") => {
+                rest.extend([name.to_owned(), value.to_owned()]);
+            }
             _ if EVERYWHERE.contains(&arg.as_str()) => {
                 front.push(arg);
                 front.extend(args.next());
@@ -272,9 +302,16 @@ mod tests {
 
     #[test]
     fn options_may_stand_on_either_side_of_the_command() {
-        for line in ["--etcd http://a:1 --prefix /x status", "status --etcd http://a:1 --prefix=/x"] {
+        for line in [
+            "--etcd http://a:1 --prefix /x status",
+            "status --etcd http://a:1 --prefix=/x",
+        ] {
             let args = args(line);
-            assert_eq!((args.etcd.as_deref(), args.prefix.as_deref()), (Some("http://a:1"), Some("/x")), "{line}");
+            assert_eq!(
+                (args.etcd.as_deref(), args.prefix.as_deref()),
+                (Some("http://a:1"), Some("/x")),
+                "{line}"
+            );
         }
     }
 
@@ -287,31 +324,62 @@ mod tests {
             ("call a.b - --timeout 3", Some("-"), Some("3")),
             ("call --timeout=3 a.b -- --etcd", Some("--etcd"), Some("3")),
         ] {
-            let Command::Call(call) = args(line).command else { panic!("{line}") };
-            assert_eq!((call.payload.as_deref(), call.timeout.as_deref()), (payload, timeout), "{line}");
+            let Command::Call(call) = args(line).command else {
+                panic!("{line}")
+            };
+            assert_eq!(
+                (call.payload.as_deref(), call.timeout.as_deref()),
+                (payload, timeout),
+                "{line}"
+            );
         }
     }
 
     #[test]
     fn job_limits_default_to_the_librarys() {
-        for (line, window, attempts) in [("job a.b", 1024, 3), ("job a.b,c.d --window=1 --attempts 1", 1, 1)] {
-            let Command::Job(job) = args(line).command else { panic!("{line}") };
-            assert_eq!((job.window.get(), job.attempts.get()), (window, attempts), "{line}");
+        for (line, window, attempts) in [
+            ("job a.b", 1024, 3),
+            ("job a.b,c.d --window=1 --attempts 1", 1, 1),
+        ] {
+            let Command::Job(job) = args(line).command else {
+                panic!("{line}")
+            };
+            assert_eq!(
+                (job.window.get(), job.attempts.get()),
+                (window, attempts),
+                "{line}"
+            );
         }
-        for line in ["job a.b --window 0", "job a.b --window many", "job a.b --attempts 0", "job a.b --attempts -1"] {
+        for line in [
+            "job a.b --window 0",
+            "job a.b --window many",
+            "job a.b --attempts 0",
+            "job a.b --attempts -1",
+        ] {
             assert!(matches!(parsed(line), Err(CliError::Usage(_))), "{line}");
         }
     }
 
     #[test]
     fn nonsense_on_the_command_line_is_a_usage_error() {
-        for line in
-            ["", "stat", "status --wacht", "rm", "rm a b", "reset --yes=1", "call", "call a.b c d", "job", "job a.b c"]
-        {
+        for line in [
+            "",
+            "stat",
+            "status --wacht",
+            "rm",
+            "rm a b",
+            "reset --yes=1",
+            "call",
+            "call a.b c d",
+            "job",
+            "job a.b c",
+        ] {
             assert!(matches!(parsed(line), Err(CliError::Usage(_))), "{line}");
         }
         for line in ["status a --json", "status --json --watch"] {
-            let Command::Status(status) = args(line).command else { panic!("{line}") };
+            let Command::Status(status) = args(line).command else {
+                panic!("{line}")
+            };
             assert!(matches!(status.check(), Err(CliError::Usage(_))), "{line}");
         }
     }

@@ -19,7 +19,11 @@ pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Res
     let answer = calling.await?;
     screen.raw(&answer)?;
     // Without a line end, the shell's prompt would follow the answer. A program gets the exact bytes.
-    if screen.terminal && !answer.is_empty() { Ok(screen.end_line(&answer)?) } else { Ok(()) }
+    if screen.terminal && !answer.is_empty() {
+        Ok(screen.end_line(&answer)?)
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads standard input, at most one byte more than can be sent: then the call is refused.

@@ -10,26 +10,42 @@ const SHORTEST: usize = 4;
 const LISTED: usize = 20;
 
 /// Returns the entry of this name, or the only one whose name begins with it.
-pub(crate) fn find<'a>(entries: &'a [ServerEntry], wanted: &str) -> Result<&'a ServerEntry, CliError> {
+pub(crate) fn find<'a>(
+    entries: &'a [ServerEntry],
+    wanted: &str,
+) -> Result<&'a ServerEntry, CliError> {
     let lower = wanted.to_ascii_lowercase();
-    if let Some(entry) = entries.iter().find(|entry| entry.name == wanted || entry.name == lower) {
+    if let Some(entry) = entries
+        .iter()
+        .find(|entry| entry.name == wanted || entry.name == lower)
+    {
         return Ok(entry);
     }
     if wanted.chars().count() < SHORTEST {
-        let message = format!("{:?} is too short: give {SHORTEST} characters of the uuid, or more", harmless(wanted));
+        let message = format!(
+            "{:?} is too short: give {SHORTEST} characters of the uuid, or more",
+            harmless(wanted)
+        );
         return Err(CliError::Usage(message));
     }
-    let begins = |entry: &&ServerEntry| entry.name.starts_with(wanted) || entry.name.starts_with(&lower);
+    let begins =
+        |entry: &&ServerEntry| entry.name.starts_with(wanted) || entry.name.starts_with(&lower);
     let able: Vec<_> = entries.iter().filter(begins).collect();
     let shown = harmless(wanted);
     match able[..] {
         [entry] => Ok(entry),
-        [] if entries.is_empty() => Err(CliError::CouldNot(format!("no server {shown}: the mesh has none"))),
+        [] if entries.is_empty() => Err(CliError::CouldNot(format!(
+            "no server {shown}: the mesh has none"
+        ))),
         [] => Err(CliError::CouldNot(format!(
             "no server {shown}; there are{}",
             list(&entries.iter().collect::<Vec<_>>())
         ))),
-        _ => Err(CliError::CouldNot(format!("{shown} may mean {} servers:{}", able.len(), list(&able)))),
+        _ => Err(CliError::CouldNot(format!(
+            "{shown} may mean {} servers:{}",
+            able.len(),
+            list(&able)
+        ))),
     }
 }
 
@@ -49,7 +65,11 @@ fn list(entries: &[&ServerEntry]) -> String {
 pub(crate) fn describe(entry: &ServerEntry) -> String {
     let name = harmless(&entry.name);
     match &entry.record {
-        Ok(record) => format!("{name} ({} at {})", record.server, harmless(&record.endpoint())),
+        Ok(record) => format!(
+            "{name} ({} at {})",
+            record.server,
+            harmless(&record.endpoint())
+        ),
         Err(_) => format!("{name} (broken)"),
     }
 }
@@ -60,17 +80,26 @@ mod tests {
     use palm_peer::ServerStatus;
 
     fn entries(names: &[&str]) -> Vec<ServerEntry> {
-        let entry = |name: &&str| ServerEntry::new(format!("/servers/{name}"), "", ServerStatus::Broken);
+        let entry =
+            |name: &&str| ServerEntry::new(format!("/servers/{name}"), "", ServerStatus::Broken);
         names.iter().map(entry).collect()
     }
 
     #[test]
     fn a_full_name_or_an_unambiguous_prefix_is_enough() {
         let entries = entries(&["abcd1111", "abcd2222", "abcd", "x", "ABCD2222-upper"]);
-        for (wanted, name) in
-            [("abcd1", "abcd1111"), ("abcd", "abcd"), ("x", "x"), ("ABCD1111", "abcd1111"), ("abcd22", "abcd2222")]
-        {
-            assert_eq!(find(&entries, wanted).map(|entry| entry.name.as_str()).ok(), Some(name), "{wanted}");
+        for (wanted, name) in [
+            ("abcd1", "abcd1111"),
+            ("abcd", "abcd"),
+            ("x", "x"),
+            ("ABCD1111", "abcd1111"),
+            ("abcd22", "abcd2222"),
+        ] {
+            assert_eq!(
+                find(&entries, wanted).map(|entry| entry.name.as_str()).ok(),
+                Some(name),
+                "{wanted}"
+            );
         }
     }
 
@@ -86,6 +115,8 @@ mod tests {
         assert!(message("abcd").ends_with("\n  abcd-19 (broken)\n  and 10 more"));
         assert!(message("printf").starts_with("no server printf; there are\n  abcd-00"));
         assert!(matches!(find(&entries, "abc"), Err(CliError::Usage(_))));
-        assert!(matches!(find(&[], "abcd"), Err(CliError::CouldNot(message)) if message.contains("none")));
+        assert!(
+            matches!(find(&[], "abcd"), Err(CliError::CouldNot(message)) if message.contains("none"))
+        );
     }
 }

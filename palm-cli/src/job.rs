@@ -25,12 +25,19 @@ const TOGETHER: usize = 256;
 type Ended = (u64, Result<Bytes, JobError>);
 
 /// Runs the command.
-pub(crate) async fn run(args: &args::Job, config: Config, screen: &mut Screen) -> Result<(), CliError> {
+pub(crate) async fn run(
+    args: &args::Job,
+    config: Config,
+    screen: &mut Screen,
+) -> Result<(), CliError> {
     let delimiter = if args.null { b'\0' } else { b'\n' };
     let max = config.max_payload;
     let client = Client::connect(config).await?;
     let pipeline = args.pipeline.split(',').map(str::trim);
-    let mut job = client.job(pipeline).window(args.window.get(), MAX_BYTES).attempts(args.attempts.get());
+    let mut job = client
+        .job(pipeline)
+        .window(args.window.get(), MAX_BYTES)
+        .attempts(args.attempts.get());
     if args.unordered {
         job = job.unordered();
     }
@@ -55,7 +62,10 @@ pub(crate) async fn run(args: &args::Job, config: Config, screen: &mut Screen) -
     reading.ended()?;
     match progress.failed() {
         0 => Ok(()),
-        failed => Err(CliError::CouldNot(format!("{failed} of {} failed", messages_of(progress.sent())))),
+        failed => Err(CliError::CouldNot(format!(
+            "{failed} of {} failed",
+            messages_of(progress.sent())
+        ))),
     }
 }
 
@@ -74,5 +84,9 @@ fn show(ended: &[Ended], delimiter: u8, screen: &mut Screen) -> io::Result<()> {
 }
 
 fn messages_of(count: u64) -> String {
-    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+    if count == 1 {
+        "1 message".to_owned()
+    } else {
+        format!("{count} messages")
+    }
 }

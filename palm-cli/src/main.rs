@@ -24,7 +24,9 @@ use std::{env, process::ExitCode};
 fn main() -> ExitCode {
     let mut screen = Screen::stdout();
     let outcome = run(&mut screen).and_then(|()| Ok(screen.flush()?));
-    outcome.err().map_or(ExitCode::SUCCESS, error::CliError::report)
+    outcome
+        .err()
+        .map_or(ExitCode::SUCCESS, error::CliError::report)
 }
 
 fn run(screen: &mut Screen) -> Result<(), CliError> {
@@ -38,7 +40,9 @@ fn run(screen: &mut Screen) -> Result<(), CliError> {
 async fn carry_out(args: &Args, screen: &mut Screen) -> Result<(), CliError> {
     let config = args.config()?;
     for (name, meant) in Config::misspelt_variables() {
-        error::warn(&format!("the variable {name} has no effect: is {meant} meant?"));
+        error::warn(&format!(
+            "the variable {name} has no effect: is {meant} meant?"
+        ));
     }
     match &args.command {
         Command::Status(status) => {

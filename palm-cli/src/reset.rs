@@ -14,22 +14,42 @@ const QUIET: Duration = Duration::from_secs(5);
 const BACK_WITHIN: Duration = Duration::from_secs(300);
 
 /// Runs the command.
-pub(crate) async fn run(reset: &Reset, config: Config, screen: &mut Screen) -> Result<(), CliError> {
+pub(crate) async fn run(
+    reset: &Reset,
+    config: Config,
+    screen: &mut Screen,
+) -> Result<(), CliError> {
     let asks = !reset.yes;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(CliError::Usage("reset asks on a terminal; without one, say --yes".to_owned()));
+        return Err(CliError::Usage(
+            "reset asks on a terminal; without one, say --yes".to_owned(),
+        ));
     }
     let place = format!("{} {}", config.etcd.join(","), config.prefix);
     let admin = Admin::connect(config).await?;
     if asks {
         let servers = counted(admin.servers().await?.len(), "server");
-        confirm(&format!("Clear all that the mesh keeps in etcd at {}, with {servers}?", place.trim_end()))?;
+        confirm(&format!(
+            "Clear all that the mesh keeps in etcd at {}, with {servers}?",
+            place.trim_end()
+        ))?;
     }
     let mut cleared = admin.reset().await?;
-    let broken = cleared.removed().iter().filter(|entry| entry.record.is_err()).count();
+    let broken = cleared
+        .removed()
+        .iter()
+        .filter(|entry| entry.record.is_err())
+        .count();
     let servers = cleared.removed().len() - broken;
-    let and_broken = if broken == 0 { String::new() } else { format!(" and {}", counted(broken, "broken record")) };
-    screen.line(&format!("Cleared the mesh of {}{and_broken}", counted(servers, "server")))?;
+    let and_broken = if broken == 0 {
+        String::new()
+    } else {
+        format!(" and {}", counted(broken, "broken record"))
+    };
+    screen.line(&format!(
+        "Cleared the mesh of {}{and_broken}",
+        counted(servers, "server")
+    ))?;
     if !cleared.is_marked() {
         screen.flush()?;
         return Err(CliError::CouldNot(
@@ -46,7 +66,11 @@ pub(crate) async fn run(reset: &Reset, config: Config, screen: &mut Screen) -> R
     let began = Instant::now();
     let missing = cleared.missing_after(QUIET, BACK_WITHIN).await;
     let (back, waited) = (servers - missing.len(), began.elapsed());
-    screen.line(&format!("{back} of {} came back within {}", counted(servers, "server"), within(waited, &missing)))?;
+    screen.line(&format!(
+        "{back} of {} came back within {}",
+        counted(servers, "server"),
+        within(waited, &missing)
+    ))?;
     for entry in missing {
         screen.line(&format!("  missing: {}", describe(entry)))?;
     }
@@ -59,17 +83,24 @@ fn within(waited: Duration, missing: &[&ServerEntry]) -> String {
     if missing.is_empty() || waited >= BACK_WITHIN {
         return seconds(waited.min(BACK_WITHIN));
     }
-    format!("{}, and none within the {} after that", seconds(waited.saturating_sub(QUIET)), seconds(QUIET))
+    format!(
+        "{}, and none within the {} after that",
+        seconds(waited.saturating_sub(QUIET)),
+        seconds(QUIET)
+    )
 }
 
 /// Asks for confirmation. An error unless the answer is yes.
 fn confirm(question: &str) -> Result<(), CliError> {
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stdin().lock().read_line(&mut answer));
+    let asked = write!(io::stderr(), "{question} [y/N] ")
+        .and_then(|()| io::stdin().lock().read_line(&mut answer));
     match asked {
         Ok(_) if is_yes(&answer) => Ok(()),
         Ok(_) => Err(CliError::CouldNot("nothing was changed".to_owned())),
-        Err(error) => Err(CliError::CouldNot(format!("nothing was changed: the answer cannot be read: {error}"))),
+        Err(error) => Err(CliError::CouldNot(format!(
+            "nothing was changed: the answer cannot be read: {error}"
+        ))),
     }
 }
 
@@ -84,9 +115,14 @@ mod tests {
 
     #[test]
     fn only_yes_confirms() {
-        for (answer, yes) in
-            [("y\n", true), (" YES \r\n", true), ("", false), ("\n", false), ("yep\n", false), ("n", false)]
-        {
+        for (answer, yes) in [
+            ("y\n", true),
+            (" YES \r\n", true),
+            ("", false),
+            ("\n", false),
+            ("yep\n", false),
+            ("n", false),
+        ] {
             assert_eq!(is_yes(answer), yes, "{answer:?}");
         }
     }

@@ -21,7 +21,10 @@ pub(crate) fn reader_gone() -> impl Future<Output = ()> + Unpin {
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
         while rustix::event::poll(&mut watched, None) == Err(rustix::io::Errno::INTR) {}
         // A closed pipe, socket or terminal. Otherwise the next write fails.
-        if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+        if watched[0]
+            .revents()
+            .intersects(PollFlags::ERR | PollFlags::HUP)
+        {
             let _ = tx.send(());
         }
     };
@@ -48,7 +51,11 @@ impl Screen {
         let terminal = out.is_terminal();
         let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let unable = env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { out: BufWriter::new(out), terminal, color: terminal && !unwanted && !unable }
+        Self {
+            out: BufWriter::new(out),
+            terminal,
+            color: terminal && !unwanted && !unable,
+        }
     }
 
     /// Writes a line.
@@ -64,7 +71,11 @@ impl Screen {
 
     /// Writes a line end unless `bytes`, written last, ended with one.
     pub(crate) fn end_line(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.ends_with(b"\n") { Ok(()) } else { self.out.write_all(b"\n") }
+        if bytes.ends_with(b"\n") {
+            Ok(())
+        } else {
+            self.out.write_all(b"\n")
+        }
     }
 
     /// Flushes the output.
@@ -77,7 +88,8 @@ impl Screen {
     pub(crate) fn redraw(&mut self, first: bool) -> io::Result<()> {
         match (self.terminal, first) {
             (true, true) => {
-                let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row));
+                let rows = rustix::termios::tcgetwinsize(io::stdout())
+                    .map_or(0, |size| usize::from(size.ws_row));
                 self.out.write_all("\n".repeat(rows.max(1)).as_bytes())?;
                 self.out.write_all(CLEAR)
             }
@@ -116,7 +128,11 @@ impl Screen {
     }
 
     fn painted(&self, code: &str, text: &str) -> String {
-        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.color {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -124,7 +140,10 @@ impl Screen {
 pub(crate) fn harmless(text: &str) -> String {
     // Some characters are not control characters, but change the direction of the text around them.
     let steers = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if steers(c) { '\u{fffd}' } else { c })
+        .collect()
 }

@@ -15,7 +15,11 @@ use palm_peer::{Admin, ServerEntry};
 use std::{io, time::SystemTime};
 
 /// Runs the command.
-pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
+pub(crate) async fn run(
+    status: &Status,
+    admin: &Admin,
+    screen: &mut Screen,
+) -> Result<(), CliError> {
     if status.watch {
         return watch(admin, screen).await;
     }
@@ -31,7 +35,11 @@ pub(crate) async fn run(status: &Status, admin: &Admin, screen: &mut Screen) -> 
 fn record(entry: &ServerEntry, screen: &mut Screen) -> Result<(), CliError> {
     if let Err(reason) = &entry.record {
         // The stored value is printed nevertheless.
-        warn(&format!("{} is broken: {}", entry.name, table::brief(&reason.to_string())));
+        warn(&format!(
+            "{} is broken: {}",
+            entry.name,
+            table::brief(&reason.to_string())
+        ));
         if screen.terminal {
             return Ok(screen.line(&visible(&entry.stored))?);
         }
@@ -42,7 +50,11 @@ fn record(entry: &ServerEntry, screen: &mut Screen) -> Result<(), CliError> {
 
 /// Returns bytes as text for a terminal, with control characters escaped.
 fn visible(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).lines().map(harmless).collect::<Vec<_>>().join("\n")
+    String::from_utf8_lossy(bytes)
+        .lines()
+        .map(harmless)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Prints all records as one JSON array: each as it is stored, invalid ones as `{"key", "broken"}`.

@@ -5,7 +5,16 @@ use palm_peer::{ServerEntry, ServerStatus, Timestamp};
 use std::{collections::BTreeSet, time::Duration};
 
 /// The headings.
-const HEADINGS: [&str; COLUMNS] = ["UUID", "SERVER", "KIND", "ENDPOINT", "PID", "AGE", "STATE", "FUNCTIONS"];
+const HEADINGS: [&str; COLUMNS] = [
+    "UUID",
+    "SERVER",
+    "KIND",
+    "ENDPOINT",
+    "PID",
+    "AGE",
+    "STATE",
+    "FUNCTIONS",
+];
 const COLUMNS: usize = 8;
 /// The column that is coloured.
 const STATE: usize = 6;
@@ -32,12 +41,18 @@ impl Row {
         let mut line = String::new();
         for (column, cell) in self.cells[..COLUMNS - 1].iter().enumerate() {
             let padding = " ".repeat(widths[column].saturating_sub(cell.chars().count()) + 2);
-            let cell = if column == STATE { paint(cell) } else { cell.clone() };
+            let cell = if column == STATE {
+                paint(cell)
+            } else {
+                cell.clone()
+            };
             line.push_str(&cell);
             line.push_str(&padding);
         }
         let taken: usize = widths[..COLUMNS - 1].iter().map(|width| width + 2).sum();
-        let left = width.map_or(usize::MAX, |width| width.saturating_sub(taken).max(NARROWEST));
+        let left = width.map_or(usize::MAX, |width| {
+            width.saturating_sub(taken).max(NARROWEST)
+        });
         line.push_str(&cut(&self.cells[COLUMNS - 1], left));
         line.truncate(line.trim_end().len());
         line
@@ -46,13 +61,23 @@ impl Row {
 
 /// Returns the headings, then a row for each entry.
 pub(crate) fn rows(entries: &[ServerEntry], now: Timestamp) -> Vec<Row> {
-    let headings = Row { cells: HEADINGS.map(str::to_owned), state: None };
-    std::iter::once(headings).chain(entries.iter().map(|entry| row(entry, now))).collect()
+    let headings = Row {
+        cells: HEADINGS.map(str::to_owned),
+        state: None,
+    };
+    std::iter::once(headings)
+        .chain(entries.iter().map(|entry| row(entry, now)))
+        .collect()
 }
 
 /// Returns the width of each column.
 pub(crate) fn widths(rows: &[Row]) -> [usize; COLUMNS] {
-    std::array::from_fn(|column| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0))
+    std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row.cells[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    })
 }
 
 fn row(entry: &ServerEntry, now: Timestamp) -> Row {
@@ -70,9 +95,21 @@ fn row(entry: &ServerEntry, now: Timestamp) -> Row {
             state,
             record.functions.join(","),
         ],
-        Err(reason) => [name, none(), none(), none(), none(), none(), state, brief(&reason.to_string())],
+        Err(reason) => [
+            name,
+            none(),
+            none(),
+            none(),
+            none(),
+            none(),
+            state,
+            brief(&reason.to_string()),
+        ],
     };
-    Row { cells, state: Some(entry.state) }
+    Row {
+        cells,
+        state: Some(entry.state),
+    }
 }
 
 /// Returns why a record is invalid, cut to fit a line: the reason may quote the record.
@@ -89,7 +126,10 @@ fn cut(text: &str, max: usize) -> String {
     if text.chars().count() <= max {
         return text.to_owned();
     }
-    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+    text.chars()
+        .take(max.saturating_sub(1))
+        .chain(['…'])
+        .collect()
 }
 
 /// Returns a duration in its two largest units: `7s`, `3m05s`, `2h00m`, `4d03h`.
@@ -106,7 +146,10 @@ pub(crate) fn age(time: Duration) -> String {
 
 /// Returns the line below the table.
 pub(crate) fn summary(entries: &[ServerEntry]) -> String {
-    let records: Vec<_> = entries.iter().filter_map(|entry| Some((entry, entry.record.as_ref().ok()?))).collect();
+    let records: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| Some((entry, entry.record.as_ref().ok()?)))
+        .collect();
     let broken = match entries.len() - records.len() {
         0 => String::new(),
         1 => "; 1 broken record".to_owned(),
@@ -116,10 +159,18 @@ pub(crate) fn summary(entries: &[ServerEntry]) -> String {
         return format!("No servers in the mesh{broken}");
     }
     let names: BTreeSet<_> = records.iter().map(|(_, record)| &record.server).collect();
-    let configured = records.iter().filter(|(_, record)| record.configured).count();
+    let configured = records
+        .iter()
+        .filter(|(_, record)| record.configured)
+        .count();
     let waiting = records.len() - configured;
-    let leader = records.iter().find(|(entry, _)| entry.state == ServerStatus::Leader);
-    let leader = leader.map_or_else(|| "nobody leads".to_owned(), |(entry, _)| format!("{} leads", entry.name));
+    let leader = records
+        .iter()
+        .find(|(entry, _)| entry.state == ServerStatus::Leader);
+    let leader = leader.map_or_else(
+        || "nobody leads".to_owned(),
+        |(entry, _)| format!("{} leads", entry.name),
+    );
     format!(
         "{} of {}: {configured} configured, {waiting} waiting; {leader}{broken}",
         counted(records.len(), "server"),
@@ -129,7 +180,11 @@ pub(crate) fn summary(entries: &[ServerEntry]) -> String {
 
 /// Returns `1 server`, `2 servers`.
 pub(crate) fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    if count == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{count} {what}s")
+    }
 }
 
 #[cfg(test)]

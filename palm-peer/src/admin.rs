@@ -50,7 +50,10 @@ impl Admin {
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let config = ValidConfig::new(config)?;
         let files = crate::config::tls::read(&config).await?;
-        let mesh = MeshAdmin::new(crate::config::etcd::start("palm-admin", &config, files.as_ref())?, &config);
+        let mesh = MeshAdmin::new(
+            crate::config::etcd::start("palm-admin", &config, files.as_ref())?,
+            &config,
+        );
         mesh.check().await?;
         Ok(Self { mesh })
     }
@@ -68,8 +71,12 @@ impl Admin {
     ///
     /// An error means that etcd is unavailable and the last entries may be stale. The stream continues: the next entries come when
     /// etcd is back.
-    pub fn watch(&self) -> impl Stream<Item = Result<Vec<ServerEntry>, Error>> + Send + Unpin + use<> {
-        let told = stream::unfold(self.mesh.watch(), async |mut view| Some((view.next().await, view)));
+    pub fn watch(
+        &self,
+    ) -> impl Stream<Item = Result<Vec<ServerEntry>, Error>> + Send + Unpin + use<> {
+        let told = stream::unfold(self.mesh.watch(), async |mut view| {
+            Some((view.next().await, view))
+        });
         Box::pin(told)
     }
 
@@ -90,7 +97,9 @@ impl Admin {
     /// # Errors
     /// As [`connect`](Self::connect): then it is unknown whether it was cleared, and it is safe to try again.
     pub async fn reset(&self) -> Result<ResetReport, Error> {
-        Ok(ResetReport { coming: self.mesh.reset().await? })
+        Ok(ResetReport {
+            coming: self.mesh.reset().await?,
+        })
     }
 }
 
@@ -102,7 +111,9 @@ pub struct ResetReport {
 
 impl fmt::Debug for ResetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reset").field("removed", &self.removed().len()).finish_non_exhaustive()
+        f.debug_struct("Reset")
+            .field("removed", &self.removed().len())
+            .finish_non_exhaustive()
     }
 }
 

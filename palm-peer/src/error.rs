@@ -50,7 +50,12 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None, of_files: false }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+            of_files: false,
+        }
     }
 
     pub(crate) fn caused(mut self, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
@@ -134,7 +139,11 @@ pub struct CallError {
 
 impl CallError {
     pub(crate) fn new(failure: CallFailure, server: Option<Uuid>) -> Self {
-        Self { kind: failure.kind, message: failure.message, server }
+        Self {
+            kind: failure.kind,
+            message: failure.message,
+            server,
+        }
     }
 
     pub(crate) fn of_call(failed: FailedCall) -> Self {
@@ -163,7 +172,8 @@ impl CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind, self.message)?;
-        self.server.map_or(Ok(()), |uuid| write!(f, " (server {uuid})"))
+        self.server
+            .map_or(Ok(()), |uuid| write!(f, " (server {uuid})"))
     }
 }
 
@@ -176,10 +186,14 @@ mod tests {
 
     #[test]
     fn display_prints_the_message_alone_and_report_the_causes() {
-        let error = Error::new(ErrorKind::Bind, "cannot bind 127.0.0.1:80").caused(io::Error::other("denied"));
+        let error = Error::new(ErrorKind::Bind, "cannot bind 127.0.0.1:80")
+            .caused(io::Error::other("denied"));
         assert_eq!(error.to_string(), "cannot bind 127.0.0.1:80");
         assert_eq!(error.report(), "cannot bind 127.0.0.1:80: denied");
-        assert_eq!(format!("{error:?}"), "Bind: cannot bind 127.0.0.1:80: denied");
+        assert_eq!(
+            format!("{error:?}"),
+            "Bind: cannot bind 127.0.0.1:80: denied"
+        );
         assert!(error::Error::source(&error).is_some());
     }
 }

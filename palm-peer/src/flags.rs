@@ -109,7 +109,9 @@ impl Run {
             ("drain", &self.drain),
         ] {
             if let Some(value) = value {
-                config.set(name, value).map_err(|error| error.named(format!("--{}", name.replace('_', "-"))))?;
+                config
+                    .set(name, value)
+                    .map_err(|error| error.named(format!("--{}", name.replace('_', "-"))))?;
             }
         }
         config.validate()?;
@@ -210,7 +212,9 @@ enum Command {
 /// ```
 #[must_use]
 pub fn main(server: Server) -> ExitCode {
-    let Program { command: Command::Run(run) } = argh::from_env();
+    let Program {
+        command: Command::Run(run),
+    } = argh::from_env();
     run.main(server)
 }
 
@@ -232,6 +236,9 @@ fn run_until_hurried(server: Server, config: Config) -> Result<(), Error> {
         timer::sleep(HURRY_WITHIN).await;
     };
     executor::block_on_until(server.run(config, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
-        Err(Error::new(ErrorKind::Io, "a second signal: ending at once, functions block the executor"))
+        Err(Error::new(
+            ErrorKind::Io,
+            "a second signal: ending at once, functions block the executor",
+        ))
     })
 }

@@ -21,7 +21,9 @@ use futures::{
     future::{pending, try_join_all},
 };
 use palm_peer::{Client, Config, FunctionError, Message, Server};
-use palm_tests::{Authority, Certificate, Etcd, Process, eventually, free_port, median, wire::Wire};
+use palm_tests::{
+    Authority, Certificate, Etcd, Process, eventually, free_port, median, wire::Wire,
+};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     crypto::ring::default_provider,
@@ -32,7 +34,11 @@ use rustls::{
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Payloads and the calls in flight with each.
-const CASES: [(usize, &[usize]); 3] = [(100, &[1, 16, 256]), (10_000, &[1, 16, 64]), (1_000_000, &[1, 8])];
+const CASES: [(usize, &[usize]); 3] = [
+    (100, &[1, 16, 256]),
+    (10_000, &[1, 16, 64]),
+    (1_000_000, &[1, 8]),
+];
 const SOON: Duration = Duration::from_secs(20);
 
 async fn echo(message: Message) -> Result<Bytes, FunctionError> {
@@ -41,7 +47,9 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 
 /// Config for a server or a client of this kind: `none`, `ingress` or `tls`, each in a mesh of its own.
 fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
-    let mut settings = Config::default().etcd(vec![etcd.to_owned()]).prefix(format!("/{kind}"));
+    let mut settings = Config::default()
+        .etcd(vec![etcd.to_owned()])
+        .prefix(format!("/{kind}"));
     if kind == "tls" {
         let Certificate { ca, cert, key } = certificate(files);
         settings.cacert = Some(ca);
@@ -53,18 +61,31 @@ fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
 
 fn certificate(files: &Path) -> Certificate {
     let file = |name: &str| files.join(name);
-    Certificate { ca: file("ca.pem"), cert: file("bench.cert.pem"), key: file("bench.key.pem") }
+    Certificate {
+        ca: file("ca.pem"),
+        cert: file("bench.cert.pem"),
+        key: file("bench.key.pem"),
+    }
 }
 
 async fn serve(etcd: String, kind: String, files: String, port: String) -> Outcome<()> {
     let settings = settings(&etcd, &kind, Path::new(&files)).port(port.parse()?);
     let server = Server::new("bench").function("echo", echo);
-    let server = if kind == "none" { server.without_ingress() } else { server };
+    let server = if kind == "none" {
+        server.without_ingress()
+    } else {
+        server
+    };
     Ok(server.join(settings).await?.serve(pending::<()>()).await?)
 }
 
 /// Returns the calls per second, and the median of their times in microseconds.
-async fn turn(client: &Client, payload: &Bytes, in_flight: usize, time: Duration) -> Outcome<(f64, f64)> {
+async fn turn(
+    client: &Client,
+    payload: &Bytes,
+    in_flight: usize,
+    time: Duration,
+) -> Outcome<(f64, f64)> {
     let start = Instant::now();
     let caller = || async {
         let mut trips = Vec::new();
@@ -76,7 +97,9 @@ async fn turn(client: &Client, payload: &Bytes, in_flight: usize, time: Duration
         }
         Outcome::Ok(trips)
     };
-    let trips = try_join_all((0..in_flight).map(|_| caller())).await?.concat();
+    let trips = try_join_all((0..in_flight).map(|_| caller()))
+        .await?
+        .concat();
     let per_second = f64::from(u32::try_from(trips.len())?) / start.elapsed().as_secs_f64();
     Ok((per_second, median(trips)))
 }
@@ -99,11 +122,13 @@ fn config(files: &Path) -> Outcome<Arc<ClientConfig>> {
     let Certificate { ca, cert, key } = certificate(files);
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca)?)?;
-    let builder =
-        ClientConfig::builder_with_provider(Arc::new(default_provider())).with_protocol_versions(&[&TLS13])?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13])?;
     let chain = vec![CertificateDer::from_pem_file(cert)?];
     Ok(Arc::new(
-        builder.with_root_certificates(roots).with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?,
+        builder
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?,
     ))
 }
 
@@ -129,10 +154,18 @@ async fn calls(clients: [Client; 3], rounds: usize, time: Duration) -> Outcome<(
             turns.remove(0);
             let middle = |of: &dyn Fn(&[Turn; 3]) -> f64| median(turns.iter().map(of).collect());
             let rates = [0, 1, 2].map(|kind| middle(&|turn| turn[kind].0));
-            let ratios = [(1, 0), (2, 0), (2, 1)].map(|(one, other)| middle(&|turn| turn[one].0 / turn[other].0));
+            let ratios = [(1, 0), (2, 0), (2, 1)]
+                .map(|(one, other)| middle(&|turn| turn[one].0 / turn[other].0));
             let trips = [0, 1, 2].map(|kind| middle(&|turn| turn[kind].1));
-            let cells = [rates.map(|rate| format!("{rate:.0}")), ratios.map(|ratio| format!("{ratio:.2}"))];
-            let cells = [cells.concat(), trips.map(|trip| format!("{trip:.0}")).to_vec()].concat();
+            let cells = [
+                rates.map(|rate| format!("{rate:.0}")),
+                ratios.map(|ratio| format!("{ratio:.2}")),
+            ];
+            let cells = [
+                cells.concat(),
+                trips.map(|trip| format!("{trip:.0}")).to_vec(),
+            ]
+            .concat();
             println!("| {size} | {in_flight} | {} |", cells.join(" | "));
         }
     }
@@ -163,7 +196,16 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
     let (endpoint, files) = (etcd.endpoint(), authority.folder());
     let ports = KINDS.map(|_| free_port());
     let start = |(kind, port): (&str, u16)| {
-        Process::start(&me, ["serve", kind, &endpoint, &files.display().to_string(), &port.to_string()])
+        Process::start(
+            &me,
+            [
+                "serve",
+                kind,
+                &endpoint,
+                &files.display().to_string(),
+                &port.to_string(),
+            ],
+        )
     };
     let _servers: Vec<_> = KINDS.into_iter().zip(ports).map(start).collect();
     let clients = KINDS.map(|kind| {
@@ -171,16 +213,25 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
         block_on(Client::connect(options)).expect("a client")
     });
     for client in &clients {
-        eventually("the server can be reached", SOON, || (client.reachable().len() == 1).then_some(()));
+        eventually("the server can be reached", SOON, || {
+            (client.reachable().len() == 1).then_some(())
+        });
     }
     println!("medians of {rounds} rounds of {time:?}\n");
     palm_peer::block_on(calls(clients, rounds, time))?;
-    handshakes(&ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))), files, 20 * rounds)
+    handshakes(
+        &ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+        files,
+        20 * rounds,
+    )
 }
 
 /// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds and the seconds of each turn.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", kind, etcd, files, port] => {
             let [etcd, kind, files, port] = [etcd, kind, files, port].map(str::to_owned);

@@ -32,7 +32,12 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 
 async fn serve(etcd: String, name: &str) -> Outcome<()> {
     let options = Config::default().etcd(vec![etcd]);
-    Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
+    Ok(Server::new(name)
+        .function("echo", echo)
+        .join(options)
+        .await?
+        .serve(pending::<()>())
+        .await?)
 }
 
 async fn bench(messages: u64) -> Outcome<()> {
@@ -40,10 +45,18 @@ async fn bench(messages: u64) -> Outcome<()> {
     let etcd = Etcd::start();
     let servers = NAMES.map(|name| Process::start(&me, ["serve", name, &etcd.endpoint()]));
     let client = Client::connect(Config::default().etcd(vec![etcd.endpoint()])).await?;
-    eventually("both servers can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
+    eventually("both servers can be reached", SOON, || {
+        (client.reachable().len() == 2).then_some(())
+    });
     let memory = || [std::process::id(), servers[0].pid(), servers[1].pid()].map(resident);
-    println!("{messages} messages of {} B through {} servers; resident memory in KiB\n", PAYLOAD.len(), NAMES.len());
-    println!("| done | client | first server | second server | messages/s |\n|---:|---:|---:|---:|---:|");
+    println!(
+        "{messages} messages of {} B through {} servers; resident memory in KiB\n",
+        PAYLOAD.len(),
+        NAMES.len()
+    );
+    println!(
+        "| done | client | first server | second server | messages/s |\n|---:|---:|---:|---:|---:|"
+    );
 
     let start = Instant::now();
     let pipeline = NAMES.map(|name| format!("{name}.echo"));
@@ -57,10 +70,17 @@ async fn bench(messages: u64) -> Outcome<()> {
         if [messages / 10, messages / 2, messages].contains(&done) {
             let now = memory();
             let [client, one, two] = now.map(|bytes| bytes >> 10);
-            println!("| {} % | {client} | {one} | {two} | {:.0} |", done * 100 / messages, progress.rate());
+            println!(
+                "| {} % | {client} | {one} | {two} | {:.0} |",
+                done * 100 / messages,
+                progress.rate()
+            );
             let first = *first.get_or_insert(now);
             for (before, now) in first.into_iter().zip(now) {
-                assert!(now < before + GROWTH, "a process grew from {before} bytes to {now}");
+                assert!(
+                    now < before + GROWTH,
+                    "a process grew from {before} bytes to {now}"
+                );
             }
         }
     }
@@ -75,7 +95,10 @@ async fn bench(messages: u64) -> Outcome<()> {
 
 /// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of messages.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", name, etcd] => block_on(serve(etcd.to_owned(), name)),
         [messages] => block_on(bench(messages.parse()?)),

@@ -55,7 +55,10 @@ async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
     let (etcd, ip) = (vec![etcd.to_owned()], HOST.to_string());
     let settings = Config::default().etcd(etcd).ip(ip).port(port.parse()?);
     let options = settings;
-    let peer = Server::new(name).function("echo", echo).join(options).await?;
+    let peer = Server::new(name)
+        .function("echo", echo)
+        .join(options)
+        .await?;
     println!("joined");
     Ok(peer.serve(pending::<()>()).await?)
 }
@@ -63,7 +66,9 @@ async fn serve(name: &str, etcd: &str, port: &str) -> Outcome<()> {
 /// Streams a job and calls functions until it is killed; prints the results once a second.
 async fn load(etcd: &str) -> Outcome<()> {
     let client = Client::connect(Config::default().etcd(vec![etcd.to_owned()])).await?;
-    eventually("both names can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
+    eventually("both names can be reached", SOON, || {
+        (client.reachable().len() == 2).then_some(())
+    });
     let (called, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (calls, breaks, caller) = (Arc::clone(&called), Arc::clone(&broken), client.clone());
     thread::spawn(move || {
@@ -79,9 +84,15 @@ async fn load(etcd: &str) -> Outcome<()> {
     });
     let messages = stream::unfold((), |()| async {
         smol::Timer::after(Duration::from_millis(5)).await;
-        Some((stream::iter((0..MESSAGES).map(|_| Bytes::from_static(&[7; 500]))), ()))
+        Some((
+            stream::iter((0..MESSAGES).map(|_| Bytes::from_static(&[7; 500]))),
+            (),
+        ))
     });
-    let mut results = client.job(PIPELINE).timeout(Duration::from_secs(60)).run(messages.flatten().boxed())?;
+    let mut results = client
+        .job(PIPELINE)
+        .timeout(Duration::from_secs(60))
+        .run(messages.flatten().boxed())?;
     let progress = results.progress();
     let mut said = Instant::now();
     while let Some((_, result)) = results.next().await {
@@ -90,8 +101,17 @@ async fn load(etcd: &str) -> Outcome<()> {
         }
         if said.elapsed() >= Duration::from_secs(1) {
             said = Instant::now();
-            let calls = (called.load(Ordering::Relaxed), broken.load(Ordering::Relaxed));
-            println!("progress {}, {} | {}, {}", progress.done(), progress.retried(), calls.0, calls.1);
+            let calls = (
+                called.load(Ordering::Relaxed),
+                broken.load(Ordering::Relaxed),
+            );
+            println!(
+                "progress {}, {} | {}, {}",
+                progress.done(),
+                progress.retried(),
+                calls.0,
+                calls.1
+            );
         }
     }
     Ok(())
@@ -112,12 +132,20 @@ fn paced(stop: &AtomicBool, per_second: u32, mut step: impl FnMut()) {
 fn greet(stop: &AtomicBool, server: SocketAddr, greetings: &AtomicU64) {
     let mut wire: Option<(Wire, Instant)> = None;
     paced(stop, GREETINGS_PER_SECOND, || {
-        let old = wire.take().filter(|(_, opened)| opened.elapsed() < GREETS_FOR);
-        let Some((mut open, opened)) = old.or_else(|| Some((Wire::dealer(server).ok()?, Instant::now()))) else {
+        let old = wire
+            .take()
+            .filter(|(_, opened)| opened.elapsed() < GREETS_FOR);
+        let Some((mut open, opened)) =
+            old.or_else(|| Some((Wire::dealer(server).ok()?, Instant::now())))
+        else {
             return;
         };
         let hello = format!(r#"{{"palm":1,"hello":"{}"}}"#, Uuid::new_v4());
-        if open.message(&[hello.as_bytes()]).and_then(|()| open.answer()).is_ok() {
+        if open
+            .message(&[hello.as_bytes()])
+            .and_then(|()| open.answer())
+            .is_ok()
+        {
             greetings.fetch_add(1, Ordering::Relaxed);
             wire = Some((open, opened));
         }
@@ -130,7 +158,11 @@ fn come_and_go(stop: &AtomicBool, servers: &[SocketAddr], connections: &AtomicU6
         turn += 1;
         // Every third one closes without sending anything.
         let address = servers[turn % servers.len()];
-        let came = if turn % 3 == 0 { Wire::connect(address) } else { Wire::dealer(address) };
+        let came = if turn % 3 == 0 {
+            Wire::connect(address)
+        } else {
+            Wire::dealer(address)
+        };
         if came.is_ok() {
             connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -149,7 +181,11 @@ impl Instance {
         let me = env::current_exe().expect("this program");
         let process = Process::start(&me, ["serve", name, &etcd.endpoint(), &port.to_string()]);
         process.wait_for_line(|line| line == "joined", SOON);
-        Self { name, port, process }
+        Self {
+            name,
+            port,
+            process,
+        }
     }
 
     fn address(&self) -> SocketAddr {
@@ -161,7 +197,14 @@ impl Instance {
 fn row(what: &str, second: u64, all: &[ResourceUsage], rest: &str) {
     let cells: Vec<_> = all
         .iter()
-        .map(|h| format!("{:.1} / {} / {}", h.memory as f64 / (1024.0 * 1024.0), h.files, h.threads))
+        .map(|h| {
+            format!(
+                "{:.1} / {} / {}",
+                h.memory as f64 / (1024.0 * 1024.0),
+                h.files,
+                h.threads
+            )
+        })
         .collect();
     println!("| {what}{second} | {} | {rest} |", cells.join(" | "));
 }
@@ -173,7 +216,9 @@ fn most(looks: &[Vec<ResourceUsage>]) -> Vec<ResourceUsage> {
         threads: all.iter().map(|h| h.threads).max().unwrap_or(0),
         memory: all.iter().map(|h| h.memory).max().unwrap_or(0),
     };
-    (0..looks[0].len()).map(|who| most(&looks.iter().map(|look| look[who]).collect::<Vec<_>>())).collect()
+    (0..looks[0].len())
+        .map(|who| most(&looks.iter().map(|look| look[who]).collect::<Vec<_>>()))
+        .collect()
 }
 
 /// Stops the threads that wait for it when it is dropped, even by a panic.
@@ -187,8 +232,10 @@ impl Drop for Stop<'_> {
 
 fn soak(seconds: u64) -> Outcome<()> {
     let etcd = Etcd::start();
-    let stay = [("a", free_port()), ("b", free_port())].map(|(name, port)| Instance::start(&etcd, name, port));
-    let mut others = [("a", free_port()), ("b", free_port())].map(|(name, port)| Instance::start(&etcd, name, port));
+    let stay = [("a", free_port()), ("b", free_port())]
+        .map(|(name, port)| Instance::start(&etcd, name, port));
+    let mut others = [("a", free_port()), ("b", free_port())]
+        .map(|(name, port)| Instance::start(&etcd, name, port));
     let client = Process::start(&env::current_exe()?, ["load", &etcd.endpoint()]);
     client.wait_for_line(|line| line.starts_with("progress "), SOON);
 
@@ -217,14 +264,23 @@ fn soak(seconds: u64) -> Outcome<()> {
             others[place] = Instance::start(&etcd, name, port);
             kills += 1;
             let second = begin.elapsed().as_secs();
-            let all =
-                [&stay[0].process, &stay[1].process, &client].map(|process| ResourceUsage::of(process.pid())).to_vec();
+            let all = [&stay[0].process, &stay[1].process, &client]
+                .map(|process| ResourceUsage::of(process.pid()))
+                .to_vec();
             if second >= printed {
                 printed = second + (seconds / 15).max(10);
                 let lines = client.lines();
-                let done = lines.iter().rev().find_map(|line| line.strip_prefix("progress ")).unwrap_or_default();
+                let done = lines
+                    .iter()
+                    .rev()
+                    .find_map(|line| line.strip_prefix("progress "))
+                    .unwrap_or_default();
                 let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-                let rest = format!("{kills} | {} | {} | {done}", count(&greetings), count(&connections));
+                let rest = format!(
+                    "{kills} | {} | {} | {done}",
+                    count(&greetings),
+                    count(&connections)
+                );
                 row("", second, &all, &rest);
             }
             looks.push((second, all));
@@ -233,9 +289,18 @@ fn soak(seconds: u64) -> Outcome<()> {
     verdict(seconds, &looks, connections.into_inner(), &client)
 }
 
-fn verdict(seconds: u64, looks: &[(u64, Vec<ResourceUsage>)], connections: u64, client: &Process) -> Outcome<()> {
+fn verdict(
+    seconds: u64,
+    looks: &[(u64, Vec<ResourceUsage>)],
+    connections: u64,
+    client: &Process,
+) -> Outcome<()> {
     let part = |from: u64, to: u64| -> Vec<Vec<ResourceUsage>> {
-        looks.iter().filter(|(second, _)| (from..to).contains(second)).map(|(_, all)| all.clone()).collect()
+        looks
+            .iter()
+            .filter(|(second, _)| (from..to).contains(second))
+            .map(|(_, all)| all.clone())
+            .collect()
     };
     let early = most(&part(seconds / 8, seconds / 2));
     let late = most(&part(seconds / 2, u64::MAX));
@@ -244,19 +309,31 @@ fn verdict(seconds: u64, looks: &[(u64, Vec<ResourceUsage>)], connections: u64, 
     row("at most until ", seconds, &late, "");
     for (before, after) in early.iter().zip(&late) {
         let memory = before.memory + MEMORY + connections / 2 * PER_CONNECTION;
-        let flat =
-            after.memory <= memory && after.files <= before.files + FILES && after.threads <= before.threads + THREADS;
+        let flat = after.memory <= memory
+            && after.files <= before.files + FILES
+            && after.threads <= before.threads + THREADS;
         if !flat {
             return Err(format!("a process grew: {before}; then {after}").into());
         }
     }
-    let failed: Vec<_> = client.lines().into_iter().filter(|line| line.starts_with("a message failed")).collect();
-    if failed.is_empty() { Ok(()) } else { Err(format!("{} messages failed: {}", failed.len(), failed[0]).into()) }
+    let failed: Vec<_> = client
+        .lines()
+        .into_iter()
+        .filter(|line| line.starts_with("a message failed"))
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} messages failed: {}", failed.len(), failed[0]).into())
+    }
 }
 
 /// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of seconds.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", name, etcd, port] => {
             let [name, etcd, port] = [name, etcd, port].map(str::to_owned);

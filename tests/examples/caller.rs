@@ -36,7 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 fn see(client: &Client, target: &str) {
     let server = target.split('.').next().unwrap_or_default();
     let end = Instant::now() + 2 * PATIENCE;
-    while Instant::now() < end && !client.reachable().iter().any(|reachable| reachable.server == server) {
+    while Instant::now() < end
+        && !client
+            .reachable()
+            .iter()
+            .any(|reachable| reachable.server == server)
+    {
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -54,7 +59,11 @@ async fn stream(client: &Client, pipeline: &[&str], time: Duration) -> String {
     match job.run_iter(words) {
         Ok(results) => {
             let ended: Vec<_> = results.map(|(_, result)| result.is_ok()).collect().await;
-            format!("ended {} of them well {}", ended.len(), ended.iter().filter(|ok| **ok).count())
+            format!(
+                "ended {} of them well {}",
+                ended.len(),
+                ended.iter().filter(|ok| **ok).count()
+            )
         }
         Err(error) => format!("error {}", error.kind()),
     }
@@ -65,7 +74,14 @@ fn hold(client: &Client, target: &str) -> Result<(), Box<dyn std::error::Error>>
     let words = (0..2000).map(|number| Bytes::from(format!("{number}")));
     let mut results = client.job([target]).window(4, 1 << 20).run_iter(words)?;
     let first = block_on(results.next()).ok_or("no result")?;
-    println!("holding after {}", if first.1.is_ok() { "a result" } else { "an error" });
+    println!(
+        "holding after {}",
+        if first.1.is_ok() {
+            "a result"
+        } else {
+            "an error"
+        }
+    );
     loop {
         thread::park();
     }
@@ -81,9 +97,15 @@ fn run(caller: &Caller) -> Result<(), Box<dyn std::error::Error>> {
     let minute = Duration::from_secs(60);
     let (bad, good) = if caller.job {
         let (good, bad) = (caller.good.as_str(), caller.bad.as_str());
-        (block_on(stream(&client, &[good, bad, good], PATIENCE)), block_on(stream(&client, &[good, good], minute)))
+        (
+            block_on(stream(&client, &[good, bad, good], PATIENCE)),
+            block_on(stream(&client, &[good, good], minute)),
+        )
     } else {
-        (block_on(call(&client, &caller.bad, PATIENCE)), block_on(call(&client, &caller.good, minute)))
+        (
+            block_on(call(&client, &caller.bad, PATIENCE)),
+            block_on(call(&client, &caller.good, minute)),
+        )
     };
     println!("bad: {bad}");
     println!("good: {good}");

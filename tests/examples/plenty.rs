@@ -24,5 +24,9 @@ async fn length(message: Message) -> Result<String, FunctionError> {
 
 fn main() -> ExitCode {
     let plenty: Plenty = argh::from_env();
-    plenty.run.main(Server::new("plenty").function("bytes", bytes).function("length", length))
+    plenty.run.main(
+        Server::new("plenty")
+            .function("bytes", bytes)
+            .function("length", length),
+    )
 }

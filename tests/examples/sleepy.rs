@@ -33,11 +33,17 @@ fn hold(message: Message) -> Result<&'static str, FunctionError> {
 }
 
 async fn ask(message: Message) -> Result<Bytes, FunctionError> {
-    Ok(message.call("printf.printf", message.payload().clone()).await?)
+    Ok(message
+        .call("printf.printf", message.payload().clone())
+        .await?)
 }
 
 fn main() -> ExitCode {
     let sleepy: Sleepy = argh::from_env();
-    let server = Server::new("sleepy").function("block", block).function("wait", wait);
-    sleepy.run.main(server.blocking("hold", hold).function("ask", ask))
+    let server = Server::new("sleepy")
+        .function("block", block)
+        .function("wait", wait);
+    sleepy
+        .run
+        .main(server.blocking("hold", hold).function("ask", ask))
 }

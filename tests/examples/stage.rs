@@ -51,15 +51,23 @@ async fn crash(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 fn main() -> ExitCode {
-    let Stage { command: Command::Run(run) } = argh::from_env();
+    let Stage {
+        command: Command::Run(run),
+    } = argh::from_env();
     let name = std::env::var("PALM_TEST_STAGE").unwrap_or_else(|_| "a".into());
     let suffix = name.clone();
     let add = move |message: Message| {
         let suffix = suffix.clone();
         async move { Ok::<_, FunctionError>([message.payload(), suffix.as_bytes()].concat()) }
     };
-    let server = Server::new(name).function("add", add).function("wait", wait).function("hang", hang);
-    let server =
-        server.function("crash", crash).function("spin", async |message| Ok::<_, FunctionError>(spin(message)));
+    let server = Server::new(name)
+        .function("add", add)
+        .function("wait", wait)
+        .function("hang", hang);
+    let server = server
+        .function("crash", crash)
+        .function("spin", async |message| {
+            Ok::<_, FunctionError>(spin(message))
+        });
     run.main(server.blocking("block", |message| Ok::<_, FunctionError>(spin(message))))
 }

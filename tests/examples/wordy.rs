@@ -18,7 +18,12 @@ async fn echo(message: Message) -> Result<palm_peer::Bytes, FunctionError> {
 
 fn main() -> ExitCode {
     let wordy: Wordy = argh::from_env();
-    let count = std::env::var("WORDY_FUNCTIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(1);
-    let server = (0..count).fold(Server::new("wordy"), |server, n| server.function(format!("f{n:0>127}"), echo));
+    let count = std::env::var("WORDY_FUNCTIONS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(1);
+    let server = (0..count).fold(Server::new("wordy"), |server, n| {
+        server.function(format!("f{n:0>127}"), echo)
+    });
     wordy.run.main(server)
 }

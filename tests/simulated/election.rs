@@ -43,27 +43,58 @@ async fn stand(shared: &Shared, waiting: &[&Arc<Simulated>]) -> Result<(), Statu
 
 /// Returns whether a real server leads, or there are no candidates.
 async fn try_to_step_aside(shared: &Shared) -> Result<bool, Status> {
-    let by_age = RangeRequest { sort_order: 1, sort_target: 2, ..folder("/election/") };
+    let by_age = RangeRequest {
+        sort_order: 1,
+        sort_target: 2,
+        ..folder("/election/")
+    };
     let ours: HashMap<i64, Arc<Simulated>> = {
         let servers = shared.servers.read().unwrap();
-        servers.iter().map(|server| (server.held.lock().unwrap().lease, Arc::clone(server))).collect()
+        servers
+            .iter()
+            .map(|server| (server.held.lock().unwrap().lease, Arc::clone(server)))
+            .collect()
     };
     let is_ours = |lease: i64| lease != 0 && ours.contains_key(&lease);
-    let first = shared.store.range(RangeRequest { limit: 1, ..by_age.clone() }).await?;
-    let waiting: Vec<_> = ours.values().filter(|server| server.held.lock().unwrap().waits_to_stand()).collect();
-    let Some(first) = first.kvs.first() else { return Ok(waiting.is_empty()) };
+    let first = shared
+        .store
+        .range(RangeRequest {
+            limit: 1,
+            ..by_age.clone()
+        })
+        .await?;
+    let waiting: Vec<_> = ours
+        .values()
+        .filter(|server| server.held.lock().unwrap().waits_to_stand())
+        .collect();
+    let Some(first) = first.kvs.first() else {
+        return Ok(waiting.is_empty());
+    };
     if !is_ours(first.lease) {
         shared.is_led.store(true, Ordering::Relaxed);
         stand(shared, &waiting).await?;
         return Ok(true);
     }
     let all = shared.store.range(by_age).await?.kvs;
-    let Some(real) = all.iter().position(|candidate| !is_ours(candidate.lease)) else { return Ok(false) };
+    let Some(real) = all.iter().position(|candidate| !is_ours(candidate.lease)) else {
+        return Ok(false);
+    };
     for some in all[..real].chunks(MAX_OPERATIONS) {
-        shared.store.transact(some.iter().map(|candidate| delete(candidate.key.clone())).collect()).await?;
+        shared
+            .store
+            .transact(
+                some.iter()
+                    .map(|candidate| delete(candidate.key.clone()))
+                    .collect(),
+            )
+            .await?;
         let again = some.iter().filter_map(|candidate| {
             let uuid = ours.get(&candidate.lease)?.face.uuid;
-            Some(put(candidacy(candidate.lease), uuid.to_string(), candidate.lease))
+            Some(put(
+                candidacy(candidate.lease),
+                uuid.to_string(),
+                candidate.lease,
+            ))
         });
         shared.store.transact(again.collect()).await?;
     }

@@ -172,7 +172,11 @@ pub(super) struct Event {
 
 /// A put in a transaction.
 pub(super) fn put(key: impl Into<Bytes>, value: impl Into<Bytes>, lease: i64) -> Operation {
-    Operation::Put(PutRequest { key: key.into(), value: value.into(), lease })
+    Operation::Put(PutRequest {
+        key: key.into(),
+        value: value.into(),
+        lease,
+    })
 }
 
 /// A deletion in a transaction.
@@ -182,12 +186,19 @@ pub(super) fn delete(key: impl Into<Bytes>) -> Operation {
 
 /// The range of one key.
 pub(super) fn key(key: &str) -> RangeRequest {
-    RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() }
+    RangeRequest {
+        key: key.to_owned().into(),
+        ..RangeRequest::default()
+    }
 }
 
 /// Returns the range of all keys with this prefix.
 pub(super) fn folder(prefix: &str) -> RangeRequest {
-    RangeRequest { key: prefix.to_owned().into(), range_end: end(prefix), ..RangeRequest::default() }
+    RangeRequest {
+        key: prefix.to_owned().into(),
+        range_end: end(prefix),
+        ..RangeRequest::default()
+    }
 }
 
 fn end(prefix: &str) -> Bytes {
@@ -206,9 +217,13 @@ impl Store {
     /// Connects at the first request. Panics when `endpoint` is not a URL.
     pub(super) fn new(endpoint: &str) -> Self {
         let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("a URL of etcd");
-        let endpoint = endpoint.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);
+        let endpoint = endpoint
+            .connect_timeout(Duration::from_secs(2))
+            .tcp_nodelay(true);
         // A frozen etcd, or a vanished host, does not answer pings: then the connection is closed.
-        let endpoint = endpoint.http2_keep_alive_interval(Duration::from_secs(10)).keep_alive_while_idle(true);
+        let endpoint = endpoint
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_while_idle(true);
         Self(endpoint.connect_lazy())
     }
 
@@ -219,12 +234,21 @@ impl Store {
     {
         let mut grpc = Grpc::new(self.0.clone()).max_decoding_message_size(MAX_MESSAGE);
         let asking = async {
-            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            grpc.ready()
+                .await
+                .map_err(|error| Status::unavailable(error.to_string()))?;
             let codec: ProstCodec<Q, A> = ProstCodec::default();
-            grpc.unary(Request::new(request), PathAndQuery::from_static(method), codec).await
+            grpc.unary(
+                Request::new(request),
+                PathAndQuery::from_static(method),
+                codec,
+            )
+            .await
         };
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, asking).await;
-        Ok(answer.map_err(|_| Status::deadline_exceeded("etcd does not answer"))??.into_inner())
+        Ok(answer
+            .map_err(|_| Status::deadline_exceeded("etcd does not answer"))??
+            .into_inner())
     }
 
     async fn stream<Q, A>(
@@ -237,9 +261,18 @@ impl Store {
         A: prost::Message + Default + Send + Sync + 'static,
     {
         let mut grpc = Grpc::new(self.0.clone()).max_decoding_message_size(MAX_MESSAGE);
-        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        grpc.ready()
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         let codec: ProstCodec<Q, A> = ProstCodec::default();
-        Ok(grpc.streaming(Request::new(requests), PathAndQuery::from_static(method), codec).await?.into_inner())
+        Ok(grpc
+            .streaming(
+                Request::new(requests),
+                PathAndQuery::from_static(method),
+                codec,
+            )
+            .await?
+            .into_inner())
     }
 
     /// Reads.
@@ -249,22 +282,35 @@ impl Store {
 
     /// Runs these operations in one transaction. Returns its revision.
     pub(super) async fn transact(&self, operations: Vec<Operation>) -> Result<i64, Status> {
-        let success = operations.into_iter().map(|operation| RequestOp { operation: Some(operation) }).collect();
-        let answer: TxnResponse = self.ask("/etcdserverpb.KV/Txn", TxnRequest { success }).await?;
+        let success = operations
+            .into_iter()
+            .map(|operation| RequestOp {
+                operation: Some(operation),
+            })
+            .collect();
+        let answer: TxnResponse = self
+            .ask("/etcdserverpb.KV/Txn", TxnRequest { success })
+            .await?;
         Ok(answer.header.unwrap_or_default().revision)
     }
 
     /// Grants a lease.
     pub(super) async fn grant(&self, ttl: Duration) -> Result<i64, Status> {
         let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        let granted: LeaseResponse =
-            self.ask("/etcdserverpb.Lease/LeaseGrant", LeaseGrantRequest { ttl, id: 0 }).await?;
+        let granted: LeaseResponse = self
+            .ask(
+                "/etcdserverpb.Lease/LeaseGrant",
+                LeaseGrantRequest { ttl, id: 0 },
+            )
+            .await?;
         Ok(granted.id)
     }
 
     /// Revokes a lease, which deletes all keys on it.
     pub(super) async fn revoke(&self, id: i64) -> Result<(), Status> {
-        self.ask::<_, LeaseResponse>("/etcdserverpb.Lease/LeaseRevoke", LeaseId { id }).await.map(drop)
+        self.ask::<_, LeaseResponse>("/etcdserverpb.Lease/LeaseRevoke", LeaseId { id })
+            .await
+            .map(drop)
     }
 
     /// Renews the leases from the stream `leases`.
@@ -272,7 +318,8 @@ impl Store {
         &self,
         leases: mpsc::UnboundedReceiver<LeaseId>,
     ) -> Result<Streaming<LeaseResponse>, Status> {
-        self.stream("/etcdserverpb.Lease/LeaseKeepAlive", leases).await
+        self.stream("/etcdserverpb.Lease/LeaseKeepAlive", leases)
+            .await
     }
 
     /// Watches the deletions under these prefixes from a revision on. The stream ends when `open` is dropped.
@@ -284,10 +331,19 @@ impl Store {
         let (tx, requests) = mpsc::unbounded();
         for prefix in prefixes {
             let range = folder(prefix);
-            let create =
-                WatchCreate { key: range.key, range_end: range.range_end, start_revision: from, filters: vec![0] };
-            let _ = tx.unbounded_send(WatchRequest { create: Some(create) });
+            let create = WatchCreate {
+                key: range.key,
+                range_end: range.range_end,
+                start_revision: from,
+                filters: vec![0],
+            };
+            let _ = tx.unbounded_send(WatchRequest {
+                create: Some(create),
+            });
         }
-        Ok((self.stream("/etcdserverpb.Watch/Watch", requests).await?, tx))
+        Ok((
+            self.stream("/etcdserverpb.Watch/Watch", requests).await?,
+            tx,
+        ))
     }
 }

@@ -32,7 +32,9 @@ async fn ask(shared: &Shared, stream: usize, tx: &mpsc::UnboundedSender<LeaseId>
     let mut step = STEPS;
     loop {
         let servers = shared.servers.read().unwrap().clone();
-        let due = |place: usize| place % STREAMS == stream && (step == STEPS || place / STREAMS % STEPS == step);
+        let due = |place: usize| {
+            place % STREAMS == stream && (step == STEPS || place / STREAMS % STEPS == step)
+        };
         for (_, server) in servers.iter().enumerate().filter(|(place, _)| due(*place)) {
             let lease = server.held.lock().unwrap().lease;
             let is_killed = server.face.mode.load(Ordering::Relaxed) == Mode::Killed as u8;
@@ -46,14 +48,20 @@ async fn ask(shared: &Shared, stream: usize, tx: &mpsc::UnboundedSender<LeaseId>
 }
 
 /// Handles the responses; a server whose lease is gone registers again with a new one.
-async fn listen(shared: &Arc<Shared>, requests: mpsc::UnboundedReceiver<LeaseId>) -> Result<(), Status> {
+async fn listen(
+    shared: &Arc<Shared>,
+    requests: mpsc::UnboundedReceiver<LeaseId>,
+) -> Result<(), Status> {
     let mut answers = shared.store.keep_alive(requests).await?;
     while let Some(answer) = answers.message().await? {
         if answer.ttl > 0 {
             continue;
         }
         let servers = shared.servers.read().unwrap().clone();
-        if let Some(server) = servers.into_iter().find(|server| server.lost_lease(answer.id)) {
+        if let Some(server) = servers
+            .into_iter()
+            .find(|server| server.lost_lease(answer.id))
+        {
             shared.rejoined.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(register(Arc::clone(shared), server));
         }

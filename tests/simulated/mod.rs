@@ -112,7 +112,11 @@ struct Held {
 impl Swarm {
     /// Creates a swarm without servers. Panics when the system refuses a thread.
     pub(crate) fn start(config: SwarmConfig) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let entered = runtime.enter();
         let shared = Arc::new(Shared {
             store: Store::new(&config.etcd),
@@ -132,18 +136,29 @@ impl Swarm {
         runtime.spawn(follow(Arc::clone(&shared)));
         runtime.spawn(election::step_aside(Arc::clone(&shared)));
         drop(entered);
-        Self { runtime: Some(runtime), shared }
+        Self {
+            runtime: Some(runtime),
+            shared,
+        }
     }
 
     /// Adds servers of this name, which register as fast as they can; returns their uuids. Panics when one cannot listen at its
     /// address.
     pub(crate) fn add(&self, name: &str, count: usize) -> Vec<Uuid> {
-        let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
+        let runtime = self
+            .runtime
+            .as_ref()
+            .expect("a runtime until it is dropped");
         let mut uuids = Vec::with_capacity(count);
         for _ in 0..count {
             let uuid = Uuid::new_v4();
             let (mode, store) = (AtomicU8::new(Mode::Alive as u8), self.shared.store.clone());
-            let face = Face { uuid, name: name.to_owned(), mode, store };
+            let face = Face {
+                uuid,
+                name: name.to_owned(),
+                mode,
+                store,
+            };
             let mut servers = self.shared.servers.write().unwrap();
             let server = Arc::new(Simulated {
                 face: Arc::new(face),
@@ -153,7 +168,11 @@ impl Swarm {
             });
             servers.push(Arc::clone(&server));
             drop(servers);
-            self.shared.by_uuid.write().unwrap().insert(uuid, Arc::clone(&server));
+            self.shared
+                .by_uuid
+                .write()
+                .unwrap()
+                .insert(uuid, Arc::clone(&server));
             runtime.block_on(self.shared.listen(&server));
             runtime.spawn(register(Arc::clone(&self.shared), server));
             uuids.push(uuid);
@@ -164,15 +183,27 @@ impl Swarm {
     /// How many have a record, as far as they know.
     pub(crate) fn registered(&self) -> usize {
         let servers = self.shared.servers.read().unwrap();
-        servers.iter().filter(|server| server.held.lock().unwrap().written != 0).count()
+        servers
+            .iter()
+            .filter(|server| server.held.lock().unwrap().written != 0)
+            .count()
     }
 
     /// How many keys lie under this prefix in etcd, and at which revision of etcd; `None` when etcd does not answer.
     pub(crate) fn count(&self, prefix: &str) -> Option<(usize, i64)> {
-        let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
-        let counting = self.shared.store.range(etcd::RangeRequest { count_only: true, ..folder(prefix) });
+        let runtime = self
+            .runtime
+            .as_ref()
+            .expect("a runtime until it is dropped");
+        let counting = self.shared.store.range(etcd::RangeRequest {
+            count_only: true,
+            ..folder(prefix)
+        });
         let counted = runtime.block_on(counting).ok()?;
-        Some((usize::try_from(counted.count).ok()?, counted.header?.revision))
+        Some((
+            usize::try_from(counted.count).ok()?,
+            counted.header?.revision,
+        ))
     }
 
     /// Returns how often servers had to register again.
@@ -182,7 +213,10 @@ impl Swarm {
 
     /// Changes the behaviour of these servers. Panics when the address of one that is revived is in use.
     pub(crate) fn set(&self, uuids: &[Uuid], mode: Mode) {
-        let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
+        let runtime = self
+            .runtime
+            .as_ref()
+            .expect("a runtime until it is dropped");
         for server in self.find(uuids) {
             let before = server.face.mode.swap(mode as u8, Ordering::Relaxed);
             if mode == Mode::Killed {
@@ -202,10 +236,15 @@ impl Swarm {
 
     /// Revokes the leases of these servers, as if they had expired. Panics when etcd does not do it.
     pub(crate) fn lose_leases(&self, uuids: &[Uuid]) {
-        let runtime = self.runtime.as_ref().expect("a runtime until it is dropped");
+        let runtime = self
+            .runtime
+            .as_ref()
+            .expect("a runtime until it is dropped");
         for server in self.find(uuids) {
             let lease = server.held.lock().unwrap().lease;
-            runtime.block_on(self.shared.store.revoke(lease)).expect("etcd revokes a lease");
+            runtime
+                .block_on(self.shared.store.revoke(lease))
+                .expect("etcd revokes a lease");
         }
     }
 
@@ -225,12 +264,19 @@ impl Drop for Swarm {
 
 fn address(block: u8, place: usize) -> Ipv4Addr {
     let byte = |number: usize| u8::try_from(number).expect("no more than 60,000 servers");
-    Ipv4Addr::new(127, block, byte(place / ADDRESSES), byte(1 + place % ADDRESSES))
+    Ipv4Addr::new(
+        127,
+        block,
+        byte(place / ADDRESSES),
+        byte(1 + place % ADDRESSES),
+    )
 }
 
 impl Shared {
     async fn listen(&self, server: &Simulated) {
-        let listener = TcpListener::bind((server.host, self.port)).await.expect("a free address on the loopback");
+        let listener = TcpListener::bind((server.host, self.port))
+            .await
+            .expect("a free address on the loopback");
         let serving = tokio::spawn(serve(listener, Arc::clone(&server.face)));
         *server.serving.lock().unwrap() = Some(serving.abort_handle());
     }
@@ -250,7 +296,11 @@ impl Simulated {
 
     /// Its record, as protocol.md says.
     fn record(&self, port: u16) -> String {
-        let (uuid, name, when) = (self.face.uuid, &self.face.name, Timestamp::from(SystemTime::now()));
+        let (uuid, name, when) = (
+            self.face.uuid,
+            &self.face.name,
+            Timestamp::from(SystemTime::now()),
+        );
         format!(
             concat!(
                 r#"{{"host": "{host}", "pid": {pid}, "when": "{when}", "leader": null, "server": "{name}", "ports": [{port}], "#,
@@ -297,18 +347,34 @@ async fn follow(shared: Arc<Shared>) {
 }
 
 async fn follow_once(shared: &Arc<Shared>) -> Result<(), Status> {
-    let listed = shared.store.range(etcd::RangeRequest { keys_only: true, ..folder("/servers/") }).await?;
+    let listed = shared
+        .store
+        .range(etcd::RangeRequest {
+            keys_only: true,
+            ..folder("/servers/")
+        })
+        .await?;
     let revision = listed.header.unwrap_or_default().revision;
-    let there: Vec<_> = listed.kvs.iter().filter_map(|kv| uuid_of(&kv.key)).collect();
+    let there: Vec<_> = listed
+        .kvs
+        .iter()
+        .filter_map(|kv| uuid_of(&kv.key))
+        .collect();
     let there: std::collections::HashSet<_> = there.into_iter().collect();
     let servers = shared.servers.read().unwrap().clone();
-    for server in servers.into_iter().filter(|server| !there.contains(&server.face.uuid)) {
+    for server in servers
+        .into_iter()
+        .filter(|server| !there.contains(&server.face.uuid))
+    {
         if server.lost(revision + 1) {
             tokio::spawn(rejoin(Arc::clone(shared), server));
         }
     }
     shared.candidates_changed.notify_one();
-    let (mut deletions, _open) = shared.store.deletions(&["/servers/", "/election/"], revision + 1).await?;
+    let (mut deletions, _open) = shared
+        .store
+        .deletions(&["/servers/", "/election/"], revision + 1)
+        .await?;
     while let Some(answer) = deletions.message().await? {
         if answer.canceled {
             break;
@@ -329,5 +395,9 @@ async fn follow_once(shared: &Arc<Shared>) -> Result<(), Status> {
 }
 
 fn uuid_of(key: &[u8]) -> Option<Uuid> {
-    std::str::from_utf8(key).ok()?.strip_prefix("/servers/")?.parse().ok()
+    std::str::from_utf8(key)
+        .ok()?
+        .strip_prefix("/servers/")?
+        .parse()
+        .ok()
 }

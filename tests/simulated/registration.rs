@@ -36,7 +36,11 @@ pub(super) async fn register(shared: Arc<Shared>, server: Arc<Simulated>) {
 }
 
 async fn try_to_register(shared: &Shared, server: &Simulated) -> Result<(), Status> {
-    let _permit = shared.registering.acquire().await.expect("a semaphore that is never closed");
+    let _permit = shared
+        .registering
+        .acquire()
+        .await
+        .expect("a semaphore that is never closed");
     let mut lease = server.held.lock().unwrap().lease;
     if lease == 0 {
         lease = shared.store.grant(shared.config.ttl).await?;
@@ -44,7 +48,11 @@ async fn try_to_register(shared: &Shared, server: &Simulated) -> Result<(), Stat
     }
     let (uuid, name) = (server.face.uuid, &server.face.name);
     let mut operations = vec![
-        put(format!("/servers/{uuid}"), server.record(shared.port), lease),
+        put(
+            format!("/servers/{uuid}"),
+            server.record(shared.port),
+            lease,
+        ),
         delete(format!("/pipelines/{name}/{uuid}")),
         delete(format!("/departed/{uuid}")),
     ];

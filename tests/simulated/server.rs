@@ -91,12 +91,17 @@ async fn converse(stream: TcpStream, face: Arc<Face>) -> io::Result<()> {
                 continue;
             }
             let request = Request::read(&std::mem::take(&mut message));
-            if let Some(request) = request.as_ref().filter(|request| request.function == "_probe") {
+            if let Some(request) = request
+                .as_ref()
+                .filter(|request| request.function == "_probe")
+            {
                 probes.spawn(probe(Arc::clone(&face), Arc::clone(&out), request.clone()));
                 while probes.try_join_next().is_some() {}
                 continue;
             }
-            request.map_or(Vec::new(), |request| request.answer(&face, &run(&face, &request)))
+            request.map_or(Vec::new(), |request| {
+                request.answer(&face, &run(&face, &request))
+            })
         };
         face.heard().await;
         out.lock().await.write_all(&said).await?;
@@ -105,12 +110,20 @@ async fn converse(stream: TcpStream, face: Arc<Face>) -> io::Result<()> {
 
 /// The greeting and READY of a peer.
 fn opening(socket: &str) -> Vec<u8> {
-    [wire::greeting().as_slice(), &wire::ready(&[("Socket-Type", socket.as_bytes())])].concat()
+    [
+        wire::greeting().as_slice(),
+        &wire::ready(&[("Socket-Type", socket.as_bytes())]),
+    ]
+    .concat()
 }
 
 async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Bytes)> {
     let flags = stream.read_u8().await?;
-    let length = if flags & LONG == 0 { u64::from(stream.read_u8().await?) } else { stream.read_u64().await? };
+    let length = if flags & LONG == 0 {
+        u64::from(stream.read_u8().await?)
+    } else {
+        stream.read_u64().await?
+    };
     if length > MAX_FRAME {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -121,7 +134,10 @@ async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Bytes)>
 
 /// Returns the answer to a PING, which repeats its context.
 fn pong(command: &[u8]) -> Vec<u8> {
-    match command.strip_prefix(b"\x04PING").and_then(|rest| rest.get(2..)) {
+    match command
+        .strip_prefix(b"\x04PING")
+        .and_then(|rest| rest.get(2..))
+    {
         Some(context) => wire::frame(COMMAND, &[b"\x04PONG", context].concat()),
         None => Vec::new(),
     }
@@ -144,9 +160,15 @@ impl Request {
         if header.get("bye").is_some_and(Value::is_string) {
             return None;
         }
-        let function = header["pipeline"][stage(&header)].as_str().and_then(|target| target.rsplit('.').next());
+        let function = header["pipeline"][stage(&header)]
+            .as_str()
+            .and_then(|target| target.rsplit('.').next());
         let function = function.unwrap_or_default().to_owned();
-        Some(Self { function, header, payload: frames.get(1).cloned().unwrap_or_default() })
+        Some(Self {
+            function,
+            header,
+            payload: frames.get(1).cloned().unwrap_or_default(),
+        })
     }
 
     fn answer(&self, face: &Face, result: &[u8]) -> Vec<u8> {
@@ -159,12 +181,19 @@ impl Request {
                 }
             }
         }
-        [wire::frame(MORE, answer.to_string().as_bytes()), wire::frame(0, result)].concat()
+        [
+            wire::frame(MORE, answer.to_string().as_bytes()),
+            wire::frame(0, result),
+        ]
+        .concat()
     }
 }
 
 fn stage(header: &Value) -> usize {
-    header["stage"].as_u64().and_then(|stage| usize::try_from(stage).ok()).unwrap_or(0)
+    header["stage"]
+        .as_u64()
+        .and_then(|stage| usize::try_from(stage).ok())
+        .unwrap_or(0)
 }
 
 /// Returns the answer of a function: an idle server has logged nothing; other functions echo.
@@ -183,7 +212,9 @@ fn run(face: &Face, request: &Request) -> Bytes {
 
 /// Answers `_probe`: whether another server is at the endpoint in its record.
 async fn probe(face: Arc<Face>, out: Out, request: Request) {
-    let time = request.header["timeout_ms"].as_u64().map_or(PROBE_TIMEOUT, Duration::from_millis);
+    let time = request.header["timeout_ms"]
+        .as_u64()
+        .map_or(PROBE_TIMEOUT, Duration::from_millis);
     let asked = String::from_utf8_lossy(&request.payload).into_owned();
     let reached = tokio::time::timeout(time.mul_f64(0.9), reach(&face, &asked)).await;
     let finding = match reached {
@@ -198,17 +229,31 @@ async fn probe(face: Arc<Face>, out: Out, request: Request) {
 
 /// Connects to the endpoint in a server's record, and asks for its uuid.
 async fn reach(face: &Face, uuid: &str) -> io::Result<()> {
-    let found = face.store.range(key(&format!("/servers/{uuid}"))).await.map_err(io::Error::other)?;
+    let found = face
+        .store
+        .range(key(&format!("/servers/{uuid}")))
+        .await
+        .map_err(io::Error::other)?;
     let record = found.kvs.first().ok_or(io::ErrorKind::NotFound)?;
     let record: Value = serde_json::from_slice(&record.value)?;
-    let port = record["ports"][0].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
-    let mut stream = TcpStream::connect((record["host"].as_str().unwrap_or_default(), port)).await?;
+    let port = record["ports"][0]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .unwrap_or(0);
+    let mut stream =
+        TcpStream::connect((record["host"].as_str().unwrap_or_default(), port)).await?;
     let hello = json!({ "palm": 1, "hello": face.uuid, "identify": true }).to_string();
-    stream.write_all(&[opening("DEALER"), wire::frame(0, hello.as_bytes())].concat()).await?;
+    stream
+        .write_all(&[opening("DEALER"), wire::frame(0, hello.as_bytes())].concat())
+        .await?;
     let mut stream = BufReader::new(stream);
     stream.read_exact(&mut [0; 64]).await?;
     frame(&mut stream).await?;
     let (_, answer) = frame(&mut stream).await?;
     let answer: Value = serde_json::from_slice(&answer)?;
-    if answer["server"] == uuid { Ok(()) } else { Err(io::Error::other("another server answers there")) }
+    if answer["server"] == uuid {
+        Ok(())
+    } else {
+        Err(io::Error::other("another server answers there"))
+    }
 }

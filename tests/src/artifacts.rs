@@ -55,17 +55,27 @@ pub fn python() -> Option<PathBuf> {
 /// Why it is missing: the message of the script, or that it was not run.
 pub fn made_python(name: &str) -> Result<PathBuf, String> {
     let profile = profile();
-    let target = profile.parent().expect("a profile within the target folder");
+    let target = profile
+        .parent()
+        .expect("a profile within the target folder");
     if let Ok(why) = fs::read_to_string(target.join(format!("{name}-skipped"))) {
         return Err(why.trim_end().to_owned());
     }
     let python = target.join(name).join("bin/python");
-    if python.exists() { Ok(python) } else { Err(format!("run `scripts/{name}` first")) }
+    if python.exists() {
+        Ok(python)
+    } else {
+        Err(format!("run `scripts/{name}` first"))
+    }
 }
 
 fn built(tail: &[&str]) -> PathBuf {
     let path = profile().join(tail.iter().collect::<PathBuf>());
-    assert!(path.is_file(), "{} is missing: run `{BUILD}` first", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: run `{BUILD}` first",
+        path.display()
+    );
     path
 }
 
@@ -74,5 +84,7 @@ fn profile() -> PathBuf {
     let test = env::current_exe().expect("the path of the running test");
     let deps = test.ancestors().find(|folder| folder.ends_with("deps"));
     let profile = deps.and_then(Path::parent);
-    profile.expect("a test that runs from the folder `deps` of a profile").to_owned()
+    profile
+        .expect("a test that runs from the folder `deps` of a profile")
+        .to_owned()
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -56,9 +56,15 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).expect("a certificate").pem();
-        let folder = tempfile::Builder::new().prefix("palm-ca-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("palm-ca-")
+            .tempdir()
+            .expect("a temporary folder");
         fs::write(folder.path().join("ca.pem"), pem).expect("a file");
-        Self { folder, issuer: Issuer::new(params, key) }
+        Self {
+            folder,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     /// Returns the path of its own certificate.
@@ -77,13 +83,23 @@ impl Authority {
     pub fn certificate(&self, name: &str) -> Request<'_> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        Request { authority: self, name: name.to_owned(), params }
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        Request {
+            authority: self,
+            name: name.to_owned(),
+            params,
+        }
     }
 
     /// Signs a certificate for these hosts, names or addresses, good for servers and clients.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Certificate {
-        hosts.iter().fold(self.certificate(name), |request, host| request.host(host)).issue()
+        hosts
+            .iter()
+            .fold(self.certificate(name), |request, host| request.host(host))
+            .issue()
     }
 }
 
@@ -91,13 +107,17 @@ impl Request<'_> {
     /// For this host, a name or an address.
     pub fn host(mut self, host: &str) -> Self {
         let of_host = CertificateParams::new([host.to_owned()]).expect("a name or an address");
-        self.params.subject_alt_names.extend(of_host.subject_alt_names);
+        self.params
+            .subject_alt_names
+            .extend(of_host.subject_alt_names);
         self
     }
 
     /// With this URI, such as `palm:/staging`.
     pub fn uri(mut self, uri: &str) -> Self {
-        self.params.subject_alt_names.push(SanType::URI(uri.try_into().expect("a URI is ASCII")));
+        self.params
+            .subject_alt_names
+            .push(SanType::URI(uri.try_into().expect("a URI is ASCII")));
         self
     }
 
@@ -116,14 +136,18 @@ impl Request<'_> {
 
     /// Makes it valid only after this time.
     pub fn valid_in(mut self, time: Duration) -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a time after 1970");
         self.params.not_before = date_time_ymd(1970, 1, 1) + since_1970 + time;
         self
     }
 
     /// Makes it expire after this time.
     pub fn expires_in(mut self, time: Duration) -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a time after 1970");
         self.params.not_after = date_time_ymd(1970, 1, 1) + since_1970 + time;
         self
     }
@@ -132,9 +156,21 @@ impl Request<'_> {
     #[must_use]
     pub fn issue(self) -> Certificate {
         let key = KeyPair::generate().expect("a key");
-        let pem = self.params.signed_by(&key, &self.authority.issuer).expect("a certificate").pem();
-        let path = |kind: &str| self.authority.folder().join(format!("{}.{kind}.pem", self.name));
-        let files = Certificate { ca: self.authority.ca(), cert: path("cert"), key: path("key") };
+        let pem = self
+            .params
+            .signed_by(&key, &self.authority.issuer)
+            .expect("a certificate")
+            .pem();
+        let path = |kind: &str| {
+            self.authority
+                .folder()
+                .join(format!("{}.{kind}.pem", self.name))
+        };
+        let files = Certificate {
+            ca: self.authority.ca(),
+            cert: path("cert"),
+            key: path("key"),
+        };
         fs::write(&files.cert, pem).expect("a file");
         fs::write(&files.key, key.serialize_pem()).expect("a file");
         files
@@ -145,8 +181,16 @@ impl Certificate {
     /// The flags that name it, for servers and for `palm-cli`.
     #[must_use]
     pub fn flags(&self) -> [String; 6] {
-        let flags = [("--cacert", &self.ca), ("--cert", &self.cert), ("--key", &self.key)];
-        flags.map(|(flag, path)| [flag.to_owned(), path.display().to_string()]).concat().try_into().expect("six")
+        let flags = [
+            ("--cacert", &self.ca),
+            ("--cert", &self.cert),
+            ("--key", &self.key),
+        ];
+        flags
+            .map(|(flag, path)| [flag.to_owned(), path.display().to_string()])
+            .concat()
+            .try_into()
+            .expect("six")
     }
 
     /// Returns etcd's flags to use it, and to require certificates of its authority from clients.
@@ -165,6 +209,10 @@ impl Certificate {
     #[must_use]
     pub fn etcdctl_flags(&self) -> [String; 3] {
         let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
-        [file("cacert", &self.ca), file("cert", &self.cert), file("key", &self.key)]
+        [
+            file("cacert", &self.ca),
+            file("cert", &self.cert),
+            file("key", &self.key),
+        ]
     }
 }

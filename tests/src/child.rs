@@ -39,9 +39,17 @@ impl Held {
             Mutex::new(orders)
         });
         let (answer, outcome) = mpsc::channel();
-        let orders = starter.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        orders.send((command, answer)).expect("the starting thread lives");
-        outcome.recv().expect("the starting thread answers").map(Held)
+        let orders = starter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        orders
+            .send((command, answer))
+            .expect("the starting thread lives");
+        outcome
+            .recv()
+            .expect("the starting thread answers")
+            .map(Held)
     }
 
     /// Returns a command for `program` that dies with the thread that starts it, if `setpriv` is installed.
@@ -66,7 +74,10 @@ impl Held {
     /// Sends `signal`, unless the process has ended.
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
-            let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("a pid is positive");
+            let pid = i32::try_from(self.0.id())
+                .ok()
+                .and_then(Pid::from_raw)
+                .expect("a pid is positive");
             kill_process(pid, signal).expect("a signal to one's own child");
         }
     }
@@ -75,11 +86,16 @@ impl Held {
     pub(crate) fn freeze(&mut self) {
         self.signal(Signal::STOP);
         let tasks = format!("/proc/{}/task", self.pid());
-        eventually("all threads of a process are stopped", Duration::from_secs(5), || {
-            let threads = || fs::read_dir(&tasks).ok().into_iter().flatten().flatten();
-            let still = self.ended().is_some() || threads().all(|thread| stands_still(&thread.path()));
-            still.then_some(())
-        });
+        eventually(
+            "all threads of a process are stopped",
+            Duration::from_secs(5),
+            || {
+                let threads = || fs::read_dir(&tasks).ok().into_iter().flatten().flatten();
+                let still =
+                    self.ended().is_some() || threads().all(|thread| stands_still(&thread.path()));
+                still.then_some(())
+            },
+        );
     }
 
     /// Returns its exit status, if it has ended.
@@ -103,7 +119,8 @@ impl Held {
 fn stands_still(thread: &Path) -> bool {
     let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
     // The name before the state is in parentheses and may contain any characters.
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
 }
 
 impl Drop for Held {

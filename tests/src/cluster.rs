@@ -43,12 +43,19 @@ impl EtcdCluster {
     }
 
     fn try_start(address: Ipv4Addr) -> Option<Self> {
-        let peers: Vec<_> =
-            (0..MEMBERS).map(|i| (format!("m{i}"), format!("http://127.0.0.1:{}", free_port()))).collect();
-        let names: Vec<_> = peers.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        let peers: Vec<_> = (0..MEMBERS)
+            .map(|i| (format!("m{i}"), format!("http://127.0.0.1:{}", free_port())))
+            .collect();
+        let names: Vec<_> = peers
+            .iter()
+            .map(|(name, url)| format!("{name}={url}"))
+            .collect();
         let names = names.join(",");
-        let launch =
-            |(name, url): &(String, String)| Etcd::builder().at(address).launch(name, url, &names, &["100", "1000"]);
+        let launch = |(name, url): &(String, String)| {
+            Etcd::builder()
+                .at(address)
+                .launch(name, url, &names, &["100", "1000"])
+        };
         let members: Vec<_> = peers.iter().map(launch).collect();
         for member in &members {
             match member.ready() {
@@ -97,7 +104,11 @@ impl EtcdCluster {
     /// When there is no leader to hand it over, or it does not.
     pub fn move_leader_to(&self, i: usize) {
         let status = self.members[i].etcdctl(&["endpoint", "status", "--write-out=simple"]);
-        let id = status.split(", ").nth(1).expect("a member's id in etcd's status").to_owned();
+        let id = status
+            .split(", ")
+            .nth(1)
+            .expect("a member's id in etcd's status")
+            .to_owned();
         let leader = self.leader();
         if leader != i {
             self.members[leader].etcdctl(&["move-leader", &id]);

@@ -95,7 +95,10 @@ impl Etcd {
     pub fn stop(&self) {
         if let Some(mut process) = self.process().take() {
             process.signal(Signal::TERM);
-            assert!(process.wait(STOP_TIMEOUT).is_some(), "etcd did not stop within {STOP_TIMEOUT:?}");
+            assert!(
+                process.wait(STOP_TIMEOUT).is_some(),
+                "etcd did not stop within {STOP_TIMEOUT:?}"
+            );
         }
     }
 
@@ -138,8 +141,16 @@ impl Etcd {
         self.kill();
         let data = self.folder.path().join("data");
         fs::remove_dir_all(&data).expect("its data can be removed");
-        let kept = ["--name=", "--initial-cluster=", "--initial-advertise-peer-urls=", "--data-dir="];
-        let flags = self.flags.iter().filter(|flag| kept.iter().any(|kept| flag.starts_with(kept)));
+        let kept = [
+            "--name=",
+            "--initial-cluster=",
+            "--initial-advertise-peer-urls=",
+            "--data-dir=",
+        ];
+        let flags = self
+            .flags
+            .iter()
+            .filter(|flag| kept.iter().any(|kept| flag.starts_with(kept)));
         let restored = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .args(["snapshot", "restore"])
@@ -148,7 +159,11 @@ impl Etcd {
             .args(token.map(|token| format!("--initial-cluster-token={token}")))
             .output()
             .expect("etcdctl starts: `scripts/setup` installs it");
-        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        assert!(
+            restored.status.success(),
+            "{}",
+            String::from_utf8_lossy(&restored.stderr)
+        );
         self.launch();
         self.await_health();
     }
@@ -173,7 +188,11 @@ impl Etcd {
     pub fn fill(&self) {
         let value = "x".repeat(100_000);
         for _ in 0..2000 {
-            if !self.try_etcdctl(&["put", "/filling", &value]).status.success() {
+            if !self
+                .try_etcdctl(&["put", "/filling", &value])
+                .status
+                .success()
+            {
                 assert!(self.etcdctl(&["alarm", "list"]).contains("NOSPACE"));
                 return;
             }
@@ -188,7 +207,10 @@ impl Etcd {
     /// When etcd does not do it.
     pub fn make_space(&self) {
         let status = self.etcdctl(&["get", "/filling", "--keys-only", "--write-out=fields"]);
-        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).expect("a revision");
+        let revision = status
+            .lines()
+            .find_map(|line| line.strip_prefix("\"Revision\" : "))
+            .expect("a revision");
         self.etcdctl(&["compact", "--physical", revision]);
         self.etcdctl(&["defrag"]);
         self.etcdctl(&["alarm", "disarm"]);
@@ -200,12 +222,22 @@ impl Etcd {
     ///
     /// When etcd is not installed.
     pub fn launch(&self) {
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("etcd's log file");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("etcd's log file");
         let mut command = Held::command(Path::new("etcd"));
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD")) {
+        for (name, _) in
+            env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD"))
+        {
             command.env_remove(name);
         }
-        command.args(&self.flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         let process = Held::start(command).expect("etcd starts: `scripts/setup` installs it");
         *self.process() = Some(process);
     }
@@ -218,7 +250,10 @@ impl Etcd {
     pub fn await_health(&self) {
         match self.ready() {
             Ok(()) => {}
-            Err(NotReady::PortTaken) => panic!("somebody took etcd's port while it was stopped:\n{}", self.log_tail()),
+            Err(NotReady::PortTaken) => panic!(
+                "somebody took etcd's port while it was stopped:\n{}",
+                self.log_tail()
+            ),
             Err(NotReady::Failed(why)) => panic!("{why}"),
         }
     }
@@ -226,7 +261,8 @@ impl Etcd {
     /// Returns whether it reports that it is healthy. Takes up to a second when it is frozen.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        metrics::fetch(self.metrics, "/health").is_ok_and(|body| body.contains(r#""health":"true""#))
+        metrics::fetch(self.metrics, "/health")
+            .is_ok_and(|body| body.contains(r#""health":"true""#))
     }
 
     /// Freezes all its threads: connections stay open and are not answered. All are stopped when it returns.
@@ -261,7 +297,11 @@ impl Etcd {
     pub fn etcdctl(&self, args: &[&str]) -> String {
         let output = self.try_etcdctl(args);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "etcdctl {args:?}: {}\n{said}", output.status);
+        assert!(
+            output.status.success(),
+            "etcdctl {args:?}: {}\n{said}",
+            output.status
+        );
         String::from_utf8(output.stdout).expect("etcdctl prints text")
     }
 
@@ -322,7 +362,11 @@ impl Etcd {
     pub(crate) fn ready(&self) -> Result<(), NotReady> {
         let deadline = Instant::now() + START_TIMEOUT;
         while !self.is_healthy() {
-            let ended = self.process().as_mut().map(Held::ended).expect("etcd is launched");
+            let ended = self
+                .process()
+                .as_mut()
+                .map(Held::ended)
+                .expect("etcd is launched");
             let why = match ended {
                 None if Instant::now() < deadline => {
                     thread::sleep(POLL);
@@ -333,13 +377,20 @@ impl Etcd {
             };
             let log = self.log_tail();
             let taken = ended.is_some() && log.contains("address already in use");
-            return Err(if taken { NotReady::PortTaken } else { NotReady::Failed(format!("etcd {why}:\n{log}")) });
+            return Err(if taken {
+                NotReady::PortTaken
+            } else {
+                NotReady::Failed(format!("etcd {why}:\n{log}"))
+            });
         }
         Ok(())
     }
 
     fn signal(&self, signal: Signal) {
-        self.process().as_mut().expect("etcd is stopped").signal(signal);
+        self.process()
+            .as_mut()
+            .expect("etcd is stopped")
+            .signal(signal);
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Held>> {
@@ -362,7 +413,11 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            eprintln!("--- etcd at {} said last:\n{}", self.client, self.log_tail());
+            eprintln!(
+                "--- etcd at {} said last:\n{}",
+                self.client,
+                self.log_tail()
+            );
         }
     }
 }

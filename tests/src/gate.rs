@@ -43,7 +43,9 @@ pub fn heavy() {
 /// Tests run on threads of their names, unless they run one by one on the main thread. Threads that a test starts go with its
 /// permit.
 fn is_test() -> bool {
-    thread::current().name().is_some_and(|name| name.contains("::"))
+    thread::current()
+        .name()
+        .is_some_and(|name| name.contains("::"))
 }
 
 /// Lets so many pass at a time.
@@ -59,12 +61,18 @@ struct Permit(&'static Gate);
 
 impl Gate {
     const fn new(places: usize) -> Self {
-        Self { free: Mutex::new(places), freed: Condvar::new() }
+        Self {
+            free: Mutex::new(places),
+            freed: Condvar::new(),
+        }
     }
 
     fn pass(&'static self) -> Permit {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .freed
+            .wait_while(free, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
         Permit(self)
     }

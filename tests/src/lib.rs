@@ -16,7 +16,12 @@
 //! ```
 
 // The harness panics: that is how a test fails.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::missing_panics_doc, clippy::must_use_candidate)]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate
+)]
 
 mod artifacts;
 mod certificates;

@@ -20,7 +20,11 @@ mod tests {
         let before = resident(std::process::id());
         let block = vec![1_u8; 64 << 20];
         let after = resident(std::process::id());
-        assert!(before > 0 && after > before + (48 << 20), "{before} before, {after} after {} bytes", block.len());
+        assert!(
+            before > 0 && after > before + (48 << 20),
+            "{before} before, {after} after {} bytes",
+            block.len()
+        );
         assert_eq!(resident(u32::MAX), 0);
     }
 }

@@ -36,7 +36,10 @@ pub(crate) fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
 /// The sum of all series of the metric `name` whose labels contain `label`; `None` when there is no series of that
 /// name at all.
 pub(crate) fn sum(text: &str, name: &str, label: &str) -> Option<f64> {
-    let mut series = text.lines().filter_map(|line| value(line, name, label)).peekable();
+    let mut series = text
+        .lines()
+        .filter_map(|line| value(line, name, label))
+        .peekable();
     series.peek()?;
     Some(series.sum())
 }

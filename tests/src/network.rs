@@ -81,7 +81,11 @@ impl Network {
         gate::enter();
         let (name, subnet) = reserve();
         let mut network = Self {
-            here: Host { name: "here".into(), namespace: None, address: within(subnet, HERE) },
+            here: Host {
+                name: "here".into(),
+                namespace: None,
+                address: within(subnet, HERE),
+            },
             name,
             subnet,
             hosts: Vec::new(),
@@ -95,29 +99,62 @@ impl Network {
         let (router, name, subnet) = (self.router(), self.name.clone(), self.subnet);
         let [gateway, here] = [ROUTER, HERE].map(|last| within(subnet, last).to_string());
         exec(&router, &["ip", "link", "set", "lo", "up"]);
-        exec(&router, &["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]);
+        exec(
+            &router,
+            &["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"],
+        );
         // The test's own link is there already: it reserved the subnet.
         ip(&["addr", "add", &here, "peer", &gateway, "dev", &name]);
         ip(&["link", "set", &name, "up"]);
-        ip(&["route", "add", &format!("{}/24", within(subnet, 0)), "via", &gateway, "dev", &name]);
-        exec(&router, &["ip", "addr", "add", &gateway, "peer", &here, "dev", "here"]);
+        ip(&[
+            "route",
+            "add",
+            &format!("{}/24", within(subnet, 0)),
+            "via",
+            &gateway,
+            "dev",
+            &name,
+        ]);
+        exec(
+            &router,
+            &["ip", "addr", "add", &gateway, "peer", &here, "dev", "here"],
+        );
         exec(&router, &["ip", "link", "set", "here", "up"]);
         for (host, last) in hosts.iter().zip(FIRST..) {
             let namespace = format!("{name}-{host}");
             let address = within(subnet, last);
             let own = address.to_string();
             ip(&["netns", "add", &namespace]);
-            let link = ["ip", "link", "add", "name", host, "type", "veth", "peer", "name", "eth0", "netns", &namespace];
+            let link = [
+                "ip", "link", "add", "name", host, "type", "veth", "peer", "name", "eth0", "netns",
+                &namespace,
+            ];
             exec(&router, &link);
-            exec(&router, &["ip", "addr", "add", &gateway, "peer", &own, "dev", host]);
+            exec(
+                &router,
+                &["ip", "addr", "add", &gateway, "peer", &own, "dev", host],
+            );
             exec(&router, &["ip", "link", "set", "dev", host, "up"]);
             exec(&namespace, &["ip", "link", "set", "lo", "up"]);
-            exec(&namespace, &["ip", "addr", "add", &own, "peer", &gateway, "dev", "eth0"]);
+            exec(
+                &namespace,
+                &["ip", "addr", "add", &own, "peer", &gateway, "dev", "eth0"],
+            );
             exec(&namespace, &["ip", "link", "set", "eth0", "up"]);
-            exec(&namespace, &["ip", "route", "add", "default", "via", &gateway]);
-            self.hosts.push(Host { name: (*host).to_owned(), namespace: Some(namespace), address });
+            exec(
+                &namespace,
+                &["ip", "route", "add", "default", "via", &gateway],
+            );
+            self.hosts.push(Host {
+                name: (*host).to_owned(),
+                namespace: Some(namespace),
+                address,
+            });
         }
-        exec(&router, &["ip", "route", "add", "blackhole", &self.spare().to_string()]);
+        exec(
+            &router,
+            &["ip", "route", "add", "blackhole", &self.spare().to_string()],
+        );
     }
 
     /// The host of this name.
@@ -127,7 +164,10 @@ impl Network {
     /// When there is none.
     #[must_use]
     pub fn host(&self, name: &str) -> &Host {
-        self.hosts.iter().find(|host| host.name == name).unwrap_or_else(|| panic!("there is no host {name}"))
+        self.hosts
+            .iter()
+            .find(|host| host.name == name)
+            .unwrap_or_else(|| panic!("there is no host {name}"))
     }
 
     /// Returns the test's own host: all hosts reach programs that listen at its address, such as an etcd.
@@ -166,9 +206,9 @@ impl Host {
     /// For a program that runs on this host.
     pub fn builder(&self, program: impl AsRef<Path>) -> ProcessBuilder {
         match &self.namespace {
-            Some(namespace) => {
-                Process::builder("ip").args(["netns", "exec", namespace]).arg(program.as_ref().as_os_str())
-            }
+            Some(namespace) => Process::builder("ip")
+                .args(["netns", "exec", namespace])
+                .arg(program.as_ref().as_os_str()),
             None => Process::builder(program),
         }
     }
@@ -179,9 +219,16 @@ impl Host {
     ///
     /// On the test's own host, whose names are the machine's.
     pub fn know(&self, names: &[(&str, Ipv4Addr)]) {
-        let namespace = self.namespace.as_ref().expect("the names of the machine are not the test's to change");
+        let namespace = self
+            .namespace
+            .as_ref()
+            .expect("the names of the machine are not the test's to change");
         let mut lines = vec!["127.0.0.1 localhost\n".to_owned()];
-        lines.extend(names.iter().map(|(name, address)| format!("{address} {name}\n")));
+        lines.extend(
+            names
+                .iter()
+                .map(|(name, address)| format!("{address} {name}\n")),
+        );
         fs::create_dir_all(settings(namespace)).expect("the settings of a namespace");
         fs::write(settings(namespace).join("hosts"), lines.concat()).expect("its names");
     }
@@ -192,7 +239,10 @@ impl Host {
     ///
     /// On the test's own host, whose nameserver is the machine's.
     pub fn ask_nameserver(&self, nameserver: Ipv4Addr) {
-        let namespace = self.namespace.as_ref().expect("the nameserver of the machine is not the test's to change");
+        let namespace = self
+            .namespace
+            .as_ref()
+            .expect("the nameserver of the machine is not the test's to change");
         fs::create_dir_all(settings(namespace)).expect("the settings of a namespace");
         let lines = format!("nameserver {nameserver}\noptions timeout:30 attempts:1\n");
         fs::write(settings(namespace).join("resolv.conf"), lines).expect("its nameserver");
@@ -205,17 +255,30 @@ impl Host {
     /// When that is not an address.
     #[must_use]
     pub fn flows_to(&self, endpoint: &str) -> Vec<Flow> {
-        let wanted: SocketAddr = endpoint.trim_start_matches("tcp://").parse().expect("an address and a port");
+        let wanted: SocketAddr = endpoint
+            .trim_start_matches("tcp://")
+            .parse()
+            .expect("an address and a port");
         let list = ["ss", "-Htn", "state", "established"];
         let listed = match &self.namespace {
             Some(namespace) => exec(namespace, &list),
             None => run(&list).unwrap_or_else(|error| panic!("{error}")),
         };
         let flow = |line: &str| {
-            let mut ends = line.split_whitespace().skip(2).filter_map(|end| end.parse::<SocketAddrV4>().ok());
-            Some(Flow { from: ends.next()?, to: ends.next()? })
+            let mut ends = line
+                .split_whitespace()
+                .skip(2)
+                .filter_map(|end| end.parse::<SocketAddrV4>().ok());
+            Some(Flow {
+                from: ends.next()?,
+                to: ends.next()?,
+            })
         };
-        listed.lines().filter_map(flow).filter(|flow| SocketAddr::V4(flow.to) == wanted).collect()
+        listed
+            .lines()
+            .filter_map(flow)
+            .filter(|flow| SocketAddr::V4(flow.to) == wanted)
+            .collect()
     }
 
     /// Returns the only connection that this host has open to an endpoint. Waits for others to be closed.
@@ -226,9 +289,11 @@ impl Host {
     #[must_use]
     pub fn flow_to(&self, endpoint: &str) -> Flow {
         let what = format!("{} has one connection to {endpoint}", self.name);
-        eventually(&what, Duration::from_secs(5), || match self.flows_to(endpoint)[..] {
-            [flow] => Some(flow),
-            _ => None,
+        eventually(&what, Duration::from_secs(5), || {
+            match self.flows_to(endpoint)[..] {
+                [flow] => Some(flow),
+                _ => None,
+            }
         })
     }
 }
@@ -255,7 +320,9 @@ fn is_possible() -> Result<(), String> {
 
 /// Creates the link between the test and its router, whose name reserves the subnet.
 fn reserve() -> (String, [u8; 3]) {
-    let subnets = RANGE.into_iter().flat_map(|(a, b)| (0..=u8::MAX).map(move |c| [a, b, c]));
+    let subnets = RANGE
+        .into_iter()
+        .flat_map(|(a, b)| (0..=u8::MAX).map(move |c| [a, b, c]));
     for subnet in subnets {
         let name = format!("palm{}x{}", subnet[1], subnet[2]);
         let router = format!("{name}-router");
@@ -263,7 +330,10 @@ fn reserve() -> (String, [u8; 3]) {
         if run(&["ip", "netns", "add", &router]).is_err() {
             continue;
         }
-        let link = ["ip", "link", "add", "name", &name, "type", "veth", "peer", "name", "here", "netns", &router];
+        let link = [
+            "ip", "link", "add", "name", &name, "type", "veth", "peer", "name", "here", "netns",
+            &router,
+        ];
         if run(&link).is_ok() {
             ip(&["link", "set", &name, "alias", &process::id().to_string()]);
             return (name, subnet);
@@ -276,7 +346,11 @@ fn reserve() -> (String, [u8; 3]) {
 /// Removes the network of a test that was killed.
 fn clear_up(name: &str) {
     let owner = fs::read_to_string(format!("/sys/class/net/{name}/ifalias")).unwrap_or_default();
-    if owner.trim().parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+    if owner
+        .trim()
+        .parse::<u32>()
+        .is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    {
         remove(name);
     }
 }
@@ -286,7 +360,10 @@ fn remove(name: &str) {
     let _ = run(&["ip", "link", "del", name]);
     let listed = run(&["ip", "netns", "list"]).unwrap_or_default();
     let own = format!("{name}-");
-    let mut namespaces: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let mut namespaces: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
     namespaces.retain(|namespace| namespace.starts_with(&own));
     namespaces.sort_by_key(|namespace| namespace.ends_with("-router"));
     for namespace in namespaces {

@@ -51,13 +51,15 @@ impl ProcessBuilder {
 
     /// Adds arguments.
     pub fn args<T: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets one environment variable; the others are inherited from the test.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -68,18 +70,36 @@ impl ProcessBuilder {
     /// When it cannot be started.
     #[must_use]
     pub fn start(self) -> Process {
-        let name = self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy().into_owned();
+        let name = self
+            .program
+            .file_name()
+            .unwrap_or(self.program.as_os_str())
+            .to_string_lossy()
+            .into_owned();
         let runtime = TempDir::with_prefix("palm-run-").expect("a temporary folder");
         let mut command = Held::command(&self.program);
         command.env("XDG_RUNTIME_DIR", runtime.path());
-        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").args(self.args).envs(self.env);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut held = Held::start(command).unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        command
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .args(self.args)
+            .envs(self.env);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut held =
+            Held::start(command).unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let output = Arc::new(Output::default());
         let (stdout, stderr) = (held.child().stdout.take(), held.child().stderr.take());
         output.collect(stdout.expect("a piped stdout"));
         output.collect(stderr.expect("a piped stderr"));
-        Process { name, held: Mutex::new(held), output, _runtime: runtime }
+        Process {
+            name,
+            held: Mutex::new(held),
+            output,
+            _runtime: runtime,
+        }
     }
 }
 
@@ -90,13 +110,20 @@ impl Process {
     ///
     /// When it cannot be started.
     #[must_use]
-    pub fn start<T: AsRef<OsStr>>(program: impl AsRef<Path>, args: impl IntoIterator<Item = T>) -> Self {
+    pub fn start<T: AsRef<OsStr>>(
+        program: impl AsRef<Path>,
+        args: impl IntoIterator<Item = T>,
+    ) -> Self {
         Self::builder(program).args(args).start()
     }
 
     /// Returns a builder for a program with arguments and an environment; a name without a slash is looked up in `PATH`.
     pub fn builder(program: impl AsRef<Path>) -> ProcessBuilder {
-        ProcessBuilder { program: program.as_ref().to_owned(), args: Vec::new(), env: Vec::new() }
+        ProcessBuilder {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+        }
     }
 
     /// Returns its process id.
@@ -166,25 +193,41 @@ impl Process {
             match ended {
                 Some(status) => break status,
                 None if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
-                None => panic!("{} has not ended within {timeout:?}:\n{}", self.name, self.tail()),
+                None => panic!(
+                    "{} has not ended within {timeout:?}:\n{}",
+                    self.name,
+                    self.tail()
+                ),
             }
         };
         // One of its children may keep the output open longer.
         let open = |said: &mut Said| said.open > 0;
-        drop(self.output.more.wait_timeout_while(self.output.said(), Duration::from_secs(1), open));
+        drop(
+            self.output
+                .more
+                .wait_timeout_while(self.output.said(), Duration::from_secs(1), open),
+        );
         status
     }
 
     /// Returns all lines so far, of stdout and stderr, in the order of their arrival.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.output.said().lines.iter().map(|(line, _)| line.clone()).collect()
+        self.output
+            .said()
+            .lines
+            .iter()
+            .map(|(line, _)| line.clone())
+            .collect()
     }
 
     /// Returns the lines after `mark` so far.
     #[must_use]
     pub fn lines_after(&self, mark: Mark) -> Vec<String> {
-        self.output.said().lines[mark.0..].iter().map(|(line, _)| line.clone()).collect()
+        self.output.said().lines[mark.0..]
+            .iter()
+            .map(|(line, _)| line.clone())
+            .collect()
     }
 
     /// Returns the end of the output so far, for [`wait_for_line_after`](Self::wait_for_line_after).
@@ -199,7 +242,11 @@ impl Process {
     ///
     /// When there is none within `timeout`, or the process ends before; the message has its output.
     #[track_caller]
-    pub fn wait_for_line(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> (String, Instant) {
+    pub fn wait_for_line(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        timeout: Duration,
+    ) -> (String, Instant) {
         self.wait_for_line_after(Mark(0), wanted, timeout)
     }
 
@@ -227,10 +274,23 @@ impl Process {
             let ended = said.open == 0;
             if ended || left.is_zero() {
                 drop(said);
-                let when = if ended { "before its output ended".into() } else { format!("within {timeout:?}") };
-                panic!("{} did not say the line {when}:\n{}", self.name, self.tail());
+                let when = if ended {
+                    "before its output ended".into()
+                } else {
+                    format!("within {timeout:?}")
+                };
+                panic!(
+                    "{} did not say the line {when}:\n{}",
+                    self.name,
+                    self.tail()
+                );
             }
-            said = self.output.more.wait_timeout(said, left).unwrap_or_else(PoisonError::into_inner).0;
+            said = self
+                .output
+                .more
+                .wait_timeout(said, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -247,7 +307,12 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- {} ({}) said last:\n{}", self.name, self.pid(), self.tail());
+            eprintln!(
+                "--- {} ({}) said last:\n{}",
+                self.name,
+                self.pid(),
+                self.tail()
+            );
         }
     }
 }

@@ -14,7 +14,12 @@ const TICK: Duration = Duration::from_millis(10);
 pub fn processor_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a living process");
     // The name may contain any characters. After its parenthesis, the 12th and 13th fields are ticks.
-    let fields: Vec<_> = stat.rsplit_once(") ").expect("its name").1.split(' ').collect();
+    let fields: Vec<_> = stat
+        .rsplit_once(") ")
+        .expect("its name")
+        .1
+        .split(' ')
+        .collect();
     let ticks = [11, 12].map(|at| fields[at].parse::<u32>().expect("ticks"));
     TICK * ticks.iter().sum()
 }
@@ -28,8 +33,18 @@ pub fn processor_time(pid: u32) -> Duration {
 pub fn running_time(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
     // A thread may end meanwhile.
-    let used = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
-    Duration::from_nanos(used.map(|stat| stat.split(' ').next().unwrap_or("").parse::<u64>().expect("ns")).sum())
+    let used =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
+    Duration::from_nanos(
+        used.map(|stat| {
+            stat.split(' ')
+                .next()
+                .unwrap_or("")
+                .parse::<u64>()
+                .expect("ns")
+        })
+        .sum(),
+    )
 }
 
 #[cfg(test)]

@@ -59,11 +59,22 @@ impl Proxy {
     /// When no port can be bound.
     #[must_use]
     pub fn start(upstream: SocketAddr) -> Self {
-        let state = State { mode: Mode::Pass, next: 0, connections: HashMap::new() };
-        let shared =
-            Arc::new(Shared { upstream: Mutex::new(upstream), state: Mutex::new(state), changed: Condvar::new() });
+        let state = State {
+            mode: Mode::Pass,
+            next: 0,
+            connections: HashMap::new(),
+        };
+        let shared = Arc::new(Shared {
+            upstream: Mutex::new(upstream),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let proxy = Self { address, shared, listening: Mutex::new(None) };
+        let proxy = Self {
+            address,
+            shared,
+            listening: Mutex::new(None),
+        };
         proxy.listen();
         proxy
     }
@@ -110,12 +121,19 @@ impl Proxy {
     /// Closes all connections, and passes new ones to another address, as when a name resolves to another machine.
     pub fn redirect(&self, upstream: SocketAddr) {
         self.cut();
-        *self.shared.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
+        *self
+            .shared
+            .upstream
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = upstream;
         self.pass();
     }
 
     fn turn(&self, mode: Mode) {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut state = self.shared.state();
         state.mode = mode;
         if mode == Mode::Cut {
@@ -139,16 +157,22 @@ impl Proxy {
     }
 
     fn listen(&self) {
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.accepting());
+        *self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(self.accepting());
     }
 
     fn accepting(&self) -> JoinHandle<()> {
-        let listener =
-            eventually("the proxy's port is free", Duration::from_secs(5), || TcpListener::bind(self.address).ok());
+        let listener = eventually("the proxy's port is free", Duration::from_secs(5), || {
+            TcpListener::bind(self.address).ok()
+        });
         let shared = Arc::clone(&self.shared);
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                let Some(id) = shared.admit(&near) else { return };
+                let Some(id) = shared.admit(&near) else {
+                    return;
+                };
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || shared.carry(id, &near));
             }
@@ -175,14 +199,20 @@ impl Shared {
         }
         let id = state.next;
         state.next += 1;
-        state.connections.insert(id, near.try_clone().into_iter().collect());
+        state
+            .connections
+            .insert(id, near.try_clone().into_iter().collect());
         Some(id)
     }
 
     /// Waits until a stall ends. Returns whether the connection stays open.
     fn may_move(&self, id: u64) -> bool {
-        let stalled = |state: &mut State| state.mode == Mode::Stall && state.connections.contains_key(&id);
-        let state = self.changed.wait_while(self.state(), stalled).unwrap_or_else(PoisonError::into_inner);
+        let stalled =
+            |state: &mut State| state.mode == Mode::Stall && state.connections.contains_key(&id);
+        let state = self
+            .changed
+            .wait_while(self.state(), stalled)
+            .unwrap_or_else(PoisonError::into_inner);
         state.connections.contains_key(&id)
     }
 

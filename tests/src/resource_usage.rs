@@ -16,7 +16,13 @@ pub struct ResourceUsage {
 
 impl fmt::Display for ResourceUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files, {} threads, {} kB", self.files, self.threads, self.memory / 1024)
+        write!(
+            f,
+            "{} files, {} threads, {} kB",
+            self.files,
+            self.threads,
+            self.memory / 1024
+        )
     }
 }
 
@@ -28,8 +34,16 @@ impl ResourceUsage {
     /// When there is no such process.
     #[must_use]
     pub fn of(pid: u32) -> Self {
-        let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).expect("a living process").count();
-        Self { files: count("fd"), threads: count("task"), memory: resident(pid) }
+        let count = |what: &str| {
+            fs::read_dir(format!("/proc/{pid}/{what}"))
+                .expect("a living process")
+                .count()
+        };
+        Self {
+            files: count("fd"),
+            threads: count("task"),
+            memory: resident(pid),
+        }
     }
 
     /// Fails if this is more than `before`: by a few files and threads, which come and go, or by a tenth of the memory beyond
@@ -41,9 +55,18 @@ impl ResourceUsage {
     #[track_caller]
     pub fn assert_at_most(&self, before: &Self, known: u64) {
         println!("{before}; then {self}");
-        assert!(self.files <= before.files + 5, "files: {before}; then {self}");
-        assert!(self.threads <= before.threads + 2, "threads: {before}; then {self}");
-        assert!(self.memory <= before.memory + before.memory / 10 + known, "memory: {before}; then {self}");
+        assert!(
+            self.files <= before.files + 5,
+            "files: {before}; then {self}"
+        );
+        assert!(
+            self.threads <= before.threads + 2,
+            "threads: {before}; then {self}"
+        );
+        assert!(
+            self.memory <= before.memory + before.memory / 10 + known,
+            "memory: {before}; then {self}"
+        );
     }
 }
 
@@ -51,17 +74,30 @@ impl ResourceUsage {
 mod tests {
     use super::*;
 
-    const BEFORE: ResourceUsage = ResourceUsage { files: 10, threads: 5, memory: 1000 };
+    const BEFORE: ResourceUsage = ResourceUsage {
+        files: 10,
+        threads: 5,
+        memory: 1000,
+    };
 
     #[test]
     fn small_growth_is_tolerated() {
-        ResourceUsage { files: 15, threads: 7, memory: 1150 }.assert_at_most(&BEFORE, 50);
+        ResourceUsage {
+            files: 15,
+            threads: 7,
+            memory: 1150,
+        }
+        .assert_at_most(&BEFORE, 50);
     }
 
     #[test]
     #[should_panic(expected = "memory: ")]
     fn unexpected_growth_is_an_error() {
-        ResourceUsage { memory: 1151, ..BEFORE }.assert_at_most(&BEFORE, 50);
+        ResourceUsage {
+            memory: 1151,
+            ..BEFORE
+        }
+        .assert_at_most(&BEFORE, 50);
     }
 
     #[test]

@@ -68,7 +68,11 @@ impl SlowAnswers {
                 thread::spawn(move || drop(carry(near, upstream, &delay)));
             }
         });
-        Self { address, delay, connections }
+        Self {
+            address,
+            delay,
+            connections,
+        }
     }
 
     /// Returns its URL: `http://127.0.0.1:PORT`.
@@ -106,7 +110,11 @@ fn carry(near: TcpStream, upstream: SocketAddr, delay: &Mutex<Duration>) -> io::
 }
 
 /// Passes on what the client sends, and notes which of its streams are unary.
-fn requests(mut client: &TcpStream, mut server: &TcpStream, streams: &Mutex<Streams>) -> io::Result<()> {
+fn requests(
+    mut client: &TcpStream,
+    mut server: &TcpStream,
+    streams: &Mutex<Streams>,
+) -> io::Result<()> {
     let mut preface = [0; PREFACE];
     client.read_exact(&mut preface)?;
     server.write_all(&preface)?;
@@ -114,8 +122,12 @@ fn requests(mut client: &TcpStream, mut server: &TcpStream, streams: &Mutex<Stre
         let mut frame = Frame::read(client)?;
         match frame.kind() {
             SETTINGS if frame.flags() & END_OR_ACK == 0 => frame.append(NO_TABLE),
-            DATA | HEADERS if frame.flags() & END_OR_ACK != 0 => drop(lock(streams).unary.insert(frame.stream())),
-            RESET => drop(lock(streams).given_up.insert(frame.stream())),
+            DATA | HEADERS if frame.flags() & END_OR_ACK != 0 => {
+                lock(streams).unary.insert(frame.stream());
+            }
+            RESET => {
+                lock(streams).given_up.insert(frame.stream());
+            }
             _ => {}
         }
         server.write_all(&frame.0)?;
@@ -135,7 +147,9 @@ fn answers(
     thread::spawn(move || {
         for (due, frame) in rx {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            if !lock(&seen).given_up.contains(&frame.stream()) && lock(&late).write_all(&frame.0).is_err() {
+            if !lock(&seen).given_up.contains(&frame.stream())
+                && lock(&late).write_all(&frame.0).is_err()
+            {
                 return;
             }
         }
@@ -157,7 +171,8 @@ impl Frame {
     fn read(mut from: &TcpStream) -> io::Result<Self> {
         let mut bytes = vec![0; HEAD];
         from.read_exact(&mut bytes)?;
-        let length = usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
+        let length =
+            usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
         bytes.resize(HEAD + length, 0);
         from.read_exact(&mut bytes[HEAD..])?;
         Ok(Self(bytes))

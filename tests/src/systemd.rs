@@ -31,8 +31,14 @@ const UNITS: &str = "etc/systemd/system";
 
 /// The least that systemd, journald and a service with default dependencies ask for.
 const BASE: &[(&str, &str)] = &[
-    ("basic.target", "[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\n"),
-    ("multi-user.target", "[Unit]\nRequires=basic.target\nAfter=basic.target\n"),
+    (
+        "basic.target",
+        "[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\n",
+    ),
+    (
+        "multi-user.target",
+        "[Unit]\nRequires=basic.target\nAfter=basic.target\n",
+    ),
     ("network-online.target", ""),
     ("shutdown.target", "[Unit]\nDefaultDependencies=no\n"),
     (
@@ -102,11 +108,17 @@ impl PrivateSystemd {
         stage(dir.path(), &journald, units, files).expect("writing the private systemd's files");
 
         // The cgroup and the socket take the folder's name, which is unique.
-        let name = dir.path().file_name().expect("a folder has a name").to_owned();
+        let name = dir
+            .path()
+            .file_name()
+            .expect("a folder has a name")
+            .to_owned();
         let ready = SocketAddr::from_abstract_name(name.as_encoded_bytes())
             .and_then(|address| UnixDatagram::bind_addr(&address))
             .expect("a socket for systemd's READY=1");
-        ready.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out that is not zero");
+        ready
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("a time-out that is not zero");
 
         let log = dir.path().join("log");
         let mut holder = Command::new("unshare")
@@ -123,7 +135,11 @@ impl PrivateSystemd {
 
         let mut pid = String::new();
         let _ = BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut pid);
-        let systemd = Self { holder, init: pid.trim().into(), _dir: dir };
+        let systemd = Self {
+            holder,
+            init: pid.trim().into(),
+            _dir: dir,
+        };
         match systemd.booted(&ready) {
             Ok(()) => Ok(systemd),
             Err(what) => {
@@ -144,7 +160,10 @@ impl PrivateSystemd {
                 return Err("it ended instead of booting".into());
             }
             let n = ready.recv(&mut said).unwrap_or(0);
-            if said[..n].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
+            if said[..n]
+                .split(|&byte| byte == b'\n')
+                .any(|line| line == b"READY=1")
+            {
                 return Ok(());
             }
         }
@@ -163,7 +182,10 @@ impl PrivateSystemd {
             .args(command)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("SYSTEMD_UNIT_PATH", format!("/{UNITS}:/run/systemd/transient"))
+            .env(
+                "SYSTEMD_UNIT_PATH",
+                format!("/{UNITS}:/run/systemd/transient"),
+            )
             .env("SYSTEMD_PAGER", "")
             .env("SYSTEMD_COLORS", "0")
             .env("LC_ALL", "C.UTF-8")
@@ -200,7 +222,10 @@ impl PrivateSystemd {
     /// The main process of a unit, if it has one, by its id inside: for [`run`](Self::run), not for the outside.
     #[must_use]
     pub fn main_pid(&self, unit: &str) -> Option<u32> {
-        self.property(unit, "MainPID").parse().ok().filter(|&pid| pid != 0)
+        self.property(unit, "MainPID")
+            .parse()
+            .ok()
+            .filter(|&pid| pid != 0)
     }
 
     /// The id of its process 1, outside.
@@ -213,7 +238,10 @@ impl PrivateSystemd {
 impl Drop for PrivateSystemd {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- the private systemd's journal ends:\n{}", self.journalctl(&["-n", "80"]));
+            eprintln!(
+                "--- the private systemd's journal ends:\n{}",
+                self.journalctl(&["-n", "80"])
+            );
         }
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
@@ -230,7 +258,12 @@ fn program(name: &str) -> Result<PathBuf, Unavailable> {
 }
 
 /// Lays out what `inside.sh` puts in place.
-fn stage(dir: &Path, journald: &Path, units: &[(&str, &str)], files: &[(&str, Holds<'_>)]) -> io::Result<()> {
+fn stage(
+    dir: &Path,
+    journald: &Path,
+    units: &[(&str, &str)],
+    files: &[(&str, Holds<'_>)],
+) -> io::Result<()> {
     fs::write(dir.join("outside.sh"), include_str!("systemd/outside.sh"))?;
     fs::write(dir.join("inside.sh"), include_str!("systemd/inside.sh"))?;
     let staged = dir.join("staged");
@@ -253,12 +286,24 @@ fn stage(dir: &Path, journald: &Path, units: &[(&str, &str)], files: &[(&str, Ho
         write(staged.join(UNITS).join(name), Holds::Text(text))?;
     }
     // Drop-ins, because those of the distribution win over the main files.
-    write(staged.join("etc/systemd/journald.conf.d/zz-tests.conf"), Holds::Text(JOURNALD))?;
-    write(staged.join("etc/systemd/system.conf.d/zz-tests.conf"), Holds::Text(MANAGER))?;
+    write(
+        staged.join("etc/systemd/journald.conf.d/zz-tests.conf"),
+        Holds::Text(JOURNALD),
+    )?;
+    write(
+        staged.join("etc/systemd/system.conf.d/zz-tests.conf"),
+        Holds::Text(MANAGER),
+    )?;
     for (path, holds) in files {
-        let below = |top: &str, to: &str| path.strip_prefix(top).map(|rest| staged.join(to).join(rest));
+        let below = |top: &str, to: &str| {
+            path.strip_prefix(top)
+                .map(|rest| staged.join(to).join(rest))
+        };
         let to = below("/etc/", "etc").or_else(|| below("/usr/local/lib/", "lib"));
-        write(to.unwrap_or_else(|| panic!("{path}: only /etc and /usr/local/lib are private")), *holds)?;
+        write(
+            to.unwrap_or_else(|| panic!("{path}: only /etc and /usr/local/lib are private")),
+            *holds,
+        )?;
     }
     Ok(())
 }

@@ -40,7 +40,11 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = |d: Duration| d.as_secs_f64() * 1e3;
         let (median, worst) = (millis(self.median), millis(self.worst));
-        write!(f, "median {median:.1} ms, worst {worst:.1} ms of {}", self.count)
+        write!(
+            f,
+            "median {median:.1} ms, worst {worst:.1} ms of {}",
+            self.count
+        )
     }
 }
 
@@ -52,7 +56,11 @@ impl fmt::Display for Stats {
 pub fn stats(durations: &mut [Duration]) -> Stats {
     assert!(!durations.is_empty(), "no durations to sum up");
     durations.sort_unstable();
-    Stats { count: durations.len(), median: durations[durations.len() / 2], worst: durations[durations.len() - 1] }
+    Stats {
+        count: durations.len(),
+        median: durations[durations.len() / 2],
+        worst: durations[durations.len() - 1],
+    }
 }
 
 /// The middle one of `figures`; of an even number, the upper of the two; NaN when there are none.
@@ -68,7 +76,10 @@ mod tests {
     #[test]
     fn the_median_is_the_middle_and_the_worst_is_the_longest() {
         let mut row = [30, 10, 20].map(Duration::from_millis);
-        assert_eq!(stats(&mut row).to_string(), "median 20.0 ms, worst 30.0 ms of 3");
+        assert_eq!(
+            stats(&mut row).to_string(),
+            "median 20.0 ms, worst 30.0 ms of 3"
+        );
     }
 
     #[test]

@@ -30,7 +30,12 @@ pub fn greeting() -> [u8; 64] {
 pub fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
     match u8::try_from(body.len()) {
         Ok(length) => [&[flags, length], body].concat(),
-        Err(_) => [&[flags | 2], (body.len() as u64).to_be_bytes().as_slice(), body].concat(),
+        Err(_) => [
+            &[flags | 2],
+            (body.len() as u64).to_be_bytes().as_slice(),
+            body,
+        ]
+        .concat(),
     }
 }
 
@@ -41,7 +46,11 @@ pub fn ready(properties: &[(&str, &[u8])]) -> Vec<u8> {
     for (name, value) in properties {
         body.push(u8::try_from(name.len()).expect("a short name"));
         body.extend_from_slice(name.as_bytes());
-        body.extend_from_slice(&u32::try_from(value.len()).expect("a short value").to_be_bytes());
+        body.extend_from_slice(
+            &u32::try_from(value.len())
+                .expect("a short value")
+                .to_be_bytes(),
+        );
         body.extend_from_slice(value);
     }
     frame(4, &body)
@@ -131,7 +140,11 @@ impl<S: Read + Write> Wire<S> {
     /// As [`send`](Self::send).
     pub fn message(&mut self, frames: &[&[u8]]) -> io::Result<()> {
         let more = |at: usize| u8::from(at + 1 < frames.len());
-        let bytes: Vec<u8> = frames.iter().enumerate().flat_map(|(at, body)| frame(more(at), body)).collect();
+        let bytes: Vec<u8> = frames
+            .iter()
+            .enumerate()
+            .flat_map(|(at, body)| frame(more(at), body))
+            .collect();
         self.send(&bytes)
     }
 

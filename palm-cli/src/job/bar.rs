@@ -52,7 +52,11 @@ impl Bar {
     /// Runs `write`, which prints `ended`, with the bar hidden if both appear on the same terminal.
     pub(super) fn aside<T>(&self, terminal: bool, ended: &[Ended], write: impl FnOnce() -> T) -> T {
         let in_the_way = terminal || ended.iter().any(|(_, result)| result.is_err());
-        if in_the_way { self.0.suspend(write) } else { write() }
+        if in_the_way {
+            self.0.suspend(write)
+        } else {
+            write()
+        }
     }
 
     /// Leaves the bar in its final state.
@@ -71,9 +75,23 @@ impl Drop for Bar {
 }
 
 fn counts(progress: &Progress) -> String {
-    let some = |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
-    let (failed, retried) = (some(progress.failed(), "failed"), some(progress.retried(), "retried"));
-    format!("{} of {} done{failed}{retried}, {:.0}/s", progress.done(), progress.sent(), progress.rate())
+    let some = |count: u64, what: &str| {
+        if count > 0 {
+            format!(", {count} {what}")
+        } else {
+            String::new()
+        }
+    };
+    let (failed, retried) = (
+        some(progress.failed(), "failed"),
+        some(progress.retried(), "retried"),
+    );
+    format!(
+        "{} of {} done{failed}{retried}, {:.0}/s",
+        progress.done(),
+        progress.sent(),
+        progress.rate()
+    )
 }
 
 /// Returns the remaining length of standard input, if it is a file.

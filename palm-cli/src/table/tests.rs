@@ -19,7 +19,9 @@ fn broken(name: &str, stored: &str) -> ServerEntry {
 fn lines(entries: &[ServerEntry], width: Option<usize>) -> Vec<String> {
     let rows = rows(entries, NOW.parse().expect("a time"));
     let widths = widths(&rows);
-    rows.iter().map(|row| row.text(&widths, width, str::to_owned)).collect()
+    rows.iter()
+        .map(|row| row.text(&widths, width, str::to_owned))
+        .collect()
 }
 
 const ONE: &str = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
@@ -27,7 +29,12 @@ const TWO: &str = "f5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
 
 fn some() -> [ServerEntry; 3] {
     [
-        entry(ONE, "printf", ServerStatus::Leader, r#"["printf", "_ping", "get"]"#),
+        entry(
+            ONE,
+            "printf",
+            ServerStatus::Leader,
+            r#"["printf", "_ping", "get"]"#,
+        ),
         entry(TWO, "longer-name", ServerStatus::Waiting, r#"["f"]"#),
         broken("junk", "no json"),
     ]
@@ -49,12 +56,19 @@ fn every_column_starts_at_the_same_place_in_every_line() {
 #[test]
 fn only_the_last_column_is_cut_to_the_terminal() {
     let cut = lines(&some(), Some(130));
-    assert!(cut.iter().all(|line| line.chars().count() <= 130), "{cut:#?}");
+    assert!(
+        cut.iter().all(|line| line.chars().count() <= 130),
+        "{cut:#?}"
+    );
     assert!(cut[1].ends_with("leader   printf,_ping,get"), "{}", cut[1]);
     assert!(cut[3].ends_with('…'), "{}", cut[3]);
     // On a terminal that is too narrow, lines wrap, and no other column is cut.
     let narrow = lines(&some(), Some(40));
-    assert!(narrow[1].contains(ONE) && narrow[1].ends_with("printf,_pin…"), "{}", narrow[1]);
+    assert!(
+        narrow[1].contains(ONE) && narrow[1].ends_with("printf,_pin…"),
+        "{}",
+        narrow[1]
+    );
 }
 
 #[test]
@@ -62,12 +76,18 @@ fn paint_does_not_move_what_follows() {
     let rows = rows(&some(), NOW.parse().expect("a time"));
     let widths = widths(&rows);
     let painted = rows[1].text(&widths, None, |message| format!("<{message}>"));
-    assert!(painted.ends_with("31m00s  <leader>   printf,_ping,get"), "{painted}");
+    assert!(
+        painted.ends_with("31m00s  <leader>   printf,_ping,get"),
+        "{painted}"
+    );
 }
 
 #[test]
 fn control_characters_in_records_are_escaped() {
-    let nasty = broken("\x1b[2Jx", &format!(r#"{{"host": "{}"#, "y".repeat(100_000)));
+    let nasty = broken(
+        "\x1b[2Jx",
+        &format!(r#"{{"host": "{}"#, "y".repeat(100_000)),
+    );
     let evil = r#"{"pid": "\u001b]0;title\u0007\n", "host": "h"}"#;
     for entry in [nasty, broken("a", evil)] {
         let line = lines(&[entry], None).remove(1);
@@ -95,9 +115,16 @@ fn ages_are_shown_in_their_two_largest_units() {
 #[test]
 fn the_summary_counts_and_says_who_leads() {
     assert_eq!(summary(&[]), "No servers in the mesh");
-    assert_eq!(summary(&[broken("a", "")]), "No servers in the mesh; 1 broken record");
-    let expected = format!("2 servers of 2 names: 1 configured, 1 waiting; {ONE} leads; 1 broken record");
+    assert_eq!(
+        summary(&[broken("a", "")]),
+        "No servers in the mesh; 1 broken record"
+    );
+    let expected =
+        format!("2 servers of 2 names: 1 configured, 1 waiting; {ONE} leads; 1 broken record");
     assert_eq!(summary(&some()), expected);
     let alone = [entry(ONE, "printf", ServerStatus::Configured, "[]")];
-    assert_eq!(summary(&alone), "1 server of 1 name: 1 configured, 0 waiting; nobody leads");
+    assert_eq!(
+        summary(&alone),
+        "1 server of 1 name: 1 configured, 0 waiting; nobody leads"
+    );
 }

@@ -26,8 +26,12 @@ use palm_proto::{
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 4] =
-    [("opening", opening), ("stream", stream), ("header", header), ("record", record)];
+pub const TARGETS: [(&str, Target); 4] = [
+    ("opening", opening),
+    ("stream", stream),
+    ("header", header),
+    ("record", record),
+];
 
 /// The handshake of a connection: the result does not change when more bytes arrive, and nothing incomplete is accepted.
 ///
@@ -38,11 +42,17 @@ pub fn opening(bytes: &[u8]) {
     for end in 0..=bytes.len().min(4096) {
         let part = &bytes[..end];
         let greets = check_greeting(part);
-        assert!(greeted == Ok(false) || greeted == greets, "a greeting changed its mind at {end}");
+        assert!(
+            greeted == Ok(false) || greeted == greets,
+            "a greeting changed its mind at {end}"
+        );
         greeted = greets;
         for (before, theirs) in ready.iter_mut().zip([&ASKING[..], &ANSWERING[..]]) {
             let readies = check_ready(part, theirs);
-            assert!(*before == Ok(None) || *before == readies, "a READY changed its mind at {end}");
+            assert!(
+                *before == Ok(None) || *before == readies,
+                "a READY changed its mind at {end}"
+            );
             assert!(readies != Ok(Some(0)) && !matches!(readies, Ok(Some(length)) if length > end));
             *before = readies;
         }
@@ -55,8 +65,13 @@ pub fn opening(bytes: &[u8]) {
 /// # Panics
 /// When a property is violated.
 pub fn stream(bytes: &[u8]) {
-    const LIMITS: Limits = Limits { bytes: 1000, frames: 8 };
-    let Some((first, bytes)) = bytes.split_first() else { return };
+    const LIMITS: Limits = Limits {
+        bytes: 1000,
+        frames: 8,
+    };
+    let Some((first, bytes)) = bytes.split_first() else {
+        return;
+    };
     let (whole, piece) = (bytes.len().max(1), usize::from(*first) + 1);
     let scanned = scan(LIMITS, bytes, whole);
     assert_eq!(scan(LIMITS, bytes, piece), scanned, "in other pieces");
@@ -106,31 +121,51 @@ fn scan(limits: Limits, bytes: &[u8], size: usize) -> Scanned {
                 }
                 Ok(Step::Long(_)) => scanner.permit(),
                 Ok(Step::Incomplete) => break,
-                Err(_) => return Scanned { passed, refused: true },
+                Err(_) => {
+                    return Scanned {
+                        passed,
+                        refused: true,
+                    };
+                }
             }
         }
         assert!(kept.len() <= 32, "{} bytes are held back", kept.len());
     }
-    Scanned { passed, refused: false }
+    Scanned {
+        passed,
+        refused: false,
+    }
 }
 
 /// Parses the passed bytes in the simplest possible way. Returns how many messages are complete.
 fn check_passed(limits: Limits, mut bytes: &[u8]) -> usize {
     let (mut messages, mut frames, mut length) = (0, 0, 0_u64);
     while let [flags, rest @ ..] = bytes {
-        assert!(flags & !3 == 0, "a command, or what is no frame, was passed");
+        assert!(
+            flags & !3 == 0,
+            "a command, or what is no frame, was passed"
+        );
         let (body, rest) = if flags & 2 == 0 {
-            let Some((body, rest)) = rest.split_first() else { return messages };
+            let Some((body, rest)) = rest.split_first() else {
+                return messages;
+            };
             (u64::from(*body), rest)
         } else {
-            let Some((body, rest)) = rest.split_first_chunk() else { return messages };
+            let Some((body, rest)) = rest.split_first_chunk() else {
+                return messages;
+            };
             (u64::from_be_bytes(*body), rest)
         };
         frames += 1;
         length += body;
-        assert!(frames <= limits.frames && length <= limits.bytes, "{frames} frames of {length} bytes were passed");
+        assert!(
+            frames <= limits.frames && length <= limits.bytes,
+            "{frames} frames of {length} bytes were passed"
+        );
         let body = usize::try_from(body).expect("within the limits");
-        let Some(after) = rest.get(body..) else { return messages };
+        let Some(after) = rest.get(body..) else {
+            return messages;
+        };
         bytes = after;
         if flags & 1 == 0 {
             messages += 1;
@@ -151,7 +186,10 @@ pub fn header(bytes: &[u8]) {
             assert!(bytes.len() <= MAX_HEADER_BYTES && request.stage < request.pipeline.len());
             assert!(request.route.is_empty() || request.route.len() == request.pipeline.len());
             assert!(!request.goes_on() || request.client.is_some());
-            assert_eq!(message::decode(&request.encode()), Ok(Incoming::Request(request.clone())));
+            assert_eq!(
+                message::decode(&request.encode()),
+                Ok(Incoming::Request(request.clone()))
+            );
             let target = &request.pipeline[request.stage];
             if let Some((server, function)) = names::split_target(target) {
                 assert_eq!(&format!("{server}.{function}"), target);
@@ -159,7 +197,14 @@ pub fn header(bytes: &[u8]) {
         }
         Ok(Incoming::Hello { client, .. }) => {
             let again = message::decode(&message::encode_hello(client));
-            assert_eq!(again, Ok(Incoming::Hello { client, bye: true, identify: false }));
+            assert_eq!(
+                again,
+                Ok(Incoming::Hello {
+                    client,
+                    bye: true,
+                    identify: false
+                })
+            );
         }
         Ok(Incoming::GoodbyeAck) => assert!(bytes.len() <= MAX_HEADER_BYTES),
         Err(bad) => {
@@ -169,7 +214,11 @@ pub fn header(bytes: &[u8]) {
             answer.stage = Some(0);
             answer.error = Some(CallFailure::new(CallErrorKind::BadMessage, bad.message));
             let encoded = answer.encode();
-            assert!(encoded.len() <= MAX_HEADER_BYTES, "an answer with a header of {} bytes", encoded.len());
+            assert!(
+                encoded.len() <= MAX_HEADER_BYTES,
+                "an answer with a header of {} bytes",
+                encoded.len()
+            );
             assert_eq!(Answer::decode(&encoded), Some(answer));
         }
     }
@@ -192,19 +241,32 @@ pub fn record(bytes: &[u8]) {
             let again = Record::from_json(written.as_bytes()).map(|record| record.to_json());
             assert_eq!(again.as_ref(), Ok(&written));
             let endpoint = record.endpoint();
-            for text in [&record.server, &record.kind, &endpoint].into_iter().chain(&record.functions) {
-                assert!(!text.chars().any(|c| c.is_control() || c.is_whitespace()), "{text:?} would be shown");
+            for text in [&record.server, &record.kind, &endpoint]
+                .into_iter()
+                .chain(&record.functions)
+            {
+                assert!(
+                    !text.chars().any(|c| c.is_control() || c.is_whitespace()),
+                    "{text:?} would be shown"
+                );
             }
         }
         Err(broken) => assert!(broken.to_string().chars().count() <= 210, "{broken}"),
     }
-    let of_key =
-        serde_json::from_slice::<Instance>(bytes).map(|instance| format!("{}/{}", instance.server, instance.uuid));
-    if let Some((key, instance)) = of_key.ok().and_then(|key| Some((key.clone(), Instance::from_entry(&key, bytes)?))) {
-        assert_eq!(Instance::from_entry(&key, instance.to_json().as_bytes()), Some(instance));
+    let of_key = serde_json::from_slice::<Instance>(bytes)
+        .map(|instance| format!("{}/{}", instance.server, instance.uuid));
+    if let Some((key, instance)) = of_key
+        .ok()
+        .and_then(|key| Some((key.clone(), Instance::from_entry(&key, bytes)?)))
+    {
+        assert_eq!(
+            Instance::from_entry(&key, instance.to_json().as_bytes()),
+            Some(instance)
+        );
     }
     if let Some(departure) = Tombstone::from_json(bytes) {
-        let again = Tombstone::from_json(departure.to_json().as_bytes()).map(|departure| departure.to_json());
+        let again = Tombstone::from_json(departure.to_json().as_bytes())
+            .map(|departure| departure.to_json());
         assert_eq!(again, Some(departure.to_json()));
     }
 }

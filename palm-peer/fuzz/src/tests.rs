@@ -5,12 +5,17 @@ use fastrand::Rng;
 use std::{fs, path::Path};
 
 /// Tokens that break parsers more often than random bytes do.
-const TOKENS: [&[u8]; 14] =
-    [b"\"", b"\\", b"{", b"[", b"}", b"]", b"null", b"1e999", b"\\ud800", b"\xff", b"\x1b[2J", b"\0", b"\x7f", b"-1"];
+const TOKENS: [&[u8]; 14] = [
+    b"\"", b"\\", b"{", b"[", b"}", b"]", b"null", b"1e999", b"\\ud800", b"\xff", b"\x1b[2J",
+    b"\0", b"\x7f", b"-1",
+];
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("seeds")
+        .join(target);
+    let files =
+        fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut seeds: Vec<_> = files
         .map(|file| {
             let path = file.expect("an entry").path();
@@ -19,7 +24,12 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         .collect();
     // The order of directory entries is arbitrary.
     seeds.sort();
-    assert!(seeds.len() >= 10, "{} has {} seeds", folder.display(), seeds.len());
+    assert!(
+        seeds.len() >= 10,
+        "{} has {} seeds",
+        folder.display(),
+        seeds.len()
+    );
     seeds
 }
 
@@ -73,10 +83,17 @@ fn thousands_of_mutated_seeds_keep_the_invariants() {
         let rounds = if target == "opening" { 2_000 } else { 20_000 };
         for number in 0..rounds {
             let mut rng = Rng::with_seed(number);
-            let (seed, other) = (&seeds[rng.usize(..seeds.len())].1, &seeds[rng.usize(..seeds.len())].1);
+            let (seed, other) = (
+                &seeds[rng.usize(..seeds.len())].1,
+                &seeds[rng.usize(..seeds.len())].1,
+            );
             let input = mutated(&mut rng, seed, other);
             let kept = std::panic::catch_unwind(|| keeps_laws(&input));
-            assert!(kept.is_ok(), "{target}, input {number}: {}", input.escape_ascii());
+            assert!(
+                kept.is_ok(),
+                "{target}, input {number}: {}",
+                input.escape_ascii()
+            );
         }
     }
 }

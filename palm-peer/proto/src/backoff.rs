@@ -19,13 +19,21 @@ enum Jitter {
 impl Backoff {
     /// Each wait is shortened by up to half ("equal jitter"), so that peers that failed together do not retry together.
     pub const fn equal_jitter(first: Duration, max: Duration) -> Self {
-        Self { first, max, jitter: Jitter::Equal }
+        Self {
+            first,
+            max,
+            jitter: Jitter::Equal,
+        }
     }
 
     /// Each wait is shortened by up to all of it ("full jitter"): for what the whole mesh waits for, such as etcd, which all peers would
     /// ask at once when it is back.
     pub const fn full_jitter(first: Duration, max: Duration) -> Self {
-        Self { first, max, jitter: Jitter::Full }
+        Self {
+            first,
+            max,
+            jitter: Jitter::Full,
+        }
     }
 
     /// Returns the wait after an attempt that failed, when `failures` failed before it, by `random` (0 to 1).
@@ -67,12 +75,23 @@ impl LinkEnds {
     /// Counts a link that has ended. Returns how long to wait before checking whether the process is gone: the first check is immediate; a
     /// server that accepts and closes every connection must not cause constant work.
     pub fn ended(&mut self, now: Instant, random: f64) -> Duration {
-        let held = self.last.is_some_and(|last| now.saturating_duration_since(last) > HELD);
-        self.count = if held { 0 } else { self.count.saturating_add(1) };
+        let held = self
+            .last
+            .is_some_and(|last| now.saturating_duration_since(last) > HELD);
+        self.count = if held {
+            0
+        } else {
+            self.count.saturating_add(1)
+        };
         self.last = Some(now);
         match self.count {
             0 | 1 => Duration::ZERO,
-            count => backoff(count - 2, Duration::from_millis(50), Duration::from_secs(5), random),
+            count => backoff(
+                count - 2,
+                Duration::from_millis(50),
+                Duration::from_secs(5),
+                random,
+            ),
         }
     }
 }
@@ -85,7 +104,10 @@ mod tests {
     fn backoff_starts_at_zero_and_grows_to_minutes() {
         let mut now = Instant::now();
         let mut ends = LinkEnds::default();
-        assert_eq!([(); 3].map(|()| ends.ended(now, 0.0).as_millis()), [0, 50, 100]);
+        assert_eq!(
+            [(); 3].map(|()| ends.ended(now, 0.0).as_millis()),
+            [0, 50, 100]
+        );
         let hundred: Duration = (0..100).map(|_| ends.ended(now, 1.0)).sum();
         assert!(hundred > Duration::from_secs(180), "{hundred:?}");
         now += HELD + Duration::from_millis(1);
@@ -99,10 +121,18 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_bound_and_are_spread() {
         let ms = Duration::from_millis;
-        for (attempt, random, wait) in
-            [(0, 0.0, ms(100)), (1, 0.0, ms(200)), (2, 1.0, ms(200)), (9, 0.0, ms(2000)), (4_000_000, 0.5, ms(1500))]
-        {
-            assert_eq!(backoff(attempt, ms(100), ms(2000), random), wait, "{attempt} {random}");
+        for (attempt, random, wait) in [
+            (0, 0.0, ms(100)),
+            (1, 0.0, ms(200)),
+            (2, 1.0, ms(200)),
+            (9, 0.0, ms(2000)),
+            (4_000_000, 0.5, ms(1500)),
+        ] {
+            assert_eq!(
+                backoff(attempt, ms(100), ms(2000), random),
+                wait,
+                "{attempt} {random}"
+            );
         }
     }
 
@@ -117,6 +147,9 @@ mod tests {
             assert!(wait <= max);
             tenths[usize::try_from(wait.as_millis() / 301).unwrap_or(9)] += 1;
         }
-        assert!(tenths.iter().all(|waits| (60..150).contains(waits)), "{tenths:?}");
+        assert!(
+            tenths.iter().all(|waits| (60..150).contains(waits)),
+            "{tenths:?}"
+        );
     }
 }

@@ -87,7 +87,13 @@ impl Call {
     /// A call that must end by `deadline`.
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
-        Self { deadline, tried: Vec::new(), last: None, rounds: 0, retry_takes: None }
+        Self {
+            deadline,
+            tried: Vec::new(),
+            last: None,
+            rounds: 0,
+            retry_takes: None,
+        }
     }
 
     /// Returns what to do `now`. `able` are the instances that the target means at this time, or why there are none. `choose`
@@ -118,20 +124,34 @@ impl Call {
     ///
     /// # Errors
     /// When the function may have run: the call ends with this failure.
-    pub fn attempt_failed(&mut self, instance: Uuid, error: AttemptError) -> Result<(), FailedCall> {
-        let (failure, retry_takes) =
-            did_not_run(error).map_err(|failure| FailedCall { failure, server: Some(instance) })?;
+    pub fn attempt_failed(
+        &mut self,
+        instance: Uuid,
+        error: AttemptError,
+    ) -> Result<(), FailedCall> {
+        let (failure, retry_takes) = did_not_run(error).map_err(|failure| FailedCall {
+            failure,
+            server: Some(instance),
+        })?;
         self.tried.push(instance);
-        self.last = Some(FailedCall { failure, server: Some(instance) });
+        self.last = Some(FailedCall {
+            failure,
+            server: Some(instance),
+        });
         self.retry_takes = [self.retry_takes, retry_takes].into_iter().flatten().min();
         Ok(())
     }
 
     fn next_round(&mut self, now: Instant, random: f64) -> Next {
         let give_up = |call: &Self| {
-            Next::Fail(call.last(CallFailure::new(CallErrorKind::Unreachable, "no instance is left to try")))
+            Next::Fail(call.last(CallFailure::new(
+                CallErrorKind::Unreachable,
+                "no instance is left to try",
+            )))
         };
-        let Some(takes) = self.retry_takes.take() else { return give_up(self) };
+        let Some(takes) = self.retry_takes.take() else {
+            return give_up(self);
+        };
         let begin = now + backoff(self.rounds, MIN_BACKOFF, MAX_BACKOFF, random);
         if begin + takes >= self.deadline {
             return give_up(self);
@@ -143,7 +163,10 @@ impl Call {
 
     /// Why the last attempt failed; this failure if there was none.
     fn last(&self, otherwise: CallFailure) -> FailedCall {
-        self.last.clone().unwrap_or(FailedCall { failure: otherwise, server: None })
+        self.last.clone().unwrap_or(FailedCall {
+            failure: otherwise,
+            server: None,
+        })
     }
 }
 
@@ -151,7 +174,10 @@ impl Call {
 /// that one may succeed. An error when the function may have run.
 fn did_not_run(error: AttemptError) -> Result<(CallFailure, Option<Duration>), CallFailure> {
     match error {
-        AttemptError::NotConnected { failure, retry_takes } => Ok((failure, retry_takes)),
+        AttemptError::NotConnected {
+            failure,
+            retry_takes,
+        } => Ok((failure, retry_takes)),
         AttemptError::NotSent(failure) => Ok((failure, None)),
         AttemptError::Answered(failure) => match failure.kind {
             // It may have room again after a while.

@@ -23,11 +23,19 @@ pub enum ExpiryStatus {
 #[must_use]
 pub fn check_expiry(now: Duration, expires: Option<Duration>) -> (ExpiryStatus, Duration) {
     let day = Duration::from_secs(DAY);
-    let Some(expires) = expires else { return (ExpiryStatus::Valid, day) };
+    let Some(expires) = expires else {
+        return (ExpiryStatus::Valid, day);
+    };
     // Valid up to and including its last second.
     match expires.checked_sub(now) {
-        Some(left) if left > WARN_BEFORE => (ExpiryStatus::Valid, day.min(left.saturating_sub(WARN_BEFORE))),
-        Some(left) => (ExpiryStatus::ExpiresIn(left), day.min(left + Duration::from_secs(1))),
+        Some(left) if left > WARN_BEFORE => (
+            ExpiryStatus::Valid,
+            day.min(left.saturating_sub(WARN_BEFORE)),
+        ),
+        Some(left) => (
+            ExpiryStatus::ExpiresIn(left),
+            day.min(left + Duration::from_secs(1)),
+        ),
         None => (ExpiryStatus::Expired, day),
     }
 }
@@ -45,7 +53,11 @@ mod tests {
             (Some(now + 30 * day), ExpiryStatus::Valid, day),
             (Some(now + 7 * day + hour), ExpiryStatus::Valid, hour),
             (Some(now + 7 * day), ExpiryStatus::ExpiresIn(7 * day), day),
-            (Some(now + hour), ExpiryStatus::ExpiresIn(hour), hour + Duration::from_secs(1)),
+            (
+                Some(now + hour),
+                ExpiryStatus::ExpiresIn(hour),
+                hour + Duration::from_secs(1),
+            ),
             (Some(now.saturating_sub(hour)), ExpiryStatus::Expired, day),
         ] {
             assert_eq!(check_expiry(now, expires), (status, next), "{expires:?}");

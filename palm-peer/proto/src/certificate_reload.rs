@@ -27,7 +27,12 @@ impl<F: PartialEq> CertificateReload<F> {
     /// These files are in use.
     #[must_use]
     pub fn new(files: F, now: Instant) -> Self {
-        Self { in_use: files, read: now, unusable_since: None, warnings: LogThrottle::default() }
+        Self {
+            in_use: files,
+            read: now,
+            unusable_since: None,
+            warnings: LogThrottle::default(),
+        }
     }
 
     /// Somebody connects. Returns whether to read the files first.

@@ -83,20 +83,37 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
     /// sent over it. A connection that greets again belongs to the client that it named last. Returns the answers that wait for
     /// the client, oldest first.
     #[must_use]
-    pub fn greeted(&mut self, client: Option<Uuid>, connection: &C, bye: bool, now: Instant) -> Vec<A> {
+    pub fn greeted(
+        &mut self,
+        client: Option<Uuid>,
+        connection: &C,
+        bye: bool,
+        now: Instant,
+    ) -> Vec<A> {
         if bye {
             self.wants_goodbye.insert(connection.clone());
         }
-        let Some(client) = client else { return Vec::new() };
+        let Some(client) = client else {
+            return Vec::new();
+        };
         let seq = self.seq();
-        if let Some(former) = self.greetings.insert(connection.clone(), Greeting { client, seq }) {
+        if let Some(former) = self
+            .greetings
+            .insert(connection.clone(), Greeting { client, seq })
+        {
             self.by_client.remove(&(former.client, former.seq));
         }
         self.by_client.insert((client, seq), connection.clone());
         self.expire(now);
-        let waiting: Vec<_> =
-            self.held_by_client.range((client, 0)..=(client, u64::MAX)).map(|(_, seq)| *seq).collect();
-        waiting.into_iter().filter_map(|seq| self.release(seq)).collect()
+        let waiting: Vec<_> = self
+            .held_by_client
+            .range((client, 0)..=(client, u64::MAX))
+            .map(|(_, seq)| *seq)
+            .collect();
+        waiting
+            .into_iter()
+            .filter_map(|seq| self.release(seq))
+            .collect()
     }
 
     /// Handles the end of a connection. From now on the client's connection is the most recent one that is still open.
@@ -110,19 +127,32 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
 
     /// Returns the most recent open connection of this client.
     pub fn connection(&self, client: Uuid) -> Option<&C> {
-        self.by_client.range((client, 0)..=(client, u64::MAX)).next_back().map(|(_, connection)| connection)
+        self.by_client
+            .range((client, 0)..=(client, u64::MAX))
+            .next_back()
+            .map(|(_, connection)| connection)
     }
 
     /// Keeps an answer of `bytes` until its client greets, for [`HELD_FOR`] at most. When there are too many, the oldest are
     /// dropped, and their clients send the messages again.
     pub fn hold(&mut self, client: Uuid, answer: A, bytes: usize, now: Instant) {
         let seq = self.seq();
-        self.held.insert(seq, Held { client, answer, bytes, until: now + HELD_FOR });
+        self.held.insert(
+            seq,
+            Held {
+                client,
+                answer,
+                bytes,
+                until: now + HELD_FOR,
+            },
+        );
         self.held_by_client.insert((client, seq));
         self.held_bytes += bytes;
         self.expire(now);
         while self.held.len() > MAX_HELD || self.held_bytes > MAX_HELD_BYTES {
-            let Some((&oldest, _)) = self.held.first_key_value() else { break };
+            let Some((&oldest, _)) = self.held.first_key_value() else {
+                break;
+            };
             self.release(oldest);
         }
     }
@@ -144,7 +174,9 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
     /// The connections to say goodbye to, each once. Each of them is waited for from now on.
     pub fn start_goodbye(&mut self) -> Vec<C> {
         self.said_goodbye = true;
-        let connections: Vec<_> = std::mem::take(&mut self.wants_goodbye).into_iter().collect();
+        let connections: Vec<_> = std::mem::take(&mut self.wants_goodbye)
+            .into_iter()
+            .collect();
         self.awaiting_ack.extend(connections.iter().cloned());
         connections
     }

@@ -55,7 +55,12 @@ impl Directory {
     /// Returns the empty directory of `client`.
     #[must_use]
     pub fn new(client: Uuid) -> Self {
-        Self { client, servers: BTreeMap::new(), by_uuid: HashMap::new(), version: 0 }
+        Self {
+            client,
+            servers: BTreeMap::new(),
+            by_uuid: HashMap::new(),
+            version: 0,
+        }
     }
 
     /// Returns the number of changes so far.
@@ -77,17 +82,29 @@ impl Directory {
         self.remove(&instance.server, instance.uuid);
         let server = self.servers.entry(instance.server.clone()).or_default();
         for function in &instance.functions {
-            server.functions.entry(function.clone()).or_default().add(self.client, &instance);
+            server
+                .functions
+                .entry(function.clone())
+                .or_default()
+                .add(self.client, &instance);
         }
-        server.instances.insert(instance.uuid, Arc::clone(&instance));
+        server
+            .instances
+            .insert(instance.uuid, Arc::clone(&instance));
         self.by_uuid.insert(instance.uuid, instance);
     }
 
     fn remove(&mut self, name: &str, uuid: Uuid) {
-        let Some(server) = self.servers.get_mut(name) else { return };
-        let Some(instance) = server.instances.remove(&uuid) else { return };
+        let Some(server) = self.servers.get_mut(name) else {
+            return;
+        };
+        let Some(instance) = server.instances.remove(&uuid) else {
+            return;
+        };
         for function in &instance.functions {
-            let Some(preferred) = server.functions.get_mut(function) else { continue };
+            let Some(preferred) = server.functions.get_mut(function) else {
+                continue;
+            };
             preferred.remove(self.client, &instance, function, server.instances.values());
             if preferred.count == 0 {
                 server.functions.remove(function);
@@ -96,7 +113,11 @@ impl Directory {
         if server.instances.is_empty() {
             self.servers.remove(name);
         }
-        if self.by_uuid.get(&uuid).is_some_and(|known| known.server == name) {
+        if self
+            .by_uuid
+            .get(&uuid)
+            .is_some_and(|known| known.server == name)
+        {
             self.by_uuid.remove(&uuid);
         }
     }
@@ -105,7 +126,11 @@ impl Directory {
     #[must_use]
     pub fn keys(&self) -> HashSet<(String, Uuid)> {
         let of_server = |(name, server): (&String, &Server)| -> Vec<_> {
-            server.instances.keys().map(|uuid| (name.clone(), *uuid)).collect()
+            server
+                .instances
+                .keys()
+                .map(|uuid| (name.clone(), *uuid))
+                .collect()
         };
         self.servers.iter().flat_map(of_server).collect()
     }
@@ -121,7 +146,11 @@ impl Directory {
     pub fn summary(&self) -> impl Iterator<Item = (String, Vec<String>, usize)> {
         self.servers.iter().map(|(name, server)| {
             let mut functions: Vec<String> = Vec::new();
-            for function in server.instances.values().flat_map(|instance| &instance.functions) {
+            for function in server
+                .instances
+                .values()
+                .flat_map(|instance| &instance.functions)
+            {
                 if !functions.contains(function) {
                     functions.push(function.clone());
                 }
@@ -136,25 +165,44 @@ impl Directory {
     /// `bad_message` when the target has another form; `no_such_server` and `no_such_function` name what exists.
     pub fn resolve(&self, target: &str, client: Uuid) -> Result<Able, CallFailure> {
         let (name, function) = names::split_target(target).ok_or_else(|| {
-            CallFailure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
+            CallFailure::new(
+                CallErrorKind::BadMessage,
+                format!("{target:?} is not of the form server.function"),
+            )
         })?;
-        let Some(server) = self.servers.get(name) else { return self.resolve_uuid(name, function) };
+        let Some(server) = self.servers.get(name) else {
+            return self.resolve_uuid(name, function);
+        };
         let Some(preferred) = server.functions.get(function) else {
             if names::is_reserved(function) {
                 return Ok(all_of(heaviest(client, None, server.instances.values())));
             }
             let first = server.instances.values().next();
-            return Err(no_such_function(name, function, first.map_or(&[][..], |instance| &instance.functions)));
+            return Err(no_such_function(
+                name,
+                function,
+                first.map_or(&[][..], |instance| &instance.functions),
+            ));
         };
         if client == self.client || preferred.count <= SUBSET {
             return Ok(Arc::clone(&preferred.able));
         }
-        Ok(all_of(heaviest(client, Some(function), server.instances.values())))
+        Ok(all_of(heaviest(
+            client,
+            Some(function),
+            server.instances.values(),
+        )))
     }
 
     fn resolve_uuid(&self, name: &str, function: &str) -> Result<Able, CallFailure> {
-        if let Some(instance) = name.parse::<Uuid>().ok().and_then(|uuid| self.by_uuid.get(&uuid)) {
-            return if names::is_reserved(function) || instance.functions.iter().any(|known| known == function) {
+        if let Some(instance) = name
+            .parse::<Uuid>()
+            .ok()
+            .and_then(|uuid| self.by_uuid.get(&uuid))
+        {
+            return if names::is_reserved(function)
+                || instance.functions.iter().any(|known| known == function)
+            {
                 Ok(Arc::from([Arc::clone(instance)]))
             } else {
                 Err(no_such_function(name, function, &instance.functions))
@@ -165,7 +213,10 @@ impl Directory {
             [] => "no server is published".to_owned(),
             _ => format!("there is {}", known.join(", ")),
         };
-        Err(CallFailure::new(CallErrorKind::NoSuchServer, format!("no server {name} can be reached: {known}")))
+        Err(CallFailure::new(
+            CallErrorKind::NoSuchServer,
+            format!("no server {name} can be reached: {known}"),
+        ))
     }
 }
 
@@ -191,7 +242,8 @@ impl Preferred {
     ) {
         self.count -= 1;
         let before = self.weighed.len();
-        self.weighed.retain(|(_, preferred)| preferred.uuid != instance.uuid);
+        self.weighed
+            .retain(|(_, preferred)| preferred.uuid != instance.uuid);
         if self.weighed.len() == before {
             return;
         }
@@ -202,7 +254,11 @@ impl Preferred {
     }
 
     fn rebuild(&mut self) {
-        self.able = self.weighed.iter().map(|(_, instance)| Arc::clone(instance)).collect();
+        self.able = self
+            .weighed
+            .iter()
+            .map(|(_, instance)| Arc::clone(instance))
+            .collect();
     }
 }
 
@@ -216,16 +272,23 @@ fn heaviest<'a>(
     function: Option<&str>,
     instances: impl Iterator<Item = &'a Arc<Instance>>,
 ) -> Vec<(u64, Arc<Instance>)> {
-    let has = |instance: &Instance| function.is_none_or(|function| instance.functions.iter().any(|f| f == function));
+    let has = |instance: &Instance| {
+        function.is_none_or(|function| instance.functions.iter().any(|f| f == function))
+    };
     let able = instances.filter(|instance| has(instance));
-    let mut weighed: Vec<_> = able.map(|instance| (rendezvous(client, instance.uuid), Arc::clone(instance))).collect();
+    let mut weighed: Vec<_> = able
+        .map(|instance| (rendezvous(client, instance.uuid), Arc::clone(instance)))
+        .collect();
     weighed.sort_by_key(|(weight, _)| Reverse(*weight));
     weighed.truncate(SUBSET);
     weighed
 }
 
 fn no_such_function(name: &str, function: &str, known: &[String]) -> CallFailure {
-    let text = format!("{name} has no function {function}, only {}", known.join(", "));
+    let text = format!(
+        "{name} has no function {function}, only {}",
+        known.join(", ")
+    );
     CallFailure::new(CallErrorKind::NoSuchFunction, text)
 }
 

@@ -34,9 +34,18 @@ impl Candidate {
     /// Reads a key under `/election/`. Returns `None` when its last part is not the lease that it is on: no peer put it.
     #[must_use]
     pub fn read(keys: &Keys, kv: &KeyValue) -> Option<Self> {
-        let lease = keys.candidate_lease(&kv.key).filter(|lease| kv.lease == Some(*lease))?;
-        let uuid = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok());
-        Some(Self { key: kv.key.clone(), lease, uuid, created: kv.created })
+        let lease = keys
+            .candidate_lease(&kv.key)
+            .filter(|lease| kv.lease == Some(*lease))?;
+        let uuid = std::str::from_utf8(&kv.value)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        Some(Self {
+            key: kv.key.clone(),
+            lease,
+            uuid,
+            created: kv.created,
+        })
     }
 }
 
@@ -116,9 +125,10 @@ impl Election {
             (Event::LeaseInDoubt, _) => self.enter(State::Out, None),
             (Event::LeaseHeld(lease), State::Leading(own, _)) if own == lease => Vec::new(),
             (Event::LeaseHeld(lease), _)
-            | (Event::KeyGone, State::Campaigning(lease) | State::Following(lease) | State::Leading(lease, _)) => {
-                self.enter(State::Campaigning(lease), Some(Action::Campaign(lease)))
-            }
+            | (
+                Event::KeyGone,
+                State::Campaigning(lease) | State::Following(lease) | State::Leading(lease, _),
+            ) => self.enter(State::Campaigning(lease), Some(Action::Campaign(lease))),
             (Event::KeyGone, State::Out) => Vec::new(),
             (Event::Listed(candidates), _) => self.place(candidates),
         }
@@ -129,7 +139,10 @@ impl Election {
             return Vec::new();
         };
         candidates.sort_by_key(|candidate| candidate.created);
-        match candidates.iter().position(|candidate| candidate.lease == lease) {
+        match candidates
+            .iter()
+            .position(|candidate| candidate.lease == lease)
+        {
             // A candidate must see its own key before it leads.
             None => self.enter(State::Campaigning(lease), Some(Action::Campaign(lease))),
             Some(0) => {
@@ -139,9 +152,18 @@ impl Election {
             Some(place) => {
                 let own = candidates[place].created;
                 candidates.truncate(place);
-                let leader = if place < AHEAD { candidates.first().cloned() } else { None };
+                let leader = if place < AHEAD {
+                    candidates.first().cloned()
+                } else {
+                    None
+                };
                 let predecessor = candidates.remove(place - 1);
-                let follow = Action::Follow(Follow { predecessor, ahead: candidates, leader, own });
+                let follow = Action::Follow(Follow {
+                    predecessor,
+                    ahead: candidates,
+                    leader,
+                    own,
+                });
                 self.enter(State::Following(lease), Some(follow))
             }
         }
@@ -172,7 +194,9 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 impl Resignations {
     /// Counts a resignation. Returns how long to wait.
     pub fn resigned(&mut self, now: Instant) -> Duration {
-        let before = self.last.filter(|(_, last)| now.saturating_duration_since(*last) < FORGIVEN_AFTER);
+        let before = self
+            .last
+            .filter(|(_, last)| now.saturating_duration_since(*last) < FORGIVEN_AFTER);
         let count = before.map_or(0, |(count, _)| count.saturating_add(1));
         self.last = Some((count, now));
         backoff(count, FIRST_WAIT, MAX_WAIT, 0.0)

@@ -112,18 +112,29 @@ impl EtcdHistory {
     /// Returns what is known now, to be kept with a request until its response.
     #[must_use]
     pub fn sent(&self) -> Sent {
-        Sent { epoch: self.epoch, seen: self.seen }
+        Sent {
+            epoch: self.epoch,
+            seen: self.seen,
+        }
     }
 
     /// Takes the cluster that each endpoint reports, before the first request. The majority decides; in a tie, the one that is
     /// first in the settings, so that all peers decide alike.
     pub fn identify(&mut self, reported: &[Option<ClusterId>]) {
         self.clusters = reported.to_vec();
-        self.cluster = self.cluster.or_else(|| most_frequent(reported.iter().flatten()));
+        self.cluster = self
+            .cluster
+            .or_else(|| most_frequent(reported.iter().flatten()));
     }
 
     /// Checks the header of a response from an endpoint.
-    pub fn received(&mut self, endpoint: usize, sent: Sent, header: Header, now: Instant) -> HistoryStatus {
+    pub fn received(
+        &mut self,
+        endpoint: usize,
+        sent: Sent,
+        header: Header,
+        now: Instant,
+    ) -> HistoryStatus {
         if let Some(cluster) = self.clusters.get_mut(endpoint) {
             *cluster = Some(header.cluster);
         }
@@ -135,7 +146,9 @@ impl EtcdHistory {
         if sent.epoch != self.epoch {
             return HistoryStatus::Outdated;
         }
-        let Some(revision) = header.revision else { return HistoryStatus::Same };
+        let Some(revision) = header.revision else {
+            return HistoryStatus::Same;
+        };
         if revision < sent.seen {
             let from = self.seen;
             self.begin(revision);
@@ -157,8 +170,14 @@ impl EtcdHistory {
 
     fn foreign(&mut self, known: ClusterId, header: Header, now: Instant) -> HistoryStatus {
         let since = *self.foreign_since.get_or_insert(now);
-        let others = self.clusters.iter().flatten().filter(|cluster| **cluster != known);
-        if now.duration_since(since) < self.give_up_after || most_frequent(others) != Some(header.cluster) {
+        let others = self
+            .clusters
+            .iter()
+            .flatten()
+            .filter(|cluster| **cluster != known);
+        if now.duration_since(since) < self.give_up_after
+            || most_frequent(others) != Some(header.cluster)
+        {
             return HistoryStatus::Foreign { known };
         }
         self.cluster = Some(header.cluster);
@@ -183,7 +202,11 @@ fn most_frequent<'a>(ids: impl Iterator<Item = &'a ClusterId>) -> Option<Cluster
         }
     }
     // `max_by_key` returns the last of equals.
-    counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(id, _)| id)
+    counts
+        .into_iter()
+        .rev()
+        .max_by_key(|(_, count)| *count)
+        .map(|(id, _)| id)
 }
 
 #[cfg(test)]
@@ -195,11 +218,19 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     fn header(cluster: ClusterId, revision: i64) -> Header {
-        Header { cluster, revision: Some(Revision(revision)) }
+        Header {
+            cluster,
+            revision: Some(Revision(revision)),
+        }
     }
 
     /// Asks, and takes the answer in at once.
-    fn answer(history: &mut EtcdHistory, endpoint: usize, header: Header, now: Instant) -> HistoryStatus {
+    fn answer(
+        history: &mut EtcdHistory,
+        endpoint: usize,
+        header: Header,
+        now: Instant,
+    ) -> HistoryStatus {
         let sent = history.sent();
         history.received(endpoint, sent, header, now)
     }
@@ -208,12 +239,21 @@ mod tests {
     fn a_lower_revision_is_a_new_history_once() {
         let (mut history, now) = (EtcdHistory::new(1, PATIENCE), Instant::now());
         for revision in [5, 19, 19] {
-            assert_eq!(answer(&mut history, 0, header(OURS, revision), now), HistoryStatus::Same);
+            assert_eq!(
+                answer(&mut history, 0, header(OURS, revision), now),
+                HistoryStatus::Same
+            );
         }
-        let back = HistoryStatus::WentBack { from: Revision(19), to: Revision(13) };
+        let back = HistoryStatus::WentBack {
+            from: Revision(19),
+            to: Revision(13),
+        };
         assert_eq!(answer(&mut history, 0, header(OURS, 13), now), back);
         assert_eq!(history.epoch(), 1);
-        assert_eq!(answer(&mut history, 0, header(OURS, 14), now), HistoryStatus::Same);
+        assert_eq!(
+            answer(&mut history, 0, header(OURS, 14), now),
+            HistoryStatus::Same
+        );
     }
 
     #[test]
@@ -221,16 +261,28 @@ mod tests {
         let (mut history, now) = (EtcdHistory::new(1, PATIENCE), Instant::now());
         answer(&mut history, 0, header(OURS, 5), now);
         let (early, late) = (history.sent(), history.sent());
-        assert_eq!(history.received(0, late, header(OURS, 9), now), HistoryStatus::Same);
-        assert_eq!(history.received(0, early, header(OURS, 7), now), HistoryStatus::Same);
-        assert_eq!(answer(&mut history, 0, header(OURS, 9), now), HistoryStatus::Same);
+        assert_eq!(
+            history.received(0, late, header(OURS, 9), now),
+            HistoryStatus::Same
+        );
+        assert_eq!(
+            history.received(0, early, header(OURS, 7), now),
+            HistoryStatus::Same
+        );
+        assert_eq!(
+            answer(&mut history, 0, header(OURS, 9), now),
+            HistoryStatus::Same
+        );
     }
 
     #[test]
     fn a_member_that_lags_is_no_new_history() {
         let (mut history, now) = (EtcdHistory::new(3, PATIENCE), Instant::now());
         answer(&mut history, 0, header(OURS, 50), now);
-        let renewal = Header { cluster: OURS, revision: None };
+        let renewal = Header {
+            cluster: OURS,
+            revision: None,
+        };
         assert_eq!(answer(&mut history, 2, renewal, now), HistoryStatus::Same);
     }
 
@@ -240,8 +292,14 @@ mod tests {
         answer(&mut history, 0, header(OURS, 50), now);
         let old = history.sent();
         answer(&mut history, 0, header(OURS, 10), now);
-        assert_eq!(history.received(0, old, header(OURS, 51), now), HistoryStatus::Outdated);
-        assert_eq!(answer(&mut history, 0, header(OURS, 11), now), HistoryStatus::Same);
+        assert_eq!(
+            history.received(0, old, header(OURS, 51), now),
+            HistoryStatus::Outdated
+        );
+        assert_eq!(
+            answer(&mut history, 0, header(OURS, 11), now),
+            HistoryStatus::Same
+        );
         assert!(!history.went_back(0), "the epoch is over already");
         assert!(history.went_back(1));
     }
@@ -255,14 +313,26 @@ mod tests {
         for s in 1..10 {
             assert_eq!(answer(&mut history, 0, header(OTHER, 3), at(s)), foreign);
         }
-        assert_eq!(answer(&mut history, 0, header(OURS, 50), at(10)), HistoryStatus::Same);
+        assert_eq!(
+            answer(&mut history, 0, header(OURS, 50), at(10)),
+            HistoryStatus::Same
+        );
         for s in 11..21 {
             assert_eq!(answer(&mut history, 0, header(OTHER, 3), at(s)), foreign);
         }
-        assert_eq!(answer(&mut history, 0, header(OTHER, 3), at(21)), HistoryStatus::Replaced { known: OURS });
+        assert_eq!(
+            answer(&mut history, 0, header(OTHER, 3), at(21)),
+            HistoryStatus::Replaced { known: OURS }
+        );
         assert_eq!(history.epoch(), 1);
-        assert_eq!(answer(&mut history, 0, header(OTHER, 4), at(22)), HistoryStatus::Same);
-        assert_eq!(answer(&mut history, 0, header(OURS, 50), at(23)), HistoryStatus::Foreign { known: OTHER });
+        assert_eq!(
+            answer(&mut history, 0, header(OTHER, 4), at(22)),
+            HistoryStatus::Same
+        );
+        assert_eq!(
+            answer(&mut history, 0, header(OURS, 50), at(23)),
+            HistoryStatus::Foreign { known: OTHER }
+        );
     }
 
     #[test]
@@ -271,8 +341,14 @@ mod tests {
         history.identify(&[Some(OTHER), Some(OURS), Some(OURS)]);
         for s in 0..100 {
             let now = start + Duration::from_secs(s);
-            assert_eq!(answer(&mut history, 0, header(OTHER, 3), now), HistoryStatus::Foreign { known: OURS });
-            assert_eq!(answer(&mut history, 1, header(OURS, 9), now), HistoryStatus::Same);
+            assert_eq!(
+                answer(&mut history, 0, header(OTHER, 3), now),
+                HistoryStatus::Foreign { known: OURS }
+            );
+            assert_eq!(
+                answer(&mut history, 1, header(OURS, 9), now),
+                HistoryStatus::Same
+            );
         }
     }
 
@@ -282,6 +358,9 @@ mod tests {
         history.identify(&[None, None]);
         assert!(!history.is_known());
         history.identify(&[Some(OTHER), Some(OURS)]);
-        assert_eq!(answer(&mut history, 1, header(OURS, 9), Instant::now()), HistoryStatus::Foreign { known: OTHER });
+        assert_eq!(
+            answer(&mut history, 1, header(OURS, 9), Instant::now()),
+            HistoryStatus::Foreign { known: OTHER }
+        );
     }
 }

@@ -37,13 +37,21 @@ impl Attempts {
     /// Creates the attempts for these addresses, the preferred one first.
     #[must_use]
     pub fn new(addresses: &[SocketAddr], now: Instant) -> Self {
-        Self { untried: interleave(addresses).into(), running: 0, next: now }
+        Self {
+            untried: interleave(addresses).into(),
+            running: 0,
+            next: now,
+        }
     }
 
     /// Returns what to do now. After [`Step::Start`], call again.
     pub fn step(&mut self, now: Instant) -> Step {
         let Some(address) = self.untried.front().copied() else {
-            return if self.running > 0 { Step::Wait } else { Step::GiveUp };
+            return if self.running > 0 {
+                Step::Wait
+            } else {
+                Step::GiveUp
+            };
         };
         if now < self.next {
             return Step::WaitUntil(self.next);
@@ -65,7 +73,9 @@ impl Attempts {
 /// one delay. The order within a family stays: the system has sorted them by RFC 6724, which puts IPv6 first where it works.
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (preferred, other): (Vec<_>, Vec<_>) = addresses.iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (preferred, other): (Vec<_>, Vec<_>) = addresses
+        .iter()
+        .partition(|address| address.is_ipv6() == first_is_v6);
     let mut other = other.into_iter();
     let mut sorted: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
     for address in preferred {
@@ -83,15 +93,26 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn addresses(list: &[&str]) -> Vec<SocketAddr> {
-        list.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), 80)).collect()
+        list.iter()
+            .map(|ip| SocketAddr::new(ip.parse().expect("an address"), 80))
+            .collect()
     }
 
     #[test]
     fn families_alternate_and_begin_with_the_systems_choice() {
         for (given, wanted) in [
-            (&["::1", "::2", "::3", "1.1.1.1"][..], &["::1", "1.1.1.1", "::2", "::3"][..]),
-            (&["1.1.1.1", "2.2.2.2", "::1"], &["1.1.1.1", "::1", "2.2.2.2"]),
-            (&["1.1.1.1", "::1", "::2", "::3"], &["1.1.1.1", "::1", "::2", "::3"]),
+            (
+                &["::1", "::2", "::3", "1.1.1.1"][..],
+                &["::1", "1.1.1.1", "::2", "::3"][..],
+            ),
+            (
+                &["1.1.1.1", "2.2.2.2", "::1"],
+                &["1.1.1.1", "::1", "2.2.2.2"],
+            ),
+            (
+                &["1.1.1.1", "::1", "::2", "::3"],
+                &["1.1.1.1", "::1", "::2", "::3"],
+            ),
             (&["1.1.1.1", "2.2.2.2"], &["1.1.1.1", "2.2.2.2"]),
             (&[], &[]),
         ] {
@@ -115,7 +136,9 @@ mod tests {
             let at = match step {
                 Step::Start(address) => {
                     assert_eq!(address, list[started.len()]);
-                    running.extend(ends[started.len()].map(|(after, success)| (now + MS * after, success)));
+                    running.extend(
+                        ends[started.len()].map(|(after, success)| (now + MS * after, success)),
+                    );
                     started.push((now - start).as_millis());
                     continue;
                 }
@@ -147,13 +170,33 @@ mod tests {
             // The first works: no other is bothered.
             (&[Some((200, true)), None][..], &[0][..], Some((200, true))),
             (&[None, Some((10, true))], &[0, 250], Some((260, true))),
-            (&[Some((0, false)), Some((10, true))], &[0, 0], Some((10, true))),
-            (&[Some((100, false)), None, Some((5, true))], &[0, 100, 350], Some((355, true))),
+            (
+                &[Some((0, false)), Some((10, true))],
+                &[0, 0],
+                Some((10, true)),
+            ),
+            (
+                &[Some((100, false)), None, Some((5, true))],
+                &[0, 100, 350],
+                Some((355, true)),
+            ),
             // A slow one still wins if it comes first.
-            (&[Some((400, true)), None, None], &[0, 250], Some((400, true))),
-            (&[Some((10, false)), Some((20, false)), Some((30, false))], &[0, 10, 30], Some((60, false))),
+            (
+                &[Some((400, true)), None, None],
+                &[0, 250],
+                Some((400, true)),
+            ),
+            (
+                &[Some((10, false)), Some((20, false)), Some((30, false))],
+                &[0, 10, 30],
+                Some((60, false)),
+            ),
             (&[None, None, None], &[0, 250, 500], None),
-            (&[None, Some((50, false)), Some((1, true))], &[0, 250, 300], Some((301, true))),
+            (
+                &[None, Some((50, false)), Some((1, true))],
+                &[0, 250, 300],
+                Some((301, true)),
+            ),
             (&[], &[], Some((0, false))),
         ] {
             assert_eq!(play(ends), (starts.to_vec(), outcome), "{ends:?}");
@@ -164,8 +207,9 @@ mod tests {
     fn a_working_address_among_any_others_is_found_in_time() {
         let mut random = fastrand::Rng::with_seed(8305);
         for _ in 0..10_000 {
-            let mut ends: Vec<End> =
-                (0..random.usize(..8)).map(|_| random.bool().then(|| (random.u32(..1000), false))).collect();
+            let mut ends: Vec<End> = (0..random.usize(..8))
+                .map(|_| random.bool().then(|| (random.u32(..1000), false)))
+                .collect();
             let before = u128::try_from(random.usize(..=ends.len())).expect("small");
             ends.insert(usize::try_from(before).expect("small"), Some((20, true)));
             let (started, outcome) = play(&ends);

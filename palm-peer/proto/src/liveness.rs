@@ -91,7 +91,15 @@ impl Liveness {
     /// Creates the state of a new connection. Without `answers`, the peer does not know PING, and only TCP's own timeouts apply.
     #[must_use]
     pub fn new(answers: bool, now: Instant) -> Self {
-        Self { answers, since: None, number: 0, ping: None, arrived: 0, suspect: false, next: now }
+        Self {
+            answers,
+            since: None,
+            number: 0,
+            ping: None,
+            arrived: 0,
+            suspect: false,
+            next: now,
+        }
     }
 
     /// Returns whether a PING was not answered in time, and nothing has arrived since: new messages should take another path.
@@ -118,7 +126,11 @@ impl Liveness {
         let since = *self.since.get_or_insert(now);
         let Some(ping) = &mut self.ping else {
             let due = since.max(seen.received_at) + SILENCE;
-            return if now < due { Step::Wait(due) } else { self.ping(now, seen) };
+            return if now < due {
+                Step::Wait(due)
+            } else {
+                self.ping(now, seen)
+            };
         };
         if seen.received_at > ping.since {
             // Something has arrived since, so it works, with or without the PONG.
@@ -164,8 +176,13 @@ impl Liveness {
 
     fn ping(&mut self, now: Instant, seen: &Seen) -> Step {
         self.number += 1;
-        self.ping =
-            Some(Ping { covers: seen.unanswered, behind: seen.queued, since: now, written: seen.written, sent: false });
+        self.ping = Some(Ping {
+            covers: seen.unanswered,
+            behind: seen.queued,
+            since: now,
+            written: seen.written,
+            sent: false,
+        });
         Step::Ping(self.number)
     }
 }
@@ -187,9 +204,20 @@ mod tests {
     impl World {
         fn new() -> Self {
             let start = Instant::now();
-            let seen =
-                Seen { outstanding: false, unanswered: 0, received_at: start, pong: 0, queued: 100, written: 100 };
-            Self { liveness: Liveness::new(true, start), start, now: start, seen }
+            let seen = Seen {
+                outstanding: false,
+                unanswered: 0,
+                received_at: start,
+                pong: 0,
+                queued: 100,
+                written: 100,
+            };
+            Self {
+                liveness: Liveness::new(true, start),
+                start,
+                now: start,
+                seen,
+            }
         }
 
         /// Lets time pass as the driver does, until `end`, in ms: says what was done, and when.
@@ -247,9 +275,15 @@ mod tests {
         world.run(60_000);
         world.seen.outstanding = true;
         let steps = world.run(63_100);
-        assert_eq!(steps[..2], [(61_000, Step::Ping(1)), (63_000, Step::Inspect)]);
+        assert_eq!(
+            steps[..2],
+            [(61_000, Step::Ping(1)), (63_000, Step::Inspect)]
+        );
         assert!(world.liveness.is_suspect());
-        assert!(world.liveness.delivered(Delivery::Unacknowledged), "a dead path is found out within 5 s");
+        assert!(
+            world.liveness.delivered(Delivery::Unacknowledged),
+            "a dead path is found out within 5 s"
+        );
     }
 
     #[test]
@@ -258,11 +292,17 @@ mod tests {
         world.seen.outstanding = true;
         world.run(10_000);
         assert!(world.liveness.is_suspect());
-        assert!(!world.liveness.delivered(Delivery::Acknowledged) && !world.liveness.delivered(Delivery::Unknown));
+        assert!(
+            !world.liveness.delivered(Delivery::Acknowledged)
+                && !world.liveness.delivered(Delivery::Unknown)
+        );
         world.pong(1);
         assert_eq!(world.run(10_900), []);
         assert!(!world.liveness.is_suspect());
-        assert!(!world.liveness.delivered(Delivery::Unacknowledged), "an old finding says nothing any more");
+        assert!(
+            !world.liveness.delivered(Delivery::Unacknowledged),
+            "an old finding says nothing any more"
+        );
     }
 
     #[test]
@@ -271,7 +311,10 @@ mod tests {
         world.seen.outstanding = true;
         for second in 1..100_u32 {
             let steps = world.run(second * 1000);
-            assert_eq!(steps, [(u128::from(second) * 1000, Step::Ping(u64::from(second)))]);
+            assert_eq!(
+                steps,
+                [(u128::from(second) * 1000, Step::Ping(u64::from(second)))]
+            );
             world.pong(u64::from(second));
         }
     }
@@ -313,7 +356,11 @@ mod tests {
         }
         // Now it stalls.
         let steps = world.run(50_000);
-        assert!(matches!(steps[0], (40_000..43_000, Step::Inspect)), "{:?}", steps[0]);
+        assert!(
+            matches!(steps[0], (40_000..43_000, Step::Inspect)),
+            "{:?}",
+            steps[0]
+        );
     }
 
     #[test]

@@ -34,7 +34,10 @@ impl LogBuffer {
     /// Adds a line.
     pub fn push(&mut self, mut entry: LogEntry) {
         if entry.message.len() > MAX_MESSAGE_BYTES {
-            let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&pos| entry.message.is_char_boundary(pos)).unwrap_or(0);
+            let end = (0..=MAX_MESSAGE_BYTES)
+                .rev()
+                .find(|&pos| entry.message.is_char_boundary(pos))
+                .unwrap_or(0);
             entry.message.truncate(end);
             entry.message.push('…');
         }
@@ -65,7 +68,12 @@ impl LogBuffer {
 }
 
 fn full_line(entry: &LogEntry, uuid: Uuid) -> String {
-    let mut line = format!("{}:{uuid}:{}:{}:", entry.when, level_name(entry.level), entry.place);
+    let mut line = format!(
+        "{}:{uuid}:{}:{}:",
+        entry.when,
+        level_name(entry.level),
+        entry.place
+    );
     for c in entry.message.chars() {
         match c {
             '\\' => line.push_str("\\\\"),
@@ -122,18 +130,32 @@ mod tests {
 
     fn entry(level: Level, message: &str) -> LogEntry {
         let when = "2016-02-16T11:28:59.088608".parse().expect("a time");
-        LogEntry { when, level, place: "main.rs/7".into(), message: message.into() }
+        LogEntry {
+            when,
+            level,
+            place: "main.rs/7".into(),
+            message: message.into(),
+        }
     }
 
     #[test]
     fn lines_below_the_level_are_reduced_to_a_letter() {
         let mut book = LogBuffer::default();
-        for level in [Level::Info, Level::Debug, Level::Info, Level::Warn, Level::Error] {
+        for level in [
+            Level::Info,
+            Level::Debug,
+            Level::Info,
+            Level::Warn,
+            Level::Error,
+        ] {
             book.push(entry(level, "a, b\nc\\"));
         }
         let uuid = Uuid::nil();
         let full_line = format!(r"2016-02-16T11:28:59.088608:{uuid}:ERROR:main.rs/7:a\, b\nc\\");
-        assert_eq!(book.take(uuid, Level::Error), format!("I,D,I,W,{full_line}"));
+        assert_eq!(
+            book.take(uuid, Level::Error),
+            format!("I,D,I,W,{full_line}")
+        );
         assert_eq!(book.take(uuid, Level::Error), "");
     }
 

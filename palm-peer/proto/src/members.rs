@@ -39,7 +39,13 @@ impl ServerEntry {
         let (key, stored) = (key.into(), stored.into());
         let name = key.rsplit('/').next().unwrap_or_default().to_owned();
         let record = Record::from_entry(&name, &stored);
-        Self { key, name, stored, record, state }
+        Self {
+            key,
+            name,
+            stored,
+            record,
+            state,
+        }
     }
 }
 
@@ -78,14 +84,19 @@ pub fn server_entries<'a>(
     election: impl IntoIterator<Item = &'a KeyValue>,
 ) -> Vec<ServerEntry> {
     let leader = leader(keys, election);
-    let mut entries: Vec<ServerEntry> = servers.into_iter().filter_map(|kv| entry(keys, kv, leader)).collect();
+    let mut entries: Vec<ServerEntry> = servers
+        .into_iter()
+        .filter_map(|kv| entry(keys, kv, leader))
+        .collect();
     entries.sort_by(|a, b| order(a).cmp(&order(b)));
     entries
 }
 
 /// Returns the uuid of the candidate with the oldest election key.
 fn leader<'a>(keys: &Keys, election: impl IntoIterator<Item = &'a KeyValue>) -> Option<Uuid> {
-    let candidates = election.into_iter().filter_map(|kv| Candidate::read(keys, kv));
+    let candidates = election
+        .into_iter()
+        .filter_map(|kv| Candidate::read(keys, kv));
     candidates.min_by_key(|candidate| candidate.created)?.uuid
 }
 
@@ -99,7 +110,13 @@ fn entry(keys: &Keys, kv: &KeyValue, leader: Option<Uuid>) -> Option<ServerEntry
         Ok(record) if record.configured => ServerStatus::Configured,
         Ok(_) => ServerStatus::Waiting,
     };
-    Some(ServerEntry { key: kv.key.clone(), name: name.to_owned(), stored: kv.value.clone(), record, state })
+    Some(ServerEntry {
+        key: kv.key.clone(),
+        name: name.to_owned(),
+        stored: kv.value.clone(),
+        record,
+        state,
+    })
 }
 
 fn order(entry: &ServerEntry) -> (bool, &str, &str) {
@@ -122,7 +139,13 @@ mod tests {
 
     fn kv(key: String, value: impl Into<Vec<u8>>, lease: i64, created: i64) -> KeyValue {
         let (created, modified) = (Revision(created), Revision(created));
-        KeyValue { key, value: value.into(), lease: LeaseId::new(lease), created, modified }
+        KeyValue {
+            key,
+            value: value.into(),
+            lease: LeaseId::new(lease),
+            created,
+            modified,
+        }
     }
 
     fn record(uuid: &str, server: &str, configured: bool) -> KeyValue {
@@ -135,11 +158,17 @@ mod tests {
 
     fn states(servers: &[KeyValue], election: &[KeyValue]) -> Vec<(String, String)> {
         let entries = server_entries(&Keys::new("/m"), servers, election);
-        entries.into_iter().map(|entry| (entry.name, entry.state.to_string())).collect()
+        entries
+            .into_iter()
+            .map(|entry| (entry.name, entry.state.to_string()))
+            .collect()
     }
 
     fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, state)| ((*name).to_owned(), (*state).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, state)| ((*name).to_owned(), (*state).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -150,7 +179,12 @@ mod tests {
             record(three, "printf", false),
             record(two, "printf", true),
             kv("/m/servers/".into(), "", 0, 1),
-            kv(format!("/m/servers/{}x", &one[1..]), record(one, "text", true).value, 0, 1),
+            kv(
+                format!("/m/servers/{}x", &one[1..]),
+                record(one, "text", true).value,
+                0,
+                1,
+            ),
             kv("/m/serversx".into(), "elsewhere", 0, 1),
         ];
         assert_eq!(
@@ -168,7 +202,11 @@ mod tests {
     #[test]
     fn the_oldest_candidate_leads_and_foreign_keys_do_not() {
         let [one, two, three] = UUIDS;
-        let servers = [record(one, "a", true), record(two, "a", true), record(three, "a", false)];
+        let servers = [
+            record(one, "a", true),
+            record(two, "a", true),
+            record(three, "a", false),
+        ];
         let election = [
             kv("/m/election/1a".into(), two, 0x1a, 9),
             kv("/m/election/1b".into(), one, 0x1b, 7),

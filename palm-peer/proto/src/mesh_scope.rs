@@ -25,8 +25,13 @@ pub fn mesh_uri(prefix: &str) -> String {
 #[must_use]
 pub fn scope<'a>(uris: impl Iterator<Item = &'a str>, prefix: &str) -> Scope {
     // Schemes are case-insensitive; a scope that is overlooked would not limit anything.
-    let of_meshes = uris.filter(|uri| uri.get(..SCHEME.len()).is_some_and(|head| head.eq_ignore_ascii_case(SCHEME)));
-    let meshes: Vec<String> = of_meshes.map(|uri| mesh_uri(&uri[SCHEME.len()..])).collect();
+    let of_meshes = uris.filter(|uri| {
+        uri.get(..SCHEME.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(SCHEME))
+    });
+    let meshes: Vec<String> = of_meshes
+        .map(|uri| mesh_uri(&uri[SCHEME.len()..]))
+        .collect();
     if meshes.is_empty() {
         Scope::Any
     } else if meshes.contains(&mesh_uri(prefix)) {
@@ -45,7 +50,11 @@ mod tests {
         let others = |uris: &[&str]| Scope::Others(uris.iter().map(ToString::to_string).collect());
         for (uris, prefix, wanted) in [
             (&[][..], "/a", Scope::Any),
-            (&["https://a/", "spiffe://a/b", "palmier:/b"], "/a", Scope::Any),
+            (
+                &["https://a/", "spiffe://a/b", "palmier:/b"],
+                "/a",
+                Scope::Any,
+            ),
             (&["palm:/a"], "/a", Scope::This),
             (&["palm:/a/"], "/a", Scope::This),
             (&["PALM:/a"], "/a/", Scope::This),
@@ -54,9 +63,17 @@ mod tests {
             (&["palm:/b", "palm:/a"], "/a", Scope::This),
             (&["palm:/a"], "", others(&["palm:/a"])),
             (&["palm:/"], "/a", others(&["palm:/"])),
-            (&["palm:/a/b", "palm:/A"], "/a", others(&["palm:/a/b", "palm:/A"])),
+            (
+                &["palm:/a/b", "palm:/A"],
+                "/a",
+                others(&["palm:/a/b", "palm:/A"]),
+            ),
         ] {
-            assert_eq!(scope(uris.iter().copied(), prefix), wanted, "{uris:?} for {prefix:?}");
+            assert_eq!(
+                scope(uris.iter().copied(), prefix),
+                wanted,
+                "{uris:?} for {prefix:?}"
+            );
         }
     }
 }

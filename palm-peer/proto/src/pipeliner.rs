@@ -6,9 +6,16 @@ use log::{Level, LevelFilter};
 
 /// Returns the list of servers as pylm prints it (docs/pylm-compatibility.md); above [`MAX_LISTED`] servers at DEBUG, and empty if
 /// DEBUG is not logged.
-pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>, verbosity: LevelFilter) -> Vec<Line> {
+pub fn list<'a>(
+    reachable: impl IntoIterator<Item = &'a Record>,
+    verbosity: LevelFilter,
+) -> Vec<Line> {
     let reachable: Vec<_> = reachable.into_iter().collect();
-    let level = if reachable.len() > MAX_LISTED { Level::Debug } else { Level::Info };
+    let level = if reachable.len() > MAX_LISTED {
+        Level::Debug
+    } else {
+        Level::Info
+    };
     if level > verbosity && !reachable.is_empty() {
         return Vec::new();
     }
@@ -16,7 +23,11 @@ pub fn list<'a>(reachable: impl IntoIterator<Item = &'a Record>, verbosity: Leve
     let mut servers: Vec<Line> = reachable
         .into_iter()
         .map(|record| {
-            let functions: Vec<_> = record.functions.iter().map(|name| format!("'{name}'")).collect();
+            let functions: Vec<_> = record
+                .functions
+                .iter()
+                .map(|name| format!("'{name}'"))
+                .collect();
             line(&format!(
                 "{}: Server {} of type {}, implements [{}]",
                 record.uuid,

@@ -185,19 +185,31 @@ impl Reflector {
     /// key, proves a restore: then nothing may be concluded from missing keys.
     fn compare(&mut self, listing: Listing) -> VecDeque<Change> {
         let revision = listing.revision;
-        let older =
-            |item: &KeyValue| self.items.get(&item.key).is_some_and(|delivered| item.modified < delivered.modified);
+        let older = |item: &KeyValue| {
+            self.items
+                .get(&item.key)
+                .is_some_and(|delivered| item.modified < delivered.modified)
+        };
         let went_back = !self.renewed && (revision < self.seen || listing.items.iter().any(older));
-        let there: BTreeMap<String, KeyValue> =
-            listing.items.into_iter().map(|item| (item.key.clone(), item)).collect();
+        let there: BTreeMap<String, KeyValue> = listing
+            .items
+            .into_iter()
+            .map(|item| (item.key.clone(), item))
+            .collect();
         let mut changes: VecDeque<Change> = self
             .items
             .values()
             .filter(|item| !there.contains_key(&item.key))
-            .map(|item| Change::Deleted { previous: item.clone(), revision, observed: false })
+            .map(|item| Change::Deleted {
+                previous: item.clone(),
+                revision,
+                observed: false,
+            })
             .collect();
-        let mut puts: Vec<KeyValue> =
-            there.into_values().filter(|item| self.items.get(&item.key) != Some(item)).collect();
+        let mut puts: Vec<KeyValue> = there
+            .into_values()
+            .filter(|item| self.items.get(&item.key) != Some(item))
+            .collect();
         puts.sort_by_key(|item| item.modified);
         changes.extend(puts.into_iter().map(|current| {
             let previous = self.items.get(&current.key).cloned();
@@ -224,7 +236,11 @@ impl Reflector {
             }
             Event::Deleted { key, revision } => {
                 let previous = self.items.get(&key)?.clone();
-                Some(Change::Deleted { previous, revision, observed: true })
+                Some(Change::Deleted {
+                    previous,
+                    revision,
+                    observed: true,
+                })
             }
         }
     }

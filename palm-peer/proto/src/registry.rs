@@ -123,7 +123,10 @@ impl Registry {
             unsent_lines: LogThrottle::default(),
             writing: BTreeMap::new(),
             unvouched: BTreeSet::new(),
-            found: found.into_iter().map(|published| (published.instance.uuid, published)).collect(),
+            found: found
+                .into_iter()
+                .map(|published| (published.instance.uuid, published))
+                .collect(),
             removed: BTreeMap::new(),
             unattributed: BTreeMap::new(),
             schedule: Schedule::default(),
@@ -145,7 +148,10 @@ impl Registry {
 
     /// Returns the records of the servers that clients may reach.
     pub fn reachable(&self) -> impl Iterator<Item = &Record> {
-        self.servers.values().filter(|entry| entry.is_reachable()).map(|entry| &entry.record)
+        self.servers
+            .values()
+            .filter(|entry| entry.is_reachable())
+            .map(|entry| &entry.record)
     }
 
     /// Returns the endpoint of a registered server.
@@ -174,7 +180,9 @@ impl Registry {
     /// Returns when [`Registry::tick`] must be called next.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.schedule.first().map_or(self.next_round, |due| due.min(self.next_round))
+        self.schedule
+            .first()
+            .map_or(self.next_round, |due| due.min(self.next_round))
     }
 
     /// Handles an event. Returns what to do, in order.
@@ -182,17 +190,52 @@ impl Registry {
         self.reset_probes_after_pause(now);
         let about = event.about();
         match event {
-            Event::Registered { record, modified, lease } => self.stands(record, modified, lease, now),
+            Event::Registered {
+                record,
+                modified,
+                lease,
+            } => self.stands(record, modified, lease, now),
             Event::Invalid { key, reason } => self.broken(key, reason, now),
             Event::InvalidRemoved { key } => self.broken.remove(key),
-            Event::Deleted { uuid, written, departure, reset, lease_alive } => {
-                self.deleted(uuid, Deletion { written, departure, reset, lease_alive });
+            Event::Deleted {
+                uuid,
+                written,
+                departure,
+                reset,
+                lease_alive,
+            } => {
+                self.deleted(
+                    uuid,
+                    Deletion {
+                        written,
+                        departure,
+                        reset,
+                        lease_alive,
+                    },
+                );
             }
-            Event::ProbeOk { uuid, token, digest } => self.answered(uuid, token, &digest, now),
-            Event::ProbeFailed { uuid, token, reason } => self.unanswered(uuid, token, reason, now),
-            Event::Unsent { uuid, token, reason } => self.unsent(uuid, token, &reason, now),
+            Event::ProbeOk {
+                uuid,
+                token,
+                digest,
+            } => self.answered(uuid, token, &digest, now),
+            Event::ProbeFailed {
+                uuid,
+                token,
+                reason,
+            } => self.unanswered(uuid, token, reason, now),
+            Event::Unsent {
+                uuid,
+                token,
+                reason,
+            } => self.unsent(uuid, token, &reason, now),
             Event::ProcessGone { uuid } => self.gone(uuid, now),
-            Event::Testified { uuid, token, witness, testimony } => {
+            Event::Testified {
+                uuid,
+                token,
+                witness,
+                testimony,
+            } => {
                 self.testified(uuid, token, (witness, testimony), now);
             }
             Event::WriteDone { uuid, stands } => self.written(uuid, stands, now),
@@ -224,7 +267,11 @@ impl Registry {
     fn stands(&mut self, record: Record, modified: Revision, lease: Option<LeaseId>, now: Instant) {
         let uuid = record.uuid;
         self.broken.remove_of(uuid);
-        if let Some(old) = self.servers.get_mut(&uuid).filter(|old| old.is_same_incarnation(&record, lease)) {
+        if let Some(old) = self
+            .servers
+            .get_mut(&uuid)
+            .filter(|old| old.is_same_incarnation(&record, lease))
+        {
             let was_configured = old.record.configured;
             old.rewrite(record, modified);
             if !was_configured && old.record.configured && old.record.leader == Some(self.me) {
@@ -233,16 +280,22 @@ impl Registry {
             self.reconcile(uuid);
             return;
         }
-        let right = Published { instance: Instance::of(&record), lease };
+        let right = Published {
+            instance: Instance::of(&record),
+            lease,
+        };
         let published = self.found.remove(&uuid).is_some_and(|found| found == right);
         self.forget(uuid);
-        self.servers.insert(uuid, Entry::new(record, modified, lease, published));
+        self.servers
+            .insert(uuid, Entry::new(record, modified, lease, published));
         self.join_round(uuid, now);
         self.probe(uuid, now);
     }
 
     fn deleted(&mut self, uuid: Uuid, deletion: Deletion) {
-        let Some(entry) = self.servers.get(&uuid) else { return };
+        let Some(entry) = self.servers.get(&uuid) else {
+            return;
+        };
         let written = deletion.written;
         let server = entry.record.server.clone();
         // It may have registered again while the reason was being read.
@@ -254,8 +307,15 @@ impl Registry {
             self.actions.push(Action::Withdraw { uuid, server });
         }
         // The reason of its own removals is known: the tombstone may be gone by now, or belong to another removal.
-        let own = self.removed.remove(&uuid).filter(|(replaced, _)| *replaced == written);
-        if self.writing.get(&uuid).is_some_and(|write| write.removal.is_some() && write.replaces == written) {
+        let own = self
+            .removed
+            .remove(&uuid)
+            .filter(|(replaced, _)| *replaced == written);
+        if self
+            .writing
+            .get(&uuid)
+            .is_some_and(|write| write.removal.is_some() && write.replaces == written)
+        {
             self.unattributed.insert(uuid, deletion);
             return;
         }
@@ -266,9 +326,28 @@ impl Registry {
         let reason = match (own, &deletion.departure) {
             (Some(reason), _) => reason,
             _ if deletion.reset => "the mesh was reset",
-            (_, Some(Tombstone { why: RemovedBy::Itself, .. })) => "it killed itself",
-            (_, Some(Tombstone { why: RemovedBy::Registry, reason, .. })) => reason,
-            (_, Some(Tombstone { why: RemovedBy::Admin, .. })) => REMOVED_BY_ADMIN,
+            (
+                _,
+                Some(Tombstone {
+                    why: RemovedBy::Itself,
+                    ..
+                }),
+            ) => "it killed itself",
+            (
+                _,
+                Some(Tombstone {
+                    why: RemovedBy::Registry,
+                    reason,
+                    ..
+                }),
+            ) => reason,
+            (
+                _,
+                Some(Tombstone {
+                    why: RemovedBy::Admin,
+                    ..
+                }),
+            ) => REMOVED_BY_ADMIN,
             (_, None) if deletion.lease_alive => REMOVED_BY_ADMIN,
             (_, None) => "its lease expired",
         };
@@ -277,11 +356,16 @@ impl Registry {
         {
             *dead += 1;
         }
-        self.log(Level::Info, format!("Deleted server {uuid} because {reason}"));
+        self.log(
+            Level::Info,
+            format!("Deleted server {uuid} because {reason}"),
+        );
     }
 
     fn remove(&mut self, uuid: Uuid, charge: Charge) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         entry.doom = Some(charge);
         entry.charge = None;
         entry.turn_at = None;
@@ -292,7 +376,9 @@ impl Registry {
     /// Requests the write that the record needs, if it needs one and none is in progress.
     fn reconcile(&mut self, uuid: Uuid) {
         let me = self.me;
-        let Some(entry) = self.servers.get(&uuid).filter(|entry| !entry.outdated) else { return };
+        let Some(entry) = self.servers.get(&uuid).filter(|entry| !entry.outdated) else {
+            return;
+        };
         let (record, modified) = (&entry.record, entry.modified);
         let mut removal = None;
         let action = match entry.doom {
@@ -300,11 +386,26 @@ impl Registry {
             Some(Charge { reason, gone }) => {
                 removal = Some(reason);
                 let server = record.server.clone();
-                Action::Remove { uuid, server, modified, reason, lease: entry.lease, revoke: gone }
+                Action::Remove {
+                    uuid,
+                    server,
+                    modified,
+                    reason,
+                    lease: entry.lease,
+                    revoke: gone,
+                }
             }
             None if entry.answered_at.is_some() && !(record.configured && entry.is_published()) => {
-                let record = Record { configured: true, leader: Some(me), ..record.clone() };
-                Action::Configure { record, modified, lease: entry.lease }
+                let record = Record {
+                    configured: true,
+                    leader: Some(me),
+                    ..record.clone()
+                };
+                Action::Configure {
+                    record,
+                    modified,
+                    lease: entry.lease,
+                }
             }
             None => {
                 if self.is_unvouched(uuid) {
@@ -314,7 +415,14 @@ impl Registry {
             }
         };
         let publishes = matches!(action, Action::Configure { .. });
-        self.writing.insert(uuid, Write { replaces: modified, removal, publishes });
+        self.writing.insert(
+            uuid,
+            Write {
+                replaces: modified,
+                removal,
+                publishes,
+            },
+        );
         self.actions.push(action);
     }
 
@@ -322,11 +430,17 @@ impl Registry {
     fn written(&mut self, uuid: Uuid, stands: Option<Revision>, now: Instant) {
         let write = self.writing.remove(&uuid);
         let removal = match write {
-            Some(Write { replaces, removal: Some(reason), .. }) if stands.is_some() => Some((replaces, reason)),
+            Some(Write {
+                replaces,
+                removal: Some(reason),
+                ..
+            }) if stands.is_some() => Some((replaces, reason)),
             _ => None,
         };
         match (self.unattributed.remove(&uuid), removal) {
-            (Some(deletion), removal) => self.log_deletion(uuid, &deletion, removal.map(|(_, reason)| reason)),
+            (Some(deletion), removal) => {
+                self.log_deletion(uuid, &deletion, removal.map(|(_, reason)| reason));
+            }
             // Otherwise the watch has reported its deletion already.
             (None, Some(removal)) if self.servers.contains_key(&uuid) => {
                 self.removed.insert(uuid, removal);
@@ -334,7 +448,9 @@ impl Registry {
             (None, _) => {}
         }
         let replaced = write.map(|write| write.replaces);
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         if write.is_some_and(|write| write.publishes) {
             entry.published = stands.or(entry.published);
         }
@@ -343,7 +459,8 @@ impl Registry {
             entry.sent = 0;
             entry.misses = 0;
             // An etcd that keeps failing must not cause all servers to be probed each second.
-            entry.retry_at = Some(now + backoff(entry.failed_writes, RETRY, self.period.max(RETRY), 0.0));
+            entry.retry_at =
+                Some(now + backoff(entry.failed_writes, RETRY, self.period.max(RETRY), 0.0));
             entry.failed_writes += 1;
         } else if replaced == Some(entry.modified) {
             entry.outdated = true;

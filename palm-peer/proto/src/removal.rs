@@ -32,7 +32,11 @@ impl LastWritten {
     /// times decide.
     #[must_use]
     pub fn is_before(&self, tombstone: &Tombstone, modified: Revision, epoch: u64) -> bool {
-        if epoch == self.epoch { modified > self.revision } else { tombstone.when > self.registered }
+        if epoch == self.epoch {
+            modified > self.revision
+        } else {
+            tombstone.when > self.registered
+        }
     }
 }
 
@@ -77,16 +81,28 @@ pub enum RemovalCause {
 /// earlier registration.
 #[must_use]
 pub fn classify(evidence: &RemovalFacts) -> RemovalCause {
-    let RemovalFacts { written, epoch, lease_alive, .. } = evidence;
+    let RemovalFacts {
+        written,
+        epoch,
+        lease_alive,
+        ..
+    } = evidence;
     let same_history = *epoch == written.epoch;
-    let reset = evidence.reset.is_some_and(|at| same_history && at > written.revision);
-    let departure = evidence.departure.as_ref().filter(|(note, at)| written.is_before(note, *at, *epoch));
+    let reset = evidence
+        .reset
+        .is_some_and(|at| same_history && at > written.revision);
+    let departure = evidence
+        .departure
+        .as_ref()
+        .filter(|(note, at)| written.is_before(note, *at, *epoch));
     match departure.map(|(note, _)| note.why) {
         _ if reset => RemovalCause::Reset,
         Some(RemovedBy::Admin) => RemovalCause::Evicted,
         Some(RemovedBy::Registry) if *lease_alive => RemovalCause::Mute,
         _ if !lease_alive => RemovalCause::LeaseLost,
-        None if same_history && evidence.deleted.is_some_and(|at| at > written.revision) => RemovalCause::DeletedByHand,
+        None if same_history && evidence.deleted.is_some_and(|at| at > written.revision) => {
+            RemovalCause::DeletedByHand
+        }
         _ => RemovalCause::Unexplained,
     }
 }
@@ -100,24 +116,71 @@ mod tests {
     }
 
     fn note(why: RemovedBy, at: i64) -> (Tombstone, Revision) {
-        (Tombstone { why, reason: String::new(), when: time("2026-01-01T00:00:00") }, Revision(at))
+        (
+            Tombstone {
+                why,
+                reason: String::new(),
+                when: time("2026-01-01T00:00:00"),
+            },
+            Revision(at),
+        )
     }
 
     fn written(epoch: u64, registered: &str) -> LastWritten {
-        LastWritten { revision: Revision(8), epoch, registered: time(registered) }
+        LastWritten {
+            revision: Revision(8),
+            epoch,
+            registered: time(registered),
+        }
     }
 
     #[test]
     fn each_way_to_lose_a_record_is_classified() {
         use RemovalCause::{DeletedByHand, Evicted, LeaseLost, Mute, Reset, Unexplained};
         for (departure, reset, lease_alive, listed, watched) in [
-            (Some(note(RemovedBy::Admin, 9)), None, true, Evicted, Evicted),
-            (Some(note(RemovedBy::Admin, 9)), None, false, Evicted, Evicted),
-            (Some(note(RemovedBy::Admin, 8)), None, false, LeaseLost, LeaseLost),
-            (Some(note(RemovedBy::Admin, 8)), None, true, Unexplained, DeletedByHand),
+            (
+                Some(note(RemovedBy::Admin, 9)),
+                None,
+                true,
+                Evicted,
+                Evicted,
+            ),
+            (
+                Some(note(RemovedBy::Admin, 9)),
+                None,
+                false,
+                Evicted,
+                Evicted,
+            ),
+            (
+                Some(note(RemovedBy::Admin, 8)),
+                None,
+                false,
+                LeaseLost,
+                LeaseLost,
+            ),
+            (
+                Some(note(RemovedBy::Admin, 8)),
+                None,
+                true,
+                Unexplained,
+                DeletedByHand,
+            ),
             (Some(note(RemovedBy::Registry, 9)), None, true, Mute, Mute),
-            (Some(note(RemovedBy::Registry, 9)), None, false, LeaseLost, LeaseLost),
-            (Some(note(RemovedBy::Registry, 3)), None, true, Unexplained, DeletedByHand),
+            (
+                Some(note(RemovedBy::Registry, 9)),
+                None,
+                false,
+                LeaseLost,
+                LeaseLost,
+            ),
+            (
+                Some(note(RemovedBy::Registry, 3)),
+                None,
+                true,
+                Unexplained,
+                DeletedByHand,
+            ),
             (None, Some(9), true, Reset, Reset),
             (None, Some(8), true, Unexplained, DeletedByHand),
             (None, None, true, Unexplained, DeletedByHand),
@@ -126,7 +189,14 @@ mod tests {
             for (deleted, verdict) in [(None, listed), (Some(Revision(9)), watched)] {
                 let written = written(0, "2026-01-01T00:00:00");
                 let (departure, reset) = (departure.clone(), reset.map(Revision));
-                let evidence = RemovalFacts { written, deleted, epoch: 0, departure, reset, lease_alive };
+                let evidence = RemovalFacts {
+                    written,
+                    deleted,
+                    epoch: 0,
+                    departure,
+                    reset,
+                    lease_alive,
+                };
                 assert_eq!(classify(&evidence), verdict, "{evidence:?}");
             }
         }
@@ -135,12 +205,31 @@ mod tests {
     #[test]
     fn in_a_new_history_only_a_later_tombstone_ends_a_server() {
         for (registered, departure, verdict) in [
-            ("2025-12-31T00:00:00", Some(note(RemovedBy::Admin, 3)), RemovalCause::Evicted),
-            ("2026-01-02T00:00:00", Some(note(RemovedBy::Admin, 30)), RemovalCause::Unexplained),
+            (
+                "2025-12-31T00:00:00",
+                Some(note(RemovedBy::Admin, 3)),
+                RemovalCause::Evicted,
+            ),
+            (
+                "2026-01-02T00:00:00",
+                Some(note(RemovedBy::Admin, 30)),
+                RemovalCause::Unexplained,
+            ),
             ("2025-12-31T00:00:00", None, RemovalCause::Unexplained),
         ] {
-            let (written, deleted, reset) = (written(0, registered), Some(Revision(20)), Some(Revision(19)));
-            let evidence = RemovalFacts { written, deleted, epoch: 1, departure, reset, lease_alive: true };
+            let (written, deleted, reset) = (
+                written(0, registered),
+                Some(Revision(20)),
+                Some(Revision(19)),
+            );
+            let evidence = RemovalFacts {
+                written,
+                deleted,
+                epoch: 1,
+                departure,
+                reset,
+                lease_alive: true,
+            };
             assert_eq!(classify(&evidence), verdict, "{evidence:?}");
         }
     }

@@ -40,7 +40,10 @@ impl<T> CallReplies<T> {
     /// Without calls; this many replies to given-up requests may come.
     #[must_use]
     pub fn new(late: u64) -> Self {
-        Self { pending: HashMap::new(), late }
+        Self {
+            pending: HashMap::new(),
+            late,
+        }
     }
 
     /// How many calls wait for their replies.
@@ -68,7 +71,8 @@ impl<T> CallReplies<T> {
 
     /// A reply has come, with the number that it has.
     pub fn arrived(&mut self, idx: Option<u64>) -> Arrived<T> {
-        idx.and_then(|idx| self.pending.remove(&idx)).map_or_else(|| take_late(&mut self.late), Arrived::For)
+        idx.and_then(|idx| self.pending.remove(&idx))
+            .map_or_else(|| take_late(&mut self.late), Arrived::For)
     }
 }
 
@@ -98,14 +102,23 @@ struct Expected {
 
 impl<T> Default for JobReplies<T> {
     fn default() -> Self {
-        Self { jobs: HashMap::new(), late: 0 }
+        Self {
+            jobs: HashMap::new(),
+            late: 0,
+        }
     }
 }
 
 impl<T> JobReplies<T> {
     /// A job begins: as many replies are for its receiver as are [registered](Self::register).
     pub fn open(&mut self, job: Uuid, receiver: T) {
-        self.jobs.insert(job, JobRoute { receiver, expected: HashMap::new() });
+        self.jobs.insert(
+            job,
+            JobRoute {
+                receiver,
+                expected: HashMap::new(),
+            },
+        );
     }
 
     /// An attempt of this message is about to be sent, and may have one reply.
@@ -126,31 +139,53 @@ impl<T> JobReplies<T> {
 
     /// Further replies to this message are dropped.
     pub fn discard(&mut self, job: Uuid, idx: u64) {
-        let left = self.jobs.get_mut(&job).and_then(|route| route.expected.remove(&idx));
+        let left = self
+            .jobs
+            .get_mut(&job)
+            .and_then(|route| route.expected.remove(&idx));
         self.late += left.map_or(0, |expected| u64::from(expected.replies));
     }
 
     /// A job is over: further replies are dropped.
     pub fn close(&mut self, job: Uuid) {
-        let expected = self.jobs.remove(&job).map(|route| route.expected).unwrap_or_default();
-        self.late += expected.into_values().map(|expected| u64::from(expected.replies)).sum::<u64>();
+        let expected = self
+            .jobs
+            .remove(&job)
+            .map(|route| route.expected)
+            .unwrap_or_default();
+        self.late += expected
+            .into_values()
+            .map(|expected| u64::from(expected.replies))
+            .sum::<u64>();
     }
 
     /// A reply has come, with the job and number that it has, or a report, which is no reply.
     pub fn arrived(&mut self, job: Uuid, idx: Option<u64>, is_report: bool) -> Arrived<&T> {
         if let Some(route) = self.jobs.get_mut(&job)
-            && idx.is_some_and(|idx| if is_report { route.take_report(idx) } else { route.take_reply(idx) })
+            && idx.is_some_and(|idx| {
+                if is_report {
+                    route.take_report(idx)
+                } else {
+                    route.take_reply(idx)
+                }
+            })
         {
             return Arrived::For(&route.receiver);
         }
-        if is_report { Arrived::Unsolicited } else { take_late(&mut self.late) }
+        if is_report {
+            Arrived::Unsolicited
+        } else {
+            take_late(&mut self.late)
+        }
     }
 }
 
 impl<T> JobRoute<T> {
     /// Takes one of the replies that a message may get, if there is one left.
     fn take_reply(&mut self, idx: u64) -> bool {
-        let Some(expected) = self.expected.get_mut(&idx) else { return false };
+        let Some(expected) = self.expected.get_mut(&idx) else {
+            return false;
+        };
         expected.replies -= 1;
         if expected.replies == 0 {
             self.expected.remove(&idx);
@@ -160,7 +195,13 @@ impl<T> JobRoute<T> {
 
     /// Uses up one of the allowed reports, if one is left.
     fn take_report(&mut self, idx: u64) -> bool {
-        let Some(expected) = self.expected.get_mut(&idx).filter(|expected| expected.reports > 0) else { return false };
+        let Some(expected) = self
+            .expected
+            .get_mut(&idx)
+            .filter(|expected| expected.reports > 0)
+        else {
+            return false;
+        };
         expected.reports -= 1;
         true
     }
@@ -187,7 +228,10 @@ impl UnsolicitedReplies {
     /// Nothing has come yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { unsolicited: RateLimiter::new(MAX_UNSOLICITED_PER_SECOND, now), all: 0 }
+        Self {
+            unsolicited: RateLimiter::new(MAX_UNSOLICITED_PER_SECOND, now),
+            all: 0,
+        }
     }
 
     /// Counts a reply. Returns whether the link may stay: not after too many unsolicited replies.

@@ -17,7 +17,9 @@ pub(crate) fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
     });
     let weight = [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53]
         .iter()
-        .fold(weight, |weight, multiplier| (weight ^ weight >> 33).wrapping_mul(*multiplier));
+        .fold(weight, |weight, multiplier| {
+            (weight ^ weight >> 33).wrapping_mul(*multiplier)
+        });
     weight ^ weight >> 33
 }
 
@@ -30,7 +32,11 @@ pub fn power_of_two_choices(
     mut random: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
     let (one, other) = pick_two(count, &mut random)?;
-    Some(if other != one && load(other) < load(one) { other } else { one })
+    Some(if other != one && load(other) < load(one) {
+        other
+    } else {
+        one
+    })
 }
 
 /// Picks two of `count` at random; the same one twice when there is only one.
@@ -56,7 +62,11 @@ pub fn choose_instance(
 ) -> Option<usize> {
     let (one, other) = pick_two(count, &mut random)?;
     if !failing(one) && (other == one || !failing(other)) {
-        return Some(if other != one && load(other) < load(one) { other } else { one });
+        return Some(if other != one && load(other) < load(one) {
+            other
+        } else {
+            one
+        });
     }
     // Picks two again among the healthy ones: over both rounds, each pair of them has the same chance.
     let sound: Vec<usize> = (0..count).filter(|i| !failing(*i)).collect();
@@ -71,7 +81,10 @@ pub fn not_avoided<'a>(able: &'a [Arc<Instance>], avoided: &[Uuid]) -> Cow<'a, [
     if avoided.is_empty() {
         return Cow::Borrowed(able);
     }
-    able.iter().filter(|instance| !avoided.contains(&instance.uuid)).cloned().collect()
+    able.iter()
+        .filter(|instance| !avoided.contains(&instance.uuid))
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
@@ -80,8 +93,12 @@ mod tests {
 
     #[test]
     fn the_weight_is_that_of_the_protocol() {
-        let client = "0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11".parse().expect("a uuid");
-        let instance = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4".parse().expect("a uuid");
+        let client = "0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11"
+            .parse()
+            .expect("a uuid");
+        let instance = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4"
+            .parse()
+            .expect("a uuid");
         assert_eq!(rendezvous(client, instance), 0x219c_d5d6_0dea_ec57);
     }
 
@@ -91,8 +108,12 @@ mod tests {
         for seed in 0..500 {
             let mut random = fastrand::Rng::with_seed(seed);
             let loads: Vec<usize> = (0..random.usize(1..60)).map(|i| i + 1).collect();
-            let choice = power_of_two_choices(loads.len(), |i| loads[i], |below| random.usize(..below));
-            assert!(choice.is_some_and(|choice| loads.len() == 1 || choice + 1 < loads.len()), "seed {seed}");
+            let choice =
+                power_of_two_choices(loads.len(), |i| loads[i], |below| random.usize(..below));
+            assert!(
+                choice.is_some_and(|choice| loads.len() == 1 || choice + 1 < loads.len()),
+                "seed {seed}"
+            );
         }
     }
 
@@ -121,15 +142,34 @@ mod tests {
                 continue;
             };
             assert_eq!(failing[choice], sound == 0, "seed {seed}");
-            let two = |among: usize| if among > 1 { vec![among, among - 1] } else { vec![] };
+            let two = |among: usize| {
+                if among > 1 {
+                    vec![among, among - 1]
+                } else {
+                    vec![]
+                }
+            };
             let again = asked.len() > two(count).len();
-            assert!(!again || sound < count, "seed {seed}: nothing was wrong with the two that were picked first");
-            let wanted = if again { [two(count), two(choices)].concat() } else { two(count) };
-            assert_eq!(asked, wanted, "seed {seed}: two are picked among those that count");
+            assert!(
+                !again || sound < count,
+                "seed {seed}: nothing was wrong with the two that were picked first"
+            );
+            let wanted = if again {
+                [two(count), two(choices)].concat()
+            } else {
+                two(count)
+            };
+            assert_eq!(
+                asked, wanted,
+                "seed {seed}: two are picked among those that count"
+            );
             let of_those = (0..count).filter(|i| failing[*i] == failing[choice]);
             let busiest = of_those.clone().map(|i| loads[i]).max();
             let busy = of_those.filter(|i| Some(loads[*i]) == busiest).count();
-            assert!(choices == 1 || busy > 1 || Some(loads[choice]) < busiest, "seed {seed}: the busiest one");
+            assert!(
+                choices == 1 || busy > 1 || Some(loads[choice]) < busiest,
+                "seed {seed}: the busiest one"
+            );
         }
     }
 
@@ -142,7 +182,13 @@ mod tests {
             let choice = choose_instance(8, |i| i % 4 == 0, |_| 1, |below| random.usize(..below));
             chosen[choice.expect("one of eight")] += 1;
         }
-        let share = |i: usize| if i.is_multiple_of(4) { chosen[i] == 0 } else { chosen[i].abs_diff(40_000 / 6) < 400 };
+        let share = |i: usize| {
+            if i.is_multiple_of(4) {
+                chosen[i] == 0
+            } else {
+                chosen[i].abs_diff(40_000 / 6) < 400
+            }
+        };
         assert!((0..8).all(share), "{chosen:?}");
     }
 

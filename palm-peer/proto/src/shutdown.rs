@@ -20,7 +20,10 @@ pub struct Requests {
 
 impl Requests {
     /// As [`Default`], for statics.
-    pub const NONE: Self = Self { count: 0, urgent: 0 };
+    pub const NONE: Self = Self {
+        count: 0,
+        urgent: 0,
+    };
 
     /// Counts a request.
     pub fn observe(&mut self, request: Request) {

@@ -21,7 +21,11 @@ impl Store {
     /// Creates an empty store for `room` bytes of keys and values.
     #[must_use]
     pub fn new(room: usize) -> Self {
-        Self { entries: HashMap::new(), used: 0, room }
+        Self {
+            entries: HashMap::new(),
+            used: 0,
+            room,
+        }
     }
 
     /// Returns the value of `key`.
@@ -29,7 +33,10 @@ impl Store {
     /// # Errors
     /// `no_such_key`.
     pub fn get(&self, key: &str) -> Result<Bytes, CallFailure> {
-        self.entries.get(key).cloned().ok_or_else(|| no_such_key(key))
+        self.entries
+            .get(key)
+            .cloned()
+            .ok_or_else(|| no_such_key(key))
     }
 
     /// Stores `value` under `key`, replacing what was there.
@@ -59,7 +66,12 @@ impl Store {
     pub fn append(&mut self, key: &str, more: &[u8]) -> Result<(), CallFailure> {
         let value = match self.entries.get(key) {
             Some(old) if self.used + more.len() > self.room => {
-                let text = format!("the store holds {} of {} bytes, {key:?} {}", self.used, self.room, old.len());
+                let text = format!(
+                    "the store holds {} of {} bytes, {key:?} {}",
+                    self.used,
+                    self.room,
+                    old.len()
+                );
                 return Err(CallFailure::new(CallErrorKind::Full, text));
             }
             Some(old) => [old, more].concat().into(),
@@ -84,7 +96,10 @@ fn cost(key: &str, value: &Bytes) -> usize {
 }
 
 fn no_such_key(key: &str) -> CallFailure {
-    CallFailure::new(CallErrorKind::NoSuchKey, format!("nothing is stored under {key:?}"))
+    CallFailure::new(
+        CallErrorKind::NoSuchKey,
+        format!("nothing is stored under {key:?}"),
+    )
 }
 
 #[cfg(test)]
@@ -100,8 +115,14 @@ mod tests {
         store.set("k", "three".into()).expect("room");
         assert_eq!(store.get("k").expect("there"), "three");
         store.delete("k").expect("there");
-        assert_eq!(store.get("k").expect_err("gone").kind, CallErrorKind::NoSuchKey);
-        assert_eq!(store.delete("k").expect_err("gone").kind, CallErrorKind::NoSuchKey);
+        assert_eq!(
+            store.get("k").expect_err("gone").kind,
+            CallErrorKind::NoSuchKey
+        );
+        assert_eq!(
+            store.delete("k").expect_err("gone").kind,
+            CallErrorKind::NoSuchKey
+        );
         assert_eq!(store.used, 0);
     }
 
@@ -109,10 +130,22 @@ mod tests {
     fn a_full_store_refuses_and_keeps_its_values() {
         let mut store = Store::new(200);
         store.set("k", vec![1; 100].into()).expect("room");
-        assert_eq!(store.set("k", vec![2; 200].into()).expect_err("full").kind, CallErrorKind::Full);
-        assert_eq!(store.append("k", &[2; 100]).expect_err("full").kind, CallErrorKind::Full);
-        assert_eq!(store.set("l", vec![2; 1].into()).map_err(|f| f.kind), Err(CallErrorKind::Full));
+        assert_eq!(
+            store.set("k", vec![2; 200].into()).expect_err("full").kind,
+            CallErrorKind::Full
+        );
+        assert_eq!(
+            store.append("k", &[2; 100]).expect_err("full").kind,
+            CallErrorKind::Full
+        );
+        assert_eq!(
+            store.set("l", vec![2; 1].into()).map_err(|f| f.kind),
+            Err(CallErrorKind::Full)
+        );
         assert_eq!(store.get("k").expect("there"), vec![1; 100]);
-        assert_eq!(store.set("", Bytes::new()).expect_err("no key").kind, CallErrorKind::BadMessage);
+        assert_eq!(
+            store.set("", Bytes::new()).expect_err("no key").kind,
+            CallErrorKind::BadMessage
+        );
     }
 }

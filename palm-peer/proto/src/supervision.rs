@@ -33,7 +33,8 @@ pub struct Supervision {
 impl Supervision {
     /// Counts a failure. `random` is from 0 to 1.
     pub fn failed(&mut self, now: Instant, random: f64) -> Decision {
-        self.failures.retain(|at| now.saturating_duration_since(*at) < WINDOW);
+        self.failures
+            .retain(|at| now.saturating_duration_since(*at) < WINDOW);
         let before = self.failures.len();
         if before + 1 >= MAX_FAILURES {
             // Older ones no longer matter.
@@ -55,10 +56,23 @@ mod tests {
     fn the_third_failure_within_a_minute_is_the_last() {
         let start = Instant::now();
         let mut supervision = Supervision::default();
-        assert_eq!(supervision.failed(start, 0.0), Decision::Restart(FIRST_WAIT));
-        assert_eq!(supervision.failed(start + WINDOW / 2, 0.0), Decision::Restart(FIRST_WAIT * 2));
-        assert_eq!(supervision.failed(start + WINDOW * 3 / 4, 0.0), Decision::GiveUp(MAX_WAIT));
-        assert_eq!(supervision.failed(start + WINDOW, 0.0), Decision::GiveUp(MAX_WAIT), "where nobody listens");
+        assert_eq!(
+            supervision.failed(start, 0.0),
+            Decision::Restart(FIRST_WAIT)
+        );
+        assert_eq!(
+            supervision.failed(start + WINDOW / 2, 0.0),
+            Decision::Restart(FIRST_WAIT * 2)
+        );
+        assert_eq!(
+            supervision.failed(start + WINDOW * 3 / 4, 0.0),
+            Decision::GiveUp(MAX_WAIT)
+        );
+        assert_eq!(
+            supervision.failed(start + WINDOW, 0.0),
+            Decision::GiveUp(MAX_WAIT),
+            "where nobody listens"
+        );
     }
 
     #[test]

@@ -18,7 +18,10 @@ pub struct Unconfirmed<M> {
 
 impl<M> Default for Unconfirmed<M> {
     fn default() -> Self {
-        Self { messages: VecDeque::new(), bytes: 0 }
+        Self {
+            messages: VecDeque::new(),
+            bytes: 0,
+        }
     }
 }
 
@@ -34,7 +37,11 @@ impl<M> Unconfirmed<M> {
 
     /// Removes the first `count` messages, which have arrived.
     pub fn arrived(&mut self, count: u64) {
-        while self.messages.front().is_some_and(|(number, ..)| *number <= count) {
+        while self
+            .messages
+            .front()
+            .is_some_and(|(number, ..)| *number <= count)
+        {
             self.forget_oldest();
         }
     }
@@ -76,9 +83,15 @@ mod tests {
     fn messages_and_bytes_are_bounded_and_the_oldest_go_first() {
         let mut unconfirmed = Unconfirmed::default();
         (1..=MAX_MESSAGES as u64 + 2).for_each(|number| unconfirmed.sent(number, 1, number));
-        assert_eq!((unconfirmed.messages.len(), unconfirmed.bytes), (MAX_MESSAGES, MAX_MESSAGES));
+        assert_eq!(
+            (unconfirmed.messages.len(), unconfirmed.bytes),
+            (MAX_MESSAGES, MAX_MESSAGES)
+        );
         unconfirmed.sent(10_000, MAX_BYTES, 10_000);
-        assert_eq!((unconfirmed.messages.len(), unconfirmed.bytes), (1, MAX_BYTES));
+        assert_eq!(
+            (unconfirmed.messages.len(), unconfirmed.bytes),
+            (1, MAX_BYTES)
+        );
         unconfirmed.sent(10_001, MAX_BYTES + 1, 10_001);
         assert_eq!((unconfirmed.is_empty(), unconfirmed.bytes), (true, 0));
     }

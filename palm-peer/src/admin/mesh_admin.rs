@@ -5,7 +5,10 @@ use crate::{
     error::{Error, ErrorKind},
     io::wall_clock,
     io::{
-        etcd::{Change, Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Target, Transaction, Watch},
+        etcd::{
+            Change, Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Target,
+            Transaction, Watch,
+        },
         timer,
     },
 };
@@ -49,17 +52,26 @@ pub(super) struct MeshAdmin {
 impl MeshAdmin {
     /// Creates it without a request.
     pub(super) fn new(etcd: Etcd, config: &ValidConfig) -> Self {
-        Self { etcd, keys: config.keys(), endpoints: config.etcd.join(", "), time: config.join_timeout }
+        Self {
+            etcd,
+            keys: config.keys(),
+            endpoints: config.etcd.join(", "),
+            time: config.join_timeout,
+        }
     }
 
     /// Checks that etcd answers, and accepts our credentials.
     pub(super) async fn check(&self) -> Result<(), Error> {
-        self.bounded(self.etcd.get(&self.keys.reset())).await.map(drop)
+        self.bounded(self.etcd.get(&self.keys.reset()))
+            .await
+            .map(drop)
     }
 
     /// Returns everything under `/servers/`, and which server leads, at one revision.
     pub(super) async fn servers(&self) -> Result<Vec<ServerEntry>, Error> {
-        let (servers, election) = self.bounded(self.read(Operation::get_prefix(&self.keys.servers()))).await?;
+        let (servers, election) = self
+            .bounded(self.read(Operation::get_prefix(&self.keys.servers())))
+            .await?;
         Ok(server_entries(&self.keys, &servers, &election))
     }
 
@@ -67,7 +79,10 @@ impl MeshAdmin {
     pub(super) async fn remove(&self, name: &str) -> Result<ServerEntry, Error> {
         let removed = self.bounded(self.try_to_remove(name)).await?;
         match removed {
-            None => Err(Error::new(ErrorKind::NotFound, format!("no server {name} is registered"))),
+            None => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("no server {name} is registered"),
+            )),
             Some((entry, true)) => Ok(entry),
             Some((_, false)) => Err(Error::new(
                 ErrorKind::NotRecorded,
@@ -83,34 +98,59 @@ impl MeshAdmin {
     async fn try_to_remove(&self, name: &str) -> Result<Option<(ServerEntry, bool)>, EtcdError> {
         let key = format!("{}{name}", self.keys.servers());
         let (found, election) = self.read(Operation::get(&key)).await?;
-        let Some(entry) = server_entries(&self.keys, &found, &election).pop() else { return Ok(None) };
+        let Some(entry) = server_entries(&self.keys, &found, &election).pop() else {
+            return Ok(None);
+        };
         // Only an entry with a uuid can belong to a server that looks for a tombstone.
-        let uuid = name.parse::<Uuid>().ok().filter(|uuid| uuid.to_string() == name);
+        let uuid = name
+            .parse::<Uuid>()
+            .ok()
+            .filter(|uuid| uuid.to_string() == name);
         let Some(uuid) = uuid else {
-            let deletion = Transaction::new().present(&key).then(Operation::delete(&key));
+            let deletion = Transaction::new()
+                .present(&key)
+                .then(Operation::delete(&key));
             self.etcd.transact(deletion).await?;
             return Ok(Some((entry, true)));
         };
-        let server = entry.record.as_ref().ok().map(|record| record.server.as_str());
+        let server = entry
+            .record
+            .as_ref()
+            .ok()
+            .map(|record| record.server.as_str());
         let removal = Removal::new(&self.keys, uuid, server, RemovedBy::Admin, REMOVED_BY_ADMIN);
-        Ok(match removal.carry_out(&self.etcd, Transaction::new().present(&key)).await? {
-            Removed::Not => None,
-            Removed::WithTombstone => Some((entry, true)),
-            Removed::WithoutTombstone => Some((entry, false)),
-        })
+        Ok(
+            match removal
+                .carry_out(&self.etcd, Transaction::new().present(&key))
+                .await?
+            {
+                Removed::Not => None,
+                Removed::WithTombstone => Some((entry, true)),
+                Removed::WithoutTombstone => Some((entry, false)),
+            },
+        )
     }
 
     /// Clears everything in one transaction, and puts a mark that makes the servers re-register.
     pub(super) async fn reset(&self) -> Result<ResetTracker, Error> {
         let keys = &self.keys;
         let mark = serde_json::json!({ "when": wall_clock::timestamp() }).to_string();
-        let clearing = [keys.servers(), keys.election(), keys.pipelines(), keys.departures()].iter().fold(
+        let clearing = [
+            keys.servers(),
+            keys.election(),
+            keys.pipelines(),
+            keys.departures(),
+        ]
+        .iter()
+        .fold(
             Transaction::new()
                 .then(Operation::get_prefix(&keys.servers()))
                 .then(Operation::get_prefix(&keys.election())),
             |transaction, folder| transaction.then(Operation::delete_prefix(folder)),
         );
-        let marking = clearing.clone().then(Operation::put(&keys.reset(), mark, Lease::None));
+        let marking = clearing
+            .clone()
+            .then(Operation::put(&keys.reset(), mark, Lease::None));
         let cleared = self.bounded(async {
             match self.etcd.transact(marking).await {
                 // etcd still accepts deletions.
@@ -125,7 +165,9 @@ impl MeshAdmin {
         let removed = server_entries(keys, &servers, &election);
         let missing = removed.iter().filter(|entry| entry.record.is_ok());
         Ok(ResetTracker {
-            missing: missing.map(|entry| (entry.key.clone(), entry.clone())).collect(),
+            missing: missing
+                .map(|entry| (entry.key.clone(), entry.clone()))
+                .collect(),
             removed,
             marked,
             at: Some(outcome.revision),
@@ -150,9 +192,16 @@ impl MeshAdmin {
         let mut max = OLDEST_CANDIDATES;
         loop {
             let oldest = Operation::get_oldest(&self.keys.election(), max);
-            let (found, oldest) =
-                two(self.etcd.transact(Transaction::new().then(what.clone()).then(oldest)).await?.reads);
-            if oldest.len() < max || oldest.iter().any(|kv| Candidate::read(&self.keys, kv).is_some()) {
+            let (found, oldest) = two(self
+                .etcd
+                .transact(Transaction::new().then(what.clone()).then(oldest))
+                .await?
+                .reads);
+            if oldest.len() < max
+                || oldest
+                    .iter()
+                    .any(|kv| Candidate::read(&self.keys, kv).is_some())
+            {
                 return Ok((found, oldest));
             }
             max = max.saturating_mul(16);
@@ -160,9 +209,15 @@ impl MeshAdmin {
     }
 
     /// Bounds a request by `join_timeout`.
-    async fn bounded<T>(&self, request: impl Future<Output = Result<T, EtcdError>>) -> Result<T, Error> {
+    async fn bounded<T>(
+        &self,
+        request: impl Future<Output = Result<T, EtcdError>>,
+    ) -> Result<T, Error> {
         let answered = timer::timeout(self.time, request).await.map_err(|_| {
-            let message = format!("etcd cannot be reached: no answer within {:?} at {}", self.time, self.endpoints);
+            let message = format!(
+                "etcd cannot be reached: no answer within {:?} at {}",
+                self.time, self.endpoints
+            );
             Error::new(ErrorKind::EtcdUnreachable, message)
         })?;
         Ok(answered?)
@@ -172,7 +227,10 @@ impl MeshAdmin {
 /// The results of the two reads of a transaction.
 fn two(reads: Vec<Vec<KeyValue>>) -> (Vec<KeyValue>, Vec<KeyValue>) {
     let mut reads = reads.into_iter();
-    (reads.next().unwrap_or_default(), reads.next().unwrap_or_default())
+    (
+        reads.next().unwrap_or_default(),
+        reads.next().unwrap_or_default(),
+    )
 }
 
 /// Tracks which servers re-register after a reset.
@@ -196,12 +254,18 @@ impl ResetTracker {
         let began = Instant::now();
         let mut deadline = began + quiet.min(limit);
         while !self.missing.is_empty() {
-            let Ok(change) = timer::timeout_at(deadline, self.watch.next()).await else { return };
+            let Ok(change) = timer::timeout_at(deadline, self.watch.next()).await else {
+                return;
+            };
             match change {
                 // A key created after the reset is a new registration.
                 Change::Put { current, .. } if self.at.is_some_and(|at| current.created > at) => {
                     let is_back = self.missing.remove(&current.key).is_some();
-                    deadline = if is_back { (Instant::now() + quiet).min(began + limit) } else { deadline };
+                    deadline = if is_back {
+                        (Instant::now() + quiet).min(began + limit)
+                    } else {
+                        deadline
+                    };
                 }
                 // The reset itself is undone: the keys may be from before it.
                 Change::NewHistory => self.at = None,
@@ -220,7 +284,11 @@ struct WatchedPrefix {
 
 impl WatchedPrefix {
     fn new(etcd: &Etcd, folder: String) -> Self {
-        Self { watch: etcd.watch(Target::Prefix(folder)), synced: false, last_error: None }
+        Self {
+            watch: etcd.watch(Target::Prefix(folder)),
+            synced: false,
+            last_error: None,
+        }
     }
 
     fn apply(&mut self, change: Change) {
@@ -267,7 +335,11 @@ impl MembersWatch {
                     return Ok(entries);
                 }
             } else if !self.stale_reported
-                && let Some(reason) = self.servers.last_error.take().or_else(|| self.election.last_error.take())
+                && let Some(reason) = self
+                    .servers
+                    .last_error
+                    .take()
+                    .or_else(|| self.election.last_error.take())
             {
                 self.stale_reported = true;
                 self.shown = None;
@@ -279,13 +351,20 @@ impl MembersWatch {
     /// Waits for one change and applies it. Cancel safe.
     async fn change(&mut self) {
         let (of_servers, change) = {
-            let (servers, election) = (pin!(self.servers.watch.next()), pin!(self.election.watch.next()));
+            let (servers, election) = (
+                pin!(self.servers.watch.next()),
+                pin!(self.election.watch.next()),
+            );
             match select(servers, election).await {
                 Either::Left((change, _)) => (true, change),
                 Either::Right((change, _)) => (false, change),
             }
         };
-        let part = if of_servers { &mut self.servers } else { &mut self.election };
+        let part = if of_servers {
+            &mut self.servers
+        } else {
+            &mut self.election
+        };
         part.apply(change);
     }
 }

@@ -58,8 +58,15 @@ impl OpenError {
             Self::Silent(_) | Self::NoRoute(_) | Self::Failed(_) | Self::Local(_) => false,
             Self::AllFailed(failures) => {
                 // An address family that this host cannot use says nothing, so the other one decides.
-                let usable = |v6| failures.iter().any(|(a, e)| a.is_ipv6() == v6 && !matches!(e, Self::NoRoute(_)));
-                let mut counted = failures.iter().filter(|(address, _)| usable(address.is_ipv6())).peekable();
+                let usable = |v6| {
+                    failures
+                        .iter()
+                        .any(|(a, e)| a.is_ipv6() == v6 && !matches!(e, Self::NoRoute(_)))
+                };
+                let mut counted = failures
+                    .iter()
+                    .filter(|(address, _)| usable(address.is_ipv6()))
+                    .peekable();
                 counted.peek().is_some() && counted.all(|(_, error)| error.proves_gone())
             }
         }
@@ -88,16 +95,23 @@ impl OpenError {
         if failures.len() > 1 {
             return Self::AllFailed(failures);
         }
-        failures.pop().map_or_else(|| Self::Failed("it has no address".into()), |(_, error)| error)
+        failures.pop().map_or_else(
+            || Self::Failed("it has no address".into()),
+            |(_, error)| error,
+        )
     }
 
     /// Returns the error for an address that does not accept the connection.
     fn of_connect(address: SocketAddr, error: Option<io::Error>, time: Duration) -> Self {
-        let Some(error) = error else { return Self::Silent(time) };
+        let Some(error) = error else {
+            return Self::Silent(time);
+        };
         match error.kind() {
             io::ErrorKind::NetworkUnreachable => Self::NoRoute(error.to_string()),
             // The error of a system with IPv6 switched off. For IPv4, it means that all local ports are in use.
-            io::ErrorKind::AddrNotAvailable if address.is_ipv6() => Self::NoRoute(error.to_string()),
+            io::ErrorKind::AddrNotAvailable if address.is_ipv6() => {
+                Self::NoRoute(error.to_string())
+            }
             _ => error.into(),
         }
     }
@@ -109,7 +123,9 @@ impl fmt::Display for OpenError {
             Self::Refused => f.write_str("connection refused"),
             Self::Impostor(other) => write!(f, "server {other} answers there"),
             Self::Silent(time) => write!(f, "no answer within {time:?}"),
-            Self::NoRoute(reason) | Self::Failed(reason) | Self::Local(reason) => f.write_str(reason),
+            Self::NoRoute(reason) | Self::Failed(reason) | Self::Local(reason) => {
+                f.write_str(reason)
+            }
             Self::AllFailed(failures) => {
                 for (i, (address, error)) in failures.iter().enumerate() {
                     write!(f, "{}{address}: {error}", if i > 0 { "; " } else { "" })?;
@@ -168,14 +184,27 @@ impl Dialer {
     }
 
     /// Creates a dialer for `me`, with TLS if there are credentials.
-    pub(crate) fn new(me: Uuid, config: &ValidConfig, credentials: Option<Arc<Credentials>>) -> Self {
-        Self { me, limits: Limits::for_payloads(config.max_payload), credentials, home: None }
+    pub(crate) fn new(
+        me: Uuid,
+        config: &ValidConfig,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Self {
+        Self {
+            me,
+            limits: Limits::for_payloads(config.max_payload),
+            credentials,
+            home: None,
+        }
     }
 
     /// Returns a dialer for health checks: answers are shorter, and the links' tasks run on etcd's thread, so that a function that
     /// blocks the executor does not make all other servers look unresponsive.
     pub(crate) fn for_probes(&self, etcd: &Etcd) -> Self {
-        Self { limits: Limits::for_payloads(LONGEST_DIGEST), home: Some(etcd.clone()), ..self.clone() }
+        Self {
+            limits: Limits::for_payloads(LONGEST_DIGEST),
+            home: Some(etcd.clone()),
+            ..self.clone()
+        }
     }
 
     /// Returns the uuid of the client or server that opens the links.
@@ -186,8 +215,14 @@ impl Dialer {
     /// Connects to `endpoint` (`tcp://host:port`), and checks that the server there has the uuid `server`. All addresses of the host
     /// are tried, also when one accepts the connection but the server there has another uuid. Fails when no server, another server,
     /// or none that answers within `time` is there.
-    pub(crate) async fn open(&self, endpoint: &str, server: Uuid, time: Duration) -> Result<Arc<Link>, OpenError> {
-        self.open_for_jobs(endpoint, server, time, ReplyRouter::default()).await
+    pub(crate) async fn open(
+        &self,
+        endpoint: &str,
+        server: Uuid,
+        time: Duration,
+    ) -> Result<Arc<Link>, OpenError> {
+        self.open_for_jobs(endpoint, server, time, ReplyRouter::default())
+            .await
     }
 
     /// As [`Dialer::open`]; answers to messages of jobs go to `jobs`.
@@ -208,15 +243,27 @@ impl Dialer {
             let (at, tcp) = match connect::race(&left, deadline, connect).await {
                 Ok(connected) => connected,
                 Err(failed) => {
-                    failures.extend(failed.into_iter().map(|(at, error)| (at, OpenError::of_connect(at, error, time))));
+                    failures.extend(
+                        failed
+                            .into_iter()
+                            .map(|(at, error)| (at, OpenError::of_connect(at, error, time))),
+                    );
                     return Err(OpenError::of_all(failures));
                 }
             };
             left.retain(|other| *other != at);
             let now = Instant::now();
             // An address that accepts and then stays silent must leave time for the other addresses.
-            let until = if left.is_empty() { deadline } else { now + deadline.saturating_duration_since(now) / 2 };
-            let opening = timer::timeout_at(until, self.open_over(tcp, host(address), server, jobs.clone())).await;
+            let until = if left.is_empty() {
+                deadline
+            } else {
+                now + deadline.saturating_duration_since(now) / 2
+            };
+            let opening = timer::timeout_at(
+                until,
+                self.open_over(tcp, host(address), server, jobs.clone()),
+            )
+            .await;
             match opening.unwrap_or(Err(OpenError::Silent(time))) {
                 Ok(link) => return Ok(link),
                 Err(error) => failures.push((at, error)),
@@ -227,7 +274,13 @@ impl Dialer {
         }
     }
 
-    async fn open_over(&self, tcp: Tcp, host: &str, server: Uuid, jobs: ReplyRouter) -> Result<Arc<Link>, OpenError> {
+    async fn open_over(
+        &self,
+        tcp: Tcp,
+        host: &str,
+        server: Uuid,
+        jobs: ReplyRouter,
+    ) -> Result<Arc<Link>, OpenError> {
         executor::tune(&tcp)?;
         let ends = Ends::of(&tcp)?;
         let (read, write): (ReadHalf, WriteHalf) = match &self.credentials {
@@ -240,7 +293,8 @@ impl Dialer {
         let (sender, mut receiver, writer) = dealer::open(read, write, self.limits).await?;
         self.spawn(Name::LinkWriter, writer.run());
         let say = |text: Vec<u8>| sender.send(&[text.into()], true);
-        say(message::encode_identify(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
+        say(message::encode_identify(self.me))
+            .map_err(|error| OpenError::Failed(error.to_string()))?;
         let frames = receiver.receive().await.map_err(|end| {
             OpenError::Failed(match end {
                 ConnectionEnd::Closed => "the connection ended before a greeting".into(),
@@ -250,14 +304,17 @@ impl Dialer {
         match frames.first().and_then(|header| Answer::decode(header)) {
             Some(answer) if answer.server == server => {
                 // From here on the server may send our answers over this connection.
-                say(message::encode_hello(self.me)).map_err(|error| OpenError::Failed(error.to_string()))?;
+                say(message::encode_hello(self.me))
+                    .map_err(|error| OpenError::Failed(error.to_string()))?;
                 let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
                 self.spawn(Name::LinkReader, receiving);
                 self.spawn(Name::LinkWatch, link.watching(Where { server, ends }));
                 Ok(link)
             }
             Some(answer) => Err(OpenError::Impostor(answer.server)),
-            None => Err(OpenError::Failed("what listens there is no PALM server".into())),
+            None => Err(OpenError::Failed(
+                "what listens there is no PALM server".into(),
+            )),
         }
     }
 
@@ -281,9 +338,12 @@ mod tests {
 
     #[test]
     fn the_certificate_must_be_valid_for_the_host() {
-        for (address, wanted) in
-            [("10.0.0.1:5555", "10.0.0.1"), ("db.example:5555", "db.example"), ("[::1]:5555", "::1"), ("db", "db")]
-        {
+        for (address, wanted) in [
+            ("10.0.0.1:5555", "10.0.0.1"),
+            ("db.example:5555", "db.example"),
+            ("[::1]:5555", "::1"),
+            ("db", "db"),
+        ] {
             assert_eq!(host(address), wanted);
         }
     }
@@ -294,19 +354,53 @@ mod tests {
         let time = Duration::from_secs(2);
         let (v4, other, v6) = ("10.0.0.1:5", "10.0.0.2:5", "[2001:db8::1]:5");
         let all = |list: &[(&str, OpenError)]| {
-            AllFailed(list.iter().map(|(at, error)| (at.parse().expect("an address"), error.clone())).collect())
+            AllFailed(
+                list.iter()
+                    .map(|(at, error)| (at.parse().expect("an address"), error.clone()))
+                    .collect(),
+            )
         };
         for (failures, gone, passing) in [
             (vec![(v4, Refused), (v6, Refused)], true, false),
-            (vec![(v4, Refused), (v6, OpenError::Impostor(Uuid::nil()))], true, false),
+            (
+                vec![(v4, Refused), (v6, OpenError::Impostor(Uuid::nil()))],
+                true,
+                false,
+            ),
             (vec![(v4, Refused), (other, Silent(time))], false, true),
-            (vec![(v4, Refused), (other, Failed("too many open files".into()))], false, false),
-            (vec![(v6, NoRoute("network unreachable".into())), (v4, Refused)], true, false),
-            (vec![(v4, Refused), (other, NoRoute("network unreachable".into()))], false, false),
-            (vec![(v4, NoRoute("network unreachable".into())), (v6, NoRoute(String::new()))], false, false),
+            (
+                vec![(v4, Refused), (other, Failed("too many open files".into()))],
+                false,
+                false,
+            ),
+            (
+                vec![(v6, NoRoute("network unreachable".into())), (v4, Refused)],
+                true,
+                false,
+            ),
+            (
+                vec![
+                    (v4, Refused),
+                    (other, NoRoute("network unreachable".into())),
+                ],
+                false,
+                false,
+            ),
+            (
+                vec![
+                    (v4, NoRoute("network unreachable".into())),
+                    (v6, NoRoute(String::new())),
+                ],
+                false,
+                false,
+            ),
         ] {
             let error = all(&failures);
-            assert_eq!((error.proves_gone(), error.is_passing()), (gone, passing), "{error}");
+            assert_eq!(
+                (error.proves_gone(), error.is_passing()),
+                (gone, passing),
+                "{error}"
+            );
         }
         assert_eq!(
             all(&[(v4, Refused), (other, Silent(time))]).to_string(),

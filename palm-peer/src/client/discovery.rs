@@ -42,7 +42,12 @@ impl Discovery {
     /// first listing is complete.
     pub(crate) fn new(folder: String, ttl: Duration) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (tx, listed) = oneshot::channel();
-        let discovery = Self { folder, ttl, listed: Mutex::new(Some(tx)), last_error: Mutex::default() };
+        let discovery = Self {
+            folder,
+            ttl,
+            listed: Mutex::new(Some(tx)),
+            last_error: Mutex::default(),
+        };
         (Arc::new(discovery), listed)
     }
 
@@ -55,14 +60,21 @@ impl Discovery {
     pub(crate) async fn run(self: Arc<Self>, client: Weak<impl KeepsDirectory>, etcd: Etcd) {
         let mut watch = etcd.watch(Target::Prefix(self.folder.clone()));
         // After an end of this task in the middle of it, what was known may have gone meanwhile.
-        let Some(earlier) = client.upgrade().map(|client| client.known()) else { return };
-        let mut known = Known { missing: earlier, ..Known::default() };
+        let Some(earlier) = client.upgrade().map(|client| client.known()) else {
+            return;
+        };
+        let mut known = Known {
+            missing: earlier,
+            ..Known::default()
+        };
         loop {
             let change = match known.until {
                 Some(deadline) => timer::timeout_at(deadline, watch.next()).await.ok(),
                 None => Some(watch.next().await),
             };
-            let Some(client) = client.upgrade() else { return };
+            let Some(client) = client.upgrade() else {
+                return;
+            };
             match change {
                 Some(change) => {
                     if let Change::Stale { reason } = &change {
@@ -124,7 +136,8 @@ impl Known {
     fn put(&mut self, current: &KeyValue, folder: &str) {
         match instance_in(current, folder) {
             Some(instance) => {
-                self.missing.remove(&(instance.server.clone(), instance.uuid));
+                self.missing
+                    .remove(&(instance.server.clone(), instance.uuid));
                 self.updates.push(Update::Put(instance));
             }
             None => log::debug!("{} holds no instance, and is ignored", current.key),
@@ -143,7 +156,11 @@ impl Known {
 
     fn give_up_missing(&mut self) {
         self.until = None;
-        self.updates.extend(self.missing.drain().map(|(server, uuid)| Update::Removed(server, uuid)));
+        self.updates.extend(
+            self.missing
+                .drain()
+                .map(|(server, uuid)| Update::Removed(server, uuid)),
+        );
     }
 }
 

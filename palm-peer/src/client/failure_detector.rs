@@ -17,8 +17,12 @@ use uuid::Uuid;
 
 /// How long a connection may take to open, try after try, after a link ended. A process that is being killed closes its
 /// connections before the port that it listens on: the first try may still be let in, and never be answered.
-const RECONNECT_WITHIN: [Duration; 4] =
-    [Duration::from_millis(50), Duration::from_millis(150), Duration::from_millis(300), Duration::from_secs(1)];
+const RECONNECT_WITHIN: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+];
 
 /// The wait between these attempts.
 const BETWEEN: Duration = Duration::from_millis(20);

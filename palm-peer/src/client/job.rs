@@ -58,7 +58,11 @@ impl Job {
             attempt_timeout: deadline / 3,
             ordered: true,
         };
-        Self { mesh, pipeline, limits }
+        Self {
+            mesh,
+            pipeline,
+            limits,
+        }
     }
 
     /// Sets the window: how many messages (default 1024) and bytes (default 64 MiB) may be in flight or wait to be consumed. Nothing
@@ -112,14 +116,25 @@ impl Job {
         S::Item: Into<Bytes>,
     {
         let failed = |failure| CallError::new(failure, None);
-        if self.pipeline.is_empty() || self.pipeline.len() > palm_proto::types::message::MAX_STAGES {
+        if self.pipeline.is_empty() || self.pipeline.len() > palm_proto::types::message::MAX_STAGES
+        {
             let text = format!("a pipeline of {} stages", self.pipeline.len());
-            return Err(failed(palm_proto::types::message::CallFailure::new(CallErrorKind::BadMessage, text)));
+            return Err(failed(palm_proto::types::message::CallFailure::new(
+                CallErrorKind::BadMessage,
+                text,
+            )));
         }
         let messages = messages.map(Into::into);
-        let running = RunningJob::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
-        let progress = Progress { counts: running.progress(), started: Instant::now() };
-        Ok(JobResults { running: Box::pin(running), progress })
+        let running =
+            RunningJob::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
+        let progress = Progress {
+            counts: running.progress(),
+            started: Instant::now(),
+        };
+        Ok(JobResults {
+            running: Box::pin(running),
+            progress,
+        })
     }
 
     /// As [`Job::run`], over an iterator.
@@ -162,7 +177,9 @@ impl Stream for JobResults {
 
 impl fmt::Debug for JobResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Results").field("progress", &self.progress).finish_non_exhaustive()
+        f.debug_struct("Results")
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
     }
 }
 
@@ -203,7 +220,8 @@ impl Progress {
     #[allow(clippy::cast_precision_loss)]
     pub fn rate(&self) -> f64 {
         let counts = *lock(&self.counts);
-        (counts.done + counts.failed) as f64 / self.started.elapsed().as_secs_f64().max(f64::EPSILON)
+        (counts.done + counts.failed) as f64
+            / self.started.elapsed().as_secs_f64().max(f64::EPSILON)
     }
 }
 
@@ -239,8 +257,15 @@ impl JobError {
 
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at stage {}: {}", self.kind(), self.stage(), self.message())?;
-        self.server().map_or(Ok(()), |uuid| write!(f, " (server {uuid})"))
+        write!(
+            f,
+            "{} at stage {}: {}",
+            self.kind(),
+            self.stage(),
+            self.message()
+        )?;
+        self.server()
+            .map_or(Ok(()), |uuid| write!(f, " (server {uuid})"))
     }
 }
 

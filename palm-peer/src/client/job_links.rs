@@ -79,7 +79,11 @@ impl Links {
         }
         self.watched.clear();
         if busy {
-            self.watched.extend(self.kept.iter().map(|(instance, link)| (*instance, link.watch())));
+            self.watched.extend(
+                self.kept
+                    .iter()
+                    .map(|(instance, link)| (*instance, link.watch())),
+            );
         }
     }
 
@@ -102,7 +106,9 @@ impl Links {
     pub(crate) fn prepare<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
         for instance in instances {
             if !self.watch(instance.uuid) && self.prepared.insert(instance.uuid) {
-                self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance), Duration::ZERO).boxed());
+                self.preparing.push(
+                    prepare(Arc::clone(&self.mesh), Arc::clone(instance), Duration::ZERO).boxed(),
+                );
             }
         }
     }
@@ -112,11 +118,20 @@ impl Links {
         if self.open(instance).is_some() {
             return true;
         }
-        let Some(link) = self.mesh.open_link(instance) else { return false };
+        let Some(link) = self.mesh.open_link(instance) else {
+            return false;
+        };
         let fate = link.fate();
         self.ends.push(
             link.broken()
-                .map(move |()| (instance, LinkEnd::Broken { closed_by_goodbye: fate.closed_by_goodbye() }))
+                .map(move |()| {
+                    (
+                        instance,
+                        LinkEnd::Broken {
+                            closed_by_goodbye: fate.closed_by_goodbye(),
+                        },
+                    )
+                })
                 .boxed(),
         );
         if self.busy {
@@ -136,7 +151,14 @@ impl Links {
     /// How many entries there are in all that is remembered of instances.
     #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
-        let Self { kept, watched, preparing, prepared, ends, .. } = self;
+        let Self {
+            kept,
+            watched,
+            preparing,
+            prepared,
+            ends,
+            ..
+        } = self;
         kept.len() + watched.len() + preparing.len() + prepared.len() + ends.len()
     }
 
@@ -153,12 +175,24 @@ impl Links {
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         };
-        if end != LinkEnd::Unresponsive && self.kept.get(&instance).is_some_and(|link| link.is_broken()) {
+        if end != LinkEnd::Unresponsive
+            && self
+                .kept
+                .get(&instance)
+                .is_some_and(|link| link.is_broken())
+        {
             self.kept.remove(&instance);
             self.watched.remove(&instance);
         }
-        let closed_by_goodbye = end == LinkEnd::Broken { closed_by_goodbye: true };
-        Poll::Ready(if closed_by_goodbye { LinkEvent::ClosedByGoodbye } else { LinkEvent::Gone(instance) })
+        let closed_by_goodbye = end
+            == LinkEnd::Broken {
+                closed_by_goodbye: true,
+            };
+        Poll::Ready(if closed_by_goodbye {
+            LinkEvent::ClosedByGoodbye
+        } else {
+            LinkEvent::Gone(instance)
+        })
     }
 
     /// Handles the end of an attempt to open a link. It is tried again while the instance is published.
@@ -168,7 +202,8 @@ impl Links {
             return LinkEvent::Open;
         }
         if self.mesh.directory().contains(instance.uuid) {
-            self.preparing.push(prepare(Arc::clone(&self.mesh), Arc::clone(instance), AGAIN).boxed());
+            self.preparing
+                .push(prepare(Arc::clone(&self.mesh), Arc::clone(instance), AGAIN).boxed());
         } else {
             self.prepared.remove(&instance.uuid);
         }
@@ -180,7 +215,9 @@ impl Links {
 async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> Arc<Instance> {
     timer::sleep(pause).await;
     // A message that needs the link fails with the reason, so it must not wait longer than this.
-    let _ = mesh.link_to(&instance, Instant::now() + OPEN_WITHIN * 2).await;
+    let _ = mesh
+        .link_to(&instance, Instant::now() + OPEN_WITHIN * 2)
+        .await;
     instance
 }
 
@@ -188,5 +225,16 @@ async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> A
 /// goodbye nothing is lost with it.
 fn check_liveness(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, LinkEnd)> {
     let answers = failure_detector::answers(instance, link);
-    answers.map(move |answers| (instance, if answers { LinkEnd::Alive } else { LinkEnd::Unresponsive })).boxed()
+    answers
+        .map(move |answers| {
+            (
+                instance,
+                if answers {
+                    LinkEnd::Alive
+                } else {
+                    LinkEnd::Unresponsive
+                },
+            )
+        })
+        .boxed()
 }

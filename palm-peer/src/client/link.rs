@@ -110,7 +110,10 @@ impl Link {
 
     /// Checks whether the connection still works while something is outstanding, and breaks the link when it does not. Ends with the
     /// link; must be run in the background.
-    pub(crate) fn watching(self: &Arc<Self>, place: Where) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn watching(
+        self: &Arc<Self>,
+        place: Where,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let ending = BreakOnDrop(Arc::downgrade(self));
         let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.pulse), place);
         // A link that is no longer watched could stay dead unnoticed.
@@ -149,14 +152,20 @@ impl Link {
         let header = request.encode();
         if header.len() > message::MAX_HEADER_BYTES {
             // The server would not read such a header, and would answer without the index that identifies the request.
-            let text = format!("header of {} bytes, {} at most", header.len(), message::MAX_HEADER_BYTES);
+            let text = format!(
+                "header of {} bytes, {} at most",
+                header.len(),
+                message::MAX_HEADER_BYTES
+            );
             return Err(CallFailure::new(CallErrorKind::BadMessage, text));
         }
         let (tx, reply) = oneshot::channel();
         let unreachable = |text: &str| CallFailure::new(CallErrorKind::Unreachable, text);
         let alone = {
             let mut pending = self.lock();
-            let pending = pending.as_mut().ok_or_else(|| unreachable("the connection is broken"))?;
+            let pending = pending
+                .as_mut()
+                .ok_or_else(|| unreachable("the connection is broken"))?;
             pending.register(idx, tx);
             pending.in_flight() == 1
         };
@@ -167,7 +176,10 @@ impl Link {
             calls.unregister(idx);
         }
         sent?;
-        let forget = Forget { link: Arc::clone(self), idx: Some(idx) };
+        let forget = Forget {
+            link: Arc::clone(self),
+            idx: Some(idx),
+        };
         self.pulse.stir();
         Ok(async move {
             // Moves the whole value into the future, not only the field.
@@ -184,7 +196,10 @@ impl Link {
     /// then no function ran.
     pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, CallFailure> {
         if self.is_broken() {
-            return Err(CallFailure::new(CallErrorKind::Unreachable, "the connection is broken"));
+            return Err(CallFailure::new(
+                CallErrorKind::Unreachable,
+                "the connection is broken",
+            ));
         }
         self.hand_over(&[request.encode().into(), payload], false)?;
         Ok(self.pulse.sent_unanswered())
@@ -198,7 +213,10 @@ impl Link {
     fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), CallFailure> {
         let closed_by_goodbye = lock(&self.closed_by_goodbye);
         if *closed_by_goodbye {
-            return Err(CallFailure::new(CallErrorKind::Unreachable, "the server is leaving"));
+            return Err(CallFailure::new(
+                CallErrorKind::Unreachable,
+                "the server is leaving",
+            ));
         }
         self.sender.send(frames, alone).map_err(|error| {
             self.end();
@@ -217,7 +235,9 @@ impl Link {
         if !std::mem::replace(&mut *closed_by_goodbye, true) {
             self.pulse.part();
             // If the connection is gone, the server does not wait for the answer.
-            let _ = self.sender.send(&[message::encode_goodbye_ack(self.client).into()], false);
+            let _ = self
+                .sender
+                .send(&[message::encode_goodbye_ack(self.client).into()], false);
             self.pulse.sent_unanswered();
         }
     }
@@ -240,7 +260,11 @@ impl Link {
             self.part();
             return Some(false);
         }
-        let payload = if frames.len() > 1 { frames.swap_remove(1) } else { Bytes::new() };
+        let payload = if frames.len() > 1 {
+            frames.swap_remove(1)
+        } else {
+            Bytes::new()
+        };
         if let Some(job) = answer.job {
             return Some(self.jobs.deliver(job, Reply { answer, payload }));
         }
@@ -273,7 +297,11 @@ struct Forget {
 impl Drop for Forget {
     fn drop(&mut self) {
         if let Some(idx) = self.idx
-            && self.link.lock().as_mut().is_some_and(|calls| calls.discard(idx))
+            && self
+                .link
+                .lock()
+                .as_mut()
+                .is_some_and(|calls| calls.discard(idx))
         {
             // Its answer, which would have shown that the connection works, is no longer expected.
             self.link.pulse.sent_unanswered();
@@ -299,7 +327,10 @@ async fn receive(
         let Some(frames) = frames else { break };
         let Some(link) = link.upgrade() else { break };
         // A server that sends garbage, or floods us with unsolicited answers, is broken or hostile.
-        if !link.handle_frames(frames).is_some_and(|asked_for| unsolicited.count(asked_for, Instant::now())) {
+        if !link
+            .handle_frames(frames)
+            .is_some_and(|asked_for| unsolicited.count(asked_for, Instant::now()))
+        {
             break;
         }
         if unsolicited.should_yield() {

@@ -38,7 +38,11 @@ pub(crate) struct LinkPool {
 impl LinkPool {
     /// No links yet. Answers to jobs go to `jobs`.
     pub(crate) fn new(dialer: Dialer, jobs: ReplyRouter) -> Self {
-        Self { dialer, jobs, slots: Mutex::default() }
+        Self {
+            dialer,
+            jobs,
+            slots: Mutex::default(),
+        }
     }
 
     /// How many servers it remembers.
@@ -63,7 +67,12 @@ impl LinkPool {
 
     /// How many requests to a server wait for their answers.
     pub(crate) fn in_flight(&self, server: Uuid) -> usize {
-        self.slot(server).map_or(0, |slot| slot.state().link.as_ref().map_or(0, |(_, link)| link.in_flight()))
+        self.slot(server).map_or(0, |slot| {
+            slot.state()
+                .link
+                .as_ref()
+                .map_or(0, |(_, link)| link.in_flight())
+        })
     }
 
     /// The link to an instance, opened within `time` if need be. Of several callers, one opens it. It is kept while `keep` says so:
@@ -85,12 +94,20 @@ impl LinkPool {
         if let Some(link) = slot.open_link() {
             return Ok(link);
         }
-        slot.open(&self.dialer, instance, time, self.jobs.clone()).await
+        slot.open(&self.dialer, instance, time, self.jobs.clone())
+            .await
     }
 
     /// Opens another link to a server, whether or not there is one; it is not kept unless [`LinkPool::keep`] says so.
-    pub(crate) async fn dial(&self, server: Uuid, endpoint: &str, time: Duration) -> Result<Arc<Link>, OpenError> {
-        self.dialer.open_for_jobs(endpoint, server, time, self.jobs.clone()).await
+    pub(crate) async fn dial(
+        &self,
+        server: Uuid,
+        endpoint: &str,
+        time: Duration,
+    ) -> Result<Arc<Link>, OpenError> {
+        self.dialer
+            .open_for_jobs(endpoint, server, time, self.jobs.clone())
+            .await
     }
 
     /// Keeps a link in the place of the one before, which ends with the last request under way over it.
@@ -101,16 +118,22 @@ impl LinkPool {
 
     /// Returns whether the last attempt to reach an instance failed. If so, it is retried in the background.
     pub(crate) fn is_failing(&self, instance: &Arc<Instance>) -> bool {
-        let Some(slot) = self.slot(instance.uuid) else { return false };
+        let Some(slot) = self.slot(instance.uuid) else {
+            return false;
+        };
         if !slot.state().is_failing() {
             return false;
         }
         if slot.should_reopen() {
-            let (dialer, jobs, instance) = (self.dialer.clone(), self.jobs.clone(), Arc::clone(instance));
+            let (dialer, jobs, instance) =
+                (self.dialer.clone(), self.jobs.clone(), Arc::clone(instance));
             let reopening = Reopening(slot);
             executor::spawn(Name::LinkReopen, async move {
                 // The slot stores the outcome.
-                let _ = reopening.0.open(&dialer, &instance, OPEN_WITHIN, jobs).await;
+                let _ = reopening
+                    .0
+                    .open(&dialer, &instance, OPEN_WITHIN, jobs)
+                    .await;
             });
         }
         true
@@ -118,13 +141,20 @@ impl LinkPool {
 
     /// Whether this process had a link to a server at this endpoint.
     pub(crate) fn was_at(&self, server: Uuid, endpoint: &str) -> bool {
-        self.slot(server).is_some_and(|slot| slot.state().link.as_ref().is_some_and(|(at, _)| at == endpoint))
+        self.slot(server).is_some_and(|slot| {
+            slot.state()
+                .link
+                .as_ref()
+                .is_some_and(|(at, _)| at == endpoint)
+        })
     }
 
     /// Takes in that the link to a server at this endpoint has ended, once. Returns how long to wait before looking why: not at all at
     /// first, longer for a server that ends each of its links.
     pub(crate) fn take_end(&self, server: Uuid, endpoint: &str) -> Option<Duration> {
-        self.slot(server)?.state().take_end(endpoint, Instant::now())
+        self.slot(server)?
+            .state()
+            .take_end(endpoint, Instant::now())
     }
 
     /// Forgets a server. Returns the link there, if something could be sent over it; answers under way keep it until they are in.
@@ -149,7 +179,10 @@ impl LinkPool {
 
     /// Waits until the kernels of the other servers have everything that was sent over the links.
     pub(crate) async fn flushed(&self) {
-        let links: Vec<_> = lock(&self.slots).values().filter_map(|slot| slot.open_link()).collect();
+        let links: Vec<_> = lock(&self.slots)
+            .values()
+            .filter_map(|slot| slot.open_link())
+            .collect();
         join_all(links.iter().map(|link| link.flushed())).await;
     }
 }
@@ -245,10 +278,16 @@ impl Slot {
             return Ok(link);
         }
         // A caller that waited through most of an attempt does not repeat it: many would wait for each other in turn.
-        if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= began + time / 2 && failed.time >= time) {
+        if let Some(failed) = failed
+            .as_ref()
+            .filter(|failed| failed.at >= began + time / 2 && failed.time >= time)
+        {
             return Err(failed.error.clone());
         }
-        match dialer.open_for_jobs(&instance.endpoint, instance.uuid, time, jobs).await {
+        match dialer
+            .open_for_jobs(&instance.endpoint, instance.uuid, time, jobs)
+            .await
+        {
             Ok(link) => {
                 self.state().opened(&instance.endpoint, Arc::clone(&link));
                 Ok(link)
@@ -256,7 +295,11 @@ impl Slot {
             Err(error) => {
                 let at = Instant::now();
                 self.state().failed = Some(at);
-                *failed = Some(FailedAttempt { at, time, error: error.clone() });
+                *failed = Some(FailedAttempt {
+                    at,
+                    time,
+                    error: error.clone(),
+                });
                 Err(error)
             }
         }

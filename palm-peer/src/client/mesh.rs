@@ -80,7 +80,8 @@ impl Mesh {
             watching: Mutex::new(None),
         });
         let (discovery, listed) = Discovery::new(folder.clone(), ttl);
-        let (client, learning, watched) = (Arc::downgrade(&mesh), Arc::clone(&discovery), etcd.clone());
+        let (client, learning, watched) =
+            (Arc::downgrade(&mesh), Arc::clone(&discovery), etcd.clone());
         let learning = move || Arc::clone(&learning).run(Weak::clone(&client), watched.clone());
         *lock(&mesh.watching) = Some(etcd.keep(supervisor, Name::Directory, learning));
         let refused = refusal(&etcd, folder);
@@ -93,7 +94,10 @@ impl Mesh {
                     "etcd at {endpoints} did not tell what can be reached within {time:?}: {}",
                     discovery.last_error()
                 );
-                Err(Error::new(ErrorKind::EtcdUnreachable, text.trim_end_matches([':', ' '])))
+                Err(Error::new(
+                    ErrorKind::EtcdUnreachable,
+                    text.trim_end_matches([':', ' ']),
+                ))
             }
         }
     }
@@ -143,14 +147,25 @@ impl Mesh {
         payload: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, FailedCall> {
-        self.check_size(&payload).map_err(|failure| FailedCall { failure, server: None })?;
+        self.check_size(&payload).map_err(|failure| FailedCall {
+            failure,
+            server: None,
+        })?;
         let mut call = Call::new(deadline);
         loop {
             let able = self.resolve(&request.pipeline[0]);
-            match call.next(Instant::now(), able, |open| self.choose(open), fastrand::f64()) {
+            match call.next(
+                Instant::now(),
+                able,
+                |open| self.choose(open),
+                fastrand::f64(),
+            ) {
                 Next::Fail(failure) => return Err(failure),
                 Next::Wait(until) => timer::sleep_until(until).await,
-                Next::Attempt(instance) => match self.try_at(&instance, &mut request, &payload, deadline).await {
+                Next::Attempt(instance) => match self
+                    .try_at(&instance, &mut request, &payload, deadline)
+                    .await
+                {
                     Ok(reply) => return Ok(reply.payload),
                     Err(error) => call.attempt_failed(instance.uuid, error)?,
                 },
@@ -183,10 +198,18 @@ impl Mesh {
     }
 
     /// Returns the link to an instance, after opening it if necessary. Fails when it cannot be opened in time.
-    pub(crate) async fn link_to(&self, instance: &Instance, deadline: Instant) -> Result<Arc<Link>, OpenError> {
-        let time = deadline.saturating_duration_since(Instant::now()).min(OPEN_WITHIN);
+    pub(crate) async fn link_to(
+        &self,
+        instance: &Instance,
+        deadline: Instant,
+    ) -> Result<Arc<Link>, OpenError> {
+        let time = deadline
+            .saturating_duration_since(Instant::now())
+            .min(OPEN_WITHIN);
         // The place of one that is no longer published would stay: places are removed after they are gone from the directory.
-        self.links.link_to(instance, time, || self.directory().contains(instance.uuid)).await
+        self.links
+            .link_to(instance, time, || self.directory().contains(instance.uuid))
+            .await
     }
 
     async fn try_at(
@@ -196,13 +219,21 @@ impl Mesh {
         payload: &Bytes,
         deadline: Instant,
     ) -> Result<Reply, AttemptError> {
-        let link = self.link_to(instance, deadline).await.map_err(|error| AttemptError::NotConnected {
-            failure: CallFailure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint)),
-            retry_takes: error.is_passing().then_some(OPEN_WITHIN),
-        })?;
+        let link =
+            self.link_to(instance, deadline)
+                .await
+                .map_err(|error| AttemptError::NotConnected {
+                    failure: CallFailure::new(
+                        CallErrorKind::Unreachable,
+                        format!("{}: {error}", instance.endpoint),
+                    ),
+                    retry_takes: error.is_passing().then_some(OPEN_WITHIN),
+                })?;
         request.route = vec![instance.uuid];
         request.give_time(deadline.saturating_duration_since(Instant::now()));
-        let reply = link.request(request, payload.clone()).map_err(AttemptError::NotSent)?;
+        let reply = link
+            .request(request, payload.clone())
+            .map_err(AttemptError::NotSent)?;
         match timer::timeout_at(deadline, reply).await {
             Err(Elapsed) => Err(AttemptError::TimedOut),
             Ok(Err(Broken)) => Err(AttemptError::ConnectionLost),
@@ -234,15 +265,22 @@ impl KeepsDirectory for Mesh {
             }
             removed.retain(|uuid| !directory.contains(*uuid));
         }
-        for link in removed.into_iter().filter_map(|uuid| self.links.remove(uuid)) {
+        for link in removed
+            .into_iter()
+            .filter_map(|uuid| self.links.remove(uuid))
+        {
             // The server may be leaving and still read our messages: if we closed the connection, its goodbye would cause a reset,
             // and messages that it has not read would be lost.
             executor::spawn(Name::OldLink, async move {
                 let _ = timer::timeout(KEPT_FOR, link.broken()).await;
             });
         }
-        let is_there =
-            |listener: &mut mpsc::Sender<()>| listener.try_send(()).err().is_none_or(|error| error.is_full());
+        let is_there = |listener: &mut mpsc::Sender<()>| {
+            listener
+                .try_send(())
+                .err()
+                .is_none_or(|error| error.is_full())
+        };
         lock(&self.listeners).retain_mut(is_there);
     }
 }
@@ -266,8 +304,11 @@ mod tests {
     #[test]
     fn a_wrong_password_is_reported_at_once() {
         let etcd = Etcd::start();
-        for args in [&["user", "add", "root:secret"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
-        {
+        for args in [
+            &["user", "add", "root:secret"][..],
+            &["user", "grant-role", "root", "root"],
+            &["auth", "enable"],
+        ] {
             etcd.etcdctl(args);
         }
         let user = Some(("root".to_owned(), "wrong".to_owned()));
@@ -275,16 +316,28 @@ mod tests {
         let began = Instant::now();
         let error = block_on(Client::connect(config)).expect_err("a wrong password");
         assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
-        assert!(began.elapsed() < Duration::from_secs(8), "join_timeout is 10 s; it took {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "join_timeout is 10 s; it took {:?}",
+            began.elapsed()
+        );
     }
 
     #[test]
     fn an_outage_names_all_endpoints() {
-        let etcd = [(); 3].map(|()| format!("http://127.0.0.1:{}", free_port())).to_vec();
+        let etcd = [(); 3]
+            .map(|()| format!("http://127.0.0.1:{}", free_port()))
+            .to_vec();
         let join_timeout = Duration::from_millis(500);
-        let config = Config::default().etcd(etcd.clone()).join_timeout(join_timeout);
+        let config = Config::default()
+            .etcd(etcd.clone())
+            .join_timeout(join_timeout);
         let error = block_on(Client::connect(config)).expect_err("nobody listens there");
         assert_eq!(error.kind(), ErrorKind::EtcdUnreachable, "{error}");
-        assert!(etcd.iter().all(|endpoint| error.to_string().contains(endpoint)), "{error}");
+        assert!(
+            etcd.iter()
+                .all(|endpoint| error.to_string().contains(endpoint)),
+            "{error}"
+        );
     }
 }

@@ -49,7 +49,9 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("uuid", &self.mesh.uuid).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("uuid", &self.mesh.uuid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +69,9 @@ impl Client {
         let credentials = crate::config::tls::credentials(&config, files.as_ref(), None)?;
         let etcd = crate::config::etcd::start("palm-client", &config, files.as_ref())?;
         let dialer = Dialer::new(Uuid::new_v4(), &config, credentials);
-        Ok(Self { mesh: Mesh::connect(etcd, config, dialer, &Supervisor::unattended()).await? })
+        Ok(Self {
+            mesh: Mesh::connect(etcd, config, dialer, &Supervisor::unattended()).await?,
+        })
     }
 
     /// Returns the client's uuid.
@@ -87,20 +91,33 @@ impl Client {
     /// # Errors
     /// See [`CallErrorKind`](crate::CallErrorKind); for unknown names the call fails at once, and the message names the known ones.
     pub fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Call<'_> {
-        Call { client: self, request: Request::call(target), payload: payload.into(), time: self.mesh.config.timeout }
+        Call {
+            client: self,
+            request: Request::call(target),
+            payload: payload.into(),
+            time: self.mesh.config.timeout,
+        }
     }
 
     /// Streams messages through these functions, one after the other: see [`Job`].
     pub fn job<T: Into<String>>(&self, pipeline: impl IntoIterator<Item = T>) -> Job {
-        Job::new(Arc::clone(&self.mesh), pipeline.into_iter().map(Into::into).collect())
+        Job::new(
+            Arc::clone(&self.mesh),
+            pipeline.into_iter().map(Into::into).collect(),
+        )
     }
 
     /// Returns the reachable servers by name, each with the functions of its instances and the number of instances.
     #[must_use]
     pub fn reachable(&self) -> Vec<ServerSummary> {
         let directory = self.mesh.directory();
-        let reachable =
-            directory.summary().map(|(server, functions, instances)| ServerSummary { server, functions, instances });
+        let reachable = directory
+            .summary()
+            .map(|(server, functions, instances)| ServerSummary {
+                server,
+                functions,
+                instances,
+            });
         reachable.collect()
     }
 }
@@ -147,7 +164,11 @@ impl<'a> IntoFuture for Call<'a> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let deadline = Instant::now() + self.time;
-            let called = self.client.mesh.call(self.request, self.payload, deadline).await;
+            let called = self
+                .client
+                .mesh
+                .call(self.request, self.payload, deadline)
+                .await;
             called.map_err(CallError::of_call)
         })
     }

@@ -74,7 +74,10 @@ mod tests {
     fn reply(idx: u64) -> Reply {
         let mut answer = Answer::greeting(Uuid::nil());
         answer.idx = Some(idx);
-        Reply { answer, payload: Bytes::new() }
+        Reply {
+            answer,
+            payload: Bytes::new(),
+        }
     }
 
     #[test]
@@ -85,7 +88,10 @@ mod tests {
         router.register(job, 7);
         router.register(job, 7);
         router.register(job, 8);
-        assert_eq!([7, 7, 7, 8, 8].map(|idx| router.deliver(job, reply(idx))), [true, true, false, true, false]);
+        assert_eq!(
+            [7, 7, 7, 8, 8].map(|idx| router.deliver(job, reply(idx))),
+            [true, true, false, true, false]
+        );
         let mut count = 0;
         while answers.try_recv().is_ok() {
             count += 1;
@@ -100,7 +106,10 @@ mod tests {
         router.unregister(job, 2);
         router.register(job, 3);
         router.close(job);
-        assert_eq!([1, 1, 3, 3].map(|idx| router.deliver(job, reply(idx))), [true, true, true, false]);
+        assert_eq!(
+            [1, 1, 3, 3].map(|idx| router.deliver(job, reply(idx))),
+            [true, true, true, false]
+        );
         assert!(answers.try_recv().is_err());
     }
 }

@@ -7,7 +7,10 @@ use crate::{
     sync::lock,
 };
 use bytes::Bytes;
-use futures::{FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture,
+    stream::FuturesUnordered,
+};
 use palm_proto::{
     directory::Able,
     job::{Action, Counts, Detours, Event, Job, Limits, MessageError, Outcome},
@@ -70,9 +73,17 @@ impl<S> Drop for RunningJob<S> {
 
 impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Starts a job. Fails when a stage has no reachable instance.
-    pub(crate) fn start(mesh: Arc<Mesh>, pipeline: Vec<String>, limits: Limits, input: S) -> Result<Self, CallFailure> {
+    pub(crate) fn start(
+        mesh: Arc<Mesh>,
+        pipeline: Vec<String>,
+        limits: Limits,
+        input: S,
+    ) -> Result<Self, CallFailure> {
         let directory = mesh.directory().version();
-        let able = pipeline.iter().map(|target| mesh.resolve(target)).collect::<Result<_, _>>()?;
+        let able = pipeline
+            .iter()
+            .map(|target| mesh.resolve(target))
+            .collect::<Result<_, _>>()?;
         let id = Uuid::new_v4();
         let mut running = Self {
             answers: mesh.jobs.open(id),
@@ -110,13 +121,31 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Carries out actions, and those that follow from them, in a loop instead of by recursion: as many may follow as messages wait.
     fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
-        while let Some(Action::Send { idx, payload, deadline, avoid }) = actions.pop_front() {
+        while let Some(Action::Send {
+            idx,
+            payload,
+            deadline,
+            avoid,
+        }) = actions.pop_front()
+        {
             let sent = match self.mesh.check_size(&payload) {
                 Ok(()) => match self.choose_route(avoid) {
-                    Ok(route) => self.send(Waiting { idx, payload, deadline, route }),
+                    Ok(route) => self.send(Waiting {
+                        idx,
+                        payload,
+                        deadline,
+                        route,
+                    }),
                     Err(fault) => Some(Event::NotSent { idx, fault }),
                 },
-                Err(failure) => Some(Event::NotSent { idx, fault: MessageError { failure, stage: 0, server: None } }),
+                Err(failure) => Some(Event::NotSent {
+                    idx,
+                    fault: MessageError {
+                        failure,
+                        stage: 0,
+                        server: None,
+                    },
+                }),
             };
             if let Some(event) = sent {
                 actions.extend(self.job.handle(event, Instant::now()));
@@ -130,19 +159,34 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         let mut route: Vec<Arc<Instance>> = Vec::with_capacity(self.able.len());
         for stage in 0..self.able.len() {
             let before = route.last().map(|instance| instance.uuid);
-            let detour =
-                |instance: &Instance| before.is_some_and(|before| self.detours.is_known(before, instance.uuid, now));
-            route.push(self.choose_instance(stage, |instance| avoid == Some(instance.uuid) || detour(instance))?);
+            let detour = |instance: &Instance| {
+                before.is_some_and(|before| self.detours.is_known(before, instance.uuid, now))
+            };
+            route.push(self.choose_instance(stage, |instance| {
+                avoid == Some(instance.uuid) || detour(instance)
+            })?);
         }
         Ok(route)
     }
 
-    fn choose_instance(&self, stage: usize, avoid: impl Fn(&Instance) -> bool) -> Result<Arc<Instance>, MessageError> {
+    fn choose_instance(
+        &self,
+        stage: usize,
+        avoid: impl Fn(&Instance) -> bool,
+    ) -> Result<Arc<Instance>, MessageError> {
         // A message for an instance without a link would have to wait; the link of a new one is ready soon.
-        let able = if self.ready[stage].is_empty() { &self.able[stage][..] } else { &self.ready[stage][..] };
+        let able = if self.ready[stage].is_empty() {
+            &self.able[stage][..]
+        } else {
+            &self.ready[stage][..]
+        };
         let open: Vec<_> = able.iter().filter(|instance| !avoid(instance)).collect();
         // The only instance is not avoided: that would mean giving up.
-        let open = if open.is_empty() { able.iter().collect() } else { open };
+        let open = if open.is_empty() {
+            able.iter().collect()
+        } else {
+            open
+        };
         let load = |i: usize| self.job.load(open[i].uuid);
         let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
         let choice = choice.ok_or_else(|| MessageError {
@@ -158,16 +202,25 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
 
     /// Sends a message. Returns the outcome, if it is known at once.
     fn send(&mut self, waiting: Waiting) -> Option<Event> {
-        if waiting.route.iter().all(|instance| self.links.open(instance.uuid).is_some()) {
+        if waiting
+            .route
+            .iter()
+            .all(|instance| self.links.open(instance.uuid).is_some())
+        {
             return Some(self.post(&waiting));
         }
         let mesh = Arc::clone(&self.mesh);
-        self.opening.push(async move { open_links(&mesh, waiting).await }.boxed());
+        self.opening
+            .push(async move { open_links(&mesh, waiting).await }.boxed());
         None
     }
 
     fn opened(&mut self, waiting: &Waiting) {
-        if waiting.route.iter().any(|instance| self.links.open(instance.uuid).is_none()) {
+        if waiting
+            .route
+            .iter()
+            .any(|instance| self.links.open(instance.uuid).is_none())
+        {
             for instance in &waiting.route {
                 self.links.watch(instance.uuid);
             }
@@ -181,9 +234,19 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         let route: Vec<Uuid> = waiting.route.iter().map(|instance| instance.uuid).collect();
         let idx = waiting.idx;
         // A link that broke a moment ago could not carry the answer, and its end may have been reported already.
-        if let Some(stage) = route.iter().position(|instance| !self.links.keeps(*instance)) {
+        if let Some(stage) = route
+            .iter()
+            .position(|instance| !self.links.keeps(*instance))
+        {
             let failure = CallFailure::new(CallErrorKind::Unreachable, "the connection is broken");
-            return Event::NotSent { idx, fault: MessageError { failure, stage, server: Some(route[stage]) } };
+            return Event::NotSent {
+                idx,
+                fault: MessageError {
+                    failure,
+                    stage,
+                    server: Some(route[stage]),
+                },
+            };
         }
         let mut request = Request::call(String::new());
         request.pipeline.clone_from(&self.pipeline);
@@ -199,28 +262,50 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         self.mesh.jobs.register(self.id, idx);
         let posted = match self.links.open(route[0]) {
             Some(link) => link.post(&request, waiting.payload.clone()).map(drop),
-            None => Err(CallFailure::new(CallErrorKind::Unreachable, "the connection is broken")),
+            None => Err(CallFailure::new(
+                CallErrorKind::Unreachable,
+                "the connection is broken",
+            )),
         };
         match posted {
             Ok(()) => Event::Sent { idx, route },
             Err(failure) => {
                 self.mesh.jobs.unregister(self.id, idx);
-                Event::NotSent { idx, fault: MessageError { failure, stage: 0, server: Some(route[0]) } }
+                Event::NotSent {
+                    idx,
+                    fault: MessageError {
+                        failure,
+                        stage: 0,
+                        server: Some(route[0]),
+                    },
+                }
             }
         }
     }
 
     /// Opens missing links, and collects the instances that messages can be sent to at once.
     fn links_changed(&mut self) {
-        self.links.prepare(self.able.iter().flat_map(|able| able.iter()));
-        let ready =
-            |able: &Able| able.iter().filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some()).cloned().collect();
+        self.links
+            .prepare(self.able.iter().flat_map(|able| able.iter()));
+        let ready = |able: &Able| {
+            able.iter()
+                .filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some())
+                .cloned()
+                .collect()
+        };
         self.ready = self.able.iter().map(ready).collect();
         let later_stages = self.able.iter().zip(&self.ready).skip(1);
-        let missing = later_stages.flat_map(|(able, ready)| able.iter().filter(|instance| !ready.contains(instance)));
-        self.unreachable = missing.map(|instance| instance.uuid).take(MAX_AVOIDED).collect();
-        for (stage, instance) in
-            self.able.iter().enumerate().flat_map(|(stage, able)| able.iter().map(move |i| (stage, i)))
+        let missing = later_stages
+            .flat_map(|(able, ready)| able.iter().filter(|instance| !ready.contains(instance)));
+        self.unreachable = missing
+            .map(|instance| instance.uuid)
+            .take(MAX_AVOIDED)
+            .collect();
+        for (stage, instance) in self
+            .able
+            .iter()
+            .enumerate()
+            .flat_map(|(stage, able)| able.iter().map(move |i| (stage, i)))
         {
             let stages = self.stages.entry(instance.uuid).or_default();
             if !stages.contains(&stage) {
@@ -236,9 +321,11 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         }
         let ending: Outcome = match reply.answer.error {
             None => Ok(reply.payload),
-            Some(failure) => {
-                Err(MessageError { failure, stage: reply.answer.stage.unwrap_or(0), server: Some(reply.answer.server) })
-            }
+            Some(failure) => Err(MessageError {
+                failure,
+                stage: reply.answer.stage.unwrap_or(0),
+                server: Some(reply.answer.server),
+            }),
         };
         self.event(Event::Answered { idx, ending });
     }
@@ -248,18 +335,33 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         self.detours.add(by, rerouted.from, Instant::now());
         self.event(Event::Rerouted { idx, rerouted });
         // The end of its link was reported before the message went there.
-        if let Some(instance) = rerouted.to.filter(|instance| !self.links.tells_of(*instance)) {
-            self.event(Event::Gone { instance, stages: Vec::new() });
+        if let Some(instance) = rerouted
+            .to
+            .filter(|instance| !self.links.tells_of(*instance))
+        {
+            self.event(Event::Gone {
+                instance,
+                stages: Vec::new(),
+            });
         }
     }
 
     /// Handles a change of the directory: new instances get messages at once; the liveness of instances that are no longer published is
     /// checked. A leaving server answers until it is done.
     fn directory_changed(&mut self) {
-        let uuids = |able: &[Able]| able.iter().flat_map(|able| able.iter()).map(|instance| instance.uuid).collect();
+        let uuids = |able: &[Able]| {
+            able.iter()
+                .flat_map(|able| able.iter())
+                .map(|instance| instance.uuid)
+                .collect()
+        };
         let before: HashSet<Uuid> = uuids(&self.able);
         self.directory = self.mesh.directory().version();
-        self.able = self.pipeline.iter().map(|target| self.mesh.resolve(target).unwrap_or_default()).collect();
+        self.able = self
+            .pipeline
+            .iter()
+            .map(|target| self.mesh.resolve(target).unwrap_or_default())
+            .collect();
         let after: HashSet<Uuid> = uuids(&self.able);
         self.links_changed();
         for instance in before.difference(&after) {
@@ -286,7 +388,10 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             any = true;
             match opened {
                 Ok(()) => self.opened(&waiting),
-                Err(fault) => self.event(Event::NotSent { idx: waiting.idx, fault }),
+                Err(fault) => self.event(Event::NotSent {
+                    idx: waiting.idx,
+                    fault,
+                }),
             }
         }
         while let Poll::Ready(news) = self.links.poll_news(cx) {
@@ -300,7 +405,10 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
                     self.event(Event::Gone { instance, stages });
                 }
                 // Only messages that are known to have gone there: it may not have taken over others.
-                LinkEvent::Unreachable(instance) => self.event(Event::Gone { instance, stages: Vec::new() }),
+                LinkEvent::Unreachable(instance) => self.event(Event::Gone {
+                    instance,
+                    stages: Vec::new(),
+                }),
             }
             self.forget_stages();
         }
@@ -309,15 +417,21 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
 
     /// Removes the stages of all instances that are neither linked nor published: nothing more is reported about them.
     fn forget_stages(&mut self) {
-        self.stages.retain(|instance, _| self.links.tells_of(*instance));
+        self.stages
+            .retain(|instance, _| self.links.tells_of(*instance));
     }
 
     fn let_time_pass(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.job.deadline() else { return false };
+        let Some(deadline) = self.job.deadline() else {
+            return false;
+        };
         if self.timer.as_ref().is_none_or(|(at, _)| *at != deadline) {
             self.timer = Some((deadline, timer::sleep_until(deadline)));
         }
-        let due = self.timer.as_mut().is_some_and(|(_, sleep)| sleep.poll_unpin(cx).is_ready());
+        let due = self
+            .timer
+            .as_mut()
+            .is_some_and(|(_, sleep)| sleep.poll_unpin(cx).is_ready());
         if due {
             self.timer = None;
             let actions = self.job.tick(Instant::now());
@@ -376,8 +490,15 @@ async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), Messa
     let mut opened = Ok(());
     for (stage, instance) in waiting.route.iter().enumerate() {
         if let Err(error) = mesh.link_to(instance, waiting.deadline).await {
-            let failure = CallFailure::new(CallErrorKind::Unreachable, format!("{}: {error}", instance.endpoint));
-            opened = Err(MessageError { failure, stage, server: Some(instance.uuid) });
+            let failure = CallFailure::new(
+                CallErrorKind::Unreachable,
+                format!("{}: {error}", instance.endpoint),
+            );
+            opened = Err(MessageError {
+                failure,
+                stage,
+                server: Some(instance.uuid),
+            });
             break;
         }
     }

@@ -39,8 +39,12 @@ pub(crate) async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Dura
     let mut request = Request::call(format!("{witness}.{PROBE}"));
     request.route = vec![witness];
     request.give_time(time);
-    let Ok(reply) = link.request(&mut request, Bytes::from(about.to_string())) else { return Testimony::None };
-    let Ok(Ok(reply)) = timer::timeout(time, reply).await else { return Testimony::None };
+    let Ok(reply) = link.request(&mut request, Bytes::from(about.to_string())) else {
+        return Testimony::None;
+    };
+    let Ok(Ok(reply)) = timer::timeout(time, reply).await else {
+        return Testimony::None;
+    };
     if reply.answer.error.is_some() {
         return Testimony::None;
     }
@@ -52,8 +56,16 @@ pub(crate) async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Dura
 }
 
 /// Opens a link to `witness` and asks it.
-pub(crate) async fn open_and_ask(dialer: &Dialer, witness: &Record, about: Uuid, time: Duration) -> Testimony {
-    match dialer.open(&witness.endpoint(), witness.uuid, time / 2).await {
+pub(crate) async fn open_and_ask(
+    dialer: &Dialer,
+    witness: &Record,
+    about: Uuid,
+    time: Duration,
+) -> Testimony {
+    match dialer
+        .open(&witness.endpoint(), witness.uuid, time / 2)
+        .await
+    {
         Ok(link) => ask(&link, witness.uuid, about, time).await,
         Err(_) => Testimony::None,
     }
@@ -70,18 +82,30 @@ pub(crate) async fn agree_that_gone(
 ) -> Result<bool, EtcdError> {
     let folder = keys.servers();
     let found = etcd.list_latest(&folder, None, CHOSEN_FROM).await?;
-    let records = found.iter().filter_map(|kv| Record::from_entry(kv.key.strip_prefix(&folder)?, &kv.value).ok());
-    let mut others: Vec<Record> =
-        records.filter(|record| record.configured && record.uuid != about && record.uuid != dialer.me()).collect();
+    let records = found
+        .iter()
+        .filter_map(|kv| Record::from_entry(kv.key.strip_prefix(&folder)?, &kv.value).ok());
+    let mut others: Vec<Record> = records
+        .filter(|record| record.configured && record.uuid != about && record.uuid != dialer.me())
+        .collect();
     fastrand::shuffle(&mut others);
     others.truncate(ASKED);
-    let answers = join_all(others.iter().map(|witness| open_and_ask(dialer, witness, about, time))).await;
+    let answers = join_all(
+        others
+            .iter()
+            .map(|witness| open_and_ask(dialer, witness, about, time)),
+    )
+    .await;
     let tried = answers.contains(&Testimony::NotReached);
     Ok(!answers.contains(&Testimony::Reached) && (tried || others.is_empty()))
 }
 
 /// Returns the record of a server, if it is registered.
-pub(crate) async fn registered(etcd: &Etcd, keys: &Keys, uuid: Uuid) -> Result<Option<Record>, EtcdError> {
+pub(crate) async fn registered(
+    etcd: &Etcd,
+    keys: &Keys,
+    uuid: Uuid,
+) -> Result<Option<Record>, EtcdError> {
     let found = etcd.get(&keys.server(uuid)).await?;
     Ok(found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok()))
 }
@@ -99,11 +123,19 @@ pub(crate) async fn probe(
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .ok_or("the payload of _probe is the uuid of a server")?;
-    let record = registered(etcd, keys, uuid).await.map_err(|error| error.to_string())?;
+    let record = registered(etcd, keys, uuid)
+        .await
+        .map_err(|error| error.to_string())?;
     let record = record.ok_or_else(|| format!("no server {uuid} is registered"))?;
     match dialer.open(&record.endpoint(), uuid, time).await {
-        Ok(_) => Ok(Finding { reached: true, reason: String::new() }),
+        Ok(_) => Ok(Finding {
+            reached: true,
+            reason: String::new(),
+        }),
         Err(error) if error.is_local() => Err(error.to_string()),
-        Err(error) => Ok(Finding { reached: false, reason: error.to_string() }),
+        Err(error) => Ok(Finding {
+            reached: false,
+            reason: error.to_string(),
+        }),
     }
 }

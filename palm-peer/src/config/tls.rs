@@ -12,10 +12,14 @@ use std::{path::PathBuf, sync::Arc};
 
 /// Reads the TLS files, if there are any: once, because they may be pipes, and on another thread, because the disk may hang.
 pub(crate) async fn read(config: &ValidConfig) -> Result<Option<PemFiles>, Error> {
-    let Some(ca) = config.cacert.clone() else { return Ok(None) };
+    let Some(ca) = config.cacert.clone() else {
+        return Ok(None);
+    };
     let identity = config.cert.clone().zip(config.key.clone());
     let read = executor::run_blocking(move || {
-        let identity = identity.as_ref().map(|(cert, key): &(PathBuf, PathBuf)| (cert.as_path(), key.as_path()));
+        let identity = identity
+            .as_ref()
+            .map(|(cert, key): &(PathBuf, PathBuf)| (cert.as_path(), key.as_path()));
         PemFiles::read(&ca, identity)
     });
     read.await.map(Some).map_err(bad_files)
@@ -29,7 +33,8 @@ pub(crate) fn credentials(
 ) -> Result<Option<Arc<Credentials>>, Error> {
     match files {
         Some(files) if config.has_mesh_tls() => {
-            let credentials = Credentials::new(files.clone(), &config.prefix, host).map_err(bad_files)?;
+            let credentials =
+                Credentials::new(files.clone(), &config.prefix, host).map_err(bad_files)?;
             Ok(Some(Arc::new(credentials)))
         }
         _ => Ok(None),

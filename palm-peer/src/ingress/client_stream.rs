@@ -39,7 +39,11 @@ impl ClientStream {
 }
 
 impl AsyncRead for &ClientStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         match &self.tls {
             Some(tls) => Pin::new(&mut &*tls).poll_read(cx, buf),
             None => Pin::new(&mut &self.tcp).poll_read(cx, buf),
@@ -48,7 +52,11 @@ impl AsyncRead for &ClientStream {
 }
 
 impl AsyncWrite for &ClientStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &self.tls {
             Some(tls) => Pin::new(&mut &*tls).poll_write(cx, buf),
             None => Pin::new(&mut &self.tcp).poll_write(cx, buf),

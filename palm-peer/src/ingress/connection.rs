@@ -47,7 +47,10 @@ impl ConnectionPermit {
     pub(super) fn take(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, RejectReason> {
         shared.admission().enter(address)?;
         shared.metrics.opened();
-        Ok(Self { shared: Arc::clone(shared), address })
+        Ok(Self {
+            shared: Arc::clone(shared),
+            address,
+        })
     }
 }
 
@@ -76,10 +79,14 @@ impl ClientConnection {
     /// Closes the connection to the client, and half-closes the one to the inner socket, whose remaining output must be read to its
     /// end.
     fn close(&self, end: ConnectionEnd) {
-        self.permit
-            .shared
-            .table
-            .end(&self.state, if let ConnectionEnd::Refused(reason) = end { Some(reason) } else { None });
+        self.permit.shared.table.end(
+            &self.state,
+            if let ConnectionEnd::Refused(reason) = end {
+                Some(reason)
+            } else {
+                None
+            },
+        );
         self.client_stream.close();
         // It may be closed already.
         let _ = self.inner.shutdown(Shutdown::Write);
@@ -118,13 +125,19 @@ impl Rejection {
         if fd_limit::is_exhausted(error) {
             return RejectReason::Descriptors.into();
         }
-        Self { reason: RejectReason::Internal, message: format!("{what}: {error}") }
+        Self {
+            reason: RejectReason::Internal,
+            message: format!("{what}: {error}"),
+        }
     }
 }
 
 impl From<RejectReason> for Rejection {
     fn from(reason: RejectReason) -> Self {
-        Self { reason, message: String::new() }
+        Self {
+            reason,
+            message: String::new(),
+        }
     }
 }
 
@@ -146,17 +159,27 @@ impl From<TlsError> for Rejection {
             TlsErrorKind::Distrusted => RejectReason::Distrusted,
             TlsErrorKind::Broken => RejectReason::ClosedEarly,
         };
-        Self { reason, message: failure.to_string() }
+        Self {
+            reason,
+            message: failure.to_string(),
+        }
     }
 }
 
 /// Accepts a connection after its handshake, and serves it to its end.
-pub(super) async fn host(shared: Arc<Shared>, permit: ConnectionPermit, reserve: Reserve, tcp: TcpStream) {
+pub(super) async fn host(
+    shared: Arc<Shared>,
+    permit: ConnectionPermit,
+    reserve: Reserve,
+    tcp: TcpStream,
+) {
     let address = permit.address;
     let entering = enter(&shared, permit, reserve, tcp);
     pin_mut!(entering);
     // When the ingress closes, connections that are not accepted yet are refused.
-    let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else { return };
+    let Either::Left((entered, _)) = select(entering, shared.closing.clone()).await else {
+        return;
+    };
     match entered {
         Ok((connection, kept)) => carry(&shared, Arc::new(connection), kept).await,
         Err(Rejection { reason, message }) => shared.metrics.refuse(reason, address, &message),
@@ -174,7 +197,12 @@ async fn carry(shared: &Arc<Shared>, connection: Arc<ClientConnection>, kept: Ve
     shared.carry(Name::ConnectionOutward, carrying);
     let connection = CloseOnDrop(connection);
     let connection = &connection.0;
-    let mut to_server = ToServer::new(Arc::clone(connection), Arc::clone(&shared.table), shared.limits, kept);
+    let mut to_server = ToServer::new(
+        Arc::clone(connection),
+        Arc::clone(&shared.table),
+        shared.limits,
+        kept,
+    );
     let Err(end) = poll_fn(|cx| to_server.poll(cx)).await;
     connection.close(end);
 }
@@ -190,13 +218,26 @@ async fn enter(
     let id = shared.connections.fetch_add(1, Ordering::Relaxed);
     let state = shared.table.open(id);
     shared.metrics.entered();
-    let connected = timer::timeout(HANDSHAKE, connect(shared, &connection_table::identity(id), reserve)).await;
+    let connected = timer::timeout(
+        HANDSHAKE,
+        connect(shared, &connection_table::identity(id), reserve),
+    )
+    .await;
     let connected = connected.unwrap_or_else(|_| Err(late(HANDSHAKE)));
     let inner = connected.inspect_err(|_| {
         let _ = shared.table.close(&state);
     });
-    let inner = inner.map_err(|error| Rejection::own("the inner socket cannot be reached", &error))?;
-    Ok((ClientConnection { client_stream, inner, state, permit }, kept))
+    let inner =
+        inner.map_err(|error| Rejection::own("the inner socket cannot be reached", &error))?;
+    Ok((
+        ClientConnection {
+            client_stream,
+            inner,
+            state,
+            permit,
+        },
+        kept,
+    ))
 }
 
 /// Performs the handshake with the client, over TLS if it is configured. Returns the bytes that it sent after the handshake.
@@ -207,13 +248,19 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8
         None => None,
     };
     let client_stream = ClientStream::new(tcp, tls);
-    let kept = shake_hands(&client_stream, &client_stream, "ROUTER", &ASKING).await?.beyond;
+    let kept = shake_hands(&client_stream, &client_stream, "ROUTER", &ASKING)
+        .await?
+        .beyond;
     Ok((client_stream, kept))
 }
 
 /// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
 /// then waits for others, but not for ever. An inner socket that does not work any more is made anew, once.
-async fn connect(shared: &Shared, connection: &Connection, reserve: Reserve) -> io::Result<UnixStream> {
+async fn connect(
+    shared: &Shared,
+    connection: &Connection,
+    reserve: Reserve,
+) -> io::Result<UnixStream> {
     let start = Instant::now();
     let mut inner = shared.inner.lock().await;
     drop(reserve);
@@ -221,7 +268,9 @@ async fn connect(shared: &Shared, connection: &Connection, reserve: Reserve) -> 
     loop {
         let connected = timer::timeout(INNER, inner.connect(connection)).await;
         match connected.unwrap_or_else(|_| Err(late(INNER))) {
-            Err(error) if fd_limit::is_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE => {
+            Err(error)
+                if fd_limit::is_exhausted(&error) && start.elapsed() + 2 * RETRY < HANDSHAKE =>
+            {
                 shared.released().await;
             }
             // The pipe is broken when nobody receives any more.
@@ -240,5 +289,8 @@ async fn connect(shared: &Shared, connection: &Connection, reserve: Reserve) -> 
 
 /// The inner socket did not answer in time.
 fn late(time: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {time:?}"))
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("it did not answer within {time:?}"),
+    )
 }

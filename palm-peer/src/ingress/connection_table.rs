@@ -85,13 +85,25 @@ impl ConnectionTable {
     /// Creates it without connections; see [`FlowControl::new`].
     pub(super) fn new(max_unread: u64, max_total: u64) -> Self {
         let flow = FlowControl::new(max_unread, max_total);
-        Self { state: Mutex::new(State { flow, connections: HashMap::new() }), flushed: AtomicWaker::new() }
+        Self {
+            state: Mutex::new(State {
+                flow,
+                connections: HashMap::new(),
+            }),
+            flushed: AtomicWaker::new(),
+        }
     }
 
     /// Adds a connection, with a unique number.
     pub(super) fn open(&self, id: u64) -> Arc<ConnectionState> {
-        let (pong, to_server, to_client) = (Mutex::default(), AtomicWaker::new(), AtomicWaker::new());
-        let connection = Arc::new(ConnectionState { id, pong, to_server, to_client });
+        let (pong, to_server, to_client) =
+            (Mutex::default(), AtomicWaker::new(), AtomicWaker::new());
+        let connection = Arc::new(ConnectionState {
+            id,
+            pong,
+            to_server,
+            to_client,
+        });
         let mut state = lock(&self.state);
         state.flow.open(id, Instant::now());
         state.connections.insert(id, Arc::clone(&connection));
@@ -128,7 +140,12 @@ impl ConnectionTable {
 
     /// Waits for the permit of a long frame; see [`FlowControl::ask_permit`]. The task must be
     /// [registered](ConnectionState::register_to_server).
-    pub(super) fn poll_permit(&self, connection: &ConnectionState, bytes: u64, messages: u64) -> Poll<()> {
+    pub(super) fn poll_permit(
+        &self,
+        connection: &ConnectionState,
+        bytes: u64,
+        messages: u64,
+    ) -> Poll<()> {
         let mut permitted = Poll::Pending;
         self.wake(|state| {
             let wake = state.flow.ask_permit(connection.id, bytes, messages);
@@ -154,10 +171,17 @@ impl ConnectionTable {
 
     /// The dispatch loop is about to send this many bytes. Returns whether it may.
     pub(super) fn send(&self, connection: &Connection, bytes: u64) -> bool {
-        let Some(id) = number(connection) else { return false };
+        let Some(id) = number(connection) else {
+            return false;
+        };
         let mut state = lock(&self.state);
         let sent = state.flow.send(id, bytes, Instant::now());
-        let disconnect: Vec<_> = sent.disconnect.iter().filter_map(|id| state.connections.get(id)).cloned().collect();
+        let disconnect: Vec<_> = sent
+            .disconnect
+            .iter()
+            .filter_map(|id| state.connections.get(id))
+            .cloned()
+            .collect();
         drop(state);
         for connection in disconnect {
             connection.wake_both();
@@ -167,7 +191,11 @@ impl ConnectionTable {
 
     /// See [`FlowControl::written`].
     pub(super) fn written(&self, connection: &ConnectionState, bytes: u64, messages: u64) {
-        self.wake(|state| state.flow.written(connection.id, bytes, messages, Instant::now()));
+        self.wake(|state| {
+            state
+                .flow
+                .written(connection.id, bytes, messages, Instant::now())
+        });
         self.flushed.wake();
     }
 
@@ -190,7 +218,11 @@ impl ConnectionTable {
     async fn until(&self, done: impl Fn(&FlowControl) -> bool) {
         poll_fn(|cx| {
             self.flushed.register(cx.waker());
-            if done(&lock(&self.state).flow) { Poll::Ready(()) } else { Poll::Pending }
+            if done(&lock(&self.state).flow) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -200,7 +232,11 @@ impl ConnectionTable {
         let mut state = lock(&self.state);
         let Wake { some, all } = change(&mut state);
         let some = some.map(|id| id.and_then(|id| state.connections.get(&id).cloned()));
-        let all: Vec<_> = if all { state.connections.values().cloned().collect() } else { Vec::new() };
+        let all: Vec<_> = if all {
+            state.connections.values().cloned().collect()
+        } else {
+            Vec::new()
+        };
         drop(state);
         for connection in some.into_iter().flatten().chain(all) {
             connection.to_server.wake();
@@ -267,13 +303,21 @@ mod tests {
                 scope.spawn(move || {
                     let passing = async {
                         for passed in 0..MESSAGES {
-                            let long = if passed % 8 == connection.id { MAX / 10 * 6 } else { 0 };
+                            let long = if passed % 8 == connection.id {
+                                MAX / 10 * 6
+                            } else {
+                                0
+                            };
                             pass(table, connection, passed, long).await;
                             queue_tx.send(connection.id).expect("a dispatch loop");
                         }
                     };
                     let passed = block_on(timer::timeout(Duration::from_secs(120), passing));
-                    assert!(passed.is_ok(), "connection {} waits for ever: {table:?}", connection.id);
+                    assert!(
+                        passed.is_ok(),
+                        "connection {} waits for ever: {table:?}",
+                        connection.id
+                    );
                 });
             }
             drop(queue_tx);

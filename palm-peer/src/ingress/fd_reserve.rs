@@ -20,7 +20,10 @@ impl Reserve {
         let held: io::Result<Vec<File>> = (0..NEEDED).map(|_| spare.try_clone()).collect();
         let held = held.ok()?;
         // The system assigns the lowest free number.
-        let highest = held.iter().filter_map(|file| u64::try_from(file.as_raw_fd()).ok()).max()?;
+        let highest = held
+            .iter()
+            .filter_map(|file| u64::try_from(file.as_raw_fd()).ok())
+            .max()?;
         has_descriptors(fd_limit::limit(), highest).then_some(Self { _held: held })
     }
 
@@ -32,7 +35,9 @@ impl Reserve {
                 return reserve;
             }
             if !std::mem::replace(&mut paused, true) {
-                shared.metrics.pause("there are too few file descriptors left");
+                shared
+                    .metrics
+                    .pause("there are too few file descriptors left");
             }
             shared.released().await;
         }

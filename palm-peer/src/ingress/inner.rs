@@ -43,9 +43,16 @@ impl fmt::Display for NoDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no directory in which a Unix socket can be made; tried")?;
         for (pos, (directory, error)) in self.0.iter().enumerate() {
-            write!(f, "{} {} ({error})", if pos == 0 { "" } else { "," }, directory.display())?;
+            write!(
+                f,
+                "{} {} ({error})",
+                if pos == 0 { "" } else { "," },
+                directory.display()
+            )?;
         }
-        f.write_str(": set TMPDIR to a directory that can be written, on a file system that allows sockets")
+        f.write_str(
+            ": set TMPDIR to a directory that can be written, on a file system that allows sockets",
+        )
     }
 }
 
@@ -90,7 +97,14 @@ impl Inner {
         let mut failed = Vec::new();
         for root in &roots {
             match listen_in(root) {
-                Ok((listener, location)) => return Ok(Self { listener: listener.into(), attacher, location, roots }),
+                Ok((listener, location)) => {
+                    return Ok(Self {
+                        listener: listener.into(),
+                        attacher,
+                        location,
+                        roots,
+                    });
+                }
                 Err(error) => failed.push((root.clone(), error)),
             }
         }
@@ -100,7 +114,8 @@ impl Inner {
     /// Creates the socket again, when it does not work any more, for instance because its directory was removed. Fails when that is
     /// possible nowhere; then the old one stays.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        let again = Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
+        let again =
+            Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
         *self = again;
         Ok(())
     }
@@ -109,7 +124,11 @@ impl Inner {
     /// time. Fails when either side has no descriptor left, or the receiver is gone.
     pub(super) async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
         let endpoint = format!("ipc://{}", self.location.path());
-        let (stream, ()) = try_join(self.accept(connection), self.attacher.attach(&endpoint, connection)).await?;
+        let (stream, ()) = try_join(
+            self.accept(connection),
+            self.attacher.attach(&endpoint, connection),
+        )
+        .await?;
         Ok(stream)
     }
 
@@ -134,7 +153,9 @@ async fn is_for(stream: &mut UnixStream, connection: &Connection) -> io::Result<
     if handshake::identity(&ready) != Some(&connection[..]) {
         return Ok(false);
     }
-    stream.write_all(&handshake::ready("DEALER", Some(connection))).await?;
+    stream
+        .write_all(&handshake::ready("DEALER", Some(connection)))
+        .await?;
     Ok(true)
 }
 
@@ -150,9 +171,16 @@ impl SocketLocation {
 
 /// Returns the directories for sockets. The last is writable even in containers with a read-only root file system.
 fn roots() -> Vec<PathBuf> {
-    let named = [std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Some(std::env::temp_dir())];
+    let named = [
+        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+        Some(std::env::temp_dir()),
+    ];
     let mut roots: Vec<PathBuf> = Vec::new();
-    for root in named.into_iter().flatten().chain(["/tmp".into(), "/dev/shm".into()]) {
+    for root in named
+        .into_iter()
+        .flatten()
+        .chain(["/tmp".into(), "/dev/shm".into()])
+    {
         if !root.as_os_str().is_empty() && !roots.contains(&root) {
             roots.push(root);
         }
@@ -164,7 +192,10 @@ fn listen_in(root: &Path) -> io::Result<(StdListener, SocketLocation)> {
     let path = root.join(format!("{PREFIX}{}", Uuid::new_v4().simple()));
     let socket = path.join(SOCKET);
     if socket.as_os_str().len() > MAX_PATH {
-        return Err(io::Error::new(io::ErrorKind::InvalidFilename, "too long for the path of a socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidFilename,
+            "too long for the path of a socket",
+        ));
     }
     fs::DirBuilder::new().mode(0o700).create(&path)?;
     let directory = Directory(path);
@@ -185,7 +216,9 @@ fn by_descriptor(socket: &Path, listener: &StdListener) -> Option<OwnedFd> {
     // There is no other connection, so neither call blocks.
     drop(StdStream::connect(location.path()).ok()?);
     drop(listener.accept().ok()?);
-    let SocketLocation::Descriptor(descriptor) = location else { return None };
+    let SocketLocation::Descriptor(descriptor) = location else {
+        return None;
+    };
     Some(descriptor)
 }
 

@@ -56,8 +56,12 @@ impl IngressMetrics {
 
     /// Logs, at most once a minute, that the inner socket did not work and is created again.
     pub(crate) fn reopen(&self, why: &io::Error) {
-        if let Some(suppressed) = lock(&self.own_faults).should_log(Some(RejectReason::Internal), Instant::now()) {
-            log::warn!("the inner socket does not work any more, and is opened anew: {why}{suppressed}");
+        if let Some(suppressed) =
+            lock(&self.own_faults).should_log(Some(RejectReason::Internal), Instant::now())
+        {
+            log::warn!(
+                "the inner socket does not work any more, and is opened anew: {why}{suppressed}"
+            );
         }
     }
 
@@ -104,7 +108,9 @@ impl IngressMetrics {
         let (why, name) = (reason.to_string(), reason.name());
         let why = if message.is_empty() { &why } else { message };
         if let Some(remedy) = reason.remedy() {
-            if let Some(suppressed) = lock(&self.own_faults).should_log(Some(reason), Instant::now()) {
+            if let Some(suppressed) =
+                lock(&self.own_faults).should_log(Some(reason), Instant::now())
+            {
                 log::warn!(
                     "a connection from {address} cannot be served, by no fault of its own: {why} ({name}); \
                      {remedy}{suppressed}"
@@ -124,9 +130,15 @@ impl IngressMetrics {
 
     /// Returns how many were rejected, by reason; reasons without rejections are absent.
     pub(crate) fn refused(&self) -> Value {
-        let counts =
-            RejectReason::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize].load(Ordering::Relaxed)));
-        let seen = counts.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)));
+        let counts = RejectReason::ALL.iter().map(|kind| {
+            (
+                kind.name(),
+                self.refused[*kind as usize].load(Ordering::Relaxed),
+            )
+        });
+        let seen = counts
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (name.to_owned(), json!(count)));
         Value::Object(seen.collect::<Map<_, _>>())
     }
 }

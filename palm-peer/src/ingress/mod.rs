@@ -15,8 +15,8 @@ mod shared;
 pub(crate) use self::inner::NoDirectory;
 
 use self::{
-    connection::ConnectionPermit, connection_table::ConnectionTable, fd_reserve::Reserve, inner::Inner,
-    metrics::IngressMetrics, shared::Shared,
+    connection::ConnectionPermit, connection_table::ConnectionTable, fd_reserve::Reserve,
+    inner::Inner, metrics::IngressMetrics, shared::Shared,
 };
 use crate::io::{
     executor::{self, TcpListener, TcpStream},
@@ -32,7 +32,9 @@ use futures::{
     pin_mut,
     task::AtomicWaker,
 };
-use palm_proto::{config::ValidConfig, limits::connection_limiter::ConnectionLimiter, zmtp::frames::Limits};
+use palm_proto::{
+    config::ValidConfig, limits::connection_limiter::ConnectionLimiter, zmtp::frames::Limits,
+};
 use std::{
     fs::File,
     io,
@@ -107,7 +109,11 @@ impl Receiver {
 impl Sender {
     /// As [`zmq::Sender::send`]. A message for a connection that leaves too much unread is dropped, and the connection is closed.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
-        if self.table.as_ref().is_some_and(|table| !table.send(to, zmq::wire_length(&frames))) {
+        if self
+            .table
+            .as_ref()
+            .is_some_and(|table| !table.send(to, zmq::wire_length(&frames)))
+        {
             return None;
         }
         self.socket.send(to, frames)
@@ -125,14 +131,21 @@ impl Ingress {
         supervisor: &Supervisor,
     ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
         let listener = StdListener::bind(address).map_err(OpenError::Address)?;
-        rustix::net::listen(&listener, BACKLOG).map_err(|error| OpenError::Address(error.into()))?;
+        rustix::net::listen(&listener, BACKLOG)
+            .map_err(|error| OpenError::Address(error.into()))?;
         let bound = listener.local_addr()?;
-        let table = Arc::new(ConnectionTable::new(config.max_unread as u64, config.max_held as u64));
+        let table = Arc::new(ConnectionTable::new(
+            config.max_unread as u64,
+            config.max_held as u64,
+        ));
         let (tell_closing, closing) = oneshot::channel();
         let (attacher, sender, receiver) = zmq::attachable();
         let shared = Arc::new(Shared {
             limits: Limits::for_payloads(config.max_payload),
-            admission: Mutex::new(ConnectionLimiter::new(config.max_connections, config.max_per_address)),
+            admission: Mutex::new(ConnectionLimiter::new(
+                config.max_connections,
+                config.max_per_address,
+            )),
             table: Arc::clone(&table),
             metrics,
             credentials,
@@ -146,21 +159,51 @@ impl Ingress {
         let listener = Arc::new(TcpListener::from(listener));
         let accepting = move || accept(Arc::clone(&shared), Arc::clone(&listener));
         executor::keep(supervisor, Name::Listener, accepting);
-        let sender = Sender { socket: sender, table: Some(Arc::clone(&table)) };
-        let receiver = Receiver { socket: receiver, table: Arc::clone(&table) };
-        Ok((Self { table, _closing: tell_closing }, sender, receiver, bound))
+        let sender = Sender {
+            socket: sender,
+            table: Some(Arc::clone(&table)),
+        };
+        let receiver = Receiver {
+            socket: receiver,
+            table: Arc::clone(&table),
+        };
+        Ok((
+            Self {
+                table,
+                _closing: tell_closing,
+            },
+            sender,
+            receiver,
+            bound,
+        ))
     }
 
     /// Has `ZeroMQ` itself listen at `address`, unprotected, to measure what the ingress costs.
     #[cfg(feature = "bench")]
-    pub(crate) async fn bypass(address: SocketAddr) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
+    pub(crate) async fn bypass(
+        address: SocketAddr,
+    ) -> Result<(Self, Sender, Receiver, SocketAddr), OpenError> {
         let listener = StdListener::bind(address).map_err(OpenError::Address)?;
         let bound = listener.local_addr()?;
         let (sender, receiver) = zmq::listen(listener).await?;
         let table = Arc::new(ConnectionTable::new(u64::MAX, u64::MAX));
-        let receiver = Receiver { socket: receiver, table: Arc::clone(&table) };
+        let receiver = Receiver {
+            socket: receiver,
+            table: Arc::clone(&table),
+        };
         let (closing, _) = oneshot::channel();
-        Ok((Self { table, _closing: closing }, Sender { socket: sender, table: None }, receiver, bound))
+        Ok((
+            Self {
+                table,
+                _closing: closing,
+            },
+            Sender {
+                socket: sender,
+                table: None,
+            },
+            receiver,
+            bound,
+        ))
     }
 
     /// Waits until everything that was sent was accepted by the clients' kernels. A client that reads nothing is cut off only after a

@@ -55,7 +55,11 @@ impl Shared {
         let mut first = true;
         let ended = poll_fn(|cx| {
             self.ended.register(cx.waker());
-            if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
+            if std::mem::take(&mut first) {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
         });
         select(ended, timer::sleep(RETRY)).await;
     }

@@ -19,11 +19,21 @@ use std::{
 /// Returns the addresses of `host:port`, without a lookup if it is numeric. Fails when it is not `host:port`, or the name cannot be
 /// resolved within `time` (at most 5 s). The error names the host.
 pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
-    let parts = endpoint.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let parts = endpoint
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let Some((host, port)) = parts else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{endpoint} is not host:port")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{endpoint} is not host:port"),
+        ));
     };
-    resolve(host.trim_start_matches('[').trim_end_matches(']'), port, time).await
+    resolve(
+        host.trim_start_matches('[').trim_end_matches(']'),
+        port,
+        time,
+    )
+    .await
 }
 
 /// Connects, by `connect`, to the first of these addresses that accepts. Returns the address and the connection; the other attempts
@@ -58,7 +68,9 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
             Either::Right(_) => {}
         }
         if Instant::now() >= deadline {
-            let silent = addresses.iter().filter(|address| !failures.iter().any(|(failed, _)| failed == *address));
+            let silent = addresses
+                .iter()
+                .filter(|address| !failures.iter().any(|(failed, _)| failed == *address));
             let silent: Vec<_> = silent.map(|address| (*address, None)).collect();
             failures.extend(silent);
             return Err(failures);
@@ -71,15 +83,23 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
 pub(crate) async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + time;
     let addresses = resolve(host, port, time).await?;
-    race(&addresses, deadline, TcpStream::connect).await.map(|(_, stream)| stream).map_err(|failures| {
-        let kind =
-            failures.iter().find_map(|(_, error)| Some(error.as_ref()?.kind())).unwrap_or(io::ErrorKind::TimedOut);
-        let reason = |(address, error): &(SocketAddr, Option<io::Error>)| match error {
-            Some(error) => format!("{address}: {error}"),
-            None => format!("{address}: no answer within {time:?}"),
-        };
-        io::Error::new(kind, failures.iter().map(reason).collect::<Vec<_>>().join("; "))
-    })
+    race(&addresses, deadline, TcpStream::connect)
+        .await
+        .map(|(_, stream)| stream)
+        .map_err(|failures| {
+            let kind = failures
+                .iter()
+                .find_map(|(_, error)| Some(error.as_ref()?.kind()))
+                .unwrap_or(io::ErrorKind::TimedOut);
+            let reason = |(address, error): &(SocketAddr, Option<io::Error>)| match error {
+                Some(error) => format!("{address}: {error}"),
+                None => format!("{address}: no answer within {time:?}"),
+            };
+            io::Error::new(
+                kind,
+                failures.iter().map(reason).collect::<Vec<_>>().join("; "),
+            )
+        })
 }
 
 #[cfg(test)]
@@ -98,17 +118,22 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let open = listener.local_addr().expect("an address");
             let closed = SocketAddr::new(open.ip(), free_port());
-            let (found, stream) =
-                race(&[closed, open], Instant::now() + SOON, TcpStream::connect).await.expect("one lets us in");
+            let (found, stream) = race(&[closed, open], Instant::now() + SOON, TcpStream::connect)
+                .await
+                .expect("one lets us in");
             assert_eq!((found, stream.peer_addr().ok()), (open, Some(open)));
             let raced = race(&[closed, closed], Instant::now() + SOON, TcpStream::connect).await;
             let failures = raced.expect_err("nobody listens");
             assert_eq!(failures.len(), 2);
             let refused = |(_, error): &(_, Option<io::Error>)| {
-                error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+                error
+                    .as_ref()
+                    .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
             };
             assert!(failures.iter().all(refused), "{failures:?}");
-            let error = connect("127.0.0.1", closed.port(), SOON).await.expect_err("nobody listens");
+            let error = connect("127.0.0.1", closed.port(), SOON)
+                .await
+                .expect_err("nobody listens");
             assert!(error.to_string().contains(&closed.to_string()), "{error}");
         });
     }
@@ -117,9 +142,17 @@ mod tests {
     fn an_endpoint_has_a_host_and_a_port() {
         block_on(async {
             for (endpoint, wanted) in [("127.0.0.1:5", "127.0.0.1:5"), ("[::1]:6", "[::1]:6")] {
-                assert_eq!(addresses(endpoint, SOON).await.expect("numeric"), [wanted.parse().expect("an address")]);
+                assert_eq!(
+                    addresses(endpoint, SOON).await.expect("numeric"),
+                    [wanted.parse().expect("an address")]
+                );
             }
-            assert!(!addresses("localhost:7", SOON).await.expect("known everywhere").is_empty());
+            assert!(
+                !addresses("localhost:7", SOON)
+                    .await
+                    .expect("known everywhere")
+                    .is_empty()
+            );
             for wrong in ["", "host", "host:port", "[::1]", "host:99999"] {
                 let error = addresses(wrong, SOON).await.expect_err("no endpoint");
                 assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");

@@ -138,8 +138,15 @@ pub(crate) async fn open(
     limits: Limits,
 ) -> Result<(Sender, Receiver, Writer), HandshakeError> {
     let opened = shake_hands(&mut read, &mut write, "DEALER", &ANSWERING).await?;
-    let wire = Mutex::new(Wire { half: write, batch: Batch::default() });
-    let outbox = Arc::new(Outbox { queue: Mutex::default(), wire, activity: Activity::new() });
+    let wire = Mutex::new(Wire {
+        half: write,
+        batch: Batch::default(),
+    });
+    let outbox = Arc::new(Outbox {
+        queue: Mutex::default(),
+        wire,
+        activity: Activity::new(),
+    });
     let mut receiver = Receiver {
         half: read,
         decoder: Decoder::new(limits),
@@ -150,7 +157,14 @@ pub(crate) async fn open(
     };
     receiver.handle_bytes(&opened.beyond)?;
     let answers_pings = opened.answers_pings;
-    Ok((Sender { outbox: Arc::clone(&outbox), answers_pings }, receiver, Writer { outbox }))
+    Ok((
+        Sender {
+            outbox: Arc::clone(&outbox),
+            answers_pings,
+        },
+        receiver,
+        Writer { outbox },
+    ))
 }
 
 impl Sender {
@@ -166,7 +180,8 @@ impl Sender {
 
     /// Sends a PING with this number.
     pub(crate) fn ping(&self, number: u64) -> Result<(), SendError> {
-        self.outbox.put(|batch| batch.push_raw(&ping_frame(number)))?;
+        self.outbox
+            .put(|batch| batch.push_raw(&ping_frame(number)))?;
         if !self.outbox.write_at_once() {
             self.outbox.wake_writer();
         }
@@ -208,7 +223,11 @@ impl Receiver {
             }
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = Pin::new(&mut self.half).poll_read(cx, &mut buffer);
-            let count = if let Poll::Ready(Ok(count)) = read { count } else { 0 };
+            let count = if let Poll::Ready(Ok(count)) = read {
+                count
+            } else {
+                0
+            };
             if count > 0 {
                 self.outbox.activity.received();
             }
@@ -256,7 +275,11 @@ impl Writer {
         let _ = poll_fn(|cx| self.outbox.poll_write(cx, &mut linger)).await;
         self.outbox.clear();
         // If closing fails, dropping the stream closes it.
-        let _ = timer::timeout(LINGER, poll_fn(|cx| Pin::new(&mut self.outbox.wire().half).poll_close(cx))).await;
+        let _ = timer::timeout(
+            LINGER,
+            poll_fn(|cx| Pin::new(&mut self.outbox.wire().half).poll_close(cx)),
+        )
+        .await;
     }
 }
 
@@ -298,7 +321,10 @@ impl Outbox {
     /// Drops what could not be written.
     fn clear(&self) {
         self.wire().batch = Batch::default();
-        *self.queue() = Queue { ended: true, ..Queue::default() };
+        *self.queue() = Queue {
+            ended: true,
+            ..Queue::default()
+        };
     }
 
     async fn flushed(&self) {
@@ -332,7 +358,10 @@ impl Outbox {
             Err(TryLockError::WouldBlock) => return false,
         };
         // The writer handles the rest, and errors, when it is woken.
-        matches!(self.poll_flush(&mut wire, &mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+        matches!(
+            self.poll_flush(&mut wire, &mut Context::from_waker(Waker::noop())),
+            Poll::Ready(Ok(()))
+        )
     }
 
     /// Writes until the queue is empty.
@@ -362,7 +391,12 @@ impl Outbox {
             if queue.ended && (flushed.is_ready() && queue.batch.is_empty()) {
                 return Poll::Ready(Ok(()));
             }
-            if queue.ended && linger.get_or_insert_with(|| timer::sleep(LINGER)).poll_unpin(cx).is_ready() {
+            if queue.ended
+                && linger
+                    .get_or_insert_with(|| timer::sleep(LINGER))
+                    .poll_unpin(cx)
+                    .is_ready()
+            {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             // The end of the connection must also be noticed while the peer does not read.

@@ -65,7 +65,9 @@ pub(crate) fn prepare() {
         let threads = GlobalExecutorConfig::default()
             .with_env_var("ASYNC_STD_THREAD_COUNT")
             .with_min_threads((cores / 2).clamp(1, MAX_THREADS));
-        async_global_executor::init_with_config(threads.with_thread_name_fn(|| "palm-io".to_owned()));
+        async_global_executor::init_with_config(
+            threads.with_thread_name_fn(|| "palm-io".to_owned()),
+        );
     });
 }
 
@@ -90,8 +92,11 @@ pub(crate) fn spawn_or(
 }
 
 /// As [`spawn`], for tasks that must always run: after a panic, it is restarted.
-pub(crate) fn keep<F>(supervisor: &Supervisor, name: Name, start: impl FnMut() -> F + Send + 'static)
-where
+pub(crate) fn keep<F>(
+    supervisor: &Supervisor,
+    name: Name,
+    start: impl FnMut() -> F + Send + 'static,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     prepare();
@@ -118,14 +123,18 @@ pub(crate) fn block_on_until<T: Send + 'static>(
 }
 
 /// Runs a future in the background. Returns a handle that yields its value or its panic.
-fn started<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> task::JoinHandle<thread::Result<T>> {
+fn started<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> task::JoinHandle<thread::Result<T>> {
     prepare();
     task::spawn(AssertUnwindSafe(future).catch_unwind())
 }
 
 /// Runs a closure that may block on a thread of a pool (at most 500), and returns its result. Dropping the future leaves the closure
 /// running.
-pub(crate) fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> BoxFuture<'static, T> {
+pub(crate) fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> BoxFuture<'static, T> {
     prepare();
     Box::pin(task::spawn_blocking(work))
 }
@@ -152,16 +161,24 @@ mod tests {
     fn keep_alive_detects_a_vanished_host_within_a_minute() {
         block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+            let stream = TcpStream::connect(listener.local_addr().expect("an address"))
+                .await
+                .expect("connects");
             tune(&stream).expect("options of a connection that stands");
             assert!(sockopt::tcp_nodelay(&stream).expect("read"));
             assert!(sockopt::socket_keepalive(&stream).expect("read"));
             let idle = sockopt::tcp_keepidle(&stream).expect("read");
             let interval = sockopt::tcp_keepintvl(&stream).expect("read");
             let probes = sockopt::tcp_keepcnt(&stream).expect("read");
-            assert!(idle + interval * probes < Duration::from_secs(60), "{idle:?} + {interval:?} * {probes}");
+            assert!(
+                idle + interval * probes < Duration::from_secs(60),
+                "{idle:?} + {interval:?} * {probes}"
+            );
             #[cfg(target_os = "linux")]
-            assert_eq!(sockopt::tcp_user_timeout(&stream).expect("read"), USER_TIMEOUT_MS);
+            assert_eq!(
+                sockopt::tcp_user_timeout(&stream).expect("read"),
+                USER_TIMEOUT_MS
+            );
         });
     }
 }

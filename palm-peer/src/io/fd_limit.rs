@@ -18,13 +18,21 @@ pub(crate) fn limit() -> u64 {
 pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        );
     }
 }
 
 /// Returns how many descriptors the process has; `None` if the system does not list them.
 pub(crate) fn in_use() -> Option<u64> {
-    let listed = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")).ok()?;
+    let listed = fs::read_dir("/proc/self/fd")
+        .or_else(|_| fs::read_dir("/dev/fd"))
+        .ok()?;
     // The listing itself uses one.
     Some((listed.count() as u64).saturating_sub(1))
 }
@@ -37,7 +45,10 @@ pub(crate) fn lowest_free() -> Option<u64> {
 
 /// Returns whether this error means that the process or the system has no descriptor left.
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
 }
 
 /// Returns whether a connection failed because a local resource is missing: descriptors, memory, ports, a network. Such an error says
@@ -57,10 +68,22 @@ mod tests {
     #[test]
     fn only_missing_local_resources_are_local_errors() {
         let is = |errno: Errno| is_local(&errno.into());
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NETDOWN] {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::NETDOWN,
+        ] {
             assert!(is(errno), "{errno}");
         }
-        for errno in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::CONNRESET] {
+        for errno in [
+            Errno::CONNREFUSED,
+            Errno::TIMEDOUT,
+            Errno::HOSTUNREACH,
+            Errno::CONNRESET,
+        ] {
             assert!(!is(errno), "{errno}");
         }
         assert!(!is_local(&io::Error::other("nothing of the system's")));

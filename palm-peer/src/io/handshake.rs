@@ -74,10 +74,16 @@ pub(crate) async fn shake_hands(
         }
     };
     seen.drain(..length);
-    Ok(Opened { beyond: seen, answers_pings })
+    Ok(Opened {
+        beyond: seen,
+        answers_pings,
+    })
 }
 
-async fn read_more(read: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>) -> Result<(), HandshakeError> {
+async fn read_more(
+    read: &mut (impl AsyncRead + Unpin),
+    seen: &mut Vec<u8>,
+) -> Result<(), HandshakeError> {
     let start = seen.len();
     if start >= LONGEST_OPENING {
         return Err(RejectReason::Ready.into());
@@ -85,5 +91,9 @@ async fn read_more(read: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>) -> R
     seen.resize(LONGEST_OPENING, 0);
     let count = read.read(&mut seen[start..]).await?;
     seen.truncate(start + count);
-    if count == 0 { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) } else { Ok(()) }
+    if count == 0 {
+        Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+    } else {
+        Ok(())
+    }
 }

@@ -44,7 +44,8 @@ struct State {
 
 impl State {
     fn is_full(&self, more: usize) -> bool {
-        !self.entries.is_empty() && (self.entries.len() >= MAX_LINES || self.bytes + more > MAX_BYTES)
+        !self.entries.is_empty()
+            && (self.entries.len() >= MAX_LINES || self.bytes + more > MAX_BYTES)
     }
 
     fn is_settled(&self) -> bool {
@@ -54,7 +55,9 @@ impl State {
     /// Takes the next item. Dropped lines are reported with the following line, or when no line waits.
     fn take(&mut self) -> Option<Item> {
         let entry = self.entries.pop_front();
-        let entry = entry.or_else(|| (self.dropped > 0 && !self.broken).then(|| Item::Dropped(self.take_dropped())))?;
+        let entry = entry.or_else(|| {
+            (self.dropped > 0 && !self.broken).then(|| Item::Dropped(self.take_dropped()))
+        })?;
         self.writing = true;
         Some(entry)
     }
@@ -70,7 +73,11 @@ impl State {
             self.bytes -= line.len();
         }
         if !written {
-            self.dropped += if let Item::Dropped(count) = entry { *count } else { 1 };
+            self.dropped += if let Item::Dropped(count) = entry {
+                *count
+            } else {
+                1
+            };
         }
     }
 }
@@ -99,8 +106,15 @@ pub(crate) struct LineQueue {
 impl LineQueue {
     /// Starts the thread that writes to `stream`. `note` creates the line that reports how many were dropped. Without a thread, lines
     /// are written by [`flush`](Self::flush).
-    pub(crate) fn start(stream: impl Write + Send + 'static, note: fn(u64) -> Vec<u8>) -> Arc<Self> {
-        let out = Out { stream: Box::new(stream), torn: false, note };
+    pub(crate) fn start(
+        stream: impl Write + Send + 'static,
+        note: fn(u64) -> Vec<u8>,
+    ) -> Arc<Self> {
+        let out = Out {
+            stream: Box::new(stream),
+            torn: false,
+            note,
+        };
         let queue = Arc::new(Self {
             state: Mutex::default(),
             more: Condvar::new(),
@@ -145,7 +159,11 @@ impl LineQueue {
             if state.is_settled() || left.is_zero() {
                 return state.is_settled();
             }
-            state = self.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .done
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -161,15 +179,24 @@ impl LineQueue {
             }
             let mut state = self.state();
             while state.is_settled() {
-                state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .more
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
 
     /// Writes the next item. Returns whether there was one.
     fn write_next(&self, out: &mut Out) -> bool {
-        let Some(entry) = self.state().take() else { return false };
-        let mut writing = Writing { queue: self, entry, written: false };
+        let Some(entry) = self.state().take() else {
+            return false;
+        };
+        let mut writing = Writing {
+            queue: self,
+            entry,
+            written: false,
+        };
         panic_if_rigged(Name::Log);
         let written = match &writing.entry {
             Item::Line(line) => out.write(line),
@@ -251,8 +278,13 @@ mod tests {
                 Ok(Err(PANIC)) => panic!("on purpose"),
                 Ok(Err(code)) => Err(io::Error::from_raw_os_error(code)),
                 order => {
-                    let count = bytes.len().min(order.map_or(usize::MAX, |order| order.unwrap_or(usize::MAX)));
-                    self.taken.lock().expect("no panic").extend_from_slice(&bytes[..count]);
+                    let count = bytes
+                        .len()
+                        .min(order.map_or(usize::MAX, |order| order.unwrap_or(usize::MAX)));
+                    self.taken
+                        .lock()
+                        .expect("no panic")
+                        .extend_from_slice(&bytes[..count]);
                     Ok(count)
                 }
             }
@@ -263,12 +295,21 @@ mod tests {
         }
     }
 
-    fn scripted() -> (Arc<LineQueue>, mpsc::Sender<Result<usize, i32>>, impl Fn() -> String) {
+    fn scripted() -> (
+        Arc<LineQueue>,
+        mpsc::Sender<Result<usize, i32>>,
+        impl Fn() -> String,
+    ) {
         let (order, orders) = mpsc::channel();
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let stream = Scripted { orders, taken: Arc::clone(&taken) };
+        let stream = Scripted {
+            orders,
+            taken: Arc::clone(&taken),
+        };
         let queue = LineQueue::start(stream, |count| format!("{count} dropped\n").into_bytes());
-        (queue, order, move || String::from_utf8_lossy(&taken.lock().expect("no panic")).into_owned())
+        (queue, order, move || {
+            String::from_utf8_lossy(&taken.lock().expect("no panic")).into_owned()
+        })
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -330,8 +371,15 @@ mod tests {
         drop(order);
         assert!(queue.flush(LONG));
         let text = text();
-        let (lines, dropped) = (text.lines().filter(|line| *line == "x").count(), text.lines().last());
-        assert_eq!(dropped, Some(format!("{} dropped", MAX_LINES + 500 - lines).as_str()), "the count comes by itself");
+        let (lines, dropped) = (
+            text.lines().filter(|line| *line == "x").count(),
+            text.lines().last(),
+        );
+        assert_eq!(
+            dropped,
+            Some(format!("{} dropped", MAX_LINES + 500 - lines).as_str()),
+            "the count comes by itself"
+        );
         assert!(lines == MAX_LINES || lines == MAX_LINES + 1, "{lines}");
     }
 

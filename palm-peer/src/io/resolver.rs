@@ -44,8 +44,11 @@ pub(crate) async fn resolve(host: &str, port: u16, time: Duration) -> io::Result
     if let Some(address) = numeric(host, port) {
         return Ok(vec![address]);
     }
-    let resolver = RESOLVER
-        .get_or_init(|| Resolver::new(MAX_THREADS, MAX_QUEUED, |host| Ok((host, 0).to_socket_addrs()?.collect())));
+    let resolver = RESOLVER.get_or_init(|| {
+        Resolver::new(MAX_THREADS, MAX_QUEUED, |host| {
+            Ok((host, 0).to_socket_addrs()?.collect())
+        })
+    });
     let mut addresses = resolver.resolve(host, time.min(LOOKUP_TIMEOUT)).await?;
     for address in &mut addresses {
         address.set_port(port);
@@ -55,8 +58,16 @@ pub(crate) async fn resolve(host: &str, port: u16, time: Duration) -> io::Result
 
 fn numeric(host: &str, port: u16) -> Option<SocketAddr> {
     // Unlike an IP address, a socket address may have a scope (`fe80::1%2`).
-    let scoped = || format!("[{host}]:{port}").parse::<SocketAddrV6>().ok().map(SocketAddr::V6);
-    host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port)).or_else(scoped)
+    let scoped = || {
+        format!("[{host}]:{port}")
+            .parse::<SocketAddrV6>()
+            .ok()
+            .map(SocketAddr::V6)
+    };
+    host.parse::<IpAddr>()
+        .ok()
+        .map(|ip| SocketAddr::new(ip, port))
+        .or_else(scoped)
 }
 
 struct Resolver(Arc<Shared>);
@@ -87,26 +98,50 @@ impl Resolver {
         lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
         let (state, queued) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Shared { lookup: Box::new(lookup), state, queued, max_threads, max_queued }))
+        Self(Arc::new(Shared {
+            lookup: Box::new(lookup),
+            state,
+            queued,
+            max_threads,
+            max_queued,
+        }))
     }
 
     async fn resolve(&self, host: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
-        let failed =
-            |kind, reason: &str| io::Error::new(kind, format!("host name {host} cannot be resolved: {reason}"));
-        let answer = self.0.enqueue(host).map_err(|error| failed(error.kind(), &error.to_string()))?;
+        let failed = |kind, reason: &str| {
+            io::Error::new(
+                kind,
+                format!("host name {host} cannot be resolved: {reason}"),
+            )
+        };
+        let answer = self
+            .0
+            .enqueue(host)
+            .map_err(|error| failed(error.kind(), &error.to_string()))?;
         match timer::timeout(time, answer).await {
             Err(_) => {
                 let reason = if self.0.lock().queue.iter().any(|queued| queued == host) {
-                    format!("{} other lookups have not ended within {time:?}", self.0.max_threads)
+                    format!(
+                        "{} other lookups have not ended within {time:?}",
+                        self.0.max_threads
+                    )
                 } else {
                     format!("no answer within {time:?}")
                 };
-                Err(failed(io::ErrorKind::TimedOut, &format!("{reason}; check the nameservers of this host")))
+                Err(failed(
+                    io::ErrorKind::TimedOut,
+                    &format!("{reason}; check the nameservers of this host"),
+                ))
             }
-            Ok(Ok(Ok(addresses))) if addresses.is_empty() => Err(failed(io::ErrorKind::NotFound, "it has no address")),
+            Ok(Ok(Ok(addresses))) if addresses.is_empty() => {
+                Err(failed(io::ErrorKind::NotFound, "it has no address"))
+            }
             Ok(Ok(Ok(addresses))) => Ok(addresses),
             Ok(Ok(Err(reason))) => Err(failed(io::ErrorKind::NotFound, &reason)),
-            Ok(Err(oneshot::Canceled)) => Err(failed(io::ErrorKind::Other, "the lookup ended without an answer")),
+            Ok(Err(oneshot::Canceled)) => Err(failed(
+                io::ErrorKind::Other,
+                "the lookup ended without an answer",
+            )),
         }
     }
 }
@@ -129,7 +164,10 @@ impl Shared {
             return Ok(rx);
         }
         if state.queue.len() >= self.max_queued {
-            let reason = format!("{} names wait already; check the nameservers of this host", state.queue.len());
+            let reason = format!(
+                "{} names wait already; check the nameservers of this host",
+                state.queue.len()
+            );
             return Err(io::Error::other(reason));
         }
         if state.idle <= state.queue.len() && state.threads < self.max_threads {
@@ -158,7 +196,10 @@ impl Shared {
         loop {
             let Some(host) = state.queue.pop_front() else {
                 state.idle += 1;
-                let waited = self.queued.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+                let waited = self
+                    .queued
+                    .wait_timeout(state, IDLE)
+                    .unwrap_or_else(PoisonError::into_inner);
                 state = waited.0;
                 state.idle -= 1;
                 if waited.1.timed_out() && state.queue.is_empty() {
@@ -221,7 +262,11 @@ mod tests {
                     _ => Ok(found()),
                 }
             });
-            Self { resolver, gate, lookups }
+            Self {
+                resolver,
+                gate,
+                lookups,
+            }
         }
 
         fn ask(&self, host: &str, time: Duration) -> Result<Vec<SocketAddr>, String> {
@@ -235,11 +280,25 @@ mod tests {
         let closed = world.gate.lock().expect("nobody else has it");
         for _ in 0..20 {
             let error = world.ask("hung", LITTLE).expect_err("it hangs");
-            assert!(error.contains("host name hung cannot be resolved: no answer within 50ms"), "{error}");
+            assert!(
+                error.contains("host name hung cannot be resolved: no answer within 50ms"),
+                "{error}"
+            );
         }
-        assert_eq!(world.ask("db", SOON), Ok(found()), "another name is looked up meanwhile");
-        assert_eq!(world.lookups.load(Ordering::SeqCst), 2, "all share one lookup");
-        assert!(world.resolver.0.lock().waiting["hung"].len() < 3, "those who gave up are forgotten");
+        assert_eq!(
+            world.ask("db", SOON),
+            Ok(found()),
+            "another name is looked up meanwhile"
+        );
+        assert_eq!(
+            world.lookups.load(Ordering::SeqCst),
+            2,
+            "all share one lookup"
+        );
+        assert!(
+            world.resolver.0.lock().waiting["hung"].len() < 3,
+            "those who gave up are forgotten"
+        );
         drop(closed);
         assert_eq!(world.ask("hung", SOON), Ok(found()));
     }
@@ -259,7 +318,10 @@ mod tests {
         let full = world.ask("d", SOON).expect_err("no room");
         assert!(full.contains("3 names wait already"), "{full}");
         let waiting = world.ask("a", LITTLE).expect_err("it waits");
-        assert!(waiting.contains("2 other lookups have not ended within 50ms"), "{waiting}");
+        assert!(
+            waiting.contains("2 other lookups have not ended within 50ms"),
+            "{waiting}"
+        );
         assert_eq!(world.resolver.0.lock().threads, 2);
         drop(closed);
         assert_eq!(world.ask("a", SOON), Ok(found()));
@@ -287,24 +349,38 @@ mod tests {
             drop(closed);
             asking.await
         });
-        assert!(answers.into_iter().all(|answer| answer.is_ok_and(|answer| answer == found())));
+        assert!(
+            answers
+                .into_iter()
+                .all(|answer| answer.is_ok_and(|answer| answer == found()))
+        );
         assert_eq!(world.lookups.load(Ordering::SeqCst), 1);
     }
 
     #[test]
     fn a_failed_lookup_names_the_host_and_affects_no_other() {
         let world = World::new(1, 10);
-        for (host, reason) in [("unknown", "no such host"), ("panics", "the lookup panicked"), ("empty", "no address")]
-        {
+        for (host, reason) in [
+            ("unknown", "no such host"),
+            ("panics", "the lookup panicked"),
+            ("empty", "no address"),
+        ] {
             let error = world.ask(host, SOON).expect_err("no address");
-            assert!(error.contains(&format!("host name {host}")) && error.contains(reason), "{error}");
+            assert!(
+                error.contains(&format!("host name {host}")) && error.contains(reason),
+                "{error}"
+            );
         }
         assert_eq!(world.ask("db", SOON), Ok(found()));
     }
 
     #[test]
     fn numeric_addresses_need_no_lookup() {
-        for (host, wanted) in [("10.0.0.1", "10.0.0.1:5"), ("::1", "[::1]:5"), ("fe80::1%2", "[fe80::1%2]:5")] {
+        for (host, wanted) in [
+            ("10.0.0.1", "10.0.0.1:5"),
+            ("::1", "[::1]:5"),
+            ("fe80::1%2", "[fe80::1%2]:5"),
+        ] {
             assert_eq!(numeric(host, 5), Some(wanted.parse().expect("an address")));
         }
         for name in ["localhost", "10.0.0", "db.example", "", "::x"] {

@@ -31,7 +31,9 @@ mod on {
 
     /// Runs the future, which panics where `PALM_TEST_PANIC` says so.
     pub(crate) async fn rigged<T>(name: Name, future: impl Future<Output = T>) -> T {
-        let Some(rig) = rig(name) else { return future.await };
+        let Some(rig) = rig(name) else {
+            return future.await;
+        };
         let trigger = async {
             while !rig.is_due() {
                 timer::sleep(POLL).await;

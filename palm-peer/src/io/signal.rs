@@ -26,8 +26,12 @@ struct State {
     next: u64,
 }
 
-static STATE: Mutex<State> =
-    Mutex::new(State { installed: false, requests: Requests::NONE, wakers: BTreeMap::new(), next: 0 });
+static STATE: Mutex<State> = Mutex::new(State {
+    installed: false,
+    requests: Requests::NONE,
+    wakers: BTreeMap::new(),
+    next: 0,
+});
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -46,7 +50,11 @@ impl Awaited {
     fn new(seen: u64, comes: fn(&Requests, u64) -> bool) -> Self {
         let mut state = state();
         state.next += 1;
-        Self { id: state.next, seen, comes }
+        Self {
+            id: state.next,
+            seen,
+            comes,
+        }
     }
 }
 
@@ -129,7 +137,8 @@ fn is_hang_up_ignored() -> bool {
 /// Reads SIGHUP, the lowest bit of the mask, from the format of `proc_pid_status(5)`.
 fn ignores_hang_up(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]
@@ -140,7 +149,10 @@ mod tests {
     fn ignored_signals_are_read_from_the_process_status() {
         for (status, ignored) in [
             ("Name:\tx\nSigIgn:\t0000000000000001\n", true),
-            ("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n", false),
+            (
+                "SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n",
+                false,
+            ),
             ("SigIgn:\t0000000000001007\n", true),
             ("", false),
         ] {

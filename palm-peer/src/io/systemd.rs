@@ -30,7 +30,8 @@ pub(crate) fn notify(notice: Notice<'_>) {
 #[cfg(feature = "systemd")]
 pub(crate) fn watchdog() -> Option<std::time::Duration> {
     let mut micros = 0;
-    sd_notify::watchdog_enabled(false, &mut micros).then(|| std::time::Duration::from_micros(micros))
+    sd_notify::watchdog_enabled(false, &mut micros)
+        .then(|| std::time::Duration::from_micros(micros))
 }
 
 /// Does nothing.

@@ -29,20 +29,30 @@ use std::{
 ///
 /// The future is boxed at once: each `async` function that passes it on unboxed would contain it twice, and there is one of these for
 /// every connection.
-pub(crate) fn caught<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+pub(crate) fn caught<T>(
+    name: Name,
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, String>> {
     let future = Box::pin(future);
     // It is also dropped inside, so that a panic while dropping is caught.
     let inside = async move { rigged(name, future).await };
-    AssertUnwindSafe(inside).catch_unwind().map(|result| result.map_err(panic_message))
+    AssertUnwindSafe(inside)
+        .catch_unwind()
+        .map(|result| result.map_err(panic_message))
 }
 
 /// As [`caught`], and logs the panic, once a minute per name, because remote peers may cause it.
-pub(crate) fn logged<T>(name: Name, future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+pub(crate) fn logged<T>(
+    name: Name,
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, String>> {
     caught(name, future).inspect(move |result| {
         if let Err(message) = result
             && may_log(name)
         {
-            say(&format!("task {name} panicked: {message} (logged once a minute)"));
+            say(&format!(
+                "task {name} panicked: {message} (logged once a minute)"
+            ));
         }
     })
 }
@@ -68,7 +78,9 @@ impl Shared {
             return None;
         }
         let decision = state.supervision.failed(Instant::now(), fastrand::f64());
-        state.listeners.retain(|listener| listener.unbounded_send(name).is_ok());
+        state
+            .listeners
+            .retain(|listener| listener.unbounded_send(name).is_ok());
         match decision {
             Decision::GiveUp(_) if attended => {
                 let message = format!("{failure}; that is the third failure within a minute");
@@ -109,16 +121,26 @@ impl Supervisor {
     pub(crate) fn attended() -> Self {
         let state = Arc::default();
         threads::observe(&state);
-        Self { state, attended: true }
+        Self {
+            state,
+            attended: true,
+        }
     }
 
     /// Returns a supervisor for a client, which never gives up.
     pub(crate) fn unattended() -> Self {
-        Self { state: Arc::default(), attended: false }
+        Self {
+            state: Arc::default(),
+            attended: false,
+        }
     }
 
     /// Runs the future that `start` returns to its end. After a panic it is restarted after a while.
-    pub(crate) async fn keep<T, F: Future<Output = T>>(self, name: Name, mut start: impl FnMut() -> F) -> T {
+    pub(crate) async fn keep<T, F: Future<Output = T>>(
+        self,
+        name: Name,
+        mut start: impl FnMut() -> F,
+    ) -> T {
         loop {
             match caught(name, async { start().await }).await {
                 Ok(value) => return value,
@@ -176,7 +198,10 @@ mod tests {
 
     /// A supervisor that does not observe the threads that other tests make panic.
     fn alone() -> Supervisor {
-        Supervisor { state: Arc::default(), attended: true }
+        Supervisor {
+            state: Arc::default(),
+            attended: true,
+        }
     }
 
     #[test]
@@ -210,12 +235,23 @@ mod tests {
     #[test]
     fn three_panics_end_a_server_but_not_a_client() {
         for supervisor in [alone(), Supervisor::unattended()] {
-            let waits: Vec<_> =
-                (0..4).map(|_| supervisor.state.record(Name::Test, "on purpose", supervisor.attended)).collect();
+            let waits: Vec<_> = (0..4)
+                .map(|_| {
+                    supervisor
+                        .state
+                        .record(Name::Test, "on purpose", supervisor.attended)
+                })
+                .collect();
             let attended = supervisor.attended;
-            assert_eq!(waits.iter().map(Option::is_none).collect::<Vec<_>>(), [false, false, attended, attended]);
+            assert_eq!(
+                waits.iter().map(Option::is_none).collect::<Vec<_>>(),
+                [false, false, attended, attended]
+            );
             let message = supervisor.gave_up().now_or_never();
-            assert_eq!(message.is_some_and(|message| message.contains("on purpose; that is the third")), attended);
+            assert_eq!(
+                message.is_some_and(|message| message.contains("on purpose; that is the third")),
+                attended
+            );
         }
     }
 }

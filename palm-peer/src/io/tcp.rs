@@ -67,7 +67,11 @@ impl AsFd for Tcp {
 }
 
 impl AsyncRead for Tcp {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Shared(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Local(tcp) => Pin::new(tcp).poll_read(cx, buf),
@@ -76,7 +80,11 @@ impl AsyncRead for Tcp {
 }
 
 impl AsyncWrite for Tcp {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Shared(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Local(tcp) => Pin::new(tcp).poll_write(cx, buf),

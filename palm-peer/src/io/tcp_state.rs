@@ -26,7 +26,10 @@ impl Ends {
     /// Returns the ends of this connection. Fails when it has ended already.
     pub(crate) fn of(stream: &impl AsFd) -> io::Result<Self> {
         let peer = getpeername(stream)?.ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Self { local: getsockname(stream)?.try_into()?, peer: peer.try_into()? })
+        Ok(Self {
+            local: getsockname(stream)?.try_into()?,
+            peer: peer.try_into()?,
+        })
     }
 
     /// Returns the peer's address.
@@ -36,7 +39,11 @@ impl Ends {
 
     /// Returns whether the peer's host has acknowledged what was sent.
     pub(crate) fn delivery(&self) -> Delivery {
-        let table = if self.local.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
+        let table = if self.local.is_ipv4() {
+            "/proc/self/net/tcp"
+        } else {
+            "/proc/self/net/tcp6"
+        };
         fs::read_to_string(table).map_or(Delivery::Unknown, |table| self.look_up(&table))
     }
 
@@ -53,7 +60,9 @@ impl Ends {
 /// Parses a line `sl local remote st tx:rx tr:when retrnsmt uid timeout …`.
 fn read(line: &str) -> Option<Delivery> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let [_, _, _, state, queues, timer, retransmits, _, probes, ..] = fields[..] else { return None };
+    let [_, _, _, state, queues, timer, retransmits, _, probes, ..] = fields[..] else {
+        return None;
+    };
     let unacknowledged = u64::from_str_radix(queues.split(':').next()?, 16).ok()?;
     let retransmits = u32::from_str_radix(retransmits, 16).ok()?;
     let probes: u32 = probes.parse().ok()?;
@@ -73,7 +82,11 @@ fn hex(address: SocketAddr) -> String {
         SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
         SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
     };
-    let message = octets.as_chunks::<4>().0.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
+    let message = octets
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
     format!("{}:{:04X}", message.collect::<String>(), address.port())
 }
 
@@ -95,12 +108,30 @@ mod tests {
             )
         };
         for (line, wanted) in [
-            (line("01", "00000000", "00", "00000000", "0"), Delivery::Acknowledged),
-            (line("01", "00000009", "01", "00000000", "0"), Delivery::Unknown),
-            (line("01", "00000009", "01", "00000003", "0"), Delivery::Unacknowledged),
-            (line("01", "00000009", "04", "00000000", "1"), Delivery::Acknowledged),
-            (line("01", "00000009", "04", "00000000", "5"), Delivery::Unacknowledged),
-            (line("08", "00000000", "00", "00000000", "0"), Delivery::Unknown),
+            (
+                line("01", "00000000", "00", "00000000", "0"),
+                Delivery::Acknowledged,
+            ),
+            (
+                line("01", "00000009", "01", "00000000", "0"),
+                Delivery::Unknown,
+            ),
+            (
+                line("01", "00000009", "01", "00000003", "0"),
+                Delivery::Unacknowledged,
+            ),
+            (
+                line("01", "00000009", "04", "00000000", "1"),
+                Delivery::Acknowledged,
+            ),
+            (
+                line("01", "00000009", "04", "00000000", "5"),
+                Delivery::Unacknowledged,
+            ),
+            (
+                line("08", "00000000", "00", "00000000", "0"),
+                Delivery::Unknown,
+            ),
             ("  sl  local_address".to_owned(), Delivery::Unknown),
         ] {
             let ends = Ends {
@@ -118,10 +149,13 @@ mod tests {
     fn unread_bytes_are_acknowledged_by_the_peers_kernel() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             block_on(async {
-                let Ok(listener) = TcpListener::bind(address).await else { return };
+                let Ok(listener) = TcpListener::bind(address).await else {
+                    return;
+                };
                 let connecting = TcpStream::connect(listener.local_addr().expect("an address"));
                 let (stream, accepted) = join(connecting, listener.accept()).await;
-                let (mut stream, _accepted) = (stream.expect("connects"), accepted.expect("accepts"));
+                let (mut stream, _accepted) =
+                    (stream.expect("connects"), accepted.expect("accepts"));
                 let ends = Ends::of(&stream).expect("two ends");
                 stream.write_all(b"hello").await.expect("written");
                 let mut delivery = ends.delivery();

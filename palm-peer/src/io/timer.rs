@@ -40,12 +40,18 @@ struct Timers {
 
 impl Timers {
     fn shared() -> &'static Self {
-        static TIMERS: Timers = Timers { waiting: Mutex::new(Waiting::new()), earlier: Condvar::new() };
+        static TIMERS: Timers = Timers {
+            waiting: Mutex::new(Waiting::new()),
+            earlier: Condvar::new(),
+        };
         static THREAD: OnceLock<()> = OnceLock::new();
         THREAD.get_or_init(|| {
             let started = start_thread(Name::Timer, "palm-timer", || TIMERS.fire());
             // As the executor does without a thread: nothing works without timers.
-            assert!(started.is_ok(), "no thread for the timers can be started: {started:?}");
+            assert!(
+                started.is_ok(),
+                "no thread for the timers can be started: {started:?}"
+            );
         });
         &TIMERS
     }
@@ -68,7 +74,10 @@ impl Timers {
 
     /// Returns whether this waker is registered under this key.
     fn keeps(&self, key: Key, waker: &Waker) -> bool {
-        self.lock().wakers.get(&key).is_some_and(|kept| kept.will_wake(waker))
+        self.lock()
+            .wakers
+            .get(&key)
+            .is_some_and(|kept| kept.will_wake(waker))
     }
 
     /// Wakes the tasks whose deadlines have passed, forever.
@@ -84,13 +93,22 @@ impl Timers {
                 waiting = self.lock();
                 continue;
             }
-            waiting.sleeping_until = waiting.wakers.first_key_value().map(|((deadline, _), _)| *deadline);
+            waiting.sleeping_until = waiting
+                .wakers
+                .first_key_value()
+                .map(|((deadline, _), _)| *deadline);
             waiting = match waiting.sleeping_until {
                 Some(until) => {
                     let time = until.saturating_duration_since(Instant::now());
-                    self.earlier.wait_timeout(waiting, time).unwrap_or_else(PoisonError::into_inner).0
+                    self.earlier
+                        .wait_timeout(waiting, time)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
                 }
-                None => self.earlier.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .earlier
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -98,7 +116,11 @@ impl Timers {
 
 impl Waiting {
     const fn new() -> Self {
-        Self { wakers: BTreeMap::new(), next: 0, sleeping_until: None }
+        Self {
+            wakers: BTreeMap::new(),
+            next: 0,
+            sleeping_until: None,
+        }
     }
 
     fn take_expired(&mut self, now: Instant) -> BTreeMap<Key, Waker> {
@@ -123,7 +145,10 @@ impl Future for Sleep {
             return Poll::Ready(());
         }
         // A task that waits for several futures polls each of them repeatedly.
-        if !self.key.is_some_and(|key| Timers::shared().keeps(key, cx.waker())) {
+        if !self
+            .key
+            .is_some_and(|key| Timers::shared().keeps(key, cx.waker()))
+        {
             self.forget();
             self.key = Some(Timers::shared().add(self.deadline, cx.waker().clone()));
         }
@@ -166,7 +191,10 @@ fn end_of_grain(start: Instant, deadline: Instant) -> Instant {
 
 /// Waits until `deadline`.
 pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, key: None }
+    Sleep {
+        deadline,
+        key: None,
+    }
 }
 
 /// Waits for the end of a sleep, if there is one; otherwise forever.
@@ -187,7 +215,10 @@ pub(crate) fn sleep(time: Duration) -> Sleep {
 pub(crate) struct Elapsed;
 
 /// Waits for `future`, but not beyond `deadline`; then it is dropped. Fails with [`Elapsed`] when the deadline passed first.
-pub(crate) async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+pub(crate) async fn timeout_at<T>(
+    deadline: Instant,
+    future: impl Future<Output = T>,
+) -> Result<T, Elapsed> {
     pin_mut!(future);
     match select(future, sleep_until(deadline)).await {
         Either::Left((value, _)) => Ok(value),
@@ -196,7 +227,10 @@ pub(crate) async fn timeout_at<T>(deadline: Instant, future: impl Future<Output 
 }
 
 /// Waits for `future`, but no longer than `time`; then it is dropped. Fails with [`Elapsed`] when the time passed first.
-pub(crate) async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+pub(crate) async fn timeout<T>(
+    time: Duration,
+    future: impl Future<Output = T>,
+) -> Result<T, Elapsed> {
     timeout_at(Instant::now() + time, future).await
 }
 
@@ -225,7 +259,10 @@ pub(crate) fn last_resort(time: Duration) -> LastResort {
     if let Err(error) = started {
         log::warn!("no thread can be started that bounds how long leaving takes: {error}");
     }
-    LastResort { passed, _stop: stop }
+    LastResort {
+        passed,
+        _stop: stop,
+    }
 }
 
 impl Future for LastResort {
@@ -270,7 +307,10 @@ mod tests {
             (ms, start.elapsed())
         });
         for (ms, took) in block_on(join_all(waits)) {
-            assert!(took >= Duration::from_millis(ms), "{ms} ms fired after {took:?}");
+            assert!(
+                took >= Duration::from_millis(ms),
+                "{ms} ms fired after {took:?}"
+            );
         }
     }
 
@@ -284,7 +324,9 @@ mod tests {
             executor::spawn(Name::Test, async move { drop(gate.read()) });
         }
         let (tx, mut turned) = oneshot::channel();
-        executor::spawn(Name::Test, async move { tx.send(()).expect("the test waits for it") });
+        executor::spawn(Name::Test, async move {
+            tx.send(()).expect("the test waits for it");
+        });
         block_on(sleep(Duration::from_millis(10)));
         assert_eq!(turned.try_recv(), Ok(None), "the executor is held up");
         drop(closed);
@@ -308,7 +350,11 @@ mod tests {
         let mut sleep = sleep(Duration::from_millis(20));
         for flag in [&first, &first, &second] {
             let waker = Waker::from(Arc::clone(flag));
-            assert!(sleep.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            assert!(
+                sleep
+                    .poll_unpin(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
         }
         for _ in 0..1000 {
             if second.0.load(Ordering::SeqCst) {
@@ -316,7 +362,10 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(second.0.load(Ordering::SeqCst), "the task that polled last is woken");
+        assert!(
+            second.0.load(Ordering::SeqCst),
+            "the task that polled last is woken"
+        );
         assert!(!first.0.load(Ordering::SeqCst), "nobody else");
     }
 
@@ -336,6 +385,12 @@ mod tests {
             let silent = timeout(Duration::from_millis(5), futures::future::pending::<()>());
             assert_eq!(silent.await, Err(Elapsed));
         });
-        assert!(!Timers::shared().lock().wakers.keys().any(|(deadline, _)| *deadline == marker));
+        assert!(
+            !Timers::shared()
+                .lock()
+                .wakers
+                .keys()
+                .any(|(deadline, _)| *deadline == marker)
+        );
     }
 }

@@ -4,7 +4,10 @@ use palm_proto::types::timestamp::Timestamp;
 use std::time::SystemTime;
 
 /// Returns the current time, as records and log lines state it.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
 pub(crate) fn timestamp() -> Timestamp {
     SystemTime::now().into()
 }

@@ -20,8 +20,8 @@ use std::{
     time::Duration,
 };
 use zeromq::{
-    RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend, ZmqError,
-    ZmqMessage, util::PeerIdentity,
+    RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketEvent, SocketOptions, SocketRecv,
+    SocketSend, ZmqError, ZmqMessage, util::PeerIdentity,
 };
 
 /// How long a send to a connection with a full queue may take before the message is dropped.
@@ -97,7 +97,9 @@ enum Outgoing {
 
 /// Creates a router on a bound listener.
 #[cfg(any(test, feature = "bench"))]
-pub(crate) async fn listen(listener: impl Into<zeromq::Listener> + Send) -> io::Result<(Sender, Receiver)> {
+pub(crate) async fn listen(
+    listener: impl Into<zeromq::Listener> + Send,
+) -> io::Result<(Sender, Receiver)> {
     executor::prepare();
     let mut socket = RouterSocket::new();
     let monitor = socket.monitor();
@@ -105,8 +107,20 @@ pub(crate) async fn listen(listener: impl Into<zeromq::Listener> + Send) -> io::
     let (sender, socket) = socket.split();
     let (_, incoming) = mpsc::unbounded();
     let mut all = SelectAll::new();
-    all.push(Incoming { socket, monitor, attached: false, ended: false });
-    Ok((Sender(Outgoing::Listening(sender)), Receiver { all, incoming, senders: Senders::default() }))
+    all.push(Incoming {
+        socket,
+        monitor,
+        attached: false,
+        ended: false,
+    });
+    Ok((
+        Sender(Outgoing::Listening(sender)),
+        Receiver {
+            all,
+            incoming,
+            senders: Senders::default(),
+        },
+    ))
 }
 
 /// Creates a router without connections, which are attached to it one by one.
@@ -114,8 +128,19 @@ pub(crate) fn attachable() -> (Attacher, Sender, Receiver) {
     executor::prepare();
     let (attach, incoming) = mpsc::unbounded();
     let senders = Senders::default();
-    let receiver = Receiver { all: SelectAll::new(), incoming, senders: senders.clone() };
-    (Attacher { incoming: attach, senders: senders.clone() }, Sender(Outgoing::Attached(senders)), receiver)
+    let receiver = Receiver {
+        all: SelectAll::new(),
+        incoming,
+        senders: senders.clone(),
+    };
+    (
+        Attacher {
+            incoming: attach,
+            senders: senders.clone(),
+        },
+        Sender(Outgoing::Attached(senders)),
+        receiver,
+    )
 }
 
 fn io_error(error: ZmqError) -> io::Error {
@@ -137,7 +162,12 @@ impl Attacher {
         socket.connect(endpoint).await.map_err(io_error)?;
         let (sender, socket) = socket.split();
         self.senders.lock().insert(connection.clone(), sender);
-        let incoming = Incoming { socket, monitor, attached: true, ended: false };
+        let incoming = Incoming {
+            socket,
+            monitor,
+            attached: true,
+            ended: false,
+        };
         self.incoming.unbounded_send(incoming).map_err(|_| {
             self.senders.lock().remove(connection);
             io::ErrorKind::BrokenPipe.into()
@@ -147,7 +177,10 @@ impl Attacher {
 
 /// Returns how many bytes a message of these frames has on the wire.
 pub(crate) fn wire_length(frames: &[Bytes]) -> u64 {
-    frames.iter().map(|frame| frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 }).sum()
+    frames
+        .iter()
+        .map(|frame| frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 })
+        .sum()
 }
 
 impl Stream for Incoming {

@@ -43,13 +43,19 @@ pub(super) struct ProbeError {
 
 impl From<String> for ProbeError {
     fn from(reason: String) -> Self {
-        Self { reason, local: false }
+        Self {
+            reason,
+            local: false,
+        }
     }
 }
 
 impl From<OpenError> for ProbeError {
     fn from(error: OpenError) -> Self {
-        Self { reason: error.to_string(), local: error.is_local() }
+        Self {
+            reason: error.to_string(),
+            local: error.is_local(),
+        }
     }
 }
 
@@ -68,7 +74,11 @@ pub(crate) struct Links {
 impl Links {
     /// Creates it without links; each may take `timeout` to open.
     pub(crate) fn new(dialer: Dialer, timeout: Duration) -> Self {
-        Self { pool: Arc::new(LinkPool::new(dialer, ReplyRouter::default())), timeout, opened: Arc::default() }
+        Self {
+            pool: Arc::new(LinkPool::new(dialer, ReplyRouter::default())),
+            timeout,
+            opened: Arc::default(),
+        }
     }
 
     /// Drops the links to servers that are no longer registered.
@@ -91,8 +101,13 @@ impl Links {
     ) -> impl Future<Output = Result<String, ProbeError>> + Send + 'static {
         let links = self.clone();
         async move {
-            let old = links.pool.connected(uuid, &endpoint).filter(|link| !link.is_suspect());
-            let Some(old) = old else { return links.ask_anew(uuid, &endpoint).await };
+            let old = links
+                .pool
+                .connected(uuid, &endpoint)
+                .filter(|link| !link.is_suspect());
+            let Some(old) = old else {
+                return links.ask_anew(uuid, &endpoint).await;
+            };
             if fresh {
                 return match links.ask_anew(uuid, &endpoint).await {
                     // Then only the old connection can give an answer.
@@ -120,7 +135,11 @@ impl Links {
     }
 
     /// Boxed, because most probes do not need it, and would be several times as large with it.
-    fn ask_anew<'a>(&'a self, uuid: Uuid, endpoint: &'a str) -> BoxFuture<'a, Result<String, ProbeError>> {
+    fn ask_anew<'a>(
+        &'a self,
+        uuid: Uuid,
+        endpoint: &'a str,
+    ) -> BoxFuture<'a, Result<String, ProbeError>> {
         let asking = async move {
             let link = self.open_anew(uuid, endpoint).await?;
             self.keep(uuid, endpoint, &link);
@@ -133,13 +152,19 @@ impl Links {
     async fn open_anew(&self, uuid: Uuid, endpoint: &str) -> Result<Arc<Link>, OpenError> {
         let end = Instant::now() + self.timeout / 2;
         loop {
-            let opened = if fd_limit::lowest_free().is_some_and(|free| may_open_probe(fd_limit::limit(), free)) {
+            let opened = if fd_limit::lowest_free()
+                .is_some_and(|free| may_open_probe(fd_limit::limit(), free))
+            {
                 self.pool.dial(uuid, endpoint, self.timeout).await
             } else {
-                Err(OpenError::Local("this process has too few file descriptors left".into()))
+                Err(OpenError::Local(
+                    "this process has too few file descriptors left".into(),
+                ))
             };
             match opened {
-                Err(error) if error.is_local() && Instant::now() < end => timer::sleep(LOCAL_RETRY).await,
+                Err(error) if error.is_local() && Instant::now() < end => {
+                    timer::sleep(LOCAL_RETRY).await;
+                }
                 opened => return opened,
             }
         }
@@ -150,10 +175,14 @@ impl Links {
         let mut request = Request::call(format!("{uuid}._log_query"));
         request.route = vec![uuid];
         request.give_time(self.timeout);
-        let reply = link.request(&mut request, Bytes::from_static(LEVEL.as_bytes())).map_err(|f| f.message)?;
+        let reply = link
+            .request(&mut request, Bytes::from_static(LEVEL.as_bytes()))
+            .map_err(|f| f.message)?;
         // The registry counts the miss; this only drops the request.
         let reply = timer::timeout(self.timeout * 2, reply).await;
-        let reply = reply.map_err(|_| "no answer".to_owned())?.map_err(|_| "the connection broke".to_owned())?;
+        let reply = reply
+            .map_err(|_| "no answer".to_owned())?
+            .map_err(|_| "the connection broke".to_owned())?;
         Ok(match reply.answer.error {
             None => Ok(String::from_utf8_lossy(&reply.payload).into_owned()),
             Some(failure) => Err(format!("{}: {}", failure.kind, failure.message)),
@@ -177,7 +206,11 @@ impl Links {
     }
 
     /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
-    pub(crate) fn prove_gone(&self, uuid: Uuid, endpoint: String) -> impl Future<Output = bool> + Send + 'static {
+    pub(crate) fn prove_gone(
+        &self,
+        uuid: Uuid,
+        endpoint: String,
+    ) -> impl Future<Output = bool> + Send + 'static {
         let links = self.clone();
         async move {
             match failure_detector::check(&links.pool, uuid, &endpoint).await {
@@ -192,7 +225,12 @@ impl Links {
         }
     }
 
-    async fn link(&self, uuid: Uuid, endpoint: &str, patience: Duration) -> Result<Arc<Link>, OpenError> {
+    async fn link(
+        &self,
+        uuid: Uuid,
+        endpoint: &str,
+        patience: Duration,
+    ) -> Result<Arc<Link>, OpenError> {
         if let Some(link) = self.pool.connected(uuid, endpoint) {
             return Ok(link);
         }

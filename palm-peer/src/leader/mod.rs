@@ -118,7 +118,13 @@ pub(crate) async fn lead(context: LeaderContext) -> Exit {
     let found = takeover::published(&context).await;
     let mut servers = context.etcd.watch(Target::Prefix(context.keys.servers()));
     let mut leader = Leader {
-        registry: Registry::new(context.me, &context.config, found, fastrand::u64(..), Instant::now()),
+        registry: Registry::new(
+            context.me,
+            &context.config,
+            found,
+            fastrand::u64(..),
+            Instant::now(),
+        ),
         links: Links::new(context.dialer.clone(), context.config.probe_timeout),
         context,
         work: FuturesUnordered::new(),
@@ -142,7 +148,9 @@ impl Leader {
             }
             // The consequences of events are computed once per batch.
             for _ in 0..BATCH {
-                let Some(input) = self.next(servers).now_or_never() else { break };
+                let Some(input) = self.next(servers).now_or_never() else {
+                    break;
+                };
                 if let ControlFlow::Break(end) = self.handle_input(input) {
                     return end;
                 }
@@ -181,13 +189,15 @@ impl Leader {
         for (uuid, broken) in self.links.newly_opened() {
             // It may have been opened for a server that is gone since.
             self.stale |= self.registry.endpoint(uuid).is_none();
-            self.work.push(broken.map(move |()| Output::LinkBroken(uuid)).boxed());
+            self.work
+                .push(broken.map(move |()| Output::LinkBroken(uuid)).boxed());
         }
         if !self.synced {
             return;
         }
         if std::mem::take(&mut self.stale) {
-            self.links.keep_only(|uuid| self.registry.endpoint(uuid).is_some());
+            self.links
+                .keep_only(|uuid| self.registry.endpoint(uuid).is_some());
         }
         self.vouch();
         self.list_servers();
@@ -230,22 +240,37 @@ impl Leader {
                 self.perform(actions);
                 self.report_predecessor_exit();
             }
-            Change::Stale { reason } => log::debug!("the watch on the servers was interrupted: {reason}"),
+            Change::Stale { reason } => {
+                log::debug!("the watch on the servers was interrupted: {reason}");
+            }
             Change::NewHistory => {}
         }
     }
 
     fn read(&self, kv: KeyValue) -> Event {
-        let name = kv.key.strip_prefix(&self.context.keys.servers()).unwrap_or(&kv.key);
+        let name = kv
+            .key
+            .strip_prefix(&self.context.keys.servers())
+            .unwrap_or(&kv.key);
         match Record::from_entry(name, &kv.value) {
-            Ok(record) => Event::Registered { record, modified: kv.modified, lease: kv.lease },
-            Err(broken) => Event::Invalid { key: kv.key, reason: broken.to_string() },
+            Ok(record) => Event::Registered {
+                record,
+                modified: kv.modified,
+                lease: kv.lease,
+            },
+            Err(broken) => Event::Invalid {
+                key: kv.key,
+                reason: broken.to_string(),
+            },
         }
     }
 
     /// Determines why a record is gone.
     fn explain(&mut self, gone: KeyValue) {
-        let name = gone.key.strip_prefix(&self.context.keys.servers()).unwrap_or(&gone.key);
+        let name = gone
+            .key
+            .strip_prefix(&self.context.keys.servers())
+            .unwrap_or(&gone.key);
         let Ok(record) = Record::from_entry(name, &gone.value) else {
             return self.event(Event::InvalidRemoved { key: gone.key });
         };
@@ -256,15 +281,26 @@ impl Leader {
 
     /// Logs how the previous leader ended if it left no tombstone; no other peer will.
     fn report_predecessor_exit(&mut self) {
-        let Some(predecessor) = self.context.predecessor.take() else { return };
-        let Some(uuid) = predecessor.uuid.filter(|uuid| self.registry.endpoint(*uuid).is_none()) else { return };
+        let Some(predecessor) = self.context.predecessor.take() else {
+            return;
+        };
+        let Some(uuid) = predecessor
+            .uuid
+            .filter(|uuid| self.registry.endpoint(*uuid).is_none())
+        else {
+            return;
+        };
         let context = self.context.clone();
         self.work.push(
             async move {
                 match writes::end_of_predecessor(&context, uuid, predecessor.lease).await {
-                    Ok(Some(reason)) => log::info!(target: "registry", "Deleted server {uuid} because {reason}"),
+                    Ok(Some(reason)) => {
+                        log::info!(target: "registry", "Deleted server {uuid} because {reason}");
+                    }
                     Ok(None) => {}
-                    Err(error) => context.etcd.log_failure("finding out how the leader before ended", &error),
+                    Err(error) => context
+                        .etcd
+                        .log_failure("finding out how the leader before ended", &error),
                 }
                 Output::Nothing
             }
@@ -287,29 +323,74 @@ impl Leader {
         for action in actions {
             match action {
                 Action::Log(line) => write_line("registry", &line),
-                Action::Probe { uuid, endpoint, token, fresh } => {
+                Action::Probe {
+                    uuid,
+                    endpoint,
+                    token,
+                    fresh,
+                } => {
                     let probing = self.links.probe(uuid, endpoint, fresh);
                     self.work.push(
                         probing
                             .map(move |answer| {
                                 Output::Event(match answer {
-                                    Ok(digest) => Event::ProbeOk { uuid, token, digest },
-                                    Err(ProbeError { reason, local: true }) => Event::Unsent { uuid, token, reason },
-                                    Err(ProbeError { reason, .. }) => Event::ProbeFailed { uuid, token, reason },
+                                    Ok(digest) => Event::ProbeOk {
+                                        uuid,
+                                        token,
+                                        digest,
+                                    },
+                                    Err(ProbeError {
+                                        reason,
+                                        local: true,
+                                    }) => Event::Unsent {
+                                        uuid,
+                                        token,
+                                        reason,
+                                    },
+                                    Err(ProbeError { reason, .. }) => Event::ProbeFailed {
+                                        uuid,
+                                        token,
+                                        reason,
+                                    },
                                 })
                             })
                             .boxed(),
                     );
                 }
-                Action::Configure { record, modified, lease } => {
+                Action::Configure {
+                    record,
+                    modified,
+                    lease,
+                } => {
                     let uuid = record.uuid;
-                    self.write(uuid, writes::configure(self.context.clone(), record, modified, lease));
+                    self.write(
+                        uuid,
+                        writes::configure(self.context.clone(), record, modified, lease),
+                    );
                 }
-                Action::Remove { uuid, server, modified, reason, lease, revoke } => {
-                    let removal = writes::Removal { uuid, server, modified, reason, lease, revoke };
+                Action::Remove {
+                    uuid,
+                    server,
+                    modified,
+                    reason,
+                    lease,
+                    revoke,
+                } => {
+                    let removal = writes::Removal {
+                        uuid,
+                        server,
+                        modified,
+                        reason,
+                        lease,
+                        revoke,
+                    };
                     self.write(uuid, writes::remove(self.context.clone(), removal));
                 }
-                Action::Ask { uuid, token, witnesses } => self.ask(uuid, token, witnesses),
+                Action::Ask {
+                    uuid,
+                    token,
+                    witnesses,
+                } => self.ask(uuid, token, witnesses),
                 Action::Resign { unreached } => {
                     let resigning = takeover::may_resign(self.context.clone(), unreached);
                     let done = |unreached: Option<_>| {
@@ -321,7 +402,13 @@ impl Leader {
                     let withdrawing = takeover::withdraw(self.context.clone(), uuid, server);
                     self.work.push(
                         withdrawing
-                            .map(|deposed| if deposed { Output::Duties(Exit::Deposed) } else { Output::Nothing })
+                            .map(|deposed| {
+                                if deposed {
+                                    Output::Duties(Exit::Deposed)
+                                } else {
+                                    Output::Nothing
+                                }
+                            })
                             .boxed(),
                     );
                 }
@@ -333,28 +420,50 @@ impl Leader {
         for witness in witnesses {
             let of = witness.0;
             let asking = self.links.ask_about(uuid, witness);
-            let testified = move |testimony| Output::Event(Event::Testified { uuid, token, witness: of, testimony });
+            let testified = move |testimony| {
+                Output::Event(Event::Testified {
+                    uuid,
+                    token,
+                    witness: of,
+                    testimony,
+                })
+            };
             self.work.push(asking.map(testified).boxed());
         }
     }
 
-    fn write(&mut self, uuid: Uuid, writing: impl Future<Output = writes::WriteOutcome> + Send + 'static) {
+    fn write(
+        &mut self,
+        uuid: Uuid,
+        writing: impl Future<Output = writes::WriteOutcome> + Send + 'static,
+    ) {
         self.work.push(
             writing
                 .map(move |written| match written {
                     writes::WriteOutcome::Deposed => Output::Duties(Exit::Deposed),
-                    written => Output::Event(Event::WriteDone { uuid, stands: written.stands() }),
+                    written => Output::Event(Event::WriteDone {
+                        uuid,
+                        stands: written.stands(),
+                    }),
                 })
                 .boxed(),
         );
     }
 
     fn prove_gone(&mut self, uuid: Uuid) {
-        let Some(endpoint) = self.registry.endpoint(uuid) else { return };
+        let Some(endpoint) = self.registry.endpoint(uuid) else {
+            return;
+        };
         let proof = self.links.prove_gone(uuid, endpoint);
         self.work.push(
             proof
-                .map(move |gone| if gone { Output::Event(Event::ProcessGone { uuid }) } else { Output::Nothing })
+                .map(move |gone| {
+                    if gone {
+                        Output::Event(Event::ProcessGone { uuid })
+                    } else {
+                        Output::Nothing
+                    }
+                })
                 .boxed(),
         );
     }
@@ -367,7 +476,11 @@ impl Leader {
         let batch = self.registry.take_unvouched(takeover::BATCH);
         if !batch.is_empty() {
             self.vouching = true;
-            self.work.push(takeover::vouch(self.context.clone(), batch).map(Output::Vouched).boxed());
+            self.work.push(
+                takeover::vouch(self.context.clone(), batch)
+                    .map(Output::Vouched)
+                    .boxed(),
+            );
         }
     }
 
@@ -377,7 +490,10 @@ impl Leader {
             if written == writes::WriteOutcome::Deposed {
                 return ControlFlow::Break(Exit::Deposed);
             }
-            self.event(Event::WriteDone { uuid, stands: written.stands() });
+            self.event(Event::WriteDone {
+                uuid,
+                stands: written.stands(),
+            });
         }
         ControlFlow::Continue(())
     }

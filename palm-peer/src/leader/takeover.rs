@@ -22,22 +22,37 @@ const PACE: Duration = Duration::from_millis(20);
 /// Reads the published keys; retries until etcd answers.
 pub(super) async fn published(context: &LeaderContext) -> Vec<Published> {
     let folder = context.keys.pipelines();
-    let found = context.etcd.retry(&format!("reading {folder}"), BACKOFF, || context.etcd.list(&folder)).await;
+    let found = context
+        .etcd
+        .retry(&format!("reading {folder}"), BACKOFF, || {
+            context.etcd.list(&folder)
+        })
+        .await;
     let published = found.items.into_iter().filter_map(|kv| {
         let instance = Instance::from_entry(kv.key.strip_prefix(&folder)?, &kv.value)?;
-        Some(Published { instance, lease: kv.lease })
+        Some(Published {
+            instance,
+            lease: kv.lease,
+        })
     });
     published.collect()
 }
 
 /// Writes these records, many per transaction. If one of a transaction has changed meanwhile, each is written separately.
-pub(super) async fn vouch(context: LeaderContext, records: Vec<(Record, Revision)>) -> Vec<(Uuid, WriteOutcome)> {
+pub(super) async fn vouch(
+    context: LeaderContext,
+    records: Vec<(Record, Revision)>,
+) -> Vec<(Uuid, WriteOutcome)> {
     let mut ended = Vec::with_capacity(records.len());
     for records in in_parts(records) {
         let written = writes::rewrite(&context, &records).await;
         for record in &records {
             let alone = written == WriteOutcome::Conflict && records.len() > 1;
-            let written = if alone { writes::rewrite(&context, std::slice::from_ref(record)).await } else { written };
+            let written = if alone {
+                writes::rewrite(&context, std::slice::from_ref(record)).await
+            } else {
+                written
+            };
             ended.push((record.0.uuid, written));
         }
         timer::sleep(PACE).await;
@@ -72,7 +87,9 @@ pub(super) async fn withdraw(context: LeaderContext, uuid: Uuid, server: String)
 async fn try_to_withdraw(context: &LeaderContext, uuid: Uuid, server: &str) -> Option<bool> {
     let key = context.keys.server(uuid);
     let found = context.etcd.get(&key).await;
-    let found = found.inspect_err(|error| context.etcd.log_failure(&format!("reading {key}"), error)).ok()?;
+    let found = found
+        .inspect_err(|error| context.etcd.log_failure(&format!("reading {key}"), error))
+        .ok()?;
     if let Some(kv) = &found
         && Record::from_entry(&uuid.to_string(), &kv.value).is_ok()
     {
@@ -87,10 +104,20 @@ async fn try_to_withdraw(context: &LeaderContext, uuid: Uuid, server: &str) -> O
 }
 
 /// Logs why this leader resigns, and which servers it does not reach, if there is another candidate. Otherwise it continues.
-pub(super) async fn may_resign(context: LeaderContext, unreached: Vec<(Uuid, String)>) -> Option<Vec<Uuid>> {
-    let places: Vec<_> = unreached.iter().map(|(uuid, endpoint)| format!("{uuid} at {endpoint}")).collect();
+pub(super) async fn may_resign(
+    context: LeaderContext,
+    unreached: Vec<(Uuid, String)>,
+) -> Option<Vec<Uuid>> {
+    let places: Vec<_> = unreached
+        .iter()
+        .map(|(uuid, endpoint)| format!("{uuid} at {endpoint}"))
+        .collect();
     let places = places.join(", ");
-    match context.etcd.list_latest(&context.keys.election(), None, 2).await {
+    match context
+        .etcd
+        .list_latest(&context.keys.election(), None, 2)
+        .await
+    {
         Ok(candidates) if candidates.len() > 1 => {
             log::warn!(
                 "resigning as leader: other servers reach what this one does not ({places}); it stands again once it reaches them"
@@ -102,7 +129,9 @@ pub(super) async fn may_resign(context: LeaderContext, unreached: Vec<(Uuid, Str
             None
         }
         Err(error) => {
-            context.etcd.log_failure("looking for other candidates", &error);
+            context
+                .etcd
+                .log_failure("looking for other candidates", &error);
             None
         }
     }

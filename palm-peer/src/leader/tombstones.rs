@@ -43,11 +43,20 @@ pub(crate) enum Removed {
 
 impl Removal {
     /// Removes the record of a server of this name, and what is published of it.
-    pub(crate) fn new(keys: &Keys, uuid: Uuid, server: Option<&str>, why: RemovedBy, reason: &'static str) -> Self {
+    pub(crate) fn new(
+        keys: &Keys,
+        uuid: Uuid,
+        server: Option<&str>,
+        why: RemovedBy,
+        reason: &'static str,
+    ) -> Self {
         Self {
             record: keys.server(uuid),
             // Of a record that cannot be read nothing is published.
-            also: server.map(|server| keys.pipeline(server, uuid)).into_iter().collect(),
+            also: server
+                .map(|server| keys.pipeline(server, uuid))
+                .into_iter()
+                .collect(),
             departed: keys.departed(uuid),
             why,
             reason,
@@ -62,15 +71,30 @@ impl Removal {
     }
 
     /// Removes the record, if what `guard` compares holds.
-    pub(crate) async fn carry_out(&self, etcd: &Etcd, guard: Transaction) -> Result<Removed, EtcdError> {
+    pub(crate) async fn carry_out(
+        &self,
+        etcd: &Etcd,
+        guard: Transaction,
+    ) -> Result<Removed, EtcdError> {
         let guard = guard.or_else(Operation::get(&self.departed));
-        let transact =
-            |operations: Vec<Operation>| etcd.transact(operations.into_iter().fold(guard.clone(), Transaction::then));
+        let transact = |operations: Vec<Operation>| {
+            etcd.transact(
+                operations
+                    .into_iter()
+                    .fold(guard.clone(), Transaction::then),
+            )
+        };
         let (outcome, tombstone) = self.transact(etcd, &[], transact).await?;
         if outcome.succeeded {
-            return Ok(if tombstone.is_some() { Removed::WithTombstone } else { Removed::WithoutTombstone });
+            return Ok(if tombstone.is_some() {
+                Removed::WithTombstone
+            } else {
+                Removed::WithoutTombstone
+            });
         }
-        let Some(lease) = tombstone else { return Ok(Removed::Not) };
+        let Some(lease) = tombstone else {
+            return Ok(Removed::Not);
+        };
         if is_ours(&outcome, lease) {
             return Ok(Removed::WithTombstone);
         }
@@ -89,16 +113,24 @@ impl Removal {
     where
         F: Future<Output = Result<T, EtcdError>>,
     {
-        let deletions = || [&self.record].into_iter().chain(&self.also).map(|key| Operation::delete(key));
+        let deletions = || {
+            [&self.record]
+                .into_iter()
+                .chain(&self.also)
+                .map(|key| Operation::delete(key))
+        };
         let done = match put_tombstone(etcd, &self.departed, self.why, self.reason).await {
-            Ok((put, lease)) => {
-                transact(deletions().chain([put]).collect()).await.map(|outcome| (outcome, Some(lease)))
-            }
+            Ok((put, lease)) => transact(deletions().chain([put]).collect())
+                .await
+                .map(|outcome| (outcome, Some(lease))),
             Err(error) => Err(error),
         };
         match done {
             Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
-                etcd.log_failure(&format!("writing {}, which says \"{}\",", self.departed, self.reason), &error);
+                etcd.log_failure(
+                    &format!("writing {}, which says \"{}\",", self.departed, self.reason),
+                    &error,
+                );
                 let further = without_space.iter().map(|key| Operation::delete(key));
                 Ok((transact(deletions().chain(further).collect()).await?, None))
             }
@@ -115,14 +147,25 @@ pub(crate) async fn put_tombstone(
     reason: &str,
 ) -> Result<(Operation, LeaseId), EtcdError> {
     let lease = etcd.grant_lease(KEPT_FOR).await?.id;
-    let tombstone = Tombstone { why, reason: reason.to_owned(), when: timestamp() };
-    Ok((Operation::put(departed, tombstone.to_json(), Lease::Attach(lease)), lease))
+    let tombstone = Tombstone {
+        why,
+        reason: reason.to_owned(),
+        when: timestamp(),
+    };
+    Ok((
+        Operation::put(departed, tombstone.to_json(), Lease::Attach(lease)),
+        lease,
+    ))
 }
 
 /// Whether the tombstone that a transaction found is the one on this lease: the answer to an attempt that went through may have been
 /// lost.
 pub(crate) fn is_ours(outcome: &TxnOutcome, lease: LeaseId) -> bool {
-    outcome.reads.iter().flatten().any(|found| found.lease == Some(lease))
+    outcome
+        .reads
+        .iter()
+        .flatten()
+        .any(|found| found.lease == Some(lease))
 }
 
 /// Reads what a key of `/departed/` holds: the tombstone, and when it was written; `None` when it is none.
@@ -133,7 +176,10 @@ pub(crate) fn read(found: &KeyValue) -> Option<(Tombstone, Revision)> {
 /// Revokes a lease, which else expires by itself.
 pub(crate) async fn revoke(etcd: &Etcd, lease: LeaseId, what: &str) {
     if let Err(error) = etcd.revoke_lease(lease).await {
-        etcd.log_failure(&format!("revoking {what} (it will expire by itself)"), &error);
+        etcd.log_failure(
+            &format!("revoking {what} (it will expire by itself)"),
+            &error,
+        );
     }
 }
 

@@ -59,11 +59,20 @@ pub(super) async fn configure(
 }
 
 /// Writes records in one transaction, each on the lease of its owner.
-pub(super) async fn rewrite(context: &LeaderContext, records: &[(Record, Revision)]) -> WriteOutcome {
-    let keys: Vec<_> = records.iter().map(|(record, modified)| (context.keys.server(record.uuid), *modified)).collect();
+pub(super) async fn rewrite(
+    context: &LeaderContext,
+    records: &[(Record, Revision)],
+) -> WriteOutcome {
+    let keys: Vec<_> = records
+        .iter()
+        .map(|(record, modified)| (context.keys.server(record.uuid), *modified))
+        .collect();
     let puts = keys.iter().zip(records);
-    let puts = puts.map(|((key, _), (record, _))| Operation::put(key, record.to_json(), Lease::Keep));
-    let replaced = keys.iter().map(|(key, modified)| (key.as_str(), Some(*modified)));
+    let puts =
+        puts.map(|((key, _), (record, _))| Operation::put(key, record.to_json(), Lease::Keep));
+    let replaced = keys
+        .iter()
+        .map(|(key, modified)| (key.as_str(), Some(*modified)));
     let written = fenced(context, replaced, puts).await;
     written.unwrap_or_else(|error| failed(context, &context.keys.servers(), &error))
 }
@@ -76,7 +85,12 @@ pub(super) async fn withdraw(
     found: Option<Revision>,
 ) -> WriteOutcome {
     let key = context.keys.pipeline(server, uuid);
-    let written = fenced(context, [(context.keys.server(uuid).as_str(), found)], [Operation::delete(&key)]).await;
+    let written = fenced(
+        context,
+        [(context.keys.server(uuid).as_str(), found)],
+        [Operation::delete(&key)],
+    )
+    .await;
     written.unwrap_or_else(|error| failed(context, &key, &error))
 }
 
@@ -102,8 +116,21 @@ pub(super) struct Removal {
 /// An etcd that is out of space refuses the tombstone. Then the candidate key is deleted as well: so the server, if it is alive, sees
 /// that this is not a deletion by hand, which only deletes the record. (Except the leader's own candidate key, by which it leads.)
 pub(super) async fn remove(context: LeaderContext, removal: Removal) -> WriteOutcome {
-    let Removal { uuid, server, modified, reason, lease, revoke } = removal;
-    let removal = tombstones::Removal::new(&context.keys, uuid, Some(&server), RemovedBy::Registry, reason);
+    let Removal {
+        uuid,
+        server,
+        modified,
+        reason,
+        lease,
+        revoke,
+    } = removal;
+    let removal = tombstones::Removal::new(
+        &context.keys,
+        uuid,
+        Some(&server),
+        RemovedBy::Registry,
+        reason,
+    );
     let candidacy = match lease {
         Some(lease) if uuid != context.me => vec![context.keys.candidate(lease)],
         _ => Vec::new(),
@@ -133,32 +160,55 @@ async fn fenced<'a>(
         return Ok(WriteOutcome::Failed);
     }
     let fence = Transaction::new().created(&context.candidate, context.term);
-    let guarded = replaced.into_iter().fold(fence, |transaction, (key, revision)| match revision {
-        Some(revision) => transaction.modified(key, revision),
-        None => transaction.absent(key),
-    });
-    let transaction =
-        operations.into_iter().fold(guarded, Transaction::then).or_else(Operation::get(&context.candidate));
+    let guarded = replaced
+        .into_iter()
+        .fold(fence, |transaction, (key, revision)| match revision {
+            Some(revision) => transaction.modified(key, revision),
+            None => transaction.absent(key),
+        });
+    let transaction = operations
+        .into_iter()
+        .fold(guarded, Transaction::then)
+        .or_else(Operation::get(&context.candidate));
     let outcome = context.etcd.transact(transaction).await?;
     if outcome.succeeded {
         return Ok(WriteOutcome::Done(outcome.revision));
     }
     let own = outcome.reads.into_iter().flatten().next();
-    Ok(if own.is_some_and(|own| own.created == context.term) { WriteOutcome::Conflict } else { WriteOutcome::Deposed })
+    Ok(if own.is_some_and(|own| own.created == context.term) {
+        WriteOutcome::Conflict
+    } else {
+        WriteOutcome::Deposed
+    })
 }
 
 fn failed(context: &LeaderContext, key: &str, error: &EtcdError) -> WriteOutcome {
     let folder = key.rsplit_once('/').map_or(key, |(folder, _)| folder);
-    context.etcd.log_failure(&format!("a write of the leader under {folder}/"), error);
+    context
+        .etcd
+        .log_failure(&format!("a write of the leader under {folder}/"), error);
     WriteOutcome::Failed
 }
 
 /// Determines why a record is gone; retries until etcd answers.
-pub(super) async fn explain_deletion(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Event {
-    context.etcd.retry("finding out why a record is gone", BACKOFF, || try_to_explain(context, uuid, gone)).await
+pub(super) async fn explain_deletion(
+    context: &LeaderContext,
+    uuid: Uuid,
+    gone: &KeyValue,
+) -> Event {
+    context
+        .etcd
+        .retry("finding out why a record is gone", BACKOFF, || {
+            try_to_explain(context, uuid, gone)
+        })
+        .await
 }
 
-async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) -> Result<Event, EtcdError> {
+async fn try_to_explain(
+    context: &LeaderContext,
+    uuid: Uuid,
+    gone: &KeyValue,
+) -> Result<Event, EtcdError> {
     let LeaderContext { etcd, keys, .. } = context;
     let (departed, reset) = (keys.departed(uuid), keys.reset());
     let lease_lives = async {
@@ -172,9 +222,17 @@ async fn try_to_explain(context: &LeaderContext, uuid: Uuid, gone: &KeyValue) ->
     let lease_alive = lease_lives.await?;
     let (departed, reset) = futures::try_join!(etcd.get(&departed), etcd.get(&reset))?;
     let departure = departed.as_ref().and_then(tombstones::read);
-    let departure = departure.filter(|(_, at)| *at > gone.modified).map(|(departure, _)| departure);
+    let departure = departure
+        .filter(|(_, at)| *at > gone.modified)
+        .map(|(departure, _)| departure);
     let reset = reset.is_some_and(|mark| mark.modified > gone.modified);
-    Ok(Event::Deleted { uuid, written: gone.modified, departure, reset, lease_alive })
+    Ok(Event::Deleted {
+        uuid,
+        written: gone.modified,
+        departure,
+        reset,
+        lease_alive,
+    })
 }
 
 /// Returns how the previous leader ended, if nobody has logged it yet; exits with a tombstone are logged at once.
@@ -187,9 +245,15 @@ pub(super) async fn end_of_predecessor(
     // In this order for the reason given in `try_to_explain`.
     let lease_lost = etcd.lease_ttl(lease).await?.is_none();
     let note = etcd.get(&keys.departed(uuid)).await?;
-    Ok(match note.as_ref().and_then(tombstones::read).map(|(departure, _)| departure.why) {
-        Some(RemovedBy::Admin) => Some(REMOVED_BY_ADMIN),
-        Some(RemovedBy::Itself | RemovedBy::Registry) => None,
-        None => lease_lost.then_some("its lease expired"),
-    })
+    Ok(
+        match note
+            .as_ref()
+            .and_then(tombstones::read)
+            .map(|(departure, _)| departure.why)
+        {
+            Some(RemovedBy::Admin) => Some(REMOVED_BY_ADMIN),
+            Some(RemovedBy::Itself | RemovedBy::Registry) => None,
+            None => lease_lost.then_some("its lease expired"),
+        },
+    )
 }

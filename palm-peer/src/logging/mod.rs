@@ -51,7 +51,12 @@ fn feed_message(record: &Record<'_>, message: &str) {
     if books.is_empty() {
         return;
     }
-    let file = record.file().unwrap_or("?").rsplit('/').next().unwrap_or("?");
+    let file = record
+        .file()
+        .unwrap_or("?")
+        .rsplit('/')
+        .next()
+        .unwrap_or("?");
     let entry = LogEntry {
         when: wall_clock::timestamp(),
         level: record.level(),
@@ -64,5 +69,7 @@ fn feed_message(record: &Record<'_>, message: &str) {
 }
 
 fn is_of_rustls(target: &str) -> bool {
-    target.strip_prefix(RUSTLS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    target
+        .strip_prefix(RUSTLS)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }

@@ -26,7 +26,17 @@ use std::{
 };
 
 /// Crates whose lines below WARN say nothing about a mesh.
-const CHATTY: [&str; 9] = ["async_io", "async_std", "h2", "hyper", "hyper_util", "mio", "polling", "tonic", "tower"];
+const CHATTY: [&str; 9] = [
+    "async_io",
+    "async_std",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "mio",
+    "polling",
+    "tonic",
+    "tower",
+];
 
 /// How long the exit of a program waits for stderr.
 pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);
@@ -56,9 +66,14 @@ pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
             print(record, &message, priorities);
         }
     });
-    let chatty = CHATTY.iter().map(|target| (*target, LevelFilter::Warn)).chain([(RUSTLS, LevelFilter::Off)]);
+    let chatty = CHATTY
+        .iter()
+        .map(|target| (*target, LevelFilter::Warn))
+        .chain([(RUSTLS, LevelFilter::Off)]);
     chatty
-        .fold(fern::Dispatch::new(), |dispatch, (target, level)| dispatch.level_for(target, level))
+        .fold(fern::Dispatch::new(), |dispatch, (target, level)| {
+            dispatch.level_for(target, level)
+        })
         .level(level.max(LevelFilter::Debug))
         .chain(logged)
         .apply()?;
@@ -70,7 +85,9 @@ pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
 /// Waits until everything that was logged is written or dropped, at most for `within`. Returns whether it is. For the exit of a
 /// program that called [`init`].
 pub fn flush(within: Duration) -> bool {
-    LINES.get().is_none_or(|lines| lines.flush(within.min(MAX_TIMEOUT)))
+    LINES
+        .get()
+        .is_none_or(|lines| lines.flush(within.min(MAX_TIMEOUT)))
 }
 
 /// Flushes when its thread ends.
@@ -88,7 +105,17 @@ thread_local! {
 
 fn print(record: &Record<'_>, message: &str, priorities: bool) {
     let lines = LINES.get_or_init(|| LineQueue::start(Stderr, tell_dropped));
-    lines.push(format!("{}\n", Line { record, message, priorities }).into_bytes());
+    lines.push(
+        format!(
+            "{}\n",
+            Line {
+                record,
+                message,
+                priorities
+            }
+        )
+        .into_bytes(),
+    );
 }
 
 /// Returns the line that reports how many lines were dropped.
@@ -98,27 +125,52 @@ fn tell_dropped(count: u64) -> Vec<u8> {
     } else {
         format!("{count} log lines were dropped because stderr could not be written")
     };
-    let record = Record::builder().level(Level::Warn).target(module_path!()).build();
-    let line = Line { record: &record, message: &message, priorities: leads_to_journal() };
+    let record = Record::builder()
+        .level(Level::Warn)
+        .target(module_path!())
+        .build();
+    let line = Line {
+        record: &record,
+        message: &message,
+        priorities: leads_to_journal(),
+    };
     format!("{line}\n").into_bytes()
 }
 
 /// The standard library's hook would block while stderr is not read, and clients can make functions panic at will.
 fn log_panic(panicked: &PanicHookInfo<'_>) {
     static LOGGED: LazyLock<Mutex<LogThrottle<String>>> = LazyLock::new(Mutex::default);
-    let (file, line) = panicked.location().map_or(("?", 0), |location| (location.file(), location.line()));
-    let Some(suppressed) = lock(&LOGGED).should_log(format!("{file}:{line}"), Instant::now()) else { return };
+    let (file, line) = panicked
+        .location()
+        .map_or(("?", 0), |location| (location.file(), location.line()));
+    let Some(suppressed) = lock(&LOGGED).should_log(format!("{file}:{line}"), Instant::now())
+    else {
+        return;
+    };
     let current = thread::current();
-    let (thread, message) = (current.name().unwrap_or("unnamed"), message_in(panicked.payload()));
+    let (thread, message) = (
+        current.name().unwrap_or("unnamed"),
+        message_in(panicked.payload()),
+    );
     // Empty unless RUST_BACKTRACE asks for it.
     let backtrace = Backtrace::capture();
     let captured = backtrace.status() == BacktraceStatus::Captured;
-    let backtrace = if captured { format!("\n{backtrace}") } else { String::new() };
+    let backtrace = if captured {
+        format!("\n{backtrace}")
+    } else {
+        String::new()
+    };
     let mut record = Record::builder();
-    record.level(Level::Error).target("panic").file(Some(file)).line(Some(line));
+    record
+        .level(Level::Error)
+        .target("panic")
+        .file(Some(file))
+        .line(Some(line));
     log::logger().log(
         &record
-            .args(format_args!("thread '{thread}' panicked at {file}:{line}: {message}{suppressed}{backtrace}"))
+            .args(format_args!(
+                "thread '{thread}' panicked at {file}:{line}: {message}{suppressed}{backtrace}"
+            ))
             .build(),
     );
 }
@@ -133,9 +185,17 @@ struct Line<'a> {
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let critical = is_critical(self.record);
-        let level = if critical { "CRITICAL" } else { level_name(self.record.level()) };
+        let level = if critical {
+            "CRITICAL"
+        } else {
+            level_name(self.record.level())
+        };
         let target = self.record.target();
-        let priority = if critical { 2 } else { priority(self.record.level()) };
+        let priority = if critical {
+            2
+        } else {
+            priority(self.record.level())
+        };
         for (place, line) in self.message.split('\n').enumerate() {
             if place > 0 {
                 f.write_char('\n')?;
@@ -163,14 +223,20 @@ fn write_plain(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
         let (before, from) = rest.split_at(at);
         let steering = from.chars().next().map_or(0, u32::from);
         write!(f, "{before}\\x{steering:02x}")?;
-        rest = from.get(char::from_u32(steering).map_or(1, char::len_utf8)..).unwrap_or_default();
+        rest = from
+            .get(char::from_u32(steering).map_or(1, char::len_utf8)..)
+            .unwrap_or_default();
     }
     f.write_str(rest)
 }
 
 /// Returns whether a record has pylm's level `CRITICAL`, which the `log` facade lacks.
 fn is_critical(record: &Record<'_>) -> bool {
-    record.key_values().get("critical".into()).and_then(|value| value.to_bool()).unwrap_or(false)
+    record
+        .key_values()
+        .get("critical".into())
+        .and_then(|value| value.to_bool())
+        .unwrap_or(false)
 }
 
 /// Returns the priority of `sd-daemon(3)`.
@@ -185,7 +251,11 @@ fn priority(level: Level) -> u8 {
 
 /// Returns whether stderr is the stream in `JOURNAL_STREAM`, as `systemd.exec(5)` describes.
 fn leads_to_journal() -> bool {
-    let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
-    let Ok(stderr) = fs::metadata("/proc/self/fd/2") else { return false };
+    let Ok(named) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stderr) = fs::metadata("/proc/self/fd/2") else {
+        return false;
+    };
     named == format!("{}:{}", stderr.dev(), stderr.ino())
 }

@@ -33,8 +33,10 @@ use std::{
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The waits between attempts to join, and to rejoin.
-const JOIN_BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(2));
-const REJOIN_BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(5));
+const JOIN_BACKOFF: Backoff =
+    Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(2));
+const REJOIN_BACKOFF: Backoff =
+    Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(5));
 
 /// One peer's agent.
 pub(crate) struct Agent {
@@ -45,7 +47,10 @@ pub(crate) struct Agent {
 impl Agent {
     /// Creates an agent that has not joined yet.
     pub(crate) fn new(membership: Membership, commands: mpsc::UnboundedReceiver<Command>) -> Self {
-        Self { membership, commands }
+        Self {
+            membership,
+            commands,
+        }
     }
 
     /// Joins, reports over `joined` whether that succeeded, and stays in the mesh until it leaves or is evicted.
@@ -68,8 +73,14 @@ impl Agent {
 
     /// Registers, within `join_timeout`. Gives up when the caller stops waiting. Nothing is left in etcd then, unless etcd is
     /// unavailable.
-    async fn join(&self, cancelled: impl Future<Output = ()> + Unpin) -> Result<Registration, Error> {
-        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.config.ttl);
+    async fn join(
+        &self,
+        cancelled: impl Future<Output = ()> + Unpin,
+    ) -> Result<Registration, Error> {
+        let mut lease = OwnLease::new(
+            &self.membership.registrar.etcd,
+            self.membership.context.config.ttl,
+        );
         let joined = match select(pin!(self.join_on(&mut lease)), cancelled).await {
             Either::Left((joined, _)) => joined,
             Either::Right(_) => Err(Error::new(ErrorKind::Io, "joining was given up")),
@@ -89,7 +100,9 @@ impl Agent {
         loop {
             let error = match self.attach(lease, None).await {
                 Ok(joined) => return Ok(joined),
-                Err(RegisterError::Evicted) => return Err(Error::new(ErrorKind::Evicted, "removed while joining")),
+                Err(RegisterError::Evicted) => {
+                    return Err(Error::new(ErrorKind::Evicted, "removed while joining"));
+                }
                 Err(RegisterError::Etcd(error)) => error,
             };
             let wait = JOIN_BACKOFF.wait(failures, fastrand::f64());
@@ -98,7 +111,9 @@ impl Agent {
                 return Err(error.into());
             }
             if logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
-                log::warn!("joining waits for etcd, {join_timeout:?} in all (PALM_JOIN_TIMEOUT): {error}");
+                log::warn!(
+                    "joining waits for etcd, {join_timeout:?} in all (PALM_JOIN_TIMEOUT): {error}"
+                );
                 logged = Some(Instant::now());
             }
             timer::sleep(wait).await;
@@ -106,18 +121,32 @@ impl Agent {
     }
 
     /// Registers on a lease, which the next attempt reuses if this one fails.
-    async fn attach(&self, own: &mut OwnLease, known: Option<LastWritten>) -> Result<Registration, RegisterError> {
+    async fn attach(
+        &self,
+        own: &mut OwnLease,
+        known: Option<LastWritten>,
+    ) -> Result<Registration, RegisterError> {
         let (lease, clock) = own.hold().await?;
         let registered = self.membership.registrar.register(lease, known).await;
-        if matches!(&registered, Err(RegisterError::Etcd(error)) if error.kind() == EtcdErrorKind::LeaseGone) {
+        if matches!(&registered, Err(RegisterError::Etcd(error)) if error.kind() == EtcdErrorKind::LeaseGone)
+        {
             own.forget();
         }
-        Ok(Registration { lease, clock, written: registered? })
+        Ok(Registration {
+            lease,
+            clock,
+            written: registered?,
+        })
     }
 
     /// Stays in the mesh until it leaves or is evicted.
     async fn run(mut self, first: Registration) -> ExitReason {
-        let Membership { registrar, context, status, liveness } = self.membership.clone();
+        let Membership {
+            registrar,
+            context,
+            status,
+            liveness,
+        } = self.membership.clone();
         let supervisor = context.supervisor;
         let keeping = move || watchdog::keep(liveness.clone());
         let _watchdog = registrar.etcd.keep(&supervisor, Name::Watchdog, keeping);
@@ -126,8 +155,11 @@ impl Agent {
         loop {
             let (lease, known) = (joined.lease, joined.written);
             // A panic drops the session, and ends its tasks.
-            let session =
-                async { Session::start(joined, self.membership.clone()).run(&mut self.commands, &mut failures).await };
+            let session = async {
+                Session::start(joined, self.membership.clone())
+                    .run(&mut self.commands, &mut failures)
+                    .await
+            };
             let written = match tasks::caught(Name::Agent, session).await {
                 Ok(Ok(reason)) => return reason,
                 Ok(Err(LeaseLost { written })) => written,
@@ -153,7 +185,10 @@ impl Agent {
     }
 
     async fn rejoin(&mut self, written: LastWritten) -> Result<Registration, ExitReason> {
-        let mut lease = OwnLease::new(&self.membership.registrar.etcd, self.membership.context.config.ttl);
+        let mut lease = OwnLease::new(
+            &self.membership.registrar.etcd,
+            self.membership.context.config.ttl,
+        );
         let joined = self.rejoin_on(&mut lease, written).await;
         if joined.is_err() {
             lease.give_back().await;
@@ -161,13 +196,21 @@ impl Agent {
         joined
     }
 
-    async fn rejoin_on(&mut self, lease: &mut OwnLease, written: LastWritten) -> Result<Registration, ExitReason> {
+    async fn rejoin_on(
+        &mut self,
+        lease: &mut OwnLease,
+        written: LastWritten,
+    ) -> Result<Registration, ExitReason> {
         let mut failures = 0_u32;
         loop {
             match self.attach(lease, Some(written)).await {
                 Ok(joined) => return Ok(joined),
                 Err(RegisterError::Evicted) => return Err(self.membership.evicted()),
-                Err(RegisterError::Etcd(error)) => self.membership.registrar.etcd.log_failure("rejoining", &error),
+                Err(RegisterError::Etcd(error)) => self
+                    .membership
+                    .registrar
+                    .etcd
+                    .log_failure("rejoining", &error),
             }
             let wait = REJOIN_BACKOFF.wait(failures, fastrand::f64());
             failures = failures.saturating_add(1);

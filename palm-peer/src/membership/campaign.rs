@@ -40,12 +40,23 @@ const LOOK_AGAIN: Backoff = Backoff::full_jitter(Duration::from_millis(50), Dura
 const ASK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Puts the candidate key, if it is absent, and lists it and those before it that matter; retries until etcd does it.
-pub(super) async fn put_candidate(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Vec<Candidate> {
+pub(super) async fn put_candidate(
+    etcd: &Etcd,
+    keys: &Keys,
+    me: Uuid,
+    lease: LeaseId,
+) -> Vec<Candidate> {
     let what = format!("standing for election under {}", keys.election());
-    etcd.retry(&what, BACKOFF, || try_to_stand(etcd, keys, me, lease)).await
+    etcd.retry(&what, BACKOFF, || try_to_stand(etcd, keys, me, lease))
+        .await
 }
 
-async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Result<Vec<Candidate>, EtcdError> {
+async fn try_to_stand(
+    etcd: &Etcd,
+    keys: &Keys,
+    me: Uuid,
+    lease: LeaseId,
+) -> Result<Vec<Candidate>, EtcdError> {
     let own = keys.candidate(lease);
     // Without space, etcd refuses any transaction that may put, so a peer that is a candidate already must not send one.
     let created = match etcd.get(&own).await? {
@@ -58,7 +69,9 @@ async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Res
             };
             let put = Operation::put(&own, me.to_string(), Lease::Attach(lease));
             etcd.transact(guarded.then(put)).await?;
-            let Some(kv) = etcd.get(&own).await? else { return Ok(Vec::new()) };
+            let Some(kv) = etcd.get(&own).await? else {
+                return Ok(Vec::new());
+            };
             kv.created
         }
     };
@@ -70,9 +83,14 @@ async fn try_to_stand(etcd: &Etcd, keys: &Keys, me: Uuid, lease: LeaseId) -> Res
 async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Candidate>, EtcdError> {
     let mut max = WANTED;
     loop {
-        let found = etcd.list_latest(&keys.election(), Some(created), max).await?;
+        let found = etcd
+            .list_latest(&keys.election(), Some(created), max)
+            .await?;
         let all = found.len() < max;
-        let candidates: Vec<_> = found.iter().filter_map(|kv| Candidate::read(keys, kv)).collect();
+        let candidates: Vec<_> = found
+            .iter()
+            .filter_map(|kv| Candidate::read(keys, kv))
+            .collect();
         if all || candidates.len() >= WANTED {
             return Ok(candidates);
         }
@@ -82,33 +100,63 @@ async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Cand
 
 /// Deletes the candidate key, if it is still that of this term; retries until etcd does it.
 pub(super) async fn resign(etcd: &Etcd, own: &str, term: Revision) {
-    let resigning = Transaction::new().created(own, term).then(Operation::delete(own));
-    etcd.retry(&format!("resigning under {own}"), BACKOFF, || etcd.transact(resigning.clone())).await;
+    let resigning = Transaction::new()
+        .created(own, term)
+        .then(Operation::delete(own));
+    etcd.retry(&format!("resigning under {own}"), BACKOFF, || {
+        etcd.transact(resigning.clone())
+    })
+    .await;
 }
 
 /// Waits, for `wait` at first, until each of these servers is reached from here, or is no longer registered, or until nobody stands for
 /// election.
-pub(super) async fn until_reached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: Vec<Uuid>, wait: Duration) {
+pub(super) async fn until_reached(
+    etcd: &Etcd,
+    keys: &Keys,
+    dialer: &Dialer,
+    unreached: Vec<Uuid>,
+    wait: Duration,
+) {
     for attempt in 0.. {
         let wait = backoff(attempt, wait, MAX_WAIT, 0.0);
         // When others end, this one may be the last that could lead.
-        match etcd.list_latest(&keys.election(), None, 1).await.map(|mut found| found.pop()) {
+        match etcd
+            .list_latest(&keys.election(), None, 1)
+            .await
+            .map(|mut found| found.pop())
+        {
             Ok(None) => return,
             Ok(Some(kv)) => {
-                select(pin!(timer::sleep(wait)), pin!(gone(etcd, kv.key, kv.created))).await;
+                select(
+                    pin!(timer::sleep(wait)),
+                    pin!(gone(etcd, kv.key, kv.created)),
+                )
+                .await;
             }
             Err(_) => timer::sleep(wait).await,
         }
-        if !is_unreached(etcd, keys, dialer, &unreached).await.unwrap_or(true) {
+        if !is_unreached(etcd, keys, dialer, &unreached)
+            .await
+            .unwrap_or(true)
+        {
             return;
         }
     }
 }
 
-async fn is_unreached(etcd: &Etcd, keys: &Keys, dialer: &Dialer, unreached: &[Uuid]) -> Result<bool, EtcdError> {
+async fn is_unreached(
+    etcd: &Etcd,
+    keys: &Keys,
+    dialer: &Dialer,
+    unreached: &[Uuid],
+) -> Result<bool, EtcdError> {
     for uuid in unreached {
         if let Some(record) = registered(etcd, keys, *uuid).await?
-            && dialer.open(&record.endpoint(), *uuid, OPEN_WITHIN).await.is_err()
+            && dialer
+                .open(&record.endpoint(), *uuid, OPEN_WITHIN)
+                .await
+                .is_err()
         {
             return Ok(true);
         }
@@ -124,8 +172,13 @@ pub(super) async fn gone(etcd: &Etcd, key: String, created: Revision) {
         match watch.next().await {
             Change::Put { current, .. } if current.created == created => there = true,
             Change::Listed { .. } if there => {}
-            Change::Put { .. } | Change::Deleted { .. } | Change::Listed { .. } | Change::NewHistory => return,
-            Change::Stale { reason } => log::debug!("the watch on a candidate was interrupted: {reason}"),
+            Change::Put { .. }
+            | Change::Deleted { .. }
+            | Change::Listed { .. }
+            | Change::NewHistory => return,
+            Change::Stale { reason } => {
+                log::debug!("the watch on a candidate was interrupted: {reason}");
+            }
         }
     }
 }
@@ -159,13 +212,17 @@ impl LeaderMonitor {
     /// Keeps a link to the candidate. If that is the leader, it is buried when its process is proven gone, so that the mesh need not
     /// wait for the TTL. Silence proves nothing: then the TTL decides. Ends when the candidate is not registered any more.
     pub(crate) async fn run(self) {
-        let Some(uuid) = self.candidate.uuid else { return };
+        let Some(uuid) = self.candidate.uuid else {
+            return;
+        };
         let mut failures = 0;
         loop {
             match self.etcd.get(&self.keys.server(uuid)).await {
                 Ok(found) => {
                     let Some(kv) = found else { return };
-                    let Ok(record) = Record::from_json(&kv.value) else { return };
+                    let Ok(record) = Record::from_json(&kv.value) else {
+                        return;
+                    };
                     match failure_detector::check(&self.links, uuid, &record.endpoint()).await {
                         Finding::Connected(link) => {
                             failures = 0;
@@ -186,7 +243,9 @@ impl LeaderMonitor {
                         Finding::Unknown => {}
                     }
                 }
-                Err(error) => self.etcd.log_failure("looking for a candidate's record", &error),
+                Err(error) => self
+                    .etcd
+                    .log_failure("looking for a candidate's record", &error),
             }
             failures += 1;
             timer::sleep(LOOK_AGAIN.wait(failures, fastrand::f64())).await;
@@ -195,14 +254,19 @@ impl LeaderMonitor {
 
     /// Removes the dead candidate, if that is this one's turn, and others agree: the way there may be barred for this process alone.
     async fn remove_dead(&self, uuid: Uuid, record: Record, kv: KeyValue) -> bool {
-        let Duty::RemoveDead(after) = self.duty else { return false };
+        let Duty::RemoveDead(after) = self.duty else {
+            return false;
+        };
         timer::sleep(after).await;
         if !self.others_agree(uuid).await {
             return false;
         }
         // The election goes on as soon as the key is gone, and ends this task: what follows is finished all the same.
         let (etcd, keys, leader) = (self.etcd.clone(), self.keys.clone(), self.candidate.clone());
-        let burial = self.etcd.spawn(Name::LeaderRemoval, remove_dead_leader(etcd, keys, leader, record, kv));
+        let burial = self.etcd.spawn(
+            Name::LeaderRemoval,
+            remove_dead_leader(etcd, keys, leader, record, kv),
+        );
         burial.await == Ok(true)
     }
 
@@ -216,7 +280,8 @@ impl LeaderMonitor {
                 false
             }
             Err(error) => {
-                self.etcd.log_failure("looking for servers to ask about the leader", &error);
+                self.etcd
+                    .log_failure("looking for servers to ask about the leader", &error);
                 false
             }
         }
@@ -231,11 +296,29 @@ async fn until_broken(link: Arc<Link>) {
     broken.await;
 }
 
-async fn remove_dead_leader(etcd: Etcd, keys: Keys, leader: Candidate, record: Record, kv: KeyValue) -> bool {
+async fn remove_dead_leader(
+    etcd: Etcd,
+    keys: Keys,
+    leader: Candidate,
+    record: Record,
+    kv: KeyValue,
+) -> bool {
     let uuid = record.uuid;
-    let guard = Transaction::new().created(&leader.key, leader.created).modified(&kv.key, kv.modified);
-    let removal = Removal::new(&keys, uuid, Some(&record.server), RemovedBy::Registry, "its process is gone");
-    match removal.with_candidacy(leader.key).carry_out(&etcd, guard).await {
+    let guard = Transaction::new()
+        .created(&leader.key, leader.created)
+        .modified(&kv.key, kv.modified);
+    let removal = Removal::new(
+        &keys,
+        uuid,
+        Some(&record.server),
+        RemovedBy::Registry,
+        "its process is gone",
+    );
+    match removal
+        .with_candidacy(leader.key)
+        .carry_out(&etcd, guard)
+        .await
+    {
         Ok(Removed::Not) => false,
         Ok(Removed::WithTombstone | Removed::WithoutTombstone) => {
             tombstones::revoke(&etcd, leader.lease, LEASE_OF_GONE).await;

@@ -43,7 +43,10 @@ pub(crate) struct Membership {
 impl Membership {
     /// Logs and publishes that an administrator removed the server.
     pub(crate) fn evicted(&self) -> ExitReason {
-        log::warn!("server {} was removed from the mesh and stays out until it is started anew", self.context.uuid);
+        log::warn!(
+            "server {} was removed from the mesh and stays out until it is started anew",
+            self.context.uuid
+        );
         self.status.announce(PeerEvent::Evicted);
         ExitReason::Evicted
     }

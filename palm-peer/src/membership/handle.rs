@@ -70,8 +70,20 @@ impl AgentHandle {
 /// A handle to an agent that publishes its status there; and for the agent, its commands, and where to say how it ended.
 pub(crate) fn new(
     status: Arc<StatusPublisher>,
-) -> (AgentHandle, mpsc::UnboundedReceiver<Command>, oneshot::Sender<ExitReason>) {
+) -> (
+    AgentHandle,
+    mpsc::UnboundedReceiver<Command>,
+    oneshot::Sender<ExitReason>,
+) {
     let (commands, commands_rx) = mpsc::unbounded();
     let (exit_tx, exit) = oneshot::channel();
-    (AgentHandle { status, commands, exit: exit.shared() }, commands_rx, exit_tx)
+    (
+        AgentHandle {
+            status,
+            commands,
+            exit: exit.shared(),
+        },
+        commands_rx,
+        exit_tx,
+    )
 }

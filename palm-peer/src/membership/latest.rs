@@ -19,7 +19,12 @@ struct Buffer<T> {
 
 /// A channel for the latest `capacity` items.
 pub(crate) fn channel<T>(capacity: usize) -> (Sender<T>, Latest<T>) {
-    let buffer = Buffer { items: VecDeque::new(), capacity, ended: false, waker: None };
+    let buffer = Buffer {
+        items: VecDeque::new(),
+        capacity,
+        ended: false,
+        waker: None,
+    };
     let shared = Arc::new(Mutex::new(buffer));
     (Sender(Arc::clone(&shared)), Latest(shared))
 }
@@ -96,7 +101,10 @@ mod tests {
         }
         assert_eq!(lock(&rx.0).items.len(), 3);
         drop(tx);
-        assert_eq!(block_on(rx.by_ref().collect::<Vec<_>>()), [99_997, 99_998, 99_999]);
+        assert_eq!(
+            block_on(rx.by_ref().collect::<Vec<_>>()),
+            [99_997, 99_998, 99_999]
+        );
     }
 
     #[test]

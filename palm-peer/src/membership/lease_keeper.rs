@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
 /// The waits between attempts to renew. Several of the longest fit into what is left of a lease when its first renewal fails.
-const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(100), Duration::from_millis(1500));
+const BACKOFF: Backoff =
+    Backoff::full_jitter(Duration::from_millis(100), Duration::from_millis(1500));
 
 /// An event of the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +35,22 @@ pub(super) enum LeaseNews {
 }
 
 /// Renews the lease until it is lost.
-pub(super) async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mpsc::UnboundedSender<LeaseNews>) {
+pub(super) async fn keep(
+    etcd: Etcd,
+    lease: LeaseId,
+    clock: SharedClock,
+    tx: mpsc::UnboundedSender<LeaseNews>,
+) {
     let reporter = etcd.clone();
-    let mut keeper = Keeper { etcd, lease, stream: None, failures: 0 };
+    let mut keeper = Keeper {
+        etcd,
+        lease,
+        stream: None,
+        failures: 0,
+    };
     let mut in_doubt = false;
-    let mut last_error = String::from("there was no answer: etcd is slow, or this process stood still");
+    let mut last_error =
+        String::from("there was no answer: etcd is slow, or this process stood still");
     loop {
         let snapshot = *lock(&clock);
         let attempt = keeper.attempt(snapshot.renew_at());
@@ -52,7 +64,9 @@ pub(super) async fn keep(etcd: Etcd, lease: LeaseId, clock: SharedClock, tx: mps
                     in_doubt = true;
                     let late = Instant::now().saturating_duration_since(snapshot.held_until());
                     let why = if late > STOOD_STILL {
-                        format!("this process, or its machine, stood still for {late:.1?} or longer")
+                        format!(
+                            "this process, or its machine, stood still for {late:.1?} or longer"
+                        )
                     } else {
                         last_error.clone()
                     };

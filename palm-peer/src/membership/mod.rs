@@ -19,7 +19,8 @@ pub(crate) use self::{
 };
 
 use self::{
-    agent::Agent, context::Membership, registration::Registrar, status::StatusPublisher, watchdog::LivenessSender,
+    agent::Agent, context::Membership, registration::Registrar, status::StatusPublisher,
+    watchdog::LivenessSender,
 };
 use crate::{
     error::Error,
@@ -42,7 +43,15 @@ pub(crate) fn spawn(
     let status = Arc::new(StatusPublisher::new());
     let registrar = Registrar::new(etcd.clone(), &context.config, record);
     let (handle, commands, exit) = handle::new(Arc::clone(&status));
-    let agent = Agent::new(Membership { registrar, context, status, liveness }, commands);
+    let agent = Agent::new(
+        Membership {
+            registrar,
+            context,
+            status,
+            liveness,
+        },
+        commands,
+    );
     let (joined_tx, joined) = oneshot::channel();
     drop(etcd.spawn(Name::Peer, async move {
         // The end of a peer that is not served is not awaited.

@@ -42,7 +42,12 @@ pub(crate) struct OwnLease {
 impl OwnLease {
     /// Creates a lease of this TTL, without requesting it yet.
     pub(crate) fn new(etcd: &Etcd, ttl: Duration) -> Self {
-        Self { etcd: etcd.clone(), ttl, request: LeaseRequest::new(ttl), granted: None }
+        Self {
+            etcd: etcd.clone(),
+            ttl,
+            request: LeaseRequest::new(ttl),
+            granted: None,
+        }
     }
 
     /// Requests the lease, or renews it, if an earlier attempt left it with less than two thirds of its TTL.
@@ -81,8 +86,14 @@ impl OwnLease {
 
     /// Revokes the lease that etcd may have granted, which also deletes the record, if that was put.
     pub(crate) async fn give_back(self) {
-        let Some(id) = self.request.maybe_granted() else { return };
-        let timeout = if self.granted.is_some() { LEAVE_WITHIN } else { UNSURE_WITHIN };
+        let Some(id) = self.request.maybe_granted() else {
+            return;
+        };
+        let timeout = if self.granted.is_some() {
+            LEAVE_WITHIN
+        } else {
+            UNSURE_WITHIN
+        };
         let _ = timer::timeout(timeout, tombstones::revoke(&self.etcd, id, OWN_LEASE)).await;
     }
 }

@@ -44,7 +44,11 @@ pub(crate) struct Registrar {
 impl Registrar {
     /// Creates the registrar of a server.
     pub(crate) fn new(etcd: Etcd, config: &ValidConfig, record: Record) -> Self {
-        Self { etcd, keys: config.keys(), record }
+        Self {
+            etcd,
+            keys: config.keys(),
+            record,
+        }
     }
 
     /// Puts the record on `lease`, not configured yet, and deletes an old tombstone, unless an administrator removed the server since the
@@ -89,13 +93,19 @@ impl Registrar {
             if epoch != self.etcd.epoch() {
                 continue;
             }
-            let written = |revision| LastWritten { revision, epoch, registered };
+            let written = |revision| LastWritten {
+                revision,
+                epoch,
+                registered,
+            };
             if outcome.succeeded {
                 return Ok(written(outcome.revision));
             }
             // The response to a successful attempt may have been lost.
             let stands = outcome.reads.into_iter().flatten().next();
-            if let Some(own) = stands.filter(|kv| kv.lease == Some(lease) && kv.value == json.as_bytes()) {
+            if let Some(own) =
+                stands.filter(|kv| kv.lease == Some(lease) && kv.value == json.as_bytes())
+            {
                 return Ok(written(own.modified));
             }
         }
@@ -109,8 +119,16 @@ impl Registrar {
         lease: LeaseId,
     ) -> Result<RemovalCause, EtcdError> {
         let (departed, reset) = (self.keys.departed(self.record.uuid), self.keys.reset());
-        let reading = Transaction::new().then(Operation::get(&departed)).then(Operation::get(&reset));
-        let mut reads = self.etcd.transact(reading).await?.reads.into_iter().map(|found| found.into_iter().next());
+        let reading = Transaction::new()
+            .then(Operation::get(&departed))
+            .then(Operation::get(&reset));
+        let mut reads = self
+            .etcd
+            .transact(reading)
+            .await?
+            .reads
+            .into_iter()
+            .map(|found| found.into_iter().next());
         let (departed, reset) = (reads.next().flatten(), reads.next().flatten());
         let lease_alive = self.etcd.lease_ttl(lease).await?.is_some();
         let evidence = RemovalFacts {
@@ -122,9 +140,9 @@ impl Registrar {
             lease_alive,
         };
         match (classify(&evidence), deleted) {
-            (RemovalCause::DeletedByHand, Some(deleted)) => {
-                Ok(self.note_removal_by_hand(lease, deleted, departed, reset).await)
-            }
+            (RemovalCause::DeletedByHand, Some(deleted)) => Ok(self
+                .note_removal_by_hand(lease, deleted, departed, reset)
+                .await),
             (verdict, _) => Ok(verdict),
         }
     }
@@ -146,14 +164,19 @@ impl Registrar {
             Some(kv) => transaction.modified(key, kv.modified),
             None => transaction.absent(key),
         };
-        let guard =
-            Transaction::new().absent(&self.keys.server(uuid)).created_before(&self.keys.candidate(lease), deleted);
+        let guard = Transaction::new()
+            .absent(&self.keys.server(uuid))
+            .created_before(&self.keys.candidate(lease), deleted);
         let guard = unchanged(guard, &self.keys.departed(uuid), departed);
         let guard = unchanged(guard, &self.keys.reset(), reset);
         let noting = async {
             let departed = self.keys.departed(uuid);
-            let (put, lease) = put_tombstone(&self.etcd, &departed, RemovedBy::Admin, REMOVED_BY_ADMIN).await?;
-            let noting = guard.then(put).then(self.withdrawal()).or_else(Operation::get(&departed));
+            let (put, lease) =
+                put_tombstone(&self.etcd, &departed, RemovedBy::Admin, REMOVED_BY_ADMIN).await?;
+            let noting = guard
+                .then(put)
+                .then(self.withdrawal())
+                .or_else(Operation::get(&departed));
             let outcome = self.etcd.transact(noting).await?;
             Ok::<_, EtcdError>(outcome.succeeded || tombstones::is_ours(&outcome, lease))
         };
@@ -161,7 +184,8 @@ impl Registrar {
             Ok(true) => RemovalCause::Evicted,
             Ok(false) => RemovalCause::Unexplained,
             Err(error) => {
-                self.etcd.log_failure("noting that the record was deleted by hand", &error);
+                self.etcd
+                    .log_failure("noting that the record was deleted by hand", &error);
                 RemovalCause::Unexplained
             }
         }
@@ -170,11 +194,17 @@ impl Registrar {
     /// Leaves: one transaction removes the record, the published key and the candidate key, and puts a tombstone.
     pub(crate) async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
         let Record { uuid, server, .. } = &self.record;
-        Removal::new(&self.keys, *uuid, Some(server), RemovedBy::Itself, "it killed itself")
-            .with_candidacy(self.keys.candidate(lease))
-            .carry_out(&self.etcd, Transaction::new())
-            .await
-            .map(drop)
+        Removal::new(
+            &self.keys,
+            *uuid,
+            Some(server),
+            RemovedBy::Itself,
+            "it killed itself",
+        )
+        .with_candidacy(self.keys.candidate(lease))
+        .carry_out(&self.etcd, Transaction::new())
+        .await
+        .map(drop)
     }
 
     /// Deletes the published key.
@@ -189,6 +219,7 @@ impl Registrar {
 }
 
 fn is_eviction(note: &KeyValue, known: LastWritten, epoch: u64) -> bool {
-    tombstones::read(note)
-        .is_some_and(|(tombstone, at)| tombstone.why == RemovedBy::Admin && known.is_before(&tombstone, at, epoch))
+    tombstones::read(note).is_some_and(|(tombstone, at)| {
+        tombstone.why == RemovedBy::Admin && known.is_before(&tombstone, at, epoch)
+    })
 }

@@ -55,8 +55,13 @@ pub(crate) struct Session {
 impl Session {
     /// Begins a session with this registration.
     pub(crate) fn start(joined: Registration, membership: Membership) -> Self {
-        let Registration { lease, clock, written } = joined;
-        let (tasks, inputs) = SessionTasks::start(membership.clone(), lease, clock.clone(), written);
+        let Registration {
+            lease,
+            clock,
+            written,
+        } = joined;
+        let (tasks, inputs) =
+            SessionTasks::start(membership.clone(), lease, clock.clone(), written);
         Self {
             membership,
             lease,
@@ -122,7 +127,9 @@ impl Session {
             }
             Ok(Ok(())) => {}
             Ok(Err(error)) => log::warn!("leaving without a word, the lease will expire: {error}"),
-            Err(_) => log::warn!("leaving without a word, the lease will expire: etcd did not answer in time"),
+            Err(_) => log::warn!(
+                "leaving without a word, the lease will expire: etcd did not answer in time"
+            ),
         }
         self.announce(PeerEvent::Deposed);
     }
@@ -137,31 +144,46 @@ impl Session {
             AgentInput::Lease(LeaseNews::InDoubt(why)) => {
                 self.elect(election::Event::LeaseInDoubt);
                 self.announce(PeerEvent::Detached);
-                log::warn!("etcd is in doubt: the lease was not renewed in time; the server goes on serving: {why}");
+                log::warn!(
+                    "etcd is in doubt: the lease was not renewed in time; the server goes on serving: {why}"
+                );
             }
             AgentInput::Lease(LeaseNews::HeldAgain) => {
                 self.announce(PeerEvent::Rejoined);
                 log::info!("etcd is back: the lease lives");
                 self.elect(election::Event::LeaseHeld(self.lease));
             }
-            AgentInput::Lease(LeaseNews::Lost) => return Err(LeaseLost { written: self.written }),
+            AgentInput::Lease(LeaseNews::Lost) => {
+                return Err(LeaseLost {
+                    written: self.written,
+                });
+            }
             AgentInput::Own(change) => self.handle_own_record(change),
             AgentInput::RemovalCause(cause) => return self.handle_removal(cause).await,
             AgentInput::Responsive => self.register(),
             AgentInput::NewHistory => self.start_over(),
             AgentInput::RecordMissing => self.tasks.resolve_removal(self.written, None),
             // Otherwise it campaigns once the lease is held, or the record is put, again.
-            AgentInput::Resigned if !self.returning && lock(&self.clock).is_held(Instant::now()) => {
+            AgentInput::Resigned
+                if !self.returning && lock(&self.clock).is_held(Instant::now()) =>
+            {
                 self.elect(election::Event::LeaseHeld(self.lease));
             }
             AgentInput::Registered(Ok(written)) => self.handle_registered(written),
-            AgentInput::Registered(Err(RegisterError::Evicted)) => return Ok(Some(self.evict().await)),
+            AgentInput::Registered(Err(RegisterError::Evicted)) => {
+                return Ok(Some(self.evict().await));
+            }
             AgentInput::Registered(Err(RegisterError::Etcd(error))) => {
-                self.membership.registrar.etcd.log_failure("registering anew", &error);
+                self.membership
+                    .registrar
+                    .etcd
+                    .log_failure("registering anew", &error);
                 self.failed_registrations += 1;
                 self.register();
             }
-            AgentInput::Election(generation, event) if generation == self.tasks.generation() => self.elect(event),
+            AgentInput::Election(generation, event) if generation == self.tasks.generation() => {
+                self.elect(event);
+            }
             AgentInput::Resign(generation, unreached) if generation == self.tasks.generation() => {
                 if let Some(term) = self.election.term() {
                     self.resign(term, unreached);
@@ -206,15 +228,23 @@ impl Session {
                     self.announce(PeerEvent::Configured);
                 }
             }
-            Change::Deleted { revision, observed, .. } => {
-                self.tasks.resolve_removal(self.written, observed.then_some(revision));
+            Change::Deleted {
+                revision, observed, ..
+            } => {
+                self.tasks
+                    .resolve_removal(self.written, observed.then_some(revision));
             }
             Change::Listed { .. } | Change::NewHistory => {}
-            Change::Stale { reason } => log::debug!("the watch on the own record was interrupted: {reason}"),
+            Change::Stale { reason } => {
+                log::debug!("the watch on the own record was interrupted: {reason}");
+            }
         }
     }
 
-    async fn handle_removal(&mut self, cause: RemovalCause) -> Result<Option<ExitReason>, LeaseLost> {
+    async fn handle_removal(
+        &mut self,
+        cause: RemovalCause,
+    ) -> Result<Option<ExitReason>, LeaseLost> {
         self.membership.status.unconfigured();
         match cause {
             RemovalCause::Evicted => return Ok(Some(self.evict().await)),
@@ -226,7 +256,11 @@ impl Session {
                 );
                 self.register();
             }
-            RemovalCause::LeaseLost => return Err(LeaseLost { written: self.written }),
+            RemovalCause::LeaseLost => {
+                return Err(LeaseLost {
+                    written: self.written,
+                });
+            }
             RemovalCause::Reset => {
                 self.announce(PeerEvent::Detached);
                 log::info!("the mesh was reset; registering anew");
@@ -234,7 +268,9 @@ impl Session {
             }
             RemovalCause::Mute => {
                 self.announce(PeerEvent::Detached);
-                log::warn!("the registry removed this server because it did not answer; it rejoins once it does");
+                log::warn!(
+                    "the registry removed this server because it did not answer; it rejoins once it does"
+                );
                 self.tasks.await_response();
             }
         }

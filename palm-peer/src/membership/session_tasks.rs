@@ -88,7 +88,10 @@ impl SessionTasks {
         written: LastWritten,
     ) -> (Self, mpsc::UnboundedReceiver<AgentInput>) {
         let (tx, inputs) = mpsc::unbounded();
-        let dialer = membership.context.dialer.for_probes(&membership.registrar.etcd);
+        let dialer = membership
+            .context
+            .dialer
+            .for_probes(&membership.registrar.etcd);
         let mut tasks = Self {
             membership,
             lease,
@@ -123,7 +126,11 @@ impl SessionTasks {
     }
 
     fn keep_lease(&mut self) {
-        let (etcd, lease, clock) = (self.membership.registrar.etcd.clone(), self.lease, Arc::clone(&self.clock));
+        let (etcd, lease, clock) = (
+            self.membership.registrar.etcd.clone(),
+            self.lease,
+            Arc::clone(&self.clock),
+        );
         let tx = self.tx.clone();
         self.keep(Name::LeaseKeeper, move || {
             let (news_tx, mut news) = mpsc::unbounded();
@@ -172,7 +179,10 @@ impl SessionTasks {
             let (etcd, tx, known) = (etcd.clone(), tx.clone(), Arc::clone(&known));
             async move {
                 loop {
-                    known.store(etcd.history_after(known.load(Ordering::Relaxed)).await, Ordering::Relaxed);
+                    known.store(
+                        etcd.history_after(known.load(Ordering::Relaxed)).await,
+                        Ordering::Relaxed,
+                    );
                     if tx.unbounded_send(AgentInput::NewHistory).is_err() {
                         return;
                     }
@@ -228,7 +238,8 @@ impl SessionTasks {
         let own = keys.candidate(self.lease);
         let dialer = self.membership.context.dialer.for_probes(&etcd);
         self.spawn(Name::Resignation, move || {
-            let (etcd, keys, own, dialer) = (etcd.clone(), keys.clone(), own.clone(), dialer.clone());
+            let (etcd, keys, own, dialer) =
+                (etcd.clone(), keys.clone(), own.clone(), dialer.clone());
             let unreached = unreached.clone();
             async move {
                 campaign::resign(&etcd, &own, term).await;
@@ -249,14 +260,22 @@ impl SessionTasks {
 
     /// Watches the candidates before this one, and monitors the leader, if this one is next or second in line.
     pub(crate) fn follow(&mut self, follow: Follow) {
-        let Follow { predecessor, ahead, leader, own } = follow;
+        let Follow {
+            predecessor,
+            ahead,
+            leader,
+            own,
+        } = follow;
         self.watch_key(predecessor.key.clone(), predecessor.created);
         self.watch_key(self.own_candidacy(), own);
         for ahead in ahead {
             self.watch_key(ahead.key, ahead.created);
         }
-        let Some(leader) = leader else { return self.links.retain(|_| false) };
-        self.links.retain(|uuid| leader.uuid == Some(uuid) || predecessor.uuid == Some(uuid));
+        let Some(leader) = leader else {
+            return self.links.retain(|_| false);
+        };
+        self.links
+            .retain(|uuid| leader.uuid == Some(uuid) || predecessor.uuid == Some(uuid));
         // The predecessor must be known before it leads.
         let after = if predecessor == leader {
             Duration::ZERO
@@ -270,7 +289,14 @@ impl SessionTasks {
     fn monitor_leader(&mut self, candidate: Candidate, duty: Duty) {
         let Registrar { etcd, keys, .. } = self.membership.registrar.clone();
         let dialer = self.membership.context.dialer.for_probes(&etcd);
-        let monitor = LeaderMonitor { etcd, keys, dialer, links: Arc::clone(&self.links), candidate, duty };
+        let monitor = LeaderMonitor {
+            etcd,
+            keys,
+            dialer,
+            links: Arc::clone(&self.links),
+            candidate,
+            duty,
+        };
         self.keep_for_election(Name::LeaderWatch, move || monitor.clone().run());
     }
 
@@ -278,12 +304,19 @@ impl SessionTasks {
     pub(crate) fn lead(&mut self, term: Revision, predecessor: Option<Candidate>) {
         self.links.retain(|_| false);
         self.watch_key(self.own_candidacy(), term);
-        let Membership { registrar, context, .. } = &self.membership;
+        let Membership {
+            registrar, context, ..
+        } = &self.membership;
         // The duties must never delay the renewal of the lease.
-        let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
-            log::warn!("leading without a thread for it, beside the renewal of the lease: {error}");
-            registrar.etcd.clone()
-        });
+        let etcd = registrar
+            .etcd
+            .beside("palm-leader")
+            .unwrap_or_else(|error| {
+                log::warn!(
+                    "leading without a thread for it, beside the renewal of the lease: {error}"
+                );
+                registrar.etcd.clone()
+            });
         let leader = leader::LeaderContext {
             etcd: etcd.clone(),
             keys: registrar.keys.clone(),
@@ -306,7 +339,8 @@ impl SessionTasks {
                 });
             }
         };
-        self.of_election.push(etcd.keep(&context.supervisor, Name::Leader, leading));
+        self.of_election
+            .push(etcd.keep(&context.supervisor, Name::Leader, leading));
     }
 
     fn own_candidacy(&self) -> String {
@@ -352,16 +386,22 @@ impl SessionTasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Membership { registrar, context, .. } = &self.membership;
-        self.of_session.push(registrar.etcd.keep(&context.supervisor, name, start));
+        let Membership {
+            registrar, context, ..
+        } = &self.membership;
+        self.of_session
+            .push(registrar.etcd.keep(&context.supervisor, name, start));
     }
 
     fn keep_for_election<F>(&mut self, name: Name, start: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Membership { registrar, context, .. } = &self.membership;
-        self.of_election.push(registrar.etcd.keep(&context.supervisor, name, start));
+        let Membership {
+            registrar, context, ..
+        } = &self.membership;
+        self.of_election
+            .push(registrar.etcd.keep(&context.supervisor, name, start));
     }
 }
 
@@ -376,5 +416,10 @@ async fn resolve_removal(
         let deleted = deleted.take();
         registrar.verdict(written, deleted, lease)
     };
-    AgentInput::RemovalCause(registrar.etcd.retry("finding out why the record is gone", BACKOFF, verdict).await)
+    AgentInput::RemovalCause(
+        registrar
+            .etcd
+            .retry("finding out why the record is gone", BACKOFF, verdict)
+            .await,
+    )
 }

@@ -87,8 +87,16 @@ fn add<T>(subscribers: &mut Vec<Sender<T>>, tx: Sender<T>) {
 impl StatusPublisher {
     /// Creates the publisher of a peer that is about to join.
     pub(crate) fn new() -> Self {
-        let state = PeerState { attached: true, ..PeerState::default() };
-        Self(Mutex::new(Status { state, events: Vec::new(), watchers: Vec::new(), ended: false }))
+        let state = PeerState {
+            attached: true,
+            ..PeerState::default()
+        };
+        Self(Mutex::new(Status {
+            state,
+            events: Vec::new(),
+            watchers: Vec::new(),
+            ended: false,
+        }))
     }
 
     /// Returns the current state.
@@ -138,7 +146,10 @@ impl StatusPublisher {
     /// The record was put again: no leader has reached the server yet.
     pub(crate) fn unconfigured(&self) {
         let mut status = lock(&self.0);
-        let state = PeerState { configured: false, ..status.state };
+        let state = PeerState {
+            configured: false,
+            ..status.state
+        };
         status.change(state);
     }
 
@@ -146,7 +157,10 @@ impl StatusPublisher {
     pub(crate) fn end(&self) {
         let mut status = lock(&self.0);
         let evicted = status.state.evicted;
-        status.change(PeerState { evicted, ..PeerState::default() });
+        status.change(PeerState {
+            evicted,
+            ..PeerState::default()
+        });
         status.ended = true;
         status.events.clear();
         status.watchers.clear();
@@ -155,22 +169,50 @@ impl StatusPublisher {
 
 fn after(state: PeerState, event: PeerEvent) -> PeerState {
     match event {
-        PeerEvent::Configured => PeerState { configured: true, ..state },
-        PeerEvent::Elected => PeerState { leading: true, ..state },
-        PeerEvent::Deposed => PeerState { leading: false, ..state },
-        PeerEvent::Detached => PeerState { attached: false, ..state },
-        PeerEvent::Rejoined => PeerState { attached: true, ..state },
-        PeerEvent::Evicted => PeerState { evicted: true, attached: false, configured: false, leading: false },
+        PeerEvent::Configured => PeerState {
+            configured: true,
+            ..state
+        },
+        PeerEvent::Elected => PeerState {
+            leading: true,
+            ..state
+        },
+        PeerEvent::Deposed => PeerState {
+            leading: false,
+            ..state
+        },
+        PeerEvent::Detached => PeerState {
+            attached: false,
+            ..state
+        },
+        PeerEvent::Rejoined => PeerState {
+            attached: true,
+            ..state
+        },
+        PeerEvent::Evicted => PeerState {
+            evicted: true,
+            attached: false,
+            configured: false,
+            leading: false,
+        },
     }
 }
 
 fn status_text(state: PeerState) -> &'static str {
     match state {
         PeerState { evicted: true, .. } => "evicted by an administrator",
-        PeerState { attached: false, .. } => "serving, but etcd is in doubt",
-        PeerState { leading: true, configured: true, .. } => "serving, leading the mesh",
+        PeerState {
+            attached: false, ..
+        } => "serving, but etcd is in doubt",
+        PeerState {
+            leading: true,
+            configured: true,
+            ..
+        } => "serving, leading the mesh",
         PeerState { leading: true, .. } => "leading the mesh, not configured",
-        PeerState { configured: true, .. } => "serving",
+        PeerState {
+            configured: true, ..
+        } => "serving",
         _ => "waiting to be configured",
     }
 }
@@ -206,7 +248,14 @@ mod tests {
         status.end();
         let taken: Vec<_> = block_on(events.collect());
         assert_eq!(taken.len(), MAX_EVENTS);
-        assert_eq!(taken[MAX_EVENTS - 3..], [PeerEvent::Elected, PeerEvent::Deposed, PeerEvent::Configured]);
+        assert_eq!(
+            taken[MAX_EVENTS - 3..],
+            [
+                PeerEvent::Elected,
+                PeerEvent::Deposed,
+                PeerEvent::Configured
+            ]
+        );
     }
 
     #[test]
@@ -214,19 +263,35 @@ mod tests {
         let status = StatusPublisher::new();
         let mut states = status.watch();
         let next = |states: &mut Latest<PeerState>| block_on(states.next());
-        let joined = PeerState { attached: true, ..PeerState::default() };
+        let joined = PeerState {
+            attached: true,
+            ..PeerState::default()
+        };
         assert_eq!(next(&mut states), Some(joined));
         flapping(&status, 1000);
         status.announce(PeerEvent::Configured);
-        assert_eq!(next(&mut states), Some(PeerState { configured: true, ..joined }));
+        assert_eq!(
+            next(&mut states),
+            Some(PeerState {
+                configured: true,
+                ..joined
+            })
+        );
         status.unconfigured();
         assert_eq!(next(&mut states), Some(joined));
         assert_eq!(states.next().now_or_never(), None, "nothing has changed");
         status.announce(PeerEvent::Evicted);
         status.end();
-        let evicted = PeerState { evicted: true, ..PeerState::default() };
+        let evicted = PeerState {
+            evicted: true,
+            ..PeerState::default()
+        };
         assert_eq!(next(&mut states), Some(evicted));
         assert_eq!(next(&mut states), None);
-        assert_eq!(block_on(status.watch().collect::<Vec<_>>()), [evicted], "a late watch has the last state");
+        assert_eq!(
+            block_on(status.watch().collect::<Vec<_>>()),
+            [evicted],
+            "a late watch has the last state"
+        );
     }
 }

@@ -36,7 +36,9 @@ pub(crate) async fn keep(liveness: LivenessSender) {
             Either::Left((Ok(()), _)) => seen = true,
             Either::Left((Err(_), _)) => return,
             Either::Right(((), answered)) => {
-                let logged = seen.then(|| throttle.should_log((), Instant::now())).flatten();
+                let logged = seen
+                    .then(|| throttle.should_log((), Instant::now()))
+                    .flatten();
                 if let Some(suppressed) = logged {
                     log::warn!(
                         "the executor of the functions has been blocked for {PATIENCE:?}: probes go unanswered{suppressed}"
@@ -46,7 +48,10 @@ pub(crate) async fn keep(liveness: LivenessSender) {
                     return;
                 }
                 if logged.is_some() {
-                    log::warn!("the executor of the functions was blocked for {:.1?}", asked.elapsed());
+                    log::warn!(
+                        "the executor of the functions was blocked for {:.1?}",
+                        asked.elapsed()
+                    );
                 }
                 seen = true;
             }

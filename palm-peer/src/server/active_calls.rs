@@ -16,7 +16,11 @@ pub(super) struct ActiveCalls {
 impl ActiveCalls {
     /// Creates it empty, with these limits. The last function to start may exceed the bytes.
     pub(super) fn new(max: Amount) -> Self {
-        Self { functions: FuturesUnordered::new(), bytes: 0, max }
+        Self {
+            functions: FuturesUnordered::new(),
+            bytes: 0,
+            max,
+        }
     }
 
     /// Returns their number.
@@ -26,7 +30,8 @@ impl ActiveCalls {
 
     /// Returns whether one more may start.
     pub(super) fn has_room(&self) -> bool {
-        self.functions.is_empty() || (self.functions.len() < self.max.items && self.bytes < self.max.bytes)
+        self.functions.is_empty()
+            || (self.functions.len() < self.max.items && self.bytes < self.max.bytes)
     }
 
     /// Adds one that has started, with this many bytes of payload, which are released when it finishes.
@@ -37,7 +42,9 @@ impl ActiveCalls {
 
     /// Waits until one of them has ended; forever when there is none. Cancel-safe.
     pub(super) async fn next(&mut self) -> Completion {
-        let Some(finished) = self.functions.next().await else { return pending().await };
+        let Some(finished) = self.functions.next().await else {
+            return pending().await;
+        };
         self.bytes -= finished.bytes;
         finished
     }

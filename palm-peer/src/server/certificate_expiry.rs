@@ -10,11 +10,15 @@ use std::{
 
 /// Checks the certificate at once and then once a day, forever.
 pub(crate) async fn watch(credentials: Arc<Credentials>) -> std::convert::Infallible {
-    let file = credentials.certificate_file().map(|path| path.display().to_string()).unwrap_or_default();
+    let file = credentials
+        .certificate_file()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default();
     loop {
         let looked_at = Arc::clone(&credentials);
         // The files are read again, and the disk may hang.
-        let (now, expires) = executor::run_blocking(move || looked_at.expires_within(WARN_BEFORE)).await;
+        let (now, expires) =
+            executor::run_blocking(move || looked_at.expires_within(WARN_BEFORE)).await;
         let (status, next) = check_expiry(now, expires);
         let at = expires.map(date).unwrap_or_default();
         match status {

@@ -22,13 +22,19 @@ pub(super) struct GreetedClients {
 
 impl GreetedClients {
     pub(super) fn new() -> Self {
-        Self { table: ClientTable::default(), expiry: Fuse::terminated() }
+        Self {
+            table: ClientTable::default(),
+            expiry: Fuse::terminated(),
+        }
     }
 
     /// Holds an answer for a client that has not greeted yet.
     pub(super) fn hold(&mut self, client: Uuid, frames: &[Bytes]) {
         // Copied, because a slice of a few bytes would keep the whole buffer that it was received in.
-        let frames: Frames = frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect();
+        let frames: Frames = frames
+            .iter()
+            .map(|frame| Bytes::copy_from_slice(frame))
+            .collect();
         let bytes = frames.iter().map(Bytes::len).sum();
         self.table.hold(client, frames, bytes, Instant::now());
         self.arm();

@@ -69,14 +69,27 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     /// Creates a loop that answers over `sender` the requests from `receiver`. Returns it with the channel of its liveness checks.
-    pub(crate) fn new(state: Arc<ServerState>, sender: Sender, receiver: Receiver) -> (Self, LivenessSender) {
+    pub(crate) fn new(
+        state: Arc<ServerState>,
+        sender: Sender,
+        receiver: Receiver,
+    ) -> (Self, LivenessSender) {
         let (tx, liveness) = mpsc::unbounded();
         let dispatcher = Self {
-            running: ActiveCalls::new(Amount { items: state.config.max_in_flight, bytes: state.config.max_held }),
-            queued: FairQueue::new(Amount { items: state.config.max_queued, bytes: state.config.max_queued_bytes }),
+            running: ActiveCalls::new(Amount {
+                items: state.config.max_in_flight,
+                bytes: state.config.max_held,
+            }),
+            queued: FairQueue::new(Amount {
+                items: state.config.max_queued,
+                bytes: state.config.max_queued_bytes,
+            }),
             forwarder: Forwarder::new(
                 Arc::clone(&state.relay),
-                Amount { items: state.config.max_queued, bytes: state.config.max_queued_bytes },
+                Amount {
+                    items: state.config.max_queued,
+                    bytes: state.config.max_queued_bytes,
+                },
             ),
             sweep: Fuse::terminated(),
             state,
@@ -91,7 +104,10 @@ impl Dispatcher {
     }
 
     /// Runs until `until` ends, and returns what that returns.
-    pub(crate) async fn run<T>(&mut self, mut until: &mut (impl FusedFuture<Output = T> + Unpin)) -> T {
+    pub(crate) async fn run<T>(
+        &mut self,
+        mut until: &mut (impl FusedFuture<Output = T> + Unpin),
+    ) -> T {
         loop {
             futures::select_biased! {
                 ended = until => return ended,
@@ -171,9 +187,17 @@ impl Dispatcher {
         let header = frames.next().unwrap_or_default();
         let payload = frames.next().unwrap_or_default();
         match message::decode(&header) {
-            Ok(Incoming::Hello { client, bye, identify }) => {
-                let held =
-                    self.clients.table.greeted((!identify).then_some(client), &to.connection, bye, Instant::now());
+            Ok(Incoming::Hello {
+                client,
+                bye,
+                identify,
+            }) => {
+                let held = self.clients.table.greeted(
+                    (!identify).then_some(client),
+                    &to.connection,
+                    bye,
+                    Instant::now(),
+                );
                 self.send(&to, &Answer::greeting(self.state.uuid), Bytes::new());
                 for frames in held {
                     self.send_frames(&to.connection, frames);
@@ -191,16 +215,27 @@ impl Dispatcher {
                     to.delimiter = false;
                 }
                 let too_many = frames.next().is_some().then(|| {
-                    CallFailure::new(CallErrorKind::BadMessage, "a message has two frames, a header and a payload")
+                    CallFailure::new(
+                        CallErrorKind::BadMessage,
+                        "a message has two frames, a header and a payload",
+                    )
                 });
                 let started = too_many.map_or_else(|| self.start(&to, request, payload), Err);
                 if let Err(failure) = started {
                     self.answer(&to, Err(failure));
                 }
             }
-            Err(BadHeader { message, job, idx, stage }) => {
+            Err(BadHeader {
+                message,
+                job,
+                idx,
+                stage,
+            }) => {
                 to.repeat(job, idx, stage.unwrap_or(0));
-                self.answer(&to, Err(CallFailure::new(CallErrorKind::BadMessage, message)));
+                self.answer(
+                    &to,
+                    Err(CallFailure::new(CallErrorKind::BadMessage, message)),
+                );
             }
         }
     }
@@ -218,11 +253,22 @@ impl Dispatcher {
             // Checked before the function runs, which would otherwise run in vain.
             self.forwarder.check_room()?;
         }
-        let time = request.timeout_ms.map_or(self.state.config.timeout, Duration::from_millis).min(LONGEST);
+        let time = request
+            .timeout_ms
+            .map_or(self.state.config.timeout, Duration::from_millis)
+            .min(LONGEST);
         let deadline = arrived + time;
         if self.state.leaving.load(Ordering::Acquire) && request.stage > 0 {
             // The stages before have run: a rejection would run them again.
-            self.forwarder.pass_on(Parcel { to: to.clone(), request, payload, deadline }, true);
+            self.forwarder.pass_on(
+                Parcel {
+                    to: to.clone(),
+                    request,
+                    payload,
+                    deadline,
+                },
+                true,
+            );
             return Ok(());
         }
         let message = Message {
@@ -236,14 +282,29 @@ impl Dispatcher {
         };
         let onward = request.goes_on().then_some(NextStage { request, deadline });
         let of_author = self.state.functions.get(&name).map(Arc::clone);
-        if let Some(function) = of_author.or_else(|| functions::built_in_that_waits(&self.state, &name)) {
-            let client = to.client.and_then(|client| self.clients.table.connection(client));
+        if let Some(function) =
+            of_author.or_else(|| functions::built_in_that_waits(&self.state, &name))
+        {
+            let client = to
+                .client
+                .and_then(|client| self.clients.table.connection(client));
             let from = client.unwrap_or(&to.connection).clone();
-            let task = Task { from, to: to.clone(), function, message, onward };
+            let task = Task {
+                from,
+                to: to.clone(),
+                function,
+                message,
+                onward,
+            };
             return self.admit(task);
         }
         let result = functions::built_in(&self.state, &name, message).unwrap_or_else(|| {
-            let known = self.state.functions.keys().map(String::as_str).chain(names::BUILT_IN);
+            let known = self
+                .state
+                .functions
+                .keys()
+                .map(String::as_str)
+                .chain(names::BUILT_IN);
             let known = known.collect::<Vec<_>>().join(", ");
             let text = format!("{} has no function {name}, only {known}", self.state.name);
             Err(CallFailure::new(CallErrorKind::NoSuchFunction, text))
@@ -254,7 +315,10 @@ impl Dispatcher {
 
     fn admit(&mut self, task: Task) -> Result<(), CallFailure> {
         if self.state.leaving.load(Ordering::Acquire) {
-            return Err(CallFailure::new(CallErrorKind::Leaving, "this server is leaving the mesh"));
+            return Err(CallFailure::new(
+                CallErrorKind::Leaving,
+                "this server is leaving the mesh",
+            ));
         }
         if self.running.has_room() {
             let bytes = task.message.payload.len();
@@ -273,8 +337,15 @@ impl Dispatcher {
     fn enqueue(&mut self, task: Task) {
         let bytes = task.message.payload.len();
         for refused in self.queued.push(task.from.clone(), task, bytes) {
-            let text = format!("{} functions run and {} requests wait", self.running.len(), self.queued.len());
-            self.answer(&refused.to, Err(CallFailure::new(CallErrorKind::Busy, text)));
+            let text = format!(
+                "{} functions run and {} requests wait",
+                self.running.len(),
+                self.queued.len()
+            );
+            self.answer(
+                &refused.to,
+                Err(CallFailure::new(CallErrorKind::Busy, text)),
+            );
         }
         self.queue_changed();
     }
@@ -284,7 +355,10 @@ impl Dispatcher {
         let now = Instant::now();
         for overdue in self.queued.take_if(|task| task.message.deadline <= now) {
             let text = "the deadline passed before the function could start";
-            self.answer(&overdue.to, Err(CallFailure::new(CallErrorKind::TimedOut, text)));
+            self.answer(
+                &overdue.to,
+                Err(CallFailure::new(CallErrorKind::TimedOut, text)),
+            );
         }
         self.queue_changed();
     }
@@ -302,7 +376,15 @@ impl Dispatcher {
         let bytes = task.message.payload.len();
         let running = functions::run(task.function, task.message);
         let (to, onward) = (task.to, task.onward);
-        running.map(move |result| Completion { to, result, bytes, took: began.elapsed(), onward }).boxed()
+        running
+            .map(move |result| Completion {
+                to,
+                result,
+                bytes,
+                took: began.elapsed(),
+                onward,
+            })
+            .boxed()
     }
 
     fn finish(&mut self, finished: Completion) {
@@ -322,11 +404,30 @@ impl Dispatcher {
     }
 
     /// Completes a stage: its result goes to the next one, or to the client.
-    fn complete(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>, onward: Option<NextStage>) {
+    fn complete(
+        &mut self,
+        to: &ReplyTo,
+        result: Result<Bytes, CallFailure>,
+        onward: Option<NextStage>,
+    ) {
         match (result, onward) {
-            (Ok(result), Some(NextStage { mut request, deadline })) => {
+            (
+                Ok(result),
+                Some(NextStage {
+                    mut request,
+                    deadline,
+                }),
+            ) => {
                 request.stage += 1;
-                self.forwarder.pass_on(Parcel { to: to.clone(), request, payload: result, deadline }, false);
+                self.forwarder.pass_on(
+                    Parcel {
+                        to: to.clone(),
+                        request,
+                        payload: result,
+                        deadline,
+                    },
+                    false,
+                );
             }
             (result, _) => self.answer(to, result),
         }
@@ -334,7 +435,9 @@ impl Dispatcher {
 
     /// Reports the outcome of a forwarded message to its client.
     fn handle_notice(&mut self, notice: Option<Notice>) {
-        let Some(Notice { to, outcome }) = notice else { return };
+        let Some(Notice { to, outcome }) = notice else {
+            return;
+        };
         match outcome {
             Ok(rerouted) => {
                 let mut header = self.header_for(&to);

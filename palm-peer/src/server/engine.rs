@@ -53,7 +53,12 @@ impl Engine {
         let ended = {
             let stop = pin!(stop(&state, &self.agent, shutdown));
             let running = tasks::caught(Name::Serving, self.dispatcher.run(&mut stop.fuse())).await;
-            running.unwrap_or_else(|panic| Err(failed(&state, &format!("the serving loop panicked: {panic}"))))
+            running.unwrap_or_else(|panic| {
+                Err(failed(
+                    &state,
+                    &format!("the serving loop panicked: {panic}"),
+                ))
+            })
         };
         // Boxed: callers hold this future, which need not be larger than the serving one.
         let left = Box::pin(self.end(&ended)).await;
@@ -67,7 +72,8 @@ impl Engine {
         match select(ending, timer::last_resort(max)).await {
             Either::Left((ended, _)) => ended,
             Either::Right(_) => {
-                let reason = format!("leaving took longer than {max:?}; what was not finished is lost");
+                let reason =
+                    format!("leaving took longer than {max:?}; what was not finished is lost");
                 log::error!("{reason}");
                 Err(reason)
             }
@@ -76,12 +82,16 @@ impl Engine {
 
     async fn end_in_order(mut self, ended: &Result<(), Error>) -> Result<(), String> {
         let hurry = signal::hurry(self.signals);
-        let finished = match select(pin!(tasks::caught(Name::Drain, self.finish(ended))), hurry).await {
-            Either::Left((finished, _)) => Some(finished),
-            Either::Right(_) => None,
-        };
+        let finished =
+            match select(pin!(tasks::caught(Name::Drain, self.finish(ended))), hurry).await {
+                Either::Left((finished, _)) => Some(finished),
+                Either::Right(_) => None,
+            };
         if finished.is_none() {
-            log::warn!("a second signal: leaving at once, {} requests are not finished", self.dispatcher.pending());
+            log::warn!(
+                "a second signal: leaving at once, {} requests are not finished",
+                self.dispatcher.pending()
+            );
         }
         if finished != Some(Ok(())) {
             // Makes the agent revoke the lease with all its keys; does not wait for an etcd that is unavailable.
@@ -90,7 +100,9 @@ impl Engine {
         // In this order: the connections end with the loop that answers them.
         drop(self.dispatcher);
         self.ingress.close().await;
-        finished.unwrap_or(Ok(())).map_err(|panic| format!("leaving panicked: {panic}"))
+        finished
+            .unwrap_or(Ok(()))
+            .map_err(|panic| format!("leaving panicked: {panic}"))
     }
 
     /// Finishes serving, depending on why it ended.
@@ -109,13 +121,21 @@ impl Engine {
     async fn leave(&mut self) {
         systemd::notify(Notice::Stopping);
         log::info!("leaving the mesh");
-        self.dispatcher.run(&mut pin!(self.agent.leave()).fuse()).await;
+        self.dispatcher
+            .run(&mut pin!(self.agent.leave()).fuse())
+            .await;
         self.state.leaving.store(true, Ordering::Release);
         if self.dispatcher.pending() > 0 {
-            log::info!("finishing {} requests, for {:?} at most", self.dispatcher.pending(), self.state.config.drain);
+            log::info!(
+                "finishing {} requests, for {:?} at most",
+                self.dispatcher.pending(),
+                self.state.config.drain
+            );
         }
         self.drain().await;
-        self.dispatcher.run(&mut pin!(self.agent.finish()).fuse()).await;
+        self.dispatcher
+            .run(&mut pin!(self.agent.finish()).fuse())
+            .await;
         log::info!("left the mesh");
     }
 
@@ -125,24 +145,44 @@ impl Engine {
         let end = Instant::now() + max.max(LINGER);
         self.dispatcher.drain(LINGER, max).await;
         if self.dispatcher.pending() > 0 {
-            log::warn!("{} requests were not finished within {max:?}", self.dispatcher.pending());
+            log::warn!(
+                "{} requests were not finished within {max:?}",
+                self.dispatcher.pending()
+            );
         }
         self.dispatcher.send_goodbye();
         // Messages that clients sent before they got the goodbye, even frozen clients, are still forwarded.
-        self.dispatcher.drain(Duration::ZERO, end.saturating_duration_since(Instant::now())).await;
+        self.dispatcher
+            .drain(
+                Duration::ZERO,
+                end.saturating_duration_since(Instant::now()),
+            )
+            .await;
         if self.dispatcher.awaiting_ack() > 0 {
-            log::warn!("{} clients did not say goodbye within {max:?}", self.dispatcher.awaiting_ack());
+            log::warn!(
+                "{} clients did not say goodbye within {max:?}",
+                self.dispatcher.awaiting_ack()
+            );
         }
         let settled = join(self.ingress.settled(), self.state.relay.flushed());
         let settled = timer::timeout_at(end, settled);
-        if self.dispatcher.run(&mut pin!(settled).fuse()).await.is_err() {
+        if self
+            .dispatcher
+            .run(&mut pin!(settled).fuse())
+            .await
+            .is_err()
+        {
             log::warn!("some clients or servers did not take what was sent to them within {max:?}");
         }
     }
 }
 
 /// Ends when serving must end, with the reason.
-async fn stop(state: &ServerState, agent: &AgentHandle, shutdown: impl Future) -> Result<(), Error> {
+async fn stop(
+    state: &ServerState,
+    agent: &AgentHandle,
+    shutdown: impl Future,
+) -> Result<(), Error> {
     let mut shutdown = pin!(shutdown.fuse());
     futures::select_biased! {
         // When the supervisor gives up, the agent ends as well: its reason takes precedence.
@@ -159,6 +199,9 @@ async fn stop(state: &ServerState, agent: &AgentHandle, shutdown: impl Future) -
 }
 
 pub(super) fn failed(state: &ServerState, reason: &str) -> Error {
-    let message = format!("server {} cannot go on and must be started anew: {reason}", state.uuid);
+    let message = format!(
+        "server {} cannot go on and must be started anew: {reason}",
+        state.uuid
+    );
     Error::new(ErrorKind::TaskFailed, message)
 }

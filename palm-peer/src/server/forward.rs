@@ -33,7 +33,11 @@ impl Forwarder {
     /// Creates a forwarder over `relay`. At most `max` should wait for links.
     pub(super) fn new(relay: Arc<Relay>, max: Amount) -> Self {
         let losses = relay.unconfirmed.losses();
-        Self { relay, passing: Passing::new(max), losses }
+        Self {
+            relay,
+            passing: Passing::new(max),
+            losses,
+        }
     }
 
     /// Returns how many messages wait for links.
@@ -47,7 +51,8 @@ impl Forwarder {
             return Ok(());
         }
         let (count, bytes) = (self.passing.len(), self.passing.bytes());
-        let text = format!("{count} messages of {bytes} bytes wait for connections to other servers");
+        let text =
+            format!("{count} messages of {bytes} bytes wait for connections to other servers");
         Err(CallFailure::new(CallErrorKind::Busy, text))
     }
 
@@ -55,7 +60,8 @@ impl Forwarder {
     pub(super) fn pass_on(&mut self, parcel: Parcel, leaving: bool) {
         let (to, report, bytes) = (parcel.to.clone(), parcel.request.report, parcel.size());
         if let Some(passing) = self.relay.pass_on(parcel, leaving) {
-            self.passing.push(passing.map(move |passed| notice(to, report, passed)), bytes);
+            self.passing
+                .push(passing.map(move |passed| notice(to, report, passed)), bytes);
         }
     }
 
@@ -77,13 +83,25 @@ impl Forwarder {
         let count = lost.parcels.len();
         for parcel in lost.parcels {
             let (relay, swallowed, from) = (Arc::clone(&self.relay), lost.swallowed, lost.to);
-            let (to, report, stage) = (parcel.to.clone(), parcel.request.report, parcel.request.stage);
+            let (to, report, stage) = (
+                parcel.to.clone(),
+                parcel.request.report,
+                parcel.request.stage,
+            );
             let bytes = parcel.size();
             let passing = async move {
                 if !swallowed {
                     timer::sleep(PUBLISHED_FOR).await;
                     if !relay.is_published(from) {
-                        return notice(to, report, Ok(Some(Rerouted { stage, from, to: None })));
+                        return notice(
+                            to,
+                            report,
+                            Ok(Some(Rerouted {
+                                stage,
+                                from,
+                                to: None,
+                            })),
+                        );
                     }
                 }
                 // The deadline has passed: the client has given up, and a server that closes every connection must not get it forever.
@@ -95,12 +113,19 @@ impl Forwarder {
             };
             self.passing.push(passing, bytes);
         }
-        log::debug!("the connection to server {} ended: {count} messages may be lost with it", lost.to);
+        log::debug!(
+            "the connection to server {} ended: {count} messages may be lost with it",
+            lost.to
+        );
     }
 }
 
 /// Returns the notice for the client, if it wants reports.
-fn notice(to: ReplyTo, report: bool, passed: Result<Option<Rerouted>, CallFailure>) -> Option<Notice> {
+fn notice(
+    to: ReplyTo,
+    report: bool,
+    passed: Result<Option<Rerouted>, CallFailure>,
+) -> Option<Notice> {
     let outcome = match passed {
         Ok(None) => return None,
         Ok(Some(_)) if !report => return None,

@@ -20,7 +20,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// Returns the result, or an error if it is longer than this.
-pub(crate) fn at_most(max: usize, result: Result<Bytes, CallFailure>) -> Result<Bytes, CallFailure> {
+pub(crate) fn at_most(
+    max: usize,
+    result: Result<Bytes, CallFailure>,
+) -> Result<Bytes, CallFailure> {
     let result = result?;
     let length = result.len();
     if length > max {
@@ -34,7 +37,10 @@ pub(crate) fn at_most(max: usize, result: Result<Bytes, CallFailure>) -> Result<
 pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, CallFailure> {
     let deadline = message.deadline;
     if Instant::now() >= deadline {
-        return Err(CallFailure::new(CallErrorKind::TimedOut, "the deadline passed before the function could start"));
+        return Err(CallFailure::new(
+            CallErrorKind::TimedOut,
+            "the deadline passed before the function could start",
+        ));
     }
     // The closure is the program's code too, and may panic before it returns a future. It is unwind safe: nothing of ours is shared
     // with it. Dropping it at its deadline may also panic, so that is inside as well.
@@ -42,15 +48,23 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, C
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
         Ok(Ok(Err(message))) => Err(CallFailure::new(CallErrorKind::Failed, message)),
-        Err(panic) => Err(CallFailure::new(CallErrorKind::Panicked, panic_message(panic))),
-        Ok(Err(Elapsed)) => {
-            Err(CallFailure::new(CallErrorKind::TimedOut, "the function did not end before the deadline"))
-        }
+        Err(panic) => Err(CallFailure::new(
+            CallErrorKind::Panicked,
+            panic_message(panic),
+        )),
+        Ok(Err(Elapsed)) => Err(CallFailure::new(
+            CallErrorKind::TimedOut,
+            "the function did not end before the deadline",
+        )),
     }
 }
 
 /// Runs a built-in function; `None` if there is none of this name.
-pub(crate) fn built_in(state: &ServerState, name: &str, message: Message) -> Option<Result<Bytes, CallFailure>> {
+pub(crate) fn built_in(
+    state: &ServerState,
+    name: &str,
+    message: Message,
+) -> Option<Result<Bytes, CallFailure>> {
     Some(match name {
         "_ping" => Ok(state.ping().into()),
         "_log_query" => log_query(state, &message),
@@ -62,7 +76,10 @@ pub(crate) fn built_in(state: &ServerState, name: &str, message: Message) -> Opt
         }
         "append" => {
             let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
-            state.store().append(&key, &message.payload).map(|()| key.into())
+            state
+                .store()
+                .append(&key, &message.payload)
+                .map(|()| key.into())
         }
         "get" => key_of(message).and_then(|key| state.store().get(&key)),
         "delete" => key_of(message).and_then(|key| state.store().delete(&key).map(|()| key.into())),
@@ -80,11 +97,17 @@ pub(crate) fn built_in_that_waits(state: &Arc<ServerState>, name: &str) -> Optio
         let state = Arc::clone(&state);
         async move {
             let etcd = state.relay.etcd().ok_or("this server has not joined")?;
-            let time = message.deadline.saturating_duration_since(Instant::now()).min(state.config.probe_timeout);
+            let time = message
+                .deadline
+                .saturating_duration_since(Instant::now())
+                .min(state.config.probe_timeout);
             let (keys, dialer) = (state.config.keys(), state.dialer.for_probes(etcd));
             // Reserves some time for the way back.
-            let found = witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
-            serde_json::to_vec(&found).map(Bytes::from).map_err(|error| error.to_string())
+            let found =
+                witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
+            serde_json::to_vec(&found)
+                .map(Bytes::from)
+                .map_err(|error| error.to_string())
         }
         .boxed()
     }))
@@ -103,7 +126,18 @@ fn key_of(message: Message) -> Result<String, CallFailure> {
 fn log_query(state: &ServerState, message: &Message) -> Result<Bytes, CallFailure> {
     let name = String::from_utf8_lossy(&message.payload);
     let name = name.trim();
-    let level = if name.is_empty() { Some(Level::Error) } else { log_buffer::level_named(name) };
-    let unknown = || CallFailure::new(CallErrorKind::BadMessage, format!("{name:?} is no level such as WARNING"));
-    level.ok_or_else(unknown).map(|level| state.take_log(level).into())
+    let level = if name.is_empty() {
+        Some(Level::Error)
+    } else {
+        log_buffer::level_named(name)
+    };
+    let unknown = || {
+        CallFailure::new(
+            CallErrorKind::BadMessage,
+            format!("{name:?} is no level such as WARNING"),
+        )
+    };
+    level
+        .ok_or_else(unknown)
+        .map(|level| state.take_log(level).into())
 }

@@ -63,9 +63,19 @@ impl Message {
     ///
     /// # Errors
     /// See [`CallErrorKind`](crate::CallErrorKind).
-    pub async fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
-        let mesh = self.relay.mesh().await.map_err(|failure| CallError::new(failure, None))?;
-        let called = mesh.call(Request::call(target), payload.into(), self.deadline).await;
+    pub async fn call(
+        &self,
+        target: impl Into<String>,
+        payload: impl Into<Bytes>,
+    ) -> Result<Bytes, CallError> {
+        let mesh = self
+            .relay
+            .mesh()
+            .await
+            .map_err(|failure| CallError::new(failure, None))?;
+        let called = mesh
+            .call(Request::call(target), payload.into(), self.deadline)
+            .await;
         called.map_err(CallError::of_call)
     }
 

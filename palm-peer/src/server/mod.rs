@@ -124,10 +124,15 @@ impl Server {
             Arc::new(move |message| {
                 let function = Arc::clone(&function);
                 // A panic is passed on, to distinguish it from an error.
-                let work =
-                    move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outcome(function(message))));
+                let work = move || {
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        outcome(function(message))
+                    }))
+                };
                 async move {
-                    executor::run_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                    executor::run_blocking(work)
+                        .await
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 }
                 .boxed()
             }),
@@ -145,10 +150,13 @@ impl Server {
     fn add(mut self, name: String, function: Function) -> Self {
         self.check_name("a function", &name);
         if names::BUILT_IN.contains(&name.as_str()) || names::is_reserved(&name) {
-            self.invalid.get_or_insert(format!("{name:?} is taken: names with _ and the built-in ones are PALM's"));
+            self.invalid.get_or_insert(format!(
+                "{name:?} is taken: names with _ and the built-in ones are PALM's"
+            ));
         }
         if self.functions.insert(name.clone(), function).is_some() {
-            self.invalid.get_or_insert(format!("function {name:?} is there twice"));
+            self.invalid
+                .get_or_insert(format!("function {name:?} is there twice"));
         }
         self.order.push(name);
         self
@@ -156,8 +164,10 @@ impl Server {
 
     fn check_name(&mut self, what: &str, name: &str) {
         if !names::is_valid(name) {
-            let text =
-                format!("{name:?} cannot name {what}: 1 to {} ASCII letters, digits, _ and - can", names::LONGEST);
+            let text = format!(
+                "{name:?} cannot name {what}: 1 to {} ASCII letters, digits, _ and - can",
+                names::LONGEST
+            );
             self.invalid.get_or_insert(text);
         }
     }
@@ -212,5 +222,7 @@ impl Server {
 }
 
 fn outcome<T: Into<Bytes>, E: Into<FunctionError>>(result: Result<T, E>) -> Outcome {
-    result.map(Into::into).map_err(|error| error.into().to_string())
+    result
+        .map(Into::into)
+        .map_err(|error| error.into().to_string())
 }

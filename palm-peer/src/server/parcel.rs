@@ -22,7 +22,14 @@ pub(super) struct ReplyTo {
 
 impl ReplyTo {
     pub(super) fn new(connection: Connection, delimiter: bool) -> Self {
-        Self { connection, client: None, delimiter, job: None, idx: None, stage: 0 }
+        Self {
+            connection,
+            client: None,
+            delimiter,
+            job: None,
+            idx: None,
+            stage: 0,
+        }
     }
 
     /// Sets the fields of the request that the answer repeats.
@@ -45,7 +52,13 @@ pub(crate) struct Parcel {
 impl Parcel {
     /// Returns its approximate size in bytes.
     pub(super) fn size(&self) -> usize {
-        let names = self.request.pipeline.iter().chain(&self.request.cache).map(String::len).sum::<usize>();
+        let names = self
+            .request
+            .pipeline
+            .iter()
+            .chain(&self.request.cache)
+            .map(String::len)
+            .sum::<usize>();
         size_of::<Self>()
             + self.payload.len()
             + names

@@ -18,7 +18,11 @@ pub(super) struct Passing {
 impl Passing {
     /// Creates it empty, with this limit, which running functions may still exceed.
     pub(super) fn new(max: Amount) -> Self {
-        Self { messages: FuturesUnordered::new(), bytes: 0, max }
+        Self {
+            messages: FuturesUnordered::new(),
+            bytes: 0,
+            max,
+        }
     }
 
     /// Returns their number.
@@ -33,19 +37,27 @@ impl Passing {
 
     /// Returns whether more messages to be forwarded may be accepted: one always may.
     pub(super) fn has_room(&self) -> bool {
-        self.messages.is_empty() || (self.messages.len() < self.max.items && self.bytes < self.max.bytes)
+        self.messages.is_empty()
+            || (self.messages.len() < self.max.items && self.bytes < self.max.bytes)
     }
 
     /// Adds one, of this size without the future itself.
-    pub(super) fn push(&mut self, passing: impl Future<Output = Option<Notice>> + Send + 'static, bytes: usize) {
+    pub(super) fn push(
+        &mut self,
+        passing: impl Future<Output = Option<Notice>> + Send + 'static,
+        bytes: usize,
+    ) {
         let bytes = bytes + size_of_val(&passing);
         self.bytes += bytes;
-        self.messages.push(passing.map(move |notice| (bytes, notice)).boxed());
+        self.messages
+            .push(passing.map(move |notice| (bytes, notice)).boxed());
     }
 
     /// Waits until one of them is forwarded, or cannot be; forever when there is none. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Notice> {
-        let Some((bytes, notice)) = self.messages.next().await else { return pending().await };
+        let Some((bytes, notice)) = self.messages.next().await else {
+            return pending().await;
+        };
         self.bytes -= bytes;
         notice
     }
@@ -59,7 +71,10 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_messages_leave_no_state() {
-        let mut passing = Passing::new(Amount { items: 100, bytes: 1_000_000 });
+        let mut passing = Passing::new(Amount {
+            items: 100,
+            bytes: 1_000_000,
+        });
         for _ in 0..1_000 {
             while passing.has_room() {
                 passing.push(ready(None), 1_000);

@@ -49,7 +49,10 @@ pub struct Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("uuid", &self.uuid).field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("uuid", &self.uuid)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,12 +65,24 @@ impl Peer {
     ) -> Result<Option<Self>, Error> {
         let signals = signal::seen();
         startup_check::prepare()?;
-        log::info!("server {} joins the mesh {:?} at {}", definition.name, config.prefix, config.etcd.join(","));
+        log::info!(
+            "server {} joins the mesh {:?} at {}",
+            definition.name,
+            config.prefix,
+            config.etcd.join(",")
+        );
         let prepared = match select(pin!(prepare(definition, config)), &mut shutdown).await {
             Either::Left((prepared, _)) => prepared?,
             Either::Right(_) => return Ok(None),
         };
-        let Prepared { state, ingress, sender, receiver, record, etcd } = prepared;
+        let Prepared {
+            state,
+            ingress,
+            sender,
+            receiver,
+            record,
+            etcd,
+        } = prepared;
         let endpoint = record.endpoint();
         state.relay.attach(etcd.clone());
         let certificate_expiry = state.dialer.credentials().map(|credentials| {
@@ -94,10 +109,26 @@ impl Peer {
                 return Ok(None);
             }
         }
-        log::info!("server {} joined as {} at {endpoint}", state.name, state.uuid);
+        log::info!(
+            "server {} joined as {} at {endpoint}",
+            state.name,
+            state.uuid
+        );
         let (uuid, handle) = (state.uuid, agent.clone());
-        let engine = Engine { state, ingress, dispatcher, agent, _certificate_expiry: certificate_expiry, signals };
-        Ok(Some(Self { uuid, endpoint, agent: handle, engine: Mutex::new(Some(engine)) }))
+        let engine = Engine {
+            state,
+            ingress,
+            dispatcher,
+            agent,
+            _certificate_expiry: certificate_expiry,
+            signals,
+        };
+        Ok(Some(Self {
+            uuid,
+            endpoint,
+            agent: handle,
+            engine: Mutex::new(Some(engine)),
+        }))
     }
 
     /// Returns the uuid of this instance in the mesh.
@@ -159,8 +190,12 @@ impl Peer {
     /// times within a minute, [`ErrorKind::AlreadyServing`] when it is served already or has left.
     pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
         let engine = lock(&self.engine).take();
-        let engine =
-            engine.ok_or_else(|| Error::new(ErrorKind::AlreadyServing, "this peer is served already, or has left"))?;
+        let engine = engine.ok_or_else(|| {
+            Error::new(
+                ErrorKind::AlreadyServing,
+                "this peer is served already, or has left",
+            )
+        })?;
         engine.serve(shutdown).await
     }
 }
@@ -178,11 +213,23 @@ struct Prepared {
 async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared, Error> {
     #[cfg(feature = "bench")]
     let bypass = definition.without_ingress;
-    let Definition { name, kind, names, functions, .. } = definition;
+    let Definition {
+        name,
+        kind,
+        names,
+        functions,
+        ..
+    } = definition;
     let address = SocketAddr::new(config.bind_address(), config.port);
     let files = crate::config::tls::read(&config).await?;
     let credentials = crate::config::tls::credentials(&config, files.as_ref(), Some(&config.ip))?;
-    let state = Arc::new(ServerState::new(name, functions, config, logging::book(), credentials.clone()));
+    let state = Arc::new(ServerState::new(
+        name,
+        functions,
+        config,
+        logging::book(),
+        credentials.clone(),
+    ));
     if state.config.is_exposed() {
         log::warn!(
             "whoever reaches {} can call this server and read what is said to it: name --cacert, --cert and --key \
@@ -192,24 +239,47 @@ async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared
     }
     let mut record = new_record(&state, kind, names);
     check_length(&record)?;
-    let opening = Ingress::open(address, &state.config, Arc::clone(&state.metrics), credentials, &state.supervisor);
+    let opening = Ingress::open(
+        address,
+        &state.config,
+        Arc::clone(&state.metrics),
+        credentials,
+        &state.supervisor,
+    );
     #[cfg(feature = "bench")]
-    let opening = async { if bypass { Ingress::bypass(address).await } else { opening.await } };
+    let opening = async {
+        if bypass {
+            Ingress::bypass(address).await
+        } else {
+            opening.await
+        }
+    };
     let opened = opening.await;
-    let (ingress, sender, receiver, bound) = opened.map_err(|error| cannot_listen(address, error))?;
+    let (ingress, sender, receiver, bound) =
+        opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
     let etcd = crate::config::etcd::start("palm-agent", &state.config, files.as_ref())?;
-    Ok(Prepared { state, ingress, sender, receiver, record, etcd })
+    Ok(Prepared {
+        state,
+        ingress,
+        sender,
+        receiver,
+        record,
+        etcd,
+    })
 }
 
 fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
     match error {
         OpenError::Address(error) => {
-            let message = format!("cannot listen at {address} (bind and port name another address)");
+            let message =
+                format!("cannot listen at {address} (bind and port name another address)");
             Error::new(ErrorKind::Bind, message).caused(error)
         }
         OpenError::Directory(error) => Error::new(ErrorKind::Io, error.to_string()),
-        OpenError::Other(error) => Error::new(ErrorKind::Io, "cannot prepare for connections").caused(error),
+        OpenError::Other(error) => {
+            Error::new(ErrorKind::Io, "cannot prepare for connections").caused(error)
+        }
     }
 }
 

@@ -38,7 +38,9 @@ pub(crate) struct Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("me", &self.dialer.me()).finish_non_exhaustive()
+        f.debug_struct("Relay")
+            .field("me", &self.dialer.me())
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,8 +76,16 @@ impl Relay {
             return Ok(Arc::clone(mesh));
         }
         let unreachable = |message: String| CallFailure::new(CallErrorKind::Unreachable, message);
-        let etcd = self.etcd().ok_or_else(|| unreachable("this server has not joined".into()))?;
-        let mesh = Mesh::connect(etcd.clone(), self.config.clone(), self.dialer.clone(), &self.supervisor).await;
+        let etcd = self
+            .etcd()
+            .ok_or_else(|| unreachable("this server has not joined".into()))?;
+        let mesh = Mesh::connect(
+            etcd.clone(),
+            self.config.clone(),
+            self.dialer.clone(),
+            &self.supervisor,
+        )
+        .await;
         let mesh = mesh.map_err(|error| unreachable(error.to_string()))?;
         Ok(Arc::clone(self.mesh.get_or_init(|| mesh)))
     }
@@ -89,7 +99,9 @@ impl Relay {
 
     /// Returns whether an instance is published, as far as this server knows.
     pub(crate) fn is_published(&self, instance: Uuid) -> bool {
-        self.mesh.get().is_some_and(|mesh| mesh.directory().contains(instance))
+        self.mesh
+            .get()
+            .is_some_and(|mesh| mesh.directory().contains(instance))
     }
 
     /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return if a link is open; otherwise
@@ -111,7 +123,12 @@ impl Relay {
     }
 
     /// Sends a message over a link, and remembers it until it has arrived.
-    fn post(&self, link: &Arc<Link>, to: Uuid, mut parcel: Parcel) -> Result<(), Box<(Parcel, CallFailure)>> {
+    fn post(
+        &self,
+        link: &Arc<Link>,
+        to: Uuid,
+        mut parcel: Parcel,
+    ) -> Result<(), Box<(Parcel, CallFailure)>> {
         give_time_left(&mut parcel.request, parcel.deadline);
         match link.post(&parcel.request, parcel.payload.clone()) {
             Ok(number) => {
@@ -122,21 +139,31 @@ impl Relay {
         }
     }
 
-    async fn find_and_pass_on(&self, mut parcel: Parcel, leaving: bool) -> Result<Option<Rerouted>, CallFailure> {
+    async fn find_and_pass_on(
+        &self,
+        mut parcel: Parcel,
+        leaving: bool,
+    ) -> Result<Option<Rerouted>, CallFailure> {
         let mesh = self.mesh().await?;
         let (stage, deadline) = (parcel.request.stage, parcel.deadline);
         let from = parcel.request.route[stage];
         let target = parcel.request.pipeline[stage].clone();
-        let pinned = names::split_target(&target).is_some_and(|(server, _)| server.parse::<Uuid>().is_ok());
+        let pinned =
+            names::split_target(&target).is_some_and(|(server, _)| server.parse::<Uuid>().is_ok());
         // The client has links to the instances that its own uuid selects; only these can answer it.
         let client = parcel.request.client.unwrap_or(self.dialer.me());
         // A server that leaves must not send to itself, though it may still be published.
         let mut avoided = parcel.request.avoid.clone();
         avoided.extend(leaving.then_some(self.dialer.me()));
-        let mut last = CallFailure::new(CallErrorKind::Unreachable, format!("no instance for {target}"));
+        let mut last = CallFailure::new(
+            CallErrorKind::Unreachable,
+            format!("no instance for {target}"),
+        );
         for _ in 0..TRIES {
             let able = mesh.directory().resolve(&target, client)?;
-            let meant = able.iter().find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
+            let meant = able
+                .iter()
+                .find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
             // Does not wait for an instance that cannot be reached while there is another.
             let chosen = match meant.filter(|instance| pinned || !mesh.is_failing(instance)) {
                 Some(instance) => Arc::clone(instance),
@@ -151,12 +178,19 @@ impl Relay {
                 Ok(link) => match self.post(&link, chosen.uuid, parcel) {
                     Ok(()) => {
                         let to = Some(chosen.uuid).filter(|to| *to != from);
-                        return Ok(to.map(|to| Rerouted { stage, from, to: Some(to) }));
+                        return Ok(to.map(|to| Rerouted {
+                            stage,
+                            from,
+                            to: Some(to),
+                        }));
                     }
                     Err(unsent) => (parcel, last) = *unsent,
                 },
                 Err(error) => {
-                    last = CallFailure::new(CallErrorKind::Unreachable, format!("{}: {error}", chosen.endpoint));
+                    last = CallFailure::new(
+                        CallErrorKind::Unreachable,
+                        format!("{}: {error}", chosen.endpoint),
+                    );
                 }
             }
             avoided.push(chosen.uuid);
@@ -167,5 +201,9 @@ impl Relay {
 
 /// The next stage has the time that is left, or as little as there can be.
 fn give_time_left(request: &mut Request, deadline: Instant) {
-    request.give_time(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    request.give_time(
+        deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1)),
+    );
 }

@@ -77,7 +77,11 @@ impl ServerState {
         let supervisor = Supervisor::attended();
         Self {
             uuid,
-            relay: Arc::new(Relay::new(dialer.clone(), config.clone(), supervisor.clone())),
+            relay: Arc::new(Relay::new(
+                dialer.clone(),
+                config.clone(),
+                supervisor.clone(),
+            )),
             dialer,
             name,
             functions,
@@ -110,9 +114,15 @@ impl ServerState {
     pub(crate) fn function_meant<'a>(&self, request: &'a Request) -> Result<&'a str, CallFailure> {
         let target = &request.pipeline[request.stage];
         let (server, function) = names::split_target(target).ok_or_else(|| {
-            CallFailure::new(CallErrorKind::BadMessage, format!("{target:?} is not of the form server.function"))
+            CallFailure::new(
+                CallErrorKind::BadMessage,
+                format!("{target:?} is not of the form server.function"),
+            )
         })?;
-        let routed = request.route.get(request.stage).is_none_or(|uuid| *uuid == self.uuid);
+        let routed = request
+            .route
+            .get(request.stage)
+            .is_none_or(|uuid| *uuid == self.uuid);
         // A uuid can be written in several ways, and clients that found it in one may send it in another.
         let named = server == self.name || server.parse() == Ok(self.uuid);
         if !routed || !named {
@@ -167,7 +177,11 @@ impl ServerState {
     pub(crate) fn ping(&self) -> String {
         let mut durations: Vec<_> = lock(&self.durations).iter().copied().collect();
         durations.sort_unstable();
-        let quantile = |percent: usize| durations.get(durations.len() * percent / 100).map(Duration::as_micros);
+        let quantile = |percent: usize| {
+            durations
+                .get(durations.len() * percent / 100)
+                .map(Duration::as_micros)
+        };
         json!({
             "uuid": self.uuid,
             "server": self.name,

@@ -53,12 +53,18 @@ pub(crate) struct UnconfirmedLinks {
 impl UnconfirmedLinks {
     pub(crate) fn new() -> Self {
         let (lost, losses) = mpsc::unbounded();
-        Self { of: Arc::default(), lost, losses: Mutex::new(Some(losses)) }
+        Self {
+            of: Arc::default(),
+            lost,
+            losses: Mutex::new(Some(losses)),
+        }
     }
 
     /// Where losses are sent; taken once.
     pub(crate) fn losses(&self) -> UnboundedReceiver<Lost> {
-        lock(&self.losses).take().unwrap_or_else(|| mpsc::unbounded().1)
+        lock(&self.losses)
+            .take()
+            .unwrap_or_else(|| mpsc::unbounded().1)
     }
 
     /// A message was posted over the link to this server, under this number.
@@ -80,15 +86,23 @@ impl UnconfirmedLinks {
 
     fn unconfirmed_link(&self, link: &Arc<Link>, to: Uuid) -> UnconfirmedLink {
         let mut links = lock(&self.of);
-        if let Some(unconfirmed_link) =
-            links.get(&to).filter(|unconfirmed_link| std::ptr::eq(unconfirmed_link.link.as_ptr(), Arc::as_ptr(link)))
-        {
+        if let Some(unconfirmed_link) = links.get(&to).filter(|unconfirmed_link| {
+            std::ptr::eq(unconfirmed_link.link.as_ptr(), Arc::as_ptr(link))
+        }) {
             return unconfirmed_link.clone();
         }
         let (wake, woken) = mpsc::channel(1);
         let sent = Arc::new(Mutex::new(Some(Unconfirmed::default())));
-        let unconfirmed_link = UnconfirmedLink { link: Arc::downgrade(link), sent: Arc::clone(&sent), wake };
-        let entry = RemoveOnDrop { of: Arc::clone(&self.of), to, sent };
+        let unconfirmed_link = UnconfirmedLink {
+            link: Arc::downgrade(link),
+            sent: Arc::clone(&sent),
+            wake,
+        };
+        let entry = RemoveOnDrop {
+            of: Arc::clone(&self.of),
+            to,
+            sent,
+        };
         let watch = watch(link.fate(), link.broken(), entry, woken, self.lost.clone());
         executor::spawn(Name::PostedWatch, watch);
         links.insert(to, unconfirmed_link.clone());
@@ -107,7 +121,10 @@ impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         let mut links = lock(&self.of);
         // A later link may have taken its place.
-        if links.get(&self.to).is_some_and(|unconfirmed_link| Arc::ptr_eq(&unconfirmed_link.sent, &self.sent)) {
+        if links
+            .get(&self.to)
+            .is_some_and(|unconfirmed_link| Arc::ptr_eq(&unconfirmed_link.sent, &self.sent))
+        {
             links.remove(&self.to);
         }
     }
@@ -138,7 +155,9 @@ async fn watch(
             }
         }
     }
-    let Some(mut unconfirmed) = lock(&entry.sent).take() else { return };
+    let Some(mut unconfirmed) = lock(&entry.sent).take() else {
+        return;
+    };
     unconfirmed.arrived(fate.arrived());
     report_lost(&lost, &fate, entry.to, unconfirmed.lost().collect());
 }
@@ -146,6 +165,10 @@ async fn watch(
 fn report_lost(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec<Parcel>) {
     if !fate.closed_by_goodbye() && !parcels.is_empty() {
         // The receiver is gone when the server has ended.
-        let _ = lost.unbounded_send(Lost { to, parcels, swallowed: fate.swallowed() });
+        let _ = lost.unbounded_send(Lost {
+            to,
+            parcels,
+            swallowed: fate.swallowed(),
+        });
     }
 }

@@ -25,7 +25,14 @@ pub(crate) enum Kind {
     Loss,
 }
 
-const KINDS: [Kind; 6] = [Kind::Cut, Kind::CutFrom, Kind::CutTo, Kind::RejectFrom, Kind::RejectTo, Kind::Loss];
+const KINDS: [Kind; 6] = [
+    Kind::Cut,
+    Kind::CutFrom,
+    Kind::CutTo,
+    Kind::RejectFrom,
+    Kind::RejectTo,
+    Kind::Loss,
+];
 
 /// Where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +71,13 @@ impl Fault {
     /// All faults of one link or one host, each once.
     pub(crate) fn all() -> Vec<Self> {
         let hosts = 0..HOSTS.len();
-        let links = hosts.clone().flat_map(|one| (one + 1..HOSTS.len()).map(move |other| Place::Link(one, other)));
+        let links = hosts
+            .clone()
+            .flat_map(|one| (one + 1..HOSTS.len()).map(move |other| Place::Link(one, other)));
         let places = links.chain(hosts.map(Place::Host));
-        places.flat_map(|place| KINDS.into_iter().map(move |kind| Self { kind, place })).collect()
+        places
+            .flat_map(|place| KINDS.into_iter().map(move |kind| Self { kind, place }))
+            .collect()
     }
 
     /// Applies the fault to a network.
@@ -113,17 +124,26 @@ pub(crate) fn reaches(faults: &[Fault], one: usize, other: usize) -> bool {
 
 /// Whether connections between a host and the client work.
 pub(crate) fn is_reached_from_outside(faults: &[Fault], host: usize) -> bool {
-    !faults.iter().any(|fault| fault.place == Place::Host(host) && !fault.is_lossy())
+    !faults
+        .iter()
+        .any(|fault| fault.place == Place::Host(host) && !fault.is_lossy())
 }
 
 /// How many other hosts reach this one.
 pub(crate) fn reached_by(faults: &[Fault], host: usize) -> usize {
-    (0..HOSTS.len()).filter(|other| *other != host && reaches(faults, *other, host)).count()
+    (0..HOSTS.len())
+        .filter(|other| *other != host && reaches(faults, *other, host))
+        .count()
 }
 
 /// Whether a host reaches a member of etcd that reaches another member, and nothing makes etcd slow.
 pub(crate) fn reaches_etcd(faults: &[Fault], host: usize) -> bool {
-    let has_quorum = |member: usize| (0..MEMBERS).filter(|other| reaches(faults, member, *other)).count() > MEMBERS / 2;
+    let has_quorum = |member: usize| {
+        (0..MEMBERS)
+            .filter(|other| reaches(faults, member, *other))
+            .count()
+            > MEMBERS / 2
+    };
     let lossy = faults.iter().any(Fault::is_lossy);
     !lossy && (0..MEMBERS).any(|member| reaches(faults, host, member) && has_quorum(member))
 }

@@ -46,7 +46,12 @@ impl Successes {
         all.drain(..last_before);
         let mut longest = Duration::ZERO;
         let mut since = begin;
-        for at in all.iter().copied().chain([end]).filter(|at| (begin..=end).contains(at)) {
+        for at in all
+            .iter()
+            .copied()
+            .chain([end])
+            .filter(|at| (begin..=end).contains(at))
+        {
             longest = longest.max(at - since);
             since = at;
         }
@@ -87,14 +92,26 @@ impl Load {
                 let go_on = !stopped.load(Ordering::Relaxed);
                 counted.fetch_add(if go_on { MESSAGES } else { 0 }, Ordering::Relaxed);
                 go_on.then(|| {
-                    (stream::iter((first..first + MESSAGES).map(|number| Bytes::from(format!("{number}:")))), ())
+                    (
+                        stream::iter(
+                            (first..first + MESSAGES)
+                                .map(|number| Bytes::from(format!("{number}:"))),
+                        ),
+                        (),
+                    )
                 })
             }
         });
-        let mut job =
-            client.job(PIPELINE).timeout(JOB_TIMEOUT).run(messages.flatten().boxed()).expect("both are there");
-        let (progress, outcome, results) =
-            (job.progress(), Arc::<Mutex<Outcome>>::default(), Arc::<Successes>::default());
+        let mut job = client
+            .job(PIPELINE)
+            .timeout(JOB_TIMEOUT)
+            .run(messages.flatten().boxed())
+            .expect("both are there");
+        let (progress, outcome, results) = (
+            job.progress(),
+            Arc::<Mutex<Outcome>>::default(),
+            Arc::<Successes>::default(),
+        );
         let taken = Arc::clone(&outcome);
         let mut threads = vec![thread::spawn(move || {
             block_on(async {
@@ -102,23 +119,47 @@ impl Load {
                     let mut outcome = lock(&taken);
                     if idx != outcome.results {
                         let expected = outcome.results;
-                        outcome.wrong.push(format!("message {idx} came in place of {expected}"));
+                        outcome
+                            .wrong
+                            .push(format!("message {idx} came in place of {expected}"));
                     }
                     outcome.results += 1;
                     match result {
                         Ok(result) if result == format!("{idx}:ba") => {}
-                        Ok(result) => outcome.wrong.push(format!("message {idx} became {result:?}")),
+                        Ok(result) => outcome
+                            .wrong
+                            .push(format!("message {idx} became {result:?}")),
                         Err(error) => outcome.errors.push(format!("message {idx}: {error}")),
                     }
                 }
             });
         })];
-        threads.push(watch_progress(progress.clone(), Arc::clone(&results), Arc::clone(&stop)));
-        let calls: Vec<_> = servers.iter().map(|_| Arc::<Successes>::default()).collect();
+        threads.push(watch_progress(
+            progress.clone(),
+            Arc::clone(&results),
+            Arc::clone(&stop),
+        ));
+        let calls: Vec<_> = servers
+            .iter()
+            .map(|_| Arc::<Successes>::default())
+            .collect();
         for (server, successes) in servers.iter().zip(&calls) {
-            threads.push(call(client.clone(), server, Arc::clone(successes), Arc::clone(&stop)));
+            threads.push(call(
+                client.clone(),
+                server,
+                Arc::clone(successes),
+                Arc::clone(&stop),
+            ));
         }
-        Self { stop, sent, progress, results, outcome, calls, threads }
+        Self {
+            stop,
+            sent,
+            progress,
+            results,
+            outcome,
+            calls,
+            threads,
+        }
     }
 
     /// Stops it, and waits until each message has ended. Returns how many there were.
@@ -127,15 +168,30 @@ impl Load {
         for thread in self.threads {
             thread.join().expect("no thread panics");
         }
-        (self.sent.load(Ordering::Relaxed), std::mem::take(&mut lock(&self.outcome)))
+        (
+            self.sent.load(Ordering::Relaxed),
+            std::mem::take(&mut lock(&self.outcome)),
+        )
     }
 }
 
-fn call(client: Client, server: &str, successes: Arc<Successes>, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+fn call(
+    client: Client,
+    server: &str,
+    successes: Arc<Successes>,
+    stop: Arc<AtomicBool>,
+) -> JoinHandle<()> {
     let target = format!("{server}._ping");
     thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
-            if block_on(client.call(&*target, "").timeout(CALL_TIMEOUT).into_future()).is_ok() {
+            if block_on(
+                client
+                    .call(&*target, "")
+                    .timeout(CALL_TIMEOUT)
+                    .into_future(),
+            )
+            .is_ok()
+            {
                 successes.add();
             }
             thread::sleep(CALL_PERIOD);
@@ -144,7 +200,11 @@ fn call(client: Client, server: &str, successes: Arc<Successes>, stop: Arc<Atomi
 }
 
 /// Results come in the order of the messages: a late one delays those behind it, though they are done.
-fn watch_progress(progress: Progress, results: Arc<Successes>, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+fn watch_progress(
+    progress: Progress,
+    results: Arc<Successes>,
+    stop: Arc<AtomicBool>,
+) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut done = progress.done();
         while !stop.load(Ordering::Relaxed) {

@@ -54,7 +54,9 @@ impl Plan {
             only: None,
         };
         for word in env::args().skip(1).filter(|word| !word.starts_with("--")) {
-            let (name, value) = word.split_once('=').ok_or_else(|| format!("{word} is not NAME=NUMBER"))?;
+            let (name, value) = word
+                .split_once('=')
+                .ok_or_else(|| format!("{word} is not NAME=NUMBER"))?;
             if name == "only" {
                 plan.only = Some(value.to_owned());
                 continue;
@@ -66,7 +68,11 @@ impl Plan {
                 "seconds" => plan.seconds = number,
                 "seeds" => plan.seeds = number,
                 "lenience" => plan.lenience = Duration::from_secs(number),
-                _ => return Err(format!("{name} is none of hold, every, seconds, seeds, lenience, only")),
+                _ => {
+                    return Err(format!(
+                        "{name} is none of hold, every, seconds, seeds, lenience, only"
+                    ));
+                }
             }
         }
         Ok(plan)
@@ -117,7 +123,11 @@ impl Sum {
         self.call_gap = self.call_gap.max(row.call_gap);
         self.job_gap = self.job_gap.max(row.job_gap);
         self.healthy = self.healthy.max(row.healthy.unwrap_or_default());
-        self.violations.extend(row.violations.into_iter().map(|violation| format!("{}: {violation}", row.faults)));
+        self.violations.extend(
+            row.violations
+                .into_iter()
+                .map(|violation| format!("{}: {violation}", row.faults)),
+        );
     }
 }
 
@@ -125,7 +135,11 @@ impl Sum {
 fn one_by_one(plan: &Plan, world: &mut World<'_>, sum: &mut Sum) {
     println!("\nEach link and each host in turn, {:?} each:\n", plan.hold);
     Sum::heading();
-    let wanted = |fault: &Fault| plan.only.as_ref().is_none_or(|only| fault.to_string().replace(' ', "") == *only);
+    let wanted = |fault: &Fault| {
+        plan.only
+            .as_ref()
+            .is_none_or(|only| fault.to_string().replace(' ', "") == *only)
+    };
     for fault in Fault::all().into_iter().step_by(plan.every).filter(wanted) {
         if STOP.load(Ordering::Relaxed) {
             return;
@@ -143,14 +157,22 @@ fn at_random(plan: &Plan, seed: u64, world: &mut World<'_>, sum: &mut Sum) {
     let all = Fault::all();
     while begin.elapsed().as_secs() < plan.seconds && !STOP.load(Ordering::Relaxed) {
         let count = random.usize(1..=4);
-        let faults: Vec<_> = random.choose_multiple(&all, count).into_iter().copied().collect();
-        let longest = u64::try_from(plan.hold.as_millis()).unwrap_or(u64::MAX).max(2001);
+        let faults: Vec<_> = random
+            .choose_multiple(&all, count)
+            .into_iter()
+            .copied()
+            .collect();
+        let longest = u64::try_from(plan.hold.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(2001);
         sum.add(world.step(&faults, Duration::from_millis(random.u64(2000..longest))));
     }
 }
 
 fn run(plan: &Plan) -> bool {
-    let Some(network) = Network::start(&fault::HOSTS) else { return true };
+    let Some(network) = Network::start(&fault::HOSTS) else {
+        return true;
+    };
     let stopped = palm_peer::signals().expect("the system tells of signals");
     thread::spawn(move || {
         block_on(stopped);

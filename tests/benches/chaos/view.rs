@@ -46,7 +46,10 @@ impl View {
         Self {
             members: members.to_vec(),
             prefix: prefix.to_owned(),
-            histories: members.iter().map(|member| follow(member, prefix)).collect(),
+            histories: members
+                .iter()
+                .map(|member| follow(member, prefix))
+                .collect(),
             beats: vec![String::new(); members.len()],
             seen: BTreeSet::new(),
             state: BTreeMap::new(),
@@ -84,7 +87,9 @@ impl View {
     /// Watches those members again whose watch has not reported this beat: a watch may not notice that its connection is dead, and
     /// unreported events look as if they had not happened. Returns how many these are.
     pub(crate) fn follow_again(&mut self, beat: &str) -> usize {
-        let deaf: Vec<usize> = (0..self.beats.len()).filter(|at| self.beats[*at] != beat).collect();
+        let deaf: Vec<usize> = (0..self.beats.len())
+            .filter(|at| self.beats[*at] != beat)
+            .collect();
         for at in &deaf {
             self.histories[*at] = follow(&self.members[*at], &self.prefix);
         }
@@ -93,16 +98,32 @@ impl View {
 
     fn take_in(&mut self, events: Vec<Event>, now: Instant) {
         for event in &events {
-            let Some(uuid) = event.key.strip_prefix("/servers/").filter(|_| event.deleted) else { continue };
-            let tombstone =
-                |other: &&Event| other.revision == event.revision && other.key == format!("/departed/{uuid}");
+            let Some(uuid) = event
+                .key
+                .strip_prefix("/servers/")
+                .filter(|_| event.deleted)
+            else {
+                continue;
+            };
+            let tombstone = |other: &&Event| {
+                other.revision == event.revision && other.key == format!("/departed/{uuid}")
+            };
             let tombstone = events.iter().find(tombstone).map(Event::json);
-            let reason = tombstone.and_then(|tombstone| Some(tombstone["reason"].as_str()?.to_owned()));
-            self.deletions.push(Deletion { uuid: uuid.to_owned(), at: now, reason });
+            let reason =
+                tombstone.and_then(|tombstone| Some(tombstone["reason"].as_str()?.to_owned()));
+            self.deletions.push(Deletion {
+                uuid: uuid.to_owned(),
+                at: now,
+                reason,
+            });
         }
         for event in events {
             // Another member may have reported a later event.
-            if self.state.get(&event.key).is_some_and(|known| known.revision > event.revision) {
+            if self
+                .state
+                .get(&event.key)
+                .is_some_and(|known| known.revision > event.revision)
+            {
                 continue;
             }
             self.state.insert(event.key.clone(), event);
@@ -114,8 +135,13 @@ impl View {
     }
 
     fn leading(&self) -> Option<&Event> {
-        let candidates = self.state.iter().filter(|(key, event)| key.starts_with("/election/") && !event.deleted);
-        candidates.map(|(_, event)| event).min_by_key(|event| event.created)
+        let candidates = self
+            .state
+            .iter()
+            .filter(|(key, event)| key.starts_with("/election/") && !event.deleted);
+        candidates
+            .map(|(_, event)| event)
+            .min_by_key(|event| event.created)
     }
 
     /// The server that leads.
@@ -125,15 +151,22 @@ impl View {
 
     /// Returns the differences from a healthy mesh of these servers.
     pub(crate) fn complaint(&self, servers: &[String]) -> Option<String> {
-        let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
+        let Some(leader) = self.leader() else {
+            return Some("nobody leads".into());
+        };
         servers.iter().find_map(|uuid| {
             let record = self.standing(&format!("/servers/{uuid}")).map(Event::json);
-            let Some(record) = record else { return Some(format!("{uuid} is not registered")) };
+            let Some(record) = record else {
+                return Some(format!("{uuid} is not registered"));
+            };
             if record["configured"] != true || record["leader"] != leader {
                 return Some(format!("{uuid} is not vouched for by {leader}: {record}"));
             }
             let is_key = |key: &str| key.starts_with("/pipelines/") && key.ends_with(uuid.as_str());
-            let published = self.state.iter().any(|(key, event)| is_key(key) && !event.deleted);
+            let published = self
+                .state
+                .iter()
+                .any(|(key, event)| is_key(key) && !event.deleted);
             (!published).then(|| format!("{uuid} is not published"))
         })
     }

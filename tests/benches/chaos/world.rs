@@ -71,23 +71,47 @@ impl<'a> World<'a> {
     /// Starts everything, and waits until it is healthy.
     pub(crate) fn start(network: &'a Network, lenience: Duration) -> Self {
         let hosts: Vec<_> = HOSTS.iter().map(|name| network.host(name)).collect();
-        let urls: Vec<_> = hosts[..MEMBERS].iter().map(|host| format!("http://{}:2379", host.address())).collect();
-        let peers: Vec<_> = hosts[..MEMBERS].iter().enumerate().map(|(at, host)| peer(at, host)).collect();
-        let members = (0..MEMBERS).map(|at| start_member(at, hosts[at], &urls[at], &peers.join(","))).collect();
+        let urls: Vec<_> = hosts[..MEMBERS]
+            .iter()
+            .map(|host| format!("http://{}:2379", host.address()))
+            .collect();
+        let peers: Vec<_> = hosts[..MEMBERS]
+            .iter()
+            .enumerate()
+            .map(|(at, host)| peer(at, host))
+            .collect();
+        let members = (0..MEMBERS)
+            .map(|at| start_member(at, hosts[at], &urls[at], &peers.join(",")))
+            .collect();
         let endpoints = urls.join(",");
-        eventually("etcd takes a key", SOON, || put(&endpoints, "/started", "yes").then_some(()));
+        eventually("etcd takes a key", SOON, || {
+            put(&endpoints, "/started", "yes").then_some(())
+        });
         let view = Arc::new(Mutex::new(View::follow(&urls, PREFIX)));
         let stop = Arc::<AtomicBool>::default();
         let looking = Some(look(Arc::clone(&view), Arc::clone(&stop)));
-        let started: Vec<_> = hosts.iter().enumerate().map(|(at, host)| start_server(at, host, &endpoints)).collect();
+        let started: Vec<_> = hosts
+            .iter()
+            .enumerate()
+            .map(|(at, host)| start_server(at, host, &endpoints))
+            .collect();
         let (servers, uuids): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-        eventually("the mesh is healthy", SOON, || lock(&view).complaint(&uuids).is_none().then_some(()));
+        eventually("the mesh is healthy", SOON, || {
+            lock(&view).complaint(&uuids).is_none().then_some(())
+        });
         let settings = Config::default().etcd(urls).prefix(PREFIX.into());
         let client = block_on(Client::connect(settings)).expect("a client connects");
-        eventually("the client sees both names", SOON, || (client.reachable().len() == 2).then_some(()));
+        eventually("the client sees both names", SOON, || {
+            (client.reachable().len() == 2).then_some(())
+        });
         let load = Load::start(&client, &uuids);
         let began = Instant::now();
-        let calls = || load.calls.iter().chain([&load.results]).all(|calls| calls.first_since(began).is_some());
+        let calls = || {
+            load.calls
+                .iter()
+                .chain([&load.results])
+                .all(|calls| calls.first_since(began).is_some())
+        };
         eventually("calls and the job go on", SOON, || calls().then_some(()));
         let (load, timeline) = (Some(load), vec![(began, Vec::new())]);
         Self {
@@ -124,16 +148,26 @@ impl<'a> World<'a> {
         let healed = Instant::now();
         self.timeline.push((healed, Vec::new()));
         let mut violations = Vec::new();
-        let healthy = self.await_health(healed).map_err(|why| violations.push(why)).ok();
+        let healthy = self
+            .await_health(healed)
+            .map_err(|why| violations.push(why))
+            .ok();
         violations.extend(self.await_view());
         let deleted = lock(&self.view).deletions[deletions..].to_vec();
         violations.extend(deleted.iter().filter_map(|deletion| self.verdict(deletion)));
         let time = (begin, healed, Instant::now());
         let call_gap = self.call_gap(faults, time, &deleted, &mut violations);
         let job_gap = self.job_gap(faults, time, errors, &mut violations);
-        let removed = deleted.iter().filter(|deletion| deletion.reason.is_some()).count();
+        let removed = deleted
+            .iter()
+            .filter(|deletion| deletion.reason.is_some())
+            .count();
         Row {
-            faults: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            faults: faults
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
             removed,
             expired: deleted.len() - removed,
             leaders: self.counts().1 - leaders,
@@ -156,14 +190,21 @@ impl<'a> World<'a> {
     ) -> Duration {
         let mut longest = Duration::ZERO;
         for (host, (uuid, calls)) in self.uuids.iter().zip(&self.load().calls).enumerate() {
-            let since = if is_reached_from_outside(faults, host) { begin } else { healed };
+            let since = if is_reached_from_outside(faults, host) {
+                begin
+            } else {
+                healed
+            };
             let gap = calls.longest_gap(since, end);
             if deleted.iter().any(|deletion| deletion.uuid == *uuid) {
                 continue;
             }
             longest = longest.max(gap);
             if gap > REACHED_WITHIN + self.lenience {
-                violations.push(format!("the server on {} was not reached for {gap:.1?}", HOSTS[host]));
+                violations.push(format!(
+                    "the server on {} was not reached for {gap:.1?}",
+                    HOSTS[host]
+                ));
             }
         }
         longest
@@ -178,14 +219,20 @@ impl<'a> World<'a> {
         violations: &mut Vec<String>,
     ) -> Duration {
         let has_path = has_path(faults, is_first);
-        let gap = self.load().results.longest_gap(if has_path { begin } else { healed }, end);
+        let gap = self
+            .load()
+            .results
+            .longest_gap(if has_path { begin } else { healed }, end);
         if gap > REACHED_WITHIN + self.lenience {
             violations.push(format!("the job had no result for {gap:.1?}"));
         }
         let errors = lock(&self.load().outcome).errors[errors..].to_vec();
         if has_path && !errors.is_empty() {
             let count = errors.len();
-            violations.push(format!("{count} messages failed, though there was a way: {}", errors[0]));
+            violations.push(format!(
+                "{count} messages failed, though there was a way: {}",
+                errors[0]
+            ));
         }
         gap
     }
@@ -217,7 +264,9 @@ impl<'a> World<'a> {
     fn await_view(&mut self) -> Option<String> {
         self.beats += 1;
         let beat = self.beats.to_string();
-        eventually("etcd takes a key", SOON, || put(&self.endpoints, &format!("{PREFIX}{BEAT}"), &beat).then_some(()));
+        eventually("etcd takes a key", SOON, || {
+            put(&self.endpoints, &format!("{PREFIX}{BEAT}"), &beat).then_some(())
+        });
         for within in [VIEW_WITHIN, SOON] {
             let start = Instant::now();
             while start.elapsed() < within {
@@ -226,7 +275,10 @@ impl<'a> World<'a> {
                 }
                 thread::sleep(POLL);
             }
-            println!("{} watches of etcd are deaf and begin anew", lock(&self.view).follow_again(&beat));
+            println!(
+                "{} watches of etcd are deaf and begin anew",
+                lock(&self.view).follow_again(&beat)
+            );
         }
         Some("the watches of etcd do not tell what happens".into())
     }
@@ -234,11 +286,22 @@ impl<'a> World<'a> {
     fn complaint(&self, healed: Instant) -> Option<String> {
         let uncalled = || {
             let mut calls = HOSTS.iter().zip(&self.load().calls);
-            let host = calls.find(|(_, calls)| calls.first_since(healed).is_none())?.0;
+            let host = calls
+                .find(|(_, calls)| calls.first_since(healed).is_none())?
+                .0;
             Some(format!("the server on {host} has answered no call"))
         };
-        let stuck = || self.load().results.first_since(healed).is_none().then(|| "the job stands still".to_owned());
-        lock(&self.view).complaint(&self.uuids).or_else(uncalled).or_else(stuck)
+        let stuck = || {
+            self.load()
+                .results
+                .first_since(healed)
+                .is_none()
+                .then(|| "the job stands still".to_owned())
+        };
+        lock(&self.view)
+            .complaint(&self.uuids)
+            .or_else(uncalled)
+            .or_else(stuck)
     }
 
     /// Whether a server was to be removed: two others reached it at each moment at which that may have been decided, or it could
@@ -247,24 +310,47 @@ impl<'a> World<'a> {
         let (at, reason) = (*at, reason.as_deref());
         let host = self.uuids.iter().position(|known| known == uuid)?;
         let since = at.checked_sub(DECIDED_WITHIN).unwrap_or(at);
-        let ends = self.timeline.iter().skip(1).map(|(end, _)| *end).chain([at]);
-        let during = self.timeline.iter().zip(ends).filter(|((begin, _), end)| *begin <= at && *end >= since);
+        let ends = self
+            .timeline
+            .iter()
+            .skip(1)
+            .map(|(end, _)| *end)
+            .chain([at]);
+        let during = self
+            .timeline
+            .iter()
+            .zip(ends)
+            .filter(|((begin, _), end)| *begin <= at && *end >= since);
         let mut during = during.map(|((_, faults), _)| faults);
         let reached = during.clone().all(|faults| reached_by(faults, host) >= 2);
-        let by_others = reached && during.all(|faults| reason.is_some() || reaches_etcd(faults, host));
+        let by_others =
+            reached && during.all(|faults| reason.is_some() || reaches_etcd(faults, host));
         by_others.then(|| {
-            let how = reason.map_or("lost its lease".to_owned(), |reason| format!("was removed because {reason}"));
-            format!("the server on {}, {uuid}, {how}, though others reach it", HOSTS[host])
+            let how = reason.map_or("lost its lease".to_owned(), |reason| {
+                format!("was removed because {reason}")
+            });
+            format!(
+                "the server on {}, {uuid}, {how}, though others reach it",
+                HOSTS[host]
+            )
         })
     }
 
     /// Returns the unusual log lines of the servers.
     pub(crate) fn logs(&self) -> String {
-        let words = ["WARN", "ERROR", "CRITICAL", "Deleted", "resign", "leading", "joined", "removed"];
+        let words = [
+            "WARN", "ERROR", "CRITICAL", "Deleted", "resign", "leading", "joined", "removed",
+        ];
         let of_server = |(host, server): (&&str, &Process)| {
-            let lines = server.lines().into_iter().filter(|line| words.iter().any(|word| line.contains(word)));
+            let lines = server
+                .lines()
+                .into_iter()
+                .filter(|line| words.iter().any(|word| line.contains(word)));
             let lines: Vec<_> = lines.collect();
-            format!("--- on {host}:\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n"))
+            format!(
+                "--- on {host}:\n{}\n",
+                lines[lines.len().saturating_sub(60)..].join("\n")
+            )
         };
         HOSTS.iter().zip(&self.servers).map(of_server).collect()
     }
@@ -325,14 +411,24 @@ fn start_member(at: usize, host: &Host, client: &str, members: &str) -> (Process
 
 fn put(endpoints: &str, key: &str, value: &str) -> bool {
     let mut command = Command::new("etcdctl");
-    command.args(["put", key, value]).env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", endpoints);
+    command
+        .args(["put", key, value])
+        .env("ETCDCTL_API", "3")
+        .env("ETCDCTL_ENDPOINTS", endpoints);
     command.output().is_ok_and(|output| output.status.success())
 }
 
 fn start_server(at: usize, host: &Host, etcd: &str) -> (Process, String) {
-    let run = host.builder(example("stage")).args(["run", "--debug", "--etcd", etcd]);
-    let run = run.args(["--ip", &host.address().to_string()]).args(FLAGS).env("PALM_PREFIX", PREFIX);
-    let process = run.env("PALM_TEST_STAGE", if is_first(at) { "b" } else { "a" }).start();
+    let run = host
+        .builder(example("stage"))
+        .args(["run", "--debug", "--etcd", etcd]);
+    let run = run
+        .args(["--ip", &host.address().to_string()])
+        .args(FLAGS)
+        .env("PALM_PREFIX", PREFIX);
+    let process = run
+        .env("PALM_TEST_STAGE", if is_first(at) { "b" } else { "a" })
+        .start();
     let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
     let words: Vec<_> = line.split_whitespace().collect();
     let uuid = words[words.len() - 3].to_owned();

@@ -35,7 +35,10 @@ pub(crate) fn measure(world: &mut World) -> Row {
         .cell("server mute s", against(mute, MUTE))
         .cell("leader leaves s", against(leaves, LEAVES))
         .cell("leader and next killed s", against(both, BOTH_KILLED))
-        .cell("leader frozen s", against(frozen, TTL + Duration::from_secs(2)))
+        .cell(
+            "leader frozen s",
+            against(frozen, TTL + Duration::from_secs(2)),
+        )
 }
 
 fn against(took: Option<Duration>, bound: Duration) -> String {
@@ -50,12 +53,18 @@ fn until_out(world: &World, mode: Mode) -> Option<Duration> {
     world.swarm.set(&server, mode);
     let out = wait_for(SOON, || (world.seen() < all).then(|| began.elapsed()));
     world.swarm.set(&server, Mode::Alive);
-    wait_for(patience(world.plan.n), || (world.seen() == all).then_some(()))?;
+    wait_for(patience(world.plan.n), || {
+        (world.seen() == all).then_some(())
+    })?;
     out
 }
 
 /// Returns how long it takes until another server leads when the candidates at these positions, the leader first, end in this way.
-fn until_led(world: &mut World, places: &[usize], end: impl Fn(&palm_tests::Process)) -> Option<Duration> {
+fn until_led(
+    world: &mut World,
+    places: &[usize],
+    end: impl Fn(&palm_tests::Process),
+) -> Option<Duration> {
     thread::sleep(SETTLE);
     let began = Instant::now();
     for place in places {
@@ -63,15 +72,24 @@ fn until_led(world: &mut World, places: &[usize], end: impl Fn(&palm_tests::Proc
     }
     let ended = world.leader..world.leader + places.len();
     let led = wait_for(SOON, || {
-        let processes = world.real.iter().enumerate().filter(|(place, _)| !ended.contains(place));
-        let mut leading = processes.filter(|(_, (process, _))| process.lines().iter().any(|line| line.contains(LEADS)));
+        let processes = world
+            .real
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| !ended.contains(place));
+        let mut leading = processes
+            .filter(|(_, (process, _))| process.lines().iter().any(|line| line.contains(LEADS)));
         leading.next().map(|(place, _)| place)
     })?;
-    let (_, when) = world.real[led].0.wait_for_line(|line| line.contains(LEADS), SOON);
+    let (_, when) = world.real[led]
+        .0
+        .wait_for_line(|line| line.contains(LEADS), SOON);
     // Frozen processes are killed.
     world.real.drain(ended.clone());
     world.leader = led - ended.len();
     let servers = world.servers();
-    wait_for(patience(world.plan.n), || (world.seen() == servers).then_some(()))?;
+    wait_for(patience(world.plan.n), || {
+        (world.seen() == servers).then_some(())
+    })?;
     Some(when - began)
 }

@@ -10,7 +10,12 @@ pub(crate) fn measure(world: &World) -> Row {
         if world.instances(name) == 0 {
             return "-".to_owned();
         }
-        let process = role(&["load", &world.etcd.endpoint(), &format!("{name}.echo"), in_flight]);
+        let process = role(&[
+            "load",
+            &world.etcd.endpoint(),
+            &format!("{name}.echo"),
+            in_flight,
+        ]);
         let (line, _) = process.wait_for_line(|line| line.starts_with("cost "), SOON);
         short(line["cost ".len()..].parse().expect("a number"))
     };

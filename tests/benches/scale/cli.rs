@@ -15,7 +15,9 @@ pub(crate) fn measure(world: &World) -> Row {
     let servers = world.servers();
     let before = world.etcd.metrics();
     let status = times(world, &["status"]);
-    let sent = Work::between(before, world.etcd.metrics()).sent() / 1e3 / f64::from(u8::try_from(RUNS).unwrap_or(1));
+    let sent = Work::between(before, world.etcd.metrics()).sent()
+        / 1e3
+        / f64::from(u8::try_from(RUNS).unwrap_or(1));
     let json = times(world, &["status", "--json"]);
     let before = world.etcd.metrics();
     let began = Instant::now();
@@ -25,18 +27,28 @@ pub(crate) fn measure(world: &World) -> Row {
         (world.published() == servers && world.seen() == servers).then(|| began.elapsed())
     });
     let work = Work::between(before, world.etcd.metrics());
-    let says = reset.lines().into_iter().find(|line| line.contains("came back")).unwrap_or_default();
+    let says = reset
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("came back"))
+        .unwrap_or_default();
     Row::new("7. palm-cli", world.plan.n)
         .number("status ms", status)
         .number("its kB from etcd", sent)
         .number("status --json ms", json)
         .cell("reset says", says)
-        .cell("all published s", published.map_or("not".to_owned(), |took| short(took.as_secs_f64())))
+        .cell(
+            "all published s",
+            published.map_or("not".to_owned(), |took| short(took.as_secs_f64())),
+        )
         .number("etcd sent MB", work.sent() / 1e6)
 }
 
 fn cli(world: &World, words: &[&str]) -> Process {
-    Process::builder(binary("palm-cli")).args(["--etcd", &world.etcd.endpoint()]).args(words).start()
+    Process::builder(binary("palm-cli"))
+        .args(["--etcd", &world.etcd.endpoint()])
+        .args(words)
+        .start()
 }
 
 /// How long it takes, in ms.

@@ -22,11 +22,17 @@ pub(crate) fn measure(world: &mut World) -> Row {
     assert_eq!(count, 1, "the leader is alone in its process");
     let began = Instant::now();
     killed.kill();
-    let consistent = wait_for(SOON, || (world.seen() == others).then(|| (began.elapsed(), world.revision())));
+    let consistent = wait_for(SOON, || {
+        (world.seen() == others).then(|| (began.elapsed(), world.revision()))
+    });
     let cells = |writes: i64| writes - revision;
     let leads = wait_for(SOON, || {
         let led = |(place, (process, _)): (usize, &(palm_tests::Process, usize))| {
-            process.lines().iter().any(|line| line.contains(LEADS)).then_some(place)
+            process
+                .lines()
+                .iter()
+                .any(|line| line.contains(LEADS))
+                .then_some(place)
         };
         world.real.iter().enumerate().find_map(led)
     });
@@ -42,13 +48,32 @@ pub(crate) fn measure(world: &mut World) -> Row {
     let after = consistent.map_or(0, |(_, at)| last - at);
     let time = |time: Duration| short(time.as_secs_f64());
     Row::new("4. Leader killed", world.plan.n)
-        .cell("leads after s", leads.map_or("not".to_owned(), |_| time(when - began)))
-        .cell("clients consistent s", consistent.map_or("not".to_owned(), |(took, _)| time(took)))
-        .cell("etcd writes until then", consistent.map_or("-".to_owned(), |(_, at)| cells(at).to_string()))
+        .cell(
+            "leads after s",
+            leads.map_or("not".to_owned(), |_| time(when - began)),
+        )
+        .cell(
+            "clients consistent s",
+            consistent.map_or("not".to_owned(), |(took, _)| time(took)),
+        )
+        .cell(
+            "etcd writes until then",
+            consistent.map_or("-".to_owned(), |(_, at)| cells(at).to_string()),
+        )
         .cell("writes afterwards", after)
         .number("successor CPU s", used)
-        .cell("false evictions", world.evictions(&marks[1..]).saturating_sub(1))
-        .cell("call errors", format!("{} of {}", count.errors - called.errors, count.calls - called.calls))
+        .cell(
+            "false evictions",
+            world.evictions(&marks[1..]).saturating_sub(1),
+        )
+        .cell(
+            "call errors",
+            format!(
+                "{} of {}",
+                count.errors - called.errors,
+                count.calls - called.calls
+            ),
+        )
         .cell("longest call ms", count.longest)
 }
 

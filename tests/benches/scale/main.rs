@@ -33,13 +33,18 @@ const N: usize = 100;
 
 /// Returns the argument `name=…` of the command line as a number.
 fn number(words: &[&str], name: &str, default: usize) -> Outcome<usize> {
-    let word = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let word = words
+        .iter()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     Ok(word.map_or(Ok(default), str::parse)?)
 }
 
 fn main() -> Outcome<()> {
     // `cargo bench` adds `--bench`.
-    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["peers", etcd, name, count] => roles::peers(etcd, name, count.parse()?),
         ["roll", etcd, name, count] => roles::roll(etcd, name, count.parse()?),
@@ -66,9 +71,19 @@ fn measure(words: &[&str]) -> Outcome<()> {
     let _ = binary("palm-cli");
     let mut tables = Vec::new();
     for n in sizes {
-        let plan = Plan { n, real: real.min(n), clients, restarts };
+        let plan = Plan {
+            n,
+            real: real.min(n),
+            clients,
+            restarts,
+        };
         eprintln!("scale: {plan:?}");
-        table::merge(&mut tables, rows(plan, &|name| only.is_none_or(|only| only.split(',').any(|word| word == name))));
+        table::merge(
+            &mut tables,
+            rows(plan, &|name| {
+                only.is_none_or(|only| only.split(',').any(|word| word == name))
+            }),
+        );
         // Later steps may fail or be interrupted.
         tables.iter().for_each(Table::progress);
     }
@@ -98,7 +113,12 @@ fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
         ("calls", |world| calls::measure(world)),
         ("cli", |world| cli::measure(world)),
     ];
-    rows.extend(measures.iter().filter(|(name, _)| wanted(name)).map(|(_, measure)| measure(&mut world)));
+    rows.extend(
+        measures
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(_, measure)| measure(&mut world)),
+    );
     rows
 }
 

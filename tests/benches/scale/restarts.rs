@@ -13,7 +13,12 @@ pub(crate) fn measure(world: &World) -> Row {
     let watchers = role(&["watchers", &url, &clients.to_string()]);
     watchers.wait_for_line(|line| line == "connected", SOON);
     let calls = Calls::start(world);
-    let before = (world.etcd.metrics(), world.leader_cpu(), world.etcd_cpu(), cpu(watchers.pid()));
+    let before = (
+        world.etcd.metrics(),
+        world.leader_cpu(),
+        world.etcd_cpu(),
+        cpu(watchers.pid()),
+    );
     let called = calls.count();
     let began = Instant::now();
     role(&["roll", &url, REAL, &restarts.to_string()])
@@ -31,8 +36,18 @@ pub(crate) fn measure(world: &World) -> Row {
         .number("txns", each(work.requests("Txn")))
         .number("leader CPU ms", ms(world.leader_cpu() - before.1))
         .number("etcd CPU ms", ms(world.etcd_cpu() - before.2))
-        .number("each client CPU ms", ms(cpu(watchers.pid()) - before.3) / clients.max(1) as f64)
+        .number(
+            "each client CPU ms",
+            ms(cpu(watchers.pid()) - before.3) / clients.max(1) as f64,
+        )
         .number("s each", each(took.as_secs_f64()))
-        .cell("call errors", format!("{} of {}", count.errors - called.errors, count.calls - called.calls))
+        .cell(
+            "call errors",
+            format!(
+                "{} of {}",
+                count.errors - called.errors,
+                count.calls - called.calls
+            ),
+        )
         .cell("all known after", if done { "yes" } else { "no" })
 }

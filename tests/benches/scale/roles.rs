@@ -8,7 +8,9 @@ use futures::{
     future::{join_all, pending, try_join_all},
 };
 use log::LevelFilter;
-use palm_peer::{CallErrorKind, Client, Config, FunctionError, Message, PeerEvent, Server, block_on, logging};
+use palm_peer::{
+    CallErrorKind, Client, Config, FunctionError, Message, PeerEvent, Server, block_on, logging,
+};
 use palm_tests::processor_time;
 use std::{
     process,
@@ -42,7 +44,12 @@ pub(crate) fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     block_on(async move {
         let serve = |_| {
             let (options, name) = (options.clone(), name.clone());
-            async move { Server::new(name).function("echo", echo).run(options, palm_peer::signals()?).await }
+            async move {
+                Server::new(name)
+                    .function("echo", echo)
+                    .run(options, palm_peer::signals()?)
+                    .await
+            }
         };
         try_join_all((0..count).map(serve)).await
     })?;
@@ -54,11 +61,17 @@ pub(crate) fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
         for _ in 0..count {
-            let peer = Server::new(name.clone()).function("echo", echo).join(options.clone()).await?;
+            let peer = Server::new(name.clone())
+                .function("echo", echo)
+                .join(options.clone())
+                .await?;
             let mut events = peer.events();
             let configured = async {
                 while !peer.state().configured
-                    && events.next().await.is_some_and(|event| event != PeerEvent::Configured)
+                    && events
+                        .next()
+                        .await
+                        .is_some_and(|event| event != PeerEvent::Configured)
                 {}
             };
             peer.serve(configured).await?;
@@ -112,13 +125,21 @@ pub(crate) fn load(etcd: &str, target: &str, in_flight: usize) -> Outcome<()> {
     let (options, target) = (config(etcd), target.to_owned());
     let cost = block_on(async move {
         let client = Client::connect(options).await?;
-        let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, calls) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let call = |_| {
             let (client, target) = (client.clone(), target.clone());
             let (stop, calls) = (Arc::clone(&stop), Arc::clone(&calls));
             async move {
                 while !stop.load(Ordering::Relaxed) {
-                    if client.call(&target, "hello").timeout(CALL_TIMEOUT).await.is_ok() {
+                    if client
+                        .call(&target, "hello")
+                        .timeout(CALL_TIMEOUT)
+                        .await
+                        .is_ok()
+                    {
                         calls.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -130,7 +151,10 @@ pub(crate) fn load(etcd: &str, target: &str, in_flight: usize) -> Outcome<()> {
             let (stop, calls) = (Arc::clone(&stop), Arc::clone(&calls));
             async move {
                 smol::Timer::after(WARM_UP).await;
-                let before = (processor_time(process::id()).as_secs_f64(), calls.load(Ordering::Relaxed));
+                let before = (
+                    processor_time(process::id()).as_secs_f64(),
+                    calls.load(Ordering::Relaxed),
+                );
                 smol::Timer::after(MEASURED).await;
                 let used = processor_time(process::id()).as_secs_f64() - before.0;
                 let made = calls.load(Ordering::Relaxed) - before.1;

@@ -32,14 +32,26 @@ pub(crate) fn measure(world: &mut World, formed: Formed, idle: f64) -> Row {
         .number("leader RSS MB", leader_rss)
         .number("etcd RSS MB", etcd_rss)
         .number("goroutines", all.sum("go_goroutines", ""))
-        .number("etcd sent MB", all.sum("etcd_network_client_grpc_sent_bytes_total", "") / 1e6)
-        .cell("20 real servers join s", joined.map_or("not".to_owned(), |time| short(time.as_secs_f64())))
+        .number(
+            "etcd sent MB",
+            all.sum("etcd_network_client_grpc_sent_bytes_total", "") / 1e6,
+        )
+        .cell(
+            "20 real servers join s",
+            joined.map_or("not".to_owned(), |time| short(time.as_secs_f64())),
+        )
         .cell("sent per joining server kB", each(sent / 1e3))
-        .cell("puts / txns / ranges / watch streams each", format!("{} / {}", each(work.puts()), counts.join(" / ")))
+        .cell(
+            "puts / txns / ranges / watch streams each",
+            format!("{} / {}", each(work.puts()), counts.join(" / ")),
+        )
         .cell("goroutines each", each(work.goroutines()))
 }
 
 /// Returns a time, or how far it got.
 fn time(time: Result<Duration, usize>) -> String {
-    time.map_or_else(|count| format!("not all: {count}"), |time| short(time.as_secs_f64()))
+    time.map_or_else(
+        |count| format!("not all: {count}"),
+        |time| short(time.as_secs_f64()),
+    )
 }

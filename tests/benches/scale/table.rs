@@ -16,7 +16,10 @@ pub(crate) struct Row {
 impl Row {
     /// A line of the table with this title; the first cell is N.
     pub(crate) fn new(title: &'static str, n: usize) -> Self {
-        Self { title, cells: vec![("N", n.to_string())] }
+        Self {
+            title,
+            cells: vec![("N", n.to_string())],
+        }
     }
 
     /// Adds a cell.
@@ -47,7 +50,11 @@ pub(crate) fn merge(tables: &mut Vec<Table>, rows: impl IntoIterator<Item = Row>
         let (heads, cells): (Vec<_>, Vec<_>) = cells.into_iter().unzip();
         match tables.iter_mut().find(|table| table.title == title) {
             Some(table) => table.rows.push(cells),
-            None => tables.push(Table { title, heads, rows: vec![cells] }),
+            None => tables.push(Table {
+                title,
+                heads,
+                rows: vec![cells],
+            }),
         }
     }
 }
@@ -55,8 +62,13 @@ pub(crate) fn merge(tables: &mut Vec<Table>, rows: impl IntoIterator<Item = Row>
 impl Table {
     /// Says the last line on stderr.
     pub(crate) fn progress(&self) {
-        let cells = self.heads.iter().zip(self.rows.last().into_iter().flatten());
-        let words: Vec<_> = cells.map(|(head, cell)| format!("{head}: {cell}")).collect();
+        let cells = self
+            .heads
+            .iter()
+            .zip(self.rows.last().into_iter().flatten());
+        let words: Vec<_> = cells
+            .map(|(head, cell)| format!("{head}: {cell}"))
+            .collect();
         eprintln!("scale: {}: {}", self.title, words.join(", "));
     }
 
@@ -65,6 +77,8 @@ impl Table {
         println!("\n### {}\n", self.title);
         println!("| {} |", self.heads.join(" | "));
         println!("|{}", "---:|".repeat(self.heads.len()));
-        self.rows.iter().for_each(|row| println!("| {} |", row.join(" | ")));
+        self.rows
+            .iter()
+            .for_each(|row| println!("| {} |", row.join(" | ")));
     }
 }

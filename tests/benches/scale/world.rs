@@ -96,7 +96,10 @@ impl World {
     /// Starts everything, and waits until all simulated servers are published. Panics when etcd or the first servers do not
     /// start.
     pub(crate) fn form(plan: Plan) -> (Self, Formed) {
-        let etcd = Etcd::builder().arg("--heartbeat-interval=100").arg("--election-timeout=1000").start();
+        let etcd = Etcd::builder()
+            .arg("--heartbeat-interval=100")
+            .arg("--election-timeout=1000")
+            .start();
         let url = etcd.endpoint();
         let mut real = Vec::new();
         for _ in 0..LINE {
@@ -107,9 +110,22 @@ impl World {
         let settings = Config::default().etcd(vec![url.clone()]);
         let options = settings;
         let client = palm_peer::block_on(Client::connect(options)).expect("etcd answers");
-        let swarm = Swarm::start(SwarmConfig { etcd: url, ttl: TTL, rejoin_within: Duration::from_millis(200) });
-        let mut world = Self { plan, etcd, real, leader: 0, swarm, simulated: Vec::new(), client };
-        wait_for(SOON, || (world.seen() == LINE).then_some(())).expect("the first servers are published");
+        let swarm = Swarm::start(SwarmConfig {
+            etcd: url,
+            ttl: TTL,
+            rejoin_within: Duration::from_millis(200),
+        });
+        let mut world = Self {
+            plan,
+            etcd,
+            real,
+            leader: 0,
+            swarm,
+            simulated: Vec::new(),
+            client,
+        };
+        wait_for(SOON, || (world.seen() == LINE).then_some(()))
+            .expect("the first servers are published");
         let formed = world.populate();
         (world, formed)
     }
@@ -122,7 +138,8 @@ impl World {
         let mut left = self.plan.real;
         while left > 0 {
             let count = left.min(REAL_IN_PROCESS);
-            self.real.push((role(&["peers", &url, REAL, &count.to_string()]), count));
+            self.real
+                .push((role(&["peers", &url, REAL, &count.to_string()]), count));
             left -= count;
         }
         let simulated = n - self.plan.real;
@@ -133,9 +150,16 @@ impl World {
         let timed = |done: Option<()>, count: usize| done.map(|()| began.elapsed()).ok_or(count);
         let configured = wait_for(within, || (self.published() == n + LINE).then_some(()));
         let configured = timed(configured, self.published());
-        let published = wait_for(Duration::from_secs(5), || (self.seen() == n + LINE).then_some(()));
+        let published = wait_for(Duration::from_secs(5), || {
+            (self.seen() == n + LINE).then_some(())
+        });
         let published = timed(published, self.seen());
-        Formed { configured, published, leader_cpu: self.leader_cpu() - leader, etcd_cpu: self.etcd_cpu() - etcd }
+        Formed {
+            configured,
+            published,
+            leader_cpu: self.leader_cpu() - leader,
+            etcd_cpu: self.etcd_cpu() - etcd,
+        }
     }
 
     /// How many servers there should be.
@@ -145,23 +169,33 @@ impl World {
 
     /// How many servers are published in etcd.
     pub(crate) fn published(&self) -> usize {
-        self.swarm.count("/pipelines/").map_or(0, |(count, _)| count)
+        self.swarm
+            .count("/pipelines/")
+            .map_or(0, |(count, _)| count)
     }
 
     /// etcd's revision, which each transaction that writes adds one to.
     pub(crate) fn revision(&self) -> i64 {
-        self.swarm.count("/pipelines/").map_or(0, |(_, revision)| revision)
+        self.swarm
+            .count("/pipelines/")
+            .map_or(0, |(_, revision)| revision)
     }
 
     /// How many servers a client knows.
     pub(crate) fn seen(&self) -> usize {
-        self.client.reachable().iter().map(|server| server.instances).sum()
+        self.client
+            .reachable()
+            .iter()
+            .map(|server| server.instances)
+            .sum()
     }
 
     /// How many instances of a name a client knows.
     pub(crate) fn instances(&self, name: &str) -> usize {
         let all = self.client.reachable();
-        all.iter().find(|server| server.server == name).map_or(0, |server| server.instances)
+        all.iter()
+            .find(|server| server.server == name)
+            .map_or(0, |server| server.instances)
     }
 
     /// The process that leads.
@@ -197,20 +231,30 @@ impl World {
     pub(crate) fn add_real(&mut self, count: usize) -> Option<Duration> {
         let before = self.servers();
         let began = Instant::now();
-        self.real.push((role(&["peers", &self.etcd.endpoint(), REAL, &count.to_string()]), count));
-        wait_for(patience(count), || (self.seen() == before + count).then(|| began.elapsed()))
+        self.real.push((
+            role(&["peers", &self.etcd.endpoint(), REAL, &count.to_string()]),
+            count,
+        ));
+        wait_for(patience(count), || {
+            (self.seen() == before + count).then(|| began.elapsed())
+        })
     }
 
     /// Where the logs of all real servers end now.
     pub(crate) fn marks(&self) -> Vec<Mark> {
-        self.real.iter().map(|(process, _)| process.mark()).collect()
+        self.real
+            .iter()
+            .map(|(process, _)| process.mark())
+            .collect()
     }
 
     /// Returns how many servers the leaders have removed as unresponsive since then.
     pub(crate) fn evictions(&self, marks: &[Mark]) -> usize {
-        let evicts = |line: &&String| line.contains("Deleted server ") && !line.contains("it killed itself");
-        let of =
-            |((process, _), mark): (&(Process, usize), &Mark)| process.lines_after(*mark).iter().filter(evicts).count();
+        let evicts =
+            |line: &&String| line.contains("Deleted server ") && !line.contains("it killed itself");
+        let of = |((process, _), mark): (&(Process, usize), &Mark)| {
+            process.lines_after(*mark).iter().filter(evicts).count()
+        };
         self.real.iter().zip(marks).map(of).sum()
     }
 }
@@ -237,12 +281,18 @@ impl Work {
 
     /// Requests of this method, such as `Txn`; of those that are streams, how many were opened.
     pub(crate) fn requests(&self, method: &str) -> f64 {
-        self.sum("grpc_server_started_total", &format!("grpc_method=\"{method}\""))
+        self.sum(
+            "grpc_server_started_total",
+            &format!("grpc_method=\"{method}\""),
+        )
     }
 
     /// Messages that came over streams of this method.
     pub(crate) fn messages(&self, method: &str) -> f64 {
-        self.sum("grpc_server_msg_received_total", &format!("grpc_method=\"{method}\""))
+        self.sum(
+            "grpc_server_msg_received_total",
+            &format!("grpc_method=\"{method}\""),
+        )
     }
 
     /// Keys that were put.
@@ -275,7 +325,11 @@ pub(crate) struct Count {
 impl Calls {
     /// Calls functions of many servers all the time.
     pub(crate) fn start(world: &World) -> Self {
-        let target = if world.instances(NAMES[2]) > 0 { "many.echo" } else { "real.echo" };
+        let target = if world.instances(NAMES[2]) > 0 {
+            "many.echo"
+        } else {
+            "real.echo"
+        };
         let process = role(&["caller", &world.etcd.endpoint(), target]);
         process.wait_for_line(|line| line.starts_with("calls "), SOON);
         Self { process }
@@ -285,9 +339,18 @@ impl Calls {
     pub(crate) fn count(&self) -> Count {
         let mut total = Count::default();
         for line in self.process.lines() {
-            let numbers: Vec<u64> = line.split(' ').skip(1).filter_map(|word| word.parse().ok()).collect();
+            let numbers: Vec<u64> = line
+                .split(' ')
+                .skip(1)
+                .filter_map(|word| word.parse().ok())
+                .collect();
             if let [calls, errors, missing, longest] = numbers[..] {
-                total = Count { calls, errors, missing, longest: total.longest.max(longest) };
+                total = Count {
+                    calls,
+                    errors,
+                    missing,
+                    longest: total.longest.max(longest),
+                };
             }
         }
         total

@@ -5,7 +5,15 @@ use std::time::Duration;
 use crate::Outcome;
 
 /// The subjects, by their names on the command line.
-pub(crate) const SUBJECTS: [&str; 7] = ["palm", "elsewhere", "zeromq", "pyzmq", "tonic", "nats", "pylm"];
+pub(crate) const SUBJECTS: [&str; 7] = [
+    "palm",
+    "elsewhere",
+    "zeromq",
+    "pyzmq",
+    "tonic",
+    "nats",
+    "pylm",
+];
 
 /// Which part of the tables is wanted, and how thoroughly.
 #[derive(Debug)]
@@ -47,7 +55,10 @@ impl Arguments {
         }
         if wanted.calls == wanted.jobs {
             if !wanted.numbers.is_empty() {
-                return Err("numbers go with one of calls and jobs: calls IN_FLIGHT, jobs STAGES BYTES".into());
+                return Err(
+                    "numbers go with one of calls and jobs: calls IN_FLIGHT, jobs STAGES BYTES"
+                        .into(),
+                );
             }
             wanted.calls = true;
             wanted.jobs = true;
@@ -62,6 +73,8 @@ impl Arguments {
 
     /// The number in this place if there is one, else all that are usual.
     pub(crate) fn number_or(&self, place: usize, usual: &[usize]) -> Vec<usize> {
-        self.numbers.get(place).map_or_else(|| usual.to_vec(), |number| vec![*number])
+        self.numbers
+            .get(place)
+            .map_or_else(|| usual.to_vec(), |number| vec![*number])
     }
 }

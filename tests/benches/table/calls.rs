@@ -27,10 +27,20 @@ pub(crate) fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>
             let (nats, tonic) = ("NATS", "tonic");
             let rate = "calls/s, 256 in flight";
             aims.extend(match in_flight {
-                1 => vec![Aim::new("p50 of a call", nats, over(nats, p50), "under 0.5", |ratio| ratio < 0.5)],
+                1 => vec![Aim::new(
+                    "p50 of a call",
+                    nats,
+                    over(nats, p50),
+                    "under 0.5",
+                    |ratio| ratio < 0.5,
+                )],
                 256 => vec![
-                    Aim::new(rate, nats, over(nats, per_second), "over 1", |ratio| ratio > 1.0),
-                    Aim::new(rate, tonic, over(tonic, per_second), "5", |ratio| ratio >= 5.0),
+                    Aim::new(rate, nats, over(nats, per_second), "over 1", |ratio| {
+                        ratio > 1.0
+                    }),
+                    Aim::new(rate, tonic, over(tonic, per_second), "5", |ratio| {
+                        ratio >= 5.0
+                    }),
                 ],
                 _ => Vec::new(),
             });
@@ -44,7 +54,9 @@ fn rows<'a>(wanted: &'a Arguments, mesh: Option<&Mesh>, in_flight: usize) -> Row
     let alone = |subject: &str| format!("calls {in_flight} {subject}");
     if let Some(mesh) = mesh {
         rows.add("PALM", alone("palm"), || Ok(mesh.calls()));
-        rows.add("PALM, elsewhere", alone("elsewhere"), || Ok(mesh.calls_elsewhere()));
+        rows.add("PALM, elsewhere", alone("elsewhere"), || {
+            Ok(mesh.calls_elsewhere())
+        });
     }
     rows.add("zeromq", alone("zeromq"), RawZeromq::start);
     rows.add("pyzmq", alone("pyzmq"), Python::pyzmq);
@@ -63,8 +75,20 @@ fn per_second(turn: &Turn) -> f64 {
 
 fn print(in_flight: usize, rows: &Rows) {
     let palm = rows.named("PALM");
-    let columns = ["p50, µs", "p99, µs", "calls/s", "CPU, µs", "PALM's p50 / its", "PALM's calls/s / its", "alone"];
-    let mut table = Table::new(&format!("Calls, {PAYLOAD} B, {in_flight} in flight"), "subject", &columns);
+    let columns = [
+        "p50, µs",
+        "p99, µs",
+        "calls/s",
+        "CPU, µs",
+        "PALM's p50 / its",
+        "PALM's calls/s / its",
+        "alone",
+    ];
+    let mut table = Table::new(
+        &format!("Calls, {PAYLOAD} B, {in_flight} in flight"),
+        "subject",
+        &columns,
+    );
     for row in rows.iter() {
         let over = |of: fn(&Turn) -> f64| ratio(palm.map(|palm| palm.over(row, of)));
         table.line([

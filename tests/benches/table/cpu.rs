@@ -8,7 +8,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Returns the CPU time in microseconds that this process and its living children have used, all threads, kernel included.
 pub(crate) fn used() -> f64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ticks: u32 = processes.filter_map(|process| ours(&fs::read_to_string(process.path().join("stat")).ok()?)).sum();
+    let ticks: u32 = processes
+        .filter_map(|process| ours(&fs::read_to_string(process.path().join("stat")).ok()?))
+        .sum();
     f64::from(ticks) / TICKS_PER_SECOND * 1e6
 }
 
@@ -18,6 +20,8 @@ fn ours(stat: &str) -> Option<u32> {
     // The name before the state is in parentheses and may contain any characters.
     let fields: Vec<&str> = rest.rsplit_once(") ")?.1.split(' ').collect();
     let me = process::id().to_string();
-    let [parent, user, system] = [1, 11, 12].map(|field| fields.get(field).copied().unwrap_or_default());
-    (pid == me || parent == me).then(|| user.parse::<u32>().unwrap_or(0) + system.parse::<u32>().unwrap_or(0))
+    let [parent, user, system] =
+        [1, 11, 12].map(|field| fields.get(field).copied().unwrap_or_default());
+    (pid == me || parent == me)
+        .then(|| user.parse::<u32>().unwrap_or(0) + system.parse::<u32>().unwrap_or(0))
 }

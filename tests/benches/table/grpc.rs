@@ -67,7 +67,9 @@ impl Service<http::Request<Body>> for Echo {
             if request.uri().path() != METHOD {
                 return Ok(Status::unimplemented("there is one method").into_http());
             }
-            Ok(tonic::server::Grpc::new(Codec::default()).unary(Self, request).await)
+            Ok(tonic::server::Grpc::new(Codec::default())
+                .unary(Self, request)
+                .await)
         })
     }
 }
@@ -77,7 +79,10 @@ pub(crate) fn serve() -> Outcome<()> {
     Runtime::new()?.block_on(async {
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));
         println!("http://{}", incoming.local_addr()?);
-        Ok(Server::builder().add_service(Echo).serve_with_incoming(incoming).await?)
+        Ok(Server::builder()
+            .add_service(Echo)
+            .serve_with_incoming(incoming)
+            .await?)
     })
 }
 
@@ -92,10 +97,15 @@ impl Tonic {
     /// Starts the server, and connects.
     pub(crate) fn start() -> Outcome<Self> {
         let server = Process::start(env::current_exe()?, ["serve-tonic"]);
-        let (url, _) = server.wait_for_line(|line| line.starts_with("http://"), Duration::from_secs(20));
+        let (url, _) =
+            server.wait_for_line(|line| line.starts_with("http://"), Duration::from_secs(20));
         let runtime = Runtime::new()?;
         let channel = runtime.block_on(Channel::from_shared(url)?.connect())?;
-        Ok(Self { runtime, channel, _server: server })
+        Ok(Self {
+            runtime,
+            channel,
+            _server: server,
+        })
     }
 }
 
@@ -103,7 +113,9 @@ impl Caller for tonic::client::Grpc<Channel> {
     async fn call(&mut self, payload: Bytes) -> Outcome<Bytes> {
         self.ready().await?;
         let request = Request::new(Parcel { payload });
-        let answer = self.unary(request, PathAndQuery::from_static(METHOD), Codec::default()).await?;
+        let answer = self
+            .unary(request, PathAndQuery::from_static(METHOD), Codec::default())
+            .await?;
         Ok(answer.into_inner().payload)
     }
 }
@@ -111,6 +123,7 @@ impl Caller for tonic::client::Grpc<Channel> {
 impl Subject for Tonic {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
         let caller = tonic::client::Grpc::new(self.channel.clone());
-        self.runtime.block_on(self.runtime.spawn(callers(load.clone(), caller)))?
+        self.runtime
+            .block_on(self.runtime.spawn(callers(load.clone(), caller)))?
     }
 }

@@ -28,7 +28,9 @@ pub(crate) fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>
         if let (Some(palm), 100) = (rows.named("PALM, 3 stages"), size) {
             let reached = rows.named("pylm").map(|pylm| palm.over(pylm, per_second));
             let what = "messages/s through 3 stages, 100 B";
-            aims.push(Aim::new(what, "pylm's one stage", reached, "5", |ratio| ratio >= 5.0));
+            aims.push(Aim::new(what, "pylm's one stage", reached, "5", |ratio| {
+                ratio >= 5.0
+            }));
         }
     }
     Ok(aims)
@@ -55,7 +57,14 @@ fn per_second(turn: &Turn) -> f64 {
 
 fn print(size: usize, in_flight: usize, rows: &Rows) {
     let (one, three) = (rows.named("PALM, 1 stage"), rows.named("PALM, 3 stages"));
-    let columns = ["messages/s", "MB/s", "CPU, µs", "PALM's 1 stage / it", "PALM's 3 stages / it", "alone"];
+    let columns = [
+        "messages/s",
+        "MB/s",
+        "CPU, µs",
+        "PALM's 1 stage / it",
+        "PALM's 3 stages / it",
+        "alone",
+    ];
     let title = format!("Jobs, {}, {in_flight} in flight", bytes(size));
     let mut table = Table::new(&title, "subject", &columns);
     for row in rows.iter() {

@@ -10,7 +10,12 @@
 //! Every server is a process of its own (this program again, with a role as its argument, or Python). Clients run in this
 //! process, those of Python in their own. docs/benchmarks.md says how to read what this prints.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 mod arguments;
 mod calls;
@@ -52,10 +57,17 @@ fn bench(wanted: &Arguments) -> Outcome<()> {
 
 /// `cargo bench` adds `--bench`; arguments without dashes are ours: the role of a server, or the selection.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve-palm", etcd, name] => palm_peer::block_on(palm::serve(etcd.to_owned(), name.to_owned())),
-        ["serve-palm-elsewhere", etcd, name] => block_on(palm::serve(etcd.to_owned(), name.to_owned())),
+        ["serve-palm", etcd, name] => {
+            palm_peer::block_on(palm::serve(etcd.to_owned(), name.to_owned()))
+        }
+        ["serve-palm-elsewhere", etcd, name] => {
+            block_on(palm::serve(etcd.to_owned(), name.to_owned()))
+        }
         ["serve-zeromq"] => palm_peer::block_on(raw_zeromq::serve()),
         ["serve-tonic"] => grpc::serve(),
         ["serve-nats", server] => nats::serve(server.to_owned()),

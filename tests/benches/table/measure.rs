@@ -22,10 +22,14 @@ impl Load {
     pub(crate) fn new(in_flight: usize, size: usize, time: Duration) -> Self {
         let payload = |place: usize| {
             let mut payload = vec![7; size.max(4)];
-            payload[..4].copy_from_slice(&u32::try_from(place).expect("a small number").to_le_bytes());
+            payload[..4]
+                .copy_from_slice(&u32::try_from(place).expect("a small number").to_le_bytes());
             Bytes::from(payload)
         };
-        Self { payloads: (0..in_flight).map(payload).collect(), time }
+        Self {
+            payloads: (0..in_flight).map(payload).collect(),
+            time,
+        }
     }
 
     /// How many messages are in flight.
@@ -41,7 +45,11 @@ impl Load {
     /// Fails if an answer is not the echo of this position.
     pub(crate) fn verify(&self, place: usize, answer: &[u8]) {
         let sent = &self.payloads[place];
-        assert_eq!((answer.len(), &answer[..4]), (sent.len(), &sent[..4]), "the answer is another one's");
+        assert_eq!(
+            (answer.len(), &answer[..4]),
+            (sent.len(), &sent[..4]),
+            "the answer is another one's"
+        );
     }
 }
 
@@ -66,8 +74,14 @@ impl Turn {
     /// Of these trips, which took so long in all.
     pub(crate) fn new(mut trips: Vec<Duration>, took: Duration) -> Self {
         trips.sort_unstable();
-        let quantile = |percent: usize| trips[(trips.len() * percent / 100).min(trips.len() - 1)].as_secs_f64() * 1e6;
-        Self { p50: quantile(50), p99: quantile(99), ..Self::counted(trips.len(), took) }
+        let quantile = |percent: usize| {
+            trips[(trips.len() * percent / 100).min(trips.len() - 1)].as_secs_f64() * 1e6
+        };
+        Self {
+            p50: quantile(50),
+            p99: quantile(99),
+            ..Self::counted(trips.len(), took)
+        }
     }
 
     /// Of so many messages, which took so long in all.
@@ -75,7 +89,14 @@ impl Turn {
     pub(crate) fn counted(messages: usize, took: Duration) -> Self {
         let count = messages as f64;
         let (p50, p99, cpu) = (f64::NAN, f64::NAN, f64::NAN);
-        Self { p50, p99, per_second: count / took.as_secs_f64(), count, ended: 0.0, cpu }
+        Self {
+            p50,
+            p99,
+            per_second: count / took.as_secs_f64(),
+            count,
+            ended: 0.0,
+            cpu,
+        }
     }
 }
 
@@ -103,7 +124,13 @@ impl Row {
 
     /// The median of this row's figure over another row's, each pair of the same round.
     pub(crate) fn over(&self, other: &Self, figure: fn(&Turn) -> f64) -> f64 {
-        median(self.turns.iter().zip(&other.turns).map(|(mine, other)| figure(mine) / figure(other)).collect())
+        median(
+            self.turns
+                .iter()
+                .zip(&other.turns)
+                .map(|(mine, other)| figure(mine) / figure(other))
+                .collect(),
+        )
     }
 }
 
@@ -117,23 +144,44 @@ pub(crate) struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// No lines yet.
     pub(crate) fn new(wanted: &'a Arguments) -> Self {
-        Self { wanted, all: Vec::new(), skipped: Vec::new() }
+        Self {
+            wanted,
+            all: Vec::new(),
+            skipped: Vec::new(),
+        }
     }
 
     /// Adds the subject that `start` starts, if it is wanted and can be had. `words` are for measuring it alone; the last
     /// is what the command line calls it.
-    pub(crate) fn add<S: Subject + 'static>(&mut self, name: &str, words: String, start: impl FnOnce() -> Outcome<S>) {
-        if !words.rsplit(' ').next().is_some_and(|subject| self.wanted.subject(subject)) {
+    pub(crate) fn add<S: Subject + 'static>(
+        &mut self,
+        name: &str,
+        words: String,
+        start: impl FnOnce() -> Outcome<S>,
+    ) {
+        if !words
+            .rsplit(' ')
+            .next()
+            .is_some_and(|subject| self.wanted.subject(subject))
+        {
             return;
         }
         match start() {
             Ok(subject) => {
-                let row = Row { name: name.to_owned(), alone: words, subject: Box::new(subject), turns: Vec::new() };
+                let row = Row {
+                    name: name.to_owned(),
+                    alone: words,
+                    subject: Box::new(subject),
+                    turns: Vec::new(),
+                };
                 self.all.push(row);
             }
             Err(why) => {
                 let why = why.to_string();
-                self.skipped.push(format!("SKIPPED: {name}: {}", why.trim_start_matches("SKIPPED: ")));
+                self.skipped.push(format!(
+                    "SKIPPED: {name}: {}",
+                    why.trim_start_matches("SKIPPED: ")
+                ));
             }
         }
     }
@@ -144,7 +192,10 @@ impl<'a> Rows<'a> {
         for round in 0..=self.wanted.rounds {
             for row in &mut self.all {
                 let before = cpu::used();
-                let mut turn = row.subject.turn(load).map_err(|error| format!("{}: {error}", row.name))?;
+                let mut turn = row
+                    .subject
+                    .turn(load)
+                    .map_err(|error| format!("{}: {error}", row.name))?;
                 turn.cpu = (cpu::used() - before + turn.ended) / turn.count;
                 if round > 0 {
                     row.turns.push(turn);

@@ -21,7 +21,10 @@ const PLACES: [&str; 2] = ["nats-server", "/usr/sbin/nats-server"];
 pub(crate) fn installed() -> Option<(&'static str, String)> {
     PLACES.into_iter().find_map(|program| {
         let version = Command::new(program).arg("--version").output().ok()?.stdout;
-        Some((program, String::from_utf8_lossy(&version).trim().replace(": v", " ")))
+        Some((
+            program,
+            String::from_utf8_lossy(&version).trim().replace(": v", " "),
+        ))
     })
 }
 
@@ -34,7 +37,9 @@ pub(crate) fn serve(broker: String) -> Outcome<()> {
         client.flush().await?;
         println!("subscribed");
         while let Some(request) = requests.next().await {
-            let reply = request.reply.ok_or("a request without a place for its reply")?;
+            let reply = request
+                .reply
+                .ok_or("a request without a place for its reply")?;
             client.publish(reply, request.payload).await?;
         }
         Ok(())
@@ -52,7 +57,8 @@ pub(crate) struct Nats {
 impl Nats {
     /// Starts broker and server, and connects.
     pub(crate) fn start() -> Outcome<Self> {
-        let (program, _) = installed().ok_or("nats-server is not installed here (Debian: nats-server)")?;
+        let (program, _) =
+            installed().ok_or("nats-server is not installed here (Debian: nats-server)")?;
         let port = free_port().to_string();
         let broker = Process::start(program, ["--addr", "127.0.0.1", "--port", &port]);
         broker.wait_for_line(|line| line.contains("Server is ready"), SOON);
@@ -61,7 +67,11 @@ impl Nats {
         server.wait_for_line(|line| line == "subscribed", SOON);
         let runtime = Runtime::new()?;
         let client = runtime.block_on(async_nats::connect(url))?;
-        Ok(Self { runtime, client, _processes: [server, broker] })
+        Ok(Self {
+            runtime,
+            client,
+            _processes: [server, broker],
+        })
     }
 }
 
@@ -73,6 +83,9 @@ impl Caller for async_nats::Client {
 
 impl Subject for Nats {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
-        self.runtime.block_on(self.runtime.spawn(callers(load.clone(), self.client.clone())))?
+        self.runtime.block_on(
+            self.runtime
+                .spawn(callers(load.clone(), self.client.clone())),
+        )?
     }
 }

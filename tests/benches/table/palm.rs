@@ -29,7 +29,12 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
 /// A server, in a process of its own.
 pub(crate) async fn serve(etcd: String, name: String) -> Outcome<()> {
     let options = Config::default().etcd(vec![etcd]);
-    Ok(Server::new(name).function("echo", echo).join(options).await?.serve(pending::<()>()).await?)
+    Ok(Server::new(name)
+        .function("echo", echo)
+        .join(options)
+        .await?
+        .serve(pending::<()>())
+        .await?)
 }
 
 /// An etcd, and servers that echo.
@@ -45,24 +50,39 @@ impl Mesh {
         let me = env::current_exe()?;
         let etcd = Etcd::start();
         let start = |role: &str, name: &str| Process::start(&me, [role, &etcd.endpoint(), name]);
-        let mut processes: Vec<_> = NAMES[..servers].iter().map(|name| start("serve-palm", name)).collect();
+        let mut processes: Vec<_> = NAMES[..servers]
+            .iter()
+            .map(|name| start("serve-palm", name))
+            .collect();
         if elsewhere {
             processes.push(start("serve-palm-elsewhere", ELSEWHERE));
         }
         let options = Config::default().etcd(vec![etcd.endpoint()]);
         let client = block_on(Client::connect(options))?;
-        eventually("all servers can be reached", SOON, || (client.reachable().len() == processes.len()).then_some(()));
-        Ok(Self { client, _servers: processes, _etcd: etcd })
+        eventually("all servers can be reached", SOON, || {
+            (client.reachable().len() == processes.len()).then_some(())
+        });
+        Ok(Self {
+            client,
+            _servers: processes,
+            _etcd: etcd,
+        })
     }
 
     /// Calls to the first server, both on the library's executor.
     pub(crate) fn calls(&self) -> Calls {
-        Calls { client: self.client.clone(), elsewhere: false }
+        Calls {
+            client: self.client.clone(),
+            elsewhere: false,
+        }
     }
 
     /// Calls to a server elsewhere, from elsewhere.
     pub(crate) fn calls_elsewhere(&self) -> Calls {
-        Calls { client: self.client.clone(), elsewhere: true }
+        Calls {
+            client: self.client.clone(),
+            elsewhere: true,
+        }
     }
 
     /// Jobs through so many servers.
@@ -70,7 +90,10 @@ impl Mesh {
         if !(1..=NAMES.len()).contains(&stages) {
             return Err(format!("there are {} servers to be stages", NAMES.len()).into());
         }
-        Ok(Jobs { client: self.client.clone(), stages })
+        Ok(Jobs {
+            client: self.client.clone(),
+            stages,
+        })
     }
 }
 
@@ -83,14 +106,28 @@ pub(crate) struct Calls {
 
 impl Caller for Calls {
     async fn call(&mut self, payload: Bytes) -> Outcome<Bytes> {
-        Ok(self.client.call(if self.elsewhere { "elsewhere.echo" } else { "one.echo" }, payload).await?)
+        Ok(self
+            .client
+            .call(
+                if self.elsewhere {
+                    "elsewhere.echo"
+                } else {
+                    "one.echo"
+                },
+                payload,
+            )
+            .await?)
     }
 }
 
 impl Subject for Calls {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
         let callers = callers(load.clone(), self.clone());
-        if self.elsewhere { block_on(callers) } else { palm_peer::block_on(callers) }
+        if self.elsewhere {
+            block_on(callers)
+        } else {
+            palm_peer::block_on(callers)
+        }
     }
 }
 
@@ -102,17 +139,27 @@ pub(crate) struct Jobs {
 
 impl Subject for Jobs {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
-        let pipeline = NAMES[..self.stages].iter().map(|name| format!("{name}.echo"));
+        let pipeline = NAMES[..self.stages]
+            .iter()
+            .map(|name| format!("{name}.echo"));
         let load = load.clone();
         let (start, time, payloads) = (Instant::now(), load.time, load.payloads.clone());
-        let messages =
-            (0..).map_while(move |idx| (start.elapsed() < time).then(|| payloads[idx % payloads.len()].clone()));
-        let job = self.client.job(pipeline).window(load.in_flight(), WINDOW_BYTES);
+        let messages = (0..).map_while(move |idx| {
+            (start.elapsed() < time).then(|| payloads[idx % payloads.len()].clone())
+        });
+        let job = self
+            .client
+            .job(pipeline)
+            .window(load.in_flight(), WINDOW_BYTES);
         palm_peer::block_on(async move {
             let mut results = job.run_iter(messages)?;
             let mut count = 0;
             while let Some((idx, result)) = results.next().await {
-                assert_eq!(usize::try_from(idx)?, count, "results come in order, none is missing");
+                assert_eq!(
+                    usize::try_from(idx)?,
+                    count,
+                    "results come in order, none is missing"
+                );
                 load.verify(count % load.in_flight(), &result?);
                 count += 1;
             }

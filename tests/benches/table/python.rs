@@ -17,13 +17,21 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30);
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/table").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("benches/table")
+        .join(name)
 }
 
 /// Returns the output of a line of code in the Python of this name; `None` if it is not installed.
 pub(crate) fn says(name: &str, code: &str) -> Option<String> {
-    let output = Command::new(made_python(name).ok()?).args(["-c", code]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new(made_python(name).ok()?)
+        .args(["-c", code])
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// A server in Python, and the script that loads it.
@@ -38,9 +46,17 @@ impl Python {
     /// A ROUTER of pyzmq that echoes.
     pub(crate) fn pyzmq() -> Outcome<Self> {
         let (interpreter, script) = (made_python("python")?, script("echo.py"));
-        let server = Process::builder(&interpreter).arg(&script).arg("serve").start();
+        let server = Process::builder(&interpreter)
+            .arg(&script)
+            .arg("serve")
+            .start();
         let (endpoint, _) = server.wait_for_line(|line| line.starts_with("tcp://"), SOON);
-        Ok(Self { interpreter, script, endpoint, _server: server })
+        Ok(Self {
+            interpreter,
+            script,
+            endpoint,
+            _server: server,
+        })
     }
 
     /// A server of pylm with its own function `echo`.
@@ -55,13 +71,22 @@ impl Python {
         ]);
         let server = server.start();
         server.wait_for_line(|line| line == "ready", SOON);
-        Ok(Self { interpreter, script, endpoint: cache, _server: server })
+        Ok(Self {
+            interpreter,
+            script,
+            endpoint: cache,
+            _server: server,
+        })
     }
 }
 
 impl Subject for Python {
     fn turn(&mut self, load: &Load) -> Outcome<Turn> {
-        let numbers = [load.in_flight().to_string(), load.size().to_string(), load.time.as_secs_f64().to_string()];
+        let numbers = [
+            load.in_flight().to_string(),
+            load.size().to_string(),
+            load.time.as_secs_f64().to_string(),
+        ];
         let client = Process::builder(&self.interpreter)
             .arg(&self.script)
             .args(["ask", self.endpoint.as_str()])

@@ -35,10 +35,14 @@ impl RawZeromq {
     /// Starts the server, and connects.
     pub(crate) fn start() -> Outcome<Self> {
         let server = Process::start(env::current_exe()?, ["serve-zeromq"]);
-        let (endpoint, _) = server.wait_for_line(|line| line.starts_with("tcp://"), Duration::from_secs(20));
+        let (endpoint, _) =
+            server.wait_for_line(|line| line.starts_with("tcp://"), Duration::from_secs(20));
         let mut socket = DealerSocket::new();
         block_on(socket.connect(&endpoint))?;
-        Ok(Self { socket: Arc::new(Mutex::new(socket)), _server: server })
+        Ok(Self {
+            socket: Arc::new(Mutex::new(socket)),
+            _server: server,
+        })
     }
 }
 
@@ -52,14 +56,21 @@ async fn turn(socket: &mut DealerSocket, load: &Load) -> Outcome<Turn> {
     let mut trips = Vec::new();
     let mut open = load.in_flight();
     while open > 0 {
-        let answer = socket.recv().await?.into_vec().pop().ok_or("an answer without frames")?;
+        let answer = socket
+            .recv()
+            .await?
+            .into_vec()
+            .pop()
+            .ok_or("an answer without frames")?;
         // One connection and one server keep the order.
         let place = trips.len() % load.in_flight();
         load.verify(place, &answer);
         trips.push(sent[place].elapsed());
         if start.elapsed() < load.time {
             sent[place] = Instant::now();
-            socket.send(ZmqMessage::from(load.payloads[place].clone())).await?;
+            socket
+                .send(ZmqMessage::from(load.payloads[place].clone()))
+                .await?;
         } else {
             open -= 1;
         }

@@ -18,7 +18,10 @@ impl Table {
     /// A table without lines.
     pub(crate) fn new(title: &str, first: &str, columns: &[&str]) -> Self {
         let rules = vec!["---:"; columns.len() - 1].join("|");
-        Self(format!("### {title}\n\n| {first} | {} |\n|---|{rules}|---|\n", columns.join(" | ")))
+        Self(format!(
+            "### {title}\n\n| {first} | {} |\n|---|{rules}|---|\n",
+            columns.join(" | ")
+        ))
     }
 
     /// Adds a line.
@@ -46,7 +49,9 @@ pub(crate) fn figure(figure: f64) -> String {
 
 /// A ratio, if there is one.
 pub(crate) fn ratio(ratio: Option<f64>) -> String {
-    ratio.filter(|ratio| !ratio.is_nan()).map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"))
+    ratio
+        .filter(|ratio| !ratio.is_nan())
+        .map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"))
 }
 
 /// One of the ratios that PALM is to reach.
@@ -61,7 +66,10 @@ impl Aim {
         wanted: &str,
         is_met: impl Fn(f64) -> bool,
     ) -> Self {
-        let met = reached.map_or("not measured", |ratio| if is_met(ratio) { "yes" } else { "no" });
+        let met = reached.map_or(
+            "not measured",
+            |ratio| if is_met(ratio) { "yes" } else { "no" },
+        );
         Self([what, over, wanted, &ratio(reached), met].map(str::to_owned))
     }
 }
@@ -71,7 +79,11 @@ pub(crate) fn aims(aims: &[Aim]) {
     if aims.is_empty() {
         return;
     }
-    let mut table = Table::new("Aims", "PALM's", &["over that of", "aim", "here", "reached"]);
+    let mut table = Table::new(
+        "Aims",
+        "PALM's",
+        &["over that of", "aim", "here", "reached"],
+    );
     for Aim(cells) in aims {
         table.line(cells.clone());
     }
@@ -86,14 +98,22 @@ pub(crate) fn load() -> String {
 
 /// Prints what was compared, how, and on what machine.
 pub(crate) fn circumstances(wanted: &Arguments, load_before: &str) {
-    println!("Medians of {} rounds of {:?} each.", wanted.rounds, wanted.time);
+    println!(
+        "Medians of {} rounds of {:?} each.",
+        wanted.rounds, wanted.time
+    );
     println!("Compared: {}.", versions().join(", "));
     let cores = available_parallelism().map_or(0, usize::from);
-    println!("Machine: {cores} cores ({}), load {load_before} before and {} after.", processor(), load());
+    println!(
+        "Machine: {cores} cores ({}), load {load_before} before and {} after.",
+        processor(),
+        load()
+    );
 }
 
 fn versions() -> Vec<String> {
-    let crates = ["palm-peer", "zeromq", "tonic", "async-nats"].map(|name| format!("{name} {}", locked(name)));
+    let crates = ["palm-peer", "zeromq", "tonic", "async-nats"]
+        .map(|name| format!("{name} {}", locked(name)));
     let zmq = "import sys, zmq; print(f'Python {sys.version.split()[0]} with pyzmq {zmq.__version__} \
                (libzmq {zmq.zmq_version()})')";
     let pylm = "from importlib.metadata import version as v; \
@@ -101,23 +121,45 @@ fn versions() -> Vec<String> {
                 print(f'pylm {v(\"pylm\")} with pyzmq {v(\"pyzmq\")} and protobuf {v(\"protobuf\")} ({a.Type()})')";
     let broker = nats::installed().map(|(_, version)| version);
     let rustc = Command::new("rustc").arg("--version").output().ok();
-    let rustc = rustc
-        .map(|output| String::from_utf8_lossy(&output.stdout).split(" (").next().unwrap_or_default().trim().to_owned());
+    let rustc = rustc.map(|output| {
+        String::from_utf8_lossy(&output.stdout)
+            .split(" (")
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    });
     crates
         .into_iter()
-        .chain([broker, python::says("python", zmq), python::says("pylm", pylm), rustc].into_iter().flatten())
+        .chain(
+            [
+                broker,
+                python::says("python", zmq),
+                python::says("pylm", pylm),
+                rustc,
+            ]
+            .into_iter()
+            .flatten(),
+        )
         .collect()
 }
 
 /// The version of a crate that this was built with.
 fn locked(name: &str) -> impl Display {
-    let entry = LOCK.split("[[package]]").find(|entry| entry.contains(&format!("\nname = \"{name}\"\n")));
+    let entry = LOCK
+        .split("[[package]]")
+        .find(|entry| entry.contains(&format!("\nname = \"{name}\"\n")));
     let version = entry.and_then(|entry| entry.split("version = \"").nth(1)?.split('"').next());
     version.unwrap_or("?").to_owned()
 }
 
 fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or_else(|| "of a kind that the kernel does not name".into(), |(_, model)| model.to_owned())
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(
+        || "of a kind that the kernel does not name".into(),
+        |(_, model)| model.to_owned(),
+    )
 }

@@ -66,7 +66,9 @@ impl EtcdBuilder {
     pub fn start(self) -> Etcd {
         for _ in 0..START_ATTEMPTS {
             let peer = format!("http://127.0.0.1:{}", free_port());
-            let etcd = self.clone().launch("lone", &peer, &format!("lone={peer}"), &["10", "100"]);
+            let etcd = self
+                .clone()
+                .launch("lone", &peer, &format!("lone={peer}"), &["10", "100"]);
             match etcd.ready() {
                 Ok(()) => return etcd,
                 Err(NotReady::PortTaken) => {}
@@ -78,15 +80,21 @@ impl EtcdBuilder {
 
     /// Starts the member `name` of a cluster, and waits for nothing. `ticks`: heartbeat and election timeout in ms.
     pub(crate) fn launch(self, name: &str, peer: &str, members: &str, ticks: &[&str; 2]) -> Etcd {
-        let folder = tempfile::Builder::new().prefix("palm-etcd-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("palm-etcd-")
+            .tempdir()
+            .expect("a temporary folder");
         let here = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let [client, metrics] =
-            [self.address.unwrap_or(here), here].map(|address| SocketAddr::from((address, free_port())));
+        let [client, metrics] = [self.address.unwrap_or(here), here]
+            .map(|address| SocketAddr::from((address, free_port())));
         let scheme = if self.tls { "https" } else { "http" };
         let client_url = format!("{scheme}://{client}");
         let mut flags = [
             ("name", name),
-            ("data-dir", &folder.path().join("data").display().to_string()),
+            (
+                "data-dir",
+                &folder.path().join("data").display().to_string(),
+            ),
             ("listen-client-urls", &client_url),
             ("advertise-client-urls", &client_url),
             ("listen-peer-urls", peer),
@@ -120,7 +128,9 @@ impl EtcdBuilder {
 fn knows_no_fsync() -> bool {
     static KNOWS: OnceLock<bool> = OnceLock::new();
     *KNOWS.get_or_init(|| {
-        let probe = Command::new("etcd").args(["--unsafe-no-fsync", "--version"]).output();
+        let probe = Command::new("etcd")
+            .args(["--unsafe-no-fsync", "--version"])
+            .output();
         probe.is_ok_and(|probe| probe.status.success())
     })
 }

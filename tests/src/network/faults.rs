@@ -7,13 +7,21 @@ use std::{net::SocketAddrV4, sync::PoisonError};
 fn between(from: Option<&Host>, to: Option<&Host>, then: &[&str]) -> Vec<String> {
     let ends = [("-s", from), ("-d", to)].into_iter();
     let ends = ends.filter_map(|(flag, host)| Some([flag.to_owned(), host?.address.to_string()]));
-    ends.flatten().chain(then.iter().map(ToString::to_string)).collect()
+    ends.flatten()
+        .chain(then.iter().map(ToString::to_string))
+        .collect()
 }
 
 impl Network {
     /// Drops all packets of one connection, in both directions.
     pub fn black_hole(&self, flow: Flow) {
-        for Flow { from, to } in [flow, Flow { from: flow.to, to: flow.from }] {
+        for Flow { from, to } in [
+            flow,
+            Flow {
+                from: flow.to,
+                to: flow.from,
+            },
+        ] {
             let ports = [from.port(), to.port()].map(|port| port.to_string());
             let ends = [from.ip(), to.ip()].map(ToString::to_string);
             self.rule(&[
@@ -34,9 +42,32 @@ impl Network {
 
     /// Drops all packets between a host and an endpoint, of existing and new connections.
     pub fn black_hole_endpoint(&self, host: &Host, endpoint: SocketAddrV4) {
-        let (port, ends) = (endpoint.port().to_string(), [&host.address, endpoint.ip()].map(ToString::to_string));
-        self.rule(&["from", &ends[0], "to", &ends[1], "ipproto", "tcp", "dport", &port, "blackhole"]);
-        self.rule(&["from", &ends[1], "to", &ends[0], "ipproto", "tcp", "sport", &port, "blackhole"]);
+        let (port, ends) = (
+            endpoint.port().to_string(),
+            [&host.address, endpoint.ip()].map(ToString::to_string),
+        );
+        self.rule(&[
+            "from",
+            &ends[0],
+            "to",
+            &ends[1],
+            "ipproto",
+            "tcp",
+            "dport",
+            &port,
+            "blackhole",
+        ]);
+        self.rule(&[
+            "from",
+            &ends[1],
+            "to",
+            &ends[0],
+            "ipproto",
+            "tcp",
+            "sport",
+            &port,
+            "blackhole",
+        ]);
     }
 
     /// Drops all packets between two hosts.
@@ -64,9 +95,19 @@ impl Network {
 
     /// Answers all TCP packets from a host to an endpoint with a reset, of existing and new connections.
     pub fn reject_endpoint(&self, from: &Host, endpoint: SocketAddrV4) {
-        let (from, to, port) = (from.address.to_string(), endpoint.ip().to_string(), endpoint.port().to_string());
+        let (from, to, port) = (
+            from.address.to_string(),
+            endpoint.ip().to_string(),
+            endpoint.port().to_string(),
+        );
         let packets = ["-s", &from, "-d", &to, "-p", "tcp", "--dport", &port];
-        self.filter(&[&packets[..], &["-j", "REJECT", "--reject-with", "tcp-reset"]].concat());
+        self.filter(
+            &[
+                &packets[..],
+                &["-j", "REJECT", "--reject-with", "tcp-reset"],
+            ]
+            .concat(),
+        );
     }
 
     /// Drops all packets from one host to another; `None` means all hosts.
@@ -76,25 +117,45 @@ impl Network {
 
     /// Answers all TCP packets from one host to another with a reset; `None` means all hosts.
     pub fn reject_packets(&self, from: Option<&Host>, to: Option<&Host>) {
-        self.filter(&between(from, to, &["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]));
+        self.filter(&between(
+            from,
+            to,
+            &["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"],
+        ));
     }
 
     /// Drops this percentage of packets from one host to another, at random; `None` means all hosts.
     pub fn lose_packets(&self, from: Option<&Host>, to: Option<&Host>, percent: u8) {
         let probability = format!("{:.2}", f64::from(percent) / 100.0);
-        let lose = ["-m", "statistic", "--mode", "random", "--probability", &probability, "-j", "DROP"];
+        let lose = [
+            "-m",
+            "statistic",
+            "--mode",
+            "random",
+            "--probability",
+            &probability,
+            "-j",
+            "DROP",
+        ];
         self.filter(&between(from, to, &lose));
     }
 
     /// Undoes all faults.
     pub fn heal(&self) {
-        for undo in std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner)) {
-            exec(&self.router(), &undo.iter().map(String::as_str).collect::<Vec<_>>());
+        for undo in std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner))
+        {
+            exec(
+                &self.router(),
+                &undo.iter().map(String::as_str).collect::<Vec<_>>(),
+            );
         }
     }
 
     fn rule(&self, rule: &[&str]) {
-        self.fault(&[&["ip", "rule", "add"], rule].concat(), &[&["ip", "rule", "del"], rule].concat());
+        self.fault(
+            &[&["ip", "rule", "add"], rule].concat(),
+            &[&["ip", "rule", "del"], rule].concat(),
+        );
     }
 
     fn filter<T: AsRef<str>>(&self, rule: &[T]) {
@@ -108,6 +169,9 @@ impl Network {
     fn fault(&self, fault: &[&str], undo: &[&str]) {
         exec(&self.router(), fault);
         let undo = undo.iter().map(ToString::to_string).collect();
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(undo);
+        self.faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(undo);
     }
 }

@@ -31,7 +31,9 @@ impl Calls {
             let mut errors = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
-                let call = caller.call("printf.printf", "hello").timeout(Duration::from_secs(10));
+                let call = caller
+                    .call("printf.printf", "hello")
+                    .timeout(Duration::from_secs(10));
                 match block_on(call.into_future()) {
                     Ok(answer) if answer == "hello" => {}
                     Ok(answer) => errors.push(format!("call {count} was answered {answer:?}")),
@@ -41,7 +43,12 @@ impl Calls {
             }
             errors
         });
-        Self { stop, count, calling, client }
+        Self {
+            stop,
+            count,
+            calling,
+            client,
+        }
     }
 
     /// The client that calls.
@@ -52,10 +59,19 @@ impl Calls {
     /// Ends the calls once there were at least `least`, and checks that none failed.
     pub(crate) fn all_went_well(self, least: usize) {
         let count = || self.count.load(Ordering::Relaxed);
-        eventually("as many calls as the test wants", Duration::from_secs(60), || (count() >= least).then_some(()));
+        eventually(
+            "as many calls as the test wants",
+            Duration::from_secs(60),
+            || (count() >= least).then_some(()),
+        );
         self.stop.store(true, Ordering::Relaxed);
         let errors = self.calling.join().expect("the calling thread ends");
         let few = &errors[..errors.len().min(5)];
-        assert!(errors.is_empty(), "{} of {} calls failed: {few:?}", errors.len(), self.count.load(Ordering::Relaxed));
+        assert!(
+            errors.is_empty(),
+            "{} of {} calls failed: {few:?}",
+            errors.len(),
+            self.count.load(Ordering::Relaxed)
+        );
     }
 }

@@ -46,13 +46,22 @@ impl History {
     /// As [`History::follow`], of an etcd at this URL, for which etcdctl needs these flags.
     pub(crate) fn follow_at(endpoint: &str, flags: &[String], prefix: &str, user: &str) -> Self {
         let watch = Process::builder("etcdctl")
-            .args(["watch", "--prefix", &format!("{prefix}/"), "--rev=1", "--write-out=json"])
+            .args([
+                "watch",
+                "--prefix",
+                &format!("{prefix}/"),
+                "--rev=1",
+                "--write-out=json",
+            ])
             .args(flags)
             .env("ETCDCTL_API", "3")
             .env("ETCDCTL_ENDPOINTS", endpoint)
             .env("ETCDCTL_USER", user)
             .start();
-        Self { watch, prefix: prefix.to_owned() }
+        Self {
+            watch,
+            prefix: prefix.to_owned(),
+        }
     }
 
     /// The end of it so far.
@@ -62,12 +71,20 @@ impl History {
 
     /// All events so far, in order.
     pub(crate) fn events(&self) -> Vec<Event> {
-        self.watch.lines().iter().flat_map(|line| self.read(line)).collect()
+        self.watch
+            .lines()
+            .iter()
+            .flat_map(|line| self.read(line))
+            .collect()
     }
 
     /// Those behind `mark`.
     pub(crate) fn events_after(&self, mark: Mark) -> Vec<Event> {
-        self.watch.lines_after(mark).iter().flat_map(|line| self.read(line)).collect()
+        self.watch
+            .lines_after(mark)
+            .iter()
+            .flat_map(|line| self.read(line))
+            .collect()
     }
 
     /// What etcd holds now, by key.
@@ -85,15 +102,29 @@ impl History {
 
     /// When the first event behind `mark` came that `wanted` accepts.
     #[track_caller]
-    pub(crate) fn await_event(&self, mark: Mark, wanted: impl Fn(&Event) -> bool, within: Duration) -> Instant {
-        self.watch.wait_for_line_after(mark, |line| self.read(line).iter().any(&wanted), within).1
+    pub(crate) fn await_event(
+        &self,
+        mark: Mark,
+        wanted: impl Fn(&Event) -> bool,
+        within: Duration,
+    ) -> Instant {
+        self.watch
+            .wait_for_line_after(mark, |line| self.read(line).iter().any(&wanted), within)
+            .1
     }
 
     /// One line has the events of one or more revisions.
     fn read(&self, line: &str) -> Vec<Event> {
         // etcdctl's lines on stderr are not JSON.
-        let Ok(response) = serde_json::from_str::<Value>(line) else { return Vec::new() };
-        response["Events"].as_array().into_iter().flatten().map(|event| self.event(event)).collect()
+        let Ok(response) = serde_json::from_str::<Value>(line) else {
+            return Vec::new();
+        };
+        response["Events"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|event| self.event(event))
+            .collect()
     }
 
     fn event(&self, event: &Value) -> Event {
@@ -101,7 +132,10 @@ impl History {
         let text = |name: &str| kv[name].as_str().map(decode).unwrap_or_default();
         let number = |name: &str| kv[name].as_u64().unwrap_or_default();
         Event {
-            key: text("key").strip_prefix(&self.prefix).expect("a key under the prefix").to_owned(),
+            key: text("key")
+                .strip_prefix(&self.prefix)
+                .expect("a key under the prefix")
+                .to_owned(),
             deleted: event["type"] == 1,
             value: text("value"),
             revision: number("mod_revision"),

@@ -45,7 +45,10 @@ impl Deref for Server {
 impl Server {
     /// Returns those of its lines that contain `words`.
     pub(crate) fn lines_with(&self, words: &str) -> Vec<String> {
-        self.lines().into_iter().filter(|line| line.contains(words)).collect()
+        self.lines()
+            .into_iter()
+            .filter(|line| line.contains(words))
+            .collect()
     }
 
     /// Waits for a line that contains `words`, which must be the only one by then, and returns it. A server's log line may be written a
@@ -69,12 +72,20 @@ impl<'a> Mesh<'a> {
     /// As [`Mesh::new`], in an etcd with authentication, as `name:password`.
     pub(crate) fn as_user(etcd: &'a Etcd, prefix: &str, flags: &[&str], user: &str) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self { etcd, prefix: prefix.to_owned(), flags, history: History::follow(etcd, prefix, user) }
+        Self {
+            etcd,
+            prefix: prefix.to_owned(),
+            flags,
+            history: History::follow(etcd, prefix, user),
+        }
     }
 
     /// Starts a server with these URLs of etcd, and waits until it has joined.
     pub(crate) fn start_at(&self, program: &str, etcd: &str) -> Server {
-        let program = Process::builder(example(program)).arg("run").args(["--debug", "--etcd", etcd]).args(&self.flags);
+        let program = Process::builder(example(program))
+            .arg("run")
+            .args(["--debug", "--etcd", etcd])
+            .args(&self.flags);
         self.start_program(program)
     }
 
@@ -84,7 +95,11 @@ impl<'a> Mesh<'a> {
         let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
         let words: Vec<_> = line.split_whitespace().collect();
         let [uuid, endpoint] = [words[words.len() - 3], words[words.len() - 1]].map(str::to_owned);
-        Server { process, uuid, endpoint }
+        Server {
+            process,
+            uuid,
+            endpoint,
+        }
     }
 
     /// Starts a server, and waits until it has joined.
@@ -121,21 +136,28 @@ impl<'a> Mesh<'a> {
     /// The key of the election, and the uuid, of the candidate that leads.
     pub(crate) fn leading(&self) -> Option<(String, String)> {
         let state = self.state();
-        let candidates = state.into_iter().filter(|(key, _)| key.starts_with("/election/"));
+        let candidates = state
+            .into_iter()
+            .filter(|(key, _)| key.starts_with("/election/"));
         let oldest = candidates.min_by_key(|(_, candidate)| candidate.created);
         oldest.map(|(key, candidate)| (key, candidate.value))
     }
 
     /// Waits until this server is a candidate, which may be after it is published.
     pub(crate) fn await_in_line(&self, uuid: &str) {
-        let stands =
-            |(key, event): (String, Event)| (key.starts_with("/election/") && event.value == uuid).then_some(());
-        eventually(&format!("{uuid} stands"), SOON, || self.state().into_iter().find_map(stands));
+        let stands = |(key, event): (String, Event)| {
+            (key.starts_with("/election/") && event.value == uuid).then_some(())
+        };
+        eventually(&format!("{uuid} stands"), SOON, || {
+            self.state().into_iter().find_map(stands)
+        });
     }
 
     /// Waits until this server leads.
     pub(crate) fn await_lead(&self, uuid: &str, within: Duration) {
-        eventually(&format!("{uuid} leads"), within, || self.leading().filter(|(_, leader)| leader == uuid));
+        eventually(&format!("{uuid} leads"), within, || {
+            self.leading().filter(|(_, leader)| leader == uuid)
+        });
     }
 
     /// Waits until all of these servers are configured by the current leader, and published.
@@ -145,16 +167,26 @@ impl<'a> Mesh<'a> {
 
     /// As [`Mesh::await_published`], with another bound.
     pub(crate) fn await_published_within(&self, uuids: &[&str], within: Duration) {
-        eventually(&format!("{uuids:?} are configured and published"), within, || {
-            let (_, leader) = self.leading()?;
-            let state = self.state();
-            let configured = |uuid: &&str| {
-                let record = state.get(&format!("/servers/{uuid}")).map(Event::json);
-                record.is_some_and(|record| record["configured"] == true && record["leader"] == leader.as_str())
-            };
-            let published = |uuid: &&str| state.iter().any(|(key, event)| publishes(key, event, uuid));
-            uuids.iter().all(|uuid| configured(uuid) && published(uuid)).then_some(())
-        });
+        eventually(
+            &format!("{uuids:?} are configured and published"),
+            within,
+            || {
+                let (_, leader) = self.leading()?;
+                let state = self.state();
+                let configured = |uuid: &&str| {
+                    let record = state.get(&format!("/servers/{uuid}")).map(Event::json);
+                    record.is_some_and(|record| {
+                        record["configured"] == true && record["leader"] == leader.as_str()
+                    })
+                };
+                let published =
+                    |uuid: &&str| state.iter().any(|(key, event)| publishes(key, event, uuid));
+                uuids
+                    .iter()
+                    .all(|uuid| configured(uuid) && published(uuid))
+                    .then_some(())
+            },
+        );
     }
 
     /// Whether a server is registered.
@@ -171,9 +203,16 @@ impl<'a> Mesh<'a> {
     pub(crate) fn options_at(&self, etcd: &str) -> Config {
         // `scripts/test-tls` runs all tests of the mesh over TLS, through the environment.
         let defaults = Config::from_env().expect("an environment that fits");
-        let mut settings = defaults.etcd(vec![etcd.to_owned()]).prefix(self.prefix.clone());
+        let mut settings = defaults
+            .etcd(vec![etcd.to_owned()])
+            .prefix(self.prefix.clone());
         for flag in self.flags.chunks_exact(2) {
-            settings.set(&flag[0].trim_start_matches("--").replace('-', "_"), &flag[1]).expect("a flag is a setting");
+            settings
+                .set(
+                    &flag[0].trim_start_matches("--").replace('-', "_"),
+                    &flag[1],
+                )
+                .expect("a flag is a setting");
         }
         settings
     }
@@ -183,16 +222,27 @@ impl<'a> Mesh<'a> {
         let note = r#"{"why":"admin","reason":"an administrator removed it","when":"2026-01-01T00:00:00.000000"}"#;
         let (record, departed) = (self.key("/servers/"), self.key("/departed/"));
         // In double quotes: etcdctl drops text between single quotes.
-        transact(self.etcd, &[&format!("del {record}{uuid}"), &format!("put {departed}{uuid} {note:?}")]);
+        transact(
+            self.etcd,
+            &[
+                &format!("del {record}{uuid}"),
+                &format!("put {departed}{uuid} {note:?}"),
+            ],
+        );
     }
 
     /// Resets the mesh as `palm-cli reset` does.
     pub(crate) fn reset(&self) {
         let folders = ["/servers/", "/election/", "/pipelines/", "/departed/"];
-        let mut operations = folders.map(|folder| format!("del --prefix {}", self.key(folder))).to_vec();
+        let mut operations = folders
+            .map(|folder| format!("del --prefix {}", self.key(folder)))
+            .to_vec();
         let when = r#"{"when":"2026-01-01T00:00:00.000000"}"#;
         operations.push(format!("put {} {when:?}", self.key("/reset")));
-        transact(self.etcd, &operations.iter().map(String::as_str).collect::<Vec<_>>());
+        transact(
+            self.etcd,
+            &operations.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
     }
 }
 
@@ -203,7 +253,11 @@ pub(crate) fn put_ghost(mesh: &Mesh<'_>) -> String {
         "host": "127.0.0.1", "pid": 1, "when": "2026-01-01T00:00:00.000000", "leader": null, "server": "ghost",
         "ports": [palm_tests::free_port()], "kind": "registered", "functions": ["f"], "uuid": uuid, "configured": false,
     });
-    mesh.etcd.etcdctl(&["put", &mesh.key(&format!("/servers/{uuid}")), &record.to_string()]);
+    mesh.etcd.etcdctl(&[
+        "put",
+        &mesh.key(&format!("/servers/{uuid}")),
+        &record.to_string(),
+    ]);
     uuid.to_owned()
 }
 
@@ -221,6 +275,14 @@ pub(crate) fn transact(etcd: &Etcd, operations: &[&str]) {
         .env("ETCDCTL_API", "3")
         .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
         .start();
-    assert!(process.wait(SOON).success(), "etcdctl txn: {:?}", process.lines());
-    assert!(process.lines().contains(&"SUCCESS".to_owned()), "etcdctl txn: {:?}", process.lines());
+    assert!(
+        process.wait(SOON).success(),
+        "etcdctl txn: {:?}",
+        process.lines()
+    );
+    assert!(
+        process.lines().contains(&"SUCCESS".to_owned()),
+        "etcdctl txn: {:?}",
+        process.lines()
+    );
 }

@@ -28,7 +28,11 @@ pub(crate) fn while_a_job_runs(client: &Client, trouble: impl FnOnce(&Progress))
 
 /// Runs a job through `add` of these servers until `trouble`, which has the time, is over. Every message ends in its result,
 /// exactly once and in order. Messages come by the thousand a second, and leave the machine to other tests.
-pub(crate) fn while_a_job_runs_through(client: &Client, servers: &[&str], trouble: impl FnOnce(&Progress)) {
+pub(crate) fn while_a_job_runs_through(
+    client: &Client,
+    servers: &[&str],
+    trouble: impl FnOnce(&Progress),
+) {
     let paced = |numbers| {
         let pause = |number| async move {
             if number % BATCH.0 == 0 {
@@ -43,7 +47,12 @@ pub(crate) fn while_a_job_runs_through(client: &Client, servers: &[&str], troubl
 
 /// As [`while_a_job_runs`], with as many messages as the servers can take.
 pub(crate) fn while_a_job_runs_at_full_speed(client: &Client, trouble: impl FnOnce(&Progress)) {
-    run(client, &["b", "a"], |numbers| stream::iter(numbers).boxed(), trouble);
+    run(
+        client,
+        &["b", "a"],
+        |numbers| stream::iter(numbers).boxed(),
+        trouble,
+    );
 }
 
 type Numbers = Box<dyn Iterator<Item = u64> + Send>;
@@ -59,16 +68,34 @@ fn run(
     let stopped = Arc::clone(&stop);
     let numbers = (0_u64..).take_while(move |_| !stopped.load(Ordering::Relaxed));
     let messages = input(Box::new(numbers)).map(|number| Bytes::from(format!("{number}:")));
-    let results = client.job(pipeline).window(64, 1 << 20).run(messages).expect("both are there");
+    let results = client
+        .job(pipeline)
+        .window(64, 1 << 20)
+        .run(messages)
+        .expect("both are there");
     let progress = results.progress();
     let job = thread::spawn(move || block_on(results.collect::<Vec<_>>()));
-    eventually("the job goes on", SOON, || (progress.done() > 500).then_some(()));
+    eventually("the job goes on", SOON, || {
+        (progress.done() > 500).then_some(())
+    });
     trouble(&progress);
     stop.store(true, Ordering::Relaxed);
     let results = job.join().expect("no panic");
-    println!("{} results, {} sent again", results.len(), progress.retried());
+    println!(
+        "{} results, {} sent again",
+        results.len(),
+        progress.retried()
+    );
     for (at, (idx, result)) in results.iter().enumerate() {
-        let result = result.as_ref().unwrap_or_else(|error| panic!("message {idx}: {error}"));
-        assert_eq!((*idx, result), (at as u64, &Bytes::from(format!("{idx}:{}", servers.concat()))));
+        let result = result
+            .as_ref()
+            .unwrap_or_else(|error| panic!("message {idx}: {error}"));
+        assert_eq!(
+            (*idx, result),
+            (
+                at as u64,
+                &Bytes::from(format!("{idx}:{}", servers.concat()))
+            )
+        );
     }
 }

@@ -24,7 +24,9 @@ pub(crate) type Frames = Vec<Bytes>;
 
 /// The defaults, or what the environment says, for a mesh in this etcd.
 pub(crate) fn settings(etcd: &Etcd) -> Config {
-    Config::from_env().expect("an environment that fits").etcd(vec![etcd.endpoint()])
+    Config::from_env()
+        .expect("an environment that fits")
+        .etcd(vec![etcd.endpoint()])
 }
 
 /// A function by which tests check that a server works.
@@ -45,7 +47,9 @@ impl InProcess {
     pub(crate) fn start(server: Server, settings: Config) -> Self {
         let options = settings;
         let inside = Self::serve(block_on(server.join(options)).expect("the server joins"));
-        eventually("the server is configured", SOON, || inside.peer.state().configured.then_some(()));
+        eventually("the server is configured", SOON, || {
+            inside.peer.state().configured.then_some(())
+        });
         inside
     }
 
@@ -55,7 +59,11 @@ impl InProcess {
         let (shutdown, stopped) = oneshot::channel();
         let served = Arc::clone(&peer);
         let thread = thread::spawn(move || block_on(served.serve(stopped)));
-        Self { peer, shutdown: Some(shutdown), thread: Some(thread) }
+        Self {
+            peer,
+            shutdown: Some(shutdown),
+            thread: Some(thread),
+        }
     }
 
     /// Tells it to leave, without waiting.
@@ -66,7 +74,9 @@ impl InProcess {
     /// Waits until it has left (tell it first). Returns the result of serving.
     pub(crate) fn ended(mut self) -> Result<(), Error> {
         let thread = self.thread.take().expect("served once");
-        eventually("the server has ended", SOON, || thread.is_finished().then_some(()));
+        eventually("the server has ended", SOON, || {
+            thread.is_finished().then_some(())
+        });
         thread.join().expect("serving does not panic")
     }
 }
@@ -91,13 +101,20 @@ pub(crate) fn client(settings: Config, server: &str, instances: usize) -> Client
 /// Waits until the client sees this many instances of `server`.
 pub(crate) fn sees(client: &Client, server: &str, instances: usize) {
     eventually("the client sees what is published", SOON, || {
-        let found = client.reachable().into_iter().find(|reachable| reachable.server == server);
+        let found = client
+            .reachable()
+            .into_iter()
+            .find(|reachable| reachable.server == server);
         (found.map_or(0, |reachable| reachable.instances) == instances).then_some(())
     });
 }
 
 /// Calls, and waits for the answer.
-pub(crate) fn call(client: &Client, target: &str, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
+pub(crate) fn call(
+    client: &Client,
+    target: &str,
+    payload: impl Into<Bytes>,
+) -> Result<Bytes, CallError> {
     block_on(async { client.call(target, payload).timeout(SOON).await })
 }
 
@@ -114,7 +131,10 @@ impl Stranger {
 
     /// Sends frames.
     pub(crate) fn say(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) {
-        let frames: Frames = frames.into_iter().map(|frame| Bytes::copy_from_slice(frame.as_ref())).collect();
+        let frames: Frames = frames
+            .into_iter()
+            .map(|frame| Bytes::copy_from_slice(frame.as_ref()))
+            .collect();
         let message = ZmqMessage::try_from(frames).expect("at least one frame");
         block_on(self.0.send(message)).expect("the connection stands");
     }
@@ -122,7 +142,10 @@ impl Stranger {
     /// Waits for the next message.
     pub(crate) fn recv(&mut self) -> Frames {
         let heard = block_on(async_std::future::timeout(SOON, self.0.recv()));
-        heard.expect("an answer in time").expect("the connection stands").into_vec()
+        heard
+            .expect("an answer in time")
+            .expect("the connection stands")
+            .into_vec()
     }
 
     /// Waits for the next answer: its header, and the payload.
@@ -134,7 +157,10 @@ impl Stranger {
     }
 
     /// Sends frames and waits for the answer.
-    pub(crate) fn ask(&mut self, frames: impl IntoIterator<Item = impl AsRef<[u8]>>) -> (Value, Bytes) {
+    pub(crate) fn ask(
+        &mut self,
+        frames: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> (Value, Bytes) {
         self.say(frames);
         self.answer()
     }

@@ -41,7 +41,10 @@ fn survives_disconnects(threads: &str) {
             });
         }
     });
-    assert_eq!(call(&client, "sleepy.block", "0").expect("an answer"), "awake");
+    assert_eq!(
+        call(&client, "sleepy.block", "0").expect("an answer"),
+        "awake"
+    );
 }
 
 /// A client may open its connection in the very moment in which a server is done: what it sends is refused, not lost.
@@ -50,7 +53,9 @@ fn a_client_that_connects_after_the_goodbye_gets_it_too() {
     let etcd = Etcd::start();
     let mut server = InProcess::start(Server::new("zoo").function("echo", echo), settings(&etcd));
     let endpoint = server.peer.endpoint().to_owned();
-    let hello = |n: u8| format!(r#"{{"palm":1,"hello":"00000000-0000-4000-8000-00000000000{n}","bye":true}}"#);
+    let hello = |n: u8| {
+        format!(r#"{{"palm":1,"hello":"00000000-0000-4000-8000-00000000000{n}","bye":true}}"#)
+    };
     let mut first = Stranger::at(&endpoint);
     assert_eq!(first.ask([hello(1)]).0["bye"], Value::Null);
     server.leave();
@@ -59,10 +64,14 @@ fn a_client_that_connects_after_the_goodbye_gets_it_too() {
     let mut second = Stranger::at(&endpoint);
     assert_eq!(second.ask([hello(2)]).0["bye"], Value::Null);
     assert_eq!(second.answer().0["bye"], true);
-    let refused = second.ask([r#"{"palm":1,"pipeline":["zoo.echo"]}"#, "late"]).0;
+    let refused = second
+        .ask([r#"{"palm":1,"pipeline":["zoo.echo"]}"#, "late"])
+        .0;
     assert_eq!(refused["error"]["kind"], "leaving");
     for (n, stranger) in (1..).zip([&mut first, &mut second]) {
-        stranger.say([format!(r#"{{"palm":1,"bye":"00000000-0000-4000-8000-00000000000{n}"}}"#)]);
+        stranger.say([format!(
+            r#"{{"palm":1,"bye":"00000000-0000-4000-8000-00000000000{n}"}}"#
+        )]);
     }
     server.ended().unwrap();
 }

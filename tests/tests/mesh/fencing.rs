@@ -28,12 +28,19 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
     mesh.await_published(&[&old.uuid, &others[0].uuid, &newcomer.uuid]);
 
     let events = mesh.history().events();
-    let deposed = events.iter().find(|event| event.key == key && event.deleted).expect("its lease expired").revision;
+    let deposed = events
+        .iter()
+        .find(|event| event.key == key && event.deleted)
+        .expect("its lease expired")
+        .revision;
     for event in events.iter().filter(|event| event.revision > deposed) {
         check_writer(event, &old, &events);
     }
-    let stands_anew = |event: &Event| event.key.starts_with("/election/") && event.value == old.uuid;
-    eventually("the old leader stands in line", SOON, || mesh.state().values().any(stands_anew).then_some(()));
+    let stands_anew =
+        |event: &Event| event.key.starts_with("/election/") && event.value == old.uuid;
+    eventually("the old leader stands in line", SOON, || {
+        mesh.state().values().any(stands_anew).then_some(())
+    });
     assert_eq!(mesh.leading().expect("a leader").1, others[0].uuid);
     old.wait_for_line(|line| line.ends_with("Deposed"), SOON);
     eventually("the old leader's record says who leads", SOON, || {
@@ -49,14 +56,30 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
 /// A leader shows in what it writes: records name it, and a server is published with its record.
 fn check_writer(event: &Event, old: &Server, events: &[Event]) {
     if event.key.starts_with("/servers/") && !event.deleted {
-        assert_ne!(event.json()["leader"], old.uuid.as_str(), "written by a leader that was deposed: {event:?}");
+        assert_ne!(
+            event.json()["leader"],
+            old.uuid.as_str(),
+            "written by a leader that was deposed: {event:?}"
+        );
     }
     if event.key.starts_with("/pipelines/") && !event.deleted {
         let uuid = event.key.rsplit('/').next().expect("a uuid");
-        let beside = |other: &&Event| other.revision == event.revision && other.key == format!("/servers/{uuid}");
-        let record = events.iter().find(beside).expect("a record in the same transaction");
-        assert_ne!(record.json()["leader"], old.uuid.as_str(), "published by a leader that was deposed: {event:?}");
-        assert_eq!(record.lease, event.lease, "published on the lease of the server");
+        let beside = |other: &&Event| {
+            other.revision == event.revision && other.key == format!("/servers/{uuid}")
+        };
+        let record = events
+            .iter()
+            .find(beside)
+            .expect("a record in the same transaction");
+        assert_ne!(
+            record.json()["leader"],
+            old.uuid.as_str(),
+            "published by a leader that was deposed: {event:?}"
+        );
+        assert_eq!(
+            record.lease, event.lease,
+            "published on the lease of the server"
+        );
     }
 }
 
@@ -66,9 +89,14 @@ fn a_leader_frozen_past_its_lease_writes_nothing() {
         let mark = old.mark();
         old.thaw();
         // It does not blame etcd.
-        let (line, _) = old.wait_for_line_after(mark, |line| line.contains("etcd is in doubt"), SOON);
+        let (line, _) =
+            old.wait_for_line_after(mark, |line| line.contains("etcd is in doubt"), SOON);
         assert!(line.contains("stood still"), "{line}");
-        old.wait_for_line_after(mark, |line| line.contains("no longer leading the mesh"), SOON);
+        old.wait_for_line_after(
+            mark,
+            |line| line.contains("no longer leading the mesh"),
+            SOON,
+        );
     };
     a_leader_that_was_away_follows(|old, _| old.freeze(), thaw);
 }
@@ -97,7 +125,11 @@ fn a_late_write_of_a_deposed_leader_fails() {
     // A server of another mesh, registered in this one by hand, behind a proxy that the test can stall.
     let elsewhere = Mesh::new(&etcd, "/elsewhere", &flags);
     let guest = elsewhere.start_in_line("printf", 1).remove(0);
-    let address = guest.endpoint.trim_start_matches("tcp://").parse().expect("an address");
+    let address = guest
+        .endpoint
+        .trim_start_matches("tcp://")
+        .parse()
+        .expect("an address");
     let proxy = Proxy::start(address);
     proxy.stall();
     let mut record = elsewhere.state()[&format!("/servers/{}", guest.uuid)].json();
@@ -107,8 +139,16 @@ fn a_late_write_of_a_deposed_leader_fails() {
     let lease = etcd.etcdctl(&["lease", "grant", "600"]);
     let lease = lease.split_whitespace().nth(1).expect("a lease");
     let guest_key = format!("/servers/{}", guest.uuid);
-    etcd.etcdctl(&["put", &mesh.key(&guest_key), &record.to_string(), &format!("--lease={lease}")]);
-    old.wait_for_line(|line| line.contains(&format!("Server {} stays unconfigured", guest.uuid)), SOON);
+    etcd.etcdctl(&[
+        "put",
+        &mesh.key(&guest_key),
+        &record.to_string(),
+        &format!("--lease={lease}"),
+    ]);
+    old.wait_for_line(
+        |line| line.contains(&format!("Server {} stays unconfigured", guest.uuid)),
+        SOON,
+    );
 
     // The leader learns that the server answers; its write does not arrive.
     let mark = old.mark();
@@ -120,13 +160,21 @@ fn a_late_write_of_a_deposed_leader_fails() {
     old.wait_for_line_after(mark, |line| line.contains(&probed), SOON);
     proxy.stall();
     etcd.etcdctl(&["del", &mesh.key(&key)]);
-    successor.wait_for_line_after(successors, |line| line.contains("leading the mesh, in term"), SOON);
+    successor.wait_for_line_after(
+        successors,
+        |line| line.contains("leading the mesh, in term"),
+        SOON,
+    );
     // Now it does.
     between.pass();
     old.wait_for_line_after(mark, |line| line.ends_with("Deposed"), SOON);
     mesh.await_published(&[&old.uuid, &successor.uuid]);
     let guest_now = mesh.state()[&guest_key].clone();
-    assert_eq!(guest_now.json()["configured"], false, "a deposed leader configured a server: {guest_now:?}");
+    assert_eq!(
+        guest_now.json()["configured"],
+        false,
+        "a deposed leader configured a server: {guest_now:?}"
+    );
     proxy.pass();
     mesh.await_published(&[&guest.uuid]);
     assert_eq!(mesh.leading().expect("a leader").1, successor.uuid);

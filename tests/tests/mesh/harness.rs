@@ -22,7 +22,12 @@ fn etcd_keeps_its_data_across_stop_and_kill() {
     etcd.etcdctl(&["put", "/a", "1"]);
     etcd.stop();
     assert!(!etcd.is_healthy());
-    assert!(!etcd.try_etcdctl(&["--command-timeout=500ms", "get", "/a"]).status.success());
+    assert!(
+        !etcd
+            .try_etcdctl(&["--command-timeout=500ms", "get", "/a"])
+            .status
+            .success()
+    );
     etcd.restart();
     etcd.etcdctl(&["put", "/b", "2"]);
     etcd.kill();
@@ -37,7 +42,10 @@ fn etcd_counts_what_it_does() {
     let etcd = Etcd::start();
     let counted = || {
         let txns = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\"";
-        (etcd.metric("etcd_mvcc_put_total"), etcd.metric_where("grpc_server_started_total", txns))
+        (
+            etcd.metric("etcd_mvcc_put_total"),
+            etcd.metric_where("grpc_server_started_total", txns),
+        )
     };
     let before = counted();
     etcd.etcdctl(&["put", "/a", "1"]);
@@ -85,10 +93,17 @@ fn a_cluster_has_a_leader_that_moves_and_that_is_replaced() {
     cluster.move_leader_to(second);
     assert_eq!(cluster.leader(), second);
     cluster.member(second).kill();
-    let third = eventually("another member leads", SOON, || Some(cluster.leader()).filter(|i| *i != second));
+    let third = eventually("another member leads", SOON, || {
+        Some(cluster.leader()).filter(|i| *i != second)
+    });
     cluster.member(third).etcdctl(&["put", "/a", "1"]);
     cluster.member(second).restart();
-    assert_eq!(cluster.member(second).etcdctl(&["get", "--print-value-only", "/a"]), "1\n");
+    assert_eq!(
+        cluster
+            .member(second)
+            .etcdctl(&["get", "--print-value-only", "/a"]),
+        "1\n"
+    );
 }
 
 #[test]
@@ -100,23 +115,41 @@ fn a_proxy_passes_stalls_and_cuts() {
     proxy.stall();
     assert_eq!(said(&mut line, b"two"), "", "a stalled proxy moves nothing");
     let mut late = connect(&proxy);
-    assert_eq!(said(&mut late, b"three"), "", "nor does a connection made meanwhile");
+    assert_eq!(
+        said(&mut late, b"three"),
+        "",
+        "nor does a connection made meanwhile"
+    );
     proxy.pass();
     assert_eq!(said(&mut line, b"!"), "two!");
     assert_eq!(said(&mut late, b"!"), "three!");
     assert_eq!(proxy.connections(), 2);
 
     proxy.cut();
-    assert_eq!(line.read(&mut [0; 8]).unwrap_or(0), 0, "a cut connection has ended");
-    assert!(TcpStream::connect(proxy.address()).is_err(), "a cut proxy refuses");
+    assert_eq!(
+        line.read(&mut [0; 8]).unwrap_or(0),
+        0,
+        "a cut connection has ended"
+    );
+    assert!(
+        TcpStream::connect(proxy.address()).is_err(),
+        "a cut proxy refuses"
+    );
     proxy.stall();
     let mut line = connect(&proxy);
     assert_eq!(said(&mut line, b"four"), "");
     proxy.cut();
-    assert_eq!(line.read(&mut [0; 8]).unwrap_or(0), 0, "a stalled connection is cut as well");
+    assert_eq!(
+        line.read(&mut [0; 8]).unwrap_or(0),
+        0,
+        "a stalled connection is cut as well"
+    );
     proxy.pass();
     assert_eq!(said(&mut connect(&proxy), b"five"), "five");
-    assert_eq!(said(&mut connect(&proxy), &vec![b'x'; 200_000]).len(), 200_000);
+    assert_eq!(
+        said(&mut connect(&proxy), &vec![b'x'; 200_000]).len(),
+        200_000
+    );
 
     let address = proxy.address();
     drop(proxy);
@@ -132,7 +165,9 @@ fn a_proxy_forwards_a_half_close() {
     let mut answer = String::new();
     line.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "last");
-    eventually("the proxy forgets the connection", SOON, || (proxy.connections() == 0).then_some(()));
+    eventually("the proxy forgets the connection", SOON, || {
+        (proxy.connections() == 0).then_some(())
+    });
 }
 
 #[test]
@@ -141,8 +176,18 @@ fn a_proxy_stands_between_a_client_and_etcd() {
     let proxy = Proxy::start(etcd.address());
     let put = |key| {
         let through = format!("--endpoints={}", proxy.endpoint());
-        let args = ["-c", "etcdctl \"$0\" --dial-timeout=1s --command-timeout=1s put \"$1\" x", &through, key];
-        Process::builder("sh").args(args).env("ETCDCTL_API", "3").start().wait(SOON).success()
+        let args = [
+            "-c",
+            "etcdctl \"$0\" --dial-timeout=1s --command-timeout=1s put \"$1\" x",
+            &through,
+            key,
+        ];
+        Process::builder("sh")
+            .args(args)
+            .env("ETCDCTL_API", "3")
+            .start()
+            .wait(SOON)
+            .success()
     };
     assert!(put("/a"));
     proxy.cut();
@@ -157,12 +202,20 @@ fn a_proxy_stands_between_a_client_and_etcd() {
 fn a_process_is_read_line_by_line() {
     let script = "trap 'echo bye; exit 7' TERM; echo one; echo two >&2; echo $GREETING; while :; do sleep 0.05; done";
     let started = Instant::now();
-    let process = Process::builder("sh").arg("-c").arg(script).env("GREETING", "hello").start();
+    let process = Process::builder("sh")
+        .arg("-c")
+        .arg(script)
+        .env("GREETING", "hello")
+        .start();
     let (line, at) = process.wait_for_line(|line| line.starts_with("hel"), SOON);
     assert_eq!(line, "hello");
     assert!(at >= started && at <= Instant::now());
     process.wait_for_line(|line| line == "two", SOON);
-    assert_eq!(process.wait_for_line(|line| line == "one", SOON).0, "one", "lines from the beginning count");
+    assert_eq!(
+        process.wait_for_line(|line| line == "one", SOON).0,
+        "one",
+        "lines from the beginning count"
+    );
 
     process.freeze();
     process.terminate();
@@ -193,7 +246,9 @@ fn a_dropped_process_is_gone_even_when_frozen() {
 
 #[test]
 fn a_process_survives_the_thread_that_started_it() {
-    let process = thread::spawn(|| Process::start("sleep", ["600"])).join().unwrap();
+    let process = thread::spawn(|| Process::start("sleep", ["600"]))
+        .join()
+        .unwrap();
     thread::sleep(SILENCE);
     assert!(process.is_running());
 }
@@ -215,7 +270,11 @@ fn a_missing_program_is_named_with_its_build_command() {
 #[test]
 fn the_prepared_python_has_pyzmq() {
     if let Some(python) = palm_tests::python() {
-        assert!(Process::start(python, ["-c", "import zmq"]).wait(SOON).success());
+        assert!(
+            Process::start(python, ["-c", "import zmq"])
+                .wait(SOON)
+                .success()
+        );
     }
 }
 

@@ -23,7 +23,11 @@ fn cli(etcd: &Etcd, args: &[&str]) -> String {
         .args(args)
         .output()
         .expect("palm-cli starts");
-    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
     assert!(done.status.success(), "{args:?}: {:?} {said}", done.status);
     said
 }
@@ -36,13 +40,24 @@ fn all_come_back(etcd: &Etcd, servers: &[Server], restored: Instant) {
     assert!(restored.elapsed() < LEADER, "{:?}", restored.elapsed());
     for _ in 0..2 {
         let said = cli(etcd, &["reset", "--yes"]);
-        assert!(said.contains(&format!("{0} of {0} servers came back", servers.len())), "{said}");
+        assert!(
+            said.contains(&format!("{0} of {0} servers came back", servers.len())),
+            "{said}"
+        );
         again.await_published(&uuids(servers));
     }
     for server in servers {
         assert!(server.is_running(), "{:?}", server.lines());
-        let writes = server.lines_with("WARNING").iter().filter(|line| line.contains("a write of the leader")).count();
-        assert!(writes < 5, "{:?}", server.lines_with("a write of the leader"));
+        let writes = server
+            .lines_with("WARNING")
+            .iter()
+            .filter(|line| line.contains("a write of the leader"))
+            .count();
+        assert!(
+            writes < 5,
+            "{:?}",
+            server.lines_with("a write of the leader")
+        );
     }
 }
 
@@ -55,7 +70,10 @@ fn a_backup_is_restored(meanwhile: impl Fn(&Mesh, &Etcd, &[Server]), token: Opti
     meanwhile(&mesh, &etcd, &servers);
     etcd.restore(&backup, token);
     let restored = Instant::now();
-    let alive: Vec<_> = servers.into_iter().filter(|server| server.is_running()).collect();
+    let alive: Vec<_> = servers
+        .into_iter()
+        .filter(|server| server.is_running())
+        .collect();
     all_come_back(&etcd, &alive, restored);
 }
 
@@ -134,7 +152,10 @@ fn a_key_that_is_merely_missing_ends_no_server() {
     etcd.etcdctl(&["del", &key]);
     between.pass();
     mesh.await_published(&[&server.uuid]);
-    server.wait_for_line(|line| line.contains("nothing proves that a person meant it"), SOON);
+    server.wait_for_line(
+        |line| line.contains("nothing proves that a person meant it"),
+        SOON,
+    );
     assert!(server.is_running());
 }
 
@@ -159,21 +180,39 @@ fn another_cluster_behind_the_address_is_refused_by_name() {
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let server = mesh.start_at("printf", &between.endpoint());
     mesh.await_published(&[&server.uuid]);
-    let client = futures::executor::block_on(palm_peer::Client::connect(mesh.options_at(&between.endpoint())));
+    let client = futures::executor::block_on(palm_peer::Client::connect(
+        mesh.options_at(&between.endpoint()),
+    ));
     let client = client.expect("connects");
     between.redirect(other.address());
     let (line, _) = server.wait_for_line(|line| line.contains("is another cluster"), SOON);
-    assert!(line.contains("WARNING") && line.contains(&between.endpoint()), "{line}");
+    assert!(
+        line.contains("WARNING") && line.contains(&between.endpoint()),
+        "{line}"
+    );
     for _ in 0..20 {
-        let reachable: Vec<_> = client.reachable().iter().map(|server| server.server.clone()).collect();
-        assert_eq!(reachable, ["printf"], "nothing that the other cluster says is used");
+        let reachable: Vec<_> = client
+            .reachable()
+            .iter()
+            .map(|server| server.server.clone())
+            .collect();
+        assert_eq!(
+            reachable,
+            ["printf"],
+            "nothing that the other cluster says is used"
+        );
         assert!(!there.is_registered(&server.uuid));
         thread::sleep(Duration::from_millis(100));
     }
     between.redirect(etcd.address());
-    server.wait_for_line(|line| line.contains("etcd is back") || line.contains("Configured"), SOON);
+    server.wait_for_line(
+        |line| line.contains("etcd is back") || line.contains("Configured"),
+        SOON,
+    );
     mesh.await_published(&[&server.uuid]);
-    eventually("one line says it", SOON, || (server.lines_with("is another cluster").len() == 1).then_some(()));
+    eventually("one line says it", SOON, || {
+        (server.lines_with("is another cluster").len() == 1).then_some(())
+    });
 }
 
 #[test]
@@ -185,7 +224,12 @@ fn an_endpoint_of_another_cluster_is_skipped() {
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let endpoints = [other.endpoint(), here.endpoint(), too.endpoint()].join(",");
     // Each begins at an endpoint by chance.
-    let servers: Vec<_> = (0..4).map(|_| mesh.start_at("printf", &endpoints)).collect();
+    let servers: Vec<_> = (0..4)
+        .map(|_| mesh.start_at("printf", &endpoints))
+        .collect();
     mesh.await_published(&uuids(&servers));
-    assert_eq!(other.etcdctl(&["get", "--prefix", "--keys-only", "/mesh/"]), "");
+    assert_eq!(
+        other.etcdctl(&["get", "--prefix", "--keys-only", "/mesh/"]),
+        ""
+    );
 }

@@ -34,8 +34,12 @@ struct Counts {
 
 impl Counts {
     fn of(etcd: &Etcd) -> Self {
-        let started =
-            |method: &str| etcd.metric_where("grpc_server_started_total", &format!("grpc_method=\"{method}\""));
+        let started = |method: &str| {
+            etcd.metric_where(
+                "grpc_server_started_total",
+                &format!("grpc_method=\"{method}\""),
+            )
+        };
         let watch = |name: &str| etcd.metric_where(name, "grpc_method=\"Watch\"");
         Self {
             puts: etcd.metric("etcd_mvcc_put_total"),
@@ -55,7 +59,10 @@ impl Counts {
 
     /// Without what must go on: the renewals.
     fn at_rest(self) -> Self {
-        Self { keep_alives: 0.0, ..self }
+        Self {
+            keep_alives: 0.0,
+            ..self
+        }
     }
 }
 
@@ -64,13 +71,29 @@ fn an_idle_mesh_only_renews_its_leases() {
     let etcd = Etcd::start();
     let settings = || settings(&etcd).ttl(TTL);
     let server = || Server::new("idle").function("echo", echo);
-    let peers: Vec<InProcess> = (0..PEERS).map(|_| InProcess::start(server(), settings())).collect();
-    let published =
-        || etcd.etcdctl(&["get", "--print-value-only", "--prefix", "/pipelines/idle/"]).matches("endpoint").count();
-    eventually("all are published", in_process::SOON, || (published() == peers.len()).then_some(()));
+    let peers: Vec<InProcess> = (0..PEERS)
+        .map(|_| InProcess::start(server(), settings()))
+        .collect();
+    let published = || {
+        etcd.etcdctl(&["get", "--print-value-only", "--prefix", "/pipelines/idle/"])
+            .matches("endpoint")
+            .count()
+    };
+    eventually("all are published", in_process::SOON, || {
+        (published() == peers.len()).then_some(())
+    });
     // A peer opens its stream for the first renewal.
-    let kept = || etcd.metric_where("grpc_server_started_total", "grpc_method=\"LeaseKeepAlive\"") >= f64::from(PEERS);
-    eventually("every lease has been renewed once", in_process::SOON, || kept().then_some(()));
+    let kept = || {
+        etcd.metric_where(
+            "grpc_server_started_total",
+            "grpc_method=\"LeaseKeepAlive\"",
+        ) >= f64::from(PEERS)
+    };
+    eventually(
+        "every lease has been renewed once",
+        in_process::SOON,
+        || kept().then_some(()),
+    );
 
     let before = Counts::of(&etcd);
     let start = Instant::now();
@@ -78,7 +101,11 @@ fn an_idle_mesh_only_renews_its_leases() {
     let after = Counts::of(&etcd);
     let took = start.elapsed();
 
-    assert_eq!(before.at_rest(), after.at_rest(), "an idle mesh did more than renew its leases");
+    assert_eq!(
+        before.at_rest(),
+        after.at_rest(),
+        "an idle mesh did more than renew its leases"
+    );
     let renewals = after.keep_alives - before.keep_alives;
     // Each lease is renewed a third of its TTL after the last renewal: one more may fall into the time than fits.
     let most = |ttl: Duration| (took.as_secs_f64() / (ttl.as_secs_f64() / 3.0)).floor() + 1.0;
@@ -86,8 +113,14 @@ fn an_idle_mesh_only_renews_its_leases() {
     println!(
         "{PEERS} idle peers, {took:.1?}: {renewals} renewals of leases, at most {most} expected, and nothing else"
     );
-    assert!(renewals <= most, "{renewals} renewals are more than one in a third of each TTL, {most}");
-    assert!(renewals >= most * 0.75, "{renewals} renewals are too few for {PEERS} leases of {TTL:?}");
+    assert!(
+        renewals <= most,
+        "{renewals} renewals are more than one in a third of each TTL, {most}"
+    );
+    assert!(
+        renewals >= most * 0.75,
+        "{renewals} renewals are too few for {PEERS} leases of {TTL:?}"
+    );
 }
 
 /// What a peer costs etcd while nothing happens: streams, and the goroutines that serve them. (Each Watch RPC is some four
@@ -100,16 +133,26 @@ fn a_peer_costs_etcd_one_watch_stream() {
     let goroutines = || etcd.metric("go_goroutines");
     let open = |method: &str| {
         let label = format!("grpc_method=\"{method}\"");
-        etcd.metric_where("grpc_server_started_total", &label) - etcd.metric_where("grpc_server_handled_total", &label)
+        etcd.metric_where("grpc_server_started_total", &label)
+            - etcd.metric_where("grpc_server_handled_total", &label)
     };
     let (before, watching) = (goroutines(), open("Watch"));
     let server = || Server::new("idle").function("echo", echo);
-    let peers: Vec<InProcess> = (0..MANY).map(|_| InProcess::start(server(), settings(&etcd))).collect();
+    let peers: Vec<InProcess> = (0..MANY)
+        .map(|_| InProcess::start(server(), settings(&etcd)))
+        .collect();
     let settled = || open("LeaseKeepAlive") >= f64::from(MANY);
-    eventually("every lease has been renewed once", in_process::SOON, || settled().then_some(()));
+    eventually(
+        "every lease has been renewed once",
+        in_process::SOON,
+        || settled().then_some(()),
+    );
     let each = |count: f64| count / f64::from(MANY);
     let (streams, cost) = (each(open("Watch") - watching), each(goroutines() - before));
-    println!("{} peers: {streams:.2} Watch RPCs and {cost:.1} goroutines each at etcd", peers.len());
+    println!(
+        "{} peers: {streams:.2} Watch RPCs and {cost:.1} goroutines each at etcd",
+        peers.len()
+    );
     assert!(streams <= 1.05, "{streams} Watch RPCs for each peer");
     assert!(cost <= 10.0, "{cost} goroutines at etcd for each peer");
 }

@@ -30,7 +30,9 @@ fn a_server_whose_join_is_repeated_takes_one_lease() {
         .env("PALM_JOIN_TIMEOUT", "3600")
         .start();
     let grants = || etcd.metric_where("grpc_server_started_total", "grpc_method=\"LeaseGrant\"");
-    eventually("it asks for a lease three times", SOON, || (grants() >= 3.0).then_some(()));
+    eventually("it asks for a lease three times", SOON, || {
+        (grants() >= 3.0).then_some(())
+    });
     assert_eq!(leases(&etcd), 1, "{:?}", server.lines());
     between.cut();
     between.pass();
@@ -38,7 +40,9 @@ fn a_server_whose_join_is_repeated_takes_one_lease() {
     assert_eq!(leases(&etcd), 1, "{:?}", server.lines());
     server.terminate();
     server.wait(SOON);
-    eventually("only the lease of the tombstone is left", SOON, || (leases(&etcd) == 1).then_some(()));
+    eventually("only the lease of the tombstone is left", SOON, || {
+        (leases(&etcd) == 1).then_some(())
+    });
 }
 
 #[test]
@@ -51,10 +55,14 @@ fn a_server_that_gives_up_joining_leaves_no_lease() {
         .args(["run", "--ttl", "60", "--etcd", &between.endpoint()])
         .env("PALM_JOIN_TIMEOUT", "3")
         .start();
-    eventually("etcd has its lease", SOON, || (leases(&etcd) == 1).then_some(()));
+    eventually("etcd has its lease", SOON, || {
+        (leases(&etcd) == 1).then_some(())
+    });
     // The answer to what takes the lease back is lost as well, and does it all the same.
     assert_ne!(server.wait(SOON).code(), Some(0));
-    eventually("no lease is left", SOON, || (leases(&etcd) == 0).then_some(()));
+    eventually("no lease is left", SOON, || {
+        (leases(&etcd) == 0).then_some(())
+    });
     let (line, _) = server.wait_for_line(|line| line.contains("etcd cannot be reached"), SOON);
     assert!(line.contains(&between.endpoint()), "{line}");
 }
@@ -77,19 +85,43 @@ fn many_servers_can_join_a_slow_etcd_at_once() {
             thread::spawn(move || block_on(server.join(options)))
         })
         .collect();
-    let joined: Vec<_> = joining.into_iter().map(|joining| joining.join().unwrap()).collect();
+    let joined: Vec<_> = joining
+        .into_iter()
+        .map(|joining| joining.join().unwrap())
+        .collect();
     let took = began.elapsed();
-    let failed: Vec<_> = joined.iter().filter_map(|joined| joined.as_ref().err()).collect();
-    assert!(failed.is_empty(), "{} of {MANY} did not join: {failed:?}", failed.len());
+    let failed: Vec<_> = joined
+        .iter()
+        .filter_map(|joined| joined.as_ref().err())
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {MANY} did not join: {failed:?}",
+        failed.len()
+    );
     let granted = etcd.metric_where("grpc_server_started_total", "grpc_method=\"LeaseGrant\"");
-    println!("{MANY} servers joined an etcd that answers after {SLOW:?} within {took:.1?}; {granted} grants asked for");
+    println!(
+        "{MANY} servers joined an etcd that answers after {SLOW:?} within {took:.1?}; {granted} grants asked for"
+    );
     assert_eq!(leases(&etcd), MANY, "one lease for each");
     let streams = etcd.metric_where("grpc_server_started_total", "grpc_method=\"Watch\"");
-    let published = || etcd.etcdctl(&["get", "--keys-only", "--prefix", "/pipelines/slow/"]).split_whitespace().count();
+    let published = || {
+        etcd.etcdctl(&["get", "--keys-only", "--prefix", "/pipelines/slow/"])
+            .split_whitespace()
+            .count()
+    };
     // Serving begins with the first leader, whose every write is slow as well.
-    let serving: Vec<_> = joined.into_iter().map(|peer| InProcess::serve(peer.unwrap())).collect();
-    eventually("all are published", 3 * SOON, || (published() == MANY).then_some(()));
-    println!("all are published {:.1?} after they began to join; {streams} Watch RPCs by then", began.elapsed());
+    let serving: Vec<_> = joined
+        .into_iter()
+        .map(|peer| InProcess::serve(peer.unwrap()))
+        .collect();
+    eventually("all are published", 3 * SOON, || {
+        (published() == MANY).then_some(())
+    });
+    println!(
+        "all are published {:.1?} after they began to join; {streams} Watch RPCs by then",
+        began.elapsed()
+    );
     assert_eq!(leases(&etcd), MANY, "one lease for each");
     between.delay(Duration::ZERO);
     drop(serving);

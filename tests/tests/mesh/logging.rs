@@ -17,7 +17,10 @@ use tempfile::TempDir;
 fn start_with_stderr(mesh: &Mesh<'_>, etcd: &Etcd, path: &Path) -> (Process, String) {
     let known = servers(mesh);
     let process = Process::builder("sh")
-        .args(["-c", "exec \"$0\" run --etcd \"$1\" --ttl 3 --probe-period 2 --probe-timeout 1 2>\"$2\""])
+        .args([
+            "-c",
+            "exec \"$0\" run --etcd \"$1\" --ttl 3 --probe-period 2 --probe-timeout 1 2>\"$2\"",
+        ])
         .arg(example("printf"))
         .args([etcd.endpoint()])
         .arg(path)
@@ -31,11 +34,15 @@ fn start_with_stderr(mesh: &Mesh<'_>, etcd: &Etcd, path: &Path) -> (Process, Str
 }
 
 fn servers(mesh: &Mesh<'_>) -> Vec<String> {
-    mesh.state().into_keys().filter_map(|key| key.strip_prefix("/servers/").map(str::to_owned)).collect()
+    mesh.state()
+        .into_keys()
+        .filter_map(|key| key.strip_prefix("/servers/").map(str::to_owned))
+        .collect()
 }
 
 fn call(client: &Client, target: &str, payload: impl Into<palm_peer::Bytes>) -> String {
-    let answer = block_on(client.call(target, payload).timeout(SOON).into_future()).expect("an answer");
+    let answer =
+        block_on(client.call(target, payload).timeout(SOON).into_future()).expect("an answer");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -47,7 +54,11 @@ fn fifo(folder: &TempDir) -> PathBuf {
 
 /// A reader that opens without waiting for a writer. While it is there, the writer's lines find room or wait.
 fn reader(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).open(path).expect("opens")
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("opens")
 }
 
 #[test]
@@ -57,7 +68,10 @@ fn a_full_disk_behind_stderr_ends_no_server() {
     let (server, uuid) = start_with_stderr(&mesh, &etcd, Path::new("/dev/full"));
     mesh.await_published(&[&uuid]);
     let client = block_on(Client::connect(mesh.options())).expect("connects");
-    assert_eq!(call(&client, "printf.printf", "logged by the function"), "logged by the function");
+    assert_eq!(
+        call(&client, "printf.printf", "logged by the function"),
+        "logged by the function"
+    );
     server.terminate();
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert!(!mesh.is_registered(&uuid), "it left in an orderly way");
@@ -77,7 +91,9 @@ fn a_leader_works_on_when_its_log_lost_its_reader() {
     drop(reading);
     // A server that ends is taken out, a new one is configured, a function that logs answers.
     dying.kill();
-    eventually("the dead server is removed", SOON, || (!mesh.is_registered(&dying.uuid)).then_some(()));
+    eventually("the dead server is removed", SOON, || {
+        (!mesh.is_registered(&dying.uuid)).then_some(())
+    });
     let new = mesh.start("text");
     mesh.await_published(&[&new.uuid]);
     mesh.await_lead(&uuid, SOON);
@@ -85,7 +101,11 @@ fn a_leader_works_on_when_its_log_lost_its_reader() {
     assert_eq!(call(&client, &format!("{uuid}.printf"), "hello"), "hello");
     // With another reader, the log goes on, and says that lines are missing.
     let lines = BufReader::new(reader(&path)).lines();
-    let told = thread::spawn(move || lines.map_while(Result::ok).find(|line| line.contains("dropped because stderr")));
+    let told = thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .find(|line| line.contains("dropped because stderr"))
+    });
     // Whatever is logged next brings the count with it.
     eventually("the number of dropped lines", SOON, || {
         call(&client, &format!("{uuid}.printf"), "again");
@@ -109,7 +129,10 @@ fn a_removed_server_exits_with_77_despite_an_unwritable_log() {
     let (server, uuid) = start_with_stderr(&mesh, &etcd, &path);
     mesh.await_published(&[&uuid]);
     drop(reading);
-    let rm = Process::start(binary("palm-cli"), ["--etcd", &etcd.endpoint(), "--prefix", "/mesh", "rm", &uuid]);
+    let rm = Process::start(
+        binary("palm-cli"),
+        ["--etcd", &etcd.endpoint(), "--prefix", "/mesh", "rm", &uuid],
+    );
     assert!(rm.wait(SOON).success(), "{:?}", rm.lines());
     assert_eq!(server.wait(SOON).code(), Some(77));
 }
@@ -128,18 +151,28 @@ fn an_unread_log_delays_no_call_and_counts_dropped_lines() {
     // More than the pipe and the queue hold: 64 KiB and 8 MiB.
     let long = "x".repeat(256 * 1024);
     for _ in 0..48 {
-        assert_eq!(call(&client, "printf.printf", long.clone()).len(), long.len());
+        assert_eq!(
+            call(&client, "printf.printf", long.clone()).len(),
+            long.len()
+        );
     }
     let dying = mesh.start("text");
     mesh.await_published(&[&dying.uuid]);
     dying.kill();
-    eventually("the dead server is removed", SOON, || (!mesh.is_registered(&dying.uuid)).then_some(()));
+    eventually("the dead server is removed", SOON, || {
+        (!mesh.is_registered(&dying.uuid)).then_some(())
+    });
     let mut lines = BufReader::new(stopped).lines();
     let told = thread::spawn(move || {
-        let told = lines.by_ref().map_while(Result::ok).find(|line| line.contains("dropped because stderr"));
+        let told = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find(|line| line.contains("dropped because stderr"));
         (told, lines)
     });
-    eventually("the number of dropped lines", SOON, || told.is_finished().then_some(()));
+    eventually("the number of dropped lines", SOON, || {
+        told.is_finished().then_some(())
+    });
     let (told, _stopped_again) = told.join().expect("no panic");
     assert!(told.is_some_and(|line| line.starts_with("WARNING:palm_peer::logging:")));
     // When stderr is not read, the exit waits a second for the log, and no longer.
@@ -149,14 +182,22 @@ fn an_unread_log_delays_no_call_and_counts_dropped_lines() {
     let began = Instant::now();
     server.terminate();
     assert_eq!(server.wait(SOON).code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
 fn the_last_log_lines_are_written_before_exit() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
-    for (program, args) in [("printf", &["run"][..]), ("printf_tokio", &[]), ("printf_smol", &[])] {
+    for (program, args) in [
+        ("printf", &["run"][..]),
+        ("printf_tokio", &[]),
+        ("printf_smol", &[]),
+    ] {
         let server = Process::builder(example(program))
             .args(args)
             .env("PALM_ETCD", etcd.endpoint())
@@ -165,6 +206,13 @@ fn the_last_log_lines_are_written_before_exit() {
         server.wait_for_line(|line| line.contains(" joined as "), SOON);
         server.terminate();
         assert_eq!(server.wait(SOON).code(), Some(0));
-        assert!(server.lines().iter().any(|line| line.ends_with("left the mesh")), "{program}: {:?}", server.lines());
+        assert!(
+            server
+                .lines()
+                .iter()
+                .any(|line| line.ends_with("left the mesh")),
+            "{program}: {:?}",
+            server.lines()
+        );
     }
 }

@@ -22,7 +22,11 @@ fn uuids(servers: &[Server]) -> Vec<&str> {
 
 fn nobody_was_removed(servers: &[Server]) {
     for server in servers {
-        let removals = [server.lines_with("Deleted server"), server.lines_with("missed probe")].concat();
+        let removals = [
+            server.lines_with("Deleted server"),
+            server.lines_with("missed probe"),
+        ]
+        .concat();
         assert!(removals.is_empty(), "{removals:?}");
         assert!(server.is_running());
     }
@@ -31,7 +35,10 @@ fn nobody_was_removed(servers: &[Server]) {
 /// What is registered now, by a fresh look at etcd.
 fn registered(etcd: &Etcd) -> Vec<String> {
     let keys = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/mesh/servers/"]);
-    let mut uuids: Vec<_> = keys.split_whitespace().map(|key| key.replace("/mesh/servers/", "")).collect();
+    let mut uuids: Vec<_> = keys
+        .split_whitespace()
+        .map(|key| key.replace("/mesh/servers/", ""))
+        .collect();
     uuids.sort();
     uuids
 }
@@ -45,29 +52,46 @@ fn a_half_minute_etcd_outage_fails_no_call() {
     etcd.stop();
     for server in &servers {
         let (line, _) = server.wait_for_line(|line| line.contains("etcd is in doubt"), SOON);
-        assert!(line.contains(&etcd.endpoint()), "it says which etcd, and what is wrong with it: {line}");
+        assert!(
+            line.contains(&etcd.endpoint()),
+            "it says which etcd, and what is wrong with it: {line}"
+        );
     }
     thread::sleep(Duration::from_secs(18));
     let start = Instant::now();
     etcd.restart();
     let again = Mesh::new(&etcd, "/mesh", &[]);
     again.await_published_within(&uuids(&servers), BACK);
-    println!("all are listed again {:.1?} after etcd is back", start.elapsed());
+    println!(
+        "all are listed again {:.1?} after etcd is back",
+        start.elapsed()
+    );
     for server in &servers {
-        server.wait_for_line(|line| line.contains("etcd is back") || line.contains("rejoined as"), BACK);
+        server.wait_for_line(
+            |line| line.contains("etcd is back") || line.contains("rejoined as"),
+            BACK,
+        );
     }
     let newcomer = again.start("printf");
     again.await_published(&[&newcomer.uuid]);
     let client = calls.client().clone();
     eventually("the client hears of the newcomer", BACK, || {
-        client.reachable().iter().any(|server| server.instances == 4).then_some(())
+        client
+            .reachable()
+            .iter()
+            .any(|server| server.instances == 4)
+            .then_some(())
     });
     calls.all_went_well(300);
     nobody_was_removed(&servers);
     let mut expected = uuids(&servers);
     expected.push(&newcomer.uuid);
     expected.sort_unstable();
-    assert_eq!(registered(&etcd), expected, "the same servers as before, and the newcomer");
+    assert_eq!(
+        registered(&etcd),
+        expected,
+        "the same servers as before, and the newcomer"
+    );
 }
 
 #[test]
@@ -80,20 +104,29 @@ fn servers_leave_and_clients_give_up_during_an_etcd_outage() {
     let start = Instant::now();
     early.terminate();
     let status = early.wait(SOON);
-    println!("a leader leaves within {:.1?} while etcd is just gone", start.elapsed());
+    println!(
+        "a leader leaves within {:.1?} while etcd is just gone",
+        start.elapsed()
+    );
     assert!(status.success(), "{:?}", early.lines());
     let late = servers.remove(0);
     late.wait_for_line(|line| line.contains("etcd is in doubt"), SOON);
     let start = Instant::now();
     late.interrupt();
     let status = late.wait(SOON);
-    println!("a server leaves within {:.1?} while etcd is gone for long", start.elapsed());
+    println!(
+        "a server leaves within {:.1?} while etcd is gone for long",
+        start.elapsed()
+    );
     assert!(status.success(), "{:?}", late.lines());
 
     let start = Instant::now();
     let error = block_on(Client::connect(mesh.options())).expect_err("there is no etcd");
     assert_eq!(error.kind(), ErrorKind::EtcdUnreachable);
-    assert!(error.to_string().contains(&etcd.address().to_string()), "{error}");
+    assert!(
+        error.to_string().contains(&etcd.address().to_string()),
+        "{error}"
+    );
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
@@ -162,8 +195,11 @@ fn etcds_leader_moves() {
 /// Makes etcd forget all but its present.
 fn compact(etcd: &Etcd) {
     let revision = etcd.etcdctl(&["get", "x", "--write-out=fields"]);
-    let revision =
-        revision.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).expect("a revision").to_owned();
+    let revision = revision
+        .lines()
+        .find_map(|line| line.strip_prefix("\"Revision\" : "))
+        .expect("a revision")
+        .to_owned();
     etcd.etcdctl(&["compact", "--physical", &revision]);
 }
 
@@ -186,16 +222,26 @@ fn a_compaction_during_an_outage_is_reconciled() {
     compact(&etcd);
     between.pass();
     mesh.await_published(&[&leader.uuid, &newcomer.uuid]);
-    assert_eq!(mesh.leading().expect("a leader").1, leader.uuid, "a cut shorter than the lease costs no lead");
+    assert_eq!(
+        mesh.leading().expect("a leader").1,
+        leader.uuid,
+        "a cut shorter than the lease costs no lead"
+    );
     let words = format!("Deleted server {} because it killed itself", leaves.uuid);
     leader.wait_for_line(|line| line.contains(&words), SOON);
     let client = calls.client().clone();
-    eventually("the client knows of the newcomer, and not of who left", SOON, || {
-        let reachable = client.reachable();
-        let both = reachable.iter().any(|server| server.server == "printf" && server.instances == 2);
-        let target = format!("{}.printf", newcomer.uuid);
-        (both && block_on(client.call(target, "hello").into_future()).is_ok()).then_some(())
-    });
+    eventually(
+        "the client knows of the newcomer, and not of who left",
+        SOON,
+        || {
+            let reachable = client.reachable();
+            let both = reachable
+                .iter()
+                .any(|server| server.server == "printf" && server.instances == 2);
+            let target = format!("{}.printf", newcomer.uuid);
+            (both && block_on(client.call(target, "hello").into_future()).is_ok()).then_some(())
+        },
+    );
     calls.all_went_well(10);
 }
 

@@ -17,14 +17,20 @@ const WHEN: [&str; 2] = ["2016-02-16T11:28:59.088608", "2016-02-16T15:59:01.0000
 /// The code blocks of this language.
 fn blocks(language: &str) -> Vec<String> {
     let open = format!("```{language}\n");
-    let blocks: Vec<_> =
-        DOCUMENT.split(&open).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect();
+    let blocks: Vec<_> = DOCUMENT
+        .split(&open)
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap().to_owned())
+        .collect();
     assert!(!blocks.is_empty(), "the document has blocks of {language}");
     blocks
 }
 
 fn printf(etcd: &Etcd) -> InProcess {
-    InProcess::start(Server::new("printf").function("printf", echo), settings(etcd))
+    InProcess::start(
+        Server::new("printf").function("printf", echo),
+        settings(etcd),
+    )
 }
 
 /// The frames of lines that begin with `mark`, taken off the front.
@@ -49,10 +55,16 @@ fn every_documented_exchange_holds() {
         let mut lines = block.lines().peekable();
         while lines.peek().is_some() {
             let (said, expected) = (frames(&mut lines, ">"), frames(&mut lines, "<"));
-            assert!(!said.is_empty() && !expected.is_empty(), "a line that is neither said nor heard: {block}");
+            assert!(
+                !said.is_empty() && !expected.is_empty(),
+                "a line that is neither said nor heard: {block}"
+            );
             stranger.say(said);
             let heard = stranger.recv();
-            let heard: Vec<_> = heard.iter().map(|frame| std::str::from_utf8(frame).unwrap()).collect();
+            let heard: Vec<_> = heard
+                .iter()
+                .map(|frame| std::str::from_utf8(frame).unwrap())
+                .collect();
             assert_eq!(heard, expected);
             exchanges += 1;
         }
@@ -65,23 +77,45 @@ fn etcd_contents_match_the_document() {
     let etcd = Etcd::start();
     let mut server = printf(&etcd);
     let uuid = server.peer.uuid().to_string();
-    let port = server.peer.endpoint().rsplit(':').next().unwrap().to_owned();
+    let port = server
+        .peer
+        .endpoint()
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .to_owned();
     let pid = std::process::id().to_string();
     let read = |key: &str| {
         let value = eventually("it lies in etcd", SOON, || {
-            Some(etcd.etcdctl(&["get", "--print-value-only", key])).filter(|value| !value.is_empty())
+            Some(etcd.etcdctl(&["get", "--print-value-only", key]))
+                .filter(|value| !value.is_empty())
         });
         value.trim_end().to_owned()
     };
     let shown = |block: &str, value: &str| {
         let json: Value = serde_json::from_str(value).expect(value);
         let when = json["when"].as_str().unwrap_or_default();
-        let text = block.replace(PORT, "{port}").replace(PID, "{pid}").replace(UUID, "{uuid}");
-        let text = WHEN.iter().fold(text, |text, shown| text.replace(shown, "{when}"));
-        let filled = [("{port}", port.as_str()), ("{pid}", &pid), ("{uuid}", &uuid), ("{when}", when)];
-        filled.iter().fold(text, |text, (place, value)| text.replace(place, value)).trim_end().to_owned()
+        let text = block
+            .replace(PORT, "{port}")
+            .replace(PID, "{pid}")
+            .replace(UUID, "{uuid}");
+        let text = WHEN
+            .iter()
+            .fold(text, |text, shown| text.replace(shown, "{when}"));
+        let filled = [
+            ("{port}", port.as_str()),
+            ("{pid}", &pid),
+            ("{uuid}", &uuid),
+            ("{when}", when),
+        ];
+        filled
+            .iter()
+            .fold(text, |text, (place, value)| text.replace(place, value))
+            .trim_end()
+            .to_owned()
     };
-    let [record, instance, departure] = <[String; 3]>::try_from(blocks("json")).expect("three values");
+    let [record, instance, departure] =
+        <[String; 3]>::try_from(blocks("json")).expect("three values");
     let value = read(&format!("/servers/{uuid}"));
     assert_eq!(value, shown(&record, &value));
     let value = read(&format!("/pipelines/printf/{uuid}"));

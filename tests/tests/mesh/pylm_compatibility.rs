@@ -6,7 +6,15 @@ use crate::in_process::{SOON, call, client, settings};
 use palm_peer::flags;
 use palm_tests::{Etcd, Mark, Process, eventually, example, free_port};
 
-const FUNCTIONS: [&str; 7] = ["printf", "_ping", "_log_query", "get", "set", "append", "delete"];
+const FUNCTIONS: [&str; 7] = [
+    "printf",
+    "_ping",
+    "_log_query",
+    "get",
+    "set",
+    "append",
+    "delete",
+];
 
 /// The `printf` server of pylm's guide, a process of its own.
 struct Printf {
@@ -23,13 +31,31 @@ impl Printf {
     fn start_with(etcd: &Etcd, flags: &[&str]) -> Self {
         let port = free_port();
         let process = Process::builder(example("printf"))
-            .args(["run", "--etcd", &etcd.endpoint(), "--port", &port.to_string()])
+            .args([
+                "run",
+                "--etcd",
+                &etcd.endpoint(),
+                "--port",
+                &port.to_string(),
+            ])
             .args(["--probe-period", "1", "--probe-timeout", "0.5"])
             .args(flags)
             .start();
-        let (line, _) = process.wait_for_line(|line| line.contains("server printf joined as "), SOON);
-        let uuid = line.split(" joined as ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
-        Self { process, uuid, port }
+        let (line, _) =
+            process.wait_for_line(|line| line.contains("server printf joined as "), SOON);
+        let uuid = line
+            .split(" joined as ")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .to_owned();
+        Self {
+            process,
+            uuid,
+            port,
+        }
     }
 
     fn says(&self, line: &str) {
@@ -37,7 +63,8 @@ impl Printf {
     }
 
     fn says_after(&self, mark: Mark, line: &str) {
-        self.process.wait_for_line_after(mark, |said| said == line, SOON);
+        self.process
+            .wait_for_line_after(mark, |said| said == line, SOON);
     }
 
     fn configured(&self, other: &Self) {
@@ -45,40 +72,71 @@ impl Printf {
     }
 
     fn deleted(&self, other: &Self, reason: &str) {
-        self.says(&format!("INFO:registry:Deleted server {} because {reason}", other.uuid));
+        self.says(&format!(
+            "INFO:registry:Deleted server {} because {reason}",
+            other.uuid
+        ));
     }
 
     /// The lines of registry and pipeliner of the next whole round, with its list of servers.
     fn next_round(&self) -> Vec<String> {
         let mark = self.process.mark();
         let before = self.process.lines().len();
-        let starts = |line: &str| is_of_duty(line) && (line.contains(":Found ") || line.contains(":No servers found"));
+        let starts = |line: &str| {
+            is_of_duty(line) && (line.contains(":Found ") || line.contains(":No servers found"))
+        };
         self.process.wait_for_line_after(mark, starts, SOON);
-        let first = before + self.process.lines()[before..].iter().position(|line| starts(line)).unwrap();
+        let first = before
+            + self.process.lines()[before..]
+                .iter()
+                .position(|line| starts(line))
+                .unwrap();
         eventually("the round and its list are over", SOON, || {
-            let lines: Vec<_> = self.process.lines()[first..].iter().filter(|line| is_of_duty(line)).cloned().collect();
-            let end = lines.iter().position(|line| line == "INFO:pipeliner:***************************")?;
+            let lines: Vec<_> = self.process.lines()[first..]
+                .iter()
+                .filter(|line| is_of_duty(line))
+                .cloned()
+                .collect();
+            let end = lines
+                .iter()
+                .position(|line| line == "INFO:pipeliner:***************************")?;
             Some(lines[..=end].to_vec())
         })
     }
 }
 
 fn is_of_duty(line: &str) -> bool {
-    line.split(':').nth(1).is_some_and(|target| target == "registry" || target == "pipeliner")
+    line.split(':')
+        .nth(1)
+        .is_some_and(|target| target == "registry" || target == "pipeliner")
 }
 
 fn listed(server: &Printf) -> String {
     let functions: Vec<_> = FUNCTIONS.iter().map(|name| format!("'{name}'")).collect();
     let functions = functions.join(", ");
-    format!("INFO:pipeliner:{}: Server printf of type registered, implements [{functions}]", server.uuid)
+    format!(
+        "INFO:pipeliner:{}: Server printf of type registered, implements [{functions}]",
+        server.uuid
+    )
 }
 
 /// The letters of a digest that the registry logged of this server.
 fn digest<'a>(line: &'a str, server: &Printf) -> Vec<&'a str> {
     let head = format!("INFO:registry:{}/printf/registered : b'", server.uuid);
-    let digest = line.strip_prefix(&head).and_then(|rest| rest.strip_suffix('\'')).expect(line);
-    let letters: Vec<_> = digest.split(',').filter(|letter| !letter.is_empty()).collect();
-    assert!(letters.iter().all(|letter| ["D", "I", "W"].contains(letter)), "{line}");
+    let digest = line
+        .strip_prefix(&head)
+        .and_then(|rest| rest.strip_suffix('\''))
+        .expect(line);
+    let letters: Vec<_> = digest
+        .split(',')
+        .filter(|letter| !letter.is_empty())
+        .collect();
+    assert!(
+        letters
+            .iter()
+            .all(|letter| ["D", "I", "W"].contains(letter)),
+        "{line}"
+    );
     letters
 }
 
@@ -91,15 +149,25 @@ fn a_server_is_configured_logged_and_stored_as_in_pylm() {
     let keys = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]);
     assert_eq!(keys.trim(), format!("/servers/{}", server.uuid));
     let record = etcd.etcdctl(&["get", "--print-value-only", keys.trim()]);
-    let when = record.split(r#""when": ""#).nth(1).unwrap().split('"').next().unwrap();
-    let pattern: String = when.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    let when = record
+        .split(r#""when": ""#)
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let pattern: String = when
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '9' } else { c })
+        .collect();
     assert_eq!(pattern, "9999-99-99T99:99:99.999999");
     let functions = FUNCTIONS.map(|name| format!("\"{name}\"")).join(", ");
     let (pid, port, uuid) = (server.process.pid(), server.port, &server.uuid);
-    let guide =
-        format!(r#"{{"host": "127.0.0.1", "pid": {pid}, "when": "{when}", "leader": "{uuid}", "server": "printf", "#)
-            + &format!(r#""ports": [{port}], "kind": "registered", "functions": [{functions}], "uuid": "{uuid}", "#)
-            + "\"configured\": true}\n";
+    let guide = format!(
+        r#"{{"host": "127.0.0.1", "pid": {pid}, "when": "{when}", "leader": "{uuid}", "server": "printf", "#
+    ) + &format!(
+        r#""ports": [{port}], "kind": "registered", "functions": [{functions}], "uuid": "{uuid}", "#
+    ) + "\"configured\": true}\n";
     assert_eq!(record, guide);
 
     server.next_round();
@@ -109,15 +177,33 @@ fn a_server_is_configured_logged_and_stored_as_in_pylm() {
         server.says(&format!("INFO:printf:{words}"));
     }
     let round = server.next_round();
-    let [found, remaining, answer, dead, left, open, list, close] = &round[..] else { panic!("{round:#?}") };
+    let [found, remaining, answer, dead, left, open, list, close] = &round[..] else {
+        panic!("{round:#?}")
+    };
     assert_eq!(found, "INFO:registry:Found 1 servers, probing all of them");
     assert_eq!(remaining, "INFO:registry:1 servers remaining");
-    assert_eq!(digest(answer, &server).iter().filter(|letter| **letter == "I").count(), 2, "{answer}");
-    assert_eq!((dead.as_str(), left.as_str()), ("INFO:registry:0 dead servers", "INFO:registry:1 servers remaining"));
+    assert_eq!(
+        digest(answer, &server)
+            .iter()
+            .filter(|letter| **letter == "I")
+            .count(),
+        2,
+        "{answer}"
+    );
+    assert_eq!(
+        (dead.as_str(), left.as_str()),
+        (
+            "INFO:registry:0 dead servers",
+            "INFO:registry:1 servers remaining"
+        )
+    );
     assert_eq!(open, "INFO:pipeliner:***** List of servers *****");
     assert_eq!(*list, listed(&server));
     assert_eq!(close, "INFO:pipeliner:***************************");
-    assert!(digest(&server.next_round()[2], &server).is_empty(), "each line is told once");
+    assert!(
+        digest(&server.next_round()[2], &server).is_empty(),
+        "each line is told once"
+    );
 }
 
 #[test]
@@ -130,10 +216,17 @@ fn a_server_that_ends_is_logged_with_pylms_line() {
     leader.configured(&leaves);
     leader.configured(&dies);
     let round = leader.next_round();
-    assert_eq!(round[0], "INFO:registry:Found 3 servers, probing all of them", "{round:#?}");
+    assert_eq!(
+        round[0], "INFO:registry:Found 3 servers, probing all of them",
+        "{round:#?}"
+    );
     for server in [&leader, &leaves, &dies] {
         assert!(round.contains(&listed(server)), "{round:#?}");
-        assert!(round.iter().any(|line| line.contains(&format!("{}/printf/registered : b'", server.uuid))));
+        assert!(
+            round
+                .iter()
+                .any(|line| line.contains(&format!("{}/printf/registered : b'", server.uuid)))
+        );
     }
 
     leaves.process.terminate();
@@ -142,14 +235,23 @@ fn a_server_that_ends_is_logged_with_pylms_line() {
     dies.process.kill();
     leader.deleted(&dies, "its process is gone");
     let round = leader.next_round();
-    assert_eq!(round[0], "INFO:registry:Found 1 servers, probing all of them", "{round:#?}");
-    assert!(!round.contains(&listed(&leaves)) && !round.contains(&listed(&dies)), "{round:#?}");
+    assert_eq!(
+        round[0], "INFO:registry:Found 1 servers, probing all of them",
+        "{round:#?}"
+    );
+    assert!(
+        !round.contains(&listed(&leaves)) && !round.contains(&listed(&dies)),
+        "{round:#?}"
+    );
 
     // The last one, which leads, says it of itself.
     leader.process.terminate();
     assert!(leader.process.wait(SOON).success());
     leader.deleted(&leader, "it killed itself");
-    assert_eq!(etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]), "");
+    assert_eq!(
+        etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]),
+        ""
+    );
 }
 
 #[test]
@@ -164,13 +266,26 @@ fn a_successor_continues_the_leaders_work() {
     first.process.terminate();
     assert!(first.process.wait(SOON).success());
     let round = second.next_round();
-    assert_eq!(round[0], "INFO:registry:Found 2 servers, probing all of them", "{round:#?}");
+    assert_eq!(
+        round[0], "INFO:registry:Found 2 servers, probing all of them",
+        "{round:#?}"
+    );
     second.process.kill();
     third.deleted(&second, "its process is gone");
     let round = third.next_round();
-    assert_eq!(round[0], "INFO:registry:Found 1 servers, probing all of them", "{round:#?}");
-    let record = etcd.etcdctl(&["get", "--print-value-only", &format!("/servers/{}", third.uuid)]);
-    assert!(record.contains(&format!(r#""leader": "{}""#, third.uuid)), "{record}");
+    assert_eq!(
+        round[0], "INFO:registry:Found 1 servers, probing all of them",
+        "{round:#?}"
+    );
+    let record = etcd.etcdctl(&[
+        "get",
+        "--print-value-only",
+        &format!("/servers/{}", third.uuid),
+    ]);
+    assert!(
+        record.contains(&format!(r#""leader": "{}""#, third.uuid)),
+        "{record}"
+    );
 }
 
 #[test]
@@ -183,12 +298,24 @@ fn a_server_cleared_by_hand_stays_out() {
     // The leader looks when the lease of the server is gone as well, and must not take it for expired.
     leader.process.freeze();
     etcd.etcdctl(&["del", &format!("/servers/{}", cleared.uuid)]);
-    cleared.process.wait_for_line(|line| line.ends_with("stays out until it is started anew"), SOON);
+    cleared.process.wait_for_line(
+        |line| line.ends_with("stays out until it is started anew"),
+        SOON,
+    );
     leader.process.thaw();
     leader.deleted(&cleared, "an administrator removed it");
-    assert_eq!(cleared.process.wait(SOON).code(), Some(i32::from(flags::EVICTED)));
-    let words = format!("server {} was removed from the mesh by an administrator", cleared.uuid);
-    cleared.process.wait_for_line(|line| line.starts_with("ERROR:") && line.ends_with(&words), SOON);
+    assert_eq!(
+        cleared.process.wait(SOON).code(),
+        Some(i32::from(flags::EVICTED))
+    );
+    let words = format!(
+        "server {} was removed from the mesh by an administrator",
+        cleared.uuid
+    );
+    cleared.process.wait_for_line(
+        |line| line.starts_with("ERROR:") && line.ends_with(&words),
+        SOON,
+    );
     let mark = leader.process.mark();
     leader.says_after(mark, "INFO:registry:Found 1 servers, probing all of them");
 
@@ -197,9 +324,15 @@ fn a_server_cleared_by_hand_stays_out() {
     leader.configured(&other);
     etcd.etcdctl(&["del", "--prefix", "/servers/"]);
     for server in [&leader, &other] {
-        assert_eq!(server.process.wait(SOON).code(), Some(i32::from(flags::EVICTED)));
+        assert_eq!(
+            server.process.wait(SOON).code(),
+            Some(i32::from(flags::EVICTED))
+        );
     }
-    assert_eq!(etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]), "");
+    assert_eq!(
+        etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]),
+        ""
+    );
 }
 
 #[test]
@@ -210,7 +343,9 @@ fn a_server_not_at_its_endpoint_is_not_published() {
     let (uuid, port) = (&server.uuid, server.port);
     let at = format!("tcp://127.0.0.9:{port}");
     let words = format!("it does not answer at {at}: connection refused");
-    server.says(&format!("WARNING:registry:Server {uuid} stays unconfigured: {words}"));
+    server.says(&format!(
+        "WARNING:registry:Server {uuid} stays unconfigured: {words}"
+    ));
     let round = server.next_round();
     let tail = [
         "CRITICAL:pipeliner:You have no server running",

@@ -27,7 +27,10 @@ async fn slow(message: Message) -> Result<Bytes, FunctionError> {
 
 fn zoo(settings: Config) -> InProcess {
     let fails = async |_| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
-    let server = Server::new("zoo").function("echo", echo).function("fails", fails).function("slow", slow);
+    let server = Server::new("zoo")
+        .function("echo", echo)
+        .function("fails", fails)
+        .function("slow", slow);
     InProcess::start(server, settings)
 }
 
@@ -35,13 +38,17 @@ fn checks(python: &PathBuf, check: &str, server: &InProcess) -> ProcessBuilder {
     let uuid = server.peer.uuid().to_string();
     let args = [
         "-B",
-        in_repository("tests/tests/mesh/python/checks.py").to_str().unwrap(),
+        in_repository("tests/tests/mesh/python/checks.py")
+            .to_str()
+            .unwrap(),
         check,
         server.peer.endpoint(),
         &uuid,
     ]
     .map(ToOwned::to_owned);
-    Process::builder(python).args(args).env("PYTHONPATH", in_repository("examples/python"))
+    Process::builder(python)
+        .args(args)
+        .env("PYTHONPATH", in_repository("examples/python"))
 }
 
 fn passes(check: &str) {
@@ -93,7 +100,9 @@ fn a_libzmq_connection_survives_a_server_restart() {
     server.leave();
     server.ended().unwrap();
     // The socket closes in the background.
-    eventually("the port is free", SOON, || TcpListener::bind(("127.0.0.1", settings.port)).ok());
+    eventually("the port is free", SOON, || {
+        TcpListener::bind(("127.0.0.1", settings.port)).ok()
+    });
     let _server = zoo(settings);
     assert!(process.wait(PATIENCE).success(), "returns in checks.py");
 }
@@ -114,22 +123,40 @@ fn the_example_finds_servers_through_etcd_and_calls_them() {
         ([&endpoint[..], &[]].concat(), "zoo.echo"),
         ([&endpoint[..], &["--req"]].concat(), "zoo.echo"),
     ] {
-        let called = example(&python, &etcd, &[&how[..], &[target, "Hello, world"]].concat());
+        let called = example(
+            &python,
+            &etcd,
+            &[&how[..], &[target, "Hello, world"]].concat(),
+        );
         assert!(called.wait(SOON).success(), "{how:?}");
         assert_eq!(called.lines(), ["Hello, world"], "{how:?}");
     }
     for (args, words) in [
-        (["zoo.roar", ""], "no_such_function: zoo.roar: there is echo, fails, slow, _ping"),
+        (
+            ["zoo.roar", ""],
+            "no_such_function: zoo.roar: there is echo, fails, slow, _ping",
+        ),
         (["park.echo", ""], "no_such_server: park: there is zoo"),
         (["zoo.fails", ""], "failed: no such luck"),
-        (["zoo.get", "--cache=k"], "no_such_key: nothing is stored under \"k\""),
+        (
+            ["zoo.get", "--cache=k"],
+            "no_such_key: nothing is stored under \"k\"",
+        ),
         (["zoo.slow", "--timeout=0.2"], "failed: "),
     ] {
         let called = example(&python, &etcd, &[&prefix[..], &args[..]].concat());
         assert_eq!(called.wait(SOON).code(), Some(1), "{args:?}");
-        assert!(called.lines().len() == 1 && called.lines()[0].starts_with(words), "{args:?}: {:?}", called.lines());
+        assert!(
+            called.lines().len() == 1 && called.lines()[0].starts_with(words),
+            "{args:?}: {:?}",
+            called.lines()
+        );
     }
     let called = example(&python, &etcd, &["zoo.echo"]);
     assert_eq!(called.wait(SOON).code(), Some(1));
-    assert_eq!(called.lines(), ["no_such_server: zoo: there is none"], "another prefix is another mesh");
+    assert_eq!(
+        called.lines(),
+        ["no_such_server: zoo: there is none"],
+        "another prefix is another mesh"
+    );
 }

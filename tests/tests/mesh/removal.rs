@@ -34,12 +34,22 @@ async fn echo(message: Message) -> Result<palm_peer::Bytes, FunctionError> {
 
 /// Joins within the test.
 fn join(mesh: &Mesh<'_>) -> Peer {
-    block_on(Server::new("within").function("echo", echo).join(mesh.options())).expect("joins")
+    block_on(
+        Server::new("within")
+            .function("echo", echo)
+            .join(mesh.options()),
+    )
+    .expect("joins")
 }
 
 /// Waits for an event of a peer within the test.
 fn await_event(events: &mut (impl futures::Stream<Item = PeerEvent> + Unpin), wanted: PeerEvent) {
-    let found = block_on(async { events.by_ref().any(|event| future::ready(event == wanted)).await });
+    let found = block_on(async {
+        events
+            .by_ref()
+            .any(|event| future::ready(event == wanted))
+            .await
+    });
     assert!(found, "the peer ended without {wanted:?}");
 }
 
@@ -56,13 +66,20 @@ fn a_server_whose_lease_is_revoked_rejoins_with_its_uuid() {
         etcd.etcdctl(&["lease", "revoke", &format!("{lease:x}")]);
         eventually("the server is back under another lease", SOON, || {
             let state = mesh.state();
-            state.get(&format!("/servers/{}", server.uuid)).filter(|record| record.lease != lease).map(drop)
+            state
+                .get(&format!("/servers/{}", server.uuid))
+                .filter(|record| record.lease != lease)
+                .map(drop)
         });
         mesh.await_published(&uuids);
         report("back after a revoked lease", start.elapsed());
         assert!(server.is_running());
     }
-    assert_eq!(mesh.leading().expect("a leader").1, servers[0].uuid, "the lead went once round");
+    assert_eq!(
+        mesh.leading().expect("a leader").1,
+        servers[0].uuid,
+        "the lead went once round"
+    );
 }
 
 #[test]
@@ -74,30 +91,65 @@ fn a_removed_server_stays_out_and_exits_with_77() {
     let by_command = |uuid: &str| mesh.remove(uuid);
     // Followers first, then the leader.
     #[allow(clippy::type_complexity)]
-    let cases: [(usize, &dyn Fn(&str)); 4] = [(4, &by_command), (3, &by_hand), (0, &by_command), (1, &by_hand)];
+    let cases: [(usize, &dyn Fn(&str)); 4] = [
+        (4, &by_command),
+        (3, &by_hand),
+        (0, &by_command),
+        (1, &by_hand),
+    ];
     for (which, remove) in cases {
         let server = &servers[which];
         remove(&server.uuid);
-        assert_eq!(server.wait(SOON).code(), Some(EVICTED), "{:?}", server.lines());
-        server.wait_for_line(|line| line.contains("was removed from the mesh by an administrator"), SOON);
+        assert_eq!(
+            server.wait(SOON).code(),
+            Some(EVICTED),
+            "{:?}",
+            server.lines()
+        );
+        server.wait_for_line(
+            |line| line.contains("was removed from the mesh by an administrator"),
+            SOON,
+        );
         assert!(!mesh.is_registered(&server.uuid));
         if which > 2 {
-            let words = format!("Deleted server {} because an administrator removed it", server.uuid);
+            let words = format!(
+                "Deleted server {} because an administrator removed it",
+                server.uuid
+            );
             servers[0].wait_for_line(|line| line.ends_with(&words), SOON);
         }
     }
     mesh.await_lead(&servers[2].uuid, SOON);
     mesh.await_published(&[&servers[2].uuid]);
     let state = mesh.state();
-    let left: Vec<_> = state.keys().filter(|key| key.starts_with("/servers/")).collect();
-    assert_eq!(left, [&format!("/servers/{}", servers[2].uuid)], "only the last is left");
+    let left: Vec<_> = state
+        .keys()
+        .filter(|key| key.starts_with("/servers/"))
+        .collect();
+    assert_eq!(
+        left,
+        [&format!("/servers/{}", servers[2].uuid)],
+        "only the last is left"
+    );
     eventually("clients are told of no removed server", SOON, || {
         let state = mesh.state();
-        let pipelines = state.iter().filter(|(key, _)| key.starts_with("/pipelines/"));
-        let told: String = pipelines.map(|(_, pipeline)| pipeline.value.as_str()).collect();
-        servers.iter().all(|server| told.contains(&server.uuid) == (server.uuid == servers[2].uuid)).then_some(())
+        let pipelines = state
+            .iter()
+            .filter(|(key, _)| key.starts_with("/pipelines/"));
+        let told: String = pipelines
+            .map(|(_, pipeline)| pipeline.value.as_str())
+            .collect();
+        servers
+            .iter()
+            .all(|server| told.contains(&server.uuid) == (server.uuid == servers[2].uuid))
+            .then_some(())
     });
-    let words = |server: &common::Server| format!("Deleted server {} because an administrator removed it", server.uuid);
+    let words = |server: &common::Server| {
+        format!(
+            "Deleted server {} because an administrator removed it",
+            server.uuid
+        )
+    };
     for removed in [&servers[4], &servers[3]] {
         servers[0].wait_for_the_one_line_with(&words(removed));
     }
@@ -125,7 +177,10 @@ fn a_removed_peer_ends_with_evicted() {
         });
         await_event(&mut events, PeerEvent::Evicted);
         let state = peer.state();
-        assert!(state.evicted && !state.attached && !state.leading && !state.configured, "{state:?}");
+        assert!(
+            state.evicted && !state.attached && !state.leading && !state.configured,
+            "{state:?}"
+        );
         let again = block_on(peer.serve(future::pending::<()>())).expect_err("it has left");
         assert_eq!(again.kind(), ErrorKind::AlreadyServing);
         eventually("no trace of it is left", SOON, || {
@@ -146,7 +201,8 @@ fn a_reset_brings_all_back_at_once_with_their_uuids() {
         let start = Instant::now();
         let mark = mesh.history().mark();
         mesh.reset();
-        mesh.history().await_event(mark, |event| event.key == "/reset", SOON);
+        mesh.history()
+            .await_event(mark, |event| event.key == "/reset", SOON);
         mesh.await_published(&uuids);
         report("all are back after a reset", start.elapsed());
     }
@@ -168,19 +224,44 @@ fn a_server_removed_for_a_blocked_executor_rejoins() {
         thread::scope(|scope| {
             let calling = scope.spawn(|| block_on(call.into_future()));
             let record = format!("/servers/{}", server.uuid);
-            mesh.history().await_event(mark, |event| event.key == record && event.deleted, SOON);
-            assert!(start.elapsed() < Duration::from_secs(9), "removed only once it was awake");
-            server.wait_for_line(|line| line.contains("executor of the functions has been blocked"), SOON);
-            server.wait_for_line(|line| line.contains("because it did not answer; it rejoins"), SOON);
-            assert_eq!(calling.join().expect("no panic").expect("an answer in the end"), "awake");
+            mesh.history()
+                .await_event(mark, |event| event.key == record && event.deleted, SOON);
+            assert!(
+                start.elapsed() < Duration::from_secs(9),
+                "removed only once it was awake"
+            );
+            server.wait_for_line(
+                |line| line.contains("executor of the functions has been blocked"),
+                SOON,
+            );
+            server.wait_for_line(
+                |line| line.contains("because it did not answer; it rejoins"),
+                SOON,
+            );
+            assert_eq!(
+                calling
+                    .join()
+                    .expect("no panic")
+                    .expect("an answer in the end"),
+                "awake"
+            );
         });
         mesh.await_published(&[&servers[0].uuid, &servers[1].uuid]);
         let words = format!("Deleted server {} because it does not answer", server.uuid);
         servers[0].wait_for_the_one_line_with(&words);
         let deleted = servers[0].lines_with("Deleted server").len();
-        assert_eq!(deleted, before + 1, "whoever is blocked is removed, and nobody else: {:?}", servers[0].lines());
+        assert_eq!(
+            deleted,
+            before + 1,
+            "whoever is blocked is removed, and nobody else: {:?}",
+            servers[0].lines()
+        );
     }
-    assert_eq!(mesh.leading().expect("a leader").1, servers[0].uuid, "a mute leader keeps its lease, and so the lead");
+    assert_eq!(
+        mesh.leading().expect("a leader").1,
+        servers[0].uuid,
+        "a mute leader keeps its lease, and so the lead"
+    );
 }
 
 #[test]
@@ -196,10 +277,15 @@ fn a_leader_whose_key_is_deleted_hands_over() {
         mesh.await_lead(uuids[(round + 1) % 3], SOON);
         mesh.await_published(&uuids);
         eventually("the deposed leader stands again", SOON, || {
-            mesh.state().values().any(|event| event.key == key && event.value == leader).then_some(())
+            mesh.state()
+                .values()
+                .any(|event| event.key == key && event.value == leader)
+                .then_some(())
         });
     }
-    let deleted = servers.iter().flat_map(|server| server.lines_with("Deleted server"));
+    let deleted = servers
+        .iter()
+        .flat_map(|server| server.lines_with("Deleted server"));
     assert_eq!(deleted.count(), 0, "no server was removed");
 }
 
@@ -212,7 +298,8 @@ fn a_lone_leader_whose_key_is_deleted_leads_again() {
     let mark = mesh.history().mark();
     let (key, _) = mesh.leading().expect("a leader");
     etcd.etcdctl(&["del", &mesh.key(&key)]);
-    mesh.history().await_event(mark, |event| event.key == key && !event.deleted, SOON);
+    mesh.history()
+        .await_event(mark, |event| event.key == key && !event.deleted, SOON);
     let newcomer = mesh.start("printf");
     mesh.await_published(&[&server.uuid, &newcomer.uuid]);
 }
@@ -227,11 +314,18 @@ fn a_process_found_gone_is_logged_once() {
         let mark = mesh.history().mark();
         servers[killed].kill();
         let record = format!("/servers/{}", servers[killed].uuid);
-        mesh.history().await_event(mark, |event| event.key == record && event.deleted, SOON);
+        mesh.history()
+            .await_event(mark, |event| event.key == record && event.deleted, SOON);
         mesh.await_lead(&servers[next].uuid, SOON);
-        let words = format!("Deleted server {} because its process is gone", servers[killed].uuid);
+        let words = format!(
+            "Deleted server {} because its process is gone",
+            servers[killed].uuid
+        );
         servers[next].wait_for_line(|line| line.ends_with(&words), SOON);
-        let said: usize = servers.iter().map(|server| server.lines_with(&words).len()).sum();
+        let said: usize = servers
+            .iter()
+            .map(|server| server.lines_with(&words).len())
+            .sum();
         assert_eq!(said, 1, "{words}");
     }
 }

@@ -18,10 +18,17 @@ const TOKENS_LIVE: u64 = 1;
 
 /// The code blocks of this language in the section on roles.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let section = DOCUMENT.split_once("## Roles in etcd\n").expect("the section").1;
+    let section = DOCUMENT
+        .split_once("## Roles in etcd\n")
+        .expect("the section")
+        .1;
     let section = section.split("\n## ").next().expect("its text");
     let open = format!("```{language}\n");
-    section.split(&open).skip(1).map(|rest| rest.split("```").next().expect("its end")).collect()
+    section
+        .split(&open)
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("its end"))
+        .collect()
 }
 
 /// An etcd whose users and roles were made by the commands of the document.
@@ -39,23 +46,36 @@ impl Guarded {
             prefix,
             passwords: tempfile::tempdir().expect("a folder"),
         };
-        let [roles, users, _] = blocks("sh")[..] else { panic!("the document has roles, users, and their use") };
+        let [roles, users, _] = blocks("sh")[..] else {
+            panic!("the document has roles, users, and their use")
+        };
         for commands in [roles, users] {
             let done = guarded.shell(commands);
-            assert!(done.status.success(), "{commands}\n{}", String::from_utf8_lossy(&done.stderr));
+            assert!(
+                done.status.success(),
+                "{commands}\n{}",
+                String::from_utf8_lossy(&done.stderr)
+            );
         }
         guarded
     }
 
     /// With tokens that expire.
     fn briefly(prefix: &'static str) -> Self {
-        Self::start(Etcd::builder().arg(format!("--auth-token-ttl={TOKENS_LIVE}")), prefix)
+        Self::start(
+            Etcd::builder().arg(format!("--auth-token-ttl={TOKENS_LIVE}")),
+            prefix,
+        )
     }
 
     /// Runs commands as they stand in the document, where the passwords are.
     fn shell(&self, commands: &str) -> Output {
         let path = std::env::var("PATH").expect("a PATH");
-        let cli = binary("palm-cli").parent().expect("its folder").display().to_string();
+        let cli = binary("palm-cli")
+            .parent()
+            .expect("its folder")
+            .display()
+            .to_string();
         Command::new("sh")
             .args(["-euc", commands])
             .current_dir(self.passwords.path())
@@ -71,12 +91,15 @@ impl Guarded {
 
     /// What `PALM_USER` is for this user.
     fn user(&self, name: &str) -> String {
-        let password = fs::read_to_string(self.passwords.path().join(format!("{name}.password"))).expect("a password");
+        let password = fs::read_to_string(self.passwords.path().join(format!("{name}.password")))
+            .expect("a password");
         format!("{name}:{}", password.trim())
     }
 
     fn options(&self, name: &str) -> Config {
-        let mut settings = Config::default().etcd(vec![self.etcd.endpoint()]).prefix(self.prefix.into());
+        let mut settings = Config::default()
+            .etcd(vec![self.etcd.endpoint()])
+            .prefix(self.prefix.into());
         settings.set("user", &self.user(name)).expect("a user");
         settings
     }
@@ -102,15 +125,24 @@ impl Guarded {
     #[track_caller]
     fn is_denied(&self, name: &str, args: &[&str]) {
         let (code, said) = self.cli(name, args);
-        let clear = said.contains("permission denied") && said.contains(&format!("asked as {name}"));
-        assert!(code == Some(1) && clear, "{name}: {args:?}: {code:?} {said}");
-        assert!(!said.contains(self.user(name).split_once(':').unwrap().1), "a password is shown: {said}");
+        let clear =
+            said.contains("permission denied") && said.contains(&format!("asked as {name}"));
+        assert!(
+            code == Some(1) && clear,
+            "{name}: {args:?}: {code:?} {said}"
+        );
+        assert!(
+            !said.contains(self.user(name).split_once(':').unwrap().1),
+            "a password is shown: {said}"
+        );
     }
 
     /// A server as a process of its own, as this user; it has joined.
     fn server(&self, mesh: &Mesh, program: &str, user: &str) -> Server {
         let endpoint = self.etcd.endpoint();
-        let program = Process::builder(example(program)).args(["run", "--debug", "--etcd", &endpoint]).args(QUICK);
+        let program = Process::builder(example(program))
+            .args(["run", "--debug", "--etcd", &endpoint])
+            .args(QUICK);
         mesh.start_program(program.env("PALM_USER", self.user(user)))
     }
 
@@ -123,7 +155,11 @@ impl Guarded {
 fn client(options: Config, servers: usize) -> Client {
     let client = block_on(Client::connect(options)).expect("a client");
     eventually("the client sees all servers", SOON, || {
-        let seen: usize = client.reachable().iter().map(|server| server.instances).sum();
+        let seen: usize = client
+            .reachable()
+            .iter()
+            .map(|server| server.instances)
+            .sum();
         (seen == servers).then_some(())
     });
     client
@@ -133,10 +169,26 @@ fn client(options: Config, servers: usize) -> Client {
 fn works_for(client: &Client, time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {
-        assert_eq!(block_on(client.call("text.shout", "hello").timeout(SOON).into_future()).expect("a call"), "HELLO");
+        assert_eq!(
+            block_on(
+                client
+                    .call("text.shout", "hello")
+                    .timeout(SOON)
+                    .into_future()
+            )
+            .expect("a call"),
+            "HELLO"
+        );
         let words = ["one", "two"].into_iter().map(Bytes::from);
-        let results = client.job(["printf.printf", "text.shout"]).run_iter(words).expect("both are there");
-        let ended: Vec<_> = block_on(results.map(|(_, result)| result.expect("a result")).collect());
+        let results = client
+            .job(["printf.printf", "text.shout"])
+            .run_iter(words)
+            .expect("both are there");
+        let ended: Vec<_> = block_on(
+            results
+                .map(|(_, result)| result.expect("a result"))
+                .collect(),
+        );
         assert_eq!(ended, ["ONE", "TWO"]);
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -156,18 +208,30 @@ fn a_mesh_lives(guarded: &Guarded) {
     let second = guarded.server(&mesh, "printf", "palm-server");
     mesh.await_published(&[&second.uuid]);
     eventually("the client sees the new one", SOON, || {
-        client.reachable().iter().any(|server| server.instances == 2).then_some(())
+        client
+            .reachable()
+            .iter()
+            .any(|server| server.instances == 2)
+            .then_some(())
     });
     // Its lease was renewed all the time; killed, it is buried, and another leads.
     leader.kill();
-    eventually("another leads", SOON, || mesh.leading().filter(|(_, leads)| *leads != leader.uuid));
+    eventually("another leads", SOON, || {
+        mesh.leading().filter(|(_, leads)| *leads != leader.uuid)
+    });
     mesh.await_published(&[&text.uuid, &second.uuid]);
     works_for(&client, Duration::from_secs(3));
 
     for user in ["palm-admin", "palm-viewer"] {
-        assert!(guarded.does(user, &["status"]).contains(&text.uuid), "{user}");
+        assert!(
+            guarded.does(user, &["status"]).contains(&text.uuid),
+            "{user}"
+        );
     }
-    assert_eq!(guarded.does("palm-client", &["call", "text.shout", "hello"]), "HELLO");
+    assert_eq!(
+        guarded.does("palm-client", &["call", "text.shout", "hello"]),
+        "HELLO"
+    );
     guarded.does("palm-admin", &["rm", &second.uuid]);
     assert_eq!(second.wait(SOON).code(), Some(77));
     let cleared = guarded.does("palm-admin", &["reset", "--yes"]);
@@ -176,8 +240,16 @@ fn a_mesh_lives(guarded: &Guarded) {
     text.terminate();
     assert!(text.wait(SOON).success());
     for server in [&leader, &text, &second] {
-        assert!(server.lines_with("denied").is_empty(), "{:?}", server.lines_with("denied"));
-        assert!(server.lines_with("in doubt").is_empty(), "{:?}", server.lines_with("in doubt"));
+        assert!(
+            server.lines_with("denied").is_empty(),
+            "{:?}",
+            server.lines_with("denied")
+        );
+        assert!(
+            server.lines_with("in doubt").is_empty(),
+            "{:?}",
+            server.lines_with("in doubt")
+        );
     }
 }
 
@@ -196,13 +268,21 @@ fn a_mesh_without_a_prefix_works_with_documented_roles() {
 fn a_mesh_works_with_signed_tokens() {
     let keys = tempfile::tempdir().expect("a folder");
     let made = Command::new("sh")
-        .args(["-ec", "openssl genrsa -out key 2048 && openssl rsa -in key -pubout -out pub"])
+        .args([
+            "-ec",
+            "openssl genrsa -out key 2048 && openssl rsa -in key -pubout -out pub",
+        ])
         .current_dir(keys.path())
         .output()
         .expect("a shell");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
     let path = keys.path().display();
-    let token = format!("--auth-token=jwt,pub-key={path}/pub,priv-key={path}/key,sign-method=RS256,ttl=2s");
+    let token =
+        format!("--auth-token=jwt,pub-key={path}/pub,priv-key={path}/key,sign-method=RS256,ttl=2s");
     let guarded = Guarded::start(Etcd::builder().arg(token), "/jwt");
     a_mesh_lives(&guarded);
 }
@@ -215,11 +295,18 @@ fn each_role_may_do_what_it_needs_and_nothing_else() {
     for command in refused {
         let done = guarded.shell(command);
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(!done.status.success() && said.contains("permission denied"), "{command}: {said}");
+        assert!(
+            !done.status.success() && said.contains("permission denied"),
+            "{command}: {said}"
+        );
     }
     let use_of_it = blocks("sh")[2];
     let done = guarded.shell(use_of_it);
-    assert_eq!(String::from_utf8_lossy(&done.stdout), "No servers in the mesh\n", "{use_of_it}");
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        "No servers in the mesh\n",
+        "{use_of_it}"
+    );
 
     let mesh = guarded.mesh();
     let server = guarded.server(&mesh, "text", "palm-server");
@@ -249,8 +336,14 @@ fn each_role_may_do_what_it_needs_and_nothing_else() {
     let joining = block_on(palm_peer::Server::new("rogue").join(guarded.options("palm-client")));
     let error = joining.expect_err("a client is no server");
     assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
-    assert!(error.to_string().contains("asked as palm-client"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(8), "it is told at once");
+    assert!(
+        error.to_string().contains("asked as palm-client"),
+        "{error}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "it is told at once"
+    );
 }
 
 /// Programs have a user before authentication is enabled.
@@ -270,12 +363,24 @@ fn authentication_can_be_enabled_while_a_mesh_runs() {
     works_for(&client, Duration::from_secs(5));
     let third = guarded.server(&mesh, "text", "palm-server");
     eventually("the client sees the new one", SOON, || {
-        client.reachable().iter().any(|server| server.instances == 2).then_some(())
+        client
+            .reachable()
+            .iter()
+            .any(|server| server.instances == 2)
+            .then_some(())
     });
     for server in servers.iter().chain([&third]) {
-        assert!(server.is_running() && server.lines_with("in doubt").is_empty(), "{:?}", server.lines());
+        assert!(
+            server.is_running() && server.lines_with("in doubt").is_empty(),
+            "{:?}",
+            server.lines()
+        );
     }
-    assert!(guarded.does("palm-viewer", &["status"]).contains("3 configured"));
+    assert!(
+        guarded
+            .does("palm-viewer", &["status"])
+            .contains("3 configured")
+    );
 }
 
 #[test]
@@ -285,27 +390,57 @@ fn a_server_that_is_no_candidate_needs_fewer_rights() {
     let mesh = guarded.mesh();
     let text = guarded.server(&mesh, "text", "palm-server");
     mesh.await_published(&[&text.uuid]);
-    let program = in_repository("examples/python/server.py").display().to_string();
-    let args = ["-B", &program, "run", "--debug", "--ttl", "3", "--etcd", &guarded.etcd.endpoint()];
-    let builder = Process::builder(&python).args(args).env("PALM_USER", guarded.user("palm-stage"));
+    let program = in_repository("examples/python/server.py")
+        .display()
+        .to_string();
+    let args = [
+        "-B",
+        &program,
+        "run",
+        "--debug",
+        "--ttl",
+        "3",
+        "--etcd",
+        &guarded.etcd.endpoint(),
+    ];
+    let builder = Process::builder(&python)
+        .args(args)
+        .env("PALM_USER", guarded.user("palm-stage"));
     let stage = mesh.start_program(builder);
     mesh.await_published(&[&stage.uuid]);
     let client = client(guarded.options("palm-client"), 2);
     let until = Instant::now() + Duration::from_secs(6);
     while Instant::now() < until {
-        let results = client.job(["pytext.reverse", "text.shout"]).run_iter(["abc"].into_iter().map(Bytes::from));
-        let ended: Vec<_> = block_on(results.expect("there").map(|(_, result)| result.expect("a result")).collect());
+        let results = client
+            .job(["pytext.reverse", "text.shout"])
+            .run_iter(["abc"].into_iter().map(Bytes::from));
+        let ended: Vec<_> = block_on(
+            results
+                .expect("there")
+                .map(|(_, result)| result.expect("a result"))
+                .collect(),
+        );
         assert_eq!(ended, ["CBA"]);
         std::thread::sleep(Duration::from_millis(100));
     }
     // Its lease is lost, and it comes back as this user.
     let lease = mesh.state()[&format!("/servers/{}", stage.uuid)].lease;
-    guarded.etcd.etcdctl(&["--user", &guarded.user("root"), "lease", "revoke", &format!("{lease:x}")]);
+    guarded.etcd.etcdctl(&[
+        "--user",
+        &guarded.user("root"),
+        "lease",
+        "revoke",
+        &format!("{lease:x}"),
+    ]);
     stage.wait_for_line(|line| line.contains("rejoined as"), SOON);
     mesh.await_published(&[&stage.uuid]);
     stage.terminate();
     assert!(stage.wait(SOON).success(), "{:?}", stage.lines());
-    assert!(stage.lines_with("WARNING:peer:leaving").is_empty(), "{:?}", stage.lines());
+    assert!(
+        stage.lines_with("WARNING:peer:leaving").is_empty(),
+        "{:?}",
+        stage.lines()
+    );
 }
 
 #[test]
@@ -315,16 +450,30 @@ fn a_role_can_be_corrected_while_the_mesh_runs() {
     let leader = guarded.server(&mesh, "printf", "palm-server");
     mesh.await_published(&[&leader.uuid]);
     let root = guarded.user("root");
-    let change = |args: &[&str]| guarded.etcd.etcdctl(&[&["--user", root.as_str()][..], args].concat());
+    let change = |args: &[&str]| {
+        guarded
+            .etcd
+            .etcdctl(&[&["--user", root.as_str()][..], args].concat())
+    };
 
     change(&["user", "revoke-role", "palm-server", "palm-server"]);
     let refused = Process::builder(example("text"))
-        .args(["run", "--etcd", &guarded.etcd.endpoint(), "--prefix", "/mend"])
+        .args([
+            "run",
+            "--etcd",
+            &guarded.etcd.endpoint(),
+            "--prefix",
+            "/mend",
+        ])
         .env("PALM_USER", guarded.user("palm-server"))
         .start();
     assert!(!refused.wait(SOON).success());
     let told = |line: &str| line.contains("permission denied, asked as palm-server");
-    assert!(refused.lines().iter().any(|line| told(line)), "{:?}", refused.lines());
+    assert!(
+        refused.lines().iter().any(|line| told(line)),
+        "{:?}",
+        refused.lines()
+    );
     // This one may register, but its leader may not write that it is configured.
     let text = guarded.server(&mesh, "text", "palm-admin");
     leader.wait_for_line(|line| line.contains("WARNING") && told(line), SOON);
@@ -339,19 +488,44 @@ fn a_role_can_be_corrected_while_the_mesh_runs() {
 fn a_missing_permission_is_logged_by_name() {
     let guarded = Guarded::start(Etcd::builder(), "/lacking");
     let root = guarded.user("root");
-    let change = |args: &[&str]| guarded.etcd.etcdctl(&[&["--user", root.as_str()][..], args].concat());
-    change(&["role", "revoke-permission", "--prefix=true", "palm-server", "/lacking/election/"]);
-    change(&["role", "grant-permission", "--prefix=true", "palm-server", "read", "/lacking/election/"]);
+    let change = |args: &[&str]| {
+        guarded
+            .etcd
+            .etcdctl(&[&["--user", root.as_str()][..], args].concat())
+    };
+    change(&[
+        "role",
+        "revoke-permission",
+        "--prefix=true",
+        "palm-server",
+        "/lacking/election/",
+    ]);
+    change(&[
+        "role",
+        "grant-permission",
+        "--prefix=true",
+        "palm-server",
+        "read",
+        "/lacking/election/",
+    ]);
     let mesh = guarded.mesh();
     let server = guarded.server(&mesh, "text", "palm-server");
-    let warns =
-        |line: &str, what: &str| line.contains("WARNING") && line.contains(what) && line.contains("palm-server");
-    server.wait_for_line(|line| warns(line, "standing for election under /lacking/election/"), SOON);
+    let warns = |line: &str, what: &str| {
+        line.contains("WARNING") && line.contains(what) && line.contains("palm-server")
+    };
+    server.wait_for_line(
+        |line| warns(line, "standing for election under /lacking/election/"),
+        SOON,
+    );
     assert!(server.is_running());
 
     // Without its user, etcd does not renew its lease either.
     let mark = server.mark();
     change(&["user", "delete", "palm-server"]);
-    server.wait_for_line_after(mark, |line| line.contains("WARNING") && line.contains("renewing the lease"), SOON);
+    server.wait_for_line_after(
+        mark,
+        |line| line.contains("WARNING") && line.contains("renewing the lease"),
+        SOON,
+    );
     assert!(server.is_running());
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, channel::oneshot, future::try_join};
-use palm_peer::{Bytes, CallErrorKind, Client, Config, FunctionError, Message, Peer, PeerEvent, PeerState, Server};
+use palm_peer::{
+    Bytes, CallErrorKind, Client, Config, FunctionError, Message, Peer, PeerEvent, PeerState,
+    Server,
+};
 use palm_tests::{Etcd, Process, example};
 
 /// No executor needs this long.
@@ -33,14 +36,26 @@ async fn mesh(options: Config) -> Outcome {
         // A server may hear of it after the clients.
         wait_for(&mut first_events, PeerEvent::Configured).await;
         wait_for(&mut events, PeerEvent::Configured).await;
-        assert!(first.state().leading && !second.state().leading, "the first candidate leads");
+        assert!(
+            first.state().leading && !second.state().leading,
+            "the first candidate leads"
+        );
         for (from, to) in [(&first, &second), (&second, &first)] {
             let target = format!("{}.echo", to.uuid());
-            let answer = client.call(format!("{}.relay", from.uuid()), target).await?;
+            let answer = client
+                .call(format!("{}.relay", from.uuid()), target)
+                .await?;
             assert_eq!(answer, format!("{}.echo says hello", to.uuid()));
-            assert_eq!(client.call(format!("{}.count", to.uuid()), "12345").await?, "5");
+            assert_eq!(
+                client.call(format!("{}.count", to.uuid()), "12345").await?,
+                "5"
+            );
         }
-        let error = client.call("node.hangs", "").timeout(Duration::from_millis(50)).await.unwrap_err();
+        let error = client
+            .call("node.hangs", "")
+            .timeout(Duration::from_millis(50))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), CallErrorKind::TimedOut);
 
         stop_first.send(()).expect("the first is served");
@@ -55,7 +70,11 @@ async fn mesh(options: Config) -> Outcome {
     try_join(serving, scenario).await?;
     for (peer, events) in [(first, first_events), (second, events)] {
         let _: Vec<PeerEvent> = events.collect().await;
-        assert_eq!(peer.state(), PeerState::default(), "nothing happens to a server that has left");
+        assert_eq!(
+            peer.state(),
+            PeerState::default(),
+            "nothing happens to a server that has left"
+        );
     }
     assert_eq!(
         all_states.collect::<Vec<_>>().await,
@@ -68,13 +87,26 @@ async fn mesh(options: Config) -> Outcome {
 /// A server of the mesh, its shutdown channel, and the thread that serves it.
 async fn join(
     options: &Config,
-) -> Result<(Arc<Peer>, oneshot::Sender<()>, impl Future<Output = Outcome> + Send + use<>), palm_peer::Error> {
+) -> Result<
+    (
+        Arc<Peer>,
+        oneshot::Sender<()>,
+        impl Future<Output = Outcome> + Send + use<>,
+    ),
+    palm_peer::Error,
+> {
     let own = options.clone();
     let server = Server::new("node")
-        .function("echo", async |message: Message| Ok::<_, FunctionError>(message.into_payload()))
-        .function("hangs", async |_| futures::future::pending::<Result<Bytes, FunctionError>>().await)
+        .function("echo", async |message: Message| {
+            Ok::<_, FunctionError>(message.into_payload())
+        })
+        .function("hangs", async |_| {
+            futures::future::pending::<Result<Bytes, FunctionError>>().await
+        })
         .function("relay", move |message: Message| relay(own.clone(), message))
-        .blocking("count", |message: Message| Ok::<_, FunctionError>(message.payload().len().to_string()));
+        .blocking("count", |message: Message| {
+            Ok::<_, FunctionError>(message.payload().len().to_string())
+        });
     let peer = Arc::new(server.join(options.clone()).await?);
     let (stop, stopped) = oneshot::channel::<()>();
     let served = Arc::clone(&peer);
@@ -96,7 +128,12 @@ async fn wait_for(events: &mut (impl Stream<Item = PeerEvent> + Unpin), wanted: 
 
 /// Waits until this many instances are published. (The timer is async-std's, which fires under any executor.)
 async fn sees(client: &Client, instances: usize) -> Outcome {
-    while client.reachable().first().map_or(0, |reachable| reachable.instances) != instances {
+    while client
+        .reachable()
+        .first()
+        .map_or(0, |reachable| reachable.instances)
+        != instances
+    {
         async_std::task::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
@@ -112,10 +149,16 @@ fn under(executor: impl FnOnce(Config) -> Outcome + Send + 'static) {
         Ok(outcome) => {
             outcome.expect("the mesh works");
             for folder in ["/servers/", "/election/", "/pipelines/"] {
-                assert_eq!(etcd.etcdctl(&["get", "--prefix", folder]), "", "they left in an orderly way");
+                assert_eq!(
+                    etcd.etcdctl(&["get", "--prefix", folder]),
+                    "",
+                    "they left in an orderly way"
+                );
             }
         }
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the mesh test has not ended within {BOUND:?}"),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            panic!("the mesh test has not ended within {BOUND:?}")
+        }
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             std::panic::resume_unwind(running.join().expect_err("it ended without an outcome"));
         }
@@ -125,14 +168,20 @@ fn under(executor: impl FnOnce(Config) -> Outcome + Send + 'static) {
 #[test]
 fn under_tokio_with_many_threads() {
     under(|options| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .build()?;
         runtime.block_on(async { tokio::spawn(mesh(options)).await? })
     });
 }
 
 #[test]
 fn under_tokio_with_one_thread() {
-    under(|options| tokio::runtime::Builder::new_current_thread().build()?.block_on(mesh(options)));
+    under(|options| {
+        tokio::runtime::Builder::new_current_thread()
+            .build()?
+            .block_on(mesh(options))
+    });
 }
 
 #[test]
@@ -153,7 +202,10 @@ fn under_the_librarys_own_block_on() {
 #[test]
 fn a_panic_in_block_on_reaches_its_caller() {
     let panic = std::panic::catch_unwind(|| palm_peer::block_on(async { panic!("on purpose") }));
-    assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+    assert_eq!(
+        panic.unwrap_err().downcast_ref::<&str>(),
+        Some(&"on purpose")
+    );
     assert_eq!(palm_peer::block_on(async { 1 }), 1, "its threads live on");
 }
 
@@ -169,17 +221,30 @@ fn the_examples_serve_under_each_executor() {
     let client = futures::executor::block_on(Client::connect(options)).unwrap();
     for name in ["printf", "printf_tokio", "printf_smol", "printf_async_std"] {
         let args: &[&str] = if name == "printf" { &["run"] } else { &[] };
-        let server = Process::builder(example(name)).args(args).env("PALM_ETCD", etcd.endpoint()).start();
+        let server = Process::builder(example(name))
+            .args(args)
+            .env("PALM_ETCD", etcd.endpoint())
+            .start();
         let bounded = async_std::future::timeout(BOUND, sees(&client, 1));
-        futures::executor::block_on(bounded).expect(name).expect(name);
+        futures::executor::block_on(bounded)
+            .expect(name)
+            .expect(name);
         let words = format!("Hello, {name}");
         assert_eq!(
-            futures::executor::block_on(async { client.call("printf.printf", words.clone()).await }).expect(name),
+            futures::executor::block_on(async {
+                client.call("printf.printf", words.clone()).await
+            })
+            .expect(name),
             words
         );
         server.wait_for_line(|line| line == format!("INFO:{name}:{words}"), BOUND);
         server.terminate();
-        assert!(server.wait(BOUND).success(), "{name} leaves in an orderly way");
-        futures::executor::block_on(async_std::future::timeout(BOUND, sees(&client, 0))).expect(name).expect(name);
+        assert!(
+            server.wait(BOUND).success(),
+            "{name} leaves in an orderly way"
+        );
+        futures::executor::block_on(async_std::future::timeout(BOUND, sees(&client, 0)))
+            .expect(name)
+            .expect(name);
     }
 }

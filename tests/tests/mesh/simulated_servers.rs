@@ -13,11 +13,17 @@ const SERVERS: usize = 40;
 
 fn swarm(etcd: &Etcd) -> Swarm {
     let (ttl, rejoin_within) = (Duration::from_secs(5), Duration::from_millis(100));
-    Swarm::start(SwarmConfig { etcd: etcd.endpoint(), ttl, rejoin_within })
+    Swarm::start(SwarmConfig {
+        etcd: etcd.endpoint(),
+        ttl,
+        rejoin_within,
+    })
 }
 
 fn await_published(swarm: &Swarm, count: usize, what: &str) {
-    eventually(what, 2 * SOON, || (swarm.count("/pipelines/")?.0 == count).then_some(()));
+    eventually(what, 2 * SOON, || {
+        (swarm.count("/pipelines/")?.0 == count).then_some(())
+    });
 }
 
 #[test]
@@ -42,7 +48,9 @@ fn simulated_servers_fail_and_return_as_real_ones_do() {
 
     let before = swarm.rejoined();
     swarm.lose_leases(&servers[5..9]);
-    eventually("those without a lease register again", SOON, || (swarm.rejoined() >= before + 4).then_some(()));
+    eventually("those without a lease register again", SOON, || {
+        (swarm.rejoined() >= before + 4).then_some(())
+    });
     await_published(&swarm, SERVERS + 1, "those that lost their leases are back");
 }
 
@@ -60,5 +68,9 @@ fn a_simulated_server_lets_real_ones_lead() {
     line[1].kill();
     let late = mesh.start("printf");
     mesh.await_lead(&late.uuid, SOON);
-    await_published(&swarm, SERVERS + 1, "the new leader publishes all, itself among them");
+    await_published(
+        &swarm,
+        SERVERS + 1,
+        "the new leader publishes all, itself among them",
+    );
 }

@@ -26,8 +26,15 @@ const WHILE_LEADING: [&str; 11] = [
     "etcd-thread",
 ];
 /// In a server that follows.
-const WHILE_FOLLOWING: [&str; 7] =
-    ["leader-watch", "candidate-watch", "lease-keeper", "own-record", "agent", "watchdog", "listener"];
+const WHILE_FOLLOWING: [&str; 7] = [
+    "leader-watch",
+    "candidate-watch",
+    "lease-keeper",
+    "own-record",
+    "agent",
+    "watchdog",
+    "listener",
+];
 /// As soon as they start.
 const AT_THE_START: [&str; 8] = [
     "candidacy",
@@ -49,16 +56,27 @@ const FATAL: [&str; 2] = ["serving", "peer"];
 /// When a server is asked to leave, which it does all the same.
 const AT_THE_END: [&str; 2] = ["signals", "last-resort"];
 /// Those of a test of their own; that of `link-reopen` is `network::stages`.
-const OTHERS: [&str; 7] =
-    ["await-response", "certificate-expiry", "drain", "leader-removal", "link-reopen", "resignation", "resolver"];
+const OTHERS: [&str; 7] = [
+    "await-response",
+    "certificate-expiry",
+    "drain",
+    "leader-removal",
+    "link-reopen",
+    "resignation",
+    "resolver",
+];
 /// Starts only when a lock inside of the zeromq crate happens to be held. Its panic is caught as any task's, and counts as the
 /// end of the send that it finishes, as its deadline does.
 const BY_CHANCE: [&str; 1] = ["slow-send"];
 
 #[test]
 fn each_task_of_the_library_panics_in_a_test_here() {
-    let source = fs::read_to_string(in_repository("palm-peer/src/io/threads/name.rs")).expect("the list of names");
-    let named = |line: &'_ str| line.strip_suffix("\",").and_then(|line| Some(line.split_once(" = \"")?.1.to_owned()));
+    let source = fs::read_to_string(in_repository("palm-peer/src/io/threads/name.rs"))
+        .expect("the list of names");
+    let named = |line: &'_ str| {
+        line.strip_suffix("\",")
+            .and_then(|line| Some(line.split_once(" = \"")?.1.to_owned()))
+    };
     let named: BTreeSet<String> = source.lines().filter_map(named).collect();
     let tested = [
         &WHILE_LEADING[..],
@@ -99,21 +117,38 @@ impl<'a> World<'a> {
     }
 
     /// The `rigged` ones, by their numbers in line, panic this many times.
-    fn of(etcd: &'a Etcd, prefix: &str, task: &str, times: u32, rigged: impl Fn(usize) -> bool) -> Self {
+    fn of(
+        etcd: &'a Etcd,
+        prefix: &str,
+        task: &str,
+        times: u32,
+        rigged: impl Fn(usize) -> bool,
+    ) -> Self {
         let mesh = Mesh::new(etcd, prefix, &QUICK);
         let folder = TempDir::new().expect("a folder");
         let trigger = folder.path().join("now");
         let start = |number| {
-            let server = Process::builder(example("printf")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+            let server = Process::builder(example("printf"))
+                .args(["run", "--etcd", &etcd.endpoint()])
+                .args(QUICK);
             let rig = format!("{task}:{times}:{}", trigger.display());
-            let server = if rigged(number) { server.env("PALM_TEST_PANIC", rig) } else { server };
+            let server = if rigged(number) {
+                server.env("PALM_TEST_PANIC", rig)
+            } else {
+                server
+            };
             let server = mesh.start_program(server);
             mesh.await_published(&[&server.uuid]);
             mesh.await_in_line(&server.uuid);
             server
         };
         let servers = (0..3).map(start).collect();
-        Self { mesh, servers, trigger, _folder: folder }
+        Self {
+            mesh,
+            servers,
+            trigger,
+            _folder: folder,
+        }
     }
 
     /// Has the task panic.
@@ -123,7 +158,11 @@ impl<'a> World<'a> {
 
     /// All that a mesh has to do is done: a leader, calls, a newcomer, a server that is killed.
     fn works(&self, alive: &[&Server]) {
-        let leads = || self.mesh.leading().filter(|(_, uuid)| alive.iter().any(|server| server.uuid == *uuid));
+        let leads = || {
+            self.mesh
+                .leading()
+                .filter(|(_, uuid)| alive.iter().any(|server| server.uuid == *uuid))
+        };
         eventually("a leader", LEADER_WITHIN, leads);
         let client = block_on(Client::connect(self.mesh.options())).expect("connects");
         for server in alive {
@@ -132,10 +171,16 @@ impl<'a> World<'a> {
             assert_eq!(eventually("an answer", SOON, call), "hello");
         }
         let newcomer = self.mesh.start("text");
-        let all: Vec<_> = alive.iter().map(|server| server.uuid.as_str()).chain([newcomer.uuid.as_str()]).collect();
+        let all: Vec<_> = alive
+            .iter()
+            .map(|server| server.uuid.as_str())
+            .chain([newcomer.uuid.as_str()])
+            .collect();
         self.mesh.await_published(&all);
         newcomer.kill();
-        eventually("a killed server is removed", SOON, || (!self.mesh.is_registered(&newcomer.uuid)).then_some(()));
+        eventually("a killed server is removed", SOON, || {
+            (!self.mesh.is_registered(&newcomer.uuid)).then_some(())
+        });
     }
 }
 
@@ -147,13 +192,26 @@ fn once(etcd: &Etcd, task: &str, place: usize) {
     world.pull();
     failing.wait_for_line(|line| says_panicked(line, task), SOON);
     if led {
-        let other = || world.mesh.leading().filter(|(_, uuid)| *uuid != failing.uuid);
-        eventually(&format!("another leads after {task} panicked"), LEADER_WITHIN, other);
+        let other = || {
+            world
+                .mesh
+                .leading()
+                .filter(|(_, uuid)| *uuid != failing.uuid)
+        };
+        eventually(
+            &format!("another leads after {task} panicked"),
+            LEADER_WITHIN,
+            other,
+        );
     }
     world.works(&world.servers.iter().collect::<Vec<_>>());
     for server in &world.servers {
         server.terminate();
-        assert_eq!(server.wait(SOON).code(), Some(0), "{task}: an orderly leave");
+        assert_eq!(
+            server.wait(SOON).code(),
+            Some(0),
+            "{task}: an orderly leave"
+        );
     }
 }
 
@@ -179,7 +237,9 @@ fn tasks_that_panic_at_start_are_restarted() {
     for task in AT_THE_START {
         let mesh = Mesh::new(&etcd, &format!("/{task}"), &QUICK);
         let start = || {
-            let program = Process::builder(example("printf")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+            let program = Process::builder(example("printf"))
+                .args(["run", "--etcd", &etcd.endpoint()])
+                .args(QUICK);
             mesh.start_program(program.env("PALM_TEST_PANIC", task))
         };
         let servers = [start(), start()];
@@ -192,7 +252,9 @@ fn tasks_that_panic_at_start_are_restarted() {
 fn a_leader_whose_resolver_panics_finds_servers_by_name() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
-    let program = Process::builder(example("printf")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+    let program = Process::builder(example("printf"))
+        .args(["run", "--etcd", &etcd.endpoint()])
+        .args(QUICK);
     let program = program.args(["--ip", "localhost", "--bind", "127.0.0.1"]);
     let server = mesh.start_program(program.env("PALM_TEST_PANIC", "resolver"));
     server.wait_for_line(|line| says_panicked(line, "resolver"), SOON);
@@ -208,7 +270,11 @@ fn a_record_lost_while_unwatched_is_put_again() {
     world.servers[1].wait_for_line(|line| line.contains("task own-record panicked"), SOON);
     // It rests for half a second at most before it is started anew.
     world.mesh.reset();
-    let all: Vec<_> = world.servers.iter().map(|server| server.uuid.as_str()).collect();
+    let all: Vec<_> = world
+        .servers
+        .iter()
+        .map(|server| server.uuid.as_str())
+        .collect();
     world.mesh.await_published(&all);
     assert!(world.mesh.is_registered(uuid));
 }
@@ -223,7 +289,8 @@ fn a_panic_in_a_connection_ends_only_that_one() {
         world.works(&world.servers.iter().collect::<Vec<_>>());
         let client = block_on(Client::connect(world.mesh.options())).expect("connects");
         let target = format!("{}._ping", world.servers[0].uuid);
-        let ping = block_on(client.call(&target, "").timeout(SOON).into_future()).expect("an answer");
+        let ping =
+            block_on(client.call(&target, "").timeout(SOON).into_future()).expect("an answer");
         let ping: serde_json::Value = serde_json::from_slice(&ping).expect("JSON");
         assert_eq!(ping["panicked"], 1, "{ping}");
     }
@@ -237,7 +304,11 @@ fn a_panic_while_registering_does_not_prevent_registration() {
         world.pull();
         world.mesh.reset();
         world.servers[1].wait_for_line(|line| says_panicked(line, task), SOON);
-        let all: Vec<_> = world.servers.iter().map(|server| server.uuid.as_str()).collect();
+        let all: Vec<_> = world
+            .servers
+            .iter()
+            .map(|server| server.uuid.as_str())
+            .collect();
         world.mesh.await_published(&all);
         world.works(&world.servers.iter().collect::<Vec<_>>());
     }
@@ -249,15 +320,25 @@ fn a_panic_while_waiting_for_the_loop_is_recovered() {
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let leader = mesh.start("printf");
     mesh.await_published(&[&leader.uuid]);
-    let server = Process::builder(example("sleepy")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+    let server = Process::builder(example("sleepy"))
+        .args(["run", "--etcd", &etcd.endpoint()])
+        .args(QUICK);
     let server = mesh.start_program(server.env("PALM_TEST_PANIC", "await-response"));
     mesh.await_published(&[&leader.uuid, &server.uuid]);
     let client = block_on(Client::connect(mesh.options())).expect("connects");
-    let call = client.call(format!("{}.block", server.uuid), "9").timeout(Duration::from_secs(60));
+    let call = client
+        .call(format!("{}.block", server.uuid), "9")
+        .timeout(Duration::from_secs(60));
     thread::scope(|scope| {
         let calling = scope.spawn(|| block_on(call.into_future()));
         server.wait_for_line(|line| says_panicked(line, "await-response"), SOON);
-        assert_eq!(calling.join().expect("no panic").expect("an answer in the end"), "awake");
+        assert_eq!(
+            calling
+                .join()
+                .expect("no panic")
+                .expect("an answer in the end"),
+            "awake"
+        );
     });
     mesh.await_published(&[&leader.uuid, &server.uuid]);
 }
@@ -269,7 +350,12 @@ fn a_leader_resigns_even_if_its_resignation_panics() {
     let failing = &world.servers[0];
     world.pull();
     failing.wait_for_line(|line| says_panicked(line, "resignation"), SOON);
-    let other = || world.mesh.leading().filter(|(_, uuid)| *uuid != failing.uuid);
+    let other = || {
+        world
+            .mesh
+            .leading()
+            .filter(|(_, uuid)| *uuid != failing.uuid)
+    };
     eventually("another leads", LEADER_WITHIN, other);
     world.works(&world.servers.iter().collect::<Vec<_>>());
 }
@@ -281,8 +367,15 @@ fn a_killed_leader_is_removed_even_if_removing_it_panics() {
     let world = World::of(&etcd, "/mesh", "leader-removal", 1, |number| number > 0);
     world.pull();
     world.servers[0].kill();
-    let panicked = |server: &Server| server.lines().iter().any(|line| says_panicked(line, "leader-removal"));
-    eventually("removing it panics", SOON, || world.servers[1..].iter().any(panicked).then_some(()));
+    let panicked = |server: &Server| {
+        server
+            .lines()
+            .iter()
+            .any(|line| says_panicked(line, "leader-removal"))
+    };
+    eventually("removing it panics", SOON, || {
+        world.servers[1..].iter().any(panicked).then_some(())
+    });
     world.works(&world.servers[1..].iter().collect::<Vec<_>>());
 }
 
@@ -293,11 +386,19 @@ fn forwarding_continues_when_one_of_its_tasks_panics() {
         let world = World::new(&etcd, &format!("/{task}"), task, 1, 0);
         let failing = &world.servers[0];
         let next = world.mesh.start("text");
-        let all: Vec<_> = world.servers.iter().map(|server| server.uuid.as_str()).chain([next.uuid.as_str()]).collect();
+        let all: Vec<_> = world
+            .servers
+            .iter()
+            .map(|server| server.uuid.as_str())
+            .chain([next.uuid.as_str()])
+            .collect();
         world.mesh.await_published(&all);
         let client = block_on(Client::connect(world.mesh.options())).expect("connects");
         let pass_on = |next: &Server| {
-            let stages = [format!("{}.printf", failing.uuid), format!("{}.shout", next.uuid)];
+            let stages = [
+                format!("{}.printf", failing.uuid),
+                format!("{}.shout", next.uuid),
+            ];
             // It sees a newcomer a moment after the leader has published it.
             let job = || client.job(stages.clone()).run_iter(["hello"]).ok();
             let job = eventually("the client sees both", SOON, job);
@@ -326,7 +427,12 @@ fn a_server_leaves_gracefully_though_a_thread_panics() {
         failing.terminate();
         failing.wait_for_line(|line| says_panicked(line, task), SOON);
         etcd.thaw();
-        assert_eq!(failing.wait(SOON).code(), Some(0), "{task}: {:?}", failing.lines());
+        assert_eq!(
+            failing.wait(SOON).code(),
+            Some(0),
+            "{task}: {:?}",
+            failing.lines()
+        );
         assert!(!world.mesh.is_registered(&failing.uuid), "it left");
         world.works(&world.servers[1..].iter().collect::<Vec<_>>());
     }
@@ -340,8 +446,17 @@ fn a_panic_during_the_drain_ends_with_status_1() {
     world.pull();
     failing.terminate();
     assert_eq!(failing.wait(SOON).code(), Some(1));
-    assert_eq!(failing.lines_with("leaving panicked: PALM_TEST_PANIC names drain").len(), 1, "{:?}", failing.lines());
-    eventually("it left", SOON, || (!world.mesh.is_registered(&failing.uuid)).then_some(()));
+    assert_eq!(
+        failing
+            .lines_with("leaving panicked: PALM_TEST_PANIC names drain")
+            .len(),
+        1,
+        "{:?}",
+        failing.lines()
+    );
+    eventually("it left", SOON, || {
+        (!world.mesh.is_registered(&failing.uuid)).then_some(())
+    });
     world.works(&world.servers[1..].iter().collect::<Vec<_>>());
 }
 
@@ -350,15 +465,30 @@ fn repeated_panics_end_the_server_with_status_1() {
     let etcd = Etcd::start();
     // While the timer panics, no deadline passes; while etcd's thread does, nothing takes the server out of the mesh. That ends
     // all the same.
-    for task in ["lease-keeper", "agent", "listener", "timer", "etcd-thread", "log"] {
+    for task in [
+        "lease-keeper",
+        "agent",
+        "listener",
+        "timer",
+        "etcd-thread",
+        "log",
+    ] {
         let world = World::new(&etcd, &format!("/{task}"), task, u32::MAX, 0);
         world.pull();
         let failing = &world.servers[0];
-        assert_eq!(failing.wait(Duration::from_secs(60)).code(), Some(1), "{task}");
+        assert_eq!(
+            failing.wait(Duration::from_secs(60)).code(),
+            Some(1),
+            "{task}"
+        );
         let lines = failing.lines_with("cannot go on and must be started anew: ");
-        let named = lines.iter().any(|line| line.starts_with("ERROR:") && line.contains(task));
+        let named = lines
+            .iter()
+            .any(|line| line.starts_with("ERROR:") && line.contains(task));
         assert!(named || task == "log", "{:?}", failing.lines());
-        eventually("it left", SOON, || (!world.mesh.is_registered(&failing.uuid)).then_some(()));
+        eventually("it left", SOON, || {
+            (!world.mesh.is_registered(&failing.uuid)).then_some(())
+        });
         world.works(&world.servers[1..].iter().collect::<Vec<_>>());
     }
 }
@@ -367,23 +497,39 @@ fn repeated_panics_end_the_server_with_status_1() {
 fn a_lone_server_that_cannot_lead_ends_with_status_1() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
-    let server = Process::builder(example("printf")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+    let server = Process::builder(example("printf"))
+        .args(["run", "--etcd", &etcd.endpoint()])
+        .args(QUICK);
     let server = mesh.start_program(server.env("PALM_TEST_PANIC", format!("leader:{}", u32::MAX)));
     assert_eq!(server.wait(Duration::from_secs(60)).code(), Some(1));
     // It gives others the chance to lead, each time.
-    assert!(server.lines_with("no longer leading the mesh").len() >= 2, "{:?}", server.lines());
+    assert!(
+        server.lines_with("no longer leading the mesh").len() >= 2,
+        "{:?}",
+        server.lines()
+    );
     assert!(!mesh.is_registered(&server.uuid), "it left");
 }
 
 #[test]
 fn a_server_whose_loop_or_agent_panics_ends_with_status_1() {
     let etcd = Etcd::start();
-    for (task, reason) in FATAL.into_iter().zip(["the serving loop panicked", "its agent ended"]) {
+    for (task, reason) in FATAL
+        .into_iter()
+        .zip(["the serving loop panicked", "its agent ended"])
+    {
         let world = World::new(&etcd, &format!("/{task}"), task, 1, 0);
         world.pull();
         let failing = &world.servers[0];
         assert_eq!(failing.wait(SOON).code(), Some(1));
-        assert_eq!(failing.lines_with(&format!("must be started anew: {reason}")).len(), 1, "{:?}", failing.lines());
+        assert_eq!(
+            failing
+                .lines_with(&format!("must be started anew: {reason}"))
+                .len(),
+            1,
+            "{:?}",
+            failing.lines()
+        );
         // Without an agent its lease has to expire.
         let left = || (!world.mesh.is_registered(&failing.uuid)).then_some(());
         eventually("it left", SOON, left);

@@ -11,8 +11,15 @@ use serde_json::{Value, json};
 
 /// Has `witness` probe another server.
 fn probe(client: &Client, witness: &str, about: &str) -> Result<Value, CallErrorKind> {
-    let answer = block_on(async { client.call(format!("{witness}._probe"), about.to_owned()).timeout(SOON).await });
-    answer.map(|json| serde_json::from_slice(&json).expect("JSON")).map_err(|error| error.kind())
+    let answer = block_on(async {
+        client
+            .call(format!("{witness}._probe"), about.to_owned())
+            .timeout(SOON)
+            .await
+    });
+    answer
+        .map(|json| serde_json::from_slice(&json).expect("JSON"))
+        .map_err(|error| error.kind())
 }
 
 #[test]
@@ -22,7 +29,11 @@ fn a_witness_reports_whom_it_reaches_and_why_not() {
     let server = mesh.start_in_line("printf", 1).remove(0);
     let python = python();
     let python = python.map(|python| {
-        mesh.start_program(crate::python_stage::program(&python, "examples/python/server.py", &etcd.endpoint()))
+        mesh.start_program(crate::python_stage::program(
+            &python,
+            "examples/python/server.py",
+            &etcd.endpoint(),
+        ))
     });
     let mut witnesses = vec![mesh.start_in_line("text", 1).remove(0)];
     witnesses.extend(python);
@@ -30,11 +41,21 @@ fn a_witness_reports_whom_it_reaches_and_why_not() {
     let ghost = put_ghost(&mesh);
     for witness in &witnesses {
         mesh.await_published(&[&witness.uuid]);
-        assert_eq!(probe(&client, &witness.uuid, &server.uuid), Ok(json!({"reached": true})));
+        assert_eq!(
+            probe(&client, &witness.uuid, &server.uuid),
+            Ok(json!({"reached": true}))
+        );
         let found = probe(&client, &witness.uuid, &ghost).expect("an answer");
-        assert!(found["reached"] == false && found["reason"].is_string(), "{found}");
+        assert!(
+            found["reached"] == false && found["reason"].is_string(),
+            "{found}"
+        );
         for wrong in ["", "not a uuid", "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4"] {
-            assert_eq!(probe(&client, &witness.uuid, wrong), Err(CallErrorKind::Failed), "{wrong:?}");
+            assert_eq!(
+                probe(&client, &witness.uuid, wrong),
+                Err(CallErrorKind::Failed),
+                "{wrong:?}"
+            );
         }
     }
 }

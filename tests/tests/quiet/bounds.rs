@@ -23,7 +23,10 @@ const LENIENCE: Duration = Duration::from_secs(3);
 fn report(what: &str, bound: Duration, mut took: Vec<Duration>) {
     let stats = stats(&mut took);
     println!("{what}: {stats} (bound {bound:?})");
-    assert!(stats.worst < bound + LENIENCE, "{what}: {stats}, far beyond {bound:?}");
+    assert!(
+        stats.worst < bound + LENIENCE,
+        "{what}: {stats}, far beyond {bound:?}"
+    );
 }
 
 /// Calls until an answer comes, and says when it came.
@@ -32,19 +35,32 @@ fn callable(client: &Client, target: &str) -> Instant {
         // Two looks in one: the harness looks every 10 ms, which is too seldom here.
         (0..8).find_map(|_| {
             thread::sleep(Duration::from_millis(1));
-            block_on(client.call(target, "hello").into_future()).ok().map(|_| Instant::now())
+            block_on(client.call(target, "hello").into_future())
+                .ok()
+                .map(|_| Instant::now())
         })
     })
 }
 
 fn leave(server: &Process) {
     server.terminate();
-    assert!(server.wait(SOON).success(), "an orderly leave: {:?}", server.lines());
+    assert!(
+        server.wait(SOON).success(),
+        "an orderly leave: {:?}",
+        server.lines()
+    );
 }
 
 fn unreachable(client: &Client, name: &str) {
-    let gone = || client.reachable().iter().all(|server| server.server != name);
-    eventually("the server is out of the pipelines", SOON, || gone().then_some(()));
+    let gone = || {
+        client
+            .reachable()
+            .iter()
+            .all(|server| server.server != name)
+    };
+    eventually("the server is out of the pipelines", SOON, || {
+        gone().then_some(())
+    });
 }
 
 #[test]
@@ -57,7 +73,10 @@ fn a_started_process_is_callable_in_time() {
     let mut took = Vec::new();
     for _ in 0..15 {
         let start = Instant::now();
-        let server = Process::start(example("printf"), ["run", "--etcd", &etcd.endpoint(), "--prefix", "/mesh"]);
+        let server = Process::start(
+            example("printf"),
+            ["run", "--etcd", &etcd.endpoint(), "--prefix", "/mesh"],
+        );
         took.push(callable(&client, "printf.printf") - start);
         leave(&server);
         unreachable(&client, "printf");
@@ -77,11 +96,18 @@ fn a_first_process_is_callable_in_time() {
         let client = block_on(Client::connect(mesh.options())).expect("connects");
         let prefix = mesh.key("");
         let start = Instant::now();
-        let server = Process::start(example("printf"), ["run", "--etcd", &etcd.endpoint(), "--prefix", &prefix]);
+        let server = Process::start(
+            example("printf"),
+            ["run", "--etcd", &etcd.endpoint(), "--prefix", &prefix],
+        );
         took.push(callable(&client, "printf.printf") - start);
         leave(&server);
     }
-    report("process start to callable, first of its mesh", Duration::from_millis(50), took);
+    report(
+        "process start to callable, first of its mesh",
+        Duration::from_millis(50),
+        took,
+    );
 }
 
 #[test]
@@ -110,10 +136,20 @@ fn a_joined_peer_is_callable_in_time() {
 }
 
 /// When a successor first put its name into a record.
-fn await_successor(mesh: &Mesh<'_>, mark: palm_tests::Mark, predecessor: &str, within: Duration) -> Instant {
-    let led =
-        |event: &Event| event.key.starts_with("/servers/") && !event.deleted && event.json()["leader"].is_string();
-    mesh.history().await_event(mark, |event| led(event) && event.json()["leader"] != predecessor, within)
+fn await_successor(
+    mesh: &Mesh<'_>,
+    mark: palm_tests::Mark,
+    predecessor: &str,
+    within: Duration,
+) -> Instant {
+    let led = |event: &Event| {
+        event.key.starts_with("/servers/") && !event.deleted && event.json()["leader"].is_string()
+    };
+    mesh.history().await_event(
+        mark,
+        |event| led(event) && event.json()["leader"] != predecessor,
+        within,
+    )
 }
 
 /// Ends the leader of three again and again; `from` is looked at right before.
@@ -131,19 +167,28 @@ fn end_leaders(what: &str, bound: Duration, end: impl Fn(&Server)) {
         end(&leader);
         took.push(await_successor(&mesh, mark, &leader.uuid, SOON) - start);
         servers.extend(mesh.start_in_line("printf", 1));
-        mesh.await_published(&servers.iter().map(|server| server.uuid.as_str()).collect::<Vec<_>>());
+        mesh.await_published(
+            &servers
+                .iter()
+                .map(|server| server.uuid.as_str())
+                .collect::<Vec<_>>(),
+        );
     }
     report(what, bound, took);
 }
 
 #[test]
 fn a_leaving_leader_is_replaced_in_time() {
-    end_leaders("leader leaves", Duration::from_millis(100), |leader| leader.terminate());
+    end_leaders("leader leaves", Duration::from_millis(100), |leader| {
+        leader.terminate();
+    });
 }
 
 #[test]
 fn a_killed_leader_is_replaced_in_time() {
-    end_leaders("leader killed", Duration::from_secs(1), |leader| leader.kill());
+    end_leaders("leader killed", Duration::from_secs(1), |leader| {
+        leader.kill();
+    });
 }
 
 #[test]
@@ -162,9 +207,18 @@ fn a_leader_killed_with_the_next_candidate_is_replaced_in_time() {
         mesh.await_lead(&servers[0].uuid, SOON);
         took.push(start.elapsed());
         servers.extend(mesh.start_in_line("printf", 2));
-        mesh.await_published(&servers.iter().map(|server| server.uuid.as_str()).collect::<Vec<_>>());
+        mesh.await_published(
+            &servers
+                .iter()
+                .map(|server| server.uuid.as_str())
+                .collect::<Vec<_>>(),
+        );
     }
-    report("leader and next in line killed", Duration::from_secs(2), took);
+    report(
+        "leader and next in line killed",
+        Duration::from_secs(2),
+        took,
+    );
 }
 
 #[test]
@@ -187,8 +241,16 @@ fn a_killed_server_is_unpublished_in_time() {
 
 /// When `/pipelines/…` no longer had this server.
 fn await_out(mesh: &Mesh<'_>, mark: palm_tests::Mark, uuid: &str, within: Duration) -> Instant {
-    let (key, _) = mesh.state().into_iter().find(|(key, event)| publishes(key, event, uuid)).expect("it is published");
-    mesh.history().await_event(mark, |event| event.key == key && !event.value.contains(uuid), within)
+    let (key, _) = mesh
+        .state()
+        .into_iter()
+        .find(|(key, event)| publishes(key, event, uuid))
+        .expect("it is published");
+    mesh.history().await_event(
+        mark,
+        |event| event.key == key && !event.value.contains(uuid),
+        within,
+    )
 }
 
 /// Waits until a round of probes is over, and the given time more: what breaks then waits for the next round.
@@ -200,14 +262,26 @@ fn after_a_round(leader: &Server, wait: Duration) {
 }
 
 /// How long each of several meshes takes to notice, side by side: they wait most of the time.
-fn side_by_side(what: &str, bound: Duration, measure: impl Fn(&Mesh<'_>, Duration) -> Duration + Sync) {
+fn side_by_side(
+    what: &str,
+    bound: Duration,
+    measure: impl Fn(&Mesh<'_>, Duration) -> Duration + Sync,
+) {
     let etcd = Etcd::start();
     let took = thread::scope(|scope| {
         let (etcd, measure) = (&etcd, &measure);
         // Breaking right after a round, and in between.
-        let measure = |i: u32| measure(&Mesh::new(etcd, &format!("/mesh{i}"), &[]), Duration::from_secs(3) * i);
+        let measure = |i: u32| {
+            measure(
+                &Mesh::new(etcd, &format!("/mesh{i}"), &[]),
+                Duration::from_secs(3) * i,
+            )
+        };
         let measuring: Vec<_> = (0..3).map(|i| scope.spawn(move || measure(i))).collect();
-        measuring.into_iter().map(|measuring| measuring.join().expect("no panic")).collect()
+        measuring
+            .into_iter()
+            .map(|measuring| measuring.join().expect("no panic"))
+            .collect()
     });
     report(what, bound, took);
 }
@@ -250,11 +324,16 @@ fn a_leader_cut_off_from_etcd_is_replaced_in_time() {
             }
             let record = format!("/servers/{}", second.uuid);
             // It still answers, so it stays published once it is back; the successor shows in the records.
-            let by_second = |event: &Event| event.key == record && event.json()["leader"] == second.uuid.as_str();
+            let by_second = |event: &Event| {
+                event.key == record && event.json()["leader"] == second.uuid.as_str()
+            };
             mesh.history().await_event(mark, by_second, LONG) - start
         };
         let measuring = [false, true].map(|stalled| scope.spawn(move || measure(stalled)));
-        measuring.into_iter().map(|measuring| measuring.join().expect("no panic")).collect()
+        measuring
+            .into_iter()
+            .map(|measuring| measuring.join().expect("no panic"))
+            .collect()
     });
     report("leader cut off from etcd", UNTIL_TTL, took);
 }
@@ -290,11 +369,15 @@ fn block(mesh: &Mesh<'_>, which: usize, wait: Duration) -> Duration {
 #[test]
 fn a_server_with_a_blocked_executor_is_unpublished_in_time() {
     let _quiet = crate::shared();
-    side_by_side("executor blocked", UNTIL_MUTE, |mesh, wait| block(mesh, 1, wait));
+    side_by_side("executor blocked", UNTIL_MUTE, |mesh, wait| {
+        block(mesh, 1, wait)
+    });
 }
 
 #[test]
 fn a_leader_with_a_blocked_executor_is_unpublished_in_time() {
     let _quiet = crate::shared();
-    side_by_side("leader's executor blocked", UNTIL_MUTE, |mesh, wait| block(mesh, 0, wait));
+    side_by_side("leader's executor blocked", UNTIL_MUTE, |mesh, wait| {
+        block(mesh, 0, wait)
+    });
 }

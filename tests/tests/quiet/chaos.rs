@@ -24,7 +24,10 @@ const SOON: Duration = Duration::from_secs(30);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 struct Mesh<'a> {
@@ -45,7 +48,12 @@ impl<'a> Mesh<'a> {
             frozen: VecDeque::new(),
             leaving: Vec::new(),
         };
-        mesh.servers = NAMES.iter().cycle().take(9).map(|name| (*name, mesh.start(name))).collect();
+        mesh.servers = NAMES
+            .iter()
+            .cycle()
+            .take(9)
+            .map(|name| (*name, mesh.start(name)))
+            .collect();
         mesh
     }
 
@@ -61,8 +69,9 @@ impl<'a> Mesh<'a> {
 
     /// Does something to a server that is well.
     fn strike(&mut self) -> String {
-        let well: Vec<usize> =
-            (0..self.servers.len()).filter(|place| !self.frozen.iter().any(|(_, frozen)| frozen == place)).collect();
+        let well: Vec<usize> = (0..self.servers.len())
+            .filter(|place| !self.frozen.iter().any(|(_, frozen)| frozen == place))
+            .collect();
         let place = well[self.random.usize(0..well.len())];
         let name = self.servers[place].0;
         match self.random.u8(0..3) {
@@ -73,7 +82,8 @@ impl<'a> Mesh<'a> {
             }
             1 => {
                 self.servers[place].1.freeze();
-                self.frozen.push_back((Instant::now() + Duration::from_secs(3), place));
+                self.frozen
+                    .push_back((Instant::now() + Duration::from_secs(3), place));
                 format!("froze {name}")
             }
             _ => {
@@ -88,8 +98,16 @@ impl<'a> Mesh<'a> {
 
     fn kill_leader(&mut self) -> String {
         // The one that joined first leads, or the last one that logged so.
-        let leads = |server: &Process| server.lines().iter().any(|line| line.contains("leading the mesh, in term"));
-        let place = (0..self.servers.len()).rev().find(|place| leads(&self.servers[*place].1)).unwrap_or(0);
+        let leads = |server: &Process| {
+            server
+                .lines()
+                .iter()
+                .any(|line| line.contains("leading the mesh, in term"))
+        };
+        let place = (0..self.servers.len())
+            .rev()
+            .find(|place| leads(&self.servers[*place].1))
+            .unwrap_or(0);
         let name = self.servers[place].0;
         self.servers[place].1.kill();
         self.servers[place].1 = self.start(name);
@@ -97,7 +115,11 @@ impl<'a> Mesh<'a> {
     }
 
     fn thaw(&mut self) {
-        while self.frozen.front().is_some_and(|(at, _)| *at <= Instant::now()) {
+        while self
+            .frozen
+            .front()
+            .is_some_and(|(at, _)| *at <= Instant::now())
+        {
             if let Some((_, place)) = self.frozen.pop_front() {
                 self.servers[place].1.thaw();
             }
@@ -124,12 +146,18 @@ fn until(next: Instant, over: &impl Fn() -> bool) -> bool {
 
 /// The job's messages: as many as are wanted, and on until it is told to stop. Each is large enough that a copy kept of all
 /// would be seen.
-fn input(least: u64, stop: &Arc<AtomicBool>, given: &Arc<AtomicU64>) -> impl Iterator<Item = Bytes> + Send + use<> {
+fn input(
+    least: u64,
+    stop: &Arc<AtomicBool>,
+    given: &Arc<AtomicU64>,
+) -> impl Iterator<Item = Bytes> + Send + use<> {
     let (stop, given) = (Arc::clone(stop), Arc::clone(given));
-    (0..).take_while(move |number| *number < least || !stop.load(Ordering::Relaxed)).map(move |number| {
-        given.store(number + 1, Ordering::Relaxed);
-        message(number)
-    })
+    (0..)
+        .take_while(move |number| *number < least || !stop.load(Ordering::Relaxed))
+        .map(move |number| {
+            given.store(number + 1, Ordering::Relaxed);
+            message(number)
+        })
 }
 
 fn message(number: u64) -> Bytes {
@@ -169,7 +197,12 @@ fn strike_until_over(
         let memory = resident(std::process::id());
         first = if second <= 2 { memory } else { first };
         most = most.max(memory);
-        println!("{second} s: {what}; {} done, {} tried again, {} MB", done.done(), done.retried(), memory >> 20);
+        println!(
+            "{second} s: {what}; {} done, {} tried again, {} MB",
+            done.done(),
+            done.retried(),
+            memory >> 20
+        );
     }
     most.saturating_sub(first)
 }
@@ -184,21 +217,34 @@ fn run(seed: u64, messages: u64, seconds: u64) {
         (reachable.len() == 3 && reachable.iter().all(|server| server.instances == 3)).then_some(())
     });
     let (stop, given) = (Arc::default(), Arc::default());
-    let job = client.job(["a.add", "b.add", "c.add"]).window(512, 1 << 20).timeout(Duration::from_secs(60));
-    let results = job.run_iter(input(messages, &stop, &given)).expect("all are there");
+    let job = client
+        .job(["a.add", "b.add", "c.add"])
+        .window(512, 1 << 20)
+        .timeout(Duration::from_secs(60));
+    let results = job
+        .run_iter(input(messages, &stop, &given))
+        .expect("all are there");
     let progress = results.progress();
     let consumer = thread::spawn(move || {
         block_on(results.fold(0_u64, |count, (idx, result)| async move {
             assert_eq!(idx, count, "each message ends once, in order");
             let result = result.unwrap_or_else(|e| panic!("message {idx}: {e}"));
-            assert!(result == [&message(idx), &b"abc"[..]].concat(), "message {idx} has another's result");
+            assert!(
+                result == [&message(idx), &b"abc"[..]].concat(),
+                "message {idx} has another's result"
+            );
             count + 1
         }))
     });
     let start = Instant::now();
-    let grown = strike_until_over(&mut mesh, seconds, &stop, &progress, || consumer.is_finished());
+    let grown = strike_until_over(&mut mesh, seconds, &stop, &progress, || {
+        consumer.is_finished()
+    });
     let counted = consumer.join().expect("no error");
-    assert_eq!((counted, progress.failed()), (given.load(Ordering::Relaxed), 0));
+    assert_eq!(
+        (counted, progress.failed()),
+        (given.load(Ordering::Relaxed), 0)
+    );
     assert!(counted >= messages, "{counted} messages");
     println!(
         "seed {seed}: {counted} messages in {:.1} s with failures, {} tried again, no error; memory grew by {} MB",
@@ -207,10 +253,16 @@ fn run(seed: u64, messages: u64, seconds: u64) {
         grown >> 20
     );
     // What a window of 512 messages may take, and what the test itself keeps; all messages would be more.
-    assert!(grown < 64 << 20, "the client's memory grew by {grown} bytes");
+    assert!(
+        grown < 64 << 20,
+        "the client's memory grew by {grown} bytes"
+    );
     mesh.thaw_all();
     for server in &mesh.leaving {
-        assert!(server.wait(SOON).success(), "a server that was asked to leave did not do so in order");
+        assert!(
+            server.wait(SOON).success(),
+            "a server that was asked to leave did not do so in order"
+        );
     }
 }
 
@@ -218,6 +270,10 @@ fn run(seed: u64, messages: u64, seconds: u64) {
 fn each_message_ends_in_one_result_despite_failures() {
     let _quiet = crate::alone();
     for seed in 1..=number("PALM_CHAOS_SEEDS", 1) {
-        run(seed, number("PALM_CHAOS_MESSAGES", 40_000), number("PALM_CHAOS_SECONDS", 18));
+        run(
+            seed,
+            number("PALM_CHAOS_MESSAGES", 40_000),
+            number("PALM_CHAOS_SECONDS", 18),
+        );
     }
 }

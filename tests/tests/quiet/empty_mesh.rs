@@ -20,7 +20,10 @@ impl log::Log for Log {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(format!("{}:{}", record.target(), record.args()));
+            self.0
+                .lock()
+                .unwrap()
+                .push(format!("{}:{}", record.target(), record.args()));
         }
     }
 
@@ -43,8 +46,12 @@ fn an_empty_mesh_logs_that_until_a_server_joins() {
         async { Ok::<_, FunctionError>("") }
     };
     let period = Duration::from_millis(500);
-    let settings = settings(&etcd).probe_period(period).probe_timeout(period / 5);
-    let server = Server::new("blocked").function("blocks", blocks).function("echo", echo);
+    let settings = settings(&etcd)
+        .probe_period(period)
+        .probe_timeout(period / 5);
+    let server = Server::new("blocked")
+        .function("blocks", blocks)
+        .function("echo", echo);
     let server = InProcess::start(server, settings.clone());
     let client = client(settings, "blocked", 1);
     let mut stranger = in_process::Stranger::at(server.peer.endpoint());
@@ -52,7 +59,11 @@ fn an_empty_mesh_logs_that_until_a_server_joins() {
 
     let uuid = server.peer.uuid();
     let deleted = format!("registry:Deleted server {uuid} because it does not answer");
-    let guide = ["registry:No servers found", "registry:0 dead servers", "registry:0 servers remaining"];
+    let guide = [
+        "registry:No servers found",
+        "registry:0 dead servers",
+        "registry:0 servers remaining",
+    ];
     let list = [
         "pipeliner:You have no server running",
         "pipeliner:***** List of servers *****",
@@ -61,15 +72,29 @@ fn an_empty_mesh_logs_that_until_a_server_joins() {
     eventually("pylm's lines of a mesh without servers", SOON, || {
         let lines = LOG.0.lock().unwrap();
         let gone = lines.iter().position(|line| *line == deleted)?;
-        let empty = lines[gone..].windows(6).any(|six| six[..3] == guide && six[3..] == list);
+        let empty = lines[gone..]
+            .windows(6)
+            .any(|six| six[..3] == guide && six[3..] == list);
         empty.then_some(())
     });
     let state = || Some(server.peer.state()).filter(|state| !state.configured && state.leading);
-    eventually("the server knows that it is removed, and leads", SOON, state);
+    eventually(
+        "the server knows that it is removed, and leads",
+        SOON,
+        state,
+    );
     in_process::sees(&client, "blocked", 0);
     drop(unblock);
     in_process::sees(&client, "blocked", 1);
     assert_eq!(call(&client, "blocked.echo", "back").unwrap(), "back");
     let configured = format!("registry:Server {uuid} configured");
-    assert_eq!(LOG.0.lock().unwrap().iter().filter(|line| **line == configured).count(), 2);
+    assert_eq!(
+        LOG.0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|line| **line == configured)
+            .count(),
+        2
+    );
 }

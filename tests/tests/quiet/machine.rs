@@ -2,7 +2,10 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-static USERS: Mutex<Users> = Mutex::new(Users { alone: false, shared: 0 });
+static USERS: Mutex<Users> = Mutex::new(Users {
+    alone: false,
+    shared: 0,
+});
 static FREED: Condvar = Condvar::new();
 
 #[derive(Debug)]
@@ -22,7 +25,10 @@ pub(crate) struct Permit {
 /// The machine for one test alone. Every test here begins with this or with [`shared`].
 pub(crate) fn alone() -> Permit {
     let taken = |users: &mut Users| users.alone || users.shared > 0;
-    FREED.wait_while(users(), taken).unwrap_or_else(PoisonError::into_inner).alone = true;
+    FREED
+        .wait_while(users(), taken)
+        .unwrap_or_else(PoisonError::into_inner)
+        .alone = true;
     Permit { alone: true }
 }
 

@@ -23,14 +23,23 @@ fn a_long_job_takes_no_more_memory_than_a_short_one() {
     let etcd = Etcd::start();
     let servers = ["a", "b"].map(|name| {
         let server = Process::builder(example("stage")).arg("run");
-        server.env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", name).start()
+        server
+            .env("PALM_ETCD", etcd.endpoint())
+            .env("PALM_TEST_STAGE", name)
+            .start()
     });
     let options = Config::default().etcd(vec![etcd.endpoint()]);
     let client = block_on(Client::connect(options)).expect("etcd is there");
-    eventually("both can be reached", SOON, || (client.reachable().len() == 2).then_some(()));
+    eventually("both can be reached", SOON, || {
+        (client.reachable().len() == 2).then_some(())
+    });
     let memory = || [std::process::id(), servers[0].pid(), servers[1].pid()].map(resident);
     let input = (0..MESSAGES).map(|_| Bytes::from_static(&[7; 100]));
-    let mut results = client.job(["a.add", "b.add"]).window(512, 1 << 20).run_iter(input).expect("there");
+    let mut results = client
+        .job(["a.add", "b.add"])
+        .window(512, 1 << 20)
+        .run_iter(input)
+        .expect("there");
     let (mut done, mut warm) = (0, [0; 3]);
     while let Some((_, result)) = block_on(results.next()) {
         assert_eq!(result.expect("no error").len(), 102);
@@ -43,6 +52,9 @@ fn a_long_job_takes_no_more_memory_than_a_short_one() {
     println!("client and servers had {warm:?} bytes after {WARM} messages, {end:?} after {done}");
     assert_eq!(done, MESSAGES);
     for (before, after) in warm.into_iter().zip(end) {
-        assert!(before > 0 && after < before + GROWTH, "{before} bytes, and then {after}");
+        assert!(
+            before > 0 && after < before + GROWTH,
+            "{before} bytes, and then {after}"
+        );
     }
 }

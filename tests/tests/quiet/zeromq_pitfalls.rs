@@ -21,7 +21,9 @@ use futures::executor::block_on;
 use palm_peer::{CallErrorKind, Client, Server};
 use palm_tests::{Etcd, Process, eventually, example, free_port, processor_time};
 use serde_json::json;
-use zeromq::{DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage, util::PeerIdentity};
+use zeromq::{
+    DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage, util::PeerIdentity,
+};
 
 const GREETING: [u8; 64] = {
     let mut greeting = [0; 64];
@@ -96,7 +98,8 @@ const UUID: &str = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
 fn greet(stream: &mut TcpStream, then: &[u8]) {
     let header = json!({"palm": 1, "server": UUID}).to_string();
     let length = u8::try_from(header.len()).unwrap();
-    let _ = stream.write_all(&[&GREETING, READY, &[1, length], header.as_bytes(), &[0, 0]].concat());
+    let _ =
+        stream.write_all(&[&GREETING, READY, &[1, length], header.as_bytes(), &[0, 0]].concat());
     // The handshake and the two greetings of the client are some 300 bytes; what comes then is its request.
     let mut heard = 0;
     while heard < 350 {
@@ -120,7 +123,9 @@ fn hangs_up_after_the_greeting(stream: &mut TcpStream) {
 
 fn publish(etcd: &Etcd, server: &str, address: SocketAddr) {
     let endpoint = format!("tcp://{address}");
-    let instance = json!({"server": server, "uuid": UUID, "endpoint": endpoint, "functions": ["haunt"]}).to_string();
+    let instance =
+        json!({"server": server, "uuid": UUID, "endpoint": endpoint, "functions": ["haunt"]})
+            .to_string();
     etcd.etcdctl(&["put", &format!("/pipelines/{server}/{UUID}"), &instance]);
 }
 
@@ -129,16 +134,28 @@ fn is_calm(pid: u32, who: &str) {
     let before = processor_time(pid);
     thread::sleep(Duration::from_secs(1));
     let spent = processor_time(pid).saturating_sub(before);
-    assert!(spent < Duration::from_millis(400), "{who} used {spent:?} of a processor in a second");
+    assert!(
+        spent < Duration::from_millis(400),
+        "{who} used {spent:?} of a processor in a second"
+    );
 }
 
 /// Calls the ghost; why that failed.
 fn haunted(client: &Client) -> String {
     let start = Instant::now();
-    let error = block_on(async { client.call("ghost.haunt", "boo").timeout(Duration::from_secs(8)).await });
+    let error = block_on(async {
+        client
+            .call("ghost.haunt", "boo")
+            .timeout(Duration::from_secs(8))
+            .await
+    });
     let error = error.expect_err("a ghost");
     assert_eq!(error.kind(), CallErrorKind::Unreachable, "{error}");
-    assert!(start.elapsed() < Duration::from_secs(8), "{error}, after {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{error}, after {:?}",
+        start.elapsed()
+    );
     error.message().to_owned()
 }
 
@@ -168,8 +185,15 @@ fn a_hostile_server_neither_busies_nor_ends_its_caller() {
             let complaint = haunted(&client);
             (visits.load(Ordering::SeqCst) > 0).then_some(complaint)
         });
-        assert!(complaint.contains(words), "ghost {place}, {words:?}: {complaint}");
-        assert_eq!(call(&client, "zoo.echo", "well").expect("a good call"), "well", "after ghost {place}");
+        assert!(
+            complaint.contains(words),
+            "ghost {place}, {words:?}: {complaint}"
+        );
+        assert_eq!(
+            call(&client, "zoo.echo", "well").expect("a good call"),
+            "well",
+            "after ghost {place}"
+        );
     }
     is_calm(std::process::id(), "a client of ghosts");
     drop(good);
@@ -187,7 +211,10 @@ fn a_server_silent_for_a_while_is_called_once_it_answers() {
     thread::sleep(Duration::from_secs(3));
     assert!(!calling.is_finished(), "silence proves nothing");
     server.thaw();
-    assert_eq!(calling.join().expect("no panic").expect("a good call"), "late");
+    assert_eq!(
+        calling.join().expect("no panic").expect("a good call"),
+        "late"
+    );
 }
 
 #[test]
@@ -198,8 +225,19 @@ fn a_hostile_client_neither_busies_nor_ends_a_server() {
     let client = client(settings(&etcd), "printf", 1);
     let address = client_address(&etcd);
     // Behind a handshake, HTTP would announce a frame of 5 EB.
-    let alone: [&[u8]; 4] = [b"GET / HTTP/1.1\r\n\r\n", &GREETING[..20], b"\xff\0\0\0\0\0\0\0\x01\x7f\x01", &[0; 100]];
-    let behind: [&[u8]; 5] = [b"", GARBAGE, &GREETING, &[0xfd; 4096], b"\x01\0\x01\0\x01\0"];
+    let alone: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &GREETING[..20],
+        b"\xff\0\0\0\0\0\0\0\x01\x7f\x01",
+        &[0; 100],
+    ];
+    let behind: [&[u8]; 5] = [
+        b"",
+        GARBAGE,
+        &GREETING,
+        &[0xfd; 4096],
+        b"\x01\0\x01\0\x01\0",
+    ];
     let handshake = [&GREETING, READY_DEALER].concat();
     let behind = behind.iter().map(|bytes| [&handshake, *bytes].concat());
     let mut open = Vec::new();
@@ -207,11 +245,17 @@ fn a_hostile_client_neither_busies_nor_ends_a_server() {
         let mut stream = TcpStream::connect(address).unwrap();
         let _ = stream.write_all(&bytes);
         open.push(stream);
-        assert_eq!(call(&client, "printf.printf", "well").expect("a good call"), "well");
+        assert_eq!(
+            call(&client, "printf.printf", "well").expect("a good call"),
+            "well"
+        );
     }
     is_calm(server.pid(), "a server of hostile clients");
     drop(open);
-    assert_eq!(call(&client, "printf.printf", "well").expect("a good call"), "well");
+    assert_eq!(
+        call(&client, "printf.printf", "well").expect("a good call"),
+        "well"
+    );
     is_calm(server.pid(), "a server that they have left");
 }
 
@@ -221,11 +265,20 @@ fn a_hostile_record_neither_busies_nor_ends_the_leader() {
     let etcd = Etcd::start();
     let leader = printf(&etcd);
     let client = client(settings(&etcd), "printf", 1);
-    let manners: [Manners; 5] =
-        [hangs_up, speaks_http, raves_after_the_handshake, answers_nonsense, raves_after_the_greeting];
+    let manners: [Manners; 5] = [
+        hangs_up,
+        speaks_http,
+        raves_after_the_handshake,
+        answers_nonsense,
+        raves_after_the_greeting,
+    ];
     for (i, manners) in manners.into_iter().enumerate() {
         let (address, _) = fake(manners);
-        let uuid = if i == 4 { UUID.to_owned() } else { format!("00000000-0000-4000-8000-00000000000{i}") };
+        let uuid = if i == 4 {
+            UUID.to_owned()
+        } else {
+            format!("00000000-0000-4000-8000-00000000000{i}")
+        };
         let record = json!({
             "host": "127.0.0.1", "pid": 1, "when": "2016-02-16T11:28:59", "leader": null, "server": "ghost",
             "ports": [address.port()], "kind": "registered", "functions": ["haunt"], "uuid": uuid, "configured": false
@@ -235,11 +288,22 @@ fn a_hostile_record_neither_busies_nor_ends_the_leader() {
         leader.wait_for_line(|line| line.starts_with(&words), SOON);
     }
     is_calm(leader.pid(), "a leader among ghosts");
-    assert_eq!(call(&client, "printf.printf", "well").expect("a good call"), "well");
+    assert_eq!(
+        call(&client, "printf.printf", "well").expect("a good call"),
+        "well"
+    );
 }
 
 fn printf(etcd: &Etcd) -> Process {
-    let args = ["run", "--etcd", &etcd.endpoint(), "--probe-period", "2", "--probe-timeout", "0.5"];
+    let args = [
+        "run",
+        "--etcd",
+        &etcd.endpoint(),
+        "--probe-period",
+        "2",
+        "--probe-timeout",
+        "0.5",
+    ];
     let server = Process::start(example("printf"), args);
     server.wait_for_line(|line| line.ends_with(" configured"), SOON);
     server
@@ -249,7 +313,11 @@ fn printf(etcd: &Etcd) -> Process {
 fn client_address(etcd: &Etcd) -> SocketAddr {
     let record = etcd.etcdctl(&["get", "--prefix", "--print-value-only", "/servers/"]);
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
-    (Ipv4Addr::LOCALHOST, u16::try_from(record["ports"][0].as_u64().unwrap()).unwrap()).into()
+    (
+        Ipv4Addr::LOCALHOST,
+        u16::try_from(record["ports"][0].as_u64().unwrap()).unwrap(),
+    )
+        .into()
 }
 
 /// A REQ of the crate is broken for good once its server has returned, and no socket of it ever reconnects.
@@ -259,13 +327,22 @@ fn a_client_reconnects_to_a_server_restarted_at_its_port() {
     let etcd = Etcd::start();
     let fixed = settings(&etcd).port(free_port());
     let client = client(settings(&etcd), "keeper", 0);
-    let keeper = InProcess::start(Server::new("keeper").function("echo", echo), settings(&etcd));
+    let keeper = InProcess::start(
+        Server::new("keeper").function("echo", echo),
+        settings(&etcd),
+    );
     for round in 0..3 {
         // The socket closes in the background.
-        eventually("the port is free", SOON, || TcpListener::bind((Ipv4Addr::LOCALHOST, fixed.port)).ok());
+        eventually("the port is free", SOON, || {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, fixed.port)).ok()
+        });
         let server = InProcess::start(Server::new("zoo").function("echo", echo), fixed.clone());
         sees(&client, "zoo", 1);
-        assert_eq!(call(&client, "zoo.echo", "back").expect("a good call"), "back", "round {round}");
+        assert_eq!(
+            call(&client, "zoo.echo", "back").expect("a good call"),
+            "back",
+            "round {round}"
+        );
         drop(server);
         sees(&client, "zoo", 0);
     }
@@ -287,7 +364,9 @@ fn clients_sharing_an_identity_affect_only_themselves() {
         block_on(socket.connect(server.peer.endpoint())).unwrap();
         socket
     };
-    let request = || ZmqMessage::try_from(vec![Bytes::from(r#"{"palm":1,"pipeline":["zoo.echo"]}"#)]).unwrap();
+    let request = || {
+        ZmqMessage::try_from(vec![Bytes::from(r#"{"palm":1,"pipeline":["zoo.echo"]}"#)]).unwrap()
+    };
     for round in 0..10 {
         let (mut older, mut newer) = (twin(), twin());
         block_on(older.send(request())).unwrap();
@@ -297,13 +376,20 @@ fn clients_sharing_an_identity_affect_only_themselves() {
         } else {
             drop(newer);
         }
-        assert_eq!(call(&client, "zoo.echo", "well").expect("a good call"), "well", "round {round}");
-        let (answer, _) = Stranger::at(server.peer.endpoint()).ask([r#"{"palm":1,"pipeline":["zoo._ping"]}"#]);
+        assert_eq!(
+            call(&client, "zoo.echo", "well").expect("a good call"),
+            "well",
+            "round {round}"
+        );
+        let (answer, _) =
+            Stranger::at(server.peer.endpoint()).ask([r#"{"palm":1,"pipeline":["zoo._ping"]}"#]);
         assert!(answer["error"].is_null(), "{answer}");
     }
     // Once they are gone, the identity is as good as any other.
     let mut last = twin();
     block_on(last.send(request())).unwrap();
     let answer = block_on(async_std::future::timeout(SOON, last.recv()));
-    answer.expect("an answer in time").expect("the connection stands");
+    answer
+        .expect("an answer in time")
+        .expect("the connection stands");
 }

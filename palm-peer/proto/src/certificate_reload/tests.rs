@@ -10,7 +10,8 @@ const SECOND: Duration = Duration::from_secs(1);
 fn files_are_read_at_most_once_a_second() {
     let start = Instant::now();
     let mut reload = CertificateReload::new(1, start);
-    let due = [0, 999, 1000, 1001, 1999, 2000, 9000].map(|ms| reload.is_due(start + Duration::from_millis(ms)));
+    let due = [0, 999, 1000, 1001, 1999, 2000, 9000]
+        .map(|ms| reload.is_due(start + Duration::from_millis(ms)));
     assert_eq!(due, [false, false, true, false, false, true, true]);
 }
 
@@ -21,7 +22,10 @@ fn unusable_files_are_tried_again_and_logged_once_a_minute() {
     let mut warnings = Vec::new();
     for s in 0..130 {
         assert!(reload.should_try(&2), "it may have become valid");
-        if reload.rejected("not valid yet".into(), start + s * SECOND).is_some() {
+        if reload
+            .rejected("not valid yet".into(), start + s * SECOND)
+            .is_some()
+        {
             warnings.push(s);
         }
     }
@@ -34,7 +38,9 @@ fn unusable_files_are_tried_again_and_logged_once_a_minute() {
 fn files_that_are_unusable_for_a_moment_are_not_logged() {
     let start = Instant::now();
     let mut reload = CertificateReload::new(1, start);
-    let rejected = |reload: &mut CertificateReload<u32>, s: u32| reload.rejected("half".into(), start + s * SECOND);
+    let rejected = |reload: &mut CertificateReload<u32>, s: u32| {
+        reload.rejected("half".into(), start + s * SECOND)
+    };
     assert!(rejected(&mut reload, 0).is_none());
     reload.accepted(3);
     assert!(rejected(&mut reload, 4).is_none(), "another replacement");
@@ -65,7 +71,11 @@ fn replaced_pairs_are_used_as_soon_as_they_can_be() {
         let mut random = Rng::with_seed(seed);
         let start = Instant::now();
         let mut now = start;
-        let mut disk = Pair { certificate: 0, key: 0, valid_from: start };
+        let mut disk = Pair {
+            certificate: 0,
+            key: 0,
+            valid_from: start,
+        };
         let mut used = disk;
         let mut reload = CertificateReload::new(disk, now);
         // Since when what is on disk could be used, and could not be.
@@ -97,15 +107,24 @@ fn replaced_pairs_are_used_as_soon_as_they_can_be() {
                     let since = *bad_read.get_or_insert(now);
                     if reload.rejected("broken".into(), now).is_some() {
                         assert!(now >= since + WARN_AFTER, "seed {seed}: warned too early");
-                        assert!(warned.is_none_or(|warned| now >= warned + 60 * SECOND), "seed {seed}: too often");
+                        assert!(
+                            warned.is_none_or(|warned| now >= warned + 60 * SECOND),
+                            "seed {seed}: too often"
+                        );
                         warned = Some(now);
                     }
                 }
             }
             assert!(used.can_be_used(now), "seed {seed}");
-            assert!(used == disk || good.is_none_or(|good| now < good + 2 * SECOND), "seed {seed}: not used");
+            assert!(
+                used == disk || good.is_none_or(|good| now < good + 2 * SECOND),
+                "seed {seed}: not used"
+            );
             let is_told = warned.is_some_and(|warned| now < warned + 62 * SECOND);
-            assert!(is_told || bad.is_none_or(|bad| now < bad + WARN_AFTER + 3 * SECOND), "seed {seed}: not logged");
+            assert!(
+                is_told || bad.is_none_or(|bad| now < bad + WARN_AFTER + 3 * SECOND),
+                "seed {seed}: not logged"
+            );
         }
     }
 }

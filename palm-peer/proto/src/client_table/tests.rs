@@ -21,9 +21,20 @@ fn a_connection_greeting_as_millions_of_clients_uses_one_entry() {
     for number in 0..2_000_000 {
         let _ = table.greeted(Some(client(number)), &((number % 4) as u32), true, now);
     }
-    assert_eq!((table.greetings.len(), table.by_client.len(), table.wants_goodbye.len()), (4, 4, 4));
+    assert_eq!(
+        (
+            table.greetings.len(),
+            table.by_client.len(),
+            table.wants_goodbye.len()
+        ),
+        (4, 4, 4)
+    );
     assert_eq!(table.connection(client(1_999_999)), Some(&3));
-    assert_eq!(table.connection(client(0)), None, "its connection has another name now");
+    assert_eq!(
+        table.connection(client(0)),
+        None,
+        "its connection has another name now"
+    );
     (0..4).for_each(|connection| table.disconnected(&connection));
     assert_eq!(size(&table), 0);
 }
@@ -38,7 +49,11 @@ fn a_client_that_closes_a_newer_connection_keeps_its_older_one() {
     table.disconnected(&3);
     assert_eq!(table.connection(client(1)), Some(&2));
     let _ = table.greeted(Some(client(1)), &1, false, now);
-    assert_eq!(table.connection(client(1)), Some(&1), "it greeted last, though not first");
+    assert_eq!(
+        table.connection(client(1)),
+        Some(&1),
+        "it greeted last, though not first"
+    );
     table.disconnected(&2);
     table.disconnected(&1);
     assert_eq!((table.connection(client(1)), size(&table)), (None, 0));
@@ -58,10 +73,14 @@ fn greeting_cost_does_not_grow_with_waiting_answers() {
     };
     // Taken in turns, and the quickest of each, so that a busy machine slows both.
     let times = [(); 5].map(|()| (greet(&mut empty), greet(&mut full)));
-    let quickest = |of: fn(&(Duration, Duration)) -> Duration| times.iter().map(of).min().expect("five");
+    let quickest =
+        |of: fn(&(Duration, Duration)) -> Duration| times.iter().map(of).min().expect("five");
     let (few, many) = (quickest(|times| times.0), quickest(|times| times.1));
     // By looking at each answer, it would be hundreds of times as long.
-    assert!(many < few * 20, "{many:?} with {MAX_HELD} answers, {few:?} with none");
+    assert!(
+        many < few * 20,
+        "{many:?} with {MAX_HELD} answers, {few:?} with none"
+    );
     assert_eq!(full.held.len(), MAX_HELD);
 }
 
@@ -88,7 +107,12 @@ fn an_answer_expires_by_itself() {
     assert_eq!(table.next_expiry(), Some(now + HELD_FOR));
     table.expire(now + HELD_FOR);
     assert_eq!((table.held.len(), table.held_bytes), (1, 6));
-    assert!(table.greeted(Some(client(2)), &1, false, now + HELD_FOR * 2).is_empty(), "too late");
+    assert!(
+        table
+            .greeted(Some(client(2)), &1, false, now + HELD_FOR * 2)
+            .is_empty(),
+        "too late"
+    );
     assert_eq!((table.next_expiry(), table.held_bytes), (None, 0));
 }
 
@@ -114,11 +138,18 @@ fn a_client_that_only_greets_gets_nothing_but_a_goodbye() {
     let now = Instant::now();
     let mut table = Table::default();
     table.hold(client(1), 7, 1, now);
-    assert!(table.greeted(None, &2, true, now).is_empty(), "it may not stay");
+    assert!(
+        table.greeted(None, &2, true, now).is_empty(),
+        "it may not stay"
+    );
     assert_eq!(table.connection(client(1)), None);
     assert_eq!(table.greeted(Some(client(1)), &1, true, now), [7]);
     assert!(table.greeted(None, &2, true, now).is_empty());
-    assert_eq!(table.connection(client(1)), Some(&1), "not the later one, over which nobody greeted");
+    assert_eq!(
+        table.connection(client(1)),
+        Some(&1),
+        "not the later one, over which nobody greeted"
+    );
     let mut connections = table.start_goodbye();
     connections.sort_unstable();
     assert_eq!(connections, [1, 2], "it may have sent something by then");
@@ -136,7 +167,11 @@ struct Model {
 
 impl Model {
     fn connection(&self, client: Uuid) -> Option<u32> {
-        self.greetings.iter().rev().find(|(_, other)| *other == client).map(|(connection, _)| *connection)
+        self.greetings
+            .iter()
+            .rev()
+            .find(|(_, other)| *other == client)
+            .map(|(connection, _)| *connection)
     }
 
     fn disconnected(&mut self, connection: u32) {
@@ -147,7 +182,12 @@ impl Model {
         self.disconnected(connection);
         self.greetings.push((connection, client));
         self.held.retain(|(_, _, until)| *until > now);
-        let waiting = self.held.iter().filter(|(other, ..)| *other == client).map(|(_, answer, _)| *answer).collect();
+        let waiting = self
+            .held
+            .iter()
+            .filter(|(other, ..)| *other == client)
+            .map(|(_, answer, _)| *answer)
+            .collect();
         self.held.retain(|(other, ..)| *other != client);
         waiting
     }
@@ -161,10 +201,19 @@ fn client_table_matches_a_naive_model_in_thousands_of_runs() {
         for step in 0..120 {
             let (client, connection) = (client(random.u64(0..5)), random.u32(0..8));
             match random.u8(0..10) {
-                0 => assert!(table.greeted(None, &connection, random.bool(), now).is_empty(), "it only asked"),
+                0 => assert!(
+                    table
+                        .greeted(None, &connection, random.bool(), now)
+                        .is_empty(),
+                    "it only asked"
+                ),
                 1..4 => {
                     let waiting = table.greeted(Some(client), &connection, random.bool(), now);
-                    assert_eq!(waiting, model.greeted(client, connection, now), "seed {seed}, step {step}");
+                    assert_eq!(
+                        waiting,
+                        model.greeted(client, connection, now),
+                        "seed {seed}, step {step}"
+                    );
                 }
                 4..7 => {
                     table.disconnected(&connection);
@@ -178,9 +227,21 @@ fn client_table_matches_a_naive_model_in_thousands_of_runs() {
             }
             table.expire(now);
             model.held.retain(|(_, _, until)| *until > now);
-            assert_eq!(table.connection(client).copied(), model.connection(client), "seed {seed}, step {step}");
-            assert_eq!(table.held_bytes, model.held.len(), "seed {seed}, step {step}");
-            assert_eq!(table.greetings.len(), model.greetings.len(), "seed {seed}, step {step}");
+            assert_eq!(
+                table.connection(client).copied(),
+                model.connection(client),
+                "seed {seed}, step {step}"
+            );
+            assert_eq!(
+                table.held_bytes,
+                model.held.len(),
+                "seed {seed}, step {step}"
+            );
+            assert_eq!(
+                table.greetings.len(),
+                model.greetings.len(),
+                "seed {seed}, step {step}"
+            );
         }
         (0..8).for_each(|connection| table.disconnected(&connection));
         table.expire(now + HELD_FOR);

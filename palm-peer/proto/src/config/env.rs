@@ -12,11 +12,15 @@ impl Config {
         Self::from_lookup(|variable| std::env::var_os(variable))
     }
 
-    pub(super) fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, InvalidSetting> {
+    pub(super) fn from_lookup(
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, InvalidSetting> {
         let mut config = Self::default();
         for (name, variable) in Self::NAMES.iter().copied().zip(Self::variables()) {
             if let Some(value) = lookup(&variable).filter(|value| !value.is_empty()) {
-                config.set_os(name, &value).map_err(|error| error.named(variable))?;
+                config
+                    .set_os(name, &value)
+                    .map_err(|error| error.named(variable))?;
             }
         }
         Ok(config)
@@ -24,7 +28,10 @@ impl Config {
 
     /// Returns the names of the environment variables, in the order of [`Config::NAMES`].
     pub(super) fn variables() -> impl Iterator<Item = String> {
-        Self::NAMES.iter().copied().map(|name| format!("PALM_{}", name.to_ascii_uppercase()))
+        Self::NAMES
+            .iter()
+            .copied()
+            .map(|name| format!("PALM_{}", name.to_ascii_uppercase()))
     }
 
     /// Returns the variables of the environment whose names are nearly those of config, each with the name that was probably

@@ -14,7 +14,9 @@ pub fn is_loopback(host: &str) -> bool {
 
 /// Reads a host: a name or an address; an IPv6 address may be in brackets. Returns it without these.
 pub(super) fn host(text: &str) -> Result<String, String> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     if let Some(bare) = bare.filter(|bare| bare.parse::<Ipv6Addr>().is_ok()) {
         return Ok(bare.to_owned());
     }
@@ -39,11 +41,20 @@ fn check_name(text: &str) -> Result<(), String> {
     if !name.is_ascii() {
         return Err("a name in other letters is written in its ASCII form (xn--...)".into());
     }
-    if let Some(wrong) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))) {
+    if let Some(wrong) = name
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+    {
         return Err(format!("{wrong:?} is in no name"));
     }
-    if name.len() > MAX_NAME || name.split('.').any(|label| label.is_empty() || label.len() > MAX_LABEL) {
-        return Err(format!("a name has at most {MAX_NAME} characters, and 1 to {MAX_LABEL} between two dots"));
+    if name.len() > MAX_NAME
+        || name
+            .split('.')
+            .any(|label| label.is_empty() || label.len() > MAX_LABEL)
+    {
+        return Err(format!(
+            "a name has at most {MAX_NAME} characters, and 1 to {MAX_LABEL} between two dots"
+        ));
     }
     let last = name.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|b| b.is_ascii_digit()) {
@@ -61,35 +72,53 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     }
     if text.contains('@') {
         // The text is not shown: it contains a password.
-        return Err("a URL holds an '@': user and password are set apart from it (PALM_USER)".into());
+        return Err(
+            "a URL holds an '@': user and password are set apart from it (PALM_USER)".into(),
+        );
     }
     let (scheme, rest) = text.split_once("://").ok_or_else(no_url)?;
     let scheme = scheme.to_ascii_lowercase();
     match scheme.as_str() {
         "http" | "https" => {}
-        "unix" | "unixs" => return Err(format!("{text:?} is a Unix socket: etcd is asked over TCP alone")),
+        "unix" | "unixs" => {
+            return Err(format!(
+                "{text:?} is a Unix socket: etcd is asked over TCP alone"
+            ));
+        }
         _ => return Err(no_url()),
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, more) = rest.split_at(end);
     if !matches!(more, "" | "/") {
-        return Err(format!("{text:?} has {more:?} behind its host and port, which etcd's API does not: leave it out"));
+        return Err(format!(
+            "{text:?} has {more:?} behind its host and port, which etcd's API does not: leave it out"
+        ));
     }
     let (name, port) = split_port(authority);
     if name.is_empty() || name.contains(char::is_whitespace) {
         return Err(no_url());
     }
     if name.contains(':') && !name.starts_with('[') {
-        return Err(format!("{text:?} has an IPv6 address, which stands in brackets: {scheme}://[::1]:2379"));
+        return Err(format!(
+            "{text:?} has an IPv6 address, which stands in brackets: {scheme}://[::1]:2379"
+        ));
     }
     let host = host(name).map_err(|reason| format!("{text:?}: {reason}"))?;
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let Some(port) = port else { return Ok(format!("{scheme}://{host}")) };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
+    let Some(port) = port else {
+        return Ok(format!("{scheme}://{host}"));
+    };
     match port.parse::<u16>() {
         Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => {
             Ok(format!("{scheme}://{host}:{number}"))
         }
-        _ => Err(format!("{text:?} has the port {port:?}: a port is a number from 1 to 65535")),
+        _ => Err(format!(
+            "{text:?} has the port {port:?}: a port is a number from 1 to 65535"
+        )),
     }
 }
 
@@ -99,7 +128,10 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority[host_end..].find(':') {
         // Several colons without brackets are an IPv6 address.
         Some(_) if host_end == 0 && authority.matches(':').count() > 1 => (authority, None),
-        Some(colon) => (&authority[..host_end + colon], Some(&authority[host_end + colon + 1..])),
+        Some(colon) => (
+            &authority[..host_end + colon],
+            Some(&authority[host_end + colon + 1..]),
+        ),
         None => (authority, None),
     }
 }
@@ -159,7 +191,10 @@ mod tests {
             assert!(error.contains(reason), "{text:?}: {error}");
         }
         let error = url("http://root:secret@a:1").expect_err("a password");
-        assert!(error.contains("PALM_USER") && !error.contains("secret"), "{error}");
+        assert!(
+            error.contains("PALM_USER") && !error.contains("secret"),
+            "{error}"
+        );
     }
 
     #[test]

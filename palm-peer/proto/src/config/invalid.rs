@@ -11,7 +11,10 @@ pub struct InvalidSetting {
 
 impl InvalidSetting {
     pub(super) fn new(name: &str, reason: impl Into<String>) -> Self {
-        Self { name: name.into(), reason: reason.into() }
+        Self {
+            name: name.into(),
+            reason: reason.into(),
+        }
     }
 
     /// Returns the setting's name, or that of the flag or environment variable that it came from.
@@ -23,7 +26,10 @@ impl InvalidSetting {
     /// Names the flag or variable that the setting came from.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..self }
+        Self {
+            name: name.into(),
+            ..self
+        }
     }
 }
 

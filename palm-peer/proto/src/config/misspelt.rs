@@ -14,14 +14,24 @@ pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, 
         if known.contains(name) || !name.to_ascii_uppercase().starts_with("PALM") {
             return None;
         }
-        let near = known.iter().map(|known| (distance(&name.to_ascii_uppercase(), known), known));
-        near.filter(|(distance, known)| *distance <= MAX_DISTANCE.min((known.len() - PREFIX.len()) / 2))
-            .min()
-            .map(|(_, known)| known.clone())
+        let near = known
+            .iter()
+            .map(|known| (distance(&name.to_ascii_uppercase(), known), known));
+        near.filter(|(distance, known)| {
+            *distance <= MAX_DISTANCE.min((known.len() - PREFIX.len()) / 2)
+        })
+        .min()
+        .map(|(_, known)| known.clone())
     };
-    let mut found: Vec<_> = names.into_iter().filter_map(|name| Some((nearest(&name)?, name))).collect();
+    let mut found: Vec<_> = names
+        .into_iter()
+        .filter_map(|name| Some((nearest(&name)?, name)))
+        .collect();
     found.sort();
-    found.into_iter().map(|(meant, name)| (name, meant)).collect()
+    found
+        .into_iter()
+        .map(|(meant, name)| (name, meant))
+        .collect()
 }
 
 /// Returns the edit distance between two texts (Levenshtein).
@@ -45,7 +55,14 @@ mod tests {
 
     #[test]
     fn misspelt_variables_are_found_and_unrelated_ones_are_not() {
-        let names = ["PALM_ETDC", "PALM_PROBE_PERIODE", "palm_port", "PALM_LOGS", "PALMPREFIX", "PALM_PROBE_TIMEOUT"];
+        let names = [
+            "PALM_ETDC",
+            "PALM_PROBE_PERIODE",
+            "palm_port",
+            "PALM_LOGS",
+            "PALMPREFIX",
+            "PALM_PROBE_TIMEOUT",
+        ];
         let own = ["PALM_TESTS_PYTHON", "PALM_SPRINGS", "HOME", "PORT", "PALM_"];
         let found = misspelt(names.iter().chain(&own).map(ToString::to_string));
         let wanted = [
@@ -55,6 +72,9 @@ mod tests {
             ("PALMPREFIX", "PALM_PREFIX"),
             ("PALM_PROBE_PERIODE", "PALM_PROBE_PERIOD"),
         ];
-        assert_eq!(found, wanted.map(|(name, meant)| (name.to_owned(), meant.to_owned())));
+        assert_eq!(
+            found,
+            wanted.map(|(name, meant)| (name.to_owned(), meant.to_owned()))
+        );
     }
 }

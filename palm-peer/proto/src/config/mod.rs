@@ -11,7 +11,9 @@ mod tls;
 mod valid;
 mod validate;
 
-pub use self::{host::is_loopback, invalid::InvalidSetting, read::log_level, tls::Tls, valid::ValidConfig};
+pub use self::{
+    host::is_loopback, invalid::InvalidSetting, read::log_level, tls::Tls, valid::ValidConfig,
+};
 
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 

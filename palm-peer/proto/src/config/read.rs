@@ -23,7 +23,12 @@ pub(super) fn host(name: &str, text: &str) -> Result<String, InvalidSetting> {
 }
 
 pub(super) fn address(name: &str, text: &str) -> Result<Option<IpAddr>, InvalidSetting> {
-    parse(name, unbracketed(text.trim()), "an IP address alone, such as 0.0.0.0").map(Some)
+    parse(
+        name,
+        unbracketed(text.trim()),
+        "an IP address alone, such as 0.0.0.0",
+    )
+    .map(Some)
 }
 
 pub(super) fn port(name: &str, text: &str) -> Result<u16, InvalidSetting> {
@@ -39,7 +44,9 @@ pub(super) fn bytes(name: &str, text: &str) -> Result<usize, InvalidSetting> {
 }
 
 fn parse<T: FromStr>(name: &str, text: &str, what: &str) -> Result<T, InvalidSetting> {
-    text.trim().parse().map_err(|_| InvalidSetting::new(name, format!("{:?} is not {what}", text.trim())))
+    text.trim()
+        .parse()
+        .map_err(|_| InvalidSetting::new(name, format!("{:?} is not {what}", text.trim())))
 }
 
 pub(super) fn seconds(name: &str, text: &str) -> Result<Duration, InvalidSetting> {
@@ -48,7 +55,11 @@ pub(super) fn seconds(name: &str, text: &str) -> Result<Duration, InvalidSetting
     let no_time = "is not a time in seconds, such as 2.5";
     let seconds: f64 = text.parse().map_err(|_| wrong(no_time))?;
     Duration::try_from_secs_f64(seconds).map_err(|_| {
-        wrong(if seconds.is_finite() && seconds > 0.0 { "is longer than 24 hours (86400)" } else { no_time })
+        wrong(if seconds.is_finite() && seconds > 0.0 {
+            "is longer than 24 hours (86400)"
+        } else {
+            no_time
+        })
     })
 }
 
@@ -58,12 +69,17 @@ pub(super) fn etcd_url(text: &str) -> Result<String, InvalidSetting> {
 
 /// Removes the brackets of an IPv6 address, which may be written as in a URL.
 fn unbracketed(text: &str) -> &str {
-    text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text)
+    text.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text)
 }
 
 pub(super) fn path(name: &str, text: &str) -> Result<Option<PathBuf>, InvalidSetting> {
     if text.is_empty() || text.contains(char::is_control) {
-        return Err(InvalidSetting::new(name, format!("{text:?} is not the path of a file")));
+        return Err(InvalidSetting::new(
+            name,
+            format!("{text:?} is not the path of a file"),
+        ));
     }
     Ok(Some(PathBuf::from(text)))
 }
@@ -95,6 +111,9 @@ pub fn log_level(value: Option<&OsStr>) -> Result<LevelFilter, InvalidSetting> {
         Some("WARNING" | "WARN") => Ok(LevelFilter::Warn),
         Some("DEBUG") => Ok(LevelFilter::Debug),
         Some("TRACE") => Ok(LevelFilter::Trace),
-        Some(other) => Err(InvalidSetting::new("PALM_LOG", format!("{other:?} is no level such as INFO or DEBUG"))),
+        Some(other) => Err(InvalidSetting::new(
+            "PALM_LOG",
+            format!("{other:?} is no level such as INFO or DEBUG"),
+        )),
     }
 }

@@ -3,12 +3,17 @@ use super::*;
 fn refused(name: &str, text: &str) -> String {
     let mut config = Config::default();
     let set = config.set(name, text);
-    set.and_then(|()| ValidConfig::new(config).map(drop)).expect_err(text).to_string()
+    set.and_then(|()| ValidConfig::new(config).map(drop))
+        .expect_err(text)
+        .to_string()
 }
 
 #[test]
 fn the_defaults_are_valid() {
-    assert_eq!(ValidConfig::new(Config::default()), Ok(ValidConfig::default()));
+    assert_eq!(
+        ValidConfig::new(Config::default()),
+        Ok(ValidConfig::default())
+    );
 }
 
 #[test]
@@ -21,11 +26,15 @@ fn every_name_can_be_set_from_the_environment() {
         "tls" => "required",
         _ => "7",
     };
-    let config =
-        Config::from_lookup(|variable| Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).into()))
-            .expect("samples fit");
+    let config = Config::from_lookup(|variable| {
+        Some(sample(&variable.trim_start_matches("PALM_").to_ascii_lowercase()).into())
+    })
+    .expect("samples fit");
     assert_eq!(config.etcd, ["http://a:1", "https://b:2"]);
-    assert_eq!(config.user, Some(("root".into(), "secret:with:colons".into())));
+    assert_eq!(
+        config.user,
+        Some(("root".into(), "secret:with:colons".into()))
+    );
     assert_eq!(config.ttl, Duration::from_secs(7));
     assert_eq!(config.max_store, 7);
 }
@@ -69,10 +78,18 @@ fn invalid_values_are_refused_with_name_and_value() {
         ("probe_timeout", "20", "longer than probe_period, 10s"),
         ("probe_misses", "0", "within 1 and 100"),
         ("max_in_flight", "0", "within 1 and"),
-        ("max_queued_bytes", "9", "9 is less than max_payload, 67108864"),
+        (
+            "max_queued_bytes",
+            "9",
+            "9 is less than max_payload, 67108864",
+        ),
         ("max_held", "9", "9 is less than max_payload, 67108864"),
         ("max_payload", "0", "not within 1 and"),
-        ("max_payload", "18446744073709551615", "not within 1 and 1099511627776"),
+        (
+            "max_payload",
+            "18446744073709551615",
+            "not within 1 and 1099511627776",
+        ),
         ("max_payload", "-1", "not a number"),
         ("bind", "0.0.0.0:5555", "an IP address alone"),
         #[cfg(feature = "tls")]
@@ -88,7 +105,8 @@ fn invalid_values_are_refused_with_name_and_value() {
         let error = refused(name, text);
         assert!(error.contains(message), "{name}={text}: {error}");
     }
-    let error = Config::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
+    let error =
+        Config::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
     assert!(error.to_string().starts_with("PALM_PORT: "), "{error}");
 }
 
@@ -102,7 +120,11 @@ fn a_password_is_never_shown() {
 #[cfg(feature = "tls")]
 fn valid_values_are_accepted() {
     for (name, text, field) in [
-        ("etcd", " HTTP://a:1/ ,https://[::1]:2", r#"["http://a:1", "https://[::1]:2"]"#),
+        (
+            "etcd",
+            " HTTP://a:1/ ,https://[::1]:2",
+            r#"["http://a:1", "https://[::1]:2"]"#,
+        ),
         ("ip", "[::1]", r#""::1""#),
         ("ip", " ::ffff:127.0.0.1 ", r#""::ffff:127.0.0.1""#),
         ("bind", "[::1]", "::1"),
@@ -114,29 +136,47 @@ fn valid_values_are_accepted() {
         let fields = [
             ("etcd", format!("{:?}", built.etcd)),
             ("ip", format!("{:?}", built.ip)),
-            ("bind", built.bind.map(|bind| bind.to_string()).unwrap_or_default()),
+            (
+                "bind",
+                built.bind.map(|bind| bind.to_string()).unwrap_or_default(),
+            ),
             ("prefix", format!("{:?}", built.prefix)),
         ];
-        assert!(fields.contains(&(name, field.to_owned())), "{name}={text}: {fields:?}");
+        assert!(
+            fields.contains(&(name, field.to_owned())),
+            "{name}={text}: {fields:?}"
+        );
     }
     // Values set by a program are normalised as well.
-    let config = Config::default().etcd(vec!["HTTPS://a:1/".into()]).ip("[::1]".into());
+    let config = Config::default()
+        .etcd(vec!["HTTPS://a:1/".into()])
+        .ip("[::1]".into());
     let built = ValidConfig::new(config).expect("a URL and an address");
-    assert_eq!((built.etcd[0].as_str(), built.ip.as_str()), ("https://a:1", "::1"));
+    assert_eq!(
+        (built.etcd[0].as_str(), built.ip.as_str()),
+        ("https://a:1", "::1")
+    );
 }
 
 #[test]
 fn a_password_is_taken_as_it_is() {
     for password in ["", " ", "secret ", " secret", "a:b@c%\"'$,=", "ä", "\u{a0}"] {
         let mut config = Config::default();
-        config.set("user", &format!("root:{password}")).expect(password);
+        config
+            .set("user", &format!("root:{password}"))
+            .expect(password);
         assert_eq!(config.user, Some(("root".into(), password.into())));
     }
-    for (text, message) in
-        [("root:secret\n", "line break"), ("root:secret\r\n", "line break"), ("root:a\u{1b}", "control")]
-    {
+    for (text, message) in [
+        ("root:secret\n", "line break"),
+        ("root:secret\r\n", "line break"),
+        ("root:a\u{1b}", "control"),
+    ] {
         let error = refused("user", text);
-        assert!(error.contains(message) && !error.contains("secret"), "{text:?}: {error}");
+        assert!(
+            error.contains(message) && !error.contains("secret"),
+            "{text:?}: {error}"
+        );
     }
 }
 
@@ -148,7 +188,10 @@ fn values_that_are_not_utf8_are_paths_or_refused() {
         let found = Config::from_lookup(|looked_up| (looked_up == variable).then(odd));
         if ["cacert", "cert", "key"].contains(&name) {
             let config = found.expect("a path");
-            assert!([config.cacert, config.cert, config.key].contains(&Some(odd().into())), "{name}");
+            assert!(
+                [config.cacert, config.cert, config.key].contains(&Some(odd().into())),
+                "{name}"
+            );
         } else {
             let error = found.expect_err(name).to_string();
             assert_eq!(error, format!("{variable}: the value is not UTF-8 text"));

@@ -24,21 +24,36 @@ impl FromStr for Tls {
             "auto" => Ok(Self::Auto),
             "off" => Ok(Self::Off),
             "required" => Ok(Self::Required),
-            _ => Err(InvalidSetting::new("tls", format!("{text:?} is not auto, off or required"))),
+            _ => Err(InvalidSetting::new(
+                "tls",
+                format!("{text:?} is not auto, off or required"),
+            )),
         }
     }
 }
 
 /// Said of a setting that asks for TLS, in a program that cannot speak it.
-const BUILT_WITHOUT: &str = "it asks for TLS, but this program is built without TLS (the feature `tls` of palm-peer)";
+const BUILT_WITHOUT: &str =
+    "it asks for TLS, but this program is built without TLS (the feature `tls` of palm-peer)";
 
 impl Config {
     /// Refuses what asks for TLS: it must never end in a connection without.
     fn refuse_tls(&self) -> Result<(), InvalidSetting> {
-        let files = [("cacert", &self.cacert), ("cert", &self.cert), ("key", &self.key)];
-        let file = files.into_iter().find_map(|(name, path)| path.as_ref().map(|_| name));
+        let files = [
+            ("cacert", &self.cacert),
+            ("cert", &self.cert),
+            ("key", &self.key),
+        ];
+        let file = files
+            .into_iter()
+            .find_map(|(name, path)| path.as_ref().map(|_| name));
         let required = || (self.tls == Tls::Required).then_some("tls");
-        let etcd = || self.etcd.iter().any(|url| url.starts_with("https://")).then_some("etcd");
+        let etcd = || {
+            self.etcd
+                .iter()
+                .any(|url| url.starts_with("https://"))
+                .then_some("etcd")
+        };
         match file.or_else(required).or_else(etcd) {
             Some(name) => Err(InvalidSetting::new(name, BUILT_WITHOUT)),
             None => Ok(()),
@@ -47,7 +62,9 @@ impl Config {
 
     /// Returns whether TLS is used in the mesh.
     pub(super) fn speaks_tls(&self) -> bool {
-        let given = [&self.cacert, &self.cert, &self.key].into_iter().all(Option::is_some);
+        let given = [&self.cacert, &self.cert, &self.key]
+            .into_iter()
+            .all(Option::is_some);
         given && self.tls != Tls::Off
     }
 
@@ -57,7 +74,10 @@ impl Config {
         }
         let refuse = |name, reason: &str| Err(InvalidSetting::new(name, reason));
         if self.cert.is_some() != self.key.is_some() {
-            return refuse("cert", "a certificate and its key come together: set both cert and key");
+            return refuse(
+                "cert",
+                "a certificate and its key come together: set both cert and key",
+            );
         }
         if self.cert.is_some() && self.cacert.is_none() {
             return refuse(
@@ -66,18 +86,29 @@ impl Config {
             );
         }
         if self.tls == Tls::Required && !self.speaks_tls() {
-            return refuse("tls", "it is required, which takes all three of cacert, cert and key");
+            return refuse(
+                "tls",
+                "it is required, which takes all three of cacert, cert and key",
+            );
         }
         for url in &self.etcd {
             if url.starts_with("https://") {
                 continue;
             }
             if self.tls == Tls::Required {
-                return refuse("tls", &format!("it is required, but etcd is at {url}, which is plain: write https://"));
+                return refuse(
+                    "tls",
+                    &format!(
+                        "it is required, but etcd is at {url}, which is plain: write https://"
+                    ),
+                );
             }
             // With an etcd on the same machine, the files may be for the mesh only.
             if self.cacert.is_some() && !(self.speaks_tls() && is_loopback(url)) {
-                return refuse("etcd", &format!("{url} is plain, but cacert is set: write https://"));
+                return refuse(
+                    "etcd",
+                    &format!("{url} is plain, but cacert is set: write https://"),
+                );
             }
         }
         Ok(())
@@ -121,11 +152,31 @@ mod tests {
         assert_eq!(config.refuse_tls(), Ok(()));
         for name in ["cacert", "cert", "key", "tls", "etcd"] {
             let mut asking = config.clone();
-            asking.set(name, if name == "tls" { "required" } else { "https://x" }).expect(name);
+            asking
+                .set(
+                    name,
+                    if name == "tls" {
+                        "required"
+                    } else {
+                        "https://x"
+                    },
+                )
+                .expect(name);
             let error = asking.refuse_tls().expect_err(name);
-            assert_eq!((error.name(), error.to_string().contains("built without TLS")), (name, true), "{error}");
+            assert_eq!(
+                (
+                    error.name(),
+                    error.to_string().contains("built without TLS")
+                ),
+                (name, true),
+                "{error}"
+            );
             if !cfg!(feature = "tls") {
-                assert_eq!(asking.validate(), Err(error), "never taken for a wish that may be ignored");
+                assert_eq!(
+                    asking.validate(),
+                    Err(error),
+                    "never taken for a wish that may be ignored"
+                );
             }
         }
         config.set("tls", "off").expect("a word");
@@ -142,7 +193,12 @@ mod tests {
             ("https://db:2379", &ALL, "off", false),
             ("https://db:2379", &ALL, "Required", true),
             ("http://127.0.0.1:2379", &ALL, "auto", true),
-            ("http://localhost:2379/,http://[::1]:2379", &ALL, "auto", true),
+            (
+                "http://localhost:2379/,http://[::1]:2379",
+                &ALL,
+                "auto",
+                true,
+            ),
         ] {
             let config = build(etcd, files, tls).expect("a valid config");
             assert_eq!(config.has_mesh_tls(), spoken, "{etcd} {files:?} {tls}");
@@ -156,7 +212,12 @@ mod tests {
             ("https://db:2379", &ALL[..0], "required", "all three"),
             ("https://db:2379", &ALL[..1], "required", "all three"),
             ("http://127.0.0.1:2379", &ALL, "required", "plain"),
-            ("https://db:1,http://db:2379", &ALL, "required", "http://db:2379"),
+            (
+                "https://db:1,http://db:2379",
+                &ALL,
+                "required",
+                "http://db:2379",
+            ),
             ("http://db:2379", &ALL, "auto", "plain"),
             ("http://127.0.0.1:2379", &ALL, "off", "plain"),
             ("http://127.0.0.1:2379", &ALL[..1], "auto", "plain"),
@@ -179,7 +240,9 @@ mod tests {
                     config.set(name, "/x.pem").expect("a path");
                 }
             }
-            ValidConfig::new(config).expect("a valid config").is_exposed()
+            ValidConfig::new(config)
+                .expect("a valid config")
+                .is_exposed()
         };
         assert!(!exposed("127.0.0.1", None, false));
         assert!(!exposed("::1", None, false));

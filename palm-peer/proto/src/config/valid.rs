@@ -26,7 +26,9 @@ impl ValidConfig {
     #[must_use]
     pub fn bind_address(&self) -> IpAddr {
         let loopback = IpAddr::from([127, 0, 0, 1]);
-        self.bind.or_else(|| self.ip.parse().ok()).unwrap_or(loopback)
+        self.bind
+            .or_else(|| self.ip.parse().ok())
+            .unwrap_or(loopback)
     }
 
     /// Returns whether peers and clients use TLS.

@@ -23,8 +23,10 @@ impl Config {
             return Err(InvalidSetting::new("etcd", "at least one URL is needed"));
         }
         if !Keys::is_valid_prefix(&self.prefix) {
-            let reason =
-                format!("{:?} must start with /, and hold neither //, white space nor control characters", self.prefix);
+            let reason = format!(
+                "{:?} must start with /, and hold neither //, white space nor control characters",
+                self.prefix
+            );
             return Err(InvalidSetting::new("prefix", reason));
         }
         Ok(())
@@ -34,9 +36,14 @@ impl Config {
         self.ip = host::host(&self.ip).map_err(|reason| InvalidSetting::new("ip", reason))?;
         let host = &self.ip;
         match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-            Ok(ip) if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
-                let reason =
-                    format!("nobody can reach {host}: name this machine's address, and use bind to listen on all");
+            Ok(ip)
+                if ip.is_unspecified()
+                    || ip.is_multicast()
+                    || ip == IpAddr::V4(Ipv4Addr::BROADCAST) =>
+            {
+                let reason = format!(
+                    "nobody can reach {host}: name this machine's address, and use bind to listen on all"
+                );
                 Err(InvalidSetting::new("ip", reason))
             }
             Err(_) if self.bind.is_none() => Err(InvalidSetting::new(
@@ -50,19 +57,37 @@ impl Config {
     pub(super) fn check_times(&self) -> Result<(), InvalidSetting> {
         let times = [
             ("ttl", self.ttl, SHORTEST_TTL),
-            ("join_timeout", self.join_timeout, Duration::from_millis(100)),
-            ("probe_period", self.probe_period, Duration::from_millis(100)),
-            ("probe_timeout", self.probe_timeout, Duration::from_millis(10)),
+            (
+                "join_timeout",
+                self.join_timeout,
+                Duration::from_millis(100),
+            ),
+            (
+                "probe_period",
+                self.probe_period,
+                Duration::from_millis(100),
+            ),
+            (
+                "probe_timeout",
+                self.probe_timeout,
+                Duration::from_millis(10),
+            ),
             ("drain", self.drain, Duration::ZERO),
             ("timeout", self.timeout, Duration::from_millis(1)),
         ];
         for (name, time, min) in times {
             if time < min || time > LONGEST {
-                return Err(InvalidSetting::new(name, format!("{time:?} is not within {min:?} and {LONGEST:?}")));
+                return Err(InvalidSetting::new(
+                    name,
+                    format!("{time:?} is not within {min:?} and {LONGEST:?}"),
+                ));
             }
         }
         if self.probe_timeout > self.probe_period {
-            let reason = format!("{:?} is longer than probe_period, {:?}", self.probe_timeout, self.probe_period);
+            let reason = format!(
+                "{:?} is longer than probe_period, {:?}",
+                self.probe_timeout, self.probe_period
+            );
             return Err(InvalidSetting::new("probe_timeout", reason));
         }
         Ok(())
@@ -70,7 +95,10 @@ impl Config {
 
     pub(super) fn check_limits(&self) -> Result<(), InvalidSetting> {
         if !(1..=100).contains(&self.probe_misses) {
-            return Err(InvalidSetting::new("probe_misses", format!("{} is not within 1 and 100", self.probe_misses)));
+            return Err(InvalidSetting::new(
+                "probe_misses",
+                format!("{} is not within 1 and 100", self.probe_misses),
+            ));
         }
         // ZeroMQ's queue for one connection holds 100,000 messages and must never fill.
         for (name, count, max) in [
@@ -80,7 +108,10 @@ impl Config {
             ("max_per_address", self.max_per_address, 1_000_000),
         ] {
             if count == 0 || count > max {
-                return Err(InvalidSetting::new(name, format!("{count} is not within 1 and {max}")));
+                return Err(InvalidSetting::new(
+                    name,
+                    format!("{count} is not within 1 and {max}"),
+                ));
             }
         }
         for (name, bytes, min) in [
@@ -91,12 +122,17 @@ impl Config {
             ("max_held", self.max_held, 1),
         ] {
             if !(min..=MAX_BYTES).contains(&bytes) {
-                return Err(InvalidSetting::new(name, format!("{bytes} is not within {min} and {MAX_BYTES}")));
+                return Err(InvalidSetting::new(
+                    name,
+                    format!("{bytes} is not within {min} and {MAX_BYTES}"),
+                ));
             }
         }
-        for (name, bytes) in
-            [("max_unread", self.max_unread), ("max_held", self.max_held), ("max_queued_bytes", self.max_queued_bytes)]
-        {
+        for (name, bytes) in [
+            ("max_unread", self.max_unread),
+            ("max_held", self.max_held),
+            ("max_queued_bytes", self.max_queued_bytes),
+        ] {
             if bytes < self.max_payload {
                 let reason = format!("{bytes} is less than max_payload, {}", self.max_payload);
                 return Err(InvalidSetting::new(name, reason));

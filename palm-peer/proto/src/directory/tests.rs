@@ -33,15 +33,30 @@ fn unknown_names_are_answered_with_the_known_ones() {
     for (target, kind, text) in [
         ("a", CallErrorKind::BadMessage, "server.function"),
         ("a.g", CallErrorKind::NoSuchFunction, "only f, get"),
-        (&format!("{one}.g"), CallErrorKind::NoSuchFunction, "only f, get"),
+        (
+            &format!("{one}.g"),
+            CallErrorKind::NoSuchFunction,
+            "only f, get",
+        ),
         ("b.f", CallErrorKind::NoSuchServer, "there is a"),
     ] {
         let failure = directory.resolve(target, ME).expect_err(target);
-        assert!(failure.kind == kind && failure.message.contains(text), "{failure:?}");
+        assert!(
+            failure.kind == kind && failure.message.contains(text),
+            "{failure:?}"
+        );
     }
     // Built-in functions need not be listed: servers of a later version have more of them.
-    assert_eq!(directory.resolve("a._later", ME).map(|able| able.len()), Ok(2));
-    assert_eq!(directory.resolve(&format!("{one}._later"), ME).map(|able| able.len()), Ok(1));
+    assert_eq!(
+        directory.resolve("a._later", ME).map(|able| able.len()),
+        Ok(2)
+    );
+    assert_eq!(
+        directory
+            .resolve(&format!("{one}._later"), ME)
+            .map(|able| able.len()),
+        Ok(1)
+    );
     let failure = Directory::new(ME).resolve("b.f", ME).expect_err("empty");
     assert!(failure.message.contains("no server is published"));
 }
@@ -49,7 +64,13 @@ fn unknown_names_are_answered_with_the_known_ones() {
 #[test]
 fn large_meshes_are_split_into_stable_subsets() {
     let large = directory(ME, 1000);
-    let subset = |client: u128| uuids(&large.resolve("a.f", Uuid::from_u128(client)).expect("there"));
+    let subset = |client: u128| {
+        uuids(
+            &large
+                .resolve("a.f", Uuid::from_u128(client))
+                .expect("there"),
+        )
+    };
     assert_eq!(subset(1).len(), SUBSET);
     assert_eq!(subset(1), subset(1));
     assert_ne!(subset(1), subset(2));
@@ -75,7 +96,11 @@ fn directory_matches_a_rebuild_in_three_hundred_histories() {
         let mut model: BTreeMap<(String, Uuid), Instance> = BTreeMap::new();
         for _ in 0..200 {
             let mut changed = instance(["a", "b"][random.usize(0..2)], random.u128(1..80));
-            changed.functions = ["f", "g", "h"].into_iter().filter(|_| random.bool()).map(str::to_owned).collect();
+            changed.functions = ["f", "g", "h"]
+                .into_iter()
+                .filter(|_| random.bool())
+                .map(str::to_owned)
+                .collect();
             let key = (changed.server.clone(), changed.uuid);
             if random.u8(0..3) > 0 {
                 model.insert(key, changed.clone());
@@ -85,38 +110,78 @@ fn directory_matches_a_rebuild_in_three_hundred_histories() {
                 directory.update(Update::Removed(key.0, key.1));
             }
         }
-        check(&directory, &model, client, Uuid::from_u128(random.u128(..)), seed);
+        check(
+            &directory,
+            &model,
+            client,
+            Uuid::from_u128(random.u128(..)),
+            seed,
+        );
     }
 }
 
-fn check(directory: &Directory, model: &BTreeMap<(String, Uuid), Instance>, client: Uuid, other: Uuid, seed: u64) {
-    for (server, function) in ["a", "b"].into_iter().flat_map(|server| ["f", "g", "h"].map(|f| (server, f))) {
+fn check(
+    directory: &Directory,
+    model: &BTreeMap<(String, Uuid), Instance>,
+    client: Uuid,
+    other: Uuid,
+    seed: u64,
+) {
+    for (server, function) in ["a", "b"]
+        .into_iter()
+        .flat_map(|server| ["f", "g", "h"].map(|f| (server, f)))
+    {
         for client in [client, other] {
-            let able = model.values().filter(|i| i.server == server && i.functions.iter().any(|f| f == function));
+            let able = model
+                .values()
+                .filter(|i| i.server == server && i.functions.iter().any(|f| f == function));
             let mut able: Vec<Uuid> = able.map(|instance| instance.uuid).collect();
             able.sort_by_key(|uuid| Reverse(rendezvous(client, *uuid)));
             able.truncate(SUBSET);
             let found = directory.resolve(&format!("{server}.{function}"), client);
             let found = found.map(|able| uuids(&able)).unwrap_or_default();
-            assert_eq!(found, able.into_iter().collect(), "{server}.{function}: seed {seed}");
+            assert_eq!(
+                found,
+                able.into_iter().collect(),
+                "{server}.{function}: seed {seed}"
+            );
         }
     }
     let counted: usize = directory.summary().map(|(_, _, count)| count).sum();
     assert_eq!(counted, model.len(), "seed {seed}");
-    assert!(directory.servers.values().all(|server| server.functions.values().all(|f| f.count > 0)), "seed {seed}");
+    assert!(
+        directory
+            .servers
+            .values()
+            .all(|server| server.functions.values().all(|f| f.count > 0)),
+        "seed {seed}"
+    );
 }
 
 #[test]
 fn nothing_is_left_of_a_hundred_thousand_instances() {
     let mut directory = Directory::new(ME);
     // Half of them have a name of their own.
-    let name = |id: u128| if id.is_multiple_of(2) { "a".to_owned() } else { format!("b{id}") };
+    let name = |id: u128| {
+        if id.is_multiple_of(2) {
+            "a".to_owned()
+        } else {
+            format!("b{id}")
+        }
+    };
     let ids = || 0..100_000;
     ids().for_each(|id| directory.update(Update::Put(instance(&name(id), id))));
-    assert_eq!((directory.servers.len(), directory.by_uuid.len()), (50_001, 100_000));
+    assert_eq!(
+        (directory.servers.len(), directory.by_uuid.len()),
+        (50_001, 100_000)
+    );
     // One of another name and the same uuid is another key of etcd's.
-    ids().step_by(1_000).for_each(|id| directory.update(Update::Put(instance("c", id))));
-    ids().step_by(1_000).for_each(|id| directory.update(Update::Removed("c".into(), Uuid::from_u128(id))));
+    ids()
+        .step_by(1_000)
+        .for_each(|id| directory.update(Update::Put(instance("c", id))));
+    ids()
+        .step_by(1_000)
+        .for_each(|id| directory.update(Update::Removed("c".into(), Uuid::from_u128(id))));
     ids().for_each(|id| directory.update(Update::Removed(name(id), Uuid::from_u128(id))));
     assert_eq!((directory.servers.len(), directory.by_uuid.len()), (0, 0));
 }

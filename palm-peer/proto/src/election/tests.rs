@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 fn candidate(lease: i64, created: i64) -> Candidate {
     let lease = LeaseId::new(lease).expect("not zero");
-    Candidate { key: format!("/election/{lease}"), lease, uuid: None, created: Revision(created) }
+    Candidate {
+        key: format!("/election/{lease}"),
+        lease,
+        uuid: None,
+        created: Revision(created),
+    }
 }
 
 fn lease(id: i64) -> LeaseId {
@@ -14,18 +19,41 @@ fn lease(id: i64) -> LeaseId {
 #[test]
 fn the_oldest_key_leads_and_others_follow_the_next_older() {
     let mut election = Election::default();
-    assert_eq!(election.handle(Event::LeaseHeld(lease(3))), [Action::Campaign(lease(3))]);
+    assert_eq!(
+        election.handle(Event::LeaseHeld(lease(3))),
+        [Action::Campaign(lease(3))]
+    );
     let list = vec![candidate(1, 20), candidate(3, 30), candidate(2, 10)];
     let leader = Some(candidate(2, 10));
     let follow = |predecessor, ahead| {
-        vec![Action::Follow(Follow { predecessor, ahead, leader: leader.clone(), own: Revision(30) })]
+        vec![Action::Follow(Follow {
+            predecessor,
+            ahead,
+            leader: leader.clone(),
+            own: Revision(30),
+        })]
     };
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(1, 20), vec![candidate(2, 10)]));
-    assert_eq!(election.handle(Event::KeyGone), [Action::Campaign(lease(3))]);
+    assert_eq!(
+        election.handle(Event::Listed(list)),
+        follow(candidate(1, 20), vec![candidate(2, 10)])
+    );
+    assert_eq!(
+        election.handle(Event::KeyGone),
+        [Action::Campaign(lease(3))]
+    );
     let list = vec![candidate(3, 30), candidate(2, 10)];
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(2, 10), vec![]));
-    assert_eq!(election.handle(Event::KeyGone), [Action::Campaign(lease(3))]);
-    assert_eq!(election.handle(Event::Listed(vec![candidate(3, 30)])), [Action::Lead(Revision(30))]);
+    assert_eq!(
+        election.handle(Event::Listed(list)),
+        follow(candidate(2, 10), vec![])
+    );
+    assert_eq!(
+        election.handle(Event::KeyGone),
+        [Action::Campaign(lease(3))]
+    );
+    assert_eq!(
+        election.handle(Event::Listed(vec![candidate(3, 30)])),
+        [Action::Lead(Revision(30))]
+    );
     assert_eq!(election.term(), Some(Revision(30)));
 }
 
@@ -33,17 +61,36 @@ fn the_oldest_key_leads_and_others_follow_the_next_older() {
 fn the_third_candidate_also_watches_the_leader() {
     let mut election = Election::default();
     election.handle(Event::LeaseHeld(lease(4)));
-    let list = vec![candidate(1, 10), candidate(2, 20), candidate(3, 30), candidate(4, 40), candidate(5, 50)];
-    let follow =
-        |predecessor, ahead, leader| vec![Action::Follow(Follow { predecessor, ahead, leader, own: Revision(40) })];
+    let list = vec![
+        candidate(1, 10),
+        candidate(2, 20),
+        candidate(3, 30),
+        candidate(4, 40),
+        candidate(5, 50),
+    ];
+    let follow = |predecessor, ahead, leader| {
+        vec![Action::Follow(Follow {
+            predecessor,
+            ahead,
+            leader,
+            own: Revision(40),
+        })]
+    };
     assert_eq!(
         election.handle(Event::Listed(list)),
-        follow(candidate(3, 30), vec![candidate(1, 10), candidate(2, 20)], None)
+        follow(
+            candidate(3, 30),
+            vec![candidate(1, 10), candidate(2, 20)],
+            None
+        )
     );
     election.handle(Event::KeyGone);
     let list = vec![candidate(1, 10), candidate(3, 30), candidate(4, 40)];
     let leader = Some(candidate(1, 10));
-    assert_eq!(election.handle(Event::Listed(list)), follow(candidate(3, 30), vec![candidate(1, 10)], leader));
+    assert_eq!(
+        election.handle(Event::Listed(list)),
+        follow(candidate(3, 30), vec![candidate(1, 10)], leader)
+    );
     election.handle(Event::KeyGone);
     assert_eq!(
         election.handle(Event::Listed(vec![candidate(3, 30), candidate(4, 40)])),
@@ -73,16 +120,32 @@ fn the_next_two_candidates_always_know_the_leader() {
                     panic!("{id}: {:?}", peers[id].1)
                 };
                 let wanted = (place <= 2).then(|| lease(in_line[0]));
-                assert_eq!(leader.as_ref().map(|leader| leader.lease), wanted, "place {place}: seed {seed}");
+                assert_eq!(
+                    leader.as_ref().map(|leader| leader.lease),
+                    wanted,
+                    "place {place}: seed {seed}"
+                );
             }
-            let gone: Vec<_> = (0..random.usize(1..=2)).map(|_| in_line[random.usize(..in_line.len())]).collect();
+            let gone: Vec<_> = (0..random.usize(1..=2))
+                .map(|_| in_line[random.usize(..in_line.len())])
+                .collect();
             for id in &gone {
                 model.keys.remove(id);
                 peers.remove(id);
             }
             for (id, (election, actions)) in &mut peers {
-                let Some(Action::Follow(Follow { predecessor, ahead, .. })) = actions.first() else { continue };
-                let waits_for = |gone: &i64| ahead.iter().chain([predecessor]).any(|key| key.lease == lease(*gone));
+                let Some(Action::Follow(Follow {
+                    predecessor, ahead, ..
+                })) = actions.first()
+                else {
+                    continue;
+                };
+                let waits_for = |gone: &i64| {
+                    ahead
+                        .iter()
+                        .chain([predecessor])
+                        .any(|key| key.lease == lease(*gone))
+                };
                 if gone.iter().any(waits_for) {
                     election.handle(Event::KeyGone);
                     *actions = election.handle(Event::Listed(model.list(*id)));
@@ -99,9 +162,15 @@ fn a_leader_in_doubt_steps_down_before_anything_else() {
     election.handle(Event::Listed(vec![candidate(1, 5)]));
     assert_eq!(election.handle(Event::LeaseInDoubt), [Action::StepDown]);
     assert_eq!(election.handle(Event::Listed(vec![candidate(1, 5)])), []);
-    assert_eq!(election.handle(Event::LeaseHeld(lease(1))), [Action::Campaign(lease(1))]);
+    assert_eq!(
+        election.handle(Event::LeaseHeld(lease(1))),
+        [Action::Campaign(lease(1))]
+    );
     election.handle(Event::Listed(vec![candidate(1, 5)]));
-    assert_eq!(election.handle(Event::KeyGone), [Action::StepDown, Action::Campaign(lease(1))]);
+    assert_eq!(
+        election.handle(Event::KeyGone),
+        [Action::StepDown, Action::Campaign(lease(1))]
+    );
 }
 
 /// A model of etcd's side of an election: keys on leases, and a count of writes by fenced leaders.
@@ -121,10 +190,20 @@ impl Model {
 
     /// The candidacy on this lease and those before it, as far as they matter.
     fn list(&self, lease: i64) -> Vec<Candidate> {
-        let Some(own) = self.keys.get(&lease) else { return Vec::new() };
-        let mut before: Vec<_> = self.keys.iter().filter(|(_, created)| *created <= own).collect();
+        let Some(own) = self.keys.get(&lease) else {
+            return Vec::new();
+        };
+        let mut before: Vec<_> = self
+            .keys
+            .iter()
+            .filter(|(_, created)| *created <= own)
+            .collect();
         before.sort_by_key(|(_, created)| -**created);
-        before.into_iter().take(AHEAD + 1).map(|(lease, created)| candidate(*lease, *created)).collect()
+        before
+            .into_iter()
+            .take(AHEAD + 1)
+            .map(|(lease, created)| candidate(*lease, *created))
+            .collect()
     }
 
     fn accepts(&self, term: Revision) -> bool {
@@ -165,8 +244,11 @@ fn at_most_one_leader_can_write_in_five_thousand_histories() {
                     model.stand(lease.value());
                 }
             }
-            let writers: Vec<_> =
-                peers.iter().filter_map(|(_, e)| e.term()).filter(|term| model.accepts(*term)).collect();
+            let writers: Vec<_> = peers
+                .iter()
+                .filter_map(|(_, e)| e.term())
+                .filter(|term| model.accepts(*term))
+                .collect();
             assert!(writers.len() <= 1, "seed {seed}: {writers:?}");
             if let [writer] = writers[..] {
                 assert_eq!(Some(writer.0), model.oldest(), "seed {seed}");

@@ -19,14 +19,20 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 impl Job {
     pub(super) fn sent(&mut self, idx: u64, route: Vec<Uuid>, now: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         self.loads.add(&route);
         flight.routes.push(route);
         flight.rerouted_stages.clear();
         flight.state = State::UnderWay;
         // The last attempt has all the remaining time.
         let patient = flight.attempts < self.limits.attempts;
-        let until = if patient { now + self.limits.attempt_timeout } else { flight.deadline };
+        let until = if patient {
+            now + self.limits.attempt_timeout
+        } else {
+            flight.deadline
+        };
         self.wake(idx, until);
     }
 
@@ -52,8 +58,14 @@ impl Job {
 
     /// One of the attempts was rejected before the function ran: it does not count.
     fn refused(&mut self, idx: u64, fault: MessageError, now: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
-        let by = |route: &Vec<Uuid>| fault.server.is_some_and(|server| route.get(fault.stage) == Some(&server));
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
+        let by = |route: &Vec<Uuid>| {
+            fault
+                .server
+                .is_some_and(|server| route.get(fault.stage) == Some(&server))
+        };
         let found = flight.routes.iter().rposition(by);
         // A server may have changed the route, so that it is unknown which attempt was rejected. The oldest is assumed, and the
         // current one is given up: if the rejection was for that one, its answer never comes.
@@ -76,7 +88,9 @@ impl Job {
 
     /// Schedules another try after a pause, within the same attempt.
     fn put_off(&mut self, idx: u64, fault: MessageError, now: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         flight.state = State::PutOff;
         let pause = backoff(flight.refusals, PAUSE, MAX_PAUSE, self.random.f64());
         flight.refusals += 1;
@@ -90,15 +104,29 @@ impl Job {
     /// server may notice. The route identifies the attempt, unless two attempts have the same instance there.
     pub(super) fn rerouted(&mut self, idx: u64, rerouted: Rerouted, now: Instant) {
         let Rerouted { stage, from, to } = rerouted;
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         let meant = |route: &Vec<Uuid>| route.get(stage) == Some(&from);
-        let Some(place) = flight.routes.iter().rposition(meant) else { return };
+        let Some(place) = flight.routes.iter().rposition(meant) else {
+            return;
+        };
         let current = flight.state == State::UnderWay && place + 1 == flight.routes.len();
         let Some(to) = to else {
-            if current || flight.state == State::UnderWay && flight.rerouted_stages.contains(&stage) {
+            if current || flight.state == State::UnderWay && flight.rerouted_stages.contains(&stage)
+            {
                 let text = "the connection to the server broke; the function may have run";
                 let failure = CallFailure::new(CallErrorKind::Unreachable, text);
-                self.lost(idx, MessageError { failure, stage, server: Some(from) }, true, now);
+                self.lost(
+                    idx,
+                    MessageError {
+                        failure,
+                        stage,
+                        server: Some(from),
+                    },
+                    true,
+                    now,
+                );
             }
             return;
         };
@@ -116,26 +144,44 @@ impl Job {
     /// An instance may be leaving: from now on it is unknown which instance has the messages that were routed through it.
     pub(super) fn leaving(&mut self, instance: Uuid) {
         for flight in self.flights.values_mut() {
-            let Some(route) = flight.route() else { continue };
+            let Some(route) = flight.route() else {
+                continue;
+            };
             let rerouted_stages = |stage: &usize| flight.rerouted_stages.contains(stage);
             let at = |(stage, uuid): (usize, &Uuid)| (*uuid == instance).then_some(stage);
             // It may rejoin and leave again while the message is in flight.
-            let stages: Vec<usize> =
-                route.iter().enumerate().filter_map(at).filter(|stage| !rerouted_stages(stage)).collect();
+            let stages: Vec<usize> = route
+                .iter()
+                .enumerate()
+                .filter_map(at)
+                .filter(|stage| !rerouted_stages(stage))
+                .collect();
             flight.rerouted_stages.extend(stages);
         }
     }
 
     /// An instance will not answer any more.
     pub(super) fn gone(&mut self, instance: Uuid, stages: &[usize], now: Instant) {
-        let chosen = |flight: &InFlight| stages.iter().copied().find(|stage| flight.rerouted_stages.contains(stage));
+        let chosen = |flight: &InFlight| {
+            stages
+                .iter()
+                .copied()
+                .find(|stage| flight.rerouted_stages.contains(stage))
+        };
         let through = |flight: &InFlight| {
             flight.routes.iter().any(|route| route.contains(&instance))
                 || (flight.state == State::UnderWay && chosen(flight).is_some())
         };
-        let hit: Vec<u64> = self.flights.iter().filter(|(_, flight)| through(flight)).map(|(idx, _)| *idx).collect();
+        let hit: Vec<u64> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| through(flight))
+            .map(|(idx, _)| *idx)
+            .collect();
         for idx in hit {
-            let Some(flight) = self.flights.get_mut(&idx) else { continue };
+            let Some(flight) = self.flights.get_mut(&idx) else {
+                continue;
+            };
             let stage = match flight.stage_at(instance) {
                 None if flight.state == State::UnderWay => chosen(flight),
                 stage => stage,
@@ -145,9 +191,20 @@ impl Job {
                 self.loads.remove(&lost);
             }
             if let Some(stage) = stage {
-                let failure =
-                    CallFailure::new(CallErrorKind::Unreachable, "the server is gone; the function may have run");
-                self.lost(idx, MessageError { failure, stage, server: Some(instance) }, true, now);
+                let failure = CallFailure::new(
+                    CallErrorKind::Unreachable,
+                    "the server is gone; the function may have run",
+                );
+                self.lost(
+                    idx,
+                    MessageError {
+                        failure,
+                        stage,
+                        server: Some(instance),
+                    },
+                    true,
+                    now,
+                );
             } else if flight.state == State::InDoubt && flight.routes.is_empty() {
                 self.give_up(idx);
             }
@@ -156,7 +213,9 @@ impl Job {
 
     /// The current attempt may be lost: makes another one, if one is left.
     fn lost(&mut self, idx: u64, fault: MessageError, server_gone: bool, now: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         self.quarantine.leave(idx);
         flight.last = Some(fault.clone());
         if flight.attempts >= self.limits.attempts {
@@ -178,7 +237,9 @@ impl Job {
 
     /// Sends a message, or puts it into quarantine.
     fn dispatch(&mut self, idx: u64) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         let deadline = flight.deadline;
         if flight.quarantined {
             flight.state = State::InLine;
@@ -191,7 +252,9 @@ impl Job {
 
     /// The deadline that a message waited for has passed.
     pub(super) fn due(&mut self, idx: u64, now: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         match flight.state {
             _ if now >= flight.deadline => self.give_up(idx),
             State::PutOff => self.dispatch(idx),
@@ -200,8 +263,21 @@ impl Job {
                 let text = format!("no answer within {:?}", self.limits.attempt_timeout);
                 let failure = CallFailure::new(CallErrorKind::Unreachable, text);
                 // With several servers it is unknown which one does not answer.
-                let server = flight.routes.last().filter(|route| route.len() == 1).map(|route| route[0]);
-                self.lost(idx, MessageError { failure, stage: 0, server }, false, now);
+                let server = flight
+                    .routes
+                    .last()
+                    .filter(|route| route.len() == 1)
+                    .map(|route| route[0]);
+                self.lost(
+                    idx,
+                    MessageError {
+                        failure,
+                        stage: 0,
+                        server,
+                    },
+                    false,
+                    now,
+                );
             }
             State::Starting | State::InLine => {
                 let deadline = flight.deadline;
@@ -212,7 +288,9 @@ impl Job {
 
     /// Ends the message with its last error.
     fn give_up(&mut self, idx: u64) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         let fault = flight.last.take().unwrap_or_else(|| MessageError {
             failure: CallFailure::new(CallErrorKind::TimedOut, "no answer before the deadline"),
             stage: 0,
@@ -226,5 +304,8 @@ impl Job {
 /// the stage before, and may be temporary.
 fn is_refusal(kind: CallErrorKind) -> bool {
     use CallErrorKind::{Busy, Leaving, NoSuchServer, Unreachable, WrongServer};
-    matches!(kind, Busy | Leaving | WrongServer | Unreachable | NoSuchServer)
+    matches!(
+        kind,
+        Busy | Leaving | WrongServer | Unreachable | NoSuchServer
+    )
 }

@@ -44,7 +44,9 @@ impl Detours {
     /// Returns whether to avoid the path from one server to another.
     #[must_use]
     pub fn is_known(&self, from: Uuid, to: Uuid, now: Instant) -> bool {
-        self.until.get(&(from, to)).is_some_and(|until| now < *until)
+        self.until
+            .get(&(from, to))
+            .is_some_and(|until| now < *until)
     }
 }
 
@@ -61,7 +63,11 @@ mod tests {
         assert!(detours.is_known(one, other, now) && !detours.is_known(other, one, now));
         assert!(!detours.is_known(one, other, now + AVOIDED_FOR));
         detours.add(other, one, now + AVOIDED_FOR);
-        assert_eq!((detours.until.len(), detours.reports.len()), (1, 1), "what is over is forgotten");
+        assert_eq!(
+            (detours.until.len(), detours.reports.len()),
+            (1, 1),
+            "what is over is forgotten"
+        );
     }
 
     #[test]
@@ -81,8 +87,14 @@ mod tests {
         for other in 0..1_000_000 {
             detours.add(one, Uuid::from_u128(other), now);
         }
-        assert_eq!((detours.until.len(), detours.reports.len()), (MAX_REPORTS, MAX_REPORTS));
-        assert!(detours.is_known(one, Uuid::from_u128(999_999), now), "the latest are remembered");
+        assert_eq!(
+            (detours.until.len(), detours.reports.len()),
+            (MAX_REPORTS, MAX_REPORTS)
+        );
+        assert!(
+            detours.is_known(one, Uuid::from_u128(999_999), now),
+            "the latest are remembered"
+        );
         detours.add(one, one, now + AVOIDED_FOR);
         assert_eq!((detours.until.len(), detours.reports.len()), (1, 1));
     }

@@ -61,12 +61,17 @@ impl InFlight {
 
     /// Returns the stage at which an instance is in the route of the current attempt.
     pub(super) fn stage_at(&self, instance: Uuid) -> Option<usize> {
-        self.route().and_then(|route| route.iter().position(|uuid| *uuid == instance))
+        self.route()
+            .and_then(|route| route.iter().position(|uuid| *uuid == instance))
     }
 
     /// Returns the route of the current attempt.
     pub(super) fn route(&self) -> Option<&Vec<Uuid>> {
-        if self.state == State::UnderWay { self.routes.last() } else { None }
+        if self.state == State::UnderWay {
+            self.routes.last()
+        } else {
+            None
+        }
     }
 }
 

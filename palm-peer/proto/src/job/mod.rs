@@ -202,7 +202,8 @@ impl Job {
     #[must_use]
     pub fn may_pull(&self) -> bool {
         let held = self.flights.len() + self.finished.len();
-        !self.input_ended && (held == 0 || (held < self.limits.messages && self.bytes < self.limits.bytes))
+        !self.input_ended
+            && (held == 0 || (held < self.limits.messages && self.bytes < self.limits.bytes))
     }
 
     /// Returns whether the input has ended and everything is consumed.
@@ -227,7 +228,9 @@ impl Job {
     /// Returns the next message that ended, if the consumer may have it now.
     pub fn next_result(&mut self) -> Option<(u64, Outcome)> {
         let idx = if self.limits.ordered {
-            self.finished.contains_key(&self.next_out).then_some(self.next_out)?
+            self.finished
+                .contains_key(&self.next_out)
+                .then_some(self.next_out)?
         } else {
             self.order.pop_front()?
         };
@@ -266,7 +269,11 @@ impl Job {
     /// Sends the messages whose turn it is. Returns all actions.
     fn move_on(&mut self, now: Instant) -> Vec<Action> {
         while let Some(idx) = self.quarantine.next(now) {
-            if self.flights.get(&idx).is_some_and(|flight| flight.state == State::InLine) {
+            if self
+                .flights
+                .get(&idx)
+                .is_some_and(|flight| flight.state == State::InLine)
+            {
                 self.send(idx);
             } else {
                 self.quarantine.leave(idx);
@@ -287,22 +294,33 @@ impl Job {
     }
 
     fn send(&mut self, idx: u64) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         flight.state = State::Starting;
         let (payload, deadline, avoid) = (flight.payload.clone(), flight.deadline, flight.avoid);
-        self.actions.push(Action::Send { idx, payload, deadline, avoid });
+        self.actions.push(Action::Send {
+            idx,
+            payload,
+            deadline,
+            avoid,
+        });
     }
 
     /// Sets the timer of a message to this time, or to its deadline, if that is sooner.
     fn wake(&mut self, idx: u64, at: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else { return };
+        let Some(flight) = self.flights.get_mut(&idx) else {
+            return;
+        };
         self.timers.remove(&(flight.due, idx));
         flight.due = at.min(flight.deadline);
         self.timers.insert((flight.due, idx));
     }
 
     fn end(&mut self, idx: u64, ending: Outcome) {
-        let Some(flight) = self.flights.remove(&idx) else { return };
+        let Some(flight) = self.flights.remove(&idx) else {
+            return;
+        };
         self.timers.remove(&(flight.due, idx));
         self.quarantine.leave(idx);
         for route in &flight.routes {

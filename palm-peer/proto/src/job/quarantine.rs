@@ -22,7 +22,11 @@ pub(super) struct Quarantine {
 
 impl Quarantine {
     pub(super) fn new(attempt_timeout: Duration) -> Self {
-        Self { waiting: VecDeque::new(), out: None, attempt_timeout }
+        Self {
+            waiting: VecDeque::new(),
+            out: None,
+            attempt_timeout,
+        }
     }
 
     pub(super) fn join(&mut self, idx: u64) {
@@ -73,11 +77,21 @@ mod tests {
 
     #[test]
     fn a_long_quarantine_queue_moves_faster() {
-        for (waiting, attempt_timeout, expected) in
-            [(0, 10_000, 100), (25, 10_000, 100), (100, 10_000, 25), (1, 80, 20)]
-        {
-            let (attempt_timeout, expected) = (Duration::from_millis(attempt_timeout), Duration::from_millis(expected));
-            assert_eq!(wait(waiting, attempt_timeout), expected, "{waiting} with {attempt_timeout:?}");
+        for (waiting, attempt_timeout, expected) in [
+            (0, 10_000, 100),
+            (25, 10_000, 100),
+            (100, 10_000, 25),
+            (1, 80, 20),
+        ] {
+            let (attempt_timeout, expected) = (
+                Duration::from_millis(attempt_timeout),
+                Duration::from_millis(expected),
+            );
+            assert_eq!(
+                wait(waiting, attempt_timeout),
+                expected,
+                "{waiting} with {attempt_timeout:?}"
+            );
         }
     }
 

@@ -14,11 +14,18 @@ const LIMITS: Limits = Limits {
 };
 
 fn fault(kind: CallErrorKind, server: u128) -> Outcome {
-    Err(MessageError { failure: CallFailure::new(kind, "x"), stage: 0, server: Some(Uuid::from_u128(server)) })
+    Err(MessageError {
+        failure: CallFailure::new(kind, "x"),
+        stage: 0,
+        server: Some(Uuid::from_u128(server)),
+    })
 }
 
 fn sent(actions: &[Action]) -> Vec<u64> {
-    actions.iter().map(|Action::Send { idx, .. }| *idx).collect()
+    actions
+        .iter()
+        .map(|Action::Send { idx, .. }| *idx)
+        .collect()
 }
 
 #[test]
@@ -30,13 +37,22 @@ fn the_window_bounds_messages_and_bytes_until_they_are_consumed() {
         job.handle(Event::Pulled("abc".into()), now);
     }
     assert!(!job.may_pull());
-    job.handle(Event::Answered { idx: 0, ending: Ok("r".into()) }, now);
+    job.handle(
+        Event::Answered {
+            idx: 0,
+            ending: Ok("r".into()),
+        },
+        now,
+    );
     assert!(!job.may_pull(), "a result that nobody took still counts");
     assert_eq!(job.next_result(), Some((0, Ok("r".into()))));
     assert!(job.may_pull());
     let mut job = Job::new(LIMITS, 0);
     job.handle(Event::Pulled(vec![0; 5000].into()), now);
-    assert!(!job.may_pull(), "one message may exceed the bytes, a second may not follow");
+    assert!(
+        !job.may_pull(),
+        "one message may exceed the bytes, a second may not follow"
+    );
 }
 
 #[test]
@@ -46,7 +62,13 @@ fn results_come_in_order_or_as_they_complete() {
         let mut job = Job::new(Limits { ordered, ..LIMITS }, 0);
         job.handle(Event::Pulled("0".into()), now);
         job.handle(Event::Pulled("1".into()), now);
-        job.handle(Event::Answered { idx: 1, ending: Ok("b".into()) }, now);
+        job.handle(
+            Event::Answered {
+                idx: 1,
+                ending: Ok("b".into()),
+            },
+            now,
+        );
         assert_eq!(job.next_result(), first);
     }
 }
@@ -56,7 +78,10 @@ fn uuid(number: u128) -> Uuid {
 }
 
 fn gone(instance: Uuid) -> Event {
-    Event::Gone { instance, stages: Vec::new() }
+    Event::Gone {
+        instance,
+        stages: Vec::new(),
+    }
 }
 
 /// A job whose only message is in flight along this route.
@@ -90,7 +115,10 @@ fn a_lost_server_costs_an_attempt_and_a_rejection_does_not() {
     }
     job.handle(gone(uuid(7)), now);
     let (_, ending) = job.next_result().expect("three attempts are all");
-    assert_eq!(ending.expect_err("lost").failure.kind, CallErrorKind::Unreachable);
+    assert_eq!(
+        ending.expect_err("lost").failure.kind,
+        CallErrorKind::Unreachable
+    );
 }
 
 #[test]
@@ -104,16 +132,30 @@ fn losses_of_completed_stages_cost_no_attempts() {
     }
     assert_eq!(job.handle(gone(uuid(7)), now), []);
     assert_eq!((job.next_result(), job.counts().retried), (None, 2));
-    answer(&mut job, Ok("from the first".into()), now + LIMITS.attempt_timeout / 2);
+    answer(
+        &mut job,
+        Ok("from the first".into()),
+        now + LIMITS.attempt_timeout / 2,
+    );
     assert_eq!(job.next_result(), Some((0, Ok("from the first".into()))));
 }
 
 #[test]
 fn the_last_attempt_ends_after_the_attempt_timeout() {
     let now = Instant::now();
-    let mut job = under_way(Limits { attempts: 1, ..LIMITS }, &[1, 2], now);
+    let mut job = under_way(
+        Limits {
+            attempts: 1,
+            ..LIMITS
+        },
+        &[1, 2],
+        now,
+    );
     job.handle(gone(uuid(2)), now);
-    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.attempt_timeout)));
+    assert_eq!(
+        (job.next_result(), job.deadline()),
+        (None, Some(now + LIMITS.attempt_timeout))
+    );
     job.tick(now + LIMITS.attempt_timeout);
     let fault = job.next_result().expect("ended").1.expect_err("lost");
     assert_eq!((fault.stage, fault.server), (1, Some(uuid(2))));
@@ -122,34 +164,70 @@ fn the_last_attempt_ends_after_the_attempt_timeout() {
 #[test]
 fn a_rejected_old_attempt_frees_its_window_slot() {
     let now = Instant::now();
-    let mut job = under_way(Limits { attempts: 2, ..LIMITS }, &[1, 2], now);
+    let mut job = under_way(
+        Limits {
+            attempts: 2,
+            ..LIMITS
+        },
+        &[1, 2],
+        now,
+    );
     job.handle(gone(uuid(2)), now);
     go(&mut job, &[3, 4], now);
     let mut late = fault(CallErrorKind::Busy, 1);
-    assert!(answer(&mut job, late.clone(), now).is_empty(), "the other one is still under way");
-    assert_eq!(sent(&job.handle(gone(uuid(4)), now)), [0], "and may be given up for another");
+    assert!(
+        answer(&mut job, late.clone(), now).is_empty(),
+        "the other one is still under way"
+    );
+    assert_eq!(
+        sent(&job.handle(gone(uuid(4)), now)),
+        [0],
+        "and may be given up for another"
+    );
     go(&mut job, &[5, 6], now);
     job.handle(gone(uuid(6)), now);
     late = fault(CallErrorKind::Busy, 3);
     answer(&mut job, late, now);
-    assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0], "when all seemed used up as well");
+    assert_eq!(
+        sent(&job.tick(now + Duration::from_secs(1))),
+        [0],
+        "when all seemed used up as well"
+    );
 }
 
 #[test]
 fn a_substitute_for_a_leaving_server_may_fail_too() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
-    let other = |instance, stages: &[usize]| Event::Gone { instance: uuid(instance), stages: stages.into() };
+    let other = |instance, stages: &[usize]| Event::Gone {
+        instance: uuid(instance),
+        stages: stages.into(),
+    };
     assert_eq!(job.handle(other(5, &[1]), now), [], "another one has it");
     job.handle(Event::Leaving(uuid(2)), now);
-    assert_eq!(job.handle(other(6, &[0]), now), [], "this cannot be who goes on");
+    assert_eq!(
+        job.handle(other(6, &[0]), now),
+        [],
+        "this cannot be who goes on"
+    );
     assert_eq!(sent(&job.handle(other(7, &[1]), now)), [0]);
     go(&mut job, &[1, 8], now);
-    assert_eq!(job.handle(other(9, &[1]), now), [], "of this attempt it is known who has it");
+    assert_eq!(
+        job.handle(other(9, &[1]), now),
+        [],
+        "of this attempt it is known who has it"
+    );
 }
 
 fn rerouted(from: u128, to: Option<u128>) -> Event {
-    Event::Rerouted { idx: 0, rerouted: Rerouted { stage: 1, from: uuid(from), to: to.map(uuid) } }
+    Event::Rerouted {
+        idx: 0,
+        rerouted: Rerouted {
+            stage: 1,
+            from: uuid(from),
+            to: to.map(uuid),
+        },
+    }
 }
 
 #[test]
@@ -158,7 +236,11 @@ fn losing_a_server_chosen_by_a_stage_affects_the_message() {
     let mut job = under_way(LIMITS, &[1, 2], now);
     assert_eq!(job.handle(rerouted(2, Some(3)), now), []);
     assert_eq!([1, 2, 3].map(|server| job.load(uuid(server))), [1, 0, 1]);
-    assert_eq!(job.handle(gone(uuid(2)), now), [], "it is not there any more");
+    assert_eq!(
+        job.handle(gone(uuid(2)), now),
+        [],
+        "it is not there any more"
+    );
     assert_eq!(sent(&job.handle(gone(uuid(3)), now)), [0]);
     go(&mut job, &[1, 4], now);
     // A report on the previous attempt comes late.
@@ -166,7 +248,10 @@ fn losing_a_server_chosen_by_a_stage_affects_the_message() {
     assert_eq!([4, 5].map(|server| job.load(uuid(server))), [1, 1]);
     assert_eq!(job.handle(gone(uuid(5)), now), []);
     answer(&mut job, Ok("r".into()), now);
-    assert_eq!((job.next_result(), job.loads.is_empty()), (Some((0, Ok("r".into()))), true));
+    assert_eq!(
+        (job.next_result(), job.loads.is_empty()),
+        (Some((0, Ok("r".into()))), true)
+    );
 }
 
 #[test]
@@ -175,13 +260,28 @@ fn a_possible_loss_by_a_stage_is_resent_and_counted_once() {
     let mut job = under_way(LIMITS, &[1, 2], now);
     assert_eq!(sent(&job.handle(rerouted(2, None), now)), [0]);
     go(&mut job, &[1, 3], now);
-    assert_eq!(job.handle(rerouted(2, None), now), [], "the same attempt, or one that was given up");
-    assert_eq!(job.handle(gone(uuid(2)), now), [], "as the client notices as well");
+    assert_eq!(
+        job.handle(rerouted(2, None), now),
+        [],
+        "the same attempt, or one that was given up"
+    );
+    assert_eq!(
+        job.handle(gone(uuid(2)), now),
+        [],
+        "as the client notices as well"
+    );
     assert_eq!(job.counts().retried, 1);
     assert_eq!(sent(&job.handle(rerouted(3, None), now)), [0]);
     go(&mut job, &[1, 4], now);
-    assert_eq!(job.handle(rerouted(4, None), now), [], "no attempt is left, but an answer may come");
-    assert_eq!((job.next_result(), job.deadline()), (None, Some(now + LIMITS.attempt_timeout)));
+    assert_eq!(
+        job.handle(rerouted(4, None), now),
+        [],
+        "no attempt is left, but an answer may come"
+    );
+    assert_eq!(
+        (job.next_result(), job.deadline()),
+        (None, Some(now + LIMITS.attempt_timeout))
+    );
 }
 
 #[test]
@@ -190,7 +290,11 @@ fn reports_that_match_no_attempt_are_ignored() {
     let mut job = under_way(LIMITS, &[1, 2], now);
     for (idx, stage, from) in [(0, 1, 7), (0, 9, 2), (5, 1, 2)] {
         for to in [None, Some(uuid(3))] {
-            let rerouted = Rerouted { stage, from: uuid(from), to };
+            let rerouted = Rerouted {
+                stage,
+                from: uuid(from),
+                to,
+            };
             assert_eq!(job.handle(Event::Rerouted { idx, rerouted }, now), []);
         }
     }
@@ -225,7 +329,10 @@ fn retry_delays_after_rejections_grow_with_jitter() {
             last = at - now;
             job.tick(at);
         }
-        assert!(last >= Duration::from_millis(250) && last <= Duration::from_millis(500), "{last:?}");
+        assert!(
+            last >= Duration::from_millis(250) && last <= Duration::from_millis(500),
+            "{last:?}"
+        );
         pauses.insert(last);
     }
     assert!(pauses.len() > 10, "all come back together: {pauses:?}");
@@ -236,10 +343,22 @@ fn a_message_past_its_deadline_ends_in_an_error_once() {
     let now = Instant::now();
     let mut job = Job::new(LIMITS, 0);
     job.handle(Event::Pulled("0".into()), now);
-    job.handle(Event::Sent { idx: 0, route: vec![Uuid::from_u128(7)] }, now);
+    job.handle(
+        Event::Sent {
+            idx: 0,
+            route: vec![Uuid::from_u128(7)],
+        },
+        now,
+    );
     assert_eq!(job.deadline(), Some(now + LIMITS.attempt_timeout));
     job.tick(now + LIMITS.deadline);
     assert!(job.next_result().expect("ended").1.is_err());
-    job.handle(Event::Answered { idx: 0, ending: Ok("late".into()) }, now);
+    job.handle(
+        Event::Answered {
+            idx: 0,
+            ending: Ok("late".into()),
+        },
+        now,
+    );
     assert_eq!((job.next_result(), job.counts().duplicates), (None, 1));
 }

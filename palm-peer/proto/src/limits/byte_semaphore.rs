@@ -14,7 +14,11 @@ pub struct ByteSemaphore {
 impl ByteSemaphore {
     /// Creates a semaphore over `max` bytes; a single holder may always have more.
     pub fn new(max: u64) -> Self {
-        Self { max, held: 0, waiting: VecDeque::new() }
+        Self {
+            max,
+            held: 0,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Requests `bytes` for `id`, or repeats a request that waits. Returns whether they are granted now.
@@ -47,7 +51,10 @@ impl ByteSemaphore {
 
     /// Returns the first waiter, if there is room for it now: it must request again.
     pub fn next(&self) -> Option<u64> {
-        self.waiting.front().filter(|(_, bytes)| self.fits(*bytes)).map(|(id, _)| *id)
+        self.waiting
+            .front()
+            .filter(|(_, bytes)| self.fits(*bytes))
+            .map(|(id, _)| *id)
     }
 
     /// Returns whether there are waiters.
@@ -71,7 +78,10 @@ mod tests {
         assert!(!semaphore.ask(3, 5) && !semaphore.ask(4, 1));
         semaphore.give_back(4);
         assert_eq!(semaphore.next(), None);
-        assert!(!semaphore.ask(4, 1), "there is room for it, but it is not its turn");
+        assert!(
+            !semaphore.ask(4, 1),
+            "there is room for it, but it is not its turn"
+        );
         semaphore.give_back(6);
         assert_eq!(semaphore.next(), Some(3));
         assert!(semaphore.ask(3, 5));

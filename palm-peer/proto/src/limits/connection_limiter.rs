@@ -46,7 +46,12 @@ impl ConnectionLimiter {
     /// Creates a limiter for `max` connections at once, `max_from_address` of them from one address.
     #[must_use]
     pub fn new(max: usize, max_from_address: usize) -> Self {
-        Self { max, max_from_address, all: 0, from: HashMap::new() }
+        Self {
+            max,
+            max_from_address,
+            all: 0,
+            from: HashMap::new(),
+        }
     }
 
     /// Admits a connection, for which [`leave`](Self::leave) must be called at its end.
@@ -88,13 +93,20 @@ mod tests {
 
     #[test]
     fn each_use_of_descriptors_leaves_some_for_the_next() {
-        for (limit, link, connection, probe) in
-            [(64, 32, 48, 56), (1024, 768, 992, 1008), (1 << 20, 1_048_320, 1_048_544, 1_048_560)]
-        {
-            for (may, first) in
-                [(may_keep_link as fn(u64, u64) -> bool, link), (has_descriptors, connection), (may_open_probe, probe)]
-            {
-                assert!(may(limit, first - 1) && !may(limit, first), "{limit}, {first}");
+        for (limit, link, connection, probe) in [
+            (64, 32, 48, 56),
+            (1024, 768, 992, 1008),
+            (1 << 20, 1_048_320, 1_048_544, 1_048_560),
+        ] {
+            for (may, first) in [
+                (may_keep_link as fn(u64, u64) -> bool, link),
+                (has_descriptors, connection),
+                (may_open_probe, probe),
+            ] {
+                assert!(
+                    may(limit, first - 1) && !may(limit, first),
+                    "{limit}, {first}"
+                );
             }
         }
     }
@@ -104,7 +116,10 @@ mod tests {
         let mut admission = ConnectionLimiter::new(3, 2);
         assert_eq!(admission.enter(address(1)), Ok(()));
         assert_eq!(admission.enter(address(1)), Ok(()));
-        assert_eq!(admission.enter(address(1)), Err(RejectReason::TooManyFromAddress));
+        assert_eq!(
+            admission.enter(address(1)),
+            Err(RejectReason::TooManyFromAddress)
+        );
         assert_eq!(admission.enter(address(2)), Ok(()));
         assert_eq!(admission.enter(address(3)), Err(RejectReason::TooMany));
         admission.leave(address(1));
@@ -123,7 +138,11 @@ mod tests {
             assert_eq!(admission.enter(of(number)), Ok(()));
             if number >= 999 {
                 assert_eq!(admission.enter(of(u32::MAX)), Err(RejectReason::TooMany));
-                assert_eq!(admission.from.len(), 1_000, "a refused address is not remembered");
+                assert_eq!(
+                    admission.from.len(),
+                    1_000,
+                    "a refused address is not remembered"
+                );
                 admission.leave(of(number - 999));
             }
         }
@@ -131,8 +150,12 @@ mod tests {
         assert_eq!((admission.all, admission.from.len()), (0, 0));
         // One that is rejected for its address alone.
         let mut admission = ConnectionLimiter::new(1_000, 0);
-        (0..1_000_000)
-            .for_each(|number| assert_eq!(admission.enter(of(number)), Err(RejectReason::TooManyFromAddress)));
+        (0..1_000_000).for_each(|number| {
+            assert_eq!(
+                admission.enter(of(number)),
+                Err(RejectReason::TooManyFromAddress)
+            );
+        });
         assert_eq!(admission.from.len(), 0);
     }
 }

@@ -41,7 +41,12 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
     /// Creates an empty queue with this limit; a single item may be larger.
     #[must_use]
     pub fn new(max: Amount) -> Self {
-        Self { sources: HashMap::new(), turns: VecDeque::new(), held: Amount::default(), max }
+        Self {
+            sources: HashMap::new(),
+            turns: VecDeque::new(),
+            held: Amount::default(),
+            max,
+        }
     }
 
     /// Returns whether no item waits.
@@ -69,11 +74,21 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
                 return refused;
             }
             // The exhausted limit, items or bytes, decides which source has most.
-            let has = |source: &Source<T>| if too_many { source.items.len() } else { source.bytes };
+            let has = |source: &Source<T>| {
+                if too_many {
+                    source.items.len()
+                } else {
+                    source.bytes
+                }
+            };
             let own = self.sources.get(&source).map_or(0, has) + if too_many { 1 } else { bytes };
             let others = self.sources.iter().filter(|(other, _)| **other != source);
-            let greatest = others.max_by_key(|(_, other)| has(other)).filter(|(_, other)| has(other) > own);
-            let newest = greatest.map(|(other, _)| other.clone()).and_then(|other| self.remove_newest(&other));
+            let greatest = others
+                .max_by_key(|(_, other)| has(other))
+                .filter(|(_, other)| has(other) > own);
+            let newest = greatest
+                .map(|(other, _)| other.clone())
+                .and_then(|other| self.remove_newest(&other));
             let Some(newest) = newest else {
                 refused.push(item);
                 return refused;
@@ -84,7 +99,10 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
 
     fn add(&mut self, source: K, item: T, bytes: usize) {
         let entry = self.sources.entry(source.clone());
-        let waiting = entry.or_insert_with(|| Source { items: VecDeque::new(), bytes: 0 });
+        let waiting = entry.or_insert_with(|| Source {
+            items: VecDeque::new(),
+            bytes: 0,
+        });
         if waiting.items.is_empty() {
             self.turns.push_back(source);
         }
@@ -123,8 +141,9 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         let mut taken = Vec::new();
         let mut freed = Vec::new();
         for source in self.sources.values_mut() {
-            let (out, rest): (VecDeque<_>, _) =
-                std::mem::take(&mut source.items).into_iter().partition(|(item, _)| over(item));
+            let (out, rest): (VecDeque<_>, _) = std::mem::take(&mut source.items)
+                .into_iter()
+                .partition(|(item, _)| over(item));
             source.items = rest;
             for (item, bytes) in out {
                 source.bytes -= bytes;
@@ -146,7 +165,8 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
 
     fn drop_empty(&mut self) {
         self.sources.retain(|_, waiting| !waiting.items.is_empty());
-        self.turns.retain(|source| self.sources.contains_key(source));
+        self.turns
+            .retain(|source| self.sources.contains_key(source));
     }
 }
 
@@ -184,7 +204,11 @@ mod tests {
         assert_eq!(queue.push(1, 4, 1), [4], "its own flood is refused");
         assert_eq!(queue.push(2, 20, 1), [3]);
         assert_eq!(queue.push(2, 21, 1), [2]);
-        assert_eq!(queue.push(2, 22, 1), [22], "one and three would be no fairer");
+        assert_eq!(
+            queue.push(2, 22, 1),
+            [22],
+            "one and three would be no fairer"
+        );
         assert_eq!(drained(&mut queue), [0, 20, 1, 21]);
     }
 
@@ -195,11 +219,22 @@ mod tests {
         assert!(queue.push(1, 11, 30).is_empty());
         assert!(queue.push(2, 20, 5).is_empty());
         assert_eq!(queue.push(1, 12, 20), [12], "its own flood is refused");
-        assert_eq!(queue.push(2, 21, 20), [11], "many small ones do not make way for few large ones");
+        assert_eq!(
+            queue.push(2, 21, 20),
+            [11],
+            "many small ones do not make way for few large ones"
+        );
         assert_eq!(queue.push(3, 30, 50), [10], "however few these are");
-        assert_eq!(queue.push(4, 40, 200), [40], "who wants more than the others has most");
+        assert_eq!(
+            queue.push(4, 40, 200),
+            [40],
+            "who wants more than the others has most"
+        );
         assert_eq!(drained(&mut queue), [20, 30, 21]);
-        assert!(queue.push(1, 13, 200).is_empty(), "one may be as heavy as it likes");
+        assert!(
+            queue.push(1, 13, 200).is_empty(),
+            "one may be as heavy as it likes"
+        );
     }
 
     #[test]
@@ -210,7 +245,10 @@ mod tests {
         }
         let mut even = queue.take_if(|item| item % 2 == 0);
         even.sort_unstable();
-        assert_eq!((even, queue.held), (vec![10, 20], Amount { items: 1, bytes: 7 }));
+        assert_eq!(
+            (even, queue.held),
+            (vec![10, 20], Amount { items: 1, bytes: 7 })
+        );
         assert!(queue.push(2, 21, 7).is_empty());
         assert_eq!(drained(&mut queue), [11, 21]);
     }
@@ -220,7 +258,10 @@ mod tests {
     fn nothing_is_lost_in_two_thousand_histories() {
         for seed in 0..2_000 {
             let mut random = Rng::with_seed(seed);
-            let max = Amount { items: random.usize(1..10), bytes: random.usize(10..100) };
+            let max = Amount {
+                items: random.usize(1..10),
+                bytes: random.usize(10..100),
+            };
             let mut queue = FairQueue::new(max);
             let (mut given, mut taken) = (0_u32, Vec::new());
             for _ in 0..random.usize(0..100) {
@@ -233,7 +274,10 @@ mod tests {
                     _ => taken.extend(queue.pop()),
                 }
                 let held = queue.held;
-                assert!(held.items <= max.items && (held.bytes <= max.bytes || held.items == 1), "seed {seed}");
+                assert!(
+                    held.items <= max.items && (held.bytes <= max.bytes || held.items == 1),
+                    "seed {seed}"
+                );
                 assert_eq!(queue.turns.len(), queue.sources.len(), "seed {seed}");
             }
             taken.extend(drained(&mut queue));
@@ -245,7 +289,10 @@ mod tests {
 
     #[test]
     fn two_hundred_thousand_sources_leave_no_state() {
-        let mut queue: FairQueue<u32, u32> = FairQueue::new(Amount { items: 100, bytes: PLENTY });
+        let mut queue: FairQueue<u32, u32> = FairQueue::new(Amount {
+            items: 100,
+            bytes: PLENTY,
+        });
         for source in 0..200_000 {
             let refused = queue.push(source, source, 1);
             assert_eq!(refused.is_empty(), queue.sources.contains_key(&source));
@@ -257,6 +304,9 @@ mod tests {
             }
         }
         while queue.pop().is_some() {}
-        assert_eq!((queue.sources.len(), queue.turns.len(), queue.held), (0, 0, Amount::default()));
+        assert_eq!(
+            (queue.sources.len(), queue.turns.len(), queue.held),
+            (0, 0, Amount::default())
+        );
     }
 }

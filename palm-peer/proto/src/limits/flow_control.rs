@@ -121,7 +121,13 @@ impl FlowControl {
     #[must_use]
     pub fn new(max_unread: u64, max_total: u64) -> Self {
         let permits = ByteSemaphore::new(max_total);
-        Self { max_unread, max_total, connections: HashMap::new(), unread: 0, permits }
+        Self {
+            max_unread,
+            max_total,
+            connections: HashMap::new(),
+            unread: 0,
+            permits,
+        }
     }
 
     /// Adds a connection, with a unique number.
@@ -141,18 +147,31 @@ impl FlowControl {
 
     /// Removes a connection. Returns why, if the server ended it.
     pub fn close(&mut self, id: u64) -> (Option<RejectReason>, Wake) {
-        let Some(connection) = self.connections.remove(&id) else { return (None, Wake::default()) };
+        let Some(connection) = self.connections.remove(&id) else {
+            return (None, Wake::default());
+        };
         let all = self.release(connection.unread);
         self.permits.leave(id);
-        self.permits.give_back(connection.long_frames.iter().map(|(_, bytes)| bytes).sum());
+        self.permits
+            .give_back(connection.long_frames.iter().map(|(_, bytes)| bytes).sum());
         let reason = connection.end.and_then(|end| end.0);
-        (reason, Wake { some: [None, self.permits.next()], all })
+        (
+            reason,
+            Wake {
+                some: [None, self.permits.next()],
+                all,
+            },
+        )
     }
 
     /// Returns how much may be read from a connection now.
     #[must_use]
     pub fn room(&self, id: u64) -> Room {
-        let Some(connection) = self.connections.get(&id).filter(|connection| connection.is_open()) else {
+        let Some(connection) = self
+            .connections
+            .get(&id)
+            .filter(|connection| connection.is_open())
+        else {
             return Room::Ended;
         };
         let for_itself = connection.unread >= PAUSE_AT;
@@ -178,7 +197,10 @@ impl FlowControl {
             return None;
         }
         connection.long_frames.push_back((messages + 1, bytes));
-        Some(Wake { some: [None, self.permits.next()], all: false })
+        Some(Wake {
+            some: [None, self.permits.next()],
+            all: false,
+        })
     }
 
     /// Whether a long frame waits for a permit.
@@ -189,10 +211,16 @@ impl FlowControl {
 
     /// The dispatch loop took another message of a connection.
     pub fn taken(&mut self, id: u64) -> Wake {
-        let Some(connection) = self.connections.get_mut(&id) else { return Wake::default() };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Wake::default();
+        };
         connection.taken += 1;
         let (taken, mut bytes) = (connection.taken, 0);
-        while let Some((_, long)) = connection.long_frames.front().filter(|(message, _)| *message <= taken) {
+        while let Some((_, long)) = connection
+            .long_frames
+            .front()
+            .filter(|(message, _)| *message <= taken)
+        {
             bytes += long;
             connection.long_frames.pop_front();
         }
@@ -202,16 +230,28 @@ impl FlowControl {
         } else {
             None
         };
-        Wake { some: [Some(id), next], all: false }
+        Wake {
+            some: [Some(id), next],
+            all: false,
+        }
     }
 
     /// The dispatch loop is about to send a response of this many bytes. Returns its fate.
     pub fn send(&mut self, id: u64, bytes: u64, now: Instant) -> Sent {
-        let rejected = |disconnect| Sent { accepted: false, disconnect };
-        let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.is_open()) else {
+        let rejected = |disconnect| Sent {
+            accepted: false,
+            disconnect,
+        };
+        let Some(connection) = self
+            .connections
+            .get_mut(&id)
+            .filter(|connection| connection.is_open())
+        else {
             return rejected(Vec::new());
         };
-        let unread_messages = connection.sent_messages.saturating_sub(connection.written_messages);
+        let unread_messages = connection
+            .sent_messages
+            .saturating_sub(connection.written_messages);
         if connection.unread >= self.max_unread || unread_messages >= MAX_MESSAGES {
             connection.end(Some(RejectReason::Unread));
             return rejected(vec![id]);
@@ -222,14 +262,25 @@ impl FlowControl {
         connection.unread += bytes;
         connection.sent_messages += 1;
         self.unread += bytes;
-        let disconnect = if self.is_too_much(self.unread) { self.disconnect_worst(now) } else { Vec::new() };
-        Sent { accepted: !disconnect.contains(&id), disconnect }
+        let disconnect = if self.is_too_much(self.unread) {
+            self.disconnect_worst(now)
+        } else {
+            Vec::new()
+        };
+        Sent {
+            accepted: !disconnect.contains(&id),
+            disconnect,
+        }
     }
 
     /// Ends connections until the backlog of the others is within the limit: first those that accept nothing, the one with the largest
     /// backlog first; then the others. Their backlog is freed in a moment, and until then nothing is read from any connection.
     fn disconnect_worst(&mut self, now: Instant) -> Vec<u64> {
-        let mut open: Vec<_> = self.connections.iter().filter(|(_, connection)| connection.is_open()).collect();
+        let mut open: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_open())
+            .collect();
         open.sort_by_key(|(_, connection)| (connection.is_idle(now), connection.unread));
         let mut unread: u64 = open.iter().map(|(_, connection)| connection.unread).sum();
         let mut worst = Vec::new();
@@ -247,23 +298,33 @@ impl FlowControl {
 
     /// The client's kernel accepted this many further bytes, and this many messages in total.
     pub fn written(&mut self, id: u64, bytes: u64, messages: u64, now: Instant) -> Wake {
-        let Some(connection) = self.connections.get_mut(&id) else { return Wake::default() };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Wake::default();
+        };
         connection.moved = now;
         let bytes = bytes.min(connection.unread);
         connection.unread -= bytes;
         connection.written_messages = messages;
-        Wake { some: [Some(id), None], all: self.release(bytes) }
+        Wake {
+            some: [Some(id), None],
+            all: self.release(bytes),
+        }
     }
 
     /// Marks a connection to end, with an optional reason. The first reason counts. Returns whether this is the first.
     pub fn end(&mut self, id: u64, reason: Option<RejectReason>) -> bool {
-        self.connections.get_mut(&id).is_some_and(|connection| connection.end(reason))
+        self.connections
+            .get_mut(&id)
+            .is_some_and(|connection| connection.end(reason))
     }
 
     /// Returns whether all responses were accepted by the clients' kernels, except those to connections that must end.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        !self.connections.values().any(|connection| connection.unread > 0 && connection.is_open())
+        !self
+            .connections
+            .values()
+            .any(|connection| connection.unread > 0 && connection.is_open())
     }
 
     /// Returns whether there is no connection.

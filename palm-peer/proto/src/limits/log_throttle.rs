@@ -47,7 +47,11 @@ impl<K> LogThrottle<K> {
     /// Creates a throttle for so many different keys within an interval.
     #[must_use]
     pub fn with_max_keys(max_keys: usize) -> Self {
-        Self { logged: HashMap::new(), max_keys, suppressed: 0 }
+        Self {
+            logged: HashMap::new(),
+            max_keys,
+            suppressed: 0,
+        }
     }
 }
 
@@ -77,17 +81,28 @@ mod tests {
     fn a_repeated_event_is_logged_once_a_minute_with_its_count() {
         let start = Instant::now();
         let mut log = LogThrottle::default();
-        let lines = (0..300).filter_map(|s| log.should_log("stand", start + Duration::from_secs(s)));
-        assert_eq!(lines.map(|Suppressed(count)| count).collect::<Vec<_>>(), [0, 59, 59, 59, 59]);
-        let other = log.should_log("publish", start + Duration::from_secs(299)).expect("another thing");
-        assert_eq!(other.to_string(), " (59 similar lines before this were not logged)");
+        let lines =
+            (0..300).filter_map(|s| log.should_log("stand", start + Duration::from_secs(s)));
+        assert_eq!(
+            lines.map(|Suppressed(count)| count).collect::<Vec<_>>(),
+            [0, 59, 59, 59, 59]
+        );
+        let other = log
+            .should_log("publish", start + Duration::from_secs(299))
+            .expect("another thing");
+        assert_eq!(
+            other.to_string(),
+            " (59 similar lines before this were not logged)"
+        );
     }
 
     #[test]
     fn a_million_different_events_cost_few_lines_and_memory() {
         let start = Instant::now();
         let mut log = LogThrottle::with_max_keys(8);
-        let lines = (0..1_000_000).filter(|key| log.should_log(*key, start).is_some()).count();
+        let lines = (0..1_000_000)
+            .filter(|key| log.should_log(*key, start).is_some())
+            .count();
         assert_eq!((lines, log.logged.len()), (8, 8));
         let later = log.should_log(0, start + INTERVAL).expect("another minute");
         assert_eq!(later, Suppressed(999_992));

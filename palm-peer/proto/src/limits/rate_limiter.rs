@@ -15,7 +15,11 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// Creates a limiter for `max` events per second; the first second begins `now`.
     pub fn new(max: u32, now: Instant) -> Self {
-        Self { max, began: now, count: 0 }
+        Self {
+            max,
+            began: now,
+            count: 0,
+        }
     }
 
     /// Counts an event. Returns whether it is within the limit.
@@ -37,8 +41,8 @@ mod tests {
     fn each_second_admits_the_limit_again() {
         let start = Instant::now();
         let mut allowance = RateLimiter::new(2, start);
-        let try_acquire =
-            [0, 500, 1000, 1001, 1002, 1003].map(|ms| allowance.try_acquire(start + Duration::from_millis(ms)));
+        let try_acquire = [0, 500, 1000, 1001, 1002, 1003]
+            .map(|ms| allowance.try_acquire(start + Duration::from_millis(ms)));
         assert_eq!(try_acquire, [true, true, false, true, true, false]);
     }
 }

@@ -78,8 +78,18 @@ impl SlowSender {
     ///
     /// # Errors
     /// When nothing has arrived for too long.
-    pub fn waiting(&mut self, within_message: bool, now: Instant) -> Result<Option<Instant>, RejectReason> {
-        let Some(max) = (if within_message { Some(STALL_TIMEOUT) } else { self.max_silence }) else { return Ok(None) };
+    pub fn waiting(
+        &mut self,
+        within_message: bool,
+        now: Instant,
+    ) -> Result<Option<Instant>, RejectReason> {
+        let Some(max) = (if within_message {
+            Some(STALL_TIMEOUT)
+        } else {
+            self.max_silence
+        }) else {
+            return Ok(None);
+        };
         not_stalled(*self.since.get_or_insert(now) + max, now).map(Some)
     }
 
@@ -114,7 +124,11 @@ impl SlowSender {
 }
 
 fn not_stalled(until: Instant, now: Instant) -> Result<Instant, RejectReason> {
-    if now < until { Ok(until) } else { Err(RejectReason::Stalled) }
+    if now < until {
+        Ok(until)
+    } else {
+        Err(RejectReason::Stalled)
+    }
 }
 
 #[cfg(test)]
@@ -129,11 +143,24 @@ mod tests {
     fn a_client_that_takes_nothing_is_stalled_after_the_timeout() {
         let (mut reader, start) = (SlowReader::default(), Instant::now());
         assert_eq!(reader.waiting(10, start), Ok(start + STALL_TIMEOUT));
-        assert_eq!(reader.waiting(10, start + 29 * SECOND), Ok(start + STALL_TIMEOUT));
-        assert_eq!(reader.waiting(11, start + 29 * SECOND), Ok(start + 59 * SECOND), "a byte is progress");
-        assert_eq!(reader.waiting(11, start + 59 * SECOND), Err(RejectReason::Stalled));
+        assert_eq!(
+            reader.waiting(10, start + 29 * SECOND),
+            Ok(start + STALL_TIMEOUT)
+        );
+        assert_eq!(
+            reader.waiting(11, start + 29 * SECOND),
+            Ok(start + 59 * SECOND),
+            "a byte is progress"
+        );
+        assert_eq!(
+            reader.waiting(11, start + 59 * SECOND),
+            Err(RejectReason::Stalled)
+        );
         reader.flushed();
-        assert!(reader.waiting(11, start + 60 * SECOND).is_ok(), "nothing waited in between");
+        assert!(
+            reader.waiting(11, start + 60 * SECOND).is_ok(),
+            "nothing waited in between"
+        );
     }
 
     #[test]
@@ -141,11 +168,17 @@ mod tests {
         let (mut sender, start) = (SlowSender::default(), Instant::now());
         assert_eq!(sender.waiting(false, start), Ok(None));
         assert_eq!(sender.waiting(true, start), Ok(Some(start + STALL_TIMEOUT)));
-        assert_eq!(sender.waiting(true, start + STALL_TIMEOUT), Err(RejectReason::Stalled));
+        assert_eq!(
+            sender.waiting(true, start + STALL_TIMEOUT),
+            Err(RejectReason::Stalled)
+        );
         sender.progress();
         sender.announced(SECOND);
         assert_eq!(sender.waiting(false, start), Ok(Some(start + SECOND)));
-        assert_eq!(sender.waiting(false, start + SECOND), Err(RejectReason::Stalled));
+        assert_eq!(
+            sender.waiting(false, start + SECOND),
+            Err(RejectReason::Stalled)
+        );
         sender.announced(Duration::ZERO);
         assert_eq!(sender.waiting(false, start + 100 * SECOND), Ok(None));
     }
@@ -154,12 +187,29 @@ mod tests {
     fn a_long_frame_must_keep_its_rate_while_others_wait() {
         let (mut sender, start) = (SlowSender::default(), Instant::now());
         let (bytes, check) = (40 * MIN_BYTES_PER_SECOND, RATE_CHECK_PERIOD);
-        assert_eq!(sender.check_rate(bytes, start, || true), Ok(Some(start + check)));
-        assert_eq!(sender.check_rate(bytes, start + check, || false), Ok(Some(start + 2 * check)), "nobody waits");
+        assert_eq!(
+            sender.check_rate(bytes, start, || true),
+            Ok(Some(start + check))
+        );
+        assert_eq!(
+            sender.check_rate(bytes, start + check, || false),
+            Ok(Some(start + 2 * check)),
+            "nobody waits"
+        );
         let enough = bytes - 10 * MIN_BYTES_PER_SECOND;
-        assert_eq!(sender.check_rate(enough, start + 2 * check, || true), Ok(Some(start + 3 * check)));
-        assert_eq!(sender.check_rate(enough, start + 3 * check, || true), Err(RejectReason::Stalled));
-        assert_eq!(sender.check_rate(0, start + 3 * check, || true), Ok(None), "it is complete");
+        assert_eq!(
+            sender.check_rate(enough, start + 2 * check, || true),
+            Ok(Some(start + 3 * check))
+        );
+        assert_eq!(
+            sender.check_rate(enough, start + 3 * check, || true),
+            Err(RejectReason::Stalled)
+        );
+        assert_eq!(
+            sender.check_rate(0, start + 3 * check, || true),
+            Ok(None),
+            "it is complete"
+        );
     }
 
     /// A client that sends fast enough is not disconnected because the server does not read for a while. One that is too slow
@@ -191,7 +241,9 @@ mod tests {
                 }
                 match sender.check_rate(left, now, || true) {
                     Ok(None) => break Ok(()),
-                    Ok(Some(next)) => assert!(next > now && next <= now + RATE_CHECK_PERIOD, "seed {seed}"),
+                    Ok(Some(next)) => {
+                        assert!(next > now && next <= now + RATE_CHECK_PERIOD, "seed {seed}");
+                    }
                     Err(reason) => break Err(reason),
                 }
             };
@@ -200,9 +252,15 @@ mod tests {
                 assert_eq!(end, Ok(()), "seed {seed}: it was as fast as it must be");
             }
             if !is_fast && for_itself {
-                assert!(end.is_err() && read < 2 * RATE_CHECK_PERIOD, "seed {seed}: {read:?}");
+                assert!(
+                    end.is_err() && read < 2 * RATE_CHECK_PERIOD,
+                    "seed {seed}: {read:?}"
+                );
             }
-            (stalled, ended) = (stalled + u32::from(end.is_err()), ended + u32::from(end.is_ok()));
+            (stalled, ended) = (
+                stalled + u32::from(end.is_err()),
+                ended + u32::from(end.is_ok()),
+            );
         }
         assert!(stalled > 500 && ended > 500, "{stalled}, {ended}");
     }
@@ -216,11 +274,17 @@ mod tests {
             let mut reader = SlowReader::default();
             let (start, mut sent) = (Instant::now(), 0);
             let (mut now, mut moved) = (start, start);
-            let mut pauses = (0..20).map(|_| random.u32(0..31_000) * MS).collect::<Vec<_>>();
+            let mut pauses = (0..20)
+                .map(|_| random.u32(0..31_000) * MS)
+                .collect::<Vec<_>>();
             let stalled = loop {
-                let Some(pause) = pauses.pop() else { break false };
+                let Some(pause) = pauses.pop() else {
+                    break false;
+                };
                 // Asked again when it said, or when something moves, whichever is first.
-                let until = reader.waiting(sent, now).expect("something was sent just now");
+                let until = reader
+                    .waiting(sent, now)
+                    .expect("something was sent just now");
                 if moved + pause >= until {
                     now = until;
                     break reader.waiting(sent, now).is_err();
@@ -230,7 +294,10 @@ mod tests {
                 sent += 1;
             };
             assert!(!stalled || now == moved + STALL_TIMEOUT, "seed {seed}");
-            assert!(stalled || pauses.is_empty(), "seed {seed}: it was not disconnected");
+            assert!(
+                stalled || pauses.is_empty(),
+                "seed {seed}: it was not disconnected"
+            );
             stalls += u32::from(stalled);
         }
         assert!((1000..9000).contains(&stalls), "{stalls}");

@@ -14,12 +14,18 @@ fn record(id: u128, server: &str) -> Record {
 
 #[test]
 fn the_list_matches_pylms_format() {
-    let lines: Vec<_> = list([&record(1, "printf")], LevelFilter::Info).into_iter().map(|line| line.text).collect();
+    let lines: Vec<_> = list([&record(1, "printf")], LevelFilter::Info)
+        .into_iter()
+        .map(|line| line.text)
+        .collect();
     assert_eq!(
         lines,
         [
             "***** List of servers *****".to_owned(),
-            format!("{}: Server printf of type registered, implements ['printf', '_ping']", Uuid::from_u128(1)),
+            format!(
+                "{}: Server printf of type registered, implements ['printf', '_ping']",
+                Uuid::from_u128(1)
+            ),
             "***************************".to_owned(),
         ]
     );

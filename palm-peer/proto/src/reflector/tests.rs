@@ -13,11 +13,17 @@ fn item(key: &str, value: &str, created: i64, modified: i64) -> KeyValue {
 }
 
 fn listing(revision: i64, items: &[KeyValue]) -> Listing {
-    Listing { revision: Revision(revision), items: items.to_vec() }
+    Listing {
+        revision: Revision(revision),
+        items: items.to_vec(),
+    }
 }
 
 fn deleted(key: &str, revision: i64) -> Event {
-    Event::Deleted { key: key.into(), revision: Revision(revision) }
+    Event::Deleted {
+        key: key.into(),
+        revision: Revision(revision),
+    }
 }
 
 fn all(mirror: &mut Reflector) -> Vec<Change> {
@@ -28,19 +34,31 @@ fn all(mirror: &mut Reflector) -> Vec<Change> {
 fn an_empty_listing_is_reported_as_listed() {
     let mut mirror = Reflector::default();
     mirror.list(listing(7, &[]));
-    assert_eq!(all(&mut mirror), [Change::Listed { revision: Revision(7) }]);
+    assert_eq!(
+        all(&mut mirror),
+        [Change::Listed {
+            revision: Revision(7)
+        }]
+    );
 }
 
 #[test]
 fn a_listing_yields_deletions_then_puts_by_revision() {
-    let (a, b, c) = (item("a", "1", 2, 2), item("b", "1", 3, 3), item("c", "1", 1, 1));
+    let (a, b, c) = (
+        item("a", "1", 2, 2),
+        item("b", "1", 3, 3),
+        item("c", "1", 1, 1),
+    );
     let mut mirror = Reflector::default();
     mirror.list(listing(3, &[a.clone(), b.clone(), c]));
     let told = all(&mut mirror);
     let keys: Vec<_> = told
         .iter()
         .filter_map(|change| match change {
-            Change::Put { current, previous: None } => Some(current.key.as_str()),
+            Change::Put {
+                current,
+                previous: None,
+            } => Some(current.key.as_str()),
             _ => None,
         })
         .collect();
@@ -51,10 +69,21 @@ fn a_listing_yields_deletions_then_puts_by_revision() {
     assert_eq!(
         all(&mut mirror),
         [
-            Change::Stale { reason: "cut".into() },
-            Change::Deleted { previous: item("c", "1", 1, 1), revision: Revision(9), observed: false },
-            Change::Put { current: newer, previous: Some(b) },
-            Change::Listed { revision: Revision(9) },
+            Change::Stale {
+                reason: "cut".into()
+            },
+            Change::Deleted {
+                previous: item("c", "1", 1, 1),
+                revision: Revision(9),
+                observed: false
+            },
+            Change::Put {
+                current: newer,
+                previous: Some(b)
+            },
+            Change::Listed {
+                revision: Revision(9)
+            },
         ]
     );
 }
@@ -63,7 +92,11 @@ fn a_listing_yields_deletions_then_puts_by_revision() {
 fn events_already_in_the_listing_are_ignored() {
     let mut mirror = Reflector::default();
     mirror.list(listing(5, &[item("a", "new", 2, 5)]));
-    mirror.events([Event::Put(item("a", "old", 2, 2)), deleted("a", 4), deleted("b", 5)]);
+    mirror.events([
+        Event::Put(item("a", "old", 2, 2)),
+        deleted("a", 4),
+        deleted("b", 5),
+    ]);
     assert_eq!(all(&mut mirror).len(), 2);
     assert_eq!(mirror.items()["a"].value, b"new");
 }
@@ -83,7 +116,13 @@ fn a_repeated_event_counts_once() {
     let mut mirror = Reflector::default();
     mirror.list(listing(5, &[]));
     let put = Event::Put(item("a", "1", 6, 6));
-    mirror.events([put.clone(), put.clone(), deleted("a", 7), deleted("a", 7), put]);
+    mirror.events([
+        put.clone(),
+        put.clone(),
+        deleted("a", 7),
+        deleted("a", 7),
+        put,
+    ]);
     assert_eq!(all(&mut mirror).len(), 3);
     assert!(mirror.items().is_empty());
 }
@@ -121,10 +160,26 @@ fn an_older_key_version_proves_a_new_history() {
     mirror.new_history();
     mirror.list(listing(10, &[]));
     let told = all(&mut mirror);
-    let gone = Change::Deleted { previous: item("a", "early", 40, 41), revision: Revision(10), observed: false };
-    assert_eq!(told, [Change::NewHistory, gone, Change::Listed { revision: Revision(10) }]);
+    let gone = Change::Deleted {
+        previous: item("a", "early", 40, 41),
+        revision: Revision(10),
+        observed: false,
+    };
+    assert_eq!(
+        told,
+        [
+            Change::NewHistory,
+            gone,
+            Change::Listed {
+                revision: Revision(10)
+            }
+        ]
+    );
     mirror.events([Event::Put(item("a", "new", 11, 11)), deleted("a", 12)]);
-    assert!(matches!(all(&mut mirror)[1], Change::Deleted { observed: true, .. }));
+    assert!(matches!(
+        all(&mut mirror)[1],
+        Change::Deleted { observed: true, .. }
+    ));
 }
 
 /// A store as etcd keeps it: all versions, for listings and watches from any revision.
@@ -149,7 +204,12 @@ impl Store {
                 self.items.remove(&key);
             } else {
                 let created = old.map_or(self.revision, |item| item.created.0);
-                let new = item(&key, &self.random.u8(..).to_string(), created, self.revision);
+                let new = item(
+                    &key,
+                    &self.random.u8(..).to_string(),
+                    created,
+                    self.revision,
+                );
                 self.history.push(Event::Put(new.clone()));
                 self.items.insert(key, new);
             }
@@ -157,18 +217,30 @@ impl Store {
     }
 
     fn listing(&self) -> Listing {
-        listing(self.revision, &self.items.values().cloned().collect::<Vec<_>>())
+        listing(
+            self.revision,
+            &self.items.values().cloned().collect::<Vec<_>>(),
+        )
     }
 
     fn since(&self, revision: Revision) -> Vec<Event> {
-        self.history.iter().filter(|event| event.revision() >= revision).cloned().collect()
+        self.history
+            .iter()
+            .filter(|event| event.revision() >= revision)
+            .cloned()
+            .collect()
     }
 }
 
 /// One made-up history: a watch that is fed in fragments, overlaps, and is cut off without notice.
 fn history(seed: u64) {
     let random = fastrand::Rng::with_seed(seed);
-    let mut store = Store { random, revision: 1, items: BTreeMap::new(), history: Vec::new() };
+    let mut store = Store {
+        random,
+        revision: 1,
+        items: BTreeMap::new(),
+        history: Vec::new(),
+    };
     let mut mirror = Reflector::default();
     let mut told: BTreeMap<String, KeyValue> = BTreeMap::new();
     for _ in 0..6 {
@@ -207,7 +279,11 @@ fn replay(mirror: &mut Reflector, told: &mut BTreeMap<String, KeyValue>, seed: u
         match change {
             Change::Put { current, previous } => {
                 assert_ne!(Some(&current), previous.as_ref(), "seed {seed}");
-                assert_eq!(told.insert(current.key.clone(), current), previous, "seed {seed}");
+                assert_eq!(
+                    told.insert(current.key.clone(), current),
+                    previous,
+                    "seed {seed}"
+                );
             }
             Change::Deleted { previous, .. } => {
                 assert_eq!(told.remove(&previous.key), Some(previous), "seed {seed}");
@@ -241,6 +317,13 @@ fn two_hundred_thousand_keys_leave_no_state() {
             mirror.list(listing(revision + 2, &[]));
         }
         assert!(!all(&mut mirror).is_empty());
-        assert_eq!((mirror.items.len(), mirror.updates.len(), mirror.differences.len()), (0, 0, 0));
+        assert_eq!(
+            (
+                mirror.items.len(),
+                mirror.updates.len(),
+                mirror.differences.len()
+            ),
+            (0, 0, 0)
+        );
     }
 }

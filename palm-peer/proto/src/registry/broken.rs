@@ -47,7 +47,9 @@ impl BrokenRecords {
 /// Returns the uuid at the end of a key.
 fn uuid_in(key: &str) -> Option<Uuid> {
     let last = key.get(key.len().checked_sub(UUID_LENGTH)?..)?;
-    last.parse().ok().filter(|uuid: &Uuid| uuid.to_string() == last)
+    last.parse()
+        .ok()
+        .filter(|uuid: &Uuid| uuid.to_string() == last)
 }
 
 impl Registry {
@@ -55,7 +57,10 @@ impl Registry {
         // The server's entry is dropped; the removal of the key will be reported as that of an invalid record.
         if let Some(uuid) = uuid_in(&key) {
             let entry = self.forget(uuid).map(|entry| entry.record.server);
-            let found = self.found.remove(&uuid).map(|published| published.instance.server);
+            let found = self
+                .found
+                .remove(&uuid)
+                .map(|published| published.instance.server);
             self.removed.remove(&uuid);
             if let Some(server) = entry.or(found) {
                 self.actions.push(Action::Withdraw { uuid, server });
@@ -64,7 +69,9 @@ impl Registry {
         if self.broken.insert(key.clone(), reason.clone()) {
             self.next_token += 1;
             if let Some(suppressed) = self.broken_lines.should_log(self.next_token, now) {
-                let text = format!("{key} holds no record of a server, and is left alone: {reason}{suppressed}");
+                let text = format!(
+                    "{key} holds no record of a server, and is left alone: {reason}{suppressed}"
+                );
                 self.log(Level::Warn, text);
             }
         }

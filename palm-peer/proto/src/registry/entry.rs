@@ -61,7 +61,12 @@ pub struct Published {
 }
 
 impl Entry {
-    pub(super) fn new(record: Record, modified: Revision, lease: Option<LeaseId>, published: bool) -> Self {
+    pub(super) fn new(
+        record: Record,
+        modified: Revision,
+        lease: Option<LeaseId>,
+        published: bool,
+    ) -> Self {
         let published = published.then_some(modified);
         Self {
             record,
@@ -91,7 +96,10 @@ impl Entry {
     pub(super) fn is_same_incarnation(&self, record: &Record, lease: Option<LeaseId>) -> bool {
         let old = &self.record;
         let set_back = old.configured && !record.configured;
-        old.when == record.when && self.lease == lease && old.endpoint() == record.endpoint() && !set_back
+        old.when == record.when
+            && self.lease == lease
+            && old.endpoint() == record.endpoint()
+            && !set_back
     }
 
     /// Returns whether it keeps the current round from ending.
@@ -127,8 +135,15 @@ impl Entry {
     pub(super) fn due(&self) -> Option<Instant> {
         let probes = self.probes.iter().map(|(_, deadline)| *deadline);
         // A probe that waits in the queue is sent when there is room.
-        let next = if self.queued.is_none() { [self.turn_at, self.retry_at] } else { [None, None] };
-        probes.chain(next.into_iter().flatten()).chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline)).min()
+        let next = if self.queued.is_none() {
+            [self.turn_at, self.retry_at]
+        } else {
+            [None, None]
+        };
+        probes
+            .chain(next.into_iter().flatten())
+            .chain(self.inquiry.as_ref().map(|inquiry| inquiry.deadline))
+            .min()
     }
 
     /// Returns whether clients may reach it: a leader has reached it, and it has not been found dead.

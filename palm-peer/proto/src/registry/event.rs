@@ -28,12 +28,20 @@ pub struct Line {
 impl Line {
     /// Creates a line of this level.
     pub(crate) fn new(level: Level, text: impl Into<String>) -> Self {
-        Self { level, critical: false, text: plain(&text.into(), LONGEST_LINE) }
+        Self {
+            level,
+            critical: false,
+            text: plain(&text.into(), LONGEST_LINE),
+        }
     }
 
     /// Creates a line of level `CRITICAL`.
     pub(crate) fn critical(text: impl Into<String>) -> Self {
-        Self { level: Level::Error, critical: true, text: text.into() }
+        Self {
+            level: Level::Error,
+            critical: true,
+            text: text.into(),
+        }
     }
 }
 

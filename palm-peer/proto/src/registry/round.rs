@@ -29,7 +29,10 @@ impl Registry {
             self.log_summary(0);
             return;
         }
-        self.log(self.detail(), format!("Found {count} servers, probing all of them"));
+        self.log(
+            self.detail(),
+            format!("Found {count} servers, probing all of them"),
+        );
         self.log(self.detail(), format!("{count} servers remaining"));
         self.round = Some(0);
         let uuids: Vec<Uuid> = self.servers.keys().copied().collect();
@@ -45,7 +48,11 @@ impl Registry {
     fn give_turn(&mut self, uuid: Uuid, now: Instant) {
         let place = now + self.window().mul_f64(phase(uuid));
         let longest = self.period + SLACK;
-        if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.doom.is_none()) {
+        if let Some(entry) = self
+            .servers
+            .get_mut(&uuid)
+            .filter(|entry| entry.doom.is_none())
+        {
             entry.turn_at = Some(match entry.answered_at {
                 Some(at) if !entry.is_failing => place.min(at + longest),
                 _ => place,
@@ -59,7 +66,8 @@ impl Registry {
         if self.window().is_zero() {
             return;
         }
-        let place = (self.next_round + self.longest_window().mul_f64(phase(uuid))).checked_sub(self.period);
+        let place =
+            (self.next_round + self.longest_window().mul_f64(phase(uuid))).checked_sub(self.period);
         if let Some(entry) = self.servers.get_mut(&uuid) {
             entry.turn_at = place.filter(|at| *at > now);
         }
@@ -69,7 +77,9 @@ impl Registry {
     /// servers, most of the period for thousands.
     fn window(&self) -> Duration {
         let further = self.servers.len().saturating_sub(MAX_LISTED);
-        SPREAD.saturating_mul(u32::try_from(further).unwrap_or(u32::MAX)).min(self.longest_window())
+        SPREAD
+            .saturating_mul(u32::try_from(further).unwrap_or(u32::MAX))
+            .min(self.longest_window())
     }
 
     fn longest_window(&self) -> Duration {
@@ -78,7 +88,11 @@ impl Registry {
 
     /// Returns the level of the lines that pylm logs for each server and round.
     pub(super) fn detail(&self) -> Level {
-        if self.servers.len() > MAX_LISTED { Level::Debug } else { Level::Info }
+        if self.servers.len() > MAX_LISTED {
+            Level::Debug
+        } else {
+            Level::Info
+        }
     }
 
     /// Ends the round when no probe is in flight and no series is unfinished.
@@ -95,7 +109,10 @@ impl Registry {
     fn log_summary(&mut self, dead: usize) {
         let remaining = self.servers.len();
         if remaining > MAX_LISTED {
-            let text = format!("{remaining} servers remaining, {dead} dead, {} still being probed", self.schedule.busy);
+            let text = format!(
+                "{remaining} servers remaining, {dead} dead, {} still being probed",
+                self.schedule.busy
+            );
             return self.log(Level::Info, text);
         }
         self.log(Level::Info, format!("{dead} dead servers"));
@@ -105,7 +122,9 @@ impl Registry {
     /// Probes a server: at once if a series of probes is under way, else when its turn in the queue comes
     /// ([`Registry::run_due`]).
     pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         if !entry.probes.is_empty() || entry.retry_at.is_some() {
             self.send_probe(uuid, now);
         } else if entry.queued.is_none() {
@@ -122,19 +141,28 @@ impl Registry {
         let token = Token(self.next_token);
         // Spreads the servers over the rounds.
         let has_turn = (self.rounds + u64::from(uuid.as_bytes()[15])).is_multiple_of(FRESH_EVERY);
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         self.next_token += 1;
         entry.sent += 1;
         entry.retry_at = (entry.sent < max).then_some(now + RETRY);
         entry.probes.push((token, now + self.timeout));
         let fresh = has_turn || entry.sent > 1;
-        self.actions.push(Action::Probe { uuid, endpoint: entry.record.endpoint(), token, fresh });
+        self.actions.push(Action::Probe {
+            uuid,
+            endpoint: entry.record.endpoint(),
+            token,
+            fresh,
+        });
     }
 
     /// A probe could not be sent because of a local error. It is not a miss, and the series ends without a result until the next
     /// round.
     pub(super) fn unsent(&mut self, uuid: Uuid, token: Token, reason: &str, now: Instant) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         if !entry.end_probe(token) {
             return;
         }
@@ -151,7 +179,9 @@ impl Registry {
 
     pub(super) fn answered(&mut self, uuid: Uuid, token: Token, digest: &str, now: Instant) {
         let in_round = self.round.is_some();
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         if !entry.end_probe(token) {
             return;
         }
@@ -160,7 +190,11 @@ impl Registry {
         entry.is_failing = false;
         entry.last_error = None;
         // A digest with a full entry reports an error.
-        let level = if digest.contains(':') { Level::Info } else { self.detail() };
+        let level = if digest.contains(':') {
+            Level::Info
+        } else {
+            self.detail()
+        };
         if in_round && level <= self.verbosity {
             self.log_digest(uuid, level, digest);
         }
@@ -176,7 +210,9 @@ impl Registry {
 
     pub(super) fn unanswered(&mut self, uuid: Uuid, token: Token, reason: String, now: Instant) {
         let max = self.most_misses;
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         if !entry.end_probe(token) {
             return;
         }
@@ -185,9 +221,14 @@ impl Registry {
         let endpoint = entry.record.endpoint();
         let (misses, configured) = (entry.misses, entry.record.configured);
         if configured {
-            self.log(Level::Warn, format!("Server {uuid} missed probe {misses} of {max} at {endpoint}: {reason}"));
+            self.log(
+                Level::Warn,
+                format!("Server {uuid} missed probe {misses} of {max} at {endpoint}: {reason}"),
+            );
         } else if entry.last_error.as_ref() != Some(&reason) {
-            let text = format!("Server {uuid} stays unconfigured: it does not answer at {endpoint}: {reason}");
+            let text = format!(
+                "Server {uuid} stays unconfigured: it does not answer at {endpoint}: {reason}"
+            );
             entry.last_error = Some(reason);
             self.log(Level::Warn, text);
         }
@@ -204,7 +245,11 @@ impl Registry {
 
     /// A process that this leader had reached is gone. One that it never reached may only have advertised a wrong address.
     pub(super) fn gone(&mut self, uuid: Uuid, now: Instant) {
-        if let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.answered_at.is_some()) {
+        if let Some(entry) = self
+            .servers
+            .get_mut(&uuid)
+            .filter(|entry| entry.answered_at.is_some())
+        {
             entry.is_failing = true;
             self.charge(uuid, Charge::GONE, now);
         }
@@ -215,10 +260,17 @@ impl Registry {
             let reason = format!("no answer within {:?}", self.timeout);
             self.unanswered(uuid, token, reason, now);
         }
-        if self.servers.get(&uuid).and_then(|e| e.inquiry.as_ref()).is_some_and(|inquiry| now >= inquiry.deadline) {
+        if self
+            .servers
+            .get(&uuid)
+            .and_then(|e| e.inquiry.as_ref())
+            .is_some_and(|inquiry| now >= inquiry.deadline)
+        {
             self.end_inquiry(uuid, now);
         }
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         let has_turn = entry.turn_at.take_if(|at| now >= *at).is_some() && !entry.is_questioned();
         if has_turn || entry.retry_at.is_some_and(|at| now >= at) {
             self.probe(uuid, now);
@@ -227,7 +279,10 @@ impl Registry {
 
     fn overdue_probe(&self, uuid: Uuid, now: Instant) -> Option<Token> {
         let probes = &self.servers.get(&uuid)?.probes;
-        probes.iter().find(|(_, deadline)| now >= *deadline).map(|(token, _)| *token)
+        probes
+            .iter()
+            .find(|(_, deadline)| now >= *deadline)
+            .map(|(token, _)| *token)
     }
 
     /// This process was paused (SIGSTOP, VM suspend), so outstanding probe deadlines are meaningless. The series start again, with new
@@ -237,8 +292,13 @@ impl Registry {
             return;
         }
         self.next_round = self.next_round.max(now);
-        let questioned = |entry: &Entry| entry.is_in_series() || entry.inquiry.is_some() || entry.charge.is_some();
-        let questioned = self.servers.iter_mut().filter(|(_, entry)| questioned(entry));
+        let questioned = |entry: &Entry| {
+            entry.is_in_series() || entry.inquiry.is_some() || entry.charge.is_some()
+        };
+        let questioned = self
+            .servers
+            .iter_mut()
+            .filter(|(_, entry)| questioned(entry));
         let again: Vec<Uuid> = questioned
             .map(|(uuid, entry)| {
                 entry.acquit();

@@ -31,7 +31,12 @@ pub(super) struct Place {
 
 impl Scheduled {
     fn of(entry: &Entry) -> Self {
-        Self { due: entry.due(), busy: entry.is_busy(), probes: entry.probes.len(), place: entry.queued }
+        Self {
+            due: entry.due(),
+            busy: entry.is_busy(),
+            probes: entry.probes.len(),
+            place: entry.queued,
+        }
     }
 }
 
@@ -58,7 +63,10 @@ impl Schedule {
     /// Returns a place at the end of the queue, or of its part for servers that cannot be reached.
     pub(super) fn enqueue(&mut self, is_unreachable: bool) -> Place {
         self.last_place += 1;
-        Place { is_unreachable, number: self.last_place }
+        Place {
+            is_unreachable,
+            number: self.last_place,
+        }
     }
 
     #[cfg(test)]
@@ -83,7 +91,9 @@ impl Schedule {
 impl Registry {
     /// Updates the schedule of a server. Must be called after each change of its entry.
     pub(super) fn schedule(&mut self, uuid: Uuid) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         let new = Scheduled::of(entry);
         let old = std::mem::replace(&mut entry.scheduled, new);
         self.schedule.replace(uuid, old, new);
@@ -92,7 +102,8 @@ impl Registry {
     /// Removes a server.
     pub(super) fn forget(&mut self, uuid: Uuid) -> Option<Entry> {
         let entry = self.servers.remove(&uuid)?;
-        self.schedule.replace(uuid, entry.scheduled, Scheduled::default());
+        self.schedule
+            .replace(uuid, entry.scheduled, Scheduled::default());
         self.unvouched.remove(&uuid);
         Some(entry)
     }

@@ -53,8 +53,14 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    pub(super) const SILENT: Self = Self { reason: "it does not answer", gone: false };
-    pub(super) const GONE: Self = Self { reason: "its process is gone", gone: true };
+    pub(super) const SILENT: Self = Self {
+        reason: "it does not answer",
+        gone: false,
+    };
+    pub(super) const GONE: Self = Self {
+        reason: "its process is gone",
+        gone: true,
+    };
 }
 
 impl Entry {
@@ -77,24 +83,45 @@ impl Registry {
     /// Asks witnesses whether they reach a server, once per series.
     pub(super) fn inquire(&mut self, uuid: Uuid, now: Instant) {
         let witnesses = self.witnesses(uuid);
-        let Some(entry) = self.servers.get_mut(&uuid).filter(|entry| entry.inquiry.is_none()) else { return };
+        let Some(entry) = self
+            .servers
+            .get_mut(&uuid)
+            .filter(|entry| entry.inquiry.is_none())
+        else {
+            return;
+        };
         if witnesses.is_empty() {
             return;
         }
         let token = Token(self.next_token);
         self.next_token += 1;
         entry.findings = Findings::default();
-        entry.inquiry = Some(Inquiry { token, deadline: now + self.timeout, open: witnesses.len() });
-        self.actions.push(Action::Ask { uuid, token, witnesses });
+        entry.inquiry = Some(Inquiry {
+            token,
+            deadline: now + self.timeout,
+            open: witnesses.len(),
+        });
+        self.actions.push(Action::Ask {
+            uuid,
+            token,
+            witnesses,
+        });
     }
 
     /// Returns random servers that are considered alive, and their endpoints.
     fn witnesses(&mut self, about: Uuid) -> Vec<(Uuid, String)> {
         let mut chosen: Vec<(Uuid, String)> = Vec::with_capacity(WITNESSES);
-        let able = self.servers.iter().filter(|(uuid, entry)| **uuid != about && **uuid != self.me && entry.is_well());
+        let able = self
+            .servers
+            .iter()
+            .filter(|(uuid, entry)| **uuid != about && **uuid != self.me && entry.is_well());
         // Reservoir sampling (Vitter, 1985: algorithm R).
         for (seen, (uuid, entry)) in able.enumerate() {
-            let place = if seen < WITNESSES { seen } else { self.random.usize(..=seen) };
+            let place = if seen < WITNESSES {
+                seen
+            } else {
+                self.random.usize(..=seen)
+            };
             let witness = || (*uuid, entry.record.endpoint());
             match chosen.get_mut(place) {
                 Some(earlier) => *earlier = witness(),
@@ -112,8 +139,16 @@ impl Registry {
         (witness, testimony): (Uuid, Testimony),
         now: Instant,
     ) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
-        let Some(inquiry) = entry.inquiry.as_mut().filter(|inquiry| inquiry.token == token) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
+        let Some(inquiry) = entry
+            .inquiry
+            .as_mut()
+            .filter(|inquiry| inquiry.token == token)
+        else {
+            return;
+        };
         inquiry.open -= 1;
         match testimony {
             Testimony::Reached => {
@@ -129,7 +164,9 @@ impl Registry {
     }
 
     pub(super) fn end_inquiry(&mut self, uuid: Uuid, now: Instant) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         entry.inquiry = None;
         if !entry.record.configured
             && let Some(witness) = entry.findings.reached_by
@@ -141,11 +178,15 @@ impl Registry {
 
     /// Marks a server for removal, once witnesses have been asked.
     pub(super) fn charge(&mut self, uuid: Uuid, charge: Charge, now: Instant) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         if entry.doom.is_some() {
             return;
         }
-        let asked = entry.inquiry.is_some() || entry.findings.reached_by.is_some() || entry.findings.not_reached > 0;
+        let asked = entry.inquiry.is_some()
+            || entry.findings.reached_by.is_some()
+            || entry.findings.not_reached > 0;
         entry.charge = Some(charge);
         entry.end_series();
         if !asked {
@@ -155,7 +196,9 @@ impl Registry {
     }
 
     fn decide(&mut self, uuid: Uuid, now: Instant) {
-        let Some(entry) = self.servers.get(&uuid) else { return };
+        let Some(entry) = self.servers.get(&uuid) else {
+            return;
+        };
         if entry.inquiry.is_some() {
             return;
         }
@@ -164,12 +207,26 @@ impl Registry {
         if let Some(witness) = entry.findings.reached_by {
             return self.path_is_broken(uuid, witness, now);
         }
-        let configured = || self.servers.iter().filter(|(_, entry)| entry.record.configured);
-        let mut others = configured().filter(|(other, _)| **other != uuid && **other != self.me).peekable();
-        let is_cut_off = !was_not_reached && others.peek().is_some() && !others.any(|(_, entry)| entry.is_well());
+        let configured = || {
+            self.servers
+                .iter()
+                .filter(|(_, entry)| entry.record.configured)
+        };
+        let mut others = configured()
+            .filter(|(other, _)| **other != uuid && **other != self.me)
+            .peekable();
+        let is_cut_off = !was_not_reached
+            && others.peek().is_some()
+            && !others.any(|(_, entry)| entry.is_well());
         // Only servers that were probed as long ago as this one count: others have not had their turn in the round yet.
-        let since = if charge.gone { self.period + self.timeout } else { self.timeout + RETRY * self.most_misses };
-        let answered = |entry: &Entry| entry.is_well() && entry.answered_at.is_some_and(|at| at + since >= now);
+        let since = if charge.gone {
+            self.period + self.timeout
+        } else {
+            self.timeout + RETRY * self.most_misses
+        };
+        let answered = |entry: &Entry| {
+            entry.is_well() && entry.answered_at.is_some_and(|at| at + since >= now)
+        };
         let answered = configured().filter(|(_, entry)| answered(entry)).count();
         let failing = configured().filter(|(_, entry)| entry.is_failing).count();
         if is_cut_off || (failing > 1 && failing > answered) {
@@ -179,7 +236,13 @@ impl Registry {
     }
 
     /// Keeps a server when most of the mesh is unreachable to all: that is no proof against any one server. Its lease decides.
-    fn hold(&mut self, uuid: Uuid, (failing, count): (usize, usize), is_cut_off: bool, now: Instant) {
+    fn hold(
+        &mut self,
+        uuid: Uuid,
+        (failing, count): (usize, usize),
+        is_cut_off: bool,
+        now: Instant,
+    ) {
         if let Some(entry) = self.servers.get_mut(&uuid) {
             entry.acquit();
         }
@@ -197,7 +260,9 @@ impl Registry {
 
     /// Keeps a server that a witness reaches.
     fn path_is_broken(&mut self, uuid: Uuid, witness: Uuid, now: Instant) {
-        let Some(entry) = self.servers.get_mut(&uuid) else { return };
+        let Some(entry) = self.servers.get_mut(&uuid) else {
+            return;
+        };
         entry.acquit();
         let endpoint = entry.record.endpoint();
         // A loopback address means a different machine on each machine: it says nothing about this leader.
@@ -216,7 +281,13 @@ impl Registry {
 
     /// Logs what to do about a server that advertises a loopback address.
     pub(super) fn mention_loopback(&mut self, uuid: Uuid, now: Instant) {
-        let Some(entry) = self.servers.get(&uuid).filter(|entry| is_loopback(&entry.record)) else { return };
+        let Some(entry) = self
+            .servers
+            .get(&uuid)
+            .filter(|entry| is_loopback(&entry.record))
+        else {
+            return;
+        };
         let host = entry.record.host.clone();
         if let Some(suppressed) = self.loopback_lines.should_log(uuid, now) {
             let text = format!(
@@ -231,7 +302,8 @@ impl Registry {
     /// than a round, so a round without a new finding about a server that still fails does not reset the count.
     pub(super) fn suspect_oneself(&mut self) {
         let evidence = std::mem::take(&mut self.evidence);
-        self.unreached.retain(|uuid| self.servers.get(uuid).is_some_and(|entry| entry.is_failing));
+        self.unreached
+            .retain(|uuid| self.servers.get(uuid).is_some_and(|entry| entry.is_failing));
         self.rounds_alone = match (evidence.is_empty(), self.unreached.is_empty()) {
             (false, _) => self.rounds_alone + 1,
             (true, false) => self.rounds_alone,
@@ -241,7 +313,9 @@ impl Registry {
         if self.rounds_alone >= ROUNDS_TO_RESIGN {
             self.rounds_alone = 0;
             let unreached = std::mem::take(&mut self.unreached).into_iter();
-            let unreached = unreached.filter_map(|uuid| Some((uuid, self.endpoint(uuid)?))).collect();
+            let unreached = unreached
+                .filter_map(|uuid| Some((uuid, self.endpoint(uuid)?)))
+                .collect();
             self.actions.push(Action::Resign { unreached });
         }
     }

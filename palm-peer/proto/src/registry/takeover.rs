@@ -9,7 +9,10 @@ impl Registry {
     pub fn listed(&mut self) -> Vec<Action> {
         for (uuid, Published { instance, .. }) in std::mem::take(&mut self.found) {
             if !self.servers.contains_key(&uuid) {
-                self.actions.push(Action::Withdraw { uuid, server: instance.server });
+                self.actions.push(Action::Withdraw {
+                    uuid,
+                    server: instance.server,
+                });
             }
         }
         std::mem::take(&mut self.actions)
@@ -25,8 +28,21 @@ impl Registry {
             if let Some(entry) = self.servers.get(&uuid)
                 && self.is_unvouched(uuid)
             {
-                taken.push((Record { leader: Some(self.me), ..entry.record.clone() }, entry.modified));
-                self.writing.insert(uuid, Write { replaces: entry.modified, removal: None, publishes: false });
+                taken.push((
+                    Record {
+                        leader: Some(self.me),
+                        ..entry.record.clone()
+                    },
+                    entry.modified,
+                ));
+                self.writing.insert(
+                    uuid,
+                    Write {
+                        replaces: entry.modified,
+                        removal: None,
+                        publishes: false,
+                    },
+                );
             }
         }
         taken
@@ -34,9 +50,16 @@ impl Registry {
 
     pub(super) fn is_unvouched(&self, uuid: Uuid) -> bool {
         let right = |entry: &Entry| {
-            entry.answered_at.is_some() && entry.is_reachable() && entry.is_published() && !entry.outdated
+            entry.answered_at.is_some()
+                && entry.is_reachable()
+                && entry.is_published()
+                && !entry.outdated
         };
         let named = |entry: &Entry| entry.record.leader == Some(self.me);
-        !self.writing.contains_key(&uuid) && self.servers.get(&uuid).is_some_and(|entry| right(entry) && !named(entry))
+        !self.writing.contains_key(&uuid)
+            && self
+                .servers
+                .get(&uuid)
+                .is_some_and(|entry| right(entry) && !named(entry))
     }
 }

@@ -15,11 +15,18 @@ fn asked_for<const N: usize>(replies: &mut JobReplies<()>, job: Uuid, idxs: [u64
 fn each_attempt_has_one_reply_and_late_ones_are_not_unsolicited() {
     let mut replies = JobReplies::default();
     replies.open(JOB, ());
-    assert_eq!(asked_for(&mut replies, JOB, [7]), [false], "nobody has asked");
+    assert_eq!(
+        asked_for(&mut replies, JOB, [7]),
+        [false],
+        "nobody has asked"
+    );
     for idx in [7, 7, 8] {
         replies.register(JOB, idx);
     }
-    assert_eq!(asked_for(&mut replies, JOB, [7, 7, 7, 8, 8]), [true, true, false, true, false]);
+    assert_eq!(
+        asked_for(&mut replies, JOB, [7, 7, 7, 8, 8]),
+        [true, true, false, true, false]
+    );
     // Two attempts are given up, one is taken back, and one is left when the job is dropped.
     replies.register(JOB, 1);
     replies.register(JOB, 1);
@@ -28,7 +35,10 @@ fn each_attempt_has_one_reply_and_late_ones_are_not_unsolicited() {
     replies.unregister(JOB, 2);
     replies.register(JOB, 3);
     replies.close(JOB);
-    assert_eq!(asked_for(&mut replies, JOB, [1, 1, 3, 3]), [true, true, true, false]);
+    assert_eq!(
+        asked_for(&mut replies, JOB, [1, 1, 3, 3]),
+        [true, true, true, false]
+    );
     assert_eq!(replies.arrived(JOB, None, false), Arrived::Unsolicited);
 }
 
@@ -36,11 +46,20 @@ fn each_attempt_has_one_reply_and_late_ones_are_not_unsolicited() {
 fn reports_are_bounded_and_displace_no_replies() {
     let mut replies = JobReplies::default();
     replies.open(JOB, "the job");
-    assert_eq!(replies.arrived(JOB, Some(7), true), Arrived::Unsolicited, "of nothing that was sent");
+    assert_eq!(
+        replies.arrived(JOB, Some(7), true),
+        Arrived::Unsolicited,
+        "of nothing that was sent"
+    );
     replies.register(JOB, 7);
-    let delivered = (0..100).filter(|_| replies.arrived(JOB, Some(7), true) == Arrived::For(&"the job")).count();
+    let delivered = (0..100)
+        .filter(|_| replies.arrived(JOB, Some(7), true) == Arrived::For(&"the job"))
+        .count();
     assert_eq!(delivered, MAX_REPORTS as usize);
-    assert_eq!(replies.arrived(JOB, Some(7), false), Arrived::For(&"the job"));
+    assert_eq!(
+        replies.arrived(JOB, Some(7), false),
+        Arrived::For(&"the job")
+    );
     assert_eq!(replies.arrived(JOB, Some(7), true), Arrived::Unsolicited);
 }
 
@@ -55,7 +74,11 @@ fn a_hundred_thousand_jobs_leave_no_state() {
         replies.discard(job, 1);
         replies.close(job);
         replies.register(job, 4);
-        assert_eq!(asked_for(&mut replies, job, [1, 2]), [true, true], "they come late");
+        assert_eq!(
+            asked_for(&mut replies, job, [1, 2]),
+            [true, true],
+            "they come late"
+        );
     }
     assert_eq!((replies.jobs.len(), replies.late), (0, 0));
 }
@@ -63,7 +86,11 @@ fn a_hundred_thousand_jobs_leave_no_state() {
 #[test]
 fn a_call_that_is_given_up_may_have_one_late_reply() {
     let mut calls = CallReplies::new(1);
-    assert_eq!(calls.arrived(Some(0)), Arrived::Late, "the reply to the greeting");
+    assert_eq!(
+        calls.arrived(Some(0)),
+        Arrived::Late,
+        "the reply to the greeting"
+    );
     assert_eq!(calls.arrived(None), Arrived::Unsolicited);
     calls.register(1, "one");
     calls.register(2, "two");
@@ -72,7 +99,10 @@ fn a_call_that_is_given_up_may_have_one_late_reply() {
     assert!(calls.discard(1) && !calls.discard(1) && !calls.discard(3));
     assert_eq!(calls.in_flight(), 1);
     assert_eq!(calls.arrived(Some(2)), Arrived::For("two"));
-    assert_eq!([calls.arrived(Some(1)), calls.arrived(Some(1))], [Arrived::Late, Arrived::Unsolicited]);
+    assert_eq!(
+        [calls.arrived(Some(1)), calls.arrived(Some(1))],
+        [Arrived::Late, Arrived::Unsolicited]
+    );
 }
 
 /// Law: whatever a client gives up, and in whatever order replies come, those of an honest server are never unsolicited, each goes to
@@ -127,8 +157,15 @@ fn replies_of_honest_servers_are_never_unsolicited() {
         for (job, idx) in at_servers {
             reply(seed, &mut calls, &mut jobs, &mut waiting, (job, idx));
         }
-        assert!(jobs.jobs.values().all(|route| route.expected.is_empty()), "seed {seed}");
-        assert_eq!((calls.in_flight(), calls.late, jobs.late), (0, 0, 0), "seed {seed}");
+        assert!(
+            jobs.jobs.values().all(|route| route.expected.is_empty()),
+            "seed {seed}"
+        );
+        assert_eq!(
+            (calls.in_flight(), calls.late, jobs.late),
+            (0, 0, 0),
+            "seed {seed}"
+        );
     }
 }
 
@@ -141,11 +178,21 @@ fn reply(
 ) {
     match job {
         None => {
-            let expected = if waiting.remove(&idx) { Arrived::For(idx) } else { Arrived::Late };
-            assert_eq!(calls.arrived(Some(idx)), expected, "seed {seed}: call {idx}");
+            let expected = if waiting.remove(&idx) {
+                Arrived::For(idx)
+            } else {
+                Arrived::Late
+            };
+            assert_eq!(
+                calls.arrived(Some(idx)),
+                expected,
+                "seed {seed}: call {idx}"
+            );
         }
         Some(job) => match jobs.arrived(job, Some(idx), false) {
-            Arrived::For(receiver) => assert_eq!(u128::from(*receiver), job.as_u128(), "seed {seed}"),
+            Arrived::For(receiver) => {
+                assert_eq!(u128::from(*receiver), job.as_u128(), "seed {seed}");
+            }
             Arrived::Late => {}
             Arrived::Unsolicited => panic!("seed {seed}: message {idx} of {job} was asked for"),
         },
@@ -172,11 +219,26 @@ fn no_server_delivers_more_than_was_asked_for() {
                 }
                 2 => drop(calls.discard(random.u64(0..=step))),
                 3 => jobs.discard(JOB, random.u64(0..9)),
-                4 | 5 => taken += u32::from(calls.arrived(Some(random.u64(0..=step))) != Arrived::Unsolicited),
-                6 => told += u32::from(jobs.arrived(JOB, Some(random.u64(0..9)), true) != Arrived::Unsolicited),
-                _ => taken += u32::from(jobs.arrived(JOB, Some(random.u64(0..9)), false) != Arrived::Unsolicited),
+                4 | 5 => {
+                    taken += u32::from(
+                        calls.arrived(Some(random.u64(0..=step))) != Arrived::Unsolicited,
+                    );
+                }
+                6 => {
+                    told += u32::from(
+                        jobs.arrived(JOB, Some(random.u64(0..9)), true) != Arrived::Unsolicited,
+                    );
+                }
+                _ => {
+                    taken += u32::from(
+                        jobs.arrived(JOB, Some(random.u64(0..9)), false) != Arrived::Unsolicited,
+                    );
+                }
             }
-            assert!(taken <= requests && told <= reports, "seed {seed}: {taken} of {requests}, {told} of {reports}");
+            assert!(
+                taken <= requests && told <= reports,
+                "seed {seed}: {taken} of {requests}, {told} of {reports}"
+            );
         }
     }
 }
@@ -189,16 +251,24 @@ fn a_link_ends_when_too_much_is_unsolicited_within_a_second() {
     let max = MAX_UNSOLICITED_PER_SECOND;
     for n in 0..3 {
         let now = start + second * 2 * n;
-        assert!((0..max).all(|_| unsolicited.count(false, now)), "second {n}");
+        assert!(
+            (0..max).all(|_| unsolicited.count(false, now)),
+            "second {n}"
+        );
     }
     let now = start + second * 4;
-    assert!((0..max * 10).all(|_| unsolicited.count(true, now)), "what was asked for has no bound");
+    assert!(
+        (0..max * 10).all(|_| unsolicited.count(true, now)),
+        "what was asked for has no bound"
+    );
     assert!(!unsolicited.count(false, now));
 }
 
 #[test]
 fn a_link_yields_after_so_many_replies() {
     let mut unsolicited = UnsolicitedReplies::new(Instant::now());
-    let yields = (0..2560).filter(|_| unsolicited.count(true, Instant::now()) && unsolicited.should_yield()).count();
+    let yields = (0..2560)
+        .filter(|_| unsolicited.count(true, Instant::now()) && unsolicited.should_yield())
+        .count();
     assert_eq!(yields, 10);
 }

@@ -33,7 +33,10 @@ impl FromStr for LeaseId {
     type Err = InvalidLeaseId;
 
     fn from_str(hex: &str) -> Result<Self, Self::Err> {
-        u64::from_str_radix(hex, 16).ok().and_then(|id| Self::new(id.cast_signed())).ok_or(InvalidLeaseId)
+        u64::from_str_radix(hex, 16)
+            .ok()
+            .and_then(|id| Self::new(id.cast_signed()))
+            .ok_or(InvalidLeaseId)
     }
 }
 

@@ -54,10 +54,23 @@ mod tests {
     fn an_instance_is_read_under_its_own_key_alone() {
         let uuid = Uuid::from_u128(7);
         let endpoint = "tcp://127.0.0.1:5555".to_owned();
-        let instance = Instance { server: "a".into(), uuid, endpoint, functions: vec!["f".into()] };
+        let instance = Instance {
+            server: "a".into(),
+            uuid,
+            endpoint,
+            functions: vec!["f".into()],
+        };
         let json = instance.to_json();
-        assert_eq!(Instance::from_entry(&format!("a/{uuid}"), json.as_bytes()), Some(instance));
-        for name in [format!("b/{uuid}"), format!("a/{}", Uuid::nil()), "a".to_owned(), format!("a/{uuid}/")] {
+        assert_eq!(
+            Instance::from_entry(&format!("a/{uuid}"), json.as_bytes()),
+            Some(instance)
+        );
+        for name in [
+            format!("b/{uuid}"),
+            format!("a/{}", Uuid::nil()),
+            "a".to_owned(),
+            format!("a/{uuid}/"),
+        ] {
             assert_eq!(Instance::from_entry(&name, json.as_bytes()), None, "{name}");
         }
         assert_eq!(Instance::from_entry(&format!("a/{uuid}"), b"{}"), None);

@@ -13,7 +13,9 @@ pub struct Keys {
 impl Keys {
     /// Creates the keys under `prefix`: empty, or a path such as `/staging` (see [`Keys::is_valid_prefix`]).
     pub(crate) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.trim_end_matches('/').to_owned() }
+        Self {
+            prefix: prefix.trim_end_matches('/').to_owned(),
+        }
     }
 
     /// Returns whether a prefix is valid: empty, or starting with `/` and without white space and empty parts.
@@ -94,7 +96,10 @@ mod tests {
         let keys = Keys::new("");
         let uuid = Uuid::nil();
         assert_eq!(keys.server(uuid), format!("/servers/{uuid}"));
-        assert_eq!(keys.pipeline("printf", uuid), format!("/pipelines/printf/{uuid}"));
+        assert_eq!(
+            keys.pipeline("printf", uuid),
+            format!("/pipelines/printf/{uuid}")
+        );
         assert_eq!(keys.reset(), "/reset");
     }
 

@@ -79,7 +79,10 @@ impl CallFailure {
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MAX_MESSAGE_BYTES {
-            let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&pos| message.is_char_boundary(pos)).unwrap_or(0);
+            let end = (0..=MAX_MESSAGE_BYTES)
+                .rev()
+                .find(|&pos| message.is_char_boundary(pos))
+                .unwrap_or(0);
             message.truncate(end);
             message.push('…');
         }
@@ -193,14 +196,24 @@ struct Hello {
 /// Returns the bytes of the greeting that opens a link.
 #[must_use]
 pub fn encode_hello(client: Uuid) -> Vec<u8> {
-    super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true, identify: false })
+    super::to_bytes(&Hello {
+        palm: VERSION,
+        hello: client,
+        bye: true,
+        identify: false,
+    })
 }
 
 /// Returns the bytes of the request for the server's uuid, which is sent before the greeting. With the greeting alone, a server with
 /// another uuid would send the client's answers over a connection that the client is about to close.
 #[must_use]
 pub fn encode_identify(client: Uuid) -> Vec<u8> {
-    super::to_bytes(&Hello { palm: VERSION, hello: client, bye: true, identify: true })
+    super::to_bytes(&Hello {
+        palm: VERSION,
+        hello: client,
+        bye: true,
+        identify: true,
+    })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -212,7 +225,10 @@ struct GoodbyeAck {
 /// Returns the bytes of the answer to a goodbye: nothing more comes from this client.
 #[must_use]
 pub fn encode_goodbye_ack(client: Uuid) -> Vec<u8> {
-    super::to_bytes(&GoodbyeAck { palm: VERSION, bye: client })
+    super::to_bytes(&GoodbyeAck {
+        palm: VERSION,
+        bye: client,
+    })
 }
 
 /// An invalid header, with the fields that could be read, so that the sender can be answered.
@@ -234,13 +250,26 @@ pub struct BadHeader {
 /// When it is too long, is not JSON of this protocol, or contradicts itself.
 pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
     if header.len() > MAX_HEADER_BYTES {
-        let message = format!("header of {} bytes, {MAX_HEADER_BYTES} at most", header.len());
-        return Err(BadHeader { message, job: None, idx: None, stage: None });
+        let message = format!(
+            "header of {} bytes, {MAX_HEADER_BYTES} at most",
+            header.len()
+        );
+        return Err(BadHeader {
+            message,
+            job: None,
+            idx: None,
+            stage: None,
+        });
     }
     // serde would accept an array of the fields' values as well.
     if !header.trim_ascii_start().starts_with(b"{") {
         let message = "not a header of this protocol: it is no JSON object".to_owned();
-        return Err(BadHeader { message, job: None, idx: None, stage: None });
+        return Err(BadHeader {
+            message,
+            job: None,
+            idx: None,
+            stage: None,
+        });
     }
     match serde_json::from_slice::<Request>(header) {
         Ok(request) => check(request).map(Incoming::Request),
@@ -249,11 +278,22 @@ pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
 }
 
 fn greeting(header: &[u8]) -> Option<Incoming> {
-    if let Ok(Hello { palm, hello, bye, identify }) = serde_json::from_slice(header) {
-        return (palm == VERSION).then_some(Incoming::Hello { client: hello, bye, identify });
+    if let Ok(Hello {
+        palm,
+        hello,
+        bye,
+        identify,
+    }) = serde_json::from_slice(header)
+    {
+        return (palm == VERSION).then_some(Incoming::Hello {
+            client: hello,
+            bye,
+            identify,
+        });
     }
     let ack = serde_json::from_slice(header);
-    ack.is_ok_and(|GoodbyeAck { palm, .. }| palm == VERSION).then_some(Incoming::GoodbyeAck)
+    ack.is_ok_and(|GoodbyeAck { palm, .. }| palm == VERSION)
+        .then_some(Incoming::GoodbyeAck)
 }
 
 fn check(request: Request) -> Result<Request, BadHeader> {
@@ -265,7 +305,10 @@ fn check(request: Request) -> Result<Request, BadHeader> {
     } else if request.stage >= stages {
         format!("stage {} of a pipeline of {stages}", request.stage)
     } else if !request.route.is_empty() && request.route.len() != stages {
-        format!("a route of {} for a pipeline of {stages}", request.route.len())
+        format!(
+            "a route of {} for a pipeline of {stages}",
+            request.route.len()
+        )
     } else if request.route.is_empty() && stages > 1 {
         "a pipeline of several stages needs a route".to_owned()
     } else if request.client.is_none() && stages > 1 {
@@ -273,7 +316,12 @@ fn check(request: Request) -> Result<Request, BadHeader> {
     } else {
         return Ok(request);
     };
-    Err(BadHeader { message, job: request.job, idx: request.idx, stage: Some(request.stage) })
+    Err(BadHeader {
+        message,
+        job: request.job,
+        idx: request.idx,
+        stage: Some(request.stage),
+    })
 }
 
 fn describe(header: &[u8], error: &serde_json::Error) -> BadHeader {
@@ -290,7 +338,9 @@ fn describe(header: &[u8], error: &serde_json::Error) -> BadHeader {
         message,
         job: value["job"].as_str().and_then(|job| job.parse().ok()),
         idx: value["idx"].as_u64(),
-        stage: value["stage"].as_u64().and_then(|stage| usize::try_from(stage).ok()),
+        stage: value["stage"]
+            .as_u64()
+            .and_then(|stage| usize::try_from(stage).ok()),
     }
 }
 
@@ -351,13 +401,25 @@ impl Answer {
     /// Creates the answer to a greeting.
     #[must_use]
     pub fn greeting(server: Uuid) -> Self {
-        Self { palm: VERSION, job: None, idx: None, stage: None, server, error: None, rerouted: None, bye: false }
+        Self {
+            palm: VERSION,
+            job: None,
+            idx: None,
+            stage: None,
+            server,
+            error: None,
+            rerouted: None,
+            bye: false,
+        }
     }
 
     /// Creates the goodbye of a leaving server.
     #[must_use]
     pub fn goodbye(server: Uuid) -> Self {
-        Self { bye: true, ..Self::greeting(server) }
+        Self {
+            bye: true,
+            ..Self::greeting(server)
+        }
     }
 
     /// Returns the bytes of the header.
@@ -372,6 +434,8 @@ impl Answer {
         if header.len() > MAX_HEADER_BYTES {
             return None;
         }
-        serde_json::from_slice(header).ok().filter(|answer: &Self| answer.palm == VERSION)
+        serde_json::from_slice(header)
+            .ok()
+            .filter(|answer: &Self| answer.palm == VERSION)
     }
 }

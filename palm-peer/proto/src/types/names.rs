@@ -12,7 +12,9 @@ pub const LONGEST: usize = 128;
 pub fn is_valid(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= LONGEST
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// Returns whether this name is reserved for built-in functions. Those added after [`BUILT_IN`] are not listed in records.
@@ -24,7 +26,9 @@ pub fn is_reserved(function: &str) -> bool {
 /// Splits `server.function` (or `<uuid>.function`) into its two names.
 #[must_use]
 pub fn split_target(target: &str) -> Option<(&str, &str)> {
-    target.split_once('.').filter(|(server, function)| is_valid(server) && is_valid(function))
+    target
+        .split_once('.')
+        .filter(|(server, function)| is_valid(server) && is_valid(function))
 }
 
 #[cfg(test)]

@@ -97,7 +97,14 @@ impl Record {
     /// Returns the length of the record in bytes once it has a port and the leader that configured it.
     #[must_use]
     pub fn full_length(&self) -> usize {
-        Self { ports: vec![u16::MAX], leader: Some(self.uuid), configured: true, ..self.clone() }.to_json().len()
+        Self {
+            ports: vec![u16::MAX],
+            leader: Some(self.uuid),
+            configured: true,
+            ..self.clone()
+        }
+        .to_json()
+        .len()
     }
 
     /// Reads a record from JSON.
@@ -106,9 +113,13 @@ impl Record {
     /// When it is too long, is not JSON, lacks a field, or has a field with a wrong type or value.
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidRecord> {
         if json.len() > LONGEST {
-            return Err(InvalidRecord::new(format!("{} bytes long, {LONGEST} at most", json.len())));
+            return Err(InvalidRecord::new(format!(
+                "{} bytes long, {LONGEST} at most",
+                json.len()
+            )));
         }
-        let record: Self = serde_json::from_slice(json).map_err(|e| InvalidRecord::new(e.to_string()))?;
+        let record: Self =
+            serde_json::from_slice(json).map_err(|e| InvalidRecord::new(e.to_string()))?;
         record.check()?;
         Ok(record)
     }
@@ -120,21 +131,30 @@ impl Record {
     pub fn from_entry(name: &str, json: &[u8]) -> Result<Self, InvalidRecord> {
         let record = Self::from_json(json)?;
         if name != record.uuid.to_string() {
-            return Err(InvalidRecord::new(format!("its key ends in {name}, its uuid is {}", record.uuid)));
+            return Err(InvalidRecord::new(format!(
+                "its key ends in {name}, its uuid is {}",
+                record.uuid
+            )));
         }
         Ok(record)
     }
 
     fn check(&self) -> Result<(), InvalidRecord> {
-        let wrong_name =
-            [&self.server, &self.kind].into_iter().chain(&self.functions).find(|name| !names::is_valid(name));
+        let wrong_name = [&self.server, &self.kind]
+            .into_iter()
+            .chain(&self.functions)
+            .find(|name| !names::is_valid(name));
         if let Some(name) = wrong_name {
             return Err(InvalidRecord::new(format!("{name:?} is no valid name")));
         }
         if self.ports.first().is_none_or(|&port| port == 0) {
             return Err(InvalidRecord::new("no port to reach it at"));
         }
-        if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+        if self.host.is_empty()
+            || self
+                .host
+                .contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+        {
             return Err(InvalidRecord::new(format!("{:?} is no host", self.host)));
         }
         Ok(())
@@ -161,11 +181,19 @@ pub fn endpoint(host: &str, port: u16) -> String {
 struct GuideFormatter;
 
 impl Formatter for GuideFormatter {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         out.write_all(if first { b"" } else { b", " })
     }
 
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         out.write_all(if first { b"" } else { b", " })
     }
 
@@ -206,31 +234,59 @@ mod tests {
             ("", "EOF"),
             ("not json", "expected"),
             ("[]", "invalid type"),
-            (&GUIDE.replace(r#""pid": 4749, "#, ""), "missing field `pid`"),
+            (
+                &GUIDE.replace(r#""pid": 4749, "#, ""),
+                "missing field `pid`",
+            ),
             (&GUIDE.replace("4749", r#""4749""#), "invalid type"),
             (&GUIDE.replace("[5555]", "[]"), "no port"),
             (&GUIDE.replace("[5555]", "[70000]"), "invalid value"),
-            (&GUIDE.replace(r#""printf", "ports""#, r#""a.b", "ports""#), "no valid name"),
+            (
+                &GUIDE.replace(r#""printf", "ports""#, r#""a.b", "ports""#),
+                "no valid name",
+            ),
             (&GUIDE.replace("127.0.0.1", ""), "no host"),
-            (&GUIDE.replace("127.0.0.1", "\\u001b]0;owned\\u0007"), "is no host"),
+            (
+                &GUIDE.replace("127.0.0.1", "\\u001b]0;owned\\u0007"),
+                "is no host",
+            ),
         ];
         for (json, message) in cases {
-            let error = Record::from_json(json.as_bytes()).expect_err(json).to_string();
+            let error = Record::from_json(json.as_bytes())
+                .expect_err(json)
+                .to_string();
             assert!(error.contains(message), "{json}: {error}");
         }
-        let long = GUIDE.replace("true}", &format!(r#"true, "x": "{}"}}"#, "y".repeat(1024 * 1024)));
+        let long = GUIDE.replace(
+            "true}",
+            &format!(r#"true, "x": "{}"}}"#, "y".repeat(1024 * 1024)),
+        );
         assert!(Record::from_json(long.as_bytes()).is_err());
         assert!(Record::from_entry("other", GUIDE.as_bytes()).is_err());
         let wordy = GUIDE.replace("4749", &format!("\"{}\"", "ä".repeat(50_000)));
-        let error = Record::from_json(wordy.as_bytes()).expect_err("no pid").to_string();
-        assert!(error.starts_with("invalid type") && error.contains("expected u32") && error.len() < 1000, "{error}");
+        let error = Record::from_json(wordy.as_bytes())
+            .expect_err("no pid")
+            .to_string();
+        assert!(
+            error.starts_with("invalid type")
+                && error.contains("expected u32")
+                && error.len() < 1000,
+            "{error}"
+        );
     }
 
     #[test]
     fn the_full_length_is_that_of_the_leaders_record() {
         let full = Record::from_json(GUIDE.as_bytes()).expect("pylm's record");
-        let new = Record { leader: None, configured: false, ..full.clone() };
-        assert_eq!(full.full_length(), GUIDE.len() + "65535".len() - "5555".len());
+        let new = Record {
+            leader: None,
+            configured: false,
+            ..full.clone()
+        };
+        assert_eq!(
+            full.full_length(),
+            GUIDE.len() + "65535".len() - "5555".len()
+        );
         assert_eq!(new.full_length(), full.full_length());
     }
 

@@ -11,7 +11,8 @@ use std::{
 #[must_use]
 pub fn steers(c: char) -> bool {
     // No log line needs the characters that change the direction of text.
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Returns the text in one line, with control characters escaped as `\n`, `\r` or `\xHH`. A text longer than `max` bytes is cut.
@@ -43,7 +44,11 @@ pub fn formatted(value: fmt::Arguments<'_>) -> String {
         Ok(Ok(())) => {}
         Ok(Err(_)) => text.push_str("(a value could not be formatted)"),
         Err(panic) => {
-            let _ = write!(text, "(formatting a value panicked: {})", panic_message(panic));
+            let _ = write!(
+                text,
+                "(formatting a value panicked: {})",
+                panic_message(panic)
+            );
         }
     }
     text
@@ -54,7 +59,10 @@ pub fn formatted(value: fmt::Arguments<'_>) -> String {
 pub fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let message = message_in(&*panic).to_owned();
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        #[expect(clippy::mem_forget, reason = "dropping that value could panic in turn, without end")]
+        #[expect(
+            clippy::mem_forget,
+            reason = "dropping that value could panic in turn, without end"
+        )]
         mem::forget(another);
     }
     message
@@ -64,7 +72,8 @@ pub fn panic_message(panic: Box<dyn Any + Send>) -> String {
 #[must_use]
 pub fn message_in(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without words")
 }
 
 #[cfg(test)]
@@ -84,8 +93,14 @@ mod tests {
     #[test]
     fn values_whose_formatting_panics_are_named() {
         assert_eq!(formatted(format_args!("a {}", 1)), "a 1");
-        assert_eq!(formatted(format_args!("a {}, b", Bad(false))), "a (a value could not be formatted)");
-        assert_eq!(formatted(format_args!("a {}, b", Bad(true))), "a (formatting a value panicked: on purpose)");
+        assert_eq!(
+            formatted(format_args!("a {}, b", Bad(false))),
+            "a (a value could not be formatted)"
+        );
+        assert_eq!(
+            formatted(format_args!("a {}, b", Bad(true))),
+            "a (formatting a value panicked: on purpose)"
+        );
     }
 
     struct Bomb;

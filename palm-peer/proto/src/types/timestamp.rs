@@ -54,7 +54,8 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         let read = NaiveDateTime::parse_from_str(text, FORMAT_READ);
-        read.map(Self).map_err(|error| InvalidTimestamp(error.to_string()))
+        read.map(Self)
+            .map_err(|error| InvalidTimestamp(error.to_string()))
     }
 }
 
@@ -66,6 +67,8 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }

@@ -25,11 +25,17 @@ impl Limits {
     /// Returns the limits for payloads of at most `bytes`. A payload that is slightly too long is still read, to answer with an error.
     #[must_use]
     pub fn for_payloads(bytes: usize) -> Self {
-        Self { bytes: (bytes as u64).saturating_mul(2).saturating_add(SLACK), frames: MAX_FRAMES }
+        Self {
+            bytes: (bytes as u64).saturating_mul(2).saturating_add(SLACK),
+            frames: MAX_FRAMES,
+        }
     }
 
     /// No limits, for our own streams.
-    pub const NONE: Self = Self { bytes: u64::MAX, frames: u32::MAX };
+    pub const NONE: Self = Self {
+        bytes: u64::MAX,
+        frames: u32::MAX,
+    };
 }
 
 /// A received PING.
@@ -86,7 +92,17 @@ impl Scanner {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let (long, permission) = (u64::MAX, Permission::Needed);
-        Self { limits, long, permission, left: 0, more: false, within: false, frames: 0, bytes: 0, messages: 0 }
+        Self {
+            limits,
+            long,
+            permission,
+            left: 0,
+            more: false,
+            within: false,
+            frames: 0,
+            bytes: 0,
+            messages: 0,
+        }
     }
 
     /// Makes frames of `long` bytes and more need a permit.
@@ -115,7 +131,11 @@ impl Scanner {
     /// Returns how many bytes of the last permitted long frame are to come.
     #[must_use]
     pub fn long_left(&self) -> u64 {
-        if self.permission == Permission::Used { self.left } else { 0 }
+        if self.permission == Permission::Used {
+            self.left
+        } else {
+            0
+        }
     }
 
     /// Returns how many bytes of the current frame are to come.
@@ -144,7 +164,11 @@ impl Scanner {
                 _ => break,
             }
         }
-        Ok(if pos == 0 { Step::Incomplete } else { Step::Pass(pos) })
+        Ok(if pos == 0 {
+            Step::Incomplete
+        } else {
+            Step::Pass(pos)
+        })
     }
 
     /// Passes the available bytes of the current frame's body.
@@ -162,11 +186,16 @@ impl Scanner {
 
     /// Begins the frame whose header follows, if it is a frame of a message; changes nothing otherwise.
     fn header(&mut self, bytes: &[u8]) -> Result<ControlFlow<Step, usize>, RejectReason> {
-        let Some(header) = Header::read(bytes)? else { return Ok(ControlFlow::Break(Step::Incomplete)) };
+        let Some(header) = Header::read(bytes)? else {
+            return Ok(ControlFlow::Break(Step::Incomplete));
+        };
         if header.command {
             return ping(bytes, header).map(ControlFlow::Break);
         }
-        let length = self.bytes.checked_add(header.length).filter(|length| *length <= self.limits.bytes);
+        let length = self
+            .bytes
+            .checked_add(header.length)
+            .filter(|length| *length <= self.limits.bytes);
         let length = length.ok_or(RejectReason::TooLong)?;
         if self.frames >= self.limits.frames {
             return Err(RejectReason::TooManyFrames);
@@ -175,7 +204,11 @@ impl Scanner {
         if is_long && self.permission != Permission::Given {
             return Ok(ControlFlow::Break(Step::Long(header.length)));
         }
-        self.permission = if is_long { Permission::Used } else { Permission::Needed };
+        self.permission = if is_long {
+            Permission::Used
+        } else {
+            Permission::Needed
+        };
         self.left = header.length;
         self.more = header.more;
         self.within = true;
@@ -190,7 +223,9 @@ fn ping(bytes: &[u8], header: Header) -> Result<Step, RejectReason> {
         return Err(RejectReason::Command);
     }
     let size = header.size + usize::try_from(header.length).map_err(|_| RejectReason::Command)?;
-    let Some(body) = bytes.get(header.size..size) else { return Ok(Step::Incomplete) };
+    let Some(body) = bytes.get(header.size..size) else {
+        return Ok(Step::Incomplete);
+    };
     read_ping(body).map(|ping| Step::Ping(size, ping))
 }
 
@@ -205,16 +240,23 @@ pub fn ping_frame(number: u64) -> Vec<u8> {
 
 /// Returns the number of the PING that this command answers, if it is a PONG of ours.
 pub(crate) fn read_pong(body: &[u8]) -> Option<u64> {
-    let (b"PONG", context) = command(body)? else { return None };
+    let (b"PONG", context) = command(body)? else {
+        return None;
+    };
     context.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// Reads a command's body: PING is the only one that has a place after the handshake. Fails when it is another one.
 pub(crate) fn read_ping(body: &[u8]) -> Result<Ping, RejectReason> {
-    let Some((b"PING", rest)) = command(body) else { return Err(RejectReason::Command) };
+    let Some((b"PING", rest)) = command(body) else {
+        return Err(RejectReason::Command);
+    };
     let (ttl, context) = rest.split_first_chunk().ok_or(RejectReason::Command)?;
     let silence = Duration::from_millis(100) * u32::from(u16::from_be_bytes(*ttl));
-    let mut pong = vec![4, u8::try_from(5 + context.len()).map_err(|_| RejectReason::Command)?];
+    let mut pong = vec![
+        4,
+        u8::try_from(5 + context.len()).map_err(|_| RejectReason::Command)?,
+    ];
     pong.extend_from_slice(b"\x04PONG");
     pong.extend_from_slice(context);
     Ok(Ping { silence, pong })

@@ -50,7 +50,9 @@ pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
 /// Returns whether the sender of this greeting answers PINGs, which came with version 3.1.
 #[must_use]
 pub fn answers_pings(greeting: &[u8]) -> bool {
-    greeting.get(10..12).is_some_and(|version| *version >= [3, 1][..])
+    greeting
+        .get(10..12)
+        .is_some_and(|version| *version >= [3, 1][..])
 }
 
 /// Checks the received part of a greeting. Returns whether it is complete.
@@ -58,7 +60,9 @@ pub fn answers_pings(greeting: &[u8]) -> bool {
 /// # Errors
 /// At the first invalid byte.
 pub fn check_greeting(bytes: &[u8]) -> Result<bool, RejectReason> {
-    let begins_tls = bytes.first().is_some_and(|first| TLS_RECORDS.contains(first));
+    let begins_tls = bytes
+        .first()
+        .is_some_and(|first| TLS_RECORDS.contains(first));
     if begins_tls && bytes.get(1) == Some(&TLS_VERSION) {
         return Err(RejectReason::Tls);
     }
@@ -73,7 +77,11 @@ pub fn check_greeting(bytes: &[u8]) -> Result<bool, RejectReason> {
     }
     let mechanism = bytes.get(12..).unwrap_or_default();
     let wanted = b"NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    if mechanism.iter().zip(wanted).any(|(byte, wanted)| byte != wanted) {
+    if mechanism
+        .iter()
+        .zip(wanted)
+        .any(|(byte, wanted)| byte != wanted)
+    {
         return Err(RejectReason::Mechanism);
     }
     Ok(bytes.len() >= GREETING_LENGTH)
@@ -90,18 +98,24 @@ pub const ANSWERING: [&str; 1] = ["ROUTER"];
 /// # Errors
 /// When it is not a READY, or not of one of these socket `types`.
 pub fn check_ready(bytes: &[u8], types: &[&str]) -> Result<Option<usize>, RejectReason> {
-    let Some(header) = Header::read(bytes).map_err(|_| RejectReason::Ready)? else { return Ok(None) };
+    let Some(header) = Header::read(bytes).map_err(|_| RejectReason::Ready)? else {
+        return Ok(None);
+    };
     if !header.command || header.length > LONGEST_READY {
         return Err(RejectReason::Ready);
     }
     let length = usize::try_from(header.length).map_err(|_| RejectReason::Ready)?;
-    let Some(body) = bytes.get(header.size..header.size + length) else { return Ok(None) };
+    let Some(body) = bytes.get(header.size..header.size + length) else {
+        return Ok(None);
+    };
     check_properties(body, types)?;
     Ok(Some(header.size + length))
 }
 
 fn check_properties(body: &[u8], types: &[&str]) -> Result<(), RejectReason> {
-    let Some((b"READY", mut rest)) = command(body) else { return Err(RejectReason::Ready) };
+    let Some((b"READY", mut rest)) = command(body) else {
+        return Err(RejectReason::Ready);
+    };
     let mut socket_type = None;
     while !rest.is_empty() {
         let (name, value, after) = property(rest).ok_or(RejectReason::Ready)?;
@@ -123,7 +137,9 @@ fn check_properties(body: &[u8], types: &[&str]) -> Result<(), RejectReason> {
 /// Returns the identity in the body of a READY, if it has one.
 #[must_use]
 pub fn identity(body: &[u8]) -> Option<&[u8]> {
-    let (b"READY", mut rest) = command(body)? else { return None };
+    let (b"READY", mut rest) = command(body)? else {
+        return None;
+    };
     while !rest.is_empty() {
         let (name, value, after) = property(rest)?;
         if name.eq_ignore_ascii_case(b"Identity") {
@@ -138,6 +154,7 @@ pub fn identity(body: &[u8]) -> Option<&[u8]> {
 fn property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, rest) = command(bytes)?;
     let (length, rest) = rest.split_first_chunk()?;
-    let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    let (value, rest) =
+        rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     (!name.is_empty()).then_some((name, value, rest))
 }

@@ -143,7 +143,13 @@ impl Decoder {
     /// Creates the state at the start of a stream.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, head: Vec::new(), body: None, frames: Vec::new(), bytes: 0 }
+        Self {
+            limits,
+            head: Vec::new(),
+            body: None,
+            frames: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// Consumes `input` up to the end of the next message. Returns `None` when all input is consumed and the message is incomplete.
@@ -153,10 +159,14 @@ impl Decoder {
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, RejectReason> {
         loop {
             if self.body.is_none() {
-                let Some(header) = self.take_header(input)? else { return Ok(None) };
+                let Some(header) = self.take_header(input)? else {
+                    return Ok(None);
+                };
                 self.body = Some(self.enter(header)?);
             }
-            let Some(body) = self.body.take() else { return Ok(None) };
+            let Some(body) = self.body.take() else {
+                return Ok(None);
+            };
             let (header, frame) = match take_body(body, input) {
                 Ok(whole) => whole,
                 Err(part) => {
@@ -166,7 +176,9 @@ impl Decoder {
             };
             if header.command {
                 let pong = read_pong(&frame).map(Incoming::Pong);
-                return pong.map_or_else(|| read_ping(&frame).map(Incoming::Ping), Ok).map(Some);
+                return pong
+                    .map_or_else(|| read_ping(&frame).map(Incoming::Ping), Ok)
+                    .map(Some);
             }
             self.frames.push(frame);
             if !header.more {
@@ -184,7 +196,9 @@ impl Decoder {
             return Ok(Some(header));
         }
         while self.head.len() < LONGEST_FRAME_HEADER {
-            let Some((first, rest)) = input.split_first() else { return Ok(None) };
+            let Some((first, rest)) = input.split_first() else {
+                return Ok(None);
+            };
             self.head.push(*first);
             *input = rest;
             if let Some(header) = Header::read(&self.head)? {
@@ -202,14 +216,21 @@ impl Decoder {
                 return Err(RejectReason::Command);
             }
         } else {
-            let bytes = self.bytes.checked_add(header.length).filter(|bytes| *bytes <= self.limits.bytes);
+            let bytes = self
+                .bytes
+                .checked_add(header.length)
+                .filter(|bytes| *bytes <= self.limits.bytes);
             self.bytes = bytes.ok_or(RejectReason::TooLong)?;
             if self.frames.len() >= self.limits.frames as usize {
                 return Err(RejectReason::TooManyFrames);
             }
         }
         let length = usize::try_from(header.length).map_err(|_| RejectReason::TooLong)?;
-        Ok(Body { header, length, bytes: Vec::new() })
+        Ok(Body {
+            header,
+            length,
+            bytes: Vec::new(),
+        })
     }
 }
 
@@ -225,7 +246,11 @@ fn take_body(mut body: Body, input: &mut &[u8]) -> Result<(Header, Bytes), Body>
         body.bytes.reserve_exact(body.length.min(BELIEVED));
     }
     body.bytes.extend_from_slice(taken);
-    if taken.len() == missing { Ok((body.header, body.bytes.into())) } else { Err(body) }
+    if taken.len() == missing {
+        Ok((body.header, body.bytes.into()))
+    } else {
+        Err(body)
+    }
 }
 
 #[cfg(test)]
@@ -236,7 +261,10 @@ mod tests {
     };
     use fastrand::Rng;
 
-    const LIMITS: Limits = Limits { bytes: 200_000, frames: 4 };
+    const LIMITS: Limits = Limits {
+        bytes: 200_000,
+        frames: 4,
+    };
 
     fn message(rng: &mut Rng) -> Vec<Bytes> {
         let length = |rng: &mut Rng| match rng.u8(..4) {
@@ -245,7 +273,9 @@ mod tests {
             2 => rng.usize(..3000),
             _ => rng.usize(..40_000),
         };
-        (0..rng.usize(1..=4)).map(|_| vec![rng.u8(..); length(rng)].into()).collect()
+        (0..rng.usize(1..=4))
+            .map(|_| vec![rng.u8(..); length(rng)].into())
+            .collect()
     }
 
     /// Returns all bytes of a batch, taken in random portions.
@@ -273,7 +303,10 @@ mod tests {
             assert_eq!(bytes.len(), announced, "seed {seed}");
 
             let mut scanner = Scanner::new(LIMITS);
-            assert!(scanner.step(&bytes, u64::MAX).is_ok() && scanner.messages() == sent.len() as u64, "seed {seed}");
+            assert!(
+                scanner.step(&bytes, u64::MAX).is_ok() && scanner.messages() == sent.len() as u64,
+                "seed {seed}"
+            );
 
             let (mut decoder, mut came, mut rest) = (Decoder::new(LIMITS), Vec::new(), &bytes[..]);
             while !rest.is_empty() {
@@ -284,14 +317,20 @@ mod tests {
                 }
                 assert!(piece.is_empty());
             }
-            assert_eq!(came, sent.into_iter().map(Incoming::Message).collect::<Vec<_>>(), "seed {seed}");
+            assert_eq!(
+                came,
+                sent.into_iter().map(Incoming::Message).collect::<Vec<_>>(),
+                "seed {seed}"
+            );
         }
     }
 
     fn reason(stream: &[u8]) -> Option<RejectReason> {
         let mut decoder = Decoder::new(LIMITS);
         // Byte by byte, as the slowest connection delivers it.
-        stream.chunks(1).find_map(|mut piece| decoder.decode(&mut piece).err())
+        stream
+            .chunks(1)
+            .find_map(|mut piece| decoder.decode(&mut piece).err())
     }
 
     #[test]
@@ -299,7 +338,14 @@ mod tests {
         let giant = [&[2][..], &40_000_000_000_u64.to_be_bytes()].concat();
         assert_eq!(reason(&giant), Some(RejectReason::TooLong));
         let body = vec![0; 150_000];
-        let in_parts = [&[3][..], &150_000_u64.to_be_bytes(), &body, &[2], &50_001_u64.to_be_bytes()].concat();
+        let in_parts = [
+            &[3][..],
+            &150_000_u64.to_be_bytes(),
+            &body,
+            &[2],
+            &50_001_u64.to_be_bytes(),
+        ]
+        .concat();
         assert_eq!(reason(&in_parts), Some(RejectReason::TooLong));
         assert_eq!(reason(&[1, 0].repeat(5)), Some(RejectReason::TooManyFrames));
         assert_eq!(reason(&[8, 0]), Some(RejectReason::Flags));
@@ -313,17 +359,27 @@ mod tests {
         let stream = b"\x00\x01a\x04\x09\x04PING\x00\x0acc\x00\x01b";
         let (mut decoder, mut rest) = (Decoder::new(LIMITS), &stream[..]);
         let mut next = || decoder.decode(&mut rest).expect("a proper stream");
-        assert_eq!(next(), Some(Incoming::Message(vec![Bytes::from_static(b"a")])));
-        let Some(Incoming::Ping(ping)) = next() else { panic!("a ping") };
+        assert_eq!(
+            next(),
+            Some(Incoming::Message(vec![Bytes::from_static(b"a")]))
+        );
+        let Some(Incoming::Ping(ping)) = next() else {
+            panic!("a ping")
+        };
         assert_eq!(ping.pong, b"\x04\x07\x04PONGcc");
-        assert_eq!(next(), Some(Incoming::Message(vec![Bytes::from_static(b"b")])));
+        assert_eq!(
+            next(),
+            Some(Incoming::Message(vec![Bytes::from_static(b"b")]))
+        );
         assert_eq!(next(), None);
     }
 
     #[test]
     fn a_pong_is_matched_by_its_number() {
         let ping = ping_frame(0x0102_0304_0506_0708);
-        let Ok(Some(Incoming::Ping(ping))) = Decoder::new(LIMITS).decode(&mut &ping[..]) else { panic!("a ping") };
+        let Ok(Some(Incoming::Ping(ping))) = Decoder::new(LIMITS).decode(&mut &ping[..]) else {
+            panic!("a ping")
+        };
         let pong = Decoder::new(LIMITS).decode(&mut &ping.pong[..]);
         assert_eq!(pong, Ok(Some(Incoming::Pong(0x0102_0304_0506_0708))));
         // A PONG with a context that is not ours is invalid.

@@ -123,9 +123,9 @@ impl RejectReason {
     #[must_use]
     pub fn remedy(self) -> Option<&'static str> {
         match self {
-            Self::Descriptors => {
-                Some("raise its limit of open files (ulimit -n, LimitNOFILE=), or lower max_connections")
-            }
+            Self::Descriptors => Some(
+                "raise its limit of open files (ulimit -n, LimitNOFILE=), or lower max_connections",
+            ),
             Self::Internal => Some("restart this server if the warning comes again"),
             _ => None,
         }
@@ -176,16 +176,27 @@ struct Header {
 impl Header {
     /// Reads a header; `None` when it is incomplete.
     fn read(bytes: &[u8]) -> Result<Option<Self>, RejectReason> {
-        let Some((flags, rest)) = bytes.split_first() else { return Ok(None) };
+        let Some((flags, rest)) = bytes.split_first() else {
+            return Ok(None);
+        };
         let (more, long, command) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
         if flags & !7 != 0 || (command && more) {
             return Err(RejectReason::Flags);
         }
-        let header = |length, size| Some(Self { command, more, length, size });
+        let header = |length, size| {
+            Some(Self {
+                command,
+                more,
+                length,
+                size,
+            })
+        };
         Ok(if long {
-            rest.first_chunk().and_then(|length| header(u64::from_be_bytes(*length), 9))
+            rest.first_chunk()
+                .and_then(|length| header(u64::from_be_bytes(*length), 9))
         } else {
-            rest.first().and_then(|length| header(u64::from(*length), 2))
+            rest.first()
+                .and_then(|length| header(u64::from(*length), 2))
         })
     }
 }

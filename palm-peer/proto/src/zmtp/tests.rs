@@ -8,7 +8,10 @@ use super::{
 use fastrand::Rng;
 use std::time::Duration;
 
-const LIMITS: Limits = Limits { bytes: 1000, frames: 8 };
+const LIMITS: Limits = Limits {
+    bytes: 1000,
+    frames: 8,
+};
 
 /// The outcome of a full stream.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,7 +45,11 @@ fn scan(limits: Limits, pieces: &[&[u8]]) -> Outcome {
                 }
             }
         }
-        assert!(kept.len() <= 32, "only a piece of a header may be held, not {} bytes", kept.len());
+        assert!(
+            kept.len() <= 32,
+            "only a piece of a header may be held, not {} bytes",
+            kept.len()
+        );
     }
     outcome.messages = scanner.messages();
     outcome
@@ -51,7 +58,12 @@ fn scan(limits: Limits, pieces: &[&[u8]]) -> Outcome {
 fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
     match u8::try_from(body.len()) {
         Ok(length) if flags & 2 == 0 => [&[flags, length], body].concat(),
-        _ => [&[flags | 2], (body.len() as u64).to_be_bytes().as_slice(), body].concat(),
+        _ => [
+            &[flags | 2],
+            (body.len() as u64).to_be_bytes().as_slice(),
+            body,
+        ]
+        .concat(),
     }
 }
 
@@ -98,14 +110,27 @@ fn the_result_does_not_depend_on_fragmentation() {
 #[test]
 fn a_long_frame_waits_for_its_own_permit() {
     let mut scanner = Scanner::new(LIMITS).asking_from(100);
-    let bytes = [frame(1, b"short"), frame(0, &[b'x'; 100]), frame(0, &[b'y'; 99]), frame(0, &[b'z'; 150])].concat();
+    let bytes = [
+        frame(1, b"short"),
+        frame(0, &[b'x'; 100]),
+        frame(0, &[b'y'; 99]),
+        frame(0, &[b'z'; 150]),
+    ]
+    .concat();
     assert_eq!(scanner.step(&bytes, u64::MAX), Ok(Step::Pass(7)));
     for _ in 0..2 {
-        assert_eq!(scanner.step(&bytes[7..], u64::MAX), Ok(Step::Long(100)), "it is asked until it is answered");
+        assert_eq!(
+            scanner.step(&bytes[7..], u64::MAX),
+            Ok(Step::Long(100)),
+            "it is asked until it is answered"
+        );
     }
     assert!(scanner.within_message());
     scanner.permit();
-    assert_eq!(scanner.step(&bytes[7..], u64::MAX), Ok(Step::Pass(102 + 101)));
+    assert_eq!(
+        scanner.step(&bytes[7..], u64::MAX),
+        Ok(Step::Pass(102 + 101))
+    );
     assert_eq!(scanner.step(&bytes[210..], u64::MAX), Ok(Step::Long(150)));
 }
 
@@ -123,10 +148,16 @@ fn messages_can_be_passed_one_by_one_with_the_same_result() {
                 Step::Ping(..) => {}
                 Step::Incomplete | Step::Long(_) => break,
             }
-            let (Step::Pass(count) | Step::Ping(count, _)) = step else { break };
+            let (Step::Pass(count) | Step::Ping(count, _)) = step else {
+                break;
+            };
             pos += count;
         }
-        assert_eq!((passed, scanner.messages()), (whole.passed, whole.messages), "seed {seed}");
+        assert_eq!(
+            (passed, scanner.messages()),
+            (whole.passed, whole.messages),
+            "seed {seed}"
+        );
     }
 }
 
@@ -149,7 +180,10 @@ fn a_frame_over_a_limit_is_refused_at_its_header() {
         (long(40 << 30), RejectReason::TooLong),
         (long(u64::MAX), RejectReason::TooLong),
         (long(1001), RejectReason::TooLong),
-        ([frame(1, &[0; 600]), long(401)].concat(), RejectReason::TooLong),
+        (
+            [frame(1, &[0; 600]), long(401)].concat(),
+            RejectReason::TooLong,
+        ),
         ([1_u8, 0].repeat(9), RejectReason::TooManyFrames),
         ([1_u8, 0].repeat(1_000_000), RejectReason::TooManyFrames),
         (vec![8, 0], RejectReason::Flags),
@@ -161,20 +195,37 @@ fn a_frame_over_a_limit_is_refused_at_its_header() {
         (frame(4, b"\xffPING"), RejectReason::Command),
         (frame(4, b""), RejectReason::Command),
         (ping(&[0; 17]), RejectReason::Command),
-        ([&[6][..], &(1_u64 << 62).to_be_bytes()].concat(), RejectReason::Command),
+        (
+            [&[6][..], &(1_u64 << 62).to_be_bytes()].concat(),
+            RejectReason::Command,
+        ),
         (frame(4, b"\x09SUBSCRIBEx"), RejectReason::Command),
         (frame(4, b"\x05ERROR\x00"), RejectReason::Command),
     ] {
         let outcome = scan(LIMITS, &[&bytes]);
-        assert_eq!(outcome.reason, Some(reason), "{:?}…", &bytes[..bytes.len().min(20)]);
+        assert_eq!(
+            outcome.reason,
+            Some(reason),
+            "{:?}…",
+            &bytes[..bytes.len().min(20)]
+        );
     }
 }
 
 #[test]
 fn a_frame_at_the_limit_passes() {
-    let bytes = [frame(1, &[0; 600]), frame(0, &[0; 400]), [1, 0].repeat(7), vec![0, 0]].concat();
+    let bytes = [
+        frame(1, &[0; 600]),
+        frame(0, &[0; 400]),
+        [1, 0].repeat(7),
+        vec![0, 0],
+    ]
+    .concat();
     let outcome = scan(LIMITS, &[&bytes]);
-    assert_eq!((outcome.reason, outcome.messages, outcome.passed), (None, 2, bytes));
+    assert_eq!(
+        (outcome.reason, outcome.messages, outcome.passed),
+        (None, 2, bytes)
+    );
 }
 
 #[test]
@@ -184,7 +235,9 @@ fn a_ping_is_answered_with_its_context_and_not_passed_on() {
     let outcome = scan(LIMITS, &[&bytes]);
     assert_eq!(outcome.pongs, [frame(4, b"\x04PONGctx")]);
     assert_eq!(outcome.passed, [frame(1, b"a"), frame(0, b"b")].concat());
-    let Ok(Step::Ping(_, ping)) = Scanner::new(LIMITS).step(&ping(b""), 1) else { panic!("a PING") };
+    let Ok(Step::Ping(_, ping)) = Scanner::new(LIMITS).step(&ping(b""), 1) else {
+        panic!("a PING")
+    };
     assert_eq!(ping.silence, Duration::from_secs(1));
 }
 
@@ -195,7 +248,11 @@ fn our_own_and_longer_greetings_are_accepted() {
     let mut newer = greeting();
     (newer[8], newer[10], newer[11]) = (1, 3, 1);
     assert_eq!(check_greeting(&newer), Ok(true));
-    for (kind, identity) in [("DEALER", None), ("REQ", Some(b"".as_slice())), ("DEALER", Some(b"me"))] {
+    for (kind, identity) in [
+        ("DEALER", None),
+        ("REQ", Some(b"".as_slice())),
+        ("DEALER", Some(b"me")),
+    ] {
         let mut bytes = ready(kind, identity);
         let length = bytes.len();
         assert_eq!(check_ready(&bytes[..length - 1], &ASKING), Ok(None));
@@ -227,18 +284,37 @@ fn other_greetings_are_refused_at_the_first_wrong_byte() {
     }
     let property = |name: &str, value: &[u8]| {
         let length = u32::try_from(value.len()).expect("short").to_be_bytes();
-        [&[u8::try_from(name.len()).expect("short")], name.as_bytes(), &length, value].concat()
+        [
+            &[u8::try_from(name.len()).expect("short")],
+            name.as_bytes(),
+            &length,
+            value,
+        ]
+        .concat()
     };
-    let of = |properties: &[Vec<u8>]| frame(4, &[b"\x05READY".to_vec(), properties.concat()].concat());
+    let of =
+        |properties: &[Vec<u8>]| frame(4, &[b"\x05READY".to_vec(), properties.concat()].concat());
     let dealer = property("Socket-Type", b"DEALER");
     for (bytes, reason) in [
         (of(&[]), RejectReason::Ready),
         (of(&[dealer.clone(), dealer.clone()]), RejectReason::Ready),
         (of(&[dealer.clone(), vec![3]]), RejectReason::Ready),
-        (of(&[dealer.clone(), property("", b"x")]), RejectReason::Ready),
-        (of(&[dealer.clone(), b"\x01x\xff\xff\xff\xff".to_vec()]), RejectReason::Ready),
-        (of(&[dealer.clone(), property("Identity", &[1; 256])]), RejectReason::Identity),
-        (of(&[property("Socket-Type", b"PUB")]), RejectReason::SocketType),
+        (
+            of(&[dealer.clone(), property("", b"x")]),
+            RejectReason::Ready,
+        ),
+        (
+            of(&[dealer.clone(), b"\x01x\xff\xff\xff\xff".to_vec()]),
+            RejectReason::Ready,
+        ),
+        (
+            of(&[dealer.clone(), property("Identity", &[1; 256])]),
+            RejectReason::Identity,
+        ),
+        (
+            of(&[property("Socket-Type", b"PUB")]),
+            RejectReason::SocketType,
+        ),
         (frame(0, b"hello"), RejectReason::Ready),
         (frame(4, b"\x05HELLO"), RejectReason::Ready),
         (frame(4, b""), RejectReason::Ready),

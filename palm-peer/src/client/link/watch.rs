@@ -105,7 +105,11 @@ impl Pulse {
     async fn stirred(&self) {
         poll_fn(|cx| {
             self.watch.register(cx.waker());
-            if self.awake.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+            if self.awake.load(Ordering::SeqCst) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -131,17 +135,23 @@ impl Drop for Interest {
 
 /// Monitors a link until it ends.
 pub(super) async fn run(link: Weak<Link>, pulse: Arc<Pulse>, place: Where) {
-    let Some(answers) = link.upgrade().map(|link| link.sender.answers_pings()) else { return };
+    let Some(answers) = link.upgrade().map(|link| link.sender.answers_pings()) else {
+        return;
+    };
     let mut liveness = Liveness::new(answers, Instant::now());
     loop {
         pulse.stirred().await;
         // Anything outstanding from here on wakes the monitor again.
         pulse.awake.store(false, Ordering::SeqCst);
         let wait = {
-            let Some(link) = link.upgrade().filter(|link| !link.is_broken()) else { return };
+            let Some(link) = link.upgrade().filter(|link| !link.is_broken()) else {
+                return;
+            };
             look(&link, &mut liveness, &place)
         };
-        pulse.suspect.store(liveness.is_suspect(), Ordering::Relaxed);
+        pulse
+            .suspect
+            .store(liveness.is_suspect(), Ordering::Relaxed);
         pulse.arrived.store(liveness.arrived(), Ordering::SeqCst);
         if let Some(wait) = wait {
             pulse.awake.store(true, Ordering::SeqCst);

@@ -1,5 +1,7 @@
 use super::*;
-use crate::{Client, Config, FunctionError, Message, Server, client::discovery::KeepsDirectory as _};
+use crate::{
+    Client, Config, FunctionError, Message, Server, client::discovery::KeepsDirectory as _,
+};
 use futures::{channel::oneshot, executor::block_on, stream};
 use palm_proto::directory::Update;
 use palm_tests::{Etcd, eventually};
@@ -25,31 +27,56 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     let etcd = Etcd::start();
     let uuid = Uuid::from_u128(7);
     let key = format!("/pipelines/a/{uuid}");
-    let published = format!(r#"{{"server":"a","uuid":"{uuid}","endpoint":"tcp://127.0.0.1:9","functions":["f"]}}"#);
+    let published = format!(
+        r#"{{"server":"a","uuid":"{uuid}","endpoint":"tcp://127.0.0.1:9","functions":["f"]}}"#
+    );
     etcd.etcdctl(&["put", &key, &published]);
     let config = Config::default().etcd(vec![etcd.endpoint()]);
     let mesh = block_on(Client::connect(config)).expect("connects").mesh;
-    let mut running =
-        RunningJob::start(Arc::clone(&mesh), vec!["a.f".into()], limits(usize::MAX), stream::pending::<Bytes>())
-            .expect("it is there");
+    let mut running = RunningJob::start(
+        Arc::clone(&mesh),
+        vec!["a.f".into()],
+        limits(usize::MAX),
+        stream::pending::<Bytes>(),
+    )
+    .expect("it is there");
     for idx in 0..MESSAGES {
         let now = Instant::now();
         running.job.handle(Event::Pulled(Bytes::new()), now);
-        running.job.handle(Event::Sent { idx, route: vec![uuid] }, now);
+        running.job.handle(
+            Event::Sent {
+                idx,
+                route: vec![uuid],
+            },
+            now,
+        );
     }
     etcd.etcdctl(&["del", &key]);
-    eventually("nobody is published", Duration::from_secs(20), || mesh.resolve("a.f").is_err().then_some(()));
+    eventually("nobody is published", Duration::from_secs(20), || {
+        mesh.resolve("a.f").is_err().then_some(())
+    });
     running.directory_changed();
     // As deep as the stack of a small thread at most.
     let start = Instant::now();
     let work = thread::Builder::new().stack_size(256 * 1024);
     let work = work.spawn(move || {
-        running.event(Event::Gone { instance: uuid, stages: vec![0] });
+        running.event(Event::Gone {
+            instance: uuid,
+            stages: vec![0],
+        });
         running.job.counts()
     });
     let counts = work.expect("a thread").join().expect("no panic");
-    assert_eq!((counts.retried, counts.failed), (MESSAGES, 0), "they wait for one to be published");
-    assert!(start.elapsed() < Duration::from_secs(60), "it took {:?}", start.elapsed());
+    assert_eq!(
+        (counts.retried, counts.failed),
+        (MESSAGES, 0),
+        "they wait for one to be published"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(60),
+        "it took {:?}",
+        start.elapsed()
+    );
 }
 
 /// How many instances there are at a time, of a name.
@@ -58,7 +85,12 @@ const WAVE: u128 = 20;
 fn instance(id: u128) -> Instance {
     let functions = vec!["f".to_owned()];
     // Nothing listens there.
-    Instance { server: "a".into(), uuid: Uuid::from_u128(id), endpoint: "tcp://127.0.0.1:9".into(), functions }
+    Instance {
+        server: "a".into(),
+        uuid: Uuid::from_u128(id),
+        endpoint: "tcp://127.0.0.1:9".into(),
+        functions,
+    }
 }
 
 /// A mesh with a job that lasts.
@@ -66,15 +98,24 @@ fn long_job(etcd: &Etcd) -> (Arc<Mesh>, RunningJob<stream::Pending<Bytes>>) {
     let config = Config::default().etcd(vec![etcd.endpoint()]);
     let mesh = block_on(Client::connect(config)).expect("connects").mesh;
     mesh.update(vec![Update::Put(instance(1))]);
-    let running =
-        RunningJob::start(Arc::clone(&mesh), vec!["a.f".into()], limits(10), stream::pending()).expect("it is there");
+    let running = RunningJob::start(
+        Arc::clone(&mesh),
+        vec!["a.f".into()],
+        limits(10),
+        stream::pending(),
+    )
+    .expect("it is there");
     mesh.update(vec![Update::Removed("a".into(), Uuid::from_u128(1))]);
     (mesh, running)
 }
 
 /// Has the job take in what has happened, and look at what it holds.
 fn step(running: &mut RunningJob<stream::Pending<Bytes>>) -> usize {
-    assert!(running.poll_next_unpin(&mut Context::from_waker(futures::task::noop_waker_ref())).is_pending());
+    assert!(
+        running
+            .poll_next_unpin(&mut Context::from_waker(futures::task::noop_waker_ref()))
+            .is_pending()
+    );
     running.stages.len() + running.links.size()
 }
 
@@ -88,13 +129,22 @@ fn thousands_of_unreached_instances_leave_no_state() {
         let ids = || (wave * WAVE..(wave + 1) * WAVE).map(|id| 1_000 + id);
         mesh.update(ids().map(|id| Update::Put(instance(id))).collect());
         max = max.max(step(&mut running));
-        mesh.update(ids().map(|id| Update::Removed("a".into(), Uuid::from_u128(id))).collect());
+        mesh.update(
+            ids()
+                .map(|id| Update::Removed("a".into(), Uuid::from_u128(id)))
+                .collect(),
+        );
         // A message may be for one that is gone by now.
-        let late = block_on(mesh.link_to(&instance(1_000 + wave * WAVE), Instant::now() + Duration::from_secs(5)));
+        let late = block_on(mesh.link_to(
+            &instance(1_000 + wave * WAVE),
+            Instant::now() + Duration::from_secs(5),
+        ));
         assert!(late.is_err());
     }
     assert!(max > 0);
-    eventually("the job forgets them", Duration::from_secs(60), || (step(&mut running) == 0).then_some(()));
+    eventually("the job forgets them", Duration::from_secs(60), || {
+        (step(&mut running) == 0).then_some(())
+    });
     assert_eq!(mesh.size(), 1, "the job listens");
     drop(running);
     drop(mesh.changes());
@@ -108,7 +158,10 @@ fn changes_do_not_pile_up_for_a_slow_listener() {
     let etcd = Etcd::start();
     let (mesh, mut running) = long_job(&etcd);
     for _ in 0..200_000 {
-        mesh.update(vec![Update::Put(instance(1)), Update::Removed("a".into(), Uuid::from_u128(1))]);
+        mesh.update(vec![
+            Update::Put(instance(1)),
+            Update::Removed("a".into(), Uuid::from_u128(1)),
+        ]);
     }
     let mut count = 0;
     while running.changes.try_recv().is_ok() {
@@ -116,7 +169,10 @@ fn changes_do_not_pile_up_for_a_slow_listener() {
     }
     assert!(count <= 2, "{count} are stored up");
     mesh.update(vec![Update::Put(instance(2))]);
-    assert!(running.changes.try_recv().is_ok(), "it still hears of the next");
+    assert!(
+        running.changes.try_recv().is_ok(),
+        "it still hears of the next"
+    );
 }
 
 /// A server that is withdrawn and published again, a thousand times: each time it is asked whether it still answers.
@@ -125,14 +181,21 @@ fn a_liveness_check_leaves_no_state_once_answered() {
     let etcd = Etcd::start();
     let config = Config::default().etcd(vec![etcd.endpoint()]);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = Server::new("b").function("f", async |m: Message| Ok::<_, FunctionError>(m.into_payload()));
+    let server = Server::new("b").function("f", async |m: Message| {
+        Ok::<_, FunctionError>(m.into_payload())
+    });
     let served = config.clone();
     let serving = thread::spawn(move || block_on(server.run(served, stopped)));
     let mesh = block_on(Client::connect(config)).expect("connects").mesh;
     let soon = Duration::from_secs(30);
     let able = eventually("the server is published", soon, || mesh.resolve("b.f").ok());
-    let mut running =
-        RunningJob::start(Arc::clone(&mesh), vec!["b.f".into()], limits(10), stream::pending()).expect("there");
+    let mut running = RunningJob::start(
+        Arc::clone(&mesh),
+        vec!["b.f".into()],
+        limits(10),
+        stream::pending(),
+    )
+    .expect("there");
     let uuid = able[0].uuid;
     eventually("it has a link", soon, || {
         step(&mut running);
@@ -145,7 +208,9 @@ fn a_liveness_check_leaves_no_state_once_answered() {
         mesh.update(vec![Update::Put(Instance::clone(&able[0]))]);
         step(&mut running);
     }
-    eventually("nothing more is asked", soon, || (step(&mut running) == before).then_some(()));
+    eventually("nothing more is asked", soon, || {
+        (step(&mut running) == before).then_some(())
+    });
     assert!(running.links.open(uuid).is_some(), "it answered");
     stop.send(()).expect("it runs");
     serving.join().expect("no panic").expect("it served");

@@ -71,7 +71,9 @@ fn poll_read_behind(
     look: impl FnOnce(&mut Context<'_>, &[u8]) -> Result<(), ConnectionEnd>,
 ) -> Poll<Result<(), ConnectionEnd>> {
     let ahead = kept.len();
-    let wanted = usize::try_from(left).unwrap_or(LONG_READ).clamp(SHORT_READ, LONG_READ);
+    let wanted = usize::try_from(left)
+        .unwrap_or(LONG_READ)
+        .clamp(SHORT_READ, LONG_READ);
     with_scratch(|scratch| {
         scratch[..ahead].copy_from_slice(kept);
         let count = ready!(Pin::new(&mut from).poll_read(cx, &mut scratch[ahead..ahead + wanted]))?;
@@ -97,7 +99,12 @@ impl WriteBuffer {
     }
 
     /// Writes `data`, and keeps the bytes that are not accepted at once.
-    fn write(&mut self, cx: &mut Context<'_>, mut to: impl AsyncWrite + Unpin, mut data: &[u8]) -> io::Result<()> {
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut to: impl AsyncWrite + Unpin,
+        mut data: &[u8],
+    ) -> io::Result<()> {
         while self.is_empty() && !data.is_empty() {
             match Pin::new(&mut to).poll_write(cx, data) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -114,7 +121,11 @@ impl WriteBuffer {
     }
 
     /// Writes the kept bytes.
-    fn poll_flush(&mut self, cx: &mut Context<'_>, mut to: impl AsyncWrite + Unpin) -> Poll<io::Result<()>> {
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut to: impl AsyncWrite + Unpin,
+    ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let count = ready!(Pin::new(&mut to).poll_write(cx, &self.bytes[self.pos..]))?;
             if count == 0 {
@@ -124,7 +135,10 @@ impl WriteBuffer {
             self.pos += count;
         }
         if !self.bytes.is_empty() {
-            *self = Self { accepted: self.accepted, ..Self::default() };
+            *self = Self {
+                accepted: self.accepted,
+                ..Self::default()
+            };
         }
         // Over TLS, accepted bytes may not have been sent yet.
         Pin::new(&mut to).poll_flush(cx)
@@ -141,6 +155,8 @@ impl Alarm {
         if self.0.as_ref().map(Sleep::deadline) != until {
             self.0 = until.map(timer::sleep_until);
         }
-        self.0.as_mut().map_or(Poll::Pending, |sleep| Pin::new(sleep).poll(cx))
+        self.0
+            .as_mut()
+            .map_or(Poll::Pending, |sleep| Pin::new(sleep).poll(cx))
     }
 }

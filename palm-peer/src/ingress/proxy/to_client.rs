@@ -56,7 +56,10 @@ impl ToClient {
             let flushed = self.pending.poll_flush(cx, &connection.client_stream)?;
             if flushed.is_pending() {
                 // Over TLS, accepted bytes may not have been sent.
-                let sent = connection.client_stream.sent().unwrap_or(self.pending.accepted);
+                let sent = connection
+                    .client_stream
+                    .sent()
+                    .unwrap_or(self.pending.accepted);
                 let until = self.progress.waiting(sent, Instant::now())?;
                 ready!(self.alarm.poll(cx, Some(until)));
                 continue;
@@ -64,7 +67,8 @@ impl ToClient {
             self.progress.flushed();
             if self.uncounted > 0 {
                 let bytes = std::mem::take(&mut self.uncounted);
-                self.table.written(&connection.state, bytes, self.scanner.messages());
+                self.table
+                    .written(&connection.state, bytes, self.scanner.messages());
             }
             if !self.answer_ping(cx, &connection)? {
                 ready!(self.poll_read(cx, &connection))?;
@@ -85,19 +89,31 @@ impl ToClient {
     }
 
     /// Sends the queued PONG, if the position is between two messages. Returns whether it did.
-    fn answer_ping(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> io::Result<bool> {
+    fn answer_ping(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &ClientConnection,
+    ) -> io::Result<bool> {
         if self.scanner.within_message() || !self.kept.is_empty() {
             return Ok(false);
         }
-        let Some(pong) = connection.state.take_pong() else { return Ok(false) };
+        let Some(pong) = connection.state.take_pong() else {
+            return Ok(false);
+        };
         self.pending.write(cx, &connection.client_stream, &pong)?;
         Ok(true)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> Poll<Result<(), ConnectionEnd>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &ClientConnection,
+    ) -> Poll<Result<(), ConnectionEnd>> {
         let kept = std::mem::take(&mut self.kept);
         let left = self.scanner.left();
-        let read = poll_read_behind(cx, &connection.inner, &kept, left, |cx, bytes| self.scan(cx, connection, bytes));
+        let read = poll_read_behind(cx, &connection.inner, &kept, left, |cx, bytes| {
+            self.scan(cx, connection, bytes)
+        });
         if read.is_pending() {
             self.kept = kept;
         }
@@ -112,9 +128,16 @@ impl ToClient {
     ) -> Result<(), ConnectionEnd> {
         while !bytes.is_empty() {
             // A PONG must be sent between two messages, so the end of the first one is searched.
-            let max = if connection.state.has_pong() { 1 } else { u64::MAX };
-            let Step::Pass(count) = self.scanner.step(bytes, max)? else { break };
-            self.pending.write(cx, &connection.client_stream, &bytes[..count])?;
+            let max = if connection.state.has_pong() {
+                1
+            } else {
+                u64::MAX
+            };
+            let Step::Pass(count) = self.scanner.step(bytes, max)? else {
+                break;
+            };
+            self.pending
+                .write(cx, &connection.client_stream, &bytes[..count])?;
             self.uncounted += count as u64;
             bytes = &bytes[count..];
             self.answer_ping(cx, connection)?;

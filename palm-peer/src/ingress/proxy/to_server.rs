@@ -78,7 +78,10 @@ impl ToServer {
             }
             if let Some(bytes) = self.waiting {
                 self.progress.progress();
-                ready!(self.table.poll_permit(&connection.state, bytes, self.scanner.messages()));
+                ready!(
+                    self.table
+                        .poll_permit(&connection.state, bytes, self.scanner.messages())
+                );
                 self.waiting = None;
                 self.scanner.permit();
             }
@@ -94,22 +97,39 @@ impl ToServer {
     /// Ends the connection when it holds a permit that others wait for, and sends too slowly.
     fn poll_rate(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionEnd> {
         let left = self.scanner.long_left();
-        let mut next = || self.progress.check_rate(left, Instant::now(), || self.table.are_permits_awaited());
+        let mut next = || {
+            self.progress
+                .check_rate(left, Instant::now(), || self.table.are_permits_awaited())
+        };
         while self.rate_alarm.poll(cx, next()?).is_ready() {}
         Ok(())
     }
 
     /// Reads behind the kept bytes, and scans both.
-    fn poll_read(&mut self, cx: &mut Context<'_>, connection: &ClientConnection) -> Poll<Result<(), ConnectionEnd>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &ClientConnection,
+    ) -> Poll<Result<(), ConnectionEnd>> {
         let kept = std::mem::take(&mut self.kept);
-        let read = poll_read_behind(cx, &connection.client_stream, &kept, self.scanner.left(), |cx, bytes| {
-            self.progress.progress();
-            self.scan(cx, connection, bytes)
-        });
+        let read = poll_read_behind(
+            cx,
+            &connection.client_stream,
+            &kept,
+            self.scanner.left(),
+            |cx, bytes| {
+                self.progress.progress();
+                self.scan(cx, connection, bytes)
+            },
+        );
         if read.is_pending() {
             self.kept = kept;
             let within_message = self.scanner.within_message();
-            while self.silence_alarm.poll(cx, self.progress.waiting(within_message, Instant::now())?).is_ready() {}
+            while self
+                .silence_alarm
+                .poll(cx, self.progress.waiting(within_message, Instant::now())?)
+                .is_ready()
+            {}
         }
         read
     }
@@ -123,11 +143,14 @@ impl ToServer {
     ) -> Result<(), ConnectionEnd> {
         self.starved = false;
         while !bytes.is_empty() {
-            let Room::Messages(room) = self.table.room(&connection.state) else { break };
+            let Room::Messages(room) = self.table.room(&connection.state) else {
+                break;
+            };
             let done = match self.scanner.step(bytes, room)? {
                 Step::Pass(count) => {
                     // Counted first, so that the dispatch loop cannot take a message before it was counted.
-                    self.table.passed(&connection.state, self.scanner.messages());
+                    self.table
+                        .passed(&connection.state, self.scanner.messages());
                     self.pending.write(cx, &connection.inner, &bytes[..count])?;
                     count
                 }

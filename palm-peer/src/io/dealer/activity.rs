@@ -19,12 +19,19 @@ pub(crate) struct Activity {
 impl Activity {
     pub(super) fn new() -> Self {
         let [received_at, pong, queued, written] = [const { AtomicU64::new(0) }; 4];
-        Self { start: Instant::now(), received_at, pong, queued, written }
+        Self {
+            start: Instant::now(),
+            received_at,
+            pong,
+            queued,
+            written,
+        }
     }
 
     pub(super) fn received(&self) {
         let since = self.start.elapsed().as_nanos();
-        self.received_at.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.received_at
+            .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// When bytes arrived last.

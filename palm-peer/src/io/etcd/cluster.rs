@@ -19,12 +19,20 @@ const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
 impl Pool {
     /// Checks the cluster after an error, which has no header: an error of a foreign cluster, such as for a lease that it never
     /// granted, means nothing.
-    pub(super) async fn check_cluster(&self, connection: &Connection, limit: Instant) -> Result<(), EndpointError> {
+    pub(super) async fn check_cluster(
+        &self,
+        connection: &Connection,
+        limit: Instant,
+    ) -> Result<(), EndpointError> {
         let index = connection.place.endpoint;
         let sent = self.history.sent();
-        let Ok(Ok(status)) = timeout_at(limit, connection.client().status()).await else { return Ok(()) };
+        let Ok(Ok(status)) = timeout_at(limit, connection.client().status()).await else {
+            return Ok(());
+        };
         let header = member_header(status.header());
-        let accepted = self.history.accept(index, &self.endpoints[index].url, sent, header);
+        let accepted = self
+            .history
+            .accept(index, &self.endpoints[index].url, sent, header);
         accepted.map(drop).map_err(EndpointError::Foreign)
     }
 
@@ -39,10 +47,15 @@ impl Pool {
         }
         let limit = Instant::now() + IDENTIFY_TIMEOUT.min(self.request_timeout);
         let mut reported = vec![None; self.endpoints.len()];
-        let mut asked: FuturesUnordered<_> = (0..reported.len()).map(|index| self.cluster_at(index)).collect();
+        let mut asked: FuturesUnordered<_> = (0..reported.len())
+            .map(|index| self.cluster_at(index))
+            .collect();
         while let Ok(Some((index, cluster))) = timeout_at(limit, asked.next()).await {
             reported[index] = cluster;
-            let alike = reported.iter().filter(|other| cluster.is_some() && **other == cluster).count();
+            let alike = reported
+                .iter()
+                .filter(|other| cluster.is_some() && **other == cluster)
+                .count();
             if 2 * alike > reported.len() {
                 break;
             }
@@ -51,7 +64,9 @@ impl Pool {
     }
 
     async fn cluster_at(&self, index: usize) -> (usize, Option<ClusterId>) {
-        let Ok((connection, _)) = self.connection(index).await else { return (index, None) };
+        let Ok((connection, _)) = self.connection(index).await else {
+            return (index, None);
+        };
         let status = connection.client().status().await;
         (index, status.ok().map(|status| cluster_of(status.header())))
     }
@@ -60,7 +75,12 @@ impl Pool {
     pub(super) fn accept(&self, place: ConnectionId, header: Header) -> Result<(), EtcdError> {
         let sent = self.history.sent();
         self.history
-            .accept(place.endpoint, &self.endpoints[place.endpoint].url, sent, header)
+            .accept(
+                place.endpoint,
+                &self.endpoints[place.endpoint].url,
+                sent,
+                header,
+            )
             .map(drop)
             .map_err(|reason| self.stream_failed(place, EtcdErrorKind::WrongCluster, reason))
     }
@@ -69,7 +89,9 @@ impl Pool {
     /// because an administrator must act; anything else at DEBUG, because it passes.
     pub(super) fn log_failure(&self, what: &str, error: &EtcdError) {
         if error.is_refusal()
-            && let Some(suppressed) = self.history.should_log(format!("{what} {:?}", error.kind()))
+            && let Some(suppressed) = self
+                .history
+                .should_log(format!("{what} {:?}", error.kind()))
         {
             log::warn!("{what} must wait: {error}{suppressed}");
         } else {

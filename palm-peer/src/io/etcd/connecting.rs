@@ -14,7 +14,10 @@ use crate::io::tls::EtcdTls;
 
 impl Pool {
     /// Returns the endpoint's client, and whether it is new.
-    pub(super) async fn connection(&self, index: usize) -> Result<(Connection, bool), etcd_client::Error> {
+    pub(super) async fn connection(
+        &self,
+        index: usize,
+    ) -> Result<(Connection, bool), etcd_client::Error> {
         let endpoint = &self.endpoints[index];
         if let Some(connection) = endpoint.connected() {
             return Ok((connection, false));
@@ -26,8 +29,16 @@ impl Pool {
         // Boxed, so that not every request future contains it.
         let client = Box::pin(self.connect(&endpoint.url)).await?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let place = ConnectionId { endpoint: index, generation };
-        let connection = Connection { client, life: Life::new(), watches: Arc::default(), place };
+        let place = ConnectionId {
+            endpoint: index,
+            generation,
+        };
+        let connection = Connection {
+            client,
+            life: Life::new(),
+            watches: Arc::default(),
+            place,
+        };
         *endpoint.slot() = Some(connection.clone());
         Ok((connection, true))
     }
@@ -50,7 +61,9 @@ impl Pool {
 
     /// Returns the options, with the current certificates.
     fn options_now(&self) -> ConnectOptions {
-        let Some((source, last)) = &self.tls else { return self.options.clone() };
+        let Some((source, last)) = &self.tls else {
+            return self.options.clone();
+        };
         // Replaced as a whole, so a panic cannot leave it half written.
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         match source() {
@@ -64,7 +77,8 @@ impl Pool {
             }
         }
         let options = self.options.clone();
-        last.clone().map_or(options.clone(), |tls| with_tls(options, tls))
+        last.clone()
+            .map_or(options.clone(), |tls| with_tls(options, tls))
     }
 }
 

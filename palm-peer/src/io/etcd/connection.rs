@@ -46,11 +46,15 @@ impl Connection {
     }
 
     pub(super) fn kv(&self) -> KvClient {
-        self.client.kv_client().max_decoding_message_size(MAX_ANSWER)
+        self.client
+            .kv_client()
+            .max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(super) fn watch(&self) -> WatchClient {
-        self.client.watch_client().max_decoding_message_size(MAX_ANSWER)
+        self.client
+            .watch_client()
+            .max_decoding_message_size(MAX_ANSWER)
     }
 }
 

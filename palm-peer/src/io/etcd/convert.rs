@@ -33,6 +33,9 @@ pub(super) fn event(event: &etcd_client::Event) -> Option<Event> {
     let item = item(event.kv()?)?;
     Some(match event.event_type() {
         EventType::Put => Event::Put(item),
-        EventType::Delete => Event::Deleted { key: item.key, revision: item.modified },
+        EventType::Delete => Event::Deleted {
+            key: item.key,
+            revision: item.modified,
+        },
     })
 }

@@ -78,7 +78,11 @@ pub(super) enum EndpointError {
 
 impl Pool {
     /// `history` is that of another pool for the same endpoints, if there is one.
-    pub(super) fn new(settings: EtcdSettings, thread: Handle, history: Option<Arc<History>>) -> Self {
+    pub(super) fn new(
+        settings: EtcdSettings,
+        thread: Handle,
+        history: Option<Arc<History>>,
+    ) -> Self {
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .into_iter()
@@ -89,7 +93,12 @@ impl Pool {
                 diagnosis: Diagnosis::default(),
             })
             .collect();
-        let new_history = || History::new(EtcdHistory::new(endpoints.len(), settings.cluster_lost_after));
+        let new_history = || {
+            History::new(EtcdHistory::new(
+                endpoints.len(),
+                settings.cluster_lost_after,
+            ))
+        };
         let history = history.unwrap_or_else(|| Arc::new(new_history()));
         Self {
             // A mesh that starts at once must not load a single member.
@@ -172,14 +181,21 @@ impl Pool {
                 Ok(Ok(connection)) => connection,
             };
             let sent = self.history.sent();
-            let error = match self.patiently(&connection, Box::pin(request(connection.clone()))).await {
+            let error = match self
+                .patiently(&connection, Box::pin(request(connection.clone())))
+                .await
+            {
                 Err(waited) => return Err(EndpointError::Elsewhere(silence(waited))),
                 Ok(Err(error)) => error,
                 Ok(Ok(answer)) => {
                     connection.life.received();
                     if let Some(header) = answer.header {
                         let url = &self.endpoints[index].url;
-                        if !self.history.accept(index, url, sent, header).map_err(EndpointError::Foreign)? {
+                        if !self
+                            .history
+                            .accept(index, url, sent, header)
+                            .map_err(EndpointError::Foreign)?
+                        {
                             let reason = "it answered before its history went back";
                             return Err(EndpointError::Elsewhere(reason.to_owned()));
                         }
@@ -221,7 +237,12 @@ impl Pool {
         let max_wait = self.max_wait();
         let silent = connection.life.silent();
         tokio::pin!(silent);
-        match timeout(max_wait.saturating_sub(self.request_timeout), select(answer, silent)).await {
+        match timeout(
+            max_wait.saturating_sub(self.request_timeout),
+            select(answer, silent),
+        )
+        .await
+        {
             Ok(Either::Left((answer, _))) => Ok(answer),
             Ok(Either::Right(_)) => Err(self.request_timeout),
             Err(_) => Err(max_wait),
@@ -230,23 +251,44 @@ impl Pool {
 
     /// Checks whether a connection with a late answer is alive.
     pub(super) fn check(&self, connection: &Connection) {
-        connection.life.check(&self.thread, Doubt::Slow, connection.client(), self.request_timeout * 3 / 2);
+        connection.life.check(
+            &self.thread,
+            Doubt::Slow,
+            connection.client(),
+            self.request_timeout * 3 / 2,
+        );
     }
 
     /// Returns how long a request may take: longer while all endpoints are slow but alive, since retries would make them slower.
     pub(super) fn max_wait(&self) -> Duration {
-        let slow = |endpoint: &Endpoint| endpoint.connected().is_some_and(|connection| connection.life.is_slow());
-        if self.endpoints.iter().all(slow) { self.request_timeout * SLOW_FACTOR } else { self.request_timeout }
+        let slow = |endpoint: &Endpoint| {
+            endpoint
+                .connected()
+                .is_some_and(|connection| connection.life.is_slow())
+        };
+        if self.endpoints.iter().all(slow) {
+            self.request_timeout * SLOW_FACTOR
+        } else {
+            self.request_timeout
+        }
     }
 
     /// Returns what a failure means for the other endpoints. When the connection broke, checks whether TLS is the cause: the client's
     /// own message is only "operation was canceled" or "broken pipe".
-    async fn failure_at(&self, index: usize, error: &etcd_client::Error, limit: Instant) -> EndpointError {
+    async fn failure_at(
+        &self,
+        index: usize,
+        error: &etcd_client::Error,
+        limit: Instant,
+    ) -> EndpointError {
         let endpoint = &self.endpoints[index];
         if classify(error) == Recovery::Broken && !describe(error).contains("tcp connect error") {
-            let tls =
-                self.tls.as_ref().and_then(|(_, last)| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
-            let found = timeout_at(limit, endpoint.diagnosis.find(&endpoint.url, tls.as_ref())).await;
+            let tls = self
+                .tls
+                .as_ref()
+                .and_then(|(_, last)| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            let found =
+                timeout_at(limit, endpoint.diagnosis.find(&endpoint.url, tls.as_ref())).await;
             if let Ok(Some(reason)) = found {
                 return EndpointError::Tls(reason);
             }
@@ -259,7 +301,12 @@ impl Pool {
     pub(super) fn invalidate(&self, place: ConnectionId) {
         let mut slot = self.endpoints[place.endpoint].slot();
         if let Some(connection) = slot.take_if(|connection| connection.place == place) {
-            connection.life.check(&self.thread, Doubt::Failed, connection.client(), self.request_timeout);
+            connection.life.check(
+                &self.thread,
+                Doubt::Failed,
+                connection.client(),
+                self.request_timeout,
+            );
         }
     }
 
@@ -267,7 +314,12 @@ impl Pool {
     pub(super) fn move_on(&self, place: ConnectionId) {
         let next = (place.endpoint + 1) % self.endpoints.len();
         // If it fails, another request has moved on already.
-        let _ = self.current.compare_exchange(place.endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.current.compare_exchange(
+            place.endpoint,
+            next,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     /// Drops a client, and makes the next request begin at another endpoint.
@@ -291,21 +343,34 @@ impl Pool {
     /// Returns the id of the endpoint's current client, for tests.
     #[cfg(test)]
     pub(super) fn place_of(&self, index: usize) -> Option<ConnectionId> {
-        self.endpoints[index].connected().map(|connection| connection.place)
+        self.endpoints[index]
+            .connected()
+            .map(|connection| connection.place)
     }
 
     /// Returns the error of a stream on this connection.
-    pub(super) fn stream_error(&self, place: ConnectionId, error: &etcd_client::Error) -> EtcdError {
+    pub(super) fn stream_error(
+        &self,
+        place: ConnectionId,
+        error: &etcd_client::Error,
+    ) -> EtcdError {
         match failure(error) {
             EndpointError::Definite(kind, reason) => self.stream_failed(place, kind, reason),
-            EndpointError::Elsewhere(reason) | EndpointError::Tls(reason) | EndpointError::Foreign(reason) => {
+            EndpointError::Elsewhere(reason)
+            | EndpointError::Tls(reason)
+            | EndpointError::Foreign(reason) => {
                 self.stream_failed(place, EtcdErrorKind::Unreachable, reason)
             }
         }
     }
 
     /// As the method above, with a message of our own.
-    pub(super) fn stream_failed(&self, place: ConnectionId, kind: EtcdErrorKind, reason: String) -> EtcdError {
+    pub(super) fn stream_failed(
+        &self,
+        place: ConnectionId,
+        kind: EtcdErrorKind,
+        reason: String,
+    ) -> EtcdError {
         EtcdError::definite(kind, &self.endpoints[place.endpoint].url, reason)
     }
 }
@@ -317,7 +382,9 @@ impl Endpoint {
     }
 
     pub(super) fn connected(&self) -> Option<Connection> {
-        self.slot().clone().filter(|connection| !connection.life.is_silent())
+        self.slot()
+            .clone()
+            .filter(|connection| !connection.life.is_silent())
     }
 }
 

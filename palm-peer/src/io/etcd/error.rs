@@ -37,7 +37,10 @@ pub struct EtcdError {
 impl EtcdError {
     /// One endpoint gave a definite answer.
     pub(super) fn definite(kind: EtcdErrorKind, endpoint: &str, reason: String) -> Self {
-        Self { kind, reasons: vec![(endpoint.to_owned(), reason)] }
+        Self {
+            kind,
+            reasons: vec![(endpoint.to_owned(), reason)],
+        }
     }
 
     /// All endpoints failed.
@@ -49,13 +52,19 @@ impl EtcdError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         use EtcdErrorKind::{LeaseGone, Other, Tls, Unreachable, WrongCluster};
-        matches!(self.kind, Unreachable | Tls | Other | LeaseGone | WrongCluster)
+        matches!(
+            self.kind,
+            Unreachable | Tls | Other | LeaseGone | WrongCluster
+        )
     }
 
     /// Returns whether etcd refuses until an administrator changes something: worth a warning where the request is retried.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        !matches!(self.kind, EtcdErrorKind::Unreachable | EtcdErrorKind::LeaseGone)
+        !matches!(
+            self.kind,
+            EtcdErrorKind::Unreachable | EtcdErrorKind::LeaseGone
+        )
     }
 
     /// Returns the kind of the error.
@@ -68,16 +77,18 @@ impl EtcdError {
 impl fmt::Display for EtcdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, advice) = match self.kind {
-            EtcdErrorKind::Unreachable => {
-                ("etcd cannot be reached", "check that etcd runs, has a leader, and listens at these endpoints")
-            }
+            EtcdErrorKind::Unreachable => (
+                "etcd cannot be reached",
+                "check that etcd runs, has a leader, and listens at these endpoints",
+            ),
             EtcdErrorKind::Tls => (
                 "etcd cannot be reached",
                 "check cacert, cert and key, and whether the URL has http:// or https:// as it should",
             ),
-            EtcdErrorKind::Denied => {
-                ("etcd denied the request", "check the user, its password, and the permissions of its role")
-            }
+            EtcdErrorKind::Denied => (
+                "etcd denied the request",
+                "check the user, its password, and the permissions of its role",
+            ),
             EtcdErrorKind::TooLarge => (
                 "a request to etcd is too large",
                 "make it smaller, or raise etcd's --max-request-bytes and --max-txn-ops",
@@ -126,9 +137,8 @@ pub(super) enum Recovery {
 pub(super) fn classify(error: &etcd_client::Error) -> Recovery {
     use etcd_client::Error;
     match error {
-        Error::GRpcStatus(status) => {
-            classify_message(status.message()).unwrap_or_else(|| classify_code(status.code() as i32, status.message()))
-        }
+        Error::GRpcStatus(status) => classify_message(status.message())
+            .unwrap_or_else(|| classify_code(status.code() as i32, status.message())),
         Error::WatchError(message) | Error::LeaseKeepAliveError(message) => {
             classify_message(message).unwrap_or(Recovery::Broken)
         }
@@ -162,7 +172,10 @@ fn classify_message(message: &str) -> Option<Recovery> {
         ("leader changed", Recovery::Elsewhere),
         ("primary lessor", Recovery::Elsewhere),
     ];
-    TABLE.iter().find(|(part, _)| message.contains(part)).map(|&(_, recovery)| recovery)
+    TABLE
+        .iter()
+        .find(|(part, _)| message.contains(part))
+        .map(|&(_, recovery)| recovery)
 }
 
 /// Classifies by the number of the gRPC code, when the message is unknown. The type of the code is tonic's, which this crate does not
@@ -214,25 +227,59 @@ mod tests {
     #[test]
     fn etcds_messages_take_precedence_over_its_codes() {
         use EtcdErrorKind::{Denied, Invalid, LeaseGone, NoSpace, Other, TooLarge};
-        let all = |code, message: &str| classify_message(message).unwrap_or_else(|| classify_code(code, message));
+        let all = |code, message: &str| {
+            classify_message(message).unwrap_or_else(|| classify_code(code, message))
+        };
         for (code, message, recovery) in [
             (14, "etcdserver: leader changed", Recovery::Elsewhere),
             (14, "etcdserver: request timed out", Recovery::Elsewhere),
             (14, "etcdserver: server stopped", Recovery::Elsewhere),
             (14, "tcp connect error", Recovery::Broken),
-            (2, "h2 protocol error: error reading a body from connection", Recovery::Broken),
+            (
+                2,
+                "h2 protocol error: error reading a body from connection",
+                Recovery::Broken,
+            ),
             (1, "operation was canceled", Recovery::Broken),
             (8, "etcdserver: too many requests", Recovery::Elsewhere),
-            (8, "etcdserver: mvcc: database space exceeded", Recovery::Definite(NoSpace)),
-            (8, "grpc: received message larger than max (3 vs. 2)", Recovery::Definite(TooLarge)),
-            (3, "etcdserver: request is too large", Recovery::Definite(TooLarge)),
+            (
+                8,
+                "etcdserver: mvcc: database space exceeded",
+                Recovery::Definite(NoSpace),
+            ),
+            (
+                8,
+                "grpc: received message larger than max (3 vs. 2)",
+                Recovery::Definite(TooLarge),
+            ),
+            (
+                3,
+                "etcdserver: request is too large",
+                Recovery::Definite(TooLarge),
+            ),
             (3, "etcdserver: key not found", Recovery::Definite(Invalid)),
             (3, "etcdserver: user name is empty", Recovery::StaleToken),
-            (3, "etcdserver: authentication failed, invalid user ID or password", Recovery::Definite(Denied)),
-            (5, "etcdserver: requested lease not found", Recovery::Definite(LeaseGone)),
-            (7, "etcdserver: permission denied", Recovery::Definite(Denied)),
+            (
+                3,
+                "etcdserver: authentication failed, invalid user ID or password",
+                Recovery::Definite(Denied),
+            ),
+            (
+                5,
+                "etcdserver: requested lease not found",
+                Recovery::Definite(LeaseGone),
+            ),
+            (
+                7,
+                "etcdserver: permission denied",
+                Recovery::Definite(Denied),
+            ),
             (16, "etcdserver: invalid auth token", Recovery::StaleToken),
-            (11, "etcdserver: mvcc: required revision has been compacted", Recovery::Definite(Other)),
+            (
+                11,
+                "etcdserver: mvcc: required revision has been compacted",
+                Recovery::Definite(Other),
+            ),
         ] {
             assert_eq!(all(code, message), recovery, "{code} {message}");
         }

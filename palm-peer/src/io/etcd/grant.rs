@@ -45,7 +45,12 @@ pub(crate) struct LeaseRequest {
 impl LeaseRequest {
     /// Creates a request for a lease of this TTL, rounded up to whole seconds.
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { id: random_id(), ttl, first: None, sent: Arc::default() }
+        Self {
+            id: random_id(),
+            ttl,
+            first: None,
+            sent: Arc::default(),
+        }
     }
 
     /// Returns the id of the lease, if etcd may have granted it.
@@ -55,7 +60,10 @@ impl LeaseRequest {
 
     #[cfg(test)]
     pub(super) fn with_id(id: LeaseId, ttl: Duration) -> Self {
-        Self { id, ..Self::new(ttl) }
+        Self {
+            id,
+            ..Self::new(ttl)
+        }
     }
 }
 
@@ -82,10 +90,24 @@ impl Etcd {
             let now = Instant::now();
             let first = *request.first.get_or_insert(now);
             let (id, ttl, sent) = (request.id, request.ttl, Arc::clone(&request.sent));
-            let outcome = self.request(move |connection| attempt(connection, id, ttl, Arc::clone(&sent))).await?;
+            let outcome = self
+                .request(move |connection| attempt(connection, id, ttl, Arc::clone(&sent)))
+                .await?;
             match outcome {
-                Outcome::New(ttl) => return Ok(Granted { id, ttl, asked: now }),
-                Outcome::Earlier(ttl) => return Ok(Granted { id, ttl, asked: first }),
+                Outcome::New(ttl) => {
+                    return Ok(Granted {
+                        id,
+                        ttl,
+                        asked: now,
+                    });
+                }
+                Outcome::Earlier(ttl) => {
+                    return Ok(Granted {
+                        id,
+                        ttl,
+                        asked: first,
+                    });
+                }
                 Outcome::Unusable => *request = LeaseRequest::new(ttl),
             }
         }
@@ -102,14 +124,26 @@ async fn attempt(
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let sent_before = sent.swap(true, Ordering::Relaxed);
     let options = LeaseGrantOptions::new().with_id(id.value());
-    let error = match connection.client().lease_grant(seconds, Some(options)).await {
-        Ok(granted) => return Ok(Response::by_member(granted.header(), Outcome::New(whole_seconds(granted.ttl())))),
+    let error = match connection
+        .client()
+        .lease_grant(seconds, Some(options))
+        .await
+    {
+        Ok(granted) => {
+            return Ok(Response::by_member(
+                granted.header(),
+                Outcome::New(whole_seconds(granted.ttl())),
+            ));
+        }
         Err(error) => error,
     };
     if !describe(&error).contains("lease already exists") {
         return Err(error);
     }
-    let found = connection.client().lease_time_to_live(id.value(), None).await?;
+    let found = connection
+        .client()
+        .lease_time_to_live(id.value(), None)
+        .await?;
     let outcome = if sent_before && found.ttl() > 0 {
         Outcome::Earlier(whole_seconds(found.granted_ttl()))
     } else {

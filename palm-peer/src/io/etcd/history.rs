@@ -22,18 +22,30 @@ impl<T> Response<T> {
     /// Creates the response to a range or a transaction, which is linearizable.
     pub(super) fn by_quorum(header: Option<&ResponseHeader>, value: T) -> Self {
         let revision = header.map(|header| Revision(header.revision()));
-        Self { header: Some(Header { cluster: cluster_of(header), revision }), value }
+        Self {
+            header: Some(Header {
+                cluster: cluster_of(header),
+                revision,
+            }),
+            value,
+        }
     }
 
     /// Creates the response of a single member, which may lag.
     pub(super) fn by_member(header: Option<&ResponseHeader>, value: T) -> Self {
-        Self { header: Some(member_header(header)), value }
+        Self {
+            header: Some(member_header(header)),
+            value,
+        }
     }
 }
 
 /// Returns the header of a response of a single member.
 pub(super) fn member_header(header: Option<&ResponseHeader>) -> Header {
-    Header { cluster: cluster_of(header), revision: None }
+    Header {
+        cluster: cluster_of(header),
+        revision: None,
+    }
 }
 
 /// Returns the cluster in a header, which etcd always sets.
@@ -50,7 +62,11 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(state: EtcdHistory) -> Self {
-        Self { state: Mutex::new(state), epochs: watch::channel(0).0, logged: Mutex::default() }
+        Self {
+            state: Mutex::new(state),
+            epochs: watch::channel(0).0,
+            logged: Mutex::default(),
+        }
     }
 
     /// The state is plain data, and consistent after each call.
@@ -81,16 +97,28 @@ impl History {
     }
 
     /// Returns whether the response may be used; an error when it comes from another cluster.
-    pub(super) fn accept(&self, endpoint: usize, url: &str, sent: Sent, header: Header) -> Result<bool, String> {
+    pub(super) fn accept(
+        &self,
+        endpoint: usize,
+        url: &str,
+        sent: Sent,
+        header: Header,
+    ) -> Result<bool, String> {
         let (verdict, epoch) = {
             let mut state = self.state();
-            (state.received(endpoint, sent, header, Instant::now().into_std()), state.epoch())
+            (
+                state.received(endpoint, sent, header, Instant::now().into_std()),
+                state.epoch(),
+            )
         };
         match verdict {
             HistoryStatus::Same => return Ok(true),
             HistoryStatus::Outdated => return Ok(false),
             HistoryStatus::Foreign { known } => {
-                let reason = format!("cluster {} answers there, and not cluster {known} as before", header.cluster);
+                let reason = format!(
+                    "cluster {} answers there, and not cluster {known} as before",
+                    header.cluster
+                );
                 if let Some(suppressed) = self.should_log(format!("{url} {}", header.cluster)) {
                     log::warn!(
                         "etcd at {url} is another cluster: {reason}; nothing that it says is used: name the endpoints of one \

@@ -33,10 +33,20 @@ impl KeepAlive {
             .request(move |connection| async move {
                 // A cluster that knows the lease has granted it: the header of this first response need not be checked.
                 let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
-                Ok(Response { header: None, value: (connection, keeper, answers) })
+                Ok(Response {
+                    header: None,
+                    value: (connection, keeper, answers),
+                })
             })
             .await?;
-        Ok(Self { etcd: etcd.clone(), connection, keeper, answers, unanswered: 0, broken: false })
+        Ok(Self {
+            etcd: etcd.clone(),
+            connection,
+            keeper,
+            answers,
+            unanswered: 0,
+            broken: false,
+        })
     }
 
     /// Renews the lease. Returns its new TTL; `None` when etcd no longer has it.
@@ -59,9 +69,10 @@ impl KeepAlive {
         };
         let error = match outcome {
             Ok(ttl) => return Ok(ttl),
-            Err(RenewalError::Ended) => {
-                self.failed(EtcdErrorKind::Unreachable, "the stream of renewals ended".to_owned())
-            }
+            Err(RenewalError::Ended) => self.failed(
+                EtcdErrorKind::Unreachable,
+                "the stream of renewals ended".to_owned(),
+            ),
             Err(RenewalError::Silent(reason)) => {
                 self.broken = true;
                 // The connection may work: its other users check that themselves.
@@ -85,10 +96,18 @@ impl KeepAlive {
     /// Sends a renewal and waits for its own response: etcd answers all of them in order.
     async fn exchange(&mut self) -> Result<Option<Duration>, RenewalError> {
         // After a break this still returns Ok; the end of the responses shows it.
-        self.keeper.keep_alive().await.map_err(|_| RenewalError::Ended)?;
+        self.keeper
+            .keep_alive()
+            .await
+            .map_err(|_| RenewalError::Ended)?;
         self.unanswered += 1;
         loop {
-            let answer = self.answers.message().await.map_err(RenewalError::Failed)?.ok_or(RenewalError::Ended)?;
+            let answer = self
+                .answers
+                .message()
+                .await
+                .map_err(RenewalError::Failed)?
+                .ok_or(RenewalError::Ended)?;
             self.unanswered -= 1;
             self.connection.life.received();
             self.etcd
@@ -103,7 +122,9 @@ impl KeepAlive {
     }
 
     fn failed(&self, kind: EtcdErrorKind, reason: String) -> EtcdError {
-        self.etcd.pool().stream_failed(self.connection.place, kind, reason)
+        self.etcd
+            .pool()
+            .stream_failed(self.connection.place, kind, reason)
     }
 }
 
@@ -115,7 +136,11 @@ async fn max_wait(etcd: Etcd, connection: Connection) -> String {
     etcd.timer(late).await;
     pool.check(&connection);
     etcd.timer(timeout.saturating_sub(late)).await;
-    let max_wait = if pool.endpoints.len() == 1 { timeout * SLOW_FACTOR } else { pool.max_wait() };
+    let max_wait = if pool.endpoints.len() == 1 {
+        timeout * SLOW_FACTOR
+    } else {
+        pool.max_wait()
+    };
     let rest = etcd.timer(max_wait.saturating_sub(timeout));
     match select(Box::pin(connection.life.silent()), Box::pin(rest)).await {
         Either::Left(_) => silence(timeout),

@@ -72,7 +72,11 @@ impl Life {
 
     /// Returns whether responses were late a short while ago, although the connection was alive.
     pub(super) fn is_slow(&self) -> bool {
-        self.0.slow.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+        self.0
+            .slow
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|until| Instant::now() < until)
     }
 
     /// Ends once the connection is known to be dead. Cancel safe.
@@ -117,7 +121,8 @@ impl Life {
             if !lives {
                 life.0.silent.send_replace(true);
             } else if doubt == Doubt::Slow {
-                *life.0.slow.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SLOW_FOR);
+                *life.0.slow.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(Instant::now() + SLOW_FOR);
             }
         };
         spawn_on(thread, Name::EtcdRequest, check);

@@ -66,7 +66,11 @@ impl AsFd for LocalStream {
 macro_rules! readable {
     ($stream:ty) => {
         impl AsyncRead for $stream {
-            fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
                 let mut buffer = ReadBuf::new(buf);
                 ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
                 Poll::Ready(Ok(buffer.filled().len()))
@@ -78,7 +82,11 @@ macro_rules! readable {
 macro_rules! writable {
     ($stream:ty) => {
         impl AsyncWrite for $stream {
-            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
                 Pin::new(&mut self.0).poll_write(cx, buf)
             }
 

@@ -87,16 +87,28 @@ impl Etcd {
         Self::start_with(thread_name, settings, None)
     }
 
-    fn start_with(thread_name: &str, settings: EtcdSettings, history: Option<Arc<History>>) -> io::Result<Self> {
+    fn start_with(
+        thread_name: &str,
+        settings: EtcdSettings,
+        history: Option<Arc<History>>,
+    ) -> io::Result<Self> {
         let thread = Thread::start(thread_name)?;
         let pool = Arc::new(Pool::new(settings.clone(), thread.handle(), history));
-        Ok(Self(Arc::new(Shared { thread, pool, settings })))
+        Ok(Self(Arc::new(Shared {
+            thread,
+            pool,
+            settings,
+        })))
     }
 
     /// Returns another handle to the same etcd, with its own thread and connections: its work does not delay the renewals of others.
     /// Fails when the system refuses a thread.
     pub(crate) fn beside(&self, thread_name: &str) -> io::Result<Self> {
-        Self::start_with(thread_name, self.0.settings.clone(), Some(Arc::clone(&self.pool().history)))
+        Self::start_with(
+            thread_name,
+            self.0.settings.clone(),
+            Some(Arc::clone(&self.pool().history)),
+        )
     }
 
     /// Runs a future on etcd's thread. It must not block: leases are renewed there.
@@ -132,7 +144,10 @@ impl Etcd {
             let key = key.clone();
             async move {
                 let found = connection.kv().get(key, None).await?;
-                Ok(Response::by_quorum(found.header(), found.kvs().first().and_then(item)))
+                Ok(Response::by_quorum(
+                    found.header(),
+                    found.kvs().first().and_then(item),
+                ))
             }
         })
         .await
@@ -146,7 +161,10 @@ impl Etcd {
             async move {
                 let options = prefix_options(&prefix);
                 let found = connection.kv().get(prefix, Some(options)).await?;
-                let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
+                let listing = Listing {
+                    revision: revision_of(found.header()),
+                    items: items(found.kvs()),
+                };
                 Ok(Response::by_quorum(found.header(), listing))
             }
         })
@@ -186,7 +204,10 @@ impl Etcd {
             let transaction = transaction.to_etcd();
             async move {
                 let response = connection.kv().txn(transaction).await?;
-                Ok(Response::by_quorum(response.header(), TxnOutcome::from_etcd(&response)))
+                Ok(Response::by_quorum(
+                    response.header(),
+                    TxnOutcome::from_etcd(&response),
+                ))
             }
         })
         .await
@@ -210,7 +231,10 @@ impl Etcd {
     pub(crate) async fn lease_ttl(&self, id: LeaseId) -> Result<Option<Duration>, EtcdError> {
         let left = self
             .request(move |connection| async move {
-                let lease = connection.client().lease_time_to_live(id.value(), None).await?;
+                let lease = connection
+                    .client()
+                    .lease_time_to_live(id.value(), None)
+                    .await?;
                 // etcd returns -1 for a lease that is gone.
                 let ttl = u64::try_from(lease.ttl()).ok().map(Duration::from_secs);
                 Ok(Response::by_member(lease.header(), ttl))
@@ -242,7 +266,10 @@ impl Etcd {
     /// Waits until the history is not that of `epoch` any more. Cancel safe.
     pub(crate) async fn history_after(&self, epoch: u64) -> u64 {
         let mut epochs = self.pool().history.epochs();
-        let found = epochs.wait_for(|found| *found != epoch).await.map(|found| *found);
+        let found = epochs
+            .wait_for(|found| *found != epoch)
+            .await
+            .map(|found| *found);
         // The sender lives as long as this handle.
         found.unwrap_or(epoch)
     }
@@ -254,13 +281,23 @@ impl Etcd {
     }
 
     /// Repeats a request until it succeeds, and logs each failure: `what` begins the line.
-    pub(crate) async fn retry<T, F>(&self, what: &str, backoff: Backoff, mut request: impl FnMut() -> F) -> T
+    pub(crate) async fn retry<T, F>(
+        &self,
+        what: &str,
+        backoff: Backoff,
+        mut request: impl FnMut() -> F,
+    ) -> T
     where
         F: Future<Output = Result<T, EtcdError>>,
     {
         retry::until_some(backoff, || {
             let request = request();
-            async move { request.await.inspect_err(|error| self.log_failure(what, error)).ok() }
+            async move {
+                request
+                    .await
+                    .inspect_err(|error| self.log_failure(what, error))
+                    .ok()
+            }
         })
         .await
     }
@@ -273,11 +310,17 @@ impl Etcd {
         Fut: Future<Output = Result<Response<T>, etcd_client::Error>> + Send + 'static,
     {
         let pool = self.0.pool.clone();
-        let task = self.spawn(Name::EtcdRequest, async move { pool.try_endpoints(request).await });
+        let task = self.spawn(Name::EtcdRequest, async move {
+            pool.try_endpoints(request).await
+        });
         // The thread lives as long as this handle, and nothing else can abort the task: only a panic ends it early.
-        AbortOnDrop(task)
-            .await
-            .unwrap_or_else(|lost| Err(EtcdError::definite(EtcdErrorKind::Other, "PALM itself", lost.to_string())))
+        AbortOnDrop(task).await.unwrap_or_else(|lost| {
+            Err(EtcdError::definite(
+                EtcdErrorKind::Other,
+                "PALM itself",
+                lost.to_string(),
+            ))
+        })
     }
 
     fn pool(&self) -> &Arc<Pool> {

@@ -40,16 +40,29 @@ impl EtcdSettings {
     pub(super) fn check(&self) -> io::Result<()> {
         let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         if self.endpoints.is_empty() {
-            return refuse("no etcd endpoint given: name at least one, such as http://127.0.0.1:2379");
+            return refuse(
+                "no etcd endpoint given: name at least one, such as http://127.0.0.1:2379",
+            );
         }
         if self.endpoints.iter().any(|endpoint| endpoint.contains('@')) {
-            return refuse("an etcd endpoint holds an '@': give user and password apart from the endpoints");
+            return refuse(
+                "an etcd endpoint holds an '@': give user and password apart from the endpoints",
+            );
         }
-        if self.tls.is_some() && self.endpoints.iter().any(|endpoint| endpoint.starts_with("http://")) {
-            return refuse("TLS is configured for etcd, but an endpoint begins with http://: write https://");
+        if self.tls.is_some()
+            && self
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.starts_with("http://"))
+        {
+            return refuse(
+                "TLS is configured for etcd, but an endpoint begins with http://: write https://",
+            );
         }
         if self.request_timeout.is_zero() {
-            return refuse("the request timeout for etcd is zero: nothing could ever be answered in time");
+            return refuse(
+                "the request timeout for etcd is zero: nothing could ever be answered in time",
+            );
         }
         Ok(())
     }

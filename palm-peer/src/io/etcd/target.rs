@@ -38,6 +38,9 @@ impl Target {
             Self::Prefix(prefix) if prefix.is_empty() => WatchOptions::new().with_all_keys(),
             Self::Prefix(_) => WatchOptions::new().with_prefix(),
         };
-        options.with_start_revision(from.0).with_progress_notify().with_fragment()
+        options
+            .with_start_revision(from.0)
+            .with_progress_notify()
+            .with_fragment()
     }
 }

@@ -46,7 +46,9 @@ fn within<T>(etcd: &Etcd, bound: Duration, future: impl Future<Output = T>) -> T
 /// Puts a key without a lease.
 async fn put(etcd: &Etcd, key: &str, value: &str) -> Result<(), EtcdError> {
     use super::{Lease, Operation, Transaction};
-    etcd.transact(Transaction::new().then(Operation::put(key, value, Lease::None))).await.map(|_| ())
+    etcd.transact(Transaction::new().then(Operation::put(key, value, Lease::None)))
+        .await
+        .map(|_| ())
 }
 
 /// Returns a change in short form: `+key=value`, `-key`, `listed`, `interrupted`.

@@ -37,7 +37,10 @@ pub(super) struct Thread {
 impl Thread {
     /// Starts a thread of this name.
     pub(super) fn start(name: &str) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(MAX_LOOKUPS).build()?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MAX_LOOKUPS)
+            .build()?;
         let handle = runtime.handle().clone();
         let (stop, mut stopped) = oneshot::channel::<()>();
         let mut runtime = Some(runtime);
@@ -52,7 +55,10 @@ impl Thread {
             }
             Ok(())
         })?;
-        Ok(Self { handle, _stop: stop })
+        Ok(Self {
+            handle,
+            _stop: stop,
+        })
     }
 
     /// Returns the runtime of the thread.
@@ -93,7 +99,11 @@ impl Thread {
 }
 
 /// Runs a detached future on the runtime of etcd's thread; a panic is logged with the name.
-pub(super) fn spawn_on(handle: &Handle, name: Name, future: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn spawn_on(
+    handle: &Handle,
+    name: Name,
+    future: impl Future<Output = ()> + Send + 'static,
+) {
     drop(handle.spawn(tasks::logged(name, future)));
 }
 
@@ -118,10 +128,12 @@ impl<T> Future for Task<T> {
     type Output = Result<T, TaskLost>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|result| match result {
-            Ok(result) => result.map_err(TaskLost::Panicked),
-            Err(_) => Err(TaskLost::Aborted),
-        })
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|result| match result {
+                Ok(result) => result.map_err(TaskLost::Panicked),
+                Err(_) => Err(TaskLost::Aborted),
+            })
     }
 }
 

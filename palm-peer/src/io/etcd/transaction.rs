@@ -1,8 +1,8 @@
 //! Transactions: several reads and writes that happen atomically, if comparisons hold.
 
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
-    TxnResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
 };
 
 use super::convert::{items, revision_of};
@@ -51,7 +51,8 @@ impl Transaction {
 
     /// Holds if the key was created before this revision and has not been deleted since.
     pub(crate) fn created_before(self, key: &str, revision: Revision) -> Self {
-        self.present(key).compare(Compare::create_revision(key, CompareOp::Less, revision.0))
+        self.present(key)
+            .compare(Compare::create_revision(key, CompareOp::Less, revision.0))
     }
 
     fn compare(mut self, compare: Compare) -> Self {
@@ -73,9 +74,15 @@ impl Transaction {
 
     pub(super) fn to_etcd(&self) -> Txn {
         let branch = |operations: &[Operation]| -> Vec<TxnOp> {
-            operations.iter().map(|operation| operation.0.clone()).collect()
+            operations
+                .iter()
+                .map(|operation| operation.0.clone())
+                .collect()
         };
-        Txn::new().when(self.compares.clone()).and_then(branch(&self.then)).or_else(branch(&self.or_else))
+        Txn::new()
+            .when(self.compares.clone())
+            .and_then(branch(&self.then))
+            .or_else(branch(&self.or_else))
     }
 }
 
@@ -101,8 +108,11 @@ impl Operation {
 
     /// Deletes all keys with this prefix. An empty prefix means every key in etcd.
     pub(crate) fn delete_prefix(prefix: &str) -> Self {
-        let options =
-            if prefix.is_empty() { DeleteOptions::new().with_all_keys() } else { DeleteOptions::new().with_prefix() };
+        let options = if prefix.is_empty() {
+            DeleteOptions::new().with_all_keys()
+        } else {
+            DeleteOptions::new().with_prefix()
+        };
         Self(TxnOp::delete(prefix, Some(options)))
     }
 
@@ -160,11 +170,19 @@ impl TxnOutcome {
                 _ => None,
             })
             .collect();
-        Self { succeeded: response.succeeded(), revision: revision_of(response.header()), reads }
+        Self {
+            succeeded: response.succeeded(),
+            revision: revision_of(response.header()),
+            reads,
+        }
     }
 }
 
 /// Returns the options for reading all keys with this prefix.
 pub(super) fn prefix_options(prefix: &str) -> GetOptions {
-    if prefix.is_empty() { GetOptions::new().with_all_keys() } else { GetOptions::new().with_prefix() }
+    if prefix.is_empty() {
+        GetOptions::new().with_all_keys()
+    } else {
+        GetOptions::new().with_prefix()
+    }
 }

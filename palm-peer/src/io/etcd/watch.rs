@@ -35,7 +35,15 @@ impl Watch {
     pub(super) fn start(etcd: Etcd, target: Target) -> Self {
         let epoch = etcd.epoch();
         let (news, task) = spawn(&etcd, &target, 0, epoch);
-        Self { etcd, target, mirror: Reflector::default(), epoch, news, task, panics: Supervision::default() }
+        Self {
+            etcd,
+            target,
+            mirror: Reflector::default(),
+            epoch,
+            news,
+            task,
+            panics: Supervision::default(),
+        }
     }
 
     /// Returns the next change. Never ends and never fails; waits while etcd is unavailable. Cancel safe.
@@ -43,7 +51,8 @@ impl Watch {
         loop {
             if let Some(change) = self.mirror.next_change() {
                 if self.mirror.take_proof() {
-                    let evidence = format!("{} is in an older state than before", self.target.key());
+                    let evidence =
+                        format!("{} is in an older state than before", self.target.key());
                     self.etcd.pool().history.went_back(self.epoch, &evidence);
                     self.epoch = self.etcd.epoch();
                 }
@@ -71,15 +80,23 @@ impl Watch {
     /// reader's task, which is supervised.
     fn revive(&mut self) {
         if matches!(self.panics.failed(Instant::now(), 0.0), Decision::GiveUp(_)) {
-            resume_unwind(Box::new("the task that feeds a watch panicked three times within a minute"));
+            resume_unwind(Box::new(
+                "the task that feeds a watch panicked three times within a minute",
+            ));
         }
         (self.news, self.task) = spawn(&self.etcd, &self.target, MAX_BACKOFF_FAILURES, self.epoch);
-        self.mirror.interrupt("the watch's own task panicked, which is a bug of PALM's".to_owned());
+        self.mirror
+            .interrupt("the watch's own task panicked, which is a bug of PALM's".to_owned());
     }
 }
 
 /// Starts the task on etcd's thread that feeds a watch, so that the stream is read even while the reader is busy.
-fn spawn(etcd: &Etcd, target: &Target, failures: u32, epoch: u64) -> (mpsc::Receiver<WatchUpdate>, AbortOnDrop<()>) {
+fn spawn(
+    etcd: &Etcd,
+    target: &Target,
+    failures: u32,
+    epoch: u64,
+) -> (mpsc::Receiver<WatchUpdate>, AbortOnDrop<()>) {
     let (sender, news) = mpsc::channel(NEWS_IN_LINE);
     let task = WatchTask {
         pool: etcd.pool().clone(),

@@ -7,7 +7,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use etcd_client::{WatchClient, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
+use etcd_client::{
+    WatchClient, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
+};
 use futures::{
     FutureExt,
     future::{Either, select},
@@ -85,16 +87,24 @@ impl WatchStream {
         // Concurrent callers wait for the same stream.
         let mut open = self.0.lock().await;
         let request = |shared: &Arc<Shared>| {
-            let request = Request::Watch(target.key().to_owned(), Box::new(target.watch_options(from)));
+            let request = Request::Watch(
+                target.key().to_owned(),
+                Box::new(target.watch_options(from)),
+            );
             shared.subscribe(Some(request))
         };
         if let Some(subscription) = open.as_ref().and_then(request) {
             return Ok(subscription);
         }
-        let stream = client.watch(target.key(), Some(target.watch_options(from))).await?;
+        let stream = client
+            .watch(target.key(), Some(target.watch_options(from)))
+            .await?;
         let (sender, answers) = stream.split();
         let (requests, orders) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { state: Mutex::default(), requests });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            requests,
+        });
         let ended = || etcd_client::Error::WatchError("the stream ended at once".to_owned());
         let subscription = shared.subscribe(None).ok_or_else(ended)?;
         let running = run(Arc::clone(&shared), life.clone(), sender, orders, answers);
@@ -114,7 +124,10 @@ async fn run(
 ) {
     let ending = CloseOnDrop(shared);
     // A request that cannot be sent at once must not prevent reading the responses, which may be the reason.
-    let (sending, receiving) = (send(&life, sender, orders), receive(&ending.0, &life, answers));
+    let (sending, receiving) = (
+        send(&life, sender, orders),
+        receive(&ending.0, &life, answers),
+    );
     let reason = match select(pin!(sending), pin!(receiving)).await {
         Either::Left((reason, _)) | Either::Right((reason, _)) => reason,
     };
@@ -126,11 +139,16 @@ struct CloseOnDrop(Arc<Shared>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.end("the task of the watches ended, which is a bug of PALM's".to_owned());
+        self.0
+            .end("the task of the watches ended, which is a bug of PALM's".to_owned());
     }
 }
 
-async fn send(life: &Life, mut sender: WatchRequestSender, mut orders: mpsc::UnboundedReceiver<Request>) -> String {
+async fn send(
+    life: &Life,
+    mut sender: WatchRequestSender,
+    mut orders: mpsc::UnboundedReceiver<Request>,
+) -> String {
     let mut checks = life.checks();
     loop {
         let sent = {
@@ -193,9 +211,16 @@ impl Shared {
         let number = state.next;
         state.next += 1;
         state.active += 1;
-        state.asked.push_back(Reader { number, answers: sender });
+        state.asked.push_back(Reader {
+            number,
+            answers: sender,
+        });
         drop(state);
-        Some(Subscription { number, shared: Arc::clone(self), answers })
+        Some(Subscription {
+            number,
+            shared: Arc::clone(self),
+            answers,
+        })
     }
 
     /// Passes a response to its watch. A watch that leaves too much unread, or is gone, is cancelled.
@@ -203,7 +228,11 @@ impl Shared {
         let mut state = self.state();
         let id = answer.watch_id();
         // A refused watch has no id of its own.
-        let reader = if answer.created() { state.asked.pop_front() } else { state.known.remove(&id) };
+        let reader = if answer.created() {
+            state.asked.pop_front()
+        } else {
+            state.known.remove(&id)
+        };
         let Some(reader) = reader else { return };
         state.ids.remove(&reader.number);
         let canceled = answer.canceled();
@@ -244,7 +273,9 @@ impl Drop for Subscription {
         let mut state = self.shared.state();
         state.active -= 1;
         if state.active == 0 {
-            state.ended.get_or_insert_with(|| "nobody watches any more".to_owned());
+            state
+                .ended
+                .get_or_insert_with(|| "nobody watches any more".to_owned());
             let _ = self.shared.requests.send(Request::Close);
             return;
         }

@@ -80,7 +80,12 @@ impl WatchTask {
             };
             self.failures = self.failures.saturating_add(1);
             if !self.stale_reported {
-                if self.news.send(WatchUpdate::Interruption(reason)).await.is_err() {
+                if self
+                    .news
+                    .send(WatchUpdate::Interruption(reason))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 self.stale_reported = true;
@@ -96,9 +101,15 @@ impl WatchTask {
             let epoch = self.pool.history.epoch();
             if epoch != self.epoch {
                 self.epoch = epoch;
-                self.news.send(WatchUpdate::NewHistory(epoch)).await.map_err(|_| WatchEnd::Unread)?;
+                self.news
+                    .send(WatchUpdate::NewHistory(epoch))
+                    .await
+                    .map_err(|_| WatchEnd::Unread)?;
             }
-            self.news.send(WatchUpdate::Listing(listing)).await.map_err(|_| WatchEnd::Unread)?;
+            self.news
+                .send(WatchUpdate::Listing(listing))
+                .await
+                .map_err(|_| WatchEnd::Unread)?;
             self.stale_reported = false;
             let stream = self.open(from).await?;
             self.failures = 0;
@@ -112,8 +123,14 @@ impl WatchTask {
         let listing = self
             .pool
             .try_endpoints(|connection| async move {
-                let found = connection.kv().get(target.key(), Some(target.get_options())).await?;
-                let listing = Listing { revision: revision_of(found.header()), items: items(found.kvs()) };
+                let found = connection
+                    .kv()
+                    .get(target.key(), Some(target.get_options()))
+                    .await?;
+                let listing = Listing {
+                    revision: revision_of(found.header()),
+                    items: items(found.kvs()),
+                };
                 Ok(Response::by_quorum(found.header(), listing))
             })
             .await;
@@ -126,22 +143,34 @@ impl WatchTask {
         let opened = self
             .pool
             .try_endpoints(|connection| async move {
-                let mut answers = connection.watches.watch(connection.watch(), &connection.life, target, from).await?;
+                let mut answers = connection
+                    .watches
+                    .watch(connection.watch(), &connection.life, target, from)
+                    .await?;
                 let Some(first) = answers.next().await else {
-                    let reason = answers.stream_ended().unwrap_or_else(|| "the stream ended at once".to_owned());
+                    let reason = answers
+                        .stream_ended()
+                        .unwrap_or_else(|| "the stream ended at once".to_owned());
                     return Err(etcd_client::Error::WatchError(reason));
                 };
                 if first.canceled() {
                     return Err(etcd_client::Error::WatchError(reason_of(&first)));
                 }
-                Ok(Response::by_member(first.header(), Stream { place: connection.place, answers }))
+                Ok(Response::by_member(
+                    first.header(),
+                    Stream {
+                        place: connection.place,
+                        answers,
+                    },
+                ))
             })
             .await;
         opened.map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &EtcdError) -> WatchEnd {
-        self.pool.log_failure(&format!("watching {}", self.target.key()), error);
+        self.pool
+            .log_failure(&format!("watching {}", self.target.key()), error);
         WatchEnd::Broken(error.to_string())
     }
 
@@ -161,10 +190,14 @@ impl WatchTask {
                 }
             };
             let Some(answer) = answer else {
-                let Some(reason) = answers.stream_ended() else { return unread() };
+                let Some(reason) = answers.stream_ended() else {
+                    return unread();
+                };
                 self.pool.demote(place);
                 return WatchEnd::Broken(
-                    self.pool.stream_failed(place, EtcdErrorKind::Unreachable, reason).to_string(),
+                    self.pool
+                        .stream_failed(place, EtcdErrorKind::Unreachable, reason)
+                        .to_string(),
                 );
             };
             if let Err(end) = self.hand_on(place, &answer) {
@@ -181,27 +214,37 @@ impl WatchTask {
         }
         // etcd sends nothing after this.
         if answer.canceled() {
-            return Err(WatchEnd::Broken(format!("etcd cancelled the watch: {}", reason_of(answer))));
+            return Err(WatchEnd::Broken(format!(
+                "etcd cancelled the watch: {}",
+                reason_of(answer)
+            )));
         }
         let events: Vec<Event> = answer.events().iter().filter_map(event).collect();
         if events.is_empty() {
             return Ok(());
         }
-        self.news.try_send(WatchUpdate::Events(events)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => unread(),
-            mpsc::error::TrySendError::Closed(_) => WatchEnd::Unread,
-        })
+        self.news
+            .try_send(WatchUpdate::Events(events))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => unread(),
+                mpsc::error::TrySendError::Closed(_) => WatchEnd::Unread,
+            })
     }
 }
 
 fn unread() -> WatchEnd {
-    WatchEnd::Broken(format!("the reader left {NEWS_IN_LINE} pieces of news unread"))
+    WatchEnd::Broken(format!(
+        "the reader left {NEWS_IN_LINE} pieces of news unread"
+    ))
 }
 
 /// Returns why etcd cancelled a watch.
 fn reason_of(answer: &WatchResponse) -> String {
     if answer.compact_revision() > 0 {
-        return format!("history up to revision {} is compacted", answer.compact_revision());
+        return format!(
+            "history up to revision {} is compacted",
+            answer.compact_revision()
+        );
     }
     match answer.cancel_reason() {
         "" => "no reason given".to_owned(),
@@ -213,8 +256,14 @@ fn reason_of(answer: &WatchResponse) -> String {
 #[cfg(test)]
 pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
     let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
-    let task =
-        WatchTask { pool: etcd.pool().clone(), target, news, failures: 0, stale_reported: false, epoch: etcd.epoch() };
+    let task = WatchTask {
+        pool: etcd.pool().clone(),
+        target,
+        news,
+        failures: 0,
+        stale_reported: false,
+        epoch: etcd.epoch(),
+    };
     let followed = etcd.spawn(crate::io::tasks::Name::Test, async move {
         match task.open(from).await {
             Ok(stream) => task.follow(stream).await,

@@ -40,7 +40,10 @@ pub(crate) fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
 /// Returns whether to log the failure of a task of this name: once a minute, because remote peers may cause it.
 pub(crate) fn may_log(name: Name) -> bool {
     static LOG: LazyLock<Mutex<LogThrottle<Name>>> = LazyLock::new(Mutex::default);
-    LOG.lock().unwrap_or_else(PoisonError::into_inner).should_log(name, Instant::now()).is_some()
+    LOG.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .should_log(name, Instant::now())
+        .is_some()
 }
 
 /// Logs an error. The program's logger may panic, which must not end the supervision.
@@ -50,13 +53,19 @@ pub(crate) fn say(line: &str) {
 
 /// Starts a thread of the library with the system name `known_as`. It ends when `body` returns `Ok`; after a panic, or an `Err` with
 /// the reason, all observers are notified and `body` runs again. Fails when the system refuses a thread.
-#[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that starts threads"
+)]
 pub(crate) fn start_thread(
     name: Name,
     known_as: &str,
     body: impl FnMut() -> Result<(), String> + Send + 'static,
 ) -> io::Result<()> {
-    thread::Builder::new().name(known_as.to_owned()).spawn(move || keep_thread(name, body)).map(drop)
+    thread::Builder::new()
+        .name(known_as.to_owned())
+        .spawn(move || keep_thread(name, body))
+        .map(drop)
 }
 
 fn keep_thread(name: Name, mut body: impl FnMut() -> Result<(), String>) {
@@ -104,7 +113,10 @@ mod tests {
             observe(&Arc::new(Deaf));
         }
         let count = OBSERVERS.lock().expect("no panic with it in hand").len();
-        assert!(count < 1_000, "{count} observers, of which only those of other tests are there");
+        assert!(
+            count < 1_000,
+            "{count} observers, of which only those of other tests are there"
+        );
     }
 
     #[test]

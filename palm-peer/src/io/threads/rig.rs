@@ -41,8 +41,15 @@ mod on {
         fn read(set: &str) -> Option<Self> {
             let mut parts = set.splitn(3, ':');
             let task = parts.next()?.to_owned();
-            let times = parts.next().and_then(|times| times.parse().ok()).unwrap_or(1);
-            Some(Self { task, left: AtomicU32::new(times), file: parts.next().map(PathBuf::from) })
+            let times = parts
+                .next()
+                .and_then(|times| times.parse().ok())
+                .unwrap_or(1);
+            Some(Self {
+                task,
+                left: AtomicU32::new(times),
+                file: parts.next().map(PathBuf::from),
+            })
         }
 
         /// Returns whether the task must panic now.
@@ -56,14 +63,19 @@ mod on {
 
         /// Panics, if it has not panicked often enough.
         pub(crate) fn go_off(&self) {
-            let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let left = self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                });
             assert!(left.is_err(), "PALM_TEST_PANIC names {}", self.task);
         }
     }
 
     /// Returns the rig of a task.
     pub(crate) fn rig(name: Name) -> Option<&'static Rig> {
-        RIGS.iter().find(|rig| rig.task == name.as_str() && rig.is_left())
+        RIGS.iter()
+            .find(|rig| rig.task == name.as_str() && rig.is_left())
     }
 
     /// Panics if a test wants the thread of this name to.

@@ -55,25 +55,38 @@ pub(crate) struct Credentials {
 /// Does not show the key.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 
 impl Credentials {
     /// Checks the files, for the mesh of this prefix, and for a server at `host` if it is one. Fails when a file is invalid, has
     /// expired, does not match the others, or is not valid for this mesh or host.
-    pub(crate) fn new(files: PemFiles, prefix: &str, host: Option<&str>) -> Result<Self, BadCredentials> {
+    pub(crate) fn new(
+        files: PemFiles,
+        prefix: &str,
+        host: Option<&str>,
+    ) -> Result<Self, BadCredentials> {
         let configs = configs(&files, prefix, host)?;
         let reload = CertificateReload::new(files.clone(), Instant::now());
         let loaded = Mutex::new(Loaded { configs, reload });
-        Ok(Self { files, prefix: prefix.to_owned(), host: host.map(str::to_owned), loaded })
+        Ok(Self {
+            files,
+            prefix: prefix.to_owned(),
+            host: host.map(str::to_owned),
+            loaded,
+        })
     }
 
     /// Performs the TLS handshake with a client; both sides authenticate. On failure the client has got a TLS alert.
     pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
         let acceptor = TlsAcceptor::from(self.current().server);
         match acceptor
-            .accept_with(stream::Socket::new(tcp), |session| session.set_buffer_limit(WRITE))
+            .accept_with(stream::Socket::new(tcp), |session| {
+                session.set_buffer_limit(WRITE);
+            })
             .into_fallible()
             .await
         {
@@ -87,12 +100,21 @@ impl Credentials {
 
     /// Performs the TLS handshake with the server at `host`. The server checks our certificate later: a rejection is an error of the
     /// first read (see [`super::explain`]).
-    pub(crate) async fn connect(&self, tcp: impl Into<Tcp>, host: &str) -> Result<Stream, TlsError> {
+    pub(crate) async fn connect(
+        &self,
+        tcp: impl Into<Tcp>,
+        host: &str,
+    ) -> Result<Stream, TlsError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::no_name(host))?;
         let connector = TlsConnector::from(self.current().client);
-        let connected =
-            connector.connect_with(name, stream::Socket::new(tcp), |session| session.set_buffer_limit(WRITE)).await;
-        connected.map(|connected| Stream::new(connected.into())).map_err(|error| TlsError::from(&error))
+        let connected = connector
+            .connect_with(name, stream::Socket::new(tcp), |session| {
+                session.set_buffer_limit(WRITE);
+            })
+            .await;
+        connected
+            .map(|connected| Stream::new(connected.into()))
+            .map_err(|error| TlsError::from(&error))
     }
 
     /// Returns the time, and when our certificate expires, if that is within this duration; both since 1970. Reads the files again, if
@@ -101,8 +123,16 @@ impl Credentials {
         let TlsConfigs { chain, roots, .. } = self.current();
         let algorithms = provider().signature_verification_algorithms;
         let now = Duration::from_secs(UnixTime::now().as_secs());
-        let expires = expires_by(UnixTime::since_unix_epoch(now + time), &chain, &roots, algorithms);
-        (now, expires.map(|expires| Duration::from_secs(expires.as_secs())))
+        let expires = expires_by(
+            UnixTime::since_unix_epoch(now + time),
+            &chain,
+            &roots,
+            algorithms,
+        );
+        (
+            now,
+            expires.map(|expires| Duration::from_secs(expires.as_secs())),
+        )
     }
 
     /// Returns the path of our certificate.
@@ -129,15 +159,24 @@ impl Credentials {
     fn load(&self, loaded: &mut Loaded, read: Result<PemFiles, BadCredentials>, now: Instant) {
         let made = match read {
             Ok(files) if !loaded.reload.should_try(&files) => return,
-            Ok(files) => configs(&files, &self.prefix, self.host.as_deref()).map(|configs| (configs, files)),
+            Ok(files) => {
+                configs(&files, &self.prefix, self.host.as_deref()).map(|configs| (configs, files))
+            }
             Err(error) => Err(error),
         };
         match made {
             Ok((configs, files)) => {
                 loaded.configs = configs;
                 loaded.reload.accepted(files);
-                let certificate = self.files.identity.as_ref().map_or(&self.files.ca, |(cert, _)| cert);
-                log::info!("new connections use the new certificate in {}", certificate.path().display());
+                let certificate = self
+                    .files
+                    .identity
+                    .as_ref()
+                    .map_or(&self.files.ca, |(cert, _)| cert);
+                log::info!(
+                    "new connections use the new certificate in {}",
+                    certificate.path().display()
+                );
             }
             Err(error) => {
                 if let Some(suppressed) = loaded.reload.rejected(error.to_string(), now) {
@@ -154,42 +193,74 @@ impl Credentials {
     }
 }
 
-fn configs(files: &PemFiles, prefix: &str, host: Option<&str>) -> Result<TlsConfigs, BadCredentials> {
+fn configs(
+    files: &PemFiles,
+    prefix: &str,
+    host: Option<&str>,
+) -> Result<TlsConfigs, BadCredentials> {
     let roots = Arc::new(files.ca.roots()?);
     let Some((cert, key)) = &files.identity else {
-        return Err(files.ca.bad("is of no use without a certificate and its key: set cert and key"));
+        return Err(files
+            .ca
+            .bad("is of no use without a certificate and its key: set cert and key"));
     };
     let chain = cert.chain()?;
     let provider = Arc::new(provider());
     check_key(cert, &chain, key, &provider)?;
-    match check_own(&chain, &roots, provider.signature_verification_algorithms, prefix, host) {
+    match check_own(
+        &chain,
+        &roots,
+        provider.signature_verification_algorithms,
+        prefix,
+        host,
+    ) {
         Ok(()) => {}
         Err(OwnCertError::Unusable(message)) => return Err(cert.bad(message)),
         Err(OwnCertError::Untrusted(message)) => {
-            log::warn!("the certificate in {} may be refused by others: {message}", cert.path().display());
+            log::warn!(
+                "the certificate in {} may be refused by others: {message}",
+                cert.path().display()
+            );
         }
     }
     let key_der = key.private_key()?;
     let fits = |error: Error| key.bad(format_args!("cannot be used: {}", words_of(&error)));
     let broken = |error: &dyn fmt::Display| files.ca.bad(format_args!("cannot be used: {error}"));
-    let verifier = Verifier::new(Arc::clone(&roots), Arc::clone(&provider), prefix).map_err(|error| broken(&error))?;
+    let verifier = Verifier::new(Arc::clone(&roots), Arc::clone(&provider), prefix)
+        .map_err(|error| broken(&error))?;
     let verifier = Arc::new(verifier);
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13]);
-    let server = server.map_err(|error| broken(&error))?.with_client_cert_verifier(Arc::clone(&verifier) as _);
-    let mut server = server.with_single_cert(chain.clone(), key_der.clone_key()).map_err(fits)?;
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13]);
+    let server = server
+        .map_err(|error| broken(&error))?
+        .with_client_cert_verifier(Arc::clone(&verifier) as _);
+    let mut server = server
+        .with_single_cert(chain.clone(), key_der.clone_key())
+        .map_err(fits)?;
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
     let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
-    let client = client.map_err(|error| broken(&error))?.dangerous().with_custom_certificate_verifier(verifier);
-    let mut client = client.with_client_auth_cert(chain.clone(), key_der).map_err(fits)?;
+    let client = client
+        .map_err(|error| broken(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut client = client
+        .with_client_auth_cert(chain.clone(), key_der)
+        .map_err(fits)?;
     client.resumption = Resumption::disabled();
-    Ok(TlsConfigs { server: Arc::new(server), client: Arc::new(client), chain: chain.into(), roots })
+    Ok(TlsConfigs {
+        server: Arc::new(server),
+        client: Arc::new(client),
+        chain: chain.into(),
+        roots,
+    })
 }
 
 /// Returns the cryptography provider, with the faster ciphers first.
 pub(super) fn provider() -> CryptoProvider {
     let mut provider = crypto::ring::default_provider();
-    let quick = |suite: &SupportedCipherSuite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256;
+    let quick =
+        |suite: &SupportedCipherSuite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256;
     provider.cipher_suites.sort_by_key(|suite| !quick(suite));
     provider
 }

@@ -41,7 +41,9 @@ pub(crate) struct EtcdTls {
 /// Does not show the key.
 impl fmt::Debug for EtcdTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EtcdTls").field("identity", &self.identity.is_some()).finish_non_exhaustive()
+        f.debug_struct("EtcdTls")
+            .field("identity", &self.identity.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,9 +51,12 @@ impl EtcdTls {
     /// Checks the files. Fails when one is invalid or does not match the others, or our certificate has expired.
     pub(crate) fn new(files: &PemFiles) -> Result<Self, BadCredentials> {
         let roots = files.ca.roots()?;
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions();
         let broken = |error: Error| files.ca.bad(format_args!("cannot be used: {error}"));
-        let builder = builder.map_err(broken)?.with_root_certificates(roots.clone());
+        let builder = builder
+            .map_err(broken)?
+            .with_root_certificates(roots.clone());
         let mut config = match &files.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
@@ -64,19 +69,36 @@ impl EtcdTls {
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = Resumption::disabled();
-        let identity = files.identity.as_ref().map(|(cert, key)| (cert.text.clone(), key.text.clone()));
-        Ok(Self { ca: files.ca.text.clone(), identity, config: Arc::new(config) })
+        let identity = files
+            .identity
+            .as_ref()
+            .map(|(cert, key)| (cert.text.clone(), key.text.clone()));
+        Ok(Self {
+            ca: files.ca.text.clone(),
+            identity,
+            config: Arc::new(config),
+        })
     }
 }
 
 /// Checks that our certificate is within its validity. Its authority may be unknown here: etcd may use another one for clients than
 /// for itself.
 fn check_time(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Result<(), String> {
-    let Some((own, between)) = chain.split_first() else { return Ok(()) };
+    let Some((own, between)) = chain.split_first() else {
+        return Ok(());
+    };
     // The chain has been parsed already.
-    let Ok(parsed) = ParsedCertificate::try_from(own) else { return Ok(()) };
+    let Ok(parsed) = ParsedCertificate::try_from(own) else {
+        return Ok(());
+    };
     let algorithms = provider().signature_verification_algorithms.all;
-    match verify_server_cert_signed_by_trust_anchor(&parsed, roots, between, UnixTime::now(), algorithms) {
+    match verify_server_cert_signed_by_trust_anchor(
+        &parsed,
+        roots,
+        between,
+        UnixTime::now(),
+        algorithms,
+    ) {
         Err(Error::InvalidCertificate(
             error @ (CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
@@ -100,7 +122,9 @@ async fn find_out(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
     let (host, port) = host_and_port(authority, 443)?;
     let tcp = connect(host, port, TIME).await.ok()?;
     let error = greet(&tls.config, tcp, host).await.err()?;
-    if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset {
+    if error.kind() == io::ErrorKind::UnexpectedEof
+        || error.kind() == io::ErrorKind::ConnectionReset
+    {
         // An etcd without TLS, which expects HTTP, does the same.
         let tcp = connect(host, port, TIME).await.ok()?;
         let plain = answers_http(tcp).await;
@@ -109,28 +133,41 @@ async fn find_out(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
     message(&error, tls)
 }
 
-const NO_TLS: &str = "it speaks no TLS: write http:// in its URL, or start etcd with --cert-file and --key-file";
+const NO_TLS: &str =
+    "it speaks no TLS: write http:// in its URL, or start etcd with --cert-file and --key-file";
 
 /// Returns whether an endpoint with an `http://` URL uses TLS: any TLS record shows that.
 async fn find_out_of_plain(authority: &str) -> Option<String> {
     let (host, port) = host_and_port(authority, 80)?;
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
-    let config = builder.ok()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions();
+    let config = builder
+        .ok()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
     let tcp = connect(host, port, TIME).await.ok()?;
     let speaks = match greet(&Arc::new(config), tcp, host).await {
         Ok(()) => true,
         Err(error) => matches!(
-            error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()),
-            Some(Error::InvalidCertificate(_) | Error::PeerIncompatible(_) | Error::AlertReceived(_))
+            error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<Error>()),
+            Some(
+                Error::InvalidCertificate(_) | Error::PeerIncompatible(_) | Error::AlertReceived(_)
+            )
         ),
     };
-    speaks.then(|| "it speaks TLS: write https:// in its URL, and name its authority with --cacert".to_owned())
+    speaks.then(|| {
+        "it speaks TLS: write https:// in its URL, and name its authority with --cacert".to_owned()
+    })
 }
 
 /// Performs a handshake and waits for the first byte: with TLS 1.3 etcd checks our certificate after we are done.
 async fn greet(config: &Arc<ClientConfig>, tcp: TcpStream, host: &str) -> io::Result<()> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let mut stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+    let mut stream = TlsConnector::from(Arc::clone(config))
+        .connect(name, tcp)
+        .await?;
     answer(&mut stream, &mut [0; 1]).await
 }
 
@@ -139,21 +176,30 @@ async fn answers_http(mut tcp: TcpStream) -> bool {
     answer(&mut tcp, &mut head).await.is_ok() && (head == *b"HTTP" || head[3] == SETTINGS)
 }
 
-async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), into: &mut [u8]) -> io::Result<()> {
+async fn answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    into: &mut [u8],
+) -> io::Result<()> {
     // A peer that has sent its alert may have closed the connection; the alert can still be read.
     let written = async {
         stream.write_all(HTTP2).await?;
         stream.flush().await
     };
     let written: io::Result<()> = written.await;
-    stream.read_exact(into).await.map_err(|error| match written {
-        Err(earlier) if !is_tls(&error) => earlier,
-        _ => error,
-    })
+    stream
+        .read_exact(into)
+        .await
+        .map_err(|error| match written {
+            Err(earlier) if !is_tls(&error) => earlier,
+            _ => error,
+        })
 }
 
 fn is_tls(error: &io::Error) -> bool {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).is_some()
+    error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+        .is_some()
 }
 
 fn message(error: &io::Error, tls: &EtcdTls) -> Option<String> {
@@ -181,7 +227,9 @@ fn distrust_message(alert: Option<AlertDescription>, shown: bool) -> String {
     let why = match alert {
         Some(AlertDescription::UnknownCA) => "no authority in its --trusted-ca-file has signed it",
         Some(AlertDescription::CertificateExpired) => "it has expired, or is not valid yet",
-        _ => "etcd's log says why; it must allow clientAuth, and be of an authority in etcd's --trusted-ca-file",
+        _ => {
+            "etcd's log says why; it must allow clientAuth, and be of an authority in etcd's --trusted-ca-file"
+        }
     };
     format!("it does not accept our certificate in cert: {why}")
 }

@@ -27,12 +27,18 @@ impl fmt::Display for TlsError {
 
 impl TlsError {
     fn new(kind: TlsErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// Creates the error for a host that no certificate can be valid for.
     pub(super) fn no_name(host: &str) -> Self {
-        Self::new(TlsErrorKind::Certificate, format!("{host:?} is no name or address that a certificate can be for"))
+        Self::new(
+            TlsErrorKind::Certificate,
+            format!("{host:?} is no name or address that a certificate can be for"),
+        )
     }
 }
 
@@ -44,9 +50,10 @@ pub(crate) fn explain(error: &io::Error) -> Option<TlsError> {
 impl From<&io::Error> for TlsError {
     fn from(error: &io::Error) -> Self {
         explain(error).unwrap_or_else(|| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                Self::new(TlsErrorKind::Broken, "it ended the connection in its TLS handshake")
-            }
+            io::ErrorKind::UnexpectedEof => Self::new(
+                TlsErrorKind::Broken,
+                "it ended the connection in its TLS handshake",
+            ),
             _ => Self::new(TlsErrorKind::Broken, error.to_string()),
         })
     }
@@ -60,11 +67,14 @@ impl From<&Error> for TlsError {
             | Error::InappropriateHandshakeMessage { .. }
             | Error::PeerMisbehaved(_)
             | Error::PeerSentOversizedRecord => TlsErrorKind::NotTls,
-            Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-                TlsErrorKind::Version
+            Error::PeerIncompatible(_)
+            | Error::AlertReceived(AlertDescription::ProtocolVersion) => TlsErrorKind::Version,
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => {
+                TlsErrorKind::Certificate
             }
-            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => TlsErrorKind::Certificate,
-            Error::AlertReceived(alert) if is_about_certificates(*alert) => TlsErrorKind::Distrusted,
+            Error::AlertReceived(alert) if is_about_certificates(*alert) => {
+                TlsErrorKind::Distrusted
+            }
             _ => TlsErrorKind::Broken,
         };
         Self::new(kind, words_of(error))
@@ -90,15 +100,25 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
 /// Returns the message for an error, about the peer.
 pub(super) fn words_of(error: &Error) -> String {
     match error {
-        Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::PeerSentOversizedRecord => {
+        Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::PeerSentOversizedRecord => {
             "it speaks no TLS, which takes cacert, cert and key on its side too".into()
         }
         Error::PeerIncompatible(_) => format!("it does not speak TLS 1.3 as we do ({error})"),
         Error::NoCertificatesPresented => "it shows no certificate".into(),
-        Error::InvalidCertificate(error) => format!("its certificate is not accepted: {}", certificate_message(error)),
-        Error::AlertReceived(AlertDescription::ProtocolVersion) => "it does not speak TLS 1.3".into(),
+        Error::InvalidCertificate(error) => format!(
+            "its certificate is not accepted: {}",
+            certificate_message(error)
+        ),
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "it does not speak TLS 1.3".into()
+        }
         Error::AlertReceived(alert) if is_about_certificates(*alert) => {
-            format!("it does not accept our certificate: {}", alert_words(*alert))
+            format!(
+                "it does not accept our certificate: {}",
+                alert_words(*alert)
+            )
         }
         error => error.to_string(),
     }
@@ -108,11 +128,15 @@ fn alert_words(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::CertificateExpired => "it has expired, or is not valid yet".into(),
         AlertDescription::CertificateRequired => "it wants one, and got none".into(),
-        AlertDescription::UnknownCA => "it knows no authority that signed it (its cacert is another)".into(),
+        AlertDescription::UnknownCA => {
+            "it knows no authority that signed it (its cacert is another)".into()
+        }
         AlertDescription::UnsupportedCertificate => {
             "its extendedKeyUsage does not allow this use (serverAuth and clientAuth do)".into()
         }
-        AlertDescription::CertificateUnknown => "it is for another mesh, or otherwise not what it wants".into(),
+        AlertDescription::CertificateUnknown => {
+            "it is for another mesh, or otherwise not what it wants".into()
+        }
         AlertDescription::BadCertificate => "it is for another name".into(),
         alert => format!("{alert:?}"),
     }
@@ -121,7 +145,9 @@ fn alert_words(alert: AlertDescription) -> String {
 /// Returns what is wrong with a certificate.
 pub(super) fn certificate_message(error: &CertificateError) -> String {
     match error {
-        CertificateError::ExpiredContext { not_after, .. } => format!("it expired at {}", time(*not_after)),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("it expired at {}", time(*not_after))
+        }
         CertificateError::Expired => "it has expired".into(),
         CertificateError::NotValidYetContext { not_before, .. } => {
             format!("it is not valid before {}", time(*not_before))
@@ -129,14 +155,23 @@ pub(super) fn certificate_message(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer => "it is not signed by the authority in cacert".into(),
         CertificateError::BadSignature => "its signature is wrong".into(),
         CertificateError::BadEncoding => "it is no certificate".into(),
-        CertificateError::NotValidForNameContext { expected, presented } => {
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
             // The names have the form `DnsName("a.example")` and `IpAddress(10.0.0.1)`.
             let bare = |name: &String| {
-                let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+                let inner = name
+                    .split_once('(')
+                    .map_or(name.as_str(), |(_, inner)| inner);
                 inner.trim_end_matches(')').trim_matches('"').to_owned()
             };
             let names: Vec<_> = presented.iter().map(bare).collect();
-            let names = if names.is_empty() { "no host".into() } else { names.join(", ") };
+            let names = if names.is_empty() {
+                "no host".into()
+            } else {
+                names.join(", ")
+            };
             format!("it is for {names}, not for {}", expected.to_str())
         }
         CertificateError::InvalidPurposeContext { required, .. } => {
@@ -144,11 +179,15 @@ pub(super) fn certificate_message(error: &CertificateError) -> String {
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            format!("it, or one above it, has a key or a signature that is not supported: {SUPPORTED_KEYS} are")
+            format!(
+                "it, or one above it, has a key or a signature that is not supported: {SUPPORTED_KEYS} are"
+            )
         }
-        CertificateError::Other(other) => {
-            other.0.downcast_ref().and_then(webpki_words).map_or_else(|| other.0.to_string(), str::to_owned)
-        }
+        CertificateError::Other(other) => other
+            .0
+            .downcast_ref()
+            .and_then(webpki_words)
+            .map_or_else(|| other.0.to_string(), str::to_owned),
         error => error.to_string(),
     }
 }
@@ -165,13 +204,20 @@ fn webpki_words(error: &webpki::Error) -> Option<&'static str> {
         }
         Error::EndEntityUsedAsCa => "what signed it is no authority's certificate (CA:FALSE)",
         Error::UnsupportedCriticalExtension => "it has a critical extension that is not known here",
-        Error::PathLenConstraintViolated => "an authority above it may not have others below it (pathlen)",
-        Error::NameConstraintViolation => "its names are not allowed by an authority above it (nameConstraints)",
+        Error::PathLenConstraintViolated => {
+            "an authority above it may not have others below it (pathlen)"
+        }
+        Error::NameConstraintViolation => {
+            "its names are not allowed by an authority above it (nameConstraints)"
+        }
         _ => return None,
     })
 }
 
 fn time(time: UnixTime) -> String {
     let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    DateTime::from_timestamp(seconds, 0).map_or_else(|| seconds.to_string(), |time| time.format("%FT%TZ").to_string())
+    DateTime::from_timestamp(seconds, 0).map_or_else(
+        || seconds.to_string(),
+        |time| time.format("%FT%TZ").to_string(),
+    )
 }

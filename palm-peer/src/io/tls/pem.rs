@@ -66,28 +66,49 @@ impl fmt::Debug for PemFile {
 
 impl PemFiles {
     /// Reads the files. Fails when one cannot be read. The content is not checked.
-    pub(crate) fn read(ca: &Path, identity: Option<(&Path, &Path)>) -> Result<Self, BadCredentials> {
+    pub(crate) fn read(
+        ca: &Path,
+        identity: Option<(&Path, &Path)>,
+    ) -> Result<Self, BadCredentials> {
         let ca = PemFile::read("cacert", ca)?;
-        let identity = identity.map(|(cert, key)| Ok((PemFile::read("cert", cert)?, PemFile::read("key", key)?)));
-        Ok(Self { ca, identity: identity.transpose()? })
+        let identity = identity
+            .map(|(cert, key)| Ok((PemFile::read("cert", cert)?, PemFile::read("key", key)?)));
+        Ok(Self {
+            ca,
+            identity: identity.transpose()?,
+        })
     }
 
     /// Reads the same files again; `None` when one of them is not a regular file, such as a pipe. Fails when one cannot be read.
     pub(crate) fn again(&self) -> Option<Result<Self, BadCredentials>> {
         let identity = self.identity.as_ref();
-        let mut files = [Some(&self.ca), identity.map(|(cert, _)| cert), identity.map(|(_, key)| key)].into_iter();
+        let mut files = [
+            Some(&self.ca),
+            identity.map(|(cert, _)| cert),
+            identity.map(|(_, key)| key),
+        ]
+        .into_iter();
         if files.any(|file| file.is_some_and(PemFile::is_pipe)) {
             return None;
         }
-        Some(Self::read(&self.ca.path, identity.map(|(cert, key)| (cert.path.as_path(), key.path.as_path()))))
+        Some(Self::read(
+            &self.ca.path,
+            identity.map(|(cert, key)| (cert.path.as_path(), key.path.as_path())),
+        ))
     }
 }
 
 impl PemFile {
     fn read(setting: &'static str, path: &Path) -> Result<Self, BadCredentials> {
         let text = fs::read(path);
-        let text = text.map_err(|error| BadCredentials::new(setting, path, format_args!("cannot be read: {error}")))?;
-        Ok(Self { setting, path: path.to_owned(), text: mended(text) })
+        let text = text.map_err(|error| {
+            BadCredentials::new(setting, path, format_args!("cannot be read: {error}"))
+        })?;
+        Ok(Self {
+            setting,
+            path: path.to_owned(),
+            text: mended(text),
+        })
     }
 
     /// Its path.
@@ -108,7 +129,9 @@ impl PemFile {
     pub(super) fn roots(&self) -> Result<RootCertStore, BadCredentials> {
         let mut roots = RootCertStore::empty();
         for (place, certificate) in self.certificates()?.into_iter().enumerate() {
-            roots.add(certificate).map_err(|error| self.unreadable(place, &error))?;
+            roots
+                .add(certificate)
+                .map_err(|error| self.unreadable(place, &error))?;
         }
         Ok(roots)
     }
@@ -117,7 +140,8 @@ impl PemFile {
     pub(super) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, BadCredentials> {
         let chain = self.certificates()?;
         for (place, certificate) in chain.iter().enumerate() {
-            ParsedCertificate::try_from(certificate).map_err(|error| self.unreadable(place, &error))?;
+            ParsedCertificate::try_from(certificate)
+                .map_err(|error| self.unreadable(place, &error))?;
         }
         Ok(chain)
     }
@@ -125,10 +149,13 @@ impl PemFile {
     fn unreadable(&self, place: usize, error: &Error) -> BadCredentials {
         let number = place + 1;
         match error {
-            Error::InvalidCertificate(error) => {
-                self.bad(format_args!("cannot be used: certificate {number} in it: {}", certificate_message(error)))
-            }
-            error => self.bad(format_args!("cannot be used: certificate {number} in it: {error}")),
+            Error::InvalidCertificate(error) => self.bad(format_args!(
+                "cannot be used: certificate {number} in it: {}",
+                certificate_message(error)
+            )),
+            error => self.bad(format_args!(
+                "cannot be used: certificate {number} in it: {error}"
+            )),
         }
     }
 
@@ -137,12 +164,17 @@ impl PemFile {
         for certificate in CertificateDer::pem_slice_iter(&self.text) {
             let number = found.len() + 1;
             let damaged = |error: pem::Error| {
-                self.bad(format_args!("is no whole PEM file: certificate {number} in it cannot be decoded: {error}"))
+                self.bad(format_args!(
+                    "is no whole PEM file: certificate {number} in it cannot be decoded: {error}"
+                ))
             };
             found.push(certificate.map_err(damaged)?);
         }
         if found.is_empty() {
-            return Err(self.bad(format_args!("holds no certificate in PEM{}", self.other_form())));
+            return Err(self.bad(format_args!(
+                "holds no certificate in PEM{}",
+                self.other_form()
+            )));
         }
         Ok(found)
     }
@@ -150,7 +182,10 @@ impl PemFile {
     /// Returns the private key in it.
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, BadCredentials> {
         PrivateKeyDer::from_pem_slice(&self.text).map_err(|_| {
-            self.bad(format_args!("holds no private key in PEM (one without a password){}", self.other_form()))
+            self.bad(format_args!(
+                "holds no private key in PEM (one without a password){}",
+                self.other_form()
+            ))
         })
     }
 
@@ -158,7 +193,9 @@ impl PemFile {
     fn other_form(&self) -> &'static str {
         match self.text.as_slice() {
             [] => ": it is empty",
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ": it is text in UTF-16, save it as UTF-8 or ASCII",
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                ": it is text in UTF-16, save it as UTF-8 or ASCII"
+            }
             // An ASN.1 sequence.
             [0x30, 0x80..=0x84, ..] => ": it is DER or PKCS#12, which openssl makes PEM of",
             _ => "",
@@ -201,10 +238,17 @@ pub(super) fn check_key(
     let signing: Arc<dyn SigningKey> = provider
         .key_provider
         .load_private_key(key.private_key()?)
-        .map_err(|_| key.bad(format_args!("holds a key that is not supported: {SUPPORTED_KEYS} are")))?;
+        .map_err(|_| {
+        key.bad(format_args!(
+            "holds a key that is not supported: {SUPPORTED_KEYS} are"
+        ))
+    })?;
     let fits = |certificate: &CertificateDer<'static>| {
         let pair = CertifiedKey::new(vec![certificate.clone()], Arc::clone(&signing));
-        !matches!(pair.keys_match(), Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)))
+        !matches!(
+            pair.keys_match(),
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch))
+        )
     };
     match chain.iter().position(fits) {
         Some(0) => Ok(()),

@@ -5,7 +5,9 @@ use crate::io::{
     executor::{TcpListener, TcpStream},
     timer::timeout,
 };
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, executor::block_on, future::join};
+use futures::{
+    AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, executor::block_on, future::join,
+};
 use palm_proto::certificate_reload::READ_EVERY;
 use palm_tests::{Authority, Certificate, eventually};
 use std::{
@@ -16,7 +18,11 @@ use std::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn read(certificate: &Certificate, prefix: &str, host: Option<&str>) -> Result<Credentials, BadCredentials> {
+fn read(
+    certificate: &Certificate,
+    prefix: &str,
+    host: Option<&str>,
+) -> Result<Credentials, BadCredentials> {
     let Certificate { ca, cert, key } = certificate;
     Credentials::new(PemFiles::read(ca, Some((cert, key)))?, prefix, host)
 }
@@ -26,7 +32,11 @@ fn credentials(certificate: &Certificate, prefix: &str) -> Credentials {
 }
 
 /// Returns the result of both sides of a handshake, after which the client sends a word and the server reads it.
-fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<String, TlsError>, Result<(), TlsError>) {
+fn meet(
+    server: &Credentials,
+    client: &Credentials,
+    host: &str,
+) -> (Result<String, TlsError>, Result<(), TlsError>) {
     block_on(timeout(SOON, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -34,7 +44,10 @@ fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<Strin
             let (tcp, _) = listener.accept().await.expect("a connection");
             let mut stream = server.accept(tcp).await?;
             let mut word = [0; 5];
-            stream.read_exact(&mut word).await.map_err(|error| TlsError::from(&error))?;
+            stream
+                .read_exact(&mut word)
+                .await
+                .map_err(|error| TlsError::from(&error))?;
             stream.write_all(b"!").await.expect("written");
             stream.close().await.expect("closed");
             Ok(String::from_utf8_lossy(&word).into_owned())
@@ -42,10 +55,19 @@ fn meet(server: &Credentials, client: &Credentials, host: &str) -> (Result<Strin
         let asking = async {
             let tcp = TcpStream::connect(address).await.expect("a connection");
             let mut stream = client.connect(tcp, host).await?;
-            stream.write_all(b"hello").await.map_err(|error| TlsError::from(&error))?;
-            stream.flush().await.map_err(|error| TlsError::from(&error))?;
+            stream
+                .write_all(b"hello")
+                .await
+                .map_err(|error| TlsError::from(&error))?;
+            stream
+                .flush()
+                .await
+                .map_err(|error| TlsError::from(&error))?;
             let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.map_err(|error| TlsError::from(&error))?;
+            stream
+                .read_to_end(&mut answer)
+                .await
+                .map_err(|error| TlsError::from(&error))?;
             assert_eq!(answer, b"!");
             Ok(())
         };
@@ -91,8 +113,18 @@ fn certificates_of_the_authority_are_accepted_by_name() {
     good(&by_name, &client, "localhost");
     good(&by_name, &client, "a.mesh.example");
     bad_server(&by_name, &client, "127.0.0.1", "not for 127.0.0.1");
-    bad_server(&by_address, &client, "127.0.0.2", "it is for 127.0.0.1, 0::1, not for 127.0.0.2");
-    bad_server(&by_name, &client, "a.b.mesh.example", "not for a.b.mesh.example");
+    bad_server(
+        &by_address,
+        &client,
+        "127.0.0.2",
+        "it is for 127.0.0.1, 0::1, not for 127.0.0.2",
+    );
+    bad_server(
+        &by_name,
+        &client,
+        "a.b.mesh.example",
+        "not for a.b.mesh.example",
+    );
 }
 
 #[test]
@@ -102,11 +134,39 @@ fn other_certificates_are_rejected_with_a_reason() {
     let server = credentials(&ours.issue("server", &["127.0.0.1"]), "");
     let client = credentials(&ours.issue("client", &["client"]), "");
     // Presents a certificate of another authority, and trusts ours.
-    let stranger = credentials(&Certificate { ca: ours.ca(), ..theirs.issue("server", &["127.0.0.1"]) }, "");
-    bad_client(&server, &stranger, "not signed by the authority in cacert", "its cacert is another");
-    bad_server(&stranger, &client, "127.0.0.1", "not signed by the authority in cacert");
-    let servers_only = credentials(&ours.certificate("only").host("127.0.0.1").server_only().issue(), "");
-    bad_client(&server, &servers_only, "extendedKeyUsage does not allow client authentication", "extendedKeyUsage");
+    let stranger = credentials(
+        &Certificate {
+            ca: ours.ca(),
+            ..theirs.issue("server", &["127.0.0.1"])
+        },
+        "",
+    );
+    bad_client(
+        &server,
+        &stranger,
+        "not signed by the authority in cacert",
+        "its cacert is another",
+    );
+    bad_server(
+        &stranger,
+        &client,
+        "127.0.0.1",
+        "not signed by the authority in cacert",
+    );
+    let servers_only = credentials(
+        &ours
+            .certificate("only")
+            .host("127.0.0.1")
+            .server_only()
+            .issue(),
+        "",
+    );
+    bad_client(
+        &server,
+        &servers_only,
+        "extendedKeyUsage does not allow client authentication",
+        "extendedKeyUsage",
+    );
     good(&servers_only, &client, "127.0.0.1");
 }
 
@@ -114,13 +174,30 @@ fn other_certificates_are_rejected_with_a_reason() {
 fn a_mesh_certificate_is_valid_for_all_hosts_of_that_mesh() {
     let ours = Authority::new("ours");
     let of_mesh = ours.certificate("mesh").uri("palm:/a").issue();
-    let (here, there) = (credentials(&of_mesh, "/a"), ours.issue("any", &["127.0.0.1"]));
+    let (here, there) = (
+        credentials(&of_mesh, "/a"),
+        ours.issue("any", &["127.0.0.1"]),
+    );
     good(&here, &here, "127.0.0.1");
     good(&here, &credentials(&there, "/a"), "anything.example");
-    bad_server(&here, &credentials(&there, "/b"), "127.0.0.1", "it is for the mesh palm:/a, not for palm:/b");
-    bad_client(&credentials(&there, "/b"), &here, "it is for the mesh palm:/a, not for palm:/b", "another mesh");
+    bad_server(
+        &here,
+        &credentials(&there, "/b"),
+        "127.0.0.1",
+        "it is for the mesh palm:/a, not for palm:/b",
+    );
+    bad_client(
+        &credentials(&there, "/b"),
+        &here,
+        "it is for the mesh palm:/a, not for palm:/b",
+        "another mesh",
+    );
     // A certificate that names no mesh is valid for all.
-    good(&credentials(&there, "/b"), &credentials(&there, ""), "127.0.0.1");
+    good(
+        &credentials(&there, "/b"),
+        &credentials(&there, ""),
+        "127.0.0.1",
+    );
 }
 
 #[test]
@@ -133,26 +210,66 @@ fn unusable_files_are_named_with_the_reason() {
     let cut = ours.folder().join("cut.pem");
     let text = fs::read_to_string(&good.cert).expect("a file");
     fs::write(&cut, &text[..text.len() / 2]).expect("a file");
-    let expired = ours.certificate("expired").host("127.0.0.1").expired().issue();
+    let expired = ours
+        .certificate("expired")
+        .host("127.0.0.1")
+        .expired()
+        .issue();
     let of_mesh = ours.certificate("mesh").uri("palm:/a").issue();
-    let with = |ca: &Path, cert: &Path, key: &Path| Certificate { ca: ca.into(), cert: cert.into(), key: key.into() };
+    let with = |ca: &Path, cert: &Path, key: &Path| Certificate {
+        ca: ca.into(),
+        cert: cert.into(),
+        key: key.into(),
+    };
     let missing = Path::new("/nowhere/x.pem");
     for (files, message) in [
-        (with(missing, &good.cert, &good.key), "cacert: /nowhere/x.pem cannot be read: No such file"),
-        (with(&good.ca, missing, &good.key), "cert: /nowhere/x.pem cannot be read"),
-        (with(&good.ca, &good.cert, missing), "key: /nowhere/x.pem cannot be read"),
-        (with(&empty, &good.cert, &good.key), "empty.pem holds no certificate"),
-        (with(&good.ca, &cut, &good.key), "cut.pem is no whole PEM file"),
-        (with(&good.ca, &good.key, &good.key), "good.key.pem holds no certificate"),
-        (with(&good.ca, &good.cert, &good.cert), "good.cert.pem holds no private key"),
-        (with(&good.ca, &good.cert, &other.key), "other.key.pem is not the key of the certificate"),
-        (with(&good.ca, &expired.cert, &expired.key), "it expired at 2021-01-01T00:00:00Z"),
-        (with(&good.ca, &of_mesh.cert, &of_mesh.key), "it is for the mesh palm:/a, not for palm:/b"),
+        (
+            with(missing, &good.cert, &good.key),
+            "cacert: /nowhere/x.pem cannot be read: No such file",
+        ),
+        (
+            with(&good.ca, missing, &good.key),
+            "cert: /nowhere/x.pem cannot be read",
+        ),
+        (
+            with(&good.ca, &good.cert, missing),
+            "key: /nowhere/x.pem cannot be read",
+        ),
+        (
+            with(&empty, &good.cert, &good.key),
+            "empty.pem holds no certificate",
+        ),
+        (
+            with(&good.ca, &cut, &good.key),
+            "cut.pem is no whole PEM file",
+        ),
+        (
+            with(&good.ca, &good.key, &good.key),
+            "good.key.pem holds no certificate",
+        ),
+        (
+            with(&good.ca, &good.cert, &good.cert),
+            "good.cert.pem holds no private key",
+        ),
+        (
+            with(&good.ca, &good.cert, &other.key),
+            "other.key.pem is not the key of the certificate",
+        ),
+        (
+            with(&good.ca, &expired.cert, &expired.key),
+            "it expired at 2021-01-01T00:00:00Z",
+        ),
+        (
+            with(&good.ca, &of_mesh.cert, &of_mesh.key),
+            "it is for the mesh palm:/a, not for palm:/b",
+        ),
     ] {
         let error = read(&files, "/b", None).expect_err(message).to_string();
         assert!(error.contains(message), "{error}");
     }
-    let error = read(&good, "", Some("10.0.0.1")).expect_err("another address").to_string();
+    let error = read(&good, "", Some("10.0.0.1"))
+        .expect_err("another address")
+        .to_string();
     assert!(error.contains("not for 10.0.0.1"), "{error}");
     read(&of_mesh, "/a", Some("10.0.0.1")).expect("any host of its mesh");
 }
@@ -166,7 +283,9 @@ fn new_files_are_loaded_at_run_time_unless_invalid() {
     good(&server, &client, "127.0.0.1");
     // Another certificate with the same names, and one more host.
     drop(ours.issue("server", &["127.0.0.1", "localhost"]));
-    eventually("the new certificate is shown", SOON, || meet(&server, &client, "localhost").1.ok());
+    eventually("the new certificate is shown", SOON, || {
+        meet(&server, &client, "localhost").1.ok()
+    });
     good(&server, &client, "127.0.0.1");
     let mut now = Instant::now();
     let mut read_again = || {
@@ -192,7 +311,11 @@ fn new_files_are_loaded_at_run_time_unless_invalid() {
 async fn pair(both: &Credentials) -> (Stream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let accepting = async { both.accept(listener.accept().await.expect("one").0).await.expect("TLS") };
+    let accepting = async {
+        both.accept(listener.accept().await.expect("one").0)
+            .await
+            .expect("TLS")
+    };
     let connecting = async {
         let tcp = TcpStream::connect(address).await.expect("a connection");
         both.connect(tcp, "127.0.0.1").await.expect("TLS")
@@ -204,7 +327,9 @@ async fn pair(both: &Credentials) -> (Stream, Stream) {
 fn large_transfers_work_in_both_directions_at_once() {
     let ours = Authority::new("ours");
     let both = credentials(&ours.issue("both", &["127.0.0.1"]), "");
-    let much: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+    let much: Vec<u8> = (0..3_000_000_u32)
+        .map(|n| n.to_le_bytes()[n as usize % 3])
+        .collect();
     let carry = |stream: Stream| async {
         let (mut read, mut write) = stream.split();
         let mut got = vec![0; much.len()];
@@ -212,7 +337,10 @@ fn large_transfers_work_in_both_directions_at_once() {
             write.write_all(&much).await.expect("written");
             write.flush().await.expect("flushed");
         };
-        join(sending, async { read.read_exact(&mut got).await.expect("read") }).await;
+        join(sending, async {
+            read.read_exact(&mut got).await.expect("read");
+        })
+        .await;
         got == much
     };
     let same = block_on(timeout(SOON, async {
@@ -226,7 +354,11 @@ fn large_transfers_work_in_both_directions_at_once() {
 fn a_peer_without_tls_is_identified() {
     let ours = Authority::new("ours");
     let both = credentials(&ours.issue("both", &["127.0.0.1"]), "");
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0], &[0x16, 9, 9, 9, 9, 9]] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0],
+        &[0x16, 9, 9, 9, 9, 9],
+    ] {
         let (accepted, connected) = block_on(timeout(SOON, async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address");
@@ -237,20 +369,31 @@ fn a_peer_without_tls_is_identified() {
                 // At most an alert is read.
                 let _ = tcp.read_to_end(&mut heard).await;
             };
-            let (accepted, ()) =
-                join(async { both.accept(listener.accept().await.expect("one").0).await }, plain).await;
+            let (accepted, ()) = join(
+                async { both.accept(listener.accept().await.expect("one").0).await },
+                plain,
+            )
+            .await;
             let plain = async {
                 let (mut tcp, _) = listener.accept().await.expect("one");
                 tcp.write_all(bytes).await.expect("written");
                 tcp
             };
-            let asking =
-                async { both.connect(TcpStream::connect(address).await.expect("a connection"), "127.0.0.1").await };
+            let asking = async {
+                both.connect(
+                    TcpStream::connect(address).await.expect("a connection"),
+                    "127.0.0.1",
+                )
+                .await
+            };
             let (connected, _tcp) = join(asking, plain).await;
             (accepted, connected)
         }))
         .expect("an end");
-        for failure in [accepted.expect_err("no TLS"), connected.expect_err("no TLS")] {
+        for failure in [
+            accepted.expect_err("no TLS"),
+            connected.expect_err("no TLS"),
+        ] {
             assert_eq!(failure.kind, TlsErrorKind::NotTls, "{failure}");
         }
     }
@@ -272,9 +415,12 @@ fn progress_of_the_peer_is_seen_behind_buffered_bytes() {
     let accepted = fill(&mut writer);
     let sent = writer.sent();
     assert!(sent > 0 && sent < accepted, "{sent} of {accepted}");
-    block_on(timeout(SOON, reader.read_exact(&mut vec![0; usize::try_from(sent).expect("small") / 2])))
-        .expect("read")
-        .expect("all");
+    block_on(timeout(
+        SOON,
+        reader.read_exact(&mut vec![0; usize::try_from(sent).expect("small") / 2]),
+    ))
+    .expect("read")
+    .expect("all");
     eventually("more is sent", SOON, || {
         let _ = writer.flush().now_or_never();
         (writer.sent() > sent).then_some(())

@@ -4,12 +4,16 @@ use super::failure::{certificate_message, words_of};
 use futures_rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     rustls::{
-        CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+        CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+        RootCertStore, SignatureScheme,
         client::{
             danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
             verify_server_cert_signed_by_trust_anchor, verify_server_name,
         },
-        crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+        crypto::{
+            CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature,
+            verify_tls13_signature,
+        },
         server::{
             ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier,
             danger::{ClientCertVerified, ClientCertVerifier},
@@ -31,7 +35,12 @@ pub(super) struct MeshMismatch {
 
 impl fmt::Display for MeshMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it is for the mesh {}, not for {}", self.of.join(", "), self.wanted)
+        write!(
+            f,
+            "it is for the mesh {}, not for {}",
+            self.of.join(", "),
+            self.wanted
+        )
     }
 }
 
@@ -44,7 +53,10 @@ fn is_for_mesh(certificate: &CertificateDer<'_>, prefix: &str) -> Result<bool, E
         Scope::Any => Ok(false),
         Scope::This => Ok(true),
         Scope::Others(of) => {
-            let wrong = MeshMismatch { of, wanted: mesh_uri(prefix) };
+            let wrong = MeshMismatch {
+                of,
+                wanted: mesh_uri(prefix),
+            };
             Err(CertificateError::Other(OtherError(Arc::new(wrong))).into())
         }
     }
@@ -68,18 +80,25 @@ pub(super) fn check_own(
 ) -> Result<(), OwnCertError> {
     let useless = |error: Error| {
         OwnCertError::Unusable(match error {
-            Error::InvalidCertificate(error) => format!("is of no use: {}", certificate_message(&error)),
+            Error::InvalidCertificate(error) => {
+                format!("is of no use: {}", certificate_message(&error))
+            }
             error => format!("is of no use: {error}"),
         })
     };
-    let Some((own, between)) = chain.split_first() else { return Ok(()) };
+    let Some((own, between)) = chain.split_first() else {
+        return Ok(());
+    };
     let parsed = ParsedCertificate::try_from(own).map_err(useless)?;
     if !is_for_mesh(own, prefix).map_err(useless)?
         && let Some(host) = host
     {
         let name = ServerName::try_from(host.to_owned());
-        let name =
-            name.map_err(|_| OwnCertError::Unusable(format!("cannot be for {host:?}, which is no name or address")))?;
+        let name = name.map_err(|_| {
+            OwnCertError::Unusable(format!(
+                "cannot be for {host:?}, which is no name or address"
+            ))
+        })?;
         verify_server_name(&parsed, &name).map_err(useless)?;
     }
     let now = UnixTime::now();
@@ -107,7 +126,9 @@ pub(super) fn expires_by(
     let (own, between) = chain.split_first()?;
     let parsed = ParsedCertificate::try_from(own).ok()?;
     match verify_server_cert_signed_by_trust_anchor(&parsed, roots, between, time, algorithms.all) {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => Some(not_after),
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(not_after)
+        }
         _ => None,
     }
 }
@@ -129,8 +150,14 @@ impl Verifier {
         prefix: &str,
     ) -> Result<Self, VerifierBuilderError> {
         let algorithms = provider.signature_verification_algorithms;
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider).build()?;
-        Ok(Self { roots, algorithms, clients, prefix: prefix.to_owned() })
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider).build()?;
+        Ok(Self {
+            roots,
+            algorithms,
+            clients,
+            prefix: prefix.to_owned(),
+        })
     }
 }
 
@@ -144,7 +171,13 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            self.algorithms.all,
+        )?;
         // A certificate that names its mesh is valid on all of its hosts.
         if !is_for_mesh(end_entity, &self.prefix)? {
             verify_server_name(&parsed, server_name)?;
@@ -186,7 +219,9 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.clients.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .clients
+            .verify_client_cert(end_entity, intermediates, now)?;
         is_for_mesh(end_entity, &self.prefix)?;
         Ok(verified)
     }

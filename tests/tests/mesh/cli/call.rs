@@ -6,31 +6,76 @@ use super::world::{Outcome, World};
 fn the_answer_is_printed_byte_for_byte() {
     let world = World::new();
     let server = world.server();
-    assert_eq!(world.cli(&["call", "printf.printf", "Hello, mesh"]).done(), "Hello, mesh");
+    assert_eq!(
+        world.cli(&["call", "printf.printf", "Hello, mesh"]).done(),
+        "Hello, mesh"
+    );
     assert_eq!(world.cli(&["call", "printf.printf"]).done(), "");
-    assert_eq!(world.cli(&["call", &format!("{}.printf", server.uuid), "--", "--help"]).done(), "--help");
+    assert_eq!(
+        world
+            .cli(&["call", &format!("{}.printf", server.uuid), "--", "--help"])
+            .done(),
+        "--help"
+    );
 
-    let bytes: Vec<u8> = (0..300_000_u32).map(|n| u8::try_from(n % 251).expect("small")).collect();
-    let Outcome { code, stdout, stderr } = world.cli_with(&["call", "printf.printf", "-"], &[], &bytes);
+    let bytes: Vec<u8> = (0..300_000_u32)
+        .map(|n| u8::try_from(n % 251).expect("small"))
+        .collect();
+    let Outcome {
+        code,
+        stdout,
+        stderr,
+    } = world.cli_with(&["call", "printf.printf", "-"], &[], &bytes);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert!(stdout == bytes, "{} bytes came back of {}", stdout.len(), bytes.len());
+    assert!(
+        stdout == bytes,
+        "{} bytes came back of {}",
+        stdout.len(),
+        bytes.len()
+    );
 }
 
 #[test]
 fn the_store_of_a_server_is_reached_by_its_keys() {
     let world = World::new();
     let _server = world.server();
-    assert_eq!(world.cli(&["call", "printf.set", "--cache", "greeting", "Hello"]).done(), "greeting");
-    world.cli_with(&["call", "printf.append", "-", "--cache=greeting"], &[], b", world").done();
-    assert_eq!(world.cli(&["call", "--cache", "greeting", "printf.get"]).done(), "Hello, world");
+    assert_eq!(
+        world
+            .cli(&["call", "printf.set", "--cache", "greeting", "Hello"])
+            .done(),
+        "greeting"
+    );
+    world
+        .cli_with(
+            &["call", "printf.append", "-", "--cache=greeting"],
+            &[],
+            b", world",
+        )
+        .done();
+    assert_eq!(
+        world
+            .cli(&["call", "--cache", "greeting", "printf.get"])
+            .done(),
+        "Hello, world"
+    );
     world.cli(&["call", "printf.delete", "greeting"]).done();
-    assert!(world.cli(&["call", "printf.get", "greeting"]).failed(1).contains("no_such_key"));
+    assert!(
+        world
+            .cli(&["call", "printf.get", "greeting"])
+            .failed(1)
+            .contains("no_such_key")
+    );
 }
 
 #[test]
 fn a_failed_call_says_why() {
     let world = World::new();
-    assert!(world.cli(&["call", "printf.printf", "x"]).failed(1).contains("no_such_server"));
+    assert!(
+        world
+            .cli(&["call", "printf.printf", "x"])
+            .failed(1)
+            .contains("no_such_server")
+    );
     let server = world.server();
     for (target, kind, what_exists) in [
         ("text.shout", "no_such_server", "printf"),
@@ -38,12 +83,22 @@ fn a_failed_call_says_why() {
         ("printf", "bad_message", "server.function"),
     ] {
         let words = world.cli(&["call", target, "x"]).failed(1);
-        assert!(words.contains(kind) && words.contains(what_exists), "{words}");
+        assert!(
+            words.contains(kind) && words.contains(what_exists),
+            "{words}"
+        );
     }
-    world.cli(&["call", "printf.printf", "x", "--timeout", "soon"]).failed(2);
+    world
+        .cli(&["call", "printf.printf", "x", "--timeout", "soon"])
+        .failed(2);
 
     server.process.freeze();
-    let words = world.cli(&["call", "printf.printf", "x", "--timeout", "0.3"]).failed(1);
-    assert!(words.contains("timed_out") || words.contains("unreachable"), "{words}");
+    let words = world
+        .cli(&["call", "printf.printf", "x", "--timeout", "0.3"])
+        .failed(1);
+    assert!(
+        words.contains("timed_out") || words.contains("unreachable"),
+        "{words}"
+    );
     server.process.thaw();
 }

@@ -10,7 +10,12 @@ use std::{
 /// The 5 s within which an unreachable etcd must be reported, and what a busy machine adds.
 const TOLD_WITHIN: Duration = Duration::from_millis(5900);
 
-const COMMANDS: [&[&str]; 4] = [&["status"], &["rm", "abcd1234"], &["reset", "--yes"], &["call", "a.b", "x"]];
+const COMMANDS: [&[&str]; 4] = [
+    &["status"],
+    &["rm", "abcd1234"],
+    &["reset", "--yes"],
+    &["call", "a.b", "x"],
+];
 
 /// Each command must say that none of these endpoints answers.
 #[track_caller]
@@ -18,10 +23,19 @@ fn unreachable(endpoints: &[String]) {
     let list = endpoints.join(",");
     for command in COMMANDS {
         let began = Instant::now();
-        let words = run(binary("palm-cli"), &[&["--etcd", &list], command].concat(), &[], b"").failed(3);
+        let words = run(
+            binary("palm-cli"),
+            &[&["--etcd", &list], command].concat(),
+            &[],
+            b"",
+        )
+        .failed(3);
         let took = began.elapsed();
         assert!(took < TOLD_WITHIN, "{command:?} took {took:?}");
-        assert!(endpoints.iter().all(|endpoint| words.contains(endpoint)), "{command:?}: {words}");
+        assert!(
+            endpoints.iter().all(|endpoint| words.contains(endpoint)),
+            "{command:?}: {words}"
+        );
     }
 }
 
@@ -57,13 +71,32 @@ fn one_member_of_four_that_answers_is_enough() {
     for proxy in &silent {
         proxy.stall();
     }
-    let etcd = silent.iter().map(Proxy::endpoint).chain([world.etcd.endpoint()]).collect::<Vec<_>>().join(",");
+    let etcd = silent
+        .iter()
+        .map(Proxy::endpoint)
+        .chain([world.etcd.endpoint()])
+        .collect::<Vec<_>>()
+        .join(",");
     // Each begins at a member of its own choice; several, so that some ask the one that answers last.
     thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| assert!(world.cli(&["--etcd", &etcd, "status"]).done().contains(&server.uuid)));
+            scope.spawn(|| {
+                assert!(
+                    world
+                        .cli(&["--etcd", &etcd, "status"])
+                        .done()
+                        .contains(&server.uuid)
+                );
+            });
         }
-        scope.spawn(|| assert_eq!(world.cli(&["--etcd", &etcd, "call", "printf.printf", "x"]).done(), "x"));
+        scope.spawn(|| {
+            assert_eq!(
+                world
+                    .cli(&["--etcd", &etcd, "call", "printf.printf", "x"])
+                    .done(),
+                "x"
+            );
+        });
     });
 }
 
@@ -77,12 +110,27 @@ fn a_rejection_by_etcd_is_reported_at_once() {
         for user in [&[][..], &["--user", "root:wrong"]] {
             let began = Instant::now();
             let words = world.cli(&[user, command].concat()).failed(1);
-            assert!(words.contains("denied") && !words.contains("wrong;"), "{command:?}: {words}");
-            assert!(began.elapsed() < Duration::from_millis(3500), "{command:?} took {:?}", began.elapsed());
+            assert!(
+                words.contains("denied") && !words.contains("wrong;"),
+                "{command:?}: {words}"
+            );
+            assert!(
+                began.elapsed() < Duration::from_millis(3500),
+                "{command:?} took {:?}",
+                began.elapsed()
+            );
         }
     }
-    assert_eq!(world.cli_with(&["status"], &[("PALM_USER", "root:secret")], b"").done(), "No servers in the mesh\n");
-    assert_eq!(world.cli(&["status", "--user=root:secret"]).done(), "No servers in the mesh\n");
+    assert_eq!(
+        world
+            .cli_with(&["status"], &[("PALM_USER", "root:secret")], b"")
+            .done(),
+        "No servers in the mesh\n"
+    );
+    assert_eq!(
+        world.cli(&["status", "--user=root:secret"]).done(),
+        "No servers in the mesh\n"
+    );
 }
 
 #[test]
@@ -98,15 +146,29 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["call"],
         &["--etcd", "127.0.0.1:2379", "status"],
         &["--prefix", "staging", "status"],
-        &["--cacert", "/nowhere.pem", "--etcd", "https://127.0.0.1:1", "status"],
+        &[
+            "--cacert",
+            "/nowhere.pem",
+            "--etcd",
+            "https://127.0.0.1:1",
+            "status",
+        ],
         &["--cert", "/nowhere.pem", "status"],
     ] {
         run(binary("palm-cli"), args, &nowhere, b"").failed(2);
     }
     let words = run(binary("palm-cli"), &["status"], &[("PALM_ETCD", "x")], b"").failed(2);
-    assert!(words.contains("PALM_ETCD") || words.contains("etcd: "), "{words}");
+    assert!(
+        words.contains("PALM_ETCD") || words.contains("etcd: "),
+        "{words}"
+    );
     for args in [&["--help"][..], &["status", "--help"], &["help"]] {
-        assert!(run(binary("palm-cli"), args, &nowhere, b"").done().contains("Usage: palm-cli"), "{args:?}");
+        assert!(
+            run(binary("palm-cli"), args, &nowhere, b"")
+                .done()
+                .contains("Usage: palm-cli"),
+            "{args:?}"
+        );
     }
 }
 
@@ -114,7 +176,10 @@ fn a_wrong_command_line_is_a_usage_error() {
 fn settings_of_servers_are_ignored() {
     let world = World::new();
     let env = [("PALM_IP", "db.local"), ("PALM_PROBE_TIMEOUT", "60")];
-    assert_eq!(world.cli_with(&["status"], &env, b"").done(), "No servers in the mesh\n");
+    assert_eq!(
+        world.cli_with(&["status"], &env, b"").done(),
+        "No servers in the mesh\n"
+    );
 }
 
 #[test]
@@ -125,9 +190,21 @@ fn a_closed_pipe_is_not_an_error() {
     let cli = binary("palm-cli");
     let cli = cli.to_str().expect("a path that is text");
     for args in ["status --json", "status abcd", "status", "--help"] {
-        let line = format!("set -o pipefail; '{cli}' --etcd {} {args} | head -c 1", world.etcd.endpoint());
-        assert_eq!(run("bash", &["-c", &line], &[], b"").done().len(), 1, "{args}");
+        let line = format!(
+            "set -o pipefail; '{cli}' --etcd {} {args} | head -c 1",
+            world.etcd.endpoint()
+        );
+        assert_eq!(
+            run("bash", &["-c", &line], &[], b"").done().len(),
+            1,
+            "{args}"
+        );
         let line = format!("'{cli}' --etcd {} {args} >/dev/full", world.etcd.endpoint());
-        assert!(run("bash", &["-c", &line], &[], b"").failed(1).contains("cannot write"), "{args}");
+        assert!(
+            run("bash", &["-c", &line], &[], b"")
+                .failed(1)
+                .contains("cannot write"),
+            "{args}"
+        );
     }
 }

@@ -21,8 +21,14 @@ impl World {
     /// Starts a job whose input and output the test controls.
     fn start_job(&self, args: &[&str]) -> (Child, ChildStdin) {
         let mut command = bounded(binary("palm-cli"));
-        command.arg("job").args(args).env("PALM_ETCD", self.etcd.endpoint());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("job")
+            .args(args)
+            .env("PALM_ETCD", self.etcd.endpoint());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("timeout(1) starts");
         let stdin = child.stdin.take().expect("a piped stdin");
         (child, stdin)
@@ -41,8 +47,15 @@ fn lines_become_results_in_order() {
     let world = World::new();
     let _servers = (world.server_of("text", ""), world.server_of("text", ""));
     let lines = numbers(50_000);
-    let said = world.job(&["text.shout", "--window", "64"], lines.as_bytes()).done();
-    assert!(said == lines.to_uppercase(), "{} of {} bytes came", said.len(), lines.len());
+    let said = world
+        .job(&["text.shout", "--window", "64"], lines.as_bytes())
+        .done();
+    assert!(
+        said == lines.to_uppercase(),
+        "{} of {} bytes came",
+        said.len(),
+        lines.len()
+    );
 
     for (pipeline, input, output) in [
         ("text.shout", "", ""),
@@ -50,9 +63,16 @@ fn lines_become_results_in_order() {
         ("text.shout", "\n\na\r\n", "\n\nA\r\n"),
         ("text.shout, text.count", "to be\nor not to be\n", "2\n4\n"),
     ] {
-        assert_eq!(world.job(&[pipeline], input.as_bytes()).done(), output, "{input:?}");
+        assert_eq!(
+            world.job(&[pipeline], input.as_bytes()).done(),
+            output,
+            "{input:?}"
+        );
     }
-    assert_eq!(world.job(&["text.shout", "--null"], b"a\nb\0\0c").done(), "A\nB\0\0C\0");
+    assert_eq!(
+        world.job(&["text.shout", "--null"], b"a\nb\0\0c").done(),
+        "A\nB\0\0C\0"
+    );
 }
 
 #[test]
@@ -60,7 +80,12 @@ fn unordered_results_do_not_wait_for_slow_messages() {
     let world = World::new();
     let (able, stuck) = (world.server_of("text", ""), world.server_of("text", ""));
     let lines = numbers(2000);
-    let said = world.job(&["text.shout", "--unordered", "--attempts=1"], lines.as_bytes()).done();
+    let said = world
+        .job(
+            &["text.shout", "--unordered", "--attempts=1"],
+            lines.as_bytes(),
+        )
+        .done();
     let sorted = |text: &str| {
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
         lines.sort();
@@ -70,12 +95,22 @@ fn unordered_results_do_not_wait_for_slow_messages() {
 
     // An unanswered message delays only the ordered results behind it.
     stuck.process.freeze();
-    let (pinned, free) = (format!("{}.shout", stuck.uuid), format!("{}.shout", able.uuid));
-    let words = world.job(&[&pinned, "--timeout", "0.5", "--attempts", "1"], b"a\n").failed(1);
-    assert!(words.contains("palm-cli: message 0: ") && words.contains("1 of 1 message failed"), "{words}");
+    let (pinned, free) = (
+        format!("{}.shout", stuck.uuid),
+        format!("{}.shout", able.uuid),
+    );
+    let words = world
+        .job(&[&pinned, "--timeout", "0.5", "--attempts", "1"], b"a\n")
+        .failed(1);
+    assert!(
+        words.contains("palm-cli: message 0: ") && words.contains("1 of 1 message failed"),
+        "{words}"
+    );
     assert_eq!(world.job(&[&free], b"a\n").done(), "A\n");
     let (mut child, mut stdin) = world.start_job(&["text.shout", "--unordered", "--timeout", "20"]);
-    stdin.write_all(lines.as_bytes()).expect("room in the window");
+    stdin
+        .write_all(lines.as_bytes())
+        .expect("room in the window");
     let mut said = BufReader::new(child.stdout.take().expect("a piped stdout"));
     let mut line = String::new();
     said.read_line(&mut line).expect("a result");
@@ -83,7 +118,13 @@ fn unordered_results_do_not_wait_for_slow_messages() {
     stuck.process.thaw();
     drop(stdin);
     said.read_to_string(&mut line).expect("text");
-    assert_eq!((child.wait().expect("its end").success(), line.lines().count()), (true, 2000));
+    assert_eq!(
+        (
+            child.wait().expect("its end").success(),
+            line.lines().count()
+        ),
+        (true, 2000)
+    );
 }
 
 #[test]
@@ -92,22 +133,42 @@ fn failures_are_reported_by_number_beside_results() {
     let server = world.server_of("text", "");
     let outcome = world.job(&["text.shout"], b"a\n\xff\nb\nc\xfe\nd\n");
     let errors: Vec<_> = outcome.stderr.lines().collect();
-    let [first, second, sum] = errors[..] else { panic!("{errors:?}") };
+    let [first, second, sum] = errors[..] else {
+        panic!("{errors:?}")
+    };
     for (line, idx) in [(first, 1), (second, 3)] {
-        assert!(line.starts_with(&format!("palm-cli: message {idx}: failed at stage 0: ")), "{line}");
-        assert!(line.ends_with(&format!("(server {})", server.uuid)), "{line}");
+        assert!(
+            line.starts_with(&format!("palm-cli: message {idx}: failed at stage 0: ")),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(&format!("(server {})", server.uuid)),
+            "{line}"
+        );
     }
     assert_eq!(sum, "palm-cli: 2 of 5 messages failed");
     assert_eq!(outcome.text(1), "A\nB\nD\n");
 
     // What cannot be sent is refused for itself, and read no further than that takes.
     let long = [&b"a\n"[..], &vec![b'x'; 3_000_000], b"\nb\n"].concat();
-    let outcome = world.cli_with(&["job", "text.shout"], &[("PALM_MAX_PAYLOAD", "1000000")], &long);
+    let outcome = world.cli_with(
+        &["job", "text.shout"],
+        &[("PALM_MAX_PAYLOAD", "1000000")],
+        &long,
+    );
     let words = &outcome.stderr;
-    assert!(words.contains("palm-cli: message 1: too_large at stage 0: "), "{words}, {} B", outcome.stdout.len());
+    assert!(
+        words.contains("palm-cli: message 1: too_large at stage 0: "),
+        "{words}, {} B",
+        outcome.stdout.len()
+    );
     assert_eq!(outcome.text(1), "A\nB\n");
     // More than a server's other limits are by default, which are no matter of palm-cli's.
-    let outcome = world.cli_with(&["job", "text.shout"], &[("PALM_MAX_PAYLOAD", "500000000")], b"a\n");
+    let outcome = world.cli_with(
+        &["job", "text.shout"],
+        &[("PALM_MAX_PAYLOAD", "500000000")],
+        b"a\n",
+    );
     assert_eq!(outcome.text(0), "A\n");
 }
 
@@ -127,10 +188,19 @@ fn unknown_functions_are_reported_before_any_input() {
         let output = child.wait_with_output().expect("its output");
         drop(stdin);
         let words = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{words}");
-        assert!(words.contains(kind) && words.contains(what_exists), "{words}");
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(1), 0),
+            "{words}"
+        );
+        assert!(
+            words.contains(kind) && words.contains(what_exists),
+            "{words}"
+        );
     }
-    world.job(&["text.shout", "--timeout", "soon"], b"").failed(2);
+    world
+        .job(&["text.shout", "--timeout", "soon"], b"")
+        .failed(2);
     world.job(&["text.shout", "--window", "0"], b"").failed(2);
 }
 
@@ -175,10 +245,18 @@ fn an_endless_input_is_read_up_to_the_window() {
     eventually("the input stands still", SOON, || {
         thread::sleep(std::time::Duration::from_millis(100));
         let now = taken.load(Ordering::Relaxed);
-        last = if now == last.0 && now > 0 { (now, last.1 + 1) } else { (now, 0) };
+        last = if now == last.0 && now > 0 {
+            (now, last.1 + 1)
+        } else {
+            (now, 0)
+        };
         (last.1 == 5).then_some(())
     });
-    assert!(last.0 < 1_000_000, "{} bytes were taken although nothing was done with them", last.0);
+    assert!(
+        last.0 < 1_000_000,
+        "{} bytes were taken although nothing was done with them",
+        last.0
+    );
     server.process.thaw();
 
     // Who reads the results has enough after some, as `head` does: that is a quiet end.
@@ -190,7 +268,13 @@ fn an_endless_input_is_read_up_to_the_window() {
     drop(said);
     let output = child.wait_with_output().expect("its output");
     feeding.join().expect("the input is closed");
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    assert_eq!(
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).as_ref()
+        ),
+        (Some(0), "")
+    );
 }
 
 #[test]
@@ -198,10 +282,15 @@ fn an_unreadable_input_is_reported() {
     let world = World::new();
     let _server = world.server_of("text", "");
     let mut command = bounded(binary("palm-cli"));
-    command.args(["job", "text.shout"]).env("PALM_ETCD", world.etcd.endpoint());
+    command
+        .args(["job", "text.shout"])
+        .env("PALM_ETCD", world.etcd.endpoint());
     let folder = std::fs::File::open("/").expect("a folder");
     let output = command.stdin(folder).output().expect("its output");
     let words = String::from_utf8_lossy(&output.stderr);
-    assert!(words.starts_with("palm-cli: cannot read standard input: "), "{words}");
+    assert!(
+        words.starts_with("palm-cli: cannot read standard input: "),
+        "{words}"
+    );
     assert_eq!(output.status.code(), Some(1));
 }

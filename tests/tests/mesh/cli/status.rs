@@ -12,7 +12,12 @@ fn an_empty_mesh_says_so() {
     let world = World::new();
     assert_eq!(world.cli(&["status"]).done(), "No servers in the mesh\n");
     assert_eq!(world.cli(&["status", "--json"]).done(), "[]\n");
-    assert!(world.cli(&["status", ABCD_1]).failed(1).contains("the mesh has none"));
+    assert!(
+        world
+            .cli(&["status", ABCD_1])
+            .failed(1)
+            .contains("the mesh has none")
+    );
 }
 
 #[test]
@@ -24,16 +29,28 @@ fn the_table_shows_each_server_and_the_leader() {
     assert_eq!(lines.len(), 4, "{text}");
     assert!(lines[0].starts_with("UUID "), "{text}");
     for (server, state) in [(&first, "leader"), (&second, "configured")] {
-        let line = lines.iter().find(|line| line.starts_with(&server.uuid)).expect("a line of its own");
+        let line = lines
+            .iter()
+            .find(|line| line.starts_with(&server.uuid))
+            .expect("a line of its own");
         let cells: Vec<_> = line.split_whitespace().collect();
         assert_eq!(cells.len(), 8, "{line}");
         assert_eq!(cells[1..3], ["printf", "registered"]);
         assert!(cells[3].starts_with("tcp://127.0.0.1:"), "{line}");
         assert_eq!(cells[4], server.process.pid().to_string());
         assert!(cells[5].ends_with('s'), "{line}");
-        assert_eq!(cells[6..], [state, "printf,_ping,_log_query,get,set,append,delete"]);
+        assert_eq!(
+            cells[6..],
+            [state, "printf,_ping,_log_query,get,set,append,delete"]
+        );
     }
-    assert_eq!(lines[3], format!("2 servers of 1 name: 2 configured, 0 waiting; {} leads", first.uuid));
+    assert_eq!(
+        lines[3],
+        format!(
+            "2 servers of 1 name: 2 configured, 0 waiting; {} leads",
+            first.uuid
+        )
+    );
 }
 
 #[test]
@@ -44,7 +61,10 @@ fn foreign_election_keys_do_not_hide_the_leader() {
     }
     let server = world.server();
     let text = world.cli(&["status"]).done();
-    assert!(text.ends_with(&format!("1 configured, 0 waiting; {} leads\n", server.uuid)), "{text}");
+    assert!(
+        text.ends_with(&format!("1 configured, 0 waiting; {} leads\n", server.uuid)),
+        "{text}"
+    );
 }
 
 #[test]
@@ -52,10 +72,18 @@ fn meshes_with_different_prefixes_do_not_see_each_other() {
     let world = World::new();
     let server = world.server_in("/staging");
     assert_eq!(world.cli(&["status"]).done(), "No servers in the mesh\n");
-    for args in [&["--prefix", "/staging", "status"], &["status", "--prefix", "/staging"]] {
+    for args in [
+        &["--prefix", "/staging", "status"],
+        &["status", "--prefix", "/staging"],
+    ] {
         assert!(world.cli(args).done().contains(&server.uuid), "{args:?}");
     }
-    assert!(world.cli_with(&["status"], &[("PALM_PREFIX", "/staging")], b"").done().contains(&server.uuid));
+    assert!(
+        world
+            .cli_with(&["status"], &[("PALM_PREFIX", "/staging")], b"")
+            .done()
+            .contains(&server.uuid)
+    );
 }
 
 #[test]
@@ -63,7 +91,10 @@ fn a_record_is_printed_as_it_is_stored() {
     let world = World::new();
     let server = world.server();
     let stored = world.stored(&format!("/servers/{}", server.uuid));
-    assert!(stored.starts_with(r#"{"host": "127.0.0.1", "pid": "#), "{stored}");
+    assert!(
+        stored.starts_with(r#"{"host": "127.0.0.1", "pid": "#),
+        "{stored}"
+    );
     for wanted in [&server.uuid, &server.uuid[..8], &server.uuid.to_uppercase()] {
         assert_eq!(world.cli(&["status", wanted]).done(), format!("{stored}\n"));
     }
@@ -78,15 +109,27 @@ fn json_holds_all_records_and_keeps_unknown_fields() {
     world.put_record(ABCD_1, r#", "weight": {"cpu": 2.50}"#);
     world.put("/servers/junk", "no \"json\"");
     let text = world.cli(&["status", "--json"]).done();
-    assert!(text.contains(r#""weight": {"cpu": 2.50}}"#), "as stored: {text}");
-    let Value::Array(records) = serde_json::from_str(&text).expect("JSON") else { panic!("{text}") };
+    assert!(
+        text.contains(r#""weight": {"cpu": 2.50}}"#),
+        "as stored: {text}"
+    );
+    let Value::Array(records) = serde_json::from_str(&text).expect("JSON") else {
+        panic!("{text}")
+    };
     let by = |name: &str, value: &str| {
-        records.iter().find(|record| record[name] == value).unwrap_or_else(|| panic!("{name} {value}: {text}"))
+        records
+            .iter()
+            .find(|record| record[name] == value)
+            .unwrap_or_else(|| panic!("{name} {value}: {text}"))
     };
     assert_eq!(records.len(), 3);
     assert_eq!(by("uuid", &server.uuid)["pid"], server.process.pid());
     assert_eq!(by("uuid", ABCD_1)["weight"]["cpu"], 2.5);
-    assert!(by("key", "/servers/junk")["broken"].as_str().is_some_and(|why| !why.is_empty()));
+    assert!(
+        by("key", "/servers/junk")["broken"]
+            .as_str()
+            .is_some_and(|why| !why.is_empty())
+    );
 }
 
 #[test]
@@ -102,7 +145,10 @@ fn an_ambiguous_name_lists_both_servers() {
         world.cli(&[command, "abc"]).failed(2);
     }
     assert_eq!(world.keys("/servers/").len(), 2, "nothing was removed");
-    assert_eq!(world.cli(&["status", "abcd2"]).done(), format!("{}\n", record(ABCD_2, "")));
+    assert_eq!(
+        world.cli(&["status", "abcd2"]).done(),
+        format!("{}\n", record(ABCD_2, ""))
+    );
 }
 
 #[test]
@@ -112,28 +158,47 @@ fn invalid_records_are_shown_beside_the_others() {
     world.put("/servers/no-json", "hello \u{1b}[2J there");
     world.put("/servers/missing-fields", r#"{"host": "127.0.0.1"}"#);
     world.put(&format!("/servers/{ABCD_1}"), &record(ABCD_2, ""));
-    world.put("/servers/long", &record(ABCD_1, &format!(r#", "x": "{}""#, "y".repeat(1024 * 1024))));
+    world.put(
+        "/servers/long",
+        &record(ABCD_1, &format!(r#", "x": "{}""#, "y".repeat(1024 * 1024))),
+    );
     let text = world.cli(&["status"]).done();
-    for (name, why) in
-        [("no-json", "expected"), ("missing-fields", "missing field"), (ABCD_1, "its uuid is"), ("long", "bytes long")]
-    {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+    for (name, why) in [
+        ("no-json", "expected"),
+        ("missing-fields", "missing field"),
+        (ABCD_1, "its uuid is"),
+        ("long", "bytes long"),
+    ] {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{name}: {text}"));
         assert!(line.contains(" broken ") && line.contains(why), "{line}");
     }
-    assert!(text.contains(&format!("{} leads; 4 broken records\n", server.uuid)), "{text}");
+    assert!(
+        text.contains(&format!("{} leads; 4 broken records\n", server.uuid)),
+        "{text}"
+    );
     let one = world.cli(&["status", "no-json"]);
-    assert!(one.stderr.contains("no-json is broken: expected"), "{one:?}");
+    assert!(
+        one.stderr.contains("no-json is broken: expected"),
+        "{one:?}"
+    );
     assert_eq!(one.text(0), "hello \u{1b}[2J there\n");
 }
 
 #[test]
 fn a_watch_shows_each_change_and_survives_an_etcd_outage() {
     let world = World::new();
-    let watch =
-        Process::builder(binary("palm-cli")).args(["--etcd", &world.etcd.endpoint(), "status", "--watch"]).start();
+    let watch = Process::builder(binary("palm-cli"))
+        .args(["--etcd", &world.etcd.endpoint(), "status", "--watch"])
+        .start();
     watch.wait_for_line(|line| line == "No servers in the mesh", SOON);
     let server = world.server();
-    let leads = format!("1 server of 1 name: 1 configured, 0 waiting; {} leads", server.uuid);
+    let leads = format!(
+        "1 server of 1 name: 1 configured, 0 waiting; {} leads",
+        server.uuid
+    );
     watch.wait_for_line(|line| line == leads, SOON);
 
     let mark = watch.mark();

@@ -4,12 +4,30 @@ use super::world::{Outcome, World, run};
 use palm_tests::binary;
 
 /// Runs palm-cli on a terminal of this many columns, on which a person types `input`.
-fn on_terminal(world: &World, columns: usize, args: &str, env: &[(&str, &str)], input: &str) -> Outcome {
+fn on_terminal(
+    world: &World,
+    columns: usize,
+    args: &str,
+    env: &[(&str, &str)],
+    input: &str,
+) -> Outcome {
     let cli = binary("palm-cli");
     let cli = cli.to_str().expect("a path that is text");
-    let line = format!("stty cols {columns}; '{cli}' --etcd {} {args}", world.etcd.endpoint());
-    let env: Vec<_> = [("TERM", "xterm"), ("SHELL", "/bin/sh")].iter().chain(env).copied().collect();
-    run("script", &["-qec", &line, "/dev/null"], &env, input.as_bytes())
+    let line = format!(
+        "stty cols {columns}; '{cli}' --etcd {} {args}",
+        world.etcd.endpoint()
+    );
+    let env: Vec<_> = [("TERM", "xterm"), ("SHELL", "/bin/sh")]
+        .iter()
+        .chain(env)
+        .copied()
+        .collect();
+    run(
+        "script",
+        &["-qec", &line, "/dev/null"],
+        &env,
+        input.as_bytes(),
+    )
 }
 
 #[test]
@@ -17,12 +35,20 @@ fn a_terminal_gets_colour_unless_turned_off() {
     let world = World::new();
     let server = world.server();
     let colored = on_terminal(&world, 300, "status", &[], "").text(0);
-    assert!(colored.contains("\u{1b}[1;32mleader\u{1b}[0m"), "{colored:?}");
+    assert!(
+        colored.contains("\u{1b}[1;32mleader\u{1b}[0m"),
+        "{colored:?}"
+    );
     for env in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let plain = on_terminal(&world, 300, "status", &[env], "").text(0);
-        assert!(plain.contains(&server.uuid) && !plain.contains('\u{1b}'), "{plain:?}");
+        assert!(
+            plain.contains(&server.uuid) && !plain.contains('\u{1b}'),
+            "{plain:?}"
+        );
     }
-    let piped = world.cli_with(&["status"], &[("TERM", "xterm")], b"").done();
+    let piped = world
+        .cli_with(&["status"], &[("TERM", "xterm")], b"")
+        .done();
     assert!(!piped.contains('\u{1b}'), "{piped:?}");
 }
 
@@ -32,7 +58,11 @@ fn the_table_fits_the_terminal() {
     let _server = world.server();
     let text = on_terminal(&world, 120, "status", &[("NO_COLOR", "1")], "").text(0);
     assert!(text.contains('…'), "{text}");
-    assert!(text.lines().all(|line| line.trim_end().chars().count() <= 120), "{text}");
+    assert!(
+        text.lines()
+            .all(|line| line.trim_end().chars().count() <= 120),
+        "{text}"
+    );
     let wide = on_terminal(&world, 300, "status", &[("NO_COLOR", "1")], "").text(0);
     assert!(wide.contains("append,delete"), "{wide}");
 }
@@ -51,7 +81,10 @@ fn an_invalid_record_cannot_control_the_terminal() {
 fn an_answer_on_a_terminal_ends_its_line() {
     let world = World::new();
     let _server = world.server();
-    assert_eq!(on_terminal(&world, 120, "call printf.printf hello", &[], "").text(0), "hello\r\n");
+    assert_eq!(
+        on_terminal(&world, 120, "call printf.printf hello", &[], "").text(0),
+        "hello\r\n"
+    );
 }
 
 #[test]
@@ -60,7 +93,10 @@ fn a_reset_asks_and_accepts_no() {
     let server = world.server();
     for answer in ["n\n", "\n", "what?\n"] {
         let said = on_terminal(&world, 120, "reset", &[], answer).text(1);
-        assert!(said.contains("with 1 server? [y/N] ") && said.contains("nothing was changed"), "{said}");
+        assert!(
+            said.contains("with 1 server? [y/N] ") && said.contains("nothing was changed"),
+            "{said}"
+        );
         assert_eq!(world.stored("/reset"), "");
     }
     let said = on_terminal(&world, 120, "reset", &[], "y\n").text(0);
@@ -75,17 +111,50 @@ fn a_job_on_a_terminal_shows_its_progress() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), "to be\n".repeat(2000)).expect("it can be written");
     let path = file.path().display();
-    let said = on_terminal(&world, 120, &format!("job text.shout < {path} > /dev/null"), &[], "").text(0);
-    assert!(said.contains("[====================] 100% 2000 of 2000 done, "), "{said:?}");
+    let said = on_terminal(
+        &world,
+        120,
+        &format!("job text.shout < {path} > /dev/null"),
+        &[],
+        "",
+    )
+    .text(0);
+    assert!(
+        said.contains("[====================] 100% 2000 of 2000 done, "),
+        "{said:?}"
+    );
     // Of a pipe the end is not known; the results come to the same terminal, each in a line of its own.
-    let said = on_terminal(&world, 120, &format!("job text.shout,text.count < {path} | sort -u"), &[], "").text(0);
+    let said = on_terminal(
+        &world,
+        120,
+        &format!("job text.shout,text.count < {path} | sort -u"),
+        &[],
+        "",
+    )
+    .text(0);
     assert!(said.contains("2\r\n"), "{said:?}");
     let cli = binary("palm-cli");
-    let piped =
-        format!("status > /dev/null; cat {path} | '{}' --etcd {} job text.shout", cli.display(), world.etcd.endpoint());
+    let piped = format!(
+        "status > /dev/null; cat {path} | '{}' --etcd {} job text.shout",
+        cli.display(),
+        world.etcd.endpoint()
+    );
     let said = on_terminal(&world, 120, &piped, &[], "").text(0);
-    assert!(said.contains("2000 of 2000 done") && !said.contains('%'), "{said:?}");
+    assert!(
+        said.contains("2000 of 2000 done") && !said.contains('%'),
+        "{said:?}"
+    );
     assert_eq!(said.matches("TO BE\r\n").count(), 2000, "{said:?}");
     let dumb = [("TERM", "dumb")];
-    assert_eq!(on_terminal(&world, 120, &format!("job text.shout < {path} > /dev/null"), &dumb, "").text(0), "");
+    assert_eq!(
+        on_terminal(
+            &world,
+            120,
+            &format!("job text.shout < {path} > /dev/null"),
+            &dumb,
+            ""
+        )
+        .text(0),
+        ""
+    );
 }

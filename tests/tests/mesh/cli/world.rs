@@ -37,7 +37,11 @@ impl Outcome {
     /// What it complained of; it must have ended with this status and printed nothing.
     #[track_caller]
     pub(super) fn failed(self, code: i32) -> String {
-        assert_eq!((self.code, self.stdout.as_slice()), (Some(code), &b""[..]), "{self:?}");
+        assert_eq!(
+            (self.code, self.stdout.as_slice()),
+            (Some(code), &b""[..]),
+            "{self:?}"
+        );
         assert!(self.stderr.starts_with("palm-cli: "), "{}", self.stderr);
         self.stderr
     }
@@ -54,9 +58,19 @@ pub(super) fn bounded(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Runs a program to its end, with `input` on stdin, no terminal, and 30 s at most.
-pub(super) fn run(program: impl AsRef<OsStr>, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
+pub(super) fn run(
+    program: impl AsRef<OsStr>,
+    args: &[&str],
+    env: &[(&str, &str)],
+    input: &[u8],
+) -> Outcome {
     let mut command = bounded(program);
-    command.args(args).envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(args)
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("timeout(1) starts");
     let mut stdin = child.stdin.take().expect("a piped stdin");
     let input = input.to_owned();
@@ -85,7 +99,9 @@ pub(super) struct Server {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self { etcd: Etcd::start() }
+        Self {
+            etcd: Etcd::start(),
+        }
     }
 
     /// Runs palm-cli on this etcd.
@@ -95,7 +111,10 @@ impl World {
 
     pub(super) fn cli_with(&self, args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Outcome {
         let endpoint = self.etcd.endpoint();
-        let env: Vec<_> = [("PALM_ETCD", endpoint.as_str())].into_iter().chain(env.iter().copied()).collect();
+        let env: Vec<_> = [("PALM_ETCD", endpoint.as_str())]
+            .into_iter()
+            .chain(env.iter().copied())
+            .collect();
         run(binary("palm-cli"), args, &env, input)
     }
 
@@ -110,20 +129,30 @@ impl World {
 
     /// Starts the server of this example and waits until clients can find it.
     pub(super) fn server_of(&self, name: &str, prefix: &str) -> Server {
-        let process =
-            Process::builder(example(name)).args(["run", "--etcd", &self.etcd.endpoint(), "--prefix", prefix]).start();
+        let process = Process::builder(example(name))
+            .args(["run", "--etcd", &self.etcd.endpoint(), "--prefix", prefix])
+            .start();
         let (line, _) = process.wait_for_line(|line| line.contains("joined as "), SOON);
-        let uuid = line.split("joined as ").nth(1).and_then(|rest| rest.get(..36)).expect("a uuid").to_owned();
+        let uuid = line
+            .split("joined as ")
+            .nth(1)
+            .and_then(|rest| rest.get(..36))
+            .expect("a uuid")
+            .to_owned();
         self.await_configured(prefix, &uuid);
         eventually("the server is published", SOON, || {
-            self.stored(&format!("{prefix}/pipelines/{name}/{uuid}")).contains(&uuid).then_some(())
+            self.stored(&format!("{prefix}/pipelines/{name}/{uuid}"))
+                .contains(&uuid)
+                .then_some(())
         });
         Server { process, uuid }
     }
 
     pub(super) fn await_configured(&self, prefix: &str, uuid: &str) {
         eventually("the server is configured", SOON, || {
-            self.stored(&format!("{prefix}/servers/{uuid}")).contains(r#""configured": true"#).then_some(())
+            self.stored(&format!("{prefix}/servers/{uuid}"))
+                .contains(r#""configured": true"#)
+                .then_some(())
         });
     }
 
@@ -135,8 +164,13 @@ impl World {
 
     /// All keys that begin so.
     pub(super) fn keys(&self, prefix: &str) -> Vec<String> {
-        let text = self.etcd.etcdctl(&["get", "--keys-only", "--prefix", prefix]);
-        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        let text = self
+            .etcd
+            .etcdctl(&["get", "--keys-only", "--prefix", prefix]);
+        text.lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Puts a value that may be too long for a command line.

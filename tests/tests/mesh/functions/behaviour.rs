@@ -32,7 +32,12 @@ fn mesh(server: Server) -> (Etcd, InProcess, Client) {
 }
 
 #[track_caller]
-fn fails(client: &Client, target: &str, payload: impl Into<Bytes>, kind: CallErrorKind) -> CallError {
+fn fails(
+    client: &Client,
+    target: &str,
+    payload: impl Into<Bytes>,
+    kind: CallErrorKind,
+) -> CallError {
     let error = call(client, target, payload).expect_err(target);
     assert_eq!(error.kind(), kind, "{target}: {error}");
     is_well(client);
@@ -51,8 +56,12 @@ fn a_panic_is_answered_with_its_message() {
         Server::new("zoo")
             .function("at_first", async |_| -> Answer { panic!("at first") })
             .function("later", later)
-            .function("in_closure", |_| -> std::future::Ready<Answer> { panic!("in the closure") })
-            .function("speechless", async |_| -> Answer { std::panic::panic_any(7) })
+            .function("in_closure", |_| -> std::future::Ready<Answer> {
+                panic!("in the closure")
+            })
+            .function("speechless", async |_| -> Answer {
+                std::panic::panic_any(7)
+            })
             .blocking("blocking", |_| -> Answer { panic!("on a thread") }),
     );
     for (target, words) in [
@@ -72,13 +81,23 @@ fn an_error_returns_the_functions_message() {
     let (_etcd, server, client) = mesh(
         Server::new("zoo")
             .function("fails", async |_| -> Answer { Err("no such luck".into()) })
-            .blocking("fails_blocking", |_| -> Answer { Err("no luck here".into()) })
+            .blocking("fails_blocking", |_| -> Answer {
+                Err("no luck here".into())
+            })
             // Each of these takes six bytes in JSON: uncut, they would not fit into a header.
-            .function("rambles", async |_| -> Answer { Err("\u{1}".repeat(100_000).into()) }),
+            .function("rambles", async |_| -> Answer {
+                Err("\u{1}".repeat(100_000).into())
+            }),
     );
     let error = fails(&client, "zoo.fails", "", CallErrorKind::Failed);
-    assert_eq!((error.message(), error.server()), ("no such luck", Some(server.peer.uuid())));
-    assert_eq!(fails(&client, "zoo.fails_blocking", "", CallErrorKind::Failed).message(), "no luck here");
+    assert_eq!(
+        (error.message(), error.server()),
+        ("no such luck", Some(server.peer.uuid()))
+    );
+    assert_eq!(
+        fails(&client, "zoo.fails_blocking", "", CallErrorKind::Failed).message(),
+        "no luck here"
+    );
     let error = fails(&client, "zoo.rambles", "", CallErrorKind::Failed);
     assert!(error.message().starts_with('\u{1}') && error.message().ends_with('…'));
 }
@@ -113,9 +132,18 @@ fn a_hanging_function_is_cancelled_at_the_deadline() {
     );
     for target in ["zoo.hangs", "zoo.dawdles"] {
         let start = Instant::now();
-        let error = block_on(async { client.call(target, "").timeout(Duration::from_millis(200)).await });
+        let error = block_on(async {
+            client
+                .call(target, "")
+                .timeout(Duration::from_millis(200))
+                .await
+        });
         assert_eq!(error.expect_err(target).kind(), CallErrorKind::TimedOut);
-        assert!(start.elapsed() < Duration::from_secs(5), "{target} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{target} took {:?}",
+            start.elapsed()
+        );
         is_well(&client);
     }
     eventually("the function is dropped", Duration::from_secs(5), || {
@@ -130,16 +158,29 @@ fn a_hanging_function_is_cancelled_at_the_deadline() {
 
 #[test]
 fn empty_and_maximum_answers_arrive() {
-    let (_etcd, _server, client) = mesh(Server::new("zoo").function("sized", async |message: Message| {
-        let size: usize = std::str::from_utf8(message.payload())?.parse()?;
-        Ok::<_, FunctionError>(vec![b'x'; size])
-    }));
+    let (_etcd, _server, client) = mesh(Server::new("zoo").function(
+        "sized",
+        async |message: Message| {
+            let size: usize = std::str::from_utf8(message.payload())?.parse()?;
+            Ok::<_, FunctionError>(vec![b'x'; size])
+        },
+    ));
     assert_eq!(call(&client, "zoo.sized", "0").expect("nothing"), "");
     assert_eq!(call(&client, "zoo.echo", "").expect("nothing"), "");
     let all = call(&client, "zoo.sized", LIMIT.to_string()).expect("64 MiB");
     assert!(all.len() == LIMIT && all.iter().all(|byte| *byte == b'x'));
-    let error = fails(&client, "zoo.sized", (LIMIT + 1).to_string(), CallErrorKind::TooLarge);
-    assert!(error.message().contains("the function answered 67108865 bytes, 67108864 at most"), "{error}");
+    let error = fails(
+        &client,
+        "zoo.sized",
+        (LIMIT + 1).to_string(),
+        CallErrorKind::TooLarge,
+    );
+    assert!(
+        error
+            .message()
+            .contains("the function answered 67108865 bytes, 67108864 at most"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -147,13 +188,22 @@ fn maximum_payloads_arrive_and_longer_ones_are_refused() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));
     let all = Bytes::from(vec![7; LIMIT]);
     assert!(call(&client, "zoo.echo", all.clone()).expect("64 MiB") == all);
-    let error = fails(&client, "zoo.echo", vec![7; LIMIT + 1], CallErrorKind::TooLarge);
+    let error = fails(
+        &client,
+        "zoo.echo",
+        vec![7; LIMIT + 1],
+        CallErrorKind::TooLarge,
+    );
     assert_eq!(error.server(), None, "the client does not even send it");
     // A client that ignores the limit gets an error from the server, which continues to read.
     let mut stranger = crate::in_process::Stranger::at(server.peer.endpoint());
     let header = r#"{"palm":1,"pipeline":["zoo.echo"],"idx":3}"#;
     let (answer, _) = stranger.ask([Bytes::from(header), vec![7; LIMIT + 1].into()]);
-    assert_eq!((&answer["error"]["kind"], &answer["idx"]), (&"too_large".into(), &3.into()), "{answer}");
+    assert_eq!(
+        (&answer["error"]["kind"], &answer["idx"]),
+        (&"too_large".into(), &3.into()),
+        "{answer}"
+    );
     assert_eq!(stranger.ask([header, "well"]).1, "well");
 }
 
@@ -162,15 +212,27 @@ fn unknown_names_fail_at_once_and_list_the_known() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));
     let nobody = "11111111-2222-4333-8444-555555555555.echo";
     for (target, kind, words) in [
-        ("zoo.roar", CallErrorKind::NoSuchFunction, "zoo has no function roar, only echo, _ping, _log_query, get"),
+        (
+            "zoo.roar",
+            CallErrorKind::NoSuchFunction,
+            "zoo has no function roar, only echo, _ping, _log_query, get",
+        ),
         ("park.echo", CallErrorKind::NoSuchServer, "there is zoo"),
         (nobody, CallErrorKind::NoSuchServer, "there is zoo"),
         ("zoo", CallErrorKind::BadMessage, "server.function"),
-        ("zoo.echo.echo", CallErrorKind::BadMessage, "server.function"),
+        (
+            "zoo.echo.echo",
+            CallErrorKind::BadMessage,
+            "server.function",
+        ),
     ] {
         let start = Instant::now();
         let error = call(&client, target, "").expect_err(target);
-        assert!(start.elapsed() < AT_ONCE, "{target} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < AT_ONCE,
+            "{target} took {:?}",
+            start.elapsed()
+        );
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.message().contains(words), "{error}");
         is_well(&client);

@@ -32,12 +32,19 @@ impl Gate {
                 Ok::<_, FunctionError>(payload.slice(..payload.len().min(1)))
             }
         };
-        (Self(running), Server::new("zoo").function("waits", waits).function("echo", echo))
+        (
+            Self(running),
+            Server::new("zoo")
+                .function("waits", waits)
+                .function("echo", echo),
+        )
     }
 
     /// Waits until one runs; dropping what this gives lets it go.
     fn one(&mut self) -> oneshot::Sender<()> {
-        block_on(async_std::future::timeout(SOON, self.0.next())).expect("a function runs").expect("the server lives")
+        block_on(async_std::future::timeout(SOON, self.0.next()))
+            .expect("a function runs")
+            .expect("the server lives")
     }
 
     fn nobody_waits(&mut self) -> bool {
@@ -52,7 +59,10 @@ fn narrow(etcd: &Etcd) -> Config {
 
 fn request(idx: u64, more: &Value) -> String {
     let mut header = json!({"palm": 1, "pipeline": ["zoo.waits"], "idx": idx});
-    header.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    header
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().cloned().unwrap_or_default());
     header.to_string()
 }
 
@@ -75,12 +85,18 @@ fn a_server_with_a_full_queue_answers_busy() {
         assert!(is_error(&answer, idx, "busy"), "{answer}");
     }
     let (answer, payload) = stranger.ask([r#"{"palm":1,"pipeline":["zoo._ping"]}"#]);
-    assert!(answer["error"].is_null() && !payload.is_empty(), "a busy server answers pings: {answer}");
+    assert!(
+        answer["error"].is_null() && !payload.is_empty(),
+        "a busy server answers pings: {answer}"
+    );
     drop(first);
     assert_eq!(stranger.answer().0["idx"], 0);
     drop(gate.one());
     let (answer, payload) = stranger.answer();
-    assert!(answer["idx"] == 1 && answer["error"].is_null() && payload == "x", "{answer}");
+    assert!(
+        answer["idx"] == 1 && answer["error"].is_null() && payload == "x",
+        "{answer}"
+    );
     assert!(gate.nobody_waits(), "what was refused did not run");
     stranger.say([request(4, &Value::Null)]);
     drop(gate.one());
@@ -121,22 +137,37 @@ fn a_busy_server_is_avoided_until_all_are_busy() {
     let client = client(settings(&etcd), "zoo", 2);
     // Fills the first by its uuid.
     let target = format!("{}.waits", first.peer.uuid());
-    let blocked = join(async { client.call(&*target, "1").await }, async { client.call(&*target, "2").await });
+    let blocked = join(async { client.call(&*target, "1").await }, async {
+        client.call(&*target, "2").await
+    });
     let answers = std::thread::scope(|scope| {
         let blocked = scope.spawn(move || block_on(blocked));
         let one = gate.one();
         for round in 0..20 {
             let elsewhere = call(&client, "zoo.echo", "x");
-            assert_eq!(elsewhere.expect("one of them is free"), "x", "round {round}");
+            assert_eq!(
+                elsewhere.expect("one of them is free"),
+                "x",
+                "round {round}"
+            );
         }
         // All are busy: the call waits for one of them, within its deadline, which leaves a busy machine the time to say so.
         let target = format!("{}.echo", first.peer.uuid());
-        let error = block_on(async { client.call(&*target, "").timeout(Duration::from_secs(2)).await });
+        let error = block_on(async {
+            client
+                .call(&*target, "")
+                .timeout(Duration::from_secs(2))
+                .await
+        });
         assert_eq!(error.expect_err("full").kind(), CallErrorKind::Busy);
-        let patient = scope.spawn(|| call(&client, &format!("{}.echo", first.peer.uuid()), "patient"));
+        let patient =
+            scope.spawn(|| call(&client, &format!("{}.echo", first.peer.uuid()), "patient"));
         drop(one);
         drop(gate.one());
-        assert_eq!(patient.join().unwrap().expect("once there is room"), "patient");
+        assert_eq!(
+            patient.join().unwrap().expect("once there is room"),
+            "patient"
+        );
         blocked.join().unwrap()
     });
     assert!(answers.0.is_ok() && answers.1.is_ok(), "{answers:?}");
@@ -164,7 +195,10 @@ fn a_leaving_server_drains_and_refuses_new_requests() {
     // Out of the mesh a moment before it refuses work: until then the queue is full.
     let kind = eventually("the server says that it leaves", SOON, || {
         let (answer, _) = stranger.ask([request(9, &Value::Null)]);
-        let kind = answer["error"]["kind"].as_str().expect("an error").to_owned();
+        let kind = answer["error"]["kind"]
+            .as_str()
+            .expect("an error")
+            .to_owned();
         (kind != "busy").then_some(kind)
     });
     assert_eq!(kind, "leaving");
@@ -172,7 +206,10 @@ fn a_leaving_server_drains_and_refuses_new_requests() {
     assert_eq!(stranger.answer().0["idx"], 0, "what ran is finished");
     drop(gate.one());
     let (answer, payload) = stranger.answer();
-    assert!(answer["idx"] == 1 && answer["error"].is_null() && payload == "x", "what waited too: {answer}");
+    assert!(
+        answer["idx"] == 1 && answer["error"].is_null() && payload == "x",
+        "what waited too: {answer}"
+    );
     server.ended().expect("an orderly end");
 }
 
@@ -188,7 +225,11 @@ fn a_drain_ends_despite_a_hanging_function() {
     let start = Instant::now();
     server.leave();
     server.ended().expect("an orderly end");
-    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(300),
+        "{:?}",
+        start.elapsed()
+    );
     drop(running);
 }
 
@@ -224,13 +265,20 @@ fn an_expired_queued_request_is_not_run() {
     assert!(is_error(&answer, 1, "timed_out"), "{answer}");
     // Once a third is refused, the second waits in the place of the one before.
     stranger.say([request(2, &Value::Null)]);
-    assert!(is_error(&stranger.ask([request(3, &Value::Null)]).0, 3, "busy"));
+    assert!(is_error(
+        &stranger.ask([request(3, &Value::Null)]).0,
+        3,
+        "busy"
+    ));
     drop(first);
     assert_eq!(stranger.answer().0["idx"], 0);
     drop(gate.one());
     assert_eq!(stranger.answer().0["idx"], 2);
     let (answer, _) = stranger.ask([request(4, &json!({"timeout_ms": 0}))]);
-    assert!(is_error(&answer, 4, "timed_out"), "no time at all is too little: {answer}");
+    assert!(
+        is_error(&answer, 4, "timed_out"),
+        "no time at all is too little: {answer}"
+    );
     assert!(gate.nobody_waits(), "nothing else ran");
 }
 
@@ -241,9 +289,21 @@ fn the_longest_timeout_is_accepted() {
     let (_gate, server) = Gate::server();
     let _server = InProcess::start(server, settings(&etcd));
     let client = client(settings(&etcd), "zoo", 1);
-    let answer = block_on(client.call("zoo.echo", "x").timeout(Duration::MAX).into_future());
+    let answer = block_on(
+        client
+            .call("zoo.echo", "x")
+            .timeout(Duration::MAX)
+            .into_future(),
+    );
     assert_eq!(answer.expect("an answer"), "x");
-    let results = client.job(["zoo.echo"]).timeout(Duration::MAX).run_iter(["y"]).expect("it is there");
+    let results = client
+        .job(["zoo.echo"])
+        .timeout(Duration::MAX)
+        .run_iter(["y"])
+        .expect("it is there");
     let results: Vec<_> = block_on(results.collect());
-    assert!(matches!(&results[..], [(0, Ok(answer))] if answer == "y"), "{results:?}");
+    assert!(
+        matches!(&results[..], [(0, Ok(answer))] if answer == "y"),
+        "{results:?}"
+    );
 }

@@ -13,5 +13,8 @@ use palm_peer::Client;
 /// A good call succeeds.
 #[track_caller]
 fn is_well(client: &Client) {
-    assert_eq!(call(client, "zoo.echo", "still there").expect("a good call"), "still there");
+    assert_eq!(
+        call(client, "zoo.echo", "still there").expect("a good call"),
+        "still there"
+    );
 }

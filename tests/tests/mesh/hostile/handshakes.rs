@@ -23,6 +23,12 @@ fn silence(wire: &mut Wire) -> io::Result<bool> {
 }
 
 fn bad_openings() -> Vec<(&'static str, Mind)> {
+    let mut all = bad_handshakes();
+    all.extend(bad_greetings());
+    all
+}
+
+fn bad_handshakes() -> Vec<(&'static str, Mind)> {
     vec![
         ("the end at once", Mind::opened(|_, _| Ok(false))),
         ("silence", Mind::opened(|wire, _| silence(wire))),
@@ -30,8 +36,17 @@ fn bad_openings() -> Vec<(&'static str, Mind)> {
             "half a greeting, and silence",
             Mind::opened(|wire, _| wire.send(&greeting()[..30]).and_then(|()| silence(wire))),
         ),
-        ("half a greeting, and the end", Mind::opened(|wire, _| wire.send(&greeting()[..30]).map(|()| false))),
-        ("HTTP", Mind::opened(|wire, _| wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n").and_then(|()| silence(wire)))),
+        (
+            "half a greeting, and the end",
+            Mind::opened(|wire, _| wire.send(&greeting()[..30]).map(|()| false)),
+        ),
+        (
+            "HTTP",
+            Mind::opened(|wire, _| {
+                wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    .and_then(|()| silence(wire))
+            }),
+        ),
         ("a greeting of another mechanism", {
             let mut other = greeting();
             other[12..17].copy_from_slice(b"PLAIN");
@@ -56,7 +71,15 @@ fn bad_openings() -> Vec<(&'static str, Mind)> {
                 Ok(true)
             }),
         ),
-        ("no word after the handshake", Mind::opened(|wire, _| wire.open_as_router().and_then(|()| silence(wire)))),
+        (
+            "no word after the handshake",
+            Mind::opened(|wire, _| wire.open_as_router().and_then(|()| silence(wire))),
+        ),
+    ]
+}
+
+fn bad_greetings() -> Vec<(&'static str, Mind)> {
+    vec![
         (
             "garbage for a greeting",
             Mind::opened(|wire, _| {
@@ -87,7 +110,10 @@ fn bad_openings() -> Vec<(&'static str, Mind)> {
             "a greeting, and the end",
             Mind::opened(|wire, uuid| {
                 open(wire)?;
-                wire.message(&[json!({"palm": 1, "server": uuid}).to_string().as_bytes(), b""])?;
+                wire.message(&[
+                    json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
+                    b"",
+                ])?;
                 Ok(false)
             }),
         ),
@@ -95,7 +121,10 @@ fn bad_openings() -> Vec<(&'static str, Mind)> {
             "a greeting, a giant, and the end",
             Mind::opened(|wire, uuid| {
                 open(wire)?;
-                wire.message(&[json!({"palm": 1, "server": uuid}).to_string().as_bytes(), b""])?;
+                wire.message(&[
+                    json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
+                    b"",
+                ])?;
                 wire.send(&[&[2][..], &(40_u64 << 30).to_be_bytes()].concat())?;
                 Ok(false)
             }),
@@ -104,7 +133,10 @@ fn bad_openings() -> Vec<(&'static str, Mind)> {
             "a greeting, and endless PINGs",
             Mind::opened(|wire, uuid| {
                 open(wire)?;
-                wire.message(&[json!({"palm": 1, "server": uuid}).to_string().as_bytes(), b""])?;
+                wire.message(&[
+                    json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
+                    b"",
+                ])?;
                 loop {
                     wire.send(&frame(4, b"\x04PING\x00\x0acontext").repeat(1000))?;
                 }
@@ -116,7 +148,10 @@ fn bad_openings() -> Vec<(&'static str, Mind)> {
 fn start_all(world: &World, later: bool) -> Vec<(&'static str, Rogue)> {
     let start = |(place, (name, mind)): (usize, (&'static str, Mind))| {
         let mind = if later { mind.later() } else { mind };
-        (name, Rogue::start(&world.etcd, &format!("rogue{place}"), mind))
+        (
+            name,
+            Rogue::start(&world.etcd, &format!("rogue{place}"), mind),
+        )
     };
     bad_openings().into_iter().enumerate().map(start).collect()
 }
@@ -125,7 +160,10 @@ fn are_not_sought(rogues: &[(&str, Rogue)]) {
     for (name, rogue) in rogues {
         let opened = rogue.opened();
         eprintln!("{name}: {opened} connections");
-        assert!(opened < 100, "{name}: {opened} connections in a few seconds");
+        assert!(
+            opened < 100,
+            "{name}: {opened} connections in a few seconds"
+        );
     }
 }
 
@@ -151,14 +189,18 @@ fn no_handshake_of_a_published_server_does_harm() {
     for (_, rogue) in &rogues {
         rogue.turn_bad();
     }
-    let call =
-        |(place, (name, _)): (usize, &(&'static str, Rogue))| (*name, world.caller(&format!("rogue{place}.f"), false));
+    let call = |(place, (name, _)): (usize, &(&'static str, Rogue))| {
+        (*name, world.caller(&format!("rogue{place}.f"), false))
+    };
     let callers: Vec<_> = rogues.iter().enumerate().map(call).collect();
     for (name, caller) in &callers {
         let (good, _) = caller.wait_for_line(|line| line.starts_with("good: "), SOON);
         assert_eq!(good, "good: ok 5", "{name}");
     }
-    let mut all: Vec<_> = callers.iter().map(|(name, caller)| (*name, caller)).collect();
+    let mut all: Vec<_> = callers
+        .iter()
+        .map(|(name, caller)| (*name, caller))
+        .collect();
     all.push(("the leader", &world.leader));
     stay_calm(&all);
     world.good_call();
@@ -174,19 +216,41 @@ fn a_leader_that_closes_every_connection_causes_no_load() {
         "boss",
         Mind::opened(|wire, uuid| {
             open(wire)?;
-            wire.message(&[json!({"palm": 1, "server": uuid}).to_string().as_bytes(), b""])?;
+            wire.message(&[
+                json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
+                b"",
+            ])?;
             Ok(false)
         }),
     );
     let granted = etcd.etcdctl(&["lease", "grant", "3600"]);
-    let lease = granted.split_whitespace().nth(1).expect("a lease").to_owned();
-    etcd.etcdctl(&["put", &format!("--lease={lease}"), "--", &format!("/election/{lease}"), rogue.uuid()]);
-    let follower = Process::builder(example("text")).arg("run").env("PALM_ETCD", etcd.endpoint()).start();
+    let lease = granted
+        .split_whitespace()
+        .nth(1)
+        .expect("a lease")
+        .to_owned();
+    etcd.etcdctl(&[
+        "put",
+        &format!("--lease={lease}"),
+        "--",
+        &format!("/election/{lease}"),
+        rogue.uuid(),
+    ]);
+    let follower = Process::builder(example("text"))
+        .arg("run")
+        .env("PALM_ETCD", etcd.endpoint())
+        .start();
     follower.wait_for_line(|line| line.contains(" joined as "), SOON);
-    eventually("it looks at its leader", SOON, || (rogue.opened() > 3).then_some(()));
+    eventually("it looks at its leader", SOON, || {
+        (rogue.opened() > 3).then_some(())
+    });
     thread::sleep(Duration::from_secs(2));
     stay_calm(&[("a leader that ends every connection", &follower)]);
-    assert!(rogue.opened() < 100, "{} connections in a few seconds", rogue.opened());
+    assert!(
+        rogue.opened() < 100,
+        "{} connections in a few seconds",
+        rogue.opened()
+    );
     etcd.etcdctl(&["lease", "revoke", &lease]);
     follower.wait_for_line(|line| line.contains(" configured"), SOON);
 }

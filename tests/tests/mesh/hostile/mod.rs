@@ -29,7 +29,14 @@ impl World {
     fn start() -> Self {
         let etcd = Etcd::start();
         let leader = Process::builder(example("text"))
-            .args(["run", "--debug", "--probe-period", "1", "--probe-timeout", "0.5"])
+            .args([
+                "run",
+                "--debug",
+                "--probe-period",
+                "1",
+                "--probe-timeout",
+                "0.5",
+            ])
             .env("PALM_ETCD", etcd.endpoint())
             .env("PALM_MAX_PAYLOAD", MAX_PAYLOAD)
             .start();
@@ -56,12 +63,18 @@ impl World {
 
     #[track_caller]
     fn good_call(&self) {
-        eventually("a good call", SOON, || (self.cli(&["call", "text.shout", "hello"]).1 == ["HELLO"]).then_some(()));
+        eventually("a good call", SOON, || {
+            (self.cli(&["call", "text.shout", "hello"]).1 == ["HELLO"]).then_some(())
+        });
     }
 
     /// A client that calls `bad`, then somebody good; both went as the test wants it.
     fn caller(&self, bad: &str, job: bool) -> Process {
-        if job { self.caller_with(bad, "--job") } else { self.start_caller(&[bad, "text.shout"]) }
+        if job {
+            self.caller_with(bad, "--job")
+        } else {
+            self.start_caller(&[bad, "text.shout"])
+        }
     }
 
     /// As [`World::caller`], with a flag.
@@ -88,13 +101,23 @@ impl World {
 /// Fails if one of the processes dies, spins, or holds more memory than it should; each with what was done to it.
 #[track_caller]
 fn stay_calm(processes: &[(&str, &Process)]) {
-    let before: Vec<_> = processes.iter().map(|(_, process)| process.processor_time()).collect();
+    let before: Vec<_> = processes
+        .iter()
+        .map(|(_, process)| process.processor_time())
+        .collect();
     // Processor time can only be seen as time passes.
     std::thread::sleep(Duration::from_secs(1));
     for ((after, process), before) in processes.iter().zip(before) {
-        assert!(process.is_running(), "{after}: it is gone: {:?}", process.lines());
+        assert!(
+            process.is_running(),
+            "{after}: it is gone: {:?}",
+            process.lines()
+        );
         let used = process.processor_time().saturating_sub(before);
-        assert!(used <= Duration::from_millis(500), "{after}: it used {used:?} of a processor in a second");
+        assert!(
+            used <= Duration::from_millis(500),
+            "{after}: it used {used:?} of a processor in a second"
+        );
         let peak = memory(process, "VmHWM:");
         assert!(peak < MAX_MEMORY, "{after}: it held {peak} kB");
     }
@@ -103,14 +126,24 @@ fn stay_calm(processes: &[(&str, &Process)]) {
 /// The memory of a process, in kB.
 fn memory(process: &Process, what: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("a process");
-    let line = status.lines().find(|line| line.starts_with(what)).expect("its memory");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(what))
+        .expect("its memory");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kb| kb.parse().ok())
+        .expect("a number")
 }
 
 /// No text holds a terminal's control sequences.
 #[track_caller]
 fn harmless(lines: &[String]) {
     for line in lines {
-        assert!(!line.chars().any(|c| c.is_control() && c != '\t'), "{}", line.escape_debug());
+        assert!(
+            !line.chars().any(|c| c.is_control() && c != '\t'),
+            "{}",
+            line.escape_debug()
+        );
     }
 }

@@ -12,12 +12,30 @@ const OWNED: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}31m\nERROR:registry:a l
 
 fn bad_probes() -> Vec<(&'static str, Mind)> {
     vec![
-        ("a log that steers terminals", Mind::probed(|wire, asked| asked.answer(wire, OWNED.as_bytes()))),
-        ("a log that is no UTF-8", Mind::probed(|wire, asked| asked.answer(wire, b"\xff\xfeI,\xc3\x28"))),
-        ("a log of 4 MB", Mind::probed(|wire, asked| asked.answer(wire, &vec![b'I'; 4_000_000]))),
-        ("a log of 12 MB", Mind::probed(|wire, asked| asked.answer(wire, &vec![b'I'; 12 << 20]))),
-        ("deeply nested JSON for a log", Mind::probed(|wire, asked| asked.answer(wire, &vec![b'['; 1_000_000]))),
-        ("a log of 40 GB", Mind::probed(|wire, _| wire.send(&[&[2][..], &(40_u64 << 30).to_be_bytes()].concat()))),
+        (
+            "a log that steers terminals",
+            Mind::probed(|wire, asked| asked.answer(wire, OWNED.as_bytes())),
+        ),
+        (
+            "a log that is no UTF-8",
+            Mind::probed(|wire, asked| asked.answer(wire, b"\xff\xfeI,\xc3\x28")),
+        ),
+        (
+            "a log of 4 MB",
+            Mind::probed(|wire, asked| asked.answer(wire, &vec![b'I'; 4_000_000])),
+        ),
+        (
+            "a log of 12 MB",
+            Mind::probed(|wire, asked| asked.answer(wire, &vec![b'I'; 12 << 20])),
+        ),
+        (
+            "deeply nested JSON for a log",
+            Mind::probed(|wire, asked| asked.answer(wire, &vec![b'['; 1_000_000])),
+        ),
+        (
+            "a log of 40 GB",
+            Mind::probed(|wire, _| wire.send(&[&[2][..], &(40_u64 << 30).to_be_bytes()].concat())),
+        ),
         (
             "an error that steers terminals",
             Mind::probed(|wire, asked| {
@@ -30,12 +48,19 @@ fn bad_probes() -> Vec<(&'static str, Mind)> {
             "an error of 60 kB, another each time",
             Mind::probed(|wire, asked| {
                 let mut header = asked.header();
-                let message = format!("{:?} {}", std::time::Instant::now(), "\u{1b}x".repeat(8_000));
+                let message = format!(
+                    "{:?} {}",
+                    std::time::Instant::now(),
+                    "\u{1b}x".repeat(8_000)
+                );
                 header["error"] = json!({"kind": "failed", "message": message});
                 wire.message(&[header.to_string().as_bytes(), b""])
             }),
         ),
-        ("deeply nested JSON for a header", Mind::probed(|wire, _| wire.message(&[&vec![b'['; 60_000], b""]))),
+        (
+            "deeply nested JSON for a header",
+            Mind::probed(|wire, _| wire.message(&[&vec![b'['; 60_000], b""])),
+        ),
         (
             "an answer to something else",
             Mind::probed(|wire, asked| {
@@ -47,7 +72,12 @@ fn bad_probes() -> Vec<(&'static str, Mind)> {
         (
             "its log, endlessly",
             Mind::probed(|wire, asked| {
-                let one = [frame(1, asked.header().to_string().as_bytes()), frame(0, b"I,I")].concat().repeat(1000);
+                let one = [
+                    frame(1, asked.header().to_string().as_bytes()),
+                    frame(0, b"I,I"),
+                ]
+                .concat()
+                .repeat(1000);
                 loop {
                     wire.send(&one)?;
                 }
@@ -68,7 +98,10 @@ fn bad_probes() -> Vec<(&'static str, Mind)> {
 fn start_all(world: &World, later: bool) -> Vec<(&'static str, Rogue)> {
     let start = |(place, (name, mind)): (usize, (&'static str, Mind))| {
         let mind = if later { mind.later() } else { mind };
-        (name, Rogue::start(&world.etcd, &format!("rogue{place}"), mind))
+        (
+            name,
+            Rogue::start(&world.etcd, &format!("rogue{place}"), mind),
+        )
     };
     bad_probes().into_iter().enumerate().map(start).collect()
 }
@@ -89,18 +122,30 @@ fn against_the_leader(later: bool) {
     world.is_well("all answers at once");
     for (name, rogue) in &rogues {
         eprintln!("{name}: {} connections", rogue.opened());
-        assert!(rogue.opened() < 100, "{name}: {} connections in a few seconds", rogue.opened());
+        assert!(
+            rogue.opened() < 100,
+            "{name}: {} connections in a few seconds",
+            rogue.opened()
+        );
     }
     let lines = world.leader.lines();
     harmless(&lines);
     let longest = lines.iter().map(String::len).max().unwrap_or(0);
-    assert!(longest < 300_000, "a line of {longest} bytes in the leader's log");
+    assert!(
+        longest < 300_000,
+        "a line of {longest} bytes in the leader's log"
+    );
     let (code, status) = world.cli(&["status"]);
     assert_eq!(code, Some(0), "{status:?}");
     harmless(&status);
-    assert!(lines.iter().any(|line| line.contains("owned")), "it is shown, but harmless");
     assert!(
-        !lines.iter().any(|line| line.starts_with("ERROR:registry:a line")),
+        lines.iter().any(|line| line.contains("owned")),
+        "it is shown, but harmless"
+    );
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.starts_with("ERROR:registry:a line")),
         "no server writes lines of the leader's"
     );
 }
@@ -133,7 +178,12 @@ fn the_leader_works_among_many_bad_servers() {
     });
     joined.kill();
     palm_tests::eventually("who dies is found out", SOON, || {
-        world.cli(&["call", "printf.printf", "hello"]).1.join("").contains("no_such_server").then_some(())
+        world
+            .cli(&["call", "printf.printf", "hello"])
+            .1
+            .join("")
+            .contains("no_such_server")
+            .then_some(())
     });
     world.is_well("many at once");
     drop(rogues);

@@ -26,16 +26,34 @@ fn bad_records() -> Vec<(&'static str, Value)> {
     vec![
         ("a name that steers terminals", json!({"server": OWNED})),
         ("a kind that steers terminals", json!({"kind": OWNED})),
-        ("a host that steers terminals", json!({"host": OWNED.replace(['\n', '\r', '/'], "")})),
-        ("a function that steers terminals", json!({"functions": ["f", OWNED]})),
-        ("ten thousand functions", json!({"functions": (0..10_000).map(|n| format!("f{n}")).collect::<Vec<_>>()})),
-        ("a host that does not exist", json!({"host": "no-such-host.invalid"})),
+        (
+            "a host that steers terminals",
+            json!({"host": OWNED.replace(['\n', '\r', '/'], "")}),
+        ),
+        (
+            "a function that steers terminals",
+            json!({"functions": ["f", OWNED]}),
+        ),
+        (
+            "ten thousand functions",
+            json!({"functions": (0..10_000).map(|n| format!("f{n}")).collect::<Vec<_>>()}),
+        ),
+        (
+            "a host that does not exist",
+            json!({"host": "no-such-host.invalid"}),
+        ),
         ("a host that answers nobody", json!({"host": "192.0.2.1"})),
         ("a very long host", json!({"host": "h".repeat(100_000)})),
         ("a port where nobody listens", json!({"ports": [1]})),
         ("ten thousand ports", json!({"ports": vec![1; 10_000]})),
-        ("a time of long ago", json!({"when": "-9999-01-01T00:00:00"})),
-        ("said to be configured", json!({"configured": true, "leader": "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4"})),
+        (
+            "a time of long ago",
+            json!({"when": "-9999-01-01T00:00:00"}),
+        ),
+        (
+            "said to be configured",
+            json!({"configured": true, "leader": "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4"}),
+        ),
         ("unknown fields", json!({"weight": {OWNED: OWNED}})),
         (
             "deeply nested unknown fields",
@@ -61,7 +79,10 @@ fn no_record_harms_the_leader_or_the_command_line() {
         ("/servers/".to_owned(), "x".to_owned()),
         (format!("/servers/{}", Uuid::new_v4()), OWNED.to_owned()),
         (format!("/servers/{}", Uuid::new_v4()), "[".repeat(100_000)),
-        (format!("/servers/{}", Uuid::new_v4()), format!(r#"{{"host":"{}"#, "ä".repeat(50_000))),
+        (
+            format!("/servers/{}", Uuid::new_v4()),
+            format!(r#"{{"host":"{}"#, "ä".repeat(50_000)),
+        ),
         (format!("/departed/{}", Uuid::new_v4()), OWNED.to_owned()),
         ("/pipelines/junk".to_owned(), OWNED.to_owned()),
         (format!("/pipelines/{OWNED}"), OWNED.to_owned()),
@@ -71,7 +92,13 @@ fn no_record_harms_the_leader_or_the_command_line() {
     }
     thread::sleep(Duration::from_secs(4));
     harmless(&world.leader.lines());
-    assert!(!world.leader.lines().iter().any(|line| line.starts_with("INFO:registry:a line of its own")));
+    assert!(
+        !world
+            .leader
+            .lines()
+            .iter()
+            .any(|line| line.starts_with("INFO:registry:a line of its own"))
+    );
     let (code, status) = world.cli(&["status"]);
     assert_eq!(code, Some(0), "{status:?}");
     harmless(&status);
@@ -86,11 +113,18 @@ fn no_record_harms_the_leader_or_the_command_line() {
 fn a_tombstones_reason_cannot_control_the_terminal() {
     let world = World::start();
     let rogue = Rogue::published(&world.etcd, "goes", Mind::default());
-    let note = json!({"why": "registry", "reason": OWNED, "when": "2026-01-01T00:00:00.000000"}).to_string();
-    world.etcd.etcdctl(&["put", "--", &format!("/departed/{}", rogue.uuid()), &note]);
-    world.etcd.etcdctl(&["del", &format!("/servers/{}", rogue.uuid())]);
+    let note = json!({"why": "registry", "reason": OWNED, "when": "2026-01-01T00:00:00.000000"})
+        .to_string();
+    world
+        .etcd
+        .etcdctl(&["put", "--", &format!("/departed/{}", rogue.uuid()), &note]);
+    world
+        .etcd
+        .etcdctl(&["del", &format!("/servers/{}", rogue.uuid())]);
     let told = format!("Deleted server {} because", rogue.uuid());
-    world.leader.wait_for_line(|line| line.contains(&told), SOON);
+    world
+        .leader
+        .wait_for_line(|line| line.contains(&told), SOON);
     harmless(&world.leader.lines());
     world.is_well("a reason");
 }
@@ -106,8 +140,10 @@ fn a_thousand_mute_servers_delay_no_other() {
     let lease = world.etcd.etcdctl(&["lease", "grant", "3600"]);
     let lease = lease.split_whitespace().nth(1).expect("a lease").to_owned();
     let puts = |records: &[(String, String)]| {
-        let lines: Vec<_> =
-            records.iter().map(|(uuid, record)| format!("put --lease={lease} /servers/{uuid} {record:?}")).collect();
+        let lines: Vec<_> = records
+            .iter()
+            .map(|(uuid, record)| format!("put --lease={lease} /servers/{uuid} {record:?}"))
+            .collect();
         let script = format!("\n{}\n\n\n", lines.join("\n"));
         let transact = palm_tests::Process::builder("sh")
             .args(["-c", "printf '%s' \"$SCRIPT\" | etcdctl txn"])

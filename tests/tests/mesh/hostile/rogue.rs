@@ -39,7 +39,10 @@ impl Asked {
 
     fn function(&self) -> &str {
         let stage = usize::try_from(self.header["stage"].as_u64().unwrap_or(0)).unwrap_or(0);
-        self.header["pipeline"][stage].as_str().and_then(|target| target.rsplit('.').next()).unwrap_or_default()
+        self.header["pipeline"][stage]
+            .as_str()
+            .and_then(|target| target.rsplit('.').next())
+            .unwrap_or_default()
     }
 }
 
@@ -59,21 +62,39 @@ pub(super) struct Mind {
 }
 
 impl Mind {
-    pub(super) fn called(reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self { call: Some(Arc::new(reply)), ..Self::default() }
+    pub(super) fn called(
+        reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            call: Some(Arc::new(reply)),
+            ..Self::default()
+        }
     }
 
-    pub(super) fn probed(reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self { probe: Some(Arc::new(reply)), ..Self::default() }
+    pub(super) fn probed(
+        reply: impl Fn(&mut Wire, &Asked) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            probe: Some(Arc::new(reply)),
+            ..Self::default()
+        }
     }
 
-    pub(super) fn opened(opening: impl Fn(&mut Wire, &str) -> io::Result<bool> + Send + Sync + 'static) -> Self {
-        Self { opening: Some(Arc::new(opening)), ..Self::default() }
+    pub(super) fn opened(
+        opening: impl Fn(&mut Wire, &str) -> io::Result<bool> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            opening: Some(Arc::new(opening)),
+            ..Self::default()
+        }
     }
 
     /// Behaves until it is published.
     pub(super) fn later(self) -> Self {
-        Self { bides_its_time: true, ..self }
+        Self {
+            bides_its_time: true,
+            ..self
+        }
     }
 }
 
@@ -124,7 +145,9 @@ impl Rogue {
     /// Waits until clients can find it.
     pub(super) fn await_published(&self, etcd: &Etcd) {
         eventually("a rogue is published", SOON, || {
-            etcd.etcdctl(&["get", "--prefix", "/pipelines/"]).contains(&self.inner.uuid).then_some(())
+            etcd.etcdctl(&["get", "--prefix", "/pipelines/"])
+                .contains(&self.inner.uuid)
+                .then_some(())
         });
     }
 
@@ -164,8 +187,18 @@ impl Rogue {
 /// Puts a record on a lease of its own, as a server does.
 pub(super) fn put_record(etcd: &Etcd, uuid: &str, record: &str) {
     let granted = etcd.etcdctl(&["lease", "grant", "3600"]);
-    let lease = granted.split_whitespace().nth(1).expect("a lease").to_owned();
-    etcd.etcdctl(&["put", &format!("--lease={lease}"), "--", &format!("/servers/{uuid}"), record]);
+    let lease = granted
+        .split_whitespace()
+        .nth(1)
+        .expect("a lease")
+        .to_owned();
+    etcd.etcdctl(&[
+        "put",
+        &format!("--lease={lease}"),
+        "--",
+        &format!("/servers/{uuid}"),
+        record,
+    ]);
 }
 
 impl Drop for Rogue {
@@ -210,9 +243,17 @@ fn serve(wire: &mut Wire, inner: &Inner) -> io::Result<()> {
     loop {
         let frames = wire.answer()?;
         let header: Value = serde_json::from_slice(&frames[0]).unwrap_or_default();
-        let asked = Asked { header, me: inner.uuid.clone() };
+        let asked = Asked {
+            header,
+            me: inner.uuid.clone(),
+        };
         if asked.header["hello"].is_string() {
-            wire.message(&[json!({"palm": 1, "server": inner.uuid}).to_string().as_bytes(), b""])?;
+            wire.message(&[
+                json!({"palm": 1, "server": inner.uuid})
+                    .to_string()
+                    .as_bytes(),
+                b"",
+            ])?;
             continue;
         }
         let reply = match asked.function() {

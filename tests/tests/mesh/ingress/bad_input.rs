@@ -21,10 +21,20 @@ fn instead_of_a_greeting() -> Vec<(&'static str, Vec<u8>, Counter)> {
         greeting[at..at + bytes.len()].copy_from_slice(bytes);
         greeting
     };
-    let random: Vec<u8> = (1..1024_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let random: Vec<u8> = (1..1024_u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes())
+        .collect();
     vec![
-        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), Some("not_zmtp")),
-        ("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), Some("tls")),
+        (
+            "HTTP",
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            Some("not_zmtp"),
+        ),
+        (
+            "a TLS hello",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+            Some("tls"),
+        ),
         ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), Some("not_zmtp")),
         ("ZMTP 1.0", b"\x01\x00".to_vec(), Some("not_zmtp")),
         ("random bytes", random, Some("not_zmtp")),
@@ -46,33 +56,101 @@ fn instead_of_a_ready() -> Vec<(&'static str, Vec<u8>, Counter)> {
         ("another command", frame(4, b"\x05HELLO"), Some("ready")),
         ("an ERROR", frame(4, b"\x05ERROR\x00"), Some("ready")),
         ("an empty command", frame(4, b""), Some("ready")),
-        ("a READY of 8 EB announced", announced(6, 1 << 63), Some("ready")),
-        ("a READY of 4 GB announced", announced(6, 4 << 30), Some("ready")),
+        (
+            "a READY of 8 EB announced",
+            announced(6, 1 << 63),
+            Some("ready"),
+        ),
+        (
+            "a READY of 4 GB announced",
+            announced(6, 4 << 30),
+            Some("ready"),
+        ),
         ("a READY without a type", ready(&[]), Some("ready")),
         ("a type twice", ready(&[dealer, dealer]), Some("ready")),
-        ("a torn property", frame(4, b"\x05READY\x0bSocket-Type\x00\x00\xff\xff"), Some("ready")),
-        ("a PUB", ready(&[("Socket-Type", b"PUB")]), Some("socket_type")),
-        ("a ROUTER", ready(&[("Socket-Type", b"ROUTER")]), Some("socket_type")),
-        ("a type of garbage", ready(&[("Socket-Type", b"\xff\xfe")]), Some("socket_type")),
-        ("an identity of 256 bytes", ready(&[dealer, ("Identity", &[7; 256])]), Some("identity")),
+        (
+            "a torn property",
+            frame(4, b"\x05READY\x0bSocket-Type\x00\x00\xff\xff"),
+            Some("ready"),
+        ),
+        (
+            "a PUB",
+            ready(&[("Socket-Type", b"PUB")]),
+            Some("socket_type"),
+        ),
+        (
+            "a ROUTER",
+            ready(&[("Socket-Type", b"ROUTER")]),
+            Some("socket_type"),
+        ),
+        (
+            "a type of garbage",
+            ready(&[("Socket-Type", b"\xff\xfe")]),
+            Some("socket_type"),
+        ),
+        (
+            "an identity of 256 bytes",
+            ready(&[dealer, ("Identity", &[7; 256])]),
+            Some("identity"),
+        ),
     ]
 }
 
 /// What is said after the handshake, and cut off.
 fn after_the_handshake() -> Vec<(&'static str, Vec<u8>, Counter)> {
     vec![
-        ("a frame of 40 GB announced", announced(2, 40 << 30), Some("too_long")),
-        ("a frame of 16 EB announced", announced(2, u64::MAX), Some("too_long")),
-        ("a frame just below what memory can address", announced(2, (1 << 63) - 1), Some("too_long")),
-        ("a second frame of 40 GB", [frame(1, b"{}"), announced(2, 40 << 30)].concat(), Some("too_long")),
-        ("a million empty MORE frames", [1, 0].repeat(1_000_000), Some("too_many_frames")),
+        (
+            "a frame of 40 GB announced",
+            announced(2, 40 << 30),
+            Some("too_long"),
+        ),
+        (
+            "a frame of 16 EB announced",
+            announced(2, u64::MAX),
+            Some("too_long"),
+        ),
+        (
+            "a frame just below what memory can address",
+            announced(2, (1 << 63) - 1),
+            Some("too_long"),
+        ),
+        (
+            "a second frame of 40 GB",
+            [frame(1, b"{}"), announced(2, 40 << 30)].concat(),
+            Some("too_long"),
+        ),
+        (
+            "a million empty MORE frames",
+            [1, 0].repeat(1_000_000),
+            Some("too_many_frames"),
+        ),
         ("nine frames", [1, 0].repeat(9), Some("too_many_frames")),
-        ("READY again", ready(&[("Socket-Type", b"DEALER")]), Some("command")),
-        ("a PONG that nobody asked for", frame(4, b"\x04PONG"), Some("command")),
-        ("a PING without its time", frame(4, b"\x04PING"), Some("command")),
-        ("a PING with too much context", frame(4, &[b"\x04PING\0\0".as_slice(), &[1; 17]].concat()), Some("command")),
+        (
+            "READY again",
+            ready(&[("Socket-Type", b"DEALER")]),
+            Some("command"),
+        ),
+        (
+            "a PONG that nobody asked for",
+            frame(4, b"\x04PONG"),
+            Some("command"),
+        ),
+        (
+            "a PING without its time",
+            frame(4, b"\x04PING"),
+            Some("command"),
+        ),
+        (
+            "a PING with too much context",
+            frame(4, &[b"\x04PING\0\0".as_slice(), &[1; 17]].concat()),
+            Some("command"),
+        ),
         ("a SUBSCRIBE", frame(4, b"\x09SUBSCRIBEx"), Some("command")),
-        ("a command of 1 GB announced", announced(6, 1 << 30), Some("command")),
+        (
+            "a command of 1 GB announced",
+            announced(6, 1 << 30),
+            Some("command"),
+        ),
         ("unknown flags", vec![0x80, 0], Some("flags")),
         ("a command with more to come", vec![5, 0], Some("flags")),
     ]
@@ -81,23 +159,60 @@ fn after_the_handshake() -> Vec<(&'static str, Vec<u8>, Counter)> {
 /// What is said after the handshake, and answered with an error.
 fn answered() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let header = br#"{"palm":1,"pipeline":["text.shout"]}"#.to_vec();
-    let deep = |open: &str| format!(r#"{{"palm":1,"pipeline":{}"#, open.repeat(30_000)).into_bytes();
+    let deep =
+        |open: &str| format!(r#"{{"palm":1,"pipeline":{}"#, open.repeat(30_000)).into_bytes();
     vec![
         ("no header at all", vec![b"".to_vec()]),
-        ("a header that is no JSON", vec![b"hello".to_vec(), b"x".to_vec()]),
-        ("a header of 64 KiB and one byte", vec![[header.clone(), vec![b' '; 65_537 - header.len()]].concat(), vec![]]),
+        (
+            "a header that is no JSON",
+            vec![b"hello".to_vec(), b"x".to_vec()],
+        ),
+        (
+            "a header of 64 KiB and one byte",
+            vec![
+                [header.clone(), vec![b' '; 65_537 - header.len()]].concat(),
+                vec![],
+            ],
+        ),
         ("deeply nested lists", vec![deep("["), vec![]]),
         ("deeply nested objects", vec![deep(r#"{"a":"#), vec![]]),
-        ("invalid UTF-8 in the header", vec![b"{\"palm\":1,\"pipeline\":[\"\xff\xfe.x\"]}".to_vec(), vec![]]),
-        ("invalid UTF-8 in the payload", vec![header.clone(), b"\xff\xfe".to_vec()]),
-        ("three frames", vec![header.clone(), b"a".to_vec(), b"b".to_vec()]),
-        ("another protocol", vec![br#"{"palm":9,"pipeline":["text.shout"]}"#.to_vec()]),
-        ("a number that no type holds", vec![br#"{"palm":1,"pipeline":["a.b"],"idx":1e999}"#.to_vec()]),
+        (
+            "invalid UTF-8 in the header",
+            vec![
+                b"{\"palm\":1,\"pipeline\":[\"\xff\xfe.x\"]}".to_vec(),
+                vec![],
+            ],
+        ),
+        (
+            "invalid UTF-8 in the payload",
+            vec![header.clone(), b"\xff\xfe".to_vec()],
+        ),
+        (
+            "three frames",
+            vec![header.clone(), b"a".to_vec(), b"b".to_vec()],
+        ),
+        (
+            "another protocol",
+            vec![br#"{"palm":9,"pipeline":["text.shout"]}"#.to_vec()],
+        ),
+        (
+            "a number that no type holds",
+            vec![br#"{"palm":1,"pipeline":["a.b"],"idx":1e999}"#.to_vec()],
+        ),
         (
             "a pipeline of 10,000 stages",
-            vec![format!(r#"{{"palm":1,"pipeline":["a.b"{}]}}"#, r#","a.b""#.repeat(9_000)).into_bytes()],
+            vec![
+                format!(
+                    r#"{{"palm":1,"pipeline":["a.b"{}]}}"#,
+                    r#","a.b""#.repeat(9_000)
+                )
+                .into_bytes(),
+            ],
         ),
-        ("a payload one byte over the limit", vec![header, vec![b'x'; MOST + 1]]),
+        (
+            "a payload one byte over the limit",
+            vec![header, vec![b'x'; MOST + 1]],
+        ),
     ]
 }
 
@@ -111,12 +226,15 @@ fn cut_off(server: &Server, name: &str, opening: &[&[u8]], counter: Counter) {
         // The connection may be cut off before all is said.
         let _ = wire.send(bytes);
     }
-    wire.until_end().unwrap_or_else(|error| panic!("{name}: the connection stays open: {error}"));
+    wire.until_end()
+        .unwrap_or_else(|error| panic!("{name}: the connection stays open: {error}"));
     server.good_call();
     if let Some((kind, before)) = counter.zip(before) {
-        eventually(&format!("{name} is counted as {kind}"), Duration::from_secs(5), || {
-            (server.refused(kind) > before).then_some(())
-        });
+        eventually(
+            &format!("{name} is counted as {kind}"),
+            Duration::from_secs(5),
+            || (server.refused(kind) > before).then_some(()),
+        );
     }
 }
 
@@ -137,10 +255,16 @@ fn bad_input_neither_stops_a_server_nor_costs_memory() {
         for (name, frames) in answered() {
             let mut wire = Wire::dealer(server.address).expect(name);
             let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-            wire.message(&frames).unwrap_or_else(|error| panic!("{name}: {error}"));
-            let answer = wire.answer().unwrap_or_else(|error| panic!("{name}: {error}"));
+            wire.message(&frames)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let answer = wire
+                .answer()
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
             let header = String::from_utf8_lossy(&answer[0]).into_owned();
-            assert!(header.contains(r#""error""#), "{name}: answered with {header}");
+            assert!(
+                header.contains(r#""error""#),
+                "{name}: answered with {header}"
+            );
             server.good_call();
         }
         server.calm_down();
@@ -150,9 +274,20 @@ fn bad_input_neither_stops_a_server_nor_costs_memory() {
     let before = server.memory();
     round();
     let after = server.memory();
-    assert!(after <= before + before / 10, "the server holds {after} kB, {before} kB before");
-    let warnings = server.process.lines().iter().filter(|line| line.contains("refused a connection")).count();
-    assert!(warnings <= 1 + 5, "one address is written of {warnings} times");
+    assert!(
+        after <= before + before / 10,
+        "the server holds {after} kB, {before} kB before"
+    );
+    let warnings = server
+        .process
+        .lines()
+        .iter()
+        .filter(|line| line.contains("refused a connection"))
+        .count();
+    assert!(
+        warnings <= 1 + 5,
+        "one address is written of {warnings} times"
+    );
 }
 
 #[test]
@@ -161,7 +296,11 @@ fn a_duplicate_identity_takes_nothing_over() {
     let named = |identity: &[u8]| {
         let mut wire = Wire::connect(server.address).expect("a connection");
         wire.send(&greeting()).expect("sent");
-        wire.send(&ready(&[("Socket-Type", b"DEALER"), ("Identity", identity)])).expect("sent");
+        wire.send(&ready(&[
+            ("Socket-Type", b"DEALER"),
+            ("Identity", identity),
+        ]))
+        .expect("sent");
         std::io::Read::read_exact(&mut wire.stream(), &mut [0; 64]).expect("a greeting");
         wire.frame().expect("a READY");
         wire
@@ -182,10 +321,18 @@ fn a_payload_over_the_limit_is_answered_with_the_reason() {
     let server = Server::start(&[("PALM_MAX_PAYLOAD", "1000")]);
     let mut wire = Wire::dealer(server.address).expect("a connection");
     for (length, wanted) in [(1000, false), (1001, true), (2000, true)] {
-        wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, &vec![b'a'; length]]).expect("sent");
+        wire.message(&[
+            br#"{"palm":1,"pipeline":["text.shout"]}"#,
+            &vec![b'a'; length],
+        ])
+        .expect("sent");
         let answer = wire.answer().expect("an answer");
         let header = String::from_utf8_lossy(&answer[0]).into_owned();
-        assert_eq!(header.contains("too_large"), wanted, "{length} bytes: {header}");
+        assert_eq!(
+            header.contains("too_large"),
+            wanted,
+            "{length} bytes: {header}"
+        );
     }
 }
 

@@ -13,19 +13,28 @@ const MAX_HELD: u64 = 100 * 1024;
 
 fn server() -> Server {
     let [payload, held] = [PAYLOAD, 4 * PAYLOAD].map(|bytes| bytes.to_string());
-    Server::named("plenty", &[("PALM_MAX_PAYLOAD", &payload), ("PALM_MAX_HELD", &held)])
+    Server::named(
+        "plenty",
+        &[("PALM_MAX_PAYLOAD", &payload), ("PALM_MAX_HELD", &held)],
+    )
 }
 
 /// A request with a payload as long as it may be; the server looks at its length alone.
 fn long() -> Vec<u8> {
     let header: &[u8] = br#"{"palm":1,"pipeline":["plenty.length"]}"#;
-    [palm_tests::wire::frame(1, header), palm_tests::wire::frame(0, &vec![b'x'; PAYLOAD])].concat()
+    [
+        palm_tests::wire::frame(1, header),
+        palm_tests::wire::frame(0, &vec![b'x'; PAYLOAD]),
+    ]
+    .concat()
 }
 
 /// A connection that has sent all of it that the server takes, but for the last bytes.
 fn unfinished(server: &Server, request: &[u8]) -> Wire {
     let mut wire = Wire::dealer(server.address).expect("a connection");
-    wire.stream().set_write_timeout(Some(Duration::from_millis(100))).expect("a socket");
+    wire.stream()
+        .set_write_timeout(Some(Duration::from_millis(100)))
+        .expect("a socket");
     // What the server does not take now, it does not take before it is its turn.
     let _ = wire.send(&request[..request.len() - 10]);
     wire
@@ -38,7 +47,10 @@ fn is_answered(server: &Server, request: &[u8], clients: Vec<Wire>) {
         set(wire.stream(), Some(Duration::from_secs(60))).expect("a socket");
     }
     wire.send(request).expect("sent");
-    assert_eq!(wire.answer().expect("an answer")[1], PAYLOAD.to_string().as_bytes());
+    assert_eq!(
+        wire.answer().expect("an answer")[1],
+        PAYLOAD.to_string().as_bytes()
+    );
     drop(clients);
 }
 
@@ -48,10 +60,15 @@ fn unfinished_messages_of_all_clients_are_bounded() {
     let server = server();
     let request = long();
     let before = server.memory();
-    let clients: Vec<Wire> = (0..CLIENTS).map(|_| unfinished(&server, &request)).collect();
+    let clients: Vec<Wire> = (0..CLIENTS)
+        .map(|_| unfinished(&server, &request))
+        .collect();
     server.good_call();
     let held = server.memory().saturating_sub(before);
-    assert!(held < MAX_HELD, "{held} kB are held of messages that are not finished");
+    assert!(
+        held < MAX_HELD,
+        "{held} kB are held of messages that are not finished"
+    );
 
     drop(clients);
     is_answered(&server, &request, Vec::new());
@@ -88,13 +105,20 @@ fn unread_answers_of_all_clients_are_bounded() {
     }
     server.good_call();
     let held = most.saturating_sub(before);
-    assert!(held < MAX_HELD, "{held} kB are held of answers that nobody takes");
+    assert!(
+        held < MAX_HELD,
+        "{held} kB are held of answers that nobody takes"
+    );
     assert!(server.refused("unread") > 0);
 
     let mut proper = Wire::dealer(server.address).expect("a connection");
     for _ in 0..5 {
         proper.message(get).expect("sent");
-        assert_eq!(proper.answer().expect("an answer")[1].len(), PAYLOAD, "who reads is not cut off");
+        assert_eq!(
+            proper.answer().expect("an answer")[1].len(),
+            PAYLOAD,
+            "who reads is not cut off"
+        );
     }
     drop((proper, clients));
     server.calm_down();

@@ -41,14 +41,19 @@ fn ten_thousand_connections_leave_nothing_behind() {
 
 #[test]
 fn connections_are_limited_and_closed_ones_free_a_slot() {
-    let server = Server::start(&[("PALM_MAX_CONNECTIONS", "20"), ("PALM_MAX_PER_ADDRESS", "10")]);
+    let server = Server::start(&[
+        ("PALM_MAX_CONNECTIONS", "20"),
+        ("PALM_MAX_PER_ADDRESS", "10"),
+    ]);
     let mut held = Vec::new();
     while let Ok(wire) = Wire::dealer(server.address) {
         held.push(wire);
         assert!(held.len() <= 10, "more than ten from one address");
     }
     held.pop();
-    eventually("one that left made room", Duration::from_secs(10), || super::call(server.address).ok());
+    eventually("one that left made room", Duration::from_secs(10), || {
+        super::call(server.address).ok()
+    });
     drop(held);
     server.calm_down();
     assert!(server.refused("too_many_from_address") > 0);
@@ -57,8 +62,16 @@ fn connections_are_limited_and_closed_ones_free_a_slot() {
 /// The clock ticks that the process has computed for.
 fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a living process");
-    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split_whitespace().collect();
-    fields[11..13].iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+    let fields: Vec<&str> = stat
+        .rsplit_once(") ")
+        .expect("a name")
+        .1
+        .split_whitespace()
+        .collect();
+    fields[11..13]
+        .iter()
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum()
 }
 
 #[test]
@@ -66,15 +79,25 @@ fn an_ingress_without_descriptors_waits_without_spinning() {
     crate::heavy();
     let server = Server::with_descriptors(128);
     // More than fit, and all of them silent to the end.
-    let mut held: Vec<Wire> = (0..300).map(|_| Wire::connect(server.address).expect("queued at least")).collect();
+    let mut held: Vec<Wire> = (0..300)
+        .map(|_| Wire::connect(server.address).expect("queued at least"))
+        .collect();
     eventually("accepting pauses", Duration::from_secs(10), || {
-        server.process.lines().iter().any(|line| line.contains("no connection is accepted for now")).then_some(())
+        server
+            .process
+            .lines()
+            .iter()
+            .any(|line| line.contains("no connection is accepted for now"))
+            .then_some(())
     });
     let (start, before) = (Instant::now(), ticks(server.process.pid()));
     thread::sleep(Duration::from_secs(2));
     let spent = ticks(server.process.pid()) - before;
     // A hundred ticks a second are a core.
-    assert!(spent * 10 < 200 * start.elapsed().as_secs().max(1), "{spent} ticks spent on waiting");
+    assert!(
+        spent * 10 < 200 * start.elapsed().as_secs().max(1),
+        "{spent} ticks spent on waiting"
+    );
     assert!(server.process.is_running());
     held.clear();
     server.good_call();
@@ -83,7 +106,9 @@ fn an_ingress_without_descriptors_waits_without_spinning() {
     // More than fit, and all of them well-behaved: those that are in stay, the others wait.
     let mut busy = Vec::new();
     thread::scope(|scope| {
-        let strangers: Vec<_> = (0..100).map(|_| scope.spawn(|| Wire::dealer(server.address))).collect();
+        let strangers: Vec<_> = (0..100)
+            .map(|_| scope.spawn(|| Wire::dealer(server.address)))
+            .collect();
         for stranger in strangers {
             busy.extend(stranger.join().expect("no panic"));
         }
@@ -93,7 +118,10 @@ fn an_ingress_without_descriptors_waits_without_spinning() {
     for wire in &mut busy {
         answered += usize::from(super::shout(wire).is_ok());
     }
-    assert!(answered > 10, "{answered} of those that are in are answered");
+    assert!(
+        answered > 10,
+        "{answered} of those that are in are answered"
+    );
     busy.clear();
     server.good_call();
 }

@@ -8,7 +8,9 @@ use palm_tests::{
 };
 use rustix::{
     net::{Shutdown, shutdown},
-    process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_getfd, pidfd_open, prlimit},
+    process::{
+        Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_getfd, pidfd_open, prlimit,
+    },
 };
 use std::{fs, io::Read as _, os::fd::OwnedFd};
 
@@ -18,11 +20,17 @@ fn early_disconnects_are_counted_and_not_logged() {
     for _ in 0..10 {
         drop(Wire::connect(server.address).expect("a connection"));
         let mut torn = Wire::connect(server.address).expect("a connection");
-        torn.send(&greeting()[..40]).expect("half a greeting is taken");
+        torn.send(&greeting()[..40])
+            .expect("half a greeting is taken");
     }
-    eventually("all are counted", SOON, || (server.refused("closed_early") >= 20).then_some(()));
+    eventually("all are counted", SOON, || {
+        (server.refused("closed_early") >= 20).then_some(())
+    });
     let lines = server.process.lines();
-    assert!(!lines.iter().any(|line| line.contains("closed_early")), "{lines:?}");
+    assert!(
+        !lines.iter().any(|line| line.contains("closed_early")),
+        "{lines:?}"
+    );
 }
 
 fn pid(process: &Process) -> Pid {
@@ -33,14 +41,25 @@ fn pid(process: &Process) -> Pid {
 fn inner_socket(process: &Process) -> Option<OwnedFd> {
     let proc = format!("/proc/{}", process.pid());
     let sockets = fs::read_to_string(format!("{proc}/net/unix")).expect("its sockets");
-    let listening = sockets.lines().find(|line| line.contains("palm-ingress-") && line.contains(" 00010000 "));
-    let inode = listening.expect("an inner socket").split_whitespace().nth(6).expect("its inode");
+    let listening = sockets
+        .lines()
+        .find(|line| line.contains("palm-ingress-") && line.contains(" 00010000 "));
+    let inode = listening
+        .expect("an inner socket")
+        .split_whitespace()
+        .nth(6)
+        .expect("its inode");
     let is_it = |link: &fs::DirEntry| {
-        fs::read_link(link.path()).is_ok_and(|target| target.to_str() == Some(&format!("socket:[{inode}]")))
+        fs::read_link(link.path())
+            .is_ok_and(|target| target.to_str() == Some(&format!("socket:[{inode}]")))
     };
     let files = fs::read_dir(format!("{proc}/fd")).expect("its files");
     let file = files.flatten().find(is_it)?;
-    let number = file.file_name().to_str().and_then(|name| name.parse().ok()).expect("a number");
+    let number = file
+        .file_name()
+        .to_str()
+        .and_then(|name| name.parse().ok())
+        .expect("a number");
     let pidfd = pidfd_open(pid(process), PidfdFlags::empty()).ok()?;
     pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).ok()
 }
@@ -60,21 +79,37 @@ fn a_broken_inner_socket_is_logged_and_opened_again() {
     }
     super::shout(&mut held).expect("the old connection is still served");
     let lines = server.process.lines();
-    let said: Vec<_> = lines.iter().filter(|line| line.contains("the inner socket does not work any more")).collect();
+    let said: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("the inner socket does not work any more"))
+        .collect();
     assert_eq!(said.len(), 1, "once a minute: {lines:#?}");
     assert_eq!(server.refused("internal"), 0);
 }
 
 /// Has the process open no more files, or as many as before.
 pub(super) fn limit_files(process: &Process, soft: Option<u64>) -> Rlimit {
-    let before = prlimit(Some(pid(process)), Resource::Nofile, Rlimit { current: soft, maximum: hard_limit(process) });
+    let before = prlimit(
+        Some(pid(process)),
+        Resource::Nofile,
+        Rlimit {
+            current: soft,
+            maximum: hard_limit(process),
+        },
+    );
     before.expect("a limit that may be set")
 }
 
 fn hard_limit(process: &Process) -> Option<u64> {
     let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid())).expect("its limits");
-    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of files");
-    files.split_whitespace().nth(4).and_then(|number| number.parse().ok())
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .expect("a limit of files");
+    files
+        .split_whitespace()
+        .nth(4)
+        .and_then(|number| number.parse().ok())
 }
 
 #[test]
@@ -83,24 +118,39 @@ fn a_server_without_descriptors_is_noticed_and_recovers() {
     let leader = Server::start(&env);
     let port = free_port().to_string();
     let endpoint = leader.etcd();
-    let process = Process::builder(example("text")).args(["run", "--port", &port, "--etcd", &endpoint]);
+    let process =
+        Process::builder(example("text")).args(["run", "--port", &port, "--etcd", &endpoint]);
     let process = process.start();
     let (joined, _) = process.wait_for_line(|line| line.contains("joined as"), SOON);
-    let uuid = joined.split("joined as ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a uuid").to_owned();
+    let uuid = joined
+        .split("joined as ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .expect("a uuid")
+        .to_owned();
     let configured = format!("Server {uuid} configured");
-    leader.process.wait_for_line(|line| line.ends_with(&configured), SOON);
+    leader
+        .process
+        .wait_for_line(|line| line.ends_with(&configured), SOON);
 
     let address = format!("127.0.0.1:{port}").parse().expect("an address");
     let mut held = Wire::dealer(address).expect("a connection from before");
     let mut half = Wire::connect(address).expect("a connection");
     half.send(&greeting()).expect("sent");
-    half.stream().read_exact(&mut [0; 64]).expect("it was accepted");
+    half.stream()
+        .read_exact(&mut [0; 64])
+        .expect("it was accepted");
     let before = limit_files(&process, Some(3));
     let used = process.processor_time();
-    half.send(&ready(&[("Socket-Type", b"DEALER")])).expect("the rest of its handshake");
+    half.send(&ready(&[("Socket-Type", b"DEALER")]))
+        .expect("the rest of its handshake");
     half.until_end().expect("the server cannot serve it");
     process.wait_for_line(
-        |line| line.contains("WARNING") && line.contains("(descriptors)") && line.contains("LimitNOFILE="),
+        |line| {
+            line.contains("WARNING")
+                && line.contains("(descriptors)")
+                && line.contains("LimitNOFILE=")
+        },
         SOON,
     );
     // Meanwhile the admitted connections are served, and the others wait.
@@ -108,16 +158,31 @@ fn a_server_without_descriptors_is_noticed_and_recovers() {
     let _waits = Wire::connect(address).expect("the system accepts it");
     let gone = format!("Deleted server {uuid} because it does not answer");
     let mark = leader.process.mark();
-    leader.process.wait_for_line(|line| line.ends_with(&gone), 3 * SOON);
+    leader
+        .process
+        .wait_for_line(|line| line.ends_with(&gone), 3 * SOON);
     super::shout(&mut held).expect("an answer");
-    assert!(process.processor_time().saturating_sub(used) < 2 * SOON / 10, "it spins");
+    assert!(
+        process.processor_time().saturating_sub(used) < 2 * SOON / 10,
+        "it spins"
+    );
 
     limit_files(&process, before.current);
-    leader.process.wait_for_line_after(mark, |line| line.ends_with(&configured), 3 * SOON);
+    leader
+        .process
+        .wait_for_line_after(mark, |line| line.ends_with(&configured), 3 * SOON);
     eventually("new connections are let in", SOON, || call(address).ok());
-    held.message(&[br#"{"palm":1,"pipeline":["text._ping"]}"#]).expect("sent");
+    held.message(&[br#"{"palm":1,"pipeline":["text._ping"]}"#])
+        .expect("sent");
     let ping = String::from_utf8(held.answer().expect("an answer").remove(1)).expect("JSON");
     assert_eq!(super::number(&ping, "descriptors"), 1, "{ping}");
     let lines = process.lines();
-    assert!(lines.iter().filter(|line| line.contains("descriptors")).count() <= 4, "{lines:#?}");
+    assert!(
+        lines
+            .iter()
+            .filter(|line| line.contains("descriptors"))
+            .count()
+            <= 4,
+        "{lines:#?}"
+    );
 }

@@ -21,7 +21,8 @@ fn greet(wires: &mut [Wire], each: usize) {
                         let header = format!(r#"{{"palm":1,"hello":"{}"}}"#, Uuid::new_v4());
                         [frame(1, header.as_bytes()), frame(0, b"")].concat()
                     };
-                    wire.send(&(0..BATCH).flat_map(hello).collect::<Vec<u8>>()).expect("sent");
+                    wire.send(&(0..BATCH).flat_map(hello).collect::<Vec<u8>>())
+                        .expect("sent");
                     for _ in 0..BATCH {
                         wire.answer().expect("each is answered");
                     }
@@ -32,7 +33,9 @@ fn greet(wires: &mut [Wire], each: usize) {
 }
 
 fn connect(address: SocketAddr) -> Vec<Wire> {
-    (0..CONNECTIONS).map(|_| Wire::dealer(address).expect("a connection")).collect()
+    (0..CONNECTIONS)
+        .map(|_| Wire::dealer(address).expect("a connection"))
+        .collect()
 }
 
 #[test]
@@ -45,6 +48,9 @@ fn greetings_over_few_connections_take_no_memory() {
     greet(&mut wires, 50_000);
     let after = server.memory();
     println!("{before} kB before, {after} kB after 200,000 greetings");
-    assert!(after < before + A_FEW_MB, "{before} kB before, {after} kB after");
+    assert!(
+        after < before + A_FEW_MB,
+        "{before} kB before, {after} kB after"
+    );
     server.good_call();
 }

@@ -16,7 +16,11 @@ fn the_runtime_directory_may_be_removed_at_run_time() {
     let runtime = root.path().join("run");
     fs::create_dir(&runtime).expect("made");
     let server = Server::start(&[("XDG_RUNTIME_DIR", runtime.to_str().expect("UTF-8"))]);
-    let emptied = Command::new("sh").args(["-c", "rm -rf \"$0\"/*"]).arg(&runtime).status().expect("a shell");
+    let emptied = Command::new("sh")
+        .args(["-c", "rm -rf \"$0\"/*"])
+        .arg(&runtime)
+        .status()
+        .expect("a shell");
     assert!(emptied.success());
     twenty_calls(&server);
     fs::remove_dir_all(&runtime).expect("removed");
@@ -34,7 +38,10 @@ fn a_killed_server_leaves_nothing_in_the_runtime_directory() {
 
 #[test]
 fn missing_directories_are_skipped() {
-    let server = Server::start(&[("XDG_RUNTIME_DIR", "/nonexistent/run"), ("TMPDIR", "/nonexistent/tmp")]);
+    let server = Server::start(&[
+        ("XDG_RUNTIME_DIR", "/nonexistent/run"),
+        ("TMPDIR", "/nonexistent/tmp"),
+    ]);
     twenty_calls(&server);
 }
 
@@ -59,7 +66,13 @@ fn the_error_names_each_unwritable_directory() {
     let status = process.wait(SOON);
     let said = process.lines().join("\n");
     assert_eq!(status.code(), Some(1), "{said}");
-    for word in ["/nonexistent/run", "/nonexistent/tmp", "/tmp (Read-only", "/dev/shm (Read-only", "set TMPDIR"] {
+    for word in [
+        "/nonexistent/run",
+        "/nonexistent/tmp",
+        "/tmp (Read-only",
+        "/dev/shm (Read-only",
+        "set TMPDIR",
+    ] {
         assert!(said.contains(word), "{word} is not in:\n{said}");
     }
     assert!(!said.contains("cannot listen at"), "{said}");
@@ -74,5 +87,7 @@ fn a_frozen_server_does_not_block_the_next() {
     let next = Server::start(&[("XDG_RUNTIME_DIR", runtime)]);
     twenty_calls(&next);
     frozen.process.thaw();
-    eventually("the first goes on", Duration::from_secs(20), || call(frozen.address).ok());
+    eventually("the first goes on", Duration::from_secs(20), || {
+        call(frozen.address).ok()
+    });
 }

@@ -24,7 +24,9 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A connection from an address of its own: all of 127.0.0.0/8 is this host.
 fn stranger(number: u32, to: SocketAddr) -> io::Result<TcpStream> {
-    let SocketAddr::V4(to) = to else { panic!("an IPv4 address") };
+    let SocketAddr::V4(to) = to else {
+        panic!("an IPv4 address")
+    };
     let own = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + number);
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     bind(&socket, &SocketAddrV4::new(own, 0))?;
@@ -55,19 +57,31 @@ fn come(server: &Server, kinds: &[Kind<'_>]) {
             for part in 0..4 {
                 scope.spawn(move || {
                     for number in (part..STRANGERS).step_by(4) {
-                        act(stranger(nth * STRANGERS + number, server.address).expect("a connection"));
+                        act(stranger(nth * STRANGERS + number, server.address)
+                            .expect("a connection"));
                     }
                 });
             }
         });
         let wanted = counted + u64::from(STRANGERS);
-        eventually(&format!("all are counted as {kind}"), SOON, || (server.refused(kind) >= wanted).then_some(()));
+        eventually(&format!("all are counted as {kind}"), SOON, || {
+            (server.refused(kind) >= wanted).then_some(())
+        });
         let said = server.process.lines().split_off(lines);
         // The leader's rounds have lines of their own.
-        let said: Vec<_> =
-            said.iter().filter(|line| !line.contains(":registry:") && !line.contains(":pipeliner:")).collect();
-        assert!(said.len() <= MAX_LINES, "{} lines for {kind}: {said:#?}", said.len());
-        assert!(!said.iter().any(|line| line.contains("rustls")), "{said:#?}");
+        let said: Vec<_> = said
+            .iter()
+            .filter(|line| !line.contains(":registry:") && !line.contains(":pipeliner:"))
+            .collect();
+        assert!(
+            said.len() <= MAX_LINES,
+            "{} lines for {kind}: {said:#?}",
+            said.len()
+        );
+        assert!(
+            !said.iter().any(|line| line.contains("rustls")),
+            "{said:#?}"
+        );
     }
 }
 
@@ -80,12 +94,21 @@ fn thousands_of_bad_clients_cost_a_plain_server_few_lines() {
     let mut old = greeting();
     old[10] = 2;
     let kinds: [Kind<'_>; 6] = [
-        ("not_zmtp", says(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec())),
+        (
+            "not_zmtp",
+            says(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ),
         ("tls", says(hello)),
         ("version", says(old.to_vec())),
         ("flags", says([&handshake[..], &[0xff; 9]].concat())),
-        ("ready", says([&greeting()[..], &frame(4, b"\x05HELLO")].concat())),
-        ("closed_early", Box::new(|stream| Wire::over(stream).close())),
+        (
+            "ready",
+            says([&greeting()[..], &frame(4, b"\x05HELLO")].concat()),
+        ),
+        (
+            "closed_early",
+            Box::new(|stream| Wire::over(stream).close()),
+        ),
     ];
     come(&server, &kinds);
 
@@ -94,12 +117,20 @@ fn thousands_of_bad_clients_cost_a_plain_server_few_lines() {
     for number in 0..STRANGERS / 4 {
         let mut wire = Wire::over(stranger(number, server.address).expect("a connection"));
         wire.shake_hands().expect("let in");
-        for header in [&b"{"[..], br#"{"palm":1,"pipeline":["text.nothing"]}"#, br#"{"palm":1,"pipeline":["x.y"]}"#] {
+        for header in [
+            &b"{"[..],
+            br#"{"palm":1,"pipeline":["text.nothing"]}"#,
+            br#"{"palm":1,"pipeline":["x.y"]}"#,
+        ] {
             wire.message(&[header, b"x"]).expect("sent");
             wire.answer().expect("an error");
         }
     }
     let said = server.process.lines().split_off(lines);
-    assert!(said.iter().all(|line| line.contains(":registry:") || line.contains(":pipeliner:")), "{said:#?}");
+    assert!(
+        said.iter()
+            .all(|line| line.contains(":registry:") || line.contains(":pipeliner:")),
+        "{said:#?}"
+    );
     server.good_call();
 }

@@ -22,31 +22,56 @@ sleep 600
 
 #[test]
 fn connections_of_a_vanished_host_are_released_in_time() {
-    let Some(network) = Network::start(&["clients"]) else { return };
-    let (clients, here) = (network.host("clients"), network.here().address().to_string());
+    let Some(network) = Network::start(&["clients"]) else {
+        return;
+    };
+    let (clients, here) = (
+        network.host("clients"),
+        network.here().address().to_string(),
+    );
     let etcd = Etcd::start();
     let port = free_port().to_string();
     let program = Process::builder(example("text")).args(["run", "--ip", &here, "--port", &port]);
     let process = program.env("PALM_ETCD", etcd.endpoint()).start();
     process.wait_for_line(|line| line.contains("configured"), SOON);
     let address = format!("{here}:{port}").parse().expect("an address");
-    let server = Server { name: "text", process, address, etcd };
+    let server = Server {
+        name: "text",
+        process,
+        address,
+        etcd,
+    };
 
-    let holder = clients.builder("bash").args(["-c", HOLDER, "holder", &here, &port, &CLIENTS.to_string()]).start();
+    let holder = clients
+        .builder("bash")
+        .args(["-c", HOLDER, "holder", &here, &port, &CLIENTS.to_string()])
+        .start();
     holder.wait_for_line(|line| line == "holding", SOON);
     // One connection asks all the time, so that the answers tell of the others alone.
     let mut asking = Wire::dealer(address).expect("a connection");
     let mut count = |name: &str| {
-        asking.message(&[br#"{"palm":1,"pipeline":["text._ping"]}"#]).expect("sent");
-        number(&String::from_utf8(asking.answer().expect("an answer").remove(1)).expect("JSON"), name)
+        asking
+            .message(&[br#"{"palm":1,"pipeline":["text._ping"]}"#])
+            .expect("sent");
+        number(
+            &String::from_utf8(asking.answer().expect("an answer").remove(1)).expect("JSON"),
+            name,
+        )
     };
-    eventually("all of them are in", SOON, || (count("entered") > CLIENTS).then_some(()));
+    eventually("all of them are in", SOON, || {
+        (count("entered") > CLIENTS).then_some(())
+    });
     let held = count("connections");
     assert!(held > CLIENTS, "{held}");
 
     network.cut_off(clients);
     let cut = Instant::now();
-    eventually("all of them are released", NOTICED, || (count("connections") <= held - CLIENTS).then_some(()));
-    println!("{CLIENTS} connections were released {:.1?} after their host vanished", cut.elapsed());
+    eventually("all of them are released", NOTICED, || {
+        (count("connections") <= held - CLIENTS).then_some(())
+    });
+    println!(
+        "{CLIENTS} connections were released {:.1?} after their host vanished",
+        cut.elapsed()
+    );
     server.good_call();
 }

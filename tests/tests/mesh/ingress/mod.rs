@@ -40,7 +40,9 @@ impl Server {
         let endpoint = etcd.endpoint();
         let args = ["run", "--port", &port, "--etcd", &endpoint];
         let builder = Process::builder(example(name)).args(args);
-        let builder = env.iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+        let builder = env
+            .iter()
+            .fold(builder, |builder, (name, value)| builder.env(name, value));
         Self::of(name, builder.start(), etcd, &port)
     }
 
@@ -54,17 +56,27 @@ impl Server {
         let port = free_port().to_string();
         let etcd = Etcd::start();
         let program = example("text");
-        let line =
-            format!("ulimit -n {count} && exec {} run --port {port} --etcd {}", program.display(), etcd.endpoint());
+        let line = format!(
+            "ulimit -n {count} && exec {} run --port {port} --etcd {}",
+            program.display(),
+            etcd.endpoint()
+        );
         let builder = Process::builder("/bin/sh").args(["-c", &line]);
-        let builder = env.iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+        let builder = env
+            .iter()
+            .fold(builder, |builder, (name, value)| builder.env(name, value));
         Self::of("text", builder.start(), etcd, &port)
     }
 
     fn of(name: &'static str, process: Process, etcd: Etcd, port: &str) -> Self {
         let address = format!("127.0.0.1:{port}").parse().expect("an address");
         process.wait_for_line(|line| line.contains("configured"), SOON);
-        let server = Self { name, process, address, etcd };
+        let server = Self {
+            name,
+            process,
+            address,
+            etcd,
+        };
         server.good_call();
         server
     }
@@ -79,9 +91,15 @@ impl Server {
     fn good_call(&self) {
         if self.name == "text" {
             let called = call(self.address);
-            assert!(matches!(&called, Ok(answer) if answer == b"HELLO"), "after this, a call gave {called:?}");
+            assert!(
+                matches!(&called, Ok(answer) if answer == b"HELLO"),
+                "after this, a call gave {called:?}"
+            );
         } else {
-            assert!(self.ping().contains("uptime"), "after this, a call gave no answer");
+            assert!(
+                self.ping().contains("uptime"),
+                "after this, a call gave no answer"
+            );
         }
     }
 
@@ -117,17 +135,27 @@ impl Server {
 
     /// Waits until every connection but those of the mesh itself has ended.
     fn calm_down(&self) {
-        eventually("only the connections of the mesh are left", 2 * SOON, || {
-            // This one asks, and the leader, which is the server itself, may hold another.
-            (self.connections() <= 2).then_some(())
-        });
+        eventually(
+            "only the connections of the mesh are left",
+            2 * SOON,
+            || {
+                // This one asks, and the leader, which is the server itself, may hold another.
+                (self.connections() <= 2).then_some(())
+            },
+        );
     }
 }
 
 /// The number behind `"name":` in flat JSON; 0 when there is none.
 fn number(json: &str, name: &str) -> u64 {
-    let digits = json.split_once(&format!("\"{name}\":")).map_or("", |(_, rest)| rest);
-    digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    let digits = json
+        .split_once(&format!("\"{name}\":"))
+        .map_or("", |(_, rest)| rest);
+    digits
+        .split(|c: char| !c.is_ascii_digit())
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
 }
 
 fn call(address: SocketAddr) -> io::Result<Vec<u8>> {
@@ -138,5 +166,7 @@ fn call(address: SocketAddr) -> io::Result<Vec<u8>> {
 fn shout(wire: &mut Wire) -> io::Result<Vec<u8>> {
     wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hello"])?;
     let mut frames = wire.answer()?;
-    frames.pop().ok_or_else(|| io::ErrorKind::InvalidData.into())
+    frames
+        .pop()
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -23,7 +23,9 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
-        let authority = Self { folder: TempDir::new().expect("a temporary folder") };
+        let authority = Self {
+            folder: TempDir::new().expect("a temporary folder"),
+        };
         authority.openssl(&format!(
             "req -x509 -newkey {P256} -nodes -days 10 -keyout ca.key -out ca.pem -subj /CN=ca \
              -addext keyUsage=critical,keyCertSign,cRLSign"
@@ -33,9 +35,16 @@ impl Authority {
 
     #[track_caller]
     fn openssl(&self, line: &str) {
-        let run = Command::new("openssl").args(line.split_whitespace()).current_dir(self.folder.path()).output();
+        let run = Command::new("openssl")
+            .args(line.split_whitespace())
+            .current_dir(self.folder.path())
+            .output();
         let run = run.expect("openssl");
-        assert!(run.status.success(), "{line}: {}", String::from_utf8_lossy(&run.stderr));
+        assert!(
+            run.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&run.stderr)
+        );
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -53,7 +62,14 @@ impl Authority {
         self.write(&format!("{name}.der"), &[&der]);
         self.openssl(&format!("base64 -in {name}.der -out {name}.base64"));
         let body = self.text(&format!("{name}.base64"));
-        self.write(&format!("{name}.pem"), &[b"-----BEGIN CERTIFICATE-----\n", &body, b"-----END CERTIFICATE-----\n"]);
+        self.write(
+            &format!("{name}.pem"),
+            &[
+                b"-----BEGIN CERTIFICATE-----\n",
+                &body,
+                b"-----END CERTIFICATE-----\n",
+            ],
+        );
     }
 
     fn text(&self, name: &str) -> Vec<u8> {
@@ -67,7 +83,9 @@ impl Authority {
 
     /// A certificate, `NAME.pem` with `NAME.key`, signed by `issuer`.
     fn sign(&self, name: &str, key: &str, issuer: &str, extensions: &str) {
-        self.openssl(&format!("req -new -newkey {key} -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
+        self.openssl(&format!(
+            "req -new -newkey {key} -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        ));
         let mut line = format!(
             "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -days 9 -out {name}.pem"
         );
@@ -80,7 +98,12 @@ impl Authority {
 
     fn flags(&self, ca: &Path, cert: &Path, key: &Path) -> Vec<String> {
         [("--cacert", ca), ("--cert", cert), ("--key", key)]
-            .map(|(flag, path)| [flag.to_owned(), self.path(&path.display().to_string()).display().to_string()])
+            .map(|(flag, path)| {
+                [
+                    flag.to_owned(),
+                    self.path(&path.display().to_string()).display().to_string(),
+                ]
+            })
             .concat()
     }
 
@@ -93,11 +116,17 @@ impl Authority {
             (example("printf"), "run --etcd http://127.0.0.1:1", 1),
             (binary("palm-cli"), "status --etcd https://127.0.0.1:1", 2),
         ] {
-            let args = line.split_whitespace().map(str::to_owned).chain(files.clone());
+            let args = line
+                .split_whitespace()
+                .map(str::to_owned)
+                .chain(files.clone());
             let process = Process::start(program, args.collect::<Vec<_>>());
             let status = process.wait(SOON);
             let said = process.lines().join("\n");
-            assert!(status.code() == Some(code) && said.contains(words), "{words}: {status} {said}");
+            assert!(
+                status.code() == Some(code) && said.contains(words),
+                "{words}: {status} {said}"
+            );
         }
     }
 
@@ -105,12 +134,24 @@ impl Authority {
     #[track_caller]
     fn used(&self, etcd: &Etcd, [ca, cert, key]: [&str; 3]) {
         let files = self.flags(ca.as_ref(), cert.as_ref(), key.as_ref());
-        let args = |line: String| line.split_whitespace().map(str::to_owned).chain(files.clone()).collect::<Vec<_>>();
+        let args = |line: String| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .chain(files.clone())
+                .collect::<Vec<_>>()
+        };
         let common = format!("--etcd {} --prefix /{cert}-{key}", etcd.endpoint());
         let server = Process::start(example("text"), args(format!("run {common}")));
         server.wait_for_line(|line| line.ends_with(" configured"), SOON);
-        let call = Process::start(binary("palm-cli"), args(format!("call text.shout hello {common}")));
-        assert!(call.wait(SOON).success(), "{cert} {key}: {:?}", call.lines());
+        let call = Process::start(
+            binary("palm-cli"),
+            args(format!("call text.shout hello {common}")),
+        );
+        assert!(
+            call.wait(SOON).success(),
+            "{cert} {key}: {:?}",
+            call.lines()
+        );
     }
 }
 
@@ -121,15 +162,23 @@ fn unsupported_certificates_are_explained() {
     made.set_version_1("v1");
     made.refused(["ca.pem", "v1.pem", "v1.key"], "it is X.509 version 1");
     made.refused(["ca.pem", "v1.pem", "v1.key"], "make it with -extfile");
-    for (name, key) in
-        [("p521", "ec -pkeyopt ec_paramgen_curve:P-521"), ("rsa1024", "rsa:1024"), ("rsa8192", "rsa:8192")]
-    {
+    for (name, key) in [
+        ("p521", "ec -pkeyopt ec_paramgen_curve:P-521"),
+        ("rsa1024", "rsa:1024"),
+        ("rsa8192", "rsa:8192"),
+    ] {
         made.sign(name, key, "ca", EXTENSIONS);
         let [cert, key] = [format!("{name}.pem"), format!("{name}.key")];
-        made.refused(["ca.pem", &cert, &key], &format!("{key} holds a key that is {SUPPORTED}"));
+        made.refused(
+            ["ca.pem", &cert, &key],
+            &format!("{key} holds a key that is {SUPPORTED}"),
+        );
     }
     made.openssl("ec -in ca.key -aes256 -passout pass:x -out locked.key");
-    made.refused(["ca.pem", "ca.pem", "locked.key"], "holds no private key in PEM (one without a password)");
+    made.refused(
+        ["ca.pem", "ca.pem", "locked.key"],
+        "holds no private key in PEM (one without a password)",
+    );
 }
 
 #[test]
@@ -145,17 +194,37 @@ fn an_unusable_certificate_is_named_by_its_place_in_the_file() {
     made.write("utf16.pem", &[b"\xff\xfe-\0-\0"]);
     made.openssl("x509 -in ca.pem -outform der -out ca.der");
     let with_ca = |ca, words: &str| made.refused([ca, "good.pem", "good.key"], words);
-    with_ca("damaged.pem", "damaged.pem is no whole PEM file: certificate 3 in it cannot be decoded");
-    with_ca("odd.pem", "odd.pem cannot be used: certificate 2 in it: it is no certificate");
-    with_ca("utf16.pem", "utf16.pem holds no certificate in PEM: it is text in UTF-16");
-    with_ca("ca.der", "ca.der holds no certificate in PEM: it is DER or PKCS#12");
-    made.refused(["ca.pem", "chain.pem", "good.key"], "chain.pem cannot be used: certificate 2 in it");
+    with_ca(
+        "damaged.pem",
+        "damaged.pem is no whole PEM file: certificate 3 in it cannot be decoded",
+    );
+    with_ca(
+        "odd.pem",
+        "odd.pem cannot be used: certificate 2 in it: it is no certificate",
+    );
+    with_ca(
+        "utf16.pem",
+        "utf16.pem holds no certificate in PEM: it is text in UTF-16",
+    );
+    with_ca(
+        "ca.der",
+        "ca.der holds no certificate in PEM: it is DER or PKCS#12",
+    );
+    made.refused(
+        ["ca.pem", "chain.pem", "good.key"],
+        "chain.pem cannot be used: certificate 2 in it",
+    );
 }
 
 #[test]
 fn a_chain_in_the_wrong_order_is_reported() {
     let made = Authority::new();
-    made.sign("between", P256, "ca", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n");
+    made.sign(
+        "between",
+        P256,
+        "ca",
+        "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n",
+    );
     made.sign("leaf", P256, "between", EXTENSIONS);
     let (leaf, between) = (made.text("leaf.pem"), made.text("between.pem"));
     made.write("right.pem", &[&leaf, &between]);
@@ -176,16 +245,29 @@ fn files_from_editors_and_openssl_are_accepted() {
         ("ed25519", "ed25519"),
     ] {
         made.sign(name, key, "ca", EXTENSIONS);
-        made.used(&etcd, ["ca.pem", &format!("{name}.pem"), &format!("{name}.key")]);
+        made.used(
+            &etcd,
+            ["ca.pem", &format!("{name}.pem"), &format!("{name}.key")],
+        );
     }
     // A byte order mark before each part, as joined files have.
-    let (ca, cert, key) = (made.text("ca.pem"), made.text("p384.pem"), made.text("p384.key"));
-    made.write("marked-ca.pem", &[MARK, &made.text("ed25519.pem"), MARK, &ca]);
+    let (ca, cert, key) = (
+        made.text("ca.pem"),
+        made.text("p384.pem"),
+        made.text("p384.key"),
+    );
+    made.write(
+        "marked-ca.pem",
+        &[MARK, &made.text("ed25519.pem"), MARK, &ca],
+    );
     made.write("marked.pem", &[MARK, &cert]);
     made.write("marked.key", &[MARK, &key]);
     made.used(&etcd, ["marked-ca.pem", "marked.pem", "marked.key"]);
     // Files without a last line break, one after the other.
-    made.write("joined.pem", &[made.text("ed25519.pem").trim_ascii_end(), &ca]);
+    made.write(
+        "joined.pem",
+        &[made.text("ed25519.pem").trim_ascii_end(), &ca],
+    );
     made.used(&etcd, ["joined.pem", "p384.pem", "p384.key"]);
 }
 
@@ -199,8 +281,15 @@ fn an_unsupported_signing_key_causes_a_warning() {
     made.sign("leaf", P256, "big", EXTENSIONS);
     let etcd = Etcd::start();
     let files = made.flags("big.pem".as_ref(), "leaf.pem".as_ref(), "leaf.key".as_ref());
-    let args = [vec!["run".to_owned(), "--etcd".to_owned(), etcd.endpoint()], files].concat();
+    let args = [
+        vec!["run".to_owned(), "--etcd".to_owned(), etcd.endpoint()],
+        files,
+    ]
+    .concat();
     let server = Process::start(example("printf"), args);
     let words = format!("has a key or a signature that is {SUPPORTED}");
-    server.wait_for_line(|line| line.contains("may be refused by others") && line.contains(&words), SOON);
+    server.wait_for_line(
+        |line| line.contains("may be refused by others") && line.contains(&words),
+        SOON,
+    );
 }

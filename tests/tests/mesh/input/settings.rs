@@ -7,7 +7,12 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 /// A program that must end with status 2 and this line.
 #[track_caller]
 fn refused(process: &Process, words: &str) {
-    assert_eq!(process.wait(SOON).code(), Some(2), "{words}: {:?}", process.lines());
+    assert_eq!(
+        process.wait(SOON).code(),
+        Some(2),
+        "{words}: {:?}",
+        process.lines()
+    );
     let said = process.lines().join("\n");
     assert!(said.contains(words), "{words}: {said}");
 }
@@ -15,28 +20,61 @@ fn refused(process: &Process, words: &str) {
 #[test]
 fn invalid_settings_are_refused_by_name() {
     for (flags, words) in [
-        (&["--etcd", "http://127.0.0.1:2379/etcd"][..], "--etcd: \"http://127.0.0.1:2379/etcd\" has \"/etcd\""),
-        (&["--etcd", "http://127.0.0.1:2379?x=1"], "--etcd: \"http://127.0.0.1:2379?x=1\" has \"?x=1\""),
+        (
+            &["--etcd", "http://127.0.0.1:2379/etcd"][..],
+            "--etcd: \"http://127.0.0.1:2379/etcd\" has \"/etcd\"",
+        ),
+        (
+            &["--etcd", "http://127.0.0.1:2379?x=1"],
+            "--etcd: \"http://127.0.0.1:2379?x=1\" has \"?x=1\"",
+        ),
         (&["--etcd", "http://127.0.0.1:99999"], "the port \"99999\""),
         (&["--etcd", "http://127.0.0.1:abc"], "the port \"abc\""),
         (&["--etcd", "http://a:1,"], "a comma too many"),
         (&["--etcd", "unix:///run/etcd"], "Unix socket"),
-        (&["--cacert", ""], "--cacert: \"\" is not the path of a file"),
-        (&["--user", "root:secret\n"], "--user: it holds a line break"),
+        (
+            &["--cacert", ""],
+            "--cacert: \"\" is not the path of a file",
+        ),
+        (
+            &["--user", "root:secret\n"],
+            "--user: it holds a line break",
+        ),
     ] {
-        refused(&Process::start(example("printf"), [&["run"], flags].concat()), words);
-        refused(&Process::start(binary("palm-cli"), [&["status"], flags].concat()), words);
+        refused(
+            &Process::start(example("printf"), [&["run"], flags].concat()),
+            words,
+        );
+        refused(
+            &Process::start(binary("palm-cli"), [&["status"], flags].concat()),
+            words,
+        );
     }
     for (flags, words) in [
-        (&["--ip", "localhost:5555", "--bind", "127.0.0.1"][..], "--ip: \"localhost:5555\" is no host"),
+        (
+            &["--ip", "localhost:5555", "--bind", "127.0.0.1"][..],
+            "--ip: \"localhost:5555\" is no host",
+        ),
         (&["--ip", "fe80::1%lo"], "--ip: \"fe80::1%lo\" is no host"),
-        (&["--bind", "127.0.0.1:5555"], "--bind: \"127.0.0.1:5555\" is not an IP address alone"),
+        (
+            &["--bind", "127.0.0.1:5555"],
+            "--bind: \"127.0.0.1:5555\" is not an IP address alone",
+        ),
         (&["--port", "65536"], "--port: \"65536\" is not a port"),
-        (&["--ttl", "1e308"], "--ttl: \"1e308\" is longer than 24 hours"),
-        (&["--probe-period", "NaN"], "--probe-period: \"NaN\" is not a time"),
+        (
+            &["--ttl", "1e308"],
+            "--ttl: \"1e308\" is longer than 24 hours",
+        ),
+        (
+            &["--probe-period", "NaN"],
+            "--probe-period: \"NaN\" is not a time",
+        ),
         (&["--prefix", "/a\u{7}"], "prefix: "),
     ] {
-        refused(&Process::start(example("printf"), [&["run"], flags].concat()), words);
+        refused(
+            &Process::start(example("printf"), [&["run"], flags].concat()),
+            words,
+        );
     }
 }
 
@@ -45,10 +83,28 @@ fn variables_that_are_not_utf8_are_refused_by_name() {
     let odd = OsString::from_vec(b"/x\xff".to_vec());
     for variable in ["PALM_ETCD", "PALM_PREFIX", "PALM_USER", "PALM_TTL"] {
         let words = format!("{variable}: the value is not UTF-8 text");
-        refused(&Process::builder(example("printf")).arg("run").env(variable, &odd).start(), &words);
-        refused(&Process::builder(binary("palm-cli")).arg("status").env(variable, &odd).start(), &words);
+        refused(
+            &Process::builder(example("printf"))
+                .arg("run")
+                .env(variable, &odd)
+                .start(),
+            &words,
+        );
+        refused(
+            &Process::builder(binary("palm-cli"))
+                .arg("status")
+                .env(variable, &odd)
+                .start(),
+            &words,
+        );
     }
-    refused(&Process::builder(example("printf")).arg("run").env("PALM_LOG", &odd).start(), "PALM_LOG: ");
+    refused(
+        &Process::builder(example("printf"))
+            .arg("run")
+            .env("PALM_LOG", &odd)
+            .start(),
+        "PALM_LOG: ",
+    );
 }
 
 #[test]
@@ -69,15 +125,38 @@ fn a_password_may_end_with_a_space() {
     etcd.etcdctl(&["user", "add", "root:secret "]);
     etcd.etcdctl(&["user", "grant-role", "root", "root"]);
     etcd.etcdctl(&["auth", "enable"]);
-    let by_variable =
-        Process::builder(example("printf")).args(["run", "--etcd", &etcd.endpoint()]).env("PALM_USER", "root:secret ");
-    by_variable.start().wait_for_line(|line| line.contains("joined as"), SOON);
-    let by_flag = ["--etcd", &etcd.endpoint(), "--user", "root:secret ", "status"];
+    let by_variable = Process::builder(example("printf"))
+        .args(["run", "--etcd", &etcd.endpoint()])
+        .env("PALM_USER", "root:secret ");
+    by_variable
+        .start()
+        .wait_for_line(|line| line.contains("joined as"), SOON);
+    let by_flag = [
+        "--etcd",
+        &etcd.endpoint(),
+        "--user",
+        "root:secret ",
+        "status",
+    ];
     eventually("palm-cli gets in", SOON, || {
-        Process::start(binary("palm-cli"), by_flag).wait(SOON).success().then_some(())
+        Process::start(binary("palm-cli"), by_flag)
+            .wait(SOON)
+            .success()
+            .then_some(())
     });
-    let trimmed = ["--etcd", &etcd.endpoint(), "--user", "root:secret", "status"];
-    assert_eq!(Process::start(binary("palm-cli"), trimmed).wait(SOON).code(), Some(1));
+    let trimmed = [
+        "--etcd",
+        &etcd.endpoint(),
+        "--user",
+        "root:secret",
+        "status",
+    ];
+    assert_eq!(
+        Process::start(binary("palm-cli"), trimmed)
+            .wait(SOON)
+            .code(),
+        Some(1)
+    );
 }
 
 #[test]
@@ -88,11 +167,18 @@ fn a_misspelt_variable_causes_a_warning() {
         .args(["run", "--etcd", &etcd.endpoint()])
         .env("PALM_PROBE_PERIODE", "1")
         .start();
-    server.wait_for_line(|line| line.starts_with("WARNING:") && line.ends_with(words), SOON);
+    server.wait_for_line(
+        |line| line.starts_with("WARNING:") && line.ends_with(words),
+        SOON,
+    );
     let status = Process::builder(binary("palm-cli"))
         .args(["--etcd", &etcd.endpoint(), "status"])
         .env("PALM_PROBE_PERIODE", "1")
         .start();
     assert!(status.wait(SOON).success());
-    assert!(status.lines().contains(&format!("palm-cli: {words}")), "{:?}", status.lines());
+    assert!(
+        status.lines().contains(&format!("palm-cli: {words}")),
+        "{:?}",
+        status.lines()
+    );
 }

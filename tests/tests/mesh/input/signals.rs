@@ -14,10 +14,16 @@ const AT_ONCE: Duration = Duration::from_secs(6);
 
 type Signal = (&'static str, fn(&Process));
 
-const SIGNALS: [Signal; 3] = [("TERM", Process::terminate), ("INT", Process::interrupt), ("HUP", Process::hang_up)];
+const SIGNALS: [Signal; 3] = [
+    ("TERM", Process::terminate),
+    ("INT", Process::interrupt),
+    ("HUP", Process::hang_up),
+];
 
 fn server(name: &str, etcd: &str) -> ProcessBuilder {
-    Process::builder(example(name)).args(["run", "--etcd", etcd]).env("PALM_JOIN_TIMEOUT", "3600")
+    Process::builder(example(name))
+        .args(["run", "--etcd", etcd])
+        .env("PALM_JOIN_TIMEOUT", "3600")
 }
 
 /// Ends at once, in order, and says so.
@@ -26,13 +32,23 @@ fn ends_at_once(process: &Process, what: &str) {
     let began = Instant::now();
     let status = process.wait(SOON);
     assert!(began.elapsed() < AT_ONCE, "{what}: {:?}", began.elapsed());
-    assert_eq!(status.code(), Some(0), "{what}: {status} {:?}", process.lines());
+    assert_eq!(
+        status.code(),
+        Some(0),
+        "{what}: {status} {:?}",
+        process.lines()
+    );
 }
 
 /// Keys of servers, candidates and leases, which must all be gone.
 fn left_behind(etcd: &Etcd) -> Vec<String> {
-    let keys = ["/servers/", "/election/"].map(|prefix| etcd.etcdctl(&["get", "--prefix", "--keys-only", prefix]));
-    keys.iter().flat_map(|keys| keys.lines()).filter(|key| !key.is_empty()).map(str::to_owned).collect()
+    let keys = ["/servers/", "/election/"]
+        .map(|prefix| etcd.etcdctl(&["get", "--prefix", "--keys-only", prefix]));
+    keys.iter()
+        .flat_map(|keys| keys.lines())
+        .filter(|key| !key.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -40,12 +56,20 @@ fn a_server_that_joins_ends_at_a_signal() {
     let refusing = format!("http://127.0.0.1:{}", free_port());
     for (name, signal) in SIGNALS {
         let process = server("printf", &refusing).start();
-        process.wait_for_line(|line| line.starts_with("INFO:") && line.contains("server printf joins the mesh"), SOON);
-        let waits = |line: &str| line.starts_with("WARNING:") && line.contains("joining waits for etcd, 3600s in all");
+        process.wait_for_line(
+            |line| line.starts_with("INFO:") && line.contains("server printf joins the mesh"),
+            SOON,
+        );
+        let waits = |line: &str| {
+            line.starts_with("WARNING:") && line.contains("joining waits for etcd, 3600s in all")
+        };
         process.wait_for_line(waits, SOON);
         signal(&process);
         ends_at_once(&process, name);
-        process.wait_for_line(|line| line.ends_with("stopped while joining the mesh"), SOON);
+        process.wait_for_line(
+            |line| line.ends_with("stopped while joining the mesh"),
+            SOON,
+        );
     }
 }
 
@@ -53,8 +77,10 @@ fn a_server_that_joins_ends_at_a_signal() {
 fn programs_on_other_executors_end_at_a_signal_while_they_join() {
     let refusing = format!("http://127.0.0.1:{}", free_port());
     for name in ["printf_tokio", "printf_smol", "printf_async_std"] {
-        let process =
-            Process::builder(example(name)).env("PALM_ETCD", &refusing).env("PALM_JOIN_TIMEOUT", "3600").start();
+        let process = Process::builder(example(name))
+            .env("PALM_ETCD", &refusing)
+            .env("PALM_JOIN_TIMEOUT", "3600")
+            .start();
         process.wait_for_line(|line| line.contains("joining waits for etcd"), SOON);
         process.terminate();
         ends_at_once(&process, name);
@@ -73,7 +99,9 @@ fn a_server_stopped_during_an_etcd_freeze_leaves_nothing() {
         signal(&process);
         ends_at_once(&process, name);
         etcd.thaw();
-        eventually("only the other server is registered", SOON, || (left_behind(&etcd).len() == 2).then_some(()));
+        eventually("only the other server is registered", SOON, || {
+            (left_behind(&etcd).len() == 2).then_some(())
+        });
     }
 }
 
@@ -87,7 +115,12 @@ fn a_server_stopped_while_joining_leaves_nothing() {
         thread::sleep(Duration::from_millis(step));
         process.terminate();
         ends_at_once(&process, &format!("{step} ms"));
-        assert_eq!(left_behind(&etcd), Vec::<String>::new(), "{step} ms: {:?}", process.lines());
+        assert_eq!(
+            left_behind(&etcd),
+            Vec::<String>::new(),
+            "{step} ms: {:?}",
+            process.lines()
+        );
     }
 }
 
@@ -108,12 +141,19 @@ fn closing_the_terminal_shuts_a_server_down_gracefully() {
 fn a_server_under_nohup_survives_its_terminal() {
     let etcd = Etcd::start();
     let program = example("printf").display().to_string();
-    let process = Process::builder("nohup").args([&program, "run", "--etcd", &etcd.endpoint()]).start();
+    let process = Process::builder("nohup")
+        .args([&program, "run", "--etcd", &etcd.endpoint()])
+        .start();
     process.wait_for_line(|line| line.contains("joined as"), SOON);
     process.wait_for_line(|line| line.ends_with(" configured"), SOON);
     process.hang_up();
     let client = client(&etcd, "printf");
-    let answer = block_on(async { client.call("printf.printf", "still there").timeout(SOON).await });
+    let answer = block_on(async {
+        client
+            .call("printf.printf", "still there")
+            .timeout(SOON)
+            .await
+    });
     assert_eq!(answer.unwrap(), "still there");
     process.terminate();
     ends_at_once(&process, "TERM after an ignored HUP");
@@ -123,17 +163,30 @@ fn a_server_under_nohup_survives_its_terminal() {
 fn client(etcd: &Etcd, server: &str) -> Client {
     let settings = Config::default().etcd(vec![etcd.endpoint()]);
     let client = block_on(Client::connect(settings)).expect("a client");
-    eventually("the client sees it", SOON, || client.reachable().iter().any(|r| r.server == server).then_some(()));
+    eventually("the client sees it", SOON, || {
+        client
+            .reachable()
+            .iter()
+            .any(|r| r.server == server)
+            .then_some(())
+    });
     client
 }
 
 /// A server with a request under way that takes a minute, and leaves.
 fn draining(etcd: &Etcd, function: &'static str) -> (Process, thread::JoinHandle<()>) {
-    let process = server("sleepy", &etcd.endpoint()).args(["--drain", "50"]).start();
+    let process = server("sleepy", &etcd.endpoint())
+        .args(["--drain", "50"])
+        .start();
     process.wait_for_line(|line| line.ends_with(" configured"), SOON);
     let client = client(etcd, "sleepy");
     let call = thread::spawn(move || {
-        let answered = block_on(async { client.call(function, "60").timeout(Duration::from_secs(90)).await });
+        let answered = block_on(async {
+            client
+                .call(function, "60")
+                .timeout(Duration::from_secs(90))
+                .await
+        });
         answered.expect_err("the server ends before it can answer");
     });
     (process, call)
@@ -154,7 +207,10 @@ fn a_second_signal_ends_a_drain() {
         signal(&process);
         ends_at_once(&process, name);
         let said = "a second signal: leaving at once, 1 requests are not finished";
-        process.wait_for_line(|line| line.starts_with("WARNING:") && line.ends_with(said), SOON);
+        process.wait_for_line(
+            |line| line.starts_with("WARNING:") && line.ends_with(said),
+            SOON,
+        );
         call.join().unwrap();
         assert_eq!(left_behind(&etcd), Vec::<String>::new());
     }
@@ -164,12 +220,22 @@ fn a_second_signal_ends_a_drain() {
 fn a_second_signal_ends_a_server_whose_executor_is_blocked() {
     let etcd = Etcd::start();
     let (process, call) = draining(&etcd, "sleepy.block");
-    process.wait_for_line(|line| line.contains("the executor of the functions has been blocked"), SOON);
+    process.wait_for_line(
+        |line| line.contains("the executor of the functions has been blocked"),
+        SOON,
+    );
     process.terminate();
     process.interrupt();
     let began = Instant::now();
     let status = process.wait(SOON);
-    assert!(began.elapsed() < AT_ONCE && status.code() == Some(1), "{status} after {:?}", began.elapsed());
-    process.wait_for_line(|line| line.starts_with("ERROR:") && line.contains("a second signal: ending at once"), SOON);
+    assert!(
+        began.elapsed() < AT_ONCE && status.code() == Some(1),
+        "{status} after {:?}",
+        began.elapsed()
+    );
+    process.wait_for_line(
+        |line| line.starts_with("ERROR:") && line.contains("a second signal: ending at once"),
+        SOON,
+    );
     call.join().unwrap();
 }

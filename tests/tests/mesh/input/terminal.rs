@@ -9,8 +9,15 @@ use std::{
 
 /// A line for the shell, with `palm-cli` for the program on this etcd.
 fn shell(etcd: &Etcd, line: &str) -> Process {
-    let program = format!("'{}' --etcd {}", binary("palm-cli").display(), etcd.endpoint());
-    Process::builder("bash").args(["-c", &line.replace("palm-cli", &program)]).env("TERM", "xterm").start()
+    let program = format!(
+        "'{}' --etcd {}",
+        binary("palm-cli").display(),
+        etcd.endpoint()
+    );
+    Process::builder("bash")
+        .args(["-c", &line.replace("palm-cli", &program)])
+        .env("TERM", "xterm")
+        .start()
 }
 
 fn server(etcd: &Etcd) -> Process {
@@ -24,7 +31,10 @@ fn a_closed_output_ends_palm_cli_before_the_next_line() {
     let etcd = Etcd::start();
     let _server = server(&etcd);
     eventually("the server can be called", SOON, || {
-        shell(&etcd, "palm-cli call text.shout x").wait(SOON).success().then_some(())
+        shell(&etcd, "palm-cli call text.shout x")
+            .wait(SOON)
+            .success()
+            .then_some(())
     });
     for (line, first) in [
         ("palm-cli status --watch | head -n 1", "UUID"),
@@ -37,28 +47,58 @@ fn a_closed_output_ends_palm_cli_before_the_next_line() {
     ] {
         let began = Instant::now();
         let process = shell(&etcd, line);
-        assert!(process.wait(SOON).success(), "{line}: {:?}", process.lines());
-        assert!(began.elapsed() < Duration::from_secs(10), "{line}: {:?}", began.elapsed());
-        assert!(process.lines()[0].starts_with(first), "{line}: {:?}", process.lines());
+        assert!(
+            process.wait(SOON).success(),
+            "{line}: {:?}",
+            process.lines()
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{line}: {:?}",
+            began.elapsed()
+        );
+        assert!(
+            process.lines()[0].starts_with(first),
+            "{line}: {:?}",
+            process.lines()
+        );
     }
 }
 
 #[test]
 fn a_watch_leaves_the_scrollback_alone() {
     let etcd = Etcd::start();
-    let program = format!("'{}' --etcd {} status --watch", binary("palm-cli").display(), etcd.endpoint());
+    let program = format!(
+        "'{}' --etcd {} status --watch",
+        binary("palm-cli").display(),
+        etcd.endpoint()
+    );
     // script(1) plays the terminal.
     let line = format!("stty rows 5; echo before; exec {program}");
-    let watch = Process::builder("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").start();
+    let watch = Process::builder("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .start();
     watch.wait_for_line(|line| line.contains("No servers in the mesh"), SOON);
     let _server = server(&etcd);
     watch.wait_for_line(|line| line.contains(" leads"), SOON);
     let said = watch.lines().join("\n");
-    assert!(said.contains("\u{1b}[H\u{1b}[J"), "in place of the last picture: {said:?}");
-    assert!(!said.contains("\u{1b}[3J") && !said.contains("\u{1b}[2J"), "{said:?}");
+    assert!(
+        said.contains("\u{1b}[H\u{1b}[J"),
+        "in place of the last picture: {said:?}"
+    );
+    assert!(
+        !said.contains("\u{1b}[3J") && !said.contains("\u{1b}[2J"),
+        "{said:?}"
+    );
     // What was on the screen was scrolled up before it was drawn over.
     let (before, _) = said.split_once("\u{1b}[H").expect("a first picture");
-    let newlines = before.split_once("before").expect("what the terminal showed").1.matches('\n').count();
+    let newlines = before
+        .split_once("before")
+        .expect("what the terminal showed")
+        .1
+        .matches('\n')
+        .count();
     assert!(newlines >= 5, "{before:?}");
 }
 
@@ -67,8 +107,12 @@ fn a_signal_ends_palm_cli_in_every_wait() {
     let etcd = Etcd::start();
     let server = Process::start(example("sleepy"), ["run", "--etcd", &etcd.endpoint()]);
     server.wait_for_line(|line| line.ends_with(" configured"), SOON);
-    let start =
-        |args: &[&str]| Process::builder(binary("palm-cli")).args(["--etcd", &etcd.endpoint()]).args(args).start();
+    let start = |args: &[&str]| {
+        Process::builder(binary("palm-cli"))
+            .args(["--etcd", &etcd.endpoint()])
+            .args(args)
+            .start()
+    };
     let waiting = || {
         let mark = server.mark();
         let call = start(&["call", "sleepy.wait", "60"]);
@@ -80,13 +124,22 @@ fn a_signal_ends_palm_cli_in_every_wait() {
         watch.wait_for_line(|line| line.contains(" leads"), SOON);
         watch
     };
-    let what: [(&str, &dyn Fn() -> Process); 2] = [("call", &waiting), ("status --watch", &watching)];
+    let what: [(&str, &dyn Fn() -> Process); 2] =
+        [("call", &waiting), ("status --watch", &watching)];
     for (name, start) in what {
         // As the shell says it, 128 more: 130 and 143.
-        for (signal, number) in [(Process::interrupt as fn(&Process), 2), (Process::terminate, 15)] {
+        for (signal, number) in [
+            (Process::interrupt as fn(&Process), 2),
+            (Process::terminate, 15),
+        ] {
             let process = start();
             signal(&process);
-            assert_eq!(process.wait(SOON).signal(), Some(number), "{name}: {:?}", process.lines());
+            assert_eq!(
+                process.wait(SOON).signal(),
+                Some(number),
+                "{name}: {:?}",
+                process.lines()
+            );
         }
     }
 }
@@ -95,9 +148,26 @@ fn a_signal_ends_palm_cli_in_every_wait() {
 fn unwritable_output_is_an_error() {
     let etcd = Etcd::start();
     let _server = server(&etcd);
-    for line in ["status", "status --json", "--help", "status --watch", "call text.shout hello"] {
+    for line in [
+        "status",
+        "status --json",
+        "--help",
+        "status --watch",
+        "call text.shout hello",
+    ] {
         let process = shell(&etcd, &format!("palm-cli {line} > /dev/full"));
-        assert_eq!(process.wait(SOON).code(), Some(1), "{line}: {:?}", process.lines());
-        assert!(process.lines().join("\n").contains("cannot write to standard output"), "{line}");
+        assert_eq!(
+            process.wait(SOON).code(),
+            Some(1),
+            "{line}: {:?}",
+            process.lines()
+        );
+        assert!(
+            process
+                .lines()
+                .join("\n")
+                .contains("cannot write to standard output"),
+            "{line}"
+        );
     }
 }

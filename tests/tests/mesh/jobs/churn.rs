@@ -21,7 +21,9 @@ const SOON: Duration = Duration::from_secs(20);
 /// An endless input that ends when it is told to, and counts what it gave.
 fn until(stop: &Arc<AtomicUsize>) -> impl Iterator<Item = Bytes> + Send + Unpin + use<> {
     let stop = Arc::clone(stop);
-    (0_u64..).take_while(move |_| stop.load(Ordering::Relaxed) == 0).map(|number| Bytes::from(format!("{number}:")))
+    (0_u64..)
+        .take_while(move |_| stop.load(Ordering::Relaxed) == 0)
+        .map(|number| Bytes::from(format!("{number}:")))
 }
 
 fn counted(name: &'static str, runs: &Arc<AtomicUsize>) -> Server {
@@ -38,27 +40,42 @@ fn a_rolling_restart_loses_no_message() {
     let etcd = Etcd::start();
     let runs = Arc::new(AtomicUsize::new(0));
     let start = |name| InProcess::start(counted(name, &runs), settings(&etcd));
-    let mut servers: Vec<(&str, InProcess)> = ["a", "b", "c", "a", "b", "c"].map(|name| (name, start(name))).into();
+    let mut servers: Vec<(&str, InProcess)> = ["a", "b", "c", "a", "b", "c"]
+        .map(|name| (name, start(name)))
+        .into();
     let client = client(&etcd);
     let stop = Arc::new(AtomicUsize::new(0));
-    let results = client.job(["a.add", "b.add", "c.add"]).window(64, 1 << 20).run_iter(until(&stop)).expect("there");
+    let results = client
+        .job(["a.add", "b.add", "c.add"])
+        .window(64, 1 << 20)
+        .run_iter(until(&stop))
+        .expect("there");
     let progress = results.progress();
     let consumer = std::thread::spawn(move || {
         block_on(results.fold(0_u64, |count, (idx, result)| async move {
-            assert_eq!((idx, result.expect("leaving is not failing")), (count, format!("{idx}:abc").into()));
+            assert_eq!(
+                (idx, result.expect("leaving is not failing")),
+                (count, format!("{idx}:abc").into())
+            );
             count + 1
         }))
     });
     for (name, server) in &mut servers {
         let before = progress.done();
-        eventually("the job goes on", SOON, || (progress.done() > before + 500).then_some(()));
+        eventually("the job goes on", SOON, || {
+            (progress.done() > before + 500).then_some(())
+        });
         // The new one is there before the old one leaves; dropping it is an orderly leave.
         drop(std::mem::replace(server, start(name)));
     }
     stop.store(1, Ordering::Relaxed);
     let count = consumer.join().expect("no error");
     assert_eq!(progress.retried(), 0);
-    assert_eq!(runs.load(Ordering::Relaxed) as u64, 3 * count, "a function ran again for a message");
+    assert_eq!(
+        runs.load(Ordering::Relaxed) as u64,
+        3 * count,
+        "a function ran again for a message"
+    );
 }
 
 /// A stage without a next instance used to fail its messages, where the client would have waited.
@@ -69,23 +86,42 @@ fn a_stage_outage_costs_time_but_no_result() {
     let (_first, mut second) = (start("a"), start("b"));
     let client = client(&etcd);
     let stop = Arc::new(AtomicUsize::new(0));
-    let results = client.job(["a.add", "b.add"]).window(64, 1 << 20).run_iter(until(&stop)).expect("there");
+    let results = client
+        .job(["a.add", "b.add"])
+        .window(64, 1 << 20)
+        .run_iter(until(&stop))
+        .expect("there");
     let progress = results.progress();
     let consumer = std::thread::spawn(move || collect(results));
     for _ in 0..3 {
         let before = progress.done();
-        eventually("the job goes on", SOON, || (progress.done() > before + 200).then_some(()));
+        eventually("the job goes on", SOON, || {
+            (progress.done() > before + 200).then_some(())
+        });
         second.leave();
         second.ended().expect("it leaves in an orderly way");
         eventually("nobody is there", SOON, || {
-            client.reachable().iter().all(|found| found.server != "b").then_some(())
+            client
+                .reachable()
+                .iter()
+                .all(|found| found.server != "b")
+                .then_some(())
         });
         second = start("b");
     }
     stop.store(1, Ordering::Relaxed);
     let results = consumer.join().expect("no panic");
-    let failed: Vec<_> = results.iter().filter(|(_, result)| result.is_err()).collect();
-    assert!(failed.is_empty(), "{} of {} messages failed: {:?}", failed.len(), results.len(), failed[0]);
+    let failed: Vec<_> = results
+        .iter()
+        .filter(|(_, result)| result.is_err())
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} messages failed: {:?}",
+        failed.len(),
+        results.len(),
+        failed[0]
+    );
 }
 
 /// Each message and call used to wait for the link in its turn, two seconds each, to a server that stands still, until the leader had
@@ -95,7 +131,10 @@ fn an_unnoticed_frozen_server_delays_no_job_for_long() {
     let etcd = Etcd::start();
     let start = || {
         let server = Process::builder(example("stage")).arg("run");
-        let server = server.env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", "a").start();
+        let server = server
+            .env("PALM_ETCD", etcd.endpoint())
+            .env("PALM_TEST_STAGE", "a")
+            .start();
         server.wait_for_line(|line| line.contains(" joined as "), SOON);
         server
     };
@@ -104,14 +143,28 @@ fn an_unnoticed_frozen_server_delays_no_job_for_long() {
     let (calling, working) = (client(&etcd), client(&etcd));
     servers[1].freeze();
     let frozen = Instant::now();
-    let results = collect(working.job(["a.add", "a.add"]).run_iter(numbers(3000)).expect("there"));
+    let results = collect(
+        working
+            .job(["a.add", "a.add"])
+            .run_iter(numbers(3000))
+            .expect("there"),
+    );
     assert!(results.len() == 3000 && results.iter().all(|(_, result)| result.is_ok()));
     println!("the job took {:?}", frozen.elapsed());
-    let calls = (0..50).map(|_| async { calling.call("a.add", "x").await.expect("one of the others answers") });
+    let calls = (0..50).map(|_| async {
+        calling
+            .call("a.add", "x")
+            .await
+            .expect("one of the others answers")
+    });
     block_on(futures::future::join_all(calls));
     println!("the calls ended after {:?}", frozen.elapsed());
     // Then its lease is over, and it is no longer published.
-    assert!(frozen.elapsed() < Duration::from_secs(10), "{:?}", frozen.elapsed());
+    assert!(
+        frozen.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        frozen.elapsed()
+    );
     servers[1].thaw();
 }
 
@@ -121,7 +174,11 @@ fn a_leaving_server_waits_for_a_frozen_stage() {
     let etcd = Etcd::start();
     let stage = |name| {
         let server = Process::builder(example("stage"));
-        let server = server.arg("run").env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", name).start();
+        let server = server
+            .arg("run")
+            .env("PALM_ETCD", etcd.endpoint())
+            .env("PALM_TEST_STAGE", name)
+            .start();
         server.wait_for_line(|line| line.contains(" joined as "), SOON);
         server
     };
@@ -130,27 +187,50 @@ fn a_leaving_server_waits_for_a_frozen_stage() {
     let client = client(&etcd);
     let stop = Arc::new(AtomicUsize::new(0));
     let timeout = Duration::from_secs(60);
-    let job = client.job(["a.add", "b.add"]).window(200, 1 << 20).timeout(timeout);
+    let job = client
+        .job(["a.add", "b.add"])
+        .window(200, 1 << 20)
+        .timeout(timeout);
     let results = job.run_iter(until(&stop)).expect("there");
     let progress = results.progress();
     let consumer = std::thread::spawn(move || collect(results));
-    eventually("the job goes on", SOON, || (progress.done() > 500).then_some(()));
+    eventually("the job goes on", SOON, || {
+        (progress.done() > 500).then_some(())
+    });
     first.freeze();
     leaver.terminate();
     eventually("one instance is left", SOON, || {
-        client.reachable().iter().any(|r| r.server == "b" && r.instances == 1).then_some(())
+        client
+            .reachable()
+            .iter()
+            .any(|r| r.server == "b" && r.instances == 1)
+            .then_some(())
     });
     leaver.wait_for_line(|line| line.contains("leaving the mesh"), SOON);
     // Ten times as long as it waits for those that need no waiting.
     std::thread::sleep(Duration::from_secs(1));
-    assert!(leaver.is_running(), "it left while another server could still send to it");
+    assert!(
+        leaver.is_running(),
+        "it left while another server could still send to it"
+    );
     let (before, start) = (progress.done(), Instant::now());
     first.thaw();
     assert!(leaver.wait(SOON).success());
-    eventually("the job goes on", SOON, || (progress.done() > before + 1000).then_some(()));
-    assert!(start.elapsed() < timeout / 3, "it went on only when a message was given up");
+    eventually("the job goes on", SOON, || {
+        (progress.done() > before + 1000).then_some(())
+    });
+    assert!(
+        start.elapsed() < timeout / 3,
+        "it went on only when a message was given up"
+    );
     stop.store(1, Ordering::Relaxed);
-    assert!(consumer.join().expect("the job ends").iter().all(|(_, result)| result.is_ok()));
+    assert!(
+        consumer
+            .join()
+            .expect("the job ends")
+            .iter()
+            .all(|(_, result)| result.is_ok())
+    );
     assert_eq!(progress.retried(), 0, "leaving is not failing");
 }
 
@@ -159,30 +239,46 @@ fn killed_and_frozen_servers_cost_attempts_but_no_result() {
     let etcd = Etcd::start();
     let _first = InProcess::start(letter("a"), settings(&etcd));
     let start = || {
-        let server = Process::builder(example("printf")).arg("run").env("PALM_ETCD", etcd.endpoint()).start();
-        let line = server.wait_for_line(|line| line.contains(" joined as "), SOON).0;
+        let server = Process::builder(example("printf"))
+            .arg("run")
+            .env("PALM_ETCD", etcd.endpoint())
+            .start();
+        let line = server
+            .wait_for_line(|line| line.contains(" joined as "), SOON)
+            .0;
         (server, line)
     };
     let mut printers: Vec<(Process, String)> = (0..3).map(|_| start()).collect();
     let client = client(&etcd);
     let reachable = |count: usize| {
         eventually("all printers can be reached", SOON, || {
-            client.reachable().iter().any(|r| r.server == "printf" && r.instances == count).then_some(())
+            client
+                .reachable()
+                .iter()
+                .any(|r| r.server == "printf" && r.instances == count)
+                .then_some(())
         });
     };
     reachable(3);
     let stop = Arc::new(AtomicUsize::new(0));
-    let results = client.job(["a.add", "printf.printf", "a.add"]).run_iter(until(&stop)).expect("there");
+    let results = client
+        .job(["a.add", "printf.printf", "a.add"])
+        .run_iter(until(&stop))
+        .expect("there");
     let progress = results.progress();
     let consumer = std::thread::spawn(move || collect(results));
     for _ in 0..4 {
         let before = progress.done();
-        eventually("the job goes on", SOON, || (progress.done() > before + 500).then_some(()));
+        eventually("the job goes on", SOON, || {
+            (progress.done() > before + 500).then_some(())
+        });
         let (killed, _) = printers.remove(0);
         killed.kill();
         printers[0].0.freeze();
         let frozen = progress.done();
-        eventually("the others take over", SOON, || (progress.done() > frozen).then_some(()));
+        eventually("the others take over", SOON, || {
+            (progress.done() > frozen).then_some(())
+        });
         printers[0].0.thaw();
         printers.push(start());
         reachable(3);

@@ -17,8 +17,13 @@ use std::{
 /// A server in a process of its own, with settings from its environment.
 fn stage(etcd: &Etcd, name: &str, settings: &[(&str, &str)]) -> Process {
     let server = Process::builder(example("stage")).arg("run");
-    let server = server.env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", name);
-    let server = settings.iter().fold(server, |server, (name, value)| server.env(name, value)).start();
+    let server = server
+        .env("PALM_ETCD", etcd.endpoint())
+        .env("PALM_TEST_STAGE", name);
+    let server = settings
+        .iter()
+        .fold(server, |server, (name, value)| server.env(name, value))
+        .start();
     server.wait_for_line(|line| line.contains(" joined as "), SOON);
     server
 }
@@ -34,20 +39,30 @@ impl Flood {
     fn start(client: &Client, pipeline: &[&str], window: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let input = (0_u64..).take_while(move |_| !stopped.load(Ordering::Relaxed)).map(|_| Bytes::from_static(b"x"));
-        let results =
-            client.job(pipeline.iter().copied()).window(window as usize, 1 << 30).run_iter(input).expect("there");
+        let input = (0_u64..)
+            .take_while(move |_| !stopped.load(Ordering::Relaxed))
+            .map(|_| Bytes::from_static(b"x"));
+        let results = client
+            .job(pipeline.iter().copied())
+            .window(window as usize, 1 << 30)
+            .run_iter(input)
+            .expect("there");
         let progress = results.progress();
         let drain = results.for_each(|(_, result)| async move { drop(result.expect("no error")) });
         let consumer = Some(thread::spawn(move || block_on(drain)));
-        Self { stop, progress, consumer }
+        Self {
+            stop,
+            progress,
+            consumer,
+        }
     }
 
     /// Waits until it has its whole window under way.
     fn is_high(&self, window: u32) {
         eventually("the flood is high", SOON, || {
-            (self.progress.done() > 0 && self.progress.sent() - self.progress.done() >= u64::from(window / 2))
-                .then_some(())
+            (self.progress.done() > 0
+                && self.progress.sent() - self.progress.done() >= u64::from(window / 2))
+            .then_some(())
         });
     }
 }
@@ -57,7 +72,10 @@ impl Drop for Flood {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(consumer) = self.consumer.take() {
             let ended = consumer.join();
-            assert!(ended.is_ok() || thread::panicking(), "the flood had an error");
+            assert!(
+                ended.is_ok() || thread::panicking(),
+                "the flood had an error"
+            );
         }
     }
 }
@@ -121,11 +139,15 @@ fn a_waiting_flood_does_not_slow_single_calls() {
 #[test]
 fn a_flood_over_the_limit_does_not_slow_single_calls() {
     crate::heavy();
-    keeps_its_pace("wait", &[("PALM_MAX_IN_FLIGHT", "4"), ("PALM_MAX_QUEUED", "500")]);
+    keeps_its_pace(
+        "wait",
+        &[("PALM_MAX_IN_FLIGHT", "4"), ("PALM_MAX_QUEUED", "500")],
+    );
 }
 
 fn counters(client: &Client, server: &str) -> Value {
-    let ping = block_on(async { client.call(format!("{server}._ping"), "").await }).expect("a ping");
+    let ping =
+        block_on(async { client.call(format!("{server}._ping"), "").await }).expect("a ping");
     serde_json::from_slice(&ping).expect("JSON")
 }
 
@@ -135,8 +157,13 @@ fn messages_queue_at_the_slow_stage_only() {
     const WINDOW: u32 = 256;
     crate::heavy();
     let etcd = Etcd::start();
-    let _servers = [("first", "1024"), ("second", "1024"), ("slow", "2"), ("last", "1024")]
-        .map(|(name, places)| stage(&etcd, name, &[("PALM_MAX_IN_FLIGHT", places)]));
+    let _servers = [
+        ("first", "1024"),
+        ("second", "1024"),
+        ("slow", "2"),
+        ("last", "1024"),
+    ]
+    .map(|(name, places)| stage(&etcd, name, &[("PALM_MAX_IN_FLIGHT", places)]));
     let (flooding, other) = (client(&etcd), client(&etcd));
     let pipeline = ["first.add", "second.add", "slow.wait", "last.add"];
     let flood = Flood::start(&flooding, &pipeline, WINDOW);
@@ -147,17 +174,34 @@ fn messages_queue_at_the_slow_stage_only() {
         let done = flood.progress.done();
         let [first, second, slow] = ["first", "second", "slow"].map(|name| counters(&other, name));
         let holds = |counters: &Value| {
-            counters["in_flight"].as_u64().expect("a number") + counters["queued"].as_u64().expect("a number")
+            counters["in_flight"].as_u64().expect("a number")
+                + counters["queued"].as_u64().expect("a number")
         };
-        assert!(holds(&first) + holds(&second) <= 2, "they are fast: {first} {second}");
+        assert!(
+            holds(&first) + holds(&second) <= 2,
+            "they are fast: {first} {second}"
+        );
         assert!(holds(&slow) <= window, "more than there may be: {slow}");
         waited = waited.max(holds(&slow));
-        let (second, slow) = [&second, &slow].map(|counters| counters["requests"].as_u64().expect("a number")).into();
-        assert!(second <= flood.progress.done() + window, "second has run {second}, done were {done}");
-        assert!(slow <= flood.progress.done() + window, "slow has run {slow}, done were {done}");
+        let (second, slow) = [&second, &slow]
+            .map(|counters| counters["requests"].as_u64().expect("a number"))
+            .into();
+        assert!(
+            second <= flood.progress.done() + window,
+            "second has run {second}, done were {done}"
+        );
+        assert!(
+            slow <= flood.progress.done() + window,
+            "slow has run {slow}, done were {done}"
+        );
     }
-    println!("of a window of {WINDOW}, up to {waited} messages waited at the slow stage, and none before it");
-    assert!(waited > window / 2, "the slow stage was never saturated: {waited}");
+    println!(
+        "of a window of {WINDOW}, up to {waited} messages waited at the slow stage, and none before it"
+    );
+    assert!(
+        waited > window / 2,
+        "the slow stage was never saturated: {waited}"
+    );
     assert_eq!(flood.progress.retried(), 0);
 }
 
@@ -176,10 +220,18 @@ fn a_new_instance_takes_load_within_a_second() {
         let newcomer = stage(&etcd, "work", &settings);
         let joined = Instant::now();
         let (line, _) = newcomer.wait_for_line(|line| line.contains(" joined as "), SOON);
-        let uuid = line.split_whitespace().nth_back(2).expect("its uuid").to_owned();
+        let uuid = line
+            .split_whitespace()
+            .nth_back(2)
+            .expect("its uuid")
+            .to_owned();
         servers.push(newcomer);
         eventually("it is published", SOON, || {
-            client.reachable().iter().any(|found| found.instances == servers.len()).then_some(())
+            client
+                .reachable()
+                .iter()
+                .any(|found| found.instances == servers.len())
+                .then_some(())
         });
         eventually("it has run something", SOON, || {
             (counters(&client, &uuid)["requests"].as_u64() > Some(0)).then_some(())
@@ -198,19 +250,39 @@ fn a_queue_is_bounded_in_bytes() {
     crate::heavy();
     let etcd = Etcd::start();
     let bytes = (10 * LARGE).to_string();
-    let settings =
-        [("PALM_MAX_IN_FLIGHT", "1"), ("PALM_MAX_QUEUED_BYTES", bytes.as_str()), ("PALM_MAX_PAYLOAD", bytes.as_str())];
+    let settings = [
+        ("PALM_MAX_IN_FLIGHT", "1"),
+        ("PALM_MAX_QUEUED_BYTES", bytes.as_str()),
+        ("PALM_MAX_PAYLOAD", bytes.as_str()),
+    ];
     let _server = stage(&etcd, "narrow", &settings);
     let (client, other) = (client(&etcd), client(&etcd));
     let input = (0..300).map(|_| Bytes::from(vec![7; LARGE]));
-    let results = client.job(["narrow.wait"]).window(100, 1 << 30).run_iter(input).expect("there");
+    let results = client
+        .job(["narrow.wait"])
+        .window(100, 1 << 30)
+        .run_iter(input)
+        .expect("there");
     let progress = results.progress();
     let consumer = thread::spawn(move || collect(results));
     let mut most = 0;
     while !consumer.is_finished() {
-        most = most.max(counters(&other, "narrow")["queued"].as_u64().expect("a number"));
+        most = most.max(
+            counters(&other, "narrow")["queued"]
+                .as_u64()
+                .expect("a number"),
+        );
         assert!(most <= 10, "{most} requests of {LARGE} bytes wait");
     }
-    assert!(consumer.join().expect("the job ends").iter().all(|(_, result)| result.is_ok()));
-    assert!(most > 1 && progress.retried() == 0, "{most} waited at most, {progress:?}");
+    assert!(
+        consumer
+            .join()
+            .expect("the job ends")
+            .iter()
+            .all(|(_, result)| result.is_ok())
+    );
+    assert!(
+        most > 1 && progress.retried() == 0,
+        "{most} waited at most, {progress:?}"
+    );
 }

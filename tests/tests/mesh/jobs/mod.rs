@@ -24,9 +24,16 @@ fn collect(results: JobResults) -> Vec<(u64, Result<Bytes, JobError>)> {
 fn client(etcd: &Etcd) -> Client {
     let options = in_process::settings(etcd);
     let client = block_on(Client::connect(options)).expect("etcd is there");
-    let registered = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/servers/"]).split_whitespace().count();
+    let registered = etcd
+        .etcdctl(&["get", "--prefix", "--keys-only", "/servers/"])
+        .split_whitespace()
+        .count();
     eventually("the client sees all servers", in_process::SOON, || {
-        let seen: usize = client.reachable().iter().map(|server| server.instances).sum();
+        let seen: usize = client
+            .reachable()
+            .iter()
+            .map(|server| server.instances)
+            .sum();
         (seen == registered).then_some(())
     });
     client

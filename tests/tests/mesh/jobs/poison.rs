@@ -14,7 +14,10 @@ use std::{
 
 fn start(etcd: &Etcd) -> Process {
     let server = Process::builder(example("stage")).arg("run");
-    let server = server.env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", "frail").start();
+    let server = server
+        .env("PALM_ETCD", etcd.endpoint())
+        .env("PALM_TEST_STAGE", "frail")
+        .start();
     server.wait_for_line(|line| line.contains(" joined as "), SOON);
     server
 }
@@ -25,9 +28,22 @@ fn a_poison_message_crashes_at_most_three_servers() {
     let etcd = Etcd::start();
     let mut servers = [(); 2].map(|()| start(&etcd));
     let client = client(&etcd);
-    let input = (0..2000).map(|number| if number == 700 { "crash".to_owned() } else { number.to_string() });
-    let results = client.job(["frail.crash"]).window(256, 1 << 20).run_iter(input).expect("there");
-    let (over, died) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let input = (0..2000).map(|number| {
+        if number == 700 {
+            "crash".to_owned()
+        } else {
+            number.to_string()
+        }
+    });
+    let results = client
+        .job(["frail.crash"])
+        .window(256, 1 << 20)
+        .run_iter(input)
+        .expect("there");
+    let (over, died) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let consumer = {
         let over = Arc::clone(&over);
         thread::spawn(move || {
@@ -45,9 +61,19 @@ fn a_poison_message_crashes_at_most_three_servers() {
         over.load(Ordering::Relaxed).then_some(())
     });
     let results = consumer.join().expect("the job ends");
-    let failed: Vec<_> = results.iter().filter_map(|(idx, result)| Some((idx, result.as_ref().err()?))).collect();
+    let failed: Vec<_> = results
+        .iter()
+        .filter_map(|(idx, result)| Some((idx, result.as_ref().err()?)))
+        .collect();
     assert!(results.len() == 2000 && failed.len() == 1, "{failed:?}");
     let (idx, error) = failed[0];
-    assert_eq!((*idx, error.kind(), error.stage()), (700, CallErrorKind::Unreachable, 0), "{error}");
-    assert_eq!(died.load(Ordering::Relaxed) + servers.iter().filter(|server| !server.is_running()).count(), 3);
+    assert_eq!(
+        (*idx, error.kind(), error.stage()),
+        (700, CallErrorKind::Unreachable, 0),
+        "{error}"
+    );
+    assert_eq!(
+        died.load(Ordering::Relaxed) + servers.iter().filter(|server| !server.is_running()).count(),
+        3
+    );
 }

@@ -16,7 +16,10 @@ const GAP: Duration = Duration::from_secs(5);
 
 fn stage(etcd: &Etcd, name: &str, port: &str) -> Process {
     let server = Process::builder(example("stage")).args(["run", "--port", port]);
-    let server = server.env("PALM_ETCD", etcd.endpoint()).env("PALM_TEST_STAGE", name).start();
+    let server = server
+        .env("PALM_ETCD", etcd.endpoint())
+        .env("PALM_TEST_STAGE", name)
+        .start();
     server.wait_for_line(|line| line.contains(" joined as "), SOON);
     server
 }
@@ -32,7 +35,12 @@ struct Restarted<'a> {
 impl<'a> Restarted<'a> {
     fn start(etcd: &'a Etcd, name: &'static str) -> Self {
         let port = free_port().to_string();
-        Self { etcd, name, process: stage(etcd, name, &port), port }
+        Self {
+            etcd,
+            name,
+            process: stage(etcd, name, &port),
+            port,
+        }
     }
 
     fn restart(&mut self) {

@@ -14,7 +14,13 @@ fn start(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &str) -> Server {
 }
 
 /// A server on this host, with these arguments besides.
-pub(super) fn start_with(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &str, more: &[&str]) -> Server {
+pub(super) fn start_with(
+    mesh: &Mesh<'_>,
+    etcd: &Etcd,
+    host: &Host,
+    program: &str,
+    more: &[&str],
+) -> Server {
     let (address, etcd) = (host.address().to_string(), etcd.endpoint());
     let run = [&["run", "--debug", "--etcd", &etcd, "--ip", &address], more].concat();
     let server = mesh.start_program(host.builder(example(program)).args(run));
@@ -24,12 +30,21 @@ pub(super) fn start_with(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &st
 
 #[test]
 fn a_client_replaces_a_black_holed_connection() {
-    let Some(network) = Network::start(&["b"]) else { return };
+    let Some(network) = Network::start(&["b"]) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let server = start(&mesh, &etcd, network.host("b"), "printf");
     let client = block_on(Client::connect(mesh.options())).expect("connects");
-    let call = || block_on(client.call("printf.printf", "hello").timeout(SOON).into_future());
+    let call = || {
+        block_on(
+            client
+                .call("printf.printf", "hello")
+                .timeout(SOON)
+                .into_future(),
+        )
+    };
     call().expect("the server answers");
 
     network.black_hole(network.here().flow_to(&server.endpoint));

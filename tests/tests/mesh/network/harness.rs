@@ -39,7 +39,9 @@ fn echo(here: &Host) -> SocketAddr {
 }
 
 fn call(host: &Host, name: &str, port: u16) -> Process {
-    host.builder("bash").args(["-c", CALLER, "caller", name, &port.to_string()]).start()
+    host.builder("bash")
+        .args(["-c", CALLER, "caller", name, &port.to_string()])
+        .start()
 }
 
 fn says(process: &Process, wanted: &str) {
@@ -48,7 +50,9 @@ fn says(process: &Process, wanted: &str) {
 
 #[test]
 fn a_black_hole_drops_one_connection_and_no_new_one() {
-    let Some(network) = Network::start(&["a", "b"]) else { return };
+    let Some(network) = Network::start(&["a", "b"]) else {
+        return;
+    };
     let (a, b) = (network.host("a"), network.host("b"));
     let address = echo(network.here());
     let [old, other] = [a, b].map(|host| call(host, &address.ip().to_string(), address.port()));
@@ -65,11 +69,16 @@ fn a_black_hole_drops_one_connection_and_no_new_one() {
 
 #[test]
 fn hosts_are_isolated_and_rejected_one_by_one() {
-    let Some(network) = Network::start(&["a", "b"]) else { return };
+    let Some(network) = Network::start(&["a", "b"]) else {
+        return;
+    };
     let (a, b) = (network.host("a"), network.host("b"));
     let address = echo(network.here());
     a.know(&[("echo.test", network.here().address())]);
-    let callers = [call(a, "echo.test", address.port()), call(b, &address.ip().to_string(), address.port())];
+    let callers = [
+        call(a, "echo.test", address.port()),
+        call(b, &address.ip().to_string(), address.port()),
+    ];
     for caller in &callers {
         says(caller, "heard hello");
     }
@@ -85,6 +94,11 @@ fn hosts_are_isolated_and_rejected_one_by_one() {
     says(&callers[1], "heard hello");
     network.reject(b, network.here());
     assert!(!callers[1].wait(SOON).success(), "its connection was reset");
-    assert!(!call(b, &address.ip().to_string(), address.port()).wait(SOON).success(), "refused");
+    assert!(
+        !call(b, &address.ip().to_string(), address.port())
+            .wait(SOON)
+            .success(),
+        "refused"
+    );
     says(&callers[0], "heard hello");
 }

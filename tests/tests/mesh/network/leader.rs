@@ -6,7 +6,9 @@ use palm_tests::{Etcd, Network};
 
 #[test]
 fn a_leader_replaces_a_black_holed_probe_connection() {
-    let Some(network) = Network::start(&["a", "b"]) else { return };
+    let Some(network) = Network::start(&["a", "b"]) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let leader = start_with(&mesh, &etcd, network.host("a"), "printf", &QUICK);
@@ -15,7 +17,11 @@ fn a_leader_replaces_a_black_holed_probe_connection() {
     let old = network.host("a").flow_to(&server.endpoint);
     network.black_hole(old);
     for _ in 0..8 {
-        leader.wait_for_line_after(leader.mark(), |line| line.contains("Found 2 servers, probing all of them"), SOON);
+        leader.wait_for_line_after(
+            leader.mark(),
+            |line| line.contains("Found 2 servers, probing all of them"),
+            SOON,
+        );
     }
     let lines = leader.lines();
     for wrong in ["missed probe", "Deleted server"] {

@@ -16,14 +16,30 @@ const SILENT_BOUND: Duration = Duration::from_secs(6);
 /// A server on this host that others find by the host's name.
 fn start_named(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &str, name: &str) -> Server {
     let (address, etcd) = (host.address().to_string(), etcd.endpoint());
-    let run = [&["run", "--debug", "--etcd", &etcd, "--ip", name, "--bind", &address], &QUICK[..]].concat();
+    let run = [
+        &[
+            "run", "--debug", "--etcd", &etcd, "--ip", name, "--bind", &address,
+        ],
+        &QUICK[..],
+    ]
+    .concat();
     mesh.start_program(host.builder(example(program)).args(run))
 }
 
 /// Calls a function from this host. Returns whether it was answered, what was printed, and how long it took.
 fn call(host: &Host, etcd: &Etcd, target: &str) -> (bool, String, Duration) {
     let start = Instant::now();
-    let args = ["--etcd", &etcd.endpoint(), "--prefix", "/mesh", "call", "--timeout", "4", target, "hello"];
+    let args = [
+        "--etcd",
+        &etcd.endpoint(),
+        "--prefix",
+        "/mesh",
+        "call",
+        "--timeout",
+        "4",
+        target,
+        "hello",
+    ];
     let cli = host.builder(binary("palm-cli")).args(args).start();
     let success = cli.wait(SOON).success();
     (success, cli.lines().join("\n"), start.elapsed())
@@ -47,7 +63,9 @@ fn call_in_time(host: &Host, etcd: &Etcd, target: &str) -> Duration {
 
 #[test]
 fn all_addresses_of_a_name_are_tried() {
-    let Some(network) = Network::start(&["a", "b", "c"]) else { return };
+    let Some(network) = Network::start(&["a", "b", "c"]) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let [a, b, c] = ["a", "b", "c"].map(|host| network.host(host));
@@ -66,7 +84,12 @@ fn all_addresses_of_a_name_are_tried() {
         ("refused last", &[b.address(), a.address()]),
     ];
     for (what, addresses) in addresses {
-        c.know(&addresses.iter().map(|address| ("b.test", *address)).collect::<Vec<_>>());
+        c.know(
+            &addresses
+                .iter()
+                .map(|address| ("b.test", *address))
+                .collect::<Vec<_>>(),
+        );
         eprintln!("{what}");
         let took = call_in_time(c, &etcd, target);
         eprintln!("{what}: {took:?}");
@@ -74,7 +97,15 @@ fn all_addresses_of_a_name_are_tried() {
 
     // The other machine runs something else at that port.
     let port = server.endpoint.rsplit_once(':').expect("a port").1;
-    let run = ["run", "--etcd", &etcd.endpoint(), "--ip", &a.address().to_string(), "--port", port];
+    let run = [
+        "run",
+        "--etcd",
+        &etcd.endpoint(),
+        "--ip",
+        &a.address().to_string(),
+        "--port",
+        port,
+    ];
     let other = mesh.start_program(a.builder(example("text")).args(run));
     mesh.await_published(&[&other.uuid]);
     for addresses in [[a.address(), b.address()], [b.address(), a.address()]] {
@@ -96,21 +127,39 @@ fn all_addresses_of_a_name_are_tried() {
 
 #[test]
 fn a_hanging_name_stops_neither_the_leader_nor_calls() {
-    let Some(network) = Network::start(&["a", "b", "c"]) else { return };
+    let Some(network) = Network::start(&["a", "b", "c"]) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let [a, b, c] = ["a", "b", "c"].map(|host| network.host(host));
     a.ask_nameserver(network.spare());
     let hung: Vec<_> = (0..12).map(|i| format!("hung{i}.test")).collect();
-    b.know(&hung.iter().map(|name| (name.as_str(), b.address())).collect::<Vec<_>>());
-    c.know(&hung.iter().map(|name| (name.as_str(), b.address())).collect::<Vec<_>>());
+    b.know(
+        &hung
+            .iter()
+            .map(|name| (name.as_str(), b.address()))
+            .collect::<Vec<_>>(),
+    );
+    c.know(
+        &hung
+            .iter()
+            .map(|name| (name.as_str(), b.address()))
+            .collect::<Vec<_>>(),
+    );
 
     // A leader that can resolve no name, and more names than it has threads for them.
     let leader = start_with(&mesh, &etcd, a, "printf", &QUICK);
-    let named: Vec<_> = hung.iter().map(|name| start_named(&mesh, &etcd, b, "text", name)).collect();
+    let named: Vec<_> = hung
+        .iter()
+        .map(|name| start_named(&mesh, &etcd, b, "text", name))
+        .collect();
     let numeric = start_with(&mesh, &etcd, b, "printf", &QUICK);
     // Of which of them it says so, and which it has only heard nothing of in time, is chance.
-    leader.wait_for_line(|line| line.contains("host name hung") && line.contains(".test cannot be resolved"), SOON);
+    leader.wait_for_line(
+        |line| line.contains("host name hung") && line.contains(".test cannot be resolved"),
+        SOON,
+    );
     let late = start_with(&mesh, &etcd, c, "printf", &QUICK);
     for uuid in [&leader.uuid, &numeric.uuid, &late.uuid] {
         assert!(mesh.is_registered(uuid), "{uuid} stays");
@@ -124,22 +173,42 @@ fn a_hanging_name_stops_neither_the_leader_nor_calls() {
     let (success, lines, took) = call(a, &etcd, &pinned);
     eprintln!("a name that hangs: {took:?}");
     assert!(!success && took < SILENT_BOUND, "after {took:?}: {lines}");
-    assert!(lines.contains("host name hung0.test cannot be resolved: no answer within 2s"), "{lines}");
+    assert!(
+        lines.contains("host name hung0.test cannot be resolved: no answer within 2s"),
+        "{lines}"
+    );
     call_in_time(a, &etcd, "printf.printf");
 }
 
 /// Not of this file's faults, but of its tool: without it, the tests above would mean nothing.
 #[test]
 fn a_host_has_several_addresses_and_a_mute_nameserver() {
-    let Some(network) = Network::start(&["a"]) else { return };
+    let Some(network) = Network::start(&["a"]) else {
+        return;
+    };
     let a = network.host("a");
     a.know(&[("both.test", network.spare()), ("both.test", a.address())]);
     a.ask_nameserver(network.spare());
-    let look_up = |name: &str| -> Process { a.builder("timeout").args(["3", "getent", "ahosts", name]).start() };
+    let look_up = |name: &str| -> Process {
+        a.builder("timeout")
+            .args(["3", "getent", "ahosts", name])
+            .start()
+    };
     let known = look_up("both.test");
     assert!(known.wait(SOON).success());
     for address in [network.spare(), a.address()] {
-        assert!(known.lines().iter().any(|line| line.starts_with(&address.to_string())), "{:?}", known.lines());
+        assert!(
+            known
+                .lines()
+                .iter()
+                .any(|line| line.starts_with(&address.to_string())),
+            "{:?}",
+            known.lines()
+        );
     }
-    assert_eq!(look_up("other.test").wait(SOON).code(), Some(124), "it hangs");
+    assert_eq!(
+        look_up("other.test").wait(SOON).code(),
+        Some(124),
+        "it hangs"
+    );
 }

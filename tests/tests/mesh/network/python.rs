@@ -12,22 +12,47 @@ const BOUND: Duration = Duration::from_secs(8);
 
 #[test]
 fn a_python_stage_replaces_a_black_holed_connection() {
-    let (Some(network), Some(python)) = (Network::start(&["p", "r"]), python()) else { return };
+    let (Some(network), Some(python)) = (Network::start(&["p", "r"]), python()) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let [p, r] = ["p", "r"].map(|host| network.host(host));
-    let stage = r.builder(example("stage")).args(["run", "--etcd", &etcd.endpoint(), "--ttl", "30"]);
-    let rust = mesh.start_program(stage.args(["--ip", &r.address().to_string()]).env("PALM_TEST_STAGE", "a"));
-    let script = in_repository("examples/python/server.py").display().to_string();
-    let run = p.builder(&python).args(["-B", &script, "run", "--debug", "--ttl", "3", "--etcd", &etcd.endpoint()]);
-    let run = run.args(["--ip", &p.address().to_string()]).env("PYTHONPATH", in_repository("examples/python"));
+    let stage =
+        r.builder(example("stage"))
+            .args(["run", "--etcd", &etcd.endpoint(), "--ttl", "30"]);
+    let rust = mesh.start_program(
+        stage
+            .args(["--ip", &r.address().to_string()])
+            .env("PALM_TEST_STAGE", "a"),
+    );
+    let script = in_repository("examples/python/server.py")
+        .display()
+        .to_string();
+    let run = p.builder(&python).args([
+        "-B",
+        &script,
+        "run",
+        "--debug",
+        "--ttl",
+        "3",
+        "--etcd",
+        &etcd.endpoint(),
+    ]);
+    let run = run
+        .args(["--ip", &p.address().to_string()])
+        .env("PYTHONPATH", in_repository("examples/python"));
     let pytext = mesh.start_program(run);
     mesh.await_published(&[&rust.uuid, &pytext.uuid]);
     let client = block_on(Client::connect(mesh.options())).expect("connects");
-    eventually("the client sees both", SOON, || (client.reachable().len() == 2).then_some(()));
+    eventually("the client sees both", SOON, || {
+        (client.reachable().len() == 2).then_some(())
+    });
     let job = |within: Duration| {
         let job = client.job(["pytext.reverse", "a.add"]).timeout(within);
-        let results = job.run_iter(["abc"].into_iter().map(Bytes::from)).expect("there");
+        let results = job
+            .run_iter(["abc"].into_iter().map(Bytes::from))
+            .expect("there");
         block_on(results.collect::<Vec<_>>()).remove(0).1
     };
     assert_eq!(job(SOON).expect("it works"), "cbaa");
@@ -35,7 +60,9 @@ fn a_python_stage_replaces_a_black_holed_connection() {
     // Idle, and cut off: found out by libzmq's heartbeats, before the next message is lost.
     let (mark, cut) = (pytext.mark(), Instant::now());
     network.black_hole(p.flow_to(&rust.endpoint));
-    let dead = |line: &str| line.contains(&rust.uuid) && line.contains("is dead: what is sent is not acknowledged");
+    let dead = |line: &str| {
+        line.contains(&rust.uuid) && line.contains("is dead: what is sent is not acknowledged")
+    };
     let (_, found) = pytext.wait_for_line_after(mark, dead, SOON);
     eprintln!("an idle connection is found dead after {:?}", found - cut);
     assert!(found - cut < BOUND, "{:?}", found - cut);
@@ -45,7 +72,10 @@ fn a_python_stage_replaces_a_black_holed_connection() {
     let (mark, cut) = (pytext.mark(), Instant::now());
     network.black_hole(p.flow_to(&rust.endpoint));
     let result = job(SOON).expect("it is sent again");
-    eprintln!("a message on its way had its result after {:?}", cut.elapsed());
+    eprintln!(
+        "a message on its way had its result after {:?}",
+        cut.elapsed()
+    );
     assert_eq!(result, "cbaa");
     pytext.wait_for_line_after(mark, dead, SOON);
 
@@ -57,24 +87,52 @@ fn a_python_stage_replaces_a_black_holed_connection() {
     assert_eq!(p.flow_to(&rust.endpoint), flow);
     assert_eq!(job(SOON).expect("it goes on"), "cbaa");
     let lines = pytext.lines();
-    assert_eq!(lines.iter().filter(|line| dead(line)).count(), 2, "{mark:?}: {lines:#?}");
+    assert_eq!(
+        lines.iter().filter(|line| dead(line)).count(),
+        2,
+        "{mark:?}: {lines:#?}"
+    );
 }
 
 #[test]
 fn a_client_of_a_python_server_detects_a_black_hole() {
-    let (Some(network), Some(python)) = (Network::start(&["p"]), python()) else { return };
+    let (Some(network), Some(python)) = (Network::start(&["p"]), python()) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let p = network.host("p");
     let leader = start_with(&mesh, &etcd, p, "printf", &QUICK);
-    let script = in_repository("examples/python/server.py").display().to_string();
-    let run = p.builder(&python).args(["-B", &script, "run", "--debug", "--ttl", "3", "--etcd", &etcd.endpoint()]);
-    let run = run.args(["--ip", &p.address().to_string()]).env("PYTHONPATH", in_repository("examples/python"));
+    let script = in_repository("examples/python/server.py")
+        .display()
+        .to_string();
+    let run = p.builder(&python).args([
+        "-B",
+        &script,
+        "run",
+        "--debug",
+        "--ttl",
+        "3",
+        "--etcd",
+        &etcd.endpoint(),
+    ]);
+    let run = run
+        .args(["--ip", &p.address().to_string()])
+        .env("PYTHONPATH", in_repository("examples/python"));
     let pytext = mesh.start_program(run);
     mesh.await_published(&[&leader.uuid, &pytext.uuid]);
     let client = block_on(Client::connect(mesh.options())).expect("connects");
-    eventually("the client sees both", SOON, || (client.reachable().len() == 2).then_some(()));
-    let call = || block_on(client.call("pytext.reverse", "abc").timeout(SOON).into_future());
+    eventually("the client sees both", SOON, || {
+        (client.reachable().len() == 2).then_some(())
+    });
+    let call = || {
+        block_on(
+            client
+                .call("pytext.reverse", "abc")
+                .timeout(SOON)
+                .into_future(),
+        )
+    };
     assert_eq!(call().expect("it works"), "cba");
     network.black_hole(network.here().flow_to(&pytext.endpoint));
     let cut = Instant::now();

@@ -28,18 +28,33 @@ impl<'a> Stages<'a> {
 
     /// The servers have these flags besides.
     pub(super) fn start_with(network: &Network, etcd: &'a Etcd, flags: &[&str]) -> Self {
-        Self::start_on(network, etcd, flags, &[("first", "b"), ("one", "a"), ("two", "a")])
+        Self::start_on(
+            network,
+            etcd,
+            flags,
+            &[("first", "b"), ("one", "a"), ("two", "a")],
+        )
     }
 
     /// Stages of these names are on these hosts.
-    pub(super) fn start_on(network: &Network, etcd: &'a Etcd, flags: &[&str], stages: &[(&str, &str)]) -> Self {
+    pub(super) fn start_on(
+        network: &Network,
+        etcd: &'a Etcd,
+        flags: &[&str],
+        stages: &[(&str, &str)],
+    ) -> Self {
         let mesh = Mesh::new(etcd, "/mesh", &[]);
         let stage = |&(host, name): &(&str, &str)| {
             let host = network.host(host);
             let (address, etcd) = (host.address().to_string(), etcd.endpoint());
-            let run = host.builder(example("stage")).args(["run", "--debug", "--etcd", &etcd, "--ip", &address]);
-            let server =
-                mesh.start_program(run.args(flags).env("PALM_TEST_STAGE", name).env("PALM_TEST_PANIC", "link-reopen"));
+            let run = host
+                .builder(example("stage"))
+                .args(["run", "--debug", "--etcd", &etcd, "--ip", &address]);
+            let server = mesh.start_program(
+                run.args(flags)
+                    .env("PALM_TEST_STAGE", name)
+                    .env("PALM_TEST_PANIC", "link-reopen"),
+            );
             mesh.await_published(&[&server.uuid]);
             server
         };
@@ -47,7 +62,11 @@ impl<'a> Stages<'a> {
         let mut servers = vec![leader];
         servers.extend(stages.iter().map(stage));
         let client = block_on(Client::connect(mesh.options())).expect("connects");
-        Self { mesh, client, servers }
+        Self {
+            mesh,
+            client,
+            servers,
+        }
     }
 
     fn one(&self) -> &Server {
@@ -56,8 +75,14 @@ impl<'a> Stages<'a> {
 
     /// How many messages the first instance of the second stage has run.
     fn run_by_one(&self) -> u64 {
-        let answer = block_on(self.client.call(format!("{}._ping", self.one().uuid), "").timeout(SOON).into_future());
-        let answer: serde_json::Value = serde_json::from_slice(&answer.expect("it answers")).expect("JSON");
+        let answer = block_on(
+            self.client
+                .call(format!("{}._ping", self.one().uuid), "")
+                .timeout(SOON)
+                .into_future(),
+        );
+        let answer: serde_json::Value =
+            serde_json::from_slice(&answer.expect("it answers")).expect("JSON");
         answer["requests"].as_u64().expect("a number")
     }
 
@@ -85,7 +110,11 @@ pub(super) fn goes_on(what: &str, progress: &Progress, more: u64, for_at_least: 
         }
         assert!(longest < BOUND, "{what}: no result for {longest:.1?}");
     }
-    println!("{what}: no result for {longest:.1?}, {} in {:.1?}", progress.done() + more - end, start.elapsed());
+    println!(
+        "{what}: no result for {longest:.1?}, {} in {:.1?}",
+        progress.done() + more - end,
+        start.elapsed()
+    );
 }
 
 pub(super) const HOSTS: [&str; 4] = ["leader", "first", "one", "two"];
@@ -93,7 +122,9 @@ pub(super) const HOSTS: [&str; 4] = ["leader", "first", "one", "two"];
 /// What the first stage passed on over the dead connection was sent again by the client after a third of its deadline.
 #[test]
 fn a_black_holed_path_between_stages_is_avoided_then_reused() {
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);
     stages.while_a_job_runs(|progress| {
@@ -102,18 +133,23 @@ fn a_black_holed_path_between_stages_is_avoided_then_reused() {
         goes_on("still cut", progress, 2000, Duration::from_secs(5));
         network.heal();
         let before = stages.run_by_one();
-        eventually("it is used again", SOON, || (stages.run_by_one() > before + 100).then_some(()));
+        eventually("it is used again", SOON, || {
+            (stages.run_by_one() > before + 100).then_some(())
+        });
         goes_on("healed", progress, 500, Duration::ZERO);
     });
     // What tries it again goes on trying after a panic.
-    let panicked = |line: &str| line.contains("task link-reopen panicked: PALM_TEST_PANIC names link-reopen");
+    let panicked =
+        |line: &str| line.contains("task link-reopen panicked: PALM_TEST_PANIC names link-reopen");
     stages.servers[1].wait_for_line(panicked, SOON);
 }
 
 /// As a firewall does that was reloaded, between the stages alone: to all others the server is well.
 #[test]
 fn a_resetting_path_between_stages_is_avoided_then_reused() {
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);
     stages.while_a_job_runs(|progress| {
@@ -121,19 +157,25 @@ fn a_resetting_path_between_stages_is_avoided_then_reused() {
         goes_on("rejected", progress, 2000, Duration::from_secs(10));
         network.heal();
         let before = stages.run_by_one();
-        eventually("it is used again", SOON, || (stages.run_by_one() > before + 100).then_some(()));
+        eventually("it is used again", SOON, || {
+            (stages.run_by_one() > before + 100).then_some(())
+        });
     });
 }
 
 #[test]
 fn a_last_stage_replaces_a_black_holed_answer_connection() {
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start(&network, &etcd);
     stages.while_a_job_runs(|progress| {
         network.black_hole(network.here().flow_to(&stages.one().endpoint));
         goes_on("swallowed", progress, 2000, Duration::from_secs(10));
         let before = stages.run_by_one();
-        eventually("it is used again", SOON, || (stages.run_by_one() > before + 100).then_some(()));
+        eventually("it is used again", SOON, || {
+            (stages.run_by_one() > before + 100).then_some(())
+        });
     });
 }

@@ -22,7 +22,12 @@ const SERIES: Duration = Duration::from_secs(4);
 const LENIENCE: Duration = Duration::from_secs(6);
 
 /// A server on each of these hosts, all of one name. The first one leads; the others are in line in this order.
-fn start<'a>(network: &Network, etcd: &'a Etcd, hosts: &[&str], flags: &[&str]) -> (Mesh<'a>, Vec<Server>) {
+fn start<'a>(
+    network: &Network,
+    etcd: &'a Etcd,
+    hosts: &[&str],
+    flags: &[&str],
+) -> (Mesh<'a>, Vec<Server>) {
     let mesh = Mesh::new(etcd, "/mesh", &[]);
     let start = |host: &&str| {
         let server = start_with(&mesh, etcd, network.host(host), "printf", flags);
@@ -36,7 +41,9 @@ fn start<'a>(network: &Network, etcd: &'a Etcd, hosts: &[&str], flags: &[&str]) 
 
 fn revision(etcd: &Etcd) -> u64 {
     let fields = etcd.etcdctl(&["get", "/revision", "--write-out=fields"]);
-    let revision = fields.lines().find_map(|line| line.strip_prefix("\"Revision\" : "));
+    let revision = fields
+        .lines()
+        .find_map(|line| line.strip_prefix("\"Revision\" : "));
     revision.expect("a revision").parse().expect("a number")
 }
 
@@ -49,14 +56,22 @@ fn nothing_flaps(etcd: &Etcd) {
     });
     let before = revision(etcd);
     thread::sleep(TTL * 2);
-    assert_eq!(revision(etcd), before, "nothing is written while nothing happens");
+    assert_eq!(
+        revision(etcd),
+        before,
+        "nothing is written while nothing happens"
+    );
 }
 
 /// None of these was unregistered or unpublished, at any time.
 fn were_never_removed(mesh: &Mesh<'_>, servers: &[Server]) {
     let removed = mesh.history().events().into_iter().filter(|event| {
         let of_server = event.key.starts_with("/servers/") || event.key.starts_with("/pipelines/");
-        event.deleted && of_server && servers.iter().any(|server| event.key.ends_with(&server.uuid))
+        event.deleted
+            && of_server
+            && servers
+                .iter()
+                .any(|server| event.key.ends_with(&server.uuid))
     });
     let removed: Vec<_> = removed.collect();
     assert!(removed.is_empty(), "{removed:?}");
@@ -69,15 +84,22 @@ fn is_about(line: &str, words: &str, server: &Server) -> bool {
 /// The path between the leader and one server fails as `fault` has it, which has the leader's host and the server's.
 fn a_server_that_the_leader_alone_does_not_reach_stays(fault: impl FnOnce(&Network, &Host, &Host)) {
     const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let (mesh, servers) = start(&network, &etcd, &HOSTS, &QUICK);
-    let [leader, next, _, other] = &servers[..] else { unreachable!() };
+    let [leader, next, _, other] = &servers[..] else {
+        unreachable!()
+    };
     let calls = Calls::start(mesh.options());
 
     fault(&network, network.host("a"), network.host("d"));
     let since = Instant::now();
-    leader.wait_for_line(|line| is_about(line, "the path from this leader to it is broken", other), SOON);
+    leader.wait_for_line(
+        |line| is_about(line, "the path from this leader to it is broken", other),
+        SOON,
+    );
     let (line, resigned) = leader.wait_for_line(|line| line.contains("resigning as leader"), SOON);
     assert!(line.contains(&other.endpoint), "{line}");
     let took = resigned.saturating_duration_since(since);
@@ -86,13 +108,25 @@ fn a_server_that_the_leader_alone_does_not_reach_stays(fault: impl FnOnce(&Netwo
     mesh.await_lead(&next.uuid, SOON);
     let late = start_with(&mesh, &etcd, network.host("c"), "text", &QUICK);
     thread::sleep(PERIOD * 3);
-    assert_eq!(mesh.leading().map(|(_, uuid)| uuid).as_ref(), Some(&next.uuid), "the successor reaches everybody");
+    assert_eq!(
+        mesh.leading().map(|(_, uuid)| uuid).as_ref(),
+        Some(&next.uuid),
+        "the successor reaches everybody"
+    );
 
     network.heal();
     mesh.await_in_line(&leader.uuid);
     nothing_flaps(&etcd);
-    assert_eq!(mesh.leading().map(|(_, uuid)| uuid).as_ref(), Some(&next.uuid), "the lead stays");
-    let all: Vec<_> = servers.iter().chain([&late]).map(|server| server.uuid.as_str()).collect();
+    assert_eq!(
+        mesh.leading().map(|(_, uuid)| uuid).as_ref(),
+        Some(&next.uuid),
+        "the lead stays"
+    );
+    let all: Vec<_> = servers
+        .iter()
+        .chain([&late])
+        .map(|server| server.uuid.as_str())
+        .collect();
     mesh.await_published(&all);
     were_never_removed(&mesh, &servers);
     calls.all_went_well(100);
@@ -110,7 +144,9 @@ fn a_path_that_drops_what_the_leader_sends() {
 
 #[test]
 fn a_path_that_drops_what_the_server_sends() {
-    a_server_that_the_leader_alone_does_not_reach_stays(|network, leader, other| network.cut_one_way(other, leader));
+    a_server_that_the_leader_alone_does_not_reach_stays(|network, leader, other| {
+        network.cut_one_way(other, leader);
+    });
 }
 
 #[test]
@@ -120,16 +156,22 @@ fn a_firewall_that_rejects_what_the_leader_sends() {
 
 #[test]
 fn a_firewall_that_rejects_what_the_server_sends() {
-    a_server_that_the_leader_alone_does_not_reach_stays(|network, leader, other| network.reject(other, leader));
+    a_server_that_the_leader_alone_does_not_reach_stays(|network, leader, other| {
+        network.reject(other, leader);
+    });
 }
 
 #[test]
 fn a_firewall_before_the_next_candidate_ends_no_leader() {
     const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let (mesh, servers) = start(&network, &etcd, &HOSTS, &QUICK);
-    let [leader, next, ..] = &servers[..] else { unreachable!() };
+    let [leader, next, ..] = &servers[..] else {
+        unreachable!()
+    };
     let watches = || {
         eventually("the next in line watches the leader", SOON, || {
             (!network.host("b").flows_to(&leader.endpoint).is_empty()).then_some(())
@@ -138,11 +180,28 @@ fn a_firewall_before_the_next_candidate_ends_no_leader() {
     watches();
     let before = revision(&etcd);
 
-    let endpoint: SocketAddrV4 = leader.endpoint.trim_start_matches("tcp://").parse().expect("an address");
+    let endpoint: SocketAddrV4 = leader
+        .endpoint
+        .trim_start_matches("tcp://")
+        .parse()
+        .expect("an address");
     network.reject_endpoint(network.host("b"), endpoint);
-    next.wait_for_line(|line| is_about(line, "cannot be reached from here, but others reach it", leader), SOON);
+    next.wait_for_line(
+        |line| {
+            is_about(
+                line,
+                "cannot be reached from here, but others reach it",
+                leader,
+            )
+        },
+        SOON,
+    );
     thread::sleep(TTL * 3);
-    assert_eq!(revision(&etcd), before, "nobody is removed, nobody stands anew");
+    assert_eq!(
+        revision(&etcd),
+        before,
+        "nobody is removed, nobody stands anew"
+    );
 
     // Then it watches again, and notices the leader's end before its lease ends.
     network.heal();
@@ -150,13 +209,19 @@ fn a_firewall_before_the_next_candidate_ends_no_leader() {
     leader.kill();
     let killed = Instant::now();
     mesh.await_lead(&next.uuid, SOON);
-    assert!(killed.elapsed() < Duration::from_secs(1) + LENIENCE, "{:?}", killed.elapsed());
+    assert!(
+        killed.elapsed() < Duration::from_secs(1) + LENIENCE,
+        "{:?}",
+        killed.elapsed()
+    );
     were_never_removed(&mesh, &servers[1..]);
 }
 
 #[test]
 fn an_unconnected_leader_removes_no_server_and_resigns() {
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start_with(&network, &etcd, &QUICK);
     let (mesh, leader) = (&stages.mesh, &stages.servers[0]);
@@ -190,25 +255,44 @@ fn an_unconnected_leader_removes_no_server_and_resigns() {
 
 /// Each finds itself, or nothing, at the address of the other one.
 fn two_hosts_that_advertise_loopback(port: &str) {
-    let Some(network) = Network::start(&["a", "b"]) else { return };
+    let Some(network) = Network::start(&["a", "b"]) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     let mesh = Mesh::new(&etcd, "/mesh", &[]);
     let [one, two] = ["a", "b"].map(|host| {
-        let run = network.host(host).builder(example("printf")).args(["run", "--debug", "--port", port]);
+        let run = network
+            .host(host)
+            .builder(example("printf"))
+            .args(["run", "--debug", "--port", port]);
         mesh.start_program(run.args(["--etcd", &etcd.endpoint()]).args(QUICK))
     });
     mesh.await_published(&[&one.uuid]);
-    one.wait_for_line(|line| line.starts_with("WARN") && is_about(line, "set PALM_IP", &two), SOON);
+    one.wait_for_line(
+        |line| line.starts_with("WARN") && is_about(line, "set PALM_IP", &two),
+        SOON,
+    );
     let (before, since) = (revision(&etcd), Instant::now());
     while since.elapsed() < Duration::from_secs(20) {
-        assert_eq!(mesh.leading().map(|(_, uuid)| uuid).as_ref(), Some(&one.uuid));
+        assert_eq!(
+            mesh.leading().map(|(_, uuid)| uuid).as_ref(),
+            Some(&one.uuid)
+        );
         thread::sleep(Duration::from_millis(100));
     }
     let written = revision(&etcd) - before;
     println!("{written} revisions in {:.1?}", since.elapsed());
-    assert!(written <= 3, "{written} revisions in {:.1?}", since.elapsed());
+    assert!(
+        written <= 3,
+        "{written} revisions in {:.1?}",
+        since.elapsed()
+    );
     for server in [&one, &two] {
-        assert!(server.lines_with("Deleted server").is_empty(), "{:?}", server.lines());
+        assert!(
+            server.lines_with("Deleted server").is_empty(),
+            "{:?}",
+            server.lines()
+        );
         assert!(mesh.is_registered(&server.uuid));
     }
 }
@@ -227,26 +311,50 @@ fn two_hosts_advertising_the_same_loopback_port_remove_nobody() {
 #[test]
 fn a_server_that_is_dead_is_removed_in_time() {
     const HOSTS: [&str; 6] = ["a", "b", "c", "killed", "frozen", "vanished"];
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     let etcd = Etcd::builder().at(network.here().address()).start();
     // Not by the end of its lease.
     let flags = ["--ttl", "60", "--probe-period", "2", "--probe-timeout", "1"];
     let (mesh, servers) = start(&network, &etcd, &HOSTS, &flags);
-    let (leader, [killed, frozen, vanished]) = (&servers[0], &servers[3..]) else { unreachable!() };
+    let (leader, [killed, frozen, vanished]) = (&servers[0], &servers[3..]) else {
+        unreachable!()
+    };
     let removed = |server: &Server, why: &str, since: Instant, bound: Duration| {
         let words = format!("Deleted server {} because {why}", server.uuid);
         leader.wait_for_line(|line| line.contains(&words), SOON);
         let took = since.elapsed();
         println!("{why}: {took:.1?}");
         assert!(took < bound + LENIENCE, "{why}: {took:.1?}");
-        assert!(!mesh.state().keys().any(|key| key.starts_with("/pipelines/") && key.ends_with(&server.uuid)));
+        assert!(
+            !mesh
+                .state()
+                .keys()
+                .any(|key| key.starts_with("/pipelines/") && key.ends_with(&server.uuid))
+        );
     };
     killed.kill();
-    removed(killed, "its process is gone", Instant::now(), Duration::from_secs(1));
+    removed(
+        killed,
+        "its process is gone",
+        Instant::now(),
+        Duration::from_secs(1),
+    );
     frozen.freeze();
-    removed(frozen, "it does not answer", Instant::now(), PERIOD + SERIES);
+    removed(
+        frozen,
+        "it does not answer",
+        Instant::now(),
+        PERIOD + SERIES,
+    );
     network.cut_off(network.host("vanished"));
-    removed(vanished, "it does not answer", Instant::now(), PERIOD + SERIES);
+    removed(
+        vanished,
+        "it does not answer",
+        Instant::now(),
+        PERIOD + SERIES,
+    );
     assert!(leader.lines_with("resigning").is_empty());
     were_never_removed(&mesh, &servers[..3]);
     frozen.thaw();

@@ -8,9 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-const HOSTS: [&str; 7] = ["leader", "first-1", "first-2", "first-3", "last-1", "last-2", "last-3"];
-const STAGES: [(&str, &str); 6] =
-    [("first-1", "b"), ("first-2", "b"), ("first-3", "b"), ("last-1", "a"), ("last-2", "a"), ("last-3", "a")];
+const HOSTS: [&str; 7] = [
+    "leader", "first-1", "first-2", "first-3", "last-1", "last-2", "last-3",
+];
+const STAGES: [(&str, &str); 6] = [
+    ("first-1", "b"),
+    ("first-2", "b"),
+    ("first-3", "b"),
+    ("last-1", "a"),
+    ("last-2", "a"),
+    ("last-3", "a"),
+];
 
 /// How long the job is measured without a fault, before it and after it.
 const HEALTHY: Duration = Duration::from_secs(8);
@@ -44,12 +52,18 @@ fn measure(progress: &Progress, time: Duration) -> Measured {
         }
     }
     let rate = (done - before) as f64 / start.elapsed().as_secs_f64();
-    Measured { rate, gap, retried: progress.retried() - retried }
+    Measured {
+        rate,
+        gap,
+        retried: progress.retried() - retried,
+    }
 }
 
 /// Measures a job through three instances of each of two stages, while `fault` keeps one of the first from one of the last.
 fn job_with(what: &str, fault: impl FnOnce(&Network, &Stages<'_>)) {
-    let Some(network) = Network::start(&HOSTS) else { return };
+    let Some(network) = Network::start(&HOSTS) else {
+        return;
+    };
     crate::heavy();
     let etcd = Etcd::builder().at(network.here().address()).start();
     let stages = Stages::start_on(&network, &etcd, &[], &STAGES);
@@ -91,5 +105,7 @@ fn a_black_holed_stage_connection_barely_slows_a_job() {
 
 #[test]
 fn a_cut_path_between_stages_barely_slows_a_job() {
-    job_with("path cut", |network, _| network.cut(network.host("first-1"), network.host("last-1")));
+    job_with("path cut", |network, _| {
+        network.cut(network.host("first-1"), network.host("last-1"));
+    });
 }

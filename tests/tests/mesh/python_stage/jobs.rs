@@ -34,24 +34,44 @@ impl<'a> World<'a> {
     fn start(etcd: &'a Etcd, python: &'a Path, count: usize) -> Self {
         let mesh = Mesh::new(etcd, "", &QUICK);
         let rust: Vec<Server> = ["a", "b"].map(|name| Self::stage(&mesh, etcd, name)).into();
-        let pytext = (0..count).map(|_| start(&mesh, python, &etcd.endpoint())).collect();
-        mesh.await_published(&rust.iter().map(|server| server.uuid.as_str()).collect::<Vec<_>>());
-        Self { mesh, python, etcd, rust, pytext }
+        let pytext = (0..count)
+            .map(|_| start(&mesh, python, &etcd.endpoint()))
+            .collect();
+        mesh.await_published(
+            &rust
+                .iter()
+                .map(|server| server.uuid.as_str())
+                .collect::<Vec<_>>(),
+        );
+        Self {
+            mesh,
+            python,
+            etcd,
+            rust,
+            pytext,
+        }
     }
 
     fn stage(mesh: &Mesh, etcd: &Etcd, name: &str) -> Server {
-        let program = Process::builder(example("stage")).args(["run", "--etcd", &etcd.endpoint()]).args(QUICK);
+        let program = Process::builder(example("stage"))
+            .args(["run", "--etcd", &etcd.endpoint()])
+            .args(QUICK);
         mesh.start_program(program.env("PALM_TEST_STAGE", name))
     }
 
     fn one_more(&mut self) {
-        self.pytext.push(start(&self.mesh, self.python, &self.etcd.endpoint()));
+        self.pytext
+            .push(start(&self.mesh, self.python, &self.etcd.endpoint()));
     }
 
     fn client(&self) -> Client {
         let client = block_on(Client::connect(self.mesh.options())).expect("a client");
         eventually("the client sees all servers", SOON, || {
-            let seen: usize = client.reachable().iter().map(|server| server.instances).sum();
+            let seen: usize = client
+                .reachable()
+                .iter()
+                .map(|server| server.instances)
+                .sum();
             (seen == 2 + self.pytext.len()).then_some(())
         });
         client
@@ -74,7 +94,17 @@ fn rust_and_python_stages_mix_in_any_order() {
         (vec!["pytext.reverse", "a.add", "pytext.reverse"], "a", ""),
         (vec!["a.add", "pytext.reverse"], "a", ""),
         (vec!["pytext.reverse", "b.add"], "", "b"),
-        (vec!["pytext.reverse", "pytext.reverse", &pinned, "pytext.reverse", "pytext.reverse"], "", ""),
+        (
+            vec![
+                "pytext.reverse",
+                "pytext.reverse",
+                &pinned,
+                "pytext.reverse",
+                "pytext.reverse",
+            ],
+            "",
+            "",
+        ),
         (vec!["a.add", &pinned, "b.add"], "a", "b"),
     ] {
         let words = |idx: u64| format!("word {idx}");
@@ -89,9 +119,17 @@ fn rust_and_python_stages_mix_in_any_order() {
             } else {
                 format!("{before}{reversed}{after}")
             };
-            assert_eq!(result.unwrap_or_else(|error| panic!("{pipeline:?}: {error}")), wanted, "{pipeline:?}");
+            assert_eq!(
+                result.unwrap_or_else(|error| panic!("{pipeline:?}: {error}")),
+                wanted,
+                "{pipeline:?}"
+            );
         }
-        assert_eq!(progress.retried(), 0, "{pipeline:?}: a message or its answer was lost");
+        assert_eq!(
+            progress.retried(),
+            0,
+            "{pipeline:?}: a message or its answer was lost"
+        );
     }
 }
 
@@ -106,16 +144,34 @@ fn a_python_exception_reaches_the_client_with_stage_and_uuid() {
         (vec!["pytext.reverse", "pytext.double", "a.add"], 1),
         (vec!["a.add", "b.add", "pytext.double"], 2),
     ] {
-        let results = client.job(pipeline.clone()).run_iter(["x"].into_iter().map(Bytes::from)).expect("there");
+        let results = client
+            .job(pipeline.clone())
+            .run_iter(["x"].into_iter().map(Bytes::from))
+            .expect("there");
         let error = collect(results).remove(0).1.expect_err("x is no number");
         assert_eq!(error.kind(), CallErrorKind::Failed, "{error}");
-        assert!(error.message().starts_with("ValueError: invalid literal for int()"), "{error}");
-        assert_eq!((error.stage(), error.server().map(|server| server.to_string())), (stage, Some(uuid.clone())));
+        assert!(
+            error
+                .message()
+                .starts_with("ValueError: invalid literal for int()"),
+            "{error}"
+        );
+        assert_eq!(
+            (
+                error.stage(),
+                error.server().map(|server| server.to_string())
+            ),
+            (stage, Some(uuid.clone()))
+        );
     }
     let error = block_on(client.call("pytext.double", "x").into_future()).expect_err("no number");
-    assert_eq!((error.kind(), error.server().map(|s| s.to_string())), (CallErrorKind::Failed, Some(uuid)));
     assert_eq!(
-        block_on(client.call("pytext.double", "21").into_future()).map_err(|e: CallError| e.to_string()),
+        (error.kind(), error.server().map(|s| s.to_string())),
+        (CallErrorKind::Failed, Some(uuid))
+    );
+    assert_eq!(
+        block_on(client.call("pytext.double", "21").into_future())
+            .map_err(|e: CallError| e.to_string()),
         Ok("42".into())
     );
 }
@@ -134,24 +190,42 @@ impl Endless {
         let input = (0_u64..)
             .take_while(move |_| !stopped.load(Ordering::Relaxed))
             .map(|number| Bytes::from(format!("{number:06}")));
-        let job = client.job(["a.add", "pytext.reverse", "b.add"]).timeout(Duration::from_secs(15)).attempts(5);
+        let job = client
+            .job(["a.add", "pytext.reverse", "b.add"])
+            .timeout(Duration::from_secs(15))
+            .attempts(5);
         let results = job.run_iter(input).expect("there");
         let progress = results.progress();
-        Self { stop, progress, consumer: std::thread::spawn(move || collect(results)) }
+        Self {
+            stop,
+            progress,
+            consumer: std::thread::spawn(move || collect(results)),
+        }
     }
 
     fn goes_on(&self) {
         let before = self.progress.done();
-        eventually("the job goes on", PATIENCE, || (self.progress.done() > before + 300).then_some(()));
+        eventually("the job goes on", PATIENCE, || {
+            (self.progress.done() > before + 300).then_some(())
+        });
     }
 
     /// Every message has its one result.
     fn all_is_right(self) -> palm_peer::Progress {
         self.stop.store(true, Ordering::Relaxed);
-        for (place, (idx, result)) in self.consumer.join().expect("no panic").into_iter().enumerate() {
+        for (place, (idx, result)) in self
+            .consumer
+            .join()
+            .expect("no panic")
+            .into_iter()
+            .enumerate()
+        {
             assert_eq!(idx, place as u64, "each ends once, in order");
             let number: String = format!("{idx:06}").chars().rev().collect();
-            assert_eq!(result.unwrap_or_else(|error| panic!("message {idx}: {error}")), format!("a{number}b"));
+            assert_eq!(
+                result.unwrap_or_else(|error| panic!("message {idx}: {error}")),
+                format!("a{number}b")
+            );
         }
         self.progress
     }
@@ -185,10 +259,21 @@ fn a_python_server_leaving_during_a_job_costs_nothing() {
         let leaving = world.pytext.remove(0);
         leaving.terminate();
         assert_eq!(leaving.wait(SOON).code(), Some(0), "{:?}", leaving.lines());
-        assert!(leaving.lines_with("left the mesh").len() == 1, "{:?}", leaving.lines());
-        assert!(leaving.lines_with("left behind").is_empty(), "{:?}", leaving.lines());
+        assert!(
+            leaving.lines_with("left the mesh").len() == 1,
+            "{:?}",
+            leaving.lines()
+        );
+        assert!(
+            leaving.lines_with("left behind").is_empty(),
+            "{:?}",
+            leaving.lines()
+        );
         let note = world.mesh.state()[&format!("/departed/{}", leaving.uuid)].json();
-        assert_eq!((&note["why"], &note["reason"]), (&"itself".into(), &"it killed itself".into()));
+        assert_eq!(
+            (&note["why"], &note["reason"]),
+            (&"itself".into(), &"it killed itself".into())
+        );
     }
     job.goes_on();
     let progress = job.all_is_right();
@@ -210,7 +295,11 @@ fn a_rust_server_leaving_after_a_python_stage_costs_nothing() {
         let leaving = world.rust.remove(1);
         leaving.terminate();
         assert!(leaving.wait(SOON).success(), "{:?}", leaving.lines());
-        assert!(leaving.lines_with("did not say goodbye").is_empty(), "{:?}", leaving.lines());
+        assert!(
+            leaving.lines_with("did not say goodbye").is_empty(),
+            "{:?}",
+            leaving.lines()
+        );
     }
     job.goes_on();
     let progress = job.all_is_right();

@@ -21,18 +21,28 @@ impl<'a> World<'a> {
         let leader = mesh.start("printf");
         mesh.await_published(&[&leader.uuid]);
         let server = start(&mesh, python, &etcd.endpoint());
-        Self { mesh, leader, server }
+        Self {
+            mesh,
+            leader,
+            server,
+        }
     }
 
     /// The lease of its record.
     fn lease(&self) -> u64 {
-        self.mesh.state().get(&format!("/servers/{}", self.server.uuid)).map_or(0, |record| record.lease)
+        self.mesh
+            .state()
+            .get(&format!("/servers/{}", self.server.uuid))
+            .map_or(0, |record| record.lease)
     }
 
     /// Waits until it is back under another lease, with the uuid that it had.
     fn comes_back(&self, lease: u64) {
-        eventually("it is back under a new lease", PATIENCE, || (![0, lease].contains(&self.lease())).then_some(()));
-        self.mesh.await_published_within(&[&self.server.uuid], PATIENCE);
+        eventually("it is back under a new lease", PATIENCE, || {
+            (![0, lease].contains(&self.lease())).then_some(())
+        });
+        self.mesh
+            .await_published_within(&[&self.server.uuid], PATIENCE);
     }
 }
 
@@ -49,7 +59,9 @@ fn a_python_server_rejoins_when_its_lease_is_lost() {
     // Longer than its lease lives.
     let lease = world.lease();
     world.server.freeze();
-    eventually("its record is gone", PATIENCE, || (!world.mesh.is_registered(&world.server.uuid)).then_some(()));
+    eventually("its record is gone", PATIENCE, || {
+        (!world.mesh.is_registered(&world.server.uuid)).then_some(())
+    });
     world.server.thaw();
     world.comes_back(lease);
 }
@@ -63,11 +75,17 @@ fn a_python_server_survives_an_etcd_outage() {
     for _ in 0..2 {
         let mark = world.server.mark();
         etcd.stop();
-        world.server.wait_for_line_after(mark, |line| line.contains("etcd is in doubt"), SOON);
+        world
+            .server
+            .wait_for_line_after(mark, |line| line.contains("etcd is in doubt"), SOON);
         etcd.launch();
         etcd.await_health();
-        world.server.wait_for_line_after(mark, |line| line.contains("etcd is back"), SOON);
-        world.mesh.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
+        world
+            .server
+            .wait_for_line_after(mark, |line| line.contains("etcd is back"), SOON);
+        world
+            .mesh
+            .await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
     }
     calls.all_went_well(10);
     assert!(world.server.is_running());
@@ -80,8 +98,12 @@ fn a_python_server_rejoins_at_once_after_a_reset() {
     let world = World::start(&etcd, &python);
     let mark = world.server.mark();
     world.mesh.reset();
-    world.server.wait_for_line_after(mark, |line| line.contains("the mesh was reset"), SOON);
-    world.mesh.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
+    world
+        .server
+        .wait_for_line_after(mark, |line| line.contains("the mesh was reset"), SOON);
+    world
+        .mesh
+        .await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
 }
 
 #[test]
@@ -91,11 +113,19 @@ fn a_removed_python_server_stays_out() {
     for by_hand in [false, true] {
         let world = World::start(&etcd, &python);
         if by_hand {
-            etcd.etcdctl(&["del", &world.mesh.key(&format!("/servers/{}", world.server.uuid))]);
+            etcd.etcdctl(&[
+                "del",
+                &world.mesh.key(&format!("/servers/{}", world.server.uuid)),
+            ]);
         } else {
             world.mesh.remove(&world.server.uuid);
         }
-        assert_eq!(world.server.wait(SOON).code(), Some(77), "{:?}", world.server.lines());
+        assert_eq!(
+            world.server.wait(SOON).code(),
+            Some(77),
+            "{:?}",
+            world.server.lines()
+        );
         assert!(!world.mesh.is_registered(&world.server.uuid));
     }
 }
@@ -105,14 +135,28 @@ fn a_mute_python_server_is_removed_and_rejoins() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     // A lease that outlives three missed probes.
-    let mesh = Mesh::new(&etcd, "/py", &["--ttl", "3", "--probe-period", "1", "--probe-timeout", "0.3"]);
+    let mesh = Mesh::new(
+        &etcd,
+        "/py",
+        &[
+            "--ttl",
+            "3",
+            "--probe-period",
+            "1",
+            "--probe-timeout",
+            "0.3",
+        ],
+    );
     let leader = mesh.start("printf");
     mesh.await_published(&[&leader.uuid]);
-    let program = super::program(&python, "examples/python/server.py", &etcd.endpoint()).args(["--ttl", "60"]);
+    let program = super::program(&python, "examples/python/server.py", &etcd.endpoint())
+        .args(["--ttl", "60"]);
     let server = mesh.start_program(program);
     mesh.await_published(&[&server.uuid]);
     server.freeze();
-    eventually("the registry removes it", PATIENCE, || (!mesh.is_registered(&server.uuid)).then_some(()));
+    eventually("the registry removes it", PATIENCE, || {
+        (!mesh.is_registered(&server.uuid)).then_some(())
+    });
     let deleted = format!("Deleted server {} because it does not answer", server.uuid);
     leader.wait_for_line(|line| line.contains(&deleted), SOON);
     server.thaw();
@@ -128,7 +172,8 @@ fn a_python_server_rejoins_when_its_key_is_missing() {
     let leader = mesh.start("printf");
     mesh.await_published(&[&leader.uuid]);
     // Its lease outlives all of this.
-    let program = super::program(&python, "examples/python/server.py", &etcd.endpoint()).args(["--ttl", "120"]);
+    let program = super::program(&python, "examples/python/server.py", &etcd.endpoint())
+        .args(["--ttl", "120"]);
     let server = mesh.start_program(program);
     mesh.await_published(&[&server.uuid]);
 
@@ -163,23 +208,44 @@ fn a_python_server_rejoins_after_a_restore_of_etcd() {
     // Both are registered at a revision that the backup has not reached.
     let mark = world.server.mark();
     world.mesh.reset();
-    world.server.wait_for_line_after(mark, |line| line.contains("rejoined as"), PATIENCE);
-    world.mesh.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
-    let restored: [&dyn Fn(); 3] =
-        [&|| etcd.restore(&of_before, None), &|| etcd.restore(&of_before, Some("another")), &|| etcd.lose_data()];
+    world
+        .server
+        .wait_for_line_after(mark, |line| line.contains("rejoined as"), PATIENCE);
+    world
+        .mesh
+        .await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
+    let restored: [&dyn Fn(); 3] = [
+        &|| etcd.restore(&of_before, None),
+        &|| etcd.restore(&of_before, Some("another")),
+        &|| etcd.lose_data(),
+    ];
     for restore in restored {
         let mark = world.server.mark();
         restore();
-        world.server.wait_for_line_after(mark, |line| line.contains("rejoined as"), PATIENCE);
+        world
+            .server
+            .wait_for_line_after(mark, |line| line.contains("rejoined as"), PATIENCE);
         let again = Mesh::new(&etcd, "/py", &QUICK);
         again.await_published_within(&[&world.server.uuid, &world.leader.uuid], PATIENCE);
         assert!(world.server.is_running(), "{:?}", world.server.lines());
     }
     let endpoint = etcd.endpoint();
-    let rm = ["--etcd", &endpoint, "--prefix", "/py", "rm", &world.server.uuid];
+    let rm = [
+        "--etcd",
+        &endpoint,
+        "--prefix",
+        "/py",
+        "rm",
+        &world.server.uuid,
+    ];
     let cli = Process::start(binary("palm-cli"), rm);
     assert!(cli.wait(SOON).success(), "{:?}", cli.lines());
-    assert_eq!(world.server.wait(SOON).code(), Some(77), "{:?}", world.server.lines());
+    assert_eq!(
+        world.server.wait(SOON).code(),
+        Some(77),
+        "{:?}",
+        world.server.lines()
+    );
 }
 
 #[test]
@@ -189,8 +255,18 @@ fn every_signal_shuts_a_python_server_down_gracefully() {
     for signal in [Process::terminate, Process::interrupt, Process::hang_up] {
         let world = World::start(&etcd, &python);
         signal(&world.server);
-        assert_eq!(world.server.wait(SOON).code(), Some(0), "{:?}", world.server.lines());
-        assert_eq!(world.server.lines_with("left the mesh").len(), 1, "{:?}", world.server.lines());
+        assert_eq!(
+            world.server.wait(SOON).code(),
+            Some(0),
+            "{:?}",
+            world.server.lines()
+        );
+        assert_eq!(
+            world.server.lines_with("left the mesh").len(),
+            1,
+            "{:?}",
+            world.server.lines()
+        );
         assert_eq!(world.lease(), 0, "its record is gone");
     }
 }

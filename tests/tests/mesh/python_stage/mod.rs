@@ -15,7 +15,16 @@ use std::path::Path;
 pub(crate) fn program(python: &Path, path: &str, etcd: &str) -> ProcessBuilder {
     let path = in_repository(path).display().to_string();
     Process::builder(python)
-        .args(["-B", path.as_str(), "run", "--debug", "--ttl", "3", "--etcd", etcd])
+        .args([
+            "-B",
+            path.as_str(),
+            "run",
+            "--debug",
+            "--ttl",
+            "3",
+            "--etcd",
+            etcd,
+        ])
         .env("PYTHONPATH", in_repository("examples/python"))
 }
 

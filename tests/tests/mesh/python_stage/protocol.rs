@@ -21,20 +21,41 @@ fn a_python_server_is_configured_published_and_probed() {
     mesh.await_published(&[&leader.uuid]);
     let server = start(&mesh, &python, &etcd.endpoint());
 
-    let record = mesh.state()[&format!("/servers/{}", server.uuid)].value.clone();
-    let Value::Object(fields) = serde_json::from_str(&record).unwrap() else { panic!("{record}") };
-    let order = ["host", "pid", "when", "leader", "server", "ports", "kind", "functions", "uuid", "configured"];
+    let record = mesh.state()[&format!("/servers/{}", server.uuid)]
+        .value
+        .clone();
+    let Value::Object(fields) = serde_json::from_str(&record).unwrap() else {
+        panic!("{record}")
+    };
+    let order = [
+        "host",
+        "pid",
+        "when",
+        "leader",
+        "server",
+        "ports",
+        "kind",
+        "functions",
+        "uuid",
+        "configured",
+    ];
     assert!(fields.keys().eq(order), "{record}");
     assert_eq!(fields["leader"], leader.uuid.as_str());
     assert_eq!(fields["pid"], server.pid());
 
-    let shown =
-        Process::builder(binary("palm-cli")).args(["--etcd", &etcd.endpoint(), "--prefix", "/zoo", "status"]).start();
+    let shown = Process::builder(binary("palm-cli"))
+        .args(["--etcd", &etcd.endpoint(), "--prefix", "/zoo", "status"])
+        .start();
     assert!(shown.wait(SOON).success());
     let lines = shown.lines();
-    let line = lines.iter().find(|line| line.starts_with(&server.uuid)).expect("a line of its own");
+    let line = lines
+        .iter()
+        .find(|line| line.starts_with(&server.uuid))
+        .expect("a line of its own");
     assert!(
-        line.contains(" pytext ") && line.contains(" configured ") && line.contains("reverse,double,_ping"),
+        line.contains(" pytext ")
+            && line.contains(" configured ")
+            && line.contains("reverse,double,_ping"),
         "{line}"
     );
 
@@ -44,10 +65,19 @@ fn a_python_server_is_configured_published_and_probed() {
     let mark = leader.mark();
     leader.wait_for_line_after(mark, |line| line.contains(&digest), SOON);
     assert!(
-        line.split_once("b'").unwrap().1.trim_end_matches('\'').split(',').all(|entry| "ID".contains(entry)),
+        line.split_once("b'")
+            .unwrap()
+            .1
+            .trim_end_matches('\'')
+            .split(',')
+            .all(|entry| "ID".contains(entry)),
         "{line}"
     );
-    assert!(server.lines_with("WARNING").is_empty(), "{:?}", server.lines());
+    assert!(
+        server.lines_with("WARNING").is_empty(),
+        "{:?}",
+        server.lines()
+    );
 }
 
 fn passes(check: &str) {
@@ -55,8 +85,14 @@ fn passes(check: &str) {
     let etcd = Etcd::start();
     // This mesh has no leader: a server answers without being configured.
     let mesh = Mesh::new(&etcd, "", &[]);
-    let server = mesh.start_program(program(&python, "tests/tests/mesh/python/zoo.py", &etcd.endpoint()));
-    let checks = in_repository("tests/tests/mesh/python/checks.py").display().to_string();
+    let server = mesh.start_program(program(
+        &python,
+        "tests/tests/mesh/python/zoo.py",
+        &etcd.endpoint(),
+    ));
+    let checks = in_repository("tests/tests/mesh/python/checks.py")
+        .display()
+        .to_string();
     let checking = Process::builder(&python)
         .args(["-B", checks.as_str(), check, &server.endpoint, &server.uuid])
         .env("PYTHONPATH", in_repository("examples/python"))
@@ -103,15 +139,25 @@ fn malformed_requests_do_not_end_a_python_server() {
 fn python_and_rust_select_the_same_instances() {
     let Some(python) = python() else { return };
     // The numbers of docs/protocol.md; palm-peer has a test of its own with them.
-    let (client, instance) = ("0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11", "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4");
-    let line = format!("from stage import relay; print(hex(relay.rendezvous('{client}', '{instance}')))");
-    let asked =
-        Process::builder(&python).args(["-B", "-c", &line]).env("PYTHONPATH", in_repository("examples/python")).start();
+    let (client, instance) = (
+        "0b7c4f5e-7f64-4d0c-9c3b-5d6f1f0e8a11",
+        "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4",
+    );
+    let line =
+        format!("from stage import relay; print(hex(relay.rendezvous('{client}', '{instance}')))");
+    let asked = Process::builder(&python)
+        .args(["-B", "-c", &line])
+        .env("PYTHONPATH", in_repository("examples/python"))
+        .start();
     assert!(asked.wait(SOON).success(), "{:?}", asked.lines());
     let weight = asked.lines().remove(0);
     assert_eq!(weight, "0x219cd5d60deaec57");
     let document = std::fs::read_to_string(in_repository("docs/protocol.md")).unwrap();
-    assert!([client, instance, &weight].iter().all(|text| document.contains(*text)));
+    assert!(
+        [client, instance, &weight]
+            .iter()
+            .all(|text| document.contains(*text))
+    );
 }
 
 #[test]
@@ -120,14 +166,30 @@ fn functions_run_concurrently_and_probes_are_answered() {
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "", &QUICK);
     let leader = mesh.start("printf");
-    let server = mesh.start_program(program(&python, "tests/tests/mesh/python/zoo.py", &etcd.endpoint()));
+    let server = mesh.start_program(program(
+        &python,
+        "tests/tests/mesh/python/zoo.py",
+        &etcd.endpoint(),
+    ));
     mesh.await_published(&[&leader.uuid, &server.uuid]);
-    let client = futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
-    eventually("the client sees it", SOON, || client.reachable().iter().any(|r| r.server == "zoo").then_some(()));
+    let client =
+        futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
+    eventually("the client sees it", SOON, || {
+        client
+            .reachable()
+            .iter()
+            .any(|r| r.server == "zoo")
+            .then_some(())
+    });
     // Longer than three probes that are missed may take.
     let slow = (0..8).map(|_| client.call("zoo.slow", "8000").timeout(SOON).into_future());
     let answers = futures::executor::block_on(futures::future::join_all(slow));
-    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer == "8000")), "{answers:?}");
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.as_ref().is_ok_and(|answer| answer == "8000")),
+        "{answers:?}"
+    );
     assert!(mesh.is_registered(&server.uuid));
     assert!(leader.lines_with("does not answer").is_empty());
 }
@@ -137,13 +199,25 @@ fn a_blocked_python_server_answers_pings() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     // Probes that outlast it: the call is what matters here.
-    let mesh = Mesh::new(&etcd, "", &["--probe-period", "30", "--probe-timeout", "20"]);
+    let mesh = Mesh::new(
+        &etcd,
+        "",
+        &["--probe-period", "30", "--probe-timeout", "20"],
+    );
     let leader = mesh.start("printf");
-    let zoo = program(&python, "tests/tests/mesh/python/zoo.py", &etcd.endpoint()).args(["--ttl", "60"]);
+    let zoo =
+        program(&python, "tests/tests/mesh/python/zoo.py", &etcd.endpoint()).args(["--ttl", "60"]);
     let server = mesh.start_program(zoo);
     mesh.await_published(&[&leader.uuid, &server.uuid]);
-    let client = futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
-    eventually("the client sees it", SOON, || client.reachable().iter().any(|r| r.server == "zoo").then_some(()));
+    let client =
+        futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
+    eventually("the client sees it", SOON, || {
+        client
+            .reachable()
+            .iter()
+            .any(|r| r.server == "zoo")
+            .then_some(())
+    });
     let (call, ping) = std::thread::scope(|scope| {
         // Longer than a PING may take to be answered: no thread of Python runs meanwhile.
         let call = scope.spawn(|| {
@@ -151,16 +225,27 @@ fn a_blocked_python_server_answers_pings() {
             futures::executor::block_on(call.into_future())
         });
         let ping = scope.spawn(|| {
-            let address = server.endpoint.trim_start_matches("tcp://").parse().expect("an address");
+            let address = server
+                .endpoint
+                .trim_start_matches("tcp://")
+                .parse()
+                .expect("an address");
             let mut wire = Wire::dealer(address).expect("a connection");
             let asked = Instant::now();
             // With a time to live of 10 s, and a context that comes back.
             wire.send(&frame(4, b"\x04PING\x00\x64here")).expect("sent");
             (wire.frame().expect("a PONG"), asked.elapsed())
         });
-        (call.join().expect("no panic"), ping.join().expect("no panic"))
+        (
+            call.join().expect("no panic"),
+            ping.join().expect("no panic"),
+        )
     });
     assert_eq!(call.expect("the server is busy, and not gone"), "6000");
     assert_eq!(ping.0, (4, b"\x04PONGhere".to_vec()));
-    assert!(ping.1 < Duration::from_secs(2), "the PONG took {:?}", ping.1);
+    assert!(
+        ping.1 < Duration::from_secs(2),
+        "the PONG took {:?}",
+        ping.1
+    );
 }

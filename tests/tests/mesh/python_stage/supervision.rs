@@ -25,7 +25,14 @@ fn a_failed_task_is_logged_by_name_and_restarted() {
         let named = format!("ERROR:peer:task {task} failed; it starts anew");
         server.wait_for_line(|line| line.starts_with(&named), SOON);
         mesh.await_published(&[&leader.uuid, &server.uuid]);
-        let call = || block_on(client.call(format!("{}.reverse", server.uuid), "abc").into_future()).ok();
+        let call = || {
+            block_on(
+                client
+                    .call(format!("{}.reverse", server.uuid), "abc")
+                    .into_future(),
+            )
+            .ok()
+        };
         assert_eq!(eventually("an answer", SOON, call), "cba");
         // Its watch reports that its record is gone.
         mesh.reset();
@@ -55,10 +62,19 @@ fn a_request_whose_task_fails_is_answered() {
     let _leader = mesh.start("printf");
     let server = start(&mesh, &python, &etcd, "finish:1");
     let client = block_on(Client::connect(mesh.options())).expect("connects");
-    eventually("it is published", SOON, || client.reachable().iter().find(|name| name.server == "pytext").map(drop));
+    eventually("it is published", SOON, || {
+        client
+            .reachable()
+            .iter()
+            .find(|name| name.server == "pytext")
+            .map(drop)
+    });
     let call = || block_on(client.call("pytext.reverse", "abc").into_future());
     let error = call().expect_err("its work fails");
     assert!(error.to_string().contains("RuntimeError"), "{error}");
     assert_eq!(call().expect("the next is done"), "cba");
-    server.wait_for_line(|line| line.starts_with("ERROR:peer:a request was not finished"), SOON);
+    server.wait_for_line(
+        |line| line.starts_with("ERROR:peer:a request was not finished"),
+        SOON,
+    );
 }

@@ -27,9 +27,21 @@ fn no_byte_reaches_zeromq_without_a_valid_certificate() {
     let ours = &world.authority;
     let theirs = Authority::new("theirs");
     let stranger = theirs.issue("stranger", &["127.0.0.1"]);
-    let expired = ours.certificate("expired").host("127.0.0.1").expired().issue();
-    let other_mesh = ours.certificate("other").host("127.0.0.1").uri("palm:/other").issue();
-    let servers_only = ours.certificate("only").host("127.0.0.1").server_only().issue();
+    let expired = ours
+        .certificate("expired")
+        .host("127.0.0.1")
+        .expired()
+        .issue();
+    let other_mesh = ours
+        .certificate("other")
+        .host("127.0.0.1")
+        .uri("palm:/other")
+        .issue();
+    let servers_only = ours
+        .certificate("only")
+        .host("127.0.0.1")
+        .server_only()
+        .issue();
     let out = |own: Option<&Certificate>, version| {
         let dialled = dial(at, config(&ours.ca(), own, version));
         let error = dialled.map(drop).expect_err("let in");
@@ -38,14 +50,24 @@ fn no_byte_reaches_zeromq_without_a_valid_certificate() {
     let hello = [0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
     let torn = [hello.as_slice(), &[0; 4], &[0xff; 190]].concat();
     let cases: [(&str, &str, &dyn Fn()); 12] = [
-        ("another authority", "certificate", &|| out(Some(&stranger), &TLS13)),
+        ("another authority", "certificate", &|| {
+            out(Some(&stranger), &TLS13);
+        }),
         ("expired", "certificate", &|| out(Some(&expired), &TLS13)),
-        ("another mesh", "certificate", &|| out(Some(&other_mesh), &TLS13)),
-        ("for servers alone", "certificate", &|| out(Some(&servers_only), &TLS13)),
+        ("another mesh", "certificate", &|| {
+            out(Some(&other_mesh), &TLS13);
+        }),
+        ("for servers alone", "certificate", &|| {
+            out(Some(&servers_only), &TLS13);
+        }),
         ("none", "certificate", &|| out(None, &TLS13)),
-        ("TLS 1.2", "tls_version", &|| out(Some(&world.files), &TLS12)),
+        ("TLS 1.2", "tls_version", &|| {
+            out(Some(&world.files), &TLS12);
+        }),
         ("who does not trust us", "distrusted", &|| {
-            dial(at, config(&theirs.ca(), Some(&world.files), &TLS13)).map(drop).expect_err("let in");
+            dial(at, config(&theirs.ca(), Some(&world.files), &TLS13))
+                .map(drop)
+                .expect_err("let in");
         }),
         ("plain ZMTP", "not_tls", &|| plain(at, &greeting())),
         ("HTTP", "not_tls", &|| plain(at, b"GET / HTTP/1.1\r\n\r\n")),
@@ -56,23 +78,36 @@ fn no_byte_reaches_zeromq_without_a_valid_certificate() {
     good_call(&client);
     let before = ping(&client, &server.uuid);
     for (name, counter, act) in cases {
-        let count = || ping(&client, &server.uuid)["refused"][counter].as_u64().unwrap_or(0);
+        let count = || {
+            ping(&client, &server.uuid)["refused"][counter]
+                .as_u64()
+                .unwrap_or(0)
+        };
         let counted = count();
         act();
-        eventually(&format!("{name} is counted as {counter}"), SOON, || (count() == counted + 1).then_some(()));
+        eventually(&format!("{name} is counted as {counter}"), SOON, || {
+            (count() == counted + 1).then_some(())
+        });
         good_call(&client);
     }
     let after = ping(&client, &server.uuid);
-    assert_eq!(after["entered"], before["entered"], "connections reached ZeroMQ");
+    assert_eq!(
+        after["entered"], before["entered"],
+        "connections reached ZeroMQ"
+    );
     // Who has what it takes does.
     let mut wire = dial(at, config(&ours.ca(), Some(&world.files), &TLS13)).expect("let in");
-    wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hi"]).expect("sent");
+    wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hi"])
+        .expect("sent");
     assert_eq!(wire.answer().expect("an answer")[1], b"HI");
     let entered = ping(&client, &server.uuid)["entered"].as_u64();
     assert_eq!(entered, before["entered"].as_u64().map(|before| before + 1));
     // One address is written of once a minute.
     let refusal = server.wait_for_the_one_line_with("refused a connection from 127.0.0.1");
-    assert!(refusal.contains("it is not signed by the authority in cacert (certificate)"), "{refusal}");
+    assert!(
+        refusal.contains("it is not signed by the authority in cacert (certificate)"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -83,12 +118,17 @@ fn tls_at_a_plain_port_is_identified() {
     mesh.await_published(&[&server.uuid]);
     let client = connect(mesh.options());
     for version in [&TLS12, &TLS13] {
-        let dialled = dial(address(&server.endpoint), config(&world.authority.ca(), Some(&world.files), version));
+        let dialled = dial(
+            address(&server.endpoint),
+            config(&world.authority.ca(), Some(&world.files), version),
+        );
         dialled.map(drop).expect_err("no TLS");
         good_call(&client);
     }
     assert_eq!(ping(&client, &server.uuid)["refused"]["tls"], 2);
-    server.wait_for_the_one_line_with("refused a connection from 127.0.0.1: it speaks TLS, which takes cacert");
+    server.wait_for_the_one_line_with(
+        "refused a connection from 127.0.0.1: it speaks TLS, which takes cacert",
+    );
 }
 
 #[test]
@@ -102,15 +142,27 @@ fn hundreds_of_rejected_clients_cost_one_line() {
     let at = address(&server.endpoint);
     let (ours, theirs) = (&world.authority, Authority::new("theirs"));
     let acts: [(&str, u64, &dyn Fn()); 4] = [
-        ("certificate", 300, &|| drop(dial(at, config(&ours.ca(), None, &TLS13)))),
-        ("distrusted", 300, &|| drop(dial(at, config(&theirs.ca(), Some(&world.files), &TLS13)))),
+        ("certificate", 300, &|| {
+            drop(dial(at, config(&ours.ca(), None, &TLS13)));
+        }),
+        ("distrusted", 300, &|| {
+            drop(dial(at, config(&theirs.ca(), Some(&world.files), &TLS13)));
+        }),
         ("not_tls", 2000, &|| plain(at, &greeting())),
-        ("closed_early", 2000, &|| Wire::connect(at).expect("a connection").close()),
+        ("closed_early", 2000, &|| {
+            Wire::connect(at).expect("a connection").close();
+        }),
     ];
     for (counter, count, act) in acts {
         (0..count).for_each(|_| act());
-        let counted = || ping(&client, &server.uuid)["refused"][counter].as_u64().unwrap_or(0);
-        eventually(&format!("all are counted as {counter}"), 3 * SOON, || (counted() >= count).then_some(()));
+        let counted = || {
+            ping(&client, &server.uuid)["refused"][counter]
+                .as_u64()
+                .unwrap_or(0)
+        };
+        eventually(&format!("all are counted as {counter}"), 3 * SOON, || {
+            (counted() >= count).then_some(())
+        });
     }
     // One a minute for the one address, however long this takes.
     let lines = server.lines_with("refused a connection from 127.0.0.1");

@@ -14,22 +14,38 @@ fn calls_and_palm_cli_work_over_tls() {
     let servers = mesh.start_in_line("text", 2);
     let client = connect(mesh.options());
     for server in &servers {
-        assert_eq!(try_call(&client, &format!("{}.shout", server.uuid)).expect("an answer"), "HELLO");
+        assert_eq!(
+            try_call(&client, &format!("{}.shout", server.uuid)).expect("an answer"),
+            "HELLO"
+        );
     }
     let long = "x".repeat(3_000_000);
-    let answer = block_on(client.call("text.shout", long.clone()).into_future()).expect("an answer");
+    let answer =
+        block_on(client.call("text.shout", long.clone()).into_future()).expect("an answer");
     assert_eq!(answer, long.to_uppercase());
     let cli = |args: &[&str]| {
         let endpoint = world.etcd.endpoint();
         let flags = world.files.flags();
-        let where_to = ["--etcd", &endpoint, "--prefix", "/mesh", "--tls", "required"];
-        let process = Process::builder(binary("palm-cli")).args(args).args(where_to).args(flags).start();
+        let where_to = [
+            "--etcd", &endpoint, "--prefix", "/mesh", "--tls", "required",
+        ];
+        let process = Process::builder(binary("palm-cli"))
+            .args(args)
+            .args(where_to)
+            .args(flags)
+            .start();
         let status = process.wait(SOON);
         (status.success(), process.lines().join("\n"))
     };
     let (done, said) = cli(&["status"]);
-    assert!(done && servers.iter().all(|server| said.contains(&server.uuid)), "{said}");
-    assert_eq!(cli(&["call", "text.shout", "hello"]), (true, "HELLO".into()));
+    assert!(
+        done && servers.iter().all(|server| said.contains(&server.uuid)),
+        "{said}"
+    );
+    assert_eq!(
+        cli(&["call", "text.shout", "hello"]),
+        (true, "HELLO".into())
+    );
 }
 
 #[test]
@@ -39,17 +55,30 @@ fn jobs_flow_from_server_to_server() {
     let flags = world.files.flags();
     let etcd = world.etcd.endpoint();
     let stage = |name: &str| {
-        let args = ["run", "--etcd", &etcd, "--prefix", "/mesh", "--tls", "required"];
-        Process::builder(example("stage")).args(args).args(&flags).env("PALM_TEST_STAGE", name).start()
+        let args = [
+            "run", "--etcd", &etcd, "--prefix", "/mesh", "--tls", "required",
+        ];
+        Process::builder(example("stage"))
+            .args(args)
+            .args(&flags)
+            .env("PALM_TEST_STAGE", name)
+            .start()
     };
     let _stages = ["a", "b", "c"].map(|name| [stage(name), stage(name)]);
     let client = connect(mesh.options());
     eventually("all stages can be reached", SOON, || {
-        let instances: usize = client.reachable().iter().map(|server| server.instances).sum();
+        let instances: usize = client
+            .reachable()
+            .iter()
+            .map(|server| server.instances)
+            .sum();
         (instances == 6).then_some(())
     });
     let messages = (0..2000).map(|n| format!("{n}:"));
-    let results = client.job(["a.add", "b.add", "c.add"]).run_iter(messages).expect("all are there");
+    let results = client
+        .job(["a.add", "b.add", "c.add"])
+        .run_iter(messages)
+        .expect("all are there");
     let results: Vec<_> = block_on(results.collect());
     assert_eq!(results.len(), 2000);
     for (idx, result) in results {
@@ -69,7 +98,11 @@ fn a_killed_leader_is_replaced_in_time_over_tls() {
     mesh.await_lead(&servers[1].uuid, SOON);
     mesh.await_published(&[&servers[1].uuid, &servers[2].uuid]);
     // The design's bound is 1 s; the lease's TTL, without which silence would have to do, is 3 s.
-    assert!(killed.elapsed() < Duration::from_secs(4), "after {:?}", killed.elapsed());
+    assert!(
+        killed.elapsed() < Duration::from_secs(4),
+        "after {:?}",
+        killed.elapsed()
+    );
     assert!(!mesh.is_registered(&servers[0].uuid));
     drop(calls);
 }
@@ -81,11 +114,16 @@ fn a_leaving_server_sends_goodbye_over_tls() {
     let server = mesh.start("text");
     mesh.await_published(&[&server.uuid]);
     let client = connect(mesh.options());
-    let connections = ping(&client, &server.uuid)["connections"].as_u64().expect("a number");
+    let connections = ping(&client, &server.uuid)["connections"]
+        .as_u64()
+        .expect("a number");
     let config = config(&world.authority.ca(), Some(&world.files), &TLS13);
-    let mut wires: Vec<_> = (0..20).map(|_| dial(address(&server.endpoint), config.clone()).expect("in")).collect();
+    let mut wires: Vec<_> = (0..20)
+        .map(|_| dial(address(&server.endpoint), config.clone()).expect("in"))
+        .collect();
     eventually("all are in", SOON, || {
-        (ping(&client, &server.uuid)["connections"].as_u64() == Some(connections + 20)).then_some(())
+        (ping(&client, &server.uuid)["connections"].as_u64() == Some(connections + 20))
+            .then_some(())
     });
     server.terminate();
     for wire in &mut wires {
@@ -119,23 +157,44 @@ fn certificates_and_etcd_users_work_together() {
     let endpoint = etcd.endpoint();
     let where_to = ["--tls", "required", "--etcd", &endpoint];
     let server = |name: &str| {
-        let process = Process::builder(example(name)).arg("run").args(where_to).args(world.files.flags());
+        let process = Process::builder(example(name))
+            .arg("run")
+            .args(where_to)
+            .args(world.files.flags());
         process.env("PALM_USER", "server:server-secret").start()
     };
     let servers = [server("text"), server("text")];
     let call = || {
-        let process = Process::builder(binary("palm-cli")).args(["call", "text.shout", "hello"]).args(where_to);
-        let process = process.args(client.flags()).env("PALM_USER", "client:client-secret").start();
+        let process = Process::builder(binary("palm-cli"))
+            .args(["call", "text.shout", "hello"])
+            .args(where_to);
+        let process = process
+            .args(client.flags())
+            .env("PALM_USER", "client:client-secret")
+            .start();
         let status = process.wait(SOON);
         (status.success(), process.lines().join("\n"))
     };
     // etcd checks a password for each connection, which takes a busy machine seconds.
-    eventually("the call is answered", 3 * SOON, || (call() == (true, "HELLO".into())).then_some(()));
-    let leader = servers.iter().position(|server| server.lines().iter().any(|line| line.contains("leading the mesh")));
+    eventually("the call is answered", 3 * SOON, || {
+        (call() == (true, "HELLO".into())).then_some(())
+    });
+    let leader = servers.iter().position(|server| {
+        server
+            .lines()
+            .iter()
+            .any(|line| line.contains("leading the mesh"))
+    });
     servers[leader.expect("one leads")].kill();
-    servers[1 - leader.expect("one leads")].wait_for_line(|line| line.contains("leading the mesh"), SOON);
-    eventually("the call is answered by the other", SOON, || (call() == (true, "HELLO".into())).then_some(()));
-    let refused = Process::builder(example("text")).arg("run").args(where_to).args(client.flags());
+    servers[1 - leader.expect("one leads")]
+        .wait_for_line(|line| line.contains("leading the mesh"), SOON);
+    eventually("the call is answered by the other", SOON, || {
+        (call() == (true, "HELLO".into())).then_some(())
+    });
+    let refused = Process::builder(example("text"))
+        .arg("run")
+        .args(where_to)
+        .args(client.flags());
     let refused = refused.env("PALM_USER", "client:client-secret").start();
     assert_eq!(refused.wait(SOON).code(), Some(1));
     let said = refused.lines().join("\n");

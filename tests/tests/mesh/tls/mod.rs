@@ -35,15 +35,25 @@ struct World {
 impl World {
     fn new() -> Self {
         let authority = Authority::new("mesh");
-        let etcd = Etcd::builder().certified(&authority.issue("etcd", &["127.0.0.1"])).start();
+        let etcd = Etcd::builder()
+            .certified(&authority.issue("etcd", &["127.0.0.1"]))
+            .start();
         let files = authority.issue("server", &["127.0.0.1"]);
-        Self { authority, etcd, files }
+        Self {
+            authority,
+            etcd,
+            files,
+        }
     }
 
     /// A mesh whose servers and clients show this certificate, with these flags beside.
     fn mesh_with(&self, prefix: &str, files: &Certificate, flags: &[&str]) -> Mesh<'_> {
         let of_files = files.flags();
-        let all: Vec<&str> = of_files.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+        let all: Vec<&str> = of_files
+            .iter()
+            .map(String::as_str)
+            .chain(flags.iter().copied())
+            .collect();
         Mesh::new(&self.etcd, prefix, &all)
     }
 
@@ -65,7 +75,9 @@ fn try_call(client: &Client, target: &str) -> Result<String, CallError> {
 /// A call that must succeed, be the machine as busy as it may.
 #[track_caller]
 fn good_call(client: &Client) {
-    let answer = eventually("a good call", common::SOON, || try_call(client, "text.shout").ok());
+    let answer = eventually("a good call", common::SOON, || {
+        try_call(client, "text.shout").ok()
+    });
     assert_eq!(answer, "HELLO");
 }
 
@@ -78,21 +90,36 @@ fn ping(client: &Client, uuid: &str) -> Value {
 
 /// Where a server listens.
 fn address(endpoint: &str) -> SocketAddr {
-    endpoint.trim_start_matches("tcp://").parse().expect("an address")
+    endpoint
+        .trim_start_matches("tcp://")
+        .parse()
+        .expect("an address")
 }
 
 /// What a stranger has who shows `own` and believes in the authority at `ca`.
-fn config(ca: &Path, own: Option<&Certificate>, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+fn config(
+    ca: &Path,
+    own: Option<&Certificate>,
+    version: &'static SupportedProtocolVersion,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("an authority");
+    roots
+        .add(CertificateDer::from_pem_file(ca).expect("a certificate"))
+        .expect("an authority");
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[version])
         .expect("a version")
         .with_root_certificates(roots);
-    let Some(own) = own else { return Arc::new(builder.with_no_client_auth()) };
+    let Some(own) = own else {
+        return Arc::new(builder.with_no_client_auth());
+    };
     let chain = vec![CertificateDer::from_pem_file(&own.cert).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
-    Arc::new(builder.with_client_auth_cert(chain, key).expect("a certificate and its key"))
+    Arc::new(
+        builder
+            .with_client_auth_cert(chain, key)
+            .expect("a certificate and its key"),
+    )
 }
 
 type Secure = Wire<StreamOwned<ClientConnection, TcpStream>>;

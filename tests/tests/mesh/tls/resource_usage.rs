@@ -33,7 +33,13 @@ impl<'a> Scene<'a> {
         mesh.await_published(&[&server.uuid]);
         let (at, client) = (address(&server.endpoint), connect(mesh.options()));
         let config = config(&world.authority.ca(), Some(&world.files), &TLS13);
-        let scene = Self { server, client, at, config, _mesh: mesh };
+        let scene = Self {
+            server,
+            client,
+            at,
+            config,
+            _mesh: mesh,
+        };
         ping(&scene.client, &scene.server.uuid);
         scene
     }
@@ -52,19 +58,25 @@ impl<'a> Scene<'a> {
     }
 
     fn number(&self, name: &str) -> u64 {
-        ping(&self.client, &self.server.uuid)[name].as_u64().expect("a number")
+        ping(&self.client, &self.server.uuid)[name]
+            .as_u64()
+            .expect("a number")
     }
 
     /// Waits until every connection but those of the mesh itself has ended.
     fn calm_down(&self) {
         // The client's, and that of the leader, which is the server itself.
-        eventually("only the connections of the mesh are left", 2 * SOON, || {
-            (self.number("connections") <= 2).then_some(())
-        });
+        eventually(
+            "only the connections of the mesh are left",
+            2 * SOON,
+            || (self.number("connections") <= 2).then_some(()),
+        );
     }
 
     fn refused(&self, kind: &str) -> u64 {
-        ping(&self.client, &self.server.uuid)["refused"][kind].as_u64().unwrap_or(0)
+        ping(&self.client, &self.server.uuid)["refused"][kind]
+            .as_u64()
+            .unwrap_or(0)
     }
 }
 
@@ -82,7 +94,8 @@ fn thousands_of_connections_leave_nothing_behind() {
         2 => drop(dial(scene.at, Arc::clone(&nobody))),
         _ => {
             let mut wire = scene.dial();
-            wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hi"]).expect("sent");
+            wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hi"])
+                .expect("sent");
             assert_eq!(wire.answer().expect("an answer")[1], b"HI");
         }
     };
@@ -120,13 +133,18 @@ fn late_readers_get_every_answer_and_non_readers_are_cut_off() {
         thread::sleep(Duration::from_millis(20));
     }
     let held = most.saturating_sub(before) / 1024;
-    assert!((1..150).contains(&held), "{held} MB are held for a client that asked for {asked} and reads nothing");
+    assert!(
+        (1..150).contains(&held),
+        "{held} MB are held for a client that asked for {asked} and reads nothing"
+    );
     for _ in 0..asked {
         assert_eq!(late.answer().expect("an answer")[1].len(), MEGABYTE);
     }
     let _never = ask();
     // The system may take a little more now and then, as it asks whether there is room: each time, the 30 s begin again.
-    eventually("it is cut off", Duration::from_secs(150), || (scene.refused("stalled") > 0).then_some(()));
+    eventually("it is cut off", Duration::from_secs(150), || {
+        (scene.refused("stalled") > 0).then_some(())
+    });
     drop(late);
     scene.calm_down();
 }
@@ -142,7 +160,10 @@ fn a_leaving_server_sends_its_last_answers_then_goodbye() {
     assert_eq!(wire.answer().expect("an answer")[1].len(), MEGABYTE);
     scene.server.terminate();
     thread::sleep(Duration::from_secs(1));
-    let answers = 1 + (1..asked).take_while(|_| wire.answer().is_ok_and(|frames| frames.len() == 2)).count();
+    let answers = 1
+        + (1..asked)
+            .take_while(|_| wire.answer().is_ok_and(|frames| frames.len() == 2))
+            .count();
     assert_eq!(answers, asked, "answers that arrived");
     wire.until_end().expect("an orderly end");
     assert!(scene.server.wait(SOON).success());

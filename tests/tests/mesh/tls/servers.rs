@@ -49,14 +49,20 @@ fn shows(own: &Certificate, version: &'static SupportedProtocolVersion) -> Socke
 
 /// Publishes an instance that no leader knows.
 fn publish(etcd: &Etcd, prefix: &str, name: &str, uuid: &str, endpoint: &str) {
-    let value = format!(r#"{{"server":"{name}","uuid":"{uuid}","endpoint":"{endpoint}","functions":["shout"]}}"#);
+    let value = format!(
+        r#"{{"server":"{name}","uuid":"{uuid}","endpoint":"{endpoint}","functions":["shout"]}}"#
+    );
     etcd.etcdctl(&["put", &format!("{prefix}/pipelines/{name}/{uuid}"), &value]);
 }
 
 /// What a call of a server that is none says.
 fn complaint(client: &Client, name: &str) -> String {
     eventually("the client knows it", SOON, || {
-        client.reachable().iter().any(|server| server.server == name).then_some(())
+        client
+            .reachable()
+            .iter()
+            .any(|server| server.server == name)
+            .then_some(())
     });
     let error = try_call(client, &format!("{name}.shout")).expect_err("no server");
     assert_eq!(error.kind(), CallErrorKind::Unreachable, "{error}");
@@ -74,9 +80,17 @@ fn each_kind_of_bad_server_is_distinguished() {
     let ours = &world.authority;
     let others = Authority::new("theirs");
     let theirs = others.issue("server", &["127.0.0.1"]);
-    let expired = ours.certificate("expired").host("127.0.0.1").expired().issue();
+    let expired = ours
+        .certificate("expired")
+        .host("127.0.0.1")
+        .expired()
+        .issue();
     let elsewhere = ours.issue("elsewhere", &["10.0.0.1", "elsewhere.example"]);
-    let other_mesh = ours.certificate("other").host("127.0.0.1").uri("palm:/other").issue();
+    let other_mesh = ours
+        .certificate("other")
+        .host("127.0.0.1")
+        .uri("palm:/other")
+        .issue();
     let client = connect(mesh.options());
     let plain = listen(|mut tcp| drop(tcp.write_all(&palm_tests::wire::greeting())));
     let http = listen(|mut tcp| drop(tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
@@ -88,10 +102,26 @@ fn each_kind_of_bad_server_is_distinguished() {
             shows(&theirs, &TLS13),
             "its certificate is not accepted: it is not signed by the authority in cacert",
         ),
-        ("expired", shows(&expired, &TLS13), "its certificate is not accepted: it expired at 2021-01-01T00:00:00Z"),
-        ("elsewhere", shows(&elsewhere, &TLS13), "it is for 10.0.0.1, elsewhere.example, not for 127.0.0.1"),
-        ("other", shows(&other_mesh, &TLS13), "it is for the mesh palm:/other, not for palm:/mesh"),
-        ("old", shows(&world.files, &TLS12), "it does not speak TLS 1.3"),
+        (
+            "expired",
+            shows(&expired, &TLS13),
+            "its certificate is not accepted: it expired at 2021-01-01T00:00:00Z",
+        ),
+        (
+            "elsewhere",
+            shows(&elsewhere, &TLS13),
+            "it is for 10.0.0.1, elsewhere.example, not for 127.0.0.1",
+        ),
+        (
+            "other",
+            shows(&other_mesh, &TLS13),
+            "it is for the mesh palm:/other, not for palm:/mesh",
+        ),
+        (
+            "old",
+            shows(&world.files, &TLS12),
+            "it does not speak TLS 1.3",
+        ),
         ("plain", plain, "it speaks no TLS"),
         ("http", http, "it speaks no TLS"),
         ("mute", mute, "no answer within"),
@@ -100,14 +130,20 @@ fn each_kind_of_bad_server_is_distinguished() {
     ] {
         publish(&world.etcd, "/mesh", name, UUID, &format!("tcp://{at}"));
         let complaint = complaint(&client, name);
-        assert!(complaint.contains(words) && complaint.contains(&at.to_string()), "{name}: {complaint}");
+        assert!(
+            complaint.contains(words) && complaint.contains(&at.to_string()),
+            "{name}: {complaint}"
+        );
         good_call(&client);
     }
     // By a name that its certificate is not for.
     let by_name = good.endpoint.replace("127.0.0.1", "localhost");
     publish(&world.etcd, "/mesh", "named", UUID, &by_name);
     let complaint = complaint(&client, "named");
-    assert!(complaint.contains("it is for 127.0.0.1, not for localhost"), "{complaint}");
+    assert!(
+        complaint.contains("it is for 127.0.0.1, not for localhost"),
+        "{complaint}"
+    );
     good_call(&client);
 }
 
@@ -125,11 +161,20 @@ fn a_rejected_client_learns_the_reason() {
     let server = mesh.start("text");
     mesh.await_published(&[&server.uuid]);
     let ours = &world.authority;
-    let servers_only = ours.certificate("only").host("127.0.0.1").server_only().issue();
+    let servers_only = ours
+        .certificate("only")
+        .host("127.0.0.1")
+        .server_only()
+        .issue();
     // It has files for etcd, and none for the mesh.
     let plain = other_client(&mesh, |settings| settings.tls = palm_peer::Tls::Off);
-    let complaint = try_call(&plain, "text.shout").expect_err("not let in").to_string();
-    assert!(complaint.contains("it speaks TLS, which takes cacert, cert and key"), "{complaint}");
+    let complaint = try_call(&plain, "text.shout")
+        .expect_err("not let in")
+        .to_string();
+    assert!(
+        complaint.contains("it speaks TLS, which takes cacert, cert and key"),
+        "{complaint}"
+    );
     let etcd = Etcd::start();
     publish(&etcd, "/mesh", "text", &server.uuid, &server.endpoint);
     let with = |files: &Certificate| {
@@ -143,14 +188,28 @@ fn a_rejected_client_learns_the_reason() {
         })
     };
     let theirs = Authority::new("theirs");
-    let stranger = Certificate { ca: ours.ca(), ..theirs.issue("client", &["127.0.0.1"]) };
+    let stranger = Certificate {
+        ca: ours.ca(),
+        ..theirs.issue("client", &["127.0.0.1"])
+    };
     for (files, words) in [
-        (stranger, "it does not accept our certificate: it knows no authority that signed it"),
-        (servers_only, "it does not accept our certificate: its extendedKeyUsage"),
+        (
+            stranger,
+            "it does not accept our certificate: it knows no authority that signed it",
+        ),
+        (
+            servers_only,
+            "it does not accept our certificate: its extendedKeyUsage",
+        ),
     ] {
-        let complaint = try_call(&with(&files), "text.shout").expect_err("not let in").to_string();
+        let complaint = try_call(&with(&files), "text.shout")
+            .expect_err("not let in")
+            .to_string();
         assert!(complaint.contains(words), "{complaint}");
-        assert!(complaint.contains(&address(&server.endpoint).to_string()), "{complaint}");
+        assert!(
+            complaint.contains(&address(&server.endpoint).to_string()),
+            "{complaint}"
+        );
         good_call(&connect(mesh.options()));
     }
 }
@@ -159,7 +218,13 @@ fn a_rejected_client_learns_the_reason() {
 fn certificates_separate_meshes_without_host_names() {
     let world = World::new();
     // No host stands in them: they may be used on any machine of their mesh.
-    let of = |name: &str| world.authority.certificate(name).uri(&format!("palm:/{name}")).issue();
+    let of = |name: &str| {
+        world
+            .authority
+            .certificate(name)
+            .uri(&format!("palm:/{name}"))
+            .issue()
+    };
     let (a, b) = (of("a"), of("b"));
     let mesh_a = world.mesh_with("/a", &a, &["--tls", "required"]);
     let mesh_b = world.mesh_with("/b", &b, &["--tls", "required"]);
@@ -168,10 +233,22 @@ fn certificates_separate_meshes_without_host_names() {
     mesh_b.await_published(&[&server_b.uuid]);
     for (mesh, server) in [(&mesh_a, &servers_a[0]), (&mesh_b, &server_b)] {
         let target = format!("{}.shout", server.uuid);
-        assert_eq!(try_call(&connect(mesh.options()), &target).expect("an answer"), "HELLO");
+        assert_eq!(
+            try_call(&connect(mesh.options()), &target).expect("an answer"),
+            "HELLO"
+        );
     }
     // In /b, a record points at a server of /a.
-    publish(&world.etcd, "/b", "lost", &servers_a[0].uuid, &servers_a[0].endpoint);
+    publish(
+        &world.etcd,
+        "/b",
+        "lost",
+        &servers_a[0].uuid,
+        &servers_a[0].endpoint,
+    );
     let complaint = complaint(&connect(mesh_b.options()), "lost");
-    assert!(complaint.contains("it is for the mesh palm:/a, not for palm:/b"), "{complaint}");
+    assert!(
+        complaint.contains("it is for the mesh palm:/a, not for palm:/b"),
+        "{complaint}"
+    );
 }

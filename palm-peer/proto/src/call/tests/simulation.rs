@@ -74,14 +74,29 @@ impl World {
         let mut random = Rng::with_seed(seed);
         let now = Instant::now();
         let count = random.u128(1..7);
-        let healths = (1..=count).map(|n| (n, history(&mut random, now, changes, |r| kinds[r.usize(..kinds.len())])));
+        let healths = (1..=count).map(|n| {
+            (
+                n,
+                history(&mut random, now, changes, |r| kinds[r.usize(..kinds.len())]),
+            )
+        });
         let healths = healths.collect();
         let subset = |r: &mut Rng| (1..=count).filter(|_| r.u8(0..4) > 0).collect();
         let mut published = history(&mut random, now, changes, subset);
         published[0].1 = (1..=count).collect();
         let deadline = now + random.u32(0..8000) * MS;
         let (tried_in_round, last) = Default::default();
-        Self { random, now, deadline, healths, published, runs: 0, attempts: 0, tried_in_round, last }
+        Self {
+            random,
+            now,
+            deadline,
+            healths,
+            published,
+            runs: 0,
+            attempts: 0,
+            tried_in_round,
+            last,
+        }
     }
 
     fn health(&self, n: u128) -> Health {
@@ -107,10 +122,16 @@ impl World {
         let health = self.health(n);
         self.pass(3);
         match health {
-            Health::Gone => Err(AttemptError::NotConnected { failure: unreachable, retry_takes: None }),
+            Health::Gone => Err(AttemptError::NotConnected {
+                failure: unreachable,
+                retry_takes: None,
+            }),
             Health::Silent => {
                 self.now += OPEN_TIMEOUT.min(self.deadline.saturating_duration_since(self.now));
-                Err(AttemptError::NotConnected { failure: unreachable, retry_takes: Some(OPEN_TIMEOUT) })
+                Err(AttemptError::NotConnected {
+                    failure: unreachable,
+                    retry_takes: Some(OPEN_TIMEOUT),
+                })
             }
             // Its goodbye came first.
             Health::Leaving if self.random.bool() => Err(AttemptError::NotSent(unreachable)),
@@ -125,7 +146,11 @@ impl World {
         self.pass(20);
         match health {
             Health::Faulty => {
-                let kinds = [CallErrorKind::Failed, CallErrorKind::Panicked, CallErrorKind::TimedOut];
+                let kinds = [
+                    CallErrorKind::Failed,
+                    CallErrorKind::Panicked,
+                    CallErrorKind::TimedOut,
+                ];
                 let kind = kinds[self.random.usize(..kinds.len())];
                 self.answer(kind)
             }
@@ -152,7 +177,9 @@ impl World {
             assert!(self.attempts < 10_000, "it never ends");
             let (able, random) = (self.resolve(), self.random.f64());
             let dice = &mut self.random;
-            let choose = |left: &[Arc<_>]| (!left.is_empty()).then(|| Arc::clone(&left[dice.usize(..left.len())]));
+            let choose = |left: &[Arc<_>]| {
+                (!left.is_empty()).then(|| Arc::clone(&left[dice.usize(..left.len())]))
+            };
             let next = call.next(self.now, able, choose, random);
             let published = at(&self.published, self.now);
             match next {
@@ -160,12 +187,22 @@ impl World {
                     let n = chosen.uuid.as_u128();
                     assert_eq!(self.runs, 0, "sent again though it may have run");
                     assert!(self.now < self.deadline, "sent after the deadline");
-                    assert!(published.contains(&n), "sent to an instance that is not published");
+                    assert!(
+                        published.contains(&n),
+                        "sent to an instance that is not published"
+                    );
                     assert!(self.tried_in_round.insert(n), "tried twice in a round");
-                    let Err(error) = self.attempt(n) else { return End::Answered };
+                    let Err(error) = self.attempt(n) else {
+                        return End::Answered;
+                    };
                     let server = Some(chosen.uuid);
                     match call.attempt_failed(chosen.uuid, error.clone()) {
-                        Ok(()) => self.last = Some(FailedCall { failure: refusal(error), server }),
+                        Ok(()) => {
+                            self.last = Some(FailedCall {
+                                failure: refusal(error),
+                                server,
+                            });
+                        }
                         Err(failed) => {
                             assert_eq!(failed.server, server);
                             return End::MayHaveRun;
@@ -173,16 +210,29 @@ impl World {
                     }
                 }
                 Next::Wait(until) => {
-                    assert!(until > self.now && until < self.deadline, "waits past the deadline");
-                    assert!(published.is_subset(&self.tried_in_round), "waits while one is left to try");
+                    assert!(
+                        until > self.now && until < self.deadline,
+                        "waits past the deadline"
+                    );
+                    assert!(
+                        published.is_subset(&self.tried_in_round),
+                        "waits while one is left to try"
+                    );
                     self.tried_in_round.clear();
                     self.now = until;
                     self.pass(3);
                 }
                 Next::Fail(failed) => {
                     let all_tried = published.is_subset(&self.tried_in_round);
-                    assert!(all_tried || self.now >= self.deadline, "gave up while one is left to try");
-                    assert_eq!(&failed, self.last.as_ref().unwrap_or(&failed), "not the last refusal");
+                    assert!(
+                        all_tried || self.now >= self.deadline,
+                        "gave up while one is left to try"
+                    );
+                    assert_eq!(
+                        &failed,
+                        self.last.as_ref().unwrap_or(&failed),
+                        "not the last refusal"
+                    );
                     return End::GaveUp(failed);
                 }
             }
@@ -190,7 +240,12 @@ impl World {
     }
 }
 
-fn history<T>(random: &mut Rng, start: Instant, changes: usize, mut value: impl FnMut(&mut Rng) -> T) -> History<T> {
+fn history<T>(
+    random: &mut Rng,
+    start: Instant,
+    changes: usize,
+    mut value: impl FnMut(&mut Rng) -> T,
+) -> History<T> {
     let mut history = vec![(start, value(random))];
     for _ in 0..random.usize(0..=changes) {
         history.push((start + random.u32(0..8000) * MS, value(random)));
@@ -245,14 +300,21 @@ fn a_call_runs_at_most_once_in_twenty_thousand_meshes() {
             End::GaveUp(_) => gave_up += 1,
         }
     }
-    assert!(answered > 1000 && ran > 1000 && gave_up > 1000, "{answered}, {ran}, {gave_up}: not all ends occur");
+    assert!(
+        answered > 1000 && ran > 1000 && gave_up > 1000,
+        "{answered}, {ran}, {gave_up}: not all ends occur"
+    );
 }
 
 /// Whatever the others are like, an instance that is ready and published all the time answers, if there is time to try all.
 #[test]
 fn one_ready_instance_answers_among_any_that_refuse() {
     for seed in 0..5000 {
-        let mut world = World::new(seed, &[Health::Busy, Health::Leaving, Health::Silent, Health::Gone], 0);
+        let mut world = World::new(
+            seed,
+            &[Health::Busy, Health::Leaving, Health::Silent, Health::Gone],
+            0,
+        );
         world.healths.insert(99, vec![(world.now, Health::Ready)]);
         world.published[0].1.insert(99);
         world.deadline = world.now + OPEN_TIMEOUT * 8;
@@ -271,6 +333,10 @@ fn a_call_outlasts_busy_servers() {
             history.push((ready, Health::Ready));
         }
         assert_eq!(world.play(), End::Answered, "seed {seed}");
-        assert!(world.now <= ready + 600 * MS, "seed {seed}: {:?} late", world.now - ready);
+        assert!(
+            world.now <= ready + 600 * MS,
+            "seed {seed}: {:?} late",
+            world.now - ready
+        );
     }
 }

@@ -5,14 +5,38 @@ use super::*;
 const WINDOW: usize = 1_000;
 
 fn limits() -> Limits {
-    Limits { messages: WINDOW, bytes: usize::MAX, ..LIMITS }
+    Limits {
+        messages: WINDOW,
+        bytes: usize::MAX,
+        ..LIMITS
+    }
 }
 
 /// How many entries there are in all that a job remembers.
 fn size(job: &Job) -> usize {
-    let Job { flights, timers, quarantine, loads, finished, order, actions, .. } = job;
-    let routes: usize = flights.values().map(|flight| flight.routes.len() + flight.rerouted_stages.len()).sum();
-    let all = [flights.len(), timers.len(), quarantine.len(), loads.len(), finished.len(), order.len(), actions.len()];
+    let Job {
+        flights,
+        timers,
+        quarantine,
+        loads,
+        finished,
+        order,
+        actions,
+        ..
+    } = job;
+    let routes: usize = flights
+        .values()
+        .map(|flight| flight.routes.len() + flight.rerouted_stages.len())
+        .sum();
+    let all = [
+        flights.len(),
+        timers.len(),
+        quarantine.len(),
+        loads.len(),
+        finished.len(),
+        order.len(),
+        actions.len(),
+    ];
     all.into_iter().sum::<usize>() + routes
 }
 
@@ -34,22 +58,39 @@ impl World {
     }
 
     fn route(&self, idx: u64) -> Vec<Uuid> {
-        self.job.flights[&idx].routes.last().cloned().expect("it is under way")
+        self.job.flights[&idx]
+            .routes
+            .last()
+            .cloned()
+            .expect("it is under way")
     }
 
     /// A message ends, in one of several ways, and its instances go.
     fn end(&mut self, idx: u64) {
         let route = self.route(idx);
         match idx % 5 {
-            0 => self.event(Event::Answered { idx, ending: fault(CallErrorKind::Busy, 1) }),
+            0 => self.event(Event::Answered {
+                idx,
+                ending: fault(CallErrorKind::Busy, 1),
+            }),
             // It is sent once more, and again through others that go: as often as it may be.
-            1 => self.event(Event::Gone { instance: route[0], stages: vec![0] }),
+            1 => self.event(Event::Gone {
+                instance: route[0],
+                stages: vec![0],
+            }),
             2 => {
                 self.event(Event::Leaving(route[1]));
-                self.event(Event::Gone { instance: uuid(self.instances + 1_000_000_000), stages: vec![1] });
+                self.event(Event::Gone {
+                    instance: uuid(self.instances + 1_000_000_000),
+                    stages: vec![1],
+                });
             }
             3 => {
-                let rerouted = Rerouted { stage: 1, from: route[1], to: Some(uuid(u128::from(idx) << 64)) };
+                let rerouted = Rerouted {
+                    stage: 1,
+                    from: route[1],
+                    to: Some(uuid(u128::from(idx) << 64)),
+                };
                 self.event(Event::Rerouted { idx, rerouted });
             }
             _ => {}
@@ -58,7 +99,10 @@ impl World {
             // No answer comes.
             return;
         }
-        self.event(Event::Answered { idx, ending: Ok("r".into()) });
+        self.event(Event::Answered {
+            idx,
+            ending: Ok("r".into()),
+        });
     }
 }
 
@@ -66,7 +110,17 @@ impl World {
 fn a_hundred_thousand_finished_messages_leave_no_state() {
     for ordered in [true, false] {
         let now = Instant::now();
-        let mut world = World { job: Job::new(Limits { ordered, ..limits() }, 0), now, instances: 0 };
+        let mut world = World {
+            job: Job::new(
+                Limits {
+                    ordered,
+                    ..limits()
+                },
+                0,
+            ),
+            now,
+            instances: 0,
+        };
         for _ in 0..50 {
             let first = world.job.counts().pulled;
             while world.job.may_pull() {
@@ -86,7 +140,12 @@ fn a_hundred_thousand_finished_messages_leave_no_state() {
                 assert!(size(&world.job) <= 8 * WINDOW);
             }
             while world.job.next_result().is_some() {}
-            assert_eq!((size(&world.job), world.job.bytes), (0, 0), "{:?}", world.job);
+            assert_eq!(
+                (size(&world.job), world.job.bytes),
+                (0, 0),
+                "{:?}",
+                world.job
+            );
         }
         assert_eq!(world.job.counts().pulled, 50_000);
     }
@@ -95,9 +154,15 @@ fn a_hundred_thousand_finished_messages_leave_no_state() {
 /// An instance may come and go for as long as a message is under way, which may be for a day.
 #[test]
 fn an_instance_that_leaves_again_and_again_costs_no_memory() {
-    let mut world = World { job: Job::new(limits(), 0), now: Instant::now(), instances: 0 };
+    let mut world = World {
+        job: Job::new(limits(), 0),
+        now: Instant::now(),
+        instances: 0,
+    };
     world.event(Event::Pulled("message".into()));
-    let [one, two] = world.route(0)[..] else { panic!("two stages") };
+    let [one, two] = world.route(0)[..] else {
+        panic!("two stages")
+    };
     for _ in 0..100_000 {
         world.event(Event::Leaving(one));
         world.event(Event::Leaving(two));

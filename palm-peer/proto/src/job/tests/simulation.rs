@@ -105,17 +105,34 @@ impl World {
     }
 
     fn start(&mut self, stage: usize) {
-        self.servers.insert(self.next_server, Server { stage, frozen_until: None });
+        self.servers.insert(
+            self.next_server,
+            Server {
+                stage,
+                frozen_until: None,
+            },
+        );
         self.next_server += 1;
     }
 
     /// A server goes down with all that is in it, and another one takes its place.
     fn kill(&mut self, server: u128) {
-        let Some(dead) = self.servers.remove(&server) else { return };
+        let Some(dead) = self.servers.remove(&server) else {
+            return;
+        };
         self.start(dead.stage);
         let heard = self.delay(50);
-        self.news.push((heard, Event::Gone { instance: Uuid::from_u128(server), stages: vec![dead.stage] }));
-        let with_it: Vec<_> = self.copies.extract_if(.., |c| c.inside && c.route[c.stage] == server).collect();
+        self.news.push((
+            heard,
+            Event::Gone {
+                instance: Uuid::from_u128(server),
+                stages: vec![dead.stage],
+            },
+        ));
+        let with_it: Vec<_> = self
+            .copies
+            .extract_if(.., |c| c.inside && c.route[c.stage] == server)
+            .collect();
         for copy in with_it {
             self.lose(&copy);
         }
@@ -123,12 +140,18 @@ impl World {
 
     /// A server leaves in order. What it has or gets goes to others without being run again.
     fn leave(&mut self, server: u128) {
-        let Some(left) = self.servers.remove(&server) else { return };
+        let Some(left) = self.servers.remove(&server) else {
+            return;
+        };
         self.start(left.stage);
         // It is taken out of what is published before it passes anything on.
         self.send(Event::Leaving(Uuid::from_u128(server)));
         let other = self.pick(left.stage, None);
-        for copy in self.copies.iter_mut().filter(|copy| copy.route[copy.stage] == server) {
+        for copy in self
+            .copies
+            .iter_mut()
+            .filter(|copy| copy.route[copy.stage] == server)
+        {
             copy.route[copy.stage] = other;
         }
     }
@@ -138,21 +161,53 @@ impl World {
     }
 
     fn pick(&mut self, stage: usize, avoid: Option<Uuid>) -> u128 {
-        let able: Vec<u128> =
-            self.servers.iter().filter(|(_, s)| s.stage == stage).map(|(server, _)| *server).collect();
-        let open: Vec<u128> = able.iter().copied().filter(|server| avoid != Some(Uuid::from_u128(*server))).collect();
-        *self.random.choice(if open.is_empty() { &able } else { &open }).expect("each stage has servers")
+        let able: Vec<u128> = self
+            .servers
+            .iter()
+            .filter(|(_, s)| s.stage == stage)
+            .map(|(server, _)| *server)
+            .collect();
+        let open: Vec<u128> = able
+            .iter()
+            .copied()
+            .filter(|server| avoid != Some(Uuid::from_u128(*server)))
+            .collect();
+        *self
+            .random
+            .choice(if open.is_empty() { &able } else { &open })
+            .expect("each stage has servers")
     }
 
     fn act(&mut self, actions: Vec<Action>) {
-        let stages = self.servers.values().map(|server| server.stage).max().unwrap_or(0) + 1;
+        let stages = self
+            .servers
+            .values()
+            .map(|server| server.stage)
+            .max()
+            .unwrap_or(0)
+            + 1;
         for Action::Send { idx, avoid, .. } in actions {
             let route: Vec<u128> = (0..stages).map(|stage| self.pick(stage, avoid)).collect();
             let uuids = route.iter().copied().map(Uuid::from_u128).collect();
-            let attempt = *self.sent.entry(idx).and_modify(|count| *count += 1).or_insert(1);
+            let attempt = *self
+                .sent
+                .entry(idx)
+                .and_modify(|count| *count += 1)
+                .or_insert(1);
             let due = self.delay(20);
-            let copy = Copy { idx, attempt, route, stage: 0, inside: false, due };
-            let copies = if self.chance(self.weather.double) { 2 } else { 1 };
+            let copy = Copy {
+                idx,
+                attempt,
+                route,
+                stage: 0,
+                inside: false,
+                due,
+            };
+            let copies = if self.chance(self.weather.double) {
+                2
+            } else {
+                1
+            };
             self.copies.extend(std::iter::repeat_n(copy, copies));
             self.send(Event::Sent { idx, route: uuids });
         }
@@ -166,7 +221,11 @@ impl World {
     fn answer(&mut self, copy: &Copy, ending: Result<Bytes, CallErrorKind>) {
         let server = Some(Uuid::from_u128(copy.route[copy.stage]));
         let stage = copy.stage;
-        let ending = ending.map_err(|kind| MessageError { failure: CallFailure::new(kind, "x"), stage, server });
+        let ending = ending.map_err(|kind| MessageError {
+            failure: CallFailure::new(kind, "x"),
+            stage,
+            server,
+        });
         let due = self.delay(20);
         self.answers.push((due, copy.idx, ending));
     }
@@ -181,7 +240,9 @@ impl World {
             Some(Some(until)) => copy.due = until,
             Some(None) if copy.inside => return self.run(copy),
             Some(None) if self.chance(self.weather.lose) => return self.lose(&copy),
-            Some(None) if self.chance(self.weather.busy) => return self.answer(&copy, Err(CallErrorKind::Busy)),
+            Some(None) if self.chance(self.weather.busy) => {
+                return self.answer(&copy, Err(CallErrorKind::Busy));
+            }
             Some(None) => {
                 copy.inside = true;
                 copy.due = self.delay(30);
@@ -216,7 +277,9 @@ impl World {
             self.leave(server);
         } else if self.chance(self.weather.freeze) {
             let until = self.delay(3000);
-            self.servers.entry(server).and_modify(|server| server.frozen_until = Some(until));
+            self.servers
+                .entry(server)
+                .and_modify(|server| server.frozen_until = Some(until));
         }
         let now = self.now;
         for server in self.servers.values_mut() {
@@ -229,17 +292,28 @@ impl World {
         let copies = self.copies.iter().map(|copy| copy.due);
         let answers = self.answers.iter().map(|(due, ..)| *due);
         let news = self.news.iter().map(|(due, _)| *due);
-        copies.chain(answers).chain(news).chain(self.job.deadline()).min()
+        copies
+            .chain(answers)
+            .chain(news)
+            .chain(self.job.deadline())
+            .min()
     }
 
     fn step(&mut self, messages: u64) {
         let step = Duration::from_millis(self.random.u64(1..20));
-        self.now = self.next_event().map_or(self.now, |next| next.max(self.now)) + step;
+        self.now = self
+            .next_event()
+            .map_or(self.now, |next| next.max(self.now))
+            + step;
         self.inject_failures();
         while self.job.may_pull() && self.random.u8(0..4) > 0 {
             self.given += u64::from(self.given < messages);
             let more = self.job.counts().pulled < messages;
-            let event = if more { Event::Pulled(vec![1; self.random.usize(0..100)].into()) } else { Event::InputEnded };
+            let event = if more {
+                Event::Pulled(vec![1; self.random.usize(0..100)].into())
+            } else {
+                Event::InputEnded
+            };
             self.send(event);
             let held = self.job.flights.len() + self.job.finished.len();
             assert!(held <= self.job.limits.messages, "{held} messages are held");
@@ -249,7 +323,10 @@ impl World {
         for copy in due {
             self.hop(copy);
         }
-        let due: Vec<_> = self.answers.extract_if(.., |(due, ..)| *due <= now).collect();
+        let due: Vec<_> = self
+            .answers
+            .extract_if(.., |(due, ..)| *due <= now)
+            .collect();
         for (_, idx, ending) in due {
             self.send(Event::Answered { idx, ending });
         }
@@ -259,9 +336,13 @@ impl World {
         }
         let actions = self.job.tick(self.now);
         self.act(actions);
-        assert!(self.job.deadline().is_none_or(|at| at > self.now), "a timer that is past stays");
+        assert!(
+            self.job.deadline().is_none_or(|at| at > self.now),
+            "a timer that is past stays"
+        );
         if self.random.bool() {
-            self.out.extend(std::iter::from_fn(|| self.job.next_result()));
+            self.out
+                .extend(std::iter::from_fn(|| self.job.next_result()));
         }
     }
 
@@ -277,15 +358,27 @@ impl World {
         if !self.job.limits.ordered {
             ended.sort_unstable();
         }
-        assert!(ended.iter().copied().eq(0..messages), "seed {seed}: {ended:?}");
+        assert!(
+            ended.iter().copied().eq(0..messages),
+            "seed {seed}: {ended:?}"
+        );
         let counts = self.job.counts();
-        assert_eq!((counts.pulled, counts.done + counts.failed), (messages, messages), "seed {seed}");
-        assert!(self.job.timers.is_empty() && self.job.loads.is_empty() && self.job.bytes == 0, "seed {seed}");
+        assert_eq!(
+            (counts.pulled, counts.done + counts.failed),
+            (messages, messages),
+            "seed {seed}"
+        );
+        assert!(
+            self.job.timers.is_empty() && self.job.loads.is_empty() && self.job.bytes == 0,
+            "seed {seed}"
+        );
         self
     }
 
     fn errors(&self) -> impl Iterator<Item = (u64, CallErrorKind)> {
-        self.out.iter().filter_map(|(idx, ending)| Some((*idx, ending.as_ref().err()?.failure.kind)))
+        self.out
+            .iter()
+            .filter_map(|(idx, ending)| Some((*idx, ending.as_ref().err()?.failure.kind)))
     }
 }
 
@@ -328,7 +421,12 @@ fn messages_fail_only_after_all_attempts_were_lost() {
     let (mut failed, mut saved) = (0, 0);
     for seed in 0..1_000 {
         let mut random = Rng::with_seed(seed);
-        let limits = Limits { messages: 20, deadline: Duration::from_secs(600), ordered: random.bool(), ..LIMITS };
+        let limits = Limits {
+            messages: 20,
+            deadline: Duration::from_secs(600),
+            ordered: random.bool(),
+            ..LIMITS
+        };
         let weather = Weather {
             die: random.u32(0..150),
             leave: random.u32(0..50),
@@ -338,13 +436,29 @@ fn messages_fail_only_after_all_attempts_were_lost() {
         let world = World::new(seed, limits, 3, weather).run_job(seed, 60);
         for (idx, kind) in world.errors() {
             let lost = world.lost.get(&idx).map_or(0, BTreeSet::len);
-            assert!(kind == CallErrorKind::Unreachable && lost >= 3, "seed {seed}: {idx} {kind}, {lost} attempts lost");
+            assert!(
+                kind == CallErrorKind::Unreachable && lost >= 3,
+                "seed {seed}: {idx} {kind}, {lost} attempts lost"
+            );
             failed += 1;
         }
-        assert!(world.sent.values().all(|attempts| *attempts <= limits.attempts), "seed {seed}");
-        saved += world.sent.iter().filter(|(idx, sent)| **sent == 3 && !world.lost.contains_key(idx)).count();
+        assert!(
+            world
+                .sent
+                .values()
+                .all(|attempts| *attempts <= limits.attempts),
+            "seed {seed}"
+        );
+        saved += world
+            .sent
+            .iter()
+            .filter(|(idx, sent)| **sent == 3 && !world.lost.contains_key(idx))
+            .count();
     }
-    assert!(failed > 0 && saved > 100, "too calm to show anything: {failed} failed, {saved} were saved");
+    assert!(
+        failed > 0 && saved > 100,
+        "too calm to show anything: {failed} failed, {saved} were saved"
+    );
 }
 
 /// Law: where servers die and leave, and messages are lost with them alone, no message waits for patience.
@@ -353,12 +467,25 @@ fn every_loss_with_a_server_is_noticed() {
     for seed in 0..500 {
         let mut random = Rng::with_seed(seed);
         let hour = Duration::from_secs(3600);
-        let limits = Limits { messages: 20, deadline: hour * 100, attempt_timeout: hour, attempts: 100, ..LIMITS };
-        let weather = Weather { die: random.u32(0..100), leave: random.u32(0..200), ..Weather::default() };
+        let limits = Limits {
+            messages: 20,
+            deadline: hour * 100,
+            attempt_timeout: hour,
+            attempts: 100,
+            ..LIMITS
+        };
+        let weather = Weather {
+            die: random.u32(0..100),
+            leave: random.u32(0..200),
+            ..Weather::default()
+        };
         let world = World::new(seed, limits, 3, weather);
         let start = world.now;
         let world = world.run_job(seed, 60);
-        assert!(world.now < start + hour, "seed {seed}: a message waited in vain");
+        assert!(
+            world.now < start + hour,
+            "seed {seed}: a message waited in vain"
+        );
         assert_eq!(world.errors().count(), 0, "seed {seed}");
     }
 }
@@ -368,13 +495,24 @@ fn every_loss_with_a_server_is_noticed() {
 fn a_poison_message_fails_alone_after_its_attempts() {
     for seed in 0..1_000 {
         let mut random = Rng::with_seed(seed);
-        let limits = Limits { messages: random.usize(1..100), ordered: random.bool(), ..LIMITS };
-        let weather = Weather { poison: Some(random.u64(0..100)), ..Weather::default() };
+        let limits = Limits {
+            messages: random.usize(1..100),
+            ordered: random.bool(),
+            ..LIMITS
+        };
+        let weather = Weather {
+            poison: Some(random.u64(0..100)),
+            ..Weather::default()
+        };
         let stages = random.usize(1..4);
         let world = World::new(seed, limits, stages, weather).run_job(seed, 100);
         let failed: Vec<_> = world.errors().collect();
         let poison = weather.poison.expect("set above");
-        assert_eq!(failed, [(poison, CallErrorKind::Unreachable)], "seed {seed}");
+        assert_eq!(
+            failed,
+            [(poison, CallErrorKind::Unreachable)],
+            "seed {seed}"
+        );
         assert_eq!(world.killed_by_poison, limits.attempts, "seed {seed}");
     }
 }
@@ -382,15 +520,45 @@ fn a_poison_message_fails_alone_after_its_attempts() {
 #[test]
 fn final_attempts_after_losses_are_serialised() {
     let now = Instant::now();
-    let mut job = Job::new(Limits { attempts: 2, ..LIMITS }, 0);
+    let mut job = Job::new(
+        Limits {
+            attempts: 2,
+            ..LIMITS
+        },
+        0,
+    );
     let route = vec![Uuid::from_u128(1)];
     for idx in 0..3 {
         job.handle(Event::Pulled("x".into()), now);
-        job.handle(Event::Sent { idx, route: route.clone() }, now);
+        job.handle(
+            Event::Sent {
+                idx,
+                route: route.clone(),
+            },
+            now,
+        );
     }
-    assert_eq!(sent(&job.handle(Event::Gone { instance: route[0], stages: vec![0] }, now)), [0]);
+    assert_eq!(
+        sent(&job.handle(
+            Event::Gone {
+                instance: route[0],
+                stages: vec![0]
+            },
+            now
+        )),
+        [0]
+    );
     job.handle(Event::Sent { idx: 0, route }, now);
-    assert_eq!(sent(&job.handle(Event::Answered { idx: 0, ending: Ok("".into()) }, now)), [1]);
+    assert_eq!(
+        sent(&job.handle(
+            Event::Answered {
+                idx: 0,
+                ending: Ok("".into())
+            },
+            now
+        )),
+        [1]
+    );
     let settled = job.deadline().expect("it is not waited for ever");
     assert_eq!(sent(&job.tick(settled)), [2]);
 }

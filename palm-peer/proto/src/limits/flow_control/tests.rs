@@ -19,15 +19,24 @@ fn opened(max_unread: u64, max_total: u64, ids: &[u64]) -> (FlowControl, Instant
 }
 
 fn accepted() -> Sent {
-    Sent { accepted: true, disconnect: vec![] }
+    Sent {
+        accepted: true,
+        disconnect: vec![],
+    }
 }
 
 fn rejected(disconnect: &[u64]) -> Sent {
-    Sent { accepted: false, disconnect: disconnect.to_vec() }
+    Sent {
+        accepted: false,
+        disconnect: disconnect.to_vec(),
+    }
 }
 
 fn this(id: u64) -> Wake {
-    Wake { some: [Some(id), None], all: false }
+    Wake {
+        some: [Some(id), None],
+        all: false,
+    }
 }
 
 #[test]
@@ -42,7 +51,11 @@ fn a_connection_that_reads_nothing_is_cut_off_at_the_limit() {
     assert_eq!(flow.room(1), UNREAD);
     assert_eq!(flow.send(1, 1, now), rejected(&[1]));
     assert_eq!(flow.room(1), Room::Ended);
-    assert_eq!(flow.send(1, 1, now), rejected(&[]), "it is disconnected once");
+    assert_eq!(
+        flow.send(1, 1, now),
+        rejected(&[]),
+        "it is disconnected once"
+    );
     assert_eq!(flow.close(1).0, Some(RejectReason::Unread));
 }
 
@@ -72,10 +85,19 @@ fn flushed_means_all_is_written_or_the_connection_gone() {
     assert!(!flow.is_flushed());
     let _ = flow.written(1, 1, 1, now);
     assert!(flow.is_flushed() && !flow.is_empty());
-    assert_eq!([flow.send(1, 10, now), flow.send(2, 10, now)], [accepted(), accepted()]);
-    assert!(flow.end(1, None) && !flow.end(1, Some(RejectReason::Unread)), "the first reason counts");
+    assert_eq!(
+        [flow.send(1, 10, now), flow.send(2, 10, now)],
+        [accepted(), accepted()]
+    );
+    assert!(
+        flow.end(1, None) && !flow.end(1, Some(RejectReason::Unread)),
+        "the first reason counts"
+    );
     assert!(!flow.is_flushed());
-    assert_eq!([flow.close(1), flow.close(2)], [(None, Wake::default()), (None, Wake::default())]);
+    assert_eq!(
+        [flow.close(1), flow.close(2)],
+        [(None, Wake::default()), (None, Wake::default())]
+    );
     assert!(flow.is_flushed() && flow.is_empty());
     assert_eq!(flow.send(1, 10, now), rejected(&[]));
 }
@@ -87,12 +109,35 @@ fn a_full_total_backlog_cuts_off_the_most_stalled_client() {
     let now = start + IDLE;
     assert_eq!(flow.send(busy, 60, now), accepted());
     let _ = flow.written(busy, 1, 0, now);
-    assert_eq!(flow.send(busy, 12, now), Sent { accepted: true, disconnect: vec![idle] });
-    assert_eq!(flow.room(busy), PAUSED, "what waited for the one that was disconnected is still there");
-    assert_eq!(flow.close(idle), (Some(RejectReason::Unread), Wake { some: [None, None], all: true }));
+    assert_eq!(
+        flow.send(busy, 12, now),
+        Sent {
+            accepted: true,
+            disconnect: vec![idle]
+        }
+    );
+    assert_eq!(
+        flow.room(busy),
+        PAUSED,
+        "what waited for the one that was disconnected is still there"
+    );
+    assert_eq!(
+        flow.close(idle),
+        (
+            Some(RejectReason::Unread),
+            Wake {
+                some: [None, None],
+                all: true
+            }
+        )
+    );
     assert_eq!(flow.room(busy), Room::Messages(WINDOW));
     assert_eq!(flow.send(busy, 20, now), accepted());
-    assert_eq!(flow.send(busy, 10, now), rejected(&[busy]), "there is no other");
+    assert_eq!(
+        flow.send(busy, 10, now),
+        rejected(&[busy]),
+        "there is no other"
+    );
 }
 
 #[test]
@@ -110,11 +155,26 @@ fn long_frames_hold_room_until_they_are_taken_or_dropped() {
     assert_eq!(flow.ask_permit(1, 60, 1), Some(Wake::default()));
     assert!(flow.ask_permit(2, 60, 0).is_none() && flow.are_permits_awaited());
     assert_eq!(flow.taken(1), this(1));
-    assert!(flow.ask_permit(2, 60, 0).is_none(), "its message was the second");
-    assert_eq!(flow.taken(1), Wake { some: [Some(1), Some(2)], all: false });
+    assert!(
+        flow.ask_permit(2, 60, 0).is_none(),
+        "its message was the second"
+    );
+    assert_eq!(
+        flow.taken(1),
+        Wake {
+            some: [Some(1), Some(2)],
+            all: false
+        }
+    );
     assert!(flow.ask_permit(2, 60, 0).is_some());
     assert!(flow.ask_permit(3, 60, 0).is_none());
-    assert_eq!(flow.close(2).1, Wake { some: [None, Some(3)], all: false });
+    assert_eq!(
+        flow.close(2).1,
+        Wake {
+            some: [None, Some(3)],
+            all: false
+        }
+    );
     assert!(flow.ask_permit(3, 60, 0).is_some() && !flow.are_permits_awaited());
 }
 
@@ -131,10 +191,17 @@ fn a_hundred_thousand_connections_leave_no_state() {
             late = Some(id);
             continue;
         }
-        let _ = (flow.close(id), flow.close(late.take().expect("the one before")));
+        let _ = (
+            flow.close(id),
+            flow.close(late.take().expect("the one before")),
+        );
         assert!(!flow.are_permits_awaited() && flow.is_empty() && flow.unread == 0);
     }
     assert_eq!(flow.ask_permit(7, 60, 1), None, "it is gone");
     flow.open(7, now);
-    assert_eq!(flow.ask_permit(7, 200, 0), Some(Wake::default()), "no permit is left with anybody");
+    assert_eq!(
+        flow.ask_permit(7, 200, 0),
+        Some(Wake::default()),
+        "no permit is left with anybody"
+    );
 }

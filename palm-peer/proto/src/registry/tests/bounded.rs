@@ -8,21 +8,47 @@ const WAVES: u128 = 200;
 
 /// Returns the number of all entries of the registry, except those of [`LogThrottle`].
 fn size(registry: &Registry) -> usize {
-    let of_servers = registry.servers.len() + registry.schedule.len() + registry.found.len() + registry.broken.len();
+    let of_servers = registry.servers.len()
+        + registry.schedule.len()
+        + registry.found.len()
+        + registry.broken.len();
     let of_writes = registry.writing.len() + registry.removed.len() + registry.unattributed.len();
-    of_servers + of_writes + registry.unvouched.len() + registry.evidence.len() + registry.unreached.len()
+    of_servers
+        + of_writes
+        + registry.unvouched.len()
+        + registry.evidence.len()
+        + registry.unreached.len()
 }
 
 /// Invariant: without writes in progress, there is no state for unknown servers.
 pub(super) fn assert_nothing_is_left(registry: &Registry, seed: u64) {
-    let Registry { servers, writing, removed, unattributed, unvouched, found, .. } = registry;
-    assert_eq!((writing.len(), unattributed.len(), found.len()), (0, 0, 0), "seed {seed}");
-    let left = removed.keys().chain(unvouched).find(|uuid| !servers.contains_key(uuid));
+    let Registry {
+        servers,
+        writing,
+        removed,
+        unattributed,
+        unvouched,
+        found,
+        ..
+    } = registry;
+    assert_eq!(
+        (writing.len(), unattributed.len(), found.len()),
+        (0, 0, 0),
+        "seed {seed}"
+    );
+    let left = removed
+        .keys()
+        .chain(unvouched)
+        .find(|uuid| !servers.contains_key(uuid));
     assert_eq!(left, None, "seed {seed}");
 }
 
 fn member(id: u128) -> Record {
-    Record { uuid: uuid(id), leader: Some(uuid(7)), ..record(1, 0) }
+    Record {
+        uuid: uuid(id),
+        leader: Some(uuid(7)),
+        ..record(1, 0)
+    }
 }
 
 fn key(id: u128) -> String {
@@ -41,7 +67,9 @@ impl Desk {
         }
         while let Some(action) = actions.pop() {
             match action {
-                Action::Probe { uuid, token, .. } => actions.extend(self.answer(uuid.as_u128(), token)),
+                Action::Probe { uuid, token, .. } => {
+                    actions.extend(self.answer(uuid.as_u128(), token));
+                }
                 Action::Configure { record, .. } => {
                     actions.extend(self.written(record.uuid.as_u128(), true));
                     actions.extend(self.stands(record));
@@ -55,14 +83,27 @@ impl Desk {
     fn die(&mut self, id: u128) {
         let mut actions = self.gone(id);
         while let Some(action) = actions.pop() {
-            if let Action::Ask { uuid, token, witnesses } = action {
+            if let Action::Ask {
+                uuid,
+                token,
+                witnesses,
+            } = action
+            {
                 for (witness, _) in witnesses {
                     let testimony = Testimony::NotReached;
-                    actions.extend(self.event(Event::Testified { uuid, token, witness, testimony }));
+                    actions.extend(self.event(Event::Testified {
+                        uuid,
+                        token,
+                        witness,
+                        testimony,
+                    }));
                 }
             }
         }
-        assert!(self.registry.writing.contains_key(&uuid(id)), "{id} is being removed");
+        assert!(
+            self.registry.writing.contains_key(&uuid(id)),
+            "{id} is being removed"
+        );
     }
 
     /// A server ends in one of several ways, with events out of order.
@@ -86,7 +127,10 @@ impl Desk {
                 if way == 5 {
                     self.written(id, true);
                 }
-                self.event(Event::Invalid { key: key(id), reason: "EOF".into() });
+                self.event(Event::Invalid {
+                    key: key(id),
+                    reason: "EOF".into(),
+                });
                 if way == 6 {
                     self.written(id, true);
                 }
@@ -100,12 +144,18 @@ impl Desk {
             8 => {
                 self.die(id);
                 self.written(id, true);
-                self.stands(Record { when: record(1, 1).when, ..member(id) });
+                self.stands(Record {
+                    when: record(1, 1).when,
+                    ..member(id)
+                });
                 self.deleted(id, None, false, false);
             }
             // It stops answering.
             9 => {
-                self.event(Event::Invalid { key: key(id), reason: "EOF".into() });
+                self.event(Event::Invalid {
+                    key: key(id),
+                    reason: "EOF".into(),
+                });
                 self.stands(member(id));
                 self.deleted(id, None, false, false);
             }
@@ -121,7 +171,10 @@ fn a_hundred_thousand_servers_leave_no_state() {
         let ids = || (wave * WAVE..(wave + 1) * WAVE).map(|id| 1_000_000 + id);
         desk.join(ids());
         let size_then = size(&desk.registry);
-        assert!(size_then <= 3 * WAVE as usize, "{size_then} entries for {WAVE} servers");
+        assert!(
+            size_then <= 3 * WAVE as usize,
+            "{size_then} entries for {WAVE} servers"
+        );
         ids().for_each(|id| desk.end(id));
         desk.pass(Duration::from_secs(20));
         assert_eq!(size(&desk.registry), 0, "{:?}", desk.registry);
@@ -133,10 +186,16 @@ fn a_hundred_thousand_servers_leave_no_state() {
 fn a_hundred_thousand_invalid_records_leave_no_state() {
     let mut desk = Desk::new();
     let ids = || (0..100_000).map(|id| 1_000_000 + id);
-    let broken = |id| Event::Invalid { key: key(id), reason: "EOF".into() };
+    let broken = |id| Event::Invalid {
+        key: key(id),
+        reason: "EOF".into(),
+    };
     for id in ids() {
         desk.event(broken(id));
-        desk.event(Event::Invalid { key: format!("/servers/{id}"), reason: "EOF".into() });
+        desk.event(Event::Invalid {
+            key: format!("/servers/{id}"),
+            reason: "EOF".into(),
+        });
     }
     assert_eq!(size(&desk.registry), 200_000);
     for id in ids() {
@@ -146,7 +205,9 @@ fn a_hundred_thousand_invalid_records_leave_no_state() {
         } else {
             desk.event(Event::InvalidRemoved { key: key(id) });
         }
-        desk.event(Event::InvalidRemoved { key: format!("/servers/{id}") });
+        desk.event(Event::InvalidRemoved {
+            key: format!("/servers/{id}"),
+        });
     }
     assert_eq!(size(&desk.registry), 0);
 }
@@ -162,6 +223,9 @@ fn pauses_of_the_leader_queue_each_server_once() {
         desk.now += Duration::from_secs(3600);
         desk.registry.tick(desk.now);
         let size_then = size(&desk.registry);
-        assert!(size_then <= 3 * WAVE as usize, "{size_then} entries for {WAVE} servers");
+        assert!(
+            size_then <= 3 * WAVE as usize,
+            "{size_then} entries for {WAVE} servers"
+        );
     }
 }

@@ -63,13 +63,23 @@ impl Mesh {
     fn stands(&mut self, record: Record, after: Duration) {
         self.revision += 1;
         self.records.insert(record.uuid, record.clone());
-        self.comes(after, Event::Registered { record, modified: Revision(self.revision), lease: Some(lease(7)) });
+        self.comes(
+            after,
+            Event::Registered {
+                record,
+                modified: Revision(self.revision),
+                lease: Some(lease(7)),
+            },
+        );
     }
 
     /// So many servers register within `time`.
     fn join(&mut self, count: usize, time: Duration) {
         for _ in 0..count {
-            let record = Record { uuid: Uuid::from_u128(self.random.u128(..)), ..record(1, 0) };
+            let record = Record {
+                uuid: Uuid::from_u128(self.random.u128(..)),
+                ..record(1, 0)
+            };
             let after = self.within(time);
             self.stands(record, after);
         }
@@ -78,9 +88,17 @@ impl Mesh {
     /// Another leader takes over, and finds all servers at once.
     fn succeed(&mut self) {
         self.coming.clear();
-        let found =
-            self.records.values().map(|record| Published { instance: Instance::of(record), lease: Some(lease(7)) });
-        self.registry = Registry::new(uuid(2_000), &ValidConfig::default(), found, self.seed, self.now);
+        let found = self.records.values().map(|record| Published {
+            instance: Instance::of(record),
+            lease: Some(lease(7)),
+        });
+        self.registry = Registry::new(
+            uuid(2_000),
+            &ValidConfig::default(),
+            found,
+            self.seed,
+            self.now,
+        );
         for record in self.records.values().cloned().collect::<Vec<_>>() {
             self.stands(record, Duration::ZERO);
         }
@@ -89,11 +107,16 @@ impl Mesh {
     /// Makes a configured server mute from now on. Returns whether there was one.
     fn silence_one(&mut self) -> bool {
         let configured = self.records.values().filter(|record| record.configured);
-        let others: Vec<Uuid> =
-            configured.map(|record| record.uuid).filter(|id| !self.silent.contains_key(id)).collect();
-        let Some(id) = self.random.choice(others) else { return false };
+        let others: Vec<Uuid> = configured
+            .map(|record| record.uuid)
+            .filter(|id| !self.silent.contains_key(id))
+            .collect();
+        let Some(id) = self.random.choice(others) else {
+            return false;
+        };
         self.silent.insert(id, self.now);
-        self.coming.retain(|_, event| !matches!(event, Event::ProbeOk { uuid, .. } if *uuid == id));
+        self.coming
+            .retain(|_, event| !matches!(event, Event::ProbeOk { uuid, .. } if *uuid == id));
         true
     }
 
@@ -101,7 +124,11 @@ impl Mesh {
         let end = self.now + time;
         loop {
             let tick = self.registry.deadline() + GRAIN;
-            let event = self.coming.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= tick);
+            let event = self
+                .coming
+                .first_key_value()
+                .map(|((at, _), _)| *at)
+                .filter(|at| *at <= tick);
             let next = event.unwrap_or(tick);
             if next > end {
                 break;
@@ -116,40 +143,95 @@ impl Mesh {
             }
         }
         self.now = end;
-        let mut waiting = self.silent.iter().filter(|(_, since)| **since + BOUND < end);
-        assert_eq!(waiting.next(), None, "not removed within {BOUND:?}: seed {}", self.seed);
+        let mut waiting = self
+            .silent
+            .iter()
+            .filter(|(_, since)| **since + BOUND < end);
+        assert_eq!(
+            waiting.next(),
+            None,
+            "not removed within {BOUND:?}: seed {}",
+            self.seed
+        );
     }
 
     fn perform(&mut self, action: Action) {
         let after = self.within(LATENCY);
         match action {
-            Action::Probe { uuid, token, fresh, .. } if !self.silent.contains_key(&uuid) => {
+            Action::Probe {
+                uuid, token, fresh, ..
+            } if !self.silent.contains_key(&uuid) => {
                 let is_late = self.slow.contains(&uuid) && !fresh;
-                let after = if is_late { Duration::from_millis(2_500) } else { after };
-                self.comes(after, Event::ProbeOk { uuid, token, digest: "I,D".into() });
+                let after = if is_late {
+                    Duration::from_millis(2_500)
+                } else {
+                    after
+                };
+                self.comes(
+                    after,
+                    Event::ProbeOk {
+                        uuid,
+                        token,
+                        digest: "I,D".into(),
+                    },
+                );
             }
-            Action::Ask { uuid, token, witnesses } => {
+            Action::Ask {
+                uuid,
+                token,
+                witnesses,
+            } => {
                 let is_silent = self.silent.contains_key(&uuid);
-                let (after, testimony) =
-                    if is_silent { (WITNESS, Testimony::NotReached) } else { (after, Testimony::Reached) };
+                let (after, testimony) = if is_silent {
+                    (WITNESS, Testimony::NotReached)
+                } else {
+                    (after, Testimony::Reached)
+                };
                 for (witness, _) in witnesses {
-                    self.comes(after, Event::Testified { uuid, token, witness, testimony: testimony.clone() });
+                    self.comes(
+                        after,
+                        Event::Testified {
+                            uuid,
+                            token,
+                            witness,
+                            testimony: testimony.clone(),
+                        },
+                    );
                 }
             }
             Action::Configure { record, .. } => {
                 let uuid = record.uuid;
                 self.stands(record, after);
-                self.comes(after, Event::WriteDone { uuid, stands: Some(Revision(self.revision)) });
+                self.comes(
+                    after,
+                    Event::WriteDone {
+                        uuid,
+                        stands: Some(Revision(self.revision)),
+                    },
+                );
             }
             Action::Remove { uuid, modified, .. } => {
                 let since = self.silent.remove(&uuid);
-                let since = since.unwrap_or_else(|| panic!("{uuid} answers, and is removed: seed {}", self.seed));
+                let since = since.unwrap_or_else(|| {
+                    panic!("{uuid} answers, and is removed: seed {}", self.seed)
+                });
                 self.longest = self.longest.max(self.now - since);
                 self.records.remove(&uuid);
                 self.revision += 1;
-                self.comes(after, Event::WriteDone { uuid, stands: Some(Revision(self.revision)) });
-                let deleted =
-                    Event::Deleted { uuid, written: modified, departure: None, reset: false, lease_alive: false };
+                self.comes(
+                    after,
+                    Event::WriteDone {
+                        uuid,
+                        stands: Some(Revision(self.revision)),
+                    },
+                );
+                let deleted = Event::Deleted {
+                    uuid,
+                    written: modified,
+                    departure: None,
+                    reset: false,
+                    lease_alive: false,
+                };
                 self.comes(after, deleted);
             }
             _ => {}
@@ -169,14 +251,27 @@ impl Mesh {
             }
         }
         self.pass(BOUND + Duration::from_millis(1));
-        println!("seed {}: {} servers, removed after {:.1?} at most", self.seed, self.records.len(), self.longest);
-        assert!(self.longest > Duration::ZERO && self.silent.is_empty(), "seed {}", self.seed);
+        println!(
+            "seed {}: {} servers, removed after {:.1?} at most",
+            self.seed,
+            self.records.len(),
+            self.longest
+        );
+        assert!(
+            self.longest > Duration::ZERO && self.silent.is_empty(),
+            "seed {}",
+            self.seed
+        );
     }
 }
 
 /// Small meshes are cheap: there are more of them, to cover more moments.
 fn sizes() -> impl Iterator<Item = usize> {
-    [5; 30].into_iter().chain([25; 30]).chain([100; 5]).chain([1_000, 5_000])
+    [5; 30]
+        .into_iter()
+        .chain([25; 30])
+        .chain([100; 5])
+        .chain([1_000, 5_000])
 }
 
 #[test]

@@ -23,7 +23,9 @@ fn a_round_over_live_servers_logs_pylms_lines() {
     desk.configured(2);
     let actions = desk.pass(Duration::ZERO);
     let mut said = lines(&actions);
-    let [one, two] = probes(&actions)[..] else { panic!("{actions:?}") };
+    let [one, two] = probes(&actions)[..] else {
+        panic!("{actions:?}")
+    };
     assert!(desk.registry.is_busy());
     said.extend(lines(&desk.answer(1, one)));
     said.extend(lines(&desk.answer(2, two)));
@@ -52,9 +54,17 @@ fn a_server_that_dies_during_a_round_is_counted_in_it() {
     desk.answer(2, tokens[1]);
     assert!(removal(&desk.pass(Duration::from_secs(4))).is_some());
     assert_eq!(desk.written(1, true), []);
-    let end = desk.deleted(1, Some((RemovedBy::Registry, "it does not answer")), false, true);
+    let end = desk.deleted(
+        1,
+        Some((RemovedBy::Registry, "it does not answer")),
+        false,
+        true,
+    );
     let said = format!("Deleted server {} because it does not answer", uuid(1));
-    assert_eq!(lines(&end), [&said, "1 dead servers", "1 servers remaining"].map(info));
+    assert_eq!(
+        lines(&end),
+        [&said, "1 dead servers", "1 servers remaining"].map(info)
+    );
 }
 
 #[test]
@@ -63,7 +73,10 @@ fn a_server_that_dies_between_rounds_is_not_counted() {
     desk.configured(1);
     let token = probe(&desk.pass(Duration::ZERO));
     desk.answer(1, token);
-    assert_eq!(lines(&desk.deleted(1, Some((RemovedBy::Itself, "")), false, true)).len(), 1);
+    assert_eq!(
+        lines(&desk.deleted(1, Some((RemovedBy::Itself, "")), false, true)).len(),
+        1
+    );
     let empty = ["No servers found", "0 dead servers", "0 servers remaining"].map(info);
     assert_eq!(lines(&desk.pass(Duration::from_secs(10))), empty);
 }
@@ -79,13 +92,23 @@ fn an_overdue_round_ends_when_the_next_begins() {
     desk.answer(1, tokens[0]);
     desk.pass(2_999 * MS);
     let next = desk.pass(MS);
-    let said: Vec<_> = lines(&next).into_iter().filter(|line| !line.starts_with("WARN")).collect();
-    let whole =
-        ["0 dead servers", "2 servers remaining", "Found 2 servers, probing all of them", "2 servers remaining"];
+    let said: Vec<_> = lines(&next)
+        .into_iter()
+        .filter(|line| !line.starts_with("WARN"))
+        .collect();
+    let whole = [
+        "0 dead servers",
+        "2 servers remaining",
+        "Found 2 servers, probing all of them",
+        "2 servers remaining",
+    ];
     assert_eq!(said, whole.map(info));
     assert_eq!(probes(&next).len(), 1, "only the one without a series");
     assert_eq!(desk.registry.rounds(), 2);
-    assert!(removal(&desk.pass(Duration::from_secs(1))).is_some(), "the series kept its time");
+    assert!(
+        removal(&desk.pass(Duration::from_secs(1))).is_some(),
+        "the series kept its time"
+    );
 }
 
 #[test]
@@ -95,7 +118,11 @@ fn a_round_waits_for_no_removal_longer_than_its_period() {
     desk.pass(Duration::ZERO);
     assert!(removal(&desk.gone(1)).is_some());
     let said = lines(&desk.pass(Duration::from_secs(10)));
-    assert_eq!(said[..2], ["0 dead servers", "1 servers remaining"].map(info), "etcd is silent");
+    assert_eq!(
+        said[..2],
+        ["0 dead servers", "1 servers remaining"].map(info),
+        "etcd is silent"
+    );
     assert_eq!(desk.registry.rounds(), 2);
 }
 
@@ -112,7 +139,11 @@ fn a_leader_that_was_paused_counts_no_misses() {
     let mut actions = desk.refuse(1, stale[1], "no answer");
     actions.extend(desk.refuse(1, stale[2], "no answer"));
     actions.extend(desk.registry.tick(desk.now));
-    assert_eq!((removal(&actions), probes(&actions).len()), (None, 1), "{actions:?}");
+    assert_eq!(
+        (removal(&actions), probes(&actions).len()),
+        (None, 1),
+        "{actions:?}"
+    );
     // From here on the usual deadlines apply.
     assert_eq!(removal(&desk.pass(3_999 * MS)), None);
     assert!(removal(&desk.pass(MS)).is_some());
@@ -142,24 +173,45 @@ fn probes_the_leader_cannot_send_remove_no_server() {
         let actions = desk.pass(100 * MS);
         assert!(removal(&actions).is_none());
         for action in &actions {
-            let Action::Probe { uuid, token, .. } = action else { continue };
+            let Action::Probe { uuid, token, .. } = action else {
+                continue;
+            };
             let reason = "Too many open files".into();
-            let after = desk.event(Event::Unsent { uuid: *uuid, token: *token, reason });
+            let after = desk.event(Event::Unsent {
+                uuid: *uuid,
+                token: *token,
+                reason,
+            });
             assert!(removal(&after).is_none());
-            warnings += lines(&after).iter().filter(|line| line.starts_with("WARN")).count();
+            warnings += lines(&after)
+                .iter()
+                .filter(|line| line.starts_with("WARN"))
+                .count();
         }
     }
     assert_eq!(desk.published().len(), 50);
-    assert!((9..=11).contains(&warnings), "{warnings} lines in ten minutes");
+    assert!(
+        (9..=11).contains(&warnings),
+        "{warnings} lines in ten minutes"
+    );
     // Once it can send, dead servers are found as usual.
     let mut removed = None;
     for _ in 0..200 {
         let actions = desk.pass(100 * MS);
         removed = removed.or(removal(&actions));
         for action in actions {
-            let Action::Probe { uuid: asked, token, .. } = action else { continue };
+            let Action::Probe {
+                uuid: asked, token, ..
+            } = action
+            else {
+                continue;
+            };
             if asked != uuid(1) {
-                desk.event(Event::ProbeOk { uuid: asked, token, digest: String::new() });
+                desk.event(Event::ProbeOk {
+                    uuid: asked,
+                    token,
+                    digest: String::new(),
+                });
             }
         }
     }
@@ -180,7 +232,11 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
     };
     let servers: Vec<u128> = (0..3_000).map(|_| random.u128(..)).collect();
     for id in &servers {
-        let record = Record { uuid: uuid(*id), ports: vec![1], ..record(1, 0) };
+        let record = Record {
+            uuid: uuid(*id),
+            ports: vec![1],
+            ..record(1, 0)
+        };
         let actions = desk.stands(record);
         collect(&mut open, actions);
     }
@@ -188,14 +244,23 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
     let mut answered = 0;
     while let Some((uuid, token)) = open.pop() {
         answered += 1;
-        let actions = desk.event(Event::ProbeOk { uuid, token, digest: String::new() });
+        let actions = desk.event(Event::ProbeOk {
+            uuid,
+            token,
+            digest: String::new(),
+        });
         collect(&mut open, actions);
         assert!(open.len() <= schedule::MAX_PROBES);
     }
     assert_eq!(answered, servers.len(), "each in its turn");
     // In the round in which they registered, those whose place was still to come; then each once; never more than their share at a
     // time.
-    let places = desk.registry.servers.values().filter(|entry| entry.turn_at.is_some()).count();
+    let places = desk
+        .registry
+        .servers
+        .values()
+        .filter(|entry| entry.turn_at.is_some())
+        .count();
     assert!(places < servers.len());
     for wanted in [places, servers.len(), servers.len()] {
         let mut counts = Vec::new();
@@ -203,7 +268,11 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
             let sent = std::mem::take(&mut open);
             counts.push(sent.len());
             for (uuid, token) in sent {
-                desk.event(Event::ProbeOk { uuid, token, digest: String::new() });
+                desk.event(Event::ProbeOk {
+                    uuid,
+                    token,
+                    digest: String::new(),
+                });
             }
             collect(&mut open, desk.pass(100 * MS));
         }
@@ -220,7 +289,10 @@ fn a_new_server_is_probed_soon_beside_thousands_that_never_answer() {
     let mut desk = Desk::new();
     desk.pass(Duration::ZERO);
     for _ in 0..5_000 {
-        desk.stands(Record { uuid: Uuid::from_u128(random.u128(..)), ..record(1, 0) });
+        desk.stands(Record {
+            uuid: Uuid::from_u128(random.u128(..)),
+            ..record(1, 0)
+        });
     }
     // Each has been tried by then.
     desk.pass(Duration::from_secs(120));
@@ -229,9 +301,18 @@ fn a_new_server_is_probed_soon_beside_thousands_that_never_answer() {
         desk.pass(Duration::from_millis(random.u64(..10_000)));
         let new = Uuid::from_u128(random.u128(..));
         let since = desk.now;
-        let mut actions = desk.stands(Record { uuid: new, ..record(1, 0) });
-        while !actions.iter().any(|action| matches!(action, Action::Probe { uuid, .. } if *uuid == new)) {
-            assert!(desk.now - since <= series + 50 * MS, "there is room by then, and the new one comes first");
+        let mut actions = desk.stands(Record {
+            uuid: new,
+            ..record(1, 0)
+        });
+        while !actions
+            .iter()
+            .any(|action| matches!(action, Action::Probe { uuid, .. } if *uuid == new))
+        {
+            assert!(
+                desk.now - since <= series + 50 * MS,
+                "there is room by then, and the new one comes first"
+            );
             actions = desk.pass(50 * MS);
         }
     }
@@ -246,13 +327,29 @@ fn digests_of_many_servers_are_logged_at_debug() {
         let mut tokens = probes(&desk.pass(Duration::ZERO));
         tokens.extend(probes(&desk.pass(100 * MS)));
         assert_eq!(tokens.len(), 21);
-        let answers = tokens[..20].iter().flat_map(|token| (1..=21).map(|id| (id, *token)));
-        let said: Vec<_> = answers.flat_map(|(id, token)| lines(&desk.answer(id, token))).collect();
-        assert_eq!(said.iter().filter(|line| line.contains("b'I,D'")).count(), 20 * wanted, "{verbosity}");
+        let answers = tokens[..20]
+            .iter()
+            .flat_map(|token| (1..=21).map(|id| (id, *token)));
+        let said: Vec<_> = answers
+            .flat_map(|(id, token)| lines(&desk.answer(id, token)))
+            .collect();
+        assert_eq!(
+            said.iter().filter(|line| line.contains("b'I,D'")).count(),
+            20 * wanted,
+            "{verbosity}"
+        );
         let full = (1..=21).flat_map(|id| {
             let digest = "E:went wrong".to_owned();
-            lines(&desk.event(Event::ProbeOk { uuid: uuid(id), token: tokens[20], digest }))
+            lines(&desk.event(Event::ProbeOk {
+                uuid: uuid(id),
+                token: tokens[20],
+                digest,
+            }))
         });
-        assert!(full.into_iter().any(|line| line.starts_with("INFO") && line.contains("went wrong")), "{verbosity}");
+        assert!(
+            full.into_iter()
+                .any(|line| line.starts_with("INFO") && line.contains("went wrong")),
+            "{verbosity}"
+        );
     }
 }

@@ -70,7 +70,15 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let now = Desk::new().now;
-        let server = |id| (uuid(id), Server { state: State::Out, life: 0 });
+        let server = |id| {
+            (
+                uuid(id),
+                Server {
+                    state: State::Out,
+                    life: 0,
+                },
+            )
+        };
         Self {
             seed,
             random: Rng::with_seed(seed),
@@ -107,15 +115,24 @@ impl World {
         self.revision += 1;
         let modified = Revision(self.revision);
         self.watch.push_back(match &record {
-            Some(record) => Event::Registered { record: record.clone(), modified, lease: Some(lease(7)) },
-            None => Event::Invalid { key: format!("/servers/{id}"), reason: "EOF".into() },
+            Some(record) => Event::Registered {
+                record: record.clone(),
+                modified,
+                lease: Some(lease(7)),
+            },
+            None => Event::Invalid {
+                key: format!("/servers/{id}"),
+                reason: "EOF".into(),
+            },
         });
         self.etcd.insert(id, Held { record, modified });
         modified
     }
 
     fn delete(&mut self, id: Uuid, why: Option<(RemovedBy, &str)>) {
-        let Some(held) = self.etcd.remove(&id) else { return };
+        let Some(held) = self.etcd.remove(&id) else {
+            return;
+        };
         // Its lease has expired, or the deletion of the record also deletes the published key.
         if held.record.is_some() {
             self.published.remove(&id);
@@ -126,12 +143,18 @@ impl World {
             Event::Deleted {
                 uuid: id,
                 written: held.modified,
-                departure: why.map(|(why, reason)| Tombstone { why, reason: reason.into(), when }),
+                departure: why.map(|(why, reason)| Tombstone {
+                    why,
+                    reason: reason.into(),
+                    when,
+                }),
                 reset: false,
                 lease_alive: false,
             }
         } else {
-            Event::InvalidRemoved { key: format!("/servers/{id}") }
+            Event::InvalidRemoved {
+                key: format!("/servers/{id}"),
+            }
         });
     }
 
@@ -173,11 +196,24 @@ impl World {
 
     /// Only the record is deleted, and the server registers again, or ends.
     fn delete_by_hand(&mut self, id: Uuid) {
-        let Some(held) = self.etcd.get(&id).filter(|held| held.record.is_some()).cloned() else { return };
+        let Some(held) = self
+            .etcd
+            .get(&id)
+            .filter(|held| held.record.is_some())
+            .cloned()
+        else {
+            return;
+        };
         self.etcd.remove(&id);
         self.revision += 1;
         let (written, departure) = (held.modified, None);
-        self.watch.push_back(Event::Deleted { uuid: id, written, departure, reset: false, lease_alive: true });
+        self.watch.push_back(Event::Deleted {
+            uuid: id,
+            written,
+            departure,
+            reset: false,
+            lease_alive: true,
+        });
         self.set(id, State::Out);
     }
 
@@ -200,8 +236,15 @@ impl World {
         self.unanswered.clear();
         for (id, Held { record, modified }) in self.etcd.clone() {
             self.notify(match record {
-                Some(record) => Event::Registered { record, modified, lease: Some(lease(7)) },
-                None => Event::Invalid { key: format!("/servers/{id}"), reason: "EOF".into() },
+                Some(record) => Event::Registered {
+                    record,
+                    modified,
+                    lease: Some(lease(7)),
+                },
+                None => Event::Invalid {
+                    key: format!("/servers/{id}"),
+                    reason: "EOF".into(),
+                },
             });
         }
         let actions = self.registry.listed();
@@ -217,7 +260,11 @@ impl World {
     fn notify(&mut self, event: Event) {
         self.notice_oversleep();
         if let Event::Registered { record, .. } = &event {
-            let same = self.registry.servers.get(&record.uuid).is_some_and(|old| old.record.when == record.when);
+            let same = self
+                .registry
+                .servers
+                .get(&record.uuid)
+                .is_some_and(|old| old.record.when == record.when);
             if !same {
                 self.unanswered.remove(&record.uuid);
             }
@@ -230,7 +277,11 @@ impl World {
         self.notice_oversleep();
         let actions = self.registry.tick(self.now);
         let deadline = self.registry.deadline();
-        assert!(deadline > self.now && deadline <= self.now + Duration::from_secs(10), "seed {}", self.seed);
+        assert!(
+            deadline > self.now && deadline <= self.now + Duration::from_secs(10),
+            "seed {}",
+            self.seed
+        );
         self.perform(actions);
     }
 
@@ -241,7 +292,11 @@ impl World {
                 Action::Log(_) | Action::Resign { .. } => continue,
                 Action::Probe { uuid, token, .. } => {
                     self.asked.push((*uuid, *token, self.now));
-                    let sent = Sent { token: *token, at: self.now, refused: false };
+                    let sent = Sent {
+                        token: *token,
+                        at: self.now,
+                        refused: false,
+                    };
                     self.unanswered.entry(*uuid).or_default().push(sent);
                     continue;
                 }
@@ -254,12 +309,24 @@ impl World {
                     self.withdrawals.push(action);
                     continue;
                 }
-                Action::Ask { uuid, token, witnesses } => {
-                    self.questions.extend(witnesses.iter().map(|(witness, _)| (*uuid, *token, *witness)));
+                Action::Ask {
+                    uuid,
+                    token,
+                    witnesses,
+                } => {
+                    self.questions.extend(
+                        witnesses
+                            .iter()
+                            .map(|(witness, _)| (*uuid, *token, *witness)),
+                    );
                     continue;
                 }
             };
-            assert!(!self.writes.iter().any(|write| written(write) == target), "two writes: seed {}", self.seed);
+            assert!(
+                !self.writes.iter().any(|write| written(write) == target),
+                "two writes: seed {}",
+                self.seed
+            );
             self.writes.push(action);
         }
     }
@@ -270,8 +337,15 @@ impl World {
             return assert_eq!(self.state(id), State::Dead, "seed {}", self.seed);
         }
         let sent = self.unanswered.get(&id).map_or(&[][..], Vec::as_slice);
-        let misses = sent.iter().filter(|sent| sent.refused || self.now >= sent.at + TIMEOUT).count();
-        assert!(misses >= MISSES, "{id} removed after {misses} misses: seed {}", self.seed);
+        let misses = sent
+            .iter()
+            .filter(|sent| sent.refused || self.now >= sent.at + TIMEOUT)
+            .count();
+        assert!(
+            misses >= MISSES,
+            "{id} removed after {misses} misses: seed {}",
+            self.seed
+        );
     }
 
     /// Invariants that hold whenever the leader has received all events: what is published has a configured record, and each live
@@ -280,16 +354,28 @@ impl World {
         if !self.watch.is_empty() {
             return;
         }
-        let published: Vec<Uuid> = self.registry.reachable().map(|record| record.uuid).collect();
+        let published: Vec<Uuid> = self
+            .registry
+            .reachable()
+            .map(|record| record.uuid)
+            .collect();
         for id in self.servers.keys() {
             let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
             let configured = record.is_some_and(|record| record.configured);
             let writing = self.writes.iter().any(|write| written(write) == *id)
                 || self.renaming.iter().any(|(record, _)| record.uuid == *id);
             if configured && self.state(*id) == State::Alive && !writing {
-                assert!(published.contains(id), "{id} is not published: seed {}", self.seed);
+                assert!(
+                    published.contains(id),
+                    "{id} is not published: seed {}",
+                    self.seed
+                );
             }
-            assert!(configured || !published.contains(id), "{id} is still published: seed {}", self.seed);
+            assert!(
+                configured || !published.contains(id),
+                "{id} is still published: seed {}",
+                self.seed
+            );
         }
     }
 
@@ -325,7 +411,10 @@ impl World {
             }
             self.check();
             // A server that was removed and answers again rejoins by itself.
-            let mute = self.servers.iter().find(|(id, s)| s.state == State::Alive && !self.etcd.contains_key(*id));
+            let mute = self
+                .servers
+                .iter()
+                .find(|(id, s)| s.state == State::Alive && !self.etcd.contains_key(*id));
             if let Some(id) = mute.map(|(id, _)| *id) {
                 self.join(id);
                 continue;
@@ -345,33 +434,54 @@ impl World {
     }
 
     fn asked_can_answer(&self) -> bool {
-        self.asked.iter().all(|(id, _, at)| self.state(*id) == State::Frozen && self.now < *at + 2 * TIMEOUT)
+        self.asked
+            .iter()
+            .all(|(id, _, at)| self.state(*id) == State::Frozen && self.now < *at + 2 * TIMEOUT)
     }
 
     /// Checks the final state.
     fn verdict(&self) {
         let me = uuid(self.term);
         let registered = |id: &Uuid| self.etcd.contains_key(id);
-        let silent = self.servers.iter().filter(|(id, s)| registered(id) && s.state != State::Alive).count();
-        let alive = self.servers.values().filter(|server| server.state == State::Alive).count();
+        let silent = self
+            .servers
+            .iter()
+            .filter(|(id, s)| registered(id) && s.state != State::Alive)
+            .count();
+        let alive = self
+            .servers
+            .values()
+            .filter(|server| server.state == State::Alive)
+            .count();
         // Then the leases decide, which expire for dead servers.
         let is_held = silent > 1 && silent > alive;
         for (id, server) in &self.servers {
             let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
-            let configured = record.is_some_and(|record| record.configured && record.leader == Some(me));
+            let configured =
+                record.is_some_and(|record| record.configured && record.leader == Some(me));
             let right = match server.state {
                 State::Alive => configured,
                 // One that was never configured may only have advertised a wrong address: its lease decides.
-                State::Out | State::Dead | State::Frozen => is_held || record.is_none_or(|record| !record.configured),
+                State::Out | State::Dead | State::Frozen => {
+                    is_held || record.is_none_or(|record| !record.configured)
+                }
             };
             assert!(right, "{id} {server:?} {record:?}: seed {}", self.seed);
             // Clients see exactly the configured servers.
             let reachable = record.filter(|record| record.configured).map(Instance::of);
-            let published = self.published.get(id).map(|published| published.instance.clone());
+            let published = self
+                .published
+                .get(id)
+                .map(|published| published.instance.clone());
             assert_eq!(published, reachable, "{id} {server:?}: seed {}", self.seed);
         }
         let known: Vec<_> = self.registry.servers.keys().collect();
-        assert_eq!(known, self.etcd.keys().collect::<Vec<_>>(), "seed {}", self.seed);
+        assert_eq!(
+            known,
+            self.etcd.keys().collect::<Vec<_>>(),
+            "seed {}",
+            self.seed
+        );
         bounded::assert_nothing_is_left(&self.registry, self.seed);
     }
 }

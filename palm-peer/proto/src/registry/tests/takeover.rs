@@ -10,11 +10,18 @@ fn successor(found: impl IntoIterator<Item = Published>) -> Desk {
 }
 
 fn inherited(id: u128) -> Record {
-    Record { configured: true, leader: Some(uuid(999)), ..record(id, 0) }
+    Record {
+        configured: true,
+        leader: Some(uuid(999)),
+        ..record(id, 0)
+    }
 }
 
 fn published(id: u128, lease_id: i64) -> Published {
-    Published { instance: Instance::of(&record(id, 0)), lease: Some(lease(lease_id)) }
+    Published {
+        instance: Instance::of(&record(id, 0)),
+        lease: Some(lease(lease_id)),
+    }
 }
 
 #[test]
@@ -22,11 +29,26 @@ fn a_takeover_keeps_published_keys_and_updates_the_leader() {
     let mut desk = successor([published(1, 7)]);
     let token = probe(&desk.stands(inherited(1)));
     assert_eq!(desk.published(), [uuid(1)]);
-    assert_eq!(desk.registry.take_unvouched(9), [], "nothing is trusted before it is checked");
+    assert_eq!(
+        desk.registry.take_unvouched(9),
+        [],
+        "nothing is trusted before it is checked"
+    );
     let answered = desk.answer(1, token);
-    assert!(!answered.iter().any(|action| matches!(action, Action::Configure { .. })), "{answered:?}");
-    let renamed = Record { leader: Some(leader()), ..inherited(1) };
-    assert_eq!(desk.registry.take_unvouched(9), [(renamed.clone(), Revision(101))]);
+    assert!(
+        !answered
+            .iter()
+            .any(|action| matches!(action, Action::Configure { .. })),
+        "{answered:?}"
+    );
+    let renamed = Record {
+        leader: Some(leader()),
+        ..inherited(1)
+    };
+    assert_eq!(
+        desk.registry.take_unvouched(9),
+        [(renamed.clone(), Revision(101))]
+    );
     assert_eq!(desk.registry.take_unvouched(9), [], "one write at a time");
     desk.written(1, true);
     assert_eq!(desk.stands(renamed), []);
@@ -36,12 +58,29 @@ fn a_takeover_keeps_published_keys_and_updates_the_leader() {
 
 #[test]
 fn a_takeover_publishes_missing_and_outdated_keys() {
-    let elsewhere = Instance { endpoint: "tcp://elsewhere:1".into(), ..Instance::of(&record(1, 0)) };
-    for found in [None, Some(published(1, 8)), Some(Published { instance: elsewhere, lease: Some(lease(7)) })] {
+    let elsewhere = Instance {
+        endpoint: "tcp://elsewhere:1".into(),
+        ..Instance::of(&record(1, 0))
+    };
+    for found in [
+        None,
+        Some(published(1, 8)),
+        Some(Published {
+            instance: elsewhere,
+            lease: Some(lease(7)),
+        }),
+    ] {
         let mut desk = successor(found.clone());
         let token = probe(&desk.stands(inherited(1)));
         let written = configure(&desk.answer(1, token));
-        assert_eq!(written, Record { leader: Some(leader()), ..inherited(1) }, "{found:?}");
+        assert_eq!(
+            written,
+            Record {
+                leader: Some(leader()),
+                ..inherited(1)
+            },
+            "{found:?}"
+        );
         assert_eq!(desk.written(1, true), []);
         assert_eq!(desk.stands(written), [], "{found:?}");
         assert_eq!(desk.registry.take_unvouched(9), [], "{found:?}");
@@ -52,7 +91,10 @@ fn a_takeover_publishes_missing_and_outdated_keys() {
 fn a_takeover_withdraws_keys_of_unknown_servers() {
     let mut desk = successor([published(1, 7), published(2, 7), published(3, 7)]);
     desk.stands(inherited(1));
-    let broken = desk.event(Event::Invalid { key: format!("/servers/{}", uuid(2)), reason: "EOF".into() });
+    let broken = desk.event(Event::Invalid {
+        key: format!("/servers/{}", uuid(2)),
+        reason: "EOF".into(),
+    });
     assert_eq!(withdrawals(&broken), [uuid(2)]);
     assert_eq!(withdrawals(&desk.registry.listed()), [uuid(3)]);
     assert_eq!(desk.registry.listed(), [], "once");
@@ -62,8 +104,18 @@ fn a_takeover_withdraws_keys_of_unknown_servers() {
 fn a_record_changed_by_hand_is_published_again_if_visible() {
     let mut desk = Desk::new();
     let written = desk.configured(1);
-    assert_eq!(desk.stands(Record { pid: 7, ..written.clone() }), [], "clients do not see it");
-    let changed = Record { functions: vec!["more".into()], ..written };
+    assert_eq!(
+        desk.stands(Record {
+            pid: 7,
+            ..written.clone()
+        }),
+        [],
+        "clients do not see it"
+    );
+    let changed = Record {
+        functions: vec!["more".into()],
+        ..written
+    };
     let republished = configure(&desk.stands(changed.clone()));
     assert_eq!(republished, changed);
     desk.written(1, true);
@@ -82,10 +134,18 @@ fn a_takeover_updates_records_in_batches_and_retries() {
     desk.written(4, false);
     let actions = desk.pass(Duration::from_secs(1));
     let asked = actions.iter().find_map(|action| match action {
-        Action::Probe { uuid: asked, token, .. } if *asked == uuid(4) => Some(*token),
+        Action::Probe {
+            uuid: asked, token, ..
+        } if *asked == uuid(4) => Some(*token),
         _ => None,
     });
     desk.answer(4, asked.expect("it is probed again"));
     let again = desk.registry.take_unvouched(3);
-    assert_eq!(again.iter().map(|(record, _)| record.uuid).collect::<Vec<_>>(), [uuid(4)]);
+    assert_eq!(
+        again
+            .iter()
+            .map(|(record, _)| record.uuid)
+            .collect::<Vec<_>>(),
+        [uuid(4)]
+    );
 }

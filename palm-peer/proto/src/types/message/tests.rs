@@ -7,7 +7,10 @@ fn bad(header: &str) -> BadHeader {
 #[test]
 fn the_simplest_request_is_a_version_and_a_pipeline() {
     let simple = decode(br#"{"palm":1,"pipeline":["printf.printf"]}"#);
-    assert_eq!(simple, Ok(Incoming::Request(Request::call("printf.printf"))));
+    assert_eq!(
+        simple,
+        Ok(Incoming::Request(Request::call("printf.printf")))
+    );
 }
 
 #[test]
@@ -17,46 +20,109 @@ fn requests_and_greetings_round_trip() {
     request.idx = Some(9);
     assert_eq!(decode(&request.encode()), Ok(Incoming::Request(request)));
     let client = Uuid::from_u128(8);
-    assert_eq!(decode(&encode_hello(client)), Ok(Incoming::Hello { client, bye: true, identify: false }));
+    assert_eq!(
+        decode(&encode_hello(client)),
+        Ok(Incoming::Hello {
+            client,
+            bye: true,
+            identify: false
+        })
+    );
     let identify = decode(&encode_identify(client));
-    assert_eq!(identify, Ok(Incoming::Hello { client, bye: true, identify: true }));
-    assert_eq!(decode(&encode_goodbye_ack(client)), Ok(Incoming::GoodbyeAck));
+    assert_eq!(
+        identify,
+        Ok(Incoming::Hello {
+            client,
+            bye: true,
+            identify: true
+        })
+    );
+    assert_eq!(
+        decode(&encode_goodbye_ack(client)),
+        Ok(Incoming::GoodbyeAck)
+    );
 }
 
 #[test]
 fn bad_headers_are_distinguished_and_keep_their_index() {
     assert!(bad("{").message.contains("not a header"));
     assert_eq!(bad(r#"{"palm":1,"pipeline":5,"idx":7}"#).idx, Some(7));
-    assert!(bad(r#"{"palm":2,"pipeline":["a.b"]}"#).message.contains("protocol 2"));
+    assert!(
+        bad(r#"{"palm":2,"pipeline":["a.b"]}"#)
+            .message
+            .contains("protocol 2")
+    );
     for other in [
         r#"{"palm":2,"hello":"00000000-0000-4000-8000-000000000007"}"#,
         r#"{"palm":2,"bye":"00000000-0000-4000-8000-000000000007"}"#,
         r#"{"palm":2,"pipeline":{"new":"form"}}"#,
     ] {
-        assert_eq!(bad(other).message, "protocol 2 is not spoken here, only 1", "{other}");
+        assert_eq!(
+            bad(other).message,
+            "protocol 2 is not spoken here, only 1",
+            "{other}"
+        );
     }
     assert!(
-        bad(r#"{"palm":1,"hello":7}"#).message.contains("expected a"),
+        bad(r#"{"palm":1,"hello":7}"#)
+            .message
+            .contains("expected a"),
         "{}",
         bad(r#"{"palm":1,"hello":7}"#).message
     );
-    assert!(bad(r#"{"hello":"00000000-0000-4000-8000-000000000007"}"#).message.contains("missing field `palm`"));
-    assert_eq!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).stage, Some(1));
+    assert!(
+        bad(r#"{"hello":"00000000-0000-4000-8000-000000000007"}"#)
+            .message
+            .contains("missing field `palm`")
+    );
+    assert_eq!(
+        bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).stage,
+        Some(1)
+    );
     assert_eq!(bad(r#"{"palm":1,"pipeline":7,"stage":3}"#).stage, Some(3));
-    assert!(bad(r#"{"palm":1,"pipeline":[]}"#).message.contains("stages"));
-    assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#).message.contains("stage 1"));
-    assert!(bad(r#"{"palm":1,"pipeline":["a.b","c.d"]}"#).message.contains("route"));
-    assert!(bad(r#"{"palm":1,"pipeline":["a.b"],"stage":-1}"#).message.contains("not a header"));
-    assert!(bad(&" ".repeat(MAX_HEADER_BYTES + 1)).message.contains("at most"));
+    assert!(
+        bad(r#"{"palm":1,"pipeline":[]}"#)
+            .message
+            .contains("stages")
+    );
+    assert!(
+        bad(r#"{"palm":1,"pipeline":["a.b"],"stage":1}"#)
+            .message
+            .contains("stage 1")
+    );
+    assert!(
+        bad(r#"{"palm":1,"pipeline":["a.b","c.d"]}"#)
+            .message
+            .contains("route")
+    );
+    assert!(
+        bad(r#"{"palm":1,"pipeline":["a.b"],"stage":-1}"#)
+            .message
+            .contains("not a header")
+    );
+    assert!(
+        bad(&" ".repeat(MAX_HEADER_BYTES + 1))
+            .message
+            .contains("at most")
+    );
     assert!(bad(r#"[1,["a.b"]]"#).message.contains("no JSON object"));
-    assert!(bad(r#"[1,"00000000-0000-4000-8000-000000000007"]"#).message.contains("no JSON object"));
-    assert!(bad(&r#"{"a":"#.repeat(10_000)).message.contains("not a header"));
+    assert!(
+        bad(r#"[1,"00000000-0000-4000-8000-000000000007"]"#)
+            .message
+            .contains("no JSON object")
+    );
+    assert!(
+        bad(&r#"{"a":"#.repeat(10_000))
+            .message
+            .contains("not a header")
+    );
     assert!(bad(&"[".repeat(60_000)).message.contains("not a header"));
 }
 
 #[test]
 fn failure_kinds_have_stable_names() {
     assert_eq!(CallErrorKind::NoSuchKey.to_string(), "no_such_key");
-    let newer: CallErrorKind = serde_json::from_str(r#""from_the_future""#).expect("known as unknown");
+    let newer: CallErrorKind =
+        serde_json::from_str(r#""from_the_future""#).expect("known as unknown");
     assert_eq!(newer, CallErrorKind::Unknown);
 }

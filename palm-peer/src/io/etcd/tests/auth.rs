@@ -9,7 +9,9 @@ const PASSWORD: &str = "s3cret-enough";
 
 /// An etcd with authentication on, whose tokens live 1 s.
 fn guarded() -> palm_tests::Etcd {
-    let server = palm_tests::Etcd::builder().arg("--auth-token-ttl=1").start();
+    let server = palm_tests::Etcd::builder()
+        .arg("--auth-token-ttl=1")
+        .start();
     server.etcdctl(&["user", "add", &format!("root:{PASSWORD}")]);
     server.etcdctl(&["user", "grant-role", "root", "root"]);
     server.etcdctl(&["user", "add", "guest:gu3st-password"]);
@@ -69,7 +71,11 @@ fn a_wrong_password_is_denied_and_never_shown() {
     let wrong = login(server.endpoint(), "root", "wr0ng-password");
     let guest = login(server.endpoint(), "guest", "gu3st-password");
     let nobody = handle([server.endpoint()]);
-    for (etcd, password) in [(wrong, "wr0ng-password"), (guest, "gu3st-password"), (nobody, PASSWORD)] {
+    for (etcd, password) in [
+        (wrong, "wr0ng-password"),
+        (guest, "gu3st-password"),
+        (nobody, PASSWORD),
+    ] {
         let error = block_on(etcd.get("/a")).expect_err("denied");
         assert_eq!(error.kind(), EtcdErrorKind::Denied, "{error}");
         assert!(!format!("{error} {error:?}").contains(password), "{error}");
@@ -100,7 +106,14 @@ fn a_refused_watch_does_not_affect_others() {
     server.etcdctl(&["user", "grant-role", "root", "root"]);
     server.etcdctl(&["user", "add", "guest:gu3st-password"]);
     server.etcdctl(&["role", "add", "reader"]);
-    server.etcdctl(&["role", "grant-permission", "--prefix=true", "reader", "readwrite", "/w/"]);
+    server.etcdctl(&[
+        "role",
+        "grant-permission",
+        "--prefix=true",
+        "reader",
+        "readwrite",
+        "/w/",
+    ]);
     server.etcdctl(&["user", "grant-role", "guest", "reader"]);
     server.etcdctl(&["auth", "enable"]);
     let etcd = login(server.endpoint(), "guest", "gu3st-password");
@@ -108,7 +121,14 @@ fn a_refused_watch_does_not_affect_others() {
     told(&etcd, &mut watch, "listed");
     let refused = || {
         let target = Target::Prefix("/forbidden/".into());
-        wait(&etcd, crate::io::etcd::watch_task::follow_from(&etcd, target, palm_proto::types::ids::Revision(1)))
+        wait(
+            &etcd,
+            crate::io::etcd::watch_task::follow_from(
+                &etcd,
+                target,
+                palm_proto::types::ids::Revision(1),
+            ),
+        )
     };
     assert!(refused().contains("permission denied"), "{}", refused());
     for n in 0..3 {

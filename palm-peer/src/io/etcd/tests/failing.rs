@@ -18,7 +18,11 @@ fn a_frozen_server_costs_the_request_timeout_and_no_more() {
         let error = block_on(etcd.get("/a")).expect_err("silence");
         assert_eq!(error.kind(), EtcdErrorKind::Unreachable);
         assert!(error.to_string().contains("no answer within 2s"), "{error}");
-        assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_millis(2500),
+            "{:?}",
+            began.elapsed()
+        );
     }
     server.thaw();
     block_on(etcd.get("/a")).expect("an answer after the thaw");
@@ -31,7 +35,12 @@ fn the_error_names_every_endpoint_and_its_reason() {
     stalled.stall();
     let etcd = handle(["http://127.0.0.1:1".to_owned(), stalled.endpoint()]);
     let shown = block_on(etcd.get("/a")).expect_err("nobody").to_string();
-    for part in ["http://127.0.0.1:1 (", "refused", &stalled.endpoint(), "no answer within"] {
+    for part in [
+        "http://127.0.0.1:1 (",
+        "refused",
+        &stalled.endpoint(),
+        "no answer within",
+    ] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
 }
@@ -44,7 +53,8 @@ fn with_one_of_three_members_dead_every_request_succeeds() {
     // Several handles, for each begins at a member by chance.
     for handle in (0..6).map(|_| handle(cluster.endpoints())) {
         for n in 0..50 {
-            block_on(put(&handle, "/n", &n.to_string())).expect("a write in spite of a dead member");
+            block_on(put(&handle, "/n", &n.to_string()))
+                .expect("a write in spite of a dead member");
         }
     }
 }
@@ -61,7 +71,14 @@ fn with_the_leading_member_killed_in_between_requests_go_on() {
         while put(&etcd, "/n", "after").await.is_err() {
             assert!(began.elapsed() < PATIENCE, "no write since the leader died");
         }
-        assert_eq!(etcd.get("/n").await.expect("a read").expect("the key").value, b"after");
+        assert_eq!(
+            etcd.get("/n")
+                .await
+                .expect("a read")
+                .expect("the key")
+                .value,
+            b"after"
+        );
     });
 }
 
@@ -69,14 +86,21 @@ fn with_the_leading_member_killed_in_between_requests_go_on() {
 fn a_frozen_member_is_left_after_one_timeout() {
     let cluster = EtcdCluster::start();
     let frozen = (cluster.leader() + 1) % 3;
-    let etcd = handle([cluster.member(frozen).endpoint(), cluster.member(cluster.leader()).endpoint()]);
+    let etcd = handle([
+        cluster.member(frozen).endpoint(),
+        cluster.member(cluster.leader()).endpoint(),
+    ]);
     block_on(etcd.get("/a")).expect("connected");
     cluster.member(frozen).freeze();
     let began = Instant::now();
     for _ in 0..100 {
         block_on(etcd.get("/a")).expect("an answer in spite of a frozen member");
     }
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
     cluster.member(frozen).thaw();
 }
 

@@ -14,23 +14,52 @@ fn a_lease_is_granted_renewed_and_revoked_with_its_keys() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     block_on(async {
-        let granted = etcd.grant_lease(Duration::from_millis(9500)).await.expect("a lease");
+        let granted = etcd
+            .grant_lease(Duration::from_millis(9500))
+            .await
+            .expect("a lease");
         assert_eq!(granted.ttl, TTL, "rounded up");
         let put = |lease| Transaction::new().then(Operation::put("/k", "x", lease));
-        etcd.transact(put(Lease::Attach(granted.id))).await.expect("a write");
-        etcd.transact(put(Lease::Keep)).await.expect("a write that keeps the lease");
-        assert_eq!(etcd.get("/k").await.expect("a read").expect("the key").lease, Some(granted.id));
+        etcd.transact(put(Lease::Attach(granted.id)))
+            .await
+            .expect("a write");
+        etcd.transact(put(Lease::Keep))
+            .await
+            .expect("a write that keeps the lease");
+        assert_eq!(
+            etcd.get("/k")
+                .await
+                .expect("a read")
+                .expect("the key")
+                .lease,
+            Some(granted.id)
+        );
         let mut renewals = etcd.keep_alive(granted.id).await.expect("a stream");
         for _ in 0..5 {
             assert_eq!(renewals.renew().await.expect("a renewal"), Some(TTL));
         }
-        assert!(etcd.lease_ttl(granted.id).await.expect("an answer").is_some());
+        assert!(
+            etcd.lease_ttl(granted.id)
+                .await
+                .expect("an answer")
+                .is_some()
+        );
         etcd.revoke_lease(granted.id).await.expect("revoked");
         assert_eq!(etcd.get("/k").await.expect("a read"), None);
-        assert_eq!(renewals.renew().await.expect("an answer"), None, "etcd says that it is gone");
-        etcd.revoke_lease(granted.id).await.expect("gone is no error");
+        assert_eq!(
+            renewals.renew().await.expect("an answer"),
+            None,
+            "etcd says that it is gone"
+        );
+        etcd.revoke_lease(granted.id)
+            .await
+            .expect("gone is no error");
         assert_eq!(etcd.lease_ttl(granted.id).await.expect("an answer"), None);
-        let error = etcd.keep_alive(granted.id).await.err().expect("no such lease");
+        let error = etcd
+            .keep_alive(granted.id)
+            .await
+            .err()
+            .expect("no such lease");
         assert_eq!(error.kind(), EtcdErrorKind::LeaseGone);
     });
 }
@@ -75,7 +104,11 @@ fn a_frozen_member_costs_one_renewal_timeout() {
         let began = Instant::now();
         let mut renewals = etcd.keep_alive(lease).await.expect("a stream elsewhere");
         assert_eq!(renewals.renew().await.expect("a renewal"), Some(TTL));
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
     });
 }
 
@@ -105,7 +138,11 @@ fn an_answer_to_an_abandoned_renewal_is_not_taken_for_the_next() {
 /// The leases that etcd has.
 fn leases_at(server: &palm_tests::Etcd) -> Vec<LeaseId> {
     let found = server.etcdctl(&["lease", "list"]);
-    found.lines().skip(1).map(|id| id.parse().expect("a lease")).collect()
+    found
+        .lines()
+        .skip(1)
+        .map(|id| id.parse().expect("a lease"))
+        .collect()
 }
 
 #[test]
@@ -120,10 +157,14 @@ fn a_grant_whose_answer_was_lost_makes_no_second_lease() {
         let etcd = etcd.clone();
         std::thread::spawn(move || {
             let mut request = LeaseRequest::new(TTL);
-            palm_tests::eventually("a grant", PATIENCE, || block_on(etcd.grant(&mut request)).ok())
+            palm_tests::eventually("a grant", PATIENCE, || {
+                block_on(etcd.grant(&mut request)).ok()
+            })
         })
     };
-    palm_tests::eventually("etcd grants it", PATIENCE, || (leases_at(&server).len() == 1).then_some(()));
+    palm_tests::eventually("etcd grants it", PATIENCE, || {
+        (leases_at(&server).len() == 1).then_some(())
+    });
     between.cut();
     between.pass();
     let granted = asking.join().expect("no panic");
@@ -150,7 +191,10 @@ fn a_grant_that_failed_is_asked_for_again_under_the_same_id() {
     let granted = block_on(etcd.grant(&mut request)).expect("a lease");
     assert_eq!(leases_at(&server), [granted.id]);
     assert_eq!(request.maybe_granted(), Some(granted.id));
-    assert!(granted.asked - first < EtcdSettings::REQUEST_TIMEOUT, "it counts from the attempt that made it");
+    assert!(
+        granted.asked - first < EtcdSettings::REQUEST_TIMEOUT,
+        "it counts from the attempt that made it"
+    );
 }
 
 #[test]
@@ -158,7 +202,8 @@ fn a_foreign_lease_is_never_taken_for_our_own() {
     let server = palm_tests::Etcd::start();
     let etcd = handle([server.endpoint()]);
     let others = block_on(etcd.grant_lease(TTL)).expect("a lease");
-    let granted = block_on(etcd.grant(&mut LeaseRequest::with_id(others.id, TTL))).expect("a lease");
+    let granted =
+        block_on(etcd.grant(&mut LeaseRequest::with_id(others.id, TTL))).expect("a lease");
     assert_ne!(granted.id, others.id);
     assert_eq!(leases_at(&server).len(), 2);
 }

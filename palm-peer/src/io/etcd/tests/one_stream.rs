@@ -19,7 +19,9 @@ fn watchers(server: &palm_tests::Etcd) -> f64 {
 
 /// Watches of so many keys, each of which has listed.
 fn watch_many(etcd: &Etcd) -> Vec<Watch> {
-    let mut watches: Vec<_> = (0..MANY).map(|n| etcd.watch(Target::Key(format!("/w/{n}")))).collect();
+    let mut watches: Vec<_> = (0..MANY)
+        .map(|n| etcd.watch(Target::Key(format!("/w/{n}"))))
+        .collect();
     for watch in &mut watches {
         told(etcd, watch, "listed");
     }
@@ -48,14 +50,24 @@ fn many_watches_cost_one_stream_and_end_one_by_one() {
     assert!(started(&server) <= streams + 1.0, "one stream");
     assert!(watchers(&server) >= none + 20.0);
     watches.truncate(5);
-    eventually("the others are gone at etcd", PATIENCE, || (watchers(&server) <= none + 5.0).then_some(()));
+    eventually("the others are gone at etcd", PATIENCE, || {
+        (watchers(&server) <= none + 5.0).then_some(())
+    });
     each_tells_of_its_own(&etcd, &mut watches, "2");
     let mut late = etcd.watch(Target::Prefix("/w/".into()));
     told(&etcd, &mut late, "listed");
-    assert!(started(&server) <= streams + 1.0, "a new watch needs no other stream");
+    assert!(
+        started(&server) <= streams + 1.0,
+        "a new watch needs no other stream"
+    );
     drop((watches, late));
-    eventually("no watch is left", PATIENCE, || (watchers(&server) <= none).then_some(()));
-    let ended = || server.metric_where("grpc_server_handled_total", "grpc_method=\"Watch\"") >= started(&server);
+    eventually("no watch is left", PATIENCE, || {
+        (watchers(&server) <= none).then_some(())
+    });
+    let ended = || {
+        server.metric_where("grpc_server_handled_total", "grpc_method=\"Watch\"")
+            >= started(&server)
+    };
     eventually("nor is a stream", PATIENCE, || ended().then_some(()));
     let mut again = watch_many(&etcd);
     each_tells_of_its_own(&etcd, &mut again, "3");
@@ -69,8 +81,10 @@ fn a_cancelled_watch_does_not_affect_others() {
     each_tells_of_its_own(&etcd, &mut watches, "1");
     let streams = started(&server);
     server.etcdctl(&["compact", "10"]);
-    let reason =
-        wait(&etcd, crate::io::etcd::watch_task::follow_from(&etcd, Target::Prefix("/w/".into()), Revision(2)));
+    let reason = wait(
+        &etcd,
+        crate::io::etcd::watch_task::follow_from(&etcd, Target::Prefix("/w/".into()), Revision(2)),
+    );
     assert!(reason.contains("compacted"), "{reason}");
     each_tells_of_its_own(&etcd, &mut watches, "2");
     assert!(started(&server) <= streams);
@@ -115,9 +129,17 @@ fn a_stream_that_breaks_is_resumed_with_all_its_watches() {
     between.pass();
     for (n, watch) in watches.iter_mut().enumerate() {
         let change = format!("+/w/{n}=missed");
-        assert_eq!(told(&etcd, watch, &change), ["interrupted".to_owned(), change]);
+        assert_eq!(
+            told(&etcd, watch, &change),
+            ["interrupted".to_owned(), change]
+        );
         told(&etcd, watch, "listed");
     }
     each_tells_of_its_own(&etcd, &mut watches, "2");
-    assert!(started(&server) <= streams + 2.0, "{} streams before, {} after", streams, started(&server));
+    assert!(
+        started(&server) <= streams + 2.0,
+        "{} streams before, {} after",
+        streams,
+        started(&server)
+    );
 }

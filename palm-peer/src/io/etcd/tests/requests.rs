@@ -18,7 +18,10 @@ fn a_key_is_read_and_a_prefix_listed_under_a_bare_executor() {
             put(&etcd, key, "x").await.expect("a write");
         }
         let found = etcd.get("/a/1").await.expect("a read").expect("the key");
-        assert_eq!((found.value.as_slice(), found.lease, found.created), (&b"x"[..], None, found.modified));
+        assert_eq!(
+            (found.value.as_slice(), found.lease, found.created),
+            (&b"x"[..], None, found.modified)
+        );
         let listing = etcd.list("/a/").await.expect("a list");
         let keys: Vec<_> = listing.items.iter().map(|item| item.key.as_str()).collect();
         assert_eq!(keys, ["/a/1", "/a/2"]);
@@ -44,22 +47,53 @@ fn a_transaction_compares_and_runs_one_branch() {
         let second = etcd.transact(claim("two")).await.expect("a transaction");
         assert!(!second.succeeded);
         assert_eq!(second.reads.len(), 2);
-        assert_eq!((second.reads[0][0].value.as_slice(), second.reads[1].len()), (&b"one"[..], 0));
+        assert_eq!(
+            (second.reads[0][0].value.as_slice(), second.reads[1].len()),
+            (&b"one"[..], 0)
+        );
         let born = second.reads[0][0].created;
         assert_eq!(born, first.revision);
 
-        let replace =
-            |transaction: Transaction| etcd.transact(transaction.then(Operation::put("/k", "new", Lease::None)));
-        assert!(replace(Transaction::new().created("/k", born).modified("/k", born)).await.expect("ok").succeeded);
-        assert!(!replace(Transaction::new().modified("/k", born)).await.expect("ok").succeeded);
-        assert!(replace(Transaction::new().created("/k", born).present("/k")).await.expect("ok").succeeded);
-        assert!(!replace(Transaction::new().present("/absent")).await.expect("ok").succeeded);
+        let replace = |transaction: Transaction| {
+            etcd.transact(transaction.then(Operation::put("/k", "new", Lease::None)))
+        };
+        assert!(
+            replace(Transaction::new().created("/k", born).modified("/k", born))
+                .await
+                .expect("ok")
+                .succeeded
+        );
+        assert!(
+            !replace(Transaction::new().modified("/k", born))
+                .await
+                .expect("ok")
+                .succeeded
+        );
+        assert!(
+            replace(Transaction::new().created("/k", born).present("/k"))
+                .await
+                .expect("ok")
+                .succeeded
+        );
+        assert!(
+            !replace(Transaction::new().present("/absent"))
+                .await
+                .expect("ok")
+                .succeeded
+        );
 
         let again = Transaction::new().then(Operation::delete("/k"));
         assert!(etcd.transact(again).await.expect("ok").succeeded);
-        assert!(!replace(Transaction::new().created("/k", born)).await.expect("ok").succeeded);
+        assert!(
+            !replace(Transaction::new().created("/k", born))
+                .await
+                .expect("ok")
+                .succeeded
+        );
         put(&etcd, "/p/1", "").await.expect("a write");
-        etcd.transact(Transaction::new().then(Operation::delete_prefix("/p/"))).await.expect("ok");
+        etcd.transact(Transaction::new().then(Operation::delete_prefix("/p/")))
+            .await
+            .expect("ok");
         assert!(etcd.list("/p/").await.expect("a list").items.is_empty());
     });
 }
@@ -70,15 +104,26 @@ fn definite_answers_have_their_kind() {
     let etcd = handle([server.endpoint()]);
     block_on(async {
         let keep = Transaction::new().then(Operation::put("/none", "x", Lease::Keep));
-        assert_eq!(etcd.transact(keep).await.expect_err("no such key").kind(), EtcdErrorKind::Invalid);
+        assert_eq!(
+            etcd.transact(keep).await.expect_err("no such key").kind(),
+            EtcdErrorKind::Invalid
+        );
         let large = Transaction::new().then(Operation::put("/l", vec![0; 3 << 20], Lease::None));
         let error = etcd.transact(large).await.expect_err("too large");
         assert_eq!(error.kind(), EtcdErrorKind::TooLarge, "{error}");
-        let many = (0..129).fold(Transaction::new(), |all, n| all.then(Operation::get(&n.to_string())));
-        assert_eq!(etcd.transact(many).await.expect_err("too many").kind(), EtcdErrorKind::TooLarge);
+        let many = (0..129).fold(Transaction::new(), |all, n| {
+            all.then(Operation::get(&n.to_string()))
+        });
+        assert_eq!(
+            etcd.transact(many).await.expect_err("too many").kind(),
+            EtcdErrorKind::TooLarge
+        );
         let gone = LeaseId::new(99).expect("not 0");
         let orphan = Transaction::new().then(Operation::put("/o", "x", Lease::Attach(gone)));
-        assert_eq!(etcd.transact(orphan).await.expect_err("no lease").kind(), EtcdErrorKind::LeaseGone);
+        assert_eq!(
+            etcd.transact(orphan).await.expect_err("no lease").kind(),
+            EtcdErrorKind::LeaseGone
+        );
     });
 }
 
@@ -89,7 +134,9 @@ fn a_listing_may_exceed_the_crates_default_limit() {
     block_on(async {
         for n in 0..6 {
             let put = Operation::put(&format!("/big/{n}"), vec![n; 1 << 20], Lease::None);
-            etcd.transact(Transaction::new().then(put)).await.expect("a write");
+            etcd.transact(Transaction::new().then(put))
+                .await
+                .expect("a write");
         }
         assert_eq!(etcd.list("/big/").await.expect("a list").items.len(), 6);
     });
@@ -97,21 +144,29 @@ fn a_listing_may_exceed_the_crates_default_limit() {
 
 #[test]
 fn settings_that_cannot_work_are_refused() {
-    let start = |settings| Etcd::start("refused", settings).err().map(|error| error.to_string());
+    let start = |settings| {
+        Etcd::start("refused", settings)
+            .err()
+            .map(|error| error.to_string())
+    };
     assert!(start(EtcdSettings::new(Vec::<String>::new())).is_some());
     let shown = start(EtcdSettings::new(["http://me:secret@host:2379"])).expect("an error");
     assert!(!shown.contains("secret"), "{shown}");
     let mut mixed = EtcdSettings::new(["http://host:2379"]);
-    mixed.tls = Some(std::sync::Arc::new(|| Err(std::io::Error::other("never asked"))));
+    mixed.tls = Some(std::sync::Arc::new(|| {
+        Err(std::io::Error::other("never asked"))
+    }));
     assert!(start(mixed).is_some());
 }
 
 /// Whether this process has a thread of that name.
 fn runs(name: &str) -> bool {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten();
-    tasks
-        .into_iter()
-        .any(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .expect("Linux")
+        .flatten();
+    tasks.into_iter().any(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    })
 }
 
 #[test]
@@ -125,7 +180,9 @@ fn the_thread_ends_with_the_last_handle() {
     drop(etcd);
     assert!(runs("palm-last"), "the watch still needs it");
     drop(watch);
-    eventually("the thread ends", PATIENCE, || (!runs("palm-last")).then_some(()));
+    eventually("the thread ends", PATIENCE, || {
+        (!runs("palm-last")).then_some(())
+    });
 }
 
 #[test]
@@ -139,19 +196,29 @@ fn the_last_handle_may_be_dropped_on_the_thread_itself() {
     }));
     drop(etcd);
     sender.send(()).expect("the task waits");
-    eventually("the thread ends", PATIENCE, || (!runs("palm-itself")).then_some(()));
+    eventually("the thread ends", PATIENCE, || {
+        (!runs("palm-itself")).then_some(())
+    });
 }
 
 #[test]
 fn a_task_on_the_thread_can_be_awaited_and_aborted() {
     let etcd = handle(["127.0.0.1:1"]);
-    let name = etcd.spawn(Name::Test, async { thread::current().name().map(str::to_owned) });
-    assert_eq!(block_on(name).expect("a result").as_deref(), Some("palm-etcd"));
+    let name = etcd.spawn(Name::Test, async {
+        thread::current().name().map(str::to_owned)
+    });
+    assert_eq!(
+        block_on(name).expect("a result").as_deref(),
+        Some("palm-etcd")
+    );
     let endless = etcd.spawn(Name::Test, futures::future::pending::<()>());
     endless.abort();
     assert_eq!(block_on(endless), Err(TaskLost::Aborted));
     let panicking = etcd.spawn(Name::Test, async { panic!("on purpose") });
-    assert_eq!(block_on(panicking), Err::<(), _>(TaskLost::Panicked("on purpose".into())));
+    assert_eq!(
+        block_on(panicking),
+        Err::<(), _>(TaskLost::Panicked("on purpose".into()))
+    );
     assert!(block_on(etcd.spawn(Name::Test, async { true })).expect("the thread lives on"));
 }
 
@@ -166,7 +233,10 @@ fn a_dropped_request_is_cancelled() {
         let request = etcd.get("/a");
         let timer = etcd.timer(Duration::from_millis(50));
         futures::pin_mut!(request, timer);
-        assert!(matches!(block_on(futures::future::select(request, timer)), futures::future::Either::Right(_)));
+        assert!(matches!(
+            block_on(futures::future::select(request, timer)),
+            futures::future::Either::Right(_)
+        ));
     }
     server.thaw();
     assert!(began.elapsed() < Duration::from_secs(1));

@@ -11,7 +11,12 @@ const TTL: Duration = Duration::from_secs(10);
 
 /// How many streams were ever opened at this etcd.
 fn streams(server: &palm_tests::Etcd) -> f64 {
-    let started = |method: &str| server.metric_where("grpc_server_started_total", &format!("grpc_method=\"{method}\""));
+    let started = |method: &str| {
+        server.metric_where(
+            "grpc_server_started_total",
+            &format!("grpc_method=\"{method}\""),
+        )
+    };
     started("Watch") + started("LeaseKeepAlive")
 }
 
@@ -44,18 +49,27 @@ fn slow_answers_end_no_stream_and_no_connection() {
         std::thread::spawn(move || {
             for _ in 0..3 {
                 // A caller that gives up after 2 s never gets an answer.
-                palm_tests::eventually("an answer, after 5 s", 2 * PATIENCE, || block_on(etcd.get("/a")).ok());
+                palm_tests::eventually("an answer, after 5 s", 2 * PATIENCE, || {
+                    block_on(etcd.get("/a")).ok()
+                });
             }
         })
     };
     let began = Instant::now();
     let mut n = 0;
     while !asking.is_finished() {
-        assert!(began.elapsed() < 6 * PATIENCE, "requests are bounded in time");
+        assert!(
+            began.elapsed() < 6 * PATIENCE,
+            "requests are bounded in time"
+        );
         n += 1;
         server.etcdctl(&["put", "/w/n", &n.to_string()]);
         let seen = format!("+/w/n={n}");
-        assert_eq!(told(&etcd, &mut watch, &seen), [seen], "the watch goes on, and nothing interrupts it");
+        assert_eq!(
+            told(&etcd, &mut watch, &seen),
+            [seen],
+            "the watch goes on, and nothing interrupts it"
+        );
         assert_eq!(block_on(renewals.renew()).expect("a renewal"), Some(TTL));
         pause(&etcd, Duration::from_millis(300));
     }
@@ -82,7 +96,10 @@ fn repeated_pauses_of_etcd_end_no_stream() {
             let answer = block_on(renewals.renew());
             (renewals, answer)
         });
-        pause(&etcd, EtcdSettings::REQUEST_TIMEOUT + Duration::from_millis(300));
+        pause(
+            &etcd,
+            EtcdSettings::REQUEST_TIMEOUT + Duration::from_millis(300),
+        );
         server.thaw();
         let (stream, answer) = renewing.join().expect("no panic");
         renewals = stream;

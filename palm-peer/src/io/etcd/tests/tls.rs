@@ -18,7 +18,8 @@ fn connect(endpoint: String, files: &Certificate) -> Etcd {
     let files = files.clone();
     settings.tls = Some(Arc::new(move || {
         let read = PemFiles::read(&files.ca, Some((&files.cert, &files.key)));
-        read.and_then(|files| EtcdTls::new(&files)).map_err(io::Error::other)
+        read.and_then(|files| EtcdTls::new(&files))
+            .map_err(io::Error::other)
     }));
     Etcd::start("palm-etcd", settings).expect("a thread")
 }
@@ -34,18 +35,28 @@ fn both_sides_are_authenticated() {
     told(&trusted, &mut watch, "+/a=1");
 
     let strangers = Authority::new("strangers");
-    let stranger = connect(server.endpoint(), &strangers.issue("stranger", &["127.0.0.1"]));
+    let stranger = connect(
+        server.endpoint(),
+        &strangers.issue("stranger", &["127.0.0.1"]),
+    );
     let error = block_on(stranger.get("/a")).expect_err("etcd's certificate is not trusted");
     assert_eq!(error.kind(), EtcdErrorKind::Tls, "{error}");
     let message = "its certificate is not accepted: it is not signed by the authority in cacert";
     assert!(error.to_string().contains(message), "{error}");
     let mut settings = EtcdSettings::new([server.endpoint()]);
     let files = PemFiles::read(&authority.ca(), None).expect("a file");
-    settings.tls = Some(Arc::new(move || EtcdTls::new(&files).map_err(io::Error::other)));
+    settings.tls = Some(Arc::new(move || {
+        EtcdTls::new(&files).map_err(io::Error::other)
+    }));
     let anonymous = Etcd::start("palm-etcd", settings).expect("a thread");
     let error = block_on(anonymous.get("/a")).expect_err("etcd wants a certificate");
     assert_eq!(error.kind(), EtcdErrorKind::Tls, "{error}");
-    assert!(error.to_string().contains("it wants a client certificate, and got none"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("it wants a client certificate, and got none"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -60,7 +71,11 @@ fn new_certificates_are_used_for_new_connections() {
     let moved = new.issue("etcd", &["127.0.0.1"]);
     let ours = new.issue("us", &["127.0.0.1"]);
     let replace = |from: &Certificate, to: &Certificate| {
-        for (from, to) in [(&from.ca, &to.ca), (&from.cert, &to.cert), (&from.key, &to.key)] {
+        for (from, to) in [
+            (&from.ca, &to.ca),
+            (&from.cert, &to.cert),
+            (&from.key, &to.key),
+        ] {
             fs::copy(from, to).expect("replaced");
         }
     };
@@ -71,10 +86,14 @@ fn new_certificates_are_used_for_new_connections() {
     server.stop();
     server.launch();
     between.pass();
-    palm_tests::eventually("a write with the new certificates", PATIENCE, || block_on(put(&etcd, "/a", "2")).ok());
+    palm_tests::eventually("a write with the new certificates", PATIENCE, || {
+        block_on(put(&etcd, "/a", "2")).ok()
+    });
     // For a moment a file may be missing.
     fs::remove_file(&files.key).expect("removed");
     between.cut();
     between.pass();
-    palm_tests::eventually("a write without the key's file", PATIENCE, || block_on(put(&etcd, "/a", "3")).ok());
+    palm_tests::eventually("a write without the key's file", PATIENCE, || {
+        block_on(put(&etcd, "/a", "3")).ok()
+    });
 }

@@ -17,7 +17,10 @@ fn a_watch_yields_existing_keys_then_changes() {
     server.etcdctl(&["put", "/w/b", "1"]);
     server.etcdctl(&["put", "/other", "2"]);
     server.etcdctl(&["del", "/w/a"]);
-    assert_eq!(told(&etcd, &mut watch, "-/w/a"), ["+/w/a=2", "+/w/b=1", "-/w/a"]);
+    assert_eq!(
+        told(&etcd, &mut watch, "-/w/a"),
+        ["+/w/a=2", "+/w/b=1", "-/w/a"]
+    );
     assert_eq!(watch.items().keys().collect::<Vec<_>>(), ["/w/b"]);
 }
 
@@ -52,13 +55,19 @@ fn a_dropped_watch_ends_at_etcd() {
     let etcd = handle([server.endpoint()]);
     let at_etcd = || server.metric("etcd_debugging_mvcc_watcher_total");
     let before = at_etcd();
-    let mut watches: Vec<_> = (0..10).map(|_| etcd.watch(Target::Prefix("/w/".into()))).collect();
+    let mut watches: Vec<_> = (0..10)
+        .map(|_| etcd.watch(Target::Prefix("/w/".into())))
+        .collect();
     for watch in &mut watches {
         told(&etcd, watch, "listed");
     }
-    eventually("ten watches", PATIENCE, || (at_etcd() >= before + 10.0).then_some(()));
+    eventually("ten watches", PATIENCE, || {
+        (at_etcd() >= before + 10.0).then_some(())
+    });
     drop(watches);
-    eventually("no watch is left", PATIENCE, || (at_etcd() <= before).then_some(()));
+    eventually("no watch is left", PATIENCE, || {
+        (at_etcd() <= before).then_some(())
+    });
 }
 
 #[test]
@@ -67,7 +76,9 @@ fn a_slow_reader_gets_the_difference_and_blocks_nothing() {
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));
     told(&etcd, &mut watch, "listed");
-    let lease = block_on(etcd.grant_lease(Duration::from_secs(10))).expect("a lease").id;
+    let lease = block_on(etcd.grant_lease(Duration::from_secs(10)))
+        .expect("a lease")
+        .id;
     let mut renewals = block_on(etcd.keep_alive(lease)).expect("a stream");
     for n in 0..1500 {
         block_on(put(&etcd, &format!("/w/{}", n % 7), &n.to_string())).expect("a write");
@@ -92,7 +103,10 @@ fn an_idle_watch_is_not_reopened() {
         let timer = etcd.timer(Duration::from_secs(26));
         let change = watch.next();
         futures::pin_mut!(timer, change);
-        matches!(futures::future::select(change, timer).await, futures::future::Either::Right(_))
+        matches!(
+            futures::future::select(change, timer).await,
+            futures::future::Either::Right(_)
+        )
     });
     assert!(idle, "the watch was interrupted although nothing happened");
     block_on(put(&etcd, "/w/a", "1")).expect("a write");

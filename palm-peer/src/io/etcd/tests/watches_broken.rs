@@ -24,10 +24,21 @@ fn changes_compacted_during_an_outage_come_as_a_difference() {
     server.etcdctl(&["del", "/w/passing"]);
     server.etcdctl(&["put", "/w/changed", "2"]);
     server.etcdctl(&["put", "/w/new", "1"]);
-    let revision = block_on(handle([server.endpoint()]).list("/w/")).expect("a list").revision;
+    let revision = block_on(handle([server.endpoint()]).list("/w/"))
+        .expect("a list")
+        .revision;
     server.etcdctl(&["compact", &revision.to_string()]);
     between.pass();
-    assert_eq!(told(&etcd, &mut watch, "listed"), ["interrupted", "-/w/gone", "+/w/changed=2", "+/w/new=1", "listed"]);
+    assert_eq!(
+        told(&etcd, &mut watch, "listed"),
+        [
+            "interrupted",
+            "-/w/gone",
+            "+/w/changed=2",
+            "+/w/new=1",
+            "listed"
+        ]
+    );
     server.etcdctl(&["put", "/w/after", "1"]);
     assert_eq!(told(&etcd, &mut watch, "+/w/after=1"), ["+/w/after=1"]);
 }
@@ -41,8 +52,10 @@ fn a_watch_from_a_compacted_revision_reports_it() {
         block_on(put(&etcd, "/w/a", &n.to_string())).expect("a write");
     }
     server.etcdctl(&["compact", "5"]);
-    let reason =
-        wait(&etcd, crate::io::etcd::watch_task::follow_from(&etcd, Target::Prefix("/w/".into()), Revision(2)));
+    let reason = wait(
+        &etcd,
+        crate::io::etcd::watch_task::follow_from(&etcd, Target::Prefix("/w/".into()), Revision(2)),
+    );
     assert!(reason.contains("compacted"), "{reason}");
 }
 
@@ -92,8 +105,15 @@ fn a_watch_leaves_a_frozen_member() {
     let began = Instant::now();
     cluster.member(leader).etcdctl(&["put", "/w/a", "1"]);
     // Nothing else uses the connection: only the pings detect it.
-    assert_eq!(told(&etcd, &mut watch, "+/w/a=1"), ["interrupted", "+/w/a=1"]);
-    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+    assert_eq!(
+        told(&etcd, &mut watch, "+/w/a=1"),
+        ["interrupted", "+/w/a=1"]
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -102,13 +122,17 @@ fn a_working_watch_survives_a_check() {
     let etcd = handle([server.endpoint()]);
     let mut watch = etcd.watch(Target::Prefix("/w/".into()));
     told(&etcd, &mut watch, "listed");
-    etcd.pool().invalidate(etcd.pool().place_of(0).expect("a connection"));
+    etcd.pool()
+        .invalidate(etcd.pool().place_of(0).expect("a connection"));
     // It asks for a sign of life now; longer than the answer may take nothing must happen.
     let quiet = block_on(async {
         let timer = etcd.timer(EtcdSettings::REQUEST_TIMEOUT + Duration::from_millis(500));
         let change = watch.next();
         futures::pin_mut!(timer, change);
-        matches!(futures::future::select(change, timer).await, futures::future::Either::Right(_))
+        matches!(
+            futures::future::select(change, timer).await,
+            futures::future::Either::Right(_)
+        )
     });
     assert!(quiet);
     block_on(put(&etcd, "/w/a", "1")).expect("a write over a new connection");
@@ -127,7 +151,11 @@ fn a_request_timeout_makes_other_watches_check() {
     block_on(etcd.get("/w/a")).expect_err("silence");
     assert_eq!(short(&wait(&etcd, watch.next())), "interrupted");
     // The pings alone would take up to 8 s.
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
     between.pass();
     told(&etcd, &mut watch, "listed");
 }

@@ -13,12 +13,26 @@ impl World {
         }
         let to = Some(copy.route[stage]).filter(|_| !lost);
         if to != Some(from) {
-            let rerouted = Rerouted { stage, from: Uuid::from_u128(from), to: to.map(Uuid::from_u128) };
+            let rerouted = Rerouted {
+                stage,
+                from: Uuid::from_u128(from),
+                to: to.map(Uuid::from_u128),
+            };
             // It may come before or after the news of servers that died.
             let heard = self.delay(50);
-            self.news.push((heard, Event::Rerouted { idx: copy.idx, rerouted }));
+            self.news.push((
+                heard,
+                Event::Rerouted {
+                    idx: copy.idx,
+                    rerouted,
+                },
+            ));
         }
-        if lost { self.lose(&copy) } else { self.copies.push(copy) }
+        if lost {
+            self.lose(&copy);
+        } else {
+            self.copies.push(copy);
+        }
     }
 
     /// As the driver does: the end of a server may be reported before it is known that the message went there.
@@ -29,7 +43,10 @@ impl World {
         };
         self.send(event);
         if let Some(instance) = to.filter(|to| !self.servers.contains_key(&to.as_u128())) {
-            self.send(Event::Gone { instance, stages: Vec::new() });
+            self.send(Event::Gone {
+                instance,
+                stages: Vec::new(),
+            });
         }
     }
 }
@@ -42,7 +59,13 @@ fn no_message_hangs_that_a_stage_rerouted_or_lost() {
     for seed in 0..3_000 {
         let mut random = Rng::with_seed(seed);
         let hour = Duration::from_secs(3600);
-        let limits = Limits { messages: 20, deadline: hour * 100, attempt_timeout: hour, attempts: 1000, ..LIMITS };
+        let limits = Limits {
+            messages: 20,
+            deadline: hour * 100,
+            attempt_timeout: hour,
+            attempts: 1000,
+            ..LIMITS
+        };
         let weather = Weather {
             die: random.u32(0..100),
             leave: random.u32(0..50),
@@ -54,7 +77,10 @@ fn no_message_hangs_that_a_stage_rerouted_or_lost() {
         let world = World::new(seed, limits, stages, weather);
         let start = world.now;
         let world = world.run_job(seed, 40);
-        assert!(world.now < start + hour, "seed {seed}: a message waited in vain");
+        assert!(
+            world.now < start + hour,
+            "seed {seed}: a message waited in vain"
+        );
         assert_eq!(world.errors().count(), 0, "seed {seed}");
         repeated += world.job.counts().retried;
     }
@@ -66,13 +92,29 @@ fn no_message_hangs_that_a_stage_rerouted_or_lost() {
 fn a_poison_message_fails_alone_despite_rerouting() {
     for seed in 0..1_000 {
         let mut random = Rng::with_seed(seed);
-        let limits = Limits { messages: random.usize(1..100), ordered: random.bool(), ..LIMITS };
+        let limits = Limits {
+            messages: random.usize(1..100),
+            ordered: random.bool(),
+            ..LIMITS
+        };
         let poison = random.u64(0..100);
-        let weather = Weather { poison: Some(poison), stray: random.u32(0..500), ..Weather::default() };
+        let weather = Weather {
+            poison: Some(poison),
+            stray: random.u32(0..500),
+            ..Weather::default()
+        };
         let stages = random.usize(2..4);
         let world = World::new(seed, limits, stages, weather).run_job(seed, 100);
         let failed: Vec<_> = world.errors().collect();
-        assert_eq!(failed, [(poison, CallErrorKind::Unreachable)], "seed {seed}");
-        assert!(world.killed_by_poison <= limits.attempts, "seed {seed}: {}", world.killed_by_poison);
+        assert_eq!(
+            failed,
+            [(poison, CallErrorKind::Unreachable)],
+            "seed {seed}"
+        );
+        assert!(
+            world.killed_by_poison <= limits.attempts,
+            "seed {seed}: {}",
+            world.killed_by_poison
+        );
     }
 }

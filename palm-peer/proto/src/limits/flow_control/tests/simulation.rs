@@ -54,11 +54,17 @@ impl World {
     }
 
     fn connect(&mut self, reading: Reading, messages: usize, max_size: u64, response: u64) {
-        let to_send: std::collections::VecDeque<_> =
-            (0..messages).map(|_| 1 << self.random.u32(0..=max_size.ilog2())).collect();
-        self.largest_frame = self.largest_frame.max(to_send.iter().copied().max().unwrap_or(0));
+        let to_send: std::collections::VecDeque<_> = (0..messages)
+            .map(|_| 1 << self.random.u32(0..=max_size.ilog2()))
+            .collect();
+        self.largest_frame = self
+            .largest_frame
+            .max(to_send.iter().copied().max().unwrap_or(0));
         self.flow.open(self.next_id, self.now);
-        self.clients.insert(self.next_id, Client::new(reading, to_send, response, self.now));
+        self.clients.insert(
+            self.next_id,
+            Client::new(reading, to_send, response, self.now),
+        );
         self.next_id += 1;
     }
 
@@ -84,7 +90,9 @@ impl World {
 
     fn client_sends(&mut self, id: u64) {
         let client = self.client(id);
-        let Some(size) = client.to_send.pop_front() else { return };
+        let Some(size) = client.to_send.pop_front() else {
+            return;
+        };
         client.arrived.push_back(size);
         if client.task == Task::Input {
             client.task = Task::Running;
@@ -101,7 +109,9 @@ impl World {
                 (Room::Ended, _) => return,
                 (Room::Paused { .. }, _) => client.task = Task::Room,
                 (Room::Messages(_), None) => client.task = Task::Input,
-                (Room::Messages(_), Some(size)) if size >= LONG && !client.permitted => self.ask_permit(id, size),
+                (Room::Messages(_), Some(size)) if size >= LONG && !client.permitted => {
+                    self.ask_permit(id, size);
+                }
                 (Room::Messages(_), Some(size)) => {
                     client.arrived.pop_front();
                     client.permitted = false;
@@ -131,7 +141,9 @@ impl World {
         if client.running.len() >= MAX_RUNNING {
             return;
         }
-        let Some(size) = client.queued.pop_front() else { return };
+        let Some(size) = client.queued.pop_front() else {
+            return;
+        };
         client.running.push(until);
         if size >= LONG {
             self.held -= size;
@@ -144,13 +156,18 @@ impl World {
         let now = self.now;
         let client = self.client(id);
         let response = client.response;
-        let Some(done) = client.running.iter().position(|until| *until <= now) else { return };
+        let Some(done) = client.running.iter().position(|until| *until <= now) else {
+            return;
+        };
         client.running.swap_remove(done);
         if client.responses.is_empty() {
             client.last_read = now;
         }
         let idle = self.idle();
-        let Sent { accepted, disconnect } = self.flow.send(id, response, now);
+        let Sent {
+            accepted,
+            disconnect,
+        } = self.flow.send(id, response, now);
         if accepted {
             self.client(id).responses.push_back(response);
             self.client(id).unread += response;
@@ -162,16 +179,26 @@ impl World {
             self.victims.push(self.clients[victim].reading);
         }
         let spared = |id: &u64| !disconnect.contains(id);
-        let unjust = !alone && disconnect.iter().any(|id| !idle.contains(id)) && idle.iter().any(spared);
-        assert!(!unjust, "one that reads was disconnected, and one that does not was not");
+        let unjust =
+            !alone && disconnect.iter().any(|id| !idle.contains(id)) && idle.iter().any(spared);
+        assert!(
+            !unjust,
+            "one that reads was disconnected, and one that does not was not"
+        );
     }
 
     /// The open connections that have taken nothing for a while.
     fn idle(&self) -> Vec<u64> {
         let idle = |client: &Client| {
-            !client.disconnected && !client.responses.is_empty() && self.now >= client.last_read + IDLE
+            !client.disconnected
+                && !client.responses.is_empty()
+                && self.now >= client.last_read + IDLE
         };
-        self.clients.iter().filter(|(_, client)| idle(client)).map(|(id, _)| *id).collect()
+        self.clients
+            .iter()
+            .filter(|(_, client)| idle(client))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     fn client_reads(&mut self, id: u64) {
@@ -188,7 +215,9 @@ impl World {
         let mut bytes = 0;
         for _ in 0..self.random.usize(1..8) {
             let client = self.clients.get_mut(&id).expect("a client");
-            let Some(response) = client.responses.pop_front() else { break };
+            let Some(response) = client.responses.pop_front() else {
+                break;
+            };
             bytes += response;
             client.read_messages += 1;
             client.unread -= response;
@@ -201,16 +230,28 @@ impl World {
     }
 
     fn close(&mut self, id: u64) {
-        let Some(client) = self.clients.remove(&id) else { return };
-        self.held -= client.queued.iter().filter(|size| **size >= LONG).sum::<u64>();
-        self.held -= client.arrived.front().filter(|_| client.permitted).unwrap_or(&0);
+        let Some(client) = self.clients.remove(&id) else {
+            return;
+        };
+        self.held -= client
+            .queued
+            .iter()
+            .filter(|size| **size >= LONG)
+            .sum::<u64>();
+        self.held -= client
+            .arrived
+            .front()
+            .filter(|_| client.permitted)
+            .unwrap_or(&0);
         let (_, wake) = self.flow.close(id);
         self.wake(wake);
     }
 
     fn wake(&mut self, wake: Wake) {
         for (id, client) in &mut self.clients {
-            if (wake.all || wake.some.contains(&Some(*id))) && matches!(client.task, Task::Room | Task::Permit) {
+            if (wake.all || wake.some.contains(&Some(*id)))
+                && matches!(client.task, Task::Room | Task::Permit)
+            {
                 client.task = Task::Running;
             }
         }
@@ -222,8 +263,14 @@ impl World {
         for (id, client) in &self.clients {
             let unread = client.unread;
             total += unread;
-            assert!(client.queued.len() as u64 <= WINDOW, "more than the window is not taken");
-            assert!(unread < self.max_unread + client.response, "more waits for one than may");
+            assert!(
+                client.queued.len() as u64 <= WINDOW,
+                "more than the window is not taken"
+            );
+            assert!(
+                unread < self.max_unread + client.response,
+                "more waits for one than may"
+            );
             if client.disconnected {
                 continue;
             }
@@ -234,10 +281,17 @@ impl World {
                 Task::Input => !client.arrived.is_empty(),
                 Task::Running => false,
             };
-            assert!(!can_go_on, "connection {id} waits for {:?} and is not woken", client.task);
+            assert!(
+                !can_go_on,
+                "connection {id} waits for {:?} and is not woken",
+                client.task
+            );
         }
         assert!(open <= self.max_total, "more waits for all than may");
-        assert!(self.held <= self.max_total.max(self.largest_frame), "more has permits than may");
+        assert!(
+            self.held <= self.max_total.max(self.largest_frame),
+            "more has permits than may"
+        );
         // One that was disconnected while its response was sent counts that too, until it is closed.
         assert!(self.flow.unread >= total, "not all that waits is counted");
     }
@@ -245,8 +299,12 @@ impl World {
     /// Lets all that is left happen, however long it takes.
     fn finish(&mut self) {
         for _ in 0..100_000 {
-            let gone: Vec<_> =
-                self.clients.iter().filter(|(_, client)| client.disconnected).map(|(id, _)| *id).collect();
+            let gone: Vec<_> = self
+                .clients
+                .iter()
+                .filter(|(_, client)| client.disconnected)
+                .map(|(id, _)| *id)
+                .collect();
             for id in gone {
                 self.close(id);
             }
@@ -257,13 +315,23 @@ impl World {
             self.now += 50 * MS;
             let ids: Vec<_> = self.clients.keys().copied().collect();
             for id in ids {
-                for event in [Self::client_sends, Self::read_from, Self::take, Self::complete, Self::client_reads] {
+                for event in [
+                    Self::client_sends,
+                    Self::read_from,
+                    Self::take,
+                    Self::complete,
+                    Self::client_reads,
+                ] {
                     (0..8).for_each(|_| event(self, id));
                 }
                 self.check();
             }
         }
-        let waiting: Vec<_> = self.clients.iter().filter(|(_, client)| !client.is_done()).collect();
+        let waiting: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !client.is_done())
+            .collect();
         panic!("no progress: {waiting:#?}");
     }
 }
@@ -294,7 +362,12 @@ fn memory_stays_bounded_and_no_wake_up_is_lost() {
                 1 => Reading::Within(random.u32(1..3000) * MS),
                 _ => Reading::AtOnce,
             };
-            world.connect(reading, random.usize(0..100), 1 << random.u32(0..20), 1 << random.u32(0..21));
+            world.connect(
+                reading,
+                random.usize(0..100),
+                1 << random.u32(0..20),
+                1 << random.u32(0..21),
+            );
         }
         for _ in 0..random.usize(0..1000) {
             if world.clients.is_empty() {
@@ -305,7 +378,10 @@ fn memory_stays_bounded_and_no_wake_up_is_lost() {
         world.finish();
         disconnected += world.victims.len();
     }
-    assert!(disconnected > 500, "{disconnected}: the limits are not reached");
+    assert!(
+        disconnected > 500,
+        "{disconnected}: the limits are not reached"
+    );
 }
 
 /// Clients that read in time are never disconnected, whatever those beside them do that do not read.
@@ -319,21 +395,45 @@ fn only_clients_that_do_not_read_are_disconnected() {
         let mut world = World::new(seed, 16 * MIB, 64 * MIB);
         for _ in 0..random.usize(1..5) {
             let reading = [Reading::AtOnce, Reading::Within(IDLE / 2)][random.usize(0..2)];
-            world.connect(reading, random.usize(10..100), 1 << random.u32(0..20), 1 << random.u32(0..16));
+            world.connect(
+                reading,
+                random.usize(10..100),
+                1 << random.u32(0..20),
+                1 << random.u32(0..16),
+            );
         }
-        let readers = world.clients.values().map(|client| client.to_send.len() as u64).sum::<u64>();
+        let readers = world
+            .clients
+            .values()
+            .map(|client| client.to_send.len() as u64)
+            .sum::<u64>();
         for _ in 0..random.usize(1..20) {
-            world.connect(Reading::Never, random.usize(10..100), 1 << random.u32(0..20), 1 << random.u32(17..22));
+            world.connect(
+                Reading::Never,
+                random.usize(10..100),
+                1 << random.u32(0..20),
+                1 << random.u32(17..22),
+            );
         }
         for _ in 0..1000 {
             world.step();
         }
         world.finish();
         disconnected += world.victims.len();
-        assert!(world.victims.iter().all(|reading| *reading == Reading::Never), "{:?}", world.victims);
+        assert!(
+            world
+                .victims
+                .iter()
+                .all(|reading| *reading == Reading::Never),
+            "{:?}",
+            world.victims
+        );
         assert_eq!(world.read, readers, "not all responses were read");
     }
-    assert!(disconnected > 500, "{disconnected}: the limits are not reached");
+    assert!(
+        disconnected > 500,
+        "{disconnected}: the limits are not reached"
+    );
 }
 
 /// One that does not read holds no more than its share, so that with few of them no connection is closed and none waits.
@@ -348,6 +448,9 @@ fn a_client_that_does_not_read_stops_nobody_else() {
         assert_eq!((world.read, world.victims.len()), (200, 0));
         (0..2000).for_each(|_| world.step());
         let silent = world.clients[&1].unread;
-        assert!(silent <= PAUSE_AT + (WINDOW + MAX_RUNNING as u64 + 1) * (1 << 17), "{silent}");
+        assert!(
+            silent <= PAUSE_AT + (WINDOW + MAX_RUNNING as u64 + 1) * (1 << 17),
+            "{silent}"
+        );
     }
 }

@@ -32,19 +32,35 @@ impl World {
                 (State::Alive, _) => Testimony::NotReached,
                 _ => Testimony::None,
             };
-            self.notify(Event::Testified { uuid, token, witness, testimony });
+            self.notify(Event::Testified {
+                uuid,
+                token,
+                witness,
+                testimony,
+            });
         }
         for (record, modified) in std::mem::take(&mut self.renaming) {
             let id = record.uuid;
-            let fits = self.etcd.get(&id).is_some_and(|held| held.modified == modified);
+            let fits = self
+                .etcd
+                .get(&id)
+                .is_some_and(|held| held.modified == modified);
             let stands = fits.then(|| self.put(id, Some(record)));
             let lost = !calm && self.random.u8(0..4) == 0;
-            self.notify(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
+            self.notify(Event::WriteDone {
+                uuid: id,
+                stands: stands.filter(|_| !lost),
+            });
         }
         for withdrawal in std::mem::take(&mut self.withdrawals) {
             match withdrawal {
                 _ if !calm && self.random.bool() => self.withdrawals.push(withdrawal),
-                Action::Withdraw { uuid, .. } if self.etcd.get(&uuid).is_none_or(|held| held.record.is_none()) => {
+                Action::Withdraw { uuid, .. }
+                    if self
+                        .etcd
+                        .get(&uuid)
+                        .is_none_or(|held| held.record.is_none()) =>
+                {
                     self.published.remove(&uuid);
                 }
                 _ => {}
@@ -58,30 +74,60 @@ impl World {
     }
 
     fn answer(&mut self, id: Uuid, token: Token, at: Instant) {
-        if self.now < at + TIMEOUT && self.unanswered.get(&id).is_some_and(|all| all.iter().any(|s| s.token == token)) {
+        if self.now < at + TIMEOUT
+            && self
+                .unanswered
+                .get(&id)
+                .is_some_and(|all| all.iter().any(|s| s.token == token))
+        {
             self.unanswered.remove(&id);
         }
-        self.notify(Event::ProbeOk { uuid: id, token, digest: String::new() });
+        self.notify(Event::ProbeOk {
+            uuid: id,
+            token,
+            digest: String::new(),
+        });
     }
 
     fn refuse(&mut self, id: Uuid, token: Token, reason: &str) {
         let open = self.unanswered.get_mut(&id).into_iter().flatten();
-        open.filter(|sent| sent.token == token).for_each(|sent| sent.refused = true);
-        self.notify(Event::ProbeFailed { uuid: id, token, reason: reason.into() });
+        open.filter(|sent| sent.token == token)
+            .for_each(|sent| sent.refused = true);
+        self.notify(Event::ProbeFailed {
+            uuid: id,
+            token,
+            reason: reason.into(),
+        });
     }
 
     /// etcd does a write that still meets what it replaces; the answer, or the attempt, may be lost.
     fn write(&mut self, write: Action, calm: bool) {
         let id = written(&write);
-        let fits = |modified| self.etcd.get(&id).is_some_and(|held| held.modified == modified);
+        let fits = |modified| {
+            self.etcd
+                .get(&id)
+                .is_some_and(|held| held.modified == modified)
+        };
         let lost = !calm && self.random.u8(0..4) == 0;
         let stands = match write {
             _ if lost && self.random.bool() => None,
-            Action::Configure { record, modified, lease } if fits(modified) => {
-                self.published.insert(id, Published { instance: Instance::of(&record), lease });
+            Action::Configure {
+                record,
+                modified,
+                lease,
+            } if fits(modified) => {
+                self.published.insert(
+                    id,
+                    Published {
+                        instance: Instance::of(&record),
+                        lease,
+                    },
+                );
                 Some(self.put(id, Some(record)))
             }
-            Action::Remove { modified, reason, .. } if fits(modified) => {
+            Action::Remove {
+                modified, reason, ..
+            } if fits(modified) => {
                 self.delete(id, Some((RemovedBy::Registry, reason)));
                 Some(Revision(self.revision))
             }
@@ -92,6 +138,9 @@ impl World {
             let event = self.watch.pop_front().expect("not empty");
             self.notify(event);
         }
-        self.notify(Event::WriteDone { uuid: id, stands: stands.filter(|_| !lost) });
+        self.notify(Event::WriteDone {
+            uuid: id,
+            stands: stands.filter(|_| !lost),
+        });
     }
 }

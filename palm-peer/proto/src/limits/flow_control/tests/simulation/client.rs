@@ -49,7 +49,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(reading: Reading, to_send: VecDeque<u64>, response: u64, now: Instant) -> Self {
+    pub(super) fn new(
+        reading: Reading,
+        to_send: VecDeque<u64>,
+        response: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             reading,
             to_send,
