@@ -8,7 +8,8 @@
 mod tests;
 
 use crate::limits::rate_limiter::RateLimiter;
-use std::{collections::HashMap, time::Instant};
+use foldhash::{HashMap, HashMapExt as _};
+use std::time::Instant;
 use uuid::Uuid;
 
 /// The maximum of unsolicited replies in a second.

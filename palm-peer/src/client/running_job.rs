@@ -12,16 +12,11 @@ use futures::{
     stream::FuturesUnordered,
 };
 use palm_proto::{
-    directory::Able,
-    job::{Action, Counts, Detours, Event, Job, Limits, MessageError, Outcome},
-    routing::power_of_two_choices,
-    types::{
-        instance::Instance,
-        message::{CallErrorKind, CallFailure, Request, Rerouted},
-    },
+    job::{Action, Counts, Event, Job, Limits, MessageError, Outcome, Path, Routes},
+    types::message::{CallErrorKind, CallFailure, Request, Rerouted},
 };
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -29,15 +24,12 @@ use std::{
 };
 use uuid::Uuid;
 
-/// The maximum number of instances that a message tells stages to avoid: the header must hold them.
-const MAX_AVOIDED: usize = 16;
-
 /// A message that waits for links to open.
 struct Waiting {
     idx: u64,
     payload: Bytes,
     deadline: Instant,
-    route: Vec<Arc<Instance>>,
+    path: Arc<Path>,
 }
 
 /// A running job: a stream of results, which drives the job while it is polled.
@@ -51,16 +43,13 @@ pub(crate) struct RunningJob<S> {
     changes: mpsc::Receiver<()>,
     /// The version of the directory that the instances were read from.
     directory: u64,
-    /// The instances of each stage, and those of them with an open link.
-    able: Vec<Able>,
-    ready: Vec<Vec<Arc<Instance>>>,
-    /// Instances without a link, which stages should not choose: [`MAX_AVOIDED`] at most.
-    unreachable: Vec<Uuid>,
+    routes: Routes,
+    /// The request of the last message, of which the next one takes what is the same.
+    request: Request,
     /// The stages of each instance that is published or still has a link.
     stages: HashMap<Uuid, Vec<usize>>,
     opening: FuturesUnordered<BoxFuture<'static, (Waiting, Result<(), MessageError>)>>,
     links: Links,
-    detours: Detours,
     timer: Option<(Instant, Sleep)>,
     progress: Arc<Mutex<Counts>>,
 }
@@ -80,25 +69,30 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         input: S,
     ) -> Result<Self, CallFailure> {
         let directory = mesh.directory().version();
-        let able = pipeline
+        let able: Vec<_> = pipeline
             .iter()
             .map(|target| mesh.resolve(target))
             .collect::<Result<_, _>>()?;
+        let mut routes = Routes::new(fastrand::u64(..));
+        routes.set_able(able);
         let id = Uuid::new_v4();
+        let mut request = Request::call(String::new());
+        request.pipeline.clone_from(&pipeline);
+        request.client = Some(mesh.uuid);
+        request.job = Some(id);
+        request.report = pipeline.len() > 1;
         let mut running = Self {
             answers: mesh.jobs.open(id),
             changes: mesh.changes(),
             links: Links::new(Arc::clone(&mesh)),
-            detours: Detours::default(),
             mesh,
             id,
             pipeline,
             job: Job::new(limits, fastrand::u64(..)),
             input: Some(input),
             directory,
-            able,
-            ready: Vec::new(),
-            unreachable: Vec::new(),
+            routes,
+            request,
             stages: HashMap::new(),
             opening: FuturesUnordered::new(),
             timer: None,
@@ -114,99 +108,63 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     }
 
     fn event(&mut self, event: Event) {
-        let actions = self.job.handle(event, Instant::now());
-        self.perform(actions);
+        self.job.handle(event, Instant::now());
+        self.perform();
     }
 
     /// Carries out actions, and those that follow from them, in a loop instead of by recursion: as many may follow as messages wait.
-    fn perform(&mut self, actions: Vec<Action>) {
-        let mut actions = VecDeque::from(actions);
+    fn perform(&mut self) {
         while let Some(Action::Send {
             idx,
             payload,
             deadline,
             avoid,
-        }) = actions.pop_front()
+        }) = self.job.next_action()
         {
-            let sent = match self.mesh.check_size(&payload) {
-                Ok(()) => match self.choose_route(avoid) {
-                    Ok(route) => self.send(Waiting {
-                        idx,
-                        payload,
-                        deadline,
-                        route,
-                    }),
-                    Err(fault) => Some(Event::NotSent { idx, fault }),
-                },
-                Err(failure) => Some(Event::NotSent {
+            let path = self
+                .mesh
+                .check_size(&payload)
+                .map_err(|failure| MessageError {
+                    failure,
+                    stage: 0,
+                    server: None,
+                })
+                .and_then(|()| self.choose_path(avoid));
+            let sent = match path {
+                Ok(path) => self.send(Waiting {
                     idx,
-                    fault: MessageError {
-                        failure,
-                        stage: 0,
-                        server: None,
-                    },
+                    payload,
+                    deadline,
+                    path,
                 }),
+                Err(fault) => Some(Event::NotSent { idx, fault }),
             };
             if let Some(event) = sent {
-                actions.extend(self.job.handle(event, Instant::now()));
+                self.job.handle(event, Instant::now());
             }
         }
     }
 
     /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
-    fn choose_route(&self, avoid: Option<Uuid>) -> Result<Vec<Arc<Instance>>, MessageError> {
-        let now = Instant::now();
-        let mut route: Vec<Arc<Instance>> = Vec::with_capacity(self.able.len());
-        for stage in 0..self.able.len() {
-            let before = route.last().map(|instance| instance.uuid);
-            let detour = |instance: &Instance| {
-                before.is_some_and(|before| self.detours.is_known(before, instance.uuid, now))
-            };
-            route.push(self.choose_instance(stage, |instance| {
-                avoid == Some(instance.uuid) || detour(instance)
-            })?);
-        }
-        Ok(route)
-    }
-
-    fn choose_instance(
-        &self,
-        stage: usize,
-        avoid: impl Fn(&Instance) -> bool,
-    ) -> Result<Arc<Instance>, MessageError> {
-        // A message for an instance without a link would have to wait; the link of a new one is ready soon.
-        let able = if self.ready[stage].is_empty() {
-            &self.able[stage][..]
-        } else {
-            &self.ready[stage][..]
-        };
-        let open: Vec<_> = able.iter().filter(|instance| !avoid(instance)).collect();
-        // The only instance is not avoided: that would mean giving up.
-        let open = if open.is_empty() {
-            able.iter().collect()
-        } else {
-            open
-        };
-        let load = |i: usize| self.job.load(open[i].uuid);
-        let choice = power_of_two_choices(open.len(), load, |below| fastrand::usize(..below));
-        let choice = choice.ok_or_else(|| MessageError {
+    fn choose_path(&mut self, avoid: Option<Uuid>) -> Result<Arc<Path>, MessageError> {
+        let job = &self.job;
+        let path = self
+            .routes
+            .choose(avoid, |instance| job.load(instance), Instant::now());
+        path.map_err(|stage| MessageError {
             failure: CallFailure::new(
                 CallErrorKind::NoSuchServer,
                 format!("nobody answers {} now", self.pipeline[stage]),
             ),
             stage,
             server: None,
-        })?;
-        Ok(Arc::clone(open[choice]))
+        })
     }
 
     /// Sends a message. Returns the outcome, if it is known at once.
     fn send(&mut self, waiting: Waiting) -> Option<Event> {
-        if waiting
-            .route
-            .iter()
-            .all(|instance| self.links.open(instance.uuid).is_some())
-        {
+        let mut route = waiting.path.route.iter();
+        if route.all(|instance| self.links.open(*instance).is_some()) {
             return Some(self.post(&waiting));
         }
         let mesh = Arc::clone(&self.mesh);
@@ -216,13 +174,13 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     }
 
     fn opened(&mut self, waiting: &Waiting) {
-        if waiting
-            .route
+        let route = &waiting.path.route;
+        if route
             .iter()
-            .any(|instance| self.links.open(instance.uuid).is_none())
+            .any(|instance| self.links.open(*instance).is_none())
         {
-            for instance in &waiting.route {
-                self.links.watch(instance.uuid);
+            for instance in route.iter() {
+                self.links.watch(*instance);
             }
             self.links_changed();
         }
@@ -231,8 +189,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     }
 
     fn post(&mut self, waiting: &Waiting) -> Event {
-        let route: Vec<Uuid> = waiting.route.iter().map(|instance| instance.uuid).collect();
-        let idx = waiting.idx;
+        let (idx, route) = (waiting.idx, Arc::clone(&waiting.path.route));
         // A link that broke a moment ago could not carry the answer, and its end may have been reported already.
         if let Some(stage) = route
             .iter()
@@ -248,20 +205,18 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
                 },
             };
         }
-        let mut request = Request::call(String::new());
-        request.pipeline.clone_from(&self.pipeline);
-        request.route.clone_from(&route);
-        request.client = Some(self.mesh.uuid);
-        request.job = Some(self.id);
+        let request = &mut self.request;
+        request.route.clear();
+        request.route.extend_from_slice(&route);
         request.idx = Some(idx);
-        if route.len() > 1 {
-            request.report = true;
-            request.avoid.clone_from(&self.unreachable);
+        if request.report {
+            request.avoid.clear();
+            request.avoid.extend_from_slice(self.routes.unreachable());
         }
         request.give_time(waiting.deadline.saturating_duration_since(Instant::now()));
         self.mesh.jobs.register(self.id, idx);
         let posted = match self.links.open(route[0]) {
-            Some(link) => link.post(&request, waiting.payload.clone()).map(drop),
+            Some(link) => link.post(request, waiting.payload.clone()).map(drop),
             None => Err(CallFailure::new(
                 CallErrorKind::Unreachable,
                 "the connection is broken",
@@ -286,27 +241,11 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Opens missing links, and collects the instances that messages can be sent to at once.
     fn links_changed(&mut self) {
         self.links
-            .prepare(self.able.iter().flat_map(|able| able.iter()));
-        let ready = |able: &Able| {
-            able.iter()
-                .filter(|i: &&Arc<Instance>| self.links.open(i.uuid).is_some())
-                .cloned()
-                .collect()
-        };
-        self.ready = self.able.iter().map(ready).collect();
-        let later_stages = self.able.iter().zip(&self.ready).skip(1);
-        let missing = later_stages
-            .flat_map(|(able, ready)| able.iter().filter(|instance| !ready.contains(instance)));
-        self.unreachable = missing
-            .map(|instance| instance.uuid)
-            .take(MAX_AVOIDED)
-            .collect();
-        for (stage, instance) in self
-            .able
-            .iter()
-            .enumerate()
-            .flat_map(|(stage, able)| able.iter().map(move |i| (stage, i)))
-        {
+            .prepare(self.routes.able().map(|(_, instance)| instance));
+        let links = &self.links;
+        self.routes
+            .set_open(|instance| links.open(instance).is_some());
+        for (stage, instance) in self.routes.able() {
             let stages = self.stages.entry(instance.uuid).or_default();
             if !stages.contains(&stage) {
                 stages.push(stage);
@@ -332,7 +271,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
 
     /// Handles the report of a stage that rerouted a message. New messages avoid that path for a while.
     fn rerouted(&mut self, idx: u64, by: Uuid, rerouted: Rerouted) {
-        self.detours.add(by, rerouted.from, Instant::now());
+        self.routes.rerouted(by, rerouted.from, Instant::now());
         self.event(Event::Rerouted { idx, rerouted });
         // The end of its link was reported before the message went there.
         if let Some(instance) = rerouted
@@ -349,20 +288,13 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Handles a change of the directory: new instances get messages at once; the liveness of instances that are no longer published is
     /// checked. A leaving server answers until it is done.
     fn directory_changed(&mut self) {
-        let uuids = |able: &[Able]| {
-            able.iter()
-                .flat_map(|able| able.iter())
-                .map(|instance| instance.uuid)
-                .collect()
-        };
-        let before: HashSet<Uuid> = uuids(&self.able);
+        let uuids = |routes: &Routes| routes.able().map(|(_, instance)| instance.uuid).collect();
+        let before: HashSet<Uuid> = uuids(&self.routes);
         self.directory = self.mesh.directory().version();
-        self.able = self
-            .pipeline
-            .iter()
-            .map(|target| self.mesh.resolve(target).unwrap_or_default())
-            .collect();
-        let after: HashSet<Uuid> = uuids(&self.able);
+        let able = self.pipeline.iter();
+        self.routes
+            .set_able(able.map(|target| self.mesh.resolve(target).unwrap_or_default()));
+        let after: HashSet<Uuid> = uuids(&self.routes);
         self.links_changed();
         for instance in before.difference(&after) {
             self.event(Event::Leaving(*instance));
@@ -434,8 +366,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             .is_some_and(|(_, sleep)| sleep.poll_unpin(cx).is_ready());
         if due {
             self.timer = None;
-            let actions = self.job.tick(Instant::now());
-            self.perform(actions);
+            self.job.tick(Instant::now());
+            self.perform();
         }
         due
     }
@@ -488,7 +420,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for RunningJob<S> {
 /// Returns whether the client has a link to each instance of a route: any stage may answer, over its own connection.
 async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), MessageError>) {
     let mut opened = Ok(());
-    for (stage, instance) in waiting.route.iter().enumerate() {
+    for (stage, instance) in waiting.path.instances.iter().enumerate() {
         if let Err(error) = mesh.link_to(instance, waiting.deadline).await {
             let failure = CallFailure::new(
                 CallErrorKind::Unreachable,

@@ -1,14 +1,17 @@
 //! The attempts of a message: answers, rejections, losses.
 
 use super::{
-    Job, MessageError, Outcome,
+    Job, MessageError, Outcome, Route,
     in_flight::{InFlight, State},
 };
 use crate::{
     backoff::backoff,
     types::message::{CallErrorKind, CallFailure, Rerouted},
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// The wait after a first rejection; it doubles with each further one in a row, up to [`MAX_PAUSE`].
@@ -18,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 impl Job {
-    pub(super) fn sent(&mut self, idx: u64, route: Vec<Uuid>, now: Instant) {
+    pub(super) fn sent(&mut self, idx: u64, route: Route, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else {
             return;
         };
@@ -27,13 +30,12 @@ impl Job {
         flight.rerouted_stages.clear();
         flight.state = State::UnderWay;
         // The last attempt has all the remaining time.
-        let patient = flight.attempts < self.limits.attempts;
-        let until = if patient {
-            now + self.limits.attempt_timeout
+        if flight.attempts < self.limits.attempts {
+            self.wait_for_answer(idx, now);
         } else {
-            flight.deadline
-        };
-        self.wake(idx, until);
+            let deadline = flight.deadline;
+            self.wake(idx, deadline);
+        }
     }
 
     pub(super) fn not_sent(&mut self, idx: u64, fault: MessageError, now: Instant) {
@@ -61,7 +63,7 @@ impl Job {
         let Some(flight) = self.flights.get_mut(&idx) else {
             return;
         };
-        let by = |route: &Vec<Uuid>| {
+        let by = |route: &Route| {
             fault
                 .server
                 .is_some_and(|server| route.get(fault.stage) == Some(&server))
@@ -107,7 +109,7 @@ impl Job {
         let Some(flight) = self.flights.get_mut(&idx) else {
             return;
         };
-        let meant = |route: &Vec<Uuid>| route.get(stage) == Some(&from);
+        let meant = |route: &Route| route.get(stage) == Some(&from);
         let Some(place) = flight.routes.iter().rposition(meant) else {
             return;
         };
@@ -137,7 +139,7 @@ impl Job {
         }
         let route = &mut flight.routes[place];
         self.loads.remove(route);
-        route[stage] = to;
+        Arc::make_mut(route)[stage] = to;
         self.loads.add(route);
     }
 
@@ -172,12 +174,14 @@ impl Job {
             flight.routes.iter().any(|route| route.contains(&instance))
                 || (flight.state == State::UnderWay && chosen(flight).is_some())
         };
-        let hit: Vec<u64> = self
+        let mut hit: Vec<u64> = self
             .flights
             .iter()
             .filter(|(_, flight)| through(flight))
             .map(|(idx, _)| *idx)
             .collect();
+        // The oldest go first.
+        hit.sort_unstable();
         for idx in hit {
             let Some(flight) = self.flights.get_mut(&idx) else {
                 continue;
@@ -187,7 +191,7 @@ impl Job {
                 stage => stage,
             };
             // Messages with a single stage are not forwarded, so these are certainly lost.
-            for lost in flight.routes.extract_if(.., |route| *route == [instance]) {
+            for lost in flight.routes.extract_if(.., |route| **route == [instance]) {
                 self.loads.remove(&lost);
             }
             if let Some(stage) = stage {
@@ -223,7 +227,7 @@ impl Job {
             if flight.routes.is_empty() {
                 self.give_up(idx);
             } else {
-                self.wake(idx, now + self.limits.attempt_timeout);
+                self.wait_for_answer(idx, now);
             }
             return;
         }

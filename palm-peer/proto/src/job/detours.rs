@@ -17,7 +17,7 @@ type Path = (Uuid, Uuid);
 
 /// The failing paths that stages reported.
 #[derive(Debug, Default)]
-pub struct Detours {
+pub(super) struct Detours {
     /// Until when each path is avoided.
     until: HashMap<Path, Instant>,
     /// The reports, oldest first, each with its expiry.
@@ -26,7 +26,7 @@ pub struct Detours {
 
 impl Detours {
     /// Records that the server `by` rerouted a message that was meant for `from`.
-    pub fn add(&mut self, by: Uuid, from: Uuid, now: Instant) {
+    pub(super) fn add(&mut self, by: Uuid, from: Uuid, now: Instant) {
         let (path, until) = ((by, from), now + AVOIDED_FOR);
         self.until.insert(path, until);
         self.reports.push_back((until, path));
@@ -41,9 +41,13 @@ impl Detours {
         }
     }
 
+    /// Returns whether any path is avoided.
+    pub(super) fn any(&self, now: Instant) -> bool {
+        self.reports.back().is_some_and(|(until, _)| now < *until)
+    }
+
     /// Returns whether to avoid the path from one server to another.
-    #[must_use]
-    pub fn is_known(&self, from: Uuid, to: Uuid, now: Instant) -> bool {
+    pub(super) fn is_known(&self, from: Uuid, to: Uuid, now: Instant) -> bool {
         self.until
             .get(&(from, to))
             .is_some_and(|until| now < *until)
@@ -62,6 +66,7 @@ mod tests {
         detours.add(one, other, now);
         assert!(detours.is_known(one, other, now) && !detours.is_known(other, one, now));
         assert!(!detours.is_known(one, other, now + AVOIDED_FOR));
+        assert!(detours.any(now) && !detours.any(now + AVOIDED_FOR));
         detours.add(other, one, now + AVOIDED_FOR);
         assert_eq!(
             (detours.until.len(), detours.reports.len()),

@@ -1,8 +1,9 @@
 //! One message of a job, from the input to its result or error.
 
-use super::MessageError;
+use super::{MessageError, Route};
 use bytes::Bytes;
-use std::{collections::HashMap, time::Instant};
+use foldhash::HashMap;
+use std::time::Instant;
 use uuid::Uuid;
 
 /// What a message waits for.
@@ -30,7 +31,7 @@ pub(super) struct InFlight {
     /// The number of attempts begun, without those that were rejected.
     pub attempts: u32,
     /// The routes of all attempts that may still be answered, superseded ones first.
-    pub(crate) routes: Vec<Vec<Uuid>>,
+    pub(crate) routes: Vec<Route>,
     /// The stages of the current attempt for which servers may have chosen another instance than the route says.
     pub(crate) rerouted_stages: Vec<usize>,
     /// Whether its last attempt is made in quarantine.
@@ -66,7 +67,7 @@ impl InFlight {
     }
 
     /// Returns the route of the current attempt.
-    pub(super) fn route(&self) -> Option<&Vec<Uuid>> {
+    pub(super) fn route(&self) -> Option<&Route> {
         if self.state == State::UnderWay {
             self.routes.last()
         } else {

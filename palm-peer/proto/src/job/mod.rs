@@ -20,17 +20,23 @@ mod attempts;
 mod detours;
 mod in_flight;
 mod quarantine;
+mod routes;
+mod timers;
 
-pub use self::detours::Detours;
+pub use self::routes::{Path, Routes};
 use self::{
+    detours::Detours,
     in_flight::{InFlight, InFlightCounts, State},
     quarantine::Quarantine,
+    timers::Timers,
 };
 use crate::types::message::{CallFailure, Rerouted};
 use bytes::Bytes;
 use fastrand::Rng;
+use foldhash::{HashMap, HashMapExt as _};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -63,6 +69,9 @@ pub struct MessageError {
     pub server: Option<Uuid>,
 }
 
+/// The instances that a message goes through, one a stage. Cheap to clone: messages share their routes.
+pub type Route = Arc<[Uuid]>;
+
 /// The result or error of a message.
 pub type Outcome = Result<Bytes, MessageError>;
 
@@ -77,8 +86,8 @@ pub enum Event {
     Sent {
         /// Which message.
         idx: u64,
-        /// The instances of its route.
-        route: Vec<Uuid>,
+        /// Its route.
+        route: Route,
     },
     /// A message could not be handed over; no function ran.
     NotSent {
@@ -147,19 +156,18 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Job {
     limits: Limits,
-    flights: BTreeMap<u64, InFlight>,
-    /// When to act on which message, soonest first; one entry each.
-    timers: BTreeSet<(Instant, u64)>,
+    flights: HashMap<u64, InFlight>,
+    timers: Timers,
     quarantine: Quarantine,
     loads: InFlightCounts,
-    finished: BTreeMap<u64, Outcome>,
+    finished: HashMap<u64, Outcome>,
     order: VecDeque<u64>,
     bytes: usize,
     next_idx: u64,
     next_out: u64,
     input_ended: bool,
     counts: Counts,
-    actions: Vec<Action>,
+    actions: VecDeque<Action>,
     /// For the jitter.
     random: Rng,
 }
@@ -170,18 +178,18 @@ impl Job {
     pub fn new(limits: Limits, seed: u64) -> Self {
         Self {
             limits,
-            flights: BTreeMap::new(),
-            timers: BTreeSet::new(),
+            flights: HashMap::new(),
+            timers: Timers::default(),
             quarantine: Quarantine::new(limits.attempt_timeout),
             loads: InFlightCounts::default(),
-            finished: BTreeMap::new(),
+            finished: HashMap::new(),
             order: VecDeque::new(),
             bytes: 0,
             next_idx: 0,
             next_out: 0,
             input_ended: false,
             counts: Counts::default(),
-            actions: Vec::new(),
+            actions: VecDeque::new(),
             random: Rng::with_seed(seed),
         }
     }
@@ -221,7 +229,7 @@ impl Job {
     /// Returns when [`Job::tick`] must be called next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let first = self.timers.first().map(|(at, _)| *at);
+        let first = self.timers.first();
         first.into_iter().chain(self.quarantine.due()).min()
     }
 
@@ -240,8 +248,13 @@ impl Job {
         Some((idx, ending))
     }
 
-    /// Handles an event. Returns what to do.
-    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+    /// Returns the next thing to do. To be called until it returns `None`, after each event and after [`Job::tick`].
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Handles an event. What is to be done is in [`Job::next_action`].
+    pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Pulled(payload) => self.pulled(payload, now),
             Event::InputEnded => self.input_ended = true,
@@ -252,22 +265,26 @@ impl Job {
             Event::Rerouted { idx, rerouted } => self.rerouted(idx, rerouted, now),
             Event::Leaving(instance) => self.leaving(instance),
         }
-        self.move_on(now)
+        self.move_on(now);
     }
 
-    /// Handles the passing of time: gives up messages past their deadline, and retries those that are due.
-    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
-        while let Some((at, idx)) = self.timers.first().copied()
-            && at <= now
-        {
-            self.timers.remove(&(at, idx));
-            self.due(idx, now);
+    /// Handles the passing of time: gives up messages past their deadline, and retries those that are due. What is to be done is in
+    /// [`Job::next_action`].
+    pub fn tick(&mut self, now: Instant) {
+        while let Some((at, idx)) = self.timers.pop_due(now) {
+            if self
+                .flights
+                .get(&idx)
+                .is_some_and(|flight| flight.due == at)
+            {
+                self.due(idx, now);
+            }
         }
-        self.move_on(now)
+        self.move_on(now);
     }
 
-    /// Sends the messages whose turn it is. Returns all actions.
-    fn move_on(&mut self, now: Instant) -> Vec<Action> {
+    /// Sends the messages whose turn it is.
+    fn move_on(&mut self, now: Instant) {
         while let Some(idx) = self.quarantine.next(now) {
             if self
                 .flights
@@ -279,7 +296,10 @@ impl Job {
                 self.quarantine.leave(idx);
             }
         }
-        std::mem::take(&mut self.actions)
+        let flights = &self.flights;
+        self.timers.clean_up(flights.len(), |idx, at| {
+            flights.get(&idx).is_some_and(|flight| flight.due == at)
+        });
     }
 
     fn pulled(&mut self, payload: Bytes, now: Instant) {
@@ -288,7 +308,7 @@ impl Job {
         self.counts.pulled += 1;
         self.bytes += payload.len();
         let flight = InFlight::new(payload, now + self.limits.deadline);
-        self.timers.insert((flight.due, idx));
+        self.timers.set_deadline(idx, flight.due);
         self.flights.insert(idx, flight);
         self.send(idx);
     }
@@ -299,7 +319,7 @@ impl Job {
         };
         flight.state = State::Starting;
         let (payload, deadline, avoid) = (flight.payload.clone(), flight.deadline, flight.avoid);
-        self.actions.push(Action::Send {
+        self.actions.push_back(Action::Send {
             idx,
             payload,
             deadline,
@@ -309,19 +329,32 @@ impl Job {
 
     /// Sets the timer of a message to this time, or to its deadline, if that is sooner.
     fn wake(&mut self, idx: u64, at: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else {
-            return;
-        };
-        self.timers.remove(&(flight.due, idx));
-        flight.due = at.min(flight.deadline);
-        self.timers.insert((flight.due, idx));
+        if let Some(due) = self.change_due(idx, at) {
+            self.timers.set(idx, due);
+        }
+    }
+
+    /// Sets the timer of a message to the end of an attempt that begins now, or to its deadline, if that is sooner.
+    fn wait_for_answer(&mut self, idx: u64, now: Instant) {
+        let until = now + self.limits.attempt_timeout;
+        match self.change_due(idx, until) {
+            Some(due) if due == until => self.timers.set_attempt(idx, due),
+            Some(due) => self.timers.set(idx, due),
+            None => {}
+        }
+    }
+
+    /// Changes when a message is due. Returns the new time, if it is another one.
+    fn change_due(&mut self, idx: u64, at: Instant) -> Option<Instant> {
+        let flight = self.flights.get_mut(&idx)?;
+        let at = at.min(flight.deadline);
+        (std::mem::replace(&mut flight.due, at) != at).then_some(at)
     }
 
     fn end(&mut self, idx: u64, ending: Outcome) {
         let Some(flight) = self.flights.remove(&idx) else {
             return;
         };
-        self.timers.remove(&(flight.due, idx));
         self.quarantine.leave(idx);
         for route in &flight.routes {
             self.loads.remove(route);

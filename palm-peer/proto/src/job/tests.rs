@@ -3,6 +3,7 @@ mod simulation;
 
 use super::*;
 use crate::types::message::{CallErrorKind, Rerouted};
+use std::collections::BTreeSet;
 
 const LIMITS: Limits = Limits {
     messages: 8,
@@ -12,6 +13,18 @@ const LIMITS: Limits = Limits {
     attempt_timeout: Duration::from_secs(10),
     ordered: true,
 };
+
+impl Job {
+    fn actions_after(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        self.handle(event, now);
+        std::iter::from_fn(|| self.next_action()).collect()
+    }
+
+    fn actions_at(&mut self, now: Instant) -> Vec<Action> {
+        self.tick(now);
+        std::iter::from_fn(|| self.next_action()).collect()
+    }
+}
 
 fn fault(kind: CallErrorKind, server: u128) -> Outcome {
     Err(MessageError {
@@ -34,10 +47,10 @@ fn the_window_bounds_messages_and_bytes_until_they_are_consumed() {
     let mut job = Job::new(LIMITS, 0);
     for _ in 0..8 {
         assert!(job.may_pull());
-        job.handle(Event::Pulled("abc".into()), now);
+        job.actions_after(Event::Pulled("abc".into()), now);
     }
     assert!(!job.may_pull());
-    job.handle(
+    job.actions_after(
         Event::Answered {
             idx: 0,
             ending: Ok("r".into()),
@@ -48,7 +61,7 @@ fn the_window_bounds_messages_and_bytes_until_they_are_consumed() {
     assert_eq!(job.next_result(), Some((0, Ok("r".into()))));
     assert!(job.may_pull());
     let mut job = Job::new(LIMITS, 0);
-    job.handle(Event::Pulled(vec![0; 5000].into()), now);
+    job.actions_after(Event::Pulled(vec![0; 5000].into()), now);
     assert!(
         !job.may_pull(),
         "one message may exceed the bytes, a second may not follow"
@@ -60,9 +73,9 @@ fn results_come_in_order_or_as_they_complete() {
     let now = Instant::now();
     for (ordered, first) in [(true, None), (false, Some((1, Ok(Bytes::from("b")))))] {
         let mut job = Job::new(Limits { ordered, ..LIMITS }, 0);
-        job.handle(Event::Pulled("0".into()), now);
-        job.handle(Event::Pulled("1".into()), now);
-        job.handle(
+        job.actions_after(Event::Pulled("0".into()), now);
+        job.actions_after(Event::Pulled("1".into()), now);
+        job.actions_after(
             Event::Answered {
                 idx: 1,
                 ending: Ok("b".into()),
@@ -87,18 +100,18 @@ fn gone(instance: Uuid) -> Event {
 /// A job whose only message is in flight along this route.
 fn under_way(limits: Limits, route: &[u128], now: Instant) -> Job {
     let mut job = Job::new(limits, 0);
-    job.handle(Event::Pulled("0".into()), now);
+    job.actions_after(Event::Pulled("0".into()), now);
     go(&mut job, route, now);
     job
 }
 
 fn go(job: &mut Job, route: &[u128], now: Instant) {
     let route = route.iter().copied().map(uuid).collect();
-    job.handle(Event::Sent { idx: 0, route }, now);
+    job.actions_after(Event::Sent { idx: 0, route }, now);
 }
 
 fn answer(job: &mut Job, ending: Outcome, now: Instant) -> Vec<u64> {
-    sent(&job.handle(Event::Answered { idx: 0, ending }, now))
+    sent(&job.actions_after(Event::Answered { idx: 0, ending }, now))
 }
 
 #[test]
@@ -107,13 +120,13 @@ fn a_lost_server_costs_an_attempt_and_a_rejection_does_not() {
     let mut job = under_way(LIMITS, &[7], now);
     for round in 1..=2 {
         assert!(answer(&mut job, fault(CallErrorKind::Leaving, 7), now).is_empty());
-        assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);
+        assert_eq!(sent(&job.actions_at(now + Duration::from_secs(1))), [0]);
         go(&mut job, &[8], now);
-        assert_eq!(sent(&job.handle(gone(uuid(8)), now)), [0]);
+        assert_eq!(sent(&job.actions_after(gone(uuid(8)), now)), [0]);
         assert_eq!(job.counts().retried, round);
         go(&mut job, &[7], now);
     }
-    job.handle(gone(uuid(7)), now);
+    job.actions_after(gone(uuid(7)), now);
     let (_, ending) = job.next_result().expect("three attempts are all");
     assert_eq!(
         ending.expect_err("lost").failure.kind,
@@ -127,10 +140,10 @@ fn losses_of_completed_stages_cost_no_attempts() {
     // It waits at 2, and its further attempts at 5 and 8; the other instances of its routes are lost.
     let mut job = under_way(LIMITS, &[1, 2, 3], now);
     for (instance, route) in [(1, [4, 5, 6]), (4, [7, 8, 9])] {
-        assert_eq!(sent(&job.handle(gone(uuid(instance)), now)), [0]);
+        assert_eq!(sent(&job.actions_after(gone(uuid(instance)), now)), [0]);
         go(&mut job, &route, now);
     }
-    assert_eq!(job.handle(gone(uuid(7)), now), []);
+    assert_eq!(job.actions_after(gone(uuid(7)), now), []);
     assert_eq!((job.next_result(), job.counts().retried), (None, 2));
     answer(
         &mut job,
@@ -151,12 +164,12 @@ fn the_last_attempt_ends_after_the_attempt_timeout() {
         &[1, 2],
         now,
     );
-    job.handle(gone(uuid(2)), now);
+    job.actions_after(gone(uuid(2)), now);
     assert_eq!(
         (job.next_result(), job.deadline()),
         (None, Some(now + LIMITS.attempt_timeout))
     );
-    job.tick(now + LIMITS.attempt_timeout);
+    job.actions_at(now + LIMITS.attempt_timeout);
     let fault = job.next_result().expect("ended").1.expect_err("lost");
     assert_eq!((fault.stage, fault.server), (1, Some(uuid(2))));
 }
@@ -172,7 +185,7 @@ fn a_rejected_old_attempt_frees_its_window_slot() {
         &[1, 2],
         now,
     );
-    job.handle(gone(uuid(2)), now);
+    job.actions_after(gone(uuid(2)), now);
     go(&mut job, &[3, 4], now);
     let mut late = fault(CallErrorKind::Busy, 1);
     assert!(
@@ -180,16 +193,16 @@ fn a_rejected_old_attempt_frees_its_window_slot() {
         "the other one is still under way"
     );
     assert_eq!(
-        sent(&job.handle(gone(uuid(4)), now)),
+        sent(&job.actions_after(gone(uuid(4)), now)),
         [0],
         "and may be given up for another"
     );
     go(&mut job, &[5, 6], now);
-    job.handle(gone(uuid(6)), now);
+    job.actions_after(gone(uuid(6)), now);
     late = fault(CallErrorKind::Busy, 3);
     answer(&mut job, late, now);
     assert_eq!(
-        sent(&job.tick(now + Duration::from_secs(1))),
+        sent(&job.actions_at(now + Duration::from_secs(1))),
         [0],
         "when all seemed used up as well"
     );
@@ -203,17 +216,21 @@ fn a_substitute_for_a_leaving_server_may_fail_too() {
         instance: uuid(instance),
         stages: stages.into(),
     };
-    assert_eq!(job.handle(other(5, &[1]), now), [], "another one has it");
-    job.handle(Event::Leaving(uuid(2)), now);
     assert_eq!(
-        job.handle(other(6, &[0]), now),
+        job.actions_after(other(5, &[1]), now),
+        [],
+        "another one has it"
+    );
+    job.actions_after(Event::Leaving(uuid(2)), now);
+    assert_eq!(
+        job.actions_after(other(6, &[0]), now),
         [],
         "this cannot be who goes on"
     );
-    assert_eq!(sent(&job.handle(other(7, &[1]), now)), [0]);
+    assert_eq!(sent(&job.actions_after(other(7, &[1]), now)), [0]);
     go(&mut job, &[1, 8], now);
     assert_eq!(
-        job.handle(other(9, &[1]), now),
+        job.actions_after(other(9, &[1]), now),
         [],
         "of this attempt it is known who has it"
     );
@@ -234,19 +251,19 @@ fn rerouted(from: u128, to: Option<u128>) -> Event {
 fn losing_a_server_chosen_by_a_stage_affects_the_message() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
-    assert_eq!(job.handle(rerouted(2, Some(3)), now), []);
+    assert_eq!(job.actions_after(rerouted(2, Some(3)), now), []);
     assert_eq!([1, 2, 3].map(|server| job.load(uuid(server))), [1, 0, 1]);
     assert_eq!(
-        job.handle(gone(uuid(2)), now),
+        job.actions_after(gone(uuid(2)), now),
         [],
         "it is not there any more"
     );
-    assert_eq!(sent(&job.handle(gone(uuid(3)), now)), [0]);
+    assert_eq!(sent(&job.actions_after(gone(uuid(3)), now)), [0]);
     go(&mut job, &[1, 4], now);
     // A report on the previous attempt comes late.
-    job.handle(rerouted(3, Some(5)), now);
+    job.actions_after(rerouted(3, Some(5)), now);
     assert_eq!([4, 5].map(|server| job.load(uuid(server))), [1, 1]);
-    assert_eq!(job.handle(gone(uuid(5)), now), []);
+    assert_eq!(job.actions_after(gone(uuid(5)), now), []);
     answer(&mut job, Ok("r".into()), now);
     assert_eq!(
         (job.next_result(), job.loads.is_empty()),
@@ -258,23 +275,23 @@ fn losing_a_server_chosen_by_a_stage_affects_the_message() {
 fn a_possible_loss_by_a_stage_is_resent_and_counted_once() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
-    assert_eq!(sent(&job.handle(rerouted(2, None), now)), [0]);
+    assert_eq!(sent(&job.actions_after(rerouted(2, None), now)), [0]);
     go(&mut job, &[1, 3], now);
     assert_eq!(
-        job.handle(rerouted(2, None), now),
+        job.actions_after(rerouted(2, None), now),
         [],
         "the same attempt, or one that was given up"
     );
     assert_eq!(
-        job.handle(gone(uuid(2)), now),
+        job.actions_after(gone(uuid(2)), now),
         [],
         "as the client notices as well"
     );
     assert_eq!(job.counts().retried, 1);
-    assert_eq!(sent(&job.handle(rerouted(3, None), now)), [0]);
+    assert_eq!(sent(&job.actions_after(rerouted(3, None), now)), [0]);
     go(&mut job, &[1, 4], now);
     assert_eq!(
-        job.handle(rerouted(4, None), now),
+        job.actions_after(rerouted(4, None), now),
         [],
         "no attempt is left, but an answer may come"
     );
@@ -295,23 +312,26 @@ fn reports_that_match_no_attempt_are_ignored() {
                 from: uuid(from),
                 to,
             };
-            assert_eq!(job.handle(Event::Rerouted { idx, rerouted }, now), []);
+            assert_eq!(
+                job.actions_after(Event::Rerouted { idx, rerouted }, now),
+                []
+            );
         }
     }
     assert_eq!([1, 2, 3].map(|server| job.load(uuid(server))), [1, 1, 0]);
     // A leaving server forwards messages that were meant for itself.
-    job.handle(rerouted(2, Some(3)), now);
-    assert_eq!(sent(&job.handle(gone(uuid(3)), now)), [0]);
+    job.actions_after(rerouted(2, Some(3)), now);
+    assert_eq!(sent(&job.actions_after(gone(uuid(3)), now)), [0]);
 }
 
 #[test]
 fn a_rejection_by_a_rerouted_stage_is_retried_without_delay() {
     let now = Instant::now();
     let mut job = under_way(LIMITS, &[1, 2], now);
-    job.handle(gone(uuid(2)), now);
+    job.actions_after(gone(uuid(2)), now);
     go(&mut job, &[3, 4], now);
     answer(&mut job, fault(CallErrorKind::Busy, 9), now);
-    assert_eq!(sent(&job.tick(now + Duration::from_secs(1))), [0]);
+    assert_eq!(sent(&job.actions_at(now + Duration::from_secs(1))), [0]);
 }
 
 #[test]
@@ -320,14 +340,14 @@ fn retry_delays_after_rejections_grow_with_jitter() {
     let mut pauses = BTreeSet::new();
     for seed in 0..20 {
         let mut job = Job::new(LIMITS, seed);
-        job.handle(Event::Pulled("0".into()), now);
+        job.actions_after(Event::Pulled("0".into()), now);
         let mut last = Duration::ZERO;
         for _ in 0..12 {
             go(&mut job, &[1], now);
             answer(&mut job, fault(CallErrorKind::Busy, 1), now);
             let at = job.deadline().expect("a pause");
             last = at - now;
-            job.tick(at);
+            job.actions_at(at);
         }
         assert!(
             last >= Duration::from_millis(250) && last <= Duration::from_millis(500),
@@ -342,18 +362,18 @@ fn retry_delays_after_rejections_grow_with_jitter() {
 fn a_message_past_its_deadline_ends_in_an_error_once() {
     let now = Instant::now();
     let mut job = Job::new(LIMITS, 0);
-    job.handle(Event::Pulled("0".into()), now);
-    job.handle(
+    job.actions_after(Event::Pulled("0".into()), now);
+    job.actions_after(
         Event::Sent {
             idx: 0,
-            route: vec![Uuid::from_u128(7)],
+            route: [Uuid::from_u128(7)].into(),
         },
         now,
     );
     assert_eq!(job.deadline(), Some(now + LIMITS.attempt_timeout));
-    job.tick(now + LIMITS.deadline);
+    job.actions_at(now + LIMITS.deadline);
     assert!(job.next_result().expect("ended").1.is_err());
-    job.handle(
+    job.actions_after(
         Event::Answered {
             idx: 0,
             ending: Ok("late".into()),

@@ -3,7 +3,7 @@ use crate::{
     Client, Config, FunctionError, Message, Server, client::discovery::KeepsDirectory as _,
 };
 use futures::{channel::oneshot, executor::block_on, stream};
-use palm_proto::directory::Update;
+use palm_proto::{directory::Update, types::instance::Instance};
 use palm_tests::{Etcd, eventually};
 use std::{thread, time::Duration};
 
@@ -43,10 +43,11 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
     for idx in 0..MESSAGES {
         let now = Instant::now();
         running.job.handle(Event::Pulled(Bytes::new()), now);
+        assert!(running.job.next_action().is_some(), "it is to be sent");
         running.job.handle(
             Event::Sent {
                 idx,
-                route: vec![uuid],
+                route: [uuid].into(),
             },
             now,
         );

@@ -49,15 +49,15 @@ struct World {
 
 impl World {
     fn event(&mut self, event: Event) {
-        let mut actions = VecDeque::from(self.job.handle(event, self.now));
+        let mut actions = VecDeque::from(self.job.actions_after(event, self.now));
         while let Some(Action::Send { idx, .. }) = actions.pop_front() {
             self.instances += 2;
-            let route = vec![uuid(self.instances), uuid(self.instances + 1)];
-            actions.extend(self.job.handle(Event::Sent { idx, route }, self.now));
+            let route = [uuid(self.instances), uuid(self.instances + 1)].into();
+            actions.extend(self.job.actions_after(Event::Sent { idx, route }, self.now));
         }
     }
 
-    fn route(&self, idx: u64) -> Vec<Uuid> {
+    fn route(&self, idx: u64) -> Route {
         self.job.flights[&idx]
             .routes
             .last()
@@ -131,11 +131,15 @@ fn a_hundred_thousand_finished_messages_leave_no_state() {
             (first..world.job.counts().pulled).for_each(|idx| world.end(idx));
             while !world.job.flights.is_empty() {
                 world.now = world.job.deadline().expect("a deadline");
-                let mut actions = world.job.tick(world.now);
+                let mut actions = world.job.actions_at(world.now);
                 while let Some(Action::Send { idx, .. }) = actions.pop() {
                     world.instances += 1;
-                    let route = vec![uuid(world.instances)];
-                    actions.extend(world.job.handle(Event::Sent { idx, route }, world.now));
+                    let route = [uuid(world.instances)].into();
+                    actions.extend(
+                        world
+                            .job
+                            .actions_after(Event::Sent { idx, route }, world.now),
+                    );
                 }
                 assert!(size(&world.job) <= 8 * WINDOW);
             }

@@ -4,7 +4,7 @@ mod reports;
 
 use super::{LIMITS, sent};
 use crate::{
-    job::{Action, Event, Job, Limits, MessageError, Outcome},
+    job::{Action, Event, Job, Limits, MessageError, Outcome, Route},
     types::message::{CallErrorKind, CallFailure},
 };
 use bytes::Bytes;
@@ -214,7 +214,7 @@ impl World {
     }
 
     fn send(&mut self, event: Event) {
-        let actions = self.job.handle(event, self.now);
+        let actions = self.job.actions_after(event, self.now);
         self.act(actions);
     }
 
@@ -334,7 +334,7 @@ impl World {
         for (_, event) in due {
             self.apply(event);
         }
-        let actions = self.job.tick(self.now);
+        let actions = self.job.actions_at(self.now);
         self.act(actions);
         assert!(
             self.job.deadline().is_none_or(|at| at > self.now),
@@ -369,7 +369,7 @@ impl World {
             "seed {seed}"
         );
         assert!(
-            self.job.timers.is_empty() && self.job.loads.is_empty() && self.job.bytes == 0,
+            self.job.timers.len() == 0 && self.job.loads.is_empty() && self.job.bytes == 0,
             "seed {seed}"
         );
         self
@@ -527,10 +527,10 @@ fn final_attempts_after_losses_are_serialised() {
         },
         0,
     );
-    let route = vec![Uuid::from_u128(1)];
+    let route: Route = [Uuid::from_u128(1)].into();
     for idx in 0..3 {
-        job.handle(Event::Pulled("x".into()), now);
-        job.handle(
+        job.actions_after(Event::Pulled("x".into()), now);
+        job.actions_after(
             Event::Sent {
                 idx,
                 route: route.clone(),
@@ -539,7 +539,7 @@ fn final_attempts_after_losses_are_serialised() {
         );
     }
     assert_eq!(
-        sent(&job.handle(
+        sent(&job.actions_after(
             Event::Gone {
                 instance: route[0],
                 stages: vec![0]
@@ -548,9 +548,9 @@ fn final_attempts_after_losses_are_serialised() {
         )),
         [0]
     );
-    job.handle(Event::Sent { idx: 0, route }, now);
+    job.actions_after(Event::Sent { idx: 0, route }, now);
     assert_eq!(
-        sent(&job.handle(
+        sent(&job.actions_after(
             Event::Answered {
                 idx: 0,
                 ending: Ok("".into())
@@ -560,5 +560,5 @@ fn final_attempts_after_losses_are_serialised() {
         [1]
     );
     let settled = job.deadline().expect("it is not waited for ever");
-    assert_eq!(sent(&job.tick(settled)), [2]);
+    assert_eq!(sent(&job.actions_at(settled)), [2]);
 }
