@@ -8,7 +8,9 @@
 mod tests;
 
 use palm_proto::{
+    registrations::Registered,
     types::{
+        compact::{self, Compact, MAX_TEMPLATE_BYTES},
         instance::Instance,
         message::{self, Answer, CallErrorKind, CallFailure, Incoming, MAX_HEADER_BYTES},
         names,
@@ -26,10 +28,11 @@ use palm_proto::{
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("opening", opening),
     ("stream", stream),
     ("header", header),
+    ("compact", compact),
     ("record", record),
 ];
 
@@ -225,6 +228,64 @@ pub fn header(bytes: &[u8]) {
     if let Some(answer) = Answer::decode(bytes) {
         assert!(bytes.len() <= MAX_HEADER_BYTES);
         assert_eq!(Answer::decode(&answer.encode()), Some(answer));
+    }
+}
+
+/// The compact headers of a connection, each after its length in one byte: a valid one round-trips, what is registered stays within
+/// the limits, a request is one that JSON could express, and an invalid one is answered with a header that fits.
+///
+/// # Panics
+/// When a property is violated.
+pub fn compact(mut bytes: &[u8]) {
+    let (mut registered, mut lengths) = (Registered::default(), [0; 256]);
+    while let Some((length, rest)) = bytes.split_first() {
+        let (one, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+        bytes = rest;
+        if !compact::is_compact(one) {
+            // It is read as JSON.
+            header(one);
+            continue;
+        }
+        let decoded = Compact::decode(one);
+        if let Ok(header) = &decoded {
+            let mut again = Vec::new();
+            header.encode(&mut again);
+            assert_eq!(again, one);
+        }
+        let bad = match decoded {
+            Ok(Compact::Register { number, job, json }) => {
+                registered.register(number, job, json);
+                if let Some(length) = lengths.get_mut(usize::from(number)) {
+                    *length = registered.template(number).map_or(0, |_| json.len());
+                }
+                assert!(lengths.iter().sum::<usize>() <= MAX_TEMPLATE_BYTES);
+                None
+            }
+            Ok(Compact::Unregister { number }) => {
+                registered.unregister(number);
+                assert!(registered.template(number).is_none());
+                None
+            }
+            Ok(Compact::Instance { number, uuid }) => {
+                registered.register_instance(number, uuid);
+                assert_eq!(registered.instance(number), Some(uuid));
+                None
+            }
+            Ok(Compact::Result(_)) => None,
+            Ok(Compact::Request(request)) => match registered.request(&request) {
+                Ok((expanded, template)) => {
+                    assert_eq!(expanded.idx, Some(request.idx));
+                    assert_eq!(expanded.job, template.request.job);
+                    header(&expanded.encode());
+                    None
+                }
+                Err(bad) => Some(bad),
+            },
+            Err(bad) => Some(bad),
+        };
+        if let Some(bad) = bad {
+            assert!(bad.message.len() <= 200, "{}", bad.message);
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub mod members;
 pub mod mesh_scope;
 pub mod pipeliner;
 pub mod reflector;
+pub mod registrations;
 pub mod registry;
 pub mod removal;
 pub mod replies;

@@ -151,6 +151,19 @@ impl Request {
         super::to_bytes(self)
     }
 
+    /// Returns the JSON of the fields that many messages have in common: without `stage`, `route`, `idx` and `timeout_ms`.
+    #[must_use]
+    pub fn encode_common(&self) -> Vec<u8> {
+        let (stage, route, idx, timeout_ms) = (0, Vec::new(), None, None);
+        super::to_bytes(&Self {
+            stage,
+            route,
+            idx,
+            timeout_ms,
+            ..self.clone()
+        })
+    }
+
     /// Sets the time left for the answer: deadlines travel with the message.
     pub fn give_time(&mut self, left: Duration) {
         self.timeout_ms = u64::try_from(left.as_millis()).ok();
@@ -249,6 +262,13 @@ pub struct BadHeader {
 /// # Errors
 /// When it is too long, is not JSON of this protocol, or contradicts itself.
 pub fn decode(header: &[u8]) -> Result<Incoming, BadHeader> {
+    decode_with(header, check)
+}
+
+fn decode_with(
+    header: &[u8],
+    check: impl FnOnce(Request) -> Result<Request, BadHeader>,
+) -> Result<Incoming, BadHeader> {
     if header.len() > MAX_HEADER_BYTES {
         let message = format!(
             "header of {} bytes, {MAX_HEADER_BYTES} at most",
@@ -296,7 +316,27 @@ fn greeting(header: &[u8]) -> Option<Incoming> {
         .then_some(Incoming::GoodbyeAck)
 }
 
-fn check(request: Request) -> Result<Request, BadHeader> {
+/// Reads the fields that many messages have in common: those of a header without `stage`, `route`, `idx` and `timeout_ms`, which are
+/// ignored.
+pub(super) fn decode_common(json: &[u8]) -> Result<Request, BadHeader> {
+    let Incoming::Request(mut request) = decode_with(json, |mut request| {
+        request.stage = 0;
+        request.route = vec![Uuid::nil(); request.pipeline.len()];
+        check(request)
+    })?
+    else {
+        return Err(BadHeader {
+            message: "a greeting is no template".to_owned(),
+            job: None,
+            idx: None,
+            stage: None,
+        });
+    };
+    (request.route, request.idx, request.timeout_ms) = (Vec::new(), None, None);
+    Ok(request)
+}
+
+pub(super) fn check(request: Request) -> Result<Request, BadHeader> {
     let stages = request.pipeline.len();
     let message = if request.palm != VERSION {
         not_spoken(request.palm.into())

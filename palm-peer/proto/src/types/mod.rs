@@ -1,5 +1,6 @@
 //! Plain data types. Nothing here waits, decides or does I/O.
 
+pub mod compact;
 pub mod ids;
 pub mod instance;
 pub mod keys;
