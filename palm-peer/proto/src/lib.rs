@@ -20,6 +20,7 @@
 
 pub mod backoff;
 pub mod call;
+pub mod call_slots;
 pub mod certificate_expiry;
 pub mod certificate_reload;
 pub mod client_table;
