@@ -5,7 +5,7 @@
 
 use crate::error::CliError;
 use argh::FromArgs;
-use palm_peer::{Config, InvalidSetting};
+use palm_peer::{Config, InvalidSetting, Setting, SettingScope};
 use std::{
     ffi::OsString,
     num::{NonZeroU32, NonZeroUsize},
@@ -17,7 +17,7 @@ const ETCD_WITHIN: Duration = Duration::from_secs(4);
 
 /// shows and clears what a PALM mesh stores in etcd, and calls its functions
 ///
-/// Options may stand before or after the command; each overrides its PALM_* environment variable.
+/// Each option overrides its PALM_* environment variable.
 #[derive(FromArgs, Debug)]
 #[argh(
     error_code(0, "done"),
@@ -25,37 +25,11 @@ const ETCD_WITHIN: Duration = Duration::from_secs(4);
     error_code(2, "the command line or a setting is wrong"),
     error_code(3, "etcd cannot be reached")
 )]
-pub(crate) struct Args {
-    /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
-    #[argh(option, arg_name = "urls")]
-    etcd: Option<String>,
-    /// key prefix of the mesh in etcd, such as /staging (default none)
-    #[argh(option)]
-    prefix: Option<String>,
-    /// user for etcd, as name:password; better in the environment, as PALM_USER
-    #[argh(option)]
-    user: Option<String>,
-    /// PEM file of the authority that signed the certificates of etcd and of the mesh
-    #[argh(option, arg_name = "file")]
-    cacert: Option<String>,
-    /// PEM file of the certificate to present to etcd and servers
-    #[argh(option, arg_name = "file")]
-    cert: Option<String>,
-    /// PEM file of that certificate's key
-    #[argh(option, arg_name = "file")]
-    key: Option<String>,
-    /// TLS with servers: auto (when --cacert, --cert and --key are set; the default), off, or required (also with etcd)
-    #[argh(option, arg_name = "when")]
-    tls: Option<String>,
+struct Args {
     /// what to do
     #[argh(subcommand)]
-    pub command: Command,
+    command: Command,
 }
-
-/// The options that may also stand after the command.
-const EVERYWHERE: [&str; 7] = [
-    "--etcd", "--prefix", "--user", "--cacert", "--cert", "--key", "--tls",
-];
 
 /// What to do.
 #[derive(FromArgs, Debug)]
@@ -141,7 +115,7 @@ pub(crate) struct Call {
     /// the payload (default empty); - reads it from standard input
     #[argh(positional)]
     pub payload: Option<String>,
-    /// seconds that the call may take (default 30, or PALM_TIMEOUT)
+    /// seconds that the call may take (default PALM_TIMEOUT, or 30)
     #[argh(option, arg_name = "seconds")]
     pub timeout: Option<String>,
     /// key in the server's store, for get, set, append and delete
@@ -169,7 +143,7 @@ pub(crate) struct Job {
     /// messages and results end with NUL, not with a line feed
     #[argh(switch)]
     pub null: bool,
-    /// seconds that each message may take in total (default 30, or PALM_TIMEOUT)
+    /// seconds that each message may take in total (default PALM_TIMEOUT, or 30)
     #[argh(option, arg_name = "seconds")]
     pub timeout: Option<String>,
     /// how many times each message is tried at most (default 3)
@@ -181,48 +155,41 @@ pub(crate) struct Job {
     pub attempts: NonZeroU32,
 }
 
-impl Args {
+/// The flags of settings that were given, each with its value.
+type Flags = Vec<(&'static Setting, String)>;
+
+/// A command line that was read.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    flags: Flags,
+    pub command: Command,
+}
+
+impl CommandLine {
     /// Returns the configuration from the environment, overridden by the options.
     pub(crate) fn config(&self) -> Result<Config, InvalidSetting> {
-        let set = Config::from_env()?;
-        // Settings of servers only, such as the address to listen on, are ignored.
-        let mut settings = Config::default()
-            .etcd(set.etcd)
-            .prefix(set.prefix)
-            .user(set.user)
-            .cacert(set.cacert)
-            .cert(set.cert)
-            .key(set.key)
-            .tls(set.tls)
-            .timeout(set.timeout)
-            .max_payload(set.max_payload)
-            .max_queued_bytes(set.max_queued_bytes.max(set.max_payload))
-            .max_unread(set.max_unread.max(set.max_payload))
-            .max_held(set.max_held.max(set.max_payload))
-            .join_timeout(set.join_timeout.min(ETCD_WITHIN));
+        let mut config = Config::from_env()?.without_server_settings();
+        config.max_queued_bytes = config.max_queued_bytes.max(config.max_payload);
+        config.max_unread = config.max_unread.max(config.max_payload);
+        config.max_held = config.max_held.max(config.max_payload);
+        config.join_timeout = config.join_timeout.min(ETCD_WITHIN);
+        for (setting, value) in &self.flags {
+            config
+                .set(setting.name, value)
+                .map_err(|error| error.named(setting.flag()))?;
+        }
         let timeout = match &self.command {
             Command::Call(call) => call.timeout.as_ref(),
             Command::Job(job) => job.timeout.as_ref(),
             _ => None,
         };
-        for (name, value) in [
-            ("etcd", self.etcd.as_ref()),
-            ("prefix", self.prefix.as_ref()),
-            ("user", self.user.as_ref()),
-            ("cacert", self.cacert.as_ref()),
-            ("cert", self.cert.as_ref()),
-            ("key", self.key.as_ref()),
-            ("tls", self.tls.as_ref()),
-            ("timeout", timeout),
-        ] {
-            if let Some(value) = value {
-                settings
-                    .set(name, value)
-                    .map_err(|error| error.named(format!("--{name}")))?;
-            }
+        if let Some(timeout) = timeout {
+            config
+                .set("timeout", timeout)
+                .map_err(|error| error.named("--timeout"))?;
         }
-        settings.validate()?;
-        Ok(settings)
+        config.validate()?;
+        Ok(config)
     }
 }
 
@@ -232,7 +199,7 @@ impl Args {
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Parsed {
     /// A command.
-    Args(Args),
+    Line(CommandLine),
     /// The help text.
     Help(String),
 }
@@ -243,46 +210,91 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
         arg.into_string()
             .map_err(|arg| CliError::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
     };
-    let args = ordered(args.into_iter().map(text).collect::<Result<_, _>>()?);
+    let usage = |words: &str| {
+        CliError::Usage(format!(
+            "{}\nRun palm-cli --help for more.",
+            words.trim_end()
+        ))
+    };
+    let (flags, args) = split(args.into_iter().map(text).collect::<Result<_, _>>()?)
+        .map_err(|words| usage(&words))?;
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match Args::from_args(&["palm-cli"], &args) {
-        Ok(args) => Ok(Parsed::Args(args)),
-        Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(exit.output)),
-        Err(exit) => Err(CliError::Usage(format!(
-            "{}\nRun palm-cli --help for more.",
-            exit.output.trim_end()
+        Ok(Args { command }) => Ok(Parsed::Line(CommandLine { flags, command })),
+        Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(format!(
+            "{}\n{}",
+            exit.output.trim_end(),
+            options_help()
         ))),
+        Err(exit) => Err(usage(&exit.output)),
     }
 }
 
-/// Returns the arguments in the order that argh needs: general options before the command, `--name=value` split in two, and the
-/// payload `-`, which it would take for an option, after `--`.
-fn ordered(args: Vec<String>) -> Vec<String> {
-    let (mut front, mut rest, mut last) = (Vec::new(), Vec::new(), Vec::new());
+/// Returns the options that set up the mesh, which may stand anywhere, and the other arguments as argh needs them: `--name=value`
+/// split in two, and the payload `-`, which it would take for an option, after `--`.
+fn split(args: Vec<String>) -> Result<(Flags, Vec<String>), String> {
+    let (mut flags, mut rest, mut last) = (Flags::new(), Vec::new(), Vec::new());
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        match arg.split_once('=') {
-            _ if arg == "--" => last.extend(args.by_ref()),
-            _ if arg == "-" => last.push(arg),
-            Some((name, value)) if EVERYWHERE.contains(&name) => {
-                front.extend([name.to_owned(), value.to_owned()]);
-            }
+        if arg == "--" {
+            last.extend(args.by_ref());
+            break;
+        }
+        let (name, value) = match arg.split_once('=') {
             Some((name, value)) if name.starts_with("--") => {
-                rest.extend([name.to_owned(), value.to_owned()]);
+                (name.to_owned(), Some(value.to_owned()))
             }
-            _ if EVERYWHERE.contains(&arg.as_str()) => {
-                front.push(arg);
-                front.extend(args.next());
+            _ => (arg.clone(), None),
+        };
+        if let Some(setting) = mesh_settings().find(|setting| setting.flag() == name) {
+            let value = value
+                .or_else(|| args.next())
+                .ok_or_else(|| format!("No value provided for option '{name}'."))?;
+            if flags.iter().any(|(other, _)| *other == setting) {
+                return Err(format!("The option '{name}' is given twice."));
             }
-            _ => rest.push(arg),
+            flags.push((setting, value));
+        } else if arg == "-" {
+            last.push(arg);
+        } else {
+            rest.push(name);
+            rest.extend(value);
         }
     }
-    front.append(&mut rest);
     if !last.is_empty() {
-        front.push("--".to_owned());
-        front.append(&mut last);
+        rest.push("--".to_owned());
+        rest.append(&mut last);
     }
-    front
+    Ok((flags, rest))
+}
+
+fn mesh_settings() -> impl Iterator<Item = &'static Setting> {
+    Config::SETTINGS
+        .iter()
+        .filter(|setting| setting.scope == SettingScope::Mesh)
+}
+
+/// The part of the help that is the same for all commands, in argh's layout.
+fn options_help() -> String {
+    const INDENT: usize = 20;
+    const WIDTH: usize = 80;
+    let mut help = "\nOptions, before or after the command:\n".to_owned();
+    for setting in mesh_settings() {
+        let mut line = format!("  {:<width$}", setting.flag(), width = INDENT - 2);
+        let text = format!("{} (default {})", setting.help, setting.default);
+        for word in text.split(' ') {
+            if line.len() + word.len() >= WIDTH {
+                help.push_str(line.trim_end());
+                help.push('\n');
+                line = " ".repeat(INDENT);
+            }
+            line.push_str(word);
+            line.push(' ');
+        }
+        help.push_str(line.trim_end());
+        help.push('\n');
+    }
+    help
 }
 
 #[cfg(test)]
@@ -293,9 +305,9 @@ mod tests {
         parse(line.split_whitespace().map(OsString::from))
     }
 
-    fn args(line: &str) -> Args {
+    fn args(line: &str) -> CommandLine {
         match parsed(line) {
-            Ok(Parsed::Args(args)) => args,
+            Ok(Parsed::Line(line)) => line,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -306,10 +318,17 @@ mod tests {
             "--etcd http://a:1 --prefix /x status",
             "status --etcd http://a:1 --prefix=/x",
         ] {
-            let args = args(line);
+            let given: Vec<_> = args(line)
+                .flags
+                .into_iter()
+                .map(|(setting, value)| (setting.name, value))
+                .collect();
             assert_eq!(
-                (args.etcd.as_deref(), args.prefix.as_deref()),
-                (Some("http://a:1"), Some("/x")),
+                given,
+                [
+                    ("etcd", "http://a:1".to_owned()),
+                    ("prefix", "/x".to_owned())
+                ],
                 "{line}"
             );
         }
@@ -382,6 +401,53 @@ mod tests {
             };
             assert!(matches!(status.check(), Err(CliError::Usage(_))), "{line}");
         }
+    }
+
+    #[test]
+    fn help_has_every_setting_of_the_mesh() {
+        for line in ["--help", "status --help"] {
+            let Ok(Parsed::Help(help)) = parsed(line) else {
+                panic!("{line}")
+            };
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            for setting in mesh_settings() {
+                assert!(
+                    help.contains(&format!(
+                        "{} {} (default {})",
+                        setting.flag(),
+                        setting.help,
+                        setting.default
+                    )),
+                    "{line}: {}: {help}",
+                    setting.name
+                );
+            }
+        }
+        let timeout = Config::SETTINGS
+            .iter()
+            .find(|setting| setting.name == "timeout")
+            .expect("a setting");
+        for line in ["call --help", "job --help"] {
+            let Ok(Parsed::Help(help)) = parsed(line) else {
+                panic!("{line}")
+            };
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(
+                help.contains(&format!("PALM_TIMEOUT, or {})", timeout.default)),
+                "{line}: {help}"
+            );
+        }
+        assert!(
+            matches!(parsed("status --etcd"), Err(CliError::Usage(_))),
+            "a flag needs its value"
+        );
+        assert!(
+            matches!(
+                parsed("status --prefix /a --prefix /b"),
+                Err(CliError::Usage(_))
+            ),
+            "a flag is given once"
+        );
     }
 
     #[test]

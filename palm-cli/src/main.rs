@@ -14,7 +14,7 @@ mod status;
 mod table;
 
 use self::{
-    args::{Args, Command},
+    args::{Command, CommandLine},
     error::CliError,
     screen::Screen,
 };
@@ -31,13 +31,13 @@ fn main() -> ExitCode {
 
 fn run(screen: &mut Screen) -> Result<(), CliError> {
     let args = match args::parse(env::args_os().skip(1))? {
-        args::Parsed::Args(args) => args,
+        args::Parsed::Line(line) => line,
         args::Parsed::Help(text) => return Ok(screen.line(&text)?),
     };
     futures::executor::block_on(carry_out(&args, screen))
 }
 
-async fn carry_out(args: &Args, screen: &mut Screen) -> Result<(), CliError> {
+async fn carry_out(args: &CommandLine, screen: &mut Screen) -> Result<(), CliError> {
     let config = args.config()?;
     for (name, meant) in Config::misspelt_variables() {
         error::warn(&format!(

@@ -21,68 +21,50 @@ pub const EVICTED: u8 = 77;
 /// How long a server may take to exit after a second signal.
 const HURRY_WITHIN: Duration = Duration::from_secs(2);
 
-/// run the server until SIGTERM, SIGINT or SIGHUP
-///
-/// Each flag overrides its `PALM_*` environment variable.
-#[derive(FromArgs, Debug, Default, Clone)]
-#[argh(subcommand, name = "run")]
-#[non_exhaustive]
-// These comments are the help text, which has no mark-up.
-#[allow(rustdoc::bare_urls, clippy::doc_markdown)]
-pub struct Run {
-    /// etcd's URLs, separated by commas (default http://127.0.0.1:2379)
-    #[argh(option)]
-    pub etcd: Option<String>,
-    /// user for etcd, as name:password; better in the environment, as PALM_USER
-    #[argh(option)]
-    pub user: Option<String>,
-    /// PEM file of the authority that signed the certificates of etcd and of the mesh
-    #[argh(option)]
-    pub cacert: Option<String>,
-    /// PEM file of the certificate to show to etcd, servers and clients
-    #[argh(option)]
-    pub cert: Option<String>,
-    /// PEM file of that certificate's key
-    #[argh(option)]
-    pub key: Option<String>,
-    /// TLS with servers and clients: auto (when --cacert, --cert and --key are given; the default), off, or required (with
-    /// etcd too)
-    #[argh(option)]
-    pub tls: Option<String>,
-    /// folder of the mesh in etcd, such as /staging (default none)
-    #[argh(option)]
-    pub prefix: Option<String>,
-    /// host that others reach this server at (default 127.0.0.1)
-    #[argh(option)]
-    pub ip: Option<String>,
-    /// address to listen on (default: that of --ip)
-    #[argh(option)]
-    pub bind: Option<String>,
-    /// port to listen on (default: a free one)
-    #[argh(option)]
-    pub port: Option<String>,
-    /// seconds that etcd keeps a server it does not hear from (default 10)
-    #[argh(option)]
-    pub ttl: Option<String>,
-    /// seconds between two probes by the leader (default 10)
-    #[argh(option)]
-    pub probe_period: Option<String>,
-    /// seconds to answer a probe (default 2)
-    #[argh(option)]
-    pub probe_timeout: Option<String>,
-    /// probes in a row that make a server dead (default 3)
-    #[argh(option)]
-    pub probe_misses: Option<String>,
-    /// seconds to finish what is being done when leaving (default 10)
-    #[argh(option)]
-    pub drain: Option<String>,
-    /// log everything
-    #[argh(switch)]
-    pub debug: bool,
-    /// log what happens (the default)
-    #[argh(switch)]
-    pub info: bool,
+/// Declares [`Run`] by the table of all settings: a flag for each.
+macro_rules! declare_run {
+    // Of the help texts argh must see the literals themselves, which only a `tt` leaves as they are.
+    ($(
+        $(#[doc = $doc:literal])*
+        $scope:ident $name:ident: $type:ty = $default:expr, $default_text:tt, $read:path,
+            $value:tt, $help:tt;
+    )*) => {
+        /// run the server until SIGTERM, SIGINT or SIGHUP
+        ///
+        /// Each flag overrides its `PALM_*` environment variable.
+        #[derive(FromArgs, Debug, Default, Clone)]
+        #[argh(subcommand, name = "run")]
+        #[non_exhaustive]
+        // These comments are the help text, which has no mark-up.
+        #[allow(rustdoc::bare_urls, clippy::doc_markdown)]
+        pub struct Run {
+            $(
+                #[doc = $help]
+                #[doc = " (default "]
+                #[doc = $default_text]
+                #[doc = ")"]
+                #[argh(option, arg_name = $value)]
+                $name: Option<String>,
+            )*
+            /// log everything
+            #[argh(switch)]
+            debug: bool,
+            /// log what happens (the default)
+            #[argh(switch)]
+            info: bool,
+        }
+
+        impl Run {
+            /// The flags that were given, each with the name of its setting.
+            fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+                let all = [$((stringify!($name), &self.$name)),*];
+                all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
+            }
+        }
+    };
 }
+
+palm_proto::settings_table!(declare_run);
 
 impl Run {
     /// Returns the configuration: the defaults, overridden by the environment, overridden by the flags.
@@ -91,28 +73,10 @@ impl Run {
     /// When the value of a variable or flag is invalid, or they contradict each other.
     pub fn config(&self) -> Result<Config, InvalidSetting> {
         let mut config = Config::from_env()?;
-        for (name, value) in [
-            ("etcd", &self.etcd),
-            ("user", &self.user),
-            ("cacert", &self.cacert),
-            ("cert", &self.cert),
-            ("key", &self.key),
-            ("tls", &self.tls),
-            ("prefix", &self.prefix),
-            ("ip", &self.ip),
-            ("bind", &self.bind),
-            ("port", &self.port),
-            ("ttl", &self.ttl),
-            ("probe_period", &self.probe_period),
-            ("probe_timeout", &self.probe_timeout),
-            ("probe_misses", &self.probe_misses),
-            ("drain", &self.drain),
-        ] {
-            if let Some(value) = value {
-                config
-                    .set(name, value)
-                    .map_err(|error| error.named(format!("--{}", name.replace('_', "-"))))?;
-            }
+        for (name, value) in self.given() {
+            config
+                .set(name, value)
+                .map_err(|error| error.named(format!("--{}", name.replace('_', "-"))))?;
         }
         config.validate()?;
         Ok(config)

@@ -6,6 +6,13 @@ use std::ffi::{OsStr, OsString};
 impl Config {
     /// Returns the defaults, overridden by the `PALM_*` variables of the environment.
     ///
+    /// ```
+    /// # use palm_proto::config as palm_peer;
+    /// // PALM_PREFIX, PALM_PORT and so on, but always this etcd.
+    /// let config = palm_peer::Config::from_env()?.etcd(vec!["https://etcd.example:2379".into()]);
+    /// # Ok::<_, palm_peer::InvalidSetting>(())
+    /// ```
+    ///
     /// # Errors
     /// When the value of a variable is invalid; the error names the variable.
     pub fn from_env() -> Result<Self, InvalidSetting> {
@@ -16,22 +23,15 @@ impl Config {
         lookup: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, InvalidSetting> {
         let mut config = Self::default();
-        for (name, variable) in Self::NAMES.iter().copied().zip(Self::variables()) {
+        for setting in Self::SETTINGS {
+            let variable = setting.variable();
             if let Some(value) = lookup(&variable).filter(|value| !value.is_empty()) {
                 config
-                    .set_os(name, &value)
+                    .set_os(setting.name, &value)
                     .map_err(|error| error.named(variable))?;
             }
         }
         Ok(config)
-    }
-
-    /// Returns the names of the environment variables, in the order of [`Config::NAMES`].
-    pub(super) fn variables() -> impl Iterator<Item = String> {
-        Self::NAMES
-            .iter()
-            .copied()
-            .map(|name| format!("PALM_{}", name.to_ascii_uppercase()))
     }
 
     /// Returns the variables of the environment whose names are nearly those of config, each with the name that was probably

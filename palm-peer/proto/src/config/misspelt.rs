@@ -1,6 +1,6 @@
 //! Environment variables that look like a misspelt setting.
 
-use super::Config;
+use super::{Config, Setting};
 
 /// The maximum edit distance of a misspelt name from a known one; less for short names.
 const MAX_DISTANCE: usize = 2;
@@ -9,7 +9,11 @@ const PREFIX: &str = "PALM_";
 
 /// Returns each name that is nearly that of a variable, with the one that was probably meant. Other names may be the program's own.
 pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
-    let known: Vec<_> = Config::variables().chain(["PALM_LOG".to_owned()]).collect();
+    let known: Vec<_> = Config::SETTINGS
+        .iter()
+        .map(Setting::variable)
+        .chain(["PALM_LOG".to_owned()])
+        .collect();
     let nearest = |name: &String| {
         if known.contains(name) || !name.to_ascii_uppercase().starts_with("PALM") {
             return None;

@@ -5,6 +5,8 @@ mod host;
 mod invalid;
 mod misspelt;
 mod read;
+mod setting;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -12,25 +14,33 @@ mod valid;
 mod validate;
 
 pub use self::{
-    host::is_loopback, invalid::InvalidSetting, read::log_level, tls::Tls, valid::ValidConfig,
+    host::is_loopback,
+    invalid::InvalidSetting,
+    read::log_level,
+    setting::{Setting, SettingScope},
+    tls::Tls,
+    valid::ValidConfig,
 };
 
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
-/// Declares [`Config`] by a table: for each setting its documentation, name, type, default, and how it is read from text. The
-/// name is that of the field; the environment variable is `PALM_` and the name in capitals, the flag `--` and the name with
-/// dashes.
-macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $read:path;)*) => {
+/// Declares [`Config`] by the table of all settings.
+macro_rules! declare_config {
+    ($(
+        $(#[doc = $doc:literal])*
+        $scope:ident $name:ident: $type:ty = $default:expr, $default_text:literal, $read:path,
+            $value:literal, $help:literal;
+    )*) => {
         /// The configuration of a server, a client or an administrator. Begin with [`Config::from_env`] or the defaults, and set
         /// what differs: each setting is a public field, and a method of the same name that sets it. The configuration is
         /// checked where it is used, such as in `Server::join`, or by [`Config::validate`].
         ///
         /// Each field can also be set by name ([`Config::set`]): the environment variable is `PALM_` and the name in
-        /// capitals, the flag is `--` and the name with dashes.
+        /// capitals, the flag is `--` and the name with dashes. [`Config::SETTINGS`] lists them.
         ///
         /// ```
-        /// use palm_proto::config::Config;
+        /// # use palm_proto::config as palm_peer;
+        /// use palm_peer::Config;
         /// use std::time::Duration;
         ///
         /// let mut config = Config::default().prefix("/staging".into()).ttl(Duration::from_secs(5));
@@ -40,7 +50,11 @@ macro_rules! settings {
         #[derive(Clone, PartialEq)]
         #[non_exhaustive]
         pub struct Config {
-            $($(#[$doc])* pub $name: $type,)*
+            $(
+                $(#[doc = $doc])*
+                #[doc = concat!("\n\nDefault: `", stringify!($default), "`.")]
+                pub $name: $type,
+            )*
         }
 
         impl Default for Config {
@@ -51,20 +65,40 @@ macro_rules! settings {
 
         /// Each returns the configuration with one setting changed.
         impl Config {
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self, $name: $type) -> Self {
-                self.$name = $name;
-                self
-            })*
+            $(
+                $(#[doc = $doc])*
+                #[must_use]
+                pub fn $name(mut self, $name: $type) -> Self {
+                    self.$name = $name;
+                    self
+                }
+            )*
         }
 
         impl Config {
-            /// The names that [`Config::set`] knows.
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+            /// All settings, in the order of the documentation.
+            pub const SETTINGS: &'static [Setting] = &[$(Setting {
+                name: stringify!($name),
+                value: $value,
+                help: $help,
+                default: $default_text,
+                description: concat!($($doc),*),
+                scope: SettingScope::$scope,
+            }),*];
 
             /// Sets one field from text: times in seconds (`2.5`), lists separated by commas, the user as `name:password`. White
             /// space around the text is ignored, but not in `user` and in paths, which are taken as they are.
+            ///
+            /// ```
+            /// # use palm_proto::config as palm_peer;
+            /// use palm_peer::Config;
+            ///
+            /// let mut config = Config::default();
+            /// config.set("ttl", "2.5")?;
+            /// let error = config.set("port", "none").expect_err("no port");
+            /// assert_eq!(error.to_string(), "port: \"none\" is not a port (0 to 65535)");
+            /// # Ok::<_, palm_peer::InvalidSetting>(())
+            /// ```
             ///
             /// # Errors
             /// When there is no such setting, or the text is not valid for it.
@@ -75,67 +109,22 @@ macro_rules! settings {
                 }
                 Ok(())
             }
+
+            /// Returns the configuration with the settings that only servers use at their defaults, whatever the environment
+            /// says of them, for a program that is no server.
+            #[must_use]
+            pub fn without_server_settings(mut self) -> Self {
+                let defaults = Self::default();
+                $(if SettingScope::$scope == SettingScope::Server {
+                    self.$name = defaults.$name;
+                })*
+                self
+            }
         }
     };
 }
 
-settings! {
-    /// etcd's client URLs, one for each member that may be asked. Default `http://127.0.0.1:2379`.
-    etcd: Vec<String> = vec!["http://127.0.0.1:2379".into()], read::etcd_urls;
-    /// User and password for etcd. Default none.
-    user: Option<(String, String)> = None, read::user;
-    /// PEM file of the authority that signed the certificates of etcd and of the mesh. Default none.
-    cacert: Option<PathBuf> = None, read::path;
-    /// PEM file of the certificate shown to etcd, and to peers and clients. Default none.
-    cert: Option<PathBuf> = None, read::path;
-    /// PEM file of that certificate's key. Default none.
-    key: Option<PathBuf> = None, read::path;
-    /// Whether peers and clients speak TLS with each other. Default: when `cacert`, `cert` and `key` are all given.
-    tls: Tls = Tls::Auto, read::tls;
-    /// The folder of the mesh in etcd. Peers and clients with different prefixes do not see each other. Default none.
-    prefix: String = String::new(), read::text;
-    /// The host that others reach the server at, written in its record. Default `127.0.0.1`.
-    ip: String = "127.0.0.1".into(), read::host;
-    /// The address to listen on. Default: `ip`, which must then be an address of this machine.
-    bind: Option<IpAddr> = None, read::address;
-    /// The port to listen on; 0 lets the system choose a free one. Default 0.
-    port: u16 = 0, read::port;
-    /// The TTL of a peer's lease: how long etcd keeps its record without a keep-alive. 2 s to 24 h, default 10 s. A shorter TTL
-    /// detects a frozen peer sooner, and costs more keep-alives (one per third of it).
-    ttl: Duration = Duration::from_secs(10), read::seconds;
-    /// How long joining may wait for etcd before it fails. Default 10 s.
-    join_timeout: Duration = Duration::from_secs(10), read::seconds;
-    /// How often the leader probes every server. Default 10 s.
-    probe_period: Duration = Duration::from_secs(10), read::seconds;
-    /// How long a server may take to answer a probe. Default 2 s.
-    probe_timeout: Duration = Duration::from_secs(2), read::seconds;
-    /// How many probes in a row a server may miss before it is removed. 1 to 100, default 3.
-    probe_misses: u32 = 3, read::whole_number;
-    /// How long a leaving server may finish what it is doing. Default 10 s.
-    drain: Duration = Duration::from_secs(10), read::seconds;
-    /// How long a call may take when the caller does not say. Default 30 s.
-    timeout: Duration = Duration::from_secs(30), read::seconds;
-    /// How many functions run at once. Default 1024.
-    max_in_flight: usize = 1024, read::whole_number;
-    /// How many requests may wait for one of those; beyond, the answer is `busy`. Default 4096.
-    max_queued: usize = 4096, read::whole_number;
-    /// How many bytes these may have, all together; beyond, the answer is `busy`. At least `max_payload`. Default 256 MiB.
-    max_queued_bytes: usize = 256 * 1024 * 1024, read::bytes;
-    /// The longest payload, in bytes, of a request or an answer. Default 64 MiB.
-    max_payload: usize = 64 * 1024 * 1024, read::bytes;
-    /// The maximum size of the server's own store (`set`, `append`), in bytes. Default 256 MiB.
-    max_store: usize = 256 * 1024 * 1024, read::bytes;
-    /// How many connections a server accepts at once. Default 10,000; each takes three file descriptors.
-    max_connections: usize = 10_000, read::whole_number;
-    /// How many of them may come from one address. Default 4096.
-    max_per_address: usize = 4096, read::whole_number;
-    /// How many bytes of answers may wait for one connection that does not read them, before it is cut off. Default 1 GiB.
-    max_unread: usize = 1024 * 1024 * 1024, read::bytes;
-    /// How many bytes of its clients' messages a server holds in each of three places: in messages being received, in running
-    /// functions, and in answers that are not read yet. Beyond, long messages are not received, requests wait to run, and the client
-    /// with the most unread answers is disconnected. At least `max_payload`. Default 1 GiB.
-    max_held: usize = 1024 * 1024 * 1024, read::bytes;
-}
+crate::settings_table!(declare_config);
 
 /// Shows everything except the password.
 impl fmt::Debug for Config {

@@ -17,6 +17,31 @@ fn the_defaults_are_valid() {
 }
 
 #[test]
+fn the_default_texts_are_the_defaults() {
+    for setting in Config::SETTINGS {
+        let mut config = Config::default();
+        // A setting that has no value by default cannot be set to that.
+        if !["none", "that of --ip"].contains(&setting.default) {
+            config
+                .set(setting.name, setting.default)
+                .expect(setting.name);
+        }
+        assert_eq!(config, Config::default(), "{}", setting.name);
+    }
+}
+
+#[test]
+fn settings_of_servers_can_be_dropped() {
+    let mut config = Config::default()
+        .prefix("/x".into())
+        .max_payload(9)
+        .port(7)
+        .ttl(Duration::from_secs(3));
+    config = config.without_server_settings();
+    assert_eq!(config, Config::default().prefix("/x".into()).max_payload(9));
+}
+
+#[test]
 fn every_name_can_be_set_from_the_environment() {
     let sample = |name: &str| match name {
         "etcd" => "http://a:1, https://b:2",
@@ -184,7 +209,10 @@ fn a_password_is_taken_as_it_is() {
 fn values_that_are_not_utf8_are_paths_or_refused() {
     use std::os::unix::ffi::OsStringExt as _;
     let odd = || std::ffi::OsString::from_vec(b"/odd-\xff.pem".to_vec());
-    for (name, variable) in Config::NAMES.iter().copied().zip(Config::variables()) {
+    for (name, variable) in Config::SETTINGS
+        .iter()
+        .map(|setting| (setting.name, setting.variable()))
+    {
         let found = Config::from_lookup(|looked_up| (looked_up == variable).then(odd));
         if ["cacert", "cert", "key"].contains(&name) {
             let config = found.expect("a path");

@@ -4,6 +4,16 @@ use super::{Config, InvalidSetting, host};
 use std::str::FromStr;
 
 /// Whether peers and clients use TLS with each other.
+///
+/// ```
+/// # use palm_proto::config as palm_peer;
+/// use palm_peer::{Config, Tls};
+///
+/// assert_eq!("required".parse(), Ok(Tls::Required));
+/// // It takes the files, too.
+/// let error = Config::default().tls(Tls::Required).validate().expect_err("no files");
+/// assert_eq!(error.name(), "tls");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Tls {
