@@ -11,6 +11,7 @@ mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod disconnect;
+mod documented_settings;
 mod examples;
 mod fencing;
 mod functions;

@@ -5,7 +5,7 @@
 /// its value in `--help`, and the line there.
 ///
 /// From this come [`Config`](crate::config::Config), [`Setting`](crate::config::Setting), the flags of servers and of palm-cli,
-/// and the tables in docs/operations.md and docs/cli.md (`UPDATE_DOCS=1 cargo test -p palm-tests --test mesh documented`).
+/// and the tables in docs/operations.md and docs/cli.md (`UPDATE_DOCS=1 cargo test -p palm-tests --test mesh documented_settings`).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! settings_table {
