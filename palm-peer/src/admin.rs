@@ -71,6 +71,20 @@ impl Admin {
     ///
     /// An error means that etcd is unavailable and the last entries may be stale. The stream continues: the next entries come when
     /// etcd is back.
+    ///
+    /// ```no_run
+    /// # async fn example(admin: palm_peer::Admin) {
+    /// use futures::StreamExt;
+    ///
+    /// let mut changes = admin.watch();
+    /// while let Some(entries) = changes.next().await {
+    ///     match entries {
+    ///         Ok(entries) => println!("{} servers", entries.len()),
+    ///         Err(error) => eprintln!("may be stale: {}", error.report()),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn watch(
         &self,
     ) -> impl Stream<Item = Result<Vec<ServerEntry>, Error>> + Send + Unpin + use<> {
@@ -104,6 +118,18 @@ impl Admin {
 }
 
 /// What a reset cleared, and which servers re-registered.
+///
+/// ```no_run
+/// # async fn example(admin: palm_peer::Admin) -> Result<(), palm_peer::Error> {
+/// use std::time::Duration;
+///
+/// let mut report = admin.reset().await?;
+/// println!("cleared {} servers", report.removed().len());
+/// for entry in report.missing_after(Duration::from_secs(5), Duration::from_secs(60)).await {
+///     println!("{} is not back", entry.name);
+/// }
+/// # Ok(()) }
+/// ```
 #[must_use]
 pub struct ResetReport {
     coming: ResetTracker,

@@ -39,6 +39,15 @@ pub enum ErrorKind {
 ///
 /// `Display` prints the message alone, and [`source`](error::Error::source) returns the cause, for reporters that print the
 /// whole chain. [`Error::report`] prints it on one line.
+///
+/// ```
+/// use palm_peer::{Config, ErrorKind, Server};
+///
+/// let joining = Server::new("no name").join(Config::default());
+/// let error = palm_peer::block_on(joining).expect_err("a name has no spaces");
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// eprintln!("{}", error.report());
+/// ```
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -130,6 +139,19 @@ impl From<EtcdError> for Error {
 }
 
 /// Why a call failed.
+///
+/// ```no_run
+/// # async fn example(client: palm_peer::Client) {
+/// use palm_peer::CallErrorKind;
+///
+/// match client.call("text.shout", "hello").await {
+///     Ok(answer) => println!("{answer:?}"),
+///     Err(error) if error.kind() == CallErrorKind::TimedOut => println!("too slow"),
+///     // Says which server, if the call went to one.
+///     Err(error) => println!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
     kind: CallErrorKind,

@@ -86,6 +86,13 @@ pub use server::{FunctionError, Message, Server};
 /// A second SIGTERM or SIGINT ends the drain of every server of the process (see [`Peer::serve`]). SIGHUP, which is sent when
 /// the terminal is closed, stays ignored if it was ignored when the process started, as under `nohup`.
 ///
+/// ```no_run
+/// # async fn example(peer: palm_peer::Peer) -> Result<(), palm_peer::Error> {
+/// let shutdown = palm_peer::signals()?;
+/// peer.serve(shutdown).await
+/// # }
+/// ```
+///
 /// # Errors
 /// [`ErrorKind::Io`] when the system refuses the signal handlers.
 pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {

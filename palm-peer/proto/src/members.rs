@@ -29,7 +29,8 @@ impl ServerEntry {
     /// Returns the entry of this key, prefix included, for tests of programs that show or judge entries.
     ///
     /// ```
-    /// use palm_proto::members::{ServerEntry, ServerStatus};
+    /// # use palm_proto::members as palm_peer;
+    /// use palm_peer::{ServerEntry, ServerStatus};
     ///
     /// let entry = ServerEntry::new("/servers/x", "no record", ServerStatus::Broken);
     /// assert_eq!(entry.name, "x");

@@ -139,6 +139,17 @@ impl Job {
 
     /// As [`Job::run`], over an iterator.
     ///
+    /// ```no_run
+    /// # async fn example(client: palm_peer::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use futures::StreamExt;
+    ///
+    /// let mut results = client.job(["text.count"]).unordered().window(256, 1 << 20).run_iter(["to be", "or not"])?;
+    /// while let Some((idx, result)) = results.next().await {
+    ///     println!("message {idx}: {result:?}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Job::run`].
     pub fn run_iter<I>(self, messages: I) -> Result<JobResults, CallError>
@@ -184,6 +195,17 @@ impl fmt::Debug for JobResults {
 }
 
 /// The progress of a job. Cheap to clone and to read.
+///
+/// ```no_run
+/// # async fn example(job: palm_peer::Job) -> Result<(), palm_peer::CallError> {
+/// use futures::StreamExt;
+///
+/// let results = job.run_iter(["to be", "or not"])?;
+/// let progress = results.progress();
+/// let _all: Vec<_> = results.collect().await;
+/// println!("{} done, {} failed, {:.0} a second", progress.done(), progress.failed(), progress.rate());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Progress {
     counts: Arc<Mutex<Counts>>,
@@ -226,6 +248,22 @@ impl Progress {
 }
 
 /// Why a message of a job has no result.
+///
+/// ```no_run
+/// # async fn example(mut results: palm_peer::JobResults) {
+/// use futures::StreamExt;
+/// use palm_peer::CallErrorKind;
+///
+/// while let Some((idx, result)) = results.next().await {
+///     match result {
+///         Ok(answer) => println!("{answer:?}"),
+///         // The function itself returned an error.
+///         Err(error) if error.kind() == CallErrorKind::Failed => println!("{idx}: {}", error.message()),
+///         Err(error) => println!("{idx}: stage {} of server {:?}: {error}", error.stage(), error.server()),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobError(MessageError);
 

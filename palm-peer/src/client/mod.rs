@@ -108,6 +108,14 @@ impl Client {
     }
 
     /// Returns the reachable servers by name, each with the functions of its instances and the number of instances.
+    ///
+    /// ```no_run
+    /// # fn example(client: &palm_peer::Client) {
+    /// for server in client.reachable() {
+    ///     println!("{}: {} instances of {:?}", server.server, server.instances, server.functions);
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn reachable(&self) -> Vec<ServerSummary> {
         let directory = self.mesh.directory();
@@ -135,6 +143,18 @@ pub struct ServerSummary {
 }
 
 /// A call, which is sent when it is awaited.
+///
+/// ```no_run
+/// # async fn example(client: palm_peer::Client) -> Result<(), palm_peer::CallError> {
+/// use std::time::Duration;
+///
+/// // To one instance: each has a store of its own.
+/// let instance = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
+/// client.call(format!("{instance}.set"), "42").cache("answer").await?;
+/// let answer = client.call(format!("{instance}.get"), "").cache("answer").timeout(Duration::from_secs(1)).await?;
+/// assert_eq!(answer, "42");
+/// # Ok(()) }
+/// ```
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<'a> {
     client: &'a Client,

@@ -39,6 +39,27 @@ pub(crate) fn book() -> Arc<Mutex<LogBuffer>> {
 ///
 /// Records of the leader's duties are left out, because they are about other servers, and each round would be repeated in the next;
 /// and those of rustls, because remote peers can cause them without limit.
+///
+/// ```
+/// struct Logger;
+///
+/// impl log::Log for Logger {
+///     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+///         true
+///     }
+///
+///     fn log(&self, record: &log::Record<'_>) {
+///         palm_peer::logging::feed(record);
+///         eprintln!("{}: {}", record.target(), record.args());
+///     }
+///
+///     fn flush(&self) {}
+/// }
+///
+/// log::set_boxed_logger(Box::new(Logger))?;
+/// log::set_max_level(log::LevelFilter::Debug);
+/// # Ok::<_, log::SetLoggerError>(())
+/// ```
 pub fn feed(record: &Record<'_>) {
     feed_message(record, &formatted(*record.args()));
 }

@@ -54,6 +54,12 @@ static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 /// ends, as it does at the end of `main`, queued lines are written, for at most a second; before a
 /// [`process::exit`](std::process::exit) elsewhere, call [`flush`].
 ///
+/// ```
+/// palm_peer::logging::init(log::LevelFilter::Info)?;
+/// log::info!("logged as INFO:my_program:...");
+/// # Ok::<_, log::SetLoggerError>(())
+/// ```
+///
 /// # Errors
 /// When a logger is installed already.
 pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {

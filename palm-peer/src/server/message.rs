@@ -61,6 +61,15 @@ impl Message {
 
     /// Calls another function of the mesh, with the remaining time. See [`Client::call`](crate::Client::call) for how it is routed.
     ///
+    /// ```
+    /// use palm_peer::{Bytes, FunctionError, Message};
+    ///
+    /// async fn greet(message: Message) -> Result<Bytes, FunctionError> {
+    ///     Ok(message.call("text.shout", message.payload().clone()).await?)
+    /// }
+    /// # drop(greet);
+    /// ```
+    ///
     /// # Errors
     /// See [`CallErrorKind`](crate::CallErrorKind).
     pub async fn call(
@@ -80,6 +89,22 @@ impl Message {
     }
 
     /// Returns the caller's deadline; asynchronous functions are cancelled when it passes.
+    ///
+    /// ```
+    /// use palm_peer::{FunctionError, Message, Server};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// fn search(message: Message) -> Result<String, FunctionError> {
+    ///     let mut best = String::new();
+    ///     // A blocking function is not stopped at the deadline.
+    ///     while Instant::now() + Duration::from_millis(100) < message.deadline() {
+    ///         best = format!("better than {best}");
+    ///         # break;
+    ///     }
+    ///     Ok(best)
+    /// }
+    /// # drop(Server::new("finder").blocking("search", search));
+    /// ```
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline

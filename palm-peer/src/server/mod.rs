@@ -112,6 +112,22 @@ impl Server {
 
     /// Adds a function that blocks or computes for long. It runs on a thread of a pool. At the caller's deadline the answer is
     /// `timed_out`; the function itself cannot be stopped and runs to its end.
+    ///
+    /// ```
+    /// use palm_peer::{FunctionError, Message, Server};
+    ///
+    /// fn sum(message: Message) -> Result<String, FunctionError> {
+    ///     let numbers: Vec<u64> = std::str::from_utf8(message.payload())?
+    ///         .split_whitespace()
+    ///         .map(str::parse)
+    ///         .collect::<Result<_, _>>()?;
+    ///     Ok(numbers.into_iter().sum::<u64>().to_string())
+    /// }
+    ///
+    /// # drop(
+    /// Server::new("numbers").blocking("sum", sum)
+    /// # );
+    /// ```
     pub fn blocking<F, T, E>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Message) -> Result<T, E> + Send + Sync + 'static,
@@ -191,6 +207,23 @@ impl Server {
     /// Joins the mesh, serves until `shutdown` ends, then leaves: [`Server::join`] and [`Peer::serve`] in one, except that `shutdown` is
     /// awaited from the start. When it ends while the server joins, joining stops at once, what was put into etcd is removed, and this
     /// returns `Ok`.
+    ///
+    /// ```no_run
+    /// use palm_peer::{Config, FunctionError, Message, Server};
+    ///
+    /// async fn echo(message: Message) -> Result<palm_peer::Bytes, FunctionError> {
+    ///     Ok(message.into_payload())
+    /// }
+    ///
+    /// async fn run() -> Result<(), palm_peer::Error> {
+    ///     let config = Config::from_env()?.prefix("/staging".into());
+    ///     Server::new("echo").function("echo", echo).run(config, palm_peer::signals()?).await
+    /// }
+    ///
+    /// fn main() -> Result<(), palm_peer::Error> {
+    ///     palm_peer::block_on(run())
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`Server::join`] and [`Peer::serve`].

@@ -38,6 +38,17 @@ use uuid::Uuid;
 ///
 /// A dedicated thread keeps its registration in etcd, even when the executor is blocked. Dropping it without serving to the end takes
 /// the server out of the mesh, in the background.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), palm_peer::Error> {
+/// use palm_peer::{Config, FunctionError, Message, Server};
+///
+/// let server = Server::new("echo").function("echo", async |m: Message| Ok::<_, FunctionError>(m.into_payload()));
+/// let peer = server.join(Config::from_env()?).await?;
+/// println!("{} listens at {}", peer.uuid(), peer.endpoint());
+/// peer.serve(palm_peer::signals()?).await
+/// # }
+/// ```
 pub struct Peer {
     uuid: Uuid,
     endpoint: String,
@@ -174,6 +185,20 @@ impl Peer {
 
     /// What happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Of events that
     /// nobody takes, the latest 64 are kept; for the state alone, [`Peer::watch`] is simpler.
+    ///
+    /// ```no_run
+    /// # async fn example(peer: &palm_peer::Peer) {
+    /// use futures::StreamExt;
+    /// use palm_peer::PeerEvent;
+    ///
+    /// let mut events = peer.events();
+    /// while let Some(event) = events.next().await {
+    ///     if event == PeerEvent::Elected {
+    ///         println!("this server leads the mesh");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn events(&self) -> impl Stream<Item = PeerEvent> + Send + Unpin + use<> {
         self.agent.status().subscribe()
     }

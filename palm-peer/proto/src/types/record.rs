@@ -10,6 +10,18 @@ use uuid::Uuid;
 pub const LONGEST: usize = 256 * 1024;
 
 /// The record of a server: the value of `/servers/<uuid>`, with the fields in this order.
+///
+/// ```
+/// # use palm_proto::types::record as palm_peer;
+/// use palm_peer::Record;
+///
+/// let stored = br#"{"host": "10.0.0.5", "pid": 4749, "when": "2026-02-16T11:28:59.088608", "leader": null,
+///     "server": "text", "ports": [5555], "kind": "registered", "functions": ["shout"],
+///     "uuid": "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4", "configured": true}"#;
+/// let record = Record::from_json(stored)?;
+/// assert_eq!(record.endpoint(), "tcp://10.0.0.5:5555");
+/// # Ok::<_, palm_peer::InvalidRecord>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {

@@ -13,6 +13,18 @@ const FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6f";
 const FORMAT_READ: &str = "%Y-%m-%dT%H:%M:%S%.f";
 
 /// A point in UTC, written as `YYYY-MM-DDTHH:MM:SS.ffffff`.
+///
+/// ```
+/// # use palm_proto::types::timestamp as palm_peer;
+/// use palm_peer::Timestamp;
+/// use std::time::{Duration, SystemTime};
+///
+/// let then: Timestamp = "2026-02-16T11:28:59.088608".parse()?;
+/// let later: Timestamp = "2026-02-16T11:29:01.088608".parse()?;
+/// assert_eq!(then.age(later), Duration::from_secs(2));
+/// assert!(then < Timestamp::from(SystemTime::now()));
+/// # Ok::<_, palm_peer::InvalidTimestamp>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(NaiveDateTime);
 
