@@ -69,7 +69,7 @@ pub use flags::main;
 pub use membership::status::{PeerEvent, PeerState};
 #[doc(inline)]
 pub use palm_proto::{
-    config::{Config, InvalidSetting, Setting, SettingScope, Tls},
+    config::{Config, InvalidSetting, Setting, SettingScope, TlsMode},
     members::{ServerEntry, ServerStatus},
     types::{
         message::CallErrorKind,

@@ -18,7 +18,7 @@ pub use self::{
     invalid::InvalidSetting,
     read::log_level,
     setting::{Setting, SettingScope},
-    tls::Tls,
+    tls::TlsMode,
     valid::ValidConfig,
 };
 

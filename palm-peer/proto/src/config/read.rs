@@ -1,6 +1,6 @@
 //! Reads settings from text.
 
-use super::{InvalidSetting, Tls, host};
+use super::{InvalidSetting, TlsMode, host};
 use log::LevelFilter;
 use std::{ffi::OsStr, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ pub(super) fn etcd_urls(_: &str, text: &str) -> Result<Vec<String>, InvalidSetti
     text.split(',').map(|url| etcd_url(url.trim())).collect()
 }
 
-pub(super) fn tls(_: &str, text: &str) -> Result<Tls, InvalidSetting> {
+pub(super) fn tls(_: &str, text: &str) -> Result<TlsMode, InvalidSetting> {
     text.trim().parse()
 }
 

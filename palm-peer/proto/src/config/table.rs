@@ -28,7 +28,7 @@ macro_rules! settings_table {
             Mesh key: Option<PathBuf> = None, "none", read::path,
                 "file", "PEM file of that certificate's key";
             /// TLS in the mesh: `auto` (when `cacert`, `cert` and `key` are all given), `off`, or `required` (with etcd too).
-            Mesh tls: Tls = Tls::Auto, "auto", read::tls,
+            Mesh tls: TlsMode = TlsMode::Auto, "auto", read::tls,
                 "when", "TLS in the mesh: auto (when --cacert, --cert and --key are given), off, or required (with etcd too)";
             /// Prefix of the mesh's keys in etcd, such as `/staging`; different prefixes are different meshes.
             Mesh prefix: String = String::new(), "none", read::text,

@@ -7,16 +7,16 @@ use std::str::FromStr;
 ///
 /// ```
 /// # use palm_proto::config as palm_peer;
-/// use palm_peer::{Config, Tls};
+/// use palm_peer::{Config, TlsMode};
 ///
-/// assert_eq!("required".parse(), Ok(Tls::Required));
+/// assert_eq!("required".parse(), Ok(TlsMode::Required));
 /// // It takes the files, too.
-/// let error = Config::default().tls(Tls::Required).validate().expect_err("no files");
+/// let error = Config::default().tls(TlsMode::Required).validate().expect_err("no files");
 /// assert_eq!(error.name(), "tls");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Tls {
+pub enum TlsMode {
     /// Use TLS when `cacert`, `cert` and `key` are all set.
     #[default]
     Auto,
@@ -26,7 +26,7 @@ pub enum Tls {
     Required,
 }
 
-impl FromStr for Tls {
+impl FromStr for TlsMode {
     type Err = InvalidSetting;
 
     fn from_str(text: &str) -> Result<Self, InvalidSetting> {
@@ -57,7 +57,7 @@ impl Config {
         let file = files
             .into_iter()
             .find_map(|(name, path)| path.as_ref().map(|_| name));
-        let required = || (self.tls == Tls::Required).then_some("tls");
+        let required = || (self.tls == TlsMode::Required).then_some("tls");
         let etcd = || {
             self.etcd
                 .iter()
@@ -75,7 +75,7 @@ impl Config {
         let given = [&self.cacert, &self.cert, &self.key]
             .into_iter()
             .all(Option::is_some);
-        given && self.tls != Tls::Off
+        given && self.tls != TlsMode::Off
     }
 
     pub(super) fn check_tls(&self) -> Result<(), InvalidSetting> {
@@ -95,7 +95,7 @@ impl Config {
                 "a certificate is of no use without the authority of the others: set cacert as well",
             );
         }
-        if self.tls == Tls::Required && !self.speaks_tls() {
+        if self.tls == TlsMode::Required && !self.speaks_tls() {
             return refuse(
                 "tls",
                 "it is required, which takes all three of cacert, cert and key",
@@ -105,7 +105,7 @@ impl Config {
             if url.starts_with("https://") {
                 continue;
             }
-            if self.tls == Tls::Required {
+            if self.tls == TlsMode::Required {
                 return refuse(
                     "tls",
                     &format!(

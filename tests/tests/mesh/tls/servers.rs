@@ -167,7 +167,7 @@ fn a_rejected_client_learns_the_reason() {
         .server_only()
         .issue();
     // It has files for etcd, and none for the mesh.
-    let plain = other_client(&mesh, |settings| settings.tls = palm_peer::Tls::Off);
+    let plain = other_client(&mesh, |settings| settings.tls = palm_peer::TlsMode::Off);
     let complaint = try_call(&plain, "text.shout")
         .expect_err("not let in")
         .to_string();
@@ -180,7 +180,7 @@ fn a_rejected_client_learns_the_reason() {
     let with = |files: &Certificate| {
         other_client(&mesh, |settings| {
             settings.etcd = vec![etcd.endpoint()];
-            settings.tls = palm_peer::Tls::Auto;
+            settings.tls = palm_peer::TlsMode::Auto;
             let Certificate { ca, cert, key } = files.clone();
             settings.cacert = Some(ca);
             settings.cert = Some(cert);
