@@ -95,7 +95,8 @@ impl Admin {
     }
 
     /// Removes a server permanently, in one transaction. Returns the removed entry. The server stays out: serving ends there with
-    /// [`ErrorKind::Evicted`](crate::ErrorKind::Evicted). `name` is that of an entry, so invalid ones can be removed as well.
+    /// [`ErrorKind::Evicted`](crate::ErrorKind::Evicted). `name` is that of an entry, so invalid ones can be removed as well. When the
+    /// future is dropped, it may have been removed or not.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is no such entry; else as
@@ -106,7 +107,8 @@ impl Admin {
         self.mesh.remove(name).await
     }
 
-    /// Clears all keys of the mesh in etcd, in one transaction. Running servers re-register at once, with the same uuids.
+    /// Clears all keys of the mesh in etcd, in one transaction. Running servers re-register at once, with the same uuids. When the
+    /// future is dropped, they may have been cleared or not.
     ///
     /// # Errors
     /// As [`connect`](Self::connect): then it is unknown whether it was cleared, and it is safe to try again.
@@ -137,7 +139,7 @@ pub struct ResetReport {
 
 impl fmt::Debug for ResetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reset")
+        f.debug_struct("ResetReport")
             .field("removed", &self.removed().len())
             .finish_non_exhaustive()
     }
@@ -159,7 +161,7 @@ impl ResetReport {
 
     /// Waits until every cleared server is registered again, or none has re-registered for `quiet`, but at most `limit` in total.
     /// Returns those that are still missing. So a large mesh gets the time that it needs, and a dead server delays the result only by
-    /// `quiet`. May be called again, to continue waiting. Invalid entries are not waited for.
+    /// `quiet`. May be called again, to continue waiting, also after the future was dropped. Invalid entries are not waited for.
     pub async fn missing_after(&mut self, quiet: Duration, limit: Duration) -> Vec<&ServerEntry> {
         self.coming.wait(quiet, limit).await;
         self.coming.missing.values().collect()

@@ -109,7 +109,8 @@ impl Job {
     /// (backpressure); dropping the results cancels it.
     ///
     /// # Errors
-    /// When a stage of the pipeline has no reachable instance; nothing was pulled then.
+    /// [`CallErrorKind::NoSuchServer`] or [`CallErrorKind::NoSuchFunction`] when a stage of the pipeline has no reachable instance,
+    /// [`CallErrorKind::BadMessage`] for an invalid target or number of stages. Nothing was pulled then.
     pub fn run<S>(self, messages: S) -> Result<JobResults, CallError>
     where
         S: Stream + Send + Unpin + 'static,
@@ -162,7 +163,11 @@ impl Job {
     }
 }
 
-/// The results of a job: a stream of each message's index, from 0, and its result or error.
+/// The results of a job: a stream of each message's index, from 0, and its result or error. It ends when the input has ended and
+/// each message has its result or error.
+///
+/// Awaiting the next item is cancel-safe: nothing is lost when that future is dropped. Dropping the stream cancels the job;
+/// functions that run may run to their end.
 #[must_use = "a job goes on only while its results are polled"]
 pub struct JobResults {
     running: Pin<Box<dyn Stream<Item = (u64, Outcome)> + Send>>,
@@ -188,7 +193,7 @@ impl Stream for JobResults {
 
 impl fmt::Debug for JobResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Results")
+        f.debug_struct("JobResults")
             .field("progress", &self.progress)
             .finish_non_exhaustive()
     }
@@ -237,7 +242,7 @@ impl Progress {
         lock(&self.counts).retried
     }
 
-    /// Returns the messages that ended per second since the start.
+    /// Returns how many messages ended per second, on average since the start.
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn rate(&self) -> f64 {

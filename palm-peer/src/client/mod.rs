@@ -58,11 +58,13 @@ impl fmt::Debug for Client {
 impl Client {
     /// Connects to etcd, reads which servers can be reached, and keeps that up to date in the background. Works under any executor.
     ///
-    /// Once connected, a client continues with the servers that it knows while etcd is unavailable.
+    /// Once connected, a client continues with the servers that it knows while etcd is unavailable. Dropping the future leaves nothing
+    /// behind.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that is out of its bounds;
-    /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`.
+    /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`;
+    /// [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let config = ValidConfig::new(config)?;
         let files = crate::config::tls::read(&config).await?;
@@ -82,11 +84,12 @@ impl Client {
 
     /// Calls `server.function` on one of the instances, or `<uuid>.function` on that instance. The call is sent when it is awaited.
     ///
-    /// It goes to the instance with fewer calls in flight, of two picked at random. If the function certainly did not run there (the
+    /// It goes to the instance with fewer calls of this client in flight, of two picked at random (power of two choices). If the function certainly did not run there (the
     /// call could not be delivered, or the server was busy or leaving), another instance is tried. When none is left, those that were
     /// busy or did not answer the connection in time are tried again until the deadline.
     ///
-    /// Dropping the call drops its answer; the function may still run.
+    /// Dropping the call while it is awaited drops its answer; the function may still run. The target is checked when the call is
+    /// awaited; the payload is at most `Config::max_payload` bytes long.
     ///
     /// # Errors
     /// See [`CallErrorKind`](crate::CallErrorKind); for unknown names the call fails at once, and the message names the known ones.
@@ -99,7 +102,7 @@ impl Client {
         }
     }
 
-    /// Streams messages through these functions, one after the other: see [`Job`].
+    /// Streams messages through these functions, 1 to 64 targets as in [`Client::call`], one after the other: see [`Job`].
     pub fn job<T: Into<String>>(&self, pipeline: impl IntoIterator<Item = T>) -> Job {
         Job::new(
             Arc::clone(&self.mesh),
@@ -170,7 +173,7 @@ impl Call<'_> {
         self
     }
 
-    /// Sets the key in the server's store, for `get`, `set`, `append` and `delete`.
+    /// Sets the key in the server's store, 1 to 1024 bytes, for `get`, `set`, `append` and `delete`.
     pub fn cache(mut self, key: impl Into<String>) -> Self {
         self.request.cache = Some(key.into());
         self

@@ -154,13 +154,13 @@ impl Peer {
         &self.endpoint
     }
 
-    /// How it is doing now. To wait for a state, use [`Peer::watch`].
+    /// Returns its state now. To wait for a state, use [`Peer::watch`].
     #[must_use]
     pub fn state(&self) -> PeerState {
         self.agent.status().state()
     }
 
-    /// How it is doing: the state now, and the latest one whenever it has changed. States that nobody takes in time are
+    /// Returns a stream of its state: the one now, and the latest one whenever it has changed. States that nobody takes in time are
     /// skipped, so a slow reader sees fewer of them, but never an old one. The stream ends, after the last state, when the peer
     /// has left the mesh or was removed from it.
     ///
@@ -183,7 +183,7 @@ impl Peer {
         self.agent.status().watch()
     }
 
-    /// What happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Of events that
+    /// Returns a stream of what happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Of events that
     /// nobody takes, the latest 64 are kept; for the state alone, [`Peer::watch`] is simpler.
     ///
     /// ```no_run
@@ -206,7 +206,7 @@ impl Peer {
     /// Runs the functions on the executor that polls this, until `shutdown` ends; then shuts down gracefully: takes the server out of
     /// the mesh, drains (at most for `drain`), and answers `leaving` to requests that still arrive.
     ///
-    /// `serve(crate::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM or SIGINT ends the drain at once.
+    /// `peer.serve(palm_peer::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM or SIGINT ends the drain at once.
     /// Not cancel-safe: a dropped `serve` cannot be resumed, and the server leaves the mesh when the peer is dropped, without
     /// a drain.
     ///

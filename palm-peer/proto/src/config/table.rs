@@ -52,7 +52,7 @@ macro_rules! settings_table {
             /// Time between two probes (health checks) of a server by the leader.
             Server probe_period: Duration = Duration::from_secs(10), "10", read::seconds,
                 "seconds", "time between two probes of a server by the leader";
-            /// How long a server may take to answer a probe.
+            /// How long a server may take to answer a probe, at most `probe_period`.
             Server probe_timeout: Duration = Duration::from_secs(2), "2", read::seconds,
                 "seconds", "how long a server may take to answer a probe";
             /// Missed probes in a row after which a server counts as dead, 1 to 100; these probes are 1 s apart.
@@ -64,7 +64,7 @@ macro_rules! settings_table {
             /// How long a call may take, if the caller sets no deadline.
             Client timeout: Duration = Duration::from_secs(30), "30", read::seconds,
                 "seconds", "how long a call may take, if the caller sets no deadline";
-            /// Maximum of functions that run at once.
+            /// Maximum of functions that run at once, at most 50,000.
             Server max_in_flight: usize = 1024, "1024", read::whole_number,
                 "count", "maximum of functions that run at once";
             /// Maximum of queued requests, and as many again of messages that wait for a connection to their next stage;
