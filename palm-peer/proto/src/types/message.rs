@@ -23,20 +23,22 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The longest pipeline, in stages. A header must hold the names and the route.
 pub const MAX_STAGES: usize = 64;
 
-/// What went wrong with a message. The names are part of the protocol.
+/// What went wrong with a message. The names are part of the protocol; docs/protocol.md says what a client should do.
+///
+/// Whether the function may have run decides whether it is safe to try again what is not idempotent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CallErrorKind {
-    /// The message is not one of this protocol.
+    /// The message is not one of this protocol. The function did not run.
     BadMessage,
-    /// The message was meant for another server than the one that got it.
+    /// The message was meant for another server than the one that got it. The function did not run.
     WrongServer,
-    /// No reachable server has this name or uuid.
+    /// No reachable server has this name or uuid. The function did not run.
     NoSuchServer,
-    /// The server has no such function.
+    /// The server has no such function. Nothing ran.
     NoSuchFunction,
-    /// The payload, or the function's answer, is over the limit.
+    /// The payload is over the limit, and the function did not run; or the function's answer is.
     TooLarge,
     /// The server's queue is full; the function did not run.
     Busy,
@@ -44,13 +46,13 @@ pub enum CallErrorKind {
     Leaving,
     /// The function ran and returned an error.
     Failed,
-    /// The function panicked.
+    /// The function panicked: it ran in part.
     Panicked,
-    /// The deadline passed.
+    /// The deadline passed. The function may have run, and may still run.
     TimedOut,
-    /// The server cannot be reached, or the connection to it broke.
+    /// The server cannot be reached, or the connection to it broke. The function may have run, in the second case.
     Unreachable,
-    /// The server's store has no room for the value.
+    /// The server's store has no room for the value, and is unchanged.
     Full,
     /// The server's store has no such key.
     NoSuchKey,
@@ -68,7 +70,7 @@ impl fmt::Display for CallErrorKind {
 /// An error in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallFailure {
-    /// Returns the kind of the error.
+    /// What kind of error it is.
     pub kind: CallErrorKind,
     /// What went wrong, for people.
     pub message: String,

@@ -31,7 +31,7 @@ pub struct Record {
     pub pid: u32,
     /// When the server registered.
     pub when: Timestamp,
-    /// The leader that configured it; `null` before.
+    /// The leader that last vouched for it: the one that configured it, or a later one that reached it; `None` before.
     pub leader: Option<Uuid>,
     /// The server's name, shared by its instances.
     pub server: String,
@@ -50,7 +50,7 @@ pub struct Record {
     pub unknown: Map<String, Value>,
 }
 
-/// Why a record cannot be used.
+/// Why a record is invalid: the message says what is wrong, and may quote the record, cut to 200 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidRecord(String);
 

@@ -43,7 +43,7 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// A text is not a timestamp.
+/// Why a text is not a timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidTimestamp(String);
 
