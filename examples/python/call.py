@@ -54,10 +54,11 @@ def instances(servers, target):
     every = [instance for named in servers.values() for instance in named]
     named = servers[server] if server in servers else [i for i in every if i["uuid"] == server]
     if not named:
-        raise CallError("no_such_server", f"{server}: there is {', '.join(sorted(servers)) or 'none'}")
+        known = f"the published ones are {', '.join(sorted(servers))}" if servers else "no server is published"
+        raise CallError("no_such_server", f"no server {server} can be reached: {known}")
     able = [instance for instance in named if function in instance["functions"]]
     if not able:
-        raise CallError("no_such_function", f"{target}: there is {', '.join(named[0]['functions'])}")
+        raise CallError("no_such_function", f"{server} has no function {function}, only {', '.join(named[0]['functions'])}")
     return able
 
 
@@ -123,7 +124,7 @@ def unwrap(header, result):
 def call_anywhere(able, target, payload, kind, timeout, **fields):
     """Calls one instance; another one when it is certain that the function did not run."""
     client = uuid.uuid4()
-    refused = CallError("unreachable", "no instance is left to try")
+    refused = CallError("unreachable", "no other instance can be tried")
     for instance in random.sample(able, len(able)):
         link = Link(instance["endpoint"], kind, min(timeout, 2.0))
         try:
@@ -146,10 +147,10 @@ def call_anywhere(able, target, payload, kind, timeout, **fields):
 def main():
     parser = argparse.ArgumentParser(description="call a function of a PALM mesh")
     parser.add_argument("target", help="server.function or <uuid>.function")
-    parser.add_argument("payload", nargs="?", default="", help="what to send; - reads stdin")
+    parser.add_argument("payload", nargs="?", default="", help="the payload; - reads standard input")
     parser.add_argument("--etcd", default=os.environ.get("PALM_ETCD", "http://127.0.0.1:2379"), help="a URL of etcd")
-    parser.add_argument("--prefix", default=os.environ.get("PALM_PREFIX", ""), help="the mesh's folder in etcd")
-    parser.add_argument("--endpoint", help="ask this server, and not etcd: tcp://host:port")
+    parser.add_argument("--prefix", default=os.environ.get("PALM_PREFIX", ""), help="prefix of the mesh's keys in etcd")
+    parser.add_argument("--endpoint", help="call this server without looking it up in etcd: tcp://host:port")
     parser.add_argument("--req", action="store_true", help="use a REQ socket instead of a DEALER")
     parser.add_argument("--cache", help="key in the server's store, for get, set, append and delete")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for the answer")

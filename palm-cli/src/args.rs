@@ -21,7 +21,7 @@ const ETCD_WITHIN: Duration = Duration::from_secs(4);
 #[derive(FromArgs, Debug)]
 #[argh(
     error_code(0, "done"),
-    error_code(1, "could not be done; standard error says why"),
+    error_code(1, "the command failed; standard error has the reason"),
     error_code(2, "the command line or a setting is wrong"),
     error_code(3, "etcd cannot be reached")
 )]
@@ -76,7 +76,7 @@ impl Status {
             .collect();
         if asked.len() > 1 {
             return Err(CliError::Usage(format!(
-                "{} do not go together",
+                "{} cannot be combined",
                 asked.join(" and ")
             )));
         }
@@ -208,7 +208,7 @@ pub(crate) enum Parsed {
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, CliError> {
     let text = |arg: OsString| {
         arg.into_string()
-            .map_err(|arg| CliError::Usage(format!("{} is no UTF-8 text", arg.to_string_lossy())))
+            .map_err(|arg| CliError::Usage(format!("{} is not valid UTF-8", arg.to_string_lossy())))
     };
     let usage = |words: &str| {
         CliError::Usage(format!(

@@ -35,14 +35,14 @@ pub(crate) fn find<'a>(
     match able[..] {
         [entry] => Ok(entry),
         [] if entries.is_empty() => Err(CliError::CouldNot(format!(
-            "no server {shown}: the mesh has none"
+            "no server {shown}: the mesh has no servers"
         ))),
         [] => Err(CliError::CouldNot(format!(
             "no server {shown}; there are{}",
             list(&entries.iter().collect::<Vec<_>>())
         ))),
         _ => Err(CliError::CouldNot(format!(
-            "{shown} may mean {} servers:{}",
+            "{shown} matches {} servers:{}",
             able.len(),
             list(&able)
         ))),
@@ -111,7 +111,7 @@ mod tests {
             Err(CliError::CouldNot(message)) => message,
             other => panic!("{wanted}: {other:?}"),
         };
-        assert!(message("abcd").starts_with("abcd may mean 30 servers:\n  abcd-00 (broken)\n"));
+        assert!(message("abcd").starts_with("abcd matches 30 servers:\n  abcd-00 (broken)\n"));
         assert!(message("abcd").ends_with("\n  abcd-19 (broken)\n  and 10 more"));
         assert!(message("printf").starts_with("no server printf; there are\n  abcd-00"));
         assert!(matches!(find(&entries, "abc"), Err(CliError::Usage(_))));

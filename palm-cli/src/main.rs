@@ -41,7 +41,7 @@ async fn carry_out(args: &CommandLine, screen: &mut Screen) -> Result<(), CliErr
     let config = args.config()?;
     for (name, meant) in Config::misspelt_variables() {
         error::warn(&format!(
-            "the variable {name} has no effect: is {meant} meant?"
+            "the variable {name} has no effect: did you mean {meant}?"
         ));
     }
     match &args.command {

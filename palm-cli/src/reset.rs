@@ -22,7 +22,7 @@ pub(crate) async fn run(
     let asks = !reset.yes;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(CliError::Usage(
-            "reset asks on a terminal; without one, say --yes".to_owned(),
+            "reset asks for confirmation on a terminal; without one, pass --yes".to_owned(),
         ));
     }
     let place = format!("{} {}", config.etcd.join(","), config.prefix);
@@ -30,7 +30,7 @@ pub(crate) async fn run(
     if asks {
         let servers = counted(admin.servers().await?.len(), "server");
         confirm(&format!(
-            "Clear all that the mesh keeps in etcd at {}, with {servers}?",
+            "Delete all keys of the mesh in etcd at {}, with {servers}?",
             place.trim_end()
         ))?;
     }
@@ -53,8 +53,8 @@ pub(crate) async fn run(
     if !cleared.is_marked() {
         screen.flush()?;
         return Err(CliError::CouldNot(
-            "etcd is out of space: it took the deletions, but refused the mark of the reset, and refuses all servers that \
-             register; they come back by themselves once it has space: compact, defragment and disarm the alarm, as \
+            "etcd is out of space: the keys are deleted, but the reset could not be recorded and no server can register; \
+             the servers register by themselves once etcd has space: compact, defragment and disarm the alarm, as \
              docs/operations.md says"
                 .to_owned(),
         ));

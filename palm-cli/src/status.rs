@@ -110,7 +110,7 @@ async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
                 first = false;
             }
             Err(error) => {
-                warn(&format!("this may be out of date: {error}"));
+                warn(&format!("the list may be out of date: {error}"));
             }
         }
         screen.flush()?;

@@ -168,7 +168,7 @@ pub(crate) fn summary(entries: &[ServerEntry]) -> String {
         .iter()
         .find(|(entry, _)| entry.state == ServerStatus::Leader);
     let leader = leader.map_or_else(
-        || "nobody leads".to_owned(),
+        || "no leader".to_owned(),
         |(entry, _)| format!("{} leads", entry.name),
     );
     format!(

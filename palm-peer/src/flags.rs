@@ -129,7 +129,7 @@ impl Run {
         // A logger that the program has installed stays in place.
         let _ = logging::init(level);
         for (name, meant) in Config::misspelt_variables() {
-            log::warn!("the variable {name} has no effect: is {meant} meant?");
+            log::warn!("the variable {name} has no effect: did you mean {meant}?");
         }
         let status = match run_until_hurried(server, config) {
             Ok(()) => ExitCode::SUCCESS,
@@ -202,7 +202,7 @@ fn run_until_hurried(server: Server, config: Config) -> Result<(), Error> {
     executor::block_on_until(server.run(config, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
         Err(Error::new(
             ErrorKind::Io,
-            "a second signal: ending at once, functions block the executor",
+            "a second signal: exiting at once, because functions block the executor",
         ))
     })
 }

@@ -96,9 +96,8 @@ pub use server::{FunctionError, Message, Server};
 /// # Errors
 /// [`ErrorKind::Io`] when the system refuses the signal handlers.
 pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
-    io::signal::termination().map_err(|error| {
-        Error::new(ErrorKind::Io, "the system does not tell of signals").caused(error)
-    })
+    io::signal::termination()
+        .map_err(|error| Error::new(ErrorKind::Io, "signals cannot be received").caused(error))
 }
 
 /// Runs a future on the executor of the library's tasks, and blocks the calling thread until it ends. For the `main` of a program

@@ -114,7 +114,7 @@ class Stage:
             self.answer(request, failure)
         except Exception as error:
             # A mistake in here must not end the loop.
-            log.exception("a message was not understood")
+            log.exception("a message could not be read")
             self.answer(request, Failure("bad_message", type(error).__name__))
 
     def greet(self, to, client, bye, identify):
@@ -244,7 +244,7 @@ class Stage:
         error = self.router.send_multipart(frames, zmq.DONTWAIT).exception()
         if error:
             # The client is gone, or leaves too many answers unread.
-            log.debug("an answer was dropped: %s", error)
+            log.debug("an answer was dropped because its connection is gone or full: %s", error)
         return error
 
     # Its life.
@@ -318,7 +318,9 @@ class Stage:
         # What was on its way when they heard it is passed on; their last word says when no more is.
         await self.drain(end)
         if self.tasks or self.parting:
-            log.warning("%d requests and %d clients were left behind", len(self.tasks), len(self.parting))
+            log.warning(
+                "%d requests were not finished, and %d clients did not acknowledge the goodbye", len(self.tasks), len(self.parting)
+            )
         await self.try_to(member.finish)
         self.pool.shutdown(wait=False, cancel_futures=True)
         log.info("left the mesh")
@@ -332,7 +334,7 @@ class Stage:
         try:
             await asyncio.to_thread(ask_etcd)
         except Exception as error:
-            log.warning("leaving without a word, the lease will expire: %s", error)
+            log.warning("leaving without deleting the record, the lease will expire: %s", error)
 
     def main(self):
         """Runs the server as a program, `run` and its flags, to its end."""
@@ -354,11 +356,11 @@ def flags(name):
     run.add_argument("--etcd", default=env("ETCD", "http://127.0.0.1:2379"), help="etcd's URLs, separated by commas")
     run.add_argument("--user", default=env("USER"), help="name:password for etcd; better in PALM_USER")
     run.add_argument("--cacert", default=env("CACERT"), help="PEM file of etcd's authority")
-    run.add_argument("--cert", default=env("CERT"), help="PEM file of the certificate shown to etcd")
+    run.add_argument("--cert", default=env("CERT"), help="PEM file of the certificate to present to etcd")
     run.add_argument("--key", default=env("KEY"), help="PEM file of its key")
-    run.add_argument("--prefix", default=env("PREFIX", ""), help="the mesh's folder in etcd")
-    run.add_argument("--ip", default=env("IP", "127.0.0.1"), help="where to listen, and where others reach it")
-    run.add_argument("--port", type=int, default=int(env("PORT", 0)), help="0: any that is free")
-    run.add_argument("--ttl", type=int, default=int(env("TTL", 10)), help="seconds that etcd waits for a sign of life")
-    run.add_argument("--debug", action="store_true", help="log more")
+    run.add_argument("--prefix", default=env("PREFIX", ""), help="prefix of the mesh's keys in etcd")
+    run.add_argument("--ip", default=env("IP", "127.0.0.1"), help="the address to listen on, which others connect to")
+    run.add_argument("--port", type=int, default=int(env("PORT", 0)), help="the port to listen on; 0: any free one")
+    run.add_argument("--ttl", type=int, default=int(env("TTL", 10)), help="seconds after which etcd removes a server that stopped renewing its lease")
+    run.add_argument("--debug", action="store_true", help="log at level DEBUG")
     return parser.parse_args()

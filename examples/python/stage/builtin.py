@@ -86,7 +86,7 @@ class Logbook(logging.Handler):
         """One letter for each line below the level that is asked for, the whole line from that level on."""
         name = payload.decode(errors="replace").strip().upper() or "ERROR"
         if name not in LEVELS:
-            raise Failure("bad_message", f"{name!r} is no level such as WARNING")
+            raise Failure("bad_message", f"{name!r} is not a level such as WARNING")
         parts = [f"{self.dropped} dropped"] if self.dropped else []
         self.dropped = 0
         # Other threads log meanwhile.

@@ -89,16 +89,16 @@ class History:
         with self.lock:
             if self.cluster not in (None, cluster):
                 if time.monotonic() - self.answered < ANOTHER_AFTER:
-                    raise OSError(f"another cluster answers: {cluster} instead of {self.cluster}")
-                self.turn(f"etcd is another cluster now, {cluster}", revision)
+                    raise OSError(f"cluster {cluster} answers, and not cluster {self.cluster} as before")
+                self.turn(f"cluster {self.cluster} of etcd did not answer any more, and cluster {cluster} takes its place", revision)
             elif sent and sent[0] == self.epoch and revision < sent[1]:
-                self.turn(f"etcd went back from revision {self.seen} to {revision}", revision)
+                self.turn(f"etcd's history went back from revision {self.seen} to {revision}", revision)
             self.cluster, self.answered = cluster, time.monotonic()
             if sent and sent[0] <= self.epoch:
                 self.seen = max(self.seen, revision)
 
     def turn(self, why, revision):
-        log.warning("%s; what was known of revisions is void", why)
+        log.warning("%s, as when a backup is restored: known revisions are no longer valid", why)
         self.epoch += 1
         self.seen = revision
 
@@ -143,7 +143,7 @@ class Etcd:
         answer = self.ask("/v3/lease/keepalive", {"ID": str(lease)})
         # A stream of one answer: an error comes within it.
         if "result" not in answer:
-            raise EtcdError(f"lease {lease:x}: {answer}")
+            raise EtcdError(f"lease {lease:x} could not be renewed: {answer}")
         self.history.take(answer["result"]["header"])
         return int(answer["result"].get("TTL", 0))
 
@@ -227,7 +227,7 @@ class Etcd:
             self.token = ""
 
     def open_somewhere(self, path, body, patience):
-        last = OSError("no URL of etcd")
+        last = OSError("no etcd URL is given: set PALM_ETCD or --etcd")
         for url in self.urls:
             headers = {"Content-Type": "application/json"}
             # Not where the token is made: etcd would look at the old one.
@@ -240,7 +240,7 @@ class Etcd:
                 words = error.read().decode(errors="replace")
                 # 503: this member has no leader, or is about to end. The next one may have.
                 if error.code != 503:
-                    raise EtcdError(f"{path}: {words}") from None
+                    raise EtcdError(f"etcd rejected {path}: {words}") from None
                 last = OSError(f"{url}: {words}")
             except (OSError, http.client.HTTPException) as error:
                 last = OSError(f"{url}: {error}")
@@ -252,10 +252,10 @@ def whole(stream):
     try:
         for line in stream:
             if not line.endswith((b"\n", b"}")):
-                raise OSError("an answer of etcd's was cut off")
+                raise OSError("a response of etcd was cut off")
             yield line
     except http.client.HTTPException as error:
-        raise OSError(f"an answer of etcd's was cut off: {error!r}") from None
+        raise OSError(f"a response of etcd was cut off: {error!r}") from None
 
 
 def the_keys(key, folder):

@@ -110,7 +110,7 @@ class Member:
             self.written = max(self.written, kv.modified)
             if read(kv).get("configured") and not configured:
                 configured = True
-                log.info("configured")
+                log.info("server %s was configured by the leader", self.record["uuid"])
 
     def saw_deletion(self, revision):
         self.deleted = revision
@@ -129,15 +129,15 @@ class Member:
                     if not self.leaving:
                         self.renew(doubt or self.look.is_set())
                 if doubt:
-                    log.info("etcd is back")
+                    log.info("etcd is back: the lease lives")
                 doubt = False
             except Evicted:
-                log.warning("removed from the mesh by an administrator")
+                log.warning("server %s was removed from the mesh and stays out until it is restarted", self.record["uuid"])
                 self.evicted()
                 return
             except (EtcdError, OSError) as error:
                 if not doubt:
-                    log.warning("etcd is in doubt; the server goes on serving: %s", error)
+                    log.warning("etcd is in doubt; the server continues to serve: %s", error)
                 doubt = True
 
     def renew(self, looking):
@@ -148,7 +148,7 @@ class Member:
             return
         # It may have been removed for not answering; then it comes back when it can answer.
         why = self.why_gone(alive)
-        log.warning("registering anew: %s", why)
+        log.warning("registering again: %s", why)
         self.awake()
         if not alive:
             self.lease = None
@@ -172,11 +172,11 @@ class Member:
         if not alive:
             return "the lease was lost"
         if self.is_new_history():
-            return "etcd's history is another one"
+            return "etcd's history changed, as when a backup is restored"
         deleted = self.deleted
         if deleted and deleted > self.written and self.note_removal(deleted, note, reset):
             raise Evicted
-        return "nothing says why"
+        return "the record is gone from etcd, and nothing proves that an administrator deleted it"
 
     def newer_note(self, note):
         """What the note on the server's departure says, if it is newer than the record."""
@@ -204,7 +204,7 @@ class Member:
             noting = [put(self.departed, text, self.etcd.grant(NOTE_STAYS)), delete(self.published)]
             return self.etcd.transact(guard, noting) is not None
         except EtcdError as error:
-            log.warning("the deletion of the record cannot be noted: %s", error)
+            log.warning("writing the tombstone %s failed: %s", self.departed, error)
             return False
 
     def leave(self):

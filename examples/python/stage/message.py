@@ -42,7 +42,7 @@ def read_json(header):
     except (ValueError, RecursionError) as error:
         raise bad(f"not a header of this protocol: {type(error).__name__}") from None
     if not isinstance(fields, dict):
-        raise bad("not a header of this protocol: it is no JSON object")
+        raise bad("not a header of this protocol: it is not a JSON object")
     return fields
 
 
@@ -65,21 +65,21 @@ def read_uuid(fields, name):
     try:
         return str(uuid.UUID(value))
     except (ValueError, TypeError, AttributeError):
-        raise bad(f"{name} is no uuid") from None
+        raise bad(f"{name} is not a uuid") from None
 
 
 def read_number(fields, name):
     value = fields.get(name)
     # A bool is an int to Python, but not to JSON.
     if value is not None and (type(value) is not int or not 0 <= value < 1 << 64):
-        raise bad(f"{name} is no whole number of 64 bits")
+        raise bad(f"{name} is not a whole number of 64 bits")
     return value
 
 
 def read_texts(fields, name):
     value = fields.get(name, [])
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise bad(f"{name} is no list of texts")
+        raise bad(f"{name} is not a list of strings")
     return value
 
 
@@ -110,16 +110,16 @@ class Request:
         self.stage = read_number(fields, "stage") or 0
         self.fields = {name: fields[name] for name in KNOWN if fields.get(name) is not None}
         if read_number(fields, "palm") != VERSION:
-            raise bad(f"protocol {fields.get('palm')} is not spoken here, only {VERSION}")
+            raise bad(f"protocol {fields.get('palm')} is not supported, only {VERSION}")
         self.pipeline, self.route = read_texts(fields, "pipeline"), read_texts(fields, "route")
         self.client = read_uuid(fields, "client")
         self.cache = fields.get("cache")
         for instance in read_texts(fields, "avoid"):
             read_uuid({"avoid": instance}, "avoid")
         if not isinstance(fields.get("report", False), bool):
-            raise bad("report is neither true nor false")
+            raise bad("report is not true or false")
         if self.cache is not None and not is_text(self.cache):
-            raise bad("cache is no text")
+            raise bad("cache is not a string")
         timeout = read_number(fields, "timeout_ms")
         timeout = min(USUAL_TIMEOUT if timeout is None else timeout, LONGEST_TIMEOUT)
         self.deadline = self.arrived + timeout / 1000

@@ -140,7 +140,7 @@ class Link:
             await asyncio.wait_for(link.greet({"bye": True, "identify": True}), OPEN_WITHIN)
             frames = await asyncio.wait_for(link.socket.recv_multipart(), OPEN_WITHIN)
             if json.loads(frames[0]).get("server") != instance["uuid"]:
-                raise ValueError("another server answers there")
+                raise ValueError(f"another server than {instance['uuid']} answers there")
             await asyncio.wait_for(link.path.found(), OPEN_WITHIN)
             await asyncio.wait_for(link.greet({"bye": True}), OPEN_WITHIN)
         except BaseException:

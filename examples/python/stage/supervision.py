@@ -11,7 +11,7 @@ log = logging.getLogger("peer")
 # So many failures within so many seconds are no accident.
 MAX_FAILURES = 3
 WINDOW = 60.0
-# How long to wait before a task starts anew, in seconds.
+# How long to wait before a task restarts, in seconds.
 REST = 0.5
 
 
@@ -56,5 +56,5 @@ class Supervisor:
             log.exception("task %s failed; that is the third failure within a minute: giving up", name)
             self.gave_up()
         else:
-            log.exception("task %s failed; it starts anew in %s s", name, REST)
+            log.exception("task %s failed; it restarts in %s s", name, REST)
         return not gave_up

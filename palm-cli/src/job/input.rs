@@ -73,7 +73,7 @@ impl Reading {
         );
         let cannot = |why: String| CliError::CouldNot(format!("cannot read standard input: {why}"));
         ended
-            .map_err(|_| cannot("its reader ended".to_owned()))?
+            .map_err(|_| cannot("the thread that reads it panicked".to_owned()))?
             .map_err(|error| cannot(error.to_string()))
     }
 }

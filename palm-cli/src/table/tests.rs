@@ -125,6 +125,6 @@ fn the_summary_counts_and_says_who_leads() {
     let alone = [entry(ONE, "printf", ServerStatus::Configured, "[]")];
     assert_eq!(
         summary(&alone),
-        "1 server of 1 name: 1 configured, 0 waiting; nobody leads"
+        "1 server of 1 name: 1 configured, 0 waiting; no leader"
     );
 }

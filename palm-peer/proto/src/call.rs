@@ -146,7 +146,7 @@ impl Call {
         let give_up = |call: &Self| {
             Next::Fail(call.last(CallFailure::new(
                 CallErrorKind::Unreachable,
-                "no instance is left to try",
+                "no other instance can be tried",
             )))
         };
         let Some(takes) = self.retry_takes.take() else {

@@ -211,7 +211,7 @@ impl Directory {
         let known: Vec<_> = self.servers.keys().map(String::as_str).collect();
         let known = match known[..] {
             [] => "no server is published".to_owned(),
-            _ => format!("there is {}", known.join(", ")),
+            _ => format!("the published ones are {}", known.join(", ")),
         };
         Err(CallFailure::new(
             CallErrorKind::NoSuchServer,

@@ -313,7 +313,7 @@ impl Dialer {
             }
             Some(answer) => Err(OpenError::Impostor(answer.server)),
             None => Err(OpenError::Failed(
-                "what listens there is no PALM server".into(),
+                "what listens there is not a PALM server".into(),
             )),
         }
     }

@@ -78,7 +78,7 @@ impl Discovery {
             match change {
                 Some(change) => {
                     if let Change::Stale { reason } = &change {
-                        log::debug!("what can be reached may be out of date: {reason}");
+                        log::debug!("the list of servers may be out of date: {reason}");
                         lock(&self.last_error).clone_from(reason);
                     }
                     known.apply(change, &self.folder, self.ttl);
@@ -140,7 +140,7 @@ impl Known {
                     .remove(&(instance.server.clone(), instance.uuid));
                 self.updates.push(Update::Put(instance));
             }
-            None => log::debug!("{} holds no instance, and is ignored", current.key),
+            None => log::debug!("{} is not a valid instance, and is ignored", current.key),
         }
     }
 

@@ -168,7 +168,7 @@ impl Job {
 ///
 /// Awaiting the next item is cancel-safe: nothing is lost when that future is dropped. Dropping the stream cancels the job;
 /// functions that run may run to their end.
-#[must_use = "a job goes on only while its results are polled"]
+#[must_use = "a job advances only while its results are polled"]
 pub struct JobResults {
     running: Pin<Box<dyn Stream<Item = (u64, Outcome)> + Send>>,
     progress: Progress,

@@ -91,7 +91,7 @@ impl Mesh {
             _ => {
                 let endpoints = mesh.config.etcd.join(", ");
                 let text = format!(
-                    "etcd at {endpoints} did not tell what can be reached within {time:?}: {}",
+                    "etcd at {endpoints} did not list the published servers within {time:?}: {}",
                     discovery.last_error()
                 );
                 Err(Error::new(

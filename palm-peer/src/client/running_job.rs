@@ -154,7 +154,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         path.map_err(|stage| MessageError {
             failure: CallFailure::new(
                 CallErrorKind::NoSuchServer,
-                format!("nobody answers {} now", self.pipeline[stage]),
+                format!("no instance of {} can be reached now", self.pipeline[stage]),
             ),
             stage,
             server: None,

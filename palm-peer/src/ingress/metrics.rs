@@ -60,7 +60,7 @@ impl IngressMetrics {
             lock(&self.own_faults).should_log(Some(RejectReason::Internal), Instant::now())
         {
             log::warn!(
-                "the inner socket does not work any more, and is opened anew: {why}{suppressed}"
+                "the inner socket does not work any more, and is reopened: {why}{suppressed}"
             );
         }
     }
@@ -112,8 +112,8 @@ impl IngressMetrics {
                 lock(&self.own_faults).should_log(Some(reason), Instant::now())
             {
                 log::warn!(
-                    "a connection from {address} cannot be served, by no fault of its own: {why} ({name}); \
-                     {remedy}{suppressed}"
+                    "a connection from {address} cannot be served because of a local error of this server: \
+                     {why} ({name}); {remedy}{suppressed}"
                 );
             }
         } else if reason != RejectReason::ClosedEarly

@@ -70,7 +70,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ended => "the connection has ended",
-            Self::Full => "the server does not take what it is sent",
+            Self::Full => "the server does not read what it is sent",
         })
     }
 }

@@ -114,7 +114,7 @@ fn install() -> io::Result<()> {
             }
             panic_if_rigged(Name::Signals);
         }
-        Err("there is nothing more to receive signals from".to_owned())
+        Err("signals can no longer be received".to_owned())
     })?;
     state.installed = true;
     Ok(())

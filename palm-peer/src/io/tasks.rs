@@ -158,7 +158,7 @@ impl Supervisor {
         let failure = format!("task {name} panicked: {message}");
         match self.state.record(name, &failure, self.attended) {
             Some(wait) => {
-                say(&format!("{failure}; it starts anew in {wait:.1?}"));
+                say(&format!("{failure}; it restarts in {wait:.1?}"));
                 timer::sleep(wait).await;
                 true
             }

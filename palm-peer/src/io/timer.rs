@@ -257,7 +257,7 @@ pub(crate) fn last_resort(time: Duration) -> LastResort {
         Ok(())
     });
     if let Err(error) = started {
-        log::warn!("no thread can be started that bounds how long leaving takes: {error}");
+        log::warn!("the thread that bounds the shutdown cannot start: {error}");
     }
     LastResort {
         passed,

@@ -300,7 +300,7 @@ impl Leader {
                     Ok(None) => {}
                     Err(error) => context
                         .etcd
-                        .log_failure("finding out how the leader before ended", &error),
+                        .log_failure("reading how the previous leader ended", &error),
                 }
                 Output::Nothing
             }

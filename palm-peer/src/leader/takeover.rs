@@ -120,12 +120,13 @@ pub(super) async fn may_resign(
     {
         Ok(candidates) if candidates.len() > 1 => {
             log::warn!(
-                "resigning as leader: other servers reach what this one does not ({places}); it stands again once it reaches them"
+                "resigning as leader: other servers reach what this one does not ({places}); it campaigns again once \
+                 it reaches them"
             );
             Some(unreached.into_iter().map(|(uuid, _)| uuid).collect())
         }
         Ok(_) => {
-            log::warn!("this leader does not reach {places}, and nobody else stands for election");
+            log::warn!("this leader does not reach {places}, and there is no other candidate");
             None
         }
         Err(error) => {

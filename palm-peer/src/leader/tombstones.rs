@@ -128,7 +128,10 @@ impl Removal {
         match done {
             Err(error) if error.kind() == EtcdErrorKind::NoSpace => {
                 etcd.log_failure(
-                    &format!("writing {}, which says \"{}\",", self.departed, self.reason),
+                    &format!(
+                        "writing {}, with the reason \"{}\",",
+                        self.departed, self.reason
+                    ),
                     &error,
                 );
                 let further = without_space.iter().map(|key| Operation::delete(key));

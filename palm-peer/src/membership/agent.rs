@@ -112,7 +112,7 @@ impl Agent {
             }
             if logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
                 log::warn!(
-                    "joining waits for etcd, {join_timeout:?} in all (PALM_JOIN_TIMEOUT): {error}"
+                    "joining waits for etcd, {join_timeout:?} at most (PALM_JOIN_TIMEOUT): {error}"
                 );
                 logged = Some(Instant::now());
             }
@@ -173,7 +173,7 @@ impl Agent {
                 }
             };
             status.announce(PeerEvent::Detached);
-            log::warn!("the lease was lost; the server goes on serving and rejoins");
+            log::warn!("the lease was lost; the server continues to serve and rejoins");
             joined = match self.rejoin(written).await {
                 Ok(joined) => joined,
                 Err(reason) => return reason,

@@ -46,7 +46,7 @@ pub(super) async fn put_candidate(
     me: Uuid,
     lease: LeaseId,
 ) -> Vec<Candidate> {
-    let what = format!("standing for election under {}", keys.election());
+    let what = format!("campaigning under {}", keys.election());
     etcd.retry(&what, BACKOFF, || try_to_stand(etcd, keys, me, lease))
         .await
 }

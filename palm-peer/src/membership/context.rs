@@ -44,7 +44,7 @@ impl Membership {
     /// Logs and publishes that an administrator removed the server.
     pub(crate) fn evicted(&self) -> ExitReason {
         log::warn!(
-            "server {} was removed from the mesh and stays out until it is started anew",
+            "server {} was removed from the mesh and stays out until it is restarted",
             self.context.uuid
         );
         self.status.announce(PeerEvent::Evicted);

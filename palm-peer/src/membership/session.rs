@@ -126,10 +126,14 @@ impl Session {
                 log::info!(target: "registry", "Deleted server {uuid} because it killed itself");
             }
             Ok(Ok(())) => {}
-            Ok(Err(error)) => log::warn!("leaving without a word, the lease will expire: {error}"),
-            Err(_) => log::warn!(
-                "leaving without a word, the lease will expire: etcd did not answer in time"
-            ),
+            Ok(Err(error)) => {
+                log::warn!("leaving without deleting the record, the lease will expire: {error}")
+            }
+            Err(_) => {
+                log::warn!(
+                    "leaving without deleting the record, the lease will expire: etcd did not answer in time"
+                )
+            }
         }
         self.announce(PeerEvent::Deposed);
     }
@@ -145,7 +149,7 @@ impl Session {
                 self.elect(election::Event::LeaseInDoubt);
                 self.announce(PeerEvent::Detached);
                 log::warn!(
-                    "etcd is in doubt: the lease was not renewed in time; the server goes on serving: {why}"
+                    "etcd is in doubt: the lease was not renewed in time; the server continues to serve: {why}"
                 );
             }
             AgentInput::Lease(LeaseNews::HeldAgain) => {
@@ -177,7 +181,7 @@ impl Session {
                 self.membership
                     .registrar
                     .etcd
-                    .log_failure("registering anew", &error);
+                    .log_failure("registering again", &error);
                 self.failed_registrations += 1;
                 self.register();
             }
@@ -251,8 +255,8 @@ impl Session {
             RemovalCause::DeletedByHand | RemovalCause::Unexplained => {
                 self.announce(PeerEvent::Detached);
                 log::warn!(
-                    "the record of this server is gone from etcd, and nothing proves that a person meant it; \
-                     registering anew"
+                    "the record of this server is gone from etcd, and nothing proves that an administrator deleted it; \
+                     registering again"
                 );
                 self.register();
             }
@@ -263,7 +267,7 @@ impl Session {
             }
             RemovalCause::Reset => {
                 self.announce(PeerEvent::Detached);
-                log::info!("the mesh was reset; registering anew");
+                log::info!("the mesh was reset; registering again");
                 self.register();
             }
             RemovalCause::Mute => {

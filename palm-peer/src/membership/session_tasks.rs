@@ -308,15 +308,12 @@ impl SessionTasks {
             registrar, context, ..
         } = &self.membership;
         // The duties must never delay the renewal of the lease.
-        let etcd = registrar
-            .etcd
-            .beside("palm-leader")
-            .unwrap_or_else(|error| {
-                log::warn!(
-                    "leading without a thread for it, beside the renewal of the lease: {error}"
-                );
-                registrar.etcd.clone()
-            });
+        let etcd = registrar.etcd.beside("palm-leader").unwrap_or_else(|error| {
+            log::warn!(
+                "no thread could be started for leading, so it runs on the thread that renews the lease: {error}"
+            );
+            registrar.etcd.clone()
+        });
         let leader = leader::LeaderContext {
             etcd: etcd.clone(),
             keys: registrar.keys.clone(),

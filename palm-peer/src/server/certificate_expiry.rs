@@ -24,13 +24,13 @@ pub(crate) async fn watch(credentials: Arc<Credentials>) -> std::convert::Infall
         match status {
             ExpiryStatus::Valid => {}
             ExpiryStatus::ExpiresIn(left) => log::warn!(
-                "the certificate in {file} expires at {at}, in {}: after that nobody accepts it; write a new one and its key into their \
-                 files, which takes no restart",
+                "the certificate in {file} expires at {at}, in {}: after that no other program accepts it; write a new one and its \
+                 key into their files, without a restart",
                 format_duration(left)
             ),
             ExpiryStatus::Expired => log::error!(
                 "the certificate in {file} expired at {at}: no new connection from or to this server succeeds; write a new one and its \
-                 key into their files, which takes no restart"
+                 key into their files, without a restart"
             ),
         }
         timer::sleep(next).await;

@@ -73,7 +73,7 @@ impl Engine {
             Either::Left((ended, _)) => ended,
             Either::Right(_) => {
                 let reason =
-                    format!("leaving took longer than {max:?}; what was not finished is lost");
+                    format!("leaving took longer than {max:?}; unfinished requests are lost");
                 log::error!("{reason}");
                 Err(reason)
             }
@@ -160,7 +160,7 @@ impl Engine {
             .await;
         if self.dispatcher.awaiting_ack() > 0 {
             log::warn!(
-                "{} clients did not say goodbye within {max:?}",
+                "{} clients did not acknowledge the goodbye within {max:?}",
                 self.dispatcher.awaiting_ack()
             );
         }
@@ -172,7 +172,7 @@ impl Engine {
             .await
             .is_err()
         {
-            log::warn!("some clients or servers did not take what was sent to them within {max:?}");
+            log::warn!("some clients or servers did not read what was sent to them within {max:?}");
         }
     }
 }
@@ -200,7 +200,7 @@ async fn stop(
 
 pub(super) fn failed(state: &ServerState, reason: &str) -> Error {
     let message = format!(
-        "server {} cannot go on and must be started anew: {reason}",
+        "server {} cannot continue and must be restarted: {reason}",
         state.uuid
     );
     Error::new(ErrorKind::TaskFailed, message)

@@ -134,7 +134,7 @@ fn log_query(state: &ServerState, message: &Message) -> Result<Bytes, CallFailur
     let unknown = || {
         CallFailure::new(
             CallErrorKind::BadMessage,
-            format!("{name:?} is no level such as WARNING"),
+            format!("{name:?} is not a level such as WARNING"),
         )
     };
     level

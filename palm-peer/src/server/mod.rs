@@ -171,12 +171,12 @@ impl Server {
         self.check_name("a function", &name);
         if names::BUILT_IN.contains(&name.as_str()) || names::is_reserved(&name) {
             self.invalid.get_or_insert(format!(
-                "{name:?} is taken: names with _ and the built-in ones are PALM's"
+                "{name:?} is reserved: names that begin with _ and the built-in names are PALM's"
             ));
         }
         if self.functions.insert(name.clone(), function).is_some() {
             self.invalid
-                .get_or_insert(format!("function {name:?} is there twice"));
+                .get_or_insert(format!("function {name:?} is defined twice"));
         }
         self.order.push(name);
         self
@@ -185,7 +185,7 @@ impl Server {
     fn check_name(&mut self, what: &str, name: &str) {
         if !names::is_valid(name) {
             let text = format!(
-                "{name:?} cannot name {what}: 1 to {} ASCII letters, digits, _ and - can",
+                "{name:?} is not a valid name of {what}: use 1 to {} ASCII letters, digits, _ and -",
                 names::LONGEST
             );
             self.invalid.get_or_insert(text);

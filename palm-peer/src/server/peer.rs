@@ -257,7 +257,7 @@ async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared
     ));
     if state.config.is_exposed() {
         log::warn!(
-            "whoever reaches {} can call this server and read what is said to it: name --cacert, --cert and --key \
+            "anyone who can reach {} can call this server and read its traffic: set --cacert, --cert and --key \
              (PALM_CACERT, PALM_CERT, PALM_KEY) to have TLS, or listen on 127.0.0.1",
             state.config.bind_address()
         );
@@ -298,7 +298,7 @@ fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
     match error {
         OpenError::Address(error) => {
             let message =
-                format!("cannot listen at {address} (bind and port name another address)");
+                format!("cannot listen on {address} (set bind or port to choose another address)");
             Error::new(ErrorKind::Bind, message).caused(error)
         }
         OpenError::Directory(error) => Error::new(ErrorKind::Io, error.to_string()),

@@ -153,7 +153,7 @@ fn a_key_that_is_merely_missing_ends_no_server() {
     between.pass();
     mesh.await_published(&[&server.uuid]);
     server.wait_for_line(
-        |line| line.contains("nothing proves that a person meant it"),
+        |line| line.contains("nothing proves that an administrator deleted it"),
         SOON,
     );
     assert!(server.is_running());

@@ -95,7 +95,7 @@ fn a_removal_without_space_for_its_tombstone_says_so() {
     eventually("the record is gone", SOON, || {
         (!mesh.is_registered(&servers[1].uuid)).then_some(())
     });
-    servers[1].wait_for_line(|line| line.contains("registering anew must wait"), SOON);
+    servers[1].wait_for_line(|line| line.contains("registering again failed: etcd"), SOON);
     assert!(servers[1].is_running(), "no tombstone, no end");
 
     etcd.make_space();
@@ -122,7 +122,7 @@ fn a_reset_without_space_for_its_mark_clears_all() {
     });
     for server in &servers {
         server.wait_for_line(
-            |line| line.contains("WARNING") && line.contains("must wait"),
+            |line| line.contains("WARNING") && line.contains(" failed: etcd is out of space"),
             SOON,
         );
     }

@@ -299,7 +299,7 @@ fn a_server_cleared_by_hand_stays_out() {
     leader.process.freeze();
     etcd.etcdctl(&["del", &format!("/servers/{}", cleared.uuid)]);
     cleared.process.wait_for_line(
-        |line| line.ends_with("stays out until it is started anew"),
+        |line| line.ends_with("stays out until it is restarted"),
         SOON,
     );
     leader.process.thaw();

@@ -134,9 +134,12 @@ fn the_example_finds_servers_through_etcd_and_calls_them() {
     for (args, words) in [
         (
             ["zoo.roar", ""],
-            "no_such_function: zoo.roar: there is echo, fails, slow, _ping",
+            "no_such_function: zoo has no function roar, only echo, fails, slow, _ping",
         ),
-        (["park.echo", ""], "no_such_server: park: there is zoo"),
+        (
+            ["park.echo", ""],
+            "no_such_server: no server park can be reached: the published ones are zoo",
+        ),
         (["zoo.fails", ""], "failed: no such luck"),
         (
             ["zoo.get", "--cache=k"],
@@ -156,7 +159,7 @@ fn the_example_finds_servers_through_etcd_and_calls_them() {
     assert_eq!(called.wait(SOON).code(), Some(1));
     assert_eq!(
         called.lines(),
-        ["no_such_server: zoo: there is none"],
+        ["no_such_server: no server zoo can be reached: no server is published"],
         "another prefix is another mesh"
     );
 }

@@ -114,27 +114,21 @@ fn broken() -> Vec<(String, Vec<u8>, &'static str)> {
             "missing field `pid`",
         ),
         (record(json!({"pid": "4749"})).into(), "invalid type"),
-        (
-            record(json!({"ports": []})).into(),
-            "no port to reach it at",
-        ),
-        (
-            record(json!({"ports": [0]})).into(),
-            "no port to reach it at",
-        ),
+        (record(json!({"ports": []})).into(), "it has no port"),
+        (record(json!({"ports": [0]})).into(), "it has no port"),
         (record(json!({"ports": [70_000]})).into(), "invalid value"),
-        (record(json!({"host": ""})).into(), "is no host"),
+        (record(json!({"host": ""})).into(), "is not a host"),
         (
             record(json!({"server": "a.b/c"})).into(),
-            "is no valid name",
+            "is not a valid name",
         ),
         (
             record(json!({"functions": ["", "x"]})).into(),
-            "is no valid name",
+            "is not a valid name",
         ),
         (
             record(json!({"kind": "k".repeat(200_000)})).into(),
-            "is no valid name",
+            "is not a valid name",
         ),
         (
             record(json!({"pid": "4".repeat(200_000)})).into(),
@@ -175,7 +169,7 @@ fn invalid_records_are_logged_once_and_left_alone() {
     }
     for (key, _, words) in &broken {
         let head =
-            format!("WARNING:registry:{key} holds no record of a server, and is left alone: ");
+            format!("WARNING:registry:{key} is not a valid record of a server, and is ignored: ");
         let (line, _) = leader.wait_for_line(|line| line.starts_with(&head), SOON);
         assert!(line.contains(words), "{words}: {line}");
         assert!(
@@ -202,7 +196,7 @@ fn invalid_records_are_logged_once_and_left_alone() {
         SOON,
     );
 
-    let told = lines_after_two_rounds(&leader, "holds no record of a server");
+    let told = lines_after_two_rounds(&leader, "is not a valid record of a server");
     assert_eq!(told.len(), broken.len(), "each is told once: {told:#?}");
     for (key, _, _) in broken.iter().filter(|(_, value, _)| value.is_ascii()) {
         assert!(!value(&etcd, key).is_empty(), "{key} is left alone");
@@ -234,7 +228,7 @@ fn a_valid_record_without_a_server_stays_unconfigured() {
     let key = format!("/servers/{UUID}");
     put(&etcd, &key, b"broken at first");
     leader.wait_for_line(
-        |line| line.starts_with(&format!("WARNING:registry:{key} holds no record")),
+        |line| line.starts_with(&format!("WARNING:registry:{key} is not a valid record")),
         SOON,
     );
     let ghost = record(json!({}));

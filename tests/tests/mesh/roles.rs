@@ -125,8 +125,7 @@ impl Guarded {
     #[track_caller]
     fn is_denied(&self, name: &str, args: &[&str]) {
         let (code, said) = self.cli(name, args);
-        let clear =
-            said.contains("permission denied") && said.contains(&format!("asked as {name}"));
+        let clear = said.contains("permission denied") && said.contains(&format!("as user {name}"));
         assert!(
             code == Some(1) && clear,
             "{name}: {args:?}: {code:?} {said}"
@@ -336,10 +335,7 @@ fn each_role_may_do_what_it_needs_and_nothing_else() {
     let joining = block_on(palm_peer::Server::new("rogue").join(guarded.options("palm-client")));
     let error = joining.expect_err("a client is no server");
     assert_eq!(error.kind(), ErrorKind::EtcdRefused, "{error}");
-    assert!(
-        error.to_string().contains("asked as palm-client"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("as user palm-client"), "{error}");
     assert!(
         began.elapsed() < Duration::from_secs(8),
         "it is told at once"
@@ -468,7 +464,7 @@ fn a_role_can_be_corrected_while_the_mesh_runs() {
         .env("PALM_USER", guarded.user("palm-server"))
         .start();
     assert!(!refused.wait(SOON).success());
-    let told = |line: &str| line.contains("permission denied, asked as palm-server");
+    let told = |line: &str| line.contains("permission denied, as user palm-server");
     assert!(
         refused.lines().iter().any(|line| told(line)),
         "{:?}",
@@ -514,7 +510,7 @@ fn a_missing_permission_is_logged_by_name() {
         line.contains("WARNING") && line.contains(what) && line.contains("palm-server")
     };
     server.wait_for_line(
-        |line| warns(line, "standing for election under /lacking/election/"),
+        |line| warns(line, "campaigning under /lacking/election/"),
         SOON,
     );
     assert!(server.is_running());

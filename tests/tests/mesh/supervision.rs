@@ -268,7 +268,7 @@ fn a_record_lost_while_unwatched_is_put_again() {
     let uuid = &world.servers[1].uuid;
     world.pull();
     world.servers[1].wait_for_line(|line| line.contains("task own-record panicked"), SOON);
-    // It rests for half a second at most before it is started anew.
+    // It rests for half a second at most before it is restarted.
     world.mesh.reset();
     let all: Vec<_> = world
         .servers
@@ -481,7 +481,7 @@ fn repeated_panics_end_the_server_with_status_1() {
             Some(1),
             "{task}"
         );
-        let lines = failing.lines_with("cannot go on and must be started anew: ");
+        let lines = failing.lines_with("cannot continue and must be restarted: ");
         let named = lines
             .iter()
             .any(|line| line.starts_with("ERROR:") && line.contains(task));
@@ -524,7 +524,7 @@ fn a_server_whose_loop_or_agent_panics_ends_with_status_1() {
         assert_eq!(failing.wait(SOON).code(), Some(1));
         assert_eq!(
             failing
-                .lines_with(&format!("must be started anew: {reason}"))
+                .lines_with(&format!("must be restarted: {reason}"))
                 .len(),
             1,
             "{:?}",

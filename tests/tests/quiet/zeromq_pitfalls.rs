@@ -170,8 +170,8 @@ fn a_hostile_server_neither_busies_nor_ends_its_caller() {
         (is_silent, "no answer within 2s"),
         (speaks_http, ""),
         (hangs_up_in_the_handshake, ""),
-        (raves_after_the_handshake, "impossible flags"),
-        (answers_nonsense, "no PALM server"),
+        (raves_after_the_handshake, "invalid flags"),
+        (answers_nonsense, "not a PALM server"),
         (raves_after_the_greeting, "broke before the answer"),
         (hangs_up_after_the_greeting, "broke before the answer"),
     ];

@@ -49,7 +49,7 @@ impl Config {
             ("cert", None) => &mut self.cert,
             ("key", None) => &mut self.key,
             // The value is not shown: it may be a password.
-            (_, None) => return Err(InvalidSetting::new(name, "the value is not UTF-8 text")),
+            (_, None) => return Err(InvalidSetting::new(name, "the value is not valid UTF-8")),
         };
         *path = Some(value.into());
         Ok(())

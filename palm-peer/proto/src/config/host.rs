@@ -23,12 +23,12 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     if text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_owned());
     }
-    let refuse = |reason: &str| Err(format!("{text:?} is no host: {reason}"));
+    let refuse = |reason: &str| Err(format!("{text:?} is not a host: {reason}"));
     if text.is_empty() {
         return refuse("it is empty");
     }
     if text.contains('%') && text.contains(':') {
-        return refuse("an address with a zone (fe80::1%eth0) means nothing on another machine");
+        return refuse("an address with a zone (fe80::1%eth0) is meaningless on another machine");
     }
     if text.contains(':') {
         return refuse("it must be a name or an address alone, without a port");
@@ -39,13 +39,13 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 fn check_name(text: &str) -> Result<(), String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if !name.is_ascii() {
-        return Err("a name in other letters is written in its ASCII form (xn--...)".into());
+        return Err("a name with other letters must be in its ASCII form (xn--...)".into());
     }
     if let Some(wrong) = name
         .chars()
         .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
     {
-        return Err(format!("{wrong:?} is in no name"));
+        return Err(format!("a name cannot contain {wrong:?}"));
     }
     if name.len() > MAX_NAME
         || name
@@ -66,14 +66,14 @@ fn check_name(text: &str) -> Result<(), String> {
 /// Returns a URL of etcd in one form: `http://host:port` or `https://host:port`, with the scheme in lower case and no `/` at the
 /// end.
 pub(super) fn url(text: &str) -> Result<String, String> {
-    let no_url = || format!("{text:?} is no URL such as http://127.0.0.1:2379");
+    let no_url = || format!("{text:?} is not a URL such as http://127.0.0.1:2379");
     if text.is_empty() {
         return Err(format!("{} (is there a comma too many?)", no_url()));
     }
     if text.contains('@') {
         // The text is not shown: it contains a password.
         return Err(
-            "a URL holds an '@': user and password are set apart from it (PALM_USER)".into(),
+            "a URL must not contain '@': set user and password separately (PALM_USER)".into(),
         );
     }
     let (scheme, rest) = text.split_once("://").ok_or_else(no_url)?;
@@ -81,9 +81,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     match scheme.as_str() {
         "http" | "https" => {}
         "unix" | "unixs" => {
-            return Err(format!(
-                "{text:?} is a Unix socket: etcd is asked over TCP alone"
-            ));
+            return Err(format!("{text:?} is a Unix socket: only TCP is supported"));
         }
         _ => return Err(no_url()),
     }
@@ -91,7 +89,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     let (authority, more) = rest.split_at(end);
     if !matches!(more, "" | "/") {
         return Err(format!(
-            "{text:?} has {more:?} behind its host and port, which etcd's API does not: leave it out"
+            "{text:?} has {more:?} after its host and port: leave it out"
         ));
     }
     let (name, port) = split_port(authority);
@@ -100,7 +98,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     }
     if name.contains(':') && !name.starts_with('[') {
         return Err(format!(
-            "{text:?} has an IPv6 address, which stands in brackets: {scheme}://[::1]:2379"
+            "{text:?} has an IPv6 address, which needs brackets: {scheme}://[::1]:2379"
         ));
     }
     let host = host(name).map_err(|reason| format!("{text:?}: {reason}"))?;
@@ -159,16 +157,16 @@ mod tests {
     fn invalid_urls_are_refused_with_the_reason() {
         for (text, reason) in [
             ("", "a comma too many"),
-            ("127.0.0.1:2379", "no URL such as"),
-            ("http:/127.0.0.1:2379", "no URL such as"),
-            ("ftp://a:1", "no URL such as"),
-            ("http://", "no URL such as"),
-            ("http://:2379", "no URL such as"),
-            ("http://a b:2379", "no URL such as"),
-            ("http://a:2379/etcd", "\"/etcd\" behind its host"),
-            ("http://a:2379//", "\"//\" behind its host"),
-            ("http://a:2379?x=1", "\"?x=1\" behind its host"),
-            ("http://a:2379#x", "\"#x\" behind its host"),
+            ("127.0.0.1:2379", "not a URL such as"),
+            ("http:/127.0.0.1:2379", "not a URL such as"),
+            ("ftp://a:1", "not a URL such as"),
+            ("http://", "not a URL such as"),
+            ("http://:2379", "not a URL such as"),
+            ("http://a b:2379", "not a URL such as"),
+            ("http://a:2379/etcd", "\"/etcd\" after its host"),
+            ("http://a:2379//", "\"//\" after its host"),
+            ("http://a:2379?x=1", "\"?x=1\" after its host"),
+            ("http://a:2379#x", "\"#x\" after its host"),
             ("http://a:99999", "the port \"99999\""),
             ("http://a:0", "the port \"0\""),
             ("http://a:", "the port \"\""),
@@ -177,13 +175,13 @@ mod tests {
             ("http://a:-1", "the port \"-1\""),
             ("http://[::1]:abc", "the port \"abc\""),
             ("http://::1:2379", "in brackets"),
-            ("http://[::1]x:1", "no host"),
+            ("http://[::1]x:1", "not a host"),
             ("http://[fe80::1%lo]:2379", "zone"),
-            ("http://[db]:1", "no host"),
+            ("http://[db]:1", "not a host"),
             ("http://127.0.0.1.5:1", "neither an IPv4 address"),
             ("http://999.0.0.1:1", "neither an IPv4 address"),
             ("http://bücher.example:1", "xn--"),
-            ("http://a\u{0}b:1", "in no name"),
+            ("http://a\u{0}b:1", "a name cannot contain"),
             ("unix:///run/etcd.sock", "Unix socket"),
             ("unixs://etcd.sock", "Unix socket"),
         ] {
@@ -220,14 +218,14 @@ mod tests {
             ("[fe80::1%lo]", "zone"),
             ("127.1", "neither an IPv4 address"),
             ("1.2.3.4.5", "neither an IPv4 address"),
-            ("[db]", "in no name"),
+            ("[db]", "a name cannot contain"),
             ("http://db", "without a port"),
-            ("db/x", "in no name"),
-            ("a b", "in no name"),
+            ("db/x", "a name cannot contain"),
+            ("a b", "a name cannot contain"),
             ("a..b", "between two dots"),
             (".", "between two dots"),
             ("ä.example", "xn--"),
-            ("a\u{1b}", "in no name"),
+            ("a\u{1b}", "a name cannot contain"),
         ] {
             let error = host(text).expect_err(text);
             assert!(error.contains(reason), "{text:?}: {error}");

@@ -90,9 +90,9 @@ pub(super) fn user(name: &str, text: &str) -> Result<Option<(String, String)>, I
     let wrong = |reason| Err(InvalidSetting::new(name, reason));
     match text.split_once(':') {
         _ if text.contains(['\n', '\r']) => {
-            wrong("it holds a line break: leave out the one at the end of the password's file")
+            wrong("it contains a line break: remove the one at the end of the password's file")
         }
-        _ if text.contains(char::is_control) => wrong("it holds a control character"),
+        _ if text.contains(char::is_control) => wrong("it contains a control character"),
         Some((user, password)) if !user.is_empty() => Ok(Some((user.into(), password.into()))),
         _ => wrong("written as name:password"),
     }
@@ -113,7 +113,7 @@ pub fn log_level(value: Option<&OsStr>) -> Result<LevelFilter, InvalidSetting> {
         Some("TRACE") => Ok(LevelFilter::Trace),
         Some(other) => Err(InvalidSetting::new(
             "PALM_LOG",
-            format!("{other:?} is no level such as INFO or DEBUG"),
+            format!("{other:?} is not a level such as INFO or DEBUG"),
         )),
     }
 }

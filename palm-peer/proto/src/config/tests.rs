@@ -67,16 +67,16 @@ fn every_name_can_be_set_from_the_environment() {
 #[test]
 fn invalid_values_are_refused_with_name_and_value() {
     for (name, text, message) in [
-        ("etcd", "127.0.0.1:2379", "no URL"),
-        ("etcd", "", "no URL"),
-        ("ttl", "1", "ttl: 1s is not within 2s"),
+        ("etcd", "127.0.0.1:2379", "not a URL"),
+        ("etcd", "", "not a URL"),
+        ("ttl", "1", "ttl: 1s is not between 2s"),
         ("ttl", "soon", "not a time"),
         ("ttl", "-1", "not a time"),
         ("ttl", "NaN", "not a time"),
         ("ttl", "inf", "not a time"),
         ("ttl", "-inf", "not a time"),
         ("ttl", "1e308", "longer than 24 hours"),
-        ("ttl", "1e12", "is not within 2s and 86400s"),
+        ("ttl", "1e12", "is not between 2s and 86400s"),
         ("ttl", "", "not a time"),
         ("ttl", "2,5", "not a time"),
         ("ttl", "5s", "not a time"),
@@ -88,32 +88,32 @@ fn invalid_values_are_refused_with_name_and_value() {
         ("prefix", "/a\u{7}", "control"),
         ("prefix", "/a//b", "neither //"),
         ("etcd", "http://a:1,", "a comma too many"),
-        ("etcd", "http://a:1/etcd", "behind its host"),
+        ("etcd", "http://a:1/etcd", "after its host"),
         ("etcd", "http://a:99999", "the port \"99999\""),
         ("ip", "", "empty"),
         ("ip", "localhost:5555", "without a port"),
         ("ip", "fe80::1%lo", "zone"),
-        ("ip", "0.0.0.0", "nobody can reach"),
-        ("ip", "[::]", "nobody can reach"),
-        ("ip", "::ffff:0.0.0.0", "nobody can reach"),
-        ("ip", "224.0.0.1", "nobody can reach"),
-        ("ip", "255.255.255.255", "nobody can reach"),
+        ("ip", "0.0.0.0", "cannot be reached"),
+        ("ip", "[::]", "cannot be reached"),
+        ("ip", "::ffff:0.0.0.0", "cannot be reached"),
+        ("ip", "224.0.0.1", "cannot be reached"),
+        ("ip", "255.255.255.255", "cannot be reached"),
         ("ip", "db.local", "name the address"),
         ("bind", "db.local", "not an IP address"),
         ("probe_timeout", "20", "longer than probe_period, 10s"),
-        ("probe_misses", "0", "within 1 and 100"),
-        ("max_in_flight", "0", "within 1 and"),
+        ("probe_misses", "0", "between 1 and 100"),
+        ("max_in_flight", "0", "between 1 and"),
         (
             "max_queued_bytes",
             "9",
             "9 is less than max_payload, 67108864",
         ),
         ("max_held", "9", "9 is less than max_payload, 67108864"),
-        ("max_payload", "0", "not within 1 and"),
+        ("max_payload", "0", "not between 1 and"),
         (
             "max_payload",
             "18446744073709551615",
-            "not within 1 and 1099511627776",
+            "not between 1 and 1099511627776",
         ),
         ("max_payload", "-1", "not a number"),
         ("bind", "0.0.0.0:5555", "an IP address alone"),
@@ -222,7 +222,7 @@ fn values_that_are_not_utf8_are_paths_or_refused() {
             );
         } else {
             let error = found.expect_err(name).to_string();
-            assert_eq!(error, format!("{variable}: the value is not UTF-8 text"));
+            assert_eq!(error, format!("{variable}: the value is not valid UTF-8"));
         }
     }
     let error = log_level(Some(&odd())).expect_err("no level").to_string();

@@ -86,19 +86,19 @@ impl Config {
         if self.cert.is_some() != self.key.is_some() {
             return refuse(
                 "cert",
-                "a certificate and its key come together: set both cert and key",
+                "a certificate and its key are used together: set both cert and key",
             );
         }
         if self.cert.is_some() && self.cacert.is_none() {
             return refuse(
                 "cert",
-                "a certificate is of no use without the authority of the others: set cacert as well",
+                "a certificate cannot be used without the authority that signs the others: set cacert as well",
             );
         }
         if self.tls == TlsMode::Required && !self.speaks_tls() {
             return refuse(
                 "tls",
-                "it is required, which takes all three of cacert, cert and key",
+                "it is required, and needs all three of cacert, cert and key",
             );
         }
         for url in &self.etcd {

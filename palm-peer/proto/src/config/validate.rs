@@ -24,7 +24,7 @@ impl Config {
         }
         if !Keys::is_valid_prefix(&self.prefix) {
             let reason = format!(
-                "{:?} must start with /, and hold neither //, white space nor control characters",
+                "{:?} must start with /, and contain neither //, white space nor control characters",
                 self.prefix
             );
             return Err(InvalidSetting::new("prefix", reason));
@@ -42,13 +42,13 @@ impl Config {
                     || ip == IpAddr::V4(Ipv4Addr::BROADCAST) =>
             {
                 let reason = format!(
-                    "nobody can reach {host}: name this machine's address, and use bind to listen on all"
+                    "{host} cannot be reached from other machines: set ip to this machine's address, and bind to listen on all"
                 );
                 Err(InvalidSetting::new("ip", reason))
             }
             Err(_) if self.bind.is_none() => Err(InvalidSetting::new(
                 "bind",
-                format!("ip is the name {host}: name the address to listen on as well"),
+                format!("ip is the name {host}: set bind to the address to listen on"),
             )),
             _ => Ok(()),
         }
@@ -79,7 +79,7 @@ impl Config {
             if time < min || time > LONGEST {
                 return Err(InvalidSetting::new(
                     name,
-                    format!("{time:?} is not within {min:?} and {LONGEST:?}"),
+                    format!("{time:?} is not between {min:?} and {LONGEST:?}"),
                 ));
             }
         }
@@ -97,7 +97,7 @@ impl Config {
         if !(1..=100).contains(&self.probe_misses) {
             return Err(InvalidSetting::new(
                 "probe_misses",
-                format!("{} is not within 1 and 100", self.probe_misses),
+                format!("{} is not between 1 and 100", self.probe_misses),
             ));
         }
         // ZeroMQ's queue for one connection holds 100,000 messages and must never fill.
@@ -110,7 +110,7 @@ impl Config {
             if count == 0 || count > max {
                 return Err(InvalidSetting::new(
                     name,
-                    format!("{count} is not within 1 and {max}"),
+                    format!("{count} is not between 1 and {max}"),
                 ));
             }
         }
@@ -124,7 +124,7 @@ impl Config {
             if !(min..=MAX_BYTES).contains(&bytes) {
                 return Err(InvalidSetting::new(
                     name,
-                    format!("{bytes} is not within {min} and {MAX_BYTES}"),
+                    format!("{bytes} is not between {min} and {MAX_BYTES}"),
                 ));
             }
         }

@@ -70,7 +70,7 @@ impl Registry {
             self.next_token += 1;
             if let Some(suppressed) = self.broken_lines.should_log(self.next_token, now) {
                 let text = format!(
-                    "{key} holds no record of a server, and is left alone: {reason}{suppressed}"
+                    "{key} is not a valid record of a server, and is ignored: {reason}{suppressed}"
                 );
                 self.log(Level::Warn, text);
             }

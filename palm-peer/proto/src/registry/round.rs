@@ -170,8 +170,9 @@ impl Registry {
         let endpoint = entry.record.endpoint();
         if let Some(suppressed) = self.unsent_lines.should_log((), now) {
             let text = format!(
-                "Server {uuid} at {endpoint} could not be probed, for a fault of this leader's own: {reason}; that counts \
-                 as no miss; raise the limit of open files (ulimit -n, LimitNOFILE=) if that is what it lacks{suppressed}"
+                "Server {uuid} at {endpoint} could not be probed, because of a local error of this leader: {reason}; \
+                 this does not count as a miss; raise this leader's limit of open files (ulimit -n, LimitNOFILE=) if none are \
+                 left{suppressed}"
             );
             self.log(Level::Warn, text);
         }

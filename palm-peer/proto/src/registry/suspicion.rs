@@ -251,8 +251,8 @@ impl Registry {
         }
         if let Some(suppressed) = self.held_lines.should_log((), now) {
             let text = format!(
-                "{failing} of {count} servers cannot be reached, by this leader or by those that it could ask: none of them is \
-                 removed while their leases are renewed; look at the network between the hosts{suppressed}"
+                "{failing} of {count} servers cannot be reached, by this leader or by the servers that it asked: none of them \
+                 is removed while their leases are renewed; check the network between the hosts{suppressed}"
             );
             self.log(Level::Warn, text);
         }
@@ -271,8 +271,8 @@ impl Registry {
         }
         if let Some(suppressed) = self.path_lines.should_log(uuid, now) {
             let text = format!(
-                "Server {uuid} cannot be reached at {endpoint} from here, but server {witness} reaches it, and so it stays: the \
-                 path from this leader to it is broken{suppressed}"
+                "Server {uuid} cannot be reached at {endpoint} from here, but server {witness} reaches it, so it stays: check \
+                 the network between this leader and that server{suppressed}"
             );
             self.log(Level::Warn, text);
         }
@@ -291,8 +291,8 @@ impl Registry {
         let host = entry.record.host.clone();
         if let Some(suppressed) = self.loopback_lines.should_log(uuid, now) {
             let text = format!(
-                "Server {uuid} advertises {host}, at which each machine finds itself: if it runs on another machine than \
-                 this leader, set PALM_IP (--ip) there to an address that others reach{suppressed}"
+                "Server {uuid} advertises {host}, which other machines cannot reach: if it runs on another machine \
+                 than this leader, set PALM_IP (--ip) there to an address that others reach{suppressed}"
             );
             self.log(Level::Warn, text);
         }

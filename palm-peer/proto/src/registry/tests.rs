@@ -564,7 +564,7 @@ fn an_invalid_record_is_logged_once_and_may_be_repaired() {
         reason: "EOF".into(),
     };
     let said = [format!(
-        "WARN:{key} holds no record of a server, and is left alone: EOF"
+        "WARN:{key} is not a valid record of a server, and is ignored: EOF"
     )];
     assert_eq!(lines(&desk.event(broken())), said);
     assert_eq!(desk.event(broken()), []);

@@ -285,7 +285,7 @@ fn decode_with(
     }
     // serde would accept an array of the fields' values as well.
     if !header.trim_ascii_start().starts_with(b"{") {
-        let message = "not a header of this protocol: it is no JSON object".to_owned();
+        let message = "not a header of this protocol: it is not a JSON object".to_owned();
         return Err(BadHeader {
             message,
             job: None,
@@ -398,7 +398,7 @@ fn in_greeting(header: &[u8], value: &Value) -> Option<String> {
 }
 
 fn not_spoken(version: u64) -> String {
-    format!("protocol {version} is not spoken here, only {VERSION}")
+    format!("protocol {version} is not supported, only {VERSION}")
 }
 
 /// The header of an answer.

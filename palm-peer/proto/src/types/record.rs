@@ -157,17 +157,17 @@ impl Record {
             .chain(&self.functions)
             .find(|name| !names::is_valid(name));
         if let Some(name) = wrong_name {
-            return Err(InvalidRecord::new(format!("{name:?} is no valid name")));
+            return Err(InvalidRecord::new(format!("{name:?} is not a valid name")));
         }
         if self.ports.first().is_none_or(|&port| port == 0) {
-            return Err(InvalidRecord::new("no port to reach it at"));
+            return Err(InvalidRecord::new("it has no port"));
         }
         if self.host.is_empty()
             || self
                 .host
                 .contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
         {
-            return Err(InvalidRecord::new(format!("{:?} is no host", self.host)));
+            return Err(InvalidRecord::new(format!("{:?} is not a host", self.host)));
         }
         Ok(())
     }
@@ -255,12 +255,12 @@ mod tests {
             (&GUIDE.replace("[5555]", "[70000]"), "invalid value"),
             (
                 &GUIDE.replace(r#""printf", "ports""#, r#""a.b", "ports""#),
-                "no valid name",
+                "not a valid name",
             ),
-            (&GUIDE.replace("127.0.0.1", ""), "no host"),
+            (&GUIDE.replace("127.0.0.1", ""), "not a host"),
             (
                 &GUIDE.replace("127.0.0.1", "\\u001b]0;owned\\u0007"),
-                "is no host",
+                "is not a host",
             ),
         ];
         for (json, message) in cases {

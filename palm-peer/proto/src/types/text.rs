@@ -73,7 +73,7 @@ pub fn panic_message(panic: Box<dyn Any + Send>) -> String {
 pub fn message_in(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without words")
+        .unwrap_or("a panic without a message")
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_panic_value_that_panics_when_dropped_is_contained() {
         let panic = catch_unwind(|| panic_any(Bomb)).expect_err("a panic");
-        assert_eq!(panic_message(panic), "a panic without words");
+        assert_eq!(panic_message(panic), "a panic without a message");
     }
 
     #[test]

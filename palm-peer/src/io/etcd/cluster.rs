@@ -93,9 +93,9 @@ impl Pool {
                 .history
                 .should_log(format!("{what} {:?}", error.kind()))
         {
-            log::warn!("{what} must wait: {error}{suppressed}");
+            log::warn!("{what} failed: {error}{suppressed}");
         } else {
-            log::debug!("{what} must wait: {error}");
+            log::debug!("{what} failed: {error}");
         }
     }
 }

@@ -71,7 +71,7 @@ impl Pool {
             Err(error) => {
                 if let Some(suppressed) = self.history.should_log("reading certificates".into()) {
                     log::warn!(
-                        "the certificates for etcd cannot be read again, the old ones are used: {error}{suppressed}"
+                        "the certificates for etcd cannot be reloaded; the old ones stay in use: {error}{suppressed}"
                     );
                 }
             }

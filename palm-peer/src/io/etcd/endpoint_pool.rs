@@ -161,8 +161,8 @@ impl Pool {
     fn with_user(&self, kind: EtcdErrorKind, reason: String) -> String {
         match &self.user {
             _ if kind != EtcdErrorKind::Denied => reason,
-            Some((name, _)) => format!("{reason}, asked as {name}"),
-            None => format!("{reason}, asked as nobody"),
+            Some((name, _)) => format!("{reason}, as user {name}"),
+            None => format!("{reason}, without a user"),
         }
     }
 

@@ -95,8 +95,8 @@ impl fmt::Display for EtcdError {
             ),
             EtcdErrorKind::LeaseGone => ("the lease is gone from etcd", "get another one"),
             EtcdErrorKind::Invalid => (
-                "etcd cannot do what it was asked",
-                "check the settings for etcd; if they are right, this is a bug of PALM's",
+                "etcd cannot carry out the request",
+                "check the settings for etcd; if they are right, this is a bug in PALM",
             ),
             EtcdErrorKind::NoSpace => (
                 "etcd is out of space and refuses every write",
@@ -104,7 +104,7 @@ impl fmt::Display for EtcdError {
             ),
             EtcdErrorKind::WrongCluster => (
                 "another etcd cluster answers than before",
-                "name the endpoints of one cluster only; docs/operations.md says more under \"Another cluster\"",
+                "name the endpoints of one cluster only; docs/operations.md has more under \"Another cluster\"",
             ),
             EtcdErrorKind::Other => ("etcd failed", "see etcd's own log"),
         };

@@ -121,8 +121,8 @@ impl History {
                 );
                 if let Some(suppressed) = self.should_log(format!("{url} {}", header.cluster)) {
                     log::warn!(
-                        "etcd at {url} is another cluster: {reason}; nothing that it says is used: name the endpoints of one \
-                         cluster only; docs/operations.md says more under \"Another cluster\"{suppressed}"
+                        "etcd at {url} is another cluster: {reason}; its responses are not used: name the \
+                         endpoints of one cluster only; docs/operations.md has more under \"Another cluster\"{suppressed}"
                     );
                 }
                 return Err(reason);

@@ -45,9 +45,7 @@ impl EtcdSettings {
             );
         }
         if self.endpoints.iter().any(|endpoint| endpoint.contains('@')) {
-            return refuse(
-                "an etcd endpoint holds an '@': give user and password apart from the endpoints",
-            );
+            return refuse("an etcd endpoint contains an '@': set user and password separately");
         }
         if self.tls.is_some()
             && self

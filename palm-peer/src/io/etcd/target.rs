@@ -7,7 +7,7 @@ use palm_proto::types::ids::Revision;
 
 /// How many updates may wait for a reader. With more, the watch is cancelled and lists again once the reader has caught up: so a slow
 /// reader costs memory neither here nor in etcd, and never blocks the connection, which lease renewals share.
-pub(super) const NEWS_IN_LINE: usize = 1024;
+pub(super) const MAX_UNREAD: usize = 1024;
 
 /// What to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Etcd,
-    target::{NEWS_IN_LINE, Target},
+    target::{MAX_UNREAD, Target},
     thread::AbortOnDrop,
     watch_task::{MAX_BACKOFF_FAILURES, WatchTask, WatchUpdate},
 };
@@ -86,7 +86,7 @@ impl Watch {
         }
         (self.news, self.task) = spawn(&self.etcd, &self.target, MAX_BACKOFF_FAILURES, self.epoch);
         self.mirror
-            .interrupt("the watch's own task panicked, which is a bug of PALM's".to_owned());
+            .interrupt("the watch's own task panicked, which is a bug in PALM".to_owned());
     }
 }
 
@@ -97,7 +97,7 @@ fn spawn(
     failures: u32,
     epoch: u64,
 ) -> (mpsc::Receiver<WatchUpdate>, AbortOnDrop<()>) {
-    let (sender, news) = mpsc::channel(NEWS_IN_LINE);
+    let (sender, news) = mpsc::channel(MAX_UNREAD);
     let task = WatchTask {
         pool: etcd.pool().clone(),
         target: target.clone(),

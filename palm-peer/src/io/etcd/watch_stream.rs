@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     error::describe,
     life::Life,
-    target::{NEWS_IN_LINE, Target},
+    target::{MAX_UNREAD, Target},
     thread::spawn_on,
 };
 use crate::io::tasks::Name;
@@ -140,7 +140,7 @@ struct CloseOnDrop(Arc<Shared>);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0
-            .end("the task of the watches ended, which is a bug of PALM's".to_owned());
+            .end("the task of the watches ended, which is a bug in PALM".to_owned());
     }
 }
 
@@ -158,7 +158,7 @@ async fn send(
                 order = order => match order {
                     Some(Request::Watch(key, options)) => sender.watch(key, Some(*options)).await,
                     Some(Request::Cancel(id)) => sender.cancel(id).await,
-                    Some(Request::Close) | None => return "nobody watches any more".to_owned(),
+                    Some(Request::Close) | None => return "no watch uses it any more".to_owned(),
                 },
                 // Its response proves that the connection is alive.
                 _ = check => sender.request_progress().await,
@@ -177,7 +177,7 @@ async fn receive(shared: &Shared, life: &Life, mut answers: WatchResponseStream)
             let mut message = pin!(answers.message().fuse());
             select_biased! {
                 answer = message => answer,
-                () = silent => return "the connection gives no sign of life".to_owned(),
+                () = silent => return "the connection does not respond".to_owned(),
             }
         };
         match answer {
@@ -207,7 +207,7 @@ impl Shared {
         if let Some(request) = request {
             self.requests.send(request).ok()?;
         }
-        let (sender, answers) = mpsc::channel(NEWS_IN_LINE);
+        let (sender, answers) = mpsc::channel(MAX_UNREAD);
         let number = state.next;
         state.next += 1;
         state.active += 1;
@@ -275,7 +275,7 @@ impl Drop for Subscription {
         if state.active == 0 {
             state
                 .ended
-                .get_or_insert_with(|| "nobody watches any more".to_owned());
+                .get_or_insert_with(|| "no watch uses it any more".to_owned());
             let _ = self.shared.requests.send(Request::Close);
             return;
         }

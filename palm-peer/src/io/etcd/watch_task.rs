@@ -12,7 +12,7 @@ use super::{
     endpoint_pool::Pool,
     error::{EtcdError, EtcdErrorKind},
     history::{Response, member_header},
-    target::{NEWS_IN_LINE, Target},
+    target::{MAX_UNREAD, Target},
     watch_stream::Subscription,
 };
 use palm_proto::{
@@ -185,7 +185,7 @@ impl WatchTask {
                 let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
                 pin_mut!(message, restored);
                 select_biased! {
-                    _ = restored => return WatchEnd::Broken("etcd's history is another one now".to_owned()),
+                    _ = restored => return WatchEnd::Broken("etcd's history changed".to_owned()),
                     answer = message => answer,
                 }
             };
@@ -233,9 +233,7 @@ impl WatchTask {
 }
 
 fn unread() -> WatchEnd {
-    WatchEnd::Broken(format!(
-        "the reader left {NEWS_IN_LINE} pieces of news unread"
-    ))
+    WatchEnd::Broken(format!("{MAX_UNREAD} messages of the watch were not read"))
 }
 
 /// Returns why etcd cancelled a watch.
@@ -255,7 +253,7 @@ fn reason_of(answer: &WatchResponse) -> String {
 /// Watches from this revision, without listing first, and returns what broke the watch; for tests.
 #[cfg(test)]
 pub(super) async fn follow_from(etcd: &super::Etcd, target: Target, from: Revision) -> String {
-    let (news, _unread) = mpsc::channel(NEWS_IN_LINE);
+    let (news, _unread) = mpsc::channel(MAX_UNREAD);
     let task = WatchTask {
         pool: etcd.pool().clone(),
         target,

@@ -77,7 +77,7 @@ fn keep_thread(name: Name, mut body: impl FnMut() -> Result<(), String>) {
         };
         let failure = format!("thread {name} failed: {message}");
         if may_log(name) {
-            say(&format!("{failure}; it goes on (logged once a minute)"));
+            say(&format!("{failure}; it continues (logged once a minute)"));
         }
         let mut observers = OBSERVERS.lock().unwrap_or_else(PoisonError::into_inner);
         observers.retain(|observer| observer.strong_count() > 0);

@@ -202,7 +202,7 @@ fn configs(
     let Some((cert, key)) = &files.identity else {
         return Err(files
             .ca
-            .bad("is of no use without a certificate and its key: set cert and key"));
+            .bad("cannot be used without a certificate and its key: set cert and key"));
     };
     let chain = cert.chain()?;
     let provider = Arc::new(provider());

@@ -104,7 +104,7 @@ fn check_time(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Result<(),
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. }),
-        )) => Err(format!("is of no use: {}", certificate_message(&error))),
+        )) => Err(format!("cannot be used: {}", certificate_message(&error))),
         _ => Ok(()),
     }
 }
@@ -134,7 +134,7 @@ async fn find_out(url: &str, tls: Option<&EtcdTls>) -> Option<String> {
 }
 
 const NO_TLS: &str =
-    "it speaks no TLS: write http:// in its URL, or start etcd with --cert-file and --key-file";
+    "it does not use TLS: write http:// in its URL, or start etcd with --cert-file and --key-file";
 
 /// Returns whether an endpoint with an `http://` URL uses TLS: any TLS record shows that.
 async fn find_out_of_plain(authority: &str) -> Option<String> {
@@ -158,7 +158,7 @@ async fn find_out_of_plain(authority: &str) -> Option<String> {
         ),
     };
     speaks.then(|| {
-        "it speaks TLS: write https:// in its URL, and name its authority with --cacert".to_owned()
+        "it uses TLS: write https:// in its URL, and name its authority with --cacert".to_owned()
     })
 }
 
@@ -222,7 +222,7 @@ fn tls_alert(error: &io::Error) -> Option<AlertDescription> {
 /// Returns why etcd rejected our certificate, as far as its alert says.
 fn distrust_message(alert: Option<AlertDescription>, shown: bool) -> String {
     if !shown || alert == Some(AlertDescription::CertificateRequired) {
-        return "it wants a client certificate, and got none: pass --cert and --key".to_owned();
+        return "it requires a client certificate, and got none: pass --cert and --key".to_owned();
     }
     let why = match alert {
         Some(AlertDescription::UnknownCA) => "no authority in its --trusted-ca-file has signed it",

@@ -37,7 +37,7 @@ impl TlsError {
     pub(super) fn no_name(host: &str) -> Self {
         Self::new(
             TlsErrorKind::Certificate,
-            format!("{host:?} is no name or address that a certificate can be for"),
+            format!("{host:?} is not a name or address that a certificate can be for"),
         )
     }
 }
@@ -103,16 +103,16 @@ pub(super) fn words_of(error: &Error) -> String {
         Error::InvalidMessage(_)
         | Error::InappropriateMessage { .. }
         | Error::PeerSentOversizedRecord => {
-            "it speaks no TLS, which takes cacert, cert and key on its side too".into()
+            "it does not use TLS, which needs cacert, cert and key on its side too".into()
         }
-        Error::PeerIncompatible(_) => format!("it does not speak TLS 1.3 as we do ({error})"),
-        Error::NoCertificatesPresented => "it shows no certificate".into(),
+        Error::PeerIncompatible(_) => format!("it does not support TLS 1.3 ({error})"),
+        Error::NoCertificatesPresented => "it presents no certificate".into(),
         Error::InvalidCertificate(error) => format!(
             "its certificate is not accepted: {}",
             certificate_message(error)
         ),
         Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            "it does not speak TLS 1.3".into()
+            "it does not support TLS 1.3".into()
         }
         Error::AlertReceived(alert) if is_about_certificates(*alert) => {
             format!(
@@ -127,15 +127,13 @@ pub(super) fn words_of(error: &Error) -> String {
 fn alert_words(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::CertificateExpired => "it has expired, or is not valid yet".into(),
-        AlertDescription::CertificateRequired => "it wants one, and got none".into(),
-        AlertDescription::UnknownCA => {
-            "it knows no authority that signed it (its cacert is another)".into()
-        }
+        AlertDescription::CertificateRequired => "it requires one, and got none".into(),
+        AlertDescription::UnknownCA => "no authority in its cacert has signed it".into(),
         AlertDescription::UnsupportedCertificate => {
             "its extendedKeyUsage does not allow this use (serverAuth and clientAuth do)".into()
         }
         AlertDescription::CertificateUnknown => {
-            "it is for another mesh, or otherwise not what it wants".into()
+            "it is for another mesh, or fails another of its checks".into()
         }
         AlertDescription::BadCertificate => "it is for another name".into(),
         alert => format!("{alert:?}"),
@@ -154,7 +152,7 @@ pub(super) fn certificate_message(error: &CertificateError) -> String {
         }
         CertificateError::UnknownIssuer => "it is not signed by the authority in cacert".into(),
         CertificateError::BadSignature => "its signature is wrong".into(),
-        CertificateError::BadEncoding => "it is no certificate".into(),
+        CertificateError::BadEncoding => "it is not a certificate".into(),
         CertificateError::NotValidForNameContext {
             expected,
             presented,
@@ -202,7 +200,9 @@ fn webpki_words(error: &webpki::Error) -> Option<&'static str> {
         Error::CaUsedAsEndEntity => {
             "it is an authority's certificate (CA:TRUE), and none for a server or client: make it with CA:FALSE"
         }
-        Error::EndEntityUsedAsCa => "what signed it is no authority's certificate (CA:FALSE)",
+        Error::EndEntityUsedAsCa => {
+            "it is signed by a certificate that is not an authority's (CA:FALSE)"
+        }
         Error::UnsupportedCriticalExtension => "it has a critical extension that is not known here",
         Error::PathLenConstraintViolated => {
             "an authority above it may not have others below it (pathlen)"

@@ -165,7 +165,7 @@ impl PemFile {
             let number = found.len() + 1;
             let damaged = |error: pem::Error| {
                 self.bad(format_args!(
-                    "is no whole PEM file: certificate {number} in it cannot be decoded: {error}"
+                    "is not a complete PEM file: certificate {number} in it cannot be decoded: {error}"
                 ))
             };
             found.push(certificate.map_err(damaged)?);
@@ -197,7 +197,7 @@ impl PemFile {
                 ": it is text in UTF-16, save it as UTF-8 or ASCII"
             }
             // An ASN.1 sequence.
-            [0x30, 0x80..=0x84, ..] => ": it is DER or PKCS#12, which openssl makes PEM of",
+            [0x30, 0x80..=0x84, ..] => ": it is DER or PKCS#12, convert it to PEM with openssl",
             _ => "",
         }
     }

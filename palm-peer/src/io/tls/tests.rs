@@ -145,7 +145,7 @@ fn other_certificates_are_rejected_with_a_reason() {
         &server,
         &stranger,
         "not signed by the authority in cacert",
-        "its cacert is another",
+        "no authority in its cacert has signed it",
     );
     bad_server(
         &stranger,
@@ -241,7 +241,7 @@ fn unusable_files_are_named_with_the_reason() {
         ),
         (
             with(&good.ca, &cut, &good.key),
-            "cut.pem is no whole PEM file",
+            "cut.pem is not a complete PEM file",
         ),
         (
             with(&good.ca, &good.key, &good.key),

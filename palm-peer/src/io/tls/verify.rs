@@ -81,9 +81,9 @@ pub(super) fn check_own(
     let useless = |error: Error| {
         OwnCertError::Unusable(match error {
             Error::InvalidCertificate(error) => {
-                format!("is of no use: {}", certificate_message(&error))
+                format!("cannot be used: {}", certificate_message(&error))
             }
-            error => format!("is of no use: {error}"),
+            error => format!("cannot be used: {error}"),
         })
     };
     let Some((own, between)) = chain.split_first() else {
@@ -96,7 +96,7 @@ pub(super) fn check_own(
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| {
             OwnCertError::Unusable(format!(
-                "cannot be for {host:?}, which is no name or address"
+                "cannot be for {host:?}, which is not a name or address"
             ))
         })?;
         verify_server_name(&parsed, &name).map_err(useless)?;

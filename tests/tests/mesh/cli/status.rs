@@ -16,7 +16,7 @@ fn an_empty_mesh_says_so() {
         world
             .cli(&["status", ABCD_1])
             .failed(1)
-            .contains("the mesh has none")
+            .contains("the mesh has no servers")
     );
 }
 

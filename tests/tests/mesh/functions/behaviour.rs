@@ -68,7 +68,7 @@ fn a_panic_is_answered_with_its_message() {
         ("zoo.at_first", "at first"),
         ("zoo.later", "later"),
         ("zoo.in_closure", "in the closure"),
-        ("zoo.speechless", "a panic without words"),
+        ("zoo.speechless", "a panic without a message"),
         ("zoo.blocking", "on a thread"),
     ] {
         let error = fails(&client, target, "", CallErrorKind::Panicked);
@@ -217,8 +217,16 @@ fn unknown_names_fail_at_once_and_list_the_known() {
             CallErrorKind::NoSuchFunction,
             "zoo has no function roar, only echo, _ping, _log_query, get",
         ),
-        ("park.echo", CallErrorKind::NoSuchServer, "there is zoo"),
-        (nobody, CallErrorKind::NoSuchServer, "there is zoo"),
+        (
+            "park.echo",
+            CallErrorKind::NoSuchServer,
+            "the published ones are zoo",
+        ),
+        (
+            nobody,
+            CallErrorKind::NoSuchServer,
+            "the published ones are zoo",
+        ),
         ("zoo", CallErrorKind::BadMessage, "server.function"),
         (
             "zoo.echo.echo",

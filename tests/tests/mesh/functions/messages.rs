@@ -62,7 +62,7 @@ fn invalid_headers_are_bad_messages() {
         (Bytes::from("[]"), "not a header"),
         (Bytes::from("null"), "not a header"),
         (Bytes::from("7"), "not a header"),
-        (Bytes::from(r#"[1,["zoo.echo"]]"#), "no JSON object"),
+        (Bytes::from(r#"[1,["zoo.echo"]]"#), "not a JSON object"),
         (Bytes::from("{}"), "missing field"),
         (Bytes::from(r#"{"palm":1}"#), "missing field `pipeline`"),
         (
@@ -97,7 +97,7 @@ fn invalid_headers_are_bad_messages() {
 fn fields_of_wrong_types_are_bad_messages_with_their_index() {
     let (_etcd, _server, mut stranger) = mesh();
     for (changes, words) in [
-        (json!({"palm": 2}), "protocol 2 is not spoken here, only 1"),
+        (json!({"palm": 2}), "protocol 2 is not supported, only 1"),
         (json!({"palm": 0}), "protocol 0"),
         (json!({"palm": "1"}), "invalid type"),
         (json!({"palm": 1.0}), "invalid type"),

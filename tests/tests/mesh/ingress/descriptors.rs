@@ -262,7 +262,7 @@ fn a_leader_without_descriptors_removes_no_server() {
     leader.process.wait_for_line(
         |line| {
             line.contains("could not be probed")
-                && line.contains("for a fault of this leader's own")
+                && line.contains("because of a local error of this leader")
         },
         SOON,
     );

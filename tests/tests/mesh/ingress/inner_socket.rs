@@ -75,7 +75,7 @@ fn the_error_names_each_unwritable_directory() {
     ] {
         assert!(said.contains(word), "{word} is not in:\n{said}");
     }
-    assert!(!said.contains("cannot listen at"), "{said}");
+    assert!(!said.contains("cannot listen on"), "{said}");
 }
 
 #[test]

@@ -196,11 +196,11 @@ fn an_unusable_certificate_is_named_by_its_place_in_the_file() {
     let with_ca = |ca, words: &str| made.refused([ca, "good.pem", "good.key"], words);
     with_ca(
         "damaged.pem",
-        "damaged.pem is no whole PEM file: certificate 3 in it cannot be decoded",
+        "damaged.pem is not a complete PEM file: certificate 3 in it cannot be decoded",
     );
     with_ca(
         "odd.pem",
-        "odd.pem cannot be used: certificate 2 in it: it is no certificate",
+        "odd.pem cannot be used: certificate 2 in it: it is not a certificate",
     );
     with_ca(
         "utf16.pem",

@@ -88,7 +88,7 @@ fn tls_errors_towards_etcd_are_reported_as_such() {
     unreachable(
         &url,
         &cacert(&ours.ca()),
-        "it wants a client certificate, and got none: pass --cert and --key",
+        "it requires a client certificate, and got none: pass --cert and --key",
     );
     unreachable(
         &url,
@@ -113,12 +113,12 @@ fn tls_errors_towards_etcd_are_reported_as_such() {
     unreachable(
         &url.replace("https:", "http:"),
         &[],
-        "it speaks TLS: write https:// in its URL",
+        "it uses TLS: write https:// in its URL",
     );
     unreachable(
         &plain.endpoint().replace("http:", "https:"),
         &good.flags(),
-        "it speaks no TLS: write http://",
+        "it does not use TLS: write http://",
     );
 }
 
@@ -156,7 +156,7 @@ fn tls_errors_are_the_same_with_credentials() {
     unreachable(
         &etcd.endpoint(),
         &flags,
-        "it wants a client certificate, and got none",
+        "it requires a client certificate, and got none",
     );
 }
 
@@ -191,7 +191,7 @@ fn files_for_etcd_are_checked_before_connecting() {
     );
     useless(
         &expired.flags(),
-        "expired.cert.pem is of no use: it expired at 2021-01-01T00:00:00Z",
+        "expired.cert.pem cannot be used: it expired at 2021-01-01T00:00:00Z",
     );
 }
 

@@ -38,7 +38,7 @@ fn invalid_settings_are_refused_by_name() {
         ),
         (
             &["--user", "root:secret\n"],
-            "--user: it holds a line break",
+            "--user: it contains a line break",
         ),
     ] {
         refused(
@@ -53,9 +53,12 @@ fn invalid_settings_are_refused_by_name() {
     for (flags, words) in [
         (
             &["--ip", "localhost:5555", "--bind", "127.0.0.1"][..],
-            "--ip: \"localhost:5555\" is no host",
+            "--ip: \"localhost:5555\" is not a host",
         ),
-        (&["--ip", "fe80::1%lo"], "--ip: \"fe80::1%lo\" is no host"),
+        (
+            &["--ip", "fe80::1%lo"],
+            "--ip: \"fe80::1%lo\" is not a host",
+        ),
         (
             &["--bind", "127.0.0.1:5555"],
             "--bind: \"127.0.0.1:5555\" is not an IP address alone",
@@ -82,7 +85,7 @@ fn invalid_settings_are_refused_by_name() {
 fn variables_that_are_not_utf8_are_refused_by_name() {
     let odd = OsString::from_vec(b"/x\xff".to_vec());
     for variable in ["PALM_ETCD", "PALM_PREFIX", "PALM_USER", "PALM_TTL"] {
-        let words = format!("{variable}: the value is not UTF-8 text");
+        let words = format!("{variable}: the value is not valid UTF-8");
         refused(
             &Process::builder(example("printf"))
                 .arg("run")
@@ -162,7 +165,7 @@ fn a_password_may_end_with_a_space() {
 #[test]
 fn a_misspelt_variable_causes_a_warning() {
     let etcd = Etcd::start();
-    let words = "the variable PALM_PROBE_PERIODE has no effect: is PALM_PROBE_PERIOD meant?";
+    let words = "the variable PALM_PROBE_PERIODE has no effect: did you mean PALM_PROBE_PERIOD?";
     let server = Process::builder(example("printf"))
         .args(["run", "--etcd", &etcd.endpoint()])
         .env("PALM_PROBE_PERIODE", "1")

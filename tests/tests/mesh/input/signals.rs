@@ -61,7 +61,7 @@ fn a_server_that_joins_ends_at_a_signal() {
             SOON,
         );
         let waits = |line: &str| {
-            line.starts_with("WARNING:") && line.contains("joining waits for etcd, 3600s in all")
+            line.starts_with("WARNING:") && line.contains("joining waits for etcd, 3600s at most")
         };
         process.wait_for_line(waits, SOON);
         signal(&process);
@@ -234,7 +234,7 @@ fn a_second_signal_ends_a_server_whose_executor_is_blocked() {
         began.elapsed()
     );
     process.wait_for_line(
-        |line| line.starts_with("ERROR:") && line.contains("a second signal: ending at once"),
+        |line| line.starts_with("ERROR:") && line.contains("a second signal: exiting at once"),
         SOON,
     );
     call.join().unwrap();

@@ -97,7 +97,13 @@ fn a_server_that_the_leader_alone_does_not_reach_stays(fault: impl FnOnce(&Netwo
     fault(&network, network.host("a"), network.host("d"));
     let since = Instant::now();
     leader.wait_for_line(
-        |line| is_about(line, "the path from this leader to it is broken", other),
+        |line| {
+            is_about(
+                line,
+                "check the network between this leader and that server",
+                other,
+            )
+        },
         SOON,
     );
     let (line, resigned) = leader.wait_for_line(|line| line.contains("resigning as leader"), SOON);

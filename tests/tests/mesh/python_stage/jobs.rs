@@ -296,7 +296,9 @@ fn a_rust_server_leaving_after_a_python_stage_costs_nothing() {
         leaving.terminate();
         assert!(leaving.wait(SOON).success(), "{:?}", leaving.lines());
         assert!(
-            leaving.lines_with("did not say goodbye").is_empty(),
+            leaving
+                .lines_with("did not acknowledge the goodbye")
+                .is_empty(),
             "{:?}",
             leaving.lines()
         );

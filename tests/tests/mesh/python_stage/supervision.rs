@@ -22,7 +22,7 @@ fn a_failed_task_is_logged_by_name_and_restarted() {
     let client = block_on(Client::connect(mesh.options())).expect("connects");
     for task in ["lease-keeper", "own-record", "directory", "serving"] {
         let server = start(&mesh, &python, &etcd, &format!("{task}:1"));
-        let named = format!("ERROR:peer:task {task} failed; it starts anew");
+        let named = format!("ERROR:peer:task {task} failed; it restarts");
         server.wait_for_line(|line| line.starts_with(&named), SOON);
         mesh.await_published(&[&leader.uuid, &server.uuid]);
         let call = || {

@@ -127,7 +127,7 @@ fn tls_at_a_plain_port_is_identified() {
     }
     assert_eq!(ping(&client, &server.uuid)["refused"]["tls"], 2);
     server.wait_for_the_one_line_with(
-        "refused a connection from 127.0.0.1: it speaks TLS, which takes cacert",
+        "refused a connection from 127.0.0.1: it uses TLS, which needs cacert",
     );
 }
 

@@ -124,7 +124,7 @@ fn a_documented_client_certificate_cannot_serve() {
     assert_eq!(server.wait(SOON).code(), Some(1));
     let said = server.lines().join("\n");
     assert!(
-        said.contains("client.pem is of no use: it is for no host, not for 127.0.0.1"),
+        said.contains("client.pem cannot be used: it is for no host, not for 127.0.0.1"),
         "{said}"
     );
 }

@@ -75,7 +75,7 @@ fn an_expired_server_is_removed_until_it_has_a_new_certificate() {
     let told =
         |line: &str| line.contains("ERROR") && line.contains(&file) && line.contains("expired at");
     server.wait_for_line(
-        |line| told(line) && line.contains("no restart"),
+        |line| told(line) && line.contains("without a restart"),
         LIVES + SOON,
     );
     let removed = format!("Deleted server {} because it does not answer", server.uuid);

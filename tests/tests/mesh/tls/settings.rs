@@ -103,11 +103,11 @@ fn unusable_files_end_a_server_with_name_and_reason() {
         (&swapped, "server.key.pem holds no certificate in PEM"),
         (
             &expired,
-            "expired.cert.pem is of no use: it expired at 2021-01-01T00:00:00Z",
+            "expired.cert.pem cannot be used: it expired at 2021-01-01T00:00:00Z",
         ),
         (
             &elsewhere,
-            "elsewhere.cert.pem is of no use: it is for 10.0.0.1, not for 127.0.0.1",
+            "elsewhere.cert.pem cannot be used: it is for 10.0.0.1, not for 127.0.0.1",
         ),
     ] {
         let args = [words(&format!("run --etcd {etcd}")), files.flags().to_vec()].concat();
@@ -131,7 +131,7 @@ fn a_public_address_without_tls_causes_a_warning() {
         .concat()
     };
     let warning =
-        "whoever reaches 192.0.2.1 can call this server and read what is said to it: name --cacert";
+        "anyone who can reach 192.0.2.1 can call this server and read its traffic: set --cacert";
     for (more, warned) in [
         ("--tls off", true),
         ("--tls auto", false),
@@ -139,7 +139,7 @@ fn a_public_address_without_tls_causes_a_warning() {
     ] {
         let (code, said) = ended(&example("text"), &args(more));
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("cannot listen at 192.0.2.1"), "{said}");
+        assert!(said.contains("cannot listen on 192.0.2.1"), "{said}");
         assert_eq!(said.contains(warning), warned, "{more}: {said}");
     }
 }

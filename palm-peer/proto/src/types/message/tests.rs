@@ -59,7 +59,7 @@ fn bad_headers_are_distinguished_and_keep_their_index() {
     ] {
         assert_eq!(
             bad(other).message,
-            "protocol 2 is not spoken here, only 1",
+            "protocol 2 is not supported, only 1",
             "{other}"
         );
     }
@@ -105,11 +105,11 @@ fn bad_headers_are_distinguished_and_keep_their_index() {
             .message
             .contains("at most")
     );
-    assert!(bad(r#"[1,["a.b"]]"#).message.contains("no JSON object"));
+    assert!(bad(r#"[1,["a.b"]]"#).message.contains("not a JSON object"));
     assert!(
         bad(r#"[1,"00000000-0000-4000-8000-000000000007"]"#)
             .message
-            .contains("no JSON object")
+            .contains("not a JSON object")
     );
     assert!(
         bad(&r#"{"a":"#.repeat(10_000))

@@ -54,7 +54,7 @@ fn both_sides_are_authenticated() {
     assert!(
         error
             .to_string()
-            .contains("it wants a client certificate, and got none"),
+            .contains("it requires a client certificate, and got none"),
         "{error}"
     );
 }
