@@ -1,4 +1,4 @@
-//! A proxy in front of etcd that delays the responses to unary requests, while streams pass.
+//! A proxy in front of etcd that delays or loses the responses to unary requests, while streams pass.
 
 use std::{
     collections::HashSet,
@@ -26,12 +26,20 @@ const END_OR_ACK: u8 = 1;
 const NO_TABLE: [u8; 6] = [0, 1, 0, 0, 0, 0];
 
 /// A proxy for gRPC without TLS that delays the responses to unary requests, like an etcd with a slow disk. Streams (watches, lease
-/// renewals) and responses to pings are not delayed. At first nothing is.
+/// renewals) and responses to pings are not delayed. At first nothing is. It can lose one response as well.
 #[derive(Debug)]
 pub struct SlowAnswers {
     address: SocketAddr,
-    delay: Arc<Mutex<Duration>>,
+    shared: Arc<Settings>,
     connections: Arc<AtomicUsize>,
+}
+
+/// What the test wants.
+#[derive(Debug, Default)]
+struct Settings {
+    delay: Mutex<Duration>,
+    /// How many responses still pass before one is lost.
+    lost_after: Mutex<Option<usize>>,
 }
 
 /// The shared state of the two directions of one connection.
@@ -58,19 +66,19 @@ impl SlowAnswers {
     pub fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let delay = Shared::default();
+        let shared = Arc::<Settings>::default();
         let connections = Arc::<AtomicUsize>::default();
-        let (shared, count) = (Arc::clone(&delay), Arc::clone(&connections));
+        let (settings, count) = (Arc::clone(&shared), Arc::clone(&connections));
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 count.fetch_add(1, Ordering::Relaxed);
-                let delay = Arc::clone(&shared);
-                thread::spawn(move || drop(carry(near, upstream, &delay)));
+                let settings = Arc::clone(&settings);
+                thread::spawn(move || drop(carry(near, upstream, &settings)));
             }
         });
         Self {
             address,
-            delay,
+            shared,
             connections,
         }
     }
@@ -89,11 +97,33 @@ impl SlowAnswers {
 
     /// Delays each response from now on by this time.
     pub fn delay(&self, time: Duration) {
-        *lock(&self.delay) = time;
+        *lock(&self.shared.delay) = time;
+    }
+
+    /// Passes `after` more responses to unary requests. Then closes the connection on which the next one comes, without passing any of
+    /// it: the request was carried out, and its response is lost. What follows passes again.
+    pub fn lose_response(&self, after: usize) {
+        *lock(&self.shared.lost_after) = Some(after);
+    }
+
+    /// Whether the response that was to be lost is lost.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        lock(&self.shared.lost_after).is_none()
     }
 }
 
-fn carry(near: TcpStream, upstream: SocketAddr, delay: &Mutex<Duration>) -> io::Result<()> {
+impl Settings {
+    /// Whether the response that begins now is to be lost.
+    fn loses_next(&self) -> bool {
+        let mut lost_after = lock(&self.lost_after);
+        let loses = *lost_after == Some(0);
+        *lost_after = lost_after.and_then(|left| left.checked_sub(1));
+        loses
+    }
+}
+
+fn carry(near: TcpStream, upstream: SocketAddr, settings: &Settings) -> io::Result<()> {
     let far = TcpStream::connect(upstream)?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
@@ -104,7 +134,7 @@ fn carry(near: TcpStream, upstream: SocketAddr, delay: &Mutex<Duration>) -> io::
         let _ = requests(&client, &server, &seen);
         let _ = server.shutdown(Shutdown::Both);
     });
-    let ended = answers(&far, near.try_clone()?, &streams, delay);
+    let ended = answers(&far, near.try_clone()?, &streams, settings);
     let _ = near.shutdown(Shutdown::Both);
     ended
 }
@@ -139,7 +169,7 @@ fn answers(
     server: &TcpStream,
     client: TcpStream,
     streams: &Shared<Streams>,
-    delay: &Mutex<Duration>,
+    settings: &Settings,
 ) -> io::Result<()> {
     let client = Arc::new(Mutex::new(client));
     let (tx, rx) = mpsc::channel::<(Instant, Frame)>();
@@ -155,11 +185,15 @@ fn answers(
         }
     });
     let mut last = Instant::now();
+    let mut begun = HashSet::new();
     loop {
         let frame = Frame::read(server)?;
         let is_answer = matches!(frame.kind(), DATA | HEADERS | CONTINUATION | RESET);
         if is_answer && lock(streams).unary.contains(&frame.stream()) {
-            last = last.max(Instant::now() + *lock(delay));
+            if begun.insert(frame.stream()) && settings.loses_next() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            last = last.max(Instant::now() + *lock(&settings.delay));
             let _ = tx.send((last, frame));
         } else {
             lock(&client).write_all(&frame.0)?;

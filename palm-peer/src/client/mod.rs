@@ -10,6 +10,8 @@ pub(crate) mod link_pool;
 pub(crate) mod mesh;
 pub(crate) mod replies;
 pub(crate) mod running_job;
+#[cfg(test)]
+pub(crate) mod test_server;
 pub(crate) mod witnesses;
 
 use crate::{

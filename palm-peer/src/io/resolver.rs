@@ -165,7 +165,7 @@ impl Shared {
         }
         if state.queue.len() >= self.max_queued {
             let reason = format!(
-                "{} names wait already; check the nameservers of this host",
+                "{} other names are already queued; check the nameservers of this host",
                 state.queue.len()
             );
             return Err(io::Error::other(reason));
@@ -316,7 +316,7 @@ mod tests {
         }
         let _waiting = ["a", "b", "c"].map(enqueue);
         let full = world.ask("d", SOON).expect_err("no room");
-        assert!(full.contains("3 names wait already"), "{full}");
+        assert!(full.contains("3 other names are already queued"), "{full}");
         let waiting = world.ask("a", LITTLE).expect_err("it waits");
         assert!(
             waiting.contains("2 other lookups have not ended within 50ms"),
@@ -325,6 +325,26 @@ mod tests {
         assert_eq!(world.resolver.0.lock().threads, 2);
         drop(closed);
         assert_eq!(world.ask("a", SOON), Ok(found()));
+    }
+
+    #[test]
+    fn answered_and_abandoned_names_leave_no_state() {
+        let world = World::new(2, 1_000);
+        let closed = world.gate.lock().expect("nobody else has it");
+        let ask = |n| world.resolver.0.enqueue(&format!("hung{n}")).expect("room");
+        let answered: Vec<_> = (0..500).map(ask).collect();
+        let abandoned: Vec<_> = (500..1_000).map(ask).collect();
+        drop(abandoned);
+        drop(closed);
+        let answers = block_on(join_all(answered));
+        assert!(answers.iter().all(|answer| *answer == Ok(Ok(found()))));
+        assert_eq!(world.ask("db", SOON), Ok(found()), "all before it are done");
+        let deadline = Instant::now() + SOON;
+        while !world.resolver.0.lock().waiting.is_empty() {
+            assert!(Instant::now() < deadline, "some name is remembered");
+            thread::yield_now();
+        }
+        assert_eq!(world.resolver.0.lock().queue.len(), 0);
     }
 
     #[test]

@@ -249,3 +249,6 @@ impl Links {
         self.pool.keep(uuid, endpoint, link);
     }
 }
+
+#[cfg(test)]
+mod tests;

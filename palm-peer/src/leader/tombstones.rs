@@ -191,3 +191,6 @@ pub(crate) const OWN_LEASE: &str = "the own lease";
 
 /// What is said to be revoked after the end of a process.
 pub(crate) const LEASE_OF_GONE: &str = "the lease of a process that is gone";
+
+#[cfg(test)]
+mod tests;

@@ -331,3 +331,6 @@ async fn remove_dead_leader(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

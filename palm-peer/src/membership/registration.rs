@@ -223,3 +223,6 @@ fn is_eviction(note: &KeyValue, known: LastWritten, epoch: u64) -> bool {
         tombstone.why == RemovedBy::Admin && known.is_before(&tombstone, at, epoch)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,12 +127,12 @@ impl Session {
             }
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                log::warn!("leaving without deleting the record, the lease will expire: {error}")
+                log::warn!("leaving without deleting the record, the lease will expire: {error}");
             }
             Err(_) => {
                 log::warn!(
                     "leaving without deleting the record, the lease will expire: etcd did not answer in time"
-                )
+                );
             }
         }
         self.announce(PeerEvent::Deposed);

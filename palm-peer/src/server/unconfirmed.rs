@@ -172,3 +172,6 @@ fn report_lost(lost: &UnboundedSender<Lost>, fate: &Fate, to: Uuid, parcels: Vec
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 use super::*;
 use crate::{
-    Client, Config, FunctionError, Message, Server, client::discovery::KeepsDirectory as _,
+    Client, Config,
+    client::discovery::KeepsDirectory as _,
+    client::test_server::{SOON, TestServer},
 };
-use futures::{channel::oneshot, executor::block_on, stream};
+use futures::{executor::block_on, stream};
 use palm_proto::{directory::Update, types::instance::Instance};
 use palm_tests::{Etcd, eventually};
 use std::{thread, time::Duration};
@@ -179,26 +181,17 @@ fn changes_do_not_pile_up_for_a_slow_listener() {
 /// A server that is withdrawn and published again, a thousand times: each time it is asked whether it still answers.
 #[test]
 fn a_liveness_check_leaves_no_state_once_answered() {
-    let etcd = Etcd::start();
-    let config = Config::default().etcd(vec![etcd.endpoint()]);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = Server::new("b").function("f", async |m: Message| {
-        Ok::<_, FunctionError>(m.into_payload())
-    });
-    let served = config.clone();
-    let serving = thread::spawn(move || block_on(server.run(served, stopped)));
-    let mesh = block_on(Client::connect(config)).expect("connects").mesh;
-    let soon = Duration::from_secs(30);
-    let able = eventually("the server is published", soon, || mesh.resolve("b.f").ok());
+    let mut server = TestServer::start();
+    let mesh = &server.client.mesh;
     let mut running = RunningJob::start(
-        Arc::clone(&mesh),
+        Arc::clone(mesh),
         vec!["b.f".into()],
         limits(10),
         stream::pending(),
     )
     .expect("there");
-    let uuid = able[0].uuid;
-    eventually("it has a link", soon, || {
+    let uuid = server.instance.uuid;
+    eventually("it has a link", SOON, || {
         step(&mut running);
         running.links.open(uuid).map(drop)
     });
@@ -206,13 +199,12 @@ fn a_liveness_check_leaves_no_state_once_answered() {
     for _ in 0..1_000 {
         mesh.update(vec![Update::Removed("b".into(), uuid)]);
         step(&mut running);
-        mesh.update(vec![Update::Put(Instance::clone(&able[0]))]);
+        mesh.update(vec![Update::Put(Instance::clone(&server.instance))]);
         step(&mut running);
     }
-    eventually("nothing more is asked", soon, || {
+    eventually("nothing more is asked", SOON, || {
         (step(&mut running) == before).then_some(())
     });
     assert!(running.links.open(uuid).is_some(), "it answered");
-    stop.send(()).expect("it runs");
-    serving.join().expect("no panic").expect("it served");
+    server.stop();
 }

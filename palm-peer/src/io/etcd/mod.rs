@@ -25,7 +25,7 @@ mod watch_stream;
 mod watch_task;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use etcd_client::{SortOrder, SortTarget};
 use std::{future::Future, io, sync::Arc, time::Duration};

@@ -14,6 +14,9 @@ mod watches_broken;
 
 use std::{future::Future, time::Duration};
 
+use palm_proto::types::ids::LeaseId;
+use palm_tests::SlowAnswers;
+
 use super::{Change, Etcd, EtcdError, EtcdSettings, KeyValue, Watch};
 
 /// The default bound of waits.
@@ -22,6 +25,25 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Returns a handle to these endpoints.
 fn handle(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Etcd {
     Etcd::start("palm-etcd", EtcdSettings::new(endpoints)).expect("a thread")
+}
+
+/// An etcd, a proxy that can lose a response, and a connected handle behind it.
+pub(crate) fn with_lossy_proxy() -> (palm_tests::Etcd, SlowAnswers, Etcd) {
+    let server = palm_tests::Etcd::start();
+    let between = SlowAnswers::start(server.address());
+    let etcd = handle([between.endpoint()]);
+    futures::executor::block_on(etcd.get("/a")).expect("connected");
+    (server, between, etcd)
+}
+
+/// The leases that etcd has.
+pub(crate) fn leases_at(server: &palm_tests::Etcd) -> Vec<LeaseId> {
+    let found = server.etcdctl(&["lease", "list"]);
+    found
+        .lines()
+        .skip(1)
+        .map(|id| id.parse().expect("a lease"))
+        .collect()
 }
 
 /// Runs a future on a bare executor, bounded in time.

@@ -4,9 +4,10 @@ use super::{Secure, World, address, config, connect, dial, good_call, ping};
 use crate::common::{Mesh, SOON, Server};
 use palm_peer::Client;
 use palm_tests::{ResourceUsage, eventually, wire::Wire};
-use rustls::{ClientConfig, version::TLS13};
+use rustls::{ClientConfig, ClientConnection, pki_types::ServerName, version::TLS13};
 use std::{
-    net::SocketAddr,
+    io::Write as _,
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -80,18 +81,53 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// Where a handshake is aborted.
+#[derive(Clone, Copy)]
+enum Abort {
+    /// Half of the `ClientHello` is sent.
+    InHello,
+    /// The server has answered the `ClientHello`. Nothing of that is read, so the system resets the connection.
+    AfterServerHello,
+    /// What follows the `ClientHello` is not TLS.
+    WithGarbage,
+}
+
+fn abort(at: SocketAddr, config: &Arc<ClientConfig>, abort: Abort) {
+    let mut tcp = TcpStream::connect(at).expect("a connection");
+    tcp.set_read_timeout(Some(SOON)).expect("a timeout");
+    let name = ServerName::from(at.ip());
+    let mut session = ClientConnection::new(Arc::clone(config), name).expect("a session");
+    let mut hello = Vec::new();
+    session.write_tls(&mut hello).expect("a hello");
+    let sent = match abort {
+        Abort::InHello => &hello[..hello.len() / 2],
+        Abort::AfterServerHello | Abort::WithGarbage => &hello,
+    };
+    tcp.write_all(sent).expect("sent");
+    if let Abort::AfterServerHello | Abort::WithGarbage = abort {
+        assert!(tcp.peek(&mut [0]).expect("an answer") > 0, "it is answered");
+    }
+    if let Abort::WithGarbage = abort {
+        tcp.write_all(&[0xff; 64]).expect("sent");
+    }
+}
+
 #[test]
 fn thousands_of_connections_leave_nothing_behind() {
+    crate::heavy();
     let world = World::new();
     let scene = Scene::new(&world, "text");
     let nobody = config(&world.authority.ca(), None, &TLS13);
-    let come_and_go = |n: usize| match n % 5 {
+    let come_and_go = |n: usize| match n % 8 {
         0 => drop(Wire::connect(scene.at).expect("a connection")),
         1 => {
             let mut plain = Wire::connect(scene.at).expect("a connection");
             plain.send(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
         }
         2 => drop(dial(scene.at, Arc::clone(&nobody))),
+        3 => abort(scene.at, &scene.config, Abort::InHello),
+        4 => abort(scene.at, &scene.config, Abort::AfterServerHello),
+        5 => abort(scene.at, &scene.config, Abort::WithGarbage),
         _ => {
             let mut wire = scene.dial();
             wire.message(&[br#"{"palm":1,"pipeline":["text.shout"]}"#, b"hi"])

@@ -135,16 +135,6 @@ fn an_answer_to_an_abandoned_renewal_is_not_taken_for_the_next() {
     });
 }
 
-/// The leases that etcd has.
-fn leases_at(server: &palm_tests::Etcd) -> Vec<LeaseId> {
-    let found = server.etcdctl(&["lease", "list"]);
-    found
-        .lines()
-        .skip(1)
-        .map(|id| id.parse().expect("a lease"))
-        .collect()
-}
-
 #[test]
 fn a_grant_whose_answer_was_lost_makes_no_second_lease() {
     let server = palm_tests::Etcd::start();
