@@ -82,6 +82,8 @@ mod tests {
             !semaphore.ask(4, 1),
             "there is room for it, but it is not its turn"
         );
+        assert!(!semaphore.ask(5, 1), "one that has just come waits as well");
+        semaphore.leave(5);
         semaphore.give_back(6);
         assert_eq!(semaphore.next(), Some(3));
         assert!(semaphore.ask(3, 5));

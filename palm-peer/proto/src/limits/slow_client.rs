@@ -184,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn silence_begins_again_after_progress_and_after_a_pause() {
+        let (mut sender, start) = (SlowSender::default(), Instant::now());
+        assert!(sender.waiting(true, start).is_ok());
+        sender.progress();
+        let mut now = start + 2 * STALL_TIMEOUT;
+        assert_eq!(sender.waiting(true, now), Ok(Some(now + STALL_TIMEOUT)));
+        for for_itself in [false, true] {
+            sender.paused(for_itself);
+            now += 2 * STALL_TIMEOUT;
+            assert_eq!(sender.waiting(true, now), Ok(Some(now + STALL_TIMEOUT)));
+        }
+    }
+
+    #[test]
     fn a_long_frame_must_keep_its_rate_while_others_wait() {
         let (mut sender, start) = (SlowSender::default(), Instant::now());
         let (bytes, check) = (40 * MIN_BYTES_PER_SECOND, RATE_CHECK_PERIOD);
@@ -209,6 +223,22 @@ mod tests {
             sender.check_rate(0, start + 3 * check, || true),
             Ok(None),
             "it is complete"
+        );
+        // The time between two long frames does not count.
+        let short = start + 3 * check + SECOND;
+        assert_eq!(
+            sender.check_rate(bytes, short, || true),
+            Ok(Some(short + check))
+        );
+        assert_eq!(sender.check_rate(0, short + SECOND, || true), Ok(None));
+        let next = short + 3 * SECOND;
+        assert_eq!(
+            sender.check_rate(bytes, next, || true),
+            Ok(Some(next + check))
+        );
+        assert_eq!(
+            sender.check_rate(enough, next + check, || true),
+            Ok(Some(next + 2 * check))
         );
     }
 

@@ -68,6 +68,17 @@ fn unread_small_answers_cut_off_before_the_queue_is_full() {
 }
 
 #[test]
+fn answers_that_were_read_do_not_count_as_unread() {
+    let (mut flow, now) = opened(u64::MAX, u64::MAX, &[1]);
+    for read in (1..3).map(|round| round * MAX_MESSAGES) {
+        assert!((0..MAX_MESSAGES).all(|_| flow.send(1, 1, now).accepted));
+        // What the ingress itself sends, such as PONGs, was not counted before it was written.
+        assert_eq!(flow.written(1, MAX_MESSAGES + 2, read, now), this(1));
+        assert_eq!(flow.unread, 0);
+    }
+}
+
+#[test]
 fn taken_messages_free_their_room() {
     let (mut flow, _) = opened(PAUSE_AT, u64::MAX, &[1]);
     flow.passed(1, WINDOW);
@@ -80,6 +91,11 @@ fn taken_messages_free_their_room() {
 fn flushed_means_all_is_written_or_the_connection_gone() {
     let (mut flow, now) = opened(PAUSE_AT, u64::MAX, &[1, 2]);
     assert!(flow.is_flushed());
+    flow.open(3, now);
+    assert_eq!(flow.send(3, 10, now), accepted());
+    assert!(!flow.is_flushed() && flow.end(3, None));
+    assert!(flow.is_flushed(), "the last one must end");
+    let _ = flow.close(3);
     assert_eq!(flow.send(1, 10, now), accepted());
     let _ = flow.written(1, 9, 0, now);
     assert!(!flow.is_flushed());
@@ -138,6 +154,26 @@ fn a_full_total_backlog_cuts_off_the_most_stalled_client() {
         rejected(&[busy]),
         "there is no other"
     );
+}
+
+#[test]
+fn the_largest_backlogs_are_disconnected_first_and_no_more_than_needed() {
+    let (mut flow, start) = opened(u64::MAX, 100, &[1, 2, 3, 4]);
+    for (id, bytes) in [(1, 20), (2, 35), (3, 30)] {
+        assert_eq!(flow.send(id, bytes, start), accepted());
+    }
+    let later = start + IDLE;
+    assert_eq!(
+        flow.send(4, 90, later).disconnect,
+        [2, 3, 1],
+        "all idle ones, in the order of what waits for them"
+    );
+    let (mut flow, start) = opened(u64::MAX, 100, &[1, 2, 3]);
+    for (id, bytes) in [(1, 20), (2, 50), (3, 30)] {
+        assert_eq!(flow.send(id, bytes, start), accepted());
+    }
+    let sent = flow.send(1, 5, start);
+    assert!(sent.accepted && sent.disconnect == [2], "{sent:?}");
 }
 
 #[test]

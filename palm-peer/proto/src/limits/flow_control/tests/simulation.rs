@@ -9,7 +9,10 @@ use self::client::{Client, Reading, Task};
 use super::{IDLE, MS, PAUSE_AT, WINDOW};
 use crate::limits::flow_control::{FlowControl, Room, Sent, Wake};
 use fastrand::Rng;
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
 
 /// From how many bytes on a frame needs a permit.
 const LONG: u64 = 16 * 1024;
@@ -33,6 +36,10 @@ struct World {
     read: u64,
     /// Bytes of long frames that have a permit.
     held: u64,
+    /// The connections that wait for a permit, in the order in which they asked.
+    permits_asked: VecDeque<u64>,
+    /// Whether the dispatch loop runs. It stops for a while now and then.
+    is_dispatching: bool,
     largest_frame: u64,
 }
 
@@ -49,12 +56,14 @@ impl World {
             victims: Vec::new(),
             read: 0,
             held: 0,
+            permits_asked: VecDeque::new(),
+            is_dispatching: true,
             largest_frame: 0,
         }
     }
 
     fn connect(&mut self, reading: Reading, messages: usize, max_size: u64, response: u64) {
-        let to_send: std::collections::VecDeque<_> = (0..messages)
+        let to_send: VecDeque<_> = (0..messages)
             .map(|_| 1 << self.random.u32(0..=max_size.ilog2()))
             .collect();
         self.largest_frame = self
@@ -75,11 +84,14 @@ impl World {
         match self.random.u8(0..16) {
             0..4 => self.client_sends(id),
             4..7 => self.read_from(id),
-            7..10 => self.take(id),
+            7..10 if self.is_dispatching => self.take(id),
             10..12 => self.complete(id),
             12..14 => self.client_reads(id),
             14 if self.clients[&id].disconnected => self.close(id),
             _ => self.now += self.random.u32(0..100) * MS,
+        }
+        if self.random.u8(0..50) == 0 {
+            self.is_dispatching = !self.is_dispatching;
         }
         self.check();
     }
@@ -101,6 +113,8 @@ impl World {
 
     /// The connection's task runs until it has to wait, if it was woken.
     fn read_from(&mut self, id: u64) {
+        let backlog: u64 = self.clients.values().map(|client| client.unread).sum();
+        let is_full = backlog > self.max_total;
         while self.clients[&id].task == Task::Running {
             let room = self.flow.room(id);
             let client = self.client(id);
@@ -112,7 +126,10 @@ impl World {
                 (Room::Messages(_), Some(size)) if size >= LONG && !client.permitted => {
                     self.ask_permit(id, size);
                 }
-                (Room::Messages(_), Some(size)) => {
+                (Room::Messages(room), Some(size)) => {
+                    assert!(room > 0, "there is no room");
+                    assert!(!is_full, "too much waits for all");
+                    assert!(client.unread < PAUSE_AT, "too much waits for it");
                     client.arrived.pop_front();
                     client.permitted = false;
                     client.passed += 1;
@@ -128,8 +145,13 @@ impl World {
         let passed = self.clients[&id].passed;
         let Some(wake) = self.flow.ask_permit(id, size, passed) else {
             self.client(id).task = Task::Permit;
+            if !self.permits_asked.contains(&id) {
+                self.permits_asked.push_back(id);
+            }
             return;
         };
+        let first = self.permits_asked.pop_front().unwrap_or(id);
+        assert_eq!(first, id, "another one asked for a permit before");
         self.client(id).permitted = true;
         self.held += size;
         self.wake(wake);
@@ -173,17 +195,42 @@ impl World {
             self.client(id).unread += response;
         }
         let alone = disconnect == [id] && self.clients[&id].unread >= self.max_unread;
+        if !alone {
+            self.check_disconnected(&disconnect, &idle, (!accepted).then_some((id, response)));
+        }
         for victim in &disconnect {
             assert!(!self.clients[victim].disconnected, "disconnected twice");
             self.client(*victim).disconnected = true;
             self.victims.push(self.clients[victim].reading);
         }
-        let spared = |id: &u64| !disconnect.contains(id);
-        let unjust =
-            !alone && disconnect.iter().any(|id| !idle.contains(id)) && idle.iter().any(spared);
+    }
+
+    /// Checks that these connections, whose turn to be disconnected it is, are those with the largest backlogs, of those that take
+    /// nothing first, and no more than needed. The response that was dropped counts.
+    fn check_disconnected(&self, disconnect: &[u64], idle: &[u64], dropped: Option<(u64, u64)>) {
+        let backlog = |id: u64| {
+            let dropped = dropped.filter(|(to, _)| *to == id);
+            self.clients[&id].unread + dropped.map_or(0, |(_, bytes)| bytes)
+        };
+        let rank = |id: &u64| (idle.contains(id), backlog(*id));
+        let open = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !client.disconnected);
+        let (victims, spared): (Vec<u64>, Vec<u64>) = open
+            .map(|(id, _)| *id)
+            .partition(|id| disconnect.contains(id));
+        let Some(least) = victims.iter().map(rank).min() else {
+            return;
+        };
         assert!(
-            !unjust,
-            "one that reads was disconnected, and one that does not was not"
+            spared.iter().map(rank).all(|rank| rank <= least),
+            "one was spared that holds more, or that reads less"
+        );
+        let left: u64 = spared.iter().map(|id| backlog(*id)).sum();
+        assert!(
+            left + least.1 > self.max_total,
+            "one too many was disconnected"
         );
     }
 
@@ -243,6 +290,7 @@ impl World {
             .front()
             .filter(|_| client.permitted)
             .unwrap_or(&0);
+        self.permits_asked.retain(|other| *other != id);
         let (_, wake) = self.flow.close(id);
         self.wake(wake);
     }
@@ -364,7 +412,7 @@ fn memory_stays_bounded_and_no_wake_up_is_lost() {
             };
             world.connect(
                 reading,
-                random.usize(0..100),
+                random.usize(0..300),
                 1 << random.u32(0..20),
                 1 << random.u32(0..21),
             );
