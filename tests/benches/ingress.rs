@@ -6,10 +6,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "../tls_client/mod.rs"]
+mod tls_client;
+
 use std::{
     env,
     error::Error,
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,12 +27,7 @@ use palm_peer::{Client, Config, FunctionError, Message, Server};
 use palm_tests::{
     Authority, Certificate, Etcd, Process, eventually, free_port, median, wire::Wire,
 };
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-    version::TLS13,
-};
+use rustls::{ClientConfig, version::TLS13};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -109,27 +107,9 @@ fn open_connection(at: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Outcome<f
     let start = Instant::now();
     match tls {
         None => drop(Wire::dealer(at)?),
-        Some(config) => {
-            let tcp: TcpStream = Wire::connect(at)?.stream().try_clone()?;
-            let session = ClientConnection::new(Arc::clone(config), ServerName::from(at.ip()))?;
-            Wire::over(StreamOwned::new(session, tcp)).shake_hands()?;
-        }
+        Some(config) => drop(tls_client::dial(at, Arc::clone(config))?),
     }
     Ok(start.elapsed().as_secs_f64() * 1e3)
-}
-
-fn config(files: &Path) -> Outcome<Arc<ClientConfig>> {
-    let Certificate { ca, cert, key } = certificate(files);
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca)?)?;
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&TLS13])?;
-    let chain = vec![CertificateDer::from_pem_file(cert)?];
-    Ok(Arc::new(
-        builder
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?,
-    ))
 }
 
 /// Calls of one kind of server: in a second, and their median time.
@@ -173,7 +153,8 @@ async fn calls(clients: [Client; 3], rounds: usize, time: Duration) -> Outcome<(
 }
 
 fn handshakes(addresses: &[SocketAddr; 3], files: &Path, count: usize) -> Outcome<()> {
-    let config = config(files)?;
+    let own = certificate(files);
+    let config = tls_client::config(&own.ca, Some(&own), &TLS13);
     let (mut plain, mut tls) = (Vec::new(), Vec::new());
     for _ in 0..count {
         plain.push(open_connection(addresses[1], None)?);

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 pub use builder::EtcdBuilder;
 pub(crate) use builder::START_ATTEMPTS;
 
-use crate::{Metrics, child::Held, metrics, timing::POLL};
+use crate::{Authority, Metrics, child::Held, metrics, timing::POLL};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,6 +52,14 @@ impl Etcd {
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
+    }
+
+    /// Starts an etcd with TLS and a certificate for 127.0.0.1 by this authority, which requires certificates of the same authority from
+    /// its clients.
+    #[must_use]
+    pub fn certified_by(authority: &Authority) -> Self {
+        let certificate = authority.issue("etcd", &["127.0.0.1"]);
+        Self::builder().certified(&certificate).start()
     }
 
     /// Returns a builder for an etcd with other flags.

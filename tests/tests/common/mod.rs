@@ -25,6 +25,14 @@ pub(crate) struct Mesh<'a> {
     history: History,
 }
 
+/// Waits until a server process has joined. Returns its uuid and its endpoint, which it logs.
+#[track_caller]
+pub(crate) fn await_joined(process: &Process) -> [String; 2] {
+    let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
+    let words: Vec<_> = line.split_whitespace().collect();
+    [words[words.len() - 3], words[words.len() - 1]].map(str::to_owned)
+}
+
 /// A server process that has joined.
 pub(crate) struct Server {
     process: Process,
@@ -92,9 +100,7 @@ impl<'a> Mesh<'a> {
     /// Starts a server program in any language, which gets the mesh's prefix from its environment.
     pub(crate) fn start_program(&self, program: ProcessBuilder) -> Server {
         let process = program.env("PALM_PREFIX", &self.prefix).start();
-        let (line, _) = process.wait_for_line(|line| line.contains(" joined as "), SOON);
-        let words: Vec<_> = line.split_whitespace().collect();
-        let [uuid, endpoint] = [words[words.len() - 3], words[words.len() - 1]].map(str::to_owned);
+        let [uuid, endpoint] = await_joined(&process);
         Server {
             process,
             uuid,

@@ -43,6 +43,8 @@ mod simulated_servers;
 mod supervision;
 mod systemd;
 mod tls;
+#[path = "../../tls_client/mod.rs"]
+mod tls_client;
 mod witnesses;
 
 use palm_tests::heavy;

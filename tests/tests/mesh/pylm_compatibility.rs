@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use crate::common::await_joined;
 use crate::in_process::{SOON, call, client, settings};
 use palm_peer::flags;
 use palm_tests::{Etcd, Mark, Process, eventually, example, free_port};
@@ -41,16 +42,7 @@ impl Printf {
             .args(["--probe-period", "1", "--probe-timeout", "0.5"])
             .args(flags)
             .start();
-        let (line, _) =
-            process.wait_for_line(|line| line.contains("server printf joined as "), SOON);
-        let uuid = line
-            .split(" joined as ")
-            .nth(1)
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap()
-            .to_owned();
+        let [uuid, _] = await_joined(&process);
         Self {
             process,
             uuid,

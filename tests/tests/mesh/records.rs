@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::common::await_joined;
 use crate::in_process::{SOON, call, client, sees, settings};
 use palm_tests::{Etcd, Mark, Process, eventually, example};
 use serde_json::{Value, json};
@@ -26,15 +27,7 @@ fn printf(etcd: &Etcd) -> (Process, String) {
         "0.3",
     ];
     let process = Process::start(example("printf"), args);
-    let (line, _) = process.wait_for_line(|line| line.contains("server printf joined as "), SOON);
-    let uuid = line
-        .split(" joined as ")
-        .nth(1)
-        .unwrap()
-        .split(' ')
-        .next()
-        .unwrap()
-        .to_owned();
+    let [uuid, _] = await_joined(&process);
     (process, uuid)
 }
 

@@ -1,5 +1,6 @@
 //! An etcd, its servers, and palm-cli.
 
+use crate::common::await_joined;
 use palm_tests::{Etcd, Process, binary, eventually, example};
 use std::{
     ffi::OsStr,
@@ -132,13 +133,7 @@ impl World {
         let process = Process::builder(example(name))
             .args(["run", "--etcd", &self.etcd.endpoint(), "--prefix", prefix])
             .start();
-        let (line, _) = process.wait_for_line(|line| line.contains("joined as "), SOON);
-        let uuid = line
-            .split("joined as ")
-            .nth(1)
-            .and_then(|rest| rest.get(..36))
-            .expect("a uuid")
-            .to_owned();
+        let [uuid, _] = await_joined(&process);
         self.await_configured(prefix, &uuid);
         eventually("the server is published", SOON, || {
             self.stored(&format!("{prefix}/pipelines/{name}/{uuid}"))

@@ -2,7 +2,7 @@
 
 use super::{
     SOON, World,
-    rogue::{Mind, Rogue},
+    rogue::{Mind, Rogue, put_on_lease},
     stay_calm,
 };
 use palm_tests::{
@@ -15,6 +15,13 @@ use std::{io, thread, time::Duration};
 fn open(wire: &mut Wire) -> io::Result<()> {
     wire.open_as_router()?;
     wire.answer().map(drop)
+}
+
+/// Opens the connection, and proves to be the server of this uuid.
+fn greet(wire: &mut Wire, uuid: &str) -> io::Result<()> {
+    open(wire)?;
+    let greeting = json!({"palm": 1, "server": uuid}).to_string();
+    wire.message(&[greeting.as_bytes(), b""])
 }
 
 /// Keeps the connection, and says no more, until that is ended from outside.
@@ -109,22 +116,14 @@ fn bad_greetings() -> Vec<(&'static str, Mind)> {
         (
             "a greeting, and the end",
             Mind::opened(|wire, uuid| {
-                open(wire)?;
-                wire.message(&[
-                    json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
-                    b"",
-                ])?;
+                greet(wire, uuid)?;
                 Ok(false)
             }),
         ),
         (
             "a greeting, a giant, and the end",
             Mind::opened(|wire, uuid| {
-                open(wire)?;
-                wire.message(&[
-                    json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
-                    b"",
-                ])?;
+                greet(wire, uuid)?;
                 wire.send(&[&[2][..], &(40_u64 << 30).to_be_bytes()].concat())?;
                 Ok(false)
             }),
@@ -132,11 +131,7 @@ fn bad_greetings() -> Vec<(&'static str, Mind)> {
         (
             "a greeting, and endless PINGs",
             Mind::opened(|wire, uuid| {
-                open(wire)?;
-                wire.message(&[
-                    json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
-                    b"",
-                ])?;
+                greet(wire, uuid)?;
                 loop {
                     wire.send(&frame(4, b"\x04PING\x00\x0acontext").repeat(1000))?;
                 }
@@ -215,27 +210,11 @@ fn a_leader_that_closes_every_connection_causes_no_load() {
         &etcd,
         "boss",
         Mind::opened(|wire, uuid| {
-            open(wire)?;
-            wire.message(&[
-                json!({"palm": 1, "server": uuid}).to_string().as_bytes(),
-                b"",
-            ])?;
+            greet(wire, uuid)?;
             Ok(false)
         }),
     );
-    let granted = etcd.etcdctl(&["lease", "grant", "3600"]);
-    let lease = granted
-        .split_whitespace()
-        .nth(1)
-        .expect("a lease")
-        .to_owned();
-    etcd.etcdctl(&[
-        "put",
-        &format!("--lease={lease}"),
-        "--",
-        &format!("/election/{lease}"),
-        rogue.uuid(),
-    ]);
+    let lease = put_on_lease(&etcd, |lease| format!("/election/{lease}"), rogue.uuid());
     let follower = Process::builder(example("text"))
         .arg("run")
         .env("PALM_ETCD", etcd.endpoint())

@@ -186,6 +186,11 @@ impl Rogue {
 
 /// Puts a record on a lease of its own, as a server does.
 pub(super) fn put_record(etcd: &Etcd, uuid: &str, record: &str) {
+    put_on_lease(etcd, |_| format!("/servers/{uuid}"), record);
+}
+
+/// Puts a value on a new lease, under the key that `key` makes of the lease. Returns the lease.
+pub(super) fn put_on_lease(etcd: &Etcd, key: impl FnOnce(&str) -> String, value: &str) -> String {
     let granted = etcd.etcdctl(&["lease", "grant", "3600"]);
     let lease = granted
         .split_whitespace()
@@ -196,9 +201,10 @@ pub(super) fn put_record(etcd: &Etcd, uuid: &str, record: &str) {
         "put",
         &format!("--lease={lease}"),
         "--",
-        &format!("/servers/{uuid}"),
-        record,
+        &key(&lease),
+        value,
     ]);
+    lease
 }
 
 impl Drop for Rogue {

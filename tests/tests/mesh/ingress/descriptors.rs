@@ -1,6 +1,7 @@
 //! Servers with few, and with too few, file descriptors.
 
 use super::{SOON, Server, call, failures::limit_files};
+use crate::common::await_joined;
 use palm_tests::{Etcd, Process, eventually, example, free_port, wire::Wire};
 use std::{
     fs, io,
@@ -126,9 +127,10 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
 }
 
 fn uuid(process: &Process) -> String {
-    let (line, _) = process.wait_for_line(|line| line.contains("joined as"), 3 * SOON);
-    let (_, rest) = line.split_once("joined as ").expect("its uuid");
-    rest.split(' ').next().expect("its uuid").to_owned()
+    // Sixty start at once.
+    process.wait_for_line(|line| line.contains(" joined as "), 3 * SOON);
+    let [uuid, _] = await_joined(process);
+    uuid
 }
 
 #[test]

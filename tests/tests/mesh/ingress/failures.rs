@@ -2,6 +2,7 @@
 //! recovers.
 
 use super::{SOON, Server, call};
+use crate::common::await_joined;
 use palm_tests::{
     Process, eventually, example, free_port,
     wire::{Wire, greeting, ready},
@@ -121,13 +122,7 @@ fn a_server_without_descriptors_is_noticed_and_recovers() {
     let process =
         Process::builder(example("text")).args(["run", "--port", &port, "--etcd", &endpoint]);
     let process = process.start();
-    let (joined, _) = process.wait_for_line(|line| line.contains("joined as"), SOON);
-    let uuid = joined
-        .split("joined as ")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next())
-        .expect("a uuid")
-        .to_owned();
+    let [uuid, _] = await_joined(&process);
     let configured = format!("Server {uuid} configured");
     leader
         .process

@@ -71,8 +71,7 @@ fn cacert(path: &Path) -> Vec<String> {
 #[test]
 fn tls_errors_towards_etcd_are_reported_as_such() {
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
-    let shown = ours.issue("etcd", &["127.0.0.1"]);
-    let etcd = Etcd::builder().certified(&shown).start();
+    let etcd = Etcd::certified_by(&ours);
     let (url, plain) = (etcd.endpoint(), Etcd::start());
     let good = ours.issue("us", &["127.0.0.1"]);
     let stranger = Certificate {
@@ -126,9 +125,7 @@ fn tls_errors_towards_etcd_are_reported_as_such() {
 fn an_expired_certificate_of_etcd_is_reported() {
     let authority = Authority::new("old");
     let good = authority.issue("us", &["127.0.0.1"]);
-    let etcd = Etcd::builder()
-        .certified(&authority.issue("etcd", &["127.0.0.1"]))
-        .start();
+    let etcd = Etcd::certified_by(&authority);
     // etcd reads the file for each connection.
     let _ = authority
         .certificate("etcd")
@@ -145,9 +142,7 @@ fn an_expired_certificate_of_etcd_is_reported() {
 #[test]
 fn tls_errors_are_the_same_with_credentials() {
     let authority = Authority::new("users");
-    let etcd = Etcd::builder()
-        .certified(&authority.issue("etcd", &["127.0.0.1"]))
-        .start();
+    let etcd = Etcd::certified_by(&authority);
     let flags = [
         cacert(&authority.ca()),
         vec!["--user".to_owned(), "root:secret".to_owned()],
@@ -199,9 +194,7 @@ fn files_for_etcd_are_checked_before_connecting() {
 fn an_endpoint_without_tls_does_not_hide_one_that_works() {
     let authority = Authority::new("ours");
     let good = authority.issue("us", &["127.0.0.1", "::1"]);
-    let etcd = Etcd::builder()
-        .certified(&authority.issue("etcd", &["127.0.0.1"]))
-        .start();
+    let etcd = Etcd::certified_by(&authority);
     let plain = Etcd::start().endpoint().replace("http:", "https:");
     let both = format!("{plain},{}", etcd.endpoint());
     let args = [
@@ -237,9 +230,7 @@ fn an_etcd_at_an_ipv6_address_is_reached_over_tls() {
 fn files_may_be_pipes() {
     let authority = Authority::new("ours");
     let files = authority.issue("both", &["127.0.0.1"]);
-    let etcd = Etcd::builder()
-        .certified(&authority.issue("etcd", &["127.0.0.1"]))
-        .start();
+    let etcd = Etcd::certified_by(&authority);
     let of_pipes = |program: &Path, rest: &str| {
         let [ca, cert, key] =
             [&files.ca, &files.cert, &files.key].map(|path| path.display().to_string());

@@ -4,6 +4,7 @@ use super::{
     client, collect,
     in_process::{InProcess, SOON, Stranger, echo, settings},
 };
+use crate::common::await_joined;
 use futures::executor::block_on;
 use palm_peer::{CallErrorKind, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, eventually, example};
@@ -220,14 +221,8 @@ fn a_stage_whose_server_died_with_the_message_is_named() {
             .env("PALM_ETCD", etcd.endpoint())
             .env("PALM_TEST_STAGE", name)
             .start();
-        let (line, _) = server.wait_for_line(|line| line.contains(" joined as "), SOON);
-        let uuid: Uuid = line
-            .split_whitespace()
-            .nth_back(2)
-            .expect("a uuid")
-            .parse()
-            .expect("a uuid");
-        (server, uuid)
+        let [uuid, _] = await_joined(&server);
+        (server, uuid.parse::<Uuid>().expect("a uuid"))
     };
     for stage in 0..NAMES.len() {
         let servers = NAMES.map(start);

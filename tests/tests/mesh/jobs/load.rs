@@ -1,6 +1,7 @@
 //! Much to do: what it costs others, and where it waits.
 
 use super::{client, collect, in_process::SOON};
+use crate::common::await_joined;
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client, Progress};
 use palm_tests::{Etcd, Process, eventually, example};
@@ -219,12 +220,7 @@ fn a_new_instance_takes_load_within_a_second() {
     for _ in 0..3 {
         let newcomer = stage(&etcd, "work", &settings);
         let joined = Instant::now();
-        let (line, _) = newcomer.wait_for_line(|line| line.contains(" joined as "), SOON);
-        let uuid = line
-            .split_whitespace()
-            .nth_back(2)
-            .expect("its uuid")
-            .to_owned();
+        let [uuid, _] = await_joined(&newcomer);
         servers.push(newcomer);
         eventually("it is published", SOON, || {
             client

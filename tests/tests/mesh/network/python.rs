@@ -1,10 +1,13 @@
 //! A stage in Python whose connections are swallowed.
 
 use super::client::start_with;
-use crate::common::{Mesh, QUICK, SOON};
+use crate::{
+    common::{Mesh, QUICK, SOON},
+    python_stage::run_by,
+};
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, Client};
-use palm_tests::{Etcd, Network, eventually, example, in_repository, python};
+use palm_tests::{Etcd, Network, eventually, example, python};
 use std::time::{Duration, Instant};
 
 /// The design allows 5 s, and a busy machine some more.
@@ -26,23 +29,12 @@ fn a_python_stage_replaces_a_black_holed_connection() {
             .args(["--ip", &r.address().to_string()])
             .env("PALM_TEST_STAGE", "a"),
     );
-    let script = in_repository("examples/python/server.py")
-        .display()
-        .to_string();
-    let run = p.builder(&python).args([
-        "-B",
-        &script,
-        "run",
-        "--debug",
-        "--ttl",
-        "3",
-        "--etcd",
+    let run = run_by(
+        p.builder(&python),
+        "examples/python/server.py",
         &etcd.endpoint(),
-    ]);
-    let run = run
-        .args(["--ip", &p.address().to_string()])
-        .env("PYTHONPATH", in_repository("examples/python"));
-    let pytext = mesh.start_program(run);
+    );
+    let pytext = mesh.start_program(run.args(["--ip", &p.address().to_string()]));
     mesh.await_published(&[&rust.uuid, &pytext.uuid]);
     let client = block_on(Client::connect(mesh.options())).expect("connects");
     eventually("the client sees both", SOON, || {
@@ -103,23 +95,12 @@ fn a_client_of_a_python_server_detects_a_black_hole() {
     let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
     let p = network.host("p");
     let leader = start_with(&mesh, &etcd, p, "printf", &QUICK);
-    let script = in_repository("examples/python/server.py")
-        .display()
-        .to_string();
-    let run = p.builder(&python).args([
-        "-B",
-        &script,
-        "run",
-        "--debug",
-        "--ttl",
-        "3",
-        "--etcd",
+    let run = run_by(
+        p.builder(&python),
+        "examples/python/server.py",
         &etcd.endpoint(),
-    ]);
-    let run = run
-        .args(["--ip", &p.address().to_string()])
-        .env("PYTHONPATH", in_repository("examples/python"));
-    let pytext = mesh.start_program(run);
+    );
+    let pytext = mesh.start_program(run.args(["--ip", &p.address().to_string()]));
     mesh.await_published(&[&leader.uuid, &pytext.uuid]);
     let client = block_on(Client::connect(mesh.options())).expect("connects");
     eventually("the client sees both", SOON, || {

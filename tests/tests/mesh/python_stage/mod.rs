@@ -13,8 +13,13 @@ use std::path::Path;
 
 /// The program of a server in Python, to be started at this etcd.
 pub(crate) fn program(python: &Path, path: &str, etcd: &str) -> ProcessBuilder {
+    run_by(Process::builder(python), path, etcd)
+}
+
+/// The same, by a Python that may run on another host.
+pub(crate) fn run_by(python: ProcessBuilder, path: &str, etcd: &str) -> ProcessBuilder {
     let path = in_repository(path).display().to_string();
-    Process::builder(python)
+    python
         .args([
             "-B",
             path.as_str(),

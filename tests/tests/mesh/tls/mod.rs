@@ -12,17 +12,15 @@ mod rotation;
 mod servers;
 mod settings;
 
-use crate::common::{self, Mesh};
+use crate::{
+    common::{self, Mesh},
+    tls_client::{Secure, config, dial},
+};
 use futures::executor::block_on;
 use palm_peer::{CallError, Client, Config};
-use palm_tests::{Authority, Certificate, Etcd, eventually, wire::Wire};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
+use palm_tests::{Authority, Certificate, Etcd, eventually};
 use serde_json::Value;
-use std::{io, net::SocketAddr, net::TcpStream, path::Path, sync::Arc};
+use std::net::SocketAddr;
 
 /// An authority, and an etcd that lets in whom it signed.
 struct World {
@@ -35,9 +33,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let authority = Authority::new("mesh");
-        let etcd = Etcd::builder()
-            .certified(&authority.issue("etcd", &["127.0.0.1"]))
-            .start();
+        let etcd = Etcd::certified_by(&authority);
         let files = authority.issue("server", &["127.0.0.1"]);
         Self {
             authority,
@@ -94,42 +90,4 @@ fn address(endpoint: &str) -> SocketAddr {
         .trim_start_matches("tcp://")
         .parse()
         .expect("an address")
-}
-
-/// What a stranger has who shows `own` and believes in the authority at `ca`.
-fn config(
-    ca: &Path,
-    own: Option<&Certificate>,
-    version: &'static SupportedProtocolVersion,
-) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(ca).expect("a certificate"))
-        .expect("an authority");
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(roots);
-    let Some(own) = own else {
-        return Arc::new(builder.with_no_client_auth());
-    };
-    let chain = vec![CertificateDer::from_pem_file(&own.cert).expect("a certificate")];
-    let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
-    Arc::new(
-        builder
-            .with_client_auth_cert(chain, key)
-            .expect("a certificate and its key"),
-    )
-}
-
-type Secure = Wire<StreamOwned<ClientConnection, TcpStream>>;
-
-/// Connects as a stranger with TLS of its own, and shakes ZMTP's hands.
-fn dial(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Secure> {
-    let tcp = Wire::connect(address)?.stream().try_clone()?;
-    let name = ServerName::from(address.ip());
-    let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
-    let mut wire = Wire::over(StreamOwned::new(session, tcp));
-    wire.shake_hands()?;
-    Ok(wire)
 }

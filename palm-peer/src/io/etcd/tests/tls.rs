@@ -8,10 +8,6 @@ use palm_tests::{Authority, Certificate, Proxy};
 use super::{super::*, *};
 use crate::io::tls::{EtcdTls, PemFiles};
 
-fn guarded(certificate: &Certificate) -> palm_tests::Etcd {
-    palm_tests::Etcd::builder().certified(certificate).start()
-}
-
 /// A handle that shows this certificate and believes in its authority.
 fn connect(endpoint: String, files: &Certificate) -> Etcd {
     let mut settings = EtcdSettings::new([endpoint]);
@@ -27,7 +23,7 @@ fn connect(endpoint: String, files: &Certificate) -> Etcd {
 #[test]
 fn both_sides_are_authenticated() {
     let authority = Authority::new("etcd");
-    let server = guarded(&authority.issue("etcd", &["127.0.0.1"]));
+    let server = palm_tests::Etcd::certified_by(&authority);
     let trusted = connect(server.endpoint(), &authority.issue("us", &["127.0.0.1"]));
     let mut watch = trusted.watch(Target::Prefix("/".into()));
     told(&trusted, &mut watch, "listed");
@@ -62,7 +58,7 @@ fn both_sides_are_authenticated() {
 #[test]
 fn new_certificates_are_used_for_new_connections() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let server = guarded(&old.issue("etcd", &["127.0.0.1"]));
+    let server = palm_tests::Etcd::certified_by(&old);
     let files = old.issue("us", &["127.0.0.1"]);
     let between = Proxy::start(server.address());
     let etcd = connect(between.endpoint().replace("http:", "https:"), &files);
