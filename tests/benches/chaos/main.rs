@@ -5,7 +5,8 @@
 //! each link between two hosts, and each host, fails in each way for a while; then several of them together, at random, for
 //! `seconds` with each of `seeds`. Arguments: `hold=` seconds that a fault lasts, `every=` n-th of the first part only, `lenience=` seconds
 //! that a bound may be exceeded by on a busy machine, `only=` one fault of the first part, as it is printed but without spaces
-//! (`only=b>erejected`). Fails when an invariant does not hold (docs/reliability.md).
+//! (`only=b>erejected`), `skip=` random steps of each seed, and
+//! only `steps=` after them: what the seed has there, without what came before. Fails when an invariant does not hold (docs/reliability.md).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -40,6 +41,9 @@ struct Plan {
     seeds: u64,
     lenience: Duration,
     only: Option<String>,
+    /// Of the random steps of each seed, how many are skipped, and how many follow.
+    skip: usize,
+    steps: usize,
 }
 
 impl Plan {
@@ -52,6 +56,8 @@ impl Plan {
             seeds: 3,
             lenience: Duration::from_secs(1),
             only: None,
+            skip: 0,
+            steps: usize::MAX,
         };
         for word in env::args().skip(1).filter(|word| !word.starts_with("--")) {
             let (name, value) = word
@@ -67,10 +73,12 @@ impl Plan {
                 "every" => plan.every = usize::try_from(number).unwrap_or(1).max(1),
                 "seconds" => plan.seconds = number,
                 "seeds" => plan.seeds = number,
+                "skip" => plan.skip = usize::try_from(number).unwrap_or(usize::MAX),
+                "steps" => plan.steps = usize::try_from(number).unwrap_or(usize::MAX),
                 "lenience" => plan.lenience = Duration::from_secs(number),
                 _ => {
                     return Err(format!(
-                        "{name} is none of hold, every, seconds, seeds, lenience, only"
+                        "{name} is none of hold, every, seconds, seeds, skip, steps, lenience, only"
                     ));
                 }
             }
@@ -155,7 +163,11 @@ fn at_random(plan: &Plan, seed: u64, world: &mut World<'_>, sum: &mut Sum) {
     let mut random = fastrand::Rng::with_seed(seed);
     let begin = Instant::now();
     let all = Fault::all();
-    while begin.elapsed().as_secs() < plan.seconds && !STOP.load(Ordering::Relaxed) {
+    let end = plan.skip.saturating_add(plan.steps);
+    for step in 0..end {
+        if begin.elapsed().as_secs() >= plan.seconds || STOP.load(Ordering::Relaxed) {
+            return;
+        }
         let count = random.usize(1..=4);
         let faults: Vec<_> = random
             .choose_multiple(&all, count)
@@ -165,7 +177,10 @@ fn at_random(plan: &Plan, seed: u64, world: &mut World<'_>, sum: &mut Sum) {
         let longest = u64::try_from(plan.hold.as_millis())
             .unwrap_or(u64::MAX)
             .max(2001);
-        sum.add(world.step(&faults, Duration::from_millis(random.u64(2000..longest))));
+        let hold = Duration::from_millis(random.u64(2000..longest));
+        if step >= plan.skip {
+            sum.add(world.step(&faults, hold));
+        }
     }
 }
 

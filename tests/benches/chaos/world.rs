@@ -53,13 +53,14 @@ pub(crate) struct World<'a> {
     looking: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     view: Arc<Mutex<View>>,
-    endpoints: String,
+    /// The URLs of etcd's members.
+    members: Vec<String>,
     beats: u64,
     servers: Vec<Process>,
     uuids: Vec<String>,
     /// Which faults there were from when on.
     timeline: Vec<(Instant, Vec<Fault>)>,
-    _members: Vec<(Process, TempDir)>,
+    _etcd: Vec<(Process, TempDir)>,
     lenience: Duration,
 }
 
@@ -80,13 +81,11 @@ impl<'a> World<'a> {
             .enumerate()
             .map(|(at, host)| peer(at, host))
             .collect();
-        let members = (0..MEMBERS)
+        let etcd = (0..MEMBERS)
             .map(|at| start_member(at, hosts[at], &urls[at], &peers.join(",")))
             .collect();
         let endpoints = urls.join(",");
-        eventually("etcd takes a key", SOON, || {
-            put(&endpoints, "/started", "yes").then_some(())
-        });
+        put_soon(&urls, "/started", "yes").expect("etcd takes a key");
         let view = Arc::new(Mutex::new(View::follow(&urls, PREFIX)));
         let stop = Arc::<AtomicBool>::default();
         let looking = Some(look(Arc::clone(&view), Arc::clone(&stop)));
@@ -99,7 +98,7 @@ impl<'a> World<'a> {
         eventually("the mesh is healthy", SOON, || {
             lock(&view).complaint(&uuids).is_none().then_some(())
         });
-        let settings = Config::default().etcd(urls).prefix(PREFIX.into());
+        let settings = Config::default().etcd(urls.clone()).prefix(PREFIX.into());
         let client = block_on(Client::connect(settings)).expect("a client connects");
         eventually("the client sees both names", SOON, || {
             (client.reachable().len() == 2).then_some(())
@@ -120,12 +119,12 @@ impl<'a> World<'a> {
             looking,
             stop,
             view,
-            endpoints,
+            members: urls,
             beats: 0,
             servers,
             uuids,
             timeline,
-            _members: members,
+            _etcd: etcd,
             lenience,
         }
     }
@@ -264,9 +263,9 @@ impl<'a> World<'a> {
     fn await_view(&mut self) -> Option<String> {
         self.beats += 1;
         let beat = self.beats.to_string();
-        eventually("etcd takes a key", SOON, || {
-            put(&self.endpoints, &format!("{PREFIX}{BEAT}"), &beat).then_some(())
-        });
+        if let Err(error) = put_soon(&self.members, &format!("{PREFIX}{BEAT}"), &beat) {
+            return Some(format!("etcd takes no key {SOON:?} after healing: {error}"));
+        }
         for within in [VIEW_WITHIN, SOON] {
             let start = Instant::now();
             while start.elapsed() < within {
@@ -409,13 +408,40 @@ fn start_member(at: usize, host: &Host, client: &str, members: &str) -> (Process
     (process, folder)
 }
 
-fn put(endpoints: &str, key: &str, value: &str) -> bool {
-    let mut command = Command::new("etcdctl");
-    command
-        .args(["put", key, value])
-        .env("ETCDCTL_API", "3")
-        .env("ETCDCTL_ENDPOINTS", endpoints);
-    command.output().is_ok_and(|output| output.status.success())
+/// Puts a key at the first member that takes it. Each is asked by itself, over a new connection and for a short time: one that is still
+/// without the others holds up no other, as etcdctl's own choice among several endpoints would. Returns the errors of all.
+fn put(members: &[String], key: &str, value: &str) -> Result<(), String> {
+    let mut errors = Vec::new();
+    for member in members {
+        let mut command = Command::new("etcdctl");
+        command
+            .args(["--dial-timeout", "1s", "--command-timeout", "3s"])
+            .args(["put", key, value])
+            .env("ETCDCTL_API", "3")
+            .env("ETCDCTL_ENDPOINTS", member);
+        match command.output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => {
+                let error = String::from_utf8_lossy(&output.stderr);
+                let error = error.lines().last().unwrap_or_default();
+                errors.push(format!("{member}: {error}"));
+            }
+            Err(error) => errors.push(format!("{member}: {error}")),
+        }
+    }
+    Err(errors.join("; "))
+}
+
+/// Puts a key, again and again for [`SOON`]. Returns the last errors.
+fn put_soon(members: &[String], key: &str, value: &str) -> Result<(), String> {
+    let start = Instant::now();
+    loop {
+        match put(members, key, value) {
+            Err(error) if start.elapsed() > SOON => return Err(error),
+            Err(_) => thread::sleep(POLL),
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 fn start_server(at: usize, host: &Host, etcd: &str) -> (Process, String) {
