@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use crate::{
-    Etcd,
+    Etcd, Host,
     etcd::{NotReady, START_ATTEMPTS},
     eventually, free_port,
 };
@@ -40,6 +40,33 @@ impl EtcdCluster {
         (0..START_ATTEMPTS)
             .find_map(|_| Self::try_start(address))
             .unwrap_or_else(|| panic!("etcd found its ports taken {START_ATTEMPTS} times"))
+    }
+
+    /// Starts a member on each of these hosts, which also talk to each other over the network between them.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_on(hosts: &[&Host; MEMBERS]) -> Self {
+        let peers = [0, 1, 2].map(|i| {
+            let url = format!("http://{}:{}", hosts[i].address(), free_port());
+            (format!("m{i}"), url)
+        });
+        let names = peers
+            .each_ref()
+            .map(|(name, url)| format!("{name}={url}"))
+            .join(",");
+        let launch = |((name, url), host): (&(String, String), &&Host)| {
+            // Without pre-vote, a member that receives but cannot send would end each of etcd's leaders.
+            let builder = Etcd::builder().on(host).arg("--pre-vote=true");
+            builder.launch(name, url, &names, &["100", "1000"])
+        };
+        let members: Vec<_> = peers.iter().zip(hosts).map(launch).collect();
+        for member in &members {
+            member.await_health();
+        }
+        Self { members }
     }
 
     fn try_start(address: Ipv4Addr) -> Option<Self> {

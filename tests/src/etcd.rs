@@ -36,6 +36,7 @@ pub struct Etcd {
     scheme: &'static str,
     client: SocketAddr,
     metrics: SocketAddr,
+    launcher: Vec<String>,
     process: Mutex<Option<Held>>,
 }
 
@@ -235,7 +236,10 @@ impl Etcd {
             .append(true)
             .open(self.log_path())
             .expect("etcd's log file");
-        let mut command = Held::command(Path::new("etcd"));
+        let line: Vec<&str> = self.launcher.iter().map(String::as_str).collect();
+        let line = [&line[..], &["etcd"]].concat();
+        let mut command = Held::command(Path::new(line[0]));
+        command.args(&line[1..]);
         for (name, _) in
             env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD"))
         {

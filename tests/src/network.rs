@@ -203,6 +203,15 @@ impl Host {
         self.address
     }
 
+    /// Returns the beginning of the command line of a program that runs on this host.
+    pub(crate) fn launcher(&self) -> Vec<String> {
+        let inside = |namespace: &String| ["ip", "netns", "exec", namespace].map(str::to_owned);
+        self.namespace
+            .as_ref()
+            .map(|namespace| inside(namespace).to_vec())
+            .unwrap_or_default()
+    }
+
     /// For a program that runs on this host.
     pub fn builder(&self, program: impl AsRef<Path>) -> ProcessBuilder {
         match &self.namespace {

@@ -43,6 +43,15 @@ impl LeaseClock {
     pub fn renew_at(&self) -> Instant {
         self.sent + self.ttl / 3
     }
+
+    /// Returns how long a renewal may be without an answer, from `now` on, until another member of etcd is asked as well: a third of what
+    /// is left of the lease, so that three members are asked well before its end. No less than a tenth of the TTL, or a lease in doubt
+    /// would have all members asked at once.
+    #[must_use]
+    pub fn hedge_after(&self, now: Instant) -> Duration {
+        let left = self.held_until().saturating_duration_since(now);
+        (left / 3).max(self.ttl / 10)
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +72,22 @@ mod tests {
         assert!(clock.is_held(at(14)) && !clock.is_held(at(15)));
         clock.renewed(at(8), Duration::ZERO);
         assert!(!clock.is_held(at(8)));
+    }
+
+    /// A third member is asked while a fourth of the TTL is left, though two do not answer.
+    #[test]
+    fn two_silent_members_leave_time_for_the_third() {
+        for ttl in (2..60).map(Duration::from_secs) {
+            let clock = LeaseClock::granted(Instant::now(), ttl);
+            let mut now = clock.renew_at();
+            for _ in 0..2 {
+                now += clock.hedge_after(now);
+            }
+            let left = clock.held_until() - now;
+            assert!(left >= ttl / 4, "{ttl:?}: {left:?}");
+        }
+        let clock = LeaseClock::granted(Instant::now(), TTL);
+        assert_eq!(clock.hedge_after(clock.held_until() + TTL), TTL / 10);
     }
 
     /// Invariant: a lease that counts as held is held in etcd, whatever the delays, losses and reordering of requests and

@@ -6,6 +6,7 @@ pub(crate) mod etcd;
 pub(crate) mod executor;
 pub(crate) mod fd_limit;
 pub(crate) mod handshake;
+pub(crate) mod hedge;
 #[cfg(feature = "logging")]
 pub(crate) mod line_queue;
 pub(crate) mod resolver;

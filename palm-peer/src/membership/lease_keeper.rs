@@ -2,7 +2,7 @@
 
 use crate::{
     io::{
-        etcd::{Etcd, EtcdError, EtcdErrorKind, KeepAlive},
+        etcd::{Etcd, EtcdError, Renewals, Renewed},
         timer,
     },
     leader::SharedClock,
@@ -14,7 +14,10 @@ use futures::{
     pin_mut,
 };
 use palm_proto::{backoff::Backoff, types::ids::LeaseId};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A timer that fires this late means that the process was paused, and says nothing about etcd.
 const STOOD_STILL: Duration = Duration::from_secs(1);
@@ -43,9 +46,8 @@ pub(super) async fn keep(
 ) {
     let reporter = etcd.clone();
     let mut keeper = Keeper {
-        etcd,
-        lease,
-        stream: None,
+        renewals: Renewals::new(etcd, lease),
+        clock: Arc::clone(&clock),
         failures: 0,
     };
     let mut in_doubt = false;
@@ -55,7 +57,7 @@ pub(super) async fn keep(
         let snapshot = *lock(&clock);
         let attempt = keeper.attempt(snapshot.renew_at());
         pin_mut!(attempt);
-        let (sent, answer) = if in_doubt {
+        let answer = if in_doubt {
             attempt.await
         } else {
             match select(attempt, timer::sleep_until(snapshot.held_until())).await {
@@ -76,7 +78,7 @@ pub(super) async fn keep(
             }
         };
         match answer {
-            Ok(Some(ttl)) => lock(&clock).renewed(sent, ttl),
+            Ok(Some(Renewed { sent, ttl })) => lock(&clock).renewed(sent, ttl),
             Ok(None) => {
                 let _ = tx.unbounded_send(LeaseNews::Lost);
                 return;
@@ -98,43 +100,27 @@ pub(super) async fn keep(
 }
 
 struct Keeper {
-    etcd: Etcd,
-    lease: LeaseId,
-    stream: Option<KeepAlive>,
+    renewals: Renewals,
+    clock: SharedClock,
     failures: u32,
 }
 
 impl Keeper {
-    /// Waits until a renewal is due, and tries it. Returns the moment before it was sent, and etcd's response.
-    async fn attempt(&mut self, due: Instant) -> (Instant, Result<Option<Duration>, EtcdError>) {
+    /// Waits until a renewal is due, and tries it. Returns etcd's response; `None`: the lease is gone.
+    async fn attempt(&mut self, due: Instant) -> Result<Option<Renewed>, EtcdError> {
         if self.failures == 0 {
             timer::sleep_until(due).await;
         } else {
             timer::sleep(BACKOFF.wait(self.failures - 1, fastrand::f64())).await;
         }
-        let sent = Instant::now();
-        let answer = self.renew().await;
-        if answer.is_err() {
-            // A failed stream cannot be reused; the next one goes to another endpoint.
-            self.stream = None;
-            self.failures += 1;
+        let clock = &self.clock;
+        let hedge_after = |now| lock(clock).hedge_after(now);
+        let answer = self.renewals.renew(hedge_after).await;
+        self.failures = if answer.is_err() {
+            self.failures + 1
         } else {
-            self.failures = 0;
-        }
-        (sent, answer)
-    }
-
-    async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
-        if self.stream.is_none() {
-            match self.etcd.keep_alive(self.lease).await {
-                Ok(stream) => self.stream = Some(stream),
-                Err(error) if error.kind() == EtcdErrorKind::LeaseGone => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-        match &mut self.stream {
-            Some(stream) => stream.renew().await,
-            None => Ok(None),
-        }
+            0
+        };
+        answer
     }
 }

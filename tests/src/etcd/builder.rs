@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Etcd, NotReady};
-use crate::{Certificate, free_port};
+use crate::{Certificate, Host, free_port};
 
 /// How often a start is retried because a port was taken between its choice and its use.
 pub(crate) const START_ATTEMPTS: usize = 5;
@@ -20,6 +20,8 @@ pub struct EtcdBuilder {
     control_flags: Vec<String>,
     tls: bool,
     address: Option<IpAddr>,
+    /// What runs etcd on another host.
+    launcher: Vec<String>,
 }
 
 impl EtcdBuilder {
@@ -54,6 +56,12 @@ impl EtcdBuilder {
         self
     }
 
+    /// Runs on this host of a network, where it listens at all ports at the host's address.
+    pub(crate) fn on(mut self, host: &Host) -> Self {
+        self.launcher = host.launcher();
+        self.at(host.address())
+    }
+
     /// Starts etcd with one member and waits until it is healthy, some 100 ms.
     ///
     /// Its election timeout is a tenth of etcd's default, which makes a start quick and allows leases of 1 s instead of
@@ -85,8 +93,10 @@ impl EtcdBuilder {
             .tempdir()
             .expect("a temporary folder");
         let here = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let [client, metrics] = [self.address.unwrap_or(here), here]
-            .map(|address| SocketAddr::from((address, free_port())));
+        let at = self.address.unwrap_or(here);
+        let metrics_at = if self.launcher.is_empty() { here } else { at };
+        let [client, metrics] =
+            [at, metrics_at].map(|address| SocketAddr::from((address, free_port())));
         let scheme = if self.tls { "https" } else { "http" };
         let client_url = format!("{scheme}://{client}");
         let mut flags = [
@@ -117,6 +127,7 @@ impl EtcdBuilder {
             scheme,
             client,
             metrics,
+            launcher: self.launcher,
             process: Mutex::new(None),
         };
         etcd.launch();

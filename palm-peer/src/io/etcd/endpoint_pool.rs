@@ -5,19 +5,19 @@
 
 use std::{
     future::Future,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use etcd_client::ConnectOptions;
-use futures::future::{Either, select};
+use futures::{
+    FutureExt as _,
+    future::{Either, select},
+};
 use tokio::{
     runtime::Handle,
     sync::Mutex as AsyncMutex,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -28,8 +28,8 @@ use super::{
     life::Doubt,
     settings::{EtcdSettings, TlsSource},
 };
-use crate::io::tls::EtcdTls;
-use palm_proto::etcd_history::EtcdHistory;
+use crate::io::{hedge::hedged, tls::EtcdTls};
+use palm_proto::{endpoint_order::EndpointOrder, etcd_history::EtcdHistory, hedging::Hedging};
 
 /// By which factor the request timeout is extended while etcd is slow.
 pub(super) const SLOW_FACTOR: u32 = 4;
@@ -40,8 +40,8 @@ const CHECK_WITHIN: Duration = Duration::from_millis(500);
 /// All endpoints, and which of them to try first.
 pub(super) struct Pool {
     pub(super) endpoints: Vec<Endpoint>,
-    /// Where the last request succeeded.
-    current: AtomicUsize,
+    order: Mutex<EndpointOrder>,
+    hedging: Mutex<Hedging>,
     pub(super) options: ConnectOptions,
     /// The source of the TLS material, and the last that could be read.
     pub(super) tls: Option<(TlsSource, Mutex<Option<EtcdTls>>)>,
@@ -102,8 +102,12 @@ impl Pool {
         let history = history.unwrap_or_else(|| Arc::new(new_history()));
         Self {
             // A mesh that starts at once must not load a single member.
-            current: AtomicUsize::new(fastrand::usize(..endpoints.len().max(1))),
+            order: Mutex::new(EndpointOrder::new(
+                endpoints.len(),
+                fastrand::usize(..endpoints.len().max(1)),
+            )),
             endpoints,
+            hedging: Mutex::default(),
             options: options(),
             tls: settings.tls.map(|source| (source, Mutex::new(None))),
             user: settings.user,
@@ -119,42 +123,86 @@ impl Pool {
         self.request_timeout
     }
 
-    /// Tries the endpoints in turn, beginning where the last request succeeded, until one gives a definite answer. Must run on etcd's
-    /// thread.
+    /// Tries the endpoints, beginning where the last request succeeded, until one gives a definite answer. The next one is tried when one
+    /// fails, or beside one that is late. Must run on etcd's thread.
     pub(super) async fn try_endpoints<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
+    where
+        T: Send,
+        F: Fn(Connection) -> Fut + Sync,
+        Fut: Future<Output = Result<Response<T>, etcd_client::Error>> + Send,
+    {
+        self.identify().await;
+        let order = self.order();
+        let outcome = hedged(
+            &order,
+            |index| self.ask(index, &request).boxed(),
+            || self.until_hedge(),
+            |error| matches!(error, EndpointError::Definite(..)),
+        );
+        match outcome.await {
+            Ok(hedged) => {
+                self.answered_first(hedged.winner, &hedged.losers);
+                Ok(hedged.value)
+            }
+            Err(errors) => Err(self.error_of(errors)),
+        }
+    }
+
+    /// Waits until a request without an answer is sent to another endpoint as well: much longer than usual, or half of its time.
+    async fn until_hedge(&self) {
+        let max = self.max_wait() / 2;
+        let delay = self.hedging().delay(max);
+        sleep(delay).await;
+        if !self.hedging().try_take() {
+            sleep(max.saturating_sub(delay)).await;
+        }
+    }
+
+    /// It is consistent after each call.
+    fn hedging(&self) -> MutexGuard<'_, Hedging> {
+        self.hedging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries one endpoint alone. Must run on etcd's thread.
+    pub(super) async fn try_endpoint<T, F, Fut>(
+        &self,
+        index: usize,
+        request: F,
+    ) -> Result<T, EtcdError>
     where
         F: Fn(Connection) -> Fut,
         Fut: Future<Output = Result<Response<T>, etcd_client::Error>>,
     {
         self.identify().await;
+        let answer = self.ask(index, &request).await;
+        answer.map_err(|error| self.error_of(vec![(index, error)]))
+    }
+
+    /// Returns the error of a request that failed in these ways: the definite one, if there is one.
+    fn error_of(&self, errors: Vec<(usize, EndpointError)>) -> EtcdError {
         let mut kind = EtcdErrorKind::Unreachable;
-        let first = self.current.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
-        for step in 0..self.endpoints.len() {
-            let index = (first + step) % self.endpoints.len();
+        for (index, error) in errors {
             let url = &self.endpoints[index].url;
-            match self.ask(index, &request).await {
-                Ok(answer) => {
-                    self.current.store(index, Ordering::Relaxed);
-                    return Ok(answer);
+            let reason = match error {
+                EndpointError::Definite(kind, reason) => {
+                    return EtcdError::definite(kind, url, self.with_user(kind, reason));
                 }
-                Err(EndpointError::Definite(kind, reason)) => {
-                    return Err(EtcdError::definite(kind, url, self.with_user(kind, reason)));
-                }
-                Err(EndpointError::Elsewhere(reason)) => reasons.push((url.clone(), reason)),
-                Err(EndpointError::Tls(reason)) => {
+                EndpointError::Elsewhere(reason) => reason,
+                EndpointError::Tls(reason) => {
                     if kind == EtcdErrorKind::Unreachable {
                         kind = EtcdErrorKind::Tls;
                     }
-                    reasons.push((url.clone(), reason));
+                    reason
                 }
-                Err(EndpointError::Foreign(reason)) => {
+                EndpointError::Foreign(reason) => {
                     kind = EtcdErrorKind::WrongCluster;
-                    reasons.push((url.clone(), reason));
+                    reason
                 }
-            }
+            };
+            reasons.push((url.clone(), reason));
         }
-        Err(EtcdError::of_all(kind, reasons))
+        EtcdError::of_all(kind, reasons)
     }
 
     /// Adds the user's name to an error about permissions.
@@ -181,6 +229,7 @@ impl Pool {
                 Ok(Ok(connection)) => connection,
             };
             let sent = self.history.sent();
+            let began = Instant::now();
             let error = match self
                 .patiently(&connection, Box::pin(request(connection.clone())))
                 .await
@@ -189,6 +238,7 @@ impl Pool {
                 Ok(Err(error)) => error,
                 Ok(Ok(answer)) => {
                     connection.life.received();
+                    self.hedging().answered(began.elapsed());
                     if let Some(header) = answer.header {
                         let url = &self.endpoints[index].url;
                         if !self
@@ -310,16 +360,39 @@ impl Pool {
         }
     }
 
+    /// Returns the endpoints in the order in which to try them.
+    pub(super) fn order(&self) -> Vec<usize> {
+        self.ordering().all().to_vec()
+    }
+
+    /// Replaced as a whole, so a panic cannot leave it half written.
+    fn ordering(&self) -> MutexGuard<'_, EndpointOrder> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An endpoint answered a request that the `losers` failed, or have not answered, although they were asked before.
+    pub(super) fn answered_first(&self, winner: usize, losers: &[usize]) {
+        let mut order = self.ordering();
+        for loser in losers {
+            order.failed(*loser);
+        }
+        order.succeeded(winner);
+        drop(order);
+        // They are not slow together, as etcd as a whole would be.
+        for endpoint in losers
+            .iter()
+            .chain([&winner])
+            .filter(|_| !losers.is_empty())
+        {
+            if let Some(connection) = &*self.endpoints[*endpoint].slot() {
+                connection.life.not_slow();
+            }
+        }
+    }
+
     /// Makes the next request begin at another endpoint.
     pub(super) fn move_on(&self, place: ConnectionId) {
-        let next = (place.endpoint + 1) % self.endpoints.len();
-        // If it fails, another request has moved on already.
-        let _ = self.current.compare_exchange(
-            place.endpoint,
-            next,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        self.ordering().failed(place.endpoint);
     }
 
     /// Drops a client, and makes the next request begin at another endpoint.
@@ -331,13 +404,13 @@ impl Pool {
     /// Makes the next request begin at this endpoint, for tests.
     #[cfg(test)]
     pub(super) fn begin_at(&self, index: usize) {
-        self.current.store(index, Ordering::Relaxed);
+        self.ordering().succeeded(index);
     }
 
     /// Returns the endpoint where the last request succeeded, for tests.
     #[cfg(test)]
     pub(super) fn begins_at(&self) -> usize {
-        self.current.load(Ordering::Relaxed)
+        self.ordering().first().unwrap_or_default()
     }
 
     /// Returns the id of the endpoint's current client, for tests.

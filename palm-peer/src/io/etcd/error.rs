@@ -48,6 +48,18 @@ impl EtcdError {
         Self { kind, reasons }
     }
 
+    /// All endpoints failed, each with its own error.
+    pub(super) fn of_each(errors: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = Self::of_all(EtcdErrorKind::Unreachable, Vec::new());
+        for error in errors {
+            if all.kind == EtcdErrorKind::Unreachable {
+                all.kind = error.kind;
+            }
+            all.reasons.extend(error.reasons);
+        }
+        all
+    }
+
     /// Returns whether a retry may succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {

@@ -29,24 +29,34 @@ pub(crate) struct KeepAlive {
 impl KeepAlive {
     /// Opens the stream with a first renewal.
     pub(super) async fn open(etcd: &Etcd, lease: LeaseId) -> Result<Self, EtcdError> {
-        let (connection, keeper, answers) = etcd
-            .request(move |connection| async move {
-                // A cluster that knows the lease has granted it: the header of this first response need not be checked.
-                let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
-                Ok(Response {
-                    header: None,
-                    value: (connection, keeper, answers),
-                })
-            })
-            .await?;
-        Ok(Self {
+        let opened = etcd.request(move |connection| open(connection, lease));
+        Ok(Self::new(etcd, opened.await?))
+    }
+
+    /// As the function above, at this endpoint alone.
+    pub(super) async fn open_at(
+        etcd: &Etcd,
+        lease: LeaseId,
+        endpoint: usize,
+    ) -> Result<Self, EtcdError> {
+        let opened = etcd.request_at(endpoint, move |connection| open(connection, lease));
+        Ok(Self::new(etcd, opened.await?))
+    }
+
+    fn new(etcd: &Etcd, (connection, keeper, answers): Opened) -> Self {
+        Self {
             etcd: etcd.clone(),
             connection,
             keeper,
             answers,
             unanswered: 0,
             broken: false,
-        })
+        }
+    }
+
+    /// Returns the endpoint that the stream leads to.
+    pub(super) fn endpoint(&self) -> usize {
+        self.connection.place.endpoint
     }
 
     /// Renews the lease. Returns its new TTL; `None` when etcd no longer has it.
@@ -126,6 +136,21 @@ impl KeepAlive {
             .pool()
             .stream_failed(self.connection.place, kind, reason)
     }
+}
+
+type Opened = (Connection, LeaseKeeper, LeaseKeepAliveStream);
+
+/// Opens a stream over this connection.
+async fn open(
+    connection: Connection,
+    lease: LeaseId,
+) -> Result<Response<Opened>, etcd_client::Error> {
+    let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
+    Ok(Response {
+        // A cluster that knows the lease has granted it: the header of this first response need not be checked.
+        header: None,
+        value: (connection, keeper, answers),
+    })
 }
 
 /// Waits for as long as the response to a renewal may take, and returns the error message: the request timeout, if there are other

@@ -79,6 +79,11 @@ impl Life {
             .is_some_and(|until| Instant::now() < until)
     }
 
+    /// Another member answered a request that was late here, so etcd as a whole is not slow.
+    pub(super) fn not_slow(&self) {
+        *self.0.slow.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Ends once the connection is known to be dead. Cancel safe.
     pub(super) async fn silent(&self) {
         // The sender lives as long as this.

@@ -16,6 +16,7 @@ mod history;
 mod keep_alive;
 mod life;
 mod local_stream;
+mod renewals;
 mod settings;
 mod target;
 mod thread;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     grant::{Granted, LeaseRequest},
     keep_alive::KeepAlive,
     local_stream::LocalStream,
+    renewals::{Renewals, Renewed},
     settings::{EtcdSettings, TlsSource},
     target::Target,
     thread::{AbortOnDrop, Task},
@@ -65,11 +67,12 @@ use palm_proto::{
 /// All clones share one thread, which ends when the last of them (and of the [`Watch`]es and [`KeepAlive`]s made by them)
 /// is dropped. Nothing is connected before the first request.
 ///
-/// A request is tried at one endpoint after the other until one answers. Each may take the request timeout; the time until
-/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most that times the number of endpoints (twice that, when connections break at
-/// the very end of their time). While all endpoints are slow, but their connections are alive, each may take four times as long. A
-/// late request ends no watch and no keep-alive stream. Dropping the future of a request cancels it; it is then unknown whether etcd
-/// carries it out.
+/// A request is tried at one endpoint after the other until one answers: the next one when one fails, or beside one that takes much longer
+/// than usual ([`Hedging`](palm_proto::hedging::Hedging)). Each may take the request timeout; the time until
+/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most that times the number of endpoints (twice that, when connections break at the
+/// very end of their time). While all endpoints are slow, but their connections are alive, each may take four times as long. A late
+/// request ends no watch and no keep-alive stream. Dropping the future of a request cancels it; it is then unknown whether etcd carries
+/// it out.
 #[derive(Clone)]
 pub(crate) struct Etcd(Arc<Shared>);
 
@@ -310,9 +313,28 @@ impl Etcd {
         Fut: Future<Output = Result<Response<T>, etcd_client::Error>> + Send + 'static,
     {
         let pool = self.0.pool.clone();
-        let task = self.spawn(Name::EtcdRequest, async move {
-            pool.try_endpoints(request).await
-        });
+        self.on_thread(async move { pool.try_endpoints(request).await })
+            .await
+    }
+
+    /// As the method above, at one endpoint alone.
+    async fn request_at<T, F, Fut>(&self, endpoint: usize, request: F) -> Result<T, EtcdError>
+    where
+        T: Send + 'static,
+        F: Fn(Connection) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response<T>, etcd_client::Error>> + Send + 'static,
+    {
+        let pool = self.0.pool.clone();
+        self.on_thread(async move { pool.try_endpoint(endpoint, request).await })
+            .await
+    }
+
+    /// Runs a request on etcd's thread.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Result<T, EtcdError>> + Send + 'static,
+    ) -> Result<T, EtcdError> {
+        let task = self.spawn(Name::EtcdRequest, request);
         // The thread lives as long as this handle, and nothing else can abort the task: only a panic ends it early.
         AbortOnDrop(task).await.unwrap_or_else(|lost| {
             Err(EtcdError::definite(

@@ -3,6 +3,7 @@
 mod candidate;
 mod client;
 mod etcd;
+mod etcd_members;
 mod harness;
 mod leader;
 mod names;
