@@ -18,6 +18,7 @@ use crate::{
         tls::{self, Credentials},
     },
 };
+use futures::channel::oneshot;
 use palm_proto::{
     config::ValidConfig,
     types::message::{self, Answer},
@@ -303,12 +304,18 @@ impl Dialer {
         })?;
         match frames.first().and_then(|header| Answer::decode(header)) {
             Some(answer) if answer.server == server => {
-                // From here on the server may send our answers over this connection.
                 say(message::encode_hello(self.me))
                     .map_err(|error| OpenError::Failed(error.to_string()))?;
-                let (link, receiving) = Link::new(self.me, jobs, sender, receiver);
+                let (link, receiving, greeted) = Link::new(self.me, jobs, sender, receiver);
                 self.spawn(Name::LinkReader, receiving);
                 self.spawn(Name::LinkWatch, link.watching(Where { server, ends }));
+                // Until the server has this greeting, it sends answers of jobs over our previous connection, which we may have given up
+                // while the server has not noticed its end. A message that reaches it over another server in this time loses its answer.
+                greeted.await.map_err(|oneshot::Canceled| {
+                    OpenError::Failed(
+                        "the connection ended before its greeting was answered".into(),
+                    )
+                })?;
                 Ok(link)
             }
             Some(answer) => Err(OpenError::Impostor(answer.server)),
@@ -335,6 +342,43 @@ fn host(address: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::zmq::{self, RouterEvent};
+    use futures::{FutureExt as _, executor::block_on, future::join};
+
+    /// Until the server has the greeting, it answers the messages of jobs over an earlier connection, which may be dead.
+    #[test]
+    fn a_link_is_open_once_the_server_has_answered_its_greeting() {
+        const HELD: Duration = Duration::from_millis(300);
+        let server = Uuid::from_u128(7);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let endpoint = format!("tcp://{}", listener.local_addr().expect("an address"));
+        let dialer = Dialer {
+            me: Uuid::from_u128(1),
+            limits: Limits::for_payloads(1000),
+            credentials: None,
+            home: None,
+        };
+        let began = Instant::now();
+        let (opened, ()) = block_on(async {
+            let (answers, mut router) = zmq::listen(listener).await.expect("a router");
+            let greeting = bytes::Bytes::from(Answer::greeting(server).encode());
+            let serving = async {
+                for held in [Duration::ZERO, HELD] {
+                    let RouterEvent::Message(connection, _) = router.recv().await else {
+                        panic!("the connection ended")
+                    };
+                    timer::sleep(held).await;
+                    let sending = answers.send(&connection, vec![greeting.clone()]);
+                    assert!(sending.is_none(), "sent at once");
+                }
+            };
+            let opening = dialer.open(&endpoint, server, Duration::from_secs(20));
+            join(opening.map(|link| (link, began.elapsed())), serving).await
+        });
+        let (link, took) = opened;
+        assert!(link.expect("it is open").is_open());
+        assert!(took >= HELD, "{took:?}");
+    }
 
     #[test]
     fn the_certificate_must_be_valid_for_the_host() {

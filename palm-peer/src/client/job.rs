@@ -75,8 +75,8 @@ impl Job {
 
     /// Sets the maximum number of attempts of a message; default 3, at least 1.
     ///
-    /// A message is retried when a server of its route is lost, or when a third of its time has passed without an answer. It is not
-    /// known then whether it was lost: an answer to any earlier attempt counts, and a message ends in `unreachable` only when none is
+    /// A message is retried when a server of its route is lost, when the window is full and later messages along the same way have been
+    /// answered for some seconds, or when a third of its time has passed without an answer. It is not known then whether it was lost: an answer to any earlier attempt counts, and a message ends in `unreachable` only when none is
     /// answered within a third of its time after the last attempt failed. So it survives the loss of any number of servers that it
     /// has already passed.
     ///

@@ -47,6 +47,8 @@ enum LinkEnd {
 pub(crate) struct Links {
     mesh: Arc<Mesh>,
     kept: HashMap<Uuid, Arc<Link>>,
+    /// Since when.
+    since: HashMap<Uuid, Instant>,
     /// While messages are in flight, all links are watched: an answer may come over any of them, even one that nothing was sent over.
     watched: HashMap<Uuid, Interest>,
     busy: bool,
@@ -64,6 +66,7 @@ impl Links {
         Self {
             mesh,
             kept: HashMap::new(),
+            since: HashMap::new(),
             watched: HashMap::new(),
             busy: false,
             preparing: FuturesUnordered::new(),
@@ -102,6 +105,13 @@ impl Links {
         self.keeps(instance) || self.prepared.contains(&instance)
     }
 
+    /// Returns whether the present link of an instance has been there since then: answers from before may have been lost with another.
+    pub(crate) fn stands_since(&self, instance: Uuid, then: Instant) -> bool {
+        self.since
+            .get(&instance)
+            .is_some_and(|since| *since <= then)
+    }
+
     /// Opens a link to each of these, and retries while it is published.
     pub(crate) fn prepare<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
         for instance in instances {
@@ -138,6 +148,7 @@ impl Links {
             self.watched.insert(instance, link.watch());
         }
         self.kept.insert(instance, link);
+        self.since.insert(instance, Instant::now());
         true
     }
 
@@ -153,13 +164,14 @@ impl Links {
     pub(crate) fn size(&self) -> usize {
         let Self {
             kept,
+            since,
             watched,
             preparing,
             prepared,
             ends,
             ..
         } = self;
-        kept.len() + watched.len() + preparing.len() + prepared.len() + ends.len()
+        kept.len() + since.len() + watched.len() + preparing.len() + prepared.len() + ends.len()
     }
 
     /// What has happened to them, one after the other.
@@ -182,6 +194,7 @@ impl Links {
                 .is_some_and(|link| link.is_broken())
         {
             self.kept.remove(&instance);
+            self.since.remove(&instance);
             self.watched.remove(&instance);
         }
         let closed_by_goodbye = end

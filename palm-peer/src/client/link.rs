@@ -44,6 +44,8 @@ pub(crate) struct Link {
     /// Whether the server said goodbye: then none of our messages is lost with it. Locked while something is sent, so that our answer
     /// to the goodbye is the last message.
     closed_by_goodbye: Mutex<bool>,
+    /// Fires with the answer to the greeting.
+    greeted: Mutex<Option<oneshot::Sender<()>>>,
     /// The requests in flight; `None` once the link is broken.
     pending: Mutex<Option<Pending>>,
     broken: Shared<oneshot::Receiver<()>>,
@@ -52,22 +54,28 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Returns a link over a connection whose server was verified and greeted, and the future that reads the answers, which ends with
-    /// the link and must be run in the background.
+    /// Returns a link over a connection whose server was verified and sent a greeting; the future that reads the answers, which ends with
+    /// the link and must be run in the background; and a receiver of the answer to the greeting, which is cancelled with the link.
     pub(crate) fn new(
         client: Uuid,
         jobs: ReplyRouter,
         sender: dealer::Sender,
         receiver: dealer::Receiver,
-    ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
+    ) -> (
+        Arc<Self>,
+        impl Future<Output = ()> + Send + use<>,
+        oneshot::Receiver<()>,
+    ) {
         let (tell_broken, broken) = oneshot::channel();
         let (close, closed) = oneshot::channel();
+        let (greeted_tx, greeted) = oneshot::channel();
         let link = Arc::new(Self {
             client,
             sender,
             jobs,
             next: AtomicU64::new(0),
             closed_by_goodbye: Mutex::new(false),
+            greeted: Mutex::new(Some(greeted_tx)),
             // No request waits for the answer to the greeting.
             pending: Mutex::new(Some(CallReplies::new(1))),
             broken: broken.shared(),
@@ -75,7 +83,7 @@ impl Link {
             pulse: Arc::default(),
         });
         let receiving = receive(Arc::downgrade(&link), receiver, closed, tell_broken);
-        (link, receiving)
+        (link, receiving, greeted)
     }
 
     /// Returns how many requests wait for their answers.
@@ -250,6 +258,7 @@ impl Link {
     pub(crate) fn end(&self) {
         self.lock().take();
         lock(&self.close).take();
+        lock(&self.greeted).take();
         self.pulse.stir();
     }
 
@@ -267,6 +276,12 @@ impl Link {
         };
         if let Some(job) = answer.job {
             return Some(self.jobs.deliver(job, Reply { answer, payload }));
+        }
+        if answer.idx.is_none()
+            && let Some(tx) = lock(&self.greeted).take()
+        {
+            // The opener may have given up.
+            let _ = tx.send(());
         }
         let arrived = self.lock().as_mut().map(|calls| calls.arrived(answer.idx));
         match arrived {

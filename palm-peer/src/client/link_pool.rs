@@ -14,7 +14,7 @@ use palm_proto::{backoff::LinkEnds, types::instance::Instance};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -33,6 +33,8 @@ pub(crate) struct LinkPool {
     /// Routes the answers to jobs.
     jobs: ReplyRouter,
     slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
+    /// Open links to servers that were forgotten, and where they lead.
+    retired: Mutex<HashMap<Uuid, (String, Weak<Link>)>>,
 }
 
 impl LinkPool {
@@ -42,6 +44,7 @@ impl LinkPool {
             dialer,
             jobs,
             slots: Mutex::default(),
+            retired: Mutex::default(),
         }
     }
 
@@ -76,7 +79,7 @@ impl LinkPool {
     }
 
     /// The link to an instance, opened within `time` if need be. Of several callers, one opens it. It is kept while `keep` says so:
-    /// asked now, and up to the caller later ([`LinkPool::remove`]).
+    /// asked now, and up to the caller later ([`LinkPool::retire`]).
     pub(crate) async fn link_to(
         &self,
         instance: &Instance,
@@ -87,7 +90,10 @@ impl LinkPool {
             let mut slots = lock(&self.slots);
             match slots.get(&instance.uuid) {
                 Some(slot) => Arc::clone(slot),
-                None if keep() => Arc::clone(slots.entry(instance.uuid).or_default()),
+                None if keep() => {
+                    let slot = self.unretire(instance).unwrap_or_default();
+                    Arc::clone(slots.entry(instance.uuid).or_insert(slot))
+                }
                 None => Arc::default(),
             }
         };
@@ -157,10 +163,29 @@ impl LinkPool {
             .take_end(endpoint, Instant::now())
     }
 
-    /// Forgets a server. Returns the link there, if something could be sent over it; answers under way keep it until they are in.
-    pub(crate) fn remove(&self, server: Uuid) -> Option<Arc<Link>> {
-        let slot = lock(&self.slots).remove(&server);
-        slot?.open_link()
+    /// Forgets a server. Returns the link there, if something could be sent over it; answers under way keep it until they are in. It is used
+    /// again if the server comes back meanwhile: a second link would take over the answers to messages of jobs that watch the first.
+    pub(crate) fn retire(&self, server: Uuid) -> Option<Arc<Link>> {
+        let slot = lock(&self.slots).remove(&server)?;
+        let (endpoint, link) = slot.state().link.clone()?;
+        if !link.is_open() {
+            return None;
+        }
+        let mut retired = lock(&self.retired);
+        retired.retain(|_, (_, link)| link.strong_count() > 0);
+        retired.insert(server, (endpoint, Arc::downgrade(&link)));
+        Some(link)
+    }
+
+    /// Returns the slot of a server that comes back, if its link still works and leads to the same endpoint.
+    fn unretire(&self, instance: &Instance) -> Option<Arc<Slot>> {
+        let (endpoint, link) = lock(&self.retired).remove(&instance.uuid)?;
+        let link = link
+            .upgrade()
+            .filter(|link| endpoint == instance.endpoint && link.is_open())?;
+        let slot = Slot::default();
+        slot.state().opened(&endpoint, link);
+        Some(Arc::new(slot))
     }
 
     /// Forgets all servers but these.

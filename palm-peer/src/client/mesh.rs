@@ -267,7 +267,7 @@ impl KeepsDirectory for Mesh {
         }
         for link in removed
             .into_iter()
-            .filter_map(|uuid| self.links.remove(uuid))
+            .filter_map(|uuid| self.links.retire(uuid))
         {
             // The server may be leaving and still read our messages: if we closed the connection, its goodbye would cause a reset,
             // and messages that it has not read would be lost.

@@ -272,15 +272,25 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Handles the report of a stage that rerouted a message. New messages avoid that path for a while.
     fn rerouted(&mut self, idx: u64, by: Uuid, rerouted: Rerouted) {
         self.routes.rerouted(by, rerouted.from, Instant::now());
+        let sent = self.job.sent_at(idx);
         self.event(Event::Rerouted { idx, rerouted });
-        // The end of its link was reported before the message went there.
-        if let Some(instance) = rerouted
-            .to
-            .filter(|instance| !self.links.tells_of(*instance))
-        {
+        let Some(instance) = rerouted.to else { return };
+        if !self.links.tells_of(instance) {
+            // The end of its link was reported before the message went there.
             self.event(Event::Gone {
                 instance,
                 stages: Vec::new(),
+            });
+        } else if sent.is_some_and(|sent| !self.links.stands_since(instance, sent)) {
+            // It may have answered over a connection that has ended since.
+            let lost = Rerouted {
+                stage: rerouted.stage,
+                from: instance,
+                to: None,
+            };
+            self.event(Event::Rerouted {
+                idx,
+                rerouted: lost,
             });
         }
     }

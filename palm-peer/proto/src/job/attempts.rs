@@ -26,6 +26,7 @@ impl Job {
             return;
         };
         self.loads.add(&route);
+        flight.sent = Some((self.stragglers.next_attempt(), now));
         flight.routes.push(route);
         flight.rerouted_stages.clear();
         flight.state = State::UnderWay;
@@ -54,7 +55,10 @@ impl Job {
         }
         match ending {
             Err(fault) if is_refusal(fault.failure.kind) => self.refused(idx, fault, now),
-            ending => self.end(idx, ending),
+            ending => {
+                self.count_answer(idx, now);
+                self.end(idx, ending);
+            }
         }
     }
 
@@ -216,7 +220,7 @@ impl Job {
     }
 
     /// The current attempt may be lost: makes another one, if one is left.
-    fn lost(&mut self, idx: u64, fault: MessageError, server_gone: bool, now: Instant) {
+    pub(super) fn lost(&mut self, idx: u64, fault: MessageError, server_gone: bool, now: Instant) {
         let Some(flight) = self.flights.get_mut(&idx) else {
             return;
         };

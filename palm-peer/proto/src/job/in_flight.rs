@@ -30,6 +30,10 @@ pub(super) struct InFlight {
     pub(crate) state: State,
     /// The number of attempts begun, without those that were rejected.
     pub attempts: u32,
+    /// The number of the current attempt, and when it was sent.
+    pub(super) sent: Option<(u64, Instant)>,
+    /// The number of the attempt that was answered, if that is known.
+    pub(super) answered: Option<u64>,
     /// The routes of all attempts that may still be answered, superseded ones first.
     pub(crate) routes: Vec<Route>,
     /// The stages of the current attempt for which servers may have chosen another instance than the route says.
@@ -51,6 +55,8 @@ impl InFlight {
             due: deadline,
             state: State::Starting,
             attempts: 1,
+            sent: None,
+            answered: None,
             routes: Vec::new(),
             rerouted_stages: Vec::new(),
             quarantined: false,
@@ -76,30 +82,61 @@ impl InFlight {
     }
 }
 
-/// The known number of attempts through each instance.
+/// What is known of the attempts through one instance.
 #[derive(Debug, Default)]
-pub(super) struct InFlightCounts(HashMap<Uuid, usize>);
+struct Load {
+    /// How many may still be answered.
+    open: usize,
+    /// The latest one that was answered.
+    answered: u64,
+    /// The same, as it was at the last call of [`InFlightCounts::settle`].
+    settled: u64,
+}
+
+/// The known attempts through each instance that some go through.
+#[derive(Debug, Default)]
+pub(super) struct InFlightCounts(HashMap<Uuid, Load>);
 
 impl InFlightCounts {
     pub(super) fn of(&self, instance: Uuid) -> usize {
-        self.0.get(&instance).copied().unwrap_or(0)
+        self.0.get(&instance).map_or(0, |load| load.open)
     }
 
     pub(super) fn add(&mut self, route: &[Uuid]) {
         for instance in route {
-            *self.0.entry(*instance).or_default() += 1;
+            self.0.entry(*instance).or_default().open += 1;
         }
     }
 
     pub(super) fn remove(&mut self, route: &[Uuid]) {
+        self.end(route, 0);
+    }
+
+    /// As the method above; this attempt was answered.
+    pub(super) fn end(&mut self, route: &[Uuid], attempt: u64) {
         for instance in route {
             if let Some(load) = self.0.get_mut(instance) {
-                *load -= 1;
-                if *load == 0 {
+                load.answered = attempt.max(load.answered);
+                load.open -= 1;
+                if load.open == 0 {
                     self.0.remove(instance);
                 }
             }
         }
+    }
+
+    /// From now on [`InFlightCounts::overtook`] knows of the answers so far.
+    pub(super) fn settle(&mut self) {
+        for load in self.0.values_mut() {
+            load.settled = load.answered;
+        }
+    }
+
+    /// Returns whether a later attempt than this one, through the same instance, was answered.
+    pub(super) fn overtook(&self, instance: Uuid, attempt: u64) -> bool {
+        self.0
+            .get(&instance)
+            .is_some_and(|load| load.settled > attempt)
     }
 
     #[cfg(test)]

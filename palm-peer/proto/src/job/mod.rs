@@ -10,6 +10,9 @@
 //! therefore fails for lack of attempts only when all of them were really lost: once they are used up, it waits `attempt_timeout`
 //! longer for an answer to any of them.
 //!
+//! It is also sent again when nothing was reported lost, but later messages through the same instances are answered, and the job cannot
+//! go on without it (`overtaken.rs`); or else after `attempt_timeout`.
+//!
 //! A poison message (one that crashes every server that runs it) is given up after its attempts, so it crashes at most that many
 //! servers. Other messages lost with it must not use up their attempts beside it, so final attempts after a loss are serialised
 //! (`quarantine.rs`).
@@ -19,6 +22,7 @@
 mod attempts;
 mod detours;
 mod in_flight;
+mod overtaken;
 mod quarantine;
 mod routes;
 mod timers;
@@ -27,6 +31,7 @@ pub use self::routes::{Path, Routes};
 use self::{
     detours::Detours,
     in_flight::{InFlight, InFlightCounts, State},
+    overtaken::Stragglers,
     quarantine::Quarantine,
     timers::Timers,
 };
@@ -160,6 +165,7 @@ pub struct Job {
     timers: Timers,
     quarantine: Quarantine,
     loads: InFlightCounts,
+    stragglers: Stragglers,
     finished: HashMap<u64, Outcome>,
     order: VecDeque<u64>,
     bytes: usize,
@@ -182,6 +188,7 @@ impl Job {
             timers: Timers::default(),
             quarantine: Quarantine::new(limits.attempt_timeout),
             loads: InFlightCounts::default(),
+            stragglers: Stragglers::default(),
             finished: HashMap::new(),
             order: VecDeque::new(),
             bytes: 0,
@@ -204,6 +211,12 @@ impl Job {
     #[must_use]
     pub fn load(&self, instance: Uuid) -> usize {
         self.loads.of(instance)
+    }
+
+    /// Returns when the current attempt of a message was sent.
+    #[must_use]
+    pub fn sent_at(&self, idx: u64) -> Option<Instant> {
+        self.flights.get(&idx)?.sent.map(|(_, at)| at)
     }
 
     /// Returns whether the window has room for another message.
@@ -230,7 +243,11 @@ impl Job {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let first = self.timers.first();
-        first.into_iter().chain(self.quarantine.due()).min()
+        first
+            .into_iter()
+            .chain(self.quarantine.due())
+            .chain(self.next_look())
+            .min()
     }
 
     /// Returns the next message that ended, if the consumer may have it now.
@@ -285,6 +302,7 @@ impl Job {
 
     /// Sends the messages whose turn it is.
     fn move_on(&mut self, now: Instant) {
+        self.look_for_stragglers(now);
         while let Some(idx) = self.quarantine.next(now) {
             if self
                 .flights
@@ -357,7 +375,7 @@ impl Job {
         };
         self.quarantine.leave(idx);
         for route in &flight.routes {
-            self.loads.remove(route);
+            self.loads.end(route, flight.answered.unwrap_or(0));
         }
         self.bytes = self.bytes - flight.payload.len() + size(&ending);
         match &ending {

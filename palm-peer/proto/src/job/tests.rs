@@ -382,3 +382,111 @@ fn a_message_past_its_deadline_ends_in_an_error_once() {
     );
     assert_eq!((job.next_result(), job.counts().duplicates), (None, 1));
 }
+
+/// A job whose window is full of messages along this route; all but the first are answered `after`.
+fn first_is_overtaken(limits: Limits, route: &[u128], after: Duration, now: Instant) -> Job {
+    let mut job = Job::new(limits, 0);
+    let mut idx = 0;
+    while job.may_pull() {
+        job.actions_after(Event::Pulled("m".into()), now);
+        let route = route.iter().copied().map(uuid).collect();
+        job.actions_after(Event::Sent { idx, route }, now);
+        idx += 1;
+    }
+    for idx in 1..idx {
+        let ending = Ok("r".into());
+        job.actions_after(Event::Answered { idx, ending }, now + after);
+    }
+    job
+}
+
+/// Lets time pass until a message is sent, or `until`. Returns when, and which.
+fn next_sent(job: &mut Job, until: Instant) -> Option<(Instant, Vec<u64>)> {
+    while let Some(at) = job.deadline().filter(|at| *at <= until) {
+        let sent = sent(&job.actions_at(at));
+        if !sent.is_empty() {
+            return Some((at, sent));
+        }
+    }
+    None
+}
+
+/// A server wrote its answer into a connection that the client had given up. With a deadline of a minute it was sent again after 20 s,
+/// and the job waited for as long as that.
+#[test]
+fn a_message_that_was_overtaken_is_sent_again_when_the_window_is_full() {
+    let (now, second) = (Instant::now(), Duration::from_secs(1));
+    let mut job = first_is_overtaken(LIMITS, &[1, 2], second / 100, now);
+    let (at, sent) = next_sent(&mut job, now + LIMITS.attempt_timeout / 2).expect("it is sent");
+    assert_eq!(sent, [0]);
+    assert!(at - now < second * 4, "after {:?}", at - now);
+    go(&mut job, &[1, 2], at);
+    assert_eq!(job.counts().retried, 1);
+    // A late answer to the first attempt counts.
+    answer(&mut job, Ok("r".into()), at);
+    assert_eq!(job.next_result(), Some((0, Ok("r".into()))));
+    // The job goes on, and has nothing to look for.
+    assert!(job.may_pull());
+}
+
+#[test]
+fn a_message_is_not_overtaken_by_others_elsewhere() {
+    let now = Instant::now();
+    let ms = Duration::from_millis(10);
+    // The last stage answers nothing that came later.
+    let mut job = first_is_overtaken(LIMITS, &[1, 2], ms, now);
+    let to = Rerouted {
+        stage: 1,
+        from: uuid(2),
+        to: Some(uuid(3)),
+    };
+    job.actions_after(
+        Event::Rerouted {
+            idx: 0,
+            rerouted: to,
+        },
+        now + ms,
+    );
+    assert_eq!(
+        next_sent(&mut job, now + LIMITS.attempt_timeout * 9 / 10),
+        None
+    );
+    assert!(next_sent(&mut job, now + LIMITS.attempt_timeout).is_some());
+    // Nothing is answered.
+    let limits = Limits {
+        messages: 1,
+        ..LIMITS
+    };
+    let mut job = first_is_overtaken(limits, &[1], ms, now);
+    assert_eq!(
+        next_sent(&mut job, now + LIMITS.attempt_timeout * 9 / 10),
+        None
+    );
+}
+
+#[test]
+fn overtaken_messages_wait_while_the_job_goes_on_or_others_take_long() {
+    let (now, second) = (Instant::now(), Duration::from_secs(1));
+    let before = now + LIMITS.attempt_timeout * 9 / 10;
+    // The consumer takes results as they come, so that the window has room.
+    let limits = Limits {
+        ordered: false,
+        ..LIMITS
+    };
+    let mut job = first_is_overtaken(limits, &[1], second / 10, now);
+    assert!(job.next_result().is_some() && job.may_pull());
+    assert_eq!(next_sent(&mut job, before), None);
+    // At the end of the input there is nothing else to wait for.
+    job.actions_after(Event::InputEnded, now + second * 4);
+    assert_eq!(next_sent(&mut job, before).expect("it is sent").1, [0]);
+    // Messages take 2 s on average, so one that takes 9 s may be alive.
+    let mut job = first_is_overtaken(LIMITS, &[1], second * 2, now);
+    assert_eq!(next_sent(&mut job, before), None);
+    // No attempt is left: it is waited for until its deadline.
+    let limits = Limits {
+        attempts: 1,
+        ..LIMITS
+    };
+    let mut job = first_is_overtaken(limits, &[1], second / 10, now);
+    assert_eq!(next_sent(&mut job, now + LIMITS.deadline), None);
+}
