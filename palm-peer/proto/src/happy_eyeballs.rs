@@ -1,6 +1,9 @@
 //! Happy Eyeballs (RFC 8305, sections 4 and 5): the order in which the addresses of a host name are tried, and when.
 //!
 //! Otherwise one black-holed address would delay a connection for the minutes that the system keeps trying it.
+//!
+//! An address is also tried again beside an attempt that has no answer: TCP waits for 1 s before it repeats the first packet of a
+//! connection, so that over a path with packet loss it would often take longer than a connection may.
 
 use std::{
     collections::VecDeque,
@@ -10,6 +13,9 @@ use std::{
 
 /// How long an attempt runs before the next one starts beside it.
 pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How often each address is tried again. Each attempt takes a descriptor.
+const REPEATS: usize = 1;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +34,10 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Attempts {
     untried: VecDeque<SocketAddr>,
-    running: usize,
+    /// Those that are tried again after all were tried.
+    repeats: VecDeque<SocketAddr>,
+    /// Those that have not failed.
+    left: Vec<SocketAddr>,
     /// When the next attempt starts.
     next: Instant,
 }
@@ -37,35 +46,45 @@ impl Attempts {
     /// Creates the attempts for these addresses, the preferred one first.
     #[must_use]
     pub fn new(addresses: &[SocketAddr], now: Instant) -> Self {
+        let sorted = interleave(addresses);
         Self {
-            untried: interleave(addresses).into(),
-            running: 0,
+            repeats: sorted.repeat(REPEATS).into(),
+            left: sorted.clone(),
+            untried: sorted.into(),
             next: now,
         }
     }
 
     /// Returns what to do now. After [`Step::Start`], call again.
     pub fn step(&mut self, now: Instant) -> Step {
-        let Some(address) = self.untried.front().copied() else {
-            return if self.running > 0 {
-                Step::Wait
-            } else {
-                Step::GiveUp
-            };
+        if self.left.is_empty() {
+            return Step::GiveUp;
+        }
+        let queue = if self.untried.is_empty() {
+            let left = &self.left;
+            self.repeats.retain(|address| left.contains(address));
+            &mut self.repeats
+        } else {
+            &mut self.untried
+        };
+        let Some(address) = queue.front().copied() else {
+            return Step::Wait;
         };
         if now < self.next {
             return Step::WaitUntil(self.next);
         }
-        self.untried.pop_front();
-        self.running += 1;
+        queue.pop_front();
         self.next = now + ATTEMPT_DELAY;
         Step::Start(address)
     }
 
-    /// An attempt has failed: the next one starts at once.
-    pub fn failed(&mut self, now: Instant) {
-        self.running = self.running.saturating_sub(1);
-        self.next = now;
+    /// An attempt at this address has failed: the next address is tried at once. Returns whether this is news.
+    pub fn failed(&mut self, address: SocketAddr, now: Instant) -> bool {
+        if !self.untried.is_empty() {
+            self.next = now;
+        }
+        let pos = self.left.iter().position(|left| *left == address);
+        pos.map(|pos| self.left.remove(pos)).is_some()
     }
 }
 
@@ -134,10 +153,13 @@ mod tests {
             let step = attempts.step(now);
             let next_end = running.iter().min().copied();
             let at = match step {
+                // Those that are tried again do not answer either.
+                Step::Start(_) if started.len() == list.len() => continue,
                 Step::Start(address) => {
                     assert_eq!(address, list[started.len()]);
                     running.extend(
-                        ends[started.len()].map(|(after, success)| (now + MS * after, success)),
+                        ends[started.len()]
+                            .map(|(after, success)| (now + MS * after, success, address)),
                     );
                     started.push((now - start).as_millis());
                     continue;
@@ -151,13 +173,13 @@ mod tests {
                 }
             };
             match next_end {
-                Some((end, success)) if at.is_none_or(|at| end <= at) => {
+                Some((end, success, address)) if at.is_none_or(|at| end <= at) => {
                     now = end;
                     if success {
                         return (started, Some(((now - start).as_millis(), true)));
                     }
-                    running.retain(|other| *other != (end, success));
-                    attempts.failed(now);
+                    running.retain(|other| *other != (end, success, address));
+                    assert!(attempts.failed(address, now));
                 }
                 _ => now = at.expect("a time, for nothing ends before"),
             }
@@ -201,6 +223,33 @@ mod tests {
         ] {
             assert_eq!(play(ends), (starts.to_vec(), outcome), "{ends:?}");
         }
+    }
+
+    #[test]
+    fn an_address_without_an_answer_is_tried_again_until_it_fails() {
+        let list = addresses(&["10.0.0.1", "10.0.0.2"]);
+        let start = Instant::now();
+        let mut attempts = Attempts::new(&list, start);
+        let mut started = Vec::new();
+        let mut now = start;
+        loop {
+            match attempts.step(now) {
+                Step::Start(address) => {
+                    let at = list.iter().position(|listed| *listed == address);
+                    started.push(((now - start).as_millis(), at.expect("one of them")));
+                    if started.len() == 3 {
+                        assert!(attempts.failed(list[1], now), "it is refused");
+                        assert!(!attempts.failed(list[1], now));
+                    }
+                }
+                Step::WaitUntil(at) => now = at,
+                Step::Wait => break,
+                Step::GiveUp => panic!("the first may still answer"),
+            }
+        }
+        assert_eq!(started, [(0, 0), (250, 1), (500, 0)]);
+        assert!(attempts.failed(list[0], now));
+        assert_eq!(attempts.step(now), Step::GiveUp);
     }
 
     #[test]

@@ -1,20 +1,27 @@
 //! Indirect probes: asks other servers (witnesses) whether they reach a server that this process does not.
 
 use crate::{
-    client::{dialer::Dialer, link::Link},
+    client::{
+        dialer::{Dialer, OpenError},
+        link::Link,
+    },
     io::{
         etcd::{Etcd, EtcdError},
+        hedge::hedged,
         timer,
     },
 };
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{FutureExt as _, TryFutureExt as _, future::join_all};
 use palm_proto::{
     registry::Testimony,
     types::{keys::Keys, message::Request, record::Record},
 };
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// The built-in function that probes another server.
@@ -23,6 +30,9 @@ pub(crate) const PROBE: &str = "_probe";
 /// How many witnesses a candidate asks, and from how many servers it chooses them.
 const ASKED: usize = 3;
 const CHOSEN_FROM: usize = 12;
+
+/// How long a witness waits for a connection before it opens another one beside it.
+const BETWEEN: Duration = Duration::from_millis(250);
 
 /// The answer to `_probe`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -127,8 +137,8 @@ pub(crate) async fn probe(
         .await
         .map_err(|error| error.to_string())?;
     let record = record.ok_or_else(|| format!("no server {uuid} is registered"))?;
-    match dialer.open(&record.endpoint(), uuid, time).await {
-        Ok(_) => Ok(Finding {
+    match reach(dialer, &record.endpoint(), uuid, time).await {
+        Ok(()) => Ok(Finding {
             reached: true,
             reason: String::new(),
         }),
@@ -137,5 +147,30 @@ pub(crate) async fn probe(
             reached: false,
             reason: error.to_string(),
         }),
+    }
+}
+
+/// Opens a connection to a server within `time`, and further ones beside it: TCP waits for a second before it repeats a packet that was
+/// lost at the beginning of a connection.
+async fn reach(
+    dialer: &Dialer,
+    endpoint: &str,
+    server: Uuid,
+    time: Duration,
+) -> Result<(), OpenError> {
+    let end = Instant::now() + time;
+    let attempts: [usize; 4] = std::array::from_fn(|attempt| attempt);
+    let open = |_| {
+        let left = end.saturating_duration_since(Instant::now());
+        dialer.open(endpoint, server, left).map_ok(drop).boxed()
+    };
+    let pause = || timer::sleep(BETWEEN);
+    let is_proof = |error: &OpenError| error.proves_gone() || error.is_local();
+    match hedged(&attempts, open, pause, is_proof).await {
+        Ok(_) => Ok(()),
+        Err(errors) => Err(errors
+            .into_iter()
+            .next_back()
+            .map_or(OpenError::Silent(time), |(_, error)| error)),
     }
 }

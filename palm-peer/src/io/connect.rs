@@ -2,7 +2,7 @@
 
 #[cfg(any(test, feature = "tls"))]
 use super::executor::TcpStream;
-use super::{executor, resolver::resolve, timer};
+use super::{executor, fd_limit, resolver::resolve, timer};
 use futures::{
     FutureExt as _, StreamExt as _,
     future::{Either, select},
@@ -36,8 +36,8 @@ pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<
     .await
 }
 
-/// Connects, by `connect`, to the first of these addresses that accepts. Returns the address and the connection; the other attempts
-/// are dropped. Fails with the error of each address; `None` for those that had not answered by `deadline`.
+/// Connects, by `connect`, to the first of these addresses that accepts, and tries those again that do not answer. Returns the address
+/// and the connection; the other attempts are dropped. Fails with the error of each address; `None` for those that had not answered by `deadline`.
 pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     addresses: &[SocketAddr],
     deadline: Instant,
@@ -46,10 +46,12 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     executor::prepare();
     let mut attempts = Attempts::new(addresses, Instant::now());
     let mut running = FuturesUnordered::new();
+    let mut open = Vec::new();
     let mut failures = Vec::new();
     loop {
         let until = match attempts.step(Instant::now()) {
             Step::Start(address) => {
+                open.push(address);
                 running.push(connect(address).map(move |connected| (address, connected)));
                 continue;
             }
@@ -60,8 +62,14 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
         match select(running.next(), timer::sleep_until(until)).await {
             Either::Left((Some((address, Ok(stream))), _)) => return Ok((address, stream)),
             Either::Left((Some((address, Err(error))), _)) => {
-                failures.push((address, Some(error)));
-                attempts.failed(Instant::now());
+                if let Some(pos) = open.iter().position(|open| *open == address) {
+                    open.remove(pos);
+                }
+                // Without a descriptor for a second attempt, the first decides.
+                let is_spare = fd_limit::is_local(&error) && open.contains(&address);
+                if !is_spare && attempts.failed(address, Instant::now()) {
+                    failures.push((address, Some(error)));
+                }
             }
             // Cannot happen: without a running attempt the next one is due. Guards against a busy loop.
             Either::Left((None, sleep)) => sleep.await,

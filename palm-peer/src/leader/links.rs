@@ -178,8 +178,8 @@ impl Links {
         let reply = link
             .request(&mut request, Bytes::from_static(LEVEL.as_bytes()))
             .map_err(|f| f.message)?;
-        // The registry counts the miss; this only drops the request.
-        let reply = timer::timeout(self.timeout * 2, reply).await;
+        // The registry counts the miss. A late answer counts as well, while the registry still probes.
+        let reply = timer::timeout(self.timeout * 3, reply).await;
         let reply = reply
             .map_err(|_| "no answer".to_owned())?
             .map_err(|_| "the connection broke".to_owned())?;
@@ -189,17 +189,18 @@ impl Links {
         })
     }
 
-    /// Asks `witness` to reach another server.
+    /// Asks `witness` to reach another server, for no longer than `time`.
     pub(super) fn ask_about(
         &self,
         about: Uuid,
         (witness, endpoint): (Uuid, String),
+        time: Duration,
     ) -> impl Future<Output = Testimony> + Send + 'static {
         let links = self.clone();
         async move {
-            match links.link(witness, &endpoint, links.timeout / 4).await {
+            match links.link(witness, &endpoint, time / 4).await {
                 // Less than the timeout of the answer, so that the answer is in time.
-                Ok(link) => witnesses::ask(&link, witness, about, links.timeout * 3 / 4).await,
+                Ok(link) => witnesses::ask(&link, witness, about, time * 3 / 4).await,
                 Err(_) => Testimony::None,
             }
         }

@@ -390,7 +390,8 @@ impl Leader {
                     uuid,
                     token,
                     witnesses,
-                } => self.ask(uuid, token, witnesses),
+                    time,
+                } => self.ask(uuid, token, witnesses, time),
                 Action::Resign { unreached } => {
                     let resigning = takeover::may_resign(self.context.clone(), unreached);
                     let done = |unreached: Option<_>| {
@@ -416,10 +417,10 @@ impl Leader {
         }
     }
 
-    fn ask(&mut self, uuid: Uuid, token: Token, witnesses: Vec<(Uuid, String)>) {
+    fn ask(&mut self, uuid: Uuid, token: Token, witnesses: Vec<(Uuid, String)>, time: Duration) {
         for witness in witnesses {
             let of = witness.0;
-            let asking = self.links.ask_about(uuid, witness);
+            let asking = self.links.ask_about(uuid, witness, time);
             let testified = move |testimony| {
                 Output::Event(Event::Testified {
                     uuid,

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) published: Option<Revision>,
     /// The probes in flight, and when each counts as missed.
     pub(super) probes: Vec<(Token, Instant)>,
+    /// The probes of the current series that count as missed: even a late answer proves that the server is alive.
+    pub(super) missed: Vec<Token>,
     /// How many probes of the current series were sent, and how many of them were missed.
     pub(super) sent: u32,
     pub(super) misses: u32,
@@ -76,6 +78,7 @@ impl Entry {
             is_failing: false,
             published,
             probes: Vec::new(),
+            missed: Vec::new(),
             sent: 0,
             misses: 0,
             turn_at: None,

@@ -8,6 +8,7 @@ use crate::types::{
     tombstone::Tombstone,
 };
 use log::Level;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The longest line, in bytes: enough for the digest of a server that logs only errors in one period.
@@ -172,7 +173,7 @@ pub enum Action {
         /// Whether to use a new connection, as a new client would: an existing one may work when no new one does, and vice versa.
         fresh: bool,
     },
-    /// Ask these witnesses to reach a server over a new connection, each for no longer than a probe may take, and report their answers.
+    /// Ask these witnesses to reach a server over a new connection, and report their answers.
     Ask {
         /// About whom.
         uuid: Uuid,
@@ -180,6 +181,8 @@ pub enum Action {
         token: Token,
         /// The witnesses and their endpoints.
         witnesses: Vec<(Uuid, String)>,
+        /// How long each may take.
+        time: Duration,
     },
     /// Resign, if there is another candidate: others reach servers that this leader does not.
     Resign {

@@ -146,6 +146,9 @@ impl Registry {
         };
         self.next_token += 1;
         entry.sent += 1;
+        if entry.sent == 1 {
+            entry.missed.clear();
+        }
         entry.retry_at = (entry.sent < max).then_some(now + RETRY);
         entry.probes.push((token, now + self.timeout));
         let fresh = has_turn || entry.sent > 1;
@@ -183,7 +186,8 @@ impl Registry {
         let Some(entry) = self.servers.get_mut(&uuid) else {
             return;
         };
-        if !entry.end_probe(token) {
+        let is_late = entry.doom.is_none() && entry.missed.contains(&token);
+        if !entry.end_probe(token) && !is_late {
             return;
         }
         entry.acquit();
@@ -218,6 +222,7 @@ impl Registry {
             return;
         }
         entry.misses += 1;
+        entry.missed.push(token);
         entry.is_failing = true;
         let endpoint = entry.record.endpoint();
         let (misses, configured) = (entry.misses, entry.record.configured);
@@ -233,8 +238,12 @@ impl Registry {
             entry.last_error = Some(reason);
             self.log(Level::Warn, text);
         }
+        // No decision falls before the last miss, so witnesses have as long as that.
+        let rest = RETRY * max.saturating_sub(misses);
         if misses == 1 {
-            self.inquire(uuid, now);
+            self.inquire(uuid, self.timeout.max(rest), now);
+        } else if configured && misses < max {
+            self.inquire(uuid, rest, now);
         }
         if !configured && misses >= max {
             self.mention_loopback(uuid, now);

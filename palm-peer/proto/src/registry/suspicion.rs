@@ -7,7 +7,7 @@
 use super::{Action, Entry, RETRY, Registry, Token};
 use crate::{config, types::record::Record};
 use log::Level;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How many witnesses are asked.
@@ -26,10 +26,11 @@ pub enum Testimony {
     None,
 }
 
-/// A question to witnesses about one server.
+/// The questions to witnesses about one server.
 #[derive(Debug)]
 pub(super) struct Inquiry {
-    token: Token,
+    /// One for each time that witnesses were asked.
+    tokens: Vec<Token>,
     /// Later answers do not count.
     pub(super) deadline: Instant,
     open: usize,
@@ -73,6 +74,7 @@ impl Entry {
         self.inquiry = None;
         self.charge = None;
         self.findings = Findings::default();
+        self.missed.clear();
         self.end_series();
         self.sent = 0;
         self.misses = 0;
@@ -80,31 +82,34 @@ impl Entry {
 }
 
 impl Registry {
-    /// Asks witnesses whether they reach a server, once per series.
-    pub(super) fn inquire(&mut self, uuid: Uuid, now: Instant) {
+    /// Asks witnesses whether they reach a server, for no longer than `time`. Within a series they are asked more than once, and further
+    /// answers are added to the findings: packets may be lost on their way too.
+    pub(super) fn inquire(&mut self, uuid: Uuid, time: Duration, now: Instant) {
         let witnesses = self.witnesses(uuid);
-        let Some(entry) = self
-            .servers
-            .get_mut(&uuid)
-            .filter(|entry| entry.inquiry.is_none())
-        else {
+        let Some(entry) = self.servers.get_mut(&uuid) else {
             return;
         };
-        if witnesses.is_empty() {
+        if entry.misses <= 1 && entry.inquiry.is_none() {
+            entry.findings = Findings::default();
+        }
+        if witnesses.is_empty() || entry.findings.reached_by.is_some() {
             return;
         }
         let token = Token(self.next_token);
         self.next_token += 1;
-        entry.findings = Findings::default();
-        entry.inquiry = Some(Inquiry {
-            token,
-            deadline: now + self.timeout,
-            open: witnesses.len(),
+        let inquiry = entry.inquiry.get_or_insert_with(|| Inquiry {
+            tokens: Vec::new(),
+            deadline: now,
+            open: 0,
         });
+        inquiry.tokens.push(token);
+        inquiry.deadline = inquiry.deadline.max(now + time);
+        inquiry.open += witnesses.len();
         self.actions.push(Action::Ask {
             uuid,
             token,
             witnesses,
+            time,
         });
     }
 
@@ -145,7 +150,7 @@ impl Registry {
         let Some(inquiry) = entry
             .inquiry
             .as_mut()
-            .filter(|inquiry| inquiry.token == token)
+            .filter(|inquiry| inquiry.tokens.contains(&token))
         else {
             return;
         };
@@ -190,7 +195,7 @@ impl Registry {
         entry.charge = Some(charge);
         entry.end_series();
         if !asked {
-            self.inquire(uuid, now);
+            self.inquire(uuid, self.timeout, now);
         }
         self.decide(uuid, now);
     }

@@ -87,6 +87,7 @@ impl Desk {
                 uuid,
                 token,
                 witnesses,
+                ..
             } = action
             {
                 for (witness, _) in witnesses {

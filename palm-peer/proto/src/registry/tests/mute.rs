@@ -180,6 +180,7 @@ impl Mesh {
                 uuid,
                 token,
                 witnesses,
+                ..
             } => {
                 let is_silent = self.silent.contains_key(&uuid);
                 let (after, testimony) = if is_silent {

@@ -313,6 +313,7 @@ impl World {
                     uuid,
                     token,
                     witnesses,
+                    ..
                 } => {
                     self.questions.extend(
                         witnesses

@@ -1,5 +1,7 @@
 //! What a leader concludes from its own misses and from the answers of witnesses.
 
+mod lossy;
+
 use super::*;
 
 /// Returns a leader and `count` configured servers at routable addresses, with uuids from 1 on, after a round.
@@ -65,6 +67,7 @@ fn live(
                     uuid,
                     token,
                     witnesses,
+                    ..
                 } => {
                     for (witness, _) in witnesses {
                         let testimony = match (reaches(leader(), witness), reaches(witness, uuid)) {
@@ -152,6 +155,7 @@ fn a_process_is_removed_once_a_witness_finds_it_gone() {
             uuid: about,
             token,
             witnesses,
+            ..
         },
     ] = &desk.gone(1)[..]
     else {
