@@ -15,9 +15,7 @@ use std::{
 /// How long etcd may take to answer, so that palm-cli reports an outage within 5 s, including its start.
 const ETCD_WITHIN: Duration = Duration::from_secs(4);
 
-/// shows and clears what a PALM mesh stores in etcd, and calls its functions
-///
-/// Each option overrides its PALM_* environment variable.
+/// shows and clears what a PALM mesh stores in etcd, and calls its functions; each option overrides its PALM_* environment variable
 #[derive(FromArgs, Debug)]
 #[argh(
     error_code(0, "done"),

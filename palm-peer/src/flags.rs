@@ -29,12 +29,9 @@ macro_rules! declare_run {
         $scope:ident $name:ident: $type:ty = $default:expr, $default_text:tt, $read:path,
             $value:tt, $help:tt;
     )*) => {
-        /// run the server until SIGTERM, SIGINT or SIGHUP
-        ///
-        /// Each flag overrides its `PALM_*` environment variable.
+        /// run the server until SIGTERM, SIGINT or SIGHUP; each flag overrides its PALM_* environment variable
         #[derive(FromArgs, Debug, Default, Clone)]
         #[argh(subcommand, name = "run")]
-        #[non_exhaustive]
         // These comments are the help text, which has no mark-up.
         #[allow(rustdoc::bare_urls, clippy::doc_markdown)]
         pub struct Run {
