@@ -174,7 +174,7 @@ mod tests {
             ("http://a:+1", "the port \"+1\""),
             ("http://a:-1", "the port \"-1\""),
             ("http://[::1]:abc", "the port \"abc\""),
-            ("http://::1:2379", "in brackets"),
+            ("http://::1:2379", "needs brackets"),
             ("http://[::1]x:1", "not a host"),
             ("http://[fe80::1%lo]:2379", "zone"),
             ("http://[db]:1", "not a host"),

@@ -98,7 +98,7 @@ fn invalid_values_are_refused_with_name_and_value() {
         ("ip", "::ffff:0.0.0.0", "cannot be reached"),
         ("ip", "224.0.0.1", "cannot be reached"),
         ("ip", "255.255.255.255", "cannot be reached"),
-        ("ip", "db.local", "name the address"),
+        ("ip", "db.local", "set bind to the address"),
         ("bind", "db.local", "not an IP address"),
         ("probe_timeout", "20", "longer than probe_period, 10s"),
         ("probe_misses", "0", "between 1 and 100"),

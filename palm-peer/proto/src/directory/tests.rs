@@ -38,7 +38,11 @@ fn unknown_names_are_answered_with_the_known_ones() {
             CallErrorKind::NoSuchFunction,
             "only f, get",
         ),
-        ("b.f", CallErrorKind::NoSuchServer, "there is a"),
+        (
+            "b.f",
+            CallErrorKind::NoSuchServer,
+            "the published ones are a",
+        ),
     ] {
         let failure = directory.resolve(target, ME).expect_err(target);
         assert!(
