@@ -47,8 +47,8 @@ enum LinkEnd {
 pub(crate) struct Links {
     mesh: Arc<Mesh>,
     kept: HashMap<Uuid, Arc<Link>>,
-    /// Since when.
-    since: HashMap<Uuid, Instant>,
+    /// When the last link of an instance ended, while more may be reported of that instance.
+    ended: HashMap<Uuid, Instant>,
     /// While messages are in flight, all links are watched: an answer may come over any of them, even one that nothing was sent over.
     watched: HashMap<Uuid, Interest>,
     busy: bool,
@@ -66,7 +66,7 @@ impl Links {
         Self {
             mesh,
             kept: HashMap::new(),
-            since: HashMap::new(),
+            ended: HashMap::new(),
             watched: HashMap::new(),
             busy: false,
             preparing: FuturesUnordered::new(),
@@ -105,11 +105,18 @@ impl Links {
         self.keeps(instance) || self.prepared.contains(&instance)
     }
 
-    /// Returns whether the present link of an instance has been there since then: answers from before may have been lost with another.
-    pub(crate) fn stands_since(&self, instance: Uuid, then: Instant) -> bool {
-        self.since
+    /// Returns whether a link of this instance has ended since then: answers may have been lost with it.
+    pub(crate) fn ended_since(&self, instance: Uuid, then: Instant) -> bool {
+        self.ended
             .get(&instance)
-            .is_some_and(|since| *since <= then)
+            .is_some_and(|ended| *ended >= then)
+    }
+
+    /// Forgets the links of all instances of which nothing more is reported.
+    pub(crate) fn forget_ended(&mut self) {
+        let (kept, prepared) = (&self.kept, &self.prepared);
+        self.ended
+            .retain(|instance, _| kept.contains_key(instance) || prepared.contains(instance));
     }
 
     /// Opens a link to each of these, and retries while it is published.
@@ -148,7 +155,6 @@ impl Links {
             self.watched.insert(instance, link.watch());
         }
         self.kept.insert(instance, link);
-        self.since.insert(instance, Instant::now());
         true
     }
 
@@ -164,14 +170,14 @@ impl Links {
     pub(crate) fn size(&self) -> usize {
         let Self {
             kept,
-            since,
+            ended,
             watched,
             preparing,
             prepared,
             ends,
             ..
         } = self;
-        kept.len() + since.len() + watched.len() + preparing.len() + prepared.len() + ends.len()
+        kept.len() + ended.len() + watched.len() + preparing.len() + prepared.len() + ends.len()
     }
 
     /// What has happened to them, one after the other.
@@ -194,7 +200,7 @@ impl Links {
                 .is_some_and(|link| link.is_broken())
         {
             self.kept.remove(&instance);
-            self.since.remove(&instance);
+            self.ended.insert(instance, Instant::now());
             self.watched.remove(&instance);
         }
         let closed_by_goodbye = end

@@ -281,7 +281,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
                 instance,
                 stages: Vec::new(),
             });
-        } else if sent.is_some_and(|sent| !self.links.stands_since(instance, sent)) {
+        } else if sent.is_some_and(|sent| self.links.ended_since(instance, sent)) {
             // It may have answered over a connection that has ended since.
             let lost = Rerouted {
                 stage: rerouted.stage,
@@ -361,6 +361,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     fn forget_stages(&mut self) {
         self.stages
             .retain(|instance, _| self.links.tells_of(*instance));
+        self.links.forget_ended();
     }
 
     fn let_time_pass(&mut self, cx: &mut Context<'_>) -> bool {
