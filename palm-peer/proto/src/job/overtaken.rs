@@ -93,14 +93,16 @@ impl Job {
         }
     }
 
-    /// Returns the messages that were overtaken at each instance of their routes, and have an attempt left.
+    /// Returns the messages whose first attempt was overtaken at each instance of its route, if they have another attempt: one whose
+    /// function takes long is run at most once more because of this.
     fn overtaken(&self, now: Instant) -> Vec<u64> {
         let overdue = OVERDUE.max(self.stragglers.usual * OVERDUE_FACTOR);
         let flights = self.flights.iter().filter(|(_, flight)| {
             let (Some((attempt, at)), Some(route)) = (flight.sent, flight.route()) else {
                 return false;
             };
-            flight.attempts < self.limits.attempts
+            flight.attempts == 1
+                && flight.attempts < self.limits.attempts
                 && now >= at + overdue
                 && route.iter().all(|at| self.loads.overtook(*at, attempt))
         });
