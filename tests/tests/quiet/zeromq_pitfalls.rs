@@ -98,8 +98,9 @@ const UUID: &str = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
 fn greet(stream: &mut TcpStream, then: &[u8]) {
     let header = json!({"palm": 1, "server": UUID}).to_string();
     let length = u8::try_from(header.len()).unwrap();
-    let _ =
-        stream.write_all(&[&GREETING, READY, &[1, length], header.as_bytes(), &[0, 0]].concat());
+    let answer = [&[1, length], header.as_bytes(), &[0, 0]].concat();
+    // Both greetings of the client are answered.
+    let _ = stream.write_all(&[&GREETING, READY, &answer, &answer].concat());
     // The handshake and the two greetings of the client are some 300 bytes; what comes then is its request.
     let mut heard = 0;
     while heard < 350 {
