@@ -21,12 +21,19 @@ fn a_registration_whose_response_was_lost_is_recognised() {
     let (_server, between, etcd) = with_lossy_proxy();
     let registrar = registrar(&etcd);
     let lease = lease(&etcd);
-    // The response to its look at the tombstone passes; that to the transaction is lost.
+    let reason = "it does not answer";
+    let departed = registrar.keys.departed(SERVER);
+    let note = block_on(put_tombstone(&etcd, &departed, RemovedBy::Registry, reason));
+    let (tombstone, _) = note.expect("etcd answers");
+    block_on(etcd.transact(Transaction::new().then(tombstone))).expect("etcd answers");
+    // The response to its look at the tombstone passes; that to the transaction, which deletes the tombstone, is lost.
     between.lose_response(1);
     let written = block_on(registrar.register(lease, None)).expect("etcd answers again");
     assert!(between.has_lost());
     let record = block_on(etcd.get(&registrar.keys.server(SERVER))).expect("etcd answers");
-    assert_eq!(record.expect("a record").modified, written.revision);
+    let record = record.expect("a record");
+    assert_eq!(record.modified, written.revision);
+    assert_eq!(record.created, record.modified, "it is put once");
 }
 
 #[test]
