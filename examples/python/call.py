@@ -20,7 +20,7 @@ import uuid
 import zmq
 
 VERSION = 1
-LONGEST_HEADER = 64 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 
 
 class CallError(Exception):
@@ -75,9 +75,9 @@ class Link:
     def send(self, header, payload=b""):
         """Sends a message of two frames."""
         encoded = json.dumps({"palm": VERSION, **header}).encode()
-        if len(encoded) > LONGEST_HEADER:
+        if len(encoded) > MAX_HEADER_BYTES:
             # The server would not read it, and so answer without its number.
-            raise CallError("bad_message", f"header of {len(encoded)} bytes, {LONGEST_HEADER} at most")
+            raise CallError("bad_message", f"header of {len(encoded)} bytes, {MAX_HEADER_BYTES} at most")
         self.socket.send_multipart([encoded, payload])
 
     def receive(self, timeout=None):

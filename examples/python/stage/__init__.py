@@ -10,8 +10,8 @@
 
     stage.main()
 
-Functions take bytes and give bytes. They run on threads, so they may block, and several run at once. An exception goes
-to the client as `failed`. Unlike a server in Rust, it has no ingress before this port, and no TLS:
+Functions take bytes and return bytes. They run on threads, so they may block, and several run at once. An exception is
+answered as `failed`. Unlike a server in Rust, it has no ingress before this port, and no TLS:
 keep it to networks that you trust.
 """
 
@@ -33,8 +33,8 @@ from .builtin import THREADS, Counters, Logbook, Store
 from .clients import Clients
 from .etcd import Etcd
 from .member import Member
-from .message import LONGEST_PAYLOAD, VERSION, Failure, Request
-from .message import answer_header, forward_header, is_for, read_hello, read_json, read_parting
+from .message import MAX_PAYLOAD, VERSION, Failure, Request
+from .message import answer_header, forward_header, is_for, read_hello, read_json, read_goodbye_ack
 from .path import keep_alive
 from .relay import Relay
 from .supervision import Supervisor
@@ -42,15 +42,15 @@ from .supervision import Supervisor
 log = logging.getLogger("peer")
 
 # How many requests may run or wait, and the bytes of their payloads; beyond, the answer is `busy`.
-MOST_IN_FLIGHT = 5120
-MOST_HELD = 256 * 1024 * 1024
+MAX_IN_FLIGHT = 5120
+MAX_HELD = 256 * 1024 * 1024
 # How long an answer waits for the greeting of a client that has not greeted yet, in seconds.
 GREETS_WITHIN = 10.0
 # How many answers may wait for one client that does not read.
-MOST_UNREAD = 50_000
+MAX_UNREAD = 50_000
 # How long a leaving server may finish what it has, in seconds.
 DRAIN = 10.0
-# Who has just found this server among what is published may yet open a connection, for so long.
+# How long a client that has just found this server may take to open a connection, in seconds.
 LINGER = 0.3
 # The exit status that tells systemd not to start the server again.
 EVICTED = 77
@@ -77,8 +77,8 @@ class Stage:
         self.context = zmq.asyncio.Context()
         self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=THREADS)
         self.clients = Clients()
-        # Who was told goodbye, and may yet send something.
-        self.parting = set()
+        # The connections that have not acknowledged the goodbye yet, and may still send something.
+        self.awaiting_ack = set()
         self.tasks = set()
         self.held = 0
         self.leaving = False
@@ -88,53 +88,53 @@ class Stage:
         self.functions[function.__name__] = function
         return function
 
-    # What comes in.
+    # Receiving.
 
     async def hear(self):
-        """Takes in one message after the other. Nothing here waits for a function, so that probes are answered."""
+        """Receives one message after the other. Nothing here waits for a function, so that probes are answered."""
         while True:
             connection, *frames = await self.router.recv_multipart()
             # A REQ socket puts an empty frame first, and wants it back.
             delimiter = [b""] if len(frames) > 1 and not frames[0] else []
-            self.take_in([connection, *delimiter], frames[len(delimiter):])
+            self.handle_message([connection, *delimiter], frames[len(delimiter):])
 
-    def take_in(self, to, frames):
+    def handle_message(self, to, frames):
         request = Request(to, frames)
         try:
             fields = read_json(request.header)
             hello = read_hello(fields)
             if hello:
                 self.greet(to, *hello)
-            elif read_parting(fields):
-                self.parting.discard(to[0])
+            elif read_goodbye_ack(fields):
+                self.awaiting_ack.discard(to[0])
             else:
                 request.read(fields)
                 self.start(request, is_for(request, self.name, self.uuid))
         except Failure as failure:
             self.answer(request, failure)
         except Exception as error:
-            # A mistake in here must not end the loop.
+            # A bug in here must not end the loop.
             log.exception("a message could not be read")
             self.answer(request, Failure("bad_message", type(error).__name__))
 
     def greet(self, to, client, bye, identify):
-        # Who only asks may close the connection at the answer, because it looked for another server.
+        # A client that only identifies the server may close the connection after the answer: it may have looked for another server.
         waiting = self.clients.greet(None if identify else client, to[0], bye)
         self.send(to, {"palm": VERSION, "server": self.uuid}, b"")
         for request, result in waiting:
             self.answer(request, result)
 
     def start(self, request, function):
-        """Starts a function, or answers at once. Raises Failure when none ran."""
-        if len(request.payload) > LONGEST_PAYLOAD:
-            raise Failure("too_large", f"a payload of {len(request.payload)} bytes, {LONGEST_PAYLOAD} at most")
+        """Starts a function, or answers at once. Raises Failure when no function ran."""
+        if len(request.payload) > MAX_PAYLOAD:
+            raise Failure("too_large", f"a payload of {len(request.payload)} bytes, {MAX_PAYLOAD} at most")
         if self.leaving and request.stage > 0:
-            # The stages before have run: to refuse it would have them run again.
+            # The stages before it have run, and would run again if it was refused.
             self.spawn(request, self.pass_on(request, request.payload, request.stage))
         elif function in self.functions:
             if self.leaving:
                 raise Failure("leaving", "this server is leaving the mesh")
-            if len(self.tasks) >= MOST_IN_FLIGHT or self.held + len(request.payload) > MOST_HELD:
+            if len(self.tasks) >= MAX_IN_FLIGHT or self.held + len(request.payload) > MAX_HELD:
                 raise Failure("busy", f"{len(self.tasks)} requests run or wait, of {self.held} bytes")
             self.spawn(request, self.run(request, self.functions[function]))
         elif function == "_probe":
@@ -155,14 +155,14 @@ class Stage:
         task.add_done_callback(self.tasks.discard)
 
     async def finish(self, request, work):
-        """Has each request answered, be it that a mistake in here ends the work on it."""
+        """Awaits the work on a request. Answers it even if a bug in here ends the work."""
         try:
             await work
         except Exception as error:
             log.exception("a request was not finished")
             self.answer(request, Failure("failed", type(error).__name__))
 
-    # What is done with it.
+    # Running.
 
     async def run(self, request, function):
         """Runs a function; its result goes to the next stage, or to the client."""
@@ -177,7 +177,7 @@ class Stage:
             self.answer(request, result)
 
     async def probe(self, request):
-        """Tells whether another server is where etcd says it is: the leader asks before it removes one that it does not reach."""
+        """Answers whether another server can be reached: the leader asks before it removes one that it cannot reach."""
         try:
             found = await asyncio.wait_for(self.relay.probe(request.payload.decode()), request.time_left())
             self.answer(request, json.dumps(found, separators=(",", ":")).encode())
@@ -188,7 +188,7 @@ class Stage:
         began = self.counters.began()
         self.held += len(request.payload)
         try:
-            # A function that has begun cannot be stopped; one that still waits for its turn does not begin.
+            # A function that has begun cannot be stopped; one that still waits for a thread is cancelled.
             running = asyncio.wrap_future(self.pool.submit(function, request.payload))
             result = bytes(await asyncio.wait_for(running, request.time_left()))
         except asyncio.TimeoutError:
@@ -198,19 +198,19 @@ class Stage:
         finally:
             self.counters.ended(began)
             self.held -= len(request.payload)
-        if len(result) > LONGEST_PAYLOAD:
-            raise Failure("too_large", f"the function answered {len(result)} bytes, {LONGEST_PAYLOAD} at most")
+        if len(result) > MAX_PAYLOAD:
+            raise Failure("too_large", f"the function answered {len(result)} bytes, {MAX_PAYLOAD} at most")
         return result
 
     async def pass_on(self, request, payload, stage):
-        """Sends a message to its stage, on another server. Only a failure to do so is answered from here."""
+        """Forwards a message to its stage, on another server. Answers only if that fails."""
         avoid = {self.uuid} if self.leaving else set()
         try:
             await self.relay.pass_on(forward_header(request, stage), payload, request.deadline, avoid)
         except Failure as failure:
             self.answer(request, failure)
 
-    # What goes out.
+    # Sending.
 
     def answer(self, request, result):
         """Answers with a result, or with a Failure."""
@@ -231,26 +231,25 @@ class Stage:
         self.await_greeting(request, result, len(payload))
 
     def await_greeting(self, request, result, size):
-        """A client that has just learnt of this server may not have greeted yet."""
+        """Keeps an answer until its client greets: a client that has just found this server may not have greeted yet."""
         # Only the answer is kept, not what it answers.
         request.payload = b""
         number = self.clients.wait(request.client, (request, result), size)
         asyncio.get_running_loop().call_later(GREETS_WITHIN, self.clients.release, number)
 
     def send(self, to, header, payload):
-        """Hands frames to a connection. Returns the error when it is gone or takes no more."""
+        """Sends frames over a connection. Returns the error when it is gone or its queue is full."""
         frames = [*to, json.dumps(header, separators=(",", ":")).encode(), payload]
-        # Never waits: one client that does not read must not hold the others up.
+        # Never waits: one client that does not read must not delay the others.
         error = self.router.send_multipart(frames, zmq.DONTWAIT).exception()
         if error:
-            # The client is gone, or leaves too many answers unread.
             log.debug("an answer was dropped because its connection is gone or full: %s", error)
         return error
 
-    # Its life.
+    # Life cycle.
 
     async def live(self, options):
-        """Joins, serves until it is told to stop, and leaves in an orderly way. Gives the exit status."""
+        """Joins, serves until a signal, and shuts down gracefully. Returns the exit status."""
         loop = asyncio.get_running_loop()
         stop = loop.create_future()
         end = lambda why: stop.done() or stop.set_result(why)
@@ -277,10 +276,10 @@ class Stage:
 
     def listen(self, options):
         self.router = self.context.socket(zmq.ROUTER)
-        # Says so when a client is gone, instead of dropping its answers silently.
+        # Reports an error when a client is gone, instead of dropping its answers silently.
         self.router.router_mandatory = True
-        self.router.maxmsgsize = 2 * LONGEST_PAYLOAD
-        self.router.sndhwm = MOST_UNREAD
+        self.router.maxmsgsize = 2 * MAX_PAYLOAD
+        self.router.sndhwm = MAX_UNREAD
         self.router.linger = 2000
         keep_alive(self.router)
         self.router.ipv6 = ":" in options.ip
@@ -289,7 +288,7 @@ class Stage:
         return int(self.router.last_endpoint.decode().rsplit(":", 1)[1])
 
     def record(self, host, port):
-        """What the mesh knows about this server, with the fields in the order of pylm (docs/pylm-compatibility.md)."""
+        """Returns the record of this server, with the fields in the order of pylm (docs/pylm-compatibility.md)."""
         return {
             "host": host,
             "pid": os.getpid(),
@@ -304,7 +303,7 @@ class Stage:
         }
 
     async def leave(self, member, evicted):
-        """Out of the mesh, so that nobody new comes; then what was taken in is finished, and a goodbye is said."""
+        """Leaves the mesh, so that no new client comes; then finishes the requests that it has, and says goodbye."""
         log.info("leaving the mesh")
         if not evicted:
             await self.try_to(member.leave)
@@ -314,20 +313,22 @@ class Stage:
         await self.drain(end)
         goodbye = {"palm": VERSION, "server": self.uuid, "bye": True}
         told = self.clients.want_goodbye()
-        self.parting = {connection for connection in told if self.send([connection], goodbye, b"") is None}
-        # What was on its way when they heard it is passed on; their last word says when no more is.
+        self.awaiting_ack = {connection for connection in told if self.send([connection], goodbye, b"") is None}
+        # What was on its way then is passed on; the acknowledgements say when no more comes.
         await self.drain(end)
-        if self.tasks or self.parting:
+        if self.tasks or self.awaiting_ack:
             log.warning(
-                "%d requests were not finished, and %d clients did not acknowledge the goodbye", len(self.tasks), len(self.parting)
+                "%d requests were not finished, and %d clients did not acknowledge the goodbye",
+                len(self.tasks),
+                len(self.awaiting_ack),
             )
         await self.try_to(member.finish)
         self.pool.shutdown(wait=False, cancel_futures=True)
         log.info("left the mesh")
 
     async def drain(self, end):
-        """Goes on until all is answered or passed on, and everybody has said the last word; not beyond the end."""
-        while (self.tasks or self.parting) and time.monotonic() < end:
+        """Waits until all requests are answered or passed on, and all goodbyes are acknowledged, at most until `end`."""
+        while (self.tasks or self.awaiting_ack) and time.monotonic() < end:
             await asyncio.sleep(0.01)
 
     async def try_to(self, ask_etcd):
@@ -361,6 +362,6 @@ def flags(name):
     run.add_argument("--prefix", default=env("PREFIX", ""), help="prefix of the mesh's keys in etcd")
     run.add_argument("--ip", default=env("IP", "127.0.0.1"), help="the address to listen on, which others connect to")
     run.add_argument("--port", type=int, default=int(env("PORT", 0)), help="the port to listen on; 0: any free one")
-    run.add_argument("--ttl", type=int, default=int(env("TTL", 10)), help="seconds after which etcd removes a server that stopped renewing its lease")
+    run.add_argument("--ttl", type=int, default=int(env("TTL", 10)), help="seconds that the lease lasts without a renewal")
     run.add_argument("--debug", action="store_true", help="log at level DEBUG")
     return parser.parse_args()

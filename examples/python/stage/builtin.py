@@ -10,11 +10,11 @@ import uuid
 from .message import Failure
 
 # The most lines of log that wait for `_log_query`, and the longest, in characters.
-MOST_ENTRIES = 1000
-LONGEST_ENTRY = 1024
+MAX_ENTRIES = 1000
+MAX_ENTRY_CHARS = 1024
 # The bytes that the store may hold, and the longest key.
 STORE_HOLDS = 256 * 1024 * 1024
-LONGEST_KEY = 1024
+MAX_KEY_BYTES = 1024
 # How many functions run at once.
 THREADS = 16
 # How many of the latest durations `_ping` tells the quantiles of.
@@ -73,17 +73,17 @@ class Logbook(logging.Handler):
 
     def emit(self, record):
         when = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
-        text = record.getMessage()[:LONGEST_ENTRY]
+        text = record.getMessage()[:MAX_ENTRY_CHARS]
         place = f"{os.path.basename(record.pathname)}/{record.lineno}"
         name = "ERROR" if record.levelno >= logging.ERROR else record.levelname
         line = f"{when.strftime('%Y-%m-%dT%H:%M:%S.%f')}:{self.server}:{name}:{place}:{escaped(text)}"
-        if len(self.entries) == MOST_ENTRIES:
+        if len(self.entries) == MAX_ENTRIES:
             self.entries.popleft()
             self.dropped += 1
         self.entries.append((record.levelno, name[0], line))
 
     def take(self, payload):
-        """One letter for each line below the level that is asked for, the whole line from that level on."""
+        """Returns one letter for each line below the level that is asked for, and the whole line from that level on."""
         name = payload.decode(errors="replace").strip().upper() or "ERROR"
         if name not in LEVELS:
             raise Failure("bad_message", f"{name!r} is not a level such as WARNING")
@@ -97,7 +97,7 @@ class Logbook(logging.Handler):
 
 
 def escaped(text):
-    """So that no message looks like two, and none moves the cursor of who reads it."""
+    """Escapes a message, so that it stays one line and cannot control a terminal."""
     for character, written in (("\\", "\\\\"), (",", "\\,"), ("\n", "\\n"), ("\r", "\\r")):
         text = text.replace(character, written)
     control = lambda character: ord(character) < 32 or 127 <= ord(character) < 160
@@ -121,8 +121,8 @@ class Store:
 
     def put(self, key, value):
         length = len(key.encode())
-        if not 1 <= length <= LONGEST_KEY:
-            raise Failure("bad_message", f"a key has 1 to {LONGEST_KEY} bytes, not {length}")
+        if not 1 <= length <= MAX_KEY_BYTES:
+            raise Failure("bad_message", f"a key has 1 to {MAX_KEY_BYTES} bytes, not {length}")
         before = length + len(self.values[key]) if key in self.values else 0
         if self.held - before + length + len(value) > STORE_HOLDS:
             raise Failure("full", f"the store holds {self.held} bytes of {STORE_HOLDS}")

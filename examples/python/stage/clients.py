@@ -1,4 +1,4 @@
-"""Which clients greeted over which connections, and which answers wait for a client to greet."""
+"""The connections over which each client greeted, and the answers that wait for a greeting."""
 
 import collections
 

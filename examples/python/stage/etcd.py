@@ -1,6 +1,6 @@
 """etcd's API v3 over its JSON gateway: as much of it as a server of a mesh needs, with the standard library alone.
 
-Every method that asks etcd raises EtcdError when etcd says no, and OSError when no endpoint answers.
+Every method that sends a request raises EtcdError when etcd rejects it, and OSError when no endpoint answers.
 """
 
 import base64
@@ -18,9 +18,9 @@ log = logging.getLogger("etcd")
 
 # How long one request may take.
 PATIENCE = 5.0
-# A watch that was silent for so long is opened anew: the machine behind it may be gone without a word.
+# A watch that was silent for so long is opened again: the machine behind it may be gone.
 SILENCE = 60.0
-# Another cluster is taken for the one that was known once that has not answered for so long.
+# Another cluster is accepted as the successor once the known one has not answered for so long.
 ANOTHER_AFTER = 10.0
 # How etcd says that a token has expired, or was never there.
 NEEDS_LOGIN = ("invalid auth token", "user name is empty", "revision of auth store is old")
@@ -139,7 +139,7 @@ class Etcd:
         return int(self.ask("/v3/lease/grant", {"TTL": str(ttl)})["ID"])
 
     def renew(self, lease):
-        """The seconds that the lease has again; 0 when etcd does not know it any more."""
+        """Renews a lease. Returns its TTL in seconds; 0 when it is gone."""
         answer = self.ask("/v3/lease/keepalive", {"ID": str(lease)})
         # A stream of one answer: an error comes within it.
         if "result" not in answer:
@@ -152,9 +152,9 @@ class Etcd:
         self.ask("/v3/lease/revoke", {"ID": str(lease)})
 
     def follow(self, key, folder=False, deleted=lambda revision: None):
-        """What is there, by key, now and after each change; for ever. Whatever breaks the watch, it lists anew.
+        """Yields what is there, by key, now and after each change, forever. It lists again when the watch breaks.
 
-        `deleted` is told the revision of each deletion that the watch sees; of a key that is missing in a listing, it is not.
+        `deleted` is called with the revision of each deletion that the watch reports, and not for a key that is missing in a listing.
         """
         there = True
         while True:
@@ -179,7 +179,7 @@ class Etcd:
             time.sleep(random.uniform(0.2, 1.0))
 
     def events(self, key, folder, start):
-        """The changes from a revision on, until the watch breaks."""
+        """Yields the changes from a revision on, until the watch breaks."""
         body = {"create_request": {**the_keys(key, folder), "start_revision": str(start)}}
         with self.open("/v3/watch", body, SILENCE) as stream:
             for line in whole(stream):
@@ -193,7 +193,7 @@ class Etcd:
                 yield from result.get("events", [])
 
     def agreed(self, path, body):
-        """Asks for what a quorum agrees on, which shows whether etcd's history goes on."""
+        """Sends a request that a quorum answers, which shows whether etcd's history is the known one."""
         sent = self.history.sent()
         answer = self.ask(path, body)
         self.history.take(answer["header"], sent)
@@ -204,7 +204,7 @@ class Etcd:
             return json.loads(b"".join(whole(answer)))
 
     def open(self, path, body, patience):
-        """Sends a request to the first endpoint that takes it; logs in where it must."""
+        """Sends a request to the first endpoint that accepts it; logs in if needed."""
         if self.user and self.token is None:
             self.log_in()
         try:
@@ -221,7 +221,7 @@ class Etcd:
             with self.open_somewhere("/v3/auth/authenticate", {"name": name, "password": password}, PATIENCE) as answer:
                 self.token = json.loads(b"".join(whole(answer)))["token"]
         except EtcdError as error:
-            # A user may be set before etcd asks for one.
+            # A user may be set before etcd requires one.
             if "authentication is not enabled" not in str(error):
                 raise
             self.token = ""
@@ -230,7 +230,7 @@ class Etcd:
         last = OSError("no etcd URL is given: set PALM_ETCD or --etcd")
         for url in self.urls:
             headers = {"Content-Type": "application/json"}
-            # Not where the token is made: etcd would look at the old one.
+            # Not with the login itself: etcd would check the old token.
             if self.token and not path.endswith("/authenticate"):
                 headers["Authorization"] = self.token
             request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
@@ -238,7 +238,7 @@ class Etcd:
                 return self.opener.open(request, timeout=patience)
             except urllib.error.HTTPError as error:
                 words = error.read().decode(errors="replace")
-                # 503: this member has no leader, or is about to end. The next one may have.
+                # 503: this member has no leader, or is shutting down. Another one may work.
                 if error.code != 503:
                     raise EtcdError(f"etcd rejected {path}: {words}") from None
                 last = OSError(f"{url}: {words}")
@@ -248,7 +248,7 @@ class Etcd:
 
 
 def whole(stream):
-    """The whole lines of an answer; OSError when it is cut off, whatever the library calls that."""
+    """Yields the complete lines of a response. Raises OSError when it is cut off, whatever the library raises."""
     try:
         for line in stream:
             if not line.endswith((b"\n", b"}")):

@@ -1,7 +1,6 @@
 """Keeps a server in a PALM mesh: its record in etcd, on a lease that this renews.
 
-It does not stand for election: it can be led, but it cannot lead. A mesh of such servers alone has no leader, and is
-published to nobody.
+It is not a candidate for leader. A mesh of only such servers has no leader, and none of them is published.
 """
 
 import datetime
@@ -14,12 +13,12 @@ from .etcd import EtcdError, delete, put, stands_since, unmodified
 
 log = logging.getLogger("peer")
 
-# How long a note about a departure stays, in seconds.
-NOTE_STAYS = 3600
+# How long a tombstone is kept, in seconds.
+TOMBSTONE_TTL = 3600
 
 
 class Evicted(Exception):
-    """A person removed the server. It must not come back by itself."""
+    """An administrator removed the server. It must not rejoin by itself."""
 
 
 def now():
@@ -28,7 +27,7 @@ def now():
 
 
 def read(kv):
-    """The JSON object that a key holds; an empty one when it holds something else."""
+    """Returns the JSON object that a key holds; an empty one when it holds something else."""
     try:
         fields = json.loads(kv.value)
     except (ValueError, RecursionError):
@@ -39,7 +38,7 @@ def read(kv):
 class Member:
     """One server's place in the mesh.
 
-    `awake()` returns once the serving loop has turned; `evicted()` is called when a person has removed the server.
+    `awake()` returns once the serving loop has run; `evicted()` is called when an administrator has removed the server.
     """
 
     def __init__(self, etcd, prefix, record, ttl, awake, evicted, supervisor):
@@ -53,20 +52,20 @@ class Member:
         self.reset = f"{prefix}/reset"
         self.servers = f"{prefix}/servers/"
         self.lease = None
-        # The last revision of the record that is known, and etcd's history in which that was. Notes and resets that are older
-        # speak of an earlier life.
+        # The last known revision of the record, and etcd's history in which that was. Older tombstones and resets belong to an earlier
+        # registration.
         self.written, self.epoch = 0, 0
-        # When the server registered, by the clock on the wall: all there is to compare with in another history.
+        # When the server registered, by the wall clock: in another history, revisions cannot be compared.
         self.registered = ""
-        # At which revision a live watch saw the record deleted.
+        # The revision at which a live watch saw the record deleted.
         self.deleted = None
         self.look = threading.Event()
         self.leaving = False
-        # Who holds it writes the server's keys.
+        # Held while the server's keys are written.
         self.writing = threading.Lock()
 
     def join(self, within=10.0):
-        """Registers, and from now on keeps it so. Fails when etcd cannot be reached in time."""
+        """Registers, and stays registered from now on. Fails when etcd cannot be reached in time."""
         deadline = time.monotonic() + within
         while True:
             try:
@@ -80,17 +79,17 @@ class Member:
         self.supervisor.thread("own-record", self.watch)
 
     def register(self):
-        """Puts the record on a new lease, or on the one that still lives, and forgets that the server ever departed."""
+        """Puts the record on the lease, or on a new one if it is lost, and deletes an old tombstone."""
         if not self.lease:
             self.lease = self.etcd.grant(self.ttl)
         when = now()
         value = json.dumps({**self.record, "when": when, "leader": None, "configured": False})
         while True:
             note = self.etcd.get(self.departed)
-            if self.written and self.newer_note(note).get("why") == "admin":
+            if self.written and self.newer_tombstone(note).get("why") == "admin":
                 raise Evicted
             epoch = self.etcd.history.epoch
-            # Nobody may slip an eviction in between.
+            # No eviction may happen in between.
             guard = [unmodified(self.departed, note.modified if note else 0)]
             own = [put(self.key, value, self.lease), delete(self.published), delete(self.departed)]
             written = self.etcd.transact(guard, own)
@@ -99,7 +98,7 @@ class Member:
                 return
 
     def watch(self):
-        """Notices at once when the record is configured, or gone."""
+        """Watches the record: notices at once when it is configured, or gone."""
         configured = False
         for state in self.etcd.follow(self.key, deleted=self.saw_deletion):
             kv = state.get(self.key)
@@ -116,11 +115,11 @@ class Member:
         self.deleted = revision
 
     def is_new_history(self):
-        """Whether etcd went back, or is another, since the record was put: then that proves nothing any more."""
+        """Whether etcd's history changed since the record was put: then revisions from before prove nothing."""
         return self.epoch != self.etcd.history.epoch
 
     def keep(self):
-        """Renews the lease three times in its life, and comes back whenever the record is gone."""
+        """Renews the lease every third of its TTL, and registers again when the record is gone."""
         doubt = False
         while not self.leaving:
             self.look.wait(0.5 if doubt else self.ttl / 3)
@@ -141,12 +140,12 @@ class Member:
                 doubt = True
 
     def renew(self, looking):
-        """Renews the lease, and registers anew if it is lost, or if somebody `looking` finds no record."""
+        """Renews the lease, and registers again if it is lost, or if, when `looking`, the record is missing."""
         self.look.clear()
         alive = self.etcd.renew(self.lease) > 0
         if alive and not (looking and (self.etcd.get(self.key) is None or self.is_new_history())):
             return
-        # It may have been removed for not answering; then it comes back when it can answer.
+        # It may have been removed because it did not answer: then it rejoins once it can answer.
         why = self.why_gone(alive)
         log.warning("registering again: %s", why)
         self.awake()
@@ -156,15 +155,15 @@ class Member:
         log.info("rejoined as %s", self.record["uuid"])
 
     def why_gone(self, alive):
-        """What a record that is gone means. Raises Evicted when a person removed it.
+        """Returns why the record is gone. Raises Evicted when an administrator removed it.
 
-        That cannot be undone, so it takes a proof: an administrator's note that is newer than the record. A key that is merely
-        absent proves nothing, for etcd may have been restored, or somebody cleared more than this record.
+        An eviction ends the server, so it needs proof: a tombstone by an administrator that is newer than the record. An absent key
+        proves nothing: etcd may have been restored from a backup, or more than this record was cleared.
         """
         reset, note = self.etcd.get(self.reset), self.etcd.get(self.departed)
         if reset and not self.is_new_history() and reset.modified > self.written:
             return "the mesh was reset"
-        newer = self.newer_note(note)
+        newer = self.newer_tombstone(note)
         if newer.get("why") == "admin":
             raise Evicted
         if "why" in newer:
@@ -174,21 +173,21 @@ class Member:
         if self.is_new_history():
             return "etcd's history changed, as when a backup is restored"
         deleted = self.deleted
-        if deleted and deleted > self.written and self.note_removal(deleted, note, reset):
+        if deleted and deleted > self.written and self.write_tombstone(deleted, note, reset):
             raise Evicted
         return "the record is gone from etcd, and nothing proves that an administrator deleted it"
 
-    def newer_note(self, note):
-        """What the note on the server's departure says, if it is newer than the record."""
+    def newer_tombstone(self, note):
+        """Returns the fields of the server's tombstone, if it is newer than the record."""
         fields = read(note) if note else {}
         if self.is_new_history():
             return fields if str(fields.get("when", "")) > self.registered else {}
         return fields if note and note.modified > self.written else {}
 
-    def note_removal(self, deleted, note, reset):
-        """Writes the note that a person leaves out who deletes the key by hand. Whether that worked: if not, nothing is proven.
+    def write_tombstone(self, deleted, note, reset):
+        """Writes the tombstone that is missing after a deletion by hand. Returns whether that worked: if not, nothing is proven.
 
-        Another server's record, older than the deletion, must stand: else the whole mesh was cleared, and not this server removed.
+        Another server's record, older than the deletion, must still exist: otherwise the whole mesh may have been cleared.
         """
         others = [kv for kv in self.etcd.range(self.servers, folder=True)[0] if kv.created < deleted]
         if not others:
@@ -201,21 +200,21 @@ class Member:
         ]
         text = json.dumps({"why": "admin", "reason": "an administrator removed it", "when": now()}, separators=(",", ":"))
         try:
-            noting = [put(self.departed, text, self.etcd.grant(NOTE_STAYS)), delete(self.published)]
+            noting = [put(self.departed, text, self.etcd.grant(TOMBSTONE_TTL)), delete(self.published)]
             return self.etcd.transact(guard, noting) is not None
         except EtcdError as error:
             log.warning("writing the tombstone %s failed: %s", self.departed, error)
             return False
 
     def leave(self):
-        """Takes the server out of the mesh, with a note. It goes on answering what still arrives."""
+        """Removes the server from the mesh, and leaves a tombstone. Messages that still arrive are answered."""
         with self.writing:
             self.leaving = True
             self.look.set()
             note = json.dumps({"why": "itself", "reason": "it killed itself", "when": now()}, separators=(",", ":"))
-            note_lease = self.etcd.grant(NOTE_STAYS)
+            note_lease = self.etcd.grant(TOMBSTONE_TTL)
             self.etcd.transact([], [delete(self.key), delete(self.published), put(self.departed, note, note_lease)])
 
     def finish(self):
-        """Gives the lease back."""
+        """Revokes the lease."""
         self.etcd.revoke(self.lease)

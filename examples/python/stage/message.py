@@ -5,15 +5,15 @@ import time
 import uuid
 
 VERSION = 1
-LONGEST_HEADER = 64 * 1024
-LONGEST_PAYLOAD = 64 * 1024 * 1024
-# The words of an error, in characters: the header must hold them, each escaped.
-LONGEST_WORDS = 1024
-MOST_STAGES = 64
-# What a request may wait when it does not say, and at most, in milliseconds.
-USUAL_TIMEOUT = 30_000
-LONGEST_TIMEOUT = 24 * 3600 * 1000
-# The fields that go on to the next stage.
+MAX_HEADER_BYTES = 64 * 1024
+MAX_PAYLOAD = 64 * 1024 * 1024
+# The longest message of an error, in characters: escaped, it must fit into the header.
+MAX_MESSAGE_CHARS = 1024
+MAX_STAGES = 64
+# The default and the maximum of a request's timeout, in milliseconds.
+DEFAULT_TIMEOUT = 30_000
+MAX_TIMEOUT = 24 * 3600 * 1000
+# The fields that are passed on to the next stage.
 KNOWN = ("palm", "pipeline", "stage", "route", "client", "job", "idx", "timeout_ms", "cache", "report", "avoid")
 
 
@@ -23,9 +23,9 @@ class Failure(Exception):
     def __init__(self, kind, message):
         super().__init__(f"{kind}: {message}")
         self.kind = kind
-        # What cannot be written as UTF-8 is no message.
+        # The header is UTF-8.
         message = message.encode("utf-8", "replace").decode()
-        self.message = message if len(message) <= LONGEST_WORDS else message[:LONGEST_WORDS] + "…"
+        self.message = message if len(message) <= MAX_MESSAGE_CHARS else message[:MAX_MESSAGE_CHARS] + "…"
 
 
 def bad(words):
@@ -34,11 +34,11 @@ def bad(words):
 
 def read_json(header):
     """The fields of a header, unchecked."""
-    if len(header) > LONGEST_HEADER:
-        raise bad(f"header of {len(header)} bytes, {LONGEST_HEADER} at most")
+    if len(header) > MAX_HEADER_BYTES:
+        raise bad(f"header of {len(header)} bytes, {MAX_HEADER_BYTES} at most")
     try:
         fields = json.loads(header)
-    # The second comes of JSON that is nested too deeply.
+    # RecursionError: JSON that is nested too deeply.
     except (ValueError, RecursionError) as error:
         raise bad(f"not a header of this protocol: {type(error).__name__}") from None
     if not isinstance(fields, dict):
@@ -47,14 +47,14 @@ def read_json(header):
 
 
 def read_hello(fields):
-    """Of a greeting, who says it, whether it wants to hear a goodbye, and whether it only asks who is there; None if it is none."""
+    """Of a greeting: the client, whether it wants a goodbye, and whether it only identifies the server. None if it is not one."""
     if fields.get("palm") != VERSION or not isinstance(fields.get("hello"), str) or "pipeline" in fields:
         return None
     return read_uuid(fields, "hello"), fields.get("bye") is True, fields.get("identify") is True
 
 
-def read_parting(fields):
-    """Whether it is the last word over its connection, which answers a goodbye."""
+def read_goodbye_ack(fields):
+    """Whether it acknowledges a goodbye: nothing more comes over this connection."""
     return fields.get("palm") == VERSION and isinstance(fields.get("bye"), str) and "pipeline" not in fields
 
 
@@ -103,10 +103,10 @@ class Request:
         self.relayed = False
 
     def read(self, fields):
-        """Takes the fields in. What could be read before a Failure comes back in its answer."""
+        """Reads the fields. What was read before a Failure is repeated in its answer."""
         self.idx = read_number(fields, "idx")
         self.job = read_uuid(fields, "job")
-        # An error names the stage that was meant, be there such a stage or not.
+        # An error names the stage of the request, even if the pipeline has no such stage.
         self.stage = read_number(fields, "stage") or 0
         self.fields = {name: fields[name] for name in KNOWN if fields.get(name) is not None}
         if read_number(fields, "palm") != VERSION:
@@ -121,14 +121,14 @@ class Request:
         if self.cache is not None and not is_text(self.cache):
             raise bad("cache is not a string")
         timeout = read_number(fields, "timeout_ms")
-        timeout = min(USUAL_TIMEOUT if timeout is None else timeout, LONGEST_TIMEOUT)
+        timeout = min(DEFAULT_TIMEOUT if timeout is None else timeout, MAX_TIMEOUT)
         self.deadline = self.arrived + timeout / 1000
         self.check()
 
     def check(self):
         stages = len(self.pipeline)
-        if not 1 <= stages <= MOST_STAGES:
-            raise bad(f"a pipeline has 1 to {MOST_STAGES} stages, not {stages}")
+        if not 1 <= stages <= MAX_STAGES:
+            raise bad(f"a pipeline has 1 to {MAX_STAGES} stages, not {stages}")
         if self.stage >= stages:
             raise bad(f"stage {self.stage} of a pipeline of {stages}")
         self.relayed = self.stage > 0 and self.client is not None
@@ -149,7 +149,7 @@ class Request:
 
 
 def is_for(request, name, me):
-    """The function that is meant here. Raises Failure when another server is."""
+    """Returns the function that is called. Raises Failure when the request is for another server."""
     target = request.pipeline[request.stage]
     server, dot, function = target.partition(".")
     if not (server and dot and function) or "." in function:
@@ -171,5 +171,5 @@ def answer_header(request, me):
 
 
 def forward_header(request, stage):
-    """The header with which it goes on to a stage. Fields that nobody here knows do not go on."""
+    """Returns the header for the next stage. Unknown fields are left out."""
     return {**request.fields, "stage": stage, "route": list(request.route)}

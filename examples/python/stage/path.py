@@ -1,4 +1,4 @@
-"""Notices connections whose other host is gone, or whose path swallows packets: libzmq alone would wait for ever."""
+"""Notices connections whose other host is gone, or whose path swallows packets: libzmq alone would wait forever."""
 
 import os
 import socket
@@ -6,13 +6,13 @@ import socket
 import zmq
 import zmq.utils.monitor
 
-# Heartbeats, in ms: libzmq sends a PING so often, from a thread of its own, whatever Python does. It asks for no quick answer:
-# a server that has enough to do reads no PING for a while. `Path.swallows` tells such a server from one that is out of reach.
+# Heartbeats, in ms: libzmq sends a PING so often, from a thread of its own, whatever Python does. The timeout is
+# long, because a busy server reads no PING for a while. `Path.swallows` distinguishes it from one that cannot be reached.
 PING_EVERY = 1000
 PONG_WITHIN = 30_000
-# What the system does by itself, idle connections included; in seconds, and in ms for data that is not acknowledged.
+# TCP keep-alive, in seconds, and how long sent data may stay unacknowledged, in ms.
 IDLE, INTERVAL, PROBES, UNACKNOWLEDGED = 15, 5, 3, 45_000
-# Where Linux's struct tcp_info has the number of retransmissions in a row; how many may be lost on a bad day.
+# Where Linux's struct tcp_info has the number of retransmissions in a row; how many are tolerated.
 RETRANSMITS, LOST = 2, 2
 
 
@@ -44,7 +44,7 @@ class Path:
         self.monitored.disable_monitor()
 
     def swallows(self):
-        """Whether the other host acknowledges nothing, though it was sent again and again. Only Linux tells."""
+        """Whether the other host acknowledges nothing despite retransmissions. Only Linux reports that."""
         if self.tcp is None or not hasattr(socket, "TCP_INFO"):
             return False
         return self.tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[RETRANSMITS] > LOST

@@ -15,20 +15,20 @@ from .path import Path
 
 log = logging.getLogger("relay")
 
-# How many instances are tried before the client is told.
+# How many instances are tried before the message fails.
 TRIES = 3
 # How long a connection may take to open, greeting included, in seconds.
 OPEN_WITHIN = 2.0
-# How often a connection is looked at, and how long nothing may be acknowledged over it, in seconds.
+# How often a connection is checked, and how long it may acknowledge nothing, in seconds.
 LOOK, UNACKNOWLEDGED = 0.25, 1.0
 # How long a connection to a server that is no longer published is kept, if that server does not end it, in seconds.
 KEPT_FOR = 30.0
-# Of a name with more instances than this, a client keeps connections to so many only.
+# How many instances of a name a client keeps connections to, at most.
 SUBSET = 32
 
 
 class Relay:
-    """A server's own way into the mesh: what is published, and connections there."""
+    """A server's client side: what is published, and connections to other servers."""
 
     def __init__(self, context, etcd, prefix, me, supervisor):
         self.context, self.etcd, self.me = context, etcd, me
@@ -45,7 +45,7 @@ class Relay:
                 instance = read(kv)
                 if key == f"{self.folder}{instance.get('server')}/{instance.get('uuid')}":
                     published.setdefault(instance["server"], []).append(instance)
-            # Replaced as a whole, for another thread reads it.
+            # Replaced as a whole, because another thread reads it.
             self.published = published
 
     async def pass_on(self, header, payload, deadline, avoid):
@@ -53,7 +53,7 @@ class Relay:
         stage = header["stage"]
         target = header["pipeline"][stage]
         last = f"no instance for {target}"
-        # The client does not reach these, so they could not answer it.
+        # The client cannot reach these instances, so they could not answer it.
         avoid = avoid | set(header.get("avoid", []))
         for _ in range(TRIES):
             instance = self.choose(target, header["route"][stage], header["client"], avoid)
@@ -71,13 +71,13 @@ class Relay:
         raise Failure("unreachable", last)
 
     def choose(self, target, meant, client, avoid):
-        """The instance that is meant, if it is published; else another one of the name. None when there is none."""
+        """Returns the instance in the route, if it is published; else another one of the name. None when there is none."""
         server, _, function = target.partition(".")
         pinned = server not in self.published
         every = [instance for instances in list(self.published.values()) for instance in instances]
         named = [i for i in every if i["uuid"] == server] if pinned else self.published.get(server, [])
         able = [instance for instance in named if function in instance["functions"]]
-        # The client has connections to those alone that its uuid selects; others could not answer it.
+        # The client has connections only to the instances that its uuid selects; others could not answer it.
         able.sort(key=lambda instance: rendezvous(client, instance["uuid"]), reverse=True)
         open_to = [instance for instance in able[:SUBSET] if instance["uuid"] not in avoid]
         for instance in open_to:
@@ -106,12 +106,12 @@ class Relay:
         if opening is None or (opening.done() and (opening.exception() or opening.result().closed)):
             opening = asyncio.ensure_future(Link.open(self.context, instance, self.me))
             self.links[key] = opening
-            self.forget_the_gone()
+            self.drop_unpublished()
         return await asyncio.shield(opening)
 
-    def forget_the_gone(self):
-        """Uses no connection to a server that is no longer published. A server that leaves still takes in what was sent over it, and
-        ends it by its goodbye: closed before, the connection would lose what ZeroMQ has not sent yet."""
+    def drop_unpublished(self):
+        """Stops using connections to servers that are no longer published. A server that leaves still reads what was sent to it, and
+        ends the connection with a goodbye: closed earlier, it would lose what ZeroMQ has not sent yet."""
         known = {i["uuid"] for instances in list(self.published.values()) for i in instances}
         for key, opening in list(self.links.items()):
             if key[0] not in known and opening.done():
@@ -121,7 +121,7 @@ class Relay:
 
 
 class Link:
-    """One connection to one server, which has proven who it is. It ends with its connection, and does not come back."""
+    """One connection to one server, whose uuid was verified. It is not opened again when it has ended."""
 
     @classmethod
     async def open(cls, context, instance, me):
@@ -130,7 +130,7 @@ class Link:
         link.closed = False
         link.socket = context.socket(zmq.DEALER)
         link.socket.linger = 0
-        # Nothing is kept for who is not there, and nobody else is taken for it who comes later.
+        # Nothing is queued while it is not connected, and it does not reconnect: another server could answer there.
         link.socket.immediate = True
         link.socket.reconnect_ivl = -1
         link.socket.ipv6 = "[" in instance["endpoint"]
@@ -151,7 +151,7 @@ class Link:
         return link
 
     async def attend(self, work):
-        """Ends the connection when its work fails: one that nobody reads or watches must not stay in use."""
+        """Runs a task of the connection, which is closed when the task fails: one that is not read or watched must not stay in use."""
         try:
             await work
         except Exception:
@@ -164,26 +164,26 @@ class Link:
         return self.socket.send_multipart([hello, b""])
 
     def send(self, header, payload):
-        """Hands a message to the connection; zmq.Again when it is gone, or full."""
+        """Sends a message. Raises zmq.Again when the connection is gone or its queue is full."""
         frames = [json.dumps(header, separators=(",", ":")).encode(), payload]
         self.socket.send_multipart(frames, zmq.DONTWAIT).result()
 
     async def listen(self):
-        """Nobody answers a stage: results go to the client. A goodbye is heard, and all else is dropped."""
+        """Waits for a goodbye. A stage gets no answers, because results go to the client; everything else is dropped."""
         while not self.closed:
             header, *_ = await self.socket.recv_multipart()
             try:
                 self.closed = json.loads(header).get("bye") is True
             except (ValueError, AttributeError, RecursionError):
                 self.closed = True
-        # The last word: what was sent before it is still taken in, and now the server can go.
-        parting = json.dumps({"palm": VERSION, "bye": self.me}).encode()
-        self.socket.send_multipart([parting, b""], zmq.DONTWAIT).exception()
+        # The acknowledgement: the server still reads what was sent before it, and can then end.
+        acknowledgement = json.dumps({"palm": VERSION, "bye": self.me}).encode()
+        self.socket.send_multipart([acknowledgement, b""], zmq.DONTWAIT).exception()
         self.path.close()
         self.socket.close(linger=2000)
 
     async def watch(self, instance):
-        """Ends the connection when what it carries is swallowed: the next message opens a new one."""
+        """Closes the connection when nothing that is sent over it is acknowledged: the next message opens a new one."""
         since = None
         while not self.closed:
             await asyncio.sleep(LOOK)

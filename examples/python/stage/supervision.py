@@ -1,4 +1,4 @@
-"""Has no thread and no task of a server end unseen."""
+"""Supervises the threads and tasks of a server: one that fails is logged and restarted."""
 
 import asyncio
 import collections
@@ -8,7 +8,7 @@ import time
 
 log = logging.getLogger("peer")
 
-# So many failures within so many seconds are no accident.
+# After this many failures within this many seconds, the server gives up.
 MAX_FAILURES = 3
 WINDOW = 60.0
 # How long to wait before a task restarts, in seconds.
@@ -16,7 +16,7 @@ REST = 0.5
 
 
 class Supervisor:
-    """Starts anew what ended by an exception, and logs it by its name. `gave_up()` is called at the third within a minute."""
+    """Restarts what ended with an exception, and logs it with its name. Calls `gave_up()` at the third failure within a minute."""
 
     def __init__(self, gave_up):
         self.gave_up = gave_up
@@ -47,7 +47,7 @@ class Supervisor:
             await asyncio.sleep(REST)
 
     def may_go_on(self, name):
-        """Counts the exception that is being handled, and logs it. Whether to start anew."""
+        """Counts the exception that is being handled, and logs it. Returns whether to restart."""
         now = time.monotonic()
         with self.lock:
             self.failures.append(now)
