@@ -1,7 +1,7 @@
 //! A proxy in front of etcd that delays or loses the responses to unary requests, while streams pass.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -17,6 +17,8 @@ const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+/// What gRPC puts before a message. A request of no more is one for the status of etcd, a sign of life.
+const EMPTY_MESSAGE: usize = 5;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
@@ -47,6 +49,8 @@ struct Settings {
 struct Streams {
     /// Those on which the client has said all: unary requests.
     unary: HashSet<u32>,
+    /// The bytes of the requests.
+    requested: HashMap<u32, usize>,
     /// The number that the client gave up.
     given_up: HashSet<u32>,
 }
@@ -100,8 +104,9 @@ impl SlowAnswers {
         *lock(&self.shared.delay) = time;
     }
 
-    /// Passes `after` more responses to unary requests. Then closes the connection on which the next one comes, without passing any of
-    /// it: the request was carried out, and its response is lost. What follows passes again.
+    /// Passes `after` more responses, besides those to requests for the status. Then closes the connection on which the next one begins,
+    /// without passing any of it: the request was carried out, and its response is lost. What follows passes again. No stream may be
+    /// opened meanwhile: its response counts as well.
     pub fn lose_response(&self, after: usize) {
         *lock(&self.shared.lost_after) = Some(after);
     }
@@ -150,6 +155,10 @@ fn requests(
     server.write_all(&preface)?;
     loop {
         let mut frame = Frame::read(client)?;
+        if frame.kind() == DATA {
+            let bytes = frame.0.len() - HEAD;
+            *lock(streams).requested.entry(frame.stream()).or_default() += bytes;
+        }
         match frame.kind() {
             SETTINGS if frame.flags() & END_OR_ACK == 0 => frame.append(NO_TABLE),
             DATA | HEADERS if frame.flags() & END_OR_ACK != 0 => {
@@ -189,10 +198,12 @@ fn answers(
     loop {
         let frame = Frame::read(server)?;
         let is_answer = matches!(frame.kind(), DATA | HEADERS | CONTINUATION | RESET);
+        // etcd answers a unary request before it knows that the request has ended, so this counts the responses on all streams.
+        let counts = lock(streams).requested.get(&frame.stream()) > Some(&EMPTY_MESSAGE);
+        if is_answer && counts && begun.insert(frame.stream()) && settings.loses_next() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         if is_answer && lock(streams).unary.contains(&frame.stream()) {
-            if begun.insert(frame.stream()) && settings.loses_next() {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
             last = last.max(Instant::now() + *lock(&settings.delay));
             let _ = tx.send((last, frame));
         } else {

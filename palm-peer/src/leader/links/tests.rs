@@ -25,7 +25,10 @@ fn a_refused_connection_proves_an_end_only_where_it_was_reached() {
         !block_on(never_reached.prove_gone(uuid, endpoint.clone())),
         "this leader never reached it"
     );
-    assert!(block_on(reached.prove_gone(uuid, endpoint)), "it was there");
+    // On a busy machine, the end of its link may be noticed later.
+    eventually("it was there, and is gone", SOON, || {
+        block_on(reached.prove_gone(uuid, endpoint.clone())).then_some(())
+    });
 }
 
 #[test]
