@@ -8,6 +8,7 @@ mod chaos;
 #[path = "../common/mod.rs"]
 mod common;
 mod empty_mesh;
+mod etcd_members;
 #[path = "../in_process/mod.rs"]
 mod in_process;
 mod machine;

@@ -3,7 +3,6 @@
 mod candidate;
 mod client;
 mod etcd;
-mod etcd_members;
 mod harness;
 mod leader;
 mod names;
