@@ -109,7 +109,7 @@ fn is_removed(seed: u64) -> bool {
     false
 }
 
-/// One minute in a hundred, where it was one in two when late answers did not count and witnesses had one attempt.
+/// Removed in one minute of a hundred at most.
 #[test]
 fn a_lossy_host_is_hardly_ever_removed() {
     const MINUTES: u64 = 1_000;
