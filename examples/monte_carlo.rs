@@ -1,10 +1,12 @@
 //! Values a European call option by Monte Carlo, on many instances of one server at once.
 //!
-//! `cargo run --release --example monte_carlo -- --instances 2`, with etcd's URLs in `PALM_ETCD`. The work is split into
-//! messages, which the instances share. The seed of the random numbers is in the message, so a message that is retried on another
-//! instance gives the same result, and the value does not depend on which instance computed it.
+//! `cargo run --release --example monte_carlo -- --instances 2`, with etcd's URLs in `PALM_ETCD`.
+//! The work is split into messages, which the instances share. The seed of the random numbers is in
+//! the message, so a message that is retried on another instance gives the same result, and the
+//! value does not depend on which instance computed it.
 //!
-//! The instances run in this process, each with one message at a time, as if each had a core of its own.
+//! The instances run in this process, each with one message at a time, as if each had a
+//! core of its own.
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_examples::{Hosted, reaches};
@@ -34,7 +36,8 @@ struct Flags {
     paths: u32,
 }
 
-/// The option to buy at the price `strike`, after this many `years`, an asset that costs `spot` now.
+/// The option to buy at the price `strike`, after this many `years`, an asset that
+/// costs `spot` now.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Call {
     spot: f64,
@@ -84,7 +87,8 @@ impl Sums {
     }
 }
 
-/// The function of the server. It is added as blocking, because it computes for long and would block the executor.
+/// The function of the server. It is added as blocking, because it computes for long and would
+/// block the executor.
 fn price(message: Message) -> Result<Vec<u8>, FunctionError> {
     let Work { call, seed, paths } = serde_json::from_slice(message.payload())?;
     let mut random = fastrand::Rng::with_seed(seed);
@@ -132,7 +136,8 @@ fn erf(x: f64) -> f64 {
     2.0 / PI.sqrt() * sum
 }
 
-/// Sends all the work, and adds up the results, in order, so that the sum is the same to the last bit.
+/// Sends all the work, and adds up the results, in order, so that the sum is the same
+/// to the last bit.
 async fn simulate(
     client: &Client,
     call: Call,

@@ -1,4 +1,5 @@
-//! The `printf` server of docs/pylm-compatibility.md under async-std: the same code as under any executor.
+//! The `printf` server of docs/pylm-compatibility.md under async-std: the same code as
+//! under any executor.
 //!
 //! `cargo run --example printf_async_std`, with etcd's URLs in `PALM_ETCD`
 

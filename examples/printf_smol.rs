@@ -1,4 +1,5 @@
-//! The `printf` server of docs/pylm-compatibility.md under smol: the same code as under any executor.
+//! The `printf` server of docs/pylm-compatibility.md under smol: the same code as
+//! under any executor.
 //!
 //! `cargo run --example printf_smol`, with etcd's URLs in `PALM_ETCD`
 

@@ -1,8 +1,10 @@
-//! Counts the words of a text with a pipeline of three servers: one splits, one normalises, one counts.
+//! Counts the words of a text with a pipeline of three servers: one splits, one
+//! normalises, one counts.
 //!
-//! `cargo run --example word_count`, or `cargo run --example word_count -- book.txt`, with etcd's URLs in `PALM_ETCD`.
-//! The three servers run in this process, so that one command shows everything; as separate processes they would be called in the
-//! same way. The paragraphs go from server to server; this program only receives their counts, and adds them up.
+//! `cargo run --example word_count`, or `cargo run --example word_count -- book.txt`, with etcd's
+//! URLs in `PALM_ETCD`. The three servers run in this process, so that one command shows
+//! everything; as separate processes they would be called in the same way. The paragraphs go from
+//! server to server; this program only receives their counts, and adds them up.
 
 use futures::{StreamExt as _, executor::block_on};
 use palm_examples::{Hosted, reaches};
@@ -109,7 +111,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let counts = block_on(count_words(&client, text))?;
 
     let mut sorted: Vec<_> = counts.iter().collect();
-    // The most frequent first, and equally frequent ones in alphabetical order (the sort is stable).
+    // The most frequent first, and equally frequent ones in alphabetical order (the
+    // sort is stable).
     sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     for (word, count) in sorted.iter().take(SHOWN) {
         writeln!(io::stdout(), "{count:>6} {word}")?;

@@ -1,5 +1,5 @@
-//! Helpers for the examples that run a whole mesh in one program; normally each server is a process. The examples are in the
-//! directory above; `cargo run --example printf -- run` runs one.
+//! Helpers for the examples that run a whole mesh in one program; normally each server is a
+//! process. The examples are in the directory above; `cargo run --example printf -- run` runs one.
 
 use futures::{channel::oneshot, executor::block_on};
 use palm_peer::{Client, Config, Error, Server};

@@ -12,10 +12,12 @@ use std::{
     time::Duration,
 };
 
-/// How long etcd may take to answer, so that palm-cli reports an outage within 5 s, including its start.
+/// How long etcd may take to answer, so that palm-cli reports an outage within 5 s,
+/// including its start.
 const ETCD_WITHIN: Duration = Duration::from_secs(4);
 
-/// shows and clears what a PALM mesh stores in etcd, and calls its functions; each option overrides its PALM_* environment variable
+/// shows and clears what a PALM mesh stores in etcd, and calls its functions; each option overrides
+/// its PALM_* environment variable
 #[derive(FromArgs, Debug)]
 #[argh(
     error_code(0, "done"),
@@ -228,8 +230,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
     }
 }
 
-/// Returns the options that set up the mesh, which may stand anywhere, and the other arguments as argh needs them: `--name=value`
-/// split in two, and the payload `-`, which it would take for an option, after `--`.
+/// Returns the options that set up the mesh, which may stand anywhere, and the other arguments as
+/// argh needs them: `--name=value` split in two, and the payload `-`, which it would take for an
+/// option, after `--`.
 fn split(args: Vec<String>) -> Result<(Flags, Vec<String>), String> {
     let (mut flags, mut rest, mut last) = (Flags::new(), Vec::new(), Vec::new());
     let mut args = args.into_iter();

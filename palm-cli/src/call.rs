@@ -18,7 +18,8 @@ pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Res
     }
     let answer = calling.await?;
     screen.raw(&answer)?;
-    // Without a line end, the shell's prompt would follow the answer. A program gets the exact bytes.
+    // Without a line end, the shell's prompt would follow the answer. A program gets
+    // the exact bytes.
     if screen.terminal && !answer.is_empty() {
         Ok(screen.end_line(&answer)?)
     } else {

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When no server has re-registered for this long, the others are reported as missing: running servers return within seconds, in a
-/// large mesh one after the other.
+/// When no server has re-registered for this long, the others are reported as missing: running
+/// servers return within seconds, in a large mesh one after the other.
 const QUIET: Duration = Duration::from_secs(5);
 /// How long to wait for the servers to re-register, at most.
 const BACK_WITHIN: Duration = Duration::from_secs(300);
@@ -77,7 +77,8 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Returns the text on how long the servers took to re-register, and, if some are missing, that no more followed.
+/// Returns the text on how long the servers took to re-register, and, if some are missing, that
+/// no more followed.
 fn within(waited: Duration, missing: &[&ServerEntry]) -> String {
     let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
     if missing.is_empty() || waited >= BACK_WITHIN {

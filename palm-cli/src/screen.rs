@@ -12,8 +12,8 @@ use std::{
 /// Moves the cursor to the top left and clears the screen; the scrollback is kept.
 const CLEAR: &[u8] = b"\x1b[H\x1b[J";
 
-/// Returns a future that ends when standard output is closed, as after `| head`: a program that has nothing to print would not
-/// notice otherwise. A thread waits for it, without polling.
+/// Returns a future that ends when standard output is closed, as after `| head`: a program that has
+/// nothing to print would not notice otherwise. A thread waits for it, without polling.
 pub(crate) fn reader_gone() -> impl Future<Output = ()> + Unpin {
     let (tx, rx) = oneshot::channel();
     let wait = move || {
@@ -83,8 +83,8 @@ impl Screen {
         self.out.flush()
     }
 
-    /// Begins a new table: on a terminal, in place of the last one; elsewhere, after it. The terminal's previous content is scrolled
-    /// up, not erased.
+    /// Begins a new table: on a terminal, in place of the last one; elsewhere, after it. The
+    /// terminal's previous content is scrolled up, not erased.
     pub(crate) fn redraw(&mut self, first: bool) -> io::Result<()> {
         match (self.terminal, first) {
             (true, true) => {
@@ -136,7 +136,8 @@ impl Screen {
     }
 }
 
-/// Returns the text with control characters escaped: anyone with write access to etcd may have chosen it.
+/// Returns the text with control characters escaped: anyone with write access to etcd
+/// may have chosen it.
 pub(crate) fn harmless(text: &str) -> String {
     // Some characters are not control characters, but change the direction of the text around them.
     let steers = |c: char| {

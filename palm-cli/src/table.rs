@@ -31,7 +31,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Returns the line, with the state's cell coloured by `paint`, cut to `width` characters if there is a width.
+    /// Returns the line, with the state's cell coloured by `paint`, cut to `width` characters if
+    /// there is a width.
     pub(crate) fn text(
         &self,
         widths: &[usize; COLUMNS],

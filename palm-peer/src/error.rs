@@ -21,13 +21,15 @@ pub enum ErrorKind {
     EtcdUnreachable,
     /// etcd refused the request: wrong password, missing permission, or a limit.
     EtcdRefused,
-    /// An administrator removed this server from the mesh. It stays out until its process is restarted.
+    /// An administrator removed this server from the mesh. It stays out until its
+    /// process is restarted.
     Evicted,
     /// The peer is already being served, or has left.
     AlreadyServing,
     /// No such server is registered.
     NotFound,
-    /// The operation was done, but etcd is out of space and could not record it: the message says what follows.
+    /// The operation was done, but etcd is out of space and could not record it: the message
+    /// says what follows.
     NotRecorded,
     /// Tasks of the library panicked repeatedly, and the server left the mesh. Restart the process.
     TaskFailed,
@@ -35,10 +37,11 @@ pub enum ErrorKind {
     Io,
 }
 
-/// Why joining, serving or administration failed: a kind for programs, a message for people, and the cause, if there is one.
+/// Why joining, serving or administration failed: a kind for programs, a message for people, and
+/// the cause, if there is one.
 ///
-/// `Display` prints the message alone, and [`source`](error::Error::source) returns the cause, for reporters that print the
-/// whole chain. [`Error::report`] prints it on one line.
+/// `Display` prints the message alone, and [`source`](error::Error::source) returns the cause, for
+/// reporters that print the whole chain. [`Error::report`] prints it on one line.
 ///
 /// ```
 /// use palm_peer::{Config, ErrorKind, Server};

@@ -23,13 +23,15 @@ const HURRY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Declares [`Run`] by the table of all settings: a flag for each.
 macro_rules! declare_run {
-    // Of the help texts argh must see the literals themselves, which only a `tt` leaves as they are.
+    // Of the help texts argh must see the literals themselves, which only a `tt`
+    // leaves as they are.
     ($(
         $(#[doc = $doc:literal])*
         $scope:ident $name:ident: $type:ty = $default:expr, $default_text:tt, $read:path,
             $value:tt, $help:tt;
     )*) => {
-        /// run the server until SIGTERM, SIGINT or SIGHUP; each flag overrides its PALM_* environment variable
+        /// run the server until SIGTERM, SIGINT or SIGHUP; each flag overrides its PALM_*
+        /// environment variable
         #[derive(FromArgs, Debug, Default, Clone)]
         #[argh(subcommand, name = "run")]
         // These comments are the help text, which has no mark-up.
@@ -64,7 +66,8 @@ macro_rules! declare_run {
 palm_proto::settings_table!(declare_run);
 
 impl Run {
-    /// Returns the configuration: the defaults, overridden by the environment, overridden by the flags.
+    /// Returns the configuration: the defaults, overridden by the environment,
+    /// overridden by the flags.
     ///
     /// # Errors
     /// When the value of a variable or flag is invalid, or they contradict each other.
@@ -93,10 +96,12 @@ impl Run {
         config::log_level(std::env::var_os("PALM_LOG").as_deref())
     }
 
-    /// Runs a server: logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, and shuts down gracefully. A second SIGTERM or
-    /// SIGINT ends the drain at once, and the process within a second even if functions block it. The functions run where
-    /// [`block_on`](crate::block_on) does; the calling thread waits. Returns the exit status: 0 after a graceful shutdown,
-    /// [`EVICTED`] when an administrator removed the server, 1 for any other error, 2 for an invalid setting.
+    /// Runs a server: logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, and shuts down
+    /// gracefully. A second SIGTERM or SIGINT ends the drain at once, and the process within a
+    /// second even if functions block it. The functions run where [`block_on`](crate::block_on)
+    /// does; the calling thread waits. Returns the exit status: 0 after a graceful shutdown,
+    /// [`EVICTED`] when an administrator removed the server, 1 for any other error, 2 for an
+    /// invalid setting.
     ///
     /// ```no_run
     /// use palm_peer::{FunctionError, Message, Server, flags::Run};
@@ -154,9 +159,10 @@ enum Command {
     Run(Run),
 }
 
-/// The whole `main` of a server: reads the flags and the environment (`PROGRAM run --etcd …`, see [`Run`]), logs to stderr,
-/// joins, serves until SIGTERM, SIGINT or SIGHUP, and leaves. Returns the exit status of [`Run::main`]; a wrong command line
-/// ends the process with status 1, and `--help` with 0.
+/// The whole `main` of a server: reads the flags and the environment (`PROGRAM run --etcd …`, see
+/// [`Run`]), logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, and leaves. Returns
+/// the exit status of [`Run::main`]; a wrong command line ends the process with status 1, and
+/// `--help` with 0.
 ///
 /// A program with flags of its own embeds [`Run`] in them instead.
 ///
@@ -188,7 +194,8 @@ fn status(error: &Error) -> u8 {
     }
 }
 
-/// Runs the server. A thread ends the process after a second signal, even when the executor is blocked.
+/// Runs the server. A thread ends the process after a second signal, even when the
+/// executor is blocked.
 fn run_until_hurried(server: Server, config: Config) -> Result<(), Error> {
     let shutdown = crate::signals()?;
     let seen = signal::seen();

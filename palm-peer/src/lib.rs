@@ -1,8 +1,9 @@
-//! Turns an ordinary server process into a peer of a PALM mesh: service discovery, health checks, failover and calls, without a
-//! daemon.
+//! Turns an ordinary server process into a peer of a PALM mesh: service discovery, health checks,
+//! failover and calls, without a daemon.
 //!
-//! A program names its functions, joins, and serves. The peer inside it registers in etcd, takes part in leader election, and answers
-//! over `ZeroMQ`; the leader configures, probes and publishes all servers of the mesh.
+//! A program names its functions, joins, and serves. The peer inside it registers in etcd, takes
+//! part in leader election, and answers over `ZeroMQ`; the leader configures, probes and publishes
+//! all servers of the mesh.
 //!
 //! ```no_run
 //! use palm_peer::{Config, FunctionError, Message, Server};
@@ -37,8 +38,9 @@
 //!   ([`ErrorKind::InvalidConfig`]).
 //! - `bench`: for PALM's own benchmarks; nothing else.
 //!
-//! All futures and streams run under any executor; [`block_on`] is for programs without one. The library installs no logger, prints
-//! nothing and never ends the process, except through [`logging`] and [`flags`], which a program calls explicitly.
+//! All futures and streams run under any executor; [`block_on`] is for programs without one. The
+//! library installs no logger, prints nothing and never ends the process, except through
+//! [`logging`] and [`flags`], which a program calls explicitly.
 
 // Tests may start threads.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -80,11 +82,13 @@ pub use palm_proto::{
 pub use server::peer::Peer;
 pub use server::{FunctionError, Message, Server};
 
-/// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for [`Server::run`] and [`Peer::serve`].
-/// From now on these signals no longer end the process by themselves, so await the future at once.
+/// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for
+/// [`Server::run`] and [`Peer::serve`]. From now on these signals no longer end the process by
+/// themselves, so await the future at once.
 ///
-/// A second SIGTERM or SIGINT ends the drain of every server of the process (see [`Peer::serve`]). SIGHUP, which is sent when
-/// the terminal is closed, stays ignored if it was ignored when the process started, as under `nohup`.
+/// A second SIGTERM or SIGINT ends the drain of every server of the process (see [`Peer::serve`]).
+/// SIGHUP, which is sent when the terminal is closed, stays ignored if it was ignored when the
+/// process started, as under `nohup`.
 ///
 /// ```no_run
 /// # async fn example(peer: palm_peer::Peer) -> Result<(), palm_peer::Error> {
@@ -100,12 +104,14 @@ pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
         .map_err(|error| Error::new(ErrorKind::Io, "signals cannot be received").caused(error))
 }
 
-/// Runs a future on the executor of the library's tasks, and blocks the calling thread until it ends. For the `main` of a program
-/// without another executor: the library's tasks run on the same threads, named `palm-io`, which saves switches between threads,
-/// half of the cost of a call or more (docs/benchmarks.md). Do not call it inside a future: it would block that future's thread.
+/// Runs a future on the executor of the library's tasks, and blocks the calling thread until it
+/// ends. For the `main` of a program without another executor: the library's tasks run on the same
+/// threads, named `palm-io`, which saves switches between threads, half of the cost of a call or
+/// more (docs/benchmarks.md). Do not call it inside a future: it would block that future's thread.
 ///
-/// The executor has half as many threads as there are cores, at most four, unless `ASYNC_STD_THREAD_COUNT`, or a program that used
-/// async-std before, has set another number. It is async-std's own executor, also used by `async_std::task::spawn`.
+/// The executor has half as many threads as there are cores, at most four, unless
+/// `ASYNC_STD_THREAD_COUNT`, or a program that used async-std before, has set another number. It is
+/// async-std's own executor, also used by `async_std::task::spawn`.
 ///
 /// # Panics
 /// If the future panics, with its panic.

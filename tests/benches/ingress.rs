@@ -1,8 +1,9 @@
-//! Measures what the ingress costs: calls through it, with and without TLS, against the same server without one; and the time
-//! to open a connection.
+//! Measures what the ingress costs: calls through it, with and without TLS, against the same server
+//! without one; and the time to open a connection.
 //!
-//! `cargo bench -p palm-tests --bench ingress`. The servers are processes of their own (this program again, with other
-//! arguments); the clients call them in turns, and each ratio is that of two neighbouring turns.
+//! `cargo bench -p palm-tests --bench ingress`. The servers are processes of their own (this
+//! program again, with other arguments); the clients call them in turns, and each ratio is that of
+//! two neighbouring turns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -43,7 +44,8 @@ async fn echo(message: Message) -> Result<Bytes, FunctionError> {
     Ok(message.into_payload())
 }
 
-/// Config for a server or a client of this kind: `none`, `ingress` or `tls`, each in a mesh of its own.
+/// Config for a server or a client of this kind: `none`, `ingress` or `tls`, each in a
+/// mesh of its own.
 fn settings(etcd: &str, kind: &str, files: &Path) -> Config {
     let mut settings = Config::default()
         .etcd(vec![etcd.to_owned()])
@@ -102,7 +104,8 @@ async fn turn(
     Ok((per_second, median(trips)))
 }
 
-/// Returns how many milliseconds it takes to connect and complete the handshakes, with TLS or without.
+/// Returns how many milliseconds it takes to connect and complete the handshakes,
+/// with TLS or without.
 fn open_connection(at: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Outcome<f64> {
     let start = Instant::now();
     match tls {
@@ -207,7 +210,8 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
     )
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds and the seconds of each turn.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds
+/// and the seconds of each turn.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args()
         .skip(1)

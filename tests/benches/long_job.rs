@@ -1,8 +1,9 @@
 //! The memory of a long job, in its client and in its servers.
 //!
-//! `cargo bench -p palm-tests --bench long_job` sends 5 million messages of 100 bytes through two servers; `cargo bench -p
-//! palm-tests --bench long_job -- 500000` another number. The servers are processes of their own (this program again, with
-//! another argument). It fails when a process has grown by more than 16 MiB since the first tenth.
+//! `cargo bench -p palm-tests --bench long_job` sends 5 million messages of 100 bytes through two
+//! servers; `cargo bench -p palm-tests --bench long_job -- 500000` another number. The servers are
+//! processes of their own (this program again, with another argument). It fails when a process has
+//! grown by more than 16 MiB since the first tenth.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -93,7 +94,8 @@ async fn bench(messages: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of messages.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the
+/// number of messages.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args()
         .skip(1)

@@ -1,10 +1,13 @@
-//! A mesh under load and churn for a long time: checks that memory, descriptors and threads do not grow.
+//! A mesh under load and churn for a long time: checks that memory, descriptors and
+//! threads do not grow.
 //!
-//! `make soak`, or `cargo bench -p palm-tests --bench soak`, for 15 minutes; `-- 120` for another number of seconds. Two servers stay,
-//! the first of which leads. Beside them, one of two others is killed every 10 s and started again at its own port, while a client
-//! streams a job through all and calls functions, 200 connections a second come and go, and 500 clients a second greet with
-//! new uuids over connections that stay for a minute. Fails when, from the first quarter on, the memory, descriptors or threads of
-//! the servers that stay or of the client grow, or when a message of the job has no result.
+//! `make soak`, or `cargo bench -p palm-tests --bench soak`, for 15 minutes; `-- 120` for another
+//! number of seconds. Two servers stay, the first of which leads. Beside them, one of two others is
+//! killed every 10 s and started again at its own port, while a client streams a job through all
+//! and calls functions, 200 connections a second come and go, and 500 clients a second greet with
+//! new uuids over connections that stay for a minute. Fails when, from the first quarter on, the
+//! memory, descriptors or threads of the servers that stay or of the client grow, or when a message
+//! of the job has no result.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -40,7 +43,8 @@ const GREETINGS_PER_SECOND: u32 = 500;
 const CONNECTIONS_PER_SECOND: u32 = 200;
 /// How long a connection greets before another takes its place.
 const GREETS_FOR: Duration = Duration::from_secs(60);
-/// How much the resident memory may grow after the first quarter: allocators do not return everything.
+/// How much the resident memory may grow after the first quarter: allocators do not
+/// return everything.
 const MEMORY: u64 = 6 << 20;
 /// What the zeromq crate keeps of each connection that it ever had.
 const PER_CONNECTION: u64 = 270;
@@ -328,7 +332,8 @@ fn verdict(
     }
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of seconds.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the
+/// number of seconds.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args()
         .skip(1)

@@ -1,10 +1,11 @@
-//! What several instances of one server gain with a function that computes, against threads that share the same work
-//! without a mesh.
+//! What several instances of one server gain with a function that computes, against threads that
+//! share the same work without a mesh.
 //!
-//! `cargo bench -p palm-tests --bench speed_up`, or `... -- ROUNDS INSTANCES`. The instances are processes of their own (this
-//! program again, with another argument), one message at a time each. One thread, several threads, one instance and several
-//! instances take turns, so that whatever else the machine does meets all alike. On a machine without other work no mesh
-//! can gain more than the threads do.
+//! `cargo bench -p palm-tests --bench speed_up`, or `... -- ROUNDS INSTANCES`. The instances are
+//! processes of their own (this program again, with another argument), one message at a time each.
+//! One thread, several threads, one instance and several instances take turns, so that whatever
+//! else the machine does meets all alike. On a machine without other work no mesh can gain more
+//! than the threads do.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -125,7 +126,8 @@ fn bench(rounds: usize, instances: u32) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds and of instances.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds
+/// and of instances.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args()
         .skip(1)

@@ -1,6 +1,7 @@
-//! A client that calls a server that may be hostile, then a good one, prints both results, and stays there with its connections:
-//! `caller rogue.f text.shout`. With `--job`, it streams through both instead. With `--hold`, it starts a job of the first alone,
-//! takes one result, and polls no further.
+//! A client that calls a server that may be hostile, then a good one, prints both results, and
+//! stays there with its connections: `caller rogue.f text.shout`. With `--job`, it streams
+//! through both instead. With `--hold`, it starts a job of the first alone, takes one result, and
+//! polls no further.
 //!
 //! For tests of what a hostile server does to its clients, observed from outside.
 
@@ -32,7 +33,8 @@ struct Caller {
 /// The timeout of a server that does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits until the server can be reached, at most for a while: a hostile one may have been removed already.
+/// Waits until the server can be reached, at most for a while: a hostile one may have been
+/// removed already.
 fn see(client: &Client, target: &str) {
     let server = target.split('.').next().unwrap_or_default();
     let end = Instant::now() + 2 * PATIENCE;

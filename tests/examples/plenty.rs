@@ -1,5 +1,5 @@
-//! A server that answers with a requested number of bytes: `plenty.bytes`, with the number as payload; and with the length of a payload:
-//! `plenty.length`.
+//! A server that answers with a requested number of bytes: `plenty.bytes`, with the number as
+//! payload; and with the length of a payload: `plenty.length`.
 //!
 //! For tests: each answer is allocated separately.
 

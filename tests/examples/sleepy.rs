@@ -1,5 +1,6 @@
-//! A server that can be made to block the executor of its functions: `sleepy.block`, with seconds as payload; or to take long
-//! without: `sleepy.wait`; or to keep a thread of the pool for blocking functions: `sleepy.hold`. `sleepy.ask` calls `printf`.
+//! A server that can be made to block the executor of its functions: `sleepy.block`, with seconds
+//! as payload; or to take long without: `sleepy.wait`; or to keep a thread of the pool for blocking
+//! functions: `sleepy.hold`. `sleepy.ask` calls `printf`.
 //!
 //! Only for tests: asynchronous functions must not block.
 

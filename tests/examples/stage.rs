@@ -1,7 +1,8 @@
 //! One stage of a pipeline, for tests: a server of the name in `PALM_TEST_STAGE`.
 //!
 //! - `add` appends that name to the payload;
-//! - `spin` computes for a millisecond, `wait` waits for one, `block` computes for one on a thread of the pool;
+//! - `spin` computes for a millisecond, `wait` waits for one, `block` computes for one on a
+//!   thread of the pool;
 //! - `hang` never ends;
 //! - `crash` ends the process when it is told to by the word `crash`.
 

@@ -1,7 +1,8 @@
-//! The few requests of etcd's API v3 that a simulated server makes, over one HTTP/2 connection for all of them.
+//! The few requests of etcd's API v3 that a simulated server makes, over one HTTP/2 connection
+//! for all of them.
 //!
-//! The needed messages (etcd's `rpc.proto`) are written by hand, because a client library opens one stream per lease: here thousands of
-//! servers in one process renew theirs over a few streams.
+//! The needed messages (etcd's `rpc.proto`) are written by hand, because a client library opens one
+//! stream per lease: here thousands of servers in one process renew theirs over a few streams.
 
 use bytes::Bytes;
 use futures::{Stream, channel::mpsc};
@@ -322,7 +323,8 @@ impl Store {
             .await
     }
 
-    /// Watches the deletions under these prefixes from a revision on. The stream ends when `open` is dropped.
+    /// Watches the deletions under these prefixes from a revision on. The stream ends when
+    /// `open` is dropped.
     pub(super) async fn deletions(
         &self,
         prefixes: &[&str],

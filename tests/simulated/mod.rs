@@ -1,10 +1,12 @@
-//! Simulated servers: thousands of lightweight ones in one process, which the leader, etcd and the clients cannot distinguish from real
-//! ones.
+//! Simulated servers: thousands of lightweight ones in one process, which the leader, etcd and the
+//! clients cannot distinguish from real ones.
 //!
-//! Each has an address, a lease, a record and a candidacy of its own, renews, registers again when it is removed or its lease
-//! is lost, and answers greetings, `_ping`, `_log_query` and `_probe`; any other function echoes. They share what only costs the process
-//! that simulates: one connection to etcd, a few streams of renewals, one watch. A simulated server never leads: one whose turn it
-//! would be goes to the end of the line, so a real server must stand as well. Failures come on command.
+//! Each has an address, a lease, a record and a candidacy of its own, renews, registers again when
+//! it is removed or its lease is lost, and answers greetings, `_ping`, `_log_query` and `_probe`;
+//! any other function echoes. They share what only costs the process that simulates: one
+//! connection to etcd, a few streams of renewals, one watch. A simulated server never leads: one
+//! whose turn it would be goes to the end of the line, so a real server must stand as well.
+//! Failures come on command.
 
 // Each test program uses a part of it. Tests fail by panicking.
 #![allow(dead_code, missing_docs, clippy::expect_used, clippy::unwrap_used)]
@@ -49,7 +51,8 @@ const ADDRESSES: usize = 250;
 pub(crate) enum Mode {
     /// It answers, and renews its lease.
     Alive,
-    /// It renews its lease and accepts connections, but does not answer, like a server whose dispatch loop hangs.
+    /// It renews its lease and accepts connections, but does not answer, like a server whose
+    /// dispatch loop hangs.
     Mute,
     /// It is dead, as after `kill -9`: connections are refused, the lease is not renewed.
     Killed,
@@ -142,8 +145,8 @@ impl Swarm {
         }
     }
 
-    /// Adds servers of this name, which register as fast as they can; returns their uuids. Panics when one cannot listen at its
-    /// address.
+    /// Adds servers of this name, which register as fast as they can; returns their uuids. Panics
+    /// when one cannot listen at its address.
     pub(crate) fn add(&self, name: &str, count: usize) -> Vec<Uuid> {
         let runtime = self
             .runtime
@@ -189,7 +192,8 @@ impl Swarm {
             .count()
     }
 
-    /// How many keys lie under this prefix in etcd, and at which revision of etcd; `None` when etcd does not answer.
+    /// How many keys lie under this prefix in etcd, and at which revision of etcd; `None` when etcd
+    /// does not answer.
     pub(crate) fn count(&self, prefix: &str) -> Option<(usize, i64)> {
         let runtime = self
             .runtime
@@ -211,7 +215,8 @@ impl Swarm {
         self.shared.rejoined.load(Ordering::Relaxed)
     }
 
-    /// Changes the behaviour of these servers. Panics when the address of one that is revived is in use.
+    /// Changes the behaviour of these servers. Panics when the address of one that is
+    /// revived is in use.
     pub(crate) fn set(&self, uuids: &[Uuid], mode: Mode) {
         let runtime = self
             .runtime
@@ -234,7 +239,8 @@ impl Swarm {
         }
     }
 
-    /// Revokes the leases of these servers, as if they had expired. Panics when etcd does not do it.
+    /// Revokes the leases of these servers, as if they had expired. Panics when etcd does not do
+    /// it.
     pub(crate) fn lose_leases(&self, uuids: &[Uuid]) {
         let runtime = self
             .runtime
@@ -338,7 +344,8 @@ impl Simulated {
     }
 }
 
-/// Follows the servers' records and the candidates' keys: lists, watches, and lists again when the watch breaks.
+/// Follows the servers' records and the candidates' keys: lists, watches, and lists again when
+/// the watch breaks.
 async fn follow(shared: Arc<Shared>) {
     loop {
         let _: Result<(), Status> = follow_once(&shared).await;

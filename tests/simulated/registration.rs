@@ -10,7 +10,8 @@ use std::{
 };
 use tonic::{Code, Status};
 
-/// Puts the record and the candidate key, unless they exist or are being put; retries until etcd does it.
+/// Puts the record and the candidate key, unless they exist or are being put; retries
+/// until etcd does it.
 pub(super) async fn register(shared: Arc<Shared>, server: Arc<Simulated>) {
     {
         let mut held = server.held.lock().unwrap();

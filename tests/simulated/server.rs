@@ -1,4 +1,5 @@
-//! The protocol of simulated servers: ZMTP's handshake, greetings, and the functions that the leader calls.
+//! The protocol of simulated servers: ZMTP's handshake, greetings, and the functions that
+//! the leader calls.
 
 use super::{
     Mode,

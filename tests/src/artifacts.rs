@@ -11,7 +11,8 @@ const BUILD: &str = "cargo build --workspace --bins --examples";
 ///
 /// # Panics
 ///
-/// When it is missing: cargo only builds the test's own package, so the others must be built before.
+/// When it is missing: cargo only builds the test's own package, so the others must
+/// be built before.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     built(&[name])
@@ -33,7 +34,8 @@ pub fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Returns a Python with pyzmq; `None` if there cannot be one, which is printed, so that the test can be skipped.
+/// Returns a Python with pyzmq; `None` if there cannot be one, which is printed, so that the
+/// test can be skipped.
 ///
 /// # Panics
 ///

@@ -24,8 +24,9 @@ pub(crate) struct Held(Child);
 impl Held {
     /// Starts `command`, which the kernel kills if the test's process dies without dropping it.
     ///
-    /// The kernel watches the *thread* that started a child, so one thread that lives as long as the process
-    /// starts them all; a test's own thread may end while the child lives on in a `static`.
+    /// The kernel watches the *thread* that started a child, so one thread that lives as
+    /// long as the process starts them all; a test's own thread may end while the child
+    /// lives on in a `static`.
     pub(crate) fn start(command: Command) -> io::Result<Self> {
         static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
         gate::enter();
@@ -52,7 +53,8 @@ impl Held {
             .map(Held)
     }
 
-    /// Returns a command for `program` that dies with the thread that starts it, if `setpriv` is installed.
+    /// Returns a command for `program` that dies with the thread that starts it, if
+    /// `setpriv` is installed.
     pub(crate) fn command(program: &Path) -> Command {
         if Path::new(SETPRIV).exists() {
             let mut command = Command::new(SETPRIV);

@@ -30,7 +30,8 @@ impl EtcdCluster {
         Self::start_at(Ipv4Addr::LOCALHOST)
     }
 
-    /// As [`start`](Self::start); the members listen for clients at this address, such as that of a [`Host`](crate::Host).
+    /// As [`start`](Self::start); the members listen for clients at this address, such as that of a
+    /// [`Host`](crate::Host).
     ///
     /// # Panics
     ///
@@ -42,7 +43,8 @@ impl EtcdCluster {
             .unwrap_or_else(|| panic!("etcd found its ports taken {START_ATTEMPTS} times"))
     }
 
-    /// Starts a member on each of these hosts, which also talk to each other over the network between them.
+    /// Starts a member on each of these hosts, which also talk to each other over the
+    /// network between them.
     ///
     /// # Panics
     ///
@@ -58,7 +60,8 @@ impl EtcdCluster {
             .map(|(name, url)| format!("{name}={url}"))
             .join(",");
         let launch = |((name, url), host): (&(String, String), &&Host)| {
-            // Without pre-vote, a member that receives but cannot send would end each of etcd's leaders.
+            // Without pre-vote, a member that receives but cannot send would end each
+            // of etcd's leaders.
             let builder = Etcd::builder().on(host).arg("--pre-vote=true");
             builder.launch(name, url, &names, &["100", "1000"])
         };

@@ -26,8 +26,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// One etcd process on free loopback ports, with its data in a temporary directory.
 ///
-/// All methods take `&self`, so that one thread may freeze what another uses. When the test panics, the end of etcd's
-/// log is printed.
+/// All methods take `&self`, so that one thread may freeze what another uses. When the test panics,
+/// the end of etcd's log is printed.
 #[derive(Debug)]
 pub struct Etcd {
     folder: TempDir,
@@ -55,8 +55,8 @@ impl Etcd {
         Self::builder().start()
     }
 
-    /// Starts an etcd with TLS and a certificate for 127.0.0.1 by this authority, which requires certificates of the same authority from
-    /// its clients.
+    /// Starts an etcd with TLS and a certificate for 127.0.0.1 by this authority, which requires
+    /// certificates of the same authority from its clients.
     #[must_use]
     pub fn certified_by(authority: &Authority) -> Self {
         let certificate = authority.issue("etcd", &["127.0.0.1"]);
@@ -116,12 +116,13 @@ impl Etcd {
         drop(self.process().take());
     }
 
-    /// Stops it if it runs, starts it on the same ports with the same data, and waits until it is healthy.
+    /// Stops it if it runs, starts it on the same ports with the same data, and waits
+    /// until it is healthy.
     ///
     /// # Panics
     ///
-    /// When it is not healthy within 30 s. A member of a cluster is healthy only while its cluster has a leader; otherwise use
-    /// [`launch`](Self::launch).
+    /// When it is not healthy within 30 s. A member of a cluster is healthy only while its cluster
+    /// has a leader; otherwise use [`launch`](Self::launch).
     pub fn restart(&self) {
         self.stop();
         self.launch();
@@ -141,7 +142,8 @@ impl Etcd {
         file
     }
 
-    /// Kills it, and starts it on the same ports with the data of the backup. With another token it is another cluster.
+    /// Kills it, and starts it on the same ports with the data of the backup. With another token it
+    /// is another cluster.
     ///
     /// # Panics
     ///
@@ -189,7 +191,8 @@ impl Etcd {
         self.await_health();
     }
 
-    /// Fills it until it raises the alarm `NOSPACE`; it must have been started with a small `--quota-backend-bytes`.
+    /// Fills it until it raises the alarm `NOSPACE`; it must have been started with a small
+    /// `--quota-backend-bytes`.
     ///
     /// # Panics
     ///
@@ -225,7 +228,8 @@ impl Etcd {
         self.etcdctl(&["alarm", "disarm"]);
     }
 
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), without waiting for anything.
+    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), without
+    /// waiting for anything.
     ///
     /// # Panics
     ///
@@ -277,7 +281,8 @@ impl Etcd {
             .is_ok_and(|body| body.contains(r#""health":"true""#))
     }
 
-    /// Freezes all its threads: connections stay open and are not answered. All are stopped when it returns.
+    /// Freezes all its threads: connections stay open and are not answered. All are stopped
+    /// when it returns.
     ///
     /// # Panics
     ///
@@ -317,7 +322,8 @@ impl Etcd {
         String::from_utf8(output.stdout).expect("etcdctl prints text")
     }
 
-    /// Runs `etcdctl` against it, and returns its output and status. Against a frozen etcd it gives up after 5 s.
+    /// Runs `etcdctl` against it, and returns its output and status. Against a frozen etcd it
+    /// gives up after 5 s.
     ///
     /// # Panics
     ///
@@ -333,7 +339,8 @@ impl Etcd {
             .expect("etcdctl starts: `scripts/setup` installs it")
     }
 
-    /// Returns the metric of exactly this name, the sum of all its series: `metric("etcd_mvcc_put_total")`.
+    /// Returns the metric of exactly this name, the sum of all its series:
+    /// `metric("etcd_mvcc_put_total")`.
     ///
     /// # Panics
     ///

@@ -16,8 +16,8 @@ static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
 
 /// Returns a free loopback port, which this process issues only once.
 ///
-/// The port is below the range of ephemeral ports: so nothing takes it while its owner is stopped for a restart, and a client that
-/// connects to it meanwhile cannot end up connected to itself.
+/// The port is below the range of ephemeral ports: so nothing takes it while its owner is stopped
+/// for a restart, and a client that connects to it meanwhile cannot end up connected to itself.
 ///
 /// # Panics
 ///

@@ -1,7 +1,7 @@
 //! Limits how many tests load the machine at a time.
 //!
-//! `cargo test` starts many more tests than that, in the order of their names: a waiting test costs nothing, and long tests get their
-//! turn early.
+//! `cargo test` starts many more tests than that, in the order of their names: a waiting test costs
+//! nothing, and long tests get their turn early.
 
 use std::{
     cell::RefCell,
@@ -19,7 +19,8 @@ thread_local! {
     static HELD: RefCell<Option<Permit>> = const { RefCell::new(None) };
 }
 
-/// Waits until the test of this thread may start processes. The harness calls it before the first one.
+/// Waits until the test of this thread may start processes. The harness calls it
+/// before the first one.
 pub(crate) fn enter() {
     HELD.with_borrow_mut(|held| {
         if held.is_none() && is_test() {
@@ -28,8 +29,9 @@ pub(crate) fn enter() {
     });
 }
 
-/// Waits until the test of this thread may load the machine, with hundreds of processes or thousands of connections: one such test
-/// runs at a time, so that they do not starve each other and the others. Must be called first in a test.
+/// Waits until the test of this thread may load the machine, with hundreds of processes or
+/// thousands of connections: one such test runs at a time, so that they do not starve each other
+/// and the others. Must be called first in a test.
 pub fn heavy() {
     HELD.with_borrow_mut(|held| {
         // Releases its permit before it waits for another.
@@ -40,8 +42,8 @@ pub fn heavy() {
     });
 }
 
-/// Tests run on threads of their names, unless they run one by one on the main thread. Threads that a test starts go with its
-/// permit.
+/// Tests run on threads of their names, unless they run one by one on the main thread. Threads that
+/// a test starts go with its permit.
 fn is_test() -> bool {
     thread::current()
         .name()

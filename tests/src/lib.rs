@@ -1,8 +1,9 @@
-//! A harness for tests of the mesh as a whole: real etcd processes, real server processes, and a network that
-//! the test can cut.
+//! A harness for tests of the mesh as a whole: real etcd processes, real server processes, and a
+//! network that the test can cut.
 //!
-//! Everything here is synchronous, uses only free ports and temporary directories, is bounded in time, and is removed on drop. Several
-//! tests may run in parallel. Etcd's log and programs' output are printed when the test panics.
+//! Everything here is synchronous, uses only free ports and temporary directories, is bounded in
+//! time, and is removed on drop. Several tests may run in parallel. Etcd's log and programs' output
+//! are printed when the test panics.
 //!
 //! ```
 //! use palm_tests::{Etcd, Proxy};

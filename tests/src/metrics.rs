@@ -11,7 +11,8 @@ use std::{
 pub struct Metrics(pub(crate) String);
 
 impl Metrics {
-    /// The sum of all series of the metric `name` whose labels contain `label`; 0 when there is none.
+    /// The sum of all series of the metric `name` whose labels contain `label`; 0
+    /// when there is none.
     #[must_use]
     pub fn sum(&self, name: &str, label: &str) -> f64 {
         sum(&self.0, name, label).unwrap_or(0.0)
@@ -33,8 +34,8 @@ pub(crate) fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
     }
 }
 
-/// The sum of all series of the metric `name` whose labels contain `label`; `None` when there is no series of that
-/// name at all.
+/// The sum of all series of the metric `name` whose labels contain `label`; `None` when there is no
+/// series of that name at all.
 pub(crate) fn sum(text: &str, name: &str, label: &str) -> Option<f64> {
     let mut series = text
         .lines()

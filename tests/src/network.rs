@@ -1,8 +1,8 @@
 //! A network of hosts in which tests can inject faults.
 //!
-//! Each host is a network namespace with one link to a router, which is a namespace too; the test itself is one more host. All faults
-//! happen at the router, so both ends of a connection see what they would see in a real network: packets that never arrive, or a
-//! forged reset.
+//! Each host is a network namespace with one link to a router, which is a namespace too; the test
+//! itself is one more host. All faults happen at the router, so both ends of a connection see what
+//! they would see in a real network: packets that never arrive, or a forged reset.
 
 mod faults;
 
@@ -17,7 +17,8 @@ use std::{
 
 use crate::{Process, ProcessBuilder, eventually, gate};
 
-/// The range that RFC 2544 sets aside for tests of networks: two times 256 subnets of 256 addresses.
+/// The range that RFC 2544 sets aside for tests of networks: two times 256 subnets
+/// of 256 addresses.
 const RANGE: [(u8, u8); 2] = [(198, 18), (198, 19)];
 /// The router's address at each of its links.
 const ROUTER: u8 = 1;
@@ -65,8 +66,8 @@ impl fmt::Display for Flow {
 }
 
 impl Network {
-    /// Starts a network with these hosts. If namespaces are not permitted, or `ip` or `iptables` is not installed, prints the reason and
-    /// returns `None`: the test should return then.
+    /// Starts a network with these hosts. If namespaces are not permitted, or `ip` or `iptables` is
+    /// not installed, prints the reason and returns `None`: the test should return then.
     ///
     /// # Panics
     ///
@@ -170,7 +171,8 @@ impl Network {
             .unwrap_or_else(|| panic!("there is no host {name}"))
     }
 
-    /// Returns the test's own host: all hosts reach programs that listen at its address, such as an etcd.
+    /// Returns the test's own host: all hosts reach programs that listen at its address,
+    /// such as an etcd.
     #[must_use]
     pub fn here(&self) -> &Host {
         &self.here
@@ -222,7 +224,8 @@ impl Host {
         }
     }
 
-    /// Makes programs that start on this host from now on resolve these names to these addresses, in this order.
+    /// Makes programs that start on this host from now on resolve these names to these
+    /// addresses, in this order.
     ///
     /// # Panics
     ///
@@ -257,7 +260,8 @@ impl Host {
         fs::write(settings(namespace).join("resolv.conf"), lines).expect("its nameserver");
     }
 
-    /// The connections that this host has open to an endpoint, `host:port` with or without `tcp://`.
+    /// The connections that this host has open to an endpoint, `host:port` with or
+    /// without `tcp://`.
     ///
     /// # Panics
     ///
@@ -290,7 +294,8 @@ impl Host {
             .collect()
     }
 
-    /// Returns the only connection that this host has open to an endpoint. Waits for others to be closed.
+    /// Returns the only connection that this host has open to an endpoint. Waits for
+    /// others to be closed.
     ///
     /// # Panics
     ///
@@ -364,7 +369,8 @@ fn clear_up(name: &str) {
     }
 }
 
-/// Removes all namespaces of a network, and the links with them. The router goes last: its name reserves the others.
+/// Removes all namespaces of a network, and the links with them. The router goes last: its name
+/// reserves the others.
 fn remove(name: &str) {
     let _ = run(&["ip", "link", "del", name]);
     let listed = run(&["ip", "netns", "list"]).unwrap_or_default();

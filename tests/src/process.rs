@@ -117,7 +117,8 @@ impl Process {
         Self::builder(program).args(args).start()
     }
 
-    /// Returns a builder for a program with arguments and an environment; a name without a slash is looked up in `PATH`.
+    /// Returns a builder for a program with arguments and an environment; a name without a slash is
+    /// looked up in `PATH`.
     pub fn builder(program: impl AsRef<Path>) -> ProcessBuilder {
         ProcessBuilder {
             program: program.as_ref().to_owned(),
@@ -138,7 +139,8 @@ impl Process {
         crate::resident(self.pid())
     }
 
-    /// Returns the CPU time that it has used, in its threads and the kernel; see [`processor_time`](crate::processor_time).
+    /// Returns the CPU time that it has used, in its threads and the kernel; see
+    /// [`processor_time`](crate::processor_time).
     #[must_use]
     pub fn processor_time(&self) -> Duration {
         crate::processor_time(self.pid())
@@ -164,7 +166,8 @@ impl Process {
         self.held().signal(Signal::KILL);
     }
 
-    /// Freezes all its threads: connections stay open and are not answered. All are stopped when it returns.
+    /// Freezes all its threads: connections stay open and are not answered. All are stopped
+    /// when it returns.
     pub fn freeze(&self) {
         self.held().freeze();
     }
@@ -230,13 +233,15 @@ impl Process {
             .collect()
     }
 
-    /// Returns the end of the output so far, for [`wait_for_line_after`](Self::wait_for_line_after).
+    /// Returns the end of the output so far, for
+    /// [`wait_for_line_after`](Self::wait_for_line_after).
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark(self.output.said().lines.len())
     }
 
-    /// Waits for the first line of all output, past and future, that `wanted` accepts. Returns it and its time of arrival.
+    /// Waits for the first line of all output, past and future, that `wanted` accepts. Returns it
+    /// and its time of arrival.
     ///
     /// # Panics
     ///

@@ -5,7 +5,8 @@ use std::{fs, time::Duration};
 /// The unit of CPU time in `/proc`: `USER_HZ`, the same on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Returns the CPU time that the process `pid` has used, in its threads and the kernel, in steps of 10 ms.
+/// Returns the CPU time that the process `pid` has used, in its threads and the kernel,
+/// in steps of 10 ms.
 ///
 /// # Panics
 ///
@@ -13,7 +14,8 @@ const TICK: Duration = Duration::from_millis(10);
 #[must_use]
 pub fn processor_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a living process");
-    // The name may contain any characters. After its parenthesis, the 12th and 13th fields are ticks.
+    // The name may contain any characters. After its parenthesis, the 12th and 13th
+    // fields are ticks.
     let fields: Vec<_> = stat
         .rsplit_once(") ")
         .expect("its name")
@@ -24,7 +26,8 @@ pub fn processor_time(pid: u32) -> Duration {
     TICK * ticks.iter().sum()
 }
 
-/// Returns the CPU time that the living threads of the process `pid` have used, in nanoseconds, without threads that have ended.
+/// Returns the CPU time that the living threads of the process `pid` have used, in nanoseconds,
+/// without threads that have ended.
 ///
 /// # Panics
 ///

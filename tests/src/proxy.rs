@@ -112,13 +112,15 @@ impl Proxy {
         self.turn(Mode::Stall);
     }
 
-    /// Passes what clients send, and drops every byte of the answers: requests are carried out, but not answered. A connection whose
-    /// answers have a gap cannot be used afterwards: [`cut`](Self::cut) it before you [`pass`](Self::pass).
+    /// Passes what clients send, and drops every byte of the answers: requests are carried out, but
+    /// not answered. A connection whose answers have a gap cannot be used afterwards:
+    /// [`cut`](Self::cut) it before you [`pass`](Self::pass).
     pub fn swallow(&self) {
         self.turn(Mode::Swallow);
     }
 
-    /// Closes all connections, and passes new ones to another address, as when a name resolves to another machine.
+    /// Closes all connections, and passes new ones to another address, as when a name resolves to
+    /// another machine.
     pub fn redirect(&self, upstream: SocketAddr) {
         self.cut();
         *self
@@ -146,7 +148,8 @@ impl Proxy {
         let accepting = listening.take();
         *listening = match (mode, accepting) {
             (Mode::Cut, Some(accepting)) => {
-                // Wakes the accepting thread, which then sees the mode, ends and closes its listener.
+                // Wakes the accepting thread, which then sees the mode, ends and
+                // closes its listener.
                 let _ = TcpStream::connect(self.address);
                 let _ = accepting.join();
                 None
@@ -227,7 +230,8 @@ impl Shared {
         self.state().connections.remove(&id);
     }
 
-    /// Connects to the upstream, once the proxy passes; `None` when there is no listener, or the connection must end.
+    /// Connects to the upstream, once the proxy passes; `None` when there is no listener, or the
+    /// connection must end.
     fn reach(&self, id: u64, near: &TcpStream) -> Option<TcpStream> {
         if !self.may_move(id) {
             return None;

@@ -46,8 +46,8 @@ impl ResourceUsage {
         }
     }
 
-    /// Fails if this is more than `before`: by a few files and threads, which come and go, or by a tenth of the memory beyond
-    /// what is `known` to stay, in bytes.
+    /// Fails if this is more than `before`: by a few files and threads, which come and go, or by a
+    /// tenth of the memory beyond what is `known` to stay, in bytes.
     ///
     /// # Panics
     ///

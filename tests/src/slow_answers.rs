@@ -1,4 +1,5 @@
-//! A proxy in front of etcd that delays or loses the responses to unary requests, while streams pass.
+//! A proxy in front of etcd that delays or loses the responses to unary requests,
+//! while streams pass.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,18 +18,21 @@ const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-/// What gRPC puts before a message. A request of no more is one for the status of etcd, a sign of life.
+/// What gRPC puts before a message. A request of no more is one for the status of
+/// etcd, a sign of life.
 const EMPTY_MESSAGE: usize = 5;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 /// Of DATA and HEADERS: the sender is done. Of SETTINGS: an acknowledgement.
 const END_OR_ACK: u8 = 1;
-/// The setting `HEADER_TABLE_SIZE` at 0: no header refers to one before it, so that answers may overtake each other.
+/// The setting `HEADER_TABLE_SIZE` at 0: no header refers to one before it, so that answers may
+/// overtake each other.
 const NO_TABLE: [u8; 6] = [0, 1, 0, 0, 0, 0];
 
-/// A proxy for gRPC without TLS that delays the responses to unary requests, like an etcd with a slow disk. Streams (watches, lease
-/// renewals) and responses to pings are not delayed. At first nothing is. It can lose one response as well.
+/// A proxy for gRPC without TLS that delays the responses to unary requests, like an etcd with a
+/// slow disk. Streams (watches, lease renewals) and responses to pings are not delayed. At first
+/// nothing is. It can lose one response as well.
 #[derive(Debug)]
 pub struct SlowAnswers {
     address: SocketAddr,
@@ -104,9 +108,10 @@ impl SlowAnswers {
         *lock(&self.shared.delay) = time;
     }
 
-    /// Passes `after` more responses, besides those to requests for the status. Then closes the connection on which the next one begins,
-    /// without passing any of it: the request was carried out, and its response is lost. What follows passes again. No stream may be
-    /// opened meanwhile: its response counts as well.
+    /// Passes `after` more responses, besides those to requests for the status. Then closes the
+    /// connection on which the next one begins, without passing any of it: the request was carried
+    /// out, and its response is lost. What follows passes again. No stream may be opened meanwhile:
+    /// its response counts as well.
     pub fn lose_response(&self, after: usize) {
         *lock(&self.shared.lost_after) = Some(after);
     }
@@ -198,7 +203,8 @@ fn answers(
     loop {
         let frame = Frame::read(server)?;
         let is_answer = matches!(frame.kind(), DATA | HEADERS | CONTINUATION | RESET);
-        // etcd answers a unary request before it knows that the request has ended, so this counts the responses on all streams.
+        // etcd answers a unary request before it knows that the request has ended, so this counts
+        // the responses on all streams.
         let counts = lock(streams).requested.get(&frame.stream()) > Some(&EMPTY_MESSAGE);
         if is_answer && counts && begun.insert(frame.stream()) && settings.loses_next() {
             return Err(io::ErrorKind::ConnectionAborted.into());

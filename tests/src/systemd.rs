@@ -1,7 +1,7 @@
 //! A private systemd, booted in separate namespaces.
 //!
-//! It shares the machine's programs and network, but not its units, journal, `/run` or `/tmp`, and changes nothing outside. It runs
-//! systemd, journald and the units of the test.
+//! It shares the machine's programs and network, but not its units, journal, `/run` or `/tmp`, and
+//! changes nothing outside. It runs systemd, journald and the units of the test.
 
 use std::{
     fmt, fs,
@@ -57,7 +57,8 @@ const JOURNALD: &str = "[Journal]\nStorage=volatile\nAudit=\nReadKMsg=no\nRateLi
 /// No core files: a watchdog's SIGABRT would write one.
 const MANAGER: &str = "[Manager]\nDefaultLimitCORE=0\n";
 
-/// Why this machine cannot boot a private systemd: it is not there, or the namespaces are not allowed.
+/// Why this machine cannot boot a private systemd: it is not there, or the namespaces
+/// are not allowed.
 #[derive(Debug)]
 pub struct Unavailable(String);
 
@@ -88,19 +89,21 @@ pub struct PrivateSystemd {
 }
 
 impl PrivateSystemd {
-    /// Boots with these units (name, or `name.d/file.conf` for a drop-in, and text) and files (path and what it
-    /// holds).
+    /// Boots with these units (name, or `name.d/file.conf` for a drop-in, and text) and files (path
+    /// and what it holds).
     ///
-    /// The network is the machine's, so that a server started outside is reached on 127.0.0.1 as ever. Returns
-    /// once systemd says that it has booted.
+    /// The network is the machine's, so that a server started outside is reached on 127.0.0.1 as
+    /// ever. Returns once systemd says that it has booted.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] where namespaces, mounts or systemd are not to be had: the test should say so and return.
+    /// [`Unavailable`] where namespaces, mounts or systemd are not to be had: the test should
+    /// say so and return.
     ///
     /// # Panics
     ///
-    /// When a file's path is not below `/etc` or `/usr/local/lib`, or the temporary folder cannot be written.
+    /// When a file's path is not below `/etc` or `/usr/local/lib`, or the temporary folder
+    /// cannot be written.
     pub fn boot(units: &[(&str, &str)], files: &[(&str, Holds<'_>)]) -> Result<Self, Unavailable> {
         let init = program("systemd")?;
         let journald = program("systemd-journald")?;
@@ -170,7 +173,8 @@ impl PrivateSystemd {
         Err(format!("it did not boot within {BOOT:?}"))
     }
 
-    /// Runs a command inside as root, for 90 s at most, with no more of an environment than systemd's tools need.
+    /// Runs a command inside as root, for 90 s at most, with no more of an environment than
+    /// systemd's tools need.
     ///
     /// # Panics
     ///
@@ -205,7 +209,8 @@ impl PrivateSystemd {
         self.journalctl(&["-n", &lines.to_string(), "-u", unit])
     }
 
-    /// What `journalctl` prints with these arguments, once all that was logged so far is in the journal.
+    /// What `journalctl` prints with these arguments, once all that was logged so far
+    /// is in the journal.
     #[must_use]
     pub fn journalctl(&self, arguments: &[&str]) -> String {
         let _ = self.run(&["journalctl", "--sync"]);
@@ -219,7 +224,8 @@ impl PrivateSystemd {
         text(&shown.stdout).trim_end().to_owned()
     }
 
-    /// The main process of a unit, if it has one, by its id inside: for [`run`](Self::run), not for the outside.
+    /// The main process of a unit, if it has one, by its id inside: for [`run`](Self::run), not
+    /// for the outside.
     #[must_use]
     pub fn main_pid(&self, unit: &str) -> Option<u32> {
         self.property(unit, "MainPID")

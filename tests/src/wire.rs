@@ -69,8 +69,9 @@ impl Wire {
         Ok(Self { stream })
     }
 
-    /// Closes the connection, and waits until the server does too. Without that, connections come faster than a busy server accepts
-    /// them, and the kernel drops some that the server never sees.
+    /// Closes the connection, and waits until the server does too. Without that, connections
+    /// come faster than a busy server accepts them, and the kernel drops some that the
+    /// server never sees.
     pub fn close(mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
         let _ = self.until_end();

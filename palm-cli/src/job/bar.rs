@@ -14,7 +14,8 @@ use std::{
 /// The interval between updates.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A progress bar on stderr; hidden when stderr is not a terminal, or when the input is typed at the terminal.
+/// A progress bar on stderr; hidden when stderr is not a terminal, or when the input is typed
+/// at the terminal.
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {

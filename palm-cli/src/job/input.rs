@@ -27,8 +27,8 @@ pub(super) struct Reading(
 );
 
 impl Input {
-    /// Splits standard input at `delimiter`, which is removed. A piece longer than `max`, which cannot be sent, is cut to one byte
-    /// more: then it is refused.
+    /// Splits standard input at `delimiter`, which is removed. A piece longer than `max`, which
+    /// cannot be sent, is cut to one byte more: then it is refused.
     pub(super) fn standard(delimiter: u8, max: usize) -> (Self, mpsc::Receiver<Bytes>) {
         let (messages, stream) = mpsc::channel(AHEAD);
         (
@@ -41,8 +41,8 @@ impl Input {
         )
     }
 
-    /// Reads on a thread, because reading blocks; the thread waits while the job pulls nothing. `count` is called with the number of
-    /// bytes read.
+    /// Reads on a thread, because reading blocks; the thread waits while the job pulls nothing.
+    /// `count` is called with the number of bytes read.
     pub(super) fn start(self, count: impl Fn(u64) + Send + 'static) -> Reading {
         let read = move || self.read(&mut io::stdin().lock(), count);
         match thread::Builder::new().name("stdin".to_owned()).spawn(read) {
@@ -64,7 +64,8 @@ impl Input {
 }
 
 impl Reading {
-    /// Returns the error that ended the input, if it did not end normally. Called after the job has seen the end.
+    /// Returns the error that ended the input, if it did not end normally. Called after the job
+    /// has seen the end.
     pub(super) fn ended(self) -> Result<(), CliError> {
         let Self(thread, error) = self;
         let ended = error.map_or_else(
@@ -78,8 +79,8 @@ impl Reading {
     }
 }
 
-/// Returns the next piece and its full length with the delimiter; `None` at the end. The bytes after the last delimiter are a piece
-/// unless there are none.
+/// Returns the next piece and its full length with the delimiter; `None` at the end. The bytes
+/// after the last delimiter are a piece unless there are none.
 fn piece(from: &mut impl BufRead, delimiter: u8, max: usize) -> io::Result<Option<(Bytes, u64)>> {
     let mut message = Vec::new();
     // One byte more than can be sent, and the delimiter.

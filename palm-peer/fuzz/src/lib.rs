@@ -1,5 +1,6 @@
-//! Properties that hold for any untrusted input. The targets under `fuzz_targets` search for violations; the tests here check the
-//! inputs under `seeds`, and thousands of mutations of them, against the same properties.
+//! Properties that hold for any untrusted input. The targets under `fuzz_targets` search for
+//! violations; the tests here check the inputs under `seeds`, and thousands of mutations of them,
+//! against the same properties.
 
 // A violation is a panic, as in a test.
 #![allow(clippy::expect_used)]
@@ -36,7 +37,8 @@ pub const TARGETS: [(&str, Target); 5] = [
     ("record", record),
 ];
 
-/// The handshake of a connection: the result does not change when more bytes arrive, and nothing incomplete is accepted.
+/// The handshake of a connection: the result does not change when more bytes arrive, and nothing
+/// incomplete is accepted.
 ///
 /// # Panics
 /// When a property is violated.
@@ -62,8 +64,9 @@ pub fn opening(bytes: &[u8]) {
     }
 }
 
-/// A stream of frames: the result does not depend on fragmentation, only data within the limits is passed, and no more than a header
-/// is held back; and the decoder gets the same messages. The first byte selects the fragmentation.
+/// A stream of frames: the result does not depend on fragmentation, only data within the limits is
+/// passed, and no more than a header is held back; and the decoder gets the same messages. The
+/// first byte selects the fragmentation.
 ///
 /// # Panics
 /// When a property is violated.
@@ -179,7 +182,8 @@ fn check_passed(limits: Limits, mut bytes: &[u8]) -> usize {
     messages
 }
 
-/// The header of a request or an answer: a valid one round-trips, and an invalid one is answered with a header that fits.
+/// The header of a request or an answer: a valid one round-trips, and an invalid one is answered
+/// with a header that fits.
 ///
 /// # Panics
 /// When a property is violated.
@@ -231,8 +235,9 @@ pub fn header(bytes: &[u8]) {
     }
 }
 
-/// The compact headers of a connection, each after its length in one byte: a valid one round-trips, what is registered stays within
-/// the limits, a request is one that JSON could express, and an invalid one is answered with a header that fits.
+/// The compact headers of a connection, each after its length in one byte: a valid one round-trips,
+/// what is registered stays within the limits, a request is one that JSON could express, and an
+/// invalid one is answered with a header that fits.
 ///
 /// # Panics
 /// When a property is violated.
@@ -289,7 +294,8 @@ pub fn compact(mut bytes: &[u8]) {
     }
 }
 
-/// Values in etcd: a valid one round-trips, its display contains no control characters, and the error of an invalid one is short.
+/// Values in etcd: a valid one round-trips, its display contains no control characters, and the
+/// error of an invalid one is short.
 ///
 /// # Panics
 /// When a property is violated.

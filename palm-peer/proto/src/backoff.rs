@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How the waits between attempts grow: they double from `first` up to `max`, and each is shortened by a random part.
+/// How the waits between attempts grow: they double from `first` up to `max`, and each is shortened
+/// by a random part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -17,7 +18,8 @@ enum Jitter {
 }
 
 impl Backoff {
-    /// Each wait is shortened by up to half ("equal jitter"), so that peers that failed together do not retry together.
+    /// Each wait is shortened by up to half ("equal jitter"), so that peers that failed together do
+    /// not retry together.
     pub const fn equal_jitter(first: Duration, max: Duration) -> Self {
         Self {
             first,
@@ -26,8 +28,8 @@ impl Backoff {
         }
     }
 
-    /// Each wait is shortened by up to all of it ("full jitter"): for what the whole mesh waits for, such as etcd, which all peers would
-    /// ask at once when it is back.
+    /// Each wait is shortened by up to all of it ("full jitter"): for what the whole mesh waits
+    /// for, such as etcd, which all peers would ask at once when it is back.
     pub const fn full_jitter(first: Duration, max: Duration) -> Self {
         Self {
             first,
@@ -36,7 +38,8 @@ impl Backoff {
         }
     }
 
-    /// Returns the wait after an attempt that failed, when `failures` failed before it, by `random` (0 to 1).
+    /// Returns the wait after an attempt that failed, when `failures` failed before it, by
+    /// `random` (0 to 1).
     pub fn wait(&self, failures: u32, random: f64) -> Duration {
         match self.jitter {
             Jitter::Equal => backoff(failures, self.first, self.max, random),
@@ -45,15 +48,16 @@ impl Backoff {
     }
 }
 
-/// Returns the wait before attempt `attempt` (from 0): it doubles from `first` up to `max`, and is then shortened by up to half,
-/// by `random` (0 to 1), so that peers that failed together do not retry together ("equal jitter").
+/// Returns the wait before attempt `attempt` (from 0): it doubles from `first` up to `max`, and is
+/// then shortened by up to half, by `random` (0 to 1), so that peers that failed together do not
+/// retry together ("equal jitter").
 #[must_use]
 pub fn backoff(attempt: u32, first: Duration, max: Duration, random: f64) -> Duration {
     full_jitter(attempt, first, max, random.clamp(0.0, 1.0) / 2.0)
 }
 
-/// As [`backoff`], but shortened by up to its whole length ("full jitter"): for waits of the whole mesh, such as for an etcd that
-/// all peers would call at once when it is back.
+/// As [`backoff`], but shortened by up to its whole length ("full jitter"): for waits of the whole
+/// mesh, such as for an etcd that all peers would call at once when it is back.
 #[must_use]
 pub fn full_jitter(attempt: u32, first: Duration, max: Duration, random: f64) -> Duration {
     let doubled = first.saturating_mul(2_u32.saturating_pow(attempt.min(30)));
@@ -72,8 +76,9 @@ pub struct LinkEnds {
 }
 
 impl LinkEnds {
-    /// Counts a link that has ended. Returns how long to wait before checking whether the process is gone: the first check is immediate; a
-    /// server that accepts and closes every connection must not cause constant work.
+    /// Counts a link that has ended. Returns how long to wait before checking whether the process
+    /// is gone: the first check is immediate; a server that accepts and closes every connection
+    /// must not cause constant work.
     pub fn ended(&mut self, now: Instant, random: f64) -> Duration {
         let held = self
             .last

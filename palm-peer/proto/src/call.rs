@@ -1,8 +1,9 @@
 //! When a call is sent, to which instance, when it is retried, and which error its caller gets.
 //!
-//! [`Call`] is one call. [`Call::next`] says what to do now; the caller does it, and reports an attempt without a result to
-//! [`Call::attempt_failed`]. The rule: a call is sent again only if it is certain that the function did not run. Each instance is
-//! tried once a round. When none is left, another round begins after a backoff, if it may succeed before the deadline. Nothing is
+//! [`Call`] is one call. [`Call::next`] says what to do now; the caller does it, and reports an
+//! attempt without a result to [`Call::attempt_failed`]. The rule: a call is sent again only if it
+//! is certain that the function did not run. Each instance is tried once a round. When none is
+//! left, another round begins after a backoff, if it may succeed before the deadline. Nothing is
 //! sent after the deadline.
 
 #[cfg(test)]
@@ -79,7 +80,8 @@ pub struct Call {
     last: Option<FailedCall>,
     /// How many rounds are over.
     rounds: u32,
-    /// The least time that an attempt of another round needs; `None` when another round cannot do better.
+    /// The least time that an attempt of another round needs; `None` when another round
+    /// cannot do better.
     retry_takes: Option<Duration>,
 }
 
@@ -96,8 +98,9 @@ impl Call {
         }
     }
 
-    /// Returns what to do `now`. `able` are the instances that the target means at this time, or why there are none. `choose`
-    /// picks one of several, and returns `None` only if there are none. `random` (0 to 1) spreads the waits of many clients.
+    /// Returns what to do `now`. `able` are the instances that the target means at this time, or
+    /// why there are none. `choose` picks one of several, and returns `None` only if there are
+    /// none. `random` (0 to 1) spreads the waits of many clients.
     #[must_use]
     pub fn next(
         &mut self,
@@ -170,8 +173,9 @@ impl Call {
     }
 }
 
-/// Returns the failure of an attempt whose function certainly did not run, and how long another attempt at the same instance takes if
-/// that one may succeed. An error when the function may have run.
+/// Returns the failure of an attempt whose function certainly did not run, and how long
+/// another attempt at the same instance takes if that one may succeed. An error when the
+/// function may have run.
 fn did_not_run(error: AttemptError) -> Result<(CallFailure, Option<Duration>), CallFailure> {
     match error {
         AttemptError::NotConnected {

@@ -1,8 +1,9 @@
 //! The calls that wait for their replies on one link: a slab of slots, each with a deadline.
 //!
-//! A call's index says which slot is its own, so that neither a map nor a timer is needed for each call. An index is not used again
-//! (before four billion other calls), so a late reply is not taken for that of another call. Waiters (`W`) are stored, not woken;
-//! replies (`R`) are stored until they are taken.
+//! A call's index says which slot is its own, so that neither a map nor a timer is needed for each
+//! call. An index is not used again (before four billion other calls), so a late reply is not
+//! taken for that of another call. Waiters (`W`) are stored, not woken; replies (`R`) are stored
+//! until they are taken.
 
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,9 @@ use std::time::{Duration, Instant};
 /// An empty slab with more slots than this gives its memory back.
 const MAX_KEPT: usize = 1024;
 
-/// Between two searches for calls whose deadline has passed, this long for each slot: a search takes a few ns for each, so all
-/// searches together take less than a hundredth of the time, however close together the deadlines are.
+/// Between two searches for calls whose deadline has passed, this long for each slot: a search
+/// takes a few ns for each, so all searches together take less than a hundredth of the time,
+/// however close together the deadlines are.
 const PER_SLOT: Duration = Duration::from_micros(1);
 
 /// The calls over one link.
@@ -149,7 +151,8 @@ impl<W, R> CallSlots<W, R> {
         }
     }
 
-    /// Gives up a call, whether or not its reply has come. Returns whether its reply may still come.
+    /// Gives up a call, whether or not its reply has come. Returns whether its reply may still
+    /// come.
     pub fn discard(&mut self, idx: u64) -> bool {
         let outstanding = self.position(idx).is_some_and(|pos| self.give_up(pos));
         self.late += u64::from(outstanding);
@@ -173,7 +176,8 @@ impl<W, R> CallSlots<W, R> {
         Some(searched.map_or(earliest, |searched| searched.max(earliest)))
     }
 
-    /// Gives the calls whose deadline has passed this reply; the server's may still come. Returns their waiters.
+    /// Gives the calls whose deadline has passed this reply; the server's may still come.
+    /// Returns their waiters.
     pub fn expire(&mut self, now: Instant, reply: impl Fn() -> R) -> Vec<W> {
         let mut waiters = Vec::new();
         if self.next_expiry().is_none_or(|next| now < next) {

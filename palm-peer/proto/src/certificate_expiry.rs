@@ -18,8 +18,8 @@ pub enum ExpiryStatus {
     Expired,
 }
 
-/// Returns the status of a certificate that expires at this time, and the time until the next check: a day, or less if it expires
-/// before. Both times are counted from the same moment.
+/// Returns the status of a certificate that expires at this time, and the time until the next
+/// check: a day, or less if it expires before. Both times are counted from the same moment.
 #[must_use]
 pub fn check_expiry(now: Duration, expires: Option<Duration>) -> (ExpiryStatus, Duration) {
     let day = Duration::from_secs(DAY);

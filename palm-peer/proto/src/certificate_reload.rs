@@ -1,4 +1,5 @@
-//! When the files of TLS are read again, what becomes of files that cannot be used, and what is logged.
+//! When the files of TLS are read again, what becomes of files that cannot be used,
+//! and what is logged.
 
 #[cfg(test)]
 mod tests;
@@ -6,10 +7,12 @@ mod tests;
 use crate::limits::log_throttle::{LogThrottle, Suppressed};
 use std::time::{Duration, Instant};
 
-/// How often the files are read at most, and only when somebody connects: an idle mesh reads nothing.
+/// How often the files are read at most, and only when somebody connects: an idle
+/// mesh reads nothing.
 pub const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// For how long files cannot be used before that is logged: a certificate and its key are replaced one after the other.
+/// For how long files cannot be used before that is logged: a certificate and its key are replaced
+/// one after the other.
 pub const WARN_AFTER: Duration = Duration::from_secs(3);
 
 /// The files (`F`) of a process, which may be replaced while it runs.
@@ -45,8 +48,9 @@ impl<F: PartialEq> CertificateReload<F> {
         is_due
     }
 
-    /// These files were read. Returns whether to try to use them: not those that are in use already. Files that could not be used are tried
-    /// again each time, since a certificate may become valid.
+    /// These files were read. Returns whether to try to use them: not those that are in use
+    /// already. Files that could not be used are tried again each time, since a certificate
+    /// may become valid.
     #[must_use]
     pub fn should_try(&mut self, files: &F) -> bool {
         let is_new = *files != self.in_use;
@@ -62,8 +66,8 @@ impl<F: PartialEq> CertificateReload<F> {
         self.unusable_since = None;
     }
 
-    /// What was read cannot be used, or the files cannot be read; the former ones stay in use. Returns whether to log it: each reason once a
-    /// minute, and not before [`WARN_AFTER`].
+    /// What was read cannot be used, or the files cannot be read; the former ones stay in use.
+    /// Returns whether to log it: each reason once a minute, and not before [`WARN_AFTER`].
     #[must_use]
     pub fn rejected(&mut self, reason: String, now: Instant) -> Option<Suppressed> {
         let since = *self.unusable_since.get_or_insert(now);

@@ -1,7 +1,9 @@
-//! Which client is at the other end of which connection, and which answers wait for a client to greet.
+//! Which client is at the other end of which connection, and which answers wait for a
+//! client to greet.
 //!
-//! Everything here belongs to an open connection or has a time limit, so memory is bounded by the number of connections and
-//! by [`MAX_HELD`] and [`MAX_HELD_BYTES`], whatever clients send. Each operation takes logarithmic time.
+//! Everything here belongs to an open connection or has a time limit, so memory is bounded by the
+//! number of connections and by [`MAX_HELD`] and [`MAX_HELD_BYTES`], whatever clients send. Each
+//! operation takes logarithmic time.
 
 #[cfg(test)]
 mod tests;
@@ -13,8 +15,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long an answer waits for its client to greet: a server that forwards a message may learn of an instance before the client
-/// does.
+/// How long an answer waits for its client to greet: a server that forwards a message may learn of
+/// an instance before the client does.
 pub const HELD_FOR: Duration = Duration::from_secs(10);
 
 /// How many answers may wait for their clients.
@@ -39,7 +41,8 @@ struct Held<A> {
     until: Instant,
 }
 
-/// The clients that greeted, their connections (`C`), and the answers (`A`) that wait for a client to greet.
+/// The clients that greeted, their connections (`C`), and the answers (`A`) that wait for a
+/// client to greet.
 #[derive(Debug)]
 pub struct ClientTable<C, A> {
     /// The latest greeting over each open connection.
@@ -78,10 +81,11 @@ impl<C, A> Default for ClientTable<C, A> {
 }
 
 impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
-    /// Handles a greeting over this connection; `bye` asks for a goodbye. If it names a `client`, the connection is now that client's
-    /// most recent one. A peer that only asks for the server's uuid may close the connection after the answer, so nothing else is
-    /// sent over it. A connection that greets again belongs to the client that it named last. Returns the answers that wait for
-    /// the client, oldest first.
+    /// Handles a greeting over this connection; `bye` asks for a goodbye. If it names a `client`,
+    /// the connection is now that client's most recent one. A peer that only asks for the server's
+    /// uuid may close the connection after the answer, so nothing else is sent over it. A
+    /// connection that greets again belongs to the client that it named last. Returns the answers
+    /// that wait for the client, oldest first.
     #[must_use]
     pub fn greeted(
         &mut self,
@@ -116,7 +120,8 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
             .collect()
     }
 
-    /// Handles the end of a connection. From now on the client's connection is the most recent one that is still open.
+    /// Handles the end of a connection. From now on the client's connection is the most recent one
+    /// that is still open.
     pub fn disconnected(&mut self, connection: &C) {
         self.wants_goodbye.remove(connection);
         self.awaiting_ack.remove(connection);
@@ -133,8 +138,8 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
             .map(|(_, connection)| connection)
     }
 
-    /// Keeps an answer of `bytes` until its client greets, for [`HELD_FOR`] at most. When there are too many, the oldest are
-    /// dropped, and their clients send the messages again.
+    /// Keeps an answer of `bytes` until its client greets, for [`HELD_FOR`] at most. When there are
+    /// too many, the oldest are dropped, and their clients send the messages again.
     pub fn hold(&mut self, client: Uuid, answer: A, bytes: usize, now: Instant) {
         let seq = self.seq();
         self.held.insert(
@@ -191,7 +196,8 @@ impl<C: Clone + Eq + Hash, A> ClientTable<C, A> {
         self.awaiting_ack.remove(connection);
     }
 
-    /// The number of connections whose goodbye is not acknowledged: they may have sent something before they received it.
+    /// The number of connections whose goodbye is not acknowledged: they may have sent something
+    /// before they received it.
     pub fn awaiting_ack(&self) -> usize {
         self.awaiting_ack.len()
     }

@@ -1,4 +1,5 @@
-//! The instances that a client can reach, kept so that a call costs the same with one instance and with thousands.
+//! The instances that a client can reach, kept so that a call costs the same with one instance
+//! and with thousands.
 
 use super::routing::{SUBSET, rendezvous};
 use crate::types::{
@@ -42,7 +43,8 @@ struct Server {
     functions: HashMap<String, Preferred>,
 }
 
-/// The instances of a function that a client prefers: at most [`SUBSET`], those with the highest weight first.
+/// The instances of a function that a client prefers: at most [`SUBSET`], those with the
+/// highest weight first.
 #[derive(Debug, Default)]
 struct Preferred {
     weighed: Vec<(u64, Arc<Instance>)>,
@@ -69,7 +71,8 @@ impl Directory {
         self.version
     }
 
-    /// Applies a change. The cost does not depend on the number of instances, unless it removes one that the client prefers.
+    /// Applies a change. The cost does not depend on the number of instances, unless it removes one
+    /// that the client prefers.
     pub fn update(&mut self, update: Update) {
         match update {
             Update::Put(instance) => self.put(Arc::new(instance)),
@@ -141,8 +144,8 @@ impl Directory {
         self.by_uuid.contains_key(&uuid)
     }
 
-    /// Returns each server's name, the functions of its instances, in the order in which the first of them names each, and the
-    /// number of instances.
+    /// Returns each server's name, the functions of its instances, in the order in which the first
+    /// of them names each, and the number of instances.
     pub fn summary(&self) -> impl Iterator<Item = (String, Vec<String>, usize)> {
         self.servers.iter().map(|(name, server)| {
             let mut functions: Vec<String> = Vec::new();
@@ -159,10 +162,12 @@ impl Directory {
         })
     }
 
-    /// Returns the instances that can answer `server.function` (or `<uuid>.function`) for this client, or for another one.
+    /// Returns the instances that can answer `server.function` (or `<uuid>.function`) for this
+    /// client, or for another one.
     ///
     /// # Errors
-    /// `bad_message` when the target has another form; `no_such_server` and `no_such_function` name what exists.
+    /// `bad_message` when the target has another form; `no_such_server` and `no_such_function`
+    /// name what exists.
     pub fn resolve(&self, target: &str, client: Uuid) -> Result<Able, CallFailure> {
         let (name, function) = names::split_target(target).ok_or_else(|| {
             CallFailure::new(
@@ -266,7 +271,8 @@ fn all_of(weighed: Vec<(u64, Arc<Instance>)>) -> Able {
     weighed.into_iter().map(|(_, instance)| instance).collect()
 }
 
-/// Returns the instances that a client prefers among those that have the function; `None`: among all.
+/// Returns the instances that a client prefers among those that have the function;
+/// `None`: among all.
 fn heaviest<'a>(
     client: Uuid,
     function: Option<&str>,

@@ -1,9 +1,11 @@
-//! Leader election: the recipe of etcd's `clientv3/concurrency`, carried out by the candidate itself.
+//! Leader election: the recipe of etcd's `clientv3/concurrency`, carried out by the
+//! candidate itself.
 //!
-//! Each candidate holds one key on its lease; the key with the lowest create revision leads. Every other candidate watches the
-//! next older key, and the two before that, to learn when it is one of the next two in line. So the end of a leader wakes the next
-//! three candidates and not the whole mesh. The first two of them also watch the leader's process over a link: if the leader and
-//! its successor are killed together, the mesh need not wait for their leases to expire.
+//! Each candidate holds one key on its lease; the key with the lowest create revision leads. Every
+//! other candidate watches the next older key, and the two before that, to learn when it is one of
+//! the next two in line. So the end of a leader wakes the next three candidates and not the whole
+//! mesh. The first two of them also watch the leader's process over a link: if the leader and its
+//! successor are killed together, the mesh need not wait for their leases to expire.
 
 use super::backoff::backoff;
 use crate::reflector::KeyValue;
@@ -31,7 +33,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Reads a key under `/election/`. Returns `None` when its last part is not the lease that it is on: no peer put it.
+    /// Reads a key under `/election/`. Returns `None` when its last part is not the lease that it
+    /// is on: no peer put it.
     #[must_use]
     pub fn read(keys: &Keys, kv: &KeyValue) -> Option<Self> {
         let lease = keys
@@ -67,7 +70,8 @@ pub enum Event {
 pub enum Action {
     /// Put its own key if it is absent, then list it and those before it.
     Campaign(LeaseId),
-    /// Wait for the deletion of the predecessor's key, or of one of the keys ahead of it: each brings this candidate closer to the lead.
+    /// Wait for the deletion of the predecessor's key, or of one of the keys ahead of it: each
+    /// brings this candidate closer to the lead.
     Follow(Follow),
     /// Take up the leader's duties; every write compares this revision.
     Lead(Revision),
@@ -80,10 +84,11 @@ pub enum Action {
 pub struct Follow {
     /// Whose end to wait for.
     pub predecessor: Candidate,
-    /// The one or two before the predecessor. When the third candidate before this one ends, this one is the second in line, and has
-    /// to watch over the new leader.
+    /// The one or two before the predecessor. When the third candidate before this one ends, this
+    /// one is the second in line, and has to watch over the new leader.
     pub ahead: Vec<Candidate>,
-    /// The leader, if no more than one candidate stands in between: its process is to be watched over a link.
+    /// The leader, if no more than one candidate stands in between: its process is to be
+    /// watched over a link.
     pub leader: Option<Candidate>,
     /// When the own key was created, whose end matters as well.
     pub own: Revision,
@@ -177,7 +182,8 @@ impl Election {
     }
 }
 
-/// How long a peer that resigned waits before it becomes a candidate again: longer, the more often it resigned in a row.
+/// How long a peer that resigned waits before it becomes a candidate again: longer, the more often
+/// it resigned in a row.
 #[derive(Debug, Default)]
 pub struct Resignations {
     /// The number of resignations in a row, and the time of the last one.

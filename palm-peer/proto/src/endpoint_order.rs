@@ -1,6 +1,7 @@
 //! In which order to try the endpoints of etcd.
 
-/// The endpoints by their index: the one that answered last comes first, the one that failed last comes last.
+/// The endpoints by their index: the one that answered last comes first, the one that failed
+/// last comes last.
 ///
 /// A member that hangs is tried first once, and then only after all the others.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,16 +1,20 @@
 //! Detects that etcd is another cluster than before, or that its history went back.
 //!
-//! Every response of etcd has the cluster's id and the revision of the store in its header. A cluster that is restored from a
-//! backup goes back to an earlier revision; nothing learnt from later revisions holds any more.
+//! Every response of etcd has the cluster's id and the revision of the store in its header. A
+//! cluster that is restored from a backup goes back to an earlier revision; nothing learnt from
+//! later revisions holds any more.
 //!
-//! **Which revisions can be compared.** Only those of linearizable responses (ranges and transactions): such a response is at least
-//! as new as any that arrived *before its request was sent*. Concurrent requests may be answered in any order, so each response is
-//! compared with what was known when its own request was sent. Lease renewals and watch events come from one member, which may lag
-//! behind the others: their revisions prove nothing and are not passed in. Their cluster id is.
+//! **Which revisions can be compared.** Only those of linearizable responses (ranges and
+//! transactions): such a response is at least as new as any that arrived *before its request was
+//! sent*. Concurrent requests may be answered in any order, so each response is compared with
+//! what was known when its own request was sent. Lease renewals and watch events come from one
+//! member, which may lag behind the others: their revisions prove nothing and are not passed in.
+//! Their cluster id is.
 //!
-//! **Which cluster is the right one** is decided by the first response (with several endpoints, by most of them). Another cluster that
-//! answers at an endpoint is rejected. Only when the known cluster has not answered anywhere for `give_up_after`, while another did,
-//! is it given up, as after a disaster: the other one is then accepted as a new history. By then every lease is lost.
+//! **Which cluster is the right one** is decided by the first response (with several endpoints, by
+//! most of them). Another cluster that answers at an endpoint is rejected. Only when the known
+//! cluster has not answered anywhere for `give_up_after`, while another did, is it given up, as
+//! after a disaster: the other one is then accepted as a new history. By then every lease is lost.
 
 use crate::types::ids::Revision;
 use std::{
@@ -49,7 +53,8 @@ pub struct Sent {
 pub enum HistoryStatus {
     /// Nothing changed.
     Same,
-    /// The history went back: what was known about revisions and absent keys is void. This response is the first of the new history.
+    /// The history went back: what was known about revisions and absent keys is void. This response
+    /// is the first of the new history.
     WentBack {
         /// The highest revision that was known.
         from: Revision,
@@ -118,8 +123,8 @@ impl EtcdHistory {
         }
     }
 
-    /// Takes the cluster that each endpoint reports, before the first request. The majority decides; in a tie, the one that is
-    /// first in the settings, so that all peers decide alike.
+    /// Takes the cluster that each endpoint reports, before the first request. The majority
+    /// decides; in a tie, the one that is first in the settings, so that all peers decide alike.
     pub fn identify(&mut self, reported: &[Option<ClusterId>]) {
         self.clusters = reported.to_vec();
         self.cluster = self
@@ -158,8 +163,8 @@ impl EtcdHistory {
         HistoryStatus::Same
     }
 
-    /// Records other proof that the history of `epoch` is over, such as a key with an older version than before. Returns whether this
-    /// was news.
+    /// Records other proof that the history of `epoch` is over, such as a key with an older version
+    /// than before. Returns whether this was news.
     pub fn went_back(&mut self, epoch: u64) -> bool {
         let new = epoch == self.epoch;
         if new {

@@ -1,9 +1,12 @@
-//! Happy Eyeballs (RFC 8305, sections 4 and 5): the order in which the addresses of a host name are tried, and when.
+//! Happy Eyeballs (RFC 8305, sections 4 and 5): the order in which the addresses of a host name are
+//! tried, and when.
 //!
-//! Otherwise one black-holed address would delay a connection for the minutes that the system keeps trying it.
+//! Otherwise one black-holed address would delay a connection for the minutes that the system
+//! keeps trying it.
 //!
-//! An address is also tried again beside an attempt that has no answer: TCP waits for 1 s before it repeats the first packet of a
-//! connection, so that over a path with packet loss it would often take longer than a connection may.
+//! An address is also tried again beside an attempt that has no answer: TCP waits for 1 s before it
+//! repeats the first packet of a connection, so that over a path with packet loss it would often
+//! take longer than a connection may.
 
 use std::{
     collections::VecDeque,
@@ -78,7 +81,8 @@ impl Attempts {
         Step::Start(address)
     }
 
-    /// An attempt at this address has failed: the next address is tried at once. Returns whether this is news.
+    /// An attempt at this address has failed: the next address is tried at once. Returns
+    /// whether this is news.
     pub fn failed(&mut self, address: SocketAddr, now: Instant) -> bool {
         if !self.untried.is_empty() {
             self.next = now;
@@ -88,8 +92,9 @@ impl Attempts {
     }
 }
 
-/// Alternates between IPv6 and IPv4, beginning with the family of the first address, so that a family that does not work costs
-/// one delay. The order within a family stays: the system has sorted them by RFC 6724, which puts IPv6 first where it works.
+/// Alternates between IPv6 and IPv4, beginning with the family of the first address, so that a
+/// family that does not work costs one delay. The order within a family stays: the system has
+/// sorted them by RFC 6724, which puts IPv6 first where it works.
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (preferred, other): (Vec<_>, Vec<_>) = addresses
@@ -139,10 +144,12 @@ mod tests {
         }
     }
 
-    /// How an attempt ends: how long after its start, in ms, and whether it succeeds. `None`: never.
+    /// How an attempt ends: how long after its start, in ms, and whether it
+    /// succeeds. `None`: never.
     type End = Option<(u32, bool)>;
 
-    /// Plays the attempts through. Returns when each was started, in ms, and when one succeeded, or all had failed.
+    /// Plays the attempts through. Returns when each was started, in ms, and when one succeeded,
+    /// or all had failed.
     fn play(ends: &[End]) -> (Vec<u128>, Option<(u128, bool)>) {
         let list: Vec<_> = (1..=ends.len()).map(|i| format!("10.0.0.{i}")).collect();
         let list = addresses(&list.iter().map(String::as_str).collect::<Vec<_>>());

@@ -1,7 +1,8 @@
 //! When to send a request a second time, to another endpoint.
 //!
-//! "The Tail at Scale" (Dean, Barroso, 2013): a request that takes much longer than usual is sent to another replica as well. Most of them
-//! are answered sooner then, while the load hardly grows; for an overloaded service, a budget bounds it.
+//! "The Tail at Scale" (Dean, Barroso, 2013): a request that takes much longer than usual is sent
+//! to another replica as well. Most of them are answered sooner then, while the load hardly grows;
+//! for an overloaded service, a budget bounds it.
 
 use std::time::Duration;
 
@@ -43,7 +44,8 @@ impl Hedging {
         self.budget = (self.budget + 1).min(MAX_BURST * REQUESTS_PER_HEDGE);
     }
 
-    /// Returns after what time without an answer a request should be sent again, if the budget allows it then; `max` at most.
+    /// Returns after what time without an answer a request should be sent again, if the budget
+    /// allows it then; `max` at most.
     #[must_use]
     pub fn delay(&self, max: Duration) -> Duration {
         MIN_DELAY.max(self.usual * FACTOR).min(max)

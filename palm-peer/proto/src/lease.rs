@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 /// Keeps track of one lease.
 ///
-/// A lease counts as held until its TTL after the moment **before** the last renewal that succeeded was sent: etcd
-/// counts from when it received it, which is later. So a holder that stops here stops before etcd ends the lease.
+/// A lease counts as held until its TTL after the moment **before** the last renewal that succeeded
+/// was sent: etcd counts from when it received it, which is later. So a holder that stops here
+/// stops before etcd ends the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseClock {
     ttl: Duration,
@@ -13,13 +14,15 @@ pub struct LeaseClock {
 }
 
 impl LeaseClock {
-    /// Creates the clock of a lease whose grant was requested at `sent`, with the TTL that etcd returned.
+    /// Creates the clock of a lease whose grant was requested at `sent`, with the TTL
+    /// that etcd returned.
     #[must_use]
     pub fn granted(sent: Instant, ttl: Duration) -> Self {
         Self { ttl, sent }
     }
 
-    /// Records a successful renewal that was sent at `sent`. Answers may overtake each other; the latest request counts.
+    /// Records a successful renewal that was sent at `sent`. Answers may overtake each other; the
+    /// latest request counts.
     pub fn renewed(&mut self, sent: Instant, ttl: Duration) {
         if sent >= self.sent {
             *self = Self { ttl, sent };
@@ -38,15 +41,17 @@ impl LeaseClock {
         now < self.held_until()
     }
 
-    /// Returns when to send the next renewal: a third of the TTL after the last, so that two may fail.
+    /// Returns when to send the next renewal: a third of the TTL after the last, so
+    /// that two may fail.
     #[must_use]
     pub fn renew_at(&self) -> Instant {
         self.sent + self.ttl / 3
     }
 
-    /// Returns how long a renewal may be without an answer, from `now` on, until another member of etcd is asked as well: a third of what
-    /// is left of the lease, so that three members are asked well before its end. No less than a tenth of the TTL, or a lease in doubt
-    /// would have all members asked at once.
+    /// Returns how long a renewal may be without an answer, from `now` on, until another member of
+    /// etcd is asked as well: a third of what is left of the lease, so that three members are asked
+    /// well before its end. No less than a tenth of the TTL, or a lease in doubt would have all
+    /// members asked at once.
     #[must_use]
     pub fn hedge_after(&self, now: Instant) -> Duration {
         let left = self.held_until().saturating_duration_since(now);
@@ -90,8 +95,8 @@ mod tests {
         assert_eq!(clock.hedge_after(clock.held_until() + TTL), TTL / 10);
     }
 
-    /// Invariant: a lease that counts as held is held in etcd, whatever the delays, losses and reordering of requests and
-    /// answers.
+    /// Invariant: a lease that counts as held is held in etcd, whatever the delays, losses and
+    /// reordering of requests and answers.
     #[test]
     fn a_lease_counted_as_held_is_held_in_two_thousand_runs() {
         let start = Instant::now();
@@ -116,7 +121,8 @@ mod tests {
                 if now >= sent + 3_000 && random.bool() {
                     sent = now;
                     let (there, back) = (random.u64(0..6_000), random.u64(0..6_000));
-                    // What is too late is refused, and what is lost on the way back renewed all the same.
+                    // What is too late is refused, and what is lost on the way back
+                    // renewed all the same.
                     if at(now + there) < expires && random.u8(0..4) > 0 {
                         expires = expires.max(at(now + there) + TTL);
                         if random.bool() {

@@ -1,9 +1,10 @@
 //! PALM's protocol and decisions without I/O (*sans-I/O*): plain data, and state machines over it.
 //!
-//! Nothing in this crate waits, reads a clock, opens a socket or depends on an etcd client: its `Cargo.toml` and `clippy.toml`
-//! enforce that. Events go in together with the time at which they happened (`now`); values, lists of actions, and the time of
-//! the next call come out. The loops of `palm-peer` carry the actions out. Thousands of histories with failures are therefore
-//! simulated within a second.
+//! Nothing in this crate waits, reads a clock, opens a socket or depends on an etcd client: its
+//! `Cargo.toml` and `clippy.toml` enforce that. Events go in together with the time at which they
+//! happened (`now`); values, lists of actions, and the time of the next call come out. The loops of
+//! `palm-peer` carry the actions out. Thousands of histories with failures are therefore simulated
+//! within a second.
 //!
 //! - [`types`]: what etcd holds and what is sent: records, keys, headers, tombstones.
 //! - [`config`]: the settings, read and checked.

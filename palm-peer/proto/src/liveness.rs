@@ -1,8 +1,9 @@
 //! Whether a connection still works: when to send a PING, and what a missing PONG means.
 //!
-//! A timeout alone does not distinguish a dead path from a busy process: a function may block the executor that would answer the
-//! PING. The kernels distinguish them: that of a reachable host acknowledges the PING's bytes, whatever its processes do; over a
-//! dead path, no acknowledgement comes.
+//! A timeout alone does not distinguish a dead path from a busy process: a function may block
+//! the executor that would answer the PING. The kernels distinguish them: that of a reachable
+//! host acknowledges the PING's bytes, whatever its processes do; over a dead path, no
+//! acknowledgement comes.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct Seen {
     /// Whether an answer over it, or its end, is awaited.
     pub outstanding: bool,
-    /// The number of messages sent so far that no answer over this connection follows. Only a PONG shows that they arrived.
+    /// The number of messages sent so far that no answer over this connection follows. Only a PONG
+    /// shows that they arrived.
     pub unanswered: u64,
     /// When bytes arrived last.
     pub received_at: Instant,
@@ -88,7 +90,8 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Creates the state of a new connection. Without `answers`, the peer does not know PING, and only TCP's own timeouts apply.
+    /// Creates the state of a new connection. Without `answers`, the peer does not know PING, and
+    /// only TCP's own timeouts apply.
     #[must_use]
     pub fn new(answers: bool, now: Instant) -> Self {
         Self {
@@ -102,7 +105,8 @@ impl Liveness {
         }
     }
 
-    /// Returns whether a PING was not answered in time, and nothing has arrived since: new messages should take another path.
+    /// Returns whether a PING was not answered in time, and nothing has arrived since: new messages
+    /// should take another path.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.suspect

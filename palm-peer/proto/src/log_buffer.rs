@@ -48,8 +48,9 @@ impl LogBuffer {
         self.entries.push_back(entry);
     }
 
-    /// Takes everything since the last query, oldest first, separated by commas: one letter for a line below `level`, the full line
-    /// from `level` on. If lines were dropped, `<count> dropped` comes first.
+    /// Takes everything since the last query, oldest first, separated by commas: one letter for a
+    /// line below `level`, the full line from `level` on. If lines were dropped,
+    /// `<count> dropped` comes first.
     pub fn take(&mut self, uuid: Uuid, level: Level) -> String {
         let mut parts = Vec::with_capacity(self.entries.len() + 1);
         if self.dropped > 0 {
@@ -90,7 +91,8 @@ fn full_line(entry: &LogEntry, uuid: Uuid) -> String {
     line
 }
 
-/// Returns the first letter of a level's name; `TRACE` counts as `DEBUG`, since pylm has no `TRACE`.
+/// Returns the first letter of a level's name; `TRACE` counts as `DEBUG`, since pylm has no
+/// `TRACE`.
 fn level_letter(level: Level) -> &'static str {
     match level {
         Level::Error => "E",

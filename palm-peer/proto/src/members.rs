@@ -15,7 +15,8 @@ use uuid::Uuid;
 pub struct ServerEntry {
     /// The full key in etcd, prefix included.
     pub key: String,
-    /// The last part of the key: the server's uuid, unless the entry is invalid. The argument of `Admin::remove`.
+    /// The last part of the key: the server's uuid, unless the entry is invalid. The argument of
+    /// `Admin::remove`.
     pub name: String,
     /// The stored value.
     pub stored: Vec<u8>,
@@ -26,7 +27,8 @@ pub struct ServerEntry {
 }
 
 impl ServerEntry {
-    /// Returns the entry of this key, prefix included, for tests of programs that show or judge entries.
+    /// Returns the entry of this key, prefix included, for tests of programs that show
+    /// or judge entries.
     ///
     /// ```
     /// # use palm_proto::members as palm_peer;
@@ -76,8 +78,8 @@ impl fmt::Display for ServerStatus {
     }
 }
 
-/// Returns all entries: servers sorted by name and uuid, then invalid values. `servers` and `election` are the keys under these two
-/// prefixes.
+/// Returns all entries: servers sorted by name and uuid, then invalid values. `servers` and
+/// `election` are the keys under these two prefixes.
 #[must_use]
 pub fn server_entries<'a>(
     keys: &Keys,

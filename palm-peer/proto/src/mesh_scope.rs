@@ -14,7 +14,8 @@ pub enum Scope {
     Others(Vec<String>),
 }
 
-/// Returns the URI that certificates contain for the mesh of this prefix: `palm:/staging`, or `palm:/` without a prefix.
+/// Returns the URI that certificates contain for the mesh of this prefix: `palm:/staging`, or
+/// `palm:/` without a prefix.
 #[must_use]
 pub fn mesh_uri(prefix: &str) -> String {
     let path = prefix.trim_end_matches('/');

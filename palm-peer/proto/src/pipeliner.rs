@@ -4,8 +4,8 @@ use super::registry::{Line, MAX_LISTED};
 use crate::types::record::Record;
 use log::{Level, LevelFilter};
 
-/// Returns the list of servers as pylm prints it (docs/pylm-compatibility.md); above [`MAX_LISTED`] servers at DEBUG, and empty if
-/// DEBUG is not logged.
+/// Returns the list of servers as pylm prints it (docs/pylm-compatibility.md); above [`MAX_LISTED`]
+/// servers at DEBUG, and empty if DEBUG is not logged.
 pub fn list<'a>(
     reachable: impl IntoIterator<Item = &'a Record>,
     verbosity: LevelFilter,

@@ -1,8 +1,9 @@
-//! A copy of a key range of etcd, maintained by listings and watch events, and the sequence of its changes.
+//! A copy of a key range of etcd, maintained by listings and watch events, and the
+//! sequence of its changes.
 //!
-//! A watch alone is not enough: it breaks, it is compacted, it restarts at another member. So the data comes in pieces (a full
-//! listing, then events, then perhaps another listing). This module turns them into one sequence of changes without repetitions
-//! and without gaps that matter.
+//! A watch alone is not enough: it breaks, it is compacted, it restarts at another member. So the
+//! data comes in pieces (a full listing, then events, then perhaps another listing). This module
+//! turns them into one sequence of changes without repetitions and without gaps that matter.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -62,7 +63,8 @@ impl Event {
 /// A change of the range, as delivered to the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A key was put. When `previous` has another `created` revision, the key was deleted in between.
+    /// A key was put. When `previous` has another `created` revision, the key was
+    /// deleted in between.
     Put {
         /// The key's current state.
         current: KeyValue,
@@ -78,18 +80,20 @@ pub enum Change {
         /// Whether a live watch reported the deletion. A listing only shows that the key is absent.
         observed: bool,
     },
-    /// All differences of a listing have been delivered as `Put` and `Deleted`: the copy is in sync at this revision.
+    /// All differences of a listing have been delivered as `Put` and `Deleted`: the copy is in sync
+    /// at this revision.
     Listed {
         /// The revision of the listing.
         revision: Revision,
     },
-    /// The watch is broken: nothing more is delivered until the next `Listed`, and the copy may be stale.
+    /// The watch is broken: nothing more is delivered until the next `Listed`, and the
+    /// copy may be stale.
     Stale {
         /// What broke it, for the log.
         reason: String,
     },
-    /// etcd's history went back, or another cluster replaced it. A listing of the new history follows; keys that it lacks may never
-    /// have existed in it.
+    /// etcd's history went back, or another cluster replaced it. A listing of the new history
+    /// follows; keys that it lacks may never have existed in it.
     NewHistory,
 }
 
@@ -104,8 +108,8 @@ enum Update {
 
 /// The copy, and the updates that are not delivered yet.
 ///
-/// Updates go in as they arrive; [`Reflector::next_change`] returns one change at a time, and only then is the copy changed. So
-/// [`Reflector::items`] always agrees with the delivered changes.
+/// Updates go in as they arrive; [`Reflector::next_change`] returns one change at a time, and only
+/// then is the copy changed. So [`Reflector::items`] always agrees with the delivered changes.
 #[derive(Debug, Default)]
 pub struct Reflector {
     items: BTreeMap<String, KeyValue>,
@@ -128,7 +132,8 @@ impl Reflector {
         self.updates.push_back(Update::Listing(listing));
     }
 
-    /// Adds events of the watch that continues the last listing. The events of one revision may come in several fragments.
+    /// Adds events of the watch that continues the last listing. The events of one revision may
+    /// come in several fragments.
     pub fn events(&mut self, events: impl IntoIterator<Item = Event>) {
         self.updates.extend(events.into_iter().map(Update::Event));
     }
@@ -177,12 +182,13 @@ impl Reflector {
         &self.items
     }
 
-    /// Returns the differences between the copy and the listing: deletions first, then puts in the order of their revisions, then
-    /// `Listed`.
+    /// Returns the differences between the copy and the listing: deletions first, then puts in the
+    /// order of their revisions, then `Listed`.
     ///
-    /// The listing is right even when its revision is lower than the copy's: etcd may have been restored from a backup. So items are
-    /// compared by content and not by which is newer. A listing that is older than what was delivered, or has an older version of a
-    /// key, proves a restore: then nothing may be concluded from missing keys.
+    /// The listing is right even when its revision is lower than the copy's: etcd may have been
+    /// restored from a backup. So items are compared by content and not by which is newer. A
+    /// listing that is older than what was delivered, or has an older version of a key, proves a
+    /// restore: then nothing may be concluded from missing keys.
     fn compare(&mut self, listing: Listing) -> VecDeque<Change> {
         let revision = listing.revision;
         let older = |item: &KeyValue| {

@@ -1,8 +1,10 @@
-//! What is registered on a native link, so that compact headers can name it by a number: templates and instances.
+//! What is registered on a native link, so that compact headers can name it by a number:
+//! templates and instances.
 //!
-//! [`Registered`] is the receiving side, [`Registry`] the sending one. Both are bounded by [`MAX_REGISTERED`] and
-//! [`MAX_TEMPLATE_BYTES`]. A number that is registered again stands for the new thing from then on, so the sending side replaces the
-//! oldest entry when there is no room, and never runs out of numbers.
+//! [`Registered`] is the receiving side, [`Registry`] the sending one. Both are bounded by
+//! [`MAX_REGISTERED`] and [`MAX_TEMPLATE_BYTES`]. A number that is registered again stands for the
+//! new thing from then on, so the sending side replaces the oldest entry when there is no room, and
+//! never runs out of numbers.
 
 #[cfg(test)]
 mod tests;
@@ -28,8 +30,9 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// Registers a template in the place of the one that has this number. One that is invalid or too much leaves the number free:
-    /// a request with it is answered then, because nothing else is.
+    /// Registers a template in the place of the one that has this number. One that is invalid
+    /// or too much leaves the number free: a request with it is answered then, because
+    /// nothing else is.
     pub fn register(&mut self, number: u16, job: u32, json: &[u8]) {
         self.unregister(number);
         if self.bytes + json.len() > MAX_TEMPLATE_BYTES {
@@ -155,7 +158,8 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         }
     }
 
-    /// Returns the number of `key`, which has `bytes`, and what has to be sent before it can be used.
+    /// Returns the number of `key`, which has `bytes`, and what has to be sent
+    /// before it can be used.
     pub fn name(&mut self, key: &K, bytes: usize) -> Naming {
         if let Some(number) = self.numbers.get(key) {
             return Naming::Known(*number);

@@ -36,7 +36,8 @@ use uuid::Uuid;
 
 /// How long after an unanswered probe the next of its series is sent.
 const RETRY: Duration = Duration::from_secs(1);
-/// A timer that fires this late means that the leader itself was paused, and says nothing about the servers.
+/// A timer that fires this late means that the leader itself was paused, and says nothing
+/// about the servers.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// A write in progress.
@@ -70,24 +71,28 @@ pub struct Registry {
     /// Keyed by a running number, so that the total number of lines is bounded.
     broken_lines: LogThrottle<u64>,
     unsent_lines: LogThrottle<()>,
-    /// The records with a write in progress, with the revision that it replaces. An element outlives its entry: a server may be
-    /// deleted and registered again before the response comes.
+    /// The records with a write in progress, with the revision that it replaces. An element
+    /// outlives its entry: a server may be deleted and registered again before the response comes.
     writing: BTreeMap<Uuid, Write>,
-    /// The servers whose records name another leader, though this one has reached them and all else is right.
+    /// The servers whose records name another leader, though this one has reached them and
+    /// all else is right.
     unvouched: BTreeSet<Uuid>,
     /// What was published before this leader's term.
     found: BTreeMap<Uuid, Published>,
-    /// The records that this leader removed, until the watch reports that: at most one for each known server.
+    /// The records that this leader removed, until the watch reports that: at most one for
+    /// each known server.
     removed: BTreeMap<Uuid, (Revision, &'static str)>,
     /// The deletions of which it is not known yet whether they are this leader's own.
     unattributed: BTreeMap<Uuid, Deletion>,
     schedule: Schedule,
     random: fastrand::Rng,
-    /// The servers that this leader did not reach in the current round although others did, or although it reached no other server.
+    /// The servers that this leader did not reach in the current round although others did, or
+    /// although it reached no other server.
     evidence: BTreeSet<Uuid>,
     /// Those of this round and the ones before that have not answered since.
     unreached: BTreeSet<Uuid>,
-    /// The number of rounds with such servers, without a round in between in which all of them answered.
+    /// The number of rounds with such servers, without a round in between in which all
+    /// of them answered.
     rounds_alone: u32,
     held_lines: LogThrottle<()>,
     path_lines: LogThrottle<Uuid>,
@@ -103,7 +108,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Creates the registry of the leader `me`, with no servers yet and what it `found` published. `seed` selects the witnesses.
+    /// Creates the registry of the leader `me`, with no servers yet and what it `found` published.
+    /// `seed` selects the witnesses.
     #[must_use]
     pub fn new(
         me: Uuid,
@@ -248,7 +254,8 @@ impl Registry {
         std::mem::take(&mut self.actions)
     }
 
-    /// Handles the passing of time: sends due probes, counts misses, starts rounds. Returns what to do.
+    /// Handles the passing of time: sends due probes, counts misses, starts rounds.
+    /// Returns what to do.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         self.reset_probes_after_pause(now);
         self.run_due(now);
@@ -306,7 +313,8 @@ impl Registry {
         if deletion.departure.is_none() && deletion.lease_alive && !deletion.reset {
             self.actions.push(Action::Withdraw { uuid, server });
         }
-        // The reason of its own removals is known: the tombstone may be gone by now, or belong to another removal.
+        // The reason of its own removals is known: the tombstone may be gone by now, or belong to
+        // another removal.
         let own = self
             .removed
             .remove(&uuid)
@@ -426,7 +434,8 @@ impl Registry {
         self.actions.push(action);
     }
 
-    /// Handles the end of a write. One that failed met a change that the watch will report, or an etcd outage: probe again.
+    /// Handles the end of a write. One that failed met a change that the watch will report, or an
+    /// etcd outage: probe again.
     fn written(&mut self, uuid: Uuid, stands: Option<Revision>, now: Instant) {
         let write = self.writing.remove(&uuid);
         let removal = match write {

@@ -1,12 +1,15 @@
 //! Why a peer's record is gone, and what follows for the peer.
 //!
-//! An absent key proves nothing: etcd may have been restored from a backup, or more than this record was cleared. An irreversible
-//! step, the end of the server, needs positive proof that an administrator meant this very server:
+//! An absent key proves nothing: etcd may have been restored from a backup, or more than this
+//! record was cleared. An irreversible step, the end of the server, needs positive proof that an
+//! administrator meant this very server:
 //!
 //! - a tombstone by an administrator that is newer than the registration, or
-//! - a deletion reported by a live watch, in the history in which the server registered and on a lease that is alive. This is a
-//!   deletion by hand, which leaves no tombstone, so the peer writes one, in a transaction that succeeds only while the record is
-//!   still absent and the peer's candidate key, the reset mark and the tombstones are unchanged. If it fails, nothing is proven.
+//! - a deletion reported by a live watch, in the history in which the server registered and on
+//!   a lease that is alive. This is a deletion by hand, which leaves no tombstone, so the peer
+//!   writes one, in a transaction that succeeds only while the record is still absent and the
+//!   peer's candidate key, the reset mark and the tombstones are unchanged. If it fails,
+//!   nothing is proven.
 
 use crate::types::{
     ids::Revision,
@@ -28,8 +31,8 @@ pub struct LastWritten {
 impl LastWritten {
     /// Returns whether a tombstone is newer than the registration.
     ///
-    /// In another history the revisions cannot be compared, and an old tombstone may have come back from the backup. So the wall-clock
-    /// times decide.
+    /// In another history the revisions cannot be compared, and an old tombstone may have come back
+    /// from the backup. So the wall-clock times decide.
     #[must_use]
     pub fn is_before(&self, tombstone: &Tombstone, modified: Revision, epoch: u64) -> bool {
         if epoch == self.epoch {
@@ -62,8 +65,8 @@ pub struct RemovalFacts {
 pub enum RemovalCause {
     /// An administrator removed the server: it stays out.
     Evicted,
-    /// A live watch reported the deletion, and there is no tombstone: the key was deleted by hand, if a tombstone that says so can be
-    /// written.
+    /// A live watch reported the deletion, and there is no tombstone: the key was deleted by hand,
+    /// if a tombstone that says so can be written.
     DeletedByHand,
     /// The registry removed it because it did not answer: it rejoins once it answers.
     Mute,
@@ -77,8 +80,8 @@ pub enum RemovalCause {
 
 /// Returns why a record is gone.
 ///
-/// The tombstone and the reset mark are written in the transaction that deletes the record; those older than the record belong to an
-/// earlier registration.
+/// The tombstone and the reset mark are written in the transaction that deletes the record; those
+/// older than the record belong to an earlier registration.
 #[must_use]
 pub fn classify(evidence: &RemovalFacts) -> RemovalCause {
     let RemovalFacts {

@@ -1,8 +1,9 @@
 //! Which replies of a server were asked for.
 //!
-//! A server answers each request once, so a client knows how many replies may come, also of requests that it has given up
-//! (*late* replies). What comes beyond that is unsolicited: [`UnsolicitedReplies`] says when it is too much. So a server can
-//! neither fill a client's memory nor keep it busy, whatever it sends.
+//! A server answers each request once, so a client knows how many replies may come, also of
+//! requests that it has given up (*late* replies). What comes beyond that is unsolicited:
+//! [`UnsolicitedReplies`] says when it is too much. So a server can neither fill a client's memory
+//! nor keep it busy, whatever it sends.
 
 #[cfg(test)]
 mod tests;
@@ -242,7 +243,8 @@ impl UnsolicitedReplies {
         was_asked_for || self.unsolicited.try_acquire(now)
     }
 
-    /// Whether others should run first: a link that always has more to read must not keep a thread for itself.
+    /// Whether others should run first: a link that always has more to read must not keep a
+    /// thread for itself.
     #[must_use]
     pub fn should_yield(&self) -> bool {
         self.all.is_multiple_of(256)

@@ -7,9 +7,10 @@ use uuid::Uuid;
 /// Above this number of instances of a name, a client keeps links to a subset of this size only.
 pub(crate) const SUBSET: usize = 32;
 
-/// Returns the weight of an instance for a client (rendezvous hashing: Thaler and Ravishankar, 1998): each client prefers other
-/// instances, and one that leaves moves only its own clients. Stages in any language must select the same instances as their
-/// client, so `docs/protocol.md` specifies the hash (FNV-1a, then the finalizer of `MurmurHash3`).
+/// Returns the weight of an instance for a client (rendezvous hashing: Thaler and Ravishankar, 1998):
+/// each client prefers other instances, and one that leaves moves only its own clients. Stages in
+/// any language must select the same instances as their client, so `docs/protocol.md` specifies the
+/// hash (FNV-1a, then the finalizer of `MurmurHash3`).
 pub(crate) fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
     let bytes = client.as_bytes().iter().chain(instance.as_bytes());
     let weight = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |weight, byte| {
@@ -23,9 +24,9 @@ pub(crate) fn rendezvous(client: Uuid, instance: Uuid) -> u64 {
     weight ^ weight >> 33
 }
 
-/// Chooses among `count` by the power of two choices (Mitzenmacher, 2001): of two picked at random, the one with the lower
-/// `load` (calls in flight); `load` is called for these two only. `random` returns a number below its argument. Returns `None` when
-/// `count` is 0.
+/// Chooses among `count` by the power of two choices (Mitzenmacher, 2001): of two picked at random,
+/// the one with the lower `load` (calls in flight); `load` is called for these two only. `random`
+/// returns a number below its argument. Returns `None` when `count` is 0.
 pub fn power_of_two_choices(
     count: usize,
     load: impl Fn(usize) -> usize,
@@ -51,9 +52,10 @@ fn pick_two(count: usize, random: &mut impl FnMut(usize) -> usize) -> Option<(us
     }
 }
 
-/// Chooses among `count` instances by the power of two choices. One that is `failing` (its connection broke, could not be opened, or
-/// answers no PING) is chosen only when there is no other. While the two picked are healthy, no other is examined, so the cost does
-/// not depend on `count`.
+/// Chooses among `count` instances by the power of two choices. One that is `failing` (its
+/// connection broke, could not be opened, or answers no PING) is chosen only when there is
+/// no other. While the two picked are healthy, no other is examined, so the cost does not
+/// depend on `count`.
 pub fn choose_instance(
     count: usize,
     failing: impl Fn(usize) -> bool,
@@ -68,7 +70,8 @@ pub fn choose_instance(
             one
         });
     }
-    // Picks two again among the healthy ones: over both rounds, each pair of them has the same chance.
+    // Picks two again among the healthy ones: over both rounds, each pair of them has
+    // the same chance.
     let sound: Vec<usize> = (0..count).filter(|i| !failing(*i)).collect();
     if sound.is_empty() {
         return power_of_two_choices(count, load, random);
@@ -117,7 +120,8 @@ mod tests {
         }
     }
 
-    /// Laws: a failing instance is chosen only when all are; among the others it is two choices by load.
+    /// Laws: a failing instance is chosen only when all are; among the others it is two
+    /// choices by load.
     #[test]
     fn a_failing_instance_is_picked_only_when_all_fail() {
         for seed in 0..2000 {

@@ -5,8 +5,8 @@
 pub enum Request {
     /// SIGTERM or SIGINT: the process is asked to end.
     Terminate,
-    /// SIGHUP: the terminal was closed. Requests a shutdown that nobody waits for. It often arrives twice: from the kernel, and from
-    /// the shell of the terminal.
+    /// SIGHUP: the terminal was closed. Requests a shutdown that nobody waits for. It often arrives
+    /// twice: from the kernel, and from the shell of the terminal.
     HangUp,
 }
 
@@ -45,8 +45,8 @@ impl Requests {
         self.count > seen
     }
 
-    /// Returns whether another request followed the first one after `seen`: that one begins a graceful shutdown, or finds one under
-    /// way; a SIGTERM or SIGINT after it ends the drain.
+    /// Returns whether another request followed the first one after `seen`: that one begins a
+    /// graceful shutdown, or finds one under way; a SIGTERM or SIGINT after it ends the drain.
     #[must_use]
     pub fn asks_to_hurry(&self, seen: u64) -> bool {
         self.urgent > seen + 1

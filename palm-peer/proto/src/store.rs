@@ -4,7 +4,8 @@ use crate::types::message::{CallErrorKind, CallFailure};
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// The approximate cost of an entry beyond its key and value, in bytes, so that many tiny entries are bounded too.
+/// The approximate cost of an entry beyond its key and value, in bytes, so that many tiny entries
+/// are bounded too.
 const OVERHEAD: usize = 64;
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 1024;

@@ -1,4 +1,5 @@
-//! Supervision of the library's own tasks: whether a failed task is restarted, and when, or given up.
+//! Supervision of the library's own tasks: whether a failed task is restarted, and
+//! when, or given up.
 
 use super::backoff::backoff;
 use std::{

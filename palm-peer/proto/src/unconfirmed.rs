@@ -8,8 +8,8 @@ pub(crate) const MAX_MESSAGES: usize = 4096;
 /// The maximum number of bytes of these messages.
 pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Messages by their number on the connection, oldest first. Beyond the limits the oldest are dropped: their clients send them again
-/// after a timeout.
+/// Messages by their number on the connection, oldest first. Beyond the limits the oldest are
+/// dropped: their clients send them again after a timeout.
 #[derive(Debug)]
 pub struct Unconfirmed<M> {
     messages: VecDeque<(u64, usize, M)>,

@@ -186,8 +186,8 @@ impl MeshAdmin {
         }
     }
 
-    /// Runs a read together with one of the oldest candidates, at one revision; the first valid candidate leads. Keys that no peer put
-    /// must not hide it.
+    /// Runs a read together with one of the oldest candidates, at one revision; the first valid
+    /// candidate leads. Keys that no peer put must not hide it.
     async fn read(&self, what: Operation) -> Result<(Vec<KeyValue>, Vec<KeyValue>), EtcdError> {
         let mut max = OLDEST_CANDIDATES;
         loop {
@@ -247,7 +247,8 @@ pub(super) struct ResetTracker {
 }
 
 impl ResetTracker {
-    /// Waits until no server is missing, or none has re-registered for `quiet`, or the limit is reached.
+    /// Waits until no server is missing, or none has re-registered for `quiet`, or the
+    /// limit is reached.
     pub(super) async fn wait(&mut self, quiet: Duration, limit: Duration) {
         let quiet = quiet.min(MAX_TIMEOUT);
         let limit = limit.min(MAX_TIMEOUT);
@@ -315,7 +316,8 @@ pub(super) struct MembersWatch {
 }
 
 impl MembersWatch {
-    /// Returns all entries, first now and then whenever they change; an error when they may be stale from now on.
+    /// Returns all entries, first now and then whenever they change; an error when they may be
+    /// stale from now on.
     pub(super) async fn next(&mut self) -> Result<Vec<ServerEntry>, Error> {
         loop {
             self.change().await;

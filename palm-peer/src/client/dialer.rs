@@ -47,7 +47,8 @@ pub(crate) enum OpenError {
     Failed(String),
     /// The host has several addresses, and each failed for its own reason.
     AllFailed(Vec<(SocketAddr, OpenError)>),
-    /// This process lacks a resource, such as a file descriptor; this says nothing about the server.
+    /// This process lacks a resource, such as a file descriptor; this says nothing
+    /// about the server.
     Local(String),
 }
 
@@ -58,7 +59,8 @@ impl OpenError {
             Self::Refused | Self::Impostor(_) => true,
             Self::Silent(_) | Self::NoRoute(_) | Self::Failed(_) | Self::Local(_) => false,
             Self::AllFailed(failures) => {
-                // An address family that this host cannot use says nothing, so the other one decides.
+                // An address family that this host cannot use says nothing, so the
+                // other one decides.
                 let usable = |v6| {
                     failures
                         .iter()
@@ -109,7 +111,8 @@ impl OpenError {
         };
         match error.kind() {
             io::ErrorKind::NetworkUnreachable => Self::NoRoute(error.to_string()),
-            // The error of a system with IPv6 switched off. For IPv4, it means that all local ports are in use.
+            // The error of a system with IPv6 switched off. For IPv4, it means that all local
+            // ports are in use.
             io::ErrorKind::AddrNotAvailable if address.is_ipv6() => {
                 Self::NoRoute(error.to_string())
             }
@@ -174,7 +177,8 @@ pub(crate) struct Dialer {
     me: Uuid,
     limits: Limits,
     credentials: Option<Arc<Credentials>>,
-    /// The thread on which the links' tasks run; `None` is the library's executor, which functions may share.
+    /// The thread on which the links' tasks run; `None` is the library's executor, which
+    /// functions may share.
     home: Option<Etcd>,
 }
 
@@ -198,8 +202,9 @@ impl Dialer {
         }
     }
 
-    /// Returns a dialer for health checks: answers are shorter, and the links' tasks run on etcd's thread, so that a function that
-    /// blocks the executor does not make all other servers look unresponsive.
+    /// Returns a dialer for health checks: answers are shorter, and the links' tasks run on
+    /// etcd's thread, so that a function that blocks the executor does not make all other servers
+    /// look unresponsive.
     pub(crate) fn for_probes(&self, etcd: &Etcd) -> Self {
         Self {
             limits: Limits::for_payloads(LONGEST_DIGEST),
@@ -213,9 +218,10 @@ impl Dialer {
         self.me
     }
 
-    /// Connects to `endpoint` (`tcp://host:port`), and checks that the server there has the uuid `server`. All addresses of the host
-    /// are tried, also when one accepts the connection but the server there has another uuid. Fails when no server, another server,
-    /// or none that answers within `time` is there.
+    /// Connects to `endpoint` (`tcp://host:port`), and checks that the server there has the uuid
+    /// `server`. All addresses of the host are tried, also when one accepts the connection but the
+    /// server there has another uuid. Fails when no server, another server, or none that answers
+    /// within `time` is there.
     pub(crate) async fn open(
         &self,
         endpoint: &str,
@@ -254,7 +260,8 @@ impl Dialer {
             };
             left.retain(|other| *other != at);
             let now = Instant::now();
-            // An address that accepts and then stays silent must leave time for the other addresses.
+            // An address that accepts and then stays silent must leave time for the
+            // other addresses.
             let until = if left.is_empty() {
                 deadline
             } else {
@@ -309,8 +316,9 @@ impl Dialer {
                 let (link, receiving, greeted) = Link::new(self.me, jobs, sender, receiver);
                 self.spawn(Name::LinkReader, receiving);
                 self.spawn(Name::LinkWatch, link.watching(Where { server, ends }));
-                // Until the server has this greeting, it sends answers of jobs over our previous connection, which we may have given up
-                // while the server has not noticed its end. A message that reaches it over another server in this time loses its answer.
+                // Until the server has this greeting, it sends answers of jobs over our previous
+                // connection, which we may have given up while the server has not noticed its end.
+                // A message that reaches it over another server in this time loses its answer.
                 greeted.await.map_err(|oneshot::Canceled| {
                     OpenError::Failed(
                         "the connection ended before its greeting was answered".into(),
@@ -345,7 +353,8 @@ mod tests {
     use crate::io::zmq::{self, RouterEvent};
     use futures::{FutureExt as _, executor::block_on, future::join};
 
-    /// Until the server has the greeting, it answers the messages of jobs over an earlier connection, which may be dead.
+    /// Until the server has the greeting, it answers the messages of jobs over an earlier
+    /// connection, which may be dead.
     #[test]
     fn a_link_is_open_once_the_server_has_answered_its_greeting() {
         const HELD: Duration = Duration::from_millis(300);

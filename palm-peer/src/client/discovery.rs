@@ -38,8 +38,8 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    /// Follows what is published in this folder of etcd, by servers with leases of this TTL. The receiver is notified when the
-    /// first listing is complete.
+    /// Follows what is published in this folder of etcd, by servers with leases of this TTL. The
+    /// receiver is notified when the first listing is complete.
     pub(crate) fn new(folder: String, ttl: Duration) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (tx, listed) = oneshot::channel();
         let discovery = Self {
@@ -103,8 +103,8 @@ struct Known {
     synced: bool,
     /// Changes that have not been applied to the store.
     updates: Vec<Update>,
-    /// Instances that were reachable before and have not been listed. In a new history of etcd they may still be alive: they stay
-    /// until they have had the time to register again.
+    /// Instances that were reachable before and have not been listed. In a new history of etcd they
+    /// may still be alive: they stay until they have had the time to register again.
     missing: HashSet<(String, Uuid)>,
     /// Until when these stay.
     until: Option<Instant>,

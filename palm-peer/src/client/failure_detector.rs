@@ -1,7 +1,8 @@
 //! Whether the process of a server is gone.
 //!
-//! A timeout proves nothing. A refused connection, or another server at its endpoint, proves the process gone, but only to a
-//! process that had a link to it there. Whether others reach it is asked in `witnesses`; whether a connection that stands still works, each link finds out itself.
+//! A timeout proves nothing. A refused connection, or another server at its endpoint, proves the
+//! process gone, but only to a process that had a link to it there. Whether others reach it is
+//! asked in `witnesses`; whether a connection that stands still works, each link finds out itself.
 
 use crate::{
     client::{
@@ -15,8 +16,9 @@ use palm_proto::types::message::Request;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// How long a connection may take to open, try after try, after a link ended. A process that is being killed closes its
-/// connections before the port that it listens on: the first try may still be let in, and never be answered.
+/// How long a connection may take to open, try after try, after a link ended. A process that is
+/// being killed closes its connections before the port that it listens on: the first try may still
+/// be let in, and never be answered.
 const RECONNECT_WITHIN: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(150),
@@ -42,10 +44,11 @@ pub(crate) enum Finding {
     Unknown,
 }
 
-/// Finds out whether a server is reached at `endpoint`, over the link of this pool or else a new one.
+/// Finds out whether a server is reached at `endpoint`, over the link of this pool
+/// or else a new one.
 ///
-/// After the end of a link, several short tries are made, so that a killed process is found gone at once; a server that ends each of its
-/// links is tried less and less often.
+/// After the end of a link, several short tries are made, so that a killed process is found gone at
+/// once; a server that ends each of its links is tried less and less often.
 pub(crate) async fn check(pool: &LinkPool, server: Uuid, endpoint: &str) -> Finding {
     if let Some(link) = pool.connected(server, endpoint) {
         return Finding::Connected(link);
@@ -76,8 +79,8 @@ async fn try_once(pool: &LinkPool, server: Uuid, endpoint: &str, time: Duration)
     }
 }
 
-/// Whether a server still answers over a link. The end of the link counts as an answer: whoever waits for it is told of it, and whether
-/// something is lost with it.
+/// Whether a server still answers over a link. The end of the link counts as an answer: whoever
+/// waits for it is told of it, and whether something is lost with it.
 pub(crate) async fn answers(server: Uuid, link: Arc<Link>) -> bool {
     let asked = link.request(&mut Request::call(format!("{server}._ping")), Bytes::new());
     let fate = link.fate();

@@ -22,9 +22,9 @@ use uuid::Uuid;
 
 /// A job about to run: a pipeline of functions, and how its messages are sent through it.
 ///
-/// The messages flow from server to server; the last one answers this client. Each is tried up to three times
-/// ([`Job::attempts`]), on another instance when there is one, so a function may run more than once for a message; each ends
-/// in exactly one result or error.
+/// The messages flow from server to server; the last one answers this client. Each is tried up to
+/// three times ([`Job::attempts`]), on another instance when there is one, so a function may run
+/// more than once for a message; each ends in exactly one result or error.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,8 +65,9 @@ impl Job {
         }
     }
 
-    /// Sets the window: how many messages (default 1024) and bytes (default 64 MiB) may be in flight or wait to be consumed. Nothing
-    /// is pulled from the input beyond it; one message is always allowed. At least 1 of each.
+    /// Sets the window: how many messages (default 1024) and bytes (default 64 MiB) may be in
+    /// flight or wait to be consumed. Nothing is pulled from the input beyond it; one message is
+    /// always allowed. At least 1 of each.
     pub fn window(mut self, messages: usize, bytes: usize) -> Self {
         self.limits.messages = messages.max(1);
         self.limits.bytes = bytes.max(1);
@@ -75,23 +76,26 @@ impl Job {
 
     /// Sets the maximum number of attempts of a message; default 3, at least 1.
     ///
-    /// A message is retried when a server of its route is lost, when the window is full and later messages along the same way have been
-    /// answered for some seconds, or when a third of its time has passed without an answer. It is not known then whether it was lost: an answer to any earlier attempt counts, and a message ends in `unreachable` only when none is
-    /// answered within a third of its time after the last attempt failed. So it survives the loss of any number of servers that it
-    /// has already passed.
+    /// A message is retried when a server of its route is lost, when the window is full and later
+    /// messages along the same way have been answered for some seconds, or when a third of its time
+    /// has passed without an answer. It is not known then whether it was lost: an answer to any
+    /// earlier attempt counts, and a message ends in `unreachable` only when none is answered
+    /// within a third of its time after the last attempt failed. So it survives the loss of any
+    /// number of servers that it has already passed.
     ///
-    /// Rejections (busy, leaving, next stage unreachable) do not count as attempts; they are retried with backoff until the
-    /// deadline.
+    /// Rejections (busy, leaving, next stage unreachable) do not count as attempts; they are
+    /// retried with backoff until the deadline.
     ///
-    /// A poison message (one that crashes every server that runs it) crashes at most this many servers. Final attempts after a loss
-    /// are serialised, so that other messages do not lose all their attempts beside it.
+    /// A poison message (one that crashes every server that runs it) crashes at most this many
+    /// servers. Final attempts after a loss are serialised, so that other messages do not lose all
+    /// their attempts beside it.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.limits.attempts = attempts.max(1);
         self
     }
 
-    /// Sets how long a message may take in total, at most a year; default `Config::timeout`. After a third of it without an answer, another attempt is
-    /// made beside the first.
+    /// Sets how long a message may take in total, at most a year; default `Config::timeout`. After
+    /// a third of it without an answer, another attempt is made beside the first.
     pub fn timeout(mut self, time: Duration) -> Self {
         let time = time.min(MAX_TIMEOUT);
         self.limits.deadline = time;
@@ -105,12 +109,13 @@ impl Job {
         self
     }
 
-    /// Runs the job over the messages of a stream. The job advances only while the results are polled
-    /// (backpressure); dropping the results cancels it.
+    /// Runs the job over the messages of a stream. The job advances only while the results are
+    /// polled (backpressure); dropping the results cancels it.
     ///
     /// # Errors
-    /// [`CallErrorKind::NoSuchServer`] or [`CallErrorKind::NoSuchFunction`] when a stage of the pipeline has no reachable instance,
-    /// [`CallErrorKind::BadMessage`] for an invalid target or number of stages. Nothing was pulled then.
+    /// [`CallErrorKind::NoSuchServer`] or [`CallErrorKind::NoSuchFunction`] when a stage of the
+    /// pipeline has no reachable instance, [`CallErrorKind::BadMessage`] for an invalid target or
+    /// number of stages. Nothing was pulled then.
     pub fn run<S>(self, messages: S) -> Result<JobResults, CallError>
     where
         S: Stream + Send + Unpin + 'static,
@@ -163,11 +168,11 @@ impl Job {
     }
 }
 
-/// The results of a job: a stream of each message's index, from 0, and its result or error. It ends when the input has ended and
-/// each message has its result or error.
+/// The results of a job: a stream of each message's index, from 0, and its result or error. It ends
+/// when the input has ended and each message has its result or error.
 ///
-/// Awaiting the next item is cancel-safe: nothing is lost when that future is dropped. Dropping the stream cancels the job;
-/// functions that run may run to their end.
+/// Awaiting the next item is cancel-safe: nothing is lost when that future is dropped. Dropping the
+/// stream cancels the job; functions that run may run to their end.
 #[must_use = "a job advances only while its results are polled"]
 pub struct JobResults {
     running: Pin<Box<dyn Stream<Item = (u64, Outcome)> + Send>>,
@@ -236,7 +241,8 @@ impl Progress {
         lock(&self.counts).failed
     }
 
-    /// Returns the number of attempts beyond the first of each message, for which a function may have run again.
+    /// Returns the number of attempts beyond the first of each message, for which a function
+    /// may have run again.
     #[must_use]
     pub fn retried(&self) -> u64 {
         lock(&self.counts).retried

@@ -1,4 +1,5 @@
-//! The links of one job: opened to all instances that its messages may go through, and watched for their end.
+//! The links of one job: opened to all instances that its messages may go through, and
+//! watched for their end.
 
 use crate::{
     client::{
@@ -49,11 +50,12 @@ pub(crate) struct Links {
     kept: HashMap<Uuid, Arc<Link>>,
     /// When the last link of an instance ended, while more may be reported of that instance.
     ended: HashMap<Uuid, Instant>,
-    /// While messages are in flight, all links are watched: an answer may come over any of them, even one that nothing was sent over.
+    /// While messages are in flight, all links are watched: an answer may come over any of them,
+    /// even one that nothing was sent over.
     watched: HashMap<Uuid, Interest>,
     busy: bool,
-    /// Links being opened, with or without a message for them: a stage that forwards a message may choose their instances, which must
-    /// be able to answer.
+    /// Links being opened, with or without a message for them: a stage that forwards a message may
+    /// choose their instances, which must be able to answer.
     preparing: FuturesUnordered<BoxFuture<'static, Arc<Instance>>>,
     /// The mesh that owns the links.
     prepared: HashSet<Uuid>,
@@ -105,7 +107,8 @@ impl Links {
         self.keeps(instance) || self.prepared.contains(&instance)
     }
 
-    /// Returns whether a link of this instance has ended since then: answers may have been lost with it.
+    /// Returns whether a link of this instance has ended since then: answers may have
+    /// been lost with it.
     pub(crate) fn ended_since(&self, instance: Uuid, then: Instant) -> bool {
         self.ended
             .get(&instance)
@@ -214,7 +217,8 @@ impl Links {
         })
     }
 
-    /// Handles the end of an attempt to open a link. It is tried again while the instance is published.
+    /// Handles the end of an attempt to open a link. It is tried again while the
+    /// instance is published.
     fn was_prepared(&mut self, instance: &Arc<Instance>) -> LinkEvent {
         if self.watch(instance.uuid) {
             self.prepared.remove(&instance.uuid);
@@ -240,8 +244,8 @@ async fn prepare(mesh: Arc<Mesh>, instance: Arc<Instance>, pause: Duration) -> A
     instance
 }
 
-/// Checks whether an instance still answers. The end of its link, which may come first, is reported by the link itself: after a
-/// goodbye nothing is lost with it.
+/// Checks whether an instance still answers. The end of its link, which may come first, is reported
+/// by the link itself: after a goodbye nothing is lost with it.
 fn check_liveness(instance: Uuid, link: Arc<Link>) -> BoxFuture<'static, (Uuid, LinkEnd)> {
     let answers = failure_detector::answers(instance, link);
     answers

@@ -1,4 +1,5 @@
-//! A link: one connection to one server whose uuid was verified, with the requests that wait for its answers.
+//! A link: one connection to one server whose uuid was verified, with the requests that wait
+//! for its answers.
 
 mod watch;
 
@@ -41,8 +42,8 @@ pub(crate) struct Link {
     sender: dealer::Sender,
     jobs: ReplyRouter,
     next: AtomicU64,
-    /// Whether the server said goodbye: then none of our messages is lost with it. Locked while something is sent, so that our answer
-    /// to the goodbye is the last message.
+    /// Whether the server said goodbye: then none of our messages is lost with it. Locked while
+    /// something is sent, so that our answer to the goodbye is the last message.
     closed_by_goodbye: Mutex<bool>,
     /// Fires with the answer to the greeting.
     greeted: Mutex<Option<oneshot::Sender<()>>>,
@@ -54,8 +55,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Returns a link over a connection whose server was verified and sent a greeting; the future that reads the answers, which ends with
-    /// the link and must be run in the background; and a receiver of the answer to the greeting, which is cancelled with the link.
+    /// Returns a link over a connection whose server was verified and sent a greeting; the future
+    /// that reads the answers, which ends with the link and must be run in the background; and a
+    /// receiver of the answer to the greeting, which is cancelled with the link.
     pub(crate) fn new(
         client: Uuid,
         jobs: ReplyRouter,
@@ -96,7 +98,8 @@ impl Link {
         self.lock().is_none()
     }
 
-    /// Returns whether the server said goodbye: everything that we sent is answered or forwarded, or will be.
+    /// Returns whether the server said goodbye: everything that we sent is answered or
+    /// forwarded, or will be.
     pub(crate) fn ended_in_order(&self) -> bool {
         *lock(&self.closed_by_goodbye)
     }
@@ -106,7 +109,8 @@ impl Link {
         !self.is_broken() && !self.ended_in_order() && !self.is_suspect()
     }
 
-    /// Returns whether a PING was not answered in time: the process is busy or frozen. New messages should use another link.
+    /// Returns whether a PING was not answered in time: the process is busy or frozen. New messages
+    /// should use another link.
     pub(crate) fn is_suspect(&self) -> bool {
         self.pulse.is_suspect()
     }
@@ -116,8 +120,8 @@ impl Link {
         Interest::new(&self.pulse)
     }
 
-    /// Checks whether the connection still works while something is outstanding, and breaks the link when it does not. Ends with the
-    /// link; must be run in the background.
+    /// Checks whether the connection still works while something is outstanding, and breaks the
+    /// link when it does not. Ends with the link; must be run in the background.
     pub(crate) fn watching(
         self: &Arc<Self>,
         place: Where,
@@ -146,9 +150,10 @@ impl Link {
         self.broken.clone().map(drop)
     }
 
-    /// Sends a request with this link's client and a unique index. The future returns the reply, or [`Broken`] when the connection
-    /// ended first: then the function may or may not have run. Dropping the future drops the answer. Fails with `unreachable` when the
-    /// link is already broken, `bad_message` when the header is too long: then the function did not run.
+    /// Sends a request with this link's client and a unique index. The future returns the reply, or
+    /// [`Broken`] when the connection ended first: then the function may or may not have run.
+    /// Dropping the future drops the answer. Fails with `unreachable` when the link is already
+    /// broken, `bad_message` when the header is too long: then the function did not run.
     pub(crate) fn request(
         self: &Arc<Self>,
         request: &mut Request,
@@ -159,7 +164,8 @@ impl Link {
         request.idx = Some(idx);
         let header = request.encode();
         if header.len() > message::MAX_HEADER_BYTES {
-            // The server would not read such a header, and would answer without the index that identifies the request.
+            // The server would not read such a header, and would answer without the index that
+            // identifies the request.
             let text = format!(
                 "header of {} bytes, {} at most",
                 header.len(),
@@ -199,8 +205,9 @@ impl Link {
         })
     }
 
-    /// Sends a message of a job unchanged. Its answer goes to the job, over whichever link it comes. Returns its number among the
-    /// posted messages: once this many have [arrived](Fate::arrived), this one has. Fails with `unreachable` when the link is broken:
+    /// Sends a message of a job unchanged. Its answer goes to the job, over whichever link it
+    /// comes. Returns its number among the posted messages: once this many have
+    /// [arrived](Fate::arrived), this one has. Fails with `unreachable` when the link is broken:
     /// then no function ran.
     pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, CallFailure> {
         if self.is_broken() {

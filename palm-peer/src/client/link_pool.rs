@@ -1,4 +1,5 @@
-//! The links of one process to other servers: one to each, opened when it is needed and again when it has ended.
+//! The links of one process to other servers: one to each, opened when it is needed and again
+//! when it has ended.
 
 use crate::{
     client::{
@@ -78,8 +79,9 @@ impl LinkPool {
         })
     }
 
-    /// The link to an instance, opened within `time` if need be. Of several callers, one opens it. It is kept while `keep` says so:
-    /// asked now, and up to the caller later ([`LinkPool::retire`]).
+    /// The link to an instance, opened within `time` if need be. Of several callers, one opens it.
+    /// It is kept while `keep` says so: asked now, and up to the caller later
+    /// ([`LinkPool::retire`]).
     pub(crate) async fn link_to(
         &self,
         instance: &Instance,
@@ -104,7 +106,8 @@ impl LinkPool {
             .await
     }
 
-    /// Opens another link to a server, whether or not there is one; it is not kept unless [`LinkPool::keep`] says so.
+    /// Opens another link to a server, whether or not there is one; it is not kept unless
+    /// [`LinkPool::keep`] says so.
     pub(crate) async fn dial(
         &self,
         server: Uuid,
@@ -116,13 +119,15 @@ impl LinkPool {
             .await
     }
 
-    /// Keeps a link in the place of the one before, which ends with the last request under way over it.
+    /// Keeps a link in the place of the one before, which ends with the last request
+    /// under way over it.
     pub(crate) fn keep(&self, server: Uuid, endpoint: &str, link: &Arc<Link>) {
         let slot = Arc::clone(lock(&self.slots).entry(server).or_default());
         slot.state().opened(endpoint, Arc::clone(link));
     }
 
-    /// Returns whether the last attempt to reach an instance failed. If so, it is retried in the background.
+    /// Returns whether the last attempt to reach an instance failed. If so, it is retried
+    /// in the background.
     pub(crate) fn is_failing(&self, instance: &Arc<Instance>) -> bool {
         let Some(slot) = self.slot(instance.uuid) else {
             return false;
@@ -155,16 +160,18 @@ impl LinkPool {
         })
     }
 
-    /// Takes in that the link to a server at this endpoint has ended, once. Returns how long to wait before looking why: not at all at
-    /// first, longer for a server that ends each of its links.
+    /// Takes in that the link to a server at this endpoint has ended, once. Returns how
+    /// long to wait before looking why: not at all at first, longer for a server that ends
+    /// each of its links.
     pub(crate) fn take_end(&self, server: Uuid, endpoint: &str) -> Option<Duration> {
         self.slot(server)?
             .state()
             .take_end(endpoint, Instant::now())
     }
 
-    /// Forgets a server. Returns the link there, if something could be sent over it; answers under way keep it until they are in. It is used
-    /// again if the server comes back meanwhile: a second link would take over the answers to messages of jobs that watch the first.
+    /// Forgets a server. Returns the link there, if something could be sent over it; answers under
+    /// way keep it until they are in. It is used again if the server comes back meanwhile: a second
+    /// link would take over the answers to messages of jobs that watch the first.
     pub(crate) fn retire(&self, server: Uuid) -> Option<Arc<Link>> {
         let slot = lock(&self.slots).remove(&server)?;
         let (endpoint, link) = slot.state().link.clone()?;
@@ -177,7 +184,8 @@ impl LinkPool {
         Some(link)
     }
 
-    /// Returns the slot of a server that comes back, if its link still works and leads to the same endpoint.
+    /// Returns the slot of a server that comes back, if its link still works and leads to
+    /// the same endpoint.
     fn unretire(&self, instance: &Instance) -> Option<Arc<Slot>> {
         let (endpoint, link) = lock(&self.retired).remove(&instance.uuid)?;
         let link = link
@@ -282,7 +290,8 @@ impl Slot {
         link.is_open().then(|| Arc::clone(link))
     }
 
-    /// Returns whether it is time to try again. An open connection without answers to PINGs may recover by itself.
+    /// Returns whether it is time to try again. An open connection without answers to PINGs may
+    /// recover by itself.
     fn should_reopen(&self) -> bool {
         let state = self.state();
         state.link.as_ref().is_none_or(|(_, link)| link.is_broken())
@@ -302,7 +311,8 @@ impl Slot {
         if let Some(link) = self.open_link() {
             return Ok(link);
         }
-        // A caller that waited through most of an attempt does not repeat it: many would wait for each other in turn.
+        // A caller that waited through most of an attempt does not repeat it: many would wait for
+        // each other in turn.
         if let Some(failed) = failed
             .as_ref()
             .filter(|failed| failed.at >= began + time / 2 && failed.time >= time)

@@ -60,7 +60,8 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Connects: waits for the directory of reachable instances, and keeps it up to date from then on.
+    /// Connects: waits for the directory of reachable instances, and keeps it up to
+    /// date from then on.
     pub(crate) async fn connect(
         etcd: Etcd,
         config: ValidConfig,
@@ -112,8 +113,8 @@ impl Mesh {
         self.directory().resolve(target, self.uuid)
     }
 
-    /// Returns a receiver that is notified of changes of the directory. Notifications do not pile up: a job may not be polled for
-    /// days.
+    /// Returns a receiver that is notified of changes of the directory. Notifications do not pile
+    /// up: a job may not be polled for days.
     pub(crate) fn changes(&self) -> mpsc::Receiver<()> {
         let (tx, changes) = mpsc::channel(0);
         let mut listeners = lock(&self.listeners);
@@ -173,8 +174,8 @@ impl Mesh {
         }
     }
 
-    /// Picks one of these instances: [`choose_instance`]. If a picked one is failing, all failing ones are retried in the background,
-    /// so that no call waits for them while there are others.
+    /// Picks one of these instances: [`choose_instance`]. If a picked one is failing, all failing
+    /// ones are retried in the background, so that no call waits for them while there are others.
     pub(crate) fn choose(&self, able: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let load = |i: usize| self.links.in_flight(able[i].uuid);
         let failing = |i: usize| self.is_failing(&able[i]);
@@ -182,7 +183,8 @@ impl Mesh {
         Some(Arc::clone(&able[choice]))
     }
 
-    /// Returns whether the last attempt to reach an instance failed. If so, it is retried in the background.
+    /// Returns whether the last attempt to reach an instance failed. If so, it is retried
+    /// in the background.
     pub(crate) fn is_failing(&self, instance: &Arc<Instance>) -> bool {
         self.links.is_failing(instance)
     }
@@ -197,7 +199,8 @@ impl Mesh {
         self.links.flushed().await;
     }
 
-    /// Returns the link to an instance, after opening it if necessary. Fails when it cannot be opened in time.
+    /// Returns the link to an instance, after opening it if necessary. Fails when it cannot
+    /// be opened in time.
     pub(crate) async fn link_to(
         &self,
         instance: &Instance,
@@ -206,7 +209,8 @@ impl Mesh {
         let time = deadline
             .saturating_duration_since(Instant::now())
             .min(OPEN_WITHIN);
-        // The place of one that is no longer published would stay: places are removed after they are gone from the directory.
+        // The place of one that is no longer published would stay: places are removed after they
+        // are gone from the directory.
         self.links
             .link_to(instance, time, || self.directory().contains(instance.uuid))
             .await
@@ -269,8 +273,8 @@ impl KeepsDirectory for Mesh {
             .into_iter()
             .filter_map(|uuid| self.links.retire(uuid))
         {
-            // The server may be leaving and still read our messages: if we closed the connection, its goodbye would cause a reset,
-            // and messages that it has not read would be lost.
+            // The server may be leaving and still read our messages: if we closed the connection,
+            // its goodbye would cause a reset, and messages that it has not read would be lost.
             executor::spawn(Name::OldLink, async move {
                 let _ = timer::timeout(KEPT_FOR, link.broken()).await;
             });

@@ -33,7 +33,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Calls functions of the mesh. Cheap to clone; all clones share the links and the view of the mesh.
+/// Calls functions of the mesh. Cheap to clone; all clones share the links and the
+/// view of the mesh.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,15 +59,17 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Connects to etcd, reads which servers can be reached, and keeps that up to date in the background. Works under any executor.
+    /// Connects to etcd, reads which servers can be reached, and keeps that up to date in the
+    /// background. Works under any executor.
     ///
-    /// Once connected, a client continues with the servers that it knows while etcd is unavailable. Dropping the future leaves nothing
-    /// behind.
+    /// Once connected, a client continues with the servers that it knows while etcd is unavailable.
+    /// Dropping the future leaves nothing behind.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that is out of its bounds;
-    /// [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does not answer within `join_timeout`;
-    /// [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused) when it refuses.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that is out of
+    /// its bounds; [`ErrorKind::EtcdUnreachable`](crate::ErrorKind::EtcdUnreachable) when etcd does
+    /// not answer within `join_timeout`; [`ErrorKind::EtcdRefused`](crate::ErrorKind::EtcdRefused)
+    /// when it refuses.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let config = ValidConfig::new(config)?;
         let files = crate::config::tls::read(&config).await?;
@@ -84,17 +87,22 @@ impl Client {
         self.mesh.uuid
     }
 
-    /// Calls `server.function` on one of the instances, or `<uuid>.function` on that instance. The call is sent when it is awaited.
+    /// Calls `server.function` on one of the instances, or `<uuid>.function` on that instance. The
+    /// call is sent when it is awaited.
     ///
-    /// It goes to the instance with fewer calls of this client in flight, of two picked at random (power of two choices). If the function certainly did not run there (the
-    /// call could not be delivered, or the server was busy or leaving), another instance is tried. When none is left, those that were
-    /// busy or did not answer the connection in time are tried again until the deadline.
+    /// It goes to the instance with fewer calls of this client in flight, of two picked at
+    /// random (power of two choices). If the function certainly did not run there (the call
+    /// could not be delivered, or the server was busy or leaving), another instance is tried.
+    /// When none is left, those that were busy or did not answer the connection in time are
+    /// tried again until the deadline.
     ///
-    /// Dropping the call while it is awaited drops its answer; the function may still run. The target is checked when the call is
-    /// awaited; the payload is at most `Config::max_payload` bytes long.
+    /// Dropping the call while it is awaited drops its answer; the function may still run. The
+    /// target is checked when the call is awaited; the payload is at most
+    /// `Config::max_payload` bytes long.
     ///
     /// # Errors
-    /// See [`CallErrorKind`](crate::CallErrorKind); for unknown names the call fails at once, and the message names the known ones.
+    /// See [`CallErrorKind`](crate::CallErrorKind); for unknown names the call fails at once, and
+    /// the message names the known ones.
     pub fn call(&self, target: impl Into<String>, payload: impl Into<Bytes>) -> Call<'_> {
         Call {
             client: self,
@@ -104,7 +112,8 @@ impl Client {
         }
     }
 
-    /// Streams messages through these functions, 1 to 64 targets as in [`Client::call`], one after the other: see [`Job`].
+    /// Streams messages through these functions, 1 to 64 targets as in [`Client::call`], one after
+    /// the other: see [`Job`].
     pub fn job<T: Into<String>>(&self, pipeline: impl IntoIterator<Item = T>) -> Job {
         Job::new(
             Arc::clone(&self.mesh),
@@ -112,7 +121,8 @@ impl Client {
         )
     }
 
-    /// Returns the reachable servers by name, each with the functions of its instances and the number of instances.
+    /// Returns the reachable servers by name, each with the functions of its instances and the
+    /// number of instances.
     ///
     /// ```no_run
     /// # fn example(client: &palm_peer::Client) {
@@ -175,7 +185,8 @@ impl Call<'_> {
         self
     }
 
-    /// Sets the key in the server's store, 1 to 1024 bytes, for `get`, `set`, `append` and `delete`.
+    /// Sets the key in the server's store, 1 to 1024 bytes, for `get`, `set`,
+    /// `append` and `delete`.
     pub fn cache(mut self, key: impl Into<String>) -> Self {
         self.request.cache = Some(key.into());
         self

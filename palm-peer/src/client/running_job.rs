@@ -1,4 +1,5 @@
-//! Runs a job at its client: pulls messages, sends them along their routes, and handles the answers.
+//! Runs a job at its client: pulls messages, sends them along their routes, and
+//! handles the answers.
 
 use super::job_links::{LinkEvent, Links};
 use crate::{
@@ -112,7 +113,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         self.perform();
     }
 
-    /// Carries out actions, and those that follow from them, in a loop instead of by recursion: as many may follow as messages wait.
+    /// Carries out actions, and those that follow from them, in a loop instead of by recursion: as
+    /// many may follow as messages wait.
     fn perform(&mut self) {
         while let Some(Action::Send {
             idx,
@@ -145,7 +147,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         }
     }
 
-    /// Picks an instance for each stage: of two at random, the one with fewer of this job's messages.
+    /// Picks an instance for each stage: of two at random, the one with fewer of
+    /// this job's messages.
     fn choose_path(&mut self, avoid: Option<Uuid>) -> Result<Arc<Path>, MessageError> {
         let job = &self.job;
         let path = self
@@ -190,7 +193,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
 
     fn post(&mut self, waiting: &Waiting) -> Event {
         let (idx, route) = (waiting.idx, Arc::clone(&waiting.path.route));
-        // A link that broke a moment ago could not carry the answer, and its end may have been reported already.
+        // A link that broke a moment ago could not carry the answer, and its end may have been
+        // reported already.
         if let Some(stage) = route
             .iter()
             .position(|instance| !self.links.keeps(*instance))
@@ -269,7 +273,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         self.event(Event::Answered { idx, ending });
     }
 
-    /// Handles the report of a stage that rerouted a message. New messages avoid that path for a while.
+    /// Handles the report of a stage that rerouted a message. New messages avoid that
+    /// path for a while.
     fn rerouted(&mut self, idx: u64, by: Uuid, rerouted: Rerouted) {
         self.routes.rerouted(by, rerouted.from, Instant::now());
         let sent = self.job.sent_at(idx);
@@ -295,8 +300,9 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         }
     }
 
-    /// Handles a change of the directory: new instances get messages at once; the liveness of instances that are no longer published is
-    /// checked. A leaving server answers until it is done.
+    /// Handles a change of the directory: new instances get messages at once; the liveness
+    /// of instances that are no longer published is checked. A leaving server answers
+    /// until it is done.
     fn directory_changed(&mut self) {
         let uuids = |routes: &Routes| routes.able().map(|(_, instance)| instance.uuid).collect();
         let before: HashSet<Uuid> = uuids(&self.routes);
@@ -340,13 +346,15 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             any = true;
             self.links_changed();
             match news {
-                // A leaving server is not a loss: messages that were routed through it continue elsewhere.
+                // A leaving server is not a loss: messages that were routed through it
+                // continue elsewhere.
                 LinkEvent::Open | LinkEvent::ClosedByGoodbye => {}
                 LinkEvent::Gone(instance) => {
                     let stages = self.stages.get(&instance).cloned().unwrap_or_default();
                     self.event(Event::Gone { instance, stages });
                 }
-                // Only messages that are known to have gone there: it may not have taken over others.
+                // Only messages that are known to have gone there: it may not have
+                // taken over others.
                 LinkEvent::Unreachable(instance) => self.event(Event::Gone {
                     instance,
                     stages: Vec::new(),
@@ -357,7 +365,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         any
     }
 
-    /// Removes the stages of all instances that are neither linked nor published: nothing more is reported about them.
+    /// Removes the stages of all instances that are neither linked nor published: nothing more is
+    /// reported about them.
     fn forget_stages(&mut self) {
         self.stages
             .retain(|instance, _| self.links.tells_of(*instance));
@@ -428,7 +437,8 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for RunningJob<S> {
     }
 }
 
-/// Returns whether the client has a link to each instance of a route: any stage may answer, over its own connection.
+/// Returns whether the client has a link to each instance of a route: any stage may answer, over
+/// its own connection.
 async fn open_links(mesh: &Mesh, waiting: Waiting) -> (Waiting, Result<(), MessageError>) {
     let mut opened = Ok(());
     for (stage, instance) in waiting.path.instances.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Indirect probes: asks other servers (witnesses) whether they reach a server that this process does not.
+//! Indirect probes: asks other servers (witnesses) whether they reach a server that this
+//! process does not.
 
 use crate::{
     client::{
@@ -81,8 +82,8 @@ pub(crate) async fn open_and_ask(
     }
 }
 
-/// Returns whether other servers agree that `about` cannot be reached: none of a few reaches it, and at least one tried, unless there
-/// is no other server.
+/// Returns whether other servers agree that `about` cannot be reached: none of a few reaches it,
+/// and at least one tried, unless there is no other server.
 pub(crate) async fn agree_that_gone(
     etcd: &Etcd,
     keys: &Keys,
@@ -120,8 +121,8 @@ pub(crate) async fn registered(
     Ok(found.and_then(|kv| Record::from_entry(&uuid.to_string(), &kv.value).ok()))
 }
 
-/// Runs `_probe`: looks up the server's endpoint, and verifies its uuid over a new connection. Fails when this process cannot find
-/// that out.
+/// Runs `_probe`: looks up the server's endpoint, and verifies its uuid over a new connection.
+/// Fails when this process cannot find that out.
 pub(crate) async fn probe(
     etcd: &Etcd,
     keys: &Keys,
@@ -150,8 +151,8 @@ pub(crate) async fn probe(
     }
 }
 
-/// Opens a connection to a server within `time`, and further ones beside it: TCP waits for a second before it repeats a packet that was
-/// lost at the beginning of a connection.
+/// Opens a connection to a server within `time`, and further ones beside it: TCP waits for a second
+/// before it repeats a packet that was lost at the beginning of a connection.
 async fn reach(
     dialer: &Dialer,
     endpoint: &str,

@@ -14,7 +14,8 @@ use std::{io, sync::Arc, time::Duration};
 /// The shortest timeout of an endpoint, so that a loaded etcd is not considered gone.
 const MIN_TIME: Duration = Duration::from_millis(200);
 
-/// Returns a handle to the etcd of `config`, with a thread of this name. `files` are the TLS files that were read.
+/// Returns a handle to the etcd of `config`, with a thread of this name. `files` are the TLS
+/// files that were read.
 pub(crate) fn start(
     thread: &str,
     config: &ValidConfig,
@@ -44,7 +45,8 @@ fn request_timeout(config: &ValidConfig) -> Duration {
         .min(EtcdSettings::REQUEST_TIMEOUT)
 }
 
-/// Returns a source of the TLS material for etcd: these files, and later the files in their places at that time.
+/// Returns a source of the TLS material for etcd: these files, and later the files in their
+/// places at that time.
 fn tls(files: &PemFiles) -> Result<TlsSource, BadCredentials> {
     let first = EtcdTls::new(files)?;
     let files = files.clone();

@@ -10,7 +10,8 @@ use crate::{
 use palm_proto::config::ValidConfig;
 use std::{path::PathBuf, sync::Arc};
 
-/// Reads the TLS files, if there are any: once, because they may be pipes, and on another thread, because the disk may hang.
+/// Reads the TLS files, if there are any: once, because they may be pipes, and on another thread,
+/// because the disk may hang.
 pub(crate) async fn read(config: &ValidConfig) -> Result<Option<PemFiles>, Error> {
     let Some(ca) = config.cacert.clone() else {
         return Ok(None);

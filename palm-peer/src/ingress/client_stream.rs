@@ -23,7 +23,8 @@ impl ClientStream {
         Self { tcp, tls }
     }
 
-    /// Returns how many bytes the system has accepted, if that differs from the written bytes: over TLS.
+    /// Returns how many bytes the system has accepted, if that differs from the written
+    /// bytes: over TLS.
     pub(super) fn sent(&self) -> Option<u64> {
         self.tls.as_ref().map(tls::Stream::sent)
     }

@@ -32,7 +32,8 @@ use std::{
 /// How long accepting a connection may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// How long the inner socket may take before it is created again: everything happens in this process.
+/// How long the inner socket may take before it is created again: everything happens
+/// in this process.
 const INNER: Duration = Duration::from_secs(2);
 
 /// A permit for a connection; released on drop.
@@ -76,8 +77,8 @@ pub(super) struct ClientConnection {
 }
 
 impl ClientConnection {
-    /// Closes the connection to the client, and half-closes the one to the inner socket, whose remaining output must be read to its
-    /// end.
+    /// Closes the connection to the client, and half-closes the one to the inner socket, whose
+    /// remaining output must be read to its end.
     fn close(&self, end: ConnectionEnd) {
         self.permit.shared.table.end(
             &self.state,
@@ -240,7 +241,8 @@ async fn enter(
     ))
 }
 
-/// Performs the handshake with the client, over TLS if it is configured. Returns the bytes that it sent after the handshake.
+/// Performs the handshake with the client, over TLS if it is configured. Returns the bytes that it
+/// sent after the handshake.
 async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8>), Rejection> {
     executor::tune(&tcp).map_err(|error| Rejection::own("its socket cannot be set up", &error))?;
     let tls = match &shared.credentials {
@@ -254,8 +256,9 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8
     Ok((client_stream, kept))
 }
 
-/// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may take them in between;
-/// then waits for others, but not for ever. An inner socket that does not work any more is made anew, once.
+/// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may
+/// take them in between; then waits for others, but not for ever. An inner socket that does not
+/// work any more is made anew, once.
 async fn connect(
     shared: &Shared,
     connection: &Connection,

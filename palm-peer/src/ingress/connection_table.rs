@@ -1,4 +1,5 @@
-//! The accepted connections: the wakers of tasks that wait for flow control ([`palm_proto::limits::flow_control`]).
+//! The accepted connections: the wakers of tasks that wait for flow control
+//! ([`palm_proto::limits::flow_control`]).
 
 use crate::{io::zmq::Connection, sync::lock};
 use futures::task::AtomicWaker;
@@ -59,8 +60,8 @@ impl ConnectionState {
         self.to_client.register(cx.waker());
     }
 
-    /// Registers the task towards the server to be woken when there may be room again. Must be called before
-    /// [`ConnectionTable::room`].
+    /// Registers the task towards the server to be woken when there may be room again. Must be
+    /// called before [`ConnectionTable::room`].
     pub(super) fn register_to_server(&self, cx: &Context<'_>) {
         self.to_server.register(cx.waker());
     }
@@ -205,7 +206,8 @@ impl ConnectionTable {
         connection.wake_both();
     }
 
-    /// Waits until every connection has ended. For one task at a time, and not together with [`flushed`](Self::flushed).
+    /// Waits until every connection has ended. For one task at a time, and not together with
+    /// [`flushed`](Self::flushed).
     pub(super) async fn emptied(&self) {
         self.until(FlowControl::is_empty).await;
     }
@@ -227,7 +229,8 @@ impl ConnectionTable {
         .await;
     }
 
-    /// Changes the state, and wakes the tasks that may read again. Not under the lock: waking may run code of the executor.
+    /// Changes the state, and wakes the tasks that may read again. Not under the lock: waking may
+    /// run code of the executor.
     fn wake(&self, change: impl FnOnce(&mut State) -> Wake) {
         let mut state = lock(&self.state);
         let Wake { some, all } = change(&mut state);
@@ -274,7 +277,8 @@ mod tests {
         assert!(!table.send(&Connection::from_static(b"not of the ingress"), 10));
     }
 
-    /// Waits for room, and for the permit of a long frame, as the task that reads a connection does.
+    /// Waits for room, and for the permit of a long frame, as the task that reads a
+    /// connection does.
     async fn pass(table: &ConnectionTable, connection: &ConnectionState, passed: u64, long: u64) {
         poll_fn(|cx| {
             connection.register_to_server(cx);
@@ -288,7 +292,8 @@ mod tests {
         table.passed(connection, passed + 1);
     }
 
-    /// The dispatch loop takes and answers on one thread while four others read and write their connections.
+    /// The dispatch loop takes and answers on one thread while four others read and write
+    /// their connections.
     #[test]
     fn no_thread_waits_for_ever() {
         const MESSAGES: u64 = 10_000;

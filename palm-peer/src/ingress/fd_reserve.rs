@@ -5,7 +5,8 @@ use crate::io::fd_limit;
 use palm_proto::limits::connection_limiter::has_descriptors;
 use std::{fs::File, io, os::fd::AsRawFd as _};
 
-/// How many descriptors a connection needs besides the accepted one: both ends of its connection to `ZeroMQ`.
+/// How many descriptors a connection needs besides the accepted one: both ends of its
+/// connection to `ZeroMQ`.
 const NEEDED: usize = 2;
 
 /// Reserved descriptors. Closed on drop.

@@ -1,8 +1,9 @@
 //! The inner socket: how an accepted connection continues to `ZeroMQ`.
 //!
-//! The ingress listens, and `ZeroMQ` connects, with one socket for each connection: `ZeroMQ` cannot accept without a busy loop when no
-//! descriptor is left, but a failed connect is an error. It connects through a descriptor and not through a path, because the
-//! directories of sockets get removed under running programs.
+//! The ingress listens, and `ZeroMQ` connects, with one socket for each connection: `ZeroMQ` cannot
+//! accept without a busy loop when no descriptor is left, but a failed connect is an error. It
+//! connects through a descriptor and not through a path, because the directories of sockets get
+//! removed under running programs.
 
 use crate::io::{
     executor::{self, UnixListener, UnixStream},
@@ -31,8 +32,8 @@ const SOCKET: &str = "s";
 /// The longest path of a socket: the system limits it to 108 bytes, including a zero at the end.
 const MAX_PATH: usize = 107;
 
-/// The buffer size of the inner socket, in bytes. With the system's 208 KiB, the ingress and `ZeroMQ` take turns five times per
-/// megabyte.
+/// The buffer size of the inner socket, in bytes. With the system's 208 KiB, the ingress and
+/// `ZeroMQ` take turns five times per megabyte.
 const BUFFER: usize = 512 * 1024;
 
 /// Why there is no inner socket: the directories that were tried, and the error of each.
@@ -88,7 +89,8 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Creates the socket in the first directory where that is possible. Fails when it is possible in none.
+    /// Creates the socket in the first directory where that is possible. Fails when it is
+    /// possible in none.
     pub(super) fn open(attacher: Attacher) -> Result<Self, NoDirectory> {
         Self::open_in(attacher, roots())
     }
@@ -111,8 +113,8 @@ impl Inner {
         Err(NoDirectory(failed))
     }
 
-    /// Creates the socket again, when it does not work any more, for instance because its directory was removed. Fails when that is
-    /// possible nowhere; then the old one stays.
+    /// Creates the socket again, when it does not work any more, for instance because its directory
+    /// was removed. Fails when that is possible nowhere; then the old one stays.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let again =
             Self::open_in(self.attacher.clone(), self.roots.clone()).map_err(io::Error::other)?;
@@ -120,8 +122,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes `ZeroMQ` connect for `connection`, an identity chosen by the ingress, and returns our side. Cancel-safe; for one task at a
-    /// time. Fails when either side has no descriptor left, or the receiver is gone.
+    /// Makes `ZeroMQ` connect for `connection`, an identity chosen by the ingress, and returns our
+    /// side. Cancel-safe; for one task at a time. Fails when either side has no descriptor left, or
+    /// the receiver is gone.
     pub(super) async fn connect(&self, connection: &Connection) -> io::Result<UnixStream> {
         let endpoint = format!("ipc://{}", self.location.path());
         let (stream, ()) = try_join(
@@ -132,7 +135,8 @@ impl Inner {
         Ok(stream)
     }
 
-    /// Accepts until the connection is for `connection`. Others are left over from abandoned attempts.
+    /// Accepts until the connection is for `connection`. Others are left over from
+    /// abandoned attempts.
     async fn accept(&self, connection: &Connection) -> io::Result<UnixStream> {
         loop {
             let mut stream = executor::accept_unix(&self.listener, BUFFER).await?;
@@ -169,7 +173,8 @@ impl SocketLocation {
     }
 }
 
-/// Returns the directories for sockets. The last is writable even in containers with a read-only root file system.
+/// Returns the directories for sockets. The last is writable even in containers with a read-only
+/// root file system.
 fn roots() -> Vec<PathBuf> {
     let named = [
         std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),

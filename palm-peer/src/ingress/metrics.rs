@@ -13,7 +13,8 @@ use std::{
     time::Instant,
 };
 
-/// For how many addresses a rejection is logged per minute: a remote peer may have any number of them.
+/// For how many addresses a rejection is logged per minute: a remote peer may have
+/// any number of them.
 const MAX_LOGGED_ADDRESSES: usize = 8;
 
 /// Counts connections and rejections.
@@ -24,8 +25,8 @@ pub(crate) struct IngressMetrics {
     refused: [AtomicU64; RejectReason::ALL.len()],
     /// Throttles the log lines about rejections, by address.
     rejections: Mutex<LogThrottle<IpAddr>>,
-    /// Throttles the log lines about internal errors, separately, so that rejections cannot suppress them; `None` is a pause in
-    /// accepting.
+    /// Throttles the log lines about internal errors, separately, so that rejections cannot
+    /// suppress them; `None` is a pause in accepting.
     own_faults: Mutex<LogThrottle<Option<RejectReason>>>,
     paused: AtomicU64,
     panicked: AtomicU64,
@@ -100,9 +101,10 @@ impl IngressMetrics {
         self.entered.load(Ordering::Relaxed)
     }
 
-    /// Counts a rejection, and logs it, with this message if it is not empty, unless this address, or too many others, were logged in the
-    /// last minute. An internal error is logged once a minute for all addresses. A connection that ends early is only counted: health
-    /// checks that connect and close do so all day.
+    /// Counts a rejection, and logs it, with this message if it is not empty, unless this address,
+    /// or too many others, were logged in the last minute. An internal error is logged once a
+    /// minute for all addresses. A connection that ends early is only counted: health checks that
+    /// connect and close do so all day.
     pub(crate) fn refuse(&self, reason: RejectReason, address: IpAddr, message: &str) {
         self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
         let (why, name) = (reason.to_string(), reason.name());

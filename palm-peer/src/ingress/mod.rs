@@ -1,7 +1,9 @@
-//! The public listener: validates TLS and ZMTP handshakes and frame headers before any byte reaches the `ZeroMQ` socket.
+//! The public listener: validates TLS and ZMTP handshakes and frame headers before any byte reaches
+//! the `ZeroMQ` socket.
 //!
-//! It is the only part of a server that remote peers can reach. Behind it, `ZeroMQ` has a Unix socket for each connection. It gets the
-//! connection only after its handshake, and a frame only after its header has been checked against the limits.
+//! It is the only part of a server that remote peers can reach. Behind it, `ZeroMQ` has a Unix
+//! socket for each connection. It gets the connection only after its handshake, and a frame only
+//! after its header has been checked against the limits.
 
 mod client_stream;
 mod connection;
@@ -43,8 +45,9 @@ use std::{
     time::Duration,
 };
 
-/// The listen backlog, if `net.core.somaxconn` allows so many. The standard library uses 128. With more waiting connections, the system
-/// drops packets: a new client then waits for a second or more, or is reset after the handshake.
+/// The listen backlog, if `net.core.somaxconn` allows so many. The standard library uses 128. With
+/// more waiting connections, the system drops packets: a new client then waits for a second or
+/// more, or is reset after the handshake.
 const BACKLOG: i32 = 4096;
 
 /// How long closing waits for the end of the connections.
@@ -107,7 +110,8 @@ impl Receiver {
 }
 
 impl Sender {
-    /// As [`zmq::Sender::send`]. A message for a connection that leaves too much unread is dropped, and the connection is closed.
+    /// As [`zmq::Sender::send`]. A message for a connection that leaves too much unread is dropped,
+    /// and the connection is closed.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         if self
             .table
@@ -121,8 +125,9 @@ impl Sender {
 }
 
 impl Ingress {
-    /// Opens an ingress at `address`, with TLS if there are credentials; port 0 lets the system choose. Returns its address. Fails when
-    /// the address cannot be bound, or there is no directory for the inner socket.
+    /// Opens an ingress at `address`, with TLS if there are credentials; port 0 lets the system
+    /// choose. Returns its address. Fails when the address cannot be bound, or there is no
+    /// directory for the inner socket.
     pub(crate) async fn open(
         address: SocketAddr,
         config: &ValidConfig,
@@ -206,8 +211,8 @@ impl Ingress {
         ))
     }
 
-    /// Waits until everything that was sent was accepted by the clients' kernels. A client that reads nothing is cut off only after a
-    /// while, so callers need a timeout.
+    /// Waits until everything that was sent was accepted by the clients' kernels. A client that
+    /// reads nothing is cut off only after a while, so callers need a timeout.
     pub(crate) async fn settled(&self) {
         self.table.flushed().await;
     }

@@ -19,7 +19,8 @@ use std::{
     time::Duration,
 };
 
-/// The wait before accepting is tried again when no descriptor was left and none of ours was closed.
+/// The wait before accepting is tried again when no descriptor was left and none of
+/// ours was closed.
 pub(super) const RETRY: Duration = Duration::from_millis(250);
 
 /// The state shared by the tasks of the ingress.
@@ -49,8 +50,8 @@ impl Shared {
         lock(&self.admission)
     }
 
-    /// Waits until a connection has ended, at most for a moment: descriptors may be released elsewhere too, and of several waiting tasks
-    /// only the last is woken.
+    /// Waits until a connection has ended, at most for a moment: descriptors may be released
+    /// elsewhere too, and of several waiting tasks only the last is woken.
     pub(super) async fn released(&self) {
         let mut first = true;
         let ended = poll_fn(|cx| {

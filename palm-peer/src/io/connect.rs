@@ -16,8 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Returns the addresses of `host:port`, without a lookup if it is numeric. Fails when it is not `host:port`, or the name cannot be
-/// resolved within `time` (at most 5 s). The error names the host.
+/// Returns the addresses of `host:port`, without a lookup if it is numeric. Fails when it
+/// is not `host:port`, or the name cannot be resolved within `time` (at most 5 s). The
+/// error names the host.
 pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
     let parts = endpoint
         .rsplit_once(':')
@@ -36,8 +37,9 @@ pub(crate) async fn addresses(endpoint: &str, time: Duration) -> io::Result<Vec<
     .await
 }
 
-/// Connects, by `connect`, to the first of these addresses that accepts, and tries those again that do not answer. Returns the address
-/// and the connection; the other attempts are dropped. Fails with the error of each address; `None` for those that had not answered by `deadline`.
+/// Connects, by `connect`, to the first of these addresses that accepts, and tries those again that
+/// do not answer. Returns the address and the connection; the other attempts are dropped. Fails
+/// with the error of each address; `None` for those that had not answered by `deadline`.
 pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     addresses: &[SocketAddr],
     deadline: Instant,
@@ -71,7 +73,8 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
                     failures.push((address, Some(error)));
                 }
             }
-            // Cannot happen: without a running attempt the next one is due. Guards against a busy loop.
+            // Cannot happen: without a running attempt the next one is due. Guards
+            // against a busy loop.
             Either::Left((None, sleep)) => sleep.await,
             Either::Right(_) => {}
         }
@@ -86,7 +89,8 @@ pub(crate) async fn race<S, F: Future<Output = io::Result<S>>>(
     }
 }
 
-/// Connects to `host` within `time`. Fails when the name cannot be resolved, or no address accepts; the error has the reason of each.
+/// Connects to `host` within `time`. Fails when the name cannot be resolved, or no address accepts;
+/// the error has the reason of each.
 #[cfg(feature = "tls")]
 pub(crate) async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + time;

@@ -1,7 +1,8 @@
 //! A DEALER over any byte stream: one connection to one ROUTER.
 //!
-//! It implements ZMTP itself, while the listening side uses the zeromq crate: that crate's DEALER allocates whatever length a server
-//! announces, which aborts the process, cannot run over TLS, and writes each message separately.
+//! It implements ZMTP itself, while the listening side uses the zeromq crate: that crate's DEALER
+//! allocates whatever length a server announces, which aborts the process, cannot run over TLS, and
+//! writes each message separately.
 
 mod activity;
 
@@ -35,8 +36,8 @@ use std::{
 /// The frames of a message.
 pub(crate) type Frames = Vec<Bytes>;
 
-/// How many bytes may be queued for a connection that does not accept them; one message is always allowed. The windows of clients are
-/// far below.
+/// How many bytes may be queued for a connection that does not accept them; one message is always
+/// allowed. The windows of clients are far below.
 const MAX_QUEUED: usize = 1024 * 1024 * 1024;
 
 /// The read buffer of connections that have filled the small one, in bytes; few do.
@@ -96,7 +97,8 @@ pub(crate) struct Receiver {
     decoder: Decoder,
     buffer: Vec<u8>,
     ready: VecDeque<Frames>,
-    /// A peer that sends PINGs without end, and may not read the answers, would keep us busy and fill our memory.
+    /// A peer that sends PINGs without end, and may not read the answers, would keep us busy and
+    /// fill our memory.
     pings: RateLimiter,
     outbox: Arc<Outbox>,
 }
@@ -131,7 +133,8 @@ struct Wire {
     batch: Batch,
 }
 
-/// Opens a connection over a stream's halves. Not bounded in time. Fails when the peer is not a ROUTER.
+/// Opens a connection over a stream's halves. Not bounded in time. Fails when the peer
+/// is not a ROUTER.
 pub(crate) async fn open(
     mut read: ReadHalf,
     mut write: WriteHalf,
@@ -168,8 +171,9 @@ pub(crate) async fn open(
 }
 
 impl Sender {
-    /// Queues a message. With `at_once`, the calling thread writes it if the queue is empty, which saves waking the writer; without
-    /// it, many messages may share one write. Fails when the connection has ended, or the queue is full.
+    /// Queues a message. With `at_once`, the calling thread writes it if the queue is empty, which
+    /// saves waking the writer; without it, many messages may share one write. Fails when the
+    /// connection has ended, or the queue is full.
     pub(crate) fn send(&self, frames: &[Bytes], at_once: bool) -> Result<(), SendError> {
         self.outbox.put(|batch| batch.push(frames))?;
         if !at_once || !self.outbox.write_at_once() {
@@ -269,7 +273,8 @@ impl Drop for Receiver {
 }
 
 impl Writer {
-    /// Writes messages until the connection ends, or the sender has ended and everything is written, or that takes too long.
+    /// Writes messages until the connection ends, or the sender has ended and everything is
+    /// written, or that takes too long.
     pub(crate) async fn run(self) {
         let mut linger = None;
         let _ = poll_fn(|cx| self.outbox.poll_write(cx, &mut linger)).await;

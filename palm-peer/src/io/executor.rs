@@ -1,6 +1,7 @@
 //! The library's tasks and sockets: the only user of async-std.
 //!
-//! async-std's executor and reactor run on their own threads, so tasks spawned here run under any executor of the caller.
+//! async-std's executor and reactor run on their own threads, so tasks spawned here run under any
+//! executor of the caller.
 
 pub(crate) use async_std::{
     net::{TcpListener, TcpStream},
@@ -31,18 +32,20 @@ const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 /// The interval between keep-alive probes.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// After how many unanswered probes the connection is closed: 30 s after the last sign of the other host. On Linux
-/// [`USER_TIMEOUT_MS`] replaces it.
+/// After how many unanswered probes the connection is closed: 30 s after the last sign of the other
+/// host. On Linux [`USER_TIMEOUT_MS`] replaces it.
 const KEEP_ALIVE_PROBES: u32 = 3;
 
-/// How long sent data may stay unacknowledged before the connection is closed, in ms. It also bounds how long the peer may keep its
-/// receive window closed, so it must be longer than the 30 s of stall that the listener allows.
+/// How long sent data may stay unacknowledged before the connection is closed, in ms. It also
+/// bounds how long the peer may keep its receive window closed, so it must be longer than the 30 s
+/// of stall that the listener allows.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT_MS: u32 = 45_000;
 
-/// Sets the options of every TCP connection, outgoing or accepted: no Nagle delay; keep-alive, which closes an idle connection to a
-/// vanished host; `TCP_USER_TIMEOUT`, which closes one whose data is not acknowledged. Without these two, such a connection would
-/// stay open forever, or for the 15 minutes of retransmissions. Fails when the connection is gone already.
+/// Sets the options of every TCP connection, outgoing or accepted: no Nagle delay; keep-alive,
+/// which closes an idle connection to a vanished host; `TCP_USER_TIMEOUT`, which closes one whose
+/// data is not acknowledged. Without these two, such a connection would stay open forever, or for
+/// the 15 minutes of retransmissions. Fails when the connection is gone already.
 pub(crate) fn tune(stream: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -54,9 +57,10 @@ pub(crate) fn tune(stream: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits the executor's threads to half of the cores, because the other half is for the caller. Nothing here blocks its thread, and
-/// with more threads, tasks that depend on each other wake one another across threads: eight threads on two cores cost a third of
-/// all calls. Has no effect in a program that has used async-std before; `ASYNC_STD_THREAD_COUNT` takes precedence.
+/// Limits the executor's threads to half of the cores, because the other half is for the caller.
+/// Nothing here blocks its thread, and with more threads, tasks that depend on each other wake one
+/// another across threads: eight threads on two cores cost a third of all calls. Has no effect in a
+/// program that has used async-std before; `ASYNC_STD_THREAD_COUNT` takes precedence.
 pub(crate) fn prepare() {
     static PREPARED: Once = Once::new();
     // The number of cores is read from a dozen files, so it is not read for each connection.
@@ -103,9 +107,11 @@ pub(crate) fn keep<F>(
     drop(task::spawn(supervisor.clone().keep(name, start)));
 }
 
-/// Runs a future in the background, and blocks the calling thread until it ends; a panic is propagated.
+/// Runs a future in the background, and blocks the calling thread until it ends; a
+/// panic is propagated.
 pub(crate) fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
-    // async-std's own `block_on` would make this thread poll sockets as well, and then wake the tasks concerned.
+    // async-std's own `block_on` would make this thread poll sockets as well, and then wake the
+    // tasks concerned.
     futures::executor::block_on(started(future)).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
@@ -130,8 +136,8 @@ fn started<T: Send + 'static>(
     task::spawn(AssertUnwindSafe(future).catch_unwind())
 }
 
-/// Runs a closure that may block on a thread of a pool (at most 500), and returns its result. Dropping the future leaves the closure
-/// running.
+/// Runs a closure that may block on a thread of a pool (at most 500), and returns its result.
+/// Dropping the future leaves the closure running.
 pub(crate) fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> BoxFuture<'static, T> {
@@ -139,8 +145,8 @@ pub(crate) fn run_blocking<T: Send + 'static>(
     Box::pin(task::spawn_blocking(work))
 }
 
-/// Accepts a connection to a Unix socket with a send buffer of `buffer` bytes, or what the system allows if that is less (twice
-/// `net.core.wmem_max`). Fails when no descriptor is left.
+/// Accepts a connection to a Unix socket with a send buffer of `buffer` bytes, or what the system
+/// allows if that is less (twice `net.core.wmem_max`). Fails when no descriptor is left.
 pub(crate) async fn accept_unix(listener: &UnixListener, buffer: usize) -> io::Result<UnixStream> {
     let (stream, _) = listener.accept().await?;
     sockopt::set_socket_send_buffer_size(&stream, buffer)?;

@@ -1,4 +1,5 @@
-//! The limit of file descriptors, their current number, and the errors that mean a local resource is exhausted.
+//! The limit of file descriptors, their current number, and the errors that mean a local
+//! resource is exhausted.
 
 use rustix::{
     io::Errno,
@@ -37,7 +38,8 @@ pub(crate) fn in_use() -> Option<u64> {
     Some((listed.count() as u64).saturating_sub(1))
 }
 
-/// Returns the number of the next descriptor, which is the lowest free one; `None` when none is left.
+/// Returns the number of the next descriptor, which is the lowest free one; `None`
+/// when none is left.
 pub(crate) fn lowest_free() -> Option<u64> {
     // Creating a socket costs a third of opening a file.
     u64::try_from(UnixDatagram::unbound().ok()?.as_raw_fd()).ok()
@@ -51,8 +53,8 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     )
 }
 
-/// Returns whether a connection failed because a local resource is missing: descriptors, memory, ports, a network. Such an error says
-/// nothing about the peer.
+/// Returns whether a connection failed because a local resource is missing: descriptors, memory,
+/// ports, a network. Such an error says nothing about the peer.
 pub(crate) fn is_local(error: &io::Error) -> bool {
     is_exhausted(error)
         || matches!(

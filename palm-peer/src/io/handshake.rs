@@ -49,8 +49,8 @@ pub(crate) struct Opened {
     pub answers_pings: bool,
 }
 
-/// Performs the handshake as a socket of type `ours` with a peer of one of these types. Not bounded in time. Fails when the peer is no
-/// such socket, or the connection ends.
+/// Performs the handshake as a socket of type `ours` with a peer of one of these types. Not bounded
+/// in time. Fails when the peer is no such socket, or the connection ends.
 pub(crate) async fn shake_hands(
     mut read: impl AsyncRead + Unpin,
     mut write: impl AsyncWrite + Unpin,

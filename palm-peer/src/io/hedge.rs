@@ -1,7 +1,7 @@
 //! Hedged requests: the next attempt begins before the one before it has failed.
 //!
-//! What accepts connections and does not answer would otherwise cost each request its whole timeout: such as a member of etcd that does not
-//! reach the others.
+//! What accepts connections and does not answer would otherwise cost each request its whole
+//! timeout: such as a member of etcd that does not reach the others.
 
 use std::future::{Future, pending};
 
@@ -12,9 +12,10 @@ use futures::{
     stream::FuturesUnordered,
 };
 
-/// Attempts at the endpoints in `order`: the next one begins when one fails, or when `pause` has passed without an answer. The earlier ones
-/// continue beside it. Returns the first success with its endpoint, and all other endpoints that were tried; or the errors of all.
-/// Ends early with an error that `is_final`.
+/// Attempts at the endpoints in `order`: the next one begins when one fails, or when `pause` has
+/// passed without an answer. The earlier ones continue beside it. Returns the first success with
+/// its endpoint, and all other endpoints that were tried; or the errors of all. Ends early with an
+/// error that `is_final`.
 pub(crate) async fn hedged<'a, T, E, P>(
     order: &[usize],
     mut attempt: impl FnMut(usize) -> BoxFuture<'a, Result<T, E>>,

@@ -1,8 +1,9 @@
-//! A queue of lines for a stream that may be slow, broken or full, none of which may block or end the program.
+//! A queue of lines for a stream that may be slow, broken or full, none of which may block or
+//! end the program.
 //!
-//! Writing to stderr blocks while the pipe behind it is not read, and fails when the reader is gone or the disk is full. So lines go
-//! through a bounded queue to a thread; lines that do not fit or cannot be written are dropped and counted, and the count is written
-//! once writing works again.
+//! Writing to stderr blocks while the pipe behind it is not read, and fails when the reader is gone
+//! or the disk is full. So lines go through a bounded queue to a thread; lines that do not fit or
+//! cannot be written are dropped and counted, and the count is written once writing works again.
 
 use super::threads::{Name, panic_if_rigged, start_thread};
 use std::{
@@ -52,7 +53,8 @@ impl State {
         self.entries.is_empty() && !self.writing && (self.dropped == 0 || self.broken)
     }
 
-    /// Takes the next item. Dropped lines are reported with the following line, or when no line waits.
+    /// Takes the next item. Dropped lines are reported with the following line, or
+    /// when no line waits.
     fn take(&mut self) -> Option<Item> {
         let entry = self.entries.pop_front();
         let entry = entry.or_else(|| {
@@ -104,8 +106,8 @@ pub(crate) struct LineQueue {
 }
 
 impl LineQueue {
-    /// Starts the thread that writes to `stream`. `note` creates the line that reports how many were dropped. Without a thread, lines
-    /// are written by [`flush`](Self::flush).
+    /// Starts the thread that writes to `stream`. `note` creates the line that reports how many
+    /// were dropped. Without a thread, lines are written by [`flush`](Self::flush).
     pub(crate) fn start(
         stream: impl Write + Send + 'static,
         note: fn(u64) -> Vec<u8>,
@@ -207,7 +209,8 @@ impl LineQueue {
     }
 }
 
-/// An item that is being written. When it is dropped, even by a panic, the queue continues with the next.
+/// An item that is being written. When it is dropped, even by a panic, the queue
+/// continues with the next.
 struct Writing<'a> {
     queue: &'a LineQueue,
     entry: Item,
@@ -248,7 +251,8 @@ impl Out {
     }
 }
 
-/// The process's stderr, without the standard library's lock: waiting for that lock could mean waiting for the reader.
+/// The process's stderr, without the standard library's lock: waiting for that lock could mean
+/// waiting for the reader.
 pub(crate) struct Stderr;
 
 impl Write for Stderr {
@@ -266,7 +270,8 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// A stream whose writes do what the test says: accept this many bytes, fail, or panic at the error code 0.
+    /// A stream whose writes do what the test says: accept this many bytes, fail, or panic at
+    /// the error code 0.
     struct Scripted {
         orders: mpsc::Receiver<Result<usize, i32>>,
         taken: Arc<Mutex<Vec<u8>>>,

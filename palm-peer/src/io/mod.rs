@@ -1,4 +1,5 @@
-//! All I/O: one module per outside crate, and the protocol code shared by both ends of a connection.
+//! All I/O: one module per outside crate, and the protocol code shared by both ends
+//! of a connection.
 
 pub(crate) mod connect;
 pub(crate) mod dealer;

@@ -1,8 +1,9 @@
 //! Host name resolution by the system, on dedicated threads.
 //!
-//! `getaddrinfo` blocks, and may hang as long as a nameserver does. On a shared pool it would compete with the blocking functions of
-//! users. Here the numbers of threads and of waiting names are bounded, callers have timeouts, and concurrent callers for one name
-//! share one lookup: a name that hangs costs one thread.
+//! `getaddrinfo` blocks, and may hang as long as a nameserver does. On a shared pool it would
+//! compete with the blocking functions of users. Here the numbers of threads and of waiting names
+//! are bounded, callers have timeouts, and concurrent callers for one name share one lookup: a name
+//! that hangs costs one thread.
 
 use futures::channel::oneshot;
 use std::{
@@ -37,8 +38,9 @@ type Answer = Result<Vec<SocketAddr>, String>;
 /// Resolves a name by the system; blocks.
 type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Returns the addresses of a host, in the system's order of preference. A numeric address needs no lookup. Fails when there is no
-/// such host, or the system does not answer within `time` and [`LOOKUP_TIMEOUT`]. The error names the host.
+/// Returns the addresses of a host, in the system's order of preference. A numeric address needs no
+/// lookup. Fails when there is no such host, or the system does not answer within `time` and
+/// [`LOOKUP_TIMEOUT`]. The error names the host.
 pub(crate) async fn resolve(host: &str, port: u16, time: Duration) -> io::Result<Vec<SocketAddr>> {
     static RESOLVER: OnceLock<Resolver> = OnceLock::new();
     if let Some(address) = numeric(host, port) {
@@ -156,7 +158,8 @@ impl Shared {
         let (tx, rx) = oneshot::channel();
         let mut state = self.lock();
         if let Some(waiting) = state.waiting.get_mut(host) {
-            // Many callers may ask for a hanging name repeatedly; callers that gave up make room first.
+            // Many callers may ask for a hanging name repeatedly; callers that gave up
+            // make room first.
             if waiting.len() == waiting.capacity() {
                 waiting.retain(|tx| !tx.is_canceled());
             }
@@ -239,7 +242,8 @@ mod tests {
         vec!["10.0.0.1:0".parse().expect("an address")]
     }
 
-    /// A resolver whose names that begin with `hung` hang until the gate is opened; and the number of lookups.
+    /// A resolver whose names that begin with `hung` hang until the gate is opened; and the
+    /// number of lookups.
     struct World {
         resolver: Resolver,
         gate: Arc<Mutex<()>>,

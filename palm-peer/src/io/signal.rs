@@ -1,7 +1,7 @@
 //! SIGTERM, SIGINT and SIGHUP: the only user of async-signal.
 //!
-//! A dedicated thread receives them, so that a function that blocks the executor cannot prevent a second signal from ending the
-//! process.
+//! A dedicated thread receives them, so that a function that blocks the executor cannot prevent a
+//! second signal from ending the process.
 
 use super::threads::{Name, panic_if_rigged, start_thread, wake};
 use async_signal::{Signal, Signals};
@@ -80,15 +80,15 @@ impl Future for Awaited {
     }
 }
 
-/// Returns a future that ends at the first signal after this call. From then on these signals no longer end the process. Fails when
-/// the system refuses.
+/// Returns a future that ends at the first signal after this call. From then on these signals no
+/// longer end the process. Fails when the system refuses.
 pub(crate) fn termination() -> io::Result<Awaited> {
     install()?;
     Ok(Awaited::new(seen(), Requests::asks_for_shutdown))
 }
 
-/// Returns a future that ends at another request after the first `seen` requests: see [`Requests::asks_to_hurry`]. Without
-/// [`termination`] it never ends.
+/// Returns a future that ends at another request after the first `seen` requests: see
+/// [`Requests::asks_to_hurry`]. Without [`termination`] it never ends.
 pub(crate) fn hurry(seen: u64) -> Awaited {
     Awaited::new(seen, Requests::asks_to_hurry)
 }

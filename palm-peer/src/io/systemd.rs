@@ -1,4 +1,5 @@
-//! Notifications to systemd, if the server runs under it: the only user of sd-notify. Without the feature `systemd`, nothing is sent.
+//! Notifications to systemd, if the server runs under it: the only user of sd-notify. Without the
+//! feature `systemd`, nothing is sent.
 
 /// A notification to systemd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

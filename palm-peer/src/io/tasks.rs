@@ -1,7 +1,8 @@
 //! The library's tasks: each has a name, and no panic goes unnoticed.
 //!
-//! Everything that runs in the background is spawned under a name, and its panic is caught and logged. Tasks that the server cannot
-//! do without are also [kept](Supervisor::keep): restarted after a while, until the supervisor gives up.
+//! Everything that runs in the background is spawned under a name, and its panic is caught and
+//! logged. Tasks that the server cannot do without are also [kept](Supervisor::keep): restarted
+//! after a while, until the supervisor gives up.
 
 pub(crate) use super::threads::Name;
 
@@ -27,8 +28,8 @@ use std::{
 
 /// Runs a future; a panic ends it, and is returned as its message, for the caller to log.
 ///
-/// The future is boxed at once: each `async` function that passes it on unboxed would contain it twice, and there is one of these for
-/// every connection.
+/// The future is boxed at once: each `async` function that passes it on unboxed would contain it
+/// twice, and there is one of these for every connection.
 pub(crate) fn caught<T>(
     name: Name,
     future: impl Future<Output = T>,
@@ -135,7 +136,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs the future that `start` returns to its end. After a panic it is restarted after a while.
+    /// Runs the future that `start` returns to its end. After a panic it is
+    /// restarted after a while.
     pub(crate) async fn keep<T, F: Future<Output = T>>(
         self,
         name: Name,

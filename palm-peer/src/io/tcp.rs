@@ -24,7 +24,8 @@ pub(crate) enum Tcp {
 }
 
 impl Tcp {
-    /// Connects to an address, for tasks on the thread of `home`, or otherwise on the library's executor.
+    /// Connects to an address, for tasks on the thread of `home`, or otherwise on the
+    /// library's executor.
     pub(crate) async fn connect(address: SocketAddr, home: Option<&Etcd>) -> io::Result<Self> {
         match home {
             Some(home) => home.connect_tcp(address).await.map(Self::Local),
@@ -32,8 +33,8 @@ impl Tcp {
         }
     }
 
-    /// Half-closes the connection. Closing the executor's own stream does not do that while it has clones. Fails when the connection is
-    /// gone already.
+    /// Half-closes the connection. Closing the executor's own stream does not do that while it has
+    /// clones. Fails when the connection is gone already.
     #[cfg(feature = "tls")]
     pub(crate) fn shut_down_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)

@@ -1,7 +1,7 @@
 //! The kernel's view of a TCP connection: whether the peer has acknowledged what was sent.
 //!
-//! Read from `/proc/net/tcp`, which needs no privileges and no unsafe code. The file is long on a host with many connections, so this
-//! is only used for connections that are suspect already.
+//! Read from `/proc/net/tcp`, which needs no privileges and no unsafe code. The file is long on a
+//! host with many connections, so this is only used for connections that are suspect already.
 
 use palm_proto::liveness::Delivery;
 use rustix::net::{getpeername, getsockname};
@@ -76,7 +76,8 @@ fn read(line: &str) -> Option<Delivery> {
     })
 }
 
-/// Returns an address in the table's format: groups of four bytes, each in the machine's byte order.
+/// Returns an address in the table's format: groups of four bytes, each in the
+/// machine's byte order.
 fn hex(address: SocketAddr) -> String {
     let octets = match address {
         SocketAddr::V4(v4) => v4.ip().octets().to_vec(),

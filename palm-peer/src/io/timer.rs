@@ -1,8 +1,9 @@
 //! Cheap timers for thousands of deadlines.
 //!
-//! Nearly every deadline here belongs to a call that ends long before it. A timer of the reactor costs a system call to set and
-//! another to cancel; these cost an entry in a map. A dedicated thread sleeps until the earliest one: leases and probes depend on
-//! them, and a function that blocks the executor must not delay those.
+//! Nearly every deadline here belongs to a call that ends long before it. A timer of the reactor
+//! costs a system call to set and another to cancel; these cost an entry in a map. A dedicated
+//! thread sleeps until the earliest one: leases and probes depend on them, and a function that
+//! blocks the executor must not delay those.
 
 use super::threads::{Name, panic_if_rigged, start_thread, wake};
 use futures::{
@@ -177,7 +178,8 @@ impl Drop for Sleep {
     }
 }
 
-/// Returns the end of the [`GRAIN`] that `deadline` is in. Many deadlines that need not be exact then end together, with one wake-up.
+/// Returns the end of the [`GRAIN`] that `deadline` is in. Many deadlines that need not be exact
+/// then end together, with one wake-up.
 pub(crate) fn coarse(deadline: Instant) -> Instant {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     end_of_grain(*START, deadline)
@@ -214,7 +216,8 @@ pub(crate) fn sleep(time: Duration) -> Sleep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
-/// Waits for `future`, but not beyond `deadline`; then it is dropped. Fails with [`Elapsed`] when the deadline passed first.
+/// Waits for `future`, but not beyond `deadline`; then it is dropped. Fails with [`Elapsed`] when
+/// the deadline passed first.
 pub(crate) async fn timeout_at<T>(
     deadline: Instant,
     future: impl Future<Output = T>,
@@ -226,7 +229,8 @@ pub(crate) async fn timeout_at<T>(
     }
 }
 
-/// Waits for `future`, but no longer than `time`; then it is dropped. Fails with [`Elapsed`] when the time passed first.
+/// Waits for `future`, but no longer than `time`; then it is dropped. Fails with [`Elapsed`] when
+/// the time passed first.
 pub(crate) async fn timeout<T>(
     time: Duration,
     future: impl Future<Output = T>,
@@ -242,7 +246,8 @@ pub(crate) struct LastResort {
     _stop: mpsc::Sender<()>,
 }
 
-/// Waits for `time` on a dedicated thread, for operations that must end whatever has failed in this process.
+/// Waits for `time` on a dedicated thread, for operations that must end whatever has failed
+/// in this process.
 pub(crate) fn last_resort(time: Duration) -> LastResort {
     let deadline = Instant::now() + time;
     let (tx, passed) = oneshot::channel();

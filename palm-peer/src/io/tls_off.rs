@@ -1,5 +1,6 @@
-//! Stands in for `tls` in a program that is built without it (the feature `tls`): the same names, of which no value can exist.
-//! A configuration that asks for TLS is refused before it comes here (`palm_proto::config`).
+//! Stands in for `tls` in a program that is built without it (the feature `tls`): the same names,
+//! of which no value can exist. A configuration that asks for TLS is refused before it comes here
+//! (`palm_proto::config`).
 
 pub(crate) use crate::io::tls_error_kind::TlsErrorKind;
 use crate::io::{executor::TcpStream, tcp::Tcp};

@@ -1,5 +1,5 @@
-//! ZeroMQ sockets: the only user of the zeromq crate. The design works around pitfalls of that crate: see "Known pitfalls in our
-//! dependencies" in ARCHITECTURE.md.
+//! ZeroMQ sockets: the only user of the zeromq crate. The design works around pitfalls of that
+//! crate: see "Known pitfalls in our dependencies" in ARCHITECTURE.md.
 
 use super::{executor, tasks::Name, timer};
 use bytes::Bytes;
@@ -30,7 +30,8 @@ const SLOW_SEND: Duration = Duration::from_secs(5);
 /// The frames of a message.
 pub(crate) type Frames = Vec<Bytes>;
 
-/// Identifies a connection to a router. Each connection has a new one, which says nothing about the peer.
+/// Identifies a connection to a router. Each connection has a new one, which says
+/// nothing about the peer.
 pub(crate) type Connection = Bytes;
 
 /// An event of a router.
@@ -151,9 +152,9 @@ fn io_error(error: ZmqError) -> io::Error {
 }
 
 impl Attacher {
-    /// Connects a new socket to `endpoint` for `connection`, which the peer must use as its identity. From then on the receiver gets
-    /// its messages, and its end. Cancel-safe. Fails when it cannot connect, for instance without descriptors, or the receiver is
-    /// gone.
+    /// Connects a new socket to `endpoint` for `connection`, which the peer must use as its
+    /// identity. From then on the receiver gets its messages, and its end. Cancel-safe. Fails when
+    /// it cannot connect, for instance without descriptors, or the receiver is gone.
     pub(crate) async fn attach(&self, endpoint: &str, connection: &Connection) -> io::Result<()> {
         let mut options = SocketOptions::default();
         options.peer_identity(PeerIdentity::try_from(connection.clone()).map_err(io_error)?);
@@ -209,7 +210,8 @@ impl Stream for Incoming {
 }
 
 impl Receiver {
-    /// Waits for the next event; of several connections with events, each has its turn. Cancel-safe.
+    /// Waits for the next event; of several connections with events, each has its
+    /// turn. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> RouterEvent {
         let event = poll_fn(|cx| {
             while let Poll::Ready(Some(incoming)) = self.incoming.poll_next_unpin(cx) {
@@ -231,7 +233,8 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // A connection ends with both halves of its socket. In this order, none can be attached in between.
+        // A connection ends with both halves of its socket. In this order, none can be
+        // attached in between.
         self.incoming.close();
         let senders = std::mem::take(&mut *self.senders.lock());
         drop(senders);
@@ -239,8 +242,8 @@ impl Drop for Receiver {
 }
 
 impl Sender {
-    /// Sends to a connection. Nearly always done on return; otherwise the returned future finishes it. A message to a connection that
-    /// is gone is dropped.
+    /// Sends to a connection. Nearly always done on return; otherwise the returned future finishes
+    /// it. A message to a connection that is gone is dropped.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         let mut socket = match &self.0 {
             #[cfg(any(test, feature = "bench"))]
@@ -255,7 +258,8 @@ impl Sender {
         if (&mut sending).now_or_never().is_some() {
             return None;
         }
-        // The send may hold a lock that a receiver blocks on when a connection ends. So another thread continues it.
+        // The send may hold a lock that a receiver blocks on when a connection ends. So another
+        // thread continues it.
         let (tx, done) = oneshot::channel();
         executor::spawn(Name::SlowSend, async move {
             let _ = timer::timeout(SLOW_SEND, sending).await;

@@ -37,7 +37,8 @@ const LOCAL_RETRY: Duration = Duration::from_millis(30);
 pub(super) struct ProbeError {
     /// The message.
     pub reason: String,
-    /// Whether it was not sent because this process lacks a resource: then it says nothing about the server.
+    /// Whether it was not sent because this process lacks a resource: then it says nothing
+    /// about the server.
     pub local: bool,
 }
 
@@ -86,13 +87,15 @@ impl Links {
         self.pool.retain(registered);
     }
 
-    /// Returns the links opened since the last call, each with a future that ends when the link breaks.
+    /// Returns the links opened since the last call, each with a future that ends when
+    /// the link breaks.
     pub(crate) fn newly_opened(&self) -> Vec<Opened> {
         std::mem::take(&mut lock(&self.opened))
     }
 
-    /// Asks for the log digest, over a new connection if `fresh`. Over the old one, half of the time is left for a new
-    /// connection: a server to which only the old path is dead misses no probe.
+    /// Asks for the log digest, over a new connection if `fresh`. Over the old one, half of
+    /// the time is left for a new connection: a server to which only the old path is dead
+    /// misses no probe.
     pub(super) fn probe(
         &self,
         uuid: Uuid,
@@ -148,7 +151,8 @@ impl Links {
         asking.boxed()
     }
 
-    /// Opens a connection. Where descriptors are scarce, probes take turns: each waits for half of its time at most.
+    /// Opens a connection. Where descriptors are scarce, probes take turns: each waits for half of
+    /// its time at most.
     async fn open_anew(&self, uuid: Uuid, endpoint: &str) -> Result<Arc<Link>, OpenError> {
         let end = Instant::now() + self.timeout / 2;
         loop {
@@ -178,7 +182,8 @@ impl Links {
         let reply = link
             .request(&mut request, Bytes::from_static(LEVEL.as_bytes()))
             .map_err(|f| f.message)?;
-        // The registry counts the miss. A late answer counts as well, while the registry still probes.
+        // The registry counts the miss. A late answer counts as well, while the
+        // registry still probes.
         let reply = timer::timeout(self.timeout * 3, reply).await;
         let reply = reply
             .map_err(|_| "no answer".to_owned())?
@@ -206,7 +211,8 @@ impl Links {
         }
     }
 
-    /// After a link broke: whether the process is proven gone. If it is there after all, the new link is kept.
+    /// After a link broke: whether the process is proven gone. If it is there after all, the
+    /// new link is kept.
     pub(crate) fn prove_gone(
         &self,
         uuid: Uuid,
@@ -240,8 +246,9 @@ impl Links {
         Ok(opened)
     }
 
-    /// Keeps a new link in the place of the one before, which ends with the last request under way over it. Where
-    /// descriptors are scarce, it is not kept: clients of this server need them, and each probe opens one.
+    /// Keeps a new link in the place of the one before, which ends with the last request under way
+    /// over it. Where descriptors are scarce, it is not kept: clients of this server need them, and
+    /// each probe opens one.
     fn keep(&self, uuid: Uuid, endpoint: &str, link: &Arc<Link>) {
         if !fd_limit::lowest_free().is_some_and(|free| may_keep_link(fd_limit::limit(), free)) {
             return;

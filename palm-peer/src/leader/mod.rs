@@ -96,7 +96,8 @@ struct Leader {
     stale: bool,
     /// Whether a batch of records is being rewritten with this leader's uuid.
     vouching: bool,
-    /// The timer of the next deadline. Kept while the deadline does not change: there are thousands of events.
+    /// The timer of the next deadline. Kept while the deadline does not change: there are
+    /// thousands of events.
     tick: Option<Sleep>,
     /// The number of rounds after which the pipeliner has listed the servers.
     listed: u64,
@@ -184,7 +185,8 @@ impl Leader {
         ControlFlow::Continue(())
     }
 
-    /// Runs after each batch: drops the links of servers that are gone, and does work that is not urgent.
+    /// Runs after each batch: drops the links of servers that are gone, and does work
+    /// that is not urgent.
     fn after_batch(&mut self) {
         for (uuid, broken) in self.links.newly_opened() {
             // It may have been opened for a server that is gone since.

@@ -38,7 +38,8 @@ pub(super) async fn published(context: &LeaderContext) -> Vec<Published> {
     published.collect()
 }
 
-/// Writes these records, many per transaction. If one of a transaction has changed meanwhile, each is written separately.
+/// Writes these records, many per transaction. If one of a transaction has changed meanwhile, each
+/// is written separately.
 pub(super) async fn vouch(
     context: LeaderContext,
     records: Vec<(Record, Revision)>,
@@ -77,8 +78,8 @@ fn in_parts(records: Vec<(Record, Revision)>) -> Vec<Vec<(Record, Revision)>> {
     parts
 }
 
-/// Deletes the published key of a server without a record, unless it has one again; retries until etcd does it. Returns whether this
-/// leader is deposed.
+/// Deletes the published key of a server without a record, unless it has one again; retries until
+/// etcd does it. Returns whether this leader is deposed.
 pub(super) async fn withdraw(context: LeaderContext, uuid: Uuid, server: String) -> bool {
     let (context, server) = (&context, server.as_str());
     retry::until_some(BACKOFF, || try_to_withdraw(context, uuid, server)).await
@@ -103,7 +104,8 @@ async fn try_to_withdraw(context: &LeaderContext, uuid: Uuid, server: &str) -> O
     }
 }
 
-/// Logs why this leader resigns, and which servers it does not reach, if there is another candidate. Otherwise it continues.
+/// Logs why this leader resigns, and which servers it does not reach, if there is another
+/// candidate. Otherwise it continues.
 pub(super) async fn may_resign(
     context: LeaderContext,
     unreached: Vec<(Uuid, String)>,

@@ -1,4 +1,5 @@
-//! Removing records, and the tombstones that say why a server left. Nothing else deletes a record or writes a tombstone.
+//! Removing records, and the tombstones that say why a server left. Nothing else deletes a record
+//! or writes a tombstone.
 
 use crate::io::{
     etcd::{Etcd, EtcdError, EtcdErrorKind, KeyValue, Lease, Operation, Transaction, TxnOutcome},
@@ -20,7 +21,8 @@ const KEPT_FOR: Duration = Duration::from_secs(3600);
 pub(crate) struct Removal {
     /// The key of the record.
     pub(crate) record: String,
-    /// Other keys that are deleted with it: what is published of the server, and its candidacy where that ends too.
+    /// Other keys that are deleted with it: what is published of the server, and its candidacy
+    /// where that ends too.
     pub(crate) also: Vec<String>,
     /// The key of the tombstone.
     pub(crate) departed: String,
@@ -102,8 +104,9 @@ impl Removal {
         Ok(Removed::Not)
     }
 
-    /// Has `transact` carry out the deletions together with the tombstone. Without space, etcd takes no tombstone, but deletions: then
-    /// has it carry out these and those of the keys `without_space`. Returns the lease of the tombstone, if there is one.
+    /// Has `transact` carry out the deletions together with the tombstone. Without space, etcd
+    /// takes no tombstone, but deletions: then has it carry out these and those of the keys
+    /// `without_space`. Returns the lease of the tombstone, if there is one.
     pub(crate) async fn transact<T, F>(
         &self,
         etcd: &Etcd,
@@ -161,8 +164,8 @@ pub(crate) async fn put_tombstone(
     ))
 }
 
-/// Whether the tombstone that a transaction found is the one on this lease: the answer to an attempt that went through may have been
-/// lost.
+/// Whether the tombstone that a transaction found is the one on this lease: the answer to an
+/// attempt that went through may have been lost.
 pub(crate) fn is_ours(outcome: &TxnOutcome, lease: LeaseId) -> bool {
     outcome
         .reads
@@ -171,7 +174,8 @@ pub(crate) fn is_ours(outcome: &TxnOutcome, lease: LeaseId) -> bool {
         .any(|found| found.lease == Some(lease))
 }
 
-/// Reads what a key of `/departed/` holds: the tombstone, and when it was written; `None` when it is none.
+/// Reads what a key of `/departed/` holds: the tombstone, and when it was written; `None`
+/// when it is none.
 pub(crate) fn read(found: &KeyValue) -> Option<(Tombstone, Revision)> {
     Some((Tombstone::from_json(&found.value)?, found.modified))
 }

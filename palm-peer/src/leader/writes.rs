@@ -1,4 +1,5 @@
-//! The leader's writes. Each compares the leader's own election key: a deposed leader's write fails.
+//! The leader's writes. Each compares the leader's own election key: a deposed
+//! leader's write fails.
 
 use super::{BACKOFF, LeaderContext};
 use crate::{
@@ -77,7 +78,8 @@ pub(super) async fn rewrite(
     written.unwrap_or_else(|error| failed(context, &context.keys.servers(), &error))
 }
 
-/// Deletes the published key of a server, if its record still has this revision (`None`: is absent).
+/// Deletes the published key of a server, if its record still has this revision
+/// (`None`: is absent).
 pub(super) async fn withdraw(
     context: &LeaderContext,
     uuid: Uuid,
@@ -111,10 +113,12 @@ pub(super) struct Removal {
     pub revoke: bool,
 }
 
-/// Removes a record and the published key, and puts a tombstone; revokes the server's lease when the process is proven gone.
+/// Removes a record and the published key, and puts a tombstone; revokes the server's lease when
+/// the process is proven gone.
 ///
-/// An etcd that is out of space refuses the tombstone. Then the candidate key is deleted as well: so the server, if it is alive, sees
-/// that this is not a deletion by hand, which only deletes the record. (Except the leader's own candidate key, by which it leads.)
+/// An etcd that is out of space refuses the tombstone. Then the candidate key is deleted as well:
+/// so the server, if it is alive, sees that this is not a deletion by hand, which only deletes the
+/// record. (Except the leader's own candidate key, by which it leads.)
 pub(super) async fn remove(context: LeaderContext, removal: Removal) -> WriteOutcome {
     let Removal {
         uuid,
@@ -150,7 +154,8 @@ pub(super) async fn remove(context: LeaderContext, removal: Removal) -> WriteOut
     written
 }
 
-/// Runs operations, fenced: only while this leader leads, and while each of these keys has this mod revision (`None`: is absent).
+/// Runs operations, fenced: only while this leader leads, and while each of these keys has this mod
+/// revision (`None`: is absent).
 async fn fenced<'a>(
     context: &LeaderContext,
     replaced: impl IntoIterator<Item = (&'a str, Option<Revision>)>,
@@ -217,8 +222,8 @@ async fn try_to_explain(
             None => Ok(true),
         }
     };
-    // A server whose key was deleted by hand writes the tombstone before it gives up its lease: read in this order, one of the two
-    // shows it.
+    // A server whose key was deleted by hand writes the tombstone before it gives up its lease:
+    // read in this order, one of the two shows it.
     let lease_alive = lease_lives.await?;
     let (departed, reset) = futures::try_join!(etcd.get(&departed), etcd.get(&reset))?;
     let departure = departed.as_ref().and_then(tombstones::read);
@@ -235,7 +240,8 @@ async fn try_to_explain(
     })
 }
 
-/// Returns how the previous leader ended, if nobody has logged it yet; exits with a tombstone are logged at once.
+/// Returns how the previous leader ended, if nobody has logged it yet; exits with a tombstone
+/// are logged at once.
 pub(super) async fn end_of_predecessor(
     context: &LeaderContext,
     uuid: Uuid,

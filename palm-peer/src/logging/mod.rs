@@ -1,8 +1,9 @@
 //! Logging in pylm's format (docs/pylm-compatibility.md), for programs without their own logger.
 //!
-//! The library logs through the [`log`] facade and installs no logger. A program may call `init` (feature `logging`), which writes
-//! `LEVEL:target:message` to stderr and feeds each server's `_log_query` buffer. A program with its own logger calls [`feed`] for every
-//! record, to feed that buffer.
+//! The library logs through the [`log`] facade and installs no logger. A program may call
+//! `init` (feature `logging`), which writes `LEVEL:target:message` to stderr and feeds each
+//! server's `_log_query` buffer. A program with its own logger calls [`feed`] for every record,
+//! to feed that buffer.
 
 #[cfg(feature = "logging")]
 mod stderr;
@@ -20,7 +21,8 @@ use palm_proto::{
 };
 use std::sync::{Arc, Mutex, Weak};
 
-/// rustls logs a warning for each failed handshake, which any remote peer can cause. The listener counts and logs those itself.
+/// rustls logs a warning for each failed handshake, which any remote peer can cause. The listener
+/// counts and logs those itself.
 const RUSTLS: &str = "rustls";
 
 /// The buffers of the servers in this process.
@@ -35,10 +37,12 @@ pub(crate) fn book() -> Arc<Mutex<LogBuffer>> {
     book
 }
 
-/// Adds a record to the `_log_query` buffer of every server in this process. Neither panics nor blocks.
+/// Adds a record to the `_log_query` buffer of every server in this process. Neither
+/// panics nor blocks.
 ///
-/// Records of the leader's duties are left out, because they are about other servers, and each round would be repeated in the next;
-/// and those of rustls, because remote peers can cause them without limit.
+/// Records of the leader's duties are left out, because they are about other servers, and each
+/// round would be repeated in the next; and those of rustls, because remote peers can cause
+/// them without limit.
 ///
 /// ```
 /// struct Logger;

@@ -44,14 +44,16 @@ pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 /// The queue of lines for stderr, once [`init`] was called.
 static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
-/// Sets up logging for a program: lines of `level` and above go to stderr as `LEVEL:target:message`, with the priority
-/// that journald reads in front (`<6>`) where stderr leads there; all lines down to `DEBUG` feed the `_log_query` buffers.
-/// Panics are logged as well, as errors of the target `panic`, each place of the code once a minute at most; a program
-/// that wants a panic hook of its own sets it afterwards.
+/// Sets up logging for a program: lines of `level` and above go to stderr as
+/// `LEVEL:target:message`, with the priority that journald reads in front (`<6>`) where stderr
+/// leads there; all lines down to `DEBUG` feed the `_log_query` buffers. Panics are logged as well,
+/// as errors of the target `panic`, each place of the code once a minute at most; a program that
+/// wants a panic hook of its own sets it afterwards.
 ///
-/// Logging neither panics nor blocks. A thread writes the lines; while stderr accepts none (its reader is gone or stopped, the disk is
-/// full), they are dropped and counted, and the count is logged once stderr accepts lines again. When the thread that called this
-/// ends, as it does at the end of `main`, queued lines are written, for at most a second; before a
+/// Logging neither panics nor blocks. A thread writes the lines; while stderr accepts none (its
+/// reader is gone or stopped, the disk is full), they are dropped and counted, and the count is
+/// logged once stderr accepts lines again. When the thread that called this ends, as it does at the
+/// end of `main`, queued lines are written, for at most a second; before a
 /// [`process::exit`](std::process::exit) elsewhere, call [`flush`].
 ///
 /// ```
@@ -88,8 +90,8 @@ pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     Ok(())
 }
 
-/// Waits until everything that was logged is written or dropped, at most for `within`. Returns whether it is. For the exit of a
-/// program that called [`init`].
+/// Waits until everything that was logged is written or dropped, at most for `within`. Returns
+/// whether it is. For the exit of a program that called [`init`].
 pub fn flush(within: Duration) -> bool {
     LINES
         .get()
@@ -143,7 +145,8 @@ fn tell_dropped(count: u64) -> Vec<u8> {
     format!("{line}\n").into_bytes()
 }
 
-/// The standard library's hook would block while stderr is not read, and clients can make functions panic at will.
+/// The standard library's hook would block while stderr is not read, and clients can make
+/// functions panic at will.
 fn log_panic(panicked: &PanicHookInfo<'_>) {
     static LOGGED: LazyLock<Mutex<LogThrottle<String>>> = LazyLock::new(Mutex::default);
     let (file, line) = panicked
@@ -222,7 +225,8 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Escapes control characters: a client may have sent the text, and it must not control the reader's terminal.
+/// Escapes control characters: a client may have sent the text, and it must not control the
+/// reader's terminal.
 fn write_plain(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
     let mut rest = line;
     while let Some(at) = rest.find(|c| steers(c) && c != '\t') {

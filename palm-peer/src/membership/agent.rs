@@ -53,11 +53,13 @@ impl Agent {
         }
     }
 
-    /// Joins, reports over `joined` whether that succeeded, and stays in the mesh until it leaves or is evicted.
+    /// Joins, reports over `joined` whether that succeeded, and stays in the mesh until it
+    /// leaves or is evicted.
     pub(crate) async fn live(self, mut joined: oneshot::Sender<Result<(), Error>>) -> ExitReason {
         match self.join(joined.cancellation()).await {
             Ok(registration) => {
-                // The caller may have stopped waiting; then the handles are gone, and the agent leaves.
+                // The caller may have stopped waiting; then the handles are gone, and
+                // the agent leaves.
                 let _ = joined.send(Ok(()));
                 let status = Arc::clone(&self.membership.status);
                 let reason = self.run(registration).await;
@@ -71,8 +73,8 @@ impl Agent {
         }
     }
 
-    /// Registers, within `join_timeout`. Gives up when the caller stops waiting. Nothing is left in etcd then, unless etcd is
-    /// unavailable.
+    /// Registers, within `join_timeout`. Gives up when the caller stops waiting. Nothing is left in
+    /// etcd then, unless etcd is unavailable.
     async fn join(
         &self,
         cancelled: impl Future<Output = ()> + Unpin,

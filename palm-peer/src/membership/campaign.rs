@@ -1,4 +1,5 @@
-//! Carries out the actions of the election: campaigns, watches the next older candidates, monitors the leader.
+//! Carries out the actions of the election: campaigns, watches the next older candidates,
+//! monitors the leader.
 
 use crate::{
     client::{
@@ -39,7 +40,8 @@ const LOOK_AGAIN: Backoff = Backoff::full_jitter(Duration::from_millis(50), Dura
 /// How long witnesses may take to report whether they reach the leader.
 const ASK_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Puts the candidate key, if it is absent, and lists it and those before it that matter; retries until etcd does it.
+/// Puts the candidate key, if it is absent, and lists it and those before it that matter; retries
+/// until etcd does it.
 pub(super) async fn put_candidate(
     etcd: &Etcd,
     keys: &Keys,
@@ -58,7 +60,8 @@ async fn try_to_stand(
     lease: LeaseId,
 ) -> Result<Vec<Candidate>, EtcdError> {
     let own = keys.candidate(lease);
-    // Without space, etcd refuses any transaction that may put, so a peer that is a candidate already must not send one.
+    // Without space, etcd refuses any transaction that may put, so a peer that is a candidate
+    // already must not send one.
     let created = match etcd.get(&own).await? {
         Some(kv) if Candidate::read(keys, &kv).is_some() => kv.created,
         found => {
@@ -78,8 +81,8 @@ async fn try_to_stand(
     list_to(etcd, keys, created).await
 }
 
-/// Lists the candidate whose key was created then, and the latest of those before it. What was not put by a peer must not
-/// hide who stands before it.
+/// Lists the candidate whose key was created then, and the latest of those before it. What was not
+/// put by a peer must not hide who stands before it.
 async fn list_to(etcd: &Etcd, keys: &Keys, created: Revision) -> Result<Vec<Candidate>, EtcdError> {
     let mut max = WANTED;
     loop {
@@ -109,8 +112,8 @@ pub(super) async fn resign(etcd: &Etcd, own: &str, term: Revision) {
     .await;
 }
 
-/// Waits, for `wait` at first, until each of these servers is reached from here, or is no longer registered, or until nobody stands for
-/// election.
+/// Waits, for `wait` at first, until each of these servers is reached from here, or is no longer
+/// registered, or until nobody stands for election.
 pub(super) async fn until_reached(
     etcd: &Etcd,
     keys: &Keys,
@@ -164,7 +167,8 @@ async fn is_unreached(
     Ok(false)
 }
 
-/// Waits until the key that was created at this revision is gone. A key that was put again since belongs to another campaign.
+/// Waits until the key that was created at this revision is gone. A key that was put again since
+/// belongs to another campaign.
 pub(super) async fn gone(etcd: &Etcd, key: String, created: Revision) {
     let mut watch = etcd.watch(Target::Key(key));
     let mut there = false;
@@ -188,7 +192,8 @@ pub(super) async fn gone(etcd: &Etcd, key: String, created: Revision) {
 pub(super) enum Duty {
     /// Nothing: it does not lead.
     Know,
-    /// Remove it after this time: the next in line does so first, and the third only when that one is gone as well.
+    /// Remove it after this time: the next in line does so first, and the third only when that one
+    /// is gone as well.
     RemoveDead(Duration),
 }
 
@@ -209,8 +214,9 @@ pub(crate) struct LeaderMonitor {
 }
 
 impl LeaderMonitor {
-    /// Keeps a link to the candidate. If that is the leader, it is buried when its process is proven gone, so that the mesh need not
-    /// wait for the TTL. Silence proves nothing: then the TTL decides. Ends when the candidate is not registered any more.
+    /// Keeps a link to the candidate. If that is the leader, it is buried when its process is
+    /// proven gone, so that the mesh need not wait for the TTL. Silence proves nothing: then the
+    /// TTL decides. Ends when the candidate is not registered any more.
     pub(crate) async fn run(self) {
         let Some(uuid) = self.candidate.uuid else {
             return;
@@ -252,7 +258,8 @@ impl LeaderMonitor {
         }
     }
 
-    /// Removes the dead candidate, if that is this one's turn, and others agree: the way there may be barred for this process alone.
+    /// Removes the dead candidate, if that is this one's turn, and others agree: the way there may
+    /// be barred for this process alone.
     async fn remove_dead(&self, uuid: Uuid, record: Record, kv: KeyValue) -> bool {
         let Duty::RemoveDead(after) = self.duty else {
             return false;
@@ -261,7 +268,8 @@ impl LeaderMonitor {
         if !self.others_agree(uuid).await {
             return false;
         }
-        // The election goes on as soon as the key is gone, and ends this task: what follows is finished all the same.
+        // The election goes on as soon as the key is gone, and ends this task: what follows is
+        // finished all the same.
         let (etcd, keys, leader) = (self.etcd.clone(), self.keys.clone(), self.candidate.clone());
         let burial = self.etcd.spawn(
             Name::LeaderRemoval,
@@ -288,7 +296,8 @@ impl LeaderMonitor {
     }
 }
 
-/// Waits for the end of a link, which is watched: the way to the leader may die without a word, while the leader lives.
+/// Waits for the end of a link, which is watched: the way to the leader may die without a word,
+/// while the leader lives.
 async fn until_broken(link: Arc<Link>) {
     let broken = link.broken();
     let _watched = link.watch();

@@ -28,8 +28,8 @@ pub(crate) enum ExitReason {
     Failed,
 }
 
-/// A handle to the running agent. When its last handle is dropped, the agent takes the server out of the mesh, and ends. Cheap to
-/// clone.
+/// A handle to the running agent. When its last handle is dropped, the agent takes the server out
+/// of the mesh, and ends. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct AgentHandle {
     status: Arc<StatusPublisher>,
@@ -67,7 +67,8 @@ impl AgentHandle {
     }
 }
 
-/// A handle to an agent that publishes its status there; and for the agent, its commands, and where to say how it ended.
+/// A handle to an agent that publishes its status there; and for the agent, its commands, and where
+/// to say how it ended.
 pub(crate) fn new(
     status: Arc<StatusPublisher>,
 ) -> (

@@ -1,4 +1,5 @@
-//! A channel that never grows: when its receiver does not take the items, the oldest make room for new ones.
+//! A channel that never grows: when its receiver does not take the items, the oldest make
+//! room for new ones.
 
 use crate::sync::lock;
 use futures::Stream;

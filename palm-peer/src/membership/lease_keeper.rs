@@ -22,7 +22,8 @@ use std::{
 /// A timer that fires this late means that the process was paused, and says nothing about etcd.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
-/// The waits between attempts to renew. Several of the longest fit into what is left of a lease when its first renewal fails.
+/// The waits between attempts to renew. Several of the longest fit into what is left of a lease
+/// when its first renewal fails.
 const BACKOFF: Backoff =
     Backoff::full_jitter(Duration::from_millis(100), Duration::from_millis(1500));
 
@@ -84,7 +85,8 @@ pub(super) async fn keep(
                 return;
             }
             Err(error) => {
-                // An outage is logged once. A refusal is logged each time, since an administrator must act.
+                // An outage is logged once. A refusal is logged each time, since an
+                // administrator must act.
                 let message = error.to_string();
                 if message != last_error || error.is_refusal() {
                     reporter.log_failure("renewing the lease", &error);
@@ -106,7 +108,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Waits until a renewal is due, and tries it. Returns etcd's response; `None`: the lease is gone.
+    /// Waits until a renewal is due, and tries it. Returns etcd's response; `None`:
+    /// the lease is gone.
     async fn attempt(&mut self, due: Instant) -> Result<Option<Renewed>, EtcdError> {
         if self.failures == 0 {
             timer::sleep_until(due).await;

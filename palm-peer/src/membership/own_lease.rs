@@ -50,7 +50,8 @@ impl OwnLease {
         }
     }
 
-    /// Requests the lease, or renews it, if an earlier attempt left it with less than two thirds of its TTL.
+    /// Requests the lease, or renews it, if an earlier attempt left it with less than two
+    /// thirds of its TTL.
     pub(crate) async fn hold(&mut self) -> Result<(LeaseId, SharedClock), EtcdError> {
         if let Some(granted) = self.granted
             && Instant::now() >= clock(&granted).renew_at()
@@ -84,7 +85,8 @@ impl OwnLease {
         self.granted = None;
     }
 
-    /// Revokes the lease that etcd may have granted, which also deletes the record, if that was put.
+    /// Revokes the lease that etcd may have granted, which also deletes the record,
+    /// if that was put.
     pub(crate) async fn give_back(self) {
         let Some(id) = self.request.maybe_granted() else {
             return;

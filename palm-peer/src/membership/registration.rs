@@ -51,8 +51,8 @@ impl Registrar {
         }
     }
 
-    /// Puts the record on `lease`, not configured yet, and deletes an old tombstone, unless an administrator removed the server since the
-    /// record was last written, as far as is `known`.
+    /// Puts the record on `lease`, not configured yet, and deletes an old tombstone, unless an
+    /// administrator removed the server since the record was last written, as far as is `known`.
     pub(crate) async fn register(
         &self,
         lease: LeaseId,
@@ -111,7 +111,8 @@ impl Registrar {
         }
     }
 
-    /// Determines why the record, last seen at `written` on `lease`, is gone; `deleted` is the revision, if a live watch reported it.
+    /// Determines why the record, last seen at `written` on `lease`, is gone; `deleted` is the
+    /// revision, if a live watch reported it.
     pub(crate) async fn verdict(
         &self,
         written: LastWritten,
@@ -147,11 +148,13 @@ impl Registrar {
         }
     }
 
-    /// Writes the tombstone that is missing after a deletion by hand. Only a tombstone ends a server.
+    /// Writes the tombstone that is missing after a deletion by hand. Only a
+    /// tombstone ends a server.
     ///
-    /// It is only written if the record is still absent and the rest is unchanged: the candidate key exists (clearing the mesh by hand,
-    /// or a leader without space for a tombstone, deletes it along with the record), and there is no new tombstone or reset mark. If
-    /// this fails for any reason, nothing is proven, and the server rejoins.
+    /// It is only written if the record is still absent and the rest is unchanged: the candidate
+    /// key exists (clearing the mesh by hand, or a leader without space for a tombstone, deletes it
+    /// along with the record), and there is no new tombstone or reset mark. If this fails for any
+    /// reason, nothing is proven, and the server rejoins.
     async fn note_removal_by_hand(
         &self,
         lease: LeaseId,
@@ -191,7 +194,8 @@ impl Registrar {
         }
     }
 
-    /// Leaves: one transaction removes the record, the published key and the candidate key, and puts a tombstone.
+    /// Leaves: one transaction removes the record, the published key and the candidate key, and
+    /// puts a tombstone.
     pub(crate) async fn leave(&self, lease: LeaseId) -> Result<(), EtcdError> {
         let Record { uuid, server, .. } = &self.record;
         Removal::new(
@@ -212,7 +216,8 @@ impl Registrar {
         Operation::delete(&self.keys.pipeline(&self.record.server, self.record.uuid))
     }
 
-    /// Revokes the lease without a tombstone: the record, if it still exists, and the candidate key are on it.
+    /// Revokes the lease without a tombstone: the record, if it still exists, and the
+    /// candidate key are on it.
     pub(crate) async fn revoke(&self, lease: LeaseId) {
         tombstones::revoke(&self.etcd, lease, OWN_LEASE).await;
     }

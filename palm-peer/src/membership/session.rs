@@ -213,8 +213,8 @@ impl Session {
         }
     }
 
-    /// Starts over in a new history: nothing that was known about revisions and absent keys holds, neither that this peer leads, nor
-    /// whom it follows, nor that it is registered.
+    /// Starts over in a new history: nothing that was known about revisions and absent keys holds,
+    /// neither that this peer leads, nor whom it follows, nor that it is registered.
     fn start_over(&mut self) {
         self.elect(election::Event::LeaseInDoubt);
         self.tasks.end_election();
@@ -287,7 +287,8 @@ impl Session {
         self.membership.evicted()
     }
 
-    /// Handles the panic of a task, which is restarted after a while. A leader cannot know what it missed meanwhile, and resigns.
+    /// Handles the panic of a task, which is restarted after a while. A leader cannot know what it
+    /// missed meanwhile, and resigns.
     fn handle_task_failure(&mut self) {
         if self.leaving {
             return;

@@ -56,7 +56,8 @@ pub(crate) enum AgentInput {
     Registered(Result<LastWritten, RegisterError>),
     /// The peer has resigned, and may campaign again.
     Resigned,
-    /// The duties of this generation report that others reach these servers, which this leader does not.
+    /// The duties of this generation report that others reach these servers, which this
+    /// leader does not.
     Resign(u64, Vec<Uuid>),
     /// The watch of the peer's own record was restarted, and the record is absent.
     RecordMissing,
@@ -80,7 +81,8 @@ pub(crate) struct SessionTasks {
 }
 
 impl SessionTasks {
-    /// Starts the tasks of every session: they renew the lease, and watch the record that was `written` and etcd's history.
+    /// Starts the tasks of every session: they renew the lease, and watch the record that was
+    /// `written` and etcd's history.
     pub(crate) fn start(
         membership: Membership,
         lease: LeaseId,
@@ -231,8 +233,8 @@ impl SessionTasks {
         });
     }
 
-    /// Resigns from this term, so that the next in line leads at once, and campaigns again after a while: when it reaches the servers that
-    /// it did not, or there is no other candidate.
+    /// Resigns from this term, so that the next in line leads at once, and campaigns again after a
+    /// while: when it reaches the servers that it did not, or there is no other candidate.
     pub(crate) fn resign(&mut self, term: Revision, unreached: Vec<Uuid>, wait: Duration) {
         let Registrar { etcd, keys, .. } = self.membership.registrar.clone();
         let own = keys.candidate(self.lease);
@@ -258,7 +260,8 @@ impl SessionTasks {
         });
     }
 
-    /// Watches the candidates before this one, and monitors the leader, if this one is next or second in line.
+    /// Watches the candidates before this one, and monitors the leader, if this one is next
+    /// or second in line.
     pub(crate) fn follow(&mut self, follow: Follow) {
         let Follow {
             predecessor,

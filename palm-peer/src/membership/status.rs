@@ -17,8 +17,8 @@ pub enum PeerEvent {
     Elected,
     /// The peer no longer leads the mesh.
     Deposed,
-    /// The peer's registration is in doubt: its lease may have expired, or its record is gone. It is rejoining; the functions
-    /// continue to serve.
+    /// The peer's registration is in doubt: its lease may have expired, or its record is gone. It
+    /// is rejoining; the functions continue to serve.
     Detached,
     /// The peer is registered again.
     Rejoined,
@@ -78,7 +78,8 @@ fn send<T: Copy>(subscribers: &mut Vec<Sender<T>>, item: T) {
     }
 }
 
-/// Adds a subscriber, and forgets those that are gone: a server may be asked again and again while nothing happens to it.
+/// Adds a subscriber, and forgets those that are gone: a server may be asked again and again while
+/// nothing happens to it.
 fn add<T>(subscribers: &mut Vec<Sender<T>>, tx: Sender<T>) {
     subscribers.retain(|subscriber| !subscriber.is_closed());
     subscribers.push(tx);

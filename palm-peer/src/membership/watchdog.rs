@@ -1,4 +1,5 @@
-//! Monitors the dispatch loop, and warns when the executor is blocked, which makes a server miss its probes.
+//! Monitors the dispatch loop, and warns when the executor is blocked, which makes a server
+//! miss its probes.
 
 use crate::io::{systemd, timer};
 use futures::{
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Checks the loop periodically. A loop that was never started is not checked twice.
 pub(crate) async fn keep(liveness: LivenessSender) {
-    // systemd expects a notification within its period; two checks per period tolerate one late answer.
+    // systemd expects a notification within its period; two checks per period tolerate
+    // one late answer.
     let period = systemd::watchdog().map_or(PERIOD, |watchdog| PERIOD.min(watchdog / 2));
     let mut seen = false;
     // The warnings are throttled: clients may block the executor repeatedly by calling functions.

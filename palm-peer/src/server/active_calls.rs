@@ -34,7 +34,8 @@ impl ActiveCalls {
             || (self.functions.len() < self.max.items && self.bytes < self.max.bytes)
     }
 
-    /// Adds one that has started, with this many bytes of payload, which are released when it finishes.
+    /// Adds one that has started, with this many bytes of payload, which are released
+    /// when it finishes.
     pub(super) fn push(&mut self, function: BoxFuture<'static, Completion>, bytes: usize) {
         self.bytes += bytes;
         self.functions.push(function);

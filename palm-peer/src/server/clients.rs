@@ -30,7 +30,8 @@ impl GreetedClients {
 
     /// Holds an answer for a client that has not greeted yet.
     pub(super) fn hold(&mut self, client: Uuid, frames: &[Bytes]) {
-        // Copied, because a slice of a few bytes would keep the whole buffer that it was received in.
+        // Copied, because a slice of a few bytes would keep the whole buffer that it
+        // was received in.
         let frames: Frames = frames
             .iter()
             .map(|frame| Bytes::copy_from_slice(frame))

@@ -44,8 +44,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How long a request may stay in the queue after its deadline.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// How long the loop runs before it yields to other tasks on the same executor, such as the connections that deliver the next
-/// request: otherwise a flood of computing functions would monopolise it.
+/// How long the loop runs before it yields to other tasks on the same executor, such as the
+/// connections that deliver the next request: otherwise a flood of computing functions
+/// would monopolise it.
 const SLICE: Duration = Duration::from_micros(200);
 
 /// One server's loop.
@@ -68,7 +69,8 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Creates a loop that answers over `sender` the requests from `receiver`. Returns it with the channel of its liveness checks.
+    /// Creates a loop that answers over `sender` the requests from `receiver`. Returns it with the
+    /// channel of its liveness checks.
     pub(crate) fn new(
         state: Arc<ServerState>,
         sender: Sender,
@@ -146,8 +148,9 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a goodbye to the clients that asked for one: all requests are answered or forwarded, so the end of the connection is no
-    /// loss. Messages that they sent before they got it are still handled, until they acknowledge it.
+    /// Sends a goodbye to the clients that asked for one: all requests are answered or forwarded,
+    /// so the end of the connection is no loss. Messages that they sent before they got it are
+    /// still handled, until they acknowledge it.
     pub(crate) fn send_goodbye(&mut self) {
         let header = Answer::goodbye(self.state.uuid);
         for connection in self.clients.table.start_goodbye() {
@@ -202,7 +205,8 @@ impl Dispatcher {
                 for frames in held {
                     self.send_frames(&to.connection, frames);
                 }
-                // A client that connects after the goodbye must get it too, or its messages would be lost.
+                // A client that connects after the goodbye must get it too, or its
+                // messages would be lost.
                 if self.clients.table.said_goodbye() {
                     self.send_goodbye();
                 }
@@ -323,7 +327,8 @@ impl Dispatcher {
         if self.running.has_room() {
             let bytes = task.message.payload.len();
             let mut running = self.launch(task);
-            // Many functions never wait, and finish here; the others are polled with the running ones.
+            // Many functions never wait, and finish here; the others are polled with
+            // the running ones.
             match (&mut running).now_or_never() {
                 Some(finished) => self.finish(finished),
                 None => self.running.push(running, bytes),

@@ -1,4 +1,5 @@
-//! The serving side of a peer: its ingress, its dispatch loop and its agent, from the first request until the server has left.
+//! The serving side of a peer: its ingress, its dispatch loop and its agent, from the first request
+//! until the server has left.
 
 use crate::{
     error::{Error, ErrorKind},
@@ -25,13 +26,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server that is stopped while it joins, or whose drain is ended early, waits for etcd to revoke its lease.
+/// How long a server that is stopped while it joins, or whose drain is ended early, waits for etcd
+/// to revoke its lease.
 pub(super) const GIVE_BACK_WITHIN: Duration = Duration::from_secs(1);
 
-/// How much longer than its drain leaving may take. Every wait in it has its own bound; this one holds even if the timers have failed.
+/// How much longer than its drain leaving may take. Every wait in it has its own bound; this one
+/// holds even if the timers have failed.
 pub(super) const LEAVE_OVERHEAD: Duration = Duration::from_secs(10);
 
-/// How long a server that left answers `leaving` at least, so that clients that do not know yet go elsewhere.
+/// How long a server that left answers `leaving` at least, so that clients that do not know
+/// yet go elsewhere.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// The parts that serving needs.
@@ -65,7 +69,8 @@ impl Engine {
         ended.and(left.map_err(|reason| failed(&state, &reason)))
     }
 
-    /// Leaves, in bounded time whatever has failed. Returns an error if something could not be done.
+    /// Leaves, in bounded time whatever has failed. Returns an error if something
+    /// could not be done.
     async fn end(self, ended: &Result<(), Error>) -> Result<(), String> {
         let max = self.state.config.drain.max(LINGER) + LEAVE_OVERHEAD;
         let ending = pin!(self.end_in_order(ended));
@@ -94,7 +99,8 @@ impl Engine {
             );
         }
         if finished != Some(Ok(())) {
-            // Makes the agent revoke the lease with all its keys; does not wait for an etcd that is unavailable.
+            // Makes the agent revoke the lease with all its keys; does not wait for an etcd
+            // that is unavailable.
             let _ = timer::timeout(GIVE_BACK_WITHIN, self.agent.finish()).await;
         }
         // In this order: the connections end with the loop that answers them.
@@ -151,7 +157,8 @@ impl Engine {
             );
         }
         self.dispatcher.send_goodbye();
-        // Messages that clients sent before they got the goodbye, even frozen clients, are still forwarded.
+        // Messages that clients sent before they got the goodbye, even frozen clients, are
+        // still forwarded.
         self.dispatcher
             .drain(
                 Duration::ZERO,

@@ -65,7 +65,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits until a waiting message is forwarded, or cannot be. Returns the notice for its client. Cancel-safe.
+    /// Waits until a waiting message is forwarded, or cannot be. Returns the notice for its
+    /// client. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Notice> {
         loop {
             futures::select_biased! {
@@ -75,10 +76,11 @@ impl Forwarder {
         }
     }
 
-    /// Forwards messages again that may have been lost with a connection. If the process has ended, reports to the client instead that the
-    /// message may be lost, and counts the attempt: a poison message must not reach more processes this way. The client may not have
-    /// noticed the loss itself: its own connection there may have ended before it sent the message, or hang, or its route has another
-    /// instance.
+    /// Forwards messages again that may have been lost with a connection. If the process has ended,
+    /// reports to the client instead that the message may be lost, and counts the attempt: a poison
+    /// message must not reach more processes this way. The client may not have noticed the loss
+    /// itself: its own connection there may have ended before it sent the message, or hang, or its
+    /// route has another instance.
     fn resend(&mut self, lost: Lost) {
         let count = lost.parcels.len();
         for parcel in lost.parcels {
@@ -104,7 +106,8 @@ impl Forwarder {
                         );
                     }
                 }
-                // The deadline has passed: the client has given up, and a server that closes every connection must not get it forever.
+                // The deadline has passed: the client has given up, and a server that closes every
+                // connection must not get it forever.
                 if Instant::now() >= parcel.deadline {
                     return None;
                 }

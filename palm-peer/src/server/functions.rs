@@ -42,8 +42,9 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, C
             "the deadline passed before the function could start",
         ));
     }
-    // The closure is the program's code too, and may panic before it returns a future. It is unwind safe: nothing of ours is shared
-    // with it. Dropping it at its deadline may also panic, so that is inside as well.
+    // The closure is the program's code too, and may panic before it returns a future. It is unwind
+    // safe: nothing of ours is shared with it. Dropping it at its deadline may also panic, so that
+    // is inside as well.
     let running = timer::timeout_at(deadline, async move { function(message).await });
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
@@ -70,7 +71,8 @@ pub(crate) fn built_in(
         "_log_query" => log_query(state, &message),
         "set" => {
             let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
-            // The payload is a slice of the receive buffer; a stored value must not keep the whole buffer.
+            // The payload is a slice of the receive buffer; a stored value must not keep
+            // the whole buffer.
             let value = Bytes::copy_from_slice(&message.payload);
             state.store().set(&key, value).map(|()| key.into())
         }
@@ -87,7 +89,8 @@ pub(crate) fn built_in(
     })
 }
 
-/// Returns a built-in function that runs concurrently, as those of the program do; `None` if there is none of this name.
+/// Returns a built-in function that runs concurrently, as those of the program do; `None` if there
+/// is none of this name.
 pub(crate) fn built_in_that_waits(state: &Arc<ServerState>, name: &str) -> Option<Function> {
     if name != witnesses::PROBE {
         return None;

@@ -53,15 +53,16 @@ impl Message {
         self.stage
     }
 
-    /// Returns the key for the server's store that was sent with the message ([`Call::cache`](crate::Call::cache)). A program's own
-    /// functions may use it as they like.
+    /// Returns the key for the server's store that was sent with the message
+    /// ([`Call::cache`](crate::Call::cache)). A program's own functions may use it as they like.
     #[must_use]
     pub fn cache_key(&self) -> Option<&str> {
         self.cache.as_deref()
     }
 
-    /// Calls another function of the mesh, with the remaining time. See [`Client::call`](crate::Client::call) for how it is routed,
-    /// and what happens when the future is dropped.
+    /// Calls another function of the mesh, with the remaining time. See
+    /// [`Client::call`](crate::Client::call) for how it is routed, and what happens when the
+    /// future is dropped.
     ///
     /// ```
     /// use palm_peer::{Bytes, FunctionError, Message};

@@ -69,8 +69,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Creates a server with this name, which all its instances share: 1 to 128 ASCII letters, digits, `_` and `-`.
-    /// [`Server::join`] reports an invalid name.
+    /// Creates a server with this name, which all its instances share: 1 to 128 ASCII letters,
+    /// digits, `_` and `-`. [`Server::join`] reports an invalid name.
     pub fn new(name: impl Into<String>) -> Self {
         let mut server = Self {
             name: name.into(),
@@ -85,19 +85,21 @@ impl Server {
         server
     }
 
-    /// Sets the kind in the record, a name as for [`Server::new`], for programs that read records; default `registered`.
+    /// Sets the kind in the record, a name as for [`Server::new`], for programs that read records;
+    /// default `registered`.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kind = kind.into();
         self.check_name("a kind", &self.kind.clone());
         self
     }
 
-    /// Adds an asynchronous function. It runs on the executor that serves, many concurrently (`Config::max_in_flight`); it must not
-    /// block. At the caller's deadline its future is dropped, so what it awaits should be cancel-safe. A panic is answered with
-    /// `panicked`, and the server continues.
+    /// Adds an asynchronous function. It runs on the executor that serves, many concurrently
+    /// (`Config::max_in_flight`); it must not block. At the caller's deadline its future is
+    /// dropped, so what it awaits should be cancel-safe. A panic is answered with `panicked`, and
+    /// the server continues.
     ///
-    /// Its name is as for [`Server::new`], does not begin with `_`, and is none of `get`, `set`, `append` and `delete`;
-    /// [`Server::join`] reports what is not.
+    /// Its name is as for [`Server::new`], does not begin with `_`, and is none of `get`, `set`,
+    /// `append` and `delete`; [`Server::join`] reports what is not.
     pub fn function<F, Fut, T, E>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Message) -> Fut + Send + Sync + 'static,
@@ -114,8 +116,9 @@ impl Server {
         )
     }
 
-    /// Adds a function that blocks or computes for long; else as [`Server::function`]. It runs on a thread of a pool. At the caller's
-    /// deadline the answer is `timed_out`; the function itself cannot be stopped and runs to its end.
+    /// Adds a function that blocks or computes for long; else as [`Server::function`]. It runs on a
+    /// thread of a pool. At the caller's deadline the answer is `timed_out`; the function itself
+    /// cannot be stopped and runs to its end.
     ///
     /// ```
     /// use palm_peer::{FunctionError, Message, Server};
@@ -159,7 +162,8 @@ impl Server {
         )
     }
 
-    /// Has `ZeroMQ` itself listen, without TLS and unprotected, for the benchmark of what the ingress costs.
+    /// Has `ZeroMQ` itself listen, without TLS and unprotected, for the benchmark of what
+    /// the ingress costs.
     #[cfg(feature = "bench")]
     #[doc(hidden)]
     pub fn without_ingress(mut self) -> Self {
@@ -192,27 +196,31 @@ impl Server {
         }
     }
 
-    /// Joins the mesh: listens, registers in etcd and becomes a candidate for leadership. The server is reachable once
-    /// [`Peer::serve`] runs and the leader has configured it, tens of milliseconds later.
+    /// Joins the mesh: listens, registers in etcd and becomes a candidate for leadership. The
+    /// server is reachable once [`Peer::serve`] runs and the leader has configured it, tens of
+    /// milliseconds later.
     ///
-    /// Works under any executor. When the future is dropped before it ends, joining is undone in the background. To also stop joining
-    /// at a signal, use [`Server::run`].
+    /// Works under any executor. When the future is dropped before it ends, joining is undone in
+    /// the background. To also stop joining at a signal, use [`Server::run`].
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a setting that is out of its bounds, an invalid name, or names that are too long for a record in
-    /// total, [`ErrorKind::Bind`] when the address cannot be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within
-    /// `join_timeout`, [`ErrorKind::EtcdRefused`] when it refuses. Nothing is left behind.
+    /// [`ErrorKind::InvalidConfig`] for a setting that is out of its bounds, an invalid name, or
+    /// names that are too long for a record in total, [`ErrorKind::Bind`] when the address cannot
+    /// be bound, [`ErrorKind::EtcdUnreachable`] when etcd does not answer within `join_timeout`,
+    /// [`ErrorKind::EtcdRefused`] when it refuses. Nothing is left behind.
     pub async fn join(self, config: Config) -> Result<Peer, Error> {
         let config = ValidConfig::new(config)?;
         let joined = Peer::join(self.definition()?, config, future::pending::<()>()).await?;
         joined.ok_or_else(|| Error::new(ErrorKind::Io, "joining was stopped"))
     }
 
-    /// Joins the mesh, serves until `shutdown` ends, then leaves: [`Server::join`] and [`Peer::serve`] in one, except that `shutdown` is
-    /// awaited from the start. When it ends while the server joins, joining stops at once, what was put into etcd is removed, and this
-    /// returns `Ok`.
+    /// Joins the mesh, serves until `shutdown` ends, then leaves: [`Server::join`] and
+    /// [`Peer::serve`] in one, except that `shutdown` is awaited from the start. When it ends
+    /// while the server joins, joining stops at once, what was put into etcd is removed, and
+    /// this returns `Ok`.
     ///
-    /// Not cancel-safe: when the future is dropped, the server leaves the mesh in the background, without a drain.
+    /// Not cancel-safe: when the future is dropped, the server leaves the mesh in the background,
+    /// without a drain.
     ///
     /// ```no_run
     /// use palm_peer::{Config, FunctionError, Message, Server};

@@ -13,7 +13,8 @@ pub(super) struct ReplyTo {
     pub(super) connection: Connection,
     /// The client, if another server forwarded the message: the answer goes to the client directly.
     pub(super) client: Option<Uuid>,
-    /// Whether the request began with the empty frame of a REQ socket, which the answer must repeat.
+    /// Whether the request began with the empty frame of a REQ socket, which the
+    /// answer must repeat.
     pub(super) delimiter: bool,
     pub(super) job: Option<Uuid>,
     pub(super) idx: Option<u64>,
@@ -67,7 +68,8 @@ impl Parcel {
     }
 }
 
-/// A notice to the client about a message that was not forwarded as its route says: where it went, or why it could not be forwarded.
+/// A notice to the client about a message that was not forwarded as its route says: where it went,
+/// or why it could not be forwarded.
 pub(super) struct Notice {
     pub(super) to: ReplyTo,
     pub(super) outcome: Result<Rerouted, CallFailure>,

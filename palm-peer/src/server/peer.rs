@@ -36,8 +36,8 @@ use uuid::Uuid;
 
 /// A server that has joined the mesh. It answers while [`Peer::serve`] runs.
 ///
-/// A dedicated thread keeps its registration in etcd, even when the executor is blocked. Dropping it without serving to the end takes
-/// the server out of the mesh, in the background.
+/// A dedicated thread keeps its registration in etcd, even when the executor is blocked. Dropping
+/// it without serving to the end takes the server out of the mesh, in the background.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), palm_peer::Error> {
@@ -160,9 +160,10 @@ impl Peer {
         self.agent.status().state()
     }
 
-    /// Returns a stream of its state: the one now, and the latest one whenever it has changed. States that nobody takes in time are
-    /// skipped, so a slow reader sees fewer of them, but never an old one. The stream ends, after the last state, when the peer
-    /// has left the mesh or was removed from it.
+    /// Returns a stream of its state: the one now, and the latest one whenever it has changed.
+    /// States that nobody takes in time are skipped, so a slow reader sees fewer of them, but never
+    /// an old one. The stream ends, after the last state, when the peer has left the mesh or was
+    /// removed from it.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), palm_peer::Error> {
@@ -183,8 +184,9 @@ impl Peer {
         self.agent.status().watch()
     }
 
-    /// Returns a stream of what happens to it from now on. The stream ends when the peer has left the mesh or was removed from it. Of events that
-    /// nobody takes, the latest 64 are kept; for the state alone, [`Peer::watch`] is simpler.
+    /// Returns a stream of what happens to it from now on. The stream ends when the peer has left
+    /// the mesh or was removed from it. Of events that nobody takes, the latest 64 are kept; for
+    /// the state alone, [`Peer::watch`] is simpler.
     ///
     /// ```no_run
     /// # async fn example(peer: &palm_peer::Peer) {
@@ -203,16 +205,18 @@ impl Peer {
         self.agent.status().subscribe()
     }
 
-    /// Runs the functions on the executor that polls this, until `shutdown` ends; then shuts down gracefully: takes the server out of
-    /// the mesh, drains (at most for `drain`), and answers `leaving` to requests that still arrive.
+    /// Runs the functions on the executor that polls this, until `shutdown` ends; then shuts down
+    /// gracefully: takes the server out of the mesh, drains (at most for `drain`), and answers
+    /// `leaving` to requests that still arrive.
     ///
-    /// `peer.serve(palm_peer::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM or SIGINT ends the drain at once.
-    /// Not cancel-safe: a dropped `serve` cannot be resumed, and the server leaves the mesh when the peer is dropped, without
-    /// a drain.
+    /// `peer.serve(palm_peer::signals()?)` ends at SIGTERM, SIGINT or SIGHUP, and a second SIGTERM
+    /// or SIGINT ends the drain at once. Not cancel-safe: a dropped `serve` cannot be resumed, and
+    /// the server leaves the mesh when the peer is dropped, without a drain.
     ///
     /// # Errors
-    /// [`ErrorKind::Evicted`] when an administrator removed the server, [`ErrorKind::TaskFailed`] when the library's tasks panicked three
-    /// times within a minute, [`ErrorKind::AlreadyServing`] when it is served already or has left.
+    /// [`ErrorKind::Evicted`] when an administrator removed the server, [`ErrorKind::TaskFailed`]
+    /// when the library's tasks panicked three times within a minute, [`ErrorKind::AlreadyServing`]
+    /// when it is served already or has left.
     pub async fn serve(&self, shutdown: impl Future) -> Result<(), Error> {
         let engine = lock(&self.engine).take();
         let engine = engine.ok_or_else(|| {

@@ -1,4 +1,5 @@
-//! Forwards messages to other servers: to the next stage of their pipeline, or, from a leaving server, to another instance.
+//! Forwards messages to other servers: to the next stage of their pipeline, or, from a leaving
+//! server, to another instance.
 
 use super::{parcel::Parcel, unconfirmed::UnconfirmedLinks};
 use crate::{
@@ -24,7 +25,8 @@ use uuid::Uuid;
 /// How many instances are tried before the message fails.
 const TRIES: usize = 3;
 
-/// A server's client side: its links to other servers. It reads the directory when it is first used.
+/// A server's client side: its links to other servers. It reads the directory when
+/// it is first used.
 pub(crate) struct Relay {
     dialer: Dialer,
     config: ValidConfig,
@@ -104,8 +106,9 @@ impl Relay {
             .is_some_and(|mesh| mesh.directory().contains(instance))
     }
 
-    /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on return if a link is open; otherwise
-    /// the returned future does the rest, and yields where it was sent instead of its route, or why it could not be forwarded.
+    /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on
+    /// return if a link is open; otherwise the returned future does the rest, and yields where it
+    /// was sent instead of its route, or why it could not be forwarded.
     pub(crate) fn pass_on(
         self: &Arc<Self>,
         mut parcel: Parcel,
@@ -150,7 +153,8 @@ impl Relay {
         let target = parcel.request.pipeline[stage].clone();
         let pinned =
             names::split_target(&target).is_some_and(|(server, _)| server.parse::<Uuid>().is_ok());
-        // The client has links to the instances that its own uuid selects; only these can answer it.
+        // The client has links to the instances that its own uuid selects; only
+        // these can answer it.
         let client = parcel.request.client.unwrap_or(self.dialer.me());
         // A server that leaves must not send to itself, though it may still be published.
         let mut avoided = parcel.request.avoid.clone();

@@ -5,10 +5,12 @@ use crate::{
     io::fd_limit,
 };
 
-/// How many file descriptors must be free for a server to start: for etcd, the threads, the mesh, and some clients.
+/// How many file descriptors must be free for a server to start: for etcd, the threads, the mesh,
+/// and some clients.
 const MIN_DESCRIPTORS: u64 = 48;
 
-/// Raises the limit of file descriptors as far as the process may, and refuses to start when even then too few are free.
+/// Raises the limit of file descriptors as far as the process may, and refuses to start when even
+/// then too few are free.
 pub(crate) fn prepare() -> Result<(), Error> {
     fd_limit::raise_limit();
     let (limit, in_use) = (fd_limit::limit(), fd_limit::in_use().unwrap_or_default());

@@ -123,7 +123,8 @@ impl ServerState {
             .route
             .get(request.stage)
             .is_none_or(|uuid| *uuid == self.uuid);
-        // A uuid can be written in several ways, and clients that found it in one may send it in another.
+        // A uuid can be written in several ways, and clients that found it in one may
+        // send it in another.
         let named = server == self.name || server.parse() == Ok(self.uuid);
         if !routed || !named {
             let text = format!("this is {} {}, not {target}", self.name, self.uuid);

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 /// A request that is to be run.
 pub(super) struct Task {
-    /// The connection of its client, if that is known, or that it came over: connections take turns.
+    /// The connection of its client, if that is known, or that it came over:
+    /// connections take turns.
     pub(super) from: Connection,
     pub(super) to: ReplyTo,
     pub(super) function: Function,

@@ -1,5 +1,6 @@
-//! Remembers what was passed on until it is known to have arrived. When the connection breaks before, and the next stage is
-//! not gone, it is passed on again: the client, whose own connections stand, would not notice.
+//! Remembers what was passed on until it is known to have arrived. When the connection breaks
+//! before, and the next stage is not gone, it is passed on again: the client, whose own connections
+//! stand, would not notice.
 
 use super::parcel::Parcel;
 use crate::{
@@ -26,7 +27,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(crate) struct Lost {
     pub(super) to: Uuid,
     pub(super) parcels: Vec<Parcel>,
-    /// Whether the connection swallowed them. Else its end may be that of the process, which the client notices as well.
+    /// Whether the connection swallowed them. Else its end may be that of the process, which the
+    /// client notices as well.
     pub(super) swallowed: bool,
 }
 

@@ -136,7 +136,8 @@ pub(crate) fn reached_by(faults: &[Fault], host: usize) -> usize {
         .count()
 }
 
-/// Whether a host reaches a member of etcd that reaches another member, and nothing makes etcd slow.
+/// Whether a host reaches a member of etcd that reaches another member, and nothing
+/// makes etcd slow.
 pub(crate) fn reaches_etcd(faults: &[Fault], host: usize) -> bool {
     let has_quorum = |member: usize| {
         (0..MEMBERS)
@@ -148,7 +149,8 @@ pub(crate) fn reaches_etcd(faults: &[Fault], host: usize) -> bool {
     !lossy && (0..MEMBERS).any(|member| reaches(faults, host, member) && has_quorum(member))
 }
 
-/// Whether some instance of the first stage and some of the last one reach each other, and the client reaches both.
+/// Whether some instance of the first stage and some of the last one reach each other, and the
+/// client reaches both.
 pub(crate) fn has_path(faults: &[Fault], is_first: impl Fn(usize) -> bool) -> bool {
     let able = || (0..HOSTS.len()).filter(|host| is_reached_from_outside(faults, *host));
     able()

@@ -39,7 +39,8 @@ impl Successes {
         lock(&self.0).iter().copied().find(|at| *at >= since)
     }
 
-    /// Returns the longest time without a success that overlaps the time from `begin` to `end`. Drops earlier ones.
+    /// Returns the longest time without a success that overlaps the time from `begin` to `end`.
+    /// Drops earlier ones.
     pub(crate) fn longest_gap(&self, begin: Instant, end: Instant) -> Duration {
         let mut all = lock(&self.0);
         let last_before = all.iter().rposition(|at| *at < begin).unwrap_or(0);
@@ -199,7 +200,8 @@ fn call(
     })
 }
 
-/// Results come in the order of the messages: a late one delays those behind it, though they are done.
+/// Results come in the order of the messages: a late one delays those behind it,
+/// though they are done.
 fn watch_progress(
     progress: Progress,
     results: Arc<Successes>,

@@ -1,12 +1,16 @@
-//! A mesh whose network fails in every way: checks that no healthy server is removed, no message is lost, and the mesh recovers.
+//! A mesh whose network fails in every way: checks that no healthy server is removed, no message is
+//! lost, and the mesh recovers.
 //!
-//! `make chaos`, or `cargo bench --profile dev -p palm-tests --bench chaos -- seconds=600 seeds=3`. Five hosts, each a network
-//! namespace with a server; three of them have a member of etcd as well. A client on a sixth calls each server and streams a job through them. First
-//! each link between two hosts, and each host, fails in each way for a while; then several of them together, at random, for
-//! `seconds` with each of `seeds`. Arguments: `hold=` seconds that a fault lasts, `every=` n-th of the first part only, `lenience=` seconds
-//! that a bound may be exceeded by on a busy machine, `only=` one fault of the first part, as it is printed but without spaces
-//! (`only=b>erejected`), `skip=` random steps of each seed, and
-//! only `steps=` after them: what the seed has there, without what came before. Fails when an invariant does not hold (docs/reliability.md).
+//! `make chaos`, or `cargo bench --profile dev -p palm-tests --bench chaos -- seconds=600 seeds=3`.
+//! Five hosts, each a network namespace with a server; three of them have a member of etcd as well.
+//! A client on a sixth calls each server and streams a job through them. First each link between
+//! two hosts, and each host, fails in each way for a while; then several of them together, at
+//! random, for `seconds` with each of `seeds`. Arguments: `hold=` seconds that a fault lasts,
+//! `every=` n-th of the first part only, `lenience=` seconds that a bound may be exceeded by on a
+//! busy machine, `only=` one fault of the first part, as it is printed but without spaces
+//! (`only=b>erejected`), `skip=` random steps of each seed, and only `steps=` after them: what the
+//! seed has there, without what came before. Fails when an invariant does not hold
+//! (docs/reliability.md).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 

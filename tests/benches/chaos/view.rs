@@ -41,7 +41,8 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Watches etcd at each of its members: a member that is cut off from the others reports nothing.
+    /// Watches etcd at each of its members: a member that is cut off from the others
+    /// reports nothing.
     pub(crate) fn follow(members: &[String], prefix: &str) -> Self {
         Self {
             members: members.to_vec(),
@@ -84,8 +85,9 @@ impl View {
         self.beats.iter().all(|heard| heard == beat)
     }
 
-    /// Watches those members again whose watch has not reported this beat: a watch may not notice that its connection is dead, and
-    /// unreported events look as if they had not happened. Returns how many these are.
+    /// Watches those members again whose watch has not reported this beat: a watch may not notice
+    /// that its connection is dead, and unreported events look as if they had not happened. Returns
+    /// how many these are.
     pub(crate) fn follow_again(&mut self, beat: &str) -> usize {
         let deaf: Vec<usize> = (0..self.beats.len())
             .filter(|at| self.beats[*at] != beat)

@@ -24,7 +24,8 @@ const PREFIX: &str = "/mesh";
 const POLL: Duration = Duration::from_millis(50);
 /// Flags for shorter periods and timeouts, with the same logic.
 const FLAGS: [&str; 6] = ["--ttl", "5", "--probe-period", "2", "--probe-timeout", "1"];
-/// How long before it is observed a removal may have been decided: a lease or a series of probes, and the delay of etcd.
+/// How long before it is observed a removal may have been decided: a lease or a series of probes,
+/// and the delay of etcd.
 const DECIDED_WITHIN: Duration = Duration::from_secs(8);
 /// How long the mesh may take to become healthy after healing.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(15);
@@ -178,8 +179,9 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The longest time in which a server was not reached that the client could reach, except those that lost their registration. One that
-    /// was cut off is to be reached within the same time after healing.
+    /// The longest time in which a server was not reached that the client could reach, except
+    /// those that lost their registration. One that was cut off is to be reached within the same
+    /// time after healing.
     fn call_gap(
         &self,
         faults: &[Fault],
@@ -209,7 +211,8 @@ impl<'a> World<'a> {
         longest
     }
 
-    /// The longest time in which the job had no result, though there was a way through both of its stages, or after healing.
+    /// The longest time in which the job had no result, though there was a way through both of its
+    /// stages, or after healing.
     fn job_gap(
         &self,
         faults: &[Fault],
@@ -303,8 +306,8 @@ impl<'a> World<'a> {
             .or_else(stuck)
     }
 
-    /// Whether a server was to be removed: two others reached it at each moment at which that may have been decided, or it could
-    /// renew its lease.
+    /// Whether a server was to be removed: two others reached it at each moment at which that may
+    /// have been decided, or it could renew its lease.
     fn verdict(&self, Deletion { uuid, at, reason }: &Deletion) -> Option<String> {
         let (at, reason) = (*at, reason.as_deref());
         let host = self.uuids.iter().position(|known| known == uuid)?;
@@ -398,7 +401,8 @@ fn start_member(at: usize, host: &Host, client: &str, members: &str) -> (Process
         ("listen-peer-urls", peer.clone()),
         ("initial-advertise-peer-urls", peer),
         ("initial-cluster", members.to_owned()),
-        // Without pre-vote, a member that receives but cannot send would end each of etcd's leaders.
+        // Without pre-vote, a member that receives but cannot send would end each of etcd's
+        // leaders.
         ("pre-vote", "true".to_owned()),
         ("logger", "zap".to_owned()),
         ("log-outputs", log.display().to_string()),
@@ -408,8 +412,9 @@ fn start_member(at: usize, host: &Host, client: &str, members: &str) -> (Process
     (process, folder)
 }
 
-/// Puts a key at the first member that takes it. Each is asked by itself, over a new connection and for a short time: one that is still
-/// without the others holds up no other, as etcdctl's own choice among several endpoints would. Returns the errors of all.
+/// Puts a key at the first member that takes it. Each is asked by itself, over a new connection and
+/// for a short time: one that is still without the others holds up no other, as etcdctl's own
+/// choice among several endpoints would. Returns the errors of all.
 fn put(members: &[String], key: &str, value: &str) -> Result<(), String> {
     let mut errors = Vec::new();
     for member in members {

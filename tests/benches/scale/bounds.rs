@@ -19,8 +19,8 @@ const MUTE: Duration = Duration::from_secs(15);
 const LEAVES: Duration = Duration::from_millis(100);
 const BOTH_KILLED: Duration = Duration::from_secs(2);
 
-/// How long the next candidates have, after a change of leader, to open links to those before them: without a link they cannot prove
-/// that a process is gone.
+/// How long the next candidates have, after a change of leader, to open links to those before them:
+/// without a link they cannot prove that a process is gone.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Fails servers and leaders in turn.
@@ -59,7 +59,8 @@ fn until_out(world: &World, mode: Mode) -> Option<Duration> {
     out
 }
 
-/// Returns how long it takes until another server leads when the candidates at these positions, the leader first, end in this way.
+/// Returns how long it takes until another server leads when the candidates at these positions, the
+/// leader first, end in this way.
 fn until_led(
     world: &mut World,
     places: &[usize],

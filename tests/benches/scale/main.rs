@@ -1,7 +1,9 @@
-//! How the cost of a mesh grows with the number of its servers: `make scale N="100 1000"`; docs/benchmarks.md says more.
+//! How the cost of a mesh grows with the number of its servers: `make scale N="100 1000"`;
+//! docs/benchmarks.md says more.
 //!
-//! For each N: an etcd, a leader and the next candidates as real processes, N simulated servers, clients, and typical events: servers
-//! join, restart and are called, the leader is killed, etcd is down. Prints a line for each N in each table.
+//! For each N: an etcd, a leader and the next candidates as real processes, N simulated servers,
+//! clients, and typical events: servers join, restart and are called, the leader is killed, etcd is
+//! down. Prints a line for each N in each table.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -122,8 +124,8 @@ fn rows(plan: Plan, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
     rows
 }
 
-/// Raises the limit of file descriptors of this process and its children to what this many servers need: each listens, and accepts
-/// connections of the leader, the next candidates and some clients.
+/// Raises the limit of file descriptors of this process and its children to what this many servers
+/// need: each listens, and accepts connections of the leader, the next candidates and some clients.
 fn raise_limit(n: usize) -> Outcome<()> {
     let wanted = u64::try_from(3 * n + 1000)?;
     let limit = getrlimit(Resource::Nofile);

@@ -56,7 +56,8 @@ pub(crate) fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Runs a server of this name that joins, is configured, and leaves, repeatedly, as in a rolling restart.
+/// Runs a server of this name that joins, is configured, and leaves, repeatedly, as in a
+/// rolling restart.
 pub(crate) fn roll(etcd: &str, name: &str, count: usize) -> Outcome<()> {
     let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
@@ -92,8 +93,9 @@ pub(crate) fn watchers(etcd: &str, count: usize) -> Outcome<()> {
     })
 }
 
-/// Runs a client that calls `target` one call after the other, until it is killed; prints five times a second how many calls there
-/// were, how many failed, how many of these because there was no server, and the longest call since the last line, in ms.
+/// Runs a client that calls `target` one call after the other, until it is killed; prints five
+/// times a second how many calls there were, how many failed, how many of these because there was
+/// no server, and the longest call since the last line, in ms.
 pub(crate) fn caller(etcd: &str, target: &str) -> Outcome<()> {
     let (options, target) = (config(etcd), target.to_owned());
     block_on(async move {
@@ -119,7 +121,8 @@ pub(crate) fn caller(etcd: &str, target: &str) -> Outcome<()> {
     })
 }
 
-/// Runs a client that calls `target` with this many calls in flight; prints the cost of a call in µs of CPU time.
+/// Runs a client that calls `target` with this many calls in flight; prints the cost of a call
+/// in µs of CPU time.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn load(etcd: &str, target: &str, in_flight: usize) -> Outcome<()> {
     let (options, target) = (config(etcd), target.to_owned());

@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 const SECONDS: usize = 420;
 const SECONDS_PER_1000: usize = 300;
 
-/// The measuring process and all that it started, in a process group of their own; dropped, they are killed.
+/// The measuring process and all that it started, in a process group of their own; dropped,
+/// they are killed.
 struct Group(Child);
 
 impl Group {

@@ -24,7 +24,8 @@ pub(crate) const REAL: &str = "real";
 const LINKS: usize = 32;
 /// How many real servers share a process, where there are many.
 const REAL_IN_PROCESS: usize = 100;
-/// Real servers that become candidates before all others: the leader and the next in line, which take over from each other.
+/// Real servers that become candidates before all others: the leader and the next in line, which
+/// take over from each other.
 const LINE: usize = 8;
 /// What a successor logs.
 pub(crate) const LEADS: &str = ":leading the mesh, in term ";
@@ -93,8 +94,8 @@ pub(crate) fn wait_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>)
 }
 
 impl World {
-    /// Starts everything, and waits until all simulated servers are published. Panics when etcd or the first servers do not
-    /// start.
+    /// Starts everything, and waits until all simulated servers are published. Panics when etcd or
+    /// the first servers do not start.
     pub(crate) fn form(plan: Plan) -> (Self, Formed) {
         let etcd = Etcd::builder()
             .arg("--heartbeat-interval=100")
@@ -208,7 +209,8 @@ impl World {
         cpu(self.leader().pid())
     }
 
-    /// The same of the living threads of the leader and of the next in line, exactly: for a time in which none ends.
+    /// The same of the living threads of the leader and of the next in line, exactly: for a time in
+    /// which none ends.
     pub(crate) fn running(&self) -> [f64; 2] {
         [0, 1].map(|place| running_time(self.real[self.leader + place].0.pid()).as_secs_f64())
     }
@@ -227,7 +229,8 @@ impl World {
         resident(self.etcd.pid()) as f64 / 1e6
     }
 
-    /// Starts real servers in one process, and waits until clients know them; says how long that took.
+    /// Starts real servers in one process, and waits until clients know them; says
+    /// how long that took.
     pub(crate) fn add_real(&mut self, count: usize) -> Option<Duration> {
         let before = self.servers();
         let began = Instant::now();

@@ -15,7 +15,8 @@ use crate::{
 const PAYLOAD: usize = 100;
 const IN_FLIGHT: [usize; 2] = [1, 256];
 
-/// Measures and prints one table for each number of calls in flight. Returns the results for the aims.
+/// Measures and prints one table for each number of calls in flight. Returns the
+/// results for the aims.
 pub(crate) fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>> {
     let mut aims = Vec::new();
     for in_flight in wanted.number_or(0, &IN_FLIGHT) {

@@ -5,7 +5,8 @@ use std::{fs, process};
 /// The unit of CPU time in `/proc`: `USER_HZ`, the same on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Returns the CPU time in microseconds that this process and its living children have used, all threads, kernel included.
+/// Returns the CPU time in microseconds that this process and its living children have used, all
+/// threads, kernel included.
 pub(crate) fn used() -> f64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ticks: u32 = processes

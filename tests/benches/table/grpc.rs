@@ -1,4 +1,5 @@
-//! gRPC by tonic: a unary echo, with its one message and its one method written by hand instead of generated.
+//! gRPC by tonic: a unary echo, with its one message and its one method written by hand
+//! instead of generated.
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,5 @@
-//! The table of jobs: messages through one, two and three servers, compared with echoes and with a server of pylm.
+//! The table of jobs: messages through one, two and three servers, compared with echoes and with
+//! a server of pylm.
 
 use crate::{
     Outcome,

@@ -1,4 +1,5 @@
-//! Compares PALM with common alternatives: calls and jobs, all rows measured in the same run, in turns.
+//! Compares PALM with common alternatives: calls and jobs, all rows measured in the
+//! same run, in turns.
 //!
 //! ```sh
 //! make bench                                                    # everything, some three minutes
@@ -7,8 +8,9 @@
 //! cargo bench -p palm-tests --bench table -- jobs rounds=15 seconds=2
 //! ```
 //!
-//! Every server is a process of its own (this program again, with a role as its argument, or Python). Clients run in this
-//! process, those of Python in their own. docs/benchmarks.md says how to read what this prints.
+//! Every server is a process of its own (this program again, with a role as its argument, or
+//! Python). Clients run in this process, those of Python in their own. docs/benchmarks.md says how
+//! to read what this prints.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +57,8 @@ fn bench(wanted: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: the role of a server, or the selection.
+/// `cargo bench` adds `--bench`; arguments without dashes are ours: the role of a server,
+/// or the selection.
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args()
         .skip(1)

@@ -11,7 +11,8 @@ use crate::{Outcome, arguments::Arguments, cpu};
 /// The load of a subject: the messages in flight, and the duration.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    /// One payload for each message in flight. Its first bytes are its position, which identifies the answer.
+    /// One payload for each message in flight. Its first bytes are its position, which
+    /// identifies the answer.
     pub payloads: Vec<Bytes>,
     /// After this time nothing more is sent; the messages in flight are awaited.
     pub time: Duration,
@@ -151,8 +152,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Adds the subject that `start` starts, if it is wanted and can be had. `words` are for measuring it alone; the last
-    /// is what the command line calls it.
+    /// Adds the subject that `start` starts, if it is wanted and can be had. `words` are for
+    /// measuring it alone; the last is what the command line calls it.
     pub(crate) fn add<S: Subject + 'static>(
         &mut self,
         name: &str,
@@ -186,8 +187,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Gives every row its turn in every round, so that other load on the machine affects all equally. The first round opens
-    /// connections, and does not count.
+    /// Gives every row its turn in every round, so that other load on the machine affects all
+    /// equally. The first round opens connections, and does not count.
     pub(crate) fn measure(&mut self, load: &Load) -> Outcome<()> {
         for round in 0..=self.wanted.rounds {
             for row in &mut self.all {
@@ -227,8 +228,9 @@ pub(crate) trait Caller: Clone + Send + Sync + 'static {
     fn call(&mut self, payload: Bytes) -> impl Future<Output = Outcome<Bytes>> + Send;
 }
 
-/// Runs callers, one for each message in flight, which call again as soon as they have their answer. Must run as a task of the
-/// executor of the library's tasks: otherwise each answer has to wake another thread.
+/// Runs callers, one for each message in flight, which call again as soon as they have their
+/// answer. Must run as a task of the executor of the library's tasks: otherwise each answer has to
+/// wake another thread.
 pub(crate) async fn callers(load: Load, caller: impl Caller) -> Outcome<Turn> {
     let start = Instant::now();
     let load = &load;

@@ -28,7 +28,8 @@ pub(crate) fn installed() -> Option<(&'static str, String)> {
     })
 }
 
-/// Runs the server, in its own process: a client of the broker that answers. Prints a line when it listens.
+/// Runs the server, in its own process: a client of the broker that answers. Prints a line
+/// when it listens.
 pub(crate) fn serve(broker: String) -> Outcome<()> {
     let runtime = Runtime::new()?;
     let serving = runtime.spawn(async move {

@@ -1,4 +1,5 @@
-//! PALM: servers with their ingress, found through etcd; a client that calls them, or runs jobs through them.
+//! PALM: servers with their ingress, found through etcd; a client that calls them, or runs
+//! jobs through them.
 
 use std::{
     env,
@@ -131,7 +132,8 @@ impl Subject for Calls {
     }
 }
 
-/// The client, as one that runs jobs: as many messages under way as the load says, results in order.
+/// The client, as one that runs jobs: as many messages under way as the load says,
+/// results in order.
 pub(crate) struct Jobs {
     client: Client,
     stages: usize,

@@ -38,7 +38,8 @@ impl Table {
     }
 }
 
-/// Formats a figure: as an integer from 100 on, otherwise with one decimal; empty if it was not measured.
+/// Formats a figure: as an integer from 100 on, otherwise with one decimal; empty if it
+/// was not measured.
 pub(crate) fn figure(figure: f64) -> String {
     match figure {
         _ if figure.is_nan() => "–".into(),

@@ -25,7 +25,8 @@ pub struct EtcdBuilder {
 }
 
 impl EtcdBuilder {
-    /// Adds a flag to etcd's command line, for instance `--auto-compaction-retention=1`. It overrides the harness's flags.
+    /// Adds a flag to etcd's command line, for instance `--auto-compaction-retention=1`. It
+    /// overrides the harness's flags.
     pub fn arg(mut self, flag: impl Into<String>) -> Self {
         self.flags.push(flag.into());
         self
@@ -50,7 +51,8 @@ impl EtcdBuilder {
         self.https()
     }
 
-    /// Listens for clients at this address instead of 127.0.0.1, such as that of a [`Host`](crate::Host).
+    /// Listens for clients at this address instead of 127.0.0.1, such as that of a
+    /// [`Host`](crate::Host).
     pub fn at(mut self, address: impl Into<IpAddr>) -> Self {
         self.address = Some(address.into());
         self
@@ -64,8 +66,9 @@ impl EtcdBuilder {
 
     /// Starts etcd with one member and waits until it is healthy, some 100 ms.
     ///
-    /// Its election timeout is a tenth of etcd's default, which makes a start quick and allows leases of 1 s instead of
-    /// 2 s; `arg("--heartbeat-interval=100")` and `arg("--election-timeout=1000")` bring back the defaults.
+    /// Its election timeout is a tenth of etcd's default, which makes a start quick and allows
+    /// leases of 1 s instead of 2 s; `arg("--heartbeat-interval=100")` and
+    /// `arg("--election-timeout=1000")` bring back the defaults.
     ///
     /// # Panics
     ///
@@ -86,7 +89,8 @@ impl EtcdBuilder {
         panic!("etcd found its ports taken {START_ATTEMPTS} times")
     }
 
-    /// Starts the member `name` of a cluster, and waits for nothing. `ticks`: heartbeat and election timeout in ms.
+    /// Starts the member `name` of a cluster, and waits for nothing. `ticks`: heartbeat and
+    /// election timeout in ms.
     pub(crate) fn launch(self, name: &str, peer: &str, members: &str, ticks: &[&str; 2]) -> Etcd {
         let folder = tempfile::Builder::new()
             .prefix("palm-etcd-")

@@ -93,7 +93,8 @@ impl Network {
         self.reject_packets(Some(from), Some(to));
     }
 
-    /// Answers all TCP packets from a host to an endpoint with a reset, of existing and new connections.
+    /// Answers all TCP packets from a host to an endpoint with a reset, of existing and
+    /// new connections.
     pub fn reject_endpoint(&self, from: &Host, endpoint: SocketAddrV4) {
         let (from, to, port) = (
             from.address.to_string(),
@@ -124,7 +125,8 @@ impl Network {
         ));
     }
 
-    /// Drops this percentage of packets from one host to another, at random; `None` means all hosts.
+    /// Drops this percentage of packets from one host to another, at random; `None`
+    /// means all hosts.
     pub fn lose_packets(&self, from: Option<&Host>, to: Option<&Host>, percent: u8) {
         let probability = format!("{:.2}", f64::from(percent) / 100.0);
         let lose = [

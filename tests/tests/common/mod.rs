@@ -59,8 +59,9 @@ impl Server {
             .collect()
     }
 
-    /// Waits for a line that contains `words`, which must be the only one by then, and returns it. A server's log line may be written a
-    /// moment after its effect is visible in etcd or to a caller.
+    /// Waits for a line that contains `words`, which must be the only one by then, and
+    /// returns it. A server's log line may be written a moment after its effect is visible in
+    /// etcd or to a caller.
     #[track_caller]
     pub(crate) fn wait_for_the_one_line_with(&self, words: &str) -> String {
         self.wait_for_line(|line| line.contains(words), SOON);
@@ -113,7 +114,8 @@ impl<'a> Mesh<'a> {
         self.start_at(program, &self.etcd.endpoint())
     }
 
-    /// Starts servers one after the other, each once the previous one is configured: the first leads, the others are next in line.
+    /// Starts servers one after the other, each once the previous one is configured: the first
+    /// leads, the others are next in line.
     pub(crate) fn start_in_line(&self, program: &str, count: usize) -> Vec<Server> {
         let start = |_| {
             let server = self.start(program);

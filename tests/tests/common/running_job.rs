@@ -26,8 +26,9 @@ pub(crate) fn while_a_job_runs(client: &Client, trouble: impl FnOnce(&Progress))
     while_a_job_runs_through(client, &["b", "a"], trouble);
 }
 
-/// Runs a job through `add` of these servers until `trouble`, which has the time, is over. Every message ends in its result,
-/// exactly once and in order. Messages come by the thousand a second, and leave the machine to other tests.
+/// Runs a job through `add` of these servers until `trouble`, which has the time, is over. Every
+/// message ends in its result, exactly once and in order. Messages come by the thousand a second,
+/// and leave the machine to other tests.
 pub(crate) fn while_a_job_runs_through(
     client: &Client,
     servers: &[&str],

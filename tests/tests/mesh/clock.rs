@@ -6,7 +6,8 @@ use crate::common::{Mesh, QUICK, SOON, Server, calls::Calls};
 use palm_tests::{Etcd, Process, ProcessBuilder, binary, eventually, example};
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
-/// The library that shows a program another time; `None` where it is not installed, which it says aloud.
+/// The library that shows a program another time; `None` where it is not installed,
+/// which it says aloud.
 fn faketime() -> Option<PathBuf> {
     let found = fs::read_dir("/usr/lib")
         .into_iter()
@@ -25,8 +26,8 @@ fn faketime() -> Option<PathBuf> {
     library
 }
 
-/// A clock on the wall that the test can put to any time, while its processes run. What they measure by is left alone, as it
-/// is when a machine's clock is put.
+/// A clock on the wall that the test can put to any time, while its processes run. What they
+/// measure by is left alone, as it is when a machine's clock is put.
 struct Wall {
     library: PathBuf,
     folder: tempfile::TempDir,

@@ -9,8 +9,9 @@ use palm_peer::Server;
 use palm_tests::{Etcd, Process, example};
 use serde_json::Value;
 
-/// The ZeroMQ crate keeps its connections in a map whose locks are handed from one waiter to the next. A send that was left
-/// waiting for one, on the thread that receives, stopped that thread for ever when a connection ended at that moment.
+/// The ZeroMQ crate keeps its connections in a map whose locks are handed from one waiter to the
+/// next. A send that was left waiting for one, on the thread that receives, stopped that thread for
+/// ever when a connection ended at that moment.
 #[test]
 fn a_server_survives_clients_that_disconnect_mid_answer() {
     crate::heavy();
@@ -47,7 +48,8 @@ fn survives_disconnects(threads: &str) {
     );
 }
 
-/// A client may open its connection in the very moment in which a server is done: what it sends is refused, not lost.
+/// A client may open its connection in the very moment in which a server is done: what it sends is
+/// refused, not lost.
 #[test]
 fn a_client_that_connects_after_the_goodbye_gets_it_too() {
     let etcd = Etcd::start();

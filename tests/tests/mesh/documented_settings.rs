@@ -1,4 +1,5 @@
-//! The tables of settings in the documentation are those of the program. `UPDATE_DOCS=1` writes them anew.
+//! The tables of settings in the documentation are those of the program. `UPDATE_DOCS=1`
+//! writes them anew.
 
 use palm_peer::{Config, Setting, SettingScope};
 use std::{collections::BTreeSet, env, fs, path::PathBuf};

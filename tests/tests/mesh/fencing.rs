@@ -1,4 +1,5 @@
-//! Fencing: a leader that was frozen, or cut off from etcd, past its lease writes nothing any more, and follows its successor.
+//! Fencing: a leader that was frozen, or cut off from etcd, past its lease writes nothing any more,
+//! and follows its successor.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -20,7 +21,8 @@ fn a_leader_that_was_away_follows(away: impl Fn(&Server, &Proxy), back: impl Fn(
     mesh.await_lead(&others[0].uuid, SOON);
     let obituary = format!("Deleted server {} because its lease expired", old.uuid);
     others[0].wait_for_line(|line| line.ends_with(&obituary), SOON);
-    // There is something that the old leader would like to configure, and something that it would like to remove.
+    // There is something that the old leader would like to configure, and something that it
+    // would like to remove.
     let newcomer = mesh.start("printf");
     others[1].kill();
     mesh.await_published(&[&others[0].uuid, &newcomer.uuid]);
@@ -111,7 +113,8 @@ fn a_leader_whose_path_to_etcd_stalled_writes_nothing() {
     a_leader_that_was_away_follows(|_, between| between.stall(), |_, between| between.pass());
 }
 
-/// The fence itself: a write that was sent while its leader led, and arrives when another does, fails in etcd.
+/// The fence itself: a write that was sent while its leader led, and arrives when another
+/// does, fails in etcd.
 #[test]
 fn a_late_write_of_a_deposed_leader_fails() {
     let etcd = Etcd::start();
@@ -122,7 +125,8 @@ fn a_late_write_of_a_deposed_leader_fails() {
     mesh.await_published(&[&old.uuid]);
     let successor = mesh.start_in_line("printf", 1).remove(0);
 
-    // A server of another mesh, registered in this one by hand, behind a proxy that the test can stall.
+    // A server of another mesh, registered in this one by hand, behind a proxy that
+    // the test can stall.
     let elsewhere = Mesh::new(&etcd, "/elsewhere", &flags);
     let guest = elsewhere.start_in_line("printf", 1).remove(0);
     let address = guest

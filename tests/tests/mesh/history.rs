@@ -1,5 +1,5 @@
-//! etcd goes back to an earlier state, or is replaced: there is a leader within the TTL, no server is evicted, and all servers rejoin
-//! after a reset.
+//! etcd goes back to an earlier state, or is replaced: there is a leader within the TTL, no server
+//! is evicted, and all servers rejoin after a reset.
 
 use crate::common::{Mesh, QUICK, SOON, Server};
 use palm_tests::{Etcd, Proxy, binary, eventually};
@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The lease's time in these tests, and 2 s, which the design gives a leader after a restore; and what a busy machine adds.
+/// The lease's time in these tests, and 2 s, which the design gives a leader after a restore; and
+/// what a busy machine adds.
 const LEADER: Duration = Duration::from_secs(3 + 2 + 10);
 
 fn uuids(servers: &[Server]) -> Vec<&str> {
@@ -32,7 +33,8 @@ fn cli(etcd: &Etcd, args: &[&str]) -> String {
     said
 }
 
-/// After etcd's history went back: all servers are registered again, also after a reset, and none has ended.
+/// After etcd's history went back: all servers are registered again, also after a reset,
+/// and none has ended.
 fn all_come_back(etcd: &Etcd, servers: &[Server], restored: Instant) {
     let again = Mesh::new(etcd, "/mesh", &QUICK);
     again.await_published_within(&uuids(servers), LEADER);

@@ -107,7 +107,8 @@ fn an_idle_mesh_only_renews_its_leases() {
         "an idle mesh did more than renew its leases"
     );
     let renewals = after.keep_alives - before.keep_alives;
-    // Each lease is renewed a third of its TTL after the last renewal: one more may fall into the time than fits.
+    // Each lease is renewed a third of its TTL after the last renewal: one more may fall into
+    // the time than fits.
     let most = |ttl: Duration| (took.as_secs_f64() / (ttl.as_secs_f64() / 3.0)).floor() + 1.0;
     let most = f64::from(PEERS) * most(TTL);
     println!(
@@ -123,8 +124,8 @@ fn an_idle_mesh_only_renews_its_leases() {
     );
 }
 
-/// What a peer costs etcd while nothing happens: streams, and the goroutines that serve them. (Each Watch RPC is some four
-/// goroutines, each connection some three.)
+/// What a peer costs etcd while nothing happens: streams, and the goroutines that serve them. (Each
+/// Watch RPC is some four goroutines, each connection some three.)
 #[test]
 fn a_peer_costs_etcd_one_watch_stream() {
     const MANY: u32 = 100;

@@ -1,4 +1,5 @@
-//! A log that cannot be written costs lines, and nothing else: no server, no call, no duty of the leader.
+//! A log that cannot be written costs lines, and nothing else: no server, no call, no
+//! duty of the leader.
 
 use crate::common::{Mesh, QUICK, SOON};
 use futures::executor::block_on;
@@ -52,7 +53,8 @@ fn fifo(folder: &TempDir) -> PathBuf {
     path
 }
 
-/// A reader that opens without waiting for a writer. While it is there, the writer's lines find room or wait.
+/// A reader that opens without waiting for a writer. While it is there, the writer's lines
+/// find room or wait.
 fn reader(path: &Path) -> File {
     OpenOptions::new()
         .read(true)

@@ -1,5 +1,6 @@
-//! The mesh as a whole: real etcd processes, real server processes, real sockets. One program, so that the tests, which mostly
-//! wait, wait together. `cargo test -p palm-tests --test mesh`, with a part of a name to choose: `… --test mesh jobs::`.
+//! The mesh as a whole: real etcd processes, real server processes, real sockets. One program, so
+//! that the tests, which mostly wait, wait together. `cargo test -p palm-tests --test mesh`, with a
+//! part of a name to choose: `… --test mesh jobs::`.
 //!
 //! A test that measures its own process, or that a busy machine would mislead, belongs to `quiet`.
 

@@ -1,4 +1,5 @@
-//! etcd is out of space: it accepts deletions and renewals, and no new values. Running servers continue, and one leads.
+//! etcd is out of space: it accepts deletions and renewals, and no new values. Running servers
+//! continue, and one leads.
 
 use crate::common::{Mesh, QUICK, SOON, Server, calls::Calls, publishes};
 use palm_tests::{Etcd, Process, binary, eventually, example};

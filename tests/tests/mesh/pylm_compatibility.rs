@@ -1,4 +1,5 @@
-//! pylm's administration guide (docs/pylm-compatibility.md), replayed with real processes: what it shows is stored and logged.
+//! pylm's administration guide (docs/pylm-compatibility.md), replayed with real processes: what it
+//! shows is stored and logged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -287,7 +288,8 @@ fn a_server_cleared_by_hand_stays_out() {
     leader.configured(&leader);
     let cleared = Printf::start(&etcd);
     leader.configured(&cleared);
-    // The leader looks when the lease of the server is gone as well, and must not take it for expired.
+    // The leader looks when the lease of the server is gone as well, and must not
+    // take it for expired.
     leader.process.freeze();
     etcd.etcdctl(&["del", &format!("/servers/{}", cleared.uuid)]);
     cleared.process.wait_for_line(

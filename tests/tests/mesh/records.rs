@@ -80,7 +80,8 @@ fn value(etcd: &Etcd, key: &str) -> String {
         .to_owned()
 }
 
-/// Waits until two more probing rounds have begun, and gives all lines so far that speak of `words`.
+/// Waits until two more probing rounds have begun, and gives all lines so far that
+/// speak of `words`.
 fn lines_after_two_rounds(leader: &Process, words: &str) -> Vec<String> {
     for _ in 0..2 {
         let mark: Mark = leader.mark();

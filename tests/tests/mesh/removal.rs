@@ -1,4 +1,5 @@
-//! Who is removed, by whom, and who comes back: leases revoked, records removed by a person, resets, mute servers.
+//! Who is removed, by whom, and who comes back: leases revoked, records removed by a person,
+//! resets, mute servers.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]

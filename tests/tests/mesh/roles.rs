@@ -1,4 +1,5 @@
-//! A mesh in an etcd with authentication, whose users have only the permissions of docs/security.md.
+//! A mesh in an etcd with authentication, whose users have only the permissions of
+//! docs/security.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -40,7 +41,8 @@ struct Guarded {
 
 impl Guarded {
     fn start(etcd: EtcdBuilder, prefix: &'static str) -> Self {
-        // Programs log in once a second here, where it is once in a while elsewhere: that shall not cost what it is meant to.
+        // Programs log in once a second here, where it is once in a while elsewhere: that shall not
+        // cost what it is meant to.
         let guarded = Self {
             etcd: etcd.arg("--bcrypt-cost=4").start(),
             prefix,

@@ -126,7 +126,8 @@ async fn wait_for(events: &mut (impl Stream<Item = PeerEvent> + Unpin), wanted: 
     while events.next().await.expect("the peer lives") != wanted {}
 }
 
-/// Waits until this many instances are published. (The timer is async-std's, which fires under any executor.)
+/// Waits until this many instances are published. (The timer is async-std's, which fires
+/// under any executor.)
 async fn sees(client: &Client, instances: usize) -> Outcome {
     while client
         .reachable()

@@ -1,4 +1,5 @@
-//! No task ends unseen: each is made to panic in a server of a mesh of three, and the mesh recovers within its bounds.
+//! No task ends unseen: each is made to panic in a server of a mesh of three, and the mesh recovers
+//! within its bounds.
 
 use crate::common::{Mesh, QUICK, SOON, Server};
 use futures::StreamExt as _;
@@ -65,8 +66,8 @@ const OTHERS: [&str; 7] = [
     "resignation",
     "resolver",
 ];
-/// Starts only when a lock inside of the zeromq crate happens to be held. Its panic is caught as any task's, and counts as the
-/// end of the send that it finishes, as its deadline does.
+/// Starts only when a lock inside of the zeromq crate happens to be held. Its panic is caught as
+/// any task's, and counts as the end of the send that it finishes, as its deadline does.
 const BY_CHANCE: [&str; 1] = ["slow-send"];
 
 #[test]
@@ -463,8 +464,8 @@ fn a_panic_during_the_drain_ends_with_status_1() {
 #[test]
 fn repeated_panics_end_the_server_with_status_1() {
     let etcd = Etcd::start();
-    // While the timer panics, no deadline passes; while etcd's thread does, nothing takes the server out of the mesh. That ends
-    // all the same.
+    // While the timer panics, no deadline passes; while etcd's thread does, nothing takes the
+    // server out of the mesh. That ends all the same.
     for task in [
         "lease-keeper",
         "agent",

@@ -1,7 +1,7 @@
 //! Servers under a real systemd, by the units in `systemd/`.
 //!
-//! Each test boots a systemd of its own. Where namespaces are not allowed (they ask for root), the tests say so and
-//! pass; with `PALM_TESTS_NEED_SYSTEMD=1` they fail instead.
+//! Each test boots a systemd of its own. Where namespaces are not allowed (they ask for root), the
+//! tests say so and pass; with `PALM_TESTS_NEED_SYSTEMD=1` they fail instead.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
@@ -245,7 +245,8 @@ fn two_servers_join_and_the_journal_reads_as_with_pylm() {
 
 #[test]
 fn a_server_is_ready_only_once_it_is_configured() {
-    // Nothing answers on this address (it is reserved for documentation), so the server cannot be configured.
+    // Nothing answers on this address (it is reserved for documentation), so the server
+    // cannot be configured.
     let Some(world) = World::new("PALM_IP=192.0.2.1\nPALM_BIND=127.0.0.1", "") else {
         return;
     };

@@ -1,8 +1,9 @@
 //! How long it takes until the mesh knows: the bounds of the design, measured on real processes.
 //!
-//! The figures: `cargo test -p palm-tests --test quiet bounds:: -- --nocapture --test-threads 1`, better with `--release` (after
-//! `cargo build --workspace --examples`, likewise). A machine that is busy breaks bounds for reasons of its own: the tests
-//! fail only beyond what is wrong at any speed.
+//! The figures:
+//! `cargo test -p palm-tests --test quiet bounds:: -- --nocapture --test-threads 1`, better with
+//! `--release` (after `cargo build --workspace --examples`, likewise). A machine that is busy
+//! breaks bounds for reasons of its own: the tests fail only beyond what is wrong at any speed.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -253,7 +254,8 @@ fn await_out(mesh: &Mesh<'_>, mark: palm_tests::Mark, uuid: &str, within: Durati
     )
 }
 
-/// Waits until a round of probes is over, and the given time more: what breaks then waits for the next round.
+/// Waits until a round of probes is over, and the given time more: what breaks then waits
+/// for the next round.
 fn after_a_round(leader: &Server, wait: Duration) {
     let mark = leader.mark();
     leader.wait_for_line_after(mark, |line| line.ends_with(" servers remaining"), SOON);
@@ -323,7 +325,8 @@ fn a_leader_cut_off_from_etcd_is_replaced_in_time() {
                 between.cut();
             }
             let record = format!("/servers/{}", second.uuid);
-            // It still answers, so it stays published once it is back; the successor shows in the records.
+            // It still answers, so it stays published once it is back; the successor
+            // shows in the records.
             let by_second = |event: &Event| {
                 event.key == record && event.json()["leader"] == second.uuid.as_str()
             };
@@ -359,8 +362,9 @@ fn block(mesh: &Mesh<'_>, which: usize, wait: Duration) -> Duration {
     let mark = mesh.history().mark();
     let target = format!("{}.block", servers[which].uuid);
     let start = Instant::now();
-    // It is blocked for longer than the test lasts, and its answer is not awaited. On a busy machine the call may take a
-    // while to get there, but not as long as the shortest of what is measured.
+    // It is blocked for longer than the test lasts, and its answer is not awaited. On a busy
+    // machine the call may take a while to get there, but not as long as the shortest of
+    // what is measured.
     let call = client.call(target, "60").timeout(Duration::from_secs(5));
     block_on(call.into_future()).expect_err("it sleeps");
     await_out(mesh, mark, &servers[which].uuid, LONG) - start

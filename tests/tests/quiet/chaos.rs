@@ -1,8 +1,10 @@
-//! Message accounting under failures: each second a server dies, freezes or is replaced, once the leader, and once etcd is away.
+//! Message accounting under failures: each second a server dies, freezes or is replaced, once the
+//! leader, and once etcd is away.
 //!
-//! `PALM_CHAOS_MESSAGES`, `PALM_CHAOS_SECONDS` and `PALM_CHAOS_SEEDS` make it longer: `PALM_CHAOS_MESSAGES=200000 PALM_CHAOS_SEEDS=3
-//! cargo test --release -p palm-tests --test quiet chaos:: -- --nocapture`. The job goes on until there were so many messages and
-//! so many seconds; etcd is away from the sixth to the sixteenth.
+//! `PALM_CHAOS_MESSAGES`, `PALM_CHAOS_SECONDS` and `PALM_CHAOS_SEEDS` make it longer:
+//! `PALM_CHAOS_MESSAGES=200000 PALM_CHAOS_SEEDS=3 cargo test --release -p palm-tests --test quiet chaos:: -- --nocapture`.
+//! The job goes on until there were so many messages and so many seconds; etcd is away from the
+//! sixth to the sixteenth.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -144,8 +146,8 @@ fn until(next: Instant, over: &impl Fn() -> bool) -> bool {
     !over()
 }
 
-/// The job's messages: as many as are wanted, and on until it is told to stop. Each is large enough that a copy kept of all
-/// would be seen.
+/// The job's messages: as many as are wanted, and on until it is told to stop. Each is large enough
+/// that a copy kept of all would be seen.
 fn input(
     least: u64,
     stop: &Arc<AtomicBool>,
@@ -164,8 +166,8 @@ fn message(number: u64) -> Bytes {
     format!("{number}:{}", "x".repeat(1000)).into()
 }
 
-/// Takes each second's toll until the consumer has all, and gives the memory that this process had at most, beyond what it
-/// had in the beginning.
+/// Takes each second's toll until the consumer has all, and gives the memory that this process had
+/// at most, beyond what it had in the beginning.
 fn strike_until_over(
     mesh: &mut Mesh<'_>,
     seconds: u64,
@@ -252,7 +254,8 @@ fn run(seed: u64, messages: u64, seconds: u64) {
         progress.retried(),
         grown >> 20
     );
-    // What a window of 512 messages may take, and what the test itself keeps; all messages would be more.
+    // What a window of 512 messages may take, and what the test itself keeps; all
+    // messages would be more.
     assert!(
         grown < 64 << 20,
         "the client's memory grew by {grown} bytes"

@@ -1,4 +1,5 @@
-//! What a leader says of a mesh without servers. Beside other leaders in the same process their lines would mix.
+//! What a leader says of a mesh without servers. Beside other leaders in the same process their
+//! lines would mix.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -32,7 +33,8 @@ impl log::Log for Log {
 
 static LOG: Log = Log(Mutex::new(Vec::new()));
 
-/// A leader without any server is one whose own functions block: it finds itself mute, and leads on.
+/// A leader without any server is one whose own functions block: it finds itself
+/// mute, and leads on.
 #[test]
 fn an_empty_mesh_logs_that_until_a_server_joins() {
     let _quiet = crate::alone();

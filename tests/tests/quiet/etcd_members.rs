@@ -1,4 +1,5 @@
-//! Members of etcd on hosts of their own, of which one does not reach another: it accepts what it is asked, and does not answer.
+//! Members of etcd on hosts of their own, of which one does not reach another: it accepts what it
+//! is asked, and does not answer.
 
 use crate::common::{Mesh, SOON, Server};
 use palm_tests::{EtcdCluster, Host, Network, eventually, example};
@@ -7,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When a renewal is late, less time is left of a lease than two members may take to answer nothing: 2 s, or 1 s for a connection.
+/// When a renewal is late, less time is left of a lease than two members may take to answer
+/// nothing: 2 s, or 1 s for a connection.
 const FLAGS: [&str; 6] = ["--ttl", "4", "--probe-period", "2", "--probe-timeout", "1"];
 /// By when each lease that is not renewed would have ended.
 const HOLD: Duration = Duration::from_secs(12);
@@ -29,8 +31,8 @@ fn leases(mesh: &Mesh<'_>, servers: &[Server]) -> Vec<Option<u64>> {
     servers.iter().map(lease).collect()
 }
 
-/// The servers, the first of which leads, are on the host of the member that does not reach the leading one, and like that one cannot
-/// reach it. Each begins with another member of etcd.
+/// The servers, the first of which leads, are on the host of the member that does not reach the
+/// leading one, and like that one cannot reach it. Each begins with another member of etcd.
 #[test]
 fn leases_and_the_leaders_writes_survive_a_member_without_the_leading_one() {
     let _quiet = crate::alone();

@@ -1,4 +1,5 @@
-//! A lock on the machine: held by one test that measures, or shared by any number of tests that mostly wait.
+//! A lock on the machine: held by one test that measures, or shared by any number of tests
+//! that mostly wait.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -32,8 +33,8 @@ pub(crate) fn alone() -> Permit {
     Permit { alone: true }
 }
 
-/// The machine together with other tests that mostly wait for seconds to pass. They go first, so that all of them wait at
-/// the same time.
+/// The machine together with other tests that mostly wait for seconds to pass. They go first, so
+/// that all of them wait at the same time.
 pub(crate) fn shared() -> Permit {
     let mut users = users();
     users.shared += 1;

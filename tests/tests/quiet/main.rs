@@ -1,5 +1,5 @@
-//! Tests that measure time, memory or processor time and so need a machine that does little else: one runs at a time, after
-//! all others. `cargo test -p palm-tests --test quiet`.
+//! Tests that measure time, memory or processor time and so need a machine that does little else:
+//! one runs at a time, after all others. `cargo test -p palm-tests --test quiet`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,5 +1,5 @@
-//! A long job takes no more memory than a short one, at its client and at its servers. The benchmark `long_job` shows it for
-//! five million messages.
+//! A long job takes no more memory than a short one, at its client and at its servers. The
+//! benchmark `long_job` shows it for five million messages.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -13,8 +13,8 @@ const SOON: Duration = Duration::from_secs(30);
 const MESSAGES: u64 = 120_000;
 /// From where on memory is compared: all buffers have their sizes by then.
 const WARM: u64 = MESSAGES / 4;
-/// What a process may grow by in the rest of the job: some 90 bytes for each message. An entry in a map that is forgotten, with
-/// its message, takes three times as much.
+/// What a process may grow by in the rest of the job: some 90 bytes for each message. An entry in a
+/// map that is forgotten, with its message, takes three times as much.
 const GROWTH: u64 = 8 << 20;
 
 #[test]

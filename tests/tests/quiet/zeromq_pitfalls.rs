@@ -1,6 +1,8 @@
-//! Known pitfalls of the zeromq crate that calls could run into: a hostile or broken peer neither makes a process spin nor ends it.
+//! Known pitfalls of the zeromq crate that calls could run into: a hostile or broken peer neither
+//! makes a process spin nor ends it.
 //!
-//! Not here: a frame that announces 40 GB, which would abort the process. The ingress rejects it, and has a test for that.
+//! Not here: a frame that announces 40 GB, which would abort the process. The ingress rejects it,
+//! and has a test for that.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -101,7 +103,8 @@ fn greet(stream: &mut TcpStream, then: &[u8]) {
     let answer = [&[1, length], header.as_bytes(), &[0, 0]].concat();
     // Both greetings of the client are answered.
     let _ = stream.write_all(&[&GREETING, READY, &answer, &answer].concat());
-    // The handshake and the two greetings of the client are some 300 bytes; what comes then is its request.
+    // The handshake and the two greetings of the client are some 300 bytes; what comes
+    // then is its request.
     let mut heard = 0;
     while heard < 350 {
         match stream.read(&mut [0; 4096]) {
@@ -208,7 +211,8 @@ fn a_server_silent_for_a_while_is_called_once_it_answers() {
     let client = client(settings(&etcd), "printf", 1);
     server.freeze();
     let calling = thread::spawn(move || call(&client, "printf.printf", "late"));
-    // Longer than a connection waits for its handshake, and much less than a lease lives: time itself is tested here.
+    // Longer than a connection waits for its handshake, and much less than a lease lives: time
+    // itself is tested here.
     thread::sleep(Duration::from_secs(3));
     assert!(!calling.is_finished(), "silence proves nothing");
     server.thaw();
@@ -321,7 +325,8 @@ fn client_address(etcd: &Etcd) -> SocketAddr {
         .into()
 }
 
-/// A REQ of the crate is broken for good once its server has returned, and no socket of it ever reconnects.
+/// A REQ of the crate is broken for good once its server has returned, and no socket of it
+/// ever reconnects.
 #[test]
 fn a_client_reconnects_to_a_server_restarted_at_its_port() {
     let _quiet = crate::alone();
@@ -350,8 +355,8 @@ fn a_client_reconnects_to_a_server_restarted_at_its_port() {
     drop(keeper);
 }
 
-/// Of two connections with one identity the newer takes over, and the older one's end ends the newer's as well: it must
-/// not reach any third, and not the server.
+/// Of two connections with one identity the newer takes over, and the older one's end ends the
+/// newer's as well: it must not reach any third, and not the server.
 #[test]
 fn clients_sharing_an_identity_affect_only_themselves() {
     let _quiet = crate::alone();

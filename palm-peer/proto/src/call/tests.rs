@@ -1,4 +1,5 @@
-//! The rules of one call, and calls in a mesh whose servers come, go, hang, leave, are busy and lose connections.
+//! The rules of one call, and calls in a mesh whose servers come, go, hang, leave, are busy and
+//! lose connections.
 
 mod simulation;
 
@@ -56,7 +57,8 @@ fn each_instance_is_tried_once_in_a_round() {
     );
 }
 
-/// Which failures prove that the function did not run, and how long a retry at the same instance takes if it may do better.
+/// Which failures prove that the function did not run, and how long a retry at the same instance
+/// takes if it may do better.
 #[test]
 fn only_failures_that_prove_nothing_ran_are_retried() {
     use CallErrorKind::{Busy, Leaving, Unreachable, WrongServer};

@@ -1,4 +1,5 @@
-//! The rules one by one, and processes whose certificates are replaced well, badly, in parts and too early.
+//! The rules one by one, and processes whose certificates are replaced well, badly, in
+//! parts and too early.
 
 use super::*;
 use fastrand::Rng;
@@ -63,8 +64,9 @@ impl Pair {
     }
 }
 
-/// Laws: only pairs that can be used are used; one that can be is used for the first connection a second later; who replaces both files
-/// within a moment causes no warning; one that stays broken is logged, though not more than once a minute.
+/// Laws: only pairs that can be used are used; one that can be is used for the first connection a
+/// second later; who replaces both files within a moment causes no warning; one that stays broken
+/// is logged, though not more than once a minute.
 #[test]
 fn replaced_pairs_are_used_as_soon_as_they_can_be() {
     for seed in 0..3000 {

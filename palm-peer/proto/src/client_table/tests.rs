@@ -132,7 +132,8 @@ fn goodbye_is_sent_once_to_each_client_that_asked_for_it() {
     assert_eq!((table.awaiting_ack(), table.said_goodbye()), (0, true));
 }
 
-/// Who looks for another server asks who is there, and closes the connection: what is sent over it until then is lost.
+/// Who looks for another server asks who is there, and closes the connection: what is sent over it
+/// until then is lost.
 #[test]
 fn a_client_that_only_greets_gets_nothing_but_a_goodbye() {
     let now = Instant::now();
@@ -158,7 +159,8 @@ fn a_client_that_only_greets_gets_nothing_but_a_goodbye() {
     assert_eq!((table.awaiting_ack(), size(&table)), (0, 0));
 }
 
-/// What a table must answer, kept in the simplest way: every greeting in its order, every answer in its order.
+/// What a table must answer, kept in the simplest way: every greeting in its order, every
+/// answer in its order.
 #[derive(Default)]
 struct Model {
     greetings: Vec<(u32, Uuid)>,

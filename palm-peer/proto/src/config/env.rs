@@ -34,8 +34,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns the variables of the environment whose names are nearly those of config, each with the name that was probably
-    /// meant. They have no effect, so a program should warn about them.
+    /// Returns the variables of the environment whose names are nearly those of config, each with
+    /// the name that was probably meant. They have no effect, so a program should warn about them.
     #[must_use]
     pub fn misspelt_variables() -> Vec<(String, String)> {
         misspelt::misspelt(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))

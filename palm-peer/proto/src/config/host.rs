@@ -12,7 +12,8 @@ pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// Reads a host: a name or an address; an IPv6 address may be in brackets. Returns it without these.
+/// Reads a host: a name or an address; an IPv6 address may be in brackets. Returns
+/// it without these.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let bare = text
         .strip_prefix('[')
@@ -63,8 +64,8 @@ fn check_name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns a URL of etcd in one form: `http://host:port` or `https://host:port`, with the scheme in lower case and no `/` at the
-/// end.
+/// Returns a URL of etcd in one form: `http://host:port` or `https://host:port`, with the scheme in
+/// lower case and no `/` at the end.
 pub(super) fn url(text: &str) -> Result<String, String> {
     let no_url = || format!("{text:?} is not a URL such as http://127.0.0.1:2379");
     if text.is_empty() {

@@ -7,7 +7,8 @@ const MAX_DISTANCE: usize = 2;
 /// The prefix of all variables.
 const PREFIX: &str = "PALM_";
 
-/// Returns each name that is nearly that of a variable, with the one that was probably meant. Other names may be the program's own.
+/// Returns each name that is nearly that of a variable, with the one that was probably meant. Other
+/// names may be the program's own.
 pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     let known: Vec<_> = Config::SETTINGS
         .iter()

@@ -1,4 +1,5 @@
-//! The configuration of a peer, a client or the CLI: one table of all settings, reading them from text, and checking them.
+//! The configuration of a peer, a client or the CLI: one table of all settings, reading them from
+//! text, and checking them.
 
 mod env;
 mod host;
@@ -31,12 +32,14 @@ macro_rules! declare_config {
         $scope:ident $name:ident: $type:ty = $default:expr, $default_text:literal, $read:path,
             $value:literal, $help:literal;
     )*) => {
-        /// The configuration of a server, a client or an administrator. Begin with [`Config::from_env`] or the defaults, and set
-        /// what differs: each setting is a public field, and a method of the same name that sets it. The configuration is
-        /// checked where it is used, such as in `Server::join`, or by [`Config::validate`].
+        /// The configuration of a server, a client or an administrator. Begin with
+        /// [`Config::from_env`] or the defaults, and set what differs: each setting is a public
+        /// field, and a method of the same name that sets it. The configuration is checked where it
+        /// is used, such as in `Server::join`, or by [`Config::validate`].
         ///
-        /// Each field can also be set by name ([`Config::set`]): the environment variable is `PALM_` and the name in
-        /// capitals, the flag is `--` and the name with dashes. [`Config::SETTINGS`] lists them.
+        /// Each field can also be set by name ([`Config::set`]): the environment variable is
+        /// `PALM_` and the name in capitals, the flag is `--` and the name with dashes.
+        /// [`Config::SETTINGS`] lists them.
         ///
         /// ```
         /// # use palm_proto::config as palm_peer;
@@ -86,8 +89,9 @@ macro_rules! declare_config {
                 scope: SettingScope::$scope,
             }),*];
 
-            /// Sets one field from text: times in seconds (`2.5`), lists separated by commas, the user as `name:password`. White
-            /// space around the text is ignored, but not in `user` and in paths, which are taken as they are.
+            /// Sets one field from text: times in seconds (`2.5`), lists separated by commas, the
+            /// user as `name:password`. White space around the text is ignored, but not in `user`
+            /// and in paths, which are taken as they are.
             ///
             /// ```
             /// # use palm_proto::config as palm_peer;
@@ -110,8 +114,8 @@ macro_rules! declare_config {
                 Ok(())
             }
 
-            /// Returns the configuration with the settings that only servers use at their defaults, whatever the environment
-            /// says of them, for a program that is no server.
+            /// Returns the configuration with the settings that only servers use at their defaults,
+            /// whatever the environment says of them, for a program that is no server.
             #[must_use]
             pub fn without_server_settings(mut self) -> Self {
                 let defaults = Self::default();
@@ -146,7 +150,8 @@ impl Config {
     /// Checks the settings, each alone and in combination.
     ///
     /// # Errors
-    /// When one is out of its bounds or contradicts another; the error names both with their values.
+    /// When one is out of its bounds or contradicts another; the error names both
+    /// with their values.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         ValidConfig::new(self.clone()).map(drop)
     }

@@ -84,8 +84,8 @@ pub(super) fn path(name: &str, text: &str) -> Result<Option<PathBuf>, InvalidSet
     Ok(Some(PathBuf::from(text)))
 }
 
-/// A password may contain any printable characters, including spaces at its ends. A trailing line break comes from the file that it
-/// was read from, and is removed.
+/// A password may contain any printable characters, including spaces at its ends. A trailing line
+/// break comes from the file that it was read from, and is removed.
 pub(super) fn user(name: &str, text: &str) -> Result<Option<(String, String)>, InvalidSetting> {
     let wrong = |reason| Err(InvalidSetting::new(name, reason));
     match text.split_once(':') {

@@ -14,13 +14,15 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Setting {
-    /// The name of its field in [`Config`](super::Config), which [`Config::set`](super::Config::set) takes.
+    /// The name of its field in [`Config`](super::Config), which
+    /// [`Config::set`](super::Config::set) takes.
     pub name: &'static str,
     /// What stands for its value in a usage message, such as `seconds`.
     pub value: &'static str,
     /// A line for `--help`.
     pub help: &'static str,
-    /// The default, as text that [`Config::set`](super::Config::set) takes, or words for a default that is no value.
+    /// The default, as text that [`Config::set`](super::Config::set) takes, or words for a default
+    /// that is no value.
     pub default: &'static str,
     /// What it does, in Markdown.
     pub description: &'static str,

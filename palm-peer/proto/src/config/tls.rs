@@ -22,7 +22,8 @@ pub enum TlsMode {
     Auto,
     /// Do not use TLS in the mesh; the files are for etcd only.
     Off,
-    /// Require TLS, also with etcd: starting fails without the files, or with an `http://` URL of etcd.
+    /// Require TLS, also with etcd: starting fails without the files, or with an
+    /// `http://` URL of etcd.
     Required,
 }
 

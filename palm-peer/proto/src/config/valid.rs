@@ -12,7 +12,8 @@ impl ValidConfig {
     /// Checks a configuration.
     ///
     /// # Errors
-    /// When a setting is out of its bounds or contradicts another; the error names both with their values.
+    /// When a setting is out of its bounds or contradicts another; the error names both
+    /// with their values.
     pub fn new(mut config: Config) -> Result<Self, InvalidSetting> {
         config.check_etcd()?;
         config.check_tls()?;

@@ -89,8 +89,9 @@ fn choosing_one_of_five_thousand_instances_copies_nothing() {
     assert!(Arc::ptr_eq(&one.expect("there"), &other.expect("there")));
 }
 
-/// Laws, in histories of instances that come, change and go: what is kept prepared is what would be found from all of them
-/// anew, for the client itself and for others; nothing is left of what is gone.
+/// Laws, in histories of instances that come, change and go: what is kept prepared is what
+/// would be found from all of them anew, for the client itself and for others; nothing is left
+/// of what is gone.
 #[test]
 fn directory_matches_a_rebuild_in_three_hundred_histories() {
     for seed in 0..300 {

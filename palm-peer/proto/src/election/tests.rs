@@ -98,8 +98,8 @@ fn the_third_candidate_also_watches_the_leader() {
     );
 }
 
-/// A model of many candidates, of which any may end, also several at once: those in the first two places after the leader know it and
-/// watch over it.
+/// A model of many candidates, of which any may end, also several at once: those in the first two
+/// places after the leader know it and watch over it.
 #[test]
 fn the_next_two_candidates_always_know_the_leader() {
     for seed in 0..500 {
@@ -215,7 +215,8 @@ impl Model {
     }
 }
 
-/// Law: at most one leader's writes can succeed, and only the oldest key's. Peers freeze, lose leases and hear late.
+/// Law: at most one leader's writes can succeed, and only the oldest key's. Peers freeze, lose
+/// leases and hear late.
 #[test]
 fn at_most_one_leader_can_write_in_five_thousand_histories() {
     for seed in 0..5_000 {

@@ -14,7 +14,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// The wait after a first rejection; it doubles with each further one in a row, up to [`MAX_PAUSE`].
+/// The wait after a first rejection; it doubles with each further one in a row, up
+/// to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The longest wait after a rejection.
@@ -73,8 +74,9 @@ impl Job {
                 .is_some_and(|server| route.get(fault.stage) == Some(&server))
         };
         let found = flight.routes.iter().rposition(by);
-        // A server may have changed the route, so that it is unknown which attempt was rejected. The oldest is assumed, and the
-        // current one is given up: if the rejection was for that one, its answer never comes.
+        // A server may have changed the route, so that it is unknown which attempt was rejected.
+        // The oldest is assumed, and the current one is given up: if the rejection was for that
+        // one, its answer never comes.
         let place = found.unwrap_or(0);
         if place >= flight.routes.len() {
             return;
@@ -106,8 +108,9 @@ impl Job {
         self.wake(idx, now + pause);
     }
 
-    /// A stage chose another instance, whose end concerns the message from now on; or it may have lost the message, which no other
-    /// server may notice. The route identifies the attempt, unless two attempts have the same instance there.
+    /// A stage chose another instance, whose end concerns the message from now on; or it may have
+    /// lost the message, which no other server may notice. The route identifies the attempt, unless
+    /// two attempts have the same instance there.
     pub(super) fn rerouted(&mut self, idx: u64, rerouted: Rerouted, now: Instant) {
         let Rerouted { stage, from, to } = rerouted;
         let Some(flight) = self.flights.get_mut(&idx) else {
@@ -147,7 +150,8 @@ impl Job {
         self.loads.add(route);
     }
 
-    /// An instance may be leaving: from now on it is unknown which instance has the messages that were routed through it.
+    /// An instance may be leaving: from now on it is unknown which instance has the messages that
+    /// were routed through it.
     pub(super) fn leaving(&mut self, instance: Uuid) {
         for flight in self.flights.values_mut() {
             let Some(route) = flight.route() else {
@@ -308,8 +312,8 @@ impl Job {
     }
 }
 
-/// Returns whether this error means that the function did not run, and will not run for the same attempt. `no_such_server` comes from
-/// the stage before, and may be temporary.
+/// Returns whether this error means that the function did not run, and will not run for the same
+/// attempt. `no_such_server` comes from the stage before, and may be temporary.
 fn is_refusal(kind: CallErrorKind) -> bool {
     use CallErrorKind::{Busy, Leaving, NoSuchServer, Unreachable, WrongServer};
     matches!(

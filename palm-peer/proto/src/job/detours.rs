@@ -6,10 +6,12 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a path is avoided after a message had to be rerouted. Then a few messages show whether it still fails.
+/// How long a path is avoided after a message had to be rerouted. Then a few messages show
+/// whether it still fails.
 const AVOIDED_FOR: Duration = Duration::from_secs(1);
 
-/// How many reports are kept; beyond, the oldest are dropped. A stage may be hostile and report anything.
+/// How many reports are kept; beyond, the oldest are dropped. A stage may be hostile and
+/// report anything.
 const MAX_REPORTS: usize = 4096;
 
 /// From one server to another.

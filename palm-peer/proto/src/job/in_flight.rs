@@ -36,7 +36,8 @@ pub(super) struct InFlight {
     pub(super) answered: Option<u64>,
     /// The routes of all attempts that may still be answered, superseded ones first.
     pub(crate) routes: Vec<Route>,
-    /// The stages of the current attempt for which servers may have chosen another instance than the route says.
+    /// The stages of the current attempt for which servers may have chosen another instance
+    /// than the route says.
     pub(crate) rerouted_stages: Vec<usize>,
     /// Whether its last attempt is made in quarantine.
     pub(crate) quarantined: bool,

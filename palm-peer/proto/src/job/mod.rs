@@ -1,21 +1,24 @@
-//! One job at its client: which messages are in flight, what is retried, and what the consumer gets.
+//! One job at its client: which messages are in flight, what is retried, and what
+//! the consumer gets.
 //!
-//! Every message ends in exactly one result or one error. The window bounds what is in flight or waits to be consumed; nothing
-//! is pulled from the input beyond it.
+//! Every message ends in exactly one result or one error. The window bounds what is in flight or
+//! waits to be consumed; nothing is pulled from the input beyond it.
 //!
 //! # Attempts
 //!
-//! When an instance is lost, the job cannot know whether a message that was routed through it was there, had not arrived yet, or
-//! had passed it. So it sends the message again, as another attempt, **and still accepts an answer to the previous one**. A message
-//! therefore fails for lack of attempts only when all of them were really lost: once they are used up, it waits `attempt_timeout`
-//! longer for an answer to any of them.
+//! When an instance is lost, the job cannot know whether a message that was routed through it was
+//! there, had not arrived yet, or had passed it. So it sends the message again, as another attempt, **and
+//! still accepts an answer to the previous one**. A message therefore fails for lack of attempts
+//! only when all of them were really lost: once they are used up, it waits `attempt_timeout` longer
+//! for an answer to any of them.
 //!
-//! It is also sent again when nothing was reported lost, but later messages through the same instances are answered, and the job cannot
-//! go on without it (`overtaken.rs`); or else after `attempt_timeout`.
+//! It is also sent again when nothing was reported lost, but later messages through the same
+//! instances are answered, and the job cannot go on without it (`overtaken.rs`); or else after
+//! `attempt_timeout`.
 //!
-//! A poison message (one that crashes every server that runs it) is given up after its attempts, so it crashes at most that many
-//! servers. Other messages lost with it must not use up their attempts beside it, so final attempts after a loss are serialised
-//! (`quarantine.rs`).
+//! A poison message (one that crashes every server that runs it) is given up after its attempts, so
+//! it crashes at most that many servers. Other messages lost with it must not use up their attempts
+//! beside it, so final attempts after a loss are serialised (`quarantine.rs`).
 //!
 //! A rejected attempt does not count: no function ran.
 
@@ -57,7 +60,8 @@ pub struct Limits {
     pub attempts: u32,
     /// How long a message may take in total.
     pub deadline: Duration,
-    /// How long an attempt may take before the next one begins; and how long to wait for an answer when all are used up.
+    /// How long an attempt may take before the next one begins; and how long to wait for an answer
+    /// when all are used up.
     pub attempt_timeout: Duration,
     /// Whether results come in the order of the messages, or as they complete.
     pub ordered: bool,
@@ -74,7 +78,8 @@ pub struct MessageError {
     pub server: Option<Uuid>,
 }
 
-/// The instances that a message goes through, one a stage. Cheap to clone: messages share their routes.
+/// The instances that a message goes through, one a stage. Cheap to clone: messages
+/// share their routes.
 pub type Route = Arc<[Uuid]>;
 
 /// The result or error of a message.
@@ -108,7 +113,8 @@ pub enum Event {
         /// Its result or error.
         ending: Outcome,
     },
-    /// An instance will not answer any more: its link broke, or it is no longer published and does not respond.
+    /// An instance will not answer any more: its link broke, or it is no longer published and
+    /// does not respond.
     Gone {
         /// Which one.
         instance: Uuid,
@@ -122,7 +128,8 @@ pub enum Event {
         /// Where it went instead.
         rerouted: Rerouted,
     },
-    /// An instance is no longer published. If it is leaving, others take over the messages that it has and those on their way to it.
+    /// An instance is no longer published. If it is leaving, others take over the messages that it
+    /// has and those on their way to it.
     Leaving(Uuid),
 }
 
@@ -265,7 +272,8 @@ impl Job {
         Some((idx, ending))
     }
 
-    /// Returns the next thing to do. To be called until it returns `None`, after each event and after [`Job::tick`].
+    /// Returns the next thing to do. To be called until it returns `None`, after each event and
+    /// after [`Job::tick`].
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -285,8 +293,8 @@ impl Job {
         self.move_on(now);
     }
 
-    /// Handles the passing of time: gives up messages past their deadline, and retries those that are due. What is to be done is in
-    /// [`Job::next_action`].
+    /// Handles the passing of time: gives up messages past their deadline, and retries those that
+    /// are due. What is to be done is in [`Job::next_action`].
     pub fn tick(&mut self, now: Instant) {
         while let Some((at, idx)) = self.timers.pop_due(now) {
             if self
@@ -352,7 +360,8 @@ impl Job {
         }
     }
 
-    /// Sets the timer of a message to the end of an attempt that begins now, or to its deadline, if that is sooner.
+    /// Sets the timer of a message to the end of an attempt that begins now, or to its deadline,
+    /// if that is sooner.
     fn wait_for_answer(&mut self, idx: u64, now: Instant) {
         let until = now + self.limits.attempt_timeout;
         match self.change_due(idx, until) {

@@ -1,8 +1,9 @@
 //! Finds messages that were lost although no server and no connection was reported lost.
 //!
-//! An answer can vanish between two connections: a server writes it into one that its client has given up already. Nobody can report
-//! that. But an instance serves its messages in the order in which they come, so the answers to later messages overtake a lost one.
-//! Such a message is sent again as soon as it is all that the job waits for, instead of after `attempt_timeout`.
+//! An answer can vanish between two connections: a server writes it into one that its client has
+//! given up already. Nobody can report that. But an instance serves its messages in the order in
+//! which they come, so the answers to later messages overtake a lost one. Such a message is sent
+//! again as soon as it is all that the job waits for, instead of after `attempt_timeout`.
 
 use super::{Job, MessageError, in_flight::State};
 use crate::types::message::{CallErrorKind, CallFailure};
@@ -14,7 +15,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a message is under way at least.
 const OVERDUE: Duration = Duration::from_secs(3);
 
-/// How many times as long as others, at least: a message whose function takes longer is overtaken as well.
+/// How many times as long as others, at least: a message whose function takes longer is
+/// overtaken as well.
 const OVERDUE_FACTOR: u32 = 8;
 
 /// One of how many answers counts for the average.
@@ -67,7 +69,8 @@ impl Job {
         self.stragglers.look
     }
 
-    /// Sends overtaken messages again while the job can only wait: its window is full, or its input has ended.
+    /// Sends overtaken messages again while the job can only wait: its window is full, or its
+    /// input has ended.
     pub(super) fn look_for_stragglers(&mut self, now: Instant) {
         if self.flights.is_empty() || self.may_pull() {
             self.stragglers.look = None;
@@ -93,8 +96,9 @@ impl Job {
         }
     }
 
-    /// Returns the messages whose first attempt was overtaken at each instance of its route, if they have another attempt: one whose
-    /// function takes long is run at most once more because of this.
+    /// Returns the messages whose first attempt was overtaken at each instance of its route, if
+    /// they have another attempt: one whose function takes long is run at most once more
+    /// because of this.
     fn overtaken(&self, now: Instant) -> Vec<u64> {
         let overdue = OVERDUE.max(self.stragglers.usual * OVERDUE_FACTOR);
         let flights = self.flights.iter().filter(|(_, flight)| {

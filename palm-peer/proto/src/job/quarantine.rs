@@ -1,7 +1,8 @@
 //! The queue for final attempts of messages whose attempts were lost with servers.
 //!
-//! One of them may be a poison message. If all were sent at once, the others could lose their final attempt with it. So they are sent
-//! one by one: the next one when the previous one has ended, or has run for a while without harm.
+//! One of them may be a poison message. If all were sent at once, the others could lose their final
+//! attempt with it. So they are sent one by one: the next one when the previous one has ended, or
+//! has run for a while without harm.
 
 use std::{
     collections::VecDeque,
@@ -64,8 +65,9 @@ impl Quarantine {
     }
 }
 
-/// Returns how long the next one waits for one that does not end, with so many waiting: all must be sent within a fourth of
-/// `attempt_timeout`, or slow messages in a long queue would miss their deadlines.
+/// Returns how long the next one waits for one that does not end, with so many waiting: all must
+/// be sent within a fourth of `attempt_timeout`, or slow messages in a long queue would miss
+/// their deadlines.
 fn wait(waiting: usize, attempt_timeout: Duration) -> Duration {
     let share = attempt_timeout / 4 / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX);
     share.min(SETTLED)

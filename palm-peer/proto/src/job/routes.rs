@@ -44,8 +44,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// Returns the instances to choose from: a message for one without a link would have to wait; the link of a new one is ready
-    /// soon.
+    /// Returns the instances to choose from: a message for one without a link would have to wait;
+    /// the link of a new one is ready soon.
     fn candidates(&self) -> &[Arc<Instance>] {
         if self.ready.is_empty() {
             &self.able
@@ -105,13 +105,14 @@ impl Routes {
         &self.unreachable
     }
 
-    /// Records that the server `by` rerouted a message that was meant for `from`: that path is avoided for a while.
+    /// Records that the server `by` rerouted a message that was meant for `from`: that path is
+    /// avoided for a while.
     pub fn rerouted(&mut self, by: Uuid, from: Uuid, now: Instant) {
         self.detours.add(by, from, now);
     }
 
-    /// Picks an instance for each stage: of two at random, the one with the lower `load`. Those without a link, `avoid` and
-    /// failing paths are avoided if there is another instance.
+    /// Picks an instance for each stage: of two at random, the one with the lower `load`. Those
+    /// without a link, `avoid` and failing paths are avoided if there is another instance.
     ///
     /// # Errors
     ///
@@ -170,7 +171,8 @@ fn choose_any(
     power_of_two_choices(candidates.len(), load, |below| random.usize(..below))
 }
 
-/// Returns the position of a candidate that is not avoided. The only one is not avoided: that would mean giving up.
+/// Returns the position of a candidate that is not avoided. The only one is not avoided: that
+/// would mean giving up.
 fn choose_open(
     candidates: &[Arc<Instance>],
     is_avoided: impl Fn(Uuid) -> bool,

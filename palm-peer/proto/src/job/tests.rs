@@ -137,7 +137,8 @@ fn a_lost_server_costs_an_attempt_and_a_rejection_does_not() {
 #[test]
 fn losses_of_completed_stages_cost_no_attempts() {
     let now = Instant::now();
-    // It waits at 2, and its further attempts at 5 and 8; the other instances of its routes are lost.
+    // It waits at 2, and its further attempts at 5 and 8; the other instances of its
+    // routes are lost.
     let mut job = under_way(LIMITS, &[1, 2, 3], now);
     for (instance, route) in [(1, [4, 5, 6]), (4, [7, 8, 9])] {
         assert_eq!(sent(&job.actions_after(gone(uuid(instance)), now)), [0]);
@@ -411,8 +412,8 @@ fn next_sent(job: &mut Job, until: Instant) -> Option<(Instant, Vec<u64>)> {
     None
 }
 
-/// A server wrote its answer into a connection that the client had given up. With a deadline of a minute it was sent again after 20 s,
-/// and the job waited for as long as that.
+/// A server wrote its answer into a connection that the client had given up. With a deadline of a
+/// minute it was sent again after 20 s, and the job waited for as long as that.
 #[test]
 fn a_message_that_was_overtaken_is_sent_again_when_the_window_is_full() {
     let (now, second) = (Instant::now(), Duration::from_secs(1));

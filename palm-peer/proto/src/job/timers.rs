@@ -1,9 +1,9 @@
 //! When to act on which message of a job.
 //!
-//! Nearly all messages are due after one of two constant times: the job's deadline after they were pulled, or `attempt_timeout`
-//! after an attempt was sent. Two queues therefore hold them in order without sorting; only retries need a heap. A message
-//! that ends or gets another time leaves its entry behind; such entries are dropped when they come first, or when they are the
-//! majority.
+//! Nearly all messages are due after one of two constant times: the job's deadline after they were
+//! pulled, or `attempt_timeout` after an attempt was sent. Two queues therefore hold them in order
+//! without sorting; only retries need a heap. A message that ends or gets another time leaves its
+//! entry behind; such entries are dropped when they come first, or when they are the majority.
 
 use std::{
     cmp::Reverse,
@@ -48,8 +48,8 @@ impl Timers {
         }
     }
 
-    /// Drops entries that no longer hold, so that the first one does. `live` is the number of messages, and `holds` tells whether
-    /// a message is due at this time.
+    /// Drops entries that no longer hold, so that the first one does. `live` is the number of
+    /// messages, and `holds` tells whether a message is due at this time.
     pub(super) fn clean_up(&mut self, live: usize, holds: impl Fn(u64, Instant) -> bool) {
         let holds = |(at, idx): &Entry| holds(*idx, *at);
         if self.len() > SLACK + 3 * live {
@@ -117,7 +117,8 @@ mod tests {
         }
     }
 
-    /// Invariants: the first time is that of the message that is due first, all that are due come, and only few entries are kept.
+    /// Invariants: the first time is that of the message that is due first, all that are due come,
+    /// and only few entries are kept.
     #[test]
     fn timers_match_a_sorted_map_in_a_thousand_histories() {
         for seed in 0..1_000 {

@@ -21,7 +21,8 @@ impl ByteSemaphore {
         }
     }
 
-    /// Requests `bytes` for `id`, or repeats a request that waits. Returns whether they are granted now.
+    /// Requests `bytes` for `id`, or repeats a request that waits. Returns whether they
+    /// are granted now.
     pub fn ask(&mut self, id: u64, bytes: u64) -> bool {
         let place = self.waiting.iter().position(|(other, _)| *other == id);
         match place {

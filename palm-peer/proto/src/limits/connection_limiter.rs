@@ -6,28 +6,30 @@ use std::{collections::HashMap, net::IpAddr};
 /// How many descriptors the listener leaves to the rest of the program, at most.
 const MAX_LEFT_TO_PROGRAM: u64 = 32;
 
-/// Returns whether there are descriptors for one more connection, with this limit and this lowest free number: a quarter of them, at
-/// most 32, is left to the rest of the program.
+/// Returns whether there are descriptors for one more connection, with this limit and this lowest
+/// free number: a quarter of them, at most 32, is left to the rest of the program.
 #[must_use]
 pub fn has_descriptors(limit: u64, lowest_free: u64) -> bool {
     lowest_free < limit - MAX_LEFT_TO_PROGRAM.min(limit / 4)
 }
 
-/// How many descriptors a leader's probes leave to the rest of the program, at most: fewer than the listener does, so that clients
-/// that exhaust the listener do not prevent probes.
+/// How many descriptors a leader's probes leave to the rest of the program, at most: fewer than the
+/// listener does, so that clients that exhaust the listener do not prevent probes.
 const MAX_LEFT_BY_PROBES: u64 = 16;
 
-/// How many descriptors a leader leaves to the rest of the program when it keeps links open between probes, at most.
+/// How many descriptors a leader leaves to the rest of the program when it keeps links open between
+/// probes, at most.
 const MAX_LEFT_BY_LINKS: u64 = 256;
 
-/// As [`has_descriptors`], for a connection that a leader opens for a probe: an eighth, at most 16, is left.
+/// As [`has_descriptors`], for a connection that a leader opens for a probe: an eighth, at
+/// most 16, is left.
 #[must_use]
 pub fn may_open_probe(limit: u64, lowest_free: u64) -> bool {
     lowest_free < limit - MAX_LEFT_BY_PROBES.min(limit / 8)
 }
 
-/// Returns whether a leader may keep the link of a probe open: not when that leaves less than half of the descriptors, or 256, to its
-/// clients.
+/// Returns whether a leader may keep the link of a probe open: not when that leaves less than half
+/// of the descriptors, or 256, to its clients.
 #[must_use]
 pub fn may_keep_link(limit: u64, lowest_free: u64) -> bool {
     lowest_free < limit - MAX_LEFT_BY_LINKS.min(limit / 2)
@@ -43,7 +45,8 @@ pub struct ConnectionLimiter {
 }
 
 impl ConnectionLimiter {
-    /// Creates a limiter for `max` connections at once, `max_from_address` of them from one address.
+    /// Creates a limiter for `max` connections at once, `max_from_address` of them
+    /// from one address.
     #[must_use]
     pub fn new(max: usize, max_from_address: usize) -> Self {
         Self {

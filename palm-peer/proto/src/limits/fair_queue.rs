@@ -1,4 +1,5 @@
-//! A bounded queue that is fair between its sources: one client's flood does not starve another's single call.
+//! A bounded queue that is fair between its sources: one client's flood does not starve
+//! another's single call.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -61,8 +62,9 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         self.held.items
     }
 
-    /// Adds an item. When the queue is full, returns the items that are evicted: this one, or, where another source has more waiting
-    /// than this one would have, the newest of the source that has most.
+    /// Adds an item. When the queue is full, returns the items that are evicted: this one, or,
+    /// where another source has more waiting than this one would have, the newest of the
+    /// source that has most.
     #[must_use]
     pub fn push(&mut self, source: K, item: T, bytes: usize) -> Vec<T> {
         let mut refused = Vec::new();

@@ -1,12 +1,15 @@
-//! Flow control: how much may be read from each client, and which clients are disconnected because they do not read.
+//! Flow control: how much may be read from each client, and which clients are disconnected because
+//! they do not read.
 //!
-//! [`FlowControl`] counts, for each connection, the messages that were passed in and those that the dispatch loop has taken, and
-//! the bytes of responses that were sent and those that the client's system has accepted. Events go in; what comes out says
-//! which connections to read from again ([`Wake`]), and which to disconnect. The caller wakes tasks and closes sockets.
+//! [`FlowControl`] counts, for each connection, the messages that were passed in and those that the
+//! dispatch loop has taken, and the bytes of responses that were sent and those that the client's
+//! system has accepted. Events go in; what comes out says which connections to read from again
+//! ([`Wake`]), and which to disconnect. The caller wakes tasks and closes sockets.
 //!
-//! Memory is bounded: at most [`WINDOW`] messages of a connection are between the ingress and the dispatch loop, long frames of all
-//! connections share one limit, nothing is read from a connection for which [`PAUSE_AT`] bytes wait, and the bytes that wait for all
-//! connections have one limit as well.
+//! Memory is bounded: at most [`WINDOW`] messages of a connection are between the ingress and the
+//! dispatch loop, long frames of all connections share one limit, nothing is read from a
+//! connection for which [`PAUSE_AT`] bytes wait, and the bytes that wait for all connections have
+//! one limit as well.
 
 #[cfg(test)]
 mod tests;
@@ -24,11 +27,12 @@ pub const WINDOW: u64 = 64;
 /// How many bytes of responses may wait for a connection before no more is read from it.
 pub const PAUSE_AT: u64 = 4 * 1024 * 1024;
 
-/// A connection that has accepted nothing for this long, though bytes wait for it, is among the first to be disconnected when the
-/// total backlog is full.
+/// A connection that has accepted nothing for this long, though bytes wait for it, is among the
+/// first to be disconnected when the total backlog is full.
 pub const IDLE: Duration = Duration::from_secs(1);
 
-/// How many messages may wait for a connection: half of `ZeroMQ`'s queue; when that is full, it waits while holding a lock.
+/// How many messages may wait for a connection: half of `ZeroMQ`'s queue; when that is full, it
+/// waits while holding a lock.
 pub const MAX_MESSAGES: u64 = 50_000;
 
 /// Which connections may be read from again.
@@ -46,7 +50,8 @@ pub struct Wake {
 pub enum Room {
     /// This many messages, at least one.
     Messages(u64),
-    /// Nothing, until a [`Wake`] names the connection. `for_itself`: because it does not read its responses.
+    /// Nothing, until a [`Wake`] names the connection. `for_itself`: because it does not
+    /// read its responses.
     Paused {
         /// Whether it is the connection's own fault.
         for_itself: bool,
@@ -80,7 +85,8 @@ pub struct FlowControl {
 
 #[derive(Debug)]
 struct Connection {
-    /// The permitted long frames, each with the number of its message, until the dispatch loop has taken that message.
+    /// The permitted long frames, each with the number of its message, until the dispatch loop has
+    /// taken that message.
     long_frames: VecDeque<(u64, u64)>,
     /// When the client last accepted bytes, or had accepted all of them.
     moved: Instant,
@@ -116,8 +122,8 @@ impl Connection {
 }
 
 impl FlowControl {
-    /// Creates it without connections; `max_unread` bytes may wait for each, and `max_total` for all. Long frames being received have
-    /// the same limit.
+    /// Creates it without connections; `max_unread` bytes may wait for each, and `max_total` for
+    /// all. Long frames being received have the same limit.
     #[must_use]
     pub fn new(max_unread: u64, max_total: u64) -> Self {
         let permits = ByteSemaphore::new(max_total);
@@ -189,8 +195,9 @@ impl FlowControl {
         }
     }
 
-    /// Requests a permit for a long frame of the message that follows those passed. Returns `None` if it must wait: a [`Wake`] names the
-    /// connection when it must ask again. The permit lasts until the dispatch loop has taken the message.
+    /// Requests a permit for a long frame of the message that follows those passed. Returns `None`
+    /// if it must wait: a [`Wake`] names the connection when it must ask again. The permit lasts
+    /// until the dispatch loop has taken the message.
     pub fn ask_permit(&mut self, id: u64, bytes: u64, messages: u64) -> Option<Wake> {
         let connection = self.connections.get_mut(&id)?;
         if !self.permits.ask(id, bytes) {
@@ -273,8 +280,9 @@ impl FlowControl {
         }
     }
 
-    /// Ends connections until the backlog of the others is within the limit: first those that accept nothing, the one with the largest
-    /// backlog first; then the others. Their backlog is freed in a moment, and until then nothing is read from any connection.
+    /// Ends connections until the backlog of the others is within the limit: first those that
+    /// accept nothing, the one with the largest backlog first; then the others. Their backlog is
+    /// freed in a moment, and until then nothing is read from any connection.
     fn disconnect_worst(&mut self, now: Instant) -> Vec<u64> {
         let mut open: Vec<_> = self
             .connections
@@ -311,14 +319,16 @@ impl FlowControl {
         }
     }
 
-    /// Marks a connection to end, with an optional reason. The first reason counts. Returns whether this is the first.
+    /// Marks a connection to end, with an optional reason. The first reason counts. Returns whether
+    /// this is the first.
     pub fn end(&mut self, id: u64, reason: Option<RejectReason>) -> bool {
         self.connections
             .get_mut(&id)
             .is_some_and(|connection| connection.end(reason))
     }
 
-    /// Returns whether all responses were accepted by the clients' kernels, except those to connections that must end.
+    /// Returns whether all responses were accepted by the clients' kernels, except those to
+    /// connections that must end.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         !self

@@ -1,5 +1,5 @@
-//! Limits how often a repeated event is logged. Everything that remote peers or keys in etcd can cause is logged through this, so that
-//! neither can fill a log.
+//! Limits how often a repeated event is logged. Everything that remote peers or keys in etcd can
+//! cause is logged through this, so that neither can fill a log.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,9 @@ pub const INTERVAL: Duration = Duration::from_secs(60);
 /// The default maximum of different keys logged within an interval.
 const MAX_KEYS: usize = 64;
 
-/// Lets each key be logged at once, and then once per [`INTERVAL`] while it repeats; and only so many different keys within an
-/// interval. Suppressed lines are counted, and the next line reports their number.
+/// Lets each key be logged at once, and then once per [`INTERVAL`] while it repeats; and only so
+/// many different keys within an interval. Suppressed lines are counted, and the next line
+/// reports their number.
 #[derive(Debug)]
 pub struct LogThrottle<K> {
     logged: HashMap<K, Instant>,
@@ -56,7 +57,8 @@ impl<K> LogThrottle<K> {
 }
 
 impl<K: Eq + Hash> LogThrottle<K> {
-    /// Returns whether to log this now and, if so, how many lines were suppressed since the last one.
+    /// Returns whether to log this now and, if so, how many lines were suppressed
+    /// since the last one.
     pub fn should_log(&mut self, key: K, now: Instant) -> Option<Suppressed> {
         let is_recent = |last: &Instant| now.duration_since(*last) < INTERVAL;
         // Scans all keys only when that decides: remote peers may cause this often.

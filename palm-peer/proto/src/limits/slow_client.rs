@@ -5,7 +5,8 @@
 use crate::zmtp::RejectReason;
 use std::time::{Duration, Instant};
 
-/// How long a client may accept none of the bytes that wait for it, or stop in the middle of a message.
+/// How long a client may accept none of the bytes that wait for it, or stop in the
+/// middle of a message.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the rate of a long frame is checked, if others wait for a permit.
@@ -29,7 +30,8 @@ impl SlowReader {
         self.since = None;
     }
 
-    /// Bytes wait to be sent, and this many have been sent so far. Returns until when to wait for progress.
+    /// Bytes wait to be sent, and this many have been sent so far. Returns until when to
+    /// wait for progress.
     ///
     /// # Errors
     /// When there was no progress for [`STALL_TIMEOUT`].
@@ -60,7 +62,8 @@ impl SlowSender {
         self.since = None;
     }
 
-    /// Nothing is read, so nothing can come. `for_itself`: because the client does not read its responses.
+    /// Nothing is read, so nothing can come. `for_itself`: because the client does not
+    /// read its responses.
     pub fn paused(&mut self, for_itself: bool) {
         self.since = None;
         if !for_itself {
@@ -74,7 +77,8 @@ impl SlowSender {
         self.max_silence = (!max_silence.is_zero()).then_some(max_silence);
     }
 
-    /// Nothing has arrived, between two messages or within one. Returns until when to wait; `None` means forever.
+    /// Nothing has arrived, between two messages or within one. Returns until when to wait;
+    /// `None` means forever.
     ///
     /// # Errors
     /// When nothing has arrived for too long.
@@ -93,8 +97,8 @@ impl SlowSender {
         not_stalled(*self.since.get_or_insert(now) + max, now).map(Some)
     }
 
-    /// So many bytes of a long frame that has a permit have not come yet; zero if there is none. Returns when to check its rate
-    /// again, if there is something to check.
+    /// So many bytes of a long frame that has a permit have not come yet; zero if there is none.
+    /// Returns when to check its rate again, if there is something to check.
     ///
     /// # Errors
     /// When it arrives too slowly, and others wait for the permit that it holds.
@@ -242,8 +246,9 @@ mod tests {
         );
     }
 
-    /// A client that sends fast enough is not disconnected because the server does not read for a while. One that is too slow
-    /// while it is read, or is not read because it does not read itself, makes room soon.
+    /// A client that sends fast enough is not disconnected because the server does not read for a
+    /// while. One that is too slow while it is read, or is not read because it does not read
+    /// itself, makes room soon.
     #[test]
     fn the_time_in_which_the_server_reads_nothing_does_not_count() {
         let (mut stalled, mut ended) = (0, 0);
@@ -295,7 +300,8 @@ mod tests {
         assert!(stalled > 500 && ended > 500, "{stalled}, {ended}");
     }
 
-    /// Whenever a client takes something, it is disconnected exactly when it has taken nothing for the timeout.
+    /// Whenever a client takes something, it is disconnected exactly when it has taken nothing
+    /// for the timeout.
     #[test]
     fn only_stalled_clients_are_disconnected() {
         let mut stalls = 0;

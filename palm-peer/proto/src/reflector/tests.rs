@@ -273,7 +273,8 @@ fn history(seed: u64) {
     assert_eq!(mirror.items(), &store.items, "seed {seed}");
 }
 
-/// Carries the changes out on a map of the test's own, and checks that each fits onto the one before.
+/// Carries the changes out on a map of the test's own, and checks that each fits
+/// onto the one before.
 fn replay(mirror: &mut Reflector, told: &mut BTreeMap<String, KeyValue>, seed: u64) {
     while let Some(change) = mirror.next_change() {
         match change {

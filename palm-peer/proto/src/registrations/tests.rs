@@ -95,7 +95,8 @@ fn receive(registered: &mut Registered, headers: &[Vec<u8>]) {
     }
 }
 
-/// Whatever is used, in whatever order, both sides agree on what a number stands for, and nothing exceeds the bounds.
+/// Whatever is used, in whatever order, both sides agree on what a number stands for, and nothing
+/// exceeds the bounds.
 #[test]
 fn both_sides_agree_in_a_thousand_histories() {
     for seed in 0..1_000 {

@@ -8,8 +8,8 @@ use uuid::Uuid;
 /// The length of a uuid in a key.
 const UUID_LENGTH: usize = 36;
 
-/// The invalid records and what is wrong with them, by the uuid in the key and by the key: a change costs the same with one and with
-/// thousands. Each belongs to an existing key in etcd.
+/// The invalid records and what is wrong with them, by the uuid in the key and by the key: a change
+/// costs the same with one and with thousands. Each belongs to an existing key in etcd.
 #[derive(Debug, Default)]
 pub(super) struct BrokenRecords(BTreeMap<(Option<Uuid>, String), String>);
 
@@ -54,7 +54,8 @@ fn uuid_in(key: &str) -> Option<Uuid> {
 
 impl Registry {
     pub(super) fn broken(&mut self, key: String, reason: String, now: Instant) {
-        // The server's entry is dropped; the removal of the key will be reported as that of an invalid record.
+        // The server's entry is dropped; the removal of the key will be reported as that of
+        // an invalid record.
         if let Some(uuid) = uuid_in(&key) {
             let entry = self.forget(uuid).map(|entry| entry.record.server);
             let found = self

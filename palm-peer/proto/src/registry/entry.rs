@@ -25,7 +25,8 @@ pub(super) struct Entry {
     pub(super) published: Option<Revision>,
     /// The probes in flight, and when each counts as missed.
     pub(super) probes: Vec<(Token, Instant)>,
-    /// The probes of the current series that count as missed: even a late answer proves that the server is alive.
+    /// The probes of the current series that count as missed: even a late answer proves that the
+    /// server is alive.
     pub(super) missed: Vec<Token>,
     /// How many probes of the current series were sent, and how many of them were missed.
     pub(super) sent: u32,
@@ -95,7 +96,8 @@ impl Entry {
         }
     }
 
-    /// Returns whether `record` is this one rewritten, and not that of a server which registered again.
+    /// Returns whether `record` is this one rewritten, and not that of a server which
+    /// registered again.
     pub(super) fn is_same_incarnation(&self, record: &Record, lease: Option<LeaseId>) -> bool {
         let old = &self.record;
         let set_back = old.configured && !record.configured;
@@ -127,7 +129,8 @@ impl Entry {
         self.probes.len() < before
     }
 
-    /// Ends the current series of probes. Its turn in the round stays: it may fall silent before then.
+    /// Ends the current series of probes. Its turn in the round stays: it may fall
+    /// silent before then.
     pub(super) fn end_series(&mut self) {
         self.probes.clear();
         self.retry_at = None;
@@ -149,7 +152,8 @@ impl Entry {
             .min()
     }
 
-    /// Returns whether clients may reach it: a leader has reached it, and it has not been found dead.
+    /// Returns whether clients may reach it: a leader has reached it, and it has not
+    /// been found dead.
     pub(super) fn is_reachable(&self) -> bool {
         self.record.configured && self.doom.is_none()
     }

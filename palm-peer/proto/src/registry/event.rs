@@ -11,16 +11,18 @@ use log::Level;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The longest line, in bytes: enough for the digest of a server that logs only errors in one period.
+/// The longest line, in bytes: enough for the digest of a server that logs only
+/// errors in one period.
 const LONGEST_LINE: usize = 256 * 1024;
 
-/// A log line. Parts of it come from servers and from anyone with write access to etcd, so it is escaped: always one line, no control
-/// characters.
+/// A log line. Parts of it come from servers and from anyone with write access to etcd, so it is
+/// escaped: always one line, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Its level.
     pub level: Level,
-    /// Whether it is `CRITICAL`, a level that pylm has and the `log` facade lacks (docs/pylm-compatibility.md).
+    /// Whether it is `CRITICAL`, a level that pylm has and the `log` facade lacks
+    /// (docs/pylm-compatibility.md).
     pub critical: bool,
     /// Its text.
     pub text: String,
@@ -114,7 +116,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// This leader's link to the server broke, and now its port refuses connections, or another server answers there.
+    /// This leader's link to the server broke, and now its port refuses connections, or another
+    /// server answers there.
     ProcessGone {
         /// Whose.
         uuid: Uuid,
@@ -131,7 +134,8 @@ pub enum Event {
         testimony: Testimony,
     },
     /// A write asked for by [`Action::Configure`] or [`Action::Remove`], or made for
-    /// [`Registry::take_unvouched`](super::Registry::take_unvouched), ended. When it succeeded, the watch reports the change.
+    /// [`Registry::take_unvouched`](super::Registry::take_unvouched), ended. When it succeeded, the
+    /// watch reports the change.
     WriteDone {
         /// Whose record.
         uuid: Uuid,
@@ -170,7 +174,8 @@ pub enum Action {
         endpoint: String,
         /// Which probe.
         token: Token,
-        /// Whether to use a new connection, as a new client would: an existing one may work when no new one does, and vice versa.
+        /// Whether to use a new connection, as a new client would: an existing one may work when no
+        /// new one does, and vice versa.
         fresh: bool,
     },
     /// Ask these witnesses to reach a server over a new connection, and report their answers.
@@ -198,7 +203,8 @@ pub enum Action {
         /// The lease of the record, and of the published key.
         lease: Option<LeaseId>,
     },
-    /// Delete the record, if its mod revision is still `modified`, and the published key, and put a tombstone.
+    /// Delete the record, if its mod revision is still `modified`, and the published key, and
+    /// put a tombstone.
     Remove {
         /// Whose.
         uuid: Uuid,

@@ -7,13 +7,14 @@ use uuid::Uuid;
 
 /// Each server is probed over a new connection once in this many rounds.
 const FRESH_EVERY: u64 = 6;
-/// Up to this number of servers, a round is logged as pylm logs it (docs/pylm-compatibility.md), and probes all of them at its
-/// start. Above, only changes and one line for each round are logged.
+/// Up to this number of servers, a round is logged as pylm logs it (docs/pylm-compatibility.md),
+/// and probes all of them at its start. Above, only changes and one line for each round are logged.
 pub const MAX_LISTED: usize = 20;
 /// By how much each further server extends the part of the period over which the probes are spread.
 const SPREAD: Duration = Duration::from_millis(2);
-/// How much later than a period after its last answer a server's turn may come: more than the delay of a late timer, so that servers
-/// keep their places in the period; little enough that a silent server is removed within 15 s with the default settings.
+/// How much later than a period after its last answer a server's turn may come: more than the delay
+/// of a late timer, so that servers keep their places in the period; little enough that a silent
+/// server is removed within 15 s with the default settings.
 const SLACK: Duration = Duration::from_millis(500);
 
 impl Registry {
@@ -42,9 +43,11 @@ impl Registry {
         }
     }
 
-    /// Schedules the probe of a server at its place in the round that begins now. A series of probes in progress then replaces it.
+    /// Schedules the probe of a server at its place in the round that begins now. A series of
+    /// probes in progress then replaces it.
     ///
-    /// A place moves when the mesh grows, but a server never waits much longer than a period after its last answer.
+    /// A place moves when the mesh grows, but a server never waits much longer than a period after
+    /// its last answer.
     fn give_turn(&mut self, uuid: Uuid, now: Instant) {
         let place = now + self.window().mul_f64(phase(uuid));
         let longest = self.period + SLACK;
@@ -60,8 +63,9 @@ impl Registry {
         }
     }
 
-    /// Gives a server that has registered a turn in the current round, if its place is still to come: the one in the next round may be
-    /// almost two periods away. The mesh may still grow, so the latest possible place is used.
+    /// Gives a server that has registered a turn in the current round, if its place is still to
+    /// come: the one in the next round may be almost two periods away. The mesh may still grow, so
+    /// the latest possible place is used.
     pub(super) fn join_round(&mut self, uuid: Uuid, now: Instant) {
         if self.window().is_zero() {
             return;
@@ -73,8 +77,8 @@ impl Registry {
         }
     }
 
-    /// Returns the part of the period over which the probes of a round are spread, each server at its own place: zero for a few
-    /// servers, most of the period for thousands.
+    /// Returns the part of the period over which the probes of a round are spread, each server at
+    /// its own place: zero for a few servers, most of the period for thousands.
     fn window(&self) -> Duration {
         let further = self.servers.len().saturating_sub(MAX_LISTED);
         SPREAD
@@ -119,8 +123,8 @@ impl Registry {
         self.log(Level::Info, format!("{remaining} servers remaining"));
     }
 
-    /// Probes a server: at once if a series of probes is under way, else when its turn in the queue comes
-    /// ([`Registry::run_due`]).
+    /// Probes a server: at once if a series of probes is under way, else when its turn in the queue
+    /// comes ([`Registry::run_due`]).
     pub(super) fn probe(&mut self, uuid: Uuid, now: Instant) {
         let Some(entry) = self.servers.get_mut(&uuid) else {
             return;
@@ -133,9 +137,9 @@ impl Registry {
         }
     }
 
-    /// Sends a probe, and schedules the next one of the series in case no answer comes. Each has its full timeout, so a dead server is
-    /// found `timeout + (misses - 1) * RETRY` after the first probe. All but the first, and sometimes the first, use a new
-    /// connection.
+    /// Sends a probe, and schedules the next one of the series in case no answer comes. Each has
+    /// its full timeout, so a dead server is found `timeout + (misses - 1) * RETRY` after the first
+    /// probe. All but the first, and sometimes the first, use a new connection.
     pub(super) fn send_probe(&mut self, uuid: Uuid, now: Instant) {
         let max = self.most_misses;
         let token = Token(self.next_token);
@@ -160,8 +164,8 @@ impl Registry {
         });
     }
 
-    /// A probe could not be sent because of a local error. It is not a miss, and the series ends without a result until the next
-    /// round.
+    /// A probe could not be sent because of a local error. It is not a miss, and the series ends
+    /// without a result until the next round.
     pub(super) fn unsent(&mut self, uuid: Uuid, token: Token, reason: &str, now: Instant) {
         let Some(entry) = self.servers.get_mut(&uuid) else {
             return;
@@ -253,7 +257,8 @@ impl Registry {
         }
     }
 
-    /// A process that this leader had reached is gone. One that it never reached may only have advertised a wrong address.
+    /// A process that this leader had reached is gone. One that it never reached may only have
+    /// advertised a wrong address.
     pub(super) fn gone(&mut self, uuid: Uuid, now: Instant) {
         if let Some(entry) = self
             .servers
@@ -295,8 +300,9 @@ impl Registry {
             .map(|(token, _)| *token)
     }
 
-    /// This process was paused (SIGSTOP, VM suspend), so outstanding probe deadlines are meaningless. The series start again, with new
-    /// probes: the answers to the old ones may be lost.
+    /// This process was paused (SIGSTOP, VM suspend), so outstanding probe deadlines
+    /// are meaningless. The series start again, with new probes: the answers to the old
+    /// ones may be lost.
     pub(super) fn reset_probes_after_pause(&mut self, now: Instant) {
         if now <= self.deadline() + OVERSLEPT {
             return;
@@ -325,7 +331,8 @@ impl Registry {
     }
 }
 
-/// Returns the place of a server in the rounds, from 0 to 1. Uuids are random, except for their version bits.
+/// Returns the place of a server in the rounds, from 0 to 1. Uuids are random, except for
+/// their version bits.
 fn phase(uuid: Uuid) -> f64 {
     let bytes = uuid.as_bytes();
     f64::from(u16::from_be_bytes([bytes[14], bytes[15]])) / 65_536.0

@@ -1,4 +1,5 @@
-//! The deadlines of all servers, kept so that an event costs the same with one server and with thousands.
+//! The deadlines of all servers, kept so that an event costs the same with one server
+//! and with thousands.
 
 use super::{Entry, Registry};
 use std::{
@@ -7,8 +8,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How many probes may be in flight at a time. A thousand connections opened at once would each exceed their timeout on a busy
-/// machine.
+/// How many probes may be in flight at a time. A thousand connections opened at once would each
+/// exceed their timeout on a busy machine.
 pub(super) const MAX_PROBES: usize = 256;
 
 /// What the schedule knows about one server.
@@ -20,11 +21,12 @@ pub(super) struct Scheduled {
     place: Option<Place>,
 }
 
-/// A place in the queue of servers whose series of probes waits for room. Smaller places are served first.
+/// A place in the queue of servers whose series of probes waits for room. Smaller places
+/// are served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Servers that were never configured and do not answer wait behind all others: thousands of such records must not
-    /// delay the configuration of a new server.
+    /// Servers that were never configured and do not answer wait behind all others: thousands of
+    /// such records must not delay the configuration of a new server.
     is_unreachable: bool,
     number: u64,
 }
@@ -48,7 +50,8 @@ pub(super) struct Schedule {
     pub(super) busy: usize,
     /// How many probes are in flight.
     pub(super) probes: usize,
-    /// The servers whose probes wait until fewer are in flight, each once, by their places in the queue.
+    /// The servers whose probes wait until fewer are in flight, each once, by their
+    /// places in the queue.
     waiting: BTreeMap<Place, Uuid>,
     /// The number of the last place that was assigned.
     last_place: u64,
@@ -108,7 +111,8 @@ impl Registry {
         Some(entry)
     }
 
-    /// Handles all deadlines that have passed, and starts the series of probes for which there is room.
+    /// Handles all deadlines that have passed, and starts the series of probes for
+    /// which there is room.
     pub(super) fn run_due(&mut self, now: Instant) {
         while let Some((at, uuid)) = self.schedule.due.first().copied()
             && at <= now

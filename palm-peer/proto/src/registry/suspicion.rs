@@ -1,8 +1,9 @@
 //! Decides whether a server that the leader cannot reach is dead, or only the path between them.
 //!
-//! A timeout alone proves nothing (Das, Gupta, Motivala: SWIM, 2002). As soon as a server misses a probe, or its process seems to be
-//! gone, other servers (witnesses) are asked to reach it over new connections. One success keeps the server. A leader that does not
-//! reach what others reach resigns; when most of the mesh is unreachable to all, nothing is removed.
+//! A timeout alone proves nothing (Das, Gupta, Motivala: SWIM, 2002). As soon as a server misses a
+//! probe, or its process seems to be gone, other servers (witnesses) are asked to reach it over new
+//! connections. One success keeps the server. A leader that does not reach what others reach
+//! resigns; when most of the mesh is unreachable to all, nothing is removed.
 
 use super::{Action, Entry, RETRY, Registry, Token};
 use crate::{config, types::record::Record};
@@ -12,7 +13,8 @@ use uuid::Uuid;
 
 /// How many witnesses are asked.
 const WITNESSES: usize = 3;
-/// After how many rounds in a row in which it did not reach what others reach, or any other server, a leader resigns.
+/// After how many rounds in a row in which it did not reach what others reach, or any other server,
+/// a leader resigns.
 const ROUNDS_TO_RESIGN: u32 = 2;
 
 /// The answer of a witness.
@@ -82,8 +84,9 @@ impl Entry {
 }
 
 impl Registry {
-    /// Asks witnesses whether they reach a server, for no longer than `time`. Within a series they are asked more than once, and further
-    /// answers are added to the findings: packets may be lost on their way too.
+    /// Asks witnesses whether they reach a server, for no longer than `time`. Within a series they
+    /// are asked more than once, and further answers are added to the findings: packets may be lost
+    /// on their way too.
     pub(super) fn inquire(&mut self, uuid: Uuid, time: Duration, now: Instant) {
         let witnesses = self.witnesses(uuid);
         let Some(entry) = self.servers.get_mut(&uuid) else {
@@ -223,7 +226,8 @@ impl Registry {
         let is_cut_off = !was_not_reached
             && others.peek().is_some()
             && !others.any(|(_, entry)| entry.is_well());
-        // Only servers that were probed as long ago as this one count: others have not had their turn in the round yet.
+        // Only servers that were probed as long ago as this one count: others have not had their
+        // turn in the round yet.
         let since = if charge.gone {
             self.period + self.timeout
         } else {
@@ -240,7 +244,8 @@ impl Registry {
         self.remove(uuid, charge);
     }
 
-    /// Keeps a server when most of the mesh is unreachable to all: that is no proof against any one server. Its lease decides.
+    /// Keeps a server when most of the mesh is unreachable to all: that is no proof against any one
+    /// server. Its lease decides.
     fn hold(
         &mut self,
         uuid: Uuid,
@@ -270,7 +275,8 @@ impl Registry {
         };
         entry.acquit();
         let endpoint = entry.record.endpoint();
-        // A loopback address means a different machine on each machine: it says nothing about this leader.
+        // A loopback address means a different machine on each machine: it says nothing
+        // about this leader.
         if !is_loopback(&entry.record) {
             self.evidence.insert(uuid);
         }
@@ -303,8 +309,9 @@ impl Registry {
         }
     }
 
-    /// Decides at the end of a round whether this leader is the one that is cut off, and must resign. A series of probes may take longer
-    /// than a round, so a round without a new finding about a server that still fails does not reset the count.
+    /// Decides at the end of a round whether this leader is the one that is cut off, and must
+    /// resign. A series of probes may take longer than a round, so a round without a new finding
+    /// about a server that still fails does not reset the count.
     pub(super) fn suspect_oneself(&mut self) {
         let evidence = std::mem::take(&mut self.evidence);
         self.unreached
@@ -326,7 +333,8 @@ impl Registry {
     }
 }
 
-/// Returns whether a record advertises a loopback address, which only the server's own machine can reach.
+/// Returns whether a record advertises a loopback address, which only the server's own
+/// machine can reach.
 fn is_loopback(record: &Record) -> bool {
     config::is_loopback(record.host.trim_start_matches('[').trim_end_matches(']'))
 }

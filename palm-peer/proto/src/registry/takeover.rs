@@ -1,11 +1,13 @@
-//! Takeover by a new leader: published keys stay, and the records get the new leader's uuid in paced batches.
+//! Takeover by a new leader: published keys stay, and the records get the new leader's uuid
+//! in paced batches.
 
 use super::{Action, Entry, Published, Registry, Write};
 use crate::types::{ids::Revision, record::Record};
 use uuid::Uuid;
 
 impl Registry {
-    /// Handles the end of the first listing: requests the withdrawal of published keys of servers that do not exist.
+    /// Handles the end of the first listing: requests the withdrawal of published keys of servers
+    /// that do not exist.
     pub fn listed(&mut self) -> Vec<Action> {
         for (uuid, Published { instance, .. }) in std::mem::take(&mut self.found) {
             if !self.servers.contains_key(&uuid) {
@@ -18,8 +20,9 @@ impl Registry {
         std::mem::take(&mut self.actions)
     }
 
-    /// Takes up to `max` records that are right except for the leader they name, each with this leader's uuid, and the revision that it
-    /// replaces. The outcome of each write must be reported by [`Event::WriteDone`](super::Event::WriteDone).
+    /// Takes up to `max` records that are right except for the leader they name, each with this
+    /// leader's uuid, and the revision that it replaces. The outcome of each write must be reported
+    /// by [`Event::WriteDone`](super::Event::WriteDone).
     pub fn take_unvouched(&mut self, max: usize) -> Vec<(Record, Revision)> {
         let mut taken = Vec::new();
         while taken.len() < max

@@ -1,4 +1,5 @@
-//! The counts one by one, and clients with honest servers and with servers that send whatever they like.
+//! The counts one by one, and clients with honest servers and with servers that send
+//! whatever they like.
 
 use super::*;
 use fastrand::Rng;
@@ -6,7 +7,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 const JOB: Uuid = Uuid::from_u128(1);
 
-/// What becomes of replies to these messages of the job, one after the other; `true` if they were asked for.
+/// What becomes of replies to these messages of the job, one after the other; `true` if
+/// they were asked for.
 fn asked_for<const N: usize>(replies: &mut JobReplies<()>, job: Uuid, idxs: [u64; N]) -> [bool; N] {
     idxs.map(|idx| replies.arrived(job, Some(idx), false) != Arrived::Unsolicited)
 }
@@ -105,8 +107,8 @@ fn a_call_that_is_given_up_may_have_one_late_reply() {
     );
 }
 
-/// Law: whatever a client gives up, and in whatever order replies come, those of an honest server are never unsolicited, each goes to
-/// who waits for it, and nothing is left in the end.
+/// Law: whatever a client gives up, and in whatever order replies come, those of an honest server
+/// are never unsolicited, each goes to who waits for it, and nothing is left in the end.
 #[test]
 fn replies_of_honest_servers_are_never_unsolicited() {
     for seed in 0..2000 {

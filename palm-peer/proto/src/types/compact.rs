@@ -1,7 +1,8 @@
 //! The compact headers of native links: fixed fields in place of a JSON object.
 //!
-//! What all messages of a call's target or of a job have in common is *registered* once a connection, as a *template*; a message
-//! then names it by its number. All integers are big-endian. The first byte is the kind, the second the flags.
+//! What all messages of a call's target or of a job have in common is *registered* once a
+//! connection, as a *template*; a message then names it by its number. All integers are big-endian.
+//! The first byte is the kind, the second the flags.
 //!
 //! | kind | bytes after the flags |
 //! |---|---|
@@ -11,14 +12,16 @@
 //! | `04` unregister a template | `number:u16` |
 //! | `05` register an instance | `number:u16`, the 16 bytes of its uuid |
 //!
-//! A request without a route is for the server that receives it. `job` is the client's own number of a job; 0 stands for a call,
-//! whose `idx` is that of the connection. Errors are JSON headers. `meta` is a JSON object with fields of later versions; readers
-//! ignore those that they do not know. Other flags are invalid.
+//! A request without a route is for the server that receives it. `job` is the client's own number
+//! of a job; 0 stands for a call, whose `idx` is that of the connection. Errors are JSON headers.
+//! `meta` is a JSON object with fields of later versions; readers ignore those that they do not
+//! know. Other flags are invalid.
 
 use super::message::{self, BadHeader, MAX_HEADER_BYTES, MAX_STAGES, Request};
 use uuid::Uuid;
 
-/// Numbers of templates and of instances are below this: so many are registered on a connection, at most.
+/// Numbers of templates and of instances are below this: so many are registered on a
+/// connection, at most.
 pub const MAX_REGISTERED: u16 = 4096;
 
 /// The longest JSON of all templates that are registered on a connection, in bytes.
@@ -349,7 +352,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads the JSON of a template: a header without `stage`, `route`, `idx` and `timeout_ms`, which are ignored.
+    /// Reads the JSON of a template: a header without `stage`, `route`, `idx` and `timeout_ms`,
+    /// which are ignored.
     ///
     /// # Errors
     /// When it is no such header.
@@ -357,7 +361,8 @@ impl Template {
         message::decode_common(json).map(|request| Self { job, request })
     }
 
-    /// Returns the whole request that a header of this template stands for; `instance` knows the registered instances.
+    /// Returns the whole request that a header of this template stands for; `instance` knows the
+    /// registered instances.
     ///
     /// # Errors
     /// When the header does not fit the template, or names an instance that is not registered.

@@ -2,8 +2,8 @@
 
 use std::{fmt, num::NonZeroI64, str::FromStr};
 
-/// A lease that etcd granted. Never zero: to etcd, lease 0 means "no lease", and a key put under it would
-/// outlive its owner.
+/// A lease that etcd granted. Never zero: to etcd, lease 0 means "no lease", and a key put under it
+/// would outlive its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(NonZeroI64);
 

@@ -35,8 +35,8 @@ impl Instance {
         super::to_json(self)
     }
 
-    /// Reads the value of the key that ends in `name` (`<server>/<uuid>`). Returns `None` when it is not the instance that the key
-    /// names.
+    /// Reads the value of the key that ends in `name` (`<server>/<uuid>`). Returns `None` when it
+    /// is not the instance that the key names.
     #[must_use]
     pub fn from_entry(name: &str, json: &[u8]) -> Option<Self> {
         let instance: Self = serde_json::from_slice(json).ok()?;

@@ -11,14 +11,16 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Creates the keys under `prefix`: empty, or a path such as `/staging` (see [`Keys::is_valid_prefix`]).
+    /// Creates the keys under `prefix`: empty, or a path such as `/staging` (see
+    /// [`Keys::is_valid_prefix`]).
     pub(crate) fn new(prefix: &str) -> Self {
         Self {
             prefix: prefix.trim_end_matches('/').to_owned(),
         }
     }
 
-    /// Returns whether a prefix is valid: empty, or starting with `/` and without white space and empty parts.
+    /// Returns whether a prefix is valid: empty, or starting with `/` and without white space
+    /// and empty parts.
     pub(crate) fn is_valid_prefix(prefix: &str) -> bool {
         let trimmed = prefix.trim_end_matches('/');
         trimmed.is_empty()

@@ -1,4 +1,5 @@
-//! The messages between servers and clients: a JSON header and a payload. `docs/protocol.md` is the reference.
+//! The messages between servers and clients: a JSON header and a payload. `docs/protocol.md`
+//! is the reference.
 
 #[cfg(test)]
 mod tests;
@@ -14,18 +15,21 @@ pub(crate) const VERSION: u32 = 1;
 /// The longest header, in bytes.
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// The longest message of an error, in bytes: in JSON each byte may take six, and the header must hold them.
+/// The longest message of an error, in bytes: in JSON each byte may take six, and the
+/// header must hold them.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
-/// The longest timeout of a call or a message of a job, a year; a longer one is reduced to it. Not every [`Duration`] can be
-/// added to an `Instant`.
+/// The longest timeout of a call or a message of a job, a year; a longer one is reduced to it. Not
+/// every [`Duration`] can be added to an `Instant`.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The longest pipeline, in stages. A header must hold the names and the route.
 pub const MAX_STAGES: usize = 64;
 
-/// What went wrong with a message. The names are part of the protocol; docs/protocol.md says what a client should do.
+/// What went wrong with a message. The names are part of the protocol; docs/protocol.md says what a
+/// client should do.
 ///
-/// Whether the function may have run decides whether it is safe to try again what is not idempotent.
+/// Whether the function may have run decides whether it is safe to try again what is not
+/// idempotent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -50,7 +54,8 @@ pub enum CallErrorKind {
     Panicked,
     /// The deadline passed. The function may have run, and may still run.
     TimedOut,
-    /// The server cannot be reached, or the connection to it broke. The function may have run, in the second case.
+    /// The server cannot be reached, or the connection to it broke. The function may have run, in
+    /// the second case.
     Unreachable,
     /// The server's store has no room for the value, and is unchanged.
     Full,
@@ -119,11 +124,12 @@ pub struct Request {
     /// The key in the server's store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
-    /// Whether the client wants a report when a stage reroutes the message, or may have lost it: [`Rerouted`].
+    /// Whether the client wants a report when a stage reroutes the message, or may have lost
+    /// it: [`Rerouted`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub report: bool,
-    /// Instances that the client does not reach, so that they could not answer it. A stage that must choose another instance than the
-    /// route says does not choose these.
+    /// Instances that the client does not reach, so that they could not answer it. A stage that
+    /// must choose another instance than the route says does not choose these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Uuid>,
 }
@@ -153,7 +159,8 @@ impl Request {
         super::to_bytes(self)
     }
 
-    /// Returns the JSON of the fields that many messages have in common: without `stage`, `route`, `idx` and `timeout_ms`.
+    /// Returns the JSON of the fields that many messages have in common: without `stage`, `route`,
+    /// `idx` and `timeout_ms`.
     #[must_use]
     pub fn encode_common(&self) -> Vec<u8> {
         let (stage, route, idx, timeout_ms) = (0, Vec::new(), None, None);
@@ -187,7 +194,8 @@ pub enum Incoming {
         client: Uuid,
         /// Whether the client wants a goodbye.
         bye: bool,
-        /// Whether it only asks for the server's uuid, so that no answers for the client may be sent over this connection yet.
+        /// Whether it only asks for the server's uuid, so that no answers for the client may be
+        /// sent over this connection yet.
         identify: bool,
     },
     /// The answer to a goodbye: nothing more comes over this connection.
@@ -219,8 +227,9 @@ pub fn encode_hello(client: Uuid) -> Vec<u8> {
     })
 }
 
-/// Returns the bytes of the request for the server's uuid, which is sent before the greeting. With the greeting alone, a server with
-/// another uuid would send the client's answers over a connection that the client is about to close.
+/// Returns the bytes of the request for the server's uuid, which is sent before the greeting. With
+/// the greeting alone, a server with another uuid would send the client's answers over a connection
+/// that the client is about to close.
 #[must_use]
 pub fn encode_identify(client: Uuid) -> Vec<u8> {
     super::to_bytes(&Hello {
@@ -318,8 +327,8 @@ fn greeting(header: &[u8]) -> Option<Incoming> {
         .then_some(Incoming::GoodbyeAck)
 }
 
-/// Reads the fields that many messages have in common: those of a header without `stage`, `route`, `idx` and `timeout_ms`, which are
-/// ignored.
+/// Reads the fields that many messages have in common: those of a header without `stage`, `route`,
+/// `idx` and `timeout_ms`, which are ignored.
 pub(super) fn decode_common(json: &[u8]) -> Result<Request, BadHeader> {
     let Incoming::Request(mut request) = decode_with(json, |mut request| {
         request.stage = 0;
@@ -419,10 +428,12 @@ pub struct Answer {
     /// The error, instead of a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<CallFailure>,
-    /// Present in a report, which is not the answer: the message was rerouted, or is to be sent again.
+    /// Present in a report, which is not the answer: the message was rerouted, or is
+    /// to be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerouted: Option<Rerouted>,
-    /// The goodbye of a leaving server to the clients that greeted it: all requests that it accepted are answered or forwarded.
+    /// The goodbye of a leaving server to the clients that greeted it: all requests that it
+    /// accepted are answered or forwarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
 }
@@ -434,7 +445,8 @@ pub struct Rerouted {
     pub stage: usize,
     /// The instance that was in the route.
     pub from: Uuid,
-    /// The instance that it was sent to instead; absent when the message may be lost, and the stage does not send it again.
+    /// The instance that it was sent to instead; absent when the message may be lost, and the stage
+    /// does not send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Uuid>,
 }

@@ -11,7 +11,8 @@ pub mod text;
 pub mod timestamp;
 pub mod tombstone;
 
-/// Returns the JSON of our own plain data. This cannot fail: string keys only, no foreign `Serialize`.
+/// Returns the JSON of our own plain data. This cannot fail: string keys only, no
+/// foreign `Serialize`.
 pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> String {
     String::from_utf8(to_bytes(value)).unwrap_or_default()
 }

@@ -6,8 +6,9 @@ pub const BUILT_IN: [&str; 6] = ["_ping", "_log_query", "get", "set", "append", 
 /// The longest name, in bytes. A record holds many names, and etcd refuses values over 1.5 MiB.
 pub const LONGEST: usize = 128;
 
-/// Returns whether `name` is valid for a server, a kind or a function: ASCII letters, digits, `_` and `-`, at most
-/// [`LONGEST`] bytes. A dot would make `server.function` ambiguous, a slash would change the key's prefix.
+/// Returns whether `name` is valid for a server, a kind or a function: ASCII letters, digits, `_`
+/// and `-`, at most [`LONGEST`] bytes. A dot would make `server.function` ambiguous, a slash would
+/// change the key's prefix.
 #[must_use]
 pub fn is_valid(name: &str) -> bool {
     !name.is_empty()
@@ -17,7 +18,8 @@ pub fn is_valid(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// Returns whether this name is reserved for built-in functions. Those added after [`BUILT_IN`] are not listed in records.
+/// Returns whether this name is reserved for built-in functions. Those added after [`BUILT_IN`] are
+/// not listed in records.
 #[must_use]
 pub fn is_reserved(function: &str) -> bool {
     function.starts_with('_')

@@ -31,7 +31,8 @@ pub struct Record {
     pub pid: u32,
     /// When the server registered.
     pub when: Timestamp,
-    /// The leader that last vouched for it: the one that configured it, or a later one that reached it; `None` before.
+    /// The leader that last vouched for it: the one that configured it, or a later one that reached
+    /// it; `None` before.
     pub leader: Option<Uuid>,
     /// The server's name, shared by its instances.
     pub server: String,
@@ -50,12 +51,14 @@ pub struct Record {
     pub unknown: Map<String, Value>,
 }
 
-/// Why a record is invalid: the message says what is wrong, and may quote the record, cut to 200 characters.
+/// Why a record is invalid: the message says what is wrong, and may quote the record, cut
+/// to 200 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidRecord(String);
 
 impl InvalidRecord {
-    /// The message may quote the record, which anyone with access to etcd may have written: a long one is cut in the middle.
+    /// The message may quote the record, which anyone with access to etcd may have written: a long
+    /// one is cut in the middle.
     fn new(message: impl Into<String>) -> Self {
         const MAX_CHARS: usize = 200;
         let message = message.into();
@@ -96,7 +99,8 @@ impl Record {
         }
     }
 
-    /// Returns the JSON for etcd, with pylm's separators, `", "` and `": "` (docs/pylm-compatibility.md).
+    /// Returns the JSON for etcd, with pylm's separators, `", "` and `": "`
+    /// (docs/pylm-compatibility.md).
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = Vec::new();
@@ -106,7 +110,8 @@ impl Record {
         String::from_utf8(json).unwrap_or_default()
     }
 
-    /// Returns the length of the record in bytes once it has a port and the leader that configured it.
+    /// Returns the length of the record in bytes once it has a port and the leader
+    /// that configured it.
     #[must_use]
     pub fn full_length(&self) -> usize {
         Self {

@@ -7,7 +7,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Returns whether the character controls the terminal or the direction of the text around it, instead of being displayed.
+/// Returns whether the character controls the terminal or the direction of the text around it,
+/// instead of being displayed.
 #[must_use]
 pub fn steers(c: char) -> bool {
     // No log line needs the characters that change the direction of text.
@@ -15,7 +16,8 @@ pub fn steers(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Returns the text in one line, with control characters escaped as `\n`, `\r` or `\xHH`. A text longer than `max` bytes is cut.
+/// Returns the text in one line, with control characters escaped as `\n`, `\r` or `\xHH`. A text
+/// longer than `max` bytes is cut.
 pub(crate) fn plain(text: &str, max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(max));
     for c in text.chars() {

@@ -9,7 +9,8 @@ use std::{
 };
 
 const FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6f";
-/// Python's `isoformat` leaves the fraction out when it is zero, so reading takes any fraction or none.
+/// Python's `isoformat` leaves the fraction out when it is zero, so reading takes any
+/// fraction or none.
 const FORMAT_READ: &str = "%Y-%m-%dT%H:%M:%S%.f";
 
 /// A point in UTC, written as `YYYY-MM-DDTHH:MM:SS.ffffff`.
@@ -29,7 +30,8 @@ const FORMAT_READ: &str = "%Y-%m-%dT%H:%M:%S%.f";
 pub struct Timestamp(NaiveDateTime);
 
 impl Timestamp {
-    /// Returns how long before `now` this was; zero when it is in the future (clocks of two machines differ).
+    /// Returns how long before `now` this was; zero when it is in the future (clocks of two
+    /// machines differ).
     #[must_use]
     pub fn age(self, now: Timestamp) -> Duration {
         (now.0 - self.0).to_std().unwrap_or_default()

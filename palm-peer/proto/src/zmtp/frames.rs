@@ -3,7 +3,8 @@
 use super::{Header, RejectReason, command};
 use std::{ops::ControlFlow, time::Duration};
 
-/// The longest valid command after the handshake: PING with its time to live and 16 bytes of context.
+/// The longest valid command after the handshake: PING with its time to live and 16
+/// bytes of context.
 pub(crate) const MAX_COMMAND: u64 = 23;
 
 /// The limits of a message.
@@ -15,14 +16,17 @@ pub struct Limits {
     pub frames: u32,
 }
 
-/// How many bytes a message may have beyond twice the longest payload: a header, and what REQ sockets put before it.
+/// How many bytes a message may have beyond twice the longest payload: a header, and what REQ
+/// sockets put before it.
 const SLACK: u64 = 128 * 1024;
 
-/// How many frames a message may have. Two are valid, three with a REQ's delimiter; a few more are answered with an error.
+/// How many frames a message may have. Two are valid, three with a REQ's delimiter; a few more are
+/// answered with an error.
 const MAX_FRAMES: u32 = 8;
 
 impl Limits {
-    /// Returns the limits for payloads of at most `bytes`. A payload that is slightly too long is still read, to answer with an error.
+    /// Returns the limits for payloads of at most `bytes`. A payload that is slightly too long is
+    /// still read, to answer with an error.
     #[must_use]
     pub fn for_payloads(bytes: usize) -> Self {
         Self {
@@ -144,8 +148,8 @@ impl Scanner {
         self.left
     }
 
-    /// Scans the next bytes of the stream, at most to the end of the `max`th message from here. Passed bytes are consumed; the rest must
-    /// be given again, with the bytes that follow.
+    /// Scans the next bytes of the stream, at most to the end of the `max`th message from here.
+    /// Passed bytes are consumed; the rest must be given again, with the bytes that follow.
     ///
     /// # Errors
     /// At a header that exceeds the limits or is invalid. Nothing of it was passed.
@@ -184,7 +188,8 @@ impl Scanner {
         passed
     }
 
-    /// Begins the frame whose header follows, if it is a frame of a message; changes nothing otherwise.
+    /// Begins the frame whose header follows, if it is a frame of a message; changes
+    /// nothing otherwise.
     fn header(&mut self, bytes: &[u8]) -> Result<ControlFlow<Step, usize>, RejectReason> {
         let Some(header) = Header::read(bytes)? else {
             return Ok(ControlFlow::Break(Step::Incomplete));
@@ -246,7 +251,8 @@ pub(crate) fn read_pong(body: &[u8]) -> Option<u64> {
     context.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// Reads a command's body: PING is the only one that has a place after the handshake. Fails when it is another one.
+/// Reads a command's body: PING is the only one that has a place after the handshake. Fails when
+/// it is another one.
 pub(crate) fn read_ping(body: &[u8]) -> Result<Ping, RejectReason> {
     let Some((b"PING", rest)) = command(body) else {
         return Err(RejectReason::Command);

@@ -5,7 +5,8 @@ use super::{Header, RejectReason, command};
 /// The length of a greeting, in bytes.
 pub const GREETING_LENGTH: usize = 64;
 
-/// The longest READY that is accepted, in bytes. Those of DEALER and REQ sockets have a name, a type and an identity.
+/// The longest READY that is accepted, in bytes. Those of DEALER and REQ sockets have a name, a
+/// type and an identity.
 const LONGEST_READY: u64 = 2048;
 
 /// The longest identity that ZMTP allows.
@@ -93,7 +94,8 @@ pub const ASKING: [&str; 2] = ["DEALER", "REQ"];
 /// The socket type of a server.
 pub const ANSWERING: [&str; 1] = ["ROUTER"];
 
-/// Checks the received bytes after the greeting. Returns the length of the READY, once it is complete.
+/// Checks the received bytes after the greeting. Returns the length of the READY,
+/// once it is complete.
 ///
 /// # Errors
 /// When it is not a READY, or not of one of these socket `types`.

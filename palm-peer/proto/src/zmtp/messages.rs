@@ -1,4 +1,5 @@
-//! Encoding and decoding of messages after the handshake, for the connecting side, which speaks ZMTP itself.
+//! Encoding and decoding of messages after the handshake, for the connecting side, which
+//! speaks ZMTP itself.
 
 use super::{
     Header, RejectReason,
@@ -7,7 +8,8 @@ use super::{
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// Frames longer than this are written without a copy; shorter ones are copied together, so that one write carries many.
+/// Frames longer than this are written without a copy; shorter ones are copied together, so that
+/// one write carries many.
 const LONG_FRAME: usize = 32 * 1024;
 
 /// At most this much is allocated for an announced length before the bytes have arrived.
@@ -152,7 +154,8 @@ impl Decoder {
         }
     }
 
-    /// Consumes `input` up to the end of the next message. Returns `None` when all input is consumed and the message is incomplete.
+    /// Consumes `input` up to the end of the next message. Returns `None` when all input is
+    /// consumed and the message is incomplete.
     ///
     /// # Errors
     /// At a header that exceeds the limits or is invalid. The stream cannot be used any more then.

@@ -1,4 +1,5 @@
-//! ZMTP 3, as far as the ingress must parse it to validate untrusted bytes before `ZeroMQ` sees them.
+//! ZMTP 3, as far as the ingress must parse it to validate untrusted bytes before
+//! `ZeroMQ` sees them.
 //!
 //! Nothing here allocates more than it was given; announced lengths are not trusted.
 
@@ -45,7 +46,8 @@ pub enum RejectReason {
     Command,
     /// It did not finish its handshake in time.
     Silent,
-    /// It stopped in the middle of a message, missed the interval of PINGs that it announced, or does not read its answers.
+    /// It stopped in the middle of a message, missed the interval of PINGs that it announced, or
+    /// does not read its answers.
     Stalled,
     /// The bytes of answers that wait for it exceed the limit.
     Unread,

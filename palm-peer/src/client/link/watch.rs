@@ -21,7 +21,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Throttles the log lines about dead connections per server: a hostile one may let each new connection die.
+/// Throttles the log lines about dead connections per server: a hostile one may let each
+/// new connection die.
 static LOGGED: LazyLock<Mutex<LogThrottle<Uuid>>> = LazyLock::new(Mutex::default);
 
 /// The target of a link, for the log and for queries to the kernel.
@@ -36,7 +37,8 @@ pub(crate) struct Where {
 /// The state shared between a link and its monitor.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
-    /// Whether the monitor runs. Cleared before it sleeps, so that a call usually costs one atomic load.
+    /// Whether the monitor runs. Cleared before it sleeps, so that a call usually costs
+    /// one atomic load.
     awake: AtomicBool,
     watch: AtomicWaker,
     unanswered: AtomicU64,

@@ -178,7 +178,8 @@ fn changes_do_not_pile_up_for_a_slow_listener() {
     );
 }
 
-/// A server that is withdrawn and published again, a thousand times: each time it is asked whether it still answers.
+/// A server that is withdrawn and published again, a thousand times: each time it is asked whether
+/// it still answers.
 #[test]
 fn a_liveness_check_leaves_no_state_once_answered() {
     let mut server = TestServer::start();
@@ -206,7 +207,8 @@ fn a_liveness_check_leaves_no_state_once_answered() {
         (step(&mut running) == before).then_some(())
     });
     let kept = running.links.open(uuid).expect("it answered");
-    // A second link would get the answers to the messages of jobs, and its end would be no news to this one.
+    // A second link would get the answers to the messages of jobs, and its end would be no
+    // news to this one.
     let link = block_on(mesh.link_to(&server.instance, Instant::now() + SOON)).expect("a link");
     assert!(Arc::ptr_eq(kept, &link));
     server.stop();

@@ -1,7 +1,8 @@
 //! Copies the bytes of one connection in both directions, and checks them.
 //!
-//! Nothing is accumulated: bytes are scanned and written from a buffer that all connections of a thread share. Only bytes that the
-//! other side does not accept at once are kept, and then no more is read.
+//! Nothing is accumulated: bytes are scanned and written from a buffer that all connections of
+//! a thread share. Only bytes that the other side does not accept at once are kept, and then
+//! no more is read.
 
 pub(super) use self::{to_client::ToClient, to_server::ToServer};
 
@@ -36,7 +37,8 @@ pub(super) enum ConnectionEnd {
 impl From<io::Error> for ConnectionEnd {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // The system timed out: the peer's host vanished, or has accepted nothing for longer than `TCP_USER_TIMEOUT`.
+            // The system timed out: the peer's host vanished, or has accepted nothing for longer
+            // than `TCP_USER_TIMEOUT`.
             io::ErrorKind::TimedOut => Self::Refused(RejectReason::Stalled),
             _ => Self::Closed,
         }

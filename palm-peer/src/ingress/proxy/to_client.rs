@@ -76,8 +76,9 @@ impl ToClient {
         }
     }
 
-    /// Reads and discards what the server still sends, until its side of the connection has ended. `ZeroMQ` must not find the connection
-    /// broken while it writes: then one of its tasks would block on a lock, on a thread that others need.
+    /// Reads and discards what the server still sends, until its side of the connection has ended.
+    /// `ZeroMQ` must not find the connection broken while it writes: then one of its tasks would
+    /// block on a lock, on a thread that others need.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let connection = Arc::clone(&self.connection);
         self.kept = Vec::new();

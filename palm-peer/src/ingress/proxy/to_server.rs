@@ -1,4 +1,5 @@
-//! The direction from the client to the server: scans the bytes, and passes them on while there is room.
+//! The direction from the client to the server: scans the bytes, and passes them on
+//! while there is room.
 
 use super::{Alarm, ConnectionEnd, WriteBuffer, poll_read_behind};
 use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
@@ -148,7 +149,8 @@ impl ToServer {
             };
             let done = match self.scanner.step(bytes, room)? {
                 Step::Pass(count) => {
-                    // Counted first, so that the dispatch loop cannot take a message before it was counted.
+                    // Counted first, so that the dispatch loop cannot take a message
+                    // before it was counted.
                     self.table
                         .passed(&connection.state, self.scanner.messages());
                     self.pending.write(cx, &connection.inner, &bytes[..count])?;

@@ -17,8 +17,8 @@ use palm_proto::etcd_history::{ClusterId, Header};
 const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Pool {
-    /// Checks the cluster after an error, which has no header: an error of a foreign cluster, such as for a lease that it never
-    /// granted, means nothing.
+    /// Checks the cluster after an error, which has no header: an error of a foreign cluster, such
+    /// as for a lease that it never granted, means nothing.
     pub(super) async fn check_cluster(
         &self,
         connection: &Connection,
@@ -85,8 +85,9 @@ impl Pool {
             .map_err(|reason| self.stream_failed(place, EtcdErrorKind::WrongCluster, reason))
     }
 
-    /// Says that a request failed which will be made again: a lasting refusal as a warning, at once and then once a minute,
-    /// because an administrator must act; anything else at DEBUG, because it passes.
+    /// Says that a request failed which will be made again: a lasting refusal as a warning, at
+    /// once and then once a minute, because an administrator must act; anything else at DEBUG,
+    /// because it passes.
     pub(super) fn log_failure(&self, what: &str, error: &EtcdError) {
         if error.is_refusal()
             && let Some(suppressed) = self

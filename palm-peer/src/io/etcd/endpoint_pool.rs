@@ -1,7 +1,7 @@
 //! One client per endpoint, and failover of requests between them.
 //!
-//! The crate's own load balancing keeps sending requests to dead or frozen members, so each client here has one endpoint only, and
-//! this module chooses.
+//! The crate's own load balancing keeps sending requests to dead or frozen members, so each client
+//! here has one endpoint only, and this module chooses.
 
 use std::{
     future::Future,
@@ -123,8 +123,9 @@ impl Pool {
         self.request_timeout
     }
 
-    /// Tries the endpoints, beginning where the last request succeeded, until one gives a definite answer. The next one is tried when one
-    /// fails, or beside one that is late. Must run on etcd's thread.
+    /// Tries the endpoints, beginning where the last request succeeded, until one gives a
+    /// definite answer. The next one is tried when one fails, or beside one that is late. Must
+    /// run on etcd's thread.
     pub(super) async fn try_endpoints<T, F, Fut>(&self, request: F) -> Result<T, EtcdError>
     where
         T: Send,
@@ -148,7 +149,8 @@ impl Pool {
         }
     }
 
-    /// Waits until a request without an answer is sent to another endpoint as well: much longer than usual, or half of its time.
+    /// Waits until a request without an answer is sent to another endpoint as well: much longer
+    /// than usual, or half of its time.
     async fn until_hedge(&self) {
         let max = self.max_wait() / 2;
         let delay = self.hedging().delay(max);
@@ -269,8 +271,8 @@ impl Pool {
         }
     }
 
-    /// Waits for an answer over this connection; an error says how long it waited. When the answer is late, checks whether the
-    /// connection is alive, without affecting its streams.
+    /// Waits for an answer over this connection; an error says how long it waited. When the answer
+    /// is late, checks whether the connection is alive, without affecting its streams.
     async fn patiently<T>(
         &self,
         connection: &Connection,
@@ -309,7 +311,8 @@ impl Pool {
         );
     }
 
-    /// Returns how long a request may take: longer while all endpoints are slow but alive, since retries would make them slower.
+    /// Returns how long a request may take: longer while all endpoints are slow but alive, since
+    /// retries would make them slower.
     pub(super) fn max_wait(&self) -> Duration {
         let slow = |endpoint: &Endpoint| {
             endpoint
@@ -323,8 +326,9 @@ impl Pool {
         }
     }
 
-    /// Returns what a failure means for the other endpoints. When the connection broke, checks whether TLS is the cause: the client's
-    /// own message is only "operation was canceled" or "broken pipe".
+    /// Returns what a failure means for the other endpoints. When the connection broke,
+    /// checks whether TLS is the cause: the client's own message is only "operation was
+    /// canceled" or "broken pipe".
     async fn failure_at(
         &self,
         index: usize,
@@ -346,8 +350,8 @@ impl Pool {
         failure(error)
     }
 
-    /// Drops a client, so that the next request there connects and authenticates again. Streams on its connection continue, unless it
-    /// proves dead.
+    /// Drops a client, so that the next request there connects and authenticates again. Streams on
+    /// its connection continue, unless it proves dead.
     pub(super) fn invalidate(&self, place: ConnectionId) {
         let mut slot = self.endpoints[place.endpoint].slot();
         if let Some(connection) = slot.take_if(|connection| connection.place == place) {
@@ -370,7 +374,8 @@ impl Pool {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An endpoint answered a request that the `losers` failed, or have not answered, although they were asked before.
+    /// An endpoint answered a request that the `losers` failed, or have not answered, although they
+    /// were asked before.
     pub(super) fn answered_first(&self, winner: usize, losers: &[usize]) {
         let mut order = self.ordering();
         for loser in losers {

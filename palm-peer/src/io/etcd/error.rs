@@ -8,7 +8,8 @@ use std::{error::Error as _, fmt, time::Duration};
 pub enum EtcdErrorKind {
     /// No endpoint answered. It is unknown whether the request was carried out.
     Unreachable,
-    /// As `Unreachable`, at one endpoint at least because of TLS: it fails until certificates or settings are corrected.
+    /// As `Unreachable`, at one endpoint at least because of TLS: it fails until certificates or
+    /// settings are corrected.
     Tls,
     /// etcd refused: wrong password, or no permission. Nothing was changed.
     Denied,
@@ -18,7 +19,8 @@ pub enum EtcdErrorKind {
     LeaseGone,
     /// The request or the settings are invalid. Nothing was changed.
     Invalid,
-    /// etcd's alarm `NOSPACE` is raised: it accepts deletions and lease renewals, but no puts. Nothing was changed.
+    /// etcd's alarm `NOSPACE` is raised: it accepts deletions and lease renewals, but no puts.
+    /// Nothing was changed.
     NoSpace,
     /// Another cluster than before answers there; its responses are not used.
     WrongCluster,
@@ -70,7 +72,8 @@ impl EtcdError {
         )
     }
 
-    /// Returns whether etcd refuses until an administrator changes something: worth a warning where the request is retried.
+    /// Returns whether etcd refuses until an administrator changes something: worth a warning where
+    /// the request is retried.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         !matches!(
@@ -144,8 +147,8 @@ pub(super) enum Recovery {
     Broken,
 }
 
-/// Classifies a failure. etcd's codes are too coarse (one code for "too many requests" and "disk full"), so its messages, which its
-/// own Go client matches too, come first.
+/// Classifies a failure. etcd's codes are too coarse (one code for "too many requests" and "disk
+/// full"), so its messages, which its own Go client matches too, come first.
 pub(super) fn classify(error: &etcd_client::Error) -> Recovery {
     use etcd_client::Error;
     match error {
@@ -190,12 +193,13 @@ fn classify_message(message: &str) -> Option<Recovery> {
         .map(|&(_, recovery)| recovery)
 }
 
-/// Classifies by the number of the gRPC code, when the message is unknown. The type of the code is tonic's, which this crate does not
-/// depend on otherwise.
+/// Classifies by the number of the gRPC code, when the message is unknown. The type of the code is
+/// tonic's, which this crate does not depend on otherwise.
 fn classify_code(code: i32, message: &str) -> Recovery {
     let from_etcd = message.starts_with("etcdserver:");
     match code {
-        // unavailable, deadline exceeded, data loss, from etcd: this member stops, starts, or is corrupt
+        // unavailable, deadline exceeded, data loss, from etcd: this member stops,
+        // starts, or is corrupt
         14 | 4 | 15 if from_etcd => Recovery::Elsewhere,
         // unknown or internal, from etcd
         2 | 13 if from_etcd => Recovery::Definite(EtcdErrorKind::Other),
@@ -210,7 +214,8 @@ fn classify_code(code: i32, message: &str) -> Recovery {
     }
 }
 
-/// Returns the message of an error with its causes: "connection refused" is at the end of the chain.
+/// Returns the message of an error with its causes: "connection refused" is at the
+/// end of the chain.
 pub(super) fn describe(error: &etcd_client::Error) -> String {
     let etcd_client::Error::GRpcStatus(status) = error else {
         return error.to_string();

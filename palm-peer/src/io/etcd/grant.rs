@@ -30,8 +30,8 @@ pub(crate) struct Granted {
     pub asked: Instant,
 }
 
-/// A lease that is requested until etcd answers. All attempts use the same id, so they create one lease, whichever of them etcd
-/// carried out.
+/// A lease that is requested until etcd answers. All attempts use the same id, so they create one
+/// lease, whichever of them etcd carried out.
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseRequest {
     id: LeaseId,
@@ -78,8 +78,8 @@ enum Outcome {
 }
 
 impl Etcd {
-    /// Requests a lease. The TTL is rounded up to whole seconds, and etcd extends it to its own minimum. If the response is lost, the
-    /// lease may exist until it expires.
+    /// Requests a lease. The TTL is rounded up to whole seconds, and etcd extends it to its own
+    /// minimum. If the response is lost, the lease may exist until it expires.
     pub(crate) async fn grant_lease(&self, ttl: Duration) -> Result<Granted, EtcdError> {
         self.grant(&mut LeaseRequest::new(ttl)).await
     }
@@ -156,8 +156,8 @@ fn whole_seconds(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// Returns a positive number of 63 random bits, unique in the mesh. From the system's randomness: `fastrand` is seeded with the clock,
-/// and hosts may start together.
+/// Returns a positive number of 63 random bits, unique in the mesh. From the system's randomness:
+/// `fastrand` is seeded with the clock, and hosts may start together.
 fn random_id() -> LeaseId {
     loop {
         // The fixed bits of a uuid are at different positions in its two halves.

@@ -61,12 +61,13 @@ impl KeepAlive {
 
     /// Renews the lease. Returns its new TTL; `None` when etcd no longer has it.
     ///
-    /// The lease counts as held until that TTL after the moment **before** this was called. Takes at most the request timeout, or four
-    /// times as long if there is no other endpoint and the connection is alive. Cancel safe: the response to an abandoned renewal is
-    /// never taken for that of a later one.
+    /// The lease counts as held until that TTL after the moment **before** this was called. Takes
+    /// at most the request timeout, or four times as long if there is no other endpoint and the
+    /// connection is alive. Cancel safe: the response to an abandoned renewal is never taken for
+    /// that of a later one.
     ///
-    /// After an error every later call fails too, and it is unknown whether the lease was renewed: open another stream by
-    /// [`Etcd::keep_alive`], which begins at another endpoint.
+    /// After an error every later call fails too, and it is unknown whether the lease was renewed:
+    /// open another stream by [`Etcd::keep_alive`], which begins at another endpoint.
     pub(crate) async fn renew(&mut self) -> Result<Option<Duration>, EtcdError> {
         if self.broken {
             let reason = "the stream of renewals broke before".to_owned();
@@ -147,14 +148,16 @@ async fn open(
 ) -> Result<Response<Opened>, etcd_client::Error> {
     let (keeper, answers) = connection.client().lease_keep_alive(lease.value()).await?;
     Ok(Response {
-        // A cluster that knows the lease has granted it: the header of this first response need not be checked.
+        // A cluster that knows the lease has granted it: the header of this first response
+        // need not be checked.
         header: None,
         value: (connection, keeper, answers),
     })
 }
 
-/// Waits for as long as the response to a renewal may take, and returns the error message: the request timeout, if there are other
-/// endpoints; otherwise longer, while the connection is alive, since another stream to the same etcd would not be faster.
+/// Waits for as long as the response to a renewal may take, and returns the error message: the
+/// request timeout, if there are other endpoints; otherwise longer, while the connection is alive,
+/// since another stream to the same etcd would not be faster.
 async fn max_wait(etcd: Etcd, connection: Connection) -> String {
     let pool = etcd.pool().clone();
     let (timeout, late) = (pool.request_timeout(), pool.request_timeout() / 2);

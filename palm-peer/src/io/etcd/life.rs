@@ -95,8 +95,8 @@ impl Life {
         self.0.checks.subscribe()
     }
 
-    /// Checks whether the connection is alive: it is dead when nothing arrives within `limit`, not even the response to a request that
-    /// a member answers without its disk and the other members.
+    /// Checks whether the connection is alive: it is dead when nothing arrives within `limit`, not
+    /// even the response to a request that a member answers without its disk and the other members.
     pub(super) fn check(&self, thread: &Handle, doubt: Doubt, client: Client, limit: Duration) {
         if doubt == Doubt::Slow && self.0.checking.swap(true, Ordering::Relaxed) {
             return;
@@ -108,7 +108,8 @@ impl Life {
             let mut client = client;
             let status = async {
                 match client.status().await {
-                    // The end of this request proves nothing about the streams, which notice by themselves if the connection broke.
+                    // The end of this request proves nothing about the streams, which notice by
+                    // themselves if the connection broke.
                     Err(error) if classify(&error) == Recovery::Broken => pending().await,
                     Ok(_) | Err(_) => {}
                 }

@@ -1,7 +1,8 @@
 //! TCP connections whose tasks run on etcd's thread, which polls their sockets itself.
 //!
-//! Over the library's executor, each answer would wake three threads in turn: the one that polls all sockets, the one of the task, and
-//! the first one again. For a leader of thousands of servers that is most of the cost of a probe.
+//! Over the library's executor, each answer would wake three threads in turn: the one that polls
+//! all sockets, the one of the task, and the first one again. For a leader of thousands of servers
+//! that is most of the cost of a probe.
 
 use super::Etcd;
 use futures::{AsyncRead, AsyncWrite};

@@ -1,8 +1,9 @@
 //! etcd: the only user of `etcd-client`, and of the `tokio` that it needs.
 //!
-//! The crate has no default timeout, sends requests to dead members, never resumes a watch, and needs tokio, while the rest of PALM
-//! needs no particular runtime. This module handles all of that. Its futures run on any executor: each request is a task on one
-//! thread of our own, and the caller only waits for it.
+//! The crate has no default timeout, sends requests to dead members, never resumes a watch, and
+//! needs tokio, while the rest of PALM needs no particular runtime. This module handles all of
+//! that. Its futures run on any executor: each request is a task on one thread of our own, and the
+//! caller only waits for it.
 
 mod cluster;
 mod connecting;
@@ -64,15 +65,17 @@ use palm_proto::{
 
 /// A handle to etcd. Cheap to clone.
 ///
-/// All clones share one thread, which ends when the last of them (and of the [`Watch`]es and [`KeepAlive`]s made by them)
-/// is dropped. Nothing is connected before the first request.
+/// All clones share one thread, which ends when the last of them (and of the [`Watch`]es and
+/// [`KeepAlive`]s made by them) is dropped. Nothing is connected before the first request.
 ///
-/// A request is tried at one endpoint after the other until one answers: the next one when one fails, or beside one that takes much longer
-/// than usual ([`Hedging`](palm_proto::hedging::Hedging)). Each may take the request timeout; the time until
-/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most that times the number of endpoints (twice that, when connections break at the
-/// very end of their time). While all endpoints are slow, but their connections are alive, each may take four times as long. A late
-/// request ends no watch and no keep-alive stream. Dropping the future of a request cancels it; it is then unknown whether etcd carries
-/// it out.
+/// A request is tried at one endpoint after the other until one answers: the next one when one
+/// fails, or beside one that takes much longer than usual
+/// ([`Hedging`](palm_proto::hedging::Hedging)). Each may take the request timeout; the time until
+/// [`Unreachable`](EtcdErrorKind::Unreachable) is at most that times the number of endpoints (twice
+/// that, when connections break at the very end of their time). While all endpoints are slow, but
+/// their connections are alive, each may take four times as long. A late request ends no watch and
+/// no keep-alive stream. Dropping the future of a request cancels it; it is then unknown whether
+/// etcd carries it out.
 #[derive(Clone)]
 pub(crate) struct Etcd(Arc<Shared>);
 
@@ -83,8 +86,8 @@ struct Shared {
 }
 
 impl Etcd {
-    /// Starts the thread; does not connect yet. Fails when the settings contradict each other (`InvalidInput`), or the system refuses
-    /// a thread.
+    /// Starts the thread; does not connect yet. Fails when the settings contradict each other
+    /// (`InvalidInput`), or the system refuses a thread.
     pub(crate) fn start(thread_name: &str, settings: EtcdSettings) -> io::Result<Self> {
         settings.check()?;
         Self::start_with(thread_name, settings, None)
@@ -104,8 +107,8 @@ impl Etcd {
         })))
     }
 
-    /// Returns another handle to the same etcd, with its own thread and connections: its work does not delay the renewals of others.
-    /// Fails when the system refuses a thread.
+    /// Returns another handle to the same etcd, with its own thread and connections: its work does
+    /// not delay the renewals of others. Fails when the system refuses a thread.
     pub(crate) fn beside(&self, thread_name: &str) -> io::Result<Self> {
         Self::start_with(
             thread_name,
@@ -116,8 +119,8 @@ impl Etcd {
 
     /// Runs a future on etcd's thread. It must not block: leases are renewed there.
     ///
-    /// It runs until it ends, is aborted, or the thread ends; a clone of this handle inside it keeps the thread running.
-    /// A panic is logged with the name.
+    /// It runs until it ends, is aborted, or the thread ends; a clone of this handle inside it
+    /// keeps the thread running. A panic is logged with the name.
     pub(crate) fn spawn<F>(&self, name: Name, future: F) -> Task<F::Output>
     where
         F: Future + Send + 'static,
@@ -126,7 +129,8 @@ impl Etcd {
         self.0.thread.spawn(name, future)
     }
 
-    /// As [`spawn`](Self::spawn), for tasks that must always run: after a panic, it is restarted. Dropping the returned handle ends it.
+    /// As [`spawn`](Self::spawn), for tasks that must always run: after a panic, it is restarted.
+    /// Dropping the returned handle ends it.
     pub(crate) fn keep<F>(
         &self,
         supervisor: &Supervisor,
@@ -174,7 +178,8 @@ impl Etcd {
         .await
     }
 
-    /// Reads up to `max` keys with this prefix: the latest first, of those created no later than `before`.
+    /// Reads up to `max` keys with this prefix: the latest first, of those created no
+    /// later than `before`.
     pub(crate) async fn list_latest(
         &self,
         prefix: &str,
@@ -199,9 +204,9 @@ impl Etcd {
 
     /// Runs a transaction.
     ///
-    /// An attempt whose response is lost is repeated, so a guarded transaction may return `succeeded: false` although its first
-    /// attempt succeeded: see [`TxnOutcome::succeeded`]. One without guards may run twice; its operations (put, delete) are
-    /// idempotent.
+    /// An attempt whose response is lost is repeated, so a guarded transaction may return
+    /// `succeeded: false` although its first attempt succeeded: see [`TxnOutcome::succeeded`]. One
+    /// without guards may run twice; its operations (put, delete) are idempotent.
     pub(crate) async fn transact(&self, transaction: Transaction) -> Result<TxnOutcome, EtcdError> {
         self.request(move |connection| {
             let transaction = transaction.to_etcd();
@@ -216,7 +221,8 @@ impl Etcd {
         .await
     }
 
-    /// Revokes a lease, which deletes every key on it. A lease that is gone already is not an error.
+    /// Revokes a lease, which deletes every key on it. A lease that is gone already
+    /// is not an error.
     pub(crate) async fn revoke_lease(&self, id: LeaseId) -> Result<(), EtcdError> {
         let revoked = self
             .request(move |connection| async move {
@@ -249,8 +255,8 @@ impl Etcd {
         }
     }
 
-    /// Opens a keep-alive stream to one endpoint, with a first renewal. Fails with [`LeaseGone`](EtcdErrorKind::LeaseGone) when there
-    /// is no such lease.
+    /// Opens a keep-alive stream to one endpoint, with a first renewal. Fails with
+    /// [`LeaseGone`](EtcdErrorKind::LeaseGone) when there is no such lease.
     pub(crate) async fn keep_alive(&self, id: LeaseId) -> Result<KeepAlive, EtcdError> {
         KeepAlive::open(self, id).await
     }
@@ -260,8 +266,9 @@ impl Etcd {
         Watch::start(self.clone(), target)
     }
 
-    /// Returns the number of etcd's history, from 0: a new one begins when etcd goes back to an earlier revision, as when a backup is
-    /// restored, or when another cluster replaces it. Revisions of different histories cannot be compared.
+    /// Returns the number of etcd's history, from 0: a new one begins when etcd goes back to an
+    /// earlier revision, as when a backup is restored, or when another cluster replaces it.
+    /// Revisions of different histories cannot be compared.
     pub(crate) fn epoch(&self) -> u64 {
         self.pool().history.epoch()
     }
@@ -277,8 +284,9 @@ impl Etcd {
         found.unwrap_or(epoch)
     }
 
-    /// Logs the failure of a request that will be retried: a permanent refusal as a warning, at once and then once a minute, because an
-    /// administrator must act; anything else at DEBUG, because it passes. `what` begins the line.
+    /// Logs the failure of a request that will be retried: a permanent refusal as a warning, at
+    /// once and then once a minute, because an administrator must act; anything else at DEBUG,
+    /// because it passes. `what` begins the line.
     pub(crate) fn log_failure(&self, what: &str, error: &EtcdError) {
         self.pool().log_failure(what, error);
     }
@@ -335,7 +343,8 @@ impl Etcd {
         request: impl Future<Output = Result<T, EtcdError>> + Send + 'static,
     ) -> Result<T, EtcdError> {
         let task = self.spawn(Name::EtcdRequest, request);
-        // The thread lives as long as this handle, and nothing else can abort the task: only a panic ends it early.
+        // The thread lives as long as this handle, and nothing else can abort the task: only a
+        // panic ends it early.
         AbortOnDrop(task).await.unwrap_or_else(|lost| {
             Err(EtcdError::definite(
                 EtcdErrorKind::Other,

@@ -20,8 +20,8 @@ pub(crate) struct Renewed {
     pub ttl: Duration,
 }
 
-/// Renews one lease, over a stream to one endpoint at a time. While that does not answer, the renewal is sent to the others as well, and
-/// the first that answers is used from then on.
+/// Renews one lease, over a stream to one endpoint at a time. While that does not answer, the
+/// renewal is sent to the others as well, and the first that answers is used from then on.
 pub(crate) struct Renewals {
     etcd: Etcd,
     lease: LeaseId,
@@ -41,8 +41,9 @@ impl Renewals {
         }
     }
 
-    /// Renews the lease; `None` when etcd no longer has it. `hedge_after` returns how long to wait for an answer before the next endpoint is
-    /// asked as well. Fails when no endpoint answers within the request timeout. Cancel safe.
+    /// Renews the lease; `None` when etcd no longer has it. `hedge_after` returns how long to wait
+    /// for an answer before the next endpoint is asked as well. Fails when no endpoint answers
+    /// within the request timeout. Cancel safe.
     pub(crate) async fn renew(
         &mut self,
         hedge_after: impl Fn(Instant) -> Duration,

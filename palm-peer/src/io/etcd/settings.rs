@@ -8,21 +8,24 @@ use std::{fmt, io, sync::Arc, time::Duration};
 pub(crate) struct EtcdSettings {
     /// The endpoints, as `http://host:port`, `https://host:port` or `host:port`. At least one.
     pub endpoints: Vec<String>,
-    /// Name and password of a user of etcd, when its authentication is on. Not in the endpoints, which are logged.
+    /// Name and password of a user of etcd, when its authentication is on. Not in the endpoints,
+    /// which are logged.
     pub user: Option<(String, String)>,
-    /// The TLS material for `https` endpoints. All endpoints must have the same scheme. It is read again for each connection, because
-    /// certificates are rotated at run time; if that fails, the last one is used.
+    /// The TLS material for `https` endpoints. All endpoints must have the same scheme. It is read
+    /// again for each connection, because certificates are rotated at run time; if that fails, the
+    /// last one is used.
     pub tls: Option<TlsSource>,
-    /// How long one endpoint may take to answer one request. If all endpoints are silent, a request takes this times their number.
+    /// How long one endpoint may take to answer one request. If all endpoints are silent, a request
+    /// takes this times their number.
     pub request_timeout: Duration,
-    /// How long another cluster must have answered, and the known one not, until it is accepted as its successor. By then every lease
-    /// must be lost.
+    /// How long another cluster must have answered, and the known one not, until it is accepted as
+    /// its successor. By then every lease must be lost.
     pub cluster_lost_after: Duration,
 }
 
 impl EtcdSettings {
-    /// Long enough for an election among etcd's members to end before the next endpoint is tried, short enough for three silent members
-    /// to be tried within a lease of 10 s.
+    /// Long enough for an election among etcd's members to end before the next endpoint is tried,
+    /// short enough for three silent members to be tried within a lease of 10 s.
     pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
     /// Creates settings for these endpoints, without user and TLS.

@@ -5,8 +5,9 @@ use etcd_client::{GetOptions, WatchOptions};
 use super::transaction::prefix_options;
 use palm_proto::types::ids::Revision;
 
-/// How many updates may wait for a reader. With more, the watch is cancelled and lists again once the reader has caught up: so a slow
-/// reader costs memory neither here nor in etcd, and never blocks the connection, which lease renewals share.
+/// How many updates may wait for a reader. With more, the watch is cancelled and lists again once
+/// the reader has caught up: so a slow reader costs memory neither here nor in etcd, and never
+/// blocks the connection, which lease renewals share.
 pub(super) const MAX_UNREAD: usize = 1024;
 
 /// What to watch.

@@ -21,8 +21,8 @@ use crate::io::{
     threads,
 };
 
-/// How many host names of etcd are resolved at a time, each on a thread. etcd's client lets the runtime do so, and each retry begins
-/// another lookup beside one that hangs.
+/// How many host names of etcd are resolved at a time, each on a thread. etcd's client lets the
+/// runtime do so, and each retry begins another lookup beside one that hangs.
 const MAX_LOOKUPS: usize = 32;
 
 /// Keeps the thread running: it ends when this is dropped.
@@ -45,7 +45,8 @@ impl Thread {
         let (stop, mut stopped) = oneshot::channel::<()>();
         let mut runtime = Some(runtime);
         threads::start_thread(Name::EtcdThread, name, move || {
-            // The receiver only ever learns that the sender is gone. After a panic the same tasks continue.
+            // The receiver only ever learns that the sender is gone. After a panic the
+            // same tasks continue.
             if let Some(runtime) = &runtime {
                 let _ = runtime.block_on(rigged(Name::EtcdThread, &mut stopped));
             }
@@ -107,13 +108,14 @@ pub(super) fn spawn_on(
     drop(handle.spawn(tasks::logged(name, future)));
 }
 
-/// The handle of a future on etcd's thread, which can be awaited on any executor. Dropping it does not end the future.
+/// The handle of a future on etcd's thread, which can be awaited on any executor. Dropping it does
+/// not end the future.
 #[must_use = "dropping a task lets it run on unobserved"]
 pub(crate) struct Task<T>(JoinHandle<Result<T, String>>);
 
 impl<T: Send + 'static> Task<T> {
-    /// Aborts the future at its next await point. Awaiting the task afterwards returns [`TaskLost::Aborted`], or the result if it had
-    /// finished already.
+    /// Aborts the future at its next await point. Awaiting the task afterwards returns
+    /// [`TaskLost::Aborted`], or the result if it had finished already.
     pub(crate) fn abort(&self) {
         self.0.abort();
     }

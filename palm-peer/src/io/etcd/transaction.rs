@@ -11,7 +11,8 @@ use palm_proto::{
     types::ids::{LeaseId, Revision},
 };
 
-/// Comparisons, the operations if all of them hold, and the operations otherwise. Without comparisons they hold.
+/// Comparisons, the operations if all of them hold, and the operations otherwise. Without
+/// comparisons they hold.
 ///
 /// etcd accepts at most 128 operations per branch, and no key may be written twice in one branch.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +29,8 @@ impl Transaction {
         Self::default()
     }
 
-    /// Holds if the key was created at this revision and has not been deleted since. A leader's writes are fenced by this comparison
-    /// with its own election key.
+    /// Holds if the key was created at this revision and has not been deleted since. A leader's
+    /// writes are fenced by this comparison with its own election key.
     pub(crate) fn created(self, key: &str, revision: Revision) -> Self {
         self.compare(Compare::create_revision(key, CompareOp::Equal, revision.0))
     }
@@ -126,7 +127,8 @@ impl Operation {
         Self(TxnOp::get(prefix, Some(prefix_options(prefix))))
     }
 
-    /// Reads the oldest keys with this prefix, by creation, at most `max`; one of [`TxnOutcome::reads`].
+    /// Reads the oldest keys with this prefix, by creation, at most `max`; one of
+    /// [`TxnOutcome::reads`].
     pub(crate) fn get_oldest(prefix: &str, max: usize) -> Self {
         let options = prefix_options(prefix)
             .with_sort(SortTarget::Create, SortOrder::Ascend)
@@ -140,7 +142,8 @@ impl Operation {
 pub(crate) enum Lease {
     /// The key is deleted with this lease.
     Attach(LeaseId),
-    /// The key keeps its lease. [`Invalid`](super::EtcdErrorKind::Invalid) when there is no such key.
+    /// The key keeps its lease. [`Invalid`](super::EtcdErrorKind::Invalid) when
+    /// there is no such key.
     Keep,
     /// The key has no lease, and stays until it is deleted. Only for keys such as `/reset`.
     None,
@@ -151,8 +154,9 @@ pub(crate) enum Lease {
 pub(crate) struct TxnOutcome {
     /// Whether all comparisons held.
     ///
-    /// `false` does not prove that nothing was done: when a response is lost, the transaction is repeated, and may find that its own
-    /// first attempt changed what it compares. Where that matters, read the keys in the other branch and compare the values.
+    /// `false` does not prove that nothing was done: when a response is lost, the transaction is
+    /// repeated, and may find that its own first attempt changed what it compares. Where that
+    /// matters, read the keys in the other branch and compare the values.
     pub succeeded: bool,
     /// The revision of the store after the transaction: of its writes, if it wrote.
     pub revision: Revision,

@@ -18,7 +18,8 @@ use palm_proto::{
 
 /// A stream of the changes of a key or prefix, with a copy of the range.
 ///
-/// If the watch breaks, it lists again, reports the differences, and continues. Dropping it ends the watch at etcd.
+/// If the watch breaks, it lists again, reports the differences, and continues. Dropping it ends
+/// the watch at etcd.
 pub(crate) struct Watch {
     etcd: Etcd,
     target: Target,
@@ -46,7 +47,8 @@ impl Watch {
         }
     }
 
-    /// Returns the next change. Never ends and never fails; waits while etcd is unavailable. Cancel safe.
+    /// Returns the next change. Never ends and never fails; waits while etcd is
+    /// unavailable. Cancel safe.
     pub(crate) async fn next(&mut self) -> Change {
         loop {
             if let Some(change) = self.mirror.next_change() {
@@ -71,13 +73,14 @@ impl Watch {
         }
     }
 
-    /// Returns the copy, which reflects exactly the changes that [`Watch::next`] has returned so far.
+    /// Returns the copy, which reflects exactly the changes that [`Watch::next`] has
+    /// returned so far.
     pub(crate) fn items(&self) -> &BTreeMap<String, KeyValue> {
         self.mirror.items()
     }
 
-    /// Restarts the task that feeds the watch, which only ends by a panic. After the third panic within a minute it panics in the
-    /// reader's task, which is supervised.
+    /// Restarts the task that feeds the watch, which only ends by a panic. After the third panic
+    /// within a minute it panics in the reader's task, which is supervised.
     fn revive(&mut self) {
         if matches!(self.panics.failed(Instant::now(), 0.0), Decision::GiveUp(_)) {
             resume_unwind(Box::new(
@@ -90,7 +93,8 @@ impl Watch {
     }
 }
 
-/// Starts the task on etcd's thread that feeds a watch, so that the stream is read even while the reader is busy.
+/// Starts the task on etcd's thread that feeds a watch, so that the stream is read even while
+/// the reader is busy.
 fn spawn(
     etcd: &Etcd,
     target: &Target,

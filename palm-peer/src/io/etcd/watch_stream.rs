@@ -29,7 +29,8 @@ use super::{
 use crate::io::tasks::Name;
 use palm_proto::types::ids::Revision;
 
-/// The watches over one connection. The stream is opened by the first of them and ends with the last.
+/// The watches over one connection. The stream is opened by the first of them and
+/// ends with the last.
 #[derive(Default)]
 pub(super) struct WatchStream(AsyncMutex<Option<Arc<Shared>>>);
 
@@ -46,7 +47,8 @@ struct State {
     /// The number of watches.
     active: usize,
     next: u64,
-    /// The watches that etcd has not confirmed yet, in the order of their requests, which is that of its responses.
+    /// The watches that etcd has not confirmed yet, in the order of their requests, which is that
+    /// of its responses.
     asked: VecDeque<Reader>,
     /// The confirmed watches, by the ids that etcd assigned.
     known: HashMap<i64, Reader>,
@@ -76,7 +78,8 @@ pub(super) struct Subscription {
 }
 
 impl WatchStream {
-    /// Starts a watch over the open stream, or opens one. The first response says whether etcd accepts it. Must run on etcd's thread.
+    /// Starts a watch over the open stream, or opens one. The first response says whether etcd
+    /// accepts it. Must run on etcd's thread.
     pub(super) async fn watch(
         &self,
         mut client: WatchClient,
@@ -123,7 +126,8 @@ async fn run(
     answers: WatchResponseStream,
 ) {
     let ending = CloseOnDrop(shared);
-    // A request that cannot be sent at once must not prevent reading the responses, which may be the reason.
+    // A request that cannot be sent at once must not prevent reading the responses, which
+    // may be the reason.
     let (sending, receiving) = (
         send(&life, sender, orders),
         receive(&ending.0, &life, answers),
@@ -223,7 +227,8 @@ impl Shared {
         })
     }
 
-    /// Passes a response to its watch. A watch that leaves too much unread, or is gone, is cancelled.
+    /// Passes a response to its watch. A watch that leaves too much unread, or is
+    /// gone, is cancelled.
     fn route(&self, answer: WatchResponse) {
         let mut state = self.state();
         let id = answer.watch_id();
@@ -262,7 +267,8 @@ impl Subscription {
         self.answers.recv().await
     }
 
-    /// Returns why the whole stream ended; `None` if only this watch ended, because it left too much unread.
+    /// Returns why the whole stream ended; `None` if only this watch ended, because it left
+    /// too much unread.
     pub(super) fn stream_ended(&self) -> Option<String> {
         self.shared.state().ended.clone()
     }

@@ -21,8 +21,8 @@ use palm_proto::{
     types::ids::Revision,
 };
 
-/// The waits after failures. A break of etcd's is felt by all at once, so even the first is spread by chance; and a watch is back soon
-/// after etcd is.
+/// The waits after failures. A break of etcd's is felt by all at once, so even the first is spread
+/// by chance; and a watch is back soon after etcd is.
 const BACKOFF: Backoff = Backoff::full_jitter(Duration::from_millis(50), Duration::from_secs(3));
 
 /// The number of failures at which the wait reaches its maximum.
@@ -181,7 +181,8 @@ impl WatchTask {
         loop {
             let answer = {
                 let message = answers.next().fuse();
-                // A watch from a revision that the new history does not have yet would be silent until then.
+                // A watch from a revision that the new history does not have yet would be
+                // silent until then.
                 let restored = epochs.wait_for(|epoch| *epoch != self.epoch).fuse();
                 pin_mut!(message, restored);
                 select_biased! {

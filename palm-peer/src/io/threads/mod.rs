@@ -37,7 +37,8 @@ pub(crate) fn observe<T: ObservesThreads + 'static>(observer: &Arc<T>) {
     observers.push(observer);
 }
 
-/// Returns whether to log the failure of a task of this name: once a minute, because remote peers may cause it.
+/// Returns whether to log the failure of a task of this name: once a minute, because remote
+/// peers may cause it.
 pub(crate) fn may_log(name: Name) -> bool {
     static LOG: LazyLock<Mutex<LogThrottle<Name>>> = LazyLock::new(Mutex::default);
     LOG.lock()
@@ -51,8 +52,9 @@ pub(crate) fn say(line: &str) {
     let _ = catch_unwind(|| log::error!(target: "palm_peer::io::tasks", "{line}"));
 }
 
-/// Starts a thread of the library with the system name `known_as`. It ends when `body` returns `Ok`; after a panic, or an `Err` with
-/// the reason, all observers are notified and `body` runs again. Fails when the system refuses a thread.
+/// Starts a thread of the library with the system name `known_as`. It ends when `body` returns
+/// `Ok`; after a panic, or an `Err` with the reason, all observers are notified and `body` runs
+/// again. Fails when the system refuses a thread.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that starts threads"

@@ -1,7 +1,7 @@
 //! The names of the library's tasks and threads.
 //!
-//! Everything that runs in the background needs a name to be spawned, so this list is complete. A test in
-//! `tests/tests/mesh/supervision.rs` reads it and makes each of them panic.
+//! Everything that runs in the background needs a name to be spawned, so this list is complete. A
+//! test in `tests/tests/mesh/supervision.rs` reads it and makes each of them panic.
 
 use std::fmt;
 
@@ -90,7 +90,8 @@ names! {
     OwnRecord = "own-record",
     /// The agent from before its first session to after its last.
     Peer = "peer",
-    /// Removes forwarded messages once they have arrived, and reports those that were lost with a link.
+    /// Removes forwarded messages once they have arrived, and reports those that were
+    /// lost with a link.
     PostedWatch = "posted-watch",
     /// Puts the record again.
     Registration = "registration",

@@ -1,7 +1,8 @@
-//! Makes tasks panic for tests: `PALM_TEST_PANIC=<task>[:<times>[:<file>]][,…]`, only in builds with debug assertions.
+//! Makes tasks panic for tests: `PALM_TEST_PANIC=<task>[:<times>[:<file>]][,…]`, only in builds
+//! with debug assertions.
 //!
-//! The task of this name panics this many times (once by default); with a file, not before it exists, so that a test can choose the
-//! moment.
+//! The task of this name panics this many times (once by default); with a file, not before it
+//! exists, so that a test can choose the moment.
 
 #[cfg(not(debug_assertions))]
 use super::Name;

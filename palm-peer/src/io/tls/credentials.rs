@@ -26,7 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many bytes a session encrypts before the socket takes them: more than rustls's default of 64 KiB, for fewer system calls.
+/// How many bytes a session encrypts before the socket takes them: more than rustls's default of 64
+/// KiB, for fewer system calls.
 const WRITE: Option<usize> = Some(128 * 1024);
 
 /// The TLS configurations for new connections.
@@ -62,8 +63,9 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Checks the files, for the mesh of this prefix, and for a server at `host` if it is one. Fails when a file is invalid, has
-    /// expired, does not match the others, or is not valid for this mesh or host.
+    /// Checks the files, for the mesh of this prefix, and for a server at `host` if it is one.
+    /// Fails when a file is invalid, has expired, does not match the others, or is not valid for
+    /// this mesh or host.
     pub(crate) fn new(
         files: PemFiles,
         prefix: &str,
@@ -80,7 +82,8 @@ impl Credentials {
         })
     }
 
-    /// Performs the TLS handshake with a client; both sides authenticate. On failure the client has got a TLS alert.
+    /// Performs the TLS handshake with a client; both sides authenticate. On failure the client has
+    /// got a TLS alert.
     pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
         let acceptor = TlsAcceptor::from(self.current().server);
         match acceptor
@@ -98,8 +101,8 @@ impl Credentials {
         }
     }
 
-    /// Performs the TLS handshake with the server at `host`. The server checks our certificate later: a rejection is an error of the
-    /// first read (see [`super::explain`]).
+    /// Performs the TLS handshake with the server at `host`. The server checks our certificate
+    /// later: a rejection is an error of the first read (see [`super::explain`]).
     pub(crate) async fn connect(
         &self,
         tcp: impl Into<Tcp>,
@@ -117,8 +120,8 @@ impl Credentials {
             .map_err(|error| TlsError::from(&error))
     }
 
-    /// Returns the time, and when our certificate expires, if that is within this duration; both since 1970. Reads the files again, if
-    /// they have changed.
+    /// Returns the time, and when our certificate expires, if that is within this duration; both
+    /// since 1970. Reads the files again, if they have changed.
     pub(crate) fn expires_within(&self, time: Duration) -> (Duration, Option<Duration>) {
         let TlsConfigs { chain, roots, .. } = self.current();
         let algorithms = provider().signature_verification_algorithms;
@@ -140,7 +143,8 @@ impl Credentials {
         self.files.identity.as_ref().map(|(cert, _)| cert.path())
     }
 
-    /// What to make new connections with: what the files hold now, or what they held when they could last be used.
+    /// What to make new connections with: what the files hold now, or what they held when they
+    /// could last be used.
     fn current(&self) -> TlsConfigs {
         self.current_at(Instant::now())
     }

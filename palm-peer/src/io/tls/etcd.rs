@@ -1,5 +1,6 @@
-//! TLS towards etcd. The connections are made by etcd's client, which does not report why one fails: so the certificates are checked
-//! before it gets them, and when a connection fails, a handshake of our own finds the cause.
+//! TLS towards etcd. The connections are made by etcd's client, which does not report why one
+//! fails: so the certificates are checked before it gets them, and when a connection fails, a
+//! handshake of our own finds the cause.
 
 use super::{
     credentials::provider,
@@ -48,7 +49,8 @@ impl fmt::Debug for EtcdTls {
 }
 
 impl EtcdTls {
-    /// Checks the files. Fails when one is invalid or does not match the others, or our certificate has expired.
+    /// Checks the files. Fails when one is invalid or does not match the others, or our
+    /// certificate has expired.
     pub(crate) fn new(files: &PemFiles) -> Result<Self, BadCredentials> {
         let roots = files.ca.roots()?;
         let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
@@ -81,8 +83,8 @@ impl EtcdTls {
     }
 }
 
-/// Checks that our certificate is within its validity. Its authority may be unknown here: etcd may use another one for clients than
-/// for itself.
+/// Checks that our certificate is within its validity. Its authority may be unknown here: etcd may
+/// use another one for clients than for itself.
 fn check_time(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Result<(), String> {
     let Some((own, between)) = chain.split_first() else {
         return Ok(());
@@ -162,7 +164,8 @@ async fn find_out_of_plain(authority: &str) -> Option<String> {
     })
 }
 
-/// Performs a handshake and waits for the first byte: with TLS 1.3 etcd checks our certificate after we are done.
+/// Performs a handshake and waits for the first byte: with TLS 1.3 etcd checks our certificate
+/// after we are done.
 async fn greet(config: &Arc<ClientConfig>, tcp: TcpStream, host: &str) -> io::Result<()> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let mut stream = TlsConnector::from(Arc::clone(config))

@@ -1,7 +1,7 @@
 //! TLS between peers: the only user of rustls, of futures-rustls above it, and of webpki below it.
 //!
-//! TLS 1.3 only, with certificates on both sides, signed by the mesh's authority. Sessions are not resumed: every handshake checks
-//! both certificates.
+//! TLS 1.3 only, with certificates on both sides, signed by the mesh's authority. Sessions are not
+//! resumed: every handshake checks both certificates.
 
 mod credentials;
 mod etcd;

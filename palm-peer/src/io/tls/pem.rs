@@ -19,7 +19,8 @@ use std::{
     sync::Arc,
 };
 
-/// The byte order mark that some Windows editors put before UTF-8 text. Also found between certificates of concatenated files.
+/// The byte order mark that some Windows editors put before UTF-8 text. Also found between
+/// certificates of concatenated files.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// An unusable TLS file, and the reason.
@@ -79,7 +80,8 @@ impl PemFiles {
         })
     }
 
-    /// Reads the same files again; `None` when one of them is not a regular file, such as a pipe. Fails when one cannot be read.
+    /// Reads the same files again; `None` when one of them is not a regular file, such as a pipe.
+    /// Fails when one cannot be read.
     pub(crate) fn again(&self) -> Option<Result<Self, BadCredentials>> {
         let identity = self.identity.as_ref();
         let mut files = [
@@ -203,8 +205,8 @@ impl PemFile {
     }
 }
 
-/// Returns the text without byte order marks, and with each part on its own lines: after files without a final line break were
-/// concatenated, the PEM reader would silently drop what follows.
+/// Returns the text without byte order marks, and with each part on its own lines: after files
+/// without a final line break were concatenated, the PEM reader would silently drop what follows.
 fn mended(text: Vec<u8>) -> Vec<u8> {
     let text = replaced(text, BYTE_ORDER_MARK, b"");
     replaced(text, b"----------BEGIN ", b"-----\n-----BEGIN ")

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-/// The read size, in bytes. rustls alone would read 4 KiB, which is a system call for each quarter of a record.
+/// The read size, in bytes. rustls alone would read 4 KiB, which is a system call for each
+/// quarter of a record.
 const READ: usize = 128 * 1024;
 
 /// How long to wait for the peer to read the alert that says why it was refused.
@@ -24,8 +25,9 @@ thread_local! {
 
 /// A TLS connection to an authenticated peer. Written data is sent once it was flushed.
 ///
-/// Its clones are the same connection. One task may read it while another writes it: a TLS session cannot do both at the same time,
-/// so they take turns, and the socket below wakes each for its own direction.
+/// Its clones are the same connection. One task may read it while another writes it: a TLS
+/// session cannot do both at the same time, so they take turns, and the socket below wakes each
+/// for its own direction.
 #[derive(Debug, Clone)]
 pub(crate) struct Stream(Arc<Mutex<TlsStream<Socket>>>);
 
@@ -52,7 +54,8 @@ impl AsyncRead for &Stream {
     ) -> Poll<io::Result<usize>> {
         let mut stream = self.lock();
         let mut count = ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
-        // rustls returns one record at a time. Records that are here already are added, so that they are passed on in few pieces.
+        // rustls returns one record at a time. Records that are here already are added, so that
+        // they are passed on in few pieces.
         while count > 0 && count < buf.len() && !stream.get_ref().0.is_empty() {
             match Pin::new(&mut *stream).poll_read(cx, &mut buf[count..]) {
                 Poll::Ready(Ok(more @ 1..)) => count += more,
@@ -115,7 +118,8 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: Tcp,
-    /// The bytes read, up to `end`, and consumed, up to `pos`. Borrowed from the thread; empty when all is consumed.
+    /// The bytes read, up to `end`, and consumed, up to `pos`. Borrowed from the thread; empty when
+    /// all is consumed.
     buffer: Vec<u8>,
     pos: usize,
     end: usize,
@@ -146,8 +150,8 @@ impl Socket {
         self.pos == self.end
     }
 
-    /// Waits a moment for the peer to close the connection after it has read the alert: closing a connection with unread bytes sends a
-    /// reset, which may discard the alert.
+    /// Waits a moment for the peer to close the connection after it has read the alert: closing a
+    /// connection with unread bytes sends a reset, which may discard the alert.
     pub(super) async fn linger(mut self) {
         // A closed connection needs no wait.
         let _ = self.tcp.shut_down_write();

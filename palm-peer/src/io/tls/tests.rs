@@ -31,7 +31,8 @@ fn credentials(certificate: &Certificate, prefix: &str) -> Credentials {
     read(certificate, prefix, None).expect("files that make TLS")
 }
 
-/// Returns the result of both sides of a handshake, after which the client sends a word and the server reads it.
+/// Returns the result of both sides of a handshake, after which the client sends a word and the
+/// server reads it.
 fn meet(
     server: &Credentials,
     client: &Credentials,

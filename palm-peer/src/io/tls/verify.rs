@@ -143,7 +143,8 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Creates a verifier that trusts these authorities, for the mesh of this prefix. Fails when there is no authority.
+    /// Creates a verifier that trusts these authorities, for the mesh of this prefix. Fails when
+    /// there is no authority.
     pub(super) fn new(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,

@@ -26,7 +26,8 @@ fn a_registration_whose_response_was_lost_is_recognised() {
     let note = block_on(put_tombstone(&etcd, &departed, RemovedBy::Registry, reason));
     let (tombstone, _) = note.expect("etcd answers");
     block_on(etcd.transact(Transaction::new().then(tombstone))).expect("etcd answers");
-    // The response to its look at the tombstone passes; that to the transaction, which deletes the tombstone, is lost.
+    // The response to its look at the tombstone passes; that to the transaction, which deletes the
+    // tombstone, is lost.
     between.lose_response(1);
     let written = block_on(registrar.register(lease, None)).expect("etcd answers again");
     assert!(between.has_lost());
@@ -49,7 +50,8 @@ fn a_tombstone_of_a_deletion_by_hand_whose_response_was_lost_counts() {
     let deleted = block_on(etcd.transact(deletion))
         .expect("etcd answers")
         .revision;
-    // Its looks at the tombstone and the lease, and the grant, are answered; the response to the transaction is lost.
+    // Its looks at the tombstone and the lease, and the grant, are answered; the response to the
+    // transaction is lost.
     between.lose_response(3);
     let verdict = block_on(registrar.verdict(written, Some(deleted), lease));
     assert_eq!(verdict.expect("etcd answers again"), RemovalCause::Evicted);

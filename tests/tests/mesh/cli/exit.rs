@@ -77,7 +77,8 @@ fn one_member_of_four_that_answers_is_enough() {
         .chain([world.etcd.endpoint()])
         .collect::<Vec<_>>()
         .join(",");
-    // Each begins at a member of its own choice; several, so that some ask the one that answers last.
+    // Each begins at a member of its own choice; several, so that some ask the one
+    // that answers last.
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 const SERVERS: usize = 300;
-/// Over how much time a mesh comes back that is as slow as one of a thousand servers on a busy machine.
+/// Over how much time a mesh comes back that is as slow as one of a thousand servers
+/// on a busy machine.
 const SLOW: Duration = Duration::from_secs(12);
 
 /// Servers that have registered, and come back within this after a reset.

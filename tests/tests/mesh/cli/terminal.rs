@@ -123,7 +123,8 @@ fn a_job_on_a_terminal_shows_its_progress() {
         said.contains("[====================] 100% 2000 of 2000 done, "),
         "{said:?}"
     );
-    // Of a pipe the end is not known; the results come to the same terminal, each in a line of its own.
+    // Of a pipe the end is not known; the results come to the same terminal, each in a
+    // line of its own.
     let said = on_terminal(
         &world,
         120,

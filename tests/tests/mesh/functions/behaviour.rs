@@ -249,7 +249,8 @@ fn unknown_names_fail_at_once_and_list_the_known() {
     assert_eq!(call(&client, &by_uuid, "you").expect("by uuid"), "you");
 }
 
-/// The server used to compare its uuid as text, and so answered a client that had found it with `wrong_server`.
+/// The server used to compare its uuid as text, and so answered a client that had found it
+/// with `wrong_server`.
 #[test]
 fn a_uuid_in_capitals_is_the_same_uuid() {
     let (_etcd, server, client) = mesh(Server::new("zoo"));

@@ -197,7 +197,8 @@ fn a_value_too_long_for_an_answer_is_refused_and_kept() {
     is_well(&client);
 }
 
-/// The server answers a header that it did not read without its number, so the client used to wait for its deadline.
+/// The server answers a header that it did not read without its number, so the client used to wait
+/// for its deadline.
 #[test]
 fn a_key_too_long_for_a_header_is_refused_by_the_client() {
     let (_etcd, _server, client) = mesh(|_| {});

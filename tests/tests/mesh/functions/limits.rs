@@ -18,7 +18,8 @@ use crate::in_process::{InProcess, SOON, Stranger, call, client, echo, sees, set
 struct Gate(mpsc::UnboundedReceiver<oneshot::Sender<()>>);
 
 impl Gate {
-    /// A server whose function `waits` runs until its gate lets it go, and answers the first byte of its payload.
+    /// A server whose function `waits` runs until its gate lets it go, and answers the first
+    /// byte of its payload.
     fn server() -> (Self, Server) {
         let (tell, running) = mpsc::unbounded();
         let waits = move |message: Message| {
@@ -151,7 +152,8 @@ fn a_busy_server_is_avoided_until_all_are_busy() {
                 "round {round}"
             );
         }
-        // All are busy: the call waits for one of them, within its deadline, which leaves a busy machine the time to say so.
+        // All are busy: the call waits for one of them, within its deadline, which leaves a busy
+        // machine the time to say so.
         let target = format!("{}.echo", first.peer.uuid());
         let error = block_on(async {
             client
@@ -250,8 +252,8 @@ fn a_missed_deadline_leaves_the_server_running() {
     assert!(answer["idx"] == 1 && answer["error"].is_null(), "{answer}");
 }
 
-/// A request used to run after its time in the queue, though its sender had long stopped waiting; and then to keep its place
-/// there until its turn came.
+/// A request used to run after its time in the queue, though its sender had long stopped waiting;
+/// and then to keep its place there until its turn came.
 #[test]
 fn an_expired_queued_request_is_not_run() {
     let etcd = Etcd::start();

@@ -267,7 +267,8 @@ fn the_delimiter_of_a_req_comes_back() {
     is_well(&mut stranger);
 }
 
-/// A server may pass a message on to an instance that its client does not know yet. The answer used to go to that server.
+/// A server may pass a message on to an instance that its client does not know yet. The answer used
+/// to go to that server.
 #[test]
 fn an_answer_waits_for_a_client_that_has_not_greeted() {
     let (_etcd, server, mut other_stage) = mesh();

@@ -1,4 +1,5 @@
-//! Functions: whatever they do and whatever callers send, the error has the right kind and the server continues.
+//! Functions: whatever they do and whatever callers send, the error has the right kind and the
+//! server continues.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

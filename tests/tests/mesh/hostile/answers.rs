@@ -330,7 +330,8 @@ fn no_answer_harms_a_job_or_a_previous_stage() {
     against_callers(true);
 }
 
-/// A server that is asked for one message of a job, and answers it again and again while the results are not read.
+/// A server that is asked for one message of a job, and answers it again and again while the
+/// results are not read.
 #[test]
 fn an_unpolled_job_cannot_be_flooded() {
     crate::heavy();

@@ -1,5 +1,5 @@
-//! Hostile servers, against clients, the leader that probes them, and palm-cli: no process ends, spins or grows, and calls to other
-//! servers work.
+//! Hostile servers, against clients, the leader that probes them, and palm-cli: no process ends,
+//! spins or grows, and calls to other servers work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,7 +14,8 @@ use std::{fs, time::Duration};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The most memory that anybody here may come to hold, in kB: a few answers of the longest, which are 4 MiB here.
+/// The most memory that anybody here may come to hold, in kB: a few answers of the longest,
+/// which are 4 MiB here.
 const MAX_MEMORY: u64 = 200 * 1024;
 /// The longest payload.
 const MAX_PAYLOAD: &str = "4194304";
@@ -98,7 +99,8 @@ impl World {
     }
 }
 
-/// Fails if one of the processes dies, spins, or holds more memory than it should; each with what was done to it.
+/// Fails if one of the processes dies, spins, or holds more memory than it should; each with
+/// what was done to it.
 #[track_caller]
 fn stay_calm(processes: &[(&str, &Process)]) {
     let before: Vec<_> = processes

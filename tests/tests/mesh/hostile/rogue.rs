@@ -1,4 +1,5 @@
-//! A hostile server in the mesh: it answers the leader well enough to be published, and then does what the test wants.
+//! A hostile server in the mesh: it answers the leader well enough to be published, and then does
+//! what the test wants.
 
 use palm_tests::{Etcd, eventually, wire::Wire};
 use serde_json::{Value, json};

@@ -7,7 +7,8 @@ use palm_tests::{
 };
 use std::time::Duration;
 
-/// The counter that a bad input must raise; none where it is the application's to answer, or nobody's.
+/// The counter that a bad input must raise; none where it is the application's to
+/// answer, or nobody's.
 type Counter = Option<&'static str>;
 
 fn announced(flags: u8, length: u64) -> Vec<u8> {

@@ -178,7 +178,8 @@ fn a_leader_with_fewer_descriptors_than_servers_serves_them_all() {
                 rounds() - before,
                 leader.process.lines()
             );
-            // A flood, and sixty probes a second, are work, be it no endless one; so its processor time says nothing.
+            // A flood, and sixty probes a second, are work, be it no endless one; so its processor
+            // time says nothing.
             assert!(leader.process.is_running());
             assert!(
                 leader.process.resident() < MAX_RESIDENT,
@@ -200,7 +201,8 @@ fn a_leader_with_fewer_descriptors_than_servers_serves_them_all() {
     });
     let lines = leader.process.lines();
     let of = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
-    // No server is removed for what the leader lacks. Its own port is flooded, so no new connection may get in.
+    // No server is removed for what the leader lacks. Its own port is flooded, so no new
+    // connection may get in.
     let own = uuid(&leader.process);
     let removed: Vec<_> = lines
         .iter()

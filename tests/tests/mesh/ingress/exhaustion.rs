@@ -17,8 +17,9 @@ fn ten_thousand_connections_leave_nothing_behind() {
                 let server = &server;
                 scope.spawn(move || {
                     for n in 0..count / 4 {
-                        // Some come in, some leave before, some ask. Most wait for the server, which would reach its limit
-                        // of connections from one address if they came faster than it clears up.
+                        // Some come in, some leave before, some ask. Most wait for the server,
+                        // which would reach its limit of connections from one address if they came
+                        // faster than it clears up.
                         match (part + n) % 4 {
                             0 => Wire::connect(server.address).expect("a connection").close(),
                             1 => Wire::dealer(server.address).expect("a connection").close(),

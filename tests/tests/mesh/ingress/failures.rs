@@ -1,5 +1,5 @@
-//! Failed connections are visible: each reason has its counter, and an internal error its warning. The leader notices, and the server
-//! recovers.
+//! Failed connections are visible: each reason has its counter, and an internal error its warning.
+//! The leader notices, and the server recovers.
 
 use super::{SOON, Server, call};
 use crate::common::await_joined;
@@ -38,7 +38,8 @@ fn pid(process: &Process) -> Pid {
     Pid::from_raw(i32::try_from(process.pid()).expect("a pid")).expect("a pid")
 }
 
-/// The Unix socket that the process listens at, as a descriptor of this process; `None` where that is not permitted.
+/// The Unix socket that the process listens at, as a descriptor of this process; `None` where that
+/// is not permitted.
 fn inner_socket(process: &Process) -> Option<OwnedFd> {
     let proc = format!("/proc/{}", process.pid());
     let sockets = fs::read_to_string(format!("{proc}/net/unix")).expect("its sockets");

@@ -19,7 +19,8 @@ fn run(script: &str, server: &Server) {
 #[test]
 fn heartbeats_of_libzmq_are_answered() {
     let server = Server::start(&[]);
-    // Without an answer to its PINGs, libzmq breaks the connection within 300 ms, and says so over the monitor.
+    // Without an answer to its PINGs, libzmq breaks the connection within 300 ms, and says so
+    // over the monitor.
     let script = r#"
 import sys, time, zmq
 from zmq.utils.monitor import recv_monitor_message

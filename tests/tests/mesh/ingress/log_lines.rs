@@ -1,5 +1,5 @@
-//! Remote peers cannot fill a log: whatever their number and addresses, each kind of input costs a few lines, and suppressed lines are
-//! counted.
+//! Remote peers cannot fill a log: whatever their number and addresses, each kind of input costs a
+//! few lines, and suppressed lines are counted.
 
 use super::Server;
 use palm_tests::{

@@ -13,7 +13,8 @@ const MEGABYTE: usize = 1024 * 1024;
 /// Asks for a megabyte, in memory of its own.
 const GET: &[&[u8]] = &[br#"{"palm":1,"pipeline":["plenty.bytes"]}"#, b"1048576"];
 
-/// Asks for as much as it is listened to, for a while, and reads nothing; says how many MB the server held for it at most.
+/// Asks for as much as it is listened to, for a while, and reads nothing; says how many MB the
+/// server held for it at most.
 fn greed(server: &Server) -> (Wire, u64) {
     let before = server.memory();
     let mut greedy = Wire::dealer(server.address).expect("a connection");
@@ -37,7 +38,8 @@ fn greed(server: &Server) -> (Wire, u64) {
 #[test]
 fn a_client_that_never_reads_is_disconnected() {
     let server = Server::named("plenty", &[]);
-    // What the allocator keeps for later comes to an end after a few; an answer that is kept would add a megabyte each time.
+    // What the allocator keeps for later comes to an end after a few; an answer that is kept would
+    // add a megabyte each time.
     let mut memory = Vec::new();
     while memory.len() < 2 || memory[memory.len() - 1] > memory[memory.len() - 2] + 512 {
         assert!(memory.len() < 10, "kB held after each: {memory:?}");

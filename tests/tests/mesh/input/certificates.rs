@@ -1,4 +1,5 @@
-//! Certificates and keys as openssl and editors make them: they are used, or what is wrong is said in plain words.
+//! Certificates and keys as openssl and editors make them: they are used, or what is wrong is
+//! said in plain words.
 
 use super::SOON;
 use palm_tests::{Etcd, Process, binary, example};
@@ -271,7 +272,8 @@ fn files_from_editors_and_openssl_are_accepted() {
     made.used(&etcd, ["joined.pem", "p384.pem", "p384.key"]);
 }
 
-/// An authority with an unsupported key: no certificate could be verified, and the error names the key.
+/// An authority with an unsupported key: no certificate could be verified, and the
+/// error names the key.
 #[test]
 fn an_unsupported_signing_key_causes_a_warning() {
     let made = Authority::new();

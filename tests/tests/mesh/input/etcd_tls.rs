@@ -4,7 +4,8 @@ use super::SOON;
 use palm_tests::{Authority, Certificate, Etcd, Process, binary, eventually, example};
 use std::{fs, path::Path};
 
-/// What is the matter at `url` with these flags: palm-cli ends with status 3, and a server waits, both with these words.
+/// What is the matter at `url` with these flags: palm-cli ends with status 3, and a server waits,
+/// both with these words.
 #[track_caller]
 fn unreachable(url: &str, flags: &[String], wanted: &str) {
     let common = [&["--etcd".to_owned(), url.to_owned()], flags].concat();
@@ -225,7 +226,8 @@ fn an_etcd_at_an_ipv6_address_is_reached_over_tls() {
     assert!(status.wait(SOON).success(), "{:?}", status.lines());
 }
 
-/// `--key <(…)`: what is read is read once, for etcd and for the mesh, and new connections need it no more.
+/// `--key <(…)`: what is read is read once, for etcd and for the mesh, and new connections
+/// need it no more.
 #[test]
 fn files_may_be_pipes() {
     let authority = Authority::new("ours");

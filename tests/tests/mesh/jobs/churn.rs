@@ -124,8 +124,8 @@ fn a_stage_outage_costs_time_but_no_result() {
     );
 }
 
-/// Each message and call used to wait for the link in its turn, two seconds each, to a server that stands still, until the leader had
-/// found that out.
+/// Each message and call used to wait for the link in its turn, two seconds each, to a server that
+/// stands still, until the leader had found that out.
 #[test]
 fn an_unnoticed_frozen_server_delays_no_job_for_long() {
     let etcd = Etcd::start();
@@ -168,7 +168,8 @@ fn an_unnoticed_frozen_server_delays_no_job_for_long() {
     servers[1].thaw();
 }
 
-/// A stage that stood still while the next one left used to send into a connection that had ended, unnoticed.
+/// A stage that stood still while the next one left used to send into a connection that had
+/// ended, unnoticed.
 #[test]
 fn a_leaving_server_waits_for_a_frozen_stage() {
     let etcd = Etcd::start();

@@ -1,4 +1,5 @@
-//! Every kind of error, at the first, the middle and the last stage, with the stage and the server that say so.
+//! Every kind of error, at the first, the middle and the last stage, with the stage and the
+//! server that say so.
 
 use super::{
     client, collect,
@@ -68,7 +69,8 @@ fn a_job_error_names_the_stage_and_server() {
     let client = client(&etcd);
     for (stage, name) in NAMES.iter().enumerate() {
         for (function, kind) in BY_THE_SERVER {
-            // These two end at the client: it knows what there is, and its own deadline comes first.
+            // These two end at the client: it knows what there is, and its own
+            // deadline comes first.
             if matches!(
                 kind,
                 CallErrorKind::NoSuchFunction | CallErrorKind::TimedOut
@@ -262,7 +264,8 @@ fn a_stage_whose_server_died_with_the_message_is_named() {
     }
 }
 
-/// At the first stage a leaving server says so. What comes from another stage it passes on, and says whether it could.
+/// At the first stage a leaving server says so. What comes from another stage it passes on, and
+/// says whether it could.
 #[test]
 fn a_leaving_server_names_itself() {
     let etcd = Etcd::start();

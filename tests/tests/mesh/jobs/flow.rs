@@ -407,7 +407,8 @@ fn a_flood_does_not_starve_another_clients_call() {
     for _ in 0..10 {
         block_on(async { other.call("slow.wait", "me").await }).expect("an answer");
     }
-    // In the order of arrival, the first of these calls would have waited for nearly all of the flood.
+    // In the order of arrival, the first of these calls would have waited for nearly
+    // all of the flood.
     assert!(
         progress.done() < 1000,
         "{} of the flood went before ten single calls",

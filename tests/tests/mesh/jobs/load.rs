@@ -93,9 +93,9 @@ fn call_times(client: &Client, target: &str, calls: usize) -> Vec<Duration> {
     times
 }
 
-/// Law: with one client's job saturating a server, another client's single calls keep a p99 under 20 times their idle p50.
-/// The machine has other things to do, so a few rounds may show it; were the calls to wait for the flood, they would take a
-/// thousand times as long in each.
+/// Law: with one client's job saturating a server, another client's single calls keep a p99 under
+/// 20 times their idle p50. The machine has other things to do, so a few rounds may show it; were
+/// the calls to wait for the flood, they would take a thousand times as long in each.
 fn keeps_its_pace(function: &str, settings: &[(&str, &str)]) {
     const WINDOW: u32 = 2000;
     let etcd = Etcd::start();
@@ -152,7 +152,8 @@ fn counters(client: &Client, server: &str) -> Value {
     serde_json::from_slice(&ping).expect("JSON")
 }
 
-/// Law: a slow stage has the messages that wait; the fast ones before it run no further ahead than the window.
+/// Law: a slow stage has the messages that wait; the fast ones before it run no further ahead
+/// than the window.
 #[test]
 fn messages_queue_at_the_slow_stage_only() {
     const WINDOW: u32 = 256;
@@ -239,7 +240,8 @@ fn a_new_instance_takes_load_within_a_second() {
     assert!(waits[0] < Duration::from_secs(1), "{waits:?}");
 }
 
-/// A queue that is bounded by its bytes: what is over them is refused and tried again, and nothing fails.
+/// A queue that is bounded by its bytes: what is over them is refused and tried again,
+/// and nothing fails.
 #[test]
 fn a_queue_is_bounded_in_bytes() {
     const LARGE: usize = 100_000;

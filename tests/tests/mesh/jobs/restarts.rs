@@ -10,8 +10,8 @@ use std::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-/// How long a job may stand still after a kill, the start of the new process included. What is lost without anybody
-/// noticing is sent again after a third of its deadline, which is 10 s.
+/// How long a job may stand still after a kill, the start of the new process included. What is lost
+/// without anybody noticing is sent again after a third of its deadline, which is 10 s.
 const GAP: Duration = Duration::from_secs(5);
 
 fn stage(etcd: &Etcd, name: &str, port: &str) -> Process {
@@ -78,8 +78,8 @@ fn restarted_while_a_job_runs(etcd: &Etcd, mut server: Restarted<'_>) {
     });
 }
 
-/// The client looked for the process that was gone at the address of the new one, which then sent its answers there: to a connection
-/// that the client closed.
+/// The client looked for the process that was gone at the address of the new one, which then sent
+/// its answers there: to a connection that the client closed.
 #[test]
 fn a_last_stage_restarted_at_its_port_loses_no_answer() {
     let etcd = Etcd::start();
@@ -110,7 +110,8 @@ fn a_leader_restarted_at_its_port_loses_no_answer() {
     restarted_while_a_job_runs(&etcd, leader);
 }
 
-/// Each time before the job could go on: what never came to a function has used up none of its attempts.
+/// Each time before the job could go on: what never came to a function has used up none
+/// of its attempts.
 #[test]
 fn a_crash_looping_stage_uses_up_no_attempts() {
     let etcd = Etcd::start();

@@ -1,5 +1,5 @@
-//! The candidate that is next in line watches the leader over a link: what that link tells it when it is swallowed, and what the
-//! lease in etcd decides.
+//! The candidate that is next in line watches the leader over a link: what that link tells it when
+//! it is swallowed, and what the lease in etcd decides.
 
 use super::client::start_with;
 use crate::common::{Mesh, QUICK, SOON, Server, history::Event};
@@ -59,8 +59,8 @@ fn a_candidate_that_cannot_reach_the_leader_does_not_take_over() {
     await_watch(&network, &leader);
     let stood = candidacies(&mesh);
 
-    // All that the next in line sends to the leader's port, and all that comes back, on old connections and new ones. The
-    // leader reaches everybody, and all reach etcd.
+    // All that the next in line sends to the leader's port, and all that comes back, on old
+    // connections and new ones. The leader reaches everybody, and all reach etcd.
     network.black_hole_endpoint(network.host("b"), address(&leader));
     let dead = |line: &str| {
         line.contains(&leader.uuid) && line.contains("is dead: what is sent is not acknowledged")
@@ -139,8 +139,9 @@ fn a_vanished_leader_is_replaced_and_returns_as_a_server() {
     mesh.await_published(&[&leader.uuid, &other.uuid]);
 }
 
-/// The last of them was the fourth in line when it listed those before it. It did not notice that it had become the
-/// third: when both before it were killed, it waited for their leases, which are the default's here.
+/// The last of them was the fourth in line when it listed those before it. It did not notice that
+/// it had become the third: when both before it were killed, it waited for their leases, which are
+/// the default's here.
 #[test]
 fn a_new_third_candidate_watches_the_leader_and_the_next() {
     let hosts = ["a", "b", "c", "d", "e"];

@@ -1,4 +1,5 @@
-//! Servers that are found by the name of their host: one with several addresses, and one that cannot be resolved.
+//! Servers that are found by the name of their host: one with several addresses, and one that
+//! cannot be resolved.
 
 use super::client::start_with;
 use crate::common::{Mesh, QUICK, SOON, Server};
@@ -8,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For what takes some 300 ms: the start of a program, a call, and the delay before the second address.
+/// For what takes some 300 ms: the start of a program, a call, and the delay before
+/// the second address.
 const BOUND: Duration = Duration::from_millis(2500);
 /// For what takes the 2 s that a link may take to open.
 const SILENT_BOUND: Duration = Duration::from_secs(6);
@@ -26,7 +28,8 @@ fn start_named(mesh: &Mesh<'_>, etcd: &Etcd, host: &Host, program: &str, name: &
     mesh.start_program(host.builder(example(program)).args(run))
 }
 
-/// Calls a function from this host. Returns whether it was answered, what was printed, and how long it took.
+/// Calls a function from this host. Returns whether it was answered, what was printed, and
+/// how long it took.
 fn call(host: &Host, etcd: &Etcd, target: &str) -> (bool, String, Duration) {
     let start = Instant::now();
     let args = [
@@ -45,8 +48,9 @@ fn call(host: &Host, etcd: &Etcd, target: &str) -> (bool, String, Duration) {
     (success, cli.lines().join("\n"), start.elapsed())
 }
 
-/// Calls a function that must answer within [`BOUND`]. The machine has other things to do, so one of a few calls may show it; what
-/// waits for silence to end does so in each. Returns how long it took.
+/// Calls a function that must answer within [`BOUND`]. The machine has other things to do,
+/// so one of a few calls may show it; what waits for silence to end does so in each. Returns
+/// how long it took.
 #[track_caller]
 fn call_in_time(host: &Host, etcd: &Etcd, target: &str) -> Duration {
     let mut slow = Vec::new();
@@ -165,8 +169,8 @@ fn a_hanging_name_stops_neither_the_leader_nor_calls() {
         assert!(mesh.is_registered(uuid), "{uuid} stays");
     }
 
-    // Others reach what it does not: it resigns. Another leader knows the names: they are published, and a client on the first
-    // host meets them.
+    // Others reach what it does not: it resigns. Another leader knows the names: they are
+    // published, and a client on the first host meets them.
     leader.wait_for_line(|line| line.contains("resigning as leader"), SOON);
     mesh.await_published_within(&[&named[0].uuid, &numeric.uuid], SOON * 2);
     let pinned = format!("{}.shout", named[0].uuid);

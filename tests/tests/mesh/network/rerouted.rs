@@ -1,5 +1,5 @@
-//! Jobs while a host of theirs is cut off or rejected: also one that a stage chose for a message, so that the client's route
-//! names another.
+//! Jobs while a host of theirs is cut off or rejected: also one that a stage chose for a message,
+//! so that the client's route names another.
 
 use super::stages::{HOSTS, Stages, goes_on};
 use crate::common::running_job;
@@ -7,7 +7,8 @@ use palm_peer::Progress;
 use palm_tests::{Etcd, Host, Network};
 use std::{thread, time::Duration};
 
-/// As in `make chaos`: a server that no other reaches is removed soon, by which the stage before may have lost sight of it.
+/// As in `make chaos`: a server that no other reaches is removed soon, by which the stage before
+/// may have lost sight of it.
 const FLAGS: [&str; 6] = ["--ttl", "5", "--probe-period", "1", "--probe-timeout", "1"];
 
 /// What is done to the packets from one host to another; to or from everybody, for `None`.
@@ -35,7 +36,8 @@ const TROUBLES: [(&str, Trouble); 5] = [
     }),
 ];
 
-/// Has the first stage send to one host what the client meant for the other; then `trouble` comes over the one.
+/// Has the first stage send to one host what the client meant for the other; then `trouble`
+/// comes over the one.
 fn after_it_was_chosen(network: &Network, progress: &Progress, what: &str, trouble: impl FnOnce()) {
     network.cut(network.host("first"), network.host("two"));
     goes_on(
@@ -51,7 +53,8 @@ fn after_it_was_chosen(network: &Network, progress: &Progress, what: &str, troub
     goes_on("healed", progress, 1000, Duration::ZERO);
 }
 
-/// Its answers do not come to the client, which has not chosen it, while the stage before reaches it.
+/// Its answers do not come to the client, which has not chosen it, while the stage
+/// before reaches it.
 #[test]
 fn a_stages_choice_the_client_cannot_reach_is_replaced_early() {
     let Some(network) = Network::start(&HOSTS) else {
@@ -94,7 +97,8 @@ fn a_stages_choice_that_is_unreachable_is_replaced_early() {
     });
 }
 
-/// Three stages on two hosts each; the host of a middle stage, and of the first one, fails in all ways.
+/// Three stages on two hosts each; the host of a middle stage, and of the first one,
+/// fails in all ways.
 #[test]
 fn a_job_continues_when_the_host_of_any_stage_fails() {
     let hosts = ["leader", "b1", "b2", "c1", "c2", "a1", "a2"];

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a job may stand still: design allows 5 s, a busy machine needs some more. What nobody notices is sent again
-/// after 10 s.
+/// How long a job may stand still: design allows 5 s, a busy machine needs some more. What nobody
+/// notices is sent again after 10 s.
 const BOUND: Duration = Duration::from_secs(8);
 
 /// One host for the leader, one for the first stage, and two for instances of the second.
@@ -97,7 +97,8 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// Waits for so long, and until there are so many results more. The job must not stand still for longer than [`BOUND`].
+/// Waits for so long, and until there are so many results more. The job must not stand still for
+/// longer than [`BOUND`].
 pub(super) fn goes_on(what: &str, progress: &Progress, more: u64, for_at_least: Duration) {
     let (start, end) = (Instant::now(), progress.done() + more);
     let (mut done, mut since, mut longest) = (progress.done(), start, Duration::ZERO);
@@ -119,7 +120,8 @@ pub(super) fn goes_on(what: &str, progress: &Progress, more: u64, for_at_least: 
 
 pub(super) const HOSTS: [&str; 4] = ["leader", "first", "one", "two"];
 
-/// What the first stage passed on over the dead connection was sent again by the client after a third of its deadline.
+/// What the first stage passed on over the dead connection was sent again by the client after a
+/// third of its deadline.
 #[test]
 fn a_black_holed_path_between_stages_is_avoided_then_reused() {
     let Some(network) = Network::start(&HOSTS) else {
@@ -144,7 +146,8 @@ fn a_black_holed_path_between_stages_is_avoided_then_reused() {
     stages.servers[1].wait_for_line(panicked, SOON);
 }
 
-/// As a firewall does that was reloaded, between the stages alone: to all others the server is well.
+/// As a firewall does that was reloaded, between the stages alone: to all others the server is
+/// well.
 #[test]
 fn a_resetting_path_between_stages_is_avoided_then_reused() {
     let Some(network) = Network::start(&HOSTS) else {

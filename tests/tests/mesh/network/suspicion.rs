@@ -1,5 +1,5 @@
-//! A server is removed when no other reaches it, and not when only the leader does not. The path between two hosts fails in several
-//! ways; etcd is reached by all.
+//! A server is removed when no other reaches it, and not when only the leader does not. The path
+//! between two hosts fails in several ways; etcd is reached by all.
 
 use super::{
     client::start_with,
@@ -21,7 +21,8 @@ const SERIES: Duration = Duration::from_secs(4);
 /// How much longer than the design's bounds a busy machine may take.
 const LENIENCE: Duration = Duration::from_secs(6);
 
-/// A server on each of these hosts, all of one name. The first one leads; the others are in line in this order.
+/// A server on each of these hosts, all of one name. The first one leads; the others are in
+/// line in this order.
 fn start<'a>(
     network: &Network,
     etcd: &'a Etcd,
@@ -81,7 +82,8 @@ fn is_about(line: &str, words: &str, server: &Server) -> bool {
     line.contains(words) && line.contains(&server.uuid)
 }
 
-/// The path between the leader and one server fails as `fault` has it, which has the leader's host and the server's.
+/// The path between the leader and one server fails as `fault` has it, which has the leader's host
+/// and the server's.
 fn a_server_that_the_leader_alone_does_not_reach_stays(fault: impl FnOnce(&Network, &Host, &Host)) {
     const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
     let Some(network) = Network::start(&HOSTS) else {
@@ -249,7 +251,8 @@ fn an_unconnected_leader_removes_no_server_and_resigns() {
         network.heal();
         let all = [&leader.uuid, &printf.uuid, &late.uuid].map(String::as_str);
         mesh.await_published(&all);
-        // It tried whether it reaches the others again after 1, 2, 4 s … and may have just begun a long wait.
+        // It tried whether it reaches the others again after 1, 2, 4 s … and may have just
+        // begun a long wait.
         mesh.await_in_line(&leader.uuid);
         nothing_flaps(&etcd);
         goes_on("healed", progress, 500, Duration::ZERO);

@@ -26,7 +26,8 @@ const HEALTHY: Duration = Duration::from_secs(8);
 const AVOIDED: Duration = Duration::from_secs(8);
 /// How long the job is measured then.
 const AVOIDING: Duration = Duration::from_secs(12);
-/// What the job must have of its throughput once the path is avoided, on a machine on which other tests come and go.
+/// What the job must have of its throughput once the path is avoided, on a machine on which other
+/// tests come and go.
 const LEAST: f64 = 0.3;
 
 /// A time of the job.
@@ -59,7 +60,8 @@ fn measure(progress: &Progress, time: Duration) -> Measured {
     }
 }
 
-/// Measures a job through three instances of each of two stages, while `fault` keeps one of the first from one of the last.
+/// Measures a job through three instances of each of two stages, while `fault` keeps one of the
+/// first from one of the last.
 fn job_with(what: &str, fault: impl FnOnce(&Network, &Stages<'_>)) {
     let Some(network) = Network::start(&HOSTS) else {
         return;

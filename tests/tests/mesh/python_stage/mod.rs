@@ -1,4 +1,5 @@
-//! All servers are equal, whatever the language: one in Python, written from `docs/protocol.md`, in a mesh of others.
+//! All servers are equal, whatever the language: one in Python, written from `docs/protocol.md`, in
+//! a mesh of others.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// How long a certificate is good for that expires in a test.
 const LIVES: Duration = Duration::from_secs(20);
-/// A new connection is made in every sixth round at least, and three misses follow; rounds are 2 s apart.
+/// A new connection is made in every sixth round at least, and three misses follow;
+/// rounds are 2 s apart.
 const REMOVED_WITHIN: Duration = Duration::from_secs(6 * 2 + 2 * 3);
 
 fn text(etcd: &Etcd, files: &Certificate) -> ProcessBuilder {

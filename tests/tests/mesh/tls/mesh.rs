@@ -127,7 +127,8 @@ fn a_leaving_server_sends_goodbye_over_tls() {
     });
     server.terminate();
     for wire in &mut wires {
-        // An end without close_notify is an error to rustls: an attacker might have cut the connection.
+        // An end without close_notify is an error to rustls: an attacker might have
+        // cut the connection.
         wire.until_end().expect("an orderly end");
     }
     assert!(server.wait(SOON).success());

@@ -1,4 +1,5 @@
-//! The mesh over TLS: only peers with a certificate of its authority are accepted, and no byte of others reaches `ZeroMQ`.
+//! The mesh over TLS: only peers with a certificate of its authority are accepted, and no byte of
+//! others reaches `ZeroMQ`.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]

@@ -1,4 +1,5 @@
-//! The resources that a server uses for clients over TLS: bounded, and released when they disconnect.
+//! The resources that a server uses for clients over TLS: bounded, and released when
+//! they disconnect.
 
 use super::{Secure, World, address, config, connect, dial, good_call, ping};
 use crate::common::{Mesh, SOON, Server};
@@ -86,7 +87,8 @@ impl<'a> Scene<'a> {
 enum Abort {
     /// Half of the `ClientHello` is sent.
     InHello,
-    /// The server has answered the `ClientHello`. Nothing of that is read, so the system resets the connection.
+    /// The server has answered the `ClientHello`. Nothing of that is read, so the system
+    /// resets the connection.
     AfterServerHello,
     /// What follows the `ClientHello` is not TLS.
     WithGarbage,
@@ -177,7 +179,8 @@ fn late_readers_get_every_answer_and_non_readers_are_cut_off() {
         assert_eq!(late.answer().expect("an answer")[1].len(), MEGABYTE);
     }
     let _never = ask();
-    // The system may take a little more now and then, as it asks whether there is room: each time, the 30 s begin again.
+    // The system may take a little more now and then, as it asks whether there is room: each time,
+    // the 30 s begin again.
     eventually("it is cut off", Duration::from_secs(150), || {
         (scene.refused("stalled") > 0).then_some(())
     });

@@ -120,7 +120,8 @@ fn unusable_files_end_a_server_with_name_and_reason() {
 fn a_public_address_without_tls_causes_a_warning() {
     let world = World::new();
     let etcd = world.etcd.endpoint();
-    // An address that no machine has, kept for documents: the server ends, having said what there is to say.
+    // An address that no machine has, kept for documents: the server ends, having said what
+    // there is to say.
     let address = "192.0.2.1";
     let files = world.authority.issue("documented", &[address]).flags();
     let args = |more: &str| {

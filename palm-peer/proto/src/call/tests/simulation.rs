@@ -306,7 +306,8 @@ fn a_call_runs_at_most_once_in_twenty_thousand_meshes() {
     );
 }
 
-/// Whatever the others are like, an instance that is ready and published all the time answers, if there is time to try all.
+/// Whatever the others are like, an instance that is ready and published all the time answers, if
+/// there is time to try all.
 #[test]
 fn one_ready_instance_answers_among_any_that_refuse() {
     for seed in 0..5000 {
@@ -322,7 +323,8 @@ fn one_ready_instance_answers_among_any_that_refuse() {
     }
 }
 
-/// Servers that are all busy, for less time than the caller has, cost it no more than the longest wait between two rounds.
+/// Servers that are all busy, for less time than the caller has, cost it no more than the longest
+/// wait between two rounds.
 #[test]
 fn a_call_outlasts_busy_servers() {
     for seed in 0..5000 {

@@ -1,4 +1,5 @@
-//! Jobs in a mesh that loses, delays, duplicates and reorders, and whose servers die, freeze, leave, come and are busy.
+//! Jobs in a mesh that loses, delays, duplicates and reorders, and whose servers die, freeze,
+//! leave, come and are busy.
 
 mod reports;
 
@@ -382,8 +383,8 @@ impl World {
     }
 }
 
-/// Laws: every message ends exactly once; in order where order was asked for; nothing is held in the end; and the window
-/// bounds what is held.
+/// Laws: every message ends exactly once; in order where order was asked for; nothing is held in
+/// the end; and the window bounds what is held.
 #[test]
 fn every_message_ends_exactly_once_in_two_thousand_histories() {
     for seed in 0..2_000 {
@@ -414,8 +415,8 @@ fn every_message_ends_exactly_once_in_two_thousand_histories() {
     }
 }
 
-/// Law: where servers die and freeze, but none for longer than patience, a message fails only if each of its attempts was
-/// lost, and no attempt beyond the limit is made.
+/// Law: where servers die and freeze, but none for longer than patience, a message fails only if
+/// each of its attempts was lost, and no attempt beyond the limit is made.
 #[test]
 fn messages_fail_only_after_all_attempts_were_lost() {
     let (mut failed, mut saved) = (0, 0);
@@ -461,7 +462,8 @@ fn messages_fail_only_after_all_attempts_were_lost() {
     );
 }
 
-/// Law: where servers die and leave, and messages are lost with them alone, no message waits for patience.
+/// Law: where servers die and leave, and messages are lost with them alone, no message
+/// waits for patience.
 #[test]
 fn every_loss_with_a_server_is_noticed() {
     for seed in 0..500 {
@@ -490,7 +492,8 @@ fn every_loss_with_a_server_is_noticed() {
     }
 }
 
-/// Law: a message that takes down each server that runs it ends after as many as it has attempts, and no other message fails.
+/// Law: a message that takes down each server that runs it ends after as many as it has attempts,
+/// and no other message fails.
 #[test]
 fn a_poison_message_fails_alone_after_its_attempts() {
     for seed in 0..1_000 {

@@ -1,4 +1,5 @@
-//! The rules one by one, and servers whose clients read, read slowly, do not read, send much, and leave.
+//! The rules one by one, and servers whose clients read, read slowly, do not read, send
+//! much, and leave.
 
 mod simulation;
 
@@ -220,7 +221,8 @@ fn a_hundred_thousand_connections_leave_no_state() {
     let mut late = None;
     for id in 0..100_000 {
         flow.open(id, now);
-        // It ends with responses unread, and with a long frame that has come in, or waits for a permit.
+        // It ends with responses unread, and with a long frame that has come in, or
+        // waits for a permit.
         assert!(flow.send(id, 50, now).accepted);
         assert!(flow.ask_permit(id, 60, 1).is_some() || id % 2 == 1);
         if id % 2 == 0 {

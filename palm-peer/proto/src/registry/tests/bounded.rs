@@ -56,7 +56,8 @@ fn key(id: u128) -> String {
 }
 
 impl Desk {
-    /// All of these join; every tenth leaves while its probe is queued; the rest answer and are configured.
+    /// All of these join; every tenth leaves while its probe is queued; the rest answer
+    /// and are configured.
     fn join(&mut self, ids: impl Iterator<Item = u128>) {
         let mut actions: Vec<Action> = Vec::new();
         for id in ids {
@@ -79,7 +80,8 @@ impl Desk {
         }
     }
 
-    /// The process of a server is gone, and witnesses agree. Returns what the leader does, which is to remove it.
+    /// The process of a server is gone, and witnesses agree. Returns what the leader does, which
+    /// is to remove it.
     fn die(&mut self, id: u128) {
         let mut actions = self.gone(id);
         while let Some(action) = actions.pop() {
@@ -122,7 +124,8 @@ impl Desk {
                 self.deleted(id, Some((RemovedBy::Registry, "x")), false, true);
                 self.written(id, true);
             }
-            // An invalid record replaces it before its end is reported, or before the response comes.
+            // An invalid record replaces it before its end is reported, or before
+            // the response comes.
             way @ 5..8 => {
                 self.die(id);
                 if way == 5 {
@@ -182,7 +185,8 @@ fn a_hundred_thousand_servers_leave_no_state() {
     }
 }
 
-/// Anyone with write access to etcd may put anything there: handling one invalid record takes no longer among many.
+/// Anyone with write access to etcd may put anything there: handling one invalid record takes no
+/// longer among many.
 #[test]
 fn a_hundred_thousand_invalid_records_leave_no_state() {
     let mut desk = Desk::new();

@@ -1,5 +1,5 @@
-//! Servers that turn mute in meshes of up to thousands: each is removed within the bound of docs/reliability.md, whenever it turns
-//! mute.
+//! Servers that turn mute in meshes of up to thousands: each is removed within the bound of
+//! docs/reliability.md, whenever it turns mute.
 
 use super::*;
 use fastrand::Rng;
@@ -12,10 +12,12 @@ const GRAIN: Duration = Duration::from_millis(50);
 const LATENCY: Duration = Duration::from_millis(50);
 /// How long a witness tries to reach a silent server.
 const WITNESS: Duration = Duration::from_millis(1400);
-/// How many servers turn mute in each mesh at most: never so many that the leader would suspect the network.
+/// How many servers turn mute in each mesh at most: never so many that the leader would
+/// suspect the network.
 const MAX_SILENT: usize = 40;
 
-/// A leader and its mesh, with a simulated clock. Servers answer, and etcd writes, at once or a little later.
+/// A leader and its mesh, with a simulated clock. Servers answer, and etcd writes, at once
+/// or a little later.
 struct Mesh {
     seed: u64,
     random: Rng,

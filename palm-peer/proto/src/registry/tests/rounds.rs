@@ -81,7 +81,8 @@ fn a_server_that_dies_between_rounds_is_not_counted() {
     assert_eq!(lines(&desk.pass(Duration::from_secs(10))), empty);
 }
 
-/// A series may last longer than the period; the next round starts in time, and the series continues.
+/// A series may last longer than the period; the next round starts in time, and the
+/// series continues.
 #[test]
 fn an_overdue_round_ends_when_the_next_begins() {
     let mut desk = Desk::new();
@@ -253,8 +254,8 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
         assert!(open.len() <= schedule::MAX_PROBES);
     }
     assert_eq!(answered, servers.len(), "each in its turn");
-    // In the round in which they registered, those whose place was still to come; then each once; never more than their share at a
-    // time.
+    // In the round in which they registered, those whose place was still to come; then each once;
+    // never more than their share at a time.
     let places = desk
         .registry
         .servers

@@ -217,7 +217,8 @@ impl World {
         self.set(id, State::Out);
     }
 
-    /// Another leader takes over: the writes of the previous one fail from now on, and its probes are dropped.
+    /// Another leader takes over: the writes of the previous one fail from now on, and its
+    /// probes are dropped.
     fn succeed(&mut self) {
         self.term += 1;
         self.registry = Registry::new(
@@ -349,8 +350,9 @@ impl World {
         );
     }
 
-    /// Invariants that hold whenever the leader has received all events: what is published has a configured record, and each live
-    /// server with a configured record is published, unless it is being removed.
+    /// Invariants that hold whenever the leader has received all events: what is published has a
+    /// configured record, and each live server with a configured record is published, unless it
+    /// is being removed.
     fn check(&self) {
         if !self.watch.is_empty() {
             return;
@@ -392,7 +394,8 @@ impl World {
         }
     }
 
-    /// From here on there are no more failures: servers rejoin as they should, and forty seconds pass.
+    /// From here on there are no more failures: servers rejoin as they should, and
+    /// forty seconds pass.
     fn calm(&mut self) {
         for id in (1..=SERVERS).map(uuid) {
             if self.etcd.get(&id).is_some_and(|held| held.record.is_none()) {
@@ -462,7 +465,8 @@ impl World {
                 record.is_some_and(|record| record.configured && record.leader == Some(me));
             let right = match server.state {
                 State::Alive => configured,
-                // One that was never configured may only have advertised a wrong address: its lease decides.
+                // One that was never configured may only have advertised a wrong address:
+                // its lease decides.
                 State::Out | State::Dead | State::Frozen => {
                     is_held || record.is_none_or(|record| !record.configured)
                 }

@@ -4,7 +4,8 @@ mod lossy;
 
 use super::*;
 
-/// Returns a leader and `count` configured servers at routable addresses, with uuids from 1 on, after a round.
+/// Returns a leader and `count` configured servers at routable addresses, with uuids from 1
+/// on, after a round.
 fn mesh(count: u128) -> Desk {
     let mut desk = Desk::new();
     join(&mut desk, leader());
@@ -48,7 +49,8 @@ fn asked(actions: &[Action]) -> Vec<(Uuid, Token)> {
     actions.iter().filter_map(probe).collect()
 }
 
-/// Runs the mesh for `time`; `reaches(from, to)` says who reaches whom. Returns the removals, and whether the leader resigns.
+/// Runs the mesh for `time`; `reaches(from, to)` says who reaches whom. Returns the removals, and
+/// whether the leader resigns.
 fn live(
     desk: &mut Desk,
     time: Duration,
@@ -254,9 +256,9 @@ fn an_advertised_loopback_address_does_not_blame_the_leader() {
     );
 }
 
-/// Invariants with a leader, 50 servers, and any reachability matrix: no server is removed that two others reach which the leader can
-/// ask; one that nobody reaches is removed within the bound, unless that is most of the mesh; a leader cut off from most servers
-/// resigns.
+/// Invariants with a leader, 50 servers, and any reachability matrix: no server is removed that two
+/// others reach which the leader can ask; one that nobody reaches is removed within the bound,
+/// unless that is most of the mesh; a leader cut off from most servers resigns.
 #[test]
 fn suspicion_invariants_hold_in_two_thousand_meshes() {
     const SERVERS: u128 = 50;
@@ -287,7 +289,8 @@ fn suspicion_invariants_hold_in_two_thousand_meshes() {
         let others = || (1..=SERVERS).map(uuid);
         let heard = || others().filter(|witness| reaches(leader(), *witness));
         for to in &removed {
-            // With three witnesses at random, a server that all possible witnesses reach is never removed.
+            // With three witnesses at random, a server that all possible witnesses reach
+            // is never removed.
             assert!(
                 !heard().all(|witness| witness == *to || reaches(witness, *to))
                     || heard().count() == 0,

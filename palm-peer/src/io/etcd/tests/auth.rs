@@ -26,8 +26,8 @@ fn login(endpoint: String, name: &str, password: &str) -> Etcd {
     Etcd::start("palm-etcd", settings).expect("a thread")
 }
 
-/// Waits until the tokens that etcd gave out so far have expired: time itself is tested here. etcd looks once a second,
-/// and a token counts from its last use.
+/// Waits until the tokens that etcd gave out so far have expired: time itself is tested here. etcd
+/// looks once a second, and a token counts from its last use.
 fn let_tokens_expire() {
     std::thread::sleep(Duration::from_millis(3500));
 }

@@ -65,7 +65,8 @@ fn with_the_leading_member_killed_in_between_requests_go_on() {
     let etcd = handle(cluster.endpoints());
     block_on(put(&etcd, "/n", "before")).expect("a write");
     cluster.member(cluster.leader()).kill();
-    // The others have to elect first, during which each of them may let a whole request timeout pass.
+    // The others have to elect first, during which each of them may let a whole
+    // request timeout pass.
     block_on(async {
         let began = Instant::now();
         while put(&etcd, "/n", "after").await.is_err() {

@@ -35,7 +35,8 @@ impl World {
         }
     }
 
-    /// As the driver does: the end of a server may be reported before it is known that the message went there.
+    /// As the driver does: the end of a server may be reported before it is known that the
+    /// message went there.
     pub(super) fn apply(&mut self, event: Event) {
         let to = match &event {
             Event::Rerouted { rerouted, .. } => rerouted.to,
@@ -51,8 +52,8 @@ impl World {
     }
 }
 
-/// Law: where servers die and leave, and stages choose others and lose messages but report it, no message waits for patience,
-/// and each has its result.
+/// Law: where servers die and leave, and stages choose others and lose messages but report it, no
+/// message waits for patience, and each has its result.
 #[test]
 fn no_message_hangs_that_a_stage_rerouted_or_lost() {
     let mut repeated = 0;
@@ -87,7 +88,8 @@ fn no_message_hangs_that_a_stage_rerouted_or_lost() {
     assert!(repeated > 1000, "too calm to show anything: {repeated}");
 }
 
-/// Law: a message that takes down each server that runs it ends alone, whatever instance the stages chose for it.
+/// Law: a message that takes down each server that runs it ends alone, whatever instance the
+/// stages chose for it.
 #[test]
 fn a_poison_message_fails_alone_despite_rerouting() {
     for seed in 0..1_000 {

@@ -1,7 +1,9 @@
-//! Servers whose clients read at once, in bursts, seldom or never, send short and long messages, and leave.
+//! Servers whose clients read at once, in bursts, seldom or never, send short and long
+//! messages, and leave.
 //!
-//! A connection is read by a task that sleeps until it is woken, as in the ingress. After each step it is checked that no task
-//! sleeps that could go on, and that memory is within its bounds; in the end, that every client that reads got all its responses.
+//! A connection is read by a task that sleeps until it is woken, as in the ingress. After each step
+//! it is checked that no task sleeps that could go on, and that memory is within its bounds; in the
+//! end, that every client that reads got all its responses.
 
 mod client;
 
@@ -205,8 +207,9 @@ impl World {
         }
     }
 
-    /// Checks that these connections, whose turn to be disconnected it is, are those with the largest backlogs, of those that take
-    /// nothing first, and no more than needed. The response that was dropped counts.
+    /// Checks that these connections, whose turn to be disconnected it is, are those with the
+    /// largest backlogs, of those that take nothing first, and no more than needed. The response
+    /// that was dropped counts.
     fn check_disconnected(&self, disconnect: &[u64], idle: &[u64], dropped: Option<(u64, u64)>) {
         let backlog = |id: u64| {
             let dropped = dropped.filter(|(to, _)| *to == id);
@@ -340,7 +343,8 @@ impl World {
             self.held <= self.max_total.max(self.largest_frame),
             "more has permits than may"
         );
-        // One that was disconnected while its response was sent counts that too, until it is closed.
+        // One that was disconnected while its response was sent counts that too,
+        // until it is closed.
         assert!(self.flow.unread >= total, "not all that waits is counted");
     }
 
@@ -432,14 +436,16 @@ fn memory_stays_bounded_and_no_wake_up_is_lost() {
     );
 }
 
-/// Clients that read in time are never disconnected, whatever those beside them do that do not read.
+/// Clients that read in time are never disconnected, whatever those beside them do
+/// that do not read.
 #[test]
 fn only_clients_that_do_not_read_are_disconnected() {
     let mut disconnected = 0;
     for seed in 0..300 {
         let _seed = Seed(seed);
         let mut random = Rng::with_seed(seed);
-        // Four readers of which each has its running calls' responses waiting for it, and what came before.
+        // Four readers of which each has its running calls' responses waiting for it, and
+        // what came before.
         let mut world = World::new(seed, 16 * MIB, 64 * MIB);
         for _ in 0..random.usize(1..5) {
             let reading = [Reading::AtOnce, Reading::Within(IDLE / 2)][random.usize(0..2)];
@@ -484,7 +490,8 @@ fn only_clients_that_do_not_read_are_disconnected() {
     );
 }
 
-/// One that does not read holds no more than its share, so that with few of them no connection is closed and none waits.
+/// One that does not read holds no more than its share, so that with few of them no connection is
+/// closed and none waits.
 #[test]
 fn a_client_that_does_not_read_stops_nobody_else() {
     for seed in 0..100 {

@@ -100,7 +100,8 @@ impl World {
         });
     }
 
-    /// etcd does a write that still meets what it replaces; the answer, or the attempt, may be lost.
+    /// etcd does a write that still meets what it replaces; the answer, or the
+    /// attempt, may be lost.
     fn write(&mut self, write: Action, calm: bool) {
         let id = written(&write);
         let fits = |modified| {

@@ -6,8 +6,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// An exchange of two packets succeeds with 0.7 × 0.7.
 const EXCHANGE: f64 = 0.49;
 
-/// How long exchanges take over a path with loss: each lost packet is sent again after TCP's timeout, which doubles. A new connection
-/// begins with a timeout of 1 s; a second one is opened beside it after 250 ms.
+/// How long exchanges take over a path with loss: each lost packet is sent again after TCP's
+/// timeout, which doubles. A new connection begins with a timeout of 1 s; a second one is opened
+/// beside it after 250 ms.
 fn delay(random: &mut fastrand::Rng, exchanges: u32, fresh: bool) -> Duration {
     let mut exchange = |mut timeout: Duration| {
         let mut took = Duration::ZERO;
@@ -28,7 +29,8 @@ fn delay(random: &mut fastrand::Rng, exchanges: u32, fresh: bool) -> Duration {
             .sum::<Duration>()
 }
 
-/// When a witness has found out whether it reaches the server, within this time: it opens up to four connections, 250 ms apart.
+/// When a witness has found out whether it reaches the server, within this time: it opens up to
+/// four connections, 250 ms apart.
 fn testimony(random: &mut fastrand::Rng, time: Duration) -> (Duration, Testimony) {
     let limit = time.mul_f64(0.75 * 0.9);
     let attempts = (0..4).map(|n| SECOND / 4 * n + delay(random, 4, true));
@@ -38,7 +40,8 @@ fn testimony(random: &mut fastrand::Rng, time: Duration) -> (Duration, Testimony
     }
 }
 
-/// Runs the leader of five servers with the settings of `make chaos` for a minute. Returns whether the server is removed.
+/// Runs the leader of five servers with the settings of `make chaos` for a minute. Returns whether
+/// the server is removed.
 fn is_removed(seed: u64) -> bool {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut desk = mesh(5);
