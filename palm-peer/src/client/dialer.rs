@@ -169,7 +169,7 @@ impl From<io::Error> for OpenError {
 }
 
 /// The longest log digest, in bytes: more than a server can log between two probes.
-const LONGEST_DIGEST: usize = 4 * 1024 * 1024;
+const MAX_DIGEST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Opens links for one client or server.
 #[derive(Clone)]
@@ -207,7 +207,7 @@ impl Dialer {
     /// look unresponsive.
     pub(crate) fn for_probes(&self, etcd: &Etcd) -> Self {
         Self {
-            limits: Limits::for_payloads(LONGEST_DIGEST),
+            limits: Limits::for_payloads(MAX_DIGEST_BYTES),
             home: Some(etcd.clone()),
             ..self.clone()
         }

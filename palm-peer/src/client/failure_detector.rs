@@ -79,8 +79,8 @@ async fn try_once(pool: &LinkPool, server: Uuid, endpoint: &str, time: Duration)
     }
 }
 
-/// Whether a server still answers over a link. The end of the link counts as an answer: whoever
-/// waits for it is told of it, and whether something is lost with it.
+/// Returns whether a server still answers over a link. The end of the link counts as an answer: it
+/// is reported to those that watch the link, with whether something is lost.
 pub(crate) async fn answers(server: Uuid, link: Arc<Link>) -> bool {
     let asked = link.request(&mut Request::call(format!("{server}._ping")), Bytes::new());
     let fate = link.fate();

@@ -301,7 +301,7 @@ mod tests {
         );
         assert!(
             world.resolver.0.lock().waiting["hung"].len() < 3,
-            "those who gave up are forgotten"
+            "waiters that gave up are removed"
         );
         drop(closed);
         assert_eq!(world.ask("hung", SOON), Ok(found()));

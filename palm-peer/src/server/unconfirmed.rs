@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(crate) struct Lost {
     pub(super) to: Uuid,
     pub(super) parcels: Vec<Parcel>,
-    /// Whether the connection swallowed them. Else its end may be that of the process, which the
+    /// Whether the connection lost them. Otherwise it may have ended with the process, which the
     /// client notices as well.
     pub(super) swallowed: bool,
 }

@@ -1,5 +1,5 @@
-//! etcd stops, loses a member, changes its leader, forgets its history: those who know each other
-//! go on, nobody is evicted, and all is listed again afterwards.
+//! etcd stops, loses a member, changes its leader or loses its history: clients and servers with
+//! open links continue, no server is removed, and all are listed again afterwards.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -162,8 +162,8 @@ fn a_member_of_etcd_is_killed_and_restarted() {
         cluster.move_leader_to(0);
         cluster.member(0).kill();
         let _ = cluster.leader();
-        // Longer than a lease: those who were connected to the dead member must have gone
-        // elsewhere.
+        // Longer than a lease: servers that were connected to the dead member must use another one
+        // by then.
         thread::sleep(Duration::from_secs(12));
         cluster.member(0).restart();
         cluster.member(1).kill();

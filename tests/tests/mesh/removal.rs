@@ -1,5 +1,5 @@
-//! Who is removed, by whom, and who comes back: leases revoked, records removed by a person,
-//! resets, mute servers.
+//! Which servers are removed, by what, and which register again: revoked leases, records removed by
+//! hand, resets, unresponsive servers.
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -254,7 +254,7 @@ fn a_server_removed_for_a_blocked_executor_rejoins() {
         assert_eq!(
             deleted,
             before + 1,
-            "whoever is blocked is removed, and nobody else: {:?}",
+            "the blocked server is removed, and no other: {:?}",
             servers[0].lines()
         );
     }

@@ -41,8 +41,8 @@ struct Guarded {
 
 impl Guarded {
     fn start(etcd: EtcdBuilder, prefix: &'static str) -> Self {
-        // Programs log in once a second here, where it is once in a while elsewhere: that shall not
-        // cost what it is meant to.
+        // Programs log in once a second here, far more often than elsewhere: a cheap hash keeps that
+        // from slowing the test.
         let guarded = Self {
             etcd: etcd.arg("--bcrypt-cost=4").start(),
             prefix,

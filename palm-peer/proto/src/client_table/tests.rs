@@ -132,8 +132,8 @@ fn goodbye_is_sent_once_to_each_client_that_asked_for_it() {
     assert_eq!((table.awaiting_ack(), table.said_goodbye()), (0, true));
 }
 
-/// Who looks for another server asks who is there, and closes the connection: what is sent over it
-/// until then is lost.
+/// A client that looks for another server closes the connection after the greeting: what is sent
+/// over it until then is lost.
 #[test]
 fn a_client_that_only_greets_gets_nothing_but_a_goodbye() {
     let now = Instant::now();

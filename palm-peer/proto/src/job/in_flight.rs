@@ -32,8 +32,6 @@ pub(super) struct InFlight {
     pub attempts: u32,
     /// The number of the current attempt, and when it was sent.
     pub(super) sent: Option<(u64, Instant)>,
-    /// The number of the attempt that was answered, if that is known.
-    pub(super) answered: Option<u64>,
     /// The routes of all attempts that may still be answered, superseded ones first.
     pub(crate) routes: Vec<Route>,
     /// The stages of the current attempt for which servers may have chosen another instance
@@ -57,7 +55,6 @@ impl InFlight {
             state: State::Starting,
             attempts: 1,
             sent: None,
-            answered: None,
             routes: Vec::new(),
             rerouted_stages: Vec::new(),
             quarantined: false,
@@ -110,18 +107,21 @@ impl InFlightCounts {
     }
 
     pub(super) fn remove(&mut self, route: &[Uuid]) {
-        self.end(route, 0);
-    }
-
-    /// As the method above; this attempt was answered.
-    pub(super) fn end(&mut self, route: &[Uuid], attempt: u64) {
         for instance in route {
             if let Some(load) = self.0.get_mut(instance) {
-                load.answered = attempt.max(load.answered);
                 load.open -= 1;
                 if load.open == 0 {
                     self.0.remove(instance);
                 }
+            }
+        }
+    }
+
+    /// This attempt, which still counts as open, was answered.
+    pub(super) fn answered(&mut self, route: &[Uuid], attempt: u64) {
+        for instance in route {
+            if let Some(load) = self.0.get_mut(instance) {
+                load.answered = attempt.max(load.answered);
             }
         }
     }

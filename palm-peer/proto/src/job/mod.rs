@@ -384,7 +384,7 @@ impl Job {
         };
         self.quarantine.leave(idx);
         for route in &flight.routes {
-            self.loads.end(route, flight.answered.unwrap_or(0));
+            self.loads.remove(route);
         }
         self.bytes = self.bytes - flight.payload.len() + size(&ending);
         match &ending {

@@ -52,14 +52,14 @@ impl Stragglers {
 impl Job {
     /// An attempt of this message was answered.
     pub(super) fn count_answer(&mut self, idx: u64, now: Instant) {
-        let Some(flight) = self.flights.get_mut(&idx) else {
+        let Some(flight) = self.flights.get(&idx) else {
             return;
         };
         // With several attempts it is unknown which of them was answered.
-        if let (Some((attempt, at)), [_], State::UnderWay) =
+        if let (Some((attempt, at)), [route], State::UnderWay) =
             (flight.sent, &flight.routes[..], flight.state)
         {
-            flight.answered = Some(attempt);
+            self.loads.answered(route, attempt);
             self.stragglers.answered(now.saturating_duration_since(at));
         }
     }
@@ -106,7 +106,7 @@ impl Job {
                 return false;
             };
             flight.attempts == 1
-                && flight.attempts < self.limits.attempts
+                && self.limits.attempts > 1
                 && now >= at + overdue
                 && route.iter().all(|at| self.loads.overtook(*at, attempt))
         });

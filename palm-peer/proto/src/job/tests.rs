@@ -233,7 +233,7 @@ fn a_substitute_for_a_leaving_server_may_fail_too() {
     assert_eq!(
         job.actions_after(other(9, &[1]), now),
         [],
-        "of this attempt it is known who has it"
+        "the instance of this attempt is known"
     );
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// The longest line, in bytes: enough for the digest of a server that logs only
 /// errors in one period.
-const LONGEST_LINE: usize = 256 * 1024;
+const MAX_LINE_BYTES: usize = 256 * 1024;
 
 /// A log line. Parts of it come from servers and from anyone with write access to etcd, so it is
 /// escaped: always one line, no control characters.
@@ -34,7 +34,7 @@ impl Line {
         Self {
             level,
             critical: false,
-            text: plain(&text.into(), LONGEST_LINE),
+            text: plain(&text.into(), MAX_LINE_BYTES),
         }
     }
 

@@ -48,7 +48,7 @@ fn a_removed_server_ends_and_stays_out() {
             .cli(&["rm", &gone.uuid])
             .failed(1)
             .contains(&stays.uuid),
-        "lists who is there"
+        "it lists the servers"
     );
 }
 

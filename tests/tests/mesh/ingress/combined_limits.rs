@@ -117,7 +117,7 @@ fn unread_answers_of_all_clients_are_bounded() {
         assert_eq!(
             proper.answer().expect("an answer")[1].len(),
             PAYLOAD,
-            "who reads is not cut off"
+            "a client that reads is not disconnected"
         );
     }
     drop((proper, clients));
