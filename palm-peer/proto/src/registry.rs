@@ -11,7 +11,7 @@ mod takeover;
 use self::{broken::BrokenRecords, entry::Entry, schedule::Schedule, suspicion::Charge};
 pub use self::{
     entry::Published,
-    event::{Action, Event, Line, Token},
+    event::{Action, Event, Line, Removal, Token},
     round::MAX_LISTED,
     suspicion::Testimony,
 };
@@ -394,14 +394,14 @@ impl Registry {
             Some(Charge { reason, gone }) => {
                 removal = Some(reason);
                 let server = record.server.clone();
-                Action::Remove {
+                Action::Remove(Removal {
                     uuid,
                     server,
                     modified,
                     reason,
                     lease: entry.lease,
                     revoke: gone,
-                }
+                })
             }
             None if entry.answered_at.is_some() && !(record.configured && entry.is_published()) => {
                 let record = Record {

@@ -370,23 +370,8 @@ impl Leader {
                         writes::configure(self.context.clone(), record, modified, lease),
                     );
                 }
-                Action::Remove {
-                    uuid,
-                    server,
-                    modified,
-                    reason,
-                    lease,
-                    revoke,
-                } => {
-                    let removal = writes::Removal {
-                        uuid,
-                        server,
-                        modified,
-                        reason,
-                        lease,
-                        revoke,
-                    };
-                    self.write(uuid, writes::remove(self.context.clone(), removal));
+                Action::Remove(removal) => {
+                    self.write(removal.uuid, writes::remove(self.context.clone(), removal));
                 }
                 Action::Ask {
                     uuid,

@@ -8,7 +8,7 @@ use crate::{
     sync::lock,
 };
 use palm_proto::{
-    registry::Event,
+    registry::{Event, Removal},
     types::{
         ids::{LeaseId, Revision},
         instance::Instance,
@@ -94,23 +94,6 @@ pub(super) async fn withdraw(
     )
     .await;
     written.unwrap_or_else(|error| failed(context, &key, &error))
-}
-
-/// A record to be removed, and why.
-#[derive(Debug, Clone)]
-pub(super) struct Removal {
-    /// Whose.
-    pub uuid: Uuid,
-    /// The server's name.
-    pub server: String,
-    /// What is deleted.
-    pub modified: Revision,
-    /// The reason, for the tombstone.
-    pub reason: &'static str,
-    /// The lease that the record is on.
-    pub lease: Option<LeaseId>,
-    /// Whether the process is proven gone, so that the lease is revoked.
-    pub revoke: bool,
 }
 
 /// Removes a record and the published key, and puts a tombstone; revokes the server's lease when

@@ -161,6 +161,23 @@ impl Event {
     }
 }
 
+/// A record to be removed, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Whose.
+    pub uuid: Uuid,
+    /// The server's name.
+    pub server: String,
+    /// The mod revision of the record.
+    pub modified: Revision,
+    /// The reason, for the log and the tombstone.
+    pub reason: &'static str,
+    /// The lease of the record.
+    pub lease: Option<LeaseId>,
+    /// Whether the process is proven gone, so that the lease must be revoked.
+    pub revoke: bool,
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 // Most actions contain a record, and few exist at a time.
@@ -205,20 +222,7 @@ pub enum Action {
     },
     /// Delete the record, if its mod revision is still `modified`, and the published key, and
     /// put a tombstone.
-    Remove {
-        /// Whose.
-        uuid: Uuid,
-        /// The server's name.
-        server: String,
-        /// The mod revision of the record.
-        modified: Revision,
-        /// The reason, for the log and the tombstone.
-        reason: &'static str,
-        /// The lease of the record.
-        lease: Option<LeaseId>,
-        /// Whether the process is proven gone, so that the lease must be revoked.
-        revoke: bool,
-    },
+    Remove(Removal),
     /// Delete the published key of a server that has no record, unless it has one again.
     Withdraw {
         /// Whose.

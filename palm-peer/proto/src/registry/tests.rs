@@ -195,12 +195,12 @@ fn configure(actions: &[Action]) -> Record {
 
 fn removal(actions: &[Action]) -> Option<(&'static str, Option<LeaseId>)> {
     actions.iter().find_map(|a| match a {
-        Action::Remove {
+        Action::Remove(Removal {
             reason,
             lease,
             revoke,
             ..
-        } => Some((*reason, lease.filter(|_| *revoke))),
+        }) => Some((*reason, lease.filter(|_| *revoke))),
         _ => None,
     })
 }

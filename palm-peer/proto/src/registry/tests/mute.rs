@@ -213,7 +213,7 @@ impl Mesh {
                     },
                 );
             }
-            Action::Remove { uuid, modified, .. } => {
+            Action::Remove(Removal { uuid, modified, .. }) => {
                 let since = self.silent.remove(&uuid);
                 let since = since.unwrap_or_else(|| {
                     panic!("{uuid} answers, and is removed: seed {}", self.seed)

@@ -302,7 +302,7 @@ impl World {
                     continue;
                 }
                 Action::Configure { record, .. } => record.uuid,
-                Action::Remove { uuid, reason, .. } => {
+                Action::Remove(Removal { uuid, reason, .. }) => {
                     self.check_removal(*uuid, reason);
                     *uuid
                 }
@@ -494,7 +494,7 @@ impl World {
 fn written(write: &Action) -> Uuid {
     match write {
         Action::Configure { record, .. } => record.uuid,
-        Action::Remove { uuid, .. } => *uuid,
+        Action::Remove(Removal { uuid, .. }) => *uuid,
         Action::Probe { .. }
         | Action::Withdraw { .. }
         | Action::Ask { .. }

@@ -85,7 +85,7 @@ fn live(
                         }));
                     }
                 }
-                Action::Remove { uuid, .. } => {
+                Action::Remove(Removal { uuid, .. }) => {
                     removed.push(uuid);
                     desk.registry.forget(uuid);
                     desk.registry.writing.remove(&uuid);

@@ -126,9 +126,9 @@ impl World {
                 );
                 Some(self.put(id, Some(record)))
             }
-            Action::Remove {
+            Action::Remove(Removal {
                 modified, reason, ..
-            } if fits(modified) => {
+            }) if fits(modified) => {
                 self.delete(id, Some((RemovedBy::Registry, reason)));
                 Some(Revision(self.revision))
             }

@@ -91,7 +91,7 @@ fn is_removed(seed: u64) -> bool {
                         coming.push((desk.now + took, event));
                     }
                 }
-                Action::Remove { uuid: removed, .. } => {
+                Action::Remove(Removal { uuid: removed, .. }) => {
                     assert_eq!(removed, uuid(1));
                     return true;
                 }
