@@ -44,6 +44,13 @@ fn knock(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&address, Duration::from_millis(100))
 }
 
+/// How many servers a leader has configured, by its log.
+fn configured_by(leader: &Server) -> usize {
+    let lines = leader.process.lines();
+    let configured = lines.iter().filter(|line| line.ends_with(" configured"));
+    configured.count()
+}
+
 #[test]
 fn connection_churn_with_few_descriptors_is_harmless() {
     crate::heavy();
@@ -140,14 +147,7 @@ fn a_leader_with_fewer_descriptors_than_servers_serves_them_all() {
     let endpoint = leader.etcd();
     let start = || Process::start(example("text"), ["run", "--port", "0", "--etcd", &endpoint]);
     let mut servers: Vec<Process> = (0..60).map(|_| start()).collect();
-    let configured = || {
-        leader
-            .process
-            .lines()
-            .iter()
-            .filter(|line| line.ends_with(" configured"))
-            .count()
-    };
+    let configured = || configured_by(&leader);
     // Itself is one of them.
     eventually("all are configured", 6 * SOON, || {
         (configured() >= 61).then_some(())
@@ -236,14 +236,7 @@ fn a_leader_without_descriptors_removes_no_server() {
     let endpoint = leader.etcd();
     let servers = [(); 3]
         .map(|()| Process::start(example("text"), ["run", "--port", "0", "--etcd", &endpoint]));
-    let configured = || {
-        leader
-            .process
-            .lines()
-            .iter()
-            .filter(|line| line.ends_with(" configured"))
-            .count()
-    };
+    let configured = || configured_by(&leader);
     eventually("all are configured", SOON, || {
         (configured() >= 4).then_some(())
     });

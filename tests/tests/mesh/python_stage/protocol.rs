@@ -12,6 +12,20 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
 
+/// A client that sees the server `zoo`.
+fn client_of_zoo(mesh: &Mesh) -> palm_peer::Client {
+    let client =
+        futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
+    eventually("the client sees it", SOON, || {
+        client
+            .reachable()
+            .iter()
+            .any(|r| r.server == "zoo")
+            .then_some(())
+    });
+    client
+}
+
 #[test]
 fn a_python_server_is_configured_published_and_probed() {
     let Some(python) = python() else { return };
@@ -172,15 +186,7 @@ fn functions_run_concurrently_and_probes_are_answered() {
         &etcd.endpoint(),
     ));
     mesh.await_published(&[&leader.uuid, &server.uuid]);
-    let client =
-        futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
-    eventually("the client sees it", SOON, || {
-        client
-            .reachable()
-            .iter()
-            .any(|r| r.server == "zoo")
-            .then_some(())
-    });
+    let client = client_of_zoo(&mesh);
     // Longer than three probes that are missed may take.
     let slow = (0..8).map(|_| client.call("zoo.slow", "8000").timeout(SOON).into_future());
     let answers = futures::executor::block_on(futures::future::join_all(slow));
@@ -209,15 +215,7 @@ fn a_blocked_python_server_answers_pings() {
         program(&python, "tests/tests/mesh/python/zoo.py", &etcd.endpoint()).args(["--ttl", "60"]);
     let server = mesh.start_program(zoo);
     mesh.await_published(&[&leader.uuid, &server.uuid]);
-    let client =
-        futures::executor::block_on(palm_peer::Client::connect(mesh.options())).expect("a client");
-    eventually("the client sees it", SOON, || {
-        client
-            .reachable()
-            .iter()
-            .any(|r| r.server == "zoo")
-            .then_some(())
-    });
+    let client = client_of_zoo(&mesh);
     let (call, ping) = std::thread::scope(|scope| {
         // Longer than a PING may take to be answered: no thread of Python runs meanwhile.
         let call = scope.spawn(|| {
