@@ -145,7 +145,7 @@ fn the_example_finds_servers_through_etcd_and_calls_them() {
             ["zoo.get", "--cache=k"],
             "no_such_key: nothing is stored under \"k\"",
         ),
-        (["zoo.slow", "--timeout=0.2"], "failed: "),
+        (["zoo.slow", "--timeout=20.5"], "failed: "),
     ] {
         let called = example(&python, &etcd, &[&prefix[..], &args[..]].concat());
         assert_eq!(called.wait(SOON).code(), Some(1), "{args:?}");
