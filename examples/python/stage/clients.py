@@ -34,11 +34,12 @@ class Clients:
 
     def remove(self, connection):
         """Forgets a connection that ended."""
-        client, _ = self.greetings.pop(connection, (None, None))
-        if client in self.connections:
-            self.connections[client].pop(connection)
-            if not self.connections[client]:
-                del self.connections[client]
+        if connection not in self.greetings:
+            return
+        client, _ = self.greetings.pop(connection)
+        del self.connections[client][connection]
+        if not self.connections[client]:
+            del self.connections[client]
 
     def latest(self, client):
         """The most recent connection of a client, or None."""

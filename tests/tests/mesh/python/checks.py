@@ -117,6 +117,15 @@ def hello(endpoint, server):
         assert link.hello(uuid.uuid4()) == server
         assert link.call("zoo.echo", b"me") == b"me"
         assert link.hello(uuid.uuid4()) == server, "again, as another client"
+    # Many at once only ask which server this is, as each link does first, before any of them greets.
+    links = [Link(endpoint, zmq.DEALER, 20) for _ in range(8)]
+    for link in links:
+        link.send({"hello": str(uuid.uuid4()), "identify": True})
+    for link in links:
+        answer, _ = link.receive()
+        assert (answer.get("server"), answer.get("error")) == (server, None), answer
+    for link in links:
+        assert link.hello(uuid.uuid4()) == server, "greeted beside others that only identified"
 
 
 def big(endpoint, server):
