@@ -28,15 +28,20 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        Self::start_with("2", "2")
+    }
+
+    /// One whose leader probes so often, and gives servers this long to answer, in seconds.
+    fn start_with(probe_period: &str, probe_timeout: &str) -> Self {
         let etcd = Etcd::start();
         let leader = Process::builder(example("text"))
             .args([
                 "run",
                 "--debug",
                 "--probe-period",
-                "1",
+                probe_period,
                 "--probe-timeout",
-                "0.5",
+                probe_timeout,
             ])
             .env("PALM_ETCD", etcd.endpoint())
             .env("PALM_MAX_PAYLOAD", MAX_PAYLOAD)

@@ -107,7 +107,7 @@ fn start_all(world: &World, later: bool) -> Vec<(&'static str, Rogue)> {
 }
 
 fn against_the_leader(later: bool) {
-    let world = World::start();
+    let world = World::start_with("1", "0.5");
     let rogues = start_all(&world, later);
     if later {
         for (_, rogue) in &rogues {
@@ -166,7 +166,7 @@ fn no_answer_to_a_later_probe_harms_the_leader() {
 #[test]
 fn the_leader_works_among_many_bad_servers() {
     crate::heavy();
-    let world = World::start();
+    let world = World::start_with("1", "0.5");
     let rogues = start_all(&world, false);
     thread::sleep(Duration::from_secs(2));
     let joined = palm_tests::Process::builder(palm_tests::example("printf"))

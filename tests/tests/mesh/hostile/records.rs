@@ -133,7 +133,7 @@ fn a_tombstones_reason_cannot_control_the_terminal() {
 #[test]
 fn a_thousand_mute_servers_delay_no_other() {
     crate::heavy();
-    let world = World::start();
+    let world = World::start_with("1", "0.5");
     // The kernel accepts the connections, and no program takes them.
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = mute.local_addr().expect("an address").port();

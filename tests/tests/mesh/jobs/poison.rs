@@ -12,6 +12,9 @@ use std::{
     time::Duration,
 };
 
+/// How long the job takes at most, with all restarts of its servers, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn start(etcd: &Etcd) -> Process {
     let server = Process::builder(example("stage")).arg("run");
     let server = server
@@ -38,6 +41,7 @@ fn a_poison_message_crashes_at_most_three_servers() {
     let results = client
         .job(["frail.crash"])
         .window(256, 1 << 20)
+        .timeout(3 * PATIENCE)
         .run_iter(input)
         .expect("there");
     let (over, died) = (
@@ -53,7 +57,7 @@ fn a_poison_message_crashes_at_most_three_servers() {
         })
     };
     // As a supervisor would.
-    eventually("the job is over", Duration::from_secs(60), || {
+    eventually("the job is over", PATIENCE, || {
         for server in servers.iter_mut().filter(|server| !server.is_running()) {
             died.fetch_add(1, Ordering::Relaxed);
             *server = start(&etcd);

@@ -9,7 +9,7 @@ use crate::common::{Mesh, QUICK, SOON, Server, calls::Calls};
 use palm_tests::{Etcd, Host, Network, eventually, example};
 use std::{
     net::SocketAddrV4,
-    thread,
+    slice, thread,
     time::{Duration, Instant},
 };
 
@@ -258,7 +258,7 @@ fn an_unconnected_leader_removes_no_server_and_resigns() {
         goes_on("healed", progress, 500, Duration::ZERO);
     });
     were_never_removed(mesh, &stages.servers[1..]);
-    were_never_removed(mesh, &[printf]);
+    were_never_removed(mesh, slice::from_ref(&printf));
     calls.all_went_well(100);
 }
 

@@ -1,7 +1,7 @@
 //! Jobs through servers in Rust and in Python.
 
 use super::start;
-use crate::common::{Mesh, QUICK, Server};
+use crate::common::{Mesh, Server};
 use futures::{StreamExt as _, executor::block_on};
 use palm_peer::{Bytes, CallError, CallErrorKind, Client, JobError, JobResults};
 use palm_tests::{Etcd, Process, eventually, example, python};
@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-const SOON: Duration = Duration::from_secs(20);
+/// Servers that nobody removes because a busy machine lets them wait.
+const SETTINGS: [&str; 6] = ["--ttl", "10", "--probe-period", "5", "--probe-timeout", "5"];
+const SOON: Duration = Duration::from_secs(60);
 /// As long as a job with a server that is killed amid it may take here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,7 +34,7 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn start(etcd: &'a Etcd, python: &'a Path, count: usize) -> Self {
-        let mesh = Mesh::new(etcd, "", &QUICK);
+        let mesh = Mesh::new(etcd, "", &SETTINGS);
         let rust: Vec<Server> = ["a", "b"].map(|name| Self::stage(&mesh, etcd, name)).into();
         let pytext = (0..count)
             .map(|_| start(&mesh, python, &etcd.endpoint()))
@@ -55,7 +57,7 @@ impl<'a> World<'a> {
     fn stage(mesh: &Mesh, etcd: &Etcd, name: &str) -> Server {
         let program = Process::builder(example("stage"))
             .args(["run", "--etcd", &etcd.endpoint()])
-            .args(QUICK);
+            .args(SETTINGS);
         mesh.start_program(program.env("PALM_TEST_STAGE", name))
     }
 
@@ -109,7 +111,8 @@ fn rust_and_python_stages_mix_in_any_order() {
     ] {
         let words = |idx: u64| format!("word {idx}");
         let input = (0..2000).map(move |idx| Bytes::from(words(idx)));
-        let results = client.job(pipeline.clone()).run_iter(input).expect("there");
+        let job = client.job(pipeline.clone()).timeout(4 * PATIENCE);
+        let results = job.run_iter(input).expect("there");
         let progress = results.progress();
         for (place, (idx, result)) in collect(results).into_iter().enumerate() {
             assert_eq!(idx, place as u64, "{pipeline:?}");
@@ -184,7 +187,8 @@ struct Endless {
 }
 
 impl Endless {
-    fn start(client: &Client) -> Self {
+    /// Each message may take `time`, a third of it for each attempt.
+    fn start(client: &Client, time: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let input = (0_u64..)
@@ -192,7 +196,7 @@ impl Endless {
             .map(|number| Bytes::from(format!("{number:06}")));
         let job = client
             .job(["a.add", "pytext.reverse", "b.add"])
-            .timeout(Duration::from_secs(15))
+            .timeout(time)
             .attempts(5);
         let results = job.run_iter(input).expect("there");
         let progress = results.progress();
@@ -236,7 +240,7 @@ fn a_python_server_killed_during_a_job_costs_no_result() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mut world = World::start(&etcd, &python, 2);
-    let job = Endless::start(&world.client());
+    let job = Endless::start(&world.client(), Duration::from_secs(15));
     for _ in 0..3 {
         job.goes_on();
         world.pytext.remove(0).kill();
@@ -252,7 +256,7 @@ fn a_python_server_leaving_during_a_job_costs_nothing() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mut world = World::start(&etcd, &python, 2);
-    let job = Endless::start(&world.client());
+    let job = Endless::start(&world.client(), 4 * PATIENCE);
     for _ in 0..3 {
         job.goes_on();
         world.one_more();
@@ -286,7 +290,7 @@ fn a_rust_server_leaving_after_a_python_stage_costs_nothing() {
     let Some(python) = python() else { return };
     let etcd = Etcd::start();
     let mut world = World::start(&etcd, &python, 2);
-    let job = Endless::start(&world.client());
+    let job = Endless::start(&world.client(), 4 * PATIENCE);
     for _ in 0..3 {
         job.goes_on();
         let fresh = World::stage(&world.mesh, &etcd, "b");
