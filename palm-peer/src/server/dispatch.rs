@@ -282,7 +282,7 @@ impl Dispatcher {
             stage: request.stage,
             cache: request.cache.clone(),
             deadline,
-            relay: Arc::clone(&self.state.relay),
+            relay: Some(Arc::clone(&self.state.relay)),
         };
         let onward = request.goes_on().then_some(NextStage { request, deadline });
         let of_author = self.state.functions.get(&name).map(Arc::clone);

@@ -3,14 +3,18 @@
 use crate::{error::CallError, server::relay::Relay};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use palm_proto::types::message::Request;
+use palm_proto::{
+    config::Config,
+    types::message::{CallErrorKind, CallFailure, Request},
+};
 use std::{error, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// The error of a function: any error; its message is returned to the caller.
 pub type FunctionError = Box<dyn error::Error + Send + Sync>;
 
-/// A message for a function.
+/// A message for a function. A server makes it from a request; [`Message::new`] makes one for the
+/// unit test of a function.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub(crate) payload: Bytes,
@@ -19,10 +23,78 @@ pub struct Message {
     pub(crate) stage: usize,
     pub(crate) cache: Option<String>,
     pub(crate) deadline: Instant,
-    pub(crate) relay: Arc<Relay>,
+    /// The way to other servers; `None` outside a server.
+    pub(crate) relay: Option<Arc<Relay>>,
 }
 
 impl Message {
+    /// Creates a message as a call with this payload would deliver it, for the unit test of a
+    /// function: of no job, at stage 0, with 30 s until its deadline. The methods that begin with
+    /// `with_` set the rest. To test limits, deadlines and panics as well, use
+    /// [`Server::local`](crate::Server::local).
+    ///
+    /// ```
+    /// use palm_peer::{FunctionError, Message};
+    ///
+    /// async fn number(message: Message) -> Result<String, FunctionError> {
+    ///     let line = std::str::from_utf8(message.payload())?;
+    ///     Ok(format!("{}: {line}", message.idx().unwrap_or(0) + 1))
+    /// }
+    ///
+    /// # fn main() -> Result<(), FunctionError> {
+    /// let message = Message::new("to be").with_idx(41);
+    /// assert_eq!(palm_peer::block_on(number(message))?, "42: to be");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            job: None,
+            idx: None,
+            stage: 0,
+            cache: None,
+            deadline: Instant::now() + Config::default().timeout,
+            relay: None,
+        }
+    }
+
+    /// Sets the job that the message belongs to.
+    #[must_use]
+    pub fn with_job(mut self, job: Uuid) -> Self {
+        self.job = Some(job);
+        self
+    }
+
+    /// Sets the index assigned by the caller.
+    #[must_use]
+    pub fn with_idx(mut self, idx: u64) -> Self {
+        self.idx = Some(idx);
+        self
+    }
+
+    /// Sets the stage of the function in its pipeline, from 0.
+    #[must_use]
+    pub fn with_stage(mut self, stage: usize) -> Self {
+        self.stage = stage;
+        self
+    }
+
+    /// Sets the key for the server's store.
+    #[must_use]
+    pub fn with_cache_key(mut self, key: impl Into<String>) -> Self {
+        self.cache = Some(key.into());
+        self
+    }
+
+    /// Sets the caller's deadline. It is what [`Message::deadline`] returns; nothing cancels a
+    /// function that a test calls directly.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Returns the payload.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
@@ -74,17 +146,19 @@ impl Message {
     /// ```
     ///
     /// # Errors
-    /// See [`CallErrorKind`](crate::CallErrorKind).
+    /// See [`CallErrorKind`](crate::CallErrorKind); `unreachable` for a message that was made with
+    /// [`Message::new`], which belongs to no mesh.
     pub async fn call(
         &self,
         target: impl Into<String>,
         payload: impl Into<Bytes>,
     ) -> Result<Bytes, CallError> {
-        let mesh = self
-            .relay
-            .mesh()
-            .await
-            .map_err(|failure| CallError::new(failure, None))?;
+        let unreachable = |failure| CallError::new(failure, None);
+        let relay = self.relay.as_ref().ok_or_else(|| {
+            let text = "a message that Message::new made belongs to no mesh";
+            unreachable(CallFailure::new(CallErrorKind::Unreachable, text))
+        })?;
+        let mesh = relay.mesh().await.map_err(unreachable)?;
         let called = mesh
             .call(Request::call(target), payload.into(), self.deadline)
             .await;
@@ -119,3 +193,31 @@ pub(crate) type Outcome = Result<Bytes, String>;
 
 /// A function of the program.
 pub(crate) type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+    use std::time::Duration;
+
+    #[test]
+    fn a_message_of_a_unit_test_has_what_was_set() {
+        let (job, soon) = (Uuid::new_v4(), Instant::now() + Duration::from_secs(1));
+        let plain = Message::new("payload");
+        assert_eq!(plain.payload(), "payload");
+        assert_eq!((plain.job(), plain.idx(), plain.stage()), (None, None, 0));
+        assert_eq!(plain.cache_key(), None);
+        assert!(plain.deadline() > soon, "as long as a call has by default");
+        let message = plain
+            .with_job(job)
+            .with_idx(7)
+            .with_stage(1)
+            .with_cache_key("key")
+            .with_deadline(soon);
+        assert_eq!((message.job(), message.idx()), (Some(job), Some(7)));
+        assert_eq!((message.stage(), message.cache_key()), (1, Some("key")));
+        assert_eq!(message.deadline(), soon);
+        let error = block_on(message.call("text.shout", "")).expect_err("it belongs to no mesh");
+        assert_eq!(error.kind(), CallErrorKind::Unreachable);
+    }
+}
