@@ -79,6 +79,7 @@ pub use palm_proto::{
         timestamp::{InvalidTimestamp, Timestamp},
     },
 };
+pub use server::local::{LocalCall, LocalServer};
 pub use server::peer::Peer;
 pub use server::{FunctionError, Message, Server};
 

@@ -94,7 +94,7 @@ pub(crate) struct Receiver {
 #[derive(Clone)]
 pub(crate) struct Sender {
     socket: zmq::Sender,
-    /// Counts what is sent; `None` without an ingress, which only a benchmark is.
+    /// Counts what is sent; `None` without an ingress.
     table: Option<Arc<ConnectionTable>>,
 }
 
@@ -122,6 +122,21 @@ impl Sender {
         }
         self.socket.send(to, frames)
     }
+}
+
+/// Returns what a server sends and receives with that is only called from within its process, and
+/// what calls it.
+pub(crate) fn in_process() -> (zmq::InProcess, Sender, Receiver) {
+    let (requests, socket, receiver) = zmq::in_process();
+    let sender = Sender {
+        socket,
+        table: None,
+    };
+    let receiver = Receiver {
+        socket: receiver,
+        table: Arc::new(ConnectionTable::new(u64::MAX, u64::MAX)),
+    };
+    (requests, sender, receiver)
 }
 
 impl Ingress {

@@ -1,6 +1,10 @@
 //! ZeroMQ sockets: the only user of the zeromq crate. The design works around pitfalls of that
 //! crate: see "Known pitfalls in our dependencies" in ARCHITECTURE.md.
 
+mod in_process;
+
+pub(crate) use in_process::InProcess;
+
 use super::{executor, tasks::Name, timer};
 use bytes::Bytes;
 use futures::{
@@ -81,6 +85,8 @@ pub(crate) struct Receiver {
     /// The newly attached sockets.
     incoming: mpsc::UnboundedReceiver<Incoming>,
     senders: Senders,
+    /// What comes from within the process, if anything can.
+    in_process: Option<mpsc::UnboundedReceiver<RouterEvent>>,
 }
 
 /// The sending side of a router.
@@ -94,6 +100,8 @@ enum Outgoing {
     Listening(RouterSendHalf),
     /// A socket for each connection.
     Attached(Senders),
+    /// No sockets.
+    InProcess(in_process::Replies),
 }
 
 /// Creates a router on a bound listener.
@@ -120,6 +128,7 @@ pub(crate) async fn listen(
             all,
             incoming,
             senders: Senders::default(),
+            in_process: None,
         },
     ))
 }
@@ -133,6 +142,7 @@ pub(crate) fn attachable() -> (Attacher, Sender, Receiver) {
         all: SelectAll::new(),
         incoming,
         senders: senders.clone(),
+        in_process: None,
     };
     (
         Attacher {
@@ -142,6 +152,17 @@ pub(crate) fn attachable() -> (Attacher, Sender, Receiver) {
         Sender(Outgoing::Attached(senders)),
         receiver,
     )
+}
+
+/// Creates a router without sockets, and what sends it requests from within the process.
+pub(crate) fn in_process() -> (InProcess, Sender, Receiver) {
+    let (attacher, _, mut receiver) = attachable();
+    drop(attacher);
+    let (requests, in_process) = mpsc::unbounded();
+    receiver.in_process = Some(in_process);
+    let requests = InProcess::new(requests);
+    let sender = Sender(Outgoing::InProcess(requests.replies()));
+    (requests, sender, receiver)
 }
 
 fn io_error(error: ZmqError) -> io::Error {
@@ -217,6 +238,11 @@ impl Receiver {
             while let Poll::Ready(Some(incoming)) = self.incoming.poll_next_unpin(cx) {
                 self.all.push(incoming);
             }
+            if let Some(requests) = &mut self.in_process
+                && let Poll::Ready(Some(request)) = requests.poll_next_unpin(cx)
+            {
+                return Poll::Ready(request);
+            }
             match self.all.poll_next_unpin(cx) {
                 Poll::Ready(Some(event)) => Poll::Ready(event),
                 // Without connections, a newly attached one wakes this task.
@@ -249,6 +275,10 @@ impl Sender {
             #[cfg(any(test, feature = "bench"))]
             Outgoing::Listening(socket) => socket.clone(),
             Outgoing::Attached(senders) => senders.lock().get(to)?.clone(),
+            Outgoing::InProcess(replies) => {
+                replies.deliver(to, frames);
+                return None;
+            }
         };
         let mut all = Vec::with_capacity(frames.len() + 1);
         all.push(to.clone());

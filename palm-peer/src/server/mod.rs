@@ -9,6 +9,7 @@ mod engine;
 pub(crate) mod forward;
 pub(crate) mod functions;
 pub(crate) mod liveness_check;
+pub(crate) mod local;
 pub(crate) mod message;
 pub(crate) mod parcel;
 mod passing;
@@ -29,7 +30,7 @@ use self::{
 use crate::{
     error::{Error, ErrorKind},
     io::executor,
-    server::peer::Peer,
+    server::{local::LocalServer, peer::Peer},
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, pin_mut};
@@ -194,6 +195,41 @@ impl Server {
             );
             self.invalid.get_or_insert(text);
         }
+    }
+
+    /// Runs the server within this process, without etcd and without sockets, to test its functions:
+    /// see [`LocalServer`]. The configuration is the default one.
+    ///
+    /// ```
+    /// use palm_peer::{CallErrorKind, FunctionError, Message, Server};
+    ///
+    /// async fn shout(message: Message) -> Result<String, FunctionError> {
+    ///     Ok(std::str::from_utf8(message.payload())?.to_uppercase())
+    /// }
+    ///
+    /// # async fn test() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let text = Server::new("text").function("shout", shout).local()?;
+    /// assert_eq!(text.call("shout", "hello").await?, "HELLO");
+    /// let error = text.call("shout", vec![0xff]).await.expect_err("that is not UTF-8");
+    /// assert_eq!(error.kind(), CallErrorKind::Failed);
+    /// # Ok(()) }
+    /// # palm_peer::block_on(test()).expect("the functions work");
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for what [`Server::join`] would refuse: an invalid name, or
+    /// names that are too long for a record in total.
+    pub fn local(self) -> Result<LocalServer, Error> {
+        self.local_with(Config::default())
+    }
+
+    /// As [`Server::local`], with another configuration, to test limits:
+    /// `Config::default().max_payload(16)`. What concerns etcd, sockets and TLS is ignored.
+    ///
+    /// # Errors
+    /// As [`Server::local`], and for a setting that is out of its bounds.
+    pub fn local_with(self, config: Config) -> Result<LocalServer, Error> {
+        LocalServer::start(self, config)
     }
 
     /// Joins the mesh: listens, registers in etcd and becomes a candidate for leadership. The

@@ -313,7 +313,7 @@ fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
 }
 
 /// Returns the record of a server that does not listen yet.
-fn new_record(state: &ServerState, kind: String, functions: Vec<String>) -> Record {
+pub(super) fn new_record(state: &ServerState, kind: String, functions: Vec<String>) -> Record {
     let mut record = Record::new(state.uuid, &state.name, wall_clock::timestamp());
     record.host.clone_from(&state.config.ip);
     record.pid = std::process::id();

@@ -1,0 +1,165 @@
+//! A server that is called within its process, for tests of its functions.
+
+use crate::{
+    error::{CallError, Error},
+    ingress,
+    io::zmq::InProcess,
+    logging,
+    membership::watchdog::LivenessSender,
+    server::{
+        Server, definition::check_length, dispatch::Dispatcher, peer::new_record,
+        state::ServerState,
+    },
+};
+use bytes::Bytes;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Either, Shared, pending, select},
+};
+use palm_proto::{
+    config::{Config, ValidConfig},
+    types::message::{Answer, CallErrorKind, CallFailure, MAX_TIMEOUT, Request},
+};
+use std::{fmt, future::IntoFuture, pin::pin, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// A server that runs in a test, without etcd and without sockets; from
+/// [`Server::local`](crate::Server::local).
+///
+/// A call takes the path of a request that a server has received: limits, the queue, deadlines,
+/// blocking functions, built-in functions and panics are those of a server in a mesh, and so are
+/// errors. What needs other servers fails as `unreachable`: [`Message::call`](crate::Message::call)
+/// in a function.
+///
+/// The functions run on the executor of the test, while it awaits any call. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalServer {
+    name: String,
+    uuid: Uuid,
+    timeout: Duration,
+    requests: Arc<InProcess>,
+    /// The dispatch loop, which each call polls.
+    serving: Shared<BoxFuture<'static, ()>>,
+    /// Keeps the channel of the loop open.
+    _liveness: LivenessSender,
+}
+
+impl fmt::Debug for LocalServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalServer")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LocalServer {
+    pub(super) fn start(server: Server, config: Config) -> Result<Self, Error> {
+        let config = ValidConfig::new(config)?;
+        let definition = server.definition()?;
+        let state = ServerState::new(
+            definition.name,
+            definition.functions,
+            config,
+            logging::book(),
+            None,
+        );
+        check_length(&new_record(&state, definition.kind, definition.names))?;
+        let state = Arc::new(state);
+        let (requests, sender, receiver) = ingress::in_process();
+        let (mut dispatcher, liveness) = Dispatcher::new(Arc::clone(&state), sender, receiver);
+        let serving = async move { dispatcher.run(&mut pending().fuse()).await };
+        Ok(Self {
+            name: state.name.clone(),
+            uuid: state.uuid,
+            timeout: state.config.timeout,
+            requests: Arc::new(requests),
+            serving: serving.boxed().shared(),
+            _liveness: liveness,
+        })
+    }
+
+    /// Calls a function by its name, `shout` or `text.shout`. The call is sent when it is awaited.
+    ///
+    /// # Errors
+    /// See [`CallErrorKind`](crate::CallErrorKind); `wrong_server` for the name of another server.
+    pub fn call(&self, function: impl Into<String>, payload: impl Into<Bytes>) -> LocalCall<'_> {
+        let mut target = function.into();
+        if !target.contains('.') {
+            target = format!("{}.{target}", self.name);
+        }
+        LocalCall {
+            server: self,
+            request: Request::call(target),
+            payload: payload.into(),
+            time: self.timeout,
+        }
+    }
+
+    async fn answer(&self, request: &Request, payload: Bytes) -> Result<Bytes, CallError> {
+        let ended = || {
+            let text = "the local server has ended";
+            CallFailure::new(CallErrorKind::Unreachable, text)
+        };
+        let answer = pin!(
+            self.requests
+                .request(vec![request.encode().into(), payload])
+        );
+        let frames = match select(answer, self.serving.clone()).await {
+            Either::Left((frames, _)) => frames.unwrap_or_default(),
+            Either::Right(((), _)) => Vec::new(),
+        };
+        let mut frames = frames.into_iter();
+        let answer = frames.next().and_then(|header| Answer::decode(&header));
+        match answer.map(|answer| answer.error) {
+            Some(None) => Ok(frames.next().unwrap_or_default()),
+            Some(Some(failure)) => Err(CallError::new(failure, Some(self.uuid))),
+            None => Err(CallError::new(ended(), Some(self.uuid))),
+        }
+    }
+}
+
+/// A call of a function of a [`LocalServer`], which is sent when it is awaited.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct LocalCall<'a> {
+    server: &'a LocalServer,
+    request: Request,
+    payload: Bytes,
+    time: Duration,
+}
+
+impl LocalCall<'_> {
+    /// Sets how long the call may take, at most a year; default `Config::timeout`.
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.time = time.min(MAX_TIMEOUT);
+        self
+    }
+
+    /// Sets the key in the server's store, as [`Call::cache`](crate::Call::cache).
+    pub fn cache(mut self, key: impl Into<String>) -> Self {
+        self.request.cache = Some(key.into());
+        self
+    }
+
+    /// Sets the job that the function sees, and the message's index in it.
+    pub fn job(mut self, job: Uuid, idx: u64) -> Self {
+        self.request.job = Some(job);
+        self.request.idx = Some(idx);
+        self
+    }
+}
+
+impl<'a> IntoFuture for LocalCall<'a> {
+    type Output = Result<Bytes, CallError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let mut request = self.request;
+            request.give_time(self.time);
+            self.server.answer(&request, self.payload).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
