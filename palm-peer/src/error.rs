@@ -35,6 +35,8 @@ pub enum ErrorKind {
     TaskFailed,
     /// The system refused a resource, such as a thread.
     Io,
+    /// What was waited for did not happen in time.
+    TimedOut,
 }
 
 /// Why joining, serving or administration failed: a kind for programs, a message for people, and

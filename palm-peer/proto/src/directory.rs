@@ -144,6 +144,14 @@ impl Directory {
         self.by_uuid.contains_key(&uuid)
     }
 
+    /// Returns the number of reachable instances of a name.
+    #[must_use]
+    pub fn count(&self, server: &str) -> usize {
+        self.servers
+            .get(server)
+            .map_or(0, |server| server.instances.len())
+    }
+
     /// Returns each server's name, the functions of its instances, in the order in which the first
     /// of them names each, and the number of instances.
     pub fn summary(&self) -> impl Iterator<Item = (String, Vec<String>, usize)> {

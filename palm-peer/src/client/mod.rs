@@ -16,18 +16,21 @@ pub(crate) mod witnesses;
 
 use crate::{
     client::{dialer::Dialer, job::Job, mesh::Mesh},
-    error::{CallError, Error},
-    io::tasks::Supervisor,
+    error::{CallError, Error, ErrorKind},
+    io::{
+        tasks::Supervisor,
+        timer::{self, Elapsed},
+    },
 };
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture};
 use palm_proto::{
     config::{Config, ValidConfig},
     types::message::{MAX_TIMEOUT, Request},
 };
 use std::{
     fmt,
-    future::IntoFuture,
+    future::{self, IntoFuture},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -119,6 +122,53 @@ impl Client {
             Arc::clone(&self.mesh),
             pipeline.into_iter().map(Into::into).collect(),
         )
+    }
+
+    /// Waits until at least this many instances of a server are reachable. It waits for changes, and
+    /// does not poll. Cancel-safe.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palm_peer::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// client.wait_for("text", 2, Duration::from_secs(10)).await?;
+    /// let answer = client.call("text.shout", "hello").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::TimedOut`] when there are fewer once `within` has passed; the message says how
+    /// many there are, or which other servers.
+    pub async fn wait_for(
+        &self,
+        server: &str,
+        instances: usize,
+        within: Duration,
+    ) -> Result<(), Error> {
+        // Registered before the first look, so that no change is missed.
+        let mut changes = self.mesh.changes();
+        let reached = async {
+            while self.mesh.directory().count(server) < instances {
+                if changes.next().await.is_none() {
+                    future::pending::<()>().await;
+                }
+            }
+        };
+        let waited = timer::timeout(within.min(MAX_TIMEOUT), reached).await;
+        waited.map_err(|Elapsed| {
+            let count = self.mesh.directory().count(server);
+            let names = self.reachable().into_iter().map(|server| server.server);
+            let others = names.collect::<Vec<_>>().join(", ");
+            let published = match (count, others.as_str()) {
+                (0, "") => "; no server is published".to_owned(),
+                (0, others) => format!("; the published servers are {others}"),
+                _ => String::new(),
+            };
+            let text = format!(
+                "{count} of {instances} instances of {server} can be reached after {within:?}{published}"
+            );
+            Error::new(ErrorKind::TimedOut, text)
+        })
     }
 
     /// Returns the reachable servers by name, each with the functions of its instances and the
