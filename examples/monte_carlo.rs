@@ -9,7 +9,7 @@
 //! core of its own.
 
 use futures::{StreamExt as _, executor::block_on};
-use palm_examples::{Hosted, reaches};
+use palm_examples::{Hosted, READY_WITHIN};
 use palm_peer::{Bytes, Client, Config, FunctionError, Message, Server};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -192,9 +192,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         while pricers.len() < instances {
             pricers.push(start_pricer(&options)?);
         }
-        if !reaches(&client, "pricer", instances) {
-            return Err("the instances do not get ready".into());
-        }
+        block_on(client.wait_for("pricer", instances, READY_WITHIN))?;
         let (total, time) = block_on(simulate(&client, call, &flags))?;
         writeln!(
             io::stdout(),

@@ -7,7 +7,7 @@
 //! server to server; this program only receives their counts, and adds them up.
 
 use futures::{StreamExt as _, executor::block_on};
-use palm_examples::{Hosted, reaches};
+use palm_examples::{Hosted, READY_WITHIN};
 use palm_peer::{Client, Config, FunctionError, Message, Server};
 use std::{
     collections::BTreeMap,
@@ -103,9 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     ];
     let client = block_on(Client::connect(options))?;
     for server in ["split", "normalise", "count"] {
-        if !reaches(&client, server, 1) {
-            return Err(format!("{server} does not get ready").into());
-        }
+        block_on(client.wait_for(server, 1, READY_WITHIN))?;
     }
     let here = count_here(&text);
     let counts = block_on(count_words(&client, text))?;

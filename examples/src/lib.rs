@@ -2,14 +2,14 @@
 //! process. The examples are in the directory above; `cargo run --example printf -- run` runs one.
 
 use futures::{channel::oneshot, executor::block_on};
-use palm_peer::{Client, Config, Error, Server};
+use palm_peer::{Config, Error, Server};
 use std::{
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How long to wait for a mesh to be ready.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+pub const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A server on a thread of this process. It leaves the mesh when it is dropped.
 pub struct Hosted {
@@ -39,25 +39,6 @@ impl Drop for Hosted {
         if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
             log::error!("{}", error.report());
         }
-    }
-}
-
-/// Waits until a client can reach this many instances of a server. Returns whether it can.
-#[must_use]
-pub fn reaches(client: &Client, server: &str, instances: usize) -> bool {
-    let deadline = Instant::now() + READY_WITHIN;
-    loop {
-        if client
-            .reachable()
-            .iter()
-            .any(|found| found.server == server && found.instances >= instances)
-        {
-            return true;
-        }
-        if Instant::now() > deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(5));
     }
 }
 

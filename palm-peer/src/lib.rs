@@ -29,13 +29,14 @@
 //!
 //! # Features
 //!
-//! All but the last are on by default.
+//! All but the last two are on by default.
 //!
 //! - `cli`: command-line flags for a server's `main`: `main` and the module `flags`.
 //! - `logging`: a logger for programs that have none, `logging::init`.
 //! - `systemd`: notifications to systemd.
 //! - `tls`: TLS in the mesh and with etcd. Without it, a configuration that asks for TLS is refused
 //!   ([`ErrorKind::InvalidConfig`]).
+//! - `testing`: for tests of a program's own servers: the module `testing`, with a throwaway etcd.
 //! - `bench`: for PALM's own benchmarks; nothing else.
 //!
 //! All futures and streams run under any executor; [`block_on`] is for programs without one. The
@@ -60,6 +61,8 @@ pub mod logging;
 mod membership;
 mod server;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use admin::{Admin, ResetReport};
 pub use bytes::Bytes;

@@ -1,6 +1,8 @@
 //! A private etcd for tests.
 
 mod builder;
+#[path = "../../palm-peer/src/testing/etcd_flags.rs"]
+mod etcd_flags;
 
 use std::{
     env,
@@ -395,7 +397,7 @@ impl Etcd {
                 Some(end) => format!("ended, {end}"),
             };
             let log = self.log_tail();
-            let taken = ended.is_some() && log.contains("address already in use");
+            let taken = ended.is_some() && etcd_flags::is_port_taken(&log);
             return Err(if taken {
                 NotReady::PortTaken
             } else {

@@ -1,18 +1,7 @@
 //! Ports that no other program takes while a test owns them.
 
-use std::{
-    collections::hash_map::RandomState,
-    fs,
-    hash::BuildHasher,
-    net::TcpListener,
-    sync::{Mutex, PoisonError},
-};
-
-/// Where the search starts; below are the ports of well-known services.
-const LOWEST: u16 = 10_000;
-
-/// The ports that this process has issued, so that two parallel tests never get the same.
-static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+#[path = "../../palm-peer/src/testing/free_port.rs"]
+mod shared;
 
 /// Returns a free loopback port, which this process issues only once.
 ///
@@ -24,23 +13,5 @@ static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
 /// When no such port is free.
 #[must_use]
 pub fn free_port() -> u16 {
-    let end = ephemeral_start();
-    let span = u64::from(end - LOWEST);
-    let start = RandomState::new().hash_one(std::process::id()) % span;
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let port = (0..span)
-        .map(|i| LOWEST + u16::try_from((start + i) % span).expect("below the span of ports"))
-        .find(|port| !taken.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port on 127.0.0.1");
-    taken.push(port);
-    port
-}
-
-/// The first port that the kernel hands out by itself.
-fn ephemeral_start() -> u16 {
-    fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
-        .ok()
-        .and_then(|range| range.split_whitespace().next()?.parse().ok())
-        .filter(|start| *start > LOWEST + 1_000)
-        .unwrap_or(32_768)
+    shared::find().expect("a free port on 127.0.0.1")
 }

@@ -2,11 +2,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::Command,
-    sync::{Mutex, OnceLock},
+    sync::Mutex,
 };
 
-use super::{Etcd, NotReady};
+use super::{Etcd, NotReady, etcd_flags};
 use crate::{Certificate, Host, free_port};
 
 /// How often a start is retried because a port was taken between its choice and its use.
@@ -103,26 +102,16 @@ impl EtcdBuilder {
             [at, metrics_at].map(|address| SocketAddr::from((address, free_port())));
         let scheme = if self.tls { "https" } else { "http" };
         let client_url = format!("{scheme}://{client}");
-        let mut flags = [
-            ("name", name),
-            (
-                "data-dir",
-                &folder.path().join("data").display().to_string(),
-            ),
-            ("listen-client-urls", &client_url),
-            ("advertise-client-urls", &client_url),
-            ("listen-peer-urls", peer),
-            ("initial-advertise-peer-urls", peer),
-            ("initial-cluster", members),
-            ("listen-metrics-urls", &format!("http://{metrics}")),
-            ("heartbeat-interval", ticks[0]),
-            ("election-timeout", ticks[1]),
-            ("logger", "zap"),
-            ("log-outputs", "stderr"),
-        ]
-        .map(|(flag, value)| format!("--{flag}={value}"))
-        .to_vec();
-        flags.extend(knows_no_fsync().then(|| "--unsafe-no-fsync".to_owned()));
+        let mut flags = vec![format!("--listen-metrics-urls=http://{metrics}")];
+        let member = etcd_flags::Member {
+            name,
+            data: &folder.path().join("data"),
+            client_url: &client_url,
+            peer_url: peer,
+            members,
+            ticks: *ticks,
+        };
+        flags.extend(member.flags());
         flags.extend(self.flags);
         let etcd = Etcd {
             folder,
@@ -137,15 +126,4 @@ impl EtcdBuilder {
         etcd.launch();
         etcd
     }
-}
-
-/// Returns whether this etcd supports not waiting for the disk, which makes tests faster.
-fn knows_no_fsync() -> bool {
-    static KNOWS: OnceLock<bool> = OnceLock::new();
-    *KNOWS.get_or_init(|| {
-        let probe = Command::new("etcd")
-            .args(["--unsafe-no-fsync", "--version"])
-            .output();
-        probe.is_ok_and(|probe| probe.status.success())
-    })
 }

@@ -43,6 +43,7 @@ mod simulated;
 mod simulated_servers;
 mod supervision;
 mod systemd;
+mod testing;
 mod tls;
 #[path = "../../tls_client/mod.rs"]
 mod tls_client;
