@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test test-tls bench chaos scale soak fuzz check advisories package fmt
+.PHONY: help setup python build demo test test-tls test-links bench chaos scale soak fuzz check advisories package fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -9,7 +9,7 @@ TEST_FLAGS ?=
 export RUST_TEST_THREADS ?= 48
 # The crates that are published, in the order in which they depend on each other.
 PUBLISHED = -p palm-proto -p palm-peer -p palm-cli
-# How long each of the four targets is tried.
+# How long each of the targets is tried.
 FUZZ_SECONDS ?= 60
 # For instance: make bench BENCH='calls 256 palm nats'
 BENCH ?=
@@ -40,6 +40,9 @@ test: build python ## run all tests, with etcd processes of their own
 
 test-tls: build ## run the tests of the mesh over TLS
 	@scripts/test-tls
+
+test-links: build ## run the tests of untrusted input, calls and jobs once more, over the other kind of link each
+	@scripts/test-links
 
 bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and what the ingress and TLS do (docs/benchmarks.md)
 	@scripts/pylm

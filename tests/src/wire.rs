@@ -56,6 +56,21 @@ pub fn ready(properties: &[(&str, &[u8])]) -> Vec<u8> {
     frame(4, &body)
 }
 
+/// The property by which peers of the library recognise each other, and its value.
+pub const NATIVE: (&str, &[u8]) = ("X-PALM", b"2");
+
+/// Returns the READY of a socket of this type: that of a peer of the library with
+/// `PALM_TEST_WIRE=native`, so that the same tests can be run over native connections.
+#[must_use]
+pub fn ready_as(socket: &str) -> Vec<u8> {
+    let socket_type = ("Socket-Type", socket.as_bytes());
+    if std::env::var("PALM_TEST_WIRE").is_ok_and(|wire| wire == "native") {
+        ready(&[socket_type, NATIVE])
+    } else {
+        ready(&[socket_type])
+    }
+}
+
 impl Wire {
     /// Connects, and sends nothing.
     ///
@@ -98,6 +113,27 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// Connects and performs the handshake of a DEALER, of a peer of the library.
+    ///
+    /// # Errors
+    /// When the peer does not complete it.
+    pub fn native(address: SocketAddr) -> io::Result<Self> {
+        let mut wire = Self::connect(address)?;
+        wire.send(&greeting())?;
+        wire.send(&ready(&[("Socket-Type", b"DEALER"), NATIVE]))?;
+        wire.stream.read_exact(&mut [0; 64])?;
+        let (_, ready) = wire.frame()?;
+        assert!(
+            ready
+                .windows(NATIVE.0.len())
+                .any(|name| name == NATIVE.0.as_bytes()),
+            "the server speaks no native links"
+        );
+        Ok(wire)
+    }
+}
+
 impl<S: Read + Write> Wire<S> {
     /// Uses an open stream.
     pub fn over(stream: S) -> Self {
@@ -110,7 +146,7 @@ impl<S: Read + Write> Wire<S> {
     /// When the peer does not complete it.
     pub fn shake_hands(&mut self) -> io::Result<()> {
         self.send(&greeting())?;
-        self.send(&ready(&[("Socket-Type", b"DEALER")]))?;
+        self.send(&ready_as("DEALER"))?;
         self.stream.read_exact(&mut [0; 64])?;
         self.frame().map(drop)
     }
@@ -121,7 +157,7 @@ impl<S: Read + Write> Wire<S> {
     /// When the peer does not complete it.
     pub fn open_as_router(&mut self) -> io::Result<()> {
         self.send(&greeting())?;
-        self.send(&ready(&[("Socket-Type", b"ROUTER")]))?;
+        self.send(&ready_as("ROUTER"))?;
         self.stream.read_exact(&mut [0; 64])?;
         self.frame().map(drop)
     }

@@ -1,20 +1,21 @@
-//! Accepting a connection: the handshake with the client, then one with the inner socket.
+//! Accepting a connection: the handshake with the client, then, unless the link is native, one with
+//! the inner socket.
 
 use super::{
     client_stream::ClientStream,
     connection_table::{self, ConnectionState},
     fd_reserve::Reserve,
-    proxy::{ConnectionEnd, ToClient, ToServer},
+    proxy::{ConnectionEnd, Decoding, FromOutbox, Sink, ToClient, ToInner, ToServer},
     shared::{RETRY, Shared},
 };
 use crate::io::{
     executor::{self, TcpStream, UnixStream},
     fd_limit,
-    handshake::{HandshakeError, shake_hands},
+    handshake::{HandshakeError, Opened, shake_hands},
     tasks::Name,
     timer,
     tls::{TlsError, TlsErrorKind},
-    zmq::Connection,
+    zmq,
 };
 use futures::{
     future::{Either, select},
@@ -68,8 +69,8 @@ impl Drop for ConnectionPermit {
 pub(super) struct ClientConnection {
     /// The client's side.
     pub client_stream: ClientStream,
-    /// Our side of the connection to the inner socket.
-    pub inner: UnixStream,
+    /// Our side of the connection to the inner socket, unless the link is native.
+    inner: Option<UnixStream>,
     /// Its entry in the connection table.
     pub state: Arc<ConnectionState>,
     // Dropped last, after the descriptors have been closed.
@@ -77,8 +78,8 @@ pub(super) struct ClientConnection {
 }
 
 impl ClientConnection {
-    /// Closes the connection to the client, and half-closes the one to the inner socket, whose
-    /// remaining output must be read to its end.
+    /// Closes the connection to the client, and half-closes the one to the inner socket, if there
+    /// is one: its remaining output must be read to its end.
     fn close(&self, end: ConnectionEnd) {
         self.permit.shared.table.end(
             &self.state,
@@ -88,9 +89,12 @@ impl ClientConnection {
                 None
             },
         );
+        self.state.outbox().close();
         self.client_stream.close();
-        // It may be closed already.
-        let _ = self.inner.shutdown(Shutdown::Write);
+        if let Some(inner) = &self.inner {
+            // It may be closed already.
+            let _ = inner.shutdown(Shutdown::Write);
+        }
     }
 }
 
@@ -188,17 +192,42 @@ pub(super) async fn host(
 }
 
 async fn carry(shared: &Arc<Shared>, connection: Arc<ClientConnection>, kept: Vec<u8>) {
-    let mut to_client = ToClient::new(Arc::clone(&connection), Arc::clone(&shared.table));
+    let table = || Arc::clone(&shared.table);
     let close_on_drop = CloseOnDrop(Arc::clone(&connection));
-    let carrying = async move {
-        let Err(end) = poll_fn(|cx| to_client.poll(cx)).await;
-        close_on_drop.0.close(end);
-        poll_fn(|cx| to_client.poll_rest(cx)).await;
-    };
-    shared.carry(Name::ConnectionOutward, carrying);
+    if let Some(inner) = connection.inner.clone() {
+        let sink = ToInner::new(inner.clone());
+        let mut to_client = ToClient::new(inner, Arc::clone(&connection), table());
+        let carrying = async move {
+            let Err(end) = poll_fn(|cx| to_client.poll(cx)).await;
+            close_on_drop.0.close(end);
+            poll_fn(|cx| to_client.poll_rest(cx)).await;
+        };
+        shared.carry(Name::ConnectionOutward, carrying);
+        receive(shared, connection, sink, kept).await;
+    } else {
+        let (inbox, limits) = (Arc::clone(&shared.inbox), shared.limits);
+        let sink = Decoding::new(Arc::clone(&connection), table(), inbox, limits);
+        let mut to_client = FromOutbox::new(Arc::clone(&connection), table());
+        let carrying = async move {
+            let Err(end) = poll_fn(|cx| to_client.poll(cx)).await;
+            close_on_drop.0.close(end);
+        };
+        shared.carry(Name::ConnectionOutward, carrying);
+        receive(shared, connection, sink, kept).await;
+    }
+}
+
+/// Carries the direction to the server.
+async fn receive(
+    shared: &Shared,
+    connection: Arc<ClientConnection>,
+    sink: impl Sink,
+    kept: Vec<u8>,
+) {
     let connection = CloseOnDrop(connection);
     let connection = &connection.0;
     let mut to_server = ToServer::new(
+        sink,
         Arc::clone(connection),
         Arc::clone(&shared.table),
         shared.limits,
@@ -215,10 +244,29 @@ async fn enter(
     tcp: TcpStream,
 ) -> Result<(ClientConnection, Vec<u8>), Rejection> {
     let arrived = timer::timeout(HANDSHAKE, arrive(shared, tcp)).await;
-    let (client_stream, kept) = arrived.unwrap_or(Err(RejectReason::Silent.into()))?;
+    let (client_stream, opened) = arrived.unwrap_or(Err(RejectReason::Silent.into()))?;
+    let kept = opened.beyond;
     let id = shared.connections.fetch_add(1, Ordering::Relaxed);
     let state = shared.table.open(id);
     shared.metrics.entered();
+    if opened.is_native {
+        let inner = None;
+        let connection = ClientConnection {
+            client_stream,
+            inner,
+            state,
+            permit,
+        };
+        // Asked after the connection is in the table: either this sees that nobody receives any
+        // more, or who says so sees it there.
+        if shared.inbox.is_closed() {
+            return Err(Rejection::own(
+                "nobody receives any more",
+                &io::ErrorKind::BrokenPipe.into(),
+            ));
+        }
+        return Ok((connection, kept));
+    }
     let connected = timer::timeout(
         HANDSHAKE,
         connect(shared, &connection_table::identity(id), reserve),
@@ -233,7 +281,7 @@ async fn enter(
     Ok((
         ClientConnection {
             client_stream,
-            inner,
+            inner: Some(inner),
             state,
             permit,
         },
@@ -241,19 +289,16 @@ async fn enter(
     ))
 }
 
-/// Performs the handshake with the client, over TLS if it is configured. Returns the bytes that it
-/// sent after the handshake.
-async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8>), Rejection> {
+/// Performs the handshake with the client, over TLS if it is configured.
+async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Opened), Rejection> {
     executor::tune(&tcp).map_err(|error| Rejection::own("its socket cannot be set up", &error))?;
     let tls = match &shared.credentials {
         Some(credentials) => Some(credentials.accept(tcp.clone()).await?),
         None => None,
     };
     let client_stream = ClientStream::new(tcp, tls);
-    let kept = shake_hands(&client_stream, &client_stream, "ROUTER", &ASKING)
-        .await?
-        .beyond;
-    Ok((client_stream, kept))
+    let opened = shake_hands(&client_stream, &client_stream, "ROUTER", &ASKING).await?;
+    Ok((client_stream, opened))
 }
 
 /// Goes on to `ZeroMQ`, with the descriptors that were held for it. Another part of the program may
@@ -261,7 +306,7 @@ async fn arrive(shared: &Shared, tcp: TcpStream) -> Result<(ClientStream, Vec<u8
 /// work any more is made anew, once.
 async fn connect(
     shared: &Shared,
-    connection: &Connection,
+    connection: &zmq::Connection,
     reserve: Reserve,
 ) -> io::Result<UnixStream> {
     let start = Instant::now();

@@ -1,7 +1,8 @@
 //! The accepted connections: the wakers of tasks that wait for flow control
 //! ([`palm_proto::limits::flow_control`]).
 
-use crate::{io::zmq::Connection, sync::lock};
+use super::outbox::Outbox;
+use crate::{io::zmq, sync::lock};
 use futures::task::AtomicWaker;
 use palm_proto::{
     limits::flow_control::{FlowControl, Room, Wake},
@@ -10,7 +11,11 @@ use palm_proto::{
 use std::{
     collections::HashMap,
     future::poll_fn,
-    sync::{Arc, Mutex},
+    hash::{Hash, Hasher},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -29,16 +34,75 @@ struct State {
     connections: HashMap<u64, Arc<ConnectionState>>,
 }
 
-/// The state shared by the two tasks of a connection.
+/// A connection, as the dispatch loop knows it.
+#[derive(Debug, Clone)]
+pub(crate) enum Connection {
+    /// One to a peer of the library, served by the ingress.
+    Native(Arc<ConnectionState>),
+    /// One to any other client, served by `ZeroMQ`.
+    Inner(zmq::Connection),
+}
+
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Native(one), Self::Native(other)) => one.id == other.id,
+            (Self::Inner(one), Self::Inner(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Connection {}
+
+impl Hash for Connection {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Native(connection) => connection.id.hash(state),
+            Self::Inner(identity) => identity.hash(state),
+        }
+    }
+}
+
+impl Connection {
+    /// Returns its number; `None` for one that is not of the ingress.
+    fn id(&self) -> Option<u64> {
+        match self {
+            Self::Native(connection) => Some(connection.id),
+            Self::Inner(identity) => identity.as_ref().try_into().ok().map(u64::from_be_bytes),
+        }
+    }
+}
+
+/// The state shared by the two tasks of a connection, and the dispatch loop.
 #[derive(Debug)]
-pub(super) struct ConnectionState {
+pub(crate) struct ConnectionState {
     id: u64,
     pong: Mutex<Option<Vec<u8>>>,
     to_server: AtomicWaker,
     to_client: AtomicWaker,
+    /// What the loop has sent over a native connection, and is not being written yet.
+    outbox: Outbox,
+    /// Whether a native connection ends once everything is written.
+    finishing: AtomicBool,
 }
 
 impl ConnectionState {
+    /// Returns what the dispatch loop has sent.
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Wakes the task towards the client.
+    pub(super) fn wake_to_client(&self) {
+        self.to_client.wake();
+    }
+
+    /// Returns whether the connection ends once everything is written.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Acquire)
+    }
+
     /// Queues a PONG, to be sent between two messages; of several, only the last is sent.
     pub(super) fn pong(&self, frame: Vec<u8>) {
         lock(&self.pong).replace(frame);
@@ -73,13 +137,8 @@ impl ConnectionState {
 }
 
 /// Returns the identity of a connection at the inner socket.
-pub(super) fn identity(id: u64) -> Connection {
-    Connection::copy_from_slice(&id.to_be_bytes())
-}
-
-/// Returns the number in an identity; `None` for one that is not of the ingress.
-fn number(connection: &Connection) -> Option<u64> {
-    connection.as_ref().try_into().ok().map(u64::from_be_bytes)
+pub(super) fn identity(id: u64) -> zmq::Connection {
+    zmq::Connection::copy_from_slice(&id.to_be_bytes())
 }
 
 impl ConnectionTable {
@@ -104,6 +163,8 @@ impl ConnectionTable {
             pong,
             to_server,
             to_client,
+            outbox: Outbox::default(),
+            finishing: AtomicBool::new(false),
         });
         let mut state = lock(&self.state);
         state.flow.open(id, Instant::now());
@@ -139,6 +200,11 @@ impl ConnectionTable {
         lock(&self.state).flow.passed(connection.id, messages);
     }
 
+    /// See [`FlowControl::queued`].
+    pub(super) fn queued(&self, connection: &ConnectionState, bytes: u64) {
+        lock(&self.state).flow.queued(connection.id, bytes);
+    }
+
     /// Waits for the permit of a long frame; see [`FlowControl::ask_permit`]. The task must be
     /// [registered](ConnectionState::register_to_server).
     pub(super) fn poll_permit(
@@ -163,16 +229,25 @@ impl ConnectionTable {
         lock(&self.state).flow.are_permits_awaited()
     }
 
-    /// The dispatch loop took a message.
-    pub(super) fn taken(&self, connection: &Connection) {
-        if let Some(id) = number(connection) {
-            self.wake(|state| state.flow.taken(id));
+    /// The dispatch loop took a message, of which this many bytes were [queued](Self::queued).
+    pub(super) fn taken(&self, connection: &Connection, bytes: u64) {
+        if let Some(id) = connection.id() {
+            self.wake(|state| state.flow.taken(id, bytes));
+        }
+    }
+
+    /// Has all native connections end once everything is written: nobody receives any more.
+    pub(super) fn finish_native(&self) {
+        let connections: Vec<_> = lock(&self.state).connections.values().cloned().collect();
+        for connection in connections {
+            connection.finishing.store(true, Ordering::Release);
+            connection.to_client.wake();
         }
     }
 
     /// The dispatch loop is about to send this many bytes. Returns whether it may.
     pub(super) fn send(&self, connection: &Connection, bytes: u64) -> bool {
-        let Some(id) = number(connection) else {
+        let Some(id) = connection.id() else {
             return false;
         };
         let mut state = lock(&self.state);
@@ -258,23 +333,30 @@ mod tests {
         time::Duration,
     };
 
+    fn inner(id: u64) -> Connection {
+        Connection::Inner(identity(id))
+    }
+
     #[test]
     fn flushed_means_all_is_written_or_the_connection_gone() {
         let table = ConnectionTable::new(u64::MAX, u64::MAX);
         let connection = table.open(1);
         block_on(table.flushed());
-        assert!(table.send(&identity(1), 10));
+        assert!(table.send(&inner(1), 10));
         table.written(&connection, 9, 0);
         assert!(table.flushed().now_or_never().is_none());
         table.written(&connection, 1, 1);
         block_on(table.flushed());
-        assert!(table.send(&identity(1), 10));
+        assert!(table.send(&inner(1), 10));
         assert!(table.emptied().now_or_never().is_none());
         table.close(&connection);
         block_on(table.flushed());
         block_on(table.emptied());
-        assert!(!table.send(&identity(1), 10));
-        assert!(!table.send(&Connection::from_static(b"not of the ingress"), 10));
+        assert!(!table.send(&inner(1), 10));
+        assert!(!table.send(
+            &Connection::Inner(zmq::Connection::from_static(b"not of the ingress")),
+            10
+        ));
     }
 
     /// Waits for room, and for the permit of a long frame, as the task that reads a
@@ -337,8 +419,8 @@ mod tests {
                 }
             });
             for id in queue {
-                table.taken(&identity(id));
-                assert!(table.send(&identity(id), 100_000));
+                table.taken(&inner(id), 0);
+                assert!(table.send(&inner(id), 100_000));
             }
             is_over.store(true, Ordering::Relaxed);
         });

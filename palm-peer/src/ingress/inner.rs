@@ -158,7 +158,7 @@ async fn is_for(stream: &mut UnixStream, connection: &Connection) -> io::Result<
         return Ok(false);
     }
     stream
-        .write_all(&handshake::ready("DEALER", Some(connection)))
+        .write_all(&handshake::ready("DEALER", Some(connection), false))
         .await?;
     Ok(true)
 }

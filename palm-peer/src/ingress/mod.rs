@@ -1,31 +1,40 @@
-//! The public listener: validates TLS and ZMTP handshakes and frame headers before any byte reaches
-//! the `ZeroMQ` socket.
+//! The public listener: validates TLS and ZMTP handshakes and frame headers before anything
+//! else sees a byte.
 //!
-//! It is the only part of a server that remote peers can reach. Behind it, `ZeroMQ` has a Unix
-//! socket for each connection. It gets the connection only after its handshake, and a frame only
-//! after its header has been checked against the limits.
+//! It is the only part of a server that remote peers can reach. It serves *native* connections,
+//! those of the library's own peers, itself: it decodes their messages, and encodes the answers.
+//! For all other clients, `ZeroMQ` has a Unix socket behind it for each connection. In both cases a
+//! connection goes on only after its handshake, and a frame only after its header has been checked
+//! against the limits.
 
 mod client_stream;
 mod connection;
 mod connection_table;
 mod fd_reserve;
+mod inbox;
 mod inner;
 pub(crate) mod metrics;
+mod outbox;
 mod proxy;
+mod receiver;
 mod shared;
 
-pub(crate) use self::inner::NoDirectory;
+pub(crate) use self::{
+    connection_table::Connection,
+    inner::NoDirectory,
+    receiver::{Event, Receiver},
+};
 
 use self::{
     connection::ConnectionPermit, connection_table::ConnectionTable, fd_reserve::Reserve,
-    inner::Inner, metrics::IngressMetrics, shared::Shared,
+    inbox::Inbox, inner::Inner, metrics::IngressMetrics, shared::Shared,
 };
 use crate::io::{
     executor::{self, TcpListener, TcpStream},
     tasks::{Name, Supervisor},
     timer,
     tls::Credentials,
-    zmq::{self, Connection, Frames, RouterEvent},
+    zmq::{self, Frames},
 };
 use futures::{
     FutureExt as _,
@@ -84,12 +93,6 @@ pub(crate) struct Ingress {
     _closing: oneshot::Sender<()>,
 }
 
-/// Receives requests.
-pub(crate) struct Receiver {
-    socket: zmq::Receiver,
-    table: Arc<ConnectionTable>,
-}
-
 /// Sends answers.
 #[derive(Clone)]
 pub(crate) struct Sender {
@@ -98,20 +101,10 @@ pub(crate) struct Sender {
     table: Option<Arc<ConnectionTable>>,
 }
 
-impl Receiver {
-    /// Waits for the next event. Cancel-safe.
-    pub(crate) async fn recv(&mut self) -> RouterEvent {
-        let event = self.socket.recv().await;
-        if let RouterEvent::Message(connection, _) = &event {
-            self.table.taken(connection);
-        }
-        event
-    }
-}
-
 impl Sender {
-    /// As [`zmq::Sender::send`]. A message for a connection that leaves too much unread is dropped,
-    /// and the connection is closed.
+    /// Sends to a connection. Nearly always done on return; otherwise the returned future finishes
+    /// it. A message to a connection that is gone is dropped. So is one for a connection that
+    /// leaves too much unread, which is closed.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
         if self
             .table
@@ -120,7 +113,14 @@ impl Sender {
         {
             return None;
         }
-        self.socket.send(to, frames)
+        match to {
+            Connection::Native(connection) => {
+                connection.outbox().push(&frames);
+                connection.wake_to_client();
+                None
+            }
+            Connection::Inner(identity) => self.socket.send(identity, frames),
+        }
     }
 }
 
@@ -132,10 +132,8 @@ pub(crate) fn in_process() -> (zmq::InProcess, Sender, Receiver) {
         socket,
         table: None,
     };
-    let receiver = Receiver {
-        socket: receiver,
-        table: Arc::new(ConnectionTable::new(u64::MAX, u64::MAX)),
-    };
+    let table = Arc::new(ConnectionTable::new(u64::MAX, u64::MAX));
+    let receiver = Receiver::new(receiver, Arc::default(), table);
     (requests, sender, receiver)
 }
 
@@ -159,6 +157,7 @@ impl Ingress {
             config.max_held as u64,
         ));
         let (tell_closing, closing) = oneshot::channel();
+        let inbox = Arc::new(Inbox::default());
         let (attacher, sender, receiver) = zmq::attachable();
         let shared = Arc::new(Shared {
             limits: Limits::for_payloads(config.max_payload),
@@ -172,6 +171,7 @@ impl Ingress {
             connections: AtomicU64::new(0),
             ended: AtomicWaker::new(),
             closing: closing.shared(),
+            inbox: Arc::clone(&inbox),
             inner: futures::lock::Mutex::new(Inner::open(attacher)?),
             spare: File::open("/dev/null")?,
         });
@@ -183,10 +183,7 @@ impl Ingress {
             socket: sender,
             table: Some(Arc::clone(&table)),
         };
-        let receiver = Receiver {
-            socket: receiver,
-            table: Arc::clone(&table),
-        };
+        let receiver = Receiver::new(receiver, inbox, Arc::clone(&table));
         Ok((
             Self {
                 table,
@@ -207,10 +204,7 @@ impl Ingress {
         let bound = listener.local_addr()?;
         let (sender, receiver) = zmq::listen(listener).await?;
         let table = Arc::new(ConnectionTable::new(u64::MAX, u64::MAX));
-        let receiver = Receiver {
-            socket: receiver,
-            table: Arc::clone(&table),
-        };
+        let receiver = Receiver::new(receiver, Arc::default(), Arc::clone(&table));
         let (closing, _) = oneshot::channel();
         Ok((
             Self {

@@ -1,6 +1,8 @@
 //! What the tasks of the ingress share.
 
-use super::{connection_table::ConnectionTable, inner::Inner, metrics::IngressMetrics};
+use super::{
+    connection_table::ConnectionTable, inbox::Inbox, inner::Inner, metrics::IngressMetrics,
+};
 use crate::{
     io::{executor, tasks::Name, timer, tls::Credentials},
     sync::lock,
@@ -38,6 +40,8 @@ pub(super) struct Shared {
     pub(super) ended: AtomicWaker,
     /// Ends when the ingress closes.
     pub(super) closing: SharedFuture<oneshot::Receiver<()>>,
+    /// The messages of native connections.
+    pub(super) inbox: Arc<Inbox>,
     /// The inner socket to `ZeroMQ`, for one connection at a time.
     pub(super) inner: futures::lock::Mutex<Inner>,
     /// Duplicated to reserve descriptors.

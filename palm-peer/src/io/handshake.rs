@@ -3,7 +3,9 @@
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use palm_proto::zmtp::{
     RejectReason,
-    handshake::{GREETING_LENGTH, answers_pings, check_greeting, check_ready, greeting, ready},
+    handshake::{
+        GREETING_LENGTH, answers_pings, check_greeting, check_ready, greeting, is_native, ready,
+    },
 };
 use std::{fmt, io};
 
@@ -47,6 +49,22 @@ pub(crate) struct Opened {
     pub beyond: Vec<u8>,
     /// Whether it answers PINGs.
     pub answers_pings: bool,
+    /// Whether the link is native: both sides are peers of the library.
+    pub is_native: bool,
+}
+
+/// Returns whether this process offers native links. With `PALM_TEST_LINKS=plain` it does not, so
+/// that tests and benchmarks can have peers that know of none; other builds do not read that.
+fn offers_native() -> bool {
+    #[cfg(any(debug_assertions, feature = "bench"))]
+    {
+        static PLAIN: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+            std::env::var("PALM_TEST_LINKS").is_ok_and(|links| links == "plain")
+        });
+        !*PLAIN
+    }
+    #[cfg(not(any(debug_assertions, feature = "bench")))]
+    true
 }
 
 /// Performs the handshake as a socket of type `ours` with a peer of one of these types. Not bounded
@@ -63,7 +81,8 @@ pub(crate) async fn shake_hands(
     while !check_greeting(&seen)? {
         read_more(&mut read, &mut seen).await?;
     }
-    write.write_all(&ready(ours, None)).await?;
+    let offers_native = offers_native();
+    write.write_all(&ready(ours, None, offers_native)).await?;
     write.flush().await?;
     let answers_pings = answers_pings(&seen);
     seen.drain(..GREETING_LENGTH);
@@ -73,10 +92,12 @@ pub(crate) async fn shake_hands(
             None => read_more(&mut read, &mut seen).await?,
         }
     };
+    let is_native = offers_native && is_native(&seen[..length]);
     seen.drain(..length);
     Ok(Opened {
         beyond: seen,
         answers_pings,
+        is_native,
     })
 }
 

@@ -1,8 +1,11 @@
 //! The table of clients, and the timer that drops answers whose clients did not greet.
 
-use crate::io::{
-    timer::{self, Sleep},
-    zmq::{Connection, Frames},
+use crate::{
+    ingress::Connection,
+    io::{
+        timer::{self, Sleep},
+        zmq::Frames,
+    },
 };
 use bytes::Bytes;
 use futures::{

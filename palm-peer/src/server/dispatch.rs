@@ -10,11 +10,11 @@ use super::{
     task::{Completion, NextStage, Task},
 };
 use crate::{
-    ingress::{Receiver, Sender},
+    ingress::{Connection, Event, Receiver, Sender},
     io::{
         executor,
         timer::{self, Sleep},
-        zmq::{Connection, Frames, RouterEvent},
+        zmq::Frames,
     },
     membership::watchdog::{LivenessCheck, LivenessSender},
     server::message::Message,
@@ -131,7 +131,7 @@ impl Dispatcher {
             () = self.pending_sends.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
             () = &mut self.clients.expiry => self.clients.expire(),
-            event = self.receiver.recv().fuse() => self.handle_router_event(event),
+            event = self.receiver.recv().fuse() => self.handle_event(event),
         }
     }
 
@@ -173,10 +173,10 @@ impl Dispatcher {
         self.pending() == 0 && self.awaiting_ack() == 0 && self.pending_sends.is_empty()
     }
 
-    fn handle_router_event(&mut self, event: RouterEvent) {
+    fn handle_event(&mut self, event: Event) {
         match event {
-            RouterEvent::Disconnected(connection) => self.clients.table.disconnected(&connection),
-            RouterEvent::Message(connection, frames) => self.handle_message(connection, frames),
+            Event::Disconnected(connection) => self.clients.table.disconnected(&connection),
+            Event::Message(connection, frames) => self.handle_message(connection, frames),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A message to be forwarded, and the address of its answer.
 
-use crate::io::zmq::Connection;
+use crate::ingress::Connection;
 use bytes::Bytes;
 use palm_proto::types::message::{CallFailure, Request, Rerouted};
 use std::time::Instant;

@@ -2,7 +2,7 @@
 
 use super::parcel::ReplyTo;
 use crate::{
-    io::zmq::Connection,
+    ingress::Connection,
     server::message::{Function, Message},
 };
 use bytes::Bytes;

@@ -26,6 +26,7 @@ mod ingress;
 mod input;
 mod jobs;
 mod joining;
+mod links;
 mod logging;
 mod network;
 mod no_space;

@@ -89,7 +89,8 @@ macro_rules! settings_table {
             /// Maximum of bytes in a server's own store (`set`, `append`).
             Server max_store: usize = 256 * 1024 * 1024, "268435456", read::bytes,
                 "bytes", "maximum of bytes in the server's own store";
-            /// Maximum of connections to a server at once; each takes three file descriptors.
+            /// Maximum of connections to a server at once; each takes one or three
+            /// file descriptors.
             Server max_connections: usize = 10_000, "10000", read::whole_number,
                 "count", "maximum of connections at once";
             /// Maximum of these from one address.

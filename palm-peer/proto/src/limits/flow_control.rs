@@ -6,10 +6,11 @@
 //! system has accepted. Events go in; what comes out says which connections to read from again
 //! ([`Wake`]), and which to disconnect. The caller wakes tasks and closes sockets.
 //!
-//! Memory is bounded: at most [`WINDOW`] messages of a connection are between the ingress and the
-//! dispatch loop, long frames of all connections share one limit, nothing is read from a
-//! connection for which [`PAUSE_AT`] bytes wait, and the bytes that wait for all connections have
-//! one limit as well.
+//! Memory is bounded: at most [`WINDOW`] messages of a connection (and [`WINDOW_BYTES`] of a native
+//! one, whose messages the ingress decodes and whose bytes it therefore knows) are between the
+//! ingress and the dispatch loop, long frames of all connections share one limit, nothing is read
+//! from a connection for which [`PAUSE_AT`] bytes wait, and the bytes that wait for all connections
+//! have one limit as well.
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,10 @@ use std::{
 
 /// How many messages of one connection may be between the ingress and the dispatch loop.
 pub const WINDOW: u64 = 64;
+
+/// How many bytes of messages of one native connection may be there, but for the last message: few,
+/// so that a message is still in the processor's cache when the loop takes it.
+pub const WINDOW_BYTES: u64 = 64 * 1024;
 
 /// How many bytes of responses may wait for a connection before no more is read from it.
 pub const PAUSE_AT: u64 = 4 * 1024 * 1024;
@@ -93,6 +98,9 @@ struct Connection {
     /// Messages that the ingress passed in, and those that the dispatch loop has taken.
     passed: u64,
     taken: u64,
+    /// Bytes of messages that the ingress passed in and the dispatch loop has not taken,
+    /// where they are known.
+    queued: u64,
     /// Bytes of responses that wait for the client.
     unread: u64,
     /// Responses that were sent, and those that the client's kernel accepted.
@@ -143,6 +151,7 @@ impl FlowControl {
             moved: now,
             passed: 0,
             taken: 0,
+            queued: 0,
             unread: 0,
             sent_messages: 0,
             written_messages: 0,
@@ -182,7 +191,8 @@ impl FlowControl {
         };
         let for_itself = connection.unread >= PAUSE_AT;
         let room = WINDOW.saturating_sub(connection.passed.saturating_sub(connection.taken));
-        if for_itself || room == 0 || self.is_too_much(self.unread) {
+        let is_full = room == 0 || connection.queued >= WINDOW_BYTES;
+        if for_itself || is_full || self.is_too_much(self.unread) {
             return Room::Paused { for_itself };
         }
         Room::Messages(room)
@@ -192,6 +202,13 @@ impl FlowControl {
     pub fn passed(&mut self, id: u64, messages: u64) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.passed = messages;
+        }
+    }
+
+    /// This many bytes of the messages that were [passed](Self::passed) are known.
+    pub fn queued(&mut self, id: u64, bytes: u64) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.queued += bytes;
         }
     }
 
@@ -216,12 +233,14 @@ impl FlowControl {
         self.permits.are_awaited()
     }
 
-    /// The dispatch loop took another message of a connection.
-    pub fn taken(&mut self, id: u64) -> Wake {
+    /// The dispatch loop took another message of a connection, of which this many bytes were
+    /// [queued](Self::queued).
+    pub fn taken(&mut self, id: u64, bytes: u64) -> Wake {
         let Some(connection) = self.connections.get_mut(&id) else {
             return Wake::default();
         };
         connection.taken += 1;
+        connection.queued = connection.queued.saturating_sub(bytes);
         let (taken, mut bytes) = (connection.taken, 0);
         while let Some((_, long)) = connection
             .long_frames
@@ -304,7 +323,8 @@ impl FlowControl {
         worst
     }
 
-    /// The client's kernel accepted this many further bytes, and this many messages in total.
+    /// The client's kernel accepted this many further bytes, and this many messages in total;
+    /// `u64::MAX` where no queue of messages must be kept from filling.
     pub fn written(&mut self, id: u64, bytes: u64, messages: u64, now: Instant) -> Wake {
         let Some(connection) = self.connections.get_mut(&id) else {
             return Wake::default();

@@ -7,3 +7,4 @@ pub mod flow_control;
 pub mod log_throttle;
 pub mod rate_limiter;
 pub mod slow_client;
+pub mod turn_queue;

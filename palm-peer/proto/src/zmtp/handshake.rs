@@ -29,9 +29,16 @@ pub fn greeting() -> [u8; GREETING_LENGTH] {
     bytes
 }
 
-/// Returns our READY for this socket type, with an identity if there is one.
+/// The property of READY by which peers of the library recognise each other.
+const NATIVE: &str = "X-PALM";
+
+/// The version of native links that is spoken here.
+const NATIVE_VERSION: u32 = 2;
+
+/// Returns our READY for this socket type, with an identity if there is one. With `native`, it says
+/// that native links are spoken.
 #[must_use]
-pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
+pub fn ready(socket_type: &str, identity: Option<&[u8]>, native: bool) -> Vec<u8> {
     let mut body = b"\x05READY".to_vec();
     let mut property = |name: &str, value: &[u8]| {
         body.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
@@ -42,6 +49,9 @@ pub fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
     property("Socket-Type", socket_type.as_bytes());
     if let Some(identity) = identity {
         property("Identity", identity);
+    }
+    if native {
+        property(NATIVE, NATIVE_VERSION.to_string().as_bytes());
     }
     let mut frame = vec![4, u8::try_from(body.len()).unwrap_or(u8::MAX)];
     frame.append(&mut body);
@@ -139,12 +149,29 @@ fn check_properties(body: &[u8], types: &[&str]) -> Result<(), RejectReason> {
 /// Returns the identity in the body of a READY, if it has one.
 #[must_use]
 pub fn identity(body: &[u8]) -> Option<&[u8]> {
+    value_of(body, "Identity")
+}
+
+/// Returns whether the sender of this complete READY speaks native links, of this version or a
+/// later one: those speak this one too.
+#[must_use]
+pub fn is_native(ready: &[u8]) -> bool {
+    let body = match Header::read(ready) {
+        Ok(Some(header)) => ready.get(header.size..).unwrap_or_default(),
+        _ => return false,
+    };
+    let version =
+        value_of(body, NATIVE).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    version.is_some_and(|version: u32| version >= NATIVE_VERSION)
+}
+
+fn value_of<'a>(body: &'a [u8], wanted: &str) -> Option<&'a [u8]> {
     let (b"READY", mut rest) = command(body)? else {
         return None;
     };
     while !rest.is_empty() {
         let (name, value, after) = property(rest)?;
-        if name.eq_ignore_ascii_case(b"Identity") {
+        if name.eq_ignore_ascii_case(wanted.as_bytes()) {
             return Some(value);
         }
         rest = after;

@@ -3,7 +3,7 @@
 use super::{
     RejectReason,
     frames::{Limits, Scanner, Step},
-    handshake::{ASKING, check_greeting, check_ready, greeting, ready},
+    handshake::{ASKING, check_greeting, check_ready, greeting, is_native, ready},
 };
 use fastrand::Rng;
 use std::time::Duration;
@@ -253,12 +253,38 @@ fn our_own_and_longer_greetings_are_accepted() {
         ("REQ", Some(b"".as_slice())),
         ("DEALER", Some(b"me")),
     ] {
-        let mut bytes = ready(kind, identity);
-        let length = bytes.len();
-        assert_eq!(check_ready(&bytes[..length - 1], &ASKING), Ok(None));
-        bytes.extend_from_slice(b"more");
-        assert_eq!(check_ready(&bytes, &ASKING), Ok(Some(length)));
+        for native in [false, true] {
+            let mut bytes = ready(kind, identity, native);
+            let length = bytes.len();
+            assert_eq!(check_ready(&bytes[..length - 1], &ASKING), Ok(None));
+            assert_eq!(is_native(&bytes), native);
+            bytes.extend_from_slice(b"more");
+            assert_eq!(check_ready(&bytes, &ASKING), Ok(Some(length)));
+        }
     }
+}
+
+#[test]
+fn a_later_version_of_native_links_includes_this_one() {
+    let ready = |version: &[u8]| {
+        let mut body = b"\x05READY\x06x-palm\0\0\0".to_vec();
+        body.push(u8::try_from(version.len()).expect("short"));
+        frame(4, &[&body, version].concat())
+    };
+    for (version, native) in [
+        (&b"2"[..], true),
+        (b"3", true),
+        (b"20", true),
+        (b"1", false),
+        (b"", false),
+        (b"two", false),
+        (b"-2", false),
+        (b"99999999999", false),
+        (b"\xff", false),
+    ] {
+        assert_eq!(is_native(&ready(version)), native, "{version:?}");
+    }
+    assert!(!is_native(b"") && !is_native(&frame(4, b"\x05ERROR")));
 }
 
 #[test]

@@ -1,11 +1,17 @@
-//! Copies the bytes of one connection in both directions, and checks them.
+//! Both directions of one connection: what comes is checked and passed on, what goes is written.
 //!
-//! Nothing is accumulated: bytes are scanned and written from a buffer that all connections of
-//! a thread share. Only bytes that the other side does not accept at once are kept, and then
-//! no more is read.
+//! A native connection's messages are decoded, and its answers encoded, here. The bytes of all
+//! others are copied from and to the inner socket. Nothing is accumulated: bytes are scanned and
+//! written from a buffer that all connections of a thread share. Only bytes that the other side
+//! does not accept at once are kept, and then no more is read.
 
-pub(super) use self::{to_client::ToClient, to_server::ToServer};
+pub(super) use self::{
+    native::{Decoding, FromOutbox},
+    to_client::ToClient,
+    to_server::{Sink, ToInner, ToServer},
+};
 
+mod native;
 mod to_client;
 mod to_server;
 

@@ -1,7 +1,10 @@
 //! The direction from the server to the client: counts what is written.
 
 use super::{Alarm, ConnectionEnd, WriteBuffer, poll_read_behind, with_scratch};
-use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
+use crate::{
+    ingress::{connection::ClientConnection, connection_table::ConnectionTable},
+    io::executor::UnixStream,
+};
 use futures::AsyncRead as _;
 use palm_proto::{
     limits::slow_client::SlowReader,
@@ -16,10 +19,11 @@ use std::{
     time::Instant,
 };
 
-/// The direction from the server to the client.
+/// The direction from the inner socket to the client.
 #[derive(Debug)]
 pub(crate) struct ToClient {
     connection: Arc<ClientConnection>,
+    inner: UnixStream,
     table: Arc<ConnectionTable>,
     scanner: Scanner,
     kept: Vec<u8>,
@@ -32,9 +36,14 @@ pub(crate) struct ToClient {
 
 impl ToClient {
     /// Begins after the handshake.
-    pub(crate) fn new(connection: Arc<ClientConnection>, table: Arc<ConnectionTable>) -> Self {
+    pub(crate) fn new(
+        inner: UnixStream,
+        connection: Arc<ClientConnection>,
+        table: Arc<ConnectionTable>,
+    ) -> Self {
         Self {
             connection,
+            inner,
             table,
             scanner: Scanner::new(Limits::NONE),
             kept: Vec::new(),
@@ -80,11 +89,10 @@ impl ToClient {
     /// `ZeroMQ` must not find the connection broken while it writes: then one of its tasks would
     /// block on a lock, on a thread that others need.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let connection = Arc::clone(&self.connection);
         self.kept = Vec::new();
         self.pending = WriteBuffer::default();
         with_scratch(|scratch| {
-            while let Ok(1..) = ready!(Pin::new(&mut &connection.inner).poll_read(cx, scratch)) {}
+            while let Ok(1..) = ready!(Pin::new(&mut &self.inner).poll_read(cx, scratch)) {}
             Poll::Ready(())
         })
     }
@@ -112,7 +120,8 @@ impl ToClient {
     ) -> Poll<Result<(), ConnectionEnd>> {
         let kept = std::mem::take(&mut self.kept);
         let left = self.scanner.left();
-        let read = poll_read_behind(cx, &connection.inner, &kept, left, |cx, bytes| {
+        let inner = self.inner.clone();
+        let read = poll_read_behind(cx, &inner, &kept, left, |cx, bytes| {
             self.scan(cx, connection, bytes)
         });
         if read.is_pending() {

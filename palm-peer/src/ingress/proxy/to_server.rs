@@ -2,7 +2,10 @@
 //! while there is room.
 
 use super::{Alarm, ConnectionEnd, WriteBuffer, poll_read_behind};
-use crate::ingress::{connection::ClientConnection, connection_table::ConnectionTable};
+use crate::{
+    ingress::{connection::ClientConnection, connection_table::ConnectionTable},
+    io::executor::UnixStream,
+};
 use palm_proto::{
     limits::{flow_control::Room, slow_client::SlowSender},
     zmtp::frames::{Limits, Scanner, Step},
@@ -20,9 +23,45 @@ const LONG: u64 = 16 * 1024;
 /// The longest incomplete header or command.
 const LONGEST_PIECE: usize = 64;
 
+/// Where the bytes of complete or partial messages go once they are checked.
+pub(crate) trait Sink {
+    /// Waits until everything that was passed is accepted. Fails with the end of the connection.
+    fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>>;
+
+    /// Passes bytes on. Fails with the end of the connection.
+    fn pass(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), ConnectionEnd>;
+}
+
+/// Passes bytes to the inner socket.
+#[derive(Debug)]
+pub(crate) struct ToInner {
+    inner: UnixStream,
+    pending: WriteBuffer,
+}
+
+impl ToInner {
+    pub(crate) fn new(inner: UnixStream) -> Self {
+        Self {
+            inner,
+            pending: WriteBuffer::default(),
+        }
+    }
+}
+
+impl Sink for ToInner {
+    fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
+        let accepted = ready!(self.pending.poll_flush(cx, &self.inner));
+        Poll::Ready(accepted.map_err(Into::into))
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), ConnectionEnd> {
+        Ok(self.pending.write(cx, &self.inner, bytes)?)
+    }
+}
+
 /// The direction from the client to the server.
 #[derive(Debug)]
-pub(crate) struct ToServer {
+pub(crate) struct ToServer<S> {
     connection: Arc<ClientConnection>,
     table: Arc<ConnectionTable>,
     scanner: Scanner,
@@ -32,15 +71,16 @@ pub(crate) struct ToServer {
     kept: Vec<u8>,
     /// Whether these cannot be scanned before more bytes arrive.
     starved: bool,
-    pending: WriteBuffer,
+    sink: S,
     progress: SlowSender,
     silence_alarm: Alarm,
     rate_alarm: Alarm,
 }
 
-impl ToServer {
+impl<S: Sink> ToServer<S> {
     /// Begins after the handshake; `kept` are the bytes that were read beyond it.
     pub(crate) fn new(
+        sink: S,
         connection: Arc<ClientConnection>,
         table: Arc<ConnectionTable>,
         limits: Limits,
@@ -53,7 +93,7 @@ impl ToServer {
             waiting: None,
             kept,
             starved: false,
-            pending: WriteBuffer::default(),
+            sink,
             progress: SlowSender::default(),
             silence_alarm: Alarm::default(),
             rate_alarm: Alarm::default(),
@@ -64,7 +104,7 @@ impl ToServer {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, ConnectionEnd>> {
         let connection = Arc::clone(&self.connection);
         loop {
-            ready!(self.pending.poll_flush(cx, &connection.inner))?;
+            ready!(self.sink.poll_accepted(cx))?;
             connection.state.register_to_server(cx);
             match self.table.room(&connection.state) {
                 Room::Ended => return Poll::Ready(Err(ConnectionEnd::Closed)),
@@ -153,7 +193,7 @@ impl ToServer {
                     // before it was counted.
                     self.table
                         .passed(&connection.state, self.scanner.messages());
-                    self.pending.write(cx, &connection.inner, &bytes[..count])?;
+                    self.sink.pass(cx, &bytes[..count])?;
                     count
                 }
                 Step::Ping(count, ping) => {

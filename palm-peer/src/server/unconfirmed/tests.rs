@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     client::test_server::{SOON, TestServer},
+    ingress::Connection,
     server::parcel::ReplyTo,
 };
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 fn parcel() -> Parcel {
     Parcel {
-        to: ReplyTo::new(Bytes::new(), false),
+        to: ReplyTo::new(Connection::Inner(Bytes::new()), false),
         request: Request::call("b.f"),
         payload: Bytes::from_static(b"payload"),
         deadline: Instant::now() + SOON,

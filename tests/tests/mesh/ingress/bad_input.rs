@@ -3,7 +3,7 @@
 use super::Server;
 use palm_tests::{
     eventually,
-    wire::{Wire, frame, greeting, ready},
+    wire::{Wire, frame, greeting, ready, ready_as},
 };
 use std::time::Duration;
 
@@ -126,11 +126,7 @@ fn after_the_handshake() -> Vec<(&'static str, Vec<u8>, Counter)> {
             Some("too_many_frames"),
         ),
         ("nine frames", [1, 0].repeat(9), Some("too_many_frames")),
-        (
-            "READY again",
-            ready(&[("Socket-Type", b"DEALER")]),
-            Some("command"),
-        ),
+        ("READY again", ready_as("DEALER"), Some("command")),
         (
             "a PONG that nobody asked for",
             frame(4, b"\x04PONG"),
@@ -242,7 +238,7 @@ fn cut_off(server: &Server, name: &str, opening: &[&[u8]], counter: Counter) {
 #[test]
 fn bad_input_neither_stops_a_server_nor_costs_memory() {
     let server = Server::start(&[("PALM_MAX_PAYLOAD", &MOST.to_string())]);
-    let hello = ready(&[("Socket-Type", b"DEALER")]);
+    let hello = ready_as("DEALER");
     let round = || {
         for (name, bytes, counter) in instead_of_a_greeting() {
             cut_off(&server, name, &[&bytes], counter);

@@ -4,7 +4,7 @@
 use super::Server;
 use palm_tests::{
     eventually,
-    wire::{Wire, frame, greeting, ready},
+    wire::{Wire, frame, greeting, ready_as},
 };
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use std::{
@@ -90,7 +90,7 @@ fn thousands_of_bad_clients_cost_a_plain_server_few_lines() {
     crate::heavy();
     let server = Server::start(&[]);
     let hello = [0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3].to_vec();
-    let handshake = [&greeting()[..], &ready(&[("Socket-Type", b"DEALER")])].concat();
+    let handshake = [&greeting()[..], &ready_as("DEALER")].concat();
     let mut old = greeting();
     old[10] = 2;
     let kinds: [Kind<'_>; 6] = [

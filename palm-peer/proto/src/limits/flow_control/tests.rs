@@ -84,8 +84,29 @@ fn taken_messages_free_their_room() {
     let (mut flow, _) = opened(PAUSE_AT, u64::MAX, &[1]);
     flow.passed(1, WINDOW);
     assert_eq!(flow.room(1), PAUSED);
-    assert_eq!(flow.taken(1), this(1));
+    assert_eq!(flow.taken(1, 0), this(1));
     assert_eq!(flow.room(1), Room::Messages(1));
+}
+
+#[test]
+fn queued_bytes_fill_the_window_of_a_native_connection() {
+    let (mut flow, _) = opened(PAUSE_AT, u64::MAX, &[1]);
+    flow.passed(1, 2);
+    flow.queued(1, WINDOW_BYTES - 1);
+    assert_eq!(flow.room(1), Room::Messages(WINDOW - 2));
+    flow.passed(1, 3);
+    flow.queued(1, 50 * WINDOW_BYTES);
+    assert_eq!(flow.room(1), PAUSED, "one message may be longer");
+    assert_eq!(flow.taken(1, 50 * WINDOW_BYTES), this(1));
+    assert_eq!(flow.room(1), Room::Messages(WINDOW - 2));
+}
+
+#[test]
+fn only_messages_that_are_counted_are_limited() {
+    let (mut flow, now) = opened(u64::MAX, u64::MAX, &[1]);
+    assert!((0..MAX_MESSAGES).all(|_| flow.send(1, 1, now).accepted));
+    assert_eq!(flow.written(1, 1, u64::MAX, now), this(1));
+    assert!((0..MAX_MESSAGES).all(|_| flow.send(1, 1, now).accepted));
 }
 
 #[test]
@@ -191,13 +212,13 @@ fn long_frames_hold_room_until_they_are_taken_or_dropped() {
     let (mut flow, _) = opened(u64::MAX, 100, &[1, 2, 3]);
     assert_eq!(flow.ask_permit(1, 60, 1), Some(Wake::default()));
     assert!(flow.ask_permit(2, 60, 0).is_none() && flow.are_permits_awaited());
-    assert_eq!(flow.taken(1), this(1));
+    assert_eq!(flow.taken(1, 0), this(1));
     assert!(
         flow.ask_permit(2, 60, 0).is_none(),
         "its message was the second"
     );
     assert_eq!(
-        flow.taken(1),
+        flow.taken(1, 0),
         Wake {
             some: [Some(1), Some(2)],
             all: false

@@ -8,7 +8,7 @@
 mod client;
 
 use self::client::{Client, Reading, Task};
-use super::{IDLE, MS, PAUSE_AT, WINDOW};
+use super::{IDLE, MS, PAUSE_AT, WINDOW, WINDOW_BYTES};
 use crate::limits::flow_control::{FlowControl, Room, Sent, Wake};
 use fastrand::Rng;
 use std::{
@@ -72,9 +72,10 @@ impl World {
             .largest_frame
             .max(to_send.iter().copied().max().unwrap_or(0));
         self.flow.open(self.next_id, self.now);
+        let native = self.random.bool();
         self.clients.insert(
             self.next_id,
-            Client::new(reading, to_send, response, self.now),
+            Client::new(native, reading, to_send, response, self.now),
         );
         self.next_id += 1;
     }
@@ -136,8 +137,11 @@ impl World {
                     client.permitted = false;
                     client.passed += 1;
                     client.queued.push_back(size);
-                    let passed = client.passed;
+                    let (passed, native) = (client.passed, client.native);
                     self.flow.passed(id, passed);
+                    if native {
+                        self.flow.queued(id, size);
+                    }
                 }
             }
         }
@@ -172,7 +176,8 @@ impl World {
         if size >= LONG {
             self.held -= size;
         }
-        let wake = self.flow.taken(id);
+        let bytes = if self.clients[&id].native { size } else { 0 };
+        let wake = self.flow.taken(id, bytes);
         self.wake(wake);
     }
 
@@ -274,7 +279,12 @@ impl World {
             self.read += 1;
         }
         self.client(id).last_read = now;
-        let messages = self.clients[&id].read_messages;
+        let client = &self.clients[&id];
+        let messages = if client.native {
+            u64::MAX
+        } else {
+            client.read_messages
+        };
         let wake = self.flow.written(id, bytes, messages, now);
         self.wake(wake);
     }
@@ -317,6 +327,11 @@ impl World {
             assert!(
                 client.queued.len() as u64 <= WINDOW,
                 "more than the window is not taken"
+            );
+            let queued = client.queued.iter().rev().skip(1).sum::<u64>();
+            assert!(
+                !client.native || queued < WINDOW_BYTES,
+                "more bytes than the window and a message are not taken"
             );
             assert!(
                 unread < self.max_unread + client.response,

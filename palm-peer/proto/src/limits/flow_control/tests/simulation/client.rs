@@ -26,6 +26,8 @@ pub(super) enum Task {
 
 #[derive(Debug)]
 pub(super) struct Client {
+    /// Whether the ingress knows the bytes of its messages.
+    pub(super) native: bool,
     pub(super) reading: Reading,
     /// The sizes of the messages that it has still to send.
     pub(super) to_send: VecDeque<u64>,
@@ -50,12 +52,14 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(
+        native: bool,
         reading: Reading,
         to_send: VecDeque<u64>,
         response: u64,
         now: Instant,
     ) -> Self {
         Self {
+            native,
             reading,
             to_send,
             response,
