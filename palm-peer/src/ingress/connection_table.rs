@@ -260,6 +260,9 @@ impl ConnectionTable {
             .collect();
         drop(state);
         for connection in disconnect {
+            // Freed at once: until the connection's task runs, the loop may go on filling the
+            // outboxes of others.
+            connection.outbox.close();
             connection.wake_both();
         }
         sent.accepted
