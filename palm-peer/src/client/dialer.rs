@@ -313,7 +313,7 @@ impl Dialer {
             Some(answer) if answer.server == server => {
                 say(message::encode_hello(self.me))
                     .map_err(|error| OpenError::Failed(error.to_string()))?;
-                let (link, receiving, greeted) = Link::new(self.me, jobs, sender, receiver);
+                let (link, receiving, greeted) = Link::new(self.me, server, jobs, sender, receiver);
                 self.spawn(Name::LinkReader, receiving);
                 self.spawn(Name::LinkWatch, link.watching(Where { server, ends }));
                 // Until the server has this greeting, it sends answers of jobs over our previous

@@ -7,7 +7,10 @@ use self::watch::Pulse;
 pub(crate) use self::watch::{Fate, Interest, Where};
 
 use crate::{
-    client::replies::{Reply, ReplyRouter},
+    client::{
+        names::Names,
+        replies::{Reply, ReplyRouter},
+    },
     io::{
         dealer::{self, Frames},
         executor,
@@ -19,7 +22,10 @@ use futures::{FutureExt as _, channel::oneshot, future::Shared};
 use palm_proto::{
     liveness::Seen,
     replies::{Arrived, CallReplies, UnsolicitedReplies},
-    types::message::{self, Answer, CallErrorKind, CallFailure, Request},
+    types::{
+        compact::{self, Compact, ResultHeader, Template},
+        message::{self, Answer, CallErrorKind, CallFailure, Request},
+    },
 };
 use std::{
     sync::{
@@ -36,15 +42,33 @@ pub(crate) struct Broken;
 
 type Pending = CallReplies<oneshot::Sender<Reply>>;
 
+/// Locked while something is sent.
+struct Sending {
+    /// Whether the server said goodbye: then none of our messages is lost with it. Our answer to
+    /// the goodbye is the last message.
+    closed_by_goodbye: bool,
+    /// What is registered; `None` if the link is not native.
+    names: Option<Names>,
+}
+
+/// A request's common fields, as far as the link does not know them itself.
+enum Common<'a> {
+    /// Those of this template.
+    Of(&'a Arc<Template>),
+    /// Those of a request of this process, whose job has this number; 0 for a call.
+    Own(u32),
+    /// There is no template.
+    None,
+}
+
 /// One connection to one server.
 pub(crate) struct Link {
     client: Uuid,
+    server: Uuid,
     sender: dealer::Sender,
     jobs: ReplyRouter,
     next: AtomicU64,
-    /// Whether the server said goodbye: then none of our messages is lost with it. Locked while
-    /// something is sent, so that our answer to the goodbye is the last message.
-    closed_by_goodbye: Mutex<bool>,
+    sending: Mutex<Sending>,
     /// Fires with the answer to the greeting.
     greeted: Mutex<Option<oneshot::Sender<()>>>,
     /// The requests in flight; `None` once the link is broken.
@@ -60,6 +84,7 @@ impl Link {
     /// receiver of the answer to the greeting, which is cancelled with the link.
     pub(crate) fn new(
         client: Uuid,
+        server: Uuid,
         jobs: ReplyRouter,
         sender: dealer::Sender,
         receiver: dealer::Receiver,
@@ -71,12 +96,17 @@ impl Link {
         let (tell_broken, broken) = oneshot::channel();
         let (close, closed) = oneshot::channel();
         let (greeted_tx, greeted) = oneshot::channel();
+        let sending = Sending {
+            closed_by_goodbye: false,
+            names: sender.is_native().then(Names::new),
+        };
         let link = Arc::new(Self {
             client,
+            server,
             sender,
             jobs,
             next: AtomicU64::new(0),
-            closed_by_goodbye: Mutex::new(false),
+            sending: Mutex::new(sending),
             greeted: Mutex::new(Some(greeted_tx)),
             // No request waits for the answer to the greeting.
             pending: Mutex::new(Some(CallReplies::new(1))),
@@ -101,7 +131,7 @@ impl Link {
     /// Returns whether the server said goodbye: everything that we sent is answered or
     /// forwarded, or will be.
     pub(crate) fn ended_in_order(&self) -> bool {
-        *lock(&self.closed_by_goodbye)
+        lock(&self.sending).closed_by_goodbye
     }
 
     /// Returns whether messages can be sent, and are likely to arrive.
@@ -162,17 +192,6 @@ impl Link {
         let idx = self.next.fetch_add(1, Ordering::Relaxed);
         request.client = Some(self.client);
         request.idx = Some(idx);
-        let header = request.encode();
-        if header.len() > message::MAX_HEADER_BYTES {
-            // The server would not read such a header, and would answer without the index that
-            // identifies the request.
-            let text = format!(
-                "header of {} bytes, {} at most",
-                header.len(),
-                message::MAX_HEADER_BYTES
-            );
-            return Err(CallFailure::new(CallErrorKind::BadMessage, text));
-        }
         let (tx, reply) = oneshot::channel();
         let unreachable = |text: &str| CallFailure::new(CallErrorKind::Unreachable, text);
         let alone = {
@@ -183,7 +202,7 @@ impl Link {
             pending.register(idx, tx);
             pending.in_flight() == 1
         };
-        let sent = self.hand_over(&[header.into(), payload], alone);
+        let sent = self.hand_over(request, &Common::Own(0), payload, alone);
         if sent.is_err()
             && let Some(calls) = self.lock().as_mut()
         {
@@ -206,17 +225,37 @@ impl Link {
     }
 
     /// Sends a message of a job unchanged. Its answer goes to the job, over whichever link it
-    /// comes. Returns its number among the posted messages: once this many have
-    /// [arrived](Fate::arrived), this one has. Fails with `unreachable` when the link is broken:
-    /// then no function ran.
+    /// comes. Fails with `unreachable` when the link is broken: then no function ran.
     pub(crate) fn post(&self, request: &Request, payload: Bytes) -> Result<u64, CallFailure> {
+        let number = request.job.and_then(|job| self.jobs.number(job));
+        self.post_as(request, &number.map_or(Common::None, Common::Own), payload)
+    }
+
+    /// Forwards another client's message unchanged; if it came with a compact header, with this
+    /// template. Returns its number among the posted messages: once this many have
+    /// [arrived](Fate::arrived), this one has. Fails as [`Link::post`].
+    pub(crate) fn forward(
+        &self,
+        request: &Request,
+        template: Option<&Arc<Template>>,
+        payload: Bytes,
+    ) -> Result<u64, CallFailure> {
+        self.post_as(request, &template.map_or(Common::None, Common::Of), payload)
+    }
+
+    fn post_as(
+        &self,
+        request: &Request,
+        common: &Common<'_>,
+        payload: Bytes,
+    ) -> Result<u64, CallFailure> {
         if self.is_broken() {
             return Err(CallFailure::new(
                 CallErrorKind::Unreachable,
                 "the connection is broken",
             ));
         }
-        self.hand_over(&[request.encode().into(), payload], false)?;
+        self.hand_over(request, common, payload, false)?;
         Ok(self.pulse.sent_unanswered())
     }
 
@@ -225,17 +264,48 @@ impl Link {
         Fate(Arc::clone(&self.pulse))
     }
 
-    fn hand_over(&self, frames: &[Bytes], alone: bool) -> Result<(), CallFailure> {
-        let closed_by_goodbye = lock(&self.closed_by_goodbye);
-        if *closed_by_goodbye {
+    fn hand_over(
+        &self,
+        request: &Request,
+        common: &Common<'_>,
+        payload: Bytes,
+        alone: bool,
+    ) -> Result<(), CallFailure> {
+        let mut sending = lock(&self.sending);
+        if sending.closed_by_goodbye {
             return Err(CallFailure::new(
                 CallErrorKind::Unreachable,
                 "the server is leaving",
             ));
         }
-        self.sender.send(frames, alone).map_err(|error| {
-            self.end();
-            CallFailure::new(CallErrorKind::Unreachable, error.to_string())
+        let header = match sending.names.as_mut() {
+            Some(names) => self.compact_header(names, request, common),
+            None => None,
+        };
+        let header = header.map_or_else(|| json_header(request), Ok)?;
+        self.sender
+            .send(&[header.into(), payload], alone)
+            .map_err(|error| {
+                self.end();
+                CallFailure::new(CallErrorKind::Unreachable, error.to_string())
+            })
+    }
+
+    /// Returns the compact header of a request, after sending what must be registered for it.
+    fn compact_header(
+        &self,
+        names: &mut Names,
+        request: &Request,
+        common: &Common<'_>,
+    ) -> Option<Vec<u8>> {
+        let template = match common {
+            Common::Of(template) => Arc::clone(template),
+            Common::Own(job) => names.template(*job, request)?,
+            Common::None => return None,
+        };
+        names.header(&template, request, |header| {
+            // An error also occurs for the message itself, which is sent next.
+            let _ = self.sender.send(&[header.into(), Bytes::new()], false);
         })
     }
 
@@ -246,8 +316,8 @@ impl Link {
 
     /// Answers a goodbye.
     fn part(&self) {
-        let mut closed_by_goodbye = lock(&self.closed_by_goodbye);
-        if !std::mem::replace(&mut *closed_by_goodbye, true) {
+        let mut sending = lock(&self.sending);
+        if !std::mem::replace(&mut sending.closed_by_goodbye, true) {
             self.pulse.part();
             // If the connection is gone, the server does not wait for the answer.
             let _ = self
@@ -269,9 +339,26 @@ impl Link {
         self.pulse.stir();
     }
 
+    /// Reads the header of an answer; `None` when it is not valid.
+    fn answer(&self, header: &[u8]) -> Option<Answer> {
+        if !self.sender.is_native() || !compact::is_compact(header) {
+            return Answer::decode(header);
+        }
+        let Ok(Compact::Result(ResultHeader {
+            stage, job, idx, ..
+        })) = Compact::decode(header)
+        else {
+            return None;
+        };
+        let mut answer = Answer::greeting(self.server);
+        (answer.idx, answer.stage) = (Some(idx), Some(stage.into()));
+        answer.job = (job != 0).then(|| self.jobs.job(job));
+        Some(answer)
+    }
+
     /// Delivers an answer. Returns whether it was solicited; `None` when it is not a valid answer.
     fn handle_frames(&self, mut frames: Frames) -> Option<bool> {
-        let answer = frames.first().and_then(|header| Answer::decode(header))?;
+        let answer = self.answer(frames.first()?)?;
         if answer.bye {
             self.part();
             return Some(false);
@@ -301,6 +388,17 @@ impl Link {
             Some(Arrived::Unsolicited) | None => Some(false),
         }
     }
+}
+
+/// Returns the JSON header of a request. Fails when it is too long: the server would not read it,
+/// and would answer without the index that identifies the request.
+fn json_header(request: &Request) -> Result<Vec<u8>, CallFailure> {
+    let (header, max) = (request.encode(), message::MAX_HEADER_BYTES);
+    if header.len() > max {
+        let text = format!("header of {} bytes, {max} at most", header.len());
+        return Err(CallFailure::new(CallErrorKind::BadMessage, text));
+    }
+    Ok(header)
 }
 
 impl Drop for Link {

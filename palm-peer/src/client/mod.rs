@@ -8,6 +8,7 @@ pub(crate) mod job_links;
 pub(crate) mod link;
 pub(crate) mod link_pool;
 pub(crate) mod mesh;
+mod names;
 pub(crate) mod replies;
 pub(crate) mod running_job;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::{io::zmq, sync::lock};
 use futures::task::AtomicWaker;
 use palm_proto::{
     limits::flow_control::{FlowControl, Room, Wake},
+    registrations::Registered,
     zmtp::RejectReason,
 };
 use std::{
@@ -13,7 +14,7 @@ use std::{
     future::poll_fn,
     hash::{Hash, Hasher},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -85,12 +86,19 @@ pub(crate) struct ConnectionState {
     outbox: Outbox,
     /// Whether a native connection ends once everything is written.
     finishing: AtomicBool,
+    /// What the peer has registered over a native connection.
+    registered: Mutex<Registered>,
 }
 
 impl ConnectionState {
     /// Returns what the dispatch loop has sent.
     pub(super) fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Returns what the peer has registered.
+    pub(crate) fn registered(&self) -> MutexGuard<'_, Registered> {
+        lock(&self.registered)
     }
 
     /// Wakes the task towards the client.
@@ -165,6 +173,7 @@ impl ConnectionTable {
             to_client,
             outbox: Outbox::default(),
             finishing: AtomicBool::new(false),
+            registered: Mutex::default(),
         });
         let mut state = lock(&self.state);
         state.flow.open(id, Instant::now());

@@ -89,6 +89,7 @@ pub(crate) enum ConnectionEnd {
 pub(crate) struct Sender {
     outbox: Arc<Outbox>,
     answers_pings: bool,
+    is_native: bool,
 }
 
 /// The receiving side of a connection.
@@ -159,11 +160,11 @@ pub(crate) async fn open(
         outbox: Arc::clone(&outbox),
     };
     receiver.handle_bytes(&opened.beyond)?;
-    let answers_pings = opened.answers_pings;
     Ok((
         Sender {
             outbox: Arc::clone(&outbox),
-            answers_pings,
+            answers_pings: opened.answers_pings,
+            is_native: opened.is_native,
         },
         receiver,
         Writer { outbox },
@@ -195,6 +196,11 @@ impl Sender {
     /// Whether the peer answers PINGs.
     pub(crate) fn answers_pings(&self) -> bool {
         self.answers_pings
+    }
+
+    /// Whether the link is native.
+    pub(crate) fn is_native(&self) -> bool {
+        self.is_native
     }
 
     /// Returns the activity of the connection.

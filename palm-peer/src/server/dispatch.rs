@@ -4,7 +4,9 @@ use super::{
     active_calls::ActiveCalls,
     clients::GreetedClients,
     forward::Forwarder,
-    functions, liveness_check,
+    functions,
+    header::{self, Header},
+    liveness_check,
     parcel::{Notice, Parcel, ReplyTo},
     state::ServerState,
     task::{Completion, NextStage, Task},
@@ -29,7 +31,7 @@ use futures::{
 use palm_proto::{
     limits::fair_queue::{Amount, FairQueue},
     types::{
-        message::{self, Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
+        message::{Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
         names,
     },
 };
@@ -189,12 +191,16 @@ impl Dispatcher {
         let mut frames = frames.into_iter();
         let header = frames.next().unwrap_or_default();
         let payload = frames.next().unwrap_or_default();
-        match message::decode(&header) {
-            Ok(Incoming::Hello {
-                client,
-                bye,
-                identify,
-            }) => {
+        match header::read(&to.connection, &header) {
+            Ok(Header::Registration) => {}
+            Ok(Header::Message(
+                Incoming::Hello {
+                    client,
+                    bye,
+                    identify,
+                },
+                _,
+            )) => {
                 let held = self.clients.table.greeted(
                     (!identify).then_some(client),
                     &to.connection,
@@ -211,9 +217,12 @@ impl Dispatcher {
                     self.send_goodbye();
                 }
             }
-            Ok(Incoming::GoodbyeAck) => self.clients.table.goodbye_acknowledged(&to.connection),
-            Ok(Incoming::Request(request)) => {
+            Ok(Header::Message(Incoming::GoodbyeAck, _)) => {
+                self.clients.table.goodbye_acknowledged(&to.connection);
+            }
+            Ok(Header::Message(Incoming::Request(request), template)) => {
                 to.repeat(request.job, request.idx, request.stage);
+                to.template = template;
                 if request.stage > 0 {
                     to.client = request.client;
                     to.delimiter = false;
@@ -472,18 +481,16 @@ impl Dispatcher {
     }
 
     fn send(&mut self, to: &ReplyTo, header: &Answer, payload: Bytes) {
-        let mut frames = Vec::with_capacity(3);
-        if to.delimiter {
-            frames.push(Bytes::new());
-        }
-        frames.push(header.encode().into());
-        frames.push(payload);
-        match to.client {
-            None => self.send_frames(&to.connection, frames),
-            Some(client) => match self.clients.table.connection(client).cloned() {
-                Some(connection) => self.send_frames(&connection, frames),
-                None => self.clients.hold(client, &frames),
-            },
+        let connection = match to.client {
+            None => Some(&to.connection),
+            Some(client) => self.clients.table.connection(client),
+        };
+        let connection = connection.cloned();
+        let frames = header::frames(to, connection.as_ref(), header, payload);
+        match (connection, to.client) {
+            (Some(connection), _) => self.send_frames(&connection, frames),
+            (None, Some(client)) => self.clients.hold(client, &frames),
+            (None, None) => {}
         }
     }
 

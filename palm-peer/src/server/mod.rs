@@ -8,6 +8,7 @@ pub(crate) mod dispatch;
 mod engine;
 pub(crate) mod forward;
 pub(crate) mod functions;
+mod header;
 pub(crate) mod liveness_check;
 pub(crate) mod local;
 pub(crate) mod message;

@@ -2,8 +2,11 @@
 
 use crate::ingress::Connection;
 use bytes::Bytes;
-use palm_proto::types::message::{CallFailure, Request, Rerouted};
-use std::time::Instant;
+use palm_proto::types::{
+    compact::Template,
+    message::{CallFailure, Request, Rerouted},
+};
+use std::{sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// The address of an answer, and the fields that it must repeat.
@@ -19,6 +22,9 @@ pub(super) struct ReplyTo {
     pub(super) job: Option<Uuid>,
     pub(super) idx: Option<u64>,
     pub(super) stage: usize,
+    /// The template of a request with a compact header: its result may be compact, and
+    /// what is forwarded.
+    pub(super) template: Option<Arc<Template>>,
 }
 
 impl ReplyTo {
@@ -30,6 +36,7 @@ impl ReplyTo {
             job: None,
             idx: None,
             stage: 0,
+            template: None,
         }
     }
 

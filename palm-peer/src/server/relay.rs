@@ -133,7 +133,8 @@ impl Relay {
         mut parcel: Parcel,
     ) -> Result<(), Box<(Parcel, CallFailure)>> {
         give_time_left(&mut parcel.request, parcel.deadline);
-        match link.post(&parcel.request, parcel.payload.clone()) {
+        let template = parcel.to.template.as_ref();
+        match link.forward(&parcel.request, template, parcel.payload.clone()) {
             Ok(number) => {
                 self.unconfirmed.posted(link, to, number, parcel);
                 Ok(())

@@ -4,7 +4,7 @@
 
 use crate::in_process::{InProcess, SOON, Stranger, echo, settings};
 use palm_peer::Server;
-use palm_tests::{Etcd, eventually};
+use palm_tests::{Etcd, eventually, wire::Wire};
 use serde_json::Value;
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -70,6 +70,59 @@ fn every_documented_exchange_holds() {
         }
     }
     assert!(exchanges >= 10, "{exchanges} exchanges");
+}
+
+/// The bytes of a line of the document: a compact header in hexadecimal, with JSON behind it or
+/// without, or text.
+fn compact_bytes(line: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = line;
+    loop {
+        let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+        let hexadecimal = |pos: usize| u8::from_str_radix(word.get(pos..pos + 2)?, 16).ok();
+        let of_word: Option<Vec<u8>> = (0..word.len()).step_by(2).map(hexadecimal).collect();
+        let Some(of_word) = of_word.filter(|bytes| !bytes.is_empty()) else {
+            bytes.extend_from_slice(rest.as_bytes());
+            return bytes;
+        };
+        bytes.extend_from_slice(&of_word);
+        rest = after;
+    }
+}
+
+#[test]
+fn every_documented_compact_exchange_holds() {
+    if std::env::var("PALM_TEST_LINKS").is_ok_and(|links| links == "plain") {
+        println!("SKIPPED: there are no native links in this run");
+        return;
+    }
+    let etcd = Etcd::start();
+    let server = printf(&etcd);
+    let uuid = server.peer.uuid();
+    let address = server.peer.endpoint().trim_start_matches("tcp://");
+    let mut wire = Wire::native(address.parse().unwrap()).unwrap();
+    let mut answers = 0;
+    for block in blocks("compact") {
+        let block = block
+            .replace(UUID, &uuid.to_string())
+            .replace(&UUID.replace('-', ""), &uuid.simple().to_string());
+        let mut lines = block.lines().peekable();
+        while lines.peek().is_some() {
+            let (said, expected) = (frames(&mut lines, ">"), frames(&mut lines, "<"));
+            assert!(
+                said.len().is_multiple_of(2) && !expected.is_empty(),
+                "{block}"
+            );
+            for message in said.chunks(2) {
+                let message: Vec<_> = message.iter().map(|line| compact_bytes(line)).collect();
+                wire.message(&[&message[0], &message[1]]).unwrap();
+            }
+            let expected: Vec<_> = expected.iter().map(|line| compact_bytes(line)).collect();
+            assert_eq!(wire.answer().unwrap(), expected, "after {said:?}");
+            answers += 1;
+        }
+    }
+    assert!(answers >= 5, "{answers} answers");
 }
 
 #[test]

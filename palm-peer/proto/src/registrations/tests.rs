@@ -5,7 +5,7 @@ use fastrand::Rng;
 fn json(number: u32, length: usize) -> Vec<u8> {
     let mut request = Request::call(format!("a.f{number}"));
     request.cache = Some("x".repeat(length));
-    request.encode_common()
+    request.encode()
 }
 
 fn header(template: u16) -> RequestHeader<'static> {

@@ -27,6 +27,9 @@ pub const MAX_REGISTERED: u16 = 4096;
 /// The longest JSON of all templates that are registered on a connection, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
 
+/// The length of a result's header without `meta`, in bytes.
+pub const RESULT_LENGTH: usize = 15;
+
 /// Headers whose first byte is less than this are compact. None of these bytes begins JSON.
 const FIRST_OTHER: u8 = 8;
 
@@ -251,7 +254,7 @@ impl<'a> RequestHeader<'a> {
 impl<'a> ResultHeader<'a> {
     /// Appends the bytes of the header.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut fixed = [0; 15];
+        let mut fixed = [0; RESULT_LENGTH];
         fixed[..3].copy_from_slice(&[RESULT, meta_flag(self.meta), self.stage]);
         fixed[3..7].copy_from_slice(&self.job.to_be_bytes());
         fixed[7..].copy_from_slice(&self.idx.to_be_bytes());
@@ -349,16 +352,46 @@ pub struct Template {
     pub job: u32,
     /// The common fields: those of a message without `stage`, `route`, `idx` and `timeout_ms`.
     pub request: Request,
+    /// Their JSON.
+    json: Vec<u8>,
 }
 
 impl Template {
+    /// Creates the template of all requests that have the common fields of this one.
+    #[must_use]
+    pub fn of(job: u32, request: &Request) -> Self {
+        let mut request = request.clone();
+        request.stage = 0;
+        (request.route, request.idx, request.timeout_ms) = (Vec::new(), None, None);
+        let json = request.encode();
+        Self { job, request, json }
+    }
+
+    /// Returns its JSON.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// Returns whether a request has the common fields of this template.
+    #[must_use]
+    pub fn fits(&self, request: &Request) -> bool {
+        let mine = &self.request;
+        mine.job == request.job
+            && mine.client == request.client
+            && mine.report == request.report
+            && mine.pipeline == request.pipeline
+            && mine.cache == request.cache
+            && mine.avoid == request.avoid
+    }
+
     /// Reads the JSON of a template: a header without `stage`, `route`, `idx` and `timeout_ms`,
     /// which are ignored.
     ///
     /// # Errors
     /// When it is no such header.
     pub fn parse(job: u32, json: &[u8]) -> Result<Self, BadHeader> {
-        message::decode_common(json).map(|request| Self { job, request })
+        message::decode_common(json).map(|request| Self::of(job, &request))
     }
 
     /// Returns the whole request that a header of this template stands for; `instance` knows the

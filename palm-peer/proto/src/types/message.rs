@@ -159,20 +159,6 @@ impl Request {
         super::to_bytes(self)
     }
 
-    /// Returns the JSON of the fields that many messages have in common: without `stage`, `route`,
-    /// `idx` and `timeout_ms`.
-    #[must_use]
-    pub fn encode_common(&self) -> Vec<u8> {
-        let (stage, route, idx, timeout_ms) = (0, Vec::new(), None, None);
-        super::to_bytes(&Self {
-            stage,
-            route,
-            idx,
-            timeout_ms,
-            ..self.clone()
-        })
-    }
-
     /// Sets the time left for the answer: deadlines travel with the message.
     pub fn give_time(&mut self, left: Duration) {
         self.timeout_ms = u64::try_from(left.as_millis()).ok();
@@ -343,7 +329,7 @@ pub(super) fn decode_common(json: &[u8]) -> Result<Request, BadHeader> {
             stage: None,
         });
     };
-    (request.route, request.idx, request.timeout_ms) = (Vec::new(), None, None);
+    request.route = Vec::new();
     Ok(request)
 }
 

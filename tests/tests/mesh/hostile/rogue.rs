@@ -4,6 +4,7 @@
 use palm_tests::{Etcd, eventually, wire::Wire};
 use serde_json::{Value, json};
 use std::{
+    collections::HashMap,
     io,
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -44,6 +45,32 @@ impl Asked {
             .as_str()
             .and_then(|target| target.rsplit('.').next())
             .unwrap_or_default()
+    }
+}
+
+/// What was registered over a native link; docs/protocol.md has the compact headers.
+#[derive(Default)]
+struct Templates(HashMap<[u8; 2], Value>);
+
+impl Templates {
+    /// Returns the header of a request as JSON; `None` for a registration.
+    fn read(&mut self, header: &[u8]) -> Option<Value> {
+        match *header {
+            [1, 0, a, b, _, _, _, _, ref json @ ..] => {
+                let template = serde_json::from_slice(json).expect("a template");
+                self.0.insert([a, b], template);
+                None
+            }
+            [2, _, stage, a, b, ref rest @ ..] => {
+                let mut request = self.0[&[a, b]].clone();
+                let idx = rest[..8].try_into().expect("8 bytes");
+                request["stage"] = stage.into();
+                request["idx"] = u64::from_be_bytes(idx).into();
+                Some(request)
+            }
+            [4 | 5, ..] => None,
+            _ => Some(serde_json::from_slice(header).unwrap_or_default()),
+        }
     }
 }
 
@@ -247,9 +274,12 @@ fn serve(wire: &mut Wire, inner: &Inner) -> io::Result<()> {
     if inner.mind.opening.is_none() || good() {
         wire.open_as_router()?;
     }
+    let mut templates = Templates::default();
     loop {
         let frames = wire.answer()?;
-        let header: Value = serde_json::from_slice(&frames[0]).unwrap_or_default();
+        let Some(header) = templates.read(&frames[0]) else {
+            continue;
+        };
         let asked = Asked {
             header,
             me: inner.uuid.clone(),

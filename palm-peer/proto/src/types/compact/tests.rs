@@ -128,8 +128,22 @@ fn a_template_and_a_header_make_a_request() {
     request.idx = Some(0x1112_1314_1516_1718);
     request.timeout_ms = Some(5000);
     request.stage = 1;
-    let template = Template::parse(9, &request.encode_common()).expect("a template");
+    let template = Template::of(9, &request);
     assert_eq!((template.job, template.request.idx), (9, None));
+    assert_eq!(Template::parse(9, template.json()), Ok(template.clone()));
+    assert!(template.fits(&request));
+    for change in [
+        |request: &mut Request| request.job = None,
+        |request: &mut Request| request.cache = Some("key".into()),
+        |request: &mut Request| request.avoid = vec![INSTANCE_1],
+        |request: &mut Request| drop(request.pipeline.pop()),
+        |request: &mut Request| request.report = false,
+        |request: &mut Request| request.client = None,
+    ] {
+        let mut other = request.clone();
+        change(&mut other);
+        assert!(!template.fits(&other), "{other:?}");
+    }
     let known = |number| match number {
         1 => Some(INSTANCE_1),
         2 => Some(Uuid::from_u128(4)),
