@@ -100,8 +100,8 @@ for kind in (zmq.DEALER, zmq.REQ):
         ask(kind, identity)
 push = context.socket(zmq.PUSH)
 push.setsockopt(zmq.LINGER, 0)
-push.connect(sys.argv[1])
 monitor = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+push.connect(sys.argv[1])
 assert monitor.poll(20000), "it is let in"
 "#;
     run(script, &server);
