@@ -12,6 +12,9 @@ const FRESH_EVERY: u64 = 6;
 pub const MAX_LISTED: usize = 20;
 /// By how much each further server extends the part of the period over which the probes are spread.
 const SPREAD: Duration = Duration::from_millis(2);
+/// The probes of a mesh are sent in groups, so that the leader wakes up once for each: as many at a
+/// time as in a mesh of [`MAX_LISTED`] servers.
+const GROUP: Duration = SPREAD.saturating_mul(20);
 /// How much later than a period after its last answer a server's turn may come: more than the delay
 /// of a late timer, so that servers keep their places in the period; little enough that a silent
 /// server is removed within 15 s with the default settings.
@@ -49,7 +52,7 @@ impl Registry {
     /// A place moves when the mesh grows, but a server never waits much longer than a period after
     /// its last answer.
     fn give_turn(&mut self, uuid: Uuid, now: Instant) {
-        let place = now + self.window().mul_f64(phase(uuid));
+        let place = now + place(uuid, self.window());
         let longest = self.period + SLACK;
         if let Some(entry) = self
             .servers
@@ -70,8 +73,7 @@ impl Registry {
         if self.window().is_zero() {
             return;
         }
-        let place =
-            (self.next_round + self.longest_window().mul_f64(phase(uuid))).checked_sub(self.period);
+        let place = (self.next_round + place(uuid, self.longest_window())).checked_sub(self.period);
         if let Some(entry) = self.servers.get_mut(&uuid) {
             entry.turn_at = place.filter(|at| *at > now);
         }
@@ -331,9 +333,10 @@ impl Registry {
     }
 }
 
-/// Returns the place of a server in the rounds, from 0 to 1. Uuids are random, except for
-/// their version bits.
-fn phase(uuid: Uuid) -> f64 {
+/// Returns when in a round a server is probed, if the probes are spread over `window`. Uuids are
+/// random, except for their version bits.
+fn place(uuid: Uuid, window: Duration) -> Duration {
     let bytes = uuid.as_bytes();
-    f64::from(u16::from_be_bytes([bytes[14], bytes[15]])) / 65_536.0
+    let phase = f64::from(u16::from_be_bytes([bytes[14], bytes[15]])) / 65_536.0;
+    GROUP.mul_f64(window.mul_f64(phase).div_duration_f64(GROUP).floor())
 }

@@ -283,6 +283,50 @@ fn probes_of_a_large_mesh_are_spread_and_bounded() {
     }
 }
 
+/// Each group of probes wakes the leader up once, and its answers come at about the same time.
+#[test]
+fn probes_of_a_hundred_servers_are_sent_in_few_groups() {
+    let mut desk = Desk::new();
+    let mut random = fastrand::Rng::with_seed(3);
+    desk.pass(Duration::ZERO);
+    for _ in 0..100 {
+        let record = Record {
+            uuid: uuid(random.u128(..)),
+            ports: vec![1],
+            ..record(1, 0)
+        };
+        desk.stands(record);
+    }
+    for round in 0..3 {
+        let mut groups = Vec::new();
+        for _ in 0..10_000 {
+            let actions = desk.pass(MS);
+            let probes: Vec<_> = actions
+                .iter()
+                .filter_map(|action| match action {
+                    Action::Probe { uuid, token, .. } => Some((*uuid, *token)),
+                    _ => None,
+                })
+                .collect();
+            if !probes.is_empty() {
+                groups.push(probes.len());
+            }
+            for (uuid, token) in probes {
+                desk.event(Event::ProbeOk {
+                    uuid,
+                    token,
+                    digest: String::new(),
+                });
+            }
+        }
+        // Servers that registered in the first round keep a distance to the next one.
+        if round > 0 {
+            assert_eq!(groups.iter().sum::<usize>(), 100, "{groups:?}");
+            assert!(groups.len() <= 5, "{groups:?}");
+        }
+    }
+}
+
 /// Their probes take all free places, and the server that is due takes the next free one.
 #[test]
 fn a_new_server_is_probed_soon_beside_thousands_that_never_answer() {
