@@ -3,7 +3,10 @@
 //!
 //! `cargo run --example printf_smol`, with etcd's URLs in `PALM_ETCD`
 
-use palm_peer::{Bytes, Config, FunctionError, Message, Server, logging};
+use palm_peer::{
+    Bytes, Config, FunctionError, Message, Server,
+    logging::{self, LogFormat},
+};
 use std::error::Error;
 
 async fn printf(message: Message) -> Result<Bytes, FunctionError> {
@@ -18,6 +21,6 @@ async fn serve() -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    logging::init(log::LevelFilter::Info)?;
+    logging::init(log::LevelFilter::Info, LogFormat::from_env()?)?;
     smol::block_on(serve())
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use argh::FromArgs;
 use log::LevelFilter;
-use palm_proto::config::{self, Config, InvalidSetting};
+use palm_proto::config::{self, Config, InvalidSetting, LogFormat};
 use std::{
     io::{self, Write as _},
     process::ExitCode,
@@ -120,16 +120,17 @@ impl Run {
     /// ```
     #[must_use]
     pub fn main(&self, server: Server) -> ExitCode {
-        let (level, config) = match (self.log_level(), self.config()) {
-            (Ok(level), Ok(config)) => (level, config),
-            (Err(error), _) | (_, Err(error)) => {
+        let settings = || Ok((self.log_level()?, LogFormat::from_env()?, self.config()?));
+        let (level, format, config) = match settings() {
+            Ok(settings) => settings,
+            Err::<_, InvalidSetting>(error) => {
                 // There is no logger yet. A closed stderr is ignored: the exit status remains.
                 let _ = writeln!(io::stderr(), "{error}");
                 return ExitCode::from(2);
             }
         };
         // A logger that the program has installed stays in place.
-        let _ = logging::init(level);
+        let _ = logging::init(level, format);
         for (name, meant) in Config::misspelt_variables() {
             log::warn!("the variable {name} has no effect: did you mean {meant}?");
         }

@@ -82,6 +82,8 @@ impl ProcessBuilder {
         command
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
+            // Lines begin with their level.
+            .env("PALM_LOG_FORMAT", "plain")
             .args(self.args)
             .envs(self.env);
         command

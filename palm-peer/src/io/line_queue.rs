@@ -90,7 +90,7 @@ struct Out {
     /// Whether the last line was written only in part.
     torn: bool,
     /// Creates the line that reports how many were dropped.
-    note: fn(u64) -> Vec<u8>,
+    note: Box<dyn Fn(u64) -> Vec<u8> + Send>,
 }
 
 /// A queue of lines, and the thread that writes them.
@@ -110,12 +110,12 @@ impl LineQueue {
     /// were dropped. Without a thread, lines are written by [`flush`](Self::flush).
     pub(crate) fn start(
         stream: impl Write + Send + 'static,
-        note: fn(u64) -> Vec<u8>,
+        note: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> Arc<Self> {
         let out = Out {
             stream: Box::new(stream),
             torn: false,
-            note,
+            note: Box::new(note),
         };
         let queue = Arc::new(Self {
             state: Mutex::default(),

@@ -12,6 +12,8 @@ mod stderr;
 pub(crate) use self::stderr::FLUSH_WITHIN;
 #[cfg(feature = "logging")]
 pub use self::stderr::{flush, init};
+#[cfg(feature = "logging")]
+pub use palm_proto::config::LogFormat;
 
 use crate::{io::wall_clock, sync::lock};
 use log::Record;
@@ -76,21 +78,22 @@ fn feed_message(record: &Record<'_>, message: &str) {
     if books.is_empty() {
         return;
     }
-    let file = record
-        .file()
-        .unwrap_or("?")
-        .rsplit('/')
-        .next()
-        .unwrap_or("?");
     let entry = LogEntry {
         when: wall_clock::timestamp(),
         level: record.level(),
-        place: format!("{file}/{}", record.line().unwrap_or(0)),
+        place: source_place(record),
         message: message.to_owned(),
     };
     for book in books {
         lock(&book).push(entry.clone());
     }
+}
+
+/// Returns the file and the line of the source that logged a record.
+fn source_place(record: &Record<'_>) -> String {
+    let path = record.file().unwrap_or("?");
+    let file = path.rsplit('/').next().unwrap_or(path);
+    format!("{file}/{}", record.line().unwrap_or(0))
 }
 
 fn is_of_rustls(target: &str) -> bool {

@@ -1,12 +1,16 @@
 //! Log lines to stderr in pylm's format (docs/pylm-compatibility.md).
 
-use super::{RUSTLS, feed_message};
+use super::{RUSTLS, feed_message, source_place};
 use crate::{
-    io::line_queue::{LineQueue, Stderr},
+    io::{
+        line_queue::{LineQueue, Stderr},
+        wall_clock,
+    },
     sync::lock,
 };
 use log::{Level, LevelFilter, Record};
 use palm_proto::{
+    config::LogFormat,
     limits::log_throttle::LogThrottle,
     log_buffer::level_name,
     types::{
@@ -44,11 +48,11 @@ pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 /// The queue of lines for stderr, once [`init`] was called.
 static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
-/// Sets up logging for a program: lines of `level` and above go to stderr as
-/// `LEVEL:target:message`, with the priority that journald reads in front (`<6>`) where stderr
-/// leads there; all lines down to `DEBUG` feed the `_log_query` buffers. Panics are logged as well,
-/// as errors of the target `panic`, each place of the code once a minute at most; a program that
-/// wants a panic hook of its own sets it afterwards.
+/// Sets up logging for a program: lines of `level` and above go to stderr in the given format, with
+/// the priority that journald reads in front (`<6>`) where stderr leads there; all lines down to
+/// `DEBUG` feed the `_log_query` buffers. Panics are logged as well, as errors of the target
+/// `panic`, each place of the code once a minute at most; a program that wants a panic hook of its
+/// own sets it afterwards.
 ///
 /// Logging neither panics nor blocks. A thread writes the lines; while stderr accepts none (its
 /// reader is gone or stopped, the disk is full), they are dropped and counted, and the count is
@@ -57,21 +61,23 @@ static LINES: OnceLock<Arc<LineQueue>> = OnceLock::new();
 /// [`process::exit`](std::process::exit) elsewhere, call [`flush`].
 ///
 /// ```
-/// palm_peer::logging::init(log::LevelFilter::Info)?;
-/// log::info!("logged as INFO:my_program:...");
-/// # Ok::<_, log::SetLoggerError>(())
+/// use palm_peer::logging::{self, LogFormat};
+///
+/// logging::init(log::LevelFilter::Info, LogFormat::from_env()?)?;
+/// log::info!("logged as 2026-11-27T22:10:05.123456Z INFO:my_program:...");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// When a logger is installed already.
-pub fn init(level: LevelFilter) -> Result<(), log::SetLoggerError> {
-    let priorities = leads_to_journal();
+pub fn init(level: LevelFilter, format: LogFormat) -> Result<(), log::SetLoggerError> {
+    let style = Style::of(format);
     let logged = fern::Output::call(move |record| {
         // Formatted without a lock: formatting a value may log, fail or panic.
         let message = formatted(*record.args());
         feed_message(record, &message);
         if record.level() <= level {
-            print(record, &message, priorities);
+            print(record, &message, style);
         }
     });
     let chatty = CHATTY
@@ -111,23 +117,14 @@ thread_local! {
     static FLUSHED: Flushed = const { Flushed };
 }
 
-fn print(record: &Record<'_>, message: &str, priorities: bool) {
-    let lines = LINES.get_or_init(|| LineQueue::start(Stderr, tell_dropped));
-    lines.push(
-        format!(
-            "{}\n",
-            Line {
-                record,
-                message,
-                priorities
-            }
-        )
-        .into_bytes(),
-    );
+fn print(record: &Record<'_>, message: &str, style: Style) {
+    let dropped = move |count| tell_dropped(count, style);
+    let lines = LINES.get_or_init(|| LineQueue::start(Stderr, dropped));
+    lines.push(style.line(record, message));
 }
 
 /// Returns the line that reports how many lines were dropped.
-fn tell_dropped(count: u64) -> Vec<u8> {
+fn tell_dropped(count: u64, style: Style) -> Vec<u8> {
     let message = if count == 1 {
         "1 log line was dropped because stderr could not be written".to_owned()
     } else {
@@ -137,12 +134,7 @@ fn tell_dropped(count: u64) -> Vec<u8> {
         .level(Level::Warn)
         .target(module_path!())
         .build();
-    let line = Line {
-        record: &record,
-        message: &message,
-        priorities: leads_to_journal(),
-    };
-    format!("{line}\n").into_bytes()
+    style.line(&record, &message)
 }
 
 /// The standard library's hook would block while stderr is not read, and clients can make
@@ -184,34 +176,89 @@ fn log_panic(panicked: &PanicHookInfo<'_>) {
     );
 }
 
+/// How lines are written.
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    /// With the priority that journald reads.
+    priorities: bool,
+    times: bool,
+    json: bool,
+}
+
+impl Style {
+    fn of(format: LogFormat) -> Self {
+        let priorities = leads_to_journal();
+        let times = match format {
+            LogFormat::Auto => !priorities,
+            LogFormat::Plain => false,
+            LogFormat::Time | LogFormat::Json => true,
+        };
+        Self {
+            priorities,
+            times,
+            json: format == LogFormat::Json,
+        }
+    }
+
+    /// Returns a record as it is written, with its end of line.
+    fn line(self, record: &Record<'_>, message: &str) -> Vec<u8> {
+        if self.json {
+            return self.json_line(record, message).into_bytes();
+        }
+        let line = Line {
+            record,
+            message,
+            style: self,
+        };
+        format!("{line}\n").into_bytes()
+    }
+
+    fn json_line(self, record: &Record<'_>, message: &str) -> String {
+        let priority = if self.priorities {
+            format!("<{}>", priority_of(record))
+        } else {
+            String::new()
+        };
+        // JSON escapes control characters, and so does `write_plain` what steers terminals beyond
+        // these.
+        let mut plain = String::new();
+        for (place, line) in message.split('\n').enumerate() {
+            if place > 0 {
+                plain.push('\n');
+            }
+            let _ = write_plain(&mut plain, line);
+        }
+        let fields = serde_json::json!({
+            "time": format!("{}Z", wall_clock::timestamp()),
+            "level": level_of(record),
+            "target": record.target(),
+            "message": plain,
+            "place": source_place(record),
+        });
+        format!("{priority}{fields}\n")
+    }
+}
+
 /// Formats a line as pylm prints it (docs/pylm-compatibility.md).
 struct Line<'a> {
     record: &'a Record<'a>,
     message: &'a str,
-    priorities: bool,
+    style: Style,
 }
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let critical = is_critical(self.record);
-        let level = if critical {
-            "CRITICAL"
-        } else {
-            level_name(self.record.level())
-        };
-        let target = self.record.target();
-        let priority = if critical {
-            2
-        } else {
-            priority(self.record.level())
-        };
+        let (level, target) = (level_of(self.record), self.record.target());
         for (place, line) in self.message.split('\n').enumerate() {
             if place > 0 {
                 f.write_char('\n')?;
             }
             // journald reads the priority at the start of each line.
-            if self.priorities {
-                write!(f, "<{priority}>")?;
+            if self.style.priorities {
+                write!(f, "<{}>", priority_of(self.record))?;
+            }
+            if self.style.times && place == 0 {
+                write!(f, "{}Z ", wall_clock::timestamp())?;
             }
             // A line of a message must not look like a separate message.
             if place == 0 {
@@ -227,7 +274,7 @@ impl fmt::Display for Line<'_> {
 
 /// Escapes control characters: a client may have sent the text, and it must not control the
 /// reader's terminal.
-fn write_plain(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
+fn write_plain(f: &mut impl fmt::Write, line: &str) -> fmt::Result {
     let mut rest = line;
     while let Some(at) = rest.find(|c| steers(c) && c != '\t') {
         let (before, from) = rest.split_at(at);
@@ -249,9 +296,18 @@ fn is_critical(record: &Record<'_>) -> bool {
         .unwrap_or(false)
 }
 
+fn level_of(record: &Record<'_>) -> &'static str {
+    if is_critical(record) {
+        "CRITICAL"
+    } else {
+        level_name(record.level())
+    }
+}
+
 /// Returns the priority of `sd-daemon(3)`.
-fn priority(level: Level) -> u8 {
-    match level {
+fn priority_of(record: &Record<'_>) -> u8 {
+    match record.level() {
+        _ if is_critical(record) => 2,
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,

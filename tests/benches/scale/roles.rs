@@ -9,7 +9,8 @@ use futures::{
 };
 use log::LevelFilter;
 use palm_peer::{
-    CallErrorKind, Client, Config, FunctionError, Message, PeerEvent, Server, block_on, logging,
+    CallErrorKind, Client, Config, FunctionError, Message, PeerEvent, Server, block_on,
+    logging::{self, LogFormat},
 };
 use palm_tests::processor_time;
 use std::{
@@ -39,7 +40,7 @@ fn config(etcd: &str) -> Config {
 
 /// Runs real servers of this name, which log as usual, until SIGTERM.
 pub(crate) fn peers(etcd: &str, name: &str, count: usize) -> Outcome<()> {
-    logging::init(LevelFilter::Info)?;
+    logging::init(LevelFilter::Info, LogFormat::Auto)?;
     let (options, name) = (config(etcd), name.to_owned());
     block_on(async move {
         let serve = |_| {

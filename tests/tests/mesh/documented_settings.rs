@@ -8,10 +8,11 @@ const BEGIN: &str = "<!-- settings: made by UPDATE_DOCS=1 cargo test -p palm-tes
 const END: &str = "<!-- end of settings -->\n";
 
 /// Variables that are no settings of [`Config`].
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "PALM_",
     "PALM_ARGS",
     "PALM_LOG",
+    "PALM_LOG_FORMAT",
     "PALM_PORTS",
     "PALM_PROBE_PERIODE",
     "PALM_SERVER",

@@ -218,3 +218,60 @@ fn the_last_log_lines_are_written_before_exit() {
         );
     }
 }
+
+/// A server that has joined, with its log in the format that `PALM_LOG_FORMAT` names.
+fn logged_in(format: &str) -> Vec<String> {
+    let etcd = Etcd::start();
+    let server = Process::builder(example("printf"))
+        .args(["run", "--etcd", &etcd.endpoint()])
+        .env("PALM_LOG_FORMAT", format)
+        .start();
+    server.wait_for_line(|line| line.contains(" joined as "), SOON);
+    server.lines()
+}
+
+fn is_a_time(word: &str) -> bool {
+    word.strip_suffix('Z')
+        .is_some_and(|time| time.parse::<palm_peer::Timestamp>().is_ok())
+}
+
+#[test]
+fn log_lines_carry_their_time_where_no_journal_adds_it() {
+    for line in logged_in("auto") {
+        let (time, line) = line.split_once(' ').expect("a time and a message");
+        assert!(
+            is_a_time(time) && line.starts_with("INFO:"),
+            "{time} {line}"
+        );
+    }
+}
+
+#[test]
+fn log_lines_can_be_json() {
+    let lines = logged_in("json");
+    for line in &lines {
+        let fields: serde_json::Value = serde_json::from_str(line).expect(line);
+        let text = |name: &str| fields[name].as_str().unwrap_or_default();
+        assert!(is_a_time(text("time")), "{line}");
+        assert_eq!(text("level"), "INFO", "{line}");
+        assert!(
+            text("target").starts_with("palm_peer") && text("place").contains(".rs/"),
+            "{line}"
+        );
+        assert!(text("message").starts_with("server printf "), "{line}");
+    }
+    assert!(!lines.is_empty());
+}
+
+#[test]
+fn a_log_format_that_does_not_exist_is_refused() {
+    let server = Process::builder(example("printf"))
+        .arg("run")
+        .env("PALM_LOG_FORMAT", "xml")
+        .start();
+    assert_eq!(server.wait(SOON).code(), Some(2));
+    assert_eq!(
+        server.lines(),
+        [r#"PALM_LOG_FORMAT: "xml" is none of auto, plain, time and json"#]
+    );
+}

@@ -13,7 +13,7 @@ pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, 
     let known: Vec<_> = Config::SETTINGS
         .iter()
         .map(Setting::variable)
-        .chain(["PALM_LOG".to_owned()])
+        .chain(["PALM_LOG", "PALM_LOG_FORMAT"].map(str::to_owned))
         .collect();
     let nearest = |name: &String| {
         if known.contains(name) || !name.to_ascii_uppercase().starts_with("PALM") {

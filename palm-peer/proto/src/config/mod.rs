@@ -4,6 +4,7 @@
 mod env;
 mod host;
 mod invalid;
+mod log_format;
 mod misspelt;
 mod read;
 mod setting;
@@ -17,6 +18,7 @@ mod validate;
 pub use self::{
     host::is_loopback,
     invalid::InvalidSetting,
+    log_format::LogFormat,
     read::log_level,
     setting::{Setting, SettingScope},
     tls::TlsMode,
