@@ -2,38 +2,33 @@
 //!
 //! `cargo run --example words -- run --etcd http://127.0.0.1:2379`
 
-use palm_peer::{FunctionError, Message, Server};
+use palm_peer::{FunctionError, Message, Server, State};
 use std::{
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
+
+/// What all calls share: the number of words so far.
+type Sum = State<AtomicUsize>;
 
 async fn shout(message: Message) -> Result<String, FunctionError> {
     Ok(std::str::from_utf8(message.payload())?.to_uppercase())
 }
 
-fn server() -> Server {
-    let sum = Arc::new(AtomicUsize::new(0));
-    let shared = Arc::clone(&sum);
-    let count = move |message: Message| {
-        let sum = Arc::clone(&shared);
-        async move {
-            let words = std::str::from_utf8(message.payload())?
-                .split_whitespace()
-                .count();
-            sum.fetch_add(words, Ordering::Relaxed);
-            Ok::<_, FunctionError>(words.to_string())
-        }
-    };
-    let total = move |_: Message| {
-        let words = sum.load(Ordering::Relaxed).to_string();
-        async move { Ok::<_, FunctionError>(words) }
-    };
+async fn count(sum: Sum, text: String) -> Result<String, FunctionError> {
+    let words = text.split_whitespace().count();
+    sum.fetch_add(words, Ordering::Relaxed);
+    Ok(words.to_string())
+}
+
+async fn total(sum: Sum, _: Message) -> Result<String, FunctionError> {
+    Ok(sum.load(Ordering::Relaxed).to_string())
+}
+
+fn server() -> Server<Sum> {
     Server::new("text")
         .function("shout", shout)
+        .with_state(AtomicUsize::new(0))
         .function("count", count)
         .function("total", total)
 }
@@ -53,12 +48,16 @@ mod tests {
 
     type Outcome = Result<(), FunctionError>;
 
-    /// One function, as a plain function.
+    /// Functions are plain functions.
     #[test]
-    fn shout_is_in_upper_case() -> Outcome {
-        let answer = palm_peer::block_on(shout(Message::new("hello")))?;
-        assert_eq!(answer, "HELLO");
-        Ok(())
+    fn words_are_counted_and_shouted() -> Outcome {
+        palm_peer::block_on(async {
+            assert_eq!(shout(Message::new("hello")).await?, "HELLO");
+            let sum = State::new(AtomicUsize::new(3));
+            assert_eq!(count(sum.clone(), "to be".into()).await?, "2");
+            assert_eq!(sum.load(Ordering::Relaxed), 5);
+            Ok(())
+        })
     }
 
     /// The server as its callers see it, without etcd and without sockets.
@@ -70,7 +69,7 @@ mod tests {
             assert_eq!(text.call("count", "or not to be").await?, "4");
             assert_eq!(text.call("total", "").await?, "6");
             let error = text.call("count", vec![0xff]).await.expect_err("no UTF-8");
-            assert_eq!(error.kind(), CallErrorKind::Failed);
+            assert_eq!(error.kind(), CallErrorKind::BadMessage);
             Ok(())
         })
     }

@@ -159,18 +159,13 @@ impl From<EtcdError> for Error {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
-    kind: CallErrorKind,
-    message: String,
+    failure: CallFailure,
     server: Option<Uuid>,
 }
 
 impl CallError {
     pub(crate) fn new(failure: CallFailure, server: Option<Uuid>) -> Self {
-        Self {
-            kind: failure.kind,
-            message: failure.message,
-            server,
-        }
+        Self { failure, server }
     }
 
     pub(crate) fn of_call(failed: FailedCall) -> Self {
@@ -180,13 +175,25 @@ impl CallError {
     /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> CallErrorKind {
-        self.kind
+        self.failure.kind
     }
 
     /// Returns the message of the server or client that found the error.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.failure.message
+    }
+
+    /// Returns the code of an [`ApplicationError`](crate::ApplicationError) of the function.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.failure.code.as_deref()
+    }
+
+    /// Returns the data of an [`ApplicationError`](crate::ApplicationError) of the function.
+    #[must_use]
+    pub fn data(&self) -> Option<&serde_json::Value> {
+        self.failure.data.as_deref()
     }
 
     /// Returns the server that the call went to, if it went to one.
@@ -198,7 +205,7 @@ impl CallError {
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, self.message)?;
+        write!(f, "{}: {}", self.failure.title(), self.message())?;
         self.server
             .map_or(Ok(()), |uuid| write!(f, " (server {uuid})"))
     }

@@ -119,7 +119,7 @@ impl Run {
     /// }
     /// ```
     #[must_use]
-    pub fn main(&self, server: Server) -> ExitCode {
+    pub fn main<S>(&self, server: Server<S>) -> ExitCode {
         let settings = || Ok((self.log_level()?, LogFormat::from_env()?, self.config()?));
         let (level, format, config) = match settings() {
             Ok(settings) => settings,
@@ -179,7 +179,7 @@ enum Command {
 /// }
 /// ```
 #[must_use]
-pub fn main(server: Server) -> ExitCode {
+pub fn main<S>(server: Server<S>) -> ExitCode {
     let Program {
         command: Command::Run(run),
     } = argh::from_env();
@@ -197,14 +197,18 @@ fn status(error: &Error) -> u8 {
 
 /// Runs the server. A thread ends the process after a second signal, even when the
 /// executor is blocked.
-fn run_until_hurried(server: Server, config: Config) -> Result<(), Error> {
+fn run_until_hurried<S>(server: Server<S>, config: Config) -> Result<(), Error> {
     let shutdown = crate::signals()?;
     let seen = signal::seen();
     let blocked = async move {
         signal::hurry(seen).await;
         timer::sleep(HURRY_WITHIN).await;
     };
-    executor::block_on_until(server.run(config, shutdown), Box::pin(blocked)).unwrap_or_else(|| {
+    executor::block_on_until(
+        server.replace_state(()).run(config, shutdown),
+        Box::pin(blocked),
+    )
+    .unwrap_or_else(|| {
         Err(Error::new(
             ErrorKind::Io,
             "a second signal: exiting at once, because functions block the executor",

@@ -67,7 +67,7 @@ pub mod testing;
 pub use admin::{Admin, ResetReport};
 pub use bytes::Bytes;
 pub use client::job::{Job, JobError, JobResults, Progress};
-pub use client::{Call, Client, ServerSummary};
+pub use client::{Call, Client, ServerSummary, json_call::JsonCall};
 pub use error::{CallError, Error, ErrorKind};
 #[cfg(feature = "cli")]
 pub use flags::main;
@@ -84,7 +84,9 @@ pub use palm_proto::{
 };
 pub use server::local::{LocalCall, LocalServer};
 pub use server::peer::Peer;
-pub use server::{FunctionError, Message, Server};
+pub use server::{
+    ApplicationError, FromMessage, FunctionError, IntoAnswer, Json, Message, Server, State,
+};
 
 /// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for
 /// [`Server::run`] and [`Peer::serve`]. From now on these signals no longer end the process by

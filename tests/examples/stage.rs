@@ -6,7 +6,7 @@
 //! - `hang` never ends;
 //! - `crash` ends the process when it is told to by the word `crash`.
 
-use palm_peer::{Bytes, FunctionError, Message, Server, flags::Run};
+use palm_peer::{ApplicationError, Bytes, FunctionError, Message, Server, flags::Run};
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
@@ -44,6 +44,12 @@ async fn hang(_: Message) -> Result<Bytes, FunctionError> {
     std::future::pending().await
 }
 
+async fn refuse(item: String) -> Result<Bytes, FunctionError> {
+    let error = ApplicationError::new("no_item", format!("there is no {item}"));
+    let data = serde_json::json!({"asked": item, "near": ["nut", 1]});
+    Err(error.with_data(data).into())
+}
+
 async fn crash(message: Message) -> Result<Bytes, FunctionError> {
     if message.payload() == "crash" {
         std::process::abort();
@@ -67,8 +73,11 @@ fn main() -> ExitCode {
         .function("hang", hang);
     let server = server
         .function("crash", crash)
-        .function("spin", async |message| {
+        .function("refuse", refuse)
+        .function("spin", async |message: Message| {
             Ok::<_, FunctionError>(spin(message))
         });
-    run.main(server.blocking("block", |message| Ok::<_, FunctionError>(spin(message))))
+    run.main(server.blocking("block", |message: Message| {
+        Ok::<_, FunctionError>(spin(message))
+    }))
 }

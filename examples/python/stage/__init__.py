@@ -11,7 +11,7 @@
     stage.main()
 
 Functions take bytes and return bytes. They run on threads, so they may block, and several run at once. An exception is
-answered as `failed`. Unlike a server in Rust, it has no ingress before this port, and no TLS:
+answered as `failed`; an `ApplicationError` has a code and data for the caller's program. Unlike a server in Rust, it has no ingress before this port, and no TLS:
 keep it to networks that you trust.
 """
 
@@ -33,7 +33,7 @@ from .builtin import THREADS, Counters, Logbook, Store
 from .clients import Clients
 from .etcd import Etcd
 from .member import Member
-from .message import MAX_PAYLOAD, VERSION, Failure, Request
+from .message import MAX_PAYLOAD, VERSION, ApplicationError, Failure, Request
 from .message import answer_header, forward_header, is_for, read_hello, read_json, read_goodbye_ack
 from .path import keep_alive
 from .relay import Relay
@@ -193,6 +193,8 @@ class Stage:
             result = bytes(await asyncio.wait_for(running, request.time_left()))
         except asyncio.TimeoutError:
             raise Failure("timed_out", "the function did not end before the deadline") from None
+        except ApplicationError as error:
+            raise Failure("failed", error.message, error.code, error.data) from error
         except Exception as error:
             raise Failure("failed", f"{type(error).__name__}: {error}") from error
         finally:
@@ -217,7 +219,7 @@ class Stage:
         header, payload = answer_header(request, self.uuid), result
         if isinstance(result, Failure):
             self.counters.errors += 1
-            header["error"] = {"kind": result.kind, "message": result.message}
+            header["error"] = result.fields()
             payload = b""
         if not request.relayed:
             self.send(request.to, header, payload)

@@ -9,6 +9,10 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD = 64 * 1024 * 1024
 # The longest message of an error, in characters: escaped, it must fit into the header.
 MAX_MESSAGE_CHARS = 1024
+# The longest code of an application error, in bytes; its data, in bytes of JSON, and how deeply that may be nested.
+MAX_CODE_BYTES = 128
+MAX_DATA_BYTES = 16 * 1024
+MAX_DATA_DEPTH = 32
 MAX_STAGES = 64
 # The default and the maximum of a request's timeout, in milliseconds.
 DEFAULT_TIMEOUT = 30_000
@@ -17,15 +21,53 @@ MAX_TIMEOUT = 24 * 3600 * 1000
 KNOWN = ("palm", "pipeline", "stage", "route", "client", "job", "idx", "timeout_ms", "cache", "report", "avoid")
 
 
-class Failure(Exception):
-    """An error as it travels: a kind for programs, a message for people."""
+class ApplicationError(Exception):
+    """An error of a function, with a code for the caller's program, and data that JSON can hold. The caller gets it as `failed`."""
 
-    def __init__(self, kind, message):
+    def __init__(self, code, message, data=None):
+        super().__init__(message)
+        self.code, self.message, self.data = code, message, data
+
+
+class Failure(Exception):
+    """An error as it travels: a kind for programs, a message for people; of an application error also its code and data."""
+
+    def __init__(self, kind, message, code=None, data=None):
         super().__init__(f"{kind}: {message}")
         self.kind = kind
+        self.code = None if code is None else code.encode("utf-8", "replace")[:MAX_CODE_BYTES].decode("utf-8", "ignore")
+        self.data = data
+        if data is not None and not is_sendable(data):
+            self.data = None
+            message += " (without its data, which cannot be sent)"
         # The header is UTF-8.
         message = message.encode("utf-8", "replace").decode()
         self.message = message if len(message) <= MAX_MESSAGE_CHARS else message[:MAX_MESSAGE_CHARS] + "…"
+
+
+    def fields(self):
+        """The error in the header of an answer."""
+        fields = {"kind": self.kind, "message": self.message, "code": self.code, "data": self.data}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def is_sendable(data):
+    """Whether data is JSON that every reader can read, within the limits."""
+    try:
+        # Half of a surrogate pair cannot be written as UTF-8, and NaN is no JSON.
+        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+        return len(json.dumps(data, separators=(",", ":"))) <= MAX_DATA_BYTES and is_shallow(data, MAX_DATA_DEPTH)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def is_shallow(value, depth):
+    """Whether lists and objects are nested at most so deep, and numbers fit into 64 bits."""
+    if isinstance(value, dict):
+        return depth > 0 and all(is_shallow(item, depth - 1) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return depth > 0 and all(is_shallow(item, depth - 1) for item in value)
+    return not isinstance(value, int) or -(1 << 63) <= value < 1 << 64
 
 
 def bad(words):

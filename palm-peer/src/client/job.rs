@@ -291,6 +291,18 @@ impl JobError {
         &self.0.failure.message
     }
 
+    /// Returns the code of an [`ApplicationError`](crate::ApplicationError) of the function.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.0.failure.code.as_deref()
+    }
+
+    /// Returns the data of an [`ApplicationError`](crate::ApplicationError) of the function.
+    #[must_use]
+    pub fn data(&self) -> Option<&serde_json::Value> {
+        self.0.failure.data.as_deref()
+    }
+
     /// Returns the stage that failed, from 0.
     #[must_use]
     pub fn stage(&self) -> usize {
@@ -309,7 +321,7 @@ impl fmt::Display for JobError {
         write!(
             f,
             "{} at stage {}: {}",
-            self.kind(),
+            self.0.failure.title(),
             self.stage(),
             self.message()
         )?;

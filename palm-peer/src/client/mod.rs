@@ -5,6 +5,7 @@ pub(crate) mod discovery;
 pub(crate) mod failure_detector;
 pub(crate) mod job;
 pub(crate) mod job_links;
+pub(crate) mod json_call;
 pub(crate) mod link;
 pub(crate) mod link_pool;
 pub(crate) mod mesh;
@@ -16,7 +17,7 @@ pub(crate) mod test_server;
 pub(crate) mod witnesses;
 
 use crate::{
-    client::{dialer::Dialer, job::Job, mesh::Mesh},
+    client::{dialer::Dialer, job::Job, json_call::JsonCall, mesh::Mesh},
     error::{CallError, Error, ErrorKind},
     io::{
         tasks::Supervisor,
@@ -29,6 +30,7 @@ use palm_proto::{
     config::{Config, ValidConfig},
     types::message::{MAX_TIMEOUT, Request},
 };
+use serde::Serialize;
 use std::{
     fmt,
     future::{self, IntoFuture},
@@ -114,6 +116,39 @@ impl Client {
             payload: payload.into(),
             time: self.mesh.config.timeout,
         }
+    }
+
+    /// Calls a function that takes and returns [`Json`](crate::Json); else as [`Client::call`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: palm_peer::Client) -> Result<(), palm_peer::CallError> {
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize)]
+    /// struct Order { item: String, count: u32 }
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Taken { left: u32 }
+    ///
+    /// let order = Order { item: "bolt".into(), count: 3 };
+    /// match client.call_json::<_, Taken>("shop.take", &order).await {
+    ///     Ok(taken) => println!("{} left", taken.left),
+    ///     Err(error) if error.code() == Some("no_item") => println!("there is no {}", order.item),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::call`]; [`BadMessage`](crate::CallErrorKind::BadMessage) when the argument cannot be
+    /// written as JSON, or the function expects another form,
+    /// [`BadAnswer`](crate::CallErrorKind::BadAnswer) when the answer has another form.
+    pub fn call_json<T: Serialize + ?Sized, R>(
+        &self,
+        target: impl Into<String>,
+        argument: &T,
+    ) -> JsonCall<Call<'_>, R> {
+        JsonCall::new(argument, |json| self.call(target, json))
     }
 
     /// Streams messages through these functions, 1 to 64 targets as in [`Client::call`], one after

@@ -1,6 +1,6 @@
 //! Runs one function for one message.
 
-use super::state::ServerState;
+use super::{state::ServerState, typed};
 use crate::{
     client::witnesses,
     io::timer::{self, Elapsed},
@@ -48,7 +48,7 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, C
     let running = timer::timeout_at(deadline, async move { function(message).await });
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(Ok(result))) => Ok(result),
-        Ok(Ok(Err(message))) => Err(CallFailure::new(CallErrorKind::Failed, message)),
+        Ok(Ok(Err(error))) => Err(typed::failure(&error)),
         Err(panic) => Err(CallFailure::new(
             CallErrorKind::Panicked,
             panic_message(panic),
@@ -108,9 +108,7 @@ pub(crate) fn built_in_that_waits(state: &Arc<ServerState>, name: &str) -> Optio
             // Reserves some time for the way back.
             let found =
                 witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
-            serde_json::to_vec(&found)
-                .map(Bytes::from)
-                .map_err(|error| error.to_string())
+            Ok(serde_json::to_vec(&found)?.into())
         }
         .boxed()
     }))

@@ -1,6 +1,7 @@
 //! A server that is called within its process, for tests of its functions.
 
 use crate::{
+    client::json_call::{self, JsonCall},
     error::{CallError, Error},
     ingress,
     io::zmq::InProcess,
@@ -20,6 +21,7 @@ use palm_proto::{
     config::{Config, ValidConfig},
     types::message::{Answer, CallErrorKind, CallFailure, MAX_TIMEOUT, Request},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, future::IntoFuture, pin::pin, sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -53,7 +55,7 @@ impl fmt::Debug for LocalServer {
 }
 
 impl LocalServer {
-    pub(super) fn start(server: Server, config: Config) -> Result<Self, Error> {
+    pub(super) fn start<S>(server: Server<S>, config: Config) -> Result<Self, Error> {
         let config = ValidConfig::new(config)?;
         let definition = server.definition()?;
         let state = ServerState::new(
@@ -93,6 +95,16 @@ impl LocalServer {
             payload: payload.into(),
             time: self.timeout,
         }
+    }
+
+    /// Calls a function that takes and returns [`Json`](crate::Json), as
+    /// [`Client::call_json`](crate::Client::call_json).
+    pub fn call_json<T: Serialize + ?Sized, R>(
+        &self,
+        function: impl Into<String>,
+        argument: &T,
+    ) -> JsonCall<LocalCall<'_>, R> {
+        JsonCall::new(argument, |json| self.call(function, json))
     }
 
     async fn answer(&self, request: &Request, payload: Bytes) -> Result<Bytes, CallError> {
@@ -145,6 +157,33 @@ impl LocalCall<'_> {
         self.request.job = Some(job);
         self.request.idx = Some(idx);
         self
+    }
+}
+
+impl<R> JsonCall<LocalCall<'_>, R> {
+    /// As [`LocalCall::timeout`].
+    pub fn timeout(self, time: Duration) -> Self {
+        self.map(|call| call.timeout(time))
+    }
+
+    /// As [`LocalCall::cache`].
+    pub fn cache(self, key: impl Into<String>) -> Self {
+        self.map(|call| call.cache(key))
+    }
+
+    /// As [`LocalCall::job`].
+    pub fn job(self, job: Uuid, idx: u64) -> Self {
+        self.map(|call| call.job(job, idx))
+    }
+}
+
+impl<'a, R: DeserializeOwned + 'static> IntoFuture for JsonCall<LocalCall<'a>, R> {
+    type Output = Result<R, CallError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let call = self.into_call();
+        Box::pin(async move { json_call::parse(&call?.await?) })
     }
 }
 

@@ -1,16 +1,19 @@
 //! The message that a function receives.
 
-use crate::{error::CallError, server::relay::Relay};
+use super::typed::{self, Json};
+use crate::{client::json_call, error::CallError, server::relay::Relay};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use palm_proto::{
     config::Config,
     types::message::{CallErrorKind, CallFailure, Request},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{error, sync::Arc, time::Instant};
 use uuid::Uuid;
 
-/// The error of a function: any error; its message is returned to the caller.
+/// The error of a function: any error; its message is returned to the caller. An
+/// [`ApplicationError`](crate::ApplicationError) has a code and data besides.
 pub type FunctionError = Box<dyn error::Error + Send + Sync>;
 
 /// A message for a function. A server makes it from a request; [`Message::new`] makes one for the
@@ -107,6 +110,29 @@ impl Message {
         self.payload
     }
 
+    /// Reads the payload as JSON. A function whose argument is [`Json`](crate::Json) does the same
+    /// before it runs; this is for those that also need the rest of the message.
+    ///
+    /// ```
+    /// use palm_peer::{FunctionError, Message};
+    ///
+    /// async fn largest(message: Message) -> Result<String, FunctionError> {
+    ///     let numbers: Vec<u32> = message.json()?;
+    ///     Ok(numbers.iter().max().ok_or("there are no numbers")?.to_string())
+    /// }
+    ///
+    /// # fn main() -> Result<(), FunctionError> {
+    /// assert_eq!(palm_peer::block_on(largest(Message::new("[1, 3, 2]")))?, "3");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When it has another form. A function that returns this error is answered with
+    /// [`BadMessage`](CallErrorKind::BadMessage), and the reason.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, FunctionError> {
+        typed::argument(self.clone()).map(|Json(argument)| argument)
+    }
+
     /// Returns the job that the message belongs to, if there is one.
     #[must_use]
     pub fn job(&self) -> Option<Uuid> {
@@ -165,6 +191,19 @@ impl Message {
         called.map_err(CallError::of_call)
     }
 
+    /// Calls another function of the mesh with JSON; else as [`Message::call`].
+    ///
+    /// # Errors
+    /// As [`Message::call`] and [`Client::call_json`](crate::Client::call_json).
+    pub async fn call_json<T: Serialize + ?Sized + Sync, R: DeserializeOwned>(
+        &self,
+        target: impl Into<String>,
+        argument: &T,
+    ) -> Result<R, CallError> {
+        let payload = json_call::write(argument)?;
+        json_call::parse(&self.call(target, payload).await?)
+    }
+
     /// Returns the caller's deadline; asynchronous functions are cancelled when it passes.
     ///
     /// ```
@@ -188,8 +227,8 @@ impl Message {
     }
 }
 
-/// The result of a function, or the message of its error.
-pub(crate) type Outcome = Result<Bytes, String>;
+/// The result of a function, or its error.
+pub(crate) type Outcome = Result<Bytes, FunctionError>;
 
 /// A function of the program.
 pub(crate) type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;

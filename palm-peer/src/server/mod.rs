@@ -19,9 +19,11 @@ pub(crate) mod relay;
 pub(crate) mod startup_check;
 pub(crate) mod state;
 pub(crate) mod task;
+mod typed;
 pub(crate) mod unconfirmed;
 
 pub use message::{FunctionError, Message};
+pub use typed::{ApplicationError, FromMessage, IntoAnswer, Json, State};
 
 use self::{
     definition::Definition,
@@ -33,7 +35,6 @@ use crate::{
     io::executor,
     server::{local::LocalServer, peer::Peer},
 };
-use bytes::Bytes;
 use futures::{FutureExt as _, pin_mut};
 use palm_proto::{
     config::{Config, ValidConfig},
@@ -59,8 +60,57 @@ use std::{
 ///     .blocking("count", |message: Message| Ok::<_, FunctionError>(message.payload().len().to_string()));
 /// # drop(server);
 /// ```
+///
+/// A function takes a [`Message`], or its payload as [`Json`] or another [`FromMessage`], and returns
+/// bytes, a string, [`Json`] or another [`IntoAnswer`]. Its error is any error. A closure that takes
+/// the state of its server, and JSON:
+///
+/// ```
+/// use palm_peer::{ApplicationError, Json, Server, State};
+/// use serde::{Deserialize, Serialize};
+/// use std::{collections::HashMap, sync::Mutex};
+///
+/// #[derive(Default)]
+/// struct Shop {
+///     stock: Mutex<HashMap<String, u32>>,
+/// }
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Order {
+///     item: String,
+///     count: u32,
+/// }
+///
+/// fn server() -> Server<State<Shop>> {
+///     Server::new("shop")
+///         .with_state(Shop::default())
+///         .function("add", async |shop: State<Shop>, Json(order): Json<Order>| {
+///             let mut stock = shop.stock.lock().map_err(|_| "the stock is in disorder")?;
+///             let left = stock.entry(order.item).or_default();
+///             *left = left.checked_add(order.count).ok_or("the shop is full")?;
+///             Ok(Json(*left))
+///         })
+///         .function("take", async |shop: State<Shop>, Json(order): Json<Order>| {
+///             let mut stock = shop.stock.lock().map_err(|_| "the stock is in disorder")?;
+///             let no_item = || ApplicationError::new("no_item", format!("there is no {}", order.item));
+///             let left = stock.get_mut(&order.item).ok_or_else(no_item)?;
+///             *left = left.checked_sub(order.count).ok_or("there are not so many")?;
+///             Ok(Json(*left))
+///         })
+/// }
+///
+/// # async fn test() -> Result<(), palm_peer::FunctionError> {
+/// let shop = server().local()?;
+/// let order = |item: &str, count| Order { item: item.into(), count };
+/// assert_eq!(shop.call_json::<_, u32>("add", &order("bolt", 3)).await?, 3);
+/// assert_eq!(shop.call_json::<_, u32>("take", &order("bolt", 2)).await?, 1);
+/// let error = shop.call_json::<_, u32>("take", &order("nut", 1)).await.expect_err("no nuts");
+/// assert_eq!(error.code(), Some("no_item"));
+/// # Ok(()) }
+/// # palm_peer::block_on(test()).expect("the shop works");
+/// ```
 #[must_use = "a server does nothing until it joins"]
-pub struct Server {
+pub struct Server<S = ()> {
     name: String,
     kind: String,
     functions: BTreeMap<String, Function>,
@@ -68,6 +118,8 @@ pub struct Server {
     invalid: Option<String>,
     #[cfg(feature = "bench")]
     without_ingress: bool,
+    /// The state of the functions that are added from now on.
+    state: S,
 }
 
 impl Server {
@@ -82,17 +134,29 @@ impl Server {
             invalid: None,
             #[cfg(feature = "bench")]
             without_ingress: false,
+            state: (),
         };
         server.check_name("a server", &server.name.clone());
         server
     }
 
-    /// Sets the kind in the record, a name as for [`Server::new`], for programs that read records;
-    /// default `registered`.
-    pub fn kind(mut self, kind: impl Into<String>) -> Self {
-        self.kind = kind.into();
-        self.check_name("a kind", &self.kind.clone());
-        self
+    /// Gives the functions that are added from now on a state, which they share: they take it as
+    /// their first argument, a [`State`]. Without a lock or an atomic in it, it cannot be changed.
+    ///
+    /// ```
+    /// use palm_peer::{Server, State};
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// let server = Server::new("counter")
+    ///     .with_state(AtomicU64::new(0))
+    ///     .function("add", async |sum: State<AtomicU64>, number: String| {
+    ///         let number: u64 = number.parse()?;
+    ///         Ok((sum.fetch_add(number, Ordering::Relaxed) + number).to_string())
+    ///     });
+    /// # drop(server);
+    /// ```
+    pub fn with_state<S>(self, state: S) -> Server<State<S>> {
+        self.replace_state(State::new(state))
     }
 
     /// Adds an asynchronous function. It runs on the executor that serves, many concurrently
@@ -100,22 +164,20 @@ impl Server {
     /// dropped, so what it awaits should be cancel-safe. A panic is answered with `panicked`, and
     /// the server continues.
     ///
+    /// Its argument is a [`Message`], [`Json`] or another [`FromMessage`], its result bytes, a string,
+    /// [`Json`] or another [`IntoAnswer`]. Its error is a [`FunctionError`], which `?` makes of any
+    /// error.
+    ///
     /// Its name is as for [`Server::new`], does not begin with `_`, and is none of `get`, `set`,
     /// `append` and `delete`; [`Server::join`] reports what is not.
-    pub fn function<F, Fut, T, E>(self, name: impl Into<String>, function: F) -> Self
+    pub fn function<F, Fut, A, T>(self, name: impl Into<String>, function: F) -> Self
     where
-        F: Fn(Message) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Into<Bytes>,
-        E: Into<FunctionError>,
+        F: Fn(A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, FunctionError>> + Send + 'static,
+        A: FromMessage,
+        T: IntoAnswer,
     {
-        self.add(
-            name.into(),
-            Arc::new(move |message| {
-                let running = function(message);
-                async move { outcome(running.await) }.boxed()
-            }),
-        )
+        self.add(name.into(), asynchronous(function))
     }
 
     /// Adds a function that blocks or computes for long; else as [`Server::function`]. It runs on a
@@ -123,13 +185,10 @@ impl Server {
     /// cannot be stopped and runs to its end.
     ///
     /// ```
-    /// use palm_peer::{FunctionError, Message, Server};
+    /// use palm_peer::{FunctionError, Server};
     ///
-    /// fn sum(message: Message) -> Result<String, FunctionError> {
-    ///     let numbers: Vec<u64> = std::str::from_utf8(message.payload())?
-    ///         .split_whitespace()
-    ///         .map(str::parse)
-    ///         .collect::<Result<_, _>>()?;
+    /// fn sum(numbers: String) -> Result<String, FunctionError> {
+    ///     let numbers: Vec<u64> = numbers.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     ///     Ok(numbers.into_iter().sum::<u64>().to_string())
     /// }
     ///
@@ -137,31 +196,51 @@ impl Server {
     /// Server::new("numbers").blocking("sum", sum)
     /// # );
     /// ```
-    pub fn blocking<F, T, E>(self, name: impl Into<String>, function: F) -> Self
+    pub fn blocking<F, A, T>(self, name: impl Into<String>, function: F) -> Self
     where
-        F: Fn(Message) -> Result<T, E> + Send + Sync + 'static,
-        T: Into<Bytes>,
-        E: Into<FunctionError>,
+        F: Fn(A) -> Result<T, FunctionError> + Send + Sync + 'static,
+        A: FromMessage,
+        T: IntoAnswer,
     {
-        let function = Arc::new(function);
-        self.add(
-            name.into(),
-            Arc::new(move |message| {
-                let function = Arc::clone(&function);
-                // A panic is passed on, to distinguish it from an error.
-                let work = move || {
-                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        outcome(function(message))
-                    }))
-                };
-                async move {
-                    executor::run_blocking(work)
-                        .await
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                }
-                .boxed()
-            }),
-        )
+        self.add(name.into(), blocking(function))
+    }
+}
+
+impl<S: Send + Sync + 'static> Server<State<S>> {
+    /// Adds an asynchronous function that takes the state; else as for a server without one.
+    pub fn function<F, Fut, A, T>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(State<S>, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, FunctionError>> + Send + 'static,
+        A: FromMessage,
+        T: IntoAnswer,
+    {
+        let state = self.state.clone();
+        let function = asynchronous(move |argument| function(state.clone(), argument));
+        self.add(name.into(), function)
+    }
+
+    /// Adds a function that blocks or computes for long, and takes the state; else as for a server
+    /// without one.
+    pub fn blocking<F, A, T>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(State<S>, A) -> Result<T, FunctionError> + Send + Sync + 'static,
+        A: FromMessage,
+        T: IntoAnswer,
+    {
+        let state = self.state.clone();
+        let function = blocking(move |argument| function(state.clone(), argument));
+        self.add(name.into(), function)
+    }
+}
+
+impl<S> Server<S> {
+    /// Sets the kind in the record, a name as for [`Server::new`], for programs that read records;
+    /// default `registered`.
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = kind.into();
+        self.check_name("a kind", &self.kind.clone());
+        self
     }
 
     /// Has `ZeroMQ` itself listen, without TLS and unprotected, for the benchmark of what
@@ -171,6 +250,20 @@ impl Server {
     pub fn without_ingress(mut self) -> Self {
         self.without_ingress = true;
         self
+    }
+
+    /// Returns the same server with another state for the functions that are added from now on.
+    pub(crate) fn replace_state<N>(self, state: N) -> Server<N> {
+        Server {
+            name: self.name,
+            kind: self.kind,
+            functions: self.functions,
+            order: self.order,
+            invalid: self.invalid,
+            #[cfg(feature = "bench")]
+            without_ingress: self.without_ingress,
+            state,
+        }
     }
 
     fn add(mut self, name: String, function: Function) -> Self {
@@ -305,8 +398,37 @@ impl Server {
     }
 }
 
-fn outcome<T: Into<Bytes>, E: Into<FunctionError>>(result: Result<T, E>) -> Outcome {
-    result
-        .map(Into::into)
-        .map_err(|error| error.into().to_string())
+/// Returns the function for the serving loop of an asynchronous function.
+fn asynchronous<Fut, A, T>(function: impl Fn(A) -> Fut + Send + Sync + 'static) -> Function
+where
+    Fut: Future<Output = Result<T, FunctionError>> + Send + 'static,
+    A: FromMessage,
+    T: IntoAnswer,
+{
+    Arc::new(move |message| match typed::argument(message) {
+        Ok(argument) => {
+            let running = function(argument);
+            async move { running.await?.into_answer() }.boxed()
+        }
+        Err(error) => future::ready(Err(error)).boxed(),
+    })
+}
+
+/// Returns the function for the serving loop of one that blocks.
+fn blocking<A: FromMessage, T: IntoAnswer>(
+    function: impl Fn(A) -> Result<T, FunctionError> + Send + Sync + 'static,
+) -> Function {
+    let function = Arc::new(function);
+    Arc::new(move |message| {
+        let function = Arc::clone(&function);
+        let answer = move || -> Outcome { function(typed::argument(message)?)?.into_answer() };
+        // A panic is passed on, to distinguish it from an error.
+        let work = move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
+        async move {
+            executor::run_blocking(work)
+                .await
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }
+        .boxed()
+    })
 }

@@ -72,7 +72,7 @@ impl RunningServer {
     ///
     /// # Errors
     /// As [`Server::join`]; [`ErrorKind::TimedOut`] when the server is not reachable within 30 s.
-    pub async fn start(server: Server, config: Config) -> Result<Self, Error> {
+    pub async fn start<S>(server: Server<S>, config: Config) -> Result<Self, Error> {
         Self::start_on(server, config, |serving| {
             executor::spawn(Name::Serving, serving);
         })
@@ -84,8 +84,8 @@ impl RunningServer {
     ///
     /// # Errors
     /// As [`RunningServer::start`].
-    pub async fn start_on(
-        server: Server,
+    pub async fn start_on<S>(
+        server: Server<S>,
         config: Config,
         spawn: impl FnOnce(BoxFuture<'static, ()>),
     ) -> Result<Self, Error> {

@@ -26,7 +26,7 @@ async fn slow(message: Message) -> Result<Bytes, FunctionError> {
 }
 
 fn zoo(settings: Config) -> InProcess {
-    let fails = async |_| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
+    let fails = async |_: Message| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
     let server = Server::new("zoo")
         .function("echo", echo)
         .function("fails", fails)

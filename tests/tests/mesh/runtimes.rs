@@ -100,7 +100,7 @@ async fn join(
         .function("echo", async |message: Message| {
             Ok::<_, FunctionError>(message.into_payload())
         })
-        .function("hangs", async |_| {
+        .function("hangs", async |_: Message| {
             futures::future::pending::<Result<Bytes, FunctionError>>().await
         })
         .function("relay", move |message: Message| relay(own.clone(), message))

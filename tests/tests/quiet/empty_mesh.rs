@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use crate::in_process::{self, InProcess, SOON, call, client, echo, settings};
-use palm_peer::{FunctionError, Server};
+use palm_peer::{FunctionError, Message, Server};
 use palm_tests::{Etcd, eventually};
 use std::{
     sync::{Mutex, mpsc},
@@ -43,7 +43,7 @@ fn an_empty_mesh_logs_that_until_a_server_joins() {
     let etcd = Etcd::start();
     let (unblock, blocked) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
-    let blocks = move |_| {
+    let blocks = move |_: Message| {
         let _ = blocked.lock().unwrap().recv();
         async { Ok::<_, FunctionError>("") }
     };

@@ -19,6 +19,15 @@ pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// header must hold them.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
+/// The longest code of an application error, in bytes.
+const MAX_CODE_BYTES: usize = 128;
+
+/// The longest data of an application error, in bytes of JSON.
+const MAX_DATA_BYTES: usize = 16 * 1024;
+
+/// How deeply the data of an application error may be nested: readers of JSON have a limit, too.
+const MAX_DATA_DEPTH: usize = 32;
+
 /// The longest timeout of a call or a message of a job, a year; a longer one is reduced to it. Not
 /// every [`Duration`] can be added to an `Instant`.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -34,7 +43,8 @@ pub const MAX_STAGES: usize = 64;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CallErrorKind {
-    /// The message is not one of this protocol. The function did not run.
+    /// The message is not one of this protocol, or its payload is not what the function takes. The
+    /// function did not run, or refused the payload.
     BadMessage,
     /// The message was meant for another server than the one that got it. The function did not run.
     WrongServer,
@@ -61,6 +71,8 @@ pub enum CallErrorKind {
     Full,
     /// The server's store has no such key.
     NoSuchKey,
+    /// The function ran; its answer is not what the caller expects, such as JSON of another form.
+    BadAnswer,
     /// A kind from a newer version of the protocol.
     #[serde(other)]
     Unknown,
@@ -79,21 +91,82 @@ pub struct CallFailure {
     pub kind: CallErrorKind,
     /// What went wrong, for people.
     pub message: String,
+    /// The code of an application error, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What an application error has to say besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<Value>>,
 }
 
 impl CallFailure {
     /// Creates an error of this kind. A message that would not fit into a header is cut.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if message.len() > MAX_MESSAGE_BYTES {
-            let end = (0..=MAX_MESSAGE_BYTES)
-                .rev()
-                .find(|&pos| message.is_char_boundary(pos))
-                .unwrap_or(0);
-            message.truncate(end);
+        if cut(&mut message, MAX_MESSAGE_BYTES) {
             message.push('…');
         }
-        Self { kind, message }
+        Self {
+            kind,
+            message,
+            code: None,
+            data: None,
+        }
+    }
+
+    /// Adds the code and the data of an application error. A code that is too long is cut. Data that
+    /// is too long, or nested too deeply, is left out, and the message says so.
+    #[must_use]
+    pub fn with_details(mut self, code: impl Into<String>, data: Option<Value>) -> Self {
+        let mut code = code.into();
+        cut(&mut code, MAX_CODE_BYTES);
+        self.code = Some(code);
+        let Some(data) = data else {
+            return self;
+        };
+        let length = super::to_bytes(&data).len();
+        let problem = if length > MAX_DATA_BYTES {
+            format!(" (without its data of {length} bytes, {MAX_DATA_BYTES} at most)")
+        } else if is_deeper(&data, MAX_DATA_DEPTH) {
+            format!(" (without its data, which is nested more than {MAX_DATA_DEPTH} deep)")
+        } else {
+            self.data = Some(Box::new(data));
+            return self;
+        };
+        self.message.push_str(&problem);
+        self
+    }
+
+    /// Returns its kind, with the code of an application error in parentheses, for people.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match &self.code {
+            Some(code) => format!("{} ({code})", self.kind),
+            None => self.kind.to_string(),
+        }
+    }
+}
+
+/// Cuts a text that is longer than this many bytes, between two characters. Returns whether it was.
+fn cut(text: &mut String, max: usize) -> bool {
+    let too_long = text.len() > max;
+    if too_long {
+        let boundary = |pos: &usize| text.is_char_boundary(*pos);
+        let end = (0..=max).rev().find(boundary).unwrap_or(0);
+        text.truncate(end);
+    }
+    too_long
+}
+
+/// Returns whether lists and objects are nested more than this deep.
+fn is_deeper(value: &Value, max: usize) -> bool {
+    let Some(left) = max.checked_sub(1) else {
+        return value.is_array() || value.is_object();
+    };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper(item, left)),
+        Value::Object(fields) => fields.values().any(|field| is_deeper(field, left)),
+        _ => false,
     }
 }
 

@@ -54,15 +54,17 @@ fn a_panic_is_answered_with_its_message() {
     };
     let (_etcd, _server, client) = mesh(
         Server::new("zoo")
-            .function("at_first", async |_| -> Answer { panic!("at first") })
+            .function("at_first", async |_: Message| -> Answer {
+                panic!("at first")
+            })
             .function("later", later)
-            .function("in_closure", |_| -> std::future::Ready<Answer> {
+            .function("in_closure", |_: Message| -> std::future::Ready<Answer> {
                 panic!("in the closure")
             })
-            .function("speechless", async |_| -> Answer {
+            .function("speechless", async |_: Message| -> Answer {
                 std::panic::panic_any(7)
             })
-            .blocking("blocking", |_| -> Answer { panic!("on a thread") }),
+            .blocking("blocking", |_: Message| -> Answer { panic!("on a thread") }),
     );
     for (target, words) in [
         ("zoo.at_first", "at first"),
@@ -80,12 +82,14 @@ fn a_panic_is_answered_with_its_message() {
 fn an_error_returns_the_functions_message() {
     let (_etcd, server, client) = mesh(
         Server::new("zoo")
-            .function("fails", async |_| -> Answer { Err("no such luck".into()) })
-            .blocking("fails_blocking", |_| -> Answer {
+            .function("fails", async |_: Message| -> Answer {
+                Err("no such luck".into())
+            })
+            .blocking("fails_blocking", |_: Message| -> Answer {
                 Err("no luck here".into())
             })
             // Each of these takes six bytes in JSON: uncut, they would not fit into a header.
-            .function("rambles", async |_| -> Answer {
+            .function("rambles", async |_: Message| -> Answer {
                 Err("\u{1}".repeat(100_000).into())
             }),
     );
@@ -117,7 +121,7 @@ fn a_hanging_function_is_cancelled_at_the_deadline() {
     let counter = Arc::clone(&dropped);
     let (etcd, _server, client) = mesh(
         Server::new("zoo")
-            .function("hangs", move |_| {
+            .function("hangs", move |_: Message| {
                 let guard = Dropped(Arc::clone(&counter));
                 async move {
                     futures::future::pending::<()>().await;
@@ -125,7 +129,7 @@ fn a_hanging_function_is_cancelled_at_the_deadline() {
                     Ok::<_, FunctionError>("never")
                 }
             })
-            .blocking("dawdles", |_| {
+            .blocking("dawdles", |_: Message| {
                 thread::sleep(Duration::from_millis(600));
                 Ok::<_, FunctionError>("late")
             }),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use palm_peer::{CallError, CallErrorKind, Client, Config, FunctionError, Server};
+use palm_peer::{CallError, CallErrorKind, Client, Config, FunctionError, Message, Server};
 use palm_tests::Etcd;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ fn mesh(change: impl FnOnce(&mut Config)) -> (Etcd, InProcess, Client) {
     let etcd = Etcd::start();
     let mut own = settings(&etcd);
     change(&mut own);
-    let fails = async |_| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
+    let fails = async |_: Message| -> Result<Bytes, FunctionError> { Err("no such luck".into()) };
     let inside = InProcess::start(
         Server::new("zoo")
             .function("echo", echo)

@@ -311,3 +311,38 @@ fn a_rust_server_leaving_after_a_python_stage_costs_nothing() {
     let progress = job.all_is_right();
     assert_eq!(progress.retried(), 0, "leaving is not failing");
 }
+
+/// The code and the data of an application error, from the last stage behind one in Python, and
+/// from one in Python.
+#[test]
+fn codes_and_data_of_errors_reach_the_client_from_rust_and_python() {
+    let Some(python) = python() else { return };
+    let etcd = Etcd::start();
+    let world = World::start(&etcd, &python, 1);
+    let path = "tests/tests/mesh/python_stage/shop.py";
+    let shop = super::program(&python, path, &etcd.endpoint());
+    let shop = world.mesh.start_program(shop);
+    world.mesh.await_published(&[&shop.uuid]);
+    let client = block_on(Client::connect(world.mesh.options())).expect("a client");
+    for (pipeline, stage, asked) in [
+        (["a.add", "pytext.reverse", "b.refuse"], 2, "tloba"),
+        (["a.refuse", "pytext.reverse", "b.add"], 0, "bolt"),
+        (["a.add", "pyshop.take", "b.add"], 1, "bolta"),
+    ] {
+        let results = client.job(pipeline).run_iter(["bolt"]).expect("there");
+        let (_, result) = collect(results).remove(0);
+        let error = result.expect_err("it is refused");
+        assert_eq!(
+            (error.kind(), error.stage()),
+            (CallErrorKind::Failed, stage)
+        );
+        assert_eq!(error.message(), format!("there is no {asked}"));
+        assert_eq!(error.code(), Some("no_item"), "{pipeline:?}");
+        let data = serde_json::json!({"asked": asked, "near": ["nut", 1]});
+        assert_eq!(error.data(), Some(&data), "{pipeline:?}");
+    }
+    let error = block_on(client.call("pyshop.endless", "").into_future()).expect_err("refused");
+    assert_eq!(error.code(), Some("é".repeat(64).as_str()), "128 bytes");
+    assert_eq!(error.data(), None, "NaN is no JSON");
+    assert!(error.message().starts_with("too much (without"), "{error}");
+}

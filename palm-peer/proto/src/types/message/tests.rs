@@ -126,3 +126,35 @@ fn failure_kinds_have_stable_names() {
         serde_json::from_str(r#""from_the_future""#).expect("known as unknown");
     assert_eq!(newer, CallErrorKind::Unknown);
 }
+
+#[test]
+fn details_of_an_error_are_bounded_and_travel() {
+    let nested =
+        |depth: usize| (0..depth).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
+    let failed = || CallFailure::new(CallErrorKind::Failed, "no item bolt");
+    let whole = failed().with_details("no_item", Some(nested(MAX_DATA_DEPTH)));
+    assert_eq!(whole.title(), "failed (no_item)");
+    let mut answer = Answer::greeting(Uuid::nil());
+    answer.error = Some(whole.clone());
+    let read = Answer::decode(&answer.encode()).expect("an answer");
+    assert_eq!(read.error, Some(whole));
+
+    let long = serde_json::json!("x".repeat(MAX_DATA_BYTES));
+    for (data, reason) in [
+        (nested(MAX_DATA_DEPTH + 1), "nested"),
+        (long, "16386 bytes"),
+    ] {
+        let failure = failed().with_details("é".repeat(MAX_CODE_BYTES), Some(data));
+        assert_eq!(failure.data, None);
+        assert!(failure.message.contains(reason), "{}", failure.message);
+        assert_eq!(failure.code.map(|code| code.len()), Some(MAX_CODE_BYTES));
+    }
+    // The longest of all of them still fits into a header.
+    let data = serde_json::json!("\u{1}".repeat((MAX_DATA_BYTES - 2) / 6));
+    let control = "\u{1}".repeat(2 * MAX_MESSAGE_BYTES);
+    let failure =
+        CallFailure::new(CallErrorKind::Failed, &control).with_details(control, Some(data));
+    assert!(failure.data.is_some());
+    answer.error = Some(failure);
+    assert!(answer.encode().len() <= MAX_HEADER_BYTES);
+}
