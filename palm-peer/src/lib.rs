@@ -29,7 +29,7 @@
 //!
 //! # Features
 //!
-//! All but the last two are on by default.
+//! All but the last three are on by default.
 //!
 //! - `cli`: command-line flags for a server's `main`: `main` and the module `flags`.
 //! - `logging`: a logger for programs that have none, `logging::init`.
@@ -37,6 +37,7 @@
 //! - `tls`: TLS in the mesh and with etcd. Without it, a configuration that asks for TLS is refused
 //!   ([`ErrorKind::InvalidConfig`]).
 //! - `testing`: for tests of a program's own servers: the module `testing`, with a throwaway etcd.
+//! - `tower`: layers of tower around the functions of a server, `Server::layer`.
 //! - `bench`: for PALM's own benchmarks; nothing else.
 //!
 //! All futures and streams run under any executor; [`block_on`] is for programs without one. The
@@ -85,7 +86,7 @@ pub use palm_proto::{
 pub use server::local::{LocalCall, LocalServer};
 pub use server::peer::Peer;
 pub use server::{
-    ApplicationError, FromMessage, FunctionError, IntoAnswer, Json, Message, Server, State,
+    ApplicationError, FromMessage, FunctionError, IntoAnswer, Json, Message, Next, Server, State,
 };
 
 /// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for

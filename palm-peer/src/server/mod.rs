@@ -12,6 +12,7 @@ mod header;
 pub(crate) mod liveness_check;
 pub(crate) mod local;
 pub(crate) mod message;
+mod middleware;
 pub(crate) mod parcel;
 mod passing;
 pub(crate) mod peer;
@@ -23,11 +24,13 @@ mod typed;
 pub(crate) mod unconfirmed;
 
 pub use message::{FunctionError, Message};
+pub use middleware::Next;
 pub use typed::{ApplicationError, FromMessage, IntoAnswer, Json, State};
 
 use self::{
     definition::Definition,
     message::{Function, Outcome},
+    middleware::Wrap,
 };
 
 use crate::{
@@ -35,6 +38,7 @@ use crate::{
     io::executor,
     server::{local::LocalServer, peer::Peer},
 };
+use bytes::Bytes;
 use futures::{FutureExt as _, pin_mut};
 use palm_proto::{
     config::{Config, ValidConfig},
@@ -115,6 +119,8 @@ pub struct Server<S = ()> {
     kind: String,
     functions: BTreeMap<String, Function>,
     order: Vec<String>,
+    /// The middleware, the outermost first.
+    wraps: Vec<Wrap>,
     invalid: Option<String>,
     #[cfg(feature = "bench")]
     without_ingress: bool,
@@ -131,6 +137,7 @@ impl Server {
             kind: "registered".into(),
             functions: BTreeMap::new(),
             order: Vec::new(),
+            wraps: Vec::new(),
             invalid: None,
             #[cfg(feature = "bench")]
             without_ingress: false,
@@ -243,6 +250,63 @@ impl<S> Server<S> {
         self
     }
 
+    /// Runs code around all functions of the server, also those that are added later; not around
+    /// built-in ones. It gets each message, and what runs the rest: it may change the message or the
+    /// answer, measure, refuse, retry, or add a timeout. Of several, the first is the outermost.
+    ///
+    /// ```
+    /// use palm_peer::{ApplicationError, CallErrorKind, Message, Server};
+    ///
+    /// let server = Server::new("text")
+    ///     .function("shout", async |text: String| Ok(text.to_uppercase()))
+    ///     .wrap(|next, message| async move {
+    ///         if message.payload().len() > 100 {
+    ///             return Err(ApplicationError::new("too_long", "100 bytes at most").into());
+    ///         }
+    ///         let name = next.function().to_owned();
+    ///         let answer = next.run(message).await;
+    ///         log::info!("{name}: {}", if answer.is_ok() { "done" } else { "failed" });
+    ///         answer
+    ///     });
+    ///
+    /// # async fn test(server: Server) -> Result<(), palm_peer::FunctionError> {
+    /// let text = server.local()?;
+    /// assert_eq!(text.call("shout", "hello").await?, "HELLO");
+    /// let error = text.call("shout", "hello".repeat(21)).await.expect_err("it is too long");
+    /// assert_eq!(error.code(), Some("too_long"));
+    /// # Ok(()) }
+    /// # palm_peer::block_on(test(server)).expect("the middleware works");
+    /// ```
+    pub fn wrap<F, Fut>(mut self, middleware: F) -> Self
+    where
+        F: Fn(Next, Message) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Bytes, FunctionError>> + Send + 'static,
+    {
+        self.wraps.push(middleware::closure(middleware));
+        self
+    }
+
+    /// As [`Server::wrap`], with a layer of tower. Each function has a service of its own, which the
+    /// layer makes of its [`Next`], and which is cloned for each message.
+    ///
+    /// With the feature `tower`.
+    #[cfg(feature = "tower")]
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: tower_layer::Layer<Next> + Send + Sync + 'static,
+        L::Service: tower_service::Service<
+                Message,
+                Response = Bytes,
+                Error: Into<FunctionError>,
+                Future: Send,
+            > + Clone
+            + Send
+            + 'static,
+    {
+        self.wraps.push(middleware::layer(layer));
+        self
+    }
+
     /// Has `ZeroMQ` itself listen, without TLS and unprotected, for the benchmark of what
     /// the ingress costs.
     #[cfg(feature = "bench")]
@@ -259,6 +323,7 @@ impl<S> Server<S> {
             kind: self.kind,
             functions: self.functions,
             order: self.order,
+            wraps: self.wraps,
             invalid: self.invalid,
             #[cfg(feature = "bench")]
             without_ingress: self.without_ingress,
@@ -385,13 +450,20 @@ impl<S> Server<S> {
         if let Some(text) = self.invalid {
             return Err(Error::new(ErrorKind::InvalidConfig, text));
         }
+        let mut functions = self.functions;
+        for (name, function) in &mut functions {
+            // The last one first: it is the innermost.
+            for wrap in self.wraps.iter().rev() {
+                *function = wrap(Next::new(name, Arc::clone(function)));
+            }
+        }
         let mut names = self.order;
         names.extend(names::BUILT_IN.map(String::from));
         Ok(Definition {
             name: self.name,
             kind: self.kind,
             names,
-            functions: self.functions,
+            functions,
             #[cfg(feature = "bench")]
             without_ingress: self.without_ingress,
         })
