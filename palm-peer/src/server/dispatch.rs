@@ -28,8 +28,12 @@ use futures::{
     future::{BoxFuture, Fuse, FusedFuture},
     stream::FuturesUnordered,
 };
+use log::Level;
 use palm_proto::{
-    limits::fair_queue::{Amount, FairQueue},
+    limits::{
+        fair_queue::{Amount, FairQueue},
+        log_throttle::LogThrottle,
+    },
     types::{
         message::{Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
         names,
@@ -64,6 +68,8 @@ pub(crate) struct Dispatcher {
     /// Forwards messages to other servers.
     forwarder: Forwarder,
     clients: GreetedClients,
+    /// The functions whose failures were logged.
+    failures: LogThrottle<(String, CallErrorKind)>,
     /// When the loop last yielded.
     yielded: Instant,
     liveness: mpsc::UnboundedReceiver<LivenessCheck>,
@@ -100,6 +106,7 @@ impl Dispatcher {
             sender,
             pending_sends: FuturesUnordered::new(),
             clients: GreetedClients::new(),
+            failures: LogThrottle::default(),
             yielded: Instant::now(),
             liveness,
             receiver,
@@ -307,6 +314,7 @@ impl Dispatcher {
                 to: to.clone(),
                 function,
                 message,
+                stats: self.state.stats.get(&name).map(Arc::clone),
                 onward,
             };
             return self.admit(task);
@@ -356,10 +364,7 @@ impl Dispatcher {
                 self.running.len(),
                 self.queued.len()
             );
-            self.answer(
-                &refused.to,
-                Err(CallFailure::new(CallErrorKind::Busy, text)),
-            );
+            self.reject(&refused, CallFailure::new(CallErrorKind::Busy, text));
         }
         self.queue_changed();
     }
@@ -369,12 +374,17 @@ impl Dispatcher {
         let now = Instant::now();
         for overdue in self.queued.take_if(|task| task.message.deadline <= now) {
             let text = "the deadline passed before the function could start";
-            self.answer(
-                &overdue.to,
-                Err(CallFailure::new(CallErrorKind::TimedOut, text)),
-            );
+            self.reject(&overdue, CallFailure::new(CallErrorKind::TimedOut, text));
         }
         self.queue_changed();
+    }
+
+    /// Answers a request whose function does not start.
+    fn reject(&mut self, task: &Task, failure: CallFailure) {
+        if let Some(stats) = &task.stats {
+            stats.rejected(&failure);
+        }
+        self.answer(&task.to, Err(failure));
     }
 
     fn queue_changed(&mut self) {
@@ -389,13 +399,17 @@ impl Dispatcher {
         let began = Instant::now();
         let bytes = task.message.payload.len();
         let running = functions::run(task.function, task.message);
-        let (to, onward) = (task.to, task.onward);
+        let (to, stats, onward) = (task.to, task.stats, task.onward);
+        if let Some(stats) = &stats {
+            stats.began();
+        }
         running
             .map(move |result| Completion {
                 to,
                 result,
                 bytes,
                 took: began.elapsed(),
+                stats,
                 onward,
             })
             .boxed()
@@ -404,8 +418,12 @@ impl Dispatcher {
     fn finish(&mut self, finished: Completion) {
         self.state.ended(finished.took);
         let result = functions::at_most(self.state.config.max_payload, finished.result);
-        if let Err(failure) = &result {
-            log::debug!("a function answered {}: {}", failure.kind, failure.message);
+        if let Some(stats) = &finished.stats {
+            let failure = result.as_ref().err();
+            stats.ended(finished.took, failure);
+            if let Some(failure) = failure {
+                self.log_failure(stats.name(), failure, &finished.to);
+            }
         }
         self.complete(&finished.to, result, finished.onward);
         while self.running.has_room() {
@@ -415,6 +433,27 @@ impl Dispatcher {
             self.running.push(running, bytes);
         }
         self.state.queued(self.queued.len());
+    }
+
+    /// Logs that a function failed, each function and kind of error once a minute.
+    fn log_failure(&mut self, function: &str, failure: &CallFailure, to: &ReplyTo) {
+        let key = (function.to_owned(), failure.kind);
+        let Some(suppressed) = self.failures.should_log(key, Instant::now()) else {
+            return;
+        };
+        let level = if failure.kind == CallErrorKind::Panicked {
+            Level::Error
+        } else {
+            Level::Warn
+        };
+        log::log!(
+            level,
+            "{}.{function} answered {}: {} ({}){suppressed}",
+            self.state.name,
+            failure.kind,
+            failure.message,
+            to.description()
+        );
     }
 
     /// Completes a stage: its result goes to the next one, or to the client.

@@ -7,6 +7,7 @@ pub(crate) mod definition;
 pub(crate) mod dispatch;
 mod engine;
 pub(crate) mod forward;
+mod function_stats;
 pub(crate) mod functions;
 mod header;
 pub(crate) mod liveness_check;

@@ -28,6 +28,15 @@ pub(super) struct ReplyTo {
 }
 
 impl ReplyTo {
+    /// Returns which message of whom this is, for the log.
+    pub(super) fn description(&self) -> String {
+        let idx = self.idx.map_or_else(String::new, |idx| format!(" {idx}"));
+        match self.job {
+            Some(job) => format!("message{idx} of job {job}, stage {}", self.stage),
+            None => format!("call{idx}"),
+        }
+    }
+
     pub(super) fn new(connection: Connection, delimiter: bool) -> Self {
         Self {
             connection,

@@ -1,6 +1,6 @@
 //! What the serving loop, the agent and the public face share about one server.
 
-use super::relay::Relay;
+use super::{function_stats::FunctionStats, relay::Relay};
 use crate::{
     client::dialer::Dialer,
     ingress::metrics::IngressMetrics,
@@ -41,6 +41,8 @@ pub(crate) struct ServerState {
     pub name: String,
     /// The functions of the server's author.
     pub functions: BTreeMap<String, Function>,
+    /// The counters of these functions.
+    pub stats: BTreeMap<String, Arc<FunctionStats>>,
     /// The configuration.
     pub config: ValidConfig,
     /// Opens the server's links to others.
@@ -84,6 +86,10 @@ impl ServerState {
             )),
             dialer,
             name,
+            stats: functions
+                .keys()
+                .map(|name| (name.clone(), Arc::new(FunctionStats::new(name.clone()))))
+                .collect(),
             functions,
             store: Mutex::new(Store::new(config.max_store)),
             config,
@@ -183,6 +189,11 @@ impl ServerState {
                 .get(durations.len() * percent / 100)
                 .map(Duration::as_micros)
         };
+        let functions: BTreeMap<_, _> = self
+            .stats
+            .iter()
+            .map(|(name, stats)| (name, stats.to_json()))
+            .collect();
         json!({
             "uuid": self.uuid,
             "server": self.name,
@@ -198,6 +209,7 @@ impl ServerState {
             "refused": self.metrics.refused(),
             "pauses": self.metrics.pauses(),
             "panicked": self.metrics.panics(),
+            "functions": functions,
         })
         .to_string()
     }

@@ -1,13 +1,16 @@
 //! What is known of a request on its way through the serving loop.
 
-use super::parcel::ReplyTo;
+use super::{function_stats::FunctionStats, parcel::ReplyTo};
 use crate::{
     ingress::Connection,
     server::message::{Function, Message},
 };
 use bytes::Bytes;
 use palm_proto::types::message::{CallFailure, Request};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A request that is to be run.
 pub(super) struct Task {
@@ -17,6 +20,8 @@ pub(super) struct Task {
     pub(super) to: ReplyTo,
     pub(super) function: Function,
     pub(super) message: Message,
+    /// The counters of the function; none for one that is built in.
+    pub(super) stats: Option<Arc<FunctionStats>>,
     pub(super) onward: Option<NextStage>,
 }
 
@@ -32,5 +37,6 @@ pub(super) struct Completion {
     /// How many bytes the function was given.
     pub(super) bytes: usize,
     pub(super) took: Duration,
+    pub(super) stats: Option<Arc<FunctionStats>>,
     pub(super) onward: Option<NextStage>,
 }

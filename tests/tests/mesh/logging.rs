@@ -275,3 +275,24 @@ fn a_log_format_that_does_not_exist_is_refused() {
         [r#"PALM_LOG_FORMAT: "xml" is none of auto, plain, time and json"#]
     );
 }
+
+#[test]
+fn a_failing_function_is_logged_once_with_its_name_and_message() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "", &QUICK);
+    let server = mesh.start("text");
+    mesh.await_published(&[&server.uuid]);
+    let client = block_on(Client::connect(mesh.options())).expect("a client");
+    for _ in 0..5 {
+        let failed = block_on(client.call("text.shout", vec![0xff]).into_future());
+        failed.expect_err("no UTF-8");
+    }
+    let lines = server.lines_with("text.shout answered failed: ");
+    let [line] = &lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert!(
+        line.starts_with("WARNING:") && line.contains(" utf-8 ") && line.contains("(call "),
+        "{line}"
+    );
+}

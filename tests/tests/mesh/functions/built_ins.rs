@@ -74,6 +74,20 @@ fn ping_returns_the_uuid_and_statistics() {
         after["p50_us"].as_u64() <= after["p99_us"].as_u64() && after["p99_us"].is_u64(),
         "{after}"
     );
+    let fails = &after["functions"]["fails"];
+    assert_eq!(
+        (
+            &fails["requests"],
+            &fails["errors"],
+            &fails["last_error"]["kind"]
+        ),
+        (
+            &1.into(),
+            &serde_json::json!({"failed": 1}),
+            &"failed".into()
+        ),
+        "{after}"
+    );
     assert!(
         after["uptime"].as_f64() > before["uptime"].as_f64(),
         "{after}"
