@@ -35,7 +35,7 @@ class Failure(Exception):
     def __init__(self, kind, message, code=None, data=None):
         super().__init__(f"{kind}: {message}")
         self.kind = kind
-        self.code = None if code is None else code.encode("utf-8", "replace")[:MAX_CODE_BYTES].decode("utf-8", "ignore")
+        self.code = None if code is None else str(code).encode("utf-8", "replace")[:MAX_CODE_BYTES].decode("utf-8", "ignore")
         self.data = data
         if data is not None and not is_sendable(data):
             self.data = None

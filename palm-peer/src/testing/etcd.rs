@@ -219,17 +219,29 @@ mod tests {
     #[test]
     fn the_end_of_the_log_says_why_it_does_not_start() {
         let etcd = Etcd::start().expect("etcd starts");
-        let folder = etcd.folder.join("more");
+        let folder = etcd.folder.join("second");
         fs::create_dir(&folder).expect("a directory");
+        let port = free_port::find().expect("a free port");
+        let peer = format!("http://127.0.0.1:{port}");
+        let member = etcd_flags::Member {
+            name: "lone",
+            data: &folder.join("data"),
+            client_url: etcd.endpoint(),
+            peer_url: &peer,
+            members: &format!("lone={peer}"),
+            ticks: ["10", "100"],
+        };
         let mut shell = Command::new("sh");
         shell.args(["-c", SUPERVISE, "sh"]).arg(&folder);
-        let shell = shell.arg("--no-such-flag").stdin(Stdio::piped());
-        let broken = Etcd {
+        let shell = shell.args(member.flags()).stdin(Stdio::piped()).spawn();
+        let second = Etcd {
+            // Nobody answers there.
             endpoint: "http://127.0.0.1:1".to_owned(),
             folder,
-            shell: shell.spawn().expect("a shell"),
+            shell: shell.expect("a shell"),
         };
-        let reason = broken.await_health().expect_err("etcd does not start");
-        assert!(reason.contains("no-such-flag"), "{reason}");
+        let reason = second.await_health().expect_err("its port is taken");
+        assert!(reason.starts_with("etcd ended"), "{reason}");
+        assert!(etcd_flags::is_port_taken(&reason), "{reason}");
     }
 }

@@ -325,7 +325,7 @@ fn codes_and_data_of_errors_reach_the_client_from_rust_and_python() {
     world.mesh.await_published(&[&shop.uuid]);
     let client = block_on(Client::connect(world.mesh.options())).expect("a client");
     for (pipeline, stage, asked) in [
-        (["a.add", "pytext.reverse", "b.refuse"], 2, "tloba"),
+        (["a.add", "pytext.reverse", "b.refuse"], 2, "atlob"),
         (["a.refuse", "pytext.reverse", "b.add"], 0, "bolt"),
         (["a.add", "pyshop.take", "b.add"], 1, "bolta"),
     ] {
