@@ -3,7 +3,7 @@
 use crate::io::{executor::TcpStream, tls};
 use futures::{AsyncRead, AsyncWrite, task::noop_waker_ref};
 use std::{
-    io,
+    io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
     task::{Context, Poll},
@@ -61,6 +61,17 @@ impl AsyncWrite for &ClientStream {
         match &self.tls {
             Some(tls) => Pin::new(&mut &*tls).poll_write(cx, buf),
             None => Pin::new(&mut &self.tcp).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &self.tls {
+            Some(tls) => Pin::new(&mut &*tls).poll_write_vectored(cx, bufs),
+            None => Pin::new(&mut &self.tcp).poll_write_vectored(cx, bufs),
         }
     }
 

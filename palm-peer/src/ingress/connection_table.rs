@@ -201,7 +201,7 @@ impl ConnectionTable {
 
     /// Returns whether a connection must end.
     pub(super) fn is_ended(&self, connection: &ConnectionState) -> bool {
-        self.room(connection) == Room::Ended
+        lock(&self.state).flow.is_ended(connection.id)
     }
 
     /// See [`FlowControl::passed`].
@@ -238,10 +238,11 @@ impl ConnectionTable {
         lock(&self.state).flow.are_permits_awaited()
     }
 
-    /// The dispatch loop took a message, of which this many bytes were [queued](Self::queued).
-    pub(super) fn taken(&self, connection: &Connection, bytes: u64) {
+    /// The dispatch loop took this many messages, of which this many bytes were
+    /// [queued](Self::queued).
+    pub(super) fn taken(&self, connection: &Connection, messages: u64, bytes: u64) {
         if let Some(id) = connection.id() {
-            self.wake(|state| state.flow.taken(id, bytes));
+            self.wake(|state| state.flow.taken(id, messages, bytes));
         }
     }
 
@@ -431,7 +432,7 @@ mod tests {
                 }
             });
             for id in queue {
-                table.taken(&inner(id), 0);
+                table.taken(&inner(id), 1, 0);
                 assert!(table.send(&inner(id), 100_000));
             }
             is_over.store(true, Ordering::Relaxed);

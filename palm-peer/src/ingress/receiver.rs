@@ -71,7 +71,7 @@ impl Receiver {
         let (connection, item) = ready!(self.inbox.poll_next(cx));
         Poll::Ready(match item {
             Item::Message(frames, bytes) => {
-                self.table.taken(&connection, bytes);
+                self.table.taken(&connection, 1, bytes);
                 Event::Message(connection, frames)
             }
             Item::End { .. } => Event::Disconnected(connection),
@@ -84,7 +84,7 @@ impl Receiver {
         receiving.poll_unpin(cx).map(|event| match event {
             RouterEvent::Message(identity, frames) => {
                 let connection = Connection::Inner(identity);
-                self.table.taken(&connection, 0);
+                self.table.taken(&connection, 1, 0);
                 Event::Message(connection, frames)
             }
             RouterEvent::Disconnected(identity) => Event::Disconnected(Connection::Inner(identity)),

@@ -385,7 +385,8 @@ impl Outbox {
                 }
                 std::mem::swap(&mut wire.batch, &mut queue.batch);
             }
-            let count = ready!(Pin::new(&mut wire.half).poll_write(cx, wire.batch.next()))?;
+            let pieces = wire.batch.next(usize::MAX);
+            let count = ready!(Pin::new(&mut wire.half).poll_write_vectored(cx, &pieces))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -4,12 +4,12 @@ use super::{
     active_calls::ActiveCalls,
     clients::GreetedClients,
     forward::Forwarder,
-    functions,
+    functions::{self, Started},
     header::{self, Header},
     liveness_check,
     parcel::{Notice, Parcel, ReplyTo},
     state::ServerState,
-    task::{Completion, NextStage, Task},
+    task::{Completion, NextStage, StartedTask, Task},
 };
 use crate::{
     ingress::{Connection, Event, Receiver, Sender},
@@ -70,6 +70,9 @@ pub(crate) struct Dispatcher {
     clients: GreetedClients,
     /// The functions whose failures were logged.
     failures: LogThrottle<(String, CallErrorKind)>,
+    /// When the last message arrived, or the last function ended: reading the clock takes a part of
+    /// the time of a short call.
+    now: Instant,
     /// When the loop last yielded.
     yielded: Instant,
     liveness: mpsc::UnboundedReceiver<LivenessCheck>,
@@ -107,6 +110,7 @@ impl Dispatcher {
             pending_sends: FuturesUnordered::new(),
             clients: GreetedClients::new(),
             failures: LogThrottle::default(),
+            now: Instant::now(),
             yielded: Instant::now(),
             liveness,
             receiver,
@@ -129,13 +133,17 @@ impl Dispatcher {
 
     /// Waits for the next event, and handles it. Cancel-safe.
     async fn step(&mut self) {
-        if self.yielded.elapsed() > SLICE {
+        if self.now.saturating_duration_since(self.yielded) > SLICE {
             executor::yield_now().await;
-            self.yielded = Instant::now();
+            self.now = Instant::now();
+            self.yielded = self.now;
         }
         futures::select_biased! {
             check = self.liveness.select_next_some() => liveness_check::answer(check),
-            finished = self.running.next().fuse() => self.finish(finished),
+            finished = self.running.next().fuse() => {
+                self.now = Instant::now();
+                self.finish(finished);
+            }
             notice = self.forwarder.next().fuse() => self.handle_notice(notice),
             () = self.pending_sends.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
@@ -190,6 +198,7 @@ impl Dispatcher {
     }
 
     fn handle_message(&mut self, connection: Connection, mut frames: Frames) {
+        self.now = Instant::now();
         let delimiter = frames.len() > 1 && frames[0].is_empty();
         if delimiter {
             frames.remove(0);
@@ -262,7 +271,6 @@ impl Dispatcher {
 
     /// Starts, queues or at once answers a request; an error means that no function ran.
     fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), CallFailure> {
-        let arrived = Instant::now();
         let name = self.state.function_meant(&request)?.to_owned();
         let max = self.state.config.max_payload;
         if payload.len() > max {
@@ -277,7 +285,7 @@ impl Dispatcher {
             .timeout_ms
             .map_or(self.state.config.timeout, Duration::from_millis)
             .min(LONGEST);
-        let deadline = arrived + time;
+        let deadline = self.now + time;
         if self.state.leaving.load(Ordering::Acquire) && request.stage > 0 {
             // The stages before have run: a rejection would run them again.
             self.forwarder.pass_on(
@@ -342,14 +350,7 @@ impl Dispatcher {
             ));
         }
         if self.running.has_room() {
-            let bytes = task.message.payload.len();
-            let mut running = self.launch(task);
-            // Many functions never wait, and finish here; the others are polled with
-            // the running ones.
-            match (&mut running).now_or_never() {
-                Some(finished) => self.finish(finished),
-                None => self.running.push(running, bytes),
-            }
+            self.launch(task);
         } else {
             self.enqueue(task);
         }
@@ -394,25 +395,22 @@ impl Dispatcher {
         }
     }
 
-    fn launch(&self, task: Task) -> BoxFuture<'static, Completion> {
+    /// Starts a function. Many never wait, and finish here; the others are polled with
+    /// the running ones.
+    fn launch(&mut self, task: Task) {
         self.state.began();
-        let began = Instant::now();
-        let bytes = task.message.payload.len();
-        let running = functions::run(task.function, task.message);
-        let (to, stats, onward) = (task.to, task.stats, task.onward);
-        if let Some(stats) = &stats {
-            stats.began();
+        let (function, message, started) = task.begin(self.now);
+        let (bytes, deadline) = (started.bytes, message.deadline);
+        match functions::start(&function, message, started.began) {
+            Started::Ended(result) => {
+                self.now = Instant::now();
+                self.finish(started.completed(result, self.now));
+            }
+            Started::Waiting(running) => {
+                let finishing = functions::finish(running, deadline);
+                self.running.push(completed(finishing, started), bytes);
+            }
         }
-        running
-            .map(move |result| Completion {
-                to,
-                result,
-                bytes,
-                took: began.elapsed(),
-                stats,
-                onward,
-            })
-            .boxed()
     }
 
     fn finish(&mut self, finished: Completion) {
@@ -426,11 +424,15 @@ impl Dispatcher {
             }
         }
         self.complete(&finished.to, result, finished.onward);
+        // Those that waited start when the running ones are polled, not here: as many may end
+        // at once as wait.
         while self.running.has_room() {
             let Some(task) = self.queued.pop() else { break };
-            let bytes = task.message.payload.len();
-            let running = self.launch(task);
-            self.running.push(running, bytes);
+            self.state.began();
+            let (function, message, started) = task.begin(Instant::now());
+            let bytes = started.bytes;
+            let running = functions::run(function, message);
+            self.running.push(completed(running, started), bytes);
         }
         self.state.queued(self.queued.len());
     }
@@ -538,4 +540,14 @@ impl Dispatcher {
             self.pending_sends.push(sending);
         }
     }
+}
+
+/// Runs a function to its end, and says what is known of its request.
+fn completed(
+    running: impl Future<Output = Result<Bytes, CallFailure>> + Send + 'static,
+    started: StartedTask,
+) -> BoxFuture<'static, Completion> {
+    running
+        .map(move |result| started.completed(result, Instant::now()))
+        .boxed()
 }

@@ -4,10 +4,10 @@ use super::{state::ServerState, typed};
 use crate::{
     client::witnesses,
     io::timer::{self, Elapsed},
-    server::message::{Function, Message},
+    server::message::{Function, Message, Outcome},
 };
 use bytes::Bytes;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, future::BoxFuture};
 use log::Level;
 use palm_proto::{
     log_buffer,
@@ -16,7 +16,13 @@ use palm_proto::{
         text::panic_message,
     },
 };
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// Returns the result, or an error if it is longer than this.
@@ -33,31 +39,71 @@ pub(crate) fn at_most(
     Ok(result)
 }
 
-/// Runs a function to its end, its panic, or the caller's deadline; not at all if that has passed.
-pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, CallFailure> {
-    let deadline = message.deadline;
-    if Instant::now() >= deadline {
-        return Err(CallFailure::new(
+/// A function that was started.
+pub(crate) enum Started {
+    /// It has ended, as many do, without waiting for anything.
+    Ended(Result<Bytes, CallFailure>),
+    /// It waits: see [`finish`].
+    Waiting(BoxFuture<'static, Outcome>),
+}
+
+/// Starts a function, unless the caller's deadline has passed, and runs it until it first waits. It
+/// must be polled again then: it does not know whom to wake yet.
+pub(crate) fn start(function: &Function, message: Message, now: Instant) -> Started {
+    if now >= message.deadline {
+        return Started::Ended(Err(CallFailure::new(
             CallErrorKind::TimedOut,
             "the deadline passed before the function could start",
-        ));
+        )));
     }
     // The closure is the program's code too, and may panic before it returns a future. It is unwind
-    // safe: nothing of ours is shared with it. Dropping it at its deadline may also panic, so that
-    // is inside as well.
-    let running = timer::timeout_at(deadline, async move { function(message).await });
+    // safe: nothing of ours is shared with it.
+    let started = catch_unwind(AssertUnwindSafe(|| {
+        let mut running = function(message);
+        match running.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Err(outcome),
+            Poll::Pending => Ok(running),
+        }
+    }));
+    match started {
+        Ok(Ok(running)) => Started::Waiting(running),
+        Ok(Err(outcome)) => Started::Ended(answer(outcome)),
+        Err(panic) => Started::Ended(Err(panicked(panic))),
+    }
+}
+
+/// Runs a started function to its end, its panic, or the caller's deadline.
+pub(crate) async fn finish(
+    running: BoxFuture<'static, Outcome>,
+    deadline: Instant,
+) -> Result<Bytes, CallFailure> {
+    // Dropping it at its deadline may panic as well, and happens inside.
+    let running = timer::timeout_at(deadline, running);
     match AssertUnwindSafe(running).catch_unwind().await {
-        Ok(Ok(Ok(result))) => Ok(result),
-        Ok(Ok(Err(error))) => Err(typed::failure(&error)),
-        Err(panic) => Err(CallFailure::new(
-            CallErrorKind::Panicked,
-            panic_message(panic),
-        )),
+        Ok(Ok(outcome)) => answer(outcome),
+        Err(panic) => Err(panicked(panic)),
         Ok(Err(Elapsed)) => Err(CallFailure::new(
             CallErrorKind::TimedOut,
             "the function did not end before the deadline",
         )),
     }
+}
+
+/// Starts a function and runs it to its end.
+pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, CallFailure> {
+    let deadline = message.deadline;
+    match start(&function, message, Instant::now()) {
+        Started::Ended(result) => result,
+        Started::Waiting(running) => finish(running, deadline).await,
+    }
+}
+
+fn answer(outcome: Outcome) -> Result<Bytes, CallFailure> {
+    outcome.map_err(|error| typed::failure(&error))
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> CallFailure {
+    CallFailure::new(CallErrorKind::Panicked, panic_message(panic))
 }
 
 /// Runs a built-in function; `None` if there is none of this name.

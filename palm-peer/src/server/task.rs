@@ -25,6 +25,47 @@ pub(super) struct Task {
     pub(super) onward: Option<NextStage>,
 }
 
+impl Task {
+    /// Returns what is to run, and what is known of the request meanwhile.
+    pub(super) fn begin(self, began: Instant) -> (Function, Message, StartedTask) {
+        if let Some(stats) = &self.stats {
+            stats.began();
+        }
+        let started = StartedTask {
+            to: self.to,
+            bytes: self.message.payload.len(),
+            began,
+            stats: self.stats,
+            onward: self.onward,
+        };
+        (self.function, self.message, started)
+    }
+}
+
+/// A request whose function runs.
+pub(super) struct StartedTask {
+    to: ReplyTo,
+    /// How many bytes the function was given.
+    pub(super) bytes: usize,
+    pub(super) began: Instant,
+    stats: Option<Arc<FunctionStats>>,
+    onward: Option<NextStage>,
+}
+
+impl StartedTask {
+    /// The function has ended.
+    pub(super) fn completed(self, result: Result<Bytes, CallFailure>, now: Instant) -> Completion {
+        Completion {
+            to: self.to,
+            result,
+            bytes: self.bytes,
+            took: now.saturating_duration_since(self.began),
+            stats: self.stats,
+            onward: self.onward,
+        }
+    }
+}
+
 /// Where a result goes that is not the last stage's.
 pub(super) struct NextStage {
     pub(super) request: Request,

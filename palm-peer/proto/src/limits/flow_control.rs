@@ -106,6 +106,8 @@ struct Connection {
     /// Responses that were sent, and those that the client's kernel accepted.
     sent_messages: u64,
     written_messages: u64,
+    /// Whether it was told to pause, and waits for a [`Wake`].
+    waits: bool,
     end: Option<End>,
 }
 
@@ -155,6 +157,7 @@ impl FlowControl {
             unread: 0,
             sent_messages: 0,
             written_messages: 0,
+            waits: false,
             end: None,
         };
         self.connections.insert(id, connection);
@@ -179,9 +182,25 @@ impl FlowControl {
         )
     }
 
-    /// Returns how much may be read from a connection now.
+    /// Returns how much may be read from a connection now. If it must pause, a [`Wake`] names it
+    /// when it must ask again.
+    pub fn room(&mut self, id: u64) -> Room {
+        let room = self.current_room(id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.waits = matches!(room, Room::Paused { .. });
+        }
+        room
+    }
+
+    /// Returns whether a connection must end.
     #[must_use]
-    pub fn room(&self, id: u64) -> Room {
+    pub fn is_ended(&self, id: u64) -> bool {
+        self.connections
+            .get(&id)
+            .is_none_or(|connection| !connection.is_open())
+    }
+
+    fn current_room(&self, id: u64) -> Room {
         let Some(connection) = self
             .connections
             .get(&id)
@@ -196,6 +215,15 @@ impl FlowControl {
             return Room::Paused { for_itself };
         }
         Room::Messages(room)
+    }
+
+    /// Returns a connection if it waits and may go on.
+    fn may_go_on(&self, id: u64) -> Option<u64> {
+        let waits = self
+            .connections
+            .get(&id)
+            .is_some_and(|connection| connection.waits);
+        (waits && !matches!(self.current_room(id), Room::Paused { .. })).then_some(id)
     }
 
     /// Sets how many messages of a connection have been passed in so far.
@@ -233,13 +261,13 @@ impl FlowControl {
         self.permits.are_awaited()
     }
 
-    /// The dispatch loop took another message of a connection, of which this many bytes were
+    /// The dispatch loop took this many messages of a connection, of which this many bytes were
     /// [queued](Self::queued).
-    pub fn taken(&mut self, id: u64, bytes: u64) -> Wake {
+    pub fn taken(&mut self, id: u64, messages: u64, bytes: u64) -> Wake {
         let Some(connection) = self.connections.get_mut(&id) else {
             return Wake::default();
         };
-        connection.taken += 1;
+        connection.taken += messages;
         connection.queued = connection.queued.saturating_sub(bytes);
         let (taken, mut bytes) = (connection.taken, 0);
         while let Some((_, long)) = connection
@@ -257,7 +285,7 @@ impl FlowControl {
             None
         };
         Wake {
-            some: [Some(id), next],
+            some: [self.may_go_on(id), next],
             all: false,
         }
     }
@@ -333,9 +361,10 @@ impl FlowControl {
         let bytes = bytes.min(connection.unread);
         connection.unread -= bytes;
         connection.written_messages = messages;
+        let all = self.release(bytes);
         Wake {
-            some: [Some(id), None],
-            all: self.release(bytes),
+            some: [self.may_go_on(id), None],
+            all,
         }
     }
 

@@ -6,11 +6,14 @@ use super::{
     frames::{Limits, MAX_COMMAND, Ping, read_ping, read_pong},
 };
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io::IoSlice, ops::Deref};
 
-/// Frames longer than this are written without a copy; shorter ones are copied together, so that
-/// one write carries many.
-const LONG_FRAME: usize = 32 * 1024;
+/// Frames longer than this are written without a copy; shorter ones are copied together, so that a
+/// write has few pieces.
+const LONG_FRAME: usize = 8 * 1024;
+
+/// How many pieces are written at once, at most.
+pub const MAX_PIECES: usize = 32;
 
 /// At most this much is allocated for an announced length before the bytes have arrived.
 const BELIEVED: usize = 1024 * 1024;
@@ -84,29 +87,60 @@ impl Batch {
         self.bytes == 0
     }
 
-    /// Returns the bytes to write next.
+    /// Returns the pieces to write next, at most `max` bytes.
     #[must_use]
-    pub fn next(&self) -> &[u8] {
-        let piece: &[u8] = self.pieces.front().map_or(&self.tail, Bytes::as_ref);
-        &piece[self.pos..]
+    pub fn next(&self, mut max: usize) -> Pieces<'_> {
+        let mut pieces = Pieces {
+            slices: [IoSlice::new(&[]); MAX_PIECES],
+            count: 0,
+        };
+        let mut pos = self.pos;
+        let all = self.pieces.iter().map(Bytes::as_ref);
+        for piece in all.chain([&self.tail[..]]).take(MAX_PIECES) {
+            let piece = &piece[pos..];
+            let piece = &piece[..piece.len().min(max)];
+            if piece.is_empty() {
+                break;
+            }
+            pieces.slices[pieces.count] = IoSlice::new(piece);
+            pieces.count += 1;
+            max -= piece.len();
+            pos = 0;
+        }
+        pieces
     }
 
     /// Removes this many bytes of [`Batch::next`], which have been written.
     pub fn advance(&mut self, count: usize) {
         self.pos += count;
         self.bytes -= count;
-        let Some(piece) = self.pieces.front() else {
-            if self.pos == self.tail.len() {
-                self.pos = 0;
-                self.tail.clear();
-                self.tail.shrink_to(KEPT);
+        while let Some(piece) = self.pieces.front() {
+            if self.pos < piece.len() {
+                return;
             }
-            return;
-        };
-        if self.pos == piece.len() {
-            self.pos = 0;
+            self.pos -= piece.len();
             self.pieces.pop_front();
         }
+        if self.pos == self.tail.len() {
+            self.pos = 0;
+            self.tail.clear();
+            self.tail.shrink_to(KEPT);
+        }
+    }
+}
+
+/// Pieces of bytes, for one write.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    slices: [IoSlice<'a>; MAX_PIECES],
+    count: usize,
+}
+
+impl<'a> Deref for Pieces<'a> {
+    type Target = [IoSlice<'a>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.slices[..self.count]
     }
 }
 
@@ -285,8 +319,15 @@ mod tests {
     fn write_out(batch: &mut Batch, rng: &mut Rng) -> Vec<u8> {
         let mut bytes = Vec::new();
         while !batch.is_empty() {
-            let count = rng.usize(1..=batch.next().len());
-            bytes.extend_from_slice(&batch.next()[..count]);
+            let max = rng.usize(1..100_000);
+            let next: Vec<u8> = batch
+                .next(max)
+                .iter()
+                .flat_map(|piece| piece.to_vec())
+                .collect();
+            let count = rng.usize(1..=next.len());
+            assert!(next.len() <= max);
+            bytes.extend_from_slice(&next[..count]);
             batch.advance(count);
         }
         bytes

@@ -166,18 +166,18 @@ impl FromOutbox {
         connection: &ClientConnection,
     ) -> io::Result<Poll<()>> {
         let mut stream = &connection.client_stream;
-        let mut left = LONG_READ;
+        let is_tls = stream.sent().is_some();
+        let mut left = if is_tls { LONG_READ } else { usize::MAX };
         while !self.batch.is_empty() && left > 0 {
-            let next = self.batch.next();
-            let next = &next[..next.len().min(left)];
-            match Pin::new(&mut stream).poll_write(cx, next)? {
+            let pieces = self.batch.next(left);
+            match Pin::new(&mut stream).poll_write_vectored(cx, &pieces)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => {
                     self.accept(count);
                     left -= count;
                 }
                 Poll::Pending => {
-                    if connection.client_stream.sent().is_none() {
+                    if !is_tls {
                         self.count(connection);
                     }
                     return Ok(Poll::Pending);

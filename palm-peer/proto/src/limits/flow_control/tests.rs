@@ -74,7 +74,8 @@ fn answers_that_were_read_do_not_count_as_unread() {
     for read in (1..3).map(|round| round * MAX_MESSAGES) {
         assert!((0..MAX_MESSAGES).all(|_| flow.send(1, 1, now).accepted));
         // What the ingress itself sends, such as PONGs, was not counted before it was written.
-        assert_eq!(flow.written(1, MAX_MESSAGES + 2, read, now), this(1));
+        let wake = flow.written(1, MAX_MESSAGES + 2, read, now);
+        assert_eq!(wake, Wake::default(), "it does not wait");
         assert_eq!(flow.unread, 0);
     }
 }
@@ -84,7 +85,26 @@ fn taken_messages_free_their_room() {
     let (mut flow, _) = opened(PAUSE_AT, u64::MAX, &[1]);
     flow.passed(1, WINDOW);
     assert_eq!(flow.room(1), PAUSED);
-    assert_eq!(flow.taken(1, 0), this(1));
+    assert_eq!(flow.taken(1, 1, 0), this(1));
+    assert_eq!(flow.room(1), Room::Messages(1));
+}
+
+#[test]
+fn only_a_connection_that_waits_is_woken() {
+    let (mut flow, now) = opened(PAUSE_AT, u64::MAX, &[1]);
+    assert_eq!(flow.send(1, 10, now), accepted());
+    flow.passed(1, 1);
+    assert_eq!(flow.taken(1, 1, 0), Wake::default());
+    assert_eq!(flow.written(1, 10, 1, now), Wake::default());
+    flow.passed(1, 1 + WINDOW);
+    assert_eq!(flow.room(1), PAUSED);
+    assert_eq!(flow.send(1, PAUSE_AT, now), accepted());
+    assert_eq!(
+        flow.taken(1, 1, 0),
+        Wake::default(),
+        "it leaves too much unread"
+    );
+    assert_eq!(flow.written(1, 1, 1, now), this(1));
     assert_eq!(flow.room(1), Room::Messages(1));
 }
 
@@ -97,7 +117,7 @@ fn queued_bytes_fill_the_window_of_a_native_connection() {
     flow.passed(1, 3);
     flow.queued(1, 50 * WINDOW_BYTES);
     assert_eq!(flow.room(1), PAUSED, "one message may be longer");
-    assert_eq!(flow.taken(1, 50 * WINDOW_BYTES), this(1));
+    assert_eq!(flow.taken(1, 1, 50 * WINDOW_BYTES), this(1));
     assert_eq!(flow.room(1), Room::Messages(WINDOW - 2));
 }
 
@@ -105,7 +125,7 @@ fn queued_bytes_fill_the_window_of_a_native_connection() {
 fn only_messages_that_are_counted_are_limited() {
     let (mut flow, now) = opened(u64::MAX, u64::MAX, &[1]);
     assert!((0..MAX_MESSAGES).all(|_| flow.send(1, 1, now).accepted));
-    assert_eq!(flow.written(1, 1, u64::MAX, now), this(1));
+    let _ = flow.written(1, 1, u64::MAX, now);
     assert!((0..MAX_MESSAGES).all(|_| flow.send(1, 1, now).accepted));
 }
 
@@ -212,15 +232,15 @@ fn long_frames_hold_room_until_they_are_taken_or_dropped() {
     let (mut flow, _) = opened(u64::MAX, 100, &[1, 2, 3]);
     assert_eq!(flow.ask_permit(1, 60, 1), Some(Wake::default()));
     assert!(flow.ask_permit(2, 60, 0).is_none() && flow.are_permits_awaited());
-    assert_eq!(flow.taken(1, 0), this(1));
+    assert_eq!(flow.taken(1, 1, 0), Wake::default());
     assert!(
         flow.ask_permit(2, 60, 0).is_none(),
         "its message was the second"
     );
     assert_eq!(
-        flow.taken(1, 0),
+        flow.taken(1, 1, 0),
         Wake {
-            some: [Some(1), Some(2)],
+            some: [None, Some(2)],
             all: false
         }
     );

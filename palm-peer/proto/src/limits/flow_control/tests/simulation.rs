@@ -177,7 +177,7 @@ impl World {
             self.held -= size;
         }
         let bytes = if self.clients[&id].native { size } else { 0 };
-        let wake = self.flow.taken(id, bytes);
+        let wake = self.flow.taken(id, 1, bytes);
         self.wake(wake);
     }
 
@@ -342,7 +342,7 @@ impl World {
             }
             open += unread;
             let can_go_on = match client.task {
-                Task::Room => !matches!(self.flow.room(*id), Room::Paused { .. }),
+                Task::Room => !matches!(self.flow.current_room(*id), Room::Paused { .. }),
                 Task::Permit => self.flow.permits.next() == Some(*id),
                 Task::Input => !client.arrived.is_empty(),
                 Task::Running => false,
