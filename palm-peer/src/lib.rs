@@ -83,11 +83,16 @@ pub use palm_proto::{
         timestamp::{InvalidTimestamp, Timestamp},
     },
 };
+// What the public API is written with, so that programs need not name the versions.
+#[doc(no_inline)]
+pub use serde_json;
 pub use server::local::{LocalCall, LocalServer};
 pub use server::peer::Peer;
 pub use server::{
     ApplicationError, FromMessage, FunctionError, IntoAnswer, Json, Message, Next, Server, State,
 };
+#[doc(no_inline)]
+pub use uuid::Uuid;
 
 /// Returns a future that ends at the first SIGTERM, SIGINT or SIGHUP from now on, for
 /// [`Server::run`] and [`Peer::serve`]. From now on these signals no longer end the process by

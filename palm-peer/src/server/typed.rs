@@ -141,8 +141,7 @@ impl<S> Deref for State<S> {
 /// returns the caller's error with `?`.
 ///
 /// ```
-/// use palm_peer::{ApplicationError, FunctionError, Server};
-/// use serde_json::json;
+/// use palm_peer::{ApplicationError, FunctionError, Server, serde_json::json};
 ///
 /// async fn take(item: String) -> Result<&'static str, FunctionError> {
 ///     let error = ApplicationError::new("no_item", format!("there is no {item}"));
