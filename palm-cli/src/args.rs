@@ -47,28 +47,32 @@ pub(crate) enum Command {
     Job(Job),
 }
 
-/// shows the servers of the mesh, or the record of one as it is stored
+/// shows the servers of the mesh, those of one name, or the record of one as it is stored
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "status")]
 pub(crate) struct Status {
-    /// uuid of a server, or its first 4 characters or more: print this record
+    /// a server's name: show only its instances; or a uuid, or its first 4 characters or more:
+    /// print this record
     #[argh(positional)]
     pub server: Option<String>,
-    /// print all records as one JSON array
+    /// print the records as one JSON array
     #[argh(switch)]
     pub json: bool,
-    /// keep running, and print again at every change
-    #[argh(switch)]
+    /// keep running, and show every change
+    #[argh(switch, short = 'w')]
     pub watch: bool,
+    /// show everything, even if lines wrap: whole uuids, kinds, process ids, built-in functions
+    #[argh(switch)]
+    pub wide: bool,
 }
 
 impl Status {
     /// Refuses contradictory options.
     pub(crate) fn check(&self) -> Result<(), CliError> {
         let asked = [
-            (self.server.is_some(), "a server"),
             (self.json, "--json"),
             (self.watch, "--watch"),
+            (self.wide && self.json, "--wide"),
         ];
         let asked: Vec<_> = asked
             .into_iter()
@@ -396,7 +400,7 @@ mod tests {
         ] {
             assert!(matches!(parsed(line), Err(CliError::Usage(_))), "{line}");
         }
-        for line in ["status a --json", "status --json --watch"] {
+        for line in ["status --wide --json", "status a --json --watch"] {
             let Command::Status(status) = args(line).command else {
                 panic!("{line}")
             };

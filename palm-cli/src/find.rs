@@ -1,6 +1,6 @@
 //! Finding an entry by its name or the beginning of its name.
 
-use crate::{error::CliError, screen::harmless};
+use crate::{error::CliError, screen::harmless, suggest::did_you_mean, table::counted};
 use palm_peer::ServerEntry;
 use std::fmt::Write as _;
 
@@ -21,24 +21,31 @@ pub(crate) fn find<'a>(
     {
         return Ok(entry);
     }
+    let shown = harmless(wanted);
+    let instances = named(entries, wanted);
+    if !instances.is_empty() {
+        return Err(CliError::CouldNot(format!(
+            "{shown} is the name of {}: give the uuid, or its first {SHORTEST} characters or more:{}",
+            counted(instances.len(), "server"),
+            list(&instances)
+        )));
+    }
     if wanted.chars().count() < SHORTEST {
         let message = format!(
-            "{:?} is too short: give {SHORTEST} characters of the uuid, or more",
-            harmless(wanted)
+            "{shown:?} is no server's name, and too short for a uuid: give {SHORTEST} characters of it, or more"
         );
         return Err(CliError::Usage(message));
     }
-    let begins =
-        |entry: &&ServerEntry| entry.name.starts_with(wanted) || entry.name.starts_with(&lower);
+    let begins = |entry: &&ServerEntry| begins(entry, wanted);
     let able: Vec<_> = entries.iter().filter(begins).collect();
-    let shown = harmless(wanted);
     match able[..] {
         [entry] => Ok(entry),
         [] if entries.is_empty() => Err(CliError::CouldNot(format!(
             "no server {shown}: the mesh has no servers"
         ))),
         [] => Err(CliError::CouldNot(format!(
-            "no server {shown}; there are{}",
+            "no server {shown}{}; there are{}",
+            did_you_mean(wanted, server_names(entries)),
             list(&entries.iter().collect::<Vec<_>>())
         ))),
         _ => Err(CliError::CouldNot(format!(
@@ -47,6 +54,38 @@ pub(crate) fn find<'a>(
             list(&able)
         ))),
     }
+}
+
+/// Returns the servers of this name.
+pub(crate) fn named<'a>(entries: &'a [ServerEntry], name: &str) -> Vec<&'a ServerEntry> {
+    let is_named = |entry: &&ServerEntry| {
+        let record = entry.record.as_ref();
+        record.is_ok_and(|record| record.server == name)
+    };
+    entries.iter().filter(is_named).collect()
+}
+
+/// Returns the servers of this name; if there are none, those whose uuids begin with it.
+pub(crate) fn matching<'a>(entries: &'a [ServerEntry], wanted: &str) -> Vec<&'a ServerEntry> {
+    let names = named(entries, wanted);
+    if !names.is_empty() {
+        return names;
+    }
+    let is_long = wanted.chars().count() >= SHORTEST;
+    let matches = |entry: &&ServerEntry| entry.name == wanted || (is_long && begins(entry, wanted));
+    entries.iter().filter(matches).collect()
+}
+
+/// Returns whether the entry's name begins with this, whatever the case of a uuid.
+fn begins(entry: &ServerEntry, wanted: &str) -> bool {
+    entry.name.starts_with(wanted) || entry.name.starts_with(&wanted.to_ascii_lowercase())
+}
+
+fn server_names(entries: &[ServerEntry]) -> impl Iterator<Item = &str> {
+    let records = entries
+        .iter()
+        .filter_map(|entry| entry.record.as_ref().ok());
+    records.map(|record| record.server.as_str())
 }
 
 fn list(entries: &[&ServerEntry]) -> String {
@@ -116,7 +155,51 @@ mod tests {
         assert!(message("printf").starts_with("no server printf; there are\n  abcd-00"));
         assert!(matches!(find(&entries, "abc"), Err(CliError::Usage(_))));
         assert!(
+            message("12345678").starts_with("no server 12345678; there are\n"),
+            "nothing is like it"
+        );
+        assert!(
             matches!(find(&[], "abcd"), Err(CliError::CouldNot(message)) if message.contains("has no servers"))
         );
+    }
+
+    fn server(uuid: &str, server: &str) -> ServerEntry {
+        let stored = format!(
+            r#"{{"host": "127.0.0.1", "pid": 1, "when": "2016-02-16T11:28:59.088608", "leader": null,
+            "server": "{server}", "ports": [5555], "kind": "registered", "functions": [],
+            "uuid": "{uuid}", "configured": true}}"#
+        );
+        ServerEntry::new(format!("/servers/{uuid}"), stored, ServerStatus::Configured)
+    }
+
+    #[test]
+    fn the_name_of_a_server_is_told_from_a_uuid() {
+        let (one, two) = (
+            "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4",
+            "f5cd88f7-0f5c-4278-bcc9-fa8caefadbb4",
+        );
+        let entries = [server(one, "text"), server(two, "printf")];
+        let message = |wanted: &str| match find(&entries, wanted) {
+            Err(CliError::CouldNot(message)) => message,
+            other => panic!("{wanted}: {other:?}"),
+        };
+        assert_eq!(
+            message("text"),
+            format!(
+                "text is the name of 1 server: give the uuid, or its first 4 characters or more:\n  \
+                 {one} (text at tcp://127.0.0.1:5555)"
+            )
+        );
+        assert!(message("txet").starts_with("no server txet (did you mean text?); there are\n"));
+        for (wanted, found) in [
+            ("text", &[one][..]),
+            ("F5CD", &[two]),
+            ("f5c", &[]),
+            ("other", &[]),
+        ] {
+            let names = matching(&entries, wanted);
+            let names: Vec<_> = names.iter().map(|entry| entry.name.as_str()).collect();
+            assert_eq!(names, found, "{wanted}");
+        }
     }
 }

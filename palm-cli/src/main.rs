@@ -6,11 +6,13 @@ mod args;
 mod call;
 mod error;
 mod find;
+mod full_screen;
 mod job;
 mod reset;
 mod rm;
 mod screen;
 mod status;
+mod suggest;
 mod table;
 
 use self::{

@@ -9,9 +9,6 @@ use std::{
     thread,
 };
 
-/// Moves the cursor to the top left and clears the screen; the scrollback is kept.
-const CLEAR: &[u8] = b"\x1b[H\x1b[J";
-
 /// Returns a future that ends when standard output is closed, as after `| head`: a program that has
 /// nothing to print would not notice otherwise. A thread waits for it, without polling.
 pub(crate) fn reader_gone() -> impl Future<Output = ()> + Unpin {
@@ -41,7 +38,10 @@ pub(crate) struct Screen {
     out: BufWriter<StdoutLock<'static>>,
     /// Whether it is a terminal.
     pub terminal: bool,
-    color: bool,
+    /// Whether it is a terminal whose cursor can be moved.
+    pub movable: bool,
+    /// Whether colours are on.
+    pub color: bool,
 }
 
 impl Screen {
@@ -54,6 +54,7 @@ impl Screen {
         Self {
             out: BufWriter::new(out),
             terminal,
+            movable: terminal && !unable,
             color: terminal && !unwanted && !unable,
         }
     }
@@ -83,19 +84,12 @@ impl Screen {
         self.out.flush()
     }
 
-    /// Begins a new table: on a terminal, in place of the last one; elsewhere, after it. The
-    /// terminal's previous content is scrolled up, not erased.
-    pub(crate) fn redraw(&mut self, first: bool) -> io::Result<()> {
-        match (self.terminal, first) {
-            (true, true) => {
-                let rows = rustix::termios::tcgetwinsize(io::stdout())
-                    .map_or(0, |size| usize::from(size.ws_row));
-                self.out.write_all("\n".repeat(rows.max(1)).as_bytes())?;
-                self.out.write_all(CLEAR)
-            }
-            (true, false) => self.out.write_all(CLEAR),
-            (false, true) => Ok(()),
-            (false, false) => self.out.write_all(b"\n"),
+    /// Begins a new table after the last one.
+    pub(crate) fn next_table(&mut self, first: bool) -> io::Result<()> {
+        if first {
+            Ok(())
+        } else {
+            self.out.write_all(b"\n")
         }
     }
 

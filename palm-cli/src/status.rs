@@ -1,15 +1,13 @@
 //! `palm-cli status`: shows the servers.
 
+mod watch;
+
 use crate::{
     args::Status,
     error::{CliError, warn},
-    find::find,
-    screen::{Screen, harmless, reader_gone},
-    table,
-};
-use futures::{
-    StreamExt as _,
-    future::{Either, select},
+    find::{find, matching, named},
+    screen::{Screen, harmless},
+    table::{self, Room, Table},
 };
 use palm_peer::{Admin, ServerEntry};
 use std::{io, time::SystemTime};
@@ -21,14 +19,45 @@ pub(crate) async fn run(
     screen: &mut Screen,
 ) -> Result<(), CliError> {
     if status.watch {
-        return watch(admin, screen).await;
+        return watch::run(status, admin, screen).await;
     }
-    let entries = admin.servers().await?;
-    match &status.server {
-        Some(server) => record(find(&entries, server)?, screen),
-        None if status.json => Ok(json(&entries, screen)?),
-        None => Ok(picture(&entries, screen)?),
+    let all = admin.servers().await?;
+    let shown = match chosen(status, &all)? {
+        Chosen::Record(entry) => return record(entry, screen),
+        Chosen::List(shown) => shown,
+    };
+    if status.json {
+        json(&shown, screen)?;
+    } else {
+        picture(&shown, &all, status.wide, screen)?;
     }
+    Ok(())
+}
+
+/// What is shown.
+enum Chosen<'a> {
+    /// The record of one server.
+    Record(&'a ServerEntry),
+    /// A list of servers.
+    List(Vec<&'a ServerEntry>),
+}
+
+/// Returns what is shown: a uuid selects the record of that server, and a name the list of its
+/// instances. With `--json` or `--wide`, both select a list.
+fn chosen<'a>(status: &Status, all: &'a [ServerEntry]) -> Result<Chosen<'a>, CliError> {
+    let Some(wanted) = &status.server else {
+        return Ok(Chosen::List(all.iter().collect()));
+    };
+    let is_name = !named(all, wanted).is_empty() && all.iter().all(|entry| entry.name != *wanted);
+    if !is_name && !status.json && !status.wide {
+        return find(all, wanted).map(Chosen::Record);
+    }
+    let shown = matching(all, wanted);
+    if shown.is_empty() {
+        // The error says what there is.
+        find(all, wanted)?;
+    }
+    Ok(Chosen::List(shown))
 }
 
 /// Prints the record of one server as it is stored.
@@ -57,8 +86,8 @@ fn visible(bytes: &[u8]) -> String {
         .join("\n")
 }
 
-/// Prints all records as one JSON array: each as it is stored, invalid ones as `{"key", "broken"}`.
-fn json(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
+/// Prints records as one JSON array: each as it is stored, invalid ones as `{"key", "broken"}`.
+fn json(entries: &[&ServerEntry], screen: &mut Screen) -> io::Result<()> {
     screen.raw(b"[")?;
     for (place, entry) in entries.iter().enumerate() {
         screen.raw(if place == 0 { b"\n" } else { b",\n" })?;
@@ -77,42 +106,25 @@ fn json(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
 }
 
 /// Prints the table and its summary.
-fn picture(entries: &[ServerEntry], screen: &mut Screen) -> io::Result<()> {
-    if !entries.is_empty() {
-        let rows = table::rows(entries, SystemTime::now().into());
-        let (widths, width) = (table::widths(&rows), screen.width());
-        for row in &rows {
-            let text = match row.state {
-                Some(state) => row.text(&widths, width, |message| screen.state(state, message)),
-                None => screen.heading(&row.text(&widths, width, str::to_owned)),
+fn picture(
+    shown: &[&ServerEntry],
+    all: &[ServerEntry],
+    wide: bool,
+    screen: &mut Screen,
+) -> io::Result<()> {
+    let room = Room {
+        width: screen.width(),
+        wide,
+    };
+    let table = Table::new(shown, all, SystemTime::now().into(), room);
+    if !shown.is_empty() {
+        for line in table.lines() {
+            let text = match line.state {
+                Some(state) => line.text(|cell| screen.state(state, cell)),
+                None => screen.heading(&line.text(str::to_owned)),
             };
             screen.line(&text)?;
         }
     }
-    screen.line(&table::summary(entries))
-}
-
-/// Prints the table, and again at every change, until the program is stopped.
-async fn watch(admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
-    let mut changes = admin.watch();
-    let mut gone = reader_gone();
-    let mut first = true;
-    loop {
-        let change = match select(changes.next(), &mut gone).await {
-            Either::Left((Some(change), _)) => change,
-            Either::Left((None, _)) => return Ok(()),
-            Either::Right(_) => return Err(CliError::Unread),
-        };
-        match change {
-            Ok(entries) => {
-                screen.redraw(first)?;
-                picture(&entries, screen)?;
-                first = false;
-            }
-            Err(error) => {
-                warn(&format!("the list may be out of date: {error}"));
-            }
-        }
-        screen.flush()?;
-    }
+    screen.line(&table.summary())
 }

@@ -1,115 +1,254 @@
-//! The table of `status`: its content and layout.
+//! The table of `status`: its content, and its layout for the width of the terminal.
 
+mod layout;
+mod width;
+
+pub(crate) use self::width::{columns, cut};
+
+use self::{
+    layout::{Column, Layout},
+    width::cut_front,
+};
 use crate::screen::harmless;
 use palm_peer::{ServerEntry, ServerStatus, Timestamp};
 use std::{collections::BTreeSet, time::Duration};
 
-/// The headings.
-const HEADINGS: [&str; COLUMNS] = [
-    "UUID",
-    "SERVER",
-    "KIND",
-    "ENDPOINT",
-    "PID",
-    "AGE",
-    "STATE",
-    "FUNCTIONS",
-];
-const COLUMNS: usize = 8;
-/// The column that is coloured.
-const STATE: usize = 6;
+/// The built-in functions that records list: every server has them.
+const BUILT_IN: [&str; 6] = ["_ping", "_log_query", "get", "set", "append", "delete"];
 /// The maximum width of the columns other than the last.
 const WIDEST: usize = 64;
-/// The minimum width of the last column: on a narrower terminal, lines wrap.
-const NARROWEST: usize = 12;
+/// The minimum length of an abbreviated uuid.
+const SHORTEST_ID: usize = 8;
 
-/// One line.
-pub(crate) struct Row {
-    cells: [String; COLUMNS],
+/// One line of the table: the cell of the state stands apart, so that it can be coloured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// What is left of the state, with the space between.
+    pub before: String,
+    /// The cell of the state, without padding.
+    pub cell: String,
+    /// What is right of it, with the space between.
+    pub after: String,
     /// The state that decides the colour; `None` for the headings.
     pub state: Option<ServerStatus>,
 }
 
-impl Row {
-    /// Returns the line, with the state's cell coloured by `paint`, cut to `width` characters if
-    /// there is a width.
-    pub(crate) fn text(
-        &self,
-        widths: &[usize; COLUMNS],
-        width: Option<usize>,
-        paint: impl Fn(&str) -> String,
-    ) -> String {
-        let mut line = String::new();
-        for (column, cell) in self.cells[..COLUMNS - 1].iter().enumerate() {
-            let padding = " ".repeat(widths[column].saturating_sub(cell.chars().count()) + 2);
-            let cell = if column == STATE {
-                paint(cell)
-            } else {
-                cell.clone()
-            };
-            line.push_str(&cell);
-            line.push_str(&padding);
-        }
-        let taken: usize = widths[..COLUMNS - 1].iter().map(|width| width + 2).sum();
-        let left = width.map_or(usize::MAX, |width| {
-            width.saturating_sub(taken).max(NARROWEST)
-        });
-        line.push_str(&cut(&self.cells[COLUMNS - 1], left));
-        line.truncate(line.trim_end().len());
-        line
+impl Line {
+    /// Returns the line, with the state's cell coloured by `paint`.
+    pub(crate) fn text(&self, paint: impl FnOnce(&str) -> String) -> String {
+        format!("{}{}{}", self.before, paint(&self.cell), self.after)
     }
 }
 
-/// Returns the headings, then a row for each entry.
-pub(crate) fn rows(entries: &[ServerEntry], now: Timestamp) -> Vec<Row> {
-    let headings = Row {
-        cells: HEADINGS.map(str::to_owned),
-        state: None,
-    };
-    std::iter::once(headings)
-        .chain(entries.iter().map(|entry| row(entry, now)))
-        .collect()
+/// The room for a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// The columns of the terminal; `None` elsewhere: then nothing is cut.
+    pub width: Option<usize>,
+    /// Whether everything is shown, even if lines wrap.
+    pub wide: bool,
 }
 
-/// Returns the width of each column.
-pub(crate) fn widths(rows: &[Row]) -> [usize; COLUMNS] {
-    std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row.cells[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    })
+/// The table of these entries, out of all.
+pub(crate) struct Table<'a> {
+    shown: &'a [&'a ServerEntry],
+    all: &'a [ServerEntry],
+    layout: Layout,
+    width: Option<usize>,
+    id_length: usize,
+    now: Timestamp,
 }
 
-fn row(entry: &ServerEntry, now: Timestamp) -> Row {
-    let state = entry.state.to_string();
-    let name = narrow(&entry.name);
-    let none = || "-".to_owned();
-    let cells = match &entry.record {
-        Ok(record) => [
-            name,
-            narrow(&record.server),
-            narrow(&record.kind),
-            narrow(&record.endpoint()),
-            record.pid.to_string(),
-            age(record.when.age(now)),
+impl<'a> Table<'a> {
+    /// Lays out a table of `shown`, which are some of `all`: as much as there is room for.
+    pub(crate) fn new(
+        shown: &'a [&'a ServerEntry],
+        all: &'a [ServerEntry],
+        now: Timestamp,
+        room: Room,
+    ) -> Self {
+        let mut table = Self {
+            shown,
+            all,
+            layout: Layout::Whole,
+            width: room.width.filter(|_| !room.wide),
+            id_length: id_length(all),
+            now,
+        };
+        if let Some(width) = table.width {
+            let fits =
+                |layout: &Layout| table.layout_is(*layout).natural_width(layout.enough()) <= width;
+            table.layout = [Layout::Whole, Layout::Long]
+                .into_iter()
+                .find(fits)
+                .unwrap_or(Layout::Short);
+        }
+        table
+    }
+
+    fn layout_is(&self, layout: Layout) -> Self {
+        Self { layout, ..*self }
+    }
+
+    /// Returns the headings, then a line for each entry.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let columns = self.layout.columns();
+        let widths = self.widths();
+        let headings = columns.iter().map(|column| column.heading().to_owned());
+        let mut lines = vec![self.line(&headings.collect::<Vec<_>>(), &widths, None)];
+        for entry in self.shown {
+            lines.push(self.line(&self.cells(entry), &widths, Some(entry.state)));
+        }
+        lines
+    }
+
+    /// Returns the line below the table.
+    pub(crate) fn summary(&self) -> String {
+        let leader = self.all.iter().find_map(|entry| {
+            let record = entry.record.as_ref().ok()?;
+            (entry.state == ServerStatus::Leader).then_some((entry, &record.server))
+        });
+        let leader = match (leader, self.layout) {
+            (None, _) => "no leader".to_owned(),
+            (Some((entry, _)), Layout::Whole) => format!("{} leads", entry.name),
+            (Some((entry, server)), _) => {
+                let id = self.id(entry);
+                format!("{server} {id} leads")
+            }
+        };
+        let summary = summary(self.shown, &leader);
+        self.width
+            .map_or_else(|| summary.clone(), |width| cut(&summary, width))
+    }
+
+    /// Returns the width of the widest line if nothing is cut, except the last column to `enough`.
+    fn natural_width(&self, enough: usize) -> usize {
+        let widths = self.natural_widths();
+        let (last, others) = widths.split_last().unwrap_or((&0, &[]));
+        others.iter().map(|width| width + 2).sum::<usize>() + (*last).min(enough)
+    }
+
+    fn natural_widths(&self) -> Vec<usize> {
+        let headings = self.layout.columns().iter();
+        let mut widths: Vec<_> = headings.map(|column| columns(column.heading())).collect();
+        for entry in self.shown {
+            for (width, cell) in widths.iter_mut().zip(self.cells(entry)) {
+                *width = (*width).max(columns(&cell));
+            }
+        }
+        widths
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let mut widths = self.natural_widths();
+        if let Some(width) = self.width {
+            self.layout.shrink(&mut widths, width, self.id_length);
+        }
+        widths
+    }
+
+    fn line(&self, cells: &[String], widths: &[usize], state: Option<ServerStatus>) -> Line {
+        let (mut before, mut cell, mut after) = (String::new(), String::new(), String::new());
+        let mut part = &mut before;
+        let last = cells.len().saturating_sub(1);
+        for (pos, (column, text)) in self.layout.columns().iter().zip(cells).enumerate() {
+            let text = match (self.width, column) {
+                (None, _) => text.clone(),
+                (Some(_), Column::Endpoint) => cut_front(text, widths[pos]),
+                (Some(_), _) => cut(text, widths[pos]),
+            };
+            let padding = " ".repeat(widths[pos].saturating_sub(columns(&text)) + 2);
+            if *column == Column::State {
+                cell = text;
+                part = &mut after;
+            } else {
+                part.push_str(&text);
+            }
+            if pos < last {
+                part.push_str(&padding);
+            }
+        }
+        after.truncate(after.trim_end().len());
+        self.fitted(Line {
+            before,
+            cell,
+            after,
             state,
-            record.functions.join(","),
-        ],
-        Err(reason) => [
-            name,
-            none(),
-            none(),
-            none(),
-            none(),
-            none(),
-            state,
-            brief(&reason.to_string()),
-        ],
+        })
+    }
+
+    /// Returns the line cut to the width, for terminals too narrow for any layout.
+    fn fitted(&self, line: Line) -> Line {
+        let Some(width) = self.width else {
+            return line;
+        };
+        let cell = width.saturating_sub(columns(&line.before));
+        let after = cell.saturating_sub(columns(&line.cell));
+        Line {
+            before: cut(&line.before, width),
+            cell: cut(&line.cell, cell),
+            after: cut(&line.after, after),
+            ..line
+        }
+    }
+
+    fn cells(&self, entry: &ServerEntry) -> Vec<String> {
+        let columns = self.layout.columns().iter();
+        columns.map(|column| self.cell(*column, entry)).collect()
+    }
+
+    fn cell(&self, column: Column, entry: &ServerEntry) -> String {
+        let record = entry.record.as_ref();
+        match (column, record) {
+            (Column::Uuid, _) => narrow(&entry.name),
+            (Column::Id, _) => narrow(self.id(entry)),
+            (Column::State, _) => entry.state.to_string(),
+            (Column::Functions | Column::OwnFunctions, Err(reason)) => brief(&reason.to_string()),
+            (_, Err(_)) => "-".to_owned(),
+            (Column::Server, Ok(record)) => narrow(&record.server),
+            (Column::Kind, Ok(record)) => narrow(&record.kind),
+            (Column::Url, Ok(record)) => narrow(&record.endpoint()),
+            (Column::Endpoint, Ok(record)) => {
+                let endpoint = record.endpoint();
+                narrow(endpoint.strip_prefix("tcp://").unwrap_or(&endpoint))
+            }
+            (Column::Pid, Ok(record)) => record.pid.to_string(),
+            (Column::Age, Ok(record)) => age(record.when.age(self.now)),
+            (Column::Functions, Ok(record)) => record.functions.join(","),
+            (Column::OwnFunctions, Ok(record)) => own_functions(&record.functions),
+        }
+    }
+
+    /// Returns the abbreviated uuid of an entry. The name of an invalid entry may be anything, and
+    /// is not abbreviated.
+    fn id<'e>(&self, entry: &'e ServerEntry) -> &'e str {
+        match &entry.record {
+            Ok(_) => entry.name.get(..self.id_length).unwrap_or(&entry.name),
+            Err(_) => &entry.name,
+        }
+    }
+}
+
+/// Returns how many characters tell all uuids apart.
+fn id_length(entries: &[ServerEntry]) -> usize {
+    let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    names.sort_unstable();
+    let common = |pair: &[&str]| {
+        let same = pair[0].bytes().zip(pair[1].bytes());
+        same.take_while(|(a, b)| a == b).count() + 1
     };
-    Row {
-        cells,
-        state: Some(entry.state),
+    let longest = names.windows(2).map(common).max().unwrap_or(0);
+    longest.max(SHORTEST_ID)
+}
+
+/// Returns the functions that not every server has.
+fn own_functions(functions: &[String]) -> String {
+    let own = functions.iter().map(String::as_str);
+    let own: Vec<_> = own.filter(|name| !BUILT_IN.contains(name)).collect();
+    if own.is_empty() {
+        "-".to_owned()
+    } else {
+        own.join(", ")
     }
 }
 
@@ -120,17 +259,6 @@ pub(crate) fn brief(reason: &str) -> String {
 
 fn narrow(text: &str) -> String {
     cut(&harmless(text), WIDEST)
-}
-
-/// Returns the first `max` characters, ending in `…` if there are more.
-fn cut(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
-        return text.to_owned();
-    }
-    text.chars()
-        .take(max.saturating_sub(1))
-        .chain(['…'])
-        .collect()
 }
 
 /// Returns a duration in its two largest units: `7s`, `3m05s`, `2h00m`, `4d03h`.
@@ -145,11 +273,11 @@ pub(crate) fn age(time: Duration) -> String {
     }
 }
 
-/// Returns the line below the table.
-pub(crate) fn summary(entries: &[ServerEntry]) -> String {
+/// Returns the line below a table of these entries.
+fn summary(entries: &[&ServerEntry], leader: &str) -> String {
     let records: Vec<_> = entries
         .iter()
-        .filter_map(|entry| Some((entry, entry.record.as_ref().ok()?)))
+        .filter_map(|entry| entry.record.as_ref().ok())
         .collect();
     let broken = match entries.len() - records.len() {
         0 => String::new(),
@@ -159,19 +287,9 @@ pub(crate) fn summary(entries: &[ServerEntry]) -> String {
     if records.is_empty() {
         return format!("No servers in the mesh{broken}");
     }
-    let names: BTreeSet<_> = records.iter().map(|(_, record)| &record.server).collect();
-    let configured = records
-        .iter()
-        .filter(|(_, record)| record.configured)
-        .count();
+    let names: BTreeSet<_> = records.iter().map(|record| &record.server).collect();
+    let configured = records.iter().filter(|record| record.configured).count();
     let waiting = records.len() - configured;
-    let leader = records
-        .iter()
-        .find(|(entry, _)| entry.state == ServerStatus::Leader);
-    let leader = leader.map_or_else(
-        || "no leader".to_owned(),
-        |(entry, _)| format!("{} leads", entry.name),
-    );
     format!(
         "{} of {}: {configured} configured, {waiting} waiting; {leader}{broken}",
         counted(records.len(), "server"),

@@ -40,6 +40,7 @@ mod proxy;
 mod resource_usage;
 mod slow_answers;
 pub mod systemd;
+mod terminal;
 mod timing;
 pub mod wire;
 
@@ -57,4 +58,5 @@ pub use processor_time::{processor_time, running_time};
 pub use proxy::Proxy;
 pub use resource_usage::ResourceUsage;
 pub use slow_answers::SlowAnswers;
+pub use terminal::Terminal;
 pub use timing::{Stats, eventually, median, stats};

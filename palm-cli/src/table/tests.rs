@@ -3,9 +3,13 @@ use super::*;
 const NOW: &str = "2016-02-16T12:00:00";
 
 fn entry(uuid: &str, server: &str, state: ServerStatus, functions: &str) -> ServerEntry {
+    at("127.0.0.1", uuid, server, state, functions)
+}
+
+fn at(host: &str, uuid: &str, server: &str, state: ServerStatus, functions: &str) -> ServerEntry {
     let configured = state != ServerStatus::Waiting;
     let stored = format!(
-        r#"{{"host": "127.0.0.1", "pid": 4749, "when": "2016-02-16T11:28:59.088608", "leader": null,
+        r#"{{"host": "{host}", "pid": 4749, "when": "2016-02-16T11:28:59.088608", "leader": null,
         "server": "{server}", "ports": [5555], "kind": "registered", "functions": {functions},
         "uuid": "{uuid}", "configured": {configured}}}"#
     );
@@ -16,12 +20,20 @@ fn broken(name: &str, stored: &str) -> ServerEntry {
     ServerEntry::new(format!("/servers/{name}"), stored, ServerStatus::Broken)
 }
 
+/// The lines of the table, then its summary.
+fn drawn(entries: &[ServerEntry], width: Option<usize>, wide: bool) -> Vec<String> {
+    let shown: Vec<_> = entries.iter().collect();
+    let now = NOW.parse().expect("a time");
+    let table = Table::new(&shown, entries, now, Room { width, wide });
+    let lines = table.lines();
+    let lines = lines.iter().map(|line| line.text(str::to_owned));
+    lines.chain([table.summary()]).collect()
+}
+
 fn lines(entries: &[ServerEntry], width: Option<usize>) -> Vec<String> {
-    let rows = rows(entries, NOW.parse().expect("a time"));
-    let widths = widths(&rows);
-    rows.iter()
-        .map(|row| row.text(&widths, width, str::to_owned))
-        .collect()
+    let mut lines = drawn(entries, width, false);
+    lines.pop();
+    lines
 }
 
 const ONE: &str = "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4";
@@ -54,28 +66,93 @@ fn every_column_starts_at_the_same_place_in_every_line() {
 }
 
 #[test]
-fn only_the_last_column_is_cut_to_the_terminal() {
-    let cut = lines(&some(), Some(130));
-    assert!(
-        cut.iter().all(|line| line.chars().count() <= 130),
-        "{cut:#?}"
+fn a_terminal_of_80_columns_has_what_matters() {
+    assert_eq!(
+        drawn(&some(), Some(80), false),
+        [
+            "SERVER       ID        ENDPOINT        AGE     STATE    FUNCTIONS",
+            "printf       e5cd88f7  127.0.0.1:5555  31m00s  leader   printf",
+            "longer-name  f5cd88f7  127.0.0.1:5555  31m00s  waiting  f",
+            "-            junk      -               -       broken   expected ident at line …",
+            "2 servers of 2 names: 1 configured, 1 waiting; printf e5cd88f7 leads; 1 broken …",
+        ]
     );
-    assert!(cut[1].ends_with("leader   printf,_ping,get"), "{}", cut[1]);
-    assert!(cut[3].ends_with('…'), "{}", cut[3]);
-    // On a terminal that is too narrow, lines wrap, and no other column is cut.
-    let narrow = lines(&some(), Some(40));
+    // With room for it, the rest is shown, and with enough of it the built-in functions, too.
+    let [one, two, _] = some();
+    let both = [one, two];
+    let long = lines(&both, Some(115));
+    assert_eq!(
+        long[1],
+        "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4  printf       registered  127.0.0.1:5555  4749  31m00s  leader   printf"
+    );
+    assert_eq!(lines(&both, Some(200)), lines(&both, None));
+}
+
+#[test]
+fn no_line_is_wider_than_its_terminal() {
+    let many = format!("[{}]", vec![r#""function""#; 100].join(","));
+    let entries = [
+        entry(ONE, &"s".repeat(128), ServerStatus::Configured, &many),
+        at(
+            "2001:db8:1111:2222:3333:4444:5555:6666",
+            TWO,
+            "text",
+            ServerStatus::Leader,
+            "[]",
+        ),
+        broken(&"key".repeat(50), "no json"),
+        broken(
+            "日本語のとても長い名前のサーバーの鍵です日本語のとても長い名前の鍵",
+            "{}",
+        ),
+    ];
+    for width in 1..=250 {
+        for line in drawn(&entries, Some(width), false) {
+            assert!(columns(&line) <= width, "{width}: {line}");
+        }
+    }
+    // The port of a long endpoint is seen, and what tells the servers apart.
+    let narrow = lines(&entries, Some(80));
     assert!(
-        narrow[1].contains(ONE) && narrow[1].ends_with("printf,_pin…"),
-        "{}",
-        narrow[1]
+        narrow[2].contains("6666]:5555") && narrow[2].contains("f5cd88f7"),
+        "{narrow:#?}"
+    );
+    assert!(narrow[1].ends_with('…'), "{narrow:#?}");
+    // Unless everything is asked for: then lines wrap.
+    assert_eq!(
+        drawn(&entries, Some(80), true),
+        drawn(&entries, None, false)
+    );
+}
+
+#[test]
+fn abbreviated_uuids_tell_the_servers_apart() {
+    let twin = "e5cd88f7-0f5c-4278-bcc9-000000000000";
+    let entries = [
+        entry(ONE, "a", ServerStatus::Leader, "[]"),
+        entry(twin, "b", ServerStatus::Configured, "[]"),
+    ];
+    let lines = lines(&entries, Some(80));
+    assert!(
+        lines[1].contains(" e5cd88f7-0f5c-4278-bcc9-f  "),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[2].contains(" e5cd88f7-0f5c-4278-bcc9-0  "),
+        "{lines:#?}"
     );
 }
 
 #[test]
 fn paint_does_not_move_what_follows() {
-    let rows = rows(&some(), NOW.parse().expect("a time"));
-    let widths = widths(&rows);
-    let painted = rows[1].text(&widths, None, |message| format!("<{message}>"));
+    let entries = some();
+    let shown: Vec<_> = entries.iter().collect();
+    let room = Room {
+        width: None,
+        wide: false,
+    };
+    let lines = Table::new(&shown, &entries, NOW.parse().expect("a time"), room).lines();
+    let painted = lines[1].text(|message| format!("<{message}>"));
     assert!(
         painted.ends_with("31m00s  <leader>   printf,_ping,get"),
         "{painted}"
@@ -114,6 +191,7 @@ fn ages_are_shown_in_their_two_largest_units() {
 
 #[test]
 fn the_summary_counts_and_says_who_leads() {
+    let summary = |entries: &[ServerEntry]| drawn(entries, None, false).pop().expect("a line");
     assert_eq!(summary(&[]), "No servers in the mesh");
     assert_eq!(
         summary(&[broken("a", "")]),
@@ -126,5 +204,19 @@ fn the_summary_counts_and_says_who_leads() {
     assert_eq!(
         summary(&alone),
         "1 server of 1 name: 1 configured, 0 waiting; no leader"
+    );
+}
+
+#[test]
+fn a_part_of_the_servers_keeps_the_leader_of_all() {
+    let entries = some();
+    let room = Room {
+        width: None,
+        wide: false,
+    };
+    let table = Table::new(&[&entries[1]], &entries, NOW.parse().expect("a time"), room).summary();
+    assert_eq!(
+        table,
+        format!("1 server of 1 name: 0 configured, 1 waiting; {ONE} leads")
     );
 }

@@ -152,6 +152,59 @@ fn an_ambiguous_name_lists_both_servers() {
 }
 
 #[test]
+fn a_name_selects_the_instances_of_a_server() {
+    let world = World::new();
+    let (text, printf) = (world.server_of("text", ""), world.server());
+    let ghost = world.put_record(ABCD_1, "");
+    let said = world.cli(&["status", "text"]).done();
+    assert!(
+        said.contains(&text.uuid) && said.lines().count() == 3,
+        "{said}"
+    );
+    assert!(
+        said.ends_with(&format!(
+            "1 server of 1 name: 1 configured, 0 waiting; {} leads\n",
+            text.uuid
+        )),
+        "{said}"
+    );
+    for (args, json) in [
+        (["status", "--json", "ghost"], true),
+        (["status", "--json", "abcd"], true),
+        (["status", "--wide", "abcd"], false),
+    ] {
+        let said = world.cli(&args).done();
+        if json {
+            assert_eq!(said, format!("[\n{ghost}\n]\n"), "{args:?}");
+        }
+        assert!(
+            said.contains(ABCD_1) && !said.contains(&format!("\"{}\"", printf.uuid)),
+            "{args:?}: {said}"
+        );
+    }
+    // Nobody is removed by a name: there may be several instances.
+    let words = world.cli(&["rm", "text"]).failed(1);
+    assert!(
+        words.contains("text is the name of 1 server: give the uuid")
+            && words.contains(&text.uuid)
+            && !words.contains(&printf.uuid),
+        "{words}"
+    );
+    for args in [
+        &["status", "txet"][..],
+        &["rm", "txet"],
+        &["status", "--json", "txet"],
+    ] {
+        let words = world.cli(args).failed(1);
+        assert!(
+            words.contains("no server txet (did you mean text?); there are"),
+            "{words}"
+        );
+    }
+    assert!(text.process.is_running());
+}
+
+#[test]
 fn invalid_records_are_shown_beside_the_others() {
     let world = World::new();
     let server = world.server();

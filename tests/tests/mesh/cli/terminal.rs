@@ -1,6 +1,6 @@
 //! The behaviour on a terminal, which script(1) provides.
 
-use super::world::{Outcome, World, run};
+use super::world::{Outcome, World, record, run};
 use palm_tests::binary;
 
 /// Runs palm-cli on a terminal of this many columns, on which a person types `input`.
@@ -55,16 +55,48 @@ fn a_terminal_gets_colour_unless_turned_off() {
 #[test]
 fn the_table_fits_the_terminal() {
     let world = World::new();
-    let _server = world.server();
-    let text = on_terminal(&world, 120, "status", &[("NO_COLOR", "1")], "").text(0);
-    assert!(text.contains('…'), "{text}");
-    assert!(
-        text.lines()
-            .all(|line| line.trim_end().chars().count() <= 120),
-        "{text}"
+    let server = world.server();
+    let functions = format!("[{}]", vec![r#""function""#; 40].join(", "));
+    let ghost = "abcd1111-0f5c-4278-bcc9-fa8caefadbb4";
+    world.put(
+        &format!("/servers/{ghost}"),
+        &record(ghost, "").replace(r#"["f"]"#, &functions),
     );
-    let wide = on_terminal(&world, 300, "status", &[("NO_COLOR", "1")], "").text(0);
-    assert!(wide.contains("append,delete"), "{wide}");
+    let on = |columns: usize, args: &str| {
+        on_terminal(&world, columns, args, &[("NO_COLOR", "1")], "").text(0)
+    };
+    for columns in [40, 80, 120, 200] {
+        let text = on(columns, "status");
+        assert!(text.contains('…'), "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.trim_end().chars().count() <= columns),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 4, "one line a server: {text}");
+    }
+    let short = on(80, "status");
+    assert!(
+        short.starts_with("SERVER  ID        ENDPOINT")
+            && short.contains(&format!("printf  {}  127.0.0.1:", &server.uuid[..8]))
+            && short.contains(&format!("; printf {} leads\r\n", &server.uuid[..8])),
+        "{short}"
+    );
+    assert!(
+        !short.contains(&server.uuid) && !short.contains("_ping"),
+        "{short}"
+    );
+    let pid = format!(" {} ", server.process.pid());
+    for text in [on(200, "status"), on(80, "status --wide")] {
+        assert!(
+            text.contains(&server.uuid) && text.contains(" registered ") && text.contains(&pid),
+            "{text}"
+        );
+    }
+    world.etcd.etcdctl(&["del", &format!("/servers/{ghost}")]);
+    for text in [on(300, "status"), on(80, "status --wide")] {
+        assert!(text.contains("append,delete"), "{text}");
+    }
 }
 
 #[test]

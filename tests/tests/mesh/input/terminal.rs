@@ -1,7 +1,7 @@
 //! What palm-cli does when its output, its terminal or its time is taken away.
 
 use super::SOON;
-use palm_tests::{Etcd, Process, binary, eventually, example};
+use palm_tests::{Etcd, Process, Terminal, binary, eventually, example};
 use std::{
     os::unix::process::ExitStatusExt as _,
     time::{Duration, Instant},
@@ -65,41 +65,99 @@ fn a_closed_output_ends_palm_cli_before_the_next_line() {
     }
 }
 
-#[test]
-fn a_watch_leaves_the_scrollback_alone() {
-    let etcd = Etcd::start();
-    let program = format!(
-        "'{}' --etcd {} status --watch",
+/// A watch on a terminal that showed `before`.
+fn watch(etcd: &Etcd, size: (u16, u16), args: &str) -> Terminal {
+    let line = format!(
+        "echo before; exec '{}' --etcd {} status --watch {args}",
         binary("palm-cli").display(),
         etcd.endpoint()
     );
-    // script(1) plays the terminal.
-    let line = format!("stty rows 5; echo before; exec {program}");
-    let watch = Process::builder("script")
-        .args(["-qec", &line, "/dev/null"])
-        .env("TERM", "xterm")
-        .start();
-    watch.wait_for_line(|line| line.contains("No servers in the mesh"), SOON);
-    let _server = server(&etcd);
-    watch.wait_for_line(|line| line.contains(" leads"), SOON);
-    let said = watch.lines().join("\n");
+    Terminal::start(size, "bash", ["-c", &line], &[])
+}
+
+#[test]
+fn a_watch_leaves_the_scrollback_alone() {
+    type Ending = fn(&Terminal);
+    let etcd = Etcd::start();
+    let endings: [(&str, Ending, Option<i32>); 5] = [
+        ("q", |watch| watch.type_keys("q"), None),
+        ("escape", |watch| watch.type_keys("\u{1b}"), None),
+        ("ctrl-c", |watch| watch.type_keys("\u{3}"), Some(2)),
+        ("SIGTERM", Terminal::terminate, Some(15)),
+        ("SIGHUP", Terminal::hang_up, Some(1)),
+    ];
+    for (name, end, signal) in endings {
+        let watch = watch(&etcd, (80, 5), "");
+        watch.wait_for("an empty mesh", SOON, |rows| {
+            rows.iter()
+                .any(|row| row == "No servers in the mesh")
+                .then_some(())
+        });
+        assert!(watch.is_alternate() && !watch.has_cursor(), "{name}");
+        end(&watch);
+        assert_eq!(watch.wait(SOON).signal(), signal, "{name}");
+        assert!(!watch.is_alternate() && watch.has_cursor(), "{name}");
+        assert_eq!(watch.rows()[..2], ["before", ""], "{name}");
+        let written = watch.written();
+        assert!(!written.contains("\u{1b}[3J"), "{name}: {written:?}");
+    }
+}
+
+#[test]
+fn a_watch_on_a_terminal_is_alive() {
+    let etcd = Etcd::start();
+    let (narrow, wide) = (watch(&etcd, (80, 8), ""), watch(&etcd, (200, 8), ""));
+    let text = server(&etcd);
+    // The age of the server and the clock move while nothing changes.
+    for (watch, pos) in [(&narrow, 3), (&wide, 5)] {
+        let cells = |rows: &[String], pos: usize| {
+            let row = rows.iter().find(|row| row.contains(" leader "))?;
+            let age = row.split_whitespace().nth(pos)?.to_owned();
+            Some((rows[0].split_once(' ')?.0.to_owned(), age))
+        };
+        let first = watch.wait_for("the server", SOON, |rows| cells(rows, pos));
+        let (clock, age) = watch.wait_for("its age moves", SOON, |rows| {
+            cells(rows, pos).filter(|next| next.0 != first.0 && next.1 != first.1)
+        });
+        assert!(clock.len() == 8 && age.ends_with('s'), "{clock} {age}");
+    }
+    let rows = narrow.rows();
     assert!(
-        said.contains("\u{1b}[H\u{1b}[J"),
-        "in place of the last picture: {said:?}"
+        rows[1].starts_with("SERVER  ID        ENDPOINT") && rows[2].starts_with("text "),
+        "{rows:#?}"
     );
+    let rows = wide.rows();
     assert!(
-        !said.contains("\u{1b}[3J") && !said.contains("\u{1b}[2J"),
-        "{said:?}"
+        rows[1].starts_with("UUID ") && rows[2].ends_with(",delete"),
+        "{rows:#?}"
     );
-    // What was on the screen was scrolled up before it was drawn over.
-    let (before, _) = said.split_once("\u{1b}[H").expect("a first picture");
-    let newlines = before
-        .split_once("before")
-        .expect("what the terminal showed")
-        .1
-        .matches('\n')
-        .count();
-    assert!(newlines >= 5, "{before:?}");
+    // A terminal that gets wider shows more.
+    narrow.resize(200, 8);
+    narrow.wait_for("whole uuids", SOON, |rows| {
+        rows[1].starts_with("UUID ").then_some(())
+    });
+    // More servers than rows: the headings stay, and the keys move the rest.
+    for n in 0..8 {
+        let key = format!("/servers/ghost{n:02}");
+        etcd.etcdctl(&["put", &key, "no record"]);
+    }
+    wide.wait_for("a part of the servers", SOON, |rows| {
+        rows.iter()
+            .any(|row| row.starts_with("1 to 5 of 9; 1 server of 1 name"))
+            .then_some(())
+    });
+    wide.type_keys("\u{1b}[F");
+    wide.wait_for("the last servers", SOON, |rows| {
+        (rows[1].starts_with("UUID ") && rows[6].starts_with("ghost07 ")).then_some(())
+    });
+    drop(text);
+    // What is known may be old: that is said there, and not over the picture.
+    etcd.stop();
+    wide.wait_for("a warning", SOON, |rows| {
+        rows[0]
+            .contains("UTC  may be out of date for ")
+            .then_some(())
+    });
 }
 
 #[test]
