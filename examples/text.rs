@@ -33,7 +33,10 @@ fn count(message: Message) -> Result<String, FunctionError> {
 fn main() -> ExitCode {
     let Text {
         command: Command::Run(run),
-    } = argh::from_env();
+    } = match palm_peer::flags::from_env() {
+        Ok(text) => text,
+        Err(exit) => return exit,
+    };
     run.main(
         Server::new("text")
             .function("shout", shout)

@@ -3,10 +3,15 @@
 // The comments of the fields are the help text, which has no mark-up.
 #![allow(rustdoc::bare_urls, clippy::doc_markdown)]
 
-use crate::error::CliError;
-use argh::FromArgs;
+mod etcdctl;
+mod help;
+mod words;
+
+use crate::error::{CliError, warn};
+use argh::{ArgsInfo, FromArgs};
 use palm_peer::{Config, InvalidSetting, Setting, SettingScope};
 use std::{
+    env,
     ffi::OsString,
     num::{NonZeroU32, NonZeroUsize},
     time::Duration,
@@ -18,7 +23,7 @@ const ETCD_WITHIN: Duration = Duration::from_secs(4);
 
 /// shows and clears what a PALM mesh stores in etcd, and calls its functions; each option overrides
 /// its PALM_* environment variable
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     error_code(0, "done"),
     error_code(1, "the command failed; standard error has the reason"),
@@ -32,7 +37,7 @@ struct Args {
 }
 
 /// What to do.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 pub(crate) enum Command {
     /// Show the servers.
@@ -48,7 +53,7 @@ pub(crate) enum Command {
 }
 
 /// shows the servers of the mesh, those of one name, or the record of one as it is stored
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "status")]
 pub(crate) struct Status {
     /// a server's name: show only its instances; or a uuid, or its first 4 characters or more:
@@ -89,7 +94,7 @@ impl Status {
 }
 
 /// removes a server from the mesh permanently: its process ends, and clients no longer find it
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "rm")]
 pub(crate) struct Rm {
     /// uuid of the server, or its first 4 characters or more
@@ -98,7 +103,7 @@ pub(crate) struct Rm {
 }
 
 /// clears all keys of the mesh in etcd; running servers re-register by themselves
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "reset")]
 pub(crate) struct Reset {
     /// do not ask for confirmation
@@ -110,7 +115,7 @@ pub(crate) struct Reset {
 }
 
 /// calls a function and prints its answer, byte for byte
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "call")]
 pub(crate) struct Call {
     /// server.function, or uuid.function for one instance
@@ -119,8 +124,8 @@ pub(crate) struct Call {
     /// the payload (default empty); - reads it from standard input
     #[argh(positional)]
     pub payload: Option<String>,
-    /// seconds that the call may take (default PALM_TIMEOUT, or 30)
-    #[argh(option, arg_name = "seconds")]
+    /// how long the call may take, such as 2s or 500ms (default PALM_TIMEOUT, or 30)
+    #[argh(option, arg_name = "time")]
     pub timeout: Option<String>,
     /// key in the server's store, for get, set, append and delete
     #[argh(option, arg_name = "key")]
@@ -128,7 +133,7 @@ pub(crate) struct Call {
 }
 
 /// streams the lines of standard input through functions, and prints the results as lines
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "job")]
 pub(crate) struct Job {
     /// the functions, separated by commas: server.function, or uuid.function for one instance
@@ -147,8 +152,8 @@ pub(crate) struct Job {
     /// messages and results end with NUL, not with a line feed
     #[argh(switch)]
     pub null: bool,
-    /// seconds that each message may take in total (default PALM_TIMEOUT, or 30)
-    #[argh(option, arg_name = "seconds")]
+    /// how long each message may take in total, such as 2s or 1m (default PALM_TIMEOUT, or 30)
+    #[argh(option, arg_name = "time")]
     pub timeout: Option<String>,
     /// how many times each message is tried at most (default 3)
     #[argh(
@@ -177,6 +182,16 @@ impl CommandLine {
         config.max_unread = config.max_unread.max(config.max_payload);
         config.max_held = config.max_held.max(config.max_payload);
         config.join_timeout = config.join_timeout.min(ETCD_WITHIN);
+        let is_set = |name: &str| {
+            let variable = Config::SETTINGS.iter().find(|setting| setting.name == name);
+            let variable = variable.and_then(|setting| env::var_os(setting.variable()));
+            variable.is_some_and(|value| !value.is_empty())
+                || self.flags.iter().any(|(setting, _)| setting.name == name)
+        };
+        let lookup = |name: &str| env::var(name).ok();
+        if let Some(warning) = etcdctl::apply(&mut config, is_set, lookup)? {
+            warn(&warning);
+        }
         for (setting, value) in &self.flags {
             config
                 .set(setting.name, value)
@@ -204,8 +219,8 @@ impl CommandLine {
 pub(crate) enum Parsed {
     /// A command.
     Line(CommandLine),
-    /// The help text.
-    Help(String),
+    /// The help or the version, to be printed.
+    Text(String),
 }
 
 /// Parses the command line, without the program's name.
@@ -214,63 +229,40 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
         arg.into_string()
             .map_err(|arg| CliError::Usage(format!("{} is not valid UTF-8", arg.to_string_lossy())))
     };
-    let usage = |words: &str| {
-        CliError::Usage(format!(
-            "{}\nRun palm-cli --help for more.",
-            words.trim_end()
-        ))
-    };
-    let (flags, args) = split(args.into_iter().map(text).collect::<Result<_, _>>()?)
-        .map_err(|words| usage(&words))?;
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let args = args.into_iter().map(text).collect::<Result<_, _>>()?;
+    let words = words::split(args).map_err(|message| usage(&message, None))?;
+    if words.version {
+        return Ok(Parsed::Text(format!(
+            "palm-cli {}",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    let command = words.rest.first().map(String::as_str);
+    words::check(&words.rest).map_err(|message| usage(&message, command))?;
+    let args: Vec<_> = words.rest.iter().map(String::as_str).collect();
     match Args::from_args(&["palm-cli"], &args) {
-        Ok(Args { command }) => Ok(Parsed::Line(CommandLine { flags, command })),
-        Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(format!(
+        Ok(Args { command }) => Ok(Parsed::Line(CommandLine {
+            flags: words.flags,
+            command,
+        })),
+        Err(exit) if exit.status.is_ok() => Ok(Parsed::Text(format!(
             "{}\n{}",
             exit.output.trim_end(),
-            options_help()
+            help::options()
         ))),
-        Err(exit) => Err(usage(&exit.output)),
+        Err(exit) => Err(usage(&exit.output, command)),
     }
 }
 
-/// Returns the options that set up the mesh, which may stand anywhere, and the other arguments as
-/// argh needs them: `--name=value` split in two, and the payload `-`, which it would take for an
-/// option, after `--`.
-fn split(args: Vec<String>) -> Result<(Flags, Vec<String>), String> {
-    let (mut flags, mut rest, mut last) = (Flags::new(), Vec::new(), Vec::new());
-    let mut args = args.into_iter();
-    while let Some(arg) = args.next() {
-        if arg == "--" {
-            last.extend(args.by_ref());
-            break;
-        }
-        let (name, value) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => {
-                (name.to_owned(), Some(value.to_owned()))
-            }
-            _ => (arg.clone(), None),
-        };
-        if let Some(setting) = mesh_settings().find(|setting| setting.flag() == name) {
-            let value = value
-                .or_else(|| args.next())
-                .ok_or_else(|| format!("No value provided for option '{name}'."))?;
-            if flags.iter().any(|(other, _)| *other == setting) {
-                return Err(format!("The option '{name}' is given twice."));
-            }
-            flags.push((setting, value));
-        } else if arg == "-" {
-            last.push(arg);
-        } else {
-            rest.push(name);
-            rest.extend(value);
-        }
-    }
-    if !last.is_empty() {
-        rest.push("--".to_owned());
-        rest.append(&mut last);
-    }
-    Ok((flags, rest))
+/// Returns the error of a wrong command line, with where to find more.
+fn usage(message: &str, command: Option<&str>) -> CliError {
+    let commands = Args::get_args_info().commands;
+    let command = command.filter(|name| commands.iter().any(|command| command.name == *name));
+    let command = command.map_or_else(String::new, |name| format!("{name} "));
+    CliError::Usage(format!(
+        "{}\nRun palm-cli {command}--help for more.",
+        message.trim_end()
+    ))
 }
 
 fn mesh_settings() -> impl Iterator<Item = &'static Setting> {
@@ -279,186 +271,5 @@ fn mesh_settings() -> impl Iterator<Item = &'static Setting> {
         .filter(|setting| setting.scope == SettingScope::Mesh)
 }
 
-/// The part of the help that is the same for all commands, in argh's layout.
-fn options_help() -> String {
-    const INDENT: usize = 20;
-    const WIDTH: usize = 80;
-    let mut help = "\nOptions, before or after the command:\n".to_owned();
-    for setting in mesh_settings() {
-        let mut line = format!("  {:<width$}", setting.flag(), width = INDENT - 2);
-        let text = format!("{} (default {})", setting.help, setting.default);
-        for word in text.split(' ') {
-            if line.len() + word.len() >= WIDTH {
-                help.push_str(line.trim_end());
-                help.push('\n');
-                line = " ".repeat(INDENT);
-            }
-            line.push_str(word);
-            line.push(' ');
-        }
-        help.push_str(line.trim_end());
-        help.push('\n');
-    }
-    help
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Parsed, CliError> {
-        parse(line.split_whitespace().map(OsString::from))
-    }
-
-    fn args(line: &str) -> CommandLine {
-        match parsed(line) {
-            Ok(Parsed::Line(line)) => line,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn options_may_stand_on_either_side_of_the_command() {
-        for line in [
-            "--etcd http://a:1 --prefix /x status",
-            "status --etcd http://a:1 --prefix=/x",
-        ] {
-            let given: Vec<_> = args(line)
-                .flags
-                .into_iter()
-                .map(|(setting, value)| (setting.name, value))
-                .collect();
-            assert_eq!(
-                given,
-                [
-                    ("etcd", "http://a:1".to_owned()),
-                    ("prefix", "/x".to_owned())
-                ],
-                "{line}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_payload_may_look_like_an_option() {
-        for (line, payload, timeout) in [
-            ("call a.b", None, None),
-            ("call a.b x=y", Some("x=y"), None),
-            ("call a.b -", Some("-"), None),
-            ("call a.b - --timeout 3", Some("-"), Some("3")),
-            ("call --timeout=3 a.b -- --etcd", Some("--etcd"), Some("3")),
-        ] {
-            let Command::Call(call) = args(line).command else {
-                panic!("{line}")
-            };
-            assert_eq!(
-                (call.payload.as_deref(), call.timeout.as_deref()),
-                (payload, timeout),
-                "{line}"
-            );
-        }
-    }
-
-    #[test]
-    fn job_limits_default_to_the_librarys() {
-        for (line, window, attempts) in [
-            ("job a.b", 1024, 3),
-            ("job a.b,c.d --window=1 --attempts 1", 1, 1),
-        ] {
-            let Command::Job(job) = args(line).command else {
-                panic!("{line}")
-            };
-            assert_eq!(
-                (job.window.get(), job.attempts.get()),
-                (window, attempts),
-                "{line}"
-            );
-        }
-        for line in [
-            "job a.b --window 0",
-            "job a.b --window many",
-            "job a.b --attempts 0",
-            "job a.b --attempts -1",
-        ] {
-            assert!(matches!(parsed(line), Err(CliError::Usage(_))), "{line}");
-        }
-    }
-
-    #[test]
-    fn nonsense_on_the_command_line_is_a_usage_error() {
-        for line in [
-            "",
-            "stat",
-            "status --wacht",
-            "rm",
-            "rm a b",
-            "reset --yes=1",
-            "call",
-            "call a.b c d",
-            "job",
-            "job a.b c",
-        ] {
-            assert!(matches!(parsed(line), Err(CliError::Usage(_))), "{line}");
-        }
-        for line in ["status --wide --json", "status a --json --watch"] {
-            let Command::Status(status) = args(line).command else {
-                panic!("{line}")
-            };
-            assert!(matches!(status.check(), Err(CliError::Usage(_))), "{line}");
-        }
-    }
-
-    #[test]
-    fn help_has_every_setting_of_the_mesh() {
-        for line in ["--help", "status --help"] {
-            let Ok(Parsed::Help(help)) = parsed(line) else {
-                panic!("{line}")
-            };
-            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-            for setting in mesh_settings() {
-                assert!(
-                    help.contains(&format!(
-                        "{} {} (default {})",
-                        setting.flag(),
-                        setting.help,
-                        setting.default
-                    )),
-                    "{line}: {}: {help}",
-                    setting.name
-                );
-            }
-        }
-        let timeout = Config::SETTINGS
-            .iter()
-            .find(|setting| setting.name == "timeout")
-            .expect("a setting");
-        for line in ["call --help", "job --help"] {
-            let Ok(Parsed::Help(help)) = parsed(line) else {
-                panic!("{line}")
-            };
-            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(
-                help.contains(&format!("PALM_TIMEOUT, or {})", timeout.default)),
-                "{line}: {help}"
-            );
-        }
-        assert!(
-            matches!(parsed("status --etcd"), Err(CliError::Usage(_))),
-            "a flag needs its value"
-        );
-        assert!(
-            matches!(
-                parsed("status --prefix /a --prefix /b"),
-                Err(CliError::Usage(_))
-            ),
-            "a flag is given once"
-        );
-    }
-
-    #[test]
-    fn help_is_not_an_error() {
-        for line in ["--help", "help", "status --help"] {
-            assert!(matches!(parsed(line), Ok(Parsed::Help(_))), "{line}");
-        }
-    }
-}
+mod tests;

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 fn run(screen: &mut Screen) -> Result<(), CliError> {
     let args = match args::parse(env::args_os().skip(1))? {
         args::Parsed::Line(line) => line,
-        args::Parsed::Help(text) => return Ok(screen.line(&text)?),
+        args::Parsed::Text(text) => return Ok(screen.line(&text)?),
     };
     futures::executor::block_on(carry_out(&args, screen))
 }

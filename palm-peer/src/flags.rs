@@ -114,7 +114,10 @@ impl Run {
     /// }
     ///
     /// fn main() -> std::process::ExitCode {
-    ///     let echo: Echo = argh::from_env();
+    ///     let echo: Echo = match palm_peer::flags::from_env() {
+    ///         Ok(echo) => echo,
+    ///         Err(exit) => return exit,
+    ///     };
     ///     echo.run.main(Server::new("echo").function("echo", async |m: Message| Ok::<_, FunctionError>(m.into_payload())))
     /// }
     /// ```
@@ -162,8 +165,7 @@ enum Command {
 
 /// The whole `main` of a server: reads the flags and the environment (`PROGRAM run --etcd …`, see
 /// [`Run`]), logs to stderr, joins, serves until SIGTERM, SIGINT or SIGHUP, and leaves. Returns
-/// the exit status of [`Run::main`]; a wrong command line ends the process with status 1, and
-/// `--help` with 0.
+/// the exit status of [`Run::main`]: that for a wrong command line is 2, and for `--help` 0.
 ///
 /// A program with flags of its own embeds [`Run`] in them instead.
 ///
@@ -180,10 +182,48 @@ enum Command {
 /// ```
 #[must_use]
 pub fn main<S>(server: Server<S>) -> ExitCode {
-    let Program {
-        command: Command::Run(run),
-    } = argh::from_env();
-    run.main(server)
+    match from_env() {
+        Ok(Program {
+            command: Command::Run(run),
+        }) => run.main(server),
+        Err(exit) => exit,
+    }
+}
+
+/// Returns the command line of this process; for a wrong one and for `--help`, which are
+/// reported, the exit status: 2 or 0. Unlike `argh::from_env`, it does not panic when the
+/// output is closed, as by `| head`.
+///
+/// # Errors
+/// The exit status, when the process is to end.
+pub fn from_env<T: FromArgs>() -> Result<T, ExitCode> {
+    let mut words = Vec::new();
+    for word in std::env::args_os() {
+        match word.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                let _ = writeln!(io::stderr(), "{} is not valid UTF-8", word.display());
+                return Err(ExitCode::from(2));
+            }
+        }
+    }
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let (program, args) = words.split_first().unwrap_or((&"server", &[]));
+    let program = program.rsplit('/').next().unwrap_or(program);
+    // A closed output is ignored: the exit status remains.
+    T::from_args(&[program], args).map_err(|exit| {
+        let output = exit.output.trim_end();
+        if exit.status.is_ok() {
+            let _ = writeln!(io::stdout(), "{output}");
+            ExitCode::SUCCESS
+        } else {
+            let _ = writeln!(
+                io::stderr(),
+                "{output}\nRun {program} --help for more information."
+            );
+            ExitCode::from(2)
+        }
+    })
 }
 
 /// Returns the exit status for an error.

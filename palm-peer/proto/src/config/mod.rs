@@ -91,7 +91,8 @@ macro_rules! declare_config {
                 scope: SettingScope::$scope,
             }),*];
 
-            /// Sets one field from text: times in seconds (`2.5`), lists separated by commas, the
+            /// Sets one field from text: times in seconds (`2.5`) or with a unit (`500ms`, `2s`, `1m`,
+            /// `1h`), lists separated by commas, the
             /// user as `name:password`. White space around the text is ignored, but not in `user`
             /// and in paths, which are taken as they are.
             ///

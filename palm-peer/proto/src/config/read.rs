@@ -4,8 +4,15 @@ use super::{InvalidSetting, TlsMode, host};
 use log::LevelFilter;
 use std::{ffi::OsStr, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
+/// Reads the URLs of etcd. The scheme may be left out, as for etcdctl: it is added when the
+/// settings are checked, since it depends on the others.
 pub(super) fn etcd_urls(_: &str, text: &str) -> Result<Vec<String>, InvalidSetting> {
-    text.split(',').map(|url| etcd_url(url.trim())).collect()
+    let urls = text.split(',').map(str::trim);
+    urls.map(|url| match etcd_address(url) {
+        Some(address) => Ok(address),
+        None => etcd_url(url),
+    })
+    .collect()
 }
 
 pub(super) fn tls(_: &str, text: &str) -> Result<TlsMode, InvalidSetting> {
@@ -49,11 +56,12 @@ fn parse<T: FromStr>(name: &str, text: &str, what: &str) -> Result<T, InvalidSet
         .map_err(|_| InvalidSetting::new(name, format!("{:?} is not {what}", text.trim())))
 }
 
+/// Reads a time: seconds, or a number with a unit.
 pub(super) fn seconds(name: &str, text: &str) -> Result<Duration, InvalidSetting> {
     let text = text.trim();
     let wrong = |why: &str| InvalidSetting::new(name, format!("{text:?} {why}"));
-    let no_time = "is not a time in seconds, such as 2.5";
-    let seconds: f64 = text.parse().map_err(|_| wrong(no_time))?;
+    let no_time = "is not a time such as 2.5 (seconds), 500ms, 10s or 1m";
+    let seconds = number_of_seconds(text).ok_or_else(|| wrong(no_time))?;
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         wrong(if seconds.is_finite() && seconds > 0.0 {
             "is longer than 24 hours (86400)"
@@ -63,8 +71,43 @@ pub(super) fn seconds(name: &str, text: &str) -> Result<Duration, InvalidSetting
     })
 }
 
+fn number_of_seconds(text: &str) -> Option<f64> {
+    let with_unit = |(unit, seconds): (&str, f64)| {
+        let number: f64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        Some(number * seconds)
+    };
+    // Milliseconds come before the seconds and minutes that their unit is made of.
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    text.parse()
+        .ok()
+        .or_else(|| units.into_iter().find_map(with_unit))
+}
+
 pub(super) fn etcd_url(text: &str) -> Result<String, InvalidSetting> {
     host::url(text).map_err(|reason| InvalidSetting::new("etcd", reason))
+}
+
+/// Returns `host:port` if the text is that, without a scheme.
+fn etcd_address(text: &str) -> Option<String> {
+    let has_port = || {
+        let (_, port) = text.rsplit_once(':')?;
+        port.parse::<u16>().ok()
+    };
+    if text.contains("://") {
+        return None;
+    }
+    has_port()?;
+    let url = etcd_url(&format!("http://{text}")).ok()?;
+    url.strip_prefix("http://").map(str::to_owned)
+}
+
+/// Returns a URL for one whose scheme may be left out: `https` when there is an authority for it.
+pub(super) fn with_scheme(text: &str, has_authority: bool) -> String {
+    match etcd_address(text) {
+        Some(address) if has_authority => format!("https://{address}"),
+        Some(address) => format!("http://{address}"),
+        None => text.to_owned(),
+    }
 }
 
 /// Removes the brackets of an IPv6 address, which may be written as in a URL.

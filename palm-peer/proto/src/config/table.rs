@@ -13,7 +13,7 @@ macro_rules! settings_table {
     ($declare:ident) => {
         $declare! {
             /// etcd's client URLs, separated by commas; name all members. Scheme, host and port:
-            /// no user, no path.
+            /// no user, no path. Without a scheme: `https` if `cacert` is given, else `http`.
             Mesh etcd: Vec<String> = vec!["http://127.0.0.1:2379".into()], "http://127.0.0.1:2379", read::etcd_urls,
                 "urls", "etcd's URLs, separated by commas";
             /// User and password for etcd, as `name:password`. Prefer the variable: other users of

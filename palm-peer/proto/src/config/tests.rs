@@ -67,7 +67,10 @@ fn every_name_can_be_set_from_the_environment() {
 #[test]
 fn invalid_values_are_refused_with_name_and_value() {
     for (name, text, message) in [
-        ("etcd", "127.0.0.1:2379", "not a URL"),
+        ("etcd", "127.0.0.1", "not a URL"),
+        ("etcd", "127.0.0.1:99999", "not a URL"),
+        ("etcd", "::1:2379", "not a URL"),
+        ("etcd", "a:1/etcd", "not a URL"),
         ("etcd", "", "not a URL"),
         ("ttl", "1", "ttl: 1s is not between 2s"),
         ("ttl", "soon", "not a time"),
@@ -79,7 +82,12 @@ fn invalid_values_are_refused_with_name_and_value() {
         ("ttl", "1e12", "is not between 2s and 86400s"),
         ("ttl", "", "not a time"),
         ("ttl", "2,5", "not a time"),
-        ("ttl", "5s", "not a time"),
+        ("ttl", "5x", "not a time"),
+        ("ttl", "s", "not a time"),
+        ("ttl", "-5s", "not a time"),
+        ("ttl", "infs", "not a time"),
+        ("ttl", "1e308h", "not a time"),
+        ("ttl", "1500ms", "ttl: 1.5s is not between 2s"),
         ("port", "70000", "not a port"),
         ("port", "-1", "not a port"),
         ("port", "", "not a port"),
@@ -133,6 +141,47 @@ fn invalid_values_are_refused_with_name_and_value() {
     let error =
         Config::from_lookup(|v| (v == "PALM_PORT").then(|| "x".into())).expect_err("no port");
     assert!(error.to_string().starts_with("PALM_PORT: "), "{error}");
+}
+
+#[test]
+fn times_may_have_units() {
+    for (text, millis) in [
+        ("2.5", 2500),
+        ("500ms", 500),
+        (" 2s ", 2000),
+        ("1.5 s", 1500),
+        ("1m", 60_000),
+        ("2h", 7_200_000),
+        ("1e3", 1_000_000),
+    ] {
+        let mut config = Config::default();
+        config.set("timeout", text).expect(text);
+        assert_eq!(config.timeout, Duration::from_millis(millis), "{text}");
+    }
+}
+
+#[test]
+fn the_scheme_of_etcd_may_be_left_out() {
+    let etcd = |text: &str, cacert: bool| {
+        let mut config = Config::default();
+        config.set("etcd", text).expect(text);
+        config.cacert = cacert.then(|| "/ca.pem".into());
+        ValidConfig::new(config).map(|config| config.etcd.clone())
+    };
+    assert_eq!(
+        etcd("localhost:2379, [::1]:1,HTTP://b:2/", false),
+        Ok(vec![
+            "http://localhost:2379".into(),
+            "http://[::1]:1".into(),
+            "http://b:2".into()
+        ])
+    );
+    if cfg!(feature = "tls") {
+        assert_eq!(
+            etcd("db:2379", true),
+            Ok(vec!["https://db:2379".to_owned()])
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Validation of settings, each alone and in combination.
 
-use super::{Config, InvalidSetting, host, read::etcd_url};
+use super::{
+    Config, InvalidSetting, host,
+    read::{etcd_url, with_scheme},
+};
 use crate::types::keys::Keys;
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -17,7 +20,7 @@ const SHORTEST_TTL: Duration = Duration::from_secs(2);
 impl Config {
     pub(super) fn check_etcd(&mut self) -> Result<(), InvalidSetting> {
         for url in &mut self.etcd {
-            *url = etcd_url(url)?;
+            *url = etcd_url(&with_scheme(url, self.cacert.is_some()))?;
         }
         if self.etcd.is_empty() {
             return Err(InvalidSetting::new("etcd", "at least one URL is needed"));

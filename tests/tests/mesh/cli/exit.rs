@@ -145,7 +145,7 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["rm"],
         &["reset"],
         &["call"],
-        &["--etcd", "127.0.0.1:2379", "status"],
+        &["--etcd", "127.0.0.1", "status"],
         &["--prefix", "staging", "status"],
         &[
             "--cacert",
@@ -171,6 +171,103 @@ fn a_wrong_command_line_is_a_usage_error() {
             "{args:?}"
         );
     }
+}
+
+#[test]
+fn errors_suggest_what_was_meant() {
+    let nowhere = [("PALM_ETCD", "http://127.0.0.1:1")];
+    for (args, words) in [
+        (
+            &["stauts"][..],
+            "unknown command stauts (did you mean status?); there are status, rm, ",
+        ),
+        (
+            &["status", "--wacht"],
+            "unknown option --wacht of status (did you mean --watch?)",
+        ),
+        (
+            &["call", "text.shout", "-5"],
+            "unknown option -5; a payload that begins with a dash goes after --",
+        ),
+        (
+            &["call", "a.b", "--timeout", "2x"],
+            "--timeout: \"2x\" is not a time such as 2.5",
+        ),
+    ] {
+        let said = run(binary("palm-cli"), args, &nowhere, b"").failed(2);
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+    for args in [["--version"], ["-V"]] {
+        let said = run(binary("palm-cli"), &args, &nowhere, b"").done();
+        assert_eq!(said, concat!("palm-cli ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    let help = run(binary("palm-cli"), &["call", "-h"], &nowhere, b"").done();
+    for part in ["Usage: palm-cli call", "--timeout", "--etcd ", "--version"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+#[test]
+fn etcd_is_found_as_etcdctl_finds_it() {
+    let world = World::new();
+    let server = world.server();
+    let address = world.etcd.endpoint().replace("http://", "");
+    let cli = |args: &[&str], env: &[(&str, &str)]| run(binary("palm-cli"), args, env, b"");
+    for said in [
+        cli(&["--etcd", &address, "status"], &[]),
+        cli(&["status"], &[("PALM_ETCD", &address)]),
+        cli(&["status"], &[("ETCDCTL_ENDPOINTS", &address)]),
+        cli(
+            &["status"],
+            &[
+                ("ETCDCTL_ENDPOINTS", "http://127.0.0.1:1"),
+                ("PALM_ETCD", &address),
+            ],
+        ),
+    ] {
+        assert!(said.done().contains(&server.uuid));
+    }
+    // A server joins by it as well, and a call takes a time with its unit.
+    let text = palm_tests::Process::start(
+        palm_tests::example("text"),
+        [
+            "run",
+            "--etcd",
+            &address,
+            "--probe-period",
+            "500ms",
+            "--probe-timeout",
+            "200ms",
+        ],
+    );
+    text.wait_for_line(|line| line.contains("joined as"), super::world::SOON);
+    let said = cli(
+        &["call", "printf.printf", "x", "--timeout", "20s"],
+        &[("ETCDCTL_ENDPOINTS", &address)],
+    );
+    assert_eq!(said.done(), "x");
+    // As `etcdctl` without a password, which would ask for it.
+    let said = cli(
+        &["status"],
+        &[("ETCDCTL_ENDPOINTS", &address), ("ETCDCTL_USER", "root")],
+    );
+    assert!(
+        said.code == Some(0) && said.stderr.contains("ETCDCTL_USER has no password"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn the_help_of_a_server_may_be_cut_off() {
+    for (server, args) in [("text", "--help"), ("printf", "run --help")] {
+        let line = format!(
+            "set -o pipefail; (sleep 0.2; exec '{}' {args}) | true",
+            palm_tests::example(server).display()
+        );
+        run("bash", &["-c", &line], &[], b"").done();
+    }
+    let text = palm_tests::example("text");
+    assert_eq!(run(&text, &["run", "--colour"], &[], b"").code, Some(2));
 }
 
 #[test]

@@ -52,7 +52,13 @@ impl Outcome {
 pub(super) fn bounded(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=1", "30"]).arg(program);
-    for name in ["PALM_ETCD", "PALM_PREFIX", "PALM_USER", "NO_COLOR"] {
+    for name in [
+        "PALM_ETCD",
+        "PALM_PREFIX",
+        "PALM_USER",
+        "ETCDCTL_ENDPOINTS",
+        "NO_COLOR",
+    ] {
         command.env_remove(name);
     }
     command
