@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Call(Call),
     /// Send a stream of messages through functions.
     Job(Job),
+    /// Wait for servers.
+    Wait(Wait),
 }
 
 /// shows the servers of the mesh, those of one name, or the record of one as it is stored
@@ -130,6 +132,9 @@ pub(crate) struct Call {
     /// key in the server's store, for get, set, append and delete
     #[argh(option, arg_name = "key")]
     pub cache: Option<String>,
+    /// call every instance, and print a line for each: the uuid, a tab, and the answer
+    #[argh(switch)]
+    pub all: bool,
 }
 
 /// streams the lines of standard input through functions, and prints the results as lines
@@ -162,6 +167,30 @@ pub(crate) struct Job {
         default = "NonZeroU32::MIN.saturating_add(2)"
     )]
     pub attempts: NonZeroU32,
+}
+
+/// waits until servers can be called
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "wait")]
+pub(crate) struct Wait {
+    /// a server, with the number of its instances if it is not 1: text=2
+    #[argh(positional, arg_name = "server[=instances]")]
+    pub servers: Vec<String>,
+    /// how long to wait, such as 30s or 2m (default PALM_TIMEOUT, or 30)
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<String>,
+}
+
+impl Wait {
+    /// Refuses to wait for nothing.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        if self.servers.is_empty() {
+            return Err(CliError::Usage(
+                "no server is given: palm-cli wait text=2".to_owned(),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The flags of settings that were given, each with its value.
@@ -200,6 +229,7 @@ impl CommandLine {
         let timeout = match &self.command {
             Command::Call(call) => call.timeout.as_ref(),
             Command::Job(job) => job.timeout.as_ref(),
+            Command::Wait(wait) => wait.timeout.as_ref(),
             _ => None,
         };
         if let Some(timeout) = timeout {

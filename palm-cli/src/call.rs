@@ -1,5 +1,7 @@
 //! `palm-cli call`: calls a function.
 
+mod all;
+
 use crate::{args::Call, error::CliError, screen::Screen};
 use palm_peer::{Client, Config};
 use std::io::{self, Read as _};
@@ -11,6 +13,9 @@ pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Res
         Some(payload) => payload.as_bytes().to_owned(),
         None => Vec::new(),
     };
+    if call.all {
+        return all::run(call, payload, config, screen).await;
+    }
     let client = Client::connect(config).await?;
     let mut calling = client.call(&call.target, payload);
     if let Some(key) = &call.cache {

@@ -14,6 +14,7 @@ mod screen;
 mod status;
 mod suggest;
 mod table;
+mod wait;
 
 use self::{
     args::{Command, CommandLine},
@@ -55,5 +56,9 @@ async fn carry_out(args: &CommandLine, screen: &mut Screen) -> Result<(), CliErr
         Command::Reset(reset) => reset::run(reset, config, screen).await,
         Command::Call(call) => call::run(call, config, screen).await,
         Command::Job(job) => job::run(job, config, screen).await,
+        Command::Wait(wait) => {
+            wait.check()?;
+            wait::run(wait, config, screen).await
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The progress bar of a job on a terminal.
 
 use super::Ended;
+use crate::table::age;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use palm_peer::Progress;
 use std::{
@@ -13,6 +14,9 @@ use std::{
 
 /// The interval between updates.
 const EVERY: Duration = Duration::from_millis(200);
+
+/// How long a job must have run before its end is estimated.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// A progress bar on stderr; hidden when stderr is not a terminal, or when the input is typed
 /// at the terminal.
@@ -28,14 +32,14 @@ impl Bar {
         let bar = ProgressBar::with_draw_target(left_to_read(), ProgressDrawTarget::stderr());
         // If the length of the input is unknown, only counts are shown.
         let template = if bar.length().is_some() {
-            "[{bar:20}] {percent:>3}% {counts} {elapsed}"
+            "[{bar:20}] {percent:>3}% {counts}"
         } else {
-            "{spinner} {counts} {elapsed}"
+            "{spinner} {counts}"
         };
         let progress = progress.clone();
-        let counts = move |_: &ProgressState, out: &mut dyn fmt::Write| {
+        let counts = move |state: &ProgressState, out: &mut dyn fmt::Write| {
             // Writing to a string cannot fail.
-            let _ = out.write_str(&counts(&progress));
+            let _ = out.write_str(&counts(&progress, state));
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> ").with_key("counts", counts));
@@ -75,7 +79,8 @@ impl Drop for Bar {
     }
 }
 
-fn counts(progress: &Progress) -> String {
+/// Returns how far the job is, and how long it may still take if the input's length is known.
+fn counts(progress: &Progress, state: &ProgressState) -> String {
     let some = |count: u64, what: &str| {
         if count > 0 {
             format!(", {count} {what}")
@@ -83,16 +88,33 @@ fn counts(progress: &Progress) -> String {
             String::new()
         }
     };
-    let (failed, retried) = (
+    let (done, sent) = (progress.done(), progress.sent());
+    let ended = done + progress.failed();
+    let left = state
+        .len()
+        .and_then(|length| left(state.elapsed(), (state.pos(), length), (ended, sent)))
+        .map_or_else(String::new, |left| format!(", about {} left", age(left)));
+    format!(
+        "{done} done{}{}{}, {:.0}/s, {}{left}",
+        some(sent.saturating_sub(ended), "in flight"),
         some(progress.failed(), "failed"),
         some(progress.retried(), "retried"),
-    );
-    format!(
-        "{} of {} done{failed}{retried}, {:.0}/s",
-        progress.done(),
-        progress.sent(),
-        progress.rate()
+        progress.rate(),
+        age(state.elapsed())
     )
+}
+
+/// Returns how long a job will still take if it goes on as before, from the parts of the input that
+/// were read and of the messages that ended; `None` while that is not known, and at the end.
+// Estimates need no precision.
+#[allow(clippy::cast_precision_loss)]
+fn left(elapsed: Duration, read: (u64, u64), done: (u64, u64)) -> Option<Duration> {
+    let part = |(part, all): (u64, u64)| (all > 0).then(|| part as f64 / all as f64);
+    let done = part(read)? * part(done)?;
+    if elapsed < SETTLED || done <= 0.0 || done >= 1.0 {
+        return None;
+    }
+    Duration::try_from_secs_f64(elapsed.as_secs_f64() * (1.0 - done) / done).ok()
 }
 
 /// Returns the remaining length of standard input, if it is a file.
@@ -100,4 +122,27 @@ fn left_to_read() -> Option<u64> {
     let mut file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     Some(metadata.len().saturating_sub(file.stream_position().ok()?)).filter(|&length| length > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_estimated_from_what_is_done() {
+        let after = |seconds, read, done| {
+            left(Duration::from_secs(seconds), read, done).map(|left| left.as_secs())
+        };
+        assert_eq!(after(10, (50, 100), (1000, 1000)), Some(10));
+        // What is read is not done yet.
+        assert_eq!(after(10, (50, 100), (500, 1000)), Some(30));
+        for (seconds, read, done) in [
+            (10, (0, 100), (0, 0)),
+            (10, (50, 100), (0, 1000)),
+            (10, (100, 100), (1000, 1000)),
+            (0, (50, 100), (1000, 1000)),
+        ] {
+            assert_eq!(after(seconds, read, done), None, "{read:?} {done:?}");
+        }
+    }
 }

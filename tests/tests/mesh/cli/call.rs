@@ -102,3 +102,32 @@ fn a_failed_call_says_why() {
     );
     server.process.thaw();
 }
+
+#[test]
+fn all_instances_can_be_called_at_once() {
+    let world = World::new();
+    let servers = [world.server(), world.server(), world.server_of("text", "")];
+    let (first, second) = (&servers[0], &servers[1]);
+    let said = world
+        .cli(&["call", "printf.printf", "--all", "a\nb\\"])
+        .done();
+    let mut lines: Vec<_> = said.lines().collect();
+    lines.sort_unstable();
+    let mut expected = [first, second].map(|server| format!("{}\ta\\nb\\\\", server.uuid));
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+
+    // What one instance does not answer is told beside the others' answers.
+    second.process.freeze();
+    let said = world.cli(&["call", "printf.printf", "--all", "x", "--timeout", "500ms"]);
+    assert!(
+        said.stderr
+            .starts_with(&format!("palm-cli: {} (printf at tcp://", second.uuid))
+            && said.stderr.ends_with("palm-cli: 1 of 2 calls failed\n"),
+        "{said:?}"
+    );
+    assert_eq!(said.text(1), format!("{}\tx\n", first.uuid));
+    second.process.thaw();
+    let words = world.cli(&["call", "txet.shout", "--all"]).failed(1);
+    assert!(words.contains("no_such_server"), "{words}");
+}

@@ -11,4 +11,5 @@ mod reset;
 mod rm;
 mod status;
 mod terminal;
+mod wait;
 mod world;

@@ -1,7 +1,7 @@
 //! The behaviour on a terminal, which script(1) provides.
 
-use super::world::{Outcome, World, record, run};
-use palm_tests::binary;
+use super::world::{Outcome, SOON, World, record, run};
+use palm_tests::{Terminal, binary};
 
 /// Runs palm-cli on a terminal of this many columns, on which a person types `input`.
 fn on_terminal(
@@ -152,7 +152,7 @@ fn a_job_on_a_terminal_shows_its_progress() {
     )
     .text(0);
     assert!(
-        said.contains("[====================] 100% 2000 of 2000 done, "),
+        said.contains("[====================] 100% 2000 done, "),
         "{said:?}"
     );
     // Of a pipe the end is not known; the results come to the same terminal, each in a
@@ -174,7 +174,7 @@ fn a_job_on_a_terminal_shows_its_progress() {
     );
     let said = on_terminal(&world, 120, &piped, &[], "").text(0);
     assert!(
-        said.contains("2000 of 2000 done") && !said.contains('%'),
+        said.contains(" 2000 done, ") && !said.contains('%') && !said.contains(" left"),
         "{said:?}"
     );
     assert_eq!(said.matches("TO BE\r\n").count(), 2000, "{said:?}");
@@ -190,4 +190,28 @@ fn a_job_on_a_terminal_shows_its_progress() {
         .text(0),
         ""
     );
+}
+
+#[test]
+fn a_long_job_tells_its_rate_and_what_is_left() {
+    let world = World::new();
+    let sleepy = world.server_of("sleepy", "");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), "0.2\n".repeat(1000)).expect("it can be written");
+    let line = format!(
+        "exec '{}' --etcd {} job sleepy.wait --window 4 < {} > /dev/null",
+        binary("palm-cli").display(),
+        world.etcd.endpoint(),
+        file.path().display()
+    );
+    let job = Terminal::start((80, 5), "bash", ["-c", &line], &[]);
+    let bar = job.wait_for("an estimate", SOON, |rows| {
+        rows.iter().find(|row| row.ends_with(" left")).cloned()
+    });
+    for part in ["] ", "% ", " done, ", " in flight, ", "/s, about "] {
+        assert!(bar.contains(part), "{part}: {bar}");
+    }
+    job.terminate();
+    job.wait(SOON);
+    drop(sleepy);
 }
