@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test test-tls test-links bench chaos scale soak fuzz check advisories package fmt
+.PHONY: help setup python build demo test test-tls test-links bench chaos scale soak fuzz check advisories man package fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -80,6 +80,9 @@ check: setup ## check formatting, lints, features, documentation, layers, script
 
 advisories: ## look for known faults in the dependencies: cargo-deny and the network
 	scripts/if-installed cargo-deny $(CARGO) deny --locked check advisories
+
+man: build ## write the man pages of palm-cli to target/man
+	target/debug/palm-cli __man target/man
 
 package: ## make the packages for crates.io, and compile what is in them (RELEASING.md)
 	$(CARGO) package $(PUBLISHED)

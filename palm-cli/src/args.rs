@@ -8,12 +8,14 @@ mod help;
 mod words;
 
 use crate::error::{CliError, warn};
-use argh::{ArgsInfo, FromArgs};
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use palm_peer::{Config, InvalidSetting, Setting, SettingScope};
 use std::{
     env,
     ffi::OsString,
     num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Job(Job),
     /// Wait for servers.
     Wait(Wait),
+    /// Print a completion script.
+    Completion(Completion),
 }
 
 /// shows the servers of the mesh, those of one name, or the record of one as it is stored
@@ -193,6 +197,46 @@ impl Wait {
     }
 }
 
+/// prints the completion script of a shell
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "completion")]
+pub(crate) struct Completion {
+    /// bash, zsh or fish
+    #[argh(positional)]
+    pub shell: Shell,
+}
+
+/// A shell that has completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shell {
+    /// GNU bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+impl Shell {
+    /// All shells, with their names.
+    pub(crate) const ALL: [(&'static str, Self); 3] = [
+        ("bash", Self::Bash),
+        ("zsh", Self::Zsh),
+        ("fish", Self::Fish),
+    ];
+}
+
+impl FromStr for Shell {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|(name, _)| *name == text);
+        found
+            .map(|(_, shell)| shell)
+            .ok_or_else(|| "there are scripts for bash, zsh and fish".to_owned())
+    }
+}
+
 /// The flags of settings that were given, each with its value.
 type Flags = Vec<(&'static Setting, String)>;
 
@@ -206,26 +250,7 @@ pub(crate) struct CommandLine {
 impl CommandLine {
     /// Returns the configuration from the environment, overridden by the options.
     pub(crate) fn config(&self) -> Result<Config, InvalidSetting> {
-        let mut config = Config::from_env()?.without_server_settings();
-        config.max_queued_bytes = config.max_queued_bytes.max(config.max_payload);
-        config.max_unread = config.max_unread.max(config.max_payload);
-        config.max_held = config.max_held.max(config.max_payload);
-        config.join_timeout = config.join_timeout.min(ETCD_WITHIN);
-        let is_set = |name: &str| {
-            let variable = Config::SETTINGS.iter().find(|setting| setting.name == name);
-            let variable = variable.and_then(|setting| env::var_os(setting.variable()));
-            variable.is_some_and(|value| !value.is_empty())
-                || self.flags.iter().any(|(setting, _)| setting.name == name)
-        };
-        let lookup = |name: &str| env::var(name).ok();
-        if let Some(warning) = etcdctl::apply(&mut config, is_set, lookup)? {
-            warn(&warning);
-        }
-        for (setting, value) in &self.flags {
-            config
-                .set(setting.name, value)
-                .map_err(|error| error.named(setting.flag()))?;
-        }
+        let mut config = config_of(&self.flags)?;
         let timeout = match &self.command {
             Command::Call(call) => call.timeout.as_ref(),
             Command::Job(job) => job.timeout.as_ref(),
@@ -242,6 +267,42 @@ impl CommandLine {
     }
 }
 
+/// Returns the configuration from the environment, overridden by these flags.
+fn config_of(flags: &Flags) -> Result<Config, InvalidSetting> {
+    let mut config = Config::from_env()?.without_server_settings();
+    config.max_queued_bytes = config.max_queued_bytes.max(config.max_payload);
+    config.max_unread = config.max_unread.max(config.max_payload);
+    config.max_held = config.max_held.max(config.max_payload);
+    config.join_timeout = config.join_timeout.min(ETCD_WITHIN);
+    let is_set = |name: &str| {
+        let variable = Config::SETTINGS.iter().find(|setting| setting.name == name);
+        let variable = variable.and_then(|setting| env::var_os(setting.variable()));
+        variable.is_some_and(|value| !value.is_empty())
+            || flags.iter().any(|(setting, _)| setting.name == name)
+    };
+    let lookup = |name: &str| env::var(name).ok();
+    if let Some(warning) = etcdctl::apply(&mut config, is_set, lookup)? {
+        warn(&warning);
+    }
+    for (setting, value) in flags {
+        config
+            .set(setting.name, value)
+            .map_err(|error| error.named(setting.flag()))?;
+    }
+    Ok(config)
+}
+
+/// Returns the configuration for a command line that is not finished.
+pub(crate) fn mesh_config(words: Vec<String>) -> Result<Config, CliError> {
+    let words = words::split(words).map_err(CliError::Usage)?;
+    Ok(config_of(&words.flags)?)
+}
+
+/// Returns the description of the commands and their options.
+pub(crate) fn info() -> CommandInfoWithArgs {
+    Args::get_args_info()
+}
+
 /// The parsed command line.
 #[derive(Debug)]
 // There is only one value of this type.
@@ -251,6 +312,10 @@ pub(crate) enum Parsed {
     Line(CommandLine),
     /// The help or the version, to be printed.
     Text(String),
+    /// A shell wants to know what the last of these words can be.
+    Complete(Vec<String>),
+    /// The man pages are to be written to this folder.
+    Man(PathBuf),
 }
 
 /// Parses the command line, without the program's name.
@@ -259,7 +324,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
         arg.into_string()
             .map_err(|arg| CliError::Usage(format!("{} is not valid UTF-8", arg.to_string_lossy())))
     };
-    let args = args.into_iter().map(text).collect::<Result<_, _>>()?;
+    let args: Vec<_> = args.into_iter().map(text).collect::<Result<_, _>>()?;
+    match args.split_first() {
+        Some((first, words)) if first == "__complete" => {
+            return Ok(Parsed::Complete(words.to_vec()));
+        }
+        Some((first, [folder])) if first == "__man" => return Ok(Parsed::Man(folder.into())),
+        _ => {}
+    }
     let words = words::split(args).map_err(|message| usage(&message, None))?;
     if words.version {
         return Ok(Parsed::Text(format!(
@@ -286,7 +358,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
 
 /// Returns the error of a wrong command line, with where to find more.
 fn usage(message: &str, command: Option<&str>) -> CliError {
-    let commands = Args::get_args_info().commands;
+    let commands = info().commands;
     let command = command.filter(|name| commands.iter().any(|command| command.name == *name));
     let command = command.map_or_else(String::new, |name| format!("{name} "));
     CliError::Usage(format!(
@@ -295,7 +367,8 @@ fn usage(message: &str, command: Option<&str>) -> CliError {
     ))
 }
 
-fn mesh_settings() -> impl Iterator<Item = &'static Setting> {
+/// Returns the settings that every command has.
+pub(crate) fn mesh_settings() -> impl Iterator<Item = &'static Setting> {
     Config::SETTINGS
         .iter()
         .filter(|setting| setting.scope == SettingScope::Mesh)

@@ -4,10 +4,12 @@
 
 mod args;
 mod call;
+mod complete;
 mod error;
 mod find;
 mod full_screen;
 mod job;
+mod man;
 mod reset;
 mod rm;
 mod screen;
@@ -36,6 +38,10 @@ fn run(screen: &mut Screen) -> Result<(), CliError> {
     let args = match args::parse(env::args_os().skip(1))? {
         args::Parsed::Line(line) => line,
         args::Parsed::Text(text) => return Ok(screen.line(&text)?),
+        args::Parsed::Complete(words) => {
+            return futures::executor::block_on(complete::run(words, screen));
+        }
+        args::Parsed::Man(folder) => return man::write(&folder),
     };
     futures::executor::block_on(carry_out(&args, screen))
 }
@@ -56,6 +62,7 @@ async fn carry_out(args: &CommandLine, screen: &mut Screen) -> Result<(), CliErr
         Command::Reset(reset) => reset::run(reset, config, screen).await,
         Command::Call(call) => call::run(call, config, screen).await,
         Command::Job(job) => job::run(job, config, screen).await,
+        Command::Completion(completion) => complete::script(completion, screen),
         Command::Wait(wait) => {
             wait.check()?;
             wait::run(wait, config, screen).await

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod call;
+mod completion;
 mod exit;
 mod job;
 mod large_mesh;
