@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Job(Job),
     /// Wait for servers.
     Wait(Wait),
+    /// Show how servers are doing.
+    Stats(Stats),
     /// Print a completion script.
     Completion(Completion),
 }
@@ -191,6 +193,33 @@ impl Wait {
         if self.servers.is_empty() {
             return Err(CliError::Usage(
                 "no server is given: palm-cli wait text=2".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// shows how servers are doing: requests and errors per second, durations, what runs and waits
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "stats")]
+pub(crate) struct Stats {
+    /// a server's name, or the first 4 characters or more of a uuid (default: all servers)
+    #[argh(positional)]
+    pub server: Option<String>,
+    /// keep running, and show the figures of each second
+    #[argh(switch, short = 'w')]
+    pub watch: bool,
+    /// print what the servers tell about themselves as one JSON array
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Stats {
+    /// Refuses contradictory options.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        if self.json && self.watch {
+            return Err(CliError::Usage(
+                "--json and --watch cannot be combined".to_owned(),
             ));
         }
         Ok(())

@@ -13,6 +13,7 @@ mod man;
 mod reset;
 mod rm;
 mod screen;
+mod stats;
 mod status;
 mod suggest;
 mod table;
@@ -62,6 +63,10 @@ async fn carry_out(args: &CommandLine, screen: &mut Screen) -> Result<(), CliErr
         Command::Reset(reset) => reset::run(reset, config, screen).await,
         Command::Call(call) => call::run(call, config, screen).await,
         Command::Job(job) => job::run(job, config, screen).await,
+        Command::Stats(stats) => {
+            stats.check()?;
+            stats::run(stats, config, screen).await
+        }
         Command::Completion(completion) => complete::script(completion, screen),
         Command::Wait(wait) => {
             wait.check()?;

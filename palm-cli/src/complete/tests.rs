@@ -33,7 +33,7 @@ fn completed(line: &str) -> Vec<String> {
 #[test]
 fn a_line_is_completed_by_what_can_follow() {
     for (line, candidates) in [
-        ("st", &["status"][..]),
+        ("st", &["status", "stats"][..]),
         ("--prefix /x statu", &["status"]),
         ("--tls ", &["auto", "off", "required"]),
         ("status --tls=r", &["--tls=required"]),
@@ -54,7 +54,7 @@ fn a_line_is_completed_by_what_can_follow() {
             &["text.shout,text.count", "text.shout,text.shout"],
         ),
         ("completion ", &["bash", "zsh", "fish"]),
-        ("help st", &["status"]),
+        ("help st", &["status", "stats"]),
         ("frobnicate ", &[]),
     ] {
         assert_eq!(completed(line), candidates, "{line:?}");

@@ -25,7 +25,7 @@ fn bash_completes_commands_options_servers_and_functions() {
     let world = World::new();
     let text = world.server_of("text", "");
     for (line, candidates) in [
-        ("palm-cli stat", &["status"][..]),
+        ("palm-cli stat", &["status", "stats"][..]),
         ("palm-cli status --wa", &["--watch"]),
         ("palm-cli --tls=re", &["required"]),
         ("palm-cli status ", &["text"]),
@@ -74,7 +74,16 @@ fn man_pages_have_every_command_and_option() {
         text.replace("\\-", "-").replace("\\&", "")
     };
     let overview = page("palm-cli");
-    let commands = ["status", "rm", "reset", "call", "job", "wait", "completion"];
+    let commands = [
+        "status",
+        "rm",
+        "reset",
+        "call",
+        "job",
+        "wait",
+        "stats",
+        "completion",
+    ];
     for command in commands {
         assert!(
             overview.contains(&format!("palm-cli-{command}(1)")),

@@ -10,6 +10,7 @@ mod job;
 mod large_mesh;
 mod reset;
 mod rm;
+mod stats;
 mod status;
 mod terminal;
 mod wait;

@@ -1,0 +1,126 @@
+//! `palm-cli stats`: shows how servers are doing, by what `_ping` answers.
+
+mod figures;
+mod layout;
+mod watch;
+
+use self::figures::{Figures, Report};
+use crate::{
+    args::Stats,
+    error::CliError,
+    find::{find, matching},
+    screen::Screen,
+};
+use futures::{StreamExt as _, stream};
+use palm_peer::{Admin, Client, Config, ServerEntry, ServerStatus};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a server may take to answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+/// The time over which rates are measured.
+const OVER: Duration = Duration::from_secs(1);
+/// How many servers are asked at once.
+const AT_ONCE: usize = 64;
+
+/// Runs the command.
+pub(crate) async fn run(
+    stats: &Stats,
+    config: Config,
+    screen: &mut Screen,
+) -> Result<(), CliError> {
+    let admin = Admin::connect(config.clone()).await?;
+    let client = Client::connect(config).await?;
+    if stats.watch && screen.movable {
+        return watch::run(stats, &admin, &client, screen.color).await;
+    }
+    let mut before = reports(stats, &admin, &client).await?;
+    loop {
+        if stats.json {
+            return Ok(json(&before, screen)?);
+        }
+        if !before.is_empty() {
+            // Nothing else runs on this thread.
+            thread::sleep(OVER);
+        }
+        let reports = reports(stats, &admin, &client).await?;
+        for line in layout::lines(&figures(&before, &reports), screen.width()) {
+            screen.line(&line)?;
+        }
+        if !stats.watch {
+            return Ok(());
+        }
+        screen.line("")?;
+        screen.flush()?;
+        before = reports;
+    }
+}
+
+/// Asks the servers that were chosen.
+async fn reports(stats: &Stats, admin: &Admin, client: &Client) -> Result<Vec<Report>, CliError> {
+    let all = admin.servers().await?;
+    let chosen = match &stats.server {
+        None => all.iter().collect(),
+        Some(wanted) => match matching(&all, wanted)[..] {
+            // The error says what there is.
+            [] => vec![find(&all, wanted)?],
+            ref chosen => chosen.to_vec(),
+        },
+    };
+    Ok(ask(&chosen, client).await)
+}
+
+/// Asks these servers, except those that cannot be called yet; in the order of the entries.
+async fn ask(entries: &[&ServerEntry], client: &Client) -> Vec<Report> {
+    let callable = entries
+        .iter()
+        .filter(|entry| matches!(entry.state, ServerStatus::Leader | ServerStatus::Configured));
+    let asked = callable.filter_map(|entry| {
+        let record = entry.record.as_ref().ok()?;
+        Some((entry.name.clone(), record.server.clone()))
+    });
+    let asked: Vec<_> = asked.collect();
+    stream::iter(asked)
+        .map(|(uuid, server)| async move {
+            let call = client.call(format!("{uuid}._ping"), "");
+            let answer = call.timeout(ANSWERED_WITHIN).await;
+            Report {
+                uuid,
+                server,
+                at: Instant::now(),
+                answer: answer.map_err(|error| error.to_string()),
+            }
+        })
+        .buffered(AT_ONCE)
+        .collect()
+        .await
+}
+
+/// Returns the figures of each report, with the rates since the one before it.
+fn figures(before: &[Report], reports: &[Report]) -> Vec<Figures> {
+    let figures = reports.iter().map(|report| {
+        let last = before.iter().find(|last| last.uuid == report.uuid);
+        Figures::of(report, last)
+    });
+    figures.collect()
+}
+
+/// Prints the answers as one JSON array; of a server that does not answer, why.
+fn json(reports: &[Report], screen: &mut Screen) -> std::io::Result<()> {
+    screen.raw(b"[")?;
+    for (pos, report) in reports.iter().enumerate() {
+        screen.raw(if pos == 0 { b"\n" } else { b",\n" })?;
+        match report.json() {
+            Ok(answer) => screen.raw(answer.to_string().as_bytes())?,
+            Err(reason) => {
+                let failed = serde_json::json!({
+                    "uuid": report.uuid, "server": report.server, "failed": reason
+                });
+                screen.raw(failed.to_string().as_bytes())?;
+            }
+        }
+    }
+    screen.raw(if reports.is_empty() { b"]\n" } else { b"\n]\n" })
+}
