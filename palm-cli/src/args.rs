@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Wait(Wait),
     /// Show how servers are doing.
     Stats(Stats),
+    /// Print log lines.
+    Logs(Logs),
     /// Print a completion script.
     Completion(Completion),
 }
@@ -224,6 +226,22 @@ impl Stats {
         }
         Ok(())
     }
+}
+
+/// prints the latest log lines of servers, or what the leader logs, whichever server leads
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "logs")]
+pub(crate) struct Logs {
+    /// registry or pipeliner: what the leader logs; or a server's name, or the first 4 characters
+    /// or more of a uuid (default: all servers)
+    #[argh(positional)]
+    pub of: Option<String>,
+    /// keep running, and print new lines
+    #[argh(switch, short = 'f')]
+    pub follow: bool,
+    /// how many of the lines so far are printed at most (default: all that are kept)
+    #[argh(option, short = 'n', arg_name = "count")]
+    pub lines: Option<usize>,
 }
 
 /// prints the completion script of a shell

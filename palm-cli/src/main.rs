@@ -9,6 +9,7 @@ mod error;
 mod find;
 mod full_screen;
 mod job;
+mod logs;
 mod man;
 mod reset;
 mod rm;
@@ -67,6 +68,7 @@ async fn carry_out(args: &CommandLine, screen: &mut Screen) -> Result<(), CliErr
             stats.check()?;
             stats::run(stats, config, screen).await
         }
+        Command::Logs(logs) => logs::run(logs, config, screen).await,
         Command::Completion(completion) => complete::script(completion, screen),
         Command::Wait(wait) => {
             wait.check()?;

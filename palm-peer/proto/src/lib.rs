@@ -37,6 +37,7 @@ pub mod lease;
 pub mod limits;
 pub mod liveness;
 pub mod log_buffer;
+pub mod log_history;
 pub mod members;
 pub mod mesh_scope;
 pub mod pipeliner;

@@ -1,6 +1,6 @@
 //! What a server logged since the last query: the answer to `_log_query`.
 
-use crate::types::timestamp::Timestamp;
+use crate::{log_history::LogHistory, types::timestamp::Timestamp};
 use log::Level;
 use std::{collections::VecDeque, fmt::Write as _};
 use uuid::Uuid;
@@ -28,6 +28,8 @@ pub struct LogEntry {
 pub struct LogBuffer {
     entries: VecDeque<LogEntry>,
     dropped: u64,
+    /// The same lines, and those of the leader, for readers with a cursor.
+    pub history: LogHistory,
 }
 
 impl LogBuffer {

@@ -15,6 +15,8 @@ pub use self::stderr::{flush, init};
 #[cfg(feature = "logging")]
 pub use palm_proto::config::LogFormat;
 
+pub use palm_proto::log_history::{LogLine, LogPage, LogQuery};
+
 use crate::{io::wall_clock, sync::lock};
 use log::Record;
 use palm_proto::{
@@ -42,9 +44,9 @@ pub(crate) fn book() -> Arc<Mutex<LogBuffer>> {
 /// Adds a record to the `_log_query` buffer of every server in this process. Neither
 /// panics nor blocks.
 ///
-/// Records of the leader's duties are left out, because they are about other servers, and each
-/// round would be repeated in the next; and those of rustls, because remote peers can cause
-/// them without limit.
+/// Records of the leader's duties are for readers with a cursor only ([`LogQuery`]): they are about
+/// other servers, and each round would be repeated in the next. Those of rustls are left out,
+/// because remote peers can cause them without limit.
 ///
 /// ```
 /// struct Logger;
@@ -71,9 +73,10 @@ pub fn feed(record: &Record<'_>) {
 }
 
 fn feed_message(record: &Record<'_>, message: &str) {
-    if matches!(record.target(), "registry" | "pipeliner") || is_of_rustls(record.target()) {
+    if is_of_rustls(record.target()) {
         return;
     }
+    let is_of_leader = matches!(record.target(), "registry" | "pipeliner");
     let books: Vec<_> = lock(&BOOKS).iter().filter_map(Weak::upgrade).collect();
     if books.is_empty() {
         return;
@@ -85,7 +88,12 @@ fn feed_message(record: &Record<'_>, message: &str) {
         message: message.to_owned(),
     };
     for book in books {
-        lock(&book).push(entry.clone());
+        let mut book = lock(&book);
+        book.history
+            .push(entry.when, entry.level, record.target(), message);
+        if !is_of_leader {
+            book.push(entry.clone());
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use log::Level;
 use palm_proto::{
     log_buffer,
+    log_history::LogQuery,
     types::{
         message::{CallErrorKind, CallFailure},
         text::panic_message,
@@ -171,6 +172,13 @@ fn key_of(message: Message) -> Result<String, CallFailure> {
 }
 
 fn log_query(state: &ServerState, message: &Message) -> Result<Bytes, CallFailure> {
+    if let Some(query) = LogQuery::read(&message.payload) {
+        let invalid = |reason| CallFailure::new(CallErrorKind::BadMessage, reason);
+        let page = state.log_page(&query.map_err(invalid)?);
+        return serde_json::to_vec(&page)
+            .map(Bytes::from)
+            .map_err(|error| CallFailure::new(CallErrorKind::Failed, error.to_string()));
+    }
     let name = String::from_utf8_lossy(&message.payload);
     let name = name.trim();
     let level = if name.is_empty() {

@@ -13,6 +13,7 @@ use log::Level;
 use palm_proto::{
     config::ValidConfig,
     log_buffer::LogBuffer,
+    log_history::{LogPage, LogQuery},
     store::Store,
     types::{
         message::{CallErrorKind, CallFailure, Request},
@@ -147,6 +148,11 @@ impl ServerState {
     /// The answer to `_log_query`.
     pub(crate) fn take_log(&self, level: Level) -> String {
         lock(&self.log).take(self.uuid, level)
+    }
+
+    /// The answer to a `_log_query` with a cursor.
+    pub(crate) fn log_page(&self, query: &LogQuery) -> LogPage {
+        lock(&self.log).history.page(query)
     }
 
     /// Counts a function that starts.

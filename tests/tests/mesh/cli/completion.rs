@@ -82,6 +82,7 @@ fn man_pages_have_every_command_and_option() {
         "job",
         "wait",
         "stats",
+        "logs",
         "completion",
     ];
     for command in commands {

@@ -8,6 +8,7 @@ mod completion;
 mod exit;
 mod job;
 mod large_mesh;
+mod logs;
 mod reset;
 mod rm;
 mod stats;
