@@ -12,7 +12,7 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         // The beginning of a word is a frequent abbreviation of it.
         let is_start = word.len() >= 3 && known.starts_with(word);
         let distance = if is_start { 1 } else { distance };
-        (distance, known.len().abs_diff(word.len()), known)
+        (distance, !is_start, known.len().abs_diff(word.len()), known)
     });
     near.filter(|(distance, ..)| (1..=max).contains(distance))
         .min()
