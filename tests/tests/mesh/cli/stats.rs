@@ -1,7 +1,7 @@
 //! `palm-cli stats`.
 
 use super::world::{SOON, World};
-use palm_tests::{Terminal, binary};
+use palm_tests::{Process, Terminal, binary};
 use std::{
     io::Write as _,
     process::{Child, Command, Stdio},
@@ -106,14 +106,20 @@ fn a_live_screen_has_sparklines_at_80_and_200_columns() {
 #[test]
 fn a_server_that_does_not_answer_is_shown() {
     let world = World::new();
-    let text = world.server_of("text", "");
-    text.process.freeze();
+    // With a lease that outlasts the test on a slow machine.
+    let text = Process::start(
+        palm_tests::example("text"),
+        ["run", "--etcd", &world.etcd.endpoint(), "--ttl", "60s"],
+    );
+    let [uuid, _] = crate::common::await_joined(&text);
+    world.await_configured("", &uuid);
+    text.freeze();
     let said = world.cli(&["stats"]).done();
     assert!(
-        said.contains("; 1 without an answer") && said.contains(&text.uuid[..8]),
+        said.contains("; 1 without an answer") && said.contains(&uuid[..8]),
         "{said}"
     );
     let json = world.cli(&["stats", "--json"]).done();
     assert!(json.contains("\"failed\":"), "{json}");
-    text.process.thaw();
+    text.thaw();
 }

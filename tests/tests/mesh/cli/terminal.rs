@@ -208,7 +208,7 @@ fn a_long_job_tells_its_rate_and_what_is_left() {
     let bar = job.wait_for("an estimate", SOON, |rows| {
         rows.iter().find(|row| row.ends_with(" left")).cloned()
     });
-    for part in ["] ", "% ", " done, ", " in flight, ", "/s, about "] {
+    for part in ["] ", "% ", " done, ", " in flight, ", "/s, ", "s, about "] {
         assert!(bar.contains(part), "{part}: {bar}");
     }
     job.terminate();
