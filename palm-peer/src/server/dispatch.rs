@@ -8,7 +8,7 @@ use super::{
     header::{self, Header},
     liveness_check,
     parcel::{Notice, Parcel, ReplyTo},
-    state::ServerState,
+    state::{CountedFunction, ServerState},
     task::{Completion, NextStage, StartedTask, Task},
 };
 use crate::{
@@ -309,10 +309,11 @@ impl Dispatcher {
             relay: Some(Arc::clone(&self.state.relay)),
         };
         let onward = request.goes_on().then_some(NextStage { request, deadline });
-        let of_author = self.state.functions.get(&name).map(Arc::clone);
-        if let Some(function) =
-            of_author.or_else(|| functions::built_in_that_waits(&self.state, &name))
-        {
+        let (function, stats) = match self.state.functions.get(&name).cloned() {
+            Some(CountedFunction { function, stats }) => (Some(function), Some(stats)),
+            None => (functions::built_in_that_waits(&self.state, &name), None),
+        };
+        if let Some(function) = function {
             let client = to
                 .client
                 .and_then(|client| self.clients.table.connection(client));
@@ -322,7 +323,7 @@ impl Dispatcher {
                 to: to.clone(),
                 function,
                 message,
-                stats: self.state.stats.get(&name).map(Arc::clone),
+                stats,
                 onward,
             };
             return self.admit(task);

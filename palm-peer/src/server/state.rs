@@ -34,6 +34,20 @@ use uuid::Uuid;
 /// How many of the latest durations the quantiles of `_ping` are taken from.
 const SAMPLE: usize = 1024;
 
+/// A function, and what is counted about it.
+#[derive(Clone)]
+pub(crate) struct CountedFunction {
+    pub function: Function,
+    pub stats: Arc<FunctionStats>,
+}
+
+impl CountedFunction {
+    fn new(name: String, function: Function) -> Self {
+        let stats = Arc::new(FunctionStats::new(name));
+        Self { function, stats }
+    }
+}
+
 /// One server's identity, functions, store, log and counters.
 pub(crate) struct ServerState {
     /// The server's uuid.
@@ -41,9 +55,7 @@ pub(crate) struct ServerState {
     /// The server's name.
     pub name: String,
     /// The functions of the server's author.
-    pub functions: BTreeMap<String, Function>,
-    /// The counters of these functions.
-    pub stats: BTreeMap<String, Arc<FunctionStats>>,
+    pub functions: BTreeMap<String, CountedFunction>,
     /// The configuration.
     pub config: ValidConfig,
     /// Opens the server's links to others.
@@ -87,11 +99,10 @@ impl ServerState {
             )),
             dialer,
             name,
-            stats: functions
-                .keys()
-                .map(|name| (name.clone(), Arc::new(FunctionStats::new(name.clone()))))
+            functions: functions
+                .into_iter()
+                .map(|(name, function)| (name.clone(), CountedFunction::new(name, function)))
                 .collect(),
-            functions,
             store: Mutex::new(Store::new(config.max_store)),
             config,
             leaving: AtomicBool::new(false),
@@ -196,9 +207,9 @@ impl ServerState {
                 .map(Duration::as_micros)
         };
         let functions: BTreeMap<_, _> = self
-            .stats
+            .functions
             .iter()
-            .map(|(name, stats)| (name, stats.to_json()))
+            .map(|(name, function)| (name, function.stats.to_json()))
             .collect();
         json!({
             "uuid": self.uuid,
