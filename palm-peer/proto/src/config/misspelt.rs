@@ -1,6 +1,7 @@
 //! Environment variables that look like a misspelt setting.
 
 use super::{Config, Setting};
+use strsim::levenshtein;
 
 /// The maximum edit distance of a misspelt name from a known one; less for short names.
 const MAX_DISTANCE: usize = 2;
@@ -21,7 +22,7 @@ pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, 
         }
         let near = known
             .iter()
-            .map(|known| (distance(&name.to_ascii_uppercase(), known), known));
+            .map(|known| (levenshtein(&name.to_ascii_uppercase(), known), known));
         near.filter(|(distance, known)| {
             *distance <= MAX_DISTANCE.min((known.len() - PREFIX.len()) / 2)
         })
@@ -37,21 +38,6 @@ pub(super) fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, 
         .into_iter()
         .map(|(meant, name)| (name, meant))
         .collect()
-}
-
-/// Returns the edit distance between two texts (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<_> = b.chars().collect();
-    let mut row: Vec<_> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
