@@ -76,6 +76,17 @@ pub(crate) fn matching<'a>(entries: &'a [ServerEntry], wanted: &str) -> Vec<&'a 
     entries.iter().filter(matches).collect()
 }
 
+/// Returns the entries that [`matching`] finds, or all when none is named.
+pub(crate) fn selected<'a>(
+    entries: &'a [ServerEntry],
+    wanted: Option<&str>,
+) -> Vec<&'a ServerEntry> {
+    match wanted {
+        Some(wanted) => matching(entries, wanted),
+        None => entries.iter().collect(),
+    }
+}
+
 /// Returns whether the entry's name begins with this, whatever the case of a uuid.
 fn begins(entry: &ServerEntry, wanted: &str) -> bool {
     entry.name.starts_with(wanted) || entry.name.starts_with(&wanted.to_ascii_lowercase())

@@ -6,6 +6,7 @@ mod list;
 pub(crate) use self::list::{Content, List, Next};
 
 use futures::{StreamExt as _, channel::mpsc};
+use palm_peer::Timestamp;
 use ratatui::{
     Frame, Terminal,
     backend::CrosstermBackend,
@@ -101,6 +102,12 @@ impl FullScreen {
         let _ = emulate_default_handler(SIGTSTP);
         let _ = show().and_then(|()| self.terminal.clear());
     }
+}
+
+/// Returns the time of day, in UTC, without its fraction.
+pub(crate) fn clock(now: Timestamp) -> String {
+    let now = now.to_string();
+    now.get(11..19).unwrap_or_default().to_owned()
 }
 
 impl Drop for FullScreen {

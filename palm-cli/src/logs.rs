@@ -6,7 +6,7 @@ use self::reader::{Entry, Reader};
 use crate::{
     args::Logs,
     error::{CliError, warn},
-    find::{find, matching},
+    find::{find, matching, selected},
     screen::{Screen, harmless, reader_gone},
 };
 use futures::{FutureExt as _, StreamExt as _, stream};
@@ -73,10 +73,8 @@ impl Readers {
     /// Returns what was logged since the last time, in the order of time.
     async fn read(&mut self, logs: &Logs, entries: &[ServerEntry], client: &Client) -> Vec<Entry> {
         let is_first = self.all.is_empty();
-        let chosen = match (&logs.of, &self.target) {
-            (Some(of), None) => matching(entries, of),
-            _ => entries.iter().collect(),
-        };
+        let of = logs.of.as_deref().filter(|_| self.target.is_none());
+        let chosen = selected(entries, of);
         for entry in &chosen {
             if self.all.iter().all(|reader| reader.uuid != entry.name)
                 && let Some(reader) = Reader::of(entry)

@@ -1,4 +1,4 @@
-//! etcdctl's environment variables, for those who have set it up already.
+//! etcdctl's environment variables, which are used where no variable of PALM is set.
 
 use palm_peer::{Config, InvalidSetting};
 

@@ -8,8 +8,8 @@ use super::{
 use crate::{
     args::Stats,
     error::CliError,
-    find::matching,
-    full_screen::{Content, FullScreen, Input, List, Next},
+    find::selected,
+    full_screen::{Content, FullScreen, Input, List, Next, clock},
     screen::{harmless, reader_gone},
     table::columns,
 };
@@ -18,7 +18,7 @@ use futures::{
     future::{Fuse, LocalBoxFuture},
     select_biased,
 };
-use palm_peer::{Admin, Client, ServerEntry, Timestamp};
+use palm_peer::{Admin, Client, ServerEntry};
 use ratatui::{
     Frame,
     style::{Color, Modifier, Style},
@@ -77,19 +77,13 @@ pub(super) async fn run(
             },
         }
         if ask_now && !is_asking {
-            let chosen: Vec<_> = chosen(stats, &entries).into_iter().cloned().collect();
+            let chosen = selected(&entries, stats.server.as_deref());
+            let chosen: Vec<_> = chosen.into_iter().cloned().collect();
             asking = async move { ask(&chosen.iter().collect::<Vec<_>>(), client).await }
                 .boxed_local()
                 .fuse();
             is_asking = true;
         }
-    }
-}
-
-fn chosen<'a>(stats: &Stats, entries: &'a [ServerEntry]) -> Vec<&'a ServerEntry> {
-    match &stats.server {
-        Some(wanted) => matching(entries, wanted),
-        None => entries.iter().collect(),
     }
 }
 
@@ -155,9 +149,7 @@ impl View {
     }
 
     fn title(&self) -> Line<'static> {
-        let now = Timestamp::from(SystemTime::now()).to_string();
-        // The time of day, without its fraction.
-        let clock = now.get(11..19).unwrap_or_default();
+        let clock = clock(SystemTime::now().into());
         match &self.warning {
             Some(reason) => Line::styled(
                 format!("{clock} UTC  the servers may be out of date: {reason}"),

@@ -4,8 +4,8 @@ use super::picture;
 use crate::{
     args::Status,
     error::{CliError, warn},
-    find::matching,
-    full_screen::{Content, FullScreen, Input, List, Next},
+    find::selected,
+    full_screen::{Content, FullScreen, Input, List, Next, clock},
     screen::{Screen, harmless, reader_gone},
     table::{self, Room, Table},
 };
@@ -36,14 +36,6 @@ pub(super) async fn run(
     }
 }
 
-/// Returns the entries that were asked for.
-fn shown<'a>(status: &Status, all: &'a [ServerEntry]) -> Vec<&'a ServerEntry> {
-    match &status.server {
-        Some(wanted) => matching(all, wanted),
-        None => all.iter().collect(),
-    }
-}
-
 /// Prints the table at each change.
 async fn as_text(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<(), CliError> {
     let mut changes = admin.watch();
@@ -58,7 +50,8 @@ async fn as_text(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<
         match change {
             Ok(all) => {
                 screen.next_table(first)?;
-                picture(&shown(status, &all), &all, status.wide, screen)?;
+                let shown = selected(&all, status.server.as_deref());
+                picture(&shown, &all, status.wide, screen)?;
                 first = false;
             }
             Err(error) => {
@@ -120,7 +113,7 @@ impl View {
 
     fn draw(&mut self, status: &Status, frame: &mut Frame) {
         let now = Timestamp::from(SystemTime::now());
-        let shown = shown(status, &self.all);
+        let shown = selected(&self.all, status.server.as_deref());
         let room = Room {
             width: Some(usize::from(frame.area().width)),
             wide: status.wide,
@@ -146,9 +139,7 @@ impl View {
 
     /// Returns the first line: the time, and how old the list is.
     fn title(&self, now: Timestamp) -> Line<'static> {
-        let clock = now.to_string();
-        // The time of day, without its fraction.
-        let clock = clock.get(11..19).unwrap_or_default().to_owned();
+        let clock = clock(now);
         let age = |since: Instant| table::age(since.elapsed());
         match (&self.stale, self.changed) {
             (Some((reason, since)), _) => {
