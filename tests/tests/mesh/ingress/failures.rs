@@ -131,6 +131,8 @@ fn a_server_without_descriptors_is_noticed_and_recovers() {
 
     let address = format!("127.0.0.1:{port}").parse().expect("an address");
     let mut held = Wire::dealer(address).expect("a connection from before");
+    // Its socket behind the ingress is only opened after its handshake.
+    super::shout(&mut held).expect("an answer");
     let mut half = Wire::connect(address).expect("a connection");
     half.send(&greeting()).expect("sent");
     half.stream()
