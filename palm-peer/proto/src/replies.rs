@@ -30,54 +30,6 @@ pub enum Arrived<T> {
     Unsolicited,
 }
 
-/// The calls over one link, each with its receiver (`T`).
-#[derive(Debug)]
-pub struct CallReplies<T> {
-    pending: HashMap<u64, T>,
-    /// The number of given-up requests whose replies may still come.
-    late: u64,
-}
-
-impl<T> CallReplies<T> {
-    /// Without calls; this many replies to given-up requests may come.
-    #[must_use]
-    pub fn new(late: u64) -> Self {
-        Self {
-            pending: HashMap::new(),
-            late,
-        }
-    }
-
-    /// How many calls wait for their replies.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// A request is about to be sent.
-    pub fn register(&mut self, idx: u64, receiver: T) {
-        self.pending.insert(idx, receiver);
-    }
-
-    /// The request was not sent after all.
-    pub fn unregister(&mut self, idx: u64) {
-        self.pending.remove(&idx);
-    }
-
-    /// Gives up the request of this reply. Returns whether it was outstanding.
-    pub fn discard(&mut self, idx: u64) -> bool {
-        let did = self.pending.remove(&idx).is_some();
-        self.late += u64::from(did);
-        did
-    }
-
-    /// A reply has come, with the number that it has.
-    pub fn arrived(&mut self, idx: Option<u64>) -> Arrived<T> {
-        idx.and_then(|idx| self.pending.remove(&idx))
-            .map_or_else(|| take_late(&mut self.late), Arrived::For)
-    }
-}
-
 /// The messages of a client's jobs, each job with its receiver (`T`).
 #[derive(Debug)]
 pub struct JobReplies<T> {

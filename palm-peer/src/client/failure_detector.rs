@@ -6,14 +6,17 @@
 
 use crate::{
     client::{
-        link::Link,
+        link::{Link, NoReply},
         link_pool::{LinkPool, OPEN_WITHIN},
     },
     io::timer,
 };
 use bytes::Bytes;
 use palm_proto::types::message::Request;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// How long a connection may take to open, try after try, after a link ended. A process that is
@@ -82,10 +85,11 @@ async fn try_once(pool: &LinkPool, server: Uuid, endpoint: &str, time: Duration)
 /// Returns whether a server still answers over a link. The end of the link counts as an answer: it
 /// is reported to those that watch the link, with whether something is lost.
 pub(crate) async fn answers(server: Uuid, link: Arc<Link>) -> bool {
-    let asked = link.request(&mut Request::call(format!("{server}._ping")), Bytes::new());
+    let mut ping = Request::call(format!("{server}._ping"));
+    let asked = link.request(&mut ping, Bytes::new(), Instant::now() + ANSWER_WITHIN);
     let fate = link.fate();
     // A link that only this holds is not needed any more.
     drop(link);
     let Ok(reply) = asked else { return true };
-    timer::timeout(ANSWER_WITHIN, reply).await.is_ok() || fate.closed_by_goodbye()
+    !matches!(reply.await, Err(NoReply::TimedOut)) || fate.closed_by_goodbye()
 }

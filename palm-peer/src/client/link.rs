@@ -1,10 +1,14 @@
 //! A link: one connection to one server whose uuid was verified, with the requests that wait
 //! for its answers.
 
+mod calls;
 mod watch;
 
-use self::watch::Pulse;
-pub(crate) use self::watch::{Fate, Interest, Where};
+use self::{calls::Calls, watch::Pulse};
+pub(crate) use self::{
+    calls::NoReply,
+    watch::{Fate, Interest, Where},
+};
 
 use crate::{
     client::{
@@ -21,35 +25,19 @@ use bytes::Bytes;
 use futures::{FutureExt as _, channel::oneshot, future::Shared};
 use palm_proto::{
     liveness::Seen,
-    replies::{Arrived, CallReplies, UnsolicitedReplies},
+    replies::{Arrived, UnsolicitedReplies},
     types::{
         compact::{self, Compact, ResultHeader, Template},
         message::{self, Answer, CallErrorKind, CallFailure, Request},
     },
 };
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Instant,
 };
 use uuid::Uuid;
-
-/// The connection broke before the reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
-
-type Pending = CallReplies<oneshot::Sender<Reply>>;
-
-/// Locked while something is sent.
-struct Sending {
-    /// Whether the server said goodbye: then none of our messages is lost with it. Our answer to
-    /// the goodbye is the last message.
-    closed_by_goodbye: bool,
-    /// What is registered; `None` if the link is not native.
-    names: Option<Names>,
-}
 
 /// A request's common fields, as far as the link does not know them itself.
 enum Common<'a> {
@@ -67,12 +55,12 @@ pub(crate) struct Link {
     server: Uuid,
     sender: dealer::Sender,
     jobs: ReplyRouter,
-    next: AtomicU64,
-    sending: Mutex<Sending>,
+    /// What is registered; `None` if the link is not native. Locked while something is sent, and
+    /// while a goodbye is taken in: our answer to it is the last message.
+    names: Mutex<Option<Names>>,
     /// Fires with the answer to the greeting.
     greeted: Mutex<Option<oneshot::Sender<()>>>,
-    /// The requests in flight; `None` once the link is broken.
-    pending: Mutex<Option<Pending>>,
+    calls: Arc<Calls>,
     broken: Shared<oneshot::Receiver<()>>,
     close: Mutex<Option<oneshot::Sender<()>>>,
     pulse: Arc<Pulse>,
@@ -96,20 +84,16 @@ impl Link {
         let (tell_broken, broken) = oneshot::channel();
         let (close, closed) = oneshot::channel();
         let (greeted_tx, greeted) = oneshot::channel();
-        let sending = Sending {
-            closed_by_goodbye: false,
-            names: sender.is_native().then(Names::new),
-        };
+        let names = sender.is_native().then(Names::new);
         let link = Arc::new(Self {
             client,
             server,
             sender,
             jobs,
-            next: AtomicU64::new(0),
-            sending: Mutex::new(sending),
+            names: Mutex::new(names),
             greeted: Mutex::new(Some(greeted_tx)),
             // No request waits for the answer to the greeting.
-            pending: Mutex::new(Some(CallReplies::new(1))),
+            calls: Calls::new(1),
             broken: broken.shared(),
             close: Mutex::new(Some(close)),
             pulse: Arc::default(),
@@ -120,18 +104,18 @@ impl Link {
 
     /// Returns how many requests wait for their answers.
     pub(crate) fn in_flight(&self) -> usize {
-        self.lock().as_ref().map_or(0, CallReplies::in_flight)
+        self.calls.in_flight()
     }
 
     /// Returns whether the connection has ended.
     pub(crate) fn is_broken(&self) -> bool {
-        self.lock().is_none()
+        self.pulse.is_broken()
     }
 
     /// Returns whether the server said goodbye: everything that we sent is answered or
     /// forwarded, or will be.
     pub(crate) fn ended_in_order(&self) -> bool {
-        lock(&self.sending).closed_by_goodbye
+        self.pulse.closed_by_goodbye()
     }
 
     /// Returns whether messages can be sent, and are likely to arrive.
@@ -180,47 +164,24 @@ impl Link {
         self.broken.clone().map(drop)
     }
 
-    /// Sends a request with this link's client and a unique index. The future returns the reply, or
-    /// [`Broken`] when the connection ended first: then the function may or may not have run.
-    /// Dropping the future drops the answer. Fails with `unreachable` when the link is already
-    /// broken, `bad_message` when the header is too long: then the function did not run.
+    /// Sends a request with this link's client and a unique index. Fails with `unreachable` when the
+    /// link is already broken, `bad_message` when the header is too long: then the function did not
+    /// run.
     pub(crate) fn request(
         self: &Arc<Self>,
         request: &mut Request,
         payload: Bytes,
-    ) -> Result<impl Future<Output = Result<Reply, Broken>> + Send + use<>, CallFailure> {
-        let idx = self.next.fetch_add(1, Ordering::Relaxed);
+        deadline: Instant,
+    ) -> Result<PendingReply, CallFailure> {
+        let (idx, alone) = self.calls.register(deadline).ok_or_else(broken)?;
         request.client = Some(self.client);
         request.idx = Some(idx);
-        let (tx, reply) = oneshot::channel();
-        let unreachable = |text: &str| CallFailure::new(CallErrorKind::Unreachable, text);
-        let alone = {
-            let mut pending = self.lock();
-            let pending = pending
-                .as_mut()
-                .ok_or_else(|| unreachable("the connection is broken"))?;
-            pending.register(idx, tx);
-            pending.in_flight() == 1
-        };
-        let sent = self.hand_over(request, &Common::Own(0), payload, alone);
-        if sent.is_err()
-            && let Some(calls) = self.lock().as_mut()
-        {
-            calls.unregister(idx);
-        }
-        sent?;
-        let forget = Forget {
+        self.hand_over(request, &Common::Own(0), payload, alone)
+            .inspect_err(|_| self.calls.unregister(idx))?;
+        self.pulse.stir();
+        Ok(PendingReply {
             link: Arc::clone(self),
             idx: Some(idx),
-        };
-        self.pulse.stir();
-        Ok(async move {
-            // Moves the whole value into the future, not only the field.
-            let mut forget = forget;
-            let reply = reply.await;
-            // The answer, or the end of the link, has removed it already.
-            forget.idx = None;
-            reply.map_err(|_| Broken)
         })
     }
 
@@ -250,10 +211,7 @@ impl Link {
         payload: Bytes,
     ) -> Result<u64, CallFailure> {
         if self.is_broken() {
-            return Err(CallFailure::new(
-                CallErrorKind::Unreachable,
-                "the connection is broken",
-            ));
+            return Err(broken());
         }
         self.hand_over(request, common, payload, false)?;
         Ok(self.pulse.sent_unanswered())
@@ -271,14 +229,14 @@ impl Link {
         payload: Bytes,
         alone: bool,
     ) -> Result<(), CallFailure> {
-        let mut sending = lock(&self.sending);
-        if sending.closed_by_goodbye {
+        let mut names = lock(&self.names);
+        if self.ended_in_order() {
             return Err(CallFailure::new(
                 CallErrorKind::Unreachable,
                 "the server is leaving",
             ));
         }
-        let header = match sending.names.as_mut() {
+        let header = match names.as_mut() {
             Some(names) => self.compact_header(names, request, common),
             None => None,
         };
@@ -316,9 +274,8 @@ impl Link {
 
     /// Answers a goodbye.
     fn part(&self) {
-        let mut sending = lock(&self.sending);
-        if !std::mem::replace(&mut sending.closed_by_goodbye, true) {
-            self.pulse.part();
+        let _last = lock(&self.names);
+        if self.pulse.part() {
             // If the connection is gone, the server does not wait for the answer.
             let _ = self
                 .sender
@@ -327,16 +284,12 @@ impl Link {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
-        lock(&self.pending)
-    }
-
     /// Breaks the link: all waiting requests end.
     pub(crate) fn end(&self) {
-        self.lock().take();
+        self.pulse.end();
+        self.calls.end();
         lock(&self.close).take();
         lock(&self.greeted).take();
-        self.pulse.stir();
     }
 
     /// Reads the header of an answer; `None` when it is not valid.
@@ -377,15 +330,9 @@ impl Link {
             // The opener may have given up.
             let _ = tx.send(());
         }
-        let arrived = self.lock().as_mut().map(|calls| calls.arrived(answer.idx));
-        match arrived {
-            Some(Arrived::For(tx)) => {
-                // The caller may have stopped waiting.
-                let _ = tx.send(Reply { answer, payload });
-                Some(true)
-            }
-            Some(Arrived::Late) => Some(true),
-            Some(Arrived::Unsolicited) | None => Some(false),
+        match self.calls.arrived(Reply { answer, payload }) {
+            Arrived::For(()) | Arrived::Late => Some(true),
+            Arrived::Unsolicited => Some(false),
         }
     }
 }
@@ -407,26 +354,41 @@ impl Drop for Link {
     }
 }
 
-/// Removes a request when its future is dropped, so that it does not count as in flight.
-struct Forget {
+/// The reply to a request. Dropping it drops the reply, and the request no longer counts as in
+/// flight.
+#[must_use = "the reply is dropped"]
+pub(crate) struct PendingReply {
     link: Arc<Link>,
     /// `None` when the request has ended.
     idx: Option<u64>,
 }
 
-impl Drop for Forget {
+impl Future for PendingReply {
+    type Output = Result<Reply, NoReply>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(idx) = self.idx else {
+            return Poll::Pending;
+        };
+        let polled = self.link.calls.poll(idx, cx);
+        if polled.is_ready() {
+            self.idx = None;
+        }
+        polled
+    }
+}
+
+impl Drop for PendingReply {
     fn drop(&mut self) {
-        if let Some(idx) = self.idx
-            && self
-                .link
-                .lock()
-                .as_mut()
-                .is_some_and(|calls| calls.discard(idx))
-        {
+        if self.idx.is_some_and(|idx| self.link.calls.discard(idx)) {
             // Its answer, which would have shown that the connection works, is no longer expected.
             self.link.pulse.sent_unanswered();
         }
     }
+}
+
+fn broken() -> CallFailure {
+    CallFailure::new(CallErrorKind::Unreachable, "the connection is broken")
 }
 
 async fn receive(

@@ -4,7 +4,7 @@ use crate::{
     client::{
         dialer::{Dialer, OpenError},
         discovery::{Discovery, KeepsDirectory},
-        link::{Broken, Link},
+        link::{Link, NoReply},
         link_pool::{LinkPool, OPEN_WITHIN},
         replies::{Reply, ReplyRouter},
     },
@@ -13,7 +13,7 @@ use crate::{
         etcd::{AbortOnDrop, Etcd, EtcdError},
         executor,
         tasks::{Name, Supervisor},
-        timer::{self, Elapsed},
+        timer,
     },
     sync::lock,
 };
@@ -236,15 +236,15 @@ impl Mesh {
         request.route = vec![instance.uuid];
         request.give_time(deadline.saturating_duration_since(Instant::now()));
         let reply = link
-            .request(request, payload.clone())
+            .request(request, payload.clone(), deadline)
             .map_err(AttemptError::NotSent)?;
-        match timer::timeout_at(deadline, reply).await {
-            Err(Elapsed) => Err(AttemptError::TimedOut),
-            Ok(Err(Broken)) => Err(AttemptError::ConnectionLost),
-            Ok(Ok(mut reply)) => match reply.answer.error.take() {
-                None => Ok(reply),
-                Some(failure) => Err(AttemptError::Answered(failure)),
-            },
+        let mut reply = reply.await.map_err(|none| match none {
+            NoReply::Broken => AttemptError::ConnectionLost,
+            NoReply::TimedOut => AttemptError::TimedOut,
+        })?;
+        match reply.answer.error.take() {
+            None => Ok(reply),
+            Some(failure) => Err(AttemptError::Answered(failure)),
         }
     }
 }

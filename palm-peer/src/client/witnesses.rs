@@ -50,10 +50,11 @@ pub(crate) async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Dura
     let mut request = Request::call(format!("{witness}.{PROBE}"));
     request.route = vec![witness];
     request.give_time(time);
-    let Ok(reply) = link.request(&mut request, Bytes::from(about.to_string())) else {
+    let payload = Bytes::from(about.to_string());
+    let Ok(reply) = link.request(&mut request, payload, Instant::now() + time) else {
         return Testimony::None;
     };
-    let Ok(Ok(reply)) = timer::timeout(time, reply).await else {
+    let Ok(reply) = reply.await else {
         return Testimony::None;
     };
     if reply.answer.error.is_some() {

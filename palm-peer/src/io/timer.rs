@@ -130,11 +130,35 @@ impl Waiting {
     }
 }
 
+/// A waker that is woken at a time, unless this is dropped before.
+#[derive(Debug)]
+pub(crate) struct Alarm(Key);
+
+impl Alarm {
+    /// Returns its time.
+    pub(crate) fn at(&self) -> Instant {
+        self.0.0
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // Dropping the last waker of a task drops the task and its timers: not under our lock.
+        let waker = Timers::shared().lock().wakers.remove(&self.0);
+        drop(waker);
+    }
+}
+
+/// Wakes `waker` at this time, in the thread of the timers: it must not take long.
+pub(crate) fn wake_at(time: Instant, waker: Waker) -> Alarm {
+    Alarm(Timers::shared().add(time, waker))
+}
+
 /// A future that ends at a deadline. Dropping it early is cheap.
 #[derive(Debug)]
 pub(crate) struct Sleep {
     deadline: Instant,
-    key: Option<Key>,
+    alarm: Option<Alarm>,
 }
 
 impl Future for Sleep {
@@ -142,16 +166,17 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if Instant::now() >= self.deadline {
-            self.forget();
+            self.alarm = None;
             return Poll::Ready(());
         }
         // A task that waits for several futures polls each of them repeatedly.
         if !self
-            .key
-            .is_some_and(|key| Timers::shared().keeps(key, cx.waker()))
+            .alarm
+            .as_ref()
+            .is_some_and(|alarm| Timers::shared().keeps(alarm.0, cx.waker()))
         {
-            self.forget();
-            self.key = Some(Timers::shared().add(self.deadline, cx.waker().clone()));
+            self.alarm = None;
+            self.alarm = Some(wake_at(self.deadline, cx.waker().clone()));
         }
         Poll::Pending
     }
@@ -161,20 +186,6 @@ impl Sleep {
     /// Returns its deadline.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
-    }
-
-    fn forget(&mut self) {
-        if let Some(key) = self.key.take() {
-            // Dropping the last waker of a task drops the task and its timers: not under our lock.
-            let waker = Timers::shared().lock().wakers.remove(&key);
-            drop(waker);
-        }
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.forget();
     }
 }
 
@@ -195,7 +206,7 @@ fn end_of_grain(start: Instant, deadline: Instant) -> Instant {
 pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
-        key: None,
+        alarm: None,
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     client::{
         dialer::{Dialer, OpenError},
         failure_detector::{self, Finding},
-        link::Link,
+        link::{Link, NoReply},
         link_pool::LinkPool,
         replies::ReplyRouter,
         witnesses,
@@ -179,15 +179,17 @@ impl Links {
         let mut request = Request::call(format!("{uuid}._log_query"));
         request.route = vec![uuid];
         request.give_time(self.timeout);
-        let reply = link
-            .request(&mut request, Bytes::from_static(LEVEL.as_bytes()))
-            .map_err(|f| f.message)?;
         // The registry counts the miss. A late answer counts as well, while the
         // registry still probes.
-        let reply = timer::timeout(self.timeout * 3, reply).await;
-        let reply = reply
-            .map_err(|_| "no answer".to_owned())?
-            .map_err(|_| "the connection broke".to_owned())?;
+        let deadline = Instant::now() + self.timeout * 3;
+        let level = Bytes::from_static(LEVEL.as_bytes());
+        let reply = link
+            .request(&mut request, level, deadline)
+            .map_err(|failure| failure.message)?;
+        let reply = reply.await.map_err(|none| match none {
+            NoReply::Broken => "the connection broke".to_owned(),
+            NoReply::TimedOut => "no answer".to_owned(),
+        })?;
         Ok(match reply.answer.error {
             None => Ok(String::from_utf8_lossy(&reply.payload).into_owned()),
             Some(failure) => Err(format!("{}: {}", failure.kind, failure.message)),

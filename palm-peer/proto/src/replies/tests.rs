@@ -3,7 +3,7 @@
 
 use super::*;
 use fastrand::Rng;
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 const JOB: Uuid = Uuid::from_u128(1);
 
@@ -85,119 +85,62 @@ fn a_hundred_thousand_jobs_leave_no_state() {
     assert_eq!((replies.jobs.len(), replies.late), (0, 0));
 }
 
-#[test]
-fn a_call_that_is_given_up_may_have_one_late_reply() {
-    let mut calls = CallReplies::new(1);
-    assert_eq!(
-        calls.arrived(Some(0)),
-        Arrived::Late,
-        "the reply to the greeting"
-    );
-    assert_eq!(calls.arrived(None), Arrived::Unsolicited);
-    calls.register(1, "one");
-    calls.register(2, "two");
-    calls.register(3, "not sent");
-    calls.unregister(3);
-    assert!(calls.discard(1) && !calls.discard(1) && !calls.discard(3));
-    assert_eq!(calls.in_flight(), 1);
-    assert_eq!(calls.arrived(Some(2)), Arrived::For("two"));
-    assert_eq!(
-        [calls.arrived(Some(1)), calls.arrived(Some(1))],
-        [Arrived::Late, Arrived::Unsolicited]
-    );
-}
-
 /// Law: whatever a client gives up, and in whatever order replies come, those of an honest server
-/// are never unsolicited, each goes to who waits for it, and nothing is left in the end.
+/// are never unsolicited, each goes to its job, and nothing is left in the end.
 #[test]
 fn replies_of_honest_servers_are_never_unsolicited() {
     for seed in 0..2000 {
         let mut random = Rng::with_seed(seed);
-        let (mut calls, mut jobs) = (CallReplies::new(0), JobReplies::default());
-        // The requests that servers have, each with the job that it is of, if of one.
-        let mut at_servers: Vec<(Option<Uuid>, u64)> = Vec::new();
-        let mut waiting: BTreeSet<u64> = BTreeSet::new();
+        let mut jobs = JobReplies::default();
+        // The messages that servers have, each with its job.
+        let mut at_servers: Vec<(Uuid, u64)> = Vec::new();
         let mut open: Vec<Uuid> = Vec::new();
         for step in 0..300 {
             let job = (!open.is_empty()).then(|| open[random.usize(..open.len())]);
-            match (random.u8(0..10), job) {
-                (0 | 1, _) => {
-                    calls.register(step, step);
-                    waiting.insert(step);
-                    at_servers.push((None, step));
-                }
-                (2, _) => {
-                    let idx = random.u64(0..=step);
-                    assert_eq!(calls.discard(idx), waiting.remove(&idx), "seed {seed}");
-                }
-                (3, _) => {
+            match (random.u8(0..7), job) {
+                (0, _) => {
                     open.push(Uuid::from_u128(step.into()));
                     jobs.open(Uuid::from_u128(step.into()), step);
                 }
-                (4 | 5, Some(job)) => {
+                (1 | 2, Some(job)) => {
                     let idx = random.u64(0..4);
                     jobs.register(job, idx);
                     if random.u8(0..5) == 0 {
                         jobs.unregister(job, idx);
                     } else {
-                        at_servers.push((Some(job), idx));
+                        at_servers.push((job, idx));
                     }
                 }
-                (6, Some(job)) => jobs.discard(job, random.u64(0..4)),
-                (7, Some(job)) if random.bool() => {
+                (3, Some(job)) => jobs.discard(job, random.u64(0..4)),
+                (4, Some(job)) if random.bool() => {
                     jobs.close(job);
                     open.retain(|other| *other != job);
                 }
                 _ if !at_servers.is_empty() => {
-                    let (job, idx) = at_servers.swap_remove(random.usize(..at_servers.len()));
-                    reply(seed, &mut calls, &mut jobs, &mut waiting, (job, idx));
+                    let message = at_servers.swap_remove(random.usize(..at_servers.len()));
+                    reply(seed, &mut jobs, message);
                 }
                 _ => {}
             }
-            assert_eq!(calls.in_flight(), waiting.len(), "seed {seed}");
         }
-        for (job, idx) in at_servers {
-            reply(seed, &mut calls, &mut jobs, &mut waiting, (job, idx));
+        for message in at_servers {
+            reply(seed, &mut jobs, message);
         }
         assert!(
             jobs.jobs.values().all(|route| route.expected.is_empty()),
             "seed {seed}"
         );
-        assert_eq!(
-            (calls.in_flight(), calls.late, jobs.late),
-            (0, 0, 0),
-            "seed {seed}"
-        );
+        assert_eq!(jobs.late, 0, "seed {seed}");
     }
 }
 
-fn reply(
-    seed: u64,
-    calls: &mut CallReplies<u64>,
-    jobs: &mut JobReplies<u64>,
-    waiting: &mut BTreeSet<u64>,
-    (job, idx): (Option<Uuid>, u64),
-) {
-    match job {
-        None => {
-            let expected = if waiting.remove(&idx) {
-                Arrived::For(idx)
-            } else {
-                Arrived::Late
-            };
-            assert_eq!(
-                calls.arrived(Some(idx)),
-                expected,
-                "seed {seed}: call {idx}"
-            );
+fn reply(seed: u64, jobs: &mut JobReplies<u64>, (job, idx): (Uuid, u64)) {
+    match jobs.arrived(job, Some(idx), false) {
+        Arrived::For(receiver) => {
+            assert_eq!(u128::from(*receiver), job.as_u128(), "seed {seed}");
         }
-        Some(job) => match jobs.arrived(job, Some(idx), false) {
-            Arrived::For(receiver) => {
-                assert_eq!(u128::from(*receiver), job.as_u128(), "seed {seed}");
-            }
-            Arrived::Late => {}
-            Arrived::Unsolicited => panic!("seed {seed}: message {idx} of {job} was asked for"),
-        },
+        Arrived::Late => {}
+        Arrived::Unsolicited => panic!("seed {seed}: message {idx} of {job} was asked for"),
     }
 }
 
@@ -206,35 +149,22 @@ fn reply(
 fn no_server_delivers_more_than_was_asked_for() {
     for seed in 0..1000 {
         let mut random = Rng::with_seed(seed);
-        let (mut calls, mut jobs) = (CallReplies::new(0), JobReplies::default());
+        let mut jobs = JobReplies::default();
         jobs.open(JOB, ());
         let (mut requests, mut reports, mut taken, mut told) = (0, 0, 0, 0);
-        for step in 0..300 {
-            match random.u8(0..8) {
+        for _ in 0..300 {
+            let idx = random.u64(0..9);
+            match random.u8(0..5) {
                 0 => {
-                    calls.register(step, ());
-                    requests += 1;
-                }
-                1 => {
-                    jobs.register(JOB, random.u64(0..9));
+                    jobs.register(JOB, idx);
                     (requests, reports) = (requests + 1, reports + MAX_REPORTS);
                 }
-                2 => drop(calls.discard(random.u64(0..=step))),
-                3 => jobs.discard(JOB, random.u64(0..9)),
-                4 | 5 => {
-                    taken += u32::from(
-                        calls.arrived(Some(random.u64(0..=step))) != Arrived::Unsolicited,
-                    );
-                }
-                6 => {
-                    told += u32::from(
-                        jobs.arrived(JOB, Some(random.u64(0..9)), true) != Arrived::Unsolicited,
-                    );
+                1 => jobs.discard(JOB, idx),
+                2 => {
+                    told += u32::from(jobs.arrived(JOB, Some(idx), true) != Arrived::Unsolicited);
                 }
                 _ => {
-                    taken += u32::from(
-                        jobs.arrived(JOB, Some(random.u64(0..9)), false) != Arrived::Unsolicited,
-                    );
+                    taken += u32::from(jobs.arrived(JOB, Some(idx), false) != Arrived::Unsolicited);
                 }
             }
             assert!(

@@ -48,6 +48,8 @@ pub(super) struct Pulse {
     arrived: AtomicU64,
     /// Whether the connection was black-holed.
     swallowed: AtomicBool,
+    /// Whether the link has ended.
+    broken: AtomicBool,
     /// Whether the server said goodbye.
     closed_by_goodbye: AtomicBool,
 }
@@ -69,7 +71,7 @@ impl Fate {
 
     /// Returns whether the server said goodbye, so that nothing is lost.
     pub(crate) fn closed_by_goodbye(&self) -> bool {
-        self.0.closed_by_goodbye.load(Ordering::SeqCst)
+        self.0.closed_by_goodbye()
     }
 }
 
@@ -88,8 +90,23 @@ impl Pulse {
         number
     }
 
-    pub(super) fn part(&self) {
-        self.closed_by_goodbye.store(true, Ordering::SeqCst);
+    /// Takes in the server's goodbye. Returns whether it is the first.
+    pub(super) fn part(&self) -> bool {
+        !self.closed_by_goodbye.swap(true, Ordering::SeqCst)
+    }
+
+    pub(super) fn closed_by_goodbye(&self) -> bool {
+        self.closed_by_goodbye.load(Ordering::SeqCst)
+    }
+
+    /// The link has ended.
+    pub(super) fn end(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.stir();
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
     }
 
     pub(super) fn unanswered(&self) -> u64 {
