@@ -13,11 +13,8 @@ use crate::types::{
     compact::{MAX_REGISTERED, MAX_TEMPLATE_BYTES, RequestHeader, Template},
     message::{BadHeader, Request},
 };
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
-    sync::Arc,
-};
+use foldhash::{HashMap, HashMapExt as _};
+use std::{collections::VecDeque, hash::Hash, sync::Arc};
 use uuid::Uuid;
 
 /// What the other side of a connection has registered.

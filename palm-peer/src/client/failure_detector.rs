@@ -86,7 +86,7 @@ async fn try_once(pool: &LinkPool, server: Uuid, endpoint: &str, time: Duration)
 /// is reported to those that watch the link, with whether something is lost.
 pub(crate) async fn answers(server: Uuid, link: Arc<Link>) -> bool {
     let mut ping = Request::call(format!("{server}._ping"));
-    let asked = link.request(&mut ping, Bytes::new(), Instant::now() + ANSWER_WITHIN);
+    let asked = link.request(&mut ping, &Bytes::new(), Instant::now() + ANSWER_WITHIN);
     let fate = link.fate();
     // A link that only this holds is not needed any more.
     drop(link);

@@ -170,12 +170,17 @@ impl Link {
     pub(crate) fn request(
         self: &Arc<Self>,
         request: &mut Request,
-        payload: Bytes,
+        payload: &Bytes,
         deadline: Instant,
     ) -> Result<PendingReply, CallFailure> {
         let (idx, alone) = self.calls.register(deadline).ok_or_else(broken)?;
         request.client = Some(self.client);
         request.idx = Some(idx);
+        request.route.clear();
+        if !self.sender.is_native() || request.cache.is_some() {
+            // A compact header is for the server at the other end of the link.
+            request.route.push(self.server);
+        }
         self.hand_over(request, &Common::Own(0), payload, alone)
             .inspect_err(|_| self.calls.unregister(idx))?;
         self.pulse.stir();
@@ -213,7 +218,7 @@ impl Link {
         if self.is_broken() {
             return Err(broken());
         }
-        self.hand_over(request, common, payload, false)?;
+        self.hand_over(request, common, &payload, false)?;
         Ok(self.pulse.sent_unanswered())
     }
 
@@ -226,7 +231,7 @@ impl Link {
         &self,
         request: &Request,
         common: &Common<'_>,
-        payload: Bytes,
+        payload: &Bytes,
         alone: bool,
     ) -> Result<(), CallFailure> {
         let mut names = lock(&self.names);
@@ -236,13 +241,19 @@ impl Link {
                 "the server is leaving",
             ));
         }
-        let header = match names.as_mut() {
+        let compact = match names.as_mut() {
             Some(names) => self.compact_header(names, request, common),
             None => None,
         };
-        let header = header.map_or_else(|| json_header(request), Ok)?;
+        let json;
+        let header = if let Some(compact) = compact {
+            compact
+        } else {
+            json = json_header(request)?;
+            &json
+        };
         self.sender
-            .send(&[header.into(), payload], alone)
+            .send_pair(header, payload, alone)
             .map_err(|error| {
                 self.end();
                 CallFailure::new(CallErrorKind::Unreachable, error.to_string())
@@ -250,12 +261,12 @@ impl Link {
     }
 
     /// Returns the compact header of a request, after sending what must be registered for it.
-    fn compact_header(
+    fn compact_header<'a>(
         &self,
-        names: &mut Names,
+        names: &'a mut Names,
         request: &Request,
         common: &Common<'_>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<&'a [u8]> {
         let template = match common {
             Common::Of(template) => Arc::clone(template),
             Common::Own(job) => names.template(*job, request)?,
@@ -263,7 +274,7 @@ impl Link {
         };
         names.header(&template, request, |header| {
             // An error also occurs for the message itself, which is sent next.
-            let _ = self.sender.send(&[header.into(), Bytes::new()], false);
+            let _ = self.sender.send_pair(&header, &Bytes::new(), false);
         })
     }
 

@@ -10,10 +10,10 @@ use crate::{
     io::{executor, tasks::Name},
     sync::lock,
 };
+use foldhash::HashMap;
 use futures::future::join_all;
 use palm_proto::{backoff::LinkEnds, types::instance::Instance};
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, Ordering},

@@ -20,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{
     channel::mpsc,
-    future::{Either, select},
+    future::{Either, FutureExt as _, select},
 };
 use palm_proto::{
     call::{AttemptError, Call, FailedCall, Next},
@@ -141,36 +141,41 @@ impl Mesh {
         Ok(())
     }
 
-    /// Calls one function, as [`palm_proto::call`] decides.
+    /// Calls one function within `time`, as [`palm_proto::call`] decides.
     pub(crate) async fn call(
         &self,
         mut request: Request,
         payload: Bytes,
-        deadline: Instant,
+        time: Duration,
     ) -> Result<Bytes, FailedCall> {
         self.check_size(&payload).map_err(|failure| FailedCall {
             failure,
             server: None,
         })?;
+        let mut now = Instant::now();
+        let deadline = now + time;
         let mut call = Call::new(deadline);
         loop {
             let able = self.resolve(&request.pipeline[0]);
-            match call.next(
-                Instant::now(),
-                able,
-                |open| self.choose(open),
-                fastrand::f64(),
-            ) {
+            match call.next(now, able, |open| self.choose(open), fastrand::f64()) {
                 Next::Fail(failure) => return Err(failure),
                 Next::Wait(until) => timer::sleep_until(until).await,
-                Next::Attempt(instance) => match self
-                    .try_at(&instance, &mut request, &payload, deadline)
-                    .await
-                {
-                    Ok(reply) => return Ok(reply.payload),
-                    Err(error) => call.attempt_failed(instance.uuid, error)?,
-                },
+                Next::Attempt(instance) => {
+                    let tried = if let Some(link) = self.open_link(instance.uuid) {
+                        attempt(&link, &mut request, &payload, now, deadline).await
+                    } else {
+                        // Boxed, because most calls do not need it, and would be larger with it.
+                        self.open_and_attempt(&instance, &mut request, &payload, deadline)
+                            .boxed()
+                            .await
+                    };
+                    match tried {
+                        Ok(reply) => return Ok(reply.payload),
+                        Err(error) => call.attempt_failed(instance.uuid, error)?,
+                    }
+                }
             }
+            now = Instant::now();
         }
     }
 
@@ -216,7 +221,7 @@ impl Mesh {
             .await
     }
 
-    async fn try_at(
+    async fn open_and_attempt(
         &self,
         instance: &Instance,
         request: &mut Request,
@@ -233,19 +238,29 @@ impl Mesh {
                     ),
                     retry_takes: error.is_passing().then_some(OPEN_WITHIN),
                 })?;
-        request.route = vec![instance.uuid];
-        request.give_time(deadline.saturating_duration_since(Instant::now()));
-        let reply = link
-            .request(request, payload.clone(), deadline)
-            .map_err(AttemptError::NotSent)?;
-        let mut reply = reply.await.map_err(|none| match none {
-            NoReply::Broken => AttemptError::ConnectionLost,
-            NoReply::TimedOut => AttemptError::TimedOut,
-        })?;
-        match reply.answer.error.take() {
-            None => Ok(reply),
-            Some(failure) => Err(AttemptError::Answered(failure)),
-        }
+        attempt(&link, request, payload, Instant::now(), deadline).await
+    }
+}
+
+/// Sends a request over a link, and waits for its reply until the deadline.
+async fn attempt(
+    link: &Arc<Link>,
+    request: &mut Request,
+    payload: &Bytes,
+    now: Instant,
+    deadline: Instant,
+) -> Result<Reply, AttemptError> {
+    request.give_time(deadline.saturating_duration_since(now));
+    let reply = link
+        .request(request, payload, deadline)
+        .map_err(AttemptError::NotSent)?;
+    let mut reply = reply.await.map_err(|none| match none {
+        NoReply::Broken => AttemptError::ConnectionLost,
+        NoReply::TimedOut => AttemptError::TimedOut,
+    })?;
+    match reply.answer.error.take() {
+        None => Ok(reply),
+        Some(failure) => Err(AttemptError::Answered(failure)),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use futures::{StreamExt as _, future::BoxFuture};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use palm_proto::{
     config::{Config, ValidConfig},
     types::message::{MAX_TIMEOUT, Request},
@@ -35,7 +35,7 @@ use std::{
     fmt,
     future::{self, IntoFuture},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use uuid::Uuid;
 
@@ -284,14 +284,9 @@ impl<'a> IntoFuture for Call<'a> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let deadline = Instant::now() + self.time;
-            let called = self
-                .client
-                .mesh
-                .call(self.request, self.payload, deadline)
-                .await;
-            called.map_err(CallError::of_call)
-        })
+        let called = self.client.mesh.call(self.request, self.payload, self.time);
+        called
+            .map(|called| called.map_err(CallError::of_call))
+            .boxed()
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Names {
     instances: Registry<Uuid>,
     /// The templates of requests that come from this process, the latest first.
     own: VecDeque<Arc<Template>>,
+    /// The latest header of a request.
+    header: Vec<u8>,
 }
 
 impl Names {
@@ -55,6 +57,7 @@ impl Names {
             templates: Registry::of_templates(),
             instances: Registry::of_instances(),
             own: VecDeque::new(),
+            header: Vec::new(),
         }
     }
 
@@ -83,7 +86,7 @@ impl Names {
         template: &Arc<Template>,
         request: &Request,
         mut send: impl FnMut(Vec<u8>),
-    ) -> Option<Vec<u8>> {
+    ) -> Option<&[u8]> {
         let (stage, idx) = (u8::try_from(request.stage).ok()?, request.idx?);
         let route = if request.pipeline.len() > 1 {
             self.route(&request.route, &mut send)?
@@ -109,14 +112,17 @@ impl Names {
         let timeout_ms = request
             .timeout_ms
             .map(|timeout| u32::try_from(timeout.min(MAX_TIMEOUT_MS)).unwrap_or(u32::MAX - 1));
-        Some(encoded(&Compact::Request(RequestHeader {
+        let header = RequestHeader {
             template: number,
             stage,
             idx,
             timeout_ms,
             route: Route::of(&route),
             meta: None,
-        })))
+        };
+        self.header.clear();
+        header.encode(&mut self.header);
+        Some(&self.header)
     }
 
     fn route(&mut self, route: &[Uuid], send: &mut impl FnMut(Vec<u8>)) -> Option<Vec<[u8; 2]>> {
@@ -194,10 +200,11 @@ mod tests {
             let template = names.template(0, &request).expect("without a key");
             let mut before = Vec::new();
             let header = names.header(&template, &request, |header| before.push(header));
+            let header = header.expect("short enough").to_vec();
             for header in before {
                 assert_eq!(receive(&mut registered, &header), None);
             }
-            let received = receive(&mut registered, &header.expect("short enough"));
+            let received = receive(&mut registered, &header);
             assert_eq!(received, Some(request));
         }
     }

@@ -48,10 +48,9 @@ pub(crate) struct Finding {
 /// Asks `witness` whether it reaches `about`, for no longer than `time`.
 pub(crate) async fn ask(link: &Arc<Link>, witness: Uuid, about: Uuid, time: Duration) -> Testimony {
     let mut request = Request::call(format!("{witness}.{PROBE}"));
-    request.route = vec![witness];
     request.give_time(time);
     let payload = Bytes::from(about.to_string());
-    let Ok(reply) = link.request(&mut request, payload, Instant::now() + time) else {
+    let Ok(reply) = link.request(&mut request, &payload, Instant::now() + time) else {
         return Testimony::None;
     };
     let Ok(reply) = reply.await else {

@@ -176,7 +176,21 @@ impl Sender {
     /// saves waking the writer; without it, many messages may share one write. Fails when the
     /// connection has ended, or the queue is full.
     pub(crate) fn send(&self, frames: &[Bytes], at_once: bool) -> Result<(), SendError> {
-        self.outbox.put(|batch| batch.push(frames))?;
+        self.queue(at_once, |batch| batch.push(frames))
+    }
+
+    /// Queues a message of two frames, of which the first is short, as [`Sender::send`] does.
+    pub(crate) fn send_pair(
+        &self,
+        header: &[u8],
+        payload: &Bytes,
+        at_once: bool,
+    ) -> Result<(), SendError> {
+        self.queue(at_once, |batch| batch.push_pair(header, payload))
+    }
+
+    fn queue(&self, at_once: bool, put: impl FnOnce(&mut Batch)) -> Result<(), SendError> {
+        self.outbox.put(put)?;
         if !at_once || !self.outbox.write_at_once() {
             self.outbox.wake_writer();
         }
@@ -185,12 +199,7 @@ impl Sender {
 
     /// Sends a PING with this number.
     pub(crate) fn ping(&self, number: u64) -> Result<(), SendError> {
-        self.outbox
-            .put(|batch| batch.push_raw(&ping_frame(number)))?;
-        if !self.outbox.write_at_once() {
-            self.outbox.wake_writer();
-        }
-        Ok(())
+        self.queue(true, |batch| batch.push_raw(&ping_frame(number)))
     }
 
     /// Whether the peer answers PINGs.

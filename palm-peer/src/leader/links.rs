@@ -177,14 +177,13 @@ impl Links {
     /// Returns the server's answer, or why there is none.
     async fn ask(&self, link: &Arc<Link>, uuid: Uuid) -> Result<Result<String, String>, String> {
         let mut request = Request::call(format!("{uuid}._log_query"));
-        request.route = vec![uuid];
         request.give_time(self.timeout);
         // The registry counts the miss. A late answer counts as well, while the
         // registry still probes.
         let deadline = Instant::now() + self.timeout * 3;
         let level = Bytes::from_static(LEVEL.as_bytes());
         let reply = link
-            .request(&mut request, level, deadline)
+            .request(&mut request, &level, deadline)
             .map_err(|failure| failure.message)?;
         let reply = reply.await.map_err(|none| match none {
             NoReply::Broken => "the connection broke".to_owned(),

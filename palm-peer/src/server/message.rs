@@ -185,9 +185,8 @@ impl Message {
             unreachable(CallFailure::new(CallErrorKind::Unreachable, text))
         })?;
         let mesh = relay.mesh().await.map_err(unreachable)?;
-        let called = mesh
-            .call(Request::call(target), payload.into(), self.deadline)
-            .await;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let called = mesh.call(Request::call(target), payload.into(), left).await;
         called.map_err(CallError::of_call)
     }
 

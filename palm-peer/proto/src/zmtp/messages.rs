@@ -39,21 +39,32 @@ impl Batch {
     /// Appends a message.
     pub fn push(&mut self, frames: &[Bytes]) {
         for (pos, frame) in frames.iter().enumerate() {
-            self.push_header(frame.len(), pos + 1 < frames.len());
-            if frame.len() > LONG_FRAME {
-                self.cut();
-                self.pieces.push_back(frame.clone());
-            } else {
-                self.tail.extend_from_slice(frame);
-            }
-            self.bytes += frame.len();
+            self.push_frame(frame, pos + 1 < frames.len());
         }
+    }
+
+    /// Appends a message of two frames, of which the first is short.
+    pub fn push_pair(&mut self, header: &[u8], payload: &Bytes) {
+        self.push_header(header.len(), true);
+        self.push_raw(header);
+        self.push_frame(payload, false);
     }
 
     /// Appends raw bytes: a command.
     pub fn push_raw(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.bytes += bytes.len();
+    }
+
+    fn push_frame(&mut self, frame: &Bytes, more: bool) {
+        self.push_header(frame.len(), more);
+        if frame.len() > LONG_FRAME {
+            self.cut();
+            self.pieces.push_back(frame.clone());
+            self.bytes += frame.len();
+        } else {
+            self.push_raw(frame);
+        }
     }
 
     fn push_header(&mut self, length: usize, more: bool) {
