@@ -190,9 +190,9 @@ impl UnsolicitedReplies {
 
     /// Counts a reply. Returns whether the link may stay: not after too many unsolicited replies.
     #[must_use]
-    pub fn count(&mut self, was_asked_for: bool, now: Instant) -> bool {
+    pub fn count(&mut self, was_asked_for: bool, now: impl FnOnce() -> Instant) -> bool {
         self.all = self.all.wrapping_add(1);
-        was_asked_for || self.unsolicited.try_acquire(now)
+        was_asked_for || self.unsolicited.try_acquire(now())
     }
 
     /// Whether others should run first: a link that always has more to read must not keep a

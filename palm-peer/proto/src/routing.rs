@@ -62,6 +62,9 @@ pub fn choose_instance(
     load: impl Fn(usize) -> usize,
     mut random: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
+    if count == 1 {
+        return Some(0);
+    }
     let (one, other) = pick_two(count, &mut random)?;
     if !failing(one) && (other == one || !failing(other)) {
         return Some(if other != one && load(other) < load(one) {

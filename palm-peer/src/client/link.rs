@@ -422,7 +422,7 @@ async fn receive(
         // A server that sends garbage, or floods us with unsolicited answers, is broken or hostile.
         if !link
             .handle_frames(frames)
-            .is_some_and(|asked_for| unsolicited.count(asked_for, Instant::now()))
+            .is_some_and(|asked_for| unsolicited.count(asked_for, Instant::now))
         {
             break;
         }

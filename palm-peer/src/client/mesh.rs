@@ -144,11 +144,11 @@ impl Mesh {
     /// Calls one function within `time`, as [`palm_proto::call`] decides.
     pub(crate) async fn call(
         &self,
-        mut request: Request,
-        payload: Bytes,
+        request: &mut Request,
+        payload: &Bytes,
         time: Duration,
     ) -> Result<Bytes, FailedCall> {
-        self.check_size(&payload).map_err(|failure| FailedCall {
+        self.check_size(payload).map_err(|failure| FailedCall {
             failure,
             server: None,
         })?;
@@ -162,10 +162,10 @@ impl Mesh {
                 Next::Wait(until) => timer::sleep_until(until).await,
                 Next::Attempt(instance) => {
                     let tried = if let Some(link) = self.open_link(instance.uuid) {
-                        attempt(&link, &mut request, &payload, now, deadline).await
+                        attempt(&link, request, payload, now, deadline).await
                     } else {
                         // Boxed, because most calls do not need it, and would be larger with it.
-                        self.open_and_attempt(&instance, &mut request, &payload, deadline)
+                        self.open_and_attempt(&instance, request, payload, deadline)
                             .boxed()
                             .await
                     };

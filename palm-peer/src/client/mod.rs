@@ -25,7 +25,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use futures::{StreamExt as _, future::BoxFuture};
 use palm_proto::{
     config::{Config, ValidConfig},
     types::message::{MAX_TIMEOUT, Request},
@@ -283,10 +283,11 @@ impl<'a> IntoFuture for Call<'a> {
     type Output = Result<Bytes, CallError>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        let called = self.client.mesh.call(self.request, self.payload, self.time);
-        called
-            .map(|called| called.map_err(CallError::of_call))
-            .boxed()
+    fn into_future(mut self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let mesh = &self.client.mesh;
+            let called = mesh.call(&mut self.request, &self.payload, self.time);
+            called.await.map_err(CallError::of_call)
+        })
     }
 }

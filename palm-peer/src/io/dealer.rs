@@ -190,10 +190,15 @@ impl Sender {
     }
 
     fn queue(&self, at_once: bool, put: impl FnOnce(&mut Batch)) -> Result<(), SendError> {
-        self.outbox.put(put)?;
-        if !at_once || !self.outbox.write_at_once() {
-            self.outbox.wake_writer();
+        let mut queue = self.outbox.put(put)?;
+        if at_once {
+            drop(queue);
+            if self.outbox.write_at_once() {
+                return Ok(());
+            }
+            queue = self.outbox.queue();
         }
+        wake_writer(queue);
         Ok(())
     }
 
@@ -272,8 +277,9 @@ impl Receiver {
                         return Err(RejectReason::Command);
                     }
                     // The reader notices the end.
-                    let _ = self.outbox.put(|batch| batch.push_raw(&ping.pong));
-                    self.outbox.wake_writer();
+                    if let Ok(queue) = self.outbox.put(|batch| batch.push_raw(&ping.pong)) {
+                        wake_writer(queue);
+                    }
                 }
             }
         }
@@ -319,7 +325,8 @@ impl Outbox {
         self.wire.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, put: impl FnOnce(&mut Batch)) -> Result<(), SendError> {
+    /// Queues something. Returns the queue, in which the writer may wait for it.
+    fn put(&self, put: impl FnOnce(&mut Batch)) -> Result<MutexGuard<'_, Queue>, SendError> {
         let mut queue = self.queue();
         if queue.ended {
             return Err(SendError::Ended);
@@ -330,12 +337,13 @@ impl Outbox {
         let before = queue.batch.len();
         put(&mut queue.batch);
         self.activity.queue(queue.batch.len() - before);
-        Ok(())
+        Ok(queue)
     }
 
     fn end(&self) {
-        self.queue().ended = true;
-        self.wake_writer();
+        let mut queue = self.queue();
+        queue.ended = true;
+        wake_writer(queue);
     }
 
     /// Drops what could not be written.
@@ -356,18 +364,12 @@ impl Outbox {
             }
             let (tx, flushed) = oneshot::channel();
             queue.flushing.push(tx);
+            drop(wire);
+            wake_writer(queue);
             flushed
         };
-        self.wake_writer();
         // The writer notifies, or is gone.
         let _ = flushed.await;
-    }
-
-    fn wake_writer(&self) {
-        let writer = self.queue().writer.take();
-        if let Some(writer) = writer {
-            writer.wake();
-        }
     }
 
     /// Writes the queue, unless another thread does so. Returns whether everything was written.
@@ -433,6 +435,16 @@ impl Outbox {
                 return Poll::Pending;
             }
         }
+    }
+}
+
+/// Wakes the writer, if it waits.
+fn wake_writer(mut queue: MutexGuard<'_, Queue>) {
+    let writer = queue.writer.take();
+    // What it wakes must find no lock held.
+    drop(queue);
+    if let Some(writer) = writer {
+        writer.wake();
     }
 }
 

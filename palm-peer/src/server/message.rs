@@ -186,7 +186,8 @@ impl Message {
         })?;
         let mesh = relay.mesh().await.map_err(unreachable)?;
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let called = mesh.call(Request::call(target), payload.into(), left).await;
+        let (mut request, payload) = (Request::call(target), payload.into());
+        let called = mesh.call(&mut request, &payload, left).await;
         called.map_err(CallError::of_call)
     }
 
