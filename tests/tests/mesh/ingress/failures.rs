@@ -138,6 +138,8 @@ fn a_server_without_descriptors_is_noticed_and_recovers() {
     half.stream()
         .read_exact(&mut [0; 64])
         .expect("it was accepted");
+    // It may be noticed, and register again, as soon as this.
+    let mark = leader.process.mark();
     let before = limit_files(&process, Some(3));
     let used = process.processor_time();
     half.send(&ready(&[("Socket-Type", b"DEALER")]))
@@ -155,10 +157,9 @@ fn a_server_without_descriptors_is_noticed_and_recovers() {
     super::shout(&mut held).expect("an answer");
     let _waits = Wire::connect(address).expect("the system accepts it");
     let gone = format!("Deleted server {uuid} because it does not answer");
-    let mark = leader.process.mark();
     leader
         .process
-        .wait_for_line(|line| line.ends_with(&gone), 3 * SOON);
+        .wait_for_line_after(mark, |line| line.ends_with(&gone), 3 * SOON);
     super::shout(&mut held).expect("an answer");
     assert!(
         process.processor_time().saturating_sub(used) < 2 * SOON / 10,
