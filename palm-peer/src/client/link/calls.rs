@@ -2,7 +2,10 @@
 
 use crate::{
     client::replies::Reply,
-    io::timer::{self, Alarm},
+    io::{
+        threads::wake,
+        timer::{self, Alarm},
+    },
     sync::lock,
 };
 use palm_proto::{
@@ -96,7 +99,7 @@ impl Calls {
         match arrived {
             Arrived::For(waiter) => {
                 if let Some(waiter) = waiter {
-                    waiter.wake();
+                    wake(waiter);
                 }
                 Arrived::For(())
             }
@@ -130,7 +133,7 @@ impl Calls {
         let alarm = state.alarm.take();
         drop(state);
         drop(alarm);
-        waiters.into_iter().for_each(Waker::wake);
+        waiters.into_iter().for_each(wake);
     }
 }
 
@@ -158,7 +161,7 @@ impl Wake for Calls {
         let _ = state.set_alarm(&self);
         drop(state);
         drop(alarm);
-        waiters.into_iter().for_each(Waker::wake);
+        waiters.into_iter().for_each(wake);
     }
 }
 
@@ -210,6 +213,29 @@ mod tests {
         }
         assert_eq!(calls.in_flight(), 0);
         assert_eq!(calls.register(Instant::now()), None);
+    }
+
+    /// A waker of the program that panics.
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("rigged");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_harms_no_other_call() {
+        let calls = Calls::new(0);
+        let [panics, other] = [0; 2].map(|_| call(&calls, Duration::from_millis(10)));
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(
+            calls
+                .poll(panics, &Context::from_waker(&waker))
+                .is_pending()
+        );
+        let outcome = block_on(poll_fn(|cx| calls.poll(other, cx)));
+        assert_eq!(outcome.map(drop), Err(NoReply::TimedOut));
     }
 
     #[test]
