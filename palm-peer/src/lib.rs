@@ -67,7 +67,7 @@ pub mod testing;
 
 pub use admin::{Admin, ResetReport};
 pub use bytes::Bytes;
-pub use client::job::{Job, JobError, JobResults, Progress};
+pub use client::job::{Job, JobAnswers, JobError, JobResults, Progress};
 pub use client::{Call, Client, ServerSummary, json_call::JsonCall};
 pub use error::{CallError, Error, ErrorKind};
 #[cfg(feature = "cli")]
@@ -78,7 +78,9 @@ pub use palm_proto::{
     config::{Config, InvalidSetting, Setting, SettingScope, TlsMode},
     members::{ServerEntry, ServerStatus},
     types::{
+        answer::Answer,
         message::CallErrorKind,
+        meta::Meta,
         record::{InvalidRecord, Record},
         timestamp::{InvalidTimestamp, Timestamp},
     },

@@ -1,7 +1,10 @@
 //! Streams messages through a pipeline of functions.
 
 use crate::{
-    client::{mesh::Mesh, running_job::RunningJob},
+    client::{
+        mesh::{Mesh, check_meta},
+        running_job::RunningJob,
+    },
     error::CallError,
     sync::lock,
 };
@@ -9,7 +12,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use palm_proto::{
     job::{Counts, Limits, MessageError, Outcome},
-    types::message::{CallErrorKind, MAX_TIMEOUT},
+    types::{
+        answer::Answer,
+        message::{CallErrorKind, MAX_TIMEOUT},
+        meta::Meta,
+    },
 };
 use std::{
     error, fmt,
@@ -45,6 +52,7 @@ pub struct Job {
     mesh: Arc<Mesh>,
     pipeline: Vec<String>,
     limits: Limits,
+    meta: Meta,
 }
 
 impl Job {
@@ -62,7 +70,15 @@ impl Job {
             mesh,
             pipeline,
             limits,
+            meta: Meta::new(),
         }
+    }
+
+    /// Sets an entry of the metadata that travels with each message, from stage to stage; as
+    /// [`Call::meta`](crate::Call::meta).
+    pub fn meta(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.meta.insert(name, value);
+        self
     }
 
     /// Sets the window: how many messages (default 1024) and bytes (default 64 MiB) may be in
@@ -115,7 +131,7 @@ impl Job {
     /// # Errors
     /// [`CallErrorKind::NoSuchServer`] or [`CallErrorKind::NoSuchFunction`] when a stage of the
     /// pipeline has no reachable instance, [`CallErrorKind::BadMessage`] for an invalid target or
-    /// number of stages. Nothing was pulled then.
+    /// number of stages, or metadata that is too long. Nothing was pulled then.
     pub fn run<S>(self, messages: S) -> Result<JobResults, CallError>
     where
         S: Stream + Send + Unpin + 'static,
@@ -130,9 +146,10 @@ impl Job {
                 text,
             )));
         }
+        check_meta(&self.meta).map_err(failed)?;
         let messages = messages.map(Into::into);
-        let running =
-            RunningJob::start(self.mesh, self.pipeline, self.limits, messages).map_err(failed)?;
+        let running = RunningJob::start(self.mesh, self.pipeline, self.limits, self.meta, messages)
+            .map_err(failed)?;
         let progress = Progress {
             counts: running.progress(),
             started: Instant::now(),
@@ -185,14 +202,61 @@ impl JobResults {
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
+
+    /// Returns the results with the metadata that the function of the last stage set on them.
+    ///
+    /// ```no_run
+    /// # async fn example(job: palm_peer::Job) -> Result<(), palm_peer::CallError> {
+    /// use futures::StreamExt;
+    ///
+    /// let mut answers = job.meta("user", "Ada").run_iter(["to be", "or not"])?.answers();
+    /// while let Some((idx, answer)) = answers.next().await {
+    ///     println!("{idx}: {:?}", answer.map(|answer| answer.meta().clone()));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn answers(self) -> JobAnswers {
+        JobAnswers(self)
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<(u64, Result<Answer, JobError>)>> {
+        let next = self.running.as_mut().poll_next(cx);
+        next.map(|ended| ended.map(|(idx, ending)| (idx, ending.map_err(JobError))))
+    }
 }
 
 impl Stream for JobResults {
     type Item = (u64, Result<Bytes, JobError>);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.running.as_mut().poll_next(cx);
-        next.map(|ended| ended.map(|(idx, ending)| (idx, ending.map_err(JobError))))
+        let payload = |(idx, result): (u64, Result<Answer, JobError>)| {
+            (idx, result.map(Answer::into_payload))
+        };
+        self.poll_answer(cx).map(|next| next.map(payload))
+    }
+}
+
+/// The results of a job with their metadata, from [`JobResults::answers`]; else as [`JobResults`].
+#[must_use = "a job advances only while its results are polled"]
+#[derive(Debug)]
+pub struct JobAnswers(JobResults);
+
+impl JobAnswers {
+    /// Returns the progress of the job, which can be read from anywhere while it runs.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.0.progress()
+    }
+}
+
+impl Stream for JobAnswers {
+    type Item = (u64, Result<Answer, JobError>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_answer(cx)
     }
 }
 

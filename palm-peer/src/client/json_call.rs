@@ -49,6 +49,11 @@ impl<R> JsonCall<Call<'_>, R> {
     pub fn cache(self, key: impl Into<String>) -> Self {
         self.map(|call| call.cache(key))
     }
+
+    /// As [`Call::meta`].
+    pub fn meta(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.map(|call| call.meta(name, value))
+    }
 }
 
 impl<'a, R: DeserializeOwned + 'static> IntoFuture for JsonCall<Call<'a>, R> {

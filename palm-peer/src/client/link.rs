@@ -29,6 +29,7 @@ use palm_proto::{
     types::{
         compact::{self, Compact, ResultHeader, Template},
         message::{self, Answer, CallErrorKind, CallFailure, Request},
+        meta::Meta,
     },
 };
 use std::{
@@ -309,7 +310,10 @@ impl Link {
             return Answer::decode(header);
         }
         let Ok(Compact::Result(ResultHeader {
-            stage, job, idx, ..
+            stage,
+            job,
+            idx,
+            meta,
         })) = Compact::decode(header)
         else {
             return None;
@@ -317,7 +321,10 @@ impl Link {
         let mut answer = Answer::greeting(self.server);
         (answer.idx, answer.stage) = (Some(idx), Some(stage.into()));
         answer.job = (job != 0).then(|| self.jobs.job(job));
-        Some(answer)
+        if let Some(json) = meta {
+            answer.meta = Meta::from_json(json).ok()?;
+        }
+        answer.meta.problem().is_none().then_some(answer)
     }
 
     /// Delivers an answer. Returns whether it was solicited; `None` when it is not a valid answer.

@@ -28,8 +28,10 @@ use palm_proto::{
     directory::{Able, Directory, Update},
     routing::choose_instance,
     types::{
+        answer::Answer,
         instance::Instance,
         message::{CallErrorKind, CallFailure, Request},
+        meta::Meta,
     },
 };
 use std::{
@@ -147,8 +149,10 @@ impl Mesh {
         request: &mut Request,
         payload: &Bytes,
         time: Duration,
-    ) -> Result<Bytes, FailedCall> {
-        self.check_size(payload).map_err(|failure| FailedCall {
+    ) -> Result<Answer, FailedCall> {
+        let sendable = self.check_size(payload);
+        let sendable = sendable.and_then(|()| check_meta(&request.meta));
+        sendable.map_err(|failure| FailedCall {
             failure,
             server: None,
         })?;
@@ -170,7 +174,7 @@ impl Mesh {
                             .await
                     };
                     match tried {
-                        Ok(reply) => return Ok(reply.payload),
+                        Ok(reply) => return Ok(reply.into_answer()),
                         Err(error) => call.attempt_failed(instance.uuid, error)?,
                     }
                 }
@@ -262,6 +266,13 @@ async fn attempt(
         None => Ok(reply),
         Some(failure) => Err(AttemptError::Answered(failure)),
     }
+}
+
+/// Fails if metadata cannot be sent.
+pub(crate) fn check_meta(meta: &Meta) -> Result<(), CallFailure> {
+    meta.problem().map_or(Ok(()), |problem| {
+        Err(CallFailure::new(CallErrorKind::BadMessage, problem))
+    })
 }
 
 impl KeepsDirectory for Mesh {

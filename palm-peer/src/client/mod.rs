@@ -28,7 +28,10 @@ use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture};
 use palm_proto::{
     config::{Config, ValidConfig},
-    types::message::{MAX_TIMEOUT, Request},
+    types::{
+        answer::Answer,
+        message::{MAX_TIMEOUT, Request},
+    },
 };
 use serde::Serialize;
 use std::{
@@ -277,6 +280,36 @@ impl Call<'_> {
         self.request.cache = Some(key.into());
         self
     }
+
+    /// Sets an entry of the metadata that travels with the call: the function reads it with
+    /// [`Message::meta`](crate::Message::meta). Names are not empty; names and values together have
+    /// 8 KiB at most. More is a [`BadMessage`](crate::CallErrorKind::BadMessage), and nothing is sent.
+    pub fn meta(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.meta.insert(name, value);
+        self
+    }
+
+    /// Sends the call, and returns its answer with the metadata that the function set on it. Awaiting
+    /// the call itself returns the payload alone.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palm_peer::Client) -> Result<(), palm_peer::CallError> {
+    /// let answer = client.call("text.greet", "").meta("user", "Ada").answer().await?;
+    /// println!("{:?} in {:?}", answer.payload(), answer.meta().get("language"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn answer(mut self) -> Result<Answer, CallError> {
+        self.send().await
+    }
+
+    async fn send(&mut self) -> Result<Answer, CallError> {
+        let mesh = &self.client.mesh;
+        let called = mesh.call(&mut self.request, &self.payload, self.time);
+        called.await.map_err(CallError::of_call)
+    }
 }
 
 impl<'a> IntoFuture for Call<'a> {
@@ -284,10 +317,6 @@ impl<'a> IntoFuture for Call<'a> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(mut self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let mesh = &self.client.mesh;
-            let called = mesh.call(&mut self.request, &self.payload, self.time);
-            called.await.map_err(CallError::of_call)
-        })
+        Box::pin(async move { self.send().await.map(Answer::into_payload) })
     }
 }

@@ -112,13 +112,14 @@ impl Names {
         let timeout_ms = request
             .timeout_ms
             .map(|timeout| u32::try_from(timeout.min(MAX_TIMEOUT_MS)).unwrap_or(u32::MAX - 1));
+        let meta = request.meta.to_json();
         let header = RequestHeader {
             template: number,
             stage,
             idx,
             timeout_ms,
             route: Route::of(&route),
-            meta: None,
+            meta: meta.as_deref(),
         };
         self.header.clear();
         header.encode(&mut self.header);
@@ -186,6 +187,9 @@ mod tests {
             let mut request = Request::call(format!("a.f{}", rng.u8(..200)));
             request.idx = Some(number);
             request.timeout_ms = Some(rng.u64(..100_000));
+            if rng.bool() {
+                request.meta.insert("number", number.to_string());
+            }
             if rng.bool() {
                 request.client = Some(Uuid::from_u128(rng.u128(..3)));
                 request.job = Some(Uuid::from_u128(rng.u128(..100)));

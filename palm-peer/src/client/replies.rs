@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::channel::mpsc;
 use palm_proto::{
     replies::{Arrived, JobReplies},
-    types::message::Answer,
+    types::{answer, message::Answer},
 };
 use std::{
     collections::HashMap,
@@ -20,6 +20,13 @@ pub(crate) struct Reply {
     pub answer: Answer,
     /// The result.
     pub payload: Bytes,
+}
+
+impl Reply {
+    /// Returns the result with its metadata.
+    pub(crate) fn into_answer(self) -> answer::Answer {
+        answer::Answer::from_parts(self.payload, self.answer.meta)
+    }
 }
 
 /// The jobs of a client. Cheap to clone. [`JobReplies`] decides what is delivered.

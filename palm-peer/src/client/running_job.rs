@@ -14,7 +14,10 @@ use futures::{
 };
 use palm_proto::{
     job::{Action, Counts, Event, Job, Limits, MessageError, Outcome, Path, Routes},
-    types::message::{CallErrorKind, CallFailure, Request, Rerouted},
+    types::{
+        message::{CallErrorKind, CallFailure, Request, Rerouted},
+        meta::Meta,
+    },
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -67,6 +70,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         mesh: Arc<Mesh>,
         pipeline: Vec<String>,
         limits: Limits,
+        meta: Meta,
         input: S,
     ) -> Result<Self, CallFailure> {
         let directory = mesh.directory().version();
@@ -81,6 +85,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         request.pipeline.clone_from(&pipeline);
         request.client = Some(mesh.uuid);
         request.job = Some(id);
+        request.meta = meta;
         request.report = pipeline.len() > 1;
         let mut running = Self {
             answers: mesh.jobs.open(id),
@@ -262,8 +267,9 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         if let Some(rerouted) = reply.answer.rerouted {
             return self.rerouted(idx, reply.answer.server, rerouted);
         }
-        let ending: Outcome = match reply.answer.error {
-            None => Ok(reply.payload),
+        let mut reply = reply;
+        let ending: Outcome = match reply.answer.error.take() {
+            None => Ok(reply.into_answer()),
             Some(failure) => Err(MessageError {
                 failure,
                 stage: reply.answer.stage.unwrap_or(0),

@@ -4,7 +4,7 @@ use super::{
     active_calls::ActiveCalls,
     clients::GreetedClients,
     forward::Forwarder,
-    functions::{self, Started},
+    functions::{self, FunctionResult, Started},
     header::{self, Header},
     liveness_check,
     parcel::{Notice, Parcel, ReplyTo},
@@ -305,6 +305,7 @@ impl Dispatcher {
             idx: request.idx,
             stage: request.stage,
             cache: request.cache.clone(),
+            meta: request.meta.clone(),
             deadline,
             relay: Some(Arc::clone(&self.state.relay)),
         };
@@ -328,7 +329,8 @@ impl Dispatcher {
             };
             return self.admit(task);
         }
-        let result = functions::built_in(&self.state, &name, message).unwrap_or_else(|| {
+        let result = functions::built_in(&self.state, &name, message);
+        let result = result.unwrap_or_else(|| {
             let known = self
                 .state
                 .functions
@@ -339,7 +341,7 @@ impl Dispatcher {
             let text = format!("{} has no function {name}, only {known}", self.state.name);
             Err(CallFailure::new(CallErrorKind::NoSuchFunction, text))
         });
-        self.complete(to, functions::at_most(max, result), onward);
+        self.complete(to, functions::at_most(max, result.map(Into::into)), onward);
         Ok(())
     }
 
@@ -460,33 +462,23 @@ impl Dispatcher {
     }
 
     /// Completes a stage: its result goes to the next one, or to the client.
-    fn complete(
-        &mut self,
-        to: &ReplyTo,
-        result: Result<Bytes, CallFailure>,
-        onward: Option<NextStage>,
-    ) {
-        match (result, onward) {
-            (
-                Ok(result),
-                Some(NextStage {
-                    mut request,
-                    deadline,
-                }),
-            ) => {
-                request.stage += 1;
-                self.forwarder.pass_on(
-                    Parcel {
-                        to: to.clone(),
-                        request,
-                        payload: result,
-                        deadline,
-                    },
-                    false,
-                );
-            }
-            (result, _) => self.answer(to, result),
+    fn complete(&mut self, to: &ReplyTo, result: FunctionResult, onward: Option<NextStage>) {
+        let (answer, NextStage { request, deadline }) = match (result, onward) {
+            (Ok(answer), Some(onward)) => (answer, onward),
+            (result, _) => return self.answer(to, result),
+        };
+        let (mut request, (payload, meta)) = (request, answer.into_parts());
+        if let Err(failure) = functions::add_meta(&mut request.meta, meta) {
+            return self.answer(to, Err(failure));
         }
+        request.stage += 1;
+        let parcel = Parcel {
+            to: to.clone(),
+            request,
+            payload,
+            deadline,
+        };
+        self.forwarder.pass_on(parcel, false);
     }
 
     /// Reports the outcome of a forwarded message to its client.
@@ -512,13 +504,20 @@ impl Dispatcher {
         header
     }
 
-    fn answer(&mut self, to: &ReplyTo, result: Result<Bytes, CallFailure>) {
+    fn answer(&mut self, to: &ReplyTo, result: FunctionResult) {
         let mut header = self.header_for(to);
-        let payload = result.unwrap_or_else(|failure| {
-            self.state.failed();
-            header.error = Some(failure);
-            Bytes::new()
-        });
+        let payload = match result {
+            Ok(answer) => {
+                let (payload, meta) = answer.into_parts();
+                header.meta = meta;
+                payload
+            }
+            Err(failure) => {
+                self.state.failed();
+                header.error = Some(failure);
+                Bytes::new()
+            }
+        };
         self.send(to, &header, payload);
     }
 
@@ -545,7 +544,7 @@ impl Dispatcher {
 
 /// Runs a function to its end, and says what is known of its request.
 fn completed(
-    running: impl Future<Output = Result<Bytes, CallFailure>> + Send + 'static,
+    running: impl Future<Output = FunctionResult> + Send + 'static,
     started: StartedTask,
 ) -> BoxFuture<'static, Completion> {
     running

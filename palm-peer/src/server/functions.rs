@@ -13,7 +13,9 @@ use palm_proto::{
     log_buffer,
     log_history::LogQuery,
     types::{
+        answer::Answer,
         message::{CallErrorKind, CallFailure},
+        meta::Meta,
         text::panic_message,
     },
 };
@@ -26,24 +28,41 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Returns the result, or an error if it is longer than this.
-pub(crate) fn at_most(
-    max: usize,
-    result: Result<Bytes, CallFailure>,
-) -> Result<Bytes, CallFailure> {
+/// The answer of a function, or why there is none.
+pub(crate) type FunctionResult = Result<Answer, CallFailure>;
+
+/// Returns the result, or an error if it is longer than this, or its metadata cannot be sent.
+pub(crate) fn at_most(max: usize, result: FunctionResult) -> FunctionResult {
     let result = result?;
     let length = result.len();
-    if length > max {
-        let message = format!("the function answered {length} bytes, {max} at most");
-        return Err(CallFailure::new(CallErrorKind::TooLarge, message));
+    let message = if length > max {
+        format!("{length} bytes, {max} at most")
+    } else if let Some(problem) = result.meta().problem() {
+        problem
+    } else {
+        return Ok(result);
+    };
+    let message = format!("the function answered {message}");
+    Err(CallFailure::new(CallErrorKind::TooLarge, message))
+}
+
+/// Adds to the metadata of a message what the function of a stage has set. Fails when it cannot be
+/// sent then.
+pub(crate) fn add_meta(meta: &mut Meta, set: Meta) -> Result<(), CallFailure> {
+    if set.is_empty() {
+        return Ok(());
     }
-    Ok(result)
+    meta.merge(set);
+    meta.problem().map_or(Ok(()), |problem| {
+        let message = format!("the function answered meta, with which the message has {problem}");
+        Err(CallFailure::new(CallErrorKind::TooLarge, message))
+    })
 }
 
 /// A function that was started.
 pub(crate) enum Started {
     /// It has ended, as many do, without waiting for anything.
-    Ended(Result<Bytes, CallFailure>),
+    Ended(FunctionResult),
     /// It waits: see [`finish`].
     Waiting(BoxFuture<'static, Outcome>),
 }
@@ -77,7 +96,7 @@ pub(crate) fn start(function: &Function, message: Message, now: Instant) -> Star
 pub(crate) async fn finish(
     running: BoxFuture<'static, Outcome>,
     deadline: Instant,
-) -> Result<Bytes, CallFailure> {
+) -> FunctionResult {
     // Dropping it at its deadline may panic as well, and happens inside.
     let running = timer::timeout_at(deadline, running);
     match AssertUnwindSafe(running).catch_unwind().await {
@@ -91,7 +110,7 @@ pub(crate) async fn finish(
 }
 
 /// Starts a function and runs it to its end.
-pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, CallFailure> {
+pub(crate) async fn run(function: Function, message: Message) -> FunctionResult {
     let deadline = message.deadline;
     match start(&function, message, Instant::now()) {
         Started::Ended(result) => result,
@@ -99,7 +118,7 @@ pub(crate) async fn run(function: Function, message: Message) -> Result<Bytes, C
     }
 }
 
-fn answer(outcome: Outcome) -> Result<Bytes, CallFailure> {
+fn answer(outcome: Outcome) -> FunctionResult {
     outcome.map_err(|error| typed::failure(&error))
 }
 
@@ -155,7 +174,7 @@ pub(crate) fn built_in_that_waits(state: &Arc<ServerState>, name: &str) -> Optio
             // Reserves some time for the way back.
             let found =
                 witnesses::probe(etcd, &keys, &dialer, &message.payload, time.mul_f64(0.9)).await?;
-            Ok(serde_json::to_vec(&found)?.into())
+            Ok(Answer::new(serde_json::to_vec(&found)?))
         }
         .boxed()
     }))

@@ -72,13 +72,15 @@ fn compact_result(job: u32, answer: &Answer) -> Option<Vec<u8>> {
     if answer.error.is_some() || answer.rerouted.is_some() {
         return None;
     }
+    let meta = answer.meta.to_json();
     let header = ResultHeader {
         stage: answer.stage.and_then(|stage| stage.try_into().ok())?,
         job,
         idx: answer.idx?,
-        meta: None,
+        meta: meta.as_deref(),
     };
-    let mut bytes = Vec::with_capacity(compact::RESULT_LENGTH);
+    let more = meta.as_ref().map_or(0, Vec::len);
+    let mut bytes = Vec::with_capacity(compact::RESULT_LENGTH + more);
     header.encode(&mut bytes);
     Some(bytes)
 }

@@ -19,7 +19,10 @@ use futures::{
 };
 use palm_proto::{
     config::{Config, ValidConfig},
-    types::message::{Answer, CallErrorKind, CallFailure, MAX_TIMEOUT, Request},
+    types::{
+        answer,
+        message::{Answer, CallErrorKind, CallFailure, MAX_TIMEOUT, Request},
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, future::IntoFuture, pin::pin, sync::Arc, time::Duration};
@@ -107,7 +110,11 @@ impl LocalServer {
         JsonCall::new(argument, |json| self.call(function, json))
     }
 
-    async fn answer(&self, request: &Request, payload: Bytes) -> Result<Bytes, CallError> {
+    async fn answer(&self, request: &Request, payload: Bytes) -> Result<answer::Answer, CallError> {
+        if let Some(problem) = request.meta.problem() {
+            let failure = CallFailure::new(CallErrorKind::BadMessage, problem);
+            return Err(CallError::new(failure, None));
+        }
         let ended = || {
             let text = "the local server has ended";
             CallFailure::new(CallErrorKind::Unreachable, text)
@@ -121,11 +128,14 @@ impl LocalServer {
             Either::Right(((), _)) => Vec::new(),
         };
         let mut frames = frames.into_iter();
-        let answer = frames.next().and_then(|header| Answer::decode(&header));
-        match answer.map(|answer| answer.error) {
-            Some(None) => Ok(frames.next().unwrap_or_default()),
-            Some(Some(failure)) => Err(CallError::new(failure, Some(self.uuid))),
-            None => Err(CallError::new(ended(), Some(self.uuid))),
+        let header = frames.next().and_then(|header| Answer::decode(&header));
+        let header = header.ok_or_else(|| CallError::new(ended(), Some(self.uuid)))?;
+        match header.error {
+            None => Ok(answer::Answer::from_parts(
+                frames.next().unwrap_or_default(),
+                header.meta,
+            )),
+            Some(failure) => Err(CallError::new(failure, Some(self.uuid))),
         }
     }
 }
@@ -152,11 +162,28 @@ impl LocalCall<'_> {
         self
     }
 
+    /// Sets an entry of the metadata, as [`Call::meta`](crate::Call::meta).
+    pub fn meta(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.meta.insert(name, value);
+        self
+    }
+
     /// Sets the job that the function sees, and the message's index in it.
     pub fn job(mut self, job: Uuid, idx: u64) -> Self {
         self.request.job = Some(job);
         self.request.idx = Some(idx);
         self
+    }
+}
+
+impl LocalCall<'_> {
+    /// Sends the call, and returns its answer with the metadata, as [`Call::answer`](crate::Call::answer).
+    ///
+    /// # Errors
+    /// As [`LocalServer::call`].
+    pub async fn answer(mut self) -> Result<answer::Answer, CallError> {
+        self.request.give_time(self.time);
+        self.server.answer(&self.request, self.payload).await
     }
 }
 
@@ -169,6 +196,11 @@ impl<R> JsonCall<LocalCall<'_>, R> {
     /// As [`LocalCall::cache`].
     pub fn cache(self, key: impl Into<String>) -> Self {
         self.map(|call| call.cache(key))
+    }
+
+    /// As [`LocalCall::meta`].
+    pub fn meta(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.map(|call| call.meta(name, value))
     }
 
     /// As [`LocalCall::job`].
@@ -192,11 +224,7 @@ impl<'a> IntoFuture for LocalCall<'a> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let mut request = self.request;
-            request.give_time(self.time);
-            self.server.answer(&request, self.payload).await
-        })
+        Box::pin(async move { Ok(self.answer().await?.into_payload()) })
     }
 }
 

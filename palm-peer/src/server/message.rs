@@ -6,7 +6,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use palm_proto::{
     config::Config,
-    types::message::{CallErrorKind, CallFailure, Request},
+    types::{
+        answer::Answer,
+        message::{CallErrorKind, CallFailure, Request},
+        meta::Meta,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{error, sync::Arc, time::Instant};
@@ -25,6 +29,7 @@ pub struct Message {
     pub(crate) idx: Option<u64>,
     pub(crate) stage: usize,
     pub(crate) cache: Option<String>,
+    pub(crate) meta: Meta,
     pub(crate) deadline: Instant,
     /// The way to other servers; `None` outside a server.
     pub(crate) relay: Option<Arc<Relay>>,
@@ -57,6 +62,7 @@ impl Message {
             idx: None,
             stage: 0,
             cache: None,
+            meta: Meta::new(),
             deadline: Instant::now() + Config::default().timeout,
             relay: None,
         }
@@ -87,6 +93,15 @@ impl Message {
     #[must_use]
     pub fn with_cache_key(mut self, key: impl Into<String>) -> Self {
         self.cache = Some(key.into());
+        self
+    }
+
+    /// Sets an entry of the metadata that travels with the message. Middleware may use it for what
+    /// the function reads; the next stage gets what the caller sent, and what the
+    /// [answer](Answer::with_meta) sets.
+    #[must_use]
+    pub fn with_meta(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.meta.insert(name, value);
         self
     }
 
@@ -158,7 +173,33 @@ impl Message {
         self.cache.as_deref()
     }
 
-    /// Calls another function of the mesh, with the remaining time. See
+    /// Returns the metadata that travels with the message: what the caller set with
+    /// [`Call::meta`](crate::Call::meta) or [`Job::meta`](crate::Job::meta), and, in a pipeline, what the
+    /// functions of the stages before set on their [`Answer`]s.
+    ///
+    /// ```
+    /// use palm_peer::{Answer, FunctionError, Message, Server};
+    ///
+    /// async fn greet(message: Message) -> Result<Answer, FunctionError> {
+    ///     let user = message.meta().get("user").unwrap_or("stranger");
+    ///     Ok(Answer::new(format!("Hello, {user}")).with_meta("language", "en"))
+    /// }
+    ///
+    /// # async fn test() -> Result<(), FunctionError> {
+    /// let server = Server::new("text").function("greet", greet).local()?;
+    /// let answer = server.call("greet", "").meta("user", "Ada").answer().await?;
+    /// assert_eq!(answer, "Hello, Ada");
+    /// assert_eq!(answer.meta().get("language"), Some("en"));
+    /// # Ok(()) }
+    /// # palm_peer::block_on(test()).expect("it greets");
+    /// ```
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Calls another function of the mesh, with the remaining time, and without this message's
+    /// metadata. See
     /// [`Client::call`](crate::Client::call) for how it is routed, and what happens when the
     /// future is dropped.
     ///
@@ -188,7 +229,7 @@ impl Message {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let (mut request, payload) = (Request::call(target), payload.into());
         let called = mesh.call(&mut request, &payload, left).await;
-        called.map_err(CallError::of_call)
+        called.map(Answer::into_payload).map_err(CallError::of_call)
     }
 
     /// Calls another function of the mesh with JSON; else as [`Message::call`].
@@ -228,7 +269,7 @@ impl Message {
 }
 
 /// The result of a function, or its error.
-pub(crate) type Outcome = Result<Bytes, FunctionError>;
+pub(crate) type Outcome = Result<Answer, FunctionError>;
 
 /// A function of the program.
 pub(crate) type Function = Arc<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
@@ -252,9 +293,11 @@ mod tests {
             .with_idx(7)
             .with_stage(1)
             .with_cache_key("key")
+            .with_meta("user", "ada")
             .with_deadline(soon);
         assert_eq!((message.job(), message.idx()), (Some(job), Some(7)));
         assert_eq!((message.stage(), message.cache_key()), (1, Some("key")));
+        assert_eq!(message.meta().get("user"), Some("ada"));
         assert_eq!(message.deadline(), soon);
         let error = block_on(message.call("text.shout", "")).expect_err("it belongs to no mesh");
         assert_eq!(error.kind(), CallErrorKind::Unreachable);

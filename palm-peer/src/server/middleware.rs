@@ -1,10 +1,10 @@
 //! Code around the functions of a server.
 
 use super::message::{Function, FunctionError, Message, Outcome};
-use bytes::Bytes;
 use futures::FutureExt as _;
 #[cfg(feature = "tower")]
 use futures::future::BoxFuture;
+use palm_proto::types::answer::Answer;
 #[cfg(feature = "tower")]
 use std::task::{Context, Poll};
 use std::{fmt, future::Future, sync::Arc};
@@ -45,7 +45,7 @@ impl Next {
     ///
     /// # Errors
     /// The error of the function, as it returned it.
-    pub async fn run(&self, message: Message) -> Result<Bytes, FunctionError> {
+    pub async fn run(&self, message: Message) -> Result<Answer, FunctionError> {
         (self.function)(message).await
     }
 }
@@ -66,7 +66,7 @@ where
 /// The innermost service of a layer.
 #[cfg(feature = "tower")]
 impl tower_service::Service<Message> for Next {
-    type Response = Bytes;
+    type Response = Answer;
     type Error = FunctionError;
     type Future = BoxFuture<'static, Outcome>;
 
@@ -84,8 +84,12 @@ impl tower_service::Service<Message> for Next {
 pub(super) fn layer<L>(layer: L) -> Wrap
 where
     L: tower_layer::Layer<Next> + Send + Sync + 'static,
-    L::Service: tower_service::Service<Message, Response = Bytes, Error: Into<FunctionError>, Future: Send>
-        + Clone
+    L::Service: tower_service::Service<
+            Message,
+            Response: Into<Answer>,
+            Error: Into<FunctionError>,
+            Future: Send,
+        > + Clone
         + Send
         + 'static,
 {
@@ -100,7 +104,8 @@ where
             async move {
                 let ready = poll_fn(|cx| service.poll_ready(cx)).await;
                 ready.map_err(Into::into)?;
-                service.call(message).await.map_err(Into::into)
+                let answer = service.call(message).await;
+                answer.map(Into::into).map_err(Into::into)
             }
             .boxed()
         })

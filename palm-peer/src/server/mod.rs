@@ -39,11 +39,10 @@ use crate::{
     io::executor,
     server::{local::LocalServer, peer::Peer},
 };
-use bytes::Bytes;
 use futures::{FutureExt as _, pin_mut};
 use palm_proto::{
     config::{Config, ValidConfig},
-    types::names,
+    types::{answer::Answer, names},
 };
 use std::{
     collections::BTreeMap,
@@ -253,7 +252,8 @@ impl<S> Server<S> {
 
     /// Runs code around all functions of the server, also those that are added later; not around
     /// built-in ones. It gets each message, and what runs the rest: it may change the message or the
-    /// answer, measure, refuse, retry, or add a timeout. Of several, the first is the outermost.
+    /// [`Answer`], and their metadata, measure, refuse, retry, or add a timeout. Of several,
+    /// the first is the outermost.
     ///
     /// ```
     /// use palm_peer::{ApplicationError, CallErrorKind, Message, Server};
@@ -281,7 +281,7 @@ impl<S> Server<S> {
     pub fn wrap<F, Fut>(mut self, middleware: F) -> Self
     where
         F: Fn(Next, Message) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Bytes, FunctionError>> + Send + 'static,
+        Fut: Future<Output = Result<Answer, FunctionError>> + Send + 'static,
     {
         self.wraps.push(middleware::closure(middleware));
         self
@@ -297,7 +297,7 @@ impl<S> Server<S> {
         L: tower_layer::Layer<Next> + Send + Sync + 'static,
         L::Service: tower_service::Service<
                 Message,
-                Response = Bytes,
+                Response: Into<Answer>,
                 Error: Into<FunctionError>,
                 Future: Send,
             > + Clone

@@ -78,6 +78,7 @@ impl Parcel {
             .sum::<usize>();
         size_of::<Self>()
             + self.payload.len()
+            + self.request.meta.bytes()
             + names
             + size_of_val(&*self.request.route)
             + size_of_val(&*self.request.avoid)

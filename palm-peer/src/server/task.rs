@@ -1,12 +1,11 @@
 //! What is known of a request on its way through the serving loop.
 
-use super::{function_stats::FunctionStats, parcel::ReplyTo};
+use super::{function_stats::FunctionStats, functions::FunctionResult, parcel::ReplyTo};
 use crate::{
     ingress::Connection,
     server::message::{Function, Message},
 };
-use bytes::Bytes;
-use palm_proto::types::message::{CallFailure, Request};
+use palm_proto::types::message::Request;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -54,7 +53,7 @@ pub(super) struct StartedTask {
 
 impl StartedTask {
     /// The function has ended.
-    pub(super) fn completed(self, result: Result<Bytes, CallFailure>, now: Instant) -> Completion {
+    pub(super) fn completed(self, result: FunctionResult, now: Instant) -> Completion {
         Completion {
             to: self.to,
             result,
@@ -74,7 +73,7 @@ pub(super) struct NextStage {
 
 pub(super) struct Completion {
     pub(super) to: ReplyTo,
-    pub(super) result: Result<Bytes, CallFailure>,
+    pub(super) result: FunctionResult,
     /// How many bytes the function was given.
     pub(super) bytes: usize,
     pub(super) took: Duration,

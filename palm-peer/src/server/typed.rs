@@ -2,7 +2,10 @@
 
 use super::message::{FunctionError, Message};
 use bytes::Bytes;
-use palm_proto::types::message::{CallErrorKind, CallFailure};
+use palm_proto::types::{
+    answer::Answer,
+    message::{CallErrorKind, CallFailure},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{error::Error, fmt, ops::Deref, sync::Arc};
@@ -57,28 +60,29 @@ impl<A: FromMessage> FromMessage for (Message, A) {
 }
 
 /// What a function can return: whatever is bytes, such as [`String`], `&'static str`, `Vec<u8>` and
-/// [`Bytes`]; or [`Json`]. For another format, implement it for a type of your own.
+/// [`Bytes`]; [`Json`]; or an [`Answer`], which has metadata besides. For another format, implement it
+/// for a type of your own.
 #[diagnostic::on_unimplemented(
     message = "a function cannot return `{Self}`",
-    note = "it returns what is `Into<Bytes>`, such as a `String`, or `Json<T>` with `T: Serialize`"
+    note = "it returns an `Answer`, what is `Into<Bytes>`, such as a `String`, or `Json<T>` with `T: Serialize`"
 )]
 pub trait IntoAnswer {
-    /// Returns the bytes of the answer.
+    /// Returns the answer.
     ///
     /// # Errors
     /// When it cannot be written in its format; the call fails.
-    fn into_answer(self) -> Result<Bytes, FunctionError>;
+    fn into_answer(self) -> Result<Answer, FunctionError>;
 }
 
-impl<T: Into<Bytes>> IntoAnswer for T {
-    fn into_answer(self) -> Result<Bytes, FunctionError> {
+impl<T: Into<Answer>> IntoAnswer for T {
+    fn into_answer(self) -> Result<Answer, FunctionError> {
         Ok(self.into())
     }
 }
 
 impl<T: Serialize> IntoAnswer for Json<T> {
-    fn into_answer(self) -> Result<Bytes, FunctionError> {
-        Ok(serde_json::to_vec(&self.0)?.into())
+    fn into_answer(self) -> Result<Answer, FunctionError> {
+        Ok(Answer::new(serde_json::to_vec(&self.0)?))
     }
 }
 

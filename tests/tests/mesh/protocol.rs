@@ -27,10 +27,19 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 fn printf(etcd: &Etcd) -> InProcess {
-    InProcess::start(
-        Server::new("printf").function("printf", echo),
-        settings(etcd),
-    )
+    let printf = Server::new("printf").function("printf", echo);
+    // A message with a user costs as much as it is long, and what it has cost before.
+    let printf = printf.wrap(|next, message| async move {
+        let meta = message.meta().clone();
+        let answer = next.run(message).await?;
+        if meta.get("user").is_none() {
+            return Ok(answer);
+        }
+        let before: usize = meta.get("cost").map_or(Ok(0), str::parse)?;
+        let cost = before + answer.len();
+        Ok(answer.with_meta("cost", cost.to_string()))
+    });
+    InProcess::start(printf, settings(etcd))
 }
 
 /// The frames of lines that begin with `mark`, taken off the front.

@@ -38,7 +38,10 @@ use self::{
     quarantine::Quarantine,
     timers::Timers,
 };
-use crate::types::message::{CallFailure, Rerouted};
+use crate::types::{
+    answer::Answer,
+    message::{CallFailure, Rerouted},
+};
 use bytes::Bytes;
 use fastrand::Rng;
 use foldhash::{HashMap, HashMapExt as _};
@@ -83,7 +86,7 @@ pub struct MessageError {
 pub type Route = Arc<[Uuid]>;
 
 /// The result or error of a message.
-pub type Outcome = Result<Bytes, MessageError>;
+pub type Outcome = Result<Answer, MessageError>;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -399,7 +402,9 @@ impl Job {
 }
 
 fn size(ending: &Outcome) -> usize {
-    ending.as_ref().map_or(0, Bytes::len)
+    ending
+        .as_ref()
+        .map_or(0, |answer| answer.len() + answer.meta().bytes())
 }
 
 #[cfg(test)]

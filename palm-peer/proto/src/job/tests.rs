@@ -71,7 +71,7 @@ fn the_window_bounds_messages_and_bytes_until_they_are_consumed() {
 #[test]
 fn results_come_in_order_or_as_they_complete() {
     let now = Instant::now();
-    for (ordered, first) in [(true, None), (false, Some((1, Ok(Bytes::from("b")))))] {
+    for (ordered, first) in [(true, None), (false, Some((1, Ok(Answer::new("b")))))] {
         let mut job = Job::new(Limits { ordered, ..LIMITS }, 0);
         job.actions_after(Event::Pulled("0".into()), now);
         job.actions_after(Event::Pulled("1".into()), now);

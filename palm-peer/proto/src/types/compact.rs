@@ -7,17 +7,19 @@
 //! | kind | bytes after the flags |
 //! |---|---|
 //! | `01` register a template | `number:u16 job:u32`, then the JSON header that its messages have in common |
-//! | `02` request | `stage:u8 template:u16 idx:u64 timeout_ms:u32`; with flag `01` `stages:u8` and an instance's `number:u16` for each; with flag `02` the `meta` object |
-//! | `03` result | `stage:u8 job:u32 idx:u64`; with flag `02` the `meta` object |
+//! | `02` request | `stage:u8 template:u16 idx:u64 timeout_ms:u32`; with flag `01` `stages:u8` and an instance's `number:u16` for each; with flag `02` the JSON of its `meta` |
+//! | `03` result | `stage:u8 job:u32 idx:u64`; with flag `02` the JSON of its `meta` |
 //! | `04` unregister a template | `number:u16` |
 //! | `05` register an instance | `number:u16`, the 16 bytes of its uuid |
 //!
 //! A request without a route is for the server that receives it. `job` is the client's own number
 //! of a job; 0 stands for a call, whose `idx` is that of the connection. Errors are JSON headers.
-//! `meta` is a JSON object with fields of later versions; readers ignore those that they do not
-//! know. Other flags are invalid.
+//! Other flags are invalid.
 
-use super::message::{self, BadHeader, MAX_HEADER_BYTES, MAX_STAGES, Request};
+use super::{
+    message::{self, BadHeader, MAX_HEADER_BYTES, MAX_STAGES, Request},
+    meta::Meta,
+};
 use uuid::Uuid;
 
 /// Numbers of templates and of instances are below this: so many are registered on a
@@ -41,7 +43,7 @@ const INSTANCE: u8 = 5;
 
 /// A route follows.
 const WITH_ROUTE: u8 = 1;
-/// A `meta` object follows.
+/// The JSON of its metadata follows.
 const WITH_META: u8 = 2;
 
 /// The timeout that stands for the server's own.
@@ -90,7 +92,7 @@ pub struct RequestHeader<'a> {
     pub timeout_ms: Option<u32>,
     /// The instance for each stage; empty stands for the server that receives the message.
     pub route: Route<'a>,
-    /// A JSON object with further fields.
+    /// The JSON of its metadata; see [`Meta::from_json`].
     pub meta: Option<&'a [u8]>,
 }
 
@@ -103,7 +105,7 @@ pub struct ResultHeader<'a> {
     pub job: u32,
     /// The index of the request.
     pub idx: u64,
-    /// A JSON object with further fields.
+    /// The JSON of its metadata; see [`Meta::from_json`].
     pub meta: Option<&'a [u8]>,
 }
 
@@ -350,7 +352,8 @@ fn bad(message: String) -> BadHeader {
 pub struct Template {
     /// The client's number of the job; 0 for calls.
     pub job: u32,
-    /// The common fields: those of a message without `stage`, `route`, `idx` and `timeout_ms`.
+    /// The common fields: those of a message without `stage`, `route`, `idx`, `timeout_ms` and
+    /// `meta`.
     pub request: Request,
     /// Their JSON.
     json: Vec<u8>,
@@ -363,6 +366,7 @@ impl Template {
         let mut request = request.clone();
         request.stage = 0;
         (request.route, request.idx, request.timeout_ms) = (Vec::new(), None, None);
+        request.meta = Meta::new();
         let json = request.encode();
         Self { job, request, json }
     }
@@ -385,8 +389,8 @@ impl Template {
             && mine.avoid == request.avoid
     }
 
-    /// Reads the JSON of a template: a header without `stage`, `route`, `idx` and `timeout_ms`,
-    /// which are ignored.
+    /// Reads the JSON of a template: a header without `stage`, `route`, `idx`, `timeout_ms` and
+    /// `meta`, which are ignored.
     ///
     /// # Errors
     /// When it is no such header.
@@ -414,6 +418,9 @@ impl Template {
             request.route = route;
             request.idx = Some(header.idx);
             request.timeout_ms = header.timeout_ms.map(u64::from);
+            if let Some(json) = header.meta {
+                request.meta = Meta::from_json(json).map_err(bad)?;
+            }
             message::check(request)
         });
         expanded.map_err(|bad| BadHeader {

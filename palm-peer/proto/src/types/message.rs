@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::meta::Meta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{fmt, time::Duration};
@@ -205,6 +206,9 @@ pub struct Request {
     /// must choose another instance than the route says does not choose these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Uuid>,
+    /// What travels beside the payload; stages pass it on.
+    #[serde(default, skip_serializing_if = "Meta::is_empty")]
+    pub meta: Meta,
 }
 
 impl Request {
@@ -223,6 +227,7 @@ impl Request {
             cache: None,
             report: false,
             avoid: Vec::new(),
+            meta: Meta::new(),
         }
     }
 
@@ -387,11 +392,12 @@ fn greeting(header: &[u8]) -> Option<Incoming> {
 }
 
 /// Reads the fields that many messages have in common: those of a header without `stage`, `route`,
-/// `idx` and `timeout_ms`, which are ignored.
+/// `idx`, `timeout_ms` and `meta`, which are ignored.
 pub(super) fn decode_common(json: &[u8]) -> Result<Request, BadHeader> {
     let Incoming::Request(mut request) = decode_with(json, |mut request| {
         request.stage = 0;
         request.route = vec![Uuid::nil(); request.pipeline.len()];
+        request.meta = Meta::new();
         check(request)
     })?
     else {
@@ -423,6 +429,8 @@ pub(super) fn check(request: Request) -> Result<Request, BadHeader> {
         "a pipeline of several stages needs a route".to_owned()
     } else if request.client.is_none() && stages > 1 {
         "a pipeline of several stages needs a client, which has greeted its servers".to_owned()
+    } else if let Some(problem) = request.meta.problem() {
+        problem
     } else {
         return Ok(request);
     };
@@ -495,6 +503,9 @@ pub struct Answer {
     /// accepted are answered or forwarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
+    /// What travels beside a result.
+    #[serde(default, skip_serializing_if = "Meta::is_empty")]
+    pub meta: Meta,
 }
 
 /// The report of a stage on a message that it did not forward as its route says.
@@ -523,6 +534,7 @@ impl Answer {
             error: None,
             rerouted: None,
             bye: false,
+            meta: Meta::new(),
         }
     }
 
@@ -549,6 +561,6 @@ impl Answer {
         }
         serde_json::from_slice(header)
             .ok()
-            .filter(|answer: &Self| answer.palm == VERSION)
+            .filter(|answer: &Self| answer.palm == VERSION && answer.meta.problem().is_none())
     }
 }

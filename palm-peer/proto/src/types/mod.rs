@@ -1,10 +1,12 @@
 //! Plain data types. Nothing here waits, decides or does I/O.
 
+pub mod answer;
 pub mod compact;
 pub mod ids;
 pub mod instance;
 pub mod keys;
 pub mod message;
+pub mod meta;
 pub mod names;
 pub mod record;
 pub mod text;

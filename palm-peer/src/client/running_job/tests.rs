@@ -39,6 +39,7 @@ fn a_hundred_thousand_messages_find_a_stage_without_instances() {
         Arc::clone(&mesh),
         vec!["a.f".into()],
         limits(usize::MAX),
+        Meta::new(),
         stream::pending::<Bytes>(),
     )
     .expect("it is there");
@@ -105,6 +106,7 @@ fn long_job(etcd: &Etcd) -> (Arc<Mesh>, RunningJob<stream::Pending<Bytes>>) {
         Arc::clone(&mesh),
         vec!["a.f".into()],
         limits(10),
+        Meta::new(),
         stream::pending(),
     )
     .expect("it is there");
@@ -188,6 +190,7 @@ fn a_liveness_check_leaves_no_state_once_answered() {
         Arc::clone(mesh),
         vec!["b.f".into()],
         limits(10),
+        Meta::new(),
         stream::pending(),
     )
     .expect("there");

@@ -3,7 +3,8 @@
 use crate::in_process::echo;
 use futures::executor::block_on;
 use palm_peer::{
-    ApplicationError, Bytes, CallErrorKind, Config, FunctionError, Json, Message, Next, Server,
+    Answer, ApplicationError, Bytes, CallErrorKind, Config, FunctionError, Json, Message, Next,
+    Server,
 };
 use std::{
     future::Future,
@@ -92,7 +93,7 @@ fn middleware_may_answer_retry_panic_and_be_cancelled() {
             b"answer" => Ok("answered".into()),
             b"twice" => {
                 let first = next.run(message.clone()).await?;
-                Ok([first, next.run(message).await?].concat().into())
+                Ok([&first[..], &next.run(message).await?].concat().into())
             }
             b"panic" => panic!("around"),
             b"hang" => std::future::pending().await,
@@ -137,11 +138,11 @@ impl<S> Layer<S> for Shout {
 
 impl<S> Service<Message> for Shouting<S>
 where
-    S: Service<Message, Response = Bytes, Error = FunctionError, Future: Send + 'static>,
+    S: Service<Message, Response = Answer, Error = FunctionError, Future: Send + 'static>,
 {
-    type Response = Bytes;
+    type Response = Answer;
     type Error = FunctionError;
-    type Future = Pin<Box<dyn Future<Output = Result<Bytes, FunctionError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, FunctionError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FunctionError>> {
         self.ready = true;
@@ -151,7 +152,13 @@ where
     fn call(&mut self, message: Message) -> Self::Future {
         assert!(self.ready, "it is only called when it is ready");
         let answer = self.inner.call(message);
-        Box::pin(async move { Ok(answer.await?.to_ascii_uppercase().into()) })
+        Box::pin(async move {
+            let (payload, meta) = answer.await?.into_parts();
+            Ok(Answer::from_parts(
+                payload.to_ascii_uppercase().into(),
+                meta,
+            ))
+        })
     }
 }
 

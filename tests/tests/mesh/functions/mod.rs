@@ -7,6 +7,7 @@ mod behaviour;
 mod built_ins;
 mod limits;
 mod messages;
+mod meta;
 mod middleware;
 
 use crate::in_process::call;

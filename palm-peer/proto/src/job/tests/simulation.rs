@@ -222,7 +222,7 @@ impl World {
     fn answer(&mut self, copy: &Copy, ending: Result<Bytes, CallErrorKind>) {
         let server = Some(Uuid::from_u128(copy.route[copy.stage]));
         let stage = copy.stage;
-        let ending = ending.map_err(|kind| MessageError {
+        let ending = ending.map(Into::into).map_err(|kind| MessageError {
             failure: CallFailure::new(kind, "x"),
             stage,
             server,

@@ -132,6 +132,10 @@ fn a_template_and_a_header_make_a_request() {
     assert_eq!((template.job, template.request.idx), (9, None));
     assert_eq!(Template::parse(9, template.json()), Ok(template.clone()));
     assert!(template.fits(&request));
+    let mut other = request.clone();
+    other.meta.insert("user", "ada");
+    assert!(template.fits(&other));
+    assert_eq!(Template::of(9, &other), template);
     for change in [
         |request: &mut Request| request.job = None,
         |request: &mut Request| request.cache = Some("key".into()),
@@ -152,6 +156,8 @@ fn a_template_and_a_header_make_a_request() {
     let mut header = self::request(&[[0, 1], [0, 2]], None);
     header.stage = 1;
     assert_eq!(template.expand(&header, known), Ok(request));
+    header.meta = Some(b"{\"user\":\"ada\"}");
+    assert_eq!(template.expand(&header, known), Ok(other));
 
     let expand = |header: &RequestHeader<'_>| template.expand(header, known).expect_err("bad");
     header.stage = 2;
@@ -164,7 +170,11 @@ fn a_template_and_a_header_make_a_request() {
         (bad.job, bad.idx, bad.stage),
         (Some(Uuid::from_u128(2)), Some(header.idx), Some(2))
     );
-    header.stage = 0;
+    (header.stage, header.meta) = (0, Some(&b"{\"user\":0}"[..]));
+    let bad = expand(&header);
+    assert!(bad.message.contains("meta \"user\": invalid"), "{bad:?}");
+    assert_eq!(bad.idx, Some(header.idx));
+    header.meta = None;
     header.route = Route::default();
     assert!(expand(&header).message.contains("needs a route"));
     header.route = Route::of(&[[0, 1]]);

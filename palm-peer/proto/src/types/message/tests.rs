@@ -158,3 +158,53 @@ fn details_of_an_error_are_bounded_and_travel() {
     answer.error = Some(failure);
     assert!(answer.encode().len() <= MAX_HEADER_BYTES);
 }
+
+#[test]
+fn meta_is_read_and_its_errors_keep_the_index() {
+    let mut request = Request::call("a.b");
+    request.idx = Some(7);
+    assert!(
+        !request
+            .encode()
+            .windows(6)
+            .any(|bytes| bytes == b"\"meta\"")
+    );
+    request.meta.insert("user", "ada");
+    let header = request.encode();
+    assert_eq!(decode(&header), Ok(Incoming::Request(request.clone())));
+
+    request.meta.insert("long", "x".repeat(9000));
+    let long = String::from_utf8(request.encode()).expect("JSON");
+    for (header, problem) in [
+        (&*long, "meta of 9011 bytes, 8192 at most"),
+        (
+            r#"{"palm":1,"pipeline":["a.b"],"idx":7,"meta":{"a":1}}"#,
+            r#"meta "a": invalid type"#,
+        ),
+        (
+            r#"{"palm":1,"pipeline":["a.b"],"idx":7,"meta":["a"]}"#,
+            "meta as an object of strings",
+        ),
+        (
+            r#"{"palm":1,"pipeline":["a.b"],"idx":7,"meta":{"":""}}"#,
+            "meta with an empty name",
+        ),
+        (
+            r#"{"palm":1,"pipeline":["a.b"],"idx":7,"meta":{"a":"","a":""}}"#,
+            r#"meta has "a" twice"#,
+        ),
+    ] {
+        let bad = bad(header);
+        assert!(bad.message.contains(problem), "{bad:?}");
+        assert_eq!(bad.idx, Some(7), "{bad:?}");
+    }
+}
+
+#[test]
+fn an_answer_carries_meta() {
+    let mut answer = Answer::greeting(Uuid::nil());
+    answer.meta.insert("cost", "3");
+    assert_eq!(Answer::decode(&answer.encode()), Some(answer.clone()));
+    answer.meta.insert("long", "x".repeat(9000));
+    assert_eq!(Answer::decode(&answer.encode()), None);
+}
