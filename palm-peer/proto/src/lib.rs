@@ -32,6 +32,7 @@ pub mod endpoint_order;
 pub mod etcd_history;
 pub mod happy_eyeballs;
 pub mod hedging;
+pub mod http;
 pub mod job;
 pub mod lease;
 pub mod limits;

@@ -29,6 +29,12 @@ impl Store {
         }
     }
 
+    /// Returns how many bytes its keys and values take.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
     /// Returns the value of `key`.
     ///
     /// # Errors

@@ -17,8 +17,9 @@ use crate::{
         timer,
         tls::{self, Credentials},
     },
+    sync::Counter,
 };
-use futures::channel::oneshot;
+use futures::{FutureExt as _, TryFutureExt as _, channel::oneshot};
 use palm_proto::{
     config::ValidConfig,
     types::message::{self, Answer},
@@ -180,6 +181,51 @@ pub(crate) struct Dialer {
     /// The thread on which the links' tasks run; `None` is the library's executor, which
     /// functions may share.
     home: Option<Etcd>,
+    /// Counts the links of this dialer and of those made from it.
+    metrics: Arc<LinkMetrics>,
+}
+
+/// Counts links to other servers.
+#[derive(Debug, Default)]
+pub(crate) struct LinkMetrics {
+    opened: Counter,
+    closed: Counter,
+    failed: Counter,
+}
+
+impl LinkMetrics {
+    /// Returns how many were opened.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.get()
+    }
+
+    /// Returns how many could not be opened.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.get()
+    }
+
+    /// Returns how many are open now.
+    pub(crate) fn open(&self) -> u64 {
+        // Read first, so that it is the smaller one.
+        let closed = self.closed.get();
+        self.opened.get().saturating_sub(closed)
+    }
+}
+
+/// Counts an open link until it is dropped.
+struct OpenLink(Arc<LinkMetrics>);
+
+impl OpenLink {
+    fn new(metrics: &Arc<LinkMetrics>) -> Self {
+        metrics.opened.increment();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for OpenLink {
+    fn drop(&mut self) {
+        self.0.closed.increment();
+    }
 }
 
 impl Dialer {
@@ -199,7 +245,13 @@ impl Dialer {
             limits: Limits::for_payloads(config.max_payload),
             credentials,
             home: None,
+            metrics: Arc::default(),
         }
+    }
+
+    /// Returns the counters of its links.
+    pub(crate) fn metrics(&self) -> &LinkMetrics {
+        &self.metrics
     }
 
     /// Returns a dialer for health checks: answers are shorter, and the links' tasks run on
@@ -233,7 +285,18 @@ impl Dialer {
     }
 
     /// As [`Dialer::open`]; answers to messages of jobs go to `jobs`.
-    pub(crate) async fn open_for_jobs(
+    pub(crate) fn open_for_jobs(
+        &self,
+        endpoint: &str,
+        server: Uuid,
+        time: Duration,
+        jobs: ReplyRouter,
+    ) -> impl Future<Output = Result<Arc<Link>, OpenError>> + Send {
+        let opening = self.try_open(endpoint, server, time, jobs);
+        opening.inspect_err(|_| self.metrics.failed.increment())
+    }
+
+    async fn try_open(
         &self,
         endpoint: &str,
         server: Uuid,
@@ -314,7 +377,8 @@ impl Dialer {
                 say(message::encode_hello(self.me))
                     .map_err(|error| OpenError::Failed(error.to_string()))?;
                 let (link, receiving, greeted) = Link::new(self.me, server, jobs, sender, receiver);
-                self.spawn(Name::LinkReader, receiving);
+                let open = OpenLink::new(&self.metrics);
+                self.spawn(Name::LinkReader, receiving.map(move |()| drop(open)));
                 self.spawn(Name::LinkWatch, link.watching(Where { server, ends }));
                 // Until the server has this greeting, it sends answers of jobs over our previous
                 // connection, which we may have given up while the server has not noticed its end.
@@ -351,7 +415,7 @@ fn host(address: &str) -> &str {
 mod tests {
     use super::*;
     use crate::io::zmq::{self, RouterEvent};
-    use futures::{FutureExt as _, executor::block_on, future::join};
+    use futures::{executor::block_on, future::join};
 
     /// Until the server has the greeting, it answers the messages of jobs over an earlier
     /// connection, which may be dead.
@@ -366,6 +430,7 @@ mod tests {
             limits: Limits::for_payloads(1000),
             credentials: None,
             home: None,
+            metrics: Arc::default(),
         };
         let began = Instant::now();
         let (opened, ()) = block_on(async {

@@ -194,6 +194,11 @@ impl ConnectionTable {
         reason
     }
 
+    /// See [`FlowControl::held`].
+    pub(super) fn held(&self) -> (u64, u64) {
+        lock(&self.state).flow.held()
+    }
+
     /// How much may be read from a connection.
     pub(super) fn room(&self, connection: &ConnectionState) -> Room {
         lock(&self.state).flow.room(connection.id)

@@ -1,5 +1,6 @@
-//! Counters of the ingress, for `_ping` and for the log.
+//! Counters of the ingress, for `_ping`, `_metrics` and the log.
 
+use super::connection_table::ConnectionTable;
 use crate::sync::lock;
 use palm_proto::{limits::log_throttle::LogThrottle, zmtp::RejectReason};
 use serde_json::{Map, Value, json};
@@ -7,7 +8,7 @@ use std::{
     io,
     net::IpAddr,
     sync::{
-        Mutex,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -30,6 +31,7 @@ pub(crate) struct IngressMetrics {
     own_faults: Mutex<LogThrottle<Option<RejectReason>>>,
     paused: AtomicU64,
     panicked: AtomicU64,
+    table: OnceLock<Weak<ConnectionTable>>,
 }
 
 impl Default for IngressMetrics {
@@ -42,6 +44,7 @@ impl Default for IngressMetrics {
             own_faults: Mutex::default(),
             paused: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
+            table: OnceLock::new(),
         }
     }
 }
@@ -130,15 +133,28 @@ impl IngressMetrics {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Returns how many were rejected, by reason; reasons without rejections are absent.
+    /// Has the bytes shown that these connections hold.
+    pub(super) fn attach(&self, table: &Arc<ConnectionTable>) {
+        let _ = self.table.set(Arc::downgrade(table));
+    }
+
+    /// Returns how many bytes are held of long messages on their way in, and of responses that are
+    /// not read yet.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let table = self.table.get().and_then(Weak::upgrade);
+        table.map_or((0, 0), |table| table.held())
+    }
+
+    /// Returns how many were rejected, by reason.
+    pub(crate) fn rejections(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let reasons = RejectReason::ALL.iter().zip(&self.refused);
+        reasons.map(|(kind, count)| (kind.name(), count.load(Ordering::Relaxed)))
+    }
+
+    /// As [`rejections`](Self::rejections), without the reasons that never occurred.
     pub(crate) fn refused(&self) -> Value {
-        let counts = RejectReason::ALL.iter().map(|kind| {
-            (
-                kind.name(),
-                self.refused[*kind as usize].load(Ordering::Relaxed),
-            )
-        });
-        let seen = counts
+        let seen = self
+            .rejections()
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| (name.to_owned(), json!(count)));
         Value::Object(seen.collect::<Map<_, _>>())

@@ -156,6 +156,7 @@ impl Ingress {
             config.max_unread as u64,
             config.max_held as u64,
         ));
+        metrics.attach(&table);
         let (tell_closing, closing) = oneshot::channel();
         let inbox = Arc::new(Inbox::default());
         let (attacher, sender, receiver) = zmq::attachable();

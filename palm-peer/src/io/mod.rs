@@ -10,6 +10,7 @@ pub(crate) mod handshake;
 pub(crate) mod hedge;
 #[cfg(feature = "logging")]
 pub(crate) mod line_queue;
+pub(crate) mod process_memory;
 pub(crate) mod resolver;
 pub(crate) mod retry;
 mod rigged;

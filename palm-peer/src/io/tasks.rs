@@ -11,9 +11,11 @@ use super::{
     threads::{self, ObservesThreads, may_log, say},
     timer,
 };
+use crate::sync::Counter;
 use futures::{
     FutureExt as _,
     channel::{mpsc, oneshot},
+    executor::block_on,
 };
 use palm_proto::{
     supervision::{Decision, Supervision},
@@ -21,6 +23,7 @@ use palm_proto::{
 };
 use std::{
     future::{Future, pending},
+    io,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -58,9 +61,25 @@ pub(crate) fn logged<T>(
     })
 }
 
+/// Runs the future that `start` returns to its end, on a thread of its own that nothing else can
+/// block; again after a panic. Fails when the system refuses a thread.
+pub(crate) fn run_on_thread<F: Future<Output = ()>>(
+    name: Name,
+    known_as: &str,
+    mut start: impl FnMut() -> F + Send + 'static,
+) -> io::Result<()> {
+    threads::start_thread(name, known_as, move || {
+        block_on(rigged(name, start()));
+        Ok(())
+    })
+}
+
 /// The state shared by the clones of a supervisor.
 #[derive(Debug, Default)]
-struct Shared(Mutex<State>);
+struct Shared {
+    state: Mutex<State>,
+    failures: Counter,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -74,6 +93,7 @@ struct State {
 impl Shared {
     /// Counts a failure. Returns after which time to restart, if at all.
     fn record(&self, name: Name, failure: &str, attended: bool) -> Option<Duration> {
+        self.failures.increment();
         let mut state = self.lock();
         if state.gave_up.is_some() {
             return None;
@@ -99,7 +119,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,6 +186,11 @@ impl Supervisor {
             }
             None => false,
         }
+    }
+
+    /// Returns how often a task or thread has failed.
+    pub(crate) fn failed_tasks(&self) -> u64 {
+        self.state.failures.get()
     }
 
     /// Returns a stream of the names of the tasks that fail from now on.

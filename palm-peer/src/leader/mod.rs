@@ -1,9 +1,12 @@
 //! The leader's duties: carries out the actions of registry and pipeliner, for one term.
 
 mod links;
+mod metrics;
 mod takeover;
 pub(crate) mod tombstones;
 mod writes;
+
+pub(crate) use self::metrics::LeaderMetrics;
 
 use self::links::{Links, ProbeError};
 use crate::{
@@ -63,6 +66,8 @@ pub(crate) struct LeaderContext {
     pub clock: SharedClock,
     /// The previous leader, as far as this peer saw.
     pub predecessor: Option<Candidate>,
+    /// Counts what it does.
+    pub metrics: Arc<LeaderMetrics>,
 }
 
 /// The output of a task.
@@ -223,6 +228,11 @@ impl Leader {
     }
 
     fn event(&mut self, event: Event) {
+        match &event {
+            Event::ProbeFailed { .. } => self.context.metrics.failed.increment(),
+            Event::Unsent { .. } => self.context.metrics.unsent.increment(),
+            _ => {}
+        }
         self.stale |= matches!(event, Event::Deleted { .. } | Event::Invalid { .. });
         let actions = self.registry.handle(event, Instant::now());
         self.perform(actions);
@@ -331,6 +341,7 @@ impl Leader {
                     token,
                     fresh,
                 } => {
+                    self.context.metrics.probes.increment();
                     let probing = self.links.probe(uuid, endpoint, fresh);
                     self.work.push(
                         probing
@@ -371,7 +382,14 @@ impl Leader {
                     );
                 }
                 Action::Remove(removal) => {
-                    self.write(removal.uuid, writes::remove(self.context.clone(), removal));
+                    let (uuid, metrics) = (removal.uuid, Arc::clone(&self.context.metrics));
+                    let removing = writes::remove(self.context.clone(), removal);
+                    let removing = removing.inspect(move |written| {
+                        if written.stands().is_some() {
+                            metrics.removals.increment();
+                        }
+                    });
+                    self.write(uuid, removing);
                 }
                 Action::Ask {
                     uuid,

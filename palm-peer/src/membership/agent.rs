@@ -61,7 +61,7 @@ impl Agent {
                 // The caller may have stopped waiting; then the handles are gone, and
                 // the agent leaves.
                 let _ = joined.send(Ok(()));
-                let status = Arc::clone(&self.membership.status);
+                let status = Arc::clone(&self.membership.context.status);
                 let reason = self.run(registration).await;
                 status.end();
                 reason
@@ -146,9 +146,9 @@ impl Agent {
         let Membership {
             registrar,
             context,
-            status,
             liveness,
         } = self.membership.clone();
+        let status = Arc::clone(&context.status);
         let supervisor = context.supervisor;
         let keeping = move || watchdog::keep(liveness.clone());
         let _watchdog = registrar.etcd.keep(&supervisor, Name::Watchdog, keeping);
@@ -174,6 +174,9 @@ impl Agent {
                     known
                 }
             };
+            context.metrics.losses.increment();
+            // A leader whose lease was revoked had no time to step down.
+            status.announce(PeerEvent::Deposed);
             status.announce(PeerEvent::Detached);
             log::warn!("the lease was lost; the server continues to serve and rejoins");
             joined = match self.rejoin(written).await {

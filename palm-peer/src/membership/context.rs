@@ -2,6 +2,7 @@
 
 use super::{
     handle::ExitReason,
+    metrics::MembershipMetrics,
     registration::Registrar,
     status::{PeerEvent, StatusPublisher},
     watchdog::LivenessSender,
@@ -25,6 +26,10 @@ pub(crate) struct PeerContext {
     pub(crate) dialer: Dialer,
     /// Restarts the peer's tasks when they panic.
     pub(crate) supervisor: Supervisor,
+    /// Publishes the peer's status.
+    pub(crate) status: Arc<StatusPublisher>,
+    /// Counts what happens to the peer.
+    pub(crate) metrics: Arc<MembershipMetrics>,
 }
 
 /// The state shared by the agent and its sessions. Cheap to clone.
@@ -34,8 +39,6 @@ pub(crate) struct Membership {
     pub(crate) registrar: Registrar,
     /// The peer's context.
     pub(crate) context: PeerContext,
-    /// Publishes the peer's status.
-    pub(crate) status: Arc<StatusPublisher>,
     /// Checks whether the dispatch loop runs.
     pub(crate) liveness: LivenessSender,
 }
@@ -47,7 +50,7 @@ impl Membership {
             "server {} was removed from the mesh and stays out until it is restarted",
             self.context.uuid
         );
-        self.status.announce(PeerEvent::Evicted);
+        self.context.status.announce(PeerEvent::Evicted);
         ExitReason::Evicted
     }
 }

@@ -1,5 +1,6 @@
 //! Owns the lease: renews it, and reports when it is in doubt or lost.
 
+use super::MembershipMetrics;
 use crate::{
     io::{
         etcd::{Etcd, EtcdError, Renewals, Renewed},
@@ -43,6 +44,7 @@ pub(super) async fn keep(
     etcd: Etcd,
     lease: LeaseId,
     clock: SharedClock,
+    metrics: Arc<MembershipMetrics>,
     tx: mpsc::UnboundedSender<LeaseNews>,
 ) {
     let reporter = etcd.clone();
@@ -79,12 +81,16 @@ pub(super) async fn keep(
             }
         };
         match answer {
-            Ok(Some(Renewed { sent, ttl })) => lock(&clock).renewed(sent, ttl),
+            Ok(Some(Renewed { sent, ttl })) => {
+                metrics.renewals.increment();
+                lock(&clock).renewed(sent, ttl);
+            }
             Ok(None) => {
                 let _ = tx.unbounded_send(LeaseNews::Lost);
                 return;
             }
             Err(error) => {
+                metrics.renewal_failures.increment();
                 // An outage is logged once. A refusal is logged each time, since an
                 // administrator must act.
                 let message = error.to_string();

@@ -6,6 +6,7 @@ mod context;
 mod handle;
 mod latest;
 mod lease_keeper;
+mod metrics;
 mod own_lease;
 pub(crate) mod registration;
 mod session;
@@ -16,12 +17,10 @@ pub(crate) mod watchdog;
 pub(crate) use self::{
     context::PeerContext,
     handle::{AgentHandle, ExitReason},
+    metrics::MembershipMetrics,
 };
 
-use self::{
-    agent::Agent, context::Membership, registration::Registrar, status::StatusPublisher,
-    watchdog::LivenessSender,
-};
+use self::{agent::Agent, context::Membership, registration::Registrar, watchdog::LivenessSender};
 use crate::{
     error::Error,
     io::{etcd::Etcd, tasks::Name},
@@ -40,14 +39,12 @@ pub(crate) fn spawn(
     record: Record,
     liveness: LivenessSender,
 ) -> (AgentHandle, JoinResult) {
-    let status = Arc::new(StatusPublisher::new());
     let registrar = Registrar::new(etcd.clone(), &context.config, record);
-    let (handle, commands, exit) = handle::new(Arc::clone(&status));
+    let (handle, commands, exit) = handle::new(Arc::clone(&context.status));
     let agent = Agent::new(
         Membership {
             registrar,
             context,
-            status,
             liveness,
         },
         commands,

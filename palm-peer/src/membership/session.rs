@@ -139,13 +139,14 @@ impl Session {
     }
 
     fn announce(&self, event: PeerEvent) {
-        self.membership.status.announce(event);
+        self.membership.context.status.announce(event);
     }
 
     async fn handle_input(&mut self, input: AgentInput) -> Result<Option<ExitReason>, LeaseLost> {
         match input {
             _ if self.leaving => {}
             AgentInput::Lease(LeaseNews::InDoubt(why)) => {
+                self.membership.context.metrics.doubts.increment();
                 self.elect(election::Event::LeaseInDoubt);
                 self.announce(PeerEvent::Detached);
                 log::warn!(
@@ -219,7 +220,7 @@ impl Session {
         self.elect(election::Event::LeaseInDoubt);
         self.tasks.end_election();
         self.announce(PeerEvent::Detached);
-        self.membership.status.unconfigured();
+        self.membership.context.status.unconfigured();
         self.returning = true;
         self.register();
     }
@@ -249,7 +250,7 @@ impl Session {
         &mut self,
         cause: RemovalCause,
     ) -> Result<Option<ExitReason>, LeaseLost> {
-        self.membership.status.unconfigured();
+        self.membership.context.status.unconfigured();
         match cause {
             RemovalCause::Evicted => return Ok(Some(self.evict().await)),
             RemovalCause::DeletedByHand | RemovalCause::Unexplained => {
@@ -315,6 +316,7 @@ impl Session {
                     self.tasks.follow(follow);
                 }
                 Action::Lead(term) => {
+                    self.membership.context.metrics.terms.increment();
                     self.announce(PeerEvent::Elected);
                     self.tasks.lead(term, self.followed.take());
                 }

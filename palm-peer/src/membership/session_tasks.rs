@@ -133,10 +133,19 @@ impl SessionTasks {
             self.lease,
             Arc::clone(&self.clock),
         );
-        let tx = self.tx.clone();
+        let (tx, metrics) = (
+            self.tx.clone(),
+            Arc::clone(&self.membership.context.metrics),
+        );
         self.keep(Name::LeaseKeeper, move || {
             let (news_tx, mut news) = mpsc::unbounded();
-            let keeping = lease_keeper::keep(etcd.clone(), lease, Arc::clone(&clock), news_tx);
+            let keeping = lease_keeper::keep(
+                etcd.clone(),
+                lease,
+                Arc::clone(&clock),
+                Arc::clone(&metrics),
+                news_tx,
+            );
             let tx = tx.clone();
             let passing_on = async move {
                 while let Some(news) = news.next().await {
@@ -327,6 +336,7 @@ impl SessionTasks {
             term,
             clock: Arc::clone(&self.clock),
             predecessor,
+            metrics: Arc::clone(&context.metrics.leader),
         };
         let (tx, generation) = (self.tx.clone(), self.generation);
         let leading = move || {

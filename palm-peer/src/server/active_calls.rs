@@ -28,6 +28,11 @@ impl ActiveCalls {
         self.functions.len()
     }
 
+    /// Returns the bytes of their payloads.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns whether one more may start.
     pub(super) fn has_room(&self) -> bool {
         self.functions.is_empty()

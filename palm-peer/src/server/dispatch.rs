@@ -392,7 +392,7 @@ impl Dispatcher {
     }
 
     fn queue_changed(&mut self) {
-        self.state.queued(self.queued.len());
+        self.state.set_queued(self.queued.held());
         if !self.queued.is_empty() && self.sweep.is_terminated() {
             self.sweep = timer::sleep(SWEEP).fuse();
         }
@@ -412,6 +412,7 @@ impl Dispatcher {
             Started::Waiting(running) => {
                 let finishing = functions::finish(running, deadline);
                 self.running.push(completed(finishing, started), bytes);
+                self.state.set_running_bytes(self.running.bytes());
             }
         }
     }
@@ -437,7 +438,8 @@ impl Dispatcher {
             let running = functions::run(function, message);
             self.running.push(completed(running, started), bytes);
         }
-        self.state.queued(self.queued.len());
+        self.state.set_queued(self.queued.held());
+        self.state.set_running_bytes(self.running.bytes());
     }
 
     /// Logs that a function failed, each function and kind of error once a minute.
@@ -513,7 +515,7 @@ impl Dispatcher {
                 payload
             }
             Err(failure) => {
-                self.state.failed();
+                self.state.failed(failure.kind);
                 header.error = Some(failure);
                 Bytes::new()
             }

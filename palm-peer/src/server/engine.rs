@@ -12,7 +12,7 @@ use crate::{
         timer,
     },
     membership::{AgentHandle, ExitReason},
-    server::{dispatch::Dispatcher, state::ServerState},
+    server::{dispatch::Dispatcher, metrics::listener::MetricsListener, state::ServerState},
 };
 use futures::{
     FutureExt as _,
@@ -44,6 +44,8 @@ pub(super) struct Engine {
     pub(super) ingress: Ingress,
     pub(super) dispatcher: Dispatcher,
     pub(super) agent: AgentHandle,
+    /// Serves the metrics over HTTP.
+    pub(super) _metrics: Option<MetricsListener>,
     /// Warns when the certificate is about to expire.
     pub(super) _certificate_expiry: Option<AbortOnDrop<Infallible>>,
     /// The number of signals received before the peer joined.

@@ -16,6 +16,13 @@ const DIGITS: u8 = 2;
 /// The maximum length of the message of the last error, in characters.
 const MAX_ERROR_LEN: usize = 256;
 
+/// The upper bounds of the buckets of the histogram of durations, in microseconds. They are the
+/// same for all functions, so that histograms of several instances can be added.
+const BOUNDS: [u64; 17] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
 /// The counters of one function, since the server was created.
 #[derive(Debug)]
 pub(crate) struct FunctionStats {
@@ -27,10 +34,62 @@ pub(crate) struct FunctionStats {
 struct Counts {
     requests: u64,
     in_flight: u64,
-    /// How many calls ended in an error, by its kind.
+    /// How many calls were rejected before they could start.
+    rejected: u64,
+    /// How many calls ended in an error, by its kind, the rejected ones included.
     errors: BTreeMap<String, u64>,
     last_error: Option<LastError>,
     durations: Durations,
+    histogram: Buckets,
+}
+
+/// What `_metrics` shows of a function.
+#[derive(Debug)]
+pub(crate) struct FunctionFigures {
+    pub(crate) requests: u64,
+    pub(crate) rejected: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// When the last error was, and its kind.
+    pub(crate) last_error: Option<(Timestamp, CallErrorKind)>,
+    pub(crate) durations: Buckets,
+}
+
+/// A histogram of the durations of all calls, in fixed buckets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Buckets {
+    /// How many calls took at most as long as each bound, and longer than the one before; and those
+    /// beyond the last.
+    counts: [u64; BOUNDS.len() + 1],
+    sum: Duration,
+}
+
+impl Buckets {
+    fn record(&mut self, took: Duration) {
+        let micros = took.as_nanos().div_ceil(1000);
+        let bucket = BOUNDS.partition_point(|bound| u128::from(*bound) < micros);
+        self.counts[bucket] += 1;
+        self.sum = self.sum.saturating_add(took);
+    }
+
+    /// Returns the buckets' upper bounds in seconds, and how many durations are in each.
+    // The bounds are far from where a number with a fraction is not exact.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn buckets(&self) -> Vec<(f64, u64)> {
+        let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6);
+        let bounds = bounds.chain([f64::INFINITY]);
+        bounds.zip(self.counts).collect()
+    }
+
+    /// Returns the number of all durations.
+    pub(crate) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Returns their sum, in seconds.
+    pub(crate) fn sum(&self) -> f64 {
+        self.sum.as_secs_f64()
+    }
 }
 
 #[derive(Debug)]
@@ -46,9 +105,11 @@ impl FunctionStats {
         let counts = Counts {
             requests: 0,
             in_flight: 0,
+            rejected: 0,
             errors: BTreeMap::new(),
             last_error: None,
             durations: Durations::new(),
+            histogram: Buckets::default(),
         };
         Self {
             name,
@@ -73,6 +134,7 @@ impl FunctionStats {
         let mut counts = lock(&self.counts);
         counts.in_flight -= 1;
         counts.durations.record(took);
+        counts.histogram.record(took);
         if let Some(failure) = failure {
             counts.failed(failure);
         }
@@ -80,7 +142,23 @@ impl FunctionStats {
 
     /// Counts a call that was rejected before it could start.
     pub(crate) fn rejected(&self, failure: &CallFailure) {
-        lock(&self.counts).failed(failure);
+        let mut counts = lock(&self.counts);
+        counts.rejected += 1;
+        counts.failed(failure);
+    }
+
+    /// Returns the counters as `_metrics` shows them.
+    pub(crate) fn figures(&self) -> FunctionFigures {
+        let counts = lock(&self.counts);
+        let last_error = counts.last_error.as_ref();
+        FunctionFigures {
+            requests: counts.requests,
+            rejected: counts.rejected,
+            in_flight: counts.in_flight,
+            errors: counts.errors.clone(),
+            last_error: last_error.map(|error| (error.when, error.kind)),
+            durations: counts.histogram.clone(),
+        }
     }
 
     /// Returns the counters as `_ping` shows them.
@@ -184,6 +262,20 @@ mod tests {
         };
         near("p50_us", 2000);
         near("p99_us", 1_000_000);
+    }
+
+    #[test]
+    fn each_duration_is_in_the_bucket_of_the_first_bound_that_is_not_less() {
+        let mut buckets = Buckets::default();
+        for micros in [0, 100, 101, 30_000_000, 30_000_001] {
+            buckets.record(Duration::from_micros(micros));
+        }
+        buckets.record(Duration::from_nanos(100_001));
+        let counted: Vec<_> = buckets.buckets();
+        assert_eq!((counted[0], counted[1]), ((0.0001, 2), (0.000_25, 2)));
+        assert_eq!(counted[16..], [(30.0, 1), (f64::INFINITY, 1)]);
+        assert_eq!(buckets.count(), 6);
+        assert!((buckets.sum() - 60.000_302).abs() < 1e-5, "{buckets:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Runs one function for one message.
 
-use super::{state::ServerState, typed};
+use super::{metrics, state::ServerState, typed};
 use crate::{
     client::witnesses,
     io::timer::{self, Elapsed},
@@ -128,13 +128,17 @@ fn panicked(panic: Box<dyn Any + Send>) -> CallFailure {
 
 /// Runs a built-in function; `None` if there is none of this name.
 pub(crate) fn built_in(
-    state: &ServerState,
+    state: &Arc<ServerState>,
     name: &str,
     message: Message,
 ) -> Option<Result<Bytes, CallFailure>> {
     Some(match name {
         "_ping" => Ok(state.ping().into()),
         "_log_query" => log_query(state, &message),
+        "_metrics" => metrics::encode(state).map(Bytes::from).map_err(|_| {
+            let text = "the metrics cannot be written as text";
+            CallFailure::new(CallErrorKind::Failed, text)
+        }),
         "set" => {
             let key = message.cache.unwrap_or_else(|| Uuid::new_v4().to_string());
             // The payload is a slice of the receive buffer; a stored value must not keep

@@ -13,6 +13,7 @@ mod header;
 pub(crate) mod liveness_check;
 pub(crate) mod local;
 pub(crate) mod message;
+pub(crate) mod metrics;
 mod middleware;
 pub(crate) mod parcel;
 mod passing;

@@ -15,6 +15,7 @@ use crate::{
         definition::{Definition, check_length},
         dispatch::Dispatcher,
         engine::{Engine, GIVE_BACK_WITHIN, LEAVE_OVERHEAD, failed},
+        metrics::listener::MetricsListener,
         startup_check,
         state::ServerState,
     },
@@ -52,6 +53,7 @@ use uuid::Uuid;
 pub struct Peer {
     uuid: Uuid,
     endpoint: String,
+    metrics_address: Option<SocketAddr>,
     /// Keeps the server in the mesh until the peer is dropped.
     agent: AgentHandle,
     /// The serving side, until it is served.
@@ -93,7 +95,9 @@ impl Peer {
             receiver,
             record,
             etcd,
+            metrics,
         } = prepared;
+        let metrics_address = metrics.as_ref().map(MetricsListener::address);
         let endpoint = record.endpoint();
         state.relay.attach(etcd.clone());
         let certificate_expiry = state.dialer.credentials().map(|credentials| {
@@ -131,12 +135,14 @@ impl Peer {
             ingress,
             dispatcher,
             agent,
+            _metrics: metrics,
             _certificate_expiry: certificate_expiry,
             signals,
         };
         Ok(Some(Self {
             uuid,
             endpoint,
+            metrics_address,
             agent: handle,
             engine: Mutex::new(Some(engine)),
         }))
@@ -152,6 +158,13 @@ impl Peer {
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Returns the address at which it serves its metrics over HTTP, if the setting `metrics` says
+    /// so; with the port that the system has chosen for port 0.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Returns its state now. To wait for a state, use [`Peer::watch`].
@@ -237,6 +250,7 @@ struct Prepared {
     receiver: ingress::Receiver,
     record: Record,
     etcd: Etcd,
+    metrics: Option<MetricsListener>,
 }
 
 async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared, Error> {
@@ -287,6 +301,7 @@ async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared
     let (ingress, sender, receiver, bound) =
         opened.map_err(|error| cannot_listen(address, error))?;
     record.ports = vec![bound.port()];
+    let metrics = open_metrics(&state)?;
     let etcd = crate::config::etcd::start("palm-agent", &state.config, files.as_ref())?;
     Ok(Prepared {
         state,
@@ -295,7 +310,21 @@ async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared
         receiver,
         record,
         etcd,
+        metrics,
     })
+}
+
+/// Opens the listener for metrics, if one is wanted.
+fn open_metrics(state: &Arc<ServerState>) -> Result<Option<MetricsListener>, Error> {
+    let open = |address| {
+        MetricsListener::open(address, state).map_err(|error| {
+            let message = format!(
+                "cannot serve metrics at {address} (set metrics to another address; port 0 is a free one)"
+            );
+            Error::new(ErrorKind::Bind, message).caused(error)
+        })
+    };
+    state.config.metrics.map(open).transpose()
 }
 
 fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {

@@ -4,20 +4,22 @@ use super::{function_stats::FunctionStats, relay::Relay};
 use crate::{
     client::dialer::Dialer,
     ingress::metrics::IngressMetrics,
-    io::{tasks::Supervisor, tls::Credentials},
-    membership::PeerContext,
+    io::{tasks::Supervisor, tls::Credentials, wall_clock},
+    membership::{MembershipMetrics, PeerContext, status::StatusPublisher},
     server::message::Function,
-    sync::lock,
+    sync::{Counter, lock},
 };
 use log::Level;
 use palm_proto::{
     config::ValidConfig,
+    limits::fair_queue::Amount,
     log_buffer::LogBuffer,
     log_history::{LogPage, LogQuery},
     store::Store,
     types::{
         message::{CallErrorKind, CallFailure, Request},
         names,
+        timestamp::Timestamp,
     },
 };
 use serde_json::json;
@@ -66,15 +68,23 @@ pub(crate) struct ServerState {
     pub leaving: AtomicBool,
     /// What the ingress counts.
     pub metrics: Arc<IngressMetrics>,
+    /// What the agent counts.
+    pub membership: Arc<MembershipMetrics>,
+    /// The peer's status, which the agent publishes.
+    pub status: Arc<StatusPublisher>,
     /// Restarts the server's tasks when they panic.
     pub supervisor: Supervisor,
+    /// When it was created, by the wall clock.
+    pub created: Timestamp,
     started: Instant,
     store: Mutex<Store>,
     log: Arc<Mutex<LogBuffer>>,
     requests: AtomicU64,
-    errors: AtomicU64,
+    errors: [Counter; CallErrorKind::ALL.len()],
     in_flight: AtomicUsize,
     queued: AtomicUsize,
+    queued_bytes: AtomicUsize,
+    running_bytes: AtomicUsize,
     durations: Mutex<VecDeque<Duration>>,
 }
 
@@ -107,13 +117,18 @@ impl ServerState {
             config,
             leaving: AtomicBool::new(false),
             metrics: Arc::default(),
+            membership: Arc::default(),
+            status: Arc::new(StatusPublisher::new()),
             supervisor,
+            created: wall_clock::timestamp(),
             started: Instant::now(),
             log,
             requests: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
+            errors: Default::default(),
             in_flight: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
+            running_bytes: AtomicUsize::new(0),
             durations: Mutex::default(),
         }
     }
@@ -125,6 +140,8 @@ impl ServerState {
             config: self.config.clone(),
             dialer: self.dialer.clone(),
             supervisor: self.supervisor.clone(),
+            status: Arc::clone(&self.status),
+            metrics: Arc::clone(&self.membership),
         }
     }
 
@@ -183,13 +200,38 @@ impl ServerState {
     }
 
     /// Counts an error that was answered.
-    pub(crate) fn failed(&self) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn failed(&self, kind: CallErrorKind) {
+        self.errors[kind as usize].increment();
     }
 
-    /// So many requests wait for others to end.
-    pub(crate) fn queued(&self, requests: usize) {
-        self.queued.store(requests, Ordering::Relaxed);
+    /// Returns how many errors were answered, by kind.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = (CallErrorKind, u64)> {
+        let kinds = CallErrorKind::ALL.iter().zip(&self.errors);
+        kinds.map(|(kind, count)| (*kind, count.get()))
+    }
+
+    /// So much waits for others to end.
+    pub(crate) fn set_queued(&self, amount: Amount) {
+        self.queued.store(amount.items, Ordering::Relaxed);
+        self.queued_bytes.store(amount.bytes, Ordering::Relaxed);
+    }
+
+    /// Returns how much waits for others to end.
+    pub(crate) fn queued(&self) -> Amount {
+        Amount {
+            items: self.queued.load(Ordering::Relaxed),
+            bytes: self.queued_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The functions that run have been given so many bytes.
+    pub(crate) fn set_running_bytes(&self, bytes: usize) {
+        self.running_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes the functions that run have been given.
+    pub(crate) fn running_bytes(&self) -> usize {
+        self.running_bytes.load(Ordering::Relaxed)
     }
 
     /// How many functions run.
@@ -216,9 +258,9 @@ impl ServerState {
             "server": self.name,
             "uptime": self.started.elapsed().as_secs_f64(),
             "requests": self.requests.load(Ordering::Relaxed),
-            "errors": self.errors.load(Ordering::Relaxed),
+            "errors": self.errors().map(|(_, count)| count).sum::<u64>(),
             "in_flight": self.in_flight(),
-            "queued": self.queued.load(Ordering::Relaxed),
+            "queued": self.queued().items,
             "p50_us": quantile(50),
             "p99_us": quantile(99),
             "connections": self.metrics.connections(),

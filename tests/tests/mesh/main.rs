@@ -28,6 +28,7 @@ mod jobs;
 mod joining;
 mod links;
 mod logging;
+mod metrics;
 mod network;
 mod no_space;
 mod outages;

@@ -57,12 +57,13 @@ const FATAL: [&str; 2] = ["serving", "peer"];
 /// When a server is asked to leave, which it does all the same.
 const AT_THE_END: [&str; 2] = ["signals", "last-resort"];
 /// Those of a test of their own; that of `link-reopen` is `network::stages`.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "await-response",
     "certificate-expiry",
     "drain",
     "leader-removal",
     "link-reopen",
+    "metrics-listener",
     "resignation",
     "resolver",
 ];

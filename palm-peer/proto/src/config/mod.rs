@@ -25,7 +25,12 @@ pub use self::{
     valid::ValidConfig,
 };
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Declares [`Config`] by the table of all settings.
 macro_rules! declare_config {

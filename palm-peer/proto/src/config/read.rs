@@ -2,7 +2,13 @@
 
 use super::{InvalidSetting, TlsMode, host};
 use log::LevelFilter;
-use std::{ffi::OsStr, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    ffi::OsStr,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 /// Reads the URLs of etcd. The scheme may be left out, as for etcdctl: it is added when the
 /// settings are checked, since it depends on the others.
@@ -36,6 +42,22 @@ pub(super) fn address(name: &str, text: &str) -> Result<Option<IpAddr>, InvalidS
         "an IP address alone, such as 0.0.0.0",
     )
     .map(Some)
+}
+
+pub(super) fn socket_address(name: &str, text: &str) -> Result<Option<SocketAddr>, InvalidSetting> {
+    let what = "an IP address and a port, such as 127.0.0.1:9464";
+    parse(name, text, what).map(Some)
+}
+
+pub(super) fn yes_or_no(name: &str, text: &str) -> Result<bool, InvalidSetting> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "yes" | "true" | "1" => Ok(true),
+        "no" | "false" | "0" => Ok(false),
+        _ => Err(InvalidSetting::new(
+            name,
+            format!("{:?} is neither yes nor no", text.trim()),
+        )),
+    }
 }
 
 pub(super) fn port(name: &str, text: &str) -> Result<u16, InvalidSetting> {

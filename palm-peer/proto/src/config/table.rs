@@ -106,6 +106,14 @@ macro_rules! settings_table {
             /// most unread responses is disconnected. At least `max_payload`.
             Server max_held: usize = 1024 * 1024 * 1024, "1073741824", read::bytes,
                 "bytes", "maximum of bytes held for all clients together";
+            /// Where to serve the metrics over HTTP, such as `127.0.0.1:9464`, at `/metrics`; port 0
+            /// lets the system choose. A loopback address, unless `metrics_public` is `yes`.
+            Server metrics: Option<SocketAddr> = None, "none", read::socket_address,
+                "address", "address and port to serve the metrics at, over HTTP";
+            /// Whether `metrics` may be an address that other machines reach (`yes` or `no`): what is
+            /// served there is neither encrypted nor authenticated.
+            Server metrics_public: bool = false, "no", read::yes_or_no,
+                "yes", "whether other machines may reach the metrics: yes or no";
         }
     };
 }

@@ -49,6 +49,8 @@ fn every_name_can_be_set_from_the_environment() {
         "prefix" => "/staging",
         "ip" | "bind" => "127.0.0.2",
         "tls" => "required",
+        "metrics" => "127.0.0.1:9464",
+        "metrics_public" => "yes",
         _ => "7",
     };
     let config = Config::from_lookup(|variable| {
@@ -118,6 +120,24 @@ fn invalid_values_are_refused_with_name_and_value() {
         ),
         ("max_held", "9", "9 is less than max_payload, 67108864"),
         ("max_payload", "0", "not between 1 and"),
+        ("metrics", "9464", "is not an IP address and a port"),
+        (
+            "metrics",
+            "localhost:9464",
+            "is not an IP address and a port",
+        ),
+        (
+            "metrics",
+            "0.0.0.0:9464",
+            "metrics: 0.0.0.0:9464 can be reached from other machines",
+        ),
+        (
+            "metrics",
+            "[2001:db8::1]:9464",
+            "choose an address such as 127.0.0.1:9464, or set metrics_public to yes",
+        ),
+        ("metrics", "[::ffff:10.0.0.1]:9464", "from other machines"),
+        ("metrics_public", "maybe", "\"maybe\" is neither yes nor no"),
         (
             "max_payload",
             "18446744073709551615",
@@ -276,4 +296,21 @@ fn values_that_are_not_utf8_are_paths_or_refused() {
     }
     let error = log_level(Some(&odd())).expect_err("no level").to_string();
     assert!(error.starts_with("PALM_LOG: "), "{error}");
+}
+
+#[test]
+fn metrics_are_public_only_if_that_is_said() {
+    for (address, public, valid) in [
+        ("127.0.0.1:0", "no", true),
+        ("[::1]:9464", "no", true),
+        ("[::ffff:127.0.0.1]:9464", "no", true),
+        ("0.0.0.0:9464", "no", false),
+        ("0.0.0.0:9464", "yes", true),
+        ("10.0.0.1:9464", "true", true),
+    ] {
+        let mut config = Config::default();
+        config.set("metrics", address).expect(address);
+        config.set("metrics_public", public).expect(public);
+        assert_eq!(config.validate().is_ok(), valid, "{address} {public}");
+    }
 }

@@ -20,6 +20,7 @@ impl ValidConfig {
         config.check_address()?;
         config.check_times()?;
         config.check_limits()?;
+        config.check_metrics()?;
         Ok(Self(config))
     }
 

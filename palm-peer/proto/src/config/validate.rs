@@ -57,6 +57,21 @@ impl Config {
         }
     }
 
+    /// What is served there is for the administrators of this machine.
+    pub(super) fn check_metrics(&self) -> Result<(), InvalidSetting> {
+        match self.metrics {
+            Some(address) if !self.metrics_public && !address.ip().to_canonical().is_loopback() => {
+                let reason = format!(
+                    "{address} can be reached from other machines, and what is served there is neither encrypted nor authenticated: \
+                     choose an address such as 127.0.0.1:{}, or set metrics_public to yes",
+                    address.port()
+                );
+                Err(InvalidSetting::new("metrics", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn check_times(&self) -> Result<(), InvalidSetting> {
         let times = [
             ("ttl", self.ttl, SHORTEST_TTL),

@@ -40,6 +40,11 @@ impl ByteSemaphore {
         true
     }
 
+    /// Returns how many bytes are granted and not released.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
     /// Releases bytes.
     pub fn give_back(&mut self, bytes: u64) {
         self.held = self.held.saturating_sub(bytes);

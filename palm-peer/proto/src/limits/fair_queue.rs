@@ -62,6 +62,12 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         self.held.items
     }
 
+    /// Returns how much waits.
+    #[must_use]
+    pub fn held(&self) -> Amount {
+        self.held
+    }
+
     /// Adds an item. When the queue is full, returns the items that are evicted: this one, or,
     /// where another source has more waiting than this one would have, the newest of the
     /// source that has most.

@@ -192,6 +192,13 @@ impl FlowControl {
         room
     }
 
+    /// Returns how many bytes are held of long messages on their way in, and of responses that are
+    /// not read yet.
+    #[must_use]
+    pub fn held(&self) -> (u64, u64) {
+        (self.permits.held(), self.unread)
+    }
+
     /// Returns whether a connection must end.
     #[must_use]
     pub fn is_ended(&self, id: u64) -> bool {

@@ -79,6 +79,27 @@ pub enum CallErrorKind {
     Unknown,
 }
 
+impl CallErrorKind {
+    /// All of them, in order.
+    pub const ALL: [Self; 15] = [
+        Self::BadMessage,
+        Self::WrongServer,
+        Self::NoSuchServer,
+        Self::NoSuchFunction,
+        Self::TooLarge,
+        Self::Busy,
+        Self::Leaving,
+        Self::Failed,
+        Self::Panicked,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Full,
+        Self::NoSuchKey,
+        Self::BadAnswer,
+        Self::Unknown,
+    ];
+}
+
 impl fmt::Display for CallErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)

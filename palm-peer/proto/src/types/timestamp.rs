@@ -36,6 +36,14 @@ impl Timestamp {
     pub fn age(self, now: Timestamp) -> Duration {
         (now.0 - self.0).to_std().unwrap_or_default()
     }
+
+    /// Returns the seconds since 1970, without leap seconds.
+    #[must_use]
+    // Exact to the microsecond for centuries.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn unix_seconds(self) -> f64 {
+        self.0.and_utc().timestamp_micros() as f64 / 1e6
+    }
 }
 
 /// Converts the time of the system's clock.

@@ -26,6 +26,7 @@ use super::{
     error::{EtcdError, EtcdErrorKind, Recovery, classify, describe, silence},
     history::{History, Response},
     life::Doubt,
+    metrics::EtcdMetrics,
     settings::{EtcdSettings, TlsSource},
 };
 use crate::io::{hedge::hedged, tls::EtcdTls};
@@ -51,6 +52,7 @@ pub(super) struct Pool {
     /// Locked until the endpoints have reported their cluster.
     pub(super) identifying: AsyncMutex<bool>,
     pub(super) history: Arc<History>,
+    pub(super) metrics: Arc<EtcdMetrics>,
     /// The runtime for tasks.
     thread: Handle,
 }
@@ -77,12 +79,9 @@ pub(super) enum EndpointError {
 }
 
 impl Pool {
-    /// `history` is that of another pool for the same endpoints, if there is one.
-    pub(super) fn new(
-        settings: EtcdSettings,
-        thread: Handle,
-        history: Option<Arc<History>>,
-    ) -> Self {
+    /// `beside` is another pool for the same endpoints, if there is one: they share their history
+    /// and their counters.
+    pub(super) fn new(settings: EtcdSettings, thread: Handle, beside: Option<&Self>) -> Self {
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .into_iter()
@@ -99,7 +98,10 @@ impl Pool {
                 settings.cluster_lost_after,
             ))
         };
-        let history = history.unwrap_or_else(|| Arc::new(new_history()));
+        let (history, metrics) = match beside {
+            Some(other) => (Arc::clone(&other.history), Arc::clone(&other.metrics)),
+            None => (Arc::new(new_history()), Arc::default()),
+        };
         Self {
             // A mesh that starts at once must not load a single member.
             order: Mutex::new(EndpointOrder::new(
@@ -115,6 +117,7 @@ impl Pool {
             generations: AtomicU64::new(0),
             identifying: AsyncMutex::new(false),
             history,
+            metrics,
             thread,
         }
     }
@@ -377,6 +380,9 @@ impl Pool {
     /// An endpoint answered a request that the `losers` failed, or have not answered, although they
     /// were asked before.
     pub(super) fn answered_first(&self, winner: usize, losers: &[usize]) {
+        if !losers.is_empty() {
+            self.metrics.failovers.increment();
+        }
         let mut order = self.ordering();
         for loser in losers {
             order.failed(*loser);

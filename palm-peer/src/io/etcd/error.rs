@@ -28,6 +28,36 @@ pub enum EtcdErrorKind {
     Other,
 }
 
+impl EtcdErrorKind {
+    /// All of them, in order.
+    pub(super) const ALL: [Self; 9] = [
+        Self::Unreachable,
+        Self::Tls,
+        Self::Denied,
+        Self::TooLarge,
+        Self::LeaseGone,
+        Self::Invalid,
+        Self::NoSpace,
+        Self::WrongCluster,
+        Self::Other,
+    ];
+
+    /// Returns its name among the counters.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Denied => "denied",
+            Self::TooLarge => "too_large",
+            Self::LeaseGone => "lease_gone",
+            Self::Invalid => "invalid",
+            Self::NoSpace => "no_space",
+            Self::WrongCluster => "wrong_cluster",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A request to etcd failed.
 #[derive(Debug, Clone)]
 pub struct EtcdError {

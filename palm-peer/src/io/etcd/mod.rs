@@ -17,6 +17,7 @@ mod history;
 mod keep_alive;
 mod life;
 mod local_stream;
+mod metrics;
 mod renewals;
 mod settings;
 mod target;
@@ -37,6 +38,7 @@ pub(crate) use self::{
     grant::{Granted, LeaseRequest},
     keep_alive::KeepAlive,
     local_stream::LocalStream,
+    metrics::EtcdMetrics,
     renewals::{Renewals, Renewed},
     settings::{EtcdSettings, TlsSource},
     target::Target,
@@ -50,7 +52,7 @@ use self::{
     connection::Connection,
     convert::{item, items, revision_of},
     endpoint_pool::Pool,
-    history::{History, Response},
+    history::Response,
     thread::Thread,
     transaction::prefix_options,
 };
@@ -96,10 +98,10 @@ impl Etcd {
     fn start_with(
         thread_name: &str,
         settings: EtcdSettings,
-        history: Option<Arc<History>>,
+        beside: Option<&Pool>,
     ) -> io::Result<Self> {
         let thread = Thread::start(thread_name)?;
-        let pool = Arc::new(Pool::new(settings.clone(), thread.handle(), history));
+        let pool = Arc::new(Pool::new(settings.clone(), thread.handle(), beside));
         Ok(Self(Arc::new(Shared {
             thread,
             pool,
@@ -110,11 +112,12 @@ impl Etcd {
     /// Returns another handle to the same etcd, with its own thread and connections: its work does
     /// not delay the renewals of others. Fails when the system refuses a thread.
     pub(crate) fn beside(&self, thread_name: &str) -> io::Result<Self> {
-        Self::start_with(
-            thread_name,
-            self.0.settings.clone(),
-            Some(Arc::clone(&self.pool().history)),
-        )
+        Self::start_with(thread_name, self.0.settings.clone(), Some(self.pool()))
+    }
+
+    /// Returns the counters of this etcd.
+    pub(crate) fn metrics(&self) -> &EtcdMetrics {
+        &self.pool().metrics
     }
 
     /// Runs a future on etcd's thread. It must not block: leases are renewed there.
@@ -345,13 +348,14 @@ impl Etcd {
         let task = self.spawn(Name::EtcdRequest, request);
         // The thread lives as long as this handle, and nothing else can abort the task: only a
         // panic ends it early.
-        AbortOnDrop(task).await.unwrap_or_else(|lost| {
+        let result = AbortOnDrop(task).await.unwrap_or_else(|lost| {
             Err(EtcdError::definite(
                 EtcdErrorKind::Other,
                 "PALM itself",
                 lost.to_string(),
             ))
-        })
+        });
+        result.inspect_err(|error| self.metrics().failed(error.kind()))
     }
 
     fn pool(&self) -> &Arc<Pool> {

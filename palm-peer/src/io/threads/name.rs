@@ -93,6 +93,8 @@ names! {
     /// Removes forwarded messages once they have arrived, and reports those that were
     /// lost with a link.
     PostedWatch = "posted-watch",
+    /// Serves metrics over HTTP.
+    MetricsListener = "metrics-listener",
     /// Puts the record again.
     Registration = "registration",
     /// Resigns as leader.
