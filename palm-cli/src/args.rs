@@ -7,7 +7,10 @@ mod etcdctl;
 mod help;
 mod words;
 
-use crate::error::{CliError, warn};
+use crate::{
+    error::{CliError, warn},
+    meta::Entry,
+};
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use palm_peer::{Config, InvalidSetting, Setting, SettingScope};
 use std::{
@@ -140,6 +143,12 @@ pub(crate) struct Call {
     /// key in the server's store, for get, set, append and delete
     #[argh(option, arg_name = "key")]
     pub cache: Option<String>,
+    /// metadata that travels with the call, such as user=ada; may be repeated
+    #[argh(option, short = 'H', arg_name = "name=value")]
+    pub meta: Vec<Entry>,
+    /// print the metadata of the answer to stderr, as name=value lines
+    #[argh(switch)]
+    pub show_meta: bool,
     /// call every instance, and print a line for each: the uuid, a tab, and the answer
     #[argh(switch)]
     pub all: bool,
@@ -165,6 +174,9 @@ pub(crate) struct Job {
     /// messages and results end with NUL, not with a line feed
     #[argh(switch)]
     pub null: bool,
+    /// metadata that travels with each message, such as user=ada; may be repeated
+    #[argh(option, short = 'H', arg_name = "name=value")]
+    pub meta: Vec<Entry>,
     /// how long each message may take in total, such as 2s or 1m (default PALM_TIMEOUT, or 30)
     #[argh(option, arg_name = "time")]
     pub timeout: Option<String>,

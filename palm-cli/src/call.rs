@@ -2,8 +2,8 @@
 
 mod all;
 
-use crate::{args::Call, error::CliError, screen::Screen};
-use palm_peer::{Client, Config};
+use crate::{args::Call, error::CliError, meta, screen::Screen};
+use palm_peer::{Answer, Bytes, CallError, Client, Config};
 use std::io::{self, Read as _};
 
 /// Runs the command.
@@ -17,12 +17,12 @@ pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Res
         return all::run(call, payload, config, screen).await;
     }
     let client = Client::connect(config).await?;
-    let mut calling = client.call(&call.target, payload);
-    if let Some(key) = &call.cache {
-        calling = calling.cache(key);
-    }
-    let answer = calling.await?;
+    let answer = send(&client, call, &call.target, payload.into()).await?;
     screen.raw(&answer)?;
+    if call.show_meta {
+        screen.flush()?;
+        meta::show("", answer.meta());
+    }
     // Without a line end, the shell's prompt would follow the answer. A program gets
     // the exact bytes.
     if screen.terminal && !answer.is_empty() {
@@ -30,6 +30,23 @@ pub(crate) async fn run(call: &Call, config: Config, screen: &mut Screen) -> Res
     } else {
         Ok(())
     }
+}
+
+/// Calls a target with the options of the command line.
+async fn send(
+    client: &Client,
+    call: &Call,
+    target: &str,
+    payload: Bytes,
+) -> Result<Answer, CallError> {
+    let mut calling = client.call(target, payload);
+    if let Some(key) = &call.cache {
+        calling = calling.cache(key);
+    }
+    for entry in &call.meta {
+        calling = calling.meta(&entry.name, &entry.value);
+    }
+    calling.answer().await
 }
 
 /// Reads standard input, at most one byte more than can be sent: then the call is refused.

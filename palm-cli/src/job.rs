@@ -41,6 +41,9 @@ pub(crate) async fn run(
     if args.unordered {
         job = job.unordered();
     }
+    for entry in &args.meta {
+        job = job.meta(&entry.name, &entry.value);
+    }
     let (input, messages) = Input::standard(delimiter, max);
     // Unknown functions are reported here, before any input is read.
     let results = job.run(messages)?;

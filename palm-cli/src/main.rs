@@ -11,6 +11,7 @@ mod full_screen;
 mod job;
 mod logs;
 mod man;
+mod meta;
 mod reset;
 mod rm;
 mod screen;

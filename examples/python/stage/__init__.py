@@ -10,7 +10,8 @@
 
     stage.main()
 
-Functions take bytes and return bytes. They run on threads, so they may block, and several run at once. An exception is
+Functions take bytes and return bytes. One with two parameters, `greet(payload, meta)`, gets the metadata of the message as well, a dict of strings; one that
+returns an `Answer` sets metadata on its result. They run on threads, so they may block, and several run at once. An exception is
 answered as `failed`; an `ApplicationError` has a code and data for the caller's program. Unlike a server in Rust, it has no ingress before this port, and no TLS:
 keep it to networks that you trust.
 """
@@ -19,6 +20,7 @@ import argparse
 import asyncio
 import concurrent.futures
 import errno
+import inspect
 import json
 import logging
 import os
@@ -33,7 +35,7 @@ from .builtin import THREADS, Counters, Logbook, Store
 from .clients import Clients
 from .etcd import Etcd
 from .member import Member
-from .message import MAX_PAYLOAD, VERSION, ApplicationError, Failure, Request
+from .message import MAX_PAYLOAD, VERSION, Answer, ApplicationError, Failure, Request
 from .message import answer_header, forward_header, is_for, read_hello, read_json, read_goodbye_ack
 from .path import keep_alive
 from .relay import Relay
@@ -84,8 +86,10 @@ class Stage:
         self.leaving = False
 
     def function(self, function):
-        """Adds a function of bytes to bytes; to be used as a decorator."""
-        self.functions[function.__name__] = function
+        """Adds a function of bytes, or of bytes and metadata; to be used as a decorator."""
+        takes_meta = required_parameters(function) > 1
+        call = lambda request: function(request.payload, dict(request.meta)) if takes_meta else function(request.payload)
+        self.functions[function.__name__] = call
         return function
 
     # Receiving.
@@ -189,8 +193,10 @@ class Stage:
         self.held += len(request.payload)
         try:
             # A function that has begun cannot be stopped; one that still waits for a thread is cancelled.
-            running = asyncio.wrap_future(self.pool.submit(function, request.payload))
-            result = bytes(await asyncio.wait_for(running, request.time_left()))
+            running = asyncio.wrap_future(self.pool.submit(function, request))
+            result = await asyncio.wait_for(running, request.time_left())
+            answer = result if isinstance(result, Answer) else Answer(result)
+            result = bytes(answer.payload)
         except asyncio.TimeoutError:
             raise Failure("timed_out", "the function did not end before the deadline") from None
         except ApplicationError as error:
@@ -202,6 +208,7 @@ class Stage:
             self.held -= len(request.payload)
         if len(result) > MAX_PAYLOAD:
             raise Failure("too_large", f"the function answered {len(result)} bytes, {MAX_PAYLOAD} at most")
+        request.set_meta(answer.meta)
         return result
 
     async def pass_on(self, request, payload, stage):
@@ -221,6 +228,8 @@ class Stage:
             self.counters.errors += 1
             header["error"] = result.fields()
             payload = b""
+        elif request.answer_meta:
+            header["meta"] = request.answer_meta
         if not request.relayed:
             self.send(request.to, header, payload)
             return
@@ -350,6 +359,16 @@ class Stage:
         self.context.destroy(linger=2000)
         logging.shutdown()
         os._exit(status)
+
+
+def required_parameters(function):
+    """How many parameters a function needs; 1 where that is unknown, as of some that are written in C."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
 
 
 def flags(name):

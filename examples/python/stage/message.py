@@ -14,11 +14,13 @@ MAX_CODE_BYTES = 128
 MAX_DATA_BYTES = 16 * 1024
 MAX_DATA_DEPTH = 32
 MAX_STAGES = 64
+# The metadata of a message or an answer: names and values together, in bytes.
+MAX_META_BYTES = 8192
 # The default and the maximum of a request's timeout, in milliseconds.
 DEFAULT_TIMEOUT = 30_000
 MAX_TIMEOUT = 24 * 3600 * 1000
 # The fields that are passed on to the next stage.
-KNOWN = ("palm", "pipeline", "stage", "route", "client", "job", "idx", "timeout_ms", "cache", "report", "avoid")
+KNOWN = ("palm", "pipeline", "stage", "route", "client", "job", "idx", "timeout_ms", "cache", "report", "avoid", "meta")
 
 
 class ApplicationError(Exception):
@@ -27,6 +29,13 @@ class ApplicationError(Exception):
     def __init__(self, code, message, data=None):
         super().__init__(message)
         self.code, self.message, self.data = code, message, data
+
+
+class Answer:
+    """The result of a function with metadata, a dict of strings, for the next stage or the client."""
+
+    def __init__(self, payload, meta=None):
+        self.payload, self.meta = payload, dict(meta or {})
 
 
 class Failure(Exception):
@@ -125,6 +134,24 @@ def read_texts(fields, name):
     return value
 
 
+def read_meta(fields):
+    meta = {} if fields.get("meta") is None else fields["meta"]
+    problem = meta_problem(meta)
+    if problem:
+        raise bad(problem)
+    return meta
+
+
+def meta_problem(meta):
+    """What keeps metadata from being sent, or None."""
+    if not isinstance(meta, dict) or not all(is_text(text) for entry in meta.items() for text in entry):
+        return "meta is not an object of strings"
+    if "" in meta:
+        return "meta with an empty name"
+    size = sum(len(text.encode()) for entry in meta.items() for text in entry)
+    return f"meta of {size} bytes, {MAX_META_BYTES} at most" if size > MAX_META_BYTES else None
+
+
 def is_text(value):
     """Not every text of JSON can be written as UTF-8: half of a surrogate pair cannot."""
     return isinstance(value, str) and value.encode("utf-8", "replace") == value.encode("utf-8", "surrogatepass")
@@ -141,6 +168,8 @@ class Request:
         self.too_many = len(frames) > 2
         self.job = self.idx = self.client = None
         self.stage = 0
+        # The metadata of the message, and what the function sets on the result.
+        self.meta, self.answer_meta = {}, {}
         # Whether another server passed it on.
         self.relayed = False
 
@@ -162,6 +191,7 @@ class Request:
             raise bad("report is not true or false")
         if self.cache is not None and not is_text(self.cache):
             raise bad("cache is not a string")
+        self.meta = read_meta(fields)
         timeout = read_number(fields, "timeout_ms")
         timeout = min(DEFAULT_TIMEOUT if timeout is None else timeout, MAX_TIMEOUT)
         self.deadline = self.arrived + timeout / 1000
@@ -184,6 +214,14 @@ class Request:
 
     def time_left(self):
         return max(0.0, self.deadline - time.monotonic())
+
+    def set_meta(self, meta):
+        """Sets the metadata of the result. Raises Failure when it cannot be sent, to the next stage or at all."""
+        total = {**self.meta, **meta} if isinstance(meta, dict) and self.goes_on() else meta
+        problem = meta_problem(meta) or meta_problem(total)
+        if problem:
+            raise Failure("too_large", f"the function answered {problem}")
+        self.answer_meta = meta
 
     def goes_on(self):
         """Whether another stage follows this one."""
@@ -214,4 +252,7 @@ def answer_header(request, me):
 
 def forward_header(request, stage):
     """Returns the header for the next stage. Unknown fields are left out."""
-    return {**request.fields, "stage": stage, "route": list(request.route)}
+    header = {**request.fields, "stage": stage, "route": list(request.route)}
+    if request.answer_meta:
+        header["meta"] = {**request.meta, **request.answer_meta}
+    return header

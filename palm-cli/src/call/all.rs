@@ -1,9 +1,11 @@
 //! `palm-cli call --all`: calls a function on every instance of a server.
 
+use super::send;
 use crate::{
     args::Call,
     error::{CliError, warn},
     find::{describe, named},
+    meta::{self, one_line},
     screen::Screen,
     table::counted,
 };
@@ -30,17 +32,15 @@ pub(super) async fn run(
         .retain(|entry| matches!(entry.state, ServerStatus::Leader | ServerStatus::Configured));
     if instances.is_empty() {
         // The error of a single call says what there is.
-        let answer = client.call(&call.target, payload).await?;
+        let answer = send(&client, call, &call.target, payload).await?;
         return Ok(screen.line(&line(server, &answer))?);
     }
     let count = instances.len();
     let mut answers = stream::iter(instances)
         .map(|entry| {
-            let mut calling = client.call(format!("{}.{function}", entry.name), payload.clone());
-            if let Some(key) = &call.cache {
-                calling = calling.cache(key);
-            }
-            async move { (entry, calling.await) }
+            let target = format!("{}.{function}", entry.name);
+            let (client, payload) = (&client, payload.clone());
+            async move { (entry, send(client, call, &target, payload).await) }
         })
         .buffer_unordered(AT_ONCE);
     let mut failed = 0;
@@ -49,6 +49,9 @@ pub(super) async fn run(
             Ok(answer) => {
                 screen.line(&line(&entry.name, &answer))?;
                 screen.flush()?;
+                if call.show_meta {
+                    meta::show(&format!("{}\t", entry.name), answer.meta());
+                }
             }
             Err(error) => {
                 failed += 1;
@@ -68,26 +71,5 @@ pub(super) async fn run(
 /// Returns an answer as one line: the instance, a tab, and the text with control characters
 /// and backslashes escaped.
 fn line(instance: &str, answer: &[u8]) -> String {
-    let mut line = format!("{instance}\t");
-    for c in String::from_utf8_lossy(answer).chars() {
-        if c.is_control() || c == '\\' {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_one_line() {
-        assert_eq!(
-            line("id", "a\tb\nc\\d é\u{1b}".as_bytes()),
-            "id\ta\\tb\\nc\\\\d é\\u{1b}"
-        );
-    }
+    format!("{instance}\t{}", one_line(&String::from_utf8_lossy(answer)))
 }

@@ -1,6 +1,8 @@
 //! `palm-cli call`.
 
 use super::world::{Outcome, World};
+use crate::in_process::{InProcess, settings};
+use palm_peer::{Answer, Message, Server};
 
 #[test]
 fn the_answer_is_printed_byte_for_byte() {
@@ -130,4 +132,32 @@ fn all_instances_can_be_called_at_once() {
     second.process.thaw();
     let words = world.cli(&["call", "txet.shout", "--all"]).failed(1);
     assert!(words.contains("no_such_server"), "{words}");
+}
+
+#[test]
+fn metadata_is_sent_and_shown() {
+    let world = World::new();
+    let function = async |message: Message| {
+        let user = message.meta().get("user").unwrap_or_default();
+        Ok(Answer::new(user.to_owned()).with_meta("said\n", "a=\\"))
+    };
+    let server = Server::new("zoo").function("user", function);
+    let server = InProcess::start(server, settings(&world.etcd));
+    let call = ["call", "zoo.user", "-H", "user=ada=x", "--meta", "more="];
+    assert_eq!(world.cli(&call).done(), "ada=x");
+    let said = world.cli(&[&call[..], &["--show-meta"]].concat());
+    assert_eq!((said.code, &*said.stderr), (Some(0), "said\\n=a=\\\\\n"));
+    assert_eq!(said.text(0), "ada=x");
+    let uuid = server.peer.uuid();
+    let said = world.cli(&[&call[..], &["--show-meta", "--all"]].concat());
+    assert_eq!(said.stderr, format!("{uuid}\tsaid\\n=a=\\\\\n"));
+    assert_eq!(said.text(0), format!("{uuid}\tada=x\n"));
+    let job = world.cli_with(&["job", "zoo.user", "-H", "user=ada"], &[], b"1\n2\n");
+    assert_eq!(job.done(), "ada\nada\n");
+
+    let said = world.cli(&["call", "zoo.user", "-H", "user"]).failed(2);
+    assert!(said.contains("such as user=ada"), "{said}");
+    let long = format!("user={}", "x".repeat(9000));
+    let said = world.cli(&["call", "zoo.user", "-H", &long]).failed(1);
+    assert!(said.contains("bad_message: meta of 9004 bytes"), "{said}");
 }

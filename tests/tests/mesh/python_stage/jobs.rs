@@ -341,8 +341,31 @@ fn codes_and_data_of_errors_reach_the_client_from_rust_and_python() {
         let data = serde_json::json!({"asked": asked, "near": ["nut", 1]});
         assert_eq!(error.data(), Some(&data), "{pipeline:?}");
     }
+    meta_passes_through_rust_and_python(&client);
     let error = block_on(client.call("pyshop.endless", "").into_future()).expect_err("refused");
     assert_eq!(error.code(), Some("é".repeat(64).as_str()), "128 bytes");
     assert_eq!(error.data(), None, "NaN is no JSON");
     assert!(error.message().starts_with("too much (without"), "{error}");
+}
+
+fn meta_passes_through_rust_and_python(client: &Client) {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let job = client.job(["pyshop.greet", "a.add", "pyshop.keep", "pyshop.greet"]);
+    let job = job.meta("user", "ada").meta("traceparent", parent);
+    let mut answers = job.run_iter(["Ada"]).expect("there").answers();
+    let (_, answer) = block_on(answers.next()).expect("one answer");
+    let answer = answer.expect("a result");
+    assert_eq!(answer, "Hello, Hello, AdaaHello, Adaa");
+    let seen = "language more seen traceparent user";
+    let meta: Vec<_> = answer.meta().iter().collect();
+    assert_eq!(meta, [("language", "en"), ("more", ""), ("seen", seen)]);
+    let answered = |more: &str| {
+        let call = client.call("pyshop.greet", "").meta("more", more);
+        block_on(call.answer())
+    };
+    // As many bytes as may be: what else is there has 22.
+    let answer = answered("8170").expect("not too much");
+    assert_eq!(answer.meta().bytes(), 8192);
+    let error = answered("8171").expect_err("too much");
+    assert_eq!(error.kind(), CallErrorKind::TooLarge, "{error}");
 }
