@@ -4,7 +4,8 @@
 // Counts are whole numbers.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
-mod exposition;
+pub(crate) mod exposition;
+mod prometheus;
 
 use self::exposition::Exposition;
 use crate::{
@@ -317,7 +318,7 @@ fn metrics_are_served_over_http_within_bounds() {
 
     peer.leave();
     peer.ended().expect("it leaves");
-    assert!(TcpStream::connect(address).is_err(), "it is closed");
+    eventually("it is closed", SOON, || TcpStream::connect(address).err());
 }
 
 /// The listener has a thread of its own.
