@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Stats(Stats),
     /// Print log lines.
     Logs(Logs),
+    /// Print metrics.
+    Metrics(Metrics),
     /// Print a completion script.
     Completion(Completion),
 }
@@ -254,6 +256,15 @@ pub(crate) struct Logs {
     /// how many of the lines so far are printed at most (default: all that are kept)
     #[argh(option, short = 'n', arg_name = "count")]
     pub lines: Option<usize>,
+}
+
+/// prints the metrics of all servers as OpenMetrics text, for Prometheus
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "metrics")]
+pub(crate) struct Metrics {
+    /// a server's name, or the first 4 characters or more of a uuid (default: all servers)
+    #[argh(positional)]
+    pub server: Option<String>,
 }
 
 /// prints the completion script of a shell

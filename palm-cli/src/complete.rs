@@ -161,7 +161,7 @@ fn wanted(words: &[String]) -> Wanted {
 fn first_positional(command: &str, typed: &str) -> Wanted {
     let of_mesh = |names| Wanted::OfMesh(names, String::new());
     match command {
-        "status" | "logs" | "stats" => of_mesh(Names::Both),
+        "status" | "logs" | "stats" | "metrics" => of_mesh(Names::Both),
         "rm" => of_mesh(Names::Uuids),
         "wait" => of_mesh(Names::Servers),
         "call" => of_mesh(Names::Targets),

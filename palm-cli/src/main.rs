@@ -12,6 +12,7 @@ mod job;
 mod logs;
 mod man;
 mod meta;
+mod metrics;
 mod reset;
 mod rm;
 mod screen;
@@ -70,6 +71,7 @@ async fn carry_out(args: &CommandLine, screen: &mut Screen) -> Result<(), CliErr
             stats::run(stats, config, screen).await
         }
         Command::Logs(logs) => logs::run(logs, config, screen).await,
+        Command::Metrics(metrics) => metrics::run(metrics, config, screen).await,
         Command::Completion(completion) => complete::script(completion, screen),
         Command::Wait(wait) => {
             wait.check()?;

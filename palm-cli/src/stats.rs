@@ -1,6 +1,7 @@
 //! `palm-cli stats`: shows how servers are doing, by what `_ping` answers.
 
 mod figures;
+mod functions;
 mod layout;
 mod watch;
 
@@ -15,7 +16,7 @@ use futures::{StreamExt as _, stream};
 use palm_peer::{Admin, Client, Config, ServerEntry, ServerStatus};
 use std::{
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How long a server may take to answer.
@@ -48,6 +49,15 @@ pub(crate) async fn run(
         let reports = reports(stats, &admin, &client).await?;
         for line in layout::lines(&figures(&before, &reports), screen.width()) {
             screen.line(&line)?;
+        }
+        if stats.server.is_some() {
+            let lines = function_lines(&before, &reports, screen.width());
+            if !lines.is_empty() {
+                screen.line("")?;
+            }
+            for line in lines {
+                screen.line(&line)?;
+            }
         }
         if !stats.watch {
             return Ok(());
@@ -105,6 +115,12 @@ fn figures(before: &[Report], reports: &[Report]) -> Vec<Figures> {
         Figures::of(report, last)
     });
     figures.collect()
+}
+
+/// Returns the table of the functions of all these servers.
+fn function_lines(before: &[Report], reports: &[Report], width: Option<usize>) -> Vec<String> {
+    let functions = functions::functions(before, reports);
+    functions::lines(&functions, SystemTime::now().into(), width)
 }
 
 /// Prints the answers as one JSON array; of a server that does not answer, why.

@@ -87,13 +87,13 @@ impl Figures {
     }
 }
 
-fn number(answer: &Value, name: &str) -> Option<u64> {
+pub(super) fn number(answer: &Value, name: &str) -> Option<u64> {
     answer.get(name)?.as_u64()
 }
 
 // Rates need no precision.
 #[allow(clippy::cast_precision_loss)]
-fn as_float(count: u64) -> f64 {
+pub(super) fn as_float(count: u64) -> f64 {
     count as f64
 }
 

@@ -128,7 +128,7 @@ pub(super) fn sum(figures: &[Figures]) -> String {
     )
 }
 
-fn rate(rate: Option<f64>) -> String {
+pub(super) fn rate(rate: Option<f64>) -> String {
     match rate {
         None => "-".to_owned(),
         Some(rate) if rate < 0.05 => "0".to_owned(),
@@ -140,7 +140,7 @@ fn rate(rate: Option<f64>) -> String {
 /// Returns a duration in three digits: `850µs`, `12.3ms`, `1.20s`.
 // Three digits need no precision.
 #[allow(clippy::cast_precision_loss)]
-fn duration(micros: Option<u64>) -> String {
+pub(super) fn duration(micros: Option<u64>) -> String {
     let Some(micros) = micros else {
         return "-".to_owned();
     };

@@ -3,7 +3,7 @@
 use super::{
     ask, figures as figures_of,
     figures::{Figures, Report},
-    layout,
+    function_lines, layout,
 };
 use crate::{
     args::Stats,
@@ -91,6 +91,8 @@ pub(super) async fn run(
 #[derive(Default)]
 struct View {
     color: bool,
+    /// The last two reports.
+    before: Vec<Report>,
     last: Vec<Report>,
     figures: Vec<Figures>,
     /// The requests per second of each instance, the latest last.
@@ -117,7 +119,7 @@ impl View {
             }
             history.push_back(rate.map_or(0.0, |(requests, _)| requests));
         }
-        self.last = reports;
+        self.before = std::mem::replace(&mut self.last, reports);
     }
 
     fn draw(&mut self, stats: &Stats, frame: &mut Frame) {
@@ -128,9 +130,11 @@ impl View {
         let headings = lines.next().filter(|_| !self.figures.is_empty());
         let headings = headings.unwrap_or_default();
         let rows = lines.zip(&self.figures);
-        let rows = rows
-            .map(|(line, figures)| self.row(line, figures, width))
-            .collect();
+        let rows = rows.map(|(line, figures)| self.row(line, figures, width));
+        let mut rows: Vec<_> = rows.collect();
+        if stats.server.is_some() {
+            rows.extend(self.function_rows(width));
+        }
         let summary = match &stats.server {
             Some(wanted) if self.figures.is_empty() => {
                 format!("No server {} can be called", harmless(wanted))
@@ -146,6 +150,18 @@ impl View {
             summary: &summary,
         };
         self.list.draw(frame, content);
+    }
+
+    /// Returns the table of functions, below those of servers.
+    fn function_rows(&self, width: usize) -> Vec<Line<'static>> {
+        let mut lines = function_lines(&self.before, &self.last, Some(width)).into_iter();
+        let Some(headings) = lines.next() else {
+            return Vec::new();
+        };
+        let bold = self.style(Style::new().add_modifier(Modifier::BOLD));
+        let mut rows = vec![Line::raw(""), Line::styled(headings, bold)];
+        rows.extend(lines.map(Line::raw));
+        rows
     }
 
     fn title(&self) -> Line<'static> {

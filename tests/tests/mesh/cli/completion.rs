@@ -83,6 +83,7 @@ fn man_pages_have_every_command_and_option() {
         "wait",
         "stats",
         "logs",
+        "metrics",
         "completion",
     ];
     for command in commands {

@@ -9,6 +9,7 @@ mod exit;
 mod job;
 mod large_mesh;
 mod logs;
+mod metrics;
 mod reset;
 mod rm;
 mod stats;
