@@ -133,7 +133,7 @@ impl Dispatcher {
 
     /// Waits for the next event, and handles it. Cancel-safe.
     async fn step(&mut self) {
-        if self.now.saturating_duration_since(self.yielded) > SLICE {
+        if self.is_slice_over() {
             executor::yield_now().await;
             self.now = Instant::now();
             self.yielded = self.now;
@@ -148,8 +148,12 @@ impl Dispatcher {
             () = self.pending_sends.select_next_some() => {}
             () = &mut self.sweep => self.drop_overdue(),
             () = &mut self.clients.expiry => self.clients.expire(),
-            event = self.receiver.recv().fuse() => self.handle_event(event),
+            event = self.receiver.recv().fuse() => self.handle_events(event),
         }
+    }
+
+    fn is_slice_over(&self) -> bool {
+        self.now.saturating_duration_since(self.yielded) > SLICE
     }
 
     /// Runs until all accepted requests are answered, at least for `min` and at most for `max`.
@@ -188,6 +192,20 @@ impl Dispatcher {
 
     fn is_idle(&self) -> bool {
         self.pending() == 0 && self.awaiting_ack() == 0 && self.pending_sends.is_empty()
+    }
+
+    /// Handles this event and those that have come besides, for a slice of time: looking for
+    /// everything else that may have happened takes longer than a short call.
+    fn handle_events(&mut self, first: Event) {
+        let mut next = Some(first);
+        while let Some(event) = next {
+            self.handle_event(event);
+            if self.is_slice_over() {
+                break;
+            }
+            // The next step looks again, and is woken by what comes later.
+            next = self.receiver.recv().now_or_never();
+        }
     }
 
     fn handle_event(&mut self, event: Event) {
