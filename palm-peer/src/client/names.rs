@@ -193,7 +193,7 @@ mod tests {
             if rng.bool() {
                 request.client = Some(Uuid::from_u128(rng.u128(..3)));
                 request.job = Some(Uuid::from_u128(rng.u128(..100)));
-                request.pipeline.push("c.d".into());
+                request.pipeline = Arc::new([request.pipeline[0].clone(), "c.d".into()]);
                 request.stage = rng.usize(..2);
                 // More instances than can be named at once.
                 request.route = vec![
@@ -221,7 +221,7 @@ mod tests {
         request.cache = Some("key".into());
         assert!(names.template(0, &request).is_none());
         request.cache = None;
-        request.pipeline = vec!["a".repeat(70_000)];
+        request.pipeline = Arc::new(["a".repeat(70_000)]);
         let template = names.template(0, &request).expect("without a key");
         assert_eq!(names.header(&template, &request, |_| panic!("sent")), None);
     }

@@ -82,7 +82,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         routes.set_able(able);
         let id = Uuid::new_v4();
         let mut request = Request::call(String::new());
-        request.pipeline.clone_from(&pipeline);
+        request.pipeline = pipeline.as_slice().into();
         request.client = Some(mesh.uuid);
         request.job = Some(id);
         request.meta = meta;

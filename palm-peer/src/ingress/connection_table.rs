@@ -3,6 +3,7 @@
 
 use super::outbox::Outbox;
 use crate::{io::zmq, sync::lock};
+use foldhash::{HashMap, HashMapExt as _};
 use futures::task::AtomicWaker;
 use palm_proto::{
     limits::flow_control::{FlowControl, Room, Wake},
@@ -10,7 +11,6 @@ use palm_proto::{
     zmtp::RejectReason,
 };
 use std::{
-    collections::HashMap,
     future::poll_fn,
     hash::{Hash, Hasher},
     sync::{

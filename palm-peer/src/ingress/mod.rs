@@ -20,7 +20,7 @@ mod receiver;
 mod shared;
 
 pub(crate) use self::{
-    connection_table::Connection,
+    connection_table::{Connection, ConnectionState},
     inner::NoDirectory,
     receiver::{Event, Receiver},
 };
@@ -36,6 +36,7 @@ use crate::io::{
     tls::Credentials,
     zmq::{self, Frames},
 };
+use bytes::Bytes;
 use futures::{
     FutureExt as _,
     channel::oneshot,
@@ -106,11 +107,7 @@ impl Sender {
     /// it. A message to a connection that is gone is dropped. So is one for a connection that
     /// leaves too much unread, which is closed.
     pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
-        if self
-            .table
-            .as_ref()
-            .is_some_and(|table| !table.send(to, zmq::wire_length(&frames)))
-        {
+        if !self.is_accepted(to, zmq::wire_length(&frames)) {
             return None;
         }
         match to {
@@ -121,6 +118,22 @@ impl Sender {
             }
             Connection::Inner(identity) => self.socket.send(identity, frames),
         }
+    }
+
+    /// Sends a header and a payload over a native connection; else as [`Sender::send`].
+    pub(crate) fn send_pair(&self, to: &Arc<ConnectionState>, header: &[u8], payload: &Bytes) {
+        let bytes = zmq::frame_length(header) + zmq::frame_length(payload);
+        if self.is_accepted(&Connection::Native(Arc::clone(to)), bytes) {
+            to.outbox().push_pair(header, payload);
+            to.wake_to_client();
+        }
+    }
+
+    /// Counts what is about to be sent. Returns whether it may be.
+    fn is_accepted(&self, to: &Connection, bytes: u64) -> bool {
+        self.table
+            .as_ref()
+            .is_none_or(|table| table.send(to, bytes))
     }
 }
 

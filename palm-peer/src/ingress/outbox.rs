@@ -5,6 +5,7 @@
 //! anything is put into it.
 
 use crate::{io::zmq::Frames, sync::lock};
+use bytes::Bytes;
 use palm_proto::zmtp::messages::Batch;
 use std::sync::Mutex;
 
@@ -21,9 +22,18 @@ struct Queue {
 impl Outbox {
     /// Queues a message.
     pub(super) fn push(&self, frames: &Frames) {
+        self.put(|batch| batch.push(frames));
+    }
+
+    /// Queues a message of a header and a payload.
+    pub(super) fn push_pair(&self, header: &[u8], payload: &Bytes) {
+        self.put(|batch| batch.push_pair(header, payload));
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Batch)) {
         let mut queue = lock(&self.0);
         if !queue.closed {
-            queue.batch.push(frames);
+            put(&mut queue.batch);
         }
     }
 

@@ -199,10 +199,12 @@ impl Attacher {
 
 /// Returns how many bytes a message of these frames has on the wire.
 pub(crate) fn wire_length(frames: &[Bytes]) -> u64 {
-    frames
-        .iter()
-        .map(|frame| frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 })
-        .sum()
+    frames.iter().map(|frame| frame_length(frame)).sum()
+}
+
+/// Returns how many bytes a frame has on the wire.
+pub(crate) fn frame_length(frame: &[u8]) -> u64 {
+    frame.len() as u64 + if frame.len() > 255 { 9 } else { 2 }
 }
 
 impl Stream for Incoming {

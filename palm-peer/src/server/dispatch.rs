@@ -4,6 +4,7 @@ use super::{
     active_calls::ActiveCalls,
     clients::GreetedClients,
     forward::Forwarder,
+    function_stats::FunctionStats,
     functions::{self, FunctionResult, Started},
     header::{self, Header},
     liveness_check,
@@ -19,7 +20,7 @@ use crate::{
         zmq::Frames,
     },
     membership::watchdog::{LivenessCheck, LivenessSender},
-    server::message::Message,
+    server::message::{Function, Message},
 };
 use bytes::Bytes;
 use futures::{
@@ -34,10 +35,7 @@ use palm_proto::{
         fair_queue::{Amount, FairQueue},
         log_throttle::LogThrottle,
     },
-    types::{
-        message::{Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
-        names,
-    },
+    types::message::{Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -70,6 +68,8 @@ pub(crate) struct Dispatcher {
     clients: GreetedClients,
     /// The functions whose failures were logged.
     failures: LogThrottle<(String, CallErrorKind)>,
+    /// Where compact headers are written.
+    header: Vec<u8>,
     /// When the last message arrived, or the last function ended: reading the clock takes a part of
     /// the time of a short call.
     now: Instant,
@@ -110,6 +110,7 @@ impl Dispatcher {
             pending_sends: FuturesUnordered::new(),
             clients: GreetedClients::new(),
             failures: LogThrottle::default(),
+            header: Vec::new(),
             now: Instant::now(),
             yielded: Instant::now(),
             liveness,
@@ -289,7 +290,16 @@ impl Dispatcher {
 
     /// Starts, queues or at once answers a request; an error means that no function ran.
     fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), CallFailure> {
-        let name = self.state.function_meant(&request)?.to_owned();
+        let name = self.state.function_meant(&request)?;
+        let target = match self.state.functions.get(name) {
+            Some(CountedFunction { function, stats }) => {
+                Target::Function(Arc::clone(function), Some(Arc::clone(stats)))
+            }
+            None => match functions::built_in_that_waits(&self.state, name) {
+                Some(function) => Target::Function(function, None),
+                None => Target::BuiltIn(name.to_owned()),
+            },
+        };
         let max = self.state.config.max_payload;
         if payload.len() > max {
             let text = format!("a payload of {} bytes, {max} at most", payload.len());
@@ -328,39 +338,32 @@ impl Dispatcher {
             relay: Some(Arc::clone(&self.state.relay)),
         };
         let onward = request.goes_on().then_some(NextStage { request, deadline });
-        let (function, stats) = match self.state.functions.get(&name).cloned() {
-            Some(CountedFunction { function, stats }) => (Some(function), Some(stats)),
-            None => (functions::built_in_that_waits(&self.state, &name), None),
-        };
-        if let Some(function) = function {
-            let client = to
-                .client
-                .and_then(|client| self.clients.table.connection(client));
-            let from = client.unwrap_or(&to.connection).clone();
-            let task = Task {
-                from,
-                to: to.clone(),
-                function,
-                message,
-                stats,
-                onward,
-            };
-            return self.admit(task);
+        match target {
+            Target::Function(function, stats) => {
+                let client = to
+                    .client
+                    .and_then(|client| self.clients.table.connection(client));
+                let from = client.unwrap_or(&to.connection).clone();
+                self.admit(Task {
+                    from,
+                    to: to.clone(),
+                    function,
+                    message,
+                    stats,
+                    onward,
+                })
+            }
+            Target::BuiltIn(name) => {
+                let result = functions::built_in(&self.state, &name, message)
+                    .unwrap_or_else(|| Err(self.state.no_such_function(&name)));
+                self.complete(
+                    to.clone(),
+                    functions::at_most(max, result.map(Into::into)),
+                    onward,
+                );
+                Ok(())
+            }
         }
-        let result = functions::built_in(&self.state, &name, message);
-        let result = result.unwrap_or_else(|| {
-            let known = self
-                .state
-                .functions
-                .keys()
-                .map(String::as_str)
-                .chain(names::BUILT_IN);
-            let known = known.collect::<Vec<_>>().join(", ");
-            let text = format!("{} has no function {name}, only {known}", self.state.name);
-            Err(CallFailure::new(CallErrorKind::NoSuchFunction, text))
-        });
-        self.complete(to, functions::at_most(max, result.map(Into::into)), onward);
-        Ok(())
     }
 
     fn admit(&mut self, task: Task) -> Result<(), CallFailure> {
@@ -445,7 +448,7 @@ impl Dispatcher {
                 self.log_failure(stats.name(), failure, &finished.to);
             }
         }
-        self.complete(&finished.to, result, finished.onward);
+        self.complete(finished.to, result, finished.onward);
         // Those that waited start when the running ones are polled, not here: as many may end
         // at once as wait.
         while self.running.has_room() {
@@ -482,18 +485,18 @@ impl Dispatcher {
     }
 
     /// Completes a stage: its result goes to the next one, or to the client.
-    fn complete(&mut self, to: &ReplyTo, result: FunctionResult, onward: Option<NextStage>) {
+    fn complete(&mut self, to: ReplyTo, result: FunctionResult, onward: Option<NextStage>) {
         let (answer, NextStage { request, deadline }) = match (result, onward) {
             (Ok(answer), Some(onward)) => (answer, onward),
-            (result, _) => return self.answer(to, result),
+            (result, _) => return self.answer(&to, result),
         };
         let (mut request, (payload, meta)) = (request, answer.into_parts());
         if let Err(failure) = functions::add_meta(&mut request.meta, meta) {
-            return self.answer(to, Err(failure));
+            return self.answer(&to, Err(failure));
         }
         request.stage += 1;
         let parcel = Parcel {
-            to: to.clone(),
+            to,
             request,
             payload,
             deadline,
@@ -546,9 +549,14 @@ impl Dispatcher {
             None => Some(&to.connection),
             Some(client) => self.clients.table.connection(client),
         };
-        let connection = connection.cloned();
-        let frames = header::frames(to, connection.as_ref(), header, payload);
-        match (connection, to.client) {
+        if let Some(Connection::Native(native)) = connection
+            && header::encode_compact(to, header, &mut self.header)
+        {
+            self.sender.send_pair(native, &self.header, &payload);
+            return;
+        }
+        let frames = header::frames(to, header, payload);
+        match (connection.cloned(), to.client) {
             (Some(connection), _) => self.send_frames(&connection, frames),
             (None, Some(client)) => self.clients.hold(client, &frames),
             (None, None) => {}
@@ -560,6 +568,14 @@ impl Dispatcher {
             self.pending_sends.push(sending);
         }
     }
+}
+
+/// What a request is for.
+enum Target {
+    /// A function that runs beside others, with the counters of one of the program.
+    Function(Function, Option<Arc<FunctionStats>>),
+    /// What this name stands for, if there is a built-in function of this name.
+    BuiltIn(String),
 }
 
 /// Runs a function to its end, and says what is known of its request.

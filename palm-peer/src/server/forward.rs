@@ -58,11 +58,19 @@ impl Forwarder {
 
     /// Forwards a message to its stage; from a server that is `leaving`, to another instance.
     pub(super) fn pass_on(&mut self, parcel: Parcel, leaving: bool) {
+        let parcel = if leaving {
+            Box::new(parcel)
+        } else {
+            match self.relay.pass_on(parcel) {
+                Ok(()) => return,
+                Err(unsent) => unsent,
+            }
+        };
         let (to, report, bytes) = (parcel.to.clone(), parcel.request.report, parcel.size());
-        if let Some(passing) = self.relay.pass_on(parcel, leaving) {
-            self.passing
-                .push(passing.map(move |passed| notice(to, report, passed)), bytes);
-        }
+        let relay = Arc::clone(&self.relay);
+        let passing = async move { relay.find_and_pass_on(*parcel, leaving).await };
+        self.passing
+            .push(passing.map(move |passed| notice(to, report, passed)), bytes);
     }
 
     /// Waits until a waiting message is forwarded, or cannot be. Returns the notice for its
@@ -111,8 +119,8 @@ impl Forwarder {
                 if Instant::now() >= parcel.deadline {
                     return None;
                 }
-                let passing = relay.pass_on(parcel, false)?;
-                notice(to, report, passing.await)
+                let unsent = relay.pass_on(parcel).err()?;
+                notice(to, report, relay.find_and_pass_on(*unsent, false).await)
             };
             self.passing.push(passing, bytes);
         }

@@ -46,41 +46,35 @@ pub(super) fn read(connection: &Connection, header: &[u8]) -> Result<Header, Bad
     }
 }
 
-/// Returns the frames of an answer over this connection, if it is known already: compact if it is a
-/// result, the request was compact, and the connection is native.
-pub(super) fn frames(
-    to: &ReplyTo,
-    connection: Option<&Connection>,
-    answer: &Answer,
-    payload: Bytes,
-) -> Frames {
+/// Returns the frames of an answer with a JSON header.
+pub(super) fn frames(to: &ReplyTo, answer: &Answer, payload: Bytes) -> Frames {
     let mut frames = Vec::with_capacity(3);
     if to.delimiter {
         frames.push(Bytes::new());
     }
-    let compact = to
-        .template
-        .as_ref()
-        .filter(|_| matches!(connection, Some(Connection::Native(_))))
-        .and_then(|template| compact_result(template.job, answer));
-    frames.push(compact.unwrap_or_else(|| answer.encode()).into());
+    frames.push(answer.encode().into());
     frames.push(payload);
     frames
 }
 
-fn compact_result(job: u32, answer: &Answer) -> Option<Vec<u8>> {
-    if answer.error.is_some() || answer.rerouted.is_some() {
+/// Writes the compact header of an answer over a native connection. Returns whether it can have
+/// one: it is a result, and the request was compact.
+pub(super) fn encode_compact(to: &ReplyTo, answer: &Answer, header: &mut Vec<u8>) -> bool {
+    header.clear();
+    encode_result(to, answer, header).is_some()
+}
+
+fn encode_result(to: &ReplyTo, answer: &Answer, header: &mut Vec<u8>) -> Option<()> {
+    if to.delimiter || answer.error.is_some() || answer.rerouted.is_some() {
         return None;
     }
     let meta = answer.meta.to_json();
-    let header = ResultHeader {
+    let result = ResultHeader {
         stage: answer.stage.and_then(|stage| stage.try_into().ok())?,
-        job,
+        job: to.template.as_ref()?.job,
         idx: answer.idx?,
         meta: meta.as_deref(),
     };
-    let more = meta.as_ref().map_or(0, Vec::len);
-    let mut bytes = Vec::with_capacity(compact::RESULT_LENGTH + more);
-    header.encode(&mut bytes);
-    Some(bytes)
+    result.encode(header);
+    Some(())
 }

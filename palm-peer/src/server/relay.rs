@@ -6,7 +6,6 @@ use crate::{
     client::{dialer::Dialer, link::Link, mesh::Mesh},
     io::{etcd::Etcd, tasks::Supervisor},
 };
-use futures::{FutureExt as _, future::BoxFuture};
 use palm_proto::{
     config::ValidConfig,
     routing::not_avoided,
@@ -106,23 +105,15 @@ impl Relay {
             .is_some_and(|mesh| mesh.directory().contains(instance))
     }
 
-    /// Sends a message to its stage; from a server that is `leaving`, to another instance. Done on
-    /// return if a link is open; otherwise the returned future does the rest, and yields where it
-    /// was sent instead of its route, or why it could not be forwarded.
-    pub(crate) fn pass_on(
-        self: &Arc<Self>,
-        mut parcel: Parcel,
-        leaving: bool,
-    ) -> Option<BoxFuture<'static, Result<Option<Rerouted>, CallFailure>>> {
+    /// Sends a message to its stage over an open link. Returns it when there is none.
+    pub(crate) fn pass_on(&self, parcel: Parcel) -> Result<(), Box<Parcel>> {
         let meant = parcel.request.route[parcel.request.stage];
-        if !leaving && let Some(link) = self.mesh.get().and_then(|mesh| mesh.open_link(meant)) {
-            match self.post(&link, meant, parcel) {
-                Ok(()) => return None,
-                Err(unsent) => parcel = unsent.0,
-            }
+        match self.mesh.get().and_then(|mesh| mesh.open_link(meant)) {
+            Some(link) => self
+                .post(&link, meant, parcel)
+                .map_err(|unsent| Box::new(unsent.0)),
+            None => Err(Box::new(parcel)),
         }
-        let relay = Arc::clone(self);
-        Some(async move { relay.find_and_pass_on(parcel, leaving).await }.boxed())
     }
 
     /// Sends a message over a link, and remembers it until it has arrived.
@@ -143,7 +134,9 @@ impl Relay {
         }
     }
 
-    async fn find_and_pass_on(
+    /// Sends a message to its stage; from a server that is `leaving`, to another instance. Returns
+    /// where it was sent instead of its route, or why it could not be forwarded.
+    pub(super) async fn find_and_pass_on(
         &self,
         mut parcel: Parcel,
         leaving: bool,

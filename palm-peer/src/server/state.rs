@@ -168,6 +168,18 @@ impl ServerState {
         Ok(function)
     }
 
+    /// The error of a request for a function that there is not.
+    pub(crate) fn no_such_function(&self, name: &str) -> CallFailure {
+        let functions = self.functions.keys().map(String::as_str);
+        let known: Vec<_> = functions.chain(names::BUILT_IN).collect();
+        let text = format!(
+            "{} has no function {name}, only {}",
+            self.name,
+            known.join(", ")
+        );
+        CallFailure::new(CallErrorKind::NoSuchFunction, text)
+    }
+
     /// The server's store.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         lock(&self.store)

@@ -8,13 +8,13 @@ use crate::{
     io::{executor, tasks::Name, timer},
     sync::lock,
 };
+use foldhash::HashMap;
 use futures::{
     FutureExt as _, StreamExt as _,
     channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
 };
 use palm_proto::unconfirmed::Unconfirmed;
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -32,17 +32,17 @@ pub(crate) struct Lost {
     pub(super) swallowed: bool,
 }
 
-/// What is in doubt on one link; nothing once that has ended.
-#[derive(Clone)]
+/// What is in doubt on one link.
 struct UnconfirmedLink {
     link: Weak<Link>,
-    sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
+    /// `None` once the link has ended.
+    sent: Mutex<Option<Unconfirmed<Parcel>>>,
     /// Has the watch over it begin.
-    wake: mpsc::Sender<()>,
+    wake: Mutex<mpsc::Sender<()>>,
 }
 
 /// The unconfirmed messages of the latest link to each server.
-type ByServer = Arc<Mutex<HashMap<Uuid, UnconfirmedLink>>>;
+type ByServer = Arc<Mutex<HashMap<Uuid, Arc<UnconfirmedLink>>>>;
 
 /// What is in doubt on all links.
 pub(crate) struct UnconfirmedLinks {
@@ -71,7 +71,7 @@ impl UnconfirmedLinks {
 
     /// A message was posted over the link to this server, under this number.
     pub(crate) fn posted(&self, link: &Arc<Link>, to: Uuid, number: u64, parcel: Parcel) {
-        let mut unconfirmed_link = self.unconfirmed_link(link, to);
+        let unconfirmed_link = self.unconfirmed_link(link, to);
         let mut sent = lock(&unconfirmed_link.sent);
         let Some(unconfirmed) = &mut *sent else {
             drop(sent);
@@ -81,33 +81,32 @@ impl UnconfirmedLinks {
         unconfirmed.arrived(link.fate().arrived());
         if unconfirmed.is_empty() {
             // When it is full, the watch is about to look.
-            let _ = unconfirmed_link.wake.try_send(());
+            let _ = lock(&unconfirmed_link.wake).try_send(());
         }
         unconfirmed.sent(number, parcel.size(), parcel);
     }
 
-    fn unconfirmed_link(&self, link: &Arc<Link>, to: Uuid) -> UnconfirmedLink {
+    fn unconfirmed_link(&self, link: &Arc<Link>, to: Uuid) -> Arc<UnconfirmedLink> {
         let mut links = lock(&self.of);
         if let Some(unconfirmed_link) = links.get(&to).filter(|unconfirmed_link| {
             std::ptr::eq(unconfirmed_link.link.as_ptr(), Arc::as_ptr(link))
         }) {
-            return unconfirmed_link.clone();
+            return Arc::clone(unconfirmed_link);
         }
         let (wake, woken) = mpsc::channel(1);
-        let sent = Arc::new(Mutex::new(Some(Unconfirmed::default())));
-        let unconfirmed_link = UnconfirmedLink {
+        let unconfirmed_link = Arc::new(UnconfirmedLink {
             link: Arc::downgrade(link),
-            sent: Arc::clone(&sent),
-            wake,
-        };
+            sent: Mutex::new(Some(Unconfirmed::default())),
+            wake: Mutex::new(wake),
+        });
         let entry = RemoveOnDrop {
             of: Arc::clone(&self.of),
             to,
-            sent,
+            link: Arc::clone(&unconfirmed_link),
         };
         let watch = watch(link.fate(), link.broken(), entry, woken, self.lost.clone());
         executor::spawn(Name::PostedWatch, watch);
-        links.insert(to, unconfirmed_link.clone());
+        links.insert(to, Arc::clone(&unconfirmed_link));
         unconfirmed_link
     }
 }
@@ -116,7 +115,7 @@ impl UnconfirmedLinks {
 struct RemoveOnDrop {
     of: ByServer,
     to: Uuid,
-    sent: Arc<Mutex<Option<Unconfirmed<Parcel>>>>,
+    link: Arc<UnconfirmedLink>,
 }
 
 impl Drop for RemoveOnDrop {
@@ -125,7 +124,7 @@ impl Drop for RemoveOnDrop {
         // A later link may have taken its place.
         if links
             .get(&self.to)
-            .is_some_and(|unconfirmed_link| Arc::ptr_eq(&unconfirmed_link.sent, &self.sent))
+            .is_some_and(|unconfirmed_link| Arc::ptr_eq(unconfirmed_link, &self.link))
         {
             links.remove(&self.to);
         }
@@ -148,7 +147,7 @@ async fn watch(
             // Nothing is sent over a link that was replaced, but it may still break.
             () = woken.select_next_some() => look = timer::sleep(LOOK).fuse(),
             () = look => {
-                if let Some(unconfirmed) = &mut *lock(&entry.sent) {
+                if let Some(unconfirmed) = &mut *lock(&entry.link.sent) {
                     unconfirmed.arrived(fate.arrived());
                     if !unconfirmed.is_empty() {
                         look = timer::sleep(LOOK).fuse();
@@ -157,7 +156,7 @@ async fn watch(
             }
         }
     }
-    let Some(mut unconfirmed) = lock(&entry.sent).take() else {
+    let Some(mut unconfirmed) = lock(&entry.link.sent).take() else {
         return;
     };
     unconfirmed.arrived(fate.arrived());

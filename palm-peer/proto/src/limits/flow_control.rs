@@ -17,8 +17,9 @@ mod tests;
 
 use super::byte_semaphore::ByteSemaphore;
 use crate::zmtp::RejectReason;
+use foldhash::{HashMap, HashMapExt as _};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 

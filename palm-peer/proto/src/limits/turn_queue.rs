@@ -1,9 +1,7 @@
 //! A queue whose sources take turns: one item of each, then the next of each.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
-};
+use foldhash::{HashMap, HashMapExt as _};
+use std::{collections::VecDeque, hash::Hash};
 
 /// Items of several sources. It is not bounded itself.
 #[derive(Debug)]

@@ -25,7 +25,10 @@ fn a_number_stands_for_what_was_registered_last() {
     registered.register(3, 7, &json(1, 0));
     registered.register(3, 8, &json(2, 0));
     let (request, template) = registered.request(&header(3)).expect("a request");
-    assert_eq!((request.pipeline, template.job), (vec!["a.f2".into()], 8));
+    assert_eq!(
+        (request.pipeline, template.job),
+        (Arc::from(["a.f2".to_owned()]), 8)
+    );
     registered.register(3, 8, b"{");
     let bad = registered.request(&header(3)).expect_err("none is left");
     assert!(bad.message.contains("registered as 3"), "{bad:?}");
@@ -120,7 +123,7 @@ fn both_sides_agree_in_a_thousand_histories() {
             let number = send(&naming, &json, &mut sent).expect("short enough");
             receive(&mut registered, &sent);
             let (request, _) = registered.request(&header(number)).expect("a request");
-            assert_eq!(request.pipeline, [format!("a.f{key}")], "seed {seed}");
+            assert_eq!(*request.pipeline, [format!("a.f{key}")], "seed {seed}");
             assert_eq!(registry.bytes, registered.bytes, "seed {seed}");
             assert_eq!(registry.numbers.len(), registry.entries.len());
         }

@@ -7,7 +7,7 @@ mod tests;
 use super::meta::Meta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// The version of the protocol, in every header.
@@ -197,7 +197,8 @@ fn is_deeper(value: &Value, max: usize) -> bool {
 pub struct Request {
     palm: u32,
     /// `server.function`, stage by stage.
-    pub pipeline: Vec<String>,
+    #[serde(with = "super::pipeline")]
+    pub pipeline: Arc<[String]>,
     /// The index of the stage that the message is for now.
     #[serde(default)]
     pub stage: usize,
@@ -238,7 +239,7 @@ impl Request {
     pub fn call(target: impl Into<String>) -> Self {
         Self {
             palm: VERSION,
-            pipeline: vec![target.into()],
+            pipeline: Arc::new([target.into()]),
             stage: 0,
             route: Vec::new(),
             client: None,

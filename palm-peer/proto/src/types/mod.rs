@@ -8,6 +8,7 @@ pub mod keys;
 pub mod message;
 pub mod meta;
 pub mod names;
+mod pipeline;
 pub mod record;
 pub mod text;
 pub mod timestamp;

@@ -1,5 +1,6 @@
 use super::*;
 use fastrand::Rng;
+use std::sync::Arc;
 
 const INSTANCE_1: Uuid = Uuid::from_u128(0xe5cd_88f7_0f5c_4278_bcc9_fa8c_aefa_dbb4);
 
@@ -120,7 +121,7 @@ fn json_is_no_compact_header() {
 #[test]
 fn a_template_and_a_header_make_a_request() {
     let mut request = Request::call("a.b");
-    request.pipeline.push("c.d".into());
+    request.pipeline = Arc::new([request.pipeline[0].clone(), "c.d".into()]);
     request.client = Some(Uuid::from_u128(1));
     request.job = Some(Uuid::from_u128(2));
     request.report = true;
@@ -140,7 +141,7 @@ fn a_template_and_a_header_make_a_request() {
         |request: &mut Request| request.job = None,
         |request: &mut Request| request.cache = Some("key".into()),
         |request: &mut Request| request.avoid = vec![INSTANCE_1],
-        |request: &mut Request| drop(request.pipeline.pop()),
+        |request: &mut Request| request.pipeline = Arc::new([request.pipeline[0].clone()]),
         |request: &mut Request| request.report = false,
         |request: &mut Request| request.client = None,
     ] {
