@@ -10,10 +10,10 @@ use crate::{
     },
     io::timer,
 };
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use palm_proto::types::instance::Instance;
 use std::{
-    collections::{HashMap, HashSet},
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -95,6 +95,11 @@ impl Links {
     /// Returns the link to an instance, if messages can be sent over it.
     pub(crate) fn open(&self, instance: Uuid) -> Option<&Arc<Link>> {
         self.kept.get(&instance).filter(|link| link.is_open())
+    }
+
+    /// Returns whether there is an open link to each instance of a route.
+    pub(crate) fn are_open(&self, route: &[Uuid]) -> bool {
+        route.iter().all(|instance| self.open(*instance).is_some())
     }
 
     /// Returns whether the end of an instance's link will be reported.

@@ -2,15 +2,13 @@
 
 use crate::sync::lock;
 use bytes::Bytes;
+use foldhash::HashMap;
 use futures::channel::mpsc;
 use palm_proto::{
     replies::{Arrived, JobReplies},
     types::{answer, message::Answer},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
 /// A received answer.

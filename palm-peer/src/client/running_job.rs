@@ -24,9 +24,12 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
+
+/// How long results that are ready are handed out before the job looks what else has happened.
+const SLICE: Duration = Duration::from_micros(200);
 
 /// A message that waits for links to open.
 struct Waiting {
@@ -56,6 +59,8 @@ pub(crate) struct RunningJob<S> {
     links: Links,
     timer: Option<(Instant, Sleep)>,
     progress: Arc<Mutex<Counts>>,
+    /// When was last looked for events: reading the clock for each message takes a part of its time.
+    now: Instant,
 }
 
 impl<S> Drop for RunningJob<S> {
@@ -103,6 +108,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             opening: FuturesUnordered::new(),
             timer: None,
             progress: Arc::default(),
+            now: Instant::now(),
         };
         running.links_changed();
         Ok(running)
@@ -114,7 +120,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     }
 
     fn event(&mut self, event: Event) {
-        self.job.handle(event, Instant::now());
+        self.job.handle(event, self.now);
         self.perform();
     }
 
@@ -147,7 +153,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
                 Err(fault) => Some(Event::NotSent { idx, fault }),
             };
             if let Some(event) = sent {
-                self.job.handle(event, Instant::now());
+                self.job.handle(event, self.now);
             }
         }
     }
@@ -158,7 +164,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         let job = &self.job;
         let path = self
             .routes
-            .choose(avoid, |instance| job.load(instance), Instant::now());
+            .choose(avoid, |instance| job.load(instance), self.now);
         path.map_err(|stage| MessageError {
             failure: CallFailure::new(
                 CallErrorKind::NoSuchServer,
@@ -171,8 +177,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
 
     /// Sends a message. Returns the outcome, if it is known at once.
     fn send(&mut self, waiting: Waiting) -> Option<Event> {
-        let mut route = waiting.path.route.iter();
-        if route.all(|instance| self.links.open(*instance).is_some()) {
+        if self.links.are_open(&waiting.path.route) {
             return Some(self.post(&waiting));
         }
         let mesh = Arc::clone(&self.mesh);
@@ -183,37 +188,37 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
 
     fn opened(&mut self, waiting: &Waiting) {
         let route = &waiting.path.route;
-        if route
-            .iter()
-            .any(|instance| self.links.open(*instance).is_none())
-        {
+        if !self.links.are_open(route) {
             for instance in route.iter() {
                 self.links.watch(*instance);
             }
             self.links_changed();
         }
-        let event = self.post(waiting);
-        self.event(event);
-    }
-
-    fn post(&mut self, waiting: &Waiting) -> Event {
-        let (idx, route) = (waiting.idx, Arc::clone(&waiting.path.route));
         // A link that broke a moment ago could not carry the answer, and its end may have been
         // reported already.
-        if let Some(stage) = route
+        let missing = route
             .iter()
-            .position(|instance| !self.links.keeps(*instance))
-        {
-            let failure = CallFailure::new(CallErrorKind::Unreachable, "the connection is broken");
-            return Event::NotSent {
-                idx,
+            .position(|instance| !self.links.keeps(*instance));
+        let event = match missing {
+            Some(stage) => Event::NotSent {
+                idx: waiting.idx,
                 fault: MessageError {
-                    failure,
+                    failure: CallFailure::new(
+                        CallErrorKind::Unreachable,
+                        "the connection is broken",
+                    ),
                     stage,
                     server: Some(route[stage]),
                 },
-            };
-        }
+            },
+            None => self.post(waiting),
+        };
+        self.event(event);
+    }
+
+    /// Sends a message, the end of whose links will be reported.
+    fn post(&mut self, waiting: &Waiting) -> Event {
+        let (idx, route) = (waiting.idx, Arc::clone(&waiting.path.route));
         let request = &mut self.request;
         request.route.clear();
         request.route.extend_from_slice(&route);
@@ -222,7 +227,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             request.avoid.clear();
             request.avoid.extend_from_slice(self.routes.unreachable());
         }
-        request.give_time(waiting.deadline.saturating_duration_since(Instant::now()));
+        request.give_time(waiting.deadline.saturating_duration_since(self.now));
         self.mesh.jobs.register(self.id, idx);
         let posted = match self.links.open(route[0]) {
             Some(link) => link.post(request, waiting.payload.clone()).map(drop),
@@ -282,7 +287,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Handles the report of a stage that rerouted a message. New messages avoid that
     /// path for a while.
     fn rerouted(&mut self, idx: u64, by: Uuid, rerouted: Rerouted) {
-        self.routes.rerouted(by, rerouted.from, Instant::now());
+        self.routes.rerouted(by, rerouted.from, self.now);
         let sent = self.job.sent_at(idx);
         self.event(Event::Rerouted { idx, rerouted });
         let Some(instance) = rerouted.to else { return };
@@ -323,6 +328,19 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             self.links.question(*instance);
         }
         self.forget_stages();
+    }
+
+    /// Handles all that has happened, and sends what may be sent. Returns whether there was
+    /// anything.
+    fn look(&mut self, cx: &mut Context<'_>) -> bool {
+        self.now = Instant::now();
+        let mut any = self.take_in_all(cx);
+        any |= self.pull(cx);
+        any |= self.let_time_pass(cx);
+        let busy = self.job.is_busy();
+        self.links.set_busy(busy);
+        *lock(&self.progress) = self.job.counts();
+        any
     }
 
     /// Handles all pending events. Returns whether there were any.
@@ -392,7 +410,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             .is_some_and(|(_, sleep)| sleep.poll_unpin(cx).is_ready());
         if due {
             self.timer = None;
-            self.job.tick(Instant::now());
+            self.now = Instant::now();
+            self.job.tick(self.now);
             self.perform();
         }
         due
@@ -421,22 +440,19 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for RunningJob<S> {
     type Item = (u64, Outcome);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // To hand out a result takes less time than to look for all that may have happened.
+        if self.now.elapsed() > SLICE {
+            self.look(cx);
+        }
         loop {
-            let mut any = self.take_in_all(cx);
-            any |= self.pull(cx);
-            any |= self.let_time_pass(cx);
-            let busy = self.job.is_busy();
-            self.links.set_busy(busy);
-            let next = self.job.next_result();
-            *lock(&self.progress) = self.job.counts();
-            if let Some((idx, ending)) = next {
+            if let Some((idx, ending)) = self.job.next_result() {
                 self.mesh.jobs.discard(self.id, idx);
                 return Poll::Ready(Some((idx, ending)));
             }
             if self.job.is_over() {
                 return Poll::Ready(None);
             }
-            if !any {
+            if !self.look(cx) {
                 return Poll::Pending;
             }
         }

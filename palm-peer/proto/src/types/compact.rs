@@ -20,6 +20,7 @@ use super::{
     message::{self, BadHeader, MAX_HEADER_BYTES, MAX_STAGES, Request},
     meta::Meta,
 };
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Numbers of templates and of instances are below this: so many are registered on a
@@ -384,7 +385,7 @@ impl Template {
         mine.job == request.job
             && mine.client == request.client
             && mine.report == request.report
-            && mine.pipeline == request.pipeline
+            && (Arc::ptr_eq(&mine.pipeline, &request.pipeline) || mine.pipeline == request.pipeline)
             && mine.cache == request.cache
             && mine.avoid == request.avoid
     }
