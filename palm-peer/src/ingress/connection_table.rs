@@ -84,6 +84,8 @@ pub(crate) struct ConnectionState {
     to_client: AtomicWaker,
     /// What the loop has sent over a native connection, and is not being written yet.
     outbox: Outbox,
+    /// Whether the writer will be woken when the loop has nothing more to send for now.
+    in_batch: AtomicBool,
     /// Whether a native connection ends once everything is written.
     finishing: AtomicBool,
     /// What the peer has registered over a native connection.
@@ -101,8 +103,15 @@ impl ConnectionState {
         lock(&self.registered)
     }
 
-    /// Wakes the task towards the client.
-    pub(super) fn wake_to_client(&self) {
+    /// Something was put into the outbox. Returns whether it is the first since the last
+    /// [`ConnectionState::end_batch`], which must follow.
+    pub(super) fn begin_batch(&self) -> bool {
+        !self.in_batch.swap(true, Ordering::AcqRel)
+    }
+
+    /// Has the outbox written.
+    pub(super) fn end_batch(&self) {
+        self.in_batch.store(false, Ordering::Release);
         self.to_client.wake();
     }
 
@@ -172,6 +181,7 @@ impl ConnectionTable {
             to_server,
             to_client,
             outbox: Outbox::default(),
+            in_batch: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
             registered: Mutex::default(),
         });

@@ -100,20 +100,27 @@ pub(crate) struct Sender {
     socket: zmq::Sender,
     /// Counts what is sent; `None` without an ingress.
     table: Option<Arc<ConnectionTable>>,
+    /// The native connections with answers whose writers were not woken yet.
+    unflushed: Vec<Arc<ConnectionState>>,
 }
 
 impl Sender {
     /// Sends to a connection. Nearly always done on return; otherwise the returned future finishes
-    /// it. A message to a connection that is gone is dropped. So is one for a connection that
-    /// leaves too much unread, which is closed.
-    pub(crate) fn send(&self, to: &Connection, frames: Frames) -> Option<BoxFuture<'static, ()>> {
+    /// it; over a native connection it is written after [`Sender::flush`]. A message to a connection
+    /// that is gone is dropped. So is one for a connection that leaves too much unread, which is
+    /// closed.
+    pub(crate) fn send(
+        &mut self,
+        to: &Connection,
+        frames: Frames,
+    ) -> Option<BoxFuture<'static, ()>> {
         if !self.is_accepted(to, zmq::wire_length(&frames)) {
             return None;
         }
         match to {
             Connection::Native(connection) => {
                 connection.outbox().push(&frames);
-                connection.wake_to_client();
+                self.mark_unflushed(connection);
                 None
             }
             Connection::Inner(identity) => self.socket.send(identity, frames),
@@ -121,11 +128,25 @@ impl Sender {
     }
 
     /// Sends a header and a payload over a native connection; else as [`Sender::send`].
-    pub(crate) fn send_pair(&self, to: &Arc<ConnectionState>, header: &[u8], payload: &Bytes) {
+    pub(crate) fn send_pair(&mut self, to: &Arc<ConnectionState>, header: &[u8], payload: &Bytes) {
         let bytes = zmq::frame_length(header) + zmq::frame_length(payload);
         if self.is_accepted(&Connection::Native(Arc::clone(to)), bytes) {
             to.outbox().push_pair(header, payload);
-            to.wake_to_client();
+            self.mark_unflushed(to);
+        }
+    }
+
+    fn mark_unflushed(&mut self, connection: &Arc<ConnectionState>) {
+        if connection.begin_batch() {
+            self.unflushed.push(Arc::clone(connection));
+        }
+    }
+
+    /// Has what was sent written. To be called when there is nothing more to send for now: a
+    /// connection's messages then share a write.
+    pub(crate) fn flush(&mut self) {
+        for connection in self.unflushed.drain(..) {
+            connection.end_batch();
         }
     }
 
@@ -137,6 +158,13 @@ impl Sender {
     }
 }
 
+/// What was sent before the dispatch loop ended, even by a panic, is written.
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 /// Returns what a server sends and receives with that is only called from within its process, and
 /// what calls it.
 pub(crate) fn in_process() -> (zmq::InProcess, Sender, Receiver) {
@@ -144,6 +172,7 @@ pub(crate) fn in_process() -> (zmq::InProcess, Sender, Receiver) {
     let sender = Sender {
         socket,
         table: None,
+        unflushed: Vec::new(),
     };
     let table = Arc::new(ConnectionTable::new(u64::MAX, u64::MAX));
     let receiver = Receiver::new(receiver, Arc::default(), table);
@@ -196,6 +225,7 @@ impl Ingress {
         let sender = Sender {
             socket: sender,
             table: Some(Arc::clone(&table)),
+            unflushed: Vec::new(),
         };
         let receiver = Receiver::new(receiver, inbox, Arc::clone(&table));
         Ok((
@@ -228,6 +258,7 @@ impl Ingress {
             Sender {
                 socket: sender,
                 table: None,
+                unflushed: Vec::new(),
             },
             receiver,
             bound,

@@ -9,8 +9,15 @@ use futures::FutureExt as _;
 use std::{
     future::poll_fn,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
+
+/// So many messages of a connection are counted together, at most: a part of
+/// [its window](palm_proto::limits::flow_control::WINDOW).
+const MAX_UNCOUNTED: u64 = 16;
+
+/// Messages of so many bytes are counted at once: others may wait for their permits.
+const LONG: u64 = 16 * 1024;
 
 /// An event of a connection.
 #[derive(Debug)]
@@ -28,6 +35,15 @@ pub(crate) struct Receiver {
     table: Arc<ConnectionTable>,
     /// Whether it is the turn of a native connection, and not `ZeroMQ`'s.
     native_first: bool,
+    /// What was taken and is not counted yet.
+    taken: Option<Taken>,
+}
+
+/// Messages in a row of one connection.
+struct Taken {
+    connection: Connection,
+    messages: u64,
+    bytes: u64,
 }
 
 impl Receiver {
@@ -42,6 +58,7 @@ impl Receiver {
             inbox,
             table,
             native_first: true,
+            taken: None,
         }
     }
 
@@ -67,15 +84,49 @@ impl Receiver {
         Poll::Pending
     }
 
-    fn poll_native(&self, cx: &Context<'_>) -> Poll<Event> {
-        let (connection, item) = ready!(self.inbox.poll_next(cx));
+    fn poll_native(&mut self, cx: &Context<'_>) -> Poll<Event> {
+        let Poll::Ready((connection, item)) = self.inbox.poll_next(cx) else {
+            self.count();
+            return Poll::Pending;
+        };
         Poll::Ready(match item {
             Item::Message(frames, bytes) => {
-                self.table.taken(&connection, 1, bytes);
+                self.take(&connection, bytes);
                 Event::Message(connection, frames)
             }
             Item::End { .. } => Event::Disconnected(connection),
         })
+    }
+
+    /// A message of so many bytes was taken.
+    fn take(&mut self, connection: &Connection, bytes: u64) {
+        match &mut self.taken {
+            Some(taken) if taken.connection == *connection => {
+                taken.messages += 1;
+                taken.bytes += bytes;
+            }
+            _ => {
+                self.count();
+                let connection = connection.clone();
+                self.taken = Some(Taken {
+                    connection,
+                    messages: 1,
+                    bytes,
+                });
+            }
+        }
+        let enough = |taken: &Taken| taken.messages >= MAX_UNCOUNTED || taken.bytes >= LONG;
+        if self.taken.as_ref().is_some_and(enough) {
+            self.count();
+        }
+    }
+
+    /// Counts what was taken, so that more may be read.
+    fn count(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            let (messages, bytes) = (taken.messages, taken.bytes);
+            self.table.taken(&taken.connection, messages, bytes);
+        }
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

@@ -151,6 +151,7 @@ impl Dispatcher {
             () = &mut self.clients.expiry => self.clients.expire(),
             event = self.receiver.recv().fuse() => self.handle_events(event),
         }
+        self.sender.flush();
     }
 
     fn is_slice_over(&self) -> bool {
@@ -179,6 +180,7 @@ impl Dispatcher {
             let to = ReplyTo::new(connection, false);
             self.send(&to, &header, Bytes::new());
         }
+        self.sender.flush();
     }
 
     /// Returns how many functions run or wait.
