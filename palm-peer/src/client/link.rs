@@ -40,6 +40,10 @@ use std::{
 };
 use uuid::Uuid;
 
+/// After a frame of so many bytes the reader gives way: what has come should be handled while it is
+/// in the processor's cache, and not after as many more as have come meanwhile.
+const LONG: usize = 64 * 1024;
+
 /// A request's common fields, as far as the link does not know them itself.
 enum Common<'a> {
     /// Those of this template.
@@ -426,6 +430,7 @@ async fn receive(
         };
         let Some(frames) = frames else { break };
         let Some(link) = link.upgrade() else { break };
+        let is_long = frames.iter().any(|frame| frame.len() >= LONG);
         // A server that sends garbage, or floods us with unsolicited answers, is broken or hostile.
         if !link
             .handle_frames(frames)
@@ -433,7 +438,7 @@ async fn receive(
         {
             break;
         }
-        if unsolicited.should_yield() {
+        if is_long || unsolicited.should_yield() {
             executor::yield_now().await;
         }
     }
