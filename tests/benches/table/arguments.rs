@@ -5,9 +5,12 @@ use std::time::Duration;
 use crate::Outcome;
 
 /// The subjects, by their names on the command line.
-pub(crate) const SUBJECTS: [&str; 7] = [
+pub(crate) const SUBJECTS: [&str; 10] = [
     "palm",
     "elsewhere",
+    "clients",
+    "instances",
+    "tcp",
     "zeromq",
     "pyzmq",
     "tonic",

@@ -8,7 +8,7 @@ use crate::{
     palm::Mesh,
     python::Python,
     raw_zeromq::RawZeromq,
-    report::{Aim, Table, figure, ratio},
+    report::{Aim, Table, Wanted, figure, ratio},
 };
 
 const STAGES: [usize; 3] = [1, 2, 3];
@@ -25,16 +25,31 @@ pub(crate) fn bench(wanted: &Arguments, mesh: Option<&Mesh>) -> Outcome<Vec<Aim>
         let mut rows = rows(wanted, mesh, size);
         rows.measure(&Load::new(in_flight, size, wanted.time))?;
         print(size, in_flight, &rows);
-        // Larger payloads mostly measure the copying of bytes.
-        if let (Some(palm), 100) = (rows.named("PALM, 3 stages"), size) {
-            let reached = rows.named("pylm").map(|pylm| palm.over(pylm, per_second));
-            let what = "messages/s through 3 stages, 100 B";
-            aims.push(Aim::new(what, "pylm's one stage", reached, "5", |ratio| {
-                ratio >= 5.0
-            }));
-        }
+        aims.extend(aims_of(size, &rows));
     }
     Ok(aims)
+}
+
+fn aims_of(size: usize, rows: &Rows) -> Vec<Aim> {
+    let aim = |palm: &str, stages: &str, over: &str, wanted: f64| {
+        let reached = |palm: &Row| Some(palm.over(rows.named(over)?, per_second));
+        let what = format!("messages/s through {stages}, {}", bytes(size));
+        let wanted = Wanted::AtLeast(wanted);
+        rows.named(palm)
+            .map(|palm| Aim::new(&what, over, reached(palm), wanted))
+    };
+    let (one, three, zeromq) = ("PALM, 1 stage", "PALM, 3 stages", "zeromq, echo");
+    let aims = match size {
+        100 => vec![
+            aim(one, "1 stage", zeromq, 0.6),
+            aim(three, "3 stages", zeromq, 0.5),
+            aim(three, "3 stages", "pylm", 12.0),
+        ],
+        10_000 => vec![aim(one, "1 stage", zeromq, 0.8)],
+        1_000_000 => vec![aim(one, "1 stage", zeromq, 1.1)],
+        _ => Vec::new(),
+    };
+    aims.into_iter().flatten().collect()
 }
 
 fn rows<'a>(wanted: &'a Arguments, mesh: Option<&Mesh>, size: usize) -> Rows<'a> {
@@ -62,6 +77,7 @@ fn print(size: usize, in_flight: usize, rows: &Rows) {
         "messages/s",
         "MB/s",
         "CPU, µs",
+        "load",
         "PALM's 1 stage / it",
         "PALM's 3 stages / it",
         "alone",
@@ -76,6 +92,7 @@ fn print(size: usize, in_flight: usize, rows: &Rows) {
             figure(rate),
             figure(rate * f64::from(u32::try_from(size).unwrap_or(u32::MAX)) / 1e6),
             figure(row.median(|turn| turn.cpu)),
+            figure(row.median(|turn| turn.load)),
             over(one),
             over(three),
             format!("`{}`", row.alone),

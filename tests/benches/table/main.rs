@@ -2,7 +2,7 @@
 //! same run, in turns.
 //!
 //! ```sh
-//! make bench                                                    # everything, some three minutes
+//! make bench                                                    # everything, some six minutes
 //! cargo bench -p palm-tests --bench table -- calls 256 palm nats   # calls alone, 256 in flight, these subjects
 //! cargo bench -p palm-tests --bench table -- jobs 3 100            # jobs of 3 stages (what else there is has one), 100 B
 //! cargo bench -p palm-tests --bench table -- jobs rounds=15 seconds=2
@@ -28,6 +28,7 @@ mod measure;
 mod nats;
 mod palm;
 mod python;
+mod raw_tcp;
 mod raw_zeromq;
 mod report;
 
@@ -71,6 +72,12 @@ fn main() -> Outcome<()> {
         ["serve-palm-elsewhere", etcd, name] => {
             block_on(palm::serve(etcd.to_owned(), name.to_owned()))
         }
+        ["serve-palm-many", etcd, name, count] => palm_peer::block_on(palm::serve_many(
+            etcd.to_owned(),
+            name.to_owned(),
+            count.parse()?,
+        )),
+        ["serve-tcp"] => palm_peer::block_on(raw_tcp::serve()),
         ["serve-zeromq"] => palm_peer::block_on(raw_zeromq::serve()),
         ["serve-tonic"] => grpc::serve(),
         ["serve-nats", server] => nats::serve(server.to_owned()),

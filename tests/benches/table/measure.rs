@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use palm_tests::median;
 
-use crate::{Outcome, arguments::Arguments, cpu};
+use crate::{Outcome, arguments::Arguments, cpu, report};
 
 /// The load of a subject: the messages in flight, and the duration.
 #[derive(Debug, Clone)]
@@ -54,6 +54,14 @@ impl Load {
     }
 }
 
+/// Returns the position of a payload among those in flight.
+pub(crate) fn place_of(payload: &[u8]) -> usize {
+    let place = payload
+        .first_chunk()
+        .map_or(0, |place| u32::from_le_bytes(*place));
+    place.try_into().unwrap_or(0)
+}
+
 /// The result of one turn of a subject.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turn {
@@ -69,6 +77,8 @@ pub(crate) struct Turn {
     pub ended: f64,
     /// Microseconds of CPU time per answer, of all processes involved.
     pub cpu: f64,
+    /// The load of the machine in the last minute, this benchmark's own included.
+    pub load: f64,
 }
 
 impl Turn {
@@ -89,7 +99,7 @@ impl Turn {
     #[allow(clippy::cast_precision_loss)]
     pub(crate) fn counted(messages: usize, took: Duration) -> Self {
         let count = messages as f64;
-        let (p50, p99, cpu) = (f64::NAN, f64::NAN, f64::NAN);
+        let (p50, p99, cpu, load) = (f64::NAN, f64::NAN, f64::NAN, f64::NAN);
         Self {
             p50,
             p99,
@@ -97,6 +107,7 @@ impl Turn {
             count,
             ended: 0.0,
             cpu,
+            load,
         }
     }
 }
@@ -198,6 +209,7 @@ impl<'a> Rows<'a> {
                     .turn(load)
                     .map_err(|error| format!("{}: {error}", row.name))?;
                 turn.cpu = (cpu::used() - before + turn.ended) / turn.count;
+                turn.load = report::load().parse().unwrap_or(f64::NAN);
                 if round > 0 {
                     row.turns.push(turn);
                 }

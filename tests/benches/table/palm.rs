@@ -3,20 +3,28 @@
 
 use std::{
     env,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures::{StreamExt as _, executor::block_on, future::pending};
+use futures::{
+    StreamExt as _,
+    executor::block_on,
+    future::{pending, try_join_all},
+};
 use palm_peer::{Client, Config, FunctionError, Message, Server};
 use palm_tests::{Etcd, Process, eventually};
 
 use crate::{
     Outcome,
-    measure::{Caller, Load, Subject, Turn, callers},
+    measure::{Caller, Load, Subject, Turn, callers, place_of},
 };
 
-const SOON: Duration = Duration::from_secs(30);
+/// A thousand servers take a while to start on a busy machine.
+const SOON: Duration = Duration::from_secs(120);
+/// How many servers share a process, where there are many.
+const IN_A_PROCESS: usize = 250;
 const NAMES: [&str; 3] = ["one", "two", "three"];
 /// A server on another executor than the library's own.
 const ELSEWHERE: &str = "elsewhere";
@@ -38,11 +46,17 @@ pub(crate) async fn serve(etcd: String, name: String) -> Outcome<()> {
         .await?)
 }
 
+/// Runs so many servers of one name, in this process.
+pub(crate) async fn serve_many(etcd: String, name: String, count: usize) -> Outcome<()> {
+    let serving = (0..count).map(|_| serve(etcd.clone(), name.clone()));
+    try_join_all(serving).await.map(drop)
+}
+
 /// An etcd, and servers that echo.
 pub(crate) struct Mesh {
     client: Client,
     _servers: Vec<Process>,
-    _etcd: Etcd,
+    etcd: Etcd,
 }
 
 impl Mesh {
@@ -58,30 +72,56 @@ impl Mesh {
         if elsewhere {
             processes.push(start("serve-palm-elsewhere", ELSEWHERE));
         }
-        let options = Config::default().etcd(vec![etcd.endpoint()]);
-        let client = block_on(Client::connect(options))?;
-        eventually("all servers can be reached", SOON, || {
-            (client.reachable().len() == processes.len()).then_some(())
-        });
+        let client = connect(&etcd, processes.len())?;
         Ok(Self {
             client,
             _servers: processes,
-            _etcd: etcd,
+            etcd,
+        })
+    }
+
+    /// Starts so many instances of the first server, in as few processes as can be, and waits until
+    /// all can be reached.
+    pub(crate) fn of_instances(count: usize) -> Outcome<Self> {
+        let me = env::current_exe()?;
+        let etcd = Etcd::start();
+        let here = |place: usize| (count - place).min(IN_A_PROCESS).to_string();
+        let processes = (0..count)
+            .step_by(IN_A_PROCESS)
+            .map(|place| {
+                let words = ["serve-palm-many", &etcd.endpoint(), NAMES[0], &here(place)];
+                Process::start(&me, words)
+            })
+            .collect();
+        let client = connect(&etcd, count)?;
+        Ok(Self {
+            client,
+            _servers: processes,
+            etcd,
         })
     }
 
     /// Calls to the first server, both on the library's executor.
     pub(crate) fn calls(&self) -> Calls {
         Calls {
-            client: self.client.clone(),
+            clients: [self.client.clone()].into(),
             elsewhere: false,
         }
+    }
+
+    /// The same from so many clients, which share the calls in flight.
+    pub(crate) fn calls_of_clients(&self, count: usize) -> Outcome<Calls> {
+        let clients = (0..count).map(|_| connect(&self.etcd, 1));
+        Ok(Calls {
+            clients: clients.collect::<Outcome<_>>()?,
+            elsewhere: false,
+        })
     }
 
     /// Calls to a server elsewhere, from elsewhere.
     pub(crate) fn calls_elsewhere(&self) -> Calls {
         Calls {
-            client: self.client.clone(),
+            clients: [self.client.clone()].into(),
             elsewhere: true,
         }
     }
@@ -98,17 +138,28 @@ impl Mesh {
     }
 }
 
-/// The client, as one that calls.
+/// Connects a client, and waits until it can reach so many instances.
+fn connect(etcd: &Etcd, instances: usize) -> Outcome<Client> {
+    let options = Config::default().etcd(vec![etcd.endpoint()]);
+    let client = block_on(Client::connect(options))?;
+    eventually("all servers can be reached", SOON, || {
+        let reachable = client.reachable();
+        let known: usize = reachable.iter().map(|server| server.instances).sum();
+        (known >= instances).then_some(())
+    });
+    Ok(client)
+}
+
+/// The client, or several, that call.
 #[derive(Clone)]
 pub(crate) struct Calls {
-    client: Client,
+    clients: Arc<[Client]>,
     elsewhere: bool,
 }
 
 impl Caller for Calls {
     async fn call(&mut self, payload: Bytes) -> Outcome<Bytes> {
-        Ok(self
-            .client
+        Ok(self.clients[place_of(&payload) % self.clients.len()]
             .call(
                 if self.elsewhere {
                     "elsewhere.echo"

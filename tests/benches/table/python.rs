@@ -102,6 +102,7 @@ impl Subject for Python {
             count: figure("count"),
             ended: figure("cpu"),
             cpu: f64::NAN,
+            load: f64::NAN,
         })
     }
 }

@@ -58,20 +58,29 @@ pub(crate) fn ratio(ratio: Option<f64>) -> String {
 /// One of the ratios that PALM is to reach.
 pub(crate) struct Aim([String; 5]);
 
+/// What a ratio is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
 impl Aim {
     /// Returns an aim and its result, if the other subject was measured as well.
-    pub(crate) fn new(
-        what: &str,
-        over: &str,
-        reached: Option<f64>,
-        wanted: &str,
-        is_met: impl Fn(f64) -> bool,
-    ) -> Self {
+    pub(crate) fn new(what: &str, over: &str, reached: Option<f64>, wanted: Wanted) -> Self {
+        let is_met = |ratio: f64| match wanted {
+            Wanted::AtLeast(least) => ratio >= least,
+            Wanted::AtMost(most) => ratio <= most,
+        };
         let met = reached.map_or(
             "not measured",
             |ratio| if is_met(ratio) { "yes" } else { "no" },
         );
-        Self([what, over, wanted, &ratio(reached), met].map(str::to_owned))
+        let wanted = match wanted {
+            Wanted::AtLeast(least) => format!("≥ {least}"),
+            Wanted::AtMost(most) => format!("≤ {most}"),
+        };
+        Self([what, over, &wanted, &ratio(reached), met].map(str::to_owned))
     }
 }
 
