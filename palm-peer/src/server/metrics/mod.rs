@@ -385,7 +385,7 @@ fn memory(families: &mut Families, state: &ServerState) -> fmt::Result {
         held.map(|(place, bytes)| (vec![("place", place)], bytes)),
     )?;
     families.gauges(
-        &bytes("process_resident_memory", "Resident memory of the process."),
+        &bytes("palm_resident_memory", "Resident memory of the process."),
         process_memory::resident().map(|bytes| (Labels::new(), bytes)),
     )
 }

@@ -1,7 +1,8 @@
 //! `palm-cli metrics`, and the functions in `palm-cli stats`.
 
-use super::world::World;
+use super::world::{SOON, World};
 use crate::metrics::exposition::Exposition;
+use palm_tests::{Terminal, binary};
 
 #[test]
 fn the_metrics_of_all_servers_are_one_valid_text() {
@@ -69,4 +70,41 @@ fn stats_of_a_server_show_its_functions() {
     assert!(row("shout").contains(" ago: failed: "), "{said}");
     assert!(row("count").ends_with("  -"), "{said}");
     assert!(!world.cli(&["stats"]).done().contains("FUNCTION"));
+}
+
+#[test]
+fn the_functions_of_a_server_fit_terminals_of_80_and_200_columns() {
+    let world = World::new();
+    let _text = world.server_of("text", "");
+    let wrong = [&b"\xff"[..], &b"x".repeat(500)].concat();
+    world
+        .cli_with(&["call", "text.shout", "-"], &[], &wrong)
+        .failed(1);
+    for columns in [80, 200] {
+        let etcd = world.etcd.endpoint();
+        for watch in [false, true] {
+            let mut args = vec!["--etcd", &etcd, "stats", "text"];
+            args.extend(watch.then_some("--watch"));
+            let stats = Terminal::start((columns, 12), binary("palm-cli"), &args, &[]);
+            let rows = stats.wait_for("the functions", SOON, |rows| {
+                let shown = rows.iter().any(|row| row.starts_with("shout "));
+                shown.then(|| rows.to_vec())
+            });
+            let row = rows.iter().find(|row| row.starts_with("shout ")).unwrap();
+            assert!(row.contains(" ago: failed: "), "{rows:#?}");
+            // A line that wrapped would begin another row.
+            let at = rows
+                .iter()
+                .position(|row| row.starts_with("FUNCTION"))
+                .unwrap();
+            assert!(
+                rows[at + 1].starts_with("count ") && rows[at + 2] == *row,
+                "{rows:#?}"
+            );
+            if watch {
+                stats.type_keys("q");
+            }
+            assert!(stats.wait(SOON).success());
+        }
+    }
 }

@@ -134,7 +134,7 @@ fn calls_errors_durations_and_memory_are_counted() {
     assert!(last >= counts("peer_start_time_seconds", &[]), "{last}");
     let uuid = peer.peer.uuid().to_string();
     assert_eq!(counts("peer_info", &[("uuid", &uuid)]), 1);
-    assert!(found.sum("process_resident_memory_bytes", &[]) > 1e6);
+    assert!(found.sum("palm_resident_memory_bytes", &[]) > 1e6);
 }
 
 #[test]
@@ -234,6 +234,8 @@ fn the_table_in_the_documentation_is_what_a_server_exports() {
         .collect();
     assert_eq!(documented(), exported);
     for family in &found.families {
+        // node_exporter, which can pass them on, has metrics of its own, such as process_*.
+        assert!(family.name.starts_with("palm_"), "{}", family.name);
         let in_name = ["seconds", "bytes"]
             .into_iter()
             .find(|unit| family.name.ends_with(&format!("_{unit}")));
