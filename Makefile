@@ -44,12 +44,17 @@ test-tls: build ## run the tests of the mesh over TLS
 test-links: build ## run the tests of untrusted input, calls and jobs once more, over the other kind of link each
 	@scripts/test-links
 
-bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and what the ingress and TLS do (docs/benchmarks.md)
+bench: python ## measure calls and jobs beside ZeroMQ, gRPC, NATS and pylm, and what the ingress, TLS and metrics cost (docs/benchmarks.md)
+ifeq ($(strip $(BENCH)),metrics)
+	@$(CARGO) bench -p palm-tests --bench metrics
+else
 	@scripts/pylm
 	@$(CARGO) bench -p palm-tests --bench table -- $(BENCH)
+endif
 ifeq ($(strip $(BENCH)),)
 	@echo && echo '### What the ingress and TLS cost' && echo
 	@$(CARGO) bench -p palm-tests --features bench --bench ingress
+	@echo && $(CARGO) bench -p palm-tests --bench metrics
 endif
 
 scale: setup ## what meshes of N servers cost the leader, etcd and the clients, and how they take failures: N="100 1000" (docs/benchmarks.md)
