@@ -156,7 +156,7 @@ impl Registry {
     pub fn reachable(&self) -> impl Iterator<Item = &Record> {
         self.servers
             .values()
-            .filter(|entry| entry.is_reachable())
+            .filter(|entry| entry.is_reachable() && entry.record.is_ready())
             .map(|entry| &entry.record)
     }
 
@@ -279,10 +279,15 @@ impl Registry {
             .get_mut(&uuid)
             .filter(|old| old.is_same_incarnation(&record, lease))
         {
-            let was_configured = old.record.configured;
+            let (was_configured, was_ready) = (old.record.configured, old.record.is_ready());
             old.rewrite(record, modified);
+            let is_ready = old.record.is_ready();
             if !was_configured && old.record.configured && old.record.leader == Some(self.me) {
                 self.log(Level::Info, format!("Server {uuid} configured"));
+            }
+            if was_ready && !is_ready {
+                let text = format!("Server {uuid} is not ready: clients do not call it");
+                self.log(Level::Info, text);
             }
             self.reconcile(uuid);
             return;
@@ -291,7 +296,10 @@ impl Registry {
             instance: Instance::of(&record),
             lease,
         };
-        let published = self.found.remove(&uuid).is_some_and(|found| found == right);
+        let published = match self.found.remove(&uuid) {
+            Some(found) => record.is_ready() && found == right,
+            None => !record.is_ready(),
+        };
         self.forget(uuid);
         self.servers
             .insert(uuid, Entry::new(record, modified, lease, published));

@@ -42,7 +42,8 @@ impl WriteOutcome {
     }
 }
 
-/// Writes a record, and publishes the server in the same transaction: both on the server's lease.
+/// Writes a record, and in the same transaction publishes the server, both on the server's lease;
+/// if it is not ready, deletes the published key.
 pub(super) async fn configure(
     context: LeaderContext,
     record: Record,
@@ -54,7 +55,11 @@ pub(super) async fn configure(
     let published = context.keys.pipeline(&record.server, record.uuid);
     // A record that was put by hand may have no lease.
     let lease = lease.map_or(Lease::None, Lease::Attach);
-    let publish = Operation::put(&published, Instance::of(&record).to_json(), lease);
+    let publish = if record.is_ready() {
+        Operation::put(&published, Instance::of(&record).to_json(), lease)
+    } else {
+        Operation::delete(&published)
+    };
     let written = fenced(&context, [(key.as_str(), Some(modified))], [put, publish]).await;
     written.unwrap_or_else(|error| failed(&context, &key, &error))
 }

@@ -219,13 +219,25 @@ impl Agent {
             }
             let wait = REJOIN_BACKOFF.wait(failures, fastrand::f64());
             failures = failures.saturating_add(1);
-            let command = timer::timeout(wait, self.commands.next()).await;
+            let command = timer::timeout(wait, self.next_departure()).await;
             if let Ok(command) = command {
                 // There is no registration to remove.
-                if let Some(Command::Leave(done) | Command::Finish(done)) = command {
+                if let Some(done) = command {
                     let _ = done.send(());
                 }
                 return Err(ExitReason::Left);
+            }
+        }
+    }
+
+    /// Waits for the command to leave, or for the end of the last handle. While the server is not
+    /// registered, its readiness is written with the next registration.
+    async fn next_departure(&mut self) -> Option<oneshot::Sender<()>> {
+        loop {
+            match self.commands.next().await {
+                Some(Command::Leave(done) | Command::Finish(done)) => return Some(done),
+                Some(Command::Readiness) => {}
+                None => return None,
             }
         }
     }

@@ -6,15 +6,23 @@ use futures::{
     channel::{mpsc, oneshot},
     future::Shared,
 };
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-/// A command to the agent; answered when it is done.
+/// A command to the agent. Those with a sender are answered when they are done.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Take the server out of the mesh; also answered when etcd did not do it in time.
     Leave(oneshot::Sender<()>),
     /// All requests are answered: revoke the lease and end.
     Finish(oneshot::Sender<()>),
+    /// The program has said whether the server is ready; not answered.
+    Readiness,
 }
 
 /// Why the agent ended.
@@ -33,6 +41,8 @@ pub(crate) enum ExitReason {
 #[derive(Clone)]
 pub(crate) struct AgentHandle {
     status: Arc<StatusPublisher>,
+    /// Whether the program wants the server to be called.
+    ready: Arc<AtomicBool>,
     commands: mpsc::UnboundedSender<Command>,
     exit: Shared<oneshot::Receiver<ExitReason>>,
 }
@@ -53,6 +63,14 @@ impl AgentHandle {
         self.command(Command::Finish).await;
     }
 
+    /// Sets whether clients may call the server. The agent tells etcd as soon as it can.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        if self.ready.swap(ready, Ordering::Relaxed) != ready {
+            // An agent that has ended is not called any more.
+            let _ = self.commands.unbounded_send(Command::Readiness);
+        }
+    }
+
     async fn command(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
         let (tx, done) = oneshot::channel();
         // An agent that has ended has nothing left to do.
@@ -71,6 +89,7 @@ impl AgentHandle {
 /// to say how it ended.
 pub(crate) fn new(
     status: Arc<StatusPublisher>,
+    ready: Arc<AtomicBool>,
 ) -> (
     AgentHandle,
     mpsc::UnboundedReceiver<Command>,
@@ -81,6 +100,7 @@ pub(crate) fn new(
     (
         AgentHandle {
             status,
+            ready,
             commands,
             exit: exit.shared(),
         },

@@ -39,8 +39,12 @@ pub(crate) fn spawn(
     record: Record,
     liveness: LivenessSender,
 ) -> (AgentHandle, JoinResult) {
+    if !record.is_ready() {
+        context.status.announce(status::PeerEvent::NotReady);
+    }
     let registrar = Registrar::new(etcd.clone(), &context.config, record);
-    let (handle, commands, exit) = handle::new(Arc::clone(&context.status));
+    let (handle, commands, exit) =
+        handle::new(Arc::clone(&context.status), Arc::clone(&registrar.ready));
     let agent = Agent::new(
         Membership {
             registrar,

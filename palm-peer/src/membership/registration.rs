@@ -15,6 +15,11 @@ use palm_proto::{
         tombstone::{REMOVED_BY_ADMIN, RemovedBy},
     },
 };
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 /// Why a peer could not register.
 #[derive(Debug)]
 pub(crate) enum RegisterError {
@@ -37,8 +42,10 @@ pub(crate) struct Registrar {
     pub(crate) etcd: Etcd,
     /// Under which keys.
     pub(crate) keys: Keys,
-    /// What.
+    /// What, except whether it is ready.
     pub(crate) record: Record,
+    /// Whether the program wants the server to be called.
+    pub(crate) ready: Arc<AtomicBool>,
 }
 
 impl Registrar {
@@ -47,8 +54,14 @@ impl Registrar {
         Self {
             etcd,
             keys: config.keys(),
+            ready: Arc::new(AtomicBool::new(record.is_ready())),
             record,
         }
+    }
+
+    /// Returns whether the program wants the server to be called.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 
     /// Puts the record on `lease`, not configured yet, and deletes an old tombstone, unless an
@@ -63,6 +76,8 @@ impl Registrar {
         let registered = wall_clock::timestamp();
         let mut record = self.record.clone();
         record.when = registered;
+        // If it changes meanwhile, the watch of the record shows the difference.
+        record.set_ready(self.is_ready());
         let json = record.to_json();
         loop {
             let epoch = self.etcd.epoch();
@@ -107,6 +122,42 @@ impl Registrar {
                 stands.filter(|kv| kv.lease == Some(lease) && kv.value == json.as_bytes())
             {
                 return Ok(written(own.modified));
+            }
+        }
+    }
+
+    /// Writes into the record, as the leader has left it, whether the server is ready. If it is not,
+    /// the same transaction deletes the published key, so that clients stop calling it at once. If
+    /// it is, the record is not configured, so that the leader checks and publishes the server as
+    /// it does a new one: a record that is configured and ready always comes with its published key.
+    pub(crate) async fn put_readiness(&self) -> Result<(), EtcdError> {
+        let uuid = self.record.uuid;
+        let key = self.keys.server(uuid);
+        loop {
+            // Without a valid record, the next registration says it.
+            let Some(stored) = self.etcd.get(&key).await? else {
+                return Ok(());
+            };
+            let Ok(mut record) = Record::from_entry(&uuid.to_string(), &stored.value) else {
+                return Ok(());
+            };
+            let ready = self.is_ready();
+            if record.is_ready() == ready {
+                return Ok(());
+            }
+            record.set_ready(ready);
+            if ready {
+                (record.configured, record.leader) = (false, None);
+            }
+            let put = Operation::put(&key, record.to_json(), Lease::Keep);
+            let unchanged = Transaction::new().modified(&key, stored.modified).then(put);
+            let transaction = if ready {
+                unchanged
+            } else {
+                unchanged.then(self.withdrawal())
+            };
+            if self.etcd.transact(transaction).await?.succeeded {
+                return Ok(());
             }
         }
     }

@@ -98,6 +98,7 @@ impl Session {
                         self.leave().await;
                         let _ = done.send(());
                     }
+                    Some(Command::Readiness) => self.put_readiness(),
                     Some(Command::Finish(done)) => {
                         self.membership.registrar.revoke(self.lease).await;
                         let _ = done.send(());
@@ -136,6 +137,12 @@ impl Session {
             }
         }
         self.announce(PeerEvent::Deposed);
+    }
+
+    fn put_readiness(&mut self) {
+        if !self.leaving {
+            self.tasks.put_readiness();
+        }
     }
 
     fn announce(&self, event: PeerEvent) {
@@ -229,8 +236,8 @@ impl Session {
         match change {
             Change::Put { current, .. } => {
                 self.written.revision = self.written.revision.max(current.modified);
-                if Record::from_json(&current.value).is_ok_and(|record| record.configured) {
-                    self.announce(PeerEvent::Configured);
+                if let Ok(record) = Record::from_json(&current.value) {
+                    self.handle_record(&record);
                 }
             }
             Change::Deleted {
@@ -243,6 +250,23 @@ impl Session {
             Change::Stale { reason } => {
                 log::debug!("the watch on the own record was interrupted: {reason}");
             }
+        }
+    }
+
+    fn handle_record(&mut self, record: &Record) {
+        if record.configured {
+            self.announce(PeerEvent::Configured);
+        } else {
+            self.membership.context.status.unconfigured();
+        }
+        let ready = record.is_ready();
+        self.announce(if ready {
+            PeerEvent::Ready
+        } else {
+            PeerEvent::NotReady
+        });
+        if ready != self.membership.registrar.is_ready() {
+            self.tasks.put_readiness();
         }
     }
 

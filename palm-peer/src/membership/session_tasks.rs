@@ -76,6 +76,8 @@ pub(crate) struct SessionTasks {
     /// Incremented with each action of the election; events of earlier generations are stale.
     generation: u64,
     of_session: Vec<AbortOnDrop<()>>,
+    /// The task that tells etcd whether the server is ready.
+    readiness: Option<AbortOnDrop<()>>,
     /// The tasks of the current generation.
     of_election: Vec<AbortOnDrop<()>>,
 }
@@ -102,6 +104,7 @@ impl SessionTasks {
             links: Arc::new(LinkPool::new(dialer, ReplyRouter::default())),
             generation: 0,
             of_session: Vec::new(),
+            readiness: None,
             of_election: Vec::new(),
         };
         tasks.keep_lease();
@@ -157,7 +160,9 @@ impl SessionTasks {
     }
 
     fn watch_record(&mut self) {
-        let Registrar { etcd, keys, record } = &self.membership.registrar;
+        let Registrar {
+            etcd, keys, record, ..
+        } = &self.membership.registrar;
         let (etcd, key, tx) = (etcd.clone(), keys.server(record.uuid), self.tx.clone());
         let mut first = true;
         self.keep(Name::OwnRecord, move || {
@@ -226,6 +231,25 @@ impl SessionTasks {
         });
     }
 
+    /// Tells etcd whether the server is ready; retries until etcd takes it. Ends the task before:
+    /// what that one may still write, this one reads again.
+    pub(crate) fn put_readiness(&mut self) {
+        let Membership {
+            registrar, context, ..
+        } = &self.membership;
+        let (etcd, supervisor) = (registrar.etcd.clone(), context.supervisor.clone());
+        let registrar = registrar.clone();
+        self.readiness = Some(etcd.keep(&supervisor, Name::Readiness, move || {
+            let registrar = registrar.clone();
+            async move {
+                let putting = || registrar.put_readiness();
+                let etcd = &registrar.etcd;
+                etcd.retry("writing whether the server is ready", BACKOFF, putting)
+                    .await;
+            }
+        }));
+    }
+
     /// Waits until the dispatch loop runs.
     pub(crate) fn await_response(&mut self) {
         let liveness = self.membership.liveness.clone();
@@ -262,7 +286,9 @@ impl SessionTasks {
 
     /// Campaigns for election.
     pub(crate) fn campaign(&mut self, lease: LeaseId) {
-        let Registrar { etcd, keys, record } = self.membership.registrar.clone();
+        let Registrar {
+            etcd, keys, record, ..
+        } = self.membership.registrar.clone();
         self.spawn_for_election(Name::Candidacy, move || {
             let (etcd, keys) = (etcd.clone(), keys.clone());
             async move { Event::Listed(campaign::put_candidate(&etcd, &keys, record.uuid, lease).await) }

@@ -22,13 +22,18 @@ pub enum PeerEvent {
     Detached,
     /// The peer is registered again.
     Rejoined,
+    /// etcd has it that the server is ready again ([`Peer::set_ready`](crate::Peer::set_ready)):
+    /// clients can call it as soon as the leader has published it.
+    Ready,
+    /// etcd has it that the server is not ready: clients do not find it any more.
+    NotReady,
     /// An administrator removed the server. It stays out.
     Evicted,
 }
 
 /// The state of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-// The four fields are independent of each other.
+// The fields are independent of each other.
 #[allow(clippy::struct_excessive_bools)]
 #[non_exhaustive]
 pub struct PeerState {
@@ -40,6 +45,9 @@ pub struct PeerState {
     pub attached: bool,
     /// Whether an administrator removed the server.
     pub evicted: bool,
+    /// Whether the server is ready, as far as etcd has it: a moment after
+    /// [`Peer::set_ready`](crate::Peer::set_ready), or when etcd is back.
+    pub ready: bool,
 }
 
 /// How many events are kept for a subscriber that does not take them.
@@ -90,6 +98,7 @@ impl StatusPublisher {
     pub(crate) fn new() -> Self {
         let state = PeerState {
             attached: true,
+            ready: true,
             ..PeerState::default()
         };
         Self(Mutex::new(Status {
@@ -190,11 +199,17 @@ fn after(state: PeerState, event: PeerEvent) -> PeerState {
             attached: true,
             ..state
         },
+        PeerEvent::Ready => PeerState {
+            ready: true,
+            ..state
+        },
+        PeerEvent::NotReady => PeerState {
+            ready: false,
+            ..state
+        },
         PeerEvent::Evicted => PeerState {
             evicted: true,
-            attached: false,
-            configured: false,
-            leading: false,
+            ..PeerState::default()
         },
     }
 }
@@ -205,6 +220,17 @@ fn status_text(state: PeerState) -> &'static str {
         PeerState {
             attached: false, ..
         } => "serving, but etcd is in doubt",
+        PeerState {
+            ready: false,
+            configured: true,
+            leading: true,
+            ..
+        } => "not ready for calls, leading the mesh",
+        PeerState {
+            ready: false,
+            configured: true,
+            ..
+        } => "not ready for calls",
         PeerState {
             leading: true,
             configured: true,
@@ -266,6 +292,7 @@ mod tests {
         let next = |states: &mut Latest<PeerState>| block_on(states.next());
         let joined = PeerState {
             attached: true,
+            ready: true,
             ..PeerState::default()
         };
         assert_eq!(next(&mut states), Some(joined));

@@ -8,7 +8,10 @@ use crate::{
     logging,
     membership::watchdog::LivenessSender,
     server::{
-        Server, definition::check_length, dispatch::Dispatcher, peer::new_record,
+        Server,
+        definition::{Definition, check_record},
+        dispatch::Dispatcher,
+        peer::new_record,
         state::ServerState,
     },
 };
@@ -60,15 +63,17 @@ impl fmt::Debug for LocalServer {
 impl LocalServer {
     pub(super) fn start<S>(server: Server<S>, config: Config) -> Result<Self, Error> {
         let config = ValidConfig::new(config)?;
-        let definition = server.definition()?;
+        let Definition {
+            profile, functions, ..
+        } = server.definition()?;
         let state = ServerState::new(
-            definition.name,
-            definition.functions,
+            profile.name.clone(),
+            functions,
             config,
             logging::book(),
             None,
         );
-        check_length(&new_record(&state, definition.kind, definition.names))?;
+        check_record(&new_record(&state, profile))?;
         let state = Arc::new(state);
         let (requests, sender, receiver) = ingress::in_process();
         let (mut dispatcher, liveness) = Dispatcher::new(Arc::clone(&state), sender, receiver);

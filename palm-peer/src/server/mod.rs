@@ -30,7 +30,7 @@ pub use middleware::Next;
 pub use typed::{ApplicationError, FromMessage, IntoAnswer, Json, State};
 
 use self::{
-    definition::Definition,
+    definition::{Definition, Profile},
     message::{Function, Outcome},
     middleware::Wrap,
 };
@@ -118,6 +118,9 @@ use std::{
 pub struct Server<S = ()> {
     name: String,
     kind: String,
+    version: Option<String>,
+    tags: Vec<String>,
+    ready: bool,
     functions: BTreeMap<String, Function>,
     order: Vec<String>,
     /// The middleware, the outermost first.
@@ -136,6 +139,9 @@ impl Server {
         let mut server = Self {
             name: name.into(),
             kind: "registered".into(),
+            version: None,
+            tags: Vec::new(),
+            ready: true,
             functions: BTreeMap::new(),
             order: Vec::new(),
             wraps: Vec::new(),
@@ -251,6 +257,37 @@ impl<S> Server<S> {
         self
     }
 
+    /// Sets the version of the program in the record, for people and programs that look at the mesh:
+    /// 1 to 64 visible ASCII characters, without commas. The zone comes from the configuration
+    /// ([`Config::zone`]).
+    ///
+    /// ```
+    /// let server = palm_peer::Server::new("text").version(env!("CARGO_PKG_VERSION")).tag("gpu");
+    /// # drop(server);
+    /// ```
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        let version = version.into();
+        self.check_label("version", &version);
+        self.version = Some(version);
+        self
+    }
+
+    /// Adds a tag to the record, valid as a version is; those of the configuration
+    /// ([`Config::tags`]) follow. 32 at most in all.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        let tag = tag.into();
+        self.check_label("tag", &tag);
+        self.tags.push(tag);
+        self
+    }
+
+    /// Sets whether the server may be called once it has joined; default `true`. To change it later,
+    /// use [`Peer::set_ready`].
+    pub fn ready(mut self, ready: bool) -> Self {
+        self.ready = ready;
+        self
+    }
+
     /// Runs code around all functions of the server, also those that are added later; not around
     /// built-in ones. It gets each message, and what runs the rest: it may change the message or the
     /// [`Answer`], and their metadata, measure, refuse, retry, or add a timeout. Of several,
@@ -323,6 +360,9 @@ impl<S> Server<S> {
         Server {
             name: self.name,
             kind: self.kind,
+            version: self.version,
+            tags: self.tags,
+            ready: self.ready,
             functions: self.functions,
             order: self.order,
             wraps: self.wraps,
@@ -355,6 +395,13 @@ impl<S> Server<S> {
                 names::LONGEST
             );
             self.invalid.get_or_insert(text);
+        }
+    }
+
+    fn check_label(&mut self, what: &str, label: &str) {
+        if !names::is_label(label) {
+            self.invalid
+                .get_or_insert(format!("{what} {}", names::no_label(label)));
         }
     }
 
@@ -462,9 +509,14 @@ impl<S> Server<S> {
         let mut names = self.order;
         names.extend(names::BUILT_IN.map(String::from));
         Ok(Definition {
-            name: self.name,
-            kind: self.kind,
-            names,
+            profile: Profile {
+                name: self.name,
+                kind: self.kind,
+                version: self.version,
+                tags: self.tags,
+                ready: self.ready,
+                names,
+            },
             functions,
             #[cfg(feature = "bench")]
             without_ingress: self.without_ingress,

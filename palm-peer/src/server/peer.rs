@@ -12,7 +12,7 @@ use crate::{
     },
     server::{
         certificate_expiry,
-        definition::{Definition, check_length},
+        definition::{Definition, Profile, check_record},
         dispatch::Dispatcher,
         engine::{Engine, GIVE_BACK_WITHIN, LEAVE_OVERHEAD, failed},
         metrics::listener::MetricsListener,
@@ -80,7 +80,7 @@ impl Peer {
         startup_check::prepare()?;
         log::info!(
             "server {} joins the mesh {:?} at {}",
-            definition.name,
+            definition.profile.name,
             config.prefix,
             config.etcd.join(",")
         );
@@ -218,6 +218,31 @@ impl Peer {
         self.agent.status().subscribe()
     }
 
+    /// Sets whether clients may call the server, for as long as it takes: for maintenance, while it
+    /// warms up, or while something that it needs is away. At once, also while etcd cannot be
+    /// reached: then the mesh learns it as soon as it can ([`PeerState::ready`]).
+    ///
+    /// A server that is not ready stays in the mesh, and may lead it; it is probed as before, and
+    /// `palm-cli status` shows it. Clients do not find it any more, neither by its name nor by its
+    /// uuid, but requests that run, wait or still arrive are answered, and so are messages of jobs.
+    /// It stays so, even if it registers again. When it is ready again, the leader checks and
+    /// publishes it as it does a new server. To join without being ready, use [`Server::ready`].
+    ///
+    /// ```no_run
+    /// # async fn example(peer: palm_peer::Peer) -> Result<(), palm_peer::Error> {
+    /// let serving = peer.serve(palm_peer::signals()?);
+    /// let maintenance = async {
+    ///     peer.set_ready(false);
+    ///     // Rebuild the index. Then:
+    ///     peer.set_ready(true);
+    /// };
+    /// futures::join!(serving, maintenance).0
+    /// # }
+    /// ```
+    pub fn set_ready(&self, ready: bool) {
+        self.agent.set_ready(ready);
+    }
+
     /// Runs the functions on the executor that polls this, until `shutdown` ends; then shuts down
     /// gracefully: takes the server out of the mesh, drains (at most for `drain`), and answers
     /// `leaving` to requests that still arrive.
@@ -257,17 +282,13 @@ async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared
     #[cfg(feature = "bench")]
     let bypass = definition.without_ingress;
     let Definition {
-        name,
-        kind,
-        names,
-        functions,
-        ..
+        profile, functions, ..
     } = definition;
     let address = SocketAddr::new(config.bind_address(), config.port);
     let files = crate::config::tls::read(&config).await?;
     let credentials = crate::config::tls::credentials(&config, files.as_ref(), Some(&config.ip))?;
     let state = Arc::new(ServerState::new(
-        name,
+        profile.name.clone(),
         functions,
         config,
         logging::book(),
@@ -280,8 +301,8 @@ async fn prepare(definition: Definition, config: ValidConfig) -> Result<Prepared
             state.config.bind_address()
         );
     }
-    let mut record = new_record(&state, kind, names);
-    check_length(&record)?;
+    let mut record = new_record(&state, profile);
+    check_record(&record)?;
     let opening = Ingress::open(
         address,
         &state.config,
@@ -342,11 +363,23 @@ fn cannot_listen(address: SocketAddr, error: OpenError) -> Error {
 }
 
 /// Returns the record of a server that does not listen yet.
-pub(super) fn new_record(state: &ServerState, kind: String, functions: Vec<String>) -> Record {
+pub(super) fn new_record(state: &ServerState, profile: Profile) -> Record {
     let mut record = Record::new(state.uuid, &state.name, wall_clock::timestamp());
     record.host.clone_from(&state.config.ip);
     record.pid = std::process::id();
-    record.kind = kind;
-    record.functions = functions;
+    record.kind = profile.kind;
+    record.functions = profile.names;
+    if let Some(version) = profile.version {
+        record.set_version(&version);
+    }
+    if !state.config.zone.is_empty() {
+        record.set_zone(&state.config.zone);
+    }
+    let mut tags = profile.tags;
+    tags.extend(state.config.tags.iter().cloned());
+    if !tags.is_empty() {
+        record.set_tags(&tags);
+    }
+    record.set_ready(profile.ready);
     record
 }

@@ -36,6 +36,7 @@ mod protocol;
 mod pylm_compatibility;
 mod python;
 mod python_stage;
+mod readiness;
 mod records;
 mod removal;
 mod roles;

@@ -56,14 +56,16 @@ const WHILE_RELAYING: [&str; 3] = ["directory", "old-link", "posted-watch"];
 const FATAL: [&str; 2] = ["serving", "peer"];
 /// When a server is asked to leave, which it does all the same.
 const AT_THE_END: [&str; 2] = ["signals", "last-resort"];
-/// Those of a test of their own; that of `link-reopen` is `network::stages`.
-const OTHERS: [&str; 8] = [
+/// Those of a test of their own; that of `link-reopen` is `network::stages`, that of
+/// `readiness` is `readiness`.
+const OTHERS: [&str; 9] = [
     "await-response",
     "certificate-expiry",
     "drain",
     "leader-removal",
     "link-reopen",
     "metrics-listener",
+    "readiness",
     "resignation",
     "resolver",
 ];

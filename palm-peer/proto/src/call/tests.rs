@@ -12,6 +12,7 @@ fn instance(n: u128) -> Arc<Instance> {
         uuid,
         endpoint: format!("tcp://a:{n}"),
         functions: vec!["f".into()],
+        zone: None,
     })
 }
 

@@ -31,6 +31,17 @@ pub(super) fn text(_: &str, text: &str) -> Result<String, InvalidSetting> {
     Ok(text.trim().to_owned())
 }
 
+/// Reads a list that is separated by commas; without any text, an empty one.
+// All readers have the same signature.
+#[expect(clippy::unnecessary_wraps)]
+pub(super) fn tags(_: &str, text: &str) -> Result<Vec<String>, InvalidSetting> {
+    let tags = text.split(',').map(str::trim);
+    Ok(tags
+        .filter(|tag| !tag.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
 pub(super) fn host(name: &str, text: &str) -> Result<String, InvalidSetting> {
     host::host(text.trim()).map_err(|reason| InvalidSetting::new(name, reason))
 }

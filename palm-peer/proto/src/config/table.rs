@@ -37,6 +37,18 @@ macro_rules! settings_table {
             /// different meshes.
             Mesh prefix: String = String::new(), "none", read::text,
                 "prefix", "prefix of the mesh's keys in etcd, such as /staging";
+            /// The zone that this process runs in, such as a data centre or a rack: 1 to 64 visible
+            /// ASCII characters, without commas. A server's zone is in its record.
+            Client zone: String = String::new(), "none", read::text,
+                "zone", "zone that this process runs in, such as a data centre";
+            /// Whether to prefer servers of the own `zone`: `yes` or `no`. Those of other zones are
+            /// called only when no instance of the own one can be.
+            Client prefer_zone: bool = false, "no", read::yes_or_no,
+                "yes|no", "prefer servers of the own zone";
+            /// Tags for the server's record, separated by commas: 32 at most, each as a zone. They
+            /// follow those that the program sets.
+            Server tags: Vec<String> = Vec::new(), "none", read::tags,
+                "tags", "tags for the server's record, separated by commas";
             /// The advertised host, at which others reach this server: a name or an
             /// address, without a port.
             Server ip: String = "127.0.0.1".into(), "127.0.0.1", read::host,

@@ -50,7 +50,8 @@ fn every_name_can_be_set_from_the_environment() {
         "ip" | "bind" => "127.0.0.2",
         "tls" => "required",
         "metrics" => "127.0.0.1:9464",
-        "metrics_public" => "yes",
+        "metrics_public" | "prefer_zone" => "yes",
+        "tags" => "gpu, rack=7,",
         _ => "7",
     };
     let config = Config::from_lookup(|variable| {
@@ -64,6 +65,35 @@ fn every_name_can_be_set_from_the_environment() {
     );
     assert_eq!(config.ttl, Duration::from_secs(7));
     assert_eq!(config.max_store, 7);
+    assert_eq!(config.tags, ["gpu", "rack=7"]);
+    assert_eq!(
+        ValidConfig::new(config.tls(TlsMode::Auto)).map(|config| config.preferred_zone()),
+        Ok(Some("7".into()))
+    );
+}
+
+#[test]
+fn invalid_labels_are_refused() {
+    let tags = "x,".repeat(33);
+    for (name, text, message) in [
+        ("zone", "a b", "zone: \"a b\" is not valid: use 1 to 64"),
+        ("zone", "a,b", "without commas"),
+        ("tags", "a,b c", "tags: \"b c\" is not valid"),
+        ("tags", &tags, "tags: 33 tags, 32 at most"),
+        (
+            "prefer_zone",
+            "maybe",
+            "prefer_zone: \"maybe\" is neither yes nor no",
+        ),
+        (
+            "prefer_zone",
+            "yes",
+            "prefer_zone: there is no zone to prefer",
+        ),
+    ] {
+        let error = refused(name, text);
+        assert!(error.contains(message), "{name}={text:?}: {error}");
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ impl ValidConfig {
         config.check_etcd()?;
         config.check_tls()?;
         config.check_address()?;
+        config.check_labels()?;
         config.check_times()?;
         config.check_limits()?;
         config.check_metrics()?;
@@ -41,6 +42,12 @@ impl ValidConfig {
     /// Returns whether other machines can reach the server without a certificate.
     pub fn is_exposed(&self) -> bool {
         !self.has_mesh_tls() && !self.bind_address().to_canonical().is_loopback()
+    }
+
+    /// Returns the zone whose servers are preferred; `None` if all are equal.
+    #[must_use]
+    pub fn preferred_zone(&self) -> Option<String> {
+        self.prefer_zone.then(|| self.zone.clone())
     }
 
     /// Returns the layout of the mesh's keys.

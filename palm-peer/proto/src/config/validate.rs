@@ -4,7 +4,7 @@ use super::{
     Config, InvalidSetting, host,
     read::{etcd_url, with_scheme},
 };
-use crate::types::keys::Keys;
+use crate::types::{keys::Keys, names};
 use std::{
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -70,6 +70,24 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn check_labels(&self) -> Result<(), InvalidSetting> {
+        if !self.zone.is_empty() && !names::is_label(&self.zone) {
+            return Err(InvalidSetting::new("zone", names::no_label(&self.zone)));
+        }
+        if let Some(wrong) = self.tags.iter().find(|tag| !names::is_label(tag)) {
+            return Err(InvalidSetting::new("tags", names::no_label(wrong)));
+        }
+        if self.tags.len() > names::MAX_TAGS {
+            let reason = format!("{} tags, {} at most", self.tags.len(), names::MAX_TAGS);
+            return Err(InvalidSetting::new("tags", reason));
+        }
+        if self.prefer_zone && self.zone.is_empty() {
+            let reason = "there is no zone to prefer: set zone";
+            return Err(InvalidSetting::new("prefer_zone", reason));
+        }
+        Ok(())
     }
 
     pub(super) fn check_times(&self) -> Result<(), InvalidSetting> {

@@ -10,6 +10,7 @@ fn instance(server: &str, id: u128) -> Instance {
         uuid: Uuid::from_u128(id),
         endpoint: String::new(),
         functions: vec!["f".into(), "get".into()],
+        zone: None,
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) struct Entry {
     /// When it last answered this leader since it registered, and whether it has failed since.
     pub(super) answered_at: Option<Instant>,
     pub(super) is_failing: bool,
-    /// The revision of the record that the published key agrees with.
+    /// The revision of the record that the published key agrees with; that of a server which is
+    /// not ready must be absent.
     pub(super) published: Option<Revision>,
     /// The probes in flight, and when each counts as missed.
     pub(super) probes: Vec<(Token, Instant)>,
@@ -152,8 +153,8 @@ impl Entry {
             .min()
     }
 
-    /// Returns whether clients may reach it: a leader has reached it, and it has not
-    /// been found dead.
+    /// Returns whether it is known to work: a leader has reached it, and it has not been
+    /// found dead.
     pub(super) fn is_reachable(&self) -> bool {
         self.record.configured && self.doom.is_none()
     }
@@ -165,7 +166,16 @@ impl Entry {
 
     /// Records that the record was rewritten.
     pub(super) fn rewrite(&mut self, record: Record, modified: Revision) {
-        if self.is_published() && Instance::of(&self.record) == Instance::of(&record) {
+        let agrees = match (self.record.is_ready(), record.is_ready()) {
+            (true, true) => {
+                self.is_published() && Instance::of(&self.record) == Instance::of(&record)
+            }
+            (false, false) => self.is_published(),
+            // The server deletes the key in the transaction that says so.
+            (true, false) => true,
+            (false, true) => false,
+        };
+        if agrees {
             self.published = Some(modified);
         }
         self.record = record;

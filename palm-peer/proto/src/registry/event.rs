@@ -211,7 +211,8 @@ pub enum Action {
         /// The servers that it does not reach, and their endpoints.
         unreached: Vec<(Uuid, String)>,
     },
-    /// Write this record, if its mod revision is still `modified`, and publish the server.
+    /// Write this record, if its mod revision is still `modified`, and publish the server; if it is
+    /// not ready, delete the published key.
     Configure {
         /// The record to write.
         record: Record,

@@ -37,7 +37,7 @@ fn record(id: u128, life: u32) -> Record {
         functions: vec!["printf".into()],
         uuid: uuid(id),
         configured: false,
-        unknown: serde_json::Map::new(),
+        extra: serde_json::Map::new(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! A published instance: the value of `/pipelines/<server>/<uuid>`.
 
 use super::{names, record::Record};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 /// One server that clients can reach.
@@ -15,6 +16,21 @@ pub struct Instance {
     pub endpoint: String,
     /// Its functions.
     pub functions: Vec<String>,
+    /// The zone that it runs in, if its record names one.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "label"
+    )]
+    pub zone: Option<String>,
+}
+
+/// Reads a label; anything else counts as absent, so that the instance can be called nevertheless.
+fn label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) if names::is_label(&text) => Some(text),
+        _ => None,
+    })
 }
 
 impl Instance {
@@ -26,6 +42,7 @@ impl Instance {
             uuid: record.uuid,
             endpoint: record.endpoint(),
             functions: record.functions.clone(),
+            zone: record.zone().map(str::to_owned),
         }
     }
 
@@ -59,8 +76,18 @@ mod tests {
             uuid,
             endpoint,
             functions: vec!["f".into()],
+            zone: None,
         };
         let json = instance.to_json();
+        assert!(!json.contains("zone"), "{json}");
+        let read = |zone: &str| {
+            let json = json.replace(r#"["f"]"#, &format!(r#"["f"],"zone":{zone}"#));
+            let read = Instance::from_entry(&format!("a/{uuid}"), json.as_bytes());
+            read.expect("an instance").zone
+        };
+        assert_eq!(read(r#""eu-1""#), Some("eu-1".into()));
+        assert_eq!(read(r#""a b""#), None);
+        assert_eq!(read("7"), None);
         assert_eq!(
             Instance::from_entry(&format!("a/{uuid}"), json.as_bytes()),
             Some(instance)

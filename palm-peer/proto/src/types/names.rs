@@ -18,6 +18,29 @@ pub fn is_valid(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
+/// The longest label, in bytes.
+pub const LONGEST_LABEL: usize = 64;
+
+/// The maximum number of tags of a server.
+pub const MAX_TAGS: usize = 32;
+
+/// Returns whether `text` is valid as a version, a zone or a tag: visible ASCII characters without
+/// commas, which separate the tags in a setting; at most [`LONGEST_LABEL`] bytes.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= LONGEST_LABEL
+        && text.bytes().all(|b| b.is_ascii_graphic() && b != b',')
+}
+
+/// Returns why `text` is not a valid label.
+#[must_use]
+pub fn no_label(text: &str) -> String {
+    format!(
+        "{text:?} is not valid: use 1 to {LONGEST_LABEL} visible ASCII characters, without commas"
+    )
+}
+
 /// Returns whether this name is reserved for built-in functions. Those added after [`BUILT_IN`] are
 /// not listed in records.
 #[must_use]
@@ -36,6 +59,30 @@ pub fn split_target(target: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_short_and_visible() {
+        for label in [
+            "1",
+            "1.4.2+build-7",
+            "eu-central-1a",
+            "gpu=a100",
+            &"z".repeat(64),
+        ] {
+            assert!(is_label(label), "{label:?}");
+        }
+        for wrong in [
+            "",
+            " ",
+            "a b",
+            "a,b",
+            "zürich",
+            "a\u{1b}[2J",
+            &"z".repeat(65),
+        ] {
+            assert!(!is_label(wrong), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn targets_are_two_names_and_a_dot() {

@@ -46,9 +46,11 @@ pub struct Record {
     pub uuid: Uuid,
     /// Whether a leader has reached it at its endpoint.
     pub configured: bool,
-    /// Fields of newer versions: ignored on reading, kept on rewriting.
+    /// The fields that pylm's records do not have: those with a method here, such as
+    /// [`Record::zone`], and those of newer versions, which are ignored on reading and kept on
+    /// rewriting.
     #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+    pub extra: Map<String, Value>,
 }
 
 /// Why a record is invalid: the message says what is wrong, and may quote the record, cut
@@ -95,7 +97,7 @@ impl Record {
             functions: Vec::new(),
             uuid,
             configured: false,
-            unknown: Map::new(),
+            extra: Map::new(),
         }
     }
 
@@ -111,17 +113,76 @@ impl Record {
     }
 
     /// Returns the length of the record in bytes once it has a port and the leader
-    /// that configured it.
+    /// that configured it, and is not ready.
     #[must_use]
     pub fn full_length(&self) -> usize {
-        Self {
+        let mut full = Self {
             ports: vec![u16::MAX],
             leader: Some(self.uuid),
             configured: true,
             ..self.clone()
+        };
+        full.set_ready(false);
+        full.to_json().len()
+    }
+
+    /// Returns the version of the server's program; `None` if it names none, or one that is not
+    /// 1 to 64 visible ASCII characters. The same holds for the zone and the tags.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.label("version")
+    }
+
+    /// Returns the zone that the server runs in.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.label("zone")
+    }
+
+    /// Returns the server's tags, 32 at most.
+    #[must_use]
+    pub fn tags(&self) -> Vec<&str> {
+        let tags = self.extra.get("tags").and_then(Value::as_array);
+        let tags = tags.into_iter().flatten().filter_map(Value::as_str);
+        tags.filter(|tag| names::is_label(tag))
+            .take(names::MAX_TAGS)
+            .collect()
+    }
+
+    /// Returns whether the server wants to be called: one that does not is registered, configured
+    /// and probed like any other, but not published.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.extra.get("ready") != Some(&Value::Bool(false))
+    }
+
+    /// Sets the version of the server's program.
+    pub fn set_version(&mut self, version: &str) {
+        self.extra.insert("version".into(), version.into());
+    }
+
+    /// Sets the zone that the server runs in.
+    pub fn set_zone(&mut self, zone: &str) {
+        self.extra.insert("zone".into(), zone.into());
+    }
+
+    /// Sets the server's tags.
+    pub fn set_tags(&mut self, tags: &[String]) {
+        self.extra.insert("tags".into(), tags.into());
+    }
+
+    /// Sets whether the server wants to be called. The field is absent if it does.
+    pub fn set_ready(&mut self, ready: bool) {
+        if ready {
+            self.extra.shift_remove("ready");
+        } else {
+            self.extra.insert("ready".into(), false.into());
         }
-        .to_json()
-        .len()
+    }
+
+    fn label(&self, field: &str) -> Option<&str> {
+        let text = self.extra.get(field)?.as_str()?;
+        names::is_label(text).then_some(text)
     }
 
     /// Reads a record from JSON.
@@ -246,6 +307,51 @@ mod tests {
     }
 
     #[test]
+    fn version_zone_tags_and_readiness_follow_pylms_fields() {
+        let mut record = Record::from_json(GUIDE.as_bytes()).expect("pylm's record");
+        assert_eq!(
+            (record.version(), record.zone(), record.is_ready()),
+            (None, None, true)
+        );
+        assert!(record.tags().is_empty());
+        record.set_version("1.4.2");
+        record.set_zone("eu-1");
+        record.set_tags(&["gpu".into(), "rack=7".into()]);
+        record.set_ready(false);
+        let json = GUIDE.replace(
+            "true}",
+            r#"true, "version": "1.4.2", "zone": "eu-1", "tags": ["gpu", "rack=7"], "ready": false}"#,
+        );
+        assert_eq!(record.to_json(), json);
+        let mut read = Record::from_json(json.as_bytes()).expect("a record");
+        assert_eq!(
+            (read.version(), read.zone(), read.is_ready()),
+            (Some("1.4.2"), Some("eu-1"), false)
+        );
+        assert_eq!(read.tags(), ["gpu", "rack=7"]);
+        read.set_ready(true);
+        assert_eq!(read.to_json(), json.replace(r#", "ready": false"#, ""));
+    }
+
+    #[test]
+    fn fields_with_other_contents_are_kept_and_ignored() {
+        let long = "x".repeat(65);
+        let other = GUIDE.replace(
+            "true}",
+            &format!(
+                r#"true, "version": 3, "zone": "{long}", "tags": ["ok", 7, "not ok"], "ready": null}}"#
+            ),
+        );
+        let record = Record::from_json(other.as_bytes()).expect("a record");
+        assert_eq!(
+            (record.version(), record.zone(), record.is_ready()),
+            (None, None, true)
+        );
+        assert_eq!(record.tags(), ["ok"]);
+        assert_eq!(record.to_json(), other);
+    }
+
+    #[test]
     fn invalid_records_say_what_is_wrong() {
         let cases = [
             ("", "EOF"),
@@ -302,7 +408,7 @@ mod tests {
         };
         assert_eq!(
             full.full_length(),
-            GUIDE.len() + "65535".len() - "5555".len()
+            GUIDE.len() + "65535".len() - "5555".len() + r#", "ready": false"#.len()
         );
         assert_eq!(new.full_length(), full.full_length());
     }

@@ -94,6 +94,7 @@ fn instance(id: u128) -> Instance {
         uuid: Uuid::from_u128(id),
         endpoint: "tcp://127.0.0.1:9".into(),
         functions,
+        zone: None,
     }
 }
 

@@ -95,6 +95,8 @@ names! {
     PostedWatch = "posted-watch",
     /// Serves metrics over HTTP.
     MetricsListener = "metrics-listener",
+    /// Tells etcd whether the server is ready.
+    Readiness = "readiness",
     /// Puts the record again.
     Registration = "registration",
     /// Resigns as leader.

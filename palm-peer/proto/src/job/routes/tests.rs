@@ -12,6 +12,7 @@ fn able(numbers: impl IntoIterator<Item = u128>) -> Able {
             uuid: uuid(number),
             endpoint: "tcp://127.0.0.1:9".into(),
             functions: vec!["f".into()],
+            zone: None,
         })
     };
     numbers.into_iter().map(instance).collect()

@@ -162,7 +162,8 @@ impl World {
         let server = self.servers.get_mut(&id).expect("a server");
         server.state = State::Alive;
         server.life += 1;
-        let fresh = record(id.as_u128(), server.life);
+        let mut fresh = record(id.as_u128(), server.life);
+        fresh.set_ready(self.random.u8(0..4) > 0);
         self.published.remove(&id);
         self.put(id, Some(fresh));
     }
@@ -170,7 +171,7 @@ impl World {
     /// Makes something happen to a server, to its record, or to the leader.
     fn disturb(&mut self) {
         let id = self.id();
-        match (self.random.u8(0..14), self.state(id)) {
+        match (self.random.u8(0..16), self.state(id)) {
             // A new process has a new uuid: a dead one never returns.
             (0..4, State::Out | State::Alive) if !self.etcd.contains_key(&id) => self.join(id),
             (4, State::Alive) => {
@@ -189,8 +190,24 @@ impl World {
             (9, _) if self.etcd.contains_key(&id) => drop(self.put(id, None)),
             (10, _) => self.succeed(),
             (12, State::Alive) => self.delete_by_hand(id),
+            (14..16, State::Alive) => self.change_readiness(id),
             (11, _) => self.now += Duration::from_millis(self.random.u64(0..20_000)),
             _ => {}
+        }
+    }
+
+    /// The server rewrites its record, as it is now: one that says it is not ready, and deletes the
+    /// published key; or one that is to be configured again.
+    fn change_readiness(&mut self, id: Uuid) {
+        let held = self.etcd.get(&id).and_then(|held| held.record.clone());
+        if let Some(mut record) = held {
+            record.set_ready(!record.is_ready());
+            if record.is_ready() {
+                record.configured = false;
+            } else {
+                self.published.remove(&id);
+            }
+            self.put(id, Some(record));
         }
     }
 
@@ -351,8 +368,8 @@ impl World {
     }
 
     /// Invariants that hold whenever the leader has received all events: what is published has a
-    /// configured record, and each live server with a configured record is published, unless it
-    /// is being removed.
+    /// configured record that is ready, and each live server with such a record is published, unless
+    /// it is being removed.
     fn check(&self) {
         if !self.watch.is_empty() {
             return;
@@ -364,10 +381,10 @@ impl World {
             .collect();
         for id in self.servers.keys() {
             let record = self.etcd.get(id).and_then(|held| held.record.as_ref());
-            let configured = record.is_some_and(|record| record.configured);
+            let wanted = record.is_some_and(|record| record.configured && record.is_ready());
             let writing = self.writes.iter().any(|write| written(write) == *id)
                 || self.renaming.iter().any(|(record, _)| record.uuid == *id);
-            if configured && self.state(*id) == State::Alive && !writing {
+            if wanted && self.state(*id) == State::Alive && !writing {
                 assert!(
                     published.contains(id),
                     "{id} is not published: seed {}",
@@ -375,7 +392,7 @@ impl World {
                 );
             }
             assert!(
-                configured || !published.contains(id),
+                wanted || !published.contains(id),
                 "{id} is still published: seed {}",
                 self.seed
             );
@@ -472,8 +489,9 @@ impl World {
                 }
             };
             assert!(right, "{id} {server:?} {record:?}: seed {}", self.seed);
-            // Clients see exactly the configured servers.
-            let reachable = record.filter(|record| record.configured).map(Instance::of);
+            // Clients see exactly the configured servers that are ready.
+            let wanted = |record: &&Record| record.configured && record.is_ready();
+            let reachable = record.filter(wanted).map(Instance::of);
             let published = self
                 .published
                 .get(id)

@@ -88,6 +88,56 @@ fn a_takeover_publishes_missing_and_outdated_keys() {
 }
 
 #[test]
+fn a_server_that_is_not_ready_is_configured_and_vouched_for_but_not_published() {
+    let mut not_ready = inherited(1);
+    not_ready.set_ready(false);
+    // What an earlier leader published wrongly is withdrawn with the next write.
+    for (found, wrong) in [(None, false), (Some(published(1, 7)), true)] {
+        let mut desk = successor(found);
+        let token = probe(&desk.stands(not_ready.clone()));
+        let answered = desk.answer(1, token);
+        let writes = answered
+            .iter()
+            .any(|action| matches!(action, Action::Configure { .. }));
+        assert_eq!(writes, wrong, "{answered:?}");
+        if wrong {
+            assert!(!configure(&answered).is_ready());
+            desk.written(1, true);
+            desk.stands(configure(&answered));
+        } else {
+            let renamed = desk.registry.take_unvouched(9).remove(0).0;
+            assert!(!renamed.is_ready());
+            desk.written(1, true);
+            assert_eq!(desk.stands(renamed), []);
+        }
+        assert!(desk.published().is_empty());
+        assert!(!desk.registry.is_busy());
+    }
+}
+
+#[test]
+fn readiness_publishes_and_withdraws_a_server() {
+    let mut desk = Desk::new();
+    let written = desk.configured(1);
+    let mut not_ready = written.clone();
+    not_ready.set_ready(false);
+    // The server has deleted the published key in the same transaction.
+    let actions = desk.stands(not_ready.clone());
+    let [Action::Log(line)] = &actions[..] else {
+        panic!("more than a line: {actions:?}");
+    };
+    let text = format!("Server {} is not ready: clients do not call it", uuid(1));
+    assert_eq!(line.text, text);
+    assert!(desk.published().is_empty());
+    // When it is ready again, it is checked like a new one.
+    let token = probe(&desk.stands(record(1, 0)));
+    assert_eq!(configure(&desk.answer(1, token)), written);
+    desk.written(1, true);
+    desk.stands(written);
+    assert_eq!(desk.published(), [uuid(1)]);
+}
+
+#[test]
 fn a_takeover_withdraws_keys_of_unknown_servers() {
     let mut desk = successor([published(1, 7), published(2, 7), published(3, 7)]);
     desk.stands(inherited(1));

@@ -117,13 +117,12 @@ impl World {
                 modified,
                 lease,
             } if fits(modified) => {
-                self.published.insert(
-                    id,
-                    Published {
-                        instance: Instance::of(&record),
-                        lease,
-                    },
-                );
+                let instance = Instance::of(&record);
+                if record.is_ready() {
+                    self.published.insert(id, Published { instance, lease });
+                } else {
+                    self.published.remove(&id);
+                }
                 Some(self.put(id, Some(record)))
             }
             Action::Remove(Removal {
