@@ -77,12 +77,12 @@ class Relay:
         every = [instance for instances in list(self.published.values()) for instance in instances]
         named = [i for i in every if i["uuid"] == server] if pinned else self.published.get(server, [])
         able = [instance for instance in named if function in instance["functions"]]
-        # The client has connections only to the instances that its uuid selects; others could not answer it.
+        for instance in able:
+            if instance["uuid"] == meant and meant not in avoid:
+                return instance
+        # Besides those of its route, the client has connections to the instances that its uuid selects; others could not answer it.
         able.sort(key=lambda instance: rendezvous(client, instance["uuid"]), reverse=True)
         open_to = [instance for instance in able[:SUBSET] if instance["uuid"] not in avoid]
-        for instance in open_to:
-            if instance["uuid"] == meant:
-                return instance
         return random.choice(open_to) if open_to and not pinned else None
 
     async def probe(self, target):

@@ -1,7 +1,7 @@
 //! The instances that a client can reach, kept so that a call costs the same with one instance
 //! and with thousands.
 
-use super::routing::{SUBSET, rendezvous};
+use super::routing::{SUBSET, is_in, rendezvous};
 use crate::types::{
     instance::Instance,
     message::{CallErrorKind, CallFailure},
@@ -30,6 +30,8 @@ pub enum Update {
 #[derive(Debug)]
 pub struct Directory {
     client: Uuid,
+    /// The zone whose instances the client prefers.
+    zone: Option<String>,
     servers: BTreeMap<String, Server>,
     by_uuid: HashMap<Uuid, Arc<Instance>>,
     version: u64,
@@ -43,13 +45,21 @@ struct Server {
     functions: HashMap<String, Preferred>,
 }
 
-/// The instances of a function that a client prefers: at most [`SUBSET`], those with the
-/// highest weight first.
+/// The instances of a function that a client prefers: those of its zone, if it prefers one, then
+/// the others.
 #[derive(Debug, Default)]
 struct Preferred {
-    weighed: Vec<(u64, Arc<Instance>)>,
+    all: Heaviest,
+    /// Those of the preferred zone alone.
+    near: Heaviest,
     able: Able,
-    /// How many instances have the function.
+}
+
+/// The instances with the highest weight among some: at most [`SUBSET`], the highest first.
+#[derive(Debug, Default)]
+struct Heaviest {
+    weighed: Vec<(u64, Arc<Instance>)>,
+    /// How many there are to choose from.
     count: usize,
 }
 
@@ -59,10 +69,26 @@ impl Directory {
     pub fn new(client: Uuid) -> Self {
         Self {
             client,
+            zone: None,
             servers: BTreeMap::new(),
             by_uuid: HashMap::new(),
             version: 0,
         }
+    }
+
+    /// Sets the zone whose instances the client prefers: [`Directory::resolve`] returns them first.
+    /// Of a name with many instances it returns more of this zone. To be called before the
+    /// first update.
+    #[must_use]
+    pub fn preferring(mut self, zone: Option<String>) -> Self {
+        self.zone = zone;
+        self
+    }
+
+    /// Returns the zone whose instances the client prefers.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 
     /// Returns the number of changes so far.
@@ -85,11 +111,11 @@ impl Directory {
         self.remove(&instance.server, instance.uuid);
         let server = self.servers.entry(instance.server.clone()).or_default();
         for function in &instance.functions {
-            server
-                .functions
-                .entry(function.clone())
-                .or_default()
-                .add(self.client, &instance);
+            server.functions.entry(function.clone()).or_default().add(
+                self.client,
+                self.zone.as_deref(),
+                &instance,
+            );
         }
         server
             .instances
@@ -108,8 +134,13 @@ impl Directory {
             let Some(preferred) = server.functions.get_mut(function) else {
                 continue;
             };
-            preferred.remove(self.client, &instance, function, server.instances.values());
-            if preferred.count == 0 {
+            let choice = Choice {
+                client: self.client,
+                zone: self.zone.as_deref(),
+                function: Some(function),
+            };
+            preferred.remove(&choice, &instance, &server.instances);
+            if preferred.all.count == 0 {
                 server.functions.remove(function);
             }
         }
@@ -188,7 +219,7 @@ impl Directory {
         };
         let Some(preferred) = server.functions.get(function) else {
             if names::is_reserved(function) {
-                return Ok(all_of(heaviest(client, None, server.instances.values())));
+                return Ok(self.choose(client, None, server));
             }
             let first = server.instances.values().next();
             return Err(no_such_function(
@@ -197,14 +228,43 @@ impl Directory {
                 first.map_or(&[][..], |instance| &instance.functions),
             ));
         };
-        if client == self.client || preferred.count <= SUBSET {
+        if client == self.client || preferred.all.count <= SUBSET {
             return Ok(Arc::clone(&preferred.able));
         }
-        Ok(all_of(heaviest(
+        Ok(self.choose(client, Some(function), server))
+    }
+
+    /// Returns the instances that `client` prefers among those that have the function; `None`:
+    /// among all. The zone of another client is not known: of its instances, those in the zone
+    /// of this one come first.
+    fn choose(&self, client: Uuid, function: Option<&str>, server: &Server) -> Able {
+        let choice = Choice {
             client,
-            Some(function),
-            server.instances.values(),
-        )))
+            zone: self.zone.as_deref(),
+            function,
+        };
+        let all = choice.heaviest(&server.instances, false);
+        let near = if client == self.client {
+            choice.heaviest(&server.instances, true)
+        } else {
+            let in_zone = |(_, i): &&(u64, Arc<Instance>)| choice.is_near(i);
+            all.iter().filter(in_zone).cloned().collect()
+        };
+        near_first(&near, &all, self.zone.as_deref())
+    }
+
+    /// Returns the instance of this uuid, if it is reachable and the target means it: also one that
+    /// is not among those which [`Directory::resolve`] returns.
+    #[must_use]
+    pub fn meant(&self, target: &str, uuid: Uuid) -> Option<Arc<Instance>> {
+        let (name, function) = names::split_target(target)?;
+        let instance = match self.servers.get(name) {
+            Some(server) => server.instances.get(&uuid)?,
+            None if name.parse() == Ok(uuid) => self.by_uuid.get(&uuid)?,
+            None => return None,
+        };
+        let has = names::is_reserved(function) || instance.functions.iter().any(|f| f == function);
+        has.then(|| Arc::clone(instance))
     }
 
     fn resolve_uuid(&self, name: &str, function: &str) -> Result<Able, CallFailure> {
@@ -234,68 +294,113 @@ impl Directory {
 }
 
 impl Preferred {
-    fn add(&mut self, client: Uuid, instance: &Arc<Instance>) {
+    fn add(&mut self, client: Uuid, zone: Option<&str>, instance: &Arc<Instance>) {
+        let is_near = zone.is_some_and(|zone| is_in(instance, zone));
+        let near = is_near && self.near.add(client, instance);
+        if self.all.add(client, instance) || near {
+            self.rebuild(zone);
+        }
+    }
+
+    /// Removes an instance; `rest` are the remaining ones of the name.
+    fn remove(
+        &mut self,
+        choice: &Choice<'_>,
+        instance: &Instance,
+        rest: &BTreeMap<Uuid, Arc<Instance>>,
+    ) {
+        let near =
+            choice.is_near(instance) && self.near.remove(instance, || choice.heaviest(rest, true));
+        if self.all.remove(instance, || choice.heaviest(rest, false)) || near {
+            self.rebuild(choice.zone);
+        }
+    }
+
+    fn rebuild(&mut self, zone: Option<&str>) {
+        self.able = near_first(&self.near.weighed, &self.all.weighed, zone);
+    }
+}
+
+impl Heaviest {
+    /// Returns whether the instance is one of those with the highest weight.
+    fn add(&mut self, client: Uuid, instance: &Arc<Instance>) -> bool {
         self.count += 1;
         let weight = rendezvous(client, instance.uuid);
         let place = self.weighed.partition_point(|(other, _)| *other > weight);
         if place < SUBSET {
             self.weighed.insert(place, (weight, Arc::clone(instance)));
             self.weighed.truncate(SUBSET);
-            self.rebuild();
         }
+        place < SUBSET
     }
 
-    /// Removes an instance; `rest` are the remaining ones of the name.
-    fn remove<'a>(
+    /// Returns whether the instance was one of those with the highest weight. `again` finds
+    /// these among the remaining ones.
+    fn remove(
         &mut self,
-        client: Uuid,
         instance: &Instance,
-        function: &str,
-        rest: impl Iterator<Item = &'a Arc<Instance>>,
-    ) {
+        again: impl FnOnce() -> Vec<(u64, Arc<Instance>)>,
+    ) -> bool {
         self.count -= 1;
         let before = self.weighed.len();
-        self.weighed
-            .retain(|(_, preferred)| preferred.uuid != instance.uuid);
+        self.weighed.retain(|(_, kept)| kept.uuid != instance.uuid);
         if self.weighed.len() == before {
-            return;
+            return false;
         }
         if self.weighed.len() < self.count {
-            self.weighed = heaviest(client, Some(function), rest);
+            self.weighed = again();
         }
-        self.rebuild();
-    }
-
-    fn rebuild(&mut self) {
-        self.able = self
-            .weighed
-            .iter()
-            .map(|(_, instance)| Arc::clone(instance))
-            .collect();
+        true
     }
 }
 
-fn all_of(weighed: Vec<(u64, Arc<Instance>)>) -> Able {
-    weighed.into_iter().map(|(_, instance)| instance).collect()
-}
-
-/// Returns the instances that a client prefers among those that have the function;
-/// `None`: among all.
-fn heaviest<'a>(
+/// What instances are chosen by.
+struct Choice<'a> {
     client: Uuid,
-    function: Option<&str>,
-    instances: impl Iterator<Item = &'a Arc<Instance>>,
-) -> Vec<(u64, Arc<Instance>)> {
-    let has = |instance: &Instance| {
-        function.is_none_or(|function| instance.functions.iter().any(|f| f == function))
-    };
-    let able = instances.filter(|instance| has(instance));
-    let mut weighed: Vec<_> = able
-        .map(|instance| (rendezvous(client, instance.uuid), Arc::clone(instance)))
-        .collect();
-    weighed.sort_by_key(|(weight, _)| Reverse(*weight));
-    weighed.truncate(SUBSET);
-    weighed
+    zone: Option<&'a str>,
+    /// A function that they must have.
+    function: Option<&'a str>,
+}
+
+impl Choice<'_> {
+    fn is_near(&self, instance: &Instance) -> bool {
+        self.zone.is_some_and(|zone| is_in(instance, zone))
+    }
+
+    /// Returns those with the highest weight, in the zone `alone` or wherever they are.
+    fn heaviest(
+        &self,
+        instances: &BTreeMap<Uuid, Arc<Instance>>,
+        alone: bool,
+    ) -> Vec<(u64, Arc<Instance>)> {
+        let has = |instance: &Instance| {
+            self.function
+                .is_none_or(|function| instance.functions.iter().any(|f| f == function))
+        };
+        let mut weighed: Vec<_> = instances
+            .values()
+            .filter(|instance| has(instance) && (!alone || self.is_near(instance)))
+            .map(|instance| (rendezvous(self.client, instance.uuid), Arc::clone(instance)))
+            .collect();
+        weighed.sort_by_key(|(weight, _)| Reverse(*weight));
+        weighed.truncate(SUBSET);
+        weighed
+    }
+}
+
+/// Returns the instances of the zone, which are in `near`, then those in other zones.
+fn near_first(
+    near: &[(u64, Arc<Instance>)],
+    all: &[(u64, Arc<Instance>)],
+    zone: Option<&str>,
+) -> Able {
+    let far = all
+        .iter()
+        .filter(|(_, instance)| !zone.is_some_and(|zone| is_in(instance, zone)));
+    near.iter()
+        .chain(far)
+        .map(|(_, instance)| Arc::clone(instance))
+        .collect()
 }
 
 fn no_such_function(name: &str, function: &str, known: &[String]) -> CallFailure {

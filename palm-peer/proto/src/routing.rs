@@ -82,6 +82,34 @@ pub fn choose_instance(
     power_of_two_choices(sound.len(), |i| load(sound[i]), random).map(|choice| sound[choice])
 }
 
+/// Returns how many of these instances are in the zone of their client; they come first.
+pub fn near(able: &[Arc<Instance>], zone: Option<&str>) -> usize {
+    zone.map_or(0, |zone| able.partition_point(|i| is_in(i, zone)))
+}
+
+/// Returns whether an instance is in this zone.
+pub(crate) fn is_in(instance: &Instance, zone: &str) -> bool {
+    instance.zone.as_deref() == Some(zone)
+}
+
+/// As [`choose_instance`], but among the first `near` alone, unless all of these are failing.
+pub fn choose_near(
+    near: usize,
+    count: usize,
+    failing: impl Fn(usize) -> bool,
+    load: impl Fn(usize) -> usize,
+    mut random: impl FnMut(usize) -> usize,
+) -> Option<usize> {
+    if near > 0
+        && near < count
+        && let Some(choice) = choose_instance(near, &failing, &load, &mut random)
+        && !failing(choice)
+    {
+        return Some(choice);
+    }
+    choose_instance(count, failing, load, random)
+}
+
 /// Returns the instances that are not `avoided`.
 pub fn not_avoided<'a>(able: &'a [Arc<Instance>], avoided: &[Uuid]) -> Cow<'a, [Arc<Instance>]> {
     if avoided.is_empty() {
@@ -197,6 +225,67 @@ mod tests {
             }
         };
         assert!((0..8).all(share), "{chosen:?}");
+    }
+
+    /// Laws: another zone is chosen only when the own one has no healthy instance; within the
+    /// zone, the busiest is not chosen.
+    #[test]
+    fn another_zone_is_chosen_only_when_the_own_one_is_down() {
+        for seed in 0..5000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let count = random.usize(0..8);
+            let near = random.usize(0..=count);
+            let failing: Vec<bool> = (0..count).map(|_| random.u8(0..3) == 0).collect();
+            let loads: Vec<usize> = (0..count).map(|_| random.usize(0..50)).collect();
+            let choice = choose_near(
+                near,
+                count,
+                |i| failing[i],
+                |i| loads[i],
+                |below| random.usize(..below),
+            );
+            let Some(choice) = choice else {
+                assert_eq!(count, 0, "seed {seed}");
+                continue;
+            };
+            let healthy = |range: std::ops::Range<usize>| -> Vec<usize> {
+                range.filter(|i| !failing[*i]).collect()
+            };
+            let own = healthy(0..near);
+            let among = match (own.is_empty(), healthy(0..count)) {
+                (false, _) => own,
+                (true, all) if all.is_empty() => (0..count).collect(),
+                (true, all) => all,
+            };
+            assert!(
+                among.contains(&choice),
+                "seed {seed}: {choice} of {among:?}"
+            );
+            let busiest = among.iter().map(|i| loads[*i]).max();
+            let busy = among.iter().filter(|i| Some(loads[**i]) == busiest).count();
+            assert!(
+                among.len() == 1 || busy > 1 || Some(loads[choice]) < busiest,
+                "seed {seed}: the busiest one"
+            );
+        }
+    }
+
+    #[test]
+    fn near_counts_the_instances_of_the_zone() {
+        let instance = |zone: Option<&str>| {
+            Arc::new(Instance {
+                server: "a".into(),
+                uuid: Uuid::nil(),
+                endpoint: String::new(),
+                functions: Vec::new(),
+                zone: zone.map(str::to_owned),
+            })
+        };
+        let able = [Some("x"), Some("x"), Some("y"), None].map(instance);
+        assert_eq!(near(&able, Some("x")), 2);
+        assert_eq!(near(&able, Some("z")), 0);
+        assert_eq!(near(&able, None), 0);
+        assert_eq!(near(&[], Some("x")), 0);
     }
 
     /// What a choice costs must not grow with the number of instances.

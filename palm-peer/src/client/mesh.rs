@@ -26,7 +26,7 @@ use palm_proto::{
     call::{AttemptError, Call, FailedCall, Next},
     config::ValidConfig,
     directory::{Able, Directory, Update},
-    routing::choose_instance,
+    routing::{choose_near, near},
     types::{
         answer::Answer,
         instance::Instance,
@@ -52,6 +52,8 @@ pub(crate) struct Mesh {
     pub uuid: Uuid,
     /// The configuration.
     pub config: ValidConfig,
+    /// The zone whose instances are preferred.
+    pub zone: Option<String>,
     directory: Mutex<Directory>,
     links: LinkPool,
     /// Notified when the directory changes.
@@ -75,7 +77,8 @@ impl Mesh {
         let jobs = ReplyRouter::default();
         let mesh = Arc::new(Self {
             uuid: dialer.me(),
-            directory: Mutex::new(Directory::new(dialer.me())),
+            zone: config.preferred_zone(),
+            directory: Mutex::new(Directory::new(dialer.me()).preferring(config.preferred_zone())),
             config,
             links: LinkPool::new(dialer, jobs.clone()),
             listeners: Mutex::default(),
@@ -183,12 +186,14 @@ impl Mesh {
         }
     }
 
-    /// Picks one of these instances: [`choose_instance`]. If a picked one is failing, all failing
+    /// Picks one of these instances: [`choose_near`]. If a picked one is failing, all failing
     /// ones are retried in the background, so that no call waits for them while there are others.
     pub(crate) fn choose(&self, able: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let load = |i: usize| self.links.in_flight(able[i].uuid);
         let failing = |i: usize| self.is_failing(&able[i]);
-        let choice = choose_instance(able.len(), failing, load, |below| fastrand::usize(..below))?;
+        let near = near(able, self.zone.as_deref());
+        let random = |below| fastrand::usize(..below);
+        let choice = choose_near(near, able.len(), failing, load, random)?;
         Some(Arc::clone(&able[choice]))
     }
 

@@ -83,7 +83,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             .iter()
             .map(|target| mesh.resolve(target))
             .collect::<Result<_, _>>()?;
-        let mut routes = Routes::new(fastrand::u64(..));
+        let mut routes = Routes::new(fastrand::u64(..)).preferring(mesh.zone.clone());
         routes.set_able(able);
         let id = Uuid::new_v4();
         let mut request = Request::call(String::new());

@@ -158,13 +158,17 @@ impl Relay {
             format!("no instance for {target}"),
         );
         for _ in 0..TRIES {
-            let able = mesh.directory().resolve(&target, client)?;
-            let meant = able
-                .iter()
-                .find(|i| i.uuid == parcel.request.route[stage] && !avoided.contains(&i.uuid));
+            // The client has links to those of its route, also to ones that its uuid alone would
+            // not select, such as those of its zone.
+            let meant = Some(parcel.request.route[stage]).filter(|uuid| !avoided.contains(uuid));
+            let (able, meant) = {
+                let directory = mesh.directory();
+                let meant = meant.and_then(|uuid| directory.meant(&target, uuid));
+                (directory.resolve(&target, client)?, meant)
+            };
             // Does not wait for an instance that cannot be reached while there is another.
             let chosen = match meant.filter(|instance| pinned || !mesh.is_failing(instance)) {
-                Some(instance) => Arc::clone(instance),
+                Some(instance) => instance,
                 None if pinned => break,
                 None => match mesh.choose(&not_avoided(&able, &avoided)) {
                     Some(instance) => instance,

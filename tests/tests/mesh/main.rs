@@ -51,5 +51,6 @@ mod tls;
 #[path = "../../tls_client/mod.rs"]
 mod tls_client;
 mod witnesses;
+mod zones;
 
 use palm_tests::heavy;

@@ -66,10 +66,10 @@ fn every_name_can_be_set_from_the_environment() {
     assert_eq!(config.ttl, Duration::from_secs(7));
     assert_eq!(config.max_store, 7);
     assert_eq!(config.tags, ["gpu", "rack=7"]);
-    assert_eq!(
-        ValidConfig::new(config.tls(TlsMode::Auto)).map(|config| config.preferred_zone()),
-        Ok(Some("7".into()))
-    );
+    assert_eq!((config.zone.as_str(), config.prefer_zone), ("7", true));
+    let config = Config::default().zone("z".into()).prefer_zone(true);
+    let preferred = ValidConfig::new(config).map(|config| config.preferred_zone());
+    assert_eq!(preferred, Ok(Some("z".into())));
 }
 
 #[test]

@@ -84,6 +84,28 @@ fn large_meshes_are_split_into_stable_subsets() {
 }
 
 #[test]
+fn a_client_finds_its_zone_among_many_instances() {
+    let mut large = Directory::new(ME).preferring(Some("z".into()));
+    for id in 1..=1000 {
+        let zone = (id == 500).then(|| "z".to_owned());
+        let instance = instance("a", id);
+        large.update(Update::Put(Instance { zone, ..instance }));
+    }
+    for target in ["a.f", "a._later"] {
+        let able = large.resolve(target, ME).expect("there");
+        assert_eq!(able[0].uuid, Uuid::from_u128(500), "{target}");
+        assert_eq!(able.len(), SUBSET + 1, "{target}");
+    }
+    // A stage that the route names it for finds it as well.
+    let far = Uuid::from_u128(500);
+    assert!(large.meant("a.f", far).is_some());
+    assert!(large.meant(&format!("{far}.f"), far).is_some());
+    for other in ["b.f", "a.g", "a", &format!("{}.f", Uuid::from_u128(1))] {
+        assert_eq!(large.meant(other, far), None, "{other}");
+    }
+}
+
+#[test]
 fn choosing_one_of_five_thousand_instances_copies_nothing() {
     let large = directory(ME, 5_000);
     let (one, other) = (large.resolve("a.f", ME), large.resolve("a.f", ME));
@@ -98,10 +120,12 @@ fn directory_matches_a_rebuild_in_three_hundred_histories() {
     for seed in 0..300 {
         let mut random = Rng::with_seed(seed);
         let client = Uuid::from_u128(random.u128(..));
-        let mut directory = Directory::new(client);
+        let zone = (seed % 2 == 0).then(|| "near".to_owned());
+        let mut directory = Directory::new(client).preferring(zone);
         let mut model: BTreeMap<(String, Uuid), Instance> = BTreeMap::new();
         for _ in 0..200 {
             let mut changed = instance(["a", "b"][random.usize(0..2)], random.u128(1..80));
+            changed.zone = [None, Some("far"), Some("near")][random.usize(0..3)].map(str::to_owned);
             changed.functions = ["f", "g", "h"]
                 .into_iter()
                 .filter(|_| random.bool())
@@ -141,16 +165,27 @@ fn check(
             let able = model
                 .values()
                 .filter(|i| i.server == server && i.functions.iter().any(|f| f == function));
-            let mut able: Vec<Uuid> = able.map(|instance| instance.uuid).collect();
-            able.sort_by_key(|uuid| Reverse(rendezvous(client, *uuid)));
+            let mut able: Vec<&Instance> = able.collect();
+            able.sort_by_key(|able| Reverse(rendezvous(client, able.uuid)));
+            // The client itself has more of its zone.
+            let is_near = |i: &&Instance| directory.zone().is_some_and(|zone| is_in(i, zone));
+            let near = able.iter().copied().filter(is_near).take(SUBSET);
+            let near: Vec<&Instance> = if client == other {
+                Vec::new()
+            } else {
+                near.collect()
+            };
             able.truncate(SUBSET);
-            let found = directory.resolve(&format!("{server}.{function}"), client);
-            let found = found.map(|able| uuids(&able)).unwrap_or_default();
-            assert_eq!(
-                found,
-                able.into_iter().collect(),
-                "{server}.{function}: seed {seed}"
-            );
+            let expected = near.iter().chain(&able).map(|able| able.uuid).collect();
+            let target = format!("{server}.{function}");
+            let found = directory.resolve(&target, client).unwrap_or_default();
+            assert_eq!(uuids(&found), expected, "{target}: seed {seed}");
+            assert_eq!(found.len(), expected.len(), "no instance is there twice");
+            let count = crate::routing::near(&found, directory.zone());
+            assert!(found[count..].iter().all(|far| !is_near(&&**far)), "{seed}");
+            for able in &*found {
+                assert_eq!(directory.meant(&target, able.uuid).as_ref(), Some(able));
+            }
         }
     }
     let counted: usize = directory.summary().map(|(_, _, count)| count).sum();
@@ -159,7 +194,7 @@ fn check(
         directory
             .servers
             .values()
-            .all(|server| server.functions.values().all(|f| f.count > 0)),
+            .all(|server| server.functions.values().all(|f| f.all.count > 0)),
         "seed {seed}"
     );
 }

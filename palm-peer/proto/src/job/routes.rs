@@ -1,7 +1,11 @@
 //! Chooses the instances that the messages of a job go through.
 
 use super::{Detours, Route};
-use crate::{directory::Able, routing::power_of_two_choices, types::instance::Instance};
+use crate::{
+    directory::Able,
+    routing::{near, power_of_two_choices},
+    types::instance::Instance,
+};
 use fastrand::Rng;
 use foldhash::{HashMap, HashMapExt as _};
 use std::{sync::Arc, time::Instant};
@@ -26,6 +30,8 @@ pub struct Path {
 #[derive(Debug)]
 pub struct Routes {
     stages: Vec<Stage>,
+    /// The zone whose instances are preferred.
+    zone: Option<String>,
     /// Instances of later stages without an open link.
     unreachable: Vec<Uuid>,
     detours: Detours,
@@ -41,6 +47,8 @@ struct Stage {
     able: Able,
     /// Those of them with an open link.
     ready: Vec<Arc<Instance>>,
+    /// How many of the candidates are in the preferred zone; they come first.
+    near: usize,
 }
 
 impl Stage {
@@ -61,12 +69,21 @@ impl Routes {
     pub fn new(seed: u64) -> Self {
         Self {
             stages: Vec::new(),
+            zone: None,
             unreachable: Vec::new(),
             detours: Detours::default(),
             paths: HashMap::new(),
             chosen: Vec::new(),
             random: Rng::with_seed(seed),
         }
+    }
+
+    /// Sets the zone whose instances are preferred: those of other zones are chosen only when no
+    /// instance of it has an open link.
+    #[must_use]
+    pub fn preferring(mut self, zone: Option<String>) -> Self {
+        self.zone = zone;
+        self
     }
 
     /// Returns each stage's number and one of the instances that can answer it.
@@ -80,6 +97,7 @@ impl Routes {
         let stage = |able| Stage {
             able,
             ready: Vec::new(),
+            near: 0,
         };
         self.stages = able.into_iter().map(stage).collect();
         self.paths.clear();
@@ -90,6 +108,7 @@ impl Routes {
         for stage in &mut self.stages {
             let open = stage.able.iter().filter(|able| is_open(able.uuid));
             stage.ready = open.cloned().collect();
+            stage.near = near(stage.candidates(), self.zone.as_deref());
         }
         let later = self.able().filter(|(stage, _)| *stage > 0);
         let missing = later
@@ -112,7 +131,8 @@ impl Routes {
     }
 
     /// Picks an instance for each stage: of two at random, the one with the lower `load`. Those
-    /// without a link, `avoid` and failing paths are avoided if there is another instance.
+    /// without a link, `avoid` and failing paths are avoided if there is another instance; of the
+    /// others, those of the preferred zone come first.
     ///
     /// # Errors
     ///
@@ -129,11 +149,11 @@ impl Routes {
         for (number, stage) in self.stages.iter().enumerate() {
             let candidates = stage.candidates();
             let position = if avoid.is_none() && !detours.any(now) {
-                choose_any(candidates, &load, random)
+                choose_any(candidates, stage.near, &load, random)
             } else {
                 let fails = |to| before.is_some_and(|from| detours.is_known(from, to, now));
                 let is_avoided = |uuid| avoid == Some(uuid) || fails(uuid);
-                choose_open(candidates, is_avoided, &load, random)
+                choose_open(candidates, stage.near, is_avoided, &load, random)
             };
             let position = position.ok_or(number)?;
             before = Some(candidates[position].uuid);
@@ -161,20 +181,23 @@ impl Routes {
     }
 }
 
-/// Returns the position of a candidate.
+/// Returns the position of a candidate: one of the first `near`, if there are any.
 fn choose_any(
     candidates: &[Arc<Instance>],
+    near: usize,
     load: impl Fn(Uuid) -> usize,
     random: &mut Rng,
 ) -> Option<usize> {
     let load = |i: usize| load(candidates[i].uuid);
-    power_of_two_choices(candidates.len(), load, |below| random.usize(..below))
+    let count = if near > 0 { near } else { candidates.len() };
+    power_of_two_choices(count, load, |below| random.usize(..below))
 }
 
 /// Returns the position of a candidate that is not avoided. The only one is not avoided: that
 /// would mean giving up.
 fn choose_open(
     candidates: &[Arc<Instance>],
+    near: usize,
     is_avoided: impl Fn(Uuid) -> bool,
     load: impl Fn(Uuid) -> usize,
     random: &mut Rng,
@@ -182,10 +205,12 @@ fn choose_open(
     let open = |i: &usize| !is_avoided(candidates[*i].uuid);
     let open: Vec<usize> = (0..candidates.len()).filter(open).collect();
     if open.is_empty() {
-        return choose_any(candidates, load, random);
+        return choose_any(candidates, near, load, random);
     }
+    let near = open.partition_point(|position| *position < near);
+    let count = if near > 0 { near } else { open.len() };
     let load = |i: usize| load(candidates[open[i]].uuid);
-    power_of_two_choices(open.len(), load, |below| random.usize(..below)).map(|i| open[i])
+    power_of_two_choices(count, load, |below| random.usize(..below)).map(|i| open[i])
 }
 
 #[cfg(test)]

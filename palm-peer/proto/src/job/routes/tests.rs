@@ -101,6 +101,40 @@ fn a_failing_path_is_avoided_until_it_is_tried_again() {
 }
 
 #[test]
+fn the_preferred_zone_is_left_only_when_it_has_no_open_instance() {
+    let now = Instant::now();
+    let in_zones = |zones: &[(u128, &str)]| -> Able {
+        let instances = zones.iter().map(|(number, zone)| {
+            let instance = able([*number])[0].as_ref().clone();
+            let zone = Some((*zone).to_owned());
+            Arc::new(Instance { zone, ..instance })
+        });
+        instances.collect()
+    };
+    let mut routes = Routes::new(0).preferring(Some("z".into()));
+    routes.set_able([
+        in_zones(&[(1, "z"), (2, "z"), (3, "y")]),
+        in_zones(&[(4, "z"), (5, "y")]),
+        in_zones(&[(6, "y"), (7, "x")]),
+    ]);
+    routes.set_open(|_| true);
+    let of = |routes: &mut Routes, avoid| taken(routes, avoid, now);
+    let expected = [[1, 4, 6], [1, 4, 7], [2, 4, 6], [2, 4, 7]].map(Vec::from);
+    assert_eq!(of(&mut routes, None), expected.into());
+    // What failed is avoided, first within the zone, and then elsewhere.
+    assert!(of(&mut routes, Some(1)).iter().all(|path| path[0] == 2));
+    assert!(of(&mut routes, Some(4)).iter().all(|path| path[1] == 5));
+    routes.set_open(|instance| ![1, 2].map(uuid).contains(&instance));
+    assert!(of(&mut routes, None).iter().all(|path| path[0] == 3));
+    // A path that fails is left, too.
+    routes.set_open(|_| true);
+    for from in [1, 2] {
+        routes.rerouted(uuid(from), uuid(4), now);
+    }
+    assert!(of(&mut routes, None).iter().all(|path| path[1] == 5));
+}
+
+#[test]
 fn a_stage_without_instances_is_named() {
     let mut routes = routes(&[&[1], &[]]);
     let failed = routes.choose(None, |_| 0, Instant::now());
