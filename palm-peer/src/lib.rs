@@ -125,7 +125,9 @@ pub fn signals() -> Result<impl Future<Output = ()> + Send + Unpin, Error> {
 ///
 /// The executor has half as many threads as there are cores, at most four, unless
 /// `ASYNC_STD_THREAD_COUNT`, or a program that used async-std before, has set another number. It is
-/// async-std's own executor, also used by `async_std::task::spawn`.
+/// async-std's own executor, also used by `async_std::task::spawn`. Functions of a server that is served
+/// inside the future go on, after they first waited, on threads of their own, named `palm-function`: one for
+/// each core, and at least two, which start when they are first needed.
 ///
 /// # Panics
 /// If the future panics, with its panic.

@@ -14,7 +14,8 @@ use async_std::task;
 use futures::{FutureExt as _, future::BoxFuture};
 use rustix::net::sockopt;
 use std::{
-    future::Future,
+    cell::Cell,
+    future::{Future, poll_fn},
     io,
     os::fd::AsFd,
     panic::{AssertUnwindSafe, resume_unwind},
@@ -133,7 +134,34 @@ fn started<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> task::JoinHandle<thread::Result<T>> {
     prepare();
-    task::spawn(AssertUnwindSafe(future).catch_unwind())
+    task::spawn(AssertUnwindSafe(marked(future)).catch_unwind())
+}
+
+thread_local! {
+    /// Whether this thread polls a future that was given to `block_on`.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether the caller is polled by [`block_on`].
+pub(crate) fn is_inside_block_on() -> bool {
+    INSIDE.get()
+}
+
+/// Makes [`is_inside_block_on`] true while the future is polled.
+async fn marked<T>(future: impl Future<Output = T> + Send) -> T {
+    /// Restores what was there before, also after a panic.
+    struct Mark(bool);
+    impl Drop for Mark {
+        fn drop(&mut self) {
+            INSIDE.set(self.0);
+        }
+    }
+    let mut future = Box::pin(future);
+    poll_fn(move |cx| {
+        let _mark = Mark(INSIDE.replace(true));
+        future.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Runs a closure that may block on a thread of a pool (at most 500), and returns its result.
@@ -162,6 +190,18 @@ pub(crate) async fn yield_now() {
 mod tests {
     use super::*;
     use futures::executor::block_on;
+
+    #[test]
+    fn a_future_knows_whether_it_is_inside_of_block_on() {
+        assert!(!is_inside_block_on());
+        assert!(super::block_on(async { is_inside_block_on() }));
+        let other = task::spawn(async { is_inside_block_on() });
+        assert!(!super::block_on(other), "a task of its own");
+        assert!(
+            !block_on(async { is_inside_block_on() }),
+            "another executor"
+        );
+    }
 
     #[test]
     fn keep_alive_detects_a_vanished_host_within_a_minute() {

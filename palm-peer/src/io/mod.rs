@@ -6,6 +6,7 @@ pub(crate) mod dealer;
 pub(crate) mod etcd;
 pub(crate) mod executor;
 pub(crate) mod fd_limit;
+pub(crate) mod function_threads;
 pub(crate) mod handshake;
 pub(crate) mod hedge;
 #[cfg(feature = "logging")]

@@ -1,12 +1,37 @@
 //! The definition of a server by its program.
 
-use super::message::Function;
+use super::{message::Function, spawner::Spawner};
 use crate::error::{Error, ErrorKind};
 use palm_proto::types::{
     names::MAX_TAGS,
     record::{LONGEST, Record},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+/// A function of the program, and how it runs.
+pub(crate) struct FunctionSpec {
+    pub call: Function,
+    pub options: FunctionOptions,
+}
+
+/// How a function runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FunctionOptions {
+    /// Whether it blocks a thread, and cannot be stopped.
+    pub blocking: bool,
+    /// Whether its future does nothing but wait, as that of a blocking function.
+    pub only_waits: bool,
+    /// How many calls of it run at once.
+    pub limit: Option<usize>,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+}
+
+/// The functions of a server by name, and where those run that wait.
+pub(crate) struct Functions {
+    pub by_name: BTreeMap<String, FunctionSpec>,
+    pub spawner: Spawner,
+}
 
 /// What a server's program says of it in its record.
 pub(crate) struct Profile {
@@ -23,7 +48,7 @@ pub(crate) struct Profile {
 /// The definition of a server.
 pub(crate) struct Definition {
     pub profile: Profile,
-    pub functions: BTreeMap<String, Function>,
+    pub functions: Functions,
     /// Whether `ZeroMQ` itself listens, without the ingress.
     #[cfg(feature = "bench")]
     pub without_ingress: bool,

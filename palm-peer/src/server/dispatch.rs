@@ -1,16 +1,20 @@
 //! The dispatch loop: handles requests, runs functions on the caller's executor, sends answers.
 
+mod running;
+
+use self::running::leaving;
 use super::{
     active_calls::ActiveCalls,
     clients::GreetedClients,
+    definition::FunctionOptions,
     forward::Forwarder,
-    function_stats::FunctionStats,
-    functions::{self, FunctionResult, Started},
+    functions::{self, FunctionResult},
     header::{self, Header},
     liveness_check,
     parcel::{Notice, Parcel, ReplyTo},
-    state::{CountedFunction, ServerState},
-    task::{Completion, NextStage, StartedTask, Task},
+    slot::SlotSender,
+    state::ServerState,
+    task::{Callee, NextStage, Task},
 };
 use crate::{
     ingress::{Connection, Event, Receiver, Sender},
@@ -20,7 +24,7 @@ use crate::{
         zmq::Frames,
     },
     membership::watchdog::{LivenessCheck, LivenessSender},
-    server::message::{Function, Message},
+    server::message::Message,
 };
 use bytes::Bytes;
 use futures::{
@@ -29,11 +33,11 @@ use futures::{
     future::{BoxFuture, Fuse, FusedFuture},
     stream::FuturesUnordered,
 };
-use log::Level;
 use palm_proto::{
     limits::{
-        fair_queue::{Amount, FairQueue},
+        fair_queue::Amount,
         log_throttle::LogThrottle,
+        run_queue::{Lane, RunQueue},
     },
     types::message::{Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
 };
@@ -45,9 +49,6 @@ use std::{
 /// The longest timeout of a request.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// How long a request may stay in the queue after its deadline.
-const SWEEP: Duration = Duration::from_millis(100);
-
 /// How long the loop runs before it yields to other tasks on the same executor, such as the
 /// connections that deliver the next request: otherwise a flood of computing functions
 /// would monopolise it.
@@ -58,7 +59,10 @@ pub(crate) struct Dispatcher {
     state: Arc<ServerState>,
     sender: Sender,
     running: ActiveCalls,
-    queued: FairQueue<Connection, Task>,
+    queue: RunQueue<Connection, Task>,
+    /// Given to functions, to report that they left their places.
+    left_tx: SlotSender,
+    left_rx: mpsc::UnboundedReceiver<Lane>,
     /// When to drop queued requests whose deadline has passed.
     sweep: Fuse<Sleep>,
     /// Sends that met a full queue. They must not be cancelled, and must not delay others.
@@ -88,15 +92,22 @@ impl Dispatcher {
         receiver: Receiver,
     ) -> (Self, LivenessSender) {
         let (tx, liveness) = mpsc::unbounded();
+        let (left_tx, left_rx) = mpsc::unbounded();
         let dispatcher = Self {
-            running: ActiveCalls::new(Amount {
-                items: state.config.max_in_flight,
-                bytes: state.config.max_held,
-            }),
-            queued: FairQueue::new(Amount {
-                items: state.config.max_queued,
-                bytes: state.config.max_queued_bytes,
-            }),
+            running: ActiveCalls::new(),
+            queue: RunQueue::new(
+                Amount {
+                    items: state.config.max_in_flight,
+                    bytes: state.config.max_held,
+                },
+                Amount {
+                    items: state.config.max_queued,
+                    bytes: state.config.max_queued_bytes,
+                },
+                state.function_limits(),
+            ),
+            left_tx,
+            left_rx,
             forwarder: Forwarder::new(
                 Arc::clone(&state.relay),
                 Amount {
@@ -141,9 +152,13 @@ impl Dispatcher {
         }
         futures::select_biased! {
             check = self.liveness.select_next_some() => liveness_check::answer(check),
-            finished = self.running.next().fuse() => {
+            (task, result) = self.running.next().fuse() => {
                 self.now = Instant::now();
-                self.finish(finished);
+                self.end(task, result);
+            }
+            lane = self.left_rx.select_next_some() => {
+                self.queue.left(lane);
+                self.start_waiting();
             }
             notice = self.forwarder.next().fuse() => self.handle_notice(notice),
             () = self.pending_sends.select_next_some() => {}
@@ -171,6 +186,23 @@ impl Dispatcher {
         }
     }
 
+    /// Stops the functions that still run, and answers all requests that are left with an error.
+    /// Returns how many there were.
+    pub(crate) fn give_up(&mut self) -> usize {
+        let pending = self.running.len() + self.queue.waiting().items;
+        for waiting in self.queue.take_if(|_| true) {
+            self.reject(&waiting, leaving());
+        }
+        self.queue_changed();
+        self.now = Instant::now();
+        let text = "the server stopped before the function ended";
+        let failure = CallFailure::new(CallErrorKind::Unreachable, text);
+        for task in self.running.stop() {
+            self.end(task, Err(failure.clone()));
+        }
+        pending
+    }
+
     /// Sends a goodbye to the clients that asked for one: all requests are answered or forwarded,
     /// so the end of the connection is no loss. Messages that they sent before they got it are
     /// still handled, until they acknowledge it.
@@ -185,7 +217,7 @@ impl Dispatcher {
 
     /// Returns how many functions run or wait.
     pub(crate) fn pending(&self) -> usize {
-        self.running.len() + self.queued.len() + self.forwarder.waiting()
+        self.running.len() + self.queue.waiting().items + self.forwarder.waiting()
     }
 
     /// Returns how many clients have not acknowledged the goodbye yet.
@@ -293,15 +325,9 @@ impl Dispatcher {
     /// Starts, queues or at once answers a request; an error means that no function ran.
     fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), CallFailure> {
         let name = self.state.function_meant(&request)?;
-        let target = match self.state.functions.get(name) {
-            Some(CountedFunction { function, stats }) => {
-                Target::Function(Arc::clone(function), Some(Arc::clone(stats)))
-            }
-            None => match functions::built_in_that_waits(&self.state, name) {
-                Some(function) => Target::Function(function, None),
-                None => Target::BuiltIn(name.to_owned()),
-            },
-        };
+        let target = self
+            .callee(name)
+            .map_or_else(|| Target::BuiltIn(name.to_owned()), Target::Function);
         let max = self.state.config.max_payload;
         if payload.len() > max {
             let text = format!("a payload of {} bytes, {max} at most", payload.len());
@@ -338,10 +364,11 @@ impl Dispatcher {
             meta: request.meta.clone(),
             deadline,
             relay: Some(Arc::clone(&self.state.relay)),
+            slot: None,
         };
         let onward = request.goes_on().then_some(NextStage { request, deadline });
         match target {
-            Target::Function(function, stats) => {
+            Target::Function(callee) => {
                 let client = to
                     .client
                     .and_then(|client| self.clients.table.connection(client));
@@ -349,9 +376,8 @@ impl Dispatcher {
                 self.admit(Task {
                     from,
                     to: to.clone(),
-                    function,
+                    callee,
                     message,
-                    stats,
                     onward,
                 })
             }
@@ -368,122 +394,25 @@ impl Dispatcher {
         }
     }
 
-    fn admit(&mut self, task: Task) -> Result<(), CallFailure> {
-        if self.state.leaving.load(Ordering::Acquire) {
-            return Err(CallFailure::new(
-                CallErrorKind::Leaving,
-                "this server is leaving the mesh",
-            ));
+    /// Returns the function of this name, if it is the program's, or runs as those do.
+    fn callee(&self, name: &str) -> Option<Callee> {
+        if let Some(counted) = self.state.functions.get(name) {
+            return Some(Callee {
+                function: Arc::clone(&counted.function),
+                options: counted.options,
+                lane: counted.lane,
+                stats: Some(Arc::clone(&counted.stats)),
+            });
         }
-        if self.running.has_room() {
-            self.launch(task);
-        } else {
-            self.enqueue(task);
-        }
-        Ok(())
-    }
-
-    fn enqueue(&mut self, task: Task) {
-        let bytes = task.message.payload.len();
-        for refused in self.queued.push(task.from.clone(), task, bytes) {
-            let text = format!(
-                "{} functions run and {} requests wait",
-                self.running.len(),
-                self.queued.len()
-            );
-            self.reject(&refused, CallFailure::new(CallErrorKind::Busy, text));
-        }
-        self.queue_changed();
-    }
-
-    /// Answers queued requests whose deadline has passed, to make room for others.
-    fn drop_overdue(&mut self) {
-        let now = Instant::now();
-        for overdue in self.queued.take_if(|task| task.message.deadline <= now) {
-            let text = "the deadline passed before the function could start";
-            self.reject(&overdue, CallFailure::new(CallErrorKind::TimedOut, text));
-        }
-        self.queue_changed();
-    }
-
-    /// Answers a request whose function does not start.
-    fn reject(&mut self, task: &Task, failure: CallFailure) {
-        if let Some(stats) = &task.stats {
-            stats.rejected(&failure);
-        }
-        self.answer(&task.to, Err(failure));
-    }
-
-    fn queue_changed(&mut self) {
-        self.state.set_queued(self.queued.held());
-        if !self.queued.is_empty() && self.sweep.is_terminated() {
-            self.sweep = timer::sleep(SWEEP).fuse();
-        }
-    }
-
-    /// Starts a function. Many never wait, and finish here; the others are polled with
-    /// the running ones.
-    fn launch(&mut self, task: Task) {
-        self.state.began();
-        let (function, message, started) = task.begin(self.now);
-        let (bytes, deadline) = (started.bytes, message.deadline);
-        match functions::start(&function, message, started.began) {
-            Started::Ended(result) => {
-                self.now = Instant::now();
-                self.finish(started.completed(result, self.now));
-            }
-            Started::Waiting(running) => {
-                let finishing = functions::finish(running, deadline);
-                self.running.push(completed(finishing, started), bytes);
-                self.state.set_running_bytes(self.running.bytes());
-            }
-        }
-    }
-
-    fn finish(&mut self, finished: Completion) {
-        self.state.ended(finished.took);
-        let result = functions::at_most(self.state.config.max_payload, finished.result);
-        if let Some(stats) = &finished.stats {
-            let failure = result.as_ref().err();
-            stats.ended(finished.took, failure);
-            if let Some(failure) = failure {
-                self.log_failure(stats.name(), failure, &finished.to);
-            }
-        }
-        self.complete(finished.to, result, finished.onward);
-        // Those that waited start when the running ones are polled, not here: as many may end
-        // at once as wait.
-        while self.running.has_room() {
-            let Some(task) = self.queued.pop() else { break };
-            self.state.began();
-            let (function, message, started) = task.begin(Instant::now());
-            let bytes = started.bytes;
-            let running = functions::run(function, message);
-            self.running.push(completed(running, started), bytes);
-        }
-        self.state.set_queued(self.queued.held());
-        self.state.set_running_bytes(self.running.bytes());
-    }
-
-    /// Logs that a function failed, each function and kind of error once a minute.
-    fn log_failure(&mut self, function: &str, failure: &CallFailure, to: &ReplyTo) {
-        let key = (function.to_owned(), failure.kind);
-        let Some(suppressed) = self.failures.should_log(key, Instant::now()) else {
-            return;
-        };
-        let level = if failure.kind == CallErrorKind::Panicked {
-            Level::Error
-        } else {
-            Level::Warn
-        };
-        log::log!(
-            level,
-            "{}.{function} answered {}: {} ({}){suppressed}",
-            self.state.name,
-            failure.kind,
-            failure.message,
-            to.description()
-        );
+        Some(Callee {
+            function: functions::built_in_that_waits(&self.state, name)?,
+            options: FunctionOptions {
+                only_waits: true,
+                ..FunctionOptions::default()
+            },
+            lane: Lane::default(),
+            stats: None,
+        })
     }
 
     /// Completes a stage: its result goes to the next one, or to the client.
@@ -574,18 +503,8 @@ impl Dispatcher {
 
 /// What a request is for.
 enum Target {
-    /// A function that runs beside others, with the counters of one of the program.
-    Function(Function, Option<Arc<FunctionStats>>),
+    /// A function that runs beside others.
+    Function(Callee),
     /// What this name stands for, if there is a built-in function of this name.
     BuiltIn(String),
-}
-
-/// Runs a function to its end, and says what is known of its request.
-fn completed(
-    running: impl Future<Output = FunctionResult> + Send + 'static,
-    started: StartedTask,
-) -> BoxFuture<'static, Completion> {
-    running
-        .map(move |result| started.completed(result, Instant::now()))
-        .boxed()
 }

@@ -152,10 +152,11 @@ impl Engine {
         let max = self.state.config.drain;
         let end = Instant::now() + max.max(LINGER);
         self.dispatcher.drain(LINGER, max).await;
-        if self.dispatcher.pending() > 0 {
+        let forwarding = self.dispatcher.pending();
+        let pending = self.dispatcher.give_up();
+        if forwarding > 0 {
             log::warn!(
-                "{} requests were not finished within {max:?}",
-                self.dispatcher.pending()
+                "{forwarding} requests were not finished within {max:?}; the functions of {pending} are stopped"
             );
         }
         self.dispatcher.send_goodbye();

@@ -34,6 +34,9 @@ pub(crate) struct FunctionStats {
 struct Counts {
     requests: u64,
     in_flight: u64,
+    queued: u64,
+    /// How many still run though their callers got an error.
+    overdue: u64,
     /// How many calls were rejected before they could start.
     rejected: u64,
     /// How many calls ended in an error, by its kind, the rejected ones included.
@@ -110,6 +113,8 @@ impl FunctionStats {
         let counts = Counts {
             requests: 0,
             in_flight: 0,
+            queued: 0,
+            overdue: 0,
             rejected: 0,
             errors: BTreeMap::new(),
             last_error: None,
@@ -125,6 +130,22 @@ impl FunctionStats {
     /// Returns the function's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Counts a call that waits for others to end.
+    pub(crate) fn queued(&self) {
+        lock(&self.counts).queued += 1;
+    }
+
+    /// A call no longer waits.
+    pub(crate) fn dequeued(&self) {
+        lock(&self.counts).queued -= 1;
+    }
+
+    /// So many more, or fewer, calls run on after their callers got an error.
+    pub(crate) fn overdue(&self, change: i64) {
+        let mut counts = lock(&self.counts);
+        counts.overdue = counts.overdue.saturating_add_signed(change);
     }
 
     /// Counts a call that starts.
@@ -178,6 +199,8 @@ impl FunctionStats {
         json!({
             "requests": counts.requests,
             "in_flight": counts.in_flight,
+            "queued": counts.queued,
+            "overdue": counts.overdue,
             "errors": counts.errors,
             "last_error": last_error,
             "p50_us": quantile(0.5),

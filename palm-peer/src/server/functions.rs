@@ -1,6 +1,13 @@
 //! Runs one function for one message.
 
-use super::{metrics, state::ServerState, typed};
+use super::{
+    metrics,
+    slot::{Held, Slot},
+    spawner::{Running, Spawner},
+    state::ServerState,
+    task::{Begun, End},
+    typed,
+};
 use crate::{
     client::witnesses,
     io::timer::{self, Elapsed},
@@ -63,11 +70,11 @@ pub(crate) fn add_meta(meta: &mut Meta, set: Meta) -> Result<(), CallFailure> {
 pub(crate) enum Started {
     /// It has ended, as many do, without waiting for anything.
     Ended(FunctionResult),
-    /// It waits: see [`finish`].
+    /// It waits: see [`place`] and [`finish`].
     Waiting(BoxFuture<'static, Outcome>),
 }
 
-/// Starts a function, unless the caller's deadline has passed, and runs it until it first waits. It
+/// Starts a function, unless its deadline has passed, and runs it until it first waits. It
 /// must be polled again then: it does not know whom to wake yet.
 pub(crate) fn start(function: &Function, message: Message, now: Instant) -> Started {
     if now >= message.deadline {
@@ -92,29 +99,47 @@ pub(crate) fn start(function: &Function, message: Message, now: Instant) -> Star
     }
 }
 
-/// Runs a started function to its end, its panic, or the caller's deadline.
-pub(crate) async fn finish(
+/// Hands a function that waits to where it runs, with its slot.
+pub(super) fn place(
+    spawner: &Spawner,
     running: BoxFuture<'static, Outcome>,
-    deadline: Instant,
-) -> FunctionResult {
+    slot: Option<Arc<Slot>>,
+    only_waits: bool,
+) -> Running {
+    let running = match slot {
+        Some(slot) => Held::new(running, slot).boxed(),
+        None => running,
+    };
+    if only_waits {
+        // Another thread would gain nothing.
+        return Running::Here(running);
+    }
+    spawner.place(running)
+}
+
+/// Runs a started function to its end, its panic, or its deadline.
+pub(super) async fn finish(running: Running, end: End) -> FunctionResult {
     // Dropping it at its deadline may panic as well, and happens inside.
-    let running = timer::timeout_at(deadline, running);
+    let running = timer::timeout_at(end.at, running.outcome());
     match AssertUnwindSafe(running).catch_unwind().await {
-        Ok(Ok(outcome)) => answer(outcome),
+        Ok(Ok(outcome)) => answer(outcome?),
         Err(panic) => Err(panicked(panic)),
-        Ok(Err(Elapsed)) => Err(CallFailure::new(
-            CallErrorKind::TimedOut,
-            "the function did not end before the deadline",
-        )),
+        Ok(Err(Elapsed)) => Err(end.timed_out()),
     }
 }
 
 /// Starts a function and runs it to its end.
-pub(crate) async fn run(function: Function, message: Message) -> FunctionResult {
-    let deadline = message.deadline;
+pub(super) async fn run(begun: Begun, spawner: Spawner) -> FunctionResult {
+    let Begun {
+        function,
+        message,
+        only_waits,
+        end,
+        slot,
+    } = begun;
     match start(&function, message, Instant::now()) {
         Started::Ended(result) => result,
-        Started::Waiting(running) => finish(running, deadline).await,
+        Started::Waiting(running) => finish(place(&spawner, running, slot, only_waits), end).await,
     }
 }
 

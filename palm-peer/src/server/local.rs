@@ -39,7 +39,8 @@ use uuid::Uuid;
 /// errors. What needs other servers fails as `unreachable`: [`Message::call`](crate::Message::call)
 /// in a function.
 ///
-/// The functions run on the executor of the test, while it awaits any call. Cheap to clone.
+/// The functions run on the executor of the test, while it awaits any call; those that wait, where
+/// they do in a mesh (see [`Server::spawn_with`](crate::Server::spawn_with)). Cheap to clone.
 #[derive(Clone)]
 pub struct LocalServer {
     name: String,

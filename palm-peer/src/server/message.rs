@@ -1,6 +1,9 @@
 //! The message that a function receives.
 
-use super::typed::{self, Json};
+use super::{
+    slot::Slot,
+    typed::{self, Json},
+};
 use crate::{client::json_call, error::CallError, server::relay::Relay};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -13,7 +16,11 @@ use palm_proto::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{error, sync::Arc, time::Instant};
+use std::{
+    error,
+    sync::{Arc, Weak},
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// The error of a function: any error; its message is returned to the caller. An
@@ -33,6 +40,8 @@ pub struct Message {
     pub(crate) deadline: Instant,
     /// The way to other servers; `None` outside a server.
     pub(crate) relay: Option<Arc<Relay>>,
+    /// The place of the call, for a blocking function.
+    pub(crate) slot: Option<Weak<Slot>>,
 }
 
 impl Message {
@@ -65,6 +74,7 @@ impl Message {
             meta: Meta::new(),
             deadline: Instant::now() + Config::default().timeout,
             relay: None,
+            slot: None,
         }
     }
 
@@ -245,7 +255,9 @@ impl Message {
         json_call::parse(&self.call(target, payload).await?)
     }
 
-    /// Returns the caller's deadline; asynchronous functions are cancelled when it passes.
+    /// Returns the deadline: the caller's, or the end of the function's own
+    /// [timeout](crate::Server::timeout) if that is earlier. Asynchronous functions are cancelled when it
+    /// passes.
     ///
     /// ```
     /// use palm_peer::{FunctionError, Message, Server};

@@ -15,10 +15,13 @@ pub(crate) mod local;
 pub(crate) mod message;
 pub(crate) mod metrics;
 mod middleware;
+mod parallel;
 pub(crate) mod parcel;
 mod passing;
 pub(crate) mod peer;
 pub(crate) mod relay;
+mod slot;
+pub(crate) mod spawner;
 pub(crate) mod startup_check;
 pub(crate) mod state;
 pub(crate) mod task;
@@ -30,9 +33,10 @@ pub use middleware::Next;
 pub use typed::{ApplicationError, FromMessage, IntoAnswer, Json, State};
 
 use self::{
-    definition::{Definition, Profile},
+    definition::{Definition, FunctionOptions, FunctionSpec, Functions, Profile},
     message::{Function, Outcome},
     middleware::Wrap,
+    spawner::Spawner,
 };
 
 use crate::{
@@ -121,11 +125,13 @@ pub struct Server<S = ()> {
     version: Option<String>,
     tags: Vec<String>,
     ready: bool,
-    functions: BTreeMap<String, Function>,
+    functions: BTreeMap<String, FunctionSpec>,
     order: Vec<String>,
     /// The middleware, the outermost first.
     wraps: Vec<Wrap>,
     invalid: Option<String>,
+    /// Where functions run that wait.
+    spawner: Spawner,
     #[cfg(feature = "bench")]
     without_ingress: bool,
     /// The state of the functions that are added from now on.
@@ -146,6 +152,7 @@ impl Server {
             order: Vec::new(),
             wraps: Vec::new(),
             invalid: None,
+            spawner: Spawner::default(),
             #[cfg(feature = "bench")]
             without_ingress: false,
             state: (),
@@ -173,8 +180,8 @@ impl Server {
         self.replace_state(State::new(state))
     }
 
-    /// Adds an asynchronous function. It runs on the executor that serves, many concurrently
-    /// (`Config::max_in_flight`); it must not block. At the caller's deadline its future is
+    /// Adds an asynchronous function. Many calls run concurrently (`Config::max_in_flight`,
+    /// [`Server::limit`]), after they first waited also in parallel ([`Server::spawn_with`]); it must not block. At the caller's deadline its future is
     /// dropped, so what it awaits should be cancel-safe. A panic is answered with `panicked`, and
     /// the server continues.
     ///
@@ -367,13 +374,14 @@ impl<S> Server<S> {
             order: self.order,
             wraps: self.wraps,
             invalid: self.invalid,
+            spawner: self.spawner,
             #[cfg(feature = "bench")]
             without_ingress: self.without_ingress,
             state,
         }
     }
 
-    fn add(mut self, name: String, function: Function) -> Self {
+    fn add(mut self, name: String, function: FunctionSpec) -> Self {
         self.check_name("a function", &name);
         if names::BUILT_IN.contains(&name.as_str()) || names::is_reserved(&name) {
             self.invalid.get_or_insert(format!(
@@ -503,7 +511,9 @@ impl<S> Server<S> {
         for (name, function) in &mut functions {
             // The last one first: it is the innermost.
             for wrap in self.wraps.iter().rev() {
-                *function = wrap(Next::new(name, Arc::clone(function)));
+                function.call = wrap(Next::new(name, Arc::clone(&function.call)));
+                // The middleware may compute.
+                function.options.only_waits = false;
             }
         }
         let mut names = self.order;
@@ -517,7 +527,10 @@ impl<S> Server<S> {
                 ready: self.ready,
                 names,
             },
-            functions,
+            functions: Functions {
+                by_name: functions,
+                spawner: self.spawner,
+            },
             #[cfg(feature = "bench")]
             without_ingress: self.without_ingress,
         })
@@ -525,29 +538,40 @@ impl<S> Server<S> {
 }
 
 /// Returns the function for the serving loop of an asynchronous function.
-fn asynchronous<Fut, A, T>(function: impl Fn(A) -> Fut + Send + Sync + 'static) -> Function
+fn asynchronous<Fut, A, T>(function: impl Fn(A) -> Fut + Send + Sync + 'static) -> FunctionSpec
 where
     Fut: Future<Output = Result<T, FunctionError>> + Send + 'static,
     A: FromMessage,
     T: IntoAnswer,
 {
-    Arc::new(move |message| match typed::argument(message) {
+    let call: Function = Arc::new(move |message| match typed::argument(message) {
         Ok(argument) => {
             let running = function(argument);
             async move { running.await?.into_answer() }.boxed()
         }
         Err(error) => future::ready(Err(error)).boxed(),
-    })
+    });
+    FunctionSpec {
+        call,
+        options: FunctionOptions::default(),
+    }
 }
 
 /// Returns the function for the serving loop of one that blocks.
 fn blocking<A: FromMessage, T: IntoAnswer>(
     function: impl Fn(A) -> Result<T, FunctionError> + Send + Sync + 'static,
-) -> Function {
+) -> FunctionSpec {
     let function = Arc::new(function);
-    Arc::new(move |message| {
+    let call: Function = Arc::new(move |message: Message| {
         let function = Arc::clone(&function);
-        let answer = move || -> Outcome { function(typed::argument(message)?)?.into_answer() };
+        let slot = message.slot.clone();
+        let answer = move || -> Outcome {
+            // Held to the end of the function, which cannot be stopped. Nobody waits for one whose
+            // time passed before a thread of the pool was free.
+            let slot = slot.map(|slot| slot.upgrade().ok_or("it was stopped before it started"));
+            let _held = slot.transpose()?;
+            function(typed::argument(message)?)?.into_answer()
+        };
         // A panic is passed on, to distinguish it from an error.
         let work = move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
         async move {
@@ -556,5 +580,13 @@ fn blocking<A: FromMessage, T: IntoAnswer>(
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         }
         .boxed()
-    })
+    });
+    FunctionSpec {
+        call,
+        options: FunctionOptions {
+            blocking: true,
+            only_waits: true,
+            ..FunctionOptions::default()
+        },
+    }
 }

@@ -243,7 +243,8 @@ impl Peer {
         self.agent.set_ready(ready);
     }
 
-    /// Runs the functions on the executor that polls this, until `shutdown` ends; then shuts down
+    /// Serves on the executor that polls this ([`Server::spawn_with`](crate::Server::spawn_with) says
+    /// where functions run), until `shutdown` ends; then shuts down
     /// gracefully: takes the server out of the mesh, drains (at most for `drain`), and answers
     /// `leaving` to requests that still arrive.
     ///

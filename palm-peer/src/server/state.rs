@@ -1,6 +1,11 @@
 //! What the serving loop, the agent and the public face share about one server.
 
-use super::{function_stats::FunctionStats, relay::Relay};
+use super::{
+    definition::{FunctionOptions, FunctionSpec, Functions},
+    function_stats::FunctionStats,
+    relay::Relay,
+    spawner::Spawner,
+};
 use crate::{
     client::dialer::Dialer,
     ingress::metrics::IngressMetrics,
@@ -12,7 +17,7 @@ use crate::{
 use log::Level;
 use palm_proto::{
     config::ValidConfig,
-    limits::fair_queue::Amount,
+    limits::{fair_queue::Amount, run_queue::Lane},
     log_buffer::LogBuffer,
     log_history::{LogPage, LogQuery},
     store::Store,
@@ -22,7 +27,7 @@ use palm_proto::{
         timestamp::Timestamp,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
@@ -40,14 +45,43 @@ const SAMPLE: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct CountedFunction {
     pub function: Function,
+    pub options: FunctionOptions,
+    /// Its lane in the queue.
+    pub lane: Lane,
     pub stats: Arc<FunctionStats>,
 }
 
 impl CountedFunction {
-    fn new(name: String, function: Function) -> Self {
+    fn new(name: String, function: FunctionSpec, lane: Lane) -> Self {
         let stats = Arc::new(FunctionStats::new(name));
-        Self { function, stats }
+        Self {
+            function: function.call,
+            options: function.options,
+            lane,
+            stats,
+        }
     }
+}
+
+impl CountedFunction {
+    /// Returns its counters as `_ping` shows them.
+    fn to_json(&self) -> Value {
+        let mut counters = self.stats.to_json();
+        counters["limit"] = self.options.limit.into();
+        counters
+    }
+}
+
+/// Gives each function its counters, and its lane in the queue.
+fn counted(functions: BTreeMap<String, FunctionSpec>) -> BTreeMap<String, CountedFunction> {
+    let mut limited = 0..;
+    let functions = functions.into_iter().map(|(name, function)| {
+        let number = function.options.limit.and_then(|_| limited.next());
+        let lane = number.map_or_else(Lane::default, Lane::of_limit);
+        let counted = CountedFunction::new(name.clone(), function, lane);
+        (name, counted)
+    });
+    functions.collect()
 }
 
 /// One server's identity, functions, store, log and counters.
@@ -58,6 +92,8 @@ pub(crate) struct ServerState {
     pub name: String,
     /// The functions of the server's author.
     pub functions: BTreeMap<String, CountedFunction>,
+    /// Where functions run that wait.
+    pub spawner: Spawner,
     /// The configuration.
     pub config: ValidConfig,
     /// Opens the server's links to others.
@@ -92,7 +128,7 @@ impl ServerState {
     /// A server that has served nothing yet.
     pub(crate) fn new(
         name: String,
-        functions: BTreeMap<String, Function>,
+        functions: Functions,
         config: ValidConfig,
         log: Arc<Mutex<LogBuffer>>,
         credentials: Option<Arc<Credentials>>,
@@ -109,10 +145,8 @@ impl ServerState {
             )),
             dialer,
             name,
-            functions: functions
-                .into_iter()
-                .map(|(name, function)| (name.clone(), CountedFunction::new(name, function)))
-                .collect(),
+            functions: counted(functions.by_name),
+            spawner: functions.spawner,
             store: Mutex::new(Store::new(config.max_store)),
             config,
             leaving: AtomicBool::new(false),
@@ -131,6 +165,14 @@ impl ServerState {
             running_bytes: AtomicUsize::new(0),
             durations: Mutex::default(),
         }
+    }
+
+    /// Returns the limits of functions, in the order of their lanes.
+    pub(crate) fn function_limits(&self) -> Vec<usize> {
+        let functions = self.functions.values();
+        functions
+            .filter_map(|function| function.options.limit)
+            .collect()
     }
 
     /// What the peer inside of the server needs to know.
@@ -263,7 +305,7 @@ impl ServerState {
         let functions: BTreeMap<_, _> = self
             .functions
             .iter()
-            .map(|(name, function)| (name, function.stats.to_json()))
+            .map(|(name, function)| (name, function.to_json()))
             .collect();
         json!({
             "uuid": self.uuid,

@@ -4,7 +4,11 @@
 
 use std::{
     error::Error,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -213,6 +217,63 @@ fn a_panic_in_block_on_reaches_its_caller() {
 #[test]
 fn under_a_bare_block_on() {
     under(|options| futures::executor::block_on(mesh(options)));
+}
+
+/// Two calls of a function that computes end only if both run at the same time: on two threads.
+async fn meet(server: Server) -> Outcome {
+    let met = Arc::new(AtomicUsize::new(0));
+    let meets = move |_: Message| {
+        let met = Arc::clone(&met);
+        async move {
+            async_std::task::sleep(Duration::from_millis(1)).await;
+            met.fetch_add(1, Ordering::SeqCst);
+            while met.load(Ordering::SeqCst) < 2 {
+                std::hint::spin_loop();
+            }
+            Ok("met")
+        }
+    };
+    let server = server.function("meets", meets).local()?;
+    let call = || server.call("meets", "").timeout(BOUND).into_future();
+    try_join(call(), call()).await?;
+    Ok(())
+}
+
+#[test]
+fn functions_that_compute_use_two_cores_under_each_executor() {
+    type Executor = Box<dyn FnOnce(Server) -> Outcome + Send>;
+    let tokio = |server: Server| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()?;
+        let server = server.spawn_with(|function| {
+            tokio::spawn(function);
+        });
+        runtime.block_on(meet(server))
+    };
+    let smol = |server: Server| {
+        static EXECUTOR: smol::Executor<'_> = smol::Executor::new();
+        for _ in 0..2 {
+            thread::spawn(|| smol::block_on(EXECUTOR.run(futures::future::pending::<()>())));
+        }
+        smol::block_on(meet(
+            server.spawn_with(|function| EXECUTOR.spawn(function).detach()),
+        ))
+    };
+    let own = |server: Server| palm_peer::block_on(meet(server));
+    let executors: [(&str, Executor); 3] = [
+        ("tokio", Box::new(tokio)),
+        ("smol", Box::new(smol)),
+        ("block_on", Box::new(own)),
+    ];
+    for (name, executor) in executors {
+        let (tx, ended) = mpsc::channel();
+        thread::spawn(move || tx.send(executor(Server::new("computes"))));
+        let ended = ended.recv_timeout(BOUND * 2);
+        ended
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
 }
 
 #[test]

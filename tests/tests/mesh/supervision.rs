@@ -58,10 +58,11 @@ const FATAL: [&str; 2] = ["serving", "peer"];
 const AT_THE_END: [&str; 2] = ["signals", "last-resort"];
 /// Those of a test of their own; that of `link-reopen` is `network::stages`, that of
 /// `readiness` is `readiness`.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "await-response",
     "certificate-expiry",
     "drain",
+    "function-thread",
     "leader-removal",
     "link-reopen",
     "metrics-listener",
@@ -263,6 +264,23 @@ fn a_leader_whose_resolver_panics_finds_servers_by_name() {
     let server = mesh.start_program(program.env("PALM_TEST_PANIC", "resolver"));
     server.wait_for_line(|line| says_panicked(line, "resolver"), SOON);
     mesh.await_published(&[&server.uuid]);
+}
+
+#[test]
+fn functions_wait_on_threads_that_panicked() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let program = Process::builder(example("sleepy"))
+        .args(["run", "--etcd", &etcd.endpoint()])
+        .args(QUICK);
+    let task = "function-thread";
+    let server = mesh.start_program(program.env("PALM_TEST_PANIC", format!("{task}:2")));
+    mesh.await_published(&[&server.uuid]);
+    let client = block_on(Client::connect(mesh.options())).expect("connects");
+    let call = client.call(format!("{}.wait", server.uuid), "0.1");
+    let answer = block_on(call.timeout(SOON).into_future());
+    assert_eq!(answer.expect("an answer"), "waited");
+    server.wait_for_line(|line| says_panicked(line, task), SOON);
 }
 
 #[test]

@@ -57,7 +57,7 @@ struct Waiting<T> {
 
 #[derive(Debug)]
 struct Item<T> {
-    item: T,
+    value: T,
     bytes: usize,
     /// In the order of arrival.
     number: u64,
@@ -184,7 +184,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         }
         self.items += 1;
         waiting.items.push_back(Item {
-            item,
+            value: item,
             bytes,
             number: self.items,
         });
@@ -202,7 +202,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
     ) -> Option<T> {
         let entry = self.sources.get_mut(source)?;
         let waiting = entry.lanes.get_mut(&lane)?;
-        let Item { item, bytes, .. } = take(&mut waiting.items)?;
+        let Item { value, bytes, .. } = take(&mut waiting.items)?;
         for held in [&mut waiting.held, &mut entry.held, &mut self.held] {
             held.remove(bytes);
         }
@@ -214,7 +214,7 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         if is_empty {
             self.sources.remove(source);
         }
-        Some(item)
+        Some(value)
     }
 
     fn leave_lane(&mut self, lane: usize, turn: u64) {
@@ -263,13 +263,13 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
             for waiting in source.lanes.values_mut() {
                 let (out, rest): (VecDeque<_>, _) = std::mem::take(&mut waiting.items)
                     .into_iter()
-                    .partition(|item| over(&item.item));
+                    .partition(|item| over(&item.value));
                 waiting.items = rest;
-                for Item { item, bytes, .. } in out {
+                for Item { value, bytes, .. } in out {
                     for held in [&mut waiting.held, &mut source.held, &mut self.held] {
                         held.remove(bytes);
                     }
-                    taken.push(item);
+                    taken.push(value);
                 }
             }
             source.lanes.retain(|_, waiting| !waiting.items.is_empty());

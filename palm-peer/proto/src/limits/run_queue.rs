@@ -4,11 +4,25 @@
 //! A request whose function is at its limit waits, and holds up no request for another function.
 
 use super::fair_queue::{Amount, FairQueue};
-use std::hash::Hash;
+use std::{hash::Hash, iter};
 
 /// Which limit a function has: its own, or only that of all functions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lane(usize);
+
+impl Lane {
+    /// Returns the lane with the limit of this number, from 0.
+    #[must_use]
+    pub fn of_limit(number: usize) -> Self {
+        Self(number.saturating_add(1))
+    }
+
+    /// Returns whether the function has a limit of its own.
+    #[must_use]
+    pub fn is_limited(self) -> bool {
+        self.0 > 0
+    }
+}
 
 /// The requests that wait, and the counts of those that run.
 #[derive(Debug)]
@@ -33,38 +47,29 @@ impl Count {
 }
 
 impl<K: Clone + Eq + Hash, T> RunQueue<K, T> {
-    /// Creates it with limits of what runs and of what waits. The last one to start may exceed the
-    /// bytes.
+    /// Creates it with limits of what runs and of what waits, and the limits of single functions: how
+    /// many calls of each run at once. The last one to start may exceed the bytes.
     #[must_use]
-    pub fn new(running: Amount, waiting: Amount) -> Self {
-        let unlimited = Count {
-            running: 0,
-            max: usize::MAX,
-        };
+    pub fn new(running: Amount, waiting: Amount, limits: impl IntoIterator<Item = usize>) -> Self {
+        let limits = iter::once(usize::MAX).chain(limits);
         Self {
             waiting: FairQueue::new(waiting),
             running: Amount::default(),
             max: running,
-            lanes: vec![unlimited],
+            lanes: limits.map(|max| Count { running: 0, max }).collect(),
         }
     }
 
-    /// Adds the limit of one function: how many calls of it run at once.
-    pub fn add_lane(&mut self, max: usize) -> Lane {
-        self.lanes.push(Count { running: 0, max });
-        Lane(self.lanes.len() - 1)
+    /// Returns how many run, and their size.
+    #[must_use]
+    pub fn running(&self) -> Amount {
+        self.running
     }
 
-    /// Returns how many run.
+    /// Returns how many wait, and their size.
     #[must_use]
-    pub fn running(&self) -> usize {
-        self.running.items
-    }
-
-    /// Returns how many wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    pub fn waiting(&self) -> Amount {
+        self.waiting.held()
     }
 
     /// Returns whether one more may start in this lane now.
@@ -108,7 +113,7 @@ impl<K: Clone + Eq + Hash, T> RunQueue<K, T> {
     }
 
     /// Removes and returns the next one that may start now. The caller starts it.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn pop(&mut self) -> Option<T> {
         if self.waiting.is_empty() || !self.has_room_at_all() {
             return None;
         }
@@ -134,8 +139,8 @@ mod tests {
         bytes: 1_000_000,
     };
 
-    fn at_once(items: usize) -> RunQueue<u8, (Lane, u32)> {
-        RunQueue::new(Amount { items, ..PLENTY }, PLENTY)
+    fn at_once(items: usize, limits: &[usize]) -> RunQueue<u8, (Lane, u32)> {
+        RunQueue::new(Amount { items, ..PLENTY }, PLENTY, limits.iter().copied())
     }
 
     fn wait(queue: &mut RunQueue<u8, (Lane, u32)>, source: u8, lane: Lane, item: u32) {
@@ -145,7 +150,7 @@ mod tests {
     /// Starts all that may.
     fn start(queue: &mut RunQueue<u8, (Lane, u32)>) -> Vec<u32> {
         let next = || {
-            let (lane, item) = queue.next()?;
+            let (lane, item) = queue.pop()?;
             queue.started(lane, 1);
             Some(item)
         };
@@ -154,8 +159,8 @@ mod tests {
 
     #[test]
     fn a_function_at_its_limit_holds_up_no_other() {
-        let mut queue = at_once(4);
-        let (any, narrow) = (Lane::default(), queue.add_lane(1));
+        let mut queue = at_once(4, &[1]);
+        let (any, narrow) = (Lane::default(), Lane::of_limit(0));
         for item in 0..3 {
             wait(&mut queue, 1, narrow, item);
         }
@@ -170,18 +175,18 @@ mod tests {
         assert_eq!(start(&mut queue), [1], "its client waits longer for it");
         queue.answered(1);
         queue.left(any);
-        assert_eq!((start(&mut queue), queue.waiting()), (vec![13], 1));
+        assert_eq!((start(&mut queue), queue.waiting().items), (vec![13], 1));
     }
 
     #[test]
     fn a_function_that_runs_on_after_its_answer_keeps_its_place() {
-        let mut queue = at_once(2);
-        let (any, narrow) = (Lane::default(), queue.add_lane(1));
+        let mut queue = at_once(2, &[1]);
+        let (any, narrow) = (Lane::default(), Lane::of_limit(0));
         wait(&mut queue, 1, narrow, 0);
         wait(&mut queue, 1, narrow, 1);
         assert_eq!(start(&mut queue), [0]);
         queue.answered(1);
-        assert_eq!((queue.running(), start(&mut queue)), (0, vec![]));
+        assert_eq!((queue.running().items, start(&mut queue)), (0, vec![]));
         assert!(queue.has_room(any), "others do not wait for it");
         queue.left(narrow);
         assert_eq!(start(&mut queue), [1]);
@@ -189,14 +194,14 @@ mod tests {
 
     #[test]
     fn clients_take_turns_at_a_limited_function() {
-        let mut queue = at_once(10);
-        let narrow = queue.add_lane(1);
+        let mut queue = at_once(10, &[1]);
+        let narrow = Lane::of_limit(0);
         for item in 0..3 {
             wait(&mut queue, 1, narrow, item);
         }
         wait(&mut queue, 2, narrow, 20);
         let mut order = start(&mut queue);
-        while queue.waiting() > 0 {
+        while queue.waiting().items > 0 {
             queue.answered(1);
             queue.left(narrow);
             order.extend(start(&mut queue));
@@ -210,13 +215,9 @@ mod tests {
         for seed in 0..2_000 {
             let mut random = Rng::with_seed(seed);
             let max = random.usize(1..6);
-            let mut queue = at_once(max);
             let limits = [usize::MAX, random.usize(1..4), random.usize(1..4)];
-            let lanes = [
-                Lane::default(),
-                queue.add_lane(limits[1]),
-                queue.add_lane(limits[2]),
-            ];
+            let mut queue = at_once(max, &limits[1..]);
+            let lanes = [Lane::default(), Lane::of_limit(0), Lane::of_limit(1)];
             let (mut given, mut begun) = (0, 0);
             let mut running = VecDeque::new();
             // Answered, but they still run.
@@ -243,7 +244,7 @@ mod tests {
                         }
                     }
                 }
-                while let Some((lane, _)) = queue.next() {
+                while let Some((lane, _)) = queue.pop() {
                     queue.started(lane, 1);
                     running.push_back(lane);
                     begun += 1;
@@ -253,20 +254,20 @@ mod tests {
                     let runs = running.iter().filter(|other| *other == lane).count();
                     assert!(runs + is_late(lane, &late) <= limit, "seed {seed}");
                 }
-                assert_eq!(queue.running(), running.len(), "seed {seed}");
+                assert_eq!(queue.running().items, running.len(), "seed {seed}");
             }
             for _ in 0..=given {
                 for lane in running.drain(..).chain(late.drain(..)) {
                     queue.left(lane);
                 }
                 queue.running = Amount::default();
-                while let Some((lane, _)) = queue.next() {
+                while let Some((lane, _)) = queue.pop() {
                     queue.started(lane, 1);
                     running.push_back(lane);
                     begun += 1;
                 }
             }
-            assert_eq!((begun, queue.waiting()), (given, 0), "seed {seed}");
+            assert_eq!((begun, queue.waiting().items), (given, 0), "seed {seed}");
         }
     }
 }

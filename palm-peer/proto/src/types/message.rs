@@ -65,8 +65,8 @@ pub enum CallErrorKind {
     Panicked,
     /// The deadline passed. The function may have run, and may still run.
     TimedOut,
-    /// The server cannot be reached, or the connection to it broke. The function may have run, in
-    /// the second case.
+    /// The server cannot be reached, the connection to it broke, or the server stopped before the
+    /// function ended. The function may have run, except in the first case.
     Unreachable,
     /// The server's store has no room for the value, and is unchanged.
     Full,

@@ -58,6 +58,8 @@ names! {
     EtcdWatch = "etcd-watch",
     /// The stream of all watches over one connection to etcd.
     EtcdWatchStream = "etcd-watch-stream",
+    /// A thread of functions that wait, inside of `block_on`.
+    FunctionThread = "function-thread",
     /// Detects a new history of etcd.
     History = "history",
     /// Determines why the record is gone.

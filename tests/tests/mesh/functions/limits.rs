@@ -232,7 +232,9 @@ fn a_drain_ends_despite_a_hanging_function() {
         "{:?}",
         start.elapsed()
     );
-    drop(running);
+    let (answer, _) = stranger.answer();
+    assert!(is_error(&answer, 0, "unreachable"), "{answer}");
+    assert!(running.is_canceled(), "the function was stopped");
 }
 
 #[test]
