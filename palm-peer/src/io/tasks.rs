@@ -26,8 +26,12 @@ use std::{
     io,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
+
+/// The wait before a thread whose work panicked continues.
+const THREAD_REST: Duration = Duration::from_millis(100);
 
 /// Runs a future; a panic ends it, and is returned as its message, for the caller to log.
 ///
@@ -62,14 +66,20 @@ pub(crate) fn logged<T>(
 }
 
 /// Runs the future that `start` returns to its end, on a thread of its own that nothing else can
-/// block; again after a panic. Fails when the system refuses a thread.
+/// block. After a panic it is restarted, however often, and the supervisor only counts it: for what
+/// a server can do without. Fails when the system refuses a thread.
 pub(crate) fn run_on_thread<F: Future<Output = ()>>(
+    supervisor: &Supervisor,
     name: Name,
     known_as: &str,
     mut start: impl FnMut() -> F + Send + 'static,
 ) -> io::Result<()> {
+    let state = Arc::clone(&supervisor.state);
     threads::start_thread(name, known_as, move || {
-        block_on(rigged(name, start()));
+        while block_on(logged(name, async { start().await })).is_err() {
+            state.failures.increment();
+            thread::sleep(THREAD_REST);
+        }
         Ok(())
     })
 }

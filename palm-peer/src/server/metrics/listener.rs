@@ -67,7 +67,8 @@ impl MetricsListener {
                 select(pin!(serve(&listener, &state)), closing).await;
             }
         };
-        tasks::run_on_thread(Name::MetricsListener, "palm-metrics", serving)?;
+        let supervisor = &state.supervisor;
+        tasks::run_on_thread(supervisor, Name::MetricsListener, "palm-metrics", serving)?;
         log::info!("the metrics are at http://{address}{PATH}");
         Ok(Self {
             address,

@@ -73,6 +73,22 @@ fn a_python_server_is_configured_published_and_probed() {
         "{line}"
     );
 
+    // It has no metrics, which is no failure.
+    let shown = Process::builder(binary("palm-cli"))
+        .args(["--etcd", &etcd.endpoint(), "--prefix", "/zoo", "metrics"])
+        .start();
+    assert!(shown.wait(SOON).success());
+    let lines = shown.lines();
+    let uuid = format!("uuid=\"{}\"", server.uuid);
+    let lines: Vec<_> = lines.iter().filter(|line| line.contains(&uuid)).collect();
+    let [line] = lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert!(
+        line.starts_with("palm_server_answered{") && line.ends_with("} 1"),
+        "{line}"
+    );
+
     // The leader asks for its log, round after round.
     let digest = format!("{}/pytext/registered : b'", server.uuid);
     let (line, _) = leader.wait_for_line(|line| line.contains(&digest) && line.contains('I'), SOON);
