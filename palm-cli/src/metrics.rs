@@ -37,6 +37,8 @@ pub(crate) async fn run(
     let (mut merged, mut answered) = (Merged::default(), Vec::new());
     let entries = chosen.into_iter();
     let known = entries.filter_map(|entry| Some((entry, entry.record.as_ref().ok()?)));
+    // One that is out of service cannot be called, which is as it should be.
+    let known = known.filter(|(_, record)| record.is_ready());
     let mut asking = stream::iter(known)
         .map(|(entry, record)| {
             let client = &client;

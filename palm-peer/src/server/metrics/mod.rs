@@ -181,6 +181,7 @@ fn peer(families: &mut Families, state: &ServerState) -> fmt::Result {
         [(
             vec![
                 ("uuid", &*uuid),
+                ("zone", &state.config.zone),
                 ("palm_version", env!("CARGO_PKG_VERSION")),
             ],
             1,
@@ -194,6 +195,7 @@ fn peer(families: &mut Families, state: &ServerState) -> fmt::Result {
         configured,
         leading,
         attached,
+        ready,
         ..
     } = state.status.state();
     let membership = &state.membership;
@@ -210,6 +212,13 @@ fn peer(families: &mut Families, state: &ServerState) -> fmt::Result {
             "Whether a leader has reached the server, so that clients can call it.",
         ),
         configured.into(),
+    )?;
+    families.gauge(
+        &of(
+            "palm_peer_ready",
+            "Whether the server is ready for calls, by its own word.",
+        ),
+        ready.into(),
     )?;
     families.gauge(
         &of("palm_peer_leading", "Whether the peer leads the mesh."),
