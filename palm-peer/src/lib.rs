@@ -29,7 +29,7 @@
 //!
 //! # Features
 //!
-//! All but the last three are on by default.
+//! All but the last four are on by default.
 //!
 //! - `cli`: command-line flags for a server's `main`: `main` and the module `flags`.
 //! - `logging`: a logger for programs that have none, `logging::init`.
@@ -37,6 +37,8 @@
 //! - `tls`: TLS in the mesh and with etcd. Without it, a configuration that asks for TLS is refused
 //!   ([`ErrorKind::InvalidConfig`]).
 //! - `testing`: for tests of a program's own servers: the module `testing`, with a throwaway etcd.
+//! - `tracing-subscriber`: feeds `_log_query` from a program's own subscriber of tracing,
+//!   `logging::tracing_layer`.
 //! - `tower`: layers of tower around the functions of a server, `Server::layer`.
 //! - `bench`: for PALM's own benchmarks; nothing else.
 //!

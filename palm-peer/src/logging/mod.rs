@@ -3,22 +3,27 @@
 //! The library logs through the [`log`] facade and installs no logger. A program may call
 //! `init` (feature `logging`), which writes `LEVEL:target:message` to stderr and feeds each
 //! server's `_log_query` buffer. A program with its own logger calls [`feed`] for every record,
-//! to feed that buffer.
+//! to feed that buffer; one with a subscriber of tracing adds `tracing_layer` to it (feature
+//! `tracing-subscriber`).
 
 #[cfg(feature = "logging")]
 mod stderr;
+#[cfg(feature = "tracing-subscriber")]
+mod tracing_layer;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::stderr::FLUSH_WITHIN;
 #[cfg(feature = "logging")]
 pub use self::stderr::{flush, init};
+#[cfg(feature = "tracing-subscriber")]
+pub use self::tracing_layer::tracing_layer;
 #[cfg(feature = "logging")]
 pub use palm_proto::config::LogFormat;
 
 pub use palm_proto::log_history::{LogLine, LogPage, LogQuery};
 
 use crate::{io::wall_clock, sync::lock};
-use log::Record;
+use log::{Level, Record};
 use palm_proto::{
     log_buffer::{LogBuffer, LogEntry},
     types::text::formatted,
@@ -28,6 +33,20 @@ use std::sync::{Arc, Mutex, Weak};
 /// rustls logs a warning for each failed handshake, which any remote peer can cause. The listener
 /// counts and logs those itself.
 const RUSTLS: &str = "rustls";
+
+/// Crates whose lines below WARN say nothing about a mesh.
+#[cfg(any(feature = "logging", feature = "tracing-subscriber"))]
+const CHATTY: [&str; 9] = [
+    "async_io",
+    "async_std",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "mio",
+    "polling",
+    "tonic",
+    "tower",
+];
 
 /// The buffers of the servers in this process.
 static BOOKS: Mutex<Vec<Weak<Mutex<LogBuffer>>>> = Mutex::new(Vec::new());
@@ -73,24 +92,28 @@ pub fn feed(record: &Record<'_>) {
 }
 
 fn feed_message(record: &Record<'_>, message: &str) {
-    if is_of_rustls(record.target()) {
+    let (level, target) = (record.level(), record.target());
+    feed_line(level, target, source_place(record), message);
+}
+
+fn feed_line(level: Level, target: &str, place: String, message: &str) {
+    if is_of(target, RUSTLS) {
         return;
     }
-    let is_of_leader = matches!(record.target(), "registry" | "pipeliner");
+    let is_of_leader = matches!(target, "registry" | "pipeliner");
     let books: Vec<_> = lock(&BOOKS).iter().filter_map(Weak::upgrade).collect();
     if books.is_empty() {
         return;
     }
     let entry = LogEntry {
         when: wall_clock::timestamp(),
-        level: record.level(),
-        place: source_place(record),
+        level,
+        place,
         message: message.to_owned(),
     };
     for book in books {
         let mut book = lock(&book);
-        book.history
-            .push(entry.when, entry.level, record.target(), message);
+        book.history.push(entry.when, entry.level, target, message);
         if !is_of_leader {
             book.push(entry.clone());
         }
@@ -99,13 +122,18 @@ fn feed_message(record: &Record<'_>, message: &str) {
 
 /// Returns the file and the line of the source that logged a record.
 fn source_place(record: &Record<'_>) -> String {
-    let path = record.file().unwrap_or("?");
-    let file = path.rsplit('/').next().unwrap_or(path);
-    format!("{file}/{}", record.line().unwrap_or(0))
+    place(record.file(), record.line())
 }
 
-fn is_of_rustls(target: &str) -> bool {
+fn place(path: Option<&str>, line: Option<u32>) -> String {
+    let path = path.unwrap_or("?");
+    let file = path.rsplit('/').next().unwrap_or(path);
+    format!("{file}/{}", line.unwrap_or(0))
+}
+
+/// Returns whether a target is a module of this crate.
+fn is_of(target: &str, name: &str) -> bool {
     target
-        .strip_prefix(RUSTLS)
+        .strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }

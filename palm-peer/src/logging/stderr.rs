@@ -1,6 +1,6 @@
 //! Log lines to stderr in pylm's format (docs/pylm-compatibility.md).
 
-use super::{RUSTLS, feed_message, source_place};
+use super::{CHATTY, RUSTLS, feed_message, source_place};
 use crate::{
     io::{
         line_queue::{LineQueue, Stderr},
@@ -28,19 +28,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-
-/// Crates whose lines below WARN say nothing about a mesh.
-const CHATTY: [&str; 9] = [
-    "async_io",
-    "async_std",
-    "h2",
-    "hyper",
-    "hyper_util",
-    "mio",
-    "polling",
-    "tonic",
-    "tower",
-];
 
 /// How long the exit of a program waits for stderr.
 pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);

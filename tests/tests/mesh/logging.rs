@@ -3,7 +3,10 @@
 
 use crate::common::{Mesh, QUICK, SOON};
 use futures::executor::block_on;
-use palm_peer::Client;
+use palm_peer::{
+    Client,
+    logging::{LogLine, LogPage},
+};
 use palm_tests::{Etcd, Process, binary, eventually, example};
 use std::{
     fs::{File, OpenOptions},
@@ -295,4 +298,42 @@ fn a_failing_function_is_logged_once_with_its_name_and_message() {
         line.starts_with("WARNING:") && line.contains(" utf-8 ") && line.contains("(call "),
         "{line}"
     );
+}
+
+/// A program with a subscriber of tracing of its own used to answer `_log_query` with nothing, and
+/// the leader's digest of it was empty.
+#[test]
+fn a_program_with_its_own_tracing_subscriber_answers_log_queries() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &[]);
+    let server = Process::builder(example("own_subscriber"))
+        .env("PALM_ETCD", etcd.endpoint())
+        .env("PALM_PREFIX", mesh.key(""))
+        .start();
+    let client = block_on(Client::connect(mesh.options())).expect("connects");
+    block_on(client.wait_for("traced", 1, SOON)).expect("it can be called");
+    assert_eq!(call(&client, "traced.say", "hello"), "hello");
+    let page = call(&client, "traced._log_query", r#"{"since": 0}"#);
+    let page: LogPage = serde_json::from_str(&page).expect("a page");
+    let line = |message: &str| {
+        let line = page.lines.iter().find(|line| line.message == message);
+        line.unwrap_or_else(|| panic!("no {message:?} in {page:?}"))
+    };
+    let traced = line("by tracing: hello length=5");
+    assert_eq!(
+        (traced.level.as_str(), traced.target.as_str()),
+        ("WARNING", "own_subscriber")
+    );
+    assert_eq!(line("by log: hello").target, "said");
+    let has = |wanted: fn(&LogLine) -> bool| page.lines.iter().any(wanted);
+    assert!(has(|line| line.target.starts_with("palm_peer")), "{page:?}");
+    assert!(has(|line| line.target == "registry"), "{page:?}");
+    // The older form, by which the leader makes its digest.
+    let digest = call(&client, "traced._log_query", "WARNING");
+    assert!(
+        digest.contains("own_subscriber.rs/") && digest.contains("by log: hello"),
+        "{digest}"
+    );
+    // Its own lines go where it sends them.
+    server.wait_for_line(|line| line.contains("by tracing: hello"), SOON);
 }
